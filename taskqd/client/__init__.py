@@ -1,0 +1,30 @@
+"""A client of the daemon for scripts: one method a verb, plain values back (docs/protocol.md §3).
+
+::
+
+    from taskqd.client import Client
+
+    with Client("unix:/run/taskqd/taskq.sock") as client:
+        job = client.submit("make -j4", timeout=3600, retries=2)
+        client.wait(job)
+        print(client.result(job).exit_code)
+
+It blocks, starts fast, and needs the standard library alone.
+"""
+
+from taskqd.client.client import Client
+from taskqd.client.connection import Unreachable, parse_address
+from taskqd.client.replies import Facts, Output, Refused, Result, Status
+from taskqd.client.requests import Options
+
+__all__ = [
+    "Client",
+    "Facts",
+    "Options",
+    "Output",
+    "Refused",
+    "Result",
+    "Status",
+    "Unreachable",
+    "parse_address",
+]

@@ -1,0 +1,90 @@
+"""The file system as the store and the spool use it: a method for each call, so that tests can make any fail.
+
+Paths are text, modes are for the owner alone. Every method raises OSError as the system gives it.
+"""
+
+import os
+from contextlib import suppress
+
+
+class Disk:
+    """The real one. Whoever takes a Disk must hold no promise before ``sync`` has returned."""
+
+    def create(self, path: str) -> int:
+        """Open a new file for appending; an older one of that name is emptied."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def open(self, path: str) -> int:
+        """Open an existing file for reading."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Write all of ``data``, in as many pieces as the system likes."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        """Read at most ``length`` bytes from ``offset`` on; fewer only at the end of the file."""
+        pieces = []
+        while length > 0:
+            piece = os.pread(descriptor, length, offset)
+            if not piece:
+                break
+            pieces.append(piece)
+            length -= len(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    def sync(self, descriptor: int) -> None:
+        """Return when the file's bytes and its length would survive a power cut."""
+        os.fdatasync(descriptor)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file to ``size`` bytes, durably."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Give the descriptor back."""
+        os.close(descriptor)
+
+    def size(self, path: str) -> int | None:
+        """Return a file's length in bytes, or None if there is no such file."""
+        with suppress(FileNotFoundError):
+            return os.stat(path).st_size
+        return None
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, sorted."""
+        return sorted(os.listdir(path))
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory, and those above it, for the owner alone; an existing one is left as it is."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        self.make_directory(parent)
+        os.mkdir(path, 0o700)
+        self.sync_directory(parent)
+
+    def sync_directory(self, path: str) -> None:
+        """Return when the names in a directory would survive a power cut."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_executable(self, path: str) -> None:
+        """Let the owner run a file."""
+        os.chmod(path, 0o700)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is as good as removed."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)

@@ -1,0 +1,103 @@
+"""Everything that can be refused, each with the code that says so on the wire.
+
+The codes are the closed list of docs/protocol.md §7. The domain raises these; the protocol turns each into
+one ``ERROR`` line. An error that is not of this tree is a bug of ours and is answered ``INTERNAL``.
+"""
+
+from typing import ClassVar
+
+
+class TaskqError(Exception):
+    """A request or a start that was refused; its text says what was expected, what came and what to do."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+
+class BadRequest(TaskqError):
+    """The request's text is not of the form that its verb takes."""
+
+    code = "BAD_REQUEST"
+
+
+class UnknownCommand(TaskqError):
+    """The first word of the line is no verb of this server."""
+
+    code = "UNKNOWN_COMMAND"
+
+
+class LineTooLong(TaskqError):
+    """A line is longer than the server reads."""
+
+    code = "LINE_TOO_LONG"
+
+
+class TooLarge(TaskqError):
+    """A block or a reply is larger than the server takes or sends in one piece."""
+
+    code = "TOO_LARGE"
+
+
+class NoSuchJob(TaskqError):
+    """No job ever had that id."""
+
+    code = "NO_SUCH_JOB"
+
+
+class WrongState(TaskqError):
+    """The job is not in a state in which that can be done to it."""
+
+    code = "WRONG_STATE"
+
+
+class KeyConflict(TaskqError):
+    """Another submission already stands under that key."""
+
+    code = "KEY_CONFLICT"
+
+
+class AuthFailed(TaskqError):
+    """The token is not one that the server knows."""
+
+    code = "AUTH_FAILED"
+
+
+class NotFinished(TaskqError):
+    """The job has no result yet; worth another try."""
+
+    code = "NOT_FINISHED"
+
+
+class AuthRequired(TaskqError):
+    """The request needs an AUTH before it; worth another try."""
+
+    code = "AUTH_REQUIRED"
+
+
+class TimedOut(TaskqError):
+    """The wait's own time was up before the job ended; worth another try."""
+
+    code = "TIMED_OUT"
+
+
+class Draining(TaskqError):
+    """The server is stopping and takes no new work; worth another try."""
+
+    code = "DRAINING"
+
+
+class StoreFailed(TaskqError):
+    """The journal could not be written or synced, so nothing was accepted; worth another try."""
+
+    code = "STORE_FAILED"
+
+
+class StartRefused(TaskqError):
+    """The daemon cannot start; its text is the one line that tells the operator why."""
+
+
+class SettingsError(StartRefused):
+    """A setting is not what it must be; the text names the file or option, the key and what was expected."""
+
+
+class JournalDamaged(StartRefused):
+    """A record of the journal cannot be trusted; the text names the file and the line."""

@@ -1,0 +1,133 @@
+"""The facts that the journal keeps, in the order in which they became true.
+
+An event is frozen, carries its own time (seconds since the epoch) and says all that replay needs; whatever
+was decided by chance or by the clock, such as when a retry is due, is in it as decided. docs/journal.md shows
+each as the line that it becomes.
+"""
+
+from msgspec import Struct
+
+from taskqd.job import Reason, Spec, Status
+
+FORMAT = 1
+"""The version of the journal's format, written into every segment's first record."""
+
+
+def _tag(name: str) -> str:
+    return name.lower()
+
+
+class Opened(Struct, frozen=True, tag=_tag, kw_only=True):
+    """A segment begins: who wrote it, and in which boot of the machine.
+
+    ``store`` is a random name that this store keeps for ever and that marks its processes; ``boot`` is the
+    kernel's boot id; ``next_id`` is the first job number that was free.
+    """
+
+    at: float
+    format: int
+    store: str
+    boot: str
+    next_id: int
+
+
+class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):
+    """Something that happened to one job."""
+
+    id: int
+    at: float
+
+    @property
+    def name(self) -> str:
+        """The event's name, as in the table of moves and in the journal's ``type``."""
+        return str(self.__struct_config__.tag)
+
+
+class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """A job was accepted."""
+
+    owner: str
+    spec: Spec
+
+
+class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """An attempt is about to be spawned; the spawn comes only after this is on disk."""
+
+    attempt: int
+
+
+class Spawned(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """The attempt has a process; ``started`` is its start time in clock ticks since boot, None if unknown."""
+
+    pid: int
+    started: int | None = None
+
+
+class Cancelled(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """Somebody cancelled the job: a pending one has ended by it, a running one ends once its process has."""
+
+    by: str
+    signal: int
+
+
+class Retried(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """Somebody asked for a finished job to run again."""
+
+    by: str
+
+
+class Output(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one stream of an attempt printed: its size in bytes, how many more were dropped, and the bytes.
+
+    A short output stands here, as text where it is UTF-8 and as base64 where not; a longer one, for which
+    both are missing, is in a file of the spool.
+    """
+
+    size: int = 0
+    dropped: int = 0
+    text: str | None = None
+    base64: bytes | None = None
+
+    @classmethod
+    def inline(cls, data: bytes, dropped: int = 0) -> "Output":
+        """Return an output that carries its bytes with it."""
+        try:
+            text: str | None = data.decode("utf-8")
+        except UnicodeDecodeError:
+            return cls(len(data), dropped, None, data)
+        return cls(len(data), dropped, text) if data or dropped else NOTHING
+
+    @property
+    def data(self) -> bytes | None:
+        """The bytes, or None if they are in a file."""
+        if self.text is not None:
+            return self.text.encode("utf-8")
+        if self.base64 is not None or self.size == 0:
+            return self.base64 or b""
+        return None
+
+
+NOTHING = Output()
+"""The output of an attempt that printed nothing."""
+
+
+class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """An attempt ended, and the job with it unless ``status`` is PENDING: then it runs again at ``retry_at``.
+
+    ``reason`` is why this attempt ended, also where the job is to be retried. ``detail`` tells a person more,
+    such as why the spawn failed.
+    """
+
+    status: Status
+    reason: Reason | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str | None = None
+    progress: int = 0
+    retry_at: float | None = None
+    stdout: Output = NOTHING
+    stderr: Output = NOTHING
+
+
+Event = Submitted | Started | Spawned | Cancelled | Retried | Ended
+Record = Opened | Submitted | Started | Spawned | Cancelled | Retried | Ended

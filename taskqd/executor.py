@@ -1,0 +1,216 @@
+"""Attempts as processes: start, read, time, end, and leave nothing of them behind.
+
+An attempt ends when its own process has ended. What it left in its process group is then told to end, and
+killed after the grace, while the job has long been reported. Only where the daemon itself ends an attempt,
+for a timeout or a cancel, is the end reported once the whole group is gone: its retry must not meet it.
+"""
+
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskqd import processes
+from taskqd.events import NOTHING, Output
+from taskqd.interfaces import IExecutor, IRecording
+from taskqd.job import Reason
+from taskqd.launch import Outcome, Run, command_line
+
+POLL_GROUP = 0.02
+"""Every so many seconds it is looked whether a group that was told to end is gone."""
+POLLS_AFTER_KILL = 100
+"""A killed group is looked at so many times more: a process in the kernel's hands, or a zombie that nobody
+reaps, may stay for ever."""
+
+Spawn = Callable[[ProcessProtocol, list[str], dict[str, str], int], Any]
+"""Starts (protocol, command line, environment, descriptor of stdin) in its own session; raises OSError."""
+
+
+class JobProcess(ProcessProtocol):
+    """One attempt's process, from its spawn to the last of its group.
+
+    ``outcome`` fires once, with how it ended.
+    """
+
+    _log = Logger()
+    transport: Any
+
+    def __init__(self, run: Run, recording: IRecording, clock: Any) -> None:
+        self.outcome: Deferred[Outcome] = Deferred()
+        self.pid: int | None = None
+        self._run = run
+        self._recording = recording
+        self._clock = clock
+        self._why: Reason | None = None
+        self._detail: str | None = None
+        self._has_exited = False
+        self._is_reported = False
+        self._polls_left = POLLS_AFTER_KILL
+        self._exited: Deferred[None] = Deferred()
+        self._kill: Any = None
+        recording.watch(self._choke, self._fail)
+
+    def connectionMade(self) -> None:
+        self.pid = self.transport.pid
+        if self._run.timeout is not None:
+            self._exited.addTimeout(self._run.timeout, self._clock)
+        self._exited.addErrback(self._time_is_up)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self._recording.write(childFD, data)
+
+    def processExited(self, reason: Failure) -> None:
+        self._has_exited = True
+        self._drain()
+        if not self._exited.called:
+            self._exited.callback(None)
+        if self._why is None:
+            self._report(reason)
+            self._signal(signal.SIGTERM)
+        self._until_gone(reason)
+
+    def end(self, why: Reason, number: int) -> None:
+        """Signal the whole group, and kill it after the grace; the first reason to end an attempt stands."""
+        if self._has_exited or self._why is not None:
+            return
+        self._why = why
+        self._signal(number)
+        if number != signal.SIGKILL:
+            self._kill_later()
+
+    def _time_is_up(self, failure: Failure) -> None:
+        failure.trap(defer.TimeoutError)
+        self.end(Reason.TIMEOUT, signal.SIGTERM)
+
+    def _kill_later(self) -> None:
+        if self._kill is None:
+            self._kill = self._clock.callLater(self._run.kill_after, self._signal, signal.SIGKILL)
+
+    def _until_gone(self, reason: Failure) -> None:
+        """Look at the group again and again until it is gone, for a little while also after the kill."""
+        if self._kill is not None and not self._kill.active():
+            self._polls_left -= 1
+        if self.pid is not None and processes.group_exists(self.pid) and self._polls_left > 0:
+            self._kill_later()
+            self._clock.callLater(POLL_GROUP, self._until_gone, reason)
+            return
+        if self._kill is not None and self._kill.active():
+            self._kill.cancel()
+        self._report(reason)
+
+    def _signal(self, number: int) -> None:
+        if self.pid is None:
+            return
+        try:
+            if not processes.signal_group(self.pid, number) and not self._has_exited:
+                os.kill(self.pid, number)  # setsid(1) has not run yet: there is no such group
+        except PermissionError as why:
+            self._log.warn("job {id} cannot be signalled: {why}", id=self._run.id, why=why)
+
+    def _drain(self) -> None:
+        """Take what is in the pipes and close them: whoever else holds them must not delay the end."""
+        for stream, reader in list(self.transport.pipes.items()):
+            left = struct.unpack("i", fcntl.ioctl(reader.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
+            while left > 0 and (data := os.read(reader.fileno(), left)):
+                self._recording.write(stream, data)
+                left -= len(data)
+            reader.loseConnection()
+
+    def _choke(self, is_choked: bool) -> None:
+        if self._has_exited or self.transport is None:
+            return
+        if is_choked:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+
+    def _fail(self, why: str) -> None:
+        self._detail = f"its output cannot be kept: {why}"
+        self.end(Reason.OUTPUT, signal.SIGTERM)
+
+    def _report(self, reason: Failure) -> None:
+        if self._is_reported:
+            return
+        self._is_reported = True
+        closed = self._recording.close().addErrback(self._output_lost)
+        closed.addCallback(self._judge, reason.value).chainDeferred(self.outcome)
+
+    def _output_lost(self, failure: Failure) -> tuple[Output, Output]:
+        failure.trap(OSError)
+        self._why = self._why or Reason.OUTPUT
+        self._detail = self._detail or f"its output could not be kept: {failure.value}"
+        return NOTHING, NOTHING
+
+    def _judge(self, outputs: tuple[Output, Output], end: BaseException | None) -> Outcome:
+        code, number = (end.exitCode, end.signal) if isinstance(end, ProcessTerminated) else (0, None)
+        why = self._why
+        if why is None and number is not None:
+            why = Reason.SIGNAL
+        if why is None and code:
+            why = Reason.EXIT
+        stdout, stderr = outputs
+        return Outcome(
+            reason=why, exit_code=code, signal=number, detail=self._detail, stdout=stdout, stderr=stderr
+        )
+
+
+@implementer(IExecutor)
+class Executor:
+    """The attempts that run, by job."""
+
+    def __init__(self, spawn: Spawn, clock: Any) -> None:
+        self._spawn = spawn
+        self._clock = clock
+        self._running: dict[int, JobProcess] = {}
+
+    def start(
+        self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
+    ) -> "Deferred[Outcome]":
+        process = JobProcess(run, recording, self._clock)
+        self._running[run.id] = process
+        try:
+            self._launch(process, run)
+        except OSError as why:
+            del self._running[run.id]
+            recording.close()
+            return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
+        if process.pid is not None:
+            spawned(process.pid, processes.start_time(process.pid))
+        return process.outcome.addBoth(self._forget, run.id)
+
+    def end(self, job_id: int, why: Reason, number: int) -> None:
+        if job_id in self._running:
+            self._running[job_id].end(why, number)
+
+    def _launch(self, process: JobProcess, run: Run) -> None:
+        _check_directory(run.cwd)
+        stdin = os.open(run.stdin or os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._spawn(process, command_line(run), dict(run.env), stdin)
+        finally:
+            os.close(stdin)
+
+    def _forget(self, outcome: Outcome, job_id: int) -> Outcome:
+        del self._running[job_id]
+        return outcome
+
+
+def _check_directory(path: str | None) -> None:
+    """Raise OSError if the shell could not enter the directory."""
+    if path is None:
+        return
+    if not os.path.isdir(path):
+        raise NotADirectoryError(f"there is no directory {path}")
+    if not os.access(path, os.X_OK):
+        raise PermissionError(f"the directory {path} may not be entered")

@@ -1,0 +1,114 @@
+"""The doors to the world, as the dispatcher sees them; one real side each, and a fake in tests/fakes.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from taskqd.events import Event, Output
+from taskqd.job import Reason
+
+
+class IStore(Interface):
+    """The journal on disk."""
+
+    failure: str | None = Attribute("Why nothing can be recorded any more, or None while all is well.")
+
+    next_id: int = Attribute("The first job number that the journal has not given away.")
+
+    def append(event: Event) -> "Deferred[tuple[int, int, int]]":
+        """Put an event into the journal and return a Deferred of its position.
+
+        It fires once the event is durable, and in the order of the calls. It fails with StoreFailed if the
+        event could not be written or synced; then it is not in the journal and never will be.
+        """
+
+    def append_now(events: "list[Event]") -> "list[tuple[int, int, int]]":
+        """Append before the reactor runs: block until all are durable; raises StartRefused."""
+
+    def read(position: tuple[int, int, int]) -> Any:
+        """Return the record at a position; raises StoreFailed if it cannot be read."""
+
+    def close() -> "Deferred[None]":
+        """Wait for what is under way, then give up the files and the lock."""
+
+
+class IRecording(Interface):
+    """What one attempt prints, from its start to its end. Streams are named by number: 1 stdout, 2 stderr."""
+
+    def write(stream: int, data: bytes) -> None:
+        """Take what the attempt printed; what is over the quota is counted and dropped."""
+
+    def watch(choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
+        """Have ``choked`` told when to stop and go on reading, and ``failed`` why output can't be kept."""
+
+    def close() -> "Deferred[tuple[Output, Output]]":
+        """Return both outputs once they are durable; fails with OSError if they can't be made so."""
+
+
+class ISpool(Interface):
+    """What jobs print and are given to read, on disk."""
+
+    def keep(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
+        """Keep a submission's blocks by name (``script``, ``stdin``); fires when they are durable."""
+
+    def path(job_id: int, name: str) -> str:
+        """Return the path of a job's ``script``, ``stdin`` or ``progress``."""
+
+    def record(job_id: int, attempt: int, limit: int) -> IRecording:
+        """Begin to record an attempt; ``limit`` is in bytes a stream."""
+
+    def recorded(job_id: int, attempt: int) -> tuple[Output, Output]:
+        """Return what is on disk of an attempt whose recording was cut off."""
+
+    def sizes(job_id: int) -> "dict[str, int] | None":
+        """Return the four sizes of what is being recorded, named as in a job's JSON; None if nothing is."""
+
+    def read(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+        """Return a piece of what an attempt printed, whether it is being recorded or lies in a file."""
+
+    def progress(job_id: int) -> int:
+        """Return the whole percentage that the job last reported, 0 if it reported none."""
+
+    def release(job_id: int) -> None:
+        """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""
+
+
+class IExecutor(Interface):
+    """Runs attempts as processes. It knows neither journal nor backlog: values go in, values come out."""
+
+    def start(
+        run: Any, recording: IRecording, spawned: Callable[[int, "int | None"], None]
+    ) -> "Deferred[Any]":
+        """Run ``taskqd.launch.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
+
+        The Deferred never fails: an attempt that could not be started is an outcome too.
+        """
+
+    def end(job_id: int, why: Reason, number: int) -> None:
+        """Signal the whole process group of a running attempt, and kill it after its grace."""
+
+
+class ICaller(Interface):
+    """Whoever made a request, as its handler sees them: a connection."""
+
+    principal: Any = Attribute("The taskqd.access.Principal who asks, or None before an AUTH.")
+
+    def identify(authenticate: "Callable[[], Any]") -> Any:
+        """Return whom ``authenticate`` returns, and take them for the caller if none is known yet.
+
+        Where it raises AuthFailed too often, the connection ends after the answer.
+        """
+
+    def send(data: bytes) -> None:
+        """Send the first lines of a reply that has more than one."""
+
+    def room() -> "Deferred[None]":
+        """Fire when the caller has read enough for more to be sent; fails when they are gone."""
+
+    def while_connected(deferred: "Deferred[Any]") -> "Deferred[Any]":
+        """Return ``deferred``, which is cancelled should the caller be gone before it fires."""
+
+    def finish() -> None:
+        """End the connection once everything asked so far is answered."""

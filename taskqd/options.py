@@ -1,0 +1,138 @@
+"""Options on a request line: ``--name`` and ``--name=value``, with quoted values (docs/protocol.md §2).
+
+``scan`` cuts a line into options and what follows them, knowing no verb; ``read`` checks the options of one
+verb against the table of those that it takes.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from taskqd.errors import BadRequest
+from taskqd.words import take_quoted
+
+_OPTION = re.compile(r"--([a-z][a-z-]{0,39})(=?)")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_SPACE = re.compile(r"[ \t]*")
+_WORD = re.compile(r"[^ \t]*")
+
+Table: TypeAlias = Mapping[str, tuple[str, Callable[[str], Any]]]
+"""The options of one verb: by name, the field of its argument that each sets, and the reader of its value."""
+
+
+class Option(NamedTuple):
+    """One option as it stands on the line; ``value`` is None where there is no ``=``."""
+
+    name: str
+    value: str | None
+
+
+class Scanned(NamedTuple):
+    """The options that begin a text, and the text behind them, verbatim."""
+
+    options: list[Option]
+    rest: str
+
+
+def skip_space(text: str, start: int = 0) -> int:
+    """Return the index of the first character from ``start`` on that is no blank."""
+    space = _SPACE.match(text, start)
+    return space.end() if space else start
+
+
+def scan(text: str) -> Scanned:
+    """Cut ``text`` into its leading options and the rest; a lone ``--`` ends the options and is dropped.
+
+    Raises BadRequest where an option has no proper form or a quoted value does not end.
+    """
+    options: list[Option] = []
+    at = skip_space(text)
+    while text.startswith("--", at):
+        if text[at + 2 : at + 3] in ("", " ", "\t"):
+            at = skip_space(text, at + 2)
+            break
+        option, at = _take_option(text, at)
+        options.append(option)
+        at = skip_space(text, at)
+    return Scanned(options, text[at:])
+
+
+def _take_option(text: str, start: int) -> tuple[Option, int]:
+    head = _OPTION.match(text, start)
+    if not head:
+        raise BadRequest(
+            f"expected an option such as --name=value, not {_word(text, start)[:40]!r}; "
+            "a command that begins with -- follows a lone --"
+        )
+    name, at = head[1], head.end()
+    if not head[2]:
+        if _word(text, at):
+            raise BadRequest(f"expected a space or = after --{name}, not {_word(text, at)[:20]!r}")
+        return Option(name, None), at
+    before = ""
+    if name == "env":
+        equals = text.find("=", at)
+        if equals >= 0 and _ENV_NAME.fullmatch(text, at, equals):
+            before, at = text[at : equals + 1], equals + 1
+    if text[at : at + 1] != '"':
+        value = _word(text, at)
+        return Option(name, before + value), at + len(value)
+    quoted, end = take_quoted(text, at)
+    if _word(text, end):
+        raise BadRequest(f"expected a space after the value of --{name}, not {_word(text, end)[:20]!r}")
+    return Option(name, before + _text(name, quoted)), end
+
+
+def _word(text: str, start: int) -> str:
+    word = _WORD.match(text, start)
+    return word[0] if word else ""
+
+
+def _text(name: str, quoted: bytes) -> str:
+    try:
+        value = quoted.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(f"the value of --{name} is not UTF-8") from None
+    if "\0" in value:
+        raise BadRequest(f"the value of --{name} has a NUL byte in it")
+    return value
+
+
+def read(verb: str, options: list[Option], table: Table) -> dict[str, Any]:
+    """Return {field: value} of the options of ``verb``.
+
+    Only ``env`` may be repeated; its values are gathered in one dict. Raises BadRequest.
+    """
+    values: dict[str, Any] = {}
+    for name, text in options:
+        if name not in table:
+            known = " ".join(f"--{option}" for option in table) or "none"
+            raise BadRequest(f"--{name} is no option of {verb}, which takes {known}")
+        field, reader = table[name]
+        if field in values and name != "env":
+            raise BadRequest(f"--{name} is given twice")
+        try:
+            value = reader("" if text is None else text) if text is not None or reader is flag else None
+        except BadRequest as why:
+            raise BadRequest(f"--{name}: {why}") from None
+        if value is None:
+            raise BadRequest(f"--{name} needs a value: --{name}=...")
+        values[field] = {**values.get(field, {}), **value} if name == "env" else value
+    return values
+
+
+def flag(text: str) -> bool:
+    """Read an option that has no value."""
+    if text:
+        raise BadRequest(f"takes no value, not {text[:40]!r}")
+    return True
+
+
+def parse_env(text: str) -> dict[str, str]:
+    """Return {NAME: value} of one ``--env=NAME=value``; TASKQ_ names are the daemon's own."""
+    name, equals, value = text.partition("=")
+    if not equals or not _ENV_NAME.fullmatch(name):
+        raise BadRequest(f"expected NAME=value with a NAME of letters, digits and _, not {text[:60]!r}")
+    if name.startswith("TASKQ_"):
+        raise BadRequest(f"names that begin with TASKQ_ are set by the daemon; choose another than {name}")
+    return {name: value}

@@ -1,0 +1,28 @@
+"""Where the daemon keeps its state and listens when nobody says so; the client looks in the same places."""
+
+from collections.abc import Mapping
+from os import path
+
+
+def default_state(environ: Mapping[str, str], uid: int) -> str:
+    """Return the default state directory of a daemon run by ``uid`` with these environment variables."""
+    if uid == 0:
+        return "/var/lib/taskqd"
+    home = environ.get("HOME") or path.expanduser("~")
+    return path.join(_xdg(environ, "XDG_STATE_HOME") or path.join(home, ".local", "state"), "taskqd")
+
+
+def default_socket(environ: Mapping[str, str], uid: int, state: str | None = None) -> str:
+    """Return the path of the default UNIX socket of a daemon run by ``uid``, whose state is in ``state``."""
+    if uid == 0:
+        return "/run/taskqd/taskq.sock"
+    runtime = _xdg(environ, "XDG_RUNTIME_DIR")
+    if runtime:
+        return path.join(runtime, "taskqd", "taskq.sock")
+    return path.join(state or default_state(environ, uid), "taskq.sock")
+
+
+def _xdg(environ: Mapping[str, str], name: str) -> str:
+    """Return the directory of an XDG variable, or nothing: one that is not absolute is to be ignored."""
+    directory = environ.get(name, "")
+    return directory if path.isabs(directory) else ""

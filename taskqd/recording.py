@@ -1,0 +1,189 @@
+"""What one attempt prints, from its start to its end: a little in memory for a moment, the rest in files.
+
+A stream's first bytes wait for up to FLUSH_AFTER seconds: an attempt that has ended by then and printed
+little needs no file, its output stands in the journal. Everything else is written as it comes. So that a
+large output does not stall everybody's next sync, it is synced every SYNC_EVERY bytes in another thread, and
+the attempt is not read from while more than SYNC_BEHIND bytes wait for that.
+"""
+
+from collections.abc import Callable
+from os import path
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskqd.disk import Disk
+from taskqd.events import Output
+from taskqd.interfaces import IRecording
+
+INLINE_BYTES = 4096
+"""A stream of up to so many bytes can stand in the journal."""
+FLUSH_AFTER = 0.1
+"""So many seconds after the first byte, the output is written to its file at the latest."""
+SYNC_EVERY = 8 * 1024**2
+SYNC_BEHIND = 32 * 1024**2
+
+InThread = Callable[..., "Deferred[Any]"]
+"""Runs a blocking function with its arguments in another thread."""
+
+
+class Stream:
+    """One stream of an attempt, to be written to the file at ``path`` once it needs one.
+
+    ``head`` is what waits in memory, None from the first write on. ``synced`` is called when a sync under way
+    has ended, with the error that it met or None.
+    """
+
+    def __init__(
+        self, path: str, disk: Disk, in_thread: InThread, limit: int, synced: Callable[[OSError | None], None]
+    ) -> None:
+        self.size = 0
+        self.dropped = 0
+        self.head: bytearray | None = bytearray()
+        self._path = path
+        self._disk = disk
+        self._in_thread = in_thread
+        self._limit = limit
+        self._report = synced
+        self._descriptor: int | None = None
+        self._unsynced = 0
+        self._syncing: Deferred[None] = succeed(None)
+        self._error: OSError | None = None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be synced that no more should be read."""
+        return self._unsynced > SYNC_BEHIND
+
+    def take(self, data: bytes) -> None:
+        """Keep as much of ``data`` as the limit allows and count the rest; raises OSError if that fails."""
+        kept = data[: max(0, self._limit - self.size)]
+        self.dropped += len(data) - len(kept)
+        if self.head is not None and len(self.head) + len(kept) <= INLINE_BYTES:
+            self.head += kept
+        elif kept:
+            self.flush()
+            self._write(kept)
+        self.size += len(kept)
+        if self._unsynced >= SYNC_EVERY and self._syncing.called:
+            self._sync()
+
+    def flush(self) -> None:
+        """Write what waits in memory to the file; raises OSError."""
+        if self.head:
+            head, self.head = bytes(self.head), None
+            self._write(head)
+
+    def drop(self, data: bytes) -> None:
+        """Count what can't be kept."""
+        self.dropped += len(data)
+
+    def close(self) -> "Deferred[Output]":
+        """Return the output once it is durable; fails with OSError if it could not be made so."""
+        if self._descriptor is None and self._error is None:
+            return succeed(Output.inline(bytes(self.head or b""), self.dropped))
+        return self._syncing.addCallback(lambda _: self._in_thread(self._finish)).addCallback(
+            lambda _: Output(self.size, self.dropped)
+        )
+
+    def _write(self, data: bytes) -> None:
+        try:
+            if self._descriptor is None:
+                self._disk.make_directory(path.dirname(self._path))
+                self._descriptor = self._disk.create(self._path)
+            self._disk.write(self._descriptor, data)
+        except OSError as why:
+            self._error = why
+            raise
+        self._unsynced += len(data)
+
+    def _sync(self) -> None:
+        self._syncing = self._in_thread(self._disk.sync, self._descriptor).addBoth(
+            self._synced, self._unsynced
+        )
+
+    def _synced(self, result: object, covered: int) -> None:
+        if isinstance(result, Failure):
+            result.trap(OSError)
+            self._error = self._error or OSError(str(result.value))
+        self._unsynced -= covered
+        self._report(self._error)
+
+    def _finish(self) -> None:
+        try:
+            if self._error is not None:
+                raise self._error
+            if self._descriptor is not None:
+                self._disk.sync(self._descriptor)
+                self._disk.sync_directory(path.dirname(self._path))
+        finally:
+            if self._descriptor is not None:
+                self._disk.close(self._descriptor)
+
+
+@implementer(IRecording)
+class Recording:
+    """Both streams of an attempt; ``paths`` are those of their files, should they need any."""
+
+    def __init__(
+        self, paths: dict[int, str], disk: Disk, clock: Any, in_thread: InThread, limit: int
+    ) -> None:
+        self.streams = {
+            number: Stream(path, disk, in_thread, limit, self._synced) for number, path in paths.items()
+        }
+        self._clock = clock
+        self._timer: Any = None
+        self._is_failed = False
+        self._is_choked = False
+        self._choked: Callable[[bool], None] = lambda _: None
+        self._failed: Callable[[str], None] = lambda _: None
+
+    def watch(self, choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
+        self._choked, self._failed = choked, failed
+
+    def write(self, stream: int, data: bytes) -> None:
+        if self._is_failed:
+            self.streams[stream].drop(data)
+            return
+        try:
+            self.streams[stream].take(data)
+        except OSError as why:
+            self._fail(why)
+        if self._timer is None:
+            self._timer = self._clock.callLater(FLUSH_AFTER, self._flush)
+        self._pace()
+
+    def close(self) -> "Deferred[tuple[Output, Output]]":
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        return Deferred.fromCoroutine(_both(*(stream.close() for stream in self.streams.values())))
+
+    def _flush(self) -> None:
+        try:
+            for stream in self.streams.values():
+                stream.flush()
+        except OSError as why:
+            self._fail(why)
+
+    def _synced(self, error: OSError | None) -> None:
+        if error is not None:
+            self._fail(error)
+        self._pace()
+
+    def _pace(self) -> None:
+        is_choked = any(stream.is_behind for stream in self.streams.values())
+        if is_choked != self._is_choked:
+            self._is_choked = is_choked
+            self._choked(is_choked)
+
+    def _fail(self, why: OSError) -> None:
+        if not self._is_failed:
+            self._is_failed = True
+            self._failed(str(why))
+
+
+async def _both(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:
+    await DeferredList([stdout, stderr])  # neither is left to itself when the other fails
+    return await stdout, await stderr

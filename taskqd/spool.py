@@ -1,0 +1,137 @@
+"""What jobs print and are given to read, on disk.
+
+Below the state directory, ``output/`` has a file for each stream of an attempt that printed more than a
+little, ``input/`` the blocks that came with submissions, ``progress/`` what running jobs report. What an
+attempt prints goes to its files as it comes; recording.py does that. docs/journal.md §Spool is the layout.
+"""
+
+import os
+import re
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from taskqd.disk import Disk
+from taskqd.errors import StoreFailed
+from taskqd.events import Output
+from taskqd.interfaces import ISpool
+from taskqd.recording import InThread, Recording
+
+STREAMS = {1: "stdout", 2: "stderr"}
+"""The streams of an attempt, by their descriptor."""
+READ_AT_ONCE = 65_536
+"""A piece of output of up to so many bytes is read in the reactor's thread, a larger one in another."""
+
+_JOBS_A_DIRECTORY = 1000
+_REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
+_REPORT_BYTES = 64
+
+
+@implementer(ISpool)
+class Spool:
+    """The files below ``directory``."""
+
+    _log = Logger()
+
+    def __init__(self, directory: str, disk: Disk, clock: Any, in_thread: InThread) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._clock = clock
+        self._in_thread = in_thread
+        self._recordings: dict[int, Recording] = {}
+
+    def open(self) -> None:
+        """Make the directories; raises OSError."""
+        for name in ("output", "input", "progress"):
+            self._disk.make_directory(os.path.join(self._directory, name))
+
+    def keep(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
+        def write() -> None:
+            for name, content in blocks.items():
+                path = self.path(job_id, name)
+                self._disk.make_directory(os.path.dirname(path))
+                descriptor = self._disk.create(path)
+                try:
+                    self._disk.write(descriptor, content)
+                    self._disk.sync(descriptor)
+                finally:
+                    self._disk.close(descriptor)
+                self._disk.sync_directory(os.path.dirname(path))
+                if content.startswith(b"#!") and name == "script":
+                    self._disk.make_executable(path)
+
+        return self._in_thread(write)
+
+    def path(self, job_id: int, name: str) -> str:
+        if name == "progress":
+            return os.path.join(self._directory, name, str(job_id))
+        return os.path.join(self._directory, "input", str(job_id // _JOBS_A_DIRECTORY), f"{job_id}.{name}")
+
+    def record(self, job_id: int, attempt: int, limit: int) -> Recording:
+        paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
+        recording = Recording(paths, self._disk, self._clock, self._in_thread, limit)
+        self._recordings[job_id] = recording
+        return recording
+
+    def release(self, job_id: int) -> None:
+        self._recordings.pop(job_id, None)
+        with suppress(OSError):
+            self._disk.remove(self.path(job_id, "progress"))
+
+    def recorded(self, job_id: int, attempt: int) -> tuple[Output, Output]:
+        sizes = [self._disk.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]
+        return Output(sizes[0] or 0), Output(sizes[1] or 0)
+
+    def sizes(self, job_id: int) -> dict[str, int] | None:
+        recording = self._recordings.get(job_id)
+        if recording is None:
+            return None
+        out, err = recording.streams.values()
+        return {
+            "stdout_bytes": out.size,
+            "stderr_bytes": err.size,
+            "stdout_dropped": out.dropped,
+            "stderr_dropped": err.dropped,
+        }
+
+    def read(self, job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+        recording = self._recordings.get(job_id)
+        head = recording.streams[stream].head if recording else None
+        if head is not None:
+            return succeed(bytes(head[offset : offset + length]))
+        path = self._output_path(job_id, attempt, stream)
+        if length <= READ_AT_ONCE:
+            return execute(self._read, path, offset, length)
+        return self._in_thread(self._read, path, offset, length)
+
+    def progress(self, job_id: int) -> int:
+        """Return the last whole line's percentage, 0 to 100; anything else that a job wrote counts as 0."""
+        path = self.path(job_id, "progress")
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                size = os.fstat(descriptor).st_size
+                tail = os.pread(descriptor, _REPORT_BYTES, max(0, size - _REPORT_BYTES))
+            finally:
+                os.close(descriptor)
+            lines = tail.splitlines()
+            report = _REPORT.fullmatch(lines[-1]) if lines else None
+            return min(int(report[1]), 100) if report else 0
+        return 0
+
+    def _read(self, path: str, offset: int, length: int) -> bytes:
+        try:
+            descriptor = self._disk.open(path)
+            try:
+                return self._disk.read(descriptor, length, offset)
+            finally:
+                self._disk.close(descriptor)
+        except OSError as why:
+            raise StoreFailed(f"{path} cannot be read: {why}") from None
+
+    def _output_path(self, job_id: int, attempt: int, stream: int) -> str:
+        directory = os.path.join(self._directory, "output", str(job_id // _JOBS_A_DIRECTORY))
+        return os.path.join(directory, f"{job_id}.{attempt}.{STREAMS[stream]}")

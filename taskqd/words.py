@@ -1,0 +1,156 @@
+"""The words of the protocol: quoted bytes, durations, sizes, names, integers (docs/protocol.md §2).
+
+Each form has one reader here, and a writer where the server or the client writes it. Nothing here knows a
+verb or a connection, and nothing is imported that would cost a command-line client its start.
+"""
+
+import re
+from typing import NoReturn
+
+from taskqd.errors import BadRequest
+
+_PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
+_ESCAPES = {"\\": 0x5C, '"': 0x22, "n": 0x0A, "r": 0x0D, "t": 0x09}
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+_HEX = re.compile(r"[0-9A-Fa-f]{2}")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
+_SIZE = re.compile(r"([0-9]{1,15})([kMG])?")
+_OCTAL = re.compile("0?[0-7]{1,3}")
+_NAME = re.compile(r"[A-Za-z0-9._+/:@-]{1,200}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+_SECONDS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {None: 1, "k": 1024, "M": 1024**2, "G": 1024**3}
+
+LONGEST_DURATION = 100 * 365.25 * 86400.0
+"""No duration may be longer: a hundred years, in seconds."""
+LARGEST_SIZE = 2**63 - 1
+"""No size may be larger, in bytes: what a file may have, and what every reader of JSON can hold."""
+
+
+def _escaped(byte: int) -> str:
+    if byte in _PLAIN:
+        return chr(byte)
+    for letter, value in _ESCAPES.items():
+        if value == byte:
+            return "\\" + letter
+    return f"\\x{byte:02X}"
+
+
+_QUOTED = [_escaped(byte).encode("ascii") for byte in range(256)]
+
+
+def quote(data: bytes) -> str:
+    """Return ``data`` as a ``<quoted>`` word, its quotation marks included."""
+    return quoted(data).decode("ascii")
+
+
+def quoted(data: bytes) -> bytes:
+    """Return ``data`` as a ``<quoted>`` word in ASCII bytes."""
+    return b'"' + escaped(data) + b'"'
+
+
+def escaped(data: bytes) -> bytes:
+    """Return what stands between the quotation marks for ``data``; fast for text, linear for everything."""
+    text = data.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    text = text.replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
+    if _UNPRINTABLE.search(text):
+        text = b"".join(map(_QUOTED.__getitem__, data))
+    return text
+
+
+def take_quoted(text: str, start: int) -> tuple[bytes, int]:
+    """Read the ``<quoted>`` word that begins at ``start``; return its bytes and the index behind it.
+
+    Raises BadRequest where it does not end or holds what a quoted word may not.
+    """
+    if text[start : start + 1] != '"':
+        raise BadRequest(f'expected a quoted value beginning with " at {text[start : start + 20]!r}')
+    value = bytearray()
+    at = start + 1
+    while at < len(text):
+        letter = text[at]
+        if letter == '"':
+            return bytes(value), at + 1
+        if letter == "\\":
+            at += 1
+            escape = text[at : at + 1]
+            if escape == "x" and _HEX.fullmatch(text, at + 1, at + 3):
+                value.append(int(text[at + 1 : at + 3], 16))
+                at += 3
+                continue
+            if escape not in _ESCAPES:
+                raise BadRequest(rf"expected one of \\ \" \n \r \t \xHH in a quoted value, not \{escape}")
+            value.append(_ESCAPES[escape])
+        elif " " <= letter <= "~":
+            value.append(ord(letter))
+        else:
+            raise BadRequest("a quoted value holds printable ASCII only: write every other byte as \\xHH")
+        at += 1
+    raise BadRequest('a quoted value does not end: its closing " is missing')
+
+
+def unquote(text: str) -> bytes:
+    """Return the bytes of a ``<quoted>`` word; raises BadRequest if ``text`` is not exactly one."""
+    value, end = take_quoted(text, 0)
+    if end != len(text):
+        raise BadRequest(f"expected a space after a quoted value, not {text[end : end + 20]!r}")
+    return value
+
+
+def _refuse(expected: str, text: str) -> NoReturn:
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    raise BadRequest(f"expected {expected}, not {shown!r}")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a ``<duration>``: a number, and ``ms s m h d`` or nothing (seconds) behind it."""
+    form = _DURATION.fullmatch(text)
+    seconds = float(form[1]) * _SECONDS[form[2]] if form else LONGEST_DURATION + 1
+    if seconds > LONGEST_DURATION:
+        _refuse("a duration such as 1.5, 500ms, 10m, 2h or 1d, at most 36525d", text)
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a ``<size>``: a whole number, and ``k M G`` (1024) or nothing (bytes) behind it."""
+    form = _SIZE.fullmatch(text)
+    size = int(form[1]) * _BYTES[form[2]] if form else LARGEST_SIZE + 1
+    if size > LARGEST_SIZE:
+        _refuse("a size such as 4096, 64k, 1M or 2G, below 2**63", text)
+    return size
+
+
+def parse_integer(text: str, least: int, most: int) -> int:
+    """Return a whole number between ``least`` and ``most``, both included."""
+    value = int(text) if _INTEGER.fullmatch(text) else most + 1
+    if not least <= value <= most:
+        _refuse(f"a whole number from {least} to {most}", text)
+    return value
+
+
+def parse_octal(text: str) -> int:
+    """Return a file mode mask written in octal: 0 to 777."""
+    if not _OCTAL.fullmatch(text):
+        _refuse("an octal mask such as 022 or 077", text)
+    return int(text, 8)
+
+
+def capitals(text: str) -> str:
+    """Return a verb or another word of the protocol in capitals; only ASCII has two cases here.
+
+    ``str.upper`` alone would take ``\N{LATIN SMALL LETTER LONG S}TATUS`` for STATUS.
+    """
+    return text.upper() if text.isascii() else text
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` is a ``<name>``: 1 to 200 of ``A-Z a-z 0-9 . _ + / : @ -``."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_name(text: str) -> str:
+    """Return ``text`` if it is a ``<name>``."""
+    if not is_name(text):
+        _refuse("a name of 1 to 200 of A-Z a-z 0-9 . _ + / : @ -", text)
+    return text

@@ -1,0 +1,98 @@
+"""What every test gets: a reactor left clean, `async def` tests, and the programs it needs or their names."""
+
+import functools
+import gc
+import inspect
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor  # pytest-twisted has installed it
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import STDLibLogObserver, globalLogBeginner, globalLogPublisher
+
+from tests import programs
+from tests.leaks import LeakWatch
+
+LONGEST = 60.0
+"""Seconds after which an `async def` test that still waits has failed."""
+
+
+def pytest_configure() -> None:
+    # To the standard library's logging, so that pytest shows beside a failure what Twisted logged before it.
+    globalLogBeginner.beginLoggingTo([STDLibLogObserver()], discardBuffer=True, redirectStandardIO=False)
+
+
+def pytest_collection_finish() -> None:
+    # Each test ends with a collection of garbage: what is there already need not be looked through.
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function):
+            _await_in_the_reactor(item)
+
+
+def _await_in_the_reactor(item: pytest.Function) -> None:
+    """Let an `async def` test be awaited by pytest-twisted without a decorator, and not for ever."""
+    hypothesis = getattr(item.obj, "hypothesis", None)
+    test = hypothesis.inner_test if hypothesis else item.obj
+    if not inspect.iscoroutinefunction(test):
+        return
+    bounded = pytest_twisted.ensureDeferred(_bounded(test))
+    if hypothesis:
+        hypothesis.inner_test = bounded
+    else:
+        item.obj = bounded
+
+
+def _bounded(test: Callable[..., Coroutine[Deferred[Any], Any, object]]) -> Callable[..., object]:
+    @functools.wraps(test)
+    async def bounded(*args: Any, **kwargs: Any) -> object:
+        return await Deferred.fromCoroutine(test(*args, **kwargs)).addTimeout(LONGEST, reactor)
+
+    return bounded
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    needed = [program for marker in item.iter_markers("needs") for program in marker.args]
+    absent = [program for program in needed if not programs.is_there(program)]
+    if absent:
+        packages = " ".join(programs.PACKAGES[program] for program in absent)
+        text = f"needs {' '.join(absent)} (on Debian: apt-get install {packages})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+
+
+@pytest.fixture(name="reactor", scope="session")
+def the_reactor() -> Any:
+    """Return the real reactor; a test of a rule takes ``twisted.internet.task.Clock`` instead."""
+    return reactor
+
+
+@pytest.fixture(autouse=True)
+def logged_errors() -> Iterator[LeakWatch]:
+    """Fail a test that leaves an unhandled error, a delayed call, an open descriptor or a process behind.
+
+    A test that expects Twisted to log an error asks for this fixture and flushes it::
+
+        def test_an_error_of_the_handler_is_logged(logged_errors):
+            ...
+            [failure] = logged_errors.flush(ZeroDivisionError)
+    """
+
+    def turn() -> None:
+        pytest_twisted.blockon(deferLater(reactor, 0, lambda: None))
+
+    watch = LeakWatch(reactor, globalLogPublisher, turn)
+    watch.begin()
+    yield watch
+    left = watch.end()
+    if left:
+        pytest.fail("the test left behind:\n" + "\n".join(left), pytrace=False)

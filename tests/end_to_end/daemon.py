@@ -1,0 +1,242 @@
+"""The real daemon as a process of its own, started as its operator would start it."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.end_to_end.wire import DEADLINE, Wire, until
+
+CHECKOUT = Path(__file__).parents[2]
+TWISTD = Path(sys.executable).with_name("twistd")
+
+Command = list[str | Path]
+
+_MARK = resource.RLIMIT_MSGQUEUE
+
+
+@contextmanager
+def marked(mark: int) -> Iterator[None]:
+    """Let what is started meanwhile carry ``mark``: a limit that nobody uses, and every descendant inherits.
+
+    Nothing that a job does, a session of its own or an empty environment, takes it off; no kill of the daemon
+    does either.
+    """
+    soft, hard = resource.getrlimit(_MARK)
+    resource.setrlimit(_MARK, (mark, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(_MARK, (soft, hard))
+
+
+def marked_processes(mark: int) -> dict[int, str]:
+    """Return the command lines of the living processes that carry ``mark``, by pid."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        place = Path("/proc", entry)
+        with suppress(OSError):  # it has ended meanwhile
+            if (
+                not entry.isdigit()
+                or f"Max msgqueue size         {mark} " not in (place / "limits").read_text()
+            ):
+                continue
+            if is_alive(int(entry)):
+                found[int(entry)] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode("latin-1")
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and is not yet reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def memory(pid: int) -> dict[str, int]:
+    """Return the process's memory in bytes: ``VmRSS`` now, and ``VmHWM``, the most it ever was."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = (line.split() for line in lines if line.startswith(("VmRSS", "VmHWM")))
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in fields}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of the daemon and the client: ours, without what speaks of taskq."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TASKQ_")}
+
+
+class Daemon:
+    """A daemon and its place: state, log, pid file, UNIX socket and, if asked for, a TCP port on loopback."""
+
+    def __init__(self, place: Path, *options: str, slots: int = 2, tcp: bool = False, twistd: Path = TWISTD):
+        self.place = place
+        self.state = place / "state"
+        self.log_file = place / "daemon.log"
+        self.pid_file = place / "daemon.pid"
+        self._short = Path(
+            tempfile.mkdtemp(prefix="taskq-", dir="/tmp")
+        )  # a socket's path has 107 bytes at most
+        self.socket = self._short / "socket"
+        self.port = free_port() if tcp else 0
+        listen = ["--listen", f"unix:{self.socket}"]
+        listen += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"] if tcp else []
+        self.options = ["--state", str(self.state), "--slots", str(slots), *listen, *options]
+        self.twistd = twistd
+        self.may_log_tracebacks = False
+        self._mark = random.SystemRandom().randrange(100_000, 800_000)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+        self._wires: list[Wire] = []
+
+    # start and stop
+
+    def command(self, pid_file: Path | None = None) -> Command:
+        return [self.twistd, "-n", f"--pidfile={pid_file or self.pid_file}", "taskq", *self.options]
+
+    def launch(self, command: Command | None = None) -> "subprocess.Popen[bytes]":
+        """Start the process, its output appended to the log, and return it at once."""
+        with self.log_file.open("ab") as log, marked(self._mark):
+            return subprocess.Popen(
+                command or self.command(),
+                cwd=self.place,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def start(self) -> "Daemon":
+        """Start and wait until it answers; fail with its log if it ends instead."""
+        self._process = self.launch()
+        self._pid = self._process.pid
+        until(self.answers, "the daemon to answer")
+        return self
+
+    def started_elsewhere(self, pid: int) -> None:
+        """Take in hand a daemon that is no child of ours."""
+        self._process = None
+        self._pid = pid
+
+    def answers(self) -> bool:
+        """Whether it answers; fail with its log if it has ended instead."""
+        ended = self._process is not None and self._process.poll() is not None
+        assert not ended, f"the daemon ended instead of starting:\n{self.log}"
+        with suppress(OSError):
+            wire = self.connect()
+            assert wire.ask("PING").startswith("OK")
+            return True
+        return False
+
+    def refused(self) -> tuple[int, str]:
+        """Start a daemon that must not start; return its exit code and what it wrote."""
+        before = len(self.log)
+        with self.launch(self.command(self.place / "another.pid")) as process:
+            try:
+                code = process.wait(DEADLINE)
+            finally:
+                process.kill()
+        return code, self.log[before:]
+
+    def stop(self) -> int | None:
+        """Ask it to stop and wait until it has; return its exit code, None if it is no child of ours."""
+        return self.end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.end(signal.SIGKILL)
+
+    def end(self, number: signal.Signals) -> int | None:
+        """Send it a signal and wait for its end; return its exit code, None if it is no child of ours."""
+        os.kill(self._pid, number)
+        if self._process:
+            return self._process.wait(DEADLINE)
+        until(lambda: not self.is_running, "the daemon to end")
+        return None
+
+    def restart(self) -> None:
+        if self.is_running:
+            self.stop()
+        self.start()
+
+    def close(self) -> list[str]:
+        """End everything; return a line for each thing that is not as it must be."""
+        for wire in self._wires:
+            wire.close()
+        complaints = []
+        if self.is_running:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                complaints.append(f"the daemon did not stop within {DEADLINE:g} s")
+                self.kill()
+            complaints += [f"left behind: {pid} {line}" for pid, line in self.processes().items()]
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self._short)
+        if not self.may_log_tracebacks and ("Traceback" in self.log or "Unhandled" in self.log):
+            complaints.append(f"an error in the log:\n{self.log[-5000:]}")
+        return complaints
+
+    # what can be seen of it
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    @property
+    def is_running(self) -> bool:
+        return is_alive(self._pid) if self._pid else False
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
+
+    @property
+    def token(self) -> str:
+        return (self.state / "token").read_text().strip()
+
+    def memory(self) -> dict[str, int]:
+        return memory(self._pid)
+
+    def processes(self) -> dict[int, str]:
+        """Return the command lines of the processes that its jobs have brought, by pid."""
+        return {pid: line for pid, line in marked_processes(self._mark).items() if pid != self._pid}
+
+    def wait_for_no_process(self, deadline: float = DEADLINE) -> None:
+        until(lambda: not self.processes(), "the jobs' processes to go", deadline)
+
+    # connections
+
+    def _keep(self, connection: socket.socket) -> Wire:
+        wire = Wire(connection)
+        self._wires.append(wire)
+        return wire
+
+    def connect(self) -> Wire:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(self.socket))
+        except OSError:
+            connection.close()
+            raise
+        return self._keep(connection)
+
+    def connect_tcp(self, *, authenticate: bool = True) -> Wire:
+        wire = self._keep(socket.create_connection(("127.0.0.1", self.port)))
+        if authenticate:
+            assert wire.ask(f"AUTH {self.token}").startswith("OK ")
+        return wire

@@ -1,0 +1,109 @@
+"""What an operator installs: a wheel in an empty environment, from which the daemon and the client run."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.daemon import CHECKOUT, Daemon, environment
+
+VERBS = [
+    "submit",
+    "run",
+    "status",
+    "result",
+    "show",
+    "list",
+    "output",
+    "wait",
+    "cancel",
+    "retry",
+    "stats",
+    "hello",
+]
+
+LONGEST = 300.0
+"""Seconds for one of pip's works: it may have to fetch what the project depends on."""
+
+
+def _run(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        cwd="/",
+        env=environment() | {"PYTHONPATH": ""},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+
+
+def _pip(python: str | Path, *arguments: str | Path) -> None:
+    shown = _run(python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
+    is_offline = re.search("No matching distribution|Connection|Temporary failure|timed out", shown.stderr)
+    if shown.returncode and is_offline and os.environ.get("CI") != "true":
+        pytest.skip(f"pip finds no package index: {shown.stderr.strip().splitlines()[-1]}")
+    assert shown.returncode == 0, shown.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a wheel built from the checkout."""
+    place = tmp_path_factory.mktemp("wheel")
+    has_backend = importlib.util.find_spec("hatchling") is not None
+    _pip(sys.executable, "wheel", "--no-deps", *["--no-build-isolation"] * has_backend, "-w", place, CHECKOUT)
+    [built] = place.glob("taskqd-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the programs of an environment that had nothing, and then the wheel."""
+    place = tmp_path_factory.mktemp("installed") / "venv"
+    assert _run(sys.executable, "-m", "venv", place).returncode == 0
+    _pip(place / "bin/python", "install", wheel)
+    return place / "bin"
+
+
+def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+    assert "twisted/plugins/taskq_plugin.py" in names
+    assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/taskq_plugin.py"]
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"taskqd", "twisted"}
+    sources = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "taskqd").rglob("*.py")}
+    assert sources <= set(names)
+
+
+def test_twistd_lists_taskq_and_taskq_has_its_help(installed: Path) -> None:
+    shown = _run(installed / "twistd", "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert re.search(r"^\s+taskq\s+\S", shown.stdout, re.MULTILINE)
+    assert _run(installed / "twistd", "taskq", "--help").returncode == 0
+    shown = _run(installed / "taskq", "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for verb in VERBS:
+        assert re.search(rf"^\s+{verb}\b", shown.stdout, re.MULTILINE), verb
+
+
+def test_the_installed_daemon_runs_what_the_installed_client_submits(installed: Path, tmp_path: Path) -> None:
+    one = Daemon(tmp_path, twistd=installed / "twistd")
+    try:
+        one.start()
+        shown = _run(installed / "taskq", "--address", f"unix:{one.socket}", "run", "echo hi; exit 3")
+        assert (shown.returncode, shown.stdout, shown.stderr) == (3, "hi\n", "")
+    finally:
+        complaints = one.close()
+    assert complaints == []
+
+
+def test_an_editable_install_is_found_by_twistd_too() -> None:
+    """What runs these tests is one, by bin/test; it must not be run from the checkout to be found."""
+    shown = _run(Path(sys.executable).with_name("twistd"), "--help")
+    assert re.search(r"^\s+taskq\s+\S", shown.stdout, re.MULTILINE), shown.stderr

@@ -1,0 +1,171 @@
+"""What the daemon does to processes: ends them whole and in time, and starts no more than it may."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.wire import Wire, until
+
+DEAF = "trap '' TERM; "
+
+TREES = {
+    "one process": "sleep 301",
+    "a tree": "sh -c 'sleep 301; sleep 302'; sleep 303",
+    "children in the background": "sleep 301 & sleep 302 & wait",
+    "a pipeline": "sleep 301 | sleep 302",
+    "a child that ignores TERM": f'(sh -c "{DEAF}sleep 301; sleep 302") & sleep 303',
+    "a child that ignores TERM, waited for": f'sh -c "{DEAF}sleep 301; sleep 302"; sleep 303',
+    "all of them ignore TERM": f"{DEAF}sleep 301 & sleep 302; sleep 303",
+    "a loop that ignores TERM": f'exec sh -c "{DEAF}while :; do sleep 0.1; done"',
+    "a stopped one": "kill -STOP $$; sleep 301",
+    "one without open streams": "exec >&- 2>&- <&-; sleep 301",
+}
+
+
+def _seconds(shown: dict[str, str]) -> float:
+    start, end = (
+        datetime.fromisoformat(shown[name].replace("Z", "+00:00")) for name in ("started_at", "completed_at")
+    )
+    return (end - start).total_seconds()
+
+
+def test_a_timeout_ends_the_whole_tree_within_its_time(daemon: DaemonFactory) -> None:
+    one = daemon(slots=len(TREES))
+    wire = one.connect()
+    begin = time.monotonic()
+    jobs = {name: wire.submit(f"--timeout=1 --kill-after=1 {tree}") for name, tree in TREES.items()}
+    assert {wire.wait(job) for job in jobs.values()} == {"FAILED"}
+    one.wait_for_no_process(begin + 3 - time.monotonic())
+    for name, job in jobs.items():
+        shown = wire.show(job)
+        assert (shown["reason"], shown["exit_code"] in (-15, -9)) == ("timeout", True), name
+        assert 0.9 < _seconds(shown) < 3, name
+
+
+def test_a_cancel_ends_the_whole_tree(daemon: DaemonFactory) -> None:
+    one = daemon(slots=len(TREES))
+    wire = one.connect()
+    jobs = [wire.submit(f"--kill-after=300ms {tree}") for tree in TREES.values()]
+    wire.wait_running(*jobs)
+    until(lambda: len(one.processes()) >= 2 * len(jobs), "their processes")
+    assert {wire.ask(f"CANCEL {job}") for job in jobs} == {"STATUS RUNNING 0"}
+    assert {wire.wait(job) for job in jobs} == {"CANCELLED"}
+    one.wait_for_no_process()
+
+
+def test_a_job_that_ends_in_time_is_not_touched(wire: Wire) -> None:
+    assert wire.run("--timeout=30 sleep 0.2; echo done").stdout == b"done\n"
+
+
+def test_a_job_may_end_well_after_its_timeouts_term_and_has_timed_out_all_the_same(wire: Wire) -> None:
+    job = wire.submit("--timeout=300ms trap 'echo cleaned up; exit 0' TERM; while :; do sleep 0.05; done")
+    assert wire.wait(job) == "FAILED"
+    assert wire.result(job) == (b"cleaned up\n", b"", "0")
+    assert wire.show(job)["reason"] == "timeout"
+
+
+LEFTOVERS = [
+    pytest.param("sleep 300 & echo hi", id="holding its streams"),
+    pytest.param("sleep 300 >/dev/null 2>&1 </dev/null & echo hi", id="without its streams"),
+    pytest.param(f"({DEAF}sleep 300; sleep 301) & echo hi", id="ignoring TERM"),
+    pytest.param("nohup sleep 300 2>/dev/null & echo hi", id="ignoring HUP"),
+    pytest.param("(sleep 300 &) ; echo hi", id="a grandchild"),
+]
+
+
+@pytest.mark.parametrize("command", LEFTOVERS)
+def test_a_leftover_neither_delays_the_end_of_a_job_nor_outlives_it(
+    running: Daemon, wire: Wire, command: str
+) -> None:
+    job = wire.submit(f"--kill-after=1 {command}")
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job) == (b"hi\n", b"", "0")
+    assert _seconds(wire.show(job)) < 0.9
+    running.wait_for_no_process()
+
+
+def test_what_a_job_wrote_before_its_end_is_never_lost_to_a_leftover(wire: Wire) -> None:
+    job = wire.submit("sleep 300 & head -c 60000 /dev/zero; head -c 60000 /dev/zero >&2")
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job) == (bytes(60000), bytes(60000), "0")
+
+
+@pytest.mark.parametrize(
+    "reason, failing", [("exit", "exit 1"), ("signal", "kill -9 $$"), ("timeout", "sleep 300")]
+)
+def test_a_failing_job_is_tried_again_as_often_as_it_asked(
+    wire: Wire, tmp_path: Path, reason: str, failing: str
+) -> None:
+    timeout = "--timeout=200ms" if reason == "timeout" else ""
+    text = f"{timeout} --retries=2 --retry-delay=100ms echo $TASKQ_ATTEMPT >> {tmp_path}/attempts; {failing}"
+    job = wire.submit(text)
+    assert wire.wait(job) == "FAILED"
+    assert (tmp_path / "attempts").read_text() == "1\n2\n3\n"
+    shown = wire.show(job)
+    assert (shown["reason"], shown["attempts"], shown["retries"]) == (reason, 3, 2)
+
+
+def test_retries_end_with_the_first_success(wire: Wire, tmp_path: Path) -> None:
+    command = f"cd {tmp_path}; echo x >> attempts; [ $(wc -l < attempts) = 2 ]"
+    job = wire.submit(f"--retries=5 --retry-delay=50ms {command}")
+    assert wire.wait(job) == "COMPLETED"
+    assert (tmp_path / "attempts").read_text() == "x\nx\n"
+    assert wire.show(job)["attempts"] == 2
+
+
+def test_a_retry_by_hand_renews_the_budget_and_goes_on_counting(wire: Wire, tmp_path: Path) -> None:
+    job = wire.submit(f"--retries=1 --retry-delay=50ms echo $TASKQ_ATTEMPT >> {tmp_path}/attempts; exit 1")
+    assert wire.wait(job) == "FAILED"
+    assert wire.ask(f"RETRY {job}") == f"JOB_ID {job}"
+    assert wire.wait(job) == "FAILED"
+    assert (tmp_path / "attempts").read_text() == "1\n2\n3\n4\n"
+    assert wire.show(job)["attempts"] == 4
+
+
+def test_a_retry_waits_for_its_delay(wire: Wire, tmp_path: Path) -> None:
+    job = wire.submit(f"--retries=1 --retry-delay=1s date +%s%N >> {tmp_path}/moments; exit 1")
+    assert wire.wait(job) == "FAILED"
+    first, second = (int(line) / 1e9 for line in (tmp_path / "moments").read_text().split())
+    assert 0.4 < second - first < 10, "a second, jittered"
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_no_more_jobs_run_at_once_than_there_are_slots(
+    daemon: DaemonFactory, tmp_path: Path, slots: int
+) -> None:
+    wire = daemon(slots=slots).connect()
+    text = f"echo + >> {tmp_path}/log; sleep 0.1; echo - >> {tmp_path}/log"
+    jobs = [wire.submit(text) for _ in range(slots * 4)]
+    assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
+    running = most = 0
+    for sign in (tmp_path / "log").read_text().split():
+        running += 1 if sign == "+" else -1
+        most = max(most, running)
+    assert most == slots
+
+
+def test_jobs_start_in_the_order_of_their_ids(daemon: DaemonFactory, tmp_path: Path) -> None:
+    wire = daemon(slots=1).connect()
+    jobs = [wire.submit(f"echo $TASKQ_JOB_ID >> {tmp_path}/order") for _ in range(30)]
+    wire.wait(jobs[-1])
+    assert [int(line) for line in (tmp_path / "order").read_text().split()] == jobs
+
+
+def test_a_thousand_short_jobs_leave_no_process_and_no_descriptor(running: Daemon, wire: Wire) -> None:
+    wire.run("true")
+    before = len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
+    for _ in range(1_000):
+        wire.send(b"SUBMIT echo hi\r\n")
+    jobs = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(1_000)]
+    assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
+    running.wait_for_no_process()
+    until(
+        lambda: len(list(Path(f"/proc/{running.pid}/fd").iterdir())) <= before + 3,
+        "its descriptors to be closed",
+    )
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    assert children == [], "zombies"

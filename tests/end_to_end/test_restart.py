@@ -1,0 +1,358 @@
+"""What a crash, a stop and a damaged journal leave: every acknowledged job, run as often as it may be."""
+
+import os
+import random
+import re
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.wire import Wire, until
+
+NOTE = "echo $TASKQ_JOB_ID >> {place}/$TASKQ_JOB_ID"
+
+
+def _runs(place: Path) -> dict[int, int]:
+    """Return how often each job has run: each run has added a line, the job's id, to a file of that name."""
+    runs = {int(file.name): file.read_text().split() for file in place.iterdir()}
+    assert all(set(lines) <= {str(job)} for job, lines in runs.items())
+    return {job: len(lines) for job, lines in runs.items()}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return a directory for what jobs leave."""
+    (tmp_path / "runs").mkdir()
+    return tmp_path / "runs"
+
+
+def test_every_acknowledged_job_reaches_its_end_and_none_runs_twice(
+    daemon: DaemonFactory, place: Path
+) -> None:
+    one = daemon(slots=4)
+    wire = one.connect()
+    note = NOTE.format(place=place)
+    finished = [wire.submit(f"{note}; echo {number}; exit {number}") for number in range(3)]
+    for job in finished:
+        wire.wait(job)
+    running = [wire.submit(f"{note}; echo started; sleep 300") for _ in range(4)]
+    wire.wait_running(*running)
+    until(lambda: len(_runs(place)) == 7, "the four to have begun")
+    wire.send(f"SUBMIT {note}; echo $TASKQ_JOB_ID\r\n".encode() * 200)
+    pending = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(200)]
+    assert {wire.status(job) for job in pending} == {"PENDING"}
+
+    one.kill()
+    one.start()
+
+    wire = one.connect()
+    assert {wire.wait(job) for job in pending} == {"COMPLETED"}
+    assert all(wire.result(job) == (b"%d\n" % job, b"", "0") for job in pending)
+    assert _runs(place) == dict.fromkeys(finished + running + pending, 1)
+    for job in running:
+        assert wire.ask(f"STATUS {job}") == "STATUS FAILED 0"
+        shown = wire.show(job)
+        assert (shown["reason"], shown["attempts"], shown.get("exit_code")) == ("interrupted", 1, None)
+        assert wire.result(job).exit_code == "-"
+    assert not [line for line in one.processes().values() if "sleep 300" in line]
+    for number, job in enumerate(finished):
+        assert wire.result(job) == (b"%d\n" % number, b"", str(number))
+    assert wire.submit("true") == 3 + 4 + 200 + 1
+
+
+def test_kills_in_the_midst_of_many_short_jobs_neither_lose_nor_repeat_one(
+    daemon: DaemonFactory, place: Path
+) -> None:
+    chance = random.Random(3)
+    one = daemon(slots=4)
+    wire = one.connect()
+    wire.send(f"SUBMIT {NOTE.format(place=place)}; sleep 0.01; echo done\r\n".encode() * 300)
+    jobs = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(300)]
+    for round_ in range(1, 4):
+        until(lambda: len(_runs(place)) >= 60 * round_, "some of the jobs to have run", pause=0.002)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.02))  # wherever that is
+        one.kill()
+        one.start()
+    wire = one.connect()
+    ends = {job: wire.wait(job) for job in jobs}
+    for job in jobs:
+        if ends[job] == "COMPLETED":
+            assert (wire.result(job).stdout, _runs(place)[job]) == (b"done\n", 1)
+        else:
+            assert wire.show(job)["reason"] == "interrupted"
+            assert _runs(place).get(job, 0) <= 1
+    counted = Counter(ends.values())
+    assert counted["COMPLETED"] >= 300 - 3 * 4
+    assert sum(counted.values()) == 300
+
+
+def test_an_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, place: Path) -> None:
+    one = daemon()
+    wire = one.connect()
+    text = f"--retries=1 --retry-delay=100ms {NOTE.format(place=place)}; [ $TASKQ_ATTEMPT = 2 ] || sleep 300"
+    job = wire.submit(text)
+    until(lambda: job in _runs(place), "the job to begin")
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.show(job)["attempts"] == 2
+    assert _runs(place) == {job: 2}
+    one.wait_for_no_process()
+
+
+def test_a_cancel_is_not_forgotten_by_a_crash(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit("--retries=5 --kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.1; done")
+    until(lambda: wire.output(job, "stdout").data, "the job to be ready")
+    assert wire.ask(f"CANCEL {job}") == "STATUS RUNNING 0"
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.wait(job) == "CANCELLED"
+    assert wire.show(job)["attempts"] == 1
+    one.wait_for_no_process()
+
+
+def test_a_killed_daemons_jobs_are_ended_whole(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit("trap '' TERM; (trap '' HUP; sleep 301) & sleep 302; sleep 303")
+    until(lambda: len(one.processes()) >= 3, "its processes")
+    one.kill()
+    assert len(one.processes()) >= 3
+    one.start()
+    one.wait_for_no_process()
+    assert one.connect().wait(job) == "FAILED"
+
+
+def test_another_process_under_the_pid_of_a_lost_job_is_left_alone(daemon: DaemonFactory) -> None:
+    """What a daemon kills at start are its own jobs: those of another live on, however alike they look."""
+    one = daemon()
+    other = daemon()
+    mine, theirs = one.connect(), other.connect()
+    lost, kept = mine.submit("sleep 300"), theirs.submit("sleep 300")
+    mine.wait_running(lost)
+    theirs.wait_running(kept)
+    one.kill()
+    one.start()
+    assert one.connect().wait(lost) == "FAILED"
+    assert theirs.status(kept) == "RUNNING"
+    assert other.processes()
+
+
+def test_keys_results_and_settings_of_jobs_are_known_after_a_restart(
+    daemon: DaemonFactory, tmp_path: Path
+) -> None:
+    one = daemon(slots=1)
+    wire = one.connect()
+    binary = wire.submit(r"--key=first printf '\000\377\r\n'; printf err >&2; exit 3")
+    wire.wait(binary)
+    large = wire.submit("head -c 3M /dev/zero | tr '\\0' x")
+    wire.wait(large)
+    cancelled = wire.submit("sleep 300")
+    wire.cancel(cancelled)
+    blocker = wire.submit("sleep 300")
+    wire.wait_running(blocker)
+    script = b"umask; pwd; echo $V; nice; cat; printf '\xff'"
+    options = f'--key=second --cwd={tmp_path} --umask=027 --nice=4 --env=V="a b" --label="l l" --retries=1'
+    pending = wire.submit(f"{options} --script={len(script)} --stdin=4", script, b"\x00\xfe\r\n")
+    before = [wire.show(job) for job in (binary, large, cancelled, pending)]
+    for end in (one.kill, one.stop):
+        end()
+        one.start()
+        wire = one.connect()
+        assert [wire.show(job) for job in (binary, large, cancelled)] == before[:3]
+    assert wire.result(binary) == (b"\x00\xff\r\n", b"err", "3")
+    assert wire.output(large, "stdout", "--limit=16M").data == b"x" * (3 << 20)
+    assert wire.submit(r"--key=first printf '\000\377\r\n'; printf err >&2; exit 3") == binary
+    assert wire.ask("SUBMIT --key=second true").startswith("ERROR KEY_CONFLICT ")
+    assert wire.wait(pending) == "COMPLETED"
+    nice = str(os.nice(0) + 4).encode()
+    assert wire.result(pending).stdout == b"0027\n%b\na b\n%b\n\x00\xfe\r\n\xff" % (
+        os.fsencode(tmp_path),
+        nice,
+    )
+    assert {name: wire.show(pending)[name] for name in ("command", "label", "submitted_at", "key")} == {
+        name: before[3][name] for name in ("command", "label", "submitted_at", "key")
+    }
+
+
+def test_a_retrying_job_goes_on_retrying_after_a_restart(daemon: DaemonFactory, place: Path) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit(f"--retries=2 --retry-delay=1s {NOTE.format(place=place)}; exit 1")
+    until(lambda: wire.show(job)["attempts"] == 1 and wire.status(job) == "PENDING", "its first failure")
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.wait(job) == "FAILED"
+    assert (wire.show(job)["attempts"], wire.show(job)["reason"]) == (3, "exit")
+    assert _runs(place) == {job: 3}
+
+
+# stops
+
+
+def test_term_stops_the_daemon_cleanly_with_its_jobs(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    jobs = [wire.submit("sleep 300"), wire.submit("echo started; sleep 300 & sleep 301")]
+    wire.wait_running(*jobs)
+    waiting = one.connect()
+    waiting.send(f"WAIT {jobs[0]}\r\n".encode())
+    begin = time.monotonic()
+    assert one.stop() == 0
+    assert time.monotonic() - begin < 10
+    assert one.processes() == {}
+    assert not one.pid_file.exists()
+    one.start()
+    wire = one.connect()
+    for job in jobs:
+        assert wire.wait(job) == "FAILED"
+        assert wire.show(job)["reason"] == "interrupted"
+
+
+def test_an_idle_daemon_stops_at_once_on_int_and_term(daemon: DaemonFactory) -> None:
+    one = daemon()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        begin = time.monotonic()
+        one.end(number)
+        assert time.monotonic() - begin < 5
+        one.start()
+
+
+def test_a_stale_socket_does_not_block_a_start_and_a_stop_removes_it(daemon: DaemonFactory) -> None:
+    one = daemon()
+    one.kill()
+    assert one.socket.exists()
+    one.pid_file.write_text("999999999")
+    one.start()
+    assert one.connect().run("echo alive").stdout == b"alive\n"
+    one.stop()
+    assert not one.socket.exists()
+
+
+# a second daemon
+
+
+@pytest.mark.parametrize("same_socket", [True, False])
+def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_unharmed(
+    daemon: DaemonFactory, tmp_path: Path, same_socket: bool
+) -> None:
+    one = daemon()
+    job = one.connect().submit("sleep 300")
+    if not same_socket:
+        one.options[one.options.index("--listen") + 1] = f"unix:{tmp_path}/other"
+    code, text = one.refused()
+    assert code not in (0, None)
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if str(one.state) in line]
+    assert len(lines) == 1, text
+    assert not (tmp_path / "other").exists()
+    wire = one.connect()
+    wire.wait_running(job)
+    assert wire.run("echo alive").stdout == b"alive\n"
+
+
+def test_a_second_daemon_on_the_same_socket_is_refused_and_the_first_unharmed(daemon: DaemonFactory) -> None:
+    one, other = daemon(), daemon(start=False)
+    other.options[other.options.index("--listen") + 1] = f"unix:{one.socket}"
+    code, text = other.refused()
+    assert code not in (0, None)
+    assert "Traceback" not in text
+    assert [line for line in text.splitlines() if str(one.socket) in line], text
+    assert one.connect().run("echo alive").stdout == b"alive\n"
+
+
+# the journal
+
+
+def _journal(one: Daemon, wire: Wire) -> Path:
+    """Return the file that holds a job submitted just now: the newest segment of the journal."""
+    token = f"token-{random.random()}"
+    wire.wait(wire.submit(f"true {token}"))
+    files = [file for file in one.state.rglob("*") if file.is_file() and token.encode() in file.read_bytes()]
+    assert len(files) == 1, files
+    return files[0]
+
+
+def _written(segment: Path) -> bytes:
+    """Return what is written in the segment: one that is made in advance ends in zeros."""
+    return segment.read_bytes().rstrip(b"\0")
+
+
+@pytest.mark.parametrize(
+    "torn", ["half of the last line", "its last byte", "garbage behind it", "zeros behind it"]
+)
+def test_a_torn_last_line_is_cut_off_and_said(daemon: DaemonFactory, torn: str) -> None:
+    one = daemon()
+    wire = one.connect()
+    jobs = [wire.submit("echo kept") for _ in range(5)]
+    for job in jobs:
+        wire.wait(job)
+    segment = _journal(one, wire)
+    wire.submit("true the last one")
+    one.kill()
+    before = segment.read_bytes()
+    text = _written(segment)
+    if torn == "half of the last line":
+        start = text.rindex(b"\n", 0, len(text) - 1) + 1
+        text = text[: (start + len(text)) // 2]
+    elif torn == "its last byte":
+        text = text[:-1]
+    elif torn == "garbage behind it":
+        text += b'1f2e3d4c {"half": "a rec'
+    segment.write_bytes(text.ljust(len(before), b"\0") if before.endswith(b"\0") else text)
+    if torn == "zeros behind it":
+        with segment.open("ab") as file:
+            file.write(bytes(5_000))
+    said = len(one.log)
+    one.start()
+    assert segment.name in one.log[said:] or torn == "zeros behind it"
+    wire = one.connect()
+    assert [wire.result(job).stdout for job in jobs] == [b"kept\n"] * 5
+    last = wire.submit("echo goes on")
+    assert last > jobs[-1]
+    assert wire.wait(last) == "COMPLETED"
+    one.restart()
+    assert one.connect().result(last).stdout == b"goes on\n"
+
+
+@pytest.mark.parametrize(
+    "damage", ["a changed byte", "a lost line end", "a line of garbage", "a byte of 0xFF"]
+)
+def test_a_damaged_line_is_refused_with_its_file_and_number(daemon: DaemonFactory, damage: str) -> None:
+    one = daemon()
+    wire = one.connect()
+    for number in range(10):
+        wire.wait(wire.submit(f"true middle{number}"))
+    segment = _journal(one, wire)
+    one.kill()
+    text = segment.read_bytes()
+    at = text.index(b"middle4")
+    line = text.count(b"\n", 0, at) + 1
+    if damage == "a changed byte":
+        text = text.replace(b"middle4", b"middle5", 1)
+    elif damage == "a byte of 0xFF":
+        text = text.replace(b"middle4", b"middle\xff", 1)
+    elif damage == "a lost line end":
+        end = text.index(b"\n", at)
+        text = text[:end] + text[end + 1 :]
+    else:
+        start = text.rindex(b"\n", 0, at) + 1
+        text = text[:start] + b"garbage\n" + text[start:]
+    segment.write_bytes(text)
+    code, said = one.refused()
+    assert code not in (0, None)
+    assert "Traceback" not in said
+    shown = [each for each in said.splitlines() if segment.name in each]
+    assert len(shown) == 1, said
+    assert re.search(rf"\b{line}\b", shown[0].replace(segment.name, "")), shown[0]
+    assert segment.read_bytes() == text, "a refused start has changed nothing"

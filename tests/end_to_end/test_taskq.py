@@ -1,0 +1,492 @@
+"""The program taskq against the real daemon: what it prints, where, and the exit code it leaves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon, environment
+from tests.end_to_end.wire import DEADLINE, Wire, until
+
+TASKQ = Path(sys.executable).with_name("taskq")
+
+NOT_FINISHED, NO_DAEMON, USAGE, REFUSED = 75, 69, 2, 1
+
+
+class Shown:
+    """What a run of taskq left."""
+
+    def __init__(self, process: "subprocess.CompletedProcess[bytes]") -> None:
+        self.code = process.returncode
+        self.out = process.stdout
+        self.err = process.stderr
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}, stdout {self.out!r}, stderr {self.err!r}"
+
+
+Taskq = Callable[..., Shown]
+
+
+@pytest.fixture
+def taskq(running: Daemon, tmp_path: Path) -> Taskq:
+    """Run taskq with these words in a directory of the test's; the rest goes by name."""
+
+    def run(
+        *words: str, stdin: bytes = b"", address: str = f"unix:{running.socket}", **variables: str
+    ) -> Shown:
+        return Shown(
+            subprocess.run(
+                [TASKQ, *words],
+                cwd=tmp_path,
+                env=environment() | {"TASKQ_ADDRESS": address} | variables,
+                input=stdin,
+                capture_output=True,
+                timeout=DEADLINE,
+                check=False,
+            )
+        )
+
+    return run
+
+
+def _ids(shown: Shown) -> list[int]:
+    assert (shown.code, shown.err) == (0, b""), shown
+    assert re.fullmatch(rb"([1-9][0-9]*\n)*", shown.out), shown
+    return [int(line) for line in shown.out.split()]
+
+
+def _submit(taskq: Taskq, *words: str, **more: Any) -> int:
+    [job] = _ids(taskq("submit", *words, **more))
+    return job
+
+
+# submit
+
+
+def test_submit_prints_the_id_alone(taskq: Taskq, wire: Wire) -> None:
+    job = _submit(taskq, "echo hi")
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job) == (b"hi\n", b"", "0")
+
+
+@pytest.mark.parametrize(
+    "words, printed",
+    [
+        (["echo a  b; echo c"], b"a b\nc\n"),
+        (["printf %s, 'a  b' \"$((1+1))\""], b"a  b,2,"),
+        (
+            ["printf", "%s,", "a  b", "$HOME", "*", "'", '"', "\\", "", "é"],
+            b"a  b,$HOME,*,',\",\\,,\xc3\xa9,",
+        ),
+        (["echo", ";", "exit", "1"], b"; exit 1\n"),
+        (["echo", "--json", "-n", "--", "-x"], b"--json -n -- -x\n"),
+        (["--", "echo", "--json"], b"--json\n"),
+        (["printf", "%s", "a\tb"], b"a\tb"),
+    ],
+)
+def test_one_word_is_a_shell_line_and_several_reach_the_program_as_they_were(
+    taskq: Taskq, wire: Wire, words: list[str], printed: bytes
+) -> None:
+    job = _submit(taskq, *words)
+    wire.wait(job)
+    assert wire.result(job) == (printed, b"", "0")
+
+
+def test_a_word_with_a_line_end_reaches_the_program_too(taskq: Taskq, wire: Wire) -> None:
+    for words in (["printf", "%s", "a\nb"], ["printf %s 'a\nb'"]):
+        shown = taskq("submit", *words)
+        if shown.code != USAGE:  # refused before anything is sent, or as it was
+            [job] = _ids(shown)
+            wire.wait(job)
+            assert wire.result(job).stdout == b"a\nb"
+
+
+def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        job = _submit(taskq, "umask; pwd -P; echo $PATH", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    finally:
+        os.umask(before)
+    wire.wait(job)
+    place = os.path.realpath(tmp_path)
+    assert wire.result(job).stdout.decode() == f"0027\n{place}\n{tmp_path}:{os.environ['PATH']}\n"
+
+
+def test_over_tcp_a_job_runs_where_the_daemon_says(
+    running: Daemon, taskq: Taskq, wire: Wire, tmp_path: Path
+) -> None:
+    address = f"tcp:127.0.0.1:{running.port}"
+    token_file = tmp_path / "my-token"
+    token_file.write_text(running.token + "\n")
+    for variables in ({"TASKQ_TOKEN": running.token}, {"TASKQ_TOKEN_FILE": str(token_file)}):
+        job = _submit(taskq, "umask; pwd", address=address, **variables)
+        wire.wait(job)
+        umask, place = wire.result(job).stdout.decode().split()
+        assert umask == "0022"
+        assert place != str(tmp_path)
+        assert wire.show(job)["owner"] == "token"
+    for variables in ({}, {"TASKQ_TOKEN": "wrong"}):
+        shown = taskq("submit", "true", address=address, **variables)
+        assert (shown.code, shown.out) == (REFUSED, b""), shown
+        assert re.search(rb"AUTH|token", shown.err)
+
+
+def test_submits_options_are_the_wires(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"\x00\xffin")
+    job = _submit(
+        taskq,
+        "--timeout",
+        "90s",
+        "--kill-after=1s",
+        "--retries",
+        "2",
+        "--retry-delay=10ms",
+        "--key",
+        "cli.key",
+        "--label",
+        'two "words"',
+        "--cwd",
+        "/",
+        "--env",
+        "A=a b",
+        "--env",
+        "B=",
+        "--umask",
+        "077",
+        "--nice",
+        "1",
+        "--max-output",
+        "1k",
+        "--stdin",
+        "in",
+        "--",
+        'cat; echo "$A$B"; umask; pwd',
+    )
+    wire.wait(job)
+    assert wire.result(job).stdout == b"\x00\xffina b\n0077\n/\n"
+    shown = wire.show(job)
+    assert (shown["timeout"], shown["retries"], shown["key"], shown["label"]) == (
+        90,
+        2,
+        "cli.key",
+        'two "words"',
+    )
+    (tmp_path / "script").write_bytes(b"echo from the script\ncat\n")
+    job = _submit(taskq, "--script", "script", "--stdin", "-", stdin=b"and stdin")
+    wire.wait(job)
+    assert wire.result(job).stdout == b"from the script\nand stdin"
+
+
+def test_a_relative_directory_is_the_callers(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "sub dir").mkdir()
+    job = _submit(taskq, "--cwd", "sub dir", "pwd -P")
+    wire.wait(job)
+    assert wire.result(job).stdout.decode() == f"{os.path.realpath(tmp_path)}/sub dir\n"
+
+
+@pytest.mark.parametrize("source", ["jobs.txt", "-"])
+def test_submit_from_file_submits_a_line_a_job(taskq: Taskq, wire: Wire, tmp_path: Path, source: str) -> None:
+    lines = "".join(f"echo job {number}\n" for number in range(500))
+    (tmp_path / "jobs.txt").write_text(lines)
+    jobs = _ids(taskq("submit", "--from-file", source, stdin=lines.encode() if source == "-" else b""))
+    assert len(jobs) == 500
+    for number in (0, 1, 250, 499):
+        wire.wait(jobs[number])
+        assert wire.result(jobs[number]).stdout == b"job %d\n" % number
+
+
+# status, result, wait, show, list, output
+
+
+def test_a_finished_job_ends_taskq_as_it_ended(taskq: Taskq) -> None:
+    for command, code in [("echo out; echo err >&2", 0), ("echo out; echo err >&2; exit 42", 42)]:
+        job = str(_submit(taskq, command))
+        assert taskq("wait", job).code == code
+        shown = taskq("result", job)
+        assert (shown.code, shown.out, shown.err) == (code, b"out\n", b"err\n")
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        job = str(_submit(taskq, f"kill -{int(number)} $$"))
+        assert taskq("wait", job).code == 128 + number
+        assert taskq("result", job).code == 128 + number
+
+
+def test_a_result_is_byte_exact(taskq: Taskq, tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(bytes(range(256)) * 10_000)
+    job = str(_submit(taskq, "cat bytes; cat bytes | tail -c 300 >&2"))
+    taskq("wait", job)
+    shown = taskq("result", job)  # its stdout is beyond what one RESULT carries
+    assert (shown.out, shown.err) == (bytes(range(256)) * 10_000, (bytes(range(256)) * 2)[-300:])
+
+
+def test_an_unfinished_job_is_75(taskq: Taskq, wire: Wire) -> None:
+    job = wire.submit("sleep 300")
+    shown = taskq("result", str(job))
+    assert (shown.code, shown.out) == (NOT_FINISHED, b""), shown
+    assert str(job).encode() in shown.err
+    assert taskq("wait", "--timeout", "50ms", str(job)).code == NOT_FINISHED
+
+
+def test_status_prints_the_status(taskq: Taskq, wire: Wire) -> None:
+    job = wire.submit("true")
+    wire.wait(job)
+    shown = taskq("status", str(job))
+    assert (shown.code, shown.err) == (0, b"")
+    assert b"COMPLETED" in shown.out
+
+
+def test_show_and_list_in_json_are_the_daemons(taskq: Taskq, wire: Wire) -> None:
+    jobs = [wire.submit('--label="cli list" true') for _ in range(3)]
+    for job in jobs:
+        wire.wait(job)
+    shown = taskq("show", "--json", str(jobs[0]))
+    assert (shown.code, json.loads(shown.out)) == (0, wire.show(jobs[0]))
+    shown = taskq("list", "--json", "--label", "cli list")
+    assert (shown.code, shown.err) == (0, b"")
+    assert [json.loads(line)["id"] for line in shown.out.splitlines()] == jobs
+    shown = taskq("list", "--label", "cli list", "--reverse", "--limit", "2")
+    assert (shown.code, shown.err) == (0, b"")
+    assert str(jobs[2]).encode() in shown.out
+    assert b"\x1b" not in shown.out, "no colours where there is no terminal"
+
+
+def test_a_list_goes_on_beyond_a_page(taskq: Taskq, wire: Wire) -> None:
+    wire.send(b'SUBMIT --label="pages" true\r\n' * 130)
+    jobs = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(130)]
+    wire.wait(jobs[-1])
+    shown = taskq("list", "--json", "--label", "pages", "--limit", "130")
+    assert [json.loads(line)["id"] for line in shown.out.splitlines()] == jobs
+
+
+@pytest.mark.parametrize(
+    "verb, words",
+    [
+        ("status", []),
+        ("result", []),
+        ("wait", []),
+        ("cancel", []),
+        ("retry", []),
+        ("stats", None),
+        ("hello", None),
+    ],
+)
+def test_every_verb_answers_in_json(taskq: Taskq, wire: Wire, verb: str, words: list[str] | None) -> None:
+    job = wire.submit("sleep 300" if verb == "cancel" else "true")
+    if verb != "cancel":
+        wire.wait(job)
+    shown = taskq(verb, *([str(job)] if words is not None else []), "--json")
+    assert (shown.code, shown.err) == (0, b""), shown
+    assert all(isinstance(json.loads(line), dict) for line in shown.out.splitlines())
+
+
+def test_output_is_raw_and_may_be_a_part(taskq: Taskq, wire: Wire) -> None:
+    job = wire.submit(r"printf '0123456789\377'; printf err >&2")
+    wire.wait(job)
+    assert taskq("output", str(job)).out == b"0123456789\xff"
+    assert taskq("output", str(job), "stdout", "--offset", "8").out == b"89\xff"
+    assert taskq("output", str(job), "stderr").out == b"err"
+    assert taskq("output", str(job), "stdout", "--tail", "2").out == b"9\xff"
+
+
+def test_output_of_any_size_is_whole(taskq: Taskq, wire: Wire) -> None:
+    job = wire.submit("head -c 20M /dev/zero")
+    wire.wait(job)
+    assert taskq("output", str(job), "stdout").out == bytes(20 << 20)
+
+
+# run
+
+
+def test_run_follows_the_job_and_ends_as_it_ends(taskq: Taskq) -> None:
+    shown = taskq("run", "echo out; sleep 0.2; echo err >&2; exit 5")
+    assert (shown.code, shown.out, shown.err) == (5, b"out\n", b"err\n")
+    assert taskq("run", "kill -9 $$").code == 128 + 9
+    assert taskq("run", "printf", "%s", "a  b").out == b"a  b"
+    assert taskq("run", "--stdin", "-", "cat", stdin=b"\x00\xff").out == b"\x00\xff"
+
+
+def test_run_shows_output_as_it_comes(running: Daemon, wire: Wire) -> None:
+    with subprocess.Popen(
+        [TASKQ, "run", "echo first; sleep 300"],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"first\n"
+        [job] = wire.list("--status=RUNNING")
+        wire.cancel(job["id"])
+        assert process.wait(DEADLINE) == 128 + signal.SIGTERM
+
+
+def test_an_interrupted_run_leaves_the_job_unless_it_is_told_to_cancel(running: Daemon, wire: Wire) -> None:
+    """Without a terminal nobody can be asked: the job lives on, and taskq says its number."""
+    with subprocess.Popen(
+        [TASKQ, "run", "echo first; sleep 300"],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"first\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 128 + signal.SIGINT
+        said = process.stderr.read()
+    [job] = wire.list("--status=RUNNING")
+    assert str(job["id"]).encode() in said
+    assert b"Traceback" not in said
+
+
+# cancel and retry
+
+
+def test_cancel_and_retry(taskq: Taskq, wire: Wire) -> None:
+    job = wire.submit("sleep 300")
+    wire.wait_running(job)
+    assert taskq("cancel", str(job)).code == 0
+    assert wire.wait(job) == "CANCELLED"
+    shown = taskq("cancel", str(wire_done := wire.submit("true")))
+    if wire.wait(wire_done) == "COMPLETED":
+        shown = taskq("cancel", str(wire_done))
+        assert (shown.code, shown.out) == (REFUSED, b"")
+        assert b"Traceback" not in shown.err
+    assert taskq("retry", str(job)).code == 0
+    wire.wait_running(job)
+    shown = taskq("retry", str(job))
+    assert shown.code == REFUSED
+
+
+def test_stats_and_hello(taskq: Taskq) -> None:
+    for verb in ("stats", "hello"):
+        shown = taskq(verb)
+        assert (shown.code, shown.err) == (0, b"")
+        assert b"version" in shown.out.lower()
+
+
+# what goes wrong
+
+
+USAGES = [
+    [],
+    ["submit"],
+    ["bogus"],
+    ["submit", "--bogus", "true"],
+    ["status"],
+    ["status", "x"],
+    ["status", "0"],
+    ["result"],
+    ["submit", "--timeout", "soon", "true"],
+    ["submit", "--retries", "x", "true"],
+    ["submit", "--key", "a b", "true"],
+    ["submit", "--env", "A", "true"],
+    ["output", "1", "stdin"],
+    ["list", "--status", "DONE"],
+    ["submit", "--stdin", "/nonexistent", "cat"],
+    ["submit", "--from-file", "/nonexistent"],
+    ["--address", "nonsense", "stats"],
+]
+
+
+@pytest.mark.parametrize("words", USAGES, ids=" ".join)
+def test_a_usage_error_is_2(taskq: Taskq, wire: Wire, words: list[str]) -> None:
+    last = wire.submit("true")
+    shown = taskq(*words)
+    assert (shown.code, shown.out if words else b"") == (USAGE, b""), shown
+    assert shown.err or not words
+    assert b"Traceback" not in shown.err
+    assert wire.list(f"--from={last + 1}") == []
+
+
+@pytest.mark.parametrize("verb", ["status", "result", "show", "wait", "cancel", "retry", "output"])
+def test_a_refused_request_is_1_and_its_code_is_said(taskq: Taskq, verb: str) -> None:
+    shown = taskq(verb, "999999999")
+    assert (shown.code, shown.out) == (REFUSED, b""), shown
+    assert b"999999999" in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["submit", "true"], ["run", "true"], ["status", "1"], ["list"], ["hello"]])
+def test_no_daemon_is_69(taskq: Taskq, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "dead").touch()
+    for address in (f"unix:{tmp_path}/nothing", f"unix:{tmp_path}/dead", "tcp:127.0.0.1:1"):
+        shown = taskq(*words, address=address)
+        assert (shown.code, shown.out) == (NO_DAEMON, b""), shown
+        assert len(shown.err.splitlines()) in (1, 2)
+        assert b"Traceback" not in shown.err
+
+
+def test_the_address_may_be_an_option_before_or_behind_the_verb(running: Daemon, taskq: Taskq) -> None:
+    address = f"unix:{running.socket}"
+    assert taskq("--address", address, "hello", address="unix:/nonexistent").code == 0
+    assert taskq("hello", "--address", address, address="unix:/nonexistent").code == 0
+
+
+@pytest.mark.parametrize("verb", [[], ["submit"], ["run"], ["list"], ["output"], ["cancel"]])
+def test_help_is_there_for_all(taskq: Taskq, verb: list[str]) -> None:
+    shown = taskq(*verb, "--help", address="unix:/nonexistent")
+    assert (shown.code, shown.err) == (0, b"")
+    assert b"Usage: taskq" in shown.out
+
+
+def test_nobody_reading_is_no_error_of_ours(running: Daemon, wire: Wire) -> None:
+    job = wire.submit("head -c 20M /dev/zero")
+    wire.wait(job)
+    shown = subprocess.run(
+        ["/bin/sh", "-c", f"{TASKQ} output {job} stdout | head -c 10 | wc -c"],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (shown.stdout.strip(), shown.stderr) == (b"10", b"")
+
+
+def test_a_submission_is_quick_and_twisted_stays_outside(running: Daemon, taskq: Taskq) -> None:
+    seconds = []
+    for _ in range(10):
+        begin = time.monotonic()
+        _submit(taskq, "true")
+        seconds.append(time.monotonic() - begin)
+    assert min(seconds) < 0.1, seconds
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", TASKQ, "submit", "true"],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=True,
+    )
+    imported = {
+        line.rpartition(b"|")[2].strip().split(b".")[0].decode() for line in shown.stderr.splitlines()
+    }
+    assert "taskqd" in imported
+    assert not imported & {"twisted", "zope", "msgspec", "rich", "asyncio"}
+
+
+def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:
+    one = daemon()
+    with subprocess.Popen(
+        [TASKQ, "run", "echo first; sleep 300"],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"first\n"
+        one.kill()
+        assert process.wait(DEADLINE) == NO_DAEMON
+        assert b"Traceback" not in process.stderr.read()
+    until(lambda: not one.is_running, "the daemon to end")

@@ -1,0 +1,110 @@
+"""A daemon for the client's tests: it keeps to the lines of docs/protocol.md and says what a test has scripted.
+
+It runs nothing and knows no job; every request is noted in ``requests``, its blocks beside it.
+"""
+
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple
+
+_SIZE = re.compile(rb" --(script|stdin)=([0-9]+)")
+
+
+class Request(NamedTuple):
+    """A request line without its line end, and the blocks that followed it."""
+
+    line: str
+    blocks: tuple[bytes, ...] = ()
+
+    @property
+    def verb(self) -> str:
+        return self.line.split(" ")[0]
+
+
+Script = Callable[[Request], bytes | None]
+"""Gives the reply to a request, its line end included; None closes the connection without one."""
+
+
+def data(stream: str, offset: int, content: bytes) -> bytes:
+    """Return a DATA reply."""
+    return b"DATA %b %d %d\r\n%b\r\n" % (stream.encode(), offset, len(content), content)
+
+
+class FakeDaemon:
+    """Listens on a UNIX socket below ``place``, or on loopback TCP without one, until it is closed."""
+
+    def __init__(self, script: Script, place: Path | None = None) -> None:
+        self._script = script
+        self.requests: list[Request] = []
+        if place:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(place / "taskq.sock"))
+            self._listener.listen()
+            self.address = f"unix:{place / 'taskq.sock'}"
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.address = "tcp:127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._connections: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def __enter__(self) -> "FakeDaemon":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening, cut what is connected, and wait for every thread."""
+        for each in (self._listener, *self._connections):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in (self._listener, *self._connections):
+            each.close()
+
+    @property
+    def lines(self) -> list[str]:
+        return [request.line for request in self.requests]
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection = self._listener.accept()[0]
+                self._connections.append(connection)
+                self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection.makefile("rb") as lines:
+            while line := lines.readline():
+                request = Request(line.rstrip(b"\r\n").decode(), self._blocks(line, lines))
+                self.requests.append(request)
+                reply = self._script(request)
+                if reply is None:
+                    connection.shutdown(socket.SHUT_RDWR)
+                    return
+                connection.sendall(reply)
+
+    def _blocks(self, line: bytes, rest: BinaryIO) -> tuple[bytes, ...]:
+        if not line.startswith(b"SUBMIT "):
+            return ()
+        sizes = {name: int(size) for name, size in _SIZE.findall(line)}
+        blocks = []
+        for name in (b"script", b"stdin"):
+            if name in sizes:
+                blocks.append(rest.read(sizes[name]))
+                assert rest.readline() == b"\r\n"
+        return tuple(blocks)

@@ -1,0 +1,64 @@
+"""Which module of taskqd lives on which floor (docs/architecture.md): the one table of it.
+
+``test_architecture.py`` holds the imports to it; ``python -m tests.floors`` prints the files of floor 0, all
+of whose branches ``bin/test`` wants covered. A new module is added here, where it belongs. A package stands
+under its own name, with all that is in it.
+"""
+
+FLOORS = (
+    # 0, pure: no Twisted, no clock, no files
+    (
+        "errors",
+        "words",
+        "places",
+        "options",
+        "submission",
+        "job",
+        "events",
+        "backlog",
+        "telnet",
+        "wire",
+        "replies",
+        "journal",
+        "settings",
+    ),
+    # 1, the doors to the world
+    (
+        "interfaces",
+        "disk",
+        "committer",
+        "store",
+        "recording",
+        "spool",
+        "processes",
+        "launch",
+        "spawn",
+        "executor",
+    ),
+    # 2, the one writer
+    ("turns", "dispatcher"),
+    # 3, who asks, and what they get
+    ("access", "protocol"),
+    # 4, where it is put together
+    ("service",),
+)
+
+BESIDE = ("requests", "connection", "client", "session", "terminal", "cli")
+"""The client's modules: quick to start, so without Twisted and msgspec, and nobody's floor."""
+
+DOORS = (
+    ("store", "committer"),
+    ("spool", "recording"),
+    ("executor", "spawn", "launch"),
+    FLOORS[3],
+)
+"""Behind each a few modules that know those behind the others only by ``interfaces``."""
+
+
+def floor(module: str) -> int | None:
+    """Return the floor of a module of the table, None if it is beside the house or not listed."""
+    return next((number for number, modules in enumerate(FLOORS) if module in modules), None)
+
+
+if __name__ == "__main__":
+    print(",".join(f"taskqd/{module}.py,taskqd/{module}/*" for module in FLOORS[0]))

@@ -1,0 +1,91 @@
+"""What a test may not leave behind in Twisted: errors that nobody handled, calls, descriptors, processes.
+
+Trial fails such a test; pytest-twisted does not. ``conftest.py`` puts a LeakWatch around every test, and
+hands it to the test as the fixture ``logged_errors``.
+"""
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import process
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import ILogObserver, LogEvent, LogPublisher, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+TURNS = 10
+"""A test that leaves something open has as many turns of the reactor for it to go away."""
+
+
+@implementer(ILogObserver)
+class LeakWatch:
+    """Sees from ``begin`` to ``end`` what a test leaves in the reactor and in Twisted's log.
+
+    What was there before, a module's fixture for instance, is not the test's. ``turn`` lets the reactor take
+    one turn, so that what a test has already asked for, such as the closing of a connection, can happen.
+    """
+
+    def __init__(self, reactor: Any, publisher: LogPublisher, turn: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._publisher = publisher
+        self._turn = turn
+        self._events: list[LogEvent] = []
+
+    def begin(self) -> None:
+        """Remember what is there, and listen to the log."""
+        self._turn()  # the reactor's own descriptors are there only when it has run
+        self._calls: set[IDelayedCall] = set(self._reactor.getDelayedCalls())
+        self._open = self._selectables()
+        self._processes = set(process.reapProcessHandlers)
+        self._publisher.addObserver(self)
+
+    def flush(self, *errors: type[BaseException]) -> list[Failure]:
+        """Return the logged failures of these types, all if none is named, and forget them.
+
+        This is how a test says that it expects an error to be logged: it flushes it and looks at what it got.
+        """
+        gc.collect()  # an unhandled Deferred logs its error when it is collected
+        taken = [event for event in self._events if not errors or event["log_failure"].check(*errors)]
+        self._events = [event for event in self._events if event not in taken]
+        return [event["log_failure"] for event in taken]
+
+    def end(self) -> list[str]:
+        """Return a line about each thing left behind, and take it out of the next test's way."""
+        for _ in range(TURNS):
+            self._turn()
+            if not (self._new_calls() or self._new_selectables() or self._new_processes()):
+                break
+        gc.collect()
+        self._publisher.removeObserver(self)
+        left = [f"an error was logged: {_text(event)}" for event in self._events]
+        for call in self._new_calls():
+            left.append(f"a delayed call: {call}")
+            call.cancel()
+        for selectable in self._new_selectables():
+            left.append(f"an open descriptor: {selectable}")
+            self._reactor.removeReader(selectable)
+            self._reactor.removeWriter(selectable)
+        return left + [f"process {pid}, running or not yet reaped" for pid in self._new_processes()]
+
+    def __call__(self, event: LogEvent) -> None:
+        """Keep the event if it carries a failure."""
+        if event.get("log_failure") is not None:
+            self._events.append(event)
+
+    def _selectables(self) -> set[Any]:
+        return {*self._reactor.getReaders(), *self._reactor.getWriters()}
+
+    def _new_calls(self) -> set[IDelayedCall]:
+        return {*self._reactor.getDelayedCalls()} - self._calls
+
+    def _new_selectables(self) -> set[Any]:
+        return self._selectables() - self._open
+
+    def _new_processes(self) -> set[int]:
+        return {*process.reapProcessHandlers} - self._processes
+
+
+def _text(event: LogEvent) -> str:
+    failure: Failure = event["log_failure"]
+    return f"{formatEvent(event)}\n{failure.getTraceback()}"

@@ -1,0 +1,415 @@
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskqd.client import Client, Output, Refused, Result, Status, Unreachable, parse_address
+from tests.fake_daemon import FakeDaemon, Request, data
+
+Serve = Callable[..., Client]
+
+
+@pytest.fixture(name="serve")
+def a_client_of(tmp_path: Path) -> Iterator[Serve]:
+    """Return a function that gives a client of a daemon which answers with these replies, in their order."""
+    opened: list[FakeDaemon | Client] = []
+
+    def serve(*replies: bytes | None, requests: list[Request] | None = None) -> Client:
+        left = iter(replies)
+        daemon = FakeDaemon(lambda _: next(left), tmp_path)
+        if requests is not None:
+            daemon.requests = requests
+        opened.append(daemon)
+        opened.append(Client(daemon.address))
+        return opened[-1]
+
+    yield serve
+    for each in reversed(opened):
+        each.close()
+
+
+# addresses
+
+
+@pytest.mark.parametrize(
+    "text,path,host,port",
+    [
+        ("unix:/run/taskqd/taskq.sock", "/run/taskqd/taskq.sock", "", 0),
+        ("unix:with:colon", "with:colon", "", 0),
+        ("tcp:localhost:9500", "", "localhost", 9500),
+        ("tcp:[::1]:9500", "", "::1", 9500),
+    ],
+)
+def test_an_address_is_a_socket_or_a_host_and_a_port(text: str, path: str, host: str, port: int) -> None:
+    assert parse_address(text) == (text, path, host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "unix:", "/run/taskq.sock", "tcp:localhost", "tcp::1:9500", "tcp:h:x", "tcp:h:0", "tcp:h:65536"],
+)
+def test_another_address_is_refused_with_the_forms_that_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match="expected unix:PATH, tcp:HOST:PORT"):
+        parse_address(text)
+
+
+def test_no_daemon_is_unreachable_and_says_where(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=f"no daemon answers at unix:{tmp_path}/none: No such file"):
+        Client(f"unix:{tmp_path}/none")
+
+
+# the request line of a submission
+
+
+@pytest.mark.parametrize(
+    "command,options,line,blocks",
+    [
+        ("echo hello world", {}, "SUBMIT echo hello world", ()),
+        ('A=1 ./run "x y"', {}, 'SUBMIT A=1 ./run "x y"', ()),
+        ("--version", {}, "SUBMIT -- --version", ()),
+        ("  --version", {}, "SUBMIT --   --version", ()),
+        ("-x", {}, "SUBMIT -x", ()),
+        ("grün", {}, "SUBMIT grün", ()),
+        ("a", {"timeout": 90, "kill_after": 0.5}, "SUBMIT --timeout=90 --kill-after=0.5 a", ()),
+        ("a", {"timeout": "10m"}, "SUBMIT --timeout=10m a", ()),
+        ("a", {"retries": 3, "retry_delay": "500ms"}, "SUBMIT --retries=3 --retry-delay=500ms a", ()),
+        ("a", {"key": "a/b@c", "nice": -5}, "SUBMIT --key=a/b@c --nice=-5 a", ()),
+        ("a", {"umask": 0o2}, "SUBMIT --umask=002 a", ()),
+        ("a", {"max_output": 4096}, "SUBMIT --max-output=4096 a", ()),
+        ("a", {"label": 'two "words"'}, r'SUBMIT --label="two \"words\"" a', ()),
+        ("a", {"label": ""}, 'SUBMIT --label="" a', ()),
+        ("a", {"label": "a\nb\0"}, r'SUBMIT --label="a\nb\x00" a', ()),
+        ("a", {"cwd": "/tmp/ü"}, r'SUBMIT --cwd="/tmp/\xC3\xBC" a', ()),
+        ("a", {"cwd": os.fsdecode(b"/\xff")}, r'SUBMIT --cwd="/\xFF" a', ()),
+        ("a", {"env": {"A": "1", "B": "x=y z"}}, 'SUBMIT --env=A=1 --env=B="x=y z" a', ()),
+        ("wc", {"stdin": b"1\n2\r\n"}, "SUBMIT --stdin=5 wc", (b"1\n2\r\n",)),
+        (None, {"script": b"#\0"}, "SUBMIT --script=2", (b"#\0",)),
+        (None, {"script": b"x", "stdin": b""}, "SUBMIT --stdin=0 --script=1", (b"x", b"")),
+        ("a\nb", {}, "SUBMIT --script=3", (b"a\nb",)),
+        ("a\rb", {"key": "k"}, "SUBMIT --key=k --script=3", (b"a\rb",)),
+        ("a\nb", {"stdin": b"in"}, "SUBMIT --stdin=2 --script=3", (b"a\nb", b"in")),
+        (b"ls \xff", {}, "SUBMIT --script=4", (b"ls \xff",)),
+        ("ls " + os.fsdecode(b"\xff"), {}, "SUBMIT --script=4", (b"ls \xff",)),
+    ],
+)
+def test_a_submission_is_written_as_the_protocol_has_it(
+    serve: Serve, command: str | None, options: Any, line: str, blocks: tuple[bytes, ...]
+) -> None:
+    requests: list[Request] = []
+    client = serve(b"JOB_ID 7\r\n", requests=requests)
+    assert client.submit(command, **options) == 7
+    assert requests == [Request(line, blocks)]
+
+
+@pytest.mark.parametrize("length,is_script", [(65_536, False), (65_537, True)])
+def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: int, is_script: bool) -> None:
+    requests: list[Request] = []
+    client = serve(b"JOB_ID 1\r\n", requests=requests)
+    client.submit("x" * (length - len("SUBMIT ")))
+    assert (requests[0].blocks != ()) is is_script
+
+
+@pytest.mark.parametrize(
+    "command,options,code,text",
+    [
+        ("a\0b", {}, "BAD_REQUEST", "NUL byte; this one has it after 1 bytes"),
+        ("\ud800", {}, "BAD_REQUEST", "lone surrogate"),
+        ("a", {"script": b"b"}, "BAD_REQUEST", "either a command or a script"),
+        (None, {}, "BAD_REQUEST", "either a command or a script"),
+        ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
+        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "leave some --env out"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_it_is_sent(
+    serve: Serve, command: str | None, options: Any, code: str, text: str
+) -> None:
+    client = serve(b"OK\r\n")
+    with pytest.raises(Refused, match=text) as refused:
+        client.submit(command, **options)
+    assert refused.value.code == code
+    client.ping()
+
+
+def test_an_unknown_option_is_a_mistake_of_the_caller(serve: Serve) -> None:
+    with pytest.raises(TypeError, match="'colour'"):
+        serve().submit("a", colour="red")  # type: ignore[call-arg]
+
+
+# requests and their replies
+
+JOB = {"id": 7, "status": "RUNNING"}
+
+
+@pytest.mark.parametrize(
+    "ask,line,reply,value",
+    [
+        (lambda it: it.status(7), "STATUS 7", b"STATUS RUNNING 40 more\r\n", Status("RUNNING", 40)),
+        (
+            lambda it: it.result(7),
+            "RESULT 7",
+            rb'RESULT "a\"\xFF\n" "" 3' b"\r\n",
+            Result(b'a"\xff\n', b"", 3),
+        ),
+        (lambda it: it.result(7), "RESULT 7", b'RESULT "" "" -15\n', Result(b"", b"", -15)),
+        (lambda it: it.result(7), "RESULT 7", b'RESULT "" "x y" - later\r\n', Result(b"", b"x y", None)),
+        (lambda it: it.show(7), "SHOW 7", b'JOB {"id":7,"status":"RUNNING"}\r\n', JOB),
+        (lambda it: it.wait(7), "WAIT 7", b"STATUS FAILED 0\r\n", Status("FAILED", 0)),
+        (lambda it: it.wait(7, 1.5), "WAIT 7 --timeout=1.5", b"STATUS FAILED 0\r\n", Status("FAILED", 0)),
+        (lambda it: it.wait(7, "2h"), "WAIT 7 --timeout=2h", b"STATUS FAILED 0\r\n", Status("FAILED", 0)),
+        (lambda it: it.cancel(7), "CANCEL 7", b"STATUS CANCELLED 0\r\n", Status("CANCELLED", 0)),
+        (
+            lambda it: it.cancel(7, "INT"),
+            "CANCEL 7 --signal=INT",
+            b"STATUS RUNNING 0\r\n",
+            Status("RUNNING", 0),
+        ),
+        (lambda it: it.retry(7), "RETRY 7", b"JOB_ID 7\r\n", 7),
+        (
+            lambda it: it.output(7),
+            "OUTPUT 7 stdout",
+            data("stdout", 0, b"a\r\n"),
+            Output("stdout", 0, b"a\r\n"),
+        ),
+        (
+            lambda it: it.output(7, "stderr", offset=5, limit="1k"),
+            "OUTPUT 7 stderr --offset=5 --limit=1k",
+            data("stderr", 5, b""),
+            Output("stderr", 5, b""),
+        ),
+        (
+            lambda it: it.output(7, tail=2),
+            "OUTPUT 7 stdout --tail=2",
+            data("stdout", 5, b"xy"),
+            Output("stdout", 5, b"xy"),
+        ),
+        (lambda it: it.list(), "LIST", b'JOB {"id":7,"status":"RUNNING"}\r\nEND 1\r\n', [JOB]),
+        (
+            lambda it: it.list(status="PENDING,RUNNING", label="a b", start=5, limit=2, reverse=True),
+            'LIST --status=PENDING,RUNNING --label="a b" --from=5 --limit=2 --reverse',
+            b"END 0\r\n",
+            [],
+        ),
+        (lambda it: it.list(owner="me", key="k"), "LIST --owner=me --key=k", b"END 0\r\n", []),
+        (lambda it: it.stats(), "STATS", b'STATS {"uptime":1}\r\n', {"uptime": 1}),
+        (lambda it: it.hello(), "HELLO", b'TASKQ 1 {"you":"me"}\r\n', {"protocol": 1, "you": "me"}),
+        (lambda it: it.ping(), "PING", b"OK\r\n", None),
+    ],
+)
+def test_a_method_asks_for_its_verb_and_reads_the_reply(
+    serve: Serve, ask: Callable[[Client], object], line: str, reply: bytes, value: object
+) -> None:
+    requests: list[Request] = []
+    client = serve(reply, b"OK\r\n", requests=requests)
+    assert ask(client) == value
+    client.ping()
+    assert requests == [Request(line), Request("PING")]
+
+
+def test_a_refusal_has_code_and_text_and_leaves_the_client_usable(serve: Serve) -> None:
+    client = serve(b"ERROR NO_SUCH_JOB there is no job 9\r\n", b"STATUS PENDING 0\r\n")
+    with pytest.raises(Refused, match="NO_SUCH_JOB there is no job 9") as refused:
+        client.status(9)
+    assert (refused.value.code, refused.value.text) == ("NO_SUCH_JOB", "there is no job 9")
+    assert client.status(7) == Status("PENDING", 0)
+
+
+def test_a_lost_connection_is_unreachable_and_says_what_that_leaves_open(serve: Serve) -> None:
+    client = serve(None)
+    with pytest.raises(Unreachable, match="may have been done or not"):
+        client.submit("a")
+
+
+def test_a_closed_client_is_unreachable(serve: Serve) -> None:
+    client = serve()
+    client.close()
+    with pytest.raises(Unreachable, match="it is closed"):
+        client.ping()
+
+
+def test_something_else_that_answers_is_unreachable(serve: Serve) -> None:
+    client = serve(b"HTTP/1.1 400 Bad Request\r\n")
+    with pytest.raises(Unreachable, match="is no taskq daemon: it said 'HTTP/1.1 400 Bad Request'"):
+        client.ping()
+
+
+def test_the_answer_given_before_the_end_of_a_block_is_read(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+
+    def refuse_and_close() -> None:
+        connection = listener.accept()[0]
+        connection.recv(10)
+        connection.sendall(b"ERROR TOO_LARGE 67108865 bytes\r\n")
+        connection.close()
+
+    thread = threading.Thread(target=refuse_and_close)
+    thread.start()
+    with listener, Client(f"unix:{tmp_path}/socket") as client:
+        with pytest.raises(Refused, match="TOO_LARGE"):
+            client.submit("wc", stdin=bytes(20_000_000))
+        thread.join()
+
+
+# TCP
+
+
+def authority(request: Request) -> bytes:
+    return b"OK token admin\r\n" if request.line in ("AUTH secret", "PING") else b"ERROR AUTH_FAILED no\r\n"
+
+
+def test_a_token_authenticates_on_tcp() -> None:
+    with FakeDaemon(authority) as daemon, Client(daemon.address, "secret") as client:
+        client.ping()
+        assert daemon.lines == ["AUTH secret", "PING"]
+
+
+@pytest.mark.parametrize("token", ["wrong", "two words", "secret\r\nPING", ""])
+def test_a_wrong_token_is_refused(token: str) -> None:
+    with FakeDaemon(authority) as daemon, pytest.raises(Refused):
+        Client(daemon.address, token)
+
+
+def test_a_token_is_not_sent_to_a_unix_socket(tmp_path: Path) -> None:
+    with FakeDaemon(authority, tmp_path) as daemon, Client(daemon.address, "secret") as client:
+        client.ping()
+        assert daemon.lines == ["PING"]
+
+
+# many submissions
+
+
+def counting() -> Callable[[Request], bytes]:
+    """Return a script that gives ids from 1 on, and refuses what begins with ``bad``."""
+    ids = iter(range(1, 10**9))
+
+    def answer(request: Request) -> bytes:
+        if request.line.startswith("SUBMIT bad"):
+            return b"ERROR BAD_REQUEST it is bad\r\n"
+        return b"JOB_ID %d\r\n" % next(ids)
+
+    return answer
+
+
+def test_many_submissions_give_their_ids_in_order(tmp_path: Path) -> None:
+    with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
+        ids = client.submit_many((f"echo {number}" for number in range(20_000)), nice=1)
+        assert list(ids) == list(range(1, 20_001))
+        assert daemon.lines[-1] == "SUBMIT --nice=1 echo 19999"
+
+
+def test_a_refusal_among_many_loses_none_of_the_others(tmp_path: Path) -> None:
+    with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
+        answers = list(client.submit_many(["a", "bad", "b", "with\0nul", "two\nlines", "c"]))
+        assert [answer if isinstance(answer, int) else answer.code for answer in answers] == [
+            *(1, "BAD_REQUEST", 2, "BAD_REQUEST", 3, 4)
+        ]
+        assert daemon.requests[3] == Request("SUBMIT --script=9", (b"two\nlines",))
+
+
+def test_a_none_among_many_yields_what_is_there_before_it_goes_on(tmp_path: Path) -> None:
+    seen: list[int | Refused] = []
+
+    def commands() -> Iterator[str | None]:
+        yield "a"
+        yield "b"
+        yield None
+        assert seen == [1, 2]
+        yield "c"
+
+    with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
+        for answer in client.submit_many(commands()):
+            seen.append(answer)
+    assert seen == [1, 2, 3]
+
+
+def test_a_client_is_in_step_after_many_were_left_early(tmp_path: Path) -> None:
+    with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
+        ids = client.submit_many(f"echo {number}" for number in range(20_000))
+        assert next(ids) == 1
+        ids.close()  # type: ignore[attr-defined]
+        assert client.submit("after") == len(daemon.requests)
+
+
+def test_neither_side_waits_for_the_other_when_both_have_much_to_say(tmp_path: Path) -> None:
+    # Each reply is larger than what the sockets hold, and the fake reads nothing before it has sent one.
+    long = b"ERROR BAD_REQUEST " + b"x" * 1_000_000 + b"\r\n"
+    with FakeDaemon(lambda _: long, tmp_path) as daemon, Client(daemon.address) as client:
+        assert len(list(client.submit_many("y" * 60_000 for _ in range(50)))) == 50
+
+
+# output
+
+
+def job(status: str, attempts: int = 1) -> bytes:
+    return b"JOB " + json.dumps({"id": 7, "status": status, "attempts": attempts}).encode() + b"\r\n"
+
+
+RUNNING = b"ERROR TIMED_OUT it still runs\r\n"
+COMPLETED = b"STATUS COMPLETED 100\r\n"
+
+
+def test_a_stream_is_read_piece_by_piece_to_its_end(serve: Serve) -> None:
+    requests: list[Request] = []
+    pieces = (b"abc", b"de", b"")
+    client = serve(*(data("stdout", 0, piece) for piece in pieces[:1]), data("stdout", 3, b"de"),
+                   data("stdout", 5, b""), requests=requests)  # fmt: skip
+    assert b"".join(piece.data for piece in client.stream(7)) == b"abcde"
+    assert [request.line for request in requests] == [
+        f"OUTPUT 7 stdout --offset={offset}" for offset in (0, 3, 5)
+    ]
+
+
+def test_following_yields_both_streams_and_ends_when_the_job_has_ended_and_all_is_read(serve: Serve) -> None:
+    requests: list[Request] = []
+    client = serve(
+        *(job("PENDING", 0),),
+        *(RUNNING, data("stdout", 0, b"a"), data("stderr", 0, b"x"), job("RUNNING")),
+        *(COMPLETED, data("stdout", 1, b"b"), data("stderr", 1, b""), job("COMPLETED")),
+        *(COMPLETED, data("stdout", 2, b""), data("stderr", 1, b"y"), job("COMPLETED")),
+        *(COMPLETED, data("stdout", 2, b""), data("stderr", 2, b""), job("COMPLETED")),
+        requests=requests,
+    )
+    seen = [piece for piece in client.follow(7) if piece.data]
+    assert seen == [("stdout", 0, b"a"), ("stderr", 0, b"x"), ("stdout", 1, b"b"), ("stderr", 1, b"y")]
+    assert [request.line for request in requests[1:5]] == [
+        "WAIT 7 --timeout=0.1",
+        "OUTPUT 7 stdout --offset=0",
+        "OUTPUT 7 stderr --offset=0",
+        "SHOW 7",
+    ]
+
+
+def test_following_a_job_that_is_run_again_begins_again(serve: Serve) -> None:
+    requests: list[Request] = []
+    client = serve(
+        job("RUNNING"),
+        *(RUNNING, data("stdout", 0, b"first"), data("stderr", 0, b""), job("RUNNING")),
+        *(RUNNING, b"ERROR BAD_REQUEST beyond the end\r\n", data("stderr", 0, b""), job("RUNNING", 2)),
+        *(COMPLETED, data("stdout", 0, b"2nd"), data("stderr", 0, b""), job("COMPLETED", 2)),
+        *(COMPLETED, data("stdout", 3, b""), data("stderr", 0, b""), job("COMPLETED", 2)),
+        requests=requests,
+    )
+    assert [piece.data for piece in client.follow(7) if piece.data] == [b"first", b"2nd"]
+    assert requests[10].line == "OUTPUT 7 stdout --offset=0"
+
+
+def test_following_no_job_is_refused(serve: Serve) -> None:
+    with pytest.raises(Refused, match="NO_SUCH_JOB"):
+        next(serve(b"ERROR NO_SUCH_JOB none\r\n").follow(7))
+
+
+def test_a_refusal_while_following_leaves_the_client_in_step(serve: Serve) -> None:
+    client = serve(
+        job("RUNNING"),
+        *(RUNNING, b"ERROR STORE_FAILED no disk\r\n", data("stderr", 0, b"x"), job("RUNNING")),
+        b"OK\r\n",
+    )
+    with pytest.raises(Refused, match="STORE_FAILED"):
+        list(client.follow(7))
+    client.ping()

@@ -1,0 +1,139 @@
+"""What ``conftest.py`` promises: a test that leaks, raises or hangs fails, and one that is clean passes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import programs
+
+pytest_plugins = ["pytester"]
+
+LEAKING = """
+import os
+import sys
+from twisted.internet import defer, protocol, reactor, task
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+
+def test_leaves_an_unhandled_error():
+    defer.fail(ValueError("nobody handled me"))
+
+
+def test_leaves_an_unhandled_error_in_a_cycle():
+    unhandled = defer.fail(ValueError("nobody handled me"))
+    unhandled.itself = unhandled
+
+
+def test_logs_an_error():
+    Logger().failure("oops", Failure(ValueError("logged")))
+
+
+def test_leaves_a_delayed_call():
+    reactor.callLater(3600, print)
+
+
+def test_leaves_a_listening_port():
+    reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
+
+
+async def test_leaves_a_process():
+    started = reactor.spawnProcess(protocol.ProcessProtocol(), "sleep", ["sleep", "2"], childFDs={})
+    await task.deferLater(reactor, 0, lambda: None)
+"""
+
+CLEAN = """
+from twisted.internet import defer, protocol, reactor, task
+
+
+async def test_is_awaited():
+    await task.deferLater(reactor, 0.001, lambda: None)
+
+
+async def test_closes_what_it_opened():
+    port = reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
+    await port.stopListening()
+
+
+def test_asked_for_the_closing():
+    port = reactor.listenTCP(0, protocol.Factory(), interface="127.0.0.1")
+    port.stopListening()
+
+
+def test_flushes_what_it_expected(logged_errors):
+    defer.fail(ValueError("nobody handled me"))
+    [failure] = logged_errors.flush(ValueError)
+    assert failure.getErrorMessage() == "nobody handled me"
+"""
+
+FAILING = """
+from twisted.internet import defer
+
+
+async def test_raises():
+    raise ValueError
+
+
+async def test_waits_for_ever():
+    await defer.Deferred()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _importable(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    pytester.makeconftest("from tests import conftest\nconftest.LONGEST = 0.1\nfrom tests.conftest import *")
+
+
+def test_a_leaking_test_has_an_error_that_says_what_it_left(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(LEAKING)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=6, errors=6)
+    result.stdout.fnmatch_lines(
+        [
+            "an error was logged:*",
+            "*ValueError: nobody handled me*",
+            "*ValueError: nobody handled me*",
+            "*oops*",
+            "*ValueError: logged*",
+            "a delayed call:*",
+            "an open descriptor:*",
+            "process *, running or not yet reaped",
+        ]
+    )
+
+
+def test_a_clean_test_passes(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(CLEAN)
+    pytester.runpytest_subprocess().assert_outcomes(passed=4)
+
+
+def test_an_async_test_fails_when_it_raises_or_waits_for_ever(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FAILING)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["E * ValueError", "E *TimeoutError: (0.1, *"])
+
+
+def test_a_missing_program_skips_a_test_by_name_and_fails_it_in_ci(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile("import pytest\n@pytest.mark.needs('telnet')\ndef test_it(): pass")
+    pytester.makeini("[pytest]\nmarkers = needs(program)")
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*needs telnet (on Debian: apt-get install inetutils-telnet)"])
+    monkeypatch.setenv("CI", "true")
+    pytester.runpytest_subprocess().assert_outcomes(errors=1)
+
+
+def test_a_stand_in_for_imagemagick_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = tmp_path / "convert"
+    stand_in.write_text("#!/bin/sh\necho only a stand-in\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert not programs.is_there("convert")
+    stand_in.write_text("#!/bin/sh\necho Version: ImageMagick 6\n")
+    assert programs.is_there("convert")

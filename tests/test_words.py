@@ -1,0 +1,225 @@
+"""The words of docs/protocol.md §2: what each form is, and that nothing else is taken for it."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd import words
+from taskqd.errors import BadRequest
+
+QUOTED = [
+    (b"", '""'),
+    (b"hello world", '"hello world"'),
+    (b" !#$%&'()*+,-./09:;<=>?@AZ[]^_`az{|}~", '''" !#$%&'()*+,-./09:;<=>?@AZ[]^_`az{|}~"'''),
+    (b'say "hi"', r'"say \"hi\""'),
+    (b"C:\\dir", r'"C:\\dir"'),
+    (b"a\nb\r\n\tc", r'"a\nb\r\n\tc"'),
+    (b"\\n", r'"\\n"'),
+    (b"\x00\x01\x1f\x7f\x80\xff", r'"\x00\x01\x1F\x7F\x80\xFF"'),
+    ("Grüße".encode(), r'"Gr\xC3\xBC\xC3\x9Fe"'),
+    (b'\x00\\"\n', r'"\x00\\\"\n"'),
+]
+ONLY_READ = [
+    (rb'"\x41\x62"', b"Ab"),
+    (rb'"\xff\xFf\xfF"', b"\xff\xff\xff"),
+    (rb'"\x0A\x22\x5c"', b'\n"\\'),
+    (rb'"\x411"', b"A1"),
+]
+UNQUOTABLE = [
+    "",
+    "a",
+    "'a'",
+    '"',
+    '"a',
+    '"a\\"',
+    '"\\',
+    '"\\"',
+    r'"\a"',
+    r'"\0"',
+    r'"\N"',
+    r'"\X41"',
+    r'"\x"',
+    r'"\x4"',
+    r'"\x4g"',
+    r'"\x 1"',
+    r'"\x+1"',
+    r'"\u0041"',
+    '"\\x\u0664\u0661"',
+    '"é"',
+    '"\udcff"',
+    '"\0"',
+    '"\n"',
+    '"\t"',
+    '"\x7f"',
+    '"a"b',
+    '"a" ',
+    '"a""b"',
+    ' "a"',
+]
+
+
+@pytest.mark.parametrize("data, text", QUOTED)
+def test_bytes_become_a_quoted_word_and_come_back(data: bytes, text: str) -> None:
+    assert words.quote(data) == text
+    assert words.quoted(data) == text.encode()
+    assert words.unquote(text) == data
+
+
+@pytest.mark.parametrize("text, data", ONLY_READ)
+def test_any_byte_may_be_written_in_hex(text: bytes, data: bytes) -> None:
+    assert words.unquote(text.decode()) == data
+
+
+@pytest.mark.parametrize("text", UNQUOTABLE)
+def test_nothing_else_is_a_quoted_word(text: str) -> None:
+    with pytest.raises(BadRequest):
+        words.unquote(text)
+
+
+@given(st.binary())
+def test_any_bytes_survive_being_quoted(data: bytes) -> None:
+    text = words.quote(data)
+    assert words.unquote(text) == data
+    assert all(" " <= letter <= "~" for letter in text)
+
+
+@given(st.text(st.sampled_from('"\\xnrt4Fa é\n\udc80')))
+def test_unquoting_any_text_gives_bytes_or_a_refusal(text: str) -> None:
+    try:
+        data = words.unquote('"' + text)
+    except BadRequest:
+        return
+    assert words.unquote(words.quote(data)) == data
+
+
+@given(st.binary(max_size=20), st.text(max_size=10), st.text(max_size=10))
+def test_a_quoted_word_is_read_in_the_middle_of_a_text(data: bytes, before: str, after: str) -> None:
+    word = words.quote(data)
+    assert words.take_quoted(before + word + after, len(before)) == (data, len(before + word))
+
+
+DURATIONS = [
+    ("0", 0.0),
+    ("1", 1.0),
+    ("1.5", 1.5),
+    ("007", 7.0),
+    ("0.000000001", 1e-9),
+    ("500ms", 0.5),
+    ("10s", 10.0),
+    ("10m", 600.0),
+    ("2h", 7200.0),
+    ("1.5d", 129600.0),
+    ("36525d", words.LONGEST_DURATION),
+    ("3155760000", words.LONGEST_DURATION),
+]
+SIZES = [
+    ("0", 0),
+    ("4096", 4096),
+    ("0010", 10),
+    ("1k", 1024),
+    ("64M", 64 * 1024**2),
+    ("2G", 2 * 1024**3),
+    ("999999999999999", 10**15 - 1),
+    ("8589934591G", (2**33 - 1) * 2**30),
+]
+INTEGERS = [
+    ("0", 0),
+    ("5", 5),
+    ("-5", -5),
+    ("-0", 0),
+    ("0000000000000000005", None),
+    ("10", 10),
+    ("-10", -10),
+]
+MASKS = [("0", 0), ("22", 0o22), ("022", 0o22), ("077", 0o77), ("777", 0o777), ("0777", 0o777)]
+NAMES = ["a", "default", "A-Z.a_z+0/9:@x", "-", "...", "a" * 200]
+
+NOT_NUMBERS = [
+    *("", " ", "-", "+1", "1_0", "1e3", "0x10", "inf", "nan", "1 ", " 1", "1\n", "\u0661", "²", "1\0"),
+    *("\uff19", "\u0967", "1,5", "--1", "one", "\udc80", "9" * 19, "9" * 5000),
+]
+
+
+def _refuses(parse: Any, text: str) -> str:
+    with pytest.raises(BadRequest) as refusal:
+        parse(text)
+    assert len(str(refusal.value)) < 200
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("text, seconds", DURATIONS)
+def test_a_duration_is_a_number_with_an_optional_unit(text: str, seconds: float) -> None:
+    assert words.parse_duration(text) == pytest.approx(seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text", [*NOT_NUMBERS, ".5", "5.", "-1", "1S", "1 s", "1w", "1ms1", "36526d", "3155760000.1"]
+)
+def test_no_other_text_is_a_duration(text: str) -> None:
+    assert "expected a duration" in _refuses(words.parse_duration, text)
+
+
+@pytest.mark.parametrize("text, size", SIZES)
+def test_a_size_is_a_whole_number_with_an_optional_unit_of_1024(text: str, size: int) -> None:
+    assert words.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", [*NOT_NUMBERS, "-1", "1.5k", "1K", "1m", "1g", "1T", "1kB", "8589934592G"])
+def test_no_other_text_is_a_size(text: str) -> None:
+    assert "expected a size" in _refuses(words.parse_size, text)
+
+
+@pytest.mark.parametrize("text, number", INTEGERS)
+def test_an_integer_is_read_between_its_bounds(text: str, number: int | None) -> None:
+    if number is None:
+        _refuses(lambda text: words.parse_integer(text, -10, 10), text)
+    else:
+        assert words.parse_integer(text, -10, 10) == number
+
+
+@pytest.mark.parametrize("text", [*NOT_NUMBERS, "11", "-11", "1.0"])
+def test_an_integer_out_of_its_bounds_is_refused_with_them(text: str) -> None:
+    refusal = _refuses(lambda text: words.parse_integer(text, -10, 10), text)
+    assert "expected a whole number from -10 to 10" in refusal
+
+
+@pytest.mark.parametrize("text, mask", MASKS)
+def test_a_mask_is_octal(text: str, mask: int) -> None:
+    assert words.parse_octal(text) == mask
+
+
+@pytest.mark.parametrize("text", [*NOT_NUMBERS, "8", "0o22", "1000", "00777", "-22"])
+def test_no_other_text_is_a_mask(text: str) -> None:
+    assert "expected an octal mask" in _refuses(words.parse_octal, text)
+
+
+@pytest.mark.parametrize("text", NAMES)
+def test_a_name_is_itself(text: str) -> None:
+    assert words.is_name(text)
+    assert words.parse_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "a b", "a\n", "é", "a,b", 'a"', "a\\b", "a=b", "\0", "\udc80", "a" * 201]
+)
+def test_no_other_text_is_a_name(text: str) -> None:
+    assert not words.is_name(text)
+    assert "expected a name" in _refuses(words.parse_name, text)
+
+
+@pytest.mark.parametrize(
+    "text, capitals",
+    [("status", "STATUS"), ("StAtUs-9", "STATUS-9"), ("", ""), ("\u017ftatus", "\u017ftatus"), ("ß", "ß")],
+)
+def test_only_ascii_has_two_cases(text: str, capitals: str) -> None:
+    assert words.capitals(text) == capitals
+
+
+@given(st.text())
+def test_readers_refuse_any_text_with_bad_request_alone(text: str) -> None:
+    for parse in (words.parse_duration, words.parse_size, words.parse_octal, words.parse_name):
+        with suppress(BadRequest):
+            parse(text)
