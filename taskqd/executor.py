@@ -27,11 +27,10 @@ from taskqd.interfaces import IExecutor, IRecording
 from taskqd.job import Reason
 from taskqd.launch import Outcome, Run, command_line
 
-POLL_GROUP = 0.02
-"""Every so many seconds it is looked whether a group that was told to end is gone."""
-POLLS_AFTER_KILL = 100
-"""A killed group is looked at so many times more: a process in the kernel's hands, or a zombie that nobody
-reaps, may stay for ever."""
+FIRST_LOOK, LAST_LOOK = 0.01, 0.5
+"""It is looked whether a group that was told to end is gone after so many seconds, and then less often."""
+LOOKS_AFTER_KILL = 8
+"""A killed group is looked at so many times more: a process in the kernel's hands may stay for ever."""
 
 Spawn = Callable[[ProcessProtocol, list[str], dict[str, str], int], Any]
 """Starts (protocol, command line, environment, descriptor of stdin) in its own session; raises OSError."""
@@ -40,7 +39,7 @@ Spawn = Callable[[ProcessProtocol, list[str], dict[str, str], int], Any]
 class JobProcess(ProcessProtocol):
     """One attempt's process, from its spawn to the last of its group.
 
-    ``outcome`` fires once, with how it ended.
+    ``outcome`` fires once, with how it ended; ``gone`` when nothing of it is left, which may be later.
     """
 
     _log = Logger()
@@ -48,17 +47,20 @@ class JobProcess(ProcessProtocol):
 
     def __init__(self, run: Run, recording: IRecording, clock: Any) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
+        self.gone: Deferred[None] = Deferred()
         self.pid: int | None = None
         self._run = run
         self._recording = recording
         self._clock = clock
         self._why: Reason | None = None
         self._detail: str | None = None
-        self._has_exited = False
+        self._exit: BaseException | None = None
         self._is_reported = False
-        self._polls_left = POLLS_AFTER_KILL
+        self._looks_left = LOOKS_AFTER_KILL
         self._exited: Deferred[None] = Deferred()
         self._kill: Any = None
+        self._look: Any = None
+        self._pause = FIRST_LOOK
         recording.watch(self._choke, self._fail)
 
     def connectionMade(self) -> None:
@@ -71,23 +73,28 @@ class JobProcess(ProcessProtocol):
         self._recording.write(childFD, data)
 
     def processExited(self, reason: Failure) -> None:
-        self._has_exited = True
+        self._exit = reason.value
         self._drain()
         if not self._exited.called:
             self._exited.callback(None)
         if self._why is None:
-            self._report(reason)
+            self._report()
             self._signal(signal.SIGTERM)
-        self._until_gone(reason)
+        self._until_gone()
 
     def end(self, why: Reason, number: int) -> None:
         """Signal the whole group, and kill it after the grace; the first reason to end an attempt stands."""
-        if self._has_exited or self._why is not None:
+        if self._exit is not None or self._why is not None:
             return
         self._why = why
         self._signal(number)
         if number != signal.SIGKILL:
             self._kill_later()
+
+    def end_leftovers(self) -> None:
+        """Kill what an attempt that has ended left behind, without any further grace."""
+        if self._exit is not None:
+            self._signal(signal.SIGKILL)
 
     def _time_is_up(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -95,25 +102,32 @@ class JobProcess(ProcessProtocol):
 
     def _kill_later(self) -> None:
         if self._kill is None:
-            self._kill = self._clock.callLater(self._run.kill_after, self._signal, signal.SIGKILL)
+            self._kill = self._clock.callLater(self._run.kill_after, self._kill_group)
 
-    def _until_gone(self, reason: Failure) -> None:
+    def _kill_group(self) -> None:
+        self._signal(signal.SIGKILL)
+        self._pause = FIRST_LOOK
+        if self._look is not None and self._look.active():
+            self._look.reset(self._pause)
+
+    def _until_gone(self) -> None:
         """Look at the group again and again until it is gone, for a little while also after the kill."""
-        if self._kill is not None and not self._kill.active():
-            self._polls_left -= 1
-        if self.pid is not None and processes.group_exists(self.pid) and self._polls_left > 0:
+        if self._looks_left and self.pid is not None and processes.group_lives(self.pid):
             self._kill_later()
-            self._clock.callLater(POLL_GROUP, self._until_gone, reason)
+            self._looks_left -= not self._kill.active()
+            self._look = self._clock.callLater(self._pause, self._until_gone)
+            self._pause = min(2 * self._pause, LAST_LOOK)
             return
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
-        self._report(reason)
+        self._report()
+        self.gone.callback(None)
 
     def _signal(self, number: int) -> None:
         if self.pid is None:
             return
         try:
-            if not processes.signal_group(self.pid, number) and not self._has_exited:
+            if not processes.signal_group(self.pid, number) and self._exit is None:
                 os.kill(self.pid, number)  # setsid(1) has not run yet: there is no such group
         except PermissionError as why:
             self._log.warn("job {id} cannot be signalled: {why}", id=self._run.id, why=why)
@@ -128,7 +142,7 @@ class JobProcess(ProcessProtocol):
             reader.loseConnection()
 
     def _choke(self, is_choked: bool) -> None:
-        if self._has_exited or self.transport is None:
+        if self._exit is not None or self.transport is None:
             return
         if is_choked:
             self.transport.pauseProducing()
@@ -137,14 +151,16 @@ class JobProcess(ProcessProtocol):
 
     def _fail(self, why: str) -> None:
         self._detail = f"its output cannot be kept: {why}"
+        if self._exit is not None:
+            self._why = self._why or Reason.OUTPUT
         self.end(Reason.OUTPUT, signal.SIGTERM)
 
-    def _report(self, reason: Failure) -> None:
+    def _report(self) -> None:
         if self._is_reported:
             return
         self._is_reported = True
         closed = self._recording.close().addErrback(self._output_lost)
-        closed.addCallback(self._judge, reason.value).chainDeferred(self.outcome)
+        closed.addCallback(self._judge).chainDeferred(self.outcome)
 
     def _output_lost(self, failure: Failure) -> tuple[Output, Output]:
         failure.trap(OSError)
@@ -152,7 +168,8 @@ class JobProcess(ProcessProtocol):
         self._detail = self._detail or f"its output could not be kept: {failure.value}"
         return NOTHING, NOTHING
 
-    def _judge(self, outputs: tuple[Output, Output], end: BaseException | None) -> Outcome:
+    def _judge(self, outputs: tuple[Output, Output]) -> Outcome:
+        end = self._exit
         code, number = (end.exitCode, end.signal) if isinstance(end, ProcessTerminated) else (0, None)
         why = self._why
         if why is None and number is not None:
@@ -173,6 +190,7 @@ class Executor:
         self._spawn = spawn
         self._clock = clock
         self._running: dict[int, JobProcess] = {}
+        self._present: set[JobProcess] = set()
 
     def start(
         self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
@@ -185,6 +203,8 @@ class Executor:
             del self._running[run.id]
             recording.close()
             return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
+        self._present.add(process)
+        process.gone.addCallback(lambda _: self._present.discard(process))
         if process.pid is not None:
             spawned(process.pid, processes.start_time(process.pid))
         return process.outcome.addBoth(self._forget, run.id)
@@ -192,6 +212,10 @@ class Executor:
     def end(self, job_id: int, why: Reason, number: int) -> None:
         if job_id in self._running:
             self._running[job_id].end(why, number)
+
+    def stop(self) -> None:
+        for process in self._present:
+            process.end_leftovers()
 
     def _launch(self, process: JobProcess, run: Run) -> None:
         _check_directory(run.cwd)

@@ -12,8 +12,9 @@ from contextlib import suppress
 
 from taskqd.launch import MARK
 
-_START_TIME = 19
-"""The place of starttime among the fields of /proc/PID/stat that follow the command's name."""
+_STATE, _GROUP, _START_TIME = 0, 2, 19
+"""The places of state, pgrp and starttime among the fields of /proc/PID/stat behind the command's name."""
+_DEAD = (b"Z", b"X")
 
 
 def boot_id() -> str:
@@ -25,9 +26,8 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot, or None if there is no such process."""
-    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[_START_TIME])
-    return None
+    fields = _stat(str(pid))
+    return int(fields[_START_TIME]) if fields else None
 
 
 def marked(store: str) -> Iterator[int]:
@@ -52,12 +52,31 @@ def signal_group(pgid: int, number: int) -> bool:
     return False
 
 
-def group_exists(pgid: int) -> bool:
-    """Whether any process, a zombie too, is in the process group."""
-    with suppress(ProcessLookupError, PermissionError):
+def group_lives(pgid: int) -> bool:
+    """Whether any process of the group can still run.
+
+    One system call where there is no such group, a walk through /proc where there is: zombies, which stay
+    for as long as their parent likes, do not live.
+    """
+    try:
         os.killpg(pgid, 0)
-        return True
-    return False
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # there is one, of another user
+    return any(_is_member(name, pgid) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _is_member(pid: str, pgid: int) -> bool:
+    fields = _stat(pid)
+    return bool(fields) and int(fields[_GROUP]) == pgid and fields[_STATE] not in _DEAD
+
+
+def _stat(pid: str) -> list[bytes]:
+    """Return the fields of /proc/PID/stat behind the command's name; none if there is no such process."""
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+    return []
 
 
 def kill_all(pids: Iterable[int], seconds: float) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from os import path
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -61,42 +61,42 @@ class Stream:
         """Keep as much of ``data`` as the limit allows and count the rest; raises OSError if that fails."""
         kept = data[: max(0, self._limit - self.size)]
         self.dropped += len(data) - len(kept)
+        self.size += len(kept)
         if self.head is not None and len(self.head) + len(kept) <= INLINE_BYTES:
             self.head += kept
         elif kept:
             self.flush()
+            self.head = None
             self._write(kept)
-        self.size += len(kept)
         if self._unsynced >= SYNC_EVERY and self._syncing.called:
             self._sync()
 
     def flush(self) -> None:
         """Write what waits in memory to the file; raises OSError."""
         if self.head:
-            head, self.head = bytes(self.head), None
-            self._write(head)
+            self._write(bytes(self.head))
+            self.head = None
 
     def drop(self, data: bytes) -> None:
         """Count what can't be kept."""
         self.dropped += len(data)
 
     def close(self) -> "Deferred[Output]":
-        """Return the output once it is durable; fails with OSError if it could not be made so."""
-        if self._descriptor is None and self._error is None:
-            return succeed(Output.inline(bytes(self.head or b""), self.dropped))
-        return self._syncing.addCallback(lambda _: self._in_thread(self._finish)).addCallback(
-            lambda _: Output(self.size, self.dropped)
-        )
+        """Return the output once it is durable; fails with OSError if it could not be made so.
+
+        Where it could not all be written, what is in the file counts and the rest is dropped.
+        """
+        descriptor = self._descriptor
+        if descriptor is not None:
+            return self._syncing.addCallback(lambda _: self._in_thread(self._finish, descriptor))
+        head = bytes(self.head or b"")
+        return succeed(Output.inline(head, self.dropped + self.size - len(head)))
 
     def _write(self, data: bytes) -> None:
-        try:
-            if self._descriptor is None:
-                self._disk.make_directory(path.dirname(self._path))
-                self._descriptor = self._disk.create(self._path)
-            self._disk.write(self._descriptor, data)
-        except OSError as why:
-            self._error = why
-            raise
+        if self._descriptor is None:
+            self._disk.make_directory(path.dirname(self._path))
+            self._descriptor = self._disk.create(self._path)
+        self._disk.write(self._descriptor, data)
         self._unsynced += len(data)
 
     def _sync(self) -> None:
@@ -111,16 +111,17 @@ class Stream:
         self._unsynced -= covered
         self._report(self._error)
 
-    def _finish(self) -> None:
+    def _finish(self, descriptor: int) -> Output:
+        """Make the file durable and close it; runs in a thread."""
         try:
             if self._error is not None:
                 raise self._error
-            if self._descriptor is not None:
-                self._disk.sync(self._descriptor)
-                self._disk.sync_directory(path.dirname(self._path))
+            self._disk.sync(descriptor)
+            self._disk.sync_directory(path.dirname(self._path))
+            size = self._disk.size(self._path) or 0
+            return Output(size, self.dropped + self.size - size)
         finally:
-            if self._descriptor is not None:
-                self._disk.close(self._descriptor)
+            self._disk.close(descriptor)
 
 
 @implementer(IRecording)
@@ -185,5 +186,9 @@ class Recording:
 
 
 async def _both(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:
-    await DeferredList([stdout, stderr])  # neither is left to itself when the other fails
-    return await stdout, await stderr
+    try:
+        out = await stdout
+    except OSError:
+        await stderr
+        raise
+    return out, await stderr

@@ -245,6 +245,7 @@ class TaskqService(Service):
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         if self._dispatcher is not None:
             await self._dispatcher.stop()
+            self._executor.stop()
             for connection in list(self._factory.connections):
                 connection.transport.loseConnection()
             await self._store.close()

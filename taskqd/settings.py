@@ -34,7 +34,7 @@ def read_toml(text: str, name: str) -> dict[str, Any]:
     """Return the settings in the text of a file called ``name``; raises SettingsError."""
     try:
         values = msgspec.toml.decode(text)
-    except msgspec.DecodeError as why:
+    except (msgspec.DecodeError, ValueError, RecursionError) as why:
         raise SettingsError(f"{name} is not TOML: {why}") from None
     for key in values:
         if key not in _EXPECTED:

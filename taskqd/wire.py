@@ -240,9 +240,11 @@ def _cancellation(text: str) -> Cancellation:
 
 
 def _token(text: str) -> str:
-    (token,), options = _arguments("AUTH", text, 1, 1)
-    read("AUTH", options, {})
-    return token
+    # No options here: a token may begin with -- itself.
+    form = _LINE.fullmatch(text)
+    if not form or not form[1] or form[2]:
+        raise BadRequest(f"expected {VERBS['AUTH'].usage}")
+    return form[1]
 
 
 def _topic(text: str) -> str | None:

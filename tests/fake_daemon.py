@@ -1,16 +1,20 @@
-"""A daemon for the client's tests: it keeps to the lines of docs/protocol.md and says what a test has scripted.
+"""A daemon for the client's tests: it keeps to the lines of docs/protocol.md and says what a test scripts.
 
 It runs nothing and knows no job; every request is noted in ``requests``, its blocks beside it.
 """
 
+import json
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _SIZE = re.compile(rb" --(script|stdin)=([0-9]+)")
 
@@ -35,6 +39,26 @@ def data(stream: str, offset: int, content: bytes) -> bytes:
     return b"DATA %b %d %d\r\n%b\r\n" % (stream.encode(), offset, len(content), content)
 
 
+def replies(table: Mapping[str, bytes]) -> Script:
+    """Return a script that finds a reply by the whole line, or else by its verb."""
+
+    def answer(request: Request) -> bytes:
+        return table.get(request.line) or table[request.verb]
+
+    return answer
+
+
+def refused(code: str, text: str) -> bytes:
+    """Return an ERROR reply."""
+    return f"ERROR {code} {text}\r\n".encode()
+
+
+def job(number: int = 7, status: str = "COMPLETED", exit_code: int | None = 0, **more: object) -> bytes:
+    """Return a JOB reply."""
+    facts = {"id": number, "command": "true", "status": status, "exit_code": exit_code, "attempts": 1, **more}
+    return b"JOB " + json.dumps(facts).encode() + b"\r\n"
+
+
 class FakeDaemon:
     """Listens on a UNIX socket below ``place``, or on loopback TCP without one, until it is closed."""
 
@@ -48,12 +72,12 @@ class FakeDaemon:
             self.address = f"unix:{place / 'taskq.sock'}"
         else:
             self._listener = socket.create_server(("127.0.0.1", 0))
-            self.address = "tcp:127.0.0.1:%d" % self._listener.getsockname()[1]
+            self.address = f"tcp:127.0.0.1:{self._listener.getsockname()[1]}"
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
-    def __enter__(self) -> "FakeDaemon":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
@@ -88,15 +112,21 @@ class FakeDaemon:
                 self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError), connection.makefile("rb") as lines:
-            while line := lines.readline():
-                request = Request(line.rstrip(b"\r\n").decode(), self._blocks(line, lines))
-                self.requests.append(request)
-                reply = self._script(request)
-                if reply is None:
-                    connection.shutdown(socket.SHUT_RDWR)
-                    return
-                connection.sendall(reply)
+        with suppress(OSError):
+            try:
+                with connection.makefile("rb") as lines:
+                    self._answer(lines, connection)
+            finally:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, lines: BinaryIO, connection: socket.socket) -> None:
+        while line := lines.readline():
+            request = Request(line.rstrip(b"\r\n").decode(), self._blocks(line, lines))
+            self.requests.append(request)
+            reply = self._script(request)
+            if reply is None:
+                return
+            connection.sendall(reply)
 
     def _blocks(self, line: bytes, rest: BinaryIO) -> tuple[bytes, ...]:
         if not line.startswith(b"SUBMIT "):

@@ -18,6 +18,7 @@ FLOORS = (
         "backlog",
         "telnet",
         "wire",
+        "blocks",
         "replies",
         "journal",
         "settings",
@@ -34,17 +35,18 @@ FLOORS = (
         "launch",
         "spawn",
         "executor",
+        "listeners",
     ),
     # 2, the one writer
-    ("turns", "dispatcher"),
+    ("turns", "results", "dispatcher"),
     # 3, who asks, and what they get
-    ("access", "protocol"),
+    ("access", "verbs", "protocol"),
     # 4, where it is put together
     ("service",),
 )
 
-BESIDE = ("requests", "connection", "client", "session", "terminal", "cli")
-"""The client's modules: quick to start, so without Twisted and msgspec, and nobody's floor."""
+BESIDE = ("client", "cli")
+"""The client's packages: quick to start, so without Twisted and msgspec, and nobody's floor."""
 
 DOORS = (
     ("store", "committer"),

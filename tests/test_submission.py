@@ -12,10 +12,11 @@ from taskqd.errors import BadRequest, TaskqError, TooLarge
 from taskqd.job import Spec
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP, block_sizes, read_submission
 
-PROTOCOL_OPTIONS = """
-    queue priority slots need timeout kill-after retries retry-delay delay at after after-any hold key label cwd
-    env umask nice max-output array stdin script
-""".split()
+PROTOCOL_OPTIONS = [
+    *("queue", "priority", "slots", "need", "timeout", "kill-after", "retries", "retry-delay", "delay", "at"),
+    *("after", "after-any", "hold", "key", "label", "cwd", "env", "umask", "nice", "max-output", "array"),
+    *("stdin", "script"),
+]
 """The options of docs/protocol.md §3."""
 
 ACCEPTED = [

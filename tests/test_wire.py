@@ -1,4 +1,4 @@
-"""Request lines: the verbs of docs/protocol.md §3, each form and each refusal; no line makes the reader fail."""
+"""Request lines: the verbs of docs/protocol.md §3, each form and each refusal; no line is too odd to read."""
 
 import signal
 from typing import Any
@@ -12,7 +12,10 @@ from taskqd.job import Spec, Status
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from taskqd.wire import Cancellation, Listing, Request, Slice, Wait, is_http, read_line
 
-CORE = "SUBMIT STATUS RESULT SHOW LIST OUTPUT WAIT CANCEL RETRY STATS HELLO AUTH PING HELP QUIT".split()
+CORE = [
+    *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "CANCEL", "RETRY", "STATS"),
+    *("HELLO", "AUTH", "PING", "HELP", "QUIT"),
+]
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY"]
 ALONE = ["STATS", "HELLO", "PING", "QUIT"]
 
@@ -33,7 +36,8 @@ READ = [
     ("HELP", "HELP", None),
     ("HELP submit", "HELP", "SUBMIT"),
     ("AUTH s3cret/+=", "AUTH", "s3cret/+="),
-    ("AUTH -- --s3cret", "AUTH", "--s3cret"),
+    ("AUTH  --s3cret_=\t ", "AUTH", "--s3cret_="),
+    ('AUTH "', "AUTH", '"'),
     ("WAIT 5", "WAIT", Wait(id=5)),
     ("WAIT 5 --timeout=1.5", "WAIT", Wait(id=5, timeout=1.5)),
     ("WAIT --timeout=0 5", "WAIT", Wait(id=5, timeout=0.0)),
@@ -99,7 +103,7 @@ REFUSED = [
     ("HELP \u017ftatus", "BAD_REQUEST", "is no command"),
     ("AUTH", "BAD_REQUEST", "expected AUTH <token>"),
     ("AUTH a b", "BAD_REQUEST", "expected AUTH <token>"),
-    ("AUTH --s3cret", "BAD_REQUEST", "AUTH"),
+    ("AUTH -- a", "BAD_REQUEST", "expected AUTH <token>"),
     ("WAIT", "BAD_REQUEST", "expected WAIT <id>"),
     ("WAIT x", "BAD_REQUEST", "expected a job's id"),
     ("WAIT 5 --timeout=soon", "BAD_REQUEST", "--timeout: expected a duration"),

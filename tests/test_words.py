@@ -65,6 +65,7 @@ UNQUOTABLE = [
 def test_bytes_become_a_quoted_word_and_come_back(data: bytes, text: str) -> None:
     assert words.quote(data) == text
     assert words.quoted(data) == text.encode()
+    assert words.escaped(data) == text[1:-1].encode()
     assert words.unquote(text) == data
 
 
@@ -84,6 +85,11 @@ def test_any_bytes_survive_being_quoted(data: bytes) -> None:
     text = words.quote(data)
     assert words.unquote(text) == data
     assert all(" " <= letter <= "~" for letter in text)
+
+
+@given(st.binary(), st.binary())
+def test_bytes_may_be_escaped_piece_by_piece(one: bytes, other: bytes) -> None:
+    assert words.escaped(one) + words.escaped(other) == words.escaped(one + other)
 
 
 @given(st.text(st.sampled_from('"\\xnrt4Fa é\n\udc80')))

@@ -84,7 +84,7 @@ def test_fifty_clients_submit_two_thousand_jobs_of_every_kind(daemon: DaemonFact
         wire.send(b"".join(b"WAIT %d\r\nRESULT %d\r\nSTATUS %d\r\n" % (job, job, job) for job in jobs))
         for job, (text, _, expected) in zip(jobs, kinds, strict=True):
             ended = wire.line()
-            assert (text, wire.read_result()) == (text, expected)
+            assert (text, *wire.read_result()) == (text, *expected)
             status = "COMPLETED 100" if expected.exit_code == "0" else "FAILED 0"
             assert (job, ended, wire.line()) == (job, f"STATUS {status}", f"STATUS {status}")
         return jobs

@@ -1,0 +1,228 @@
+"""The command line where only a process of its own will do: terminals, signals, pipes, starting."""
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import TASKQ, Process
+from tests.fake_daemon import FakeDaemon, Request, data, job, refused, replies
+
+AT = "2026-11-24T07:00:00.000Z"
+TERMINAL = ("stdin", "stderr")
+
+
+class Sleeper:
+    """A script for a daemon whose job 7 prints a word and sleeps until it is cancelled or told to end."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+        self.end = job(7, "COMPLETED", 0)
+
+    def __call__(self, request: Request) -> bytes:
+        if request.verb == "SUBMIT":
+            return b"JOB_ID 7\r\n"
+        if request.verb == "WAIT":
+            ended = self.is_over.wait(0.1)
+            return b"STATUS COMPLETED 100\r\n" if ended else refused("TIMED_OUT", "it still runs")
+        if request.verb == "OUTPUT":
+            stream, offset = re.findall(r" (stdout|stderr) --offset=([0-9]+)", request.line)[0]
+            return data(stream, int(offset), b"\0word\n"[int(offset) :] if stream == "stdout" else b"")
+        if request.verb == "CANCEL":
+            self.end = job(7, "CANCELLED", -15, reason="cancelled")
+            self.is_over.set()
+            return b"STATUS RUNNING 0\r\n"
+        assert request.verb == "SHOW"
+        return self.end if self.is_over.is_set() else job(7, "RUNNING", None)
+
+
+# run
+
+
+def test_output_appears_while_the_job_runs(tmp_path: Path) -> None:
+    sleeper = Sleeper()
+    with FakeDaemon(sleeper, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        assert process.read("stdout", b"word") == b"\0word\n"
+        sleeper.is_over.set()
+        assert process.end() == (0, b"\0word\n", b"", b"")
+
+
+GOES_ON = b"taskq: job 7 goes on; see `taskq wait 7`, or end it with `taskq cancel 7`"
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\n", b"what?\n", b"\x04"])
+def test_ctrl_c_asks_and_anything_but_yes_leaves_the_job(tmp_path: Path, answer: bytes) -> None:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", on_terminal=TERMINAL) as process,
+    ):
+        process.read("stdout", b"word")
+        process.interrupt()
+        process.read("terminal", b"Cancel job 7? [y/N] ")
+        process.type(answer)
+        end = process.end()
+        assert (end.code, end.stdout) == (130, b"\0word\n")
+        assert GOES_ON in end.terminal
+        assert "CANCEL 7" not in daemon.lines
+
+
+def test_ctrl_c_and_yes_cancels_the_job_and_follows_it_to_its_end(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", on_terminal=TERMINAL) as process,
+    ):
+        process.read("stdout", b"word")
+        process.interrupt()
+        process.read("terminal", b"[y/N] ")
+        process.type(b"y\n")
+        assert process.end().code == 143
+        assert "CANCEL 7" in daemon.lines
+
+
+def test_ctrl_c_at_the_question_leaves_the_job(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", on_terminal=TERMINAL) as process,
+    ):
+        process.read("stdout", b"word")
+        process.interrupt()
+        process.read("terminal", b"[y/N] ")
+        process.interrupt()
+        end = process.end()
+        assert end.code == 130
+        assert GOES_ON in end.terminal
+        assert "CANCEL 7" not in daemon.lines
+
+
+def test_ctrl_c_without_a_terminal_asks_nothing_and_leaves_the_job(tmp_path: Path) -> None:
+    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        process.read("stdout", b"word")
+        process.interrupt()
+        assert process.end() == (130, b"\0word\n", GOES_ON + b"\n", b"")
+        assert "CANCEL 7" not in daemon.lines
+
+
+def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+    sleeper = Sleeper()
+
+    def answer(request: Request) -> bytes:
+        if request.verb == "WAIT":
+            hangs.set()
+            goes_on.wait()
+        return sleeper(request)
+
+    with FakeDaemon(answer, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        hangs.wait()
+        process.interrupt()
+        process.interrupt()
+        end = process.end()
+        goes_on.set()
+    assert (end.code, end.stderr) == (130, GOES_ON + b"\n")
+
+
+def test_a_reader_that_goes_away_leaves_the_job(tmp_path: Path) -> None:
+    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        process.close("stdout")
+        assert process.end() == (141, b"", GOES_ON + b"\n", b"")
+
+
+def test_a_daemon_that_goes_away_tells_which_job_it_has(tmp_path: Path) -> None:
+    sleeper = Sleeper()
+    script = lambda request: sleeper(request) if request.verb == "SUBMIT" else None  # noqa: E731
+    with FakeDaemon(script, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        end = process.end()
+    assert end.code == 69
+    assert b"job 7 is the daemon's: see `taskq wait 7`" in end.stderr
+
+
+# terminals and pipes
+
+JOBS = (
+    job(7, "RUNNING", None, command="make\t-j4 [red] \x1b]0;owned\x07", submitted_at=AT, progress=40)
+    + job(8, "FAILED", -9, command="x" * 300, submitted_at=AT, progress=0)
+    + job(9, "PENDING", None, command=None, script=12, submitted_at=AT, progress=0)
+)
+
+
+def test_a_list_on_a_terminal_fits_its_width_and_moves_no_cursor(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(replies({"LIST": JOBS + b"END 3\r\n"}), tmp_path) as daemon,
+        Process(
+            daemon.address, "list", "--limit", "3", on_terminal=("stdout", "stderr"), COLUMNS="70"
+        ) as process,
+    ):
+        shown = process.end().terminal.decode()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    lines = plain.splitlines()
+    assert not {"\x1b", "\x07"} & set(plain)
+    assert lines[0].split() == ["id", "status", "exit", "age", "command"]
+    assert max(map(len, lines)) <= 70
+    assert "RUNNING 40%" in lines[1]
+    assert r"make\t-j4 [red] \x1B]0;owned\x07" in lines[1]
+    assert lines[2].rstrip().endswith("x…")
+    assert lines[-1] == "There may be more: --from 10"
+
+
+def test_a_reader_that_goes_away_ends_a_list_quietly(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(replies({"LIST": JOBS * 1000 + b"END 3000\r\n"}), tmp_path) as daemon,
+        Process(daemon.address, "list") as process,
+    ):
+        process.close("stdout")
+        assert process.end() == (141, b"", b"", b"")
+
+
+def test_lines_are_submitted_while_their_source_is_still_open(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon,
+        Process(daemon.address, "submit", "--from-file", "-") as process,
+    ):
+        process.type(b"one\ntwo\n")
+        process.read("stdout", b"7\n7\n")
+        process.type(b"three\n")
+        process.read("stdout", b"7\n7\n7\n")
+        assert process.end() == (0, b"7\n7\n7\n", b"", b"")
+
+
+@pytest.mark.parametrize("on_terminal", [("stderr",), ("stdout", "stderr")])
+def test_many_submissions_show_a_bar_on_a_terminal_and_every_id(
+    tmp_path: Path, on_terminal: tuple[str, ...]
+) -> None:
+    (tmp_path / "jobs").write_text("".join(f"echo {number}\n" for number in range(300)) + "bad\0line\n")
+    with (
+        FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon,
+        Process(
+            daemon.address, "submit", "--from-file", str(tmp_path / "jobs"), on_terminal=on_terminal
+        ) as process,
+    ):
+        end = process.end()
+    terminal = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", end.terminal)
+    assert end.code == 1
+    assert b"300 jobs" in terminal
+    assert b"taskq: line 301: a command cannot hold a NUL byte" in terminal
+    ids = end.stdout.split(b"\n") if end.stdout else re.split(rb"[\r\n]+", terminal)
+    assert ids.count(b"7") == 300
+
+
+# starting
+
+
+def test_the_command_line_starts_without_what_is_slow() -> None:
+    code = "import sys, taskqd.cli; print(*sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=TASKQ.parent.parent, capture_output=True, check=True
+    )
+    loaded = set(shown.stdout.decode().split())
+    assert not loaded & {"twisted", "zope", "msgspec", "rich", "attr", "asyncio", "importlib.metadata"}
+
+
+def test_without_click_the_checkout_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError('no click', name='click')")
+    with Process("", "stats", PYTHONPATH=str(tmp_path)) as process:
+        end = process.end()
+    assert end.code == 1
+    assert b"has no click; bin/demo and bin/test make" in end.stderr

@@ -1,0 +1,108 @@
+"""The journal's events: their names, what they leave out, and the output that an Ended carries."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.events import (
+    NOTHING,
+    Cancelled,
+    Ended,
+    Event,
+    Opened,
+    Output,
+    Record,
+    Retried,
+    Spawned,
+    Started,
+    Submitted,
+)
+from taskqd.job import MOVES, Reason, Spec, Status
+
+EVENTS: list[tuple[Any, str]] = [
+    (
+        Submitted(id=1, at=1.5, owner="ann", spec=Spec(command="x")),
+        '"submitted","id":1,"at":1.5,"owner":"ann","spec":{"command":"x"}',
+    ),
+    (Started(id=1, at=1.5, attempt=2), '"started","id":1,"at":1.5,"attempt":2'),
+    (Spawned(id=1, at=1.5, pid=9), '"spawned","id":1,"at":1.5,"pid":9'),
+    (Spawned(id=1, at=1.5, pid=9, started=8), '"spawned","id":1,"at":1.5,"pid":9,"started":8'),
+    (Cancelled(id=1, at=1.5, by="ann", signal=15), '"cancelled","id":1,"at":1.5,"by":"ann","signal":15'),
+    (Retried(id=1, at=1.5, by="ann"), '"retried","id":1,"at":1.5,"by":"ann"'),
+    (
+        Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0),
+        '"ended","id":1,"at":1.5,"status":"COMPLETED","exit_code":0',
+    ),
+    (
+        Ended(
+            id=1,
+            at=1.5,
+            status=Status.PENDING,
+            reason=Reason.EXIT,
+            exit_code=3,
+            retry_at=9.5,
+            stdout=Output.inline(b"x"),
+        ),
+        '"ended","id":1,"at":1.5,"status":"PENDING","reason":"exit","exit_code":3,"retry_at":9.5,"stdout":{"size":1,"text":"x"}',
+    ),
+]
+
+
+@pytest.mark.parametrize("event, text", EVENTS)
+def test_an_event_is_written_with_what_differs_and_comes_back(event: Event, text: str) -> None:
+    written = msgspec.json.encode(event).decode()
+    assert written == f'{{"type":{text}}}'
+    assert msgspec.json.decode(written, type=Record) == event
+
+
+@pytest.mark.parametrize("event", [event for event, _ in EVENTS])
+def test_an_event_has_one_name_everywhere(event: Event) -> None:
+    assert event.name == type(event).__name__.lower()
+    assert msgspec.to_builtins(event)["type"] == event.name
+    assert event.name == "submitted" or event.name in {name for _, name in MOVES}
+
+
+def test_every_event_and_the_beginning_of_a_segment_are_records() -> None:
+    assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
+    assert set(get_args(Record)) == {Opened, *get_args(Event)}
+
+
+@pytest.mark.parametrize("event", [event for event, _ in EVENTS])
+def test_an_event_is_frozen(event: Any) -> None:
+    with pytest.raises(AttributeError):
+        event.id = 2
+
+
+OUTPUTS = [
+    (b"", NOTHING, "{}"),
+    (b"hi\n", Output(3, 0, "hi\n"), '{"size":3,"text":"hi\\n"}'),
+    ("Grüße\0".encode(), Output(8, 0, "Grüße\0"), '{"size":8,"text":"Grüße\\u0000"}'),
+    (b"\xff", Output(1, 0, None, b"\xff"), '{"size":1,"base64":"/w=="}'),
+    (b"\xed\xb2\x80", Output(3, 0, None, b"\xed\xb2\x80"), '{"size":3,"base64":"7bKA"}'),
+]
+
+
+@pytest.mark.parametrize("data, output, text", OUTPUTS)
+def test_a_short_output_stands_beside_its_end_and_comes_back(data: bytes, output: Output, text: str) -> None:
+    assert Output.inline(data) == output
+    assert msgspec.json.encode(output).decode() == text
+    assert msgspec.json.decode(text, type=Output).data == data
+
+
+@given(st.binary(), st.integers(0, 2**62))
+def test_any_short_output_survives_the_journal(data: bytes, dropped: int) -> None:
+    output = msgspec.json.decode(msgspec.json.encode(Output.inline(data, dropped)), type=Output)
+    assert (output.data, output.size, output.dropped) == (data, len(data), dropped)
+
+
+@pytest.mark.parametrize("output", [Output(5000), Output(1, 7)])
+def test_an_output_without_its_bytes_is_in_a_file(output: Output) -> None:
+    assert output.data is None
+
+
+@pytest.mark.parametrize("output", [NOTHING, Output(0, 7)])
+def test_an_output_of_no_bytes_needs_no_file_even_if_all_was_dropped(output: Output) -> None:
+    assert output.data == b""

@@ -1,0 +1,118 @@
+"""A job's life: the table of moves, and what is known of a job at each place in it."""
+
+from typing import Any
+
+import pytest
+
+from taskqd.job import LONGEST_RETRY_DELAY, MOVES, Attempt, Job, Reason, Spec, Status
+
+FINAL = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
+
+
+def _job(**known: Any) -> Job:
+    return Job(id=1, spec=Spec(command="true", retries=2), owner="ann", submitted_at=0.0, **known)
+
+
+def test_statuses_and_reasons_are_the_words_of_the_protocol() -> None:
+    assert [status.value for status in Status] == ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+    assert {reason.value for reason in Reason} <= {
+        *("queued", "held", "delayed", "after", "retrying", "paused"),
+        *("exit", "signal", "timeout", "spawn", "dependency", "interrupted", "output", "cancelled"),
+    }
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_is_final_when_only_a_retry_leads_out_of_it(status: Status) -> None:
+    leading_out = {event for (before, event) in MOVES if before is status}
+    assert status.is_final == (status in FINAL)
+    assert (leading_out == {"retried"}) == status.is_final
+
+
+def test_every_status_is_reached_from_pending_and_leads_back_to_it() -> None:
+    reached = {Status.PENDING}
+    for _ in Status:
+        reached |= {after for (before, _), afters in MOVES.items() for after in afters if before in reached}
+    assert reached == set(Status)
+    for status in Status:
+        back = {status}
+        for _ in Status:
+            back |= {after for (before, _), afters in MOVES.items() for after in afters if before in back}
+        assert Status.PENDING in back
+
+
+def test_only_a_started_job_runs_and_only_a_running_one_completes() -> None:
+    for (before, event), afters in MOVES.items():
+        if Status.RUNNING in afters and before is not Status.RUNNING:
+            assert (before, event) == (Status.PENDING, "started")
+        if afters & {Status.COMPLETED, Status.FAILED}:
+            assert (before, event) == (Status.RUNNING, "ended")
+
+
+@pytest.mark.parametrize(
+    "delay, failures, seconds",
+    [
+        (1.0, 1, 1.0),
+        (1.0, 2, 2.0),
+        (1.0, 3, 4.0),
+        (0.5, 4, 4.0),
+        (1.0, 12, 2048.0),
+        (1.0, 13, LONGEST_RETRY_DELAY),
+        (1.0, 10**6, LONGEST_RETRY_DELAY),
+        (7200.0, 1, LONGEST_RETRY_DELAY),
+        (3155760000.0, 10**6, LONGEST_RETRY_DELAY),
+        (0.0, 1, 0.0),
+        (0.0, 10**6, 0.0),
+        (0.001, 5, 0.016),
+    ],
+)
+def test_a_retry_waits_twice_as_long_each_time_up_to_an_hour(
+    delay: float, failures: int, seconds: float
+) -> None:
+    assert Spec(retry_delay=delay).backoff(failures) == pytest.approx(seconds)
+
+
+def _attempt(**known: Any) -> Attempt:
+    return Attempt(number=1, started_at=0.0, **known)
+
+
+@pytest.mark.parametrize(
+    "status, attempt, code",
+    [
+        (Status.PENDING, None, None),
+        (Status.PENDING, _attempt(exit_code=3), None),
+        (Status.RUNNING, _attempt(), None),
+        (Status.RUNNING, _attempt(exit_code=0), None),
+        (Status.COMPLETED, _attempt(exit_code=0), 0),
+        (Status.FAILED, _attempt(exit_code=255), 255),
+        (Status.FAILED, _attempt(signal=11), -11),
+        (Status.FAILED, _attempt(signal=15, exit_code=143), -15),
+        (Status.FAILED, _attempt(), None),
+        (Status.CANCELLED, None, None),
+        (Status.CANCELLED, _attempt(signal=15), -15),
+    ],
+)
+def test_an_exit_code_is_there_when_a_process_of_a_finished_job_had_one(
+    status: Status, attempt: Attempt | None, code: int | None
+) -> None:
+    assert _job(status=status, attempt=attempt).exit_code == code
+
+
+@pytest.mark.parametrize(
+    "known, is_retryable",
+    [
+        ({"failures": 0}, True),
+        ({"failures": 1}, True),
+        ({"failures": 2}, False),
+        ({"failures": 3}, False),
+        ({"failures": 0, "cancelling": 15}, False),
+    ],
+)
+def test_an_attempt_may_be_followed_by_another_while_retries_are_left(
+    known: dict[str, Any], is_retryable: bool
+) -> None:
+    assert _job(status=Status.RUNNING, **known).is_retryable == is_retryable
+
+
+def test_equal_submissions_are_equal_specs() -> None:
+    assert Spec(command="x", env={"A": "1"}) == Spec(command="x", env={"A": "1"})
+    assert Spec(script=3, blocks="aa") != Spec(script=3, blocks="bb")

@@ -1,0 +1,305 @@
+"""The journal's lines: what is written comes back, and what was damaged, lost or moved is never believed."""
+
+from collections.abc import Iterable
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.errors import JournalDamaged
+from taskqd.events import (
+    FORMAT,
+    Cancelled,
+    Ended,
+    Opened,
+    Output,
+    Record,
+    Retried,
+    Spawned,
+    Started,
+    Submitted,
+)
+from taskqd.job import Reason, Spec, Status
+from taskqd.journal import Replay, decode, encode
+
+OPENED = Opened(at=1764000000.25, format=1, store="s", boot="b", next_id=1)
+
+LINES: list[tuple[Record, bytes]] = [
+    (
+        OPENED,
+        b'71f38f61 1 {"type":"opened","at":1764000000.25,"format":1,"store":"s","boot":"b","next_id":1}\n',
+    ),
+    (
+        Submitted(
+            id=1, at=1764000001.5, owner="ann", spec=Spec(command="echo Grüße", retries=2, env={"A": "1"})
+        ),
+        'b6df9dfc 2 {"type":"submitted","id":1,"at":1764000001.5,"owner":"ann",'
+        '"spec":{"command":"echo Grüße","retries":2,"env":{"A":"1"}}}\n'.encode(),
+    ),
+    (
+        Started(id=1, at=1764000002.0, attempt=1),
+        b'b74dcd43 3 {"type":"started","id":1,"at":1764000002.0,"attempt":1}\n',
+    ),
+    (
+        Spawned(id=1, at=1764000002.5, pid=4242, started=99),
+        b'72b79d5a 4 {"type":"spawned","id":1,"at":1764000002.5,"pid":4242,"started":99}\n',
+    ),
+    (
+        Cancelled(id=1, at=1764000003.0, by="ann", signal=15),
+        b'b4e2e8ea 5 {"type":"cancelled","id":1,"at":1764000003.0,"by":"ann","signal":15}\n',
+    ),
+    (
+        Ended(
+            id=1,
+            at=1764000004.0,
+            status=Status.FAILED,
+            reason=Reason.SIGNAL,
+            signal=9,
+            stdout=Output.inline(b"hi\n"),
+            stderr=Output.inline(b"\xff"),
+        ),
+        (
+            b'ef2307c6 6 {"type":"ended","id":1,"at":1764000004.0,"status":"FAILED","reason":"signal","signal":9,'
+            b'"stdout":{"size":3,"text":"hi\\n"},"stderr":{"size":1,"base64":"/w=="}}\n'
+        ),
+    ),
+    (
+        Retried(id=1, at=1764000005.0, by="ann"),
+        b'b3619000 7 {"type":"retried","id":1,"at":1764000005.0,"by":"ann"}\n',
+    ),
+]
+"""Each kind of record, and the line that it is: docs/journal.md promises it, a change here is a new format."""
+
+RECORDS = [record for record, _ in LINES]
+SEGMENT = b"".join(line for _, line in LINES)
+
+
+def _line(text: bytes) -> bytes:
+    """Return a line with a right checksum, whatever its text is."""
+    return b"%08x %b\n" % (crc32(text), text)
+
+
+def _replay(*segments: bytes) -> list[Record]:
+    return list(_records(Replay(), segments))
+
+
+def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
+    segments = list(segments)
+    for number, content in enumerate(segments, 1):
+        for record, _, _ in replay.read(f"segment-{number}", content, is_last=number == len(segments)):
+            yield record
+
+
+def _refusal(*segments: bytes) -> str:
+    with pytest.raises(JournalDamaged) as refusal:
+        _replay(*segments)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("number", range(1, len(LINES) + 1))
+def test_a_record_is_its_line_and_the_line_is_the_record(number: int) -> None:
+    record, line = LINES[number - 1]
+    assert encode(record, number) == line
+    assert decode(line.removesuffix(b"\n")) == (number, record)
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+EVENTS: st.SearchStrategy[Record] = st.one_of(
+    st.builds(
+        Submitted,
+        id=st.integers(1, 2**60),
+        at=st.floats(0, 1e12),
+        owner=TEXT,
+        spec=st.builds(
+            Spec,
+            command=TEXT,
+            label=st.none() | TEXT,
+            env=st.dictionaries(TEXT, TEXT),
+            timeout=st.none() | st.floats(0, 1e10),
+            max_output=st.integers(0, 2**63 - 1),
+        ),
+    ),
+    st.builds(
+        Ended,
+        id=st.integers(1, 2**60),
+        at=st.floats(0, 1e12),
+        status=st.sampled_from(Status),
+        reason=st.none() | st.sampled_from(Reason),
+        detail=st.none() | TEXT,
+        stdout=st.builds(Output.inline, st.binary()),
+        stderr=st.builds(Output, size=st.integers(0, 2**60), dropped=st.integers(0, 2**60)),
+    ),
+)
+
+
+@given(EVENTS, st.integers(1, 2**62))
+def test_any_event_is_one_line_and_comes_back(event: Record, number: int) -> None:
+    line = encode(event, number)
+    assert line.index(b"\n") == len(line) - 1
+    assert decode(line[:-1]) == (number, event)
+
+
+def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
+    replay = Replay()
+    found = list(replay.read("segment", SEGMENT, is_last=True))
+    assert [record for record, _, _ in found] == RECORDS
+    for number, (record, offset, length) in enumerate(found, 1):
+        assert decode(SEGMENT[offset : offset + length]) == (number, record)
+    assert (replay.good_bytes, replay.sequence) == (len(SEGMENT), len(LINES))
+
+
+def test_a_journal_cut_at_any_byte_gives_a_prefix_and_says_how_much_was_whole() -> None:
+    ends = [0]
+    for _, line in LINES:
+        ends.append(ends[-1] + len(line))
+    for cut in range(len(SEGMENT) + 1):
+        replay = Replay()
+        whole = sum(end <= cut for end in ends) - 1
+        assert list(_records(replay, [SEGMENT[:cut]])) == RECORDS[:whole]
+        assert (replay.good_bytes, replay.sequence) == (ends[whole], whole)
+
+
+def test_a_segment_before_the_last_may_not_be_cut_within_a_line() -> None:
+    last = encode(OPENED, len(LINES) + 1)
+    ends = {len(SEGMENT[:at]) for at in range(len(SEGMENT)) if SEGMENT[at - 1 : at] == b"\n"} | {0}
+    for cut in range(len(SEGMENT)):
+        refusal = _refusal(SEGMENT[:cut], last)
+        number = SEGMENT[:cut].count(b"\n") + 1
+        if cut in ends:
+            assert refusal.startswith("segment-2, line 1 cannot be trusted: it is record 8 where ")
+        else:
+            assert refusal.startswith(f"segment-1, line {number} cannot be trusted: it does not end")
+
+
+def test_no_flipped_bit_makes_a_record_or_a_traceback() -> None:
+    for at in range(len(SEGMENT)):
+        for bit in range(8):
+            damaged = bytearray(SEGMENT)
+            damaged[at] ^= 1 << bit
+            replay = Replay()
+            found: list[Record] = []
+            try:
+                found.extend(_records(replay, [bytes(damaged)]))
+            except JournalDamaged as refusal:
+                text = str(refusal)
+            else:
+                text = ""
+                # Only without its last newline does a journal look like one that was being written.
+                assert at == len(SEGMENT) - 1
+            assert found == RECORDS[: len(found)]
+            assert len(found) == replay.sequence == SEGMENT[:at].count(b"\n")
+            assert not text or text.startswith(f"segment-1, line {len(found) + 1} cannot be trusted: ")
+
+
+@given(st.binary())
+def test_replay_of_any_bytes_is_a_refusal_or_nothing(data: bytes) -> None:
+    try:
+        assert _replay(data) == []
+    except JournalDamaged as refusal:
+        text = str(refusal)
+    else:
+        text = "segment-1, line 1"
+        assert b"\n" not in data
+    assert text.startswith("segment-1, line 1")
+
+
+INDEXES = range(1, len(LINES))
+
+
+@pytest.mark.parametrize("lost", INDEXES)
+def test_a_lost_line_is_refused(lost: int) -> None:
+    lines = [line for _, line in LINES]
+    del lines[lost]
+    if lost < len(LINES) - 1:
+        refusal = _refusal(b"".join(lines))
+        assert (
+            f"line {lost + 1} cannot be trusted: it is record {lost + 2} where {lost + 1} was expected"
+            in refusal
+        )
+    else:
+        assert _replay(b"".join(lines)) == RECORDS[:-1]
+
+
+@pytest.mark.parametrize("repeated", range(len(LINES)))
+def test_a_repeated_line_is_refused(repeated: int) -> None:
+    lines = [line for _, line in LINES]
+    lines.insert(repeated, lines[repeated])
+    refusal = _refusal(b"".join(lines))
+    assert f"segment-1, line {repeated + 2} cannot be trusted" in refusal
+    assert f"it is record {repeated + 1} where {repeated + 2} was expected" in refusal
+
+
+@pytest.mark.parametrize("one", range(len(LINES)))
+@pytest.mark.parametrize("other", range(len(LINES)))
+def test_swapped_lines_are_refused(one: int, other: int) -> None:
+    lines = [line for _, line in LINES]
+    lines[one], lines[other] = lines[other], lines[one]
+    if one == other:
+        assert _replay(b"".join(lines)) == RECORDS
+    else:
+        assert f"segment-1, line {min(one, other) + 1} cannot be trusted" in _refusal(b"".join(lines))
+
+
+def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
+    again = Opened(at=2.0, format=FORMAT, store="s", boot="c", next_id=2)
+    more = Retried(id=1, at=3.0, by="bob")
+    segments = [SEGMENT, encode(again, 8), encode(again, 9) + encode(more, 10)]
+    assert _replay(*segments) == [*RECORDS, again, again, more]
+    assert "segment-2, line 1 cannot be trusted: it is record 9 where 8" in _refusal(segments[0], segments[2])
+    assert "segment-1, line 1 cannot be trusted: it is record 8 where 1" in _refusal(*segments[1:])
+    assert "segment-2, line 1 cannot be trusted" in _refusal(segments[0], segments[2], segments[1])
+
+
+def test_a_replay_may_go_on_from_a_number() -> None:
+    replay = Replay(7)
+    assert [record for record, _, _ in replay.read("x", encode(OPENED, 8), is_last=True)] == [OPENED]
+    assert replay.sequence == 8
+
+
+def test_an_empty_segment_has_nothing_to_say() -> None:
+    assert _replay() == _replay(b"") == _replay(b"", b"") == []
+    assert _replay(b"", SEGMENT) == RECORDS
+    assert _replay(SEGMENT, b"") == RECORDS
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (encode(RECORDS[1], 1), "a segment begins with its one Opened record"),
+        (encode(OPENED, 1) + encode(OPENED, 2), "a segment begins with its one Opened record"),
+        (
+            encode(Opened(at=0.0, format=FORMAT + 1, store="s", boot="b", next_id=1), 1),
+            "its format is 2, and this",
+        ),
+        (b"\n", "its checksum does not match"),
+        (b"00000000\n", "no record"),
+        (SEGMENT.replace(b"\n", b"\r\n"), "its checksum does not match"),
+        (b" " + SEGMENT, "its checksum does not match"),
+        (SEGMENT[:8].upper() + SEGMENT[8:], "its checksum does not match"),
+        (_line(b""), "no record"),
+        (_line(b"1"), "no record"),
+        (_line(b"x {}"), "no record"),
+        (_line(b"9" * 5000 + b" {}"), "no record"),
+        (_line(b"1 {}"), "no record"),
+        (_line(b"1 null"), "no record"),
+        (_line(b"1 " + b"[" * 100_000), "no record"),
+        (_line(b'1 {"type":"started","x":' + b"[" * 100_000), "no record"),
+        (_line(b'1 {"type":"exploded","id":1}'), "no record"),
+        (_line(b'1 {"type":"opened","at":"x"}'), "no record"),
+        (_line(b'1 {"type":"opened","at":1.0,"format":1,"store":"\xff","boot":"","next_id":1}'), "no record"),
+    ],
+)
+def test_a_line_that_is_no_record_here_is_refused_with_its_place(content: bytes, why: str) -> None:
+    refusal = _refusal(content)
+    assert refusal.startswith("segment-1, line ")
+    assert why in refusal
+    assert "\n" not in refusal
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"x", LINES[0][1], b" " + LINES[0][1][:-1], LINES[0][1][1:-1], _line(b"1 {}")]
+)
+def test_a_single_line_that_is_no_record_is_refused(line: bytes) -> None:
+    with pytest.raises(JournalDamaged):
+        decode(line)
