@@ -7,7 +7,7 @@ argument; nothing here knows a clock, a file or a process. Submission, start and
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from taskqd.errors import NoSuchJob
 from taskqd.events import Cancelled, Ended, Event, JobEvent, Output, Retried, Spawned, Started, Submitted
@@ -116,8 +116,8 @@ class Backlog:
         self.counts[after] += 1
         job.status = after
         self._changes[type(event)](self, job, event)
-        if job.attempt is not None and type(event) is Ended:
-            job.attempt.record = position
+        if type(event) is Ended:
+            _attempt(job).record = position
         return job
 
     def _submitted(self, event: Submitted) -> Job:
@@ -139,8 +139,8 @@ class Backlog:
         job.attempt = Attempt(number=event.attempt, started_at=event.at)
 
     def _spawned(self, job: Job, event: Spawned) -> None:
-        if job.attempt is not None:
-            job.attempt.pid, job.attempt.pid_started = event.pid, event.started
+        attempt = _attempt(job)
+        attempt.pid, attempt.pid_started = event.pid, event.started
 
     def _cancelled(self, job: Job, event: Cancelled) -> None:
         if job.status is Status.RUNNING:
@@ -151,8 +151,7 @@ class Backlog:
         job.completed_at = event.at
 
     def _ended(self, job: Job, event: Ended) -> None:
-        if job.attempt is not None:
-            _finish(job.attempt, event)
+        _finish(_attempt(job), event)
         job.cancelling = None
         job.failures += event.status in (Status.FAILED, Status.PENDING)
         if event.status is Status.PENDING:
@@ -192,6 +191,11 @@ def _status_after(event: JobEvent, job: Job | None) -> Status:
     if isinstance(event, Cancelled):
         return Status.RUNNING if job is not None and job.status is Status.RUNNING else Status.CANCELLED
     return Status.PENDING if isinstance(event, Retried) else Status.RUNNING
+
+
+def _attempt(job: Job) -> Attempt:
+    """Return the attempt of a job that was started, as the table of moves makes sure."""
+    return cast(Attempt, job.attempt)
 
 
 def _finish(attempt: Attempt, event: Ended) -> None:

@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 class Committer(Generic[Item]):
     """Takes items one by one, and passes them to ``commit`` in batches, in another thread, in order.
 
-    ``commit(items)`` returns when they are durable or raises OSError; then ``done(items, error)`` is called
+    ``commit(items)`` returns when they are durable or raises; then ``done(items, error)`` is called
     in the reactor's thread, in the order of the batches.
     """
 
@@ -26,7 +26,7 @@ class Committer(Generic[Item]):
         self,
         reactor: Any,
         commit: Callable[[list[Item]], None],
-        done: Callable[[list[Item], OSError | None], None],
+        done: Callable[[list[Item], Exception | None], None],
     ) -> None:
         self._reactor = reactor
         self._commit = commit
@@ -66,7 +66,7 @@ class Committer(Generic[Item]):
         batch, self._gathered = self._gathered, []
         self._batches.put(batch)
 
-    def _returned(self, batch: list[Item], error: OSError | None) -> None:
+    def _returned(self, batch: list[Item], error: Exception | None) -> None:
         self._is_busy = False
         if self._gathered:
             self._hand_over()
@@ -77,9 +77,9 @@ class Committer(Generic[Item]):
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            error = None
+            error: Exception | None = None
             try:
                 self._commit(batch)
-            except OSError as why:
+            except Exception as why:  # noqa: BLE001 - a thread that dies would leave everybody waiting
                 error = why
             self._reactor.callFromThread(self._returned, batch, error)

@@ -10,9 +10,11 @@ from contextlib import suppress
 class Disk:
     """The real one. Whoever takes a Disk must hold no promise before ``sync`` has returned."""
 
-    def create(self, path: str) -> int:
-        """Open a new file for appending; an older one of that name is emptied."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def create(self, path: str, mode: int = 0o600) -> int:
+        """Open a new file for appending; an older one of that name is replaced."""
+        self.remove(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        return os.open(path, flags, mode)
 
     def open(self, path: str) -> int:
         """Open an existing file for reading."""
@@ -79,10 +81,6 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-    def make_executable(self, path: str) -> None:
-        """Let the owner run a file."""
-        os.chmod(path, 0o700)
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is as good as removed."""

@@ -209,6 +209,8 @@ class Dispatcher:
             if job is None:
                 self._set_alarm(now)
                 return
+            if job.id in self._in_slots:
+                continue  # cancelled and retried while it waited for its turn: whoever has the slot starts it
             self._in_slots.add(job.id)
             Deferred.fromCoroutine(self._run(job)).addErrback(self._broken, job.id)
 
@@ -298,8 +300,9 @@ class Dispatcher:
 
     def _tell_ended(self, job: Job) -> None:
         self.counters[_COUNTED[job.status]] += 1
-        for waiter in self._waiters.pop(job.id, ()):
-            waiter.callback(job)
+        for waiter in list(self._waiters.pop(job.id, ())):
+            if not waiter.called:
+                waiter.callback(job)
 
     def _tell_if_stopped(self) -> None:
         if self._is_stopping and not self._in_slots:

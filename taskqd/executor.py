@@ -91,10 +91,11 @@ class JobProcess(ProcessProtocol):
         if number != signal.SIGKILL:
             self._kill_later()
 
-    def end_leftovers(self) -> None:
-        """Kill what an attempt that has ended left behind, without any further grace."""
-        if self._exit is not None:
-            self._signal(signal.SIGKILL)
+    def kill(self) -> None:
+        """Kill whatever is there of it, without any further grace."""
+        if self._kill is not None and self._kill.active():
+            self._kill.cancel()
+        self._kill_group()
 
     def _time_is_up(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -199,7 +200,7 @@ class Executor:
         self._running[run.id] = process
         try:
             self._launch(process, run)
-        except OSError as why:
+        except (OSError, ValueError) as why:
             del self._running[run.id]
             recording.close()
             return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
@@ -213,9 +214,9 @@ class Executor:
         if job_id in self._running:
             self._running[job_id].end(why, number)
 
-    def stop(self) -> None:
-        for process in self._present:
-            process.end_leftovers()
+    def kill(self) -> None:
+        for process in list(self._present):
+            process.kill()
 
     def _launch(self, process: JobProcess, run: Run) -> None:
         _check_directory(run.cwd)

@@ -89,8 +89,8 @@ class IExecutor(Interface):
     def end(job_id: int, why: Reason, number: int) -> None:
         """Signal the whole process group of a running attempt, and kill it after its grace."""
 
-    def stop() -> None:
-        """Kill at once what attempts that have ended left behind; the daemon is about to stop."""
+    def kill() -> None:
+        """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop."""
 
 
 class ICaller(Interface):

@@ -62,7 +62,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
     Durations are seconds, sizes bytes. ``script`` and ``stdin`` are the sizes of the blocks that came with
     the submission and lie in the spool, ``blocks`` the SHA-256 of the two in that order, so that equal specs
-    are equal submissions; a job has either a command or a script.
+    are equal submissions; a job has either a command or a script. ``env_base64`` has the variables whose
+    values are no text.
     """
 
     command: str = ""
@@ -77,6 +78,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     label: str | None = None
     cwd: str | None = None
     env: dict[str, str] = {}
+    env_base64: dict[str, bytes] = {}
     umask: int = 0o022
     nice: int | None = None
     max_output: int = 256 * 1024**2

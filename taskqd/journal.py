@@ -42,7 +42,7 @@ def _parse(line: bytes) -> tuple[int, Record]:
     number, _, body = text.partition(b" ")
     try:
         return int(number), _DECODER.decode(body)
-    except (ValueError, msgspec.MsgspecError) as why:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as why:
         raise _BadLine(f"its checksum matches but it is no record that this version knows: {why}") from None
 
 

@@ -61,7 +61,8 @@ def command_line(run: Run) -> list[str]:
     if run.cwd is not None:
         before += f"cd -- {quote(run.cwd)} || exit {CANNOT_ENTER}; "
     if run.script is None:
-        line = [SHELL, "-c", before + (run.command or "")]
+        text = before + (run.command or "")
+        line = [SHELL, "-c", *(["--"] if text.startswith(("-", "+")) else []), text]
     else:
         program = [run.script] if run.is_executable else [SHELL, run.script]
         line = [SHELL, "-c", before + 'exec "$@"', SHELL, *program] if before else program
@@ -76,6 +77,7 @@ def environment(base: Mapping[str, str], job: Job, attempt: int, store: str, pro
     return {
         **base,
         **job.spec.env,
+        **{name: value.decode("utf-8", "surrogateescape") for name, value in job.spec.env_base64.items()},
         "TASKQ_JOB_ID": str(job.id),
         "TASKQ_ATTEMPT": str(attempt),
         "TASKQ_QUEUE": "default",

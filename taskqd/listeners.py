@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd.errors import StartRefused
+from taskqd.errors import SettingsError, StartRefused
 
 _log = Logger()
 _SEPARATOR = re.compile(r"(?<!\\):")
@@ -45,6 +45,14 @@ def guarded(endpoint: str) -> str:
     return endpoint
 
 
+def check(reactor: Any, endpoint: str, source: str) -> None:
+    """Raise SettingsError, naming ``source``, if ``endpoint`` is no string that can be listened on."""
+    try:
+        serverFromString(reactor, guarded(endpoint))
+    except Exception as why:  # noqa: BLE001 - each kind of endpoint is a plugin that raises what it likes
+        raise SettingsError(f"{source}: listen: {endpoint!r} is no endpoint: {why}") from None
+
+
 def clear_the_way(path: str) -> None:
     """Remove a socket that nobody listens on; raises StartRefused if somebody does or it is no socket."""
     try:
@@ -68,7 +76,7 @@ def clear_the_way(path: str) -> None:
 
 
 def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListeningPort]":
-    """Listen on an endpoint string; raises or fails with StartRefused, naming it."""
+    """Listen on an endpoint string that was checked; raises or fails with StartRefused, naming it."""
     path = socket_path(endpoint)
     if path is not None:
         clear_the_way(path)
@@ -76,8 +84,5 @@ def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListenin
     def refused(failure: Failure) -> IListeningPort:
         raise StartRefused(f"{endpoint} cannot be listened on: {failure.value}")
 
-    try:
-        listening: Deferred[IListeningPort] = serverFromString(reactor, guarded(endpoint)).listen(factory)
-    except (ValueError, TypeError, KeyError, OSError) as why:
-        raise StartRefused(f"{endpoint} is no endpoint that can be listened on: {why}") from None
+    listening: Deferred[IListeningPort] = serverFromString(reactor, guarded(endpoint)).listen(factory)
     return listening.addErrback(refused)

@@ -89,8 +89,9 @@ def _word(text: str, start: int) -> str:
 
 
 def _text(name: str, quoted: bytes) -> str:
+    """Return a quoted value as text; bytes of an ``env`` that are none become surrogates (PEP 383)."""
     try:
-        value = quoted.decode("utf-8")
+        value = quoted.decode("utf-8", "surrogateescape" if name == "env" else "strict")
     except UnicodeDecodeError:
         raise BadRequest(f"the value of --{name} is not UTF-8") from None
     if "\0" in value:

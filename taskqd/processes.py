@@ -5,10 +5,12 @@ carries MARK in its environment, so it can be found even if the daemon died befo
 """
 
 import os
+import re
 import select
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from taskqd.launch import MARK
 
@@ -30,18 +32,31 @@ def start_time(pid: int) -> int | None:
     return int(fields[_START_TIME]) if fields else None
 
 
-def marked(store: str) -> Iterator[int]:
-    """Yield the pid of every process that carries the mark of this store."""
-    mark = f"{MARK}={store}.".encode()
+class Marked(NamedTuple):
+    """A process that carries a store's mark: whose attempt it is of, and the process group that it is in."""
+
+    pid: int
+    group: int
+    job_id: int
+    attempt: int
+
+
+def marked(store: str) -> Iterator[Marked]:
+    """Yield every process that carries the mark of this store, as far as its environment may be read."""
+    mark = re.compile(
+        rb"(?:^|\0)%b=%b\.([0-9]+)\.([0-9]+)(?:\0|$)" % (MARK.encode(), re.escape(store.encode()))
+    )
     for name in os.listdir("/proc"):
-        if name.isdigit() and any(entry.startswith(mark) for entry in _environment(name)):
-            yield int(name)
+        found = mark.search(_environment(name)) if name.isdigit() else None
+        fields = _stat(name) if found else []
+        if found and fields:
+            yield Marked(int(name), int(fields[_GROUP]), int(found[1]), int(found[2]))
 
 
-def _environment(pid: str) -> list[bytes]:
+def _environment(pid: str) -> bytes:
     with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        return file.read().split(b"\0")
-    return []
+        return file.read()
+    return b""
 
 
 def signal_group(pgid: int, number: int) -> bool:
@@ -80,31 +95,30 @@ def _stat(pid: str) -> list[bytes]:
 
 
 def kill_all(pids: Iterable[int], seconds: float) -> list[int]:
-    """Kill processes and their groups, wait for them to be gone, and return those that were not in time.
+    """Kill processes and their groups, wait for them to be gone, and return those that are not.
 
     For use before the reactor runs: it blocks for up to ``seconds`` a process, mostly for none. The caller's
-    own group is left alone: a daemon may have been started by a job.
+    own group is left alone, since a daemon may have been started by a job. What may not be signalled is left.
     """
-    left = []
-    for pid in pids:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            if not _kill_group_of(pid):
-                continue
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            if not poll.poll(seconds * 1000):
-                left.append(pid)
-        finally:
-            os.close(descriptor)
-    return left
+    return [pid for pid in pids if not _is_ended(pid, seconds)]
 
 
-def _kill_group_of(pid: int) -> bool:
-    with suppress(ProcessLookupError):
+def _is_ended(pid: int, seconds: float) -> bool:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
         group = os.getpgid(pid)
-        return group != os.getpgrp() and signal_group(group, signal.SIGKILL)
-    return False
+        if group == os.getpgrp():
+            return True
+        os.killpg(group, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    finally:
+        os.close(descriptor)

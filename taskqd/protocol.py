@@ -33,6 +33,8 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 1024**2
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
+LINGER_AT_STOP = 2.0
+"""When the daemon stops, a client has so many seconds to take what it was answered."""
 MOST_FAILURES = 3
 """So many failed AUTHs end a connection."""
 
@@ -63,9 +65,9 @@ class Connection(LineReceiver):
     delimiter = b"\n"
     MAX_LENGTH = wire.LONGEST_LINE + 1
 
-    def __init__(self, verbs: Verbs, clock: Any, connections: set["Connection"]) -> None:
+    def __init__(self, verbs: Verbs, clock: Any, keeper: "TaskqFactory") -> None:
         self.principal: Principal | None = None
-        self._connections = connections
+        self._keeper = keeper
         self._verbs = verbs
         self._clock = clock
         self._ahead = b""
@@ -95,10 +97,10 @@ class Connection(LineReceiver):
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
             self.principal = self._verbs.peer(handle)
         self.transport.registerProducer(self, True)
-        self._connections.add(self)
+        self._keeper.opened(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._connections.discard(self)
+        self._keeper.lost(self)
         self._is_gone = self._is_deaf = True
         self._waiting.clear()
         if self._linger is not None and self._linger.active():
@@ -111,8 +113,8 @@ class Connection(LineReceiver):
 
     def readConnectionLost(self) -> None:
         self._is_eof = True
-        if self._is_finishing:
-            self.transport.loseConnection()
+        if self._linger is not None:
+            self._close()
         self._advance()
 
     def writeConnectionLost(self) -> None:
@@ -173,7 +175,7 @@ class Connection(LineReceiver):
             return
         if self._is_first_line and wire.is_http(line):
             self._is_deaf = True
-            self.transport.loseConnection()
+            self._close()
             return
         self._is_first_line = False
         if line.strip():
@@ -235,6 +237,13 @@ class Connection(LineReceiver):
         self._is_deaf = True
         self._is_finishing = True
         self._waiting.clear()
+
+    # What the service calls at a stop.
+
+    def end(self) -> None:
+        """Read no more and close once all is written that was answered."""
+        self._is_deaf = True
+        self._close()
 
     # From a line to its reply.
 
@@ -343,10 +352,16 @@ class Connection(LineReceiver):
         if not self._is_finishing and (not self._is_eof or (self._ahead and self.paused)):
             return
         if self._is_eof or self._is_tls():
-            self.transport.loseConnection()
+            self._close()
         elif self._linger is None:
+            self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
             self._linger = self._clock.callLater(LINGER, self.transport.abortConnection)
+
+    def _close(self) -> None:
+        """Close once all is written; a transport that has a producer would ask it for more instead."""
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
 
 class TaskqFactory(Factory):
@@ -358,6 +373,37 @@ class TaskqFactory(Factory):
         self.connections: set[Connection] = set()
         self._verbs = verbs
         self._clock = clock
+        self._closed: Deferred[None] | None = None
+        self._patience: Any = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return Connection(self._verbs, self._clock, self.connections)
+        return Connection(self._verbs, self._clock, self)
+
+    def opened(self, connection: Connection) -> None:
+        """Count a connection in."""
+        self.connections.add(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """Count a connection out."""
+        self.connections.discard(connection)
+        self._tell_if_closed()
+
+    def close(self) -> "Deferred[None]":
+        """End all connections and fire when they are; what does not read its replies is cut off."""
+        closed = self._closed = Deferred()
+        self._patience = self._clock.callLater(LINGER_AT_STOP, self._cut_off)
+        for connection in list(self.connections):
+            connection.end()
+        self._tell_if_closed()
+        return closed
+
+    def _cut_off(self) -> None:
+        for connection in list(self.connections):
+            connection.transport.abortConnection()
+
+    def _tell_if_closed(self) -> None:
+        if self._closed is not None and not self.connections:
+            closed, self._closed = self._closed, None
+            if self._patience.active():
+                self._patience.cancel()
+            closed.callback(None)

@@ -165,6 +165,7 @@ class Recording:
         try:
             for stream in self.streams.values():
                 stream.flush()
+                stream.head = None
         except OSError as why:
             self._fail(why)
 

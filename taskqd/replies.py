@@ -114,9 +114,14 @@ def _sizes(attempt: Attempt | None) -> dict[str, int]:
 def _given(spec: Spec) -> dict[str, Any]:
     """The other options, as far as they were given: those that differ from what an empty SUBMIT means."""
     given: dict[str, Any] = msgspec.to_builtins(spec)
-    names = ("kill_after", "retry_delay", "env", "nice", "max_output", "script", "stdin")
+    names = ("kill_after", "retry_delay", "nice", "max_output", "script", "stdin")
     shown = {name: given[name] for name in names if name in given}
-    return {**shown, "umask": f"{spec.umask:03o}"} if "umask" in given else shown
+    if "umask" in given:
+        shown["umask"] = f"{spec.umask:03o}"
+    if spec.env or spec.env_base64:
+        data = {name: value.decode("utf-8", "backslashreplace") for name, value in spec.env_base64.items()}
+        shown["env"] = {**spec.env, **data}
+    return shown
 
 
 def _signal_name(number: int | None) -> str | None:

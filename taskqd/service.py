@@ -8,6 +8,7 @@ import gc
 import os
 import pwd
 import random
+import signal
 import sys
 from functools import partial
 from types import TracebackType
@@ -29,7 +30,7 @@ from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import JournalDamaged, SettingsError, StartRefused
 from taskqd.executor import Executor
-from taskqd.job import Job
+from taskqd.job import Job, Status
 from taskqd.launch import Run, environment
 from taskqd.places import default_socket, default_state
 from taskqd.protocol import TaskqFactory
@@ -45,30 +46,41 @@ KILL_PATIENCE = 5.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """A job's PATH, unless its submission brings one."""
 
+_OPTIONS = "twistd taskq"
+"""Where a setting comes from that is an option."""
+
+DESCRIPTION = """\
+A durable queue for shell commands. Jobs come over a line protocol (try telnet,
+nc -U, or the taskq client), are on disk before they are acknowledged, run at
+most --slots at once, each in a session of its own, and survive restarts.
+
+Without options the state is in /var/lib/taskqd for root, else below
+$XDG_STATE_HOME or in ~/.local/state/taskqd, and the daemon listens on a UNIX
+socket that only its own user may use: /run/taskqd/taskq.sock for root, else
+$XDG_RUNTIME_DIR/taskqd/taskq.sock, else taskq.sock in the state directory.
+A TCP client has to give the token: the file "token" in the state directory.
+
+Examples:
+  twistd -n taskq
+      in the foreground, the log on the terminal
+  twistd --logfile taskq.log --pidfile taskq.pid taskq --slots 4
+      as a daemon
+  twistd -n taskq --listen unix:/run/taskqd/taskq.sock:mode=660 \\
+                  --listen tcp:9500:interface=127.0.0.1
+      for the group of the socket, and for local clients that have the token
+
+twistd's own options stand before the word taskq: -n, --logfile, --pidfile,
+--uid, --gid, and --rundir, the directory in which jobs run that name none.
+SIGTERM stops the daemon and ends running jobs, a second one without their
+grace. docs/operations.md has the rest.
+"""
+
 
 class Options(usage.Options):
     """What ``twistd taskq`` takes."""
 
     synopsis = "[options]"
-    longdesc = """Run a durable queue for shell commands.
-
-    Jobs come over a line protocol (try: telnet, nc -U, or the taskq client), are on disk before they are
-    acknowledged, run at most --slots at once, each in its own session, and survive restarts of the daemon.
-
-    Without options the state is in /var/lib/taskqd for root, else in ~/.local/state/taskqd, and the daemon
-    listens on a UNIX socket that only its own user may use: /run/taskqd/taskq.sock for root, else
-    $XDG_RUNTIME_DIR/taskqd/taskq.sock, else taskq.sock in the state directory. A TCP client has to give
-    the token that is in the file `token` of the state directory (AUTH <token>).
-
-    Examples:
-      twistd -n taskq                    in the foreground, log on the terminal
-      twistd --logfile taskq.log --pidfile taskq.pid taskq --slots 4
-      twistd -n taskq --listen unix:/run/taskqd/taskq.sock:mode=660
-                      --listen tcp:9500:interface=127.0.0.1
-
-    twistd's own options stand before the word taskq: -n, --logfile, --pidfile, --uid, --gid, --rundir
-    (the directory in which jobs run that name none). SIGTERM stops the daemon, and ends running jobs."""
-
+    longdesc = ""
     optParameters = [  # noqa: RUF012 - as usage.Options has it
         ["state", None, None, "Directory of the journal, of output and of the token."],
         ["slots", None, None, "Jobs that run at once.  [default: the number of CPUs]"],
@@ -82,6 +94,10 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help, with the description as it is written: Twisted would make one paragraph of it."""
+        return f"{super().getUsage(width)}\n{DESCRIPTION}"
 
     def opt_listen(self, endpoint: str) -> None:
         """Endpoint string to listen on: unix:PATH:mode=660 or tcp:9500:interface=127.0.0.1; repeatable."""
@@ -101,11 +117,16 @@ class Options(usage.Options):
             sys.exit(f"taskqd: {why}")
 
     def _settings(self) -> Settings:
-        given: dict[str, Any] = {key: self[key] for key in ("state", "slots", "listen") if self[key]}
+        given: dict[str, Any] = {key: self[key] for key in ("state", "slots") if self[key] is not None}
+        if self["listen"]:
+            given["listen"] = self["listen"]
         if "slots" in given:
             given["slots"] = int(given["slots"]) if given["slots"].isdecimal() else given["slots"]
-        given = {key: check(key, value, "twistd taskq") for key, value in given.items()}
+        given = {key: check(key, value, _OPTIONS) for key, value in given.items()}
         file = {} if self["config"] is None else _read_config(self["config"])
+        for values, source in ((given, _OPTIONS), (file, self["config"])):
+            for endpoint in values.get("listen", ()):
+                listeners.check(_the_reactor(), endpoint, source)
         uid = os.geteuid()
         state = given.get("state", file.get("state")) or default_state(os.environ, uid)
         defaults = {
@@ -114,6 +135,12 @@ class Options(usage.Options):
             "slots": len(os.sched_getaffinity(0)),
         }
         return merge({**given, "state": os.path.abspath(state)}, file, defaults)
+
+
+def _the_reactor() -> Any:
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    return reactor
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -147,7 +174,8 @@ class TaskqService(Service):
         self._threads = ThreadPool(0, SPOOL_THREADS, "taskqd-spool")
         disk = Disk()
         in_thread = partial(deferToThreadPool, reactor, self._threads)
-        self._store = Store(settings.state, reactor, disk, processes.boot_id(), reactor.seconds)
+        self._boot = processes.boot_id()
+        self._store = Store(settings.state, reactor, disk, self._boot, reactor.seconds)
         self._spool = Spool(settings.state, disk, reactor, in_thread)
         self._executor = Executor(partial(spawn.spawn, reactor), reactor)
         self._dispatcher: Dispatcher | None = None
@@ -199,17 +227,16 @@ class TaskqService(Service):
             try:
                 backlog.apply(event, position)
             except IllegalMove as why:
-                segment, offset, _ = position
-                raise JournalDamaged(f"segment {segment} of the journal, byte {offset}: {why}") from None
+                raise JournalDamaged(f"{self._store.locate(position)} cannot be right: {why}") from None
         gc.freeze()
         self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(backlog.jobs))
         return backlog
 
     def _end_leftovers(self, backlog: Backlog) -> None:
         """Kill what a crash left running, before anything else runs."""
-        pids = set(processes.marked(self._store.name))
-        for job in backlog.running():
-            attempt = job.attempt
+        pids = {one.pid for one in processes.marked(self._store.name) if _is_leftover(one, backlog)}
+        attempts = [job.attempt for job in backlog.running()] if self._store.last_boot == self._boot else []
+        for attempt in attempts:
             if attempt and attempt.pid and processes.start_time(attempt.pid) == attempt.pid_started:
                 pids.add(attempt.pid)
         for pid in processes.kill_all(sorted(pids), KILL_PATIENCE):
@@ -244,19 +271,41 @@ class TaskqService(Service):
     async def _stop(self) -> None:
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         if self._dispatcher is not None:
+            self._take_hurry()
             await self._dispatcher.stop()
-            self._executor.stop()
-            for connection in list(self._factory.connections):
-                connection.transport.loseConnection()
+            self._executor.kill()
+            await self._factory.close()
             await self._store.close()
             self._threads.stop()
+
+    def _take_hurry(self) -> None:
+        """From now on a second signal to stop kills what still runs, instead of waiting for its grace."""
+
+        def hurry(*_: object) -> None:
+            self._reactor.callFromThread(self._executor.kill)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, hurry)
 
     def _refuse(self, why: StartRefused) -> None:
         """End the start: twistd removes its pid file and exits with 1, and we say why in one line."""
         if self._is_daemon:
             self._log.critical("the start is refused: {why}", why=why)
+        for port in self._ports:
+            port.stopListening()  # it takes its socket file with it
         sys.excepthook = _say_in_one_line
         raise why
+
+
+def _is_leftover(one: processes.Marked, backlog: Backlog) -> bool:
+    """Whether a process is to be ended: of an interrupted attempt, or still in the group of an ended one.
+
+    What left the group of a job that has ended, by setsid(1) for instance, is nobody's business any more.
+    """
+    job = backlog.jobs.get(one.job_id)
+    if job is None or job.attempt is None or (job.status is Status.RUNNING and one.attempt == job.attempts):
+        return True
+    return one.group == job.attempt.pid
 
 
 def _say_in_one_line(kind: type[BaseException], why: BaseException, traceback: TracebackType | None) -> None:
@@ -299,11 +348,9 @@ def _make_run(spool: Spool, store: Store, base: dict[str, str], mask: int, job: 
 
 def makeService(options: Options) -> TaskqService:
     """Return the daemon that the options describe, with nothing opened yet (twistd's hook)."""
-    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
-
     parent: Any = options.parent or {}
     uid, gid = parent.get("uid"), parent.get("gid")
     owner = None
     if uid is not None:
         owner = (uid, pwd.getpwuid(uid).pw_gid if gid is None else gid)
-    return TaskqService(options.settings, reactor, owner, is_daemon=not parent.get("nodaemon", True))
+    return TaskqService(options.settings, _the_reactor(), owner, is_daemon=not parent.get("nodaemon", True))

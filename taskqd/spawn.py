@@ -52,9 +52,9 @@ class _SessionProcess(Process):
         path: object,
         uid: object,
         gid: object,
-        executable: str,
-        args: list[str],
-        environment: Mapping[str, str],
+        executable: bytes,
+        args: list[bytes],
+        environment: Mapping[bytes, bytes],
         kwargs: Mapping[str, Any],
     ) -> bool:
         actions = [(os.POSIX_SPAWN_DUP2, theirs, ours) for ours, theirs in sorted(kwargs["fdmap"].items())]
@@ -100,13 +100,20 @@ def spawn(
     The protocol's processExited may be called before this returns. Raises OSError if it cannot be started.
     """
     descriptors = {0: stdin, 1: "r", 2: "r"}
+    argv = [_as_sent(word) for word in line]
+    environ = {_as_sent(name): _as_sent(value) for name, value in environment.items()}
     if is_fast:
-        return _SessionProcess(reactor, line[0], line, environment, None, protocol, childFDs=descriptors)
-    argv = ["setsid", *line]
+        return _SessionProcess(reactor, argv[0], argv, environ, None, protocol, childFDs=descriptors)
+    argv = [b"setsid", *argv]
     transport: IProcessTransport = reactor.spawnProcess(
-        protocol, argv[0], argv, env=dict(environment), childFDs=descriptors
+        protocol, argv[0], argv, env=environ, childFDs=descriptors
     )
     return transport
+
+
+def _as_sent(text: str) -> bytes:
+    """Return the bytes that came over the wire, whatever this process's locale is."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def close_on_exec() -> None:

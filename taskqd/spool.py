@@ -53,15 +53,14 @@ class Spool:
             for name, content in blocks.items():
                 path = self.path(job_id, name)
                 self._disk.make_directory(os.path.dirname(path))
-                descriptor = self._disk.create(path)
+                is_program = name == "script" and content.startswith(b"#!")
+                descriptor = self._disk.create(path, 0o700 if is_program else 0o600)
                 try:
                     self._disk.write(descriptor, content)
                     self._disk.sync(descriptor)
                 finally:
                     self._disk.close(descriptor)
                 self._disk.sync_directory(os.path.dirname(path))
-                if content.startswith(b"#!") and name == "script":
-                    self._disk.make_executable(path)
 
         return self._in_thread(write)
 
@@ -117,7 +116,7 @@ class Spool:
                 tail = os.pread(descriptor, _REPORT_BYTES, max(0, size - _REPORT_BYTES))
             finally:
                 os.close(descriptor)
-            lines = tail.splitlines()
+            lines = tail.rpartition(b"\n")[0].splitlines()
             report = _REPORT.fullmatch(lines[-1]) if lines else None
             return min(int(report[1]), 100) if report else 0
         return 0

@@ -48,6 +48,7 @@ class Store:
     def __init__(self, directory: str, reactor: Any, disk: Disk, boot: str, now: Callable[[], float]) -> None:
         self.directory = directory
         self.name = ""
+        self.last_boot = ""
         self.failure: str | None = None
         self.synced_batches = 0
         self.segment_bytes = SEGMENT_BYTES
@@ -75,7 +76,16 @@ class Store:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None
 
     def replay(self) -> Iterator[tuple[Event, Position]]:
-        """Yield what the journal has, oldest first. Raises JournalDamaged where it cannot be trusted."""
+        """Yield what the journal has, oldest first.
+
+        Raises JournalDamaged where it cannot be trusted, StartRefused where it cannot be read or cut.
+        """
+        try:
+            yield from self._replay()
+        except OSError as why:
+            raise StartRefused(f"the journal in {self._journal} cannot be read: {why}") from None
+
+    def _replay(self) -> Iterator[tuple[Event, Position]]:
         reading = Replay()
         segments = self._segments()
         for number in segments:
@@ -88,7 +98,8 @@ class Store:
                 self._disk.close(descriptor)
             for record, offset, length in reading.read(path, content, number == segments[-1]):
                 if isinstance(record, Opened):
-                    self.name, self.next_id = record.store, max(self.next_id, record.next_id)
+                    self.name, self.last_boot = record.store, record.boot
+                    self.next_id = max(self.next_id, record.next_id)
                 else:
                     yield record, (number, offset, length)
             if reading.good_bytes < size:
@@ -97,6 +108,16 @@ class Store:
                 self._disk.remove(path)
         self._sequence = reading.sequence
         self._segment = max(self._segments(), default=0)
+
+    def locate(self, position: Position) -> str:
+        """Return the file and the line of a position, for a person."""
+        number, offset, _ = position
+        descriptor = self._disk.open(self._path(number))
+        try:
+            line = self._disk.read(descriptor, offset, 0).count(b"\n") + 1
+        finally:
+            self._disk.close(descriptor)
+        return f"{self._path(number)}, line {line}"
 
     def begin(self, last_id: int) -> None:
         """Begin the segment that this run of the daemon writes to; appending works from here on."""
@@ -115,7 +136,7 @@ class Store:
         if self._size >= self.segment_bytes:
             self._committer.put(self._begin_segment())
         if isinstance(event, Submitted):
-            self.next_id = event.id + 1
+            self.next_id = max(self.next_id, event.id + 1)
         entry = self._entry(event)
         self._committer.put(entry)
         return entry.durable
@@ -202,7 +223,7 @@ class Store:
                     self._switch(entry.position[0])
                 gathered.append(entry.line)
             self._write(gathered)
-        except OSError:
+        except Exception:
             self._is_broken = True
             self._take_back()
             raise
@@ -233,7 +254,7 @@ class Store:
                 "the refused end of {path} could not be cut off: {why}", path=self._path(number), why=why
             )
 
-    def _committed(self, entries: list[_Entry], error: OSError | None) -> None:
+    def _committed(self, entries: list[_Entry], error: Exception | None) -> None:
         self.synced_batches += 1
         if error is not None and self.failure is None:
             self.failure = f"the journal in {self._journal} cannot be written: {error}"

@@ -6,7 +6,7 @@ The two are read apart, because a refused SUBMIT's blocks follow it all the same
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.job import Spec
 from taskqd.options import Option, Table, parse_env, read, scan
-from taskqd.words import parse_duration, parse_integer, parse_name, parse_octal, parse_size
+from taskqd.words import is_utf8, parse_duration, parse_integer, parse_name, parse_octal, parse_size
 
 LARGEST_BLOCK = 16 * 1024**2
 """A script or a stdin block is at most so large, in bytes."""
@@ -131,4 +131,14 @@ def read_submission(text: str) -> Spec:
         raise BadRequest("a --script stands in place of the command; give one of them, not both")
     if not command.strip() and "script" not in values:
         raise BadRequest("expected SUBMIT [options] <command>, but no command came")
+    if "env" in values:
+        values.update(_split_env(values["env"]))
     return Spec(command=command, **values)
+
+
+def _split_env(env: dict[str, str]) -> dict[str, dict[str, str] | dict[str, bytes]]:
+    """Return the variables that are text apart from those that are other bytes."""
+    data = {
+        name: value.encode("utf-8", "surrogateescape") for name, value in env.items() if not is_utf8(value)
+    }
+    return {"env": {name: value for name, value in env.items() if name not in data}, "env_base64": data}

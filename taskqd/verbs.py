@@ -109,8 +109,9 @@ class Verbs:
         return Deferred.fromCoroutine(self._both_streams(job))
 
     async def _both_streams(self, job: Job) -> bytes:
+        exit_code = job.exit_code  # now: a RETRY may come in between
         stdout, stderr = await self._results.both(job)
-        return replies.result(await self._escaped(stdout), await self._escaped(stderr), job.exit_code)
+        return replies.result(await self._escaped(stdout), await self._escaped(stderr), exit_code)
 
     async def _escaped(self, data: bytes) -> bytes:
         """Escape a stream piece by piece, so that a large one does not make everybody wait."""

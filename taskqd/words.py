@@ -144,6 +144,11 @@ def capitals(text: str) -> str:
     return text.upper() if text.isascii() else text
 
 
+def is_utf8(text: str) -> bool:
+    """Whether ``text`` came from UTF-8: other bytes were decoded to lone surrogates (PEP 383)."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def is_name(text: str) -> bool:
     """Whether ``text`` is a ``<name>``: 1 to 200 of ``A-Z a-z 0-9 . _ + / : @ -``."""
     return _NAME.fullmatch(text) is not None

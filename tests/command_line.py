@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TASKQ = Path(__file__).parent.parent / "bin" / "taskq"
 PATIENCE = 30.0
@@ -25,28 +28,30 @@ class End(NamedTuple):
 
 
 class Process:
-    """``taskq``, started; those of its streams that are named in ``on_terminal`` are one terminal, the rest pipes."""
+    """``taskq``, started; its streams named in ``on_terminal`` are one terminal, the others pipes."""
 
     def __init__(
         self, address: str, *words: str, on_terminal: tuple[str, ...] = (), **environment: str
     ) -> None:
         master, slave = pty.openpty()
-        streams = {
-            name: slave if name in on_terminal else subprocess.PIPE for name in ("stdin", "stdout", "stderr")
-        }
+        stdin, stdout, stderr = (
+            slave if name in on_terminal else subprocess.PIPE for name in ("stdin", "stdout", "stderr")
+        )
         self._process = subprocess.Popen(
             [sys.executable, TASKQ, *words],
-            **streams,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             env={"PATH": "/bin:/usr/bin", "TASKQ_ADDRESS": address, "TERM": "xterm", **environment},
         )
         os.close(slave)
-        self._files = {name: getattr(self._process, name) for name in streams}
+        self._files = {name: getattr(self._process, name) for name in ("stdin", "stdout", "stderr")}
         self._open = {master: "terminal"}
         self._open |= {file.fileno(): name for name, file in self._files.items() if file and name != "stdin"}
         self._master = master
         self._read = {"terminal": b"", "stdout": b"", "stderr": b""}
 
-    def __enter__(self) -> "Process":
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,6 +65,13 @@ class Process:
     def interrupt(self) -> None:
         """Do what Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
+
+    def interrupt_until_it_ends(self) -> None:
+        """Do it again and again: two at once may count as one."""
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            self.interrupt()
+            time.sleep(0.1)
 
     def type(self, data: bytes) -> None:
         """Write to its stdin."""

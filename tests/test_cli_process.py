@@ -117,10 +117,9 @@ def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) ->
 
     with FakeDaemon(answer, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
         hangs.wait()
-        process.interrupt()
-        process.interrupt()
-        end = process.end()
+        process.interrupt_until_it_ends()
         goes_on.set()
+        end = process.end()
     assert (end.code, end.stderr) == (130, GOES_ON + b"\n")
 
 

@@ -116,6 +116,7 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
         (None, {}, "BAD_REQUEST", "either a command or a script"),
         ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
         ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "leave some --env out"),
+        ("a", {"stdin": bytes(64 * 1024**2 + 1)}, "TOO_LARGE", "let the job read a file"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_it_is_sent(
@@ -347,9 +348,7 @@ COMPLETED = b"STATUS COMPLETED 100\r\n"
 
 
 def test_a_stream_is_read_piece_by_piece_to_its_end(serve: Serve) -> None:
-    pieces = (b"abc", b"de", b"")
-    client, requests = serve(*(data("stdout", 0, piece) for piece in pieces[:1]), data("stdout", 3, b"de"),
-                   data("stdout", 5, b""))  # fmt: skip
+    client, requests = serve(data("stdout", 0, b"abc"), data("stdout", 3, b"de"), data("stdout", 5, b""))
     assert b"".join(piece.data for piece in client.stream(7)) == b"abcde"
     assert [request.line for request in requests] == [
         f"OUTPUT 7 stdout --offset={offset}" for offset in (0, 3, 5)
@@ -384,6 +383,16 @@ def test_following_a_job_that_is_run_again_begins_again(serve: Serve) -> None:
     )
     assert [piece.data for piece in client.follow(7) if piece.data] == [b"first", b"2nd"]
     assert requests[10].line == "OUTPUT 7 stdout --offset=0"
+
+
+def test_following_much_output_does_not_pause(serve: Serve) -> None:
+    client, requests = serve(
+        job("RUNNING"),
+        *(RUNNING, data("stdout", 0, bytes(1024**2)), data("stderr", 0, b""), job("RUNNING")),
+        *(COMPLETED, data("stdout", 1024**2, b""), data("stderr", 0, b""), job("COMPLETED")),
+    )
+    assert sum(len(piece.data) for piece in client.follow(7)) == 1024**2
+    assert requests[5].line == "WAIT 7 --timeout=0"
 
 
 def test_following_no_job_is_refused(serve: Serve) -> None:

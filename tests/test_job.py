@@ -113,6 +113,13 @@ def test_an_attempt_may_be_followed_by_another_while_retries_are_left(
     assert _job(status=Status.RUNNING, **known).is_retryable == is_retryable
 
 
+def test_what_is_not_asked_for_is_as_the_protocol_has_it() -> None:
+    spec = Spec(command="true")
+    assert (spec.timeout, spec.kill_after, spec.retries, spec.retry_delay) == (None, 5.0, 0, 1.0)
+    assert (spec.umask, spec.nice, spec.max_output, spec.env) == (0o022, None, 256 * 1024**2, {})
+    assert (spec.key, spec.label, spec.cwd, spec.script, spec.stdin) == (None, None, None, None, None)
+
+
 def test_equal_submissions_are_equal_specs() -> None:
     assert Spec(command="x", env={"A": "1"}) == Spec(command="x", env={"A": "1"})
     assert Spec(script=3, blocks="aa") != Spec(script=3, blocks="bb")

@@ -60,8 +60,8 @@ LINES: list[tuple[Record, bytes]] = [
             stderr=Output.inline(b"\xff"),
         ),
         (
-            b'ef2307c6 6 {"type":"ended","id":1,"at":1764000004.0,"status":"FAILED","reason":"signal","signal":9,'
-            b'"stdout":{"size":3,"text":"hi\\n"},"stderr":{"size":1,"base64":"/w=="}}\n'
+            b'ef2307c6 6 {"type":"ended","id":1,"at":1764000004.0,"status":"FAILED","reason":"signal",'
+            b'"signal":9,"stdout":{"size":3,"text":"hi\\n"},"stderr":{"size":1,"base64":"/w=="}}\n'
         ),
     ),
     (
@@ -69,7 +69,7 @@ LINES: list[tuple[Record, bytes]] = [
         b'b3619000 7 {"type":"retried","id":1,"at":1764000005.0,"by":"ann"}\n',
     ),
 ]
-"""Each kind of record, and the line that it is: docs/journal.md promises it, a change here is a new format."""
+"""Each kind of record, and the line that it is: as docs/journal.md has it, a change here is a new format."""
 
 RECORDS = [record for record, _ in LINES]
 SEGMENT = b"".join(line for _, line in LINES)

@@ -147,7 +147,8 @@ NEW = """{"id": 7, "command": "true", "status": "PENDING", "reason": "queued", "
 "completed_at": null, "not_before": null, "cwd": null, "pid": null, "detail": null, "stdout_bytes": 0,
 "stderr_bytes": 0, "stdout_dropped": 0, "stderr_dropped": 0}"""
 RUNNING = """{"status": "RUNNING", "reason": null, "pid": 4242, "started_at": "2025-11-24T16:00:01.000Z",
-"attempts": 2, "exit_code": null, "completed_at": null}"""
+"attempts": 2, "exit_code": null, "completed_at": null, "stdout_bytes": 0, "stderr_bytes": 0,
+"stdout_dropped": 0, "stderr_dropped": 0}"""
 RETRYING = """{"status": "PENDING", "reason": "retrying", "not_before": "2025-11-24T16:00:09.500Z",
 "exit_code": null, "pid": null}"""
 COMPLETED = """{"exit_code": 0, "signal": null, "reason": null, "completed_at": "2025-11-24T16:00:02.000Z",

@@ -33,6 +33,7 @@ ACCEPTED = [
     ("--retries=1000000 --retry-delay=500ms true", Spec(command="true", retries=1_000_000, retry_delay=0.5)),
     ("--key=nightly/2026-11-24 true", Spec(command="true", key="nightly/2026-11-24")),
     (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Spec(command="true", label="Grüße, 2")),
+    ("--label=x true", Spec(command="true", label="x")),
     ("--label=" + "x" * 1000 + " true", Spec(command="true", label="x" * 1000)),
     ('--cwd="/a b" true', Spec(command="true", cwd="/a b")),
     ('--env=A=1 --env=B="2 3" true', Spec(command="true", env={"A": "1", "B": "2 3"})),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from taskqd import wire
 from taskqd.job import Spec, Status
+from taskqd.replies import LARGEST_RESULT
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from taskqd.wire import Cancellation, Listing, Request, Slice, Wait, is_http, read_line
 
@@ -58,17 +59,34 @@ READ = [
             is_reverse=True,
         ),
     ),
+    ("LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED", "LIST", Listing(statuses=frozenset(Status))),
     ('LIST --label="a b" --limit=0', "LIST", Listing(label="a b", limit=0)),
     ("LIST --from=999999999999999999", "LIST", Listing(first=10**18 - 1)),
     ("OUTPUT 5 stdout", "OUTPUT", Slice(id=5, stream="stdout")),
     ("OUTPUT 5 STDERR", "OUTPUT", Slice(id=5, stream="stderr")),
     ("OUTPUT --offset=3 5 stderr --limit=2k", "OUTPUT", Slice(id=5, stream="stderr", offset=3, limit=2048)),
+    (
+        "OUTPUT 5 stdout --offset=999999999999999999",
+        "OUTPUT",
+        Slice(id=5, stream="stdout", offset=10**18 - 1),
+    ),
     ("OUTPUT 5 stdout --limit=1G", "OUTPUT", Slice(id=5, stream="stdout", limit=wire.LARGEST_OUTPUT)),
     ("OUTPUT 5 stdout --tail=10", "OUTPUT", Slice(id=5, stream="stdout", limit=10, tail=10)),
     ("OUTPUT 5 stdout --tail=1G", "OUTPUT", Slice(id=5, stream="stdout", limit=16 * 1024**2, tail=1024**3)),
     ("OUTPUT 5 stdout --tail=10 --limit=4", "OUTPUT", Slice(id=5, stream="stdout", limit=4, tail=10)),
 ]
 """Lines as they are typed: the verb, and the value that they become."""
+
+LIMITS = [
+    (wire.LONGEST_LINE, 65_536),
+    (wire.DEFAULT_OUTPUT, 1024**2),
+    (wire.LARGEST_OUTPUT, 16 * 1024**2),
+    (LARGEST_SKIP, 64 * 1024**2),
+    (LARGEST_BLOCK, 16 * 1024**2),
+    (LARGEST_RESULT, 1024**2),
+    (Listing().limit, 100),
+]
+"""The numbers of docs/protocol.md, and the largest block, which is ours."""
 
 BAD_IDS = ["0", "-1", "+1", "1.0", "1_0", "x", "\u0665", "\u00b2", "5x", '"5"', "000", "5,6", "1e3", "5\x0b"]
 REFUSED = [
@@ -164,6 +182,11 @@ def test_a_line_that_is_no_text_is_a_bad_request(line: bytes, part: str) -> None
     assert request.error is not None
     assert request.error.code == "BAD_REQUEST"
     assert part in str(request.error)
+
+
+@pytest.mark.parametrize("limit, number", LIMITS)
+def test_the_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
+    assert limit == number
 
 
 @pytest.mark.parametrize("number", signal.Signals)

@@ -19,7 +19,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Parser = Callable[[str], Any]
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
-
 STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 class Interrupts:
     """Ctrl-C while a job is followed: one is noted in ``came``; another before that was looked at breaks off.
 
-    The first breaks nothing off, so that no byte of the output is lost or written twice.
+    The first breaks nothing off, so that no byte of the output is lost or written twice. A third changes
+    nothing any more: what is left is to say how the job goes on.
     """
 
     def __init__(self) -> None:
         self.came = False
+        self._has_broken_off = False
         self._before: Any = None
 
     def __enter__(self) -> "Self":
@@ -36,7 +38,8 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.came:
+        if self.came and not self._has_broken_off:
+            self._has_broken_off = True
             raise KeyboardInterrupt
         self.came = True
 

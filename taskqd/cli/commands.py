@@ -16,7 +16,7 @@ from taskqd.cli.arguments import Verb
 from taskqd.cli.attend import Interrupts, attend
 from taskqd.cli.bulk import submit_lines
 from taskqd.cli.raw import content, write_raw, writer
-from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, Session
+from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, REFUSED, Session, drop_stdout
 from taskqd.client import Client, Facts, Output, Refused, Status, Unreachable
 from taskqd.words import parse_size
 
@@ -70,6 +70,9 @@ def main() -> NoReturn:
         code = error.exit_code
     except click.Abort:
         code = INTERRUPTED
+    except OSError as error:  # where the help cannot be written
+        Session().complain(str(error.strerror))
+        code = REFUSED
     sys.exit(code)
 
 
@@ -97,7 +100,7 @@ Examples:
 )
 @arguments.submission
 @click.option(
-    "--from-file", metavar="FILE", type=click.File("rb"), help="Submit a command a line; - is stdin."
+    "--from-file", metavar="FILE", type=click.File("rb"), help="Submit each line of it as a job, - for stdin."
 )
 @click.pass_obj
 def submit(
@@ -142,6 +145,7 @@ def run(session: Session, /, words: tuple[str, ...], **given: Any) -> int:
         job = client.submit(command, **submission.options(client.is_local, given))
         if session.is_json:
             session.say("", {"id": job})
+            sys.stdout.flush()
         try:
             if attend(session, client, job, writer(session), interrupts):
                 facts = client.show(job)
@@ -152,6 +156,7 @@ def run(session: Session, /, words: tuple[str, ...], **given: Any) -> int:
         except KeyboardInterrupt:
             code = INTERRUPTED
         except BrokenPipeError:
+            drop_stdout()
             code = BROKEN_PIPE
         except Unreachable as error:
             raise Unreachable(f"{error}; job {job} is the daemon's: see `taskq wait {job}`") from None
@@ -359,8 +364,8 @@ def list_jobs(session: Session, /, **filters: Any) -> int:
             session.say(terminal.columns(job), job)
         return 0
     terminal.print_table(jobs)
-    if len(jobs) == (filters["limit"] or 100):
-        following = jobs[-1]["id"] + (-1 if filters["reverse"] else 1)
+    following = jobs[-1]["id"] + (-1 if filters["reverse"] else 1) if jobs else 0
+    if len(jobs) == (filters["limit"] or 100) and following:
         click.echo(f"There may be more: --from {following}", err=True)
     return 0
 

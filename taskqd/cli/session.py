@@ -13,7 +13,6 @@ from taskqd.client import Client, Facts, Refused, Unreachable, parse_address
 from taskqd.places import default_socket
 
 REFUSED = 1
-USAGE = 2
 NO_DAEMON = 69
 NOT_FINISHED = 75
 INTERRUPTED = 130
@@ -22,7 +21,7 @@ BROKEN_PIPE = 141
 
 _HINTS = {
     "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to the token in the daemon's state directory",
-    "AUTH_FAILED": "TASKQ_TOKEN or TASKQ_TOKEN_FILE must have the token in the daemon's state directory",
+    "AUTH_FAILED": "it came from TASKQ_TOKEN or TASKQ_TOKEN_FILE",
 }
 
 
@@ -54,11 +53,10 @@ class Session:
             self.complain(str(error))
             return NO_DAEMON
         except BrokenPipeError:
-            # What Python still holds for the reader that went away would be complained about at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_stdout()
             return BROKEN_PIPE
         except OSError as error:
-            self.complain(": ".join(map(str, filter(None, (error.filename, error.strerror or error)))))
+            self.complain(": ".join(str(part) for part in (error.filename, error.strerror) if part))
             return REFUSED
 
     def form(self, text: str, facts: Facts) -> str:
@@ -96,10 +94,15 @@ class Session:
         code = job["exit_code"]
         if code is None or (code == 0 and job["status"] != "COMPLETED"):
             why = ", ".join(str(job[name]) for name in ("reason", "detail") if job.get(name))
-            had = "no exit code" if code is None else "the exit code 0 all the same"
-            self.complain(f"job {job['id']} is {job['status']}{f' ({why})' if why else ''} and has {had}")
+            but = ": it has no exit code" if code is None else ", though its exit code is 0"
+            self.complain(f"job {job['id']} is {job['status']}{f' ({why})' if why else ''}{but}")
             return REFUSED
         return int(code) if code > 0 else 128 - int(code) if code else 0
+
+
+def drop_stdout() -> None:
+    """Send to nowhere what is still to go to a reader that went away, so that nothing fails on it later."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _token() -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import click
 
 from taskqd.client import Options
+from taskqd.client.requests import LARGEST_BLOCK
 
 
 def command(words: tuple[str, ...], given: dict[str, Any]) -> str | None:
@@ -23,7 +24,8 @@ def command(words: tuple[str, ...], given: dict[str, Any]) -> str | None:
 
 def check_stdin(*files: BufferedReader | None) -> None:
     """Refuse a call in which two of the options would read the same stdin."""
-    if [file.name for file in files if file].count("<stdin>") > 1:
+    given = [file for file in files if file]
+    if len(set(given)) < len(given):
         raise click.UsageError("only one of the options can read from -, which is our stdin")
 
 
@@ -32,7 +34,7 @@ def options(is_local: bool, given: dict[str, Any]) -> Options:
     found = {name: value for name, value in given.items() if value is not None}
     found["env"] = dict(given["env"])
     for block in {"stdin", "script"} & found.keys():
-        found[block] = found[block].read()
+        found[block] = found[block].read(LARGEST_BLOCK + 1)  # one more is enough to be refused
     if is_local:
         found["cwd"] = _directory(given["cwd"])
         found.setdefault("umask", _umask())

@@ -76,7 +76,7 @@ def print_table(jobs: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("id", "status", "exit", "age"):
         table.add_column(title, justify="left" if title == "status" else "right", no_wrap=True)
-    table.add_column("command", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("command")  # not no_wrap: it is the one that gives way
     now = time.time()
     for job in jobs:
         code = job.get("exit_code")
@@ -88,7 +88,7 @@ def print_table(jobs: Sequence[dict[str, Any]]) -> None:
             Text(status, style=_COLOURS.get(job["status"], "")),
             "" if code is None else str(code),
             age(job["submitted_at"], now),
-            Text(command_of(job)),
+            Text(command_of(job), no_wrap=True, overflow="ellipsis"),
         )
     Console().print(table)
 

@@ -4,16 +4,14 @@ Blocking sockets of the standard library; what the lines mean is left to ``clien
 """
 
 import errno
-import os
 import select
 import socket
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 PATIENCE = 10.0
 """A daemon behind TCP has so many seconds to take the connection."""
 
 _PIECE = 256 * 1024
-_IS_FULL = {errno.EAGAIN, errno.EWOULDBLOCK}
 _IS_CUT = (BrokenPipeError, ConnectionResetError)
 
 
@@ -127,7 +125,7 @@ class Connection:
             raise ConnectionResetError(errno.ECONNRESET, "the daemon closed it")
         self._inbox += piece
 
-    def _lost(self, error: Any) -> Unreachable:
+    def _lost(self, error: OSError | ValueError) -> Unreachable:
         why = _reason(error) if isinstance(error, OSError) else "it is closed"
         return Unreachable(
             f"the connection to {self.address} was lost before the reply came: {why}; "
@@ -190,4 +188,4 @@ def _connect(address: Address) -> socket.socket:
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return error.strerror or str(error)

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from taskqd.errors import BadRequest, LineTooLong
+from taskqd.errors import BadRequest, LineTooLong, TooLarge
 from taskqd.words import quoted
 
 LONGEST_LINE = 65_536
 """A request line is at most so long, in bytes, its line end not counted."""
+LARGEST_BLOCK = 64 * 1024**2
+"""A larger script or stdin, in bytes, no daemon even reads past: it would close the connection."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9._+/:@,%-]+")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -86,7 +88,7 @@ def submit(
     """Return a whole SUBMIT: its line with the ``submit_options``, and the blocks that follow it.
 
     A command that cannot stand on a line, because of line breaks, its length, or bytes that are not UTF-8,
-    goes as a script. Raises BadRequest for a NUL in it, which no shell can be given, and LineTooLong.
+    goes as a script. Raises BadRequest for a NUL in it, which no shell takes, LineTooLong, and TooLarge.
     """
     if (command is None) == (script is None):
         raise BadRequest("expected either a command or a script")
@@ -109,6 +111,8 @@ def submit(
             "leave some --env out"
         )
     blocks = [block for block in (script, stdin) if block is not None]
+    if any(len(block) > LARGEST_BLOCK for block in blocks):
+        raise TooLarge(f"a script or stdin has {LARGEST_BLOCK} bytes at most; let the job read a file")
     return b"\r\n".join([line, *blocks, b""])
 
 

@@ -375,6 +375,19 @@ def test_a_job_shows_all_that_is_known_of_it(wire: Wire) -> None:
     assert abs(seconds - datetime.now().astimezone().timestamp()) < 600
 
 
+def test_a_job_shows_the_options_that_were_given(wire: Wire) -> None:
+    plain = wire.show(wire.submit("true"))
+    given = wire.show(
+        wire.submit(
+            '--umask=027 --nice=3 --max-output=1k --kill-after=2s --retry-delay=3s --env=MINE="a b" true'
+        )
+    )
+    for name in ("umask", "nice", "max_output", "kill_after", "retry_delay", "env"):
+        assert given[name] != plain.get(name)
+    assert (given["nice"], given["max_output"], given["kill_after"], given["retry_delay"]) == (3, 1024, 2, 3)
+    assert "MINE" in str(given["env"])
+
+
 REASONS = [
     ("exit 4", "FAILED", "exit", 4),
     ("kill -TERM $$", "FAILED", "signal", -15),

@@ -14,6 +14,9 @@ from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, until
 
+CLEAN = (0, -signal.SIGTERM)
+"""How a stop may end: twistd, when all is done, ends itself by the signal that asked for it."""
+
 NOTE = "echo $TASKQ_JOB_ID >> {place}/$TASKQ_JOB_ID"
 
 
@@ -89,6 +92,23 @@ def test_kills_in_the_midst_of_many_short_jobs_neither_lose_nor_repeat_one(
     counted = Counter(ends.values())
     assert counted["COMPLETED"] >= 300 - 3 * 4
     assert sum(counted.values()) == 300
+
+
+def test_what_is_acknowledged_is_known_after_a_kill_at_that_moment(daemon: DaemonFactory) -> None:
+    one = daemon(slots=4)
+    last = 0
+    for count in (1, 7, 250):
+        wire = one.connect()
+        wire.send(b"SUBMIT --label=%d echo $TASKQ_JOB_ID\r\n" % count * 500)
+        acknowledged = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(count)]
+        one.kill()
+        assert acknowledged == list(range(last + 1, last + 1 + count))
+        one.start()
+        wire = one.connect()
+        assert {wire.show(job)["label"] for job in acknowledged} == {str(count)}
+        last = wire.list("--reverse --limit=1")[0]["id"]
+        assert last >= acknowledged[-1]
+        wire.cancel(*(job["id"] for job in wire.list("--status=PENDING --limit=500")))
 
 
 def test_an_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, place: Path) -> None:
@@ -208,10 +228,11 @@ def test_term_stops_the_daemon_cleanly_with_its_jobs(daemon: DaemonFactory) -> N
     waiting = one.connect()
     waiting.send(f"WAIT {jobs[0]}\r\n".encode())
     begin = time.monotonic()
-    assert one.stop() == 0
+    assert one.stop() in CLEAN
     assert time.monotonic() - begin < 10
     assert one.processes() == {}
     assert not one.pid_file.exists()
+    assert not one.socket.exists()
     one.start()
     wire = one.connect()
     for job in jobs:

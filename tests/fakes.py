@@ -1,0 +1,818 @@
+"""Stand-ins for the doors of the house, in the hands of the test: it says what is durable, what ends, what fails.
+
+Beside each fake store, spool, executor and disk stand the pieces of Twisted that a rule needs and a test can't
+wait for: a reactor whose other thread is waited for, a connection's transport, a process and its group.
+``House`` puts a dispatcher on top of them.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar, cast
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IProcessTransport, IPushProducer, ITransport
+from twisted.internet.protocol import ProcessProtocol, Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskqd.access import Access, Principal
+from taskqd.backlog import Backlog, Position
+from taskqd.disk import Disk
+from taskqd.dispatcher import Dispatcher
+from taskqd.errors import AuthFailed, StartRefused, StoreFailed
+from taskqd.events import Event, Output
+from taskqd.interfaces import ICaller, IExecutor, IRecording, ISpool, IStore
+from taskqd.job import Job, Reason, Spec, Status
+from taskqd.launch import Outcome, Run
+from taskqd.protocol import Connection, TaskqFactory
+from taskqd.results import Results
+from taskqd.verbs import Verbs
+
+Value = TypeVar("Value")
+
+START = 1_700_000_000.0
+"""The fakes' clock begins here, in seconds since the epoch."""
+LONGEST_TURN = 10.0
+"""A test waits for so many seconds for another thread before it fails."""
+
+COMPLETED = Outcome(reason=None, exit_code=0)
+FAILED = Outcome(reason=Reason.EXIT, exit_code=3)
+
+
+def result_of(deferred: "Deferred[Value]") -> Value:
+    """Return what a Deferred has fired with; fails the test where it has not, or with an error."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    assert results, "the Deferred has not fired"
+    if isinstance(results[0], Failure):
+        results[0].raiseException()
+    return cast("Value", results[0])
+
+
+def error_of(deferred: "Deferred[Any]") -> BaseException:
+    """Return the error with which a Deferred has fired."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    assert results, "the Deferred has not fired"
+    assert isinstance(results[0], Failure), f"no error, but {results[0]!r}"
+    return cast("BaseException", results[0].value)
+
+
+def clock() -> Clock:
+    """Return a clock that stands at START."""
+    made = Clock()
+    made.rightNow = START
+    return made
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+    """Run a blocking function at once, in the place of another thread."""
+    return maybeDeferred(function, *args)
+
+
+class Threads:
+    """A thread pool in the test's hands: what is handed over waits until ``run``."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+        done: Deferred[Any] = Deferred()
+        self.waiting.append(lambda: maybeDeferred(function, *args).chainDeferred(done))
+        return done
+
+    def run(self) -> None:
+        """Run all that waits, and what comes of it."""
+        while self.waiting:
+            self.waiting.pop(0)()
+
+
+class ThreadReactor(Clock):
+    """A clock to which another thread can hand calls; they are made when the test lets it turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rightNow = START
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def callFromThread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._calls.put(partial(function, *args, **kwargs))
+
+    def turn(self) -> None:
+        """Make the next call that another thread asks for, waiting until there is one."""
+        self._calls.get(timeout=LONGEST_TURN)()
+
+    def until(self, deferred: "Deferred[Value]") -> Value:
+        """Turn until a Deferred has fired, and return its result or raise its error."""
+        fired: list[Any] = []
+
+        def remember(result: Any) -> Any:
+            fired.append(result)
+            return result
+
+        deferred.addBoth(remember)
+        while not fired:
+            self.turn()
+        return result_of(deferred)
+
+
+_DISK_CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_"))
+
+
+class FakeDisk(Disk):
+    """The real disk, of which any call can be made to fail; ``calls`` names those that were made."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.descriptors: set[int] = set()
+        self._failures: dict[str, tuple[int, OSError, int]] = {}
+
+    def fail(self, name: str, after: int = 0, code: int = errno.ENOSPC, written: int = 0) -> None:
+        """Make every call of ``name`` fail once ``after`` more have worked.
+
+        A write that fails puts the first ``written`` bytes into the file all the same.
+        """
+        self._failures[name] = (after, OSError(code, os.strerror(code)), written)
+
+    def mend(self) -> None:
+        """Let everything work again."""
+        self._failures.clear()
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(self._called, name, found) if name in _DISK_CALLS else found
+
+    def _called(self, name: str, call: Callable[..., Any], *args: Any) -> Any:
+        self.calls.append(name)
+        left, error, written = self._failures.get(name, (1, None, 0))
+        if error is not None and left > 0:
+            self._failures[name] = (left - 1, error, written)
+        elif error is not None:
+            if name == "write" and written:
+                call(args[0], args[1][:written])
+            raise error
+        result = call(*args)
+        if name in {"create", "open"}:
+            self.descriptors.add(result)
+        if name == "close":
+            self.descriptors.discard(args[0])
+        return result
+
+
+@implementer(IStore)
+class FakeStore:
+    """The journal in memory: an event is on its way until the test says that it is durable, or that all fails.
+
+    ``journal`` has what is durable.
+    """
+
+    def __init__(self, journal: list[Event] | None = None, next_id: int = 1) -> None:
+        self.failure: str | None = None
+        self.next_id = next_id
+        self.journal: list[Event] = journal or []
+        self._on_their_way: list[tuple[Event, Deferred[Position]]] = []
+
+    @property
+    def on_its_way(self) -> list[Event]:
+        """The events that have been appended and are not durable yet."""
+        return [event for event, _ in self._on_their_way]
+
+    def append(self, event: Event) -> "Deferred[Position]":
+        if self.failure is not None:
+            return fail(StoreFailed(self.failure))
+        durable: Deferred[Position] = Deferred()
+        self._on_their_way.append((event, durable))
+        return durable
+
+    def append_now(self, events: list[Event]) -> list[Position]:
+        if self.failure is not None:
+            raise StartRefused(self.failure)
+        return [self._keep(event) for event in events]
+
+    def read(self, position: Position) -> Event:
+        return self.journal[position[1]]
+
+    def close(self) -> "Deferred[None]":
+        self.sync_all()
+        self.failure = "closed"
+        return succeed(None)
+
+    def sync(self, count: int = 1) -> None:
+        """Make the next events durable."""
+        for _ in range(count):
+            event, durable = self._on_their_way.pop(0)
+            durable.callback(self._keep(event))
+
+    def sync_all(self) -> None:
+        """Make everything durable, and what comes of it."""
+        while self._on_their_way:
+            self.sync()
+
+    def break_down(self, why: str = "the disk is full") -> None:
+        """Refuse what is on its way, and everything from now on."""
+        self.failure = why
+        while self._on_their_way:
+            self._on_their_way.pop(0)[1].errback(StoreFailed(why))
+
+    def _keep(self, event: Event) -> Position:
+        self.journal.append(event)
+        return (1, len(self.journal) - 1, 1)
+
+
+@implementer(IRecording)
+class FakeRecording:
+    """Keeps what it is given; ``close`` gives it back, or the test's error, once the test lets it."""
+
+    def __init__(self) -> None:
+        self.data = {1: b"", 2: b""}
+        self.is_closed = False
+        self.error: OSError | None = None
+        self.closing: Deferred[None] = succeed(None)
+        self.choke: Callable[[bool], None] = lambda _: None
+        self.fail: Callable[[str], None] = lambda _: None
+
+    def write(self, stream: int, data: bytes) -> None:
+        assert not self.is_closed
+        self.data[stream] += data
+
+    def watch(self, choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
+        self.choke, self.fail = choked, failed
+
+    def close(self) -> "Deferred[tuple[Output, Output]]":
+        assert not self.is_closed
+        self.is_closed = True
+        return self.closing.addCallback(self._outputs)
+
+    def _outputs(self, _: None) -> tuple[Output, Output]:
+        if self.error is not None:
+            raise self.error
+        return Output.inline(self.data[1]), Output.inline(self.data[2])
+
+
+@implementer(ISpool)
+class FakeSpool:
+    """What jobs print, in memory. ``on_disk`` has by (job, attempt) what a crash has left there."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, dict[str, bytes]] = {}
+        self.keeping: list[Deferred[None]] = []
+        self.is_slow = False
+        self.error: OSError | None = None
+        self.recordings: dict[int, FakeRecording] = {}
+        self.limits: dict[int, int] = {}
+        self.released: list[int] = []
+        self.on_disk: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+        self.percentages: dict[int, int] = {}
+
+    def keep(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
+        self.blocks[job_id] = blocks
+        if self.error is not None:
+            return fail(self.error)
+        if not self.is_slow:
+            return succeed(None)
+        self.keeping.append(Deferred())
+        return self.keeping[-1]
+
+    def path(self, job_id: int, name: str) -> str:
+        return f"/spool/{job_id}.{name}"
+
+    def record(self, job_id: int, attempt: int, limit: int) -> FakeRecording:
+        assert job_id not in self.recordings, "the attempt before was not released"
+        self.limits[job_id] = limit
+        self.recordings[job_id] = FakeRecording()
+        return self.recordings[job_id]
+
+    def recorded(self, job_id: int, attempt: int) -> tuple[Output, Output]:
+        stdout, stderr = self.on_disk.get((job_id, attempt), (b"", b""))
+        return Output(len(stdout)), Output(len(stderr))
+
+    def sizes(self, job_id: int) -> dict[str, int] | None:
+        if job_id not in self.recordings:
+            return None
+        data = self.recordings[job_id].data
+        return {
+            "stdout_bytes": len(data[1]),
+            "stderr_bytes": len(data[2]),
+            "stdout_dropped": 0,
+            "stderr_dropped": 0,
+        }
+
+    def read(self, job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+        if job_id in self.recordings:
+            content = self.recordings[job_id].data[stream]
+        elif (job_id, attempt) in self.on_disk:
+            content = self.on_disk[job_id, attempt][stream - 1]
+        else:
+            return fail(StoreFailed(f"there is no output of attempt {attempt} of job {job_id}"))
+        return succeed(content[offset : offset + length])
+
+    def progress(self, job_id: int) -> int:
+        return self.percentages.get(job_id, 0)
+
+    def release(self, job_id: int) -> None:
+        self.released.append(job_id)
+        self.recordings.pop(job_id, None)
+        self.percentages.pop(job_id, None)
+
+
+@implementer(IExecutor)
+class FakeExecutor:
+    """Starts nothing: an attempt runs until the test ends it. ``at_once`` is the outcome of every start."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.signals: list[tuple[int, Reason, int]] = []
+        self.running: dict[int, Deferred[Outcome]] = {}
+        self.at_once: Outcome | None = None
+        self.most = 0
+        self.is_killed = False
+
+    def start(
+        self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
+    ) -> "Deferred[Outcome]":
+        assert run.id not in self.running, f"job {run.id} runs twice"
+        self.runs.append(run)
+        if self.at_once is not None and self.at_once.reason is Reason.SPAWN:
+            return succeed(self.at_once)
+        spawned(1000 + run.id, 77)
+        if self.at_once is not None:
+            return succeed(self.at_once)
+        self.running[run.id] = Deferred()
+        self.most = max(self.most, len(self.running))
+        return self.running[run.id]
+
+    def end(self, job_id: int, why: Reason, number: int) -> None:
+        self.signals.append((job_id, why, number))
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+    def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
+        """End a running attempt."""
+        self.running.pop(job_id).callback(outcome)
+
+
+def run_of(job: Job, attempt: int) -> Run:
+    """Return a plain attempt of a job, in the place of the service's function."""
+    spec = job.spec
+    return Run(
+        id=job.id,
+        attempt=attempt,
+        command=spec.command,
+        script=None,
+        is_executable=False,
+        stdin=None,
+        cwd=spec.cwd,
+        env=spec.env,
+        umask=None,
+        nice=spec.nice,
+        timeout=spec.timeout,
+        kill_after=spec.kill_after,
+    )
+
+
+class House:
+    """A dispatcher over fakes of everything below it; ``journal`` is what was recorded before it was built."""
+
+    def __init__(
+        self, slots: int = 2, journal: list[Event] | None = None, chance: float = 0.0, next_id: int = 1
+    ) -> None:
+        self.clock = clock()
+        self.store = FakeStore(journal, next_id)
+        self.spool = FakeSpool()
+        self.executor = FakeExecutor()
+        self.dispatcher = Dispatcher(
+            replayed(self.store.journal),
+            self.store,
+            self.spool,
+            self.executor,
+            self.clock,
+            slots,
+            run_of,
+            lambda: chance,
+        )
+        self.access = Access("sesame")
+        self.results = Results(self.store, self.spool)
+        self.verbs = Verbs(
+            self.dispatcher, self.results, self.access, self.clock, lambda: len(self.factory.connections)
+        )
+        self.factory = TaskqFactory(self.verbs, self.clock)
+
+    @property
+    def backlog(self) -> Backlog:
+        """The dispatcher's backlog."""
+        return self.dispatcher.backlog
+
+    def job(self, job_id: int) -> Job:
+        """Return a job as it is."""
+        return self.backlog.get(job_id)
+
+    def statuses(self) -> list[Status]:
+        """Return the jobs' statuses by id."""
+        return [job.status for job in self.backlog.walk(1)]
+
+    def settle(self) -> None:
+        """Make durable whatever is on its way, and what comes of it."""
+        self.store.sync_all()
+
+    def asked(self, command: str = "true", blocks: dict[str, bytes] | None = None, **options: Any) -> Any:
+        """Return the Deferred of a submission by ada, of which nothing is durable yet."""
+        spec = Spec(command=command, **options)
+        return maybeDeferred(self.dispatcher.submit, spec, "ada", blocks or {})
+
+    def submit(self, command: str = "true", **options: Any) -> int:
+        """Return the id of a new job, once all is durable."""
+        accepted = self.asked(command, **options)
+        self.settle()
+        return cast("int", result_of(accepted))
+
+    def cancel(self, job_id: int, number: int = signal.SIGTERM) -> "Deferred[Job]":
+        """Return the Deferred of a cancel."""
+        return begin(self.dispatcher.cancel(job_id, "ada", number))
+
+    def retry(self, job_id: int) -> "Deferred[Job]":
+        """Return the Deferred of a retry."""
+        return begin(self.dispatcher.retry(job_id, "ada"))
+
+    def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
+        """End a running attempt, durably."""
+        self.executor.finish(job_id, outcome)
+        self.settle()
+
+
+def begin(coroutine: "Coroutine[Deferred[Any], Any, Value]") -> "Deferred[Value]":
+    """Return the Deferred of a coroutine, which begins at once."""
+    return Deferred.fromCoroutine(coroutine)
+
+
+def replayed(events: list[Event]) -> Backlog:
+    """Return what the journal says, as a start reads it."""
+    backlog = Backlog()
+    for number, event in enumerate(events):
+        backlog.apply(event, (1, number, 1))
+    return backlog
+
+
+@implementer(ICaller)
+class FakeCaller:
+    """Somebody who asks; what a handler sends before its reply is in ``sent``."""
+
+    def __init__(self, principal: Principal | None = Principal("ada", "admin")) -> None:
+        self.principal = principal
+        self.failures = 0
+        self.sent = b""
+        self.is_finished = False
+        self.rooms: list[Deferred[None]] = []
+        self.has_room = True
+        self.held: list[Deferred[Any]] = []
+
+    def identify(self, authenticate: Callable[[], Principal]) -> Principal:
+        try:
+            self.principal = authenticate()
+        except AuthFailed:
+            self.failures += 1
+            raise
+        return self.principal
+
+    def send(self, data: bytes) -> None:
+        self.sent += data
+
+    def room(self) -> "Deferred[None]":
+        if self.has_room:
+            return succeed(None)
+        self.rooms.append(Deferred())
+        return self.rooms[-1]
+
+    def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
+        self.held.append(deferred)
+        return deferred
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+class FakeSocket:
+    """A socket as the access rules see it: of a family, and with the uid of its peer."""
+
+    def __init__(self, family: int = socket.AF_UNIX, uid: int = 0) -> None:
+        self.family = family
+        self.options: list[tuple[int, int, int]] = []
+        self._uid = uid
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.options.append((level, option, value))
+
+    def getsockopt(self, level: int, option: int, length: int) -> bytes:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_PEERCRED)
+        return struct.pack("3i", 4711, self._uid, self._uid)
+
+
+@implementer(ITransport)
+class FakeTransport:
+    """A connection's transport with a client that reads only when the test says so.
+
+    It follows ``twisted.internet.abstract.FileDescriptor``: over 64 KiB unread it pauses its producer, and when
+    all is read it resumes a paused producer, else closes if it was asked to.
+    """
+
+    disconnecting = False
+    buffer_size = 65_536
+
+    def __init__(self, handle: Any) -> None:
+        self.received = b""
+        self.is_reading = True
+        self.is_half_closed = False
+        self.is_aborted = False
+        self.is_closed = False
+        self.protocol: Protocol | None = None
+        self._handle = handle
+        self._unread = 0
+        self._producer: Any = None
+        self._is_producer_paused = False
+        self._is_half_closing = False
+
+    def getHandle(self) -> Any:
+        return self._handle
+
+    def getPeer(self) -> Any:
+        return None
+
+    def getHost(self) -> Any:
+        return None
+
+    def write(self, data: bytes) -> None:
+        if self.is_closed or self.is_half_closed:
+            return
+        assert isinstance(data, bytes)
+        self.received += data
+        self._unread += len(data)
+        if self._producer is not None and self._unread > self.buffer_size:
+            self._is_producer_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, iovec: Any) -> None:
+        self.write(b"".join(iovec))
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        assert streaming
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def pauseProducing(self) -> None:
+        self.is_reading = False
+
+    def resumeProducing(self) -> None:
+        if not self.disconnecting:
+            self.is_reading = True
+
+    def loseConnection(self) -> None:
+        if self.disconnecting or self.is_closed:
+            return
+        if self.is_half_closed:
+            self._close(ConnectionDone())
+        else:
+            self.disconnecting = True
+            self.is_reading = False
+
+    def loseWriteConnection(self) -> None:
+        self._is_half_closing = True
+
+    def abortConnection(self) -> None:
+        self.is_aborted = True
+        self._close(ConnectionLost())
+
+    def turn(self) -> None:
+        """Let the client read all that was written, and do what the reactor does then, until nothing changes."""
+        before = None
+        while not self.is_closed and before != (before := self._state()):
+            self._unread = 0
+            if self._producer is not None and self._is_producer_paused:
+                self._is_producer_paused = False
+                self._producer.resumeProducing()
+                if not self._unread:
+                    return  # as doWrite does: it is not called again until more is written
+            elif self.disconnecting:
+                self._close(ConnectionDone())
+            elif self._is_half_closing:
+                self._is_half_closing, self.is_half_closed = False, True
+
+    def _state(self) -> tuple[Any, ...]:
+        return (self._unread, self._is_producer_paused, self.disconnecting, self.is_half_closed)
+
+    def lose(self) -> None:
+        """Break the connection, as a client that has crashed does."""
+        self._close(ConnectionLost())
+
+    def _close(self, why: Exception) -> None:
+        self.is_closed = True
+        if self.protocol is not None:
+            self.protocol.connectionLost(Failure(why))
+
+
+class Client:
+    """A client of a house, connected through a FakeTransport."""
+
+    def __init__(self, house: House, handle: Any = None) -> None:
+        self.transport = FakeTransport(handle or FakeSocket())
+        self._unsent: list[bytes] = []
+        self.connection: Connection = house.factory.buildProtocol(None)
+        self.transport.protocol = self.connection
+        self.connection.makeConnection(cast("Any", self.transport))
+
+    def send(self, data: bytes, size: int | None = None) -> None:
+        """Send bytes, in pieces of ``size`` if it is given."""
+        step = size or len(data)
+        self._unsent += (data[at : at + step] for at in range(0, len(data), step))
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Hand the server what was sent, for as long as it reads."""
+        while self._unsent and self.transport.is_reading and not self.transport.is_closed:
+            self.connection.dataReceived(self._unsent.pop(0))
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the server does not read all that was sent."""
+        return bool(self._unsent)
+
+    def read(self) -> None:
+        """Read all that the server has to say, and let it go on."""
+        self.transport.turn()
+        self.deliver()
+
+    def half_close(self) -> None:
+        """Say that nothing more will come."""
+        self.connection.readConnectionLost()
+
+    def lines(self) -> list[str]:
+        """Return the reply lines since the last call."""
+        text, self.transport.received = self.transport.received, b""
+        assert not text or text.endswith(b"\r\n")
+        return text.decode("utf-8").split("\r\n")[:-1]
+
+
+class FakeGroups:
+    """The process groups of this machine, in the place of ``taskqd.processes``.
+
+    ``deadly`` says which signals end a group; ``sent`` what was sent. A group that is not in ``alive`` is none.
+    """
+
+    def __init__(self) -> None:
+        self.alive: set[int] = set()
+        self.deadly: set[int] = {signal.SIGKILL}
+        self.sent: list[tuple[int, int]] = []
+        self.refuses = False
+
+    def start_time(self, pid: int) -> int | None:
+        return 4242
+
+    def signal_group(self, pgid: int, number: int) -> bool:
+        if pgid not in self.alive:
+            return False
+        if self.refuses:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        self.sent.append((pgid, number))
+        if number in self.deadly:
+            self.alive.discard(pgid)
+        return True
+
+    def group_lives(self, pgid: int) -> bool:
+        return pgid in self.alive
+
+
+class FakePipe:
+    """The reader of a pipe; the bytes in it that nobody has read are those that the test has put there."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        fcntl.fcntl(self._read, fcntl.F_SETFL, os.O_NONBLOCK)
+        self.is_closed = False
+
+    def put(self, data: bytes) -> None:
+        os.write(self._write, data)
+
+    def fileno(self) -> int:
+        return self._read
+
+    def loseConnection(self) -> None:
+        if not self.is_closed:
+            os.close(self._read)
+            os.close(self._write)
+        self.is_closed = True
+
+
+@implementer(IProcessTransport)
+class FakeProcess:
+    """The transport of one process; the test lets it print and exit."""
+
+    def __init__(self, protocol: ProcessProtocol, pid: int, groups: FakeGroups) -> None:
+        self.pid = pid
+        self.pipes = {1: FakePipe(), 2: FakePipe()}
+        self.is_reading = True
+        self._protocol = protocol
+        self._groups = groups
+
+    def prints(self, stream: int, data: bytes) -> None:
+        """Let the reactor read what the process prints."""
+        self._protocol.childDataReceived(stream, data)
+
+    def exits(self, code: int = 0, number: int | None = None, leaves: bool = False) -> None:
+        """End the process; unless it ``leaves`` something in its group, the group is gone too."""
+        if not leaves:
+            self._groups.alive.discard(self.pid)
+        failed = ProcessTerminated(code if number is None else None, number)
+        self._protocol.processExited(Failure(failed if code or number else ProcessDone(0)))
+
+    def pauseProducing(self) -> None:
+        self.is_reading = False
+
+    def resumeProducing(self) -> None:
+        self.is_reading = True
+
+    def loseConnection(self) -> None:
+        for pipe in self.pipes.values():
+            pipe.loseConnection()
+
+    def closeStdin(self) -> None:
+        raise NotImplementedError
+
+    def closeStdout(self) -> None:
+        raise NotImplementedError
+
+    def closeStderr(self) -> None:
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        raise NotImplementedError
+
+    def getPeer(self) -> Any:
+        raise NotImplementedError
+
+    def getHost(self) -> Any:
+        raise NotImplementedError
+
+    def closeChildFD(self, childFD: int) -> None:
+        self.pipes[childFD].loseConnection()
+
+    def writeToChild(self, childFD: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def signalProcess(self, signalID: str | int) -> None:
+        raise NotImplementedError
+
+
+class FakeSpawn:
+    """Spawns FakeProcesses; ``error`` is raised instead, ``at_once`` is done to each before it returns."""
+
+    def __init__(self, groups: FakeGroups) -> None:
+        self.processes: list[FakeProcess] = []
+        self.lines: list[list[str]] = []
+        self.environments: list[dict[str, str]] = []
+        self.inputs: list[bytes] = []
+        self.error: Exception | None = None
+        self.at_once: Callable[[FakeProcess], None] = lambda _: None
+        self.has_group = True
+        self._groups = groups
+
+    def __call__(
+        self, protocol: ProcessProtocol, line: list[str], environment: dict[str, str], stdin: int
+    ) -> FakeProcess:
+        if self.error is not None:
+            raise self.error
+        self.lines.append(line)
+        self.environments.append(environment)
+        self.inputs.append(os.read(stdin, 4096))
+        process = FakeProcess(protocol, 5000 + len(self.processes), self._groups)
+        self.processes.append(process)
+        if self.has_group:
+            self._groups.alive.add(process.pid)
+        protocol.makeConnection(cast("Any", process))
+        self.at_once(process)
+        return process
+
+    def close(self) -> None:
+        """Close the pipes of all processes."""
+        for process in self.processes:
+            process.loseConnection()
+
+
+def chunkings(data: bytes) -> Iterator[tuple[bytes, ...]]:
+    """Yield ``data`` whole, byte by byte, and cut in two at every place."""
+    yield (data,)
+    yield tuple(data[at : at + 1] for at in range(len(data)))
+    for at in range(1, len(data)):
+        yield data[:at], data[at:]

@@ -1,0 +1,493 @@
+"""Attempts as processes: their ends and why, timeouts and cancels, leftovers, and output that can't be kept."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProcessTransport
+from zope.interface.verify import verifyObject
+
+from taskqd import executor
+from taskqd.events import Output
+from taskqd.executor import Executor
+from taskqd.interfaces import IExecutor
+from taskqd.job import Reason
+from taskqd.launch import Outcome, Run
+from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
+
+TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+LONG = 20.0
+"""More seconds than anything here may take, KILL and all the looks after it."""
+
+
+def run(job_id: int = 1, **options: Any) -> Run:
+    plain = Run(
+        id=job_id,
+        attempt=1,
+        command="true",
+        script=None,
+        is_executable=False,
+        stdin=None,
+        cwd=None,
+        env={"A": "1"},
+        umask=None,
+        nice=None,
+        timeout=None,
+        kill_after=5.0,
+    )
+    return replace(plain, **options)
+
+
+class Bench:
+    """An executor over fake processes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = clock()
+        self.groups = FakeGroups()
+        self.spawn = FakeSpawn(self.groups)
+        self.executor = Executor(self.spawn, self.clock)
+        self.recording = FakeRecording()
+        self.spawned: list[tuple[int, int | None]] = []
+        self.killed: list[tuple[int, int]] = []
+        monkeypatch.setattr(executor, "processes", self.groups)
+        monkeypatch.setattr(executor.os, "kill", lambda *args: self.killed.append(args))
+
+    def start(self, **options: Any) -> "Deferred[Outcome]":
+        return self.executor.start(run(**options), self.recording, self._note)
+
+    def _note(self, pid: int, started: int | None) -> None:
+        self.spawned.append((pid, started))
+
+    @property
+    def process(self) -> FakeProcess:
+        return self.spawn.processes[-1]
+
+    @property
+    def signals(self) -> list[int]:
+        """What was sent to the group of the process."""
+        return [number for pgid, number in self.groups.sent if pgid == self.process.pid]
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in eighths of a second, which a float can hold."""
+        self.clock.pump([0.125] * round(seconds * 8))
+
+
+@pytest.fixture(name="bench")
+def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(monkeypatch)
+    yield bench
+    bench.spawn.close()
+    assert bench.clock.getDelayedCalls() == [], "an ended attempt leaves no call behind"
+
+
+def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> None:
+    verifyObject(IExecutor, bench.executor)
+    bench.start()
+    verifyObject(IProcessTransport, bench.process)
+    bench.process.exits()
+
+
+# How it is started.
+
+
+def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(bench: Bench) -> None:
+    ended = bench.start(command="echo hello")
+    assert bench.spawn.lines == [["/bin/sh", "-c", "echo hello"]]
+    assert bench.spawn.environments == [{"A": "1"}]
+    assert bench.spawn.inputs == [b""]
+    assert bench.spawned == [(bench.process.pid, 4242)]
+    bench.process.exits()
+    assert result_of(ended).reason is None
+
+
+def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) -> None:
+    stdin = tmp_path / "stdin"
+    stdin.write_bytes(b"what it reads")
+    bench.start(stdin=str(stdin))
+    assert bench.spawn.inputs == [b"what it reads"]
+    bench.process.exits()
+
+
+def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(bench: Bench, tmp_path: Path) -> None:
+    stdin = tmp_path / "stdin"
+    stdin.write_bytes(b"")
+
+    def held() -> list[str]:
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        return [link for link in links if os.path.realpath(link) == str(stdin)]
+
+    bench.start(stdin=str(stdin))
+    bench.process.exits()
+    assert held() == []
+    bench.spawn.error = OSError("no more processes")
+    bench.recording = FakeRecording()
+    bench.start(stdin=str(stdin))
+    assert held() == []
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("no such file: /bin/sh"), OSError(11, "too many"), ValueError("embedded null byte")]
+)
+def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) -> None:
+    bench.spawn.error = error
+    outcome = result_of(bench.start())
+    assert (outcome.reason, outcome.exit_code, outcome.signal) == (Reason.SPAWN, None, None)
+    assert str(error) in (outcome.detail or "")
+    assert bench.spawned == []
+    assert bench.recording.is_closed
+    bench.spawn.error = None
+    bench.recording = FakeRecording()
+    again = bench.start()
+    bench.process.exits()
+    assert result_of(again).reason is None
+
+
+def test_a_missing_stdin_is_a_spawn_that_failed(bench: Bench) -> None:
+    outcome = result_of(bench.start(stdin="/nonexistent/stdin"))
+    assert outcome.reason is Reason.SPAWN
+    assert "/nonexistent/stdin" in (outcome.detail or "")
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_directory_that_is_none_is_a_spawn_that_failed(bench: Bench, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    outcome = result_of(bench.start(cwd=str(tmp_path / name)))
+    assert outcome.reason is Reason.SPAWN
+    assert f"no directory {tmp_path / name}" in (outcome.detail or "")
+
+
+def test_a_directory_that_may_not_be_entered_is_a_spawn_that_failed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor.os, "access", lambda path, mode: (path, mode) != (str(tmp_path), os.X_OK))
+    outcome = result_of(bench.start(cwd=str(tmp_path)))
+    assert outcome.reason is Reason.SPAWN
+    assert "may not be entered" in (outcome.detail or "")
+
+
+def test_a_directory_that_is_there_is_entered_by_the_shell(bench: Bench, tmp_path: Path) -> None:
+    bench.start(cwd=str(tmp_path))
+    assert bench.spawn.lines[0][2].startswith(f"cd -- {tmp_path} ")
+    bench.process.exits()
+
+
+def test_a_process_that_exits_inside_the_spawn_is_told_of_as_spawned_first(bench: Bench) -> None:
+    bench.spawn.at_once = lambda process: process.exits(code=7)
+    outcome = result_of(bench.start())
+    assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 7)
+    assert len(bench.spawned) == 1
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize(
+    "code, number, reason",
+    [(0, None, None), (1, None, Reason.EXIT), (255, None, Reason.EXIT), (0, 9, Reason.SIGNAL), (0, 11, Reason.SIGNAL)],
+)
+def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: Reason | None) -> None:
+    ended = bench.start()
+    bench.process.exits(code, number)
+    outcome = result_of(ended)
+    assert outcome.reason is reason
+    assert outcome.signal == number
+    if number is None:
+        assert outcome.exit_code == code
+
+
+def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_exit_too(bench: Bench) -> None:
+    ended = bench.start()
+    bench.process.prints(1, b"first ")
+    bench.process.prints(2, b"oh ")
+    bench.process.pipes[1].put(b"last")
+    bench.process.pipes[2].put(b"no")
+    bench.process.exits()
+    outcome = result_of(ended)
+    assert (outcome.stdout, outcome.stderr) == (Output.inline(b"first last"), Output.inline(b"oh no"))
+    assert all(pipe.is_closed for pipe in bench.process.pipes.values())
+
+
+def test_a_pipe_that_is_closed_already_is_not_read_again(bench: Bench) -> None:
+    ended = bench.start()
+    bench.process.pipes.pop(1).loseConnection()
+    bench.process.exits()
+    assert result_of(ended).reason is None
+
+
+def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
+    bench.recording.closing = Deferred()
+    ended = bench.start()
+    bench.process.exits()
+    assert not ended.called
+    bench.recording.closing.callback(None)
+    assert result_of(ended).reason is None
+
+
+# What it leaves behind.
+
+
+def test_an_exit_is_told_at_once_and_its_leftovers_are_ended_then_killed(bench: Bench) -> None:
+    ended = bench.start(kill_after=3.0)
+    bench.process.exits(leaves=True)
+    assert result_of(ended).reason is None
+    assert bench.signals == [TERM]
+    bench.pass_time(2.875)
+    assert bench.signals == [TERM]
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM, KILL]
+    bench.pass_time(1)
+
+
+def test_leftovers_that_go_by_themselves_are_not_killed(bench: Bench) -> None:
+    bench.groups.deadly = {TERM}
+    bench.start()
+    bench.process.exits(leaves=True)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM]
+
+
+def test_an_exit_that_leaves_nothing_signals_nobody(bench: Bench) -> None:
+    bench.start()
+    bench.process.exits()
+    assert bench.signals == []
+    assert bench.killed == []
+
+
+def test_leftovers_that_no_signal_ends_are_given_up(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    bench.start()
+    bench.process.exits(leaves=True)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM, KILL]
+
+
+def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(bench: Bench) -> None:
+    result = bench.start()
+    bench.process.exits(leaves=True)
+    assert result_of(result).reason is None
+    first = bench.process
+    bench.recording = FakeRecording()
+    again = bench.start()
+    bench.pass_time(6)
+    assert [number for pgid, number in bench.groups.sent if pgid == first.pid] == [TERM, KILL]
+    assert bench.signals == []
+    bench.process.exits()
+    assert result_of(again).reason is None
+
+
+def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grace(bench: Bench) -> None:
+    bench.start(job_id=1)
+    left = bench.process
+    left.exits(leaves=True)
+    bench.recording = FakeRecording()
+    ended = bench.start(job_id=2)
+    bench.executor.end(2, Reason.INTERRUPTED, TERM)
+    bench.executor.kill()
+    assert [number for pgid, number in bench.groups.sent if pgid == left.pid] == [TERM, KILL]
+    assert bench.signals == [TERM, KILL]
+    bench.process.exits(number=9)
+    assert result_of(ended).reason is Reason.INTERRUPTED
+    bench.pass_time(1)
+    assert bench.signals == [TERM, KILL]
+
+
+# Ended by us.
+
+
+def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
+    ended = bench.start(timeout=10.0, kill_after=2.0)
+    bench.pass_time(9.875)
+    assert bench.signals == []
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM]
+    bench.pass_time(1.75)
+    assert bench.signals == [TERM]
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM, KILL]
+    bench.process.exits(number=9)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.signal) == (Reason.TIMEOUT, 9)
+
+
+def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
+    ended = bench.start(timeout=10.0)
+    bench.pass_time(9)
+    bench.process.exits()
+    bench.pass_time(LONG)
+    assert result_of(ended).reason is None
+    assert bench.signals == []
+
+
+def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1.125)
+    bench.process.exits(code=0)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM]
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.TIMEOUT, 0)
+
+
+@pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.INTERRUPTED])
+def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(bench: Bench, reason: Reason) -> None:
+    ended = bench.start()
+    bench.executor.end(1, reason, INT)
+    bench.pass_time(5.125)
+    assert bench.signals == [INT, KILL]
+    bench.process.exits(number=9)
+    assert result_of(ended).reason is reason
+
+
+def test_a_kill_needs_no_second_one(bench: Bench) -> None:
+    bench.start()
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.process.exits(number=9)
+    bench.pass_time(LONG)
+    assert bench.signals == [KILL]
+
+
+def test_a_grace_of_nothing_kills_at_the_next_turn(bench: Bench) -> None:
+    bench.start(kill_after=0.0)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.clock.advance(0)
+    assert bench.signals == [TERM, KILL]
+    bench.process.exits(number=9)
+
+
+def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1.125)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.executor.end(1, Reason.INTERRUPTED, INT)
+    bench.recording.fail("the disk is full")
+    assert bench.signals == [TERM]
+    bench.process.exits(number=15)
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_a_cancel_before_the_timeout_stands(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0, kill_after=30.0)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.pass_time(2)
+    assert bench.signals == [INT]
+    bench.process.exits(number=2)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0, kill_after=2.0)
+    bench.pass_time(1.125)
+    bench.process.exits(number=15, leaves=True)
+    bench.pass_time(1.75)
+    assert not ended.called
+    bench.pass_time(0.625)
+    assert bench.signals == [TERM, KILL]
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1.125)
+    bench.process.exits(number=15, leaves=True)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM, KILL]
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_ending_an_attempt_that_has_ended_or_never_was_does_nothing(bench: Bench) -> None:
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.start()
+    bench.process.exits()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    assert bench.groups.sent == []
+
+
+def test_ending_an_attempt_whose_end_is_being_made_durable_does_nothing(bench: Bench) -> None:
+    bench.recording.closing = Deferred()
+    ended = bench.start()
+    bench.process.exits()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.recording.closing.callback(None)
+    assert result_of(ended).reason is None
+    assert bench.signals == []
+
+
+def test_a_process_that_has_no_group_yet_is_signalled_by_its_pid(bench: Bench) -> None:
+    bench.spawn.has_group = False
+    bench.start()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    assert bench.killed == [(bench.process.pid, TERM)]
+    bench.process.exits(number=15)
+
+
+def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench: Bench) -> None:
+    bench.groups.refuses = True
+    ended = bench.start()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.pass_time(10)
+    assert not ended.called
+    bench.process.exits()
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+# Output.
+
+
+def test_a_recording_that_is_behind_stops_the_reading_and_starts_it_again(bench: Bench) -> None:
+    bench.start()
+    bench.recording.choke(True)
+    assert not bench.process.is_reading
+    bench.recording.choke(False)
+    assert bench.process.is_reading
+    bench.process.exits()
+    bench.recording.choke(True)
+    assert bench.process.is_reading
+
+
+def test_an_attempt_whose_output_cannot_be_kept_is_ended_for_that(bench: Bench) -> None:
+    ended = bench.start()
+    bench.recording.fail("no space left on device")
+    assert bench.signals == [TERM]
+    bench.process.exits(number=15)
+    outcome = result_of(ended)
+    assert outcome.reason is Reason.OUTPUT
+    assert "no space left on device" in (outcome.detail or "")
+
+
+def test_output_that_cannot_be_kept_once_the_process_has_exited_fails_the_attempt_too(bench: Bench) -> None:
+    ended = bench.start()
+    write = bench.recording.write
+
+    def fail(stream: int, data: bytes) -> None:
+        write(stream, data)
+        bench.recording.fail("no space left on device")
+
+    bench.recording.write = fail  # type: ignore[method-assign]
+    bench.process.pipes[1].put(b"last words")
+    bench.process.exits()
+    outcome = result_of(ended)
+    assert outcome.reason is Reason.OUTPUT
+    assert bench.signals == []
+
+
+def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> None:
+    bench.recording.error = OSError("input/output error")
+    ended = bench.start()
+    bench.process.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.OUTPUT, 0)
+    assert "input/output error" in (outcome.detail or "")
+    assert outcome.stdout == outcome.stderr == Output()
+
+
+def test_a_bug_in_the_recording_is_not_taken_for_a_full_disk(bench: Bench) -> None:
+    bench.recording.error = ZeroDivisionError()  # type: ignore[assignment]
+    ended = bench.start()
+    bench.process.exits()
+    assert isinstance(error_of(ended), ZeroDivisionError)
