@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-TASKQ = Path(__file__).parent.parent / "bin" / "taskq"
+CHECKOUT = Path(__file__).parent.parent
 PATIENCE = 30.0
 """Seconds after which a test stops waiting: far beyond what anything here takes."""
 
@@ -38,7 +38,8 @@ class Process:
             slave if name in on_terminal else subprocess.PIPE for name in ("stdin", "stdout", "stderr")
         )
         self._process = subprocess.Popen(
-            [sys.executable, TASKQ, *words],
+            [sys.executable, "-c", "from taskqd.cli import main; main()", *words],
+            cwd=CHECKOUT,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -66,12 +67,13 @@ class Process:
         """Do what Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
 
-    def interrupt_until_it_ends(self) -> None:
-        """Do it again and again: two at once may count as one."""
+    def interrupt_until(self, name: str, text: bytes) -> None:
+        """Do it until ``text`` has come there: one that comes just before a wait begins does not end it."""
         deadline = time.monotonic() + PATIENCE
-        while self._process.poll() is None and time.monotonic() < deadline:
+        while text not in self._read[name] and time.monotonic() < deadline:
             self.interrupt()
-            time.sleep(0.1)
+            if select.select(list(self._open), [], [], 0.5)[0]:
+                self._pump(deadline)
 
     def type(self, data: bytes) -> None:
         """Write to its stdin."""

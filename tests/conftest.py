@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import HealthCheck, settings
 from twisted.internet import reactor  # pytest-twisted has installed it
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -19,6 +20,10 @@ from tests.leaks import LeakWatch
 
 LONGEST = 60.0
 """Seconds after which an `async def` test that still waits has failed."""
+
+# On a machine that does other things too, how long an example takes says nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -46,9 +46,10 @@ class LeakWatch:
         This is how a test says that it expects an error to be logged: it flushes it and looks at what it got.
         """
         gc.collect()  # an unhandled Deferred logs its error when it is collected
-        taken = [event for event in self._events if not errors or event["log_failure"].check(*errors)]
-        self._events = [event for event in self._events if event not in taken]
-        return [event["log_failure"] for event in taken]
+        failures: list[Failure] = [event["log_failure"] for event in self._events]
+        taken = [not errors or failure.check(*errors) is not None for failure in failures]
+        self._events = [event for event, is_taken in zip(self._events, taken, strict=True) if not is_taken]
+        return [failure for failure, is_taken in zip(failures, taken, strict=True) if is_taken]
 
     def end(self) -> list[str]:
         """Return a line about each thing left behind, and take it out of the next test's way."""

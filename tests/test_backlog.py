@@ -138,6 +138,7 @@ def test_what_is_known_of_a_job_follows_its_events() -> None:
     _known(
         backlog, status=Status.PENDING, reason=Reason.RETRYING, not_before=250.0, failures=1, exit_code=None
     )
+    assert (attempt.exit_code, attempt.signal, attempt.progress, attempt.record) == (3, None, 0, (1, 0, 9))
     backlog.apply(_started(1, attempt=2))
     _known(backlog, not_before=None, attempts=2, completed_at=None)
     end = Ended(

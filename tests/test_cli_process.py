@@ -1,5 +1,6 @@
 """The command line where only a process of its own will do: terminals, signals, pipes, starting."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import TASKQ, Process
+from taskqd import __version__
+from tests.command_line import CHECKOUT, Process
 from tests.fake_daemon import FakeDaemon, Request, data, job, refused, replies
 
 AT = "2026-11-24T07:00:00.000Z"
@@ -90,10 +92,8 @@ def test_ctrl_c_at_the_question_leaves_the_job(tmp_path: Path) -> None:
         process.read("stdout", b"word")
         process.interrupt()
         process.read("terminal", b"[y/N] ")
-        process.interrupt()
-        end = process.end()
-        assert end.code == 130
-        assert GOES_ON in end.terminal
+        process.interrupt_until("terminal", GOES_ON)
+        assert process.end().code == 130
         assert "CANCEL 7" not in daemon.lines
 
 
@@ -117,7 +117,7 @@ def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) ->
 
     with FakeDaemon(answer, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
         hangs.wait()
-        process.interrupt_until_it_ends()
+        process.interrupt_until("stderr", GOES_ON)
         goes_on.set()
         end = process.end()
     assert (end.code, end.stderr) == (130, GOES_ON + b"\n")
@@ -212,16 +212,22 @@ def test_many_submissions_show_a_bar_on_a_terminal_and_every_id(
 
 def test_the_command_line_starts_without_what_is_slow() -> None:
     code = "import sys, taskqd.cli; print(*sys.modules)"
-    shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=TASKQ.parent.parent, capture_output=True, check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, check=True)
     loaded = set(shown.stdout.decode().split())
     assert not loaded & {"twisted", "zope", "msgspec", "rich", "attr", "asyncio", "importlib.metadata"}
 
 
+def from_the_checkout(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command: list[str | Path] = [CHECKOUT / "bin" / "taskq", *words]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=False)
+
+
+def test_the_checkout_has_a_taskq() -> None:
+    assert from_the_checkout("--version").stdout == f"taskq {__version__}\n".encode()
+
+
 def test_without_click_the_checkout_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError('no click', name='click')")
-    with Process("", "stats", PYTHONPATH=str(tmp_path)) as process:
-        end = process.end()
-    assert end.code == 1
+    end = from_the_checkout("stats", PYTHONPATH=str(tmp_path))
+    assert end.returncode == 1
     assert b"has no click; bin/demo and bin/test make" in end.stderr

@@ -251,6 +251,17 @@ def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
     assert "segment-2, line 1 cannot be trusted" in _refusal(segments[0], segments[2], segments[1])
 
 
+def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() -> None:
+    replay = Replay()
+    assert len(list(replay.read("segment-1", SEGMENT, is_last=False))) == len(LINES)
+    assert list(replay.read("segment-2", encode(OPENED, 8) + b"torn", is_last=True)) == [
+        (OPENED, 0, len(encode(OPENED, 8)) - 1)
+    ]
+    assert replay.good_bytes == len(encode(OPENED, 8))
+    assert list(replay.read("segment-3", b"torn", is_last=True)) == []
+    assert replay.good_bytes == 0
+
+
 def test_a_replay_may_go_on_from_a_number() -> None:
     replay = Replay(7)
     assert [record for record, _, _ in replay.read("x", encode(OPENED, 8), is_last=True)] == [OPENED]

@@ -46,6 +46,7 @@ LINES = [
     (replies.data("stdout", 3, b"a\r\n\xff"), b"DATA stdout 3 4\r\na\r\n\xff\r\n"),
     (replies.data("stderr", 0, b""), b"DATA stderr 0 0\r\n\r\n"),
     (replies.ok("ann admin"), b"OK ann admin\r\n"),
+    (replies.ok("a\x7fb\x9fc\xa0d~"), "OK a b c\xa0d~\r\n".encode()),
     (replies.error(errors.NoSuchJob("there is no job 5")), b"ERROR NO_SUCH_JOB there is no job 5\r\n"),
     (replies.error(errors.TaskqError("oops")), b"ERROR INTERNAL oops\r\n"),
     (replies.as_json("STATS", {"version": "1", "load": 0.5}), b'STATS {"version":"1","load":0.5}\r\n'),
@@ -150,11 +151,11 @@ RUNNING = """{"status": "RUNNING", "reason": null, "pid": 4242, "started_at": "2
 "attempts": 2, "exit_code": null, "completed_at": null, "stdout_bytes": 0, "stderr_bytes": 0,
 "stdout_dropped": 0, "stderr_dropped": 0}"""
 RETRYING = """{"status": "PENDING", "reason": "retrying", "not_before": "2025-11-24T16:00:09.500Z",
-"exit_code": null, "pid": null}"""
+"exit_code": null, "signal": null, "pid": null}"""
 COMPLETED = """{"exit_code": 0, "signal": null, "reason": null, "completed_at": "2025-11-24T16:00:02.000Z",
 "stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4, "pid": null}"""
 OPTIONS = """{"command": "echo\\n\\u0000é", "timeout": 1.5, "kill_after": 0.0, "retries": 3,
-"retry_delay": 2.0, "key": "k", "label": "é", "cwd": "/x", "env": {"A": "1"},
+"retry_delay": 2.0, "key": "k", "label": "é", "cwd": "/x", "env": {"A": "1", "B": "\\\\xffé"},
 "umask": "007", "nice": -5, "max_output": 0}"""
 
 SIZES = {"stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4}
@@ -168,6 +169,7 @@ WITH_OPTIONS = Spec(
     label="é",
     cwd="/x",
     env={"A": "1"},
+    env_base64={"B": b"\xff\xc3\xa9"},
     umask=0o7,
     nice=-5,
     max_output=0,
@@ -176,7 +178,7 @@ FAILED = {"status": Status.FAILED, "reason": Reason.SIGNAL}
 DESCRIBED = [
     (_job(), NEW),
     (_job(status=Status.RUNNING, reason=None, attempts=2, attempt=_ended()), RUNNING),
-    (_job(reason=Reason.RETRYING, not_before=1764000009.5, attempt=_ended(exit_code=3)), RETRYING),
+    (_job(reason=Reason.RETRYING, not_before=1764000009.5, attempt=_ended(signal=9)), RETRYING),
     (
         _job(
             status=Status.COMPLETED,

@@ -143,6 +143,7 @@ INTEGERS = [
 MASKS = [("0", 0), ("22", 0o22), ("022", 0o22), ("077", 0o77), ("777", 0o777), ("0777", 0o777)]
 NAMES = ["a", "default", "A-Z.a_z+0/9:@x", "-", "...", "a" * 200]
 
+LONE = ["\ud800", "\udbff", "\udc80", "\udfff"]
 NOT_NUMBERS = [
     *("", " ", "-", "+1", "1_0", "1e3", "0x10", "inf", "nan", "1 ", " 1", "1\n", "\u0661", "²", "1\0"),
     *("\uff19", "\u0967", "1,5", "--1", "one", "\udc80", "9" * 19, "9" * 5000),
@@ -222,6 +223,27 @@ def test_no_other_text_is_a_name(text: str) -> None:
 )
 def test_only_ascii_has_two_cases(text: str, capitals: str) -> None:
     assert words.capitals(text) == capitals
+
+
+@pytest.mark.parametrize(
+    "text, is_utf8",
+    [
+        ("", True),
+        ("a\0", True),
+        ("é", True),
+        ("\ud7ff\ue000\U0010ffff", True),
+        *((f"é{odd}", False) for odd in LONE),
+    ],
+)
+def test_lone_surrogates_tell_that_bytes_were_no_utf_8(text: str, is_utf8: bool) -> None:
+    assert words.is_utf8(text) == is_utf8
+
+
+@given(st.binary())
+def test_bytes_that_are_no_utf_8_are_told_when_they_come_as_text(data: bytes) -> None:
+    assert words.is_utf8(data.decode("utf-8", "surrogateescape")) == (
+        data.decode("utf-8", "ignore").encode() == data
+    )
 
 
 @given(st.text())

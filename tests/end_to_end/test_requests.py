@@ -128,8 +128,9 @@ def test_a_report_that_is_no_percentage_harms_nothing(wire: Wire) -> None:
 def test_a_result_of_1_mib_is_whole_and_a_larger_one_refused_with_its_sizes(wire: Wire) -> None:
     most = 1 << 20
     for stream in ("", " >&2"):
-        assert len(wire.run(f"head -c {most} /dev/zero{stream}")[bool(stream)]) == most
-        job = wire.submit(f"head -c {most + 1} /dev/zero{stream}")
+        command = f"tr '\\0' x < /dev/zero | head -c {{}}{stream}"
+        assert wire.run(command.format(most))[bool(stream)] == b"x" * most
+        job = wire.submit(command.format(most + 1))
         assert wire.wait(job) == "COMPLETED"
         refusal = wire.ask(f"RESULT {job}")
         assert refusal.startswith("ERROR TOO_LARGE ")

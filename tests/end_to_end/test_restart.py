@@ -83,12 +83,13 @@ def test_kills_in_the_midst_of_many_short_jobs_neither_lose_nor_repeat_one(
         one.start()
     wire = one.connect()
     ends = {job: wire.wait(job) for job in jobs}
+    runs = _runs(place)
     for job in jobs:
         if ends[job] == "COMPLETED":
-            assert (wire.result(job).stdout, _runs(place)[job]) == (b"done\n", 1)
+            assert (wire.result(job).stdout, runs[job]) == (b"done\n", 1)
         else:
             assert wire.show(job)["reason"] == "interrupted"
-            assert _runs(place).get(job, 0) <= 1
+            assert runs.get(job, 0) <= 1
     counted = Counter(ends.values())
     assert counted["COMPLETED"] >= 300 - 3 * 4
     assert sum(counted.values()) == 300

@@ -213,7 +213,6 @@ class Wire:
 
     def cancel(self, *jobs: int) -> None:
         """Cancel the jobs and wait for their ends."""
-        for job in jobs:
-            self.ask(f"CANCEL {job}")
-        for job in jobs:
-            self.wait(job)
+        self.send(b"".join(b"CANCEL %d\r\n" % job for job in jobs))
+        self.send(b"".join(b"WAIT %d\r\n" % job for job in jobs))
+        self.lines(2 * len(jobs))

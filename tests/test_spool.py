@@ -1,0 +1,275 @@
+"""The spool: blocks that are kept, output that is read back wherever it lies, and what a job says of its progress."""
+
+import os
+from pathlib import Path
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from taskqd.errors import StoreFailed
+from taskqd.events import NOTHING, Output
+from taskqd.interfaces import ISpool
+from taskqd.recording import FLUSH_AFTER
+from taskqd.spool import READ_AT_ONCE, Spool
+from tests.fakes import FakeDisk, FakeSpool, Threads, clock, error_of, result_of
+
+
+class Bench:
+    """A spool on a disk and with threads in the test's hands."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disk = FakeDisk()
+        self.clock = clock()
+        self.threads = Threads()
+        self.directory = directory
+        self.spool = Spool(str(directory), self.disk, self.clock, self.threads)
+        self.spool.open()
+
+    def read(self, stream: int, offset: int, length: int, attempt: int = 1) -> bytes:
+        piece = self.spool.read(7, attempt, stream, offset, length)
+        self.threads.run()
+        return result_of(piece)
+
+    def reports(self, content: bytes) -> int:
+        Path(self.spool.path(7, "progress")).write_bytes(content)
+        return self.spool.progress(7)
+
+
+@pytest.fixture(name="bench")
+def a_bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_spool_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+    verifyObject(ISpool, bench.spool)
+    verifyObject(ISpool, FakeSpool())
+
+
+def test_its_directories_are_for_their_owner_alone(bench: Bench) -> None:
+    made = {path.name: path.stat().st_mode & 0o777 for path in bench.directory.iterdir()}
+    assert made == {"output": 0o700, "input": 0o700, "progress": 0o700}
+    bench.spool.open()
+
+
+# Blocks.
+
+
+def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> None:
+    kept = bench.spool.keep(7, {"script": b"echo 1", "stdin": b"\0\xff"})
+    bench.disk.calls.clear()
+    assert not kept.called
+    bench.threads.run()
+    result_of(kept)
+    assert Path(bench.spool.path(7, "script")).read_bytes() == b"echo 1"
+    assert Path(bench.spool.path(7, "stdin")).read_bytes() == b"\0\xff"
+    calls = [call for call in bench.disk.calls if call in ("write", "sync", "sync_directory")]
+    assert calls[-6:] == ["write", "sync", "sync_directory"] * 2
+    assert bench.disk.descriptors == set()
+
+
+@pytest.mark.parametrize(
+    "name, content, is_program",
+    [
+        ("script", b"#!/usr/bin/python3\n", True),
+        ("script", b"echo 1\n", False),
+        ("script", b" #!/bin/sh\n", False),
+        ("stdin", b"#!/bin/sh\n", False),
+    ],
+)
+def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
+    bench: Bench, name: str, content: bytes, is_program: bool
+) -> None:
+    bench.spool.keep(7, {name: content})
+    bench.threads.run()
+    assert Path(bench.spool.path(7, name)).stat().st_mode & 0o777 == (0o700 if is_program else 0o600)
+
+
+@pytest.mark.parametrize("call", ["make_directory", "create", "write", "sync", "sync_directory"])
+def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench: Bench, call: str) -> None:
+    bench.disk.fail(call)
+    kept = bench.spool.keep(7, {"script": b"echo 1"})
+    bench.threads.run()
+    assert isinstance(error_of(kept), OSError)
+    assert bench.disk.descriptors == set()
+
+
+def test_blocks_of_an_id_that_was_refused_before_are_replaced(bench: Bench) -> None:
+    for content in (b"#!/bin/sh\nold", b"new"):
+        bench.spool.keep(7, {"script": content})
+        bench.threads.run()
+    path = Path(bench.spool.path(7, "script"))
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
+
+
+def test_many_jobs_do_not_share_one_directory(bench: Bench) -> None:
+    parents = {Path(bench.spool.path(job_id, "stdin")).parent for job_id in (1, 999, 1000, 123_456)}
+    assert len(parents) == 3
+    assert bench.spool.path(1000, "progress") == str(bench.directory / "progress" / "1000")
+
+
+# Output.
+
+
+def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"hello world")
+    assert bench.spool.sizes(7) == {"stdout_bytes": 11, "stderr_bytes": 0, "stdout_dropped": 0, "stderr_dropped": 0}
+    assert [bench.read(1, 0, 5), bench.read(1, 6, 100), bench.read(1, 11, 5), bench.read(2, 0, 5)] == [
+        b"hello",
+        b"world",
+        b"",
+        b"",
+    ]
+    result_of(recording.close())
+
+
+def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(2, b"hello ")
+    bench.clock.advance(FLUSH_AFTER)
+    recording.write(2, b"world")
+    assert [bench.read(2, 0, 5), bench.read(2, 6, 100), bench.read(2, 11, 5)] == [b"hello", b"world", b""]
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+    bench.spool.release(7)
+    assert bench.spool.sizes(7) is None
+    assert bench.read(2, 0, 100) == b"hello world"
+
+
+def test_each_attempt_has_files_of_its_own(bench: Bench) -> None:
+    for attempt in (1, 2):
+        recording = bench.spool.record(7, attempt, 10**9)
+        recording.write(1, b"%d" % attempt * 5000)
+        closed = recording.close()
+        bench.threads.run()
+        result_of(closed)
+        bench.spool.release(7)
+    assert [bench.read(1, 4990, 100, attempt) for attempt in (1, 2)] == [b"1" * 10, b"2" * 10]
+
+
+@pytest.mark.parametrize("length, is_in_thread", [(READ_AT_ONCE, False), (READ_AT_ONCE + 1, True)])
+def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"x" * 100_000)
+    piece = bench.spool.read(7, 1, 1, 0, length)
+    assert piece.called is not is_in_thread
+    bench.threads.run()
+    assert len(result_of(piece)) == length
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+
+
+@pytest.mark.parametrize("length", [10, READ_AT_ONCE + 1])
+def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, length: int) -> None:
+    piece = bench.spool.read(7, 1, 1, 0, length)
+    bench.threads.run()
+    error = error_of(piece)
+    assert isinstance(error, StoreFailed)
+    assert "7.1.stdout cannot be read" in str(error)
+
+
+def test_a_read_that_fails_gives_the_file_back(bench: Bench) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"x" * 5000)
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+    bench.disk.fail("read")
+    assert isinstance(error_of(bench.spool.read(7, 1, 1, 0, 10)), StoreFailed)
+    assert bench.disk.descriptors == set()
+
+
+def test_what_a_crash_left_of_an_attempt_is_known_by_its_size(bench: Bench) -> None:
+    recording = bench.spool.record(7, 2, 10**9)
+    recording.write(1, b"x" * 5000)
+    assert bench.spool.recorded(7, 2) == (Output(5000), NOTHING)
+    assert bench.spool.recorded(7, 1) == (NOTHING, NOTHING)
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+
+
+# Progress.
+
+
+@pytest.mark.parametrize(
+    "content, percentage",
+    [
+        (b"", 0),
+        (b"50\n", 50),
+        (b"10\n20\n30\n", 30),
+        (b"0\n", 0),
+        (b"100\n", 100),
+        (b"101\n", 100),
+        (b"999\n", 100),
+        (b" 42 \n", 42),
+        (b"42%\n", 42),
+        (b"42 %\r\n", 42),
+        (b"42.9\n", 42),
+        (b"10\n5", 10),
+        (b"50", 0),
+        (b"50\n\n", 50),
+        (b"x" * 10_000 + b"\n77\n", 77),
+    ],
+)
+def test_a_job_s_progress_is_the_percentage_of_its_last_whole_line(
+    bench: Bench, content: bytes, percentage: int
+) -> None:
+    assert bench.reports(content) == percentage
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"-1\n",
+        b"nonsense\n",
+        b"50\nnonsense\n",
+        b"1000\n",
+        b"5 0\n",
+        b"0x10\n",
+        b"\xff\xfe\n",
+        b"\0" * 1000 + b"\n",
+        "\u0665\n".encode(),
+        b"1" * 10_000 + b"\n",
+        b".5\n",
+        b"%\n",
+        b"\n",
+    ],
+)
+def test_anything_else_that_a_job_writes_counts_as_nothing(bench: Bench, content: bytes) -> None:
+    assert bench.reports(content) == 0
+
+
+def test_who_reports_nothing_has_no_progress(bench: Bench) -> None:
+    assert bench.spool.progress(7) == 0
+
+
+def test_a_pipe_in_place_of_the_file_holds_nobody_up(bench: Bench) -> None:
+    os.mkfifo(bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+    assert not os.path.lexists(bench.spool.path(7, "progress"))
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"50\n")
+    os.symlink(tmp_path / "precious", bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+    assert (tmp_path / "precious").read_bytes() == b"50\n"
+    assert not os.path.lexists(bench.spool.path(7, "progress"))
+
+
+def test_a_directory_in_place_of_the_file_does_no_harm(bench: Bench) -> None:
+    os.mkdir(bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+
+
+def test_what_an_attempt_reported_is_gone_with_it(bench: Bench) -> None:
+    assert bench.reports(b"50\n") == 50
+    bench.spool.release(7)
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)

@@ -1,0 +1,619 @@
+"""The journal on disk: durable before told, read back after a restart, refused where it can't be trusted."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from taskqd.backlog import Position
+from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
+from taskqd.events import FORMAT, Cancelled, Ended, Event, Opened, Output, Started, Submitted
+from taskqd.interfaces import IStore
+from taskqd.job import Spec, Status
+from taskqd.journal import decode, encode
+from taskqd.store import Store
+from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, error_of, result_of
+
+SEGMENT = 64 * 1024**2
+
+
+def submitted(job_id: int, command: str = "true") -> Submitted:
+    return Submitted(id=job_id, at=START, owner="ada", spec=Spec(command=command))
+
+
+class Bench:
+    """Stores one after the other on the same directory, each closed before the next is opened."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.journal = directory / "journal"
+        self.disk = FakeDisk()
+        self.segment_bytes = SEGMENT
+        self.store = self._build()
+
+    def _build(self, boot: str = "boot-1") -> Store:
+        self.reactor = ThreadReactor()
+        store = Store(str(self.directory), self.reactor, self.disk, boot, lambda: START)
+        store.segment_bytes = self.segment_bytes
+        return store
+
+    def open(self, boot: str = "boot-1") -> list[Event]:
+        """Open a store as the service does, and return what it replays."""
+        self.store = self._build(boot)
+        self.store.lock()
+        events = [event for event, _ in self.store.replay()]
+        ids = [event.id for event in events if isinstance(event, Submitted)]
+        self.store.begin(max(ids, default=0))
+        return events
+
+    def append(self, *events: Event) -> list[Position]:
+        """Append events, and return their positions once they are durable."""
+        return [self.reactor.until(done) for done in [self.store.append(event) for event in events]]
+
+    def close(self) -> None:
+        if self.store._lock is not None:
+            self.reactor.until(self.store.close())
+
+    def crash(self) -> None:
+        """End the store without a word, with nothing of it left open."""
+        self.close()
+
+    def segments(self) -> list[str]:
+        return sorted(path.name for path in self.journal.iterdir())
+
+    def lines(self, number: int = 1) -> list[bytes]:
+        return (self.journal / f"{number:08}.journal").read_bytes().splitlines(keepends=True)
+
+    def segment(self, number: int) -> Path:
+        return self.journal / f"{number:08}.journal"
+
+
+@pytest.fixture(name="bench")
+def a_bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "state")
+    yield bench
+    bench.disk.mend()
+    bench.close()
+    assert bench.disk.descriptors == set(), "a closed store leaves no descriptor"
+
+
+def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+    bench.open()
+    verifyObject(IStore, bench.store)
+    verifyObject(IStore, FakeStore())
+
+
+# Durable before told.
+
+
+def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    seen: list[Any] = []
+    durable = bench.store.append(submitted(1))
+    durable.addCallback(lambda _: seen.append((bench.disk.calls[:], bench.lines()[-1])))
+    assert seen == []
+    bench.reactor.turn()
+    [(calls, line)] = seen
+    assert calls == ["write", "sync"]
+    assert decode(line[:-1]) == (2, submitted(1))
+
+
+def test_events_are_told_in_the_order_in_which_they_came(bench: Bench) -> None:
+    bench.open()
+    told: list[int] = []
+    for number in range(1, 8):
+        bench.store.append(submitted(number)).addCallback(lambda _, number=number: told.append(number))
+    bench.reactor.turn()
+    assert told == [1]
+    bench.reactor.turn()
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_gathers_during_a_sync_is_made_durable_by_one(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    done = [bench.store.append(submitted(number)) for number in range(1, 101)]
+    for durable in done:
+        bench.reactor.until(durable)
+    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write") == 2
+    assert bench.store.synced_batches == 2
+
+
+def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 1
+    bench.disk.calls.clear()
+    bench.append(submitted(1))
+    made = [call for call in bench.disk.calls if call != "remove"]
+    assert made == ["close", "create", "sync_directory", *("write", "sync") * 2]
+
+
+# Reading back.
+
+
+def test_a_record_is_read_back_from_its_position(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 600
+    events: list[Event] = [
+        Ended(id=n, at=START, status=Status.COMPLETED, stdout=Output.inline(b"\xff" * n)) for n in range(20)
+    ]
+    positions = bench.append(*events)
+    assert [bench.store.read(position) for position in positions] == events
+    assert {number for number, _, _ in positions} == set(range(1, len(bench.segments()) + 1))
+    assert len(bench.segments()) > 3
+
+
+def test_a_position_stays_what_it_is_after_a_restart(bench: Bench) -> None:
+    bench.open()
+    positions = bench.append(submitted(1), submitted(2, "echo é"))
+    bench.close()
+    bench.store = bench._build()
+    bench.store.lock()
+    assert [position for _, position in bench.store.replay()] == positions
+    assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2, "echo é")]
+    bench.store.begin(2)
+
+
+@pytest.mark.parametrize("position", [(1, 3, 10), (1, 100_000, 50), (9, 0, 50)])
+def test_what_cannot_be_read_back_is_an_error_of_the_store(bench: Bench, position: Position) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    with pytest.raises(StoreFailed, match="cannot be read back"):
+        bench.store.read(position)
+    assert bench.store.failure is None
+
+
+def test_a_position_is_shown_as_a_file_and_a_line(bench: Bench) -> None:
+    bench.open()
+    positions = bench.append(submitted(1), submitted(2))
+    assert [bench.store.locate(position) for position in positions] == [
+        f"{bench.segment(1)}, line 2",
+        f"{bench.segment(1)}, line 3",
+    ]
+
+
+# Segments.
+
+
+def test_a_segment_that_is_full_is_followed_by_the_next_one(bench: Bench) -> None:
+    bench.segment_bytes = 500
+    bench.open()
+    events = [submitted(number) for number in range(1, 31)]
+    bench.append(*events)
+    assert len(bench.segments()) > 5
+    numbers = []
+    for number in range(1, len(bench.segments()) + 1):
+        records = [decode(line[:-1]) for line in bench.lines(number)]
+        numbers += [sequence for sequence, _ in records]
+        first = records[0][1]
+        assert isinstance(first, Opened)
+        assert first.next_id == records[1][1].id  # type: ignore[union-attr]
+        assert not any(isinstance(record, Opened) for _, record in records[1:])
+        assert bench.segment(number).stat().st_size < 500 + 200
+    assert numbers == list(range(1, len(numbers) + 1))
+    bench.close()
+    assert bench.open() == events
+
+
+def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> None:
+    bench.open(boot="boot-1")
+    name = bench.store.name
+    bench.append(submitted(1))
+    bench.close()
+    bench.open(boot="boot-2")
+    assert bench.store.last_boot == "boot-1"
+    assert bench.store.name == name
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
+    assert first == Opened(at=START, format=FORMAT, store=name, boot="boot-2", next_id=2)
+    bench.close()
+    bench.open()
+    assert bench.store.last_boot == "boot-2"
+
+
+def test_two_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
+    bench.open()
+    other = Bench(tmp_path / "other")
+    other.open()
+    assert other.store.name != bench.store.name
+    other.close()
+
+
+def test_other_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    (bench.journal / "00000009.journal.bak").write_bytes(b"a copy")
+    (bench.journal / "README").write_bytes(b"mine")
+    assert bench.open() == [submitted(1)]
+    assert (bench.journal / "README").read_bytes() == b"mine"
+
+
+def test_files_are_for_their_owner_alone(bench: Bench) -> None:
+    bench.open()
+    for path in (bench.directory, bench.journal):
+        assert path.stat().st_mode & 0o777 == 0o700
+    for path in (bench.segment(1), bench.directory / "lock"):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+# Ids.
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_ids_go_on_counting_in_whatever_order_they_were_recorded(bench: Bench, order: tuple[int, ...]) -> None:
+    bench.open()
+    bench.append(*map(submitted, order))
+    assert bench.store.next_id == 4
+    bench.close()
+    bench.open()
+    assert bench.store.next_id == 4
+
+
+def test_an_id_that_only_a_segment_s_first_record_remembers_is_not_used_again(bench: Bench) -> None:
+    bench.journal.mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT, store="s", boot="b", next_id=100)
+    bench.segment(1).write_bytes(encode(opened, 1))
+    assert bench.open() == []
+    assert bench.store.next_id == 100
+
+
+# After a crash.
+
+
+def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
+    assert bench.open() == []
+    events = [submitted(1), Started(id=1, at=START, attempt=1), Cancelled(id=1, at=START, by="ada", signal=15)]
+    bench.append(*events)
+    bench.close()
+    assert bench.open() == events
+    bench.append(submitted(2))
+    bench.close()
+    assert bench.open() == [*events, submitted(2)]
+
+
+def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    bench.close()
+    whole = bench.segment(1).read_bytes()
+    last = len(bench.lines()[-1])
+    for cut in range(1, last):
+        for path in bench.journal.iterdir():
+            path.unlink()
+        bench.segment(1).write_bytes(whole[:-cut])
+        caplog.clear()
+        assert bench.open() == [submitted(1)]
+        [message] = [record.getMessage() for record in caplog.records]
+        assert str(bench.segment(1)) in message
+        assert f"cut off {last - cut} bytes" in message
+        assert bench.segment(1).read_bytes() == whole[:-last]
+        bench.close()
+
+
+def test_a_last_line_that_was_never_begun_needs_no_cut(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    assert bench.open() == [submitted(1)]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("left", [b"", b"7", b'e6a4f3a0 3 {"type":"opened"'])
+def test_a_segment_that_was_only_begun_is_begun_again(bench: Bench, left: bytes) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    bench.segment(2).write_bytes(left)
+    assert bench.open() == [submitted(1)]
+    assert bench.segments() == ["00000001.journal", "00000002.journal"]
+    bench.append(submitted(2))
+    bench.close()
+    assert bench.open() == [submitted(1), submitted(2)]
+
+
+@pytest.mark.parametrize(
+    "damage, line",
+    [
+        (lambda lines: [lines[0], lines[1].replace(b"true", b"trve"), *lines[2:]], 2),
+        (lambda lines: [lines[0], b"\n", *lines[1:]], 2),
+        (lambda lines: [*lines[:2], *lines[3:]], 3),
+        (lambda lines: [*lines[:2], lines[1], *lines[2:]], 3),
+        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], 2),
+        (lambda lines: [*lines[:3], b"\0" * 40 + b"\n"], 4),
+        (lambda lines: lines[1:], 1),
+    ],
+)
+def test_a_damaged_line_is_refused_by_its_file_and_number_and_nothing_is_changed(
+    bench: Bench, damage: Any, line: int
+) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2), submitted(3))
+    bench.close()
+    damaged = b"".join(damage(bench.lines()))
+    bench.segment(1).write_bytes(damaged)
+    bench.store = bench._build()
+    bench.store.lock()
+    with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {line} "):
+        list(bench.store.replay())
+    assert bench.segments() == ["00000001.journal"]
+    assert bench.segment(1).read_bytes() == damaged
+    os.close(bench.store._lock or -1)
+    bench.store._lock = None
+
+
+def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    bench.open()
+    bench.close()
+    bench.segment(1).write_bytes(bench.segment(1).read_bytes()[:-3])
+    with pytest.raises(JournalDamaged, match=r"00000001\.journal, line 2 .*does not end"):
+        bench.open()
+    os.close(bench.store._lock or -1)
+    bench.store._lock = None
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_missing_segment_is_refused_by_its_name(bench: Bench, missing: int) -> None:
+    for number in (1, 2, 3):
+        bench.open()
+        bench.append(submitted(number))
+        bench.close()
+    bench.segment(missing).unlink()
+    with pytest.raises(JournalDamaged, match=f"{bench.segment(missing)} is missing"):
+        bench.open()
+    os.close(bench.store._lock or -1)
+    bench.store._lock = None
+
+
+def test_a_newer_format_is_refused(bench: Bench) -> None:
+    bench.journal.mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)
+    bench.segment(1).write_bytes(encode(opened, 1))
+    with pytest.raises(JournalDamaged, match=f"line 1 .*format is {FORMAT + 1}.*up to {FORMAT}"):
+        bench.open()
+    os.close(bench.store._lock or -1)
+    bench.store._lock = None
+
+
+# Who may have it.
+
+
+def test_a_second_store_on_the_same_directory_is_refused_in_one_line_that_names_the_pid(bench: Bench) -> None:
+    bench.open()
+    second = Bench(bench.directory)
+    with pytest.raises(StartRefused) as refusal:
+        second.store.lock()
+    assert str(os.getpid()) in str(refusal.value)
+    assert str(bench.directory) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    bench.append(submitted(1))
+
+
+def test_a_closed_store_has_given_up_its_lock(bench: Bench) -> None:
+    bench.open()
+    bench.close()
+    bench.open()
+
+
+def test_a_lock_file_that_a_killed_daemon_left_keeps_nobody_out(bench: Bench) -> None:
+    bench.directory.mkdir()
+    (bench.directory / "lock").write_text("1234567890\n")
+    bench.open()
+    assert (bench.directory / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
+    bench.directory.write_bytes(b"a file")
+    with pytest.raises(StartRefused, match=f"the state directory {bench.directory} cannot be used"):
+        bench.store.lock()
+
+
+# When the disk fails.
+
+
+@pytest.mark.parametrize(
+    "call, written", [("write", 0), ("write", 1), ("write", 60), ("write", 10_000), ("sync", 0)]
+)
+def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_one(
+    bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.fail(call, code=errno.EIO, written=written)
+    refused = [bench.store.append(submitted(number)) for number in (2, 3, 4)]
+    bench.reactor.turn()
+    assert isinstance(error_of(refused[0]), StoreFailed)
+    assert bench.store.failure is not None
+    assert "Input/output error" in bench.store.failure
+    bench.disk.mend()
+    bench.reactor.turn()
+    for late in (*refused[1:], bench.store.append(submitted(5))):
+        assert isinstance(error_of(late), StoreFailed)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+    bench.close()
+    assert bench.open() == [submitted(1)]
+    bench.append(submitted(2))
+
+
+@pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write", "sync"])
+def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: Bench, call: str) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.store.segment_bytes = 1
+    bench.disk.fail(call)
+    refused = bench.store.append(submitted(2))
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(refused)
+    bench.disk.mend()
+    bench.close()
+    assert bench.open() == [submitted(1)]
+
+
+def test_what_was_durable_before_the_failure_in_the_same_batch_is_told_as_durable(bench: Bench) -> None:
+    bench.open()
+    first = bench.store.append(submitted(1))
+    second = bench.store.append(submitted(2))
+    bench.store.segment_bytes = 1
+    third = bench.store.append(submitted(3))
+    bench.disk.fail("create")
+    for _ in range(2):
+        bench.reactor.turn()
+    result_of(first)
+    result_of(second)
+    assert isinstance(error_of(third), StoreFailed)
+    bench.disk.mend()
+    bench.close()
+    assert bench.open() == [submitted(1), submitted(2)]
+
+
+def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.disk.fail("sync")
+    bench.disk.fail("truncate")
+    refused = bench.store.append(submitted(1))
+    bench.reactor.turn()
+    assert isinstance(error_of(refused), StoreFailed)
+    [message] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"the refused end of {bench.segment(1)} could not be cut off" in message
+
+
+def test_a_bug_in_the_writing_is_a_failure_like_any_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.open()
+    monkeypatch.setattr(bench.store, "_write", lambda _: 1 / 0)
+    refused = bench.store.append(submitted(1))
+    bench.reactor.turn()
+    assert isinstance(error_of(refused), StoreFailed)
+    assert bench.store.failure is not None
+
+
+@pytest.mark.parametrize("call", ["names", "open", "read", "truncate"])
+def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    with bench.segment(1).open("ab") as file:
+        file.write(b"torn")
+    bench.disk.fail(call, code=errno.EACCES)
+    with pytest.raises(StartRefused, match="Permission denied") as refusal:
+        bench.open()
+    assert "\n" not in str(refusal.value)
+    os.close(bench.store._lock or -1)
+    bench.store._lock = None
+
+
+@pytest.mark.parametrize("call", ["create", "write", "sync", "sync_directory"])
+def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
+    bench.store.lock()
+    list(bench.store.replay())
+    bench.disk.fail(call)
+    with pytest.raises(StartRefused, match="cannot be written: .*No space left"):
+        bench.store.begin(0)
+    bench.disk.mend()
+    os.close(bench.store._lock or -1)
+    bench.disk.close(bench.store._descriptor) if bench.store._descriptor else None
+    bench.store._lock = None
+
+
+# Before the reactor runs.
+
+
+def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    positions = bench.store.append_now([submitted(1), submitted(2)])
+    assert bench.disk.calls == ["write", "sync"]
+    assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2)]
+    assert bench.store.append_now([]) == []
+    bench.append(submitted(3))
+    bench.close()
+    assert bench.open() == [submitted(1), submitted(2), submitted(3)]
+
+
+def test_events_that_cannot_be_appended_now_refuse_the_start(bench: Bench) -> None:
+    bench.open()
+    bench.disk.fail("sync")
+    with pytest.raises(StartRefused, match="No space left"):
+        bench.store.append_now([submitted(1)])
+    bench.disk.mend()
+    bench.close()
+    assert bench.open() == []
+
+
+# The close.
+
+
+def test_a_close_waits_for_what_is_under_way_and_then_refuses(bench: Bench) -> None:
+    bench.open()
+    done = [bench.store.append(submitted(number)) for number in (1, 2, 3)]
+    closed = bench.store.close()
+    assert not closed.called
+    bench.reactor.until(closed)
+    for durable in done:
+        result_of(durable)
+    assert isinstance(error_of(bench.store.append(submitted(4))), StoreFailed)
+    assert bench.open() == [submitted(1), submitted(2), submitted(3)]
+
+
+def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
+    bench.open()
+    bench.disk.fail("sync")
+    bench.store.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
+    bench.reactor.until(bench.store.close())
+    assert "No space left" in (bench.store.failure or "")
+    bench.disk.mend()
+    assert bench.open() == []
+
+
+# Whatever happens.
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    runs=st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=4),
+    segment_bytes=st.sampled_from([1, 300, 700, SEGMENT]),
+    failure=st.none() | st.tuples(st.sampled_from(["write", "sync", "create"]), st.integers(0, 5), st.integers(0, 400)),
+)
+def test_what_was_told_comes_back_and_what_was_refused_does_not(
+    tmp_path_factory: pytest.TempPathFactory,
+    runs: list[list[int]],
+    segment_bytes: int,
+    failure: tuple[str, int, int] | None,
+) -> None:
+    bench = Bench(tmp_path_factory.mktemp("state"))
+    bench.segment_bytes = segment_bytes
+    told: list[int] = []
+    next_id = 1
+    for run in runs:
+        assert bench.open() == [submitted(job_id) for job_id in told]
+        if failure is not None:
+            bench.disk.fail(failure[0], failure[1], written=failure[2])
+        done: list[Deferred[Any]] = []
+        for turns in run:
+            for _ in range(turns):
+                durable = bench.store.append(submitted(next_id))
+                durable.addCallbacks(lambda _, number=next_id: told.append(number), lambda why: why.trap(StoreFailed))
+                done.append(durable)
+                next_id += 1
+            for durable in done[: turns // 2]:
+                bench.reactor.until(durable)
+        bench.reactor.until(bench.store.close())
+        bench.disk.mend()
+        assert all(durable.called for durable in done)
+    assert told == sorted(told)
+    assert bench.open() == [submitted(job_id) for job_id in told]
+    bench.close()
+    assert bench.disk.descriptors == set()
