@@ -6,7 +6,7 @@ or in a file of the spool. Nothing here changes anything.
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, succeed
 
 from taskqd import replies
 from taskqd.errors import NotFinished, TooLarge
@@ -57,8 +57,8 @@ class Results:
             return succeed(self._inline(attempt, stream)[offset : offset + length])
         return self._spool.read(job.id, attempt.number, STREAMS[stream], offset, length)
 
-    def both(self, job: Job) -> "Deferred[list[bytes]]":
-        """Return all of stdout and stderr of a finished job; raises NotFinished and TooLarge."""
+    async def both(self, job: Job) -> tuple[bytes, bytes]:
+        """Return all of stdout and stderr of a finished job; raises NotFinished, TooLarge and StoreFailed."""
         if not job.status.is_final:
             raise NotFinished(f"job {job.id} is {job.status.value}; WAIT {job.id} answers when it has ended")
         sizes = {stream: self.size(job, stream) for stream in STREAMS}
@@ -67,7 +67,8 @@ class Results:
                 f"stdout has {sizes['stdout']} bytes and stderr {sizes['stderr']}, and RESULT sends up to "
                 f"{replies.LARGEST_RESULT} of each; read them with OUTPUT {job.id}"
             )
-        return gatherResults([self.read(job, stream, 0, size) for stream, size in sizes.items()])
+        stdout = await self.read(job, "stdout", 0, sizes["stdout"])
+        return stdout, await self.read(job, "stderr", 0, sizes["stderr"])
 
     def _inline(self, attempt: Attempt, stream: str) -> bytes:
         ended = self._store.read(attempt.record) if attempt.record else None

@@ -1,0 +1,179 @@
+"""What is to be seen of a job: progress, sizes and output, from memory, the journal or a file."""
+
+import pytest
+
+from taskqd import replies
+from taskqd.errors import NotFinished, StoreFailed, TooLarge
+from taskqd.events import Event, Output, Started, Submitted
+from taskqd.job import Reason, Spec, Status
+from taskqd.launch import Outcome
+from tests.fakes import FAILED, START, House, error_of, result_of
+
+EVERYTHING = 10**9
+
+
+def opened() -> House:
+    house = House()
+    house.dispatcher.start()
+    return house
+
+
+def ended(stdout: Output, stderr: Output = Output(), reason: Reason | None = None) -> House:
+    """Return a house whose job 1 has ended with these outputs."""
+    house = opened()
+    house.submit()
+    house.finish(1, Outcome(reason=reason, exit_code=0, stdout=stdout, stderr=stderr))
+    return house
+
+
+def read(house: House, stream: str, offset: int = 0, length: int = EVERYTHING) -> bytes:
+    return result_of(house.results.read(house.job(1), stream, offset, length))
+
+
+# Progress.
+
+
+def test_progress_is_what_the_running_job_reports_and_all_when_it_has_completed() -> None:
+    house = opened()
+    house.submit()
+    job = house.job(1)
+    assert house.results.progress(job) == 0
+    house.spool.percentages[1] = 42
+    assert house.results.progress(job) == 42
+    house.finish(1)
+    assert house.results.progress(job) == 100
+
+
+def test_progress_of_a_failed_job_is_what_it_reported_last() -> None:
+    house = opened()
+    house.submit()
+    house.spool.percentages[1] = 42
+    house.finish(1, FAILED)
+    assert house.results.progress(house.job(1)) == 42
+
+
+def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> None:
+    house = opened()
+    house.submit(retries=1)
+    house.spool.percentages[1] = 42
+    house.finish(1, FAILED)
+    assert house.job(1).status is Status.PENDING
+    assert house.results.progress(house.job(1)) == 0
+    house.cancel(1)
+    house.settle()
+    assert house.results.progress(house.job(1)) == 42
+
+
+# Output.
+
+
+def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
+    house = opened()
+    house.submit()
+    house.spool.recordings[1].write(1, b"so far")
+    assert [read(house, "stdout"), read(house, "stdout", 3, 2), read(house, "stdout", 6), read(house, "stderr")] == [
+        b"so far",
+        b"fa",
+        b"",
+        b"",
+    ]
+    assert house.results.size(house.job(1), "stdout") == 6
+    assert house.results.describe(house.job(1))["stdout_bytes"] == 6
+
+
+@pytest.mark.parametrize("data", [b"hello\n", b"\xff\0\xfe"])
+def test_short_output_is_read_from_the_journal(data: bytes) -> None:
+    house = ended(Output.inline(data), Output.inline(b"oh"))
+    assert (read(house, "stdout"), read(house, "stderr"), read(house, "stdout", 1, 1)) == (data, b"oh", data[1:2])
+    assert result_of(house.results.both(house.job(1))) == [data, b"oh"]
+
+
+def test_long_output_is_read_from_its_file() -> None:
+    house = ended(Output(10_000), Output.inline(b"short"))
+    house.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
+    assert read(house, "stdout", 9990, 100) == b"x" * 10
+    assert result_of(house.results.both(house.job(1))) == [b"x" * 10_000, b"short"]
+
+
+def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
+    house = ended(Output.inline(b"", 77), Output.inline(b"kept", 3))
+    job = house.results.describe(house.job(1))
+    assert (job["stdout_bytes"], job["stdout_dropped"], job["stderr_bytes"], job["stderr_dropped"]) == (0, 77, 4, 3)
+    assert result_of(house.results.both(house.job(1))) == [b"", b"kept"]
+
+
+@pytest.mark.parametrize("offset, length", [(6, 1), (7, 10), (10**17, 10), (0, 0)])
+def test_beyond_the_end_there_is_nothing(offset: int, length: int) -> None:
+    house = ended(Output.inline(b"hello\n"))
+    assert read(house, "stdout", offset, length) == b""
+
+
+def test_a_job_that_never_ran_has_printed_nothing() -> None:
+    house = House(0)
+    house.submit()
+    assert read(house, "stdout") == b""
+    house.cancel(1)
+    house.settle()
+    assert result_of(house.results.both(house.job(1))) == [b"", b""]
+
+
+def test_output_is_that_of_the_latest_attempt() -> None:
+    house = ended(Output.inline(b"first"))
+    house.retry(1)
+    house.settle()
+    assert (house.job(1).status, read(house, "stdout")) == (Status.RUNNING, b"")
+    house.spool.recordings[1].write(1, b"second")
+    assert read(house, "stdout") == b"second"
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"second!")))
+    assert read(house, "stdout") == b"second!"
+
+
+def test_output_of_the_last_attempt_can_be_read_while_the_next_one_waits() -> None:
+    house = opened()
+    house.submit(retries=1)
+    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"first")))
+    assert house.job(1).status is Status.PENDING
+    assert read(house, "stdout") == b"first"
+
+
+# Results.
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_job_that_has_not_ended_has_no_result(slots: int) -> None:
+    house = House(slots)
+    house.dispatcher.start()
+    house.submit()
+    with pytest.raises(NotFinished, match="WAIT 1"):
+        house.results.both(house.job(1))
+
+
+@pytest.mark.parametrize("sizes", [(replies.LARGEST_RESULT + 1, 0), (0, replies.LARGEST_RESULT + 1)])
+def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> None:
+    house = ended(*map(Output, sizes))
+    with pytest.raises(TooLarge) as refusal:
+        house.results.both(house.job(1))
+    assert all(str(size) in str(refusal.value) for size in sizes)
+    assert "OUTPUT 1" in str(refusal.value)
+
+
+def test_a_result_may_be_as_large_as_the_contract_says() -> None:
+    house = ended(Output(replies.LARGEST_RESULT), Output(replies.LARGEST_RESULT))
+    house.spool.on_disk[1, 1] = (b"x" * replies.LARGEST_RESULT, b"y" * replies.LARGEST_RESULT)
+    assert [len(data) for data in result_of(house.results.both(house.job(1)))] == [replies.LARGEST_RESULT] * 2
+
+
+@pytest.mark.parametrize("outputs", [(Output(5000), Output()), (Output(), Output(5000)), (Output(5000), Output(5000))])
+def test_output_that_is_gone_from_the_disk_is_an_error_of_the_store(outputs: tuple[Output, Output]) -> None:
+    house = ended(*outputs)
+    assert isinstance(error_of(house.results.both(house.job(1))), StoreFailed)
+
+
+def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
+    journal: list[Event] = [
+        Submitted(id=1, at=START, owner="ada", spec=Spec(command="true")),
+        Started(id=1, at=START, attempt=1),
+    ]
+    house = House(journal=journal)
+    house.dispatcher.recover()
+    assert result_of(house.results.both(house.job(1))) == [b"", b""]

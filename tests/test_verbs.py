@@ -1,0 +1,447 @@
+"""What each verb does and answers, and for whom."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from taskqd import __version__, submission, verbs, wire
+from taskqd.access import Principal
+from taskqd.errors import AuthFailed, AuthRequired, NoSuchJob, NotFinished, StoreFailed, TaskqError, TimedOut, WrongState
+from taskqd.events import Output
+from taskqd.job import Reason, Status
+from taskqd.launch import Outcome
+from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, House, error_of, result_of
+
+
+def opened(slots: int = 2) -> House:
+    house = House(slots)
+    house.dispatcher.start()
+    return house
+
+
+def ask(house: House, line: str, caller: FakeCaller | None = None, blocks: list[bytes] | None = None) -> Any:
+    """Return the Deferred of the reply to a request."""
+    request = wire.read_line(line.encode())
+    return maybeDeferred(house.verbs.handle, caller or FakeCaller(), request, blocks or [])
+
+
+def answer(house: House, line: str) -> str:
+    """Return the reply to a request, once all is durable."""
+    replied = ask(house, line)
+    house.settle()
+    return bytes(result_of(replied)).decode()
+
+
+def refusal(house: House, line: str, caller: FakeCaller | None = None) -> BaseException:
+    return error_of(ask(house, line, caller))
+
+
+def shown(house: House, line: str) -> Any:
+    """Return the JSON of a reply of one word and one value."""
+    return json.loads(answer(house, line).split(" ", 1)[1])
+
+
+def turns_of_others(house: House, replied: "Deferred[Any]", look: Callable[[], int]) -> list[int]:
+    """Return what there is to see at each turn that others have before a reply is there."""
+    seen: list[int] = []
+
+    def turn() -> None:
+        if not replied.called:
+            seen.append(look())
+            house.clock.callLater(0, turn)
+
+    turn()
+    house.clock.advance(0)
+    return seen
+
+
+def listed(house: House, line: str) -> tuple[list[int], str]:
+    """Return the ids that a LIST gives, and its last line."""
+    caller = FakeCaller()
+    end = bytes(result_of(ask(house, line, caller))).decode()
+    jobs = [json.loads(text.removeprefix("JOB ")) for text in caller.sent.decode().split("\r\n")[:-1]]
+    return [job["id"] for job in jobs], end
+
+
+def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
+    assert {"SUBMIT", *opened().verbs._handlers} == set(wire.VERBS)
+
+
+# The three that were asked for.
+
+
+def test_submit_status_and_result_have_the_form_that_they_keep_for_ever() -> None:
+    house = opened()
+    assert answer(house, "SUBMIT echo hello") == "JOB_ID 1\r\n"
+    assert answer(house, "STATUS 1") == "STATUS RUNNING 0\r\n"
+    outcome = Outcome(
+        reason=None, exit_code=0, stdout=Output.inline(b"hello\n"), stderr=Output.inline(b'a "b"\t\\\r\xff')
+    )
+    house.finish(1, outcome)
+    assert answer(house, "STATUS 1") == "STATUS COMPLETED 100\r\n"
+    assert answer(house, "RESULT 1") == 'RESULT "hello\\n" "a \\"b\\"\\t\\\\\\r\\xFF" 0\r\n'
+
+
+@pytest.mark.parametrize(
+    "outcome, code",
+    [
+        (COMPLETED, "0"),
+        (FAILED, "3"),
+        (Outcome(reason=Reason.SIGNAL, signal=9), "-9"),
+        (Outcome(reason=Reason.TIMEOUT, signal=15), "-15"),
+        (Outcome(reason=Reason.SPAWN, detail="no"), "-"),
+    ],
+)
+def test_a_result_has_the_exit_code_or_the_signal_or_none(outcome: Outcome, code: str) -> None:
+    house = opened()
+    house.submit()
+    house.finish(1, outcome)
+    assert answer(house, "RESULT 1") == f'RESULT "" "" {code}\r\n'
+
+
+def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "ESCAPED_AT_ONCE", 10)
+    house = opened()
+    house.submit()
+    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
+    replied = ask(house, "RESULT 1")
+    house.retry(1)
+    house.settle()
+    house.clock.pump([0] * 5)
+    assert result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
+
+
+def test_a_long_result_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "ESCAPED_AT_ONCE", 10)
+    house = opened()
+    house.submit()
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b'"\xff' * 15)))
+    replied = ask(house, "RESULT 1")
+    assert turns_of_others(house, replied, lambda: 0) == [0, 0]
+    assert result_of(replied) == b'RESULT "%b" "" 0\r\n' % (b'\\"\\xFF' * 15)
+
+
+def test_a_job_that_has_not_ended_has_no_result_yet() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    for job_id in (1, 2):
+        assert isinstance(refusal(house, f"RESULT {job_id}"), NotFinished)
+
+
+@pytest.mark.parametrize("line", [f"{verb} 9" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY")])
+def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
+    house = opened()
+    house.submit()
+    assert isinstance(refusal(house, line), NoSuchJob)
+    assert isinstance(refusal(house, "OUTPUT 9 stdout"), NoSuchJob)
+
+
+def test_a_submission_s_blocks_go_by_their_names() -> None:
+    house = opened()
+    result = ask(house, "SUBMIT --stdin=2 --script=6", blocks=[b"echo 1", b"in"])
+    house.settle()
+    assert result_of(result) == b"JOB_ID 1\r\n"
+    assert house.spool.blocks == {1: {"script": b"echo 1", "stdin": b"in"}}
+    ask(house, "SUBMIT --stdin=0 cat", blocks=[b""])
+    assert house.spool.blocks[2] == {"stdin": b""}
+
+
+def test_a_submission_belongs_to_whoever_asked() -> None:
+    house = opened()
+    ask(house, "SUBMIT true", FakeCaller(Principal("grace", "admin")))
+    house.settle()
+    assert house.job(1).owner == "grace"
+
+
+# SHOW and LIST.
+
+
+def test_show_tells_all_that_is_known() -> None:
+    house = opened()
+    answer(house, "SUBMIT --label=x --retries=2 --env=A=1 echo hello")
+    house.spool.percentages[1] = 30
+    house.spool.recordings[1].write(2, b"12345")
+    job = shown(house, "SHOW 1")
+    assert {name: job[name] for name in ("id", "command", "status", "progress", "owner", "label", "retries")} == {
+        "id": 1,
+        "command": "echo hello",
+        "status": "RUNNING",
+        "progress": 30,
+        "owner": "ada",
+        "label": "x",
+        "retries": 2,
+    }
+    assert (job["stdout_bytes"], job["stderr_bytes"], job["env"], job["attempts"]) == (0, 5, {"A": "1"}, 1)
+    assert job["pid"] == 1001
+    house.finish(1, FAILED)
+    job = shown(house, "SHOW 1")
+    assert (job["status"], job["reason"], job["exit_code"]) == ("PENDING", "retrying", None)
+
+
+LISTS = [
+    ("LIST", [1, 2, 3, 4, 5, 6]),
+    ("LIST --limit=2", [1, 2]),
+    ("LIST --limit=0", []),
+    ("LIST --from=3", [3, 4, 5, 6]),
+    ("LIST --from=3 --limit=2", [3, 4]),
+    ("LIST --from=7", []),
+    ("LIST --from=999999999999999999", []),
+    ("LIST --reverse", [6, 5, 4, 3, 2, 1]),
+    ("LIST --reverse --from=3", [3, 2, 1]),
+    ("LIST --reverse --from=99 --limit=2", [6, 5]),
+    ("LIST --status=RUNNING", [2]),
+    ("LIST --status=pending,completed", [1, 3, 5, 6]),
+    ("LIST --status=FAILED", []),
+    ("LIST --owner=ada", [1, 2, 3, 4, 5, 6]),
+    ("LIST --owner=bob", []),
+    ("LIST --label=blue", [3, 4]),
+    ("LIST --label=blue --status=PENDING", [3]),
+    ("LIST --key=k", [5]),
+    ("LIST --key=other", []),
+    ("LIST --key=k --from=5", [5]),
+    ("LIST --key=k --from=6", []),
+    ("LIST --key=k --from=4 --reverse", []),
+    ("LIST --key=k --from=6 --reverse", [5]),
+    ("LIST --key=k --status=RUNNING", []),
+    ("LIST --key=k --limit=0", []),
+]
+
+
+@pytest.mark.parametrize("line, ids", LISTS)
+def test_a_list_has_the_jobs_that_were_asked_for_and_says_how_many(line: str, ids: list[int]) -> None:
+    house = opened(1)
+    house.submit()
+    house.finish(1)
+    house.submit()
+    house.submit(label="blue")
+    house.submit(label="blue")
+    house.submit(key="k")
+    house.submit()
+    house.cancel(4)
+    house.settle()
+    assert listed(house, line) == (ids, f"END {len(ids)}\r\n")
+
+
+def test_a_list_of_nothing_ends_at_once() -> None:
+    assert listed(opened(), "LIST") == ([], "END 0\r\n")
+    assert listed(opened(), "LIST --reverse") == ([], "END 0\r\n")
+
+
+def test_a_list_has_100_jobs_unless_told() -> None:
+    house = opened(0)
+    for _ in range(130):
+        house.submit()
+    assert listed(house, "LIST") == (list(range(1, 101)), "END 100\r\n")
+    assert listed(house, "LIST --limit=1000")[1] == "END 130\r\n"
+
+
+def test_a_long_list_lets_others_have_their_turn_and_its_caller_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "LOOKED_AT_ONCE", 4)
+    house = opened(0)
+    for _ in range(10):
+        house.submit()
+    caller = FakeCaller()
+    replied = ask(house, "LIST", caller)
+    assert turns_of_others(house, replied, lambda: caller.sent.count(b"JOB")) == [4, 8]
+    assert result_of(replied) == b"END 10\r\n"
+
+
+def test_a_list_waits_for_its_caller_to_read() -> None:
+    house = opened(0)
+    for _ in range(3):
+        house.submit()
+    caller = FakeCaller()
+    caller.has_room = False
+    replied = ask(house, "LIST", caller)
+    assert caller.sent.count(b"JOB") == 1
+    caller.has_room = True
+    caller.rooms.pop().callback(None)
+    assert result_of(replied) == b"END 3\r\n"
+
+
+# OUTPUT.
+
+
+@pytest.mark.parametrize(
+    "words, reply",
+    [
+        ("", "DATA stdout 0 10\r\n0123456789\r\n"),
+        ("--offset=4", "DATA stdout 4 6\r\n456789\r\n"),
+        ("--offset=4 --limit=2", "DATA stdout 4 2\r\n45\r\n"),
+        ("--limit=0", "DATA stdout 0 0\r\n\r\n"),
+        ("--offset=10", "DATA stdout 10 0\r\n\r\n"),
+        ("--offset=99", "DATA stdout 99 0\r\n\r\n"),
+        ("--tail=3", "DATA stdout 7 3\r\n789\r\n"),
+        ("--tail=3 --limit=1", "DATA stdout 7 1\r\n7\r\n"),
+        ("--tail=99", "DATA stdout 0 10\r\n0123456789\r\n"),
+        ("--tail=0", "DATA stdout 10 0\r\n\r\n"),
+    ],
+)
+def test_output_is_a_piece_of_a_stream_with_its_place(words: str, reply: str) -> None:
+    house = opened()
+    house.submit()
+    house.spool.recordings[1].write(1, b"0123456789")
+    assert answer(house, f"OUTPUT 1 stdout {words}") == reply
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"0123456789")))
+    assert answer(house, f"OUTPUT 1 stdout {words}") == reply
+    assert answer(house, "OUTPUT 1 stderr") == "DATA stderr 0 0\r\n\r\n"
+
+
+def test_output_that_cannot_be_read_is_refused() -> None:
+    house = opened()
+    house.submit()
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(5000)))
+    assert isinstance(refusal(house, "OUTPUT 1 stdout"), StoreFailed)
+    assert isinstance(refusal(house, "RESULT 1"), StoreFailed)
+
+
+# WAIT.
+
+
+def test_wait_answers_when_the_job_has_ended() -> None:
+    house = opened()
+    house.submit()
+    waiting = ask(house, "WAIT 1")
+    timed = ask(house, "WAIT 1 --timeout=10")
+    assert not waiting.called
+    house.finish(1)
+    assert result_of(waiting) == result_of(timed) == b"STATUS COMPLETED 100\r\n"
+    assert answer(house, "WAIT 1") == answer(house, "WAIT 1 --timeout=5") == "STATUS COMPLETED 100\r\n"
+    assert house.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("timeout", [0, 2.5])
+def test_wait_is_timed_out_and_leaves_no_waiter(timeout: float) -> None:
+    house = opened()
+    house.submit()
+    waiting = ask(house, f"WAIT 1 --timeout={timeout}")
+    house.clock.advance(timeout)
+    error = error_of(waiting)
+    assert isinstance(error, TimedOut)
+    assert "RUNNING" in str(error)
+    assert not any(house.dispatcher._waiters.values())
+    house.finish(1)
+
+
+def test_a_wait_is_let_go_with_its_caller() -> None:
+    house = opened()
+    house.submit()
+    caller = FakeCaller()
+    waiting = ask(house, "WAIT 1", caller)
+    caller.held[0].cancel()
+    assert not isinstance(error_of(waiting), TaskqError)
+    assert not any(house.dispatcher._waiters.values())
+
+
+# CANCEL and RETRY.
+
+
+def test_cancel_is_answered_when_it_is_decided() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    assert answer(house, "CANCEL 1") == "STATUS RUNNING 0\r\n"
+    assert answer(house, "CANCEL 1") == "STATUS RUNNING 0\r\n"
+    assert answer(house, "CANCEL 2 --signal=INT") == "STATUS CANCELLED 0\r\n"
+    house.finish(1, FAILED)
+    assert answer(house, "STATUS 1") == "STATUS CANCELLED 0\r\n"
+    assert answer(house, "CANCEL 1") == "STATUS CANCELLED 0\r\n"
+
+
+@pytest.mark.parametrize("name, number", [("", 15), (" --signal=INT", 2), (" --signal=SIGKILL", 9)])
+def test_cancel_sends_the_signal_that_was_asked_for(name: str, number: int) -> None:
+    house = opened()
+    house.submit()
+    answer(house, f"CANCEL 1{name}")
+    assert house.executor.signals == [(1, Reason.CANCELLED, number)]
+
+
+def test_retry_answers_with_the_id_and_a_job_that_has_not_ended_is_refused() -> None:
+    house = opened()
+    house.submit()
+    assert isinstance(refusal(house, "RETRY 1"), WrongState)
+    house.finish(1)
+    assert isinstance(refusal(house, "CANCEL 1"), WrongState)
+    assert answer(house, "RETRY 1") == "JOB_ID 1\r\n"
+    assert house.job(1).status is Status.RUNNING
+
+
+# Who and what the server is.
+
+
+def test_stats_has_the_counters_and_gauges() -> None:
+    house = opened(1)
+    for _ in range(3):
+        house.submit()
+    house.finish(1)
+    house.clock.advance(12.5)
+    stats = shown(house, "STATS")
+    assert stats["jobs"] == {"pending": 1, "running": 1, "completed": 1, "failed": 0, "cancelled": 0}
+    assert (stats["slots"], stats["uptime"], stats["connections"]) == (1, 12.5, 0)
+    assert stats["version"] == __version__
+    assert (stats["counters"]["submitted"], stats["counters"]["started"]) == (3, 2)
+    assert stats["store"] == {"failure": None}
+    assert stats["limits"]["line"] == wire.LONGEST_LINE
+    house.store.break_down("no space left")
+    assert shown(house, "STATS")["store"] == {"failure": "no space left"}
+
+
+def test_hello_says_who_both_are() -> None:
+    house = opened()
+    word, version, text = answer(house, "HELLO").split(" ", 2)
+    hello = json.loads(text)
+    assert (word, version) == ("TASKQ", "1")
+    assert hello["verbs"] == list(wire.VERBS)
+    assert hello["options"] == [f"--{name}" for name in submission.OPTIONS]
+    assert hello["you"] == {"name": "ada", "role": "admin"}
+    assert hello["auth"] == ["token"]
+    stranger = result_of(ask(house, "HELLO", FakeCaller(None)))
+    assert json.loads(stranger.split(b" ", 2)[2])["you"] is None
+
+
+def test_auth_makes_whoever_has_the_token_an_admin() -> None:
+    house = opened()
+    caller = FakeCaller(None)
+    assert isinstance(refusal(house, "AUTH wrong", caller), AuthFailed)
+    assert (caller.principal, caller.failures) == (None, 1)
+    assert result_of(ask(house, "AUTH sesame", caller)) == b"OK token admin\r\n"
+    assert caller.principal == Principal("token", "admin")
+
+
+def test_a_peer_is_who_its_socket_says() -> None:
+    assert opened().verbs.peer(FakeSocket(uid=0)) == Principal("root", "admin")
+
+
+def test_ping_and_quit_are_ok_and_quit_ends_the_connection() -> None:
+    house = opened()
+    caller = FakeCaller()
+    assert result_of(ask(house, "PING", caller)) == b"OK\r\n"
+    assert not caller.is_finished
+    assert result_of(ask(house, "QUIT", caller)) == b"OK\r\n"
+    assert caller.is_finished
+
+
+def test_help_has_a_line_for_every_verb_and_more_for_submit() -> None:
+    house = opened()
+    lines = answer(house, "HELP").split("\r\n")
+    assert [line.split()[1] for line in lines[:-2]] == list(wire.VERBS)
+    assert lines[-2:] == ["END", ""]
+    for verb in wire.VERBS:
+        first, *_, end, _ = answer(house, f"HELP {verb}").split("\r\n")
+        assert first.startswith(f"OK {verb}")
+        assert end == "END"
+    assert all(f"--{name}=" in answer(house, "HELP SUBMIT") for name in submission.OPTIONS)
+
+
+@pytest.mark.parametrize("verb", wire.VERBS)
+def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
+    house = opened()
+    line = {"AUTH": "AUTH sesame", "SUBMIT": "SUBMIT true", "OUTPUT": "OUTPUT 1 stdout"}.get(verb, f"{verb} 1")
+    replied: Deferred[Any] = ask(house, line, FakeCaller(None))
+    errors: list[Any] = []
+    replied.addErrback(lambda failure: errors.append(failure.value))
+    assert (verb in verbs.OPEN) is not any(isinstance(error, AuthRequired) for error in errors)
