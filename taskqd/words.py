@@ -12,7 +12,8 @@ from taskqd.errors import BadRequest
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
 _ESCAPES = {"\\": 0x5C, '"': 0x22, "n": 0x0A, "r": 0x0D, "t": 0x09}
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
-_HEX = re.compile(r"[0-9A-Fa-f]{2}")
+_QUOTED_START = re.compile(r""""([ !#-\[\]-~]*(?:\\(?:[\\"nrt]|x[0-9A-Fa-f]{2})[ !#-\[\]-~]*)*)""")
+_QUOTED_FORM = re.compile(_QUOTED_START.pattern + '"')
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SIZE = re.compile(r"([0-9]{1,15})([kMG])?")
 _OCTAL = re.compile("0?[0-7]{1,3}")
@@ -64,30 +65,24 @@ def take_quoted(text: str, start: int) -> tuple[bytes, int]:
 
     Raises BadRequest where it does not end or holds what a quoted word may not.
     """
+    form = _QUOTED_FORM.match(text, start)
+    if form is None:
+        raise _flaw(text, start)
+    # Every escape that the form lets through means the same to Python.
+    return form[1].encode("ascii").decode("unicode_escape").encode("latin-1"), form.end()
+
+
+def _flaw(text: str, start: int) -> BadRequest:
+    """Say what is wrong with a word that is not of the quoted form."""
     if text[start : start + 1] != '"':
-        raise BadRequest(f'expected a quoted value beginning with " at {text[start : start + 20]!r}')
-    value = bytearray()
-    at = start + 1
-    while at < len(text):
-        letter = text[at]
-        if letter == '"':
-            return bytes(value), at + 1
-        if letter == "\\":
-            at += 1
-            escape = text[at : at + 1]
-            if escape == "x" and _HEX.fullmatch(text, at + 1, at + 3):
-                value.append(int(text[at + 1 : at + 3], 16))
-                at += 3
-                continue
-            if escape not in _ESCAPES:
-                raise BadRequest(rf"expected one of \\ \" \n \r \t \xHH in a quoted value, not \{escape}")
-            value.append(_ESCAPES[escape])
-        elif " " <= letter <= "~":
-            value.append(ord(letter))
-        else:
-            raise BadRequest("a quoted value holds printable ASCII only: write every other byte as \\xHH")
-        at += 1
-    raise BadRequest('a quoted value does not end: its closing " is missing')
+        return BadRequest(f'expected a quoted value beginning with " at {text[start : start + 20]!r}')
+    at = _QUOTED_START.match(text, start)
+    rest = text[at.end() : at.end() + 2] if at else ""
+    if rest.startswith("\\"):
+        return BadRequest(f'expected one of \\\\ \\" \\n \\r \\t \\xHH in a quoted value, not {rest}')
+    if rest:
+        return BadRequest("a quoted value holds printable ASCII only: write every other byte as \\xHH")
+    return BadRequest('a quoted value does not end: its closing " is missing')
 
 
 def unquote(text: str) -> bytes:

@@ -29,7 +29,9 @@ def test_what_is_written_is_read_from_where_one_asks(disk: Disk, tmp_path: Path)
     disk.sync(descriptor)
     disk.close(descriptor)
     descriptor = disk.open(path)
-    assert [disk.read(descriptor, length, offset) for length, offset in [(5, 0), (100, 6), (3, 11), (0, 0)]] == [
+    assert [
+        disk.read(descriptor, length, offset) for length, offset in [(5, 0), (100, 6), (3, 11), (0, 0)]
+    ] == [
         b"hello",
         b"world",
         b"",

@@ -665,7 +665,10 @@ def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> Non
     spec = Spec(command="true")
     house = House(
         1,
-        journal=[Submitted(id=1, at=START, owner="ada", spec=spec), Submitted(id=2, at=START, owner="ada", spec=spec)],
+        journal=[
+            Submitted(id=1, at=START, owner="ada", spec=spec),
+            Submitted(id=2, at=START, owner="ada", spec=spec),
+        ],
     )
     assert house.dispatcher.recover() == []
     assert house.executor.runs == []
@@ -917,7 +920,10 @@ def test_the_backlog_is_a_fold_of_the_journal_and_slots_hold_at_every_step(
     assert house.backlog == replayed(house.store.journal)
     starts = [(event.id, event.attempt) for event in house.store.journal if isinstance(event, Started)]
     assert len(set(starts)) == len(starts) == len(house.executor.runs)
-    assert sum(isinstance(event, Retried) for event in house.store.journal) == house.dispatcher.counters["retried"]
+    assert (
+        sum(isinstance(event, Retried) for event in house.store.journal)
+        == house.dispatcher.counters["retried"]
+    )
 
 
 @settings(max_examples=100, deadline=None)

@@ -113,7 +113,9 @@ def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) 
     bench.process.exits()
 
 
-def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(bench: Bench, tmp_path: Path) -> None:
+def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
+    bench: Bench, tmp_path: Path
+) -> None:
     stdin = tmp_path / "stdin"
     stdin.write_bytes(b"")
 
@@ -131,7 +133,8 @@ def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(bench:
 
 
 @pytest.mark.parametrize(
-    "error", [FileNotFoundError("no such file: /bin/sh"), OSError(11, "too many"), ValueError("embedded null byte")]
+    "error",
+    [FileNotFoundError("no such file: /bin/sh"), OSError(11, "too many"), ValueError("embedded null byte")],
 )
 def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) -> None:
     bench.spawn.error = error
@@ -188,7 +191,13 @@ def test_a_process_that_exits_inside_the_spawn_is_told_of_as_spawned_first(bench
 
 @pytest.mark.parametrize(
     "code, number, reason",
-    [(0, None, None), (1, None, Reason.EXIT), (255, None, Reason.EXIT), (0, 9, Reason.SIGNAL), (0, 11, Reason.SIGNAL)],
+    [
+        (0, None, None),
+        (1, None, Reason.EXIT),
+        (255, None, Reason.EXIT),
+        (0, 9, Reason.SIGNAL),
+        (0, 11, Reason.SIGNAL),
+    ],
 )
 def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: Reason | None) -> None:
     ended = bench.start()
@@ -200,7 +209,9 @@ def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: R
         assert outcome.exit_code == code
 
 
-def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_exit_too(bench: Bench) -> None:
+def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_exit_too(
+    bench: Bench,
+) -> None:
     ended = bench.start()
     bench.process.prints(1, b"first ")
     bench.process.prints(2, b"oh ")
@@ -334,7 +345,9 @@ def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.INTERRUPTED])
-def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(bench: Bench, reason: Reason) -> None:
+def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(
+    bench: Bench, reason: Reason
+) -> None:
     ended = bench.start()
     bench.executor.end(1, reason, INT)
     bench.pass_time(5.125)

@@ -64,7 +64,9 @@ def test_a_run_is_one_command_line(options: dict[str, Any], line: list[str]) -> 
 
 
 def ran(directory: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(command_line(replace(PLAIN, **options)), cwd=directory, capture_output=True, check=False)
+    return subprocess.run(
+        command_line(replace(PLAIN, **options)), cwd=directory, capture_output=True, check=False
+    )
 
 
 def script(directory: Path, text: str, mode: int = 0o600) -> dict[str, Any]:
@@ -136,7 +138,9 @@ def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> No
 
 
 def test_what_was_asked_for_wins_over_the_daemon_s_own_and_the_daemon_says_who_it_is() -> None:
-    made = environment({"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), 1, "s", "p")
+    made = environment(
+        {"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), 1, "s", "p"
+    )
     assert (made["PATH"], made["TASKQ_JOB_ID"], made[MARK]) == ("/mine", "7", "s.7.1")
 
 

@@ -142,7 +142,9 @@ def test_what_does_not_end_in_time_is_named(start: Start, monkeypatch: pytest.Mo
     assert processes.kill_all([process.pid], 0.01) == [process.pid]
 
 
-def test_what_ends_while_it_is_looked_at_needs_no_killing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_while_it_is_looked_at_needs_no_killing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = start()
     monkeypatch.setattr(os, "getpgid", lambda pid: os.kill(no_pid(), 0))
     assert processes.kill_all([process.pid], 5) == []

@@ -116,7 +116,9 @@ def test_a_line_may_be_as_long_as_the_contract_says(end: bytes) -> None:
 
 @pytest.mark.parametrize("more", [b"x\n", b"x\r\n", b"x" * 10, b"x" * 100_000, b"x" * 100_000 + b"\nPING\n"])
 @pytest.mark.parametrize("size", [1000, 10_000_000])
-def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_there(more: bytes, size: int) -> None:
+def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_there(
+    more: bytes, size: int
+) -> None:
     house = opened()
     client = Client(house)
     client.send(b"PING\nSUBMIT ".ljust(wire.LONGEST_LINE + 5, b"x") + more, size)
@@ -172,7 +174,9 @@ def test_a_web_browser_gets_no_word_and_submits_nothing(line: bytes) -> None:
 
 # Telnet.
 
-IAC, DONT, DO, WONT, WILL, SB, SE, IP, DM = (bytes([n]) for n in (255, 254, 253, 252, 251, 250, 240, 244, 242))
+IAC, DONT, DO, WONT, WILL, SB, SE, IP, DM = (
+    bytes([n]) for n in (255, 254, 253, 252, 251, 250, 240, 244, 242)
+)
 
 SEQUENCES = [
     (IAC + DO + b"\x01", IAC + WONT + b"\x01"),
@@ -191,7 +195,9 @@ SEQUENCES = [
 
 
 @pytest.mark.parametrize("sequence, answer", SEQUENCES)
-def test_telnet_s_sequences_between_lines_are_answered_and_part_of_no_request(sequence: bytes, answer: bytes) -> None:
+def test_telnet_s_sequences_between_lines_are_answered_and_part_of_no_request(
+    sequence: bytes, answer: bytes
+) -> None:
     for sent, replies in (
         (sequence + b"PING\n", answer + b"OK\r\n"),
         (b"PING\r\n" + sequence + b"PING\r\n", b"OK\r\n" + answer + b"OK\r\n"),
@@ -348,7 +354,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("words, answer", REFUSED)
-def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_once(words: str, answer: str) -> None:
+def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_once(
+    words: str, answer: str
+) -> None:
     house = opened()
     client = Client(house)
     client.send(f"SUBMIT {words}\n".encode())
@@ -380,7 +388,9 @@ def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_i
         (b'SUBMIT --label="x --stdin=5 cat', "BAD_REQUEST"),
     ],
 )
-def test_where_nobody_can_tell_what_follows_the_connection_ends_after_the_error(line: bytes, code: str) -> None:
+def test_where_nobody_can_tell_what_follows_the_connection_ends_after_the_error(
+    line: bytes, code: str
+) -> None:
     client = Client(opened())
     client.send(line + b"\nPING\n")
     client.send(b"PING\n")
@@ -402,10 +412,15 @@ def test_a_block_without_its_line_end_ends_the_connection_and_submits_nothing() 
 
 # Who asks.
 
-CLOSED_TO_STRANGERS = ["SUBMIT true", *(f"{verb} 1" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL"))]
+CLOSED_TO_STRANGERS = [
+    "SUBMIT true",
+    *(f"{verb} 1" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL")),
+]
 
 
-@pytest.mark.parametrize("line", [*CLOSED_TO_STRANGERS, "RETRY 1", "LIST", "OUTPUT 1 stdout", "STATS", "STATUS x"])
+@pytest.mark.parametrize(
+    "line", [*CLOSED_TO_STRANGERS, "RETRY 1", "LIST", "OUTPUT 1 stdout", "STATS", "STATUS x"]
+)
 def test_a_stranger_has_to_say_who_it_is_first(line: str) -> None:
     house = opened()
     client = stranger(house)
@@ -624,7 +639,9 @@ def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.Monk
     assert client.transport.is_closed
 
 
-def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_the_connection_has_to_end() -> None:
+def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_the_connection_has_to_end() -> (
+    None
+):
     house = opened()
     client = Client(house)
     client.send(b"SUBMIT true\nSUBMIT --stdin=x cat\n")
@@ -696,7 +713,9 @@ def test_what_a_lost_client_had_only_begun_to_ask_is_not_done() -> None:
     assert list(house.backlog.jobs) == [1]
 
 
-@pytest.mark.parametrize("request_line", [b"LIST --limit=1000\n", b"OUTPUT 1 stdout\n", b"RESULT 1\n", b"CANCEL 1\n"])
+@pytest.mark.parametrize(
+    "request_line", [b"LIST --limit=1000\n", b"OUTPUT 1 stdout\n", b"RESULT 1\n", b"CANCEL 1\n"]
+)
 def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: bytes) -> None:
     house = opened()
     noisy(house, 200_000)
@@ -829,9 +848,30 @@ def test_closing_where_nobody_is_connected_fires_at_once() -> None:
 
 TOKENS = st.sampled_from(
     [
-        *(b"PING", b"SUBMIT ", b"STATUS 1", b"LIST", b"WAIT 1 --timeout=1", b"CANCEL 1", b"AUTH x", b"HELP", b"QUIT"),
+        *(
+            b"PING",
+            b"SUBMIT ",
+            b"STATUS 1",
+            b"LIST",
+            b"WAIT 1 --timeout=1",
+            b"CANCEL 1",
+            b"AUTH x",
+            b"HELP",
+            b"QUIT",
+        ),
         *(b"--stdin=3 ", b"--script=2 ", b"--stdin=", b"--key=k ", b'--label="', b"true", b"GET / ", b"abc"),
-        *(b"\n", b"\r\n", b"\r", b"\0", b"\xff", b"\xff\xfd\x06", b"\xff\xfa", b"\xff\xf0", b" ", b"\xc3\xa9"),
+        *(
+            b"\n",
+            b"\r\n",
+            b"\r",
+            b"\0",
+            b"\xff",
+            b"\xff\xfd\x06",
+            b"\xff\xfa",
+            b"\xff\xf0",
+            b" ",
+            b"\xc3\xa9",
+        ),
     ]
 )
 SENT = st.lists(TOKENS | st.binary(max_size=3), max_size=25).map(b"".join)

@@ -27,9 +27,16 @@ class Bench:
         self.disk = FakeDisk()
         self.clock = clock()
         self.threads = Threads()
-        self.paths = {1: directory / "output" / "0" / "1.1.stdout", 2: directory / "output" / "0" / "1.1.stderr"}
+        self.paths = {
+            1: directory / "output" / "0" / "1.1.stdout",
+            2: directory / "output" / "0" / "1.1.stderr",
+        }
         self.recording = Recording(
-            {number: str(path) for number, path in self.paths.items()}, self.disk, self.clock, self.threads, limit
+            {number: str(path) for number, path in self.paths.items()},
+            self.disk,
+            self.clock,
+            self.threads,
+            limit,
         )
         self.choked: list[bool] = []
         self.failed: list[str] = []
@@ -96,7 +103,9 @@ def test_each_stream_is_kept_apart(bench: Bench) -> None:
     assert bench.on_disk(2) == b"err " * 2000
 
 
-@pytest.mark.parametrize("pieces", [[INLINE_BYTES, 1], [INLINE_BYTES + 1], [1, INLINE_BYTES], [1] * 10 + [9000]])
+@pytest.mark.parametrize(
+    "pieces", [[INLINE_BYTES, 1], [INLINE_BYTES + 1], [1, INLINE_BYTES], [1] * 10 + [9000]]
+)
 def test_what_is_longer_is_in_a_file_from_its_first_byte_on(bench: Bench, pieces: list[int]) -> None:
     data = bytes(range(256)) * 100
     written = b""
@@ -294,7 +303,8 @@ def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
 # Whatever is printed.
 
 WRITES = st.lists(
-    st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20), st.integers(1, 400), st.booleans()), max_size=12
+    st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20), st.integers(1, 400), st.booleans()),
+    max_size=12,
 )
 
 

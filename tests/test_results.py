@@ -71,7 +71,12 @@ def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
     house = opened()
     house.submit()
     house.spool.recordings[1].write(1, b"so far")
-    assert [read(house, "stdout"), read(house, "stdout", 3, 2), read(house, "stdout", 6), read(house, "stderr")] == [
+    assert [
+        read(house, "stdout"),
+        read(house, "stdout", 3, 2),
+        read(house, "stdout", 6),
+        read(house, "stderr"),
+    ] == [
         b"so far",
         b"fa",
         b"",
@@ -84,7 +89,11 @@ def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
 @pytest.mark.parametrize("data", [b"hello\n", b"\xff\0\xfe"])
 def test_short_output_is_read_from_the_journal(data: bytes) -> None:
     house = ended(Output.inline(data), Output.inline(b"oh"))
-    assert (read(house, "stdout"), read(house, "stderr"), read(house, "stdout", 1, 1)) == (data, b"oh", data[1:2])
+    assert (read(house, "stdout"), read(house, "stderr"), read(house, "stdout", 1, 1)) == (
+        data,
+        b"oh",
+        data[1:2],
+    )
     assert result_of(house.results.both(house.job(1))) == [data, b"oh"]
 
 
@@ -98,7 +107,12 @@ def test_long_output_is_read_from_its_file() -> None:
 def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
     house = ended(Output.inline(b"", 77), Output.inline(b"kept", 3))
     job = house.results.describe(house.job(1))
-    assert (job["stdout_bytes"], job["stdout_dropped"], job["stderr_bytes"], job["stderr_dropped"]) == (0, 77, 4, 3)
+    assert (job["stdout_bytes"], job["stdout_dropped"], job["stderr_bytes"], job["stderr_dropped"]) == (
+        0,
+        77,
+        4,
+        3,
+    )
     assert result_of(house.results.both(house.job(1))) == [b"", b"kept"]
 
 
@@ -163,7 +177,9 @@ def test_a_result_may_be_as_large_as_the_contract_says() -> None:
     assert [len(data) for data in result_of(house.results.both(house.job(1)))] == [replies.LARGEST_RESULT] * 2
 
 
-@pytest.mark.parametrize("outputs", [(Output(5000), Output()), (Output(), Output(5000)), (Output(5000), Output(5000))])
+@pytest.mark.parametrize(
+    "outputs", [(Output(5000), Output()), (Output(), Output(5000)), (Output(5000), Output(5000))]
+)
 def test_output_that_is_gone_from_the_disk_is_an_error_of_the_store(outputs: tuple[Output, Output]) -> None:
     house = ended(*outputs)
     assert isinstance(error_of(house.results.both(house.job(1))), StoreFailed)

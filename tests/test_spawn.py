@@ -21,7 +21,9 @@ WAYS = [
     pytest.param(
         True,
         id="fast",
-        marks=pytest.mark.skipif(not spawn.IS_FAST_WAY_KNOWN, reason="this Twisted is not the one that we know"),
+        marks=pytest.mark.skipif(
+            not spawn.IS_FAST_WAY_KNOWN, reason="this Twisted is not the one that we know"
+        ),
     ),
     pytest.param(False, id="public", marks=pytest.mark.needs("setsid")),
 ]
@@ -95,7 +97,7 @@ async def test_its_end_says_how(start: Spawn, command: str, end: int) -> None:
 
 
 async def test_it_gets_just_the_environment_that_it_is_given(start: Spawn) -> None:
-    given = {"PATH": ENVIRONMENT["PATH"], "A": "it's  \"1\"", "B": "é日本", "C": "\udcff", "É": ""}
+    given = {"PATH": ENVIRONMENT["PATH"], "A": 'it\'s  "1"', "B": "é日本", "C": "\udcff", "É": ""}
     watcher, _ = start(["/usr/bin/env", "-0"], given)
     assert await watcher.ended == 0
     expected = {f"{name}={value}".encode("utf-8", "surrogateescape") for name, value in given.items()}

@@ -113,7 +113,12 @@ def test_many_jobs_do_not_share_one_directory(bench: Bench) -> None:
 def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
     recording = bench.spool.record(7, 1, 10**9)
     recording.write(1, b"hello world")
-    assert bench.spool.sizes(7) == {"stdout_bytes": 11, "stderr_bytes": 0, "stdout_dropped": 0, "stderr_dropped": 0}
+    assert bench.spool.sizes(7) == {
+        "stdout_bytes": 11,
+        "stderr_bytes": 0,
+        "stdout_dropped": 0,
+        "stderr_dropped": 0,
+    }
     assert [bench.read(1, 0, 5), bench.read(1, 6, 100), bench.read(1, 11, 5), bench.read(2, 0, 5)] == [
         b"hello",
         b"world",

@@ -250,7 +250,9 @@ def test_files_are_for_their_owner_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
-def test_ids_go_on_counting_in_whatever_order_they_were_recorded(bench: Bench, order: tuple[int, ...]) -> None:
+def test_ids_go_on_counting_in_whatever_order_they_were_recorded(
+    bench: Bench, order: tuple[int, ...]
+) -> None:
     bench.open()
     bench.append(*map(submitted, order))
     assert bench.store.next_id == 4
@@ -272,7 +274,11 @@ def test_an_id_that_only_a_segment_s_first_record_remembers_is_not_used_again(be
 
 def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
     assert bench.open() == []
-    events = [submitted(1), Started(id=1, at=START, attempt=1), Cancelled(id=1, at=START, by="ada", signal=15)]
+    events = [
+        submitted(1),
+        Started(id=1, at=START, attempt=1),
+        Cancelled(id=1, at=START, by="ada", signal=15),
+    ]
     bench.append(*events)
     bench.close()
     assert bench.open() == events
@@ -281,7 +287,9 @@ def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
     assert bench.open() == [*events, submitted(2)]
 
 
-def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2))
     bench.close()
@@ -300,7 +308,9 @@ def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(bench: Bench, caplog
         bench.close()
 
 
-def test_a_last_line_that_was_never_begun_needs_no_cut(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_last_line_that_was_never_begun_needs_no_cut(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.close()
@@ -491,7 +501,9 @@ def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
     assert f"the refused end of {bench.segment(1)} could not be cut off" in message
 
 
-def test_a_bug_in_the_writing_is_a_failure_like_any_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_the_writing_is_a_failure_like_any_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.open()
     monkeypatch.setattr(bench.store, "_write", lambda _: 1 / 0)
     refused = bench.store.append(submitted(1))
@@ -585,7 +597,8 @@ def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
 @given(
     runs=st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=4),
     segment_bytes=st.sampled_from([1, 300, 700, SEGMENT]),
-    failure=st.none() | st.tuples(st.sampled_from(["write", "sync", "create"]), st.integers(0, 5), st.integers(0, 400)),
+    failure=st.none()
+    | st.tuples(st.sampled_from(["write", "sync", "create"]), st.integers(0, 5), st.integers(0, 400)),
 )
 def test_what_was_told_comes_back_and_what_was_refused_does_not(
     tmp_path_factory: pytest.TempPathFactory,
@@ -605,7 +618,9 @@ def test_what_was_told_comes_back_and_what_was_refused_does_not(
         for turns in run:
             for _ in range(turns):
                 durable = bench.store.append(submitted(next_id))
-                durable.addCallbacks(lambda _, number=next_id: told.append(number), lambda why: why.trap(StoreFailed))
+                durable.addCallbacks(
+                    lambda _, number=next_id: told.append(number), lambda why: why.trap(StoreFailed)
+                )
                 done.append(durable)
                 next_id += 1
             for durable in done[: turns // 2]:

@@ -9,7 +9,16 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskqd import __version__, submission, verbs, wire
 from taskqd.access import Principal
-from taskqd.errors import AuthFailed, AuthRequired, NoSuchJob, NotFinished, StoreFailed, TaskqError, TimedOut, WrongState
+from taskqd.errors import (
+    AuthFailed,
+    AuthRequired,
+    NoSuchJob,
+    NotFinished,
+    StoreFailed,
+    TaskqError,
+    TimedOut,
+    WrongState,
+)
 from taskqd.events import Output
 from taskqd.job import Reason, Status
 from taskqd.launch import Outcome
@@ -132,7 +141,9 @@ def test_a_job_that_has_not_ended_has_no_result_yet() -> None:
         assert isinstance(refusal(house, f"RESULT {job_id}"), NotFinished)
 
 
-@pytest.mark.parametrize("line", [f"{verb} 9" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY")])
+@pytest.mark.parametrize(
+    "line", [f"{verb} 9" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY")]
+)
 def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
     house = opened()
     house.submit()
@@ -166,7 +177,9 @@ def test_show_tells_all_that_is_known() -> None:
     house.spool.percentages[1] = 30
     house.spool.recordings[1].write(2, b"12345")
     job = shown(house, "SHOW 1")
-    assert {name: job[name] for name in ("id", "command", "status", "progress", "owner", "label", "retries")} == {
+    assert {
+        name: job[name] for name in ("id", "command", "status", "progress", "owner", "label", "retries")
+    } == {
         "id": 1,
         "command": "echo hello",
         "status": "RUNNING",
@@ -440,7 +453,9 @@ def test_help_has_a_line_for_every_verb_and_more_for_submit() -> None:
 @pytest.mark.parametrize("verb", wire.VERBS)
 def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
     house = opened()
-    line = {"AUTH": "AUTH sesame", "SUBMIT": "SUBMIT true", "OUTPUT": "OUTPUT 1 stdout"}.get(verb, f"{verb} 1")
+    line = {"AUTH": "AUTH sesame", "SUBMIT": "SUBMIT true", "OUTPUT": "OUTPUT 1 stdout"}.get(
+        verb, f"{verb} 1"
+    )
     replied: Deferred[Any] = ask(house, line, FakeCaller(None))
     errors: list[Any] = []
     replied.addErrback(lambda failure: errors.append(failure.value))

@@ -112,6 +112,22 @@ def test_what_is_acknowledged_is_known_after_a_kill_at_that_moment(daemon: Daemo
         wire.cancel(*(job["id"] for job in wire.list("--status=PENDING --limit=500")))
 
 
+def test_what_an_interrupted_job_has_printed_is_kept(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    text = b"x" * 100_000
+    job = wire.submit(f"--stdin={len(text)} cat; printf complaint >&2; sleep 300", text)
+    until(lambda: len(wire.output(job, "stdout").data) == len(text), "its output")
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.wait(job) == "FAILED"
+    assert wire.output(job, "stdout").data == text
+    result = wire.result(job)
+    assert result.stdout == text
+    assert b"complaint".startswith(result.stderr)  # a little that came a moment ago may be lost
+
+
 def test_an_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, place: Path) -> None:
     one = daemon()
     wire = one.connect()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, quote
 
@@ -91,6 +92,13 @@ def test_output_over_the_quota_is_dropped_and_counted(wire: Wire) -> None:
     ]
 
 
+def test_a_quota_of_nothing_keeps_nothing(wire: Wire) -> None:
+    job = wire.submit("--max-output=0 echo hi")
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(job) == (b"", b"", "0")
+    assert (wire.show(job)["stdout_bytes"], wire.show(job)["stdout_dropped"]) == (0, 3)
+
+
 def test_a_key_makes_a_submission_safe_to_repeat(running: Daemon, wire: Wire, tmp_path: Path) -> None:
     text = f'--key=job:1/a@b --label="x y" --timeout=60 echo ran >> {tmp_path}/runs'
     job = wire.submit(text)
@@ -147,6 +155,15 @@ def test_a_large_stdin_arrives_whole(wire: Wire) -> None:
     data = random.Random(1).randbytes(1_000_000)
     result = wire.run(f"--stdin={len(data)} sha256sum; wc -c", data)
     assert result.stdout.split() == [hashlib.sha256(data).hexdigest().encode(), b"-", b"0"]
+
+
+def test_the_first_blocks_of_many_clients_are_taken_at_once(daemon: DaemonFactory) -> None:
+    """The daemon has nowhere to put them yet."""
+    one = daemon()
+    wires = [one.connect() for _ in range(50)]
+    for wire in wires:
+        wire.send(b"SUBMIT --stdin=5 cat\r\nhello\r\n")
+    assert sorted(wire.line() for wire in wires) == sorted(f"JOB_ID {job}" for job in range(1, 51))
 
 
 @pytest.mark.parametrize("command", ["true", "head -c 1 >/dev/null", "exec <&-; sleep 0.1"])

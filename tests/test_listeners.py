@@ -1,0 +1,177 @@
+"""Endpoint strings: the guard around UNIX sockets, what was left behind, and what cannot be listened on."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import Factory
+
+from taskqd import listeners
+from taskqd.errors import SettingsError, StartRefused
+from taskqd.listeners import check, clear_the_way, guarded, listen, socket_path
+
+PATHS = [
+    ("unix:/run/taskq.sock", "/run/taskq.sock"),
+    ("unix:/run/taskq.sock:mode=660", "/run/taskq.sock"),
+    ("unix:mode=660:/run/taskq.sock", "/run/taskq.sock"),
+    ("unix:address=/run/taskq.sock", "/run/taskq.sock"),
+    ("unix:mode=660:address=/run/taskq.sock:backlog=5", "/run/taskq.sock"),
+    (r"unix:/run/a\:b.sock:mode=660", "/run/a:b.sock"),
+    (r"unix:/run/a\=b\\c.sock", r"/run/a=b\c.sock"),
+    (r"unix:address=/run/a\=b.sock", "/run/a=b.sock"),
+    (r"unix:/run/a\\:mode=660", "/run/a\\"),
+    ("unix:taskq.sock", "taskq.sock"),
+    ("unix:mode=660", None),
+    ("tcp:9500", None),
+    ("tcp:9500:interface=127.0.0.1", None),
+    ("ssl:9500", None),
+    ("unixoid:/run/taskq.sock", None),
+    ("", None),
+]
+GUARDED = [
+    ("unix:/a", "unix:/a:mode=600:lockfile=0"),
+    ("unix:/a:mode=660", "unix:/a:mode=660:lockfile=0"),
+    ("unix:/a:lockfile=1", "unix:/a:lockfile=1:mode=600"),
+    ("unix:/a:lockfile=0:mode=666", "unix:/a:lockfile=0:mode=666"),
+    (r"unix:/a\:mode\=660", r"unix:/a\:mode\=660:mode=600:lockfile=0"),
+    ("tcp:9500", "tcp:9500"),
+]
+
+
+@pytest.mark.parametrize("endpoint, path", PATHS)
+def test_the_path_of_a_unix_socket_is_told_from_its_string(endpoint: str, path: str | None) -> None:
+    assert socket_path(endpoint) == path
+
+
+@pytest.mark.parametrize("endpoint, result", GUARDED)
+def test_a_unix_socket_is_for_its_owner_alone_unless_told(endpoint: str, result: str) -> None:
+    assert guarded(endpoint) == result
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["unix:/run/x", "unix:/run/x:mode=660", "tcp:9500", "tcp:0:interface=127.0.0.1"]
+)
+def test_a_string_that_can_be_listened_on_passes(endpoint: str, reactor: Any) -> None:
+    check(reactor, endpoint, "here")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "x",
+        "/run/taskq.sock",
+        "tcp",
+        "tcp:port",
+        "tcp:9500:colour=red",
+        "unix",
+        "unix:/x:mode=rw",
+        "foo:1",
+    ],
+)
+def test_a_string_that_cannot_is_refused_by_its_source_before_anything_listens(
+    endpoint: str, reactor: Any
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        check(reactor, endpoint, "/etc/taskqd.toml")
+    assert str(refusal.value).startswith(f"/etc/taskqd.toml: listen: {endpoint!r} is no endpoint")
+    assert "\n" not in str(refusal.value)
+
+
+# What is in the way.
+
+
+def left_behind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+
+
+def test_a_socket_that_a_killed_daemon_left_behind_is_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "s"
+    left_behind(path)
+    clear_the_way(str(path))
+    assert not path.exists()
+    [record] = caplog.records
+    assert f"{path}: removed the socket" in record.getMessage()
+
+
+def test_where_nothing_is_nothing_is_in_the_way(tmp_path: Path) -> None:
+    clear_the_way(str(tmp_path / "s"))
+
+
+def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(StartRefused, match=f"another daemon already listens on {path}"):
+            clear_the_way(str(path))
+    assert path.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s"
+    if kind == "file":
+        path.write_bytes(b"precious")
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        left_behind(tmp_path / "target")
+        path.symlink_to(tmp_path / "target")
+    with pytest.raises(StartRefused, match=f"{path} is there and is no socket"):
+        clear_the_way(str(path))
+    assert os.path.lexists(path)
+
+
+def test_a_socket_that_may_not_be_looked_at_refuses_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    left_behind(path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(listeners.os, "lstat", refuse)
+    with pytest.raises(StartRefused, match=f"{path} cannot be listened on: .*Permission denied"):
+        clear_the_way(str(path))
+
+
+# Listening.
+
+
+async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port(
+    reactor: Any, tmp_path: Path
+) -> None:
+    for words, mode in (("", 0o600), (":mode=660", 0o660)):
+        path = tmp_path / "s"
+        left_behind(path)
+        port = await listen(reactor, f"unix:{path}{words}", Factory())
+        found = path.stat().st_mode
+        assert stat.S_ISSOCK(found)
+        assert stat.S_IMODE(found) == mode
+        assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+        await port.stopListening()
+        assert not path.exists()
+
+
+async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any) -> None:
+    first = await listen(reactor, "tcp:0:interface=127.0.0.1", Factory())
+    endpoint = f"tcp:{first.getHost().port}:interface=127.0.0.1"
+    with pytest.raises(StartRefused, match=f"{endpoint} cannot be listened on: .*in use"):
+        await listen(reactor, endpoint, Factory())
+    await first.stopListening()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted leaves it to the garbage collector
+async def test_a_socket_in_a_directory_that_is_missing_refuses_the_start(
+    reactor: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(StartRefused, match="cannot be listened on: .*No such file"):
+        await listen(reactor, f"unix:{tmp_path}/missing/s", Factory())
