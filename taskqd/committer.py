@@ -35,10 +35,11 @@ class Committer(Generic[Item]):
         self._is_busy = False
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
-        self._thread = Thread(target=self._run, name="taskqd-journal", daemon=True)
+        self._thread: Thread | None = None
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; it is made only now, since twistd forks before."""
+        self._thread = Thread(target=self._run, name="taskqd-journal", daemon=True)
         self._thread.start()
 
     def put(self, item: Item) -> None:
@@ -59,7 +60,8 @@ class Committer(Generic[Item]):
 
     def _join(self, _: None) -> None:
         self._batches.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _hand_over(self) -> None:
         self._is_busy = True

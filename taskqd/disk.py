@@ -5,10 +5,14 @@ Paths are text, modes are for the owner alone. Every method raises OSError as th
 
 import os
 from contextlib import suppress
+from threading import RLock
 
 
 class Disk:
     """The real one. Whoever takes a Disk must hold no promise before ``sync`` has returned."""
+
+    def __init__(self) -> None:
+        self._making = RLock()
 
     def create(self, path: str, mode: int = 0o600) -> int:
         """Open a new file for appending; an older one of that name is replaced."""
@@ -67,12 +71,13 @@ class Disk:
 
     def make_directory(self, path: str) -> None:
         """Make a directory, and those above it, for the owner alone; an existing one is left as it is."""
-        if os.path.isdir(path):
-            return
-        parent = os.path.dirname(path)
-        self.make_directory(parent)
-        os.mkdir(path, 0o700)
-        self.sync_directory(parent)
+        with self._making:  # who finds a directory that another thread has made may rely on it
+            if os.path.isdir(path):
+                return
+            parent = os.path.dirname(path)
+            self.make_directory(parent)
+            os.mkdir(path, 0o700)
+            self.sync_directory(parent)
 
     def sync_directory(self, path: str) -> None:
         """Return when the names in a directory would survive a power cut."""

@@ -1,6 +1,6 @@
-"""Stand-ins for the doors of the house, in the hands of the test: it says what is durable, what ends, what fails.
+"""Stand-ins for the doors of the house, in the hands of the test: it says what is durable, ends, or fails.
 
-Beside each fake store, spool, executor and disk stand the pieces of Twisted that a rule needs and a test can't
+Beside a fake store, spool, executor and disk stand the pieces of Twisted that a rule needs and a test can't
 wait for: a reactor whose other thread is waited for, a connection's transport, a process and its group.
 ``House`` puts a dispatcher on top of them.
 """
@@ -33,7 +33,7 @@ from taskqd.events import Event, Output
 from taskqd.interfaces import ICaller, IExecutor, IRecording, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Outcome, Run
-from taskqd.protocol import Connection, TaskqFactory
+from taskqd.protocol import TaskqFactory
 from taskqd.results import Results
 from taskqd.verbs import Verbs
 
@@ -43,6 +43,9 @@ START = 1_700_000_000.0
 """The fakes' clock begins here, in seconds since the epoch."""
 LONGEST_TURN = 10.0
 """A test waits for so many seconds for another thread before it fails."""
+
+ADA = Principal("ada", "admin")
+"""Whoever asks, unless a test says otherwise."""
 
 COMPLETED = Outcome(reason=None, exit_code=0)
 FAILED = Outcome(reason=Reason.EXIT, exit_code=3)
@@ -87,13 +90,17 @@ class Threads:
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
         done: Deferred[Any] = Deferred()
-        self.waiting.append(lambda: maybeDeferred(function, *args).chainDeferred(done))
+        self.waiting.append(lambda: _chain(maybeDeferred(function, *args), done))
         return done
 
     def run(self) -> None:
         """Run all that waits, and what comes of it."""
         while self.waiting:
             self.waiting.pop(0)()
+
+
+def _chain(first: "Deferred[Any]", second: "Deferred[Any]") -> None:
+    first.chainDeferred(second)
 
 
 class ThreadReactor(Clock):
@@ -163,7 +170,7 @@ class FakeDisk(Disk):
             if name == "write" and written:
                 call(args[0], args[1][:written])
             raise error
-        result = None if name in {"sync", "sync_directory"} else call(*args)
+        result: Any = None if name in {"sync", "sync_directory"} else call(*args)
         if name in {"create", "open"}:
             self.descriptors.add(result)
         if name == "close":
@@ -173,7 +180,7 @@ class FakeDisk(Disk):
 
 @implementer(IStore)
 class FakeStore:
-    """The journal in memory: an event is on its way until the test says that it is durable, or that all fails.
+    """The journal in memory: an event is on its way until the test says that it is durable, or fails.
 
     ``journal`` has what is durable.
     """
@@ -269,7 +276,7 @@ class FakeSpool:
         self.blocks: dict[int, dict[str, bytes]] = {}
         self.keeping: list[Deferred[None]] = []
         self.is_slow = False
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.recordings: dict[int, FakeRecording] = {}
         self.limits: dict[int, int] = {}
         self.released: list[int] = []
@@ -384,7 +391,7 @@ def run_of(job: Job, attempt: int) -> Run:
 
 
 class House:
-    """A dispatcher over fakes of everything below it; ``journal`` is what was recorded before it was built."""
+    """A dispatcher over fakes of everything below it; ``journal`` is what was recorded before."""
 
     def __init__(
         self, slots: int = 2, journal: list[Event] | None = None, chance: float = 0.0, next_id: int = 1
@@ -427,7 +434,9 @@ class House:
         """Make durable whatever is on its way, and what comes of it."""
         self.store.sync_all()
 
-    def asked(self, command: str = "true", blocks: dict[str, bytes] | None = None, **options: Any) -> Any:
+    def asked(
+        self, command: str = "true", blocks: dict[str, bytes] | None = None, **options: Any
+    ) -> "Deferred[int]":
         """Return the Deferred of a submission by ada, of which nothing is durable yet."""
         spec = Spec(command=command, **options)
         return maybeDeferred(self.dispatcher.submit, spec, "ada", blocks or {})
@@ -436,7 +445,7 @@ class House:
         """Return the id of a new job, once all is durable."""
         accepted = self.asked(command, **options)
         self.settle()
-        return cast("int", result_of(accepted))
+        return result_of(accepted)
 
     def cancel(self, job_id: int, number: int = signal.SIGTERM) -> "Deferred[Job]":
         """Return the Deferred of a cancel."""
@@ -469,7 +478,7 @@ def replayed(events: list[Event]) -> Backlog:
 class FakeCaller:
     """Somebody who asks; what a handler sends before its reply is in ``sent``."""
 
-    def __init__(self, principal: Principal | None = Principal("ada", "admin")) -> None:
+    def __init__(self, principal: Principal | None = ADA) -> None:
         self.principal = principal
         self.failures = 0
         self.sent = b""
@@ -523,8 +532,8 @@ class FakeSocket:
 class FakeTransport:
     """A connection's transport with a client that reads only when the test says so.
 
-    It follows ``twisted.internet.abstract.FileDescriptor``: over 64 KiB unread it pauses its producer, and when
-    all is read it resumes a paused producer, else closes if it was asked to.
+    It follows ``twisted.internet.abstract.FileDescriptor``: over 64 KiB unread it pauses its producer, and
+    when all is read it resumes a paused producer, else closes if it was asked to.
     """
 
     disconnecting = False
@@ -542,6 +551,7 @@ class FakeTransport:
         self._producer: Any = None
         self._is_producer_paused = False
         self._is_half_closing = False
+        self._is_writing = False
 
     def getHandle(self) -> Any:
         return self._handle
@@ -558,6 +568,7 @@ class FakeTransport:
         assert isinstance(data, bytes)
         self.received += data
         self._unread += len(data)
+        self._is_writing = True
         if self._producer is not None and self._unread > self.buffer_size:
             self._is_producer_paused = True
             self._producer.pauseProducing()
@@ -585,33 +596,28 @@ class FakeTransport:
         if self.is_half_closed:
             self._close(ConnectionDone())
         else:
-            self.disconnecting = True
+            self.disconnecting = self._is_writing = True
             self.is_reading = False
 
     def loseWriteConnection(self) -> None:
-        self._is_half_closing = True
+        self._is_half_closing = self._is_writing = True
 
     def abortConnection(self) -> None:
         self.is_aborted = True
         self._close(ConnectionLost())
 
     def turn(self) -> None:
-        """Let the client read all that was written, and do what the reactor does then, until nothing changes."""
-        before = None
-        while not self.is_closed and before != (before := self._state()):
+        """Let the client read all that was written, and do what the reactor then does, as long as it can."""
+        while self._is_writing and not self.is_closed:
             self._unread = 0
+            self._is_writing = False  # only a write or a close sets it again, as in doWrite
             if self._producer is not None and self._is_producer_paused:
                 self._is_producer_paused = False
                 self._producer.resumeProducing()
-                if not self._unread:
-                    return  # as doWrite does: it is not called again until more is written
             elif self.disconnecting:
                 self._close(ConnectionDone())
             elif self._is_half_closing:
                 self._is_half_closing, self.is_half_closed = False, True
-
-    def _state(self) -> tuple[Any, ...]:
-        return (self._unread, self._is_producer_paused, self.disconnecting, self.is_half_closed)
 
     def lose(self) -> None:
         """Break the connection, as a client that has crashed does."""
@@ -619,6 +625,8 @@ class FakeTransport:
 
     def _close(self, why: Exception) -> None:
         self.is_closed = True
+        if self._producer is not None:
+            self._producer.stopProducing()
         if self.protocol is not None:
             self.protocol.connectionLost(Failure(why))
 
@@ -629,9 +637,9 @@ class Client:
     def __init__(self, house: House, handle: Any = None) -> None:
         self.transport = FakeTransport(handle or FakeSocket())
         self._unsent: list[bytes] = []
-        self.connection: Connection = house.factory.buildProtocol(None)
+        self.connection = house.factory.buildProtocol(None)
         self.transport.protocol = self.connection
-        self.connection.makeConnection(cast("Any", self.transport))
+        cast("Any", self.connection).makeConnection(self.transport)
 
     def send(self, data: bytes, size: int | None = None) -> None:
         """Send bytes, in pieces of ``size`` if it is given."""
@@ -668,7 +676,7 @@ class Client:
 class FakeGroups:
     """The process groups of this machine, in the place of ``taskqd.processes``.
 
-    ``deadly`` says which signals end a group; ``sent`` what was sent. A group that is not in ``alive`` is none.
+    ``deadly`` says which signals end a group; ``sent`` what was sent. What is not in ``alive`` is no group.
     """
 
     def __init__(self) -> None:
@@ -676,6 +684,7 @@ class FakeGroups:
         self.deadly: set[int] = {signal.SIGKILL}
         self.sent: list[tuple[int, int]] = []
         self.refuses = False
+        self.looks = 0
 
     def start_time(self, pid: int) -> int | None:
         return 4242
@@ -691,6 +700,7 @@ class FakeGroups:
         return True
 
     def group_lives(self, pgid: int) -> bool:
+        self.looks += 1
         return pgid in self.alive
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from taskqd import access
 from taskqd.access import Access, Principal, read_token, user_name
 from taskqd.errors import AuthFailed, StartRefused
 from tests.fakes import FakeSocket
@@ -115,7 +114,7 @@ def test_a_token_that_cannot_be_read_or_made_refuses_the_start(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(access.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(StartRefused, match="No space left"):
         read_token(str(tmp_path))
     assert not (tmp_path / "token").exists()

@@ -14,7 +14,7 @@ from taskqd.errors import Draining, KeyConflict, NoSuchJob, StartRefused, StoreF
 from taskqd.events import Cancelled, Ended, Event, Output, Retried, Spawned, Started, Submitted
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Outcome
-from tests.fakes import COMPLETED, FAILED, START, House, error_of, replayed, result_of
+from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, replayed, result_of
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)
@@ -204,6 +204,12 @@ def test_blocks_that_cannot_be_kept_refuse_the_submission() -> None:
     assert house.submit() == 2
 
 
+def test_a_bug_in_keeping_blocks_is_not_taken_for_a_full_disk() -> None:
+    house = opened()
+    house.spool.error = ZeroDivisionError()
+    assert isinstance(error_of(house.asked("cat", {"stdin": b"in"}, stdin=2)), ZeroDivisionError)
+
+
 def test_a_later_submission_does_not_wait_for_the_blocks_of_an_earlier_one() -> None:
     house = opened()
     house.spool.is_slow = True
@@ -342,12 +348,16 @@ def test_a_cancel_while_the_start_is_on_its_way_ends_the_process_that_starts() -
     assert house.statuses() == [CANCELLED]
 
 
-def test_a_job_whose_cancel_is_on_its_way_does_not_start() -> None:
+@pytest.mark.parametrize("is_first_freed", [True, False])
+def test_a_job_whose_cancel_is_on_its_way_does_not_start(is_first_freed: bool) -> None:
     house = opened(1)
     house.submit()
     house.submit()
+    if is_first_freed:
+        house.executor.finish(1)
     house.cancel(2)
-    house.executor.finish(1)
+    if not is_first_freed:
+        house.executor.finish(1)
     house.settle()
     assert house.statuses() == [Status.COMPLETED, CANCELLED]
     assert [run.id for run in house.executor.runs] == [1]
@@ -459,6 +469,7 @@ def test_the_earlier_of_two_delayed_jobs_is_not_forgotten() -> None:
     house.submit(retries=1, retry_delay=10.0)
     house.finish(1, FAILED)
     house.finish(2, FAILED)
+    assert len(house.clock.getDelayedCalls()) == 1
     house.clock.advance(10)
     house.settle()
     assert running(house) == [2]
@@ -646,7 +657,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
     assert attempt is not None
     assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
     assert attempt.detail
-    assert result_of(house.results.both(house.job(1))) == [b"so far", b""]
+    assert result_of(begin(house.results.both(house.job(1)))) == (b"so far", b"")
 
 
 def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_is_refused() -> None:
@@ -779,7 +790,9 @@ def test_a_failed_store_refuses_submissions_and_starts_nothing() -> None:
     assert house.dispatcher.store_state() == {"failure": "the disk is full"}
 
 
-def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_the_line() -> None:
+def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_the_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     house = opened(1)
     house.asked()
     house.store.sync()
@@ -787,6 +800,7 @@ def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_th
     assert house.executor.runs == []
     assert house.statuses() == [PENDING]
     assert house.backlog.take(house.clock.seconds()) is house.job(1)
+    assert "job 1 stays PENDING: the disk is full" in caplog.text
 
 
 def test_an_end_that_could_not_be_recorded_is_told_to_nobody() -> None:
@@ -816,6 +830,18 @@ def test_what_a_failed_store_cannot_record_is_refused_and_changes_nothing(
     assert house.executor.signals == []
 
 
+def test_a_pid_that_could_not_be_recorded_changes_nothing() -> None:
+    house = opened()
+    house.asked()
+    house.store.sync(2)
+    assert [type(event) for event in house.store.on_its_way] == [Spawned]
+    house.store.break_down()
+    assert running(house) == [1]
+    attempt = house.job(1).attempt
+    assert attempt is not None
+    assert attempt.pid is None
+
+
 def test_a_stop_with_a_failed_store_fires_all_the_same() -> None:
     house = opened()
     house.submit()
@@ -828,7 +854,7 @@ def test_a_stop_with_a_failed_store_fires_all_the_same() -> None:
 def test_a_bug_in_a_start_frees_the_slot_and_is_logged(logged_errors: Any) -> None:
     house = opened(1)
     start = house.executor.start
-    house.executor.start = lambda *_: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    house.executor.start = lambda *_: 1 / 0  # type: ignore[method-assign,assignment]
     house.submit()
     [failure] = logged_errors.flush(ZeroDivisionError)
     assert failure.getErrorMessage() == "division by zero"
@@ -885,7 +911,8 @@ def step(house: House, act: str, number: int) -> "Deferred[Any]":
     if act == "keyed":
         return house.asked(f"echo {number // 2}", key=f"k{number % 2}")
     if act in ("cancel", "retry") and ids:
-        return getattr(house, act)(ids[number % len(ids)])  # type: ignore[no-any-return]
+        move = house.cancel if act == "cancel" else house.retry
+        return move(ids[number % len(ids)])
     if act in ("complete", "fail") and running(house):
         job_id = running(house)[number % len(running(house))]
         house.executor.finish(job_id, COMPLETED if act == "complete" else FAILED)

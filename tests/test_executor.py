@@ -1,4 +1,4 @@
-"""Attempts as processes: their ends and why, timeouts and cancels, leftovers, and output that can't be kept."""
+"""Attempts as processes: their ends and why, timeouts, cancels, leftovers, and output that can't be kept."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from taskqd import executor
 from taskqd.events import Output
-from taskqd.executor import Executor
+from taskqd.executor import FIRST_LOOK, Executor
 from taskqd.interfaces import IExecutor
 from taskqd.job import Reason
 from taskqd.launch import Outcome, Run
@@ -55,7 +55,7 @@ class Bench:
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
         monkeypatch.setattr(executor, "processes", self.groups)
-        monkeypatch.setattr(executor.os, "kill", lambda *args: self.killed.append(args))
+        monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
 
     def start(self, **options: Any) -> "Deferred[Outcome]":
         return self.executor.start(run(**options), self.recording, self._note)
@@ -82,6 +82,8 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(monkeypatch)
     yield bench
     bench.spawn.close()
+    assert not bench.executor._running
+    assert not bench.executor._present
     assert bench.clock.getDelayedCalls() == [], "an ended attempt leaves no call behind"
 
 
@@ -167,7 +169,7 @@ def test_a_directory_that_is_none_is_a_spawn_that_failed(bench: Bench, tmp_path:
 def test_a_directory_that_may_not_be_entered_is_a_spawn_that_failed(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor.os, "access", lambda path, mode: (path, mode) != (str(tmp_path), os.X_OK))
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (str(tmp_path), os.X_OK))
     outcome = result_of(bench.start(cwd=str(tmp_path)))
     assert outcome.reason is Reason.SPAWN
     assert "may not be entered" in (outcome.detail or "")
@@ -307,6 +309,16 @@ def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grac
     assert bench.signals == [TERM, KILL]
 
 
+def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
+    ended = bench.start()
+    bench.executor.kill()
+    assert bench.signals == [KILL]
+    bench.process.exits(number=9)
+    assert result_of(ended).reason is Reason.SIGNAL
+    bench.executor.kill()
+    assert bench.signals == [KILL]
+
+
 # Ended by us.
 
 
@@ -332,6 +344,12 @@ def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
     bench.pass_time(LONG)
     assert result_of(ended).reason is None
     assert bench.signals == []
+
+
+def test_a_process_that_ends_in_time_leaves_no_timer(bench: Bench) -> None:
+    bench.start(timeout=3600.0)
+    bench.process.exits()
+    assert bench.clock.getDelayedCalls() == []
 
 
 def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
@@ -401,6 +419,32 @@ def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone
     bench.pass_time(0.625)
     assert bench.signals == [TERM, KILL]
     assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: Bench) -> None:
+    ended = bench.start(kill_after=60.0)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.process.exits(number=15, leaves=True)
+    bench.pass_time(59.875)
+    looks = bench.groups.looks
+    assert looks < 130
+    assert not ended.called
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM, KILL]
+    bench.clock.advance(FIRST_LOOK)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_a_group_that_has_gone_is_not_signalled_again_whoever_has_its_number_now(bench: Bench) -> None:
+    bench.groups.deadly = {TERM}
+    bench.start()
+    bench.process.exits(leaves=True)
+    bench.pass_time(1)
+    bench.groups.alive.add(bench.process.pid)
+    bench.executor.kill()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM]
 
 
 def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Bench) -> None:

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Factory
 
 from taskqd import listeners
 from taskqd.errors import SettingsError, StartRefused
-from taskqd.listeners import check, clear_the_way, guarded, listen, socket_path
+from taskqd.listeners import check, clear_the_way, guarded, socket_path
 
 PATHS = [
     ("unix:/run/taskq.sock", "/run/taskq.sock"),
@@ -138,12 +138,16 @@ def test_a_socket_that_may_not_be_looked_at_refuses_the_start(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(listeners.os, "lstat", refuse)
+    monkeypatch.setattr(os, "lstat", refuse)
     with pytest.raises(StartRefused, match=f"{path} cannot be listened on: .*Permission denied"):
         clear_the_way(str(path))
 
 
 # Listening.
+
+
+async def listen(reactor: Any, endpoint: str) -> Any:
+    return await listeners.listen(reactor, endpoint, Factory())
 
 
 async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port(
@@ -152,20 +156,20 @@ async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port
     for words, mode in (("", 0o600), (":mode=660", 0o660)):
         path = tmp_path / "s"
         left_behind(path)
-        port = await listen(reactor, f"unix:{path}{words}", Factory())
+        port = await listen(reactor, f"unix:{path}{words}")
         found = path.stat().st_mode
         assert stat.S_ISSOCK(found)
         assert stat.S_IMODE(found) == mode
-        assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+        assert os.listdir(tmp_path) == ["s"]
         await port.stopListening()
         assert not path.exists()
 
 
 async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any) -> None:
-    first = await listen(reactor, "tcp:0:interface=127.0.0.1", Factory())
+    first = await listen(reactor, "tcp:0:interface=127.0.0.1")
     endpoint = f"tcp:{first.getHost().port}:interface=127.0.0.1"
     with pytest.raises(StartRefused, match=f"{endpoint} cannot be listened on: .*in use"):
-        await listen(reactor, endpoint, Factory())
+        await listen(reactor, endpoint)
     await first.stopListening()
 
 
@@ -173,5 +177,5 @@ async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any
 async def test_a_socket_in_a_directory_that_is_missing_refuses_the_start(
     reactor: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartRefused, match="cannot be listened on: .*No such file"):
-        await listen(reactor, f"unix:{tmp_path}/missing/s", Factory())
+    with pytest.raises(StartRefused, match=r"cannot be listened on: .*No such file"):
+        await listen(reactor, f"unix:{tmp_path}/missing/s")

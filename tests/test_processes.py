@@ -122,9 +122,11 @@ def test_a_group_of_another_user_lives(start: Start, monkeypatch: pytest.MonkeyP
 
 
 def test_killing_takes_the_group_with_it(start: Start) -> None:
-    parent = start("trap '' TERM; sleep 100 & echo $!; wait")
+    parent = start("trap '' TERM; sleep 100 & echo; wait", env={"TASKQ_RUN": "store.7.1"})
+    [child] = [one.pid for one in processes.marked("store") if one.pid != parent.pid]
     other = start()
     assert processes.kill_all([parent.pid, no_pid()], 5) == []
+    assert processes.kill_all([child], 5) == []
     parent.wait()
     assert not processes.group_lives(parent.pid)
     assert other.poll() is None

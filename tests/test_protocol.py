@@ -1,7 +1,8 @@
-"""A connection: lines and blocks in any pieces, replies in order, no more of either than fits, and its end."""
+"""A connection: lines and blocks in any pieces, replies in order, no more of either than fits; its end."""
 
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -228,6 +229,16 @@ def test_a_block_is_taken_as_it_is_whatever_telnet_would_make_of_it() -> None:
         house.settle()
         assert house.spool.blocks == {1: {"stdin": block}}
         assert client.transport.received == b"JOB_ID 1\r\n"
+
+
+def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None:
+    client = Client(opened())
+    client.send((IAC + DO + b"\x01") * 50_000 + b"PING\n", 3000)
+    assert client.is_held_back
+    assert len(client.transport.received) < 100_000
+    for _ in range(5):
+        client.read()
+    assert client.transport.received == (IAC + WONT + b"\x01") * 50_000 + b"OK\r\n"
 
 
 def test_urgent_data_comes_in_line() -> None:
@@ -513,6 +524,18 @@ def test_what_came_in_one_piece_waits_for_the_client_to_read_too() -> None:
         client.read()
     assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
     assert client.transport.received.endswith(b"\r\nOK\r\n")
+
+
+def test_requests_that_had_to_wait_are_handled_as_the_client_reads() -> None:
+    house = opened()
+    noisy(house, 50_000)
+    client = Client(house)
+    client.send(b"WAIT 1 --timeout=1\n" + b"OUTPUT 1 stdout\n" * 20)
+    house.clock.advance(1)
+    assert client.transport.received.count(b"DATA") == 2
+    for _ in range(20):
+        client.read()
+    assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
 
 
 def test_a_list_is_sent_as_the_client_reads_it() -> None:
@@ -882,7 +905,7 @@ def talk(sent: bytes, cuts: list[int], is_stranger: bool) -> tuple[bytes, dict[i
     house.submit()
     client = stranger(house) if is_stranger else Client(house)
     places = sorted({0, len(sent), *(cut % (len(sent) + 1) for cut in cuts)})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         client.send(sent[start:end])
     client.half_close()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What an attempt prints: inline or in a file, within its quota, synced in time, and what happens when it can't."""
+"""What an attempt prints: inline or in a file, within its quota, synced in time; and when the disk fails."""
 
 import errno
 from collections.abc import Iterator
@@ -270,6 +270,17 @@ def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) 
     bench.write(1, b"x" * 20_000)
     assert len(bench.failed) == 1
     assert isinstance(error_of(bench.closing()), OSError)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_recording_whose_writes_and_syncs_fail_says_so_once(bench: Bench) -> None:
+    bench.write(1, b"x" * 20_000)
+    bench.disk.fail("write")
+    bench.disk.fail("sync")
+    bench.write(1, b"x" * 5000)
+    bench.threads.run()
+    assert len(bench.failed) == 1
+    error_of(bench.closing())
 
 
 @pytest.mark.usefixtures("small")

@@ -1,13 +1,14 @@
 """What is to be seen of a job: progress, sizes and output, from memory, the journal or a file."""
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from taskqd import replies
 from taskqd.errors import NotFinished, StoreFailed, TooLarge
-from taskqd.events import Event, Output, Started, Submitted
+from taskqd.events import NOTHING, Event, Output, Started, Submitted
 from taskqd.job import Reason, Spec, Status
 from taskqd.launch import Outcome
-from tests.fakes import FAILED, START, House, error_of, result_of
+from tests.fakes import FAILED, START, House, begin, error_of, result_of
 
 EVERYTHING = 10**9
 
@@ -18,7 +19,7 @@ def opened() -> House:
     return house
 
 
-def ended(stdout: Output, stderr: Output = Output(), reason: Reason | None = None) -> House:
+def ended(stdout: Output, stderr: Output = NOTHING, reason: Reason | None = None) -> House:
     """Return a house whose job 1 has ended with these outputs."""
     house = opened()
     house.submit()
@@ -28,6 +29,10 @@ def ended(stdout: Output, stderr: Output = Output(), reason: Reason | None = Non
 
 def read(house: House, stream: str, offset: int = 0, length: int = EVERYTHING) -> bytes:
     return result_of(house.results.read(house.job(1), stream, offset, length))
+
+
+def both(house: House) -> "Deferred[tuple[bytes, bytes]]":
+    return begin(house.results.both(house.job(1)))
 
 
 # Progress.
@@ -94,14 +99,14 @@ def test_short_output_is_read_from_the_journal(data: bytes) -> None:
         b"oh",
         data[1:2],
     )
-    assert result_of(house.results.both(house.job(1))) == [data, b"oh"]
+    assert result_of(both(house)) == (data, b"oh")
 
 
 def test_long_output_is_read_from_its_file() -> None:
     house = ended(Output(10_000), Output.inline(b"short"))
     house.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
     assert read(house, "stdout", 9990, 100) == b"x" * 10
-    assert result_of(house.results.both(house.job(1))) == [b"x" * 10_000, b"short"]
+    assert result_of(both(house)) == (b"x" * 10_000, b"short")
 
 
 def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
@@ -113,7 +118,7 @@ def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
         4,
         3,
     )
-    assert result_of(house.results.both(house.job(1))) == [b"", b"kept"]
+    assert result_of(both(house)) == (b"", b"kept")
 
 
 @pytest.mark.parametrize("offset, length", [(6, 1), (7, 10), (10**17, 10), (0, 0)])
@@ -128,7 +133,7 @@ def test_a_job_that_never_ran_has_printed_nothing() -> None:
     assert read(house, "stdout") == b""
     house.cancel(1)
     house.settle()
-    assert result_of(house.results.both(house.job(1))) == [b"", b""]
+    assert result_of(both(house)) == (b"", b"")
 
 
 def test_output_is_that_of_the_latest_attempt() -> None:
@@ -158,23 +163,23 @@ def test_a_job_that_has_not_ended_has_no_result(slots: int) -> None:
     house = House(slots)
     house.dispatcher.start()
     house.submit()
-    with pytest.raises(NotFinished, match="WAIT 1"):
-        house.results.both(house.job(1))
+    error = error_of(both(house))
+    assert isinstance(error, NotFinished)
+    assert "WAIT 1" in str(error)
 
 
 @pytest.mark.parametrize("sizes", [(replies.LARGEST_RESULT + 1, 0), (0, replies.LARGEST_RESULT + 1)])
 def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> None:
-    house = ended(*map(Output, sizes))
-    with pytest.raises(TooLarge) as refusal:
-        house.results.both(house.job(1))
-    assert all(str(size) in str(refusal.value) for size in sizes)
-    assert "OUTPUT 1" in str(refusal.value)
+    house = ended(Output(sizes[0]), Output(sizes[1]))
+    error = error_of(both(house))
+    assert isinstance(error, TooLarge)
+    assert all(str(part) in str(error) for part in (*sizes, "OUTPUT 1"))
 
 
 def test_a_result_may_be_as_large_as_the_contract_says() -> None:
     house = ended(Output(replies.LARGEST_RESULT), Output(replies.LARGEST_RESULT))
     house.spool.on_disk[1, 1] = (b"x" * replies.LARGEST_RESULT, b"y" * replies.LARGEST_RESULT)
-    assert [len(data) for data in result_of(house.results.both(house.job(1)))] == [replies.LARGEST_RESULT] * 2
+    assert [len(data) for data in result_of(both(house))] == [replies.LARGEST_RESULT] * 2
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,7 @@ def test_a_result_may_be_as_large_as_the_contract_says() -> None:
 )
 def test_output_that_is_gone_from_the_disk_is_an_error_of_the_store(outputs: tuple[Output, Output]) -> None:
     house = ended(*outputs)
-    assert isinstance(error_of(house.results.both(house.job(1))), StoreFailed)
+    assert isinstance(error_of(both(house)), StoreFailed)
 
 
 def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
@@ -192,4 +197,4 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
     ]
     house = House(journal=journal)
     house.dispatcher.recover()
-    assert result_of(house.results.both(house.job(1))) == [b"", b""]
+    assert result_of(both(house)) == (b"", b"")

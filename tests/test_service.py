@@ -1,5 +1,6 @@
 """The daemon put together: its options, what it refuses in one line, and starts and stops in one process."""
 
+import gc
 import io
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
@@ -29,13 +30,16 @@ from taskqd.service import Options, TaskqService, makeService
 from taskqd.settings import Settings
 from tests.fakes import START, replayed
 
+OPTIONS: Any = Options
+"""Options as mypy may see them: what they inherit has no types."""
+
 # Options.
 
 
 @pytest.fixture(name="home")
 def a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the home directory of a user who is not root, in which nothing is set."""
-    monkeypatch.setattr(service.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -43,9 +47,10 @@ def a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def parsed(*words: str) -> Settings:
-    options = Options()
+    options = OPTIONS()
     options.parseOptions(list(words))
-    return options.settings
+    settings: Settings = options.settings
+    return settings
 
 
 def refused(*words: str) -> str:
@@ -72,7 +77,7 @@ def test_the_places_of_the_user_are_used(home: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_root_has_the_places_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert (parsed().state, parsed().listen) == ("/var/lib/taskqd", ("unix:/run/taskqd/taskq.sock",))
 
 
@@ -149,7 +154,7 @@ def test_a_wrong_setting_in_the_file_is_refused_by_file_and_key(
 
 def test_an_unknown_option_is_a_usage_error(home: Path) -> None:
     with pytest.raises(UsageError, match="colour"):
-        Options().parseOptions(["--colour", "red"])
+        OPTIONS().parseOptions(["--colour", "red"])
 
 
 def test_help_is_a_page_with_every_option_and_an_example() -> None:
@@ -161,7 +166,7 @@ def test_help_is_a_page_with_every_option_and_an_example() -> None:
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        Options().parseOptions(["--version"])
+        OPTIONS().parseOptions(["--version"])
     assert not end.value.code
     assert capsys.readouterr().out == f"taskqd {__version__}\n"
 
@@ -170,8 +175,8 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def made(state: Path, parent: dict[str, Any] | None = None, *words: str) -> TaskqService:
-    options = Options()
-    options.parent = parent  # type: ignore[assignment]
+    options = OPTIONS()
+    options.parent = parent
     options.parseOptions(["--state", str(state), "--listen", f"unix:{state}/s", "--slots", "2", *words])
     return makeService(options)
 
@@ -207,7 +212,7 @@ def test_directories_are_made_for_whom_the_daemon_will_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(service.os, "chown", lambda *args: given.append(args))
+    monkeypatch.setattr(os, "chown", lambda *args: given.append(args))
     words = ["--listen", f"unix:{tmp_path}/run/s", "--listen", "tcp:0", "--listen", "unix:relative.sock"]
     made(tmp_path / "state", {"uid": 65_534, "gid": 7}, *words).privilegedStartService()
     assert given == [(f"{tmp_path}/state", 65_534, 7), (f"{tmp_path}/run", 65_534, 7)]
@@ -258,7 +263,9 @@ class Site:
         await self.running.pop().stopService()
 
     async def begin(self, sent: bytes) -> Talk:
-        return await connectProtocol(UNIXClientEndpoint(self._reactor, f"{self.state}/s"), Talk(sent))
+        talk = Talk(sent)
+        await connectProtocol(UNIXClientEndpoint(self._reactor, f"{self.state}/s"), talk)
+        return talk
 
     async def talk(self, sent: bytes) -> list[str]:
         return (await (await self.begin(sent)).ended).decode().splitlines()
@@ -266,7 +273,7 @@ class Site:
 
 @pytest.fixture(name="site")
 def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr(service.gc, "freeze", lambda: None)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     site = Site(tmp_path / "state", reactor)
@@ -425,6 +432,17 @@ async def test_one_listener_that_is_refused_refuses_the_start_and_closes_the_oth
     assert not (site.state / "s").exists()
 
 
+async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
+    port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+    endpoint = f"tcp:{port.getHost().port}:interface=127.0.0.1"
+    assert f"{endpoint} cannot be listened on" in await refuse_start(site, StartRefused, "--listen", endpoint)
+    await port.stopListening()
+
+
+async def test_a_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> None:
+    await made(tmp_path / "state").stopService()
+
+
 async def test_a_daemon_says_in_its_log_why_it_does_not_start(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -530,7 +548,7 @@ def test_a_job_s_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch)
     assert set(made) == {"PATH", "HOME", "LANG", "USER", "SHELL"}
     assert (made["LANG"], made["SHELL"], made["PATH"]) == ("de_DE.UTF-8", "/bin/sh", service.PATH)
     monkeypatch.delenv("LANG")
-    monkeypatch.setattr(service.os, "geteuid", lambda: 4_000_000)
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     made = service._base_environment()
     assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
 

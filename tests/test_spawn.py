@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ Spawn = Callable[..., tuple[Watcher, Any]]
 
 
 @pytest.fixture(name="start", params=WAYS)
-def the_way(request: pytest.FixtureRequest, reactor: Any) -> Iterator[Spawn]:
+def the_way(request: pytest.FixtureRequest, reactor: Any) -> Spawn:
     """Return a function that starts a shell command, or a whole line."""
 
     def start(
@@ -210,7 +210,8 @@ def test_free_standard_descriptors_are_taken() -> None:
         "import os; os.close(0); os.close(2)\n"
         "from taskqd.spawn import close_on_exec\n"
         "close_on_exec()\n"
-        "print([os.readlink(f'/proc/self/fd/{n}') for n in (0, 2)], [os.get_inheritable(n) for n in (0, 1, 2)])\n"
+        "print([os.readlink(f'/proc/self/fd/{n}') for n in (0, 2)])\n"
+        "print([os.get_inheritable(n) for n in (0, 1, 2)])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert done.stdout == "['/dev/null', '/dev/null'] [True, True, True]\n"
+    assert done.stdout == "['/dev/null', '/dev/null']\n[True, True, True]\n"

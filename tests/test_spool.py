@@ -1,4 +1,4 @@
-"""The spool: blocks that are kept, output that is read back wherever it lies, and what a job says of its progress."""
+"""The spool: blocks that are kept, output that is read back wherever it lies, and progress."""
 
 import os
 from pathlib import Path

@@ -111,7 +111,7 @@ def test_events_are_told_in_the_order_in_which_they_came(bench: Bench) -> None:
     bench.open()
     told: list[int] = []
     for number in range(1, 8):
-        bench.store.append(submitted(number)).addCallback(lambda _, number=number: told.append(number))
+        bench.store.append(submitted(number)).addCallback(lambda _, number: told.append(number), number)
     bench.reactor.turn()
     assert told == [1]
     bench.reactor.turn()
@@ -204,6 +204,17 @@ def test_a_segment_that_is_full_is_followed_by_the_next_one(bench: Bench) -> Non
     assert bench.open() == events
 
 
+def test_a_segment_is_full_when_it_has_reached_its_size(bench: Bench) -> None:
+    bench.open()
+    size = bench.segment(1).stat().st_size
+    bench.store.segment_bytes = size + 1
+    bench.append(submitted(1))
+    assert len(bench.segments()) == 1
+    bench.store.segment_bytes = bench.segment(1).stat().st_size
+    bench.append(submitted(2))
+    assert len(bench.segments()) == 2
+
+
 def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> None:
     bench.open(boot="boot-1")
     name = bench.store.name
@@ -274,7 +285,7 @@ def test_an_id_that_only_a_segment_s_first_record_remembers_is_not_used_again(be
 
 def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
     assert bench.open() == []
-    events = [
+    events: list[Event] = [
         submitted(1),
         Started(id=1, at=START, attempt=1),
         Cancelled(id=1, at=START, by="ada", signal=15),
@@ -403,8 +414,10 @@ def test_a_newer_format_is_refused(bench: Bench) -> None:
 def test_a_second_store_on_the_same_directory_is_refused_in_one_line_that_names_the_pid(bench: Bench) -> None:
     bench.open()
     second = Bench(bench.directory)
+    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StartRefused) as refusal:
         second.store.lock()
+    assert len(os.listdir("/proc/self/fd")) == before
     assert str(os.getpid()) in str(refusal.value)
     assert str(bench.directory) in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -532,7 +545,7 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
     bench.store.lock()
     list(bench.store.replay())
     bench.disk.fail(call)
-    with pytest.raises(StartRefused, match="cannot be written: .*No space left"):
+    with pytest.raises(StartRefused, match=r"cannot be written: .*No space left"):
         bench.store.begin(0)
     bench.disk.mend()
     os.close(bench.store._lock or -1)
@@ -618,9 +631,8 @@ def test_what_was_told_comes_back_and_what_was_refused_does_not(
         for turns in run:
             for _ in range(turns):
                 durable = bench.store.append(submitted(next_id))
-                durable.addCallbacks(
-                    lambda _, number=next_id: told.append(number), lambda why: why.trap(StoreFailed)
-                )
+                durable.addCallback(lambda _, number: told.append(number), next_id)
+                durable.addErrback(lambda why: why.trap(StoreFailed))
                 done.append(durable)
                 next_id += 1
             for durable in done[: turns // 2]:

@@ -29,7 +29,7 @@ def test_who_asks_while_a_turn_is_handed_on_comes_last() -> None:
     order = []
     take(turns, "a")
     for number in (1, 2):
-        take(turns, "a").addCallback(lambda _, number=number: order.append(number))
+        take(turns, "a").addCallback(lambda _, number: order.append(number), number)
     turns.give_back("a")
     take(turns, "a").addCallback(lambda _: order.append(3))
     turns.give_back("a")

@@ -33,17 +33,26 @@ def _seconds(shown: dict[str, str]) -> float:
     return (end - start).total_seconds()
 
 
-def test_a_timeout_ends_the_whole_tree_within_its_time(daemon: DaemonFactory) -> None:
+def test_a_timeout_ends_a_child_that_ignores_term_within_three_seconds(running: Daemon, wire: Wire) -> None:
+    job = wire.submit(f"--timeout=1 --kill-after=1 {TREES['a child that ignores TERM']}")
+    wire.wait_running(job)
+    end = time.monotonic() + 3
+    assert wire.ask(f"WAIT {job}") == "STATUS FAILED 0"
+    running.wait_for_no_process(end - time.monotonic())
+    assert wire.show(job)["reason"] == "timeout"
+    assert _seconds(wire.show(job)) < 3
+
+
+def test_a_timeout_ends_the_whole_tree_whatever_it_is(daemon: DaemonFactory) -> None:
     one = daemon(slots=len(TREES))
     wire = one.connect()
-    begin = time.monotonic()
     jobs = {name: wire.submit(f"--timeout=1 --kill-after=1 {tree}") for name, tree in TREES.items()}
     assert {wire.wait(job) for job in jobs.values()} == {"FAILED"}
-    one.wait_for_no_process(begin + 3 - time.monotonic())
+    one.wait_for_no_process()
     for name, job in jobs.items():
         shown = wire.show(job)
         assert (shown["reason"], shown["exit_code"] in (-15, -9)) == ("timeout", True), name
-        assert 0.9 < _seconds(shown) < 3, name
+        assert 0.9 < _seconds(shown) < 10, name
 
 
 def test_a_cancel_ends_the_whole_tree(daemon: DaemonFactory) -> None:
@@ -82,10 +91,10 @@ LEFTOVERS = [
 def test_a_leftover_neither_delays_the_end_of_a_job_nor_outlives_it(
     running: Daemon, wire: Wire, command: str
 ) -> None:
-    job = wire.submit(f"--kill-after=1 {command}")
+    job = wire.submit(f"--kill-after=3 {command}")
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(job) == (b"hi\n", b"", "0")
-    assert _seconds(wire.show(job)) < 0.9
+    assert _seconds(wire.show(job)) < 2.5
     running.wait_for_no_process()
 
 
