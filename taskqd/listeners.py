@@ -20,29 +20,45 @@ from twisted.python.failure import Failure
 from taskqd.errors import SettingsError, StartRefused
 
 _log = Logger()
-_SEPARATOR = re.compile(r"(?<!\\):")
+_PARTS = re.compile(r"(?:^|(?<=:))((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
+_NAMED = re.compile(r"((?:[^=\\]|\\.)*)(=?)(.*)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def socket_path(endpoint: str) -> str | None:
     """Return the path of a ``unix:`` endpoint string, or None if it is of another kind."""
-    kind, *arguments = _SEPARATOR.split(endpoint)
-    if kind != "unix":
+    kind, *arguments = _arguments(endpoint)
+    if kind != ("", "unix"):
         return None
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or name == "address":
-            return (value if equals else name).replace("\\:", ":").replace("\\\\", "\\")
-    return None
+    return next((value for name, value in arguments if name in ("", "address")), None)
 
 
 def guarded(endpoint: str) -> str:
     """Return the endpoint string, a UNIX socket's for its owner alone unless told, without Twisted's lock."""
     if socket_path(endpoint) is None:
         return endpoint
+    given = {name for name, _ in _arguments(endpoint)}
     for name, value in (("mode", "600"), ("lockfile", "0")):
-        if not re.search(rf":{name}=", endpoint):
+        if name not in given:
             endpoint += f":{name}={value}"
     return endpoint
+
+
+def _arguments(endpoint: str) -> list[tuple[str, str]]:
+    """Return (name, value) of each argument, the name empty where there is none.
+
+    As twisted.internet.endpoints reads them: ``:`` parts arguments and ``=`` a name from its value, and what
+    follows a backslash stands for itself.
+    """
+    arguments = []
+    for argument in _PARTS.findall(endpoint):
+        name, equals, value = _NAMED.findall(argument)[0]
+        arguments.append((_plain(name), _plain(value)) if equals else ("", _plain(name)))
+    return arguments
+
+
+def _plain(text: str) -> str:
+    return _ESCAPE.sub(r"\1", text)
 
 
 def check(reactor: Any, endpoint: str, source: str) -> None:

@@ -5,6 +5,7 @@ request is handled when all before it are answered, but submissions follow each 
 sync can cover many. What a request does is in verbs.py.
 """
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,8 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 1024**2
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
+LOOK_FOR_HANGUP = 5.0
+"""A client that has closed its half and waits for a reply is looked after every so many seconds."""
 LINGER_AT_STOP = 2.0
 """When the daemon stops, a client has so many seconds to take what it was answered."""
 MOST_FAILURES = 3
@@ -87,6 +90,7 @@ class Connection(LineReceiver):
         self._held: set[Deferred[Any]] = set()
         self._rooms: list[Deferred[None]] = []
         self._linger: Any = None
+        self._lookout: Any = None
 
     # What Twisted calls.
 
@@ -95,6 +99,7 @@ class Connection(LineReceiver):
             handle = self.transport.getHandle()
             # An interrupt's data mark comes as urgent data: out of line it would tear its sequence apart.
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self.principal = self._verbs.peer(handle)
         self.transport.registerProducer(self, True)
         self._keeper.opened(self)
@@ -103,8 +108,9 @@ class Connection(LineReceiver):
         self._keeper.lost(self)
         self._is_gone = self._is_deaf = True
         self._waiting.clear()
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
+        for timer in (self._linger, self._lookout):
+            if timer is not None and timer.active():
+                timer.cancel()
         for deferred in list(self._held):
             deferred.cancel()
         rooms, self._rooms = self._rooms, []
@@ -116,6 +122,21 @@ class Connection(LineReceiver):
         if self._linger is not None:
             self._close()
         self._advance()
+        self._look_for_hangup()
+
+    def _look_for_hangup(self) -> None:
+        """Notice that a client that said its last has gone altogether: nothing is read that would tell.
+
+        A UNIX socket hangs up when its peer closes; on TCP, keep-alive probes find out.
+        """
+        if self._is_gone or self._is_tls():
+            return
+        poll = select.poll()
+        poll.register(self.transport.getHandle(), 0)
+        if poll.poll(0):
+            self.transport.abortConnection()
+        else:
+            self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)
 
     def writeConnectionLost(self) -> None:
         """Our own half of the connection was closed, by ourselves."""

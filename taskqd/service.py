@@ -16,7 +16,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
@@ -41,6 +40,8 @@ from taskqd.store import Store, take_lock
 from taskqd.verbs import Verbs
 
 SPOOL_THREADS = 4
+STOP_PATIENCE = 10.0
+"""At a stop running jobs have so many seconds to end, or their --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
 """What a crash left running is waited for, once killed, for up to so many seconds a process."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -170,7 +171,7 @@ class TaskqService(Service):
         self._reactor = reactor
         self._owner = owner
         self._is_daemon = is_daemon
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
         self._threads = ThreadPool(0, SPOOL_THREADS, "taskqd-spool")
         disk = Disk()
         in_thread = partial(deferToThreadPool, reactor, self._threads)
@@ -185,7 +186,7 @@ class TaskqService(Service):
         sockets = filter(None, map(listeners.socket_path, self._settings.listen))
         try:
             for directory in (self._settings.state, *map(os.path.dirname, sockets)):
-                if not os.path.isdir(directory):
+                if directory and not os.path.isdir(directory):
                     os.makedirs(directory, 0o700)
                     if self._owner is not None:
                         os.chown(directory, *self._owner)
@@ -272,7 +273,10 @@ class TaskqService(Service):
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         if self._dispatcher is not None:
             self._take_hurry()
+            patience = self._reactor.callLater(STOP_PATIENCE, self._executor.kill)
             await self._dispatcher.stop()
+            if patience.active():
+                patience.cancel()
             self._executor.kill()
             await self._factory.close()
             await self._store.close()
@@ -292,7 +296,8 @@ class TaskqService(Service):
         if self._is_daemon:
             self._log.critical("the start is refused: {why}", why=why)
         for port in self._ports:
-            port.stopListening()  # it takes its socket file with it
+            port.stopReading()
+            port.connectionLost(Failure(why))  # what stopListening has the reactor do, which will not run
         sys.excepthook = _say_in_one_line
         raise why
 
@@ -300,12 +305,15 @@ class TaskqService(Service):
 def _is_leftover(one: processes.Marked, backlog: Backlog) -> bool:
     """Whether a process is to be ended: of an interrupted attempt, or still in the group of an ended one.
 
-    What left the group of a job that has ended, by setsid(1) for instance, is nobody's business any more.
+    What left the group of a job that has ended, by setsid(1) for instance, is nobody's business any more. Of
+    an earlier attempt of an interrupted job, what has lost the leader of its group is taken for a leftover.
     """
     job = backlog.jobs.get(one.job_id)
-    if job is None or job.attempt is None or (job.status is Status.RUNNING and one.attempt == job.attempts):
+    if job is None or job.attempt is None or one.group == job.attempt.pid:
         return True
-    return one.group == job.attempt.pid
+    if job.status is not Status.RUNNING:
+        return False
+    return one.attempt == job.attempts or processes.start_time(one.group) is None
 
 
 def _say_in_one_line(kind: type[BaseException], why: BaseException, traceback: TracebackType | None) -> None:

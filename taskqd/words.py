@@ -112,7 +112,7 @@ def parse_size(text: str) -> int:
     form = _SIZE.fullmatch(text)
     size = int(form[1]) * _BYTES[form[2]] if form else LARGEST_SIZE + 1
     if size > LARGEST_SIZE:
-        _refuse("a size such as 4096, 64k, 1M or 2G, below 2**63", text)
+        _refuse("a size such as 4096, 64k, 1M or 2G, of at most 15 digits", text)
     return size
 
 

@@ -142,6 +142,7 @@ class FakeDisk(Disk):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[str] = []
         self.descriptors: set[int] = set()
         self._failures: dict[str, tuple[int, OSError, int]] = {}
@@ -512,6 +513,10 @@ class FakeCaller:
         self.is_finished = True
 
 
+NOT_HUNG_UP = os.open(os.devnull, os.O_RDONLY)
+"""A descriptor of which poll(2) does not say that the other end has hung up."""
+
+
 class FakeSocket:
     """A socket as the access rules see it: of a family, and with the uid of its peer."""
 
@@ -519,6 +524,9 @@ class FakeSocket:
         self.family = family
         self.options: list[tuple[int, int, int]] = []
         self._uid = uid
+
+    def fileno(self) -> int:
+        return NOT_HUNG_UP
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
         self.options.append((level, option, value))

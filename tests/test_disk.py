@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,15 @@ def test_an_existing_directory_is_left_as_it_is(disk: Disk, tmp_path: Path) -> N
     tmp_path.chmod(0o755)
     disk.make_directory(str(tmp_path))
     assert mode(tmp_path) == 0o755
+
+
+def test_a_directory_that_several_threads_want_at_once_is_made_once(disk: Disk, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(50):
+            made = [
+                threads.submit(disk.make_directory, str(tmp_path / f"{number}" / "a" / "b")) for _ in range(8)
+            ]
+            assert [one.result() for one in made] == [None] * 8
 
 
 def test_names_are_sorted_and_a_file_that_is_not_there_has_no_size(disk: Disk, tmp_path: Path) -> None:

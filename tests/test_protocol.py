@@ -316,6 +316,16 @@ def test_a_wait_holds_up_what_follows_it_on_its_own_connection_only() -> None:
     assert client.lines() == ["STATUS COMPLETED 100", "OK", "JOB_ID 2"]
 
 
+def test_many_waits_that_end_together_are_all_answered() -> None:
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n" * 900)
+    house.finish(1)
+    assert client.lines() == ["STATUS COMPLETED 100"] * 900
+    assert not client.connection._held
+
+
 def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
     house = opened()
     client = Client(house)
@@ -751,6 +761,7 @@ def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: byt
     house.clock.advance(1)
     assert not client.connection._held
     assert not client.connection._rooms
+    assert all(asked.reply is not None for asked in client.connection._unanswered)
     assert house.clock.getDelayedCalls() == []
 
 

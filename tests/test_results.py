@@ -127,6 +127,11 @@ def test_beyond_the_end_there_is_nothing(offset: int, length: int) -> None:
     assert read(house, "stdout", offset, length) == b""
 
 
+@pytest.mark.parametrize("offset", [5000, 5001, 10**17])
+def test_beyond_the_end_of_a_file_nobody_looks_for_it(offset: int) -> None:
+    assert read(ended(Output(5000)), "stdout", offset, 10) == b""
+
+
 def test_a_job_that_never_ran_has_printed_nothing() -> None:
     house = House(0)
     house.submit()

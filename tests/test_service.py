@@ -388,7 +388,8 @@ async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *wor
         site.start(*words)
     [taskq] = site.running
     site.running.clear()
-    if taskq._store._committer._thread.is_alive():
+    thread = taskq._store._committer._thread
+    if thread is not None and thread.is_alive():
         await taskq._store.close()
     elif taskq._store._lock is not None:
         os.close(taskq._store._lock)

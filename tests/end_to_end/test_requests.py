@@ -497,3 +497,20 @@ def test_a_refused_request_has_changed_nothing(daemon: DaemonFactory) -> None:
         assert wire.ask(request).startswith("ERROR ")
     assert wire.list() == before
     assert wire.submit("true") == 2
+
+
+def test_a_client_that_is_gone_does_not_keep_its_wait(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit("sleep 300")
+
+    def connections() -> int:
+        return int(json.loads(wire.ask("STATS").partition(" ")[2])["connections"])
+
+    before = connections()
+    for _ in range(5):
+        waiting = one.connect()
+        waiting.send(f"WAIT {job}\r\n".encode())
+        waiting.close()
+    until(lambda: connections() <= before, "the end of connections that hung up")
+    wire.cancel(job)

@@ -394,3 +394,15 @@ def test_a_damaged_line_is_refused_with_its_file_and_number(daemon: DaemonFactor
     assert len(shown) == 1, said
     assert re.search(rf"\b{line}\b", shown[0].replace(segment.name, "")), shown[0]
     assert segment.read_bytes() == text, "a refused start has changed nothing"
+
+
+def test_a_stop_does_not_wait_longer_than_its_patience_for_a_job_with_a_long_grace(
+    daemon: DaemonFactory,
+) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit("--kill-after=1d trap '' TERM; while :; do sleep 1; done")
+    wire.wait_running(job)
+    begin = time.monotonic()
+    assert one.stop() in CLEAN
+    assert time.monotonic() - begin < 30
