@@ -95,3 +95,7 @@ def test_a_stop_of_an_idle_committer_fires_at_once() -> None:
     bench = Bench()
     result_of(bench.committer.stop())
     assert "taskqd-journal" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_committer_that_was_never_started_can_be_stopped() -> None:
+    result_of(Committer[int](ThreadReactor(), lambda _: None, lambda *_: None).stop())

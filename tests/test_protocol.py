@@ -17,7 +17,7 @@ from taskqd import protocol, wire
 from taskqd.access import Principal
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
-from taskqd.protocol import LINGER, LINGER_AT_STOP
+from taskqd.protocol import LINGER, LINGER_AT_STOP, LOOK_FOR_HANGUP
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings, result_of
 
@@ -241,10 +241,11 @@ def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None
     assert client.transport.received == (IAC + WONT + b"\x01") * 50_000 + b"OK\r\n"
 
 
-def test_urgent_data_comes_in_line() -> None:
+def test_urgent_data_comes_in_line_and_a_peer_that_vanishes_is_noticed() -> None:
     handle = FakeSocket()
     Client(opened(), handle)
     assert (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1) in handle.options
+    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in handle.options
 
 
 # Order.
@@ -724,6 +725,51 @@ def test_a_client_lost_while_it_waits_leaves_no_waiter() -> None:
     assert sum(map(len, house.dispatcher._waiters.values())) == 0
     house.finish(1)
     assert client.transport.received == b""
+
+
+def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
+    house = opened()
+    house.submit()
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        client = Client(house, ours)
+        client.send(b"WAIT 1\n")
+        theirs.shutdown(socket.SHUT_WR)
+        client.half_close()
+        house.clock.pump([LOOK_FOR_HANGUP] * 5)
+        assert not client.transport.is_closed
+        theirs.close()
+        house.clock.advance(LOOK_FOR_HANGUP)
+    assert client.transport.is_aborted
+    assert not any(house.dispatcher._waiters.values())
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_a_client_that_was_gone_before_its_end_was_read_keeps_no_waiter_either() -> None:
+    house = opened()
+    house.submit()
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours:
+        client = Client(house, ours)
+        client.send(b"SUBMIT true\nWAIT 1\n")
+        theirs.close()
+        client.half_close()
+    assert client.transport.is_closed
+    house.settle()
+    assert list(house.backlog.jobs) == [1, 2]
+    assert not any(house.dispatcher._waiters.values())
+
+
+def test_a_client_that_was_answered_is_looked_after_no_more() -> None:
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n")
+    client.half_close()
+    house.finish(1)
+    client.read()
+    assert client.transport.is_closed
+    assert house.clock.getDelayedCalls() == []
 
 
 def test_a_client_lost_while_it_submits_has_submitted_all_the_same() -> None:

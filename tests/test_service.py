@@ -370,6 +370,15 @@ async def test_a_second_signal_kills_what_takes_its_time(site: Site, reactor: An
     await stopping
 
 
+async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "STOP_PATIENCE", 0.05)
+    site.start()
+    await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    await site.stop()
+
+
 async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Site) -> None:
     site.start()
     assert refused("--state", str(site.state)) == (
@@ -488,7 +497,7 @@ def ended_leftovers(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     marked: list[Marked],
-    started: int = 77,
+    started: int | None = 77,
     boot: str = "same",
 ) -> list[int]:
     """Return the pids that are killed before anything runs, where a crash left these processes."""
@@ -523,6 +532,13 @@ def test_a_marked_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Marked, is_ended: bool
 ) -> None:
     assert ended_leftovers(monkeypatch, tmp_path, [one], started=0) == ([500] if is_ended else [])
+
+
+@pytest.mark.parametrize("leader, pids", [(None, [500]), (78, [])])
+def test_of_an_earlier_attempt_what_has_lost_its_leader_is_a_leftover(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leader: int | None, pids: list[int]
+) -> None:
+    assert ended_leftovers(monkeypatch, tmp_path, [Marked(500, 90, 1, 0)], leader) == pids
 
 
 @pytest.mark.parametrize("started, boot, pids", [(77, "same", [101]), (78, "same", []), (77, "another", [])])

@@ -273,6 +273,15 @@ def test_a_directory_in_place_of_the_file_does_no_harm(bench: Bench) -> None:
     bench.spool.release(7)
 
 
+def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert bench.reports(b"50\n") == 50
+    bench.spool.release(7)
+    os.mkfifo(bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_what_an_attempt_reported_is_gone_with_it(bench: Bench) -> None:
     assert bench.reports(b"50\n") == 50
     bench.spool.release(7)

@@ -12,11 +12,13 @@ from taskqd.access import Principal
 from taskqd.errors import (
     AuthFailed,
     AuthRequired,
+    BadRequest,
     NoSuchJob,
     NotFinished,
     StoreFailed,
     TaskqError,
     TimedOut,
+    UnknownCommand,
     WrongState,
 )
 from taskqd.events import Output
@@ -151,6 +153,19 @@ def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
     assert isinstance(refusal(house, "OUTPUT 9 stdout"), NoSuchJob)
 
 
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("STATUS x", BadRequest),
+        ("FROB", UnknownCommand),
+        ("SUBMIT --array=1-2 true", BadRequest),
+        ("\xff", UnknownCommand),
+    ],
+)
+def test_a_request_that_could_not_be_read_is_refused_for_that(line: str, error: type[TaskqError]) -> None:
+    assert isinstance(refusal(opened(), line), error)
+
+
 def test_a_submission_s_blocks_go_by_their_names() -> None:
     house = opened()
     result = ask(house, "SUBMIT --stdin=2 --script=6", blocks=[b"echo 1", b"in"])
@@ -218,6 +233,7 @@ LISTS = [
     ("LIST --key=k --from=5", [5]),
     ("LIST --key=k --from=6", []),
     ("LIST --key=k --from=4 --reverse", []),
+    ("LIST --key=k --from=5 --reverse", [5]),
     ("LIST --key=k --from=6 --reverse", [5]),
     ("LIST --key=k --status=RUNNING", []),
     ("LIST --key=k --limit=0", []),
