@@ -32,6 +32,10 @@ MOST_SUBMISSIONS = 1000
 MOST_WAITING = 1000
 """When so many requests of a connection wait to be handled, no more is read from it."""
 MOST_WAITING_BYTES = 1024**2
+LINES_AT_ONCE = 250
+"""So many lines of a connection are read in one turn of the reactor: then others have theirs."""
+MOST_AHEAD = 65_536
+"""When so many bytes that came are still unread, no more are taken from the connection."""
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
 LOOK_FOR_HANGUP = 5.0
@@ -77,6 +81,7 @@ class Connection(LineReceiver):
         self._is_first_line = True
         self._is_reading = False
         self._is_handling = False
+        self._is_held = False
         self._is_choked = False
         self._is_deaf = False
         self._is_gone = False
@@ -91,6 +96,7 @@ class Connection(LineReceiver):
         self._rooms: list[Deferred[None]] = []
         self._linger: Any = None
         self._lookout: Any = None
+        self._breath: Any = None
 
     # What Twisted calls.
 
@@ -108,7 +114,7 @@ class Connection(LineReceiver):
         self._keeper.lost(self)
         self._is_gone = self._is_deaf = True
         self._waiting.clear()
-        for timer in (self._linger, self._lookout):
+        for timer in (self._linger, self._lookout, self._breath):
             if timer is not None and timer.active():
                 timer.cancel()
         for deferred in list(self._held):
@@ -159,21 +165,33 @@ class Connection(LineReceiver):
         if self._is_deaf:
             return
         self._ahead = self._ahead + data if self._ahead else data
-        if not self._is_reading:
+        if self._is_reading:
+            return
+        if self._breath is None:
             self._is_reading = True
             try:
                 self._read_ahead()
             finally:
                 self._is_reading = False
-            self._end_if_done()
+        if self._breath is not None or self._is_held:
+            self._pace()
+        self._end_if_done()
+
+    def _read_on(self) -> None:
+        self._breath = None
+        self.dataReceived(b"")
+        self._pace()
 
     def _is_tls(self) -> bool:
         return bool(ISSLTransport.providedBy(self.transport))
 
     def _read_ahead(self) -> None:
         """Hand what has come to LineReceiver, a line or a piece of a block at a time."""
-        data, at = self._ahead, 0
+        data, at, pieces = self._ahead, 0, 0
         while at < len(data) and not self.paused and not self._is_deaf:
+            if pieces == LINES_AT_ONCE:
+                self._breath = self._clock.callLater(0, self._read_on)
+                break
             if self._block is not None:
                 end = at + self._block[2].wanted
             elif data[at] == telnet.IAC and not self._buffer:
@@ -185,6 +203,7 @@ class Connection(LineReceiver):
                 continue
             else:
                 end = data.find(b"\n", at) + 1 or len(data)
+            pieces += 1
             piece, at = data[at:end], min(end, len(data))
             super().dataReceived(piece)
         self._ahead = b"" if self._is_deaf else data[at:]
@@ -356,21 +375,23 @@ class Connection(LineReceiver):
     def _pace(self) -> None:
         """Read on, or not, as there is room for replies and for requests."""
         is_full = len(self._waiting) >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
-        stop = (self._is_choked or is_full) and not self._is_deaf
-        if stop == self.paused or self._is_eof:
-            self.paused = stop
-        elif stop:
-            super().pauseProducing()
-        else:
-            self.paused = False
-            self.transport.resumeProducing()
-        if not stop and self._ahead:
+        self.paused = (self._is_choked or is_full) and not self._is_deaf
+        is_behind = self._breath is not None and len(self._ahead) > MOST_AHEAD and not self._is_deaf
+        hold = self.paused or is_behind
+        if hold != self._is_held and not self._is_eof:
+            self._is_held = hold
+            if hold:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+        if self._ahead and not self.paused and self._breath is None:
             self.dataReceived(b"")
 
     def _end_if_done(self) -> None:
         if self._is_gone or self._is_reading or self._unanswered or self._waiting:
             return
-        if not self._is_finishing and (not self._is_eof or (self._ahead and self.paused)):
+        is_more_to_read = self._breath is not None or (self._ahead and self.paused)
+        if not self._is_finishing and (not self._is_eof or is_more_to_read):
             return
         if self._is_eof or self._is_tls():
             self._close()

@@ -17,7 +17,7 @@ from taskqd import protocol, wire
 from taskqd.access import Principal
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
-from taskqd.protocol import LINGER, LINGER_AT_STOP, LOOK_FOR_HANGUP
+from taskqd.protocol import LINES_AT_ONCE, LINGER, LINGER_AT_STOP, LOOK_FOR_HANGUP, MOST_AHEAD
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings, result_of
 
@@ -323,8 +323,67 @@ def test_many_waits_that_end_together_are_all_answered() -> None:
     client = Client(house)
     client.send(b"WAIT 1\n" * 900)
     house.finish(1)
+    house.clock.advance(0)
     assert client.lines() == ["STATUS COMPLETED 100"] * 900
     assert not client.connection._held
+
+
+def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
+    house = opened()
+    client, other = Client(house), Client(house)
+    client.send(b"PING\n" * (3 * LINES_AT_ONCE))
+    other.send(b"PING\n")
+    assert (len(client.lines()), other.lines()) == (LINES_AT_ONCE, ["OK"])
+    client.send(b"STATUS 1\n")
+    assert client.lines() == []
+    house.clock.advance(0)  # this clock takes all turns that are due at once
+    lines = client.lines()
+    assert len(lines) == 2 * LINES_AT_ONCE + 1
+    assert beginnings(lines[-2:]) == ["OK", "ERROR NO_SUCH_JOB"]
+
+
+def test_a_flood_is_held_back_until_most_of_it_is_read() -> None:
+    house = opened()
+    client = Client(house)
+    flood = b"PING" + b" " * 1000 + b"\n"
+    client.send(flood * LINES_AT_ONCE + flood * (MOST_AHEAD // len(flood) + 2), size=1 << 20)
+    client.send(b"PING\n")
+    assert client.is_held_back
+    house.clock.advance(0)
+    client.deliver()
+    house.clock.advance(0)
+    assert not client.is_held_back
+    assert len(client.lines()) == LINES_AT_ONCE + MOST_AHEAD // len(flood) + 3
+
+
+def test_a_flood_that_ends_with_a_half_close_gets_every_reply_and_then_the_end() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\n" * (2 * LINES_AT_ONCE + 1))
+    client.half_close()
+    assert not client.transport.is_closed
+    house.clock.advance(0)
+    client.read()
+    assert len(client.lines()) == 2 * LINES_AT_ONCE + 1
+    assert client.transport.is_closed
+
+
+def test_a_flood_behind_a_quit_is_not_read() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\n" * LINES_AT_ONCE + b"QUIT\n" + b"PING\n" * LINES_AT_ONCE)
+    house.clock.advance(0)
+    client.read()
+    assert len(client.lines()) == LINES_AT_ONCE + 1
+    assert client.transport.is_half_closed
+
+
+def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\n" * (2 * LINES_AT_ONCE))
+    client.connection.connectionLost()
+    assert not house.clock.getDelayedCalls()
 
 
 def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
