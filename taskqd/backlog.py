@@ -9,9 +9,23 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Any, ClassVar, cast
 
-from taskqd.errors import NoSuchJob
-from taskqd.events import Cancelled, Ended, Event, JobEvent, Output, Retried, Spawned, Started, Submitted
+from taskqd.errors import Gone, NoSuchJob
+from taskqd.events import (
+    Cancelled,
+    Ended,
+    Event,
+    JobEvent,
+    Output,
+    Removed,
+    Retried,
+    Spawned,
+    Started,
+    Submitted,
+)
 from taskqd.job import MOVES, Attempt, Job, Reason, Status
+
+EXPIRED_AT_ONCE = 50
+"""``expired`` returns so many jobs at most."""
 
 Position = tuple[int, int, int]
 """Where a record stands in the journal: (segment, offset, length), the latter two in bytes."""
@@ -26,7 +40,8 @@ class Backlog:
 
     ``_ready`` is a heap of ids and ``_delayed`` one of (time, id). A job that is cancelled leaves its entry
     behind, to be passed over when it comes up; ``_lined_up`` has the ids in ``_ready``, so that one which is
-    retried meanwhile does not get a second entry.
+    retried meanwhile does not get a second entry. ``_ended_at`` is a heap of (time, id) of those that have
+    ended, and ``_expiring`` has the ids of those that are about to be removed.
     """
 
     def __init__(self) -> None:
@@ -37,6 +52,8 @@ class Backlog:
         self._ready: list[int] = []
         self._delayed: list[tuple[float, int]] = []
         self._lined_up: set[int] = set()
+        self._ended_at: list[tuple[float, int]] = []
+        self._expiring: set[int] = set()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backlog) and (self.jobs, self.counts, self.last_id, self._keys) == (
@@ -49,8 +66,10 @@ class Backlog:
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
     def get(self, job_id: int) -> Job:
-        """Return the job of that id; raises NoSuchJob."""
+        """Return the job of that id; raises NoSuchJob, or Gone if it was removed."""
         job = self.jobs.get(job_id)
+        if job is None and 0 < job_id <= self.last_id:
+            raise Gone(f"job {job_id} has been removed, with its output")
         if job is None:
             raise NoSuchJob(f"there is no job {job_id}: the newest is {self.last_id}")
         return job
@@ -76,12 +95,14 @@ class Backlog:
         """
         while self._delayed and self._delayed[0][0] <= now:
             due_at, job_id = heappop(self._delayed)
-            if self.jobs[job_id].not_before == due_at:
+            job = self.jobs.get(job_id)
+            if job is not None and job.not_before == due_at:
                 self._line_up(job_id)
         while self._ready:
-            job = self.jobs[heappop(self._ready)]
-            self._lined_up.discard(job.id)
-            if job.status is Status.PENDING:
+            job_id = heappop(self._ready)
+            self._lined_up.discard(job_id)
+            job = self.jobs.get(job_id)
+            if job is not None and job.status is Status.PENDING:
                 if job.not_before is None or job.not_before <= now:
                     return job
                 self._delay(job, job.not_before)  # the clock was set back since it came into line
@@ -91,11 +112,54 @@ class Backlog:
         """Put a job that was taken, and was not started after all, back into the line."""
         self._line_up(job.id)
 
+    def expired(self, before: float, most: int) -> list[int]:
+        """Return the ids of jobs that ended before a time or are more than ``most`` ended ones, oldest first.
+
+        At most EXPIRED_AT_ONCE of them. Those that are returned are taken for removed from now on, until they
+        are, or are given back by ``keep``.
+        """
+        ids: list[int] = []
+        while self._ended_at and len(ids) < EXPIRED_AT_ONCE:
+            ended_at, job_id = self._ended_at[0]
+            if self._is_stale(ended_at, job_id):
+                heappop(self._ended_at)
+            elif ended_at < before or self._finished() - len(self._expiring) > most:
+                heappop(self._ended_at)
+                self._expiring.add(job_id)
+                ids.append(job_id)
+            else:
+                break
+        return ids
+
+    def keep(self, job_id: int) -> None:
+        """Take back that a job has expired: it was not removed."""
+        self._expiring.discard(job_id)
+        job = self.jobs.get(job_id)
+        if job is not None and job.completed_at is not None:
+            heappush(self._ended_at, (job.completed_at, job_id))
+
+    def _is_stale(self, ended_at: float, job_id: int) -> bool:
+        job = self.jobs.get(job_id)
+        return job is None or job.completed_at != ended_at
+
+    def _finished(self) -> int:
+        return sum(self.counts[status] for status in Status if status.is_final)
+
+    def relocate(self, job_id: int, attempt: int, upto: int, position: Position) -> None:
+        """Tell where an attempt's Ended stands now: if it is the latest and was in a file up to ``upto``."""
+        job = self.jobs.get(job_id)
+        if job is None or job.attempt is None or job.attempt.number != attempt:
+            return
+        record = job.attempt.record
+        if record is not None and record[0] <= upto:
+            job.attempt.record = position
+
     def next_due(self) -> float | None:
         """Return when the next delayed job may start, or None if none is delayed."""
         while self._delayed:
             due_at, job_id = self._delayed[0]
-            if self.jobs[job_id].not_before == due_at:
+            job = self.jobs.get(job_id)
+            if job is not None and job.not_before == due_at:
                 return due_at
             heappop(self._delayed)
         return None
@@ -116,6 +180,8 @@ class Backlog:
         self.counts[after] += 1
         job.status = after
         self._changes[type(event)](self, job, event)
+        if after.is_final and type(event) is not Removed:
+            heappush(self._ended_at, (event.at, job.id))
         if type(event) is Ended:
             _attempt(job).record = position
         return job
@@ -153,7 +219,7 @@ class Backlog:
     def _ended(self, job: Job, event: Ended) -> None:
         _finish(_attempt(job), event)
         job.cancelling = None
-        job.failures += event.status in (Status.FAILED, Status.PENDING)
+        job.failures += event.status in (Status.FAILED, Status.PENDING) and not event.is_free
         if event.status is Status.PENDING:
             job.reason = Reason.RETRYING
             self._delay(job, event.at if event.retry_at is None else event.retry_at)
@@ -166,6 +232,13 @@ class Backlog:
         job.failures = 0
         job.completed_at = None
         self._line_up(job.id)
+
+    def _removed(self, job: Job, event: Removed) -> None:
+        self.counts[job.status] -= 1
+        self._expiring.discard(job.id)
+        del self.jobs[job.id]
+        if job.spec.key is not None and self._keys.get(job.spec.key) == job.id:
+            del self._keys[job.spec.key]
 
     def _delay(self, job: Job, until: float) -> None:
         job.not_before = until
@@ -182,12 +255,15 @@ class Backlog:
         Cancelled: _cancelled,
         Ended: _ended,
         Retried: _retried,
+        Removed: _removed,
     }
 
 
 def _status_after(event: JobEvent, job: Job | None) -> Status:
     if isinstance(event, Ended):
         return event.status
+    if isinstance(event, Removed) and job is not None:
+        return job.status
     if isinstance(event, Cancelled):
         return Status.RUNNING if job is not None and job.status is Status.RUNNING else Status.CANCELLED
     return Status.PENDING if isinstance(event, Retried) else Status.RUNNING

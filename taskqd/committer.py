@@ -19,7 +19,7 @@ class Committer(Generic[Item]):
     """Takes items one by one, and passes them to ``commit`` in batches, in another thread, in order.
 
     ``commit(items)`` returns when they are durable or raises; then ``done(items, error)`` is called
-    in the reactor's thread, in the order of the batches.
+    in the reactor's thread, in the order of the batches. ``is_busy`` tells whether any batch is under way.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Committer(Generic[Item]):
         self._commit = commit
         self._done = done
         self._gathered: list[Item] = []
-        self._is_busy = False
+        self.is_busy = False
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
@@ -45,14 +45,14 @@ class Committer(Generic[Item]):
     def put(self, item: Item) -> None:
         """Have an item committed with whatever else has gathered by then."""
         self._gathered.append(item)
-        if not self._is_busy:
+        if not self.is_busy:
             self._hand_over()
 
     def stop(self) -> "Deferred[None]":
         """Commit what has gathered, end the thread, and fire."""
         idle: Deferred[None] = Deferred()
         idle.addCallback(self._join)
-        if self._is_busy:
+        if self.is_busy:
             self._idle = idle
         else:
             idle.callback(None)
@@ -64,16 +64,16 @@ class Committer(Generic[Item]):
             self._thread.join()
 
     def _hand_over(self) -> None:
-        self._is_busy = True
+        self.is_busy = True
         batch, self._gathered = self._gathered, []
         self._batches.put(batch)
 
     def _returned(self, batch: list[Item], error: Exception | None) -> None:
-        self._is_busy = False
+        self.is_busy = False
         if self._gathered:
             self._hand_over()
         self._done(batch, error)
-        if self._idle is not None and not self._is_busy:
+        if self._idle is not None and not self.is_busy:
             idle, self._idle = self._idle, None
             idle.callback(None)
 

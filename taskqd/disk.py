@@ -5,6 +5,7 @@ Paths are text, modes are for the owner alone. Every method raises OSError as th
 
 import os
 from contextlib import suppress
+from mmap import PROT_READ, mmap
 from threading import RLock
 
 
@@ -42,6 +43,25 @@ class Disk:
             offset += len(piece)
         return b"".join(pieces)
 
+    def content(self, path: str, most: int | None = None) -> bytes:
+        """Return a whole file, or its first bytes."""
+        descriptor = self.open(path)
+        try:
+            size = os.fstat(descriptor).st_size
+            return self.read(descriptor, size if most is None else min(size, most), 0)
+        finally:
+            os.close(descriptor)
+
+    def mapped(self, path: str) -> bytes | mmap:
+        """Return a whole file, mapped rather than read: one that nobody will ever cut."""
+        descriptor = self.open(path)
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                return b""
+            return mmap(descriptor, 0, prot=PROT_READ)
+        finally:
+            os.close(descriptor)
+
     def sync(self, descriptor: int) -> None:
         """Return when the file's bytes and its length would survive a power cut."""
         os.fdatasync(descriptor)
@@ -77,7 +97,11 @@ class Disk:
             parent = os.path.dirname(path)
             self.make_directory(parent)
             os.mkdir(path, 0o700)
-            self.sync_directory(parent)
+            try:
+                self.sync_directory(parent)
+            except OSError:
+                os.rmdir(path)  # or the next one would find it, and rely on it
+                raise
 
     def sync_directory(self, path: str) -> None:
         """Return when the names in a directory would survive a power cut."""
@@ -86,6 +110,11 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def rename(self, path: str, name: str) -> None:
+        """Give a file another name, durably; a file that has that name already is replaced."""
+        os.rename(path, name)
+        self.sync_directory(os.path.dirname(name))
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is as good as removed."""

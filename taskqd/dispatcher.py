@@ -12,18 +12,20 @@ from hashlib import sha256
 from typing import Any
 
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.backlog import Backlog, Position
 from taskqd.errors import Draining, KeyConflict, StoreFailed, WrongState
-from taskqd.events import Cancelled, Ended, Event, Retried, Spawned, Started, Submitted
+from taskqd.events import Cancelled, Ended, Event, Removed, Retried, Spawned, Started, Submitted
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Outcome, Run
 from taskqd.turns import Turns
 
+STOPPED = "the daemon was told to stop while it ran"
+"""What is said of an attempt that a stop interrupted, and not a crash."""
 JITTER = 0.25
 """A retry waits longer than its delay by up to this part of it, lest many come back at once."""
 
@@ -50,7 +52,7 @@ class Dispatcher:
     ) -> None:
         self.backlog = backlog
         self.slots = slots
-        self.counters = dict.fromkeys(("submitted", "started", "retried", *_COUNTED.values()), 0)
+        self.counters = dict.fromkeys(("submitted", "started", "retried", "removed", *_COUNTED.values()), 0)
         self._store = store
         self._spool = spool
         self._executor = executor
@@ -58,24 +60,29 @@ class Dispatcher:
         self._make_run = make_run
         self._chance = chance
         self._next_id = max(backlog.last_id + 1, store.next_id)
+        self.is_draining = False
         self._is_stopping = False
+        self._is_requeuing = False
         self._in_slots: set[int] = set()
         self._turns: Turns[int] = Turns()
         self._key_turns: Turns[str] = Turns()
         self._waiters: dict[int, set[Deferred[Job]]] = {}
-        self._stopped: list[Deferred[None]] = []
+        self._drained: list[Deferred[None]] = []
+        self._waiting_for_store: list[Deferred[None]] = []
+        self._told_of_ends: Callable[[], object] = lambda: None
+        self._going_on: Deferred[None] | None = None
         self._alarm: Any = None
 
-    def recover(self) -> list[Job]:
+    def recover(self, detail: str) -> list[Job]:
         """End the attempts that a crash interrupted, before anything else; returns their jobs.
 
-        Their processes must be gone. To be called once, before the reactor runs; blocks for one sync.
+        Their processes must be gone. ``detail`` tells what the crash was. To be called once, before the
+        reactor runs; blocks for one sync.
         """
         running = self.backlog.running()
         ends: list[Event] = []
         for job in running:
             stdout, stderr = self._spool.recorded(job.id, job.attempts)
-            detail = "the daemon or the machine stopped while it ran"
             outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)
             ends.append(self._end_of(job, outcome))
         for end, position in zip(ends, self._store.append_now(ends), strict=True):
@@ -88,16 +95,37 @@ class Dispatcher:
         """Start what is due, and go on doing so."""
         self._start_due()
 
-    def stop(self) -> "Deferred[None]":
-        """Take nothing new, end what runs, and fire when all of it is recorded."""
-        self._is_stopping = True
+    @property
+    def busy(self) -> int:
+        """How many slots are taken: by running jobs, and by those whose start is on its way to the disk."""
+        return len(self._in_slots)
+
+    def on_end(self, told: Callable[[], object]) -> None:
+        """Have ``told`` called whenever a job has ended."""
+        self._told_of_ends = told
+
+    def drain(self) -> "Deferred[None]":
+        """Take nothing new and start nothing more; fire when what runs has ended."""
+        self.is_draining = True
         if self._alarm is not None and self._alarm.active():
             self._alarm.cancel()
-        stopped: Deferred[None] = Deferred()
-        self._stopped.append(stopped)
+        drained: Deferred[None] = Deferred(self._drained.remove)
+        self._drained.append(drained)
+        self._tell_if_drained()
+        return drained
+
+    def stop(self, requeue: bool) -> "Deferred[None]":
+        """End what runs, and fire when all of it is recorded, or can't be.
+
+        With ``requeue`` the attempts that this interrupts are made up for: their jobs are PENDING again and
+        the attempts do not count against their retries.
+        """
+        self._is_stopping, self._is_requeuing = True, requeue
+        stopped = self.drain()
         for job_id in list(self._in_slots):
             self._executor.end(job_id, Reason.INTERRUPTED, signal.SIGTERM)
-        self._tell_if_stopped()
+        for waiting in list(self._waiting_for_store):
+            waiting.cancel()
         return stopped
 
     def submit(self, spec: Spec, owner: str, blocks: dict[str, bytes]) -> "Deferred[int]":
@@ -116,9 +144,10 @@ class Dispatcher:
 
         Raises NoSuchJob, WrongState if it has ended otherwise, and StoreFailed.
         """
-        job = self.backlog.get(job_id)
+        self.backlog.get(job_id)
         await self._turns.take(job_id)
         try:
+            job = self.backlog.get(job_id)  # it may have been removed while its turn was waited for
             if job.status is Status.CANCELLED or job.cancelling is not None:
                 return job
             if job.status.is_final:
@@ -136,9 +165,10 @@ class Dispatcher:
 
     async def retry(self, job_id: int, by: str) -> Job:
         """Make a finished job PENDING again; raises NoSuchJob, WrongState and StoreFailed."""
-        job = self.backlog.get(job_id)
+        self.backlog.get(job_id)
         await self._turns.take(job_id)
         try:
+            job = self.backlog.get(job_id)  # as in cancel
             if not job.status.is_final:
                 raise WrongState(f"job {job_id} has not ended: it is {job.status.value}; CANCEL would end it")
             await self._record(Retried(id=job_id, at=self._clock.seconds(), by=by))
@@ -147,6 +177,24 @@ class Dispatcher:
         self.counters["retried"] += 1
         self._start_due()
         return job
+
+    async def remove(self, job_id: int, by: str) -> None:
+        """Forget a finished job and its output; raises NoSuchJob, Gone, WrongState and StoreFailed."""
+        self.backlog.get(job_id)
+        await self._turns.take(job_id)
+        try:
+            job = self.backlog.get(job_id)  # as in cancel
+            if not job.status.is_final:
+                raise WrongState(f"job {job_id} has not ended: it is {job.status.value}; CANCEL would end it")
+            await self._record(Removed(id=job_id, at=self._clock.seconds(), by=by))
+        finally:
+            self._turns.give_back(job_id)
+        self.counters["removed"] += 1
+        self._spool.purge(job_id, job.attempts).addErrback(self._left_behind, job_id)
+
+    def _left_behind(self, failure: Failure, job_id: int) -> None:
+        failure.trap(OSError)
+        self._log.warn("files of job {id} are left for the next start: {why}", id=job_id, why=failure.value)
 
     def wait(self, job_id: int) -> "Deferred[Job]":
         """Fire with the job when it has ended; may be cancelled. Raises NoSuchJob."""
@@ -160,7 +208,7 @@ class Dispatcher:
 
     def store_state(self) -> dict[str, Any]:
         """Return what STATS tells of the store."""
-        return {"failure": self._store.failure}
+        return {"failure": self._store.failure, **self._store.sizes()}
 
     def _record(self, event: Event) -> "Deferred[Job]":
         return self._store.append(event).addCallback(self._apply, event)
@@ -169,8 +217,8 @@ class Dispatcher:
         return self.backlog.apply(event, position)
 
     def _accept(self, spec: Spec, owner: str, blocks: dict[str, bytes]) -> "Deferred[int]":
-        if self._is_stopping:
-            raise Draining("the daemon is stopping and takes nothing new; submit again once it is back")
+        if self.is_draining:
+            raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
         job_id = self._next_id
         self._next_id += 1
         event = Submitted(id=job_id, at=self._clock.seconds(), owner=owner, spec=spec)
@@ -201,7 +249,10 @@ class Dispatcher:
 
     def _start_due(self) -> None:
         """Fill the free slots, and see to it that the next delayed job is not forgotten."""
-        if self._is_stopping or self._store.failure is not None:
+        if self.is_draining:
+            return
+        if self._store.failure is not None:
+            self._go_on_later()
             return
         now = self._clock.seconds()
         while len(self._in_slots) < self.slots:
@@ -228,11 +279,23 @@ class Dispatcher:
             if attempt is not None:
                 await self._end(job, await attempt)
         except StoreFailed as why:
-            self._log.error("job {id} stays {status}: {why}", id=job.id, status=job.status.value, why=why)
+            status = job.status.value
+            self._log.error("job {id} stays {status}: {why}", id=job.id, status=status, why=why)
+            self._go_on_later()
         finally:
             self._in_slots.discard(job.id)
             self._start_due()
-            self._tell_if_stopped()
+            self._tell_if_drained()
+
+    def _go_on_later(self) -> None:
+        """Start what is due when the store works again."""
+        if self._going_on is None:
+            self._going_on = self._store.recovered()
+            self._going_on.addCallbacks(self._go_on, lambda failure: failure.trap(CancelledError))
+
+    def _go_on(self, _: None) -> None:
+        self._going_on = None
+        self._start_due()
 
     async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
         """Record the start and spawn; None if the job was cancelled just before."""
@@ -248,9 +311,7 @@ class Dispatcher:
                 raise
             self.counters["started"] += 1
             if self._is_stopping:
-                return succeed(
-                    Outcome(reason=Reason.INTERRUPTED, detail="the daemon stopped before it was spawned")
-                )
+                return succeed(Outcome(reason=Reason.INTERRUPTED))
             recording = self._spool.record(job.id, number, job.spec.max_output)
             return self._executor.start(
                 self._make_run(job, number), recording, partial(self._spawned, job.id)
@@ -263,24 +324,45 @@ class Dispatcher:
         self._record(event).addErrback(self._broken, job_id)
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
-        """Record the end of an attempt and tell whoever waits for it."""
+        """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it."""
         await self._turns.take(job.id)
         try:
-            await self._record(self._end_of(job, outcome))
+            await self._record_for_sure(self._end_of(job, outcome))
         finally:
             self._turns.give_back(job.id)
         self._spool.release(job.id)
         if job.status.is_final:
             self._tell_ended(job)
 
+    async def _record_for_sure(self, event: Event) -> None:
+        """Record an event now or when the store works again; raises StoreFailed only at a stop."""
+        while True:
+            try:
+                await self._record(event)
+            except StoreFailed as why:
+                if self._is_stopping:
+                    raise
+                waiting = self._store.recovered()
+                self._waiting_for_store.append(waiting)
+                try:
+                    await waiting
+                except CancelledError:
+                    raise why from None
+                finally:
+                    self._waiting_for_store.remove(waiting)
+            else:
+                return
+
     def _end_of(self, job: Job, outcome: Outcome) -> Ended:
         """Return what an outcome means for its job, as the event."""
         now = self._clock.seconds()
-        status, reason, retry_at = Status.FAILED, outcome.reason, None
+        status, reason, retry_at, is_free = Status.FAILED, outcome.reason, None, False
         if job.cancelling is not None:
             status, reason = Status.CANCELLED, Reason.CANCELLED
         elif outcome.reason is None:
             status = Status.COMPLETED
+        elif outcome.reason is Reason.INTERRUPTED and self._is_requeuing:
+            status, retry_at, is_free = Status.PENDING, now, True
         elif job.is_retryable:
             status = Status.PENDING
             retry_at = now + job.spec.backoff(job.failures + 1) * (1 + JITTER * self._chance())
@@ -291,8 +373,9 @@ class Dispatcher:
             reason=reason,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
-            detail=outcome.detail,
+            detail=STOPPED if outcome.reason is Reason.INTERRUPTED and self._is_stopping else outcome.detail,
             progress=self._spool.progress(job.id),
+            is_free=is_free,
             retry_at=retry_at,
             stdout=outcome.stdout,
             stderr=outcome.stderr,
@@ -303,11 +386,12 @@ class Dispatcher:
         for waiter in list(self._waiters.pop(job.id, ())):
             if not waiter.called:
                 waiter.callback(job)
+        self._told_of_ends()
 
-    def _tell_if_stopped(self) -> None:
-        if self._is_stopping and not self._in_slots:
-            stopped, self._stopped = self._stopped, []
-            for deferred in stopped:
+    def _tell_if_drained(self) -> None:
+        if self.is_draining and not self._in_slots:
+            drained, self._drained = self._drained, []
+            for deferred in drained:
                 deferred.callback(None)
 
     def _broken(self, failure: Failure, job_id: int) -> None:

@@ -43,6 +43,12 @@ class NoSuchJob(TaskqError):
     code = "NO_SUCH_JOB"
 
 
+class Gone(TaskqError):
+    """There was a job of that id, and it has been removed."""
+
+    code = "GONE"
+
+
 class WrongState(TaskqError):
     """The job is not in a state in which that can be done to it."""
 

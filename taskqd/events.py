@@ -21,7 +21,8 @@ class Opened(Struct, frozen=True, tag=_tag, kw_only=True):
     """A segment begins: who wrote it, and in which boot of the machine.
 
     ``store`` is a random name that this store keeps for ever and that marks its processes; ``boot`` is the
-    kernel's boot id; ``next_id`` is the first job number that was free.
+    kernel's boot id; ``next_id`` is the first job number that was free. What an earlier segment has from this
+    record's number on was refused and does not count.
     """
 
     at: float
@@ -29,6 +30,20 @@ class Opened(Struct, frozen=True, tag=_tag, kw_only=True):
     store: str
     boot: str
     next_id: int
+
+
+class Snapshot(Struct, frozen=True, tag=_tag, kw_only=True):
+    """A snapshot begins: the records of the jobs that were still known, out of all up to this one's number.
+
+    The fields are those of the last Opened among them; ``records`` is how many lines follow.
+    """
+
+    at: float
+    format: int
+    store: str
+    boot: str
+    next_id: int
+    records: int
 
 
 class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):
@@ -76,6 +91,12 @@ class Retried(JobEvent, frozen=True, kw_only=True, tag=_tag):
     by: str
 
 
+class Removed(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """A finished job was forgotten, by somebody or by the retention."""
+
+    by: str
+
+
 class Output(Struct, frozen=True, gc=False, omit_defaults=True):
     """What one stream of an attempt printed: its size in bytes, how many more were dropped, and the bytes.
 
@@ -115,7 +136,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     """An attempt ended, and the job with it unless ``status`` is PENDING: then it runs again at ``retry_at``.
 
     ``reason`` is why this attempt ended, also where the job is to be retried. ``detail`` tells a person more,
-    such as why the spawn failed.
+    such as why the spawn failed. An attempt that ``is_free`` does not count against the job's retries.
     """
 
     status: Status
@@ -124,10 +145,11 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     signal: int | None = None
     detail: str | None = None
     progress: int = 0
+    is_free: bool = False
     retry_at: float | None = None
     stdout: Output = NOTHING
     stderr: Output = NOTHING
 
 
-Event = Submitted | Started | Spawned | Cancelled | Retried | Ended
-Record = Opened | Submitted | Started | Spawned | Cancelled | Retried | Ended
+Event = Submitted | Started | Spawned | Cancelled | Retried | Removed | Ended
+Record = Opened | Snapshot | Submitted | Started | Spawned | Cancelled | Retried | Removed | Ended

@@ -24,11 +24,20 @@ class IStore(Interface):
         event could not be written or synced; then it is not in the journal and never will be.
         """
 
+    def sizes() -> "dict[str, int]":
+        """Return what STATS tells of the journal's size, in bytes but for the segment's number."""
+
+    def recovered() -> "Deferred[None]":
+        """Fire when something can be recorded again, at once where that is so; may be cancelled."""
+
     def append_now(events: "list[Event]") -> "list[tuple[int, int, int]]":
         """Append before the reactor runs: block until all are durable; raises StartRefused."""
 
     def read(position: tuple[int, int, int]) -> Any:
         """Return the record at a position; raises StoreFailed if it cannot be read."""
+
+    def find(job_id: int) -> "Deferred[list[tuple[int, Event]]]":
+        """Return (sequence, event) of all that the journal has of a job; fails with StoreFailed."""
 
     def close() -> "Deferred[None]":
         """Wait for what is under way, then give up the files and the lock."""
@@ -70,6 +79,9 @@ class ISpool(Interface):
 
     def progress(job_id: int) -> int:
         """Return the whole percentage that the job last reported, 0 if it reported none."""
+
+    def purge(job_id: int, attempts: int) -> "Deferred[None]":
+        """Remove all files of a job that is no longer known; fails with OSError."""
 
     def release(job_id: int) -> None:
         """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""

@@ -50,6 +50,9 @@ MOVES: dict[tuple[Status, str], frozenset[Status]] = {
     (Status.COMPLETED, "retried"): frozenset({Status.PENDING}),
     (Status.FAILED, "retried"): frozenset({Status.PENDING}),
     (Status.CANCELLED, "retried"): frozenset({Status.PENDING}),
+    (Status.COMPLETED, "removed"): frozenset({Status.COMPLETED}),
+    (Status.FAILED, "removed"): frozenset({Status.FAILED}),
+    (Status.CANCELLED, "removed"): frozenset({Status.CANCELLED}),
 }
 """(status, event) -> the statuses that the event may lead to; what is not here cannot happen."""
 

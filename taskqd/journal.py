@@ -6,15 +6,28 @@ lost, repeated or moved is found, and ``cut -d' ' -f3- | jq`` reads the rest. do
 """
 
 from collections.abc import Iterator
+from typing import Protocol, overload
 from zlib import crc32
 
 import msgspec
 
 from taskqd.errors import JournalDamaged
-from taskqd.events import FORMAT, Opened, Record
+from taskqd.events import FORMAT, Opened, Record, Snapshot
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+class Content(Protocol):
+    """A whole file as bytes, whether it was read or is mapped into memory."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+    def find(self, sub: bytes, start: int = ..., end: int = ..., /) -> int: ...
+    def rfind(self, sub: bytes, start: int = ..., end: int = ..., /) -> int: ...
 
 
 class _BadLine(Exception):
@@ -46,47 +59,115 @@ def _parse(line: bytes) -> tuple[int, Record]:
         raise _BadLine(f"its checksum matches but it is no record that this version knows: {why}") from None
 
 
-class Replay:
-    """Reads segments in order and yields their records, refusing whatever cannot be trusted.
+def first_sequence(name: str, head: bytes, is_more: bool = False) -> int | None:
+    """Return the number of a segment's first record, None where that was not wholly written.
 
-    After a segment has been read, ``good_bytes`` is how much of it was whole, and ``sequence`` the number of
-    the last record. A line without its newline at the end of the last segment was being written when the
-    daemon or the machine stopped: nobody was told of it, and it ends the replay. Everything else that does
-    not fit raises JournalDamaged with the segment's name and the line's number.
+    ``head`` is the beginning of the segment, longer than its first line can be if there ``is_more``. Raises
+    JournalDamaged where the line can't be trusted.
+    """
+    end = head.find(b"\n")
+    if end < 0 and is_more:
+        raise _damaged(name, 1, _BadLine("it does not end"))
+    if end < 0:
+        return None
+    try:
+        return _parse(head[:end])[0]
+    except _BadLine as why:
+        raise _damaged(name, 1, why) from None
+
+
+class Replay:
+    """Reads a snapshot and segments in order and yields their records, refusing whatever cannot be trusted.
+
+    ``sequence`` is the number of the last record that was read, ``opened`` the last Opened or Snapshot;
+    ``good_bytes`` is how much of the last segment was whole. Everything that does not fit raises
+    JournalDamaged with the file's name and the line's number.
     """
 
-    def __init__(self, sequence: int = 0) -> None:
-        self.sequence = sequence
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.opened: Opened | Snapshot | None = None
         self.good_bytes = 0
 
-    def read(self, name: str, content: bytes, is_last: bool) -> Iterator[tuple[Record, int, int]]:
-        """Yield (record, offset, length) of each line of a segment; offset and length are in bytes."""
+    def read_snapshot(self, name: str, content: Content) -> Iterator[tuple[Record, int, int]]:
+        """Yield (record, offset, length) of each line of a snapshot; offset and length are in bytes."""
+        upto = count = 0
+        for number, start, end in _lines(content):
+            try:
+                sequence, record = self._whole(content, start, end)
+                if number == 1:
+                    self._open(record, Snapshot)
+                    upto = sequence
+                    continue
+                if not self.sequence < sequence <= upto or isinstance(record, Opened | Snapshot):
+                    raise _BadLine(f"record {sequence} cannot follow {self.sequence} in a snapshot of {upto}")
+            except _BadLine as why:
+                raise _damaged(name, number, why) from None
+            self.sequence = sequence
+            count += 1
+            yield record, start, end - start
+        expected = self.opened.records if isinstance(self.opened, Snapshot) else 1
+        if count != expected:
+            raise _damaged(name, count + 2, _BadLine(f"{expected} records were expected, {count} are there"))
+        self.sequence = upto
+
+    def read(self, name: str, content: Content, upto: int | None) -> Iterator[tuple[Record, int, int]]:
+        """Yield (record, offset, length) of each line of a segment up to record ``upto``.
+
+        What comes after that was refused when it was written. ``upto`` is None for the last segment: there, a
+        line without its newline at the end was being written when the daemon or the machine stopped, nobody
+        was told of it, and it ends the replay.
+        """
         self.good_bytes = 0
-        number = 0
-        while self.good_bytes < len(content):
-            number += 1
-            start = self.good_bytes
-            end = content.find(b"\n", start)
-            if end < 0 and is_last:
+        for number, start, end in _lines(content):
+            if upto is not None and self.sequence >= upto:
+                return
+            if end < 0 and upto is None:
                 return
             try:
-                if end < 0:
-                    raise _BadLine("it does not end")
-                sequence, record = _parse(content[start:end])
-                self._check(record, sequence, number)
+                sequence, record = self._whole(content, start, end)
+                if sequence != self.sequence + 1:
+                    raise _BadLine(f"it is record {sequence} where {self.sequence + 1} was expected")
+                if number == 1:
+                    self._open(record, Opened)
+                elif isinstance(record, Opened | Snapshot):
+                    raise _BadLine("a segment has one Opened record, its first")
             except _BadLine as why:
-                raise JournalDamaged(
-                    f"{name}, line {number} cannot be trusted: {why}. Nothing was changed; "
-                    "restore the file from a copy, or see docs/operations.md for what can be done."
-                ) from None
+                raise _damaged(name, number, why) from None
             self.sequence = sequence
             self.good_bytes = end + 1
             yield record, start, end - start
+        if upto is not None and self.sequence < upto:
+            missing = _BadLine(
+                f"it ends with record {self.sequence}, and the next segment goes on after {upto}"
+            )
+            raise _damaged(name, 1 + sum(1 for _ in _lines(content)), missing)
 
-    def _check(self, record: Record, sequence: int, number: int) -> None:
-        if sequence != self.sequence + 1:
-            raise _BadLine(f"it is record {sequence} where {self.sequence + 1} was expected")
-        if (number == 1) != isinstance(record, Opened):
-            raise _BadLine("a segment begins with its one Opened record")
-        if isinstance(record, Opened) and record.format > FORMAT:
+    def _whole(self, content: Content, start: int, end: int) -> tuple[int, Record]:
+        if end < 0:
+            raise _BadLine("it does not end")
+        return _parse(content[start:end])
+
+    def _open(self, record: Record, kind: type[Opened] | type[Snapshot]) -> None:
+        if not isinstance(record, kind):
+            raise _BadLine(f"the first record must be {kind.__name__}")
+        if record.format > FORMAT:
             raise _BadLine(f"its format is {record.format}, and this taskqd reads formats up to {FORMAT}")
+        self.opened = record
+
+
+def _lines(content: Content) -> Iterator[tuple[int, int, int]]:
+    """Yield (number from 1, start, end) of each line; the end of a last one without its newline is -1."""
+    start, number = 0, 0
+    while start < len(content):
+        number += 1
+        end = content.find(b"\n", start)
+        yield number, start, end
+        start = end + 1 if end >= 0 else len(content)
+
+
+def _damaged(name: str, number: int, why: _BadLine) -> JournalDamaged:
+    return JournalDamaged(
+        f"{name}, line {number} cannot be trusted: {why}. Nothing was changed; "
+        "restore the file from a copy, or see docs/operations.md for what can be done."
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from taskqd.errors import TaskqError
+from taskqd.events import Event
 from taskqd.job import Attempt, Job, Spec, Status
 
 LARGEST_RESULT = 1024**2
@@ -48,6 +49,23 @@ def ok(text: str) -> bytes:
 def end(count: int) -> bytes:
     """Return the line behind a list, with how many there were."""
     return b"END %d\r\n" % count
+
+
+def events(found: list[tuple[int, Event]]) -> bytes:
+    """Return EVENT lines of (sequence, event), and the END behind them; output is told by its sizes only."""
+    lines = [b"EVENT %d %b\r\n" % (sequence, _ENCODER.encode(_shown(event))) for sequence, event in found]
+    return b"".join((*lines, end(len(found))))
+
+
+def _shown(event: Event) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(event)
+    for name in ("at", "retry_at"):
+        if name in shown:
+            shown[name] = timestamp(shown[name])
+    for name in ("stdout", "stderr"):
+        if name in shown:
+            shown[name] = {key: shown[name][key] for key in ("size", "dropped") if key in shown[name]}
+    return shown
 
 
 def error(why: TaskqError) -> bytes:

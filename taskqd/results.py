@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from taskqd import replies
 from taskqd.errors import NotFinished, TooLarge
-from taskqd.events import Ended
+from taskqd.events import Ended, Event
 from taskqd.interfaces import ISpool, IStore
 from taskqd.job import Attempt, Job, Status
 
@@ -69,6 +69,10 @@ class Results:
             )
         stdout = await self.read(job, "stdout", 0, sizes["stdout"])
         return stdout, await self.read(job, "stderr", 0, sizes["stderr"])
+
+    def history(self, job_id: int) -> "Deferred[list[tuple[int, Event]]]":
+        """Return (sequence, event) of all that the journal has of a job; fails with StoreFailed."""
+        return self._store.find(job_id)
 
     def _inline(self, attempt: Attempt, stream: str) -> bytes:
         ended = self._store.read(attempt.record) if attempt.record else None

@@ -7,6 +7,7 @@ attempt prints goes to its files as it comes; recording.py does that. docs/journ
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +29,7 @@ READ_AT_ONCE = 65_536
 _JOBS_A_DIRECTORY = 1000
 _REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
 _REPORT_BYTES = 64
+_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin))?")
 
 
 @implementer(ISpool)
@@ -74,6 +76,46 @@ class Spool:
         recording = Recording(paths, self._disk, self._clock, self._in_thread, limit)
         self._recordings[job_id] = recording
         return recording
+
+    def purge(self, job_id: int, attempts: int) -> "Deferred[None]":
+        paths = [self.path(job_id, name) for name in ("script", "stdin")]
+        paths += [
+            self._output_path(job_id, number, stream)
+            for number in range(1, attempts + 1)
+            for stream in STREAMS
+        ]
+
+        def remove() -> None:
+            for path in paths:
+                self._disk.remove(path)
+
+        return self._in_thread(remove)
+
+    def sweep(self, attempts: Callable[[int], int | None]) -> int:
+        """Remove the files of jobs that are not known, and return how many; raises OSError.
+
+        ``attempts`` tells of a job how many attempts it has had, None if there is no such job.
+        """
+        count = 0
+        for path, job_id, attempt in self._files():
+            known = attempts(job_id)
+            if known is None or attempt > known:
+                self._disk.remove(path)
+                count += 1
+        return count
+
+    def _files(self) -> Iterator[tuple[str, int, int]]:
+        """Yield (path, job, attempt) of every file; the attempt is 0 where it is of all attempts."""
+        for kind in ("output", "input", "progress"):
+            top = os.path.join(self._directory, kind)
+            directories = (
+                [top] if kind == "progress" else [os.path.join(top, name) for name in self._disk.names(top)]
+            )
+            for directory in directories:
+                for name in self._disk.names(directory):
+                    form = _FILE.fullmatch(name)
+                    if form:
+                        yield os.path.join(directory, name), int(form[1]), int(form[2] or 0)
 
     def release(self, job_id: int) -> None:
         self._recordings.pop(job_id, None)

@@ -1,19 +1,23 @@
-"""The journal on disk: numbered segments, one writer, everything durable before anybody is told of it.
+"""The journal, for writing: one writer, everything durable before anybody is told of it.
 
-A start opens the store: it takes the lock, replays the segments, cuts off a torn last line and begins a new
-segment. From then on ``append`` is the only way in. What holds after an error: a record whose Deferred failed
-is not in the journal, and no later one is accepted, because the state of the file is not known any more.
+A start opens the store: it takes the lock, replays what is there, cuts off a torn last line and begins a new
+segment. From then on ``append`` is the only way in.
+
+What holds after an error: a record whose Deferred failed is not in the journal and never will be. A failed
+write or sync is final for its segment, since the kernel may have dropped the pages that it could not write.
+Nothing is accepted until a new segment could be begun, which is tried again and again; its first record
+bears the number behind the last durable one, and so what else stands in the failed segment does not count.
 """
 
-import fcntl
 import os
-import re
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.backlog import Position
@@ -22,12 +26,23 @@ from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
 from taskqd.events import FORMAT, Event, Opened, Record, Submitted
 from taskqd.interfaces import IStore
-from taskqd.journal import Replay, decode, encode
+from taskqd.journal import Replay, encode
+from taskqd.lock import take_lock
+from taskqd.segments import Layout, Segments
 
-SEGMENT_BYTES = 64 * 1024**2
+SEGMENT_BYTES = 16 * 1024**2
 """A segment that has reached so many bytes is followed by the next one."""
+TRY_AGAIN = 1.0
+"""After a failure a new segment is tried every so many seconds."""
 
-_SEGMENT = re.compile(r"([0-9]{8})\.journal")
+InThread = Callable[..., "Deferred[Any]"]
+"""Runs a blocking function with its arguments in another thread."""
+
+
+class _Kind(Enum):
+    RECORD = "goes on with the segment"
+    ROTATION = "begins the next segment"
+    RECOVERY = "begins the next segment after a failure"
 
 
 class _Entry(NamedTuple):
@@ -36,151 +51,179 @@ class _Entry(NamedTuple):
     line: bytes
     position: Position
     durable: "Deferred[Position]"
-    begins_segment: bool
+    kind: _Kind
 
 
 @implementer(IStore)
 class Store:
-    """The segments below ``directory``/journal, and the lock that keeps a second daemon out."""
+    """The journal below ``directory``/journal, and the lock that keeps a second daemon out.
+
+    ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for none, and
+    ``snapshot_bytes`` the size of that.
+    """
 
     _log = Logger()
 
-    def __init__(self, directory: str, reactor: Any, disk: Disk, boot: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: str,
+        reactor: Any,
+        disk: Disk,
+        boot: str,
+        now: Callable[[], float],
+        in_thread: InThread,
+    ) -> None:
         self.directory = directory
         self.name = ""
         self.last_boot = ""
+        self.next_id = 1
         self.failure: str | None = None
-        self.synced_batches = 0
         self.segment_bytes = SEGMENT_BYTES
-        self._journal = os.path.join(directory, "journal")
+        self.snapshot = 0
+        self.snapshot_bytes = 0
+        self._closed: dict[int, int] = {}
+        self.segments = Segments(os.path.join(directory, "journal"), disk)
         self._disk = disk
-        self._boot = boot
+        self._reactor = reactor
         self._now = now
+        self._in_thread = in_thread
+        self._boot = boot
         self._lock: int | None = None
-        self._sequence = 0
         self._segment = 0
         self._size = 0
-        self.next_id = 1
+        self._sequence = 0
         self._descriptor: int | None = None
         self._durable = (0, 0)
+        self._durable_sequence = 0
+        self._created = 0
         self._is_broken = False
-        self._readers: dict[int, int] = {}
+        self._is_closing = False
+        self._recovered: list[Deferred[None]] = []
+        self._attempt: Any = None
         self._committer = Committer[_Entry](reactor, self._commit, self._committed)
+
+    @property
+    def closed_bytes(self) -> int:
+        """The bytes in the segments that are not written to any more, and not condensed yet."""
+        return sum(self._closed.values())
+
+    @property
+    def segment(self) -> int:
+        """The number of the last segment of which a record is durable."""
+        number, size = self._durable
+        return number if size else number - 1
 
     def lock(self) -> None:
         """Make the directory ours; raises StartRefused if another daemon has it or it can't be used."""
         try:
-            self._disk.make_directory(self._journal)
+            self._disk.make_directory(self.segments.directory)
             self._lock = take_lock(self.directory)
         except OSError as why:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None
 
     def replay(self) -> Iterator[tuple[Event, Position]]:
-        """Yield what the journal has, oldest first.
+        """Yield what the journal has, oldest first, then tidy up behind it.
 
         Raises JournalDamaged where it cannot be trusted, StartRefused where it cannot be read or cut.
         """
-        try:
-            yield from self._replay()
-        except OSError as why:
-            raise StartRefused(f"the journal in {self._journal} cannot be read: {why}") from None
-
-    def _replay(self) -> Iterator[tuple[Event, Position]]:
         reading = Replay()
-        segments = self._segments()
-        for number in segments:
-            path = self._path(number)
-            size = self._disk.size(path) or 0
-            descriptor = self._disk.open(path)
-            try:
-                content = self._disk.read(descriptor, size, 0)
-            finally:
-                self._disk.close(descriptor)
-            for record, offset, length in reading.read(path, content, number == segments[-1]):
-                if isinstance(record, Opened):
-                    self.name, self.last_boot = record.store, record.boot
-                    self.next_id = max(self.next_id, record.next_id)
-                else:
-                    yield record, (number, offset, length)
-            if reading.good_bytes < size:
-                self._cut(path, reading.good_bytes, size)
-            elif size == 0:
-                self._disk.remove(path)
-        self._sequence = reading.sequence
-        self._segment = max(self._segments(), default=0)
-
-    def locate(self, position: Position) -> str:
-        """Return the file and the line of a position, for a person."""
-        number, offset, _ = position
-        descriptor = self._disk.open(self._path(number))
         try:
-            line = self._disk.read(descriptor, offset, 0).count(b"\n") + 1
-        finally:
-            self._disk.close(descriptor)
-        return f"{self._path(number)}, line {line}"
+            layout = self.segments.layout()
+            yield from self.segments.replay(layout, reading)
+            self._tidy(layout, reading)
+        except OSError as why:
+            raise StartRefused(f"the journal in {self.segments.directory} cannot be read: {why}") from None
+        if reading.opened is not None:
+            self.name, self.last_boot = reading.opened.store, reading.opened.boot
+            self.next_id = reading.opened.next_id
+        self._sequence = self._durable_sequence = reading.sequence
+
+    def _tidy(self, layout: Layout, reading: Replay) -> None:
+        """Remove what a snapshot replaces and a segment barely begun; cut off a torn last line."""
+        for name in layout.obsolete:
+            self._disk.remove(os.path.join(self.segments.directory, name))
+        segments = layout.segments
+        while segments and self.segments.first(segments[-1]) is None:
+            self._disk.remove(self.segments.path(segments.pop()))
+        self._segment = self._created = segments[-1] if segments else layout.snapshot
+        self.snapshot = layout.snapshot
+        if layout.snapshot:
+            self.snapshot_bytes = self._disk.size(self.segments.path(-layout.snapshot)) or 0
+        for number in segments:
+            self._closed[number] = self._size = self._disk.size(self.segments.path(number)) or 0
+        if segments and reading.good_bytes < self._size:
+            self._cut(self.segments.path(self._segment), reading.good_bytes, self._size)
+            self._size = reading.good_bytes
 
     def begin(self, last_id: int) -> None:
         """Begin the segment that this run of the daemon writes to; appending works from here on."""
         self.name = self.name or uuid4().hex
         self.next_id = max(self.next_id, last_id + 1)
-        entry = self._begin_segment()
-        try:
-            self._commit([entry])
-        except OSError as why:
-            raise StartRefused(f"the journal in {self._journal} cannot be written: {why}") from None
+        self._commit_now([self._begin_segment(_Kind.ROTATION)])
         self._committer.start()
 
     def append(self, event: Event) -> "Deferred[Position]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         if self._size >= self.segment_bytes:
-            self._committer.put(self._begin_segment())
+            self._committer.put(self._begin_segment(_Kind.ROTATION))
         if isinstance(event, Submitted):
             self.next_id = max(self.next_id, event.id + 1)
-        entry = self._entry(event)
+        entry = self._entry(event, _Kind.RECORD)
         self._committer.put(entry)
         return entry.durable
 
     def append_now(self, events: list[Event]) -> list[Position]:
-        """Append before the reactor runs, and return the positions when all are durable."""
-        entries = [self._entry(event) for event in events]
-        try:
-            self._commit(entries)
-        except OSError as why:
-            raise StartRefused(f"the journal in {self._journal} cannot be written: {why}") from None
+        entries = [self._entry(event, _Kind.RECORD) for event in events]
+        self._commit_now(entries)
         return [entry.position for entry in entries]
 
     def read(self, position: Position) -> Record:
-        number, offset, length = position
-        try:
-            if number not in self._readers:
-                self._readers[number] = self._disk.open(self._path(number))
-            return decode(self._disk.read(self._readers[number], length, offset))[1]
-        except (OSError, JournalDamaged) as why:
-            raise StoreFailed(f"{self._path(number)}, byte {offset} cannot be read back: {why}") from None
+        return self.segments.read(position)
+
+    def find(self, job_id: int) -> "Deferred[list[tuple[int, Event]]]":
+        return self._in_thread(self.segments.find, job_id, self._durable_sequence).addErrback(_not_found)
+
+    def sizes(self) -> dict[str, int]:
+        """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
+        return {
+            "segment": self._segment,
+            "segment_bytes": self._size,
+            "closed_bytes": self.closed_bytes,
+            "snapshot_bytes": self.snapshot_bytes,
+        }
+
+    def recovered(self) -> "Deferred[None]":
+        if self.failure is None:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._recovered.remove)
+        self._recovered.append(waiting)
+        return waiting
+
+    def condensed(self, number: int, size: int) -> None:
+        """Take note that a snapshot of ``size`` bytes has taken the place of all up to segment ``number``.
+
+        Nobody may have a position in those files any more.
+        """
+        self.snapshot, self.snapshot_bytes = number, size
+        self._closed = {segment: left for segment, left in self._closed.items() if segment > number}
+        self.segments.forget(number)
 
     def close(self) -> "Deferred[None]":
-        def give_up(_: None) -> None:
-            self.failure = self.failure or "the daemon is stopping"
-            for descriptor in (self._descriptor, self._lock, *self._readers.values()):
+        self._is_closing = True
+        if self._attempt is not None and self._attempt.active():
+            self._attempt.cancel()
+        return self._committer.stop().addCallback(self._give_up)
+
+    def _give_up(self, _: None) -> None:
+        self.failure = self.failure or "the daemon is stopping"
+        for descriptor in (*self.segments.release(), self._descriptor, self._lock):
+            try:
                 if descriptor is not None:
                     self._disk.close(descriptor)
-            self._descriptor = self._lock = None
-            self._readers.clear()
-
-        return self._committer.stop().addCallback(give_up)
-
-    def _segments(self) -> list[int]:
-        found = sorted(
-            int(form[1]) for name in self._disk.names(self._journal) if (form := _SEGMENT.fullmatch(name))
-        )
-        missing = set(range(1, len(found) + 1)) - set(found)
-        if missing:
-            raise JournalDamaged(f"{self._path(min(missing))} is missing, but a later segment is there")
-        return found
-
-    def _path(self, number: int) -> str:
-        return os.path.join(self._journal, f"{number:08}.journal")
+            except OSError as why:  # all that was told is synced
+                self._log.warn("a file of the journal could not be closed: {why}", why=why)
+        self._descriptor = self._lock = None
 
     def _cut(self, path: str, good: int, size: int) -> None:
         self._log.warn(
@@ -189,52 +232,60 @@ class Store:
             path=path,
             bytes=size - good,
         )
-        if good:
-            self._disk.truncate(path, good)
-        else:
-            self._disk.remove(path)
+        self._disk.truncate(path, good)
 
-    def _begin_segment(self) -> _Entry:
+    # Lines to be written; in the reactor's thread.
+
+    def _begin_segment(self, kind: _Kind) -> _Entry:
+        self._closed[self._segment] = self._size
         self._segment += 1
         self._size = 0
         opened = Opened(at=self._now(), format=FORMAT, store=self.name, boot=self._boot, next_id=self.next_id)
-        return self._entry(opened, begins_segment=True)
+        return self._entry(opened, kind)
 
-    def _entry(self, record: Record, begins_segment: bool = False) -> _Entry:
+    def _entry(self, record: Record, kind: _Kind) -> _Entry:
         self._sequence += 1
         line = encode(record, self._sequence)
         position = (self._segment, self._size, len(line) - 1)
         self._size += len(line)
-        return _Entry(line, position, Deferred(), begins_segment)
+        return _Entry(line, position, Deferred(), kind)
+
+    # Lines written; in the committer's thread.
+
+    def _commit_now(self, entries: list[_Entry]) -> None:
+        try:
+            self._commit(entries)
+        except OSError as why:
+            raise StartRefused(f"the journal in {self.segments.directory} cannot be written: {why}") from None
 
     def _commit(self, entries: list[_Entry]) -> None:
-        """Make entries durable; runs in the committer's thread.
-
-        On an error those before ``_durable`` are in the journal and the others are not; nor is any later one.
-        """
-        if self._is_broken:
+        """Make entries durable. On an error those before ``_durable`` are in the journal, the others not."""
+        if self._is_broken and entries[0].kind is not _Kind.RECOVERY:
             raise OSError("an earlier write failed")
         try:
             gathered: list[bytes] = []
             for entry in entries:
-                if entry.begins_segment:
+                if entry.kind is not _Kind.RECORD:
                     self._write(gathered)
                     gathered = []
                     self._switch(entry.position[0])
                 gathered.append(entry.line)
             self._write(gathered)
         except Exception:
-            self._is_broken = True
-            self._take_back()
+            if not self._is_broken:
+                self._is_broken = True
+                self._take_back()
             raise
+        self._is_broken = False
 
     def _switch(self, number: int) -> None:
-        if self._descriptor is not None:
-            self._disk.close(self._descriptor)
-            self._descriptor = None
-        self._descriptor = self._disk.create(self._path(number))
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._disk.close(descriptor)
+        self._descriptor = self._disk.create(self.segments.path(number))
+        self._created = number
+        self._disk.sync_directory(self.segments.directory)
         self._durable = (number, 0)
-        self._disk.sync_directory(self._journal)
 
     def _write(self, lines: list[bytes]) -> None:
         if lines and self._descriptor is not None:
@@ -243,43 +294,54 @@ class Store:
             self._disk.sync(self._descriptor)
             number, size = self._durable
             self._durable = (number, size + len(content))
+            self._durable_sequence += len(lines)
 
     def _take_back(self) -> None:
-        """Cut off what could not be made durable, lest what was refused comes back at a restart."""
+        """Cut off what could not be made durable, for a restart that comes before a new segment does."""
         number, size = self._durable
+        path = self.segments.path(number)
         try:
-            self._disk.truncate(self._path(number), size)
+            self._disk.truncate(path, size)
         except OSError as why:
-            self._log.error(
-                "the refused end of {path} could not be cut off: {why}", path=self._path(number), why=why
-            )
+            self._log.error("the refused end of {path} could not be cut off: {why}", path=path, why=why)
+
+    # Lines that came back; in the reactor's thread.
 
     def _committed(self, entries: list[_Entry], error: Exception | None) -> None:
-        self.synced_batches += 1
-        if error is not None and self.failure is None:
-            self.failure = f"the journal in {self._journal} cannot be written: {error}"
-            self._log.critical("{why}. Nothing new is accepted until a restart.", why=self.failure)
+        if error is not None:
+            self._failed(error)
+        elif entries[0].kind is _Kind.RECOVERY:
+            self._works_again()
         for entry in entries:
             if error is None or entry.position[:2] < self._durable:
                 entry.durable.callback(entry.position)
-            elif not entry.begins_segment:
+            elif entry.kind is _Kind.RECORD:
                 entry.durable.errback(StoreFailed(self.failure))
 
+    def _failed(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = f"the journal in {self.segments.directory} cannot be written: {error}"
+            self._log.critical("{why}. Nothing new is accepted until it can be.", why=self.failure)
+        if not self._is_closing and (self._attempt is None or not self._attempt.active()):
+            self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
 
-def take_lock(directory: str) -> int:
-    """Lock a state directory and return the descriptor that holds the lock until it is closed.
+    def _try_again(self) -> None:
+        if self._committer.is_busy:
+            self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
+            return
+        self._sequence, self._segment = self._durable_sequence, self._created
+        self._committer.put(self._begin_segment(_Kind.RECOVERY))
 
-    Raises StartRefused, naming the pid, if another daemon has it, and OSError if the file cannot be opened.
-    """
-    descriptor = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise StartRefused(
-            f"another daemon, pid {holder}, already runs on the state directory {directory}"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-    return descriptor
+    def _works_again(self) -> None:
+        self._log.warn(
+            "the journal can be written again, from {path} on", path=self.segments.path(self._segment)
+        )
+        self.failure = None
+        recovered, self._recovered = self._recovered, []
+        for waiting in recovered:
+            waiting.callback(None)
+
+
+def _not_found(failure: Failure) -> list[tuple[int, Event]]:
+    failure.trap(OSError, JournalDamaged)
+    raise StoreFailed(f"the journal cannot be read back: {failure.value}")

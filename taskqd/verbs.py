@@ -69,6 +69,9 @@ class Verbs:
             "WAIT": self._wait,
             "CANCEL": self._cancel,
             "RETRY": self._retry,
+            "REMOVE": self._remove,
+            "HISTORY": self._history,
+            "DRAIN": self._drain,
             "STATS": self._stats,
             "HELLO": self._hello,
             "AUTH": self._auth,
@@ -177,6 +180,18 @@ class Verbs:
         retried = self._dispatcher.retry(job_id, caller.principal.name)
         return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
 
+    def _remove(self, caller: ICaller, job_id: int) -> Reply:
+        removed = Deferred.fromCoroutine(self._dispatcher.remove(job_id, caller.principal.name))
+        return removed.addCallback(lambda _: replies.OK)
+
+    def _history(self, caller: ICaller, job_id: int) -> Reply:
+        self._dispatcher.backlog.get(job_id)
+        return self._results.history(job_id).addCallback(replies.events)
+
+    def _drain(self, caller: ICaller, _: None) -> bytes:
+        self._dispatcher.drain()
+        return replies.OK
+
     def _stats(self, caller: ICaller, _: None) -> bytes:
         dispatcher = self._dispatcher
         counts = {status.value.lower(): count for status, count in dispatcher.backlog.counts.items()}
@@ -186,6 +201,8 @@ class Verbs:
                 "version": __version__,
                 "uptime": round(self._clock.seconds() - self._started_at, 3),
                 "slots": dispatcher.slots,
+                "busy": dispatcher.busy,
+                "draining": dispatcher.is_draining,
                 "jobs": counts,
                 "connections": self._connections(),
                 "counters": dispatcher.counters,

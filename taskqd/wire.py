@@ -284,6 +284,13 @@ VERBS: dict[str, Verb] = {
         _cancellation,
     ),
     "RETRY": Verb("RETRY <id>", "Make a finished job PENDING again, under the same id.", _job("RETRY")),
+    "REMOVE": Verb("REMOVE <id>", "Forget a finished job and its output.", _job("REMOVE")),
+    "HISTORY": Verb(
+        "HISTORY <id>",
+        "Tell all that happened to a job: EVENT <seq> <json> each, then END <count>.",
+        _job("HISTORY"),
+    ),
+    "DRAIN": Verb("DRAIN", "Take no new jobs and start none, before a planned stop.", _alone("DRAIN")),
     "STATS": Verb("STATS", "Give counters, gauges, uptime, version and limits, as JSON.", _alone("STATS")),
     "HELLO": Verb("HELLO", "Tell version, verbs, limits and who you are, as JSON.", _alone("HELLO")),
     "AUTH": Verb("AUTH <token>", "Say who you are; the token is in the daemon's state directory.", _token),

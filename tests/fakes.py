@@ -170,8 +170,14 @@ class FakeDisk(Disk):
         elif error is not None:
             if name == "write" and written:
                 call(args[0], args[1][:written])
+            if name == "close":  # Linux gives the descriptor back all the same: close(2)
+                call(*args)
+                self.descriptors.discard(args[0])
             raise error
+        before = set(self.descriptors)
         result: Any = None if name in {"sync", "sync_directory"} else call(*args)
+        if name == "content":
+            self.descriptors = before  # it has closed by itself what it had opened
         if name in {"create", "open"}:
             self.descriptors.add(result)
         if name == "close":
@@ -191,6 +197,7 @@ class FakeStore:
         self.next_id = next_id
         self.journal: list[Event] = journal or []
         self._on_their_way: list[tuple[Event, Deferred[Position]]] = []
+        self._waiting: list[Deferred[None]] = []
 
     @property
     def on_its_way(self) -> list[Event]:
@@ -209,8 +216,25 @@ class FakeStore:
             raise StartRefused(self.failure)
         return [self._keep(event) for event in events]
 
+    def sizes(self) -> dict[str, int]:
+        return {"segment": 1, "segment_bytes": len(self.journal)}
+
+    def recovered(self) -> "Deferred[None]":
+        if self.failure is None:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
     def read(self, position: Position) -> Event:
         return self.journal[position[1]]
+
+    def find(self, job_id: int) -> "Deferred[list[tuple[int, Event]]]":
+        if self.failure is not None:
+            return fail(StoreFailed(self.failure))
+        return succeed(
+            [(number, event) for number, event in enumerate(self.journal, 1) if event.id == job_id]
+        )
 
     def close(self) -> "Deferred[None]":
         self.sync_all()
@@ -233,6 +257,13 @@ class FakeStore:
         self.failure = why
         while self._on_their_way:
             self._on_their_way.pop(0)[1].errback(StoreFailed(why))
+
+    def mend(self) -> None:
+        """Take events again, and say so."""
+        self.failure = None
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
 
     def _keep(self, event: Event) -> Position:
         self.journal.append(event)
@@ -283,6 +314,7 @@ class FakeSpool:
         self.released: list[int] = []
         self.on_disk: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.percentages: dict[int, int] = {}
+        self.purged: list[tuple[int, int]] = []
 
     def keep(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         self.blocks[job_id] = blocks
@@ -328,6 +360,12 @@ class FakeSpool:
 
     def progress(self, job_id: int) -> int:
         return self.percentages.get(job_id, 0)
+
+    def purge(self, job_id: int, attempts: int) -> "Deferred[None]":
+        if self.error is not None:
+            return fail(self.error)
+        self.purged.append((job_id, attempts))
+        return succeed(None)
 
     def release(self, job_id: int) -> None:
         self.released.append(job_id)
@@ -455,6 +493,10 @@ class House:
     def retry(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a retry."""
         return begin(self.dispatcher.retry(job_id, "ada"))
+
+    def remove(self, job_id: int) -> "Deferred[None]":
+        """Return the Deferred of a removal."""
+        return begin(self.dispatcher.remove(job_id, "ada"))
 
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
         """End a running attempt, durably."""

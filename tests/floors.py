@@ -28,7 +28,10 @@ FLOORS = (
         "interfaces",
         "disk",
         "committer",
+        "lock",
+        "segments",
         "store",
+        "snapshot",
         "recording",
         "spool",
         "processes",
@@ -38,18 +41,21 @@ FLOORS = (
         "listeners",
     ),
     # 2, the one writer
-    ("turns", "results", "dispatcher"),
+    ("turns", "results", "dispatcher", "housekeeping"),
     # 3, who asks, and what they get
     ("access", "verbs", "protocol"),
     # 4, where it is put together
-    ("service",),
+    ("daemon", "service"),
 )
 
 BESIDE = ("client", "cli")
 """The client's packages: quick to start, so without Twisted and msgspec, and nobody's floor."""
 
+LATE = ("cli/journal",)
+"""Theirs, but loaded only by the commands that need it: it reads the journal as the daemon does."""
+
 DOORS = (
-    ("store", "committer"),
+    ("store", "committer", "lock", "segments", "snapshot"),
     ("spool", "recording"),
     ("executor", "spawn", "launch"),
     FLOORS[3],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.floors import BESIDE, DOORS, FLOORS, floor
+from tests.floors import BESIDE, DOORS, FLOORS, LATE, floor
 
 PACKAGE = Path(__file__).parent.parent / "taskqd"
 
@@ -32,7 +32,8 @@ SERIALIZERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "clo
 
 def room(file: Path) -> str:
     """Return the name under which a file stands in the table: its module, or the package that it is in."""
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    name = str(file.relative_to(PACKAGE).with_suffix(""))
+    return name if name in LATE else name.partition("/")[0]
 
 
 FILES = {
@@ -41,7 +42,7 @@ FILES = {
     if file != PACKAGE / "__init__.py"
 }
 ROOMS = sorted({room(file) for file in FILES})
-LISTED = {*BESIDE, *(module for modules in FLOORS for module in modules)}
+LISTED = {*BESIDE, *LATE, *(module for modules in FLOORS for module in modules)}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -86,7 +87,7 @@ def test_every_listed_module_is_there() -> None:
     assert set(ROOMS) >= LISTED, "take the module that is gone out of tests/floors.py"
 
 
-@pytest.mark.parametrize("name", [name for name in ROOMS if name not in BESIDE])
+@pytest.mark.parametrize("name", [name for name in ROOMS if name not in (*BESIDE, *LATE)])
 def test_imports_go_down_only(name: str) -> None:
     mine = floor(name)
     assert mine is not None, f"{name} is on no floor of tests/floors.py"
@@ -129,6 +130,20 @@ def test_doors_know_each_other_by_their_interfaces_only(door: tuple[str, ...]) -
 def test_the_client_starts_without_the_daemon(name: str) -> None:
     assert rooms_below(name) <= {*BESIDE, *FLOORS[0]}
     assert not packages_of(name) & {"twisted", "zope", "msgspec"}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_what_reads_the_journal_beside_the_daemon_needs_none_of_its_machinery(name: str) -> None:
+    assert rooms_below(name) <= {*BESIDE, *FLOORS[0], "disk", "segments"}
+    assert not packages_of(name) & {"twisted", "zope"}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_what_is_slow_to_load_is_loaded_only_within_a_function(name: str) -> None:
+    dotted = "taskqd." + name.replace("/", ".")
+    for file, tree in FILES.items():
+        at_once = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not [line for line in at_once if dotted in line], file
 
 
 def test_the_reactor_is_imported_only_where_the_daemon_is_put_together() -> None:

@@ -15,9 +15,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from taskqd.backlog import Backlog, IllegalMove, Position
-from taskqd.errors import NoSuchJob
-from taskqd.events import Cancelled, Ended, Event, Opened, Output, Retried, Spawned, Started, Submitted
+from taskqd.backlog import EXPIRED_AT_ONCE, Backlog, IllegalMove, Position
+from taskqd.errors import Gone, NoSuchJob
+from taskqd.events import (
+    Cancelled,
+    Ended,
+    Event,
+    Opened,
+    Output,
+    Removed,
+    Retried,
+    Snapshot,
+    Spawned,
+    Started,
+    Submitted,
+)
 from taskqd.job import MOVES, Job, Reason, Spec, Status
 from taskqd.journal import Replay, encode
 
@@ -40,6 +52,10 @@ def _cancelled(job_id: int) -> Cancelled:
 
 def _retried(job_id: int) -> Retried:
     return Retried(id=job_id, at=400.0, by="bob")
+
+
+def _removed(job_id: int) -> Removed:
+    return Removed(id=job_id, at=500.0, by="bob")
 
 
 def _fold(*events: Event) -> Backlog:
@@ -73,6 +89,7 @@ EVENTS: list[Event] = [
     Spawned(id=1, at=5.0, pid=9, started=8),
     _cancelled(1),
     _retried(1),
+    _removed(1),
     *(_ended(1, status, retry_at=9.0) for status in Status),
 ]
 
@@ -100,7 +117,9 @@ def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event:
         assert _line(backlog, 1000.0) == _line(_fold(*WAYS[status]), 1000.0)
     else:
         assert backlog.apply(event).status is after
-        assert backlog.counts == {**dict.fromkeys(Status, 0), after: 1}
+        is_there = not isinstance(event, Removed)
+        assert backlog.counts == {**dict.fromkeys(Status, 0), after: int(is_there)}
+        assert bool(backlog.jobs) is is_there
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
@@ -190,6 +209,146 @@ def test_a_job_is_found_by_its_id_or_there_was_none() -> None:
     for job_id in (0, -1, 3, 10**30):
         with pytest.raises(NoSuchJob, match=f"there is no job {job_id}: the newest is 2"):
             backlog.get(job_id)
+
+
+def test_a_job_that_was_removed_is_gone_and_its_key_is_free() -> None:
+    backlog = _fold(
+        _submitted(1, key="k"), _submitted(2), _started(1), _ended(1, Status.COMPLETED), _removed(1)
+    )
+    with pytest.raises(Gone, match="job 1 has been removed"):
+        backlog.get(1)
+    assert backlog.by_key("k") is None
+    assert [job.id for job in backlog.walk(1)] == [2]
+    backlog.apply(_submitted(3, key="k"))
+    assert backlog.by_key("k") is backlog.get(3)
+
+
+def test_the_removal_of_a_job_leaves_the_key_to_whoever_has_it_now() -> None:
+    backlog = _fold(_submitted(1, key="k"), _cancelled(1), _submitted(2, key="k"), _removed(1))
+    assert backlog.by_key("k") is backlog.get(2)
+
+
+def test_a_removed_job_is_in_nobody_s_way() -> None:
+    delayed = (_started(1), _ended(1, Status.PENDING, retry_at=250.0), _cancelled(1), _removed(1))
+    backlog = _fold(_submitted(1), *delayed, _submitted(2))
+    assert backlog.next_due() is None
+    assert _line(backlog, 1000.0) == [2]
+    backlog = _fold(_submitted(1), _cancelled(1), _removed(1))
+    assert _line(backlog, 1000.0) == []
+    assert _line(_fold(_submitted(1), *delayed), 1000.0) == []
+
+
+# What has expired.
+
+
+def _finished(count: int) -> Backlog:
+    """Return a backlog of jobs that ended at 1.0, 2.0 and so on."""
+    backlog = Backlog()
+    for job_id in range(1, count + 1):
+        backlog.apply(_submitted(job_id))
+        backlog.apply(Cancelled(id=job_id, at=float(job_id), by="bob", signal=15))
+    return backlog
+
+
+def _remove(backlog: Backlog, ids: list[int]) -> list[int]:
+    for job_id in ids:
+        backlog.apply(_removed(job_id))
+    return ids
+
+
+@pytest.mark.parametrize(
+    "before, most, ids",
+    [
+        (0.0, 10, []),
+        (0.0, 5, []),
+        (0.0, 4, [1]),
+        (0.0, 0, [1, 2, 3, 4, 5]),
+        (3.0, 10, [1, 2]),
+        (3.5, 10, [1, 2, 3]),
+        (3.0, 1, [1, 2, 3, 4]),
+        (9.0, 10, [1, 2, 3, 4, 5]),
+    ],
+)
+def test_jobs_expire_by_age_and_by_count_oldest_first(before: float, most: int, ids: list[int]) -> None:
+    backlog = _finished(5)
+    assert _remove(backlog, backlog.expired(before, most)) == ids
+    assert backlog.expired(before, most) == []
+
+
+def test_so_many_jobs_expire_at_once_and_no_more() -> None:
+    backlog = _finished(EXPIRED_AT_ONCE + 3)
+    assert len(_remove(backlog, backlog.expired(0.0, 0))) == EXPIRED_AT_ONCE
+    assert len(_remove(backlog, backlog.expired(0.0, 0))) == 3
+    assert backlog.expired(0.0, 0) == []
+
+
+def test_a_retried_job_expires_by_its_last_end() -> None:
+    backlog = _finished(2)
+    backlog.apply(_retried(1))
+    assert backlog.expired(9.0, 0) == [2]
+    backlog.apply(Cancelled(id=1, at=7.0, by="bob", signal=15))
+    backlog.apply(_removed(2))
+    assert backlog.expired(7.0, 10) == []
+    assert backlog.expired(7.5, 10) == [1]
+
+
+def test_a_job_that_could_not_be_removed_expires_again() -> None:
+    backlog = _finished(2)
+    [job_id] = backlog.expired(0.0, 1)
+    assert backlog.expired(0.0, 1) == []
+    backlog.keep(job_id)
+    assert backlog.expired(0.0, 1) == [job_id]
+    backlog.apply(_retried(1))
+    backlog.keep(1)
+    assert backlog.expired(0.0, 1) == []
+
+
+def test_jobs_on_their_way_out_do_not_count_twice() -> None:
+    backlog = _finished(11)
+    assert backlog.expired(0.0, 10) == [1]
+    backlog.apply(_submitted(12))
+    backlog.apply(Cancelled(id=12, at=12.0, by="bob", signal=15))
+    assert backlog.expired(0.0, 10) == [2]
+
+
+# Where ends stand.
+
+
+@pytest.mark.parametrize(
+    "record, attempt, moved",
+    [
+        ((3, 5, 9), 1, True),
+        ((-2, 5, 9), 1, True),
+        ((4, 5, 9), 1, False),
+        ((3, 5, 9), 2, False),
+    ],
+)
+def test_the_end_of_the_latest_attempt_moves_with_the_file_it_was_in(
+    record: Position, attempt: int, moved: bool
+) -> None:
+    backlog = _fold(_submitted(1), _started(1))
+    backlog.apply(_ended(1, Status.FAILED), record)
+    backlog.relocate(1, attempt, 3, (-3, 0, 9))
+    found = backlog.get(1).attempt
+    assert found is not None
+    assert found.record == ((-3, 0, 9) if moved else record)
+
+
+def test_what_has_no_end_or_is_not_there_does_not_move() -> None:
+    backlog = _fold(_submitted(1), _submitted(2), _started(2))
+    for job_id in (1, 2, 3):
+        backlog.relocate(job_id, 1, 3, (-3, 0, 9))
+    attempt = backlog.get(2).attempt
+    assert attempt is not None
+    assert attempt.record is None
+
+
+def test_an_attempt_that_is_free_does_not_count_against_the_retries() -> None:
+    end = Ended(
+        id=1, at=200.0, status=Status.PENDING, reason=Reason.INTERRUPTED, is_free=True, retry_at=200.0
+    )
+    backlog = _fold(_submitted(1), _started(1), end)
+    _known(backlog, status=Status.PENDING, reason=Reason.RETRYING, failures=0, not_before=200.0)
 
 
 def test_a_job_is_found_by_its_key() -> None:
@@ -350,10 +509,10 @@ def _replayed(entries: Iterable[tuple[Event, Position | None]]) -> Backlog:
     content = encode(opened, 1) + b"".join(
         encode(event, number) for number, (event, _) in enumerate(events, 2)
     )
-    records = [record for record, _, _ in Replay().read("segment", content, is_last=True)][1:]
+    records = [record for record, _, _ in Replay().read("segment", content, None)][1:]
     backlog = Backlog()
     for record, (_, position) in zip(records, events, strict=True):
-        assert not isinstance(record, Opened)
+        assert not isinstance(record, Opened | Snapshot)
         backlog.apply(record, position)
     return backlog
 
@@ -390,7 +549,8 @@ class Walk(RuleBasedStateMachine):
 
     @rule(job_id=st.integers(1, 40), key=st.none() | st.sampled_from(["a", "b"]))
     def submit(self, job_id: int, key: str | None) -> None:
-        if job_id not in self.statuses and (key is None or self.backlog.by_key(key) is None):
+        used = {event.id for event, _ in self.events}
+        if job_id not in used and (key is None or self.backlog.by_key(key) is None):
             spec = Spec(command="true", key=key)
             self.happen(Submitted(id=job_id, at=self.now, owner="ann", spec=spec), Status.PENDING)
 
@@ -454,6 +614,14 @@ class Walk(RuleBasedStateMachine):
         job_id = data.draw(st.sampled_from(ended))
         self.happen(Retried(id=job_id, at=self.now, by="bob"), Status.PENDING)
 
+    @precondition(lambda self: self.of(Status.COMPLETED, Status.FAILED, Status.CANCELLED))
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        ended = self.of(Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+        job_id = data.draw(st.sampled_from(ended))
+        self.happen(Removed(id=job_id, at=self.now, by="bob"), Status.COMPLETED)
+        del self.statuses[job_id]
+
     @invariant()
     def jobs_are_where_the_model_has_them(self) -> None:
         assert {job.id: job.status for job in self.backlog.walk(1)} == self.statuses
@@ -465,7 +633,7 @@ class Walk(RuleBasedStateMachine):
     def counts_are_what_a_recount_gives(self) -> None:
         recount = Counter(job.status for job in self.backlog.jobs.values())
         assert self.backlog.counts == {status: recount[status] for status in Status}
-        assert self.backlog.last_id == max(self.statuses, default=0)
+        assert self.backlog.last_id == max((event.id for event, _ in self.events), default=0)
 
     @invariant()
     def the_backlog_is_what_a_replay_of_the_journal_gives(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from taskqd import cli
-from taskqd.cli import terminal
+from taskqd.cli import commands, terminal
 from tests.fake_daemon import FakeDaemon, Request, Script, data, job, refused, replies
 
 
@@ -69,12 +69,18 @@ def a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 Serve = Callable[[Script], FakeDaemon]
 
 
+AT = "2026-11-24T07:00:00.000Z"
 SUBMITTED = b"JOB_ID 7\r\n"
 TRUE = {"SHOW": job(), "RESULT": b'RESULT "" "" 0\r\n', "WAIT": b"STATUS COMPLETED 100\r\n"}
 PLAIN = ("--cwd", "/", "--umask", "022", "--env", "PATH=/bin")
 """What keeps our own surroundings out of a submission."""
 BEFORE = "SUBMIT --cwd=/ --umask=022 --env=PATH=/bin "
 """How the line of such a submission begins."""
+
+
+def event(sequence: int, kind: str, **more: object) -> bytes:
+    """Return an EVENT reply."""
+    return b"EVENT %d " % sequence + json.dumps({"at": AT, "type": kind, "id": 7, **more}).encode() + b"\r\n"
 
 
 def submitted(daemon: FakeDaemon) -> str:
@@ -233,6 +239,12 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("output", "7", "stdin"), "'stdin' is not one of"),
         (("--address", "nowhere", "stats"), "expected unix:PATH"),
         (("stats", "--address", "tcp:x"), "expected unix:PATH"),
+        (("remove",), "ID"),
+        (("history", "x"), "expected a whole number from 1"),
+        (("journal", "verify", "none"), "'none'"),
+        (("journal", "dump", ".", "--job", "0"), "expected a whole number from 1"),
+        (("journal", "dump", ".", "--since", "yesterday"), "expected a time such as"),
+        (("journal", "dump", ".", "--since", "2026-11-24T07:00:00"), "expected a time such as"),
         (("dance",), "'dance'"),
     ],
 )
@@ -343,6 +355,8 @@ def test_who_is_not_authenticated_is_told_where_the_token_goes(serve: Serve, cal
             b"RUNNING 0\n",
         ),
         (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n"}, b"7\n"),
+        (("remove", "7", "8"), {"REMOVE 7": b"OK\r\n", "REMOVE 8": b"OK\r\n"}, b"7\n8\n"),
+        (("drain",), {"DRAIN": b"OK\r\n", "STATS": b'STATS {"busy":2}\r\n'}, b"draining: 2 running\n"),
         (
             ("show", "7"),
             {"SHOW 7": job(label="\x1b", signal=None, env={"A": "1"})},
@@ -373,6 +387,7 @@ def test_a_command_prints_what_it_was_told(
         ("status", b"STATUS FAILED 0\r\n"),
         ("cancel", b"STATUS CANCELLED 0\r\n"),
         ("retry", SUBMITTED),
+        ("remove", b"OK\r\n"),
         ("show", job()),
     ],
 )
@@ -426,6 +441,58 @@ def test_not_finished_is_exit_code_75(
     outcome = call(*words)
     assert (outcome.code, outcome.stdout) == (75, b"")
     assert outcome.stderr.startswith("taskq: job 7 still runs (")
+
+
+# what happened to a job
+
+HISTORY = [
+    # an event, and its line without the time
+    (event(1, "submitted", owner="ana", spec={"command": "x"}), "submitted\tby ana\t-"),
+    (event(3, "started", attempt=1), "started\tattempt 1\t-"),
+    (event(4, "spawned", pid=4711, started=12), "spawned\tpid 4711\t-"),
+    (
+        event(5, "ended", status="PENDING", reason="exit", exit_code=3, retry_at=AT, stdout={"size": 2}),
+        f"ended\tPENDING, exit, again at {AT}\t3",
+    ),
+    (event(8, "cancelled", by="b\x1b[2Jen", signal=15), "cancelled\tby b\\x1B[2Jen, signal 15\t-"),
+    (
+        event(9, "ended", status="CANCELLED", reason="cancelled", signal=15),
+        "ended\tCANCELLED, cancelled\t-15",
+    ),
+    (event(10, "retried", by="ana"), "retried\tby ana\t-"),
+    (
+        event(
+            11, "ended", status="FAILED", reason="interrupted", detail="the daemon was killed while it ran"
+        ),
+        "ended\tFAILED, interrupted, the daemon was killed while it ran\t-",
+    ),
+    (event(12, "ended", status="COMPLETED", exit_code=0), "ended\tCOMPLETED\t0"),
+    (event(13, "something.new", by="ben"), "something.new\tby ben\t-"),
+]
+
+
+def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
+    serve(replies({"HISTORY 7": b"".join(line for line, _ in HISTORY) + b"END %d\r\n" % len(HISTORY)}))
+    outcome = call("history", "7")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout.decode().splitlines() == [f"{AT}\t{text}" for _, text in HISTORY]
+
+
+# drain
+
+
+def test_drain_waits_until_no_slot_is_taken(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "LOOK_EVERY", 0.01)
+    left = iter([2, 2, 1, 0])
+
+    def answer(request: Request) -> bytes:
+        return b"OK\r\n" if request.verb == "DRAIN" else b'STATS {"busy":%d}\r\n' % next(left)
+
+    daemon = serve(answer)
+    assert call("drain", "--wait") == (0, b"draining: 0 running\n", "")
+    assert daemon.lines == ["DRAIN", "STATS", "STATS", "STATS", "STATS"]
 
 
 # what a job prints
@@ -491,6 +558,9 @@ def test_output_is_never_cut_short_in_silence(
         (("status", "7"), [{"id": 7, "status": "RUNNING", "progress": 40}]),
         (("cancel", "7"), [{"id": 7, "status": "CANCELLED", "progress": 0}]),
         (("retry", "7"), [{"id": 7}]),
+        (("remove", "7"), [{"id": 7}]),
+        (("history", "7"), [{"seq": 1, "at": AT, "type": "retried", "id": 7, "by": "ana"}]),
+        (("drain",), [{"draining": True, "running": 0}]),
         (("show", "7"), [json.loads(job()[4:])]),
         (("wait", "7"), [json.loads(job()[4:])]),
         (
@@ -503,7 +573,7 @@ def test_output_is_never_cut_short_in_silence(
             [{"id": 7}, {"stream": "stdout", "offset": 0, "data": "x"}, json.loads(job()[4:])],
         ),
         (("list",), [json.loads(job()[4:])]),
-        (("stats",), [{"uptime": 1}]),
+        (("stats",), [{"busy": 0}]),
         (("hello",), [{"protocol": 1, "you": "me"}]),
     ],
 )
@@ -527,7 +597,10 @@ def test_every_command_answers_in_json(
                 "OUTPUT 7 stdout --offset=1": data("stdout", 1, b""),
                 "OUTPUT 7 stderr --offset=0": data("stderr", 0, b""),
                 "LIST": job() + b"END 1\r\n",
-                "STATS": b'STATS {"uptime":1}\r\n',
+                "STATS": b'STATS {"busy":0}\r\n',
+                "REMOVE": b"OK\r\n",
+                "DRAIN": b"OK\r\n",
+                "HISTORY": event(1, "retried", by="ana") + b"END 1\r\n",
                 "HELLO": b'TASKQ 1 {"you":"me"}\r\n',
             }
         )
@@ -570,7 +643,6 @@ def test_filters_have_their_names_on_the_wire(serve: Serve, call: Call) -> None:
     )
 
 
-AT = "2026-11-24T07:00:00.000Z"
 JOBS = (
     job(7, "RUNNING", None, command="make\t-j4 \x1b]0;owned\x07", submitted_at=AT, progress=40)
     + job(8, "FAILED", -9, command="x" * 300, submitted_at=AT, progress=0)

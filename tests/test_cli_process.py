@@ -166,6 +166,37 @@ def test_a_list_on_a_terminal_fits_its_width_and_moves_no_cursor(tmp_path: Path)
     assert lines[-1] == "There may be more: --from 10"
 
 
+def test_a_history_on_a_terminal_stands_in_columns(tmp_path: Path) -> None:
+    events = (
+        f'EVENT 1 {{"type":"submitted","at":"{AT}","id":7,"owner":"ana"}}\r\n'
+        f'EVENT 2 {{"type":"ended","at":"{AT}","id":7,"status":"COMPLETED","exit_code":0}}\r\nEND 2\r\n'
+    )
+    with (
+        FakeDaemon(replies({"HISTORY": events.encode()}), tmp_path) as daemon,
+        Process(daemon.address, "history", "7", on_terminal=("stdout",)) as process,
+    ):
+        lines = process.end().terminal.decode().splitlines()
+    assert lines == [f"{AT}  submitted  by ana     -", f"{AT}  ended      COMPLETED  0"]
+
+
+def test_drain_says_on_a_terminal_what_it_waits_for(tmp_path: Path) -> None:
+    left = iter([2, 1, 0])
+
+    def answer(request: Request) -> bytes:
+        return b"OK\r\n" if request.verb == "DRAIN" else b'STATS {"busy":%d}\r\n' % next(left)
+
+    with (
+        FakeDaemon(answer, tmp_path) as daemon,
+        Process(daemon.address, "drain", "--wait", on_terminal=("stderr",)) as process,
+    ):
+        end = process.end()
+    assert (end.code, end.stdout) == (0, b"draining: 0 running\n")
+    assert end.terminal.decode().splitlines() == [
+        "taskq: waiting for 2 that still run",
+        "taskq: waiting for 1 that still runs",
+    ]
+
+
 def test_a_reader_that_goes_away_ends_a_list_quietly(tmp_path: Path) -> None:
     with (
         FakeDaemon(replies({"LIST": JOBS * 1000 + b"END 3000\r\n"}), tmp_path) as daemon,

@@ -163,6 +163,14 @@ JOB = {"id": 7, "status": "RUNNING"}
             Status("RUNNING", 0),
         ),
         (lambda it: it.retry(7), "RETRY 7", b"JOB_ID 7\r\n", 7),
+        (lambda it: it.remove(7), "REMOVE 7", b"OK\r\n", None),
+        (
+            lambda it: it.history(7),
+            "HISTORY 7",
+            b'EVENT 12 {"type":"submitted","id":7}\r\nEVENT 14 {"type":"started","id":7}\r\nEND 2\r\n',
+            [{"seq": 12, "type": "submitted", "id": 7}, {"seq": 14, "type": "started", "id": 7}],
+        ),
+        (lambda it: it.drain(), "DRAIN", b"OK\r\n", None),
         (
             lambda it: it.output(7),
             "OUTPUT 7 stdout",

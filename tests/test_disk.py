@@ -154,3 +154,36 @@ def test_a_fake_disk_fails_as_it_is_told(tmp_path: Path) -> None:
     assert disk.descriptors == set()
     assert (tmp_path / "file").read_bytes() == b"onetwtwthree"
     assert disk.calls.count("write") == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"0123456789"])
+def test_a_whole_file_is_read_or_mapped(disk: Disk, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    before = len(os.listdir("/proc/self/fd"))
+    path = str(tmp_path / "file")
+    mapped = disk.mapped(path)
+    assert disk.content(path) == mapped[:] == content
+    assert [disk.content(path, most) for most in (0, 4, 99)] == [b"", content[:4], content]
+    del mapped
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_renamed_file_replaces_another_and_its_name_lasts(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "name").write_bytes(b"old")
+    disk.rename(str(tmp_path / "new"), str(tmp_path / "name"))
+    assert disk.names(str(tmp_path)) == ["name"]
+    assert (tmp_path / "name").read_bytes() == b"new"
+    assert disk.calls[:2] == ["rename", "sync_directory"]
+
+
+def test_a_directory_whose_name_may_not_last_is_not_relied_on(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    disk.fail("sync_directory", code=errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.make_directory(str(tmp_path / "a"))
+    disk.mend()
+    disk.calls.clear()
+    disk.make_directory(str(tmp_path / "a"))
+    assert "sync_directory" in disk.calls

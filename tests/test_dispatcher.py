@@ -9,9 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from taskqd.dispatcher import JITTER
-from taskqd.errors import Draining, KeyConflict, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
-from taskqd.events import Cancelled, Ended, Event, Output, Retried, Spawned, Started, Submitted
+from taskqd.dispatcher import JITTER, STOPPED
+from taskqd.errors import (
+    Draining,
+    Gone,
+    KeyConflict,
+    NoSuchJob,
+    StartRefused,
+    StoreFailed,
+    TaskqError,
+    WrongState,
+)
+from taskqd.events import Cancelled, Ended, Event, Output, Removed, Retried, Spawned, Started, Submitted
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Outcome
 from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, replayed, result_of
@@ -544,7 +553,7 @@ def test_a_job_retried_while_its_cancel_and_its_start_wait_runs_once_in_one_slot
     for _ in range(3):
         house.submit()
     assert running(house) == [3, 4]
-    stopped = house.dispatcher.stop()
+    stopped = house.dispatcher.stop(requeue=False)
     assert [signalled for signalled, _, _ in house.executor.signals] == [3, 4]
     house.finish(3)
     house.finish(4)
@@ -609,7 +618,7 @@ def test_a_waiter_may_give_up_another_when_it_is_told() -> None:
 def crashed(*events: Event, **spec: Any) -> House:
     journal: list[Event] = [Submitted(id=1, at=START, owner="ada", spec=Spec(command="true", **spec))]
     house = House(journal=[*journal, Started(id=1, at=START, attempt=1), *events])
-    house.dispatcher.recover()
+    house.dispatcher.recover("the daemon was killed")
     return house
 
 
@@ -652,7 +661,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
         ]
     )
     house.spool.on_disk[1, 1] = (b"so far", b"")
-    assert house.dispatcher.recover() == [house.job(1)]
+    assert house.dispatcher.recover("the daemon was killed") == [house.job(1)]
     attempt = house.job(1).attempt
     assert attempt is not None
     assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
@@ -669,7 +678,7 @@ def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_i
     )
     house.store.failure = "the disk is full"
     with pytest.raises(StartRefused):
-        house.dispatcher.recover()
+        house.dispatcher.recover("the daemon was killed")
 
 
 def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> None:
@@ -681,7 +690,7 @@ def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> Non
             Submitted(id=2, at=START, owner="ada", spec=spec),
         ],
     )
-    assert house.dispatcher.recover() == []
+    assert house.dispatcher.recover("the daemon was killed") == []
     assert house.executor.runs == []
     house.dispatcher.start()
     house.settle()
@@ -695,7 +704,7 @@ def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -
     house = opened(2)
     for _ in range(4):
         house.submit()
-    stopped = house.dispatcher.stop()
+    stopped = house.dispatcher.stop(requeue=False)
     assert house.executor.signals == [(1, Reason.INTERRUPTED, TERM), (2, Reason.INTERRUPTED, TERM)]
     house.finish(1, INTERRUPTED)
     house.executor.finish(2, INTERRUPTED)
@@ -709,14 +718,14 @@ def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -
 
 def test_a_stop_of_an_idle_dispatcher_fires_at_once_and_so_does_another() -> None:
     house = opened()
-    result_of(house.dispatcher.stop())
-    result_of(house.dispatcher.stop())
+    result_of(house.dispatcher.stop(requeue=False))
+    result_of(house.dispatcher.stop(requeue=False))
 
 
 def test_two_stops_fire_together() -> None:
     house = opened()
     house.submit()
-    stops = [house.dispatcher.stop(), house.dispatcher.stop()]
+    stops = [house.dispatcher.stop(requeue=False), house.dispatcher.stop(requeue=False)]
     house.finish(1, INTERRUPTED)
     for stop in stops:
         result_of(stop)
@@ -724,7 +733,7 @@ def test_two_stops_fire_together() -> None:
 
 def test_a_stopping_dispatcher_takes_nothing_new() -> None:
     house = opened()
-    result_of(house.dispatcher.stop())
+    result_of(house.dispatcher.stop(requeue=False))
     assert isinstance(error_of(house.asked()), Draining)
     assert isinstance(error_of(house.asked(key="k")), Draining)
     assert house.store.on_its_way == []
@@ -734,7 +743,7 @@ def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrup
     house = opened()
     house.asked()
     house.store.sync()
-    stopped = house.dispatcher.stop()
+    stopped = house.dispatcher.stop(requeue=False)
     house.settle()
     result_of(stopped)
     assert house.executor.runs == []
@@ -744,7 +753,7 @@ def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrup
 def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_retries_allow() -> None:
     house = opened()
     house.submit(retries=1, retry_delay=0.0)
-    house.dispatcher.stop()
+    house.dispatcher.stop(requeue=False)
     house.finish(1, INTERRUPTED)
     house.clock.advance(5)
     house.settle()
@@ -758,7 +767,7 @@ def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_
 def test_a_job_that_ends_by_itself_during_the_stop_has_its_own_end() -> None:
     house = opened()
     house.submit()
-    stopped = house.dispatcher.stop()
+    stopped = house.dispatcher.stop(requeue=False)
     house.finish(1, COMPLETED)
     result_of(stopped)
     assert house.statuses() == [Status.COMPLETED]
@@ -769,7 +778,7 @@ def test_a_stop_leaves_no_alarm() -> None:
     house.submit(retries=1)
     house.finish(1, FAILED)
     assert house.clock.getDelayedCalls()
-    house.dispatcher.stop()
+    house.dispatcher.stop(requeue=False)
     assert house.clock.getDelayedCalls() == []
 
 
@@ -787,7 +796,7 @@ def test_a_failed_store_refuses_submissions_and_starts_nothing() -> None:
     house.executor.finish(1)
     assert [run.id for run in house.executor.runs] == [1]
     assert house.statuses() == [RUNNING, PENDING]
-    assert house.dispatcher.store_state() == {"failure": "the disk is full"}
+    assert house.dispatcher.store_state() == {"failure": "the disk is full", "segment": 1, "segment_bytes": 4}
 
 
 def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_the_line(
@@ -846,7 +855,7 @@ def test_a_stop_with_a_failed_store_fires_all_the_same() -> None:
     house = opened()
     house.submit()
     house.store.break_down()
-    stopped = house.dispatcher.stop()
+    stopped = house.dispatcher.stop(requeue=False)
     house.executor.finish(1, INTERRUPTED)
     result_of(stopped)
 
@@ -881,6 +890,7 @@ def test_the_counters_count_what_has_happened() -> None:
         "submitted": 4,
         "started": 5,
         "retried": 1,
+        "removed": 0,
         "completed": 1,
         "failed": 1,
         "cancelled": 1,
@@ -892,7 +902,7 @@ def test_the_counters_count_what_has_happened() -> None:
 STEPS = st.one_of(
     st.tuples(st.just("submit"), st.integers(0, 2)),
     st.tuples(st.just("keyed"), st.integers(0, 3)),
-    st.tuples(st.sampled_from(["cancel", "retry"]), st.integers(0, 5)),
+    st.tuples(st.sampled_from(["cancel", "retry", "remove"]), st.integers(0, 5)),
     st.tuples(st.sampled_from(["complete", "fail"]), st.integers(0, 2)),
     st.tuples(st.just("sync"), st.integers(1, 4)),
     st.tuples(st.just("advance"), st.sampled_from([1, 5])),
@@ -910,9 +920,13 @@ def step(house: House, act: str, number: int) -> "Deferred[Any]":
         return house.asked(retries=number)
     if act == "keyed":
         return house.asked(f"echo {number // 2}", key=f"k{number % 2}")
-    if act in ("cancel", "retry") and ids:
-        move = house.cancel if act == "cancel" else house.retry
-        return move(ids[number % len(ids)])
+    moves: dict[str, Callable[[int], Deferred[Any]]] = {
+        "cancel": house.cancel,
+        "retry": house.retry,
+        "remove": house.remove,
+    }
+    if act in moves and ids:
+        return moves[act](ids[number % len(ids)])
     if act in ("complete", "fail") and running(house):
         job_id = running(house)[number % len(running(house))]
         house.executor.finish(job_id, COMPLETED if act == "complete" else FAILED)
@@ -967,3 +981,303 @@ def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[
         allowed(step(house, act, number))
     assert house.backlog == known
     assert len(house.executor.runs) == starts
+
+
+# Removal.
+
+
+def test_a_removal_is_answered_once_it_is_durable_and_the_files_go_then() -> None:
+    house = opened()
+    house.submit(retries=1, retry_delay=0.0)
+    house.finish(1, FAILED)
+    house.clock.advance(1)
+    house.settle()
+    house.finish(1)
+    answer = house.remove(1)
+    assert not answer.called
+    assert house.statuses() == [Status.COMPLETED]
+    assert house.spool.purged == []
+    house.settle()
+    result_of(answer)
+    assert house.store.journal[-1] == Removed(id=1, at=START + 1, by="ada")
+    assert house.spool.purged == [(1, 2)]
+    assert house.dispatcher.counters["removed"] == 1
+    refused: list[Deferred[Any]] = [house.remove(1), house.retry(1), house.cancel(1)]
+    assert all(isinstance(error_of(each), Gone) for each in refused)
+    with pytest.raises(Gone):
+        house.dispatcher.wait(1)
+    assert replayed(house.store.journal) == house.backlog
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_what_has_not_ended_is_not_removed(is_running: bool) -> None:
+    house = opened(int(is_running))
+    house.submit()
+    assert isinstance(error_of(house.remove(1)), WrongState)
+    assert isinstance(error_of(house.remove(2)), NoSuchJob)
+    assert house.store.on_its_way == []
+
+
+@pytest.mark.parametrize("second", [House.remove, House.retry, House.cancel])
+def test_whoever_asks_while_a_removal_is_on_its_way_finds_the_job_gone(
+    second: Callable[[House, int], "Deferred[Any]"],
+) -> None:
+    house = opened()
+    house.submit()
+    house.finish(1)
+    answers = [house.remove(1), second(house, 1)]
+    house.settle()
+    result_of(answers[0])
+    assert isinstance(error_of(answers[1]), Gone)
+    assert [type(event) for event in house.store.journal].count(Removed) == 1
+    assert replayed(house.store.journal) == house.backlog
+
+
+def test_a_removal_waits_for_a_retry_on_its_way_and_is_refused_then() -> None:
+    house = opened()
+    house.submit()
+    house.finish(1)
+    answers: list[Deferred[Any]] = [house.retry(1), house.remove(1)]
+    house.settle()
+    result_of(answers[0])
+    assert isinstance(error_of(answers[1]), WrongState)
+    assert running(house) == [1]
+
+
+def test_a_removal_that_cannot_be_recorded_changes_nothing() -> None:
+    house = opened()
+    house.submit()
+    house.finish(1)
+    answer = house.remove(1)
+    house.store.break_down()
+    assert isinstance(error_of(answer), StoreFailed)
+    assert house.statuses() == [Status.COMPLETED]
+    assert house.spool.purged == []
+
+
+def test_files_that_cannot_be_removed_are_left_for_the_next_start(caplog: pytest.LogCaptureFixture) -> None:
+    house = opened()
+    house.submit()
+    house.finish(1)
+    house.spool.error = OSError("it is busy")
+    answer = house.remove(1)
+    house.settle()
+    result_of(answer)
+    assert "files of job 1 are left for the next start: it is busy" in caplog.text
+
+
+def test_whoever_looks_after_old_jobs_is_told_of_every_end() -> None:
+    house = opened()
+    told: list[list[Status]] = []
+    house.dispatcher.on_end(lambda: told.append(house.statuses()))
+    house.submit(retries=1)
+    house.submit()
+    house.finish(1, FAILED)
+    house.finish(2)
+    house.cancel(1)
+    house.settle()
+    assert told == [[PENDING, Status.COMPLETED], [CANCELLED, Status.COMPLETED]]
+
+
+# Draining.
+
+
+def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_end() -> None:
+    house = opened(1)
+    for _ in range(3):
+        house.submit()
+    drained = house.dispatcher.drain()
+    assert isinstance(error_of(house.asked()), Draining)
+    assert isinstance(error_of(house.asked(key="k")), Draining)
+    assert not drained.called
+    assert house.executor.signals == []
+    house.finish(1)
+    result_of(drained)
+    assert house.statuses() == [Status.COMPLETED, PENDING, PENDING]
+    assert (house.dispatcher.is_draining, house.dispatcher.busy) == (True, 0)
+    cancelled = house.cancel(2)
+    house.settle()
+    result_of(cancelled)
+    retried = house.retry(1)
+    house.settle()
+    result_of(retried)
+    assert running(house) == []
+
+
+def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
+    house = opened()
+    house.asked()
+    house.store.sync()
+    drained = house.dispatcher.drain()
+    assert house.dispatcher.busy == 1
+    house.settle()
+    assert not drained.called
+    house.finish(1)
+    result_of(drained)
+
+
+def test_an_idle_dispatcher_is_drained_at_once_and_whoever_gave_up_is_not_told() -> None:
+    house = opened()
+    result_of(house.dispatcher.drain())
+    house = opened()
+    house.submit()
+    gone, stays = house.dispatcher.drain(), house.dispatcher.drain()
+    gone.cancel()
+    assert isinstance(error_of(gone), CancelledError)
+    house.finish(1)
+    result_of(stays)
+
+
+def test_a_delayed_job_does_not_start_while_draining() -> None:
+    house = opened()
+    house.submit(retries=1, retry_delay=1.0)
+    house.finish(1, FAILED)
+    house.dispatcher.drain()
+    assert house.clock.getDelayedCalls() == []
+    house.clock.advance(5)
+    house.settle()
+    assert house.executor.runs == house.executor.runs[:1]
+
+
+# A stop that requeues.
+
+
+def test_with_requeue_what_a_stop_interrupts_is_pending_again_and_has_spent_no_retry() -> None:
+    house = opened()
+    house.submit(retries=1)
+    stopped = house.dispatcher.stop(requeue=True)
+    house.finish(1, INTERRUPTED)
+    result_of(stopped)
+    job = house.job(1)
+    assert (job.status, job.reason, job.failures, job.attempts) == (PENDING, Reason.RETRYING, 0, 1)
+    end = house.store.journal[-1]
+    assert isinstance(end, Ended)
+    assert (end.is_free, end.retry_at, end.reason, end.detail) == (True, START, Reason.INTERRUPTED, STOPPED)
+    again = House(journal=house.store.journal)
+    again.dispatcher.start()
+    again.settle()
+    assert running(again) == [1]
+    assert again.job(1).attempts == 2
+
+
+def test_with_requeue_what_ends_by_itself_or_was_cancelled_is_not_requeued() -> None:
+    house = opened(3)
+    for _ in range(3):
+        house.submit()
+    house.cancel(2)
+    house.settle()
+    house.dispatcher.stop(requeue=True)
+    house.finish(1, COMPLETED)
+    house.finish(2, INTERRUPTED)
+    house.finish(3, FAILED)
+    assert house.statuses() == [Status.COMPLETED, CANCELLED, Status.FAILED]
+
+
+def test_with_requeue_a_start_on_its_way_is_requeued_too() -> None:
+    house = opened()
+    house.asked()
+    house.store.sync()
+    house.dispatcher.stop(requeue=True)
+    house.settle()
+    assert (house.statuses(), house.job(1).failures) == ([PENDING], 0)
+
+
+def test_a_stop_is_told_from_a_crash() -> None:
+    house = opened()
+    house.submit()
+    house.dispatcher.stop(requeue=False)
+    house.finish(1, INTERRUPTED)
+    attempt = house.job(1).attempt
+    assert attempt is not None
+    assert attempt.detail == STOPPED
+    attempt = crashed().job(1).attempt
+    assert attempt is not None
+    assert attempt.detail == "the daemon was killed"
+
+
+# When the store works again.
+
+
+def test_an_end_that_could_not_be_recorded_is_recorded_when_the_store_works_again() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    waiting = house.dispatcher.wait(1)
+    house.store.break_down()
+    house.executor.finish(1)
+    assert not waiting.called
+    assert running(house) == []
+    house.store.mend()
+    house.settle()
+    assert result_of(waiting).status is Status.COMPLETED
+    assert running(house) == [2]
+
+
+def test_an_end_waits_through_one_failure_after_the_other() -> None:
+    house = opened(1)
+    house.submit()
+    house.executor.finish(1)
+    for _ in range(3):
+        house.store.break_down()
+        house.store.mend()
+        assert [type(event) for event in house.store.on_its_way] == [Ended]
+    house.settle()
+    assert house.statuses() == [Status.COMPLETED]
+
+
+def test_a_job_whose_start_was_refused_starts_when_the_store_works_again() -> None:
+    house = opened(2)
+    house.asked()
+    house.asked()
+    house.store.sync(2)
+    house.store.break_down()
+    assert house.executor.runs == []
+    house.store.mend()
+    house.settle()
+    assert running(house) == [1, 2]
+    assert [job.attempts for job in house.backlog.walk(1)] == [1, 1]
+
+
+def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> None:
+    house = opened()
+    house.submit(retries=1, retry_delay=1.0)
+    house.finish(1, FAILED)
+    house.store.break_down()
+    house.clock.advance(5)
+    assert running(house) == []
+    house.store.mend()
+    house.settle()
+    assert running(house) == [1]
+
+
+def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards() -> None:
+    house = opened()
+    answer = house.asked()
+    house.store.failure = "the disk is full"  # a store tells first of its failure, then of what was durable
+    house.store.sync()
+    result_of(answer)
+    house.store.mend()
+    house.settle()
+    assert running(house) == [1]
+
+
+def test_a_stop_does_not_wait_for_the_store() -> None:
+    house = opened()
+    house.submit()
+    house.store.break_down()
+    house.executor.finish(1)
+    stopped = house.dispatcher.stop(requeue=False)
+    result_of(stopped)
+    assert house.statuses() == [RUNNING]
+    house.store.mend()
+    house.settle()
+    assert house.statuses() == [RUNNING], "the next start says what became of it"
+
+
+def test_who_waits_for_the_store_to_go_on_may_be_given_up() -> None:
+    house = opened()
+    house.asked()
+    house.store.sync()
+    house.store.break_down()
+    house.store._waiting[0].cancel()
+    assert house.statuses() == [PENDING]

@@ -15,7 +15,9 @@ from taskqd.events import (
     Opened,
     Output,
     Record,
+    Removed,
     Retried,
+    Snapshot,
     Spawned,
     Started,
     Submitted,
@@ -32,6 +34,7 @@ EVENTS: list[tuple[Any, str]] = [
     (Spawned(id=1, at=1.5, pid=9, started=8), '"spawned","id":1,"at":1.5,"pid":9,"started":8'),
     (Cancelled(id=1, at=1.5, by="ann", signal=15), '"cancelled","id":1,"at":1.5,"by":"ann","signal":15'),
     (Retried(id=1, at=1.5, by="ann"), '"retried","id":1,"at":1.5,"by":"ann"'),
+    (Removed(id=1, at=1.5, by="ann"), '"removed","id":1,"at":1.5,"by":"ann"'),
     (
         Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0),
         '"ended","id":1,"at":1.5,"status":"COMPLETED","exit_code":0',
@@ -67,7 +70,7 @@ def test_an_event_has_one_name_everywhere(event: Event) -> None:
 
 def test_every_event_and_the_beginning_of_a_segment_are_records() -> None:
     assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
-    assert set(get_args(Record)) == {Opened, *get_args(Event)}
+    assert set(get_args(Record)) == {Opened, Snapshot, *get_args(Event)}
 
 
 @pytest.mark.parametrize("event", [event for event, _ in EVENTS])

@@ -22,10 +22,10 @@ def test_statuses_and_reasons_are_the_words_of_the_protocol() -> None:
 
 
 @pytest.mark.parametrize("status", Status)
-def test_a_status_is_final_when_only_a_retry_leads_out_of_it(status: Status) -> None:
+def test_a_status_is_final_when_only_a_retry_or_a_removal_leads_out_of_it(status: Status) -> None:
     leading_out = {event for (before, event) in MOVES if before is status}
     assert status.is_final == (status in FINAL)
-    assert (leading_out == {"retried"}) == status.is_final
+    assert (leading_out == {"retried", "removed"}) == status.is_final
 
 
 def test_every_status_is_reached_from_pending_and_leads_back_to_it() -> None:
@@ -44,7 +44,7 @@ def test_only_a_started_job_runs_and_only_a_running_one_completes() -> None:
     for (before, event), afters in MOVES.items():
         if Status.RUNNING in afters and before is not Status.RUNNING:
             assert (before, event) == (Status.PENDING, "started")
-        if afters & {Status.COMPLETED, Status.FAILED}:
+        if afters & {Status.COMPLETED, Status.FAILED} and event != "removed":
             assert (before, event) == (Status.RUNNING, "ended")
 
 

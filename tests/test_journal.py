@@ -1,6 +1,7 @@
 """The journal's lines: what is written comes back, and what was damaged, lost or moved is never believed."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from zlib import crc32
 
 import pytest
@@ -15,13 +16,15 @@ from taskqd.events import (
     Opened,
     Output,
     Record,
+    Removed,
     Retried,
+    Snapshot,
     Spawned,
     Started,
     Submitted,
 )
 from taskqd.job import Reason, Spec, Status
-from taskqd.journal import Replay, decode, encode
+from taskqd.journal import Replay, decode, encode, first_sequence
 
 OPENED = Opened(at=1764000000.25, format=1, store="s", boot="b", next_id=1)
 
@@ -85,9 +88,12 @@ def _replay(*segments: bytes) -> list[Record]:
 
 
 def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
-    segments = list(segments)
-    for number, content in enumerate(segments, 1):
-        for record, _, _ in replay.read(f"segment-{number}", content, is_last=number == len(segments)):
+    """Read segments as taskqd.segments does: each up to what the next one goes on after."""
+    named = [(f"segment-{number}", content) for number, content in enumerate(segments, 1)]
+    firsts = [(name, content, first_sequence(name, content, is_more=False)) for name, content in named]
+    whole = [one for one in firsts if one[2] is not None]
+    for (name, content, _), (*_, following) in pairwise([*whole, ("", b"", None)]):
+        for record, _, _ in replay.read(name, content, None if following is None else following - 1):
             yield record
 
 
@@ -142,7 +148,7 @@ def test_any_event_is_one_line_and_comes_back(event: Record, number: int) -> Non
 
 def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
     replay = Replay()
-    found = list(replay.read("segment", SEGMENT, is_last=True))
+    found = list(replay.read("segment", SEGMENT, None))
     assert [record for record, _, _ in found] == RECORDS
     for number, (record, offset, length) in enumerate(found, 1):
         assert decode(SEGMENT[offset : offset + length]) == (number, record)
@@ -166,8 +172,12 @@ def test_a_segment_before_the_last_may_not_be_cut_within_a_line() -> None:
     for cut in range(len(SEGMENT)):
         refusal = _refusal(SEGMENT[:cut], last)
         number = SEGMENT[:cut].count(b"\n") + 1
-        if cut in ends:
-            assert refusal.startswith("segment-2, line 1 cannot be trusted: it is record 8 where ")
+        if cut in ends - {0}:
+            assert refusal.startswith(
+                f"segment-1, line {number} cannot be trusted: it ends with record {number - 1}, "
+            )
+        elif number == 1:
+            assert refusal.startswith("segment-2, line 1 cannot be trusted: it is record 8 where 1 was")
         else:
             assert refusal.startswith(f"segment-1, line {number} cannot be trusted: it does not end")
 
@@ -188,6 +198,7 @@ def test_no_flipped_bit_makes_a_record_or_a_traceback() -> None:
                 # Only without its last newline does a journal look like one that was being written.
                 assert at == len(SEGMENT) - 1
             assert found == RECORDS[: len(found)]
+            # The first line is looked at before anything is read: where it is damaged, nothing is found.
             assert len(found) == replay.sequence == SEGMENT[:at].count(b"\n")
             assert not text or text.startswith(f"segment-1, line {len(found) + 1} cannot be trusted: ")
 
@@ -246,26 +257,119 @@ def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
     more = Retried(id=1, at=3.0, by="bob")
     segments = [SEGMENT, encode(again, 8), encode(again, 9) + encode(more, 10)]
     assert _replay(*segments) == [*RECORDS, again, again, more]
-    assert "segment-2, line 1 cannot be trusted: it is record 9 where 8" in _refusal(segments[0], segments[2])
+    assert (
+        "segment-1, line 8 cannot be trusted: it ends with record 7, and the next segment goes on after 8"
+        in (_refusal(segments[0], segments[2]))
+    )
     assert "segment-1, line 1 cannot be trusted: it is record 8 where 1" in _refusal(*segments[1:])
-    assert "segment-2, line 1 cannot be trusted" in _refusal(segments[0], segments[2], segments[1])
+    assert "segment-1, line 8 cannot be trusted" in _refusal(segments[0], segments[2], segments[1])
 
 
 def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() -> None:
     replay = Replay()
-    assert len(list(replay.read("segment-1", SEGMENT, is_last=False))) == len(LINES)
-    assert list(replay.read("segment-2", encode(OPENED, 8) + b"torn", is_last=True)) == [
+    assert len(list(replay.read("segment-1", SEGMENT, 7))) == len(LINES)
+    assert list(replay.read("segment-2", encode(OPENED, 8) + b"torn", None)) == [
         (OPENED, 0, len(encode(OPENED, 8)) - 1)
     ]
     assert replay.good_bytes == len(encode(OPENED, 8))
-    assert list(replay.read("segment-3", b"torn", is_last=True)) == []
+    assert list(replay.read("segment-3", b"torn", None)) == []
     assert replay.good_bytes == 0
 
 
-def test_a_replay_may_go_on_from_a_number() -> None:
-    replay = Replay(7)
-    assert [record for record, _, _ in replay.read("x", encode(OPENED, 8), is_last=True)] == [OPENED]
+@pytest.mark.parametrize("rest", [b"", b"torn", b"x\n", encode(RECORDS[1], 8) + encode(RECORDS[2], 9) + b"t"])
+def test_what_stands_behind_the_number_that_the_next_segment_goes_on_after_was_refused(rest: bytes) -> None:
+    segments = [SEGMENT + rest, encode(OPENED, 8)]
+    replay = Replay()
+    assert list(_records(replay, segments)) == [*RECORDS, OPENED]
     assert replay.sequence == 8
+    replay = Replay()
+    assert [record for record, _, _ in replay.read("segment", SEGMENT + rest, 3)] == RECORDS[:3]
+
+
+def test_a_segment_that_was_refused_as_a_whole_has_nothing_to_say() -> None:
+    again = Opened(at=2.0, format=FORMAT, store="s", boot="c", next_id=2)
+    assert _replay(SEGMENT, encode(again, 8) + b"torn", encode(OPENED, 8)) == [*RECORDS, OPENED]
+
+
+def test_the_number_of_a_segment_s_first_record_is_told_once_it_is_whole() -> None:
+    line = encode(OPENED, 8)
+    assert first_sequence("x", line, True) == first_sequence("x", line + b"y\n", False) == 8
+    assert [first_sequence("x", line[:cut], False) for cut in range(len(line))] == [None] * len(line)
+    with pytest.raises(JournalDamaged, match=r"^x, line 1 cannot be trusted: it does not end"):
+        first_sequence("x", line[:-1], True)
+    with pytest.raises(JournalDamaged, match=r"^x, line 1 cannot be trusted: its checksum does not match"):
+        first_sequence("x", b"y\n" + line, False)
+
+
+# Snapshots.
+
+HEADER = Snapshot(at=1.5, format=1, store="s", boot="b", next_id=3, records=3)
+KEPT: list[tuple[int, Record]] = [(2, RECORDS[1]), (3, RECORDS[2]), (6, RECORDS[5])]
+SNAPSHOT = b"".join(encode(record, number) for number, record in [(9, HEADER), *KEPT])
+
+
+def _snapshot(content: bytes, replay: Replay | None = None) -> list[Record]:
+    return [record for record, _, _ in (replay or Replay()).read_snapshot("snapshot", content)]
+
+
+def test_a_snapshot_is_read_back_and_the_segments_go_on_after_it() -> None:
+    replay = Replay()
+    found = list(replay.read_snapshot("snapshot", SNAPSHOT))
+    assert [decode(SNAPSHOT[offset : offset + length]) for _, offset, length in found] == KEPT
+    assert (replay.sequence, replay.opened) == (9, HEADER)
+    assert [record for record, _, _ in replay.read("segment", encode(OPENED, 10), None)] == [OPENED]
+    with pytest.raises(JournalDamaged, match=r"segment, line 1 .* it is record 12 where 11"):
+        list(replay.read("segment", encode(OPENED, 12), None))
+
+
+def test_a_snapshot_of_nothing_is_read_back() -> None:
+    header = Snapshot(at=1.5, format=1, store="s", boot="b", next_id=3, records=0)
+    replay = Replay()
+    assert _snapshot(encode(header, 7), replay) == []
+    assert replay.sequence == 7
+
+
+@pytest.mark.parametrize(
+    "content, line, why",
+    [
+        (b"", 2, "1 records were expected, 0 are there"),
+        (SEGMENT, 1, "the first record must be Snapshot"),
+        (SNAPSHOT[:-1], 4, "it does not end"),
+        (SNAPSHOT[: SNAPSHOT.rindex(b"\n", 0, -1) + 1], 4, "3 records were expected, 2 are there"),
+        (SNAPSHOT + encode(RECORDS[6], 7), 6, "3 records were expected, 4 are there"),
+        (SNAPSHOT + encode(RECORDS[6], 6), 5, "record 6 cannot follow 6 in a snapshot of 9"),
+        (SNAPSHOT + encode(RECORDS[6], 10), 5, "record 10 cannot follow 6 in a snapshot of 9"),
+        (SNAPSHOT + encode(OPENED, 7), 5, "record 7 cannot follow 6"),
+        (SNAPSHOT + encode(HEADER, 7), 5, "record 7 cannot follow 6"),
+        (SNAPSHOT.replace(b"echo", b"ecko"), 2, "its checksum does not match"),
+        (
+            encode(Snapshot(at=1.5, format=FORMAT + 1, store="s", boot="b", next_id=3, records=0), 7),
+            1,
+            "its format is 2, and this taskqd reads formats up to 1",
+        ),
+    ],
+)
+def test_a_snapshot_that_cannot_be_trusted_is_refused_by_its_line(
+    content: bytes, line: int, why: str
+) -> None:
+    with pytest.raises(JournalDamaged) as refusal:
+        _snapshot(content)
+    assert str(refusal.value).startswith(f"snapshot, line {line} cannot be trusted: {why}")
+
+
+@pytest.mark.parametrize("cut", range(len(SNAPSHOT)))
+def test_a_snapshot_is_whole_or_refused(cut: int) -> None:
+    with pytest.raises(JournalDamaged):
+        _snapshot(SNAPSHOT[:cut])
+
+
+@pytest.mark.parametrize("record", [HEADER, Removed(id=1, at=1.0, by="ann")])
+def test_a_segment_has_no_snapshot_in_it_but_removals(record: Record) -> None:
+    content = encode(OPENED, 1) + encode(record, 2)
+    if record is HEADER:
+        assert "line 2 cannot be trusted: a segment has one Opened record, its first" in _refusal(content)
+    else:
+        assert _replay(content) == [OPENED, record]
 
 
 def test_an_empty_segment_has_nothing_to_say() -> None:
@@ -277,8 +381,8 @@ def test_an_empty_segment_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     "content, why",
     [
-        (encode(RECORDS[1], 1), "a segment begins with its one Opened record"),
-        (encode(OPENED, 1) + encode(OPENED, 2), "a segment begins with its one Opened record"),
+        (encode(RECORDS[1], 1), "the first record must be Opened"),
+        (encode(OPENED, 1) + encode(OPENED, 2), "a segment has one Opened record, its first"),
         (
             encode(Opened(at=0.0, format=FORMAT + 1, store="s", boot="b", next_id=1), 1),
             "its format is 2, and this",

@@ -201,5 +201,5 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
         Started(id=1, at=START, attempt=1),
     ]
     house = House(journal=journal)
-    house.dispatcher.recover()
+    house.dispatcher.recover("why")
     assert result_of(both(house)) == (b"", b"")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.errors import SettingsError
-from taskqd.settings import MOST_SLOTS, Settings, check, merge, read_toml
+from taskqd.settings import MOST_KEPT, MOST_SLOTS, SETTINGS, Retention, Settings, check, merge, read_toml
 
 READ = [
     ("", {}),
@@ -21,6 +21,18 @@ READ = [
     ("slots = 1", {"slots": 1}),
     (f"slots = {MOST_SLOTS}", {"slots": MOST_SLOTS}),
     ("slots = 4\nstate = '/é'\n", {"slots": 4, "state": "/é"}),
+    ('slots = "4"', {"slots": 4}),
+    ('stop-grace = "5m"', {"stop-grace": 300.0}),
+    ("stop-grace = 0", {"stop-grace": 0.0}),
+    ("stop-grace = 2.5", {"stop-grace": 2.5}),
+    ('on-stop = "requeue"', {"on-stop": True}),
+    ('on-stop = "interrupt"', {"on-stop": False}),
+    (
+        '[retention]\nage = "1d"\ncount = 5',
+        {"retention-age": 86400.0, "retention-count": 5},
+    ),
+    ("retention-count = 0", {"retention-count": 0}),
+    ("[retention]\n", {}),
 ]
 REFUSED = [
     ("slots", "x.toml is not TOML: "),
@@ -40,7 +52,21 @@ REFUSED = [
     (f"slots = {MOST_SLOTS + 1}", "x.toml: slots must be"),
     ("slots = 1.0", "x.toml: slots must be"),
     ("slots = true", "x.toml: slots must be a whole number from 1 to 10000, not True"),
-    ('slots = "4"', "x.toml: slots must be"),
+    ('slots = "four"', "x.toml: slots must be"),
+    ('slots = "-4"', "x.toml: slots must be"),
+    ("stop-grace = true", "x.toml: stop-grace must be a duration"),
+    ('stop-grace = "soon"', "x.toml: stop-grace must be a duration"),
+    ("stop-grace = -1", "x.toml: stop-grace must be a duration"),
+    ("stop-grace = [1]", "x.toml: stop-grace must be a duration"),
+    ('on-stop = "kill"', 'x.toml: on-stop must be "interrupt" or "requeue"'),
+    ("on-stop = true", "x.toml: on-stop must be"),
+    ("on-stop = [1]", "x.toml: on-stop must be"),
+    ("retention = 7", "x.toml: retention must be a table"),
+    ('retention = "7d"', "x.toml: retention must be a table"),
+    ('[retention]\nage = "old"', "x.toml: retention-age must be a duration"),
+    ("[retention]\ncount = -1", "x.toml: retention-count must be a whole number"),
+    (f"[retention]\ncount = {MOST_KEPT + 1}", "x.toml: retention-count must be a whole number"),
+    ("[retention]\nsize = 1", "x.toml: retention-size is no setting"),
     ("slots = inf", "x.toml: slots must be"),
     ('state = ""', "x.toml: state must be a path"),
     ('state = " "', "x.toml: state must be a path"),
@@ -94,6 +120,20 @@ def test_an_option_wins_over_the_file_and_the_file_over_the_default(
     assert merge(options, file, DEFAULTS) == Settings(state=state, listen=("unix:/default",), slots=slots)
 
 
+def test_without_a_word_what_is_over_a_week_old_or_over_100000_jobs_is_not_kept() -> None:
+    settings = merge({}, {}, DEFAULTS)
+    assert (settings.stop_grace, settings.requeue) == (10.0, False)
+    assert settings.retention == Retention(age=7 * 86400.0, count=100_000)
+
+
+def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
+    settings = merge(
+        {"retention-count": 3, "on-stop": True}, {"retention-age": 60.0, "stop-grace": 1.0}, DEFAULTS
+    )
+    assert settings.retention == Retention(age=60.0, count=3)
+    assert (settings.stop_grace, settings.requeue) == (1.0, True)
+
+
 @given(st.text() | st.text(st.sampled_from('slotae =1"[]\n.#\\\0')))
 def test_any_text_is_read_or_refused_with_its_file(text: str) -> None:
     try:
@@ -101,7 +141,7 @@ def test_any_text_is_read_or_refused_with_its_file(text: str) -> None:
     except SettingsError as refusal:
         assert_names_the_file(refusal)
     else:
-        assert set(values) <= set(DEFAULTS)
+        assert set(values) <= set(SETTINGS)
 
 
 def assert_names_the_file(refusal: SettingsError) -> None:

@@ -287,3 +287,67 @@ def test_what_an_attempt_reported_is_gone_with_it(bench: Bench) -> None:
     bench.spool.release(7)
     assert bench.spool.progress(7) == 0
     bench.spool.release(7)
+
+
+# Jobs that are gone.
+
+
+def present(bench: Bench) -> set[str]:
+    """Return the names of all files of the spool."""
+    return {path.name for path in bench.directory.rglob("*") if path.is_file()}
+
+
+def filled(bench: Bench, *names: str) -> None:
+    """Put files of jobs below 1000 in their places."""
+    for name in names:
+        kind = "output" if name.endswith(("stdout", "stderr")) else "input" if "." in name else "progress"
+        directory = bench.directory / kind if kind == "progress" else bench.directory / kind / "0"
+        directory.mkdir(exist_ok=True)
+        (directory / name).touch()
+
+
+def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
+    filled(bench, "7.script", "7.stdin", "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
+    purged = bench.spool.purge(7, 2)
+    assert "7.script" in present(bench)
+    bench.threads.run()
+    result_of(purged)
+    assert present(bench) == {"77.1.stdout", "70.stdin"}
+    again = bench.spool.purge(7, 2)
+    bench.threads.run()
+    result_of(again)
+
+
+def test_a_purge_that_fails_says_so(bench: Bench) -> None:
+    filled(bench, "7.stdin")
+    bench.disk.fail("remove")
+    purged = bench.spool.purge(7, 1)
+    bench.threads.run()
+    assert isinstance(error_of(purged), OSError)
+
+
+def test_a_sweep_removes_the_files_of_jobs_and_attempts_that_are_not_known(bench: Bench) -> None:
+    filled(
+        bench, "1.script", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1", "2.stdin", "2.1.stderr", "2", "3"
+    )
+    attempts = {1: 2, 3: 0}
+    assert bench.spool.sweep(attempts.get) == 4
+    assert present(bench) == {"1.script", "1.1.stdout", "1.2.stdout", "1", "3"}
+    assert bench.spool.sweep(attempts.get) == 0
+
+
+@pytest.mark.parametrize("name", ["README", "7.1.stdout.bak", "7.x", "x7", "7.1.2.stdout"])
+def test_a_sweep_leaves_what_is_not_of_a_job(bench: Bench, name: str) -> None:
+    for kind in ("output/0", "input/0", "progress"):
+        (bench.directory / kind).mkdir(exist_ok=True)
+        (bench.directory / kind / name).touch()
+    assert bench.spool.sweep(lambda _: None) == 0
+    assert present(bench) == {name}
+
+
+@pytest.mark.parametrize("call", ["names", "remove"])
+def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
+    filled(bench, "7.stdin")
+    bench.disk.fail(call)
+    with pytest.raises(OSError, match="No space left"):
+        bench.spool.sweep(lambda _: None)

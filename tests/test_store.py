@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from taskqd.backlog import Position
@@ -19,8 +19,9 @@ from taskqd.events import FORMAT, Cancelled, Ended, Event, Opened, Output, Start
 from taskqd.interfaces import IStore
 from taskqd.job import Spec, Status
 from taskqd.journal import decode, encode
-from taskqd.store import Store
-from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, error_of, result_of
+from taskqd.snapshot import Condenser
+from taskqd.store import TRY_AGAIN, Store
+from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, error_of, in_thread, result_of
 
 SEGMENT = 64 * 1024**2
 
@@ -41,7 +42,7 @@ class Bench:
 
     def _build(self, boot: str = "boot-1") -> Store:
         self.reactor = ThreadReactor()
-        store = Store(str(self.directory), self.reactor, self.disk, boot, lambda: START)
+        store = Store(str(self.directory), self.reactor, self.disk, boot, lambda: START, in_thread)
         store.segment_bytes = self.segment_bytes
         return store
 
@@ -125,7 +126,6 @@ def test_what_gathers_during_a_sync_is_made_durable_by_one(bench: Bench) -> None
     for durable in done:
         bench.reactor.until(durable)
     assert bench.disk.calls.count("sync") == bench.disk.calls.count("write") == 2
-    assert bench.store.synced_batches == 2
 
 
 def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: Bench) -> None:
@@ -175,7 +175,7 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(bench: Bench, positio
 def test_a_position_is_shown_as_a_file_and_a_line(bench: Bench) -> None:
     bench.open()
     positions = bench.append(submitted(1), submitted(2))
-    assert [bench.store.locate(position) for position in positions] == [
+    assert [bench.store.segments.locate(position) for position in positions] == [
         f"{bench.segment(1)}, line 2",
         f"{bench.segment(1)}, line 3",
     ]
@@ -525,7 +525,7 @@ def test_a_bug_in_the_writing_is_a_failure_like_any_other(
     assert bench.store.failure is not None
 
 
-@pytest.mark.parametrize("call", ["names", "open", "read", "truncate"])
+@pytest.mark.parametrize("call", ["names", "content", "open", "size", "truncate"])
 def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
@@ -644,3 +644,222 @@ def test_what_was_told_comes_back_and_what_was_refused_does_not(
     assert bench.open() == [submitted(job_id) for job_id in told]
     bench.close()
     assert bench.disk.descriptors == set()
+
+
+# When the disk works again.
+
+
+def failed(bench: Bench, call: str = "sync", **how: Any) -> None:
+    """Let a record be refused."""
+    bench.disk.fail(call, **how)
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(bench.store.append(submitted(bench.store.next_id)))
+
+
+def try_again(bench: Bench) -> None:
+    """Let the store try to begin a segment, once."""
+    bench.reactor.advance(TRY_AGAIN)
+    bench.reactor.turn()
+
+
+@pytest.mark.parametrize("call, written", [("write", 0), ("write", 30), ("write", 10**6), ("sync", 0)])
+def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
+    bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    failed(bench, call, written=written)
+    waiting = bench.store.recovered()
+    bench.disk.mend()
+    assert bench.store.failure is not None
+    assert not waiting.called
+    try_again(bench)
+    result_of(waiting)
+    assert bench.store.failure is None
+    assert f"can be written again, from {bench.segment(2)} on" in caplog.text
+    result_of(bench.store.recovered())
+    bench.append(submitted(3), submitted(4))
+    bench.close()
+    assert [event.id for event in bench.open()] == [1, 3, 4]
+
+
+def test_a_store_that_works_does_not_try_anything(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    assert bench.reactor.getDelayedCalls() == []
+
+
+def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    failed(bench, "sync")
+    for call in ("create", "sync_directory", "write", "sync"):
+        bench.disk.mend()
+        bench.disk.fail(call)
+        try_again(bench)
+        assert bench.store.failure is not None
+    bench.disk.mend()
+    try_again(bench)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
+    bench.append(submitted(9))
+    bench.close()
+    assert [event.id for event in bench.open()] == [1, 9]
+
+
+def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment_follows(
+    bench: Bench,
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.fail("truncate", code=errno.EIO)
+    failed(bench, "sync")
+    bench.disk.mend()
+    assert len(bench.lines()) == 3
+    try_again(bench)
+    bench.append(submitted(7))
+    bench.close()
+    assert [event.id for event in bench.open()] == [1, 7]
+    positions = bench.append(submitted(8))
+    assert bench.store.read(positions[0]) == submitted(8)
+
+
+def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(bench: Bench) -> None:
+    bench.open()
+    bench.disk.fail("write")
+    refused = [bench.store.append(submitted(number)) for number in (1, 2, 3)]
+    bench.reactor.turn()
+    bench.reactor.advance(TRY_AGAIN)  # a batch is under way: not now
+    bench.reactor.turn()
+    assert all(isinstance(error_of(each), StoreFailed) for each in refused)
+    bench.disk.mend()
+    try_again(bench)
+    bench.append(submitted(4))
+    bench.close()
+    assert [event.id for event in bench.open()] == [4]
+
+
+def test_a_close_gives_up_trying(bench: Bench) -> None:
+    bench.open()
+    failed(bench)
+    bench.reactor.until(bench.store.close())
+    assert bench.reactor.getDelayedCalls() == []
+    bench.store._lock = None
+
+
+def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
+    bench.open()
+    failed(bench)
+    gone, stays = bench.store.recovered(), bench.store.recovered()
+    gone.cancel()
+    assert isinstance(error_of(gone), CancelledError)
+    bench.disk.mend()
+    try_again(bench)
+    result_of(stays)
+
+
+def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.store.segment_bytes = 1
+    failed(bench, "create")
+    bench.disk.mend()
+    try_again(bench)
+    bench.store.segment_bytes = SEGMENT
+    bench.append(submitted(3))
+    assert bench.segments() == ["00000001.journal", "00000002.journal"]
+    bench.close()
+    assert [event.id for event in bench.open()] == [1, 3]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench, times: int) -> None:
+    bench.open()
+    [position] = bench.append(submitted(1))
+    bench.store.read(position)
+    bench.disk.fail("close", after=times - 1, code=errno.EIO)
+    bench.reactor.until(bench.store.close())
+    bench.disk.mend()
+    assert bench.open() == [submitted(1)]
+
+
+# Snapshots.
+
+
+def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Bench) -> None:
+    bench.segment_bytes = 400
+    bench.open()
+    bench.append(*map(submitted, range(1, 9)))
+    number = bench.store.segment - 1
+    closed = bench.store.closed_bytes
+    assert number >= 2
+    assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
+    Condenser(bench.store.segments, bench.disk, number).write()
+    assert bench.store.sizes()["closed_bytes"] == closed
+    positions = bench.append(submitted(9))
+    size = bench.store.segments.remove_obsolete(number)
+    bench.store.condensed(number, size)
+    assert bench.store.sizes() == {
+        "segment": bench.store.segment,
+        "segment_bytes": bench.segment(bench.store.segment).stat().st_size,
+        "closed_bytes": bench.store.closed_bytes,
+        "snapshot_bytes": (bench.journal / f"{number:08}.snapshot").stat().st_size,
+    }
+    assert bench.store.read(positions[0]) == submitted(9)
+    bench.close()
+    assert bench.open() == [submitted(each) for each in range(1, 10)]
+    assert bench.store.snapshot_bytes == size
+    bench.append(submitted(10))
+
+
+def test_segments_that_were_closed_while_a_snapshot_was_made_still_count_as_closed(bench: Bench) -> None:
+    bench.segment_bytes = 1
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    number = bench.store.segment - 1
+    bench.append(submitted(3), submitted(4))
+    bench.store.condensed(number, 10)
+    later = range(number + 1, bench.store.segment)
+    assert bench.store.closed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
+
+
+def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
+    bench.segment_bytes = 400
+    bench.open()
+    bench.append(*map(submitted, range(1, 9)))
+    number = bench.store.segment - 1
+    Condenser(bench.store.segments, bench.disk, number).write()
+    (bench.journal / "00000009.snapshot.new").write_bytes(b"half")
+    (bench.journal / "00000009.moved").write_bytes(b"1 1 2 3\n")
+    bench.close()
+    assert bench.open() == [submitted(each) for each in range(1, 9)]
+    kept = [f"{number:08}.snapshot", *(f"{each:08}.journal" for each in range(number + 1, number + 3))]
+    assert bench.segments() == sorted(kept)
+
+
+# One job.
+
+
+def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2), Started(id=1, at=START, attempt=1))
+    assert result_of(bench.store.find(1)) == [
+        (2, submitted(1)),
+        (4, Started(id=1, at=START, attempt=1)),
+    ]
+    on_its_way = bench.store.append(Cancelled(id=1, at=START, by="ada", signal=15))
+    bench.reactor.until(on_its_way)
+    assert len(result_of(bench.store.find(1))) == 3
+    assert result_of(bench.store.find(9)) == []
+
+
+@pytest.mark.parametrize("call", ["names", "content"])
+def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench: Bench, call: str) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.fail(call, code=errno.EIO)
+    assert isinstance(error_of(bench.store.find(1)), StoreFailed)
+    bench.disk.mend()
+    path = bench.segment(1)
+    path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
+    assert isinstance(error_of(bench.store.find(1)), StoreFailed)
+    path.write_bytes(path.read_bytes().replace(b"trve", b"true"))

@@ -13,6 +13,8 @@ from taskqd.errors import (
     AuthFailed,
     AuthRequired,
     BadRequest,
+    Draining,
+    Gone,
     NoSuchJob,
     NotFinished,
     StoreFailed,
@@ -21,7 +23,7 @@ from taskqd.errors import (
     UnknownCommand,
     WrongState,
 )
-from taskqd.events import Output
+from taskqd.events import Output, Removed
 from taskqd.job import Reason, Status
 from taskqd.launch import Outcome
 from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, House, error_of, result_of
@@ -413,10 +415,11 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert (stats["slots"], stats["uptime"], stats["connections"]) == (1, 12.5, 0)
     assert stats["version"] == __version__
     assert (stats["counters"]["submitted"], stats["counters"]["started"]) == (3, 2)
-    assert stats["store"] == {"failure": None}
+    assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
+    assert stats["draining"] is False
     assert stats["limits"]["line"] == wire.LONGEST_LINE
     house.store.break_down("no space left")
-    assert shown(house, "STATS")["store"] == {"failure": "no space left"}
+    assert shown(house, "STATS")["store"]["failure"] == "no space left"
 
 
 def test_hello_says_who_both_are() -> None:
@@ -476,3 +479,55 @@ def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
     errors: list[Any] = []
     replied.addErrback(lambda failure: errors.append(failure.value))
     assert (verb in verbs.OPEN) is not any(isinstance(error, AuthRequired) for error in errors)
+
+
+# Looking back, and tidying up.
+
+
+def test_remove_forgets_a_finished_job() -> None:
+    house = opened()
+    house.submit()
+    assert isinstance(refusal(house, "REMOVE 1"), WrongState)
+    assert isinstance(refusal(house, "REMOVE 2"), NoSuchJob)
+    house.finish(1)
+    assert answer(house, "REMOVE 1") == "OK\r\n"
+    for verb in ("STATUS", "SHOW", "RESULT", "WAIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "OUTPUT"):
+        line = f"{verb} 1 stdout" if verb == "OUTPUT" else f"{verb} 1"
+        assert isinstance(refusal(house, line), Gone), verb
+    assert answer(house, "LIST") == "END 0\r\n"
+    assert shown(house, "STATS")["counters"]["removed"] == 1
+    assert isinstance(house.store.journal[-1], Removed)
+    assert house.store.journal[-1].by == "ada"
+
+
+def test_history_tells_all_that_happened_to_a_job() -> None:
+    house = opened()
+    house.submit("echo 1")
+    house.submit("echo 2")
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"secret")))
+    lines = answer(house, "HISTORY 1").split("\r\n")
+    assert lines[-2:] == ["END 4", ""]
+    words = [line.split(" ", 2) for line in lines[:-2]]
+    assert [word for word, _, _ in words] == ["EVENT"] * 4
+    numbers = [int(number) for _, number, _ in words]
+    assert numbers == sorted(numbers)
+    events = [json.loads(text) for _, _, text in words]
+    assert [event["type"] for event in events] == ["submitted", "started", "spawned", "ended"]
+    assert all(event["id"] == 1 for event in events)
+    assert events[0]["owner"] == "ada"
+    assert "secret" not in "".join(lines)
+    assert isinstance(refusal(house, "HISTORY 3"), NoSuchJob)
+    house.store.break_down()
+    assert isinstance(refusal(house, "HISTORY 1"), StoreFailed)
+
+
+def test_drain_takes_nothing_new_and_starts_nothing() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    assert answer(house, "DRAIN") == "OK\r\n"
+    assert isinstance(refusal(house, "SUBMIT true"), Draining)
+    assert shown(house, "STATS")["draining"] is True
+    house.finish(1)
+    assert house.statuses() == [Status.COMPLETED, Status.PENDING]
+    assert answer(house, "DRAIN") == "OK\r\n"

@@ -14,11 +14,12 @@ from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from taskqd.wire import Cancellation, Listing, Request, Slice, Wait, is_http, read_line
 
 CORE = [
-    *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "CANCEL", "RETRY", "STATS"),
+    *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "CANCEL", "RETRY"),
+    *("REMOVE", "HISTORY", "DRAIN", "STATS"),
     *("HELLO", "AUTH", "PING", "HELP", "QUIT"),
 ]
-WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY"]
-ALONE = ["STATS", "HELLO", "PING", "QUIT"]
+WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY"]
+ALONE = ["DRAIN", "STATS", "HELLO", "PING", "QUIT"]
 
 READ = [
     ("SUBMIT echo hello world", "SUBMIT", Spec(command="echo hello world")),

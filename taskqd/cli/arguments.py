@@ -5,6 +5,7 @@ before anything is sent; values go on as they were typed.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -63,6 +64,18 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _moment(text: str) -> float:
+    """Return the seconds since the epoch of a time of RFC 3339, which says its offset."""
+    expected = f"expected a time such as 2026-11-24T07:00:00Z, not {text!r}"
+    try:
+        moment = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+    except ValueError:
+        raise BadRequest(expected) from None
+    if moment.tzinfo is None:
+        raise BadRequest(expected)
+    return moment.timestamp()
+
+
 def _settle_address(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         _parsed(parse_address)(context, parameter, value)
@@ -98,6 +111,11 @@ def statuses(name: str, meaning: str) -> Callable[[Function], Function]:
     return text(name, meaning, "A,B", _statuses)
 
 
+def moment(name: str, meaning: str) -> Callable[[Function], Function]:
+    """Return an option whose value is a time; the command gets seconds since the epoch."""
+    return click.option(name, metavar="TIME", callback=_parsed(_moment), help=meaning)
+
+
 def one_job(function: Function) -> Function:
     """Give a command the argument ID."""
     return click.argument("job", metavar="ID", callback=_whole(1))(function)
@@ -106,6 +124,13 @@ def one_job(function: Function) -> Function:
 def several_jobs(function: Function) -> Function:
     """Give a command the argument ID..."""
     return click.argument("jobs", metavar="ID...", nargs=-1, required=True, callback=_whole(1))(function)
+
+
+def directory(function: Function) -> Function:
+    """Give a command the argument DIR, a directory that is there."""
+    return click.argument(
+        "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=str)
+    )(function)
 
 
 def submission(function: Function) -> Function:
@@ -152,16 +177,27 @@ _SUBMISSION: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-class Verb(click.Command):
-    """A command that takes --address and --json, and whose errors end in one line and an exit code."""
+class Command(click.Command):
+    """A command that takes --json, and whose errors end in one line and an exit code."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += everywhere()
+        self.params += self.more()
+
+    def more(self) -> list[click.Parameter]:
+        """Return the options that every command of this kind has."""
+        return [_json()]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; return its exit code."""
-        return ctx.ensure_object(Session).run(lambda: super(Verb, self).invoke(ctx))
+        return ctx.ensure_object(Session).run(lambda: super(Command, self).invoke(ctx))
+
+
+class Verb(Command):
+    """A command that asks a daemon, and takes --address too."""
+
+    def more(self) -> list[click.Parameter]:
+        return everywhere()
 
 
 def everywhere(envvar: str | None = None) -> list[click.Parameter]:
@@ -176,11 +212,15 @@ def everywhere(envvar: str | None = None) -> list[click.Parameter]:
             callback=_settle_address,
             help="unix:PATH or tcp:HOST:PORT of the daemon.  [default: the socket of a daemon of yours]",
         ),
-        click.Option(
-            ["--json"],
-            is_flag=True,
-            expose_value=False,
-            callback=_settle_json,
-            help="Answer in JSON, one document a line.",
-        ),
+        _json(),
     ]
+
+
+def _json() -> click.Option:
+    return click.Option(
+        ["--json"],
+        is_flag=True,
+        expose_value=False,
+        callback=_settle_json,
+        help="Answer in JSON, one document a line.",
+    )

@@ -4,6 +4,7 @@ What they take is in ``arguments``, and what the options mean in docs/protocol.m
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterable
 from io import BufferedReader
 from typing import Any, NoReturn, cast
@@ -12,7 +13,7 @@ import click
 
 from taskqd import __version__
 from taskqd.cli import arguments, submission, terminal
-from taskqd.cli.arguments import Verb
+from taskqd.cli.arguments import Command, Verb
 from taskqd.cli.attend import Interrupts, attend
 from taskqd.cli.bulk import submit_lines
 from taskqd.cli.raw import content, write_raw, writer
@@ -20,6 +21,8 @@ from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, REFUSED, Session, drop_
 from taskqd.client import Client, Facts, Output, Refused, Status, Unreachable
 from taskqd.words import parse_size
 
+LOOK_EVERY = 0.5
+"""``drain --wait`` asks so often, in seconds, whether something still runs."""
 UNTIL_COMMAND = {"allow_interspersed_args": False}
 """Options end at the first word of the command: what follows, as -la, is its own."""
 
@@ -31,6 +34,12 @@ class Taskq(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+
+class Offline(click.Group):
+    """The group of the commands that ask no daemon."""
+
+    command_class = Command
 
 
 @click.group(
@@ -48,6 +57,7 @@ Examples:
   taskq wait 7 && taskq result 7       its end, and what it printed
   taskq run ./backup.sh                a job with its output here, ended with its exit code
   taskq list --status PENDING,RUNNING  what is still to be done
+  taskq history 7                      all that happened to it, and who asked for it
 
 \b
 DURATION is a number of seconds or has a unit: 1.5 500ms 10m 2h 1d
@@ -226,6 +236,22 @@ def retry(session: Session, jobs: tuple[int, ...]) -> int:
     return _for_each(session, jobs, retry_one)
 
 
+@taskq.command()
+@arguments.several_jobs
+@click.pass_obj
+def remove(session: Session, jobs: tuple[int, ...]) -> int:
+    """Forget a finished job and its output.
+
+    Prints its id, which is not given to another job; whoever asks for it is told that it is GONE.
+    """
+
+    def remove_one(client: Client, job: int) -> None:
+        client.remove(job)
+        session.say(str(job), {"id": job})
+
+    return _for_each(session, jobs, remove_one)
+
+
 def _for_each(session: Session, jobs: tuple[int, ...], act: Callable[[Client, int], None]) -> int:
     """Do it for each job, whatever is refused of the others; return the exit code."""
     code = 0
@@ -262,6 +288,29 @@ def wait(session: Session, job: int, timeout: str | None) -> int:
         facts = client.show(job)
     session.say(f"{found.status} {found.progress}", facts)
     return session.outcome(facts)
+
+
+@taskq.command(
+    epilog="""\b
+Examples:
+  taskq history 7
+  taskq history 7 --json | jq 'select(.type == "ended")'
+"""
+)
+@arguments.one_job
+@click.pass_obj
+def history(session: Session, job: int) -> int:
+    """Print all that happened to a job.
+
+    A line an event, with a tab between its time, what happened, by whom or why, and the exit code of an
+    attempt that ended: -N if signal N ended it, - if there is none.
+    """
+    with session.connect() as client:
+        events = client.history(job)
+    rows = [terminal.event_cells(event) for event in events]
+    for row, event in zip(terminal.aligned(rows), events, strict=True):
+        session.say(row, event)
+    return 0
 
 
 # what a job prints
@@ -387,8 +436,84 @@ def hello(session: Session) -> int:
     return _say_facts(session, Client.hello)
 
 
+@taskq.command(
+    epilog="""\b
+Example:
+  taskq drain --wait && systemctl stop taskqd
+"""
+)
+@click.option("--wait", is_flag=True, help="Wait until nothing runs any more.")
+@click.pass_obj
+def drain(session: Session, wait: bool) -> int:
+    """Have the daemon start nothing more, before a planned stop.
+
+    Until it is started again it refuses submissions (DRAINING), and leaves pending jobs pending. Prints how
+    many jobs still run; they go on to their ends.
+    """
+    with session.connect() as client:
+        client.drain()
+        running = client.stats()["busy"]
+        said = 0
+        while wait and running:
+            if running != said and sys.stderr.isatty():
+                session.complain(f"waiting for {running} that still {'runs' if running == 1 else 'run'}")
+            said = running
+            time.sleep(LOOK_EVERY)
+            running = client.stats()["busy"]
+    session.say(f"draining: {running} running", {"draining": True, "running": running})
+    return 0
+
+
 def _say_facts(session: Session, ask: Callable[[Client], Facts]) -> int:
     with session.connect() as client:
         facts = ask(client)
     session.say("\n".join(terminal.lines(facts)), facts)
     return 0
+
+
+# what the daemon keeps, without the daemon
+
+
+@taskq.group(
+    cls=Offline,
+    epilog="""\b
+Examples:
+  taskq journal verify /var/lib/taskqd
+  taskq journal dump /var/lib/taskqd --job 7 --since 2026-11-24T07:00:00Z
+  taskq journal dump /var/lib/taskqd | jq -r 'select(.type == "submitted") | .owner' | sort | uniq -c
+""",
+)
+def journal() -> None:
+    """Look into a state directory, whether its daemon runs or not.
+
+    Nothing is changed, locked or waited for. The files are the daemon's: be its user, or root.
+    """
+
+
+@journal.command()
+@arguments.directory
+@click.pass_obj
+def verify(session: Session, directory: str) -> int:
+    """Read a whole journal and tell whether it can be trusted.
+
+    Every line is held against its checksum, its number and what had happened to its job before, as at a
+    start of the daemon. Prints how much there is; or the file and the line of what is wrong, and ends with 1.
+    """
+    from taskqd.cli.journal import verify as look  # noqa: PLC0415 - it is slow to load
+
+    return look(session, directory)
+
+
+@journal.command()
+@arguments.directory
+@arguments.number("--job", "Only what happened to the job of this id.", 1)
+@arguments.moment("--since", "Only what happened then or later: 2026-11-24T07:00:00Z.")
+@click.pass_obj
+def dump(session: Session, directory: str, job: int | None, since: float | None) -> int:
+    """Print the records of a journal in JSON, one a line.
+
+    Each has its number as seq; docs/journal.md tells the other fields. Times are written as on the wire.
+    """
+    from taskqd.cli.journal import dump as look  # noqa: PLC0415 - it is slow to load
+
+    return look(session, directory, job, since)

@@ -59,6 +59,37 @@ def columns(job: dict[str, Any]) -> str:
     return "\t".join(map(str, cells))
 
 
+def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return an event of a job's history as time, what happened, by whom or why, and exit code."""
+    kind = event["type"]
+    more: list[str] = []
+    if "by" in event:
+        more.append(f"by {event['by']}")
+    elif kind == "submitted":
+        more.append(f"by {event['owner']}")
+    elif kind == "started":
+        more.append(f"attempt {event['attempt']}")
+    elif kind == "spawned":
+        more.append(f"pid {event['pid']}")
+    if kind == "cancelled":
+        more.append(f"signal {event['signal']}")
+    if kind == "ended":
+        more += [str(event[name]) for name in ("status", "reason", "detail") if event.get(name)]
+        more += [f"again at {event['retry_at']}"] if event.get("retry_at") else []
+    exit_code = -event["signal"] if kind == "ended" and event.get("signal") else event.get("exit_code")
+    return (event["at"], kind, harmless(", ".join(more)), "-" if exit_code is None else str(exit_code))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    """Yield rows as lines: in columns on a terminal, elsewhere with a tab between the cells."""
+    if not is_terminal():
+        yield from map("\t".join, rows)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
 def age(submitted_at: str, now: float) -> str:
     """Return how long ago a time of the protocol was, in its largest unit."""
     then = datetime.fromisoformat(submitted_at.replace("Z", "+00:00"))

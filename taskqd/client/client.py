@@ -137,6 +137,14 @@ class Client:
         """Make a finished job PENDING again, and return its id, which stays the same."""
         return self._ask(b"RETRY %d" % job, self._replies.id)
 
+    def remove(self, job: int) -> None:
+        """Forget a finished job and its output; its id is Refused as GONE from then on."""
+        self._ask(b"REMOVE %d" % job, self._replies.ok)
+
+    def history(self, job: int) -> Sequence[Facts]:
+        """Return all that happened to a job, oldest first: events of the journal, each with its ``seq``."""
+        return self._ask(b"HISTORY %d" % job, self._replies.events)
+
     # what a job prints
 
     def output(
@@ -236,6 +244,10 @@ class Client:
     def stats(self) -> Facts:
         """Return the daemon's counters, gauges, uptime and limits."""
         return self._ask(b"STATS", self._replies.stats)
+
+    def drain(self) -> None:
+        """Have the daemon take no new jobs and start none, until it is started again; what runs goes on."""
+        self._ask(b"DRAIN", self._replies.ok)
 
     def hello(self) -> Facts:
         """Return the daemon's version, verbs and limits, who you are to it, and the ``protocol``'s number."""

@@ -108,6 +108,14 @@ class Replies:
             jobs.append(_facts(reply[1]))
         return jobs
 
+    def events(self) -> Sequence[Facts]:
+        """Read EVENT lines up to their END, the number of each as ``seq``."""
+        events = []
+        while (reply := self._begin("EVENT", "END"))[0] == "EVENT":
+            sequence, _, text = reply[1].partition(" ")
+            events.append({"seq": int(sequence), **_facts(text)})
+        return events
+
     def stats(self) -> Facts:
         """Read STATS."""
         return _facts(self._begin("STATS")[1])

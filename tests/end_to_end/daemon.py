@@ -94,7 +94,9 @@ class Daemon:
         self.port = free_port() if tcp else 0
         listen = ["--listen", f"unix:{self.socket}"]
         listen += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"] if tcp else []
-        self.options = ["--state", str(self.state), "--slots", str(slots), *listen, *options]
+        # A stop is to be quick where a test does not look at it; the last of two options counts.
+        self.options = ["--state", str(self.state), "--slots", str(slots), "--stop-grace", "0"]
+        self.options += [*listen, *options]
         self.twistd = twistd
         self.may_log_tracebacks = False
         self._mark = random.SystemRandom().randrange(100_000, 800_000)
@@ -162,11 +164,8 @@ class Daemon:
 
     def end(self, number: signal.Signals) -> int | None:
         """Send it a signal and wait for its end; return its exit code, None if it is no child of ours."""
-        os.kill(self._pid, number)
-        if self._process:
-            return self._process.wait(DEADLINE)
-        until(lambda: not self.is_running, "the daemon to end")
-        return None
+        self.signal(number)
+        return self.wait_for_end()
 
     def restart(self) -> None:
         if self.is_running:
@@ -193,6 +192,17 @@ class Daemon:
             complaints.append(f"an error in the log:\n{self.log[-5000:]}")
         return complaints
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal and go on."""
+        os.kill(self._pid, number)
+
+    def wait_for_end(self) -> int | None:
+        """Wait for the end of a daemon that was told to end; return its exit code, as ``end`` does."""
+        if self._process:
+            return self._process.wait(DEADLINE)
+        until(lambda: not self.is_running, "the daemon to end")
+        return None
+
     # what can be seen of it
 
     @property
@@ -210,6 +220,11 @@ class Daemon:
     @property
     def token(self) -> str:
         return (self.state / "token").read_text().strip()
+
+    def files(self, *kinds: str) -> list[str]:
+        """Return the names of the files below these directories of its state, sorted."""
+        found = (file for kind in kinds for file in (self.state / kind).rglob("*") if file.is_file())
+        return sorted(file.name for file in found)
 
     def memory(self) -> dict[str, int]:
         return memory(self._pid)

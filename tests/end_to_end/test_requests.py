@@ -21,6 +21,9 @@ CORE = [
     "WAIT",
     "CANCEL",
     "RETRY",
+    "REMOVE",
+    "HISTORY",
+    "DRAIN",
     "STATS",
     "HELLO",
     "AUTH",
@@ -28,7 +31,7 @@ CORE = [
     "HELP",
     "QUIT",
 ]
-LATER = ["FOLLOW", "HOLD", "RELEASE", "SET", "REMOVE", "WHY", "QUEUES", "PAUSE", "RESUME", "WATCH", "DRAIN"]
+LATER = ["FOLLOW", "HOLD", "RELEASE", "SET", "WHY", "QUEUES", "PAUSE", "RESUME", "WATCH"]
 
 EXAMPLES = [
     # request, the whole reply; the ids are those of a daemon that has just been made
@@ -60,6 +63,12 @@ EXAMPLES = [
     ("RESULT 6", r'RESULT "" "" -15'),
     ("RETRY 1", r"JOB_ID 1"),
     ("WAIT 1", r"STATUS COMPLETED 100"),
+    ("HISTORY 3", r'EVENT [0-9]+ \{"type":"submitted".*\}'),
+    ("REMOVE 7", r"ERROR NO_SUCH_JOB .+"),
+    ("HISTORY 7", r"ERROR NO_SUCH_JOB .+"),
+    ("REMOVE 5", r"OK"),
+    ("REMOVE 5", r"ERROR GONE .+"),
+    ("HISTORY 5", r"ERROR GONE .+"),
     ("STATUS 7", r"ERROR NO_SUCH_JOB .+"),
     ("STATUS seven", r"ERROR BAD_REQUEST .+"),
     ("STATUS 1 2", r"ERROR BAD_REQUEST .+"),
@@ -94,6 +103,8 @@ def test_every_example_is_answered_as_the_protocol_says(daemon: DaemonFactory) -
             wire.wait_running(6)
         shown = wire.ask(request)
         assert re.fullmatch(reply, shown), f"{request}: {shown}"
+        while shown.startswith("EVENT "):
+            shown = wire.line()
     assert wire.rest() == b""
 
 

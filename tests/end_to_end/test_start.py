@@ -26,7 +26,15 @@ def _twistd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 def test_the_help_is_a_page_worth_reading() -> None:
     shown = _twistd("taskq", "--help")
     assert shown.returncode == 0
-    for option in ("--state", "--listen", "--slots", "--config"):
+    for option in (
+        "--state",
+        "--listen",
+        "--slots",
+        "--stop-grace",
+        "--on-stop",
+        "--retention-age",
+        "--config",
+    ):
         assert option in shown.stdout
     assert len(shown.stdout.splitlines()) > 15
 
@@ -67,7 +75,11 @@ def _settings(one: Daemon, text: str) -> str:
 
 def test_a_file_may_hold_every_setting_and_options_win_over_it(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
-    _settings(one, f'state = "{one.state}"\nlisten = ["unix:{one.socket}"]\nslots = 3\n')
+    _settings(
+        one,
+        f'state = "{one.state}"\nlisten = ["unix:{one.socket}"]\nslots = 3\nstop-grace = "0.1s"\n'
+        'on-stop = "requeue"\n[retention]\nage = "1d"\ncount = 7\n',
+    )
     for options, slots in [([], 3), (["--slots", "1"], 1)]:
         one.options += options
         one.start()
@@ -86,6 +98,11 @@ MISTAKES = [
     ("state = 5", "state"),
     ('listen = ["nonsense:here"]', "listen"),
     ("listen = 5", "listen"),
+    ('stop-grace = "soon"', "stop-grace"),
+    ('on-stop = "explode"', "on-stop"),
+    ("retention = 5", "retention"),
+    ("[retention]\ncount = -1", "retention-count"),
+    ("[retention]\nages = 5", "retention-ages"),
     ("slots = = 2", "1"),  # the number of the line
 ]
 

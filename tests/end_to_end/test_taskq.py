@@ -276,6 +276,8 @@ def test_a_list_goes_on_beyond_a_page(taskq: Taskq, wire: Wire) -> None:
         ("wait", []),
         ("cancel", []),
         ("retry", []),
+        ("history", []),
+        ("remove", []),
         ("stats", None),
         ("hello", None),
     ],
@@ -370,6 +372,46 @@ def test_cancel_and_retry(taskq: Taskq, wire: Wire) -> None:
     assert shown.code == REFUSED
 
 
+def test_a_history_tells_who_and_why(taskq: Taskq, wire: Wire) -> None:
+    job = wire.submit("--retries=1 --retry-delay=10ms exit 3")
+    wire.wait(job)
+    shown = taskq("history", str(job))
+    assert (shown.code, shown.err) == (0, b"")
+    rows = [line.split("\t") for line in shown.out.decode().splitlines()]
+    whole = [(kind, exit_code) for _, kind, _, exit_code in rows if kind != "spawned"]
+    assert whole == [
+        *(("submitted", "-"), ("started", "-"), ("ended", "3"), ("started", "-"), ("ended", "3"))
+    ]
+    assert rows[-1][2] == "FAILED, exit"
+    documents = [json.loads(line) for line in taskq("history", "--json", str(job)).out.splitlines()]
+    assert documents == wire.history(job)
+
+
+def test_what_is_removed_is_gone(taskq: Taskq, wire: Wire) -> None:
+    jobs = [wire.submit("true") for _ in range(2)]
+    for job in jobs:
+        wire.wait(job)
+    assert _ids(taskq("remove", *map(str, jobs))) == jobs
+    shown = taskq("remove", str(jobs[0]))
+    assert (shown.code, shown.out) == (REFUSED, b"")
+    assert b"(GONE)" in shown.err
+
+
+def test_a_journal_is_verified_and_dumped_while_its_daemon_runs(
+    running: Daemon, taskq: Taskq, wire: Wire
+) -> None:
+    job = wire.submit(r"printf 'a\377'")
+    wire.wait(job)
+    shown = taskq("journal", "verify", str(running.state))
+    assert (shown.code, shown.err) == (0, b""), shown
+    shown = taskq("journal", "dump", str(running.state), "--job", str(job))
+    documents = [json.loads(line) for line in shown.out.splitlines()]
+    events = wire.history(job)
+    assert [document["seq"] for document in documents] == [event["seq"] for event in events]
+    assert documents[-1]["stdout"] == {"size": 2, "base64": "Yf8="}
+    assert (documents[-1]["at"], documents[-1]["status"]) == (events[-1]["at"], "COMPLETED")
+
+
 def test_stats_and_hello(taskq: Taskq) -> None:
     for verb in ("stats", "hello"):
         shown = taskq(verb)
@@ -411,7 +453,9 @@ def test_a_usage_error_is_2(taskq: Taskq, wire: Wire, words: list[str]) -> None:
     assert wire.list(f"--from={last + 1}") == []
 
 
-@pytest.mark.parametrize("verb", ["status", "result", "show", "wait", "cancel", "retry", "output"])
+@pytest.mark.parametrize(
+    "verb", ["status", "result", "show", "wait", "cancel", "retry", "remove", "history", "output"]
+)
 def test_a_refused_request_is_1_and_its_code_is_said(taskq: Taskq, verb: str) -> None:
     shown = taskq(verb, "999999999")
     assert (shown.code, shown.out) == (REFUSED, b""), shown
@@ -435,7 +479,9 @@ def test_the_address_may_be_an_option_before_or_behind_the_verb(running: Daemon,
     assert taskq("hello", "--address", address, address="unix:/nonexistent").code == 0
 
 
-@pytest.mark.parametrize("verb", [[], ["submit"], ["run"], ["list"], ["output"], ["cancel"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["submit"], ["run"], ["list"], ["output"], ["cancel"], ["drain"], ["journal", "dump"]]
+)
 def test_help_is_there_for_all(taskq: Taskq, verb: list[str]) -> None:
     shown = taskq(*verb, "--help", address="unix:/nonexistent")
     assert (shown.code, shown.err) == (0, b"")

@@ -10,7 +10,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 Found = TypeVar("Found")
@@ -206,6 +206,23 @@ class Wire:
             jobs.append(json.loads(line[4:]))
         assert line == f"END {len(jobs)}"
         return jobs
+
+    def history(self, job: int) -> Sequence[dict[str, Any]]:
+        """Return the events of a job, each with its number as ``seq``."""
+        self.send(f"HISTORY {job}\r\n".encode())
+        events = []
+        while not (line := self.line()).startswith("END "):
+            word, sequence, text = line.split(" ", 2)
+            assert word == "EVENT", line
+            events.append({"seq": int(sequence), **json.loads(text)})
+        assert line == f"END {len(events)}"
+        return events
+
+    def stats(self) -> dict[str, Any]:
+        word, _, text = self.ask("STATS").partition(" ")
+        assert word == "STATS", f"{word} {text[:500]}"
+        stats: dict[str, Any] = json.loads(text)
+        return stats
 
     def output(self, job: int, stream: str, options: str = "") -> Data:
         self.send(f"OUTPUT {job} {stream} {options}".rstrip().encode() + b"\r\n")

@@ -1,0 +1,178 @@
+"""The files of a journal, for reading: which there are, in what order they count, and what stands where.
+
+``NNNNNNNN.journal`` are the segments, counted up from 1. ``NNNNNNNN.snapshot`` takes the place of all
+segments up to that number; what it takes the place of may still be there, and does not count any more.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from taskqd.backlog import Position
+from taskqd.disk import Disk
+from taskqd.errors import JournalDamaged, StoreFailed
+from taskqd.events import Event, Opened, Record, Snapshot
+from taskqd.journal import Content, Replay, decode, first_sequence
+
+LONGEST_OPENED = 4096
+"""The line that begins a segment has fewer bytes than that."""
+LOOKED_AT_ONCE = 1024**2
+"""A search looks through so many bytes before other threads may run."""
+
+_NAME = re.compile(r"([0-9]{8})\.(journal|snapshot)")
+_OURS = re.compile(r"[0-9]{8}\.(journal|snapshot|snapshot\.new|moved)")
+
+
+class Layout(NamedTuple):
+    """What counts: the newest snapshot's number, 0 for none, and the segments after it; and what does not."""
+
+    snapshot: int
+    segments: list[int]
+    obsolete: list[str]
+
+
+class Segments:
+    """The files in a journal's ``directory``.
+
+    In a Position, the number of a snapshot is negative: minus that of the last segment it takes the place of.
+    """
+
+    def __init__(self, directory: str, disk: Disk) -> None:
+        self.directory = directory
+        self._disk = disk
+        self._readers: dict[int, int] = {}
+
+    def path(self, number: int) -> str:
+        """Return the path of a segment, or of a snapshot where the number is negative."""
+        return os.path.join(self.directory, f"{abs(number):08}.{'journal' if number > 0 else 'snapshot'}")
+
+    def moved(self, number: int) -> str:
+        """Return the path of the list of what has moved into a snapshot."""
+        return os.path.join(self.directory, f"{number:08}.moved")
+
+    def layout(self) -> Layout:
+        """Look at what is there; raises JournalDamaged if a segment is missing, and OSError."""
+        names = self._disk.names(self.directory)
+        found = [(int(form[1]), form[2]) for name in names if (form := _NAME.fullmatch(name))]
+        snapshot = max((number for number, kind in found if kind == "snapshot"), default=0)
+        segments = sorted(number for number, kind in found if kind == "journal" and number > snapshot)
+        for expected, number in enumerate(segments, snapshot + 1):
+            if number != expected:
+                raise JournalDamaged(f"{self.path(expected)} is missing, but a later segment is there")
+        counting = {os.path.basename(self.path(number)) for number in [-snapshot, *segments] if number}
+        ours = [name for name in names if _OURS.fullmatch(name)]
+        return Layout(snapshot, segments, [name for name in ours if name not in counting])
+
+    def replay(self, layout: Layout, reading: Replay) -> Iterator[tuple[Event, Position]]:
+        """Yield all events that count, oldest first; ``reading`` tells afterwards where the journal ends."""
+        for record, position in self.records(layout, reading):
+            if not isinstance(record, Opened | Snapshot):
+                yield record, position
+
+    def records(self, layout: Layout, reading: Replay) -> Iterator[tuple[Record, Position]]:
+        """Yield all records that count, but for the one that begins a snapshot."""
+        for number, upto in self._bounds(layout):
+            yield from self._records(reading, number, upto)
+
+    def _bounds(self, layout: Layout) -> Iterator[tuple[int, int | None]]:
+        """Yield the number of each file that counts, and its last record that does, None for its end."""
+        if layout.snapshot:
+            yield -layout.snapshot, None
+        firsts = {number: self.first(number) for number in layout.segments}
+        whole = [(number, first) for number, first in firsts.items() if first is not None]
+        for at, (number, _) in enumerate(whole, 1):
+            yield number, whole[at][1] - 1 if at < len(whole) else None
+
+    def content(self, number: int) -> Content:
+        """Return a whole segment or snapshot; the latter is mapped, as it may be large and never changes."""
+        return self._disk.content(self.path(number)) if number > 0 else self._disk.mapped(self.path(number))
+
+    def first(self, number: int) -> int | None:
+        """Return the number of a segment's first record, None if that was not wholly written."""
+        head = self._disk.content(self.path(number), LONGEST_OPENED)
+        return first_sequence(self.path(number), head, len(head) == LONGEST_OPENED)
+
+    def _records(self, reading: Replay, number: int, upto: int | None) -> Iterator[tuple[Record, Position]]:
+        path = self.path(number)
+        content = self.content(number)
+        records = reading.read_snapshot(path, content) if number < 0 else reading.read(path, content, upto)
+        for record, offset, length in records:
+            yield record, (number, offset, length)
+
+    def read(self, position: Position) -> Record:
+        """Return the record at a position; raises StoreFailed if it cannot be read back."""
+        number, offset, length = position
+        try:
+            if number not in self._readers:
+                self._readers[number] = self._disk.open(self.path(number))
+            return decode(self._disk.read(self._readers[number], length, offset))[1]
+        except (OSError, JournalDamaged) as why:
+            raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read back: {why}") from None
+
+    def find(self, job_id: int, last: int) -> list[tuple[int, Event]]:
+        """Return (sequence, event) of all that the journal has of a job up to record ``last``; blocks.
+
+        Raises OSError, and JournalDamaged where a line of the job cannot be trusted.
+        """
+        while True:
+            try:
+                return self._find(job_id, last)
+            except FileNotFoundError as why:
+                if not _NAME.fullmatch(os.path.basename(why.filename or "")):
+                    raise
+                # A snapshot has just taken its place: that has what was there.
+
+    def _find(self, job_id: int, last: int) -> list[tuple[int, Event]]:
+        found = []
+        for number, upto in self._bounds(self.layout()):
+            content = self.content(number)
+            for line in _lines_with(content, b'"id":%d,' % job_id):
+                sequence, record = decode(line)
+                is_counting = sequence <= (last if upto is None else min(last, upto))
+                if is_counting and not isinstance(record, Opened | Snapshot) and record.id == job_id:
+                    found.append((sequence, record))
+        return found
+
+    def locate(self, position: Position) -> str:
+        """Return the file and the line of a position, for a person."""
+        number, offset, _ = position
+        line = self.content(number)[:offset].count(b"\n") + 1
+        return f"{self.path(number)}, line {line}"
+
+    def remove_obsolete(self, number: int) -> int:
+        """Remove what the snapshot up to a segment has taken the place of, and return its size; blocks."""
+        for name in self.layout().obsolete:
+            self._disk.remove(os.path.join(self.directory, name))
+        return self._disk.size(self.path(-number)) or 0
+
+    def forget(self, upto: int) -> None:
+        """Let go of the files that the snapshot up to a segment has taken the place of."""
+        for number in [number for number in self._readers if number <= upto and number != -upto]:
+            self._disk.close(self._readers.pop(number))
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for descriptor in self.release():
+            self._disk.close(descriptor)
+
+    def release(self) -> list[int]:
+        """Return the descriptors of all files that were read from, which are the caller's to close."""
+        descriptors = list(self._readers.values())
+        self._readers.clear()
+        return descriptors
+
+
+def _lines_with(content: Content, word: bytes) -> Iterator[bytes]:
+    """Yield each whole line that has ``word`` in it, a little at a time: other threads want to run."""
+    at = 0
+    while at < len(content):
+        found = content.find(word, at, at + LOOKED_AT_ONCE + len(word))
+        if found < 0:
+            at += LOOKED_AT_ONCE
+            continue
+        start, end = content.rfind(b"\n", 0, found) + 1, content.find(b"\n", found)
+        if end < 0:
+            return
+        yield content[start:end]
+        at = end + 1

@@ -1,0 +1,167 @@
+"""A snapshot: what is left of the journal's closed segments when removed jobs are left out (docs/journal.md).
+
+It is made by a process of its own, so that the daemon's reactor does not wait for it::
+
+    python -m taskqd.snapshot JOURNAL NUMBER
+
+takes the place of all segments up to NUMBER by ``NUMBER.snapshot``, at once or not at all. The lines are
+copied as they are. ``NUMBER.moved`` tells the daemon where the ends of attempts stand now, a line each:
+``<job> <attempt> <offset> <length>``.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from taskqd.backlog import Position
+from taskqd.disk import Disk
+from taskqd.errors import StartRefused
+from taskqd.events import Ended, Event, Opened, Record, Removed, Snapshot, Spawned, Started, Submitted
+from taskqd.journal import Content, Replay, encode
+from taskqd.segments import Segments
+
+SYNC_EVERY = 8 * 1024**2
+"""So many bytes are synced at a time, lest the journal's own syncs wait behind a large one."""
+NICENESS = 10
+
+
+class Line(NamedTuple):
+    """A record that is kept, and its line with its newline."""
+
+    record: Record
+    text: bytes
+
+
+class Condenser:
+    """Reads what there is up to segment ``number``, first to see what is left of it, and then to write that.
+
+    The segment after it must have been begun. Raises JournalDamaged, OSError, and StartRefused where there is
+    nothing up to that number.
+    """
+
+    def __init__(self, segments: Segments, disk: Disk, number: int) -> None:
+        self._segments = segments
+        self._layout = segments.layout()  # once: another snapshot may come between two readings
+        self._disk = disk
+        self._number = number
+        self._removed: set[int] = set()
+        self._running: set[int] = set()
+        self._opened: Opened | Snapshot | None = None
+        self._last_id = 0
+
+    def write(self) -> int:
+        """Write the snapshot and the list of what has moved; return how many records were kept."""
+        self._survey()
+        count = sum(1 for _ in self._kept())
+        path = self._segments.path(-self._number)
+        header = self._header(count)
+        moved = self._write_lines(path + ".new", header)
+        self._write_pieces(self._segments.moved(self._number), moved)
+        self._disk.rename(path + ".new", path)
+        return count
+
+    def _survey(self) -> None:
+        """See which jobs were removed and which run, and what the last segment began with."""
+        for record, _, reading in self._records():
+            if isinstance(record, Removed):
+                self._removed.add(record.id)
+            elif isinstance(record, Started):
+                self._running.add(record.id)
+            elif isinstance(record, Ended):
+                self._running.discard(record.id)
+            elif isinstance(record, Submitted):
+                self._last_id = max(self._last_id, record.id)
+            self._opened = reading.opened
+
+    def _records(self) -> Iterator[tuple[Record, Position, Replay]]:
+        reading = Replay()
+        for record, position in self._segments.records(self._layout, reading):
+            if position[0] > self._number:
+                return
+            yield record, position, reading
+
+    def _kept(self) -> Iterator[Line]:
+        number: int | None = None
+        content: Content = b""
+        for record, (where, offset, length), _ in self._records():
+            if where != number:
+                number, content = where, self._segments.content(where)
+            if not isinstance(record, Opened | Snapshot) and self._is_kept(record):
+                yield Line(record, content[offset : offset + length + 1])
+
+    def _is_kept(self, event: Event) -> bool:
+        if event.id in self._removed:
+            return False
+        return not isinstance(event, Spawned) or event.id in self._running
+
+    def _header(self, count: int) -> bytes:
+        opened, following = self._opened, self._segments.first(self._number + 1)
+        if opened is None or following is None:
+            raise StartRefused(f"segment {self._number} is not one that another follows")
+        header = Snapshot(
+            at=opened.at,
+            format=opened.format,
+            store=opened.store,
+            boot=opened.boot,
+            next_id=self._next_id(opened),
+            records=count,
+        )
+        return encode(header, following - 1)
+
+    def _next_id(self, opened: Opened | Snapshot) -> int:
+        return max(opened.next_id, self._last_id + 1)
+
+    def _write_lines(self, path: str, header: bytes) -> list[bytes]:
+        """Write the header and all that is kept; return where ends of attempts stand, as lines."""
+        moved: list[bytes] = []
+        attempts: dict[int, int] = {}
+
+        def pieces() -> Iterator[bytes]:
+            yield header
+            offset = len(header)
+            for record, text in self._kept():
+                if isinstance(record, Started):
+                    attempts[record.id] = record.attempt
+                elif isinstance(record, Ended):
+                    moved.append(b"%d %d %d %d\n" % (record.id, attempts[record.id], offset, len(text) - 1))
+                yield text
+                offset += len(text)
+
+        self._write_pieces(path, pieces())
+        return moved
+
+    def _write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
+        descriptor = self._disk.create(path)
+        try:
+            gathered: list[bytes] = []
+            size = 0
+            for piece in pieces:
+                gathered.append(piece)
+                size += len(piece)
+                if size >= SYNC_EVERY:
+                    self._flush(descriptor, gathered)
+                    size = 0
+            self._flush(descriptor, gathered)
+        finally:
+            self._disk.close(descriptor)
+
+    def _flush(self, descriptor: int, gathered: list[bytes]) -> None:
+        self._disk.write(descriptor, b"".join(gathered))
+        self._disk.sync(descriptor)
+        gathered.clear()
+
+
+def main() -> None:
+    """Write the snapshot that the command line asks for; exit with 1 and a line on stderr if that fails."""
+    directory, number = sys.argv[1:]
+    os.nice(NICENESS)
+    disk = Disk()
+    try:
+        Condenser(Segments(directory, disk), disk, int(number)).write()
+    except (OSError, StartRefused) as why:
+        sys.exit(str(why))
+
+
+if __name__ == "__main__":
+    main()

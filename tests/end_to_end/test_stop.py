@@ -1,0 +1,237 @@
+"""A stop that was asked for: what runs may end, what does not is told from a crash, nothing new begins."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon, environment
+from tests.end_to_end.wire import DEADLINE, Wire, until
+
+STOPPED = "the daemon was told to stop while it ran"
+KILLED = "the daemon was killed while it ran"
+STUBBORN = "--kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """Return the path of a file that jobs can wait for."""
+    return tmp_path / "gate"
+
+
+def _waits_for(gate: Path) -> str:
+    return f"until [ -e {gate} ]; do sleep 0.02; done"
+
+
+def _submit_running(wire: Wire, command: str) -> int:
+    job = wire.submit(command)
+    wire.wait_running(job)
+    return job
+
+
+def _wait_until_it_drains(wire: Wire) -> None:
+    until(lambda: wire.stats()["draining"], "the daemon to drain")
+
+
+# SIGTERM
+
+
+def test_a_stop_takes_nothing_new_and_lets_what_runs_end(daemon: DaemonFactory, gate: Path) -> None:
+    one = daemon("--stop-grace", "1h", slots=1)
+    wire, waiting = one.connect(), one.connect()
+    job = _submit_running(wire, f"{_waits_for(gate)}; echo done")
+    later = wire.submit("--key=later echo $TASKQ_ATTEMPT")
+    waiting.send(f"WAIT {job}\r\n".encode())
+    one.signal(signal.SIGTERM)
+    _wait_until_it_drains(wire)
+    assert wire.ask("SUBMIT true").startswith("ERROR DRAINING ")
+    assert one.connect().ask("SUBMIT --key=other true").startswith("ERROR DRAINING ")
+    assert wire.ask("SUBMIT --key=later echo $TASKQ_ATTEMPT") == f"JOB_ID {later}", "it is known already"
+    assert wire.ask(f"STATUS {job}") == "STATUS RUNNING 0"
+    gate.touch()
+    assert waiting.line() == "STATUS COMPLETED 100"
+    one.wait_for_end()
+    one.start()
+    wire = one.connect()
+    assert wire.result(job) == (b"done\n", b"", "0")
+    assert wire.wait(later) == "COMPLETED"
+    assert wire.result(later).stdout == b"1\n"
+    assert wire.submit("true") == later + 1, "a refused submission has used no number"
+
+
+def test_what_outlasts_the_grace_is_ended_and_says_why(daemon: DaemonFactory) -> None:
+    one = daemon("--stop-grace", "500ms")
+    wire = one.connect()
+    job = _submit_running(wire, "echo begun; sleep 300 & sleep 301")
+    until(lambda: wire.output(job, "stdout").data, "its output")
+    begin = time.monotonic()
+    one.stop()
+    assert 0.5 <= time.monotonic() - begin < 20
+    assert one.processes() == {}
+    one.start()
+    wire = one.connect()
+    shown = wire.show(job)
+    assert [shown[name] for name in ("status", "reason", "detail", "signal", "attempts")] == [
+        *("FAILED", "interrupted", STOPPED, "TERM", 1)
+    ]
+    assert wire.result(job) == (b"begun\n", b"", "-15")
+
+
+def test_a_crash_is_told_from_a_stop(daemon: DaemonFactory) -> None:
+    one = daemon("--stop-grace", "1h")
+    wire = one.connect()
+    job = _submit_running(wire, "sleep 300")
+    one.kill()
+    one.start()
+    shown = one.connect().show(job)
+    assert [shown[name] for name in ("status", "reason", "detail", "signal")] == [
+        *("FAILED", "interrupted", KILLED, None)
+    ]
+
+
+def test_an_interruption_counts_as_a_retry_unless_the_job_is_requeued(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = _submit_running(wire, "--retries=1 --retry-delay=1ms [ $TASKQ_ATTEMPT -gt 1 ] || sleep 300; exit 9")
+    one.restart()
+    wire = one.connect()
+    assert wire.wait(job) == "FAILED"
+    assert (wire.show(job)["attempts"], wire.show(job)["reason"]) == (2, "exit")
+
+
+def test_a_requeued_job_runs_again_without_spending_a_retry(daemon: DaemonFactory) -> None:
+    one = daemon("--on-stop", "requeue")
+    wire = one.connect()
+    plain = _submit_running(wire, "echo $TASKQ_ATTEMPT; [ $TASKQ_ATTEMPT -gt 2 ] || sleep 300")
+    retried = _submit_running(
+        wire, "--retries=1 --retry-delay=1ms [ $TASKQ_ATTEMPT -gt 2 ] || sleep 300; exit 9"
+    )
+    for _ in range(2):
+        one.restart()
+        wire = one.connect()
+        if wire.show(plain)["attempts"] < 3:
+            wire.wait_running(plain, retried)
+    assert wire.wait(plain) == "COMPLETED"
+    assert wire.result(plain).stdout == b"3\n"
+    assert wire.wait(retried) == "FAILED"
+    assert [wire.show(job)["attempts"] for job in (plain, retried)] == [3, 4]
+    ends = [event for event in wire.history(plain) if event["type"] == "ended"]
+    assert [(end["status"], end.get("reason"), end.get("detail")) for end in ends] == [
+        ("PENDING", "interrupted", STOPPED),
+        ("PENDING", "interrupted", STOPPED),
+        ("COMPLETED", None, None),
+    ]
+
+
+def test_a_job_that_is_being_cancelled_is_not_requeued(daemon: DaemonFactory) -> None:
+    one = daemon("--on-stop", "requeue")
+    wire = one.connect()
+    job = wire.submit(STUBBORN)
+    until(lambda: wire.output(job, "stdout").data, "the job to be ready")
+    assert wire.ask(f"CANCEL {job}") == "STATUS RUNNING 0"
+    one.signal(signal.SIGTERM)
+    time.sleep(0.2)
+    one.stop()
+    one.start()
+    assert one.connect().wait(job) == "CANCELLED"
+
+
+def test_a_crash_requeues_nothing(daemon: DaemonFactory) -> None:
+    one = daemon("--on-stop", "requeue")
+    job = _submit_running(one.connect(), "sleep 300")
+    one.kill()
+    one.start()
+    assert one.connect().wait(job) == "FAILED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_hurries(daemon: DaemonFactory, number: signal.Signals) -> None:
+    one = daemon("--stop-grace", "1h")
+    wire = one.connect()
+    job = wire.submit(STUBBORN)
+    until(lambda: wire.output(job, "stdout").data, "the job to be ready")
+    one.signal(signal.SIGTERM)
+    _wait_until_it_drains(wire)
+    time.sleep(0.3)
+    assert one.is_running
+    begin = time.monotonic()
+    one.end(number)
+    assert time.monotonic() - begin < 9, "sooner than what is ended without a hurry is killed"
+    assert one.processes() == {}
+    one.start()
+    shown = one.connect().show(job)
+    assert [shown[name] for name in ("status", "reason", "detail", "signal")] == [
+        *("FAILED", "interrupted", STOPPED, "KILL")
+    ]
+
+
+def test_a_kill_in_the_midst_of_a_stop_is_a_crash(daemon: DaemonFactory) -> None:
+    one = daemon("--stop-grace", "1h")
+    wire = one.connect()
+    job = _submit_running(wire, "sleep 300")
+    one.signal(signal.SIGTERM)
+    _wait_until_it_drains(wire)
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.show(job)["detail"] == KILLED
+    assert not wire.stats()["draining"]
+    assert wire.run("echo alive").stdout == b"alive\n"
+
+
+# DRAIN
+
+
+def _taskq(one: Daemon, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [Path(sys.executable).with_name("taskq"), *words],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+        text=True,
+    )
+
+
+def test_a_drained_daemon_answers_and_starts_nothing(daemon: DaemonFactory, gate: Path) -> None:
+    one = daemon(slots=1)
+    wire = one.connect()
+    job = _submit_running(wire, _waits_for(gate))
+    later, other = wire.submit("echo later"), wire.submit("true")
+    assert not wire.stats()["draining"]
+    assert [wire.ask("DRAIN"), wire.ask("DRAIN")] == ["OK", "OK"]
+    assert wire.stats()["draining"]
+    assert wire.ask("SUBMIT true").startswith("ERROR DRAINING ")
+    wire.send(b"SUBMIT --stdin=5 cat\r\nhello\r\n")
+    assert wire.line().startswith("ERROR DRAINING ")
+    assert wire.ask("PING") == "OK"
+    shown = _taskq(one, "drain")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "draining: 1 running\n", "")
+    gate.touch()
+    shown = _taskq(one, "drain", "--wait", "--json")
+    assert (shown.returncode, shown.stdout) == (0, '{"draining": true, "running": 0}\n')
+    assert wire.status(job) == "COMPLETED"
+    assert wire.ask(f"RETRY {job}") == f"JOB_ID {job}"
+    assert wire.ask(f"CANCEL {other}") == "STATUS CANCELLED 0"
+    time.sleep(0.3)
+    assert {wire.status(each) for each in (job, later)} == {"PENDING"}
+    assert _taskq(one, "submit", "true").returncode == 1
+    one.restart()
+    wire = one.connect()
+    assert {wire.wait(each) for each in (job, later)} == {"COMPLETED"}
+
+
+def test_a_retry_that_is_due_waits_for_the_next_start(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit("--retries=1 --retry-delay=300ms [ $TASKQ_ATTEMPT = 2 ]")
+    until(lambda: wire.show(job)["reason"] == "retrying", "its first failure")
+    wire.ask("DRAIN")
+    time.sleep(0.6)
+    assert wire.show(job)["attempts"] == 1
+    one.restart()
+    assert one.connect().wait(job) == "COMPLETED"

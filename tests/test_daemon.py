@@ -1,0 +1,485 @@
+"""The daemon put together: what refuses its start in one line, and starts and stops in one process."""
+
+import gc
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from taskqd import daemon, housekeeping, processes
+from taskqd.daemon import TaskqService
+from taskqd.errors import JournalDamaged, StartRefused
+from taskqd.events import FORMAT, Ended, Event, Opened, Spawned, Started, Submitted
+from taskqd.job import Job, Spec, Status
+from taskqd.journal import encode
+from taskqd.processes import Marked
+from taskqd.settings import Settings
+from tests.fakes import START, replayed
+from tests.test_service import made, parsed, refused
+
+# Starts and stops, with the real reactor.
+
+
+class Talk(Protocol):
+    """Says something, closes its half, and gathers what comes until the end."""
+
+    def __init__(self, sent: bytes) -> None:
+        self.received = b""
+        self.ended: Deferred[bytes] = Deferred()
+        self._sent = sent
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._sent)  # type: ignore[union-attr]
+        self.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.ended.callback(self.received)
+
+
+class Site:
+    """A state directory, and daemons on it one after the other."""
+
+    def __init__(self, state: Path, reactor: Any) -> None:
+        self.state = state
+        self.running: list[TaskqService] = []
+        self._reactor = reactor
+
+    def start(self, *words: str) -> TaskqService:
+        taskq = made(self.state, None, *words)
+        self.running.append(taskq)
+        taskq.privilegedStartService()
+        taskq.startService()
+        return taskq
+
+    async def stop(self) -> None:
+        await self.running.pop().stopService()
+
+    async def begin(self, sent: bytes) -> Talk:
+        talk = Talk(sent)
+        await connectProtocol(UNIXClientEndpoint(self._reactor, f"{self.state}/s"), talk)
+        return talk
+
+    async def talk(self, sent: bytes) -> list[str]:
+        return (await (await self.begin(sent)).ended).decode().splitlines()
+
+
+@pytest.fixture(name="site")
+def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    site = Site(tmp_path / "state", reactor)
+    yield site
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert site.running == [], "the test left a daemon running"
+
+
+def journal(state: Path, *events: Event, boot: str = "b") -> None:
+    """Write the journal of a daemon that was killed."""
+    (state / "journal").mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1)
+    lines = [encode(record, number) for number, record in enumerate((opened, *events), 1)]
+    (state / "journal" / "00000001.journal").write_bytes(b"".join(lines))
+
+
+def submitted(job_id: int, command: str = "true") -> Submitted:
+    return Submitted(id=job_id, at=START, owner="ada", spec=Spec(command=command))
+
+
+async def test_a_daemon_takes_runs_remembers_and_answers(site: Site) -> None:
+    site.start()
+    assert await site.talk(b"SUBMIT echo hello; echo oh >&2; exit 3\nWAIT 1\nRESULT 1\n") == [
+        "JOB_ID 1",
+        "STATUS FAILED 0",
+        'RESULT "hello\\n" "oh\\n" 3',
+    ]
+    await site.stop()
+    site.start()
+    assert await site.talk(b"RESULT 1\nSUBMIT --stdin=2 --script=4 \ncat \r\nhi\r\nWAIT 2\nRESULT 2\n") == [
+        'RESULT "hello\\n" "oh\\n" 3',
+        "JOB_ID 2",
+        "STATUS COMPLETED 100",
+        'RESULT "hi" "" 0',
+    ]
+    await site.stop()
+
+
+async def test_what_it_makes_is_for_its_owner_alone(site: Site) -> None:
+    site.start()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in [site.state, *site.state.iterdir()]}
+    assert modes == {
+        **dict.fromkeys(("state", "journal", "output", "input", "progress"), 0o700),
+        **dict.fromkeys(("lock", "token", "s"), 0o600),
+    }
+    await site.stop()
+    assert not (site.state / "s").exists()
+
+
+async def test_pending_jobs_of_the_last_daemon_run_and_ids_go_on(site: Site) -> None:
+    journal(site.state, submitted(1, "echo 1"), submitted(2, "echo 2"))
+    site.start()
+    assert await site.talk(b"WAIT 1\nWAIT 2\nRESULT 2\nSUBMIT true\n") == [
+        "STATUS COMPLETED 100",
+        "STATUS COMPLETED 100",
+        'RESULT "2\\n" "" 0',
+        "JOB_ID 3",
+    ]
+    await site.stop()
+
+
+async def test_a_job_that_a_crash_cut_off_is_interrupted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
+    site.start()
+    assert await site.talk(b"STATUS 1\n") == ["STATUS FAILED 0"]
+    assert "job 1 was interrupted and is FAILED now" in caplog.text
+    await site.stop()
+
+
+async def test_a_stop_ends_what_runs_and_whoever_waits_for_it_is_answered(site: Site) -> None:
+    site.start("--stop-grace", "0")
+    assert await site.talk(b"SUBMIT exec sleep 100\n") == ["JOB_ID 1"]
+    waiting = await site.begin(b"WAIT 1\nSTATUS 1\n")
+    await site.talk(b"PING\n")
+    await site.stop()
+    assert (await waiting.ended).decode().splitlines() == ["STATUS FAILED 0"] * 2
+    site.start()
+    [shown] = await site.talk(b"SHOW 1\n")
+    assert '"reason":"interrupted"' in shown
+    assert '"detail":"the daemon was told to stop while it ran"' in shown
+    await site.stop()
+
+
+async def test_a_stop_lets_what_runs_end_for_the_grace_and_takes_nothing_new(site: Site) -> None:
+    site.start("--stop-grace", "30")
+    line = f"SUBMIT until [ -e {site.state}/go ]; do sleep 0.02; done; echo the end\n"
+    assert await site.talk(line.encode()) == ["JOB_ID 1"]
+    stopping = Deferred.fromCoroutine(site.stop())
+    assert (await site.talk(b"SUBMIT true\nSTATS\n"))[0].startswith("ERROR DRAINING ")
+    assert not stopping.called
+    (site.state / "go").touch()
+    await stopping
+    site.start()
+    assert await site.talk(b"RESULT 1\n") == ['RESULT "the end\\n" "" 0']
+    await site.stop()
+
+
+async def test_with_requeue_what_a_stop_interrupts_runs_again_after_the_next_start(site: Site) -> None:
+    site.start("--stop-grace", "0", "--on-stop", "requeue")
+    again = site.state / "again"
+    line = f"SUBMIT [ -e {again} ] || {{ touch {again}; exec sleep 100; }}\n"
+    assert await site.talk(line.encode()) == ["JOB_ID 1"]
+    while not again.exists():
+        await site.talk(b"PING\n")
+    await site.stop()
+    site.start()
+    assert await site.talk(b"WAIT 1\n") == ["STATUS COMPLETED 100"]
+    assert '"attempts":2' in (await site.talk(b"SHOW 1\n"))[0]
+    await site.stop()
+
+
+async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.start()
+    assert (await site.talk(b"SUBMIT --stdin=2 seq 1 3000\nhi\nWAIT 1\nREMOVE 1\nSTATUS 1\n"))[2:] == [
+        "OK",
+        "ERROR GONE job 1 has been removed, with its output",
+    ]
+    await site.stop()
+    assert [path for path in (site.state / "output").rglob("*") if path.is_file()] == []
+    orphan = site.state / "output" / "0" / "1.1.stdout"
+    orphan.write_bytes(b"left by a crash")
+    site.start()
+    assert not orphan.exists()
+    assert "removed 1 files of jobs that are not known any more" in caplog.text
+    assert await site.talk(b"SUBMIT true\n") == ["JOB_ID 2"]
+    await site.stop()
+
+
+async def test_old_jobs_are_removed_and_closed_segments_condensed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "SNAPSHOT_FROM", 1)
+    monkeypatch.setattr(housekeeping, "CHECK_EVERY", 0.05)
+    site.start("--retention-count", "2")
+    await site.talk(b"SUBMIT echo 1\nSUBMIT echo 2\nSUBMIT echo 3\nWAIT 1\nWAIT 2\nWAIT 3\n")
+    await site.stop()
+    site.start("--retention-count", "2")
+    while not list(site.state.glob("journal/*.snapshot")) or list(site.state.glob("journal/*.moved")):
+        await site.talk(b"PING\n")
+    assert await site.talk(b"RESULT 2\nRESULT 3\n") == ['RESULT "2\\n" "" 0', 'RESULT "3\\n" "" 0']
+    assert (await site.talk(b"STATUS 1\n"))[0].startswith("ERROR GONE ")
+    await site.stop()
+    site.start()
+    assert await site.talk(b"RESULT 3\nSUBMIT true\n") == ['RESULT "3\\n" "" 0', "JOB_ID 4"]
+    await site.stop()
+
+
+async def test_a_crash_is_told_from_a_restart_of_the_machine(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot="another")
+    site.start()
+    assert daemon.REBOOTED in (await site.talk(b"SHOW 1\n"))[0]
+    await site.stop()
+    shutil.rmtree(site.state / "journal")
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot=processes.boot_id())
+    site.start()
+    assert daemon.KILLED in (await site.talk(b"SHOW 1\n"))[0]
+    await site.stop()
+
+
+async def test_a_second_signal_kills_what_takes_its_time(site: Site, reactor: Any) -> None:
+    site.start()
+    await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    stopping = Deferred.fromCoroutine(site.stop())
+    await deferLater(reactor, 0.05)
+    assert not stopping.called
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    await stopping
+
+
+async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "STOP_PATIENCE", 0.05)
+    site.start("--stop-grace", "0")
+    await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    await site.stop()
+
+
+async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Site) -> None:
+    site.start()
+    assert refused("--state", str(site.state)) == (
+        f"taskqd: another daemon, pid {os.getpid()}, already runs on the state directory {site.state}"
+    )
+    await site.stop()
+    parsed("--state", str(site.state))
+
+
+# Starts that are refused.
+
+
+async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *words: str) -> str:
+    """Return why a start is refused, having let go of what it had opened."""
+    with pytest.raises(kind) as refusal:
+        site.start(*words)
+    [taskq] = site.running
+    site.running.clear()
+    thread = taskq._store._committer._thread
+    if thread is not None and thread.is_alive():
+        await taskq._store.close()
+    elif taskq._store._lock is not None:
+        os.close(taskq._store._lock)
+    assert sys.excepthook is daemon._say_in_one_line
+    text = str(refusal.value)
+    assert "\n" not in text
+    return text
+
+
+async def test_a_damaged_journal_refuses_the_start_by_file_and_line(site: Site) -> None:
+    journal(site.state, submitted(1))
+    path = site.state / "journal" / "00000001.journal"
+    path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
+    assert f"{path}, line 2" in await refuse_start(site, JournalDamaged)
+
+
+async def test_a_journal_whose_story_cannot_be_refuses_the_start_by_file_and_line(site: Site) -> None:
+    journal(site.state, submitted(1), Ended(id=1, at=START, status=Status.COMPLETED))
+    path = site.state / "journal" / "00000001.journal"
+    assert f"{path}, line 3" in await refuse_start(site, JournalDamaged)
+
+
+async def test_a_spool_that_cannot_be_used_refuses_the_start(site: Site) -> None:
+    site.state.mkdir()
+    (site.state / "output").write_bytes(b"")
+    assert f"the state directory {site.state} cannot be used" in await refuse_start(site)
+
+
+async def test_a_state_directory_that_cannot_be_made_refuses_the_start(site: Site) -> None:
+    site.state.write_bytes(b"")
+    assert "cannot" in await refuse_start(site)
+
+
+async def test_one_listener_that_is_refused_refuses_the_start_and_closes_the_others(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "t").write_bytes(b"")
+    assert f"{tmp_path}/t is there and is no socket" in await refuse_start(
+        site, StartRefused, "--listen", f"unix:{tmp_path}/t"
+    )
+    assert not (site.state / "s").exists()
+
+
+async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
+    port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+    endpoint = f"tcp:{port.getHost().port}:interface=127.0.0.1"
+    assert f"{endpoint} cannot be listened on" in await refuse_start(site, StartRefused, "--listen", endpoint)
+    await port.stopListening()
+
+
+async def test_a_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> None:
+    await made(tmp_path / "state").stopService()
+
+
+async def test_a_daemon_says_in_its_log_why_it_does_not_start(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.state.mkdir()
+    (site.state / "token").write_bytes(b"")
+    taskq = TaskqService(
+        Settings(state=str(site.state), listen=("tcp:0",), slots=1), site._reactor, None, True
+    )
+    with pytest.raises(StartRefused):
+        taskq.startService()
+    assert "the start is refused" in caplog.text
+    os.close(taskq._store._lock or -1)
+
+
+def test_a_refusal_is_one_line_and_a_bug_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", said)
+    daemon._say_in_one_line(StartRefused, StartRefused("no"), None)
+    assert said.getvalue() == "taskqd: no\n"
+    bugs: list[Any] = []
+    monkeypatch.setattr(sys, "__excepthook__", lambda *args: bugs.append(args))
+    why = ZeroDivisionError()
+    daemon._say_in_one_line(ZeroDivisionError, why, None)
+    assert bugs == [(ZeroDivisionError, why, None)]
+
+
+# What a crash left running.
+
+STARTED: list[Event] = [
+    submitted(1),
+    Started(id=1, at=START, attempt=1),
+    Spawned(id=1, at=START, pid=101, started=77),
+    submitted(2),
+    Started(id=2, at=START, attempt=1),
+    Spawned(id=2, at=START, pid=102, started=77),
+    Ended(id=2, at=START, status=Status.COMPLETED),
+    submitted(3),
+]
+
+
+def ended_leftovers(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    marked: list[Marked],
+    started: int | None = 77,
+    boot: str = "same",
+) -> list[int]:
+    """Return the pids that are killed before anything runs, where a crash left these processes."""
+    killed: list[int] = []
+
+    def kill_all(pids: list[int], seconds: float) -> list[int]:
+        killed.extend(pids)
+        return pids
+
+    monkeypatch.setattr(processes, "boot_id", lambda: "same")
+    monkeypatch.setattr(processes, "marked", lambda store: iter(marked))
+    monkeypatch.setattr(processes, "start_time", lambda pid: started)
+    monkeypatch.setattr(processes, "kill_all", kill_all)
+    taskq = made(tmp_path / "state")
+    taskq._store.last_boot = boot
+    taskq._end_leftovers(replayed(STARTED))
+    return killed
+
+
+@pytest.mark.parametrize(
+    "one, is_ended",
+    [
+        (Marked(500, 101, 1, 1), True),
+        (Marked(500, 500, 1, 1), True),
+        (Marked(500, 102, 2, 1), True),
+        (Marked(500, 500, 2, 1), False),
+        (Marked(500, 500, 3, 1), True),
+        (Marked(500, 500, 9, 1), True),
+    ],
+)
+def test_a_marked_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still_in_its_group(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Marked, is_ended: bool
+) -> None:
+    assert ended_leftovers(monkeypatch, tmp_path, [one], started=0) == ([500] if is_ended else [])
+
+
+@pytest.mark.parametrize("leader, pids", [(None, [500]), (78, [])])
+def test_of_an_earlier_attempt_what_has_lost_its_leader_is_a_leftover(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leader: int | None, pids: list[int]
+) -> None:
+    assert ended_leftovers(monkeypatch, tmp_path, [Marked(500, 90, 1, 0)], leader) == pids
+
+
+@pytest.mark.parametrize("started, boot, pids", [(77, "same", [101]), (78, "same", []), (77, "another", [])])
+def test_a_pid_is_ended_if_it_started_then_and_in_this_boot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: int, boot: str, pids: list[int]
+) -> None:
+    assert ended_leftovers(monkeypatch, tmp_path, [], started, boot) == pids
+
+
+def test_what_does_not_end_is_told_to_the_operator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended_leftovers(monkeypatch, tmp_path, [Marked(500, 101, 1, 1)])
+    assert "process 500 of an interrupted job does not end" in caplog.text
+
+
+# What a job is given.
+
+
+def test_a_job_s_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    made = daemon._base_environment()
+    assert set(made) == {"PATH", "HOME", "LANG", "USER", "SHELL"}
+    assert (made["LANG"], made["SHELL"], made["PATH"]) == ("de_DE.UTF-8", "/bin/sh", daemon.PATH)
+    monkeypatch.delenv("LANG")
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    made = daemon._base_environment()
+    assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
+
+
+@pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
+def test_a_run_is_built_of_what_was_asked_for(tmp_path: Path, umask: int, asked: int | None) -> None:
+    taskq = made(tmp_path / "state")
+    spec = Spec(
+        command="true", cwd="/tmp", umask=umask, nice=3, timeout=9.0, kill_after=1.0, stdin=2, env={"A": "1"}
+    )
+    job = Job(id=7, spec=spec, owner="ada", submitted_at=START)
+    run = daemon._make_run(taskq._spool, taskq._store, {"B": "2"}, 0o022, job, 2)
+    assert (run.id, run.attempt, run.command, run.script, run.is_executable) == (7, 2, "true", None, False)
+    assert (run.cwd, run.umask, run.nice, run.timeout, run.kill_after) == ("/tmp", asked, 3, 9.0, 1.0)
+    assert run.stdin == taskq._spool.path(7, "stdin")
+    assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "2", "2")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o700])
+def test_a_script_runs_itself_if_it_may(tmp_path: Path, mode: int) -> None:
+    taskq = made(tmp_path / "state")
+    path = Path(taskq._spool.path(7, "script"))
+    path.parent.mkdir(parents=True)
+    path.touch(mode)
+    job = Job(id=7, spec=Spec(script=0), owner="ada", submitted_at=START)
+    run = daemon._make_run(taskq._spool, taskq._store, {}, 0o022, job, 1)
+    assert (run.command, run.script, run.is_executable) == (None, str(path), mode == 0o700)

@@ -1,0 +1,234 @@
+"""The files of a journal: which count, in what order, and what stands where."""
+
+from pathlib import Path
+
+import pytest
+
+from taskqd import segments as module
+from taskqd.disk import Disk
+from taskqd.errors import JournalDamaged, StoreFailed
+from taskqd.events import Ended, Event, Opened
+from taskqd.journal import Replay, encode
+from taskqd.segments import Layout, Segments
+from taskqd.snapshot import Condenser
+from tests.fakes import START, FakeDisk
+from tests.journals import MemoryDisk, portions, ran, replay, story, submitted, write
+
+OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
+
+
+def names(directory: Path, *present: str) -> Layout:
+    directory.mkdir(exist_ok=True)
+    for name in present:
+        (directory / name).touch()
+    return Segments(str(directory), Disk()).layout()
+
+
+@pytest.mark.parametrize(
+    "present, snapshot, segments, obsolete",
+    [
+        ([], 0, [], []),
+        (["00000001.journal", "00000002.journal"], 0, [1, 2], []),
+        (["00000007.snapshot"], 7, [], []),
+        (["00000007.snapshot", "00000008.journal"], 7, [8], []),
+        (
+            ["00000007.snapshot", "00000006.journal", "00000007.journal", "00000008.journal"],
+            7,
+            [8],
+            ["00000006.journal", "00000007.journal"],
+        ),
+        (
+            ["00000003.snapshot", "00000007.snapshot", "00000008.journal"],
+            7,
+            [8],
+            ["00000003.snapshot"],
+        ),
+        (
+            ["00000001.journal", "00000002.journal", "00000001.moved", "00000001.snapshot.new"],
+            0,
+            [1, 2],
+            ["00000001.moved", "00000001.snapshot.new"],
+        ),
+        (
+            [
+                "00000001.journal",
+                "README",
+                "1.journal",
+                "00000001.journal.bak",
+                "0000000a.journal",
+                "x.moved",
+            ],
+            0,
+            [1],
+            [],
+        ),
+    ],
+)
+def test_the_newest_snapshot_counts_and_the_segments_after_it(
+    tmp_path: Path, present: list[str], snapshot: int, segments: list[int], obsolete: list[str]
+) -> None:
+    assert names(tmp_path, *present) == Layout(snapshot, segments, obsolete)
+
+
+@pytest.mark.parametrize(
+    "present, missing",
+    [
+        (["00000002.journal"], "00000001.journal"),
+        (["00000001.journal", "00000003.journal"], "00000002.journal"),
+        (["00000004.snapshot", "00000003.journal", "00000006.journal"], "00000005.journal"),
+    ],
+)
+def test_a_missing_segment_is_refused_by_its_name(tmp_path: Path, present: list[str], missing: str) -> None:
+    with pytest.raises(JournalDamaged, match=f"{tmp_path}/{missing} is missing"):
+        names(tmp_path, *present)
+
+
+def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
+    events = story(30)
+    write(tmp_path, *portions(events, 4))
+    assert replay(tmp_path) == events
+    reading = Replay()
+    segments = Segments(str(tmp_path), Disk())
+    records = list(segments.records(segments.layout(), reading))
+    assert sum(isinstance(record, Opened) for record, _ in records) == 4
+    assert reading.sequence == len(events) + 4
+    assert all(segments.read(position) == record for record, position in records)
+    segments.close()
+
+
+def test_the_lines_that_were_refused_when_their_segment_failed_do_not_count(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)], [submitted(3)])
+    refused = encode(submitted(9), 3) + encode(submitted(8), 4)
+    for rest in (b"", refused, refused[:-20], b"half a li"):
+        for number in (1, 2):
+            path = tmp_path / f"{number:08}.journal"
+            whole = path.read_bytes()
+            path.write_bytes(whole + rest)
+            assert [event.id for event in replay(tmp_path)] == [1, 2, 3]
+            path.write_bytes(whole)
+
+
+def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [], [submitted(3)])
+    third = encode(OPENED, 3) + encode(submitted(3), 4)
+    (tmp_path / "00000003.journal").write_bytes(third)
+    for begun in (b"", b"7", encode(OPENED, 3), encode(OPENED, 3)[:-1], encode(OPENED, 3) + b"x"):
+        (tmp_path / "00000002.journal").write_bytes(begun)
+        assert [event.id for event in replay(tmp_path)] == [1, 3]
+
+
+def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2)], [submitted(3)])
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    segments = Segments(str(tmp_path), Disk())
+    shown = [segments.locate(position) for _, position in segments.replay(segments.layout(), Replay())]
+    assert shown == [
+        f"{tmp_path}/00000001.snapshot, line 2",
+        f"{tmp_path}/00000001.snapshot, line 3",
+        f"{tmp_path}/00000002.journal, line 2",
+    ]
+
+
+def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    segments = Segments(str(tmp_path), Disk())
+    for position in [(1, 3, 10), (1, 100_000, 50), (9, 0, 50), (-1, 0, 50)]:
+        with pytest.raises(StoreFailed, match="cannot be read back"):
+            segments.read(position)
+    segments.close()
+
+
+# One job.
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
+def test_all_that_the_journal_has_of_a_job_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT_ONCE", at_once)
+    events = story(25)
+    write(tmp_path, *portions(events, 3))
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    segments = Segments(str(tmp_path), Disk())
+    known = replay(tmp_path)
+    for job_id in range(1, 27):
+        found = segments.find(job_id, 10**6)
+        assert [event for _, event in found] == [event for event in known if event.id == job_id]
+        assert [number for number, _ in found] == sorted(number for number, _ in found)
+
+
+def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
+    assert Segments(str(tmp_path), Disk()).find(2, 100) == [(3, submitted(2, "x"))]
+
+
+def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [*ran(1)])
+    first = tmp_path / "00000001.journal"
+    first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
+    segments = Segments(str(tmp_path), Disk())
+    assert [number for number, _ in segments.find(1, 100)] == [2, 4, 5, 6]
+    assert [number for number, _ in segments.find(1, 5)] == [2, 4, 5]
+    last = tmp_path / "00000002.journal"
+    last.write_bytes(last.read_bytes()[:-2])
+    assert [number for number, _ in segments.find(1, 100)] == [2, 4, 5]
+
+
+def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2)])
+    path = tmp_path / "00000001.journal"
+    path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
+    segments = Segments(str(tmp_path), Disk())
+    assert len(segments.find(1, 100)) == 1
+    with pytest.raises(JournalDamaged):
+        segments.find(2, 100)
+
+
+def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [submitted(2)])
+    disk = FakeDisk()
+    disk.fail("content", after=3, code=2)
+    segments = Segments(str(tmp_path), disk)
+
+    class Once(MemoryDisk):
+        def content(self, path: str, most: int | None = None) -> bytes:
+            if most is None and path.endswith("1.journal") and "00000001.snapshot" not in self.files:
+                Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                self.files = MemoryDisk(tmp_path).files
+                raise FileNotFoundError(2, "No such file", path)
+            return super().content(path, most)
+
+    segments = Segments(str(tmp_path), Once(tmp_path))
+    assert len(segments.find(1, 100)) == 3
+
+
+def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Segments(str(tmp_path / "nowhere"), Disk()).find(1, 100)
+
+
+# What a snapshot has taken the place of.
+
+
+def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
+    events: list[Event] = [submitted(1), *ran(1)]
+    write(tmp_path, events, ran(1, 2)[:0], [submitted(2)])
+    disk = FakeDisk()
+    segments = Segments(str(tmp_path), disk)
+    positions = [position for _, position in segments.replay(segments.layout(), Replay())]
+    assert isinstance(segments.read(positions[3]), Ended)
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 2).write()
+    assert segments.remove_obsolete(2) == (tmp_path / "00000002.snapshot").stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.snapshot", "00000003.journal"]
+    assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is let go"
+    [new] = [
+        position
+        for event, position in segments.replay(segments.layout(), Replay())
+        if isinstance(event, Ended)
+    ]
+    assert segments.read(new) == segments.read(positions[3])
+    segments.forget(2)
+    assert len(disk.descriptors) == 1
+    assert segments.read(new) == events[3]
+    segments.close()
+    assert disk.descriptors == set()

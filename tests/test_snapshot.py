@@ -1,0 +1,285 @@
+"""Snapshots: what is left of closed segments, line by line, at once or not at all."""
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskqd import snapshot as module
+from taskqd.disk import Disk
+from taskqd.errors import JournalDamaged, StartRefused
+from taskqd.events import Ended, Event, Opened, Snapshot, Spawned
+from taskqd.journal import Replay, decode
+from taskqd.segments import Segments
+from taskqd.snapshot import Condenser
+from tests.fakes import FakeDisk
+from tests.faults import plain
+from tests.journals import fold, lines, portions, ran, removed, replay, story, submitted, write
+
+
+def condense(directory: Path, number: int, disk: Disk | None = None) -> int:
+    disk = disk or Disk()
+    return Condenser(Segments(str(directory), disk), disk, number).write()
+
+
+def header(path: Path) -> tuple[int, Snapshot]:
+    number, record = decode(path.read_bytes().split(b"\n")[0])
+    assert isinstance(record, Snapshot)
+    return number, record
+
+
+def known(directory: Path) -> object:
+    """Return what can be known of all jobs from the files that count."""
+    return plain(fold(replay(directory)))
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_lines_that_are_kept_are_kept_as_they_are_and_in_their_order(tmp_path: Path) -> None:
+    events = story(40)
+    write(tmp_path, *portions(events, 3), [submitted(99)])
+    before = [
+        line for number in (1, 2, 3) for line in lines((tmp_path / f"{number:08}.journal").read_bytes())
+    ]
+    count = condense(tmp_path, 3)
+    _, *kept = lines((tmp_path / "00000003.snapshot").read_bytes())
+    assert len(kept) == count < len(before)
+    assert set(kept) <= set(before)
+    assert [line for line in before if line in set(kept)] == kept
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_is_known_is_the_same_before_and_after(tmp_path: Path, number: int) -> None:
+    write(tmp_path, *portions(story(40), 4))
+    before = known(tmp_path)
+    condense(tmp_path, number)
+    assert Segments(str(tmp_path), Disk()).layout().snapshot == number
+    assert known(tmp_path) == before
+    Segments(str(tmp_path), Disk()).remove_obsolete(number)
+    assert known(tmp_path) == before
+
+
+def test_removed_jobs_are_gone_with_all_that_happened_to_them(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1), submitted(2)], [removed(1)], [submitted(3)])
+    assert condense(tmp_path, 2) == 1
+    assert replay(tmp_path) == [submitted(2), submitted(3)]
+
+
+def test_a_job_that_is_removed_later_is_still_there_for_its_removal(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [])
+    condense(tmp_path, 1)
+    assert [event.name for event in replay(tmp_path)] == [
+        "submitted",
+        "started",
+        "ended",
+        "removed",
+        "submitted",
+    ]
+    assert sorted(fold(replay(tmp_path)).jobs) == [2]
+    condense(tmp_path, 2)
+    assert replay(tmp_path) == [submitted(2)]
+
+
+def test_the_process_of_an_attempt_is_kept_while_it_may_run(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1), submitted(2), *ran(2)[:2]], [])
+    condense(tmp_path, 1)
+    assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [2]
+
+
+def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_after_it(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2), removed(2)], [submitted(3)])
+    condense(tmp_path, 2)
+    number, found = header(tmp_path / "00000002.snapshot")
+    opened = decode((tmp_path / "00000002.journal").read_bytes().split(b"\n")[0])[1]
+    assert isinstance(opened, Opened)
+    assert (found.at, found.format, found.store, found.boot) == (opened.at, 1, "s", "b")
+    assert (number, found.records, found.next_id) == (5, 1, 3)
+
+
+def test_an_id_that_is_gone_is_never_given_again(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(7), *ran(7), removed(7)], [], next_id=1)
+    condense(tmp_path, 1)
+    assert header(tmp_path / "00000001.snapshot")[1].next_id == 8
+
+
+def test_a_snapshot_of_a_snapshot_is_a_snapshot(tmp_path: Path) -> None:
+    events = story(60)
+    write(tmp_path, *portions(events, 6))
+    before = known(tmp_path)
+    for number in (1, 2, 4, 5):
+        condense(tmp_path, number)
+        Segments(str(tmp_path), Disk()).remove_obsolete(number)
+        assert known(tmp_path) == before
+    assert files(tmp_path) == ["00000005.snapshot", "00000006.journal"]
+
+
+def test_a_snapshot_may_be_made_again(tmp_path: Path) -> None:
+    write(tmp_path, *portions(story(20), 2))
+    condense(tmp_path, 1)
+    content = (tmp_path / "00000001.snapshot").read_bytes()
+    condense(tmp_path, 1)
+    assert (tmp_path / "00000001.snapshot").read_bytes() == content
+
+
+def test_where_ends_stand_now_is_told(tmp_path: Path) -> None:
+    write(tmp_path, *portions(story(30), 2), [])
+    condense(tmp_path, 2)
+    content = (tmp_path / "00000002.snapshot").read_bytes()
+    moved = [tuple(map(int, line.split())) for line in lines((tmp_path / "00000002.moved").read_bytes())]
+    attempts: dict[int, int] = {}
+    expected = []
+    for event in replay(tmp_path):
+        attempts[event.id] = attempts.get(event.id, 0) + (event.name == "started")
+        if isinstance(event, Ended):
+            expected.append((event.id, attempts[event.id], event))
+    found = [(job, attempt, decode(content[at : at + length])[1]) for job, attempt, at, length in moved]
+    assert found == expected
+    assert len(found) > 20
+
+
+@pytest.mark.parametrize("number", [0, 2, 9])
+def test_only_what_another_segment_follows_can_be_condensed(tmp_path: Path, number: int) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    with pytest.raises((StartRefused, OSError)):
+        condense(tmp_path, number)
+    assert files(tmp_path) == ["00000001.journal", "00000002.journal"]
+
+
+def test_a_segment_that_was_only_begun_does_not_follow(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    (tmp_path / "00000002.journal").write_bytes(b"8")
+    with pytest.raises(StartRefused, match="is not one that another follows"):
+        condense(tmp_path, 1)
+
+
+def test_a_damaged_journal_is_not_condensed(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)], [])
+    path = tmp_path / "00000001.journal"
+    path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
+    with pytest.raises(JournalDamaged, match="line 2"):
+        condense(tmp_path, 2)
+    assert not (tmp_path / "00000002.snapshot").exists()
+
+
+@pytest.mark.parametrize("call", ["create", "write", "sync", "close", "rename", "content", "names"])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_snapshot_that_fails_changes_nothing_that_counts(tmp_path: Path, call: str, after: int) -> None:
+    write(tmp_path, *portions(story(20), 2))
+    before = known(tmp_path)
+    disk = FakeDisk()
+    disk.fail(call, after=after, code=errno.ENOSPC, written=10)
+    with suppress(OSError):
+        condense(tmp_path, 1, disk)
+    assert known(tmp_path) == before
+    assert disk.descriptors == set()
+    condense(tmp_path, 1)
+    assert known(tmp_path) == before
+
+
+def test_it_is_in_its_place_only_once_all_of_it_is_durable(tmp_path: Path) -> None:
+    write(tmp_path, *portions(story(20), 2))
+    disk = FakeDisk()
+    condense(tmp_path, 1, disk)
+    made = [call for call in disk.calls if call in ("create", "write", "sync", "rename")]
+    assert made == ["create", "write", "sync", "create", "write", "sync", "rename"]
+
+
+def test_a_large_snapshot_is_synced_a_little_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SYNC_EVERY", 500)
+    write(tmp_path, *portions(story(20), 2))
+    disk = FakeDisk()
+    condense(tmp_path, 1, disk)
+    assert disk.calls.count("sync") > 5
+    monkeypatch.undo()
+    content = (tmp_path / "00000001.snapshot").read_bytes()
+    condense(tmp_path, 1)
+    assert (tmp_path / "00000001.snapshot").read_bytes() == content
+
+
+def test_every_pass_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A condenser that a killed daemon left behind may finish an older snapshot between two passes."""
+    write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [submitted(3)], [])
+    before = known(tmp_path)
+    condenser = Condenser(Segments(str(tmp_path), Disk()), Disk(), 3)
+    header_of = condenser._header
+
+    def meanwhile(count: int) -> bytes:
+        condense(tmp_path, 2)
+        return header_of(count)
+
+    monkeypatch.setattr(condenser, "_header", meanwhile)
+    with suppress(OSError):
+        condenser.write()
+    assert known(tmp_path) == before
+
+
+# As a program.
+
+
+def test_the_program_writes_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nice: list[int] = []
+    monkeypatch.setattr(os, "nice", nice.append)
+    monkeypatch.setattr(sys, "argv", ["snapshot", str(tmp_path), "1"])
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    module.main()
+    assert (tmp_path / "00000001.snapshot").exists()
+    assert nice == [module.NICENESS]
+
+
+@pytest.mark.parametrize("number, said", [("2", "00000003.journal"), ("1", "No such file")])
+def test_the_program_says_in_one_line_why_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, said: str
+) -> None:
+    directory = tmp_path if number == "2" else tmp_path / "nowhere"
+    monkeypatch.setattr(os, "nice", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["snapshot", str(directory), number])
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert said in str(end.value.code)
+    assert "\n" not in str(end.value.code)
+
+
+# Whatever happened.
+
+
+@settings(max_examples=60)
+@given(
+    order=st.permutations(range(1, 13)),
+    cuts=st.lists(st.integers(0, 60), min_size=2, max_size=5),
+    data=st.data(),
+)
+def test_a_journal_says_the_same_with_and_without_its_snapshots(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int], data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("journal")
+    by_job = {job_id: [event for event in story(12) if event.id == job_id] for job_id in order}
+    events: list[Event] = []
+    while any(by_job.values()):
+        job_id = data.draw(st.sampled_from(sorted(job for job, left in by_job.items() if left)))
+        events.append(by_job[job_id].pop(0))
+    places = sorted({min(cut, len(events)) for cut in cuts})
+    parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
+    write(directory, *parts)
+    before = known(directory)
+    for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
+        condense(directory, number)
+        assert known(directory) == before
+        if data.draw(st.booleans()):
+            Segments(str(directory), Disk()).remove_obsolete(number)
+            assert known(directory) == before
+    reading = Replay()
+    segments = Segments(str(directory), Disk())
+    list(segments.replay(segments.layout(), reading))
+    assert reading.sequence == len(events) + len(parts)
