@@ -1,0 +1,108 @@
+"""A journal cut at every byte, and with flipped bits: a prefix of it is read, or it is refused by its line.
+
+``python -m tests.cuts`` cuts the last segment everywhere and flips every bit of all files, which takes some
+minutes; with a number N, those of every N-th byte and of all line ends.
+"""
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from taskqd.disk import Disk
+from taskqd.errors import JournalDamaged
+from taskqd.events import Event
+from taskqd.segments import Segments
+from taskqd.snapshot import Condenser
+from tests.journals import MemoryDisk, portions, replay, story, write
+
+JOBS = 100
+LAST = "00000005.journal"
+
+
+def make(directory: Path) -> MemoryDisk:
+    """Write a snapshot of two segments and three more, and return them in memory."""
+    events = story(JOBS)
+    whole = portions(events, 4)
+    write(directory, *whole, story(JOBS + 12)[len(events) :])
+    Condenser(Segments(str(directory), Disk()), Disk(), 2).write()
+    return MemoryDisk(directory)
+
+
+def counting(disk: MemoryDisk) -> list[str]:
+    """Return the names of the files that count."""
+    layout = Segments("", disk).layout()
+    return [Path(Segments("", disk).path(number)).name for number in (-layout.snapshot, *layout.segments)]
+
+
+def judge(disk: MemoryDisk, events: list[Event]) -> tuple[int | None, str]:
+    """Return how many of the events are read, None where it is refused, and what is then said."""
+    try:
+        found = replay("", disk)
+    except JournalDamaged as why:
+        return None, str(why)
+    assert found == events[: len(found)], "what is read is no prefix"
+    return len(found), ""
+
+
+def cuts(disk: MemoryDisk) -> Counter[str]:
+    """Cut the last segment at every byte; return how often it came to what."""
+    counts: Counter[str] = Counter()
+    events = replay("", disk)
+    content = disk.files[LAST]
+    before = len(events) - content.count(b"\n") + 1
+    for cut in range(len(content) + 1):
+        disk.files[LAST] = content[:cut]
+        count, said = judge(disk, events)
+        assert count is not None, said
+        assert count == before + max(0, content[:cut].count(b"\n") - 1)
+        counts["cuts"] += 1
+    disk.files[LAST] = content
+    return counts
+
+
+def flips(disk: MemoryDisk, step: int) -> Counter[str]:
+    """Flip every bit of every ``step``-th byte of all files, and of all line ends; return what came of it."""
+    counts: Counter[str] = Counter()
+    events = replay("", disk)
+    for name in counting(disk):
+        content = disk.files[name]
+        ends = {at for at, byte in enumerate(content) if byte == 10}
+        for at in sorted(ends | set(range(0, len(content), step))):
+            for bit in range(8):
+                damaged = bytearray(content)
+                damaged[at] ^= 1 << bit
+                disk.files[name] = bytes(damaged)
+                counts[_flipped(disk, events, name, at)] += 1
+        disk.files[name] = content
+    return counts
+
+
+def _flipped(disk: MemoryDisk, events: list[Event], name: str, at: int) -> str:
+    count, said = judge(disk, events)
+    content = disk.files[name]
+    if count is not None:
+        # Only without its last newline does a journal look like one that was being written.
+        assert (name, at) == (LAST, len(content) - 1)
+        assert count == len(events) - 1
+        return "prefixes"
+    form = re.match(r".*?([0-9]+\.\w+), line ([0-9]+) cannot be trusted: ", said)
+    assert form, said
+    assert form[1] == name, said
+    assert int(form[2]) == content[:at].count(b"\n") + 1, said
+    assert "\n" not in said
+    return "refusals"
+
+
+def main() -> None:
+    """Cut everywhere and flip every bit (or those of every N-th byte), and say how it went."""
+    with tempfile.TemporaryDirectory() as directory:
+        disk = make(Path(directory) / "journal")
+        found = cuts(disk) + flips(disk, int(sys.argv[1]) if sys.argv[1:] else 1)
+        size = sum(len(disk.files[name]) for name in counting(disk))
+        print(f"{size} bytes, {len(replay('', disk))} records: {dict(found)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Journals made for tests: a story of many jobs, its segments and snapshot, a disk that is only memory."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from taskqd.backlog import Backlog
+from taskqd.disk import Disk
+from taskqd.events import (
+    FORMAT,
+    Cancelled,
+    Ended,
+    Event,
+    Opened,
+    Output,
+    Removed,
+    Retried,
+    Spawned,
+    Started,
+    Submitted,
+)
+from taskqd.job import Reason, Spec, Status
+from taskqd.journal import Replay, encode
+from taskqd.segments import Segments
+from tests.fakes import START
+
+ROOT = Path(__file__).parent.parent
+
+
+def submitted(job_id: int, command: str = "true", **spec: Any) -> Submitted:
+    return Submitted(id=job_id, at=START + job_id, owner="ada", spec=Spec(command=command, **spec))
+
+
+def ran(job_id: int, attempt: int = 1, **end: Any) -> list[Event]:
+    """Return an attempt from its start to its end; COMPLETED unless said otherwise."""
+    end.setdefault("status", Status.COMPLETED)
+    return [
+        Started(id=job_id, at=START, attempt=attempt),
+        Spawned(id=job_id, at=START, pid=1000 + job_id, started=77),
+        Ended(id=job_id, at=START + job_id, **end),
+    ]
+
+
+def removed(job_id: int) -> Removed:
+    return Removed(id=job_id, at=START, by="retention")
+
+
+def story(jobs: int) -> list[Event]:
+    """Return what may happen to so many jobs, one after the other and a few beside each other."""
+    return [event for job_id in range(1, jobs + 1) for event in _life(job_id)]
+
+
+def _life(job_id: int) -> list[Event]:
+    lives: list[list[Event]] = [
+        ran(job_id, stdout=Output.inline(b"hello %d\n" % job_id)),
+        [
+            *ran(job_id, status=Status.PENDING, reason=Reason.EXIT, exit_code=1, retry_at=START),
+            *ran(job_id, 2, status=Status.FAILED, reason=Reason.EXIT, exit_code=1),
+        ],
+        [Cancelled(id=job_id, at=START, by="ada", signal=15)],
+        [*ran(job_id, stderr=Output(9000)), Retried(id=job_id, at=START, by="ada"), *ran(job_id, 2)],
+        [*ran(job_id), removed(job_id)],
+        [],
+        [*ran(job_id)[:2]],
+    ]
+    return [submitted(job_id, "echo é | tr a b", key=f"k{job_id}"), *lives[job_id % len(lives)]]
+
+
+def write(directory: Path, *segments: Iterable[Event], next_id: int = 1, boot: str = "b") -> None:
+    """Write segments as the store does, each with its Opened."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sequence = 0
+    for number, events in enumerate(segments, 1):
+        lines = []
+        at = START + number
+        opened = Opened(at=at, format=FORMAT, store="s", boot=boot, next_id=next_id)
+        for record in (opened, *events):
+            sequence += 1
+            lines.append(encode(record, sequence))
+            if isinstance(record, Submitted):
+                next_id = max(next_id, record.id + 1)
+        (directory / f"{number:08}.journal").write_bytes(b"".join(lines))
+
+
+def portions(events: list[Event], count: int) -> list[list[Event]]:
+    """Return the events in ``count`` parts of about the same length."""
+    size = -(-len(events) // count)
+    return [events[at : at + size] for at in range(0, len(events), size)]
+
+
+def replay(directory: Path | str, disk: Disk | None = None) -> list[Event]:
+    """Return all that counts in a journal; raises JournalDamaged."""
+    segments = Segments(str(directory), disk or Disk())
+    return [event for event, _ in segments.replay(segments.layout(), Replay())]
+
+
+def fold(events: Iterable[Event]) -> Backlog:
+    backlog = Backlog()
+    for event in events:
+        backlog.apply(event)
+    return backlog
+
+
+class MemoryDisk(Disk):
+    """The files of a directory, in memory and to be damaged."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.files = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+    def names(self, path: str) -> list[str]:
+        return sorted(self.files)
+
+    def content(self, path: str, most: int | None = None) -> bytes:
+        return self.files[os.path.basename(path)][:most]
+
+    def mapped(self, path: str) -> bytes:
+        return self.content(path)
+
+
+def sweep(module: str, every: int) -> str:
+    """Run a sweep of the tests as a program, where nothing measures it, and return what it says."""
+    line = [sys.executable, "-m", module, str(every)]
+    ended = subprocess.run(line, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def lines(content: bytes) -> Iterator[bytes]:
+    """Yield the lines of a file, each with its newline."""
+    yield from content.splitlines(keepends=True)

@@ -1,0 +1,84 @@
+"""Make a store of this version for ``tests/test_format.py``, once a release: ``python -m tests.stores.make``.
+
+A real daemon does it, in two runs, with a snapshot between them. It is written to ``tests/stores/VERSION``,
+where an older one must not be: a released format is kept as it was.
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from taskqd import __version__
+
+HERE = Path(__file__).parent
+
+
+class Daemon:
+    """twistd with one slot on a state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self._socket = state / "s"
+        twistd = [
+            str(Path(sys.executable).with_name("twistd")),
+            "-n",
+            "--pidfile",
+            str(state / "pid"),
+            "taskq",
+        ]
+        where = ["--state", str(state), "--listen", f"unix:{self._socket}"]
+        how = ["--slots", "1", "--stop-grace", "0", "--on-stop", "requeue"]
+        self._process = subprocess.Popen([*twistd, *where, *how], stdout=subprocess.DEVNULL)
+        while not self._socket.exists():
+            time.sleep(0.05)
+
+    def ask(self, *lines: bytes) -> bytes:
+        """Send lines and return all replies."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._socket))
+            connection.sendall(b"".join(line + b"\n" for line in lines))
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+def make(state: Path) -> None:
+    """Let a daemon live through all that a journal can tell."""
+    daemon = Daemon(state)
+    daemon.ask(b"SUBMIT --key=first --label=hello echo hello", b"WAIT 1")
+    daemon.ask(b"SUBMIT seq 1 3000", b"WAIT 2")
+    daemon.ask(b"SUBMIT printf '\\377\\000'; echo oh >&2; exit 3", b"WAIT 3", b"RETRY 3", b"WAIT 3")
+    daemon.ask(b'SUBMIT --script=28 --stdin=3 --env=NAME=v\n#!/bin/sh\ncat; echo "$NAME"\n\nin\n', b"WAIT 4")
+    daemon.ask(b"SUBMIT --retries=1 --retry-delay=0 kill -9 $$", b"WAIT 5")
+    daemon.ask(b"SUBMIT sleep 1000", b"SUBMIT --timeout=9 --nice=1 true", b"CANCEL 7", b"CANCEL 6", b"WAIT 6")
+    daemon.ask(b"SUBMIT echo gone", b"WAIT 8", b"REMOVE 8")
+    daemon.stop()
+    daemon = Daemon(state)
+    subprocess.run([sys.executable, "-m", "taskqd.snapshot", str(state / "journal"), "1"], check=True)
+    daemon.ask(b"SUBMIT echo second run", b"WAIT 9", b"RETRY 1", b"WAIT 1")
+    daemon.ask(b"SUBMIT sleep 1000", b"SUBMIT --retries=2 --stdin=4 wc -c\nlast\n", b"SHOW 11")
+    daemon.stop()
+    daemon = Daemon(state)
+    daemon.stop()
+
+
+def main() -> None:
+    """Make it where it belongs."""
+    target = HERE / __version__
+    if target.exists():
+        sys.exit(f"{target} is there, and is not to be made again")
+    with tempfile.TemporaryDirectory() as directory:
+        state = Path(directory)
+        make(state)
+        for name in ("journal", "input", "output"):
+            shutil.copytree(state / name, target / name)
+
+
+if __name__ == "__main__":
+    main()

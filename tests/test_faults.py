@@ -1,0 +1,149 @@
+"""The fault sweep, or rather a sample of it: ``python -m tests.faults`` lives all of its days."""
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from taskqd.disk import Disk
+from taskqd.events import Cancelled, Event, Output
+from taskqd.recording import Stream
+from taskqd.snapshot import Condenser
+from taskqd.spool import Spool
+from taskqd.store import Store
+from tests import faults as faulty_day
+from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
+from tests.journals import sweep
+
+EVERY = 61
+"""Of all faults, every so many-th is tried here."""
+
+
+def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
+    day = live(NO_FAULT)
+    assert not {name for name in day.counts if "refused" in name}
+    assert set(day.counts) == {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY"}
+    assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")} - {"truncate"}
+    assert day.faulty.calls.count("rename") > 1, "there is no snapshot in it"
+    assert day.faulty.calls.count("create") > 15, "there are no segments in it"
+
+
+def test_whatever_call_fails_no_answer_is_untrue_and_nothing_is_lost() -> None:
+    said = sweep("tests.faults", EVERY)
+    calls, tried = re.findall("[0-9]+", said)[:2]
+    assert int(calls) > 800
+    assert int(tried) > 200
+    assert "'SUBMIT refused': " in said
+
+
+# That the sweep would see it if something were wrong.
+
+
+def seen(mode: Mode, call: str, wrong: Any) -> bool:
+    """Whether any of a few faults of ``call`` is found to be untrue while something is ``wrong``."""
+    names = live(NO_FAULT).faulty.calls
+    wanted = [
+        fault
+        for fault in faults(names)
+        if (fault.mode, fault.code, names[fault.number - 1]) == (mode, errno.EIO, call)
+    ]
+    with wrong:
+        for fault in wanted[::5]:
+            try:
+                live(fault)
+            except Untrue:
+                return True
+    return False
+
+
+def test_a_refused_end_that_stays_in_the_journal_is_seen() -> None:
+    assert seen(Mode.CRASH, "sync", mock.patch.object(Store, "_take_back"))
+
+
+def test_a_store_that_does_not_try_again_is_seen() -> None:
+    assert seen(Mode.ONCE, "write", mock.patch.object(Store, "_try_again"))
+
+
+def test_a_word_before_the_disk_is_seen() -> None:
+    def write(self: Any, lines: list[bytes]) -> None:
+        content = b"".join(lines)
+        if content:
+            self._disk.write(self._descriptor, content)
+        self._durable = (self._durable[0], self._durable[1] + len(content))
+        self._durable_sequence += len(lines)
+
+    assert seen(Mode.POWER_CUT, "write", mock.patch.object(Store, "_write", write))
+
+
+def test_output_that_is_not_synced_is_seen() -> None:
+    def finish(self: Any, descriptor: int) -> Output:
+        self._disk.sync_directory(os.path.dirname(self._path))
+        size = self._disk.size(self._path) or 0
+        self._disk.close(descriptor)
+        return Output(size, self.dropped + self.size - size)
+
+    with mock.patch.object(faulty_day, "SYNC_EVERY", 1 << 40):  # or most is synced before the end
+        assert seen(Mode.POWER_CUT, "write", mock.patch.object(Stream, "_finish", finish))
+
+
+def test_blocks_that_are_not_synced_are_seen() -> None:
+    def keep(self: Any, job_id: int, blocks: dict[str, bytes]) -> Any:
+        with mock.patch.object(FaultyDisk, "_note_name"):  # no directory is ever synced
+            return sound(self, job_id, blocks)
+
+    sound = Spool.keep
+    assert seen(Mode.POWER_CUT, "close", mock.patch.object(Spool, "keep", keep))
+
+
+def test_a_snapshot_that_keeps_too_little_is_seen() -> None:
+    def is_kept(self: Any, event: Event) -> bool:
+        return not isinstance(event, Cancelled) and bool(sound(self, event))
+
+    sound = Condenser._is_kept
+    assert seen(Mode.ONCE, "rename", mock.patch.object(Condenser, "_is_kept", is_kept))
+
+
+# The disk of the sweep.
+
+
+def test_a_power_cut_leaves_what_was_synced(tmp_path: Path) -> None:
+    disk = FaultyDisk(NO_FAULT)
+    disk.make_directory(str(tmp_path / "a"))
+    paths = [str(tmp_path / "a" / name) for name in ("synced", "nameless", "half")]
+    descriptors = [disk.create(path) for path in paths]
+    for descriptor in descriptors:
+        disk.write(descriptor, b"12345")
+        disk.sync(descriptor)
+        disk.write(descriptor, b"6789")
+    disk.sync(descriptors[0])
+    disk.sync_directory(str(tmp_path / "a"))
+    late = disk.create(str(tmp_path / "a" / "late"))
+    disk.sync(late)
+    disk.let_go()
+    disk.cut_power()
+    assert {name: (tmp_path / "a" / name).read_bytes() for name in os.listdir(tmp_path / "a")} == {
+        "synced": b"123456789",
+        "nameless": b"12345",
+        "half": b"12345",
+    }
+
+
+def test_what_stands_behind_a_failed_sync_is_lost(tmp_path: Path) -> None:
+    disk = FaultyDisk(Fault(6, errno.EIO, False, Mode.ONCE))
+    path = str(tmp_path / "a")
+    descriptor = disk.create(path)
+    disk.sync_directory(str(tmp_path))
+    disk.write(descriptor, b"123")
+    while len(disk.calls) < 5:
+        disk.sync(descriptor)
+    with pytest.raises(OSError, match="Input/output error"):
+        disk.sync(descriptor)
+    disk.write(descriptor, b"456")
+    disk.sync(descriptor)
+    disk.let_go()
+    disk.cut_power()
+    assert Path(path).read_bytes() == b"123"

@@ -1,0 +1,177 @@
+"""A store of each released version is opened by this one, and everything in it is as it was.
+
+``tests/stores/VERSION`` was made by that version's daemon (``tests/stores/make.py``) and never changes.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskqd import __version__
+from taskqd.backlog import Backlog
+from taskqd.disk import Disk
+from taskqd.errors import Gone, JournalDamaged
+from taskqd.events import FORMAT, Event, Opened, Snapshot, Submitted
+from taskqd.job import Job, Reason, Spec, Status
+from taskqd.journal import encode
+from taskqd.results import Results
+from taskqd.snapshot import Condenser
+from taskqd.spool import Spool
+from taskqd.store import Store
+from tests.fakes import START, ThreadReactor, begin, in_thread, result_of
+
+STORES = Path(__file__).parent / "stores"
+VERSIONS = sorted(path.name for path in STORES.iterdir() if path.name[0].isdigit())
+
+NUMBERS = b"".join(b"%d\n" % number for number in range(1, 3001))
+
+
+def found(job: Job) -> tuple[Any, ...]:
+    return job.status, job.reason, job.attempts, job.exit_code
+
+
+JOBS: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    1: ((Status.COMPLETED, None, 2, 0), (b"hello\n", b"")),
+    2: ((Status.COMPLETED, None, 1, 0), (NUMBERS, b"")),
+    3: ((Status.FAILED, Reason.EXIT, 2, 3), (b"\xff\0", b"oh\n")),
+    4: ((Status.COMPLETED, None, 1, 0), (b"in\nv\n", b"")),
+    5: ((Status.FAILED, Reason.SIGNAL, 2, -9), (b"", b"")),
+    6: ((Status.CANCELLED, Reason.CANCELLED, 1, -15), (b"", b"")),
+    7: ((Status.CANCELLED, Reason.CANCELLED, 0, None), (b"", b"")),
+    9: ((Status.COMPLETED, None, 1, 0), (b"second run\n", b"")),
+    10: ((Status.PENDING, Reason.RETRYING, 1, None), (b"", b"")),
+    11: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+}
+"""What is in the store of every version; job 8 was removed."""
+
+
+class Site:
+    """A copy of a store, opened by what taskqd is now."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.reactor = ThreadReactor()
+        self.store = Store(str(state), self.reactor, Disk(), "boot", lambda: START, in_thread)
+        self.spool = Spool(str(state), Disk(), self.reactor, in_thread)
+        self.backlog = Backlog()
+
+    def open(self) -> None:
+        self.store.lock()
+        for event, position in self.store.replay():
+            self.backlog.apply(event, position)
+        self.backlog.last_id = max(self.backlog.last_id, self.store.next_id - 1)
+        self.store.begin(self.backlog.last_id)
+        self.spool.open()
+
+    def close(self) -> None:
+        self.reactor.until(self.store.close())
+
+    def output(self, job: Job) -> tuple[bytes, bytes]:
+        return result_of(begin(Results(self.store, self.spool).both(job)))
+
+
+@pytest.fixture(name="site", params=VERSIONS)
+def a_site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    shutil.copytree(STORES / request.param, tmp_path / "state")
+    return Site(tmp_path / "state")
+
+
+def test_there_is_a_store_of_this_version() -> None:
+    assert __version__ in VERSIONS, "python -m tests.stores.make"
+
+
+def check(site: Site) -> None:
+    assert sorted(site.backlog.jobs) == sorted(JOBS)
+    for job_id, (state, output) in JOBS.items():
+        job = site.backlog.get(job_id)
+        assert found(job) == state, job_id
+        if job.status.is_final:
+            assert site.output(job) == output, job_id
+    with pytest.raises(Gone):
+        site.backlog.get(8)
+
+
+def test_every_job_of_it_is_as_it_was(site: Site) -> None:
+    site.open()
+    check(site)
+    assert site.backlog.last_id == 11
+    assert site.store.next_id == 12
+    assert (
+        site.spool.sweep(lambda job_id: job.attempts if (job := site.backlog.jobs.get(job_id)) else None) == 0
+    )
+    site.close()
+
+
+def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
+    site.open()
+    jobs = site.backlog.jobs
+    assert jobs[1].spec == Spec(command="echo hello", key="first", label="hello")
+    assert site.backlog.by_key("first") is jobs[1]
+    assert jobs[1].owner == "root"
+    assert (jobs[4].spec.script, jobs[4].spec.stdin, jobs[4].spec.env) == (28, 3, {"NAME": "v"})
+    assert Path(site.spool.path(4, "script")).read_bytes() == b'#!/bin/sh\ncat; echo "$NAME"\n'
+    assert Path(site.spool.path(11, "stdin")).read_bytes() == b"last"
+    assert (jobs[7].spec.timeout, jobs[7].spec.nice) == (9.0, 1)
+    assert (jobs[10].failures, jobs[11].spec.retries) == (0, 2)
+    site.close()
+
+
+def test_its_pending_jobs_are_next(site: Site) -> None:
+    site.open()
+    taken = [site.backlog.take(2e9), site.backlog.take(2e9), site.backlog.take(2e9)]
+    assert [job.id if job else None for job in taken] == [10, 11, None]
+    site.close()
+
+
+def test_it_is_written_on_and_condensed(site: Site) -> None:
+    site.open()
+    event = Submitted(id=12, at=START, owner="ada", spec=Spec(command="true"))
+    site.reactor.until(site.store.append(event))
+    Condenser(site.store.segments, Disk(), site.store.segment - 1).write()
+    site.close()
+    again = Site(site.state)
+    again.open()
+    assert again.backlog.jobs.pop(12).spec == event.spec
+    assert list(again.state.glob("journal/*.snapshot"))
+    check(again)
+    again.close()
+
+
+def test_all_that_happened_to_its_jobs_is_found(site: Site) -> None:
+    site.open()
+    histories: list[tuple[int, Event]] = result_of(site.store.find(1))
+    assert [event.name for _, event in histories] == [
+        *("submitted", "started", "ended", "retried", "started", "spawned", "ended")
+    ]
+    site.close()
+
+
+@pytest.mark.parametrize("kind", ["segment", "snapshot"])
+def test_a_newer_format_is_refused_by_the_one_that_is_needed(tmp_path: Path, kind: str) -> None:
+    site = Site(tmp_path)
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    newer: dict[str, Any] = {"at": START, "format": FORMAT + 1, "store": "s", "boot": "b", "next_id": 1}
+    if kind == "segment":
+        path = directory / "00000001.journal"
+        path.write_bytes(encode(Opened(**newer), 1))
+    else:
+        path = directory / "00000001.snapshot"
+        path.write_bytes(encode(Snapshot(**newer, records=0), 1))
+    with pytest.raises(JournalDamaged) as refusal:
+        list(site.store.replay())
+    assert str(path) in str(refusal.value)
+    assert f"its format is {FORMAT + 1}, and this taskqd reads formats up to {FORMAT}" in str(refusal.value)
+    assert sorted(directory.iterdir()) == [path]
+
+
+def test_a_newer_format_with_records_that_are_not_known_is_told_by_its_format(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    (tmp_path / "journal").mkdir()
+    newer = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)
+    path = tmp_path / "journal" / "00000001.journal"
+    path.write_bytes(encode(newer, 1) + b"something quite else\n")
+    with pytest.raises(JournalDamaged, match=f"format is {FORMAT + 1}"):
+        list(site.store.replay())
