@@ -1,0 +1,24 @@
+"""A short run of bin/torture: a daemon that is killed again and again, and clients who believe it."""
+
+import subprocess
+import sys
+
+from tests.end_to_end.daemon import CHECKOUT, environment
+from tests.end_to_end.wire import DEADLINE
+
+SECONDS = 3
+
+
+def test_what_was_acknowledged_is_true_after_kills_at_any_moment() -> None:
+    command = [sys.executable, "-m", "tests.torture", f"--minutes={SECONDS / 60}", "--seed=7"]
+    done = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=3 * DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith(": every rule held\n")

@@ -1,0 +1,21 @@
+"""twistd, with a journal whose segments are short and condensed often: ``launcher.py SEGMENT SNAPSHOT ...``.
+
+Both are in bytes; what follows are twistd's own arguments. It is run as a file, so that the daemon sees
+neither a variable nor an option that an operator's daemon would not see.
+"""
+
+import sys
+
+_segment, _snapshot = map(int, sys.argv[1:3])
+del sys.argv[1:3], sys.path[0]
+
+from twisted.scripts.twistd import run  # noqa: E402 - the first place to look for modules was this folder
+
+from taskqd import housekeeping, store  # noqa: E402
+
+store.SEGMENT_BYTES = _segment
+housekeeping.SNAPSHOT_FROM = _snapshot
+housekeeping.CHECK_EVERY = 0.05
+# However large the last snapshot is, the next one does not wait for as much again.
+setattr(store.Store, "snapshot_bytes", property(lambda _: 0, lambda _, __: None))  # noqa: B010 - for mypy
+run()

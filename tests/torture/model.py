@@ -1,0 +1,404 @@
+"""What was asked and what was answered, and the rules that no kill may break.
+
+A fact that one client was told is true for all that ask afterwards, kills or not: that is the whole of it.
+Clients ask at the same time, so two answers are only compared where the later one was asked for after the
+earlier had come, and what a request may have done counts from the moment when it was sent.
+"""
+
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from threading import RLock
+from typing import Any, NamedTuple
+
+from tests.torture import kinds
+from tests.torture.kinds import End, Plan
+
+Shown = dict[str, Any]
+"""A job as SHOW and LIST tell of it."""
+
+STATUSES = {"PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
+FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
+RETENTION = 15.0
+"""The daemon keeps ended jobs for so many seconds; a removal of its own accord before that is a loss."""
+LONGEST_REPEAT = 6.0
+"""A key is repeated for so many seconds, in which no retention can have freed it."""
+LOOKED_AT = 12
+"""Whoever looks for a job of some sort looks at so many."""
+
+
+class Broken(Exception):
+    """A rule is broken; the text says which one, and what was found."""
+
+    def __init__(self, rule: str, task: "Task | None" = None, found: object = "") -> None:
+        super().__init__(f"{rule}\n  found: {found}\n  job: {task}")
+
+
+class State(Enum):
+    """What is known of a submission."""
+
+    SENT = "not answered yet"
+    KNOWN = "acknowledged, or seen in a list"
+    VOID = "never taken: refused, or lost in a kill"
+    GONE = "removed"
+
+
+class Seen(NamedTuple):
+    """An answer about a job: when it was asked for, when it had come, and what it said."""
+
+    asked: float
+    answered: float
+    job: Shown
+
+
+@dataclass(eq=False)
+class Task:
+    """One submission and all that was asked about it.
+
+    ``floor`` is the newest id that was known before it was sent. ``sent_to`` is the last of the daemons that
+    it was sent to, counted by their starts. The numbers of requests count those that were sent, answered or
+    not.
+    """
+
+    token: str
+    plan: Plan = field(repr=False)
+    key: str | None
+    floor: int
+    crashes: int
+    sent_at: float
+    sent_to: int = 0
+    id: int | None = None
+    state: State = State.SENT
+    repeats: int = 0
+    cancels: int = 0
+    retries: int = 0
+    removals: int = 0
+    is_cancelled: bool = False
+    attempts_at_retry: int = 0
+    seen: Seen | None = None
+    gone_at: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """The id of a task that has one."""
+        return self.id or 0
+
+    def __str__(self) -> str:
+        return f"{self!r} {self.plan.kind} {self.plan.request(self.token, self.key)[:600]!r}"
+
+
+class Model:
+    """All submissions. ``place`` has the files in which jobs note their attempts; may be used by any thread.
+
+    ``crashes`` counts kills and stops, each before it happens; ``generation`` the starts of the daemon.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.runs = place
+        self.crashes = 0
+        self.generation = 0
+        self.newest = 0
+        self.checked = 0
+        self.acknowledged = 0
+        self._lock = RLock()
+        self._tasks: dict[str, Task] = {}
+        self._tokens: dict[int, str] = {}
+        self._known: list[Task] = []
+        self._unanswered: deque[Task] = deque()
+
+    # to be asked for
+
+    def new(self, chance: random.Random, name: str) -> Task:
+        """Return a new submission, about to be sent."""
+        token = f"{name}-{len(self._tasks)}"
+        key = f"key:{token}" if chance.random() < 0.4 else None
+        plan = kinds.make(token, self.runs, chance)
+        with self._lock:
+            task = Task(token, plan, key, self.newest, self.crashes, time.monotonic())
+            self._tasks[token] = task
+        return task
+
+    def refuse(self, token: str, plan: Plan, key: str | None) -> None:
+        """Take note of a submission that must never be taken."""
+        with self._lock:
+            self._tasks[token] = Task(
+                token, plan, key, self.newest, self.crashes, time.monotonic(), state=State.VOID
+            )
+
+    def sending(self, task: Task) -> None:
+        """Take note that a submission is sent to the daemon that runs now, or to one before it."""
+        with self._lock:
+            task.sent_to = self.generation
+
+    def to_repeat(self) -> Task | None:
+        """Return a keyed submission that was never answered, for the caller alone; give it up if too old."""
+        with self._lock:
+            while self._unanswered:
+                task = self._unanswered.popleft()
+                if task.state is State.SENT and time.monotonic() < task.sent_at + LONGEST_REPEAT:
+                    return task
+        return None
+
+    def unanswered(self, task: Task) -> None:
+        """Take note that no answer came, and that it may or may not have been taken."""
+        if task.key is not None:
+            with self._lock:
+                self._unanswered.append(task)
+
+    def borrow_keyed(self, chance: random.Random) -> Task | None:
+        """Return a known submission with a key, which nobody removes before it is returned."""
+        with self._lock:
+            for task in self._some(chance):
+                is_young = time.monotonic() < task.sent_at + LONGEST_REPEAT
+                if task.key is not None and not task.removals and is_young:
+                    task.repeats += 1
+                    return task
+        return None
+
+    def give_back(self, task: Task) -> None:
+        with self._lock:
+            task.repeats -= 1
+
+    def may_remove(self, task: Task) -> bool:
+        """Tell whether a removal may be sent, and count it."""
+        with self._lock:
+            if task.repeats:
+                return False
+            task.removals += 1
+            return True
+
+    def pick(self, chance: random.Random, statuses: set[str]) -> Task | None:
+        """Return a known job that was last seen in one of the statuses, or any if there is none of them."""
+        with self._lock:
+            found = self._some(chance)
+        fitting = (task for task in found if task.seen is None or task.seen.job["status"] in statuses)
+        return next(fitting, found[0] if found else None)
+
+    def _some(self, chance: random.Random) -> list[Task]:
+        return [chance.choice(self._known) for _ in range(LOOKED_AT)] if self._known else []
+
+    def open(self) -> int:
+        """Return how many jobs are known and not known to have ended."""
+        with self._lock:
+            return sum(task.seen is None or task.seen.job["status"] not in FINAL for task in self._known)
+
+    def known(self) -> list[Task]:
+        with self._lock:
+            return list(self._known)
+
+    def tasks(self) -> list[Task]:
+        with self._lock:
+            return list(self._tasks.values())
+
+    # answered
+
+    def taken(self, task: Task, job_id: int) -> None:
+        """Take note of the id that a submission has: by its JOB_ID, or because it was seen."""
+        with self._lock:
+            if task.state is State.VOID:
+                raise Broken("a submission that was refused or lost is there all the same", task, job_id)
+            if task.id is not None and task.id != job_id:
+                raise Broken("a submission has one id only", task, job_id)
+            if self._tokens.setdefault(job_id, task.token) != task.token:
+                raise Broken("an id is never used twice", task, (job_id, self._tokens[job_id]))
+            if job_id <= task.floor:
+                raise Broken("ids count up", task, job_id)
+            if task.state is State.SENT:
+                task.id, task.state = job_id, State.KNOWN
+                self.acknowledged += 1
+                self._known.append(task)
+            self.newest = max(self.newest, job_id)
+
+    def refused(self, task: Task) -> None:
+        """Take note of an ERROR: what was refused never happens, unless it is sent again."""
+        if task.key is not None:
+            self.unanswered(task)
+            return
+        with self._lock:
+            task.state = State.VOID
+
+    def observed(self, job: Shown, asked: float, answered: float) -> Task:
+        """Hold an answer about a job against all that is known of it, and return whose it is."""
+        with self._lock:
+            task = self._tasks.get(job["label"])
+            if task is None:
+                raise Broken("every job was submitted", None, job)
+            self.taken(task, job["id"])
+            if task.state is State.GONE:
+                if asked > task.gone_at:
+                    raise Broken("a job that was removed does not come back", task, job)
+                return task
+            _check_submission(task, job)
+            now = Seen(asked, answered, job)
+            before = task.seen
+            if before is None:
+                task.seen = now
+            elif asked >= before.answered:
+                _compare(task, before.job, job)
+                task.seen = now
+            elif before.asked >= answered:
+                _compare(task, job, before.job)
+            return task
+
+    def told(self, task: Task, status: str, asked: float) -> None:
+        """Hold a status alone against what is known."""
+        if status not in STATUSES:
+            raise Broken("a status is one of five words", task, status)
+        with self._lock:
+            seen = task.seen
+            is_settled = seen is not None and seen.job["status"] in FINAL and not task.retries
+            if seen is not None and is_settled and asked >= seen.answered and status != seen.job["status"]:
+                raise Broken("a job that has ended stays so", task, status)
+            if task.state is State.GONE and asked > task.gone_at:
+                raise Broken("a job that was removed does not come back", task, status)
+
+    def cancelling(self, task: Task) -> None:
+        """Take note that a CANCEL is sent."""
+        with self._lock:
+            task.cancels += 1
+
+    def retrying(self, task: Task) -> None:
+        """Take note that a RETRY is sent."""
+        with self._lock:
+            task.retries += 1
+
+    def cancelled(self, task: Task) -> None:
+        with self._lock:
+            task.is_cancelled = True
+
+    def retried(self, task: Task, attempts: int) -> None:
+        with self._lock:
+            task.attempts_at_retry = max(task.attempts_at_retry, attempts)
+
+    def gone(self, task: Task, answered: float, is_acknowledged: bool = False) -> None:
+        """Take note that a job is gone, if it may be."""
+        noted = self.attempts(task)
+        with self._lock:
+            if task.state is State.GONE:
+                return
+            if not task.removals and answered < task.sent_at + RETENTION:
+                raise Broken("no acknowledged job is lost", task, "GONE")
+            if is_acknowledged and not task.removals:
+                raise Broken("nobody removed it", task, "OK")
+            if not noted and not task.cancels and task.plan.kind != "nowhere" and not self.interrupted(task):
+                raise Broken("only jobs that have ended are removed", task, "it has never run")
+            task.state, task.gone_at = State.GONE, answered
+            self._known.remove(task)
+        (self.runs / task.token).unlink(missing_ok=True)
+
+    def interrupted(self, task: Task) -> int:
+        """Return how many attempts of a job may have been interrupted so far."""
+        return self.crashes - task.crashes
+
+    def settle(self, listed: set[int], generation: int) -> list[Task]:
+        """Give up what was sent only to daemons before ``generation`` and is not ``listed``.
+
+        Returns the known jobs that should have been listed and were not.
+        """
+        with self._lock:
+            for task in self._tasks.values():
+                is_waiting = task.key is not None and time.monotonic() < task.sent_at + 2 * LONGEST_REPEAT
+                if task.state is State.SENT and task.sent_to < generation and not is_waiting:
+                    task.state = State.VOID
+            return [task for task in self._known if task.id not in listed and task.sent_to < generation]
+
+    # what jobs have noted themselves
+
+    def attempts(self, task: Task) -> list[int]:
+        """Return the attempts that a job has noted, all of the same job and each once."""
+        try:
+            lines = (self.runs / task.token).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        words = [line.split() for line in lines]
+        ids = {int(job_id) for job_id, _ in words}
+        attempts = [int(attempt) for _, attempt in words]
+        if len(ids) > 1 or (task.id is not None and ids - {task.id}):
+            raise Broken("a submission is one job", task, lines)
+        if task.state is State.VOID and lines:
+            raise Broken("what was refused or lost never runs", task, lines)
+        if len(set(attempts)) != len(attempts):
+            raise Broken("no attempt runs twice", task, lines)
+        return attempts
+
+    def check_noted(self, task: Task, noted: list[int], job: Shown) -> None:
+        """Check that a job that was asked about knows of all attempts that had been ``noted`` before."""
+        if max(noted, default=0) > job["attempts"]:
+            raise Broken("an attempt is on disk before it runs", task, (noted, job))
+
+    def check_end(self, task: Task, job: Shown, attempts_at_retry: int) -> End | None:
+        """Check a job that has ended, all but its output; return what its last attempt should have printed.
+
+        ``attempts_at_retry`` is how many it had had at the last RETRY that was answered before we asked.
+        """
+        noted = self.attempts(task)
+        attempts = job["attempts"]
+        with self._lock:
+            self.checked += 1
+            crashes = self.interrupted(task)
+            has_file = task.state is not State.GONE
+            most = (1 + task.plan.retries) * (1 + task.retries) + crashes
+        if attempts > most:
+            raise Broken(f"it runs no more than {most} times", task, job)
+        if task.is_cancelled and not task.retries and job["status"] != "CANCELLED":
+            raise Broken("a cancel is not forgotten", task, job)
+        end = task.plan.end(attempts) if attempts else None
+        if job["status"] == "CANCELLED":
+            if not task.cancels:
+                raise Broken("nobody cancelled it", task, job)
+            return end._replace(is_exact=False) if end else None
+        if end is None:
+            raise Broken("only a cancelled job ends without an attempt", task, job)
+        if attempts_at_retry >= attempts and not task.cancels:
+            raise Broken("a RETRY that was acknowledged runs", task, job)
+        if job["reason"] == "interrupted" and crashes:
+            end = end._replace(reason="interrupted", is_exact=False)
+        _check_reason(task, job, end)
+        if attempts not in noted and has_file and end.reason in {None, "exit", "signal"}:
+            raise Broken("what has ended by itself has run", task, (noted, job))
+        return end
+
+
+def _check_reason(task: Task, job: Shown, end: End) -> None:
+    if job["reason"] != end.reason or (job["status"] == "COMPLETED") != (end.reason is None):
+        raise Broken(f"it ends with the reason {end.reason}", task, job)
+    if job["status"] == "FAILED" and job["attempts"] < 1 + task.plan.retries:
+        raise Broken("it does not fail before its retries are used up", task, job)
+
+
+def _check_submission(task: Task, job: Shown) -> None:
+    plan = task.plan
+    expected: Shown = {
+        "command": plan.command or None,
+        "key": task.key,
+        "retries": plan.retries,
+        "label": task.token,
+    }
+    if plan.script is not None:
+        expected["script"] = len(plan.script)
+    if plan.stdin is not None:
+        expected["stdin"] = plan.stdin.size
+    found = {name: job.get(name) for name in expected}
+    if found != expected:
+        raise Broken("a job is what was submitted", task, job)
+    if job["status"] not in STATUSES:
+        raise Broken("a status is one of five words", task, job)
+
+
+def _compare(task: Task, before: Shown, after: Shown) -> None:
+    """Check that what was true before is not undone by what is said after it."""
+    for name in ("id", "owner", "submitted_at", "timeout", "cwd"):
+        if before[name] != after[name]:
+            raise Broken(f"the {name} of a job does not change", task, (before, after))
+    if after["attempts"] < before["attempts"]:
+        raise Broken("attempts count up", task, (before, after))
+    is_same = after["attempts"] == before["attempts"]
+    if is_same and before["started_at"] != after["started_at"]:
+        raise Broken("an attempt starts once", task, (before, after))
+    if before["status"] in FINAL and not task.retries and before != after:
+        raise Broken("a job that has ended stays as it is", task, (before, after))
+    if is_same and before["status"] == "PENDING" and after["status"] == "RUNNING" and after["attempts"]:
+        raise Broken("a start is a new attempt", task, (before, after))
