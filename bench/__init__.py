@@ -1,0 +1,1 @@
+"""Programs that measure; each tells what it measures and how it is run."""

@@ -1,0 +1,186 @@
+"""How the state is kept from growing: the longest pause in a snapshot, and the journal's size in the end.
+
+    python -m bench.growth pause 1000000     a store of so many ended jobs is condensed while a clock ticks
+    python -m bench.growth size 1000000      so many short jobs pass, of which the last 1,000 are kept
+
+The daemon's own parts do the work, in this process, on a temporary directory; only the processes are left
+out: an attempt ends as soon as it is started. Run it as `.venv/bin/python -m bench.growth ...`.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from twisted.internet import reactor as the_reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater, react
+from twisted.internet.threads import deferToThreadPool
+from zope.interface import implementer
+
+from taskqd import events, journal
+from taskqd.backlog import Backlog
+from taskqd.disk import Disk
+from taskqd.dispatcher import Dispatcher
+from taskqd.housekeeping import Housekeeper, condense
+from taskqd.interfaces import IExecutor
+from taskqd.job import Job, Reason, Spec, Status
+from taskqd.launch import Outcome
+from taskqd.settings import Retention
+from taskqd.spool import Spool
+from taskqd.store import SEGMENT_BYTES, Store
+
+reactor: Any = the_reactor
+SPEC = Spec(command="echo hello world")
+STDOUT = events.Output.inline(b"hello world\n")
+IN_FLIGHT = 1000
+
+
+@implementer(IExecutor)
+class AtOnce:
+    """An executor whose attempts end well as soon as they have started."""
+
+    def start(self, run: Any, recording: Any, spawned: Any) -> "Deferred[Outcome]":
+        return succeed(Outcome(reason=None, exit_code=0, stdout=STDOUT))
+
+    def end(self, job_id: int, why: Reason, number: int) -> None:
+        """Nothing runs."""
+
+    def kill(self) -> None:
+        """Nothing runs."""
+
+
+class Heart:
+    """Ticks every millisecond and knows how long it has stood still at the most, in seconds."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._last = time.monotonic()
+        self._beat()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+        self._call = reactor.callLater(0.001, self._beat)
+
+    def stop(self) -> None:
+        """Stand still for good."""
+        self._call.cancel()
+
+
+class House:
+    """The daemon's parts over a state directory, without sockets and processes."""
+
+    def __init__(self, directory: str, retention: Retention) -> None:
+        disk = Disk()
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        self.store = Store(directory, reactor, disk, "boot", reactor.seconds, in_thread)
+        spool = Spool(directory, disk, reactor, in_thread)
+        self.store.lock()
+        self.backlog = Backlog()
+        for event, position in self.store.replay():
+            self.backlog.apply(event, position)
+        self.store.begin(self.backlog.last_id)
+        spool.open()
+
+        def make_run(job: Job, _: int) -> Any:
+            return job
+
+        self.dispatcher = Dispatcher(
+            self.backlog, self.store, spool, AtOnce(), reactor, 4, make_run, lambda: 0.0
+        )
+        self.keeper = Housekeeper(
+            self.dispatcher, self.store, retention, reactor, partial(condense, reactor), in_thread
+        )
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files of the journal."""
+        total = 0
+        for entry in os.scandir(self.store.segments.directory):
+            with suppress(FileNotFoundError):  # a snapshot has taken its place
+                total += entry.stat().st_size
+        return total
+
+    async def close(self) -> None:
+        """Stop everything."""
+        self.keeper.stop()
+        await self.dispatcher.stop(requeue=False)
+        await self.store.close()
+
+
+def _ended_jobs(count: int) -> Iterator[events.Event]:
+    for number in range(1, count + 1):
+        yield events.Submitted(id=number, at=1.0, owner="bench", spec=SPEC)
+        yield events.Started(id=number, at=1.0, attempt=1)
+        yield events.Ended(id=number, at=1.0, status=Status.COMPLETED, exit_code=0, stdout=STDOUT)
+
+
+def _write_store(directory: str, count: int) -> None:
+    """Write segments that hold so many ended jobs, as the daemon would have."""
+    os.makedirs(os.path.join(directory, "journal"))
+    jobs = _ended_jobs(count)
+    sequence, number, event = 0, 0, next(jobs, None)
+    while event is not None:
+        number += 1
+        with open(os.path.join(directory, "journal", f"{number:08}.journal"), "wb") as file:
+            sequence += 1
+            opened = events.Opened(at=1.0, format=events.FORMAT, store="bench", boot="boot", next_id=1)
+            size = file.write(journal.encode(opened, sequence))
+            while event is not None and size < SEGMENT_BYTES:
+                sequence += 1
+                size += file.write(journal.encode(event, sequence))
+                event = next(jobs, None)
+
+
+async def pause(count: int, directory: str) -> None:
+    """Condense a store of so many ended jobs, and tell how long the reactor stood still at the most."""
+    _write_store(directory, count)
+    house = House(directory, Retention(age=1e12, count=count))
+    before = house.size
+    await deferLater(reactor, 1.0)
+    heart = Heart()
+    begun = time.monotonic()
+    house.keeper.start()
+    while not house.store.snapshot_bytes:
+        await deferLater(reactor, 0.1)
+    print(f"{count} jobs, {before / 1e6:.0f} MB of journal condensed in {time.monotonic() - begun:.1f} s;")
+    print(f"the reactor stood still for {heart.longest * 1000:.1f} ms at the most")
+    heart.stop()
+    await house.close()
+
+
+async def size(count: int, directory: str) -> None:
+    """Let so many short jobs pass, keep the last 1,000, and tell the journal's size."""
+    house = House(directory, Retention(count=1000))
+    house.keeper.start()
+    house.dispatcher.start()
+    begun, largest = time.monotonic(), 0
+    for submitted in range(1, count + 1):
+        last = house.dispatcher.submit(SPEC, "bench", {})
+        if submitted % IN_FLIGHT == 0:
+            await last
+            largest = max(largest, house.size)
+    while house.dispatcher.busy or house.backlog.counts[Status.PENDING]:
+        await deferLater(reactor, 0.1)
+    for _ in range(30):
+        await deferLater(reactor, 0.1)
+    print(f"{count} jobs in {time.monotonic() - begun:.0f} s; {len(house.backlog.jobs)} are kept")
+    print(f"the journal has {house.size / 1e6:.1f} MB now, and had {largest / 1e6:.1f} MB at the most")
+    await house.close()
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    act = {"pause": pause, "size": size}[sys.argv[1]]
+    with tempfile.TemporaryDirectory(prefix="taskqd-bench-") as directory:
+        react(lambda _: Deferred.fromCoroutine(act(int(sys.argv[2]), os.path.join(directory, "state"))))
+
+
+if __name__ == "__main__":
+    main()
