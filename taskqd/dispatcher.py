@@ -164,33 +164,30 @@ class Dispatcher:
         return job
 
     async def retry(self, job_id: int, by: str) -> Job:
-        """Make a finished job PENDING again; raises NoSuchJob, WrongState and StoreFailed."""
-        self.backlog.get(job_id)
-        await self._turns.take(job_id)
-        try:
-            job = self.backlog.get(job_id)  # as in cancel
-            if not job.status.is_final:
-                raise WrongState(f"job {job_id} has not ended: it is {job.status.value}; CANCEL would end it")
-            await self._record(Retried(id=job_id, at=self._clock.seconds(), by=by))
-        finally:
-            self._turns.give_back(job_id)
+        """Make a finished job PENDING again; raises NoSuchJob, Gone, WrongState and StoreFailed."""
+        job = await self._record_of_ended(job_id, partial(Retried, id=job_id, by=by))
         self.counters["retried"] += 1
         self._start_due()
         return job
 
     async def remove(self, job_id: int, by: str) -> None:
         """Forget a finished job and its output; raises NoSuchJob, Gone, WrongState and StoreFailed."""
+        job = await self._record_of_ended(job_id, partial(Removed, id=job_id, by=by))
+        self.counters["removed"] += 1
+        self._spool.purge(job_id, job.attempts).addErrback(self._left_behind, job_id)
+
+    async def _record_of_ended(self, job_id: int, make: Callable[..., Event]) -> Job:
+        """Record an event that only a job which has ended can have, made with the time of its turn."""
         self.backlog.get(job_id)
         await self._turns.take(job_id)
         try:
             job = self.backlog.get(job_id)  # as in cancel
             if not job.status.is_final:
                 raise WrongState(f"job {job_id} has not ended: it is {job.status.value}; CANCEL would end it")
-            await self._record(Removed(id=job_id, at=self._clock.seconds(), by=by))
+            await self._record(make(at=self._clock.seconds()))
         finally:
             self._turns.give_back(job_id)
-        self.counters["removed"] += 1
-        self._spool.purge(job_id, job.attempts).addErrback(self._left_behind, job_id)
+        return job
 
     def _left_behind(self, failure: Failure, job_id: int) -> None:
         failure.trap(OSError)
