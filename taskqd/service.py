@@ -15,7 +15,7 @@ from taskqd.daemon import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.lock import take_lock
 from taskqd.places import default_socket, default_state
-from taskqd.settings import SETTINGS, Settings, check, merge, read_toml
+from taskqd.settings import SETTINGS, Settings, check_option, merge, read_toml
 
 _OPTIONS = "twistd taskq"
 """Where a setting comes from that is an option."""
@@ -98,7 +98,7 @@ class Options(usage.Options):
 
     def _settings(self) -> Settings:
         given = {key: self[key] for key in SETTINGS if self[key] not in (None, [])}
-        given = {key: check(key, value, _OPTIONS) for key, value in given.items()}
+        given = {key: check_option(key, value, _OPTIONS) for key, value in given.items()}
         file = {} if self["config"] is None else _read_config(self["config"])
         for values, source in ((given, _OPTIONS), (file, self["config"])):
             for endpoint in values.get("listen", ()):

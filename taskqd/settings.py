@@ -46,10 +46,11 @@ class _Wrong(Exception):
 
 
 class Setting(NamedTuple):
-    """One setting: what its value must be, for a person, and its reader, for TOML's types and for text."""
+    """One setting: what its value must be, for a person, and the reader of its value in TOML."""
 
     expected: str
     read: Callable[[Any], Any]
+    is_number: bool = False
 
 
 def _text(value: Any) -> str:
@@ -67,8 +68,6 @@ def _endpoints(value: Any) -> tuple[str, ...]:
 
 def _whole(least: int, most: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 18:
-            value = int(value)
         if type(value) is not int or not least <= value <= most:
             raise _Wrong
         return value
@@ -96,11 +95,11 @@ SETTINGS: dict[str, Setting] = {
     "listen": Setting(
         'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"', _endpoints
     ),
-    "slots": Setting(f"a whole number from 1 to {MOST_SLOTS}", _whole(1, MOST_SLOTS)),
+    "slots": Setting(f"a whole number from 1 to {MOST_SLOTS}", _whole(1, MOST_SLOTS), is_number=True),
     "stop-grace": Setting('a duration, such as "10s" or "5m"', _duration),
     "on-stop": Setting('"interrupt" or "requeue"', _on_stop),
     "retention-age": Setting('a duration, such as "7d"', _duration),
-    "retention-count": Setting(f"a whole number from 0 to {MOST_KEPT}", _whole(0, MOST_KEPT)),
+    "retention-count": Setting(f"a whole number from 0 to {MOST_KEPT}", _whole(0, MOST_KEPT), is_number=True),
 }
 """Every setting, by the name of its option."""
 
@@ -130,6 +129,20 @@ def check(key: str, value: Any, source: str) -> Any:
         return SETTINGS[key].read(value)
     except _Wrong:
         raise SettingsError(f"{source}: {key} must be {SETTINGS[key].expected}, not {value!r}") from None
+
+
+def check_option(key: str, text: str | list[str], source: str) -> Any:
+    """Return the value of a setting that was given as text on a command line; raises SettingsError."""
+    value: Any = text
+    if (
+        SETTINGS[key].is_number
+        and isinstance(text, str)
+        and text.isascii()
+        and text.isdigit()
+        and len(text) < 18
+    ):
+        value = int(text)
+    return check(key, value, source)
 
 
 def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:

@@ -95,7 +95,7 @@ def test_a_file_has_the_same_settings_and_options_win_over_it(home: Path) -> Non
 @pytest.mark.parametrize(
     "words, parts",
     [
-        (["--slots", "0"], ["twistd taskq: slots", "a whole number from 1", "not '0'"]),
+        (["--slots", "0"], ["twistd taskq: slots", "a whole number from 1", "not 0"]),
         (["--slots", "-1"], ["twistd taskq: slots", "not '-1'"]),
         (["--slots", "many"], ["twistd taskq: slots", "not 'many'"]),
         (["--slots", ""], ["twistd taskq: slots"]),

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.errors import SettingsError
-from taskqd.settings import MOST_KEPT, MOST_SLOTS, SETTINGS, Retention, Settings, check, merge, read_toml
+from taskqd.settings import (
+    MOST_KEPT,
+    MOST_SLOTS,
+    SETTINGS,
+    Retention,
+    Settings,
+    check,
+    check_option,
+    merge,
+    read_toml,
+)
 
 READ = [
     ("", {}),
@@ -21,7 +31,6 @@ READ = [
     ("slots = 1", {"slots": 1}),
     (f"slots = {MOST_SLOTS}", {"slots": MOST_SLOTS}),
     ("slots = 4\nstate = '/é'\n", {"slots": 4, "state": "/é"}),
-    ('slots = "4"', {"slots": 4}),
     ('stop-grace = "5m"', {"stop-grace": 300.0}),
     ("stop-grace = 0", {"stop-grace": 0.0}),
     ("stop-grace = 2.5", {"stop-grace": 2.5}),
@@ -53,6 +62,7 @@ REFUSED = [
     ("slots = 1.0", "x.toml: slots must be"),
     ("slots = true", "x.toml: slots must be a whole number from 1 to 10000, not True"),
     ('slots = "four"', "x.toml: slots must be"),
+    ('slots = "4"', "x.toml: slots must be a whole number from 1 to 10000, not '4'"),
     ('slots = "-4"', "x.toml: slots must be"),
     ("stop-grace = true", "x.toml: stop-grace must be a duration"),
     ('stop-grace = "soon"', "x.toml: stop-grace must be a duration"),
@@ -93,6 +103,15 @@ def test_an_error_names_the_file_the_key_and_what_was_expected(text: str, part: 
         read_toml(text, "x.toml")
     assert str(refusal.value).startswith(part)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "4.0", "", "\N{ARABIC-INDIC DIGIT FOUR}", "9" * 20])
+def test_a_number_on_the_command_line_is_read_and_checked(text: str) -> None:
+    assert check_option("slots", "4", "twistd taskq") == 4
+    assert check_option("state", "4", "twistd taskq") == "4"
+    assert check_option("listen", ["unix:/a"], "twistd taskq") == ("unix:/a",)
+    with pytest.raises(SettingsError, match=r"^twistd taskq: slots must be a whole number"):
+        check_option("slots", text, "twistd taskq")
 
 
 def test_an_option_is_checked_like_a_key_of_the_file() -> None:
