@@ -41,7 +41,7 @@ FLOORS = (
         "listeners",
     ),
     # 2, the one writer
-    ("turns", "results", "dispatcher", "housekeeping"),
+    ("turns", "results", "recorder", "slots", "dispatcher", "housekeeping"),
     # 3, who asks, and what they get
     ("access", "verbs", "protocol"),
     # 4, where it is put together

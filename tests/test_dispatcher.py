@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from taskqd.dispatcher import JITTER, STOPPED
 from taskqd.errors import (
     Draining,
     Gone,
@@ -23,6 +22,7 @@ from taskqd.errors import (
 from taskqd.events import Cancelled, Ended, Event, Output, Removed, Retried, Spawned, Started, Submitted
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Outcome
+from taskqd.slots import JITTER, STOPPED
 from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, replayed, result_of
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED

@@ -1,0 +1,59 @@
+"""From an event to the state that it makes: first into the store, then into the backlog, never otherwise."""
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from taskqd.backlog import Backlog, Position
+from taskqd.errors import StoreFailed
+from taskqd.events import Event
+from taskqd.interfaces import IStore
+from taskqd.job import Job
+
+
+class Recorder:
+    """Makes events durable in ``store`` and applies them to ``backlog``."""
+
+    def __init__(self, store: IStore, backlog: Backlog) -> None:
+        self.store = store
+        self.backlog = backlog
+        self._is_last_chance = False
+        self._waiting: list[Deferred[None]] = []
+
+    def record(self, event: Event) -> "Deferred[Job]":
+        """Fire with the changed job once the event is durable and applied; fails with StoreFailed."""
+        return self.store.append(event).addCallback(self._apply, event)
+
+    def record_now(self, events: list[Event]) -> None:
+        """Record before the reactor runs; blocks, and raises StartRefused."""
+        for event, position in zip(events, self.store.append_now(events), strict=True):
+            self._apply(position, event)
+
+    async def record_for_sure(self, event: Event) -> None:
+        """Record an event now or when the store works again; raises StoreFailed only at a stop."""
+        while True:
+            try:
+                await self.record(event)
+            except StoreFailed as why:
+                if self._is_last_chance:
+                    raise
+                await self._wait_for_store(why)
+            else:
+                return
+
+    def stop_waiting(self) -> None:
+        """From now on what cannot be recorded at once is given up: the daemon stops."""
+        self._is_last_chance = True
+        for waiting in list(self._waiting):
+            waiting.cancel()
+
+    async def _wait_for_store(self, why: StoreFailed) -> None:
+        waiting = self.store.recovered()
+        self._waiting.append(waiting)
+        try:
+            await waiting
+        except CancelledError:
+            raise why from None
+        finally:
+            self._waiting.remove(waiting)
+
+    def _apply(self, position: Position, event: Event) -> Job:
+        return self.backlog.apply(event, position)

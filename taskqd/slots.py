@@ -1,0 +1,241 @@
+"""The slots: so many jobs run at once, each from its recorded start to its recorded end.
+
+Whatever is due takes a free slot. Its start is durable before it is spawned, and its end is recorded as soon
+as that is possible, before anybody hears of it.
+"""
+
+import signal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from taskqd.errors import StoreFailed
+from taskqd.events import Ended, Event, Spawned, Started
+from taskqd.interfaces import IExecutor, ISpool
+from taskqd.job import Job, Reason, Status
+from taskqd.launch import Outcome, Run
+from taskqd.recorder import Recorder
+from taskqd.turns import Turns
+
+STOPPED = "the daemon was told to stop while it ran"
+"""What is said of an attempt that a stop interrupted, and not a crash."""
+JITTER = 0.25
+"""A retry waits longer than its delay by up to this part of it, lest many come back at once."""
+
+
+class Slots:
+    """So many jobs at once as ``count``.
+
+    ``make_run(job, attempt)`` builds what the executor takes, ``chance()`` is a number from 0 to 1.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        count: int,
+        recorder: Recorder,
+        turns: Turns[int],
+        spool: ISpool,
+        executor: IExecutor,
+        clock: Any,
+        make_run: Callable[[Job, int], Run],
+        chance: Callable[[], float],
+    ) -> None:
+        self.count = count
+        self.is_draining = False
+        self._recorder = recorder
+        self._backlog = recorder.backlog
+        self._store = recorder.store
+        self._turns = turns
+        self._spool = spool
+        self._executor = executor
+        self._clock = clock
+        self._make_run = make_run
+        self._chance = chance
+        self._told_started: Callable[[], None] = lambda: None
+        self._told_ended: Callable[[Job], None] = lambda _: None
+        self._is_stopping = False
+        self._is_requeuing = False
+        self._taken: set[int] = set()
+        self._drained: list[Deferred[None]] = []
+        self._going_on: Deferred[None] | None = None
+        self._alarm: Any = None
+
+    def listen(self, started: Callable[[], None], ended: Callable[[Job], None]) -> None:
+        """Have ``started`` called for each attempt that starts, and ``ended`` with each job that ends."""
+        self._told_started, self._told_ended = started, ended
+
+    @property
+    def busy(self) -> int:
+        """How many slots are taken: by running jobs, and by those whose start is on its way to the disk."""
+        return len(self._taken)
+
+    def recover(self, detail: str) -> list[Job]:
+        """End the attempts that a crash interrupted, before anything else; returns their jobs.
+
+        Their processes must be gone. ``detail`` tells what the crash was. To be called once, before the
+        reactor runs; blocks for one sync.
+        """
+        running = self._backlog.running()
+        ends: list[Event] = []
+        for job in running:
+            stdout, stderr = self._spool.recorded(job.id, job.attempts)
+            outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)
+            ends.append(self._end_of(job, outcome))
+        self._recorder.record_now(ends)
+        for job in running:
+            self._spool.release(job.id)
+        return running
+
+    def drain(self) -> "Deferred[None]":
+        """Take nothing new and start nothing more; fire when what runs has ended."""
+        self.is_draining = True
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        drained: Deferred[None] = Deferred(self._drained.remove)
+        self._drained.append(drained)
+        self._tell_if_drained()
+        return drained
+
+    def stop(self, requeue: bool) -> "Deferred[None]":
+        """End what runs, and fire when all of it is recorded, or can't be.
+
+        With ``requeue`` the attempts that this interrupts are made up for: their jobs are PENDING again and
+        the attempts do not count against their retries.
+        """
+        self._is_stopping, self._is_requeuing = True, requeue
+        stopped = self.drain()
+        for job_id in list(self._taken):
+            self._executor.end(job_id, Reason.INTERRUPTED, signal.SIGTERM)
+        self._recorder.stop_waiting()
+        return stopped
+
+    def fill(self) -> None:
+        """Fill the free slots, and see to it that the next delayed job is not forgotten."""
+        if self.is_draining:
+            return
+        if self._store.failure is not None:
+            self._go_on_later()
+            return
+        now = self._clock.seconds()
+        while len(self._taken) < self.count:
+            job = self._backlog.take(now)
+            if job is None:
+                self._set_alarm(now)
+                return
+            if job.id in self._taken:
+                continue  # cancelled and retried while it waited for its turn: whoever has the slot starts it
+            self._taken.add(job.id)
+            Deferred.fromCoroutine(self._run(job)).addErrback(self._broken, job.id)
+
+    def _set_alarm(self, now: float) -> None:
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        due = self._backlog.next_due()
+        if due is not None:
+            self._alarm = self._clock.callLater(max(0.0, due - now), self.fill)
+
+    async def _run(self, job: Job) -> None:
+        """Take a job that was given a slot from its start to its end."""
+        try:
+            attempt = await self._begin(job)
+            if attempt is not None:
+                await self._end(job, await attempt)
+        except StoreFailed as why:
+            status = job.status.value
+            self._log.error("job {id} stays {status}: {why}", id=job.id, status=status, why=why)
+            self._go_on_later()
+        finally:
+            self._taken.discard(job.id)
+            self.fill()
+            self._tell_if_drained()
+
+    def _go_on_later(self) -> None:
+        """Start what is due when the store works again."""
+        if self._going_on is None:
+            self._going_on = self._store.recovered()
+            self._going_on.addCallbacks(self._go_on, lambda failure: failure.trap(CancelledError))
+
+    def _go_on(self, _: None) -> None:
+        self._going_on = None
+        self.fill()
+
+    async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
+        """Record the start and spawn; None if the job was cancelled just before."""
+        await self._turns.take(job.id)
+        try:
+            if job.status is not Status.PENDING:
+                return None
+            number = job.attempts + 1
+            try:
+                await self._recorder.record(Started(id=job.id, at=self._clock.seconds(), attempt=number))
+            except StoreFailed:
+                self._backlog.put_back(job)
+                raise
+            self._told_started()
+            if self._is_stopping:
+                return succeed(Outcome(reason=Reason.INTERRUPTED))
+            recording = self._spool.record(job.id, number, job.spec.max_output)
+            return self._executor.start(
+                self._make_run(job, number), recording, partial(self._spawned, job.id)
+            )
+        finally:
+            self._turns.give_back(job.id)
+
+    def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
+        event = Spawned(id=job_id, at=self._clock.seconds(), pid=pid, started=started)
+        self._recorder.record(event).addErrback(self._broken, job_id)
+
+    async def _end(self, job: Job, outcome: Outcome) -> None:
+        """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it."""
+        await self._turns.take(job.id)
+        try:
+            await self._recorder.record_for_sure(self._end_of(job, outcome))
+        finally:
+            self._turns.give_back(job.id)
+        self._spool.release(job.id)
+        if job.status.is_final:
+            self._told_ended(job)
+
+    def _end_of(self, job: Job, outcome: Outcome) -> Ended:
+        """Return what an outcome means for its job, as the event."""
+        now = self._clock.seconds()
+        status, reason, retry_at, is_free = Status.FAILED, outcome.reason, None, False
+        if job.cancelling is not None:
+            status, reason = Status.CANCELLED, Reason.CANCELLED
+        elif outcome.reason is None:
+            status = Status.COMPLETED
+        elif outcome.reason is Reason.INTERRUPTED and self._is_requeuing:
+            status, retry_at, is_free = Status.PENDING, now, True
+        elif job.is_retryable:
+            status = Status.PENDING
+            retry_at = now + job.spec.backoff(job.failures + 1) * (1 + JITTER * self._chance())
+        return Ended(
+            id=job.id,
+            at=now,
+            status=status,
+            reason=reason,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            detail=STOPPED if outcome.reason is Reason.INTERRUPTED and self._is_stopping else outcome.detail,
+            progress=self._spool.progress(job.id),
+            is_free=is_free,
+            retry_at=retry_at,
+            stdout=outcome.stdout,
+            stderr=outcome.stderr,
+        )
+
+    def _tell_if_drained(self) -> None:
+        if self.is_draining and not self._taken:
+            drained, self._drained = self._drained, []
+            for deferred in drained:
+                deferred.callback(None)
+
+    def _broken(self, failure: Failure, job_id: int) -> None:
+        if failure.check(StoreFailed) is None:  # the store has said that itself, once
+            self._log.failure("job {id} met a bug of taskqd's", failure, id=job_id)
