@@ -220,7 +220,8 @@ async def test_old_jobs_are_removed_and_closed_segments_condensed(
     monkeypatch.setattr(housekeeping, "SNAPSHOT_FROM", 1)
     monkeypatch.setattr(housekeeping, "CHECK_EVERY", 0.05)
     site.start("--retention-count", "2")
-    await site.talk(b"SUBMIT echo 1\nSUBMIT echo 2\nSUBMIT echo 3\nWAIT 1\nWAIT 2\nWAIT 3\n")
+    for number in (1, 2, 3):  # one after the other, so that the first to end is the first to go
+        await site.talk(b"SUBMIT echo %d\nWAIT %d\n" % (number, number))
     await site.stop()
     site.start("--retention-count", "2")
     while not list(site.state.glob("journal/*.snapshot")) or list(site.state.glob("journal/*.moved")):
