@@ -7,8 +7,9 @@ own code, which is slow to load: this module is imported by these two commands o
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -25,6 +26,8 @@ LARGE = 32 * 1024**2
 """A journal of so many bytes is worth a bar that shows how far it is read."""
 STEP = 5000
 """The bar moves after so many records."""
+Found = TypeVar("Found")
+
 TRIES = 10
 """How often the reading begins again when a daemon has put a snapshot in the place of what was to be read."""
 
@@ -99,24 +102,26 @@ class Reading:
 
 def verify(session: Session, directory: str) -> int:
     """Read everything as a start of the daemon does, and say what there is or what is wrong."""
-    for left in reversed(range(TRIES)):
-        try:
-            facts, torn = _survey(directory)
-        except JournalDamaged as why:
-            session.complain(str(why))
-            return REFUSED
-        except FileNotFoundError:
-            if not left:
-                raise
-        else:
-            session.say(_summary(facts), {**facts, "torn": torn._asdict() if torn else None})
-            if torn:
-                session.complain(
-                    f"{torn.path}, line {torn.line} is not finished ({torn.size} bytes): it is just being "
-                    "written, or was when the daemon stopped. Nobody was told of it; a start cuts it off"
-                )
-            break
+    try:
+        facts, torn = _at_rest(partial(_survey, directory))
+    except JournalDamaged as why:
+        session.complain(str(why))
+        return REFUSED
+    session.say(_summary(facts), {**facts, "torn": torn._asdict() if torn else None})
+    if torn:
+        session.complain(
+            f"{torn.path}, line {torn.line} is not finished ({torn.size} bytes): it is just being "
+            "written, or was when the daemon stopped. Nobody was told of it; a start cuts it off"
+        )
     return 0
+
+
+def _at_rest(read: Callable[[], Found]) -> Found:
+    """Return what ``read`` returns; it begins again where a snapshot has taken a file's place under it."""
+    for _ in range(TRIES - 1):
+        with suppress(FileNotFoundError):
+            return read()
+    return read()
 
 
 def _survey(directory: str) -> tuple[dict[str, Any], Torn | None]:
@@ -162,24 +167,23 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
     """Print the records that count, from the oldest to the newest, as JSON."""
     encode = msgspec.json.Encoder().encode
     printed = 0
-    is_shown = sys.stderr.isatty() and not sys.stdout.isatty()
-    for left in reversed(range(TRIES)):
+
+    def write() -> None:
+        nonlocal printed
         reading = Reading(directory)
-        try:
-            with ExitStack() as stack:
-                for record, _ in reading.records(_bar(stack, reading.size, is_shown)):
-                    if reading.sequence <= printed or not _is_wanted(record, job, since):
-                        continue
-                    printed = reading.sequence
-                    sys.stdout.buffer.write(encode({"seq": printed, **_shown(record)}) + b"\n")
-        except JournalDamaged as why:
-            session.complain(str(why))
-            return REFUSED
-        except FileNotFoundError:
-            if not left:
-                raise
-        else:
-            break
+        with ExitStack() as stack:
+            is_shown = sys.stderr.isatty() and not sys.stdout.isatty()
+            for record, _ in reading.records(_bar(stack, reading.size, is_shown)):
+                if reading.sequence <= printed or not _is_wanted(record, job, since):
+                    continue
+                printed = reading.sequence
+                sys.stdout.buffer.write(encode({"seq": printed, **_shown(record)}) + b"\n")
+
+    try:
+        _at_rest(write)
+    except JournalDamaged as why:
+        session.complain(str(why))
+        return REFUSED
     return 0
 
 

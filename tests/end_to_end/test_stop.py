@@ -134,7 +134,7 @@ def test_a_job_that_is_being_cancelled_is_not_requeued(daemon: DaemonFactory) ->
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     assert wire.ask(f"CANCEL {job}") == "STATUS RUNNING 0"
     one.signal(signal.SIGTERM)
-    time.sleep(0.2)
+    _wait_until_it_drains(wire)
     one.stop()
     one.start()
     assert one.connect().wait(job) == "CANCELLED"
