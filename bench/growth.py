@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from taskqd import events, journal
 from taskqd.backlog import Backlog
+from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.housekeeping import Housekeeper, condense
@@ -82,9 +83,10 @@ class House:
         self.store = Store(directory, reactor, disk, "boot", reactor.seconds, in_thread)
         spool = Spool(directory, disk, reactor, in_thread)
         self.store.lock()
-        self.backlog = Backlog()
+        self.backlog = Backlog(Limits(slots=4), is_open=False)
         for event, position in self.store.replay():
             self.backlog.apply(event, position)
+        self.backlog.open()
         self.store.begin(self.backlog.last_id)
         spool.open()
 
@@ -92,7 +94,7 @@ class House:
             return job
 
         self.dispatcher = Dispatcher(
-            self.backlog, self.store, spool, AtOnce(), reactor, 4, make_run, lambda: 0.0
+            self.backlog, self.store, spool, AtOnce(), reactor, make_run, lambda: 0.0
         )
         self.keeper = Housekeeper(
             self.dispatcher, self.store, retention, reactor, partial(condense, reactor), in_thread

@@ -1,78 +1,107 @@
 """Every job in memory, and which may start next.
 
 The backlog is a fold of the journal: ``apply`` is the only way in, and replaying the same events gives the
-same jobs. The indexes (keys, order, counts) are derived from the jobs and never written anywhere. Time is an
-argument; nothing here knows a clock, a file or a process. Submission, start and end cost O(log n).
+same jobs, queues and schedules. The indexes (keys, the line, dependencies, counts) are derived from those and
+never written anywhere. Time is an argument; nothing here knows a clock, a file or a process. Submission,
+start and end cost O(log n).
 """
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Any, ClassVar, cast
 
+from taskqd import arrays
+from taskqd.capacity import Capacity, Constraint, Limits
+from taskqd.dependencies import Dependencies
 from taskqd.errors import Gone, NoSuchJob
 from taskqd.events import (
+    AboutJob,
+    AboutOther,
     Cancelled,
+    Changed,
     Ended,
     Event,
+    Held,
     JobEvent,
     Output,
+    Paused,
+    Released,
     Removed,
+    Resized,
+    Resumed,
     Retried,
+    Scheduled,
+    Skipped,
     Spawned,
     Started,
     Submitted,
+    Unscheduled,
 )
-from taskqd.job import MOVES, Attempt, Job, Reason, Status
+from taskqd.expiry import Expiry
+from taskqd.job import MOVES, Attempt, Job, Reason, Status, TaskId
+from taskqd.line import Line
+from taskqd.queues import Queues
+from taskqd.schedules import Schedules
 
-EXPIRED_AT_ONCE = 50
-"""``expired`` returns so many jobs at most."""
+MOST_PAST = 100
+"""Of so many attempts before the latest, what is known of each is kept at hand; the journal has all."""
+UNLIMITED = Limits(slots=2**31)
 
 Position = tuple[int, int, int]
 """Where a record stands in the journal: (segment, offset, length), the latter two in bytes."""
 
 
 class IllegalMove(Exception):
-    """An event does not fit the job it is for: a bug, or a journal that was edited by hand."""
+    """An event does not fit what it is about: a bug, or a journal that was edited by hand."""
 
 
 class Backlog:
     """The jobs by id, with what is needed to find the next one to start.
 
-    ``_ready`` is a heap of ids and ``_delayed`` one of (time, id). A job that is cancelled leaves its entry
-    behind, to be passed over when it comes up; ``_lined_up`` has the ids in ``_ready``, so that one which is
-    retried meanwhile does not get a second entry. ``_ended_at`` is a heap of (time, id) of those that have
-    ended, and ``_expiring`` has the ids of those that are about to be removed.
+    One that ``is_open`` keeps them in line as they come. A replay is faster without: ``open`` lines up all
+    that is there at its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = UNLIMITED, is_open: bool = True) -> None:
         self.jobs: dict[int, Job] = {}
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
+        self.queues = Queues(limits.queues)
+        self.schedules = Schedules()
+        self.capacity = Capacity(limits, self.queues.limit)
+        self.line = Line(self.capacity, self.queues.is_closed)
+        self.dependencies = Dependencies()
+        self.expiry = Expiry(self.jobs, lambda job_id: self.needed_for(job_id) is not None)
+        self._is_open = is_open
         self._keys: dict[str, int] = {}
-        self._ready: list[int] = []
         self._delayed: list[tuple[float, int]] = []
-        self._lined_up: set[int] = set()
-        self._ended_at: list[tuple[float, int]] = []
-        self._expiring: set[int] = set()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Backlog) and (self.jobs, self.counts, self.last_id, self._keys) == (
-            other.jobs,
-            other.counts,
-            other.last_id,
-            other._keys,
-        )
+        return isinstance(other, Backlog) and self._compared() == other._compared()
+
+    def _compared(self) -> tuple[Any, ...]:
+        return self.jobs, self.counts, self.last_id, self._keys, self.queues, self.schedules
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
-    def get(self, job_id: int) -> Job:
-        """Return the job of that id; raises NoSuchJob, or Gone if it was removed."""
+    def open(self) -> None:
+        """Line up all that may start; from now on what comes is lined up at once."""
+        self._is_open = True
+        for job in self.jobs.values():
+            if job.status is Status.PENDING and job.tasks is None:
+                self._place(job)
+
+    # What is known.
+
+    def get(self, which: int | TaskId) -> Job:
+        """Return a job, or an array's task by its index; raises NoSuchJob, or Gone if it was removed."""
+        job_id = which.array if isinstance(which, TaskId) else which
         job = self.jobs.get(job_id)
         if job is None and 0 < job_id <= self.last_id:
             raise Gone(f"job {job_id} has been removed, with its output")
         if job is None:
             raise NoSuchJob(f"there is no job {job_id}: the newest is {self.last_id}")
-        return job
+        return self.jobs[arrays.task_id(job, which)] if isinstance(which, TaskId) else job
 
     def by_key(self, key: str) -> Job | None:
         """Return the job that was submitted under ``key``, or None."""
@@ -84,121 +113,256 @@ class Backlog:
         ids = range(min(first, self.last_id), 0, -1) if backwards else range(max(first, 1), self.last_id + 1)
         return filter(None, map(self.jobs.get, ids))
 
+    def tasks(self, array: Job) -> list[Job]:
+        """Return the tasks of an array, by index; none of another job."""
+        return [self.jobs[job_id] for job_id in array.tasks.ids] if array.tasks else []
+
+    def whole(self, job: Job) -> Job:
+        """Return the array that a job is a task of, or the job itself."""
+        return job if job.array is None else self.jobs[job.array]
+
     def running(self) -> list[Job]:
-        """Return the jobs that are RUNNING."""
-        return [job for job in self.jobs.values() if job.status is Status.RUNNING]
+        """Return the jobs that are RUNNING; of arrays, the tasks."""
+        return [job for job in self.jobs.values() if job.status is Status.RUNNING and job.tasks is None]
+
+    def reason(self, job: Job, now: float) -> Reason | None:
+        """Return why a job is where it is at a moment; of several that keep it waiting the gravest."""
+        if job.status is not Status.PENDING:
+            return job.reason
+        if job.is_held:
+            return Reason.HELD
+        if self.whole(job).waiting:
+            return Reason.AFTER
+        if job.not_before is not None and job.not_before > now:
+            return Reason.RETRYING if job.reason is Reason.RETRYING else Reason.DELAYED
+        return Reason.PAUSED if self.queues.is_closed(job.spec.queue) else Reason.QUEUED
+
+    def needed_for(self, job_id: int) -> str | None:
+        """Return why a job that has ended cannot be removed yet, None if it can."""
+        if self.schedules.is_latest(job_id):
+            return "it is the latest run of its schedule, which UNSCHEDULE would end"
+        if self.dependencies.is_blamed(job_id):
+            return "a job that came after it has not been told of its end yet"
+        return None
+
+    def describe_queues(self) -> list[dict[str, Any]]:
+        """Return what QUEUES tells of each queue."""
+        return self.queues.describe(self._busy)
+
+    def describe_queue(self, name: str) -> dict[str, Any]:
+        """Return what QUEUES tells of one."""
+        return self.queues.describe_one(name, self._busy(name))
+
+    def _busy(self, queue: str) -> int:
+        return self.capacity.taken(Constraint("queue", queue))
+
+    # What is next.
 
     def take(self, now: float) -> Job | None:
         """Take the next job that may start at ``now`` out of the line, or return None if there is none.
 
-        The taker either records its start or puts it back.
+        It has what it wants from then on, until it is given back, whether it was started or not.
         """
         while self._delayed and self._delayed[0][0] <= now:
             due_at, job_id = heappop(self._delayed)
             job = self.jobs.get(job_id)
-            if job is not None and job.not_before == due_at:
-                self._line_up(job_id)
-        while self._ready:
-            job_id = heappop(self._ready)
-            self._lined_up.discard(job_id)
-            job = self.jobs.get(job_id)
-            if job is not None and job.status is Status.PENDING:
-                if job.not_before is None or job.not_before <= now:
-                    return job
-                self._delay(job, job.not_before)  # the clock was set back since it came into line
+            if job is not None and job.not_before == due_at and self._is_free(job):
+                self.line.add(job)
+        while (taken := self.line.take(now)) is not None:
+            job = self.jobs[taken]
+            if job.not_before is None or job.not_before <= now:
+                return job
+            self.give_back(taken)  # the clock was set back since it came into line
         return None
 
-    def put_back(self, job: Job) -> None:
-        """Put a job that was taken, and was not started after all, back into the line."""
-        self._line_up(job.id)
+    def is_due(self, job: Job, now: float) -> bool:
+        """Whether a job that was taken may still start, whatever has happened to it since."""
+        return (
+            self._is_free(job)
+            and (job.not_before is None or job.not_before <= now)
+            and self.line.has_taken(job)
+            and not self.queues.is_closed(job.spec.queue)
+        )
 
-    def expired(self, before: float, most: int) -> list[int]:
-        """Return the ids of jobs that ended before a time or are more than ``most`` ended ones, oldest first.
-
-        At most EXPIRED_AT_ONCE of them. Those that are returned are taken for removed from now on, until they
-        are, or are given back by ``keep``.
-        """
-        ids: list[int] = []
-        while self._ended_at and len(ids) < EXPIRED_AT_ONCE:
-            ended_at, job_id = self._ended_at[0]
-            if self._is_stale(ended_at, job_id):
-                heappop(self._ended_at)
-            elif ended_at < before or self._finished() - len(self._expiring) > most:
-                heappop(self._ended_at)
-                self._expiring.add(job_id)
-                ids.append(job_id)
-            else:
-                break
-        return ids
-
-    def keep(self, job_id: int) -> None:
-        """Take back that a job has expired: it was not removed."""
-        self._expiring.discard(job_id)
+    def give_back(self, job_id: int) -> None:
+        """Give back what a job that was taken has; it comes into line again if it is to start again."""
+        self.line.give_back(job_id)
         job = self.jobs.get(job_id)
-        if job is not None and job.completed_at is not None:
-            heappush(self._ended_at, (job.completed_at, job_id))
+        if job is not None and job.status is Status.PENDING:
+            self._place(job)
 
-    def _is_stale(self, ended_at: float, job_id: int) -> bool:
-        job = self.jobs.get(job_id)
-        return job is None or job.completed_at != ended_at
-
-    def _finished(self) -> int:
-        return sum(self.counts[status] for status in Status if status.is_final)
-
-    def relocate(self, job_id: int, attempt: int, upto: int, position: Position) -> None:
-        """Tell where an attempt's Ended stands now: if it is the latest and was in a file up to ``upto``."""
-        job = self.jobs.get(job_id)
-        if job is None or job.attempt is None or job.attempt.number != attempt:
-            return
-        record = job.attempt.record
-        if record is not None and record[0] <= upto:
-            job.attempt.record = position
-
-    def next_due(self) -> float | None:
-        """Return when the next delayed job may start, or None if none is delayed."""
+    def next_due(self, now: float) -> float | None:
+        """Return when something may start that may not now, though nothing else happens; None if never."""
+        look = self.line.next_look(now)
         while self._delayed:
             due_at, job_id = self._delayed[0]
             job = self.jobs.get(job_id)
-            if job is not None and job.not_before == due_at:
-                return due_at
+            if job is not None and job.not_before == due_at and self._is_free(job):
+                return due_at if look is None else min(due_at, look)
             heappop(self._delayed)
-        return None
+        return look
 
-    def apply(self, event: Event, position: Position | None = None) -> Job:
-        """Change the one job that ``event`` is about and return it; the event is already on disk.
+    def relocate(self, job_id: int, attempt: int, upto: int, position: Position) -> None:
+        """Tell where an attempt's Ended stands now, if it was in a file up to ``upto``."""
+        job = self.jobs.get(job_id)
+        for one in () if job is None or job.attempt is None else (job.attempt, *job.past):
+            if one.number == attempt and one.record is not None and one.record[0] <= upto:
+                one.record = position
 
-        ``position`` is where. Raises IllegalMove, having changed nothing, if the table of moves has it not.
+    # What happens.
+
+    def apply(self, event: Event, position: Position | None = None) -> Job | None:
+        """Make an event that is on disk true, and return the job that it is about, if it is about one.
+
+        ``position`` is where it stands. Raises IllegalMove, having changed nothing, if it cannot be.
         """
         if type(event) is Submitted:
             return self._submitted(event)
+        if isinstance(event, AboutOther):
+            self._apply_other(event)
+            return None
         job = self.jobs.get(event.id)
-        after = _status_after(event, job)
-        if job is None or after not in MOVES.get((job.status, event.name), ()):
-            state = "is unknown" if job is None else f"is {job.status.value}"
-            raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which {state}")
-        self.counts[job.status] -= 1
-        self.counts[after] += 1
-        job.status = after
-        self._changes[type(event)](self, job, event)
-        if after.is_final and type(event) is not Removed:
-            heappush(self._ended_at, (event.at, job.id))
+        if job is None:
+            raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is unknown")
+        if job.tasks is not None:
+            self._apply_to_array(job, event)
+        else:
+            self._move(job, event)
         if type(event) is Ended:
             _attempt(job).record = position
         return job
 
+    def _apply_other(self, event: AboutOther) -> None:
+        if isinstance(event, Scheduled | Unscheduled) or (
+            not isinstance(event, Resized) and event.schedule is not None
+        ):
+            self._apply_to_schedule(event)
+        else:
+            self.queues.apply(event)
+            self.line.wake_all()
+
+    def _apply_to_schedule(self, event: Scheduled | Unscheduled | Paused | Resumed) -> None:
+        latest = self._latest_run(cast(int, event.schedule))
+        try:
+            self.schedules.apply(event)
+        except ValueError as why:
+            raise IllegalMove(str(why)) from None
+        if latest is not None:
+            self.expiry.add_again(latest)
+
+    def _latest_run(self, schedule: int) -> int | None:
+        known = self.schedules.by_id.get(schedule)
+        return None if known is None else known.last_job
+
     def _submitted(self, event: Submitted) -> Job:
-        if event.id in self.jobs:
+        if any(job_id in self.jobs for job_id in range(event.id, event.last_id + 1)):
             raise IllegalMove(f"job {event.id} was submitted twice")
-        job = Job(id=event.id, spec=event.spec, owner=event.owner, submitted_at=event.at)
+        spec = event.spec
+        job = Job(id=event.id, spec=spec, owner=event.owner, submitted_at=event.at, schedule=event.schedule)
+        job.is_held = spec.hold
+        job.not_before = spec.at if spec.delay is None else event.at + spec.delay
         self.jobs[job.id] = job
-        self.last_id = max(self.last_id, job.id)
-        self.counts[Status.PENDING] += 1
-        if job.spec.key is not None:
-            self._keys[job.spec.key] = job.id
-        self._line_up(job.id)
+        self.last_id = max(self.last_id, event.last_id)
+        if spec.key is not None:
+            self._keys[spec.key] = job.id
+        if event.schedule is not None:
+            latest = self._latest_run(event.schedule)
+            self.schedules.ran(event.schedule, event.at, job.id)
+            if latest is not None:
+                self.expiry.add_again(latest)
+        if spec.array is None:
+            self._come_in(job)
+        else:
+            self.capacity.limit_array(job.id, spec.array.at_once)
+            for task in arrays.make_tasks(job, event, spec.array):
+                self.jobs[task.id] = task
+                self._come_in(task)
+        if spec.after or spec.after_any or spec.after_fail:
+            job.waiting = self.dependencies.add(job, self.jobs)
+        self._place_all(job)
         return job
 
+    def _come_in(self, job: Job) -> None:
+        self.counts[Status.PENDING] += 1
+        self.queues.count(job.spec.queue, None, Status.PENDING)
+
+    def _move(self, job: Job, event: AboutJob) -> None:
+        """Make an event true for one job that is no array, and for whatever depends on that."""
+        before, after = job.status, _status_after(event, job)
+        if after not in MOVES.get((before, event.name), ()):
+            raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
+        if before is Status.PENDING and self._is_open:
+            self.line.remove(job)
+        queue = job.spec.queue
+        job.status = after
+        self._changes[type(event)](self, job, event)
+        if type(event) is Removed:
+            self._forget(job)
+            return
+        self.counts[before] -= 1
+        self.counts[after] += 1
+        if queue == job.spec.queue:
+            self.queues.count(queue, before, after)
+        else:
+            self.queues.count(job.spec.queue, None, after)
+            self.queues.count(queue, before, None)
+        if after is Status.PENDING:
+            self._place(job)
+        self._note_end(job, before)
+        if job.array is not None:
+            array = self.jobs[job.array]
+            had_ended = array.status
+            arrays.note_move(array, job, before, event.at, self.jobs)
+            self._note_end(array, had_ended)
+
+    def _note_end(self, job: Job, before: Status) -> None:
+        """See to what depends on whether a job has ended, which it had not, or the other way round."""
+        if job.status.is_final and not before.is_final:
+            self.expiry.add(job)
+            if job.waiting:
+                job.waiting = 0
+                blameless = self.dependencies.discard(job)
+                if blameless is not None:
+                    self.expiry.add_again(blameless)
+            for job_id in list(self.dependencies.settle(job)):
+                waiting = self.jobs[job_id]
+                waiting.waiting -= 1
+                self._place_all(waiting)
+        elif before.is_final and not job.status.is_final:
+            self.expiry.discard(job)
+
+    def _apply_to_array(self, array: Job, event: AboutJob) -> None:
+        tasks = self.tasks(array)
+        affected = arrays.affected(event, tasks)
+        is_whole = array.status.is_final or not isinstance(event, Removed)
+        if not affected or not is_whole or not isinstance(event, arrays.HAPPENS_TO_ARRAYS):
+            raise IllegalMove(
+                f"{event.name} cannot happen to array {array.id}, which is {array.status.value}"
+            )
+        if isinstance(event, Retried) and array.status.is_final:
+            array.waiting = self.dependencies.add(array, self.jobs)
+        for task in affected:
+            self._move(task, event)
+        if isinstance(event, Removed):
+            self.capacity.limit_array(array.id, None)
+            self._forget(array)
+        else:
+            arrays.note_change(array, event)
+
+    def _forget(self, job: Job) -> None:
+        if job.tasks is None:
+            self.counts[job.status] -= 1
+            self.queues.count(job.spec.queue, job.status, None)
+        self.expiry.discard(job)
+        del self.jobs[job.id]
+        if job.spec.key is not None and self._keys.get(job.spec.key) == job.id:
+            del self._keys[job.spec.key]
+
+    # What each event means for its job.
+
     def _started(self, job: Job, event: Started) -> None:
+        if job.attempt is not None:
+            job.past = (*job.past, job.attempt)[-MOST_PAST:]
         job.reason = None
         job.not_before = None
         job.attempts = event.attempt
@@ -211,18 +375,41 @@ class Backlog:
     def _cancelled(self, job: Job, event: Cancelled) -> None:
         if job.status is Status.RUNNING:
             job.cancelling = event.signal
-            return
-        job.reason = Reason.CANCELLED
+        else:
+            self._end_unstarted(job, Reason.CANCELLED, event.at)
+
+    def _skipped(self, job: Job, event: Skipped) -> None:
+        self._end_unstarted(job, Reason.DEPENDENCY, event.at)
+
+    def _end_unstarted(self, job: Job, reason: Reason, at: float) -> None:
+        job.reason = reason
+        job.is_held = False
         job.not_before = None
-        job.completed_at = event.at
+        job.completed_at = at
+
+    def _held(self, job: Job, event: Held) -> None:
+        job.is_held = True
+
+    def _released(self, job: Job, event: Released) -> None:
+        job.is_held = False
+        job.not_before = None
+        job.reason = Reason.QUEUED
+        arrays.forget_times(job)
+
+    def _changed(self, job: Job, event: Changed) -> None:
+        job.not_before = arrays.not_before_of(job, event)
+        job.asked = job.submission
+        job.spec = event.spec
 
     def _ended(self, job: Job, event: Ended) -> None:
-        _finish(_attempt(job), event)
+        attempt = _attempt(job)
+        _finish(attempt, event)
+        self.queues.note_run(job.spec.queue, max(0.0, event.at - attempt.started_at))
         job.cancelling = None
         job.failures += event.status in (Status.FAILED, Status.PENDING) and not event.is_free
         if event.status is Status.PENDING:
             job.reason = Reason.RETRYING
-            self._delay(job, event.at if event.retry_at is None else event.retry_at)
+            job.not_before = event.at if event.retry_at is None else event.retry_at
         else:
             job.reason = event.reason
             job.completed_at = event.at
@@ -231,41 +418,58 @@ class Backlog:
         job.reason = Reason.QUEUED
         job.failures = 0
         job.completed_at = None
-        self._line_up(job.id)
+        if job.array is None:
+            job.waiting = self.dependencies.add(job, self.jobs)
 
     def _removed(self, job: Job, event: Removed) -> None:
-        self.counts[job.status] -= 1
-        self._expiring.discard(job.id)
-        del self.jobs[job.id]
-        if job.spec.key is not None and self._keys.get(job.spec.key) == job.id:
-            del self._keys[job.spec.key]
-
-    def _delay(self, job: Job, until: float) -> None:
-        job.not_before = until
-        heappush(self._delayed, (until, job.id))
-
-    def _line_up(self, job_id: int) -> None:
-        if job_id not in self._lined_up:
-            self._lined_up.add(job_id)
-            heappush(self._ready, job_id)
+        """Nothing of the job itself changes: it goes."""
 
     _changes: ClassVar[dict[type, Callable[["Backlog", Job, Any], None]]] = {
         Started: _started,
         Spawned: _spawned,
         Cancelled: _cancelled,
+        Skipped: _skipped,
+        Held: _held,
+        Released: _released,
+        Changed: _changed,
         Ended: _ended,
         Retried: _retried,
         Removed: _removed,
     }
 
+    # Who is where.
 
-def _status_after(event: JobEvent, job: Job | None) -> Status:
+    def _is_free(self, job: Job) -> bool:
+        """Whether nothing but time, room and a pause keeps a job from its start."""
+        return job.status is Status.PENDING and not job.is_held and not self.whole(job).waiting
+
+    def _place(self, job: Job) -> None:
+        """Put a pending job into line, or where it waits for its time, if that is all that it waits for."""
+        if self._is_open and self._is_free(job):
+            if job.not_before is not None:
+                heappush(self._delayed, (job.not_before, job.id))
+            else:
+                self.line.add(job)
+
+    def _place_all(self, job: Job) -> None:
+        """Place a job, or all tasks of an array."""
+        if job.tasks is None:
+            self._place(job)
+        elif self._is_open and not job.waiting:
+            for task in self.tasks(job):
+                self._place(task)
+
+
+def _status_after(event: JobEvent, job: Job) -> Status:
+    """Return the status of a job after an event, if it can happen to it."""
     if isinstance(event, Ended):
         return event.status
-    if isinstance(event, Removed) and job is not None:
+    if isinstance(event, Removed | Held | Released | Changed):
         return job.status
     if isinstance(event, Cancelled):
-        return Status.RUNNING if job is not None and job.status is Status.RUNNING else Status.CANCELLED
+        return Status.RUNNING if job.status is Status.RUNNING else Status.CANCELLED
+    if isinstance(event, Skipped):
+        return Status.FAILED
     return Status.PENDING if isinstance(event, Retried) else Status.RUNNING
 
 
@@ -276,8 +480,9 @@ def _attempt(job: Job) -> Attempt:
 
 def _finish(attempt: Attempt, event: Ended) -> None:
     attempt.ended_at = event.at
+    attempt.reason = event.reason
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
-    attempt.progress = event.progress
+    attempt.progress, attempt.usage = event.progress, event.usage
     attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline = _measured(event.stdout)
     attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline = _measured(event.stderr)
 

@@ -26,15 +26,19 @@ from twisted.python.threadpool import ThreadPool
 from taskqd import listeners, processes, spawn
 from taskqd.access import Access, read_token, user_name
 from taskqd.backlog import Backlog, IllegalMove
+from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.executor import Executor
+from taskqd.feed import Feed
 from taskqd.housekeeping import Housekeeper, condense
 from taskqd.job import Job, Status
 from taskqd.launch import Run, environment
+from taskqd.notices import Notices
 from taskqd.protocol import TaskqFactory
 from taskqd.results import Results
+from taskqd.scheduler import Scheduler
 from taskqd.settings import Settings
 from taskqd.spool import Spool
 from taskqd.store import Store
@@ -75,6 +79,7 @@ class TaskqService(Service):
         self._executor = Executor(partial(spawn.spawn, reactor), reactor)
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None
+        self._scheduler: Scheduler | None = None
 
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
@@ -114,11 +119,21 @@ class TaskqService(Service):
             self._log.info("removed {count} files of jobs that are not known any more", count=swept)
         self._end_leftovers(backlog)
         dispatcher = self._dispatcher = self._make_dispatcher(backlog)
-        for job in dispatcher.recover(KILLED if self._store.last_boot == self._boot else REBOOTED):
+        interrupted = dispatcher.recover(KILLED if self._store.last_boot == self._boot else REBOOTED)
+        for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
-        self._listen(dispatcher, Access(token))
+        results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._reactor.seconds()))
+        self._listen(dispatcher, results, Access(token))
         self._threads.start()
+        self._scheduler = Scheduler(dispatcher, self._reactor)
+        if self._settings.on_end is not None:
+            notices = Notices(dispatcher, results, self._settings.on_end)
+            dispatcher.on_end(notices.told)
+            for job in {backlog.whole(job).id: backlog.whole(job) for job in interrupted}.values():
+                if job.status.is_final:
+                    notices.told(job)
         dispatcher.start()
+        self._scheduler.start()
         self._housekeeper = Housekeeper(
             dispatcher,
             self._store,
@@ -130,7 +145,8 @@ class TaskqService(Service):
         self._housekeeper.start()
 
     def _replay(self) -> Backlog:
-        backlog = Backlog()
+        settings = self._settings
+        backlog = Backlog(Limits(settings.slots, settings.queues, settings.resources), is_open=False)
         for event, position in self._store.replay():
             try:
                 backlog.apply(event, position)
@@ -139,6 +155,7 @@ class TaskqService(Service):
                     f"{self._store.segments.locate(position)} cannot be right: {why}"
                 ) from None
         backlog.last_id = max(backlog.last_id, self._store.next_id - 1)
+        backlog.open()
         gc.freeze()
         self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(backlog.jobs))
         return backlog
@@ -162,14 +179,15 @@ class TaskqService(Service):
             self._spool,
             self._executor,
             self._reactor,
-            self._settings.slots,
             partial(_make_run, self._spool, self._store, _base_environment(), mask),
             random.SystemRandom().random,
         )
 
-    def _listen(self, dispatcher: Dispatcher, access: Access) -> None:
-        results = Results(self._store, self._spool)
-        verbs = Verbs(dispatcher, results, access, self._reactor, lambda: len(factory.connections))
+    def _listen(self, dispatcher: Dispatcher, results: Results, access: Access) -> None:
+        feed = Feed(self._store, dispatcher.backlog)
+        verbs = Verbs(
+            dispatcher, results, access, feed, self._reactor, lambda: len(self._factory.connections)
+        )
         factory = self._factory = TaskqFactory(verbs, self._reactor)
         refusals: list[Failure] = []
         for endpoint in self._settings.listen:
@@ -180,7 +198,8 @@ class TaskqService(Service):
         self._log.info("listening on {listen}", listen=" ".join(self._settings.listen))
 
     async def _stop(self) -> None:
-        if self._dispatcher is not None and self._housekeeper is not None:
+        if self._dispatcher is not None and self._housekeeper is not None and self._scheduler is not None:
+            self._scheduler.stop()
             self._housekeeper.stop()
             await self._end_jobs(self._dispatcher)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
@@ -271,19 +290,23 @@ def _base_environment() -> dict[str, str]:
 
 def _make_run(spool: Spool, store: Store, base: dict[str, str], mask: int, job: Job, attempt: int) -> Run:
     """Build what the executor takes for an attempt; ``mask`` is the daemon's own umask."""
-    spec = job.spec
-    script = None if spec.script is None else spool.path(job.id, "script")
+    spec, brought_with = job.spec, job.array or job.id
+    script = None if spec.script is None else spool.path(brought_with, "script")
     return Run(
         id=job.id,
         attempt=attempt,
         command=spec.command or None,
         script=script,
         is_executable=script is not None and os.access(script, os.X_OK),
-        stdin=None if spec.stdin is None else spool.path(job.id, "stdin"),
+        stdin=None if spec.stdin is None else spool.path(brought_with, "stdin"),
         cwd=spec.cwd,
         env=environment(base, job, attempt, store.name, spool.path(job.id, "progress")),
         umask=None if spec.umask == mask else spec.umask,
         nice=spec.nice,
         timeout=spec.timeout,
         kill_after=spec.kill_after,
+        idle_timeout=spec.idle_timeout,
+        memory=spec.memory,
+        cpu_time=spec.cpu_time,
+        nofile=spec.nofile,
     )

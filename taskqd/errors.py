@@ -85,6 +85,19 @@ class TimedOut(TaskqError):
     code = "TIMED_OUT"
 
 
+class Lagged(TaskqError):
+    """Who watches is too slow, or asks for events that are not there any more; worth another try.
+
+    The text is the ``sequence`` from which on there is no gap: the number to go on with.
+    """
+
+    code = "LAGGED"
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(str(sequence))
+        self.sequence = sequence
+
+
 class Draining(TaskqError):
     """The server is stopping and takes no new work; worth another try."""
 

@@ -7,9 +7,9 @@ each as the line that it becomes.
 
 from msgspec import Struct
 
-from taskqd.job import Reason, Spec, Status
+from taskqd.job import Reason, Spec, Status, Usage
 
-FORMAT = 1
+FORMAT = 2
 """The version of the journal's format, written into every segment's first record."""
 
 
@@ -59,10 +59,19 @@ class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):
 
 
 class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """A job was accepted."""
+    """A job was accepted; ``schedule`` is the one that submitted it.
+
+    Where the spec has an array, its tasks are accepted with it, under the ids that follow.
+    """
 
     owner: str
     spec: Spec
+    schedule: int | None = None
+
+    @property
+    def last_id(self) -> int:
+        """The highest job number that this has given away."""
+        return self.id + (self.spec.array.count if self.spec.array else 0)
 
 
 class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
@@ -83,6 +92,31 @@ class Cancelled(JobEvent, frozen=True, kw_only=True, tag=_tag):
 
     by: str
     signal: int
+
+
+class Skipped(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """A pending job has failed without a start: job ``because``, which it came after, did not end so."""
+
+    because: int
+
+
+class Held(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """Somebody has a pending job not start until it is released."""
+
+    by: str
+
+
+class Released(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """Somebody let a pending job start, though it was held or delayed."""
+
+    by: str
+
+
+class Changed(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """Somebody changed what is asked of a pending job; ``spec`` is what holds from now on."""
+
+    by: str
+    spec: Spec
 
 
 class Retried(JobEvent, frozen=True, kw_only=True, tag=_tag):
@@ -147,9 +181,78 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     progress: int = 0
     is_free: bool = False
     retry_at: float | None = None
+    usage: Usage | None = None
     stdout: Output = NOTHING
     stderr: Output = NOTHING
 
 
-Event = Submitted | Started | Spawned | Cancelled | Retried | Removed | Ended
-Record = Opened | Snapshot | Submitted | Started | Spawned | Cancelled | Retried | Removed | Ended
+class OtherEvent(Struct, frozen=True, omit_defaults=True, tag=_tag):
+    """Something that happened to a queue, to a schedule, or to all queues."""
+
+    at: float
+    by: str
+
+    @property
+    def name(self) -> str:
+        """The event's name, as in the journal's ``type``."""
+        return str(self.__struct_config__.tag)
+
+
+class Resized(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+    """A queue was given slots: a number, 0 for no limit of its own, None for what the settings say."""
+
+    queue: str
+    slots: int | None = None
+
+
+class Paused(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+    """Nothing new starts from now on: in a queue, of a schedule, or where neither is named, at all."""
+
+    queue: str | None = None
+    schedule: int | None = None
+
+
+class Resumed(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+    """A pause is over: that of a queue, of a schedule, or where neither is named, the one of all."""
+
+    queue: str | None = None
+    schedule: int | None = None
+
+
+class Scheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+    """A schedule was made: a job again and again, ``every`` so many seconds or as ``cron`` says.
+
+    Where ``overlap`` is not set, none is submitted while the one before has not ended.
+    """
+
+    schedule: int
+    spec: Spec
+    every: float | None = None
+    cron: str | None = None
+    overlap: bool = False
+
+
+class Unscheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+    """A schedule has ended; its jobs go on."""
+
+    schedule: int
+
+
+AboutJob = (
+    Submitted
+    | Started
+    | Spawned
+    | Cancelled
+    | Skipped
+    | Held
+    | Released
+    | Changed
+    | Retried
+    | Removed
+    | Ended
+)
+"""What happens to one job; of an array, to those of its tasks that it can happen to."""
+AboutOther = Resized | Paused | Resumed | Scheduled | Unscheduled
+"""What is decided about queues and schedules."""
+Event = AboutJob | AboutOther
+Record = Opened | Snapshot | Event

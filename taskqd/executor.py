@@ -16,7 +16,6 @@ from typing import Any
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessTerminated
-from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,18 +24,65 @@ from taskqd import processes
 from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IExecutor, IRecording
 from taskqd.job import Reason
-from taskqd.launch import Outcome, Run, command_line
+from taskqd.launch import Outcome, Run, command_line, duration
+from taskqd.spawn import MeasuredProtocol
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.5
 """It is looked whether a group that was told to end is gone after so many seconds, and then less often."""
 LOOKS_AFTER_KILL = 8
 """A killed group is looked at so many times more: a process in the kernel's hands may stay for ever."""
 
-Spawn = Callable[[ProcessProtocol, list[str], dict[str, str], int], Any]
+Spawn = Callable[[MeasuredProtocol, list[str], dict[str, str], int], Any]
 """Starts (protocol, command line, environment, descriptor of stdin) in its own session; raises OSError."""
 
 
-class JobProcess(ProcessProtocol):
+class Silence:
+    """How long nothing was heard; ``over`` is called once that is ``limit`` seconds.
+
+    What is heard only notes the time: the timer looks at it when it fires, and runs on for what is left.
+    While nobody listens, no time passes.
+    """
+
+    def __init__(self, limit: float, clock: Any, over: Callable[[], None]) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._over = over
+        self._lasted = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now."""
+        self.heard()
+        self._timer: Any = self._clock.callLater(self._limit, self._look)
+
+    def heard(self) -> None:
+        """Note that something is heard now."""
+        self._since = self._clock.seconds()
+
+    def listen(self, is_listening: bool) -> None:
+        """Go on, or let no time pass until it goes on."""
+        self.stop()
+        now = self._clock.seconds()
+        if is_listening:
+            self._since = now - self._lasted
+            self._look()
+        else:
+            self._lasted = now - self._since
+
+    def stop(self) -> None:
+        """Call nobody any more."""
+        if self._timer.active():
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._since + self._limit - self._clock.seconds()
+        if left > 0:
+            self._timer = self._clock.callLater(left, self._look)
+        else:
+            self._over()
+
+
+class JobProcess(MeasuredProtocol):
     """One attempt's process, from its spawn to the last of its group.
 
     ``outcome`` fires once, with how it ended; ``gone`` when nothing of it is left, which may be later.
@@ -53,11 +99,12 @@ class JobProcess(ProcessProtocol):
         self._recording = recording
         self._clock = clock
         self._why: Reason | None = None
-        self._detail: str | None = None
+        self._said: dict[Reason, str] = {}
         self._exit: BaseException | None = None
         self._is_reported = False
         self._looks_left = LOOKS_AFTER_KILL
         self._exited: Deferred[None] = Deferred()
+        self._silence: Silence | None = None
         self._kill: Any = None
         self._look: Any = None
         self._pause = FIRST_LOOK
@@ -68,12 +115,18 @@ class JobProcess(ProcessProtocol):
         if self._run.timeout is not None:
             self._exited.addTimeout(self._run.timeout, self._clock)
         self._exited.addErrback(self._time_is_up)
+        if self._run.idle_timeout is not None:
+            self._silence = Silence(self._run.idle_timeout, self._clock, self._was_silent)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if self._silence is not None:
+            self._silence.heard()
         self._recording.write(childFD, data)
 
     def processExited(self, reason: Failure) -> None:
         self._exit = reason.value
+        if self._silence is not None:
+            self._silence.stop()
         self._drain()
         if not self._exited.called:
             self._exited.callback(None)
@@ -82,11 +135,13 @@ class JobProcess(ProcessProtocol):
             self._signal(signal.SIGTERM)
         self._until_gone()
 
-    def end(self, why: Reason, number: int) -> None:
+    def end(self, why: Reason, number: int, detail: str | None = None) -> None:
         """Signal the whole group, and kill it after the grace; the first reason to end an attempt stands."""
         if self._exit is not None or self._why is not None:
             return
         self._why = why
+        if detail is not None:
+            self._said[why] = detail
         self._signal(number)
         if number != signal.SIGKILL:
             self._kill_later()
@@ -99,7 +154,15 @@ class JobProcess(ProcessProtocol):
 
     def _time_is_up(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
-        self.end(Reason.TIMEOUT, signal.SIGTERM)
+        detail = f"it ran for longer than {duration(self._run.timeout or 0)}"
+        self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
+
+    def _was_silent(self) -> None:
+        if self._silence is not None and any(map(_waiting, self.transport.pipes.values())):
+            self._silence.begin()  # it has printed, and the reactor was too busy to read it
+        else:
+            detail = f"it printed nothing for {duration(self._run.idle_timeout or 0)}"
+            self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
     def _kill_later(self) -> None:
         if self._kill is None:
@@ -136,7 +199,7 @@ class JobProcess(ProcessProtocol):
     def _drain(self) -> None:
         """Take what is in the pipes and close them: whoever else holds them must not delay the end."""
         for stream, reader in list(self.transport.pipes.items()):
-            left = struct.unpack("i", fcntl.ioctl(reader.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
+            left = _waiting(reader)
             while left > 0 and (data := os.read(reader.fileno(), left)):
                 self._recording.write(stream, data)
                 left -= len(data)
@@ -145,13 +208,15 @@ class JobProcess(ProcessProtocol):
     def _choke(self, is_choked: bool) -> None:
         if self._exit is not None or self.transport is None:
             return
+        if self._silence is not None:
+            self._silence.listen(not is_choked)
         if is_choked:
             self.transport.pauseProducing()
         else:
             self.transport.resumeProducing()
 
     def _fail(self, why: str) -> None:
-        self._detail = f"its output cannot be kept: {why}"
+        self._said[Reason.OUTPUT] = f"its output cannot be kept: {why}"
         if self._exit is not None:
             self._why = self._why or Reason.OUTPUT
         self.end(Reason.OUTPUT, signal.SIGTERM)
@@ -166,7 +231,7 @@ class JobProcess(ProcessProtocol):
     def _output_lost(self, failure: Failure) -> tuple[Output, Output]:
         failure.trap(OSError)
         self._why = self._why or Reason.OUTPUT
-        self._detail = self._detail or f"its output could not be kept: {failure.value}"
+        self._said.setdefault(Reason.OUTPUT, f"its output could not be kept: {failure.value}")
         return NOTHING, NOTHING
 
     def _judge(self, outputs: tuple[Output, Output]) -> Outcome:
@@ -179,7 +244,13 @@ class JobProcess(ProcessProtocol):
             why = Reason.EXIT
         stdout, stderr = outputs
         return Outcome(
-            reason=why, exit_code=code, signal=number, detail=self._detail, stdout=stdout, stderr=stderr
+            reason=why,
+            exit_code=code,
+            signal=number,
+            detail="; ".join(self._said.values()) or None,
+            stdout=stdout,
+            stderr=stderr,
+            usage=self.usage,
         )
 
 
@@ -229,6 +300,12 @@ class Executor:
     def _forget(self, outcome: Outcome, job_id: int) -> Outcome:
         del self._running[job_id]
         return outcome
+
+
+def _waiting(reader: Any) -> int:
+    """Return how many bytes in a pipe nobody has read yet."""
+    count: int = struct.unpack("i", fcntl.ioctl(reader.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
+    return count
 
 
 def _check_directory(path: str | None) -> None:

@@ -63,7 +63,7 @@ class Housekeeper:
 
     def start(self) -> None:
         """Look after everything, now and again."""
-        self._dispatcher.on_end(self.remove_expired)
+        self._dispatcher.on_end(lambda _: self.remove_expired())
         self._check()
 
     def stop(self) -> None:
@@ -91,7 +91,7 @@ class Housekeeper:
         if self._is_stopped or self._store.failure is not None:
             return False
         before = self._clock.seconds() - self._retention.age
-        expired = self._dispatcher.backlog.expired(before, self._retention.count)
+        expired = self._dispatcher.backlog.expiry.take(before, self._retention.count)
         for job_id in expired:
             removal = Deferred.fromCoroutine(self._dispatcher.remove(job_id, RETENTION))
             removal.addErrback(self._not_removed, job_id)
@@ -99,7 +99,7 @@ class Housekeeper:
 
     def _not_removed(self, failure: Failure, job_id: int) -> None:
         failure.trap(TaskqError)  # somebody retried or removed it first, or the store failed and has said so
-        self._dispatcher.backlog.keep(job_id)
+        self._dispatcher.backlog.expiry.keep(job_id)
 
     async def _make_snapshot(self) -> None:
         segments, number = self._store.segments, self._store.segment - 1

@@ -17,6 +17,8 @@ class IStore(Interface):
 
     next_id: int = Attribute("The first job number that the journal has not given away.")
 
+    last_sequence: int = Attribute("The number of the last record that is durable and was told.")
+
     def append(event: Event) -> "Deferred[tuple[int, int, int]]":
         """Put an event into the journal and return a Deferred of its position.
 
@@ -36,11 +38,34 @@ class IStore(Interface):
     def read(position: tuple[int, int, int]) -> Any:
         """Return the record at a position; raises StoreFailed if it cannot be read."""
 
-    def find(job_id: int) -> "Deferred[list[tuple[int, Event]]]":
-        """Return (sequence, event) of all that the journal has of a job; fails with StoreFailed."""
+    def find(*job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
+        """Return (sequence, event) of all that the journal has of some jobs; fails with StoreFailed."""
+
+    def on_durable(told: "Callable[[int, Event], object]") -> None:
+        """Have ``told(sequence, event)`` called for each event once its Deferred has fired, in their order.
+
+        Those of ``append_now`` are told before it returns, so before they are applied.
+        """
+
+    def since(sequence: int) -> "IReading":
+        """Return a reading of all events from a number on."""
 
     def close() -> "Deferred[None]":
         """Wait for what is under way, then give up the files and the lock."""
+
+
+class IReading(Interface):
+    """The events of a store from a number on, for one reader, a portion at a time."""
+
+    next: int = Attribute("The number of the first record that has not been read.")
+
+    def portion() -> "Deferred[list[tuple[int, Event]]]":
+        """Return (sequence, event) of those that follow, none if all that was told has been read.
+
+        Then nothing was told since: what is told from now on is all that follows. Fails with Lagged where
+        events are not there any more, since a snapshot has taken their place and has not all, and with
+        StoreFailed. May be cancelled, and is not used after a failure.
+        """
 
 
 class IRecording(Interface):
@@ -83,6 +108,12 @@ class ISpool(Interface):
     def purge(job_id: int, attempts: int) -> "Deferred[None]":
         """Remove all files of a job that is no longer known; fails with OSError."""
 
+    def follow(job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+        """Have ``told`` called when a job prints something, and when an attempt is recorded or released.
+
+        Returns what ends that, which is to be called once.
+        """
+
     def release(job_id: int) -> None:
         """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""
 
@@ -121,6 +152,12 @@ class ICaller(Interface):
 
     def room() -> "Deferred[None]":
         """Fire when the caller has read enough for more to be sent; fails when they are gone."""
+
+    def next_line() -> "Deferred[None]":
+        """Fire when another line of the caller's has come, at once if one is there; may be cancelled.
+
+        An empty line counts, though it asks for nothing. None comes any more once the caller is gone.
+        """
 
     def while_connected(deferred: "Deferred[Any]") -> "Deferred[Any]":
         """Return ``deferred``, which is cancelled should the caller be gone before it fires."""

@@ -8,6 +8,9 @@ from enum import Enum
 
 from msgspec import Struct
 
+DEFAULT_QUEUE = "default"
+"""The queue of a job that names none."""
+
 
 class Status(str, Enum):
     """Where a job stands; the words of docs/protocol.md §2."""
@@ -31,11 +34,16 @@ class Reason(str, Enum):
     """Why a job is where it is; the words of docs/protocol.md §4. A completed job needs none."""
 
     QUEUED = "queued"
+    HELD = "held"
+    DELAYED = "delayed"
+    AFTER = "after"
     RETRYING = "retrying"
+    PAUSED = "paused"
     EXIT = "exit"
     SIGNAL = "signal"
     TIMEOUT = "timeout"
     SPAWN = "spawn"
+    DEPENDENCY = "dependency"
     INTERRUPTED = "interrupted"
     OUTPUT = "output"
     CANCELLED = "cancelled"
@@ -44,6 +52,10 @@ class Reason(str, Enum):
 MOVES: dict[tuple[Status, str], frozenset[Status]] = {
     (Status.PENDING, "started"): frozenset({Status.RUNNING}),
     (Status.PENDING, "cancelled"): frozenset({Status.CANCELLED}),
+    (Status.PENDING, "skipped"): frozenset({Status.FAILED}),
+    (Status.PENDING, "held"): frozenset({Status.PENDING}),
+    (Status.PENDING, "released"): frozenset({Status.PENDING}),
+    (Status.PENDING, "changed"): frozenset({Status.PENDING}),
     (Status.RUNNING, "spawned"): frozenset({Status.RUNNING}),
     (Status.RUNNING, "cancelled"): frozenset({Status.RUNNING}),
     (Status.RUNNING, "ended"): frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PENDING}),
@@ -57,26 +69,65 @@ MOVES: dict[tuple[Status, str], frozenset[Status]] = {
 """(status, event) -> the statuses that the event may lead to; what is not here cannot happen."""
 
 LONGEST_RETRY_DELAY = 3600.0
-"""No retry waits longer than this, in seconds, however often the delay was doubled."""
+"""No retry waits longer than this unless told, in seconds, however often the delay was doubled."""
+
+
+class TaskId(Struct, frozen=True, gc=False):
+    """A task by the array that it is of and its index there: ``<id>.<index>`` on the wire."""
+
+    array: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.array}.{self.index}"
+
+
+class Array(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What ``--array=<first>-<last>%<at_once>`` asks for: a task for each index, so many at once."""
+
+    first: int
+    last: int
+    at_once: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many tasks that are."""
+        return self.last - self.first + 1
 
 
 class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What was asked: the command and the options of its SUBMIT, as they came.
 
-    Durations are seconds, sizes bytes. ``script`` and ``stdin`` are the sizes of the blocks that came with
-    the submission and lie in the spool, ``blocks`` the SHA-256 of the two in that order, so that equal specs
-    are equal submissions; a job has either a command or a script. ``env_base64`` has the variables whose
-    values are no text.
+    Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin`` are the sizes of the blocks
+    that came with the submission and lie in the spool, ``blocks`` the SHA-256 of the two in that order, so
+    that equal specs are equal submissions; a job has either a command or a script. ``env_base64`` has the
+    variables whose values are no text. ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on``
+    are conditions as they stand on the wire (retrying.py).
     """
 
     command: str = ""
     script: int | None = None
     stdin: int | None = None
     blocks: str | None = None
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    slots: int = 1
+    needs: dict[str, int] = {}
     timeout: float | None = None
+    idle_timeout: float | None = None
     kill_after: float = 5.0
     retries: int = 0
     retry_delay: float = 1.0
+    retry_delay_max: float = LONGEST_RETRY_DELAY
+    retry_on: tuple[str, ...] = ()
+    no_retry_on: tuple[str, ...] = ()
+    delay: float | None = None
+    at: float | None = None
+    after: tuple[int, ...] = ()
+    after_any: tuple[int, ...] = ()
+    after_fail: tuple[int, ...] = ()
+    hold: bool = False
+    array: Array | None = None
     key: str | None = None
     label: str | None = None
     cwd: str | None = None
@@ -84,11 +135,23 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     env_base64: dict[str, bytes] = {}
     umask: int = 0o022
     nice: int | None = None
+    memory: int | None = None
+    cpu_time: float | None = None
+    nofile: int | None = None
     max_output: int = 256 * 1024**2
+    notify_fail: bool = False
 
-    def backoff(self, failures: int) -> float:
-        """Return the seconds to wait after the ``failures``-th failure in a row, before any jitter."""
-        return float(min(self.retry_delay * 2.0 ** min(failures - 1, 64), LONGEST_RETRY_DELAY))
+
+class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What an attempt has used, as wait4(2) tells: CPU time in seconds, memory in bytes.
+
+    Counted are its process and those of its descendants that were waited for. ``memory`` is the largest
+    resident set that any one of them had, not their sum; 0 where the system does not tell (spawn.py).
+    """
+
+    user: float = 0.0
+    system: float = 0.0
+    memory: int = 0
 
 
 class Attempt(Struct, kw_only=True, gc=False):
@@ -96,6 +159,7 @@ class Attempt(Struct, kw_only=True, gc=False):
 
     ``record`` is where its Ended stands in the journal, for the output that lies there; ``pid_started`` is
     the process's start time in clock ticks since boot, which tells it from a later one of the same pid.
+    ``reason`` is why it ended, None where it did well.
     """
 
     number: int
@@ -103,10 +167,12 @@ class Attempt(Struct, kw_only=True, gc=False):
     pid: int | None = None
     pid_started: int | None = None
     ended_at: float | None = None
+    reason: Reason | None = None
     exit_code: int | None = None
     signal: int | None = None
     detail: str | None = None
     progress: int = 0
+    usage: Usage | None = None
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     stdout_dropped: int = 0
@@ -116,12 +182,30 @@ class Attempt(Struct, kw_only=True, gc=False):
     record: tuple[int, int, int] | None = None
 
 
+class Tasks(Struct, kw_only=True, gc=False):
+    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and how many are in which status."""
+
+    first: int
+    count: int
+    counts: dict[Status, int]
+
+    @property
+    def ids(self) -> range:
+        """The ids of the tasks, in the order of their indexes."""
+        return range(self.first, self.first + self.count)
+
+
 class Job(Struct, kw_only=True, gc=False):
     """All that is known of a job. Only the backlog changes it, and only by an event.
 
     ``failures`` counts the attempts that failed since the submission or the last RETRY, against
     ``spec.retries``; ``not_before`` is when a pending job may start at the earliest; ``cancelling`` is the
-    signal by which a running one is being cancelled; ``attempt`` is the latest one.
+    signal by which a running one is being cancelled; ``attempt`` is the latest one, ``past`` has those before
+    it. ``waiting`` is how many of the jobs that it comes after have not ended as they should.
+
+    An array is a job that has ``tasks`` and never runs itself; each task is a job of its own that has its
+    ``array`` and its ``index`` there. ``schedule`` is the one that submitted it. ``asked`` is the spec of the
+    submission where it has been changed since.
     """
 
     id: int
@@ -130,12 +214,20 @@ class Job(Struct, kw_only=True, gc=False):
     submitted_at: float
     status: Status = Status.PENDING
     reason: Reason | None = Reason.QUEUED
+    is_held: bool = False
+    waiting: int = 0
     attempts: int = 0
     failures: int = 0
     not_before: float | None = None
     completed_at: float | None = None
     cancelling: int | None = None
     attempt: Attempt | None = None
+    past: tuple[Attempt, ...] = ()
+    array: int | None = None
+    index: int | None = None
+    tasks: Tasks | None = None
+    schedule: int | None = None
+    asked: Spec | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -147,6 +239,6 @@ class Job(Struct, kw_only=True, gc=False):
         return self.attempt.exit_code
 
     @property
-    def is_retryable(self) -> bool:
-        """Whether the running attempt may be followed by another of the daemon's own accord if it fails."""
-        return self.cancelling is None and self.failures < self.spec.retries
+    def submission(self) -> Spec:
+        """The spec with which it was submitted, whatever has been changed since."""
+        return self.asked or self.spec

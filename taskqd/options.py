@@ -20,6 +20,10 @@ Table: TypeAlias = Mapping[str, tuple[str, Callable[[str], Any]]]
 """The options of one verb: by name, the field of its argument that each sets, and the reader of its value."""
 
 
+MOST_NAMED = 12
+"""A refusal names the options of a verb if there are no more than so many."""
+
+
 class Option(NamedTuple):
     """One option as it stands on the line; ``value`` is None where there is no ``=``."""
 
@@ -107,19 +111,24 @@ def read(verb: str, options: list[Option], table: Table) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in options:
         if name not in table:
-            known = " ".join(f"--{option}" for option in table) or "none"
-            raise BadRequest(f"--{name} is no option of {verb}, which takes {known}")
+            raise BadRequest(f"--{name} is no option of {verb}{_known(verb, table)}")
         field, reader = table[name]
         if field in values and name != "env":
             raise BadRequest(f"--{name} is given twice")
+        if text is None and reader is not flag:
+            raise BadRequest(f"--{name} needs a value: --{name}=...")
         try:
-            value = reader("" if text is None else text) if text is not None or reader is flag else None
+            value = reader(text or "")
         except BadRequest as why:
             raise BadRequest(f"--{name}: {why}") from None
-        if value is None:
-            raise BadRequest(f"--{name} needs a value: --{name}=...")
         values[field] = {**values.get(field, {}), **value} if name == "env" else value
     return values
+
+
+def _known(verb: str, table: Table) -> str:
+    if len(table) > MOST_NAMED:
+        return f"; HELP {verb} lists those that it takes"
+    return f", which takes {' '.join(f'--{option}' for option in table) or 'none'}"
 
 
 def flag(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 Lines and blocks come through LineReceiver, telnet's sequences are answered where a line would begin. A
 request is handled when all before it are answered, but submissions follow each other at once, so that one
-sync can cover many. What a request does is in verbs.py.
+sync can cover many. What a request does is in verbs/, when more is read in pacing.py.
 """
 
 import select
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, ISSLTransport
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
@@ -25,6 +24,7 @@ from taskqd.access import Principal
 from taskqd.blocks import BlockReader
 from taskqd.errors import AuthFailed, BadRequest, LineTooLong, TaskqError
 from taskqd.interfaces import ICaller
+from taskqd.pacing import Pacing
 from taskqd.verbs import Verbs
 
 MOST_SUBMISSIONS = 1000
@@ -34,8 +34,6 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 1024**2
 LINES_AT_ONCE = 250
 """So many lines of a connection are read in one turn of the reactor: then others have theirs."""
-MOST_AHEAD = 65_536
-"""When so many bytes that came are still unread, no more are taken from the connection."""
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
 LOOK_FOR_HANGUP = 5.0
@@ -47,15 +45,19 @@ MOST_FAILURES = 3
 
 
 class _Asked:
-    """A request that waits to be handled, and then for its reply."""
+    """A request that waits to be handled, and then for its reply.
 
-    __slots__ = ("blocks", "reply", "request", "size")
+    It ``is_followed`` once another line has come, be it an empty one.
+    """
+
+    __slots__ = ("blocks", "is_followed", "reply", "request", "size")
 
     def __init__(self, request: wire.Request, size: int, blocks: list[bytes]) -> None:
         self.request = request
         self.size = size
         self.blocks = blocks
         self.reply: bytes | None = None
+        self.is_followed = False
 
     @property
     def may_follow(self) -> bool:
@@ -77,12 +79,10 @@ class Connection(LineReceiver):
         self._keeper = keeper
         self._verbs = verbs
         self._clock = clock
-        self._ahead = b""
+        self._pacing = Pacing(clock, self._read_on)
         self._is_first_line = True
         self._is_reading = False
         self._is_handling = False
-        self._is_held = False
-        self._is_choked = False
         self._is_deaf = False
         self._is_gone = False
         self._is_eof = False
@@ -93,10 +93,9 @@ class Connection(LineReceiver):
         self._unanswered: deque[_Asked] = deque()
         self._block: tuple[wire.Request, int, BlockReader] | None = None
         self._held: set[Deferred[Any]] = set()
-        self._rooms: list[Deferred[None]] = []
+        self._listening: list[Deferred[None]] = []
         self._linger: Any = None
         self._lookout: Any = None
-        self._breath: Any = None
 
     # What Twisted calls.
 
@@ -114,14 +113,12 @@ class Connection(LineReceiver):
         self._keeper.lost(self)
         self._is_gone = self._is_deaf = True
         self._waiting.clear()
-        for timer in (self._linger, self._lookout, self._breath):
+        for timer in (self._linger, self._lookout):
             if timer is not None and timer.active():
                 timer.cancel()
         for deferred in list(self._held):
             deferred.cancel()
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            room.errback(Failure(ConnectionDone()))
+        self._pacing.end()
 
     def readConnectionLost(self) -> None:
         self._is_eof = True
@@ -148,37 +145,34 @@ class Connection(LineReceiver):
         """Our own half of the connection was closed, by ourselves."""
 
     def pauseProducing(self) -> None:
-        self._is_choked = True
+        self._pacing.choke()
         self._pace()
 
     def resumeProducing(self) -> None:
-        self._is_choked = False
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            room.callback(None)
+        self._pacing.relieve()
         self._advance()
 
     def stopProducing(self) -> None:
-        self._is_choked = True
+        self._pacing.choke()
 
     def dataReceived(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        self._ahead = self._ahead + data if self._ahead else data
+        pacing = self._pacing
+        pacing.ahead = pacing.ahead + data if pacing.ahead else data
         if self._is_reading:
             return
-        if self._breath is None:
+        if not pacing.is_breathing:
             self._is_reading = True
             try:
                 self._read_ahead()
             finally:
                 self._is_reading = False
-        if self._breath is not None or self._is_held:
+        if pacing.is_breathing or pacing.is_held:
             self._pace()
         self._end_if_done()
 
     def _read_on(self) -> None:
-        self._breath = None
         self.dataReceived(b"")
         self._pace()
 
@@ -187,10 +181,10 @@ class Connection(LineReceiver):
 
     def _read_ahead(self) -> None:
         """Hand what has come to LineReceiver, a line or a piece of a block at a time."""
-        data, at, pieces = self._ahead, 0, 0
+        data, at, pieces = self._pacing.ahead, 0, 0
         while at < len(data) and not self.paused and not self._is_deaf:
             if pieces == LINES_AT_ONCE:
-                self._breath = self._clock.callLater(0, self._read_on)
+                self._pacing.breathe()
                 break
             if self._block is not None:
                 end = at + self._block[2].wanted
@@ -206,7 +200,7 @@ class Connection(LineReceiver):
             pieces += 1
             piece, at = data[at:end], min(end, len(data))
             super().dataReceived(piece)
-        self._ahead = b"" if self._is_deaf else data[at:]
+        self._pacing.ahead = b"" if self._is_deaf else data[at:]
 
     def lineReceived(self, line: bytes) -> None:
         line = line.removesuffix(b"\r")
@@ -218,8 +212,19 @@ class Connection(LineReceiver):
             self._close()
             return
         self._is_first_line = False
+        self._followed()
         if line.strip():
             self._line_came(wire.read_line(line), len(line))
+
+    def _followed(self) -> None:
+        """Take note that another line has come behind the last request, and tell whoever listens for it."""
+        if self._waiting:
+            self._waiting[-1].is_followed = True
+        elif self._unanswered:
+            self._unanswered[-1].is_followed = True
+            listening, self._listening = self._listening, []
+            for deferred in listening:
+                deferred.callback(None)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._give_up(
@@ -259,11 +264,14 @@ class Connection(LineReceiver):
         self.transport.write(data)
 
     def room(self) -> "Deferred[None]":
-        if not self._is_choked:
+        return self._pacing.room()
+
+    def next_line(self) -> "Deferred[None]":
+        if self._unanswered[-1].is_followed:
             return succeed(None)
-        room: Deferred[None] = Deferred()
-        self._rooms.append(room)
-        return room
+        listening: Deferred[None] = Deferred(self._listening.remove)
+        self._listening.append(listening)
+        return listening
 
     def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
         def let_go(result: Any) -> Any:
@@ -302,6 +310,7 @@ class Connection(LineReceiver):
     def _give_up(self, why: TaskqError | None) -> None:
         """Answer with an error once all before it is answered, and end: what follows can't be understood."""
         self._is_deaf = True
+        self._followed()
         self._ask(_Asked(wire.Request("", None, why, is_lost=True), 0, []))
 
     def _ask(self, asked: _Asked) -> None:
@@ -327,7 +336,7 @@ class Connection(LineReceiver):
         self._end_if_done()
 
     def _may_handle(self, asked: _Asked) -> bool:
-        if self._is_choked:
+        if self._pacing.is_choked:
             return False
         return not self._unanswered or (
             asked.may_follow and len(self._unanswered) < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
@@ -375,22 +384,16 @@ class Connection(LineReceiver):
     def _pace(self) -> None:
         """Read on, or not, as there is room for replies and for requests."""
         is_full = len(self._waiting) >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
-        self.paused = (self._is_choked or is_full) and not self._is_deaf
-        is_behind = self._breath is not None and len(self._ahead) > MOST_AHEAD and not self._is_deaf
-        hold = self.paused or is_behind
-        if hold != self._is_held and not self._is_eof:
-            self._is_held = hold
-            if hold:
-                self.transport.pauseProducing()
-            else:
-                self.transport.resumeProducing()
-        if self._ahead and not self.paused and self._breath is None:
+        self.paused = (self._pacing.is_choked or is_full) and not self._is_deaf
+        if not self._is_eof:
+            self._pacing.hold(self.transport, self.paused, self._is_deaf)
+        if self._pacing.ahead and not self.paused and not self._pacing.is_breathing:
             self.dataReceived(b"")
 
     def _end_if_done(self) -> None:
         if self._is_gone or self._is_reading or self._unanswered or self._waiting:
             return
-        is_more_to_read = self._breath is not None or (self._ahead and self.paused)
+        is_more_to_read = self._pacing.is_breathing or (self._pacing.ahead and self.paused)
         if not self._is_finishing and (not self._is_eof or is_more_to_read):
             return
         if self._is_eof or self._is_tls():

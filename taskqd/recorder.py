@@ -1,10 +1,12 @@
 """From an event to the state that it makes: first into the store, then into the backlog, never otherwise."""
 
+from typing import cast
+
 from twisted.internet.defer import CancelledError, Deferred
 
 from taskqd.backlog import Backlog, Position
 from taskqd.errors import StoreFailed
-from taskqd.events import Event
+from taskqd.events import AboutJob, AboutOther
 from taskqd.interfaces import IStore
 from taskqd.job import Job
 
@@ -18,16 +20,25 @@ class Recorder:
         self._is_last_chance = False
         self._waiting: list[Deferred[None]] = []
 
-    def record(self, event: Event) -> "Deferred[Job]":
+    def check(self) -> None:
+        """Raise StoreFailed if nothing can be recorded now: nobody should wait for turns in vain."""
+        if self.store.failure is not None:
+            raise StoreFailed(self.store.failure)
+
+    def record(self, event: AboutJob) -> "Deferred[Job]":
         """Fire with the changed job once the event is durable and applied; fails with StoreFailed."""
         return self.store.append(event).addCallback(self._apply, event)
 
-    def record_now(self, events: list[Event]) -> None:
+    def record_other(self, event: AboutOther) -> "Deferred[None]":
+        """Fire once an event that is about no job is durable and applied; fails with StoreFailed."""
+        return self.store.append(event).addCallback(self._apply_other, event)
+
+    def record_now(self, events: list[AboutJob]) -> None:
         """Record before the reactor runs; blocks, and raises StartRefused."""
-        for event, position in zip(events, self.store.append_now(events), strict=True):
+        for event, position in zip(events, self.store.append_now(list(events)), strict=True):
             self._apply(position, event)
 
-    async def record_for_sure(self, event: Event) -> None:
+    async def record_for_sure(self, event: AboutJob) -> None:
         """Record an event now or when the store works again; raises StoreFailed only at a stop."""
         while True:
             try:
@@ -55,5 +66,8 @@ class Recorder:
         finally:
             self._waiting.remove(waiting)
 
-    def _apply(self, position: Position, event: Event) -> Job:
-        return self.backlog.apply(event, position)
+    def _apply(self, position: Position, event: AboutJob) -> Job:
+        return cast("Job", self.backlog.apply(event, position))
+
+    def _apply_other(self, _: Position, event: AboutOther) -> None:
+        self.backlog.apply(event)

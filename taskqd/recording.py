@@ -27,6 +27,8 @@ SYNC_BEHIND = 32 * 1024**2
 
 InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
+Followers = list[Callable[[], None]]
+"""Who wants to be called when something was printed."""
 
 
 class Stream:
@@ -126,15 +128,25 @@ class Stream:
 
 @implementer(IRecording)
 class Recording:
-    """Both streams of an attempt; ``paths`` are those of their files, should they need any."""
+    """Both streams of an attempt; ``paths`` are those of their files, should they need any.
+
+    Each of ``followers`` is called when there is more to be read; the list is the spool's, which changes it.
+    """
 
     def __init__(
-        self, paths: dict[int, str], disk: Disk, clock: Any, in_thread: InThread, limit: int
+        self,
+        paths: dict[int, str],
+        disk: Disk,
+        clock: Any,
+        in_thread: InThread,
+        limit: int,
+        followers: Followers,
     ) -> None:
         self.streams = {
             number: Stream(path, disk, in_thread, limit, self._synced) for number, path in paths.items()
         }
         self._clock = clock
+        self.followers = followers
         self._timer: Any = None
         self._is_failed = False
         self._is_choked = False
@@ -155,6 +167,8 @@ class Recording:
         if self._timer is None:
             self._timer = self._clock.callLater(FLUSH_AFTER, self._flush)
         self._pace()
+        for follower in tuple(self.followers):
+            follower()
 
     def close(self) -> "Deferred[tuple[Output, Output]]":
         if self._timer is not None and self._timer.active():

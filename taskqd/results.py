@@ -4,58 +4,106 @@ Output is in the recording while the attempt runs, and then either in the journa
 or in a file of the spool. Nothing here changes anything.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
 from taskqd import replies
-from taskqd.errors import NotFinished, TooLarge
+from taskqd.errors import NotFinished, TooLarge, WrongState
 from taskqd.events import Ended, Event
 from taskqd.interfaces import ISpool, IStore
-from taskqd.job import Attempt, Job, Status
+from taskqd.job import Attempt, Job, Reason, Status
 
 STREAMS = {"stdout": 1, "stderr": 2}
 
 
 class Results:
-    """Reads for people and scripts what the store and the spool have."""
+    """Reads for people and scripts what the store and the spool have.
 
-    def __init__(self, store: IStore, spool: ISpool) -> None:
+    ``reason(job)`` is why a job is where it is at this moment.
+    """
+
+    def __init__(self, store: IStore, spool: ISpool, reason: Callable[[Job], Reason | None]) -> None:
         self._store = store
         self._spool = spool
+        self._reason = reason
 
     def progress(self, job: Job) -> int:
-        """Return a whole percentage: 100 for a completed job, else what it reported last."""
+        """Return a whole percentage: 100 for a completed job, else what it reported last.
+
+        For an array it is how many of its tasks have ended.
+        """
         if job.status is Status.COMPLETED:
             return 100
+        if job.tasks is not None:
+            ended = sum(count for status, count in job.tasks.counts.items() if status.is_final)
+            return 100 * ended // job.tasks.count
         if job.status is Status.RUNNING:
             return self._spool.progress(job.id)
         return job.attempt.progress if job.attempt and job.status.is_final else 0
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Return the job as JSON has it; the sizes of a running one are those of this moment."""
-        sizes = self._spool.sizes(job.id) if job.status is Status.RUNNING else None
-        return {**replies.describe(job, self.progress(job)), **(sizes or {})}
+        return {**replies.describe(job, self.progress(job), self._reason(job)), **self._sizes(job)}
 
-    def size(self, job: Job, stream: str) -> int:
-        """Return how many bytes of a stream can be read at this moment."""
-        sizes = self._spool.sizes(job.id) if job.status is Status.RUNNING else None
-        if sizes is not None:
-            return sizes[f"{stream}_bytes"]
-        return getattr(job.attempt, f"{stream}_bytes") if job.attempt else 0
+    def show(self, job: Job) -> dict[str, Any]:
+        """Return the job as JSON has it, with all its attempts."""
+        runs = replies.runs(job)
+        if runs:
+            runs[-1].update(self._sizes(job))
+        return {**self.describe(job), "runs": runs}
 
-    def read(self, job: Job, stream: str, offset: int, length: int) -> "Deferred[bytes]":
-        """Return a piece of a stream of the latest attempt, shorter or empty where it ends.
+    def _sizes(self, job: Job) -> dict[str, int]:
+        """Return the sizes of what is being recorded, named as in JSON; nothing where nothing is."""
+        return (self._spool.sizes(job.id) if job.status is Status.RUNNING else None) or {}
 
-        Fails with StoreFailed or OSError if it is there but can't be read.
+    def attempts(self, job: Job) -> list[Attempt]:
+        """Return the attempts of a job that are known, oldest first; of very many the oldest are not."""
+        return [*job.past, *([job.attempt] if job.attempt is not None else [])]
+
+    def attempt(self, job: Job, number: int | None) -> Attempt | None:
+        """Return an attempt of a job by its number, the latest one for None, which may be none yet.
+
+        Raises WrongState for a number that is not known.
         """
-        attempt = job.attempt
-        length = min(length, self.size(job, stream) - offset)
-        if attempt is None or length <= 0:
+        if number is None:
+            return job.attempt
+        known = self.attempts(job)
+        found = next((attempt for attempt in known if attempt.number == number), None)
+        if found is None:
+            numbers = f"attempts {known[0].number} to {known[-1].number} are" if known else "none is"
+            raise WrongState(f"job {job.id} has no attempt {number} that is known: {numbers}")
+        return found
+
+    def size(self, job: Job, stream: str, attempt: int | None = None) -> int:
+        """Return how many bytes of a stream of an attempt, the latest unless told, can be read now."""
+        of = self.attempt(job, attempt)
+        if of is None:
+            return 0
+        if of is job.attempt and (sizes := self._sizes(job)):
+            return sizes[f"{stream}_bytes"]
+        return int(getattr(of, f"{stream}_bytes"))
+
+    def read(
+        self, job: Job, stream: str, offset: int, length: int, attempt: int | None = None
+    ) -> "Deferred[bytes]":
+        """Return a piece of a stream of an attempt, the latest unless told; shorter or empty where it ends.
+
+        Raises WrongState for an attempt that is not known, and fails with StoreFailed or OSError if the
+        output is there but can't be read.
+        """
+        of = self.attempt(job, attempt)
+        length = min(length, self.size(job, stream, attempt) - offset)
+        if of is None or length <= 0:
             return succeed(b"")
-        if attempt.record is not None and getattr(attempt, f"{stream}_inline"):
-            return succeed(self._inline(attempt, stream)[offset : offset + length])
-        return self._spool.read(job.id, attempt.number, STREAMS[stream], offset, length)
+        if of.record is not None and getattr(of, f"{stream}_inline"):
+            return succeed(self._inline(of, stream)[offset : offset + length])
+        return self._spool.read(job.id, of.number, STREAMS[stream], offset, length)
+
+    def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+        """Have ``told`` called when there may be more to read of a job; returns what ends that."""
+        return self._spool.follow(job_id, told)
 
     async def both(self, job: Job) -> tuple[bytes, bytes]:
         """Return all of stdout and stderr of a finished job; raises NotFinished, TooLarge and StoreFailed."""
@@ -70,9 +118,9 @@ class Results:
         stdout = await self.read(job, "stdout", 0, sizes["stdout"])
         return stdout, await self.read(job, "stderr", 0, sizes["stderr"])
 
-    def history(self, job_id: int) -> "Deferred[list[tuple[int, Event]]]":
-        """Return (sequence, event) of all that the journal has of a job; fails with StoreFailed."""
-        return self._store.find(job_id)
+    def history(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
+        """Return (sequence, event) of all that the journal has of some jobs; fails with StoreFailed."""
+        return self._store.find(*job_ids)
 
     def _inline(self, attempt: Attempt, stream: str) -> bytes:
         ended = self._store.read(attempt.record) if attempt.record else None

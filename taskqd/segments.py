@@ -6,19 +6,24 @@ segments up to that number; what it takes the place of may still be there, and d
 
 import os
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 from taskqd.backlog import Position
 from taskqd.disk import Disk
-from taskqd.errors import JournalDamaged, StoreFailed
-from taskqd.events import Event, Opened, Record, Snapshot
+from taskqd.errors import JournalDamaged, Lagged, StoreFailed
+from taskqd.events import Event, JobEvent, Opened, Record, Snapshot
 from taskqd.journal import Content, Replay, decode, first_sequence
 
 LONGEST_OPENED = 4096
 """The line that begins a segment has fewer bytes than that."""
 LOOKED_AT_ONCE = 1024**2
 """A search looks through so many bytes before other threads may run."""
+
+PORTION = 65_536
+"""A reading takes in so many bytes of the journal at a time, or one line where that is longer."""
+
+Found = TypeVar("Found")
 
 _NAME = re.compile(r"([0-9]{8})\.(journal|snapshot)")
 _OURS = re.compile(r"[0-9]{8}\.(journal|snapshot|snapshot\.new|moved)")
@@ -30,6 +35,14 @@ class Layout(NamedTuple):
     snapshot: int
     segments: list[int]
     obsolete: list[str]
+
+
+class Span(NamedTuple):
+    """A segment by its number, and the first and last of its records that count; None for its end."""
+
+    number: int
+    first: int
+    last: int | None
 
 
 class Segments:
@@ -79,10 +92,15 @@ class Segments:
         """Yield the number of each file that counts, and its last record that does, None for its end."""
         if layout.snapshot:
             yield -layout.snapshot, None
+        for span in self.spans(layout):
+            yield span.number, span.last
+
+    def spans(self, layout: Layout) -> list[Span]:
+        """Return what counts of each segment; one that was barely begun has nothing."""
         firsts = {number: self.first(number) for number in layout.segments}
         whole = [(number, first) for number, first in firsts.items() if first is not None]
-        for at, (number, _) in enumerate(whole, 1):
-            yield number, whole[at][1] - 1 if at < len(whole) else None
+        lasts = [first - 1 for _, first in whole[1:]]
+        return [Span(*begin, last) for begin, last in zip(whole, [*lasts, None], strict=False)]
 
     def content(self, number: int) -> Content:
         """Return a whole segment or snapshot; the latter is mapped, as it may be large and never changes."""
@@ -110,29 +128,26 @@ class Segments:
         except (OSError, JournalDamaged) as why:
             raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read back: {why}") from None
 
-    def find(self, job_id: int, last: int) -> list[tuple[int, Event]]:
-        """Return (sequence, event) of all that the journal has of a job up to record ``last``; blocks.
+    def find(self, job_ids: tuple[int, ...], last: int) -> list[tuple[int, Event]]:
+        """Return (sequence, event) of all that the journal has of some jobs up to record ``last``; blocks.
 
-        Raises OSError, and JournalDamaged where a line of the job cannot be trusted.
+        Raises OSError, and JournalDamaged where a line of theirs cannot be trusted.
         """
-        while True:
-            try:
-                return self._find(job_id, last)
-            except FileNotFoundError as why:
-                if not _NAME.fullmatch(os.path.basename(why.filename or "")):
-                    raise
-                # A snapshot has just taken its place: that has what was there.
+        return while_condensed(lambda: sorted(self._find(job_ids, last), key=lambda found: found[0]))
 
-    def _find(self, job_id: int, last: int) -> list[tuple[int, Event]]:
-        found = []
+    def _find(self, job_ids: tuple[int, ...], last: int) -> Iterator[tuple[int, Event]]:
         for number, upto in self._bounds(self.layout()):
             content = self.content(number)
-            for line in _lines_with(content, b'"id":%d,' % job_id):
-                sequence, record = decode(line)
-                is_counting = sequence <= (last if upto is None else min(last, upto))
-                if is_counting and not isinstance(record, Opened | Snapshot) and record.id == job_id:
-                    found.append((sequence, record))
-        return found
+            for job_id in job_ids:
+                for line in _lines_with(content, b'"id":%d,' % job_id):
+                    sequence, record = decode(line)
+                    is_counting = sequence <= (last if upto is None else min(last, upto))
+                    if is_counting and isinstance(record, JobEvent) and record.id == job_id:
+                        yield sequence, record
+
+    def since(self, first: int) -> "Reading":
+        """Return a reading of all events from a number on."""
+        return Reading(self, self._disk, first)
 
     def locate(self, position: Position) -> str:
         """Return the file and the line of a position, for a person."""
@@ -161,6 +176,105 @@ class Segments:
         descriptors = list(self._readers.values())
         self._readers.clear()
         return descriptors
+
+
+class Reading:
+    """The events from record ``next`` on, a portion at a time, while the journal grows and is condensed.
+
+    A snapshot has not every event of what it took the place of: it is not read from.
+    """
+
+    def __init__(self, segments: Segments, disk: Disk, first: int) -> None:
+        self.next = first
+        self._segments = segments
+        self._disk = disk
+        self._span = Span(0, 0, 0)
+        self._offset = 0
+
+    def portion(self, last: int) -> list[tuple[int, Event]]:
+        """Return (sequence, event) of those that follow, up to record ``last``; none if that was reached.
+
+        Blocks. Raises Lagged where they are not there any more, OSError, and JournalDamaged.
+        """
+        return while_condensed(lambda: self._portion(last))
+
+    def _portion(self, last: int) -> list[tuple[int, Event]]:
+        found: list[tuple[int, Event]] = []
+        while not found and self.next <= last:
+            if self._span.last is None or self.next > self._span.last:
+                self._look_for_span()
+            found = self._read(last if self._span.last is None else min(last, self._span.last))
+        return found
+
+    def _look_for_span(self) -> None:
+        layout = self._segments.layout()
+        spans = self._segments.spans(layout)
+        if spans and self.next < spans[0].first:
+            raise Lagged(spans[0].first)
+        # Of two that begin with one number, the earlier was refused: it ends before it begins.
+        span = next((span for span in reversed(spans) if span.first <= self.next), None)
+        if span is None:
+            raise JournalDamaged(f"record {self.next} is in no segment of {self._segments.directory}")
+        if span.number != self._span.number:
+            self._offset = 0
+        self._span = span
+
+    def _read(self, last: int) -> list[tuple[int, Event]]:
+        """Read on in the segment, to the end of a portion that has any event, or to record ``last``."""
+        found: list[tuple[int, Event]] = []
+        path = self._segments.path(self._span.number)
+        descriptor = self._open(path)
+        try:
+            length = PORTION
+            while not found and self.next <= last:
+                piece = self._disk.read(descriptor, length, self._offset)
+                whole = piece.rfind(b"\n") + 1
+                if not whole and len(piece) < length:
+                    raise JournalDamaged(f"{path} ends before its record {self.next}")
+                self._take(piece[:whole], last, found)
+                length = PORTION if whole else 2 * length
+        finally:
+            self._disk.close(descriptor)
+        return found
+
+    def _open(self, path: str) -> int:
+        try:
+            return self._disk.open(path)
+        except FileNotFoundError:
+            self._span = Span(0, 0, 0)
+            raise
+
+    def _take(self, lines: bytes, last: int, found: list[tuple[int, Event]]) -> None:
+        at = 0
+        while at < len(lines) and self.next <= last:
+            end = lines.index(b"\n", at)
+            if _sequence_of(lines[at:end]) >= self.next:
+                sequence, record = decode(lines[at:end])
+                if sequence != self.next:
+                    raise JournalDamaged(f"record {sequence} stands where {self.next} was expected")
+                if not isinstance(record, Opened | Snapshot):
+                    found.append((sequence, record))
+                self.next += 1
+            at = end + 1
+        self._offset += at
+
+
+def while_condensed(look: Callable[[], Found]) -> Found:
+    """Return what ``look`` finds, looking again where a snapshot has just taken a file's place."""
+    while True:
+        try:
+            return look()
+        except FileNotFoundError as why:
+            if not _NAME.fullmatch(os.path.basename(why.filename or "")):
+                raise
+
+
+def _sequence_of(line: bytes) -> int:
+    """Return the number of a line that is perhaps not wanted, so without a look at its checksum."""
+    try:
+        return int(line.split(b" ", 2)[1])
+    except (IndexError, ValueError):
+        raise JournalDamaged("a line has no number") from None
 
 
 def _lines_with(content: Content, word: bytes) -> Iterator[bytes]:

@@ -54,7 +54,12 @@ class Options(usage.Options):
     longdesc = ""
     optParameters = [  # noqa: RUF012 - as usage.Options has it
         ["state", None, None, "Directory of the journal, of output and of the token."],
-        ["slots", None, None, "Jobs that run at once.  [default: the number of CPUs]"],
+        [
+            "slots",
+            None,
+            None,
+            "Jobs that run at once, each in one slot unless it wants more.  [default: the CPUs]",
+        ],
         ["stop-grace", None, None, "At a stop, let running jobs end for so long.  [default: 10s]"],
         [
             "on-stop",
@@ -64,6 +69,10 @@ class Options(usage.Options):
         ],
         ["retention-age", None, None, "Remove jobs that ended so long ago.  [default: 7d]"],
         ["retention-count", None, None, "Keep so many ended jobs at most.  [default: 100000]"],
+        ["on-end-command", None, None, "Run this as a job when one has ended, its JSON on stdin."],
+        ["on-end-only", None, None, "all: when any has ended; failed: when one has failed.  [default: all]"],
+        ["on-end-timeout", None, None, "End what is run then after so long.  [default: 30s]"],
+        ["on-end-slots", None, None, "So many of those at once.  [default: 1]"],
         ["config", "c", None, "TOML file with these options as keys; options win over it."],
     ]
 
@@ -73,7 +82,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self["listen"] = []
+        self["listen"], self["queue"], self["resource"] = [], [], []
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help, with the description as it is written: Twisted would make one paragraph of it."""
@@ -82,6 +91,14 @@ class Options(usage.Options):
     def opt_listen(self, endpoint: str) -> None:
         """Endpoint string to listen on: unix:PATH:mode=660 or tcp:9500:interface=127.0.0.1; repeatable."""
         self["listen"].append(endpoint)
+
+    def opt_queue(self, text: str) -> None:
+        """NAME=SLOTS: a queue with slots of its own; repeatable. Others have no limit but --slots."""
+        self["queue"].append(text)
+
+    def opt_resource(self, text: str) -> None:
+        """NAME=N: so much of something that jobs take by --need=NAME:1; repeatable."""
+        self["resource"].append(text)
 
     def opt_version(self) -> None:
         """Print the version of taskqd and exit."""

@@ -1,7 +1,7 @@
-"""The slots: so many jobs run at once, each from its recorded start to its recorded end.
+"""The slots: what there is room for runs, each job from its recorded start to its recorded end.
 
-Whatever is due takes a free slot. Its start is durable before it is spawned, and its end is recorded as soon
-as that is possible, before anybody hears of it.
+Whatever is due takes what it wants (capacity.py). Its start is durable before it is spawned, and its end is
+recorded as soon as that is possible, before anybody hears of it.
 """
 
 import signal
@@ -14,12 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.errors import StoreFailed
-from taskqd.events import Ended, Event, Spawned, Started
+from taskqd.events import AboutJob, Ended, Spawned, Started
 from taskqd.interfaces import IExecutor, ISpool
 from taskqd.job import Job, Reason, Status
 from taskqd.launch import Outcome, Run
 from taskqd.recorder import Recorder
-from taskqd.turns import Turns
+from taskqd.retrying import backoff, is_retryable
+from taskqd.turns import JobTurns
 
 STOPPED = "the daemon was told to stop while it ran"
 """What is said of an attempt that a stop interrupted, and not a crash."""
@@ -28,7 +29,7 @@ JITTER = 0.25
 
 
 class Slots:
-    """So many jobs at once as ``count``.
+    """What runs.
 
     ``make_run(job, attempt)`` builds what the executor takes, ``chance()`` is a number from 0 to 1.
     """
@@ -37,16 +38,14 @@ class Slots:
 
     def __init__(
         self,
-        count: int,
         recorder: Recorder,
-        turns: Turns[int],
+        turns: JobTurns,
         spool: ISpool,
         executor: IExecutor,
         clock: Any,
         make_run: Callable[[Job, int], Run],
         chance: Callable[[], float],
     ) -> None:
-        self.count = count
         self.is_draining = False
         self._recorder = recorder
         self._backlog = recorder.backlog
@@ -65,6 +64,7 @@ class Slots:
         self._drained: list[Deferred[None]] = []
         self._going_on: Deferred[None] | None = None
         self._alarm: Any = None
+        self._alarm_at: float | None = None
 
     def listen(self, started: Callable[[], None], ended: Callable[[Job], None]) -> None:
         """Have ``started`` called for each attempt that starts, and ``ended`` with each job that ends."""
@@ -72,7 +72,7 @@ class Slots:
 
     @property
     def busy(self) -> int:
-        """How many slots are taken: by running jobs, and by those whose start is on its way to the disk."""
+        """How many jobs have what they want: they run, or their start is on its way to the disk."""
         return len(self._taken)
 
     def recover(self, detail: str) -> list[Job]:
@@ -82,7 +82,7 @@ class Slots:
         reactor runs; blocks for one sync.
         """
         running = self._backlog.running()
-        ends: list[Event] = []
+        ends: list[AboutJob] = []
         for job in running:
             stdout, stderr = self._spool.recorded(job.id, job.attempts)
             outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)
@@ -116,32 +116,31 @@ class Slots:
         return stopped
 
     def fill(self) -> None:
-        """Fill the free slots, and see to it that the next delayed job is not forgotten."""
+        """Start what there is room for, and see to it that what becomes due later is not forgotten."""
         if self.is_draining:
             return
         if self._store.failure is not None:
             self._go_on_later()
             return
         now = self._clock.seconds()
-        while len(self._taken) < self.count:
-            job = self._backlog.take(now)
-            if job is None:
-                self._set_alarm(now)
-                return
-            if job.id in self._taken:
-                continue  # cancelled and retried while it waited for its turn: whoever has the slot starts it
+        while (job := self._backlog.take(now)) is not None:
             self._taken.add(job.id)
             Deferred.fromCoroutine(self._run(job)).addErrback(self._broken, job.id)
+        self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
-        if self._alarm is not None and self._alarm.active():
+        due = self._backlog.next_due(now)
+        is_set = self._alarm is not None and self._alarm.active()
+        if is_set and due == self._alarm_at:
+            return
+        if is_set:
             self._alarm.cancel()
-        due = self._backlog.next_due()
+        self._alarm_at = due
         if due is not None:
             self._alarm = self._clock.callLater(max(0.0, due - now), self.fill)
 
     async def _run(self, job: Job) -> None:
-        """Take a job that was given a slot from its start to its end."""
+        """Take a job that was given what it wants from its start to its end."""
         try:
             attempt = await self._begin(job)
             if attempt is not None:
@@ -152,6 +151,7 @@ class Slots:
             self._go_on_later()
         finally:
             self._taken.discard(job.id)
+            self._backlog.give_back(job.id)
             self.fill()
             self._tell_if_drained()
 
@@ -166,17 +166,12 @@ class Slots:
         self.fill()
 
     async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
-        """Record the start and spawn; None if the job was cancelled just before."""
-        await self._turns.take(job.id)
-        try:
-            if job.status is not Status.PENDING:
+        """Record the start and spawn; None if the job is not to start after all."""
+        async with self._turns.of(job):
+            if not self._backlog.is_due(job, self._clock.seconds()):
                 return None
             number = job.attempts + 1
-            try:
-                await self._recorder.record(Started(id=job.id, at=self._clock.seconds(), attempt=number))
-            except StoreFailed:
-                self._backlog.put_back(job)
-                raise
+            await self._recorder.record(Started(id=job.id, at=self._clock.seconds(), attempt=number))
             self._told_started()
             if self._is_stopping:
                 return succeed(Outcome(reason=Reason.INTERRUPTED))
@@ -184,8 +179,6 @@ class Slots:
             return self._executor.start(
                 self._make_run(job, number), recording, partial(self._spawned, job.id)
             )
-        finally:
-            self._turns.give_back(job.id)
 
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
         event = Spawned(id=job_id, at=self._clock.seconds(), pid=pid, started=started)
@@ -193,11 +186,8 @@ class Slots:
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
         """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it."""
-        await self._turns.take(job.id)
-        try:
+        async with self._turns.of(job):
             await self._recorder.record_for_sure(self._end_of(job, outcome))
-        finally:
-            self._turns.give_back(job.id)
         self._spool.release(job.id)
         if job.status.is_final:
             self._told_ended(job)
@@ -212,9 +202,9 @@ class Slots:
             status = Status.COMPLETED
         elif outcome.reason is Reason.INTERRUPTED and self._is_requeuing:
             status, retry_at, is_free = Status.PENDING, now, True
-        elif job.is_retryable:
+        elif is_retryable(job, outcome.reason, outcome.exit_code, outcome.signal):
             status = Status.PENDING
-            retry_at = now + job.spec.backoff(job.failures + 1) * (1 + JITTER * self._chance())
+            retry_at = now + backoff(job.spec, job.failures + 1) * (1 + JITTER * self._chance())
         return Ended(
             id=job.id,
             at=now,
@@ -226,6 +216,7 @@ class Slots:
             progress=self._spool.progress(job.id),
             is_free=is_free,
             retry_at=retry_at,
+            usage=outcome.usage,
             stdout=outcome.stdout,
             stderr=outcome.stderr,
         )

@@ -1,5 +1,7 @@
 """A snapshot: what is left of the journal's closed segments when removed jobs are left out (docs/journal.md).
 
+Of what was decided about queues and schedules the last word is left.
+
 It is made by a process of its own, so that the daemon's reactor does not wait for it::
 
     python -m taskqd.snapshot JOURNAL NUMBER
@@ -17,7 +19,23 @@ from typing import NamedTuple
 from taskqd.backlog import Position
 from taskqd.disk import Disk
 from taskqd.errors import StartRefused
-from taskqd.events import Ended, Event, Opened, Record, Removed, Snapshot, Spawned, Started, Submitted
+from taskqd.events import (
+    Ended,
+    Event,
+    Opened,
+    OtherEvent,
+    Paused,
+    Record,
+    Removed,
+    Resized,
+    Resumed,
+    Scheduled,
+    Snapshot,
+    Spawned,
+    Started,
+    Submitted,
+    Unscheduled,
+)
 from taskqd.journal import Content, Replay, encode
 from taskqd.segments import Segments
 
@@ -47,6 +65,10 @@ class Condenser:
         self._number = number
         self._removed: set[int] = set()
         self._running: set[int] = set()
+        self._tasks: dict[int, range] = {}
+        self._latest: dict[tuple[object, ...], int] = {}
+        self._unscheduled: set[int] = set()
+        self._last_schedule = 0
         self._opened: Opened | Snapshot | None = None
         self._last_id = 0
 
@@ -62,16 +84,25 @@ class Condenser:
         return count
 
     def _survey(self) -> None:
-        """See which jobs were removed and which run, and what the last segment began with."""
+        """See which jobs were removed and which run, what is out of date, and how the last segment began."""
         for record, _, reading in self._records():
             if isinstance(record, Removed):
                 self._removed.add(record.id)
+                self._removed.update(self._tasks.pop(record.id, ()))
             elif isinstance(record, Started):
                 self._running.add(record.id)
             elif isinstance(record, Ended):
                 self._running.discard(record.id)
             elif isinstance(record, Submitted):
-                self._last_id = max(self._last_id, record.id)
+                self._last_id = max(self._last_id, record.last_id)
+                if record.last_id > record.id:
+                    self._tasks[record.id] = range(record.id + 1, record.last_id + 1)
+            elif isinstance(record, OtherEvent):
+                self._latest[_subject(record)] = reading.sequence
+                if isinstance(record, Unscheduled):
+                    self._unscheduled.add(record.schedule)
+                elif isinstance(record, Scheduled):
+                    self._last_schedule = max(self._last_schedule, record.schedule)
             self._opened = reading.opened
 
     def _records(self) -> Iterator[tuple[Record, Position, Replay]]:
@@ -84,16 +115,25 @@ class Condenser:
     def _kept(self) -> Iterator[Line]:
         number: int | None = None
         content: Content = b""
-        for record, (where, offset, length), _ in self._records():
+        for record, (where, offset, length), reading in self._records():
             if where != number:
                 number, content = where, self._segments.content(where)
-            if not isinstance(record, Opened | Snapshot) and self._is_kept(record):
+            if not isinstance(record, Opened | Snapshot) and self._is_kept(record, reading.sequence):
                 yield Line(record, content[offset : offset + length + 1])
 
-    def _is_kept(self, event: Event) -> bool:
+    def _is_kept(self, event: Event, sequence: int) -> bool:
+        if isinstance(event, OtherEvent):
+            return self._is_latest(event, sequence)
         if event.id in self._removed:
             return False
         return not isinstance(event, Spawned) or event.id in self._running
+
+    def _is_latest(self, event: OtherEvent, sequence: int) -> bool:
+        """Whether nothing has taken the place of what was decided; the last schedule's number is not lost."""
+        schedule = getattr(event, "schedule", None)
+        if schedule in self._unscheduled:
+            return schedule == self._last_schedule and isinstance(event, Scheduled | Unscheduled)
+        return self._latest[_subject(event)] == sequence
 
     def _header(self, count: int) -> bytes:
         opened, following = self._opened, self._segments.first(self._number + 1)
@@ -150,6 +190,15 @@ class Condenser:
         self._disk.write(descriptor, b"".join(gathered))
         self._disk.sync(descriptor)
         gathered.clear()
+
+
+def _subject(event: OtherEvent) -> tuple[object, ...]:
+    """Return what an event decides about: of two with the same, the later one holds."""
+    if isinstance(event, Paused | Resumed):
+        return "pause", event.queue, event.schedule
+    if isinstance(event, Resized):
+        return "slots", event.queue
+    return event.name, getattr(event, "schedule", None)
 
 
 def main() -> None:

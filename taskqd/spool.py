@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, execute, succeed
 from twisted.logger import Logger
@@ -19,7 +19,7 @@ from taskqd.disk import Disk
 from taskqd.errors import StoreFailed
 from taskqd.events import Output
 from taskqd.interfaces import ISpool
-from taskqd.recording import InThread, Recording
+from taskqd.recording import Followers, InThread, Recording
 
 STREAMS = {1: "stdout", 2: "stderr"}
 """The streams of an attempt, by their descriptor."""
@@ -30,6 +30,13 @@ _JOBS_A_DIRECTORY = 1000
 _REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
 _REPORT_BYTES = 64
 _FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin))?")
+
+
+class _Running(NamedTuple):
+    """An attempt by its number, and what it prints."""
+
+    attempt: int
+    recording: Recording
 
 
 @implementer(ISpool)
@@ -43,7 +50,8 @@ class Spool:
         self._disk = disk
         self._clock = clock
         self._in_thread = in_thread
-        self._recordings: dict[int, Recording] = {}
+        self._running: dict[int, _Running] = {}
+        self._followers: dict[int, Followers] = {}
 
     def open(self) -> None:
         """Make the directories; raises OSError."""
@@ -73,9 +81,26 @@ class Spool:
 
     def record(self, job_id: int, attempt: int, limit: int) -> Recording:
         paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
-        recording = Recording(paths, self._disk, self._clock, self._in_thread, limit)
-        self._recordings[job_id] = recording
+        followers = self._followers.get(job_id, [])
+        recording = Recording(paths, self._disk, self._clock, self._in_thread, limit, followers)
+        self._running[job_id] = _Running(attempt, recording)
+        for follower in tuple(followers):
+            follower()
         return recording
+
+    def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+        running = self._running.get(job_id)
+        if job_id not in self._followers:
+            self._followers[job_id] = [] if running is None else running.recording.followers
+        followers = self._followers[job_id]
+        followers.append(told)
+
+        def leave() -> None:
+            followers.remove(told)
+            if not followers:
+                del self._followers[job_id]
+
+        return leave
 
     def purge(self, job_id: int, attempts: int) -> "Deferred[None]":
         paths = [self.path(job_id, name) for name in ("script", "stdin")]
@@ -118,19 +143,21 @@ class Spool:
                         yield os.path.join(directory, name), int(form[1]), int(form[2] or 0)
 
     def release(self, job_id: int) -> None:
-        self._recordings.pop(job_id, None)
+        self._running.pop(job_id, None)
         with suppress(OSError):
             self._disk.remove(self.path(job_id, "progress"))
+        for follower in tuple(self._followers.get(job_id, ())):
+            follower()
 
     def recorded(self, job_id: int, attempt: int) -> tuple[Output, Output]:
         sizes = [self._disk.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]
         return Output(sizes[0] or 0), Output(sizes[1] or 0)
 
     def sizes(self, job_id: int) -> dict[str, int] | None:
-        recording = self._recordings.get(job_id)
-        if recording is None:
+        running = self._running.get(job_id)
+        if running is None:
             return None
-        out, err = recording.streams.values()
+        out, err = running.recording.streams.values()
         return {
             "stdout_bytes": out.size,
             "stderr_bytes": err.size,
@@ -139,8 +166,9 @@ class Spool:
         }
 
     def read(self, job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
-        recording = self._recordings.get(job_id)
-        head = recording.streams[stream].head if recording else None
+        running = self._running.get(job_id)
+        is_it = running is not None and running.attempt == attempt
+        head = running.recording.streams[stream].head if running is not None and is_it else None
         if head is not None:
             return succeed(bytes(head[offset : offset + length]))
         path = self._output_path(job_id, attempt, stream)

@@ -12,7 +12,7 @@ bears the number behind the last durable one, and so what else stands in the fai
 import os
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -25,10 +25,10 @@ from taskqd.committer import Committer
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
 from taskqd.events import FORMAT, Event, Opened, Record, Submitted
-from taskqd.interfaces import IStore
+from taskqd.interfaces import IReading, IStore
 from taskqd.journal import Replay, encode
 from taskqd.lock import take_lock
-from taskqd.segments import Layout, Segments
+from taskqd.segments import Layout, Reading, Segments
 
 SEGMENT_BYTES = 16 * 1024**2
 """A segment that has reached so many bytes is followed by the next one."""
@@ -48,6 +48,8 @@ class _Kind(Enum):
 class _Entry(NamedTuple):
     """One line on its way to the disk."""
 
+    record: Record
+    sequence: int
     line: bytes
     position: Position
     durable: "Deferred[Position]"
@@ -77,6 +79,7 @@ class Store:
         self.name = ""
         self.last_boot = ""
         self.next_id = 1
+        self.last_sequence = 0
         self.failure: str | None = None
         self.segment_bytes = SEGMENT_BYTES
         self.snapshot = 0
@@ -100,6 +103,7 @@ class Store:
         self._is_closing = False
         self._recovered: list[Deferred[None]] = []
         self._attempt: Any = None
+        self._told: list[Callable[[int, Event], object]] = []
         self._committer = Committer[_Entry](reactor, self._commit, self._committed)
 
     @property
@@ -136,7 +140,7 @@ class Store:
         if reading.opened is not None:
             self.name, self.last_boot = reading.opened.store, reading.opened.boot
             self.next_id = reading.opened.next_id
-        self._sequence = self._durable_sequence = reading.sequence
+        self.last_sequence = self._sequence = self._durable_sequence = reading.sequence
 
     def _tidy(self, layout: Layout, reading: Replay) -> None:
         """Remove what a snapshot replaces and a segment barely begun; cut off a torn last line."""
@@ -168,7 +172,7 @@ class Store:
         if self._size >= self.segment_bytes:
             self._committer.put(self._begin_segment(_Kind.ROTATION))
         if isinstance(event, Submitted):
-            self.next_id = max(self.next_id, event.id + 1)
+            self.next_id = max(self.next_id, event.last_id + 1)
         entry = self._entry(event, _Kind.RECORD)
         self._committer.put(entry)
         return entry.durable
@@ -178,11 +182,17 @@ class Store:
         self._commit_now(entries)
         return [entry.position for entry in entries]
 
+    def on_durable(self, told: Callable[[int, Event], object]) -> None:
+        self._told.append(told)
+
+    def since(self, sequence: int) -> "Events":
+        return Events(self, self.segments.since(sequence), self._in_thread)
+
     def read(self, position: Position) -> Record:
         return self.segments.read(position)
 
-    def find(self, job_id: int) -> "Deferred[list[tuple[int, Event]]]":
-        return self._in_thread(self.segments.find, job_id, self._durable_sequence).addErrback(_not_found)
+    def find(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
+        return self._in_thread(self.segments.find, job_ids, self._durable_sequence).addErrback(_not_found)
 
     def sizes(self) -> dict[str, int]:
         """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
@@ -248,7 +258,7 @@ class Store:
         line = encode(record, self._sequence)
         position = (self._segment, self._size, len(line) - 1)
         self._size += len(line)
-        return _Entry(line, position, Deferred(), kind)
+        return _Entry(record, self._sequence, line, position, Deferred(), kind)
 
     # Lines written; in the committer's thread.
 
@@ -257,6 +267,8 @@ class Store:
             self._commit(entries)
         except OSError as why:
             raise StartRefused(f"the journal in {self.segments.directory} cannot be written: {why}") from None
+        for entry in entries:
+            self._tell(entry)
 
     def _commit(self, entries: list[_Entry]) -> None:
         """Make entries durable. On an error those before ``_durable`` are in the journal, the others not."""
@@ -315,8 +327,19 @@ class Store:
         for entry in entries:
             if error is None or entry.position[:2] < self._durable:
                 entry.durable.callback(entry.position)
+                self._tell(entry)
             elif entry.kind is _Kind.RECORD:
                 entry.durable.errback(StoreFailed(self.failure))
+
+    def _tell(self, entry: _Entry) -> None:
+        """Count a durable record, and tell of it where it is an event."""
+        self.last_sequence = entry.sequence
+        if self._told and entry.kind is _Kind.RECORD:
+            for told in self._told:
+                try:
+                    told(entry.sequence, cast(Event, entry.record))
+                except Exception:  # noqa: BLE001 - whoever listens must not keep others from their Deferreds
+                    self._log.failure("telling of record {sequence} met a bug", sequence=entry.sequence)
 
     def _failed(self, error: Exception) -> None:
         if self.failure is None:
@@ -340,6 +363,32 @@ class Store:
         recovered, self._recovered = self._recovered, []
         for waiting in recovered:
             waiting.callback(None)
+
+
+@implementer(IReading)
+class Events:
+    """The events of a store from a number on; the blocking part is in another thread."""
+
+    def __init__(self, store: Store, reading: Reading, in_thread: InThread) -> None:
+        self._store = store
+        self._reading = reading
+        self._in_thread = in_thread
+
+    @property
+    def next(self) -> int:
+        return self._reading.next
+
+    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+        return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
+
+    async def _portion(self) -> list[tuple[int, Event]]:
+        while self.next <= self._store.last_sequence:
+            found: list[tuple[int, Event]] = await self._in_thread(
+                self._reading.portion, self._store.last_sequence
+            )
+            if found:
+                return found
+        return []
 
 
 def _not_found(failure: Failure) -> list[tuple[int, Event]]:

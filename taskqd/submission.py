@@ -1,12 +1,31 @@
-"""SUBMIT's own words: its options -> a Spec, and the sizes of the blocks that follow its line.
+"""SUBMIT's own words and SCHEDULE's: options -> a Spec, and the sizes of the blocks that follow the line.
 
 The two are read apart, because a refused SUBMIT's blocks follow it all the same (docs/protocol.md §3).
 """
 
+import re
+from typing import Any
+
+from msgspec import Struct
+
 from taskqd.errors import BadRequest, TooLarge
-from taskqd.job import Spec
-from taskqd.options import Option, Table, parse_env, read, scan
-from taskqd.words import is_utf8, parse_duration, parse_integer, parse_name, parse_octal, parse_size
+from taskqd.job import Array, Spec
+from taskqd.options import Option, Table, flag, parse_env, read, scan
+from taskqd.refs import Ref, parse_ref
+from taskqd.retrying import parse_conditions
+from taskqd.schedules import check_cron, check_every
+from taskqd.words import (
+    is_name,
+    is_utf8,
+    parse_duration,
+    parse_integer,
+    parse_name,
+    parse_octal,
+    parse_size,
+    parse_time,
+)
+
+_ARRAY = re.compile(r"([0-9]+)-([0-9]+)(?:%([0-9]+))?")
 
 LARGEST_BLOCK = 16 * 1024**2
 """A script or a stdin block is at most so large, in bytes."""
@@ -18,10 +37,22 @@ LONGEST_LABEL = 1000
 BLOCKS = ("script", "stdin")
 """The options that announce a block, in the order in which the blocks follow."""
 
-LATER = frozenset(
-    {"queue", "priority", "slots", "need", "delay", "at", "after", "after-any", "after-fail", "hold", "array"}
-)
-"""Options of the protocol that this version does not have yet; each is refused by its name."""
+LARGEST_PRIORITY = 1_000_000
+"""A priority is a whole number between this below 0 and this above."""
+MOST_SLOTS = 10_000
+"""A job takes at most so many slots."""
+LARGEST_NEED = 1_000_000_000
+"""A job needs at most so much of one resource."""
+MOST_AFTER = 1000
+"""A job comes after at most so many others."""
+MOST_TASKS = 100_000
+"""An array has at most so many tasks."""
+LARGEST_INDEX = 999_999_999
+"""A task's index is at most this."""
+SMALLEST_MEMORY = 1024**2
+"""Within less memory than so many bytes no program gets as far as to say that it is too little."""
+AFTER = ("after", "after_any", "after_fail")
+"""The fields of Spec that name other jobs."""
 
 
 def _positive_duration(text: str) -> float:
@@ -47,44 +78,168 @@ def _block(text: str) -> int:
     return parse_integer(text, 0, LARGEST_SKIP)
 
 
+def _refs(text: str) -> tuple[Ref, ...]:
+    return tuple(map(parse_ref, text.split(",")))
+
+
+def _need(text: str) -> dict[str, int]:
+    """Read ``gpu:1,disk:20``: amounts by resource."""
+    needs: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, amount = part.rpartition(":")
+        if not is_name(name):
+            raise BadRequest(f"expected a resource and how much of it, such as gpu:1, not {part[:60]!r}")
+        if name in needs:
+            raise BadRequest(f"{name} is named twice; add the two up")
+        needs[name] = parse_integer(amount, 1, LARGEST_NEED)
+    return needs
+
+
+def _array(text: str) -> Array:
+    """Read ``<first>-<last>`` with an optional ``%<at once>``."""
+    form = _ARRAY.fullmatch(text)
+    if form is None:
+        raise BadRequest(
+            f"expected <first>-<last> or <first>-<last>%<at once>, such as 1-100%8, not {text[:60]!r}"
+        )
+    first, last = (parse_integer(index, 0, LARGEST_INDEX) for index in form.group(1, 2))
+    array = Array(first, last, parse_integer(form[3], 1, MOST_TASKS) if form[3] else None)
+    if not 1 <= array.count <= MOST_TASKS:
+        raise BadRequest(
+            f"expected 1 to {MOST_TASKS} tasks from a lower to a higher index, not {text[:60]!r}"
+        )
+    return array
+
+
+def _memory(text: str) -> int:
+    size = parse_size(text)
+    if size < SMALLEST_MEMORY:
+        raise BadRequest(f"expected a size of at least 1M, such as 512M or 2G, not {text!r}")
+    return size
+
+
 OPTIONS: Table = {
+    "queue": ("queue", parse_name),
+    "priority": ("priority", lambda text: parse_integer(text, -LARGEST_PRIORITY, LARGEST_PRIORITY)),
+    "slots": ("slots", lambda text: parse_integer(text, 1, MOST_SLOTS)),
+    "need": ("needs", _need),
     "timeout": ("timeout", _positive_duration),
+    "idle-timeout": ("idle_timeout", _positive_duration),
     "kill-after": ("kill_after", parse_duration),
     "retries": ("retries", lambda text: parse_integer(text, 0, 1_000_000)),
     "retry-delay": ("retry_delay", parse_duration),
+    "retry-delay-max": ("retry_delay_max", parse_duration),
+    "retry-on": ("retry_on", parse_conditions),
+    "no-retry-on": ("no_retry_on", parse_conditions),
+    "delay": ("delay", parse_duration),
+    "at": ("at", parse_time),
+    "after": ("after", _refs),
+    "after-any": ("after_any", _refs),
+    "after-fail": ("after_fail", _refs),
+    "hold": ("hold", flag),
+    "array": ("array", _array),
     "key": ("key", parse_name),
     "label": ("label", _label),
     "cwd": ("cwd", _path),
     "env": ("env", parse_env),
     "umask": ("umask", parse_octal),
     "nice": ("nice", lambda text: parse_integer(text, -20, 19)),
+    "memory": ("memory", _memory),
+    "cpu-time": ("cpu_time", _positive_duration),
+    "nofile": ("nofile", lambda text: parse_integer(text, 3, 1024**2)),
     "max-output": ("max_output", parse_size),
+    "notify-fail": ("notify_fail", flag),
     "script": ("script", _block),
     "stdin": ("stdin", _block),
 }
 """SUBMIT's options: the field of Spec that each sets, and its reader."""
 
-
-def _too_large(name: str, size: object) -> TooLarge:
-    return TooLarge(f"--{name}={size} is more than the {LARGEST_BLOCK} bytes that a block may have")
-
-
 USAGES = {
+    "queue": "<name>",
+    "priority": "<int>",
+    "slots": "<n>",
+    "need": "<resource>:<n>[,...]",
     "timeout": "<duration>",
+    "idle-timeout": "<duration>",
     "kill-after": "<duration>",
     "retries": "<n>",
     "retry-delay": "<duration>",
+    "retry-delay-max": "<duration>",
+    "retry-on": "<condition>[,...]",
+    "no-retry-on": "<condition>[,...]",
+    "delay": "<duration>",
+    "at": "<time>",
+    "after": "<id>[,...]",
+    "after-any": "<id>[,...]",
+    "after-fail": "<id>[,...]",
+    "hold": None,
+    "array": "<first>-<last>[%<n>]",
     "key": "<name>",
     "label": "<quoted>",
     "cwd": "<path>",
     "env": "NAME=<value>",
     "umask": "<octal>",
     "nice": "<n>",
+    "memory": "<size>",
+    "cpu-time": "<duration>",
+    "nofile": "<n>",
     "max-output": "<size>",
+    "notify-fail": None,
     "script": "<n>",
     "stdin": "<n>",
 }
-"""How the value of each option is written, for HELP."""
+"""How the value of each option is written, for HELP; None where it has none."""
+
+
+def _every(text: str) -> float:
+    seconds = parse_duration(text)
+    check_every(seconds)
+    return seconds
+
+
+def _cron(text: str) -> str:
+    """Return the expression with one space between its fields."""
+    check_cron(text)
+    return " ".join(text.split())
+
+
+_TIMING: Table = {"every": ("every", _every), "cron": ("cron", _cron), "overlap": ("overlap", flag)}
+
+NOT_SCHEDULED = {
+    "key": "each of its jobs is a submission of its own",
+    "script": "a schedule keeps no blocks; give it a command that runs a file",
+    "stdin": "a schedule keeps no blocks; give it a command that reads a file",
+    **dict.fromkeys(("delay", "at", "hold"), "--every or --cron says when its jobs are submitted"),
+    **dict.fromkeys(("after", "after-any", "after-fail"), "its jobs come after nothing but time"),
+}
+"""The options of SUBMIT that SCHEDULE does not take, and why."""
+SCHEDULE_OPTIONS: Table = {
+    **_TIMING,
+    **{name: option for name, option in OPTIONS.items() if name not in NOT_SCHEDULED},
+}
+"""SCHEDULE's options: its own, and those of SUBMIT that make sense again and again."""
+SCHEDULE_USAGES = {
+    "every": "<duration>",
+    "cron": "<quoted>",
+    "overlap": None,
+    **{name: usage for name, usage in USAGES.items() if name not in NOT_SCHEDULED},
+}
+
+
+class Scheduling(Struct, frozen=True, kw_only=True):
+    """What SCHEDULE asks for: a job every so many seconds, or whenever cron's five fields say so.
+
+    Where ``overlap`` is not set, none is submitted while the one before has not ended.
+    """
+
+    spec: Spec
+    every: float | None = None
+    cron: str | None = None
+    overlap: bool = False
+
+
+def _too_large(name: str, size: object) -> TooLarge:
+    return TooLarge(f"--{name}={size} is more than the {LARGEST_BLOCK} bytes that a block may have")
 
 
 def block_sizes(text: str) -> tuple[int, ...]:
@@ -117,12 +272,13 @@ def _sizes(name: str, options: list[Option]) -> list[int]:
 def read_submission(text: str) -> Spec:
     """Return what a SUBMIT asks for; ``text`` is what stands behind the verb.
 
-    Raises BadRequest, or TooLarge for a block that is skipped but not taken.
+    The jobs that it comes after may still be tasks by their array and index. Raises BadRequest, or TooLarge
+    for a block that is skipped but not taken.
     """
     options, command = scan(text)
     for name, _ in options:
-        if name in LATER:
-            raise BadRequest(f"--{name} is not supported yet")
+        if name in _TIMING:
+            raise BadRequest(f"--{name} is an option of SCHEDULE, which submits a job again and again")
     values = read("SUBMIT", options, OPTIONS)
     for name in BLOCKS:
         if values.get(name, 0) > LARGEST_BLOCK:
@@ -131,6 +287,32 @@ def read_submission(text: str) -> Spec:
         raise BadRequest("a --script stands in place of the command; give one of them, not both")
     if not command.strip() and "script" not in values:
         raise BadRequest("expected SUBMIT [options] <command>, but no command came")
+    if "delay" in values and "at" in values:
+        raise BadRequest("--delay counts from now and --at is a time; give one of them")
+    after = sum(len(values.get(field, ())) for field in AFTER)
+    if after > MOST_AFTER:
+        raise BadRequest(f"expected at most {MOST_AFTER} jobs to come after, not {after}")
+    return _spec(command, values)
+
+
+def read_scheduling(text: str) -> Scheduling:
+    """Return what a SCHEDULE asks for; ``text`` is what stands behind the verb. Raises BadRequest."""
+    options, command = scan(text)
+    for name, _ in options:
+        if name in NOT_SCHEDULED:
+            raise BadRequest(f"--{name} is no option of SCHEDULE: {NOT_SCHEDULED[name]}")
+    values = read("SCHEDULE", options, SCHEDULE_OPTIONS)
+    timing = {field: values.pop(field) for field, _ in _TIMING.values() if field in values}
+    if ("every" in timing) == ("cron" in timing):
+        raise BadRequest(
+            'expected either --every=<duration> or --cron="<minute> <hour> <day> <month> <weekday>"'
+        )
+    if not command.strip():
+        raise BadRequest("expected SCHEDULE --every=...|--cron=... [options] <command>, but no command came")
+    return Scheduling(spec=_spec(command, values), **timing)
+
+
+def _spec(command: str, values: dict[str, Any]) -> Spec:
     if "env" in values:
         values.update(_split_env(values["env"]))
     return Spec(command=command, **values)

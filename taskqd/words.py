@@ -5,6 +5,7 @@ verb or a connection, and nothing is imported that would cost a command-line cli
 """
 
 import re
+from datetime import datetime
 from typing import NoReturn
 
 from taskqd.errors import BadRequest
@@ -19,6 +20,10 @@ _SIZE = re.compile(r"([0-9]{1,15})([kMG])?")
 _OCTAL = re.compile("0?[0-7]{1,3}")
 _NAME = re.compile(r"[A-Za-z0-9._+/:@-]{1,200}")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]((?:[01][0-9]|2[0-3]):[0-5][0-9]):([0-5][0-9]|60)(\.[0-9]{1,9})?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
 
 _SECONDS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {None: 1, "k": 1024, "M": 1024**2, "G": 1024**3}
@@ -27,6 +32,8 @@ LONGEST_DURATION = 100 * 365.25 * 86400.0
 """No duration may be longer: a hundred years, in seconds."""
 LARGEST_SIZE = 2**63 - 1
 """No size may be larger, in bytes: what a file may have, and what every reader of JSON can hold."""
+TIMES_END = 253370764800.0
+"""Every time is before the year 9999, in seconds since the epoch: a little later is still a date."""
 
 
 def _escaped(byte: int) -> str:
@@ -105,6 +112,27 @@ def parse_duration(text: str) -> float:
     if seconds > LONGEST_DURATION:
         _refuse("a duration such as 1.5, 500ms, 10m, 2h or 1d, at most 36525d", text)
     return seconds
+
+
+def parse_time(text: str) -> float:
+    """Return the seconds since the epoch of a ``<time>`` (RFC 3339 §5.6), which must have its offset."""
+    form = _TIME.fullmatch(text)
+    seconds = _moment(*form.groups("")) if form else None
+    if seconds is None or not 0 <= seconds < TIMES_END:
+        _refuse("a time such as 2026-11-24T07:00:00Z or 2026-11-24T08:00:00+01:00, from 1970 to 9998", text)
+    return seconds
+
+
+def _moment(date: str, minute: str, second: str, fraction: str, offset: str) -> float | None:
+    """Return the seconds since the epoch, None where there is no such day.
+
+    A leap second, ``:60``, is the first second of the minute after it.
+    """
+    try:
+        start = datetime.fromisoformat(f"{date}T{minute}:00{offset.upper().replace('Z', '+00:00')}")
+    except ValueError:
+        return None
+    return start.timestamp() + int(second) + float(fraction or 0)
 
 
 def parse_size(text: str) -> int:

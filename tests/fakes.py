@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from queue import SimpleQueue
@@ -19,22 +20,25 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport, IPushProducer, ITransport
-from twisted.internet.protocol import ProcessProtocol, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.access import Access, Principal
-from taskqd.backlog import Backlog, Position
+from taskqd.backlog import UNLIMITED, Backlog, Position
+from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
-from taskqd.errors import AuthFailed, StartRefused, StoreFailed
-from taskqd.events import Event, Output
-from taskqd.interfaces import ICaller, IExecutor, IRecording, ISpool, IStore
-from taskqd.job import Job, Reason, Spec, Status
+from taskqd.errors import AuthFailed, Lagged, StartRefused, StoreFailed
+from taskqd.events import Event, JobEvent, Output
+from taskqd.feed import Feed
+from taskqd.interfaces import ICaller, IExecutor, IReading, IRecording, ISpool, IStore
+from taskqd.job import Job, Reason, Spec, Status, Usage
 from taskqd.launch import Outcome, Run
 from taskqd.protocol import TaskqFactory
 from taskqd.results import Results
+from taskqd.spawn import MeasuredProtocol
 from taskqd.verbs import Verbs
 
 Value = TypeVar("Value")
@@ -189,7 +193,7 @@ class FakeDisk(Disk):
 class FakeStore:
     """The journal in memory: an event is on its way until the test says that it is durable, or fails.
 
-    ``journal`` has what is durable.
+    ``journal`` has what is durable; events before number ``oldest`` can't be read any more as a whole.
     """
 
     def __init__(self, journal: list[Event] | None = None, next_id: int = 1) -> None:
@@ -198,6 +202,9 @@ class FakeStore:
         self.journal: list[Event] = journal or []
         self._on_their_way: list[tuple[Event, Deferred[Position]]] = []
         self._waiting: list[Deferred[None]] = []
+        self._told: list[Callable[[int, Event], object]] = []
+        self.last_sequence = len(self.journal)
+        self.oldest = 1
 
     @property
     def on_its_way(self) -> list[Event]:
@@ -214,7 +221,10 @@ class FakeStore:
     def append_now(self, events: list[Event]) -> list[Position]:
         if self.failure is not None:
             raise StartRefused(self.failure)
-        return [self._keep(event) for event in events]
+        positions = [self._keep(event) for event in events]
+        for sequence, event in enumerate(events, len(self.journal) - len(events) + 1):
+            self._tell(sequence, event)
+        return positions
 
     def sizes(self) -> dict[str, int]:
         return {"segment": 1, "segment_bytes": len(self.journal)}
@@ -229,12 +239,22 @@ class FakeStore:
     def read(self, position: Position) -> Event:
         return self.journal[position[1]]
 
-    def find(self, job_id: int) -> "Deferred[list[tuple[int, Event]]]":
+    def find(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         return succeed(
-            [(number, event) for number, event in enumerate(self.journal, 1) if event.id == job_id]
+            [
+                (number, event)
+                for number, event in enumerate(self.journal, 1)
+                if isinstance(event, JobEvent) and event.id in job_ids
+            ]
         )
+
+    def on_durable(self, told: Callable[[int, Event], object]) -> None:
+        self._told.append(told)
+
+    def since(self, sequence: int) -> "FakeReading":
+        return FakeReading(self, sequence)
 
     def close(self) -> "Deferred[None]":
         self.sync_all()
@@ -245,7 +265,10 @@ class FakeStore:
         """Make the next events durable."""
         for _ in range(count):
             event, durable = self._on_their_way.pop(0)
-            durable.callback(self._keep(event))
+            position = self._keep(event)
+            sequence = len(self.journal)
+            durable.callback(position)
+            self._tell(sequence, event)
 
     def sync_all(self) -> None:
         """Make everything durable, and what comes of it."""
@@ -265,26 +288,56 @@ class FakeStore:
         for deferred in waiting:
             deferred.callback(None)
 
+    def _tell(self, sequence: int, event: Event) -> None:
+        self.last_sequence = sequence
+        for told in self._told:
+            told(sequence, event)
+
     def _keep(self, event: Event) -> Position:
         self.journal.append(event)
         return (1, len(self.journal) - 1, 1)
+
+
+@implementer(IReading)
+class FakeReading:
+    """The journal in memory, a few events at a time."""
+
+    AT_ONCE = 3
+
+    def __init__(self, store: FakeStore, sequence: int) -> None:
+        self.next = sequence
+        self._store = store
+
+    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+        if self.next < self._store.oldest:
+            return fail(Lagged(self._store.oldest))
+        if self._store.failure is not None:
+            return fail(StoreFailed(self._store.failure))
+        last = min(self._store.last_sequence, self.next - 1 + self.AT_ONCE)
+        found = [(number, self._store.journal[number - 1]) for number in range(self.next, last + 1)]
+        self.next += len(found)
+        return succeed(found)
 
 
 @implementer(IRecording)
 class FakeRecording:
     """Keeps what it is given; ``close`` gives it back, or the test's error, once the test lets it."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempt: int = 1) -> None:
+        self.attempt = attempt
         self.data = {1: b"", 2: b""}
         self.is_closed = False
         self.error: OSError | None = None
         self.closing: Deferred[None] = succeed(None)
+        self.followers: list[Callable[[], None]] = []
         self.choke: Callable[[bool], None] = lambda _: None
         self.fail: Callable[[str], None] = lambda _: None
 
     def write(self, stream: int, data: bytes) -> None:
         assert not self.is_closed
         self.data[stream] += data
+        for follower in tuple(self.followers):
+            follower()
 
     def watch(self, choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
         self.choke, self.fail = choked, failed
@@ -315,6 +368,7 @@ class FakeSpool:
         self.on_disk: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.percentages: dict[int, int] = {}
         self.purged: list[tuple[int, int]] = []
+        self.followers: defaultdict[int, list[Callable[[], None]]] = defaultdict(list)
 
     def keep(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         self.blocks[job_id] = blocks
@@ -331,8 +385,18 @@ class FakeSpool:
     def record(self, job_id: int, attempt: int, limit: int) -> FakeRecording:
         assert job_id not in self.recordings, "the attempt before was not released"
         self.limits[job_id] = limit
-        self.recordings[job_id] = FakeRecording()
-        return self.recordings[job_id]
+        recording = self.recordings[job_id] = FakeRecording(attempt)
+        recording.followers = self.followers[job_id]
+        self._tell(job_id)
+        return recording
+
+    def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+        self.followers[job_id].append(told)
+        return partial(self.followers[job_id].remove, told)
+
+    def _tell(self, job_id: int) -> None:
+        for follower in tuple(self.followers[job_id]):
+            follower()
 
     def recorded(self, job_id: int, attempt: int) -> tuple[Output, Output]:
         stdout, stderr = self.on_disk.get((job_id, attempt), (b"", b""))
@@ -350,7 +414,7 @@ class FakeSpool:
         }
 
     def read(self, job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
-        if job_id in self.recordings:
+        if job_id in self.recordings and self.recordings[job_id].attempt == attempt:
             content = self.recordings[job_id].data[stream]
         elif (job_id, attempt) in self.on_disk:
             content = self.on_disk[job_id, attempt][stream - 1]
@@ -371,6 +435,7 @@ class FakeSpool:
         self.released.append(job_id)
         self.recordings.pop(job_id, None)
         self.percentages.pop(job_id, None)
+        self._tell(job_id)
 
 
 @implementer(IExecutor)
@@ -433,26 +498,39 @@ class House:
     """A dispatcher over fakes of everything below it; ``journal`` is what was recorded before."""
 
     def __init__(
-        self, slots: int = 2, journal: list[Event] | None = None, chance: float = 0.0, next_id: int = 1
+        self,
+        slots: int = 2,
+        journal: list[Event] | None = None,
+        chance: float = 0.0,
+        next_id: int = 1,
+        queues: dict[str, int] | None = None,
+        resources: dict[str, int] | None = None,
     ) -> None:
         self.clock = clock()
         self.store = FakeStore(journal, next_id)
         self.spool = FakeSpool()
         self.executor = FakeExecutor()
         self.dispatcher = Dispatcher(
-            replayed(self.store.journal),
+            replayed(self.store.journal, Limits(slots, queues or {}, resources or {})),
             self.store,
             self.spool,
             self.executor,
             self.clock,
-            slots,
             run_of,
             lambda: chance,
         )
         self.access = Access("sesame")
-        self.results = Results(self.store, self.spool)
+        self.results = Results(
+            self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.seconds())
+        )
+        self.feed = Feed(self.store, self.backlog)
         self.verbs = Verbs(
-            self.dispatcher, self.results, self.access, self.clock, lambda: len(self.factory.connections)
+            self.dispatcher,
+            self.results,
+            self.access,
+            self.feed,
+            self.clock,
+            lambda: len(self.factory.connections),
         )
         self.factory = TaskqFactory(self.verbs, self.clock)
 
@@ -486,9 +564,42 @@ class House:
         self.settle()
         return result_of(accepted)
 
-    def cancel(self, job_id: int, number: int = signal.SIGTERM) -> "Deferred[Job]":
+    def cancel(self, job_id: int, number: int = signal.SIGTERM, cascade: bool = False) -> "Deferred[Job]":
         """Return the Deferred of a cancel."""
-        return begin(self.dispatcher.cancel(job_id, "ada", number))
+        return begin(self.dispatcher.cancel(job_id, "ada", number, cascade))
+
+    def hold(self, job_id: int) -> "Deferred[Job]":
+        """Return the Deferred of a hold."""
+        return begin(self.dispatcher.changes.hold(job_id, "ada"))
+
+    def release(self, job_id: int) -> "Deferred[Job]":
+        """Return the Deferred of a release."""
+        return begin(self.dispatcher.changes.release(job_id, "ada"))
+
+    def change(self, job_id: int, **values: Any) -> "Deferred[Job]":
+        """Return the Deferred of a change of a spec's fields."""
+        return begin(self.dispatcher.changes.change(job_id, "ada", values))
+
+    def pause(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
+        """Return the Deferred of a pause."""
+        return begin(self.dispatcher.controls.pause("ada", queue, schedule))
+
+    def resume(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
+        """Return the Deferred of a pause's end."""
+        return begin(self.dispatcher.controls.resume("ada", queue, schedule))
+
+    def resize(self, queue: str, slots: int | None) -> "Deferred[None]":
+        """Return the Deferred of a change of a queue's slots."""
+        return begin(self.dispatcher.controls.resize("ada", queue, slots))
+
+    def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
+        """Return the Deferred of a new schedule."""
+        spec = Spec(**{"command": "true", **options})
+        return begin(self.dispatcher.controls.schedule(spec, "ada", every, None, False))
+
+    def unschedule(self, number: int) -> "Deferred[None]":
+        """Return the Deferred of a schedule's end."""
+        return begin(self.dispatcher.controls.unschedule(number, "ada"))
 
     def retry(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a retry."""
@@ -504,16 +615,29 @@ class House:
         self.settle()
 
 
+def opened(slots: int = 2, **options: Any) -> House:
+    """Return a house that has started."""
+    house = House(slots, **options)
+    house.dispatcher.start()
+    return house
+
+
+def running(house: House) -> list[int]:
+    """Return the ids of the jobs that run, upwards."""
+    return sorted(house.executor.running)
+
+
 def begin(coroutine: "Coroutine[Deferred[Any], Any, Value]") -> "Deferred[Value]":
     """Return the Deferred of a coroutine, which begins at once."""
     return Deferred.fromCoroutine(coroutine)
 
 
-def replayed(events: list[Event]) -> Backlog:
+def replayed(events: list[Event], limits: Limits = UNLIMITED) -> Backlog:
     """Return what the journal says, as a start reads it."""
-    backlog = Backlog()
+    backlog = Backlog(limits, is_open=False)
     for number, event in enumerate(events):
         backlog.apply(event, (1, number, 1))
+    backlog.open()
     return backlog
 
 
@@ -529,6 +653,7 @@ class FakeCaller:
         self.rooms: list[Deferred[None]] = []
         self.has_room = True
         self.held: list[Deferred[Any]] = []
+        self.listening: list[Deferred[None]] = []
 
     def identify(self, authenticate: Callable[[], Principal]) -> Principal:
         try:
@@ -546,6 +671,10 @@ class FakeCaller:
             return succeed(None)
         self.rooms.append(Deferred())
         return self.rooms[-1]
+
+    def next_line(self) -> "Deferred[None]":
+        self.listening.append(Deferred())
+        return self.listening[-1]
 
     def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
         self.held.append(deferred)
@@ -779,7 +908,7 @@ class FakePipe:
 class FakeProcess:
     """The transport of one process; the test lets it print and exit."""
 
-    def __init__(self, protocol: ProcessProtocol, pid: int, groups: FakeGroups) -> None:
+    def __init__(self, protocol: MeasuredProtocol, pid: int, groups: FakeGroups) -> None:
         self.pid = pid
         self.pipes = {1: FakePipe(), 2: FakePipe()}
         self.is_reading = True
@@ -790,10 +919,17 @@ class FakeProcess:
         """Let the reactor read what the process prints."""
         self._protocol.childDataReceived(stream, data)
 
-    def exits(self, code: int = 0, number: int | None = None, leaves: bool = False) -> None:
+    def exits(
+        self,
+        code: int = 0,
+        number: int | None = None,
+        leaves: bool = False,
+        usage: Usage | None = None,
+    ) -> None:
         """End the process; unless it ``leaves`` something in its group, the group is gone too."""
         if not leaves:
             self._groups.alive.discard(self.pid)
+        self._protocol.usage = usage
         failed = ProcessTerminated(code if number is None else None, number)
         self._protocol.processExited(Failure(failed if code or number else ProcessDone(0)))
 
@@ -852,7 +988,7 @@ class FakeSpawn:
         self._groups = groups
 
     def __call__(
-        self, protocol: ProcessProtocol, line: list[str], environment: dict[str, str], stdin: int
+        self, protocol: MeasuredProtocol, line: list[str], environment: dict[str, str], stdin: int
     ) -> FakeProcess:
         if self.error is not None:
             raise self.error
@@ -863,7 +999,7 @@ class FakeSpawn:
         self.processes.append(process)
         if self.has_group:
             self._groups.alive.add(process.pid)
-        protocol.makeConnection(cast("Any", process))
+        cast("Any", protocol).makeConnection(process)
         self.at_once(process)
         return process
 

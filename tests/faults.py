@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -36,13 +36,14 @@ from zope.interface import implementer
 
 from taskqd import housekeeping, recording
 from taskqd.backlog import Backlog
+from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
 from taskqd.events import NOTHING, Output
 from taskqd.housekeeping import Housekeeper
 from taskqd.interfaces import IExecutor, IRecording
-from taskqd.job import Job, Reason, Spec, Status
+from taskqd.job import Array, Job, Reason, Spec, Status
 from taskqd.journal import Replay
 from taskqd.launch import Outcome, Run
 from taskqd.results import Results
@@ -58,6 +59,7 @@ SEGMENT_BYTES = 1500
 SNAPSHOT_FROM = 2000
 SYNC_EVERY = 2500
 """So small that a day has segments and snapshots, and syncs in the midst of output."""
+LIMITS = Limits(slots=2)
 KEPT = 12
 """So many finished jobs are kept."""
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
@@ -340,10 +342,11 @@ class Day:
         committer.start = lambda: None
         committer._batches = _AtOnce(committer, self.reactor)
         self.store.lock()
-        backlog = Backlog()
+        backlog = Backlog(LIMITS, is_open=False)
         for event, position in self.store.replay():
             backlog.apply(event, position)
         backlog.last_id = max(backlog.last_id, self.store.next_id - 1)
+        backlog.open()
         self.store.begin(backlog.last_id)
         self.spool = Spool(self.directory, self.disk, self.reactor, in_thread)
         try:
@@ -354,9 +357,9 @@ class Day:
         self.executor = Attempts(self._started)
         self.executor.printed.update(self._printed)
         self.dispatcher = Dispatcher(
-            backlog, self.store, self.spool, self.executor, self.reactor, 2, run_of, lambda: 0.0
+            backlog, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
-        self.results = Results(self.store, self.spool)
+        self.results = Results(self.store, self.spool, lambda job: backlog.reason(job, now))
         self.dispatcher.recover("the daemon was killed")
         self.dispatcher.start()
         self.housekeeper = Housekeeper(
@@ -408,7 +411,7 @@ class Day:
 
     def replayed(self) -> Backlog:
         """Return what the files say, read by a healthy disk."""
-        backlog = Backlog()
+        backlog = Backlog(LIMITS, is_open=False)
         segments = Segments(os.path.join(self.directory, "journal"), Disk())
         reading = Replay()
         for event, position in segments.replay(segments.layout(), reading):
@@ -425,22 +428,26 @@ class Day:
             if not answer.called:
                 raise Untrue(f"{what} is not answered")
         self._asked.clear()
+        if self.fault.mode is Mode.ONCE and self.store.failure is not None:
+            raise Untrue(f"the store is not tried again: {self.store.failure}")
         mine = self.dispatcher.backlog
         compare(plain(mine), plain(self.replayed()))
         if self.store.failure is None and not self.disk.is_full:
             self._check_nothing_is_left()
         for job_id, waiting in self._waits:
             job = mine.jobs.get(job_id)
-            if waiting.called and job is not None and not job.status.is_final and not job.attempts:
+            has_run = job is not None and (job.attempts or job.tasks is not None)
+            if waiting.called and job is not None and not job.status.is_final and not has_run:
                 raise Untrue(f"job {job_id} was told to have ended and has not")
 
     def _check_nothing_is_left(self) -> None:
         now = self.reactor.seconds()
         for job in self.dispatcher.backlog.jobs.values():
-            if job.status is Status.RUNNING and job.id not in self.executor.running:
+            if job.tasks is None and job.status is Status.RUNNING and job.id not in self.executor.running:
                 raise Untrue(f"the end of job {job.id} is not recorded")
-            is_due = job.status is Status.PENDING and (job.not_before or 0.0) <= now
-            if is_due and len(self.executor.running) < 2 and not self.dispatcher.is_draining:
+            is_due = self.dispatcher.backlog.reason(job, now) is Reason.QUEUED and job.tasks is None
+            has_room = len(self.executor.running) < LIMITS.slots and job.spec.array is None
+            if is_due and has_room and not self.dispatcher.is_draining:
                 raise Untrue(f"job {job.id} is due, and does not start though there is a slot")
 
     def check_output(self) -> None:
@@ -520,6 +527,10 @@ class Day:
         for job_id in ids:
             self.ask("REMOVE", begin(self.dispatcher.remove(job_id, "ada")))
 
+    def decide(self, what: str, decision: "Coroutine[Deferred[Any], Any, Any]") -> None:
+        """Change a job, a queue or a schedule."""
+        self.ask(what, begin(decision))
+
     def history(self, ids: list[int]) -> None:
         for job_id in ids:
             self.ask("HISTORY", self.results.history(job_id))
@@ -587,6 +598,7 @@ class Day:
         yield
         self.end(running, b"\xff")
         yield
+        yield from self._change_their_minds()
         many = [self.submit(f"one of many {number}") for number in range(8)]
         yield
         self.check_output()
@@ -616,6 +628,39 @@ class Day:
         yield
         self.settle(70.0)
         self.check_output()
+        yield
+
+    def _change_their_minds(self) -> Iterator[None]:
+        """Use what is about more than one job, or about one that has not started."""
+        changes, controls = self.dispatcher.changes, self.dispatcher.controls
+        self.decide("PAUSE", controls.pause("ada", "slow"))
+        self.decide("SET-QUEUE", controls.resize("ada", "slow", 1))
+        yield
+        slow = self.submit("slow", queue="slow", hold=True)
+        after = (
+            [self.submit("after", after=tuple(slow)), self.submit("in vain", after_fail=tuple(slow))]
+            if slow
+            else []
+        )
+        array = self.submit("array", array=Array(1, 3, 1), priority=5)
+        yield
+        for job_id in slow:
+            self.decide("SET", changes.change(job_id, "ada", {"priority": 7, "label": "changed"}))
+            self.decide("RELEASE", changes.release(job_id, "ada"))
+        self.decide("RESUME", controls.resume("ada", "slow"))
+        self.decide("SCHEDULE", controls.schedule(Spec(command="again"), "ada", 3600.0, None, False))
+        yield
+        self.end_all()
+        yield
+        for job_id in array:
+            self.retry([job_id])
+            self.decide("HOLD", changes.hold(job_id, "ada"))
+            self.cancel([job_id])
+        yield
+        self.decide("UNSCHEDULE", controls.unschedule(1, "ada"))
+        self.end_all()
+        yield
+        self.remove([*array, *slow, *(job_id for ids in after for job_id in ids)])
         yield
 
     def _stop_and_start(self) -> Iterator[None]:
@@ -713,12 +758,21 @@ def plain(backlog: Backlog) -> dict[str, Any]:
     """Return what is known of all jobs, without where it stands and what nobody can see of ended attempts."""
     jobs = msgspec.to_builtins(backlog.jobs, str_keys=True)
     for job in jobs.values():
-        if job["attempt"] is not None:
-            job["attempt"]["record"] = None
-            if job["status"] != "RUNNING":
-                job["attempt"]["pid"] = job["attempt"]["pid_started"] = None
+        is_running = job["status"] == "RUNNING" and not job["tasks"]
+        for attempt in (job["attempt"], *job["past"]):
+            if attempt is not None:
+                attempt["record"] = None
+                if not is_running or attempt is not job["attempt"]:
+                    attempt["pid"] = attempt["pid_started"] = None
     counts = {status.value: count for status, count in backlog.counts.items()}
-    return {"jobs": jobs, "counts": counts, "keys": dict(backlog._keys)}
+    others: dict[str, Any] = {
+        "queues": backlog.describe_queues(),
+        "paused": backlog.queues.is_paused,
+        "schedules": msgspec.to_builtins(backlog.schedules.by_id),
+    }
+    for queue in others["queues"]:
+        queue["busy"] = None  # that is of those that run here
+    return {"jobs": jobs, "counts": counts, "keys": dict(backlog._keys), "others": others}
 
 
 def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def write(directory: Path, *segments: Iterable[Event], next_id: int = 1, boot: s
             sequence += 1
             lines.append(encode(record, sequence))
             if isinstance(record, Submitted):
-                next_id = max(next_id, record.id + 1)
+                next_id = max(next_id, record.last_id + 1)
         (directory / f"{number:08}.journal").write_bytes(b"".join(lines))
 
 

@@ -17,6 +17,7 @@ PACKAGES = {
     "curl": "curl",
     "ping": "iputils-ping",
     "setsid": "util-linux",
+    "prlimit": "util-linux",
     "ps": "procps",
 }
 

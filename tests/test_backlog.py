@@ -1,100 +1,62 @@
 """The backlog: a fold of the journal, and the line of those that wait, beside a model that looks at all."""
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
+from msgspec.structs import replace
+
+from taskqd.backlog import MOST_PAST, Backlog, IllegalMove, Position
+from taskqd.capacity import Limits
+from taskqd.errors import BadRequest, Gone, NoSuchJob
+from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned
+from taskqd.job import MOVES, Array, Reason, Status, TaskId
+from tests.facts import (
+    apply_all,
+    array,
+    cancelled,
+    changed,
+    ended,
+    fold,
+    held,
+    line,
+    paused,
+    released,
+    removed,
+    resumed,
+    retried,
+    scheduled,
+    skipped,
+    started,
+    submitted,
+    unscheduled,
 )
-
-from taskqd.backlog import EXPIRED_AT_ONCE, Backlog, IllegalMove, Position
-from taskqd.errors import Gone, NoSuchJob
-from taskqd.events import (
-    Cancelled,
-    Ended,
-    Event,
-    Opened,
-    Output,
-    Removed,
-    Retried,
-    Snapshot,
-    Spawned,
-    Started,
-    Submitted,
-)
-from taskqd.job import MOVES, Job, Reason, Spec, Status
-from taskqd.journal import Replay, encode
-
-
-def _submitted(job_id: int, **spec: Any) -> Submitted:
-    return Submitted(id=job_id, at=float(job_id), owner="ann", spec=Spec(command="true", **spec))
-
-
-def _started(job_id: int, attempt: int = 1) -> Started:
-    return Started(id=job_id, at=100.0, attempt=attempt)
-
-
-def _ended(job_id: int, status: Status, retry_at: float | None = None) -> Ended:
-    return Ended(id=job_id, at=200.0, status=status, reason=Reason.EXIT, exit_code=3, retry_at=retry_at)
-
-
-def _cancelled(job_id: int) -> Cancelled:
-    return Cancelled(id=job_id, at=300.0, by="bob", signal=15)
-
-
-def _retried(job_id: int) -> Retried:
-    return Retried(id=job_id, at=400.0, by="bob")
-
-
-def _removed(job_id: int) -> Removed:
-    return Removed(id=job_id, at=500.0, by="bob")
-
-
-def _fold(*events: Event) -> Backlog:
-    backlog = Backlog()
-    for event in events:
-        backlog.apply(event)
-    return backlog
-
-
-def _line(backlog: Backlog, now: float) -> list[int]:
-    """Take all that may start at ``now``, and return their ids in the order in which they came."""
-    taken: list[int] = []
-    while (job := backlog.take(now)) is not None:
-        taken.append(job.id)
-    return taken
-
 
 # A job's life.
 
 WAYS: dict[Status, tuple[Event, ...]] = {
-    Status.PENDING: (_submitted(1),),
-    Status.RUNNING: (_submitted(1), _started(1)),
-    Status.COMPLETED: (_submitted(1), _started(1), _ended(1, Status.COMPLETED)),
-    Status.FAILED: (_submitted(1), _started(1), _ended(1, Status.FAILED)),
-    Status.CANCELLED: (_submitted(1), _cancelled(1)),
+    Status.PENDING: (submitted(1),),
+    Status.RUNNING: (submitted(1), started(1)),
+    Status.COMPLETED: (submitted(1), started(1), ended(1, Status.COMPLETED)),
+    Status.FAILED: (submitted(1), started(1), ended(1, Status.FAILED)),
+    Status.CANCELLED: (submitted(1), cancelled(1)),
 }
 """How a job comes to each status."""
 
-EVENTS: list[Event] = [
-    _started(1),
+EVENTS: list[AboutJob] = [
+    started(1),
     Spawned(id=1, at=5.0, pid=9, started=8),
-    _cancelled(1),
-    _retried(1),
-    _removed(1),
-    *(_ended(1, status, retry_at=9.0) for status in Status),
+    cancelled(1),
+    skipped(1, because=9),
+    held(1),
+    released(1),
+    changed(1, priority=3),
+    retried(1),
+    removed(1),
+    *(ended(1, status, retry_at=9.0) for status in Status),
 ]
 
 
-def _outcome(status: Status, event: Event) -> Status | None:
+def _outcome(status: Status, event: AboutJob) -> Status | None:
     """Return where the table of moves lets an event lead, None if it forbids it."""
     allowed = MOVES.get((status, event.name), frozenset())
     if isinstance(event, Ended):
@@ -105,37 +67,49 @@ def _outcome(status: Status, event: Event) -> Status | None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
 @pytest.mark.parametrize("status", Status)
-def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: Event) -> None:
-    backlog = _fold(*WAYS[status])
+def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: AboutJob) -> None:
+    backlog = fold(*WAYS[status])
     after = _outcome(status, event)
     if after is None:
         with pytest.raises(
             IllegalMove, match=f"{event.name} cannot happen to job 1, which is {status.value}"
         ):
             backlog.apply(event)
-        assert backlog == _fold(*WAYS[status])
-        assert _line(backlog, 1000.0) == _line(_fold(*WAYS[status]), 1000.0)
+        assert backlog == fold(*WAYS[status])
+        assert line(backlog, 1000.0) == line(fold(*WAYS[status]), 1000.0)
     else:
-        assert backlog.apply(event).status is after
+        job = backlog.apply(event)
+        assert job is not None
+        assert job.status is after
         is_there = not isinstance(event, Removed)
         assert backlog.counts == {**dict.fromkeys(Status, 0), after: int(is_there)}
         assert bool(backlog.jobs) is is_there
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
-def test_nothing_happens_to_a_job_that_is_not_there(event: Event) -> None:
-    backlog = _fold(_submitted(2))
+def test_nothing_happens_to_a_job_that_is_not_there(event: AboutJob) -> None:
+    backlog = fold(submitted(2))
     with pytest.raises(IllegalMove, match=f"{event.name} cannot happen to job 1, which is unknown"):
         backlog.apply(event)
-    assert backlog == _fold(_submitted(2))
+    assert backlog == fold(submitted(2))
 
 
 def test_an_id_is_given_to_one_job_only() -> None:
-    backlog = _fold(_submitted(1, key="k"))
+    backlog = fold(submitted(1, key="k"))
     with pytest.raises(IllegalMove, match="job 1 was submitted twice"):
-        backlog.apply(_submitted(1, key="other"))
-    assert backlog == _fold(_submitted(1, key="k"))
-    assert _line(backlog, 0.0) == [1]
+        backlog.apply(submitted(1, key="other"))
+    assert backlog == fold(submitted(1, key="k"))
+    assert line(backlog, 0.0) == [1]
+
+
+@pytest.mark.parametrize("job_id", [1, 2, 3])
+def test_an_array_takes_no_ids_that_are_given_away(job_id: int) -> None:
+    backlog = fold(array(1, 2))
+    with pytest.raises(IllegalMove, match=f"job {job_id} was submitted twice"):
+        backlog.apply(submitted(job_id))
+    with pytest.raises(IllegalMove, match="job 0 was submitted twice"):
+        backlog.apply(array(0, 3))
+    assert backlog == fold(array(1, 2))
 
 
 def _known(backlog: Backlog, **expected: Any) -> None:
@@ -144,21 +118,21 @@ def _known(backlog: Backlog, **expected: Any) -> None:
 
 
 def test_what_is_known_of_a_job_follows_its_events() -> None:
-    backlog = _fold(_submitted(1))
+    backlog = fold(submitted(1))
     _known(backlog, status=Status.PENDING, reason=Reason.QUEUED, submitted_at=1.0, attempt=None)
     _known(backlog, attempts=0, failures=0, not_before=None, completed_at=None, cancelling=None)
-    backlog.apply(_started(1))
+    backlog.apply(started(1))
     _known(backlog, status=Status.RUNNING, reason=None, attempts=1, failures=0)
     backlog.apply(Spawned(id=1, at=101.0, pid=9, started=8))
     attempt = backlog.get(1).attempt
     assert attempt is not None
     assert (attempt.number, attempt.started_at, attempt.pid, attempt.pid_started) == (1, 100.0, 9, 8)
-    backlog.apply(_ended(1, Status.PENDING, retry_at=250.0), (1, 0, 9))
+    backlog.apply(ended(1, Status.PENDING, retry_at=250.0), (1, 0, 9))
     _known(
         backlog, status=Status.PENDING, reason=Reason.RETRYING, not_before=250.0, failures=1, exit_code=None
     )
     assert (attempt.exit_code, attempt.signal, attempt.progress, attempt.record) == (3, None, 0, (1, 0, 9))
-    backlog.apply(_started(1, attempt=2))
+    backlog.apply(started(1, attempt=2))
     _known(backlog, not_before=None, attempts=2, completed_at=None)
     end = Ended(
         id=1,
@@ -179,24 +153,24 @@ def test_what_is_known_of_a_job_follows_its_events() -> None:
     assert (attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline) == (2, 3, True)
     assert (attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline) == (9000, 4, False)
     assert attempt.record == (1, 10, 20)
-    backlog.apply(_retried(1))
+    backlog.apply(retried(1))
     _known(backlog, status=Status.PENDING, reason=Reason.QUEUED, attempts=2, failures=0, completed_at=None)
 
 
 def test_a_retry_without_a_time_is_due_at_once() -> None:
-    backlog = _fold(_submitted(1), _started(1), _ended(1, Status.PENDING))
+    backlog = fold(submitted(1), started(1), ended(1, Status.PENDING))
     _known(backlog, not_before=200.0)
 
 
 def test_a_running_job_that_is_cancelled_runs_until_its_process_has_ended() -> None:
-    backlog = _fold(_submitted(1), _started(1), _cancelled(1))
-    _known(backlog, status=Status.RUNNING, cancelling=15, is_retryable=False)
-    backlog.apply(_ended(1, Status.CANCELLED))
+    backlog = fold(submitted(1), started(1), cancelled(1))
+    _known(backlog, status=Status.RUNNING, cancelling=15)
+    backlog.apply(ended(1, Status.CANCELLED))
     _known(backlog, status=Status.CANCELLED, cancelling=None, failures=0, completed_at=200.0)
 
 
 def test_a_pending_job_that_is_cancelled_has_ended() -> None:
-    backlog = _fold(_submitted(1), _started(1), _ended(1, Status.PENDING, retry_at=500.0), _cancelled(1))
+    backlog = fold(submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0), cancelled(1))
     _known(backlog, status=Status.CANCELLED, reason=Reason.CANCELLED, not_before=None, completed_at=300.0)
 
 
@@ -204,111 +178,180 @@ def test_a_pending_job_that_is_cancelled_has_ended() -> None:
 
 
 def test_a_job_is_found_by_its_id_or_there_was_none() -> None:
-    backlog = _fold(_submitted(2), _submitted(1))
+    backlog = fold(submitted(2), submitted(1))
     assert backlog.get(1).id == 1
     for job_id in (0, -1, 3, 10**30):
         with pytest.raises(NoSuchJob, match=f"there is no job {job_id}: the newest is 2"):
             backlog.get(job_id)
 
 
+def test_a_task_is_found_by_its_index_as_well() -> None:
+    backlog = fold(submitted(1, array=Array(0, 2)), submitted(5))
+    assert [backlog.get(TaskId(1, index)).id for index in (0, 1, 2)] == [2, 3, 4]
+    with pytest.raises(NoSuchJob, match="array 1 has the indexes 0 to 2, not 3"):
+        backlog.get(TaskId(1, 3))
+    with pytest.raises(BadRequest, match=r"job 5 is no array, so it has no task 5\.0"):
+        backlog.get(TaskId(5, 0))
+    with pytest.raises(NoSuchJob, match="there is no job 9"):
+        backlog.get(TaskId(9, 0))
+
+
+def test_the_key_of_an_array_is_that_of_the_whole() -> None:
+    backlog = fold(array(1, 2, key="k"), cancelled(1))
+    assert backlog.by_key("k") is backlog.get(1)
+    backlog.apply(removed(1))
+    assert backlog.by_key("k") is None
+    assert not backlog.jobs
+
+
 def test_a_job_that_was_removed_is_gone_and_its_key_is_free() -> None:
-    backlog = _fold(
-        _submitted(1, key="k"), _submitted(2), _started(1), _ended(1, Status.COMPLETED), _removed(1)
-    )
+    backlog = fold(submitted(1, key="k"), submitted(2), started(1), ended(1, Status.COMPLETED), removed(1))
     with pytest.raises(Gone, match="job 1 has been removed"):
         backlog.get(1)
     assert backlog.by_key("k") is None
     assert [job.id for job in backlog.walk(1)] == [2]
-    backlog.apply(_submitted(3, key="k"))
+    backlog.apply(submitted(3, key="k"))
     assert backlog.by_key("k") is backlog.get(3)
 
 
 def test_the_removal_of_a_job_leaves_the_key_to_whoever_has_it_now() -> None:
-    backlog = _fold(_submitted(1, key="k"), _cancelled(1), _submitted(2, key="k"), _removed(1))
+    backlog = fold(submitted(1, key="k"), cancelled(1), submitted(2, key="k"), removed(1))
     assert backlog.by_key("k") is backlog.get(2)
 
 
 def test_a_removed_job_is_in_nobody_s_way() -> None:
-    delayed = (_started(1), _ended(1, Status.PENDING, retry_at=250.0), _cancelled(1), _removed(1))
-    backlog = _fold(_submitted(1), *delayed, _submitted(2))
-    assert backlog.next_due() is None
-    assert _line(backlog, 1000.0) == [2]
-    backlog = _fold(_submitted(1), _cancelled(1), _removed(1))
-    assert _line(backlog, 1000.0) == []
-    assert _line(_fold(_submitted(1), *delayed), 1000.0) == []
+    delayed = (started(1), ended(1, Status.PENDING, retry_at=250.0), cancelled(1), removed(1))
+    backlog = fold(submitted(1), *delayed, submitted(2))
+    assert backlog.next_due(0.0) is None
+    assert line(backlog, 1000.0) == [2]
+    backlog = fold(submitted(1), cancelled(1), removed(1))
+    assert line(backlog, 1000.0) == []
+    assert line(fold(submitted(1), *delayed), 1000.0) == []
 
 
-# What has expired.
+# Why a job is where it is.
 
-
-def _finished(count: int) -> Backlog:
-    """Return a backlog of jobs that ended at 1.0, 2.0 and so on."""
-    backlog = Backlog()
-    for job_id in range(1, count + 1):
-        backlog.apply(_submitted(job_id))
-        backlog.apply(Cancelled(id=job_id, at=float(job_id), by="bob", signal=15))
-    return backlog
-
-
-def _remove(backlog: Backlog, ids: list[int]) -> list[int]:
-    for job_id in ids:
-        backlog.apply(_removed(job_id))
-    return ids
+AFTER = (submitted(2), submitted(1, after=(2,)))
 
 
 @pytest.mark.parametrize(
-    "before, most, ids",
+    "events, reason",
     [
-        (0.0, 10, []),
-        (0.0, 5, []),
-        (0.0, 4, [1]),
-        (0.0, 0, [1, 2, 3, 4, 5]),
-        (3.0, 10, [1, 2]),
-        (3.5, 10, [1, 2, 3]),
-        (3.0, 1, [1, 2, 3, 4]),
-        (9.0, 10, [1, 2, 3, 4, 5]),
+        ((submitted(1),), Reason.QUEUED),
+        ((submitted(1, hold=True),), Reason.HELD),
+        ((submitted(1), held(1)), Reason.HELD),
+        ((submitted(1, hold=True), released(1)), Reason.QUEUED),
+        ((submitted(1, delay=499.0),), Reason.DELAYED),
+        ((submitted(1, delay=99.0),), Reason.QUEUED),
+        ((submitted(1, at=500.0),), Reason.DELAYED),
+        ((submitted(1), changed(1, at=500.0)), Reason.DELAYED),
+        ((submitted(1, delay=499.0), changed(1)), Reason.QUEUED),
+        ((submitted(1, delay=499.0), changed(1, delay=499.0, priority=2)), Reason.DELAYED),
+        ((submitted(1, delay=499.0), released(1)), Reason.QUEUED),
+        ((submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0)), Reason.RETRYING),
+        ((submitted(1), started(1), ended(1, Status.PENDING, retry_at=400.0)), Reason.QUEUED),
+        ((submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0), released(1)), Reason.QUEUED),
+        (AFTER, Reason.AFTER),
+        ((*AFTER, paused()), Reason.AFTER),
+        ((*AFTER, held(1)), Reason.HELD),
+        ((*AFTER, released(1)), Reason.AFTER),
+        ((submitted(2), submitted(1, after=(2,), delay=999.0)), Reason.AFTER),
+        ((*AFTER, started(2), ended(2)), Reason.QUEUED),
+        ((submitted(1), paused()), Reason.PAUSED),
+        ((submitted(1), paused("default")), Reason.PAUSED),
+        ((submitted(1, delay=499.0), paused()), Reason.DELAYED),
+        ((submitted(1), paused("other")), Reason.QUEUED),
+        ((submitted(1), paused("default"), resumed()), Reason.PAUSED),
+        ((submitted(1), paused(), resumed("default")), Reason.PAUSED),
+        ((submitted(1), paused(), resumed()), Reason.QUEUED),
+        ((submitted(1, queue="q"), paused("q"), changed(1, queue="r")), Reason.QUEUED),
+        ((submitted(1), started(1), paused()), None),
+        ((submitted(1), started(1), ended(1)), None),
+        ((submitted(1, hold=True), cancelled(1)), Reason.CANCELLED),
+        ((*AFTER, skipped(1, 2)), Reason.DEPENDENCY),
+        ((submitted(1), started(1), ended(1, Status.FAILED)), Reason.EXIT),
     ],
 )
-def test_jobs_expire_by_age_and_by_count_oldest_first(before: float, most: int, ids: list[int]) -> None:
-    backlog = _finished(5)
-    assert _remove(backlog, backlog.expired(before, most)) == ids
-    assert backlog.expired(before, most) == []
+def test_of_several_reasons_the_gravest_is_told(events: tuple[Event, ...], reason: Reason | None) -> None:
+    backlog = fold(*(replace(event, at=1.0) if event.name == "submitted" else event for event in events))
+    assert backlog.reason(backlog.get(1), now=450.0) is reason
+    assert (1 in line(backlog, 450.0)) == (reason is Reason.QUEUED)
 
 
-def test_so_many_jobs_expire_at_once_and_no_more() -> None:
-    backlog = _finished(EXPIRED_AT_ONCE + 3)
-    assert len(_remove(backlog, backlog.expired(0.0, 0))) == EXPIRED_AT_ONCE
-    assert len(_remove(backlog, backlog.expired(0.0, 0))) == 3
-    assert backlog.expired(0.0, 0) == []
+def test_a_cancelled_job_is_held_and_delayed_no_more() -> None:
+    backlog = fold(submitted(1, hold=True, delay=999.0), cancelled(1), retried(1))
+    _known(backlog, is_held=False, not_before=None)
+    assert line(backlog, 450.0) == [1]
 
 
-def test_a_retried_job_expires_by_its_last_end() -> None:
-    backlog = _finished(2)
-    backlog.apply(_retried(1))
-    assert backlog.expired(9.0, 0) == [2]
-    backlog.apply(Cancelled(id=1, at=7.0, by="bob", signal=15))
-    backlog.apply(_removed(2))
-    assert backlog.expired(7.0, 10) == []
-    assert backlog.expired(7.5, 10) == [1]
+# Changes.
 
 
-def test_a_job_that_could_not_be_removed_expires_again() -> None:
-    backlog = _finished(2)
-    [job_id] = backlog.expired(0.0, 1)
-    assert backlog.expired(0.0, 1) == []
-    backlog.keep(job_id)
-    assert backlog.expired(0.0, 1) == [job_id]
-    backlog.apply(_retried(1))
-    backlog.keep(1)
-    assert backlog.expired(0.0, 1) == []
+def test_a_changed_job_is_what_it_was_changed_to_and_knows_what_was_asked() -> None:
+    backlog = fold(submitted(1, priority=1, label="a"), changed(1, priority=2), changed(1, priority=3))
+    job = backlog.get(1)
+    assert (job.spec.priority, job.spec.label) == (3, None)
+    assert (job.submission.priority, job.submission.label) == (1, "a")
 
 
-def test_jobs_on_their_way_out_do_not_count_twice() -> None:
-    backlog = _finished(11)
-    assert backlog.expired(0.0, 10) == [1]
-    backlog.apply(_submitted(12))
-    backlog.apply(Cancelled(id=12, at=12.0, by="bob", signal=15))
-    assert backlog.expired(0.0, 10) == [2]
+def test_a_changed_job_stands_in_line_where_it_belongs_now() -> None:
+    backlog = fold(submitted(1), submitted(2), submitted(3), changed(3, priority=1), changed(1, priority=-1))
+    assert line(backlog) == [3, 2, 1]
+
+
+def test_a_job_that_changes_its_queue_is_counted_there() -> None:
+    backlog = fold(submitted(1), changed(1, queue="other"))
+    described = {queue["name"]: queue["pending"] for queue in backlog.describe_queues()}
+    assert described == {"default": 0, "other": 1}
+    assert backlog.describe_queue("other")["pending"] == 1
+
+
+# Who may not go yet.
+
+
+def test_the_latest_run_of_a_schedule_has_to_stay_until_there_is_a_later_one() -> None:
+    backlog = fold(scheduled(), submitted(1, schedule=1), started(1), ended(1))
+    assert backlog.needed_for(1) == "it is the latest run of its schedule, which UNSCHEDULE would end"
+    backlog.apply(submitted(2, schedule=1))
+    assert backlog.needed_for(1) is None
+    backlog.apply(unscheduled())
+    assert backlog.needed_for(2) is None
+
+
+def test_what_dooms_others_has_to_stay_until_they_were_told() -> None:
+    backlog = fold(array(1, 2), submitted(9), *(submitted(n, after=(2, 9)) for n in (4, 5)))
+    apply_all(backlog, (started(2), ended(2, Status.FAILED), started(3), ended(3)))
+    assert backlog.needed_for(1) == "a job that came after it has not been told of its end yet"
+    assert backlog.needed_for(9) is None
+    backlog.apply(skipped(4, 2))
+    assert backlog.needed_for(1) is not None
+    backlog.apply(cancelled(5))
+    assert backlog.needed_for(1) is None
+
+
+# Queues and schedules.
+
+
+def test_what_is_decided_about_queues_and_schedules_is_about_no_job() -> None:
+    backlog = fold()
+    for event in (paused(), paused("q"), resumed(), scheduled(), paused(schedule=1), unscheduled()):
+        assert backlog.apply(event) is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [scheduled(), paused(schedule=2), resumed(schedule=2), unscheduled(2), scheduled(2, every=0.1)],
+    ids=lambda event: event.name,
+)
+def test_what_cannot_happen_to_a_schedule_changes_nothing(event: Event) -> None:
+    backlog = fold(scheduled())
+    with pytest.raises(IllegalMove, match="schedule"):
+        backlog.apply(event)
+    assert backlog == fold(scheduled())
+
+
+def test_a_job_of_a_schedule_that_has_ended_is_a_job_all_the_same() -> None:
+    assert line(fold(submitted(1, schedule=7))) == [1]
 
 
 # Where ends stand.
@@ -326,16 +369,35 @@ def test_jobs_on_their_way_out_do_not_count_twice() -> None:
 def test_the_end_of_the_latest_attempt_moves_with_the_file_it_was_in(
     record: Position, attempt: int, moved: bool
 ) -> None:
-    backlog = _fold(_submitted(1), _started(1))
-    backlog.apply(_ended(1, Status.FAILED), record)
+    backlog = fold(submitted(1), started(1))
+    backlog.apply(ended(1, Status.FAILED), record)
     backlog.relocate(1, attempt, 3, (-3, 0, 9))
     found = backlog.get(1).attempt
     assert found is not None
     assert found.record == ((-3, 0, 9) if moved else record)
 
 
+def test_the_end_of_an_earlier_attempt_moves_too() -> None:
+    backlog = fold(submitted(1))
+    for number in (1, 2, 3):
+        backlog.apply(started(1, number))
+        backlog.apply(ended(1, Status.PENDING), (number, 0, 9))
+    backlog.relocate(1, 2, 3, (-3, 0, 9))
+    job = backlog.get(1)
+    assert job.attempt is not None
+    assert [one.record for one in (*job.past, job.attempt)] == [(1, 0, 9), (-3, 0, 9), (3, 0, 9)]
+
+
+def test_of_many_attempts_the_latest_are_known() -> None:
+    backlog = fold(submitted(1))
+    for number in range(1, MOST_PAST + 10):
+        backlog.apply(started(1, number))
+        backlog.apply(ended(1, Status.PENDING))
+    assert [one.number for one in backlog.get(1).past] == list(range(9, MOST_PAST + 9))
+
+
 def test_what_has_no_end_or_is_not_there_does_not_move() -> None:
-    backlog = _fold(_submitted(1), _submitted(2), _started(2))
+    backlog = fold(submitted(1), submitted(2), started(2))
     for job_id in (1, 2, 3):
         backlog.relocate(job_id, 1, 3, (-3, 0, 9))
     attempt = backlog.get(2).attempt
@@ -347,12 +409,12 @@ def test_an_attempt_that_is_free_does_not_count_against_the_retries() -> None:
     end = Ended(
         id=1, at=200.0, status=Status.PENDING, reason=Reason.INTERRUPTED, is_free=True, retry_at=200.0
     )
-    backlog = _fold(_submitted(1), _started(1), end)
+    backlog = fold(submitted(1), started(1), end)
     _known(backlog, status=Status.PENDING, reason=Reason.RETRYING, failures=0, not_before=200.0)
 
 
 def test_a_job_is_found_by_its_key() -> None:
-    backlog = _fold(_submitted(1, key="k"), _submitted(2))
+    backlog = fold(submitted(1, key="k"), submitted(2))
     assert backlog.by_key("k") is backlog.get(1)
     assert backlog.by_key("K") is None
 
@@ -373,28 +435,28 @@ def test_a_job_is_found_by_its_key() -> None:
     ],
 )
 def test_jobs_are_walked_by_id_in_both_directions(first: int, backwards: bool, ids: list[int]) -> None:
-    backlog = _fold(_submitted(1), _submitted(4), _submitted(2))
+    backlog = fold(submitted(1), submitted(4), submitted(2))
     assert [job.id for job in backlog.walk(first, backwards)] == ids
 
 
 def test_a_walk_shows_jobs_as_they_are_when_it_reaches_them() -> None:
-    backlog = _fold(_submitted(1), _submitted(2))
+    backlog = fold(submitted(1), submitted(2))
     walk = backlog.walk(1)
     next(walk)
-    backlog.apply(_cancelled(2))
+    backlog.apply(cancelled(2))
     assert next(walk).status is Status.CANCELLED
 
 
 def test_those_that_run_are_told() -> None:
-    backlog = _fold(_submitted(1), _submitted(2), _submitted(3), _started(3), _started(1))
+    backlog = fold(submitted(1), submitted(2), submitted(3), started(3), started(1))
     assert sorted(job.id for job in backlog.running()) == [1, 3]
 
 
 def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
-    backlog, other = _fold(_submitted(1)), _fold(_submitted(1))
+    backlog, other = fold(submitted(1)), fold(submitted(1))
     backlog.take(0.0)
     assert backlog == other
-    other.apply(_started(1))
+    other.apply(started(1))
     assert backlog != other
     assert backlog != "a backlog"
     with pytest.raises(TypeError):
@@ -405,261 +467,105 @@ def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
 
 
 def test_the_lowest_id_is_first_whatever_came_first() -> None:
-    assert _line(_fold(_submitted(3), _submitted(1), _submitted(2)), 0.0) == [1, 2, 3]
+    assert line(fold(submitted(3), submitted(1), submitted(2)), 0.0) == [1, 2, 3]
 
 
 def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
-    backlog = _fold(
-        *(_submitted(job_id) for job_id in range(1, 7)),
-        *(_started(job_id) for job_id in (1, 2, 3)),
-        _ended(1, Status.COMPLETED),
-        _ended(2, Status.FAILED),
-        _cancelled(4),
-        _cancelled(5),
-        _retried(5),
+    backlog = fold(
+        *(submitted(job_id) for job_id in range(1, 7)),
+        *(started(job_id) for job_id in (1, 2, 3)),
+        ended(1, Status.COMPLETED),
+        ended(2, Status.FAILED),
+        cancelled(4),
+        cancelled(5),
+        retried(5),
     )
-    assert _line(backlog, 1000.0) == [5, 6]
+    assert line(backlog, 1000.0) == [5, 6]
 
 
 def test_a_job_that_was_put_back_comes_again() -> None:
-    backlog = _fold(_submitted(1), _submitted(2))
+    backlog = fold(submitted(1), submitted(2))
     job = backlog.take(0.0)
     assert job is not None
-    backlog.put_back(job)
-    assert _line(backlog, 0.0) == [1, 2]
+    backlog.give_back(job.id)
+    assert line(backlog, 0.0) == [1, 2]
 
 
 def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker() -> None:
-    backlog = _fold(_submitted(1))
+    backlog = fold(submitted(1))
     job = backlog.take(0.0)
     assert job is not None
-    backlog.apply(_cancelled(1))
-    backlog.put_back(job)
-    assert _line(backlog, 0.0) == []
-    backlog.apply(_retried(1))
-    assert _line(backlog, 0.0) == [1]
+    backlog.apply(cancelled(1))
+    backlog.give_back(job.id)
+    assert line(backlog, 0.0) == []
+    backlog.apply(retried(1))
+    assert line(backlog, 0.0) == [1]
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_job_that_was_cancelled_and_retried_comes_once(times: int) -> None:
-    backlog = _fold(_submitted(1), _submitted(2))
+    backlog = fold(submitted(1), submitted(2))
     for _ in range(times):
-        backlog.apply(_cancelled(1))
-        backlog.apply(_retried(1))
-    assert _line(backlog, 0.0) == [1, 2]
+        backlog.apply(cancelled(1))
+        backlog.apply(retried(1))
+    assert line(backlog, 0.0) == [1, 2]
 
 
-RETRYING = (_submitted(1), _started(1), _ended(1, Status.PENDING, retry_at=500.0))
+RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0))
 
 
 @pytest.mark.parametrize("now, ids", [(0.0, []), (499.999, []), (500.0, [1]), (1e9, [1])])
 def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) -> None:
-    assert _line(_fold(*RETRYING), now) == ids
+    assert line(fold(*RETRYING), now) == ids
 
 
 def test_a_delayed_job_that_was_cancelled_and_retried_does_not_wait() -> None:
-    backlog = _fold(*RETRYING, _cancelled(1), _retried(1))
-    assert _line(backlog, 0.0) == [1]
-    assert _line(backlog, 1000.0) == []
+    backlog = fold(*RETRYING, cancelled(1), retried(1))
+    assert line(backlog, 0.0) == [1]
+    assert line(backlog, 1000.0) == []
 
 
 def test_a_delayed_job_that_failed_again_for_the_same_moment_comes_once() -> None:
-    again = (_cancelled(1), _retried(1), _started(1, 2), _ended(1, Status.PENDING, retry_at=500.0))
-    backlog = _fold(*RETRYING, *again)
-    assert _line(backlog, 499.0) == []
-    assert _line(backlog, 500.0) == [1]
+    again = (cancelled(1), retried(1), started(1, 2), ended(1, Status.PENDING, retry_at=500.0))
+    backlog = fold(*RETRYING, *again)
+    assert line(backlog, 499.0) == []
+    assert line(backlog, 500.0) == [1]
 
 
 def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
-    backlog = _fold(*RETRYING, _submitted(2))
-    backlog.apply(_cancelled(2))
-    backlog.apply(_retried(2))
+    backlog = fold(*RETRYING, submitted(2))
+    backlog.apply(cancelled(2))
+    backlog.apply(retried(2))
     assert backlog.take(600.0) is backlog.get(1)
-    backlog.put_back(backlog.get(1))
-    assert _line(backlog, 400.0) == [2]
-    assert backlog.next_due() == 500.0
-    assert _line(backlog, 500.0) == [1]
+    backlog.give_back(1)
+    assert line(backlog, 400.0) == [2]
+    assert backlog.next_due(0.0) == 500.0
+    assert line(backlog, 500.0) == [1]
+
+
+def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_is_set_back() -> None:
+    backlog = fold(submitted(1), submitted(2, at=0.0, delay=500.0), limits=Limits(slots=1))
+    assert line(backlog, 600.0) == [1]
+    backlog.apply(cancelled(1))
+    backlog.give_back(1)
+    assert line(backlog, 400.0) == []
+    assert backlog.next_due(400.0) == 500.0
+    assert line(backlog, 500.0) == [2]
 
 
 @pytest.mark.parametrize(
     "events, due",
     [
         ((), None),
-        ((_submitted(1),), None),
+        ((submitted(1),), None),
         (RETRYING, 500.0),
-        ((*RETRYING, _cancelled(1)), None),
-        ((*RETRYING, _cancelled(1), _retried(1)), None),
-        ((*RETRYING, _started(1, 2)), None),
-        ((*RETRYING, _started(1, 2), _ended(1, Status.PENDING, retry_at=700.0)), 700.0),
-        ((*RETRYING, _started(1, 2), _ended(1, Status.PENDING, retry_at=300.0)), 300.0),
-        ((*RETRYING, _submitted(2), _started(2), _ended(2, Status.PENDING, retry_at=400.0)), 400.0),
+        ((*RETRYING, cancelled(1)), None),
+        ((*RETRYING, cancelled(1), retried(1)), None),
+        ((*RETRYING, started(1, 2)), None),
+        ((*RETRYING, started(1, 2), ended(1, Status.PENDING, retry_at=700.0)), 700.0),
+        ((*RETRYING, started(1, 2), ended(1, Status.PENDING, retry_at=300.0)), 300.0),
+        ((*RETRYING, submitted(2), started(2), ended(2, Status.PENDING, retry_at=400.0)), 400.0),
     ],
 )
 def test_the_next_delayed_job_is_told_and_no_other(events: tuple[Event, ...], due: float | None) -> None:
-    assert _fold(*events).next_due() == due
-
-
-# Any legal walk, beside a model that keeps no order and looks at every job.
-
-
-def _replayed(entries: Iterable[tuple[Event, Position | None]]) -> Backlog:
-    """Write events as a journal does, and read them back into a new backlog, with their places."""
-    events = list(entries)
-    opened = Opened(at=0.0, format=1, store="s", boot="b", next_id=1)
-    content = encode(opened, 1) + b"".join(
-        encode(event, number) for number, (event, _) in enumerate(events, 2)
-    )
-    records = [record for record, _, _ in Replay().read("segment", content, None)][1:]
-    backlog = Backlog()
-    for record, (_, position) in zip(records, events, strict=True):
-        assert not isinstance(record, Opened | Snapshot)
-        backlog.apply(record, position)
-    return backlog
-
-
-class Walk(RuleBasedStateMachine):
-    """Everything that a dispatcher may do to a backlog, by a clock that may be set back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backlog = Backlog()
-        self.events: list[tuple[Event, Position | None]] = []
-        self.now = 0
-        self.taken: dict[int, Job] = {}
-        self.statuses: dict[int, Status] = {}
-        self.not_before: dict[int, int] = {}
-
-    def happen(self, event: Event, after: Status) -> None:
-        position = (1, len(self.events), 1) if isinstance(event, Ended) else None
-        self.backlog.apply(event, position)
-        self.events.append((event, position))
-        self.statuses[event.id] = after
-
-    def of(self, *statuses: Status) -> list[int]:
-        return sorted(job_id for job_id, status in self.statuses.items() if status in statuses)
-
-    def waiting(self) -> list[int]:
-        """The ids that may start now, looked for in the slow and sure way."""
-        pending = (job_id for job_id in self.of(Status.PENDING) if job_id not in self.taken)
-        return [job_id for job_id in pending if self.not_before.get(job_id, self.now) <= self.now]
-
-    @rule(seconds=st.sampled_from([1, 2, 3, 10, -1, -4]))
-    def time_passes(self, seconds: int) -> None:
-        self.now += seconds
-
-    @rule(job_id=st.integers(1, 40), key=st.none() | st.sampled_from(["a", "b"]))
-    def submit(self, job_id: int, key: str | None) -> None:
-        used = {event.id for event, _ in self.events}
-        if job_id not in used and (key is None or self.backlog.by_key(key) is None):
-            spec = Spec(command="true", key=key)
-            self.happen(Submitted(id=job_id, at=self.now, owner="ann", spec=spec), Status.PENDING)
-
-    @rule()
-    def take(self) -> None:
-        job = self.backlog.take(self.now)
-        waiting = self.waiting()
-        assert (job.id if job else None) == (waiting[0] if waiting else None)
-        if job:
-            self.taken[job.id] = job
-
-    @precondition(lambda self: self.taken)
-    @rule(data=st.data())
-    def start(self, data: st.DataObject) -> None:
-        job_id = data.draw(st.sampled_from(sorted(self.taken)))
-        attempt = self.taken.pop(job_id).attempts + 1
-        self.not_before.pop(job_id, None)
-        self.happen(Started(id=job_id, at=self.now, attempt=attempt), Status.RUNNING)
-
-    @precondition(lambda self: self.taken)
-    @rule(data=st.data())
-    def put_back(self, data: st.DataObject) -> None:
-        job_id = data.draw(st.sampled_from(sorted(self.taken)))
-        self.backlog.put_back(self.taken.pop(job_id))
-
-    @precondition(lambda self: self.of(Status.RUNNING))
-    @rule(data=st.data(), pid=st.integers(2, 9))
-    def spawn(self, data: st.DataObject, pid: int) -> None:
-        job_id = data.draw(st.sampled_from(self.of(Status.RUNNING)))
-        self.happen(Spawned(id=job_id, at=self.now, pid=pid), Status.RUNNING)
-
-    @precondition(lambda self: self.of(Status.RUNNING))
-    @rule(
-        data=st.data(),
-        after=st.sampled_from([Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PENDING]),
-        delay=st.integers(-1, 4),
-    )
-    def end(self, data: st.DataObject, after: Status, delay: int) -> None:
-        job_id = data.draw(st.sampled_from(self.of(Status.RUNNING)))
-        retry_at = self.now + delay if after is Status.PENDING else None
-        if retry_at is not None:
-            self.not_before[job_id] = retry_at
-        output = Output.inline(b"x" * max(0, delay))
-        self.happen(Ended(id=job_id, at=self.now, status=after, retry_at=retry_at, stdout=output), after)
-
-    @precondition(lambda self: self.of(Status.RUNNING, Status.PENDING))
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        """Cancel a job; the one who had taken it out of the line has it no more."""
-        job_id = data.draw(st.sampled_from(self.of(Status.RUNNING, Status.PENDING)))
-        is_running = self.statuses[job_id] is Status.RUNNING
-        after = Status.RUNNING if is_running else Status.CANCELLED
-        self.happen(Cancelled(id=job_id, at=self.now, by="bob", signal=15), after)
-        self.not_before.pop(job_id, None)
-        self.taken.pop(job_id, None)
-
-    @precondition(lambda self: self.of(Status.COMPLETED, Status.FAILED, Status.CANCELLED))
-    @rule(data=st.data())
-    def retry(self, data: st.DataObject) -> None:
-        ended = self.of(Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-        job_id = data.draw(st.sampled_from(ended))
-        self.happen(Retried(id=job_id, at=self.now, by="bob"), Status.PENDING)
-
-    @precondition(lambda self: self.of(Status.COMPLETED, Status.FAILED, Status.CANCELLED))
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        ended = self.of(Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-        job_id = data.draw(st.sampled_from(ended))
-        self.happen(Removed(id=job_id, at=self.now, by="bob"), Status.COMPLETED)
-        del self.statuses[job_id]
-
-    @invariant()
-    def jobs_are_where_the_model_has_them(self) -> None:
-        assert {job.id: job.status for job in self.backlog.walk(1)} == self.statuses
-        assert {job.id: job.not_before for job in self.backlog.walk(1) if job.not_before is not None} == (
-            self.not_before
-        )
-
-    @invariant()
-    def counts_are_what_a_recount_gives(self) -> None:
-        recount = Counter(job.status for job in self.backlog.jobs.values())
-        assert self.backlog.counts == {status: recount[status] for status in Status}
-        assert self.backlog.last_id == max((event.id for event, _ in self.events), default=0)
-
-    @invariant()
-    def the_backlog_is_what_a_replay_of_the_journal_gives(self) -> None:
-        assert self.backlog == _replayed(self.events)
-
-    def teardown(self) -> None:
-        """Whatever happened, both the backlog and its replay have just the right jobs in line."""
-        replayed = _replayed(self.events)
-        self._check_line(self.backlog)
-        self.taken.clear()
-        self._check_line(replayed)
-
-    def _check_line(self, backlog: Backlog) -> None:
-        due_now = self.waiting()
-        assert _line(backlog, self.now) == due_now
-        later = [at for job_id, at in self.not_before.items() if job_id not in self.taken and at > self.now]
-        assert backlog.next_due() == min(later, default=None)
-        for job_id in due_now:
-            backlog.put_back(backlog.get(job_id))
-        self.now += 1000
-        assert _line(backlog, self.now) == self.waiting()
-        assert backlog.next_due() is None
-        self.now -= 1000
-
-
-def test_every_legal_walk_agrees_with_the_model_and_with_its_replay() -> None:
-    run_state_machine_as_test(
-        Walk, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
-    )
+    assert fold(*events).next_due(0.0) == due

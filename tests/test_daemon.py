@@ -234,6 +234,69 @@ async def test_old_jobs_are_removed_and_closed_segments_condensed(
     await site.stop()
 
 
+async def test_what_was_decided_about_queues_and_schedules_holds_after_a_restart(site: Site) -> None:
+    site.start()
+    asked = b"SET-QUEUE a --slots=1\nPAUSE b\nPAUSE\nSCHEDULE --every=1h echo hello\nPAUSE --schedule=1\n"
+    assert (await site.talk(asked))[1:] == ["OK", "OK", "OK 1", "OK"]
+    before = await site.talk(b"QUEUES\nSCHEDULES\n")
+    await site.stop()
+    site.start()
+    assert await site.talk(b"QUEUES\nSCHEDULES\n") == before
+    assert await site.talk(b"UNSCHEDULE 1\nSCHEDULE --every=1h true\n") == ["OK", "OK 2"]
+    await site.stop()
+
+
+async def test_what_waits_when_the_daemon_stops_waits_on_after_the_next_start(site: Site) -> None:
+    site.start()
+    lines = [
+        b"SUBMIT --hold echo held",
+        b"SUBMIT --after=1 echo after",
+        b"SUBMIT --after-fail=1 echo never",
+        b"SUBMIT --delay=1h echo delayed",
+        b"SUBMIT --array=1-2 --hold echo task $TASKQ_INDEX of $TASKQ_ARRAY_ID",
+    ]
+    for number, line in enumerate(lines, 1):
+        assert await site.talk(line + b"\n") == [f"JOB_ID {number}"]
+    await site.stop()
+    site.start()
+    asked = b"RELEASE 1\nWAIT 2\nWAIT 3\nSTATUS 4\nSTATUS 5\nRELEASE 5.2\nWAIT 5.2\nRESULT 7\n"
+    assert await site.talk(asked) == [
+        "STATUS PENDING 0",
+        "STATUS COMPLETED 100",
+        "STATUS FAILED 0",
+        "STATUS PENDING 0",
+        "STATUS PENDING 0",
+        "STATUS PENDING 0",
+        "STATUS COMPLETED 100",
+        'RESULT "task 2 of 5\\n" "" 0',
+    ]
+    await site.stop()
+
+
+async def test_the_limits_of_the_settings_hold(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "taskqd.toml").write_text("[queues.small]\nslots = 1\n[resources]\ngpu = 1\n")
+    site.start("--config", str(tmp_path / "taskqd.toml"))
+    for wish in (b"--queue=small --slots=2", b"--need=gpu:2", b"--need=tape:1"):
+        [answer] = await site.talk(b"SUBMIT %b true\n" % wish)
+        assert answer.startswith("ERROR BAD_REQUEST it could never start")
+    assert await site.talk(b"SUBMIT --queue=small --need=gpu:1 true\nWAIT 1\n") == [
+        "JOB_ID 1",
+        "STATUS COMPLETED 100",
+    ]
+    await site.stop()
+
+
+async def test_a_script_of_an_array_is_there_for_each_of_its_tasks(site: Site) -> None:
+    site.start()
+    asked = b"SUBMIT --array=0-1 --script=21 --stdin=2 \ncat;echo $TASKQ_INDEX\r\nhi\r\nWAIT 1\n"
+    assert await site.talk(asked) == ["JOB_ID 1", "STATUS COMPLETED 100"]
+    assert await site.talk(b"RESULT 1.0\nRESULT 1.1\n") == [
+        'RESULT "hi0\\n" "" 0',
+        'RESULT "hi1\\n" "" 0',
+    ]
+    await site.stop()
+
+
 async def test_a_crash_is_told_from_a_restart_of_the_machine(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,43 +1,29 @@
-"""The one writer: disk before word, slots, order, keys, cancels, retries, recovery and the stop."""
+"""The one writer: disk before word, keys, cancels, retries, removals, and whoever waits."""
 
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 
 from taskqd.errors import (
-    Draining,
+    BadRequest,
     Gone,
     KeyConflict,
     NoSuchJob,
-    StartRefused,
     StoreFailed,
-    TaskqError,
     WrongState,
 )
-from taskqd.events import Cancelled, Ended, Event, Output, Removed, Retried, Spawned, Started, Submitted
-from taskqd.job import Job, Reason, Spec, Status
+from taskqd.events import Cancelled, Ended, Output, Removed, Spawned, Started, Submitted
+from taskqd.job import Array, Job, Reason, Spec, Status, TaskId
 from taskqd.launch import Outcome
-from taskqd.slots import JITTER, STOPPED
-from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, replayed, result_of
+from taskqd.slots import JITTER
+from tests.fakes import COMPLETED, FAILED, START, House, error_of, opened, replayed, result_of, running
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)
 TERM = signal.SIGTERM
-
-
-def opened(slots: int = 2, **options: Any) -> House:
-    house = House(slots, **options)
-    house.dispatcher.start()
-    return house
-
-
-def running(house: House) -> list[int]:
-    return sorted(house.executor.running)
 
 
 # Disk before word.
@@ -124,62 +110,6 @@ def test_an_attempt_is_recorded_up_to_the_limit_of_its_job() -> None:
     house = opened()
     house.submit(max_output=77)
     assert house.spool.limits == {1: 77}
-
-
-# Slots and order.
-
-
-@pytest.mark.parametrize("slots", [1, 2, 5])
-def test_no_more_jobs_run_than_there_are_slots_and_they_start_by_id(slots: int) -> None:
-    house = opened(slots)
-    for _ in range(12):
-        house.submit()
-    while house.executor.running:
-        assert len(house.executor.running) == min(slots, house.backlog.counts[PENDING] + len(running(house)))
-        house.finish(running(house)[0])
-    assert house.executor.most == slots
-    assert [run.id for run in house.executor.runs] == list(range(1, 13))
-    assert house.backlog.counts[Status.COMPLETED] == 12
-
-
-def test_starts_on_their_way_to_the_disk_count_against_the_slots() -> None:
-    house = opened(2)
-    for _ in range(5):
-        house.asked()
-    house.store.sync(5)
-    assert [type(event) for event in house.store.on_its_way] == [Started, Started]
-
-
-def test_an_end_on_its_way_to_the_disk_keeps_its_slot() -> None:
-    house = opened(1)
-    house.submit()
-    house.submit()
-    house.executor.finish(1)
-    assert [type(event) for event in house.store.on_its_way] == [Ended]
-    house.settle()
-    assert running(house) == [2]
-
-
-def test_a_job_that_ends_inside_its_spawn_ends_like_any_other() -> None:
-    house = opened(1)
-    house.executor.at_once = COMPLETED
-    for _ in range(50):
-        house.asked()
-    house.settle()
-    assert house.statuses() == [Status.COMPLETED] * 50
-    kinds = [type(event) for event in house.store.journal if event.id == 7]
-    assert kinds == [Submitted, Started, Spawned, Ended]
-
-
-def test_a_job_that_cannot_be_spawned_has_failed_with_the_reason() -> None:
-    house = opened(1)
-    house.executor.at_once = Outcome(reason=Reason.SPAWN, detail="no such file")
-    house.submit()
-    job = house.job(1)
-    assert (job.status, job.reason, job.exit_code) == (Status.FAILED, Reason.SPAWN, None)
-    assert job.attempt is not None
-    assert job.attempt.detail == "no such file"
-    assert job.attempt.pid is None
 
 
 def test_ids_go_on_where_the_journal_or_the_store_says() -> None:
@@ -612,176 +542,6 @@ def test_a_waiter_may_give_up_another_when_it_is_told() -> None:
     assert running(house) == [2]
 
 
-# After a crash.
-
-
-def crashed(*events: Event, **spec: Any) -> House:
-    journal: list[Event] = [Submitted(id=1, at=START, owner="ada", spec=Spec(command="true", **spec))]
-    house = House(journal=[*journal, Started(id=1, at=START, attempt=1), *events])
-    house.dispatcher.recover("the daemon was killed")
-    return house
-
-
-def test_an_attempt_that_a_crash_cut_off_was_interrupted_and_does_not_run_again_unasked() -> None:
-    house = crashed()
-    house.spool.on_disk = {}
-    assert (house.job(1).status, house.job(1).reason, house.job(1).exit_code) == (
-        Status.FAILED,
-        Reason.INTERRUPTED,
-        None,
-    )
-    house.dispatcher.start()
-    house.settle()
-    assert house.executor.runs == []
-    assert house.spool.released == [1]
-
-
-def test_an_interrupted_attempt_is_followed_by_another_only_if_its_retries_allow() -> None:
-    house = crashed(retries=1, retry_delay=2.0)
-    assert (house.job(1).status, house.job(1).reason, house.job(1).failures) == (PENDING, Reason.RETRYING, 1)
-    house.dispatcher.start()
-    house.clock.advance(2)
-    house.settle()
-    assert running(house) == [1]
-    assert house.job(1).attempts == 2
-    assert replayed(house.store.journal) == house.backlog
-
-
-def test_a_running_job_that_was_cancelled_before_the_crash_is_cancelled() -> None:
-    house = crashed(Cancelled(id=1, at=START, by="ada", signal=15), retries=5)
-    assert (house.job(1).status, house.job(1).reason) == (CANCELLED, Reason.CANCELLED)
-
-
-def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
-    house = House(
-        journal=[
-            Submitted(id=1, at=START, owner="ada", spec=Spec(command="true")),
-            Started(id=1, at=START, attempt=1),
-            Spawned(id=1, at=START, pid=99, started=3),
-        ]
-    )
-    house.spool.on_disk[1, 1] = (b"so far", b"")
-    assert house.dispatcher.recover("the daemon was killed") == [house.job(1)]
-    attempt = house.job(1).attempt
-    assert attempt is not None
-    assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
-    assert attempt.detail
-    assert result_of(begin(house.results.both(house.job(1)))) == (b"so far", b"")
-
-
-def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_is_refused() -> None:
-    house = House(
-        journal=[
-            Submitted(id=1, at=START, owner="ada", spec=Spec(command="true")),
-            Started(id=1, at=START, attempt=1),
-        ]
-    )
-    house.store.failure = "the disk is full"
-    with pytest.raises(StartRefused):
-        house.dispatcher.recover("the daemon was killed")
-
-
-def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> None:
-    spec = Spec(command="true")
-    house = House(
-        1,
-        journal=[
-            Submitted(id=1, at=START, owner="ada", spec=spec),
-            Submitted(id=2, at=START, owner="ada", spec=spec),
-        ],
-    )
-    assert house.dispatcher.recover("the daemon was killed") == []
-    assert house.executor.runs == []
-    house.dispatcher.start()
-    house.settle()
-    assert running(house) == [1]
-
-
-# The stop.
-
-
-def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -> None:
-    house = opened(2)
-    for _ in range(4):
-        house.submit()
-    stopped = house.dispatcher.stop(requeue=False)
-    assert house.executor.signals == [(1, Reason.INTERRUPTED, TERM), (2, Reason.INTERRUPTED, TERM)]
-    house.finish(1, INTERRUPTED)
-    house.executor.finish(2, INTERRUPTED)
-    assert not stopped.called
-    house.settle()
-    result_of(stopped)
-    assert house.statuses() == [Status.FAILED, Status.FAILED, PENDING, PENDING]
-    assert house.job(1).reason is Reason.INTERRUPTED
-    assert len(house.executor.runs) == 2
-
-
-def test_a_stop_of_an_idle_dispatcher_fires_at_once_and_so_does_another() -> None:
-    house = opened()
-    result_of(house.dispatcher.stop(requeue=False))
-    result_of(house.dispatcher.stop(requeue=False))
-
-
-def test_two_stops_fire_together() -> None:
-    house = opened()
-    house.submit()
-    stops = [house.dispatcher.stop(requeue=False), house.dispatcher.stop(requeue=False)]
-    house.finish(1, INTERRUPTED)
-    for stop in stops:
-        result_of(stop)
-
-
-def test_a_stopping_dispatcher_takes_nothing_new() -> None:
-    house = opened()
-    result_of(house.dispatcher.stop(requeue=False))
-    assert isinstance(error_of(house.asked()), Draining)
-    assert isinstance(error_of(house.asked(key="k")), Draining)
-    assert house.store.on_its_way == []
-
-
-def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrupted() -> None:
-    house = opened()
-    house.asked()
-    house.store.sync()
-    stopped = house.dispatcher.stop(requeue=False)
-    house.settle()
-    result_of(stopped)
-    assert house.executor.runs == []
-    assert (house.job(1).status, house.job(1).reason) == (Status.FAILED, Reason.INTERRUPTED)
-
-
-def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_retries_allow() -> None:
-    house = opened()
-    house.submit(retries=1, retry_delay=0.0)
-    house.dispatcher.stop(requeue=False)
-    house.finish(1, INTERRUPTED)
-    house.clock.advance(5)
-    house.settle()
-    assert running(house) == []
-    again = House(journal=house.store.journal)
-    again.dispatcher.start()
-    again.settle()
-    assert running(again) == [1]
-
-
-def test_a_job_that_ends_by_itself_during_the_stop_has_its_own_end() -> None:
-    house = opened()
-    house.submit()
-    stopped = house.dispatcher.stop(requeue=False)
-    house.finish(1, COMPLETED)
-    result_of(stopped)
-    assert house.statuses() == [Status.COMPLETED]
-
-
-def test_a_stop_leaves_no_alarm() -> None:
-    house = opened()
-    house.submit(retries=1)
-    house.finish(1, FAILED)
-    assert house.clock.getDelayedCalls()
-    house.dispatcher.stop(requeue=False)
-    assert house.clock.getDelayedCalls() == []
-
-
 # When the store fails.
 
 
@@ -897,92 +657,6 @@ def test_the_counters_count_what_has_happened() -> None:
     }
 
 
-# Whatever happens.
-
-STEPS = st.one_of(
-    st.tuples(st.just("submit"), st.integers(0, 2)),
-    st.tuples(st.just("keyed"), st.integers(0, 3)),
-    st.tuples(st.sampled_from(["cancel", "retry", "remove"]), st.integers(0, 5)),
-    st.tuples(st.sampled_from(["complete", "fail"]), st.integers(0, 2)),
-    st.tuples(st.just("sync"), st.integers(1, 4)),
-    st.tuples(st.just("advance"), st.sampled_from([1, 5])),
-)
-
-
-def allowed(answer: "Deferred[Any]") -> "Deferred[Any]":
-    """Return an answer that may be a refusal."""
-    return answer.addErrback(lambda failure: failure.trap(TaskqError))
-
-
-def step(house: House, act: str, number: int) -> "Deferred[Any]":
-    ids = list(house.backlog.jobs)
-    if act == "submit":
-        return house.asked(retries=number)
-    if act == "keyed":
-        return house.asked(f"echo {number // 2}", key=f"k{number % 2}")
-    moves: dict[str, Callable[[int], Deferred[Any]]] = {
-        "cancel": house.cancel,
-        "retry": house.retry,
-        "remove": house.remove,
-    }
-    if act in moves and ids:
-        return moves[act](ids[number % len(ids)])
-    if act in ("complete", "fail") and running(house):
-        job_id = running(house)[number % len(running(house))]
-        house.executor.finish(job_id, COMPLETED if act == "complete" else FAILED)
-    if act == "sync":
-        house.store.sync(min(number, len(house.store.on_its_way)))
-    if act == "advance":
-        house.clock.advance(number)
-    return succeed(None)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(STEPS, max_size=60), st.integers(1, 3))
-def test_the_backlog_is_a_fold_of_the_journal_and_slots_hold_at_every_step(
-    steps: list[tuple[str, int]], slots: int
-) -> None:
-    house = opened(slots)
-    answers = []
-    for act, number in steps:
-        answers.append(allowed(step(house, act, number)))
-        assert house.backlog == replayed(house.store.journal)
-        assert len(house.executor.running) <= slots
-        assert all(house.job(job_id).status is RUNNING for job_id in house.executor.running)
-    while True:
-        house.settle()
-        house.clock.advance(3600)
-        house.settle()
-        if not house.executor.running:
-            break
-        house.finish(running(house)[0])
-    assert all(answer.called for answer in answers)
-    assert all(status.is_final for status in house.statuses())
-    assert house.backlog == replayed(house.store.journal)
-    starts = [(event.id, event.attempt) for event in house.store.journal if isinstance(event, Started)]
-    assert len(set(starts)) == len(starts) == len(house.executor.runs)
-    assert (
-        sum(isinstance(event, Retried) for event in house.store.journal)
-        == house.dispatcher.counters["retried"]
-    )
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(STEPS, max_size=30), st.lists(STEPS, max_size=10))
-def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[Any]) -> None:
-    house = opened()
-    for act, number in before:
-        allowed(step(house, act, number))
-    house.store.break_down()
-    starts = len(house.executor.runs)
-    known = replayed(house.store.journal)
-    assert house.backlog == known
-    for act, number in after:
-        allowed(step(house, act, number))
-    assert house.backlog == known
-    assert len(house.executor.runs) == starts
-
-
 # Removal.
 
 
@@ -1069,7 +743,7 @@ def test_files_that_cannot_be_removed_are_left_for_the_next_start(caplog: pytest
 def test_whoever_looks_after_old_jobs_is_told_of_every_end() -> None:
     house = opened()
     told: list[list[Status]] = []
-    house.dispatcher.on_end(lambda: told.append(house.statuses()))
+    house.dispatcher.on_end(lambda _: told.append(house.statuses()))
     house.submit(retries=1)
     house.submit()
     house.finish(1, FAILED)
@@ -1079,205 +753,182 @@ def test_whoever_looks_after_old_jobs_is_told_of_every_end() -> None:
     assert told == [[PENDING, Status.COMPLETED], [CANCELLED, Status.COMPLETED]]
 
 
-# Draining.
+# Order of submission.
 
 
-def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_end() -> None:
-    house = opened(1)
-    for _ in range(3):
-        house.submit()
-    drained = house.dispatcher.drain()
-    assert isinstance(error_of(house.asked()), Draining)
-    assert isinstance(error_of(house.asked(key="k")), Draining)
-    assert not drained.called
-    assert house.executor.signals == []
-    house.finish(1)
-    result_of(drained)
-    assert house.statuses() == [Status.COMPLETED, PENDING, PENDING]
-    assert (house.dispatcher.is_draining, house.dispatcher.busy) == (True, 0)
-    cancelled = house.cancel(2)
-    house.settle()
-    result_of(cancelled)
-    retried = house.retry(1)
-    house.settle()
-    result_of(retried)
-    assert running(house) == []
-
-
-def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
-    house = opened()
-    house.asked()
-    house.store.sync()
-    drained = house.dispatcher.drain()
-    assert house.dispatcher.busy == 1
-    house.settle()
-    assert not drained.called
-    house.finish(1)
-    result_of(drained)
-
-
-def test_an_idle_dispatcher_is_drained_at_once_and_whoever_gave_up_is_not_told() -> None:
-    house = opened()
-    result_of(house.dispatcher.drain())
+@pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
+def test_a_job_can_come_only_after_jobs_that_are_there(kind: str) -> None:
     house = opened()
     house.submit()
-    gone, stays = house.dispatcher.drain(), house.dispatcher.drain()
-    gone.cancel()
-    assert isinstance(error_of(gone), CancelledError)
     house.finish(1)
-    result_of(stays)
-
-
-def test_a_delayed_job_does_not_start_while_draining() -> None:
-    house = opened()
-    house.submit(retries=1, retry_delay=1.0)
-    house.finish(1, FAILED)
-    house.dispatcher.drain()
-    assert house.clock.getDelayedCalls() == []
-    house.clock.advance(5)
+    house.remove(1)
     house.settle()
-    assert house.executor.runs == house.executor.runs[:1]
+    unknown: dict[str, Any] = {kind: (2,)}
+    gone: dict[str, Any] = {kind: (1,)}
+    assert isinstance(error_of(house.asked(**unknown)), NoSuchJob)
+    assert isinstance(error_of(house.asked(**gone)), Gone)
+    assert isinstance(error_of(house.asked(**unknown, key="k")), NoSuchJob)
+    assert house.store.on_its_way == []
+    assert house.submit(key="k") == 2
 
 
-# A stop that requeues.
-
-
-def test_with_requeue_what_a_stop_interrupts_is_pending_again_and_has_spent_no_retry() -> None:
+def test_a_task_is_named_by_its_array_and_index_and_known_by_its_id() -> None:
     house = opened()
-    house.submit(retries=1)
-    stopped = house.dispatcher.stop(requeue=True)
-    house.finish(1, INTERRUPTED)
-    result_of(stopped)
-    job = house.job(1)
-    assert (job.status, job.reason, job.failures, job.attempts) == (PENDING, Reason.RETRYING, 0, 1)
-    end = house.store.journal[-1]
-    assert isinstance(end, Ended)
-    assert (end.is_free, end.retry_at, end.reason, end.detail) == (True, START, Reason.INTERRUPTED, STOPPED)
-    again = House(journal=house.store.journal)
-    again.dispatcher.start()
-    again.settle()
-    assert running(again) == [1]
-    assert again.job(1).attempts == 2
+    house.submit(array=Array(3, 5))
+    house.submit(after=(TaskId(1, 4), 2))
+    assert house.job(5).spec.after == (3, 2)
+    assert isinstance(error_of(house.asked(after=(TaskId(1, 9),))), NoSuchJob)
+    assert isinstance(error_of(house.asked(after=(TaskId(2, 1),))), NoSuchJob)
 
 
-def test_with_requeue_what_ends_by_itself_or_was_cancelled_is_not_requeued() -> None:
-    house = opened(3)
-    for _ in range(3):
-        house.submit()
-    house.cancel(2)
+def test_the_same_submission_names_a_task_either_way() -> None:
+    house = opened()
+    house.submit(array=Array(3, 5))
+    assert house.submit(after=(TaskId(1, 4),), key="k") == house.submit(after=(3,), key="k") == 5
+
+
+@pytest.mark.parametrize(
+    "wish", [{"slots": 3}, {"needs": {"gpu": 2}}, {"needs": {"tape": 1}}, {"queue": "a", "slots": 2}]
+)
+def test_what_could_never_start_is_refused(wish: dict[str, Any]) -> None:
+    house = opened(2, queues={"a": 1}, resources={"gpu": 1})
+    assert isinstance(error_of(house.asked(**wish)), BadRequest)
+    assert isinstance(error_of(house.asked(key="k", **wish)), BadRequest)
+    assert house.store.on_its_way == []
+
+
+def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
+    house = opened()
+    house.schedule()
     house.settle()
-    house.dispatcher.stop(requeue=True)
-    house.finish(1, COMPLETED)
-    house.finish(2, INTERRUPTED)
+    answer = house.dispatcher.submit(Spec(command="true"), "ada", {}, schedule=1)
+    house.settle()
+    assert house.job(result_of(answer)).schedule == 1
+    assert house.backlog.schedules.by_id[1].last_job == 1
+
+
+# Arrays.
+
+
+def told(house: House) -> list[tuple[int, Status]]:
+    """Return all ends that are told from now on."""
+    ends: list[tuple[int, Status]] = []
+    house.dispatcher.on_end(lambda job: ends.append((job.id, job.status)))
+    return ends
+
+
+def test_an_array_is_one_submission_one_record_and_as_many_ids_as_it_has_tasks_and_one() -> None:
+    house = opened(9)
+    first, second = house.asked(array=Array(1, 3)), house.asked()
+    assert len(house.store.on_its_way) == 2
+    house.settle()
+    assert (result_of(first), result_of(second)) == (1, 5)
+    assert running(house) == [2, 3, 4, 5]
+    again = House(journal=house.store.journal[:1])
+    assert again.submit() == 5
+
+
+def test_the_end_of_each_task_is_told_and_after_the_last_that_of_the_array() -> None:
+    house = opened()
+    house.submit(array=Array(1, 3))
+    ends = told(house)
+    waiting = [house.dispatcher.wait(job_id) for job_id in (1, 2, 4)]
+    house.finish(2)
+    assert [waiter.called for waiter in waiting] == [False, True, False]
+    house.finish(4)
     house.finish(3, FAILED)
-    assert house.statuses() == [Status.COMPLETED, CANCELLED, Status.FAILED]
+    assert all(waiter.called for waiter in waiting)
+    completed, failed = Status.COMPLETED, Status.FAILED
+    assert ends == [(2, completed), (4, completed), (3, failed), (1, failed)]
 
 
-def test_with_requeue_a_start_on_its_way_is_requeued_too() -> None:
-    house = opened()
-    house.asked()
-    house.store.sync()
-    house.dispatcher.stop(requeue=True)
-    house.settle()
-    assert (house.statuses(), house.job(1).failures) == ([PENDING], 0)
-
-
-def test_a_stop_is_told_from_a_crash() -> None:
-    house = opened()
-    house.submit()
-    house.dispatcher.stop(requeue=False)
-    house.finish(1, INTERRUPTED)
-    attempt = house.job(1).attempt
-    assert attempt is not None
-    assert attempt.detail == STOPPED
-    attempt = crashed().job(1).attempt
-    assert attempt is not None
-    assert attempt.detail == "the daemon was killed"
-
-
-# When the store works again.
-
-
-def test_an_end_that_could_not_be_recorded_is_recorded_when_the_store_works_again() -> None:
+def test_a_cancel_of_an_array_is_one_event_and_each_end_is_told_once() -> None:
     house = opened(1)
-    house.submit()
-    house.submit()
+    house.submit(array=Array(1, 3))
+    ends = told(house)
+    answer = house.cancel(1)
+    assert len(house.store.on_its_way) == 1
+    house.settle()
+    assert result_of(answer) is house.job(1)
+    assert house.executor.signals == [(2, Reason.CANCELLED, TERM)]
+    assert ends == [(3, CANCELLED), (4, CANCELLED)]
+    house.finish(2, FAILED)
+    assert ends[2:] == [(2, CANCELLED), (1, CANCELLED)]
+    assert house.dispatcher.counters["cancelled"] == 3
+
+
+def test_a_cancel_of_an_array_of_which_nothing_runs_ends_it_at_once_and_it_is_told_once() -> None:
+    house = opened()
+    house.submit(array=Array(1, 3), hold=True)
+    ends = told(house)
     waiting = house.dispatcher.wait(1)
-    house.store.break_down()
-    house.executor.finish(1)
-    assert not waiting.called
-    assert running(house) == []
-    house.store.mend()
+    house.cancel(1)
     house.settle()
-    assert result_of(waiting).status is Status.COMPLETED
-    assert running(house) == [2]
+    assert result_of(waiting).status is CANCELLED
+    assert ends == [(2, CANCELLED), (3, CANCELLED), (4, CANCELLED), (1, CANCELLED)]
 
 
-def test_an_end_waits_through_one_failure_after_the_other() -> None:
+def test_of_an_array_one_task_may_be_cancelled_retried_and_waited_for() -> None:
     house = opened(1)
-    house.submit()
-    house.executor.finish(1)
-    for _ in range(3):
-        house.store.break_down()
-        house.store.mend()
-        assert [type(event) for event in house.store.on_its_way] == [Ended]
+    house.submit(array=Array(1, 3))
+    house.cancel(3)
     house.settle()
-    assert house.statuses() == [Status.COMPLETED]
+    house.finish(2)
+    house.finish(4)
+    assert house.job(1).status is CANCELLED
+    house.retry(3)
+    house.settle()
+    assert running(house) == [3]
+    assert house.job(1).status is RUNNING
+    ends = told(house)
+    house.finish(3)
+    assert ends == [(3, Status.COMPLETED), (1, Status.COMPLETED)]
 
 
-def test_a_job_whose_start_was_refused_starts_when_the_store_works_again() -> None:
+def test_a_retry_of_an_array_is_one_of_the_tasks_that_did_not_complete_or_of_all() -> None:
+    house = opened(3)
+    house.submit(array=Array(1, 3))
+    for task, outcome in ((2, COMPLETED), (3, FAILED), (4, FAILED)):
+        house.finish(task, outcome)
+    house.retry(1)
+    assert len(house.store.on_its_way) == 1
+    house.settle()
+    assert running(house) == [3, 4]
+    assert isinstance(error_of(house.retry(1)), WrongState)
+    house.finish(3)
+    house.finish(4)
+    house.retry(1)
+    house.settle()
+    assert running(house) == [2, 3, 4]
+
+
+def test_an_array_is_removed_with_its_tasks_and_a_task_alone_is_not() -> None:
     house = opened(2)
-    house.asked()
-    house.asked()
-    house.store.sync(2)
-    house.store.break_down()
-    assert house.executor.runs == []
-    house.store.mend()
+    house.submit(array=Array(1, 3))
+    house.finish(2)
+    assert isinstance(error_of(house.remove(2)), WrongState)
+    assert isinstance(error_of(house.remove(1)), WrongState)
+    house.finish(3)
+    house.cancel(4)
     house.settle()
-    assert running(house) == [1, 2]
-    assert [job.attempts for job in house.backlog.walk(1)] == [1, 1]
-
-
-def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> None:
-    house = opened()
-    house.submit(retries=1, retry_delay=1.0)
-    house.finish(1, FAILED)
-    house.store.break_down()
-    house.clock.advance(5)
-    assert running(house) == []
-    house.store.mend()
+    house.finish(4)
+    answer = house.remove(1)
     house.settle()
-    assert running(house) == [1]
-
-
-def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards() -> None:
-    house = opened()
-    answer = house.asked()
-    house.store.failure = "the disk is full"  # a store tells first of its failure, then of what was durable
-    house.store.sync()
     result_of(answer)
-    house.store.mend()
-    house.settle()
-    assert running(house) == [1]
+    assert house.backlog.jobs == {}
+    assert house.spool.purged == [(1, 0), (2, 1), (3, 1), (4, 1)]
+    assert isinstance(error_of(house.cancel(3)), Gone)
+    assert house.submit() == 5
 
 
-def test_a_stop_does_not_wait_for_the_store() -> None:
-    house = opened()
+def test_who_listens_to_ends_keeps_nobody_from_a_slot_by_a_bug(logged_errors: Any) -> None:
+    house = opened(1)
+    ends = told(house)
+    house.dispatcher.on_end(lambda _: 1 / 0)
+    later = told(house)
     house.submit()
-    house.store.break_down()
-    house.executor.finish(1)
-    stopped = house.dispatcher.stop(requeue=False)
-    result_of(stopped)
-    assert house.statuses() == [RUNNING]
-    house.store.mend()
-    house.settle()
-    assert house.statuses() == [RUNNING], "the next start says what became of it"
-
-
-def test_who_waits_for_the_store_to_go_on_may_be_given_up() -> None:
-    house = opened()
-    house.asked()
-    house.store.sync()
-    house.store.break_down()
-    house.store._waiting[0].cancel()
-    assert house.statuses() == [PENDING]
+    house.submit()
+    house.finish(1)
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    assert ends == later == [(1, Status.COMPLETED)]
+    assert running(house) == [2]

@@ -1,5 +1,6 @@
 """The journal's events: their names, what they leave out, and the output that an Ended carries."""
 
+from types import UnionType
 from typing import Any, get_args
 
 import msgspec
@@ -9,20 +10,31 @@ from hypothesis import strategies as st
 
 from taskqd.events import (
     NOTHING,
+    AboutJob,
+    AboutOther,
     Cancelled,
+    Changed,
     Ended,
     Event,
+    Held,
     Opened,
     Output,
+    Paused,
     Record,
+    Released,
     Removed,
+    Resized,
+    Resumed,
     Retried,
+    Scheduled,
+    Skipped,
     Snapshot,
     Spawned,
     Started,
     Submitted,
+    Unscheduled,
 )
-from taskqd.job import MOVES, Reason, Spec, Status
+from taskqd.job import MOVES, Array, Reason, Spec, Status, Usage
 
 EVENTS: list[tuple[Any, str]] = [
     (
@@ -35,6 +47,27 @@ EVENTS: list[tuple[Any, str]] = [
     (Cancelled(id=1, at=1.5, by="ann", signal=15), '"cancelled","id":1,"at":1.5,"by":"ann","signal":15'),
     (Retried(id=1, at=1.5, by="ann"), '"retried","id":1,"at":1.5,"by":"ann"'),
     (Removed(id=1, at=1.5, by="ann"), '"removed","id":1,"at":1.5,"by":"ann"'),
+    (
+        Submitted(id=1, at=1.5, owner="ann", spec=Spec(array=Array(1, 9, 2), after=(3,)), schedule=4),
+        (
+            '"submitted","id":1,"at":1.5,"owner":"ann",'
+            '"spec":{"after":[3],"array":{"first":1,"last":9,"at_once":2}},"schedule":4'
+        ),
+    ),
+    (Skipped(id=2, at=1.5, because=1), '"skipped","id":2,"at":1.5,"because":1'),
+    (Held(id=1, at=1.5, by="ann"), '"held","id":1,"at":1.5,"by":"ann"'),
+    (Released(id=1, at=1.5, by="ann"), '"released","id":1,"at":1.5,"by":"ann"'),
+    (
+        Changed(id=1, at=1.5, by="ann", spec=Spec(command="x", needs={"gpu": 1})),
+        '"changed","id":1,"at":1.5,"by":"ann","spec":{"command":"x","needs":{"gpu":1}}',
+    ),
+    (
+        Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0, usage=Usage(0.5, 0.25, 4096)),
+        (
+            '"ended","id":1,"at":1.5,"status":"COMPLETED","exit_code":0,'
+            '"usage":{"user":0.5,"system":0.25,"memory":4096}'
+        ),
+    ),
     (
         Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0),
         '"ended","id":1,"at":1.5,"status":"COMPLETED","exit_code":0',
@@ -54,29 +87,64 @@ EVENTS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("event, text", EVENTS)
+OTHERS: list[tuple[Any, str]] = [
+    (Resized(at=1.5, by="ann", queue="q", slots=2), '"resized","at":1.5,"by":"ann","queue":"q","slots":2'),
+    (Resized(at=1.5, by="ann", queue="q", slots=0), '"resized","at":1.5,"by":"ann","queue":"q","slots":0'),
+    (Resized(at=1.5, by="ann", queue="q"), '"resized","at":1.5,"by":"ann","queue":"q"'),
+    (Paused(at=1.5, by="ann"), '"paused","at":1.5,"by":"ann"'),
+    (Paused(at=1.5, by="ann", queue="q"), '"paused","at":1.5,"by":"ann","queue":"q"'),
+    (Resumed(at=1.5, by="ann", schedule=3), '"resumed","at":1.5,"by":"ann","schedule":3'),
+    (
+        Scheduled(at=1.5, by="ann", schedule=3, spec=Spec(command="x"), cron="@daily", overlap=True),
+        '"scheduled","at":1.5,"by":"ann","schedule":3,"spec":{"command":"x"},"cron":"@daily","overlap":true',
+    ),
+    (
+        Scheduled(at=1.5, by="ann", schedule=3, spec=Spec(command="x"), every=60.0),
+        '"scheduled","at":1.5,"by":"ann","schedule":3,"spec":{"command":"x"},"every":60.0',
+    ),
+    (Unscheduled(at=1.5, by="ann", schedule=3), '"unscheduled","at":1.5,"by":"ann","schedule":3'),
+]
+ALL = [*EVENTS, *OTHERS]
+
+
+@pytest.mark.parametrize("event, text", ALL)
 def test_an_event_is_written_with_what_differs_and_comes_back(event: Event, text: str) -> None:
     written = msgspec.json.encode(event).decode()
     assert written == f'{{"type":{text}}}'
     assert msgspec.json.decode(written, type=Record) == event
 
 
-@pytest.mark.parametrize("event", [event for event, _ in EVENTS])
+@pytest.mark.parametrize("event", [event for event, _ in ALL])
 def test_an_event_has_one_name_everywhere(event: Event) -> None:
     assert event.name == type(event).__name__.lower()
     assert msgspec.to_builtins(event)["type"] == event.name
-    assert event.name == "submitted" or event.name in {name for _, name in MOVES}
+
+
+def test_a_job_s_events_are_those_by_which_it_moves_and_no_others() -> None:
+    assert {kind.__name__.lower() for kind in get_args(AboutJob)} == {"submitted"} | {
+        name for _, name in MOVES
+    }
 
 
 def test_every_event_and_the_beginning_of_a_segment_are_records() -> None:
-    assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
-    assert set(get_args(Record)) == {Opened, Snapshot, *get_args(Event)}
+    union: UnionType = Event
+    assert {type(event) for event, _ in EVENTS} == set(get_args(AboutJob))
+    assert {type(event) for event, _ in OTHERS} == set(get_args(AboutOther))
+    assert set(get_args(union)) == {*get_args(AboutJob), *get_args(AboutOther)}
+    assert set(get_args(Record)) == {Opened, Snapshot, *get_args(union)}
 
 
-@pytest.mark.parametrize("event", [event for event, _ in EVENTS])
+@pytest.mark.parametrize("event", [event for event, _ in ALL])
 def test_an_event_is_frozen(event: Any) -> None:
     with pytest.raises(AttributeError):
-        event.id = 2
+        event.at = 2.0
+
+
+@pytest.mark.parametrize(
+    "spec, last", [(Spec(), 7), (Spec(array=Array(0, 0)), 8), (Spec(array=Array(3, 5)), 10)]
+)
+def test_a_submission_takes_an_id_for_itself_and_for_each_task(spec: Spec, last: int) -> None:
+    assert Submitted(id=7, at=1.5, owner="ann", spec=spec).last_id == last
 
 
 OUTPUTS = [

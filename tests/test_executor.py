@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
-from taskqd import executor
+from taskqd import executor, spawn
 from taskqd.events import Output
 from taskqd.executor import FIRST_LOOK, Executor
 from taskqd.interfaces import IExecutor
-from taskqd.job import Reason
+from taskqd.job import Reason, Usage
 from taskqd.launch import Outcome, Run
 from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
 
@@ -152,6 +153,15 @@ def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) ->
     assert result_of(again).reason is None
 
 
+def test_a_missing_prlimit_is_a_spawn_that_failed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = result_of(bench.start(nofile=64))
+    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert "there is no prlimit" in (outcome.detail or "")
+
+
 def test_a_missing_stdin_is_a_spawn_that_failed(bench: Bench) -> None:
     outcome = result_of(bench.start(stdin="/nonexistent/stdin"))
     assert outcome.reason is Reason.SPAWN
@@ -239,6 +249,23 @@ def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
     assert not ended.called
     bench.recording.closing.callback(None)
     assert result_of(ended).reason is None
+
+
+def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
+    used = Usage(1.5, 0.25, 2**20)
+    ended = bench.start()
+    bench.process.exits(usage=used)
+    assert result_of(ended).usage == used
+    bench.recording = FakeRecording()
+    ended = bench.start()
+    bench.process.exits()
+    assert result_of(ended).usage is None
+
+
+def test_the_end_inside_the_spawn_says_what_was_used(bench: Bench) -> None:
+    used = Usage(0.0, 0.25, 0)
+    bench.spawn.at_once = lambda process: process.exits(usage=used)
+    assert result_of(bench.start()).usage == used
 
 
 # What it leaves behind.
@@ -335,6 +362,7 @@ def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Benc
     bench.process.exits(number=9)
     outcome = result_of(ended)
     assert (outcome.reason, outcome.signal) == (Reason.TIMEOUT, 9)
+    assert outcome.detail == "it ran for longer than 10 s"
 
 
 def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
@@ -493,6 +521,122 @@ def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench:
     assert result_of(ended).reason is Reason.CANCELLED
 
 
+# Ended for its silence.
+
+
+def test_silence_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
+    ended = bench.start(idle_timeout=10.0, kill_after=2.0)
+    bench.pass_time(9.875)
+    assert bench.signals == []
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM]
+    bench.pass_time(2)
+    assert bench.signals == [TERM, KILL]
+    bench.process.exits(number=9)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 10 s")
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_what_prints_on_either_stream_is_not_silent(bench: Bench, stream: int) -> None:
+    ended = bench.start(idle_timeout=10.0)
+    for _ in range(5):
+        bench.pass_time(9.875)
+        bench.process.prints(stream, b".")
+    bench.pass_time(9.875)
+    assert bench.signals == []
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM]
+    bench.process.exits(number=15)
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_output_resets_no_timer(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    timers = bench.clock.getDelayedCalls()
+    times = [timer.getTime() for timer in timers]
+    bench.pass_time(5)
+    bench.process.prints(1, b".")
+    assert bench.clock.getDelayedCalls() == timers
+    assert [timer.getTime() for timer in timers] == times
+    bench.process.exits()
+
+
+def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    bench.pass_time(4)
+    bench.recording.choke(True)
+    bench.pass_time(100)
+    bench.recording.choke(False)
+    bench.pass_time(5.875)
+    assert bench.signals == []
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM]
+    bench.process.exits(number=15)
+
+
+def test_what_exits_while_its_output_is_not_read_leaves_no_timer(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    bench.recording.choke(True)
+    bench.process.exits()
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_output_that_lies_in_a_pipe_unread_is_no_silence(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    bench.process.pipes[2].put(b"not read yet")
+    bench.pass_time(10)
+    assert bench.signals == []
+    bench.process.prints(2, os.read(bench.process.pipes[2].fileno(), 100))
+    bench.pass_time(10)
+    assert bench.signals == [TERM]
+    bench.process.exits(number=15)
+
+
+def test_what_has_closed_both_its_streams_is_silent(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    for stream in (1, 2):
+        bench.process.pipes.pop(stream).loseConnection()
+    bench.pass_time(10)
+    assert bench.signals == [TERM]
+    bench.process.exits(number=15)
+
+
+def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> None:
+    ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
+    bench.pass_time(50)
+    bench.process.prints(1, b".")
+    bench.pass_time(65)
+    bench.process.exits(number=15)
+    assert result_of(ended).detail == "it ran for longer than 1 min 30 s"
+    bench.recording = FakeRecording()
+    ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
+    bench.pass_time(95)
+    bench.process.exits(number=15)
+    assert result_of(ended).detail == "it printed nothing for 1 min"
+
+
+def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
+    ended = bench.start(idle_timeout=1.0, kill_after=30.0)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.pass_time(2)
+    assert bench.signals == [INT]
+    bench.process.exits(number=2)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.detail) == (Reason.CANCELLED, None)
+
+
+async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(reactor: Any) -> None:
+    recording = FakeRecording()
+    real = Executor(partial(spawn.spawn, reactor), reactor)
+    command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
+    options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
+    outcome = await real.start(run(**options), recording, lambda pid, started: None)
+    assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 0.5 s")
+    assert outcome.stdout == Output.inline(b"1\n2\n3\n4\n")
+    assert (outcome.usage is not None) == spawn.IS_FAST_WAY_KNOWN
+
+
 # Output.
 
 
@@ -541,6 +685,16 @@ def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> N
     assert (outcome.reason, outcome.exit_code) == (Reason.OUTPUT, 0)
     assert "input/output error" in (outcome.detail or "")
     assert outcome.stdout == outcome.stderr == Output()
+
+
+def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Bench) -> None:
+    bench.recording.error = OSError("input/output error")
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1)
+    bench.process.exits(number=15)
+    outcome = result_of(ended)
+    said = "it ran for longer than 1 s; its output could not be kept: input/output error"
+    assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, said)
 
 
 def test_a_bug_in_the_recording_is_not_taken_for_a_full_disk(bench: Bench) -> None:

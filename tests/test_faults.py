@@ -26,7 +26,8 @@ EVERY = 61
 def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
     day = live(NO_FAULT)
     assert not {name for name in day.counts if "refused" in name}
-    assert set(day.counts) == {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY"}
+    about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
+    assert set(day.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
     assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")} - {"truncate"}
     assert day.faulty.calls.count("rename") > 1, "there is no snapshot in it"
     assert day.faulty.calls.count("create") > 15, "there are no segments in it"
@@ -52,7 +53,7 @@ def seen(mode: Mode, call: str, wrong: Any) -> bool:
         if (fault.mode, fault.code, names[fault.number - 1]) == (mode, errno.EIO, call)
     ]
     with wrong:
-        for fault in wanted[::5]:
+        for fault in wanted[::3]:
             try:
                 live(fault)
             except Untrue:
@@ -100,8 +101,8 @@ def test_blocks_that_are_not_synced_are_seen() -> None:
 
 
 def test_a_snapshot_that_keeps_too_little_is_seen() -> None:
-    def is_kept(self: Any, event: Event) -> bool:
-        return not isinstance(event, Cancelled) and bool(sound(self, event))
+    def is_kept(self: Any, event: Event, sequence: int) -> bool:
+        return not isinstance(event, Cancelled) and bool(sound(self, event, sequence))
 
     sound = Condenser._is_kept
     assert seen(Mode.ONCE, "rename", mock.patch.object(Condenser, "_is_kept", is_kept))

@@ -11,15 +11,17 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.python.failure import Failure
 
 from taskqd import housekeeping
-from taskqd.backlog import EXPIRED_AT_ONCE
 from taskqd.disk import Disk
+from taskqd.errors import WrongState
 from taskqd.events import Ended, Event, Removed
+from taskqd.expiry import AT_ONCE as EXPIRED_AT_ONCE
 from taskqd.housekeeping import AFTER_FAILURE, CHECK_EVERY, CHECK_SOON, RETENTION, SNAPSHOT_FROM, Housekeeper
+from taskqd.job import Array, Spec
 from taskqd.journal import Replay
 from taskqd.segments import Segments
 from taskqd.settings import Retention
 from taskqd.snapshot import Condenser
-from tests.fakes import FAILED, House, Threads, in_thread, result_of
+from tests.fakes import FAILED, House, Threads, error_of, in_thread, result_of
 from tests.journals import portions, ran, story, submitted, write
 
 DAY = 86_400.0
@@ -219,6 +221,91 @@ def test_nothing_begins_after_a_stop(tmp_path: Path) -> None:
     home.advance(10)
     assert home.asked == []
     assert home.house.clock.getDelayedCalls() == []
+
+
+def test_an_array_goes_as_one_job_with_all_its_tasks_once_it_has_ended(tmp_path: Path) -> None:
+    home = Home(tmp_path, count=1)
+    home.keeper.start()
+    array = home.house.submit(array=Array(1, 3))
+    assert array == 1
+    for task in (2, 3):
+        home.house.finish(task)
+    home.end(2)
+    assert home.known() == [1, 2, 3, 4, 6]
+    home.advance()
+    home.house.finish(4)
+    assert home.known() == [1, 2, 3, 4]
+    home.advance()
+    home.end()
+    assert home.known() == [7]
+    assert [event.id for event in home.house.store.journal if isinstance(event, Removed)] == [5, 6, 1]
+    assert sorted(home.house.spool.purged) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
+    assert home.house.dispatcher.counters["removed"] == 3
+
+
+def test_of_an_array_that_has_ended_no_task_that_runs_again_is_removed(tmp_path: Path) -> None:
+    home = Home(tmp_path, age=DAY)
+    home.house.submit(array=Array(1, 2))
+    home.house.finish(2)
+    home.house.finish(3)
+    home.house.retry(3)
+    home.house.settle()
+    home.keeper.start()
+    home.advance(DAY + 1)
+    home.advance()
+    assert home.known() == [1, 2, 3]
+    home.house.finish(3)
+    home.advance(DAY + 1)
+    home.advance()
+    assert home.known() == []
+
+
+def test_the_latest_run_of_a_schedule_stays_until_there_is_a_later_one_or_the_schedule_ends(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path, count=0)
+    home.keeper.start()
+    home.house.schedule()
+    home.house.settle()
+    home.house.dispatcher.submit(Spec(command="true"), "ada", {}, schedule=1)
+    home.house.settle()
+    home.house.finish(1)
+    home.end()
+    home.advance()
+    assert home.known() == [1]
+    home.house.dispatcher.submit(Spec(command="true"), "ada", {}, schedule=1)
+    home.house.settle()
+    home.advance()
+    assert home.known() == [3]
+    home.house.finish(3)
+    home.advance()
+    assert home.known() == [3]
+    assert isinstance(error_of(home.house.remove(3)), WrongState)
+    home.house.unschedule(1)
+    home.advance()
+    home.advance()
+    assert home.known() == []
+
+
+@pytest.mark.parametrize("is_task", [False, True])
+def test_a_job_because_of_which_others_are_skipped_goes_after_they_are_and_is_not_forgotten(
+    tmp_path: Path, is_task: bool
+) -> None:
+    home = Home(tmp_path, count=0)
+    home.keeper.start()
+    house = home.house
+    first = house.submit(array=Array(1, 1)) + 1 if is_task else house.submit()
+    for _ in range(3):
+        house.submit(after=(first,))
+    house.executor.finish(first, FAILED)
+    house.settle()
+    home.advance()
+    home.advance()
+    kinds = [event.name for event in house.store.journal]
+    assert kinds.count("skipped") == 3
+    last = len(kinds) - 1 - kinds[::-1].index("skipped")
+    assert "removed" not in kinds[:last]
+    assert home.known() == []
 
 
 # Snapshots.

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskqd.job import LONGEST_RETRY_DELAY, MOVES, Attempt, Job, Reason, Spec, Status
+from taskqd.job import MOVES, Array, Attempt, Job, Reason, Spec, Status, TaskId, Tasks
 
 FINAL = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
 
@@ -44,31 +44,10 @@ def test_only_a_started_job_runs_and_only_a_running_one_completes() -> None:
     for (before, event), afters in MOVES.items():
         if Status.RUNNING in afters and before is not Status.RUNNING:
             assert (before, event) == (Status.PENDING, "started")
-        if afters & {Status.COMPLETED, Status.FAILED} and event != "removed":
+        if Status.COMPLETED in afters and event != "removed":
             assert (before, event) == (Status.RUNNING, "ended")
-
-
-@pytest.mark.parametrize(
-    "delay, failures, seconds",
-    [
-        (1.0, 1, 1.0),
-        (1.0, 2, 2.0),
-        (1.0, 3, 4.0),
-        (0.5, 4, 4.0),
-        (1.0, 12, 2048.0),
-        (1.0, 13, LONGEST_RETRY_DELAY),
-        (1.0, 10**6, LONGEST_RETRY_DELAY),
-        (7200.0, 1, LONGEST_RETRY_DELAY),
-        (3155760000.0, 10**6, LONGEST_RETRY_DELAY),
-        (0.0, 1, 0.0),
-        (0.0, 10**6, 0.0),
-        (0.001, 5, 0.016),
-    ],
-)
-def test_a_retry_waits_twice_as_long_each_time_up_to_an_hour(
-    delay: float, failures: int, seconds: float
-) -> None:
-    assert Spec(retry_delay=delay).backoff(failures) == pytest.approx(seconds)
+        if Status.FAILED in afters and event != "removed":
+            assert (before, event) in {(Status.RUNNING, "ended"), (Status.PENDING, "skipped")}
 
 
 def _attempt(**known: Any) -> Attempt:
@@ -97,22 +76,6 @@ def test_an_exit_code_is_there_when_a_process_of_a_finished_job_had_one(
     assert _job(status=status, attempt=attempt).exit_code == code
 
 
-@pytest.mark.parametrize(
-    "known, is_retryable",
-    [
-        ({"failures": 0}, True),
-        ({"failures": 1}, True),
-        ({"failures": 2}, False),
-        ({"failures": 3}, False),
-        ({"failures": 0, "cancelling": 15}, False),
-    ],
-)
-def test_an_attempt_may_be_followed_by_another_while_retries_are_left(
-    known: dict[str, Any], is_retryable: bool
-) -> None:
-    assert _job(status=Status.RUNNING, **known).is_retryable == is_retryable
-
-
 def test_what_is_not_asked_for_is_as_the_protocol_has_it() -> None:
     spec = Spec(command="true")
     assert (spec.timeout, spec.kill_after, spec.retries, spec.retry_delay) == (None, 5.0, 0, 1.0)
@@ -123,3 +86,22 @@ def test_what_is_not_asked_for_is_as_the_protocol_has_it() -> None:
 def test_equal_submissions_are_equal_specs() -> None:
     assert Spec(command="x", env={"A": "1"}) == Spec(command="x", env={"A": "1"})
     assert Spec(script=3, blocks="aa") != Spec(script=3, blocks="bb")
+
+
+def test_a_changed_job_knows_with_what_it_was_submitted() -> None:
+    asked, now = Spec(command="x", priority=1), Spec(command="x", priority=2)
+    assert Job(id=1, spec=asked, owner="ann", submitted_at=0.0).submission == asked
+    assert Job(id=1, spec=now, owner="ann", submitted_at=0.0, asked=asked).submission == asked
+
+
+def test_a_task_is_named_by_its_array_and_its_index() -> None:
+    assert str(TaskId(7, 0)) == "7.0"
+
+
+@pytest.mark.parametrize("array, count", [(Array(0, 0), 1), (Array(3, 12, 2), 10)])
+def test_an_array_has_a_task_for_each_index_both_ends_included(array: Array, count: int) -> None:
+    assert array.count == count
+
+
+def test_the_ids_of_tasks_are_those_behind_the_array_s() -> None:
+    assert list(Tasks(first=8, count=3, counts={}).ids) == [8, 9, 10]

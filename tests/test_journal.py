@@ -345,7 +345,7 @@ def test_a_snapshot_of_nothing_is_read_back() -> None:
         (
             encode(Snapshot(at=1.5, format=FORMAT + 1, store="s", boot="b", next_id=3, records=0), 7),
             1,
-            "its format is 2, and this taskqd reads formats up to 1",
+            f"its format is {FORMAT + 1}, and this taskqd reads formats up to {FORMAT}",
         ),
     ],
 )
@@ -385,7 +385,7 @@ def test_an_empty_segment_has_nothing_to_say() -> None:
         (encode(OPENED, 1) + encode(OPENED, 2), "a segment has one Opened record, its first"),
         (
             encode(Opened(at=0.0, format=FORMAT + 1, store="s", boot="b", next_id=1), 1),
-            "its format is 2, and this",
+            f"its format is {FORMAT + 1}, and this",
         ),
         (b"\n", "its checksum does not match"),
         (b"00000000\n", "no record"),

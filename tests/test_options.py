@@ -170,6 +170,16 @@ def test_a_verb_without_options_says_that_it_takes_none() -> None:
         read("PING", [Option("x", None)], {})
 
 
+def test_a_verb_with_many_options_says_where_they_are_listed() -> None:
+    table = {letter: (letter, str) for letter in "abcdefghijklm"}
+    with pytest.raises(BadRequest, match="--x is no option of VERB; HELP VERB lists those that it takes"):
+        read("VERB", [Option("x", None)], table)
+
+
+def test_a_reader_may_find_that_there_is_nothing() -> None:
+    assert read("VERB", [Option("x", "none")], {"x": ("y", lambda text: None)}) == {"y": None}
+
+
 @pytest.mark.parametrize(
     "text, start, end", [("", 0, 0), ("  a", 0, 2), ("a \tb", 1, 3), ("ab", 1, 1), ("\n", 0, 0)]
 )

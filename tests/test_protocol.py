@@ -17,7 +17,8 @@ from taskqd import protocol, wire
 from taskqd.access import Principal
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
-from taskqd.protocol import LINES_AT_ONCE, LINGER, LINGER_AT_STOP, LOOK_FOR_HANGUP, MOST_AHEAD
+from taskqd.pacing import MOST_AHEAD
+from taskqd.protocol import LINES_AT_ONCE, LINGER, LINGER_AT_STOP, LOOK_FOR_HANGUP
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings, result_of
 
@@ -82,11 +83,21 @@ CONVERSATIONS = [
     (b"SUBMIT --stdin=4 cat\nPING\rX\nPING\n", ["ERROR BAD_REQUEST"]),
     (b"SUBMIT --stdin=4 cat\nPING\r\r\nPING\n", ["ERROR BAD_REQUEST"]),
     (b"SUBMIT --stdin=x cat\nPING\n", ["ERROR BAD_REQUEST"]),
+    (b"WATCH\nPING\n", ["OK 1", "END", "OK"]),
+    (b"WATCH\n\nPING\n", ["OK 1", "END", "OK"]),
+    (b"WATCH\r\n \r\n\r\nWATCH\r\n\r\n", ["OK 1", "END", "OK 1", "END"]),
+    (b"SUBMIT true\nWATCH\n\nPING\n", ["JOB_ID 1", "OK 1", "END", "OK"]),
+    (b"WATCH\nSUBMIT --stdin=2 cat\nab\nPING\n", ["OK 1", "END", "JOB_ID 1", "OK"]),
     (b"QUIT\nPING\n", ["OK"]),
     (b"SUBMIT true\nQUIT\nSUBMIT true\n", ["JOB_ID 1", "OK"]),
     (b"PING\nGET / HTTP/1.1\nPING\n", ["OK", "ERROR UNKNOWN_COMMAND", "OK"]),
     (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nSUBMIT true\n", []),
 ]
+
+
+def test_a_line_that_is_too_long_is_another_line_too() -> None:
+    watching = b"WATCH\n" + b"x" * (wire.LONGEST_LINE + 10) + b"\n"
+    assert asked(watching) == ["OK 1", "END", "ERROR LINE_TOO_LONG"]
 
 
 @pytest.mark.parametrize("sent, replies", CONVERSATIONS)
@@ -428,7 +439,7 @@ def test_nothing_of_a_submission_happens_before_its_blocks_are_there() -> None:
 REFUSED = [
     ("--bogus=1 --stdin=4 cat", "ERROR BAD_REQUEST"),
     ("--stdin=4", "ERROR BAD_REQUEST"),
-    ("--array=1-3 --stdin=4 cat", "ERROR BAD_REQUEST"),
+    ("--array=3-1 --stdin=4 cat", "ERROR BAD_REQUEST"),
     ("--retries=x --stdin=4 cat", "ERROR BAD_REQUEST"),
     ("--script=4 echo", "ERROR BAD_REQUEST"),
 ]
@@ -865,7 +876,7 @@ def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: byt
     house.settle()
     house.clock.advance(1)
     assert not client.connection._held
-    assert not client.connection._rooms
+    assert not client.connection._pacing._rooms
     assert all(asked.reply is not None for asked in client.connection._unanswered)
     assert house.clock.getDelayedCalls() == []
 

@@ -37,7 +37,9 @@ class Bench:
             self.clock,
             self.threads,
             limit,
+            [lambda: self.followed.append(dict(self.sizes()))],
         )
+        self.followed: list[dict[int, int]] = []
         self.choked: list[bool] = []
         self.failed: list[str] = []
         self.recording.watch(self.choked.append, self.failed.append)
@@ -45,6 +47,9 @@ class Bench:
     def write(self, stream: int, *pieces: bytes) -> None:
         for piece in pieces:
             self.recording.write(stream, piece)
+
+    def sizes(self) -> dict[int, int]:
+        return {number: stream.size for number, stream in self.recording.streams.items()}
 
     def on_disk(self, stream: int) -> bytes | None:
         return self.paths[stream].read_bytes() if self.paths[stream].exists() else None
@@ -306,9 +311,32 @@ def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
     disk = FakeDisk()
     disk.fail("create")
-    alone = Recording({1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY)
+    alone = Recording({1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY, [])
     alone.write(1, b"x" * 5000)
     assert measured(result_of(alone.close())) == [(0, 5000), (0, 0)]
+
+
+# Who follows.
+
+
+def test_who_follows_is_told_once_what_was_printed_can_be_read(bench: Bench) -> None:
+    bench.write(1, b"abc", b"d" * 5000)
+    bench.write(2, b"e")
+    assert bench.followed == [{1: 3, 2: 0}, {1: 5003, 2: 0}, {1: 5003, 2: 1}]
+    bench.close()
+
+
+def test_who_follows_may_leave_while_it_is_told(bench: Bench) -> None:
+    seen: list[str] = []
+
+    def leave() -> None:
+        seen.append("last time")
+        bench.recording.followers.remove(leave)
+
+    bench.recording.followers[:] = [leave, lambda: seen.append("other")]
+    bench.write(1, b"a", b"b")
+    assert seen == ["last time", "other", "other"]
+    bench.close()
 
 
 # Whatever is printed.

@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -10,7 +10,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd import errors, replies
-from taskqd.job import Attempt, Job, Reason, Spec, Status
+from taskqd.events import (
+    Cancelled,
+    Changed,
+    Ended,
+    Event,
+    Held,
+    Output,
+    Paused,
+    Released,
+    Removed,
+    Resized,
+    Resumed,
+    Retried,
+    Scheduled,
+    Skipped,
+    Spawned,
+    Started,
+    Submitted,
+    Unscheduled,
+)
+from taskqd.job import Array, Attempt, Job, Reason, Spec, Status, Tasks, Usage
+from taskqd.schedules import Schedule
 from taskqd.words import escaped, unquote
 
 PERMANENT = {
@@ -125,14 +146,16 @@ def test_a_time_is_the_nearest_millisecond(seconds: float) -> None:
 
 FIELDS = [
     *("id", "command", "status", "reason", "progress", "exit_code", "signal", "queue", "priority", "owner"),
-    *("label", "key", "attempts", "retries", "timeout", "submitted_at", "started_at", "completed_at", "cwd"),
+    *("label", "key", "attempts", "retries", "timeout", "submitted_at", "started_at", "completed_at"),
+    *("not_before", "held", "cwd", "pid", "detail"),
     *("stdout_bytes", "stderr_bytes", "stdout_dropped", "stderr_dropped"),
+    *("cpu_user", "cpu_system", "memory_peak"),
 ]
-"""A job's fields in docs/protocol.md §4."""
+"""A job's fields in docs/protocol.md §4 that are always there."""
 
 
-def _described(job: Job, progress: int = 0) -> dict[str, Any]:
-    line = replies.as_json("JOB", replies.describe(job, progress))
+def _described(job: Job, progress: int = 0, reason: Reason | None = None) -> dict[str, Any]:
+    line = replies.as_json("JOB", replies.describe(job, progress, reason or job.reason))
     described: dict[str, Any] = msgspec.json.decode(line.removeprefix(b"JOB "))
     assert set(described) >= set(FIELDS)
     return described
@@ -145,8 +168,9 @@ def _ended(**known: Any) -> Attempt:
 NEW = """{"id": 7, "command": "true", "status": "PENDING", "reason": "queued", "progress": 0, "attempts": 0,
 "exit_code": null, "signal": null, "queue": "default", "priority": 0, "owner": "ann", "label": null,
 "key": null, "retries": 0, "timeout": null, "submitted_at": "2025-11-24T16:00:00.000Z", "started_at": null,
-"completed_at": null, "not_before": null, "cwd": null, "pid": null, "detail": null, "stdout_bytes": 0,
-"stderr_bytes": 0, "stdout_dropped": 0, "stderr_dropped": 0}"""
+"completed_at": null, "not_before": null, "held": false, "cwd": null, "pid": null, "detail": null,
+"stdout_bytes": 0, "stderr_bytes": 0, "stdout_dropped": 0, "stderr_dropped": 0, "cpu_user": null,
+"cpu_system": null, "memory_peak": null}"""
 RUNNING = """{"status": "RUNNING", "reason": null, "pid": 4242, "started_at": "2025-11-24T16:00:01.000Z",
 "attempts": 2, "exit_code": null, "completed_at": null, "stdout_bytes": 0, "stderr_bytes": 0,
 "stdout_dropped": 0, "stderr_dropped": 0}"""
@@ -157,8 +181,12 @@ COMPLETED = """{"exit_code": 0, "signal": null, "reason": null, "completed_at": 
 OPTIONS = """{"command": "echo\\n\\u0000é", "timeout": 1.5, "kill_after": 0.0, "retries": 3,
 "retry_delay": 2.0, "key": "k", "label": "é", "cwd": "/x", "env": {"A": "1", "B": "\\\\xffé"},
 "umask": "007", "nice": -5, "max_output": 0}"""
+MORE_OPTIONS = """{"queue": "gpu", "priority": -3, "slots": 2, "need": {"gpu": 1}, "idle_timeout": 9.0,
+"retry_delay_max": 60.0, "retry_on": ["exit:75", "timeout"], "no_retry_on": ["spawn"], "delay": 5.0,
+"at": "2025-11-24T16:00:05.500Z", "after": [1, 2], "after_any": [3], "after_fail": [4], "hold": true,
+"memory": 1048576, "cpu_time": 1.0, "nofile": 64, "notify_fail": true, "held": true, "not_before": null}"""
 
-SIZES = {"stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4}
+SIZES: dict[str, Any] = {"stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4}
 WITH_OPTIONS = Spec(
     command="echo\n\0é",
     timeout=1.5,
@@ -174,6 +202,29 @@ WITH_OPTIONS = Spec(
     nice=-5,
     max_output=0,
 )
+WITH_MORE_OPTIONS = Spec(
+    command="true",
+    queue="gpu",
+    priority=-3,
+    slots=2,
+    needs={"gpu": 1},
+    idle_timeout=9.0,
+    retry_delay_max=60.0,
+    retry_on=("exit:75", "timeout"),
+    no_retry_on=("spawn",),
+    delay=5.0,
+    at=1764000005.5,
+    after=(1, 2),
+    after_any=(3,),
+    after_fail=(4,),
+    hold=True,
+    memory=1024**2,
+    cpu_time=1.0,
+    nofile=64,
+    notify_fail=True,
+)
+USED = Usage(1.5, 0.25, 4096)
+ARRAY = Spec(command="true", array=Array(1, 3, 2))
 FAILED = {"status": Status.FAILED, "reason": Reason.SIGNAL}
 DESCRIBED = [
     (_job(), NEW),
@@ -196,6 +247,33 @@ DESCRIBED = [
     ),
     (_job(spec=Spec(script=5, stdin=6)), '{"command": null, "script": 5, "stdin": 6}'),
     (_job(spec=WITH_OPTIONS), OPTIONS),
+    (_job(spec=WITH_MORE_OPTIONS, is_held=True), MORE_OPTIONS),
+    (
+        _job(spec=ARRAY, tasks=Tasks(first=8, count=3, counts={Status.PENDING: 2, Status.FAILED: 1})),
+        """{"tasks": {"first": 8, "count": 3, "pending": 2, "running": 0, "completed": 0, "failed": 1,
+        "cancelled": 0}, "array_spec": "1-3%2", "array": null, "index": null}""",
+    ),
+    (
+        _job(spec=ARRAY, array=6, index=1),
+        '{"array": 6, "index": 1, "tasks": null, "array_spec": null}',
+    ),
+    (_job(schedule=4), '{"schedule": 4}'),
+    (
+        _job(attempt=_ended(usage=USED), **FAILED),
+        '{"cpu_user": 1.5, "cpu_system": 0.25, "memory_peak": 4096}',
+    ),
+    (
+        _job(attempt=_ended(usage=Usage(0.0006259999999999999, 0.0, 0)), **FAILED),
+        '{"cpu_user": 0.000626, "cpu_system": 0.0, "memory_peak": null}',
+    ),
+    (
+        _job(attempt=Attempt(number=2, started_at=1.0), past=(_ended(usage=USED),), status=Status.RUNNING),
+        '{"cpu_user": 1.5, "cpu_system": 0.25, "memory_peak": 4096}',
+    ),
+    (
+        _job(attempt=Attempt(number=1, started_at=1.0), status=Status.RUNNING),
+        '{"cpu_user": null, "cpu_system": null, "memory_peak": null}',
+    ),
 ]
 
 
@@ -207,9 +285,189 @@ def test_a_job_is_described_by_the_fields_of_the_protocol(job: Job, fields: str)
 
 
 def test_options_that_were_not_given_are_not_shown() -> None:
-    given = {"kill_after", "retry_delay", "env", "umask", "nice", "max_output", "script", "stdin"}
-    assert not given & set(_described(_job()))
+    assert set(_described(_job())) == set(FIELDS)
 
 
-def test_progress_is_what_it_is_told() -> None:
-    assert _described(_job(status=Status.RUNNING), 42)["progress"] == 42
+def test_progress_and_reason_are_what_it_is_told() -> None:
+    described = _described(_job(status=Status.RUNNING), 42, Reason.DELAYED)
+    assert (described["progress"], described["reason"]) == (42, "delayed")
+
+
+def test_an_array_without_a_limit_of_its_own_says_none() -> None:
+    tasks = Tasks(first=8, count=3, counts={})
+    job = _job(spec=Spec(command="true", array=Array(0, 2)), tasks=tasks)
+    assert _described(job)["array_spec"] == "0-2"
+
+
+# Attempts.
+
+
+def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
+    first = Attempt(
+        number=1,
+        started_at=1764000000.0,
+        ended_at=1764000000.5,
+        reason=Reason.EXIT,
+        exit_code=3,
+        usage=USED,
+        **SIZES,
+    )
+    killed = _ended(reason=Reason.TIMEOUT, signal=15, detail="too slow")
+    now = Attempt(number=3, started_at=1764000003.0)
+    runs = replies.runs(_job(past=(first, killed), attempt=now, status=Status.RUNNING))
+    nothing = dict.fromkeys(SIZES, 0)
+    unknown = {"cpu_user": None, "cpu_system": None, "memory_peak": None}
+    assert runs == [
+        {
+            "attempt": 1,
+            "started_at": "2025-11-24T16:00:00.000Z",
+            "ended_at": "2025-11-24T16:00:00.500Z",
+            "reason": "exit",
+            "exit_code": 3,
+            "signal": None,
+            "detail": None,
+            **SIZES,
+            "cpu_user": 1.5,
+            "cpu_system": 0.25,
+            "memory_peak": 4096,
+        },
+        {
+            "attempt": 2,
+            "started_at": "2025-11-24T16:00:01.000Z",
+            "ended_at": "2025-11-24T16:00:02.000Z",
+            "reason": "timeout",
+            "exit_code": -15,
+            "signal": "TERM",
+            "detail": "too slow",
+            **nothing,
+            **unknown,
+        },
+        {
+            "attempt": 3,
+            "started_at": "2025-11-24T16:00:03.000Z",
+            **dict.fromkeys(("ended_at", "reason", "exit_code", "signal", "detail")),
+            **nothing,
+            **unknown,
+        },
+    ]
+
+
+def test_a_job_that_has_not_started_has_no_attempts() -> None:
+    assert replies.runs(_job()) == []
+
+
+# Schedules.
+
+
+def _scheduled(**known: Any) -> dict[str, Any]:
+    spec = known.pop("spec", Spec(command="true"))
+    return replies.schedule(
+        Schedule(**{"id": 3, "owner": "ann", "spec": spec, "created_at": 1764000000.0, **known}), 1764000060.0
+    )
+
+
+def test_a_schedule_is_told_with_its_times_and_its_job() -> None:
+    assert _scheduled(every=60.0) == {
+        "schedule": 3,
+        "every": 60.0,
+        "cron": None,
+        "overlap": False,
+        "paused": False,
+        "owner": "ann",
+        "created_at": "2025-11-24T16:00:00.000Z",
+        "next_run_at": "2025-11-24T16:01:00.000Z",
+        "last_run_at": None,
+        "last_job": None,
+        "command": "true",
+        "queue": "default",
+        "priority": 0,
+    }
+
+
+def test_a_schedule_has_the_options_that_were_given() -> None:
+    spec = Spec(command="x", label="l", retries=2, timeout=5.0, cwd="/x", slots=2, array=Array(1, 9), umask=0)
+    told = _scheduled(
+        spec=spec, cron="* * * * *", overlap=True, is_paused=True, last_run_at=1764000001.0, last_job=9
+    )
+    expected = {
+        "label": "l",
+        "retries": 2,
+        "timeout": 5.0,
+        "cwd": "/x",
+        "slots": 2,
+        "array_spec": "1-9",
+        "umask": "000",
+    }
+    expected |= {"cron": "* * * * *", "overlap": True, "paused": True, "last_job": 9}
+    assert {name: told.get(name) for name in expected} == expected
+    assert told["last_run_at"] == "2025-11-24T16:00:01.000Z"
+
+
+# Events.
+
+
+SPEC = Spec(command="true", at=1764000005.0)
+T = 1764000000.0
+EVENTS: list[tuple[Event, str]] = [
+    (
+        Submitted(id=7, at=T, owner="ann", spec=SPEC, schedule=3),
+        '{"type":"submitted","owner":"ann","spec":{"command":"true","at":"2025-11-24T16:00:05.000Z"},"schedule":3}',
+    ),
+    (Started(id=7, at=T, attempt=1), '{"type":"started","attempt":1}'),
+    (Spawned(id=7, at=T, pid=9), '{"type":"spawned","pid":9}'),
+    (Cancelled(id=7, at=T, by="ann", signal=15), '{"type":"cancelled","by":"ann","signal":15}'),
+    (Skipped(id=7, at=T, because=5), '{"type":"skipped","because":5}'),
+    (Held(id=7, at=T, by="ann"), '{"type":"held","by":"ann"}'),
+    (Released(id=7, at=T, by="ann"), '{"type":"released","by":"ann"}'),
+    (
+        Changed(id=7, at=T, by="ann", spec=Spec(command="true", priority=2)),
+        '{"type":"changed","by":"ann","spec":{"command":"true","priority":2}}',
+    ),
+    (Retried(id=7, at=T, by="ann"), '{"type":"retried","by":"ann"}'),
+    (Removed(id=7, at=T, by="ann"), '{"type":"removed","by":"ann"}'),
+    (
+        Ended(
+            id=7,
+            at=T,
+            status=Status.PENDING,
+            reason=Reason.EXIT,
+            exit_code=1,
+            retry_at=T + 1,
+            usage=USED,
+            stdout=Output.inline(b"secret"),
+            stderr=Output(5000, 3),
+        ),
+        """{"type":"ended","status":"PENDING","reason":"exit","exit_code":1,
+        "retry_at":"2025-11-24T16:00:01.000Z","usage":{"user":1.5,"system":0.25,"memory":4096},
+        "stdout":{"size":6},"stderr":{"size":5000,"dropped":3}}""",
+    ),
+    (Resized(at=T, by="ann", queue="q", slots=0), '{"type":"resized","by":"ann","queue":"q","slots":0}'),
+    (Paused(at=T, by="ann"), '{"type":"paused","by":"ann"}'),
+    (Resumed(at=T, by="ann", schedule=3), '{"type":"resumed","by":"ann","schedule":3}'),
+    (
+        Scheduled(at=T, by="ann", schedule=3, spec=Spec(command="true"), every=60.0),
+        '{"type":"scheduled","by":"ann","schedule":3,"spec":{"command":"true"},"every":60.0}',
+    ),
+    (Unscheduled(at=T, by="ann", schedule=3), '{"type":"unscheduled","by":"ann","schedule":3}'),
+]
+
+
+@pytest.mark.parametrize("event, text", EVENTS)
+def test_an_event_is_told_as_the_journal_has_it_but_for_times_and_output(event: Event, text: str) -> None:
+    line = replies.event(12, event)
+    assert line.startswith(b"EVENT 12 {")
+    assert line.endswith(b"}\r\n")
+    told = msgspec.json.decode(line.removeprefix(b"EVENT 12 "))
+    assert told.pop("at") == "2025-11-24T16:00:00.000Z"
+    assert told.pop("id", 7) == 7
+    assert told == msgspec.json.decode(text)
+
+
+def test_every_kind_of_event_can_be_told() -> None:
+    assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
+
+
+def test_several_events_are_told_with_how_many_they_are() -> None:
+    found = [(3, EVENTS[1][0]), (9, EVENTS[5][0])]
+    assert replies.events(found) == b"".join(replies.event(*one) for one in found) + b"END 2\r\n"
+    assert replies.events([]) == b"END 0\r\n"

@@ -1,14 +1,17 @@
 """What is to be seen of a job: progress, sizes and output, from memory, the journal or a file."""
 
+from typing import Any
+
 import pytest
+from msgspec import structs
 from twisted.internet.defer import Deferred
 
 from taskqd import replies
-from taskqd.errors import NotFinished, StoreFailed, TooLarge
+from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.events import NOTHING, Event, Output, Started, Submitted
-from taskqd.job import Reason, Spec, Status
+from taskqd.job import Array, Reason, Spec, Status
 from taskqd.launch import Outcome
-from tests.fakes import FAILED, START, House, begin, error_of, result_of
+from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, result_of
 
 EVERYTHING = 10**9
 
@@ -203,3 +206,98 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
     house = House(journal=journal)
     house.dispatcher.recover("why")
     assert result_of(both(house)) == (b"", b"")
+
+
+# Earlier attempts.
+
+
+def retried() -> House:
+    """Return a house whose job 1 has had two attempts and is in its third."""
+    house = opened()
+    house.submit(retries=2)
+    for output in (b"one", b"three"):
+        house.finish(1, replace(FAILED, stdout=Output.inline(output)))
+        house.clock.advance(60)
+        house.settle()
+    house.spool.recordings[1].write(1, b"fifth")
+    return house
+
+
+def replace(outcome: Outcome, **values: Any) -> Outcome:
+    return structs.replace(outcome, **values)
+
+
+@pytest.mark.parametrize("attempt, output", [(1, b"one"), (2, b"three"), (3, b"fifth"), (None, b"fifth")])
+def test_the_output_of_each_attempt_can_be_read(attempt: int | None, output: bytes) -> None:
+    house = retried()
+    job = house.job(1)
+    assert house.results.size(job, "stdout", attempt) == len(output)
+    assert result_of(house.results.read(job, "stdout", 1, EVERYTHING, attempt)) == output[1:]
+    assert result_of(house.results.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
+
+
+def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> None:
+    house = opened()
+    house.submit(retries=1)
+    house.finish(1, replace(FAILED, stdout=Output(6000)))
+    house.clock.advance(60)
+    house.settle()
+    house.spool.on_disk[1, 1] = (b"x" * 6000, b"")
+    assert len(result_of(house.results.read(house.job(1), "stdout", 10, EVERYTHING, 1))) == 5990
+
+
+@pytest.mark.parametrize("attempt", [0, 4])
+def test_an_attempt_that_is_not_known_is_refused_with_those_that_are(attempt: int) -> None:
+    house = retried()
+    with pytest.raises(WrongState, match="attempts 1 to 3 are"):
+        house.results.read(house.job(1), "stdout", 0, 10, attempt)
+    house.job(1).past = house.job(1).past[1:]
+    with pytest.raises(WrongState, match="attempts 2 to 3 are"):
+        house.results.size(house.job(1), "stdout", 1)
+
+
+def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
+    house = opened()
+    house.submit(hold=True)
+    assert read(house, "stdout") == b""
+    assert house.results.size(house.job(1), "stdout") == 0
+    with pytest.raises(WrongState, match="none is"):
+        house.results.read(house.job(1), "stdout", 0, 10, 1)
+
+
+# SHOW.
+
+
+def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
+    house = retried()
+    shown = house.results.show(house.job(1))
+    assert [(run["attempt"], run["stdout_bytes"]) for run in shown["runs"]] == [(1, 3), (2, 5), (3, 5)]
+    assert (shown["stdout_bytes"], shown["status"], "runs" in house.results.describe(house.job(1))) == (
+        5,
+        "RUNNING",
+        False,
+    )
+
+
+def test_a_job_that_was_never_started_has_no_attempts_to_show() -> None:
+    house = opened()
+    house.submit(hold=True)
+    shown = house.results.show(house.job(1))
+    assert (shown["runs"], shown["reason"]) == ([], "held")
+
+
+# Arrays.
+
+
+def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
+    house = House(slots=3)
+    house.dispatcher.start()
+    house.submit(array=Array(1, 3))
+    seen = [house.results.progress(house.job(1))]
+    for task in (2, 3, 4):
+        house.finish(task, FAILED if task == 3 else COMPLETED)
+        seen.append(house.results.progress(house.job(1)))
+    assert seen == [0, 33, 66, 100]
+    house.submit(array=Array(1, 1))
+    house.finish(6)
+    assert house.results.progress(house.job(5)) == 100

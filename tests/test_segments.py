@@ -6,8 +6,8 @@ import pytest
 
 from taskqd import segments as module
 from taskqd.disk import Disk
-from taskqd.errors import JournalDamaged, StoreFailed
-from taskqd.events import Ended, Event, Opened
+from taskqd.errors import JournalDamaged, Lagged, StoreFailed
+from taskqd.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
 from taskqd.journal import Replay, encode
 from taskqd.segments import Layout, Segments
 from taskqd.snapshot import Condenser
@@ -15,6 +15,10 @@ from tests.fakes import START, FakeDisk
 from tests.journals import MemoryDisk, portions, ran, replay, story, submitted, write
 
 OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
+
+
+def ids(events: list[Event]) -> list[int]:
+    return [event.id for event in events if isinstance(event, JobEvent)]
 
 
 def names(directory: Path, *present: str) -> Layout:
@@ -104,7 +108,7 @@ def test_the_lines_that_were_refused_when_their_segment_failed_do_not_count(tmp_
             path = tmp_path / f"{number:08}.journal"
             whole = path.read_bytes()
             path.write_bytes(whole + rest)
-            assert [event.id for event in replay(tmp_path)] == [1, 2, 3]
+            assert ids(replay(tmp_path)) == [1, 2, 3]
             path.write_bytes(whole)
 
 
@@ -114,7 +118,7 @@ def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: P
     (tmp_path / "00000003.journal").write_bytes(third)
     for begun in (b"", b"7", encode(OPENED, 3), encode(OPENED, 3)[:-1], encode(OPENED, 3) + b"x"):
         (tmp_path / "00000002.journal").write_bytes(begun)
-        assert [event.id for event in replay(tmp_path)] == [1, 3]
+        assert ids(replay(tmp_path)) == [1, 3]
 
 
 def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
@@ -152,14 +156,14 @@ def test_all_that_the_journal_has_of_a_job_is_found(
     segments = Segments(str(tmp_path), Disk())
     known = replay(tmp_path)
     for job_id in range(1, 27):
-        found = segments.find(job_id, 10**6)
-        assert [event for _, event in found] == [event for event in known if event.id == job_id]
+        found = segments.find((job_id,), 10**6)
+        assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
 def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
-    assert Segments(str(tmp_path), Disk()).find(2, 100) == [(3, submitted(2, "x"))]
+    assert Segments(str(tmp_path), Disk()).find((2,), 100) == [(3, submitted(2, "x"))]
 
 
 def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
@@ -167,11 +171,11 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
     segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in segments.find(1, 100)] == [2, 4, 5, 6]
-    assert [number for number, _ in segments.find(1, 5)] == [2, 4, 5]
+    assert [number for number, _ in segments.find((1,), 100)] == [2, 4, 5, 6]
+    assert [number for number, _ in segments.find((1,), 5)] == [2, 4, 5]
     last = tmp_path / "00000002.journal"
     last.write_bytes(last.read_bytes()[:-2])
-    assert [number for number, _ in segments.find(1, 100)] == [2, 4, 5]
+    assert [number for number, _ in segments.find((1,), 100)] == [2, 4, 5]
 
 
 def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
@@ -179,9 +183,9 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
     segments = Segments(str(tmp_path), Disk())
-    assert len(segments.find(1, 100)) == 1
+    assert len(segments.find((1,), 100)) == 1
     with pytest.raises(JournalDamaged):
-        segments.find(2, 100)
+        segments.find((2,), 100)
 
 
 def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
@@ -199,12 +203,12 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
             return super().content(path, most)
 
     segments = Segments(str(tmp_path), Once(tmp_path))
-    assert len(segments.find(1, 100)) == 3
+    assert len(segments.find((1,), 100)) == 3
 
 
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Segments(str(tmp_path / "nowhere"), Disk()).find(1, 100)
+        Segments(str(tmp_path / "nowhere"), Disk()).find((1,), 100)
 
 
 # What a snapshot has taken the place of.
@@ -232,3 +236,142 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
     assert segments.read(new) == events[3]
     segments.close()
     assert disk.descriptors == set()
+
+
+def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
+    found = Segments(str(tmp_path), Disk()).find((2, 1), 100)
+    assert [(number, str(event.name)) for number, event in found] == [
+        *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
+        *[(8, "started"), (9, "spawned"), (10, "ended")],
+    ]
+
+
+def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
+    paused = Paused(at=START, by='"id":1,', queue='"id":1,')
+    write(tmp_path, [submitted(1), paused])
+    assert Segments(str(tmp_path), Disk()).find((1,), 100) == [(2, submitted(1))]
+
+
+# All that happened since.
+
+
+def since(directory: Path, first: int, last: int, disk: Disk | None = None) -> list[tuple[int, Event]]:
+    """Return all events from a number up to another, as they are read portion by portion."""
+    reading = Segments(str(directory), disk or Disk()).since(first)
+    found: list[tuple[int, Event]] = []
+    while portion := reading.portion(last):
+        found += portion
+    assert reading.next == max(first, last + 1)
+    return found
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 1000, 10**6])
+def test_all_events_from_a_number_on_are_read_whatever_the_portions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(module, "PORTION", at_once)
+    write(tmp_path, *portions(story(25), 3))
+    segments, reading = Segments(str(tmp_path), Disk()), Replay()
+    known: list[tuple[int, Event]] = []
+    for record, _ in segments.records(segments.layout(), reading):
+        if not isinstance(record, Opened | Snapshot):
+            known.append((reading.sequence, record))
+    last = reading.sequence
+    for first in range(1, last + 2, 7):
+        assert since(tmp_path, first, last) == [found for found in known if found[0] >= first]
+    assert since(tmp_path, 1, 40) == [found for found in known if found[0] <= 40]
+    assert since(tmp_path, last + 1, last) == []
+
+
+def test_a_reading_goes_on_where_the_journal_has_grown(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    reading = Segments(str(tmp_path), Disk()).since(1)
+    assert reading.portion(2) == [(2, submitted(1))]
+    assert reading.portion(2) == []
+    write(tmp_path, [submitted(1), submitted(2)])
+    assert reading.portion(3) == [(3, submitted(2))]
+    write(tmp_path, [submitted(1), submitted(2)], [], [submitted(3)])
+    assert reading.portion(4) == []
+    assert reading.portion(6) == [(6, submitted(3))]
+
+
+def test_what_was_refused_when_its_segment_failed_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)], [submitted(3)])
+    refused = encode(OPENED, 3) + encode(submitted(8), 4)
+    for number in (1, 2):
+        path = tmp_path / f"{number:08}.journal"
+        for rest in (refused, refused[:-20], b"half a li"):
+            whole = path.read_bytes()
+            path.write_bytes(whole + rest)
+            assert since(tmp_path, 1, 6) == [(2, submitted(1)), (4, submitted(2)), (6, submitted(3))]
+            path.write_bytes(whole)
+
+
+def test_a_segment_whose_begin_was_refused_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [], [submitted(3)])
+    (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 3) + encode(submitted(3), 4))
+    for begun in (b"", b"7", encode(OPENED, 3), encode(OPENED, 3)[:-1], encode(OPENED, 3) + b"x"):
+        (tmp_path / "00000002.journal").write_bytes(begun)
+        assert since(tmp_path, 1, 4) == [(2, submitted(1)), (4, submitted(3))]
+
+
+def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [submitted(2)], [submitted(3)])
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    for first in (1, 5):
+        with pytest.raises(Lagged) as lagged:
+            since(tmp_path, first, 9)
+        assert (lagged.value.sequence, str(lagged.value)) == (6, "6")
+    assert since(tmp_path, 6, 9) == [(7, submitted(2)), (9, submitted(3))]
+
+
+def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_further_once_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PORTION", 10)
+    write(tmp_path, [submitted(1), submitted(2), submitted(3)], [submitted(4)])
+    segments = Segments(str(tmp_path), Disk())
+    reading = segments.since(1)
+    assert reading.portion(6) == [(2, submitted(1))]
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    assert reading.portion(6) == [(3, submitted(2))]
+    segments.remove_obsolete(1)
+    with pytest.raises(Lagged, match="5"):
+        reading.portion(6)
+
+
+def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)])
+
+    class Once(Disk):
+        def content(self, path: str, most: int | None = None) -> bytes:
+            if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
+                Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                Segments(str(tmp_path), Disk()).remove_obsolete(1)
+            return super().content(path, most)
+
+    assert since(tmp_path, 3, 4, Once()) == [(4, submitted(2))]
+
+
+@pytest.mark.parametrize("damage", [b"x" * 20, b"00000000 x y", b"00000000 3 {}"])
+def test_a_damaged_line_ends_a_reading_with_an_error(tmp_path: Path, damage: bytes) -> None:
+    write(tmp_path, [submitted(1), submitted(2)])
+    path = tmp_path / "00000001.journal"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], damage, b""]))
+    with pytest.raises(JournalDamaged):
+        since(tmp_path, 1, 3)
+
+
+def test_a_record_that_is_missing_ends_a_reading_with_an_error(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2), submitted(3)])
+    path = tmp_path / "00000001.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for left in (lines[:2], [*lines[:2], *lines[3:]]):
+        path.write_bytes(b"".join(left))
+        with pytest.raises(JournalDamaged):
+            since(tmp_path, 1, 4)
+    (tmp_path / "00000001.journal").unlink()
+    with pytest.raises(JournalDamaged):
+        since(tmp_path, 1, 4)

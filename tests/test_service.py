@@ -1,6 +1,7 @@
 """The daemon put together: its options, what it refuses in one line, and starts and stops in one process."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from taskqd import __version__
 from taskqd.daemon import TaskqService
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.service import Options, makeService
-from taskqd.settings import Settings
+from taskqd.settings import SETTINGS, OnEnd, Settings, read_toml
 
 OPTIONS: Any = Options
 """Options as mypy may see them: what they inherit has no types."""
@@ -70,6 +71,49 @@ def test_every_option_sets_what_it_says(home: Path) -> None:
     assert settings == Settings(state="/s", listen=("tcp:9500", "unix:/x:mode=660"), slots=3)
 
 
+def test_queues_resources_and_what_runs_at_the_end_are_options_too(home: Path) -> None:
+    words = ["--queue", "slow=2", "--queue", "fast=3", "--resource", "gpu=1", "--resource", "disk=5"]
+    hook = ["--on-end-command", "mail ops", "--on-end-only", "failed", "--on-end-timeout", "1m"]
+    settings = parsed(*words, *hook, "--on-end-slots", "2")
+    assert settings.queues == {"slow": 2, "fast": 3, "on_end": 2}
+    assert settings.resources == {"gpu": 1, "disk": 5}
+    assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=60.0, slots=2)
+
+
+def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
+    file = home / "taskqd.toml"
+    file.write_text(
+        "[queues.slow]\nslots = 1\n[queues.fast]\nslots = 4\n"
+        '[resources]\ngpu = 1\n[on_end]\ncommand = "mail ops"\ntimeout = "5s"\n'
+    )
+    settings = parsed("-c", str(file), "--queue", "slow=2", "--on-end-timeout", "9s")
+    assert settings.queues == {"slow": 2, "fast": 4, "on_end": 1}
+    assert settings.resources == {"gpu": 1}
+    assert settings.on_end == OnEnd("mail ops", timeout=9.0)
+
+
+def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: Path) -> None:
+    shipped = Path(__file__).parent.parent / "etc" / "taskqd.toml"
+    assert parsed("--config", str(shipped)) == parsed()
+    text = "\n".join(re.sub(r"^#(?=[a-z_\[-]+)", "", line) for line in shipped.read_text().splitlines())
+    opened = home / "taskqd.toml"
+    opened.write_text(text)
+    values = read_toml(text, "etc/taskqd.toml")
+    assert set(values) == set(SETTINGS)
+    given = {
+        key: value for key, value in values.items() if key not in ("queue", "resource", "on-end-command")
+    }
+    settings = parsed("--config", str(opened))
+    defaults = {
+        "stop-grace": 10.0,
+        "on-stop": False,
+        "retention-age": 7 * 86400.0,
+        "retention-count": 100_000,
+    }
+    assert given.items() >= defaults.items()
+    assert settings.on_end == OnEnd(values["on-end-command"])
+
+
 def test_the_default_socket_follows_the_state(home: Path) -> None:
     assert parsed("--state", "/s").listen == ("unix:/s/taskq.sock",)
 
@@ -105,6 +149,13 @@ def test_a_file_has_the_same_settings_and_options_win_over_it(home: Path) -> Non
         (["--listen", ""], ["twistd taskq: listen"]),
         (["--listen", "nowhere"], ["twistd taskq: listen", "'nowhere'"]),
         (["--listen", "tcp:port"], ["twistd taskq: listen", "'tcp:port'"]),
+        (["--queue", "slow"], ["twistd taskq: queue", "not 'slow'"]),
+        (["--queue", "slow=none"], ["twistd taskq: queue", "not slow = 'none'"]),
+        (["--queue", "on_end=2"], ["twistd taskq: queue", "but not on_end"]),
+        (["--resource", "gpu=0"], ["twistd taskq: resource", "not gpu = 0"]),
+        (["--on-end-command", ""], ["twistd taskq: on-end-command"]),
+        (["--on-end-command", "x", "--on-end-only", "x"], ["twistd taskq: on-end-only", '"failed"']),
+        (["--on-end-slots", "2"], ["on-end-command is missing"]),
         (["--config", "/nonexistent.toml"], ["/nonexistent.toml cannot be read", "No such file"]),
     ],
 )
@@ -119,6 +170,8 @@ def test_a_wrong_option_ends_the_start_in_one_line(home: Path, words: list[str],
         (b"slots = 0\n", "slots must be"),
         (b"slots = 'four'\n", "slots must be"),
         (b"[retention]\nage = 'old'\n", "retention-age must be"),
+        (b"[queues.slow]\nslots = 0\n", "queue must be"),
+        (b"[resources]\ngpu = 'two'\n", "resource must be"),
         (b"state = 5\n", "state must be"),
         (b"listen = []\n", "listen must be"),
         (b"listen = 'nowhere'\n", "'nowhere' is no endpoint"),
@@ -144,7 +197,7 @@ def test_an_unknown_option_is_a_usage_error(home: Path) -> None:
 
 def test_help_is_a_page_with_every_option_and_an_example() -> None:
     text = str(Options())
-    for part in ("--state", "--slots", "--listen", "--config", "twistd -n taskq", "token"):
+    for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd -n taskq", "token"):
         assert part in text
     assert max(map(len, text.splitlines())) <= 100
 

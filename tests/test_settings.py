@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from taskqd.errors import SettingsError
 from taskqd.settings import (
+    LARGEST_AMOUNT,
     MOST_KEPT,
     MOST_SLOTS,
+    ON_END_QUEUE,
     SETTINGS,
+    OnEnd,
     Retention,
     Settings,
     check,
@@ -42,6 +45,22 @@ READ = [
     ),
     ("retention-count = 0", {"retention-count": 0}),
     ("[retention]\n", {}),
+    ("[queues.slow]\nslots = 2", {"queue": {"slow": 2}}),
+    (
+        "[queues.slow]\nslots = 2\n[queues.'gpu/1']\nslots = 10000",
+        {"queue": {"slow": 2, "gpu/1": 10_000}},
+    ),
+    ("queues = {slow = {slots = 2}}", {"queue": {"slow": 2}}),
+    ("[queues]\n[resources]\n[on_end]\n", {}),
+    ("[resources]\ngpu = 2\nmegabytes = 64000", {"resource": {"gpu": 2, "megabytes": 64_000}}),
+    (f"[resources]\ngpu = {LARGEST_AMOUNT}", {"resource": {"gpu": LARGEST_AMOUNT}}),
+    ('[on_end]\ncommand = "mail ops"', {"on-end-command": "mail ops"}),
+    (
+        '[on_end]\nonly = "failed"\ntimeout = "1m"\nslots = 3',
+        {"on-end-only": True, "on-end-timeout": 60.0, "on-end-slots": 3},
+    ),
+    ('[on_end]\nonly = "all"', {"on-end-only": False}),
+    ('on-end-command = "mail ops"', {"on-end-command": "mail ops"}),
 ]
 REFUSED = [
     ("slots", "x.toml is not TOML: "),
@@ -78,6 +97,40 @@ REFUSED = [
     (f"[retention]\ncount = {MOST_KEPT + 1}", "x.toml: retention-count must be a whole number"),
     ("[retention]\nsize = 1", "x.toml: retention-size is no setting"),
     ("slots = inf", "x.toml: slots must be"),
+    ("queues = 2", "x.toml: queues must be a table, [queues], not 2"),
+    ("resources = []", "x.toml: resources must be a table, [resources], not []"),
+    ("on_end = 'mail'", "x.toml: on_end must be a table, [on_end], not 'mail'"),
+    (
+        "[queues]\nslow = 2",
+        "x.toml: queues.slow must be a table, [queues.slow], with slots alone, not 2",
+    ),
+    ("[queues.slow]", "x.toml: queues.slow must be a table, [queues.slow], with slots alone, not {}"),
+    ("[queues.slow]\nslots = 2\ncolour = 'red'", "x.toml: queues.slow must be a table"),
+    (
+        "[queues.slow]\nslots = 0",
+        "x.toml: queue must be a name but not on_end and a whole number of slots from 1 to 10000, such as",
+    ),
+    (f"[queues.slow]\nslots = {MOST_SLOTS + 1}", "x.toml: queue must be"),
+    ("[queues.slow]\nslots = '2'", "x.toml: queue must be"),
+    ("[queues.slow]\nslots = true", "x.toml: queue must be"),
+    ("[queues.'two words']\nslots = 2", "x.toml: queue must be a name"),
+    ("[queues.'']\nslots = 2", "x.toml: queue must be a name"),
+    ("[queues.on_end]\nslots = 2", "x.toml: queue must be a name but not on_end"),
+    ("[resources]\ngpu = 0", "x.toml: resource must be a name and a whole number from 1 to 1000000000"),
+    (f"[resources]\ngpu = {LARGEST_AMOUNT + 1}", "x.toml: resource must be"),
+    ("[resources]\ngpu = 1.5", "x.toml: resource must be"),
+    ("[resources]\n'a b' = 1", "x.toml: resource must be"),
+    ("[resources.gpu]\nslots = 1", "x.toml: resource must be"),
+    ("queue = {slow = 2}", "x.toml: queue is no setting; there are state, listen"),
+    ("resource = 2", "x.toml: resource is no setting"),
+    ("[on_end]\ncommand = ' '", "x.toml: on-end-command must be a shell command, not ' '"),
+    ("[on_end]\nonly = 'some'", 'x.toml: on-end-only must be "all" or "failed", not \'some\''),
+    ("[on_end]\nonly = true", "x.toml: on-end-only must be"),
+    ("[on_end]\ntimeout = 0", "x.toml: on-end-timeout must be a duration above 0"),
+    ("[on_end]\ntimeout = 'long'", "x.toml: on-end-timeout must be a duration above 0"),
+    ("[on_end]\nslots = 0", "x.toml: on-end-slots must be a whole number from 1"),
+    ("[on_end]\nretries = 1", "x.toml: on-end-retries is no setting"),
+    ("state = {}", "x.toml: state must be a path"),
     ('state = ""', "x.toml: state must be a path"),
     ('state = " "', "x.toml: state must be a path"),
     ('state = "/a\\u0000b"', "x.toml: state must be a path"),
@@ -114,6 +167,35 @@ def test_a_number_on_the_command_line_is_read_and_checked(text: str) -> None:
         check_option("slots", text, "twistd taskq")
 
 
+def test_names_on_the_command_line_have_their_numbers_behind_them() -> None:
+    assert check_option("queue", ["slow=2", "x/y=3"], "twistd taskq") == {"slow": 2, "x/y": 3}
+    assert check_option("queue", ["slow=2", "slow=3"], "twistd taskq") == {"slow": 3}
+    assert check_option("resource", ["gpu=1000000"], "twistd taskq") == {"gpu": 1_000_000}
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("slow", "'slow'"),
+        ("slow=", "slow = ''"),
+        ("=2", " = 2"),
+        ("slow=0", "slow = 0"),
+        ("slow=-1", "slow = '-1'"),
+        ("slow=two", "slow = 'two'"),
+        ("slow=1=2", "slow=1 = 2"),
+        ("a b=2", "a b = 2"),
+        ("slow=\N{ARABIC-INDIC DIGIT FOUR}", "slow = '\N{ARABIC-INDIC DIGIT FOUR}'"),
+        ("slow=" + "9" * 5000, "slow = '999"),
+    ],
+)
+def test_of_several_names_the_wrong_one_is_named(text: str, shown: str) -> None:
+    for key in ("queue", "resource"):
+        with pytest.raises(SettingsError) as refusal:
+            check_option(key, ["right=1", text], "twistd taskq")
+        assert str(refusal.value).startswith(f"twistd taskq: {key} must be a name ")
+        assert f", not {shown}" in str(refusal.value)
+
+
 def test_an_option_is_checked_like_a_key_of_the_file() -> None:
     assert check("slots", 4, "--slots") == 4
     assert check("listen", ("unix:/a",), "--listen") == ("unix:/a",)
@@ -145,6 +227,40 @@ def test_without_a_word_what_is_over_a_week_old_or_over_100000_jobs_is_not_kept(
     assert settings.retention == Retention(age=7 * 86400.0, count=100_000)
 
 
+def test_without_a_word_there_are_no_queues_with_slots_no_resources_and_nothing_runs_at_the_end() -> None:
+    settings = merge({}, {}, DEFAULTS)
+    assert (settings.queues, settings.resources, settings.on_end) == ({}, {}, None)
+
+
+def test_each_queue_and_each_resource_comes_from_wherever_it_was_given() -> None:
+    file = {"queue": {"slow": 1, "fast": 2}, "resource": {"gpu": 1, "disk": 2}}
+    settings = merge({"queue": {"slow": 3}, "resource": {"gpu": 4, "net": 5}}, file, DEFAULTS)
+    assert settings.queues == {"slow": 3, "fast": 2}
+    assert settings.resources == {"gpu": 4, "disk": 2, "net": 5}
+    assert file["queue"] == {"slow": 1, "fast": 2}
+
+
+def test_what_runs_at_the_end_has_a_queue_with_slots_of_its_own() -> None:
+    settings = merge({"on-end-command": "mail ops"}, {"queue": {"slow": 1}}, DEFAULTS)
+    assert settings.on_end == OnEnd("mail ops", is_of_failures=False, timeout=30.0, slots=1)
+    assert settings.queues == {"slow": 1, ON_END_QUEUE: 1}
+
+
+def test_each_setting_of_what_runs_at_the_end_comes_from_wherever_it_was_given() -> None:
+    file = {"on-end-command": "mail ops", "on-end-timeout": 5.0, "on-end-slots": 2}
+    settings = merge({"on-end-slots": 3, "on-end-only": True}, file, DEFAULTS)
+    assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=5.0, slots=3)
+    assert settings.queues == {ON_END_QUEUE: 3}
+
+
+def test_how_something_runs_at_the_end_says_nothing_without_what() -> None:
+    with pytest.raises(SettingsError) as refusal:
+        merge({"on-end-slots": 3}, {"on-end-timeout": 5.0}, DEFAULTS)
+    assert str(refusal.value) == (
+        "on-end-command is missing: without it there is nothing that on-end-timeout, on-end-slots is for"
+    )
+
+
 def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
     settings = merge(
         {"retention-count": 3, "on-stop": True}, {"retention-age": 60.0, "stop-grace": 1.0}, DEFAULTS
@@ -153,7 +269,7 @@ def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
     assert (settings.stop_grace, settings.requeue) == (1.0, True)
 
 
-@given(st.text() | st.text(st.sampled_from('slotae =1"[]\n.#\\\0')))
+@given(st.text() | st.text(st.sampled_from('slotaequrnd_ =1"[]{}\n.#\\\0')))
 def test_any_text_is_read_or_refused_with_its_file(text: str) -> None:
     try:
         values = read_toml(text, "x.toml")

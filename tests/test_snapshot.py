@@ -5,6 +5,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -13,13 +14,32 @@ from hypothesis import strategies as st
 from taskqd import snapshot as module
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, StartRefused
-from taskqd.events import Ended, Event, Opened, Snapshot, Spawned
-from taskqd.journal import Replay, decode
+from taskqd.events import (
+    FORMAT,
+    Cancelled,
+    Ended,
+    Event,
+    Held,
+    JobEvent,
+    Opened,
+    Paused,
+    Resized,
+    Resumed,
+    Scheduled,
+    Snapshot,
+    Spawned,
+    Started,
+    Submitted,
+    Unscheduled,
+)
+from taskqd.job import Array, Spec, Status
+from taskqd.journal import Replay, decode, encode
 from taskqd.segments import Segments
 from taskqd.snapshot import Condenser
-from tests.fakes import FakeDisk
+from tests.fakes import START, FakeDisk
 from tests.faults import plain
 from tests.journals import fold, lines, portions, ran, removed, replay, story, submitted, write
+from tests.test_dispatcher_walks import STEPS, Walk
 
 
 def condense(directory: Path, number: int, disk: Disk | None = None) -> int:
@@ -101,7 +121,7 @@ def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_af
     number, found = header(tmp_path / "00000002.snapshot")
     opened = decode((tmp_path / "00000002.journal").read_bytes().split(b"\n")[0])[1]
     assert isinstance(opened, Opened)
-    assert (found.at, found.format, found.store, found.boot) == (opened.at, 1, "s", "b")
+    assert (found.at, found.format, found.store, found.boot) == (opened.at, FORMAT, "s", "b")
     assert (number, found.records, found.next_id) == (5, 1, 3)
 
 
@@ -138,7 +158,8 @@ def test_where_ends_stand_now_is_told(tmp_path: Path) -> None:
     attempts: dict[int, int] = {}
     expected = []
     for event in replay(tmp_path):
-        attempts[event.id] = attempts.get(event.id, 0) + (event.name == "started")
+        if isinstance(event, Started):
+            attempts[event.id] = event.attempt
         if isinstance(event, Ended):
             expected.append((event.id, attempts[event.id], event))
     found = [(job, attempt, decode(content[at : at + length])[1]) for job, attempt, at, length in moved]
@@ -224,6 +245,128 @@ def test_every_pass_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
     assert known(tmp_path) == before
 
 
+# Queues, schedules and arrays.
+
+
+def paused(at: float, queue: str | None = None, schedule: int | None = None) -> Paused:
+    return Paused(at=at, by="ada", queue=queue, schedule=schedule)
+
+
+def resumed(at: float, queue: str | None = None, schedule: int | None = None) -> Resumed:
+    return Resumed(at=at, by="ada", queue=queue, schedule=schedule)
+
+
+def resized(at: float, queue: str, slots: int | None) -> Resized:
+    return Resized(at=at, by="ada", queue=queue, slots=slots)
+
+
+def scheduled(number: int, at: float = 1.0) -> Scheduled:
+    return Scheduled(schedule=number, at=at, by="ada", spec=Spec(command="true"), every=60.0)
+
+
+def unscheduled(number: int, at: float = 9.0) -> Unscheduled:
+    return Unscheduled(schedule=number, at=at, by="ada")
+
+
+def test_of_queues_the_last_word_is_kept_and_nothing_else(tmp_path: Path) -> None:
+    first: list[Event] = [resized(1, "a", 3), paused(2, "a"), paused(3), resized(4, "b", 1), resumed(5, "a")]
+    second: list[Event] = [resized(6, "a", 0), resumed(7), paused(8, "a"), paused(9, "c"), paused(10)]
+    write(tmp_path, first, second, [])
+    before = known(tmp_path)
+    condense(tmp_path, 2)
+    assert replay(tmp_path) == [resized(4, "b", 1), second[0], *second[2:]]
+    assert known(tmp_path) == before
+
+
+def test_of_a_schedule_what_it_is_and_whether_it_is_paused_is_kept_until_it_ends(tmp_path: Path) -> None:
+    one: list[Event] = [scheduled(1), paused(2, schedule=1), resumed(3, schedule=1), paused(4, schedule=1)]
+    two: list[Event] = [scheduled(2), paused(5, schedule=2), unscheduled(2)]
+    three: list[Event] = [scheduled(3), paused(6, schedule=3), resumed(7, schedule=3)]
+    write(tmp_path, [*one, *two, *three], [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [one[0], one[3], three[0], three[2]]
+    assert known(tmp_path) == before
+
+
+def test_a_pause_of_a_queue_and_one_of_a_schedule_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    events: list[Event] = [scheduled(1), paused(1), paused(2, schedule=1), resumed(3, "1"), resumed(4)]
+    write(tmp_path, events, [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [events[0], *events[2:]]
+    assert known(tmp_path) == before
+
+
+def test_the_number_of_a_schedule_that_has_ended_is_never_given_again(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, [scheduled(1), unscheduled(1), scheduled(2), unscheduled(2)], [])
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [scheduled(2), unscheduled(2)]
+    assert fold(replay(tmp_path)).schedules.last_id == 2
+    Segments(str(tmp_path), Disk()).remove_obsolete(1)
+    (tmp_path / "00000002.journal").unlink()
+    write_more(tmp_path, 2, [scheduled(3)])
+    write_more(tmp_path, 3, [])
+    condense(tmp_path, 2)
+    assert replay(tmp_path) == [scheduled(3)]
+
+
+def write_more(directory: Path, number: int, events: list[Event]) -> None:
+    """Write one more segment behind those that are there."""
+    reading = Replay()
+    segments = Segments(str(directory), Disk())
+    list(segments.replay(segments.layout(), reading))
+    opened = Opened(at=START + number, format=FORMAT, store="s", boot="b", next_id=1)
+    lines = [encode(record, at) for at, record in enumerate((opened, *events), reading.sequence + 1)]
+    (directory / f"{number:08}.journal").write_bytes(b"".join(lines))
+
+
+def test_the_latest_run_of_a_schedule_is_known_afterwards(tmp_path: Path) -> None:
+    runs = [
+        Submitted(id=job_id, at=START + job_id, owner="ada", spec=Spec(command="true"), schedule=1)
+        for job_id in (1, 2)
+    ]
+    write(tmp_path, [scheduled(1), runs[0], *ran(1), runs[1], *ran(2), removed(1)], [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert known(tmp_path) == before
+    schedule = fold(replay(tmp_path)).schedules.by_id[1]
+    assert (schedule.last_job, schedule.last_run_at) == (2, START + 2)
+
+
+def test_with_an_array_its_tasks_are_gone_and_their_ids_are_not_given_again(tmp_path: Path) -> None:
+    held = Held(id=4, at=START, by="ada")
+    events: list[Event] = [submitted(1, array=Array(1, 3)), held, *ran(2), *ran(3), submitted(5), *ran(5)]
+    cancelled = Cancelled(id=4, at=START, by="ada", signal=15)
+    write(tmp_path, [*events, cancelled, removed(1)], [], next_id=1)
+    before = known(tmp_path)
+    assert condense(tmp_path, 1) == 3, "its Submitted, Started and Ended"
+    assert {event.id for event in replay(tmp_path) if isinstance(event, JobEvent)} == {5}
+    assert known(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_the_next_id_is_beyond_the_tasks_of_an_array(tmp_path: Path, is_removed: bool) -> None:
+    array = submitted(7, array=Array(0, 9))
+    cancelled = Cancelled(id=7, at=START, by="ada", signal=15)
+    events: list[Event] = [array, cancelled, *([removed(7)] if is_removed else [])]
+    write_more(tmp_path, 1, events)
+    write_more(tmp_path, 2, [])
+    condense(tmp_path, 1)
+    assert header(tmp_path / "00000001.snapshot")[1].next_id == 18
+
+
+def test_of_an_array_that_is_known_all_is_kept_but_processes_that_have_ended(tmp_path: Path) -> None:
+    events = [submitted(1, array=Array(1, 3)), *ran(2), *ran(3, status=Status.FAILED), *ran(4)[:2]]
+    write(tmp_path, events, [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert known(tmp_path) == before
+    assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [4]
+
+
 # As a program.
 
 
@@ -264,11 +407,12 @@ def test_a_journal_says_the_same_with_and_without_its_snapshots(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int], data: st.DataObject
 ) -> None:
     directory = tmp_path_factory.mktemp("journal")
-    by_job = {job_id: [event for event in story(12) if event.id == job_id] for job_id in order}
+    told = [event for event in story(12) if isinstance(event, JobEvent)]
+    by_job = {job_id: [event for event in told if event.id == job_id] for job_id in order}
     events: list[Event] = []
     while any(by_job.values()):
         job_id = data.draw(st.sampled_from(sorted(job for job, left in by_job.items() if left)))
-        events.append(by_job[job_id].pop(0))
+        events.append(cast(Event, by_job[job_id].pop(0)))
     places = sorted({min(cut, len(events)) for cut in cuts})
     parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
     write(directory, *parts)
@@ -283,3 +427,33 @@ def test_a_journal_says_the_same_with_and_without_its_snapshots(
     segments = Segments(str(directory), Disk())
     list(segments.replay(segments.layout(), reading))
     assert reading.sequence == len(events) + len(parts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=20, max_size=80),
+    st.lists(st.integers(0, 1000), min_size=2, max_size=4),
+    st.data(),
+)
+def test_whatever_is_asked_of_a_daemon_its_snapshots_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Any], cuts: list[int], data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("journal")
+    walk = Walk()
+    for act in steps:
+        walk.step(*act)
+    walk.die()
+    events = walk.house.store.journal
+    places = sorted(cut % (len(events) + 1) for cut in cuts)
+    parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
+    write(directory, *parts)
+    before = fold(replay(directory))
+    for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
+        condense(directory, number)
+        Segments(str(directory), Disk()).remove_obsolete(number)
+        after = fold(replay(directory))
+        assert plain(after) == plain(before)
+        assert after.schedules == before.schedules
+        assert after.dependencies.doomed == before.dependencies.doomed
+        next_id = header(directory / f"{number:08}.snapshot")[1].next_id
+        assert max(next_id - 1, after.last_id) == before.last_id or number < len(parts) - 1

@@ -1,21 +1,27 @@
 """Real processes, spawned the fast way and the public way: what they get, and what they must not get."""
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet import process
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
-from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from taskqd import spawn
+from taskqd.job import Usage
+from taskqd.launch import command_line
+from tests.leaks import LeakWatch
+from tests.test_launch import PLAIN
 
 WAYS = [
     pytest.param(
@@ -30,19 +36,31 @@ WAYS = [
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
-class Watcher(ProcessProtocol):
-    """Collects what a process prints; ``ended`` fires with its exit code, or minus the signal."""
+class Watcher(spawn.MeasuredProtocol):
+    """Collects what a process prints; ``ended`` fires with its exit code, or minus the signal.
 
-    def __init__(self) -> None:
+    ``used`` is what was known of its usage when its exit was told. If it ``is_patient``, the process has
+    exited before its spawn returns.
+    """
+
+    def __init__(self, is_patient: bool = False) -> None:
         self.printed = {1: b"", 2: b""}
         self.exits = 0
+        self.used: Usage | None = None
         self.ended: Deferred[int] = Deferred()
+        self._is_patient = is_patient
+
+    def connectionMade(self) -> None:
+        if self._is_patient:
+            transport: Any = self.transport
+            os.waitid(os.P_PID, transport.pid, os.WEXITED | os.WNOWAIT)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self.printed[childFD] += data
 
     def processExited(self, reason: Failure) -> None:
         self.exits += 1
+        self.used = self.usage
 
     def processEnded(self, reason: Failure) -> None:
         end = reason.value
@@ -53,23 +71,31 @@ class Watcher(ProcessProtocol):
 Spawn = Callable[..., tuple[Watcher, Any]]
 
 
-@pytest.fixture(name="start", params=WAYS)
-def the_way(request: pytest.FixtureRequest, reactor: Any) -> Spawn:
+def starter(reactor: Any, is_fast: bool) -> Spawn:
     """Return a function that starts a shell command, or a whole line."""
 
     def start(
-        command: str | list[str], environment: dict[str, str] = ENVIRONMENT, stdin: str = os.devnull
+        command: str | list[str],
+        environment: dict[str, str] = ENVIRONMENT,
+        stdin: str = os.devnull,
+        is_patient: bool = False,
     ) -> tuple[Watcher, Any]:
         line = ["/bin/sh", "-c", command] if isinstance(command, str) else command
-        watcher = Watcher()
+        watcher = Watcher(is_patient)
         descriptor = os.open(stdin, os.O_RDONLY)
         try:
-            transport: Any = spawn.spawn(reactor, watcher, line, environment, descriptor, request.param)
+            transport: Any = spawn.spawn(reactor, watcher, line, environment, descriptor, is_fast)
         finally:
             os.close(descriptor)
         return watcher, transport
 
     return start
+
+
+@pytest.fixture(name="start", params=WAYS)
+def the_way(request: pytest.FixtureRequest, reactor: Any) -> Spawn:
+    """Return what ``starter`` does, each way."""
+    return starter(reactor, request.param)
 
 
 async def test_a_process_has_a_session_and_a_group_of_its_own(start: Spawn) -> None:
@@ -144,6 +170,25 @@ async def test_what_exits_at_once_is_told_of_once_each(start: Spawn) -> None:
         assert watcher.exits == 1
 
 
+async def test_what_exits_inside_the_spawn_is_told_of_once(start: Spawn) -> None:
+    watcher, _ = start("echo hello; exit 3", is_patient=True)
+    assert watcher.exits == 1
+    assert await watcher.ended == 3
+    assert (watcher.exits, watcher.printed[1]) == (1, b"hello\n")
+
+
+async def test_a_bug_of_whom_it_was_for_leaves_no_process_behind(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+) -> None:
+    def fail(_: Watcher) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Watcher, "connectionMade", fail)
+    watcher, _ = starter(reactor, True)("exit 3")
+    assert await watcher.ended == 3
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
 async def test_a_missing_program_is_an_error_or_a_failed_exit_and_leaves_nothing(start: Spawn) -> None:
     before = len(os.listdir("/proc/self/fd"))
     try:
@@ -152,6 +197,25 @@ async def test_a_missing_program_is_an_error_or_a_failed_exit_and_leaves_nothing
         assert isinstance(why, FileNotFoundError)  # noqa: PT017 - one way raises, the other exits
     else:
         assert await watcher.ended == 127
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("opened", [0, 1])
+def test_where_no_pipe_can_be_opened_nothing_is_left(
+    start: Spawn, monkeypatch: pytest.MonkeyPatch, opened: int
+) -> None:
+    pipe = os.pipe
+    left = [pipe] * opened
+
+    def refuse() -> tuple[int, int]:
+        if left:
+            return left.pop()()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "pipe", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        start("true")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -174,6 +238,109 @@ async def test_reading_can_be_stopped_and_goes_on(start: Spawn) -> None:
     assert len(watcher.printed[1]) == 300_000
 
 
+# What was used: told on the fast way, and on the public way nobody knows.
+
+
+def burn(seconds: float) -> str:
+    """Return a command that takes so many seconds of CPU time, and a little more to start."""
+    return f"{sys.executable} -c 'import time\nwhile time.process_time() < {seconds}: sum(range(9999))'"
+
+
+Measure = Callable[..., Awaitable[Usage]]
+
+
+@pytest.fixture(name="measure")
+def a_measured_start(reactor: Any) -> Measure:
+    """Return a function that starts a command the fast way and returns what it has used."""
+    start = starter(reactor, True)
+
+    async def measure(command: str | list[str], is_patient: bool = False) -> Usage:
+        watcher, _ = start(command, is_patient=is_patient)
+        assert await watcher.ended == 0
+        assert watcher.used is not None
+        return watcher.used
+
+    return measure
+
+
+async def test_the_cpu_time_of_a_process_is_counted(measure: Measure) -> None:
+    used = await measure("exec " + burn(0.2))
+    assert 0.2 <= used.user + used.system < 2
+    assert used.user > used.system
+
+
+async def test_the_cpu_time_of_a_child_that_was_waited_for_is_counted(measure: Measure) -> None:
+    used = await measure(burn(0.2) + "; true")
+    assert 0.2 <= used.user + used.system < 2
+
+
+async def test_the_cpu_time_of_a_child_that_nobody_waited_for_is_not_counted(measure: Measure) -> None:
+    used = await measure(burn(0.5) + " & exit 0")
+    assert used.user + used.system < 0.5
+
+
+async def test_the_peak_of_memory_is_that_of_the_largest_process(measure: Measure) -> None:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 64 * 1024**2
+    allocate = f"{sys.executable} -c 'len(bytes(1) * {size})'"
+    used = await measure(f"{allocate}; {allocate}; true")
+    assert size < used.memory < size + 64 * 1024**2
+
+
+async def test_a_peak_of_memory_that_may_be_the_daemon_s_own_is_not_told(measure: Measure) -> None:
+    assert (await measure("true")).memory == 0
+
+
+async def test_what_exits_inside_the_spawn_says_what_it_used(measure: Measure) -> None:
+    used = await measure("exec " + burn(0.2), is_patient=True)
+    assert used.user + used.system >= 0.2
+
+
+async def test_on_the_public_way_nobody_knows_what_was_used(reactor: Any) -> None:
+    for is_patient in (False, True):
+        watcher, _ = starter(reactor, False)("true", is_patient=is_patient)
+        assert await watcher.ended == 0
+        assert watcher.used is None
+
+
+async def test_what_somebody_else_has_reaped_is_waited_for_as_twisted_does(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = []
+
+    def refuse(pid: int, options: int) -> Any:
+        refusals.append(pid)
+        raise ChildProcessError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "wait4", refuse)
+        watcher, transport = starter(reactor, True)("true", is_patient=True)
+    assert (refusals, watcher.exits) == ([transport.pid], 0)
+    transport.reapProcess()
+    assert await watcher.ended == 0
+
+
+# Limits.
+
+DUPLICATE = f"exec {sys.executable} -c 'import os\nfor _ in range(20): os.dup(0)'"
+ALLOCATE = f"exec {sys.executable} -c 'bytes(1) * 512 * 1024 ** 2'"
+
+
+@pytest.mark.needs("prlimit")
+@pytest.mark.parametrize(
+    "limits, command, end, said",
+    [
+        ({"nofile": 20}, DUPLICATE, 1, b"Too many open files"),
+        ({"memory": 256 * 1024**2}, ALLOCATE, 1, b"MemoryError"),
+        ({"cpu_time": 0.5}, "while :; do :; done", -signal.SIGXCPU, b""),
+        ({"memory": 10**9, "cpu_time": 9.0, "nofile": 99, "nice": 1}, "true", 0, b""),
+    ],
+)
+async def test_limits_hold(start: Spawn, limits: dict[str, Any], command: str, end: int, said: bytes) -> None:
+    watcher, _ = start(command_line(replace(PLAIN, command=command, **limits)))
+    assert await watcher.ended == end
+    assert said in watcher.printed[2]
+
+
 # Which way.
 
 
@@ -182,11 +349,22 @@ def test_the_fast_way_is_known_here() -> None:
     assert spawn.IS_FAST_WAY_KNOWN
 
 
-def test_a_twisted_that_is_not_known_is_not_taken_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "owner, name, other",
+    [
+        (process.Process, "reapProcess", lambda self, status: None),
+        (process.Process, "reapProcess", None),
+        (process.Process, "processEnded", lambda self: None),
+        (process.Process, "__init__", lambda self: setattr(self, "new", 1)),
+        (process, "unregisterReapProcessHandler", None),
+        (process.ProcessReader, "__init__", lambda self, reactor, fileno: None),
+    ],
+)
+def test_a_twisted_that_is_not_known_is_not_taken_the_fast_way(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, other: Any
+) -> None:
     assert spawn._is_known()
-    monkeypatch.setattr(process.Process, "_trySpawnInsteadOfFork", lambda self, other: False)
-    assert not spawn._is_known()
-    monkeypatch.setattr(process.Process, "_trySpawnInsteadOfFork", None)
+    monkeypatch.setattr(owner, name, other)
     assert not spawn._is_known()
 
 

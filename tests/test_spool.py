@@ -351,3 +351,68 @@ def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
     bench.disk.fail(call)
     with pytest.raises(OSError, match="No space left"):
         bench.spool.sweep(lambda _: None)
+
+
+def test_an_earlier_attempt_is_read_from_its_file_while_the_next_one_runs(bench: Bench) -> None:
+    first = bench.spool.record(7, 1, 10**9)
+    first.write(1, b"x" * 5000)
+    closed = first.close()
+    bench.threads.run()
+    result_of(closed)
+    bench.spool.release(7)
+    second = bench.spool.record(7, 2, 10**9)
+    second.write(1, b"abc")
+    assert bench.read(1, 4999, 10) == b"x"
+    assert bench.read(1, 0, 10, attempt=2) == b"abc"
+    result_of(second.close())
+
+
+# Who follows.
+
+
+def test_who_follows_a_job_is_told_of_its_start_its_output_and_its_end(bench: Bench) -> None:
+    told: list[str] = []
+    leave = bench.spool.follow(7, lambda: told.append(f"{bench.spool.sizes(7)}"))
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"abc")
+    result_of(recording.close())
+    bench.spool.release(7)
+    assert [("'stdout_bytes': 3" in each, each == "None") for each in told] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    leave()
+    bench.spool.record(7, 2, 10**9)
+    bench.spool.release(7)
+    assert len(told) == 3
+
+
+def test_a_job_that_runs_already_can_be_followed_and_left_and_followed_again(bench: Bench) -> None:
+    told: list[int] = []
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"a")
+    leave = bench.spool.follow(7, lambda: told.append(1))
+    leave_too = bench.spool.follow(7, lambda: told.append(2))
+    recording.write(1, b"b")
+    leave()
+    recording.write(1, b"c")
+    leave_too()
+    recording.write(1, b"d")
+    leave = bench.spool.follow(7, lambda: told.append(3))
+    recording.write(1, b"e")
+    leave()
+    assert told == [1, 2, 2, 3]
+    result_of(recording.close())
+
+
+def test_nobody_is_told_of_another_job(bench: Bench) -> None:
+    told: list[int] = []
+    leave = bench.spool.follow(7, lambda: told.append(1))
+    other = bench.spool.record(8, 1, 10**9)
+    other.write(1, b"a")
+    result_of(other.close())
+    bench.spool.release(8)
+    assert told == []
+    leave()
+    assert not bench.spool._followers

@@ -14,20 +14,25 @@ from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from taskqd.backlog import Position
-from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
-from taskqd.events import FORMAT, Cancelled, Ended, Event, Opened, Output, Started, Submitted
-from taskqd.interfaces import IStore
-from taskqd.job import Spec, Status
+from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
+from taskqd.events import FORMAT, Cancelled, Ended, Event, JobEvent, Opened, Output, Started, Submitted
+from taskqd.interfaces import IReading, IStore
+from taskqd.job import Array, Spec, Status
 from taskqd.journal import decode, encode
 from taskqd.snapshot import Condenser
 from taskqd.store import TRY_AGAIN, Store
-from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, error_of, in_thread, result_of
+from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, Threads, error_of, in_thread, result_of
+from tests.leaks import LeakWatch
 
 SEGMENT = 64 * 1024**2
 
 
 def submitted(job_id: int, command: str = "true") -> Submitted:
     return Submitted(id=job_id, at=START, owner="ada", spec=Spec(command=command))
+
+
+def ids(events: list[Event]) -> list[int]:
+    return [event.id for event in events if isinstance(event, JobEvent)]
 
 
 class Bench:
@@ -680,7 +685,7 @@ def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     result_of(bench.store.recovered())
     bench.append(submitted(3), submitted(4))
     bench.close()
-    assert [event.id for event in bench.open()] == [1, 3, 4]
+    assert ids(bench.open()) == [1, 3, 4]
 
 
 def test_a_store_that_works_does_not_try_anything(bench: Bench) -> None:
@@ -703,7 +708,7 @@ def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
     bench.append(submitted(9))
     bench.close()
-    assert [event.id for event in bench.open()] == [1, 9]
+    assert ids(bench.open()) == [1, 9]
 
 
 def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment_follows(
@@ -718,7 +723,7 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
     try_again(bench)
     bench.append(submitted(7))
     bench.close()
-    assert [event.id for event in bench.open()] == [1, 7]
+    assert ids(bench.open()) == [1, 7]
     positions = bench.append(submitted(8))
     assert bench.store.read(positions[0]) == submitted(8)
 
@@ -735,7 +740,7 @@ def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(benc
     try_again(bench)
     bench.append(submitted(4))
     bench.close()
-    assert [event.id for event in bench.open()] == [4]
+    assert ids(bench.open()) == [4]
 
 
 def test_a_close_gives_up_trying(bench: Bench) -> None:
@@ -768,7 +773,7 @@ def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
     bench.append(submitted(3))
     assert bench.segments() == ["00000001.journal", "00000002.journal"]
     bench.close()
-    assert [event.id for event in bench.open()] == [1, 3]
+    assert ids(bench.open()) == [1, 3]
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -863,3 +868,131 @@ def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench:
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
     assert isinstance(error_of(bench.store.find(1)), StoreFailed)
     path.write_bytes(path.read_bytes().replace(b"trve", b"true"))
+
+
+def test_all_that_is_durable_of_some_jobs_is_found(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2), submitted(3))
+    assert result_of(bench.store.find(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
+
+
+def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> None:
+    bench.open()
+    array = Submitted(id=1, at=START, owner="ada", spec=Spec(command="true", array=Array(5, 7)))
+    bench.append(array)
+    assert bench.store.next_id == 5
+
+
+# Told once durable.
+
+
+def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda sequence, event: seen.append((sequence, event, bench.store.last_sequence)))
+    bench.store.segment_bytes = 1
+    for job_id in (1, 2):
+        bench.store.append(submitted(job_id)).addCallback(lambda _, job_id: seen.append(job_id), job_id)
+    bench.reactor.turn()
+    bench.reactor.turn()
+    assert seen == [1, (3, submitted(1), 3), 2, (5, submitted(2), 5)]
+    assert decode(bench.lines(2)[1][:-1]) == (3, submitted(1))
+
+
+def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_errors: LeakWatch) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda sequence, event: 1 // 0)
+    bench.store.on_durable(lambda sequence, event: seen.append(sequence))
+    bench.append(submitted(1), submitted(2))
+    assert seen == [2, 3]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 2
+
+
+def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *told: seen.append(told))
+    bench.store.append_now([submitted(1), submitted(2)])
+    assert seen == [(2, submitted(1)), (3, submitted(2))]
+
+
+def test_what_was_refused_is_never_told(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda sequence, event: seen.append((sequence, event)))
+    bench.append(submitted(1))
+    failed(bench)
+    assert bench.store.last_sequence == 2
+    bench.disk.mend()
+    try_again(bench)
+    bench.append(submitted(3))
+    assert seen == [(2, submitted(1)), (4, submitted(3))]
+
+
+def test_the_last_number_goes_on_after_a_restart(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    bench.open()
+    assert bench.store.last_sequence == 3
+
+
+# All that happened since.
+
+
+def read_since(bench: Bench, first: int) -> list[tuple[int, Event]]:
+    found: list[tuple[int, Event]] = []
+    reading = bench.store.since(first)
+    verifyObject(IReading, reading)
+    while portion := result_of(reading.portion()):
+        found += portion
+    assert reading.next == bench.store.last_sequence + 1
+    return found
+
+
+def test_all_events_from_a_number_on_are_read_up_to_the_last_that_was_told(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    bench.store.append(submitted(3))
+    assert read_since(bench, 1) == [(2, submitted(1)), (3, submitted(2))]
+    bench.reactor.turn()
+    assert read_since(bench, 3) == [(3, submitted(2)), (4, submitted(3))]
+    assert read_since(bench, 5) == []
+
+
+def test_where_nothing_follows_no_thread_is_asked(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.calls.clear()
+    assert result_of(bench.store.since(3).portion()) == []
+    assert bench.disk.calls == []
+
+
+def test_what_is_told_while_a_segment_s_begin_is_read_is_read_too(bench: Bench) -> None:
+    threads = Threads()
+    bench.open()
+    bench.store._in_thread = threads
+    portion = bench.store.since(1).portion()
+    bench.append(submitted(1))
+    threads.run()
+    assert result_of(portion) == [(2, submitted(1))]
+
+
+def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_number(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 1
+    bench.append(submitted(1), submitted(2))
+    Condenser(bench.store.segments, bench.disk, 1).write()
+    lagged = error_of(bench.store.since(1).portion())
+    assert isinstance(lagged, Lagged)
+    assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]
+
+
+def test_a_journal_that_cannot_be_read_on_is_an_error_of_the_store(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    for call, after in (("names", 0), ("content", 0), ("open", 1), ("read", 1)):
+        bench.disk.fail(call, after, errno.EIO)
+        assert isinstance(error_of(bench.store.since(1).portion()), StoreFailed)
+        bench.disk.mend()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from taskqd import __version__, submission, verbs, wire
+from taskqd import __version__, replies, submission, verbs, wire
 from taskqd.access import Principal
 from taskqd.errors import (
     AuthFailed,
@@ -23,9 +23,10 @@ from taskqd.errors import (
     UnknownCommand,
     WrongState,
 )
-from taskqd.events import Output, Removed
+from taskqd.events import Held, Output, Released, Removed, Resized
 from taskqd.job import Reason, Status
 from taskqd.launch import Outcome
+from taskqd.verbs import jobs
 from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, House, error_of, result_of
 
 
@@ -80,7 +81,7 @@ def listed(house: House, line: str) -> tuple[list[int], str]:
 
 
 def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
-    assert {"SUBMIT", *opened().verbs._handlers} == set(wire.VERBS)
+    assert set(opened().verbs._handlers) == set(wire.VERBS)
 
 
 # The three that were asked for.
@@ -116,7 +117,7 @@ def test_a_result_has_the_exit_code_or_the_signal_or_none(outcome: Outcome, code
 
 
 def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "ESCAPED_AT_ONCE", 10)
+    monkeypatch.setattr(jobs, "ESCAPED_AT_ONCE", 10)
     house = opened()
     house.submit()
     house.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
@@ -128,7 +129,7 @@ def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.Mon
 
 
 def test_a_long_result_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "ESCAPED_AT_ONCE", 10)
+    monkeypatch.setattr(jobs, "ESCAPED_AT_ONCE", 10)
     house = opened()
     house.submit()
     house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b'"\xff' * 15)))
@@ -160,7 +161,7 @@ def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
     [
         ("STATUS x", BadRequest),
         ("FROB", UnknownCommand),
-        ("SUBMIT --array=1-2 true", BadRequest),
+        ("SUBMIT --every=1h true", BadRequest),
         ("\xff", UnknownCommand),
     ],
 )
@@ -257,6 +258,52 @@ def test_a_list_has_the_jobs_that_were_asked_for_and_says_how_many(line: str, id
     assert listed(house, line) == (ids, f"END {len(ids)}\r\n")
 
 
+ARRAY_LISTS = [
+    ("LIST", [1, 2, 6, 7, 10]),
+    ("LIST --reverse", [10, 7, 6, 2, 1]),
+    ("LIST --from=2", [2, 6, 7, 10]),
+    ("LIST --from=4", [6, 7, 10]),
+    ("LIST --from=5", [6, 7, 10]),
+    ("LIST --from=9", [10]),
+    ("LIST --from=9 --reverse", [7, 6, 2, 1]),
+    ("LIST --from=4 --reverse", [2, 1]),
+    ("LIST --from=2 --reverse --limit=1", [2]),
+    ("LIST --limit=3", [1, 2, 6]),
+    ("LIST --tasks", list(range(1, 11))),
+    ("LIST --tasks --from=5 --reverse", [5, 4, 3, 2, 1]),
+    ("LIST --array=2", [3, 4, 5]),
+    ("LIST --array=2 --reverse", [5, 4, 3]),
+    ("LIST --array=2 --from=1", [3, 4, 5]),
+    ("LIST --array=2 --from=4", [4, 5]),
+    ("LIST --array=2 --from=4 --reverse", [4, 3]),
+    ("LIST --array=2 --from=9 --reverse --limit=2", [5, 4]),
+    ("LIST --array=2 --from=6", []),
+    ("LIST --array=2 --from=2 --reverse", []),
+    ("LIST --array=2 --status=CANCELLED", [4]),
+    ("LIST --key=k", [7]),
+    ("LIST --key=k --tasks", [7, 8, 9]),
+    ("LIST --queue=q", [2, 6]),
+    ("LIST --queue=q --array=2", [3, 4, 5]),
+    ("LIST --queue=none", []),
+]
+
+
+@pytest.mark.parametrize("line, ids", ARRAY_LISTS)
+def test_a_list_has_an_array_as_one_and_its_tasks_if_they_are_asked_for(line: str, ids: list[int]) -> None:
+    house = opened(0)
+    for words in ("", "--array=1-3 --queue=q", "--queue=q", "--array=0-1 --key=k", ""):
+        answer(house, f"SUBMIT {words} true")
+    answer(house, "CANCEL 2.2")
+    assert listed(house, line) == (ids, f"END {len(ids)}\r\n")
+
+
+def test_only_an_array_has_tasks_to_list() -> None:
+    house = opened()
+    house.submit()
+    assert isinstance(refusal(house, "LIST --array=1"), WrongState)
+    assert isinstance(refusal(house, "LIST --array=2"), NoSuchJob)
+
+
 def test_a_list_of_nothing_ends_at_once() -> None:
     assert listed(opened(), "LIST") == ([], "END 0\r\n")
     assert listed(opened(), "LIST --reverse") == ([], "END 0\r\n")
@@ -271,7 +318,7 @@ def test_a_list_has_100_jobs_unless_told() -> None:
 
 
 def test_a_long_list_lets_others_have_their_turn_and_its_caller_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "LOOKED_AT_ONCE", 4)
+    monkeypatch.setattr(jobs, "LOOKED_AT_ONCE", 4)
     house = opened(0)
     for _ in range(10):
         house.submit()
@@ -328,6 +375,32 @@ def test_output_that_cannot_be_read_is_refused() -> None:
     house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(5000)))
     assert isinstance(refusal(house, "OUTPUT 1 stdout"), StoreFailed)
     assert isinstance(refusal(house, "RESULT 1"), StoreFailed)
+
+
+@pytest.mark.parametrize("number, text", [(1, "one"), (2, "two!")])
+def test_output_of_an_earlier_attempt_is_asked_for_by_its_number(number: int, text: str) -> None:
+    house = opened()
+    house.submit(retries=1, retry_delay=0.0)
+    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
+    house.clock.advance(0)
+    house.settle()
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"two!")))
+    assert answer(house, f"OUTPUT 1 stdout --attempt={number}") == f"DATA stdout 0 {len(text)}\r\n{text}\r\n"
+    last = f"DATA stdout {len(text) - 1} 1\r\n{text[-1]}\r\n"
+    assert answer(house, f"OUTPUT 1 stdout --attempt={number} --tail=1") == last
+    assert isinstance(refusal(house, "OUTPUT 1 stdout --attempt=3"), WrongState)
+
+
+def test_an_array_has_no_output_of_its_own_and_says_whose_to_ask_for() -> None:
+    house = opened(1)
+    answer(house, "SUBMIT --array=5-7 true")
+    for line in ("RESULT 1", "OUTPUT 1 stdout"):
+        error = refusal(house, line)
+        assert isinstance(error, WrongState)
+        assert "1.5 to 1.7" in str(error)
+    house.finish(2, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"five")))
+    assert answer(house, "OUTPUT 1.5 stdout") == "DATA stdout 0 4\r\nfive\r\n"
+    assert answer(house, "RESULT 1.5") == answer(house, "RESULT 2") == 'RESULT "five" "" 0\r\n'
 
 
 # WAIT.
@@ -401,7 +474,185 @@ def test_retry_answers_with_the_id_and_a_job_that_has_not_ended_is_refused() -> 
     assert house.job(1).status is Status.RUNNING
 
 
+def test_cancel_with_cascade_also_ends_what_would_come_after() -> None:
+    house = opened(1)
+    house.submit()
+    answer(house, "SUBMIT --after=1 true")
+    answer(house, "SUBMIT --after=2 true")
+    assert answer(house, "CANCEL 2 --cascade") == "STATUS CANCELLED 0\r\n"
+    assert house.statuses() == [Status.RUNNING, Status.CANCELLED, Status.CANCELLED]
+
+
+def test_a_task_is_named_by_its_array_and_index_wherever_an_id_is_taken() -> None:
+    house = opened(1)
+    answer(house, "SUBMIT --array=5-7 true")
+    assert answer(house, "STATUS 1.5") == "STATUS RUNNING 0\r\n"
+    assert shown(house, "SHOW 1.6")["id"] == 3
+    assert answer(house, "HOLD 1.6") == "STATUS PENDING 0\r\n"
+    assert house.job(3).is_held
+    assert answer(house, "RELEASE 1.6") == "STATUS PENDING 0\r\n"
+    assert not house.job(3).is_held
+    assert answer(house, "CANCEL 1.7") == "STATUS CANCELLED 0\r\n"
+    assert answer(house, "RETRY 1.7") == "JOB_ID 4\r\n"
+    assert answer(house, "WHY 1.7").startswith("OK ")
+    waiting = ask(house, "WAIT 1.5")
+    house.finish(2)
+    assert result_of(waiting) == b"STATUS COMPLETED 100\r\n"
+    for verb in ("STATUS", "SHOW", "RESULT", "WAIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "WHY", "HOLD"):
+        assert isinstance(refusal(house, f"{verb} 1.8"), NoSuchJob), verb
+    assert isinstance(refusal(house, "SET 1.8 --nice=1"), NoSuchJob)
+    assert isinstance(refusal(house, "REMOVE 1.5"), WrongState)
+
+
+# HOLD, RELEASE, SET and WHY.
+
+
+def test_a_held_job_starts_once_it_is_released() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    assert answer(house, "HOLD 2") == "STATUS PENDING 0\r\n"
+    house.finish(1)
+    assert answer(house, "STATUS 2") == "STATUS PENDING 0\r\n"
+    assert shown(house, "SHOW 2")["reason"] == "held"
+    assert "held" in answer(house, "WHY 2")
+    assert answer(house, "RELEASE 2") == "STATUS PENDING 0\r\n"
+    assert answer(house, "STATUS 2") == "STATUS RUNNING 0\r\n"
+    for verb in ("HOLD", "RELEASE"):
+        assert isinstance(refusal(house, f"{verb} 2"), WrongState)
+    told = [event for event in house.store.journal if isinstance(event, Held | Released)]
+    assert [event.by for event in told] == ["ada", "ada"]
+
+
+def test_set_answers_with_the_job_as_it_is_then() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit(label="x", timeout=5.0)
+    job = shown(house, 'SET 2 --priority=7 --queue=q --label="" --timeout=none --delay=60')
+    assert (job["priority"], job["queue"], job["label"], job["timeout"]) == (7, "q", None, None)
+    assert (job["status"], job["reason"]) == ("PENDING", "delayed")
+    assert shown(house, "SET 2 --at=none")["reason"] == "queued"
+    assert isinstance(refusal(house, "SET 1 --priority=1"), WrongState)
+    assert isinstance(refusal(house, "SET 2 --slots=2"), BadRequest)
+
+
+def test_why_says_what_a_job_waits_for_in_one_line() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    reply = answer(house, "WHY 2")
+    assert reply.startswith("OK it wants 1 slot; none of 1 is free")
+    assert reply.count("\r\n") == 1
+    assert answer(house, "WHY 1") == "OK it waits for nothing: it runs\r\n"
+
+
+# Queues and schedules.
+
+
+def queues(house: House) -> dict[str, Any]:
+    caller = FakeCaller()
+    end = result_of(ask(house, "QUEUES", caller))
+    found = [json.loads(line.removeprefix("QUEUE ")) for line in caller.sent.decode().split("\r\n")[:-1]]
+    assert end == b"END %d\r\n" % len(found)
+    return {queue["name"]: queue for queue in found}
+
+
+def test_queues_has_each_queue_with_its_slots_and_counts() -> None:
+    house = House(3, queues={"gpu": 1})
+    house.dispatcher.start()
+    for queue in ("gpu", "gpu", "mail"):
+        answer(house, f"SUBMIT --queue={queue} true")
+    nothing = {"pending": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    none = {"slots": None, "busy": 0, "paused": False, **nothing}
+    assert queues(house) == {
+        "default": {"name": "default", **none},
+        "gpu": {"name": "gpu", **none, "slots": 1, "busy": 1, "pending": 1, "running": 1},
+        "mail": {"name": "mail", **none, "busy": 1, "running": 1},
+    }
+
+
+def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
+    house = House(3, queues={"gpu": 1})
+    house.dispatcher.start()
+    for _ in range(3):
+        answer(house, "SUBMIT --queue=gpu true")
+    assert shown(house, "SET-QUEUE gpu --slots=2")["slots"] == 2
+    assert queues(house)["gpu"]["running"] == 2
+    assert shown(house, "SET-QUEUE gpu --slots=none")["slots"] is None
+    assert queues(house)["gpu"]["running"] == 3
+    assert shown(house, "SET-QUEUE gpu --slots=default")["slots"] == 1
+    assert house.store.journal[-1] == Resized(at=house.clock.seconds(), by="ada", queue="gpu", slots=None)
+
+
+@pytest.mark.parametrize("words", ["", " gpu"])
+def test_nothing_starts_while_it_is_paused(words: str) -> None:
+    house = opened(1)
+    assert answer(house, f"PAUSE{words}") == "OK\r\n"
+    answer(house, "SUBMIT --queue=gpu true")
+    assert shown(house, "SHOW 1")["reason"] == "paused"
+    assert shown(house, "STATS")["paused"] is (words == "")
+    assert queues(house)["gpu"]["paused"] is (words != "")
+    assert answer(house, f"RESUME{words}") == "OK\r\n"
+    assert answer(house, "STATUS 1") == "STATUS RUNNING 0\r\n"
+
+
+def schedules(house: House) -> list[Any]:
+    caller = FakeCaller()
+    end = result_of(ask(house, "SCHEDULES", caller))
+    found = [json.loads(line.removeprefix("SCHEDULE ")) for line in caller.sent.decode().split("\r\n")[:-1]]
+    assert end == b"END %d\r\n" % len(found)
+    return found
+
+
+def test_a_schedule_is_made_shown_paused_and_ended() -> None:
+    house = opened()
+    assert schedules(house) == []
+    assert answer(house, "SCHEDULE --every=1h --queue=q echo hello") == "OK 1\r\n"
+    assert answer(house, 'SCHEDULE --cron="0 3 * * *" --overlap true') == "OK 2\r\n"
+    first, second = schedules(house)
+    assert (first["schedule"], first["every"], first["command"], first["queue"]) == (
+        1,
+        3600.0,
+        "echo hello",
+        "q",
+    )
+    assert (first["owner"], first["next_run_at"]) == ("ada", replies.timestamp(house.clock.seconds() + 3600))
+    assert (second["schedule"], second["cron"], second["overlap"]) == (2, "0 3 * * *", True)
+    assert answer(house, "PAUSE --schedule=1") == "OK\r\n"
+    assert [(one["paused"], one["next_run_at"] is None) for one in schedules(house)] == [
+        (True, True),
+        (False, False),
+    ]
+    assert answer(house, "RESUME --schedule=1") == "OK\r\n"
+    assert schedules(house)[0]["paused"] is False
+    assert answer(house, "UNSCHEDULE 1") == "OK\r\n"
+    assert [one["schedule"] for one in schedules(house)] == [2]
+    for line in ("UNSCHEDULE 1", "PAUSE --schedule=1", "RESUME --schedule=3"):
+        assert isinstance(refusal(house, line), NoSuchJob), line
+
+
+def test_a_list_of_queues_waits_for_its_caller_to_read() -> None:
+    house = House(queues={"a": 1, "b": 1})
+    caller = FakeCaller()
+    caller.has_room = False
+    replied = ask(house, "QUEUES", caller)
+    assert caller.sent.count(b"QUEUE") == 1
+    caller.has_room = True
+    caller.rooms.pop().callback(None)
+    assert result_of(replied) == b"END 3\r\n"
+
+
 # Who and what the server is.
+
+
+def test_stats_has_the_resources_and_how_much_of_them_is_taken() -> None:
+    house = House(resources={"gpu": 2, "disk": 5})
+    house.dispatcher.start()
+    answer(house, "SUBMIT --need=gpu:2 true")
+    assert shown(house, "STATS")["resources"] == {
+        "gpu": {"total": 2, "busy": 2},
+        "disk": {"total": 5, "busy": 0},
+    }
 
 
 def test_stats_has_the_counters_and_gauges() -> None:
@@ -466,15 +717,23 @@ def test_help_has_a_line_for_every_verb_and_more_for_submit() -> None:
         first, *_, end, _ = answer(house, f"HELP {verb}").split("\r\n")
         assert first.startswith(f"OK {verb}")
         assert end == "END"
-    assert all(f"--{name}=" in answer(house, "HELP SUBMIT") for name in submission.OPTIONS)
+
+
+@pytest.mark.parametrize("verb", ["SUBMIT", "SET", "SCHEDULE"])
+def test_help_for_a_verb_of_many_options_has_the_form_of_each(verb: str) -> None:
+    lines = answer(opened(), f"HELP {verb}").split("\r\n")[1:-2]
+    assert all(line.startswith("OK ") and len(line) <= 103 for line in lines)
+    forms = " ".join(line.removeprefix("OK ") for line in lines).removeprefix("Options: ").split(" ")
+    assert forms == [
+        f"--{name}" if usage is None else f"--{name}={usage}"
+        for name, usage in wire.VERBS[verb].options.items()
+    ]
 
 
 @pytest.mark.parametrize("verb", wire.VERBS)
 def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
     house = opened()
-    line = {"AUTH": "AUTH sesame", "SUBMIT": "SUBMIT true", "OUTPUT": "OUTPUT 1 stdout"}.get(
-        verb, f"{verb} 1"
-    )
+    line = {"AUTH": "AUTH sesame"}.get(verb, f"{verb} 1")
     replied: Deferred[Any] = ask(house, line, FakeCaller(None))
     errors: list[Any] = []
     replied.addErrback(lambda failure: errors.append(failure.value))
@@ -519,6 +778,38 @@ def test_history_tells_all_that_happened_to_a_job() -> None:
     assert isinstance(refusal(house, "HISTORY 3"), NoSuchJob)
     house.store.break_down()
     assert isinstance(refusal(house, "HISTORY 1"), StoreFailed)
+
+
+def test_history_of_a_task_has_what_happened_to_its_array_too() -> None:
+    house = opened(1)
+    answer(house, "SUBMIT --array=1-2 true")
+    answer(house, "CANCEL 1")
+
+    def told(line: str) -> list[Any]:
+        events = [json.loads(line.split(" ", 2)[2]) for line in answer(house, line).split("\r\n")[:-2]]
+        return [(event["type"], event["id"]) for event in events]
+
+    started = [("started", 2), ("spawned", 2)]
+    assert told("HISTORY 1") == [("submitted", 1), ("cancelled", 1)]
+    assert told("HISTORY 1.1") == [("submitted", 1), *started, ("cancelled", 1)]
+    assert told("HISTORY 3") == [("submitted", 1), ("cancelled", 1)]
+
+
+def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far() -> None:
+    house = opened()
+    house.submit(retries=1, retry_delay=0.0)
+    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
+    house.clock.advance(0)
+    house.settle()
+    house.spool.recordings[1].write(1, b"12345")
+    runs = shown(house, "SHOW 1")["runs"]
+    assert [(run["attempt"], run["exit_code"], run["stdout_bytes"]) for run in runs] == [
+        (1, 1, 3),
+        (2, None, 5),
+    ]
+    caller = FakeCaller()
+    ask(house, "LIST", caller)
+    assert b'"runs"' not in caller.sent
 
 
 def test_drain_takes_nothing_new_and_starts_nothing() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from taskqd import words
 from taskqd.errors import BadRequest
+from taskqd.replies import timestamp
 
 QUOTED = [
     (b"", '""'),
@@ -131,6 +132,30 @@ SIZES = [
     ("999999999999999", 10**15 - 1),
     ("8589934591G", (2**33 - 1) * 2**30),
 ]
+TIMES = [
+    ("1970-01-01T00:00:00Z", 0.0),
+    ("2026-11-24T07:00:00Z", 1795503600.0),
+    ("2026-11-24t07:00:00z", 1795503600.0),
+    ("2026-11-24T08:00:00+01:00", 1795503600.0),
+    ("2026-11-24T01:30:00-05:30", 1795503600.0),
+    ("2026-11-24T07:00:00-00:00", 1795503600.0),
+    ("2026-11-24T07:00:00.25Z", 1795503600.25),
+    ("2026-11-24T07:00:00.000000001Z", 1795503600.0),
+    ("2024-02-29T00:00:00Z", 1709164800.0),
+    ("2016-12-31T23:59:60Z", 1483228800.0),
+    ("2016-12-31T23:59:60.5Z", 1483228800.5),
+    ("9998-12-31T23:59:59Z", words.TIMES_END - 1),
+]
+NOT_TIMES = [
+    *("", "now", "2026-11-24", "07:00", "2026-11-24T07:00:00", "2026-11-24 07:00:00Z", "2026-11-24T07:00Z"),
+    *("2026-11-24T24:00:00Z", "2026-11-24T07:60:00Z", "2026-11-24T07:00:61Z", "2026-11-24T07:00:00.Z"),
+    *("2026-02-29T07:00:00Z", "2026-13-01T07:00:00Z", "2026-00-01T07:00:00Z", "2026-11-31T07:00:00Z"),
+    *("2026-11-24T07:00:00+24:00", "2026-11-24T07:00:00+01:60", "2026-11-24T07:00:00+0100"),
+    *("2026-11-24T07:00:00+01", "2026-11-24T07:00:00Z ", " 2026-11-24T07:00:00Z", "20261124T070000Z"),
+    *("2026-11-24T07:00:00,5Z", "2026-W48-2T07:00:00Z", "0000-01-01T00:00:00Z", "1969-12-31T23:59:59Z"),
+    *("1970-01-01T00:30:00+01:00", "9999-01-01T00:00:00Z", "9998-12-31T23:59:60Z", "12026-11-24T07:00:00Z"),
+    *("2026-11-24T07:00:00Z\n", "\u0662026-11-24T07:00:00Z", "0001-01-01T00:00:00+23:59", "1795503600"),
+]
 INTEGERS = [
     ("0", 0),
     ("5", 5),
@@ -167,6 +192,23 @@ def test_a_duration_is_a_number_with_an_optional_unit(text: str, seconds: float)
 )
 def test_no_other_text_is_a_duration(text: str) -> None:
     assert "expected a duration" in _refuses(words.parse_duration, text)
+
+
+@pytest.mark.parametrize("text, seconds", TIMES)
+def test_a_time_is_a_date_and_a_time_with_their_offset(text: str, seconds: float) -> None:
+    assert words.parse_time(text) == pytest.approx(seconds, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", NOT_TIMES)
+def test_no_other_text_is_a_time(text: str) -> None:
+    assert "expected a time such as" in _refuses(words.parse_time, text)
+
+
+@given(st.floats(0, words.TIMES_END - 1))
+def test_a_time_that_the_server_writes_is_read_back(seconds: float) -> None:
+    text = timestamp(seconds)
+    assert text is not None
+    assert words.parse_time(text) == pytest.approx(seconds, abs=0.00051)
 
 
 @pytest.mark.parametrize("text, size", SIZES)
@@ -248,6 +290,7 @@ def test_bytes_that_are_no_utf_8_are_told_when_they_come_as_text(data: bytes) ->
 
 @given(st.text())
 def test_readers_refuse_any_text_with_bad_request_alone(text: str) -> None:
-    for parse in (words.parse_duration, words.parse_size, words.parse_octal, words.parse_name):
+    readers = (words.parse_duration, words.parse_time, words.parse_size, words.parse_octal, words.parse_name)
+    for parse in readers:
         with suppress(BadRequest):
             parse(text)

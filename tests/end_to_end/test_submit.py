@@ -11,27 +11,7 @@ from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, quote
 
-LATER = ["queue", "priority", "slots", "need", "delay", "at", "after", "after-any", "hold", "array"]
-VALUES = {
-    "queue": "q",
-    "priority": "1",
-    "slots": "1",
-    "need": "gpu:1",
-    "delay": "1s",
-    "at": "2036-11-24T07:00:00Z",
-    "after": "1",
-    "after-any": "1,2",
-    "array": "1-3%2",
-}
-
 MOST_SKIPPED = 64 << 20
-
-
-@pytest.mark.parametrize("option", LATER)
-def test_an_option_of_a_later_issue_is_refused_by_its_name(wire: Wire, option: str) -> None:
-    given = f"--{option}={VALUES[option]}" if option in VALUES else f"--{option}"
-    for text in (f"{given} true", f"--timeout=1 {given} --retries=1 true"):
-        assert wire.ask(f"SUBMIT {text}").startswith(f"ERROR BAD_REQUEST --{option} is not supported yet")
 
 
 def test_the_umask_is_022_unless_told(wire: Wire) -> None:
@@ -220,8 +200,8 @@ def test_a_pipelined_block_is_no_request(wire: Wire, tmp_path: Path) -> None:
 
 
 REFUSED = [
-    pytest.param("--array=1-2 --stdin={0} cat", "BAD_REQUEST", id="not supported, before"),
-    pytest.param("--stdin={0} --hold cat", "BAD_REQUEST", id="not supported, behind"),
+    pytest.param("--explode=1-2 --stdin={0} cat", "BAD_REQUEST", id="not an option, before"),
+    pytest.param("--stdin={0} --every=1h cat", "BAD_REQUEST", id="not an option, behind"),
     pytest.param("--bogus=1 --stdin={0} cat", "BAD_REQUEST", id="unknown"),
     pytest.param("--bogus --stdin={0} cat", "BAD_REQUEST", id="unknown, without a value"),
     pytest.param("--timeout=soon --stdin={0} cat", "BAD_REQUEST", id="a bad value"),

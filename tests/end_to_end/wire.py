@@ -157,11 +157,11 @@ class Wire:
         assert re.fullmatch("JOB_ID [1-9][0-9]*", reply), reply
         return int(reply.split(" ")[1])
 
-    def status(self, job: int) -> str:
+    def status(self, job: int | str) -> str:
         """Return the job's status, the word alone."""
         return self.ask(f"STATUS {job}").split(" ")[1]
 
-    def wait(self, job: int) -> str:
+    def wait(self, job: int | str) -> str:
         """Return the status in which the job ends, the word alone."""
         reply = self.ask(f"WAIT {job} --timeout={DEADLINE:g}")
         assert reply.startswith("STATUS "), reply
@@ -177,7 +177,7 @@ class Wire:
         assert shown, reply[:500]
         return Result(unquote(shown[1]), unquote(shown[2]), shown[3])
 
-    def result(self, job: int) -> Result:
+    def result(self, job: int | str) -> Result:
         self.send(f"RESULT {job}\r\n".encode())
         return self.read_result()
 
@@ -194,20 +194,11 @@ class Wire:
         job: dict[str, Any] = json.loads(text)
         return job
 
-    def show(self, job: int) -> dict[str, Any]:
+    def show(self, job: int | str) -> dict[str, Any]:
         self.send(f"SHOW {job}\r\n".encode())
         return self.read_job()
 
-    def list(self, options: str = "") -> list[dict[str, Any]]:
-        self.send(f"LIST {options}".rstrip().encode() + b"\r\n")
-        jobs = []
-        while not (line := self.line()).startswith("END "):
-            assert line.startswith("JOB "), line
-            jobs.append(json.loads(line[4:]))
-        assert line == f"END {len(jobs)}"
-        return jobs
-
-    def history(self, job: int) -> Sequence[dict[str, Any]]:
+    def history(self, job: int | str) -> Sequence[dict[str, Any]]:
         """Return the events of a job, each with its number as ``seq``."""
         self.send(f"HISTORY {job}\r\n".encode())
         events = []
@@ -218,13 +209,45 @@ class Wire:
         assert line == f"END {len(events)}"
         return events
 
+    def queues(self) -> dict[str, dict[str, Any]]:
+        """Return what QUEUES tells, by name."""
+        return {queue["name"]: queue for queue in self._json_lines("QUEUES", "QUEUE")}
+
+    def schedules(self) -> dict[int, dict[str, Any]]:
+        """Return what SCHEDULES tells, by number."""
+        return {one["schedule"]: one for one in self._json_lines("SCHEDULES", "SCHEDULE")}
+
+    def _json_lines(self, request: str, word: str) -> list[dict[str, Any]]:
+        self.send(f"{request}\r\n".encode())
+        found = []
+        while not (line := self.line()).startswith("END "):
+            assert line.startswith(f"{word} "), line
+            found.append(json.loads(line[len(word) + 1 :]))
+        assert line == f"END {len(found)}"
+        return found
+
+    def event(self) -> dict[str, Any]:
+        """Return the next reply, an EVENT, with its number as ``seq``."""
+        word, sequence, text = self.line().split(" ", 2)
+        assert word == "EVENT", f"{word} {sequence} {text}"
+        return {"seq": int(sequence), **json.loads(text)}
+
     def stats(self) -> dict[str, Any]:
         word, _, text = self.ask("STATS").partition(" ")
         assert word == "STATS", f"{word} {text[:500]}"
         stats: dict[str, Any] = json.loads(text)
         return stats
 
-    def output(self, job: int, stream: str, options: str = "") -> Data:
+    def list(self, options: str = "") -> list[dict[str, Any]]:
+        self.send(f"LIST {options}".rstrip().encode() + b"\r\n")
+        jobs = []
+        while not (line := self.line()).startswith("END "):
+            assert line.startswith("JOB "), line
+            jobs.append(json.loads(line[4:]))
+        assert line == f"END {len(jobs)}"
+        return jobs
+
+    def output(self, job: int | str, stream: str, options: str = "") -> Data:
         self.send(f"OUTPUT {job} {stream} {options}".rstrip().encode() + b"\r\n")
         return self.block()
 

@@ -65,7 +65,23 @@ def make(state: Path) -> None:
     daemon.ask(b"SUBMIT sleep 1000", b"SUBMIT --retries=2 --stdin=4 wc -c\nlast\n", b"SHOW 11")
     daemon.stop()
     daemon = Daemon(state)
+    _use_queues(daemon)
     daemon.stop()
+    daemon = Daemon(state)
+    daemon.stop()
+
+
+def _use_queues(daemon: Daemon) -> None:
+    """What version 0.2.0 brought: order, queues, arrays, dependencies, schedules."""
+    daemon.ask(b"CANCEL 10", b"WAIT 10", b"WAIT 11")
+    daemon.ask(
+        b"SUBMIT --hold --queue=q true", b'SET 12 --priority=5 --label="a b"', b"RELEASE 12", b"WAIT 12"
+    )
+    daemon.ask(b"SUBMIT --array=1-3%1 exit $((TASKQ_INDEX == 2))", b"WAIT 13", b"RETRY 13", b"WAIT 13")
+    daemon.ask(b"SUBMIT --after=13 true", b"WAIT 17", b"SUBMIT --after-fail=13 echo sorry", b"WAIT 18")
+    daemon.ask(b"SUBMIT --array=1-2 true", b"WAIT 19", b"REMOVE 19")
+    daemon.ask(b"PAUSE q", b"SET-QUEUE q --slots=3", b"SCHEDULE --cron=@yearly true", b"PAUSE --schedule=1")
+    daemon.ask(b"SCHEDULE --every=1h true", b"UNSCHEDULE 2", b"SUBMIT --delay=36500d true", b"HOLD 22")
 
 
 def main() -> None:

@@ -65,7 +65,8 @@ class Campaign:
         self._on_answer = Event()
         self._model = Model(runs)
         stop = ("--on-stop=requeue", "--stop-grace=100ms")
-        self._daemon = Victim(place, *stop, f"--retention-age={RETENTION:g}s", slots=SLOTS)
+        room = ("--queue=a=2", "--resource=gpu=2")
+        self._daemon = Victim(place, *stop, *room, f"--retention-age={RETENTION:g}s", slots=SLOTS)
         self._clients = [
             Client(
                 f"c{number}",
@@ -282,6 +283,7 @@ class Campaign:
         self._check_all_is_well()
         wire = self._daemon.connect()
         self._repeat_what_is_unanswered(wire)
+        self._let_all_go(wire)
         until(lambda: not wire.list("--status=PENDING,RUNNING --limit=1"), "all jobs to end", 120, pause=0.1)
         self._audit()
         for task in self._model.known():
@@ -306,6 +308,13 @@ class Campaign:
         if code not in {0, -signal.SIGTERM}:
             raise Broken("a daemon stops well", None, (code, self._daemon.log[-1000:]))
         self._check_all_is_well()
+
+    def _let_all_go(self, wire: Connection) -> None:
+        """Release what a kill has left held or paused."""
+        for request in ("RESUME", "RESUME a", "RESUME b", "SET-QUEUE a --slots=default"):
+            wire.ask(request)
+        for job in wire.list(f"--status=PENDING --limit={PAGE}"):
+            wire.ask(f"RELEASE {job['id']}")
 
     def _repeat_what_is_unanswered(self, wire: Connection) -> None:
         while (task := self._model.to_repeat()) is not None:
@@ -363,7 +372,8 @@ def replayed(journal: Path) -> dict[int, Shown]:
     shown = {}
     for job in backlog.jobs.values():
         progress = 100 if job.status is Status.COMPLETED else job.attempt.progress if job.attempt else 0
-        shown[job.id] = json.loads(replies.as_json("JOB", replies.describe(job, progress))[4:])
+        described = replies.describe(job, progress, backlog.reason(job, time.time()))
+        shown[job.id] = json.loads(replies.as_json("JOB", described)[4:])
     return shown
 
 

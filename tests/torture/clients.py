@@ -297,6 +297,32 @@ class Client(Thread):
         self._model.retried(task, job["attempts"])
         self._on_answer.set()
 
+    def _change_mind(self) -> None:
+        """Hold a job, ask something else of it, and release it; a kill in between leaves it held."""
+        task = self._model.pick(self._chance, {"PENDING"})
+        if task is None:
+            return
+        values = self._chance.choice(
+            ("--priority=7", "--queue=b", "--kill-after=2s", "--delay=50ms --priority=0")
+        )
+        asked = time.monotonic()
+        self._wire.send(f"HOLD {task.id}\r\nSET {task.id} {values}\r\nRELEASE {task.id}\r\n".encode())
+        for reply in self._wire.lines(3):
+            if reply.startswith("JOB "):
+                self._job_in(task, reply, asked)
+            elif not reply.startswith("ERROR WRONG_STATE ") and not self._is_gone(task, reply):
+                self._status_in(task, reply, asked)
+        self._on_answer.set()
+
+    def _pause(self) -> None:
+        """Let nothing start in a queue for a moment, or at all; a kill in between leaves it so."""
+        queue = self._chance.choice(("a", "b", ""))
+        slots = self._chance.choice(("1", "2", "none", "default"))
+        self._wire.send(f"PAUSE {queue}\r\nSET-QUEUE a --slots={slots}\r\nRESUME {queue}\r\n".encode())
+        for reply in self._wire.lines(3):
+            if reply != "OK" and not reply.startswith('QUEUE {"name":"a",'):
+                raise Broken("a decision about a queue is answered", None, reply)
+
     def _remove(self) -> None:
         """Check a job that has ended from all sides, then remove it."""
         task = self._model.pick(self._chance, FINAL)
@@ -427,6 +453,8 @@ _ACTS: dict[Act, int] = {
     Client._read_running: 6,
     Client._cancel: 4,
     Client._retry: 4,
+    Client._change_mind: 6,
+    Client._pause: 2,
     Client._remove: 36,
 }
 """What clients do, and how often."""

@@ -9,6 +9,9 @@ from tests.torture.model import Broken, Shown, Task
 _LEGAL = {
     ("PENDING", "started"),
     ("PENDING", "cancelled"),
+    ("PENDING", "held"),
+    ("PENDING", "released"),
+    ("PENDING", "changed"),
     ("RUNNING", "spawned"),
     ("RUNNING", "cancelled"),
     ("RUNNING", "ended"),
@@ -40,6 +43,7 @@ class _Life:
         self.status = "PENDING"
         self.attempts = 0
         self.interrupted = 0
+        self.is_held = False
         self._task = task
         self._failures = 0
         self._is_cancelled = False
@@ -52,6 +56,8 @@ class _Life:
     def _started(self, event: dict[str, Any]) -> None:
         self.attempts += 1
         self.status = "RUNNING"
+        if self.is_held:
+            raise Broken("what is held does not start", self._task, event)
         if event["attempt"] != self.attempts:
             raise Broken("attempts count up by one", self._task, event)
         if self._failures > self._task.plan.retries:
@@ -60,9 +66,21 @@ class _Life:
     def _spawned(self, event: dict[str, Any]) -> None:
         pass
 
+    def _held(self, event: dict[str, Any]) -> None:
+        if self.is_held:
+            raise Broken("what is held is not held again", self._task, event)
+        self.is_held = True
+
+    def _released(self, event: dict[str, Any]) -> None:
+        self.is_held = False
+
+    def _changed(self, event: dict[str, Any]) -> None:
+        pass
+
     def _cancelled(self, event: dict[str, Any]) -> None:
         self._is_cancelled = self.status == "RUNNING"
         self.status = "RUNNING" if self._is_cancelled else "CANCELLED"
+        self.is_held = False
 
     def _ended(self, event: dict[str, Any]) -> None:
         self.status = event["status"]

@@ -228,7 +228,15 @@ _WEIGHTS: dict[Maker, int] = {
 }
 
 
+_PLACES = (
+    *("", "", "", "", "--priority=5", "--priority=-5", "--queue=a", "--queue=b --priority=1"),
+    *("--delay=100ms", "--slots=2", "--need=gpu:1", "--need=gpu:2 --queue=a"),
+)
+"""When and where a job runs, which changes nothing of what it does."""
+
+
 def make(token: str, runs: Path, chance: random.Random) -> Plan:
     """Return the plan of a job of some kind, which notes its attempts in ``runs/<token>``."""
     maker = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-    return maker(token, f"echo $TASKQ_JOB_ID $TASKQ_ATTEMPT >>{runs / token}", chance)
+    plan = maker(token, f"echo $TASKQ_JOB_ID $TASKQ_ATTEMPT >>{runs / token}", chance)
+    return plan._replace(options=f"{plan.options} {chance.choice(_PLACES)}".strip())

@@ -222,6 +222,7 @@ class Model:
 
     def observed(self, job: Shown, asked: float, answered: float) -> Task:
         """Hold an answer about a job against all that is known of it, and return whose it is."""
+        job = {name: value for name, value in job.items() if name != "runs"}  # those are SHOW's alone
         with self._lock:
             task = self._tasks.get(job["label"])
             if task is None:

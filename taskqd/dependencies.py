@@ -1,0 +1,112 @@
+"""Which jobs come after which, and what becomes of them when those have ended.
+
+A job waits for others by what is asked of it: ``after`` some that all must complete, ``after_any`` some that
+must end, ``after_fail`` some that must fail. Only jobs that were there before can be named, so no cycle can
+be made. An end is passed on at O(1) for each job that waits for it. One that did not end as it had to dooms
+those that wait: they are to be skipped, each by an event of its own. A job that has been removed is waited
+for by nobody any more.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from enum import Enum
+
+from taskqd.job import Job, Spec, Status
+
+
+class Kind(Enum):
+    """How a job has to end for another to come after it."""
+
+    COMPLETED = "after"
+    ENDED = "after-any"
+    FAILED = "after-fail"
+
+    def accepts(self, status: Status) -> bool:
+        """Whether a job that has ended so has ended as it had to."""
+        return self is Kind.ENDED or status.value == self.name
+
+
+def named(spec: Spec) -> Iterator[tuple[Kind, int]]:
+    """Yield each (kind, id) that a job is to come after."""
+    for kind, ids in (
+        (Kind.COMPLETED, spec.after),
+        (Kind.ENDED, spec.after_any),
+        (Kind.FAILED, spec.after_fail),
+    ):
+        for job_id in ids:
+            yield kind, job_id
+
+
+class Dependencies:
+    """Who waits for whom; ``doomed`` has by id the job because of which one is to be skipped.
+
+    ``_blamed`` has the same by the array of that job, where it is a task, and ``_blames`` counts those.
+    """
+
+    def __init__(self) -> None:
+        self.doomed: dict[int, int] = {}
+        self._blamed: dict[int, int] = {}
+        self._blames: Counter[int] = Counter()
+        self._waiting: dict[int, dict[tuple[Kind, int], None]] = {}
+
+    def add(self, job: Job, jobs: Mapping[int, Job]) -> int:
+        """Have a job wait for those that it comes after; return for how many that is."""
+        count = 0
+        for kind, job_id in dict.fromkeys(named(job.spec)):
+            other = jobs.get(job_id)
+            if other is None:
+                continue
+            if not other.status.is_final:
+                self._waiting.setdefault(job_id, {})[kind, job.id] = None
+                count += 1
+            elif not kind.accepts(other.status):
+                self._doom(job.id, other)
+                count += 1
+        return count
+
+    def discard(self, job: Job) -> int | None:
+        """Have a job wait for nothing any more: it has ended without a start.
+
+        Return the id of the job or array that dooms nobody any more by that, None if there is none.
+        """
+        for kind, job_id in named(job.spec):
+            waiting = self._waiting.get(job_id)
+            if waiting is not None:
+                waiting.pop((kind, job.id), None)
+        if self.doomed.pop(job.id, None) is None:
+            return None
+        blamed = self._blamed.pop(job.id)
+        self._blames[blamed] -= 1
+        if self._blames[blamed]:
+            return None
+        del self._blames[blamed]
+        return blamed
+
+    def settle(self, job: Job) -> Iterator[int]:
+        """Yield the ids of the jobs for which one that has ended is a job less to wait for."""
+        for kind, waiting in self._waiting.pop(job.id, ()):
+            if kind.accepts(job.status):
+                yield waiting
+            else:
+                self._doom(waiting, job)
+
+    def _doom(self, job_id: int, because: Job) -> None:
+        if job_id not in self.doomed:
+            self.doomed[job_id] = because.id
+            self._blamed[job_id] = whole = because.id if because.array is None else because.array
+            self._blames[whole] += 1
+
+    def is_blamed(self, job_id: int) -> bool:
+        """Whether a job, or a task of an array, dooms one that has not been skipped yet."""
+        return job_id in self._blames
+
+    def awaited(self, job: Job) -> Iterator[tuple[Kind, int]]:
+        """Yield each (kind, id) that keeps a job waiting."""
+        because = self.doomed.get(job.id)
+        for kind, job_id in dict.fromkeys(named(job.spec)):
+            if job_id == because or (kind, job.id) in self._waiting.get(job_id, ()):
+                yield kind, job_id
+
+    def after(self, job_id: int) -> list[int]:
+        """Return the ids of the jobs that wait for one."""
+        return [waiting for _, waiting in self._waiting.get(job_id, ())]

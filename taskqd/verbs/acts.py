@@ -1,0 +1,50 @@
+"""What is done to jobs that are there: CANCEL, RETRY, REMOVE, HOLD, RELEASE, SET."""
+
+from twisted.internet.defer import Deferred
+
+from taskqd import replies
+from taskqd.interfaces import ICaller
+from taskqd.refs import Ref
+from taskqd.requests import Cancellation, Change
+from taskqd.verbs.room import Handler, Reply, Room
+
+
+class Acts(Room):
+    """Changes what becomes of a job; each answers when it is decided and durable."""
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers by verb."""
+        return {
+            "CANCEL": self._cancel,
+            "RETRY": self._retry,
+            "REMOVE": self._remove,
+            "HOLD": self._hold,
+            "RELEASE": self._release,
+            "SET": self._set,
+        }
+
+    def _cancel(self, caller: ICaller, asked: Cancellation) -> Reply:
+        by, job_id = caller.principal.name, self._id(asked.id)
+        cancelled = self._dispatcher.cancel(job_id, by, asked.signal, asked.is_cascade)
+        return Deferred.fromCoroutine(cancelled).addCallback(self._status)
+
+    def _retry(self, caller: ICaller, ref: Ref) -> Reply:
+        retried = self._dispatcher.retry(self._id(ref), caller.principal.name)
+        return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
+
+    def _remove(self, caller: ICaller, ref: Ref) -> Reply:
+        removed = Deferred.fromCoroutine(self._dispatcher.remove(self._id(ref), caller.principal.name))
+        return removed.addCallback(lambda _: replies.OK)
+
+    def _hold(self, caller: ICaller, ref: Ref) -> Reply:
+        held = self._dispatcher.changes.hold(self._id(ref), caller.principal.name)
+        return Deferred.fromCoroutine(held).addCallback(self._status)
+
+    def _release(self, caller: ICaller, ref: Ref) -> Reply:
+        released = self._dispatcher.changes.release(self._id(ref), caller.principal.name)
+        return Deferred.fromCoroutine(released).addCallback(self._status)
+
+    def _set(self, caller: ICaller, asked: Change) -> Reply:
+        by, job_id = caller.principal.name, self._id(asked.id)
+        changed = self._dispatcher.changes.change(job_id, by, asked.values)
+        return Deferred.fromCoroutine(changed).addCallback(self._described)

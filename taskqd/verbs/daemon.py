@@ -1,0 +1,121 @@
+"""The server itself: HELLO, AUTH, PING, HELP, QUIT, STATS, DRAIN."""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from taskqd import __version__, replies, requests, submission, wire
+from taskqd.access import Access
+from taskqd.dispatcher import Dispatcher
+from taskqd.interfaces import ICaller
+from taskqd.results import Results
+from taskqd.verbs.room import Handler, Room
+
+PROTOCOL_VERSION = 1
+HELP_WIDTH = 100
+"""HELP's lines of options have at most so many characters."""
+
+LIMITS = {
+    "line": wire.LONGEST_LINE,
+    "block": submission.LARGEST_BLOCK,
+    "skip": submission.LARGEST_SKIP,
+    "label": submission.LONGEST_LABEL,
+    "result": replies.LARGEST_RESULT,
+    "output": requests.LARGEST_OUTPUT,
+    "list": requests.LARGEST_PAGE,
+    "wait": requests.MOST_WAITED_FOR,
+    "after": submission.MOST_AFTER,
+    "array": submission.MOST_TASKS,
+}
+"""What HELLO and STATS say of what the server takes and sends, in bytes, characters or jobs."""
+
+
+class Daemon(Room):
+    """Tells about the server; ``connections`` tells how many there are."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        results: Results,
+        clock: Any,
+        access: Access,
+        connections: Callable[[], int],
+    ) -> None:
+        super().__init__(dispatcher, results, clock)
+        self._access = access
+        self._connections = connections
+        self._started_at = clock.seconds()
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers by verb."""
+        return {
+            "HELLO": self._hello,
+            "AUTH": self._auth,
+            "PING": self._ping,
+            "HELP": self._help,
+            "QUIT": self._quit,
+            "STATS": self._stats,
+            "DRAIN": self._drain,
+        }
+
+    def _drain(self, caller: ICaller, _: None) -> bytes:
+        self._dispatcher.drain()
+        return replies.OK
+
+    def _stats(self, caller: ICaller, _: None) -> bytes:
+        dispatcher, backlog = self._dispatcher, self._backlog
+        return replies.as_json(
+            "STATS",
+            {
+                "version": __version__,
+                "uptime": round(self._clock.seconds() - self._started_at, 3),
+                "slots": dispatcher.slots,
+                "busy": dispatcher.busy,
+                "resources": backlog.capacity.resources(),
+                "paused": backlog.queues.is_paused,
+                "draining": dispatcher.is_draining,
+                "jobs": {status.value.lower(): count for status, count in backlog.counts.items()},
+                "connections": self._connections(),
+                "counters": dispatcher.counters,
+                "store": dispatcher.store_state(),
+                "limits": LIMITS,
+            },
+        )
+
+    def _hello(self, caller: ICaller, _: None) -> bytes:
+        you = caller.principal._asdict() if caller.principal else None
+        hello = {
+            "version": __version__,
+            "verbs": list(wire.VERBS),
+            "options": [f"--{name}" for name in submission.OPTIONS],
+            "limits": LIMITS,
+            "you": you,
+            "auth": ["token"],
+        }
+        return replies.as_json(f"TASKQ {PROTOCOL_VERSION}", hello)
+
+    def _auth(self, caller: ICaller, token: str) -> bytes:
+        principal = caller.identify(partial(self._access.authenticate, token))
+        return replies.ok(f"{principal.name} {principal.role}")
+
+    def _ping(self, caller: ICaller, _: None) -> bytes:
+        return replies.OK
+
+    def _help(self, caller: ICaller, topic: str | None) -> bytes:
+        verbs = wire.VERBS.values() if topic is None else [wire.VERBS[topic]]
+        lines = [f"{verb.usage}  {verb.summary}" for verb in verbs]
+        if topic is not None:
+            lines += _options(wire.VERBS[topic].options)
+        return b"".join((*map(replies.ok, lines), replies.END))
+
+    def _quit(self, caller: ICaller, _: None) -> bytes:
+        caller.finish()
+        return replies.OK
+
+
+def _options(usages: Mapping[str, str | None]) -> list[str]:
+    """Return lines that tell how options are written."""
+    forms = [f"--{name}" if usage is None else f"--{name}={usage}" for name, usage in usages.items()]
+    text = f"Options: {' '.join(forms)}" if forms else ""
+    return textwrap.wrap(text, HELP_WIDTH, break_long_words=False, break_on_hyphens=False)

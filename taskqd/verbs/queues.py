@@ -1,0 +1,60 @@
+"""Queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
+
+from twisted.internet.defer import Deferred
+
+from taskqd import replies
+from taskqd.interfaces import ICaller
+from taskqd.requests import Pause, QueueChange
+from taskqd.submission import Scheduling
+from taskqd.verbs.room import Handler, Reply, Room, send_all
+
+
+class Queues(Room):
+    """Tells of queues and schedules, and changes what holds for all jobs of one."""
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers by verb."""
+        return {
+            "QUEUES": self._queues,
+            "SET-QUEUE": self._set_queue,
+            "PAUSE": self._pause,
+            "RESUME": self._resume,
+            "SCHEDULE": self._schedule,
+            "SCHEDULES": self._schedules,
+            "UNSCHEDULE": self._unschedule,
+        }
+
+    def _queues(self, caller: ICaller, _: None) -> Reply:
+        lines = [replies.as_json("QUEUE", queue) for queue in self._backlog.describe_queues()]
+        return Deferred.fromCoroutine(send_all(caller, lines))
+
+    def _set_queue(self, caller: ICaller, asked: QueueChange) -> Reply:
+        resized = self._dispatcher.controls.resize(caller.principal.name, asked.queue, asked.slots)
+        return Deferred.fromCoroutine(resized).addCallback(
+            lambda _: replies.as_json("QUEUE", self._backlog.describe_queue(asked.queue))
+        )
+
+    def _pause(self, caller: ICaller, asked: Pause) -> Reply:
+        paused = self._dispatcher.controls.pause(caller.principal.name, asked.queue, asked.schedule)
+        return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
+
+    def _resume(self, caller: ICaller, asked: Pause) -> Reply:
+        resumed = self._dispatcher.controls.resume(caller.principal.name, asked.queue, asked.schedule)
+        return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
+
+    def _schedule(self, caller: ICaller, asked: Scheduling) -> Reply:
+        by = caller.principal.name
+        made = self._dispatcher.controls.schedule(asked.spec, by, asked.every, asked.cron, asked.overlap)
+        return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
+
+    def _schedules(self, caller: ICaller, _: None) -> Reply:
+        known = self._backlog.schedules
+        lines = [
+            replies.as_json("SCHEDULE", replies.schedule(schedule, known.next_run(schedule)))
+            for schedule in known.by_id.values()
+        ]
+        return Deferred.fromCoroutine(send_all(caller, lines))
+
+    def _unschedule(self, caller: ICaller, number: int) -> Reply:
+        ended = self._dispatcher.controls.unschedule(number, caller.principal.name)
+        return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

@@ -1,0 +1,170 @@
+"""Order, queues, slots, resources, holds, changes and pauses, with a real daemon (docs/protocol.md §3)."""
+
+import re
+
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.wire import Wire, until
+
+
+def order(wire: Wire, *jobs: int) -> list[int]:
+    """Return jobs that have ended in the order in which they were started."""
+    for job in jobs:
+        assert wire.wait(job) == "COMPLETED"
+    return sorted(jobs, key=lambda job: str(wire.show(job)["started_at"]))
+
+
+def test_a_higher_priority_goes_first_and_then_the_lower_id(daemon: DaemonFactory) -> None:
+    wire = daemon(slots=1).connect()
+    blocker = wire.submit("sleep 300")
+    wire.wait_running(blocker)
+    low, first, high, second = (
+        wire.submit(f"--priority={number} sleep 0.01") for number in (-3, 0, 1_000_000, 0)
+    )
+    wire.cancel(blocker)
+    assert order(wire, low, first, high, second) == [high, first, second, low]
+
+
+def test_a_queue_has_its_own_slots_and_they_survive_a_restart(daemon: DaemonFactory) -> None:
+    one = daemon("--queue", "slow=1", slots=3)
+    wire = one.connect()
+    first, second = wire.submit("--queue=slow sleep 300"), wire.submit("--queue=slow sleep 300")
+    other = wire.submit("sleep 300")
+    wire.wait_running(first, other)
+    assert wire.status(second) == "PENDING"
+    assert re.fullmatch(r"OK it wants 1 slot of queue slow; none of 1 is free, .*", wire.ask(f"WHY {second}"))
+    assert wire.ask("SET-QUEUE slow --slots=2").startswith('QUEUE {"name":"slow","slots":2,"busy":')
+    wire.wait_running(second)
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.queues()["slow"]["slots"] == 2
+    assert wire.ask("SET-QUEUE slow --slots=default").startswith('QUEUE {"name":"slow","slots":1')
+    assert wire.queues()["slow"]["failed"] == 2
+    assert wire.queues()["default"]["slots"] is None
+
+
+def test_slots_and_resources_are_never_exceeded(daemon: DaemonFactory) -> None:
+    wire = daemon("--resource", "gpu=2", slots=4).connect()
+    jobs = [
+        wire.submit(f"{options} sleep 0.05")
+        for options in ("--slots=3", "--need=gpu:1", "--need=gpu:2", "--slots=2 --need=gpu:1", "") * 4
+    ]
+    moments = []
+    for job in jobs:
+        assert wire.wait(job) == "COMPLETED"
+        shown = wire.show(job)
+        need = shown.get("need") or {}
+        moments.append(
+            (shown["started_at"], shown["completed_at"], shown.get("slots") or 1, need.get("gpu", 0))
+        )
+    for start, _, _, _ in moments:
+        beside = [moment for moment in moments if moment[0] <= start < moment[1]]
+        assert sum(moment[2] for moment in beside) <= 4
+        assert sum(moment[3] for moment in beside) <= 2
+    assert wire.ask("SUBMIT --slots=5 true").startswith("ERROR BAD_REQUEST it could never start")
+    assert wire.ask("SUBMIT --need=gpu:3 true").startswith("ERROR BAD_REQUEST it could never start")
+    assert wire.ask("SUBMIT --need=licence:1 true").startswith("ERROR BAD_REQUEST it could never start")
+    assert wire.stats()["resources"] == {"gpu": {"total": 2, "busy": 0}}
+
+
+def test_hold_release_set(daemon: DaemonFactory) -> None:
+    one = daemon(slots=1)
+    wire = one.connect()
+    held = wire.submit("--hold echo $TASKQ_QUEUE")
+    assert wire.show(held)["reason"] == "held"
+    assert wire.ask(f"WHY {held}") == f"OK it is held; RELEASE {held} lets it start"
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.ask(f'SET {held} --queue=other --label="a b" --timeout=9').startswith("JOB {")
+    shown = wire.show(held)
+    assert (shown["queue"], shown["label"], shown["timeout"]) == ("other", "a b", 9)
+    assert wire.ask(f"RELEASE {held}").startswith("STATUS ")
+    assert wire.wait(held) == "COMPLETED"
+    assert wire.result(held).stdout == b"other\n"
+    for verb in ("HOLD {}", "RELEASE {}", "SET {} --priority=1"):
+        assert wire.ask(verb.format(held)).startswith("ERROR WRONG_STATE ")
+
+
+def test_a_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFactory) -> None:
+    one = daemon(slots=3)
+    wire = one.connect()
+    running = wire.submit("sleep 0.5")
+    wire.wait_running(running)
+    assert wire.ask("PAUSE") == "OK"
+    waiting, elsewhere = wire.submit("true"), wire.submit("--queue=q true")
+    assert wire.show(waiting)["reason"] == "paused"
+    assert wire.wait(running) == "COMPLETED"
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.ask("PAUSE q") == "OK"
+    assert wire.status(waiting) == "PENDING"
+    assert wire.ask(f"WHY {waiting}") == "OK everything is paused; RESUME ends that"
+    assert wire.ask("RESUME") == "OK"
+    assert wire.wait(waiting) == "COMPLETED"
+    assert wire.ask(f"WHY {elsewhere}") == "OK queue q is paused; RESUME q ends that"
+    assert wire.ask("RESUME q") == "OK"
+    assert wire.wait(elsewhere) == "COMPLETED"
+
+
+def test_why_tells_the_place_in_line_and_an_estimate_where_there_is_ground(daemon: DaemonFactory) -> None:
+    wire = daemon(slots=1).connect()
+    blocker = wire.submit("sleep 300")
+    wire.wait_running(blocker)
+    jobs = [wire.submit("true") for _ in range(5)]
+    told = wire.ask(f"WHY {jobs[3]}")
+    assert told.startswith(
+        f"OK it wants 1 slot; none of 1 is free, the rest is taken by job {blocker}; 3 before it"
+    )
+    assert "may start" not in told
+    wire.cancel(blocker)
+    for job in jobs:
+        wire.wait(job)
+    again = wire.submit("sleep 300")
+    wire.wait_running(again)
+    assert "it may start in about " in wire.ask(f"WHY {wire.submit('true')}")
+
+
+def test_a_delayed_job_starts_when_it_is_due_also_after_a_crash(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    soon = wire.submit("--delay=1s true")
+    later = wire.submit("--delay=1h true")
+    at = wire.submit("--at=2036-11-24T07:00:00Z true")
+    past = wire.submit("--at=2016-11-24T07:00:00Z true")
+    assert wire.show(soon)["reason"] == "delayed"
+    assert wire.wait(past) == "COMPLETED"
+    one.kill()
+    one.start()
+    wire = one.connect()
+    assert wire.wait(soon) == "COMPLETED"
+    shown = wire.show(soon)
+    assert shown["started_at"] >= wire.history(soon)[0]["at"][:19]
+    assert wire.show(at)["not_before"] == "2036-11-24T07:00:00.000Z"
+    assert wire.ask(f"RELEASE {later}").startswith("STATUS ")
+    assert wire.wait(later) == "COMPLETED"
+    assert wire.ask(f"WHY {at}").startswith("OK it is delayed until 2036-11-24T07:00:00Z, in ")
+
+
+def test_a_big_job_is_passed_and_says_why_it_waits(daemon: DaemonFactory) -> None:
+    wire = daemon(slots=2).connect()
+    small = wire.submit("sleep 300")
+    wire.wait_running(small)
+    big = wire.submit("--slots=2 true")
+    assert wire.wait(wire.submit("true")) == "COMPLETED"
+    assert "it wants 2 slots; 1 of 2 is free, " in wire.ask(f"WHY {big}")
+    wire.cancel(small)
+    assert wire.wait(big) == "COMPLETED"
+
+
+def test_set_to_a_higher_priority_moves_a_job_forward(daemon: DaemonFactory) -> None:
+    wire = daemon(slots=1).connect()
+    blocker = wire.submit("sleep 300")
+    wire.wait_running(blocker)
+    first, second = wire.submit("sleep 0.01"), wire.submit("--key=k sleep 0.01")
+    assert wire.ask(f"SET {second} --priority=1").startswith("JOB ")
+    assert wire.submit("--key=k sleep 0.01") == second, "the key is that of the submission"
+    wire.cancel(blocker)
+    assert order(wire, first, second) == [second, first]
+    until(lambda: wire.stats()["busy"] == 0, "nothing to run")
