@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +30,11 @@ class Request(NamedTuple):
         return self.line.split(" ")[0]
 
 
-Script = Callable[[Request], bytes | None]
-"""Gives the reply to a request, its line end included; None closes the connection without one."""
+Script = Callable[[Request], bytes | Iterable[bytes] | None]
+"""Gives the reply to a request, its line end included, or the parts of it as they come.
+
+None closes the connection without one. Parts are asked for as long as the daemon is there.
+"""
 
 
 def data(stream: str, offset: int, content: bytes) -> bytes:
@@ -65,6 +68,7 @@ class FakeDaemon:
     def __init__(self, script: Script, place: Path | None = None) -> None:
         self._script = script
         self.requests: list[Request] = []
+        self._is_closed = False
         if place:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(str(place / "taskq.sock"))
@@ -87,6 +91,7 @@ class FakeDaemon:
 
     def close(self) -> None:
         """Stop listening, cut what is connected, and wait for every thread."""
+        self._is_closed = True
         for each in (self._listener, *self._connections):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -126,7 +131,10 @@ class FakeDaemon:
             reply = self._script(request)
             if reply is None:
                 return
-            connection.sendall(reply)
+            for part in [reply] if isinstance(reply, bytes) else reply:
+                if self._is_closed:
+                    return
+                connection.sendall(part)
 
     def _blocks(self, line: bytes, rest: BinaryIO) -> tuple[bytes, ...]:
         if not line.startswith(b"SUBMIT "):

@@ -1,77 +1,20 @@
 import json
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from taskqd import cli
-from taskqd.cli import commands, terminal
+from taskqd.cli import group, terminal
+from taskqd.cli.commands import daemon as daemon_commands
+from tests.calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.fake_daemon import FakeDaemon, Request, Script, data, job, refused, replies
-
-
-class Outcome(NamedTuple):
-    """How a call of the command line ended."""
-
-    code: int
-    stdout: bytes
-    stderr: str
-
-    @property
-    def documents(self) -> list[Any]:
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("TASKQ_ADDRESS", "TASKQ_TOKEN", "TASKQ_TOKEN_FILE", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", "/bin:/usr/bin")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(name="call")
-def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Return a function that calls the command line in this process."""
-
-    def call(*words: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["taskq", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        stdout, stderr = capfdbinary.readouterr()
-        return Outcome(int(str(end.value.code)), stdout, stderr.decode())
-
-    return call
-
-
-@pytest.fixture(name="serve")
-def a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], FakeDaemon]]:
-    """Return a function that starts a fake daemon, where the command line looks for one."""
-    opened: list[FakeDaemon] = []
-
-    def serve(script: Script) -> FakeDaemon:
-        daemon = FakeDaemon(script, tmp_path)
-        opened.append(daemon)
-        monkeypatch.setenv("TASKQ_ADDRESS", daemon.address)
-        return daemon
-
-    yield serve
-    for daemon in opened:
-        daemon.close()
-
-
-Serve = Callable[[Script], FakeDaemon]
-
 
 AT = "2026-11-24T07:00:00.000Z"
 SUBMITTED = b"JOB_ID 7\r\n"
 TRUE = {"SHOW": job(), "RESULT": b'RESULT "" "" 0\r\n', "WAIT": b"STATUS COMPLETED 100\r\n"}
+CONDITIONS = "--retry-on=exit:75,timeout --no-retry-on=exit:2"
+AFTER = "--after=3,4,5,6 --after-any=7.1 --after-fail=8"
 PLAIN = ("--cwd", "/", "--umask", "022", "--env", "PATH=/bin")
 """What keeps our own surroundings out of a submission."""
 BEFORE = "SUBMIT --cwd=/ --umask=022 --env=PATH=/bin "
@@ -123,6 +66,14 @@ def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:
         (("--timeout", "10m", "--kill-after", "500ms"), "--timeout=10m --kill-after=500ms"),
         (("--retries", "3", "--retry-delay=2"), "--retries=3 --retry-delay=2"),
         (("--key", "a/b", "--label", "two words"), '--key=a/b --label="two words"'),
+        (("--queue", "q", "--priority", "-5", "--slots=2"), "--queue=q --priority=-5 --slots=2"),
+        (("--need", "gpu:1,x:2", "--hold", "--notify-fail"), "--need=gpu:1,x:2 --hold --notify-fail"),
+        (("--idle-timeout", "1m", "--retry-delay-max", "5m"), "--idle-timeout=1m --retry-delay-max=5m"),
+        (("--retry-on", "exit:75,timeout", "--no-retry-on", "exit:2"), CONDITIONS),
+        (("--after", "3,4-6", "--after-any=7.1", "--after-fail=8"), AFTER),
+        (("--delay", "10m", "--array", "1-10%2"), "--delay=10m --array=1-10%2"),
+        (("--at", "2026-11-24T07:00:00Z"), "--at=2026-11-24T07:00:00Z"),
+        (("--memory", "1G", "--cpu-time", "1h", "--nofile=64"), "--memory=1G --cpu-time=1h --nofile=64"),
         (("--nice", "-5", "--max-output", "64k"), "--nice=-5 --max-output=64k"),
         (("--env", "A=1", "--env", "B=x=y", "--env", "C="), '--env=A=1 --env=B="x=y" --env=C=""'),
     ],
@@ -245,7 +196,36 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("journal", "dump", ".", "--job", "0"), "expected a whole number from 1"),
         (("journal", "dump", ".", "--since", "yesterday"), "expected a time such as"),
         (("journal", "dump", ".", "--since", "2026-11-24T07:00:00"), "expected a time such as"),
-        (("dance",), "'dance'"),
+        (("juggle",), "there is no command 'juggle' (see taskq --help)"),
+        (("cancle", "7"), "there is no command 'cancle'; did you mean 'cancel'?"),
+        (("show", "7-"), "expected a whole number from 1"),
+        (("show", "7-3"), "expected a range that goes up"),
+        (("show", "1-999999"), "expected at most 100000 jobs"),
+        (("history", "3-7"), "expected one job, not the range 3-7"),
+        (("result", "7.x"), "expected a whole number from 0"),
+        (("submit", "--need", "gpu", "x"), "expected RESOURCE:N, such as gpu:1, not 'gpu'"),
+        (("submit", "--after", "3,x", "x"), "expected a whole number from 1"),
+        (("submit", "--at", "soon", "x"), "expected a time such as 7:00"),
+        (("submit", "--at", "7:00", "--delay", "1s", "x"), "expected either --delay or --at"),
+        (("submit", "--at", "7:00", "--delay", "1s", "--from-file", "/dev/null"), "either --delay or --at"),
+        (("submit", "--priority", "1000001", "x"), "from -1000000 to 1000000"),
+        (("run", "--array", "1-3", "x"), "an array is many jobs: `taskq submit` it"),
+        (("cancel",), "expected either the IDs of jobs or options that say which"),
+        (("cancel", "7", "--label", "x"), "expected either the IDs of jobs or options that say which"),
+        (("hold", "--status", "running"), "only jobs that are PENDING can be held"),
+        (("set", "7"), "expected at least one option that says what to change"),
+        (("set", "7", "--timeout", "never"), "expected a duration such as"),
+        (("set", "7", "--nice", "nice"), "expected a whole number from -20 to 19"),
+        (("set-queue", "q"), "Missing option '--slots'"),
+        (("set-queue", "q", "--slots", "0"), "expected a whole number from 1 to 10000"),
+        (("set-queue", "a b", "--slots", "1"), "expected a name"),
+        (("pause", "q", "--schedule", "3"), "expected either a QUEUE or a --schedule"),
+        (("schedule", "x"), "expected either --every or --cron"),
+        (("schedule", "--every", "1h", "--cron", "@daily", "x"), "expected either --every or --cron"),
+        (("schedule", "--every", "1h"), "expected a COMMAND"),
+        (("unschedule", "x"), "expected a whole number from 1"),
+        (("progress", "101"), "expected a whole number from 0 to 100"),
+        (("progress", "40"), "there is no TASKQ_PROGRESS"),
     ],
 )
 def test_a_mistake_in_the_call_is_one_line_and_exit_code_2(
@@ -338,6 +318,42 @@ def test_who_is_not_authenticated_is_told_where_the_token_goes(serve: Serve, cal
 
 # one job or several
 
+COUNTS = {"pending": 3, "running": 4, "completed": 5, "failed": 6, "cancelled": 7}
+
+
+def lines_of(kind: str, *documents: object) -> bytes:
+    """Return a reply of several lines and their END."""
+    lines = [f"{kind} {json.dumps(document)}\r\n" for document in documents]
+    return "".join([*lines, f"END {len(lines)}\r\n"]).encode()
+
+
+QUEUES = lines_of(
+    "QUEUE",
+    {"name": "default", "slots": None, "busy": 2, "paused": False, **COUNTS},
+    {"name": "q", "slots": 1, "busy": 0, "paused": True, **COUNTS},
+)
+SCHEDULES = lines_of(
+    "SCHEDULE",
+    {
+        "schedule": 3,
+        "every": 90.0,
+        "paused": False,
+        "next_run_at": AT,
+        "last_run_at": None,
+        "command": "a\tb",
+    },
+    {
+        "schedule": 4,
+        "cron": "30 2 * * *",
+        "paused": True,
+        "next_run_at": None,
+        "command": "x",
+        "last_run_at": AT,
+        "last_job": 12,
+    },
+)
+SCHEDULES_SHOWN = (f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * *\t- (paused)\t{AT}\t12\tx\n").encode()
+
 
 @pytest.mark.parametrize(
     "words,table,stdout",
@@ -356,11 +372,49 @@ def test_who_is_not_authenticated_is_told_where_the_token_goes(serve: Serve, cal
         ),
         (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n"}, b"7\n"),
         (("remove", "7", "8"), {"REMOVE 7": b"OK\r\n", "REMOVE 8": b"OK\r\n"}, b"7\n8\n"),
+        (
+            ("status", "7-8", "9.1"),
+            {"STATUS": b"STATUS PENDING 0\r\n"},
+            b"7 PENDING 0\n8 PENDING 0\n9.1 PENDING 0\n",
+        ),
+        (("hold", "7"), {"HOLD 7": b"STATUS PENDING 0\r\n"}, b"PENDING 0\n"),
+        (("release", "7", "8"), {"RELEASE": b"STATUS PENDING 0\r\n"}, b"7 PENDING 0\n8 PENDING 0\n"),
+        (
+            ("set", "7", "--timeout", "none", "--priority=-3", "--label", ""),
+            {'SET 7 --priority=-3 --label="" --timeout=none': job()},
+            b"7\n",
+        ),
+        (("cancel", "--cascade", "7"), {"CANCEL 7 --cascade": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED 0\n"),
+        (("why", "7"), {"WHY 7": b"OK 3rd in line \x1b\r\n"}, b"3rd in line \\x1B\n"),
+        (("why", "7", "8"), {"WHY": b"OK held\r\n"}, b"7 held\n8 held\n"),
+        (
+            ("queues",),
+            {"QUEUES": QUEUES},
+            b"default\t2\t-\t3\t4\t5\t6\t7\t-\nq\t0\t1\t3\t4\t5\t6\t7\tpaused\n",
+        ),
+        (("set-queue", "q", "--slots", "2"), {"SET-QUEUE q --slots=2": b'QUEUE {"slots":2}\r\n'}, b"q 2\n"),
+        (("set-queue", "q", "--slots", "none"), {"SET-QUEUE": b'QUEUE {"slots":null}\r\n'}, b"q -\n"),
+        (("pause",), {"PAUSE": b"OK\r\n"}, b"all paused\n"),
+        (("pause", "q"), {"PAUSE q": b"OK\r\n"}, b"queue q paused\n"),
+        (("resume", "--schedule", "3"), {"RESUME --schedule=3": b"OK\r\n"}, b"schedule 3 resumed\n"),
+        (("schedules",), {"SCHEDULES": SCHEDULES}, SCHEDULES_SHOWN),
+        (("unschedule", "3", "4"), {"UNSCHEDULE": b"OK\r\n"}, b"3\n4\n"),
+        (
+            ("output", "7", "--attempt", "1"),
+            {
+                "OUTPUT 7 stdout --attempt=1": data("stdout", 0, b"x"),
+                "OUTPUT 7 stdout --offset=1 --attempt=1": data("stdout", 1, b""),
+            },
+            b"x",
+        ),
         (("drain",), {"DRAIN": b"OK\r\n", "STATS": b'STATS {"busy":2}\r\n'}, b"draining: 2 running\n"),
         (
             ("show", "7"),
-            {"SHOW 7": job(label="\x1b", signal=None, env={"A": "1"})},
-            b"id: 7\ncommand: true\nstatus: COMPLETED\nexit_code: 0\nattempts: 1\nlabel: \\x1B\nenv.A: 1\n",
+            {"SHOW 7": job(label="\x1b", signal=None, env={"A": "1"}, runs=[{"attempt": 1, "exit_code": 0}])},
+            (
+                b"id: 7\ncommand: true\nstatus: COMPLETED\nexit_code: 0\nattempts: 1\n"
+                b"label: \\x1B\nenv.A: 1\nruns.1.attempt: 1\nruns.1.exit_code: 0\n"
+            ),
         ),
         (
             ("stats",),
@@ -388,14 +442,17 @@ def test_a_command_prints_what_it_was_told(
         ("cancel", b"STATUS CANCELLED 0\r\n"),
         ("retry", SUBMITTED),
         ("remove", b"OK\r\n"),
+        ("hold", b"STATUS PENDING 0\r\n"),
+        ("release", b"STATUS PENDING 0\r\n"),
         ("show", job()),
+        ("why", b"OK 3rd in line\r\n"),
     ],
 )
 def test_one_refused_keeps_the_others_from_nothing(serve: Serve, call: Call, verb: str, reply: bytes) -> None:
-    daemon = serve(replies({verb.upper(): reply, f"{verb.upper()} 8": refused("NO_SUCH_JOB", "none")}))
+    daemon = serve(replies({verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "it was")}))
     outcome = call(verb, "7", "8", "9")
     assert daemon.lines == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
-    assert (outcome.code, outcome.stderr) == (1, "taskq: job 8: none (NO_SUCH_JOB)\n")
+    assert (outcome.code, outcome.stderr) == (1, "taskq: job 8: it was (GONE)\n")
     assert outcome.stdout
 
 
@@ -417,7 +474,7 @@ def test_the_exit_code_is_the_jobs(
     table = {
         "SUBMIT": SUBMITTED,
         "WAIT": f"STATUS {status} 0\r\n".encode(),
-        "OUTPUT": data("stdout", 0, b""),
+        "FOLLOW": f"STATUS {status} 0\r\n".encode(),
         "RESULT": f'RESULT "" "" {"-" if exit_code is None else exit_code}\r\n'.encode(),
         "SHOW": job(7, status, exit_code, reason=reason),
     }
@@ -425,6 +482,117 @@ def test_the_exit_code_is_the_jobs(
     assert call("result", "7") == (code, b"", stderr)
     assert call("run", "x") == (code, b"", stderr)
     assert call("wait", "7") == (code, f"{status} 0\n".encode(), stderr)
+
+
+@pytest.mark.parametrize(
+    "tasks,status,code,stderr",
+    [
+        ({"completed": 3}, "COMPLETED", 0, ""),
+        ({"failed": 2, "cancelled": 1}, "FAILED", 1, " (2 of its tasks failed, 1 of its tasks cancelled)"),
+    ],
+)
+def test_an_array_has_no_exit_code_and_ends_well_only_if_all_tasks_did(
+    serve: Serve, call: Call, tasks: object, status: str, code: int, stderr: str
+) -> None:
+    serve(replies({"WAIT": f"STATUS {status} 0\r\n".encode(), "SHOW": job(7, status, None, tasks=tasks)}))
+    shown = f"taskq: job 7 is {status}{stderr}\n" if stderr else ""
+    assert call("wait", "7") == (code, f"{status} 0\n".encode(), shown)
+
+
+# waiting for several
+
+
+SEVERAL = {
+    "SHOW 7": job(7, "FAILED", 3),
+    "SHOW 8": job(8, "COMPLETED", 0),
+    "SHOW 11": job(11, "FAILED", -9, array=10, index=1),
+}
+
+
+def test_a_wait_for_several_tells_of_each_as_it_ends_and_ends_as_the_first_in_order_that_failed(
+    serve: Serve, call: Call
+) -> None:
+    ends = b"STATUS FAILED 0 11\r\nSTATUS COMPLETED 100 8\r\nSTATUS FAILED 0 7\r\nEND 3\r\n"
+    daemon = serve(replies({**SEVERAL, "WAIT 8 7 10.1 --timeout=1h": ends}))
+    outcome = call("wait", "8", "7", "10.1", "--timeout", "1h")
+    assert outcome == (3, b"10.1 FAILED 0\n8 COMPLETED 100\n7 FAILED 0\n", "")
+    assert daemon.lines[0] == "WAIT 8 7 10.1 --timeout=1h"
+
+
+def test_a_wait_for_any_ends_as_the_first_that_has_ended(serve: Serve, call: Call) -> None:
+    serve(replies({**SEVERAL, "WAIT 7 8 --any": b"STATUS COMPLETED 100 8\r\nEND 1\r\n"}))
+    assert call("wait", "--any", "7-8") == (0, b"8 COMPLETED 100\n", "")
+
+
+def test_a_wait_for_several_whose_time_is_up_is_exit_code_75(serve: Serve, call: Call) -> None:
+    table = {"WAIT": b"STATUS FAILED 0 7\r\nERROR TIMED_OUT 1 of 2 goes on\r\n"}
+    serve(replies({**SEVERAL, **table}))
+    outcome = call("wait", "7", "8", "--timeout", "1", "--json")
+    assert outcome.code == 75
+    assert outcome.stderr.startswith("taskq: 1 of 2 goes on (TIMED_OUT); ")
+    assert [document.get("id") for document in json.loads(outcome.stdout)] == [7, None]
+
+
+# what to do about a refusal
+
+
+@pytest.mark.parametrize(
+    "words,code,hint",
+    [
+        (("result", "7"), "NOT_FINISHED", "`taskq output` prints what there is so far"),
+        (("wait", "7"), "TIMED_OUT", "it goes on; `taskq why` tells what a pending one waits for"),
+        (("why", "7"), "UNKNOWN_COMMAND", "the daemon is of another version"),
+        (("show", "7"), "NO_SUCH_JOB", "`taskq list` shows those that there are"),
+        (("submit", "x"), "DRAINING", "once the daemon has been started again"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    serve: Serve, call: Call, words: tuple[str, ...], code: str, hint: str
+) -> None:
+    serve(replies({words[0].upper(): refused(code, "no"), "LIST": job() + b"END 1\r\n"}))
+    assert f"no ({code}); {hint}" in call(*words).stderr
+
+
+@pytest.mark.parametrize("words", [("unschedule", "7"), ("pause", "--schedule", "7")])
+def test_where_the_text_of_a_refusal_says_it_all_nothing_is_added(
+    serve: Serve, call: Call, words: tuple[str, ...]
+) -> None:
+    serve(replies({words[0].upper(): refused("NO_SUCH_JOB", "no")}))
+    assert call(*words).stderr == "taskq: no (NO_SUCH_JOB)\n"
+
+
+def test_a_daemon_without_any_job_may_be_the_wrong_one(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"SHOW": refused("NO_SUCH_JOB", "no"), "LIST": b"END 0\r\n"}))
+    hint = f"the daemon at {daemon.address} knows no job at all: is it the one that you mean?"
+    assert call("--address", daemon.address, "show", "7").stderr == f"taskq: no (NO_SUCH_JOB); {hint}\n"
+
+
+def test_what_cannot_be_asked_about_a_refusal_is_left_out(serve: Serve, call: Call) -> None:
+    serve(replies({"SHOW": refused("NO_SUCH_JOB", "no"), "LIST": refused("FORBIDDEN", "no")}))
+    assert "`taskq list` shows" in call("show", "7").stderr
+
+
+# schedules and progress
+
+
+def test_a_schedule_has_the_options_of_its_submissions(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
+    words = ("schedule", *PLAIN, "--cron", "30 2 * * *", "--overlap", "--queue", "q", "--", "ls", "my file")
+    assert call(*words) == (0, b"3\n", "")
+    (line,) = daemon.lines
+    options, _, command = line.partition(" ls ")
+    assert command == "'my file'"
+    assert options.startswith('SCHEDULE --cron="30 2 * * *" --overlap ')
+    assert {"--queue=q", "--cwd=/", "--umask=022", "--env=PATH=/bin"} <= set(options.split(" "))
+
+
+def test_progress_is_a_line_in_the_file_that_the_job_has_for_it(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKQ_PROGRESS", str(tmp_path / "progress"))
+    assert call("progress", "40") == (0, b"", "")
+    assert call("progress", "41%", "--json") == (0, b'{"progress": 41}\n', "")
+    assert (tmp_path / "progress").read_text() == "40\n41\n"
 
 
 @pytest.mark.parametrize(
@@ -484,7 +652,7 @@ def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
 def test_drain_waits_until_no_slot_is_taken(
     serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(daemon_commands, "LOOK_EVERY", 0.01)
     left = iter([2, 2, 1, 0])
 
     def answer(request: Request) -> bytes:
@@ -549,6 +717,50 @@ def test_output_is_never_cut_short_in_silence(
 
 # JSON
 
+JOB = json.loads(job()[4:])
+ERROR = {"code": "GONE", "text": "it was"}
+ANSWERS = {
+    "SUBMIT": SUBMITTED,
+    "STATUS": b"STATUS RUNNING 40\r\n",
+    "CANCEL": b"STATUS CANCELLED 0\r\n",
+    "HOLD": b"STATUS PENDING 0\r\n",
+    "RELEASE": b"STATUS PENDING 0\r\n",
+    "SET": job(),
+    "RETRY": SUBMITTED,
+    "SHOW": job(),
+    "SHOW 8": job(8),
+    "SHOW 9": refused("GONE", "it was"),
+    "WHY": b"OK 3rd in line\r\n",
+    "WAIT": b"STATUS COMPLETED 100\r\n",
+    "WAIT 7 8": b"STATUS COMPLETED 100 8\r\nSTATUS COMPLETED 100 7\r\nEND 2\r\n",
+    "RESULT": b'RESULT "\\xC3\\xBC\\n" "\\xFF" 0\r\n',
+    "OUTPUT 7 stdout": data("stdout", 0, b"x"),
+    "OUTPUT 7 stdout --offset=1": data("stdout", 1, b""),
+    "FOLLOW": data("stdout", 0, b"x") + b"STATUS COMPLETED 100\r\n",
+    "LIST": job() + b"END 1\r\n",
+    "STATS": b'STATS {"busy":0}\r\n',
+    "REMOVE": b"OK\r\n",
+    "DRAIN": b"OK\r\n",
+    "HISTORY": event(1, "retried", by="ana") + b"END 1\r\n",
+    "HELLO": b'TASKQ 1 {"you":"me"}\r\n',
+    "QUEUES": b'QUEUE {"name":"q"}\r\nEND 1\r\n',
+    "SET-QUEUE": b'QUEUE {"name":"q","slots":null}\r\n',
+    "PAUSE": b"OK\r\n",
+    "RESUME": b"OK\r\n",
+    "SCHEDULE": b"OK 3\r\n",
+    "UNSCHEDULE": b"OK\r\n",
+}
+QUEUE = {
+    "name": "q",
+    "slots": None,
+    "busy": 0,
+    "paused": False,
+    **dict.fromkeys(("pending", "running", "completed", "failed", "cancelled"), 0),
+}
+SCHEDULE = {"schedule": 3, "every": 60.0, "cron": None, "paused": False, "command": "x"}
+ANSWERS["QUEUES"] = b"QUEUE " + json.dumps(QUEUE).encode() + b"\r\nEND 1\r\n"
+ANSWERS["SCHEDULES"] = b"SCHEDULE " + json.dumps(SCHEDULE).encode() + b"\r\nEND 1\r\n"
+
 
 @pytest.mark.parametrize(
     "words,documents",
@@ -556,65 +768,89 @@ def test_output_is_never_cut_short_in_silence(
         (("submit", "x"), [{"id": 7}]),
         (("submit", "--from-file", "jobs"), [{"line": 1, "id": 7}, {"line": 3, "id": 7}]),
         (("status", "7"), [{"id": 7, "status": "RUNNING", "progress": 40}]),
+        (("why", "7"), [{"id": 7, "why": "3rd in line"}]),
         (("cancel", "7"), [{"id": 7, "status": "CANCELLED", "progress": 0}]),
+        (("hold", "7"), [{"id": 7, "status": "PENDING", "progress": 0}]),
+        (("release", "7"), [{"id": 7, "status": "PENDING", "progress": 0}]),
+        (("set", "7", "--priority", "1"), [JOB]),
         (("retry", "7"), [{"id": 7}]),
         (("remove", "7"), [{"id": 7}]),
-        (("history", "7"), [{"seq": 1, "at": AT, "type": "retried", "id": 7, "by": "ana"}]),
         (("drain",), [{"draining": True, "running": 0}]),
-        (("show", "7"), [json.loads(job()[4:])]),
-        (("wait", "7"), [json.loads(job()[4:])]),
+        (("show", "7"), [JOB]),
+        (("wait", "7"), [JOB]),
         (
             ("result", "7"),
             [{"id": 7, "stdout": "ü\n", "stderr": None, "stderr_base64": "/w==", "exit_code": 0}],
         ),
         (("output", "7"), [{"stream": "stdout", "offset": 0, "data": "x"}]),
-        (
-            ("run", "x"),
-            [{"id": 7}, {"stream": "stdout", "offset": 0, "data": "x"}, json.loads(job()[4:])],
-        ),
-        (("list",), [json.loads(job()[4:])]),
+        (("run", "x"), [{"id": 7}, {"stream": "stdout", "offset": 0, "data": "x"}, JOB]),
         (("stats",), [{"busy": 0}]),
         (("hello",), [{"protocol": 1, "you": "me"}]),
+        (("set-queue", "q", "--slots", "none"), [{"name": "q", "slots": None}]),
+        (("pause",), [{"queue": None, "schedule": None, "paused": True}]),
+        (("resume", "q"), [{"queue": "q", "schedule": None, "paused": False}]),
+        (("schedule", "--every", "1h", "x"), [{"schedule": 3}]),
+        (("unschedule", "3"), [{"schedule": 3}]),
     ],
 )
 @pytest.mark.parametrize("where", [0, 1])
-def test_every_command_answers_in_json(
-    serve: Serve, call: Call, tmp_path: Path, words: tuple[str, ...], documents: list[object], where: int
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_what_is_about_one_thing_or_comes_as_it_happens_is_a_document_a_line(
+    serve: Serve, call: Call, tmp_path: Path, words: tuple[str, ...], documents: object, where: int, form: str
 ) -> None:
     (tmp_path / "jobs").write_text("a\n\nb\n")
-    serve(
-        replies(
-            {
-                "SUBMIT": SUBMITTED,
-                "STATUS": b"STATUS RUNNING 40\r\n",
-                "CANCEL": b"STATUS CANCELLED 0\r\n",
-                "RETRY": SUBMITTED,
-                "SHOW": job(),
-                "WAIT": b"STATUS COMPLETED 100\r\n",
-                "RESULT": b'RESULT "\\xC3\\xBC\\n" "\\xFF" 0\r\n',
-                "OUTPUT 7 stdout": data("stdout", 0, b"x"),
-                "OUTPUT 7 stdout --offset=0": data("stdout", 0, b"x"),
-                "OUTPUT 7 stdout --offset=1": data("stdout", 1, b""),
-                "OUTPUT 7 stderr --offset=0": data("stderr", 0, b""),
-                "LIST": job() + b"END 1\r\n",
-                "STATS": b'STATS {"busy":0}\r\n',
-                "REMOVE": b"OK\r\n",
-                "DRAIN": b"OK\r\n",
-                "HISTORY": event(1, "retried", by="ana") + b"END 1\r\n",
-                "HELLO": b'TASKQ 1 {"you":"me"}\r\n',
-            }
-        )
-    )
-    outcome = call(*words[:where], "--json", *words[where:])
+    serve(replies(ANSWERS))
+    outcome = call(*words[:where], form, *words[where:])
     assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.documents == documents
 
 
-def test_a_refusal_is_a_document_too(serve: Serve, call: Call) -> None:
-    serve(replies({"STATUS": refused("NO_SUCH_JOB", "there is no job 9")}))
-    outcome = call("status", "--json", "9")
+@pytest.mark.parametrize(
+    "words,documents",
+    [
+        (("list",), [JOB]),
+        (("queues",), [QUEUE]),
+        (("schedules",), [SCHEDULE]),
+        (("history", "7"), [{"seq": 1, "at": AT, "type": "retried", "id": 7, "by": "ana"}]),
+        (("show", "7", "8"), [JOB, {**JOB, "id": 8}]),
+        (("wait", "7", "8"), [{**JOB, "id": 8}, JOB]),
+        (("remove", "7", "8"), [{"id": 7}, {"id": 8}]),
+        (("retry", "--label", "x"), [{"id": 7}]),
+        (("cancel", "7-9"), [{"id": 7, "status": "CANCELLED", "progress": 0}]),
+        (("unschedule", "3", "4"), [{"schedule": 3}, {"schedule": 4}]),
+    ],
+)
+def test_what_is_about_several_things_is_a_list_or_a_document_a_line(
+    serve: Serve, call: Call, words: tuple[str, ...], documents: list[object]
+) -> None:
+    serve(replies(ANSWERS))
+    outcome = call("--json", *words)
+    assert json.loads(outcome.stdout) == documents
+    assert outcome.code == 0
+    assert call(*words, "--jsonl").documents == documents
+    assert call("--json", *words, "--jsonl").documents == documents
+
+
+def test_where_there_is_nothing_the_list_is_empty(serve: Serve, call: Call) -> None:
+    serve(replies({"LIST": b"END 0\r\n"}))
+    assert call("list", "--json") == (0, b"[]\n", "")
+    assert call("list", "--jsonl") == (0, b"", "")
+
+
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_a_refusal_is_a_document_too(serve: Serve, call: Call, form: str) -> None:
+    serve(replies({**ANSWERS, "LIST": refused("GONE", "it was")}))
+    outcome = call("show", form, "9")
     assert outcome.code == 1
-    assert outcome.documents == [{"id": 9, "error": {"code": "NO_SUCH_JOB", "text": "there is no job 9"}}]
+    assert outcome.documents == [{"id": 9, "error": ERROR}]
+    assert call("list", form).documents == [{"error": ERROR}]
+
+
+def test_a_refusal_is_one_of_the_list(serve: Serve, call: Call) -> None:
+    serve(replies(ANSWERS))
+    outcome = call("show", "--json", "7", "9")
+    assert json.loads(outcome.stdout) == [JOB, {"id": 9, "error": ERROR}]
+    assert (outcome.code, outcome.stderr) == (1, "taskq: job 9: it was (GONE)\n")
 
 
 # list
@@ -634,12 +870,18 @@ def test_filters_have_their_names_on_the_wire(serve: Serve, call: Call) -> None:
         "--limit",
         "9",
         "--reverse",
+        "--queue",
+        "q",
+        "--array",
+        "4",
+        "--tasks",
         "--label",
     ]
     assert call("list", *words, "a b") == (0, b"", "")
     (line,) = daemon.lines
     assert line == (
-        'LIST --status=FAILED,CANCELLED --owner=me --label="a b" --key=k --from=5 --limit=9 --reverse'
+        'LIST --status=FAILED,CANCELLED --owner=me --key=k --queue=q --array=4 --label="a b"'
+        " --from=5 --limit=9 --tasks --reverse"
     )
 
 
@@ -689,3 +931,24 @@ def test_text_of_jobs_is_made_harmless(text: str, shown: str) -> None:
 )
 def test_an_age_is_told_in_its_largest_unit(at: str, text: str) -> None:
     assert terminal.age(at, 1_000_000.0) == text
+
+
+# the commands
+
+
+def test_every_command_is_in_the_help_where_it_belongs(call: Call) -> None:
+    shown = call("--help").stdout.decode()
+    at = [shown.index(f"\n{title}:\n") for title in group.SECTIONS]
+    assert at == sorted(at)
+    for names in group.SECTIONS.values():
+        assert all(f"\n  {name} " in shown for name in names)
+
+
+@pytest.mark.parametrize("name", [name for names in group.SECTIONS.values() for name in names])
+def test_every_command_has_its_help(call: Call, name: str) -> None:
+    assert call(name, "--help").code == 0
+
+
+def test_no_module_defines_a_command_that_the_group_does_not_know(call: Call) -> None:
+    call("--help")
+    assert set(group.taskq.commands) == {name for names in group.SECTIONS.values() for name in names}

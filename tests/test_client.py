@@ -1,15 +1,15 @@
-import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taskqd.client import Client, Output, Refused, Result, Status, Unreachable, parse_address
+from taskqd.client import Client, Output, Refused, Result, Status, Unreachable, parse_address, streams
+from taskqd.client import client as client_module
 from tests.fake_daemon import FakeDaemon, Request, data
 
 Serve = Callable[..., tuple[Client, list[Request]]]
@@ -20,7 +20,7 @@ def a_client_of(tmp_path: Path) -> Iterator[Serve]:
     """Return a function that gives a client of a daemon with these replies, and the requests that it gets."""
     with ExitStack() as opened:
 
-        def serve(*replies: bytes | None) -> tuple[Client, list[Request]]:
+        def serve(*replies: bytes | Iterable[bytes] | None) -> tuple[Client, list[Request]]:
             left = iter(replies)
             daemon = opened.enter_context(FakeDaemon(lambda _: next(left, None), tmp_path))
             return opened.enter_context(Client(daemon.address)), daemon.requests
@@ -60,6 +60,8 @@ def test_no_daemon_is_unreachable_and_says_where(tmp_path: Path) -> None:
 
 # the request line of a submission
 
+AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
+
 
 @pytest.mark.parametrize(
     "command,options,line,blocks",
@@ -74,6 +76,15 @@ def test_no_daemon_is_unreachable_and_says_where(tmp_path: Path) -> None:
         ("a", {"timeout": "10m"}, "SUBMIT --timeout=10m a", ()),
         ("a", {"retries": 3, "retry_delay": "500ms"}, "SUBMIT --retries=3 --retry-delay=500ms a", ()),
         ("a", {"key": "a/b@c", "nice": -5}, "SUBMIT --key=a/b@c --nice=-5 a", ()),
+        ("a", {"queue": "q", "priority": -5, "slots": 2}, "SUBMIT --queue=q --priority=-5 --slots=2 a", ()),
+        ("a", {"need": {"gpu": 1, "x": 2}}, "SUBMIT --need=gpu:1,x:2 a", ()),
+        ("a", {"need": "gpu:1"}, "SUBMIT --need=gpu:1 a", ()),
+        ("a", {"retry_on": ["exit:75", "timeout"]}, "SUBMIT --retry-on=exit:75,timeout a", ()),
+        ("a", {"after": [3, "4.1"], "after_any": 5, "after_fail": "6,7"}, AFTER, ()),
+        ("a", {"hold": True, "notify_fail": False}, "SUBMIT --hold a", ()),
+        ("a", {"at": 1764000000.5}, "SUBMIT --at=2025-11-24T16:00:00.500Z a", ()),
+        ("a", {"at": "2026-11-24T08:00:00+01:00"}, "SUBMIT --at=2026-11-24T08:00:00+01:00 a", ()),
+        ("a", {"array": "1-10%2", "memory": "1G"}, "SUBMIT --array=1-10%2 --memory=1G a", ()),
         ("a", {"umask": 0o2}, "SUBMIT --umask=002 a", ()),
         ("a", {"max_output": 4096}, "SUBMIT --max-output=4096 a", ()),
         ("a", {"label": 'two "words"'}, r'SUBMIT --label="two \"words\"" a', ()),
@@ -129,14 +140,37 @@ def test_what_cannot_be_written_is_refused_before_it_is_sent(
     client.ping()
 
 
+@pytest.mark.parametrize(
+    "command,options,code,text",
+    [
+        ("a\nb", {}, "BAD_REQUEST", "one line of UTF-8"),
+        (b"\xff", {}, "BAD_REQUEST", "one line of UTF-8"),
+        ("a\0b", {}, "BAD_REQUEST", "NUL byte"),
+        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "a line has 65536 at most"),
+    ],
+)
+def test_the_command_of_a_schedule_stands_on_one_line(
+    serve: Serve, command: str | bytes, options: Any, code: str, text: str
+) -> None:
+    with pytest.raises(Refused, match=text) as refused:
+        serve()[0].schedule(command, every=1, **options)
+    assert refused.value.code == code
+
+
 def test_an_unknown_option_is_a_mistake_of_the_caller(serve: Serve) -> None:
+    client, _ = serve()
     with pytest.raises(TypeError, match="'colour'"):
-        serve()[0].submit("a", colour="red")  # type: ignore[call-arg]
+        client.submit("a", colour="red")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'key'"):
+        client.schedule("a", every=1, key="k")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="'cwd'"):
+        client.set(7, cwd="/")  # type: ignore[call-arg]
 
 
 # requests and their replies
 
 JOB = {"id": 7, "status": "RUNNING"}
+NONE = Output("stdout", 0, b"")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +196,39 @@ JOB = {"id": 7, "status": "RUNNING"}
             b"STATUS RUNNING 0\r\n",
             Status("RUNNING", 0),
         ),
+        (
+            lambda it: it.cancel("7.2", cascade=True),
+            "CANCEL 7.2 --cascade",
+            b"STATUS CANCELLED 0\r\n",
+            Status("CANCELLED", 0),
+        ),
+        (lambda it: it.hold(7), "HOLD 7", b"STATUS PENDING 0\r\n", Status("PENDING", 0)),
+        (lambda it: it.release(7), "RELEASE 7", b"STATUS PENDING 0\r\n", Status("PENDING", 0)),
+        (
+            lambda it: it.set(7, priority=5, timeout=None, label="", at=0.0, need={"gpu": 1}),
+            'SET 7 --priority=5 --timeout=none --label="" --at=1970-01-01T00:00:00.000Z --need=gpu:1',
+            b'JOB {"id":7,"status":"RUNNING"}\r\n',
+            JOB,
+        ),
+        (lambda it: it.why(7), "WHY 7", b"OK 3rd in line\r\n", "3rd in line"),
+        (lambda it: it.output(7, attempt=2), "OUTPUT 7 stdout --attempt=2", data("stdout", 0, b""), NONE),
+        (lambda it: it.queues(), "QUEUES", b'QUEUE {"name":"q"}\r\nEND 1\r\n', [{"name": "q"}]),
+        (lambda it: it.set_queue("q", 3), "SET-QUEUE q --slots=3", b'QUEUE {"slots":3}\r\n', {"slots": 3}),
+        (lambda it: it.set_queue("q", None), "SET-QUEUE q --slots=none", b"QUEUE {}\r\n", {}),
+        (lambda it: it.set_queue("q", "default"), "SET-QUEUE q --slots=default", b"QUEUE {}\r\n", {}),
+        (lambda it: it.pause(), "PAUSE", b"OK\r\n", None),
+        (lambda it: it.pause("q"), "PAUSE q", b"OK\r\n", None),
+        (lambda it: it.resume(), "RESUME", b"OK\r\n", None),
+        (lambda it: it.resume(schedule=3), "RESUME --schedule=3", b"OK\r\n", None),
+        (
+            lambda it: it.schedule("--x y", cron="* * * * *", overlap=True, queue="q"),
+            'SCHEDULE --cron="* * * * *" --overlap --queue=q -- --x y',
+            b"OK 3\r\n",
+            3,
+        ),
+        (lambda it: it.schedule("x", every=60), "SCHEDULE --every=60 x", b"OK 4\r\n", 4),
+        (lambda it: it.schedules(), "SCHEDULES", b'SCHEDULE {"schedule":3}\r\nEND 1\r\n', [{"schedule": 3}]),
+        (lambda it: it.unschedule(3), "UNSCHEDULE 3", b"OK\r\n", None),
         (lambda it: it.retry(7), "RETRY 7", b"JOB_ID 7\r\n", 7),
         (lambda it: it.remove(7), "REMOVE 7", b"OK\r\n", None),
         (
@@ -196,6 +263,8 @@ JOB = {"id": 7, "status": "RUNNING"}
             b"END 0\r\n",
             [],
         ),
+        (lambda it: it.list(array=5, queue="q"), "LIST --array=5 --queue=q", b"END 0\r\n", []),
+        (lambda it: it.list(tasks=True), "LIST --tasks", b"END 0\r\n", []),
         (lambda it: it.list(owner="me", key="k"), "LIST --owner=me --key=k", b"END 0\r\n", []),
         (lambda it: it.stats(), "STATS", b'STATS {"uptime":1}\r\n', {"uptime": 1}),
         (lambda it: it.hello(), "HELLO", b'TASKQ 1 {"you":"me"}\r\n', {"protocol": 1, "you": "me"}),
@@ -347,11 +416,6 @@ def test_neither_side_waits_for_the_other_when_both_have_much_to_say(tmp_path: P
 # output
 
 
-def job(status: str, attempts: int = 1) -> bytes:
-    return b"JOB " + json.dumps({"id": 7, "status": status, "attempts": attempts}).encode() + b"\r\n"
-
-
-RUNNING = b"ERROR TIMED_OUT it still runs\r\n"
 COMPLETED = b"STATUS COMPLETED 100\r\n"
 
 
@@ -363,57 +427,205 @@ def test_a_stream_is_read_piece_by_piece_to_its_end(serve: Serve) -> None:
     ]
 
 
-def test_following_yields_both_streams_and_ends_when_the_job_has_ended_and_all_is_read(serve: Serve) -> None:
+def followed(client: Client, **offsets: int) -> list[Output]:
+    return [piece for piece in client.follow(7, **offsets) if piece.data]
+
+
+def test_following_yields_both_streams_as_they_come_and_ends_with_the_job(serve: Serve) -> None:
+    reply = data("stdout", 0, b"a\r\n") + data("stderr", 0, b"x") + data("stdout", 3, b"b") + COMPLETED
+    client, requests = serve(reply, b"OK\r\n")
+    assert followed(client) == [("stdout", 0, b"a\r\n"), ("stderr", 0, b"x"), ("stdout", 3, b"b")]
+    client.ping()
+    assert [request.line for request in requests] == ["FOLLOW 7", "PING"]
+
+
+def test_a_piece_larger_than_what_is_received_at_once_is_whole(serve: Serve) -> None:
+    client, _ = serve(data("stdout", 0, bytes(2_000_000)) + COMPLETED)
+    assert [len(piece.data) for piece in followed(client)] == [2_000_000]
+
+
+def test_following_goes_on_from_where_it_was_left(serve: Serve) -> None:
+    client, requests = serve(data("stderr", 4, b"x") + COMPLETED)
+    assert followed(client, stdout=10, stderr=4) == [("stderr", 4, b"x")]
+    assert requests == [Request("FOLLOW 7 --stdout=10 --stderr=4")]
+
+
+def test_following_comes_up_for_air_when_nothing_comes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PAUSE", 0.01)
+    goes_on = threading.Event()
+
+    def parts() -> Iterator[bytes]:
+        yield data("stdout", 0, b"a")
+        goes_on.wait()
+        yield COMPLETED[:5]
+        yield COMPLETED[5:]
+
+    pieces = serve(parts())[0].follow(7)
+    assert next(pieces).data == b"a"
+    assert next(pieces) == Output("stdout", 0, b"")
+    goes_on.set()
+    assert not [piece for piece in pieces if piece.data]
+
+
+def test_following_no_job_is_refused_and_leaves_the_client_in_step(serve: Serve) -> None:
+    client, requests = serve(b"ERROR NO_SUCH_JOB none\r\n", b"OK\r\n")
+    with pytest.raises(Refused, match="NO_SUCH_JOB"):
+        next(client.follow(7))
+    client.ping()
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda client: client.follow(7),
+        lambda client: client.watch(),
+        lambda client: client.wait_many([7, 8]),
+    ],
+)
+def test_who_leaves_a_stream_early_closes_the_connection_and_the_next_request_makes_another(
+    tmp_path: Path, begin: Callable[[Client], Iterator[object]]
+) -> None:
+    firsts = {
+        "FOLLOW": data("stdout", 0, b"a"),
+        "WATCH": b"OK 4\r\n",
+        "WAIT": b"STATUS COMPLETED 100 8\r\n",
+        "PING": b"OK\r\n",
+    }
+    with (
+        FakeDaemon(lambda request: firsts[request.verb], tmp_path) as daemon,
+        Client(daemon.address) as client,
+    ):
+        stream = begin(client)
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        client.ping()
+        client.ping()
+        assert daemon.lines[1:] == ["PING", "PING"]
+        client.close()
+        with pytest.raises(Unreachable, match="it is closed"):
+            client.ping()
+
+
+def test_the_connection_made_after_one_that_was_left_is_authenticated() -> None:
+    table = {"AUTH secret": b"OK token admin\r\n", "WATCH": b"OK 4\r\n", "PING": b"OK\r\n"}
+    with FakeDaemon(lambda it: table.get(it.line)) as daemon, Client(daemon.address, "secret") as client:
+        stream = client.watch()
+        assert next(stream) is None
+        stream.close()  # type: ignore[attr-defined]
+        client.ping()
+        assert daemon.lines == ["AUTH secret", "WATCH", "AUTH secret", "PING"]
+
+
+def test_another_client_asks_the_same_daemon_in_the_same_name() -> None:
+    with (
+        FakeDaemon(authority) as daemon,
+        Client(daemon.address, "secret") as client,
+        client.another() as second,
+    ):
+        second.ping()
+        assert daemon.lines == ["AUTH secret", "AUTH secret", "PING"]
+
+
+def test_a_client_closed_while_it_follows_is_unreachable(serve: Serve) -> None:
+    client, _ = serve(data("stdout", 0, b"a"))
+    pieces = client.follow(7)
+    next(pieces)
+    client.close()
+    with pytest.raises(Unreachable, match="it is closed"):
+        next(pieces)
+
+
+# events
+
+
+def test_watching_yields_events_with_their_numbers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PAUSE", 0.01)
+    goes_on = threading.Event()
+
+    def parts() -> Iterator[bytes]:
+        yield b"OK 12\r\n"
+        goes_on.wait()
+        yield b'EVENT 12 {"type":"held","id":7}\r\n'
+
+    client, requests = serve(parts())
+    events = client.watch(since=12, job="7.1", queue="q")
+    assert (next(events), next(events)) == (None, None)
+    goes_on.set()
+    assert next(filter(None, events)) == {"seq": 12, "type": "held", "id": 7}
+    assert requests == [Request("WATCH --since=12 --job=7.1 --queue=q")]
+    events.close()  # type: ignore[attr-defined]
+
+
+def test_a_watch_that_lags_says_where_to_go_on_and_leaves_the_client_in_step(serve: Serve) -> None:
+    client, _ = serve(b"OK 1\r\nERROR LAGGED 90 events from 1 on are no longer there\r\n", b"OK\r\n")
+    with pytest.raises(Refused, match="LAGGED") as refused:
+        list(client.watch())
+    assert refused.value.next == 90
+    client.ping()
+
+
+def test_another_refusal_says_nothing_of_where_to_go_on(serve: Serve) -> None:
+    with pytest.raises(Refused) as refused:
+        serve(b"ERROR GONE 90 is gone\r\n")[0].status(90)
+    assert refused.value.next is None
+
+
+# several at once
+
+
+def test_several_jobs_are_told_of_as_they_end(serve: Serve) -> None:
     client, requests = serve(
-        *(job("PENDING", 0),),
-        *(RUNNING, data("stdout", 0, b"a"), data("stderr", 0, b"x"), job("RUNNING")),
-        *(COMPLETED, data("stdout", 1, b"b"), data("stderr", 1, b""), job("COMPLETED")),
-        *(COMPLETED, data("stdout", 2, b""), data("stderr", 1, b"y"), job("COMPLETED")),
-        *(COMPLETED, data("stdout", 2, b""), data("stderr", 2, b""), job("COMPLETED")),
+        b"STATUS FAILED 0 8\r\nSTATUS COMPLETED 100 7.1 more\r\nEND 2\r\n",
+        b"STATUS COMPLETED 100 8\r\nEND 1\r\n",
+        b"STATUS COMPLETED 100\r\n",
+        b"OK\r\n",
     )
-    seen = [piece for piece in client.follow(7) if piece.data]
-    assert seen == [("stdout", 0, b"a"), ("stderr", 0, b"x"), ("stdout", 1, b"b"), ("stderr", 1, b"y")]
-    assert [request.line for request in requests[1:5]] == [
-        "WAIT 7 --timeout=0.1",
-        "OUTPUT 7 stdout --offset=0",
-        "OUTPUT 7 stderr --offset=0",
-        "SHOW 7",
+    assert list(client.wait_many(["7.1", 8, 8])) == [
+        (8, "FAILED", 0),
+        ("7.1", "COMPLETED", 100),
+    ]
+    assert list(client.wait_many([7, 8], any_=True, timeout=5)) == [(8, "COMPLETED", 100)]
+    assert list(client.wait_many([7])) == [(7, "COMPLETED", 100)]
+    client.ping()
+    assert [request.line for request in requests] == [
+        *("WAIT 7.1 8", "WAIT 7 8 --any --timeout=5", "WAIT 7", "PING")
     ]
 
 
-def test_following_a_job_that_is_run_again_begins_again(serve: Serve) -> None:
-    client, requests = serve(
-        job("RUNNING"),
-        *(RUNNING, data("stdout", 0, b"first"), data("stderr", 0, b""), job("RUNNING")),
-        *(RUNNING, b"ERROR BAD_REQUEST beyond the end\r\n", data("stderr", 0, b""), job("RUNNING", 2)),
-        *(COMPLETED, data("stdout", 0, b"2nd"), data("stderr", 0, b""), job("COMPLETED", 2)),
-        *(COMPLETED, data("stdout", 3, b""), data("stderr", 0, b""), job("COMPLETED", 2)),
-    )
-    assert [piece.data for piece in client.follow(7) if piece.data] == [b"first", b"2nd"]
-    assert requests[10].line == "OUTPUT 7 stdout --offset=0"
-
-
-def test_following_much_output_does_not_pause(serve: Serve) -> None:
-    client, requests = serve(
-        job("RUNNING"),
-        *(RUNNING, data("stdout", 0, bytes(1024**2)), data("stderr", 0, b""), job("RUNNING")),
-        *(COMPLETED, data("stdout", 1024**2, b""), data("stderr", 0, b""), job("COMPLETED")),
-    )
-    assert sum(len(piece.data) for piece in client.follow(7)) == 1024**2
-    assert requests[5].line == "WAIT 7 --timeout=0"
-
-
-def test_following_no_job_is_refused(serve: Serve) -> None:
-    with pytest.raises(Refused, match="NO_SUCH_JOB"):
-        next(serve(b"ERROR NO_SUCH_JOB none\r\n")[0].follow(7))
-
-
-def test_a_refusal_while_following_leaves_the_client_in_step(serve: Serve) -> None:
-    client, _ = serve(
-        job("RUNNING"),
-        *(RUNNING, b"ERROR STORE_FAILED no disk\r\n", data("stderr", 0, b"x"), job("RUNNING")),
-        b"OK\r\n",
-    )
-    with pytest.raises(Refused, match="STORE_FAILED"):
-        list(client.follow(7))
+def test_a_wait_for_several_whose_time_is_up_yields_those_that_have_ended(serve: Serve) -> None:
+    client, _ = serve(b"STATUS COMPLETED 100 8\r\nERROR TIMED_OUT 1 is still to come\r\n", b"OK\r\n")
+    ended = client.wait_many([7, 8], timeout="1s")
+    assert next(ended).job == 8
+    with pytest.raises(Refused, match="TIMED_OUT"):
+        next(ended)
     client.ping()
+
+
+def test_all_jobs_are_listed_page_by_page(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAGE", 2)
+    page = b'JOB {"id":3}\r\nJOB {"id":5}\r\nEND 2\r\n'
+    client, requests = serve(page, b'JOB {"id":6}\r\nEND 1\r\n', page, b"END 0\r\n")
+    assert [job["id"] for job in client.list_all(queue="q", tasks=True)] == [3, 5, 6]
+    assert [job["id"] for job in client.list_all(4)] == [3, 5]
+    assert [request.line for request in requests] == [
+        "LIST --queue=q --limit=2 --tasks",
+        "LIST --queue=q --from=6 --limit=2 --tasks",
+        "LIST --from=4 --limit=2",
+        "LIST --from=6 --limit=2",
+    ]
+
+
+@pytest.mark.parametrize("job", ["x", "7.", "7 8", "7\r\nPING", -1, "\u0667"])
+def test_what_is_no_id_is_refused_before_it_is_sent(serve: Serve, job: Any) -> None:
+    client, requests = serve(b"OK\r\n")
+    for ask in (client.status, client.follow, lambda job: client.watch(job=job)):
+        with pytest.raises(Refused, match="expected a job's id"):
+            list(ask(job))
+    client.ping()
+    assert len(requests) == 1
+
+
+def test_what_is_no_queue_is_refused_before_it_is_sent(serve: Serve) -> None:
+    with pytest.raises(Refused, match="expected a name"):
+        serve()[0].pause("a b")

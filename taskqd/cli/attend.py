@@ -61,7 +61,8 @@ def attend(
             interrupts.came = False
             is_cancelled = True
             try:
-                client.cancel(job)
+                with client.another() as second:
+                    second.cancel(job)
             except Refused as refusal:
                 session.refuse(refusal)
     return True

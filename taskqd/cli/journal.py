@@ -17,7 +17,7 @@ from taskqd.backlog import Backlog, IllegalMove, Position
 from taskqd.cli.session import REFUSED, Session
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged
-from taskqd.events import Opened, Record, Snapshot
+from taskqd.events import JobEvent, Opened, Record, Snapshot, Submitted
 from taskqd.journal import Replay
 from taskqd.replies import timestamp
 from taskqd.segments import Layout, Segments
@@ -188,9 +188,16 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
 
 
 def _is_wanted(record: Record, job: int | None, since: float | None) -> bool:
-    if job is not None and (isinstance(record, Opened | Snapshot) or record.id != job):
+    if job is not None and not _is_about(record, job):
         return False
     return since is None or record.at >= since
+
+
+def _is_about(record: Record, job: int) -> bool:
+    """Whether it happened to a job; a task of an array was submitted with all the others."""
+    if isinstance(record, Submitted):
+        return record.id <= job <= record.last_id
+    return isinstance(record, JobEvent) and record.id == job
 
 
 def _shown(record: Record) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -22,24 +23,46 @@ BROKEN_PIPE = 141
 _HINTS = {
     "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to the token in the daemon's state directory",
     "AUTH_FAILED": "it came from TASKQ_TOKEN or TASKQ_TOKEN_FILE",
+    "NO_SUCH_JOB": "`taskq list` shows those that there are",
+    "NOT_FINISHED": "`taskq output` prints what there is so far",
+    "DRAINING": "once the daemon has been started again it takes jobs again",
+    "KEY_CONFLICT": "`taskq list --key` shows the job that has it",
+    "UNKNOWN_COMMAND": "the daemon is of another version: `taskq hello` tells which",
+    "STORE_FAILED": "nothing was changed; the daemon's log tells what its disk said",
 }
+_HINTS_OF: dict[tuple[str, str | None], str | None] = {
+    ("NO_SUCH_JOB", "unschedule"): None,
+    ("NO_SUCH_JOB", "pause"): None,
+    ("NO_SUCH_JOB", "resume"): None,
+    ("TIMED_OUT", "wait"): "it goes on; `taskq why` tells what a pending one waits for",
+}
+"""What to do about a refusal: of a code by one command, or by any; None where its text says it already."""
 
 
 class Session:
-    """What the options of every command have settled; no ``address`` means the daemon's default socket."""
+    """What the options of every command have settled; no ``address`` means the daemon's default socket.
+
+    ``is_json`` says that answers are documents: a line each, or with ``is_listed`` one list of all where an
+    answer is about several things.
+    """
 
     def __init__(self) -> None:
         self.address: str | None = None
         self.is_json = False
+        self.is_listed = False
+        self._list: list[Facts] | None = None
 
     def connect(self) -> Client:
         """Connect to the daemon; with the token of the environment where it is asked for one."""
-        address = self.address or f"unix:{default_socket(os.environ, os.getuid())}"
+        address = self._where()
         token = None if parse_address(address).is_local else _token()
         try:
             return Client(address, token)
         except Unreachable as error:
             raise Unreachable(f"{error}; start one with `twistd taskq` or give its --address") from None
+
+    def _where(self) -> str:
+        return self.address or f"unix:{default_socket(os.environ, os.getuid())}"
 
     def run(self, act: Callable[[], Any]) -> Any:
         """Do what a command does; return the exit code, its own or that of the error that ended it."""
@@ -60,12 +83,28 @@ class Session:
             return REFUSED
 
     def form(self, text: str, facts: Facts) -> str:
-        """Return the form of an answer that was asked for: ``text``, or with --json ``facts`` on one line."""
+        """Return the form of an answer that was asked for: ``text``, or ``facts`` on one line."""
         return json.dumps(facts) if self.is_json else text
 
     def say(self, text: str, facts: Facts) -> None:
-        """Print an answer: ``text`` as one or more lines, or with --json ``facts`` as one."""
-        sys.stdout.write(self.form(text, facts) + "\n")
+        """Print an answer: ``text``, or ``facts`` on a line or in the list that they are part of."""
+        if self._list is None:
+            sys.stdout.write(self.form(text, facts) + "\n")
+        else:
+            self._list.append(facts)
+
+    @contextmanager
+    def listed(self, is_several: bool = True) -> Iterator[None]:
+        """Within it, what is said is about ``is_several`` things: --json makes one list of it, in the end."""
+        if not (self.is_json and self.is_listed and is_several):
+            yield
+            return
+        self._list = found = list[Facts]()
+        try:
+            yield
+        finally:
+            self._list = None
+            sys.stdout.write("[" + ",\n ".join(map(json.dumps, found)) + "]\n")
 
     def complain(self, text: str) -> None:
         """Print one line on stderr, where it may stand beside what jobs print."""
@@ -74,10 +113,10 @@ class Session:
         sys.stderr.flush()
 
     def refuse(self, refusal: Refused, subject: str = "", facts: Facts | None = None) -> int:
-        """Tell what was refused of which ``subject``, with --json as a document too; return the exit code."""
+        """Tell what was refused of which ``subject``, in JSON as a document too; return the exit code."""
         if self.is_json:
             self.say("", {**(facts or {}), "error": {"code": refusal.code, "text": refusal.text}})
-        hint = _HINTS.get(refusal.code)
+        hint = self._hint(refusal.code)
         self.complain(
             (f"{subject}: " if subject else "")
             + f"{refusal.text} ({refusal.code})"
@@ -85,19 +124,46 @@ class Session:
         )
         return NOT_FINISHED if refusal.code in ("NOT_FINISHED", "TIMED_OUT") else REFUSED
 
+    def _hint(self, code: str) -> str | None:
+        """Return what to do about a refusal, None where its own text says all that there is."""
+        context = click.get_current_context(silent=True)
+        key = (code, context.info_name if context else None)
+        if key in _HINTS_OF:
+            return _HINTS_OF[key]
+        if code == "NO_SUCH_JOB" and self._is_empty():
+            return f"the daemon at {self._where()} knows no job at all: is it the one that you mean?"
+        return _HINTS.get(code)
+
+    def _is_empty(self) -> bool:
+        """Whether the daemon has no job; what it refuses to say does not matter beside what was refused."""
+        with suppress(Refused, Unreachable), self.connect() as client:
+            return not client.list(limit=1)
+        return False
+
     def outcome(self, job: Facts) -> int:
         """Return the exit code that stands for a job's end: its own, or 128+N where signal N ended it.
 
         Zero is for a COMPLETED job alone: one that failed or was cancelled although its process said 0, and
-        one that has no exit code, end with 1 and the reason on stderr.
+        one that has no exit code, as an array, end with 1 and the reason on stderr.
         """
         code = job["exit_code"]
-        if code is None or (code == 0 and job["status"] != "COMPLETED"):
-            why = ", ".join(str(job[name]) for name in ("reason", "detail") if job.get(name))
-            but = ": it has no exit code" if code is None else ", though its exit code is 0"
-            self.complain(f"job {job['id']} is {job['status']}{f' ({why})' if why else ''}{but}")
+        if job["status"] == "COMPLETED":
+            return 0
+        if not code:
+            self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
             return REFUSED
-        return int(code) if code > 0 else 128 - int(code) if code else 0
+        return int(code) if code > 0 else 128 - int(code)
+
+
+def _reasons(job: Facts) -> str:
+    """Return why a job ended as it did, and how many of its tasks, as what is said behind its status."""
+    tasks = job.get("tasks") or {}
+    whys = [f"{tasks[name]} of its tasks {name}" for name in ("failed", "cancelled") if tasks.get(name)]
+    whys = whys or [str(job[name]) for name in ("reason", "detail") if job.get(name)]
+    shown = f" ({', '.join(whys)})" if whys else ""
+    if tasks:
+        return shown
+    return shown + (": it has no exit code" if job["exit_code"] is None else ", though its exit code is 0")
 
 
 def drop_stdout() -> None:

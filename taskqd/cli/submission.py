@@ -2,16 +2,17 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 from io import BufferedReader
 from typing import Any, cast
 
 import click
 
-from taskqd.client import Options
+from taskqd.client import Options, Recurring
 from taskqd.client.requests import LARGEST_BLOCK
 
 
-def command(words: tuple[str, ...], given: dict[str, Any]) -> str | None:
+def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
     """Return the shell command that runs ``words``: one is a line of shell, several are what a program gets.
 
     None if there is a script in its place.
@@ -19,7 +20,14 @@ def command(words: tuple[str, ...], given: dict[str, Any]) -> str | None:
     if bool(words) == bool(given["script"]):
         raise click.UsageError("expected either a COMMAND or a --script")
     check_stdin(given["script"], given["stdin"])
+    check_times(given)
     return None if not words else words[0] if len(words) == 1 else shlex.join(words)
+
+
+def check_times(given: dict[str, Any]) -> None:
+    """Refuse a call that says in two ways when to start at the earliest."""
+    if given["delay"] is not None and given["at"] is not None:
+        raise click.UsageError("expected either --delay or --at")
 
 
 def check_stdin(*files: BufferedReader | None) -> None:
@@ -31,16 +39,26 @@ def check_stdin(*files: BufferedReader | None) -> None:
 
 def options(is_local: bool, given: dict[str, Any]) -> Options:
     """Return the options of a submission: those given, and to a daemon on this machine what we are in."""
-    found = {name: value for name, value in given.items() if value is not None}
-    found["env"] = dict(given["env"])
+    found = _with_surroundings(is_local, given)
     for block in {"stdin", "script"} & found.keys():
         found[block] = found[block].read(LARGEST_BLOCK + 1)  # one more is enough to be refused
+    return cast("Options", found)
+
+
+def recurring(is_local: bool, given: dict[str, Any]) -> Recurring:
+    """Return the options of each submission of a schedule, in the same way."""
+    return cast("Recurring", _with_surroundings(is_local, given))
+
+
+def _with_surroundings(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in given.items() if value is not None}
+    found["env"] = dict(given["env"])
     if is_local:
         found["cwd"] = _directory(given["cwd"])
         found.setdefault("umask", _umask())
         if "PATH" in os.environ:
             found["env"] = {"PATH": os.environ["PATH"], **found["env"]}
-    return cast("Options", found)
+    return found
 
 
 def _directory(given: str | None) -> str:

@@ -1,17 +1,19 @@
-"""What a person at a terminal sees: text made harmless, tables, a question.
+"""What a person at a terminal sees: text made harmless, times as one tells them, bars, a question.
 
-rich is imported only where it draws.
+Tables are drawn by ``tables``, which is loaded here only where there is one to draw: rich takes its time.
 """
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from shutil import get_terminal_size
 from typing import Any
 
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
+_ASCII = str.maketrans("█░", "#-")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -71,6 +73,8 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
         more.append(f"attempt {event['attempt']}")
     elif kind == "spawned":
         more.append(f"pid {event['pid']}")
+    elif kind == "skipped":
+        more.append(f"because of job {event['because']}")
     if kind == "cancelled":
         more.append(f"signal {event['signal']}")
     if kind == "ended":
@@ -90,38 +94,87 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def age(submitted_at: str, now: float) -> str:
+def age(at: str, now: float) -> str:
     """Return how long ago a time of the protocol was, in its largest unit."""
-    then = datetime.fromisoformat(submitted_at.replace("Z", "+00:00"))
-    seconds = max(0, int((datetime.fromtimestamp(now, timezone.utc) - then).total_seconds()))
-    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), _UNITS[-1])
-    return f"{seconds // size} {unit}"
+    return span(now - seconds(at))
 
 
-def print_table(jobs: Sequence[dict[str, Any]]) -> None:
+def span(length: float) -> str:
+    """Return a length of time (s) in its largest unit; one below zero is none."""
+    whole = max(0, int(length))
+    size, unit = next(((size, unit) for size, unit in _UNITS if whole >= size), _UNITS[-1])
+    return f"{whole // size} {unit}"
+
+
+def relative(at: str, now: float) -> str:
+    """Return when a time of the protocol is, seen from ``now``: ``3 min ago``, ``in 2 h``."""
+    left = seconds(at) - now
+    if -1 < left < 1:
+        return "now"
+    return f"in {span(left)}" if left > 0 else f"{span(-left)} ago"
+
+
+def seconds(at: str) -> float:
+    """Return a time of the protocol in seconds since the epoch."""
+    return datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp()
+
+
+def clock(at: str, now: float) -> str:
+    """Return a time of the protocol as clocks here show it, with its date where that is not today's."""
+    then, today = (datetime.fromtimestamp(each).astimezone() for each in (seconds(at), now))
+    return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def bar(part: float, whole: float, width: int) -> str:
+    """Return a bar of so many cells, filled as far as ``part`` is of ``whole``."""
+    share = min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0
+    filled = int(share * width)
+    drawn = "█" * filled + "░" * (width - filled)
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    return drawn if encoding.startswith("utf") else drawn.translate(_ASCII)
+
+
+def print_jobs(jobs: Sequence[dict[str, Any]]) -> None:
     """Print jobs as a table that fits the width of the terminal."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from taskqd.cli import tables  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("id", "status", "exit", "age"):
-        table.add_column(title, justify="left" if title == "status" else "right", no_wrap=True)
-    table.add_column("command")  # not no_wrap: it is the one that gives way
-    now = time.time()
-    for job in jobs:
-        code = job.get("exit_code")
-        status = job["status"] + (
-            f" {job['progress']}%" if job["status"] == "RUNNING" and job["progress"] else ""
-        )
-        table.add_row(
-            str(job["id"]),
-            Text(status, style=_COLOURS.get(job["status"], "")),
-            "" if code is None else str(code),
-            age(job["submitted_at"], now),
-            Text(command_of(job), no_wrap=True, overflow="ellipsis"),
-        )
-    Console().print(table)
+    _draw(lambda width: tables.jobs(jobs, time.time(), width))
+
+
+def print_queues(queues: Sequence[dict[str, Any]]) -> None:
+    """Print queues as a table that fits the width of the terminal."""
+    from taskqd.cli import tables  # noqa: PLC0415
+
+    _draw(lambda width: tables.queues(queues, width))
+
+
+def print_schedules(schedules: Sequence[dict[str, Any]]) -> None:
+    """Print schedules as a table that fits the width of the terminal."""
+    from taskqd.cli import tables  # noqa: PLC0415
+
+    _draw(lambda width: tables.schedules(schedules, time.time(), width))
+
+
+def _draw(table: Callable[[int], Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+
+    # rich takes every dumb terminal for one of 80 columns, unless told both.
+    width, height = get_terminal_size()
+    Console(width=width, height=height).print(table(width))
+
+
+def coloured(text: str, colour: int, is_on: bool) -> str:
+    """Return text in one of the eight colours of a terminal, where colours are on."""
+    return f"\x1b[3{colour}m{text}\x1b[0m" if is_on else text
+
+
+def has_colours(stream: Any) -> bool:
+    """Whether what is written to a stream may have colours: on a terminal that has them, without NO_COLOR."""
+    return (
+        stream.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb").lower() not in ("dumb", "unknown", "")
+    )
 
 
 def is_terminal() -> bool:

@@ -12,16 +12,21 @@
 It blocks, starts fast, and needs the standard library alone.
 """
 
-from taskqd.client.client import Client
+from taskqd.client.client import Client, Filters
 from taskqd.client.connection import Unreachable, parse_address
-from taskqd.client.replies import Facts, Output, Refused, Result, Status
-from taskqd.client.requests import Options
+from taskqd.client.replies import Ended, Facts, Output, Refused, Result, Status
+from taskqd.client.requests import Changes, Options, Recurring, Ref
 
 __all__ = [
+    "Changes",
     "Client",
+    "Ended",
     "Facts",
+    "Filters",
     "Options",
     "Output",
+    "Recurring",
+    "Ref",
     "Refused",
     "Result",
     "Status",

@@ -6,6 +6,7 @@ Blocking sockets of the standard library; what the lines mean is left to ``clien
 import errno
 import select
 import socket
+import time
 from typing import NamedTuple
 
 PATIENCE = 10.0
@@ -53,11 +54,16 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address.text
+        self._where = address
+        self.open()
+
+    def open(self) -> None:
+        """Connect, after a ``close`` once more; what had come before is forgotten."""
         self._inbox = bytearray()
         try:
-            self._socket = _connect(address)
+            self._socket = _connect(self._where)
         except OSError as error:
-            raise Unreachable(f"no daemon answers at {address.text}: {_reason(error)}") from None
+            raise Unreachable(f"no daemon answers at {self.address}: {_reason(error)}") from None
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
@@ -101,9 +107,23 @@ class Connection:
         del self._inbox[: end + 1]
         return line.removesuffix(b"\r")
 
-    def has_line(self) -> bool:
-        """Whether ``line`` would return at once."""
-        return b"\n" in self._inbox
+    def has_line(self, seconds: float = 0.0) -> bool:
+        """Whether ``line`` would return at once; so many seconds are waited for more than is there."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._inbox:
+            left = deadline - time.monotonic()
+            if seconds == 0.0 or left < 0 or not self._has_more(left):
+                return False
+            self._await()
+        return True
+
+    def _has_more(self, seconds: float) -> bool:
+        try:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
+        except ValueError as error:
+            raise self._lost(error) from None
 
     def take(self, length: int) -> bytes:
         """Return the next ``length`` bytes."""

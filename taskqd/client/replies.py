@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from taskqd.client.connection import Connection, Unreachable
+from taskqd.client.requests import Ref
 from taskqd.words import take_quoted
 
 Facts = dict[str, Any]
@@ -15,18 +16,29 @@ class Refused(Exception):
     """The request was refused and has changed nothing.
 
     ``code`` is one of docs/protocol.md §7, ``text`` is for a person. What cannot even be written as a request
-    is refused in the same way before it is sent.
+    is refused in the same way before it is sent. A watch that is LAGGED can be taken up again at the event
+    with the number ``next``.
     """
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code} {text}")
         self.code = code
         self.text = text
+        first = text.partition(" ")[0]
+        self.next = int(first) if code == "LAGGED" and first.isdecimal() else None
 
 
 class Status(NamedTuple):
     """Where a job stands: a word of docs/protocol.md §2, and its progress in percent."""
 
+    status: str
+    progress: int
+
+
+class Ended(NamedTuple):
+    """A job that was waited for and has ended: as it was asked for, and where it stands."""
+
+    job: Ref
     status: str
     progress: int
 
@@ -73,14 +85,29 @@ class Replies:
         """Read an OK."""
         self._begin("OK")
 
+    def text(self) -> str:
+        """Read the text of an OK."""
+        return self._begin("OK")[1]
+
+    def number(self) -> int:
+        """Read the number of an OK."""
+        return int(self._begin("OK")[1].split(" ")[0])
+
     def id(self) -> int:
         """Read a JOB_ID."""
         return int(self._begin("JOB_ID")[1].split(" ")[0])
 
     def status(self) -> Status:
         """Read a STATUS."""
-        status, progress = self._begin("STATUS")[1].split(" ")[:2]
-        return Status(status, int(progress))
+        return _status(self._begin("STATUS")[1])
+
+    def ended(self) -> Ended | None:
+        """Read the STATUS of one of several jobs, or None for their END."""
+        word, rest = self._begin("STATUS", "END")
+        if word == "END":
+            return None
+        status, progress, job = rest.split(" ")[:3]
+        return Ended(int(job) if job.isdecimal() else job, status, int(progress))
 
     def result(self) -> Result:
         """Read a RESULT."""
@@ -92,7 +119,15 @@ class Replies:
 
     def output(self) -> Output:
         """Read a DATA block."""
-        stream, offset, length = self._begin("DATA")[1].split(" ")[:3]
+        return self._block(self._begin("DATA")[1])
+
+    def followed(self) -> Output | Status:
+        """Read a DATA block, or the STATUS that is behind the last of them."""
+        word, rest = self._begin("DATA", "STATUS")
+        return self._block(rest) if word == "DATA" else _status(rest)
+
+    def _block(self, rest: str) -> Output:
+        stream, offset, length = rest.split(" ")[:3]
         data = self._connection.take(int(length))
         self._connection.take(len(b"\r\n"))
         return Output(stream, int(offset), data)
@@ -103,17 +138,35 @@ class Replies:
 
     def jobs(self) -> Sequence[Facts]:
         """Read JOB lines up to their END."""
-        jobs = []
-        while (reply := self._begin("JOB", "END"))[0] == "JOB":
-            jobs.append(_facts(reply[1]))
-        return jobs
+        return self._several("JOB")
+
+    def queue(self) -> Facts:
+        """Read a QUEUE."""
+        return _facts(self._begin("QUEUE")[1])
+
+    def queues(self) -> Sequence[Facts]:
+        """Read QUEUE lines up to their END."""
+        return self._several("QUEUE")
+
+    def schedules(self) -> Sequence[Facts]:
+        """Read SCHEDULE lines up to their END."""
+        return self._several("SCHEDULE")
+
+    def _several(self, kind: str) -> Sequence[Facts]:
+        found = []
+        while (reply := self._begin(kind, "END"))[0] == kind:
+            found.append(_facts(reply[1]))
+        return found
+
+    def event(self) -> Facts:
+        """Read an EVENT, its number as ``seq``."""
+        return _event(self._begin("EVENT")[1])
 
     def events(self) -> Sequence[Facts]:
-        """Read EVENT lines up to their END, the number of each as ``seq``."""
+        """Read EVENT lines up to their END."""
         events = []
         while (reply := self._begin("EVENT", "END"))[0] == "EVENT":
-            sequence, _, text = reply[1].partition(" ")
-            events.append({"seq": int(sequence), **_facts(text)})
+            events.append(_event(reply[1]))
         return events
 
     def stats(self) -> Facts:
@@ -124,6 +177,16 @@ class Replies:
         """Read a TASKQ."""
         version, _, text = self._begin("TASKQ")[1].partition(" ")
         return {"protocol": int(version), **_facts(text)}
+
+
+def _status(text: str) -> Status:
+    status, progress = text.split(" ")[:2]
+    return Status(status, int(progress))
+
+
+def _event(text: str) -> Facts:
+    sequence, _, facts = text.partition(" ")
+    return {"seq": int(sequence), **_facts(facts)}
 
 
 def _facts(text: str) -> Facts:

@@ -5,11 +5,12 @@ server would refuse it; everything else is the server's to judge.
 """
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 from taskqd.errors import BadRequest, LineTooLong, TooLarge
-from taskqd.words import quoted
+from taskqd.words import parse_name, quoted
 
 LONGEST_LINE = 65_536
 """A request line is at most so long, in bytes, its line end not counted."""
@@ -20,28 +21,100 @@ _PLAIN = re.compile(rb"[A-Za-z0-9._+/:@,%-]+")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r"[!-~]+")
 _LINE_BREAK = re.compile(rb"[\r\n]")
+_REF = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_BLOCKS = ("script", "stdin")
+
+Ref = int | str
+"""A job by its id, or a task of an array as text: ``"7.3"`` is the one with that index in array 7."""
 
 
-class Options(TypedDict, total=False):
-    """What a submission may ask for besides its command; every one may be left out.
+class Recurring(TypedDict, total=False):
+    """What every submission may ask for, that of a schedule too; each may be left out.
 
-    Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``stdin`` is
-    what the job reads; ``script`` stands in place of the command.
+    Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``need`` has
+    amounts by resource, or is text such as ``"gpu:1"``; ``retry_on`` and ``no_retry_on`` are conditions such
+    as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``.
     """
 
+    queue: str
+    priority: int
+    slots: int
+    need: Mapping[str, int] | str
     timeout: float | str
+    idle_timeout: float | str
     kill_after: float | str
     retries: int
     retry_delay: float | str
-    key: str
+    retry_delay_max: float | str
+    retry_on: Iterable[str] | str
+    no_retry_on: Iterable[str] | str
+    array: str
     label: str
     cwd: str
     env: Mapping[str, str]
     umask: int
     nice: int
+    memory: int | str
+    cpu_time: float | str
+    nofile: int
     max_output: int | str
+    notify_fail: bool
+
+
+class Options(Recurring, total=False):
+    """What one submission may ask for besides its command.
+
+    ``at`` is a time of RFC 3339, or seconds since the epoch. ``after``, ``after_any`` and ``after_fail`` are
+    the jobs to wait for. ``stdin`` is what the job reads; ``script`` stands in place of the command.
+    """
+
+    delay: float | str
+    at: float | str
+    after: Iterable[Ref] | Ref
+    after_any: Iterable[Ref] | Ref
+    after_fail: Iterable[Ref] | Ref
+    hold: bool
+    key: str
     stdin: bytes
     script: bytes
+
+
+class Changes(TypedDict, total=False):
+    """What can be changed of a pending job; None takes away what was asked for, and ``delay`` begins anew."""
+
+    queue: str
+    priority: int
+    slots: int
+    need: Mapping[str, int] | str | None
+    label: str
+    timeout: float | str | None
+    idle_timeout: float | str | None
+    kill_after: float | str
+    retries: int
+    retry_delay: float | str
+    retry_delay_max: float | str
+    retry_on: Iterable[str] | str | None
+    no_retry_on: Iterable[str] | str | None
+    delay: float | str | None
+    at: float | str | None
+    nice: int | None
+    memory: int | str | None
+    cpu_time: float | str | None
+    nofile: int | None
+    max_output: int | str
+
+
+def ref(job: Ref) -> bytes:
+    """Return how a request names a job, or a task of an array; raises BadRequest for what is no id."""
+    text = str(job)
+    if not _REF.fullmatch(text):
+        raise BadRequest(f"expected a job's id such as 7, or 7.3 for a task of an array, not {text[:40]!r}")
+    return text.encode("ascii")
+
+
+def name(text: str) -> bytes:
+    """Return a name as a word of a request line; raises BadRequest for what is none."""
+    return parse_name(text).encode("ascii")
 
 
 def word(value: str | bytes) -> bytes:
@@ -63,17 +136,48 @@ def submit_options(options: Options) -> bytes:
 
     Raises BadRequest for a name that no environment variable can have, and TypeError for an unknown option.
     """
-    return b"".join(
-        _written(name, value) for name, value in options.items() if name not in ("script", "stdin")
+    return _options(
+        "a submission", Options, {name: value for name, value in options.items() if name not in _BLOCKS}
     )
+
+
+def changes(options: Changes) -> bytes:
+    """Return the options of a SET, each with a space before it."""
+    given = {name: "none" if value is None else value for name, value in options.items()}
+    return _options("a change", Changes, given)
+
+
+def _options(what: str, known: type, options: Mapping[str, Any]) -> bytes:
+    for name in options.keys() - known.__annotations__.keys():
+        raise TypeError(f"{what} has no option {name!r}")
+    return b"".join(_written(name, value) for name, value in options.items())
 
 
 def _written(name: str, value: Any) -> bytes:
     if name == "env":
         return b"".join(_env(*variable) for variable in value.items())
-    if name not in Options.__annotations__:
-        raise TypeError(f"a submission has no option {name!r}")
-    return option(name.replace("_", "-"), f"{value:03o}" if name == "umask" else value)
+    if isinstance(value, bool):
+        return f" --{name.replace('_', '-')}".encode("ascii") * value
+    return option(name.replace("_", "-"), _text(name, value))
+
+
+def _text(name: str, value: Any) -> str | bytes | float | None:
+    """Return the value of an option as ``option`` takes it."""
+    if name == "umask":
+        return f"{value:03o}"
+    if name == "at" and isinstance(value, float | int):
+        return moment(value)
+    if isinstance(value, str | bytes | float | int | None):
+        return value
+    if isinstance(value, Mapping):
+        value = (f"{resource}:{amount}" for resource, amount in value.items())
+    return ",".join(map(str, value))
+
+
+def moment(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, in the form of RFC 3339, to the millisecond."""
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03}Z"
 
 
 def _env(name: str, value: str) -> bytes:
@@ -97,12 +201,10 @@ def submit(
         head += b" --stdin=%d" % len(stdin)
     line = b""
     if command is not None:
-        text = _encoded(command)
-        if b"\0" in text:
-            raise BadRequest(f"a command cannot hold a NUL byte; this one has it after {text.index(0)} bytes")
-        line = head + (b" -- " if text.lstrip(b" \t").startswith(b"--") else b" ") + text
+        text = _command(command)
+        line = head + text
         if len(line) > LONGEST_LINE or not _is_line(text):
-            script = text
+            script = _encoded(command)
     if script is not None:
         line = head + b" --script=%d" % len(script)
     if len(line) > LONGEST_LINE:
@@ -114,6 +216,28 @@ def submit(
     if any(len(block) > LARGEST_BLOCK for block in blocks):
         raise TooLarge(f"a script or stdin has {LARGEST_BLOCK} bytes at most; let the job read a file")
     return b"\r\n".join([line, *blocks, b""])
+
+
+def schedule(command: str | bytes, options: Recurring, **when: Any) -> bytes:
+    """Return a SCHEDULE, without its end; ``when`` are every, cron and overlap.
+
+    Raises BadRequest for a command that cannot stand on a line, and LineTooLong.
+    """
+    words = b"".join(_written(name, value) for name, value in when.items())
+    line = b"SCHEDULE" + words + _options("a schedule", Recurring, options) + _command(command)
+    if not _is_line(line):
+        raise BadRequest("the command of a schedule is one line of UTF-8; let it run a file")
+    if len(line) > LONGEST_LINE:
+        raise LineTooLong(f"that makes a line of {len(line)} bytes, and a line has {LONGEST_LINE} at most")
+    return line
+
+
+def _command(command: str | bytes) -> bytes:
+    """Return a command as it ends a line, with the space before it; raises BadRequest for a NUL in it."""
+    text = _encoded(command)
+    if b"\0" in text:
+        raise BadRequest(f"a command cannot hold a NUL byte; this one has it after {text.index(0)} bytes")
+    return (b" -- " if text.lstrip(b" \t").startswith(b"--") else b" ") + text
 
 
 def auth(token: str) -> bytes:

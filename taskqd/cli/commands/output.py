@@ -1,0 +1,81 @@
+"""What jobs print."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from taskqd.cli import arguments
+from taskqd.cli.group import taskq
+from taskqd.cli.raw import content, write_raw, writer
+from taskqd.cli.session import Session
+from taskqd.client import Client, Output, Ref, Refused
+from taskqd.words import parse_size
+
+
+@taskq.command()
+@arguments.one_job
+@click.pass_obj
+def result(session: Session, job: Ref) -> int:
+    """Print what a finished job printed.
+
+    Its stdout goes to stdout and its stderr to stderr, byte for byte. Ends with the job's exit code, or with
+    75 where it has not finished.
+    """
+    with session.connect() as client:
+        pieces = _pieces(client, job)
+        if session.is_json:
+            whole = {"stdout": bytearray(), "stderr": bytearray()}
+            for piece in pieces:
+                whole[piece.stream] += piece.data
+            streams = [content(stream, bytes(data)) for stream, data in whole.items()]
+            facts = client.show(job)
+            session.say("", {"id": job, **streams[0], **streams[1], "exit_code": facts["exit_code"]})
+            return session.outcome(facts)
+        for piece in pieces:
+            write_raw(piece)
+        return session.outcome(client.show(job))
+
+
+def _pieces(client: Client, job: Ref) -> Iterable[Output]:
+    """Return all that a finished job has printed: at once, or piece by piece where that is too large."""
+    try:
+        stdout, stderr, _ = client.result(job)
+        return Output("stdout", 0, stdout), Output("stderr", 0, stderr)
+    except Refused as refusal:
+        if refusal.code != "TOO_LARGE":
+            raise
+    return (piece for stream in ("stdout", "stderr") for piece in client.stream(job, stream))
+
+
+@taskq.command(
+    epilog="""\b
+Examples:
+  taskq output 7                    what it has printed so far
+  taskq output 7 stderr --tail 2k   the end of what it has complained about
+  taskq output 7 --attempt 1        what it printed when it ran first
+"""
+)
+@arguments.one_job
+@click.argument("stream", type=click.Choice(["stdout", "stderr"]), default="stdout")
+@arguments.size("--offset", "Begin after so many bytes.")
+@arguments.size("--limit", "Print so many bytes at most.  [default: all]")
+@arguments.size("--tail", "Begin so many bytes before the end.")
+@arguments.number("--attempt", "Of this attempt, counted from 1.  [default: the latest]", 1)
+@click.pass_obj
+def output(session: Session, /, job: Ref, stream: str, attempt: int | None, **part: Any) -> int:
+    """Print what a job has printed so far.
+
+    Byte for byte, and whether it has finished or not.
+    """
+    write = writer(session)
+    left = None if part["limit"] is None else parse_size(part["limit"])
+    with session.connect() as client:
+        piece = client.output(job, stream, attempt=attempt, **part)
+        while piece.data:
+            write(piece)
+            if left is not None:
+                left -= len(piece.data)
+            offset = piece.offset + len(piece.data)
+            piece = client.output(job, stream, offset=offset, limit=left, attempt=attempt)
+    return 0

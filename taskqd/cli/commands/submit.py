@@ -1,0 +1,102 @@
+"""How jobs come in: one, many, or one that is followed to its end."""
+
+import sys
+from collections.abc import Sequence
+from io import BufferedReader
+from typing import Any
+
+import click
+
+from taskqd.cli import options, submission
+from taskqd.cli.arguments import UNTIL_COMMAND
+from taskqd.cli.attend import Interrupts, attend
+from taskqd.cli.bulk import submit_lines
+from taskqd.cli.group import taskq
+from taskqd.cli.raw import writer
+from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, Session, drop_stdout
+from taskqd.client import Unreachable
+
+
+@taskq.command(
+    context_settings=UNTIL_COMMAND,
+    epilog="""\b
+Examples:
+  taskq submit ls -la "my file"        words reach the program as they are here
+  taskq submit 'sort < in | uniq -c'   one word is a line for the shell
+  taskq submit --retries 3 --timeout 10m -- ./fetch
+  taskq submit --script build.sh --label nightly
+  taskq submit --stdin data.csv ./load
+  taskq submit --after 3,4 --at 22:00 --queue nightly ./report
+  taskq submit --array 1-100%8 'convert "$TASKQ_INDEX.png" "$TASKQ_INDEX.jpg"'
+  taskq submit --need gpu:1 --memory 8G --retries 2 --retry-on exit:75,signal:KILL -- ./train
+  seq 1000 | sed 's/^/factor /' | taskq submit --from-file -
+""",
+)
+@options.submission
+@click.option(
+    "--from-file", metavar="FILE", type=click.File("rb"), help="Submit each line of it as a job, - for stdin."
+)
+@click.pass_obj
+def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader | None, **given: Any) -> int:
+    """Submit a job and print its id.
+
+    It is on disk when the id is printed. Several words reach the program as they are; one is a line for
+    /bin/sh. To a daemon on this machine your directory, PATH and umask go with it, unless told otherwise.
+
+    Jobs start by priority and then by id, as far as there is room: slots of the daemon and of the queue, and
+    what the job needs of the daemon's resources. `taskq why` tells what one waits for.
+    """
+    if not from_file:
+        command = submission.command(words, given)
+        with session.connect() as client:
+            job = client.submit(command, **submission.options(client.is_local, given))
+        session.say(str(job), {"id": job})
+        return 0
+    if words or given["script"] or given["key"]:
+        raise click.UsageError("--from-file brings the commands: no COMMAND, --script or --key beside it")
+    submission.check_stdin(from_file, given["stdin"])
+    submission.check_times(given)
+    with session.connect() as client:
+        return submit_lines(session, client, from_file, submission.options(client.is_local, given))
+
+
+@taskq.command(
+    context_settings=UNTIL_COMMAND,
+    epilog="""\b
+Examples:
+  taskq run make test && echo good
+  taskq run --timeout 1h --nice 10 -- ./report > report.txt
+""",
+)
+@options.submission
+@click.pass_obj
+def run(session: Session, /, words: Sequence[str], **given: Any) -> int:
+    """Submit a job and stay with it to its end.
+
+    Prints what the job prints, as it comes, and ends with its exit code. Ctrl-C asks whether to cancel the
+    job; left alone it goes on without taskq.
+    """
+    command = submission.command(words, given)
+    if given["array"] is not None:
+        raise click.UsageError("an array is many jobs: `taskq submit` it, and `taskq wait` for it")
+    with Interrupts() as interrupts, session.connect() as client:
+        job = client.submit(command, **submission.options(client.is_local, given))
+        if session.is_json:
+            session.say("", {"id": job})
+            sys.stdout.flush()
+        try:
+            if attend(session, client, job, writer(session), interrupts):
+                facts = client.show(job)
+                if session.is_json:
+                    session.say("", facts)
+                return session.outcome(facts)
+            code = INTERRUPTED
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BrokenPipeError:
+            drop_stdout()
+            code = BROKEN_PIPE
+        except Unreachable as error:
+            raise Unreachable(f"{error}; job {job} is the daemon's: see `taskq wait {job}`") from None
+        session.complain(f"job {job} goes on; see `taskq wait {job}`, or end it with `taskq cancel {job}`")
+        return code
