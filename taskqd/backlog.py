@@ -334,12 +334,12 @@ class Backlog:
     def _apply_to_array(self, array: Job, event: AboutJob) -> None:
         tasks = self.tasks(array)
         affected = arrays.affected(event, tasks)
-        is_whole = array.status.is_final or not isinstance(event, Removed)
+        is_whole = array.status.is_final or not isinstance(event, Removed | Retried)
         if not affected or not is_whole or not isinstance(event, arrays.HAPPENS_TO_ARRAYS):
             raise IllegalMove(
                 f"{event.name} cannot happen to array {array.id}, which is {array.status.value}"
             )
-        if isinstance(event, Retried) and array.status.is_final:
+        if isinstance(event, Retried):
             array.waiting = self.dependencies.add(array, self.jobs)
         for task in affected:
             self._move(task, event)

@@ -544,7 +544,7 @@ def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
 
 
 def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_is_set_back() -> None:
-    backlog = fold(submitted(1), submitted(2, at=0.0, delay=500.0), limits=Limits(slots=1))
+    backlog = fold(submitted(1), submitted(2, delay=498.0), limits=Limits(slots=1))
     assert line(backlog, 600.0) == [1]
     backlog.apply(cancelled(1))
     backlog.give_back(1)

@@ -12,18 +12,27 @@ from taskqd.errors import JournalDamaged
 from taskqd.events import (
     FORMAT,
     Cancelled,
+    Changed,
     Ended,
+    Held,
     Opened,
     Output,
+    Paused,
     Record,
+    Released,
     Removed,
+    Resized,
+    Resumed,
     Retried,
+    Scheduled,
+    Skipped,
     Snapshot,
     Spawned,
     Started,
     Submitted,
+    Unscheduled,
 )
-from taskqd.job import Reason, Spec, Status
+from taskqd.job import Array, Reason, Spec, Status, Usage
 from taskqd.journal import Replay, decode, encode, first_sequence
 
 OPENED = Opened(at=1764000000.25, format=1, store="s", boot="b", next_id=1)
@@ -72,7 +81,84 @@ LINES: list[tuple[Record, bytes]] = [
         b'b3619000 7 {"type":"retried","id":1,"at":1764000005.0,"by":"ann"}\n',
     ),
 ]
-"""Each kind of record, and the line that it is: as docs/journal.md has it, a change here is a new format."""
+"""Records, and the line that each is: as docs/journal.md has it, a change here is a new format."""
+
+MORE_LINES: list[tuple[Record, bytes]] = [
+    (
+        Submitted(
+            id=2,
+            at=1764000006.0,
+            owner="ann",
+            spec=Spec(command="x", after=(1,), array=Array(1, 9, 2)),
+            schedule=4,
+        ),
+        (
+            b'b8ef3ad3 8 {"type":"submitted","id":2,"at":1764000006.0,"owner":"ann",'
+            b'"spec":{"command":"x","after":[1],"array":{"first":1,"last":9,"at_once":2}},"schedule":4}\n'
+        ),
+    ),
+    (
+        Skipped(id=2, at=1764000007.0, because=1),
+        b'76008af1 9 {"type":"skipped","id":2,"at":1764000007.0,"because":1}\n',
+    ),
+    (
+        Held(id=2, at=1764000008.0, by="ann"),
+        b'5548a1f3 10 {"type":"held","id":2,"at":1764000008.0,"by":"ann"}\n',
+    ),
+    (
+        Released(id=2, at=1764000009.0, by="ann"),
+        b'1bf2b93d 11 {"type":"released","id":2,"at":1764000009.0,"by":"ann"}\n',
+    ),
+    (
+        Changed(id=2, at=1764000010.0, by="ann", spec=Spec(command="x", queue="q", priority=-1)),
+        (
+            b'95444382 12 {"type":"changed","id":2,"at":1764000010.0,"by":"ann",'
+            b'"spec":{"command":"x","queue":"q","priority":-1}}\n'
+        ),
+    ),
+    (
+        Removed(id=2, at=1764000011.0, by="retention"),
+        b'665f336e 13 {"type":"removed","id":2,"at":1764000011.0,"by":"retention"}\n',
+    ),
+    (
+        Ended(id=1, at=1764000012.0, status=Status.COMPLETED, exit_code=0, usage=Usage(0.25, 0.5, 4096)),
+        (
+            b'6a80b16c 14 {"type":"ended","id":1,"at":1764000012.0,"status":"COMPLETED",'
+            b'"exit_code":0,"usage":{"user":0.25,"system":0.5,"memory":4096}}\n'
+        ),
+    ),
+    (
+        Resized(at=1764000013.0, by="ann", queue="q", slots=0),
+        b'c36e5ce4 15 {"type":"resized","at":1764000013.0,"by":"ann","queue":"q","slots":0}\n',
+    ),
+    (
+        Resized(at=1764000014.0, by="ann", queue="q"),
+        b'1a792af3 16 {"type":"resized","at":1764000014.0,"by":"ann","queue":"q"}\n',
+    ),
+    (
+        Paused(at=1764000015.0, by="ann", queue="q"),
+        b'02c2e5be 17 {"type":"paused","at":1764000015.0,"by":"ann","queue":"q"}\n',
+    ),
+    (Resumed(at=1764000016.0, by="ann"), b'7b6cec84 18 {"type":"resumed","at":1764000016.0,"by":"ann"}\n'),
+    (
+        Paused(at=1764000017.0, by="ann", schedule=4),
+        b'5ffcceeb 19 {"type":"paused","at":1764000017.0,"by":"ann","schedule":4}\n',
+    ),
+    (
+        Scheduled(
+            at=1764000018.0, by="ann", schedule=4, spec=Spec(command="x"), cron="0 4 * * *", overlap=True
+        ),
+        (
+            b'1911540b 20 {"type":"scheduled","at":1764000018.0,"by":"ann","schedule":4,'
+            b'"spec":{"command":"x"},"cron":"0 4 * * *","overlap":true}\n'
+        ),
+    ),
+    (
+        Unscheduled(at=1764000019.0, by="ann", schedule=4),
+        b'c11a1118 21 {"type":"unscheduled","at":1764000019.0,"by":"ann","schedule":4}\n',
+    ),
+]
+"""The rest of the kinds, and fields that came later."""
 
 RECORDS = [record for record, _ in LINES]
 SEGMENT = b"".join(line for _, line in LINES)
@@ -103,9 +189,9 @@ def _refusal(*segments: bytes) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("number", range(1, len(LINES) + 1))
+@pytest.mark.parametrize("number", range(1, len(LINES + MORE_LINES) + 1))
 def test_a_record_is_its_line_and_the_line_is_the_record(number: int) -> None:
-    record, line = LINES[number - 1]
+    record, line = (LINES + MORE_LINES)[number - 1]
     assert encode(record, number) == line
     assert decode(line.removesuffix(b"\n")) == (number, record)
 

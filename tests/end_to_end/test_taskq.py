@@ -251,7 +251,7 @@ def test_show_and_list_in_json_are_the_daemons(taskq: Taskq, wire: Wire) -> None
         wire.wait(job)
     shown = taskq("show", "--json", str(jobs[0]))
     assert (shown.code, json.loads(shown.out)) == (0, wire.show(jobs[0]))
-    shown = taskq("list", "--json", "--label", "cli list")
+    shown = taskq("list", "--jsonl", "--label", "cli list")
     assert (shown.code, shown.err) == (0, b"")
     assert [json.loads(line)["id"] for line in shown.out.splitlines()] == jobs
     shown = taskq("list", "--label", "cli list", "--reverse", "--limit", "2")
@@ -264,7 +264,7 @@ def test_a_list_goes_on_beyond_a_page(taskq: Taskq, wire: Wire) -> None:
     wire.send(b'SUBMIT --label="pages" true\r\n' * 130)
     jobs = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(130)]
     wire.wait(jobs[-1])
-    shown = taskq("list", "--json", "--label", "pages", "--limit", "130")
+    shown = taskq("list", "--jsonl", "--label", "pages", "--limit", "130")
     assert [json.loads(line)["id"] for line in shown.out.splitlines()] == jobs
 
 
@@ -286,7 +286,7 @@ def test_every_verb_answers_in_json(taskq: Taskq, wire: Wire, verb: str, words: 
     job = wire.submit("sleep 300" if verb == "cancel" else "true")
     if verb != "cancel":
         wire.wait(job)
-    shown = taskq(verb, *([str(job)] if words is not None else []), "--json")
+    shown = taskq(verb, *([str(job)] if words is not None else []), "--jsonl")
     assert (shown.code, shown.err) == (0, b""), shown
     assert all(isinstance(json.loads(line), dict) for line in shown.out.splitlines())
 
@@ -383,7 +383,7 @@ def test_a_history_tells_who_and_why(taskq: Taskq, wire: Wire) -> None:
         *(("submitted", "-"), ("started", "-"), ("ended", "3"), ("started", "-"), ("ended", "3"))
     ]
     assert rows[-1][2] == "FAILED, exit"
-    documents = [json.loads(line) for line in taskq("history", "--json", str(job)).out.splitlines()]
+    documents = [json.loads(line) for line in taskq("history", "--jsonl", str(job)).out.splitlines()]
     assert documents == wire.history(job)
 
 
@@ -539,3 +539,29 @@ def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:
         assert process.wait(DEADLINE) == NO_DAEMON
         assert b"Traceback" not in process.stderr.read()
     until(lambda: not one.is_running, "the daemon to end")
+
+
+def test_json_is_one_document_and_jsonl_one_a_line(taskq: Taskq, wire: Wire) -> None:
+    jobs = [wire.submit("--label=documents true") for _ in range(3)]
+    for job in jobs:
+        wire.wait(job)
+    whole = json.loads(taskq("list", "--json", "--label", "documents").out)
+    lines = [json.loads(line) for line in taskq("list", "--jsonl", "--label", "documents").out.splitlines()]
+    assert whole == lines
+    assert [job["id"] for job in whole] == jobs
+
+
+def test_many_jobs_are_chosen_by_label_and_by_range(taskq: Taskq, wire: Wire) -> None:
+    jobs = [wire.submit("--hold --label=chosen true") for _ in range(4)]
+    assert taskq("release", f"{jobs[0]}-{jobs[1]}").code == 0
+    assert [wire.wait(job) for job in jobs[:2]] == ["COMPLETED", "COMPLETED"]
+    cancelled = taskq("cancel", "--label", "chosen")
+    assert (cancelled.code, cancelled.err) == (0, b"taskq: 2 jobs cancelled\n")
+    assert [wire.status(job) for job in jobs[2:]] == ["CANCELLED", "CANCELLED"]
+
+
+def test_follow_prefixes_the_lines_of_several_jobs(taskq: Taskq, wire: Wire) -> None:
+    one, two = wire.submit("echo a; echo b"), wire.submit("echo c; exit 4")
+    followed = taskq("follow", str(one), str(two))
+    assert followed.code == 4
+    assert sorted(followed.out.decode().splitlines()) == sorted([f"{one}| a", f"{one}| b", f"{two}| c"])
