@@ -423,7 +423,7 @@ def test_one_that_runs_for_ever_leaves_the_others_half_of_the_time(bigs: int) ->
     simulation.run(10.0, feed)
     for job_id in range(1, bigs + 1):
         simulation.add(job_id, 5.0, slots=4)
-    for days in (0.1, 1, 4):
+    for days in (0.1, 1, 2):
         simulation.run(days * 86_400, feed)
         assert simulation.used >= simulation.now * (1 + 3 / 2) * 0.99
     assert not set(range(1, bigs + 1)) & set(simulation.starts)
@@ -520,7 +520,7 @@ class Compared(Machine):
             self.now += what
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
 def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(steps: list[Any]) -> None:
     machine = Compared()

@@ -362,7 +362,17 @@ def test_a_job_that_has_not_started_has_no_attempts() -> None:
 def _scheduled(**known: Any) -> dict[str, Any]:
     spec = known.pop("spec", Spec(command="true"))
     return replies.schedule(
-        Schedule(**{"id": 3, "owner": "ann", "spec": spec, "created_at": 1764000000.0, **known}), 1764000060.0
+        Schedule(
+            **{
+                "id": 3,
+                "owner": "ann",
+                "spec": spec,
+                "created_at": 1764000000.0,
+                "counted_from": 1764000000.0,
+                **known,
+            }
+        ),
+        1764000060.0,
     )
 
 
