@@ -397,7 +397,7 @@ class Backlog:
         arrays.forget_times(job)
 
     def _changed(self, job: Job, event: Changed) -> None:
-        job.not_before = arrays.not_before_of(job, event)
+        job.not_before = arrays.not_before_of(job, event, self.whole(job).spec)
         job.asked = job.submission
         job.spec = event.spec
 

@@ -236,6 +236,20 @@ def test_a_time_that_a_release_has_ended_can_be_set_again() -> None:
     assert house.job(2).not_before == START + 50.0
 
 
+def test_a_task_that_was_released_by_itself_is_not_delayed_again_by_a_change_of_something_else() -> None:
+    house = opened(4)
+    house.submit(array=Array(1, 2), at=START + 50.0, hold=True)
+    house.pause()
+    house.settle()
+    house.release(2)
+    house.change(1, priority=3)
+    house.settle()
+    assert (house.job(2).not_before, house.job(3).not_before) == (None, START + 50.0)
+    house.change(1, at=START + 90.0)
+    house.settle()
+    assert (house.job(2).not_before, house.job(3).not_before) == (START + 90.0, START + 90.0)
+
+
 def test_a_time_takes_the_place_of_a_delay_and_the_other_way_round() -> None:
     house = opened()
     house.submit(delay=100.0)
