@@ -68,7 +68,8 @@ def test_no_signal_is_ignored_or_blocked(wire: Wire) -> None:
     python = 1 << 12 | 1 << 24  # SIGPIPE and SIGXFSZ, which Python ignores and must give back
     libc = 1 << 31 | 1 << 32  # its own two, which its posix_spawn ignores
     assert masks["SigBlk"] == 0
-    assert masks["SigIgn"] & ~libc == int(mine, 16) & ~python & ~libc
+    ours = int(mine, 16) & ~python  # where nohup(1) runs the tests, the slow way to spawn hands its SIGHUP on
+    assert not masks["SigIgn"] & ~libc & ~ours
 
 
 def test_a_writer_to_a_closed_pipe_dies_of_it_quietly(wire: Wire) -> None:
