@@ -38,7 +38,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    # Nor what a module's tests have left with pytest: it grows with each of thousands, and so would their time.
+    # Nor what a module's tests have left with pytest: it grows by thousands, and so would their time.
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
