@@ -6,11 +6,10 @@ those of its tasks to which it can; what happens to a task may change the whole.
 
 from collections.abc import Iterator, Mapping
 
-from msgspec.structs import replace
-
+from taskqd import moves
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import AboutJob, Cancelled, Changed, Held, Released, Removed, Retried, Skipped, Submitted
-from taskqd.job import MOVES, Array, Job, Reason, Spec, Status, TaskId, Tasks
+from taskqd.job import MOVES, Array, Job, Reason, Status, TaskId, Tasks
 
 HAPPENS_TO_ARRAYS = Cancelled | Skipped | Held | Released | Changed | Retried | Removed
 """What can happen to an array as a whole; the rest happens to its tasks."""
@@ -81,31 +80,14 @@ def note_change(array: Job, event: AboutJob) -> None:
     """Take over what a change of the whole means for the array itself."""
     if isinstance(event, Changed):
         if array.status is Status.PENDING:
-            array.not_before = not_before_of(array, event, array.spec)
+            array.not_before = moves.not_before_of(array, event, array.spec)
         array.asked = array.submission
         array.spec = event.spec
     if isinstance(event, Held | Released):
         array.is_held = isinstance(event, Held)
     if isinstance(event, Released):
         array.not_before = None
-        forget_times(array)
-
-
-def forget_times(job: Job) -> None:
-    """Take out of what is asked of a job when it is to start: it has been released."""
-    if job.spec.at is not None or job.spec.delay is not None:
-        job.asked = job.submission
-        job.spec = replace(job.spec, at=None, delay=None)
-
-
-def not_before_of(job: Job, event: Changed, before: Spec) -> float | None:
-    """Return when a job may start at the earliest that has been changed.
-
-    ``before`` is what was asked of the whole: one of its tasks may have been released by itself.
-    """
-    if (event.spec.at, event.spec.delay) == (before.at, before.delay):
-        return job.not_before
-    return event.spec.at
+        moves.forget_times(array)
 
 
 def _status(tasks: Tasks) -> Status:

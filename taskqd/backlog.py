@@ -6,45 +6,34 @@ never written anywhere. Time is an argument; nothing here knows a clock, a file 
 start and end cost O(log n).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-from taskqd import arrays
+from taskqd import arrays, moves
 from taskqd.capacity import Capacity, Constraint, Limits
 from taskqd.dependencies import Dependencies
 from taskqd.errors import Gone, NoSuchJob
 from taskqd.events import (
     AboutJob,
     AboutOther,
-    Cancelled,
-    Changed,
     Ended,
     Event,
-    Held,
-    JobEvent,
-    Output,
     Paused,
-    Released,
     Removed,
     Resized,
     Resumed,
     Retried,
     Scheduled,
-    Skipped,
-    Spawned,
-    Started,
     Submitted,
     Unscheduled,
 )
 from taskqd.expiry import Expiry
-from taskqd.job import MOVES, Attempt, Job, Reason, Status, TaskId
+from taskqd.job import MOVES, Job, Reason, Status, TaskId
 from taskqd.line import Line
 from taskqd.queues import Queues
 from taskqd.schedules import Schedules
 
-MOST_PAST = 100
-"""Of so many attempts before the latest, what is known of each is kept at hand; the journal has all."""
 UNLIMITED = Limits(slots=2**31)
 
 Position = tuple[int, int, int]
@@ -229,7 +218,7 @@ class Backlog:
         else:
             self._move(job, event)
         if type(event) is Ended:
-            _attempt(job).record = position
+            moves.attempt_of(job).record = position
         return job
 
     def _apply_other(self, event: AboutOther) -> None:
@@ -288,17 +277,21 @@ class Backlog:
 
     def _move(self, job: Job, event: AboutJob) -> None:
         """Make an event true for one job that is no array, and for whatever depends on that."""
-        before, after = job.status, _status_after(event, job)
+        before, after = job.status, moves.status_after(event, job)
         if after not in MOVES.get((before, event.name), ()):
             raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
         if before is Status.PENDING and self._is_open:
             self.line.remove(job)
         queue = job.spec.queue
         job.status = after
-        self._changes[type(event)](self, job, event)
+        moves.change(job, event, self.whole(job).spec)
         if type(event) is Removed:
             self._forget(job)
             return
+        if type(event) is Ended:
+            self.queues.note_run(queue, max(0.0, event.at - moves.attempt_of(job).started_at))
+        elif type(event) is Retried and job.array is None:
+            job.waiting = self.dependencies.add(job, self.jobs)
         self.counts[before] -= 1
         self.counts[after] += 1
         if queue == job.spec.queue:
@@ -358,85 +351,6 @@ class Backlog:
         if job.spec.key is not None and self._keys.get(job.spec.key) == job.id:
             del self._keys[job.spec.key]
 
-    # What each event means for its job.
-
-    def _started(self, job: Job, event: Started) -> None:
-        if job.attempt is not None:
-            job.past = (*job.past, job.attempt)[-MOST_PAST:]
-        job.reason = None
-        job.not_before = None
-        job.attempts = event.attempt
-        job.attempt = Attempt(number=event.attempt, started_at=event.at)
-
-    def _spawned(self, job: Job, event: Spawned) -> None:
-        attempt = _attempt(job)
-        attempt.pid, attempt.pid_started = event.pid, event.started
-
-    def _cancelled(self, job: Job, event: Cancelled) -> None:
-        if job.status is Status.RUNNING:
-            job.cancelling = event.signal
-        else:
-            self._end_unstarted(job, Reason.CANCELLED, event.at)
-
-    def _skipped(self, job: Job, event: Skipped) -> None:
-        self._end_unstarted(job, Reason.DEPENDENCY, event.at)
-
-    def _end_unstarted(self, job: Job, reason: Reason, at: float) -> None:
-        job.reason = reason
-        job.is_held = False
-        job.not_before = None
-        job.completed_at = at
-
-    def _held(self, job: Job, event: Held) -> None:
-        job.is_held = True
-
-    def _released(self, job: Job, event: Released) -> None:
-        job.is_held = False
-        job.not_before = None
-        job.reason = Reason.QUEUED
-        arrays.forget_times(job)
-
-    def _changed(self, job: Job, event: Changed) -> None:
-        job.not_before = arrays.not_before_of(job, event, self.whole(job).spec)
-        job.asked = job.submission
-        job.spec = event.spec
-
-    def _ended(self, job: Job, event: Ended) -> None:
-        attempt = _attempt(job)
-        _finish(attempt, event)
-        self.queues.note_run(job.spec.queue, max(0.0, event.at - attempt.started_at))
-        job.cancelling = None
-        job.failures += event.status in (Status.FAILED, Status.PENDING) and not event.is_free
-        if event.status is Status.PENDING:
-            job.reason = Reason.RETRYING
-            job.not_before = event.at if event.retry_at is None else event.retry_at
-        else:
-            job.reason = event.reason
-            job.completed_at = event.at
-
-    def _retried(self, job: Job, event: Retried) -> None:
-        job.reason = Reason.QUEUED
-        job.failures = 0
-        job.completed_at = None
-        if job.array is None:
-            job.waiting = self.dependencies.add(job, self.jobs)
-
-    def _removed(self, job: Job, event: Removed) -> None:
-        """Nothing of the job itself changes: it goes."""
-
-    _changes: ClassVar[dict[type, Callable[["Backlog", Job, Any], None]]] = {
-        Started: _started,
-        Spawned: _spawned,
-        Cancelled: _cancelled,
-        Skipped: _skipped,
-        Held: _held,
-        Released: _released,
-        Changed: _changed,
-        Ended: _ended,
-        Retried: _retried,
-        Removed: _removed,
-    }
-
     # Who is where.
 
     def _is_free(self, job: Job) -> bool:
@@ -458,34 +372,3 @@ class Backlog:
         elif self._is_open and not job.waiting:
             for task in self.tasks(job):
                 self._place(task)
-
-
-def _status_after(event: JobEvent, job: Job) -> Status:
-    """Return the status of a job after an event, if it can happen to it."""
-    if isinstance(event, Ended):
-        return event.status
-    if isinstance(event, Removed | Held | Released | Changed):
-        return job.status
-    if isinstance(event, Cancelled):
-        return Status.RUNNING if job.status is Status.RUNNING else Status.CANCELLED
-    if isinstance(event, Skipped):
-        return Status.FAILED
-    return Status.PENDING if isinstance(event, Retried) else Status.RUNNING
-
-
-def _attempt(job: Job) -> Attempt:
-    """Return the attempt of a job that was started, as the table of moves makes sure."""
-    return cast(Attempt, job.attempt)
-
-
-def _finish(attempt: Attempt, event: Ended) -> None:
-    attempt.ended_at = event.at
-    attempt.reason = event.reason
-    attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
-    attempt.progress, attempt.usage = event.progress, event.usage
-    attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline = _measured(event.stdout)
-    attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline = _measured(event.stderr)
-
-
-def _measured(output: Output) -> tuple[int, int, bool]:
-    return output.size, output.dropped, output.data is not None

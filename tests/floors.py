@@ -15,6 +15,7 @@ FLOORS = (
         "job",
         "events",
         "retrying",
+        "moves",
         "refs",
         "submission",
         "capacity",

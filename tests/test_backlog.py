@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from taskqd.backlog import MOST_PAST, Backlog, IllegalMove, Position
+from taskqd.backlog import Backlog, IllegalMove, Position
 from taskqd.capacity import Limits
 from taskqd.errors import BadRequest, Gone, NoSuchJob
 from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned
 from taskqd.job import MOVES, Array, Reason, Status, TaskId
+from taskqd.moves import MOST_PAST
 from tests.facts import (
     apply_all,
     array,
