@@ -75,6 +75,14 @@ class Process:
             if select.select(list(self._open), [], [], 0.5)[0]:
                 self._pump(deadline)
 
+    def interrupt_to_the_end(self) -> None:
+        """Do it for as long as it runs."""
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None:
+            assert time.monotonic() < deadline, f"it goes on after {PATIENCE:g} s of interrupts"
+            self.interrupt()
+            time.sleep(0.0005)
+
     def type(self, data: bytes) -> None:
         """Write to its stdin."""
         os.write(self._files["stdin"].fileno() if self._files["stdin"] else self._master, data)

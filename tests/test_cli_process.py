@@ -100,6 +100,14 @@ def test_ctrl_c_at_the_question_leaves_the_job(tmp_path: Path) -> None:
         assert "CANCEL 7" not in daemon.lines
 
 
+def test_ctrl_c_while_it_says_that_the_job_goes_on_and_ends_changes_nothing(tmp_path: Path) -> None:
+    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        process.read("stdout", b"word")
+        process.interrupt_until("stderr", GOES_ON)
+        process.interrupt_to_the_end()
+        assert process.end() == (130, b"\0word\n", GOES_ON + b"\n", b"")
+
+
 def test_ctrl_c_without_a_terminal_asks_nothing_and_leaves_the_job(tmp_path: Path) -> None:
     with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
         process.read("stdout", b"word")

@@ -17,12 +17,13 @@ class Interrupts:
     """Ctrl-C while a job is followed: one is noted in ``came``; another before that was looked at breaks off.
 
     The first breaks nothing off, so that no byte of the output is lost or written twice. A third changes
-    nothing any more: what is left is to say how the job goes on.
+    nothing any more.
     """
 
     def __init__(self) -> None:
         self.came = False
         self._has_broken_off = False
+        self._is_over = False
         self._before: Any = None
 
     def __enter__(self) -> "Self":
@@ -35,7 +36,13 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        if not self._is_over:
+            signal.signal(signal.SIGINT, self._before)
+
+    def end(self) -> None:
+        """Let no other do anything, for as long as the process lives: what is left to it is to say a line."""
+        self._is_over = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.came and not self._has_broken_off:

@@ -98,5 +98,6 @@ def run(session: Session, /, words: Sequence[str], **given: Any) -> int:
             code = BROKEN_PIPE
         except Unreachable as error:
             raise Unreachable(f"{error}; job {job} is the daemon's: see `taskq wait {job}`") from None
+        interrupts.end()
         session.complain(f"job {job} goes on; see `taskq wait {job}`, or end it with `taskq cancel {job}`")
         return code
