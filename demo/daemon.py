@@ -44,6 +44,13 @@ class Daemon:
                 raise Unexpected(f"the daemon did not answer within {DEADLINE:.0f} s")
             time.sleep(0.02)
 
+    def make_token(self, name: str, role: str) -> str:
+        """Make a token, as an operator does."""
+        words = ["token", "add", name, "--role", role, "--state", str(self.state)]
+        print(f"  $ taskq {' '.join(words)}")
+        made = subprocess.run([BIN / "taskq", *words], capture_output=True, text=True, check=True)
+        return made.stdout.strip()
+
     def end(self, how: signal.Signals) -> int:
         """Send it a signal, wait for its end and return its exit code; nothing happens if it does not run."""
         if self._process is None:

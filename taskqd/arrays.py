@@ -36,7 +36,7 @@ def make_tasks(array: Job, event: Submitted, asked: Array) -> Iterator[Job]:
 def task_id(array: Job, task: TaskId) -> int:
     """Return the id of a task; raises BadRequest if the job is no array, NoSuchJob for an index beyond it."""
     asked = array.spec.array
-    if asked is None:
+    if asked is None or array.tasks is None:  # a task has the spec of its array
         raise BadRequest(f"job {array.id} is no array, so it has no task {task}")
     if not asked.first <= task.index <= asked.last:
         raise NoSuchJob(f"array {array.id} has the indexes {asked.first} to {asked.last}, not {task.index}")

@@ -62,14 +62,16 @@ class Backlog:
         self.dependencies = Dependencies()
         self.expiry = Expiry(self.jobs, lambda job_id: self.needed_for(job_id) is not None)
         self._is_open = is_open
-        self._keys: dict[str, int] = {}
+        self._keys: dict[str, tuple[int, ...]] = {}
+        self._pending_of: dict[str, int] = {}
         self._delayed: list[tuple[float, int]] = []
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backlog) and self._compared() == other._compared()
 
     def _compared(self) -> tuple[Any, ...]:
-        return self.jobs, self.counts, self.last_id, self._keys, self.queues, self.schedules
+        known = self.jobs, self.counts, self.last_id, self.queues, self.schedules
+        return *known, self._keys, {owner: count for owner, count in self._pending_of.items() if count}
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
@@ -92,10 +94,17 @@ class Backlog:
             raise NoSuchJob(f"there is no job {job_id}: the newest is {self.last_id}")
         return self.jobs[arrays.task_id(job, which)] if isinstance(which, TaskId) else job
 
-    def by_key(self, key: str) -> Job | None:
-        """Return the job that was submitted under ``key``, or None."""
-        job_id = self._keys.get(key)
-        return None if job_id is None else self.jobs[job_id]
+    def by_key(self, key: str, owner: str) -> Job | None:
+        """Return the job that somebody has submitted under a key, or None: keys are each owner's own."""
+        return next((job for job in self.with_key(key) if job.owner == owner), None)
+
+    def with_key(self, key: str) -> list[Job]:
+        """Return the jobs that were submitted under ``key``, by id: at most one of each owner."""
+        return [self.jobs[job_id] for job_id in self._keys.get(key, ())]
+
+    def pending_of(self, owner: str) -> int:
+        """Return how many jobs of somebody are PENDING; of arrays, the tasks."""
+        return self._pending_of.get(owner, 0)
 
     def walk(self, first: int, backwards: bool = False) -> Iterator[Job]:
         """Yield the jobs from id ``first`` on, by id upwards or downwards, as they are when reached."""
@@ -109,6 +118,21 @@ class Backlog:
     def whole(self, job: Job) -> Job:
         """Return the array that a job is a task of, or the job itself."""
         return job if job.array is None else self.jobs[job.array]
+
+    def all_after(self, job_id: int) -> list[int]:
+        """Return all jobs that wait for one, directly or not, each before those that it waits for itself.
+
+        A job waits only for older ones, so these are the ids downwards.
+        """
+        found: set[int] = set()
+        looked_at = [job_id]
+        while looked_at:
+            job = self.get(looked_at.pop())
+            for one in (job.id, *(job.tasks.ids if job.tasks else ())):
+                new = set(self.dependencies.after(one)) - found
+                found |= new
+                looked_at += new
+        return sorted(found, reverse=True)
 
     def running(self) -> list[Job]:
         """Return the jobs that are RUNNING; of arrays, the tasks."""
@@ -253,7 +277,8 @@ class Backlog:
         self.jobs[job.id] = job
         self.last_id = max(self.last_id, event.last_id)
         if spec.key is not None:
-            self._keys[spec.key] = job.id
+            others = (one.id for one in self.with_key(spec.key) if one.owner != job.owner)
+            self._keys[spec.key] = (*others, job.id)
         if event.schedule is not None:
             latest = self._latest_run(event.schedule)
             self.schedules.ran(event.schedule, event.at, job.id)
@@ -273,7 +298,11 @@ class Backlog:
 
     def _come_in(self, job: Job) -> None:
         self.counts[Status.PENDING] += 1
+        self._count_pending(job.owner, 1)
         self.queues.count(job.spec.queue, None, Status.PENDING)
+
+    def _count_pending(self, owner: str, more: int) -> None:
+        self._pending_of[owner] = self._pending_of.get(owner, 0) + more
 
     def _move(self, job: Job, event: AboutJob) -> None:
         """Make an event true for one job that is no array, and for whatever depends on that."""
@@ -294,6 +323,8 @@ class Backlog:
             job.waiting = self.dependencies.add(job, self.jobs)
         self.counts[before] -= 1
         self.counts[after] += 1
+        if before is not after and Status.PENDING in (before, after):
+            self._count_pending(job.owner, 1 if after is Status.PENDING else -1)
         if queue == job.spec.queue:
             self.queues.count(queue, before, after)
         else:
@@ -348,8 +379,10 @@ class Backlog:
             self.queues.count(job.spec.queue, job.status, None)
         self.expiry.discard(job)
         del self.jobs[job.id]
-        if job.spec.key is not None and self._keys.get(job.spec.key) == job.id:
-            del self._keys[job.spec.key]
+        if job.spec.key is not None:
+            left = tuple(job_id for job_id in self._keys.pop(job.spec.key, ()) if job_id != job.id)
+            if left:
+                self._keys[job.spec.key] = left
 
     # Who is where.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from taskqd.actors import Actor
 from taskqd.admission import check_room
 from taskqd.errors import WrongState
 from taskqd.events import AboutJob, Changed, Held, Released
@@ -26,17 +27,20 @@ class Changes:
         self._clock = clock
         self._fill = fill
 
-    async def hold(self, job_id: int, by: str) -> Job:
+    async def hold(self, job_id: int, by: Actor) -> Job:
         """Keep a pending job from starting, and return it; one that is held stays so."""
-        return await self._record(Held(id=job_id, at=0.0, by=by), lambda job: not job.is_held)
-
-    async def release(self, job_id: int, by: str) -> Job:
-        """Let a job start that is held or delayed, and return it; any other pending one stays as it is."""
         return await self._record(
-            Released(id=job_id, at=0.0, by=by), lambda job: job.is_held or job.not_before is not None
+            Held(id=job_id, at=0.0, by=by.name, origin=by.origin), lambda job: not job.is_held
         )
 
-    async def change(self, job_id: int, by: str, values: dict[str, Any]) -> Job:
+    async def release(self, job_id: int, by: Actor) -> Job:
+        """Let a job start that is held or delayed, and return it; any other pending one stays as it is."""
+        return await self._record(
+            Released(id=job_id, at=0.0, by=by.name, origin=by.origin),
+            lambda job: job.is_held or job.not_before is not None,
+        )
+
+    async def change(self, job_id: int, by: Actor, values: dict[str, Any]) -> Job:
         """Have fields of a pending job's spec be others, and return the job.
 
         A ``delay`` among them counts from now. Raises BadRequest where it could then never start.
@@ -56,7 +60,7 @@ class Changes:
                 values = {"at": None, **values, "delay": None}
             spec = replace(job.spec, **values)
             check_room(self._backlog, spec)
-            await self._recorder.record(Changed(id=job_id, at=now, by=by, spec=spec))
+            await self._recorder.record(Changed(id=job_id, at=now, by=by.name, origin=by.origin, spec=spec))
         self._fill()
         return job
 

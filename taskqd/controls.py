@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from taskqd.actors import Actor
 from taskqd.admission import check_room
 from taskqd.events import AboutOther, Paused, Resized, Resumed, Scheduled, Unscheduled
 from taskqd.job import Spec
@@ -30,12 +31,12 @@ class Controls:
         """Have ``told`` called whenever a schedule is made, ends, is paused or goes on."""
         self._told_of_schedules = told
 
-    async def pause(self, by: str, queue: str | None = None, schedule: int | None = None) -> None:
+    async def pause(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
         """Start nothing new: of a queue, of a schedule, or where neither is named, of anything.
 
         From the call on no start is recorded, so that none comes after the pause.
         """
-        event = Paused(at=self._now(), by=by, queue=queue, schedule=schedule)
+        event = Paused(at=self._now(), by=by.name, origin=by.origin, queue=queue, schedule=schedule)
         if schedule is not None:
             await self._decide(event, schedule)
             return
@@ -47,16 +48,20 @@ class Controls:
             self._backlog.line.wake_all()
             self._fill()
 
-    async def resume(self, by: str, queue: str | None = None, schedule: int | None = None) -> None:
+    async def resume(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
         """End the pause of a queue, of a schedule, or where neither is named, the one of everything."""
-        await self._decide(Resumed(at=self._now(), by=by, queue=queue, schedule=schedule), schedule)
+        await self._decide(
+            Resumed(at=self._now(), by=by.name, origin=by.origin, queue=queue, schedule=schedule), schedule
+        )
 
-    async def resize(self, by: str, queue: str, slots: int | None) -> None:
+    async def resize(self, by: Actor, queue: str, slots: int | None) -> None:
         """Give a queue slots: a number, 0 for no limit of its own, None for what the settings say."""
-        await self._decide(Resized(at=self._now(), by=by, queue=queue, slots=slots), None)
+        await self._decide(
+            Resized(at=self._now(), by=by.name, origin=by.origin, queue=queue, slots=slots), None
+        )
 
     async def schedule(
-        self, spec: Spec, by: str, every: float | None, cron: str | None, overlap: bool
+        self, spec: Spec, by: Actor, every: float | None, cron: str | None, overlap: bool
     ) -> int:
         """Submit a job again and again, and return the schedule's number; raises as ``submit`` does.
 
@@ -70,15 +75,22 @@ class Controls:
         number = self._next_schedule
         self._next_schedule += 1
         event = Scheduled(
-            schedule=number, at=self._now(), by=by, spec=spec, every=every, cron=cron, overlap=overlap
+            schedule=number,
+            at=self._now(),
+            by=by.name,
+            origin=by.origin,
+            spec=spec,
+            every=every,
+            cron=cron,
+            overlap=overlap,
         )
         await self._recorder.record_other(event)
         self._told_of_schedules()
         return number
 
-    async def unschedule(self, number: int, by: str) -> None:
+    async def unschedule(self, number: int, by: Actor) -> None:
         """End a schedule; what it has submitted goes on."""
-        await self._decide(Unscheduled(schedule=number, at=self._now(), by=by), number)
+        await self._decide(Unscheduled(schedule=number, at=self._now(), by=by.name, origin=by.origin), number)
 
     async def _decide(self, event: AboutOther, schedule: int | None) -> None:
         if schedule is None:

@@ -7,8 +7,8 @@ ends them, and records all that.
 
 import gc
 import os
-import pwd
 import random
+import resource
 import signal
 import sys
 from functools import partial
@@ -24,25 +24,34 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from taskqd import listeners, processes, spawn
-from taskqd.access import Access, read_token, user_name
+from taskqd.access import Access, Principal, make_access
+from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
 from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
+from taskqd.doorkeeper import Doorkeeper
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.executor import Executor
+from taskqd.factory import TaskqFactory
 from taskqd.feed import Feed
+from taskqd.handover import Handover
 from taskqd.housekeeping import Housekeeper, condense
-from taskqd.job import Job, Status
-from taskqd.launch import Run, environment
+from taskqd.job import Spec, Status
 from taskqd.notices import Notices
-from taskqd.protocol import TaskqFactory
+from taskqd.private import check_directory
+from taskqd.quotas import connections_within
 from taskqd.results import Results
+from taskqd.run_as import RunAs
+from taskqd.runs import Runs
 from taskqd.scheduler import Scheduler
 from taskqd.settings import Settings
 from taskqd.spool import Spool
 from taskqd.store import Store
+from taskqd.user_limits import UserLimits
+from taskqd.users import Users
 from taskqd.verbs import Verbs
+from taskqd.verbs.gate import Gate
 
 SPOOL_THREADS = 4
 STOP_PATIENCE = 10.0
@@ -52,8 +61,6 @@ KILL_PATIENCE = 5.0
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
 """What is said of attempts that a crash interrupted."""
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""A job's PATH, unless its submission brings one."""
 
 
 class TaskqService(Service):
@@ -75,8 +82,12 @@ class TaskqService(Service):
         self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
         self._store = Store(settings.state, reactor, disk, self._boot, reactor.seconds, self._in_thread)
-        self._spool = Spool(settings.state, disk, reactor, self._in_thread)
+        self._run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
+        beside = os.path.abspath(settings.state) + ".jobs"
+        self._handover = Handover(beside) if settings.run_as_owner else None
+        self._spool = Spool(settings.state, disk, reactor, self._in_thread, self._handover)
         self._executor = Executor(partial(spawn.spawn, reactor), reactor)
+        self._access: Access | None = None
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None
         self._scheduler: Scheduler | None = None
@@ -106,8 +117,9 @@ class TaskqService(Service):
 
     def _start(self) -> None:
         spawn.close_on_exec()
+        self._run_as.open()
         self._store.lock()
-        token = read_token(self._settings.state)
+        access = self._access = self._make_access()
         backlog = self._replay()
         self._store.begin(backlog.last_id)
         try:
@@ -118,14 +130,16 @@ class TaskqService(Service):
         if swept:
             self._log.info("removed {count} files of jobs that are not known any more", count=swept)
         self._end_leftovers(backlog)
+        self._open_handover()
         dispatcher = self._dispatcher = self._make_dispatcher(backlog)
         interrupted = dispatcher.recover(KILLED if self._store.last_boot == self._boot else REBOOTED)
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
         results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._reactor.seconds()))
-        self._listen(dispatcher, results, Access(token))
+        self._listen(dispatcher, results, access)
+        access.start()
         self._threads.start()
-        self._scheduler = Scheduler(dispatcher, self._reactor)
+        self._scheduler = Scheduler(dispatcher, self._reactor, self._settings.limits.pending_per_user)
         if self._settings.on_end is not None:
             notices = Notices(dispatcher, results, self._settings.on_end)
             dispatcher.on_end(notices.told)
@@ -165,10 +179,39 @@ class TaskqService(Service):
         pids = {one.pid for one in processes.marked(self._store.name) if _is_leftover(one, backlog)}
         attempts = [job.attempt for job in backlog.running()] if self._store.last_boot == self._boot else []
         for attempt in attempts:
-            if attempt and attempt.pid and processes.start_time(attempt.pid) == attempt.pid_started:
+            if attempt and attempt.pid and _is_it(attempt.pid, attempt.pid_started):
                 pids.add(attempt.pid)
         for pid in processes.kill_all(sorted(pids), KILL_PATIENCE):
             self._log.error("process {pid} of an interrupted job does not end", pid=pid)
+
+    def _make_access(self) -> Access:
+        """Read who may come in, and say so where a port is open to nobody."""
+        settings, uid = self._settings, os.geteuid()
+        check_directory(settings.state, uid)
+        access = make_access(
+            settings.state,
+            self._reactor,
+            self._in_thread,
+            uid=uid,
+            roles=settings.roles,
+            auth=settings.auth,
+            has_ca=any(map(listeners.has_ca, settings.listen)),
+        )
+        if not access.lets_in_from_afar and not all(map(listeners.is_local, settings.listen)):
+            self._log.warn(
+                "there is no token yet, so nobody can use a port: make one with `taskq token add NAME "
+                "--role submit --state {state}`",
+                state=settings.state,
+            )
+        return access
+
+    def _open_handover(self) -> None:
+        """Make room for what jobs of other users open, once nobody is left who uses what is there."""
+        if self._handover is not None:
+            try:
+                self._handover.open()
+            except OSError as why:
+                raise StartRefused(f"files cannot be handed over to the jobs' owners: {why}") from None
 
     def _make_dispatcher(self, backlog: Backlog) -> Dispatcher:
         mask = os.umask(0)
@@ -179,16 +222,19 @@ class TaskqService(Service):
             self._spool,
             self._executor,
             self._reactor,
-            partial(_make_run, self._spool, self._store, _base_environment(), mask),
+            Runs(self._spool, self._store.name, mask, self._run_as, self._handover).make,
             random.SystemRandom().random,
+            self._settings.limits.pending,
         )
 
     def _listen(self, dispatcher: Dispatcher, results: Results, access: Access) -> None:
-        feed = Feed(self._store, dispatcher.backlog)
-        verbs = Verbs(
-            dispatcher, results, access, feed, self._reactor, lambda: len(self._factory.connections)
-        )
-        factory = self._factory = TaskqFactory(verbs, self._reactor)
+        feed, limits = Feed(self._store, dispatcher.backlog), self._settings.limits
+        keeper = Doorkeeper(limits, self._most_connections(), self._reactor, access.is_valid, self._ports)
+        gate = Gate(dispatcher.backlog, limits, self._reactor, self._check_run)
+        verbs = Verbs(dispatcher, results, access, feed, self._reactor, gate, lambda: len(keeper.guests))
+        factory = self._factory = TaskqFactory(verbs, keeper, self._reactor)
+        access.changed(keeper.look_around)
+        self._audit = Audit(self._store, self._reactor)
         refusals: list[Failure] = []
         for endpoint in self._settings.listen:
             listening = listeners.listen(self._reactor, endpoint, factory)
@@ -197,6 +243,23 @@ class TaskqService(Service):
             failure.raiseException()
         self._log.info("listening on {listen}", listen=" ".join(self._settings.listen))
 
+    def _most_connections(self) -> int:
+        """Return how many there may be with the descriptors that this process may have."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = self._settings.limits
+        most = connections_within(limits, descriptors, self._settings.slots)
+        if limits.connections is None or most < limits.connections:
+            self._log.info(
+                "at most {most} connections, since this process may open {descriptors} files (ulimit -n)",
+                most=most,
+                descriptors=descriptors,
+            )
+        return most
+
+    def _check_run(self, who: Principal, spec: Spec) -> Spec:
+        """Return a submission as it is to be run; raises Forbidden where no job of theirs could be."""
+        return self._run_as.check(who.name, who.uid == 0, spec)
+
     async def _stop(self) -> None:
         if self._dispatcher is not None and self._housekeeper is not None and self._scheduler is not None:
             self._scheduler.stop()
@@ -204,8 +267,13 @@ class TaskqService(Service):
             await self._end_jobs(self._dispatcher)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
             await self._factory.close()
+            if self._access is not None:
+                self._access.stop()
+            self._audit.stop()
             await self._store.close()
             self._threads.stop()
+            if self._handover is not None:
+                self._handover.close()
 
     async def _end_jobs(self, dispatcher: Dispatcher) -> None:
         """Let running jobs end for the grace, then end them; a second signal to stop takes all grace away."""
@@ -256,6 +324,11 @@ def _attempts(backlog: Backlog, job_id: int) -> int | None:
     return None if job is None else job.attempts
 
 
+def _is_it(pid: int, started: int | None) -> bool:
+    """Whether a process is there that started then: the number alone may be another one's by now."""
+    return started is not None and processes.start_time(pid) == started
+
+
 def _is_leftover(one: processes.Marked, backlog: Backlog) -> bool:
     """Whether a process is to be ended: of an interrupted attempt, or still in the group of an ended one.
 
@@ -275,38 +348,3 @@ def _say_in_one_line(kind: type[BaseException], why: BaseException, traceback: T
         print(f"taskqd: {why}", file=sys.__stderr__)
     else:
         sys.__excepthook__(kind, why, traceback)
-
-
-def _base_environment() -> dict[str, str]:
-    """Return what every job's environment begins with: that of the daemon's user, small and clean."""
-    uid = os.geteuid()
-    try:
-        home = pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        home = "/"
-    lang = os.environ.get("LANG", "C.UTF-8")
-    return {"PATH": PATH, "HOME": home, "LANG": lang, "USER": user_name(uid), "SHELL": "/bin/sh"}
-
-
-def _make_run(spool: Spool, store: Store, base: dict[str, str], mask: int, job: Job, attempt: int) -> Run:
-    """Build what the executor takes for an attempt; ``mask`` is the daemon's own umask."""
-    spec, brought_with = job.spec, job.array or job.id
-    script = None if spec.script is None else spool.path(brought_with, "script")
-    return Run(
-        id=job.id,
-        attempt=attempt,
-        command=spec.command or None,
-        script=script,
-        is_executable=script is not None and os.access(script, os.X_OK),
-        stdin=None if spec.stdin is None else spool.path(brought_with, "stdin"),
-        cwd=spec.cwd,
-        env=environment(base, job, attempt, store.name, spool.path(job.id, "progress")),
-        umask=None if spec.umask == mask else spec.umask,
-        nice=spec.nice,
-        timeout=spec.timeout,
-        kill_after=spec.kill_after,
-        idle_timeout=spec.idle_timeout,
-        memory=spec.memory,
-        cpu_time=spec.cpu_time,
-        nofile=spec.nofile,
-    )

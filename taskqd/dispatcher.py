@@ -5,9 +5,10 @@ told. Whoever decides about a job holds its turn until the event is applied, so 
 what is true. What becomes of a job once it is due is in slots.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Any, cast
 
 from msgspec.structs import replace
@@ -15,12 +16,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd import admission
+from taskqd import admission, secret
+from taskqd.actors import Actor
 from taskqd.backlog import Backlog
 from taskqd.changes import Changes
 from taskqd.controls import Controls
-from taskqd.errors import Draining, KeyConflict, StoreFailed, WrongState
+from taskqd.errors import Draining, KeyConflict, StoreFailed, TaskqError, WrongState
 from taskqd.events import AboutJob, Cancelled, Removed, Retried, Submitted
+from taskqd.intake import Intake
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Run
@@ -35,6 +38,7 @@ class Dispatcher:
 
     The rest has rooms of its own: what runs (slots), ``changes`` of pending jobs, ``controls`` of queues and
     schedules. ``make_run`` and ``chance`` are those of Slots; times are the clock's seconds since the epoch.
+    At most ``most_pending`` jobs are pending at once, None is no limit.
     """
 
     _log = Logger()
@@ -48,6 +52,7 @@ class Dispatcher:
         clock: Any,
         make_run: Callable[[Job, int], Run],
         chance: Callable[[], float],
+        most_pending: int | None = None,
     ) -> None:
         self.backlog = backlog
         self.counters = dict.fromkeys(("submitted", "started", "retried", "removed", *_COUNTED.values()), 0)
@@ -58,7 +63,8 @@ class Dispatcher:
         self._next_id = max(backlog.last_id + 1, store.next_id)
         self._recorder = Recorder(store, backlog)
         self._turns = JobTurns()
-        self._key_turns: Turns[str] = Turns()
+        self._intake = Intake(backlog, most_pending)
+        self._key_turns: Turns[tuple[str, str]] = Turns()
         self._waiters: dict[int, set[Deferred[Job]]] = {}
         self._told_of_ends: list[Callable[[Job], object]] = []
         self._slots = Slots(self._recorder, self._turns, spool, executor, clock, make_run, chance)
@@ -104,28 +110,59 @@ class Dispatcher:
         self._told_of_ends.append(told)
 
     def submit(
-        self, spec: Spec, owner: str, blocks: dict[str, bytes], schedule: int | None = None
+        self,
+        spec: Spec,
+        by: Actor,
+        blocks: dict[str, bytes],
+        schedule: int | None = None,
+        most_pending: int | None = None,
     ) -> "Deferred[int]":
-        """Accept a job and fire with its id once it is durable; ``blocks`` are its script and stdin.
+        """Accept a job of somebody's and fire with its id once it is durable.
 
-        ``schedule`` is the one that submits it. Raises or fails with NoSuchJob, Gone, BadRequest, Draining,
-        KeyConflict or StoreFailed, and then nothing was accepted.
+        ``blocks`` are its script, stdin and secret, ``schedule`` is the one that submits it, and
+        ``most_pending`` how many pending jobs they may have. Raises or fails with NoSuchJob, Gone,
+        BadRequest, Draining, QueueFull, KeyConflict or StoreFailed, and then nothing was accepted.
         """
         spec = admission.resolved(self.backlog, spec)
-        if blocks:
-            spec = replace(spec, blocks=sha256(b"".join(blocks.values())).hexdigest())
+        hashed = [content for name, content in blocks.items() if name != secret.BLOCK]
+        if hashed:
+            spec = replace(spec, blocks=sha256(b"".join(hashed)).hexdigest())
         if spec.key is None:
-            return self._accept(spec, owner, blocks, schedule)
-        return Deferred.fromCoroutine(self._accept_once(spec, spec.key, owner, blocks))
+            return self._accept(spec, by, blocks, schedule, most_pending)
+        return Deferred.fromCoroutine(self._accept_once(spec, spec.key, by, blocks, most_pending))
 
-    async def cancel(self, job_id: int, by: str, number: int, cascade: bool = False) -> Job:
+    def submit_all(
+        self, specs: Sequence[Spec], by: Actor, most_pending: int | None = None
+    ) -> "Deferred[list[int | TaskqError]]":
+        """Accept jobs that bring neither a key nor blocks; fire with the id of each, or why it was refused.
+
+        They become durable together, which costs less than one by one.
+        """
+        results: list[int | TaskqError] = []
+        events: list[Submitted] = []
+        for spec in specs:
+            try:
+                event = self._submission(admission.resolved(self.backlog, spec), by, None, most_pending)
+            except TaskqError as why:
+                results.append(why)
+            else:
+                results.append(event.id)
+                events.append(event)
+        if not events:
+            return succeed(results)
+        recorded = self._recorder.record_all(events)
+        return recorded.addCallbacks(
+            self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
+        )
+
+    async def cancel(self, job_id: int, by: Actor, number: int, cascade: bool = False) -> Job:
         """Cancel a job by a signal and return it once that is decided; asking again changes nothing.
 
         With ``cascade`` the pending jobs that come after it are cancelled too, and those that come after
         them, these first. Raises NoSuchJob, Gone, WrongState if it has ended otherwise, and StoreFailed.
         """
         self.backlog.get(job_id)
-        which = [*(self._all_after(job_id) if cascade else ()), job_id]
+        which = [*(self.backlog.all_after(job_id) if cascade else ()), job_id]
         cancels = [Deferred.fromCoroutine(self._cancel(one, by, number)) for one in which]
         *others, job = await settled(cancels)
         for result in (*others, job):
@@ -134,22 +171,7 @@ class Dispatcher:
                 result.raiseException()
         return cast("Job", job)
 
-    def _all_after(self, job_id: int) -> list[int]:
-        """Return all jobs that wait for one, directly or not, each before those that it waits for itself.
-
-        A job waits only for older ones, so these are the ids downwards.
-        """
-        found: set[int] = set()
-        looked_at = [job_id]
-        while looked_at:
-            job = self.backlog.get(looked_at.pop())
-            for one in (job.id, *(job.tasks.ids if job.tasks else ())):
-                new = set(self.backlog.dependencies.after(one)) - found
-                found |= new
-                looked_at += new
-        return sorted(found, reverse=True)
-
-    async def _cancel(self, job_id: int, by: str, number: int) -> Job:
+    async def _cancel(self, job_id: int, by: Actor, number: int) -> Job:
         job = self.backlog.get(job_id)
         self._recorder.check()
         async with self._turns.of(job):
@@ -163,22 +185,24 @@ class Dispatcher:
                 )
             if not pending and not running:
                 return job
-            await self._recorder.record(Cancelled(id=job_id, at=self._clock.seconds(), by=by, signal=number))
+            await self._recorder.record(
+                Cancelled(id=job_id, at=self._clock.seconds(), by=by.name, origin=by.origin, signal=number)
+            )
         for part in running:
             self._executor.end(part.id, Reason.CANCELLED, number)
         if pending:
             self._tell_ended(*pending)
         return job
 
-    async def retry(self, job_id: int, by: str) -> Job:
+    async def retry(self, job_id: int, by: Actor) -> Job:
         """Make a finished job PENDING again; raises NoSuchJob, Gone, WrongState and StoreFailed."""
-        job = await self._record_of_ended(job_id, partial(Retried, id=job_id, by=by))
+        job = await self._record_of_ended(job_id, partial(Retried, id=job_id, by=by.name, origin=by.origin))
         self.counters["retried"] += 1
         self._skipping.skip()
         self._slots.fill()
         return job
 
-    async def remove(self, job_id: int, by: str) -> None:
+    async def remove(self, job_id: int, by: Actor) -> None:
         """Forget a finished job and its output; raises NoSuchJob, Gone, WrongState and StoreFailed."""
         job = self.backlog.get(job_id)
         if job.array is not None:
@@ -186,7 +210,8 @@ class Dispatcher:
                 f"job {job_id} is a task of array {job.array}: REMOVE {job.array} removes them all"
             )
         tasks = self.backlog.tasks(job)
-        await self._record_of_ended(job_id, partial(Removed, id=job_id, by=by), self._refuse_if_needed)
+        removed = partial(Removed, id=job_id, by=by.name, origin=by.origin)
+        await self._record_of_ended(job_id, removed, self._refuse_if_needed)
         self.counters["removed"] += 1
         for part in (job, *(task for task in tasks if task.attempts)):
             self._spool.purge(part.id, part.attempts).addErrback(self._left_behind, part.id)
@@ -229,39 +254,99 @@ class Dispatcher:
         return {"failure": self._store.failure, **self._store.sizes()}
 
     def _accept(
-        self, spec: Spec, owner: str, blocks: dict[str, bytes], schedule: int | None = None
+        self,
+        spec: Spec,
+        by: Actor,
+        blocks: dict[str, bytes],
+        schedule: int | None,
+        most_pending: int | None,
     ) -> "Deferred[int]":
+        event = self._submission(spec, by, schedule, most_pending)
+        if not blocks:
+            recorded = self._recorder.record(event)
+        else:
+            kept = self._spool.keep(event.id, blocks).addErrback(_not_kept)
+            recorded = kept.addCallback(lambda _: self._recorder.record(event))
+        return recorded.addCallbacks(
+            self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
+        )
+
+    def _submission(self, spec: Spec, by: Actor, schedule: int | None, most_pending: int | None) -> Submitted:
+        """Return the event of a submission that can be accepted, with its job's number."""
         if self.is_draining:
             raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
         admission.check(self.backlog, spec)
-        job_id = self._next_id
-        event = Submitted(id=job_id, at=self._clock.seconds(), owner=owner, spec=spec, schedule=schedule)
+        self._intake.take(by.name, spec, most_pending)
+        event = Submitted(
+            id=self._next_id,
+            at=self._clock.seconds(),
+            owner=by.name,
+            origin=by.origin,
+            spec=spec,
+            schedule=schedule,
+        )
         self._next_id = event.last_id + 1
-        if not blocks:
-            return self._recorder.record(event).addCallback(self._accepted)
-        kept = self._spool.keep(job_id, blocks)
-        kept.addErrback(_not_kept)
-        return kept.addCallback(lambda _: self._recorder.record(event)).addCallback(self._accepted)
+        return event
 
-    async def _accept_once(self, spec: Spec, key: str, owner: str, blocks: dict[str, bytes]) -> int:
-        await self._key_turns.take(key)
+    async def _accept_once(
+        self, spec: Spec, key: str, by: Actor, blocks: dict[str, bytes], most_pending: int | None
+    ) -> int:
+        turn = (by.name, key)
+        await self._key_turns.take(turn)
         try:
-            known = self.backlog.by_key(key)
+            known = self.backlog.by_key(key, by.name)
             if known is None:
-                return await self._accept(spec, owner, blocks)
-            if known.submission != spec:
+                return await self._accept(spec, by, blocks, None, most_pending)
+            if known.submission != spec or not self._has_secret(known, blocks.get(secret.BLOCK)):
                 raise KeyConflict(
                     f"job {known.id} has the key {key} and is another submission; choose another key"
                 )
             return known.id
         finally:
-            self._key_turns.give_back(key)
+            self._key_turns.give_back(turn)
 
-    def _accepted(self, job: Job) -> int:
+    def _all_accepted(
+        self, jobs: list[Job], events: list[Submitted], results: list[int | TaskqError]
+    ) -> list[int | TaskqError]:
+        for event in events:
+            self._intake.arrived(event)
+        self.counters["submitted"] += len(jobs)
+        self._skipping.skip()
+        self._slots.fill()
+        return results
+
+    def _none_accepted(
+        self, failure: Failure, events: list[Submitted], results: list[int | TaskqError]
+    ) -> list[int | TaskqError]:
+        failure.trap(StoreFailed)
+        for event in events:
+            self._intake.arrived(event)
+        why = cast("StoreFailed", failure.value)
+        return [why if isinstance(result, int) else result for result in results]
+
+    def _accepted(self, job: Job, event: Submitted) -> int:
+        self._intake.arrived(event)
         self.counters["submitted"] += 1
         self._skipping.skip()
         self._slots.fill()
         return job.id
+
+    def _not_accepted(self, failure: Failure, event: Submitted) -> Failure:
+        self._intake.arrived(event)
+        if event.spec.secrets:  # other blocks may lie there until the next start
+            self._spool.purge(event.id, 0).addErrback(self._left_behind, event.id)
+        return failure
+
+    def _has_secret(self, job: Job, block: bytes | None) -> bool:
+        """Whether a job that has the same spec has the same secrets too; raises StoreFailed."""
+        if block is None:
+            return True
+        try:
+            return compare_digest(self._spool.block(job.id, secret.BLOCK), block)
+        except OSError as why:
+            raise StoreFailed(
+                f"whether this is the same as job {job.id} cannot be told: its secrets cannot be read: {why}"
+            ) from None
 
     def _count_started(self) -> None:
         self.counters["started"] += 1
@@ -296,4 +381,4 @@ _COUNTED = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANCE
 
 def _not_kept(failure: Failure) -> None:
     failure.trap(OSError)
-    raise StoreFailed(f"the script or stdin of the job cannot be kept: {failure.value}")
+    raise StoreFailed(f"the script, stdin or secrets of the job cannot be kept: {failure.value}")

@@ -61,6 +61,12 @@ class KeyConflict(TaskqError):
     code = "KEY_CONFLICT"
 
 
+class Forbidden(TaskqError):
+    """Whoever asks may not do that."""
+
+    code = "FORBIDDEN"
+
+
 class AuthFailed(TaskqError):
     """The token is not one that the server knows."""
 
@@ -96,6 +102,12 @@ class Lagged(TaskqError):
     def __init__(self, sequence: int) -> None:
         super().__init__(str(sequence))
         self.sequence = sequence
+
+
+class QueueFull(TaskqError):
+    """There is as much as there may be: of pending jobs, of connections, of requests; worth another try."""
+
+    code = "QUEUE_FULL"
 
 
 class Draining(TaskqError):

@@ -5,11 +5,11 @@ was decided by chance or by the clock, such as when a retry is due, is in it as 
 each as the line that it becomes.
 """
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from taskqd.job import Reason, Spec, Status, Usage
 
-FORMAT = 2
+FORMAT = 3
 """The version of the journal's format, written into every segment's first record."""
 
 
@@ -58,8 +58,15 @@ class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):
         return str(self.__struct_config__.tag)
 
 
+class Decision(JobEvent, frozen=True, kw_only=True, tag=_tag):
+    """Something that somebody decided about a job; ``origin`` is from where, ``from`` in the journal."""
+
+    by: str
+    origin: str | None = field(default=None, name="from")
+
+
 class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """A job was accepted; ``schedule`` is the one that submitted it.
+    """A job was accepted; ``schedule`` is the one that submitted it, ``origin`` from where somebody did.
 
     Where the spec has an array, its tasks are accepted with it, under the ids that follow.
     """
@@ -67,6 +74,7 @@ class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
     owner: str
     spec: Spec
     schedule: int | None = None
+    origin: str | None = field(default=None, name="from")
 
     @property
     def last_id(self) -> int:
@@ -87,10 +95,9 @@ class Spawned(JobEvent, frozen=True, kw_only=True, tag=_tag):
     started: int | None = None
 
 
-class Cancelled(JobEvent, frozen=True, kw_only=True, tag=_tag):
+class Cancelled(Decision, frozen=True, kw_only=True, tag=_tag):
     """Somebody cancelled the job: a pending one has ended by it, a running one ends once its process has."""
 
-    by: str
     signal: int
 
 
@@ -100,35 +107,26 @@ class Skipped(JobEvent, frozen=True, kw_only=True, tag=_tag):
     because: int
 
 
-class Held(JobEvent, frozen=True, kw_only=True, tag=_tag):
+class Held(Decision, frozen=True, kw_only=True, tag=_tag):
     """Somebody has a pending job not start until it is released."""
 
-    by: str
 
-
-class Released(JobEvent, frozen=True, kw_only=True, tag=_tag):
+class Released(Decision, frozen=True, kw_only=True, tag=_tag):
     """Somebody let a pending job start, though it was held or delayed."""
 
-    by: str
 
-
-class Changed(JobEvent, frozen=True, kw_only=True, tag=_tag):
+class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
     """Somebody changed what is asked of a pending job; ``spec`` is what holds from now on."""
 
-    by: str
     spec: Spec
 
 
-class Retried(JobEvent, frozen=True, kw_only=True, tag=_tag):
+class Retried(Decision, frozen=True, kw_only=True, tag=_tag):
     """Somebody asked for a finished job to run again."""
 
-    by: str
 
-
-class Removed(JobEvent, frozen=True, kw_only=True, tag=_tag):
+class Removed(Decision, frozen=True, kw_only=True, tag=_tag):
     """A finished job was forgotten, by somebody or by the retention."""
-
-    by: str
 
 
 class Output(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -186,11 +184,12 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     stderr: Output = NOTHING
 
 
-class OtherEvent(Struct, frozen=True, omit_defaults=True, tag=_tag):
-    """Something that happened to a queue, to a schedule, or to all queues."""
+class OtherEvent(Struct, frozen=True, omit_defaults=True, kw_only=True, tag=_tag):
+    """Something that somebody decided about a queue, about a schedule, or about all queues."""
 
     at: float
     by: str
+    origin: str | None = field(default=None, name="from")
 
     @property
     def name(self) -> str:

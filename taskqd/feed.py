@@ -26,10 +26,16 @@ TAKEN_AT_ONCE = 65_536
 
 
 class Filter(Struct, frozen=True):
-    """Which events are wanted: of the jobs in ``ids``, of one queue; None lets everything through."""
+    """Which events are wanted: of the jobs in ``ids``, of one queue; None lets everything through.
+
+    ``owner`` and ``of_token`` are those of jobs, and of schedules, that the watcher may see: of what is no
+    longer known nothing is told then.
+    """
 
     ids: tuple[range, ...] | None = None
     queue: str | None = None
+    owner: str | None = None
+    of_token: str | None = None
 
     @classmethod
     def of_job(cls, job: Job, queue: str | None = None) -> "Filter":
@@ -46,6 +52,8 @@ class Filter(Struct, frozen=True):
 
         Of a job that is no longer known it can't be told in which queue it was: it may have been in any.
         """
+        if (self.owner is not None or self.of_token is not None) and not self._may_see(event, jobs):
+            return False
         if not isinstance(event, JobEvent):
             return self.ids is None and (self.queue is None or _is_of_queue(event, self.queue))
         if self.ids is not None and not any(event.id in ids for ids in self.ids):
@@ -55,6 +63,15 @@ class Filter(Struct, frozen=True):
         job = jobs.get(event.id)
         spec = getattr(event, "spec", None) or (job.spec if job is not None else None)
         return spec is None or bool(spec.queue == self.queue)
+
+    def _may_see(self, event: Event, jobs: dict[int, Job]) -> bool:
+        if not isinstance(event, JobEvent):
+            is_theirs = self.owner in (None, getattr(event, "by", None))
+            return is_theirs and (self.of_token is None or _is_of_queue(event, self.of_token))
+        job = jobs.get(event.id)
+        if job is None:
+            return False
+        return self.owner in (None, job.owner) and self.of_token in (None, job.spec.queue)
 
 
 EVERYTHING = Filter()

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.actors import Actor
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import TaskqError
 from taskqd.settings import Retention
@@ -29,7 +30,7 @@ AFTER_FAILURE = 60.0
 """When no snapshot could be made, the next is tried after so many seconds."""
 MOVED_AT_ONCE = 1000
 """So many lines of what has moved are taken in one turn of the reactor."""
-RETENTION = "retention"
+RETENTION = Actor("retention")
 """Who removed a job, where nobody asked for it."""
 
 

@@ -1,6 +1,6 @@
 """The doors to the world, as the dispatcher sees them; one real side each, and a fake in tests/fakes.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,6 +24,12 @@ class IStore(Interface):
 
         It fires once the event is durable, and in the order of the calls. It fails with StoreFailed if the
         event could not be written or synced; then it is not in the journal and never will be.
+        """
+
+    def append_all(events: "Sequence[Event]") -> "Deferred[tuple[int, int, int]]":
+        """Put some events into the journal together, at least one, and fire with the first one's position.
+
+        As ``append``, for all of them or for none.
         """
 
     def sizes() -> "dict[str, int]":
@@ -85,10 +91,13 @@ class ISpool(Interface):
     """What jobs print and are given to read, on disk."""
 
     def keep(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
-        """Keep a submission's blocks by name (``script``, ``stdin``); fires when they are durable."""
+        """Keep a submission's blocks by name (``script stdin secret``); fires when they are durable."""
+
+    def block(job_id: int, name: str) -> bytes:
+        """Return a block that was kept, a small one; raises OSError."""
 
     def path(job_id: int, name: str) -> str:
-        """Return the path of a job's ``script``, ``stdin`` or ``progress``."""
+        """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
 
     def record(job_id: int, attempt: int, limit: int) -> IRecording:
         """Begin to record an attempt; ``limit`` is in bytes a stream."""
@@ -141,10 +150,13 @@ class ICaller(Interface):
 
     principal: Any = Attribute("The taskqd.access.Principal who asks, or None before an AUTH.")
 
-    def identify(authenticate: "Callable[[], Any]") -> Any:
-        """Return whom ``authenticate`` returns, and take them for the caller if none is known yet.
+    address: str = Attribute("Where they are: host and port, or ``unix`` on this machine.")
 
-        Where it raises AuthFailed too often, the connection ends after the answer.
+    def identify(authenticating: "Deferred[Any]") -> "Deferred[Any]":
+        """Take whom ``authenticating`` fires with for the caller, and return it.
+
+        Nothing more is read from them until then. Where it fails with AuthFailed too often, the connection
+        ends after the answer; with QueueFull it fails for somebody who has too many connections.
         """
 
     def send(data: bytes) -> None:

@@ -101,8 +101,10 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin`` are the sizes of the blocks
     that came with the submission and lie in the spool, ``blocks`` the SHA-256 of the two in that order, so
     that equal specs are equal submissions; a job has either a command or a script. ``env_base64`` has the
-    variables whose values are no text. ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on``
-    are conditions as they stand on the wire (retrying.py).
+    variables whose values are no text, ``secrets`` the names of those whose values lie in the spool alone.
+    ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
+    wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
+    so (run_as.py).
     """
 
     command: str = ""
@@ -133,6 +135,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     cwd: str | None = None
     env: dict[str, str] = {}
     env_base64: dict[str, bytes] = {}
+    secrets: tuple[str, ...] = ()
     umask: int = 0o022
     nice: int | None = None
     memory: int | None = None
@@ -140,6 +143,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     nofile: int | None = None
     max_output: int = 256 * 1024**2
     notify_fail: bool = False
+    as_daemon: bool = False
 
 
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -1,14 +1,22 @@
 """How an attempt is run: the plain value that the executor takes, and the command line that it becomes.
 
 Whatever a program already does is left to it: the shell enters the directory and sets the umask, nice(1) sets
-the niceness, prlimit(1) the limits. Each program in the chain costs an exec, so none is there that is not
-asked for.
+the niceness, prlimit(1) the limits, setpriv(1) makes another user of root. Each program in the chain costs an
+exec, so none is there that is not asked for.
+
+What runs before setpriv(1) is root still, and takes its orders from the daemon alone. The variables that a
+submission brings would be orders too: to the loader, to the C library, to whatever looks users up, and no
+list of the names that they obey is whole. So those come under names that mean nothing to any program, and the
+user's own shell gives them theirs (docs/decisions/0013).
 """
 
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from shlex import quote
+from types import MappingProxyType
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -25,6 +33,31 @@ MARK = "TASKQ_RUN"
 """The environment variable that marks a job's processes: ``<store>.<job>.<attempt>``."""
 
 
+HIDDEN = "TASKQ_ENV_"
+"""What stands before the names of variables that a submission brings, up to the shell of its owner."""
+_OF_THE_SHELL = frozenset(
+    ("BASHOPTS", "BASH_VERSINFO", "EUID", "IFS", "LINENO", "OPTIND", "PPID", "SHELLOPTS", "UID", "_")
+)
+"""Variables of shells alone, which come as they are: some may not be set, some change what is read next."""
+_TAKE = (
+    "for TASKQ_N in {names}; "
+    'do eval "export $TASKQ_N=\\"\\${hidden}$TASKQ_N\\""; unset "{hidden}$TASKQ_N"; done; unset TASKQ_N; '
+)
+"""What gives hidden variables their names; the names are of letters, digits and _ (options.py)."""
+
+
+class Owner(NamedTuple):
+    """Whom an attempt is run as that is not run as the daemon's user.
+
+    ``limits`` are prlimit(1)'s options for the limits that the machine sets that user.
+    """
+
+    uid: int
+    gid: int
+    home: str
+    limits: tuple[str, ...] = ()
+
+
 class Run(Struct, frozen=True, kw_only=True, gc=False):
     """One attempt: what to run and how. Durations are seconds, paths absolute.
 
@@ -34,6 +67,9 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     ``timeout`` is for the whole, ``idle_timeout`` for each while in which nothing is printed. ``memory`` is
     the most address space in bytes, ``cpu_time`` the most CPU time, ``nofile`` the most descriptors: of each
     single process, as setrlimit(2) counts. None is no limit but the daemon's own.
+
+    ``owner`` is None where it is the daemon's user who runs it. ``brought`` has the names of those variables
+    of ``env`` whose values came with the submission.
     """
 
     id: int
@@ -52,6 +88,12 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     memory: int | None = None
     cpu_time: float | None = None
     nofile: int | None = None
+    owner: Owner | None = None
+    brought: tuple[str, ...] = ()
+
+
+class CannotStart(Exception):
+    """An attempt must not be started, since it would not be what was asked for; the text says why."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True, gc=False):
@@ -74,14 +116,13 @@ def command_line(run: Run) -> list[str]:
 
     Raises FileNotFoundError if a program of the system's that was asked for is not there. Where it is there
     and is refused what it is to set, such as a limit above the daemon's own, it says so on stderr and fails
-    before the command: prlimit(1) with exit code 1, while nice(1) only warns. Under a limit that is too low
-    for the shell itself, or for its libraries, the shell fails (127) or is killed.
+    before the command: prlimit(1) with exit code 1, setpriv(1) with 127, while nice(1) only warns. Under a
+    limit that is too low for the shell itself, or for its libraries, the shell fails (127) or is killed.
+
+    What an owner asks for is set as that user, and so cannot raise anything; what the machine sets them is
+    set before, as root.
     """
-    before = ""
-    if run.umask is not None:
-        before += f"umask {run.umask:03o}; "
-    if run.cwd is not None:
-        before += f"cd -- {quote(run.cwd)} || exit {CANNOT_ENTER}; "
+    before = _before(run)
     if run.script is None:
         text = before + (run.command or "")
         line = [SHELL, "-c", *(["--"] if text.startswith(("-", "+")) else []), text]
@@ -90,10 +131,46 @@ def command_line(run: Run) -> list[str]:
         line = [SHELL, "-c", before + 'exec "$@"', SHELL, *program] if before else program
     limits = _limits(run)
     if limits:
-        line = [_find("prlimit"), *limits, "--", *line]
+        line = [find("prlimit"), *limits, "--", *line]
     if run.nice is not None:
-        line = [_find("nice"), "-n", str(run.nice), *line]  # in front: it is not to be under the limits
-    return line
+        line = [find("nice"), "-n", str(run.nice), *line]  # in front: it is not to be under the limits
+    return line if run.owner is None else [*become(run.owner), *line]
+
+
+def _before(run: Run) -> str:
+    """Return what the shell does before the command."""
+    before = ""
+    if run.umask is not None:
+        before += f"umask {run.umask:03o}; "
+    if run.cwd is not None:
+        before += f"cd -- {quote(run.cwd)} || exit {CANNOT_ENTER}; "
+    elif run.owner is not None:
+        before += f"cd -- {quote(run.owner.home)} 2>/dev/null || cd /; "
+    if run.owner is not None:
+        before += "unset OLDPWD; "  # it is the daemon's directory, and of no use to anybody else
+    if names := " ".join(_hidden(run)):
+        before += _TAKE.format(names=names, hidden=HIDDEN)
+    return before
+
+
+def become(owner: Owner) -> list[str]:
+    """Return what makes the owner, with all groups and without any capability, of root."""
+    drop = [
+        *(find("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
+        *("--inh-caps=-all", "--ambient-caps=-all", "--"),
+    ]
+    return [find("prlimit"), *owner.limits, "--", *drop] if owner.limits else drop
+
+
+def _hidden(run: Run) -> list[str]:
+    """Return the names of the variables that only the owner's shell is to know by them."""
+    return [] if run.owner is None else [name for name in run.brought if name not in _OF_THE_SHELL]
+
+
+def sent(run: Run) -> dict[str, str]:
+    """Return the environment with which the command line is started."""
+    hidden = set(_hidden(run))
+    return {HIDDEN + name if name in hidden else name: value for name, value in run.env.items()}
 
 
 def _limits(run: Run) -> list[str]:
@@ -109,23 +186,33 @@ def _limits(run: Run) -> list[str]:
     return limits
 
 
-def _find(program: str) -> str:
+def find(program: str) -> str:
     """Return the path of a program of the system's, found by the daemon's PATH and not by the job's."""
-    path = shutil.which(program)
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    path = shutil.which(program, path=os.pathsep.join(filter(os.path.isabs, places)))
     if path is None:
         raise FileNotFoundError(f"there is no {program} in the daemon's PATH")
     return path
 
 
-def environment(base: Mapping[str, str], job: Job, attempt: int, store: str, progress: str) -> dict[str, str]:
+def environment(
+    base: Mapping[str, str],
+    job: Job,
+    attempt: int,
+    store: str,
+    progress: str,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """Return the environment of an attempt: ``base``, then what was asked for, then what the daemon says.
 
-    ``store`` is the store's name, ``progress`` the path of the file to which the job may write percentages.
+    ``store`` is the store's name, ``progress`` the path of the file to which the job may write percentages,
+    ``secrets`` are the values of those that the job's spec names.
     """
     made = {
         **base,
         **job.spec.env,
         **{name: value.decode("utf-8", "surrogateescape") for name, value in job.spec.env_base64.items()},
+        **secrets,
         "TASKQ_JOB_ID": str(job.id),
         "TASKQ_ATTEMPT": str(attempt),
         "TASKQ_QUEUE": job.spec.queue,

@@ -1,7 +1,7 @@
-"""Endpoint strings -> listening ports, with what Twisted leaves to us for UNIX sockets.
+"""Endpoint strings -> listening ports, with what Twisted leaves to us for UNIX sockets and for TLS.
 
 A UNIX socket is for its owner alone unless the string gives another mode. A socket file that a killed daemon
-left behind is removed, one on which somebody still listens is not.
+left behind is removed, one on which somebody still listens is not. What secures TLS is read by ``tls``.
 """
 
 import os
@@ -12,17 +12,19 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd import tls
 from taskqd.errors import SettingsError, StartRefused
 
 _log = Logger()
 _PARTS = re.compile(r"(?:^|(?<=:))((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
 _NAMED = re.compile(r"((?:[^=\\]|\\.)*)(=?)(.*)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_TLS = [("", kind) for kind in tls.KINDS]
 
 
 def socket_path(endpoint: str) -> str | None:
@@ -31,6 +33,17 @@ def socket_path(endpoint: str) -> str | None:
     if kind != ("", "unix"):
         return None
     return next((value for name, value in arguments if name in ("", "address")), None)
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether the endpoint is a UNIX socket, which knows its peers."""
+    return _arguments(endpoint)[0] == ("", "unix")
+
+
+def has_ca(endpoint: str) -> bool:
+    """Whether the endpoint takes client certificates: it speaks TLS, and has a CA to verify them by."""
+    kind, *arguments = _arguments(endpoint)
+    return kind in _TLS and any(name in tls.CLIENT_CA for name, _ in arguments)
 
 
 def guarded(endpoint: str) -> str:
@@ -64,9 +77,23 @@ def _plain(text: str) -> str:
 def check(reactor: Any, endpoint: str, source: str) -> None:
     """Raise SettingsError, naming ``source``, if ``endpoint`` is no string that can be listened on."""
     try:
-        serverFromString(reactor, guarded(endpoint))
+        _make(reactor, endpoint)
+    except StartRefused as why:
+        raise SettingsError(f"{source}: listen: {endpoint!r} cannot be listened on: {why}") from None
     except Exception as why:  # noqa: BLE001 - each kind of endpoint is a plugin that raises what it likes
         raise SettingsError(f"{source}: listen: {endpoint!r} is no endpoint: {why}") from None
+
+
+def _make(reactor: Any, endpoint: str) -> tuple[IStreamServerEndpoint, list[str]]:
+    """Return what listens, and what an operator should know of it; reads the files of a TLS endpoint."""
+    kind, *arguments = _arguments(endpoint)
+    if kind == ("", "haproxy") and arguments and arguments[0] in _TLS:
+        raise StartRefused("expected haproxy:tcp:...; TLS ends at the proxy, or at a port of its own")
+    if kind not in _TLS:
+        return serverFromString(reactor, guarded(endpoint)), []
+    terms = tls.read_terms(arguments)
+    papers = tls.read_papers(terms)
+    return tls.server(reactor, terms, papers), list(tls.doubts(papers, reactor.seconds()))
 
 
 def clear_the_way(path: str) -> None:
@@ -96,9 +123,15 @@ def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListenin
     path = socket_path(endpoint)
     if path is not None:
         clear_the_way(path)
+    try:
+        server, doubts = _make(reactor, endpoint)
+    except StartRefused as why:
+        raise StartRefused(f"{endpoint} cannot be listened on: {why}") from None
+    for doubt in doubts:
+        _log.warn("{endpoint}: {doubt}", endpoint=endpoint, doubt=doubt)
 
     def refused(failure: Failure) -> IListeningPort:
         raise StartRefused(f"{endpoint} cannot be listened on: {failure.value}")
 
-    listening: Deferred[IListeningPort] = serverFromString(reactor, guarded(endpoint)).listen(factory)
+    listening: Deferred[IListeningPort] = server.listen(factory)
     return listening.addErrback(refused)

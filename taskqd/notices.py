@@ -9,14 +9,15 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.actors import Actor
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import TaskqError
 from taskqd.job import Job, Spec, Status
 from taskqd.results import Results
 from taskqd.settings import ON_END_QUEUE, OnEnd
 
-OWNER = "taskqd"
-"""Who submits the notices."""
+OWNER = Actor("[on_end]")
+"""Who submits the notices: nobody else can have that name."""
 PRIORITY = 1_000_000
 """They go before everything else."""
 
@@ -49,6 +50,7 @@ class Notices:
             timeout=self._on_end.timeout,
             label=f"on_end {job.id}",
             stdin=len(document),
+            as_daemon=True,
         )
         submitted = maybeDeferred(self._dispatcher.submit, spec, OWNER, {"stdin": document})
         submitted.addErrback(self._not_submitted, job.id)

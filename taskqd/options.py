@@ -20,6 +20,8 @@ Table: TypeAlias = Mapping[str, tuple[str, Callable[[str], Any]]]
 """The options of one verb: by name, the field of its argument that each sets, and the reader of its value."""
 
 
+VARIABLES = ("env", "secret")
+"""The options whose value is NAME=value, with the value quoted if need be; they may be repeated."""
 MOST_NAMED = 12
 """A refusal names the options of a verb if there are no more than so many."""
 
@@ -74,7 +76,7 @@ def _take_option(text: str, start: int) -> tuple[Option, int]:
             raise BadRequest(f"expected a space or = after --{name}, not {_word(text, at)[:20]!r}")
         return Option(name, None), at
     before = ""
-    if name == "env":
+    if name in VARIABLES:
         equals = text.find("=", at)
         if equals >= 0 and _ENV_NAME.fullmatch(text, at, equals):
             before, at = text[at : equals + 1], equals + 1
@@ -83,7 +85,8 @@ def _take_option(text: str, start: int) -> tuple[Option, int]:
         return Option(name, before + value), at + len(value)
     quoted, end = take_quoted(text, at)
     if _word(text, end):
-        raise BadRequest(f"expected a space after the value of --{name}, not {_word(text, end)[:20]!r}")
+        what_came = "" if name == "secret" else f", not {_word(text, end)[:20]!r}"
+        raise BadRequest(f"expected a space after the value of --{name}{what_came}")
     return Option(name, before + _text(name, quoted)), end
 
 
@@ -93,9 +96,9 @@ def _word(text: str, start: int) -> str:
 
 
 def _text(name: str, quoted: bytes) -> str:
-    """Return a quoted value as text; bytes of an ``env`` that are none become surrogates (PEP 383)."""
+    """Return a quoted value as text; bytes of a variable that are none become surrogates (PEP 383)."""
     try:
-        value = quoted.decode("utf-8", "surrogateescape" if name == "env" else "strict")
+        value = quoted.decode("utf-8", "surrogateescape" if name in VARIABLES else "strict")
     except UnicodeDecodeError:
         raise BadRequest(f"the value of --{name} is not UTF-8") from None
     if "\0" in value:
@@ -106,14 +109,14 @@ def _text(name: str, quoted: bytes) -> str:
 def read(verb: str, options: list[Option], table: Table) -> dict[str, Any]:
     """Return {field: value} of the options of ``verb``.
 
-    Only ``env`` may be repeated; its values are gathered in one dict. Raises BadRequest.
+    Only those of VARIABLES may be repeated; their values are gathered in a dict each. Raises BadRequest.
     """
     values: dict[str, Any] = {}
     for name, text in options:
         if name not in table:
             raise BadRequest(f"--{name} is no option of {verb}{_known(verb, table)}")
         field, reader = table[name]
-        if field in values and name != "env":
+        if field in values and name not in VARIABLES:
             raise BadRequest(f"--{name} is given twice")
         if text is None and reader is not flag:
             raise BadRequest(f"--{name} needs a value: --{name}=...")
@@ -121,7 +124,7 @@ def read(verb: str, options: list[Option], table: Table) -> dict[str, Any]:
             value = reader(text or "")
         except BadRequest as why:
             raise BadRequest(f"--{name}: {why}") from None
-        values[field] = {**values.get(field, {}), **value} if name == "env" else value
+        values[field] = {**values.get(field, {}), **value} if name in VARIABLES else value
     return values
 
 
@@ -143,6 +146,19 @@ def parse_env(text: str) -> dict[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not _ENV_NAME.fullmatch(name):
         raise BadRequest(f"expected NAME=value with a NAME of letters, digits and _, not {text[:60]!r}")
+    return {_allowed(name): value}
+
+
+def parse_secret(text: str) -> dict[str, str]:
+    """Return {NAME: value} of one ``--secret=NAME=value``; what is refused is not repeated, it may be one."""
+    name, equals, value = text.partition("=")
+    if not equals or not _ENV_NAME.fullmatch(name):
+        raise BadRequest("expected NAME=value with a NAME of letters, digits and _")
+    return {_allowed(name): value}
+
+
+def _allowed(name: str) -> str:
+    """Return the name of a variable that a job may have from its submission."""
     if name.startswith("TASKQ_"):
         raise BadRequest(f"names that begin with TASKQ_ are set by the daemon; choose another than {name}")
-    return {name: value}
+    return name

@@ -8,6 +8,7 @@ import os
 import re
 import select
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from taskqd.launch import MARK
 _STATE, _GROUP, _START_TIME = 0, 2, 19
 """The places of state, pgrp and starttime among the fields of /proc/PID/stat behind the command's name."""
 _DEAD = (b"Z", b"X")
+
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def boot_id() -> str:
@@ -57,6 +60,11 @@ def _environment(pid: str) -> bytes:
     with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         return file.read()
     return b""
+
+
+def ticks() -> int:
+    """Return the time since the boot in clock ticks, as start times are counted (proc(5), starttime)."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS_A_SECOND // 1_000_000_000
 
 
 def signal_group(pgid: int, number: int) -> bool:

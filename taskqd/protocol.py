@@ -1,118 +1,139 @@
-"""A connection: bytes in, requests in order, replies in the same order, and no more of either than fits.
+"""A connection: bytes in, requests out of them, and no more of either than fits.
 
-Lines and blocks come through LineReceiver, telnet's sequences are answered where a line would begin. A
-request is handled when all before it are answered, but submissions follow each other at once, so that one
-sync can cover many. What a request does is in verbs/, when more is read in pacing.py.
+Lines and blocks come through LineReceiver, telnet's sequences are answered where a line would begin. How
+requests are handled and answered is in exchange.py, when more is read in pacing.py, who is let in in
+doorkeeper.py.
 """
 
 import select
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IPushProducer, ISSLTransport
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+    ISSLTransport,
+)
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd import replies, telnet, wire
+from taskqd import replies, sending, telnet, wire
 from taskqd.access import Principal
+from taskqd.asked import Asked
 from taskqd.blocks import BlockReader
-from taskqd.errors import AuthFailed, BadRequest, LineTooLong, TaskqError
+from taskqd.doorkeeper import Doorkeeper
+from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
+from taskqd.exchange import Exchange
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
 from taskqd.verbs import Verbs
 
-MOST_SUBMISSIONS = 1000
-"""So many submissions of one connection may be on their way to the disk at once."""
-MOST_WAITING = 1000
-"""When so many requests of a connection wait to be handled, no more is read from it."""
-MOST_WAITING_BYTES = 1024**2
 LINES_AT_ONCE = 250
 """So many lines of a connection are read in one turn of the reactor: then others have theirs."""
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
 LOOK_FOR_HANGUP = 5.0
-"""A client that has closed its half and waits for a reply is looked after every so many seconds."""
-LINGER_AT_STOP = 2.0
-"""When the daemon stops, a client has so many seconds to take what it was answered."""
+"""A client that is not read from, since it has closed its half or asks too much, is looked after so often."""
+KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+)
+"""A TCP peer that goes without a word is found out after two minutes (tcp(7)), not two hours."""
 MOST_FAILURES = 3
 """So many failed AUTHs end a connection."""
 
 
-class _Asked:
-    """A request that waits to be handled, and then for its reply.
-
-    It ``is_followed`` once another line has come, be it an empty one.
-    """
-
-    __slots__ = ("blocks", "is_followed", "reply", "request", "size")
-
-    def __init__(self, request: wire.Request, size: int, blocks: list[bytes]) -> None:
-        self.request = request
-        self.size = size
-        self.blocks = blocks
-        self.reply: bytes | None = None
-        self.is_followed = False
-
-    @property
-    def may_follow(self) -> bool:
-        """Whether this may be handled while submissions before it are still unanswered."""
-        return self.request.error is not None or (self.request.verb == "SUBMIT" and not self.blocks)
-
-
-@implementer(ICaller, IHalfCloseableProtocol, IPushProducer)
+@implementer(ICaller, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Connection(LineReceiver):
     """One client. It is its own transport's producer: reading stops while too many replies are unread."""
 
     _log = Logger()
     transport: Any
     delimiter = b"\n"
-    MAX_LENGTH = wire.LONGEST_LINE + 1
 
-    def __init__(self, verbs: Verbs, clock: Any, keeper: "TaskqFactory") -> None:
+    def __init__(
+        self,
+        verbs: Verbs,
+        keeper: Doorkeeper,
+        clock: Any,
+        opened: Callable[["Connection"], object],
+        lost: Callable[["Connection"], object],
+    ) -> None:
         self.principal: Principal | None = None
-        self._keeper = keeper
+        self.MAX_LENGTH = keeper.quotas.line + 1
         self._verbs = verbs
+        self._keeper = keeper
         self._clock = clock
+        self._opened = opened
+        self._lost = lost
+        self._heard_at = clock.seconds()
         self._pacing = Pacing(clock, self._read_on)
         self._is_first_line = True
         self._is_reading = False
-        self._is_handling = False
         self._is_deaf = False
+        self._is_encrypted = False
+        self._is_expelled = False
         self._is_gone = False
         self._is_eof = False
         self._is_finishing = False
+        self._is_identifying = False
         self._failures = 0
-        self._waiting: deque[_Asked] = deque()
-        self._waiting_bytes = 0
-        self._unanswered: deque[_Asked] = deque()
-        self._block: tuple[wire.Request, int, BlockReader] | None = None
+        self._exchange = Exchange(verbs, self, lambda: self._pacing.is_choked, self._go_on, self._release)
+        self._block: tuple[Asked, BlockReader] | None = None
         self._held: set[Deferred[Any]] = set()
-        self._listening: list[Deferred[None]] = []
         self._linger: Any = None
         self._lookout: Any = None
 
     # What Twisted calls.
 
     def connectionMade(self) -> None:
+        self._opened(self)
+        self._keeper.came(self)
+        below = getattr(self.transport, "transport", self.transport)  # TLS is on top of another
+        below.bufferSize = self._keeper.quotas.replies
+        handle = below.getHandle()
+        if handle.family != socket.AF_UNIX:
+            for level, option, value in KEEP_ALIVE:
+                handle.setsockopt(level, option, value)
         if not self._is_tls():
-            handle = self.transport.getHandle()
             # An interrupt's data mark comes as urgent data: out of line it would tear its sequence apart.
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self.principal = self._verbs.peer(handle)
         self.transport.registerProducer(self, True)
-        self._keeper.opened(self)
+        peer = None if self._is_tls() else self._verbs.peer(self.transport)
+        if peer is None:
+            self._keeper.settle()
+        else:
+            self._introduce(peer)
+
+    def handshakeCompleted(self) -> None:
+        self._is_encrypted = True
+        certified = self._verbs.certificate(self.transport)
+        if certified is not None:
+            self._introduce(certified)
+
+    def _introduce(self, principal: Principal) -> None:
+        """Take somebody for who the system says that they are."""
+        try:
+            self._keeper.known(self, principal)
+            self.principal = principal
+        except QueueFull as why:
+            self.expel(why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._keeper.lost(self)
+        self._lost(self)
+        self._keeper.left(self)
         self._is_gone = self._is_deaf = True
-        self._waiting.clear()
+        self._exchange.end()
+        self._forget_block()
         for timer in (self._linger, self._lookout):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -124,15 +145,17 @@ class Connection(LineReceiver):
         self._is_eof = True
         if self._linger is not None:
             self._close()
-        self._advance()
-        self._look_for_hangup()
+        self._exchange.advance()
+        if self._lookout is None:
+            self._look_for_hangup()
 
     def _look_for_hangup(self) -> None:
-        """Notice that a client that said its last has gone altogether: nothing is read that would tell.
+        """Notice that a client that is not read from has gone altogether: nothing comes that would tell.
 
         A UNIX socket hangs up when its peer closes; on TCP, keep-alive probes find out.
         """
-        if self._is_gone or self._is_tls():
+        self._lookout = None
+        if self._is_gone or self._is_tls() or not (self._is_eof or self.paused):
             return
         poll = select.poll()
         poll.register(self.transport.getHandle(), 0)
@@ -149,8 +172,9 @@ class Connection(LineReceiver):
         self._pace()
 
     def resumeProducing(self) -> None:
+        self._heard_at = self._clock.seconds()
         self._pacing.relieve()
-        self._advance()
+        self._exchange.advance()
 
     def stopProducing(self) -> None:
         self._pacing.choke()
@@ -158,6 +182,7 @@ class Connection(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        self._heard_at = self._clock.seconds()
         pacing = self._pacing
         pacing.ahead = pacing.ahead + data if pacing.ahead else data
         if self._is_reading:
@@ -166,6 +191,7 @@ class Connection(LineReceiver):
             self._is_reading = True
             try:
                 self._read_ahead()
+                self._exchange.advance()
             finally:
                 self._is_reading = False
         if pacing.is_breathing or pacing.is_held:
@@ -187,7 +213,7 @@ class Connection(LineReceiver):
                 self._pacing.breathe()
                 break
             if self._block is not None:
-                end = at + self._block[2].wanted
+                end = at + self._block[1].wanted
             elif data[at] == telnet.IAC and not self._buffer:
                 sequence = telnet.read(data, at)
                 if sequence is None:
@@ -196,7 +222,13 @@ class Connection(LineReceiver):
                 at = sequence.end
                 continue
             else:
-                end = data.find(b"\n", at) + 1 or len(data)
+                end = data.find(b"\n", at) + 1
+                if end and not self._buffer:
+                    pieces += 1
+                    line, at = data[at : end - 1], end
+                    self.lineReceived(line)
+                    continue
+                end = end or len(data)
             pieces += 1
             piece, at = data[at:end], min(end, len(data))
             super().dataReceived(piece)
@@ -204,7 +236,7 @@ class Connection(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         line = line.removesuffix(b"\r")
-        if len(line) > wire.LONGEST_LINE:
+        if len(line) > self._keeper.quotas.line:
             self.lineLengthExceeded(line)
             return
         if self._is_first_line and wire.is_http(line):
@@ -212,66 +244,66 @@ class Connection(LineReceiver):
             self._close()
             return
         self._is_first_line = False
-        self._followed()
+        self._exchange.followed()
         if line.strip():
             self._line_came(wire.read_line(line), len(line))
 
-    def _followed(self) -> None:
-        """Take note that another line has come behind the last request, and tell whoever listens for it."""
-        if self._waiting:
-            self._waiting[-1].is_followed = True
-        elif self._unanswered:
-            self._unanswered[-1].is_followed = True
-            listening, self._listening = self._listening, []
-            for deferred in listening:
-                deferred.callback(None)
-
     def lineLengthExceeded(self, line: bytes) -> None:
         self._give_up(
-            LineTooLong(f"a request line has at most {wire.LONGEST_LINE} bytes; send more with --script")
+            LineTooLong(
+                f"a request line has at most {self._keeper.quotas.line} bytes; send more with --script"
+            )
         )
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._block is None:
             return
-        request, size, reader = self._block
+        asked, reader = self._block
         try:
             reader.feed(data)
         except BadRequest as why:
-            self._block = None
+            self._forget_block()
             self._give_up(why)
             return
         if not reader.wanted:
             self._block = None
             self.setLineMode()
-            if request.error is None and self.principal is not None:
-                self._ask(_Asked(request, size, reader.blocks))
+            if asked.request.error is None:
+                asked.blocks = reader.blocks
+                self._exchange.ask(asked)
 
     # What the handlers call.
 
-    def identify(self, authenticate: Callable[[], Principal]) -> Principal:
-        try:
-            principal = authenticate()
-        except AuthFailed:
-            self._failures += 1
+    def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
+        self._is_identifying = True
+        return authenticating.addBoth(self._identified)
+
+    def _identified(self, result: Any) -> Any:
+        """Take note of who it is; what came behind the AUTH is read only now, in the light of it."""
+        self._is_identifying = False
+        if isinstance(result, Failure):
+            self._failures += result.check(AuthFailed) is not None
             if self._failures >= MOST_FAILURES:
                 self.finish()
-            raise
-        self.principal = self.principal or principal
-        return self.principal
+        elif not self._is_gone:
+            self._keeper.known(self, result)
+            self.principal = result
+        return result
+
+    @property
+    def address(self) -> str:
+        peer = self.transport.getPeer()
+        return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
     def send(self, data: bytes) -> None:
-        self.transport.write(data)
+        if not self._is_expelled:
+            sending.write(self.transport, data)
 
     def room(self) -> "Deferred[None]":
         return self._pacing.room()
 
     def next_line(self) -> "Deferred[None]":
-        if self._unanswered[-1].is_followed:
-            return succeed(None)
-        listening: Deferred[None] = Deferred(self._listening.remove)
-        self._listening.append(listening)
-        return listening
+        return self._exchange.next_line()
 
     def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
         def let_go(result: Any) -> Any:
@@ -284,114 +316,96 @@ class Connection(LineReceiver):
     def finish(self) -> None:
         self._is_deaf = True
         self._is_finishing = True
-        self._waiting.clear()
+        self._exchange.drop()
 
-    # What the service calls at a stop.
+    # What the service and the doorkeeper call.
 
     def end(self) -> None:
         """Read no more and close once all is written that was answered."""
         self._is_deaf = True
         self._close()
 
-    # From a line to its reply.
+    def is_idle(self, since: float) -> bool:
+        """Whether it waits for nothing, or does not read it, and nothing was heard of it since a time."""
+        return self._heard_at <= since and (self._exchange.is_quiet or self._pacing.is_choked)
+
+    def expel(self, why: TaskqError) -> None:
+        """Say why, in place of all that is unanswered, and close."""
+        if self._is_gone or self._is_expelled:
+            return
+        self._is_expelled = self._is_deaf = True
+        if self._is_tls() and not self._is_encrypted:
+            self.transport.abortConnection()
+            return
+        self.transport.write(replies.error(why))
+        self._exchange.end()
+        self._forget_block()
+        for deferred in list(self._held):
+            deferred.cancel()
+        self._close()
+
+    # From a line to a request.
 
     def _line_came(self, request: wire.Request, size: int) -> None:
         if request.is_lost:
             self._give_up(request.error)
         elif not request.blocks:
-            self._ask(_Asked(request, size, []))
+            self._exchange.ask(Asked(request, size, []))
         else:
-            is_kept = request.error is None and self.principal is not None
-            self._block = (request, size + sum(request.blocks), BlockReader(request.blocks, is_kept))
+            asked = self._expect(request, size)
+            is_kept = asked.request.error is None
+            self._block = (asked, BlockReader(request.blocks, is_kept))
             self.setRawMode()
             if not is_kept:
-                self._ask(_Asked(request, size, []))
+                self._exchange.ask(asked)
+
+    def _expect(self, request: wire.Request, size: int) -> Asked:
+        """Return a request whose blocks are on their way, with memory for them unless they are refused."""
+        request = self._verbs.expect(self, request)
+        more = sum(request.blocks)
+        if request.error is None and self.principal is not None:
+            try:
+                self._keeper.reserve(self.principal, more)
+            except QueueFull as why:
+                return Asked(request._replace(error=why), size, [])
+            return Asked(request, size + more, [], (self.principal, more))
+        return Asked(request, size, [])
+
+    def _release(self, asked: Asked) -> None:
+        """Give back the memory that was set aside for a request's blocks."""
+        if asked.reserved is not None:
+            self._keeper.give_back(*asked.reserved)
+            asked.reserved = None
+
+    def _forget_block(self) -> None:
+        if self._block is not None:
+            self._release(self._block[0])
+            self._block = None
 
     def _give_up(self, why: TaskqError | None) -> None:
         """Answer with an error once all before it is answered, and end: what follows can't be understood."""
         self._is_deaf = True
-        self._followed()
-        self._ask(_Asked(wire.Request("", None, why, is_lost=True), 0, []))
+        self._exchange.followed()
+        self._exchange.ask(Asked(wire.Request("", None, why, is_lost=True), 0, []))
 
-    def _ask(self, asked: _Asked) -> None:
-        self._waiting.append(asked)
-        self._waiting_bytes += asked.size
-        self._advance()
-
-    def _advance(self) -> None:
-        """Handle what may be handled and send what may be sent, until nothing more can be done now."""
-        if self._is_handling or self._is_gone:
-            return
-        self._is_handling = True
-        try:
-            self._send_replies()
-            while self._waiting and self._may_handle(self._waiting[0]):
-                asked = self._waiting.popleft()
-                self._waiting_bytes -= asked.size
-                self._handle(asked)
-                self._send_replies()
-        finally:
-            self._is_handling = False
+    def _go_on(self) -> None:
+        """Read on and close as what was answered allows."""
         self._pace()
         self._end_if_done()
 
-    def _may_handle(self, asked: _Asked) -> bool:
-        if self._pacing.is_choked:
-            return False
-        return not self._unanswered or (
-            asked.may_follow and len(self._unanswered) < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
-        )
-
-    def _handle(self, asked: _Asked) -> None:
-        self._unanswered.append(asked)
-        if asked.request.is_lost:
-            self.finish()
-        try:
-            reply = self._verbs.handle(self, asked.request, asked.blocks)
-        except TaskqError as why:
-            asked.reply = replies.error(why)
-        except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
-            asked.reply = self._bug(Failure(), asked)
-        else:
-            if isinstance(reply, bytes):
-                asked.reply = reply
-            else:
-                reply.addErrback(self._refused, asked).addCallback(self._answered, asked)
-
-    def _refused(self, failure: Failure, asked: _Asked) -> bytes:
-        if isinstance(failure.value, TaskqError):
-            return replies.error(failure.value)
-        return b"" if self._is_gone else self._bug(failure, asked)
-
-    def _bug(self, failure: Failure, asked: _Asked) -> bytes:
-        self._log.failure("{verb} met a bug of taskqd's", failure, verb=asked.request.verb)
-        return replies.error(
-            TaskqError(f"{asked.request.verb} met a bug of taskqd's; the daemon's log has it")
-        )
-
-    def _answered(self, reply: bytes, asked: _Asked) -> None:
-        asked.reply = reply
-        self._advance()
-
-    def _send_replies(self) -> None:
-        ready = []
-        while self._unanswered and (reply := self._unanswered[0].reply) is not None:
-            ready.append(reply)
-            self._unanswered.popleft()
-        if ready:
-            self.transport.write(b"".join(ready))
-
     def _pace(self) -> None:
         """Read on, or not, as there is room for replies and for requests."""
-        is_full = len(self._waiting) >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
+        is_full = self._exchange.is_full or self._is_identifying
         self.paused = (self._pacing.is_choked or is_full) and not self._is_deaf
         if not self._is_eof:
             self._pacing.hold(self.transport, self.paused, self._is_deaf)
+            if self.paused and self._lookout is None:
+                self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)
         if self._pacing.ahead and not self.paused and not self._pacing.is_breathing:
             self.dataReceived(b"")
 
     def _end_if_done(self) -> None:
-        if self._is_gone or self._is_reading or self._unanswered or self._waiting:
+        if self._is_gone or self._is_reading or not self._exchange.is_quiet:
             return
         is_more_to_read = self._pacing.is_breathing or (self._pacing.ahead and self.paused)
         if not self._is_finishing and (not self._is_eof or is_more_to_read):
@@ -407,48 +421,5 @@ class Connection(LineReceiver):
         """Close once all is written; a transport that has a producer would ask it for more instead."""
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-
-class TaskqFactory(Factory):
-    """Makes a Connection for each client; ``connections`` has those that are open."""
-
-    noisy = False
-
-    def __init__(self, verbs: Verbs, clock: Any) -> None:
-        self.connections: set[Connection] = set()
-        self._verbs = verbs
-        self._clock = clock
-        self._closed: Deferred[None] | None = None
-        self._patience: Any = None
-
-    def buildProtocol(self, addr: IAddress | None) -> Connection:
-        return Connection(self._verbs, self._clock, self)
-
-    def opened(self, connection: Connection) -> None:
-        """Count a connection in."""
-        self.connections.add(connection)
-
-    def lost(self, connection: Connection) -> None:
-        """Count a connection out."""
-        self.connections.discard(connection)
-        self._tell_if_closed()
-
-    def close(self) -> "Deferred[None]":
-        """End all connections and fire when they are; what does not read its replies is cut off."""
-        closed = self._closed = Deferred()
-        self._patience = self._clock.callLater(LINGER_AT_STOP, self._cut_off)
-        for connection in list(self.connections):
-            connection.end()
-        self._tell_if_closed()
-        return closed
-
-    def _cut_off(self) -> None:
-        for connection in list(self.connections):
-            connection.transport.abortConnection()
-
-    def _tell_if_closed(self) -> None:
-        if self._closed is not None and not self.connections:
-            closed, self._closed = self._closed, None
-            if self._patience.active():
-                self._patience.cancel()
-            closed.callback(None)
+        if self._linger is None:
+            self._linger = self._clock.callLater(LINGER, self.transport.abortConnection)

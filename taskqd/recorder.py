@@ -1,5 +1,6 @@
 """From an event to the state that it makes: first into the store, then into the backlog, never otherwise."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,6 +29,13 @@ class Recorder:
     def record(self, event: AboutJob) -> "Deferred[Job]":
         """Fire with the changed job once the event is durable and applied; fails with StoreFailed."""
         return self.store.append(event).addCallback(self._apply, event)
+
+    def record_all(self, events: Sequence[AboutJob]) -> "Deferred[list[Job]]":
+        """Fire with the jobs once events are durable and applied, all or none; fails with StoreFailed.
+
+        They are of a kind of which nobody asks where it stands.
+        """
+        return self.store.append_all(events).addCallback(self._apply_all, events)
 
     def record_other(self, event: AboutOther) -> "Deferred[None]":
         """Fire once an event that is about no job is durable and applied; fails with StoreFailed."""
@@ -68,6 +76,9 @@ class Recorder:
 
     def _apply(self, position: Position, event: AboutJob) -> Job:
         return cast("Job", self.backlog.apply(event, position))
+
+    def _apply_all(self, _: Position, events: Sequence[AboutJob]) -> list[Job]:
+        return [cast("Job", self.backlog.apply(event)) for event in events]
 
     def _apply_other(self, _: Position, event: AboutOther) -> None:
         self.backlog.apply(event)

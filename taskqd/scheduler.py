@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.actors import Actor
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import StoreFailed, TaskqError
 from taskqd.schedules import Schedule
@@ -26,12 +27,16 @@ AT_ONCE = 100
 
 
 class Scheduler:
-    """Submits by ``dispatcher`` what is due; one alarm for all schedules, at the earliest run."""
+    """Submits by ``dispatcher`` what is due; one alarm for all schedules, at the earliest run.
+
+    Nothing is submitted for an owner who has ``most_pending`` pending jobs; None is no limit.
+    """
 
     _log = Logger()
 
-    def __init__(self, dispatcher: Dispatcher, clock: Any) -> None:
+    def __init__(self, dispatcher: Dispatcher, clock: Any, most_pending: int | None = None) -> None:
         self._dispatcher = dispatcher
+        self._most_pending = most_pending
         self._schedules = dispatcher.backlog.schedules
         self._clock = clock
         self._alarm: Any = None
@@ -102,7 +107,8 @@ class Scheduler:
 
     async def _submit(self, schedule: Schedule) -> None:
         try:
-            await self._dispatcher.submit(schedule.spec, schedule.owner, {}, schedule=schedule.id)
+            owner = Actor(schedule.owner)
+            await self._dispatcher.submit(schedule.spec, owner, {}, schedule.id, self._most_pending)
         finally:
             self._under_way.discard(schedule.id)
         self._refusals.pop(schedule.id, None)

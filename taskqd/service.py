@@ -27,9 +27,13 @@ most --slots at once, each in a session of its own, and survive restarts.
 
 Without options the state is in /var/lib/taskqd for root, else below
 $XDG_STATE_HOME or in ~/.local/state/taskqd, and the daemon listens on a UNIX
-socket that only its own user may use: /run/taskqd/taskq.sock for root, else
+socket that only its own user may open: /run/taskqd/taskq.sock for root, else
 $XDG_RUNTIME_DIR/taskqd/taskq.sock, else taskq.sock in the state directory.
-A TCP client has to give the token: the file "token" in the state directory.
+
+By that socket the daemon's user and root are admin. Others whom its mode lets
+in submit, and see jobs of their own. TCP clients have to give a token, which
+"taskq token add" makes; only its hash is kept. Jobs run as the daemon's user;
+if that is root, --run-as owner runs each as the user who submitted it.
 
 Examples:
   twistd -n taskq
@@ -38,7 +42,7 @@ Examples:
       as a daemon
   twistd -n taskq --listen unix:/run/taskqd/taskq.sock:mode=660 \\
                   --listen tcp:9500:interface=127.0.0.1
-      for the group of the socket, and for local clients that have the token
+      for the group of the socket, and for local clients that have a token
 
 twistd's own options stand before the word taskq: -n, --logfile, --pidfile,
 --uid, --gid, and --rundir, the directory in which jobs run that name none.
@@ -53,7 +57,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = ""
     optParameters = [  # noqa: RUF012 - as usage.Options has it
-        ["state", None, None, "Directory of the journal, of output and of the token."],
+        ["state", None, None, "Directory of the journal, of output and of the tokens."],
         [
             "slots",
             None,
@@ -69,6 +73,12 @@ class Options(usage.Options):
         ],
         ["retention-age", None, None, "Remove jobs that ended so long ago.  [default: 7d]"],
         ["retention-count", None, None, "Keep so many ended jobs at most.  [default: 100000]"],
+        [
+            "run-as",
+            None,
+            None,
+            "daemon: jobs run as its user; owner: as who submitted them, for root.  [default: daemon]",
+        ],
         ["on-end-command", None, None, "Run this as a job when one has ended, its JSON on stdin."],
         ["on-end-only", None, None, "all: when any has ended; failed: when one has failed.  [default: all]"],
         ["on-end-timeout", None, None, "End what is run then after so long.  [default: 30s]"],
@@ -82,7 +92,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self["listen"], self["queue"], self["resource"] = [], [], []
+        for key in ("listen", "queue", "resource", "limit", "role", "auth"):
+            self[key] = []
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help, with the description as it is written: Twisted would make one paragraph of it."""
@@ -99,6 +110,18 @@ class Options(usage.Options):
     def opt_resource(self, text: str) -> None:
         """NAME=N: so much of something that jobs take by --need=NAME:1; repeatable."""
         self["resource"].append(text)
+
+    def opt_limit(self, text: str) -> None:
+        """NAME=VALUE: how much may be taken, or none; repeatable. etc/taskqd.toml has every NAME."""
+        self["limit"].append(text)
+
+    def opt_role(self, text: str) -> None:
+        """NAME=ROLE: what those of that name may do: admin, submit or read; repeatable."""
+        self["role"].append(text)
+
+    def opt_auth(self, text: str) -> None:
+        """Another checker of names and passwords, such as file:PATH (twistd help-auth); repeatable."""
+        self["auth"].append(text)
 
     def opt_version(self) -> None:
         """Print the version of taskqd and exit."""

@@ -1,19 +1,24 @@
 """TOML and options -> one typed Settings; an error names the file or option, the key and what was expected.
 
 Every key of the file is an option of ``twistd taskq`` by the same name, those of a table with the table's
-name before it, and the option wins. The queues and the resources have names of the operator's own: each is a
-line of its table, and a ``--queue NAME=SLOTS`` or ``--resource NAME=N``. Nothing here reads a file or the
-environment: text and defaults are arguments. etc/taskqd.toml shows every setting.
+name before it, and the option wins; in the file it may be written with ``_`` or with ``-``. The queues, the
+resources and the roles have names of the operator's own: each is a line of its table, and a
+``--queue NAME=SLOTS``, ``--resource NAME=N`` or ``--role NAME=ROLE``; the limits are a ``--limit NAME=VALUE``
+each, of the names that ``quotas`` has. Nothing here reads a file or the environment: text and defaults are
+arguments. etc/taskqd.toml shows every setting.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
+from taskqd import readers
 from taskqd.errors import BadRequest, SettingsError
-from taskqd.words import is_name, parse_duration
+from taskqd.quotas import LIMITS, Quotas, quotas_of
+from taskqd.readers import Wrong, shown
+from taskqd.roles import Role
 
 MOST_SLOTS = 10_000
 MOST_KEPT = 100_000_000
@@ -49,6 +54,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     jobs to run in; ``queues`` are slots by queue and ``resources`` amounts by name.
     At a stop, running jobs have ``stop_grace`` seconds to end; what is ended then is interrupted, or with
     ``requeue`` runs again after the next start.
+    ``limits`` is how much anybody may take, ``roles`` what those of a name may do, ``auth`` names further
+    checkers (strings of twisted.cred's strcred); with ``run_as_owner`` a job runs as who submitted it.
     """
 
     state: str
@@ -60,10 +67,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     queues: dict[str, int] = {}
     resources: dict[str, int] = {}
     on_end: OnEnd | None = None
-
-
-class _Wrong(Exception):
-    """A value is not what its setting takes; its argument, if it has one, is the part that is not."""
+    limits: Quotas = Quotas()
+    roles: dict[str, Role] = {}
+    auth: tuple[str, ...] = ()
+    run_as_owner: bool = False
 
 
 class Setting(NamedTuple):
@@ -74,112 +81,48 @@ class Setting(NamedTuple):
     is_number: bool = False
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise _Wrong
-    return value
-
-
-def _endpoints(value: Any) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list | tuple) or not values:
-        raise _Wrong
-    return tuple(map(_text, values))
-
-
-def _whole(least: int, most: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise _Wrong
-        return value
-
-    return read
-
-
-def _duration(value: Any) -> float:
-    if type(value) not in (int, float, str):
-        raise _Wrong
-    try:
-        return parse_duration(str(value))
-    except BadRequest:
-        raise _Wrong from None
-
-
-def _on_stop(value: Any) -> bool:
-    if value not in ("interrupt", "requeue"):
-        raise _Wrong
-    return bool(value == "requeue")
-
-
-def _only(value: Any) -> bool:
-    if value not in ("all", "failed"):
-        raise _Wrong
-    return bool(value == "failed")
-
-
-def _positive_duration(value: Any) -> float:
-    seconds = _duration(value)
-    if seconds <= 0:
-        raise _Wrong
-    return seconds
-
-
-def _amounts(most: int, taken: tuple[str, ...] = ()) -> Callable[[Any], dict[str, int]]:
-    """Return the reader of {name: amount}, or of a command line's NAME=AMOUNT; of two alike the later counts.
-
-    The names that are ``taken`` are nobody's.
-    """
-
-    def read(value: Any) -> dict[str, int]:
-        amounts = dict(map(_pair, value)) if isinstance(value, list) else value
-        for name, amount in amounts.items():
-            if not is_name(name) or name in taken or type(amount) is not int or not 1 <= amount <= most:
-                raise _Wrong(f"{name} = {amount!r}")
-        return dict(amounts)
-
-    return read
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, equals, amount = text.rpartition("=")
-    if not equals:
-        raise _Wrong(repr(text))
-    return name, _number(amount)
-
-
-def _number(text: str) -> Any:
-    """Return the whole number that ``text`` is, or ``text`` itself where it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 18 else text
-
-
 SETTINGS: dict[str, Setting] = {
-    "state": Setting('a path, such as "/var/lib/taskqd"', _text),
+    "state": Setting('a path, such as "/var/lib/taskqd"', readers.text),
     "listen": Setting(
-        'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"', _endpoints
+        'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"', readers.some_texts
     ),
-    "slots": Setting(f"a whole number from 1 to {MOST_SLOTS}", _whole(1, MOST_SLOTS), is_number=True),
-    "stop-grace": Setting('a duration, such as "10s" or "5m"', _duration),
-    "on-stop": Setting('"interrupt" or "requeue"', _on_stop),
-    "retention-age": Setting('a duration, such as "7d"', _duration),
-    "retention-count": Setting(f"a whole number from 0 to {MOST_KEPT}", _whole(0, MOST_KEPT), is_number=True),
+    "slots": Setting(f"a whole number from 1 to {MOST_SLOTS}", readers.whole(1, MOST_SLOTS), is_number=True),
+    "stop-grace": Setting('a duration, such as "10s" or "5m"', readers.duration),
+    "on-stop": Setting('"interrupt" or "requeue"', readers.either("interrupt", "requeue")),
+    "retention-age": Setting('a duration, such as "7d"', readers.duration),
+    "retention-count": Setting(
+        f"a whole number from 0 to {MOST_KEPT}", readers.whole(0, MOST_KEPT), is_number=True
+    ),
     "queue": Setting(
         f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MOST_SLOTS}, such as slow=2",
-        _amounts(MOST_SLOTS, (ON_END_QUEUE,)),
+        readers.amounts(MOST_SLOTS, (ON_END_QUEUE,)),
     ),
     "resource": Setting(
-        f"a name and a whole number from 1 to {LARGEST_AMOUNT}, such as gpu=2", _amounts(LARGEST_AMOUNT)
+        f"a name and a whole number from 1 to {LARGEST_AMOUNT}, such as gpu=2",
+        readers.amounts(LARGEST_AMOUNT),
     ),
-    "on-end-command": Setting("a shell command", _text),
-    "on-end-only": Setting('"all" or "failed"', _only),
-    "on-end-timeout": Setting('a duration above 0, such as "30s"', _positive_duration),
-    "on-end-slots": Setting(f"a whole number from 1 to {MOST_SLOTS}", _whole(1, MOST_SLOTS), is_number=True),
+    "limit": Setting(f"one of {', '.join(LIMITS)} and its value, such as pending=1000", readers.limits),
+    "role": Setting(
+        f'a name or "{readers.ANYBODY}", for all others, and one of {", ".join(readers.ROLES)}, as ana=admin',
+        readers.roles,
+    ),
+    "auth": Setting(
+        'one string of a checker or a list of them, such as "file:/etc/taskqd/users"', readers.texts
+    ),
+    "run-as": Setting('"owner" or "daemon"', readers.either("daemon", "owner")),
+    "on-end-command": Setting("a shell command", readers.text),
+    "on-end-only": Setting('"all" or "failed"', readers.either("all", "failed")),
+    "on-end-timeout": Setting('a duration above 0, such as "30s"', readers.positive_duration),
+    "on-end-slots": Setting(
+        f"a whole number from 1 to {MOST_SLOTS}", readers.whole(1, MOST_SLOTS), is_number=True
+    ),
 }
 """Every setting, by the name of its option."""
 
 _TABLES = {"retention": "retention-", "on_end": "on-end-"}
 """The tables whose keys are settings, and what stands before them in the options' names."""
-_NAMED = {"queues": "queue", "resources": "resource"}
-"""The tables whose keys are names of the operator's, and the option that has one of them."""
+_NAMED = {"queues": "queue", "resources": "resource", "limits": "limit", "roles": "role"}
+"""The tables whose lines are an option each, NAME=VALUE; but for the limits, the names are the operator's."""
 
 
 def read_toml(text: str, name: str) -> dict[str, Any]:
@@ -188,21 +131,48 @@ def read_toml(text: str, name: str) -> dict[str, Any]:
         document = msgspec.toml.decode(text)
     except (msgspec.DecodeError, ValueError, RecursionError) as why:
         raise SettingsError(f"{name} is not TOML: {why}") from None
+    document = _spelled(document, [*SETTINGS, *_TABLES], "", name)
     tables = {table: _table(document.pop(table, {}), table, name) for table in (*_TABLES, *_NAMED)}
     for key in _NAMED.values():
         if key in document:
             raise _no_setting(key, name)
     for table, before in _TABLES.items():
-        document.update({before + key: value for key, value in tables[table].items()})
-    slots = {queue: _slots(table, queue, name) for queue, table in tables["queues"].items()}
-    named = {"queue": slots, "resource": tables["resources"]}
-    document.update({key: content for key, content in named.items() if content})
+        for key, value in _spelled(tables[table], _keys_of(before), f"{table}.", name).items():
+            if before + key in document:
+                raise _twice(name, before + key, f"once in [{table}]")
+            document[before + key] = value
+    tables["queues"] = {queue: _slots(table, queue, name) for queue, table in tables["queues"].items()}
+    tables["limits"] = _spelled(tables["limits"], LIMITS, "limits.", name)
+    document.update({key: tables[table] for table, key in _NAMED.items() if tables[table]})
     return {key: check(key, value, name) for key, value in document.items()}
+
+
+def _keys_of(before: str) -> list[str]:
+    return [key.removeprefix(before) for key in SETTINGS if key.startswith(before)]
+
+
+def _spelled(table: Mapping[str, Any], keys: Collection[str], where: str, name: str) -> dict[str, Any]:
+    """Return a table whose keys are spelled as in ``keys``, whether they were written with ``_`` or ``-``.
+
+    Raises SettingsError if one is there in both spellings. What is no key stays as it is.
+    """
+    spellings = {key.replace("_", "-"): key for key in keys}
+    spelled: dict[str, Any] = {}
+    for written, value in table.items():
+        key = spellings.get(written.replace("_", "-"), written)
+        if key in spelled:
+            raise _twice(name, where + key, "with - and with _")
+        spelled[key] = value
+    return spelled
+
+
+def _twice(source: str, key: str, how: str) -> SettingsError:
+    return SettingsError(f"{source}: {key} is there twice, {how}; keep one of them")
 
 
 def _table(content: Any, table: str, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise SettingsError(f"{name}: {table} must be a table, [{table}], not {content!r}")
+        raise SettingsError(f"{name}: {table} must be a table, [{table}], not {shown(content)}")
     return content
 
 
@@ -210,7 +180,8 @@ def _slots(content: Any, queue: str, name: str) -> Any:
     """Return what stands for slots in the table of a queue, in which nothing else may stand."""
     if not isinstance(content, dict) or set(content) != {"slots"}:
         raise SettingsError(
-            f"{name}: queues.{queue} must be a table, [queues.{queue}], with slots alone, not {content!r}"
+            f"{name}: queues.{queue} must be a table, [queues.{queue}], with slots alone, "
+            f"not {shown(content)}"
         )
     return content["slots"]
 
@@ -227,21 +198,24 @@ def check(key: str, value: Any, source: str) -> Any:
         raise _no_setting(key, source)
     try:
         return SETTINGS[key].read(value)
-    except _Wrong as wrong:
-        part = wrong.args[0] if wrong.args else repr(value)
-        raise SettingsError(f"{source}: {key} must be {SETTINGS[key].expected}, not {part}") from None
+    except Wrong as wrong:
+        part = shown(value) if wrong.part is None else wrong.part
+        what = f"{key} {wrong.name}" if wrong.name else key
+        must_be = wrong.expected or SETTINGS[key].expected
+        raise SettingsError(f"{source}: {what} must be {must_be}, not {part}") from None
 
 
 def check_option(key: str, text: str | list[str], source: str) -> Any:
     """Return the value of a setting that was given as text on a command line; raises SettingsError."""
-    value = _number(text) if SETTINGS[key].is_number and isinstance(text, str) else text
+    value = readers.number(text) if SETTINGS[key].is_number and isinstance(text, str) else text
     return check(key, value, source)
 
 
 def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
     """Return the settings: an option where one was given, else the file's, else the default.
 
-    Raises SettingsError where it is said how something is run at the end of jobs, but not what.
+    Raises SettingsError where it is said how something is run at the end of jobs, but not what, and for
+    limits that cannot be beside each other.
     """
     values = {**defaults, **file, **options}
     queues = {**file.get("queue", {}), **options.get("queue", {})}
@@ -260,11 +234,20 @@ def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping
         queues=queues,
         resources={**file.get("resource", {}), **options.get("resource", {})},
         on_end=on_end,
-        **_fields(values, _STOP),
+        limits=_quotas({**file.get("limit", {}), **options.get("limit", {})}),
+        roles={**file.get("role", {}), **options.get("role", {})},
+        **_fields(values, _PLAIN),
     )
 
 
-_STOP = {"stop_grace": "stop-grace", "requeue": "on-stop"}
+def _quotas(limits: dict[str, float | None]) -> Quotas:
+    try:
+        return quotas_of(limits)
+    except BadRequest as why:
+        raise SettingsError(str(why)) from None
+
+
+_PLAIN = {"stop_grace": "stop-grace", "requeue": "on-stop", "auth": "auth", "run_as_owner": "run-as"}
 _RETENTION = {"age": "retention-age", "count": "retention-count"}
 _ON_END = {
     "command": "on-end-command",

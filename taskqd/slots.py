@@ -17,7 +17,7 @@ from taskqd.errors import StoreFailed
 from taskqd.events import AboutJob, Ended, Spawned, Started
 from taskqd.interfaces import IExecutor, ISpool
 from taskqd.job import Job, Reason, Status
-from taskqd.launch import Outcome, Run
+from taskqd.launch import CannotStart, Outcome, Run
 from taskqd.recorder import Recorder
 from taskqd.retrying import backoff, is_retryable
 from taskqd.turns import JobTurns
@@ -31,7 +31,8 @@ JITTER = 0.25
 class Slots:
     """What runs.
 
-    ``make_run(job, attempt)`` builds what the executor takes, ``chance()`` is a number from 0 to 1.
+    ``make_run(job, attempt)`` builds what the executor takes, or raises CannotStart; ``chance()`` is a number
+    from 0 to 1.
     """
 
     _log = Logger()
@@ -175,10 +176,12 @@ class Slots:
             self._told_started()
             if self._is_stopping:
                 return succeed(Outcome(reason=Reason.INTERRUPTED))
+            try:
+                run = self._make_run(job, number)
+            except CannotStart as why:
+                return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
             recording = self._spool.record(job.id, number, job.spec.max_output)
-            return self._executor.start(
-                self._make_run(job, number), recording, partial(self._spawned, job.id)
-            )
+            return self._executor.start(run, recording, partial(self._spawned, job.id))
 
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
         event = Spawned(id=job_id, at=self._clock.seconds(), pid=pid, started=started)

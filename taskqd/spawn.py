@@ -89,6 +89,7 @@ class _SessionProcess(Process):
         argv: list[bytes],
         environment: Mapping[bytes, bytes],
         stdin: int,
+        uid: int | None,
     ) -> None:
         super(Process, self).__init__(protocol)
         self._reactor = reactor
@@ -97,6 +98,8 @@ class _SessionProcess(Process):
         try:
             opened += os.pipe()
             opened += os.pipe()
+            if uid is not None:
+                _hand_over(opened[1::2], uid)
             self.pid = _spawn_in_session(argv, environment, (stdin, opened[1], opened[3]))
         except BaseException:
             _close(opened)
@@ -143,6 +146,12 @@ def _spawn_in_session(argv: list[bytes], environment: Mapping[bytes, bytes], str
     )
 
 
+def _hand_over(pipes: Iterable[int], uid: int) -> None:
+    """Let another user open pipes again that are theirs to write to: by /dev/stdout, for instance."""
+    for descriptor in pipes:
+        os.fchown(descriptor, uid, -1)
+
+
 def _close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
@@ -180,16 +189,19 @@ def spawn(
     line: list[str],
     environment: Mapping[str, str],
     stdin: int,
+    uid: int | None = None,
     is_fast: bool = IS_FAST_WAY_KNOWN,
 ) -> IProcessTransport:
     """Start the command line with ``stdin``, a descriptor, and with pipes for its stdout and stderr.
 
-    The protocol's processExited may be called before this returns. Raises OSError if it cannot be started.
+    ``uid`` is the user that it will become, None where it stays ours; on the public way such a user cannot
+    open the pipes again. The protocol's processExited may be called before this returns. Raises OSError if it
+    cannot be started.
     """
     argv = [_as_sent(word) for word in line]
     environ = {_as_sent(name): _as_sent(value) for name, value in environment.items()}
     if is_fast:
-        return _SessionProcess(reactor, protocol, argv, environ, stdin)
+        return _SessionProcess(reactor, protocol, argv, environ, stdin, uid)
     argv = [b"setsid", *argv]
     transport: IProcessTransport = reactor.spawnProcess(
         protocol, argv[0], argv, env=environ, childFDs={0: stdin, 1: "r", 2: "r"}

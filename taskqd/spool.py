@@ -18,6 +18,7 @@ from zope.interface import implementer
 from taskqd.disk import Disk
 from taskqd.errors import StoreFailed
 from taskqd.events import Output
+from taskqd.handover import Handover
 from taskqd.interfaces import ISpool
 from taskqd.recording import Followers, InThread, Recording
 
@@ -29,7 +30,7 @@ READ_AT_ONCE = 65_536
 _JOBS_A_DIRECTORY = 1000
 _REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
 _REPORT_BYTES = 64
-_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin))?")
+_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin|secret))?")
 
 
 class _Running(NamedTuple):
@@ -41,12 +42,15 @@ class _Running(NamedTuple):
 
 @implementer(ISpool)
 class Spool:
-    """The files below ``directory``."""
+    """The files below ``directory``, and in ``handover`` those of attempts that run as other users."""
 
     _log = Logger()
 
-    def __init__(self, directory: str, disk: Disk, clock: Any, in_thread: InThread) -> None:
+    def __init__(
+        self, directory: str, disk: Disk, clock: Any, in_thread: InThread, handover: Handover | None = None
+    ) -> None:
         self._directory = directory
+        self._handover = handover
         self._disk = disk
         self._clock = clock
         self._in_thread = in_thread
@@ -73,6 +77,9 @@ class Spool:
                 self._disk.sync_directory(os.path.dirname(path))
 
         return self._in_thread(write)
+
+    def block(self, job_id: int, name: str) -> bytes:
+        return self._disk.content(self.path(job_id, name))
 
     def path(self, job_id: int, name: str) -> str:
         if name == "progress":
@@ -103,7 +110,7 @@ class Spool:
         return leave
 
     def purge(self, job_id: int, attempts: int) -> "Deferred[None]":
-        paths = [self.path(job_id, name) for name in ("script", "stdin")]
+        paths = [self.path(job_id, name) for name in ("script", "stdin", "secret")]
         paths += [
             self._output_path(job_id, number, stream)
             for number in range(1, attempts + 1)
@@ -146,6 +153,8 @@ class Spool:
         self._running.pop(job_id, None)
         with suppress(OSError):
             self._disk.remove(self.path(job_id, "progress"))
+        if self._handover is not None:
+            self._handover.take_back(job_id)
         for follower in tuple(self._followers.get(job_id, ())):
             follower()
 
@@ -178,9 +187,8 @@ class Spool:
 
     def progress(self, job_id: int) -> int:
         """Return the last whole line's percentage, 0 to 100; anything else that a job wrote counts as 0."""
-        path = self.path(job_id, "progress")
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            descriptor = self._open_progress(job_id)
             try:
                 size = os.fstat(descriptor).st_size
                 tail = os.pread(descriptor, _REPORT_BYTES, max(0, size - _REPORT_BYTES))
@@ -190,6 +198,13 @@ class Spool:
             report = _REPORT.fullmatch(lines[-1]) if lines else None
             return min(int(report[1]), 100) if report else 0
         return 0
+
+    def _open_progress(self, job_id: int) -> int:
+        handed_over = None if self._handover is None else self._handover.open_progress(job_id)
+        if handed_over is not None:
+            return handed_over
+        path = self.path(job_id, "progress")
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
 
     def _read(self, path: str, offset: int, length: int) -> bytes:
         try:

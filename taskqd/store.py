@@ -10,7 +10,7 @@ bears the number behind the last durable one, and so what else stands in the fai
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
@@ -46,11 +46,14 @@ class _Kind(Enum):
 
 
 class _Entry(NamedTuple):
-    """One line on its way to the disk."""
+    """Lines on their way to the disk together: all of them get there, or none does.
 
-    record: Record
+    ``sequence`` is the first one's number, ``position`` where it stands.
+    """
+
+    records: Sequence[Record]
     sequence: int
-    line: bytes
+    lines: bytes
     position: Position
     durable: "Deferred[Position]"
     kind: _Kind
@@ -167,18 +170,22 @@ class Store:
         self._committer.start()
 
     def append(self, event: Event) -> "Deferred[Position]":
+        return self.append_all((event,))
+
+    def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         if self._size >= self.segment_bytes:
             self._committer.put(self._begin_segment(_Kind.ROTATION))
-        if isinstance(event, Submitted):
-            self.next_id = max(self.next_id, event.last_id + 1)
-        entry = self._entry(event, _Kind.RECORD)
+        last = events[-1]
+        if type(last) is Submitted:
+            self.next_id = max(self.next_id, last.last_id + 1)
+        entry = self._entry(events, _Kind.RECORD)
         self._committer.put(entry)
         return entry.durable
 
     def append_now(self, events: list[Event]) -> list[Position]:
-        entries = [self._entry(event, _Kind.RECORD) for event in events]
+        entries = [self._entry((event,), _Kind.RECORD) for event in events]
         self._commit_now(entries)
         return [entry.position for entry in entries]
 
@@ -251,14 +258,16 @@ class Store:
         self._segment += 1
         self._size = 0
         opened = Opened(at=self._now(), format=FORMAT, store=self.name, boot=self._boot, next_id=self.next_id)
-        return self._entry(opened, kind)
+        return self._entry((opened,), kind)
 
-    def _entry(self, record: Record, kind: _Kind) -> _Entry:
-        self._sequence += 1
-        line = encode(record, self._sequence)
-        position = (self._segment, self._size, len(line) - 1)
-        self._size += len(line)
-        return _Entry(record, self._sequence, line, position, Deferred(), kind)
+    def _entry(self, records: Sequence[Record], kind: _Kind) -> _Entry:
+        first = self._sequence + 1
+        lines = [encode(record, sequence) for sequence, record in enumerate(records, first)]
+        position = (self._segment, self._size, len(lines[0]) - 1)
+        whole = b"".join(lines)
+        self._sequence += len(lines)
+        self._size += len(whole)
+        return _Entry(records, first, whole, position, Deferred(), kind)
 
     # Lines written; in the committer's thread.
 
@@ -275,13 +284,13 @@ class Store:
         if self._is_broken and entries[0].kind is not _Kind.RECOVERY:
             raise OSError("an earlier write failed")
         try:
-            gathered: list[bytes] = []
+            gathered: list[_Entry] = []
             for entry in entries:
                 if entry.kind is not _Kind.RECORD:
                     self._write(gathered)
                     gathered = []
                     self._switch(entry.position[0])
-                gathered.append(entry.line)
+                gathered.append(entry)
             self._write(gathered)
         except Exception:
             if not self._is_broken:
@@ -299,14 +308,14 @@ class Store:
         self._disk.sync_directory(self.segments.directory)
         self._durable = (number, 0)
 
-    def _write(self, lines: list[bytes]) -> None:
-        if lines and self._descriptor is not None:
-            content = b"".join(lines)
+    def _write(self, entries: list[_Entry]) -> None:
+        if entries and self._descriptor is not None:
+            content = b"".join([entry.lines for entry in entries])
             self._disk.write(self._descriptor, content)
             self._disk.sync(self._descriptor)
             number, size = self._durable
             self._durable = (number, size + len(content))
-            self._durable_sequence += len(lines)
+            self._durable_sequence += sum(len(entry.records) for entry in entries)
 
     def _take_back(self) -> None:
         """Cut off what could not be made durable, for a restart that comes before a new segment does."""
@@ -332,14 +341,15 @@ class Store:
                 entry.durable.errback(StoreFailed(self.failure))
 
     def _tell(self, entry: _Entry) -> None:
-        """Count a durable record, and tell of it where it is an event."""
-        self.last_sequence = entry.sequence
-        if self._told and entry.kind is _Kind.RECORD:
-            for told in self._told:
-                try:
-                    told(entry.sequence, cast(Event, entry.record))
-                except Exception:  # noqa: BLE001 - whoever listens must not keep others from their Deferreds
-                    self._log.failure("telling of record {sequence} met a bug", sequence=entry.sequence)
+        """Count durable records, and tell of those that are events."""
+        for sequence, record in enumerate(entry.records, entry.sequence):
+            self.last_sequence = sequence
+            if entry.kind is _Kind.RECORD:
+                for told in self._told:
+                    try:
+                        told(sequence, cast(Event, record))
+                    except Exception:  # noqa: BLE001 - whoever listens must not keep others from theirs
+                        self._log.failure("telling of record {sequence} met a bug", sequence=sequence)
 
     def _failed(self, error: Exception) -> None:
         if self.failure is None:

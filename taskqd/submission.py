@@ -4,16 +4,19 @@ The two are read apart, because a refused SUBMIT's blocks follow it all the same
 """
 
 import re
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from taskqd.errors import BadRequest, TooLarge
+from taskqd.errors import BadRequest, TaskqError, TooLarge
 from taskqd.job import Array, Spec
-from taskqd.options import Option, Table, flag, parse_env, read, scan
+from taskqd.options import Option, Table, flag, parse_env, parse_secret, read, scan
 from taskqd.refs import Ref, parse_ref
 from taskqd.retrying import parse_conditions
 from taskqd.schedules import check_cron, check_every
+from taskqd.secret import packed
 from taskqd.words import (
     is_name,
     is_utf8,
@@ -142,6 +145,7 @@ OPTIONS: Table = {
     "label": ("label", _label),
     "cwd": ("cwd", _path),
     "env": ("env", parse_env),
+    "secret": ("secrets", parse_secret),
     "umask": ("umask", parse_octal),
     "nice": ("nice", lambda text: parse_integer(text, -20, 19)),
     "memory": ("memory", _memory),
@@ -178,6 +182,7 @@ USAGES = {
     "label": "<quoted>",
     "cwd": "<path>",
     "env": "NAME=<value>",
+    "secret": "NAME=<value>",
     "umask": "<octal>",
     "nice": "<n>",
     "memory": "<size>",
@@ -209,6 +214,7 @@ NOT_SCHEDULED = {
     "key": "each of its jobs is a submission of its own",
     "script": "a schedule keeps no blocks; give it a command that runs a file",
     "stdin": "a schedule keeps no blocks; give it a command that reads a file",
+    "secret": "a schedule keeps nothing but the journal; give it a command that reads a file",
     **dict.fromkeys(("delay", "at", "hold"), "--every or --cron says when its jobs are submitted"),
     **dict.fromkeys(("after", "after-any", "after-fail"), "its jobs come after nothing but time"),
 }
@@ -269,11 +275,59 @@ def _sizes(name: str, options: list[Option]) -> list[int]:
     return [int(value) for value in values]
 
 
+_PLAIN = re.compile(r'((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^ \t"]*)?(?=[ \t]))*)[ \t]*([^- \t].*)', re.DOTALL)
+_LONGEST_PLAIN = 200
+_PLAIN_KNOWN = 256
+
+
+class Plain(NamedTuple):
+    """What the options that begin a SUBMIT ask for, with no command yet, and the sizes of its blocks."""
+
+    spec: Spec
+    blocks: tuple[int, ...]
+
+
+def read_plain(text: str) -> tuple[Spec, tuple[int, ...]] | None:
+    """Return the spec and the blocks' sizes of a SUBMIT that is read like the last ones, None for another.
+
+    Whoever submits much does it with the same options again and again: what they mean is known then. A value
+    that is quoted or secret is nothing for this, nor what would be refused.
+    """
+    form = _PLAIN.fullmatch(text)
+    if form is None:
+        return None
+    options, command = form.groups()
+    if not options:
+        return Spec(command=command), ()
+    if len(options) > _LONGEST_PLAIN or "--secret" in options:
+        return None
+    try:
+        plain = _read_options(options)
+    except TaskqError:
+        return None
+    return replace(plain.spec, command=command), plain.blocks
+
+
+@lru_cache(_PLAIN_KNOWN)
+def _read_options(options: str) -> Plain:
+    whole = f"{options} :"
+    return Plain(read_submission(whole), block_sizes(whole))
+
+
+def secret_block(text: str) -> bytes:
+    """Return the block of the secrets of a SUBMIT that was read; ``text`` is what stands behind the verb."""
+    values: dict[str, str] = {}
+    for name, value in scan(text).options:
+        if name == "secret":
+            values |= parse_secret(value or "")
+    return packed(values)
+
+
 def read_submission(text: str) -> Spec:
     """Return what a SUBMIT asks for; ``text`` is what stands behind the verb.
 
-    The jobs that it comes after may still be tasks by their array and index. Raises BadRequest, or TooLarge
-    for a block that is skipped but not taken.
+    Of its secrets there are only the names. The jobs that it comes after may still be tasks by their array
+    and index. Raises BadRequest, or TooLarge for a block that is skipped but not taken.
     """
     options, command = scan(text)
     for name, _ in options:
@@ -289,6 +343,10 @@ def read_submission(text: str) -> Spec:
         raise BadRequest("expected SUBMIT [options] <command>, but no command came")
     if "delay" in values and "at" in values:
         raise BadRequest("--delay counts from now and --at is a time; give one of them")
+    values["secrets"] = tuple(sorted(values.get("secrets", ())))
+    both = values.get("env", {}).keys() & set(values["secrets"])
+    if both:
+        raise BadRequest(f"{min(both)} is given by --env and by --secret; give it once")
     after = sum(len(values.get(field, ())) for field in AFTER)
     if after > MOST_AFTER:
         raise BadRequest(f"expected at most {MOST_AFTER} jobs to come after, not {after}")

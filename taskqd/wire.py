@@ -40,6 +40,7 @@ class Request(NamedTuple):
 
     ``blocks`` has the sizes in bytes, script before stdin. Where the line is refused its blocks still follow,
     to be thrown away; where it ``is_lost``, nobody can tell what follows, and the connection has to end.
+    ``secret`` has the values of a submission's secrets, of which the argument has only the names.
     """
 
     verb: str
@@ -47,6 +48,7 @@ class Request(NamedTuple):
     error: TaskqError | None = None
     blocks: tuple[int, ...] = ()
     is_lost: bool = False
+    secret: bytes | None = None
 
 
 def is_http(line: bytes) -> bool:
@@ -56,6 +58,10 @@ def is_http(line: bytes) -> bool:
 
 def read_line(line: bytes) -> Request:
     """Read one request line, which came without its line end."""
+    if line.startswith(b"SUBMIT ") and line.isascii() and b"\0" not in line:
+        plain = submission.read_plain(line[7:].decode("ascii"))
+        if plain is not None:
+            return Request("SUBMIT", plain[0], None, plain[1])
     text = line.decode("utf-8", "surrogateescape")
     form = _LINE.fullmatch(text)
     word, rest = form.groups() if form else ("", "")
@@ -71,7 +77,10 @@ def read_line(line: bytes) -> Request:
         if verb not in VERBS:
             raise UnknownCommand(f"{word[:40]!r} is no command of this server; HELP lists them")
         asked = VERBS[verb]
-        return Request(verb, asked.read(asked.usage, rest), None, blocks)
+        argument = asked.read(asked.usage, rest)
+        has_secrets = verb == "SUBMIT" and argument.secrets
+        secret = submission.secret_block(rest) if has_secrets else None
+        return Request(verb, argument, None, blocks, secret=secret)
     except TaskqError as why:
         return Request(verb, None, why, blocks)
 

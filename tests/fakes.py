@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
@@ -25,21 +25,26 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.access import Access, Principal
+from taskqd.access import Principal, user_name
+from taskqd.actors import Actor
 from taskqd.backlog import UNLIMITED, Backlog, Position
 from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
+from taskqd.doorkeeper import Doorkeeper
 from taskqd.errors import AuthFailed, Lagged, StartRefused, StoreFailed
 from taskqd.events import Event, JobEvent, Output
+from taskqd.factory import TaskqFactory
 from taskqd.feed import Feed
 from taskqd.interfaces import ICaller, IExecutor, IReading, IRecording, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status, Usage
 from taskqd.launch import Outcome, Run
-from taskqd.protocol import TaskqFactory
+from taskqd.quotas import Quotas
 from taskqd.results import Results
+from taskqd.roles import Role
 from taskqd.spawn import MeasuredProtocol
 from taskqd.verbs import Verbs
+from taskqd.verbs.gate import Gate
 
 Value = TypeVar("Value")
 
@@ -48,7 +53,8 @@ START = 1_700_000_000.0
 LONGEST_TURN = 10.0
 """A test waits for so many seconds for another thread before it fails."""
 
-ADA = Principal("ada", "admin")
+ACTOR = Actor("ada")
+ADA = Principal("ada", Role.ADMIN)
 """Whoever asks, unless a test says otherwise."""
 
 COMPLETED = Outcome(reason=None, exit_code=0)
@@ -200,7 +206,7 @@ class FakeStore:
         self.failure: str | None = None
         self.next_id = next_id
         self.journal: list[Event] = journal or []
-        self._on_their_way: list[tuple[Event, Deferred[Position]]] = []
+        self._on_their_way: list[tuple[Sequence[Event], Deferred[Position]]] = []
         self._waiting: list[Deferred[None]] = []
         self._told: list[Callable[[int, Event], object]] = []
         self.last_sequence = len(self.journal)
@@ -209,13 +215,16 @@ class FakeStore:
     @property
     def on_its_way(self) -> list[Event]:
         """The events that have been appended and are not durable yet."""
-        return [event for event, _ in self._on_their_way]
+        return [event for events, _ in self._on_their_way for event in events]
 
     def append(self, event: Event) -> "Deferred[Position]":
+        return self.append_all((event,))
+
+    def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         durable: Deferred[Position] = Deferred()
-        self._on_their_way.append((event, durable))
+        self._on_their_way.append((events, durable))
         return durable
 
     def append_now(self, events: list[Event]) -> list[Position]:
@@ -262,13 +271,14 @@ class FakeStore:
         return succeed(None)
 
     def sync(self, count: int = 1) -> None:
-        """Make the next events durable."""
+        """Make the next events durable, those that go together with each."""
         for _ in range(count):
-            event, durable = self._on_their_way.pop(0)
-            position = self._keep(event)
-            sequence = len(self.journal)
-            durable.callback(position)
-            self._tell(sequence, event)
+            events, durable = self._on_their_way.pop(0)
+            first = len(self.journal) + 1
+            positions = [self._keep(event) for event in events]
+            durable.callback(positions[0])
+            for sequence, event in enumerate(events, first):
+                self._tell(sequence, event)
 
     def sync_all(self) -> None:
         """Make everything durable, and what comes of it."""
@@ -378,6 +388,11 @@ class FakeSpool:
             return succeed(None)
         self.keeping.append(Deferred())
         return self.keeping[-1]
+
+    def block(self, job_id: int, name: str) -> bytes:
+        if name not in self.blocks.get(job_id, {}):
+            raise FileNotFoundError(2, "No such file or directory", self.path(job_id, name))
+        return self.blocks[job_id][name]
 
     def path(self, job_id: int, name: str) -> str:
         return f"/spool/{job_id}.{name}"
@@ -505,6 +520,8 @@ class House:
         next_id: int = 1,
         queues: dict[str, int] | None = None,
         resources: dict[str, int] | None = None,
+        quotas: Quotas | None = None,
+        most_connections: int = 1000,
     ) -> None:
         self.clock = clock()
         self.store = FakeStore(journal, next_id)
@@ -518,8 +535,11 @@ class House:
             self.clock,
             run_of,
             lambda: chance,
+            quotas.pending if quotas else None,
         )
-        self.access = Access("sesame")
+        self.access = FakeAccess()
+        self.quotas = Quotas() if quotas is None else quotas
+        self.gate = Gate(self.backlog, self.quotas, self.clock, self.check_run)
         self.results = Results(
             self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.seconds())
         )
@@ -527,12 +547,19 @@ class House:
         self.verbs = Verbs(
             self.dispatcher,
             self.results,
-            self.access,
+            cast("Any", self.access),
             self.feed,
             self.clock,
+            self.gate,
             lambda: len(self.factory.connections),
         )
-        self.factory = TaskqFactory(self.verbs, self.clock)
+        self.ports: list[FakePort] = [FakePort()]
+        self.keeper = Doorkeeper(self.quotas, most_connections, self.clock, self.access.is_valid, self.ports)
+        self.factory = TaskqFactory(self.verbs, self.keeper, self.clock)
+
+    def check_run(self, who: Principal, spec: Spec) -> Spec:
+        """Let everybody run everything."""
+        return spec
 
     @property
     def backlog(self) -> Backlog:
@@ -556,7 +583,7 @@ class House:
     ) -> "Deferred[int]":
         """Return the Deferred of a submission by ada, of which nothing is durable yet."""
         spec = Spec(command=command, **options)
-        return maybeDeferred(self.dispatcher.submit, spec, "ada", blocks or {})
+        return maybeDeferred(self.dispatcher.submit, spec, ACTOR, blocks or {})
 
     def submit(self, command: str = "true", **options: Any) -> int:
         """Return the id of a new job, once all is durable."""
@@ -566,48 +593,48 @@ class House:
 
     def cancel(self, job_id: int, number: int = signal.SIGTERM, cascade: bool = False) -> "Deferred[Job]":
         """Return the Deferred of a cancel."""
-        return begin(self.dispatcher.cancel(job_id, "ada", number, cascade))
+        return begin(self.dispatcher.cancel(job_id, ACTOR, number, cascade))
 
     def hold(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a hold."""
-        return begin(self.dispatcher.changes.hold(job_id, "ada"))
+        return begin(self.dispatcher.changes.hold(job_id, ACTOR))
 
     def release(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a release."""
-        return begin(self.dispatcher.changes.release(job_id, "ada"))
+        return begin(self.dispatcher.changes.release(job_id, ACTOR))
 
     def change(self, job_id: int, **values: Any) -> "Deferred[Job]":
         """Return the Deferred of a change of a spec's fields."""
-        return begin(self.dispatcher.changes.change(job_id, "ada", values))
+        return begin(self.dispatcher.changes.change(job_id, ACTOR, values))
 
     def pause(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
         """Return the Deferred of a pause."""
-        return begin(self.dispatcher.controls.pause("ada", queue, schedule))
+        return begin(self.dispatcher.controls.pause(ACTOR, queue, schedule))
 
     def resume(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
         """Return the Deferred of a pause's end."""
-        return begin(self.dispatcher.controls.resume("ada", queue, schedule))
+        return begin(self.dispatcher.controls.resume(ACTOR, queue, schedule))
 
     def resize(self, queue: str, slots: int | None) -> "Deferred[None]":
         """Return the Deferred of a change of a queue's slots."""
-        return begin(self.dispatcher.controls.resize("ada", queue, slots))
+        return begin(self.dispatcher.controls.resize(ACTOR, queue, slots))
 
     def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
         """Return the Deferred of a new schedule."""
         spec = Spec(**{"command": "true", **options})
-        return begin(self.dispatcher.controls.schedule(spec, "ada", every, None, False))
+        return begin(self.dispatcher.controls.schedule(spec, ACTOR, every, None, False))
 
     def unschedule(self, number: int) -> "Deferred[None]":
         """Return the Deferred of a schedule's end."""
-        return begin(self.dispatcher.controls.unschedule(number, "ada"))
+        return begin(self.dispatcher.controls.unschedule(number, ACTOR))
 
     def retry(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a retry."""
-        return begin(self.dispatcher.retry(job_id, "ada"))
+        return begin(self.dispatcher.retry(job_id, ACTOR))
 
     def remove(self, job_id: int) -> "Deferred[None]":
         """Return the Deferred of a removal."""
-        return begin(self.dispatcher.remove(job_id, "ada"))
+        return begin(self.dispatcher.remove(job_id, ACTOR))
 
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
         """End a running attempt, durably."""
@@ -641,12 +668,60 @@ def replayed(events: list[Event], limits: Limits = UNLIMITED) -> Backlog:
     return backlog
 
 
+class FakePort:
+    """A listening port."""
+
+    is_listening = True
+
+    def pauseProducing(self) -> None:
+        self.is_listening = False
+
+    def resumeProducing(self) -> None:
+        self.is_listening = True
+
+
+class FakeAccess:
+    """Knows one token, ``sesame``, and takes users of this machine for admins unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.methods = ["token"]
+        self.tokens = {"sesame": Principal("token", Role.ADMIN)}
+        self.roles: dict[str, Role] = {}
+        self.certified: Principal | None = None
+        self.revoked: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+        self.slow: list[Deferred[Principal]] | None = None
+
+    def peer(self, transport: Any) -> Principal | None:
+        handle = transport.getHandle()
+        if handle.family != socket.AF_UNIX:
+            return None
+        pid, uid, _ = struct.unpack("3i", handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        name = user_name(uid)
+        return Principal(name, self.roles.get(name, Role.ADMIN), f"pid {pid}", uid=uid)
+
+    def certificate(self, transport: Any) -> Principal | None:
+        return self.certified
+
+    def authenticate(self, token: str, address: str) -> "Deferred[Principal]":
+        self.asked.append((token, address))
+        found = self.tokens.get(token)
+        if self.slow is not None:
+            self.slow.append(Deferred())
+            return self.slow[-1]
+        return fail(AuthFailed("that is not a token")) if found is None else succeed(found)
+
+    def is_valid(self, principal: Principal) -> bool:
+        return principal.token not in self.revoked
+
+
 @implementer(ICaller)
 class FakeCaller:
     """Somebody who asks; what a handler sends before its reply is in ``sent``."""
 
     def __init__(self, principal: Principal | None = ADA) -> None:
         self.principal = principal
+        self.address = "10.0.0.5:4242"
         self.failures = 0
         self.sent = b""
         self.is_finished = False
@@ -655,13 +730,17 @@ class FakeCaller:
         self.held: list[Deferred[Any]] = []
         self.listening: list[Deferred[None]] = []
 
-    def identify(self, authenticate: Callable[[], Principal]) -> Principal:
-        try:
-            self.principal = authenticate()
-        except AuthFailed:
+    def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
+        def identified(principal: Principal) -> Principal:
+            self.principal = principal
+            return principal
+
+        def failed(failure: Failure) -> Failure:
+            failure.trap(AuthFailed)
             self.failures += 1
-            raise
-        return self.principal
+            return failure
+
+        return authenticating.addCallbacks(identified, failed)
 
     def send(self, data: bytes) -> None:
         self.sent += data
@@ -716,7 +795,7 @@ class FakeTransport:
     """
 
     disconnecting = False
-    buffer_size = 65_536
+    bufferSize = 65_536
 
     def __init__(self, handle: Any) -> None:
         self.received = b""
@@ -748,7 +827,7 @@ class FakeTransport:
         self.received += data
         self._unread += len(data)
         self._is_writing = True
-        if self._producer is not None and self._unread > self.buffer_size:
+        if self._producer is not None and self._unread > self.bufferSize:
             self._is_producer_paused = True
             self._producer.pauseProducing()
 
@@ -816,9 +895,9 @@ class Client:
     def __init__(self, house: House, handle: Any = None) -> None:
         self.transport = FakeTransport(handle or FakeSocket())
         self._unsent: list[bytes] = []
-        self.connection = house.factory.buildProtocol(None)
+        self.connection = cast("Any", house.factory.buildProtocol(None))
         self.transport.protocol = self.connection
-        cast("Any", self.connection).makeConnection(self.transport)
+        self.connection.makeConnection(self.transport)
 
     def send(self, data: bytes, size: int | None = None) -> None:
         """Send bytes, in pieces of ``size`` if it is given."""
@@ -864,9 +943,13 @@ class FakeGroups:
         self.sent: list[tuple[int, int]] = []
         self.refuses = False
         self.looks = 0
+        self.clock = iter(lambda: 4242, None)
+
+    def ticks(self) -> int:
+        return next(self.clock)
 
     def start_time(self, pid: int) -> int | None:
-        return 4242
+        return 4711
 
     def signal_group(self, pgid: int, number: int) -> bool:
         if pgid not in self.alive:
@@ -982,17 +1065,24 @@ class FakeSpawn:
         self.lines: list[list[str]] = []
         self.environments: list[dict[str, str]] = []
         self.inputs: list[bytes] = []
+        self.uids: list[int | None] = []
         self.error: Exception | None = None
         self.at_once: Callable[[FakeProcess], None] = lambda _: None
         self.has_group = True
         self._groups = groups
 
     def __call__(
-        self, protocol: MeasuredProtocol, line: list[str], environment: dict[str, str], stdin: int
+        self,
+        protocol: MeasuredProtocol,
+        line: list[str],
+        environment: dict[str, str],
+        stdin: int,
+        uid: int | None,
     ) -> FakeProcess:
         if self.error is not None:
             raise self.error
         self.lines.append(line)
+        self.uids.append(uid)
         self.environments.append(environment)
         self.inputs.append(os.read(stdin, 4096))
         process = FakeProcess(protocol, 5000 + len(self.processes), self._groups)

@@ -52,7 +52,7 @@ from taskqd.settings import Retention
 from taskqd.snapshot import Condenser
 from taskqd.spool import Spool
 from taskqd.store import TRY_AGAIN, Store
-from tests.fakes import START, begin, in_thread, run_of
+from tests.fakes import ACTOR, START, begin, in_thread, run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
@@ -512,20 +512,20 @@ class Day:
             self._waits.append((job_id, self.dispatcher.wait(job_id)))
             return job_id
 
-        self.ask("SUBMIT", self.dispatcher.submit(spec, "ada", blocks or {}).addCallback(accepted))
+        self.ask("SUBMIT", self.dispatcher.submit(spec, ACTOR, blocks or {}).addCallback(accepted))
         return ids
 
     def cancel(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("CANCEL", begin(self.dispatcher.cancel(job_id, "ada", 15)))
+            self.ask("CANCEL", begin(self.dispatcher.cancel(job_id, ACTOR, 15)))
 
     def retry(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("RETRY", begin(self.dispatcher.retry(job_id, "ada")))
+            self.ask("RETRY", begin(self.dispatcher.retry(job_id, ACTOR)))
 
     def remove(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("REMOVE", begin(self.dispatcher.remove(job_id, "ada")))
+            self.ask("REMOVE", begin(self.dispatcher.remove(job_id, ACTOR)))
 
     def decide(self, what: str, decision: "Coroutine[Deferred[Any], Any, Any]") -> None:
         """Change a job, a queue or a schedule."""
@@ -633,8 +633,8 @@ class Day:
     def _change_their_minds(self) -> Iterator[None]:
         """Use what is about more than one job, or about one that has not started."""
         changes, controls = self.dispatcher.changes, self.dispatcher.controls
-        self.decide("PAUSE", controls.pause("ada", "slow"))
-        self.decide("SET-QUEUE", controls.resize("ada", "slow", 1))
+        self.decide("PAUSE", controls.pause(ACTOR, "slow"))
+        self.decide("SET-QUEUE", controls.resize(ACTOR, "slow", 1))
         yield
         slow = self.submit("slow", queue="slow", hold=True)
         after = (
@@ -645,19 +645,19 @@ class Day:
         array = self.submit("array", array=Array(1, 3, 1), priority=5)
         yield
         for job_id in slow:
-            self.decide("SET", changes.change(job_id, "ada", {"priority": 7, "label": "changed"}))
-            self.decide("RELEASE", changes.release(job_id, "ada"))
-        self.decide("RESUME", controls.resume("ada", "slow"))
-        self.decide("SCHEDULE", controls.schedule(Spec(command="again"), "ada", 3600.0, None, False))
+            self.decide("SET", changes.change(job_id, ACTOR, {"priority": 7, "label": "changed"}))
+            self.decide("RELEASE", changes.release(job_id, ACTOR))
+        self.decide("RESUME", controls.resume(ACTOR, "slow"))
+        self.decide("SCHEDULE", controls.schedule(Spec(command="again"), ACTOR, 3600.0, None, False))
         yield
         self.end_all()
         yield
         for job_id in array:
             self.retry([job_id])
-            self.decide("HOLD", changes.hold(job_id, "ada"))
+            self.decide("HOLD", changes.hold(job_id, ACTOR))
             self.cancel([job_id])
         yield
-        self.decide("UNSCHEDULE", controls.unschedule(1, "ada"))
+        self.decide("UNSCHEDULE", controls.unschedule(1, ACTOR))
         self.end_all()
         yield
         self.remove([*array, *slow, *(job_id for ids in after for job_id in ids)])

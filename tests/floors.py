@@ -9,6 +9,8 @@ FLOORS = (
     # 0, pure: no Twisted, no clock, no files
     (
         "errors",
+        "actors",
+        "roles",
         "words",
         "places",
         "options",
@@ -17,6 +19,7 @@ FLOORS = (
         "retrying",
         "moves",
         "refs",
+        "secret",
         "submission",
         "capacity",
         "reservation",
@@ -29,12 +32,17 @@ FLOORS = (
         "backlog",
         "why",
         "admission",
+        "intake",
+        "buckets",
         "telnet",
         "requests",
         "wire",
         "blocks",
         "replies",
         "journal",
+        "quotas",
+        "tokens",
+        "readers",
         "settings",
     ),
     # 1, the doors to the world
@@ -43,20 +51,28 @@ FLOORS = (
         "disk",
         "committer",
         "lock",
+        "private",
+        "token_file",
         "segments",
         "store",
         "snapshot",
+        "users",
+        "user_limits",
+        "handover",
         "recording",
         "spool",
         "processes",
         "launch",
+        "run_as",
         "spawn",
         "executor",
+        "tls",
         "listeners",
     ),
     # 2, the one writer
     (
         "turns",
+        "runs",
         "results",
         "recorder",
         "slots",
@@ -66,12 +82,13 @@ FLOORS = (
         "dispatcher",
         "scheduler",
         "notices",
+        "audit",
         "feed",
         "follow",
         "housekeeping",
     ),
     # 3, who asks, and what they get
-    ("access", "verbs", "pacing", "protocol"),
+    ("access", "verbs", "doorkeeper", "asked", "pacing", "sending", "exchange", "protocol", "factory"),
     # 4, where it is put together
     ("daemon", "service"),
 )
@@ -79,12 +96,12 @@ FLOORS = (
 BESIDE = ("client", "cli")
 """The client's packages: quick to start, so without Twisted and msgspec, and nobody's floor."""
 
-LATE = ("cli/journal",)
-"""Theirs, but loaded only by the commands that need it: it reads the journal as the daemon does."""
+LATE = ("cli/journal", "cli/tokens")
+"""Theirs, but loaded only by the commands that need them: they read the daemon's files as the daemon does."""
 
 DOORS = (
     ("store", "committer", "lock", "segments", "snapshot"),
-    ("spool", "recording"),
+    ("spool", "recording", "handover"),
     ("executor", "spawn", "launch"),
     FLOORS[3],
 )

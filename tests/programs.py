@@ -15,9 +15,13 @@ PACKAGES = {
     "socat": "socat",
     "convert": "imagemagick",
     "curl": "curl",
+    "openssl": "openssl",
     "ping": "iputils-ping",
     "setsid": "util-linux",
     "prlimit": "util-linux",
+    "setpriv": "util-linux",
+    "strace": "strace",
+    "systemd-analyze": "systemd",
     "ps": "procps",
 }
 

@@ -133,8 +133,8 @@ def test_the_client_starts_without_the_daemon(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_what_reads_the_journal_beside_the_daemon_needs_none_of_its_machinery(name: str) -> None:
-    assert rooms_below(name) <= {*BESIDE, *FLOORS[0], "disk", "segments"}
+def test_what_reads_the_files_of_the_daemon_needs_none_of_its_machinery(name: str) -> None:
+    assert rooms_below(name) <= {*BESIDE, *FLOORS[0], "disk", "segments", "private", "token_file"}
     assert not packages_of(name) & {"twisted", "zope"}
 
 

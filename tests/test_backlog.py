@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from taskqd.backlog import Backlog, IllegalMove, Position
 from taskqd.capacity import Limits
 from taskqd.errors import BadRequest, Gone, NoSuchJob
-from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned
-from taskqd.job import MOVES, Array, Reason, Status, TaskId
+from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned, Submitted
+from taskqd.job import MOVES, Array, Reason, Spec, Status, TaskId
 from taskqd.moves import MOST_PAST
 from tests.facts import (
     apply_all,
@@ -191,17 +191,18 @@ def test_a_task_is_found_by_its_index_as_well() -> None:
     assert [backlog.get(TaskId(1, index)).id for index in (0, 1, 2)] == [2, 3, 4]
     with pytest.raises(NoSuchJob, match="array 1 has the indexes 0 to 2, not 3"):
         backlog.get(TaskId(1, 3))
-    with pytest.raises(BadRequest, match=r"job 5 is no array, so it has no task 5\.0"):
-        backlog.get(TaskId(5, 0))
+    for job_id in (5, 4):  # one that is no array, and one that is of one
+        with pytest.raises(BadRequest, match=rf"job {job_id} is no array, so it has no task {job_id}\.0"):
+            backlog.get(TaskId(job_id, 0))
     with pytest.raises(NoSuchJob, match="there is no job 9"):
         backlog.get(TaskId(9, 0))
 
 
 def test_the_key_of_an_array_is_that_of_the_whole() -> None:
     backlog = fold(array(1, 2, key="k"), cancelled(1))
-    assert backlog.by_key("k") is backlog.get(1)
+    assert backlog.by_key("k", "ann") is backlog.get(1)
     backlog.apply(removed(1))
-    assert backlog.by_key("k") is None
+    assert backlog.by_key("k", "ann") is None
     assert not backlog.jobs
 
 
@@ -209,15 +210,15 @@ def test_a_job_that_was_removed_is_gone_and_its_key_is_free() -> None:
     backlog = fold(submitted(1, key="k"), submitted(2), started(1), ended(1, Status.COMPLETED), removed(1))
     with pytest.raises(Gone, match="job 1 has been removed"):
         backlog.get(1)
-    assert backlog.by_key("k") is None
+    assert backlog.by_key("k", "ann") is None
     assert [job.id for job in backlog.walk(1)] == [2]
     backlog.apply(submitted(3, key="k"))
-    assert backlog.by_key("k") is backlog.get(3)
+    assert backlog.by_key("k", "ann") is backlog.get(3)
 
 
 def test_the_removal_of_a_job_leaves_the_key_to_whoever_has_it_now() -> None:
     backlog = fold(submitted(1, key="k"), cancelled(1), submitted(2, key="k"), removed(1))
-    assert backlog.by_key("k") is backlog.get(2)
+    assert backlog.by_key("k", "ann") is backlog.get(2)
 
 
 def test_a_removed_job_is_in_nobody_s_way() -> None:
@@ -416,8 +417,8 @@ def test_an_attempt_that_is_free_does_not_count_against_the_retries() -> None:
 
 def test_a_job_is_found_by_its_key() -> None:
     backlog = fold(submitted(1, key="k"), submitted(2))
-    assert backlog.by_key("k") is backlog.get(1)
-    assert backlog.by_key("K") is None
+    assert backlog.by_key("k", "ann") is backlog.get(1)
+    assert backlog.by_key("K", "ann") is None
 
 
 @pytest.mark.parametrize(
@@ -570,3 +571,22 @@ def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_i
 )
 def test_the_next_delayed_job_is_told_and_no_other(events: tuple[Event, ...], due: float | None) -> None:
     assert fold(*events).next_due(0.0) == due
+
+
+def test_a_key_is_its_owner_s_own() -> None:
+    backlog = fold(
+        submitted(1, key="k"), Submitted(id=2, at=2.0, owner="bob", spec=Spec(command="x", key="k"))
+    )
+    assert (backlog.by_key("k", "ann"), backlog.by_key("k", "bob")) == (backlog.get(1), backlog.get(2))
+    assert [job.id for job in backlog.with_key("k")] == [1, 2]
+    assert backlog.by_key("k", "cecil") is None
+    for event in (cancelled(1), removed(1)):
+        backlog.apply(event)
+    assert (backlog.by_key("k", "ann"), backlog.by_key("k", "bob")) == (None, backlog.get(2))
+
+
+def test_the_pending_jobs_of_each_owner_are_counted() -> None:
+    backlog = fold(array(1, 3), Submitted(id=5, at=5.0, owner="bob", spec=Spec(command="x")))
+    assert [backlog.pending_of(owner) for owner in ("ann", "bob", "cecil")] == [3, 1, 0]
+    backlog.apply(cancelled(5))
+    assert backlog.pending_of("bob") == 0

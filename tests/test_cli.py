@@ -113,6 +113,40 @@ def test_tcp_gets_nothing_of_our_surroundings(call: Call) -> None:
         assert daemon.lines == ["SUBMIT make"]
 
 
+def test_secrets_come_from_our_environment_and_from_files(
+    serve: Serve, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environb, b"KEY", b"two words \xff")
+    monkeypatch.setenv("OTHER", "not this one")
+    (tmp_path / "crlf").write_bytes(b"line\n\r\n")
+    (tmp_path / "bare").write_bytes(b"a=b")
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    options = ("--secret", "KEY", "--secret-file", "CRLF=crlf", "--secret-file=BARE=bare")
+    assert call("submit", *PLAIN, *options, "x").code == 0
+    written = r' --secret=KEY="two words \xFF" --secret=CRLF="line\n" --secret=BARE="a=b"'
+    assert sorted(daemon.lines[0].split(" --")) == sorted((BEFORE.rstrip() + written + " x").split(" --"))
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(call: Call, command: str) -> None:
+    outcome = call(command, "--secret", "KEY=hunter2", "x")
+    assert (outcome.code, outcome.stdout) == (2, b"")
+    assert "a value on a command line is in the process list" in outcome.stderr
+    assert "--secret-file NAME=PATH" in outcome.stderr
+    assert "hunter2" not in outcome.stderr
+
+
+def test_secrets_hold_for_each_line_of_a_file(
+    serve: Serve, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "k")
+    (tmp_path / "jobs").write_bytes(b"a\nb\n")
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    assert call("submit", "--secret", "KEY", "--from-file", "jobs").code == 0
+    assert ["--secret=KEY=k" in line for line in daemon.lines] == [True, True]
+    assert call("submit", "--secret", "KEY", "--env", "KEY=1", "--from-file", "jobs").code == 2
+
+
 def test_blocks_come_from_files(serve: Serve, call: Call, tmp_path: Path) -> None:
     (tmp_path / "script").write_bytes(b"#!/bin/sh\nwc\n")
     (tmp_path / "in").write_bytes(b"\0\xff\r\n")
@@ -183,6 +217,12 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("submit", "--umask", "9", "x"), "expected an octal mask"),
         (("submit", "--key", "a b", "x"), "expected a name"),
         (("submit", "--env", "A", "x"), "expected NAME=VALUE, not 'A'"),
+        (("submit", "--secret", "NOWHERE", "x"), "no NOWHERE in the environment of taskq; export it, or"),
+        (("submit", "--secret-file", "A", "x"), "expected NAME=PATH, not 'A'"),
+        (("submit", "--secret-file", "A=none", "x"), "none cannot be read: No such file or directory"),
+        (("submit", "--secret", "PATH", "--env", "PATH=1", "x"), "PATH is given twice"),
+        (("run", "--secret", "PATH", "--secret-file", "PATH=/dev/null", "x"), "PATH is given twice"),
+        (("schedule", "--every", "1h", "--secret", "PATH", "x"), "No such option '--secret'"),
         (("submit", "--stdin", "none", "x"), "'none'"),
         (("list", "--status", "DONE"), "expected some of PENDING,RUNNING"),
         (("status",), "ID"),
@@ -312,8 +352,21 @@ def test_who_is_not_authenticated_is_told_where_the_token_goes(serve: Serve, cal
     assert outcome.code == 1
     assert outcome.stderr == (
         "taskq: say AUTH first (AUTH_REQUIRED); "
-        "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to the token in the daemon's state directory\n"
+        "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one\n"
     )
+
+
+@pytest.mark.parametrize(
+    "code,hint",
+    [
+        ("AUTH_FAILED", "it came from TASKQ_TOKEN or TASKQ_TOKEN_FILE"),
+        ("FORBIDDEN", "`taskq hello` tells who you are to the daemon, and what you may do"),
+        ("QUEUE_FULL", "`taskq hello` tells the limits"),
+    ],
+)
+def test_who_is_refused_is_told_where_to_look(code: str, hint: str, serve: Serve, call: Call) -> None:
+    serve(replies({"STATS": refused(code, "no")}))
+    assert call("stats") == (1, b"", f"taskq: no ({code}); {hint}\n")
 
 
 # one job or several

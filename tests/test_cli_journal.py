@@ -237,6 +237,17 @@ def test_a_part_of_it_may_be_asked_for(
     assert [document["seq"] for document in documents] == numbers
 
 
+def test_on_a_terminal_it_is_harmless(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = Submitted(id=4, at=AT, owner="ana", spec=Spec(command="\x1b]0;x\x07 \x9b2J \x7f"))
+    content = store.segment(2).read_bytes()
+    store.segment(2).write_bytes(content + encode(evil, 10))
+    assert "\x9b" in call("dump", store.place).stdout
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = call("dump", store.place).stdout
+    assert r'"command":"\u001b]0;x\u0007 \u009b2J ^?"' in shown
+    assert shown.isascii()
+
+
 def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Store, call: Call) -> None:
     store.segment(2).write_bytes(store.segment(2).read_bytes().replace(b"ana", b"ben", 1))
     outcome = call("dump", store.place)

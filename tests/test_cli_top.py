@@ -330,6 +330,9 @@ def test_an_output_is_shown_from_its_end_and_folded() -> None:
     lines = [line.rstrip() for line in drawn(state, 20, 10)]
     assert lines[1].startswith("stdout of job 1  RU")
     assert lines[2:-1] == ["1", "1", "20%", "x" * 20, "x" * 5, "", "last"]
+    state.news = NEWS._replace(output=b"\x1b]0;x\x07\xff\xc2\x9b")
+    assert drawn(state, 40, 10)[2].rstrip() == r"\x1B]0;x\x07\xff\x9B"
+    state.news = NEWS._replace(output=b"1\n" * 50 + b"10%\r20%\r\n" + b"x" * 25 + b"\n\nlast")
     state.back = 3
     assert [line.rstrip() for line in drawn(state, 20, 10)][2:-1] == ["1"] * 4 + ["1", "20%", "x" * 20][-3:]
     state.back = 10**9

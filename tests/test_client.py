@@ -38,6 +38,8 @@ def a_client_of(tmp_path: Path) -> Iterator[Serve]:
         ("unix:with:colon", "with:colon", "", 0),
         ("tcp:localhost:9500", "", "localhost", 9500),
         ("tcp:[::1]:9500", "", "::1", 9500),
+        ("tls:localhost:9501", "", "localhost", 9501),
+        ("ssl:[::1]:9501", "", "::1", 9501),
     ],
 )
 def test_an_address_is_a_socket_or_a_host_and_a_port(text: str, path: str, host: str, port: int) -> None:
@@ -46,10 +48,22 @@ def test_an_address_is_a_socket_or_a_host_and_a_port(text: str, path: str, host:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "unix:", "/run/taskq.sock", "tcp:localhost", "tcp::1:9500", "tcp:h:x", "tcp:h:0", "tcp:h:65536"],
+    [
+        *(
+            "",
+            "unix:",
+            "/run/taskq.sock",
+            "tcp:localhost",
+            "tcp::1:9500",
+            "tcp:h:x",
+            "tcp:h:0",
+            "tcp:h:65536",
+        ),
+        *("tls:", "tls:localhost", "tls:::1:9501", "tlsx:h:1", ":h:1"),
+    ],
 )
 def test_another_address_is_refused_with_the_forms_that_there_are(text: str) -> None:
-    with pytest.raises(ValueError, match="expected unix:PATH, tcp:HOST:PORT"):
+    with pytest.raises(ValueError, match="expected unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"):
         parse_address(text)
 
 
@@ -93,6 +107,7 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("a", {"cwd": "/tmp/ü"}, r'SUBMIT --cwd="/tmp/\xC3\xBC" a', ()),
         ("a", {"cwd": os.fsdecode(b"/\xff")}, r'SUBMIT --cwd="/\xFF" a', ()),
         ("a", {"env": {"A": "1", "B": "x=y z"}}, 'SUBMIT --env=A=1 --env=B="x=y z" a', ()),
+        ("a", {"secret": {"A": b"\xff x", "B": "1"}}, r'SUBMIT --secret=A="\xFF x" --secret=B=1 a', ()),
         ("wc", {"stdin": b"1\n2\r\n"}, "SUBMIT --stdin=5 wc", (b"1\n2\r\n",)),
         (None, {"script": b"#\0"}, "SUBMIT --script=2", (b"#\0",)),
         (None, {"script": b"x", "stdin": b""}, "SUBMIT --stdin=0 --script=1", (b"x", b"")),
@@ -126,7 +141,8 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
         ("a", {"script": b"b"}, "BAD_REQUEST", "either a command or a script"),
         (None, {}, "BAD_REQUEST", "either a command or a script"),
         ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
-        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "leave some --env out"),
+        ("a", {"secret": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
+        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "leave some --env or --secret out"),
         ("a", {"stdin": bytes(64 * 1024**2 + 1)}, "TOO_LARGE", "let the job read a file"),
     ],
 )
@@ -349,6 +365,37 @@ def test_a_token_is_not_sent_to_a_unix_socket(tmp_path: Path) -> None:
     with FakeDaemon(authority, tmp_path) as daemon, Client(daemon.address, "secret") as client:
         client.ping()
         assert daemon.lines == ["PING"]
+
+
+def test_a_daemon_that_closes_without_a_word_may_speak_tls() -> None:
+    told = r"\(if TLS is spoken there, its address begins with tls:\)"
+    with (
+        FakeDaemon(lambda _: None) as daemon,
+        Client(daemon.address) as client,
+        pytest.raises(Unreachable, match=told),
+    ):
+        client.ping()
+
+
+def test_a_daemon_that_has_spoken_before_it_closes_does_not_speak_tls() -> None:
+    table = {"PING": b"OK\r\n"}
+    with FakeDaemon(lambda it: table.get(it.line)) as daemon, Client(daemon.address) as client:
+        client.ping()
+        with pytest.raises(Unreachable) as lost:
+            client.stats()
+    assert "tls:" not in str(lost.value)
+
+
+@pytest.mark.parametrize("end", [b"F", b"\n", b"\n and more"])
+def test_an_alert_of_tls_is_told_from_a_reply(end: bytes) -> None:
+    def alert(_: Request) -> Iterator[bytes]:
+        yield b"\x15\x03\x03\0\x02\x02" + end
+        raise ConnectionAbortedError  # which closes it
+
+    with FakeDaemon(alert) as daemon, Client(daemon.address) as client:
+        told = f"TLS is spoken at {daemon.address}: its address begins with tls:"
+        with pytest.raises(Unreachable, match=told):
+            client.ping()
 
 
 # many submissions

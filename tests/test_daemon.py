@@ -22,10 +22,14 @@ from taskqd import daemon, housekeeping, processes
 from taskqd.daemon import TaskqService
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.events import FORMAT, Ended, Event, Opened, Spawned, Started, Submitted
-from taskqd.job import Job, Spec, Status
+from taskqd.handover import Handover
+from taskqd.job import Spec, Status
 from taskqd.journal import encode
 from taskqd.processes import Marked
+from taskqd.roles import Role
+from taskqd.run_as import RunAs
 from taskqd.settings import Settings
+from taskqd.token_file import TokenFile
 from tests.fakes import START, replayed
 from tests.test_service import made, parsed, refused
 
@@ -92,7 +96,8 @@ def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def journal(state: Path, *events: Event, boot: str = "b") -> None:
     """Write the journal of a daemon that was killed."""
-    (state / "journal").mkdir(parents=True)
+    state.mkdir(mode=0o700, exist_ok=True)
+    (state / "journal").mkdir()
     opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1)
     lines = [encode(record, number) for number, record in enumerate((opened, *events), 1)]
     (state / "journal" / "00000001.journal").write_bytes(b"".join(lines))
@@ -125,7 +130,7 @@ async def test_what_it_makes_is_for_its_owner_alone(site: Site) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in [site.state, *site.state.iterdir()]}
     assert modes == {
         **dict.fromkeys(("state", "journal", "output", "input", "progress"), 0o700),
-        **dict.fromkeys(("lock", "token", "s"), 0o600),
+        **dict.fromkeys(("lock", "s"), 0o600),
     }
     await site.stop()
     assert not (site.state / "s").exists()
@@ -376,9 +381,32 @@ async def test_a_journal_whose_story_cannot_be_refuses_the_start_by_file_and_lin
 
 
 async def test_a_spool_that_cannot_be_used_refuses_the_start(site: Site) -> None:
-    site.state.mkdir()
+    site.state.mkdir(mode=0o700)
     (site.state / "output").write_bytes(b"")
     assert f"the state directory {site.state} cannot be used" in await refuse_start(site)
+
+
+async def test_a_daemon_that_cannot_become_its_jobs_owners_refuses_the_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "only a daemon of root's can run jobs as their owners" in await refuse_start(
+        site, StartRefused, "--run-as", "owner"
+    )
+    assert not (site.state / "lock").exists()
+
+
+async def test_files_that_cannot_be_handed_over_refuse_the_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunAs, "open", lambda _: None)
+    monkeypatch.setattr(Handover, "open", refuse)
+    assert "files cannot be handed over to the jobs' owners: [Errno 28]" in await refuse_start(
+        site, StartRefused, "--run-as", "owner"
+    )
 
 
 async def test_a_state_directory_that_cannot_be_made_refuses_the_start(site: Site) -> None:
@@ -403,6 +431,51 @@ async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) 
     await port.stopListening()
 
 
+async def test_a_state_directory_that_others_may_use_refuses_the_start(site: Site) -> None:
+    site.state.mkdir(mode=0o755)
+    why = f"{site.state} may be used by others than its owner (mode 755): chmod 700 {site.state}"
+    assert why in await refuse_start(site)
+    assert not (site.state / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["token", "tokens"])
+async def test_tokens_that_others_may_read_refuse_the_start(site: Site, name: str) -> None:
+    site.state.mkdir(mode=0o700)
+    (site.state / name).write_bytes(b"")
+    (site.state / name).chmod(0o640)
+    why = f"{site.state}/{name} may be read by others than its owner: chmod 600 {site.state}/{name}"
+    assert why in await refuse_start(site)
+
+
+async def test_a_checker_that_is_none_refuses_the_start(site: Site) -> None:
+    assert "auth: there is no checker 'nonesuch'" in await refuse_start(
+        site, StartRefused, "--auth", "nonesuch:x"
+    )
+
+
+NO_TOKEN = "there is no token yet, so nobody can use a port: make one with `taskq token add NAME "
+
+
+@pytest.mark.parametrize(
+    "words, has_token, is_told",
+    [
+        ((), False, False),
+        (("--listen", "tcp:0:interface=127.0.0.1"), False, True),
+        (("--listen", "tcp:0:interface=127.0.0.1"), True, False),
+        (("--listen", "tcp:0:interface=127.0.0.1", "--auth", "memory:ana:sesame"), False, False),
+    ],
+)
+async def test_a_port_that_nobody_can_use_yet_is_told(
+    site: Site, words: tuple[str, ...], has_token: bool, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.state.mkdir(mode=0o700)
+    if has_token:
+        TokenFile(str(site.state)).add("ci", Role.READ, None, 1.0, None)
+    site.start(*words)
+    assert (f"{NO_TOKEN}--role submit --state {site.state}`" in caplog.text) is is_told
+    await site.stop()
+
+
 async def test_a_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> None:
     await made(tmp_path / "state").stopService()
 
@@ -410,7 +483,7 @@ async def test_a_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> Non
 async def test_a_daemon_says_in_its_log_why_it_does_not_start(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site.state.mkdir()
+    site.state.mkdir(mode=0o700)
     (site.state / "token").write_bytes(b"")
     taskq = TaskqService(
         Settings(state=str(site.state), listen=("tcp:0",), slots=1), site._reactor, None, True
@@ -507,43 +580,3 @@ def test_what_does_not_end_is_told_to_the_operator(
 ) -> None:
     ended_leftovers(monkeypatch, tmp_path, [Marked(500, 101, 1, 1)])
     assert "process 500 of an interrupted job does not end" in caplog.text
-
-
-# What a job is given.
-
-
-def test_a_job_s_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECRET", "x")
-    monkeypatch.setenv("LANG", "de_DE.UTF-8")
-    made = daemon._base_environment()
-    assert set(made) == {"PATH", "HOME", "LANG", "USER", "SHELL"}
-    assert (made["LANG"], made["SHELL"], made["PATH"]) == ("de_DE.UTF-8", "/bin/sh", daemon.PATH)
-    monkeypatch.delenv("LANG")
-    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    made = daemon._base_environment()
-    assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
-
-
-@pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
-def test_a_run_is_built_of_what_was_asked_for(tmp_path: Path, umask: int, asked: int | None) -> None:
-    taskq = made(tmp_path / "state")
-    spec = Spec(
-        command="true", cwd="/tmp", umask=umask, nice=3, timeout=9.0, kill_after=1.0, stdin=2, env={"A": "1"}
-    )
-    job = Job(id=7, spec=spec, owner="ada", submitted_at=START)
-    run = daemon._make_run(taskq._spool, taskq._store, {"B": "2"}, 0o022, job, 2)
-    assert (run.id, run.attempt, run.command, run.script, run.is_executable) == (7, 2, "true", None, False)
-    assert (run.cwd, run.umask, run.nice, run.timeout, run.kill_after) == ("/tmp", asked, 3, 9.0, 1.0)
-    assert run.stdin == taskq._spool.path(7, "stdin")
-    assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "2", "2")
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o700])
-def test_a_script_runs_itself_if_it_may(tmp_path: Path, mode: int) -> None:
-    taskq = made(tmp_path / "state")
-    path = Path(taskq._spool.path(7, "script"))
-    path.parent.mkdir(parents=True)
-    path.touch(mode)
-    job = Job(id=7, spec=Spec(script=0), owner="ada", submitted_at=START)
-    run = daemon._make_run(taskq._spool, taskq._store, {}, 0o022, job, 1)
-    assert (run.command, run.script, run.is_executable) == (None, str(path), mode == 0o700)

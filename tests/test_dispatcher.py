@@ -19,7 +19,7 @@ from taskqd.events import Cancelled, Ended, Output, Removed, Spawned, Started, S
 from taskqd.job import Array, Job, Reason, Spec, Status, TaskId
 from taskqd.launch import Outcome
 from taskqd.slots import JITTER
-from tests.fakes import COMPLETED, FAILED, START, House, error_of, opened, replayed, result_of, running
+from tests.fakes import ACTOR, COMPLETED, FAILED, START, House, error_of, opened, replayed, result_of, running
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)
@@ -196,6 +196,67 @@ def test_blocks_belong_to_what_a_key_compares() -> None:
     house.settle()
     assert result_of(first) == result_of(same) == 1
     assert isinstance(error_of(other), KeyConflict)
+
+
+def with_secret(house: House, value: bytes, **options: Any) -> "Deferred[int]":
+    """Return the Deferred of a submission with a secret A."""
+    return house.asked(blocks={"secret": b"A=" + value + b"\0"}, secrets=("A",), **options)
+
+
+def test_the_values_of_secrets_are_kept_and_never_recorded() -> None:
+    house = opened()
+    house.spool.is_slow = True
+    answer = with_secret(house, b"hunter2")
+    assert house.store.on_its_way == []
+    house.spool.keeping[0].callback(None)
+    house.settle()
+    assert house.spool.blocks[result_of(answer)] == {"secret": b"A=hunter2\0"}
+    assert house.job(1).spec == Spec(command="true", secrets=("A",))
+    assert "hunter2" not in repr(house.store.journal)
+
+
+def test_the_hash_of_the_blocks_tells_nothing_of_a_secret() -> None:
+    house = opened()
+    blocks = {"stdin": b"in", "secret": b"A=hunter2\0"}
+    for each in (blocks, {"stdin": b"in"}):
+        house.asked("cat", each, stdin=2)
+    house.settle()
+    assert house.job(1).spec.blocks == house.job(2).spec.blocks is not None
+
+
+@pytest.mark.parametrize("array", [None, Array(1, 3)])
+def test_secrets_belong_to_what_a_key_compares(array: Array | None) -> None:
+    house = opened()
+    asked = [with_secret(house, value, key="k", array=array) for value in (b"1", b"1", b"2")]
+    without = house.asked(key="k", array=array)
+    house.settle()
+    first, same, other = asked
+    assert result_of(first) == result_of(same) == 1
+    assert all(isinstance(error_of(each), KeyConflict) for each in (other, without))
+
+
+def test_a_known_key_whose_secrets_cannot_be_read_is_an_error_of_the_store() -> None:
+    house = opened()
+    with_secret(house, b"1", key="k")
+    house.settle()
+    del house.spool.blocks[1]
+    again = with_secret(house, b"1", key="k")
+    assert "whether this is the same as job 1 cannot be told" in str(error_of(again))
+    assert isinstance(error_of(with_secret(house, b"1", key="k")), StoreFailed)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_secrets_of_a_submission_that_was_refused_do_not_stay(is_kept: bool) -> None:
+    house = opened()
+    house.spool.is_slow = True
+    answer = with_secret(house, b"1")
+    if is_kept:
+        house.spool.keeping[0].callback(None)
+        house.store.break_down()
+    else:
+        house.spool.keeping[0].errback(OSError("no space"))
+    assert isinstance(error_of(answer), StoreFailed)
+    assert house.spool.purged == [(1, 0)]
 
 
 def test_a_key_whose_first_submission_failed_is_free() -> None:
@@ -778,7 +839,7 @@ def test_a_task_is_named_by_its_array_and_index_and_known_by_its_id() -> None:
     house.submit(after=(TaskId(1, 4), 2))
     assert house.job(5).spec.after == (3, 2)
     assert isinstance(error_of(house.asked(after=(TaskId(1, 9),))), NoSuchJob)
-    assert isinstance(error_of(house.asked(after=(TaskId(2, 1),))), NoSuchJob)
+    assert isinstance(error_of(house.asked(after=(TaskId(2, 1),))), BadRequest)
 
 
 def test_the_same_submission_names_a_task_either_way() -> None:
@@ -801,7 +862,7 @@ def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
     house = opened()
     house.schedule()
     house.settle()
-    answer = house.dispatcher.submit(Spec(command="true"), "ada", {}, schedule=1)
+    answer = house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
     house.settle()
     assert house.job(result_of(answer)).schedule == 1
     assert house.backlog.schedules.by_id[1].last_job == 1

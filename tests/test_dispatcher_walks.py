@@ -15,7 +15,7 @@ from taskqd.capacity import Constraint, wants
 from taskqd.errors import TaskqError
 from taskqd.events import Event, Removed, Scheduled, Started
 from taskqd.job import Array, Reason, Status
-from tests.fakes import COMPLETED, FAILED, House, replayed
+from tests.fakes import ACTOR, COMPLETED, FAILED, House, replayed
 
 SLOTS, QUEUES, RESOURCES = 3, {"small": 1}, {"gpu": 2}
 FINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
@@ -130,7 +130,7 @@ class Walk:
         if not schedules:
             return succeed(None)
         schedule = schedules[number % len(schedules)]
-        return self.house.dispatcher.submit(schedule.spec, "ada", {}, schedule.id)
+        return self.house.dispatcher.submit(schedule.spec, ACTOR, {}, schedule.id)
 
     def _sync(self, count: int) -> None:
         self.house.store.sync(min(count, len(self.house.store.on_its_way)))

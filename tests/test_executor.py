@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
-from taskqd import executor, spawn
+from taskqd import executor, launch, spawn
 from taskqd.events import Output
 from taskqd.executor import FIRST_LOOK, Executor
 from taskqd.interfaces import IExecutor
 from taskqd.job import Reason, Usage
-from taskqd.launch import Outcome, Run
+from taskqd.launch import Outcome, Owner, Run
 from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
@@ -103,9 +103,18 @@ def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(
     assert bench.spawn.lines == [["/bin/sh", "-c", "echo hello"]]
     assert bench.spawn.environments == [{"A": "1"}]
     assert bench.spawn.inputs == [b""]
+    assert bench.spawn.uids == [None]
     assert bench.spawned == [(bench.process.pid, 4242)]
+
     bench.process.exits()
     assert result_of(ended).reason is None
+
+
+def test_a_start_time_that_the_clock_does_not_tell_is_read(bench: Bench) -> None:
+    bench.groups.clock = iter((4242, 4243))
+    bench.start()
+    assert bench.spawned == [(bench.process.pid, 4711)]
+    bench.process.exits()
 
 
 def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) -> None:
@@ -114,6 +123,59 @@ def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) 
     bench.start(stdin=str(stdin))
     assert bench.spawn.inputs == [b"what it reads"]
     bench.process.exits()
+
+
+def test_an_attempt_of_another_user_s_is_spawned_for_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda program: program)
+    env = {"A": "1", "LD_PRELOAD": "x"}
+    bench.start(owner=Owner(1000, 100, "/home/ada"), env=env, brought=("LD_PRELOAD",))
+    assert bench.spawn.uids == [1000]
+    assert bench.spawn.lines[0][:2] == ["setpriv", "--reuid=1000"]
+    assert bench.spawn.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
+    bench.process.exits()
+
+
+def test_a_machine_without_setpriv_is_a_spawn_that_failed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = result_of(bench.start(owner=Owner(1000, 100, "/home/ada")))
+    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert "there is no setpriv" in (outcome.detail or "")
+
+
+def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = []
+    system = os.open
+
+    def note(path: str, flag: int, *args: Any, **options: Any) -> int:
+        flags.append(flag)
+        return system(path, flag, *args, **options)
+
+    (tmp_path / "stdin").touch()
+    monkeypatch.setattr(os, "open", note)
+    bench.start(stdin=str(tmp_path / "stdin"))
+    assert [bool(flag & os.O_NONBLOCK) for flag in flags] == [True]
+    bench.process.exits()
+
+
+async def test_what_a_real_process_reads_waits_as_ever(reactor: Any, tmp_path: Path) -> None:
+    recording = FakeRecording()
+    real = Executor(partial(spawn.spawn, reactor), reactor)
+    (tmp_path / "stdin").write_bytes(b"in")
+    flags = "grep flags /proc/self/fdinfo/0"
+    options: dict[str, Any] = {
+        "command": flags,
+        "stdin": str(tmp_path / "stdin"),
+        "env": {"PATH": os.defpath},
+    }
+    outcome = await real.start(run(**options), recording, lambda pid, started: None)
+    [shown] = (outcome.stdout.data or b"").splitlines()
+    assert not int(shown.split()[1], 8) & os.O_NONBLOCK
 
 
 def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
@@ -174,6 +236,15 @@ def test_a_directory_that_is_none_is_a_spawn_that_failed(bench: Bench, tmp_path:
     outcome = result_of(bench.start(cwd=str(tmp_path / name)))
     assert outcome.reason is Reason.SPAWN
     assert f"no directory {tmp_path / name}" in (outcome.detail or "")
+
+
+def test_whether_there_is_a_directory_is_not_told_with_root_s_eyes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda program: program)
+    bench.start(owner=Owner(1000, 100, "/home/ada"), cwd="/nonexistent")
+    assert "cd -- /nonexistent || exit 126" in bench.spawn.lines[0][-1]
+    bench.process.exits(126)
 
 
 def test_a_directory_that_may_not_be_entered_is_a_spawn_that_failed(

@@ -17,6 +17,7 @@ from taskqd.events import FORMAT, Event, Opened, Snapshot, Submitted
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.journal import encode
 from taskqd.results import Results
+from taskqd.secret import BLOCK, unpacked
 from taskqd.snapshot import Condenser
 from taskqd.spool import Spool
 from taskqd.store import Store
@@ -62,9 +63,16 @@ SINCE_0_2: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
 """What is in the stores that know arrays: 13 is one; 19, which was removed, was another."""
 
 
+SINCE_0_3: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_2,
+    23: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+}
+"""What is in the stores that know secrets."""
+
+
 def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]]:
     """Return the jobs in a version's store."""
-    return JOBS if version == "0.1.0" else SINCE_0_2
+    return {"0.1.0": JOBS, "0.2.0": SINCE_0_2}.get(version, SINCE_0_3)
 
 
 class Site:
@@ -118,7 +126,7 @@ def check(site: Site) -> None:
 def test_every_job_of_it_is_as_it_was(site: Site) -> None:
     site.open()
     check(site)
-    last_id = 11 if site.version == "0.1.0" else 22
+    last_id = {"0.1.0": 11, "0.2.0": 22}.get(site.version, 23)
     assert site.backlog.last_id == last_id
     assert site.store.next_id == last_id + 1
     assert (
@@ -131,7 +139,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     site.open()
     jobs = site.backlog.jobs
     assert jobs[1].spec == Spec(command="echo hello", key="first", label="hello")
-    assert site.backlog.by_key("first") is jobs[1]
+    assert site.backlog.by_key("first", jobs[1].owner) is jobs[1]
     assert jobs[1].owner == "root"
     assert (jobs[4].spec.script, jobs[4].spec.stdin, jobs[4].spec.env) == (28, 3, {"NAME": "v"})
     assert Path(site.spool.path(4, "script")).read_bytes() == b'#!/bin/sh\ncat; echo "$NAME"\n'
@@ -149,6 +157,12 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
             (1, "@yearly", True)
         ]
         assert site.backlog.schedules.last_id == 2
+    if site.version not in ("0.1.0", "0.2.0"):
+        assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
+        assert unpacked(site.spool.block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
+        submitted = result_of(site.store.find(23))[0][1]
+        assert isinstance(submitted, Submitted)
+        assert (submitted.origin or "").startswith("pid ")
     site.close()
 
 

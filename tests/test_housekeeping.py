@@ -21,7 +21,7 @@ from taskqd.journal import Replay
 from taskqd.segments import Segments
 from taskqd.settings import Retention
 from taskqd.snapshot import Condenser
-from tests.fakes import FAILED, House, Threads, error_of, in_thread, result_of
+from tests.fakes import ACTOR, FAILED, House, Threads, error_of, in_thread, result_of
 from tests.journals import portions, ran, story, submitted, write
 
 DAY = 86_400.0
@@ -103,7 +103,7 @@ def test_jobs_that_ended_long_enough_ago_are_removed_by_the_retention(tmp_path: 
     home.advance(CHECK_EVERY)
     assert home.known() == [3]
     removals = [event for event in home.house.store.journal if isinstance(event, Removed)]
-    assert [(event.id, event.by) for event in removals] == [(1, RETENTION), (2, RETENTION)]
+    assert [(event.id, event.by) for event in removals] == [(1, RETENTION.name), (2, RETENTION.name)]
     assert home.house.spool.purged == [(1, 1), (2, 1)]
 
 
@@ -267,13 +267,13 @@ def test_the_latest_run_of_a_schedule_stays_until_there_is_a_later_one_or_the_sc
     home.keeper.start()
     home.house.schedule()
     home.house.settle()
-    home.house.dispatcher.submit(Spec(command="true"), "ada", {}, schedule=1)
+    home.house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
     home.house.settle()
     home.house.finish(1)
     home.end()
     home.advance()
     assert home.known() == [1]
-    home.house.dispatcher.submit(Spec(command="true"), "ada", {}, schedule=1)
+    home.house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
     home.house.settle()
     home.advance()
     assert home.known() == [3]

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from taskqd import launch
 from taskqd.job import Job, Spec
-from taskqd.launch import CANNOT_ENTER, MARK, Run, command_line, duration, environment
+from taskqd.launch import CANNOT_ENTER, HIDDEN, MARK, Owner, Run, command_line, duration, environment, sent
+from tests import others
 
 PLAIN = Run(
     id=7,
@@ -72,7 +73,7 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
 def test_a_run_is_one_command_line(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
-    monkeypatch.setattr(launch, "_find", lambda program: program)
+    monkeypatch.setattr(launch, "find", lambda program: program)
     assert command_line(replace(PLAIN, **options)) == line
 
 
@@ -87,6 +88,21 @@ def test_programs_are_the_system_s_whatever_the_job_s_path_is_and_have_to_be_the
         command_line(run)
     (tmp_path / name).touch(0o700)
     assert command_line(run)[0] == str(tmp_path / name)
+
+
+def test_a_program_is_found_only_where_the_path_is_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for directory in ("bin", "other"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "nice").touch(0o700)
+    (tmp_path / "nice").touch(0o700)
+    monkeypatch.setenv("PATH", f".:bin::{tmp_path}/other")
+    assert launch.find("nice") == f"{tmp_path}/other/nice"
+    monkeypatch.setenv("PATH", ".:bin:")
+    with pytest.raises(FileNotFoundError):
+        launch.find("nice")
 
 
 def ran(directory: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
@@ -154,6 +170,224 @@ def test_a_script_is_run_by_the_shell_or_by_whom_it_names(tmp_path: Path, option
     assert ran(tmp_path, **other, **options).stdout == b"42\n"
 
 
+# As another user.
+
+OWNER = Owner(1000, 100, "/home/ada")
+DROP = [
+    *("setpriv", "--reuid=1000", "--regid=100", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all"),
+    "--",
+]
+FORGET = "unset OLDPWD; "
+HOME = "cd -- /home/ada 2>/dev/null || cd /; " + FORGET
+
+OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
+    ({"cwd": "/tmp"}, [*DROP, "/bin/sh", "-c", f"cd -- /tmp || exit 126; {FORGET}echo hello"]),
+    ({"umask": 0o077}, [*DROP, "/bin/sh", "-c", f"umask 077; {HOME}echo hello"]),
+    (
+        {"owner": OWNER._replace(home="/a b")},
+        [*DROP, "/bin/sh", "-c", f"cd -- '/a b' 2>/dev/null || cd /; {FORGET}echo hello"],
+    ),
+    # What the machine sets comes before root is left, what is asked for after it.
+    (
+        {"owner": OWNER._replace(limits=("--nofile=1:2", "--cpu=3:4")), "nice": -5, "nofile": 9},
+        [
+            *("prlimit", "--nofile=1:2", "--cpu=3:4", "--"),
+            *DROP,
+            *("nice", "-n", "-5", "prlimit", "--nofile=9", "--", "/bin/sh", "-c", HOME + "echo hello"),
+        ],
+    ),
+    (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/spool/7.script"]),
+    (SCRIPT, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"]),
+    # What the shell itself understands comes as it is.
+    ({"brought": ("IFS", "UID")}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
+]
+
+
+@pytest.mark.parametrize("options, line", OWNERS_LINES)
+def test_an_owner_s_run_leaves_root_behind_first(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda program: program)
+    assert command_line(replace(PLAIN, **{"owner": OWNER, **options})) == line
+
+
+def test_what_a_submission_brings_reaches_no_program_that_is_still_root() -> None:
+    env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
+    run = replace(PLAIN, env=env, brought=("LD_PRELOAD", "IFS"))
+    assert sent(run) == env, "all is the daemon's user's here"
+    assert sent(replace(run, owner=OWNER)) == {
+        "PATH": "/bin",
+        HIDDEN + "LD_PRELOAD": "/evil.so",
+        "IFS": ":",
+        MARK: "s.7.2",
+    }
+
+
+ANY_BYTES = bytes(range(1, 256)).decode("utf-8", "surrogateescape")
+
+
+def taken(run: Run) -> "subprocess.CompletedProcess[bytes]":
+    """Run what an owner's shell runs, with the environment that it is given, as whoever we are."""
+    line = command_line(run)
+    line = line[line.index("/bin/sh") :]
+    env = {os.fsencode(name): os.fsencode(value) for name, value in sent(run).items()}
+    return subprocess.run(line, env=env, cwd="/", capture_output=True, check=True)
+
+
+@pytest.mark.needs("setpriv")
+@pytest.mark.parametrize("options", [{}, SCRIPT])
+def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    if options:
+        options = script(tmp_path, "exec env -0\n")
+    brought = {
+        "A": ANY_BYTES,
+        "B": "",
+        "C": "  a  'b' \"c\" $HOME `id` $(id) \\ \n\n",
+        "_D9": "x",
+        "PATH": "/bin:/usr/bin",
+        "HOME": "/nonexistent",
+        "TASKQ": "x",
+        "LD_PRELOAD": "",
+        "LANG": "C",
+        "PS1": "#",
+        "LC_ALL": "C",
+        "CDPATH": "/tmp",
+        "ENV": "/nonexistent",
+    }
+    run = replace(
+        PLAIN,
+        **{"command": "exec env -0", **options},
+        env={**brought, "MINE": "1"},
+        brought=tuple(brought),
+        owner=OWNER,
+    )
+    done = taken(run)
+    shown = dict(each.split(b"=", 1) for each in done.stdout.split(b"\0")[:-1])
+    expected = {name.encode(): os.fsencode(value) for name, value in {**brought, "MINE": "1"}.items()}
+    of_the_shell = {b"PWD", b"SHLVL", b"_"}
+    assert {name: value for name, value in shown.items() if name not in of_the_shell} == expected
+    assert done.stderr == b""
+
+
+@pytest.mark.needs("setpriv")
+@pytest.mark.parametrize("name", sorted(launch._OF_THE_SHELL))
+def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
+    run = replace(PLAIN, env={name: "1", "A": "2"}, brought=(name, "A"), owner=OWNER, command='echo "$A" b')
+    done = taken(run)
+    assert (done.stdout, done.stderr) == (b"2 b\n", b"")
+
+
+@pytest.mark.needs("setpriv")
+def test_thousands_of_variables_are_taken() -> None:
+    env = {f"V{number}": str(number) for number in range(4000)}
+    run = replace(PLAIN, env=env, brought=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l")
+    assert taken(run).stdout.split()[:2] == [b"0", b"3999"]
+
+
+def owned(name: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    """Run as a user of this machine what is to be run as them."""
+    user = others.user(name)
+    run = replace(PLAIN, owner=Owner(user.uid, user.gid, user.home), **options)
+    return subprocess.run(command_line(run), env=sent(run), cwd="/", capture_output=True, check=False)
+
+
+@others.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+@pytest.mark.parametrize("name", others.NAMES)
+def test_an_owner_s_run_has_nothing_of_root_s_and_all_of_the_owner_s(name: str) -> None:
+    done = owned(
+        name, command="id -u; id -g; id -G; grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status"
+    )
+    user = others.user(name)
+    uid, gid, groups, *rights = done.stdout.decode().splitlines()
+    assert (int(uid), int(gid)) == (user.uid, user.gid)
+    assert {int(each) for each in groups.split()} == set(os.getgrouplist(name, user.gid))
+    assert {line.split()[1].strip("0") for line in rights} == {""}
+    assert len(rights) == 5
+
+
+@others.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+def test_what_is_asked_for_raises_nothing() -> None:
+    user = others.user("games")
+    owner = Owner(user.uid, user.gid, user.home, ("--nofile=30:40",))
+    run = replace(PLAIN, owner=owner, nice=-5, command="nice; ulimit -n; ulimit -Hn")
+    done = subprocess.run(command_line(run), env={}, cwd="/", capture_output=True, check=False)
+    assert done.stdout == b"0\n30\n40\n"
+    assert b"cannot set niceness" in done.stderr
+    done = subprocess.run(command_line(replace(run, nofile=41)), env={}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"NOFILE" in done.stderr
+
+
+@others.only_root
+@pytest.mark.needs("setpriv")
+def test_a_directory_is_entered_with_the_rights_of_the_owner() -> None:
+    with others.open_place() as place:
+        user = others.user("games")
+        for name, mode in (("closed", 0o700), ("open", 0o755)):
+            (place / name).mkdir(mode)
+        theirs = place / "theirs"
+        theirs.mkdir(0o700)
+        os.chown(theirs, user.uid, user.gid)
+        refused = owned("games", cwd=str(place / "closed"), command="echo never")
+        assert (refused.returncode, refused.stdout) == (CANNOT_ENTER, b"")
+        for directory in (place / "open", theirs):
+            assert owned("games", cwd=str(directory), command="pwd").stdout == f"{directory}\n".encode()
+        for home, entered in ((str(theirs), str(theirs)), (str(place / "closed"), "/"), ("/nowhere", "/")):
+            run = replace(PLAIN, owner=Owner(user.uid, user.gid, home), command="pwd")
+            done = subprocess.run(command_line(run), env={}, cwd=place, capture_output=True, check=False)
+            assert (done.stdout, done.stderr) == (f"{entered}\n".encode(), b"")
+
+
+LOADER = {
+    "LD_PRELOAD": "/nonexistent/evil.so",
+    "LD_SHOW_AUXV": "1",
+    "LD_DEBUG": "files",
+}
+"""Variables that a program's loader obeys, as it says itself by printing something."""
+
+
+@others.only_root
+@pytest.mark.needs("setpriv")
+@pytest.mark.parametrize("name", sorted(LOADER))
+def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) -> None:
+    user = others.user("games")
+    env = {name: LOADER[name]}
+    run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
+
+    def printed(environment: dict[str, str]) -> bytes:
+        done = subprocess.run(command_line(run), env=environment, capture_output=True, check=True)
+        return done.stdout + done.stderr
+
+    assert printed(env), "setpriv and the shell obey it where it is handed to them"
+    assert printed(sent(run)) == b""
+    run = replace(run, command="/bin/true")
+    assert printed(sent(run)), "what the job itself runs obeys it"
+
+
+@others.only_root
+@pytest.mark.needs("setpriv", "strace")
+@pytest.mark.parametrize("name, value", [("LANGUAGE", "../../..{place}"), ("LANG", "{place}")])
+def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str) -> None:
+    """What a library opens by a variable need not be on any list: those of messages are an instance."""
+    user = others.user("games")
+    with others.open_place() as place:
+        env = {"LANG": "C.UTF-8", name: value.format(place=place)}
+        run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
+
+        def opened(environment: dict[str, str]) -> bool:
+            trace = ["strace", "-f", "-e", "trace=openat", "-o", str(place / "trace"), *command_line(run)]
+            subprocess.run(trace, env=environment, check=True)
+            return str(place) in (place / "trace").read_text("latin-1")
+
+        assert opened(env), "setpriv looks there where it is handed to it"
+        assert not opened(sent(run))
+
+
 # The environment.
 
 
@@ -191,6 +425,12 @@ def test_what_was_asked_for_wins_over_the_daemon_s_own_and_the_daemon_says_who_i
 def test_a_value_that_is_no_text_reaches_the_job_as_the_bytes_that_it_is() -> None:
     made = environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), 1, "s", "p")
     assert made["RAW"].encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
+
+
+def test_secrets_stand_beside_what_was_asked_for_and_not_in_the_place_of_what_the_daemon_says() -> None:
+    secrets = {"KEY": "x", "PATH": "/mine", "TASKQ_JOB_ID": "9"}
+    made = environment({"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), 1, "s", "p", secrets)
+    assert (made["A"], made["KEY"], made["PATH"], made["TASKQ_JOB_ID"]) == ("1", "x", "/mine", "7")
 
 
 # Words.

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Factory
 
 from taskqd import listeners
 from taskqd.errors import SettingsError, StartRefused
-from taskqd.listeners import check, clear_the_way, guarded, socket_path
+from taskqd.listeners import check, clear_the_way, guarded, has_ca, is_local, socket_path
 
 PATHS = [
     ("unix:/run/taskq.sock", "/run/taskq.sock"),
@@ -52,6 +52,41 @@ def test_a_unix_socket_is_for_its_owner_alone_unless_told(endpoint: str, result:
 
 
 @pytest.mark.parametrize(
+    "endpoint, expected",
+    [
+        ("unix:/run/x", True),
+        ("unix:mode=660:address=/run/x", True),
+        ("tcp:9500", False),
+        ("tls:9501:key=k:cert=c", False),
+        ("unixoid:/run/x", False),
+        ("systemd:domain=INET:index=0", False),
+        ("", False),
+    ],
+)
+def test_a_unix_socket_is_local_and_nothing_else(endpoint: str, expected: bool) -> None:
+    assert is_local(endpoint) is expected
+
+
+@pytest.mark.parametrize(
+    "endpoint, expected",
+    [
+        ("tls:9501:key=k:cert=c:ca=/etc/ca.pem", True),
+        ("tls:ca=/etc/ca.pem:port=9501:key=k:cert=c", True),
+        ("ssl:9501:privateKey=k:certKey=c:ca=a", True),
+        ("ssl:9501:privateKey=k:certKey=c:caCertsDir=/etc/ca", True),
+        ("tls:9501:key=k:cert=c", False),
+        (r"tls:9501:key=k\:ca=x:cert=c", False),
+        ("tls:9501:key=ca:cert=c", False),
+        ("tcp:9500:ca=/etc/ca.pem", False),
+        ("unix:/run/x:ca=/etc/ca.pem", False),
+        ("", False),
+    ],
+)
+def test_client_certificates_are_for_tls_with_a_ca(endpoint: str, expected: bool) -> None:
+    assert has_ca(endpoint) is expected
+
+
+@pytest.mark.parametrize(
     "endpoint", ["unix:/run/x", "unix:/run/x:mode=660", "tcp:9500", "tcp:0:interface=127.0.0.1"]
 )
 def test_a_string_that_can_be_listened_on_passes(endpoint: str, reactor: Any) -> None:
@@ -70,6 +105,10 @@ def test_a_string_that_can_be_listened_on_passes(endpoint: str, reactor: Any) ->
         "unix",
         "unix:/x:mode=rw",
         "foo:1",
+        "tls",
+        "tls:port",
+        "tls:9501:key",
+        "ssl:9501:privateKey=/none/k:sslmethod=TLSv1_METHOD",
     ],
 )
 def test_a_string_that_cannot_is_refused_by_its_source_before_anything_listens(

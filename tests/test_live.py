@@ -284,7 +284,7 @@ def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
     monkeypatch.setattr(feed, "MOST_EVENTS", 5)
     house = opened()
     client = Client(house)
-    client.transport.buffer_size = 1
+    client.transport.bufferSize = 1
     client.send(b"WATCH\n")
     client.read()
     submitted(house, 3)
@@ -301,12 +301,12 @@ def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
 def test_a_watcher_that_is_lost_leaves_nothing_behind(is_choked: bool) -> None:
     house = opened()
     client = Client(house)
-    client.transport.buffer_size = 1 if is_choked else 65_536
+    client.transport.bufferSize = 1 if is_choked else 65_536
     client.send(b"WATCH --since=1\n")
     submitted(house, 1)
     client.transport.lose()
     gone(house)
-    assert not client.connection._listening
+    assert not client.connection._exchange._listening
     house.finish(1)
 
 

@@ -54,7 +54,7 @@ def test_the_end_of_a_job_submits_one_that_has_its_json_on_stdin(notified: Notif
     [notice] = notified.notices()
     assert notified.document(notice) == json.loads(json.dumps(house.results.describe(house.job(job_id))))
     assert notified.document(notice)["status"] == "FAILED"
-    assert notice.owner == OWNER
+    assert notice.owner == OWNER.name
     spec = notice.spec
     assert (spec.command, spec.priority, spec.timeout, spec.label) == (COMMAND, PRIORITY, 30.0, "on_end 1")
 
@@ -63,6 +63,12 @@ def test_its_time_is_the_setting_s() -> None:
     notified = Notified(timeout=5.0)
     notified.house.finish(notified.house.submit())
     assert [job.spec.timeout for job in notified.notices()] == [5.0]
+
+
+def test_it_is_the_daemon_s_own_whoever_s_the_job_was(notified: Notified) -> None:
+    notified.house.finish(notified.house.submit())
+    assert [job.spec.as_daemon for job in notified.notices()] == [True]
+    assert not notified.house.job(1).spec.as_daemon
 
 
 def test_the_end_of_a_notice_is_told_to_nobody(notified: Notified) -> None:
@@ -159,7 +165,7 @@ def test_one_that_cannot_be_recorded_is_logged_and_lost(
     house.finish(later)
     assert notified.labels() == [f"on_end {later}"]
     [said] = caplog.messages
-    assert said.startswith("no notice of the end of job 1: the script or stdin of the job cannot be kept")
+    assert said.startswith("no notice of the end of job 1: the script, stdin or secrets of the job cannot be")
 
 
 def test_a_daemon_that_is_about_to_stop_tells_nobody_but_the_log(

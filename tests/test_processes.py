@@ -159,3 +159,11 @@ def test_no_descriptor_is_left_open(start: Start) -> None:
     list(processes.marked("store"))
     processes.kill_all([process.pid, no_pid()], 5)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_ticks_around_a_start_are_those_of_its_start_time(start: Start) -> None:
+    for _ in range(20):
+        before = processes.ticks()
+        process = start()
+        after = processes.ticks()
+        assert before <= (processes.start_time(process.pid) or 0) <= after

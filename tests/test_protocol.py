@@ -13,12 +13,15 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, I
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
-from taskqd import protocol, wire
+from taskqd import exchange, wire
 from taskqd.access import Principal
+from taskqd.events import Submitted
+from taskqd.factory import LINGER_AT_STOP
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
 from taskqd.pacing import MOST_AHEAD
-from taskqd.protocol import LINES_AT_ONCE, LINGER, LINGER_AT_STOP, LOOK_FOR_HANGUP
+from taskqd.protocol import KEEP_ALIVE, LINES_AT_ONCE, LINGER, LOOK_FOR_HANGUP
+from taskqd.roles import Role
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings, result_of
 
@@ -253,10 +256,27 @@ def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None
 
 
 def test_urgent_data_comes_in_line_and_a_peer_that_vanishes_is_noticed() -> None:
-    handle = FakeSocket()
+    handle = FakeSocket(socket.AF_INET)
     Client(opened(), handle)
     assert (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1) in handle.options
-    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in handle.options
+    assert set(KEEP_ALIVE) <= set(handle.options)
+
+
+def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        house = opened(1)
+        house.submit()
+        client = Client(house, ours)
+        client.send(b"WAIT 1\n" + b"PING\n" * 5000)
+        house.clock.pump([0.0] * 30)
+        assert not client.transport.is_reading
+        house.clock.advance(LOOK_FOR_HANGUP)
+        assert not client.transport.is_aborted
+        theirs.close()
+        house.clock.advance(LOOK_FOR_HANGUP)
+        assert client.transport.is_aborted
+
 
 
 # Order.
@@ -436,6 +456,26 @@ def test_nothing_of_a_submission_happens_before_its_blocks_are_there() -> None:
     assert client.lines() == ["JOB_ID 1"]
 
 
+def test_a_submission_with_secrets_passes_none_and_is_passed_by_none() -> None:
+    """Its block is on its way to the disk first, so another one's record would come before its own."""
+    house = opened()
+    house.spool.is_slow = True
+    client = Client(house)
+    client.send(b"SUBMIT --secret=A=1 a\nSUBMIT b\nSUBMIT --secret=A=2 --stdin=2 c\nhi\nSUBMIT d\n")
+    for number in range(2):
+        house.settle()
+        assert len(house.spool.keeping) == number + 1
+        house.spool.keeping[number].callback(None)
+    house.settle()
+    assert client.lines() == ["JOB_ID 1", "JOB_ID 2", "JOB_ID 3", "JOB_ID 4"]
+    assert [event.id for event in house.store.journal if isinstance(event, Submitted)] == [1, 2, 3, 4]
+    assert house.spool.blocks == {1: {"secret": b"A=1\0"}, 3: {"stdin": b"hi", "secret": b"A=2\0"}}
+    client.send(b"SHOW 3\nHISTORY 3\nLIST\n")
+    shown = client.transport.received
+    assert b'"secrets":["A"]' in shown
+    assert b"A=2" not in shown
+
+
 REFUSED = [
     ("--bogus=1 --stdin=4 cat", "ERROR BAD_REQUEST"),
     ("--stdin=4", "ERROR BAD_REQUEST"),
@@ -563,13 +603,13 @@ def test_three_wrong_tokens_end_the_connection() -> None:
     assert client.connection.principal is None
 
 
-def test_a_peer_whom_the_socket_names_needs_no_token_and_stays_who_it_is() -> None:
+def test_a_peer_whom_the_socket_names_needs_no_token_and_is_another_with_one() -> None:
     house = opened()
     client = Client(house, FakeSocket(uid=4_000_000))
     client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\n")
     house.settle()
-    assert [job.owner for job in house.backlog.jobs.values()] == ["4000000", "4000000"]
-    assert client.connection.principal == Principal("4000000", "admin")
+    assert [job.owner for job in house.backlog.jobs.values()] == ["4000000", "token"]
+    assert client.connection.principal == Principal("token", Role.ADMIN)
 
 
 # Not more than fits.
@@ -634,7 +674,7 @@ def test_a_list_is_sent_as_the_client_reads_it() -> None:
 
 
 def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_SUBMISSIONS", 3)
+    monkeypatch.setattr(exchange, "MOST_SUBMISSIONS", 3)
     house = opened(0)
     client = Client(house)
     client.send(b"SUBMIT true\n" * 8)
@@ -646,7 +686,7 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
 
 
 def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_WAITING", 5)
+    monkeypatch.setattr(exchange, "MOST_WAITING", 5)
     house = opened()
     house.submit()
     client = Client(house)
@@ -658,7 +698,7 @@ def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.Mo
 
 
 def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_WAITING_BYTES", 1000)
+    monkeypatch.setattr(exchange, "MOST_WAITING_BYTES", 1000)
     house = opened()
     house.submit()
     client = Client(house)
@@ -676,7 +716,7 @@ def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: 
 
 
 def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_WAITING", 5)
+    monkeypatch.setattr(exchange, "MOST_WAITING", 5)
     house = opened()
     house.submit()
     client = Client(house)
@@ -731,7 +771,7 @@ def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(cou
 
 
 def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MOST_WAITING", 5)
+    monkeypatch.setattr(exchange, "MOST_WAITING", 5)
     house = opened()
     house.submit()
     client = Client(house)
@@ -877,7 +917,7 @@ def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: byt
     house.clock.advance(1)
     assert not client.connection._held
     assert not client.connection._pacing._rooms
-    assert all(asked.reply is not None for asked in client.connection._unanswered)
+    assert all(asked.reply is not None for asked in client.connection._exchange._unanswered)
     assert house.clock.getDelayedCalls() == []
 
 
@@ -925,6 +965,7 @@ class SecureTransport(FakeTransport):
 
     def __init__(self, handle: Any) -> None:
         super().__init__(handle)
+        self.transport = FakeTransport(FakeSocket(socket.AF_INET))
         directlyProvides(self, ISSLTransport)
 
     def getHandle(self) -> Any:

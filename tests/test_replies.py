@@ -184,7 +184,8 @@ OPTIONS = """{"command": "echo\\n\\u0000é", "timeout": 1.5, "kill_after": 0.0, 
 MORE_OPTIONS = """{"queue": "gpu", "priority": -3, "slots": 2, "need": {"gpu": 1}, "idle_timeout": 9.0,
 "retry_delay_max": 60.0, "retry_on": ["exit:75", "timeout"], "no_retry_on": ["spawn"], "delay": 5.0,
 "at": "2025-11-24T16:00:05.500Z", "after": [1, 2], "after_any": [3], "after_fail": [4], "hold": true,
-"memory": 1048576, "cpu_time": 1.0, "nofile": 64, "notify_fail": true, "held": true, "not_before": null}"""
+"memory": 1048576, "cpu_time": 1.0, "nofile": 64, "notify_fail": true, "held": true, "not_before": null,
+"secrets": ["A", "B"]}"""
 
 SIZES: dict[str, Any] = {"stdout_bytes": 1, "stderr_bytes": 2, "stdout_dropped": 3, "stderr_dropped": 4}
 WITH_OPTIONS = Spec(
@@ -212,6 +213,7 @@ WITH_MORE_OPTIONS = Spec(
     retry_delay_max=60.0,
     retry_on=("exit:75", "timeout"),
     no_retry_on=("spawn",),
+    secrets=("A", "B"),
     delay=5.0,
     at=1764000005.5,
     after=(1, 2),

@@ -9,7 +9,7 @@ from taskqd.errors import BadRequest, StoreFailed
 from taskqd.events import Event, Submitted
 from taskqd.job import Array, Spec, Status
 from taskqd.scheduler import AT_ONCE, LONGEST_SLEEP, SET_BACK, TRY_AGAIN, Scheduler
-from tests.fakes import START, House, begin, replayed, result_of
+from tests.fakes import ACTOR, START, House, begin, replayed, result_of
 from tests.leaks import LeakWatch
 
 DAY = 86_400.0
@@ -31,7 +31,7 @@ class Clockwork:
     ) -> int:
         """Make a schedule by ada, durably."""
         spec = Spec(**{"command": "work", **options})
-        made = begin(self.house.dispatcher.controls.schedule(spec, "ada", every, cron, overlap))
+        made = begin(self.house.dispatcher.controls.schedule(spec, ACTOR, every, cron, overlap))
         self.house.settle()
         return result_of(made)
 
@@ -346,7 +346,7 @@ def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None
     works.house.store.break_down("no room")
     assert works.house.clock.getDelayedCalls() == []
     assert works.ran(1) == [60.0, 120.0]
-    begin(works.house.dispatcher.controls.schedule(Spec(command="x"), "ada", 1.0, None, False)).addErrback(
+    begin(works.house.dispatcher.controls.schedule(Spec(command="x"), ACTOR, 1.0, None, False)).addErrback(
         lambda failure: failure.trap(StoreFailed)
     )
     assert works.house.clock.getDelayedCalls() == []

@@ -12,6 +12,8 @@ from zope.interface.verify import verifyObject
 from taskqd import __version__
 from taskqd.daemon import TaskqService
 from taskqd.interfaces import IExecutor, ISpool, IStore
+from taskqd.quotas import LIMITS, Quotas, quotas_of
+from taskqd.roles import Role
 from taskqd.service import Options, makeService
 from taskqd.settings import SETTINGS, OnEnd, Settings, read_toml
 
@@ -80,6 +82,30 @@ def test_queues_resources_and_what_runs_at_the_end_are_options_too(home: Path) -
     assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=60.0, slots=2)
 
 
+def test_limits_roles_checkers_and_as_whom_jobs_run_are_options_too(home: Path) -> None:
+    limits = ["--limit", "pending=5", "--limit", "idle_time=none", "--limit", "priority=-1"]
+    roles = ["--role", "ana=admin", "--role", "*=read"]
+    settings = parsed(*limits, *roles, "--auth", "file:/a", "--auth", "unix", "--run-as", "owner")
+    assert settings.limits == Quotas(pending=5, idle_time=None, priority=-1)
+    assert settings.roles == {"ana": Role.ADMIN, "*": Role.READ}
+    assert settings.auth == ("file:/a", "unix")
+    assert settings.run_as_owner
+
+
+def test_of_the_limits_and_roles_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
+    file = home / "taskqd.toml"
+    file.write_text(
+        'auth = "unix"\nrun_as = "owner"\n[limits]\npending = 5\nidle_time = "1h"\n'
+        '[roles]\nana = "admin"\nben = "read"\n'
+    )
+    settings = parsed("-c", str(file), "--limit", "idle-time=2h", "--role", "ben=submit", "--auth", "file:/a")
+    assert settings.limits == Quotas(pending=5, idle_time=7200.0)
+    assert settings.roles == {"ana": Role.ADMIN, "ben": Role.SUBMIT}
+    assert settings.auth == ("file:/a",)
+    assert settings.run_as_owner
+    assert not parsed("-c", str(file), "--run-as", "daemon").run_as_owner
+
+
 def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
     file = home / "taskqd.toml"
     file.write_text(
@@ -95,23 +121,24 @@ def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_i
 def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: Path) -> None:
     shipped = Path(__file__).parent.parent / "etc" / "taskqd.toml"
     assert parsed("--config", str(shipped)) == parsed()
-    text = "\n".join(re.sub(r"^#(?=[a-z_\[-]+)", "", line) for line in shipped.read_text().splitlines())
+    text = "\n".join(re.sub(r'^#(?=[a-z_\["-]+)', "", line) for line in shipped.read_text().splitlines())
     opened = home / "taskqd.toml"
     opened.write_text(text)
     values = read_toml(text, "etc/taskqd.toml")
     assert set(values) == set(SETTINGS)
-    given = {
-        key: value for key, value in values.items() if key not in ("queue", "resource", "on-end-command")
-    }
     settings = parsed("--config", str(opened))
     defaults = {
         "stop-grace": 10.0,
         "on-stop": False,
         "retention-age": 7 * 86400.0,
         "retention-count": 100_000,
+        "run-as": False,
     }
-    assert given.items() >= defaults.items()
+    assert values.items() >= defaults.items()
     assert settings.on_end == OnEnd(values["on-end-command"])
+    assert set(settings.roles.values()) == set(Role)
+    assert list(values["limit"]) == list(LIMITS)
+    assert quotas_of(values["limit"]) == Quotas()
 
 
 def test_the_default_socket_follows_the_state(home: Path) -> None:
@@ -153,6 +180,15 @@ def test_a_file_has_the_same_settings_and_options_win_over_it(home: Path) -> Non
         (["--queue", "slow=none"], ["twistd taskq: queue", "not slow = 'none'"]),
         (["--queue", "on_end=2"], ["twistd taskq: queue", "but not on_end"]),
         (["--resource", "gpu=0"], ["twistd taskq: resource", "not gpu = 0"]),
+        (["--limit", "line"], ["twistd taskq: limit must be one of connections, ", "not 'line'"]),
+        (["--limit", "lines=1k"], ["twistd taskq: limit must be one of connections, ", "not 'lines'"]),
+        (["--limit", "line=512"], ["twistd taskq: limit line must be a size from 1k to 64k", "not '512'"]),
+        (["--limit", "line=none"], ["twistd taskq: limit line must be", "not 'none'"]),
+        (["--limit", "block-memory=1M"], ["limit block-memory must be at least limit block", "not 1048576"]),
+        (["--role", "ana"], ["twistd taskq: role", "not 'ana'"]),
+        (["--role", "ana=root"], ["twistd taskq: role", "one of admin, submit, read", "not ana = 'root'"]),
+        (["--auth", ""], ["twistd taskq: auth"]),
+        (["--run-as", "root"], ["twistd taskq: run-as", '"owner" or "daemon"', "not 'root'"]),
         (["--on-end-command", ""], ["twistd taskq: on-end-command"]),
         (["--on-end-command", "x", "--on-end-only", "x"], ["twistd taskq: on-end-only", '"failed"']),
         (["--on-end-slots", "2"], ["on-end-command is missing"]),
@@ -172,6 +208,10 @@ def test_a_wrong_option_ends_the_start_in_one_line(home: Path, words: list[str],
         (b"[retention]\nage = 'old'\n", "retention-age must be"),
         (b"[queues.slow]\nslots = 0\n", "queue must be"),
         (b"[resources]\ngpu = 'two'\n", "resource must be"),
+        (b"[limits]\nconnections = 0\n", "limit connections must be a whole number from 1"),
+        (b"[roles]\nana = 'root'\n", "role must be"),
+        (b"auth = 5\n", "auth must be"),
+        (b"run-as = 'root'\n", "run-as must be"),
         (b"state = 5\n", "state must be"),
         (b"listen = []\n", "listen must be"),
         (b"listen = 'nowhere'\n", "'nowhere' is no endpoint"),
@@ -197,8 +237,23 @@ def test_an_unknown_option_is_a_usage_error(home: Path) -> None:
 
 def test_help_is_a_page_with_every_option_and_an_example() -> None:
     text = str(Options())
-    for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd -n taskq", "token"):
+    for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd -n taskq"):
         assert part in text
+
+
+def test_help_tells_who_gets_in_and_as_whom_jobs_run() -> None:
+    text = " ".join(str(Options()).split())
+    for part in (
+        "user and root are admin",
+        "see jobs of their own",
+        '"taskq token add" makes',
+        "runs each as",
+    ):
+        assert part in text
+
+
+def test_help_is_as_wide_as_a_terminal() -> None:
+    text = str(Options())
     assert max(map(len, text.splitlines())) <= 100
 
 

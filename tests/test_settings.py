@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.errors import SettingsError
+from taskqd.quotas import LIMITS, Quotas
+from taskqd.roles import Role
 from taskqd.settings import (
     LARGEST_AMOUNT,
     MOST_KEPT,
@@ -22,6 +24,7 @@ from taskqd.settings import (
     read_toml,
 )
 
+PER_USER = {"connections-per-user": 5, "pending-per-user": 6}
 READ = [
     ("", {}),
     ("# nothing\n", {}),
@@ -61,7 +64,52 @@ READ = [
     ),
     ('[on_end]\nonly = "all"', {"on-end-only": False}),
     ('on-end-command = "mail ops"', {"on-end-command": "mail ops"}),
+    ("[limits]\n[roles]\n", {}),
+    (
+        '[limits]\nline = "32k"\nidle-time = 60\nconnections = "none"\nsubmissions = 0.5\npriority = -3',
+        {
+            "limit": {
+                "line": 32_768,
+                "idle-time": 60.0,
+                "connections": None,
+                "submissions": 0.5,
+                "priority": -3,
+            }
+        },
+    ),
+    (
+        '[roles]\nana = "admin"\n"x/y_z-1" = "submit"\n"*" = "read"',
+        {"role": {"ana": Role.ADMIN, "x/y_z-1": Role.SUBMIT, "*": Role.READ}},
+    ),
+    ('auth = "unix"', {"auth": ("unix",)}),
+    ('auth = ["unix", "file:/a b"]', {"auth": ("unix", "file:/a b")}),
+    ("auth = []", {"auth": ()}),
+    ('run-as = "owner"', {"run-as": True}),
+    ('run-as = "daemon"', {"run-as": False}),
 ]
+SPELLED = [
+    ("stop_grace = 1", {"stop-grace": 1.0}),
+    ("retention_age = 1\nretention-count = 2", {"retention-age": 1.0, "retention-count": 2}),
+    ('run_as = "owner"', {"run-as": True}),
+    ("[on-end]\ncommand = 'x'", {"on-end-command": "x"}),
+    ("on_end-command = 'x'", {"on-end-command": "x"}),
+    ("[limits]\nconnections_per_user = 5\npending-per_user = 6", {"limit": PER_USER}),
+    ("[limits]\nconnections-per-user = 5\npending_per_user = 6", {"limit": PER_USER}),
+    ("[queues.a_b]\nslots = 1\n[queues.a-b]\nslots = 2", {"queue": {"a_b": 1, "a-b": 2}}),
+    ("[resources]\na_b = 1\na-b = 2", {"resource": {"a_b": 1, "a-b": 2}}),
+    ("[roles]\na_b = 'read'\na-b = 'admin'", {"role": {"a_b": Role.READ, "a-b": Role.ADMIN}}),
+]
+"""Keys that are settings may be written with _ or -; names of the operator's are two names then."""
+TWICE = [
+    ("stop-grace = 1\nstop_grace = 1", "stop-grace is there twice, with - and with _; keep one of them"),
+    ("run_as = 'owner'\nrun-as = 'owner'", "run-as is there twice, with - and with _"),
+    ("[on_end]\ncommand = 'x'\n[on-end]\nslots = 1", "on_end is there twice, with - and with _"),
+    ("[limits]\nidle-time = 1\nidle_time = 1", "limits.idle-time is there twice, with - and with _"),
+    ("retention-age = 1\n[retention]\nage = 1", "retention-age is there twice, once in [retention]; keep"),
+    ("on_end_slots = 1\n[on_end]\nslots = 1", "on-end-slots is there twice, once in [on_end]; keep one"),
+]
+LONG = "0x" + "f" * 5000
+"""A number of which Python makes no text: it would have too many digits."""
 REFUSED = [
     ("slots", "x.toml is not TOML: "),
     ("slots = ", "x.toml is not TOML: "),
@@ -142,10 +190,53 @@ REFUSED = [
     ("listen = [1]", "x.toml: listen must be one endpoint string or a list of them"),
     ("listen = 7555", "x.toml: listen must be one endpoint string or a list of them"),
     ("listen = 2026-11-24", "x.toml: listen must be one endpoint string or a list of them"),
+    ("limits = 5", "x.toml: limits must be a table, [limits], not 5"),
+    ("roles = 'admin'", "x.toml: roles must be a table, [roles], not 'admin'"),
+    ("limit = {line = 1024}", "x.toml: limit is no setting; there are state, listen"),
+    ("role = {ana = 'admin'}", "x.toml: role is no setting"),
+    ("[limits]\ncolour = 1", "x.toml: limit must be one of connections, connections-per-user, "),
+    (
+        "[limits]\nline = 1023",
+        'x.toml: limit line must be a size from 1k to 64k, such as 5000 for bytes or "64k"',
+    ),
+    ("[limits]\nline = true", "x.toml: limit line must be a size"),
+    ("[limits.line]\nsize = 1", "x.toml: limit line must be a size"),
+    (
+        "[limits]\nidle_time = 0",
+        'x.toml: limit idle-time must be a duration above 0, such as "1d", or "none"',
+    ),
+    (
+        "[roles]\nana = 'root'",
+        'x.toml: role must be a name or "*", for all others, and one of admin, submit, read',
+    ),
+    ("[roles]\nana = true", "x.toml: role must be"),
+    ("[roles]\nana = ['admin']", "x.toml: role must be"),
+    ("[roles]\nana = 'ADMIN'", "x.toml: role must be"),
+    ("[roles]\n'an a' = 'read'", "x.toml: role must be"),
+    ("[roles]\n'' = 'read'", "x.toml: role must be"),
+    ("[roles]\n'a*' = 'read'", "x.toml: role must be"),
+    ("auth = 5", "x.toml: auth must be one string of a checker or a list of them"),
+    ("auth = ['unix', '']", "x.toml: auth must be"),
+    ("auth = ['unix', 5]", "x.toml: auth must be"),
+    ("run-as = 'root'", 'x.toml: run-as must be "owner" or "daemon", not \'root\''),
+    ("run_as = true", "x.toml: run-as must be"),
+    ("[run_as]", "x.toml: run-as must be"),
+    ("colour_of_it = 1", "x.toml: colour_of_it is no setting"),
+    (
+        f"slots = {LONG}",
+        "x.toml: slots must be a whole number from 1 to 10000, not a number of thousands of digits",
+    ),
+    (f"stop-grace = {LONG}", "x.toml: stop-grace must be a duration"),
+    (f"listen = [{LONG}]", "x.toml: listen must be"),
+    (f"queues = {LONG}", "x.toml: queues must be a table"),
+    (f"[queues]\nslow = {LONG}", "x.toml: queues.slow must be a table"),
+    (f"[queues.slow]\nslots = {LONG}", "x.toml: queue must be"),
+    (f"[limits]\npending = {LONG}", "x.toml: limit pending must be"),
+    (f"[roles]\nana = {LONG}", "x.toml: role must be"),
 ]
 
 
-@pytest.mark.parametrize("text, values", READ)
+@pytest.mark.parametrize("text, values", READ + SPELLED)
 def test_the_files_text_becomes_its_values(text: str, values: dict[str, Any]) -> None:
     assert read_toml(text, "x.toml") == values
 
@@ -156,6 +247,13 @@ def test_an_error_names_the_file_the_key_and_what_was_expected(text: str, part: 
         read_toml(text, "x.toml")
     assert str(refusal.value).startswith(part)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text, part", TWICE)
+def test_a_setting_that_is_there_twice_is_refused(text: str, part: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        read_toml(text, "x.toml")
+    assert str(refusal.value).startswith(f"x.toml: {part}")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "4.0", "", "\N{ARABIC-INDIC DIGIT FOUR}", "9" * 20])
@@ -171,6 +269,26 @@ def test_names_on_the_command_line_have_their_numbers_behind_them() -> None:
     assert check_option("queue", ["slow=2", "x/y=3"], "twistd taskq") == {"slow": 2, "x/y": 3}
     assert check_option("queue", ["slow=2", "slow=3"], "twistd taskq") == {"slow": 3}
     assert check_option("resource", ["gpu=1000000"], "twistd taskq") == {"gpu": 1_000_000}
+
+
+def test_limits_and_roles_on_the_command_line_have_their_values_behind_them() -> None:
+    assert check_option("limit", ["pending=5", "idle_time=1h", "priority=-3"], "twistd taskq") == {
+        "pending": 5,
+        "idle-time": 3600.0,
+        "priority": -3,
+    }
+    assert check_option("limit", ["idle-time=1h", "idle_time=none"], "twistd taskq") == {"idle-time": None}
+    assert check_option("role", ["ana=admin", "*=read", "ana=submit"], "twistd taskq") == {
+        "ana": Role.SUBMIT,
+        "*": Role.READ,
+    }
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_that_is_none_is_named_with_what_was_expected(name: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        check_option("limit", ["label=5", f"{name}=many"], "twistd taskq")
+    assert str(refusal.value) == (f"twistd taskq: limit {name} must be {LIMITS[name].expected}, not 'many'")
 
 
 @pytest.mark.parametrize(
@@ -267,6 +385,24 @@ def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
     )
     assert settings.retention == Retention(age=60.0, count=3)
     assert (settings.stop_grace, settings.requeue) == (1.0, True)
+
+
+def test_without_a_word_the_limits_are_the_default_nobody_has_a_role_and_jobs_run_as_the_daemon() -> None:
+    settings = merge({}, {}, DEFAULTS)
+    assert (settings.limits, settings.roles) == (Quotas(), {})
+    assert (settings.auth, settings.run_as_owner) == ((), False)
+
+
+def test_each_limit_and_each_role_comes_from_wherever_it_was_given() -> None:
+    file = {"limit": {"pending": 1, "label": 2}, "role": {"ana": Role.READ, "ben": Role.READ}}
+    settings = merge({"limit": {"label": 3}, "role": {"ana": Role.ADMIN}}, file, DEFAULTS)
+    assert settings.limits == Quotas(pending=1, label=3)
+    assert settings.roles == {"ana": Role.ADMIN, "ben": Role.READ}
+
+
+def test_limits_that_cannot_be_beside_each_other_are_refused_wherever_each_is_from() -> None:
+    with pytest.raises(SettingsError, match=r"^limit block-memory must be at least limit block, which is 2"):
+        merge({"limit": {"block-memory": 65_536}}, {"limit": {"block": 2**20 * 2}}, DEFAULTS)
 
 
 @given(st.text() | st.text(st.sampled_from('slotaequrnd_ =1"[]{}\n.#\\\0')))

@@ -11,8 +11,8 @@ from taskqd.errors import (
     StartRefused,
 )
 from taskqd.events import Cancelled, Ended, Event, JobEvent, Spawned, Started, Submitted
-from taskqd.job import Array, Reason, Spec, Status, Usage
-from taskqd.launch import Outcome
+from taskqd.job import Array, Job, Reason, Spec, Status, Usage
+from taskqd.launch import CannotStart, Outcome, Run
 from taskqd.slots import STOPPED
 from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, opened, replayed, result_of, running
 
@@ -75,6 +75,32 @@ def test_a_job_that_cannot_be_spawned_has_failed_with_the_reason() -> None:
     assert job.attempt is not None
     assert job.attempt.detail == "no such file"
     assert job.attempt.pid is None
+
+
+def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_be_retried() -> None:
+    """Its secrets cannot be read, for instance: it never runs without them."""
+    house = opened(1)
+    make_run = house.dispatcher._slots._make_run
+    flaws = ["no file", "no file"]
+
+    def refuse(job: Job, attempt: int) -> Run:
+        if flaws:
+            raise CannotStart(flaws.pop())
+        return make_run(job, attempt)
+
+    house.dispatcher._slots._make_run = refuse
+    house.submit(retries=1, retry_delay=1.0)
+    job = house.job(1)
+    assert (job.status, job.attempts, house.executor.runs) == (Status.PENDING, 1, [])
+    house.clock.advance(1)
+    house.settle()
+    assert (job.status, job.reason, job.exit_code) == (Status.FAILED, Reason.SPAWN, None)
+    assert job.attempt is not None
+    assert job.attempt.detail == "could not be started: no file"
+    assert house.executor.runs == []
+    house.retry(1)
+    house.settle()
+    assert running(house) == [1]
 
 
 # After a crash.

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from taskqd import spawn
 from taskqd.job import Usage
 from taskqd.launch import command_line
+from tests import others
 from tests.leaks import LeakWatch
 from tests.test_launch import PLAIN
 
@@ -79,12 +80,13 @@ def starter(reactor: Any, is_fast: bool) -> Spawn:
         environment: dict[str, str] = ENVIRONMENT,
         stdin: str = os.devnull,
         is_patient: bool = False,
+        uid: int | None = None,
     ) -> tuple[Watcher, Any]:
         line = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         watcher = Watcher(is_patient)
         descriptor = os.open(stdin, os.O_RDONLY)
         try:
-            transport: Any = spawn.spawn(reactor, watcher, line, environment, descriptor, is_fast)
+            transport: Any = spawn.spawn(reactor, watcher, line, environment, descriptor, uid, is_fast)
         finally:
             os.close(descriptor)
         return watcher, transport
@@ -236,6 +238,20 @@ async def test_reading_can_be_stopped_and_goes_on(start: Spawn) -> None:
     transport.resumeProducing()
     assert await watcher.ended == 0
     assert len(watcher.printed[1]) == 300_000
+
+
+@others.only_root
+@pytest.mark.needs("setpriv")
+async def test_another_user_may_open_the_streams_again(reactor: Any) -> None:
+    user = others.user("games")
+    drop = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--", "/bin/sh", "-c"]
+    command = "echo out > /dev/stdout; echo err > /dev/stderr; echo more >> /proc/self/fd/1"
+    start = starter(reactor, True)
+    watcher, _ = start([*drop, command], uid=user.uid)
+    assert await watcher.ended == 0
+    assert watcher.printed == {1: b"out\nmore\n", 2: b"err\n"}
+    watcher, _ = start([*drop, command])
+    assert await watcher.ended != 0, "else there was nothing to be done about it"
 
 
 # What was used: told on the fast way, and on the public way nobody knows.

@@ -74,6 +74,7 @@ def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> N
         ("script", b"echo 1\n", False),
         ("script", b" #!/bin/sh\n", False),
         ("stdin", b"#!/bin/sh\n", False),
+        ("secret", b"#!/bin/sh\n", False),
     ],
 )
 def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
@@ -82,6 +83,13 @@ def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
     bench.spool.keep(7, {name: content})
     bench.threads.run()
     assert Path(bench.spool.path(7, name)).stat().st_mode & 0o777 == (0o700 if is_program else 0o600)
+    assert bench.spool.block(7, name) == content
+    assert bench.disk.descriptors == set()
+
+
+def test_a_block_that_is_not_there_is_an_os_error(bench: Bench) -> None:
+    with pytest.raises(FileNotFoundError, match=r"7\.secret"):
+        bench.spool.block(7, "secret")
 
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write", "sync", "sync_directory"])
@@ -307,7 +315,8 @@ def filled(bench: Bench, *names: str) -> None:
 
 
 def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
-    filled(bench, "7.script", "7.stdin", "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
+    filled(bench, "7.script", "7.stdin", "7.secret")
+    filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
     purged = bench.spool.purge(7, 2)
     assert "7.script" in present(bench)
     bench.threads.run()
@@ -328,11 +337,12 @@ def test_a_purge_that_fails_says_so(bench: Bench) -> None:
 
 def test_a_sweep_removes_the_files_of_jobs_and_attempts_that_are_not_known(bench: Bench) -> None:
     filled(
-        bench, "1.script", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1", "2.stdin", "2.1.stderr", "2", "3"
+        *(bench, "1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1"),
+        *("2.stdin", "2.secret", "2.1.stderr", "2", "3"),
     )
     attempts = {1: 2, 3: 0}
-    assert bench.spool.sweep(attempts.get) == 4
-    assert present(bench) == {"1.script", "1.1.stdout", "1.2.stdout", "1", "3"}
+    assert bench.spool.sweep(attempts.get) == 5
+    assert present(bench) == {"1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1", "3"}
     assert bench.spool.sweep(attempts.get) == 0
 
 

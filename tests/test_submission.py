@@ -16,8 +16,10 @@ from taskqd.submission import (
     LARGEST_SKIP,
     Scheduling,
     block_sizes,
+    read_plain,
     read_scheduling,
     read_submission,
+    secret_block,
 )
 
 PROTOCOL_OPTIONS = [
@@ -43,7 +45,8 @@ PROTOCOL_OPTIONS = [
         "after-fail",
         "hold",
     ),
-    *("array", "key", "label", "cwd", "env", "umask", "nice", "memory", "cpu-time", "nofile", "max-output"),
+    *("array", "key", "label", "cwd", "env", "secret", "umask", "nice", "memory", "cpu-time", "nofile"),
+    "max-output",
     *("notify-fail", "script", "stdin"),
 ]
 """The options of docs/protocol.md §3."""
@@ -74,6 +77,8 @@ ACCEPTED = [
     ('--env=A="\\xed\\xb2\\x80" true', Spec(command="true", env_base64={"A": b"\xed\xb2\x80"})),
     ('--env=A="\\xff" --env=A=1 true', Spec(command="true", env={"A": "1"})),
     ('--env=A=1 --env=A="\\xff" true', Spec(command="true", env_base64={"A": b"\xff"})),
+    ('--secret=B="2 3" --secret=A=1 true', Spec(command="true", secrets=("A", "B"))),
+    ('--secret=A= --secret=A="\\xff" --env=B=2 true', Spec(command="true", env={"B": "2"}, secrets=("A",))),
     ("--umask=077 true", Spec(command="true", umask=0o77)),
     ("--nice=-20 true", Spec(command="true", nice=-20)),
     ("--max-output=2G true", Spec(command="true", max_output=2 * 1024**3)),
@@ -148,6 +153,9 @@ REFUSED = [
     ('--env="\\xff=1" true', BadRequest, "--env: expected NAME=value"),
     ('--label="\\xff" true', BadRequest, "--label is not UTF-8"),
     ("--env=TASKQ_QUEUE=x true", BadRequest, "--env: names that begin with TASKQ_"),
+    ("--secret=TASKQ_QUEUE=x true", BadRequest, "--secret: names that begin with TASKQ_"),
+    ("--secret=A=1 --env=B=1 --env=A=2 true", BadRequest, "A is given by --env and by --secret"),
+    ("--secret true", BadRequest, "--secret needs a value"),
     ("--umask=8 true", BadRequest, "--umask: expected an octal mask"),
     ("--nice=20 true", BadRequest, "--nice: expected a whole number from -20 to 19"),
     ("--max-output=-1 true", BadRequest, "--max-output: expected a size"),
@@ -219,14 +227,49 @@ def test_what_is_not_of_the_form_is_refused_by_its_name(text: str, error: type[E
     assert part in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "text, block",
+    [
+        ("--secret=B=2 --secret=A=1 --env=C=3 true --secret=D=4", b"A=1\0B=2\0"),
+        ('--secret=A=1 --secret=A="\\xff \\x22=" --stdin=3 cat', b'A=\xff "=\0'),
+        ('--secret="A=b c" true', b"A=b c\0"),
+        ("--env=A=1 true", b""),
+    ],
+)
+def test_the_values_of_secrets_are_a_block_of_their_own(text: str, block: bytes) -> None:
+    assert secret_block(text) == block
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--secret=hunter2 true",
+        "--secret=hunter-2=hunter2 true",
+        '--secret="hunter2" true',
+        '--secret=A="hunter1"hunter2 true',
+        '--secret=A="hunter2\\x00" true',
+        '--secret=A="hunter2',
+        "--secret=TASKQ_A=hunter2 true",
+        "--secret=A=hunter2 --env=A=1 true",
+        "--secret=A=hunter2 --bogus true",
+        "--secret=A=hunter2",
+    ],
+)
+def test_a_refusal_does_not_repeat_what_may_be_a_secret(text: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        read_submission(text)
+    assert "hunter" not in str(refusal.value)
+
+
 def test_the_options_are_those_of_the_protocol() -> None:
     assert list(submission.OPTIONS) == PROTOCOL_OPTIONS
 
 
 def test_each_option_sets_a_field_of_its_own_name() -> None:
-    fields = {name.replace("-", "_") for name in submission.OPTIONS} - {"need"} | {"needs"}
+    others = {"need": "needs", "secret": "secrets"}
+    fields = {others.get(name, name.replace("-", "_")) for name in submission.OPTIONS}
     assert fields == {field for field, _ in submission.OPTIONS.values()}
-    assert fields == set(Spec.__struct_fields__) - {"command", "blocks", "env_base64"}
+    assert fields == set(Spec.__struct_fields__) - {"command", "blocks", "env_base64", "as_daemon"}
 
 
 def test_help_has_the_form_of_every_option() -> None:
@@ -305,6 +348,7 @@ NOT_SCHEDULED = [
     ("--every=1h --key=k true", "--key is no option of SCHEDULE: each of its jobs"),
     ("--every=1h --stdin=5 cat", "--stdin is no option of SCHEDULE: a schedule keeps no blocks"),
     ("--every=1h --script=5", "--script is no option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --secret=A=1 true", "--secret is no option of SCHEDULE: a schedule keeps nothing but"),
     ("--every=1h --delay=5 true", "--delay is no option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --at=5 true", "--at is no option of SCHEDULE: --every or --cron says when"),
     ("--every=1h --hold true", "--hold is no option of SCHEDULE: --every or --cron says when"),
@@ -406,3 +450,44 @@ def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(tex
     with suppress(TaskqError):
         spec = read_submission(text)
         assert block_sizes(text) == tuple(size for size in (spec.script, spec.stdin) if size is not None)
+
+
+WORDS = (
+    *("--hold", "--queue=q", "--priority=5", "--env=A=b", "--env=A=b=c", "--stdin=3", "--script=2"),
+    *("--secret=A=b", '--label="a b"', "--queue=", '--env=A="b"', "--after=1,2.3", '--queue=a"b', "--hold=1"),
+    *("--key=k", "--delay=1", "--at=x", "--x", "--", "-", "true", "echo", "A=1", " ", "\t"),
+)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=5), st.sampled_from([" ", "\t", "  "]))
+def test_what_is_read_the_plain_way_is_what_it_is_read_as_otherwise(words: list[str], blank: str) -> None:
+    text = blank.join(words)
+    plain = read_plain(text)
+    if plain is not None:
+        assert plain == (read_submission(text), block_sizes(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true",
+        "--hold true",
+        "--queue=q --hold  echo a --hold",
+        "\t--stdin=3 cat",
+        "--env=A=1 --env=B=2 x",
+        "a",
+    ],
+)
+def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
+    assert read_plain(text) == (read_submission(text), block_sizes(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "--hold", "--secret=A=b true", '--label="a" true', "-x", "--x true", "-- true"),
+        *("--stdin=x true", f"--label={'a' * 300} true"),
+    ],
+)
+def test_what_is_quoted_secret_refused_or_long_is_not(text: str) -> None:
+    assert read_plain(text) is None

@@ -26,8 +26,9 @@ from taskqd.errors import (
 from taskqd.events import Held, Output, Released, Removed, Resized
 from taskqd.job import Reason, Status
 from taskqd.launch import Outcome
+from taskqd.roles import Role
 from taskqd.verbs import jobs
-from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, House, error_of, result_of
+from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, FakeTransport, House, error_of, result_of
 
 
 def opened(slots: int = 2) -> House:
@@ -181,7 +182,7 @@ def test_a_submission_s_blocks_go_by_their_names() -> None:
 
 def test_a_submission_belongs_to_whoever_asked() -> None:
     house = opened()
-    ask(house, "SUBMIT true", FakeCaller(Principal("grace", "admin")))
+    ask(house, "SUBMIT true", FakeCaller(Principal("grace", Role.ADMIN)))
     house.settle()
     assert house.job(1).owner == "grace"
 
@@ -692,11 +693,13 @@ def test_auth_makes_whoever_has_the_token_an_admin() -> None:
     assert isinstance(refusal(house, "AUTH wrong", caller), AuthFailed)
     assert (caller.principal, caller.failures) == (None, 1)
     assert result_of(ask(house, "AUTH sesame", caller)) == b"OK token admin\r\n"
-    assert caller.principal == Principal("token", "admin")
+    assert caller.principal == Principal("token", Role.ADMIN)
 
 
 def test_a_peer_is_who_its_socket_says() -> None:
-    assert opened().verbs.peer(FakeSocket(uid=0)) == Principal("root", "admin")
+    assert opened().verbs.peer(FakeTransport(FakeSocket(uid=0))) == Principal(
+        "root", Role.ADMIN, "pid 4711", uid=0
+    )
 
 
 def test_ping_and_quit_are_ok_and_quit_ends_the_connection() -> None:

@@ -48,6 +48,7 @@ from taskqd.job import Array, Job, Spec, Status
 from taskqd.journal import Replay, encode
 
 LIMITS = Limits(slots=3, queues={"q": 2}, resources={"gpu": 2})
+OWNERS = ["ann", "bob"]
 QUEUES = ("default", "q", "r")
 
 P, R, C, F, X = Status
@@ -276,10 +277,11 @@ class Walk(RuleBasedStateMachine):
         array=st.none() | st.builds(Array, st.just(3), st.integers(3, 5), st.sampled_from([None, 1, 2])),
     )
     def submit(self, data: st.DataObject, **asked: Any) -> None:
-        spec = self._spec(data, **asked)
+        owner = data.draw(st.sampled_from(OWNERS))
+        spec = self._spec(data, owner, **asked)
         job_id = self.last_id + data.draw(st.integers(1, 2))
         schedule = data.draw(st.sampled_from([None, None, 7, *self.schedules]))
-        event = Submitted(id=job_id, at=self.now, owner="ann", spec=spec, schedule=schedule)
+        event = Submitted(id=job_id, at=self.now, owner=owner, spec=spec, schedule=schedule)
         self.last_id = event.last_id
         self.happen(event)
         if schedule in self.schedules:
@@ -292,7 +294,7 @@ class Walk(RuleBasedStateMachine):
             one.tasks.append(task)
         self.come_in(one)
 
-    def _spec(self, data: st.DataObject, gpu: int, time: dict[str, Any], **asked: Any) -> Spec:
+    def _spec(self, data: st.DataObject, owner: str, gpu: int, time: dict[str, Any], **asked: Any) -> Spec:
         known = sorted(self.models)
         after: dict[str, Any] = {}
         if known:
@@ -301,7 +303,7 @@ class Walk(RuleBasedStateMachine):
             after = {kind: data.draw(some) for kind in kinds}
         key = data.draw(st.sampled_from([None, "a", "b"]))
         needs = {"gpu": gpu} if gpu else {}
-        is_free = key is None or self.backlog.by_key(key) is None
+        is_free = key is None or self.backlog.by_key(key, owner) is None
         return Spec(command="true", key=key if is_free else None, needs=needs, **asked, **time, **after)
 
     @rule(ends=st.lists(st.sampled_from([None, *ENDS]), min_size=1, max_size=4))
@@ -444,9 +446,10 @@ class Walk(RuleBasedStateMachine):
         one = data.draw(st.sampled_from([one for one in self.of_some(P) if one.array is None]))
         spec = replace(one.spec, **changes)
         self.happen(Changed(id=one.id, at=self.now, by="bob", spec=spec))
+        is_other_time = (spec.at, spec.delay) != (one.spec.at, one.spec.delay)
         for part in one.parts:
             if part.status is P:
-                if (spec.at, spec.delay) != (part.spec.at, part.spec.delay):
+                if is_other_time:
                     part.not_before = spec.at
                 part.spec = spec
         one.spec = spec
@@ -564,6 +567,9 @@ class Walk(RuleBasedStateMachine):
         units = self.units(*Status)
         recount = Counter(one.status for one in units)
         assert self.backlog.counts == {status: recount[status] for status in Status}
+        jobs = self.backlog.jobs.values()
+        of = Counter(job.owner for job in jobs if job.tasks is None and job.status is P)
+        assert {owner: self.backlog.pending_of(owner) for owner in OWNERS} == {o: of[o] for o in OWNERS}
         assert self.backlog.last_id == self.last_id
         assert self.backlog.expiry.count == len(self.ended())
         by_queue = Counter((one.spec.queue, one.status.value.lower()) for one in units)

@@ -67,6 +67,16 @@ REFUSED = [
     ("HELP --all", "BAD_REQUEST", "--all is no option of HELP"),
     ("HELP \u017ftatus", "BAD_REQUEST", "is no command"),
 ]
+SECRETS = [
+    (
+        'SUBMIT --secret=B="2 \\xff" --secret=A=1 true',
+        b"A=1\0B=2 \xff\0",
+        Spec(command="true", secrets=("A", "B")),
+    ),
+    ("SUBMIT true --secret=A=1", None, Spec(command="true --secret=A=1")),
+    ("SUBMIT --env=A=1 true", None, Spec(command="true", env={"A": "1"})),
+]
+"""Submissions, what is kept apart of them, and what everybody may see."""
 NOT_TEXT = [
     (b"PING \xff", "UTF-8"),
     (b"\xff\xf4PING", "UTF-8"),
@@ -82,6 +92,20 @@ NOT_TEXT = [
 @pytest.mark.parametrize("line, verb, argument", READ)
 def test_a_line_becomes_its_verb_and_its_value(line: str, verb: str, argument: Any) -> None:
     assert read_line(line.encode()) == Request(verb, argument, None, ())
+
+
+@pytest.mark.parametrize("line, secret, spec", SECRETS)
+def test_the_values_of_secrets_stand_apart_from_what_was_asked_for(
+    line: str, secret: bytes | None, spec: Spec
+) -> None:
+    assert read_line(line.encode()) == Request("SUBMIT", spec, None, (), secret=secret)
+
+
+@pytest.mark.parametrize("line", ["SET 7 --secret=A=hunter2", "SCHEDULE --every=1h --secret=A=hunter2 true"])
+def test_only_a_submission_takes_secrets_and_a_refusal_does_not_repeat_them(line: str) -> None:
+    request = read_line(line.encode())
+    assert f"--secret is no option of {request.verb}" in str(request.error)
+    assert "hunter2" not in f"{request.error} {request.argument}"
 
 
 @pytest.mark.parametrize("line, code, part", REFUSED)

@@ -277,6 +277,16 @@ def watched_queue(function: Function) -> Function:
     )
 
 
+def raw(function: Function) -> Function:
+    """Give a command the option --raw."""
+    return click.option(
+        "--raw",
+        "is_raw",
+        is_flag=True,
+        help="Write it to a terminal as it is, with all that a terminal would obey.",
+    )(function)
+
+
 def queue_name(*, is_required: bool) -> Callable[[Function], Function]:
     """Return the argument QUEUE."""
     metavar = "QUEUE" if is_required else "[QUEUE]"
@@ -356,7 +366,8 @@ def everywhere(envvar: str | None = None) -> list[click.Parameter]:
             show_envvar=envvar is not None,
             expose_value=False,
             callback=_settle_address,
-            help="unix:PATH or tcp:HOST:PORT of the daemon.  [default: the socket of a daemon of yours]",
+            help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT of the daemon.  "
+            "[default: the socket of a daemon of yours]",
         ),
         *_json(),
     ]

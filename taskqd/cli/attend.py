@@ -63,6 +63,7 @@ def attend(
         if piece.data:
             write(piece)
         if interrupts.came:
+            session.calm()
             if is_cancelled or not confirms(f"Cancel job {job}?"):
                 return False
             interrupts.came = False

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
 from typing import NamedTuple
 
-from taskqd.cli.raw import content, write_raw
+from taskqd.cli.raw import content, printing
 from taskqd.cli.returning import BACK, LOST, come_back
 from taskqd.cli.session import REFUSED, Session
 from taskqd.cli.terminal import coloured, has_colours
+from taskqd.cli.washing import washed
 from taskqd.client import Client, Facts, Output, Ref, Refused, Unreachable
 
 MOST_JOBS = 100
@@ -97,9 +98,13 @@ class Reading:
 
 
 class Lines:
-    """Writes what several jobs print as whole lines, each with its job before it."""
+    """Writes what several jobs print as whole lines, each with its job before it.
 
-    def __init__(self, jobs: Sequence[Ref]) -> None:
+    A terminal gets only what is harmless, and colours end with their line, unless they are to be ``is_raw``.
+    """
+
+    def __init__(self, jobs: Sequence[Ref], is_raw: bool = False) -> None:
+        self._is_raw = is_raw
         width = max(len(str(job)) for job in jobs)
         self._names = {job: f"{job!s:>{width}}|" for job in jobs}
         self._colours = {job: _COLOURS[number % len(_COLOURS)] for number, job in enumerate(jobs)}
@@ -128,24 +133,30 @@ class Lines:
     def _write(self, job: Ref, name: str, lines: Sequence[bytes]) -> None:
         stream = sys.stdout if name == "stdout" else sys.stderr
         before = coloured(self._names[job], self._colours[job], has_colours(stream)).encode() + b" "
-        if stream.isatty():  # it would go back over what stands before the line: show what is seen in the end
-            lines = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in lines]
+        if stream.isatty() and not self._is_raw:
+            # What goes back to its beginning would stand over the job's name: show what is seen in the end.
+            lines = [washed(line.rstrip(b"\r").rpartition(b"\r")[2], stream.encoding) for line in lines]
         if lines:
             # In one piece: there may be very many short ones.
             stream.buffer.write(before + (b"\n" + before).join(lines) + b"\n")
             stream.flush()
 
 
-def follow(session: Session, jobs: Sequence[Ref]) -> int:
-    """Write what jobs print until all have ended; return the exit code of the first that did not do well."""
+def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:
+    """Write what jobs print until all have ended; return the exit code of the first that did not do well.
+
+    A terminal gets only what is harmless unless it ``is_raw``.
+    """
     if len(jobs) == 1:
-        return _follow_one(session, jobs[0])
-    lines = Lines(jobs)
+        return _follow_one(session, jobs[0], is_raw)
+    lines = Lines(jobs, is_raw)
     codes: dict[Ref, int] = {}
     last = ""
     for job, told in _of_all(session, jobs):
-        if isinstance(told, Output):
-            _write(session, job, told, lines)
+        if isinstance(told, Output) and session.is_json:
+            _say(session, job, told)
+        elif isinstance(told, Output):
+            lines.write(job, told)
         elif isinstance(told, Word):
             if told.text != last:  # each of the connections may say it
                 session.complain(told.text)
@@ -157,28 +168,28 @@ def follow(session: Session, jobs: Sequence[Ref]) -> int:
     return next((codes[job] for job in jobs if codes[job]), 0)
 
 
-def _follow_one(session: Session, job: Ref) -> int:
-    for told in Reading(job, session.connect).pieces():
-        if isinstance(told, Output):
-            _write(session, job, told, None)
-        elif isinstance(told, Word):
-            session.complain(told.text)
+def _follow_one(session: Session, job: Ref, is_raw: bool) -> int:
+    with printing(session, is_raw) as write:
+        for told in Reading(job, session.connect).pieces():
+            if isinstance(told, Output) and session.is_json:
+                _say(session, job, told)
+            elif isinstance(told, Output):
+                write(told)
+            elif isinstance(told, Word):
+                session.complain(told.text)
+            else:
+                break
         else:
-            if session.is_json:
-                session.say("", told)
-            return session.outcome(told)
-    raise AssertionError("a job's reading ends with its end")
-
-
-def _write(session: Session, job: Ref, piece: Output, lines: Lines | None) -> None:
+            raise AssertionError("a job's reading ends with its end")
     if session.is_json:
-        place = {"id": job, "stream": piece.stream, "offset": piece.offset}
-        session.say("", {**place, **content("data", piece.data)})
-        sys.stdout.flush()
-    elif lines is None:
-        write_raw(piece)
-    else:
-        lines.write(job, piece)
+        session.say("", told)
+    return session.outcome(told)
+
+
+def _say(session: Session, job: Ref, piece: Output) -> None:
+    place = {"id": job, "stream": piece.stream, "offset": piece.offset}
+    session.say("", {**place, **content("data", piece.data)})
+    sys.stdout.flush()
 
 
 def _end(session: Session, job: Ref, told: Facts | Exception) -> int:

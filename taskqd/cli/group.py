@@ -62,6 +62,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "hello": "daemon",
         "drain": "daemon",
         "journal": "journal",
+        "token": "tokens",
     },
     "The shell": {
         "completions": "shell",
@@ -121,7 +122,8 @@ class Offline(click.Group):
     epilog="""\b
 Exit codes: 0 done; result, wait, follow and run: the job's own, 128+N for signal N;
   1 refused, or a job without an exit code; 2 usage; 69 no daemon; 75 not finished.
-Environment: TASKQ_ADDRESS, and for TCP TASKQ_TOKEN or TASKQ_TOKEN_FILE.
+Environment: TASKQ_ADDRESS; for TCP and TLS TASKQ_TOKEN or TASKQ_TOKEN_FILE; for TLS TASKQ_CA,
+  and TASKQ_CERT with TASKQ_KEY in place of a token.
 
 \b
 Examples:

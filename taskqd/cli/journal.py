@@ -15,6 +15,7 @@ import msgspec
 
 from taskqd.backlog import Backlog, IllegalMove, Position
 from taskqd.cli.session import REFUSED, Session
+from taskqd.cli.washing import washed
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged
 from taskqd.events import JobEvent, Opened, Record, Snapshot, Submitted
@@ -171,13 +172,15 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
     def write() -> None:
         nonlocal printed
         reading = Reading(directory)
+        is_terminal = sys.stdout.isatty()
         with ExitStack() as stack:
-            is_shown = sys.stderr.isatty() and not sys.stdout.isatty()
+            is_shown = sys.stderr.isatty() and not is_terminal
             for record, _ in reading.records(_bar(stack, reading.size, is_shown)):
                 if reading.sequence <= printed or not _is_wanted(record, job, since):
                     continue
                 printed = reading.sequence
-                sys.stdout.buffer.write(encode({"seq": printed, **_shown(record)}) + b"\n")
+                line = encode({"seq": printed, **_shown(record)}) + b"\n"
+                sys.stdout.buffer.write(washed(line, sys.stdout.encoding) if is_terminal else line)
 
     try:
         _at_rest(write)

@@ -23,8 +23,13 @@ _EXIT_CODES = (
 )
 _ENVIRONMENT = (
     ("TASKQ_ADDRESS", "Where the daemon is, as with --address."),
-    ("TASKQ_TOKEN", "The token for a daemon on TCP."),
+    ("TASKQ_TOKEN", "The token for a daemon on TCP or TLS."),
     ("TASKQ_TOKEN_FILE", "A file with the token, in place of it."),
+    ("TASKQ_CA", "On TLS: the file of the CA that the daemon's certificate is of, in place of the system's."),
+    (
+        "TASKQ_CERT, TASKQ_KEY",
+        "On TLS: a certificate that says who you are, and its key, in place of a token.",
+    ),
     ("NO_COLOR", "Where it is set and not empty, a terminal gets no colours."),
 )
 

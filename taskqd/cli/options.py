@@ -3,6 +3,7 @@
 Each has the name that it has on the wire (docs/protocol.md §3).
 """
 
+import os
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ from taskqd.cli.arguments import (
 )
 from taskqd.cli.times import next_time
 from taskqd.client import Changes, Ref
+from taskqd.client.requests import LONGEST_LINE
 from taskqd.errors import BadRequest
 from taskqd.words import parse_duration, parse_integer, parse_name, parse_octal, parse_size
 
@@ -34,6 +36,35 @@ def _variable(text: str) -> tuple[str, str]:
     if not equals:
         raise BadRequest(f"expected NAME=VALUE, not {text!r}")
     return name, value
+
+
+def _secret(name: str) -> tuple[str, bytes]:
+    """Return a variable of our own environment; what may be a value is not repeated in any message."""
+    name, equals, _ = name.partition("=")
+    if equals:
+        raise BadRequest(
+            "expected a NAME alone: a value on a command line is in the process list for everybody to read. "
+            "The value is that of NAME in the environment of taskq, or give --secret-file NAME=PATH"
+        )
+    try:
+        return name, os.environb[os.fsencode(name)]
+    except KeyError:
+        raise BadRequest(
+            f"there is no {name} in the environment of taskq; export it, or give --secret-file {name}=PATH"
+        ) from None
+
+
+def _secret_file(text: str) -> tuple[str, bytes]:
+    """Return what a file has, without the end of its last line; no more than a request can hold anyway."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise BadRequest(f"expected NAME=PATH, not {text!r}")
+    try:
+        with open(path, "rb") as file:
+            value = file.read(LONGEST_LINE + 1)
+    except OSError as why:
+        raise BadRequest(f"{path} cannot be read: {why.strerror}") from None
+    return name, value.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _local_time(text: str) -> str:
@@ -60,9 +91,18 @@ def _or_none(parse: Parser) -> Parser:
 
 def submission(function: Any) -> Any:
     """Give a command the options of a submission, and the words of what is submitted."""
-    return all_of(*_PLACE, *_TIMES, *_ORDER, *_ENDS, *_RETRIES, *_SURROUNDINGS, *_ONCE, *_BLOCKS, _WORDS)(
-        function
-    )
+    return all_of(
+        *_PLACE,
+        *_TIMES,
+        *_ORDER,
+        *_ENDS,
+        *_RETRIES,
+        *_SURROUNDINGS,
+        *_SECRETS,
+        *_ONCE,
+        *_BLOCKS,
+        _WORDS,
+    )(function)
 
 
 def recurring(function: Any) -> Any:
@@ -156,6 +196,22 @@ _SURROUNDINGS: tuple[Decorator, ...] = (
         help="Of the files that it makes.  [default: yours; over TCP, 022]",
     ),
     *_LIMITS,
+)
+_SECRETS: tuple[Decorator, ...] = (
+    click.option(
+        "--secret",
+        metavar="NAME",
+        multiple=True,
+        callback=reading(_secret),
+        help="Hand on this variable of yours, so that the job alone gets its value; repeatable.",
+    ),
+    click.option(
+        "--secret-file",
+        metavar="NAME=PATH",
+        multiple=True,
+        callback=reading(_secret_file),
+        help="The same with what the file has, without its last line end; repeatable.",
+    ),
 )
 _ONCE: tuple[Decorator, ...] = (
     text("--key", "Make this safe to repeat: the same again answers with the same id.", "NAME", parse_name),

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from taskqd.cli.terminal import harmless
-from taskqd.client import Client, Facts, Refused, Unreachable, parse_address
+from taskqd.client import Client, Facts, Refused, Unreachable, Untrusted, parse_address
 from taskqd.places import default_socket
 
 REFUSED = 1
@@ -21,8 +21,10 @@ BROKEN_PIPE = 141
 """Exit codes: 69 and 75 are of sysexits.h, the last two are what a shell makes of SIGINT and SIGPIPE."""
 
 _HINTS = {
-    "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to the token in the daemon's state directory",
+    "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one",
     "AUTH_FAILED": "it came from TASKQ_TOKEN or TASKQ_TOKEN_FILE",
+    "FORBIDDEN": "`taskq hello` tells who you are to the daemon, and what you may do",
+    "QUEUE_FULL": "`taskq hello` tells the limits",
     "NO_SUCH_JOB": "`taskq list` shows those that there are",
     "NOT_FINISHED": "`taskq output` prints what there is so far",
     "DRAINING": "once the daemon has been started again it takes jobs again",
@@ -43,13 +45,14 @@ class Session:
     """What the options of every command have settled; no ``address`` means the daemon's default socket.
 
     ``is_json`` says that answers are documents: a line each, or with ``is_listed`` one list of all where an
-    answer is about several things.
+    answer is about several things. ``calm`` is called before words of our own stand among what jobs print.
     """
 
     def __init__(self) -> None:
         self.address: str | None = None
         self.is_json = False
         self.is_listed = False
+        self.calm: Callable[[], None] = lambda: None
         self._list: list[Facts] | None = None
 
     def connect(self) -> Client:
@@ -58,6 +61,8 @@ class Session:
         token = None if parse_address(address).is_local else _token()
         try:
             return Client(address, token)
+        except Untrusted:
+            raise  # a daemon is there, and its text says what to do
         except Unreachable as error:
             raise Unreachable(f"{error}; start one with `twistd taskq` or give its --address") from None
 
@@ -108,6 +113,7 @@ class Session:
 
     def complain(self, text: str) -> None:
         """Print one line on stderr, where it may stand beside what jobs print."""
+        self.calm()
         sys.stdout.flush()
         sys.stderr.write(f"taskq: {harmless(text)}\n")
         sys.stderr.flush()

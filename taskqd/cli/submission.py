@@ -21,6 +21,7 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
         raise click.UsageError("expected either a COMMAND or a --script")
     check_stdin(given["script"], given["stdin"])
     check_times(given)
+    check_names(given)
     return None if not words else words[0] if len(words) == 1 else shlex.join(words)
 
 
@@ -28,6 +29,14 @@ def check_times(given: dict[str, Any]) -> None:
     """Refuse a call that says in two ways when to start at the earliest."""
     if given["delay"] is not None and given["at"] is not None:
         raise click.UsageError("expected either --delay or --at")
+
+
+def check_names(given: dict[str, Any]) -> None:
+    """Refuse a call in which a variable has two values."""
+    names = [name for option in ("secret", "secret_file") for name, _ in given[option]]
+    twice = {name for name in names if names.count(name) > 1} | (set(names) & {*dict(given["env"])})
+    if twice:
+        raise click.UsageError(f"{min(twice)} is given twice by --env, --secret and --secret-file")
 
 
 def check_stdin(*files: BufferedReader | None) -> None:
@@ -40,6 +49,7 @@ def check_stdin(*files: BufferedReader | None) -> None:
 def options(is_local: bool, given: dict[str, Any]) -> Options:
     """Return the options of a submission: those given, and to a daemon on this machine what we are in."""
     found = _with_surroundings(is_local, given)
+    found["secret"] = dict((*given["secret"], *found.pop("secret_file")))
     for block in {"stdin", "script"} & found.keys():
         found[block] = found[block].read(LARGEST_BLOCK + 1)  # one more is enough to be refused
     return cast("Options", found)

@@ -165,6 +165,25 @@ def schedules(found: Sequence[Facts], now: float, width: int) -> Table:
     return fitting(columns, found, width)
 
 
+def tokens(found: Sequence[Facts], now: float, width: int) -> Table:
+    """Return tokens as a table."""
+    columns = (
+        Column("id", _named("id")),
+        Column("name", _named("name")),
+        Column("role", _named("role")),
+        Column("queue", _named("queue", None), 2),
+        Column("made", lambda token: _plain(relative(token["made_at"], now)), 3),
+        Column("ends", lambda token: _end_of(token, now)),
+    )
+    return fitting(columns, found, width)
+
+
+def _end_of(token: Facts, now: float) -> Text:
+    if token["expired"]:
+        return Text("expired", style="red")
+    return Text(relative(token["expires_at"], now) if token["expires_at"] else "never")
+
+
 def rhythm(schedule: Facts) -> str:
     """Return when a schedule runs."""
     cron, every = schedule.get("cron"), schedule.get("every")

@@ -155,6 +155,13 @@ def print_schedules(schedules: Sequence[dict[str, Any]]) -> None:
     _draw(lambda width: tables.schedules(schedules, time.time(), width))
 
 
+def print_tokens(tokens: Sequence[dict[str, Any]]) -> None:
+    """Print tokens as a table that fits the width of the terminal."""
+    from taskqd.cli import tables  # noqa: PLC0415
+
+    _draw(lambda width: tables.tokens(tokens, time.time(), width))
+
+
 def _draw(table: Callable[[int], Any]) -> None:
     from rich.console import Console  # noqa: PLC0415
 

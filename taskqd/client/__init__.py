@@ -13,7 +13,7 @@ It blocks, starts fast, and needs the standard library alone.
 """
 
 from taskqd.client.client import Client, Filters
-from taskqd.client.connection import Unreachable, parse_address
+from taskqd.client.connection import Unreachable, Untrusted, parse_address
 from taskqd.client.replies import Ended, Facts, Output, Refused, Result, Status
 from taskqd.client.requests import Changes, Options, Recurring, Ref
 
@@ -31,5 +31,6 @@ __all__ = [
     "Result",
     "Status",
     "Unreachable",
+    "Untrusted",
     "parse_address",
 ]

@@ -38,10 +38,12 @@ class Filters(TypedDict, total=False):
 
 
 class Client(Streams):
-    """A connection to the daemon at ``unix:PATH`` or ``tcp:HOST:PORT``, made at once.
+    """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``, made at once.
 
-    ``token`` authenticates on TCP; a UNIX socket knows its peer, and the token is not sent. Raises ValueError
-    for an address of another form, Unreachable where no daemon answers, Refused where the token is wrong.
+    ``token`` authenticates on TCP and TLS; a UNIX socket knows its peer, and the token is not sent. ``ca``,
+    ``cert`` and ``key`` are the PEM files of TLS, in place of those of the environment (``Link``). Raises
+    ValueError for an address of another form, Unreachable where no daemon answers, Untrusted where TLS comes
+    to nothing for a certificate, Refused where the token is wrong.
     """
 
     # jobs in

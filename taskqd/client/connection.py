@@ -1,23 +1,48 @@
 """The client's end of a connection: addresses, and bytes that come and go (docs/protocol.md §1).
 
-Blocking sockets of the standard library; what the lines mean is left to ``client``.
+Sockets of the standard library. What the lines mean is left to ``client``, TLS to ``secure``, which is loaded
+only for an address that begins with ``tls:``.
 """
 
 import errno
-import select
 import socket
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from taskqd.client.channel import Channel, Plain
 
 PATIENCE = 10.0
 """A daemon behind TCP has so many seconds to take the connection."""
 
-_PIECE = 256 * 1024
 _IS_CUT = (BrokenPipeError, ConnectionResetError)
+_SECURED = ("tls:", "ssl:")
+_ALERT = b"\x15\x03"
+"""What TLS says to a client that does not speak it begins with this, which no reply does (RFC 8446 §5.1)."""
 
 
 class Unreachable(Exception):
     """No daemon answers at the address, or the connection to it was lost; the text names the address."""
+
+
+class Untrusted(Unreachable):
+    """TLS came to nothing for a certificate that is not trusted, or a file that is no use."""
+
+
+class Papers(NamedTuple):
+    """The PEM files that a client speaks TLS with; None is the system's CAs, and no certificate of its own.
+
+    Without a ``key`` file, the key is in that of the certificate.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+def papers_of(environ: Mapping[str, str]) -> Papers:
+    """Return what the environment names: TASKQ_CA, TASKQ_CERT and TASKQ_KEY."""
+    return Papers(*(environ.get(name) or None for name in ("TASKQ_CA", "TASKQ_CERT", "TASKQ_KEY")))
 
 
 class Address(NamedTuple):
@@ -33,9 +58,17 @@ class Address(NamedTuple):
         """Whether it is a UNIX socket, so that client and daemon see the same files."""
         return bool(self.path)
 
+    @property
+    def is_secured(self) -> bool:
+        """Whether TLS is spoken there."""
+        return self.text.startswith(_SECURED)
+
 
 def parse_address(text: str) -> Address:
-    """Read ``unix:PATH`` or ``tcp:HOST:PORT``, an IPv6 address in brackets; raises ValueError."""
+    """Read ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``; raises ValueError.
+
+    ``ssl:`` is the same as ``tls:``, and an IPv6 address stands in brackets.
+    """
     kind, _, rest = text.partition(":")
     if kind == "unix" and rest:
         return Address(text, path=rest)
@@ -44,30 +77,36 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         host = ""
-    if kind == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if f"{kind}:" in ("tcp:", *_SECURED) and host and is_port:
         return Address(text, host=host, port=int(port))
-    raise ValueError(f"expected unix:PATH, tcp:HOST:PORT or tcp:[IPV6]:PORT as an address, not {text!r}")
+    raise ValueError(
+        "expected unix:PATH, tcp:HOST:PORT or tls:HOST:PORT as an address, "
+        f"an IPv6 address as HOST in brackets, not {text!r}"
+    )
 
 
 class Connection:
-    """A connected socket, read by lines and by lengths. Every failure of it is Unreachable."""
+    """A connection to a daemon, read by lines and by lengths. Every failure of it is Unreachable."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, papers: Papers | None = None) -> None:
         self.address = address.text
         self._where = address
+        self._papers = papers or Papers()
         self.open()
 
     def open(self) -> None:
         """Connect, after a ``close`` once more; what had come before is forgotten."""
         self._inbox = bytearray()
+        self._has_heard = False
         try:
-            self._socket = _connect(self._where)
-        except OSError as error:
+            self._channel = _connect(self._where, self._papers)
+        except (OSError, ValueError) as error:  # UnicodeError is one, of what cannot be a host's name
             raise Unreachable(f"no daemon answers at {self.address}: {_reason(error)}") from None
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
-        self._socket.close()
+        self._channel.close()
 
     def send(self, data: bytes) -> None:
         """Send all of ``data``.
@@ -76,26 +115,12 @@ class Connection:
         and the two would wait for each other. A daemon that has closed may have said why before it did, so
         that shows where the reply is read.
         """
-        unsent = memoryview(data)
-        poll = select.poll()
         try:
-            poll.register(self._socket, select.POLLIN | select.POLLOUT)
-            while unsent:
-                for _, events in poll.poll():
-                    if events & select.POLLIN:
-                        self._receive()
-                    if events & ~select.POLLIN:
-                        unsent = unsent[self._send_some(unsent) :]
+            self._channel.send(memoryview(data), self._hear)
         except _IS_CUT:
             return
         except (OSError, ValueError) as error:
             raise self._lost(error) from None
-
-    def _send_some(self, data: memoryview) -> int:
-        try:
-            return self._socket.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
 
     def line(self) -> bytes:
         """Return the next line without its line end."""
@@ -103,6 +128,7 @@ class Connection:
         while (end := self._inbox.find(b"\n", seen)) < 0:
             seen = len(self._inbox)
             self._await()
+        self._refuse_tls()
         line = bytes(self._inbox[:end])
         del self._inbox[: end + 1]
         return line.removesuffix(b"\r")
@@ -112,18 +138,9 @@ class Connection:
         deadline = time.monotonic() + seconds
         while b"\n" not in self._inbox:
             left = deadline - time.monotonic()
-            if seconds == 0.0 or left < 0 or not self._has_more(left):
+            if seconds == 0.0 or left < 0 or not self._await(left):
                 return False
-            self._await()
         return True
-
-    def _has_more(self, seconds: float) -> bool:
-        try:
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            return bool(poll.poll(seconds * 1000))
-        except ValueError as error:
-            raise self._lost(error) from None
 
     def take(self, length: int) -> bytes:
         """Return the next ``length`` bytes."""
@@ -133,24 +150,42 @@ class Connection:
         del self._inbox[:length]
         return data
 
-    def _await(self) -> None:
+    def _await(self, seconds: float | None = None) -> bool:
+        """Whether something has come within so many seconds; without a number it is waited for."""
         try:
-            self._receive()
-        except OSError as error:
+            piece = self._channel.receive(seconds)
+            if piece is not None:
+                self._hear(piece)
+        except (OSError, ValueError) as error:
             raise self._lost(error) from None
+        return piece is not None
 
-    def _receive(self) -> None:
-        piece = self._socket.recv(_PIECE)
+    def _hear(self, piece: bytes) -> None:
         if not piece:
             raise ConnectionResetError(errno.ECONNRESET, "the daemon closed it")
+        self._has_heard = True
         self._inbox += piece
 
+    def _refuse_tls(self) -> None:
+        if self._inbox.startswith(_ALERT):
+            raise Unreachable(f"TLS is spoken at {self.address}: its address begins with tls:")
+
     def _lost(self, error: OSError | ValueError) -> Unreachable:
-        why = _reason(error) if isinstance(error, OSError) else "it is closed"
+        self._refuse_tls()
+        is_open = isinstance(error, OSError) and error.errno != errno.EBADF
+        why = _reason(error) + self._guess() if is_open else "it is closed"
         return Unreachable(
             f"the connection to {self.address} was lost before the reply came: {why}; "
             "what was asked may have been done or not"
         )
+
+    def _guess(self) -> str:
+        """Return what may be wrong with a daemon over the network that has said nothing at all."""
+        if self._has_heard or self._where.is_local:
+            return ""
+        if not self._where.is_secured:
+            return " (if TLS is spoken there, its address begins with tls:)"
+        return f" (it may not take the certificate {self._papers.cert})" if self._papers.cert else ""
 
 
 class Pipeline:
@@ -190,22 +225,30 @@ class Pipeline:
             self.unanswered -= 1
 
 
-def _connect(address: Address) -> socket.socket:
+def _connect(address: Address, papers: Papers) -> Channel:
     if not address.is_local:
         connected = socket.create_connection((address.host, address.port), PATIENCE)
-        connected.settimeout(None)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A WAIT may last for days: this tells a quiet daemon from one whose machine is gone.
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return connected
+        try:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # A WAIT may last for days: this tells a quiet daemon from one whose machine is gone.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if address.is_secured:
+                from taskqd.client import secure  # noqa: PLC0415 - ssl takes time to load
+
+                return secure.secured(connected, address, papers)
+            connected.settimeout(None)
+        except BaseException:
+            connected.close()
+            raise
+        return Plain(connected)
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connected.connect(address.path)
     except BaseException:
         connected.close()
         raise
-    return connected
+    return Plain(connected)
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

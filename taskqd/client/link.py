@@ -1,11 +1,12 @@
 """A connection that knows its daemon: made, authenticated, asked, and made anew where it was left."""
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from taskqd.client import requests
-from taskqd.client.connection import Connection, parse_address
+from taskqd.client.connection import Connection, Papers, papers_of, parse_address
 from taskqd.client.replies import Refused, Replies
 from taskqd.errors import TaskqError
 
@@ -16,14 +17,28 @@ Read = TypeVar("Read")
 
 
 class Link:
-    """What ``Client`` knows of its connection, whatever is asked on it."""
+    """What ``Client`` knows of its connection, whatever is asked on it.
 
-    def __init__(self, address: str, token: str | None = None) -> None:
+    ``ca``, ``cert`` and ``key`` are the PEM files that TLS is spoken with; what is not given, the environment
+    may name: TASKQ_CA, TASKQ_CERT and TASKQ_KEY. Without a CA those of the system are trusted. A certificate
+    says who one is, as a token does; where there is no token, none is sent.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        *,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+    ) -> None:
         self.address = address
         self._where = parse_address(address)
         self._token = token
+        self._papers = _papers(ca, cert, key)
         self._is_left = False
-        self._connection = Connection(self._where)
+        self._connection = Connection(self._where, self._papers)
         self._replies = Replies(self._connection)
         self._authenticate()
 
@@ -47,7 +62,7 @@ class Link:
 
     def another(self) -> "Self":
         """Return a second client of the same daemon, for what is to be asked while this one is busy."""
-        return type(self)(self.address, self._token)
+        return type(self)(self.address, self._token, **self._papers._asdict())
 
     def _authenticate(self) -> None:
         if self._token is not None and not self.is_local:
@@ -73,6 +88,12 @@ class Link:
     def _ask(self, line: bytes, read: Callable[[], Read]) -> Read:
         self._send(line + b"\r\n")
         return read()
+
+
+def _papers(ca: str | None, cert: str | None, key: str | None) -> Papers:
+    """Return the files that are given, else those of the environment; a key belongs to its certificate."""
+    named = papers_of(os.environ)
+    return Papers(ca or named.ca, *((cert, key) if cert or key else (named.cert, named.key)))
 
 
 def written(write: Callable[[], bytes]) -> bytes:

@@ -65,7 +65,8 @@ class Options(Recurring, total=False):
     """What one submission may ask for besides its command.
 
     ``at`` is a time of RFC 3339, or seconds since the epoch. ``after``, ``after_any`` and ``after_fail`` are
-    the jobs to wait for. ``stdin`` is what the job reads; ``script`` stands in place of the command.
+    the jobs to wait for. ``secret`` has variables whose values the daemon shows to nobody but the job.
+    ``stdin`` is what the job reads; ``script`` stands in place of the command.
     """
 
     delay: float | str
@@ -75,6 +76,7 @@ class Options(Recurring, total=False):
     after_fail: Iterable[Ref] | Ref
     hold: bool
     key: str
+    secret: Mapping[str, str | bytes]
     stdin: bytes
     script: bytes
 
@@ -154,8 +156,8 @@ def _options(what: str, known: type, options: Mapping[str, Any]) -> bytes:
 
 
 def _written(name: str, value: Any) -> bytes:
-    if name == "env":
-        return b"".join(_env(*variable) for variable in value.items())
+    if name in ("env", "secret"):
+        return b"".join(_variable(name, *variable) for variable in value.items())
     if isinstance(value, bool):
         return f" --{name.replace('_', '-')}".encode("ascii") * value
     return option(name.replace("_", "-"), _text(name, value))
@@ -180,10 +182,10 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03}Z"
 
 
-def _env(name: str, value: str) -> bytes:
+def _variable(option: str, name: str, value: str | bytes) -> bytes:
     if not _ENV_NAME.fullmatch(name):
         raise BadRequest(f"expected a variable's name of letters, digits and _, not {name[:60]!r}")
-    return b" --env=%b=%b" % (name.encode("ascii"), word(value))
+    return b" --%b=%b=%b" % (option.encode("ascii"), name.encode("ascii"), word(value))
 
 
 def submit(
@@ -210,7 +212,7 @@ def submit(
     if len(line) > LONGEST_LINE:
         raise LineTooLong(
             f"the options make a line of {len(line)} bytes, and a line has {LONGEST_LINE} at most; "
-            "leave some --env out"
+            "leave some --env or --secret out"
         )
     blocks = [block for block in (script, stdin) if block is not None]
     if any(len(block) > LARGEST_BLOCK for block in blocks):

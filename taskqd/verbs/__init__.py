@@ -7,20 +7,24 @@ been answered, unless theirs is a SUBMIT.
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from taskqd import wire
 from taskqd.access import Access, Principal
 from taskqd.dispatcher import Dispatcher
-from taskqd.errors import AuthRequired
+from taskqd.errors import AuthRequired, TaskqError
 from taskqd.interfaces import ICaller
 from taskqd.results import Results
+from taskqd.roles import NEEDS, Need
 from taskqd.verbs.acts import Acts
 from taskqd.verbs.daemon import Daemon
+from taskqd.verbs.gate import Gate
 from taskqd.verbs.jobs import Jobs, Submission
 from taskqd.verbs.live import Live
 from taskqd.verbs.queues import Queues
 from taskqd.verbs.room import Handler, Reply
 
-OPEN = frozenset({"HELLO", "PING", "HELP", "AUTH", "QUIT"})
+OPEN = frozenset(verb for verb, need in NEEDS.items() if need is Need.NOTHING)
 """The verbs for everybody; the others are for those whom the server knows."""
 
 
@@ -34,26 +38,63 @@ class Verbs:
         access: Access,
         feed: Any,
         clock: Any,
+        gate: Gate,
         connections: Callable[[], int],
     ) -> None:
         self._access = access
+        self._gate = gate
+        self._jobs = Jobs(dispatcher, results, clock, gate)
         self._handlers: dict[str, Handler] = {
-            **Jobs(dispatcher, results, clock).handlers(),
-            **Acts(dispatcher, results, clock).handlers(),
-            **Queues(dispatcher, results, clock).handlers(),
-            **Live(dispatcher, results, feed, clock).handlers(),
-            **Daemon(dispatcher, results, clock, access, connections).handlers(),
+            **self._jobs.handlers(),
+            **Acts(dispatcher, results, clock, gate).handlers(),
+            **Queues(dispatcher, results, clock, gate).handlers(),
+            **Live(dispatcher, results, clock, gate, feed).handlers(),
+            **Daemon(dispatcher, results, clock, gate, access, connections).handlers(),
         }
 
-    def peer(self, connection: Any) -> Principal | None:
-        """Return who is behind a socket, None if that takes an AUTH."""
-        return self._access.peer(connection)
+    def peer(self, transport: Any) -> Principal | None:
+        """Return which user of this machine is behind a socket, None if that takes an AUTH."""
+        return self._access.peer(transport)
+
+    def certificate(self, transport: Any) -> Principal | None:
+        """Return whom the certificate names that came with a handshake, None if that takes an AUTH."""
+        return self._access.certificate(transport)
+
+    def expect(self, caller: ICaller, request: wire.Request) -> wire.Request:
+        """Return a request whose blocks are on their way: refused already where nobody would want them."""
+        if request.error is not None:
+            return request
+        try:
+            self._check_known(caller, request)
+            self._gate.expect(caller.principal, request.verb, request.argument)
+        except TaskqError as why:
+            return request._replace(error=why)
+        return request
 
     def handle(self, caller: ICaller, request: wire.Request, blocks: list[bytes]) -> Reply:
         """Do what a request asks for; raises its error."""
-        if caller.principal is None and request.verb not in OPEN and request.verb in wire.VERBS:
-            raise AuthRequired(f"{request.verb} needs an AUTH <token> before it")
+        self._check_known(caller, request)
         if request.error is not None:
             raise request.error
-        argument = Submission(request.argument, blocks) if request.verb == "SUBMIT" else request.argument
+        if request.verb not in OPEN:
+            self._gate.check(caller.principal, request.verb, request.argument)
+        argument = request.argument
+        if request.verb == "SUBMIT":
+            argument = Submission(argument, blocks, request.secret)
         return self._handlers[request.verb](caller, argument)
+
+    def submit_all(self, caller: ICaller, requests: list[wire.Request]) -> "Deferred[list[bytes]]":
+        """Do what SUBMITs of their lines alone ask for, and fire with their replies; raises for all."""
+        self._check_known(caller, requests[0])
+        self._gate.check(caller.principal, "SUBMIT", None)
+        return self._jobs.submit_all(caller, [request.argument for request in requests])
+
+    def _check_known(self, caller: ICaller, request: wire.Request) -> None:
+        """Raise AuthRequired where it must be known who asks, and is not, or not any more."""
+        who = caller.principal
+        if request.verb in OPEN or request.verb not in wire.VERBS:
+            return
+        if who is None:
+            raise AuthRequired(f"{request.verb} needs an AUTH <token> before it")
+        if who.token is not None and not self._access.is_valid(who):
+            raise AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another")

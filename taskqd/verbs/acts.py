@@ -24,27 +24,27 @@ class Acts(Room):
         }
 
     def _cancel(self, caller: ICaller, asked: Cancellation) -> Reply:
-        by, job_id = caller.principal.name, self._id(asked.id)
+        by, job_id = caller.principal.actor, self._id(asked.id)
         cancelled = self._dispatcher.cancel(job_id, by, asked.signal, asked.is_cascade)
         return Deferred.fromCoroutine(cancelled).addCallback(self._status)
 
     def _retry(self, caller: ICaller, ref: Ref) -> Reply:
-        retried = self._dispatcher.retry(self._id(ref), caller.principal.name)
+        retried = self._dispatcher.retry(self._id(ref), caller.principal.actor)
         return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
 
     def _remove(self, caller: ICaller, ref: Ref) -> Reply:
-        removed = Deferred.fromCoroutine(self._dispatcher.remove(self._id(ref), caller.principal.name))
+        removed = Deferred.fromCoroutine(self._dispatcher.remove(self._id(ref), caller.principal.actor))
         return removed.addCallback(lambda _: replies.OK)
 
     def _hold(self, caller: ICaller, ref: Ref) -> Reply:
-        held = self._dispatcher.changes.hold(self._id(ref), caller.principal.name)
+        held = self._dispatcher.changes.hold(self._id(ref), caller.principal.actor)
         return Deferred.fromCoroutine(held).addCallback(self._status)
 
     def _release(self, caller: ICaller, ref: Ref) -> Reply:
-        released = self._dispatcher.changes.release(self._id(ref), caller.principal.name)
+        released = self._dispatcher.changes.release(self._id(ref), caller.principal.actor)
         return Deferred.fromCoroutine(released).addCallback(self._status)
 
     def _set(self, caller: ICaller, asked: Change) -> Reply:
-        by, job_id = caller.principal.name, self._id(asked.id)
+        by, job_id = caller.principal.actor, self._id(asked.id)
         changed = self._dispatcher.changes.change(job_id, by, asked.values)
         return Deferred.fromCoroutine(changed).addCallback(self._described)

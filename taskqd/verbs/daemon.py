@@ -2,25 +2,22 @@
 
 import textwrap
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
-from taskqd import __version__, replies, requests, submission, wire
-from taskqd.access import Access
+from taskqd import __version__, quotas, replies, requests, submission, wire
+from taskqd.access import Access, Principal
 from taskqd.dispatcher import Dispatcher
 from taskqd.interfaces import ICaller
 from taskqd.results import Results
-from taskqd.verbs.room import Handler, Room
+from taskqd.verbs.gate import Gate
+from taskqd.verbs.room import Handler, Reply, Room
 
 PROTOCOL_VERSION = 1
 HELP_WIDTH = 100
 """HELP's lines of options have at most so many characters."""
 
 LIMITS = {
-    "line": wire.LONGEST_LINE,
-    "block": submission.LARGEST_BLOCK,
     "skip": submission.LARGEST_SKIP,
-    "label": submission.LONGEST_LABEL,
     "result": replies.LARGEST_RESULT,
     "output": requests.LARGEST_OUTPUT,
     "list": requests.LARGEST_PAGE,
@@ -28,7 +25,7 @@ LIMITS = {
     "after": submission.MOST_AFTER,
     "array": submission.MOST_TASKS,
 }
-"""What HELLO and STATS say of what the server takes and sends, in bytes, characters or jobs."""
+"""What HELLO and STATS say of what every server takes and sends, in bytes or jobs; quotas.py has the rest."""
 
 
 class Daemon(Room):
@@ -39,12 +36,14 @@ class Daemon(Room):
         dispatcher: Dispatcher,
         results: Results,
         clock: Any,
+        gate: Gate,
         access: Access,
         connections: Callable[[], int],
     ) -> None:
-        super().__init__(dispatcher, results, clock)
+        super().__init__(dispatcher, results, clock, gate)
         self._access = access
         self._connections = connections
+        self._limits = {**LIMITS, **quotas.describe(gate.quotas)}
         self._started_at = clock.seconds()
 
     def handlers(self) -> dict[str, Handler]:
@@ -79,25 +78,24 @@ class Daemon(Room):
                 "connections": self._connections(),
                 "counters": dispatcher.counters,
                 "store": dispatcher.store_state(),
-                "limits": LIMITS,
+                "limits": self._limits,
             },
         )
 
     def _hello(self, caller: ICaller, _: None) -> bytes:
-        you = caller.principal._asdict() if caller.principal else None
         hello = {
             "version": __version__,
             "verbs": list(wire.VERBS),
             "options": [f"--{name}" for name in submission.OPTIONS],
-            "limits": LIMITS,
-            "you": you,
-            "auth": ["token"],
+            "limits": self._limits,
+            "you": _described(caller.principal),
+            "auth": self._access.methods,
         }
         return replies.as_json(f"TASKQ {PROTOCOL_VERSION}", hello)
 
-    def _auth(self, caller: ICaller, token: str) -> bytes:
-        principal = caller.identify(partial(self._access.authenticate, token))
-        return replies.ok(f"{principal.name} {principal.role}")
+    def _auth(self, caller: ICaller, token: str) -> Reply:
+        identified = caller.identify(self._access.authenticate(token, caller.address))
+        return identified.addCallback(lambda who: replies.ok(f"{who.name} {who.role.value}"))
 
     def _ping(self, caller: ICaller, _: None) -> bytes:
         return replies.OK
@@ -112,6 +110,19 @@ class Daemon(Room):
     def _quit(self, caller: ICaller, _: None) -> bytes:
         caller.finish()
         return replies.OK
+
+
+def _described(principal: Principal | None) -> dict[str, str] | None:
+    """Return who somebody is, as HELLO tells them."""
+    if principal is None:
+        return None
+    facts = {
+        "name": principal.name,
+        "role": principal.role.value,
+        "from": principal.origin,
+        "queue": principal.queue,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _options(usages: Mapping[str, str | None]) -> list[str]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from taskqd import replies, submission, words
-from taskqd.errors import WrongState
+from taskqd import replies, secret, submission, words
+from taskqd.errors import TaskqError, WrongState
 from taskqd.interfaces import ICaller
 from taskqd.job import Job, Spec
 from taskqd.refs import Ref
@@ -23,10 +23,11 @@ ESCAPED_AT_ONCE = 65_536
 
 
 class Submission(NamedTuple):
-    """What came with a SUBMIT: its line as read, and the blocks behind it."""
+    """What came with a SUBMIT: its line as read, the blocks behind it, and the values of its secrets."""
 
     spec: Spec
     blocks: list[bytes]
+    secret: bytes | None = None
 
 
 class Jobs(Room):
@@ -47,9 +48,32 @@ class Jobs(Room):
 
     def _submit(self, caller: ICaller, asked: Submission) -> Reply:
         names = [name for name in submission.BLOCKS if getattr(asked.spec, name) is not None]
-        owner = caller.principal.name
-        accepted = self._dispatcher.submit(asked.spec, owner, dict(zip(names, asked.blocks, strict=True)))
+        blocks = dict(zip(names, asked.blocks, strict=True))
+        if asked.secret is not None:
+            blocks[secret.BLOCK] = asked.secret
+        who = caller.principal
+        spec = self._gate.admit(who, asked.spec, len(asked.secret or b""))
+        accepted = self._dispatcher.submit(spec, who.actor, blocks, most_pending=self._gate.most_pending(who))
         return accepted.addCallback(replies.job_id)
+
+    def submit_all(self, caller: ICaller, specs: list[Spec]) -> "Deferred[list[bytes]]":
+        """Take jobs that have neither keys nor blocks, and fire with the reply to each."""
+        who = caller.principal
+        answers: list[bytes] = [b""] * len(specs)
+        admitted: dict[int, Spec] = {}
+        for at, spec in enumerate(specs):
+            try:
+                admitted[at] = self._gate.admit(who, spec)
+            except TaskqError as why:
+                answers[at] = replies.error(why)
+
+        def answered(results: "list[int | TaskqError]") -> list[bytes]:
+            for at, result in zip(admitted, results, strict=True):
+                answers[at] = replies.job_id(result) if isinstance(result, int) else replies.error(result)
+            return answers
+
+        most = self._gate.most_pending(who)
+        return self._dispatcher.submit_all(list(admitted.values()), who.actor, most).addCallback(answered)
 
     def _tell_status(self, caller: ICaller, ref: Ref) -> bytes:
         return self._status(self._backlog.get(ref))
@@ -81,10 +105,11 @@ class Jobs(Room):
 
     async def _send_list(self, caller: ICaller, listing: Listing, candidates: Iterable[Job]) -> bytes:
         count = 0
+        shows = self._gate.shows(caller.principal)
         for looked_at, job in enumerate(candidates, 1):
             if count == listing.limit:
                 break
-            if _matches(job, listing):
+            if _matches(job, listing) and shows(job):
                 caller.send(self._described(job))
                 count += 1
             if looked_at % LOOKED_AT_ONCE == 0:
@@ -97,8 +122,8 @@ class Jobs(Room):
         if listing.array is not None:
             return self._tasks(listing.array, listing)
         if listing.key is not None and not listing.has_tasks:
-            job = self._backlog.by_key(listing.key)
-            return [] if job is None or not _is_on_page(job, listing) else [job]
+            jobs = [job for job in self._backlog.with_key(listing.key) if _is_on_page(job, listing)]
+            return jobs[::-1] if listing.is_reverse else jobs
         first = self._backlog.last_id if listing.is_reverse else 1
         first = first if listing.first is None else listing.first
         if listing.has_tasks:

@@ -4,6 +4,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
 from twisted.python.failure import Failure
@@ -18,14 +19,15 @@ from taskqd.job import Job
 from taskqd.refs import Ref
 from taskqd.requests import Follow, Wait, Watch
 from taskqd.results import Results
+from taskqd.verbs.gate import Gate
 from taskqd.verbs.room import Handler, Reply, Room, one_that_runs
 
 
 class Live(Room):
     """Has a caller wait for what jobs do."""
 
-    def __init__(self, dispatcher: Dispatcher, results: Results, feed: Feed, clock: Any) -> None:
-        super().__init__(dispatcher, results, clock)
+    def __init__(self, dispatcher: Dispatcher, results: Results, clock: Any, gate: Gate, feed: Feed) -> None:
+        super().__init__(dispatcher, results, clock, gate)
         self._feed = feed
 
     def handlers(self) -> dict[str, Handler]:
@@ -79,6 +81,7 @@ class Live(Room):
         wanted = Filter(queue=asked.queue)
         if asked.job is not None:
             wanted = Filter.of_job(self._backlog.get(asked.job), asked.queue)
+        wanted = replace(wanted, owner=self._gate.only(caller.principal), of_token=caller.principal.queue)
         first = self._feed.first(asked.since)
         caller.send(replies.ok(str(first)))
         return Deferred.fromCoroutine(self._watch_until_next_line(caller, wanted, first))

@@ -29,22 +29,23 @@ class Queues(Room):
         return Deferred.fromCoroutine(send_all(caller, lines))
 
     def _set_queue(self, caller: ICaller, asked: QueueChange) -> Reply:
-        resized = self._dispatcher.controls.resize(caller.principal.name, asked.queue, asked.slots)
+        resized = self._dispatcher.controls.resize(caller.principal.actor, asked.queue, asked.slots)
         return Deferred.fromCoroutine(resized).addCallback(
             lambda _: replies.as_json("QUEUE", self._backlog.describe_queue(asked.queue))
         )
 
     def _pause(self, caller: ICaller, asked: Pause) -> Reply:
-        paused = self._dispatcher.controls.pause(caller.principal.name, asked.queue, asked.schedule)
+        paused = self._dispatcher.controls.pause(caller.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
 
     def _resume(self, caller: ICaller, asked: Pause) -> Reply:
-        resumed = self._dispatcher.controls.resume(caller.principal.name, asked.queue, asked.schedule)
+        resumed = self._dispatcher.controls.resume(caller.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
     def _schedule(self, caller: ICaller, asked: Scheduling) -> Reply:
-        by = caller.principal.name
-        made = self._dispatcher.controls.schedule(asked.spec, by, asked.every, asked.cron, asked.overlap)
+        who = caller.principal
+        spec = self._gate.admit_schedule(who, asked.spec)
+        made = self._dispatcher.controls.schedule(spec, who.actor, asked.every, asked.cron, asked.overlap)
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
     def _schedules(self, caller: ICaller, _: None) -> Reply:
@@ -52,9 +53,10 @@ class Queues(Room):
         lines = [
             replies.as_json("SCHEDULE", replies.schedule(schedule, known.next_run(schedule)))
             for schedule in known.by_id.values()
+            if self._gate.shows_schedule(caller.principal, schedule)
         ]
         return Deferred.fromCoroutine(send_all(caller, lines))
 
     def _unschedule(self, caller: ICaller, number: int) -> Reply:
-        ended = self._dispatcher.controls.unschedule(number, caller.principal.name)
+        ended = self._dispatcher.controls.unschedule(number, caller.principal.actor)
         return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

@@ -16,19 +16,21 @@ from taskqd.interfaces import ICaller
 from taskqd.job import Job, TaskId
 from taskqd.refs import Ref
 from taskqd.results import Results
+from taskqd.verbs.gate import Gate
 
 Reply: TypeAlias = bytes | Deferred[bytes]
 Handler: TypeAlias = Callable[[ICaller, Any], Reply]
 
 
 class Room:
-    """The handlers of some verbs."""
+    """The handlers of some verbs; what is asked of them has been let through by ``gate``."""
 
-    def __init__(self, dispatcher: Dispatcher, results: Results, clock: Any) -> None:
+    def __init__(self, dispatcher: Dispatcher, results: Results, clock: Any, gate: Gate) -> None:
         self._dispatcher = dispatcher
         self._backlog = dispatcher.backlog
         self._results = results
         self._clock = clock
+        self._gate = gate
 
     def _id(self, ref: Ref) -> int:
         """Return a job's number; raises NoSuchJob and Gone."""

@@ -17,6 +17,7 @@ from tests.end_to_end.wire import DEADLINE, Wire, until
 
 CHECKOUT = Path(__file__).parents[2]
 TWISTD = Path(sys.executable).with_name("twistd")
+TASKQ = TWISTD.with_name("taskq")
 
 Command = list[str | Path]
 
@@ -103,6 +104,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._wires: list[Wire] = []
+        self._token: str | None = None
 
     # start and stop
 
@@ -219,7 +221,17 @@ class Daemon:
 
     @property
     def token(self) -> str:
-        return (self.state / "token").read_text().strip()
+        """An admin's, of the name ``token``; made when it is asked for first."""
+        if self._token is None:
+            self._token = self.make_token("token", "--role", "admin")
+        return self._token
+
+    def make_token(self, *words: str) -> str:
+        """Make a token as an operator does."""
+        command: Command = [TASKQ, "token", "add", *words, "--state", self.state]
+        made = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
 
     def files(self, *kinds: str) -> list[str]:
         """Return the names of the files below these directories of its state, sorted."""

@@ -1,15 +1,18 @@
 """docs/protocol.md §6: who may ask, over a UNIX socket and over TCP."""
 
+import json
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import checker_plugin
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import TWISTD, Daemon, environment
+from tests.end_to_end.daemon import TASKQ, TWISTD, Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
 GUARDED = [
@@ -103,15 +106,166 @@ def test_a_unix_socket_knows_its_peer(running: Daemon, wire: Wire) -> None:
     assert stat.S_IMODE(running.socket.stat().st_mode) == 0o600
 
 
-def test_the_token_is_private_and_stays(daemon: DaemonFactory) -> None:
+def test_no_token_is_made_and_where_there_is_a_port_how_to_make_one_is_told(daemon: DaemonFactory) -> None:
     one = daemon(tcp=True)
-    token = one.token
-    assert len(token) >= 16
-    assert stat.S_IMODE((one.state / "token").stat().st_mode) == 0o600
-    one.restart()
-    assert one.token == token
+    assert not (one.state / "token").exists()
+    assert not (one.state / "tokens").exists()
+    assert "there is no token yet" in one.log
+    assert f"taskq token add NAME --role submit --state {one.state}`" in one.log
+    assert "there is no token yet" not in daemon().log
+
+
+def test_tokens_are_private_and_stay(daemon: DaemonFactory) -> None:
+    one = daemon(tcp=True)
     assert one.connect_tcp().ask("STATS").startswith("STATS ")
-    assert daemon(tcp=True).token != token
+    assert stat.S_IMODE((one.state / "tokens").stat().st_mode) == 0o600
+    one.restart()
+    assert one.connect_tcp().ask("STATS").startswith("STATS ")
+    secret = one.token.partition(".")[2].encode()
+    assert [path for path in one.state.rglob("*") if path.is_file() and secret in path.read_bytes()] == []
+    assert secret.decode() not in one.log
+
+
+@pytest.mark.parametrize("role", ["admin", "submit", "read"])
+def test_hello_says_who_a_token_makes_of_one(running: Daemon, role: str) -> None:
+    wire = running.connect_tcp(authenticate=False)
+    queue = ["--queue", "builds"] if role == "submit" else []
+    token = running.make_token(f"the-{role}", "--role", role, *queue)
+    assert wire.ask(f"AUTH {token}") == f"OK the-{role} {role}"
+    hello = json.loads(wire.ask("HELLO").removeprefix("TASKQ 1 "))
+    assert hello["you"].items() >= {"name": f"the-{role}", "role": role}.items()
+    assert hello["you"]["from"].startswith("127.0.0.1:")
+    assert hello["you"].get("queue") == ("builds" if queue else None)
+    assert hello["auth"] == ["token"]
+
+
+def test_a_token_is_good_at_once_and_no_longer_than_until_it_is_revoked(daemon: DaemonFactory) -> None:
+    one = daemon(tcp=True)
+    token = one.make_token("ci", "--role", "submit")
+    wire, watcher = one.connect_tcp(authenticate=False), one.connect_tcp(authenticate=False)
+    for each in (wire, watcher):
+        assert each.ask(f"AUTH {token}") == "OK ci submit"
+    watcher.send(b"WATCH\r\n")
+    assert watcher.line().startswith("OK ")
+    job = wire.submit("true")
+    assert wire.wait(job) == "COMPLETED"
+    subprocess.run([TASKQ, "token", "revoke", "ci", "--state", one.state], check=True, capture_output=True)
+    stranger = one.connect_tcp(authenticate=False)
+    assert stranger.ask(f"AUTH {token}").startswith("ERROR AUTH_FAILED ")
+    wire.send(b"SHOW %d\r\n" % job)
+    assert wire.line().startswith("ERROR AUTH_REQUIRED ")
+    assert b"AUTH_REQUIRED" in watcher.rest()
+
+
+def test_a_token_ends_when_it_was_to_end(daemon: DaemonFactory) -> None:
+    one = daemon(tcp=True)
+    wire = one.connect_tcp(authenticate=False)
+    token = one.make_token("ci", "--role", "submit", "--expires", "5s")
+    assert wire.ask(f"AUTH {token}") == "OK ci submit"
+    assert b"AUTH_REQUIRED" in wire.rest()
+    assert (
+        one.connect_tcp(authenticate=False)
+        .ask(f"AUTH {token}")
+        .startswith("ERROR AUTH_FAILED that token has expired")
+    )
+
+
+def test_the_token_of_an_older_version_is_taken_over(daemon: DaemonFactory) -> None:
+    one = daemon(tcp=True, start=False)
+    one.state.mkdir(mode=0o700)
+    (one.state / "token").write_text("an-old-token\n")
+    (one.state / "token").chmod(0o600)
+    one.start()
+    assert one.connect_tcp(authenticate=False).ask("AUTH an-old-token") == "OK token admin"
+    assert (one.state / "token").read_text() == "an-old-token\n"
+    one.restart()
+    assert one.connect_tcp(authenticate=False).ask("AUTH an-old-token") == "OK token admin"
+    assert one.log.count("may be removed once no") == 1
+    subprocess.run([TASKQ, "token", "revoke", "token", "--state", one.state], check=True, capture_output=True)
+    one.restart()
+    assert one.connect_tcp(authenticate=False).ask("AUTH an-old-token").startswith("ERROR AUTH_FAILED ")
+
+
+def test_whoever_fails_too_often_is_refused_for_a_while_and_the_log_stays_short(
+    daemon: DaemonFactory,
+) -> None:
+    one = daemon(tcp=True)
+    token = one.make_token("ci", "--role", "submit")
+    replies: list[str] = []
+    for _ in range(10):
+        wire = one.connect_tcp(authenticate=False)
+        replies += [wire.ask("AUTH wrong") for _ in range(3)]
+    assert all(reply.startswith("ERROR AUTH_FAILED ") for reply in replies)
+    assert ["try again in" in reply for reply in replies] == [False] * 10 + [True] * 20
+    assert one.connect_tcp(authenticate=False).ask(f"AUTH {token}").startswith("ERROR AUTH_FAILED too many")
+    assert one.log.count("an AUTH from 127.0.0.1:") == 1
+    one.stop()
+    assert "30 more AUTHs from 127.0.0.1 failed" in one.log
+    assert "wrong" not in one.log
+
+
+@pytest.mark.parametrize("what", ["state", "tokens", "token"])
+def test_what_others_may_read_ends_the_start_with_one_line(daemon: DaemonFactory, what: str) -> None:
+    one = daemon(start=False)
+    one.state.mkdir(mode=0o700)
+    path = one.state if what == "state" else one.state / what
+    if what != "state":
+        path.write_text("")
+    path.chmod(0o750 if what == "state" else 0o640)
+    code, said = one.refused()
+    assert code == 1
+    mode = "700" if what == "state" else "600"
+    assert f"taskqd: {path} may be " in said
+    assert f"chmod {mode} {path}" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_state_directory_of_somebody_else_ends_the_start_with_one_line(daemon: DaemonFactory) -> None:
+    one = daemon(start=False)
+    one.state.mkdir(mode=0o700)
+    os.chown(one.state, 12345, 12345)
+    code, said = one.refused()
+    assert code == 1
+    assert f"taskqd: {one.state} belongs to the user 12345, and the daemon runs as 0: " in said
+
+
+def test_names_and_passwords_of_a_plugin_of_twisted_s(daemon: DaemonFactory, tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text("ana:sesame\neve:evil\n")
+    one = daemon("--auth", f"file:{users}", "--role", "ana=submit", tcp=True)
+    wire = one.connect_tcp(authenticate=False)
+    assert json.loads(wire.ask("HELLO").removeprefix("TASKQ 1 "))["auth"] == ["token", "file"]
+    assert wire.ask("AUTH ana:wrong").startswith("ERROR AUTH_FAILED ")
+    assert wire.ask("AUTH eve:evil").startswith("ERROR AUTH_FAILED eve has no role here")
+    assert wire.ask("AUTH ana:sesame") == "OK ana submit"
+    assert wire.show(wire.submit("true"))["owner"] == "ana"
+    assert "there is no token yet" not in one.log
+
+
+def test_a_plugin_of_one_s_own(
+    daemon: DaemonFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "plugin" / "twisted" / "plugins"
+    place.mkdir(parents=True)
+    shutil.copy(checker_plugin.__file__, place / "ticket_plugin.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "plugin"))
+    key = tmp_path / "key"
+    key.write_bytes(b"key")
+    one = daemon("--auth", f"ticket:{key}", "--role", "*=read", tcp=True)
+    wire = one.connect_tcp(authenticate=False)
+    assert wire.ask(f"AUTH {checker_plugin.ticket(b'another', 'ana')}").startswith("ERROR AUTH_FAILED ")
+    assert wire.ask(f"AUTH {checker_plugin.ticket(b'key', 'ana')}") == "OK ana read"
+
+
+def test_a_checker_that_is_none_ends_the_start_with_one_line(daemon: DaemonFactory) -> None:
+    code, said = daemon("--auth", "nonesuch:secret", start=False).refused()
+    assert code == 1
+    assert (
+        "taskqd: auth: there is no checker 'nonesuch'; the plugins of twisted.cred that can be used are "
+        in said
+    )
+    assert "secret" not in said
 
 
 @pytest.fixture

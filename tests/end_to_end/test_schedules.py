@@ -105,7 +105,7 @@ def test_a_hook_gets_the_job_s_json_and_is_a_job_itself(daemon: DaemonFactory) -
     told = json.loads(document)
     assert (told["id"], told["status"], told["exit_code"], told["label"]) == (job, "FAILED", 3, "mine")
     assert queue == b"on_end"
-    assert (hook["owner"], hook["label"]) == ("taskqd", f"on_end {job}")
+    assert (hook["owner"], hook["label"]) == ("[on_end]", f"on_end {job}")
     quiet = wire.submit("--notify-fail true")
     wire.wait(quiet)
     array = wire.submit("--array=1-5 true")

@@ -68,6 +68,9 @@ def make(state: Path) -> None:
     _use_queues(daemon)
     daemon.stop()
     daemon = Daemon(state)
+    _have_secrets(daemon)
+    daemon.stop()
+    daemon = Daemon(state)
     daemon.stop()
 
 
@@ -82,6 +85,11 @@ def _use_queues(daemon: Daemon) -> None:
     daemon.ask(b"SUBMIT --array=1-2 true", b"WAIT 19", b"REMOVE 19")
     daemon.ask(b"PAUSE q", b"SET-QUEUE q --slots=3", b"SCHEDULE --cron=@yearly true", b"PAUSE --schedule=1")
     daemon.ask(b"SCHEDULE --every=1h true", b"UNSCHEDULE 2", b"SUBMIT --delay=36500d true", b"HOLD 22")
+
+
+def _have_secrets(daemon: Daemon) -> None:
+    """What version 0.3.0 brought: from where somebody asks, and secrets."""
+    daemon.ask(b"SUBMIT --hold --secret=KEY=value --key=again true")
 
 
 def main() -> None:

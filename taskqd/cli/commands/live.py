@@ -21,19 +21,21 @@ Examples:
 """
 )
 @arguments.several_jobs
+@arguments.raw
 @click.pass_obj
-def follow(session: Session, jobs: Sequence[Ref]) -> int:
+def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:
     """Print what a job prints, as it comes, to its end.
 
     From its first byte on, stdout to stdout and stderr to stderr, and ends with its exit code. A pending job
     is waited for; one that is run again is followed on. Of several jobs there are whole lines, each with its
     job before it, and the exit code is that of the first, in the order of the call, that did not do well.
 
-    A restart of the daemon is waited for, and the output goes on where it was. Ctrl-C leaves the jobs alone.
+    A terminal gets text and colours, and other control characters are shown, as ^[ for ESC. A restart of the
+    daemon is waited for, and the output goes on where it was. Ctrl-C leaves the jobs alone.
     """
     if len(jobs) > following.MOST_JOBS:
         raise click.UsageError(f"expected at most {following.MOST_JOBS} jobs")
-    return following.follow(session, jobs)
+    return following.follow(session, jobs, is_raw)
 
 
 @taskq.command(

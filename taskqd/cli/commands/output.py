@@ -7,7 +7,7 @@ import click
 
 from taskqd.cli import arguments
 from taskqd.cli.group import taskq
-from taskqd.cli.raw import content, write_raw, writer
+from taskqd.cli.raw import content, printing
 from taskqd.cli.session import Session
 from taskqd.client import Client, Output, Ref, Refused
 from taskqd.words import parse_size
@@ -15,12 +15,14 @@ from taskqd.words import parse_size
 
 @taskq.command()
 @arguments.one_job
+@arguments.raw
 @click.pass_obj
-def result(session: Session, job: Ref) -> int:
+def result(session: Session, job: Ref, is_raw: bool) -> int:
     """Print what a finished job printed.
 
-    Its stdout goes to stdout and its stderr to stderr, byte for byte. Ends with the job's exit code, or with
-    75 where it has not finished.
+    Its stdout goes to stdout and its stderr to stderr, byte for byte; a terminal gets text and colours, and
+    other control characters are shown, as ^[ for ESC. Ends with the job's exit code, or with 75 where it has
+    not finished.
     """
     with session.connect() as client:
         pieces = _pieces(client, job)
@@ -32,8 +34,9 @@ def result(session: Session, job: Ref) -> int:
             facts = client.show(job)
             session.say("", {"id": job, **streams[0], **streams[1], "exit_code": facts["exit_code"]})
             return session.outcome(facts)
-        for piece in pieces:
-            write_raw(piece)
+        with printing(session, is_raw) as write:
+            for piece in pieces:
+                write(piece)
         return session.outcome(client.show(job))
 
 
@@ -62,15 +65,16 @@ Examples:
 @arguments.size("--limit", "Print so many bytes at most.  [default: all]")
 @arguments.size("--tail", "Begin so many bytes before the end.")
 @arguments.number("--attempt", "Of this attempt, counted from 1.  [default: the latest]", 1)
+@arguments.raw
 @click.pass_obj
-def output(session: Session, /, job: Ref, stream: str, attempt: int | None, **part: Any) -> int:
+def output(session: Session, /, job: Ref, stream: str, attempt: int | None, is_raw: bool, **part: Any) -> int:
     """Print what a job has printed so far.
 
-    Byte for byte, and whether it has finished or not.
+    Byte for byte, and whether it has finished or not; a terminal gets text and colours, and other control
+    characters are shown.
     """
-    write = writer(session)
     left = None if part["limit"] is None else parse_size(part["limit"])
-    with session.connect() as client:
+    with session.connect() as client, printing(session, is_raw) as write:
         piece = client.output(job, stream, attempt=attempt, **part)
         while piece.data:
             write(piece)

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from taskqd.cli import options, submission
-from taskqd.cli.arguments import UNTIL_COMMAND
+from taskqd.cli.arguments import UNTIL_COMMAND, raw
 from taskqd.cli.attend import Interrupts, attend
 from taskqd.cli.bulk import submit_lines
 from taskqd.cli.group import taskq
-from taskqd.cli.raw import writer
+from taskqd.cli.raw import printing
 from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, Session, drop_stdout
 from taskqd.client import Unreachable
 
@@ -27,6 +27,7 @@ Examples:
   taskq submit --script build.sh --label nightly
   taskq submit --stdin data.csv ./load
   taskq submit --after 3,4 --at 22:00 --queue nightly ./report
+  taskq submit --secret API_KEY --secret-file TLS_KEY=/root/tls.key ./publish
   taskq submit --array 1-100%8 'convert "$TASKQ_INDEX.png" "$TASKQ_INDEX.jpg"'
   taskq submit --need gpu:1 --memory 8G --retries 2 --retry-on exit:75,signal:KILL -- ./train
   seq 1000 | sed 's/^/factor /' | taskq submit --from-file -
@@ -56,6 +57,7 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
         raise click.UsageError("--from-file brings the commands: no COMMAND, --script or --key beside it")
     submission.check_stdin(from_file, given["stdin"])
     submission.check_times(given)
+    submission.check_names(given)
     with session.connect() as client:
         return submit_lines(session, client, from_file, submission.options(client.is_local, given))
 
@@ -69,12 +71,14 @@ Examples:
 """,
 )
 @options.submission
+@raw
 @click.pass_obj
-def run(session: Session, /, words: Sequence[str], **given: Any) -> int:
+def run(session: Session, /, words: Sequence[str], is_raw: bool, **given: Any) -> int:
     """Submit a job and stay with it to its end.
 
-    Prints what the job prints, as it comes, and ends with its exit code. Ctrl-C asks whether to cancel the
-    job; left alone it goes on without taskq.
+    Prints what the job prints, as it comes, and ends with its exit code; a terminal gets text and colours,
+    and other control characters are shown. Ctrl-C asks whether to cancel the job; left alone it goes on
+    without taskq.
     """
     command = submission.command(words, given)
     if given["array"] is not None:
@@ -85,7 +89,9 @@ def run(session: Session, /, words: Sequence[str], **given: Any) -> int:
             session.say("", {"id": job})
             sys.stdout.flush()
         try:
-            if attend(session, client, job, writer(session), interrupts):
+            with printing(session, is_raw) as write:
+                has_ended = attend(session, client, job, write, interrupts)
+            if has_ended:
                 facts = client.show(job)
                 if session.is_json:
                     session.say("", facts)

@@ -103,7 +103,7 @@ def _output(state: State, look: Look, width: int, height: int) -> list[Text]:
 
 def _folded(output: bytes, width: int) -> list[str]:
     """Return an output as lines of a screen: what is too long goes on below."""
-    text = output.decode("utf-8", "replace").expandtabs()
+    text = output.decode("utf-8", "backslashreplace").expandtabs()
     folded: list[str] = []
     for line in text.removesuffix("\n").split("\n"):
         # What goes back to the line's beginning, as progress bars do, is seen only as it is in the end.

@@ -1,0 +1,93 @@
+"""Who did what, from where, in the log: one line, and one a second for all that they go on to do.
+
+The journal has each act by itself (HISTORY shows them); here somebody who submits a thousand jobs is told of
+at once, and then once for all those that follow within the second. What the daemon does by itself, such as
+removals by the retention, has no origin and is not told.
+"""
+
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+from twisted.logger import Logger
+
+from taskqd.events import Decision, Event, JobEvent, OtherEvent, Submitted
+from taskqd.interfaces import IStore
+
+GATHER = 1.0
+"""What somebody goes on to do is told of together, every so many seconds."""
+
+
+class _Doing(NamedTuple):
+    """What somebody does, by the event's name, and from where."""
+
+    who: str
+    origin: str
+    act: str
+
+
+class _Done(Struct):
+    """What was done of it since it was last told of."""
+
+    count: int = 0
+    first: JobEvent | OtherEvent | None = None
+    last: JobEvent | OtherEvent | None = None
+
+
+class Audit:
+    """Listens to ``store`` and writes the log."""
+
+    _log = Logger()
+
+    def __init__(self, store: IStore, clock: Any) -> None:
+        self._clock = clock
+        self._lately: dict[_Doing, _Done] = {}
+        self._timers: dict[_Doing, Any] = {}
+        self._is_stopped = False
+        store.on_durable(self._told)
+
+    def stop(self) -> None:
+        """Tell of what was gathered, and of nothing more: the daemon stops."""
+        self._is_stopped = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for doing in list(self._lately):
+            self._gathered(doing)
+
+    def _told(self, sequence: int, event: Event) -> None:
+        if not isinstance(event, Submitted | Decision | OtherEvent) or event.origin is None:
+            return
+        doing = _Doing(event.owner if isinstance(event, Submitted) else event.by, event.origin, event.name)
+        done = self._lately.get(doing)
+        if done is None:
+            self._begin(doing)
+            self._log.info("{who} ({origin}) {act} {what}", **doing._asdict(), what=_subject(event))
+        else:
+            done.first = done.first or event
+            done.last = event
+            done.count += 1
+
+    def _begin(self, doing: _Doing) -> None:
+        self._lately[doing] = _Done()
+        self._timers[doing] = self._clock.callLater(GATHER, self._gathered, doing)
+
+    def _gathered(self, doing: _Doing) -> None:
+        done = self._lately.pop(doing)
+        del self._timers[doing]
+        if done.first is None or done.last is None:
+            return
+        if not self._is_stopped:
+            self._begin(doing)
+        what = _subject(done.first)
+        if done.count > 1:
+            what = f"{done.count} more, from {what} to {_subject(done.last)}"
+        self._log.info("{who} ({origin}) {act} {what}", **doing._asdict(), what=what)
+
+
+def _subject(event: JobEvent | OtherEvent) -> str:
+    """Return what an event is about."""
+    if isinstance(event, JobEvent):
+        return f"job {event.id}"
+    schedule, queue = getattr(event, "schedule", None), getattr(event, "queue", None)
+    if schedule is not None:
+        return f"schedule {schedule}"
+    return "all queues" if queue is None else f"queue {queue}"

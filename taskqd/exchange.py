@@ -1,0 +1,195 @@
+"""The requests of one connection and their replies: handled in order, answered in the same order.
+
+A request is handled when all before it are answered, but submissions follow each other at once, so that one
+sync can cover many. What a request does is in verbs/.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from taskqd import replies
+from taskqd.asked import Asked
+from taskqd.errors import TaskqError
+from taskqd.interfaces import ICaller
+from taskqd.verbs import Verbs
+
+MOST_SUBMISSIONS = 1000
+"""So many submissions of one connection may be on their way to the disk at once."""
+MOST_WAITING = 1000
+"""When so many requests of a connection wait to be handled, no more is read from it."""
+MOST_WAITING_BYTES = 1024**2
+
+
+class Exchange:
+    """What ``caller`` asks of ``verbs``.
+
+    Nothing is handled while the caller ``is_choked``; ``moved`` is called whenever something was handled or
+    answered, ``release`` with each request that needs its blocks no longer.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        caller: ICaller,
+        is_choked: Callable[[], bool],
+        moved: Callable[[], None],
+        release: Callable[[Asked], None],
+    ) -> None:
+        self._verbs = verbs
+        self._caller = caller
+        self._is_choked = is_choked
+        self._moved = moved
+        self._release = release
+        self._is_handling = False
+        self._is_over = False
+        self._waiting: deque[Asked] = deque()
+        self._waiting_bytes = 0
+        self._unanswered: deque[Asked] = deque()
+        self._listening: list[Deferred[None]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much waits to be handled as may wait."""
+        return len(self._waiting) >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all that was asked is answered."""
+        return not self._unanswered and not self._waiting
+
+    def ask(self, asked: Asked) -> None:
+        """Take the next request. A plain submission waits for ``advance``: those that come together go so."""
+        self._waiting.append(asked)
+        self._waiting_bytes += asked.size
+        if not asked.is_plain:
+            self.advance()
+
+    def followed(self) -> None:
+        """Take note that another line has come behind the last request, and tell whoever listens for it."""
+        if self._waiting:
+            self._waiting[-1].is_followed = True
+        elif self._unanswered:
+            self._unanswered[-1].is_followed = True
+            listening, self._listening = self._listening, []
+            for deferred in listening:
+                deferred.callback(None)
+
+    def next_line(self) -> "Deferred[None]":
+        """See ICaller."""
+        if self._unanswered[-1].is_followed:
+            return succeed(None)
+        listening: Deferred[None] = Deferred(self._listening.remove)
+        self._listening.append(listening)
+        return listening
+
+    def advance(self) -> None:
+        """Handle what may be handled and send what may be sent, until nothing more can be done now."""
+        if self._is_handling or self._is_over:
+            return
+        self._is_handling = True
+        try:
+            self._send_replies()
+            while self._waiting and self._may_handle(self._waiting[0]):
+                if self._waiting[0].is_plain:
+                    self._submit_all(self._take_plain())
+                else:
+                    self._handle(self._take())
+                self._send_replies()
+        finally:
+            self._is_handling = False
+        self._moved()
+
+    def drop(self) -> None:
+        """Handle nothing of what waits."""
+        for asked in self._waiting:
+            self._release(asked)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def end(self) -> None:
+        """Handle and send nothing more: there is nobody who would read it."""
+        self._is_over = True
+        self.drop()
+        for asked in self._unanswered:
+            self._release(asked)
+
+    def _may_handle(self, asked: Asked) -> bool:
+        if self._is_choked():
+            return False
+        return not self._unanswered or (
+            asked.may_follow and len(self._unanswered) < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
+        )
+
+    def _take(self) -> Asked:
+        asked = self._waiting.popleft()
+        self._waiting_bytes -= asked.size
+        self._unanswered.append(asked)
+        return asked
+
+    def _take_plain(self) -> list[Asked]:
+        """Take the plain submissions that are next, as many as may be on their way."""
+        taken = [self._take()]
+        while self._waiting and self._waiting[0].is_plain and len(self._unanswered) < MOST_SUBMISSIONS:
+            taken.append(self._take())
+        return taken
+
+    def _submit_all(self, asked: list[Asked]) -> None:
+        try:
+            submitted = self._verbs.submit_all(self._caller, [each.request for each in asked])
+        except TaskqError as why:
+            self._all_answered([replies.error(why)] * len(asked), asked)
+        except Exception:  # noqa: BLE001 - as in _handle
+            self._all_answered([self._bug(Failure(), asked[0])] * len(asked), asked)
+        else:
+            submitted.addErrback(lambda failure: [self._refused(failure, asked[0])] * len(asked))
+            submitted.addCallback(self._all_answered, asked)
+
+    def _all_answered(self, answers: list[bytes], asked: list[Asked]) -> None:
+        for answer, each in zip(answers, asked, strict=True):
+            each.reply = answer
+        self.advance()
+
+    def _handle(self, asked: Asked) -> None:
+        if asked.request.is_lost:
+            self._caller.finish()
+        try:
+            reply = self._verbs.handle(self._caller, asked.request, asked.blocks)
+        except TaskqError as why:
+            asked.reply = replies.error(why)
+        except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
+            asked.reply = self._bug(Failure(), asked)
+        else:
+            if isinstance(reply, bytes):
+                asked.reply = reply
+            else:
+                reply.addErrback(self._refused, asked).addCallback(self._answered, asked)
+
+    def _refused(self, failure: Failure, asked: Asked) -> bytes:
+        if isinstance(failure.value, TaskqError):
+            return replies.error(failure.value)
+        return b"" if self._is_over else self._bug(failure, asked)
+
+    def _bug(self, failure: Failure, asked: Asked) -> bytes:
+        self._log.failure("{verb} met a bug of taskqd's", failure, verb=asked.request.verb)
+        return replies.error(
+            TaskqError(f"{asked.request.verb} met a bug of taskqd's; the daemon's log has it")
+        )
+
+    def _answered(self, reply: bytes, asked: Asked) -> None:
+        asked.reply = reply
+        self.advance()
+
+    def _send_replies(self) -> None:
+        ready: list[Asked] = []
+        while self._unanswered and self._unanswered[0].reply is not None:
+            ready.append(self._unanswered.popleft())
+        if ready:
+            self._caller.send(b"".join([asked.reply or b"" for asked in ready]))
+            for asked in ready:
+                self._release(asked)

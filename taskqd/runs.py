@@ -1,0 +1,124 @@
+"""What an attempt is run with: a job, what it brought, and as whom -> the Run that the executor takes."""
+
+import os
+import pwd
+from collections.abc import Mapping
+
+from taskqd.handover import PROGRESS, Handover
+from taskqd.interfaces import ISpool
+from taskqd.job import Job
+from taskqd.launch import SHELL, CannotStart, Owner, Run, environment
+from taskqd.run_as import RunAs
+from taskqd.secret import BLOCK, unpacked
+from taskqd.users import User
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""A job's PATH, unless its submission brings one."""
+
+
+class Runs:
+    """Makes Runs.
+
+    ``store`` is the store's name, ``mask`` the daemon's own umask; ``handover`` is for what jobs of other
+    users must be able to open, None where all run as the daemon's user.
+    """
+
+    def __init__(
+        self, spool: ISpool, store: str, mask: int, run_as: RunAs, handover: Handover | None = None
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._mask = mask
+        self._run_as = run_as
+        self._handover = handover
+        self._base = daemon_environment()
+
+    def make(self, job: Job, attempt: int) -> Run:
+        """Return what runs an attempt; raises CannotStart where nothing may, or can."""
+        user = self._run_as.user_of(job)
+        owner = None
+        if user is not None:
+            owner = Owner(user.uid, user.gid, home_of(user), self._run_as.limits_of(user))
+        secrets = self._secrets(job)
+        spec = job.spec
+        paths = self._files(job, attempt, owner)
+        script = paths.get("script")
+        base = self._base if user is None else user_environment(user)
+        return Run(
+            id=job.id,
+            attempt=attempt,
+            command=spec.command or None,
+            script=script,
+            is_executable=script is not None and os.access(script, os.X_OK),
+            stdin=paths.get("stdin"),
+            cwd=spec.cwd,
+            env=environment(base, job, attempt, self._store, paths[PROGRESS], secrets),
+            umask=None if spec.umask == self._mask else spec.umask,
+            nice=spec.nice,
+            timeout=spec.timeout,
+            kill_after=spec.kill_after,
+            idle_timeout=spec.idle_timeout,
+            memory=spec.memory,
+            cpu_time=spec.cpu_time,
+            nofile=spec.nofile,
+            owner=owner,
+            brought=(*spec.env, *spec.env_base64, *secrets),
+        )
+
+    def _files(self, job: Job, attempt: int, owner: Owner | None) -> Mapping[str, str]:
+        """Return the paths of what an attempt opens, by name: what was brought for it, and its progress."""
+        brought_with = job.array or job.id
+        blocks = {
+            name: self._spool.path(brought_with, name)
+            for name in ("script", "stdin")
+            if getattr(job.spec, name) is not None
+        }
+        if owner is None or self._handover is None:
+            return {**blocks, PROGRESS: self._spool.path(job.id, PROGRESS)}
+        try:
+            return self._handover.give(job.id, attempt, owner.uid, owner.gid, blocks)
+        except OSError as why:
+            raise CannotStart(f"its files cannot be handed over to its owner: {why}") from None
+
+    def _secrets(self, job: Job) -> dict[str, str]:
+        """Return the values of a job's secrets; raises CannotStart, since it is never to run without them."""
+        names = job.spec.secrets
+        try:
+            return unpacked(self._spool.block(job.array or job.id, BLOCK), names) if names else {}
+        except (OSError, ValueError) as why:
+            raise CannotStart(f"its secrets cannot be read: {why}") from None
+
+
+def daemon_environment() -> dict[str, str]:
+    """Return what the environment of jobs begins with that run as the daemon's user: small and clean."""
+    uid = os.geteuid()
+    try:
+        found = pwd.getpwuid(uid)
+        name, home = found.pw_name, found.pw_dir
+    except KeyError:
+        name, home = str(uid), "/"
+    return {"PATH": PATH, "HOME": home, "LANG": _language(), "USER": name, "SHELL": SHELL}
+
+
+def user_environment(user: User) -> dict[str, str]:
+    """Return what the environment of a job begins with that runs as another user.
+
+    The shell is the one that runs the job, as cron(8) has it, and not the one that the user logs in with.
+    """
+    return {
+        "PATH": PATH,
+        "HOME": home_of(user),
+        "LANG": _language(),
+        "USER": user.name,
+        "LOGNAME": user.name,
+        "SHELL": SHELL,
+    }
+
+
+def home_of(user: User) -> str:
+    """Return where a user is at home, the root directory where passwd has no such place."""
+    return user.home if user.home.startswith("/") else "/"
+
+
+def _language() -> str:
+    return os.environ.get("LANG", "C.UTF-8")

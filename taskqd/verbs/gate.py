@@ -1,0 +1,207 @@
+"""What a request is let do before its handler sees it: by role, by owner, by quota. One place for all verbs.
+
+Lists are not looked at here: LIST, WATCH and SCHEDULES leave out what somebody may not see (``Gate.shows``).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from taskqd import roles
+from taskqd.access import Principal
+from taskqd.backlog import Backlog
+from taskqd.buckets import Buckets
+from taskqd.errors import Forbidden, QueueFull, TooLarge
+from taskqd.job import Job, Spec, TaskId
+from taskqd.quotas import BURST, Quotas
+from taskqd.refs import Ref
+from taskqd.requests import Cancellation, Change, Follow, Listing, Pause, Slice, Wait, Watch
+from taskqd.roles import Role
+from taskqd.schedules import Schedule
+from taskqd.settings import ON_END_QUEUE
+
+CheckRun = Callable[[Principal, Spec], Spec]
+"""Returns a spec as it is to be run; raises Forbidden where no job of theirs could be (run_as.py)."""
+
+
+class Gate:
+    """Refuses what must not be; ``check_run`` looks at as whom a job would run."""
+
+    def __init__(self, backlog: Backlog, quotas: Quotas, clock: Any, check_run: CheckRun) -> None:
+        self._backlog = backlog
+        self.quotas = quotas
+        self._clock = clock
+        self._check_run = check_run
+        rate = quotas.submissions
+        self._buckets = None if rate is None else Buckets(rate, max(1.0, BURST * rate))
+
+    def check(self, who: Principal, verb: str, argument: Any) -> None:
+        """Raise Forbidden if ``who`` may not ask for this, NoSuchJob and Gone of jobs that are not there."""
+        roles.check_verb(verb, who.role)
+        if who.role is Role.ADMIN:
+            return
+        for ref in _refs(verb, argument):
+            job = self._backlog.get(ref)
+            roles.check_owner(verb, who.role, who.name, job.owner, f"job {job.id}")
+            self._check_queue(who, job.spec.queue, f"job {job.id} is in the queue {job.spec.queue}")
+        if verb in ("PAUSE", "RESUME"):
+            self._check_pause(who, verb, argument)
+        elif verb == "UNSCHEDULE":
+            self._check_schedule(who, verb, argument)
+        elif verb == "CANCEL" and argument.is_cascade:
+            self._check_cascade(who, argument)
+        elif verb == "RETRY":
+            self._check_pending(who)
+        elif verb == "SET":
+            self._check_change(who, argument.values)
+
+    def expect(self, who: Principal, verb: str, argument: Any) -> None:
+        """Raise what can be told of a submission before its blocks are there: Forbidden, and TooLarge."""
+        roles.check_verb(verb, who.role)
+        if isinstance(argument, Spec):
+            for size in filter(None, (argument.script, argument.stdin)):
+                if size > self.quotas.block:
+                    raise TooLarge(
+                        f"a block of {size} bytes is more than the {self.quotas.block} that one may have"
+                    )
+
+    def admit_schedule(self, who: Principal, spec: Spec) -> Spec:
+        """Return what is accepted of a schedule, as ``admit`` does of each of its submissions."""
+        most = self.quotas.schedules_per_user
+        if who.role is not Role.ADMIN and most is not None:
+            schedules = self._backlog.schedules.by_id.values()
+            if sum(schedule.owner == who.name for schedule in schedules) >= most:
+                raise QueueFull(f"you have {most} schedules, which is the most; UNSCHEDULE one of them")
+        return self.admit(who, spec)
+
+    def admit(self, who: Principal, spec: Spec, secret: int = 0) -> Spec:
+        """Return what is accepted of a submission: the spec, within the limits of those who take the default.
+
+        ``secret`` is how many bytes its secrets take.
+        Raises what ``check`` raises of the jobs that it comes after, and TooLarge and QueueFull.
+        """
+        self._check_sizes(spec, secret)
+        most = self.quotas.output
+        if most is not None and spec.max_output > most:
+            if spec.max_output != Spec().max_output:
+                raise TooLarge(
+                    f"--max-output={spec.max_output} is more than the {most} bytes that a job may print"
+                )
+            spec = replace(spec, max_output=most)
+        spec = self._check_run(who, spec)
+        if who.role is not Role.ADMIN:
+            self._check_priority(spec.priority)
+            self._check_new_queue(who, spec.queue)
+            for ref in (*spec.after, *spec.after_any, *spec.after_fail):
+                job = self._backlog.get(ref)
+                roles.check_owner("SUBMIT", who.role, who.name, job.owner, f"job {job.id}")
+            self._check_rate(who)
+        return spec
+
+    def shows(self, who: Principal) -> Callable[[Job], bool]:
+        """Return what tells whether ``who`` may see a job."""
+        owner, queue = self.only(who), who.queue
+        return lambda job: (
+            (owner is None or job.owner == owner) and (queue is None or job.spec.queue == queue)
+        )
+
+    def only(self, who: Principal) -> str | None:
+        """Return whose jobs ``who`` may see, None for everybody's."""
+        return None if roles.sees_all(who.role) else who.name
+
+    def shows_schedule(self, who: Principal, schedule: Schedule) -> bool:
+        """Whether ``who`` may see a schedule."""
+        is_theirs = roles.sees_all(who.role) or schedule.owner == who.name
+        return is_theirs and who.queue in (None, schedule.spec.queue)
+
+    def most_pending(self, who: Principal) -> int | None:
+        """Return how many jobs of theirs may be pending, None for no limit."""
+        return None if who.role is Role.ADMIN else self.quotas.pending_per_user
+
+    def _check_queue(self, who: Principal, queue: str, what: str) -> None:
+        """Refuse a queue that is not the one of a token, ``what`` says of what."""
+        if who.queue not in (None, queue):
+            raise Forbidden(f"{what}, and your token is for the queue {who.queue} alone")
+
+    def _check_new_queue(self, who: Principal, queue: str) -> None:
+        self._check_queue(who, queue, f"the queue {queue} is another one")
+        if queue == ON_END_QUEUE:
+            raise Forbidden(
+                f"the queue {queue} is for what the operator has run at the end of jobs; name another"
+            )
+
+    def _check_pause(self, who: Principal, verb: str, asked: Pause) -> None:
+        if asked.schedule is None:
+            raise Forbidden(
+                f"{verb} of a queue or of all is for admins; your own schedules you may {verb.lower()}"
+            )
+        self._check_schedule(who, verb, asked.schedule)
+
+    def _check_schedule(self, who: Principal, verb: str, number: int) -> None:
+        schedule = self._backlog.schedules.get(number)
+        roles.check_owner(verb, who.role, who.name, schedule.owner, f"schedule {number}")
+        self._check_queue(
+            who, schedule.spec.queue, f"schedule {number} is for the queue {schedule.spec.queue}"
+        )
+
+    def _check_cascade(self, who: Principal, asked: Cancellation) -> None:
+        for job_id in self._backlog.all_after(self._backlog.get(asked.id).id):
+            owner = self._backlog.get(job_id).owner
+            roles.check_owner("CANCEL", who.role, who.name, owner, f"job {job_id}, which comes after it,")
+
+    def _check_change(self, who: Principal, values: dict[str, Any]) -> None:
+        self._check_priority(values.get("priority", 0))
+        if "queue" in values:
+            self._check_new_queue(who, values["queue"])
+
+    def _check_pending(self, who: Principal) -> None:
+        most = self.quotas.pending_per_user
+        if most is not None and self._backlog.pending_of(who.name) >= most:
+            raise QueueFull(f"you have {most} pending jobs, which is the most; retry when some have started")
+
+    def _check_priority(self, priority: int) -> None:
+        most = self.quotas.priority
+        if most is not None and priority > most:
+            raise Forbidden(
+                f"a priority above {most} is for admins, and {priority} is; lower ones are free to all"
+            )
+
+    def _check_sizes(self, spec: Spec, secret: int) -> None:
+        quotas = self.quotas
+        size = len(spec.command.encode("utf-8"))
+        if size > quotas.command:
+            raise TooLarge(
+                f"the command has {size} bytes, and may have {quotas.command}; send it as a --script"
+            )
+        size = secret + sum(len(name) + len(value.encode()) for name, value in spec.env.items())
+        size += sum(len(name) + len(value) for name, value in spec.env_base64.items())
+        if size > quotas.environment:
+            raise TooLarge(f"the environment has {size} bytes, and may have {quotas.environment}")
+        if spec.label is not None and len(spec.label) > quotas.label:
+            raise TooLarge(f"the label has {len(spec.label)} characters, and may have {quotas.label}")
+
+    def _check_rate(self, who: Principal) -> None:
+        if self._buckets is None:
+            return
+        wait = self._buckets.take(who.name, self._clock.seconds())
+        if wait:
+            raise QueueFull(
+                f"you submit more than {self.quotas.submissions:g} jobs a second; retry in {wait:.3f} s"
+            )
+
+
+def _refs(verb: str, argument: Any) -> Iterable[Ref]:
+    """Return the jobs that a request names, other than a SUBMIT."""
+    match argument:
+        case int() | TaskId():
+            return () if verb == "UNSCHEDULE" else (argument,)
+        case Cancellation() | Change() | Follow() | Slice():
+            return (argument.id,)
+        case Wait():
+            return argument.ids
+        case Watch() | Listing():
+            named = argument.job if isinstance(argument, Watch) else argument.array
+            return () if named is None else (named,)
+        case _:
+            return ()

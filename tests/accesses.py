@@ -1,0 +1,94 @@
+"""An Access in the hands of the test: cheap hashes, a clock that it moves, threads that it runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
+from zope.interface import alsoProvides
+
+from taskqd import tokens
+from taskqd.access import Access
+from taskqd.access.access import assembled
+from taskqd.access.hashing import Hashes
+from taskqd.access.plugins import Plugin
+from taskqd.access.realm import Realm
+from taskqd.access.registry import Registry
+from taskqd.roles import Role
+from taskqd.token_file import TokenFile
+from taskqd.tokens import Cost, Entry, Hash
+from tests.fakes import START, FakeSocket, Threads, clock
+
+CHEAP = Cost(1, 1, 1)
+DAEMON = 4711
+"""The uid of the daemon's user."""
+
+
+def cheap(text: str, salt: bytes, cost: Cost = CHEAP) -> Hash:
+    """Return a hash that takes no time."""
+    return Hash(cost, salt, tokens._digest(text, salt, cost))
+
+
+class Site:
+    """A state directory with its tokens, and the access to a daemon there. ``ready`` lets no hash wait."""
+
+    def __init__(self, state: Path, *, ready: bool = True) -> None:
+        self.state = state
+        self.file = TokenFile(str(state))
+        self.clock: Clock = clock()
+        self.threads = Threads()
+        self.is_ready = ready
+        self.hashed: list[str] = []
+        self.registry = Registry(self.file, self.clock, tokens.nobody(bytes(tokens.RANDOMNESS), CHEAP))
+
+    def in_thread(self, function: Any, entry: Entry, text: str) -> Any:
+        """Stand in for a thread, and remember what was hashed."""
+        self.hashed.append(text)
+        done = self.threads(function, entry, text)
+        if self.is_ready:
+            self.threads.run()
+        return done
+
+    def open(
+        self,
+        roles: Mapping[str, Role] | None = None,
+        plugins: Sequence[Plugin] = (),
+        *,
+        has_ca: bool = False,
+    ) -> Access:
+        """Return the access."""
+        self.registry.open()
+        hashes = Hashes(self.in_thread, b"k" * 32)
+        self.registry.changed(lambda: hashes.forget(self.registry.entries))
+        realm = Realm(self.registry, roles or {}, DAEMON)
+        return assembled(self.registry, hashes, realm, self.clock, plugins, has_ca=has_ca)
+
+    def add(
+        self,
+        name: str = "ci",
+        role: Role = Role.SUBMIT,
+        queue: str | None = None,
+        expires_in: float | None = None,
+    ) -> str:
+        """Make a token, as ``taskq token add`` does, and return it."""
+        expires_at = None if expires_in is None else self.clock.seconds() + expires_in
+        return self.file.add(name, role, queue, START, expires_at)[1]
+
+
+class Transport:
+    """A transport that is not TLS, on top of a socket."""
+
+    def __init__(self, handle: Any = None) -> None:
+        self._handle = handle or FakeSocket()
+
+    def getHandle(self) -> Any:
+        return self._handle
+
+
+class TlsTransport(Transport):
+    """One that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        alsoProvides(self, ISSLTransport)

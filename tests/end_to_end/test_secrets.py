@@ -1,0 +1,283 @@
+"""docs/protocol.md §3, SUBMIT --secret: the job gets it, and it is to be read nowhere else.
+
+And what the daemon's own surroundings have that is nobody else's: its jobs do not get it.
+"""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests import others
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon, environment
+from tests.end_to_end.test_run_as import shared
+from tests.end_to_end.wire import DEADLINE, Wire, quote, until
+
+TASKQ = Path(sys.executable).with_name("taskq")
+VALUE = b"Zq8x-hunter2"
+"""What is looked for everywhere."""
+SECRET = f"--secret=KEY={VALUE.decode()}"
+
+
+def files_with(directory: Path, text: bytes) -> list[Path]:
+    """Return the files below a directory in which a text stands."""
+    return [path for path in directory.rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+def command_lines() -> Iterator[bytes]:
+    """Yield what the process list shows of all processes but this one."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            with suppress(OSError):  # it has ended meanwhile
+                yield Path("/proc", entry, "cmdline").read_bytes()
+
+
+def test_the_job_gets_its_secrets_byte_for_byte(wire: Wire) -> None:
+    value = bytes({*range(1, 256)})
+    options = f"--secret=A={quote(value)} --secret=B= --secret=C=1 --env=D=2"
+    assert wire.run(f'{options} printf \'%s|\' "$A" "$B" "$C" "$D"').stdout == value + b"||1|2|"
+    assert wire.run('printf "%s" "$A$B$C"').stdout == b""
+
+
+def test_a_script_with_its_stdin_gets_them_too(wire: Wire) -> None:
+    script = b'printf "%s" "$KEY"; cat'
+    assert wire.run(f"{SECRET} --stdin=2 --script={len(script)}", script, b"in").stdout == VALUE + b"in"
+
+
+@pytest.mark.parametrize("options", ["", "--nice=1 --nofile=100 --umask=077 --cwd=/"])
+def test_it_stands_nowhere_but_in_its_file_and_in_the_job(
+    daemon: DaemonFactory, tmp_path: Path, options: str
+) -> None:
+    one = daemon()
+    wire, watcher = one.connect(), one.connect()
+    watcher.send(b"WATCH --since=1\r\n")
+    begun, go_on = tmp_path / "begun", tmp_path / "go_on"
+    os.mkfifo(go_on)
+    command = f'[ "$KEY" = {VALUE.decode()[:4]}"-hunter2" ] && touch {begun}; cat {go_on}'
+    job = wire.submit(f"{SECRET} {options} --retries=1 {command}")
+    until(begun.exists, "the job to have found its secret")
+    lines = list(command_lines())
+    assert any(str(go_on).encode() in line for line in lines), "the job is in the process list"
+    assert not [line for line in lines if VALUE in line]
+
+    told = [watcher.line() for _ in range(4)]
+    assert f'"id":{job}' in told[1]
+    wire.send(f"SHOW {job}\r\nLIST\r\nHISTORY {job}\r\nSTATS\r\nHELLO\r\nQUEUES\r\nWHY {job}\r\n".encode())
+    wire.half_close()
+    shown = wire.rest() + "\n".join(told).encode()
+    assert b'"secrets":["KEY"]' in shown
+    assert VALUE not in shown
+
+    (kept,) = files_with(one.place, VALUE)
+    assert kept == one.state / "input" / "0" / f"{job}.secret"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert VALUE not in one.log.encode()
+    go_on.write_bytes(b"")
+    wire = one.connect()
+    assert wire.wait(job) == "COMPLETED"
+    one.restart()
+    assert files_with(one.place, VALUE) == [kept]
+    assert one.connect().ask(f"REMOVE {job}") == "OK"
+    until(lambda: not files_with(one.place, VALUE), "the file to go with its job")
+
+
+def test_a_refusal_does_not_repeat_it_and_nothing_of_it_stays(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    for text in (
+        f"{SECRET} --env=KEY=1 true",
+        f"{SECRET} --after=999999 true",
+        f"{SECRET} --bogus true",
+        f'--secret=KEY="{VALUE.decode()}"x true',
+        f"--secret={VALUE.decode()} true",
+        f"--secret=TASKQ_KEY={VALUE.decode()} true",
+    ):
+        reply = wire.ask(f"SUBMIT {text}")
+        assert reply.startswith("ERROR ")
+        assert VALUE.decode() not in reply
+    for line in (f"SCHEDULE --every=1h {SECRET} true", f"SET {wire.submit('--hold true')} {SECRET}"):
+        reply = wire.ask(line)
+        assert "--secret is no option of" in reply
+        assert VALUE.decode() not in reply
+    assert files_with(one.place, VALUE) == []
+
+
+def test_each_task_of_an_array_gets_the_one_that_is_kept(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit(f'{SECRET} --array=1-3 printf "%s" "$KEY$TASKQ_INDEX"')
+    assert wire.wait(job) == "COMPLETED"
+    assert [wire.result(f"{job}.{index}").stdout for index in (1, 2, 3)] == [
+        VALUE + b"%d" % n for n in (1, 2, 3)
+    ]
+    assert files_with(one.state / "input", VALUE) == [one.state / "input" / "0" / f"{job}.secret"]
+    assert wire.ask(f"RETRY {job}.2") == f"JOB_ID {job + 2}"
+    assert wire.wait(job) == "COMPLETED"
+    assert wire.result(f"{job}.2").stdout == VALUE + b"2"
+    assert wire.ask(f"REMOVE {job}") == "OK"
+    until(lambda: not files_with(one.place / "state" / "input", VALUE), "the file to go with its job")
+
+
+@pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill])
+def test_a_restart_loses_none_and_a_retry_has_them_again(daemon: DaemonFactory, end: object) -> None:
+    one = daemon()
+    job = one.connect().submit(f'{SECRET} --hold printf "%s" "$KEY"')
+    assert callable(end)
+    end(one)
+    one.start()
+    wire = one.connect()
+    assert wire.ask(f"RELEASE {job}").startswith("STATUS ")
+    for _ in range(2):
+        assert wire.wait(job) == "COMPLETED"
+        assert wire.result(job).stdout == VALUE
+        assert wire.ask(f"RETRY {job}") == f"JOB_ID {job}"
+
+
+@pytest.mark.parametrize("what", ["gone", "cut", "of another", "a directory"])
+def test_a_job_whose_secrets_cannot_be_read_never_runs(
+    running: Daemon, wire: Wire, tmp_path: Path, what: str
+) -> None:
+    job = wire.submit(f"{SECRET} --hold touch {tmp_path}/ran")
+    (kept,) = (running.state / "input").rglob(f"{job}.secret")
+    content = kept.read_bytes()
+    kept.unlink()
+    if what == "a directory":
+        kept.mkdir()
+    elif what != "gone":
+        kept.write_bytes(content[:-3] if what == "cut" else b"OTHER=1\0")
+    wire.ask(f"RELEASE {job}")
+    assert wire.wait(job) == "FAILED"
+    shown = wire.show(job)
+    assert (shown["reason"], shown["exit_code"], shown["pid"]) == ("spawn", None, None)
+    assert shown["detail"].startswith("could not be started: its secrets cannot be read: ")
+    assert VALUE.decode() not in shown["detail"]
+    assert not (tmp_path / "ran").exists()
+    if what == "a directory":
+        kept.rmdir()
+    kept.write_bytes(content)
+    wire.ask(f"RETRY {job}")
+    assert wire.wait(job) == "COMPLETED"
+    assert (tmp_path / "ran").exists()
+
+
+def test_other_secrets_under_the_same_key_are_a_conflict(running: Daemon, wire: Wire) -> None:
+    text = f"--key=secrets {SECRET} --secret=B=2 true"
+    job = wire.submit(text)
+    assert wire.submit(f"--key=secrets --secret=B=2 {SECRET} true") == job
+    for other in (text.replace("B=2", "B=3"), text.replace("B=2", "C=2"), "--key=secrets true"):
+        assert wire.ask(f"SUBMIT {other}").startswith("ERROR KEY_CONFLICT ")
+    (kept,) = (running.state / "input").rglob(f"{job}.secret")
+    assert b"B=2" in kept.read_bytes()
+    kept.unlink()
+    assert wire.ask(f"SUBMIT {text}").startswith("ERROR STORE_FAILED ")
+
+
+def test_submissions_with_secrets_may_be_pipelined(wire: Wire) -> None:
+    first = wire.submit("true")
+    wire.send(b"".join(b"SUBMIT --secret=A=%d printf $A\r\nSUBMIT printf x\r\n" % n for n in range(50)))
+    assert wire.lines(100) == [f"JOB_ID {first + number}" for number in range(1, 101)]
+    assert wire.wait(first + 100) == "COMPLETED"
+    assert wire.wait(first + 99) == "COMPLETED"
+    assert wire.result(first + 99).stdout == b"49"
+
+
+def taskq(one: Daemon, *words: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [TASKQ, *words],
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"} | variables,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def test_the_command_line_hands_on_what_its_own_environment_or_a_file_has(
+    running: Daemon, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(VALUE + b"\n")
+    ended = taskq(
+        running,
+        "run",
+        "--secret",
+        "KEY",
+        "--secret-file",
+        f"FILE={file}",
+        'printf "%s " "$KEY" "$FILE"',
+        KEY="k y",
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"k y " + VALUE + b" ", b"")
+    refused = taskq(running, "run", "--secret", f"KEY={VALUE.decode()}", "true")
+    assert refused.returncode == 2
+    assert b"in the process list" in refused.stderr
+    assert VALUE not in refused.stderr
+
+
+@others.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_further() -> None:
+    with shared() as one:
+        one.start()
+        wire = one.connect_as("games")
+        options = f"{SECRET} --secret=LD_PRELOAD=/nonexistent.so --umask=077"
+        job = wire.submit(f"{options} /bin/true; printf '%s ' \"$KEY\"; exec sleep 300")
+        until(lambda: VALUE in wire.output(job, "stdout").data, "the job to have found its secret")
+        assert not [line for line in command_lines() if VALUE in line]
+        obeyed = b"/nonexistent.so"
+        until(lambda: wire.output(job, "stderr").data.count(obeyed) > 1, "true and sleep to have obeyed")
+        assert wire.output(job, "stderr").data.count(obeyed) == 2, "neither the shell nor what was root has"
+        pid = wire.show(job)["pid"]
+        assert os.stat(f"/proc/{pid}/environ").st_uid == others.user("games").uid
+        assert VALUE in Path(f"/proc/{pid}/environ").read_bytes()
+        (kept,) = files_with(one.state / "input", VALUE)
+        assert (kept.stat().st_uid, stat.S_IMODE(kept.stat().st_mode)) == (0, 0o600)
+        wire.cancel(job)
+
+
+# The daemon's own surroundings.
+
+
+def launched(one: Daemon, before: str) -> Wire:
+    """Start a daemon by a shell that does something before, and connect to it."""
+    command = [str(word) for word in one.command()]
+    process = one.launch(["/bin/sh", "-c", f'{before} exec "$@"', "sh", *command])
+    one.started_elsewhere(process.pid)
+    until(one.answers, "the daemon to answer")
+    one._process = process
+    return one.connect()
+
+
+def test_the_daemons_token_and_its_supervisors_variables_never_reach_a_job(daemon: DaemonFactory) -> None:
+    variables = (
+        "TASKQ_TOKEN=Zq8x",
+        "TASKQ_TOKEN_FILE=/x",
+        "LISTEN_PID=$$",
+        "LISTEN_FDS=1",
+        "LISTEN_FDNAMES=taskq",
+    )
+    before = f"exec 3</etc/passwd; export {' '.join(variables)} NOTIFY_SOCKET=/x INVOCATION_ID=Zq8x;"
+    one = daemon(start=False)
+    wire = launched(one, before)
+    assert b"TASKQ_TOKEN=Zq8x" in Path(f"/proc/{one.pid}/environ").read_bytes(), "the daemon has it"
+    for options in ("", "--nice=1 --nofile=100"):
+        shown = wire.run(f"{options} env").stdout
+        assert b"TASKQ_JOB_ID=" in shown
+        names = {line.split(b"=")[0] for line in shown.splitlines()}
+        assert not names & {b"TASKQ_TOKEN", b"TASKQ_TOKEN_FILE", b"NOTIFY_SOCKET", b"INVOCATION_ID"}
+        assert not [name for name in names if name.startswith(b"LISTEN_")]
+        assert b"Zq8x" not in shown
+
+
+def test_descriptors_that_the_daemon_has_inherited_are_closed_in_jobs(daemon: DaemonFactory) -> None:
+    one = daemon(start=False)
+    wire = launched(one, "exec 3</etc/passwd 7</etc/group 9>>/dev/null;")
+    its_own = {os.readlink(f"/proc/{one.pid}/fd/{number}") for number in (3, 7, 9)}
+    assert its_own == {"/etc/passwd", "/etc/group", "/dev/null"}, "the daemon has them"
+    for options in ("", "--nice=1 --nofile=100"):
+        assert wire.run(f"{options} ls /proc/$$/fd; true").stdout.split() == [b"0", b"1", b"2"]

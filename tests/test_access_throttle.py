@@ -1,0 +1,207 @@
+"""Whoever fails too often: by host, and what the log gets to see of them."""
+
+import pytest
+from twisted.internet.task import Clock
+
+from taskqd.access.throttle import MOST_FAILURES, MOST_HOSTS, MOST_LINES, WINDOW, Throttle, host_of
+from taskqd.errors import AuthFailed
+from tests.fakes import clock
+
+
+class Gate:
+    """A throttle, and those who fail at it."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = clock()
+        self.throttle = Throttle(self.clock)
+
+    def fail(self, address: str = "10.0.0.5:1", times: int = 1, *, is_theirs: bool = True) -> None:
+        for _ in range(times):
+            self.throttle.begin(address)
+            self.throttle.failed(address, "no", is_theirs=is_theirs)
+
+    def is_refused(self, address: str = "10.0.0.5:1") -> bool:
+        try:
+            self.throttle.check(address)
+        except AuthFailed:
+            return True
+        return False
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass with a sweep each second, as the daemon does."""
+        for _ in range(int(seconds)):
+            self.clock.advance(1)
+            self.throttle.sweep()
+
+
+@pytest.fixture(name="gate")
+def a_gate() -> Gate:
+    return Gate()
+
+
+@pytest.mark.parametrize(
+    "address, host",
+    [
+        ("10.0.0.5:4242", "10.0.0.5"),
+        ("2001:db8:1:2:3:4:5:6:4242", "2001:db8:1:2::/64"),
+        ("[2001:db8:1:2:ffff::1]:4242", "2001:db8:1:2::/64"),
+        ("::1:4242", "::/64"),
+        ("fe80::1%eth0:4242", "fe80::/64"),
+        ("::ffff:10.0.0.5:4242", "10.0.0.5"),
+        ("unix", "unix"),
+        ("pid 17", "this machine"),
+        ("proxy:17", "proxy"),
+        (":17", ":17"),
+    ],
+)
+def test_an_address_counts_for_its_host(address: str, host: str) -> None:
+    assert host_of(address) == host
+
+
+def test_ten_failures_within_a_minute_are_one_too_many_for_any_port_of_the_host(gate: Gate) -> None:
+    gate.fail(times=MOST_FAILURES - 1)
+    assert not gate.is_refused()
+    gate.fail("10.0.0.5:2")
+    assert gate.is_refused("10.0.0.5:3")
+    assert not gate.is_refused("10.0.0.6:1")
+    gate.clock.advance(WINDOW - 1)
+    with pytest.raises(AuthFailed, match=r"too many AUTHs from 10\.0\.0\.5 have failed; try again in 1 s"):
+        gate.throttle.check("10.0.0.5:1")
+    gate.clock.advance(1)
+    assert not gate.is_refused()
+
+
+def test_the_time_to_wait_is_that_until_the_oldest_failure_does_not_count(gate: Gate) -> None:
+    gate.fail()
+    gate.clock.advance(10.5)
+    gate.fail(times=MOST_FAILURES - 1)
+    with pytest.raises(AuthFailed, match="try again in 50 s"):
+        gate.throttle.check("10.0.0.5:1")
+    gate.clock.advance(49.5)
+    assert not gate.is_refused()
+    gate.fail()
+    with pytest.raises(AuthFailed, match="try again in 11 s"):
+        gate.throttle.check("10.0.0.5:1")
+
+
+def test_refusals_make_nobody_wait_longer(gate: Gate) -> None:
+    gate.fail(times=MOST_FAILURES)
+    for _ in range(59):
+        gate.pass_time(1)
+        assert gate.is_refused()
+    gate.pass_time(1)
+    assert not gate.is_refused()
+
+
+def test_what_is_under_way_counts_and_what_lets_in_does_not(gate: Gate) -> None:
+    for _ in range(MOST_FAILURES):
+        gate.throttle.begin("10.0.0.5:1")
+    assert gate.is_refused()
+    for _ in range(MOST_FAILURES):
+        gate.throttle.passed("10.0.0.5:1")
+    assert not gate.is_refused()
+    gate.fail(times=MOST_FAILURES, is_theirs=False)
+    assert not gate.is_refused()
+
+
+# The log.
+
+
+def test_a_host_is_told_of_at_once_and_then_once_a_minute(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.fail("10.0.0.5:1", times=3)
+    gate.fail("10.0.0.6:1")
+    assert caplog.messages == [f"an AUTH from 10.0.0.{host}:1 failed: no" for host in (5, 6)]
+    caplog.clear()
+    gate.pass_time(30)
+    gate.fail("10.0.0.5:2", times=MOST_FAILURES)
+    assert gate.is_refused("10.0.0.5:2")
+    gate.pass_time(29)
+    assert caplog.messages == []
+    gate.pass_time(1)
+    assert caplog.messages == ["13 more AUTHs from 10.0.0.5 failed"]
+    gate.fail("10.0.0.5:3")
+    gate.pass_time(59)
+    assert len(caplog.messages) == 1
+    gate.pass_time(1)
+    assert caplog.messages[1:] == ["1 more AUTHs from 10.0.0.5 failed"]
+    gate.pass_time(300)
+    gate.fail("10.0.0.5:4")
+    assert caplog.messages[2:] == ["an AUTH from 10.0.0.5:4 failed: no"]
+
+
+def test_what_is_due_is_told_before_the_next_failure_where_no_sweep_came_between(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.fail(times=2)
+    gate.clock.advance(WINDOW)
+    gate.fail()
+    assert caplog.messages == [
+        "an AUTH from 10.0.0.5:1 failed: no",
+        "1 more AUTHs from 10.0.0.5 failed",
+    ]
+    gate.pass_time(WINDOW)
+    assert caplog.messages[2:] == ["1 more AUTHs from 10.0.0.5 failed"]
+
+
+def test_at_the_end_all_is_told(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    gate.fail(times=3)
+    gate.fail("10.0.0.6:1")
+    caplog.clear()
+    gate.throttle.flush()
+    assert caplog.messages == ["2 more AUTHs from 10.0.0.5 failed"]
+
+
+def test_however_many_hosts_fail_the_log_gets_so_many_lines_a_minute(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    hosts = [f"10.0.{number // 250}.{number % 250}:1" for number in range(500)]
+    for host in hosts:
+        gate.fail(host)
+    assert len(caplog.messages) == MOST_LINES
+    caplog.clear()
+    gate.pass_time(WINDOW)
+    assert caplog.messages == [f"{500 - MOST_LINES} more AUTHs from other hosts failed"]
+    caplog.clear()
+    for host in hosts:
+        gate.fail(host, times=3)
+    gate.pass_time(10 * WINDOW)
+    told = sum(int(line.split()[0]) if line[0].isdigit() else 1 for line in caplog.messages)
+    assert told == 1500
+    assert len(caplog.messages) <= 3 * (MOST_LINES + 1)
+
+
+# The table.
+
+
+def test_the_table_is_bounded_and_forgets_whoever_has_been_quiet_longest(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.throttle.begin("10.9.9.9:1")
+    gate.fail("10.0.0.5:1", times=MOST_FAILURES)
+    for number in range(MOST_HOSTS - 2):
+        gate.fail(f"10.1.{number // 250}.{number % 250}:1")
+    assert gate.is_refused()
+    gate.fail()  # heard of again
+    gate.fail("10.2.0.1:1")
+    assert gate.is_refused()
+    for number in range(MOST_HOSTS):
+        gate.fail(f"10.3.{number // 250}.{number % 250}:1")
+    assert not gate.is_refused()
+    assert len(gate.throttle._hosts) == MOST_HOSTS
+    gate.throttle.passed("10.9.9.9:1")  # it was never forgotten
+    gate.pass_time(10 * WINDOW)
+    assert gate.throttle._hosts == {}
+    told = sum(int(line.split()[0]) if line[0].isdigit() else 1 for line in caplog.messages)
+    assert told == MOST_FAILURES + 1 + MOST_HOSTS - 2 + 1 + MOST_HOSTS + 2  # two were refused, and noted
+
+
+def test_with_all_under_way_none_is_forgotten(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskqd.access.throttle.MOST_HOSTS", 2)
+    for number in range(3):
+        gate.throttle.begin(f"10.0.0.{number}:1")
+    for number in range(3):
+        gate.throttle.passed(f"10.0.0.{number}:1")
+    gate.pass_time(1)
+    assert gate.throttle._hosts == {}
