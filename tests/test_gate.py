@@ -1,0 +1,300 @@
+"""Who is let do what, asked through the verbs: by role and owner, by a token's queue, by the limits."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import maybeDeferred
+
+from taskqd import wire
+from taskqd.access import Principal
+from taskqd.errors import TaskqError
+from taskqd.job import Status
+from taskqd.quotas import Quotas
+from taskqd.roles import Role
+from tests.fakes import Client, FakeCaller, FakeSocket, House, result_of
+
+ANN = Principal("ann", Role.SUBMIT, "pid 1")
+BOB = Principal("bob", Role.SUBMIT, "pid 2")
+EVE = Principal("eve", Role.READ, "pid 3")
+ROOT = Principal("root", Role.ADMIN, "pid 4", uid=0)
+IN_Q = Principal("ann", Role.SUBMIT, "pid 5", queue="q", token="1")
+
+
+class Place:
+    """A house in which somebody asks, with what they were answered: the first word, or the error's code."""
+
+    def __init__(self, **quotas: Any) -> None:
+        self.house = House(slots=1, quotas=Quotas(**quotas))
+        self.house.dispatcher.start()
+
+    def ask(self, who: Principal, line: str) -> str:
+        return self.whole(who, line).split()[0]
+
+    def whole(self, who: Principal, line: str) -> str:
+        caller = FakeCaller(who)
+        request = wire.read_line(line.encode())
+        answer = maybeDeferred(self.house.verbs.handle, caller, request, [])
+        said: list[str] = []
+        answer.addCallbacks(
+            lambda reply: said.append(reply.decode()), lambda why: said.append(_code(why.value))
+        )
+        self.house.settle()
+        if not said:
+            caller.listening.clear()
+            answer.cancel()
+            return caller.sent.decode() or "WAITS"
+        return caller.sent.decode() + said[0]
+
+    def status(self, job_id: int) -> Status:
+        return self.house.job(job_id).status
+
+
+def _code(why: Exception) -> str:
+    assert isinstance(why, TaskqError), why
+    return f"{why.code} {why}"
+
+
+@pytest.fixture(name="place")
+def a_place() -> Place:
+    """Return one where ann has a running job 1 and a pending job 2, a schedule 1, and an ended job 3."""
+    place = Place()
+    for line in ("SUBMIT sleep 9", "SUBMIT true", "SCHEDULE --every=1h true", "SUBMIT true"):
+        place.ask(ANN, line)
+    place.ask(ANN, "CANCEL 3")
+    return place
+
+
+LOOKS = (
+    "STATUS 2",
+    "SHOW 2",
+    "HISTORY 2",
+    "WHY 2",
+    "OUTPUT 1 stdout",
+    "RESULT 3",
+    "WAIT 3",
+    "FOLLOW 3",
+    "WATCH --job=2",
+)
+ACTS = (
+    *("SET 2 --label=x", "HOLD 2", "RELEASE 2", "CANCEL 2", "RETRY 3", "CANCEL 1", "UNSCHEDULE 1"),
+    *("PAUSE --schedule=1", "RESUME --schedule=1"),
+)
+RULES = ("PAUSE", "RESUME", "PAUSE q", "RESUME q", "SET-QUEUE q --slots=1", "DRAIN")
+
+
+@pytest.mark.parametrize("line", LOOKS)
+@pytest.mark.parametrize("who,is_let", [(ANN, True), (BOB, False), (EVE, True), (ROOT, True)])
+def test_who_may_look_at_a_job_of_ann_s(place: Place, line: str, who: Principal, is_let: bool) -> None:
+    assert (place.ask(who, line) != "FORBIDDEN") is is_let
+
+
+@pytest.mark.parametrize("line", ACTS)
+@pytest.mark.parametrize("who,is_let", [(ANN, True), (BOB, False), (EVE, False), (ROOT, True)])
+def test_who_may_change_what_is_ann_s(place: Place, line: str, who: Principal, is_let: bool) -> None:
+    before = list(place.house.store.journal)
+    assert (place.ask(who, line) != "FORBIDDEN") is is_let
+    if not is_let:
+        assert place.house.store.journal == before, "refused means unchanged"
+
+
+@pytest.mark.parametrize("line", RULES)
+@pytest.mark.parametrize("who,is_let", [(ANN, False), (EVE, False), (ROOT, True)])
+def test_who_may_rule_the_daemon(place: Place, line: str, who: Principal, is_let: bool) -> None:
+    assert (place.ask(who, line) != "FORBIDDEN") is is_let
+
+
+@pytest.mark.parametrize("line", ["SUBMIT true", "SCHEDULE --every=1h true"])
+def test_who_may_submit(place: Place, line: str) -> None:
+    assert [place.ask(who, line) == "FORBIDDEN" for who in (ANN, BOB, EVE, ROOT)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_lists_show_what_may_be_seen_and_nothing_else(place: Place) -> None:
+    for line, many in (("LIST", 3), ("SCHEDULES", 1)):
+        counts = {who.name: place.whole(who, line).split()[-1] for who in (ANN, BOB, EVE, ROOT)}
+        assert counts == {"ann": str(many), "bob": "0", "eve": str(many), "root": str(many)}
+
+
+def test_a_watch_tells_of_one_s_own_alone(place: Place) -> None:
+    place.ask(BOB, "SUBMIT --hold b")
+    place.ask(ROOT, "PAUSE q")
+    told = {who.name: place.whole(who, "WATCH --since=1").count("EVENT") for who in (ANN, BOB, EVE, ROOT)}
+    assert told["bob"] == 1
+    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.house.store.journal)
+
+
+def test_what_comes_after_a_job_of_another_s_is_refused(place: Place) -> None:
+    for option in ("after", "after-any", "after-fail"):
+        assert place.ask(BOB, f"SUBMIT --{option}=2 true") == "FORBIDDEN"
+        assert place.ask(ANN, f"SUBMIT --{option}=2 true") == "JOB_ID"
+
+
+def test_a_cascade_over_jobs_of_another_s_is_refused_whole(place: Place) -> None:
+    place.ask(ROOT, "SUBMIT --after=2 true")
+    assert place.ask(ANN, "CANCEL 2 --cascade") == "FORBIDDEN"
+    assert place.status(2) is Status.PENDING
+    assert place.ask(ROOT, "CANCEL 2 --cascade") == "STATUS"
+    assert place.ask(ANN, "CANCEL 1 --cascade") == "STATUS"
+
+
+def test_a_tasks_owner_is_that_of_its_array(place: Place) -> None:
+    place.ask(ANN, "SUBMIT --hold --array=1-3 true")
+    assert [place.ask(who, "STATUS 4.2") for who in (ANN, BOB)] == ["STATUS", "FORBIDDEN"]
+    assert [place.ask(who, "LIST --array=4").split()[0] for who in (ANN, BOB)] == ["JOB", "FORBIDDEN"]
+
+
+def test_a_key_is_its_owner_s(place: Place) -> None:
+    ids = {who.name: place.whole(who, "SUBMIT --key=k true") for who in (ANN, BOB, ANN)}
+    assert ids["ann"] != ids["bob"]
+    assert place.ask(BOB, "SUBMIT --key=k false") == "KEY_CONFLICT"
+    assert [place.whole(who, "LIST --key=k").split()[-1] for who in (ANN, BOB, ROOT)] == ["1", "1", "2"]
+
+
+def test_a_token_of_one_queue_is_good_for_that_alone(place: Place) -> None:
+    assert place.ask(IN_Q, "SUBMIT true") == "FORBIDDEN"
+    assert place.ask(IN_Q, "SUBMIT --queue=q true") == "JOB_ID"
+    assert place.ask(IN_Q, "SCHEDULE --queue=q --every=1h true") == "OK"
+    assert [place.ask(IN_Q, line) for line in ("STATUS 2", "CANCEL 2", "UNSCHEDULE 1")] == ["FORBIDDEN"] * 3
+    assert place.ask(IN_Q, "SET 4 --queue=default") == "FORBIDDEN"
+    assert place.whole(IN_Q, "LIST").split()[-1] == "1"
+    assert place.whole(IN_Q, "SCHEDULES").split()[-1] == "1"
+    assert place.whole(IN_Q, "WATCH --since=1").count("EVENT") == 1
+
+
+def test_priorities_above_the_limit_are_for_admins(place: Place) -> None:
+    assert place.ask(ANN, "SUBMIT --priority=1 true") == "FORBIDDEN"
+    assert place.ask(ANN, "SET 2 --priority=1") == "FORBIDDEN"
+    assert place.ask(ANN, "SUBMIT --priority=-5 true") == "JOB_ID"
+    assert place.ask(ROOT, "SUBMIT --priority=1 true") == "JOB_ID"
+    assert Place(priority=None).ask(ANN, "SUBMIT --priority=1000000 true") == "JOB_ID"
+
+
+def test_the_operator_s_queue_is_nobody_else_s(place: Place) -> None:
+    assert place.ask(ANN, "SUBMIT --queue=on_end true") == "FORBIDDEN"
+    assert place.ask(ANN, "SET 2 --queue=on_end") == "FORBIDDEN"
+
+
+def test_one_user_s_pending_jobs_have_a_limit_and_an_admin_s_have_none() -> None:
+    place = Place(pending_per_user=2)
+    for _ in range(3):
+        place.ask(ANN, "SUBMIT --hold true")
+    assert place.house.backlog.pending_of("ann") == 2
+    assert place.ask(ANN, "SUBMIT --array=1-3 true") == "QUEUE_FULL"
+    assert [place.ask(ROOT, "SUBMIT --hold true") for _ in range(3)] == ["JOB_ID"] * 3
+    place.ask(ANN, "CANCEL 1")
+    assert place.ask(ANN, "SUBMIT --hold true") == "JOB_ID"
+    assert place.ask(ANN, "RETRY 1") == "QUEUE_FULL"
+
+
+def test_all_pending_jobs_have_a_limit_for_everybody() -> None:
+    place = Place(pending=2)
+    assert [place.ask(who, "SUBMIT --hold true") for who in (ANN, BOB, ROOT)] == [
+        "JOB_ID",
+        "JOB_ID",
+        "QUEUE_FULL",
+    ]
+
+
+def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
+    house = House(slots=1, quotas=Quotas(pending_per_user=10))
+    house.access.roles["4000001"] = Role.SUBMIT
+    client = Client(house, FakeSocket(uid=4_000_001))
+    client.send(b"SUBMIT --hold true\n" * 25)
+    house.settle()
+    words = [line.split()[:2] for line in client.transport.received.decode().splitlines()]
+    assert [word for word, _ in words] == ["JOB_ID"] * 10 + ["ERROR"] * 15
+    assert {code for word, code in words if word == "ERROR"} == {"QUEUE_FULL"}
+    assert house.backlog.pending_of("4000001") == 10
+
+
+def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
+    place = Place(submissions=2.0)
+    assert [place.ask(ANN, "SUBMIT --hold true") for _ in range(20)] == ["JOB_ID"] * 20
+    refused = place.whole(ANN, "SUBMIT --hold true")
+    assert refused == "QUEUE_FULL you submit more than 2 jobs a second; retry in 0.500 s"
+    assert place.ask(BOB, "SUBMIT --hold true") == "JOB_ID"
+    assert [place.ask(ROOT, "SUBMIT --hold true") for _ in range(50)] == ["JOB_ID"] * 50
+    place.house.clock.advance(0.5)
+    assert place.ask(ANN, "SUBMIT --hold true") == "JOB_ID"
+    unlimited = Place(submissions=None)
+    assert [unlimited.ask(ANN, "SUBMIT --hold true") for _ in range(50)] == ["JOB_ID"] * 50
+
+
+def test_one_user_has_so_many_schedules() -> None:
+    place = Place(schedules_per_user=1)
+    line = "SCHEDULE --every=1h true"
+    assert [place.ask(who, line) for who in (ANN, ANN, BOB, ROOT, ROOT)] == [
+        "OK",
+        "QUEUE_FULL",
+        "OK",
+        "OK",
+        "OK",
+    ]
+    place.ask(ANN, "UNSCHEDULE 1")
+    assert place.ask(ANN, line) == "OK"
+
+
+@pytest.mark.parametrize(
+    "quota,fits,does_not",
+    [
+        ({"command": 5}, "SUBMIT hello", "SUBMIT h\u00e9llo"),
+        ({"label": 3}, "SUBMIT --label=abc true", "SUBMIT --label=abcd true"),
+        ({"environment": 5}, "SUBMIT --env=A=1 --env=B=22 true", "SUBMIT --env=A=1 --env=B=2\u00e9 true"),
+        ({"environment": 4}, 'SUBMIT --env=A="\\xff12" true', 'SUBMIT --env=A="\\xff123" true'),
+        ({"output": 1000}, "SUBMIT --max-output=1000 true", "SUBMIT --max-output=1001 true"),
+    ],
+)
+def test_sizes_have_limits_for_everybody(quota: dict[str, Any], fits: str, does_not: str) -> None:
+    place = Place(**quota)
+    assert [place.ask(ROOT, line) for line in (fits, does_not)] == ["JOB_ID", "TOO_LARGE"]
+
+
+def test_secrets_count_with_the_environment() -> None:
+    place = Place(environment=8)
+    assert place.ask(ROOT, "SUBMIT --secret=A=1234 true") == "JOB_ID"
+    assert place.ask(ROOT, "SUBMIT --env=B=1 --secret=A=12345 true") == "TOO_LARGE"
+
+
+def test_who_asks_for_no_output_limit_gets_no_more_than_the_setting() -> None:
+    place = Place(output=1000)
+    place.ask(ANN, "SUBMIT --hold true")
+    assert place.house.job(1).spec.max_output == 1000
+
+
+def test_a_block_that_is_too_large_is_refused_before_it_comes_and_the_connection_stays_in_step() -> None:
+    house = House(quotas=Quotas(block=10))
+    client = Client(house)
+    client.send(b"SUBMIT --stdin=11 cat\n")
+    assert client.transport.received.startswith(b"ERROR TOO_LARGE a block of 11 bytes is more than the 10")
+    client.send(b"PING\nPING\nP\r\nPING\n")
+    assert client.transport.received.endswith(b"\r\nOK\r\n")
+    assert client.transport.received.count(b"OK") == 1
+
+
+def test_who_may_not_submit_is_told_before_the_block_comes() -> None:
+    house = House()
+    house.access.roles["4000001"] = Role.READ
+    client = Client(house, FakeSocket(uid=4_000_001))
+    client.send(b"SUBMIT --stdin=2 cat\n")
+    assert client.transport.received.startswith(b"ERROR FORBIDDEN SUBMIT changes something")
+    client.send(b"hi\r\nPING\n")
+    assert client.transport.received.endswith(b"\r\nOK\r\n")
+
+
+def test_submissions_that_come_together_are_refused_one_by_one() -> None:
+    house = House(quotas=Quotas(command=5))
+    client = Client(house)
+    client.send(b"SUBMIT true\nSUBMIT too long\nSUBMIT false\nSUBMIT --after=99 x\nSUBMIT x\n")
+    house.settle()
+    words = [line.split()[:2] for line in client.transport.received.decode().splitlines()]
+    assert words == [
+        *(["JOB_ID", "1"], ["ERROR", "TOO_LARGE"], ["JOB_ID", "2"], ["ERROR", "NO_SUCH_JOB"], ["JOB_ID", "3"])
+    ]
+    client.send(b"SUBMIT x\nSUBMIT y\n")
+    house.store.break_down()
+    assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
+    assert result_of(maybeDeferred(lambda: house.dispatcher._intake._coming)) == 0
