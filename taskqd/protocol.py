@@ -42,12 +42,12 @@ LOOK_FOR_HANGUP = 5.0
 """A client that is not read from, since it has closed its half or asks too much, is looked after so often."""
 KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 70_000),
 )
-"""A TCP peer that goes without a word is found out after two minutes (tcp(7)), not two hours."""
+"""A TCP peer that goes without a word is found out within 70 s (tcp(7)); the kernel takes two hours."""
 MOST_FAILURES = 3
 """So many failed AUTHs end a connection."""
 

@@ -54,7 +54,7 @@ class Quotas(Struct, frozen=True, kw_only=True):
     label: int = 1000
     """Characters of a label, which is shown in every LIST."""
     pending: int | None = 2_000_000
-    """All jobs that have not ended; about a kilobyte of memory each."""
+    """All jobs that have not ended; a kilobyte or two of memory each."""
     pending_per_user: int | None = 100_000
     """One user's jobs that have not ended, so that nobody fills the queue alone; the largest array fits."""
     schedules_per_user: int | None = 1000

@@ -120,7 +120,7 @@ class Options(usage.Options):
         self["role"].append(text)
 
     def opt_auth(self, text: str) -> None:
-        """Another checker of names and passwords, such as file:PATH (twistd help-auth); repeatable."""
+        """Another checker of names and passwords, such as file:PATH; repeatable."""
         self["auth"].append(text)
 
     def opt_version(self) -> None:
