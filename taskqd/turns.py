@@ -1,5 +1,6 @@
 """Turns: whoever decides about a thing holds its turn until the decision is true, and the next one waits."""
 
+from collections import deque
 from collections.abc import Hashable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -17,7 +18,9 @@ class Turns(Generic[Name]):
     """A lock for each name, taken in the order in which it was asked for; a free one costs one dict entry."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Name, list[Deferred[None]]] = {}
+        self._waiting: dict[Name, deque[Deferred[None]]] = {}
+        self._ended: deque[Name] = deque()
+        self._is_passing_on = False
 
     def is_taken(self, name: Name) -> bool:
         """Whether somebody holds the turn."""
@@ -26,17 +29,32 @@ class Turns(Generic[Name]):
     async def take(self, name: Name) -> None:
         """Return when the turn is the caller's, who must give it back."""
         if name not in self._waiting:
-            self._waiting[name] = []
+            self._waiting[name] = deque()
             return
         turn: Deferred[None] = Deferred()
         self._waiting[name].append(turn)
         await turn
 
     def give_back(self, name: Name) -> None:
-        """End the caller's turn and let the next one have it."""
+        """End the caller's turn and let the next one have it.
+
+        Who gives it back at once, in his turn that this began, does so when this is done: however many wait,
+        they come one after the other, and not each within the one before.
+        """
+        self._ended.append(name)
+        if self._is_passing_on:
+            return
+        self._is_passing_on = True
+        try:
+            while self._ended:
+                self._pass_on(self._ended.popleft())
+        finally:
+            self._is_passing_on = False
+
+    def _pass_on(self, name: Name) -> None:
         waiting = self._waiting[name]
         if waiting:
-            waiting.pop(0).callback(None)
+            waiting.popleft().callback(None)
         else:
             del self._waiting[name]
 

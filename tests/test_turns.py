@@ -166,3 +166,20 @@ def test_settled_waits_for_all_and_has_each_with_its_result_or_its_failure() -> 
     assert (one, three) == (1, 3)
     assert isinstance(failure, Failure)
     assert failure.check(ZeroDivisionError)
+
+
+def test_however_many_wait_and_are_done_at_once_none_is_within_another() -> None:
+    turns: Turns[str] = Turns()
+    done: list[int] = []
+
+    async def come(number: int) -> None:
+        await turns.take("a")
+        done.append(number)
+        turns.give_back("a")
+
+    begin(turns.take("a"))
+    for number in range(5000):
+        begin(come(number))
+    turns.give_back("a")
+    assert done == list(range(5000))
+    assert not turns.is_taken("a")
