@@ -27,19 +27,21 @@ class Asked:
         self.is_followed = False
 
     @property
-    def is_plain(self) -> bool:
-        """Whether this is a submission of its line alone, which others like it may go with."""
-        request = self.request
-        return (
-            request.verb == "SUBMIT"
-            and request.error is None
-            and not self.blocks
-            and request.secret is None
-            and request.argument.key is None
-        )
-
-    @property
     def may_follow(self) -> bool:
         """Whether this may be handled while submissions before it are still unanswered."""
-        has_blocks = bool(self.blocks) or self.request.secret is not None
-        return self.request.error is not None or (self.request.verb == "SUBMIT" and not has_blocks)
+        return self.request.error is not None or self._is_of_its_line
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is a submission that others like it may go with."""
+        return self._is_of_its_line and self.request.argument.key is None
+
+    @property
+    def _is_of_its_line(self) -> bool:
+        """Whether this is a submission that brings nothing with it and looks at no other job."""
+        request = self.request
+        if request.verb != "SUBMIT" or request.error is not None:
+            return False
+        spec = request.argument
+        is_bare = not self.blocks and request.secret is None
+        return is_bare and not (spec.after or spec.after_any or spec.after_fail)

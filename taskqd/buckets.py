@@ -25,8 +25,11 @@ class Buckets:
         self._buckets: dict[str, Bucket] = {}
         self._forget_at = self.FORGET_AT
 
-    def take(self, name: str, now: float) -> float:
-        """Take one of somebody's bucket and return 0, or if it is empty, in how many seconds to retry."""
+    def take(self, name: str, now: float, count: int = 1) -> float:
+        """Take so many of somebody's bucket and return 0, or if there is none, in how many seconds there is.
+
+        Where there is one, more may be taken than there are: what is owed has to come first then.
+        """
         bucket = self._buckets.get(name)
         if bucket is None:
             self._forget_full(now)
@@ -34,7 +37,7 @@ class Buckets:
         left = self._refilled(bucket, now)
         if left < 1.0:
             return (1.0 - left) / self._rate
-        bucket.left, bucket.since = left - 1.0, now
+        bucket.left, bucket.since = left - count, now
         return 0.0
 
     def _refilled(self, bucket: Bucket, now: float) -> float:

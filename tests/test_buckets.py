@@ -49,3 +49,11 @@ def test_full_ones_are_forgotten_and_others_not(monkeypatch: pytest.MonkeyPatch)
     assert len(buckets._buckets) < 100
     assert buckets.take("greedy", 3.5) == 0.0
     assert [buckets.take("greedy", 3.5) for _ in range(3)] == [0.0, 0.0, 0.5]
+
+
+def test_what_is_owed_comes_first() -> None:
+    buckets = Buckets(rate=10.0, burst=5.0)
+    assert buckets.take("ann", 0.0, 25) == 0.0
+    assert buckets.take("ann", 0.0) == 2.1
+    assert buckets.take("ann", 2.0) == pytest.approx(0.1)
+    assert buckets.take("ann", 2.2) == 0.0

@@ -215,7 +215,7 @@ def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
     place = Place(submissions=2.0)
     assert [place.ask(ANN, "SUBMIT --hold true") for _ in range(20)] == ["JOB_ID"] * 20
     refused = place.whole(ANN, "SUBMIT --hold true")
-    assert refused == "QUEUE_FULL you submit more than 2 jobs a second; retry in 0.500 s"
+    assert refused == "QUEUE_FULL you submit or change more than 2 jobs a second; retry in 0.500 s"
     assert place.ask(BOB, "SUBMIT --hold true") == "JOB_ID"
     assert [place.ask(ROOT, "SUBMIT --hold true") for _ in range(50)] == ["JOB_ID"] * 50
     place.house.clock.advance(0.5)
@@ -298,3 +298,24 @@ def test_submissions_that_come_together_are_refused_one_by_one() -> None:
     house.store.break_down()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
     assert result_of(maybeDeferred(lambda: house.dispatcher._intake._coming)) == 0
+
+
+def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:
+    place = Place(submissions=2.0)
+    place.ask(ANN, "SUBMIT --hold --array=1-40 true")
+    assert place.ask(ANN, "SET 1 --label=x") == "JOB"
+    assert place.whole(ANN, "CANCEL 1").endswith("retry in 11.000 s")
+    assert place.ask(ANN, "CANCEL 1.1") == "STATUS"
+    assert place.ask(ROOT, "HOLD 1") == "STATUS"
+    place.house.clock.advance(11.0)
+    assert place.ask(ANN, "CANCEL 1") == "STATUS"
+
+
+def test_a_submission_sees_those_that_came_with_it() -> None:
+    house = House(slots=1)
+    client = Client(house)
+    client.send(b"SUBMIT --hold true\nSUBMIT --after=1 true\nSUBMIT --key=k true\nSUBMIT true\n")
+    for _ in range(4):
+        house.settle()
+    words = [line.split() for line in client.transport.received.decode().splitlines()]
+    assert words == [["JOB_ID", str(number)] for number in (1, 2, 3, 4)]

@@ -45,6 +45,8 @@ class Gate:
             job = self._backlog.get(ref)
             roles.check_owner(verb, who.role, who.name, job.owner, f"job {job.id}")
             self._check_queue(who, job.spec.queue, f"job {job.id} is in the queue {job.spec.queue}")
+            if job.tasks is not None and roles.NEEDS[verb] is roles.Need.CHANGE:
+                self._check_rate(who, job.tasks.count)
         if verb in ("PAUSE", "RESUME"):
             self._check_pause(who, verb, argument)
         elif verb == "UNSCHEDULE":
@@ -181,13 +183,15 @@ class Gate:
         if spec.label is not None and len(spec.label) > quotas.label:
             raise TooLarge(f"the label has {len(spec.label)} characters, and may have {quotas.label}")
 
-    def _check_rate(self, who: Principal) -> None:
+    def _check_rate(self, who: Principal, count: int = 1) -> None:
+        """Refuse what comes too fast; an act on an array counts as one on each of its tasks."""
         if self._buckets is None:
             return
-        wait = self._buckets.take(who.name, self._clock.seconds())
+        wait = self._buckets.take(who.name, self._clock.seconds(), count)
         if wait:
             raise QueueFull(
-                f"you submit more than {self.quotas.submissions:g} jobs a second; retry in {wait:.3f} s"
+                f"you submit or change more than {self.quotas.submissions:g} jobs a second; "
+                f"retry in {wait:.3f} s"
             )
 
 
