@@ -339,7 +339,7 @@ def read_submission(text: str) -> Spec:
             raise _too_large(name, values[name])
     if command and "script" in values:
         raise BadRequest("a --script stands in place of the command; give one of them, not both")
-    if not command.strip() and "script" not in values:
+    if not command.strip(" \t") and "script" not in values:
         raise BadRequest("expected SUBMIT [options] <command>, but no command came")
     if "delay" in values and "at" in values:
         raise BadRequest("--delay counts from now and --at is a time; give one of them")
@@ -365,7 +365,7 @@ def read_scheduling(text: str) -> Scheduling:
         raise BadRequest(
             'expected either --every=<duration> or --cron="<minute> <hour> <day> <month> <weekday>"'
         )
-    if not command.strip():
+    if not command.strip(" \t"):
         raise BadRequest("expected SCHEDULE --every=...|--cron=... [options] <command>, but no command came")
     return Scheduling(spec=_spec(command, values), **timing)
 
