@@ -1,0 +1,56 @@
+"""bin/fuzz: two fuzzers at the real daemon, over all transports, while somebody else asks how it is."""
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.campaign import Campaign, Rules, replay
+from tests.fuzz.makers import KINDS
+from tests.fuzz.victim import OVER_TLS, WAYS, has_tls
+
+
+def main() -> int:
+    """Read the command line and return the exit code: 0 if every rule held, 1 if one was broken."""
+    parser = argparse.ArgumentParser(prog="bin/fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=1.0, help="stop after so many minutes (1)")
+    parser.add_argument("--seed", type=int, help="make the sessions of an earlier run (a new seed)")
+    parser.add_argument("--kind", choices=(*KINDS, "both"), default="both", help="which fuzzer (both)")
+    parser.add_argument(
+        "--over",
+        help=f"transports, some of {','.join(WAYS)} (all, but for TLS where taskqd[tls] is not installed)",
+    )
+    parser.add_argument(
+        "--bar", type=float, default=5.0, help="others' median reply, in ms, is below this (5)"
+    )
+    parser.add_argument(
+        "--replay", type=Path, metavar="FILE", help="play the sessions of a file, and no others"
+    )
+    arguments = parser.parse_args()
+    place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/tmp"))
+    if arguments.replay:
+        sys.stderr.write(f"in {place}\n")
+        return 0 if replay(place, arguments.replay, tell) else 1
+    here = [transport for transport in WAYS if has_tls() or transport not in OVER_TLS]
+    over = arguments.over.split(",") if arguments.over else here
+    if unknown := set(over) - set(WAYS):
+        parser.error(f"--over takes some of {','.join(WAYS)}, not {','.join(sorted(unknown))}")
+    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
+    kinds = KINDS if arguments.kind == "both" else (arguments.kind,)
+    ways = [(transport, login) for transport in over for login in WAYS[transport]]
+    sys.stderr.write(f"seed {seed}, in {place}\n")
+    campaign = Campaign(place, seed, Rules(60 * arguments.minutes, kinds, ways, arguments.bar / 1000), tell)
+    is_well = campaign.run()
+    sys.stdout.write(f"{campaign.report.text()}\n\nseed {seed}: ")
+    sys.stdout.write("every rule held\n" if is_well else f"broken, {place} has it all\n")
+    return 0 if is_well else 1
+
+
+def tell(line: str) -> None:
+    """Say how it goes."""
+    sys.stderr.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

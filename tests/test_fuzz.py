@@ -1,0 +1,355 @@
+"""Any bytes in any pieces: one reply to each request that a second reader finds in them, and no word more.
+
+And the fuzzers themselves: that they leave no verb and no option out, that nothing they make lets a job run,
+and that what listens to the answers hears what is wrong.
+"""
+
+import random
+import socket
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from taskqd import wire
+from taskqd.client import requests as client
+from taskqd.errors import TaskqError
+from taskqd.requests import SET_OPTIONS
+from taskqd.submission import OPTIONS, SCHEDULE_OPTIONS
+from tests.fakes import Client, FakeSocket, House, opened, running
+from tests.fuzz import oddities
+from tests.fuzz.grammar import Grammar
+from tests.fuzz.hearing import CLOSED_LIST, REPLIES, Broken, Ear
+from tests.fuzz.makers import KINDS, Maker, recorded
+from tests.fuzz.reading import Asked, read
+from tests.fuzz.session import Cut, Session, fit, load, save
+
+VERBS = frozenset(verb.encode() for verb in wire.VERBS)
+MAKER = Maker(recorded())
+TURNS = 60
+
+SESSIONS = st.builds(
+    lambda number, kind: MAKER.make(f"test {number}", kind, "unix", "", [1, 2], 9).data[:20_000],
+    st.integers(0, 10**9),
+    st.sampled_from(KINDS),
+)
+SCRAPS = st.sampled_from(
+    [verb.encode() for verb in wire.VERBS]
+    + [b"--%b=" % name.encode() for name in OPTIONS]
+    + [word for word in (*oddities.WORDS, *oddities.TELNET, *oddities.HUGE) if len(word) < 100]
+    + [b" ", b"\n", b"\r\n", b" 1", b" 2.1", b"SUBMIT --stdin=3 cat\nabc\r\n", b"AUTH sesame\n"]
+)
+BYTES = SESSIONS | st.lists(SCRAPS | st.binary(max_size=4), max_size=30).map(b"".join)
+
+
+def tidy(house: House) -> None:
+    """Let what runs end and nothing start: a house that is thrown away lives on as long as jobs can start."""
+    house.pause()
+    house.settle()
+    for job_id in running(house):
+        house.finish(job_id)
+
+
+def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
+    """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
+    house = opened()
+    house.submit()
+    house.submit(array=wire.read_line(b"SUBMIT --array=0-2 true").argument.array)
+    house.finish(1)
+    tidy(house)
+    ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
+    talker = Client(house, FakeSocket(socket.AF_INET) if is_stranger else None)
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for start, end in pairwise(places):
+        talker.send(data[start:end])
+    talker.half_close()
+    for _ in range(TURNS):
+        house.settle()
+        house.clock.advance(0.01)
+        talker.read()
+        heard, talker.transport.received = talker.transport.received, b""
+        ear.feed(heard)
+        if talker.transport.is_closed:
+            ear.end()
+            break
+    else:
+        waits_for = ear.awaited
+        assert waits_for is not None, "not closed, and nothing is left to be said"
+        assert waits_for.may_wait, f"not closed, and waits for {waits_for}"
+        talker.transport.lose()
+    tidy(house)
+
+
+@settings(max_examples=600, deadline=None)
+@given(BYTES, st.lists(st.integers(0, 20_000), max_size=6), st.booleans())
+@example(b"SUBMIT --stdin=3 --script=2 \nab\r\nabc\r\nPING\n", [3, 30, 35], False)
+def test_each_request_that_a_second_reader_finds_has_one_reply(
+    data: bytes, cuts: list[int], is_stranger: bool
+) -> None:
+    talked(data, cuts, is_stranger)
+
+
+# What the fuzzers have found, each with its rule.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"SUBMIT --key=a true\n" * 600, id="one key, again and again"),
+        pytest.param(b"SUBMIT --key=a true\nCANCEL 1\n" * 600, id="a key and a cancel by turns"),
+        pytest.param(b"STATUS 2.1\nSTATUS 3.1\nSTATUS 5.2\nSTATUS 1.1\n", id="a task of a task"),
+        pytest.param(b"SUBMIT --after=5.2 true\n", id="after a task of a task"),
+        pytest.param(b"WAIT 2\n" + b"PING\n" * 3000, id="more than may wait"),
+        pytest.param(b"SUBMIT --stdin=0 cat\n\n" * 50, id="blocks of nothing"),
+    ],
+)
+def test_what_was_found_once_is_answered(data: bytes) -> None:
+    talked(data, [], is_stranger=False)
+
+
+def test_blocks_of_nothing_beside_others_of_one_user_are_answered() -> None:
+    house = opened()
+    one, other = Client(house), Client(house)
+    one.send(b"SUBMIT --stdin=0 cat\n\n")
+    other.send(b"SUBMIT --stdin=5 cat\nhello\n")
+    house.settle()
+    assert (one.lines(), other.lines()) == (["JOB_ID 1"], ["JOB_ID 2"])
+
+
+# What makes the input.
+
+
+def test_the_fuzzers_leave_out_no_verb_and_no_option() -> None:
+    grammar = Grammar(random.Random(1), [1], 9)
+    assert set(wire.VERBS) == grammar.verbs | {"DRAIN"}
+    said = b"".join(MAKER.make(str(number), "grammar", "unix", "", [1], 9).data for number in range(4000))
+    for verb in grammar.verbs:
+        assert b"%b" % verb.encode() in said
+    for option in (*OPTIONS, *SET_OPTIONS, *SCHEDULE_OPTIONS):
+        assert b" --%b" % option.encode() in said, option
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_is_made_again_from_its_name(kind: str) -> None:
+    one, again, other = (MAKER.make(name, kind, "tcp", "read", [1], 9) for name in ("a", "a", "b"))
+    assert one == again != other
+
+
+WORDS = (
+    b"RESUME",
+    b"resume",
+    b"DRAIN",
+    b" q1",
+    b" --schedule=1",
+    b" --",
+    b"RES",
+    b"UME",
+    b" ",
+    b"\n",
+    b"\xff\xf4",
+)
+RESUMING = st.lists(st.sampled_from(WORDS), max_size=12).map(b"".join)
+
+
+@given(RESUMING | SESSIONS)
+def test_nothing_that_is_played_lets_paused_jobs_run(data: bytes) -> None:
+    session = Session("bytes", "unix", "", fit(data))
+    assert session.is_fit
+    # Wherever a line may begin, be it behind a telnet sequence or within what was meant for a block.
+    for line in session.data.split(b"\n"):
+        for start in {0, *(at + 1 for at in range(len(line)) if line[at] in (0xFF, 0xF4, 0xF0, 0x06))}:
+            request = wire.read_line(line[start:].removesuffix(b"\r"))
+            assert request.verb != "DRAIN"
+            if request.verb == "RESUME" and request.error is None:
+                assert (request.argument.queue, request.argument.schedule) != (None, None)
+
+
+def test_a_failed_session_is_kept_in_a_file_and_read_back(tmp_path: Path) -> None:
+    sessions = [
+        Session("bytes", "tcp", "read", bytes(range(256)), (Cut(3, 0.5), Cut(200, 0.0)), "abort"),
+        Session("grammar", "unix", "", b"PING\n"),
+    ]
+    save(tmp_path / "kept", sessions, "why")
+    assert load(tmp_path / "kept") == sessions
+
+
+def test_a_session_is_sent_in_its_pieces_behind_a_login() -> None:
+    session = Session("bytes", "tcp", "read", b"PING\nAUTH {{token}}\n", (Cut(2, 0.5),))
+    pieces = [(0.0, b"AUTH r\r\n"), (0.0, b"PI"), (0.5, b"NG\nAUTH r\n")]
+    assert session.pieces({"read": "r", "admin": "a"}) == pieces
+    assert session._replace(login="").pieces({"admin": "a"})[-1] == (0.5, b"NG\nAUTH a\n")
+
+
+# The second reading.
+
+READINGS = [
+    (b"", []),
+    (b"PING", []),
+    (b"PING\n\n \t\r\nping\r\n", ["PING", "PING"]),
+    (b"\xff\xf4\xff\xfd\x06PING\n", ["PING"]),
+    (b"\xff\xfa\x18\n\xff\xf0PING\nPI\xff\xf4NG\n", ["PING", "PI\\xff\\xf4NG!"]),
+    (b"SUBMIT --stdin=5 cat\nPING\n\r\nPING\n", ["SUBMIT", "PING"]),
+    (b"SUBMIT --script=1 --stdin=2\nx\nPI\r\nPING\n", ["SUBMIT", "PING"]),
+    (b"SUBMIT --bogus --stdin=5\nPING\n\nPING\n", ["SUBMIT", "PING"]),
+    (b"SUBMIT --stdin=4 cat\nPINGS\nPING\n", ["SUBMIT?", "!."]),
+    (b"SUBMIT --stdin=4 cat\nPI", ["SUBMIT?"]),
+    (b"SUBMIT --stdin=x cat\nPING\n", ["SUBMIT!."]),
+    (b"SUBMIT --stdin=1 --stdin=1 cat\nPING\n", ["SUBMIT!."]),
+    (b"SUBMIT --stdin=67108865 cat\nPING\n", ["SUBMIT!."]),
+    (b'SUBMIT --label="x --stdin=5\nPING\n', ["SUBMIT!."]),
+    (b'SUBMIT --label="--stdin=5" true\nPING\n', ["SUBMIT", "PING"]),
+    (b'SUBMIT --env=A="--stdin=5 " --stdin=1 true\nxPING\n', ["SUBMIT?", "!."]),
+    (b"SUBMIT -- --stdin=5\nPING\n", ["SUBMIT", "PING"]),
+    (b"SUBMIT true --stdin=5\nPING\n", ["SUBMIT", "PING"]),
+    (b"FROB\nPI\0NG\nPING \xc3\n", ["FROB!", "PI\0NG!", "PING!"]),
+    (b"x" * 65_537 + b"\nPING\n", ["!."]),
+    (b"x" * 65_538, ["!."]),
+    (b"x" * 65_537, []),
+    (b"GET / HTTP/1.1\r\nPING\r\n", []),
+    (b"PING\nGET / HTTP/1.1\n", ["PING", "GET!"]),
+    (b"WATCH\n", ["WATCH~"]),
+    (b"WATCH\n\n", ["WATCH"]),
+    (b"WAIT 1\nFOLLOW 1\n", ["WAIT~", "FOLLOW~"]),
+]
+
+
+def shown(asked: Asked) -> str:
+    marks = ("!" * bool(asked.codes), "?" * asked.is_optional, "~" * asked.may_wait, "." * asked.is_last)
+    return asked.verb.decode("ascii", "backslashreplace") + "".join(marks)
+
+
+@pytest.mark.parametrize("stream, expected", READINGS)
+def test_the_second_reader_finds_the_requests_in_a_stream(stream: bytes, expected: list[str]) -> None:
+    assert [shown(asked) for asked in read(stream, VERBS).asked] == expected
+
+
+# Listening.
+
+WELL = [
+    (b"PING\n", b"OK\r\n"),
+    (b"STATUS 1\n", b"STATUS RUNNING 50\r\n"),
+    (b"STATUS 1\n", b"ERROR GONE it was removed\r\n"),
+    (b"LIST\n", b'JOB {"id":1}\r\nJOB {}\r\nEND 2\r\n'),
+    (b"LIST\nPING\n", b"END 0\r\nOK\r\n"),
+    (b"WAIT 1 2\n", b"STATUS FAILED 0 2\r\nSTATUS COMPLETED 100 1\r\nEND 2\r\n"),
+    (b"WAIT 1 2.3\n", b"STATUS FAILED 0 2.3\r\nERROR TIMED_OUT 1 of 2\r\n"),
+    (b"OUTPUT 1 stdout\nPING\n", b"DATA stdout 0 4\r\nO\r\nK\r\nOK\r\n"),
+    (b"FOLLOW 1\n", b"DATA stderr 0 1\r\nx\r\nDATA stdout 0 1\r\n\n\r\nSTATUS FAILED 0\r\n"),
+    (b"WATCH\n\n", b'OK 7\r\nEVENT 7 {"type":"paused"}\r\nEND\r\n'),
+    (b"WATCH\n\n", b"OK 7\r\nERROR LAGGED 9\r\n"),
+    (b"\xff\xfd\x06PING\n\xff\xfb\x01", b"\xff\xfb\x06OK\r\n\xff\xfe\x01"),
+    (b"QUIT\nPING\n", b"OK\r\n"),
+    (b"AUTH a\n" * 4, b"ERROR AUTH_FAILED no\r\n" * 3),
+    (b"SUBMIT --stdin=4 cat\nPINGS\n", b"ERROR BAD_REQUEST expected CRLF\r\n"),
+    (b"SUBMIT --bad --stdin=4 cat\nPINGS\n", b"ERROR BAD_REQUEST bad\r\nERROR BAD_REQUEST expected CRLF\r\n"),
+]
+
+ILL = [
+    (b"PING\n", b"", "unanswered"),
+    (b"PING\nPING\n", b"OK\r\n", "unanswered"),
+    (b"PING\n", b"OK\n", "CRLF"),
+    (b"PING\n", b"OK", "within a reply"),
+    (b"PING\n", b"OK\r\nOK\r\n", "nobody asked"),
+    (b"", b"OK\r\n", "nobody asked"),
+    (b"PING\n", b"STATUS PENDING 0\r\n", "OK was due"),
+    (b"PING\n", b"OK more\r\n", "OK was due"),
+    (b"STATUS 1\nPING\n", b"OK\r\nSTATUS PENDING 0\r\n", "STATUS was due"),
+    (b"STATUS 1\n", b"STATUS PENDING 101\r\n", "STATUS was due"),
+    (b"LIST\n", b"JOB {}\r\nEND 2\r\n", "after 1 lines"),
+    (b"LIST\n", b"JOB {\r\nEND 1\r\n", "JOB was due"),
+    (b"STATS\n", b'STATS {"x":NaN}\r\n', "STATS was due"),
+    (b"RESULT 1\n", b'RESULT "\x1b[2J" "" 0\r\n', "control character"),
+    (b"RESULT 1\n", b'RESULT "a"b" "" 0\r\n', "RESULT was due"),
+    (b"OUTPUT 1 stdout\n", b"DATA stdout 0 1\r\nxy\r\n", "does not end in CRLF"),
+    (b"PING\n", b"ERROR INTERNAL a bug\r\n", "INTERNAL"),
+    (b"PING\n", b"ERROR OOPS what\r\n", "OOPS"),
+    (b"PING\n", b"ERROR GONE what\r\n", "would do"),
+    (b"FROB\n", b"OK\r\n", "should be refused"),
+    (b"FROB\n", b"ERROR BAD_REQUEST what\r\n", "would do"),
+    (b"PING \xff\n", b"OK\r\n", "should be refused"),
+    (b"PING x\n", b"ERROR BAD_REQUEST \xc2\x9b\r\n", "none for a person"),
+    (b"PING x\n", b"ERROR BAD_REQUEST \xff\r\n", "UTF-8"),
+    (b"\xff\xfd\x01PING\n", b"\xff\xfb\x01OK\r\n", "telnet is owed"),
+    (b"PING\n", b"\xff\xfb\x01OK\r\n", "telnet is owed"),
+]
+
+
+def hear(ear: Ear, said: bytes, size: int) -> None:
+    for at in range(0, len(said), size):
+        ear.feed(said[at : at + size])
+    ear.end()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("sent, said", WELL)
+def test_what_is_well_is_heard_as_well_in_any_pieces(sent: bytes, said: bytes, size: int) -> None:
+    ear = Ear(read(sent, VERBS))
+    hear(ear, said, size)
+    assert ear.is_satisfied or ear.awaited is None or ear.awaited.is_last
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("sent, said, complaint", ILL)
+def test_what_is_wrong_is_heard(sent: bytes, said: bytes, complaint: str, size: int) -> None:
+    ear = Ear(read(sent, VERBS))
+    with pytest.raises(Broken, match=complaint):
+        hear(ear, said, size)
+
+
+def test_what_is_listened_for_is_all_verbs_and_codes_of_the_closed_list() -> None:
+    assert set(REPLIES) == VERBS
+    known = {code for reply in REPLIES.values() for code in reply.codes}
+    elsewhere = {
+        "BAD_REQUEST",
+        "UNKNOWN_COMMAND",
+        "LINE_TOO_LONG",
+        "AUTH_REQUIRED",
+        "FORBIDDEN",
+        "STORE_FAILED",
+    }
+    assert known | elsewhere | {"INTERNAL"} == CLOSED_LIST
+    assert {each.code for each in _all_errors(TaskqError)} == CLOSED_LIST
+
+
+def _all_errors(kind: type[TaskqError]) -> list[type[TaskqError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in _all_errors(below))]
+
+
+# What the client writes, the server reads.
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=60)
+VARIABLES = st.dictionaries(
+    st.from_regex("[A-Z_][A-Z0-9_]{0,8}", fullmatch=True).filter(lambda name: not name.startswith("TASKQ_")),
+    TEXT,
+    max_size=3,
+)
+ASKED = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.from_regex("[A-Za-z0-9._+/:@-]{1,20}", fullmatch=True),
+        "priority": st.integers(-1_000_000, 1_000_000),
+        "slots": st.integers(1, 10_000),
+        "timeout": st.floats(0.001, 1e6).map(lambda seconds: round(seconds, 9)),
+        "label": TEXT,
+        "cwd": TEXT.map(lambda text: f"/{text}"),
+        "env": VARIABLES,
+        "umask": st.integers(0, 0o777),
+        "nice": st.integers(-20, 19),
+        "hold": st.just(True),
+        "retries": st.integers(0, 1000),
+        "max_output": st.integers(0, 2**50 - 1).filter(lambda size: size < 10**15),
+    },
+)
+
+
+@given(ASKED, TEXT.filter(lambda text: not set(text) & set("\r\n") and text.strip(" \t")))
+def test_what_the_client_writes_is_what_the_server_reads(asked: client.Options, command: str) -> None:
+    line, *blocks = client.submit(command, client.submit_options(asked)).split(b"\r\n")
+    request = wire.read_line(line)
+    assert (request.error, blocks) == (None, [b""])
+    assert request.argument.command == command.lstrip(" \t")
+    for name, value in asked.items():
+        assert getattr(request.argument, name) == value
