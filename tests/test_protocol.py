@@ -278,7 +278,6 @@ def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_re
         assert client.transport.is_aborted
 
 
-
 # Order.
 
 
