@@ -246,7 +246,15 @@ class Connection(LineReceiver):
         self._is_first_line = False
         self._exchange.followed()
         if line.strip():
-            self._line_came(wire.read_line(line), len(line))
+            self._line_came(self._read(line), len(line))
+
+    def _read(self, line: bytes) -> wire.Request:
+        try:
+            return wire.read_line(line)
+        except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
+            self._log.failure("a line of {length} bytes met a bug of taskqd's", length=len(line))
+            why = TaskqError("this line met a bug of taskqd's; the daemon's log has it")
+            return wire.Request("", None, why, is_lost=True)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._give_up(

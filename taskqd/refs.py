@@ -30,4 +30,4 @@ def parse_ref(text: str) -> Ref:
         raise BadRequest(f"expected a job's id such as 7, or 7.3 for a task of an array, not {text[:40]!r}")
     if len(index.lstrip("0")) > _MOST_DIGITS:
         raise NoSuchJob(f"there is no task {text[:40]}")
-    return TaskId(parse_id(array), int(index))
+    return TaskId(parse_id(array), int(index.lstrip("0") or "0"))

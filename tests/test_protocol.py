@@ -1090,3 +1090,20 @@ def test_no_input_breaks_a_connection_and_no_chunking_changes_a_word(
     sent: bytes, cuts: list[int], is_stranger: bool
 ) -> None:
     assert talk(sent, cuts, is_stranger) == talk(sent, [], is_stranger)
+
+
+def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: Any
+) -> None:
+    def fail(line: bytes) -> wire.Request:
+        raise ValueError(f"{len(line)} bytes")
+
+    client = Client(opened())
+    client.send(b"PING\n")
+    monkeypatch.setattr(wire, "read_line", fail)
+    client.send(b"STATUS 1\nPING\n")
+    assert client.transport.received.splitlines() == [
+        b"OK",
+        b"ERROR INTERNAL this line met a bug of taskqd's; the daemon's log has it",
+    ]
+    assert len(logged_errors.flush(ValueError)) == 1

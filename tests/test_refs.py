@@ -79,3 +79,9 @@ def test_where_only_a_whole_job_will_do_a_task_is_no_id() -> None:
 def test_any_text_is_a_name_or_refused(text: str) -> None:
     with suppress(BadRequest, NoSuchJob):
         assert parse_ref(str(parse_ref(text))) == parse_ref(text)
+
+
+def test_a_number_may_begin_with_as_many_zeros_as_fit_on_a_line() -> None:
+    zeros = "0" * 60_000
+    assert parse_ref(f"{zeros}7.{zeros}3") == TaskId(7, 3)
+    assert parse_ref(f"7.{zeros}") == TaskId(7, 0)
