@@ -150,7 +150,7 @@ class ICaller(Interface):
 
     principal: Any = Attribute("The taskqd.access.Principal who asks, or None before an AUTH.")
 
-    address: str = Attribute("Where they are: host and port, or ``unix`` on this machine.")
+    address: str = Attribute("Where they are, as an Actor's origin: ``10.0.0.5:4242``, or ``pid 1234``.")
 
     def identify(authenticating: "Deferred[Any]") -> "Deferred[Any]":
         """Take whom ``authenticating`` fires with for the caller, and return it.

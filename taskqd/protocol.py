@@ -50,6 +50,8 @@ KEEP_ALIVE = (
 """A TCP peer that goes without a word is found out within 70 s (tcp(7)); the kernel takes two hours."""
 MOST_FAILURES = 3
 """So many failed AUTHs end a connection."""
+LINGER_OF_STRANGERS = 1.0
+"""Of who is sent away without having said who they are, the place is free again after so many seconds."""
 
 
 @implementer(ICaller, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
@@ -77,6 +79,7 @@ class Connection(LineReceiver):
         self._lost = lost
         self._heard_at = clock.seconds()
         self._pacing = Pacing(clock, self._read_on)
+        self._origin: str | None = None
         self._is_first_line = True
         self._is_reading = False
         self._is_deaf = False
@@ -112,6 +115,7 @@ class Connection(LineReceiver):
         if peer is None:
             self._keeper.settle()
         else:
+            self._origin = peer.origin
             self._introduce(peer)
 
     def handshakeCompleted(self) -> None:
@@ -283,7 +287,6 @@ class Connection(LineReceiver):
     # What the handlers call.
 
     def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
-        self._is_identifying = True
         return authenticating.addBoth(self._identified)
 
     def _identified(self, result: Any) -> Any:
@@ -301,7 +304,7 @@ class Connection(LineReceiver):
     @property
     def address(self) -> str:
         peer = self.transport.getPeer()
-        return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
+        return self._origin or f"{peer.host}:{peer.port}"
 
     def send(self, data: bytes) -> None:
         if not self._is_expelled:
@@ -350,6 +353,8 @@ class Connection(LineReceiver):
         self._forget_block()
         for deferred in list(self._held):
             deferred.cancel()
+        if self.principal is None:
+            self._cut_off_in(LINGER_OF_STRANGERS)
         self._close()
 
     # From a line to a request.
@@ -358,6 +363,8 @@ class Connection(LineReceiver):
         if request.is_lost:
             self._give_up(request.error)
         elif not request.blocks:
+            if request.verb == "AUTH" and request.error is None:
+                self._is_identifying = True  # whether blocks behind it are wanted is told by who it is then
             self._exchange.ask(Asked(request, size, []))
         else:
             asked = self._expect(request, size)
@@ -423,11 +430,16 @@ class Connection(LineReceiver):
         elif self._linger is None:
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
-            self._linger = self._clock.callLater(LINGER, self.transport.abortConnection)
+            self._cut_off_in(LINGER)
 
     def _close(self) -> None:
         """Close once all is written; a transport that has a producer would ask it for more instead."""
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         if self._linger is None:
-            self._linger = self._clock.callLater(LINGER, self.transport.abortConnection)
+            self._cut_off_in(LINGER)
+
+    def _cut_off_in(self, seconds: float) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        self._linger = self._clock.callLater(seconds, self.transport.abortConnection)

@@ -17,6 +17,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost, ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProcessTransport, IPushProducer, ITransport
@@ -815,7 +816,7 @@ class FakeTransport:
         return self._handle
 
     def getPeer(self) -> Any:
-        return None
+        return IPv4Address("TCP", "10.0.0.5", 4242)
 
     def getHost(self) -> Any:
         return None

@@ -13,11 +13,11 @@ from taskqd.access import Principal
 from taskqd.backlog import Backlog
 from taskqd.buckets import Buckets
 from taskqd.errors import Forbidden, QueueFull, TooLarge
-from taskqd.job import Job, Spec, TaskId
+from taskqd.job import Job, Spec, Status, TaskId
 from taskqd.quotas import BURST, Quotas
 from taskqd.refs import Ref
 from taskqd.requests import Cancellation, Change, Follow, Listing, Pause, Slice, Wait, Watch
-from taskqd.roles import Role
+from taskqd.roles import Need, Role
 from taskqd.schedules import Schedule
 from taskqd.settings import ON_END_QUEUE
 
@@ -37,24 +37,31 @@ class Gate:
         self._buckets = None if rate is None else Buckets(rate, max(1.0, BURST * rate))
 
     def check(self, who: Principal, verb: str, argument: Any) -> None:
-        """Raise Forbidden if ``who`` may not ask for this, NoSuchJob and Gone of jobs that are not there."""
+        """Raise Forbidden if ``who`` may not ask for this, NoSuchJob and Gone of jobs that are not there.
+
+        Raises also TooLarge and QueueFull, of what SUBMIT would not take either.
+        """
         roles.check_verb(verb, who.role)
-        if who.role is Role.ADMIN:
-            return
+        if who.role is not Role.ADMIN:
+            self._check_theirs(who, verb, argument)
+        if verb == "RETRY":
+            self._check_pending(who, self._backlog.get(argument))
+        elif verb == "SET":
+            self._check_values(argument.values)
+        if who.role is not Role.ADMIN and roles.NEEDS[verb] is Need.CHANGE:
+            for ref in _refs(verb, argument):
+                self._check_tasks(who, verb, self._backlog.get(ref))
+
+    def _check_theirs(self, who: Principal, verb: str, argument: Any) -> None:
+        """Raise what ``check`` raises of somebody who is no admin, for what a request is about."""
         for ref in _refs(verb, argument):
-            job = self._backlog.get(ref)
-            roles.check_owner(verb, who.role, who.name, job.owner, f"job {job.id}")
-            self._check_queue(who, job.spec.queue, f"job {job.id} is in the queue {job.spec.queue}")
-            if job.tasks is not None and roles.NEEDS[verb] is roles.Need.CHANGE:
-                self._check_rate(who, job.tasks.count)
+            self._check_job(who, verb, self._backlog.get(ref))
         if verb in ("PAUSE", "RESUME"):
             self._check_pause(who, verb, argument)
         elif verb == "UNSCHEDULE":
             self._check_schedule(who, verb, argument)
         elif verb == "CANCEL" and argument.is_cascade:
             self._check_cascade(who, argument)
-        elif verb == "RETRY":
-            self._check_pending(who)
         elif verb == "SET":
             self._check_change(who, argument.values)
 
@@ -85,19 +92,15 @@ class Gate:
         """
         self._check_sizes(spec, secret)
         most = self.quotas.output
-        if most is not None and spec.max_output > most:
-            if spec.max_output != Spec().max_output:
-                raise TooLarge(
-                    f"--max-output={spec.max_output} is more than the {most} bytes that a job may print"
-                )
+        if most is not None and spec.max_output > most and spec.max_output == Spec().max_output:
             spec = replace(spec, max_output=most)
+        self._check_output(spec.max_output)
         spec = self._check_run(who, spec)
         if who.role is not Role.ADMIN:
             self._check_priority(spec.priority)
             self._check_new_queue(who, spec.queue)
             for ref in (*spec.after, *spec.after_any, *spec.after_fail):
-                job = self._backlog.get(ref)
-                roles.check_owner("SUBMIT", who.role, who.name, job.owner, f"job {job.id}")
+                self._check_job(who, "SUBMIT", self._backlog.get(ref))
             self._check_rate(who)
         return spec
 
@@ -120,6 +123,12 @@ class Gate:
     def most_pending(self, who: Principal) -> int | None:
         """Return how many jobs of theirs may be pending, None for no limit."""
         return None if who.role is Role.ADMIN else self.quotas.pending_per_user
+
+    def _check_job(self, who: Principal, verb: str, job: Job, what: str = "") -> None:
+        """Refuse a job that is not theirs, or not of their token's queue; ``what`` says more of it."""
+        name = f"job {job.id}{what}"
+        roles.check_owner(verb, who.role, who.name, job.owner, name)
+        self._check_queue(who, job.spec.queue, f"{name} is in the queue {job.spec.queue}")
 
     def _check_queue(self, who: Principal, queue: str, what: str) -> None:
         """Refuse a queue that is not the one of a token, ``what`` says of what."""
@@ -149,18 +158,39 @@ class Gate:
 
     def _check_cascade(self, who: Principal, asked: Cancellation) -> None:
         for job_id in self._backlog.all_after(self._backlog.get(asked.id).id):
-            owner = self._backlog.get(job_id).owner
-            roles.check_owner("CANCEL", who.role, who.name, owner, f"job {job_id}, which comes after it,")
+            self._check_job(who, "CANCEL", self._backlog.get(job_id), ", which comes after it,")
 
     def _check_change(self, who: Principal, values: dict[str, Any]) -> None:
         self._check_priority(values.get("priority", 0))
         if "queue" in values:
             self._check_new_queue(who, values["queue"])
 
-    def _check_pending(self, who: Principal) -> None:
-        most = self.quotas.pending_per_user
-        if most is not None and self._backlog.pending_of(who.name) >= most:
-            raise QueueFull(f"you have {most} pending jobs, which is the most; retry when some have started")
+    def _check_values(self, values: dict[str, Any]) -> None:
+        """Refuse a SET to what a SUBMIT may not have, whoever asks."""
+        self._check_label(values.get("label"))
+        self._check_output(values.get("max_output", 0))
+
+    def _check_pending(self, who: Principal, job: Job) -> None:
+        """Refuse to make a job pending again where there is no room for it, or for the tasks that would be."""
+        if not job.status.is_final:
+            return  # which is refused for that
+        count = 1
+        if job.tasks is not None:
+            count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
+        for pending, most, whose in (
+            (self._backlog.counts[Status.PENDING], self.quotas.pending, ""),
+            (self._backlog.pending_of(job.owner), self.most_pending(who), " for one user"),
+        ):
+            if most is not None and pending + count > most:
+                raise QueueFull(
+                    f"with the {pending} pending jobs and {count} more there would be more than {most}, which is "
+                    f"the most{whose}; retry when some have started"
+                )
+
+    def _check_tasks(self, who: Principal, verb: str, job: Job) -> None:
+        """Count an act on an array as one on each of its tasks, but for one that is refused anyway."""
+        if job.tasks is not None and job.status.is_final is (verb in ("RETRY", "REMOVE")):
+            self._check_rate(who, job.tasks.count)
 
     def _check_priority(self, priority: int) -> None:
         most = self.quotas.priority
@@ -180,11 +210,20 @@ class Gate:
         size += sum(len(name) + len(value) for name, value in spec.env_base64.items())
         if size > quotas.environment:
             raise TooLarge(f"the environment has {size} bytes, and may have {quotas.environment}")
-        if spec.label is not None and len(spec.label) > quotas.label:
-            raise TooLarge(f"the label has {len(spec.label)} characters, and may have {quotas.label}")
+        self._check_label(spec.label)
+
+    def _check_label(self, label: str | None) -> None:
+        most = self.quotas.label
+        if label is not None and len(label) > most:
+            raise TooLarge(f"the label has {len(label)} characters, and may have {most}")
+
+    def _check_output(self, size: int) -> None:
+        most = self.quotas.output
+        if most is not None and size > most:
+            raise TooLarge(f"--max-output={size} is more than the {most} bytes that a job may print")
 
     def _check_rate(self, who: Principal, count: int = 1) -> None:
-        """Refuse what comes too fast; an act on an array counts as one on each of its tasks."""
+        """Refuse what comes too fast."""
         if self._buckets is None:
             return
         wait = self._buckets.take(who.name, self._clock.seconds(), count)
