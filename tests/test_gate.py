@@ -11,7 +11,8 @@ from taskqd.errors import TaskqError
 from taskqd.job import Status
 from taskqd.quotas import Quotas
 from taskqd.roles import Role
-from tests.fakes import Client, FakeCaller, FakeSocket, House, result_of
+from tests.every_verb import LINES, WHO, code_for
+from tests.fakes import FAILED, Client, FakeCaller, FakeSocket, House, result_of
 
 ANN = Principal("ann", Role.SUBMIT, "pid 1")
 BOB = Principal("bob", Role.SUBMIT, "pid 2")
@@ -27,10 +28,10 @@ class Place:
         self.house = House(slots=1, quotas=Quotas(**quotas))
         self.house.dispatcher.start()
 
-    def ask(self, who: Principal, line: str) -> str:
+    def ask(self, who: Principal | None, line: str) -> str:
         return self.whole(who, line).split()[0]
 
-    def whole(self, who: Principal, line: str) -> str:
+    def whole(self, who: Principal | None, line: str) -> str:
         caller = FakeCaller(who)
         request = wire.read_line(line.encode())
         answer = maybeDeferred(self.house.verbs.handle, caller, request, [])
@@ -54,8 +55,7 @@ def _code(why: Exception) -> str:
     return f"{why.code} {why}"
 
 
-@pytest.fixture(name="place")
-def a_place() -> Place:
+def place_of_ann() -> Place:
     """Return one where ann has a running job 1 and a pending job 2, a schedule 1, and an ended job 3."""
     place = Place()
     for line in ("SUBMIT sleep 9", "SUBMIT true", "SCHEDULE --every=1h true", "SUBMIT true"):
@@ -64,53 +64,59 @@ def a_place() -> Place:
     return place
 
 
-LOOKS = (
-    "STATUS 2",
-    "SHOW 2",
-    "HISTORY 2",
-    "WHY 2",
-    "OUTPUT 1 stdout",
-    "RESULT 3",
-    "WAIT 3",
-    "FOLLOW 3",
-    "WATCH --job=2",
-)
-ACTS = (
-    *("SET 2 --label=x", "HOLD 2", "RELEASE 2", "CANCEL 2", "RETRY 3", "CANCEL 1", "UNSCHEDULE 1"),
-    *("PAUSE --schedule=1", "RESUME --schedule=1"),
-)
-RULES = ("PAUSE", "RESUME", "PAUSE q", "RESUME q", "SET-QUEUE q --slots=1", "DRAIN")
+@pytest.fixture(name="place")
+def a_place() -> Place:
+    return place_of_ann()
 
 
-@pytest.mark.parametrize("line", LOOKS)
-@pytest.mark.parametrize("who,is_let", [(ANN, True), (BOB, False), (EVE, True), (ROOT, True)])
-def test_who_may_look_at_a_job_of_ann_s(place: Place, line: str, who: Principal, is_let: bool) -> None:
-    assert (place.ask(who, line) != "FORBIDDEN") is is_let
+THINGS = {"job": 2, "ended": 3, "schedule": 1}
+THOSE: dict[str, Principal | None] = {
+    "a stranger": None,
+    "a reader": EVE,
+    "a reader of its own": Principal("ann", Role.READ, "10.0.0.5:1", token="2"),
+    "another": BOB,
+    "the owner": ANN,
+    "an admin": ROOT,
+}
 
 
-@pytest.mark.parametrize("line", ACTS)
-@pytest.mark.parametrize("who,is_let", [(ANN, True), (BOB, False), (EVE, False), (ROOT, True)])
-def test_who_may_change_what_is_ann_s(place: Place, line: str, who: Principal, is_let: bool) -> None:
+def test_there_is_a_request_of_every_verb_and_each_is_of_somebody() -> None:
+    assert set(LINES) == set(wire.VERBS)
+    assert tuple(THOSE) == WHO
+
+
+@pytest.mark.parametrize("verb", LINES)
+def test_who_may_do_what_and_what_is_refused_changes_nothing(verb: str) -> None:
+    found: dict[str, str | None] = {}
+    for who, principal in THOSE.items():
+        place = place_of_ann()
+        before = list(place.house.store.journal), place.house.dispatcher.is_draining
+        said = place.ask(principal, LINES[verb].format(**THINGS))
+        found[who] = said if said in ("FORBIDDEN", "AUTH_REQUIRED") else None
+        if found[who]:
+            assert (place.house.store.journal, place.house.dispatcher.is_draining) == before
+    assert found == {who: code_for(verb, who) for who in WHO}
+
+
+@pytest.mark.parametrize("line", ["PAUSE", "RESUME", "PAUSE q", "RESUME q"])
+def test_what_stands_still_for_all_is_an_admin_s_matter(place: Place, line: str) -> None:
     before = list(place.house.store.journal)
-    assert (place.ask(who, line) != "FORBIDDEN") is is_let
-    if not is_let:
-        assert place.house.store.journal == before, "refused means unchanged"
+    for who in (ANN, EVE, IN_Q):
+        assert place.ask(who, line) == "FORBIDDEN"
+    assert place.house.store.journal == before
+    assert place.ask(ROOT, line) == "OK"
 
 
-@pytest.mark.parametrize("line", RULES)
-@pytest.mark.parametrize("who,is_let", [(ANN, False), (EVE, False), (ROOT, True)])
-def test_who_may_rule_the_daemon(place: Place, line: str, who: Principal, is_let: bool) -> None:
-    assert (place.ask(who, line) != "FORBIDDEN") is is_let
+@pytest.mark.parametrize("verb", ["WAIT", "CANCEL", "WATCH"])
+def test_of_what_is_not_there_it_is_said_so_to_everybody(place: Place, verb: str) -> None:
+    line = f"{verb} --job=99" if verb == "WATCH" else f"{verb} 99"
+    assert [place.ask(who, line) for who in (ANN, BOB, ROOT)] == ["NO_SUCH_JOB"] * 3
 
 
-@pytest.mark.parametrize("line", ["SUBMIT true", "SCHEDULE --every=1h true"])
-def test_who_may_submit(place: Place, line: str) -> None:
-    assert [place.ask(who, line) == "FORBIDDEN" for who in (ANN, BOB, EVE, ROOT)] == [
-        False,
-        False,
-        True,
-        False,
-    ]
+def test_a_wait_for_several_of_which_one_is_another_s_waits_for_none(place: Place) -> None:
+    place.ask(BOB, "SUBMIT --hold b")
+    assert place.ask(BOB, "WAIT 4 3 --any") == "FORBIDDEN"
+    assert not place.house.dispatcher._waiters
 
 
 def test_lists_show_what_may_be_seen_and_nothing_else(place: Place) -> None:
@@ -160,6 +166,17 @@ def test_a_token_of_one_queue_is_good_for_that_alone(place: Place) -> None:
     assert place.ask(IN_Q, "SCHEDULE --queue=q --every=1h true") == "OK"
     assert [place.ask(IN_Q, line) for line in ("STATUS 2", "CANCEL 2", "UNSCHEDULE 1")] == ["FORBIDDEN"] * 3
     assert place.ask(IN_Q, "SET 4 --queue=default") == "FORBIDDEN"
+    for option in ("after", "after-any", "after-fail"):
+        assert place.ask(IN_Q, f"SUBMIT --queue=q --{option}=2 true") == "FORBIDDEN"
+        assert place.ask(IN_Q, f"SUBMIT --queue=q --hold --{option}=4 true") == "JOB_ID"
+    for line in ("CANCEL 5", "CANCEL 6", "CANCEL 7"):
+        place.ask(ROOT, line)
+    place.ask(ANN, "SUBMIT --after=4 true")
+    assert place.whole(IN_Q, "CANCEL 4 --cascade").startswith(
+        "FORBIDDEN job 8, which comes after it, is in the queue default, and your token is for the queue q"
+    )
+    for line in ("CANCEL 8", "REMOVE 8", "REMOVE 7", "REMOVE 6", "REMOVE 5"):
+        place.ask(ROOT, line)
     assert place.whole(IN_Q, "LIST").split()[-1] == "1"
     assert place.whole(IN_Q, "SCHEDULES").split()[-1] == "1"
     assert place.whole(IN_Q, "WATCH --since=1").count("EVENT") == 1
@@ -190,6 +207,70 @@ def test_one_user_s_pending_jobs_have_a_limit_and_an_admin_s_have_none() -> None
     assert place.ask(ANN, "RETRY 1") == "QUEUE_FULL"
 
 
+def test_what_is_retried_has_to_have_room_of_an_array_as_many_as_would_be_pending() -> None:
+    place = Place(pending_per_user=4, pending=5)
+    place.ask(ANN, "SUBMIT --hold --array=1-3 true")
+    assert place.ask(ANN, "RETRY 1") == "WRONG_STATE", "it has not ended, whatever the room"
+    place.ask(ANN, "CANCEL 1")
+    for _ in range(2):
+        place.ask(ANN, "SUBMIT --hold true")
+    assert place.whole(ANN, "RETRY 1") == (
+        "QUEUE_FULL with the 2 pending jobs and 3 more there would be more than 4, which is the most for one "
+        "user; retry when some have started"
+    )
+    assert place.ask(ANN, "RETRY 1.2") == "JOB_ID"
+    place.house.finish(3, FAILED)
+    place.ask(BOB, "SUBMIT --hold true")
+    assert place.whole(ROOT, "RETRY 1") == (
+        "QUEUE_FULL with the 3 pending jobs and 3 more there would be more than 5, which is the most; "
+        "retry when some have started"
+    )
+    place.ask(BOB, "CANCEL 7")
+    assert place.ask(ROOT, "RETRY 1") == "JOB_ID", "one user's limit is none for an admin"
+
+
+def test_of_an_array_that_partly_completed_the_rest_needs_room() -> None:
+    place = Place(pending_per_user=2)
+    place.ask(ANN, "SUBMIT --array=1-2 true")
+    place.house.finish(2)
+    place.house.finish(3, FAILED)
+    place.ask(ANN, "SUBMIT true")
+    place.ask(ANN, "SUBMIT --hold true")
+    assert place.ask(ANN, "RETRY 1") == "JOB_ID"
+    assert [place.status(number) for number in (2, 3)] == [Status.COMPLETED, Status.PENDING]
+    place.ask(ANN, "CANCEL 1")
+    assert place.ask(ANN, "RETRY 2") == "JOB_ID"
+
+
+def test_what_has_started_makes_room() -> None:
+    place = Place(pending_per_user=1, pending=1)
+    assert [place.ask(ANN, "SUBMIT true") for _ in range(3)] == ["JOB_ID", "JOB_ID", "QUEUE_FULL"]
+    place.house.finish(1)
+    assert [place.ask(ANN, "SUBMIT true") for _ in range(2)] == ["JOB_ID", "QUEUE_FULL"]
+
+
+def test_what_could_not_be_recorded_takes_no_room() -> None:
+    house = House(slots=1, quotas=Quotas(pending_per_user=3, pending=4))
+    house.access.roles["4000001"] = Role.SUBMIT
+    client = Client(house, FakeSocket(uid=4_000_001))
+    for sent in (
+        b"SUBMIT a\nSUBMIT b\nSUBMIT c\n",
+        b"SUBMIT --array=1-3 a\n",
+        b"SUBMIT --key=k a\n",
+        b"SUBMIT --secret=A=1 a\n",
+    ):
+        client.send(sent)
+        house.store.break_down()
+        house.store.mend()
+    house.spool.error = OSError(28, "No space left on device")
+    client.send(b"SUBMIT --stdin=2 cat\nhi\r\n")
+    house.spool.error = None
+    assert [line.split()[1] for line in client.lines()] == ["STORE_FAILED"] * 7
+    client.send(b"SUBMIT --hold --array=1-3 true\nSUBMIT a\n")
+    house.settle()
+    assert [line.split()[0] for line in client.lines()] == ["JOB_ID", "ERROR"]
+
+
 def test_all_pending_jobs_have_a_limit_for_everybody() -> None:
     place = Place(pending=2)
     assert [place.ask(who, "SUBMIT --hold true") for who in (ANN, BOB, ROOT)] == [
@@ -200,15 +281,19 @@ def test_all_pending_jobs_have_a_limit_for_everybody() -> None:
 
 
 def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
-    house = House(slots=1, quotas=Quotas(pending_per_user=10))
-    house.access.roles["4000001"] = Role.SUBMIT
-    client = Client(house, FakeSocket(uid=4_000_001))
-    client.send(b"SUBMIT --hold true\n" * 25)
-    house.settle()
-    words = [line.split()[:2] for line in client.transport.received.decode().splitlines()]
-    assert [word for word, _ in words] == ["JOB_ID"] * 10 + ["ERROR"] * 15
-    assert {code for word, code in words if word == "ERROR"} == {"QUEUE_FULL"}
-    assert house.backlog.pending_of("4000001") == 10
+    house = House(slots=1, quotas=Quotas(pending_per_user=600, pending=1100))
+    house.access.roles = dict.fromkeys(("4000001", "4000002"), Role.SUBMIT)
+    clients = [Client(house, FakeSocket(uid=uid)) for uid in (4_000_001, 4_000_001, 4_000_002)]
+    for client in clients:
+        client.send((b"SUBMIT --hold true\n" * 19 + b"SUBMIT --hold --array=1-10 true\n") * 50)
+    while house.store.on_its_way or house.clock.getDelayedCalls()[0].getTime() <= house.clock.seconds():
+        house.clock.advance(0)
+        house.settle()
+    replies = [line.split()[:2] for client in clients for line in client.lines()]
+    assert len(replies) == 3000
+    assert {code for word, code in replies if word == "ERROR"} == {"QUEUE_FULL"}
+    assert [house.backlog.pending_of(name) for name in ("4000001", "4000002")] == [600, 500]
+    assert (house.dispatcher._intake._coming, house.dispatcher._intake._coming_of) == (0, {})
 
 
 def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
@@ -246,11 +331,28 @@ def test_one_user_has_so_many_schedules() -> None:
         ({"environment": 5}, "SUBMIT --env=A=1 --env=B=22 true", "SUBMIT --env=A=1 --env=B=2\u00e9 true"),
         ({"environment": 4}, 'SUBMIT --env=A="\\xff12" true', 'SUBMIT --env=A="\\xff123" true'),
         ({"output": 1000}, "SUBMIT --max-output=1000 true", "SUBMIT --max-output=1001 true"),
+        ({"label": 3}, "SCHEDULE --every=1h --label=abc true", "SCHEDULE --every=1h --label=abcd true"),
     ],
 )
 def test_sizes_have_limits_for_everybody(quota: dict[str, Any], fits: str, does_not: str) -> None:
     place = Place(**quota)
-    assert [place.ask(ROOT, line) for line in (fits, does_not)] == ["JOB_ID", "TOO_LARGE"]
+    for who in (ROOT, ANN):
+        assert place.ask(who, fits) in ("JOB_ID", "OK")
+        assert place.ask(who, does_not) == "TOO_LARGE"
+
+
+@pytest.mark.parametrize("option", ["label=abcd", "max-output=1001", "max-output=100000G"])
+def test_a_set_gives_a_job_no_more_than_a_submission(option: str) -> None:
+    place = Place(label=3, output=1000)
+    place.ask(ANN, "SUBMIT --hold true")
+    for who in (ANN, ROOT):
+        assert place.ask(who, f"SET 1 --{option}") == "TOO_LARGE"
+        assert place.ask(who, "SET 1 --label=abc --max-output=1000") == "JOB"
+        assert place.ask(who, "SET 1 --label= --priority=-1") == "JOB"
+    assert len(place.house.store.journal) == 5
+    unlimited = Place(output=None)
+    unlimited.ask(ANN, "SUBMIT --hold true")
+    assert unlimited.ask(ANN, "SET 1 --max-output=100000G") == "JOB"
 
 
 def test_secrets_count_with_the_environment() -> None:
@@ -309,6 +411,28 @@ def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:
     assert place.ask(ROOT, "HOLD 1") == "STATUS"
     place.house.clock.advance(11.0)
     assert place.ask(ANN, "CANCEL 1") == "STATUS"
+
+
+@pytest.mark.parametrize(
+    "line,code",
+    [
+        *(("RETRY 1", "WRONG_STATE"), ("REMOVE 1", "WRONG_STATE"), ("SET 1 --priority=5", "FORBIDDEN")),
+        *(("SET 1 --label=toolong", "TOO_LARGE"), ("SET 1 --queue=on_end", "FORBIDDEN")),
+        *(("RETRY 6", "QUEUE_FULL"), ("HOLD 6", "WRONG_STATE"), ("CANCEL 1 --cascade", "FORBIDDEN")),
+    ],
+)
+def test_an_act_on_an_array_that_is_refused_is_not_counted(line: str, code: str) -> None:
+    place = Place(submissions=1.0, pending_per_user=5, label=3)
+    place.ask(ANN, "SUBMIT --hold --array=1-4 true")
+    place.ask(ANN, "SUBMIT --hold --array=1-1 true")
+    place.ask(ROOT, "CANCEL 6")
+    place.ask(ANN, "SUBMIT --hold true")
+    place.ask(BOB, "SUBMIT --hold b")
+    place.ask(ROOT, "SUBMIT --after=1 r")
+    bucket = place.house.gate._buckets._buckets["ann"]  # type: ignore[union-attr]
+    left = bucket.left
+    assert place.whole(ANN, line).startswith(code)
+    assert bucket.left == left
 
 
 def test_a_submission_sees_those_that_came_with_it() -> None:
