@@ -171,7 +171,7 @@ class Gate:
         self._check_output(values.get("max_output", 0))
 
     def _check_pending(self, who: Principal, job: Job) -> None:
-        """Refuse to make a job pending again where there is no room for it, or for the tasks that would be."""
+        """Refuse to make a job pending again where there is no room for it, or for its tasks."""
         if not job.status.is_final:
             return  # which is refused for that
         count = 1
@@ -183,8 +183,8 @@ class Gate:
         ):
             if most is not None and pending + count > most:
                 raise QueueFull(
-                    f"with the {pending} pending jobs and {count} more there would be more than {most}, which is "
-                    f"the most{whose}; retry when some have started"
+                    f"with the {pending} pending jobs and {count} more there would be more than {most}, "
+                    f"which is the most{whose}; retry when some have started"
                 )
 
     def _check_tasks(self, who: Principal, verb: str, job: Job) -> None:
