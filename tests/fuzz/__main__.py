@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -53,4 +54,6 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever ends it so has the daemon ended with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
