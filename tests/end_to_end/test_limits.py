@@ -12,20 +12,21 @@ from tests.end_to_end.wire import until
 
 
 def test_who_does_not_say_who_he_is_has_to_go(daemon: DaemonFactory) -> None:
-    one = daemon("--limit", "auth-time=300ms", "--limit", "connections-before-auth=3", tcp=True)
+    one = daemon("--limit", "auth-time=3s", "--limit", "connections-before-auth=3", tcp=True)
+    assert one.token  # made now: that takes longer than an AUTH
     strangers = [one.connect_tcp(authenticate=False) for _ in range(4)]
     assert strangers[0].line().startswith("ERROR AUTH_REQUIRED more than 3 connections have not said who")
     assert all(wire.line().startswith("ERROR AUTH_REQUIRED nobody said who") for wire in strangers[1:])
     assert all(wire.rest() == b"" for wire in strangers)
     known = one.connect_tcp()
-    time.sleep(0.5)  # the time that was for the AUTH
+    time.sleep(3.5)  # the time that was for the AUTH
     assert known.ask("PING") == "OK"
 
 
 def test_an_idle_connection_is_closed_and_one_that_waits_is_not(daemon: DaemonFactory) -> None:
-    one = daemon("--limit", "idle-time=300ms")
+    one = daemon("--limit", "idle-time=500ms")
     idle, waiting = one.connect(), one.connect()
-    job = waiting.submit("sleep 1")
+    job = waiting.submit("sleep 2")
     waiting.send(f"WAIT {job}\r\n".encode())
     assert idle.rest() == b""
     assert waiting.line().startswith("STATUS COMPLETED")
