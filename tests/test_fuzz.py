@@ -65,8 +65,12 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in pairwise(places):
         talker.send(data[start:end])
-    talker.half_close()
+    is_open = True
     for _ in range(TURNS):
+        talker.deliver()
+        if is_open and not talker._unsent:  # an end comes behind what was sent, also where that had to wait
+            is_open = False
+            talker.half_close()
         house.settle()
         house.clock.advance(0.01)
         talker.read()
