@@ -236,9 +236,14 @@ class TaskqService(Service):
         access.changed(keeper.look_around)
         self._audit = Audit(self._store, self._reactor)
         refusals: list[Failure] = []
+
+        def opened(port: Any) -> None:
+            listeners.accept_within(port, lambda: keeper.room)
+            self._ports.append(port)
+
         for endpoint in self._settings.listen:
             listening = listeners.listen(self._reactor, endpoint, factory)
-            listening.addCallbacks(self._ports.append, refusals.append)
+            listening.addCallbacks(opened, refusals.append)
         for failure in refusals:
             failure.raiseException()
         self._log.info("listening on {listen}", listen=" ".join(self._settings.listen))

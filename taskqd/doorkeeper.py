@@ -63,9 +63,14 @@ class Doorkeeper:
         self._look: Any = None
 
     @property
+    def room(self) -> int:
+        """How many more may come in."""
+        return self._most - len(self.guests)
+
+    @property
     def has_room(self) -> bool:
         """Whether another one may come in."""
-        return len(self.guests) < self._most
+        return self.room > 0
 
     def came(self, guest: Guest) -> None:
         """Count a connection in; one that the system knows already is told by ``known`` at once."""

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -116,6 +117,20 @@ def clear_the_way(path: str) -> None:
     raise StartRefused(
         f"another daemon already listens on {path}; stop it, or listen elsewhere with --listen"
     )
+
+
+def accept_within(port: Any, room: Callable[[], int]) -> None:
+    """Have a port accept no more in one turn of the reactor than there is room for: others wait their turn.
+
+    Twisted accepts up to hundreds at once, and closes without a word those for which there is no place then.
+    """
+    read = port.doRead
+
+    def accept() -> None:
+        port.numberAccepts = min(port.numberAccepts, room())
+        read()
+
+    port.doRead = accept
 
 
 def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListeningPort]":

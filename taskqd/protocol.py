@@ -101,7 +101,7 @@ class Connection(LineReceiver):
     def connectionMade(self) -> None:
         self._opened(self)
         self._keeper.came(self)
-        below = getattr(self.transport, "transport", self.transport)  # TLS is on top of another
+        below = self._below()
         below.bufferSize = self._keeper.quotas.replies
         handle = below.getHandle()
         if handle.family != socket.AF_UNIX:
@@ -159,14 +159,18 @@ class Connection(LineReceiver):
         A UNIX socket hangs up when its peer closes; on TCP, keep-alive probes find out.
         """
         self._lookout = None
-        if self._is_gone or self._is_tls() or not (self._is_eof or self.paused):
+        if self._is_gone or not (self._is_eof or self.paused):
             return
         poll = select.poll()
-        poll.register(self.transport.getHandle(), 0)
+        poll.register(self._below().getHandle(), 0)
         if poll.poll(0):
             self.transport.abortConnection()
         else:
             self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)
+
+    def _below(self) -> Any:
+        """Return the transport that has the socket: TLS is on top of another."""
+        return getattr(self.transport, "transport", self.transport)
 
     def writeConnectionLost(self) -> None:
         """Our own half of the connection was closed, by ourselves."""
@@ -287,7 +291,7 @@ class Connection(LineReceiver):
     # What the handlers call.
 
     def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
-        return authenticating.addBoth(self._identified)
+        return self.while_connected(authenticating).addBoth(self._identified)
 
     def _identified(self, result: Any) -> Any:
         """Take note of who it is; what came behind the AUTH is read only now, in the light of it."""
@@ -303,8 +307,11 @@ class Connection(LineReceiver):
 
     @property
     def address(self) -> str:
+        if self._origin is not None:
+            return self._origin
         peer = self.transport.getPeer()
-        return self._origin or f"{peer.host}:{peer.port}"
+        # Behind a proxy at a UNIX socket it may be that nobody knows.
+        return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
     def send(self, data: bytes) -> None:
         if not self._is_expelled:

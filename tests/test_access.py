@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from twisted.cred.credentials import Anonymous
 from twisted.internet.defer import CancelledError, succeed
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from taskqd import tokens
 from taskqd.access import Access, IPrincipal, Principal, make_access, user_name
@@ -92,6 +94,9 @@ def test_any_other_transport_says_nothing(site: Site) -> None:
     for family in (socket.AF_INET, socket.AF_INET6):
         assert access.peer(Transport(FakeSocket(family))) is None
     assert access.peer(TlsTransport()) is None
+    behind_a_proxy = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+    behind_a_proxy.makeConnection(Transport(FakeSocket()))
+    assert access.peer(behind_a_proxy) is None
 
 
 # By a token.

@@ -1,9 +1,17 @@
+import io
+from typing import Any, get_args
+
 import pytest
+from msgspec.structs import replace
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from taskqd.actors import Actor
 from taskqd.audit import GATHER, Audit
+from taskqd.events import Decision, Event, JobEvent, OtherEvent, Submitted
 from taskqd.job import Spec
-from tests.fakes import House, begin
+from tests import facts
+from tests.fakes import FakeStore, House, begin
 
 ANN = Actor("ann", "pid 12")
 BOB = Actor("bob", "10.0.0.5:4242")
@@ -18,7 +26,6 @@ class Audited:
         self._caplog = caplog
 
     def submit(self, by: Actor, count: int = 1) -> None:
-
         for _ in range(count):
             self.house.dispatcher.submit(Spec(command="true", hold=True), by, {})
         self.house.settle()
@@ -59,6 +66,89 @@ def test_who_did_what_from_where_is_one_line(audited: Audited) -> None:
     ]
     audited.audit.stop()
     assert audited.lines() == []
+
+
+TOLD: list[tuple[Any, str]] = [
+    (facts.submitted(1), "submitted job 1"),
+    (facts.submitted(2, schedule=7), "submitted job 2"),
+    (facts.array(3, 5), "submitted job 3"),
+    (facts.cancelled(4), "cancelled job 4"),
+    (facts.held(5), "held job 5"),
+    (facts.released(6), "released job 6"),
+    (facts.changed(7, label="x"), "changed job 7"),
+    (facts.retried(8), "retried job 8"),
+    (facts.removed(9), "removed job 9"),
+    (facts.paused(), "paused all queues"),
+    (facts.paused("q"), "paused queue q"),
+    (facts.resumed("q"), "resumed queue q"),
+    (facts.resumed(schedule=3), "resumed schedule 3"),
+    (facts.resized("q", 4), "resized queue q"),
+    (facts.scheduled(1), "scheduled schedule 1"),
+    (facts.unscheduled(2), "unscheduled schedule 2"),
+]
+UNTOLD: tuple[Event, ...] = (
+    facts.started(1),
+    facts.ended(1),
+    facts.skipped(1, 2),
+    *(event for event, _ in TOLD),
+)
+
+
+def is_somebody_s(kind: type) -> bool:
+    """Whether an event of a kind says who decided it."""
+    return "origin" in kind.__annotations__ or issubclass(kind, Decision | OtherEvent)
+
+
+def test_there_is_an_example_of_every_event_that_somebody_decides() -> None:
+    kinds = {kind for kind in get_args(Event) if issubclass(kind, JobEvent | OtherEvent)}
+    assert {type(event) for event, _ in TOLD} == {kind for kind in kinds if is_somebody_s(kind)}
+
+
+@pytest.mark.parametrize("event, told", TOLD)
+def test_each_event_that_somebody_decides_is_told(
+    event: Any, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FakeStore()
+    audit = Audit(store, Clock())
+    store.append(replace(event, origin="pid 12"))
+    assert caplog.messages == [], "it is not durable yet"
+    store.sync()
+    who = event.owner if isinstance(event, Submitted) else event.by
+    assert caplog.messages == [f"{who} (pid 12) {told}"]
+    audit.stop()
+
+
+def test_what_happens_by_itself_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    store, clock = FakeStore(), Clock()
+    Audit(store, clock)
+    for event in UNTOLD:
+        store.append(event)
+        store.sync()
+    assert caplog.messages == []
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        Actor("ann\n2026-01-01T00:00:00+0000 [x#info] root (pid 1) removed job 7", "pid 12"),
+        Actor("{act}{what}{log_time!r}{0}", "pid 12"),
+        Actor("ann", "pid 12)\r\nroot (pid 1"),
+    ],
+)
+def test_no_name_makes_another_line_of_it(who: Actor, audited: Audited) -> None:
+    written = io.StringIO()
+    observer = textFileLogObserver(written)
+    globalLogPublisher.addObserver(observer)
+    try:
+        audited.submit(who, 3)
+        audited.audit.stop()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    lines = written.getvalue().split("\n")
+    assert [line[0] for line in lines if line and not line.startswith("\t")] == ["2", "2"]
+    assert sum("submitted" in line for line in lines) == 2
+    assert all("[taskqd.audit.Audit#info]" in line for line in lines if line.startswith("2"))
 
 
 def test_of_many_that_follow_each_other_one_line_a_second_tells(audited: Audited) -> None:
@@ -103,7 +193,6 @@ def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) ->
 
 
 def test_a_schedule_is_named_by_its_number(audited: Audited) -> None:
-
     begin(audited.house.dispatcher.controls.schedule(Spec(command="true"), ANN, 60.0, None, False))
     audited.house.settle()
     assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]

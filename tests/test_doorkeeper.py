@@ -1,17 +1,21 @@
 """Who is let in and who has to go, over the connections of a house, and what blocks may take."""
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskqd.access import Principal
-from taskqd.doorkeeper import LOOK_EVERY, SHARE
-from taskqd.errors import QueueFull
-from taskqd.protocol import LINGER
+from taskqd.doorkeeper import LOOK_EVERY, SHARE, Doorkeeper
+from taskqd.errors import AuthFailed, QueueFull, TaskqError
+from taskqd.protocol import LINGER, LINGER_OF_STRANGERS
 from taskqd.quotas import Quotas
 from taskqd.roles import Role
-from tests.fakes import Client, FakeSocket, House, result_of
+from tests.fakes import Client, FakePort, FakeSocket, House
+from tests.leaks import LeakWatch
 
 ANN = Principal("ann", Role.SUBMIT)
 BOB = Principal("bob", Role.SUBMIT)
@@ -111,6 +115,39 @@ def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.L
     ]
 
 
+def test_all_ports_are_closed_and_opened_together() -> None:
+    house = house_of(most_connections=1)
+    house.ports += [FakePort(), FakePort()]
+    client = stranger(house)
+    assert [port.is_listening for port in house.ports] == [False] * 3
+    client.transport.lose()
+    assert [port.is_listening for port in house.ports] == [True] * 3
+
+
+def test_who_is_sent_away_unknown_and_reads_nothing_holds_his_place_no_longer_than_a_moment() -> None:
+    house = house_of(connections_before_auth=1, replies=4096)
+    noisy, done = stranger(house), stranger(house)
+    noisy.send(b"HELP SUBMIT\n" * 100)
+    done.send(b"QUIT\n")
+    third = stranger(house)
+    house.clock.advance(LINGER_OF_STRANGERS)
+    assert [client.transport.is_closed for client in (noisy, done, third)] == [True, True, False]
+    assert house.keeper.guests == {third.connection}
+
+
+def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
+    house = house_of()
+    house.access.tokens["t"] = ANN._replace(token="1")
+    client = stranger(house)
+    client.send(b"AUTH t\n")
+    house.access.revoked.add("1")
+    house.keeper.look_around()
+    house.clock.advance(LINGER - 0.1)
+    assert not client.transport.is_closed
+    house.clock.advance(0.1)
+    assert client.transport.is_aborted
+
+
 def test_an_idle_connection_is_closed_without_a_word() -> None:
     house = house_of(idle_time=60.0)
     client = Client(house)
@@ -134,10 +171,15 @@ def test_who_waits_for_something_is_not_idle(line: bytes) -> None:
     assert not client.transport.is_closed
 
 
-def test_who_does_not_read_what_he_asked_for_is_idle() -> None:
+@pytest.mark.parametrize("line", [b"HELP SUBMIT\n" * 100, b"LIST\n", b"FOLLOW 1\n"])
+def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
     house = house_of(idle_time=60.0, replies=4096)
+    house.dispatcher.start()
+    for _ in range(60):
+        house.submit()
+    house.spool.recordings[1].write(1, b"." * 100_000)
     client = Client(house)
-    client.send(b"HELP SUBMIT\n" * 100 + b"HELLO\n" * 100)
+    client.send(line)
     house.clock.pump([LOOK_EVERY] * 65)
     house.clock.advance(LINGER)
     assert client.transport.is_closed
@@ -153,14 +195,15 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
     other.send(b"AUTH sesame\n")
     house.access.revoked.add("1")
     house.clock.advance(LOOK_EVERY)
-    assert said(client).endswith(
-        "ERROR AUTH_REQUIRED the token of ann is not valid any more; AUTH with another\r\n"
-    )
-    assert client.transport.is_closed
-    length = len(client.transport.received)
+    assert (house.feed.watchers, any(house.dispatcher._waiters.values())) == (0, False)
     house.submit()
     house.finish(1)
-    assert len(client.transport.received) == length, "nothing is written behind it"
+    house.clock.advance(LOOK_EVERY)
+    assert said(client).endswith(
+        "ERROR AUTH_REQUIRED the token of ann is not valid any more; AUTH with another\r\n"
+    ), "nothing is written behind it"
+    assert said(client).count("not valid any more") == 1
+    assert client.transport.is_closed
     assert not other.transport.is_closed
     assert house.keeper._block_bytes == 0
 
@@ -192,6 +235,68 @@ def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None
     assert house.keeper._block_bytes == 0
 
 
+def revoked(house: House, client: Client) -> None:
+    house.access.revoked.add("1")
+    house.clock.advance(LOOK_EVERY)
+    assert house.keeper._block_bytes == 0, "at once, though the connection is still there"
+    assert not client.transport.is_closed
+
+
+def lost(house: House, client: Client) -> None:
+    client.transport.lose()
+
+
+def drained(house: House, client: Client) -> None:
+    house.dispatcher.drain()
+
+
+def arrived(house: House, client: Client) -> None:
+    client.send(b"llo\r\n")
+
+
+def not_recorded(house: House, client: Client) -> None:
+    house.store.break_down()
+
+
+def cut_wrong(house: House, client: Client) -> None:
+    client.send(b"lloX\n")
+
+
+def closed(house: House, client: Client) -> None:
+    house.factory.close()
+
+
+def answered(house: House, client: Client) -> None:
+    house.finish(1)
+
+
+@pytest.mark.parametrize(
+    "before, steps",
+    [
+        *((b"", [step]) for step in (arrived, cut_wrong, revoked, lost, closed)),
+        *((b"", steps) for steps in ([drained, arrived], [arrived, not_recorded], [arrived, revoked])),
+        *((b"WAIT 1\n", [step]) for step in (revoked, lost, closed)),
+        *((b"WAIT 1\n", [arrived, step]) for step in (revoked, lost, closed, answered)),
+        (b"WAIT 1\nQUIT\n", [arrived, answered]),
+    ],
+)
+def test_what_a_block_took_is_given_back_however_it_ends(
+    before: bytes, steps: list[Callable[[House, Client], None]]
+) -> None:
+    house = house_of()
+    house.dispatcher.start()
+    house.submit()
+    house.access.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
+    client = stranger(house)
+    client.send(b"AUTH t\n" + before + b"SUBMIT --stdin=5 cat\nhe")
+    assert (house.keeper._block_bytes, house.keeper._block_bytes_of) == (5, {"ann": 5})
+    for step in steps:
+        step(house, client)
+    house.settle()
+    client.read()
+    assert (house.keeper._block_bytes, house.keeper._block_bytes_of) == (0, {})
+
+
 def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its_size() -> None:
     keeper = house_of(block_memory=1000).keeper
     keeper.reserve(ANN, 600)
@@ -200,12 +305,13 @@ def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its
     keeper.reserve(BOB, 1000 // SHARE)
     with pytest.raises(QueueFull):
         keeper.reserve(BOB, 1)
-    keeper.reserve(ROOT, 100)
-    keeper.reserve(ROOT, 50)
+    keeper.reserve(ROOT, 150)
     with pytest.raises(QueueFull):
         keeper.reserve(ROOT, 1)
     keeper.give_back(ANN, 600)
-    keeper.reserve(ANN, 500)
+    keeper.reserve(ROOT, 100)
+    keeper.reserve(ROOT, 100)
+    keeper.reserve(ANN, 400)
 
 
 def test_a_block_of_no_bytes_takes_nothing_and_gives_nothing_back() -> None:
@@ -245,6 +351,43 @@ def test_what_was_known_of_who_has_left_is_forgotten() -> None:
     assert house.clock.getDelayedCalls() == []
 
 
+def test_it_is_looked_often_enough_for_a_short_time_to_be_idle() -> None:
+    house = house_of(idle_time=0.4)
+    client = Client(house)
+    house.clock.pump([0.1] * 5)
+    client.read()
+    assert client.transport.is_closed
+
+
+class Fleeting:
+    """A guest who is gone as soon as he is told to go."""
+
+    principal: Principal | None = ANN._replace(token="1")
+
+    def __init__(self, keeper: Doorkeeper) -> None:
+        self._keeper = keeper
+
+    def is_idle(self, since: float) -> bool:
+        return False
+
+    def expel(self, why: TaskqError) -> None:
+        self._keeper.left(self)
+
+    def end(self) -> None:
+        pytest.fail("he is not idle")
+
+
+def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> None:
+    house = house_of()
+    guest = Fleeting(house.keeper)
+    house.keeper.came(guest)
+    house.keeper.known(guest, ANN)
+    house.access.revoked.add("1")
+    house.clock.advance(LOOK_EVERY)
+    assert house.keeper.guests == set()
+    assert house.clock.getDelayedCalls() == []
+
+
 # An AUTH that takes its time.
 
 
@@ -268,16 +411,178 @@ def test_who_is_gone_before_he_is_known_leaves_nothing() -> None:
     client = stranger(house)
     client.send(b"AUTH t\nSUBMIT a\n")
     client.transport.lose()
+    assert house.access.slow[0].called, "nobody goes on with the AUTH of who is gone"
     house.access.slow[0].callback(ANN)
     house.settle()
     assert (house.backlog.jobs, house.keeper._of) == ({}, {})
 
 
-def test_the_factory_tells_when_all_are_gone() -> None:
+def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something_is_waited_for() -> None:
     house = house_of()
-    clients = [user(house), stranger(house)]
-    closed = house.factory.close()
-    for client in clients:
+    house.dispatcher.start()
+    house.submit()
+    house.access.tokens.update(read=Principal("eve", Role.READ), write=ANN)
+    client = stranger(house)
+    client.send(b"AUTH read\nWAIT 1\nAUTH write\nSUBMIT --stdin=2 cat\nhi\r\nAUTH read\nSUBMIT --stdin=2 x\n")
+    client.send(b"hi\r\nPING\n")
+    house.finish(1)
+    for _ in range(3):
         client.read()
-    assert result_of(closed) is None
-    assert house.clock.getDelayedCalls() == []
+        house.settle()
+    assert [line.split()[:2] for line in client.lines()] == [
+        *(["OK", "eve"], ["STATUS", "COMPLETED"], ["OK", "ann"], ["JOB_ID", "2"], ["OK", "eve"]),
+        *(["ERROR", "FORBIDDEN"], ["OK"]),
+    ]
+    assert house.spool.blocks == {2: {"stdin": b"hi"}}
+
+
+def test_three_auths_that_fail_in_their_own_time_end_the_connection() -> None:
+    house = house_of()
+    house.access.slow = []
+    client = stranger(house)
+    client.send(b"AUTH a\nAUTH b\nAUTH c\nAUTH d\nPING\n")
+    for number in range(3):
+        assert len(house.access.slow) == number + 1, "one at a time"
+        house.access.slow[number].errback(AuthFailed("no"))
+    client.read()
+    assert client.lines() == ["ERROR AUTH_FAILED no"] * 3
+    assert client.transport.is_half_closed
+
+
+def test_what_goes_wrong_here_is_no_failure_of_who_auths(logged_errors: LeakWatch) -> None:
+    house = house_of()
+    house.access.slow = []
+    client = stranger(house)
+    client.send(b"AUTH a\n" * 3 + b"PING\n")
+    for number in range(3):
+        house.access.slow[number].errback(ZeroDivisionError())
+    assert [line.split()[:2] for line in client.lines()] == [["ERROR", "INTERNAL"]] * 3 + [["OK"]]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 3
+
+
+def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
+    house = house_of(connections_per_user=1)
+    house.access.tokens.update(a=ANN, b=BOB)
+    first, second = stranger(house), stranger(house)
+    first.send(b"AUTH a\nAUTH b\nAUTH b\nSUBMIT x\n")
+    assert house.keeper._of == {"bob": 1}
+    second.send(b"AUTH a\nAUTH b\nSUBMIT y\n")
+    house.settle()
+    assert [line.split()[:2] for line in second.lines()] == [
+        ["OK", "ann"],
+        ["ERROR", "QUEUE_FULL"],
+        ["JOB_ID", "2"],
+    ]
+    assert [job.owner for job in house.backlog.jobs.values()] == ["bob", "ann"]
+
+
+def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> None:
+    house = house_of(auth_time=10.0)
+    house.access.slow = []
+    client = stranger(house)
+    client.send(b"AUTH t\nSUBMIT a\n")
+    house.clock.advance(10.0)
+    assert house.access.slow[0].called, "as of who is gone"
+    house.access.slow[0].callback(ANN)
+    house.settle()
+    assert [line.split()[1] for line in client.lines()] == ["AUTH_REQUIRED"]
+    client.read()
+    assert client.transport.is_closed
+    assert (house.backlog.jobs, house.keeper._of, house.keeper._names) == ({}, {}, {})
+
+
+# Whatever comes.
+
+DONE = [
+    *(b"AUTH t\n", b"AUTH other\n", b"AUTH wrong\n", b"SUBMIT --stdin=5 cat\n", b"SUBMIT true\n", b"PING\n"),
+    *(b"he", b"hello\r\n", b"WAIT 1\n", b"WATCH\n", b"FOLLOW 1\n", b"HELP SUBMIT\n" * 20, b"QUIT\n"),
+    *("come", "come locally", "lose", "half-close", "read", "revoke", "settle", "fail", "wait", "answer"),
+]
+
+
+class Lobby:
+    """A house with narrow doors, and whoever comes and goes there."""
+
+    def __init__(self) -> None:
+        self.house = house_of(
+            connections_per_user=2,
+            connections_before_auth=2,
+            auth_time=5.0,
+            block_memory=64,
+            most_connections=6,
+        )
+        self.house.dispatcher.start()
+        self.house.submit()
+        self.house.access.tokens.update(t=ANN._replace(token="1"), other=BOB)
+        self.house.access.slow = []
+        self.clients: list[Client] = []
+
+    def do(self, which: int, what: str | bytes) -> None:
+        house = self.house
+        if what in ("come", "come locally"):
+            if house.keeper.has_room:
+                self.clients.append(stranger(house) if what == "come" else user(house))
+        elif what == "settle":
+            house.settle()
+        elif what == "fail":
+            house.store.break_down()
+            house.store.mend()
+        elif what == "wait":
+            house.clock.pump([1.0] * 3)
+        elif what == "revoke":
+            house.access.revoked ^= {"1"}
+        elif what == "answer":
+            self.answer()
+        elif self.clients:
+            self.act(self.clients[which % len(self.clients)], what)
+
+    def act(self, client: Client, what: str | bytes) -> None:
+        if client.transport.is_closed:
+            return
+        if isinstance(what, bytes):
+            client.send(what)
+        elif what == "lose":
+            client.transport.lose()
+        elif what == "half-close":
+            client.half_close()
+        else:
+            client.read()
+
+    def answer(self) -> None:
+        """Let all AUTHs that are under way be answered."""
+        slow = self.house.access.slow or []
+        while slow:
+            token = self.house.access.asked[-len(slow)][0]
+            found = self.house.access.tokens.get(token)
+            slow.pop(0).callback(found) if found else slow.pop(0).errback(AuthFailed("no"))
+
+    def check(self) -> None:
+        keeper = self.house.keeper
+        inside = {client.connection for client in self.clients if not client.transport.is_closed}
+        assert keeper.guests == inside
+        assert len(inside) <= 6
+        assert self.house.ports[0].is_listening is keeper.has_room
+        assert set(keeper._strangers) | set(keeper._names) <= inside
+        assert not set(keeper._strangers) & set(keeper._names)
+        assert sum(keeper._of.values()) == len(keeper._names)
+        assert all(0 < count <= 2 for count in keeper._of.values())
+        assert sum(not guest._is_expelled for guest in keeper._strangers) <= 2  # type: ignore[attr-defined]
+        assert 0 <= keeper._block_bytes == sum(keeper._block_bytes_of.values()) <= 64
+        assert all(keeper._block_bytes_of.values())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(DONE)), max_size=60))
+def test_whatever_is_done_the_counts_are_right_and_nothing_is_left(done: list[tuple[int, Any]]) -> None:
+    lobby = Lobby()
+    for which, what in [(0, "come"), (0, "come locally"), *done]:
+        lobby.do(which, what)
+        lobby.check()
+    for client in lobby.clients:
+        lobby.act(client, "lose")
+    lobby.check()
+    lobby.answer()
+    lobby.house.settle()
+    keeper = lobby.house.keeper
+    assert (keeper._of, keeper._block_bytes_of, keeper._strangers) == ({}, {}, {})
+    assert lobby.house.clock.getDelayedCalls() == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 
 from taskqd import feed as module
@@ -275,6 +276,55 @@ def test_a_job_s_filter_can_be_for_its_queue_too() -> None:
     jobs = Desk(FIRST, TASKS).backlog.jobs
     assert Filter.of_job(jobs[1], "a").takes(of(1), jobs)
     assert not Filter.of_job(jobs[1], "b").takes(of(1), jobs)
+
+
+EVES = Submitted(id=6, at=START, owner="eve", spec=Spec(command="true", queue="a"))
+BY_EVE: dict[str, Any] = {"at": START, "by": "eve"}
+
+
+@pytest.mark.parametrize(
+    "event, takers",
+    [
+        (FIRST, {"ada", "a", "ada in a", "ada's watch of queue a"}),
+        (TASKS, {"ada"}),
+        (EVES, {"a", "eve"}),
+        (of(1), {"ada", "a", "ada in a", "ada's watch of queue a"}),
+        (of(2), {"ada"}),
+        (of(4), {"ada"}),
+        (of(6), {"a", "eve"}),
+        (of(9), set()),
+        (submitted(9, queue="a"), set()),
+        (Paused(**BY), {"ada", "a", "ada in a", "ada's watch of queue a"}),
+        (Paused(**BY_EVE), {"a", "eve"}),
+        (Paused(queue="a", **BY_EVE), {"a", "eve"}),
+        (Resumed(queue="b", **BY), {"ada"}),
+        (Resized(queue="b", slots=3, **BY), {"ada"}),
+        (Paused(schedule=1, **BY), {"ada"}),
+        (Scheduled(schedule=1, spec=Spec(queue="a"), every=9.0, **BY), {"ada"}),
+        (Unscheduled(schedule=1, **BY_EVE), {"eve"}),
+    ],
+)
+def test_who_may_not_see_everything_is_told_of_what_they_may(event: Event, takers: set[str]) -> None:
+    """Of a job that is not known any more, and so not known to be theirs, nothing is told."""
+    jobs = Desk(FIRST, TASKS, EVES).backlog.jobs
+    filters = {
+        "ada": Filter(owner="ada"),
+        "eve": Filter(owner="eve"),
+        "a": Filter(of_token="a"),
+        "ada in a": Filter(owner="ada", of_token="a"),
+        "ada's watch of queue a": Filter(owner="ada", queue="a"),
+        "ada's watch of a job of eve's": replace(Filter.of_job(jobs[6]), owner="ada"),
+    }
+    assert {name for name, wanted in filters.items() if wanted.takes(event, jobs)} == takers
+
+
+def test_what_may_be_seen_holds_for_the_past_and_for_what_comes() -> None:
+    desk, caller = Desk(FIRST, TASKS, EVES, of(1), of(6)), FakeCaller()
+    watching = desk.watch(caller, Filter(owner="eve"), 1)
+    assert numbers(caller) == [3, 5]
+    desk.happen(of(2), Removed(id=6, at=START, by="eve"), Paused(**BY), Paused(**BY_EVE))
+    assert numbers(caller) == [3, 5, 9]
+    ended(watching)
 
 
 def test_a_filter_holds_for_the_past_and_for_what_comes() -> None:

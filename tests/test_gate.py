@@ -190,6 +190,18 @@ def test_priorities_above_the_limit_are_for_admins(place: Place) -> None:
     assert Place(priority=None).ask(ANN, "SUBMIT --priority=1000000 true") == "JOB_ID"
 
 
+def test_who_asks_for_no_priority_gets_none_that_is_for_admins() -> None:
+    place = Place(priority=-7)
+    for who in (ANN, ROOT):
+        place.ask(who, "SUBMIT --hold true")
+        place.ask(who, "SCHEDULE --every=1h true")
+    assert [place.house.job(number).spec.priority for number in (1, 2)] == [-7, 0]
+    assert [place.house.backlog.schedules.get(number).spec.priority for number in (1, 2)] == [-7, 0]
+    assert place.ask(ANN, "SUBMIT --priority=-6 true") == "FORBIDDEN"
+    assert place.ask(ANN, "SET 1 --label=x") == "JOB", "of the priority nothing was asked"
+    assert place.ask(ANN, "SET 1 --priority=-6") == "FORBIDDEN"
+
+
 def test_the_operator_s_queue_is_nobody_else_s(place: Place) -> None:
     assert place.ask(ANN, "SUBMIT --queue=on_end true") == "FORBIDDEN"
     assert place.ask(ANN, "SET 2 --queue=on_end") == "FORBIDDEN"
@@ -240,6 +252,13 @@ def test_of_an_array_that_partly_completed_the_rest_needs_room() -> None:
     assert [place.status(number) for number in (2, 3)] == [Status.COMPLETED, Status.PENDING]
     place.ask(ANN, "CANCEL 1")
     assert place.ask(ANN, "RETRY 2") == "JOB_ID"
+    done = Place(pending_per_user=2)
+    done.ask(ANN, "SUBMIT --array=1-2 true")
+    done.house.finish(2)
+    done.house.finish(3)
+    for _ in range(2):
+        done.ask(ANN, "SUBMIT true")
+    assert done.ask(ANN, "RETRY 1") == "QUEUE_FULL", "of one that completed all are run again"
 
 
 def test_what_has_started_makes_room() -> None:
@@ -370,11 +389,16 @@ def test_who_asks_for_no_output_limit_gets_no_more_than_the_setting() -> None:
 def test_a_block_that_is_too_large_is_refused_before_it_comes_and_the_connection_stays_in_step() -> None:
     house = House(quotas=Quotas(block=10))
     client = Client(house)
-    client.send(b"SUBMIT --stdin=11 cat\n")
-    assert client.transport.received.startswith(b"ERROR TOO_LARGE a block of 11 bytes is more than the 10")
-    client.send(b"PING\nPING\nP\r\nPING\n")
-    assert client.transport.received.endswith(b"\r\nOK\r\n")
-    assert client.transport.received.count(b"OK") == 1
+    for line in (b"SUBMIT --stdin=11 cat\n", b"SUBMIT --script=11\n"):
+        client.send(line)
+        assert client.lines() == [
+            "ERROR TOO_LARGE a block of 11 bytes is more than the 10 that one may have",
+        ]
+        client.send(b"PING\nPING\nP\r\nPING\n")
+        assert client.lines() == ["OK"]
+    client.send(b"SUBMIT --stdin=10 cat\n0123456789\r\n")
+    house.settle()
+    assert client.lines()[-1] == "JOB_ID 1"
 
 
 def test_who_may_not_submit_is_told_before_the_block_comes() -> None:
@@ -408,7 +432,9 @@ def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:
     assert place.ask(ANN, "SET 1 --label=x") == "JOB"
     assert place.whole(ANN, "CANCEL 1").endswith("retry in 11.000 s")
     assert place.ask(ANN, "CANCEL 1.1") == "STATUS"
-    assert place.ask(ROOT, "HOLD 1") == "STATUS"
+    for line, word in (("STATUS 1", "STATUS"), ("WHY 1", "OK"), ("LIST --array=1", "JOB")):
+        assert place.ask(ANN, line) == word
+    assert [place.ask(ROOT, f"SET 1 --label={text}") for text in "abc"] == ["JOB"] * 3
     place.house.clock.advance(11.0)
     assert place.ask(ANN, "CANCEL 1") == "STATUS"
 

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskqd.errors import QueueFull
 from taskqd.events import Submitted
@@ -55,6 +57,38 @@ def test_one_owner_has_so_many_and_others_have_theirs() -> None:
     arrived(intake, "ann", ONE)
     backlog.apply(cancelled(1))
     intake.take("ann", ONE, 1)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.sampled_from(["ann", "bob"]), st.integers(0, 4)), max_size=40),
+    st.none() | st.integers(1, 12),
+    st.none() | st.integers(1, 8),
+)
+def test_what_is_let_in_is_exactly_what_fits(
+    done: list[tuple[str, int]], most: int | None, most_of_one: int | None
+) -> None:
+    """So many jobs of somebody come in; 0 says that the oldest that is on its way was refused after all."""
+    intake, coming = Intake(fold(), most), list[tuple[str, int]]()
+    for owner, count in done:
+        if count == 0:
+            if coming:
+                name, size_of_it = coming.pop(0)
+                arrived(intake, name, Spec(array=Array(1, size_of_it)))
+            continue
+        fits = (most is None or sum(each for _, each in coming) + count <= most) and (
+            most_of_one is None or sum(each for name, each in coming if name == owner) + count <= most_of_one
+        )
+        try:
+            intake.take(owner, Spec(array=Array(1, count)), most_of_one)
+        except QueueFull:
+            assert not fits
+        else:
+            assert fits
+            coming.append((owner, count))
+    for owner, count in coming:
+        arrived(intake, owner, Spec(array=Array(1, count)))
+    assert (intake._coming, intake._coming_of) == (0, {})
 
 
 def test_who_has_none_on_the_way_is_forgotten() -> None:

@@ -218,3 +218,26 @@ async def test_a_socket_in_a_directory_that_is_missing_refuses_the_start(
 ) -> None:
     with pytest.raises(StartRefused, match=r"cannot be listened on: .*No such file"):
         await listen(reactor, f"unix:{tmp_path}/missing/s")
+
+
+# More than there is room for.
+
+
+class CrowdedPort:
+    """A port at which a hundred wait; it takes as many at once as Twisted's does."""
+
+    def __init__(self) -> None:
+        self.numberAccepts = 100
+        self.accepted: list[int] = []
+
+    def doRead(self) -> None:
+        self.accepted.append(self.numberAccepts)
+        self.numberAccepts += 20
+
+
+def test_a_port_accepts_no_more_at_once_than_there_is_room_for() -> None:
+    port, rooms = CrowdedPort(), [3, 1, 1000]
+    listeners.accept_within(port, lambda: rooms.pop(0))
+    for _ in range(3):
+        port.doRead()
+    assert port.accepted == [3, 1, 21]

@@ -7,7 +7,9 @@ import pytest
 from twisted.internet.defer import CancelledError, maybeDeferred
 
 from taskqd import feed, wire
-from taskqd.errors import BadRequest, Gone, Lagged, NoSuchJob, TimedOut, WrongState
+from taskqd.access import Principal
+from taskqd.errors import BadRequest, Forbidden, Gone, Lagged, NoSuchJob, TimedOut, WrongState
+from taskqd.roles import Role
 from tests.fakes import FAILED, Client, FakeCaller, House, error_of, result_of
 
 
@@ -264,6 +266,34 @@ def test_what_cannot_be_watched_is_refused() -> None:
     house = opened()
     assert isinstance(refusal(house, "WATCH --job=9"), NoSuchJob)
     assert isinstance(refusal(house, "WATCH --since=2"), BadRequest)
+    gone(house)
+
+
+def test_a_watch_of_one_s_own_goes_on_beside_what_others_do() -> None:
+    house = opened()
+    ann, bob = (FakeCaller(Principal(name, Role.SUBMIT)) for name in ("ann", "bob"))
+    watching = ask(house, "WATCH", ann)
+    for who in (bob, ann, bob):
+        ask(house, "SUBMIT --hold true", who)
+        house.settle()
+    ask(house, "CANCEL 2", FakeCaller())
+    house.settle()
+    told = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
+    assert [(event["type"], event["id"]) for event in told] == [("submitted", 2), ("cancelled", 2)]
+    assert [told[0]["owner"], told[1]["by"]] == ["ann", "ada"]
+    ann.listening.pop().callback(None)
+    assert result_of(watching) == b"END\r\n"
+    gone(house)
+
+
+@pytest.mark.parametrize("line", ["WAIT 2 1 --any", "WAIT 1", "FOLLOW 1", "WATCH --job=1"])
+def test_what_is_another_s_is_neither_waited_for_nor_watched(line: str) -> None:
+    house, bob = opened(), FakeCaller(Principal("bob", Role.SUBMIT))
+    submitted(house, 1)
+    ask(house, "SUBMIT true", bob)
+    house.settle()
+    assert isinstance(error_of(ask(house, line, bob)), Forbidden)
+    assert bob.sent == b""
     gone(house)
 
 

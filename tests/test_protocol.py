@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport, ITransport
 from zope.interface import directlyProvides
@@ -16,14 +17,14 @@ from zope.interface.verify import verifyObject
 from taskqd import exchange, wire
 from taskqd.access import Principal
 from taskqd.events import Submitted
-from taskqd.factory import LINGER_AT_STOP
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
 from taskqd.pacing import MOST_AHEAD
 from taskqd.protocol import KEEP_ALIVE, LINES_AT_ONCE, LINGER, LOOK_FOR_HANGUP
+from taskqd.quotas import Quotas
 from taskqd.roles import Role
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
-from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings, result_of
+from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings
 
 
 def opened(slots: int = 2) -> House:
@@ -611,6 +612,23 @@ def test_a_peer_whom_the_socket_names_needs_no_token_and_is_another_with_one() -
     assert client.connection.principal == Principal("token", Role.ADMIN)
 
 
+def test_a_token_comes_from_where_its_connection_does() -> None:
+    house = opened()
+    for client in (stranger(house), Client(house)):
+        client.send(b"AUTH sesame\n")
+    assert house.access.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
+
+
+def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = opened()
+    client = stranger(house)
+    monkeypatch.setattr(client.transport, "getPeer", lambda: UNIXAddress(""))
+    client.send(b"AUTH sesame\n")
+    assert house.access.asked == [("sesame", "unix")]
+
+
 # Not more than fits.
 
 
@@ -944,6 +962,23 @@ def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_bug_that_submissions_meet_together_is_told_to_each(
+    is_at_once: bool, logged_errors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        if is_at_once:
+            raise ZeroDivisionError
+        return fail(ZeroDivisionError())
+
+    house = opened()
+    monkeypatch.setattr(house.dispatcher, "submit_all", broken)
+    client = Client(house)
+    client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
+    assert beginnings(client.lines()) == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
 def test_a_bug_met_for_a_client_that_is_gone_breaks_nothing(logged_errors: Any) -> None:
     house = opened()
     slow: Deferred[bytes] = Deferred()
@@ -987,51 +1022,37 @@ def test_a_client_over_tls_is_a_stranger_and_its_end_is_a_close(monkeypatch: pyt
     assert client.transport.is_closed
 
 
-# All connections together.
-
-
-def test_a_factory_knows_who_is_connected() -> None:
-    house = opened()
-    clients = [Client(house) for _ in range(3)]
-    assert len(house.factory.connections) == 3
-    clients[1].transport.lose()
-    assert house.factory.connections == {clients[0].connection, clients[2].connection}
-
-
-def test_closing_ends_every_connection_once_what_is_written_is_read() -> None:
-    house = opened()
-    house.submit()
-    clients = [Client(house) for _ in range(3)]
-    clients[0].send(b"PING\n")
-    clients[1].send(b"QUIT\n")
-    clients[1].read()
-    clients[2].send(b"WAIT 1\n")
-    house.finish(1)
-    closed = house.factory.close()
-    for client in clients:
-        assert not closed.called
-        client.read()
-        assert client.lines()
-    result_of(closed)
-    assert house.clock.getDelayedCalls() == []
-
-
-def test_closing_cuts_off_who_does_not_read() -> None:
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
+    is_encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.fakes.FakeTransport", SecureTransport)
     house = opened()
     client = Client(house)
-    client.send(b"PING\n")
-    closed = house.factory.close()
-    client.send(b"SUBMIT true\n")
-    house.clock.advance(LINGER_AT_STOP)
-    result_of(closed)
-    assert client.transport.is_aborted
-    assert house.backlog.jobs == {}
-
-
-def test_closing_where_nobody_is_connected_fires_at_once() -> None:
-    house = opened()
-    result_of(house.factory.close())
+    if is_encrypted:
+        client.connection.handshakeCompleted()
+    house.clock.advance(house.quotas.auth_time or 0)
+    assert client.transport.is_aborted is not is_encrypted
+    assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"] * is_encrypted
+    client.read()
+    assert client.transport.is_closed
     assert house.clock.getDelayedCalls() == []
+
+
+def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.fakes.FakeTransport", SecureTransport)
+    house = House(quotas=Quotas(connections_per_user=1))
+    house.access.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
+    clients = [Client(house) for _ in range(2)]
+    for client in clients:
+        client.connection.handshakeCompleted()
+        client.send(b"SUBMIT true\n")
+    house.settle()
+    assert [beginnings(client.lines()) for client in clients] == [["JOB_ID 1"], ["ERROR QUEUE_FULL"]]
+    assert house.job(1).owner == "ana"
+    assert clients[1].connection.principal is None
 
 
 # Whatever comes.

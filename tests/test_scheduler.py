@@ -18,10 +18,16 @@ DAY = 86_400.0
 class Clockwork:
     """A house with a scheduler in it; ``journal`` is what was recorded before."""
 
-    def __init__(self, journal: list[Event] | None = None, now: float = START, slots: int = 4) -> None:
+    def __init__(
+        self,
+        journal: list[Event] | None = None,
+        now: float = START,
+        slots: int = 4,
+        most_pending: int | None = None,
+    ) -> None:
         self.house = House(slots, journal=journal)
         self.house.clock.rightNow = now
-        self.scheduler = Scheduler(self.house.dispatcher, self.house.clock)
+        self.scheduler = Scheduler(self.house.dispatcher, self.house.clock, most_pending)
         self.house.dispatcher.start()
         self.scheduler.start()
         self.house.settle()
@@ -310,6 +316,29 @@ def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_f
     assert works.ran() == []
     works.advance(10.0)
     assert works.ran() == [180.0]
+
+
+def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_some_have_started(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    works = Clockwork(slots=1, most_pending=2)
+    works.make(overlap=True)
+    works.advance(60.0, 60.0, 60.0, 60.0, 60.0)
+    assert works.ran() == [60.0, 120.0, 180.0]
+    assert len(caplog.messages) == 1, "it is said once"
+    assert caplog.messages[0].startswith("schedule 1 could not submit: 2 jobs are pending of ada, and with 1")
+    works.house.finish(1)
+    works.advance(60.0, 60.0)
+    assert works.ran() == [60.0, 120.0, 180.0, 360.0]
+    assert len(caplog.messages) == 2, "it has worked meanwhile"
+
+
+def test_an_array_of_a_schedule_counts_with_all_its_tasks() -> None:
+    works = Clockwork(slots=1, most_pending=3)
+    works.make(array=Array(1, 4))
+    works.make(array=Array(1, 3))
+    works.advance(60.0)
+    assert (works.ran(1), works.ran(2)) == ([], [60.0])
 
 
 def test_a_bug_is_logged_and_the_schedule_goes_on(

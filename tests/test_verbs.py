@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskqd import __version__, replies, submission, verbs, wire
@@ -14,19 +15,23 @@ from taskqd.errors import (
     AuthRequired,
     BadRequest,
     Draining,
+    Forbidden,
     Gone,
     NoSuchJob,
     NotFinished,
     StoreFailed,
     TaskqError,
     TimedOut,
+    TooLarge,
     UnknownCommand,
     WrongState,
 )
 from taskqd.events import Held, Output, Released, Removed, Resized
 from taskqd.job import Reason, Status
 from taskqd.launch import Outcome
+from taskqd.quotas import Quotas, describe
 from taskqd.roles import Role
+from taskqd.verbs import daemon as verbs_of_the_daemon
 from taskqd.verbs import jobs
 from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, FakeTransport, House, error_of, result_of
 
@@ -48,6 +53,11 @@ def answer(house: House, line: str) -> str:
     replied = ask(house, line)
     house.settle()
     return bytes(result_of(replied)).decode()
+
+
+def answer_of(house: House, line: str, caller: FakeCaller) -> str:
+    """Return the reply that somebody gets at once."""
+    return bytes(result_of(ask(house, line, caller))).decode()
 
 
 def refusal(house: House, line: str, caller: FakeCaller | None = None) -> BaseException:
@@ -696,6 +706,70 @@ def test_auth_makes_whoever_has_the_token_an_admin() -> None:
     assert caller.principal == Principal("token", Role.ADMIN)
 
 
+@pytest.mark.parametrize(
+    "who, told",
+    [
+        (Principal("ann", Role.SUBMIT, "pid 1", uid=7), {"name": "ann", "role": "submit", "from": "pid 1"}),
+        (
+            Principal("ci", Role.READ, "10.0.0.5:1", queue="q", token="1"),
+            {"name": "ci", "role": "read", "from": "10.0.0.5:1", "queue": "q"},
+        ),
+    ],
+)
+def test_hello_says_what_one_is_taken_for(who: Principal, told: dict[str, str]) -> None:
+    reply = result_of(ask(opened(), "HELLO", FakeCaller(who)))
+    assert json.loads(reply.split(b" ", 2)[2])["you"] == told
+
+
+def test_hello_and_stats_have_every_limit() -> None:
+    quotas = Quotas(connections=7, submissions=2.5, idle_time=None, output=1000, line=2048)
+    house = House(quotas=quotas)
+    stats = shown(house, "STATS")["limits"]
+    hello = json.loads(answer(house, "HELLO").split(" ", 2)[2])["limits"]
+    assert hello == stats == {**verbs_of_the_daemon.LIMITS, **describe(quotas)}
+    assert set(asdict(quotas)) - {"output"} | {"max_output"} <= set(stats)
+    assert (stats["connections"], stats["submissions"], stats["idle_time"]) == (7, 2.5, None)
+    assert (stats["max_output"], stats["line"]) == (1000, 2048)
+
+
+def test_auth_says_who_one_is_then() -> None:
+    house, caller = opened(), FakeCaller(None)
+    house.access.tokens["t"] = Principal("ann", Role.SUBMIT, queue="q", token="1")
+    assert result_of(ask(house, "AUTH t", caller)) == b"OK ann submit\r\n"
+    assert caller.principal == house.access.tokens["t"]
+
+
+def expected(house: House, caller: FakeCaller, line: str) -> TaskqError | None:
+    return house.verbs.expect(caller, wire.read_line(line.encode())).error
+
+
+def test_blocks_are_expected_of_those_who_may_send_them() -> None:
+    house = House(quotas=Quotas(block=10))
+    line = "SUBMIT --stdin=10 cat"
+    reader, user = (FakeCaller(Principal("ann", role)) for role in (Role.READ, Role.SUBMIT))
+    assert expected(house, user, line) is expected(house, FakeCaller(), line) is None
+    assert isinstance(expected(house, FakeCaller(None), line), AuthRequired)
+    assert isinstance(expected(house, reader, line), Forbidden)
+    for large in ("SUBMIT --stdin=11 cat", "SUBMIT --script=11", "SUBMIT --script=1 --stdin=11"):
+        assert isinstance(expected(house, FakeCaller(), large), TooLarge)
+    assert isinstance(expected(house, reader, "SUBMIT --bogus --stdin=1 cat"), BadRequest)
+    assert isinstance(expected(house, user, "SCHEDULE --every=1h --stdin=1 cat"), BadRequest)
+
+
+def test_a_token_that_is_not_valid_any_more_is_told_so_whatever_comes_with_it() -> None:
+    house = opened()
+    caller = FakeCaller(Principal("ann", Role.ADMIN, token="1"))
+    assert answer_of(house, "STATS", caller).startswith("STATS ")
+    house.access.revoked.add("1")
+    assert isinstance(expected(house, caller, "SUBMIT --stdin=1 cat"), AuthRequired)
+    for line in ("STATS", "SUBMIT true", "STATUS x"):
+        why = refusal(house, line, caller)
+        assert str(why) == "the token of ann is not valid any more; AUTH with another"
+    for line in ("PING", "HELLO", "AUTH sesame"):
+        assert not answer_of(house, line, caller).startswith("ERROR")
+    assert caller.principal == Principal("token", Role.ADMIN)
+
+
 def test_a_peer_is_who_its_socket_says() -> None:
     assert opened().verbs.peer(FakeTransport(FakeSocket(uid=0))) == Principal(
         "root", Role.ADMIN, "pid 4711", uid=0
@@ -815,11 +889,13 @@ def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far(
     assert b'"runs"' not in caller.sent
 
 
-def test_drain_takes_nothing_new_and_starts_nothing() -> None:
+def test_drain_takes_nothing_new_and_starts_nothing(caplog: pytest.LogCaptureFixture) -> None:
     house = opened(1)
     house.submit()
     house.submit()
-    assert answer(house, "DRAIN") == "OK\r\n"
+    who = FakeCaller(Principal("ann", Role.ADMIN, "pid 7"))
+    assert result_of(ask(house, "DRAIN", who)) == b"OK\r\n"
+    assert caplog.messages == ["ann (pid 7) drained the daemon"]
     assert isinstance(refusal(house, "SUBMIT true"), Draining)
     assert shown(house, "STATS")["draining"] is True
     house.finish(1)

@@ -12,6 +12,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from taskqd import tokens
@@ -83,8 +84,11 @@ class Access:
         return self._registry.is_valid(principal)
 
     def peer(self, transport: Any) -> Principal | None:
-        """Return who is behind a transport, None if it is no UNIX socket: others don't tell."""
-        if ISSLTransport.providedBy(transport):
+        """Return who is behind a transport, None if it is no UNIX socket: others don't tell.
+
+        Nor does one that is wrapped: who is at the other end of its socket is TLS, or a proxy.
+        """
+        if isinstance(transport, ProtocolWrapper) or ISSLTransport.providedBy(transport):
             return None
         handle = transport.getHandle()
         if handle.family != socket.AF_UNIX:

@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.logger import Logger
+
 from taskqd import __version__, quotas, replies, requests, submission, wire
 from taskqd.access import Access, Principal
 from taskqd.dispatcher import Dispatcher
@@ -30,6 +32,8 @@ LIMITS = {
 
 class Daemon(Room):
     """Tells about the server; ``connections`` tells how many there are."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -59,6 +63,8 @@ class Daemon(Room):
         }
 
     def _drain(self, caller: ICaller, _: None) -> bytes:
+        who = caller.principal
+        self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
         self._dispatcher.drain()
         return replies.OK
 

@@ -85,7 +85,7 @@ class Gate:
         return self.admit(who, spec)
 
     def admit(self, who: Principal, spec: Spec, secret: int = 0) -> Spec:
-        """Return what is accepted of a submission: the spec, within the limits of those who take the default.
+        """Return what is accepted of a submission: the spec, within the limits of who takes the defaults.
 
         ``secret`` is how many bytes its secrets take.
         Raises what ``check`` raises of the jobs that it comes after, and TooLarge and QueueFull.
@@ -97,6 +97,9 @@ class Gate:
         self._check_output(spec.max_output)
         spec = self._check_run(who, spec)
         if who.role is not Role.ADMIN:
+            most = self.quotas.priority
+            if most is not None and spec.priority > most and spec.priority == Spec().priority:
+                spec = replace(spec, priority=most)
             self._check_priority(spec.priority)
             self._check_new_queue(who, spec.queue)
             for ref in (*spec.after, *spec.after_any, *spec.after_fail):
@@ -161,7 +164,8 @@ class Gate:
             self._check_job(who, "CANCEL", self._backlog.get(job_id), ", which comes after it,")
 
     def _check_change(self, who: Principal, values: dict[str, Any]) -> None:
-        self._check_priority(values.get("priority", 0))
+        if "priority" in values:
+            self._check_priority(values["priority"])
         if "queue" in values:
             self._check_new_queue(who, values["queue"])
 

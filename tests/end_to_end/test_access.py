@@ -4,13 +4,14 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests import checker_plugin
+from tests import checker_plugin, others
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import TASKQ, TWISTD, Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
@@ -104,6 +105,19 @@ def test_a_unix_socket_knows_its_peer(running: Daemon, wire: Wire) -> None:
     me = pwd.getpwuid(os.getuid()).pw_name
     assert wire.show(wire.submit("true"))["owner"] == me
     assert stat.S_IMODE(running.socket.stat().st_mode) == 0o600
+
+
+def test_who_comes_through_a_proxy_is_not_the_proxy(daemon: DaemonFactory, tmp_path: Path) -> None:
+    with others.open_place() as place:
+        one = daemon("--listen", f"haproxy:unix:{place}/proxied")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"{place}/proxied")
+            wire = Wire(connection)
+            wire.send(b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 80\r\n")
+            assert wire.ask("STATS").startswith("ERROR AUTH_REQUIRED ")
+            assert wire.ask(f"AUTH {one.token}") == "OK token admin"
+            you = json.loads(wire.ask("HELLO").removeprefix("TASKQ 1 "))["you"]
+            assert you == {"name": "token", "role": "admin", "from": "203.0.113.9:4711"}
 
 
 def test_no_token_is_made_and_where_there_is_a_port_how_to_make_one_is_told(daemon: DaemonFactory) -> None:

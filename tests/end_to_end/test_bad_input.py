@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import statistics
 import threading
 import time
@@ -14,6 +15,8 @@ import pytest
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, quote, until
+from tests.fuzz.player import RESET, connected
+from tests.fuzz.victim import Victim
 
 PATIENT = 0.25
 """Others' median reply, in seconds: far above what it takes, far below that of a daemon that is held up.
@@ -250,6 +253,30 @@ def test_nothing_is_left_of_who_has_gone(running: Daemon, busy: int, wire: Wire,
         client.close()
     until(lambda: connections(wire) <= before, "the connections to end", deadline=30)
     assert wire.status(busy) == "RUNNING"
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_nothing_is_left_of_who_was_reset(tmp_path: Path, transport: str) -> None:
+    if transport == "tls":
+        pytest.importorskip("OpenSSL")
+    one = Victim(tmp_path, {transport})
+    try:
+        place = one.begin()
+        wire = one.connect()
+        before = connections(wire)
+        for _ in range(3):
+            client = connected(place, transport)
+            client.sendall(b"AUTH %b\r\n" % place.tokens["admin"].encode())
+            assert client.recv(100).startswith(b"OK ")
+            # So much that the daemon reads no further, and does not hear that the client has gone.
+            client.sendall(b"WAIT %d\r\n" % one.kept[-1] + b"PING\r\n" * 5000)
+            for _ in range(50):  # so many turns of the reactor: it has read what it will
+                wire.ask("PING")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.close()
+        until(lambda: connections(wire) <= before, "the connections to end", deadline=30)
+    finally:
+        assert one.close() == []
 
 
 def test_on_tcp_probes_find_out_within_minutes_that_a_peer_is_gone(running: Daemon, busy: int) -> None:

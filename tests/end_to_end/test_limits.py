@@ -1,26 +1,32 @@
-"""The limits of the settings, at a real daemon: connections, time, and descriptors."""
+"""The limits of the settings, at a real daemon: connections, time, what a user may have, and descriptors."""
 
+import json
 import os
+import re
 import resource
+import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests import others
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
-from tests.end_to_end.wire import until
+from tests.end_to_end.test_restart import CLEAN
+from tests.end_to_end.wire import Wire, until
 
 
 def test_who_does_not_say_who_he_is_has_to_go(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "auth-time=3s", "--limit", "connections-before-auth=3", tcp=True)
     assert one.token  # made now: that takes longer than an AUTH
+    known = one.connect_tcp()
     strangers = [one.connect_tcp(authenticate=False) for _ in range(4)]
     assert strangers[0].line().startswith("ERROR AUTH_REQUIRED more than 3 connections have not said who")
     assert all(wire.line().startswith("ERROR AUTH_REQUIRED nobody said who") for wire in strangers[1:])
     assert all(wire.rest() == b"" for wire in strangers)
-    known = one.connect_tcp()
-    time.sleep(3.5)  # the time that was for the AUTH
-    assert known.ask("PING") == "OK"
+    assert known.ask("PING") == "OK", "who has said it may stay"
 
 
 def test_an_idle_connection_is_closed_and_one_that_waits_is_not(daemon: DaemonFactory) -> None:
@@ -34,13 +40,25 @@ def test_an_idle_connection_is_closed_and_one_that_waits_is_not(daemon: DaemonFa
 
 def test_there_are_so_many_connections_and_the_next_one_waits_for_a_place(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "connections=3")
-    first, *_ = [one.connect() for _ in range(3)]
+    first, *_ = [one.connect() for _ in range(2)]  # beside the one that saw it start
     until(lambda: first.stats()["connections"] == 3, "all to be in")
     late = one.connect()
     late.send(b"PING\r\n")
     assert first.ask("PING") == "OK"
     first.close()
     assert late.line() == "OK"
+
+
+def test_of_many_that_come_at_once_those_who_find_no_place_wait_for_one(daemon: DaemonFactory) -> None:
+    one = daemon("--limit", "connections=5")
+    one.signal(signal.SIGSTOP)  # so that all are there when it looks
+    crowd = [one.connect() for _ in range(30)]
+    for wire in crowd:
+        wire.send(b"PING\r\nQUIT\r\n")
+    one.signal(signal.SIGCONT)
+    for wire in crowd:
+        assert wire.rest() == b"OK\r\nOK\r\n"
+        wire.close()
 
 
 def test_jobs_that_wait_have_a_limit(daemon: DaemonFactory) -> None:
@@ -61,6 +79,112 @@ def test_a_line_and_a_command_have_their_sizes(daemon: DaemonFactory) -> None:
         "ERROR LINE_TOO_LONG a request line has at most 1024 bytes"
     )
     assert wire.rest() == b""
+
+
+@contextmanager
+def open_to_all(place: Path, *options: str) -> Iterator[tuple[Daemon, Callable[[str], Wire]]]:
+    """Run a daemon that everybody on this machine may ask, and give what connects as one of its users."""
+    with ExitStack() as stack:
+        everybody = stack.enter_context(others.open_place()) / "socket"
+        one = Daemon(place, "--listen", f"unix:{everybody}:mode=666", *options)
+
+        def user(name: str) -> Wire:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            with others.acting(others.user(name)):
+                connection.connect(str(everybody))
+            return Wire(connection)
+
+        try:
+            yield one.start(), user
+        finally:
+            assert one.close() == []
+
+
+FILE: dict[str, int | str] = {
+    "connections-per-user": 2,
+    "pending-per-user": 5,
+    "submissions": 2,
+    "schedules-per-user": 1,
+    "priority": -1,
+    "environment": "1k",
+    "label": 3,
+    "block": "1k",
+    "output": "1M",
+    "idle-time": "none",
+}
+MEANT = {"1k": 1024, "1M": 1024**2, "none": None}
+
+
+@others.only_root
+def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(tmp_path: Path) -> None:
+    file = tmp_path / "taskqd.toml"
+    file.write_text("[limits]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in FILE.items()))
+    with open_to_all(tmp_path, "--config", str(file)) as (one, user):
+        games, root = user("games"), one.connect()
+        limits = json.loads(games.ask("HELLO").removeprefix("TASKQ 1 "))["limits"]
+        for name, value in FILE.items():
+            known = limits[{"output": "max_output"}.get(name, name.replace("-", "_"))]
+            assert known == MEANT.get(str(value), value), name
+        user("games")
+        third = user("games")
+        assert third.line().startswith(
+            "ERROR QUEUE_FULL games has 2 connections, which is the most; close one"
+        )
+        assert third.rest() == b""
+        for _ in range(3):
+            assert one.connect().ask("PING") == "OK"
+        pending = [games.ask("SUBMIT --hold true") for _ in range(6)]
+        assert [reply.split()[0] for reply in pending] == ["JOB_ID"] * 5 + ["ERROR"]
+        assert pending[-1].startswith("ERROR QUEUE_FULL 5 jobs are pending of games")
+        assert games.ask("SUBMIT --array=1-6 true").startswith("ERROR QUEUE_FULL ")
+        assert games.show(1)["priority"] == -1
+        assert games.ask("SUBMIT --priority=1 true").startswith(
+            "ERROR FORBIDDEN a priority above -1 is for adm"
+        )
+        assert games.ask("SET 1 --max-output=2M").startswith("ERROR TOO_LARGE ")
+        assert games.ask("SET 1 --priority=0").startswith("ERROR FORBIDDEN ")
+        assert games.ask("SET 1 --label=abc").startswith("JOB ")
+        assert games.ask("SCHEDULE --every=1d true") == "OK 1"
+        assert games.ask("SCHEDULE --every=1d true").startswith("ERROR QUEUE_FULL you have 1 ")
+        games.send(b"SUBMIT --hold true\r\n" * 40)
+        told = [games.line() for _ in range(40)]
+        assert any("submit or change more than 2 jobs a second; retry in 0." in line for line in told)
+        for wire in (games, root):
+            for request in ("--label=abcd true", f"--env=A={'x' * 1024} true", "--max-output=2M true"):
+                assert wire.ask(f"SUBMIT {request}").startswith("ERROR TOO_LARGE "), request
+            wire.send(b"SUBMIT --stdin=1025 cat\r\n")
+            assert wire.line().startswith("ERROR TOO_LARGE a block of 1025 bytes is more than the 1024 ")
+            wire.send(b"x" * 1025 + b"\r\nPING\r\n")
+            assert wire.line() == "OK"
+        for _ in range(40):
+            root.submit("--priority=5 --hold true")
+        shown = root.show(root.submit("--hold true"))
+        assert (shown["max_output"], shown["priority"]) == (1024**2, 0)
+
+
+@others.only_root
+def test_who_comes_too_fast_may_go_on_after_the_time_that_is_told(tmp_path: Path) -> None:
+    with open_to_all(tmp_path, "--limit", "submissions=20") as (_, user):
+        games = user("games")
+        games.send(b"SUBMIT --hold true\r\n" * 300)
+        told = [games.line() for _ in range(300)]
+        refused = [line for line in told if line.startswith("ERROR QUEUE_FULL ")]
+        assert 200 <= len(told) - len(refused) < 300
+        wait = re.search(r"retry in ([0-9.]+) s$", refused[-1])
+        assert wait is not None
+        time.sleep(float(wait[1]))  # the time that was told
+        games.submit("--hold true")
+
+
+def test_a_stop_while_all_places_are_taken_is_one_like_any_other(daemon: DaemonFactory) -> None:
+    one = daemon("--limit", "connections=3")
+    wires = [one.connect() for _ in range(2)]
+    until(lambda: wires[0].stats()["connections"] == 3, "all to be in")
+    waiting = one.connect()
+    wires[1].send(b"WAIT 99\r\nPING\r\n")
+    assert one.stop() in CLEAN
+    assert wires[1].rest().endswith(b"OK\r\n")
+    assert waiting.rest() == b""
 
 
 def cpu_seconds(pid: int) -> float:

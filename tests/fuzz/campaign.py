@@ -5,7 +5,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +29,10 @@ QUIET = 1.0
 MOST_IDLE = 0.05
 """While nobody asks for anything, the daemon takes at most such a part of a processor."""
 GROWTH = 24 * 1024**2
-"""The daemon's memory may grow by so many bytes from the end of the first minute to the end."""
+"""The daemon's memory may grow by so many bytes from half-time to the end.
+
+What large replies once took is not given back by the allocator, so the first half is for warming up.
+"""
 
 _UNWELCOME = re.compile(r"Traceback|Unhandled|bug of taskqd|CRITICAL|cannot be written")
 
@@ -61,23 +64,28 @@ class Campaign:
     def run(self) -> bool:
         """Fuzz until the time is up or something is broken."""
         try:
-            with self._crew(self._daemon.begin()) as (workers, watcher):
-                began = time.monotonic()
-                self._look(0.0)
-                while not self.broken and (left := self._rules.seconds - (time.monotonic() - began)) > 0:
-                    self._round(workers, watcher, min(ROUND, left))
-                    if not self.broken:
-                        self._daemon.sweep()
-                        self._look(time.monotonic() - began)
-                        self._tell(self.report.line())
-            if not self.broken:
-                self._end()
+            self._run()
         except (Broken, AssertionError) as why:  # of the second kind is a wait or a reply of our own in vain
             self._break(str(why))
+        finally:
+            complaints = self._daemon.close()
         self._judge()
-        for complaint in self._daemon.close():
+        for complaint in complaints:
             self._break(complaint)
         return not self.broken
+
+    def _run(self) -> None:
+        with self._crew(self._daemon.begin()) as (workers, watcher):
+            began = time.monotonic()
+            self._look(0.0)
+            while not self.broken and (left := self._rules.seconds - (time.monotonic() - began)) > 0:
+                self._round(workers, watcher, min(ROUND, left))
+                if not self.broken:
+                    self._daemon.sweep()
+                    self._look(time.monotonic() - began)
+                    self._tell(self.report.line())
+        if not self.broken:
+            self._end()
 
     def _break(self, why: str) -> None:
         self.broken.append(why)
@@ -104,7 +112,8 @@ class Campaign:
             yield pipes[:-1], pipes[-1]
         finally:
             for pipe in pipes:
-                pipe.send(None)
+                with suppress(OSError):  # it has ended
+                    pipe.send(None)
             for process in processes:
                 process.join(DEADLINE)
                 process.kill()
@@ -117,12 +126,15 @@ class Campaign:
             pipe.send(Orders(seconds, MOST_JOBS, self._daemon.kept))
         tallies: list[Tally] = [pipe.recv() for pipe in workers]
         watcher.send(True)
-        for verb, times in watcher.recv().items():
-            self.report.times[verb] += times
+        waited: dict[str, list[float]] | str = watcher.recv()
         for tally in tallies:
             self.report.add(tally)
             for failure in tally.failures:
                 self._keep(failure)
+        if isinstance(waited, str):
+            raise Broken(waited)
+        for verb, times in waited.items():
+            self.report.times[verb] += times
         if found := _UNWELCOME.search(self._daemon.log):
             self._break(f"the log has {found[0]!r} in it:\n{self._daemon.log[found.start() :][:3000]}")
             for number, tally in enumerate(tallies):
@@ -179,7 +191,8 @@ class Campaign:
                 self._break(f"others' replies to {verb} took {median * 1000:.2f} ms at the median")
         if report.idle and (idle := max(report.idle)) > MOST_IDLE:
             self._break(f"the daemon took {100 * idle:.0f} % of a processor while nobody asked for anything")
-        warm = next((seen for seconds, seen in report.looks if seconds >= 60), report.looks[-1][1])
+        end = report.looks[-1][0]
+        warm = next(seen for seconds, seen in report.looks if seconds >= end / 2)
         last = report.looks[-1][1]
         if last.rss - warm.rss > GROWTH:
             self._break(f"the daemon's memory has grown from {warm.rss:,} to {last.rss:,} bytes")
@@ -192,14 +205,16 @@ def replay(place: Path, file: Path, tell: Callable[[str], object]) -> bool:
     sessions = load(file)
     daemon = Victim(place, {session.transport for session in sessions})
     is_well = True
-    where = daemon.begin()
-    for number, session in enumerate(sessions, 1):
-        try:
-            _tell_of(tell, number, session, play(session, where))
-        except (Broken, OSError) as why:
-            tell(f"{number}: {why}")
-            is_well = False
-    complaints = daemon.close()
+    try:
+        where = daemon.begin()
+        for number, session in enumerate(sessions, 1):
+            try:
+                _tell_of(tell, number, session, play(session, where))
+            except (Broken, OSError) as why:
+                tell(f"{number}: {why}")
+                is_well = False
+    finally:
+        complaints = daemon.close()
     for complaint in complaints:
         tell(complaint)
     return is_well and not complaints

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections import defaultdict
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -61,11 +62,23 @@ class Innocent:
 
 
 def ask(pipe: Connection, place: Place) -> None:
-    """Work whenever the pipe says so, until it says something again; then tell the times by verb."""
-    while pipe.recv():
+    """Work whenever the pipe says so, until it says something again; then tell the times by verb.
+
+    What is told is text instead where something was not answered as it must be.
+    """
+    with suppress(EOFError):
+        while pipe.recv():
+            pipe.send(_turns(pipe, place))
+
+
+def _turns(pipe: Connection, place: Place) -> dict[str, list[float]] | str:
+    try:
         innocent = Innocent(place)
         while not pipe.poll(PAUSE):
             innocent.turn()
         innocent.close()
+    except (AssertionError, OSError) as why:
+        return f"somebody who asks for little: {why!r}"
+    finally:
         pipe.recv()
-        pipe.send(dict(innocent.times))
+    return dict(innocent.times)

@@ -22,7 +22,8 @@ LONGEST = 10.0
 NOTHING = Reading([Asked(b"", b"(no TLS)", is_optional=True, may_wait=True)], b"", is_ended=True)
 """What is asked for by bytes that are not understood."""
 _AT_ONCE = 1 << 18
-_RESET = struct.pack("ii", 1, 0)
+RESET = struct.pack("ii", 1, 0)
+"""What SO_LINGER takes so that a close is a reset (socket(7))."""
 
 
 class Place(NamedTuple):
@@ -111,7 +112,7 @@ class _Peer:
 
     def close(self, is_abrupt: bool) -> None:
         if is_abrupt:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._socket.close()
 
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -106,7 +107,8 @@ class Worker:
 
 
 def work(pipe: Connection, place: Place, name: str, kinds: Sequence[str], ways: Sequence[Way]) -> None:
-    """Do the rounds that the pipe asks for, until it asks for none."""
+    """Do the rounds that the pipe asks for, until it asks for none, or whoever asks is gone."""
     worker = Worker(place, name, kinds, ways)
-    while (orders := pipe.recv()) is not None:
-        pipe.send(worker.round(orders))
+    with suppress(EOFError):
+        while (orders := pipe.recv()) is not None:
+            pipe.send(worker.round(orders))
