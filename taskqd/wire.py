@@ -188,7 +188,7 @@ _ALL = (
     Verb("DRAIN", "Take no new jobs and start none, before a planned stop.", requests.nothing),
     Verb("STATS", "Give counters, gauges, uptime, version and limits, as JSON.", requests.nothing),
     Verb("HELLO", "Tell version, verbs, limits and who you are, as JSON.", requests.nothing),
-    Verb("AUTH <token>", "Say who you are; the token is in the daemon's state directory.", requests.token),
+    Verb("AUTH <token>", "Say who you are; `taskq token add` makes a token.", requests.token),
     Verb("PING", "Answer OK.", requests.nothing),
     Verb("HELP [verb]", "Explain the commands, or one.", _topic),
     Verb("QUIT", "Answer OK and close.", requests.nothing),
