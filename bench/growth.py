@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
 from taskqd import events, journal
+from taskqd.actors import Actor
 from taskqd.backlog import Backlog
 from taskqd.capacity import Limits
 from taskqd.disk import Disk
@@ -36,6 +37,7 @@ from taskqd.spool import Spool
 from taskqd.store import SEGMENT_BYTES, Store
 
 reactor: Any = the_reactor
+BENCH = Actor("bench")
 SPEC = Spec(command="echo hello world")
 STDOUT = events.Output.inline(b"hello world\n")
 IN_FLIGHT = 1000
@@ -164,7 +166,7 @@ async def size(count: int, directory: str) -> None:
     house.dispatcher.start()
     begun, largest = time.monotonic(), 0
     for submitted in range(1, count + 1):
-        last = house.dispatcher.submit(SPEC, "bench", {})
+        last = house.dispatcher.submit(SPEC, BENCH, {})
         if submitted % IN_FLIGHT == 0:
             await last
             largest = max(largest, house.size)

@@ -54,9 +54,9 @@ class Quotas(Struct, frozen=True, kw_only=True):
     label: int = 1000
     """Characters of a label, which is shown in every LIST."""
     pending: int | None = 2_000_000
-    """All jobs that have not ended; a kilobyte or two of memory each."""
+    """All jobs that are PENDING; a kilobyte or two of memory each."""
     pending_per_user: int | None = 100_000
-    """One user's jobs that have not ended, so that nobody fills the queue alone; the largest array fits."""
+    """One user's jobs that are PENDING, so that nobody fills the queue alone; the largest array fits."""
     schedules_per_user: int | None = 1000
     """One user's schedules, each of which submits for ever."""
     submissions: float | None = 1000.0

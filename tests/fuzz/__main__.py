@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,22 +30,27 @@ def main() -> int:
         "--replay", type=Path, metavar="FILE", help="play the sessions of a file, and no others"
     )
     arguments = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/tmp"))
-    if arguments.replay:
-        sys.stderr.write(f"in {place}\n")
-        return 0 if replay(place, arguments.replay, tell) else 1
     here = [transport for transport in WAYS if has_tls() or transport not in OVER_TLS]
     over = arguments.over.split(",") if arguments.over else here
-    if unknown := set(over) - set(WAYS):
-        parser.error(f"--over takes some of {','.join(WAYS)}, not {','.join(sorted(unknown))}")
-    seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
-    kinds = KINDS if arguments.kind == "both" else (arguments.kind,)
-    ways = [(transport, login) for transport in over for login in WAYS[transport]]
-    sys.stderr.write(f"seed {seed}, in {place}\n")
-    campaign = Campaign(place, seed, Rules(60 * arguments.minutes, kinds, ways, arguments.bar / 1000), tell)
-    is_well = campaign.run()
-    sys.stdout.write(f"{campaign.report.text()}\n\nseed {seed}: ")
-    sys.stdout.write("every rule held\n" if is_well else f"broken, {place} has it all\n")
+    if unknown := set(over) - set(here):
+        parser.error(f"--over takes some of {','.join(here)}, not {','.join(sorted(unknown))}")
+    place = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/tmp"))
+    if arguments.replay:
+        tell(f"in {place}")
+        is_well = replay(place, arguments.replay, tell)
+    else:
+        seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
+        kinds = KINDS if arguments.kind == "both" else (arguments.kind,)
+        ways = [(transport, login) for transport in over for login in WAYS[transport]]
+        tell(f"seed {seed}, in {place}")
+        campaign = Campaign(
+            place, seed, Rules(60 * arguments.minutes, kinds, ways, arguments.bar / 1000), tell
+        )
+        is_well = campaign.run()
+        how = "every rule held" if is_well else f"broken, {place} has it all"
+        sys.stdout.write(f"{campaign.report.text()}\n\nseed {seed}: {how}\n")
+    if is_well:
+        shutil.rmtree(place)
     return 0 if is_well else 1
 
 
