@@ -1,0 +1,157 @@
+"""One command, one run, one table: ``bench/run``. ``bench/run --list`` names what it measures.
+
+A full run takes about a quarter of an hour on two cores, and tells on stderr how far it is. What was measured
+is kept in bench/.work, so that --only measures some anew and the table still has all. Without --quick it
+installs the peers first, from Debian (as root) and PyPI; one that cannot be had is named as missing.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+from bench import (
+    client,
+    crowded,
+    jobs,
+    machine,
+    memory,
+    output,
+    report,
+    roundtrip,
+    slopes,
+    start,
+    submissions,
+)
+from bench.bench import Bench, Measurement
+from bench.load import Programs
+from bench.peers import install
+from bench.place import CHECKOUT, Failed, Missing, directory
+from bench.results import Kept, Measured, Row, Store
+
+MEASUREMENTS = [
+    Measurement("submissions", "submissions a second, beside beanstalkd", submissions.measure),
+    Measurement("jobs", "jobs a second, beside bare processes and what runs jobs", jobs.measure),
+    Measurement(
+        "roundtrip", "one job from its submission to its end, beside subprocess.run", roundtrip.measure
+    ),
+    Measurement("crowded", "the same with a million other jobs pending", crowded.measure),
+    Measurement("memory", "memory a pending job, beside beanstalkd", memory.measure),
+    Measurement("start", "a start with a million jobs, beside beanstalkd", start.measure),
+    Measurement("output", "a gigabyte of output, beside cat", output.measure),
+    Measurement("client", "the command line, beside Python's own start", client.measure),
+    Measurement("pending", "how cost grows with jobs pending", slopes.pending),
+    Measurement("connections", "how cost grows with connections", slopes.connections),
+    Measurement("running", "how cost grows with jobs running", slopes.running),
+]
+NAMES = [one.name for one in MEASUREMENTS]
+GROWTH = ["pending", "connections", "running"]
+REPEAT = 5
+FOLDER = CHECKOUT / "bench"
+STORE = FOLDER / ".work" / "results.json"
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
+    parser.add_argument("--list", action="store_true", help="name the measurements and end")
+    parser.add_argument(
+        "--only", metavar="NAME,...", type=_names, default=NAMES, help="measure only these anew"
+    )
+    parser.add_argument(
+        "--growth", action="store_const", dest="only", const=GROWTH, help="only how cost grows"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=REPEAT, help=f"turns; the median counts [default: {REPEAT}]"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="try whether the programs run: little of everything, nothing installed",
+    )
+    parser.add_argument("--no-install", action="store_true", help="install nothing")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("/var/tmp"),  # noqa: S108 - a fresh directory is made in it
+        help="where states lie meanwhile: on a disk [default: /var/tmp]",
+    )
+    parser.add_argument("--to", type=Path, help="where RESULTS.md and plots/ are written [default: bench]")
+    return parser.parse_args(words)
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(NAMES):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: see bench/run --list")
+    return [name for name in NAMES if name in names]
+
+
+def main() -> None:
+    """Measure, keep, write; exit with 1 if a measurement could not be made."""
+    options = parse(sys.argv[1:])
+    if options.list:
+        for one in MEASUREMENTS:
+            print(f"{one.name:12} {one.what}")
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    with tempfile.TemporaryDirectory(prefix="tq-bench-") as scratch, directory(options.dir) as place:
+        sys.exit(1 if _run(options, place, Path(scratch)) else 0)
+
+
+def _stop(number: int, _: object) -> None:
+    """Have everything ended that was started, and what was measured so far kept."""
+    sys.exit(128 + number)
+
+
+def _run(options: argparse.Namespace, place: Path, scratch: Path) -> int:
+    """Do it all, and return how many measurements could not be made."""
+    # What was only tried is kept apart from what was measured, and thrown away.
+    store = Store(scratch / "results.json" if options.quick else STORE)
+    folder = options.to or (scratch if options.quick else FOLDER)
+    bench = Bench(place, Programs(place), options.repeat, options.quick)
+    if not options.quick and not options.no_install:
+        install.install(bench.say)
+        bench = Bench(place, Programs(place), options.repeat, options.quick)
+    if options.only == NAMES:
+        store.clear()
+    facts = machine.describe(place)
+    failed = 0
+    for one in MEASUREMENTS:
+        if one.name in options.only:
+            failed += not _measure(one, bench, store)
+    kept = store.read()
+    page = report.write(folder, facts, {name: kept[name] for name in NAMES if name in kept}, options.quick)
+    print("\n".join(report.table_of_rows(row for name in options.only for row in kept[name].measured.rows)))
+    bench.say(f"written: {page}")
+    return failed
+
+
+def _measure(one: Measurement, bench: Bench, store: Store) -> bool:
+    """Make one, and keep it; what goes wrong in it is kept in its place, and the others go on."""
+    bench.say(f"{one.name}: {one.what}")
+    began = time.monotonic()
+    is_made = True
+    try:
+        measured = one.measure(bench)
+        measured = measured.unjudged() if bench.is_quick else measured
+    except Missing as why:
+        bench.say(f"{one.name} needs what is missing: {why}")
+        measured = Measured([Row(one.what, "", "", [], missing=str(why))])
+    except (Failed, OSError, ValueError, subprocess.SubprocessError) as why:
+        bench.say(f"{one.name} failed: {why}")
+        is_made = False
+        measured = Measured([Row(one.what, "", "", [], failed=str(why).splitlines()[0])])
+    took = time.monotonic() - began
+    at = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    store.keep(one.name, Kept(measured, at, machine.revision(), took, machine.command_line()))
+    return is_made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A gigabyte of output from one job: how fast, what the daemon grows by, and how others fare meanwhile."""
+
+import os
+import statistics
+import subprocess
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+from bench import daemon
+from bench.bench import Bench
+from bench.daemon import Daemon
+from bench.place import memory
+from bench.results import Goal, Measured, Row
+from bench.wire import Wire
+
+BYTES = 1024**3
+MIB = 1024**2
+LAPS = 3
+PAUSE = 0.002
+
+
+class Others:
+    """Other clients, each asking one thing again and again while the job prints."""
+
+    REQUESTS = ("SUBMIT --hold true", "STATUS 1")
+
+    def __init__(self, server: Daemon) -> None:
+        self.took: dict[str, list[float]] = {request: [] for request in self.REQUESTS}
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask, args=(server.wire(), request)) for request in self.REQUESTS
+        ]
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, wire: Wire, request: str) -> None:
+        with closing(wire):
+            while not self._is_over.is_set():
+                began = time.perf_counter()
+                wire.one(request)
+                self.took[request].append(1000 * (time.perf_counter() - began))
+                time.sleep(PAUSE)
+
+
+def measure(bench: Bench) -> Measured:
+    """Ours, then head, cat and a file, in turn."""
+    size = bench.many(BYTES, 8 * MIB)
+    ours: list[float] = []
+    theirs: list[float] = []
+    synced: list[float] = []
+    growth: list[float] = []
+    replies: dict[str, list[float]] = {request: [] for request in Others.REQUESTS}
+    for _ in bench.turns(LAPS):
+        os.sync()
+        rate, grown, took = _of_ours(bench, size)
+        ours.append(rate)
+        growth.append(grown)
+        for request, values in took.items():
+            replies[request].append(statistics.median(values))
+        theirs.append(_bare(bench, size, "cat > file"))
+        synced.append(_bare(bench, size, "cat > file; sync -d file"))
+    what = "1 GiB of output from one job"
+    bare = "`head -c 1G /dev/zero | cat > file`"
+    under = Goal(32, is_most=True, is_ratio=False)
+    soon = Goal(5, is_most=True, is_ratio=False)
+    return Measured(
+        [
+            Row(what, bare, "MiB/s", ours, theirs, Goal(0.4)),
+            Row(
+                what,
+                f"{bare}, then synced",
+                "MiB/s",
+                ours,
+                synced,
+                note="for comparison: ours is on disk, too",
+            ),
+            Row(f"{what}: what the daemon grows by", "", "MiB", growth, goal=under),
+            *(
+                Row(f"{what}: others' median reply to {request.split()[0]}", "", "ms", values, goal=soon)
+                for request, values in replies.items()
+            ),
+        ]
+    )
+
+
+def _of_ours(bench: Bench, size: int) -> tuple[float, float, dict[str, list[float]]]:
+    with daemon.running(bench.home("ours"), bench.programs) as server, closing(server.wire()) as wire:
+        server.round_trips(10)
+        before = server.memory
+        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # what it has at the most is counted from here
+        with (others := Others(server)):
+            began = time.perf_counter()
+            job = wire.one(f"SUBMIT --max-output=2G head -c {size} /dev/zero").split()[1]
+            wire.one(f"WAIT {job}")
+            took = time.perf_counter() - began
+        grown = memory(server.pid, "VmHWM") - before
+        return size / MIB / took, grown / MIB, others.took
+
+
+def _bare(bench: Bench, size: int, then: str) -> float:
+    home = bench.home("bare")
+    os.sync()
+    began = time.perf_counter()
+    subprocess.run(["sh", "-c", f"head -c {size} /dev/zero | {then}"], cwd=home, check=True)
+    took = time.perf_counter() - began
+    (home / "file").unlink()
+    return size / MIB / took

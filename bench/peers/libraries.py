@@ -1,0 +1,84 @@
+"""Celery, rq and huey: two workers each, a redis-server between, and a task that runs ``sh -c true``.
+
+What is asked of each stands in bench/peers/apps, which runs in the venv of the peers.
+"""
+
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.load import Programs
+from bench.peers import redis
+from bench.peers.install import APPS, VENV, library_missing, program_missing
+from bench.place import PATIENCE, Failed, environment, served
+
+PYTHON = VENV / "bin" / "python"
+WORKERS = 2
+ALONE = "--without-gossip --without-mingle --without-heartbeat"
+
+
+class Library:
+    """A task queue of Python's world."""
+
+    def __init__(self, name: str, worker: list[str], processes: int, how: str, is_durable: bool) -> None:
+        self.library = name
+        self._worker: list[str | Path] = [PYTHON, "-m", *worker]
+        self._processes = processes
+        self._options = redis.DURABLE if is_durable else redis.IN_MEMORY
+        self.name = f"{name}, {'redis syncs always' if is_durable else 'redis keeps nothing'}"
+        self.is_durable = is_durable
+        self.note = how
+
+    def missing(self) -> str:
+        """Return what is missing, or nothing."""
+        lacking = (program_missing("redis-server"), library_missing(self.library, "redis"))
+        return ", ".join(one for one in lacking if one)
+
+    def rate(self, home: Path, programs: Programs, jobs: int) -> float:
+        """Start redis and the workers, see that they work, and measure."""
+        with ExitStack() as stack:
+            path = stack.enter_context(redis.running(home, self._options))
+            more = {"BENCH_REDIS": str(path), "RQ_REDIS_URL": f"unix://{path}", "PYTHONPATH": str(APPS)}
+            for _ in range(self._processes):
+                stack.enter_context(served(self._worker, home, lambda: True, **more))
+            self._ask(home, 2 * WORKERS, more)
+            return jobs / self._ask(home, jobs, more)
+
+    def _ask(self, home: Path, jobs: int, more: dict[str, str]) -> float:
+        """Have so many jobs done, and return the seconds that it took."""
+        done = subprocess.run(
+            [PYTHON, APPS / f"{self.library}_app.py", str(jobs)],
+            cwd=home,
+            env=environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=2 * PATIENCE,
+        )
+        if done.returncode:
+            raise Failed(f"{self.library}: {done.stderr.decode('utf-8', 'replace')[-1000:]}")
+        return float(done.stdout)
+
+
+def _library(name: str, is_durable: bool) -> Library:
+    worker, processes, how = {
+        "celery": (
+            f"celery -A celery_app worker --pool prefork --concurrency {WORKERS} --loglevel ERROR {ALONE}",
+            1,
+            f"prefork {WORKERS}, a prefetch of 64 a worker, results in redis",
+        ),
+        "rq": (
+            "rq.cli worker --worker-class rq.worker.SimpleWorker --quiet bench",
+            WORKERS,
+            f"{WORKERS} workers of the class that does not fork",
+        ),
+        "huey": (
+            f"huey.bin.huey_consumer huey_app.huey -k process -w {WORKERS} --no-periodic --quiet",
+            1,
+            f"{WORKERS} processes, results in redis",
+        ),
+    }[name]
+    return Library(name, worker.split(), processes, how, is_durable)
+
+
+LIBRARIES = [_library(name, is_durable) for name in ("celery", "rq", "huey") for is_durable in (True, False)]

@@ -1,0 +1,19 @@
+"""A redis-server for the libraries that want one: it syncs each command to disk, or keeps nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.place import replies, served
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+IN_MEMORY = ("--appendonly", "no")
+
+
+@contextmanager
+def running(home: Path, options: tuple[str, ...]) -> Iterator[Path]:
+    """Start one in ``home``, yield its socket, and stop it afterwards."""
+    path = home / "redis"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", *options]
+    with served(command, home, lambda: replies(path, b"PING\r\n", b"+PONG")):
+        yield path

@@ -1,0 +1,115 @@
+"""How cost grows: the figures of ``crowded`` as more jobs are pending or running, or more connect."""
+
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+from bench import daemon
+from bench.bench import Bench
+from bench.crowded import FIGURES
+from bench.daemon import Daemon
+from bench.results import Line, Measured, Point
+
+PENDING = (0, 10_000, 100_000, 1_000_000)
+CONNECTIONS = (0, 100, 1_000, 5_000)
+RUNNING = (1, 10, 100, 500)
+LAPS = 3
+FREE_SLOTS = 4
+SPARE_FILES = 500
+"""Descriptors of ours, and of the daemon's, beside the connections."""
+START = "start, to the first reply"
+MEMORY = "memory"
+
+Loaded = Callable[[Bench, int], AbstractContextManager[Daemon]]
+
+
+def pending(bench: Bench) -> Measured:
+    """More jobs pending, all held; and what a start then takes, and memory."""
+    at: tuple[int, ...] = (0, 400) if bench.is_quick else PENDING
+    measured = _measure(bench, "jobs pending", at, _with_pending)
+    return Measured(lines=[*measured.lines, *_weights(bench, "jobs pending", at)])
+
+
+def connections(bench: Bench) -> Measured:
+    """More clients connected that say nothing."""
+    at: tuple[int, ...] = (0, 50) if bench.is_quick else CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the daemon inherits it
+    try:
+        for number in at:
+            if number + SPARE_FILES > hard:
+                bench.say(f"{number:,} connections are left out: ulimit -Hn is {hard}")
+        at = tuple(number for number in at if number + SPARE_FILES <= hard)
+        return _measure(bench, "connections open", at, _with_connections)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def running(bench: Bench) -> Measured:
+    """More jobs running that only sleep, beside four free slots."""
+    at: tuple[int, ...] = (1, 3) if bench.is_quick else RUNNING
+    return _measure(bench, "jobs running", at, _with_running)
+
+
+def _measure(bench: Bench, axis: str, sizes: tuple[int, ...], loaded: Loaded) -> Measured:
+    """Go through the sizes, and again: so a machine that gets slower makes all points worse."""
+    values: dict[str, dict[int, list[float]]] = {name: {size: [] for size in sizes} for name in FIGURES}
+    for turn in bench.turns(LAPS):
+        for size in sizes:
+            bench.say(f"turn {turn + 1}: {size:,} {axis}")
+            with loaded(bench, size) as server:
+                for name, figure in FIGURES.items():
+                    values[name][size].append(figure(bench, server))
+    return Measured(lines=[_line(axis, name, "/s", by_size) for name, by_size in values.items()])
+
+
+def _line(axis: str, figure: str, unit: str, by_size: dict[int, list[float]]) -> Line:
+    return Line(axis, figure, unit, [Point(size, values) for size, values in by_size.items()])
+
+
+def _weights(bench: Bench, axis: str, sizes: tuple[int, ...]) -> list[Line]:
+    starts: dict[int, list[float]] = {}
+    memories: dict[int, list[float]] = {}
+    for size in sizes:
+        server = Daemon(bench.home("weight"), bench.programs)
+        server.start()
+        try:
+            server.fill(size)
+            memories[size] = [server.memory / 1024**2]
+        finally:
+            server.stop()
+        starts[size] = []
+        for _ in bench.turns(LAPS):
+            try:
+                starts[size].append(server.start())
+            finally:
+                server.stop()
+    return [_line(axis, START, "s", starts), _line(axis, MEMORY, "MiB", memories)]
+
+
+@contextmanager
+def _with_pending(bench: Bench, size: int) -> Iterator[Daemon]:
+    with daemon.running(bench.home("ours"), bench.programs) as server:
+        server.fill(size)
+        yield server
+
+
+@contextmanager
+def _with_connections(bench: Bench, size: int) -> Iterator[Daemon]:
+    with daemon.running(bench.home("ours"), bench.programs) as server, ExitStack() as stack:
+        for _ in range(size):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(server.socket))
+        server.ask("PING")
+        yield server
+
+
+@contextmanager
+def _with_running(bench: Bench, size: int) -> Iterator[Daemon]:
+    with daemon.running(bench.home("ours"), bench.programs, slots=size + FREE_SLOTS) as server:
+        server.submit(size, clients=1, command="exec sleep 3600")
+        while server.jobs()["running"] < size:
+            time.sleep(0.01)
+        yield server

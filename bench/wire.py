@@ -1,0 +1,46 @@
+"""A connection to the daemon that is asked one thing at a time."""
+
+import socket
+from pathlib import Path
+
+from bench.place import PATIENCE, Failed
+
+
+class Wire:
+    """Lines there and back; a refusal ends the measurement."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))  # before the timeout: so it waits where the backlog is full
+        self._socket.settimeout(5 * PATIENCE)
+        self._file = self._socket.makefile("rb")
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+        self._socket.close()
+
+    def send(self, text: str) -> None:
+        """Send text as it is."""
+        self._socket.sendall(text.encode())
+
+    def line(self) -> str:
+        """Return the next line."""
+        line = self._file.readline().decode().rstrip()
+        if not line:
+            raise Failed("the daemon has closed the connection")
+        if line.startswith("ERROR "):
+            raise Failed(f"refused: {line}")
+        return line
+
+    def ask(self, request: str, last: str = "") -> list[str]:
+        """Ask, and return the lines of the reply up to the one that begins with ``last``."""
+        self.send(request + "\r\n")
+        lines = [self.line()]
+        while not lines[-1].startswith(last):
+            lines.append(self.line())
+        return lines
+
+    def one(self, request: str) -> str:
+        """Ask what is answered by one line."""
+        return self.ask(request)[0]

@@ -1,0 +1,101 @@
+"""The benchmark's programs run; what they measure is nobody's business here."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.main import MEASUREMENTS
+from bench.plot import Bar, Series, bars, lines
+from bench.report import table_of_rows
+from bench.results import Goal, Kept, Measured, Row, Store
+
+CHECKOUT = Path(__file__).parents[1]
+DEADLINE = 120
+
+
+def run(*options: str) -> "subprocess.CompletedProcess[str]":
+    """Run bench/run with this Python, which has what is needed."""
+    return subprocess.run(
+        [CHECKOUT / "bench" / "run", *options],
+        env={**os.environ, "BENCH_PYTHON": sys.executable},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+def test_every_program_of_the_benchmark_runs(tmp_path: Path) -> None:
+    done = run("--quick", "--dir", str(tmp_path), "--to", str(tmp_path / "to"))
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stderr
+    page = (tmp_path / "to" / "RESULTS.md").read_text("utf-8")
+    for one in MEASUREMENTS:
+        assert f"| {one.name} | " in page
+    assert "reached" not in page.replace("reached it", ""), "nothing is judged that was only tried"
+    assert [file.name for file in tmp_path.iterdir()] == ["to"], "it leaves nothing behind"
+
+
+def test_measurements_are_listed_by_name() -> None:
+    listed = run("--list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == [one.name for one in MEASUREMENTS]
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    done = run("--only", "nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "goal, ours, theirs, is_reached",
+    [
+        (Goal(2), [40.0, 41.0, 90.0], [20.0, 20.0, 20.0], True),
+        (Goal(2), [30.0, 41.0, 39.0], [20.0, 20.0, 20.0], False),
+        (Goal(4, is_most=True), [7.0], [2.0], True),
+        (Goal(4, is_most=True), [9.0], [2.0], False),
+        (Goal(5, is_most=True, is_ratio=False), [4.0], [], True),
+        (Goal(30_000, is_ratio=False), [29_999.0], [], False),
+        (Goal(2), [40.0], [], None),
+        (None, [40.0], [20.0], None),
+    ],
+)
+def test_the_median_of_the_pairs_is_judged(
+    goal: Goal | None, ours: list[float], theirs: list[float], is_reached: bool | None
+) -> None:
+    assert Row("what", "against", "/s", ours, theirs, goal).is_reached is is_reached
+
+
+def test_a_missing_peer_is_named_not_guessed() -> None:
+    *_, line = table_of_rows(
+        [Row("puts", "beanstalkd", "/s", [1234.0], [], Goal(2), missing="beanstalkd (Debian)")]
+    )
+    assert line == "| puts | beanstalkd | 1,230 /s | missing: beanstalkd (Debian) | - | at least 2 x |  |"
+
+
+def test_a_measurement_made_anew_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new" / "results.json")
+    for number in (1.0, 2.0):
+        row = Row("what", "against", "/s", [number])
+        store.keep("one", Kept(Measured([row]), "now", "revision", 1.0, "bench/run"))
+        store.keep("other", Kept(Measured(), "now", "revision", 1.0, "bench/run"))
+    kept = store.read()
+    assert list(kept) == ["one", "other"]
+    assert kept["one"].measured.rows[0].ours == [2.0]
+    store.clear()
+    assert store.read() == {}
+
+
+def test_plots_have_every_name_and_number() -> None:
+    drawn = bars("title", [Bar("ours & theirs", 3.0, "3 x"), Bar("none", 0.5, "0.5 x")], mark=1.0)
+    assert all(text in drawn for text in ("title", "ours &amp; theirs", "3 x", "0.5 x"))
+    drawn = lines(
+        "title",
+        "jobs",
+        ["0", "10k"],
+        [Series("flat", [(0.9, 1.0, 1.1)] * 2), Series("other", [(1, 1, 1)] * 2)],
+    )
+    assert all(f">{text}<" in drawn for text in ("jobs", "0", "10k", "flat", "other"))
