@@ -30,7 +30,7 @@ from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.housekeeping import Housekeeper, condense
 from taskqd.interfaces import IExecutor
-from taskqd.job import Job, Reason, Spec, Status
+from taskqd.job import PLAIN, Job, Reason, Status
 from taskqd.launch import Outcome
 from taskqd.settings import Retention
 from taskqd.spool import Spool
@@ -38,7 +38,7 @@ from taskqd.store import SEGMENT_BYTES, Store
 
 reactor: Any = the_reactor
 BENCH = Actor("bench")
-SPEC = Spec(command="echo hello world")
+COMMAND = "echo hello world"
 STDOUT = events.Output.inline(b"hello world\n")
 IN_FLIGHT = 1000
 
@@ -120,7 +120,7 @@ class House:
 
 def _ended_jobs(count: int) -> Iterator[events.Event]:
     for number in range(1, count + 1):
-        yield events.Submitted(id=number, at=1.0, owner="bench", spec=SPEC)
+        yield events.Submitted(id=number, at=1.0, owner="bench", command=COMMAND)
         yield events.Started(id=number, at=1.0, attempt=1)
         yield events.Ended(id=number, at=1.0, status=Status.COMPLETED, exit_code=0, stdout=STDOUT)
 
@@ -166,7 +166,7 @@ async def size(count: int, directory: str) -> None:
     house.dispatcher.start()
     begun, largest = time.monotonic(), 0
     for submitted in range(1, count + 1):
-        last = house.dispatcher.submit(SPEC, BENCH, {})
+        last = house.dispatcher.submit(COMMAND, PLAIN, BENCH, {})
         if submitted % IN_FLIGHT == 0:
             await last
             largest = max(largest, house.size)

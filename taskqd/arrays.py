@@ -21,8 +21,9 @@ def make_tasks(array: Job, event: Submitted, asked: Array) -> Iterator[Job]:
     for index, job_id in zip(range(asked.first, asked.last + 1), array.tasks.ids, strict=True):
         yield Job(
             id=job_id,
-            spec=event.spec,
-            owner=event.owner,
+            command=event.command,
+            spec=array.spec,
+            owner=array.owner,
             submitted_at=event.at,
             is_held=array.is_held,
             not_before=array.not_before,

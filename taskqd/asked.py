@@ -34,7 +34,7 @@ class Asked:
     @property
     def is_plain(self) -> bool:
         """Whether this is a submission that others like it may go with."""
-        return self._is_of_its_line and self.request.argument.key is None
+        return self._is_of_its_line and self.request.argument.spec.key is None
 
     @property
     def _is_of_its_line(self) -> bool:
@@ -42,6 +42,6 @@ class Asked:
         request = self.request
         if request.verb != "SUBMIT" or request.error is not None:
             return False
-        spec = request.argument
+        spec = request.argument.spec
         is_bare = not self.blocks and request.secret is None
         return is_bare and not (spec.after or spec.after_any or spec.after_fail)

@@ -8,6 +8,7 @@ start and end cost O(log n).
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from sys import intern
 from typing import Any, cast
 
 from taskqd import arrays, moves
@@ -33,6 +34,7 @@ from taskqd.job import MOVES, Job, Reason, Status, TaskId
 from taskqd.line import Line
 from taskqd.queues import Queues
 from taskqd.schedules import Schedules
+from taskqd.specs import Specs
 
 UNLIMITED = Limits(slots=2**31)
 
@@ -61,6 +63,7 @@ class Backlog:
         self.line = Line(self.capacity, self.queues.is_closed)
         self.dependencies = Dependencies()
         self.expiry = Expiry(self.jobs, lambda job_id: self.needed_for(job_id) is not None)
+        self._specs = Specs()
         self._is_open = is_open
         self._keys: dict[str, tuple[int, ...]] = {}
         self._pending_of: dict[str, int] = {}
@@ -268,12 +271,20 @@ class Backlog:
         return None if known is None else known.last_job
 
     def _submitted(self, event: Submitted) -> Job:
-        if any(job_id in self.jobs for job_id in range(event.id, event.last_id + 1)):
+        ids = range(event.id, event.last_id + 1)
+        if ids[0] in self.jobs or (len(ids) > 1 and any(job_id in self.jobs for job_id in ids)):
             raise IllegalMove(f"job {event.id} was submitted twice")
-        spec = event.spec
-        job = Job(id=event.id, spec=spec, owner=event.owner, submitted_at=event.at, schedule=event.schedule)
-        job.is_held = spec.hold
-        job.not_before = spec.at if spec.delay is None else event.at + spec.delay
+        spec = self._specs.shared(event.spec)
+        job = Job(
+            id=event.id,
+            command=event.command,
+            spec=spec,
+            owner=intern(event.owner),
+            submitted_at=event.at,
+            is_held=spec.hold,
+            not_before=spec.at if spec.delay is None else event.at + spec.delay,
+            schedule=event.schedule,
+        )
         self.jobs[job.id] = job
         self.last_id = max(self.last_id, event.last_id)
         if spec.key is not None:

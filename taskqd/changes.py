@@ -60,7 +60,9 @@ class Changes:
                 values = {"at": None, **values, "delay": None}
             spec = replace(job.spec, **values)
             check_room(self._backlog, spec)
-            await self._recorder.record(Changed(id=job_id, at=now, by=by.name, origin=by.origin, spec=spec))
+            await self._recorder.record(
+                Changed(id=job_id, at=now, by=by.name, origin=by.origin, command=job.command, spec=spec)
+            )
         self._fill()
         return job
 

@@ -61,7 +61,7 @@ class Controls:
         )
 
     async def schedule(
-        self, spec: Spec, by: Actor, every: float | None, cron: str | None, overlap: bool
+        self, command: str, spec: Spec, by: Actor, every: float | None, cron: str | None, overlap: bool
     ) -> int:
         """Submit a job again and again, and return the schedule's number; raises as ``submit`` does.
 
@@ -79,6 +79,7 @@ class Controls:
             at=self._now(),
             by=by.name,
             origin=by.origin,
+            command=command,
             spec=spec,
             every=every,
             cron=cron,

@@ -111,6 +111,7 @@ class Dispatcher:
 
     def submit(
         self,
+        command: str,
         spec: Spec,
         by: Actor,
         blocks: dict[str, bytes],
@@ -128,21 +129,23 @@ class Dispatcher:
         if hashed:
             spec = replace(spec, blocks=sha256(b"".join(hashed)).hexdigest())
         if spec.key is None:
-            return self._accept(spec, by, blocks, schedule, most_pending)
-        return Deferred.fromCoroutine(self._accept_once(spec, spec.key, by, blocks, most_pending))
+            return self._accept(command, spec, by, blocks, schedule, most_pending)
+        return Deferred.fromCoroutine(self._accept_once(command, spec, spec.key, by, blocks, most_pending))
 
     def submit_all(
-        self, specs: Sequence[Spec], by: Actor, most_pending: int | None = None
+        self, orders: Sequence[tuple[str, Spec]], by: Actor, most_pending: int | None = None
     ) -> "Deferred[list[int | TaskqError]]":
         """Accept jobs that bring neither a key nor blocks; fire with the id of each, or why it was refused.
 
-        They become durable together, which costs less than one by one.
+        ``orders`` are commands and their specs. They become durable together, which costs less than one by
+        one.
         """
         results: list[int | TaskqError] = []
         events: list[Submitted] = []
-        for spec in specs:
+        for command, spec in orders:
             try:
-                event = self._submission(admission.resolved(self.backlog, spec), by, None, most_pending)
+                resolved = admission.resolved(self.backlog, spec)
+                event = self._submission(command, resolved, by, None, most_pending)
             except TaskqError as why:
                 results.append(why)
             else:
@@ -255,13 +258,14 @@ class Dispatcher:
 
     def _accept(
         self,
+        command: str,
         spec: Spec,
         by: Actor,
         blocks: dict[str, bytes],
         schedule: int | None,
         most_pending: int | None,
     ) -> "Deferred[int]":
-        event = self._submission(spec, by, schedule, most_pending)
+        event = self._submission(command, spec, by, schedule, most_pending)
         if not blocks:
             recorded = self._recorder.record(event)
         else:
@@ -271,7 +275,9 @@ class Dispatcher:
             self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
         )
 
-    def _submission(self, spec: Spec, by: Actor, schedule: int | None, most_pending: int | None) -> Submitted:
+    def _submission(
+        self, command: str, spec: Spec, by: Actor, schedule: int | None, most_pending: int | None
+    ) -> Submitted:
         """Return the event of a submission that can be accepted, with its job's number."""
         if self.is_draining:
             raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
@@ -282,6 +288,7 @@ class Dispatcher:
             at=self._clock.seconds(),
             owner=by.name,
             origin=by.origin,
+            command=command,
             spec=spec,
             schedule=schedule,
         )
@@ -289,15 +296,22 @@ class Dispatcher:
         return event
 
     async def _accept_once(
-        self, spec: Spec, key: str, by: Actor, blocks: dict[str, bytes], most_pending: int | None
+        self,
+        command: str,
+        spec: Spec,
+        key: str,
+        by: Actor,
+        blocks: dict[str, bytes],
+        most_pending: int | None,
     ) -> int:
         turn = (by.name, key)
         await self._key_turns.take(turn)
         try:
             known = self.backlog.by_key(key, by.name)
             if known is None:
-                return await self._accept(spec, by, blocks, None, most_pending)
-            if known.submission != spec or not self._has_secret(known, blocks.get(secret.BLOCK)):
+                return await self._accept(command, spec, by, blocks, None, most_pending)
+            is_same = (known.command, known.submission) == (command, spec)
+            if not is_same or not self._has_secret(known, blocks.get(secret.BLOCK)):
                 raise KeyConflict(
                     f"job {known.id} has the key {key} and is another submission; choose another key"
                 )

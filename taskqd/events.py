@@ -7,9 +7,9 @@ each as the line that it becomes.
 
 from msgspec import Struct, field
 
-from taskqd.job import Reason, Spec, Status, Usage
+from taskqd.job import PLAIN, Reason, Spec, Status, Usage
 
-FORMAT = 3
+FORMAT = 4
 """The version of the journal's format, written into every segment's first record."""
 
 
@@ -72,7 +72,8 @@ class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
     """
 
     owner: str
-    spec: Spec
+    command: str = ""
+    spec: Spec = PLAIN
     schedule: int | None = None
     origin: str | None = field(default=None, name="from")
 
@@ -116,9 +117,10 @@ class Released(Decision, frozen=True, kw_only=True, tag=_tag):
 
 
 class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody changed what is asked of a pending job; ``spec`` is what holds from now on."""
+    """Somebody changed how a pending job is to be run; ``spec`` is what holds from now on."""
 
-    spec: Spec
+    command: str = ""
+    spec: Spec = PLAIN
 
 
 class Retried(Decision, frozen=True, kw_only=True, tag=_tag):
@@ -225,7 +227,8 @@ class Scheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
     """
 
     schedule: int
-    spec: Spec
+    command: str = ""
+    spec: Spec = PLAIN
     every: float | None = None
     cron: str | None = None
     overlap: bool = False

@@ -96,18 +96,19 @@ class Array(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What was asked: the command and the options of its SUBMIT, as they came.
+    """How a command is to be run: the options of its SUBMIT, as they came.
 
-    Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin`` are the sizes of the blocks
-    that came with the submission and lie in the spool, ``blocks`` the SHA-256 of the two in that order, so
-    that equal specs are equal submissions; a job has either a command or a script. ``env_base64`` has the
-    variables whose values are no text, ``secrets`` the names of those whose values lie in the spool alone.
+    Most jobs are asked for in few ways, so equal specs are one object where there are many (specs.py), and
+    the command is none of it. Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin``
+    are the sizes of the blocks that came with the submission and lie in the spool, ``blocks`` the SHA-256 of
+    the two in that order, so that equal commands with equal specs are equal submissions; a job has either a
+    command or a script. ``env_base64`` has the variables whose values are no text, ``secrets`` the names of
+    those whose values lie in the spool alone.
     ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
     wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
     so (run_as.py).
     """
 
-    command: str = ""
     script: int | None = None
     stdin: int | None = None
     blocks: str | None = None
@@ -144,6 +145,10 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     max_output: int = 256 * 1024**2
     notify_fail: bool = False
     as_daemon: bool = False
+
+
+PLAIN = Spec()
+"""What a SUBMIT without any option asks for."""
 
 
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -213,7 +218,8 @@ class Job(Struct, kw_only=True, gc=False):
     """
 
     id: int
-    spec: Spec
+    command: str = ""
+    spec: Spec = PLAIN
     owner: str
     submitted_at: float
     status: Status = Status.PENDING

@@ -10,12 +10,28 @@ from typing import Protocol, overload
 from zlib import crc32
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from taskqd.errors import JournalDamaged
-from taskqd.events import FORMAT, Opened, Record, Snapshot
+from taskqd.events import FORMAT, Changed, Opened, Record, Scheduled, Snapshot, Submitted
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+class _OldSpec(Struct, frozen=True):
+    command: str = ""
+
+
+class _Old(Struct):
+    """Up to format 3 the command stood in the spec."""
+
+    spec: _OldSpec = _OldSpec()
+
+
+_WITH_COMMANDS = (Submitted, Changed, Scheduled)
+_OLD_DECODER = msgspec.json.Decoder(_Old)
 
 
 class Content(Protocol):
@@ -54,7 +70,10 @@ def _parse(line: bytes) -> tuple[int, Record]:
         raise _BadLine("its checksum does not match")
     number, _, body = text.partition(b" ")
     try:
-        return int(number), _DECODER.decode(body)
+        record = _DECODER.decode(body)
+        if isinstance(record, _WITH_COMMANDS) and not record.command and record.spec.script is None:
+            record = replace(record, command=_OLD_DECODER.decode(body).spec.command)
+        return int(number), record
     except (ValueError, RecursionError, msgspec.MsgspecError) as why:
         raise _BadLine(f"its checksum matches but it is no record that this version knows: {why}") from None
 

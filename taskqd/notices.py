@@ -44,7 +44,6 @@ class Notices:
             return
         document = msgspec.json.encode(self._results.describe(job)) + b"\n"
         spec = Spec(
-            command=self._on_end.command,
             queue=ON_END_QUEUE,
             priority=PRIORITY,
             timeout=self._on_end.timeout,
@@ -52,7 +51,9 @@ class Notices:
             stdin=len(document),
             as_daemon=True,
         )
-        submitted = maybeDeferred(self._dispatcher.submit, spec, OWNER, {"stdin": document})
+        submitted = maybeDeferred(
+            self._dispatcher.submit, self._on_end.command, spec, OWNER, {"stdin": document}
+        )
         submitted.addErrback(self._not_submitted, job.id)
 
     def _not_submitted(self, failure: Failure, job_id: int) -> None:

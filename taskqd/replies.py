@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from taskqd.errors import TaskqError
-from taskqd.events import Event
+from taskqd.events import Changed, Event, Scheduled, Submitted
 from taskqd.job import Attempt, Job, Reason, Spec, Status
 from taskqd.retrying import signal_name
 from taskqd.schedules import Schedule
@@ -67,12 +67,20 @@ def _shown(happened: Event) -> dict[str, Any]:
     for name in ("at", "retry_at"):
         if name in shown:
             shown[name] = timestamp(shown[name])
-    if "at" in shown.get("spec", ()):
-        shown["spec"]["at"] = timestamp(shown["spec"]["at"])
+    if isinstance(happened, Submitted | Changed | Scheduled):
+        shown["spec"] = _asked(shown)
     for name in ("stdout", "stderr"):
         if name in shown:
             shown[name] = {key: shown[name][key] for key in ("size", "dropped") if key in shown[name]}
     return shown
+
+
+def _asked(shown: dict[str, Any]) -> dict[str, Any]:
+    """Take the command out of an event and return what was asked, the command first."""
+    command, spec = shown.pop("command", None), shown.get("spec", {})
+    if "at" in spec:
+        spec["at"] = timestamp(spec["at"])
+    return spec if command is None else {"command": command, **spec}
 
 
 def error(why: TaskqError) -> bytes:
@@ -107,7 +115,7 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
     return {
         "id": job.id,
         **_kin(job),
-        "command": job.spec.command or None,
+        "command": job.command or None,
         "status": job.status.value,
         "reason": reason.value if reason else None,
         "progress": progress,
@@ -169,7 +177,7 @@ def schedule(known: Schedule, next_run_at: float | None) -> dict[str, Any]:
         "next_run_at": timestamp(next_run_at),
         "last_run_at": timestamp(known.last_run_at),
         "last_job": known.last_job,
-        "command": spec.command,
+        "command": known.command,
         "queue": spec.queue,
         "priority": spec.priority,
         **{name: value for name, value in options.items() if value},

@@ -47,7 +47,7 @@ class Runs:
         return Run(
             id=job.id,
             attempt=attempt,
-            command=spec.command or None,
+            command=job.command or None,
             script=script,
             is_executable=script is not None and os.access(script, os.X_OK),
             stdin=paths.get("stdin"),

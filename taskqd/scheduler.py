@@ -108,7 +108,9 @@ class Scheduler:
     async def _submit(self, schedule: Schedule) -> None:
         try:
             owner = Actor(schedule.owner)
-            await self._dispatcher.submit(schedule.spec, owner, {}, schedule.id, self._most_pending)
+            await self._dispatcher.submit(
+                schedule.command, schedule.spec, owner, {}, schedule.id, self._most_pending
+            )
         finally:
             self._under_way.discard(schedule.id)
         self._refusals.pop(schedule.id, None)

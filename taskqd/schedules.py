@@ -20,7 +20,7 @@ from sortedcontainers import SortedList
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import Paused, Resumed, Scheduled, Unscheduled
-from taskqd.job import Spec
+from taskqd.job import PLAIN, Spec
 
 SHORTEST = 1.0
 """No schedule runs more often than every so many seconds."""
@@ -101,7 +101,8 @@ class Schedule(Struct, kw_only=True, gc=False):
 
     id: int
     owner: str
-    spec: Spec
+    command: str
+    spec: Spec = PLAIN
     created_at: float
     counted_from: float
     every: float | None = None
@@ -164,6 +165,7 @@ class Schedules:
         self.by_id[number] = Schedule(
             id=number,
             owner=event.by,
+            command=event.command,
             spec=event.spec,
             created_at=event.at,
             counted_from=event.at,

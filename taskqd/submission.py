@@ -1,4 +1,4 @@
-"""SUBMIT's own words and SCHEDULE's: options -> a Spec, and the sizes of the blocks that follow the line.
+"""SUBMIT's own words and SCHEDULE's: command and options -> an Order, and the sizes of the blocks after it.
 
 The two are read apart, because a refused SUBMIT's blocks follow it all the same (docs/protocol.md §3).
 """
@@ -8,10 +8,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, TaskqError, TooLarge
-from taskqd.job import Array, Spec
+from taskqd.job import PLAIN, Array, Spec
 from taskqd.options import Option, Table, flag, parse_env, parse_secret, read, scan
 from taskqd.refs import Ref, parse_ref
 from taskqd.retrying import parse_conditions
@@ -232,13 +231,21 @@ SCHEDULE_USAGES = {
 }
 
 
+class Order(NamedTuple):
+    """What a SUBMIT asks for: a command, and how it is to be run."""
+
+    command: str
+    spec: Spec
+
+
 class Scheduling(Struct, frozen=True, kw_only=True):
     """What SCHEDULE asks for: a job every so many seconds, or whenever cron's five fields say so.
 
     Where ``overlap`` is not set, none is submitted while the one before has not ended.
     """
 
-    spec: Spec
+    command: str
+    spec: Spec = PLAIN
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
@@ -281,37 +288,37 @@ _PLAIN_KNOWN = 256
 
 
 class Plain(NamedTuple):
-    """What the options that begin a SUBMIT ask for, with no command yet, and the sizes of its blocks."""
+    """What the options that begin a SUBMIT ask for, and the sizes of its blocks."""
 
     spec: Spec
     blocks: tuple[int, ...]
 
 
-def read_plain(text: str) -> tuple[Spec, tuple[int, ...]] | None:
-    """Return the spec and the blocks' sizes of a SUBMIT that is read like the last ones, None for another.
+def read_plain(text: str) -> tuple[Order, tuple[int, ...]] | None:
+    """Return the order and the blocks' sizes of a SUBMIT that is read like the last ones, None for another.
 
-    Whoever submits much does it with the same options again and again: what they mean is known then. A value
-    that is quoted or secret is nothing for this, nor what would be refused.
+    Whoever submits much does it with the same options again and again: what they mean is known then, and
+    their spec is one object. A value that is quoted or secret is nothing for this, nor what would be refused.
     """
     form = _PLAIN.fullmatch(text)
     if form is None:
         return None
     options, command = form.groups()
     if not options:
-        return Spec(command=command), ()
+        return Order(command, PLAIN), ()
     if len(options) > _LONGEST_PLAIN or "--secret" in options:
         return None
     try:
         plain = _read_options(options)
     except TaskqError:
         return None
-    return replace(plain.spec, command=command), plain.blocks
+    return Order(command, plain.spec), plain.blocks
 
 
 @lru_cache(_PLAIN_KNOWN)
 def _read_options(options: str) -> Plain:
     whole = f"{options} :"
-    return Plain(read_submission(whole), block_sizes(whole))
+    return Plain(read_submission(whole).spec, block_sizes(whole))
 
 
 def secret_block(text: str) -> bytes:
@@ -323,7 +330,7 @@ def secret_block(text: str) -> bytes:
     return packed(values)
 
 
-def read_submission(text: str) -> Spec:
+def read_submission(text: str) -> Order:
     """Return what a SUBMIT asks for; ``text`` is what stands behind the verb.
 
     Of its secrets there are only the names. The jobs that it comes after may still be tasks by their array
@@ -350,7 +357,7 @@ def read_submission(text: str) -> Spec:
     after = sum(len(values.get(field, ())) for field in AFTER)
     if after > MOST_AFTER:
         raise BadRequest(f"expected at most {MOST_AFTER} jobs to come after, not {after}")
-    return _spec(command, values)
+    return Order(command, _spec(values))
 
 
 def read_scheduling(text: str) -> Scheduling:
@@ -367,13 +374,13 @@ def read_scheduling(text: str) -> Scheduling:
         )
     if not command.strip(" \t"):
         raise BadRequest("expected SCHEDULE --every=...|--cron=... [options] <command>, but no command came")
-    return Scheduling(spec=_spec(command, values), **timing)
+    return Scheduling(command=command, spec=_spec(values), **timing)
 
 
-def _spec(command: str, values: dict[str, Any]) -> Spec:
+def _spec(values: dict[str, Any]) -> Spec:
     if "env" in values:
         values.update(_split_env(values["env"]))
-    return Spec(command=command, **values)
+    return Spec(**values)
 
 
 def _split_env(env: dict[str, str]) -> dict[str, dict[str, str] | dict[str, bytes]]:

@@ -78,7 +78,7 @@ def read_line(line: bytes) -> Request:
             raise UnknownCommand(f"{word[:40]!r} is no command of this server; HELP lists them")
         asked = VERBS[verb]
         argument = asked.read(asked.usage, rest)
-        has_secrets = verb == "SUBMIT" and argument.secrets
+        has_secrets = verb == "SUBMIT" and argument.spec.secrets
         secret = submission.secret_block(rest) if has_secrets else None
         return Request(verb, argument, None, blocks, secret=secret)
     except TaskqError as why:

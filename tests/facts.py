@@ -27,11 +27,13 @@ from taskqd.job import Array, Reason, Spec, Status
 
 
 def spec(**asked: Any) -> Spec:
-    return Spec(command="true", **asked)
+    return Spec(**asked)
 
 
 def submitted(job_id: int, schedule: int | None = None, **asked: Any) -> Submitted:
-    return Submitted(id=job_id, at=float(job_id), owner="ann", spec=spec(**asked), schedule=schedule)
+    return Submitted(
+        id=job_id, at=float(job_id), owner="ann", command="true", spec=spec(**asked), schedule=schedule
+    )
 
 
 def array(job_id: int, count: int, at_once: int | None = None, **asked: Any) -> Submitted:
@@ -72,7 +74,7 @@ def released(job_id: int) -> Released:
 
 
 def changed(job_id: int, **asked: Any) -> Changed:
-    return Changed(id=job_id, at=300.0, by="bob", spec=spec(**asked))
+    return Changed(id=job_id, at=300.0, by="bob", command="true", spec=spec(**asked))
 
 
 def retried(job_id: int) -> Retried:
@@ -96,7 +98,7 @@ def resumed(queue: str | None = None, schedule: int | None = None) -> Resumed:
 
 
 def scheduled(number: int = 1, every: float = 60.0) -> Scheduled:
-    return Scheduled(at=0.0, by="bob", schedule=number, spec=spec(), every=every)
+    return Scheduled(at=0.0, by="bob", schedule=number, command="true", every=every)
 
 
 def unscheduled(number: int = 1) -> Unscheduled:

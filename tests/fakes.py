@@ -497,7 +497,7 @@ def run_of(job: Job, attempt: int) -> Run:
     return Run(
         id=job.id,
         attempt=attempt,
-        command=spec.command,
+        command=job.command,
         script=None,
         is_executable=False,
         stdin=None,
@@ -583,8 +583,8 @@ class House:
         self, command: str = "true", blocks: dict[str, bytes] | None = None, **options: Any
     ) -> "Deferred[int]":
         """Return the Deferred of a submission by ada, of which nothing is durable yet."""
-        spec = Spec(command=command, **options)
-        return maybeDeferred(self.dispatcher.submit, spec, ACTOR, blocks or {})
+        spec = Spec(**options)
+        return maybeDeferred(self.dispatcher.submit, command, spec, ACTOR, blocks or {})
 
     def submit(self, command: str = "true", **options: Any) -> int:
         """Return the id of a new job, once all is durable."""
@@ -622,8 +622,8 @@ class House:
 
     def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
         """Return the Deferred of a new schedule."""
-        spec = Spec(**{"command": "true", **options})
-        return begin(self.dispatcher.controls.schedule(spec, ACTOR, every, None, False))
+        command, spec = options.pop("command", "true"), Spec(**options)
+        return begin(self.dispatcher.controls.schedule(command, spec, ACTOR, every, None, False))
 
     def unschedule(self, number: int) -> "Deferred[None]":
         """Return the Deferred of a schedule's end."""

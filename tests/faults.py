@@ -43,7 +43,7 @@ from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError
 from taskqd.events import NOTHING, Output
 from taskqd.housekeeping import Housekeeper
 from taskqd.interfaces import IExecutor, IRecording
-from taskqd.job import Array, Job, Reason, Spec, Status
+from taskqd.job import PLAIN, Array, Job, Reason, Spec, Status
 from taskqd.journal import Replay
 from taskqd.launch import Outcome, Run
 from taskqd.results import Results
@@ -501,18 +501,18 @@ class Day:
         """Submit; the list has the job's id once it is acknowledged, and the disk has the job by then."""
         ids: list[int] = []
         sizes: dict[str, Any] = {name: len(content) for name, content in (blocks or {}).items()}
-        spec = Spec(command=command, **options, **sizes)
+        spec = Spec(**options, **sizes)
 
         def accepted(job_id: int) -> int:
             job = self.replayed().jobs.get(job_id)
-            if job is None or job.spec.command != command:
+            if job is None or job.command != command:
                 raise Untrue(f"job {job_id} is acknowledged and not on disk")
             ids.append(job_id)
             self._blocks[job_id] = blocks or {}
             self._waits.append((job_id, self.dispatcher.wait(job_id)))
             return job_id
 
-        self.ask("SUBMIT", self.dispatcher.submit(spec, ACTOR, blocks or {}).addCallback(accepted))
+        self.ask("SUBMIT", self.dispatcher.submit(command, spec, ACTOR, blocks or {}).addCallback(accepted))
         return ids
 
     def cancel(self, ids: list[int]) -> None:
@@ -648,7 +648,7 @@ class Day:
             self.decide("SET", changes.change(job_id, ACTOR, {"priority": 7, "label": "changed"}))
             self.decide("RELEASE", changes.release(job_id, ACTOR))
         self.decide("RESUME", controls.resume(ACTOR, "slow"))
-        self.decide("SCHEDULE", controls.schedule(Spec(command="again"), ACTOR, 3600.0, None, False))
+        self.decide("SCHEDULE", controls.schedule("again", PLAIN, ACTOR, 3600.0, None, False))
         yield
         self.end_all()
         yield

@@ -15,6 +15,7 @@ FLOORS = (
         "places",
         "options",
         "job",
+        "specs",
         "events",
         "retrying",
         "moves",

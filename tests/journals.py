@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def submitted(job_id: int, command: str = "true", **spec: Any) -> Submitted:
-    return Submitted(id=job_id, at=START + job_id, owner="ada", spec=Spec(command=command, **spec))
+    return Submitted(id=job_id, at=START + job_id, owner="ada", command=command, spec=Spec(**spec))
 
 
 def ran(job_id: int, attempt: int = 1, **end: Any) -> list[Event]:

@@ -9,7 +9,7 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from taskqd.actors import Actor
 from taskqd.audit import GATHER, Audit
 from taskqd.events import Decision, Event, JobEvent, OtherEvent, Submitted
-from taskqd.job import Spec
+from taskqd.job import PLAIN, Spec
 from tests import facts
 from tests.fakes import FakeStore, House, begin
 
@@ -27,7 +27,7 @@ class Audited:
 
     def submit(self, by: Actor, count: int = 1) -> None:
         for _ in range(count):
-            self.house.dispatcher.submit(Spec(command="true", hold=True), by, {})
+            self.house.dispatcher.submit("true", Spec(hold=True), by, {})
         self.house.settle()
 
     def lines(self) -> list[str]:
@@ -193,7 +193,7 @@ def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) ->
 
 
 def test_a_schedule_is_named_by_its_number(audited: Audited) -> None:
-    begin(audited.house.dispatcher.controls.schedule(Spec(command="true"), ANN, 60.0, None, False))
+    begin(audited.house.dispatcher.controls.schedule("true", PLAIN, ANN, 60.0, None, False))
     audited.house.settle()
     assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]
     audited.audit.stop()

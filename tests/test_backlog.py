@@ -575,7 +575,7 @@ def test_the_next_delayed_job_is_told_and_no_other(events: tuple[Event, ...], du
 
 def test_a_key_is_its_owner_s_own() -> None:
     backlog = fold(
-        submitted(1, key="k"), Submitted(id=2, at=2.0, owner="bob", spec=Spec(command="x", key="k"))
+        submitted(1, key="k"), Submitted(id=2, at=2.0, owner="bob", command="x", spec=Spec(key="k"))
     )
     assert (backlog.by_key("k", "ann"), backlog.by_key("k", "bob")) == (backlog.get(1), backlog.get(2))
     assert [job.id for job in backlog.with_key("k")] == [1, 2]
@@ -586,7 +586,7 @@ def test_a_key_is_its_owner_s_own() -> None:
 
 
 def test_the_pending_jobs_of_each_owner_are_counted() -> None:
-    backlog = fold(array(1, 3), Submitted(id=5, at=5.0, owner="bob", spec=Spec(command="x")))
+    backlog = fold(array(1, 3), Submitted(id=5, at=5.0, owner="bob", command="x"))
     assert [backlog.pending_of(owner) for owner in ("ann", "bob", "cecil")] == [3, 1, 0]
     backlog.apply(cancelled(5))
     assert backlog.pending_of("bob") == 0

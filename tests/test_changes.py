@@ -75,7 +75,7 @@ def test_who_and_when_is_recorded() -> None:
     assert house.store.journal[-3:] == [
         Held(id=2, at=START + 2, by="ada"),
         Released(id=2, at=START + 2, by="ada"),
-        Changed(id=2, at=START + 2, by="ada", spec=Spec(command="true", priority=3)),
+        Changed(id=2, at=START + 2, by="ada", command="true", spec=Spec(priority=3)),
     ]
 
 

@@ -12,7 +12,7 @@ from taskqd import cli
 from taskqd.cli import journal
 from taskqd.disk import Disk
 from taskqd.events import Cancelled, Ended, Opened, Output, Record, Removed, Snapshot, Started, Submitted
-from taskqd.job import Reason, Spec, Status
+from taskqd.job import Reason, Status
 from taskqd.journal import encode
 from taskqd.segments import Layout, Segments
 
@@ -24,7 +24,7 @@ def opened(at: float = AT) -> Opened:
 
 
 def submitted(number: int, at: float = AT) -> Submitted:
-    return Submitted(id=number, at=at, owner="ana", spec=Spec(command="x"))
+    return Submitted(id=number, at=at, owner="ana", command="x")
 
 
 def started(number: int, at: float = AT) -> Started:
@@ -238,7 +238,7 @@ def test_a_part_of_it_may_be_asked_for(
 
 
 def test_on_a_terminal_it_is_harmless(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    evil = Submitted(id=4, at=AT, owner="ana", spec=Spec(command="\x1b]0;x\x07 \x9b2J \x7f"))
+    evil = Submitted(id=4, at=AT, owner="ana", command="\x1b]0;x\x07 \x9b2J \x7f")
     content = store.segment(2).read_bytes()
     store.segment(2).write_bytes(content + encode(evil, 10))
     assert "\x9b" in call("dump", store.place).stdout

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from taskqd.errors import BadRequest, NoSuchJob, StoreFailed
 from taskqd.events import Paused, Resized, Resumed, Scheduled, Started, Unscheduled
-from taskqd.job import Spec, Status
+from taskqd.job import PLAIN, Spec, Status
 from tests.fakes import ACTOR, START, House, begin, error_of, opened, replayed, result_of, running
 
 Decision = Callable[[House], "Deferred[Any]"]
@@ -81,7 +81,7 @@ def test_who_and_when_is_recorded() -> None:
         Paused(at=at, by="ada", queue="a"),
         Resumed(at=at, by="ada"),
         Resized(at=at, by="ada", queue="a", slots=0),
-        Scheduled(schedule=1, at=at, by="ada", spec=Spec(command="true", label="x"), every=60.0),
+        Scheduled(schedule=1, at=at, by="ada", command="true", spec=Spec(label="x"), every=60.0),
         Paused(at=at, by="ada", schedule=1),
         Unscheduled(schedule=1, at=at, by="ada"),
     ]
@@ -312,7 +312,7 @@ def test_a_schedule_that_cannot_be_is_refused_before_it_is_recorded(
     every: float | None, cron: str | None
 ) -> None:
     house = opened()
-    made = begin(house.dispatcher.controls.schedule(Spec(command="true"), ACTOR, every, cron, False))
+    made = begin(house.dispatcher.controls.schedule("true", PLAIN, ACTOR, every, cron, False))
     assert house.store.on_its_way == []
     assert isinstance(error_of(made), BadRequest)
 
@@ -334,7 +334,7 @@ def test_who_looks_after_schedules_is_told_of_each_change_once_it_is_true() -> N
 
 def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
     house = settled(opened())
-    answer = house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
+    answer = house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
     house.settle()
     job_id = result_of(answer)
     assert house.job(job_id).schedule == 1
@@ -348,7 +348,7 @@ def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
 def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> None:
     house = settled(opened())
     house.unschedule(1)
-    answer = house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
+    answer = house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
     house.settle()
     assert running(house) == [result_of(answer)]
     assert replayed(house.store.journal) == house.backlog

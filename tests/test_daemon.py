@@ -23,7 +23,7 @@ from taskqd.daemon import TaskqService
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.events import FORMAT, Ended, Event, Opened, Spawned, Started, Submitted
 from taskqd.handover import Handover
-from taskqd.job import Spec, Status
+from taskqd.job import Status
 from taskqd.journal import encode
 from taskqd.processes import Marked
 from taskqd.roles import Role
@@ -104,7 +104,7 @@ def journal(state: Path, *events: Event, boot: str = "b") -> None:
 
 
 def submitted(job_id: int, command: str = "true") -> Submitted:
-    return Submitted(id=job_id, at=START, owner="ada", spec=Spec(command=command))
+    return Submitted(id=job_id, at=START, owner="ada", command=command)
 
 
 async def test_a_daemon_takes_runs_remembers_and_answers(site: Site) -> None:

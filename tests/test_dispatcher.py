@@ -16,7 +16,7 @@ from taskqd.errors import (
     WrongState,
 )
 from taskqd.events import Cancelled, Ended, Output, Removed, Spawned, Started, Submitted
-from taskqd.job import Array, Job, Reason, Spec, Status, TaskId
+from taskqd.job import PLAIN, Array, Job, Reason, Spec, Status, TaskId
 from taskqd.launch import Outcome
 from taskqd.slots import JITTER
 from tests.fakes import ACTOR, COMPLETED, FAILED, START, House, error_of, opened, replayed, result_of, running
@@ -91,7 +91,7 @@ def test_the_life_of_a_job_is_recorded_in_its_order() -> None:
     house.spool.percentages[1] = 40
     house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"hello\n")))
     assert house.store.journal == [
-        Submitted(id=1, at=START, owner="ada", spec=Spec(command="echo hello", label="x")),
+        Submitted(id=1, at=START, owner="ada", command="echo hello", spec=Spec(label="x")),
         Started(id=1, at=START, attempt=1),
         Spawned(id=1, at=START, pid=1001, started=77),
         Ended(
@@ -113,7 +113,7 @@ def test_an_attempt_is_recorded_up_to_the_limit_of_its_job() -> None:
 
 
 def test_ids_go_on_where_the_journal_or_the_store_says() -> None:
-    house = House(journal=[Submitted(id=7, at=START, owner="ada", spec=Spec(command="true"))])
+    house = House(journal=[Submitted(id=7, at=START, owner="ada", command="true")])
     assert house.submit() == 8
     house = House(next_id=20)
     assert house.submit() == 20
@@ -211,7 +211,7 @@ def test_the_values_of_secrets_are_kept_and_never_recorded() -> None:
     house.spool.keeping[0].callback(None)
     house.settle()
     assert house.spool.blocks[result_of(answer)] == {"secret": b"A=hunter2\0"}
-    assert house.job(1).spec == Spec(command="true", secrets=("A",))
+    assert house.job(1).spec == Spec(secrets=("A",))
     assert "hunter2" not in repr(house.store.journal)
 
 
@@ -862,7 +862,7 @@ def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
     house = opened()
     house.schedule()
     house.settle()
-    answer = house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
+    answer = house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
     house.settle()
     assert house.job(result_of(answer)).schedule == 1
     assert house.backlog.schedules.by_id[1].last_job == 1

@@ -130,7 +130,7 @@ class Walk:
         if not schedules:
             return succeed(None)
         schedule = schedules[number % len(schedules)]
-        return self.house.dispatcher.submit(schedule.spec, ACTOR, {}, schedule.id)
+        return self.house.dispatcher.submit(schedule.command, schedule.spec, ACTOR, {}, schedule.id)
 
     def _sync(self, count: int) -> None:
         self.house.store.sync(min(count, len(self.house.store.on_its_way)))

@@ -38,8 +38,8 @@ from taskqd.job import MOVES, Array, Reason, Spec, Status, Usage
 
 EVENTS: list[tuple[Any, str]] = [
     (
-        Submitted(id=1, at=1.5, owner="ann", spec=Spec(command="x")),
-        '"submitted","id":1,"at":1.5,"owner":"ann","spec":{"command":"x"}',
+        Submitted(id=1, at=1.5, owner="ann", command="x"),
+        '"submitted","id":1,"at":1.5,"owner":"ann","command":"x"',
     ),
     (Started(id=1, at=1.5, attempt=2), '"started","id":1,"at":1.5,"attempt":2'),
     (Spawned(id=1, at=1.5, pid=9), '"spawned","id":1,"at":1.5,"pid":9'),
@@ -58,8 +58,8 @@ EVENTS: list[tuple[Any, str]] = [
     (Held(id=1, at=1.5, by="ann"), '"held","id":1,"at":1.5,"by":"ann"'),
     (Released(id=1, at=1.5, by="ann"), '"released","id":1,"at":1.5,"by":"ann"'),
     (
-        Changed(id=1, at=1.5, by="ann", spec=Spec(command="x", needs={"gpu": 1})),
-        '"changed","id":1,"at":1.5,"by":"ann","spec":{"command":"x","needs":{"gpu":1}}',
+        Changed(id=1, at=1.5, by="ann", command="x", spec=Spec(needs={"gpu": 1})),
+        '"changed","id":1,"at":1.5,"by":"ann","command":"x","spec":{"needs":{"gpu":1}}',
     ),
     (
         Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0, usage=Usage(0.5, 0.25, 4096)),
@@ -95,12 +95,12 @@ OTHERS: list[tuple[Any, str]] = [
     (Paused(at=1.5, by="ann", queue="q"), '"paused","at":1.5,"by":"ann","queue":"q"'),
     (Resumed(at=1.5, by="ann", schedule=3), '"resumed","at":1.5,"by":"ann","schedule":3'),
     (
-        Scheduled(at=1.5, by="ann", schedule=3, spec=Spec(command="x"), cron="@daily", overlap=True),
-        '"scheduled","at":1.5,"by":"ann","schedule":3,"spec":{"command":"x"},"cron":"@daily","overlap":true',
+        Scheduled(at=1.5, by="ann", schedule=3, command="x", cron="@daily", overlap=True),
+        '"scheduled","at":1.5,"by":"ann","schedule":3,"command":"x","cron":"@daily","overlap":true',
     ),
     (
-        Scheduled(at=1.5, by="ann", schedule=3, spec=Spec(command="x"), every=60.0),
-        '"scheduled","at":1.5,"by":"ann","schedule":3,"spec":{"command":"x"},"every":60.0',
+        Scheduled(at=1.5, by="ann", schedule=3, command="x", every=60.0),
+        '"scheduled","at":1.5,"by":"ann","schedule":3,"command":"x","every":60.0',
     ),
     (Unscheduled(at=1.5, by="ann", schedule=3), '"unscheduled","at":1.5,"by":"ann","schedule":3'),
 ]

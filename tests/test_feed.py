@@ -35,7 +35,7 @@ from tests.fakes import START, FakeCaller, FakeDisk, FakeStore, ThreadReactor, T
 
 
 def submitted(job_id: int, **spec: Any) -> Submitted:
-    return Submitted(id=job_id, at=START, owner="ada", spec=Spec(command="true", **spec))
+    return Submitted(id=job_id, at=START, owner="ada", command="true", spec=Spec(**spec))
 
 
 class Desk:
@@ -278,7 +278,7 @@ def test_a_job_s_filter_can_be_for_its_queue_too() -> None:
     assert not Filter.of_job(jobs[1], "b").takes(of(1), jobs)
 
 
-EVES = Submitted(id=6, at=START, owner="eve", spec=Spec(command="true", queue="a"))
+EVES = Submitted(id=6, at=START, owner="eve", command="true", spec=Spec(queue="a"))
 BY_EVE: dict[str, Any] = {"at": START, "by": "eve"}
 
 

@@ -138,7 +138,7 @@ def test_every_job_of_it_is_as_it_was(site: Site) -> None:
 def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     site.open()
     jobs = site.backlog.jobs
-    assert jobs[1].spec == Spec(command="echo hello", key="first", label="hello")
+    assert (jobs[1].command, jobs[1].spec) == ("echo hello", Spec(key="first", label="hello"))
     assert site.backlog.by_key("first", jobs[1].owner) is jobs[1]
     assert jobs[1].owner == "root"
     assert (jobs[4].spec.script, jobs[4].spec.stdin, jobs[4].spec.env) == (28, 3, {"NAME": "v"})
@@ -148,7 +148,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     assert (jobs[10].failures, jobs[11].spec.retries) == (0, 2)
     if site.version != "0.1.0":
         assert (jobs[12].spec.label, jobs[12].spec.priority, jobs[12].spec.queue) == ("a b", 5, "q")
-        assert jobs[12].submission == Spec(command="true", queue="q", hold=True)
+        assert (jobs[12].command, jobs[12].submission) == ("true", Spec(queue="q", hold=True))
         assert (jobs[15].array, jobs[15].index, len(jobs[15].past)) == (13, 2, 1)
         assert jobs[22].is_held
         assert site.backlog.describe_queue("q")["paused"]
@@ -176,7 +176,7 @@ def test_its_pending_jobs_are_next(site: Site) -> None:
 
 def test_it_is_written_on_and_condensed(site: Site) -> None:
     site.open()
-    event = Submitted(id=30, at=START, owner="ada", spec=Spec(command="true"))
+    event = Submitted(id=30, at=START, owner="ada", command="true")
     site.reactor.until(site.store.append(event))
     Condenser(site.store.segments, Disk(), site.store.segment - 1).write()
     site.close()

@@ -57,7 +57,7 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
     """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
     house = opened()
     house.submit()
-    house.submit(array=wire.read_line(b"SUBMIT --array=0-2 true").argument.array)
+    house.submit(array=wire.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
     house.finish(1)
     tidy(house)
     ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
@@ -356,4 +356,4 @@ def test_what_the_client_writes_is_what_the_server_reads(asked: client.Options, 
     assert (request.error, blocks) == (None, [b""])
     assert request.argument.command == command.lstrip(" \t")
     for name, value in asked.items():
-        assert getattr(request.argument, name) == value
+        assert getattr(request.argument.spec, name) == value

@@ -16,7 +16,7 @@ from taskqd.errors import WrongState
 from taskqd.events import Ended, Event, Removed
 from taskqd.expiry import AT_ONCE as EXPIRED_AT_ONCE
 from taskqd.housekeeping import AFTER_FAILURE, CHECK_EVERY, CHECK_SOON, RETENTION, SNAPSHOT_FROM, Housekeeper
-from taskqd.job import Array, Spec
+from taskqd.job import PLAIN, Array
 from taskqd.journal import Replay
 from taskqd.segments import Segments
 from taskqd.settings import Retention
@@ -267,13 +267,13 @@ def test_the_latest_run_of_a_schedule_stays_until_there_is_a_later_one_or_the_sc
     home.keeper.start()
     home.house.schedule()
     home.house.settle()
-    home.house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
+    home.house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
     home.house.settle()
     home.house.finish(1)
     home.end()
     home.advance()
     assert home.known() == [1]
-    home.house.dispatcher.submit(Spec(command="true"), ACTOR, {}, schedule=1)
+    home.house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
     home.house.settle()
     home.advance()
     assert home.known() == [3]

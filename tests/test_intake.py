@@ -8,8 +8,8 @@ from taskqd.intake import Intake, size
 from taskqd.job import Array, Spec
 from tests.facts import array, cancelled, fold, submitted
 
-ONE = Spec(command="true")
-FIVE = Spec(command="true", array=Array(1, 5))
+ONE = Spec()
+FIVE = Spec(array=Array(1, 5))
 
 
 def arrived(intake: Intake, owner: str, spec: Spec) -> None:

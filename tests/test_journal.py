@@ -44,10 +44,10 @@ LINES: list[tuple[Record, bytes]] = [
     ),
     (
         Submitted(
-            id=1, at=1764000001.5, owner="ann", spec=Spec(command="echo Grüße", retries=2, env={"A": "1"})
+            id=1, at=1764000001.5, owner="ann", command="echo Grüße", spec=Spec(retries=2, env={"A": "1"})
         ),
-        'b6df9dfc 2 {"type":"submitted","id":1,"at":1764000001.5,"owner":"ann",'
-        '"spec":{"command":"echo Grüße","retries":2,"env":{"A":"1"}}}\n'.encode(),
+        '3beb62bb 2 {"type":"submitted","id":1,"at":1764000001.5,"owner":"ann",'
+        '"command":"echo Grüße","spec":{"retries":2,"env":{"A":"1"}}}\n'.encode(),
     ),
     (
         Started(id=1, at=1764000002.0, attempt=1),
@@ -89,12 +89,13 @@ MORE_LINES: list[tuple[Record, bytes]] = [
             id=2,
             at=1764000006.0,
             owner="ann",
-            spec=Spec(command="x", after=(1,), array=Array(1, 9, 2)),
+            command="x",
+            spec=Spec(after=(1,), array=Array(1, 9, 2)),
             schedule=4,
         ),
         (
-            b'b8ef3ad3 8 {"type":"submitted","id":2,"at":1764000006.0,"owner":"ann",'
-            b'"spec":{"command":"x","after":[1],"array":{"first":1,"last":9,"at_once":2}},"schedule":4}\n'
+            b'983b0ac3 8 {"type":"submitted","id":2,"at":1764000006.0,"owner":"ann",'
+            b'"command":"x","spec":{"after":[1],"array":{"first":1,"last":9,"at_once":2}},"schedule":4}\n'
         ),
     ),
     (
@@ -110,10 +111,10 @@ MORE_LINES: list[tuple[Record, bytes]] = [
         b'1bf2b93d 11 {"type":"released","id":2,"at":1764000009.0,"by":"ann"}\n',
     ),
     (
-        Changed(id=2, at=1764000010.0, by="ann", spec=Spec(command="x", queue="q", priority=-1)),
+        Changed(id=2, at=1764000010.0, by="ann", command="x", spec=Spec(queue="q", priority=-1)),
         (
-            b'95444382 12 {"type":"changed","id":2,"at":1764000010.0,"by":"ann",'
-            b'"spec":{"command":"x","queue":"q","priority":-1}}\n'
+            b'0e6c9c92 12 {"type":"changed","id":2,"at":1764000010.0,"by":"ann",'
+            b'"command":"x","spec":{"queue":"q","priority":-1}}\n'
         ),
     ),
     (
@@ -145,12 +146,10 @@ MORE_LINES: list[tuple[Record, bytes]] = [
         b'5ffcceeb 19 {"type":"paused","at":1764000017.0,"by":"ann","schedule":4}\n',
     ),
     (
-        Scheduled(
-            at=1764000018.0, by="ann", schedule=4, spec=Spec(command="x"), cron="0 4 * * *", overlap=True
-        ),
+        Scheduled(at=1764000018.0, by="ann", schedule=4, command="x", cron="0 4 * * *", overlap=True),
         (
-            b'1911540b 20 {"type":"scheduled","at":1764000018.0,"by":"ann","schedule":4,'
-            b'"spec":{"command":"x"},"cron":"0 4 * * *","overlap":true}\n'
+            b'fd0b4ff9 20 {"type":"scheduled","at":1764000018.0,"by":"ann","schedule":4,'
+            b'"command":"x","cron":"0 4 * * *","overlap":true}\n'
         ),
     ),
     (
@@ -189,6 +188,52 @@ def _refusal(*segments: bytes) -> str:
     return str(refusal.value)
 
 
+OLD_LINES = [
+    (
+        LINES[1],
+        'b6df9dfc 2 {"type":"submitted","id":1,"at":1764000001.5,"owner":"ann",'
+        '"spec":{"command":"echo Grüße","retries":2,"env":{"A":"1"}}}'.encode(),
+    ),
+    (
+        MORE_LINES[0],
+        (
+            b'b8ef3ad3 8 {"type":"submitted","id":2,"at":1764000006.0,"owner":"ann",'
+            b'"spec":{"command":"x","after":[1],"array":{"first":1,"last":9,"at_once":2}},"schedule":4}'
+        ),
+    ),
+    (
+        MORE_LINES[4],
+        (
+            b'95444382 12 {"type":"changed","id":2,"at":1764000010.0,"by":"ann",'
+            b'"spec":{"command":"x","queue":"q","priority":-1}}'
+        ),
+    ),
+    (
+        MORE_LINES[12],
+        (
+            b'1911540b 20 {"type":"scheduled","at":1764000018.0,"by":"ann","schedule":4,'
+            b'"spec":{"command":"x"},"cron":"0 4 * * *","overlap":true}'
+        ),
+    ),
+]
+"""Records of today, and the lines that they were up to format 3."""
+
+
+@pytest.mark.parametrize("now, old", OLD_LINES, ids=[line[:8].decode() for _, line in OLD_LINES])
+def test_a_command_that_stands_in_the_spec_as_up_to_format_3_is_read(
+    now: tuple[Record, bytes], old: bytes
+) -> None:
+    record, line = now
+    assert decode(old)[1] == decode(line[:-1])[1] == record
+
+
+def test_a_script_of_an_old_format_has_no_command() -> None:
+    text = b'2 {"type":"submitted","id":1,"at":1.5,"owner":"ann","spec":{"script":5}}'
+    assert decode(b"%08x %b" % (crc32(text), text))[1] == Submitted(
+        id=1, at=1.5, owner="ann", spec=Spec(script=5)
+    )
+
+
 @pytest.mark.parametrize("number", range(1, len(LINES + MORE_LINES) + 1))
 def test_a_record_is_its_line_and_the_line_is_the_record(number: int) -> None:
     record, line = (LINES + MORE_LINES)[number - 1]
@@ -203,9 +248,9 @@ EVENTS: st.SearchStrategy[Record] = st.one_of(
         id=st.integers(1, 2**60),
         at=st.floats(0, 1e12),
         owner=TEXT,
+        command=TEXT,
         spec=st.builds(
             Spec,
-            command=TEXT,
             label=st.none() | TEXT,
             env=st.dictionaries(TEXT, TEXT),
             timeout=st.none() | st.floats(0, 1e10),

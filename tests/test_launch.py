@@ -392,7 +392,7 @@ def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str)
 
 
 def job(**options: Any) -> Job:
-    return Job(id=7, spec=Spec(command="true", **options), owner="ada", submitted_at=0.0)
+    return Job(id=7, command="true", spec=Spec(**options), owner="ada", submitted_at=0.0)
 
 
 def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> None:

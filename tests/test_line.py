@@ -30,7 +30,7 @@ class Machine:
         self.now = 0.0
 
     def submit(self, job_id: int, of: int | None = None, **asked: Any) -> Job:
-        spec = Spec(command="true", **asked)
+        spec = Spec(**asked)
         job = self.jobs[job_id] = Job(id=job_id, spec=spec, owner="ann", submitted_at=0.0, array=of)
         self.line.add(job)
         return job

@@ -56,7 +56,7 @@ def test_the_end_of_a_job_submits_one_that_has_its_json_on_stdin(notified: Notif
     assert notified.document(notice)["status"] == "FAILED"
     assert notice.owner == OWNER.name
     spec = notice.spec
-    assert (spec.command, spec.priority, spec.timeout, spec.label) == (COMMAND, PRIORITY, 30.0, "on_end 1")
+    assert (notice.command, spec.priority, spec.timeout, spec.label) == (COMMAND, PRIORITY, 30.0, "on_end 1")
 
 
 def test_its_time_is_the_setting_s() -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from taskqd import replies
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.events import NOTHING, Event, Output, Started, Submitted
-from taskqd.job import Array, Reason, Spec, Status
+from taskqd.job import Array, Reason, Status
 from taskqd.launch import Outcome
 from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, result_of
 
@@ -200,7 +200,7 @@ def test_output_that_is_gone_from_the_disk_is_an_error_of_the_store(outputs: tup
 
 def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
     journal: list[Event] = [
-        Submitted(id=1, at=START, owner="ada", spec=Spec(command="true")),
+        Submitted(id=1, at=START, owner="ada", command="true"),
         Started(id=1, at=START, attempt=1),
     ]
     house = House(journal=journal)

@@ -21,7 +21,8 @@ from taskqd.retrying import (
 def _job(failures: int = 0, cancelling: int | None = None, **spec: Any) -> Job:
     return Job(
         id=1,
-        spec=Spec(command="true", **{"retries": 2, **spec}),
+        command="true",
+        spec=Spec(**{"retries": 2, **spec}),
         owner="ann",
         submitted_at=0.0,
         status=Status.RUNNING,

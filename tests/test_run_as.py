@@ -25,7 +25,7 @@ KNOWN = {
     "toor": User("toor", 0, 0, "/root"),
     "taskqd": User("taskqd", 990, 990, "/var/lib/taskqd"),
 }
-SPEC = Spec(command="true")
+SPEC = Spec()
 
 
 class FakeUsers:

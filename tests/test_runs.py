@@ -38,8 +38,9 @@ class Bench:
         self.run_as = RunAs(False, self.users, UserLimits(str(place / "security")))
         self.mask = 0o022
 
-    def make(self, attempt: int = 1, **spec: Any) -> Run:
-        return self.made(Job(id=7, spec=Spec(**spec), owner="ada", submitted_at=START), attempt)
+    def make(self, attempt: int = 1, command: str = "", **spec: Any) -> Run:
+        job = Job(id=7, command=command, spec=Spec(**spec), owner="ada", submitted_at=START)
+        return self.made(job, attempt)
 
     def made(self, job: Job, attempt: int = 1) -> Run:
         return Runs(self.spool, "store", self.mask, self.run_as, self.handover).make(job, attempt)
@@ -135,7 +136,7 @@ def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: i
 @pytest.mark.parametrize("array", [None, 7])
 def test_a_run_has_the_secrets_that_were_kept(bench: Bench, array: int | None) -> None:
     bench.kept("secret", b"A=x\xff=\0B=\0")
-    spec = Spec(command="true", secrets=("A", "B"), env={"C": "1"})
+    spec = Spec(secrets=("A", "B"), env={"C": "1"})
     job_id = 9 if array else 7
     run = bench.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=array, index=array))
     assert (run.env["A"], run.env["B"], run.env["C"]) == ("x\udcff=", "", "1")
@@ -232,7 +233,7 @@ def test_what_cannot_be_handed_over_is_not_to_run(bench: Bench) -> None:
 def test_a_user_who_is_gone_runs_nothing_and_is_given_nothing(bench: Bench) -> None:
     bench.as_owner()
     with pytest.raises(CannotStart, match="this machine has no user ben"):
-        bench.made(Job(id=7, spec=Spec(command="true"), owner="ben", submitted_at=START))
+        bench.made(Job(id=7, command="true", owner="ben", submitted_at=START))
     assert os.listdir(bench.place / "state.jobs") == []
 
 

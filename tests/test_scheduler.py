@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, fail
 
 from taskqd.errors import BadRequest, StoreFailed
 from taskqd.events import Event, Submitted
-from taskqd.job import Array, Spec, Status
+from taskqd.job import PLAIN, Array, Spec, Status
 from taskqd.scheduler import AT_ONCE, LONGEST_SLEEP, SET_BACK, TRY_AGAIN, Scheduler
 from tests.fakes import ACTOR, START, House, begin, replayed, result_of
 from tests.leaks import LeakWatch
@@ -36,8 +36,8 @@ class Clockwork:
         self, every: float | None = 60.0, cron: str | None = None, overlap: bool = False, **options: Any
     ) -> int:
         """Make a schedule by ada, durably."""
-        spec = Spec(**{"command": "work", **options})
-        made = begin(self.house.dispatcher.controls.schedule(spec, ACTOR, every, cron, overlap))
+        spec = Spec(**options)
+        made = begin(self.house.dispatcher.controls.schedule("work", spec, ACTOR, every, cron, overlap))
         self.house.settle()
         return result_of(made)
 
@@ -86,7 +86,8 @@ def test_a_job_is_submitted_at_each_regular_time(works: Clockwork) -> None:
     works.advance(1.0)
     assert works.ran() == [60.0]
     job = works.house.job(1)
-    assert (job.owner, job.schedule, job.spec) == ("ada", 1, Spec(command="work", label="nightly", queue="q"))
+    assert (job.owner, job.schedule, job.command) == ("ada", 1, "work")
+    assert job.spec == Spec(label="nightly", queue="q")
     works.finish()
     works.run(3)
     assert works.ran() == [60.0, 120.0, 180.0, 240.0]
@@ -375,7 +376,7 @@ def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None
     works.house.store.break_down("no room")
     assert works.house.clock.getDelayedCalls() == []
     assert works.ran(1) == [60.0, 120.0]
-    begin(works.house.dispatcher.controls.schedule(Spec(command="x"), ACTOR, 1.0, None, False)).addErrback(
+    begin(works.house.dispatcher.controls.schedule("x", PLAIN, ACTOR, 1.0, None, False)).addErrback(
         lambda failure: failure.trap(StoreFailed)
     )
     assert works.house.clock.getDelayedCalls() == []

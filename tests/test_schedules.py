@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import Paused, Resumed, Scheduled, Unscheduled
-from taskqd.job import Spec
 from taskqd.schedules import LOCAL, LONGEST_CRON, Schedule, Schedules, check_cron, check_every
 
 T = 1_700_000_000.0
@@ -23,8 +22,9 @@ Known = Scheduled | Unscheduled | Paused | Resumed
 def scheduled(
     number: int = 1, every: float | None = None, cron: str | None = None, at: float = T, overlap: bool = False
 ) -> Scheduled:
-    spec = Spec(command="work")
-    return Scheduled(at=at, by="ada", schedule=number, spec=spec, every=every, cron=cron, overlap=overlap)
+    return Scheduled(
+        at=at, by="ada", schedule=number, command="work", every=every, cron=cron, overlap=overlap
+    )
 
 
 def paused(number: int = 1, at: float = T) -> Paused:
@@ -357,7 +357,7 @@ def test_a_schedule_knows_its_last_run() -> None:
     assert schedules.get(1) == Schedule(
         id=1,
         owner="ada",
-        spec=Spec(command="work"),
+        command="work",
         created_at=T,
         counted_from=T,
         every=60,

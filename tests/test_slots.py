@@ -107,7 +107,7 @@ def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_
 
 
 def crashed(*events: Event, **spec: Any) -> House:
-    journal: list[Event] = [Submitted(id=1, at=START, owner="ada", spec=Spec(command="true", **spec))]
+    journal: list[Event] = [Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(**spec))]
     house = House(journal=[*journal, Started(id=1, at=START, attempt=1), *events])
     house.dispatcher.recover("the daemon was killed")
     return house
@@ -146,7 +146,7 @@ def test_a_running_job_that_was_cancelled_before_the_crash_is_cancelled() -> Non
 def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
     house = House(
         journal=[
-            Submitted(id=1, at=START, owner="ada", spec=Spec(command="true")),
+            Submitted(id=1, at=START, owner="ada", command="true"),
             Started(id=1, at=START, attempt=1),
             Spawned(id=1, at=START, pid=99, started=3),
         ]
@@ -163,7 +163,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
 def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_is_refused() -> None:
     house = House(
         journal=[
-            Submitted(id=1, at=START, owner="ada", spec=Spec(command="true")),
+            Submitted(id=1, at=START, owner="ada", command="true"),
             Started(id=1, at=START, attempt=1),
         ]
     )
@@ -173,12 +173,11 @@ def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_i
 
 
 def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> None:
-    spec = Spec(command="true")
     house = House(
         1,
         journal=[
-            Submitted(id=1, at=START, owner="ada", spec=spec),
-            Submitted(id=2, at=START, owner="ada", spec=spec),
+            Submitted(id=1, at=START, owner="ada", command="true"),
+            Submitted(id=2, at=START, owner="ada", command="true"),
         ],
     )
     assert house.dispatcher.recover("the daemon was killed") == []

@@ -32,7 +32,7 @@ from taskqd.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.job import Array, Spec, Status
+from taskqd.job import Array, Status
 from taskqd.journal import Replay, decode, encode
 from taskqd.segments import Segments
 from taskqd.snapshot import Condenser
@@ -261,7 +261,7 @@ def resized(at: float, queue: str, slots: int | None) -> Resized:
 
 
 def scheduled(number: int, at: float = 1.0) -> Scheduled:
-    return Scheduled(schedule=number, at=at, by="ada", spec=Spec(command="true"), every=60.0)
+    return Scheduled(schedule=number, at=at, by="ada", command="true", every=60.0)
 
 
 def unscheduled(number: int, at: float = 9.0) -> Unscheduled:
@@ -325,8 +325,7 @@ def write_more(directory: Path, number: int, events: list[Event]) -> None:
 
 def test_the_latest_run_of_a_schedule_is_known_afterwards(tmp_path: Path) -> None:
     runs = [
-        Submitted(id=job_id, at=START + job_id, owner="ada", spec=Spec(command="true"), schedule=1)
-        for job_id in (1, 2)
+        Submitted(id=job_id, at=START + job_id, owner="ada", command="true", schedule=1) for job_id in (1, 2)
     ]
     write(tmp_path, [scheduled(1), runs[0], *ran(1), runs[1], *ran(2), removed(1)], [])
     before = known(tmp_path)

@@ -28,7 +28,7 @@ SEGMENT = 64 * 1024**2
 
 
 def submitted(job_id: int, command: str = "true") -> Submitted:
-    return Submitted(id=job_id, at=START, owner="ada", spec=Spec(command=command))
+    return Submitted(id=job_id, at=START, owner="ada", command=command)
 
 
 def ids(events: list[Event]) -> list[int]:
@@ -791,7 +791,7 @@ def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench,
 
 
 def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Bench) -> None:
-    bench.segment_bytes = 400
+    bench.segment_bytes = 300
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
     number = bench.store.segment - 1
@@ -878,7 +878,7 @@ def test_all_that_is_durable_of_some_jobs_is_found(bench: Bench) -> None:
 
 def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> None:
     bench.open()
-    array = Submitted(id=1, at=START, owner="ada", spec=Spec(command="true", array=Array(5, 7)))
+    array = Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(array=Array(5, 7)))
     bench.append(array)
     assert bench.store.next_id == 5
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from taskqd import submission
 from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
-from taskqd.job import Array, Spec, TaskId
+from taskqd.job import PLAIN, Array, Spec, TaskId
 from taskqd.options import flag
 from taskqd.submission import (
     LARGEST_BLOCK,
     LARGEST_SKIP,
+    Order,
     Scheduling,
     block_sizes,
     read_plain,
@@ -52,81 +53,83 @@ PROTOCOL_OPTIONS = [
 """The options of docs/protocol.md §3."""
 
 ACCEPTED = [
-    ("echo hello world", Spec(command="echo hello world")),
-    ("  echo  a  b ", Spec(command="echo  a  b ")),
-    ('A=1 ./run "x y"', Spec(command='A=1 ./run "x y"')),
-    ("-- --version", Spec(command="--version")),
-    ("echo a\rb\tc", Spec(command="echo a\rb\tc")),
-    ("echo --timeout=1 --stdin=5", Spec(command="echo --timeout=1 --stdin=5")),
-    ("printf Grüße | wc", Spec(command="printf Grüße | wc")),
-    ("--timeout=1.5 true", Spec(command="true", timeout=1.5)),
-    ("--timeout=1ms true", Spec(command="true", timeout=0.001)),
-    ("--kill-after=0 true", Spec(command="true", kill_after=0.0)),
-    ("--retries=1000000 --retry-delay=500ms true", Spec(command="true", retries=1_000_000, retry_delay=0.5)),
-    ("--key=nightly/2026-11-24 true", Spec(command="true", key="nightly/2026-11-24")),
-    (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Spec(command="true", label="Grüße, 2")),
-    ("--label=x true", Spec(command="true", label="x")),
-    ("--label=" + "x" * 1000 + " true", Spec(command="true", label="x" * 1000)),
-    ('--cwd="/a b" true', Spec(command="true", cwd="/a b")),
-    ('--env=A=1 --env=B="2 3" true', Spec(command="true", env={"A": "1", "B": "2 3"})),
-    ('--env=A=é --env=B="\\xC3\\xA9" true', Spec(command="true", env={"A": "é", "B": "é"})),
+    ("echo hello world", Order("echo hello world", PLAIN)),
+    ("  echo  a  b ", Order("echo  a  b ", PLAIN)),
+    ('A=1 ./run "x y"', Order('A=1 ./run "x y"', PLAIN)),
+    ("-- --version", Order("--version", PLAIN)),
+    ("echo a\rb\tc", Order("echo a\rb\tc", PLAIN)),
+    ("echo --timeout=1 --stdin=5", Order("echo --timeout=1 --stdin=5", PLAIN)),
+    ("printf Grüße | wc", Order("printf Grüße | wc", PLAIN)),
+    ("--timeout=1.5 true", Order("true", Spec(timeout=1.5))),
+    ("--timeout=1ms true", Order("true", Spec(timeout=0.001))),
+    ("--kill-after=0 true", Order("true", Spec(kill_after=0.0))),
+    ("--retries=1000000 --retry-delay=500ms true", Order("true", Spec(retries=1_000_000, retry_delay=0.5))),
+    ("--key=nightly/2026-11-24 true", Order("true", Spec(key="nightly/2026-11-24"))),
+    (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Order("true", Spec(label="Grüße, 2"))),
+    ("--label=x true", Order("true", Spec(label="x"))),
+    ("--label=" + "x" * 1000 + " true", Order("true", Spec(label="x" * 1000))),
+    ('--cwd="/a b" true', Order("true", Spec(cwd="/a b"))),
+    ('--env=A=1 --env=B="2 3" true', Order("true", Spec(env={"A": "1", "B": "2 3"}))),
+    ('--env=A=é --env=B="\\xC3\\xA9" true', Order("true", Spec(env={"A": "é", "B": "é"}))),
     (
         '--env=A="\\xff\\xc3\\xa9" --env=B=1 true',
-        Spec(command="true", env={"B": "1"}, env_base64={"A": b"\xff\xc3\xa9"}),
+        Order("true", Spec(env={"B": "1"}, env_base64={"A": b"\xff\xc3\xa9"})),
     ),
-    ('--env=A="\\xed\\xb2\\x80" true', Spec(command="true", env_base64={"A": b"\xed\xb2\x80"})),
-    ('--env=A="\\xff" --env=A=1 true', Spec(command="true", env={"A": "1"})),
-    ('--env=A=1 --env=A="\\xff" true', Spec(command="true", env_base64={"A": b"\xff"})),
-    ('--secret=B="2 3" --secret=A=1 true', Spec(command="true", secrets=("A", "B"))),
-    ('--secret=A= --secret=A="\\xff" --env=B=2 true', Spec(command="true", env={"B": "2"}, secrets=("A",))),
-    ("--umask=077 true", Spec(command="true", umask=0o77)),
-    ("--nice=-20 true", Spec(command="true", nice=-20)),
-    ("--max-output=2G true", Spec(command="true", max_output=2 * 1024**3)),
-    ("--max-output=0 true", Spec(command="true", max_output=0)),
+    ('--env=A="\\xed\\xb2\\x80" true', Order("true", Spec(env_base64={"A": b"\xed\xb2\x80"}))),
+    ('--env=A="\\xff" --env=A=1 true', Order("true", Spec(env={"A": "1"}))),
+    ('--env=A=1 --env=A="\\xff" true', Order("true", Spec(env_base64={"A": b"\xff"}))),
+    ('--secret=B="2 3" --secret=A=1 true', Order("true", Spec(secrets=("A", "B")))),
+    ('--secret=A= --secret=A="\\xff" --env=B=2 true', Order("true", Spec(env={"B": "2"}, secrets=("A",)))),
+    ("--umask=077 true", Order("true", Spec(umask=0o77))),
+    ("--nice=-20 true", Order("true", Spec(nice=-20))),
+    ("--max-output=2G true", Order("true", Spec(max_output=2 * 1024**3))),
+    ("--max-output=0 true", Order("true", Spec(max_output=0))),
     (
         "--queue=gpu/large --priority=-1000000 true",
-        Spec(command="true", queue="gpu/large", priority=-1_000_000),
+        Order("true", Spec(queue="gpu/large", priority=-1_000_000)),
     ),
-    ("--priority=1000000 --slots=10000 true", Spec(command="true", priority=1_000_000, slots=10_000)),
-    ("--slots=1 --priority=0 --queue=default true", Spec(command="true")),
-    ("--need=gpu:1 true", Spec(command="true", needs={"gpu": 1})),
+    ("--priority=1000000 --slots=10000 true", Order("true", Spec(priority=1_000_000, slots=10_000))),
+    ("--slots=1 --priority=0 --queue=default true", Order("true", PLAIN)),
+    ("--need=gpu:1 true", Order("true", Spec(needs={"gpu": 1}))),
     (
         "--need=gpu:2,a:b:03,net/in:1000000000 true",
-        Spec(command="true", needs={"gpu": 2, "a:b": 3, "net/in": 10**9}),
+        Order("true", Spec(needs={"gpu": 2, "a:b": 3, "net/in": 10**9})),
     ),
-    ("--idle-timeout=90s true", Spec(command="true", idle_timeout=90.0)),
-    ("--retry-delay-max=0 true", Spec(command="true", retry_delay_max=0.0)),
-    ("--retry-delay-max=1h true", Spec(command="true")),
+    ("--idle-timeout=90s true", Order("true", Spec(idle_timeout=90.0))),
+    ("--retry-delay-max=0 true", Order("true", Spec(retry_delay_max=0.0))),
+    ("--retry-delay-max=1h true", Order("true", PLAIN)),
     (
         "--retry-on=exit:75,signal:SIGKILL,Timeout --no-retry-on=exit:2,spawn true",
-        Spec(
-            command="true",
-            retry_on=("exit:75", "signal:KILL", "timeout"),
-            no_retry_on=("exit:2", "spawn"),
+        Order(
+            "true",
+            Spec(
+                retry_on=("exit:75", "signal:KILL", "timeout"),
+                no_retry_on=("exit:2", "spawn"),
+            ),
         ),
     ),
-    ("--delay=0 true", Spec(command="true", delay=0.0)),
-    ("--delay=1.5h true", Spec(command="true", delay=5400.0)),
-    ("--at=2026-11-24T08:00:00+01:00 true", Spec(command="true", at=1795503600.0)),
-    ("--at=1970-01-01T00:00:00Z true", Spec(command="true", at=0.0)),
-    ("--after=3 true", Spec(command="true", after=(3,))),
-    ("--array=0-0 true", Spec(command="true", array=Array(0, 0))),
-    ("--array=1-1000%8 true", Spec(command="true", array=Array(1, 1000, 8))),
-    ("--array=007-010%1 true", Spec(command="true", array=Array(7, 10, 1))),
-    ("--array=999900000-999999999 true", Spec(command="true", array=Array(999_900_000, 999_999_999))),
-    ("--hold true", Spec(command="true", hold=True)),
-    ("--memory=1M true", Spec(command="true", memory=1024**2)),
-    ("--cpu-time=1ms true", Spec(command="true", cpu_time=0.001)),
-    ("--nofile=3 true", Spec(command="true", nofile=3)),
-    ("--nofile=1048576 true", Spec(command="true", nofile=1024**2)),
-    ("--notify-fail --hold -- --hold", Spec(command="--hold", notify_fail=True, hold=True)),
-    ("--stdin=5 cat", Spec(command="cat", stdin=5)),
-    ("--stdin=0 cat", Spec(command="cat", stdin=0)),
-    ("--script=12", Spec(script=12)),
-    ("--script=12 ", Spec(script=12)),
-    ("--script=12 --", Spec(script=12)),
-    ("--stdin=3 --script=0", Spec(script=0, stdin=3)),
-    (f"--stdin={LARGEST_BLOCK} cat", Spec(command="cat", stdin=LARGEST_BLOCK)),
+    ("--delay=0 true", Order("true", Spec(delay=0.0))),
+    ("--delay=1.5h true", Order("true", Spec(delay=5400.0))),
+    ("--at=2026-11-24T08:00:00+01:00 true", Order("true", Spec(at=1795503600.0))),
+    ("--at=1970-01-01T00:00:00Z true", Order("true", Spec(at=0.0))),
+    ("--after=3 true", Order("true", Spec(after=(3,)))),
+    ("--array=0-0 true", Order("true", Spec(array=Array(0, 0)))),
+    ("--array=1-1000%8 true", Order("true", Spec(array=Array(1, 1000, 8)))),
+    ("--array=007-010%1 true", Order("true", Spec(array=Array(7, 10, 1)))),
+    ("--array=999900000-999999999 true", Order("true", Spec(array=Array(999_900_000, 999_999_999)))),
+    ("--hold true", Order("true", Spec(hold=True))),
+    ("--memory=1M true", Order("true", Spec(memory=1024**2))),
+    ("--cpu-time=1ms true", Order("true", Spec(cpu_time=0.001))),
+    ("--nofile=3 true", Order("true", Spec(nofile=3))),
+    ("--nofile=1048576 true", Order("true", Spec(nofile=1024**2))),
+    ("--notify-fail --hold -- --hold", Order("--hold", Spec(notify_fail=True, hold=True))),
+    ("--stdin=5 cat", Order("cat", Spec(stdin=5))),
+    ("--stdin=0 cat", Order("cat", Spec(stdin=0))),
+    ("--script=12", Order("", Spec(script=12))),
+    ("--script=12 ", Order("", Spec(script=12))),
+    ("--script=12 --", Order("", Spec(script=12))),
+    ("--stdin=3 --script=0", Order("", Spec(script=0, stdin=3))),
+    (f"--stdin={LARGEST_BLOCK} cat", Order("cat", Spec(stdin=LARGEST_BLOCK))),
 ]
 REFUSED = [
     ("", BadRequest, "no command came"),
@@ -215,9 +218,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("text, spec", ACCEPTED)
-def test_what_was_asked_becomes_a_spec(text: str, spec: Spec) -> None:
-    assert read_submission(text) == spec
+@pytest.mark.parametrize("text, order", ACCEPTED)
+def test_what_was_asked_becomes_an_order(text: str, order: Order) -> None:
+    assert read_submission(text) == order
 
 
 @pytest.mark.parametrize("text, error, part", REFUSED)
@@ -285,10 +288,10 @@ def test_help_has_the_form_of_every_option() -> None:
 
 
 def test_what_comes_before_may_be_named_as_a_task() -> None:
-    spec = read_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true")
-    assert spec.after == (7, TaskId(7, 3))  # type: ignore[comparison-overlap]  # until the dispatcher has it
+    spec: Any = read_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true").spec
+    assert spec.after == (7, TaskId(7, 3))  # until the dispatcher has it
     assert spec.after_any == (12,)
-    assert spec.after_fail == (TaskId(5, 0), 6)  # type: ignore[comparison-overlap]
+    assert spec.after_fail == (TaskId(5, 0), 6)
 
 
 @pytest.mark.parametrize("counts", [(1001, 0, 0), (500, 500, 1), (0, 1, 1000)])
@@ -310,19 +313,19 @@ def test_a_job_comes_after_1000_others_at_most(counts: tuple[int, int, int]) -> 
 
 
 SCHEDULED = [
-    ("--every=1h echo hello  ", Scheduling(spec=Spec(command="echo hello  "), every=3600.0)),
-    ("--every=1 true", Scheduling(spec=Spec(command="true"), every=1.0)),
+    ("--every=1h echo hello  ", Scheduling(command="echo hello  ", every=3600.0)),
+    ("--every=1 true", Scheduling(command="true", every=1.0)),
     (
         '--cron="0 3 * * 1-5" --overlap true',
-        Scheduling(spec=Spec(command="true"), cron="0 3 * * 1-5", overlap=True),
+        Scheduling(command="true", cron="0 3 * * 1-5", overlap=True),
     ),
-    ('--cron=" 0  3 * *\\tMON " true', Scheduling(spec=Spec(command="true"), cron="0 3 * * MON")),
-    ("--cron=@daily true", Scheduling(spec=Spec(command="true"), cron="@daily")),
+    ('--cron=" 0  3 * *\\tMON " true', Scheduling(command="true", cron="0 3 * * MON")),
+    ("--cron=@daily true", Scheduling(command="true", cron="@daily")),
     (
         '--queue=q --every=1m --label="a b" --env=A="\\xff" --array=1-3 --retries=2 true',
         Scheduling(
+            command="true",
             spec=Spec(
-                command="true",
                 queue="q",
                 label="a b",
                 env_base64={"A": b"\xff"},
@@ -448,7 +451,7 @@ PIECES = ["--stdin=5", "--stdin=", "--script=7", "--", "--x=", "--retries=1", *'
 @example("--stdin=5 --script=7")
 def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(text: str) -> None:
     with suppress(TaskqError):
-        spec = read_submission(text)
+        spec = read_submission(text).spec
         assert block_sizes(text) == tuple(size for size in (spec.script, spec.stdin) if size is not None)
 
 

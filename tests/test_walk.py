@@ -304,7 +304,7 @@ class Walk(RuleBasedStateMachine):
         key = data.draw(st.sampled_from([None, "a", "b"]))
         needs = {"gpu": gpu} if gpu else {}
         is_free = key is None or self.backlog.by_key(key, owner) is None
-        return Spec(command="true", key=key if is_free else None, needs=needs, **asked, **time, **after)
+        return Spec(key=key if is_free else None, needs=needs, **asked, **time, **after)
 
     @rule(ends=st.lists(st.sampled_from([None, *ENDS]), min_size=1, max_size=4))
     def go_on(self, ends: list[Status | None]) -> None:
@@ -520,8 +520,7 @@ class Walk(RuleBasedStateMachine):
         number = data.draw(st.sampled_from([None, *self.schedules]))
         if number is None:
             number = self.last_schedule = self.last_schedule + 1
-            spec = Spec(command="true")
-            self.happen(Scheduled(at=self.now, by="bob", schedule=number, spec=spec, every=60.0))
+            self.happen(Scheduled(at=self.now, by="bob", schedule=number, command="true", every=60.0))
             self.schedules[number] = None
             return
         kind = data.draw(st.sampled_from([Paused, Resumed, Unscheduled]))
@@ -637,13 +636,13 @@ def _line(backlog: Backlog, now: float) -> list[int]:
 def _anything(job_id: int) -> list[AboutJob]:
     common: dict[str, Any] = {"id": job_id, "at": 1.0}
     return [
-        Submitted(**common, owner="ann", spec=Spec(command="true", array=Array(1, 3))),
+        Submitted(**common, owner="ann", command="true", spec=Spec(array=Array(1, 3))),
         Started(**common, attempt=1),
         Spawned(**common, pid=2),
         Skipped(**common, because=1),
         Held(**common, by="bob"),
         Released(**common, by="bob"),
-        Changed(**common, by="bob", spec=Spec(command="false")),
+        Changed(**common, by="bob", command="false"),
         Cancelled(**common, by="bob", signal=15),
         Retried(**common, by="bob"),
         Removed(**common, by="bob"),

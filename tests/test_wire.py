@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd import requests, submission, wire
-from taskqd.job import Spec
+from taskqd.job import PLAIN, Spec
 from taskqd.replies import LARGEST_RESULT
 from taskqd.requests import Listing
-from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP, Scheduling
+from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP, Order, Scheduling
 from taskqd.wire import Request, is_http, read_line
 
 VERBS = [
@@ -21,11 +21,11 @@ VERBS = [
 ]
 
 READ = [
-    ("SUBMIT echo hello world", "SUBMIT", Spec(command="echo hello world")),
-    ("submit  --retries=2  a  b ", "SUBMIT", Spec(command="a  b ", retries=2)),
-    ("  SuBmIt\ttrue", "SUBMIT", Spec(command="true")),
-    ("SUBMIT Grüße", "SUBMIT", Spec(command="Grüße")),
-    ("schedule --every=1h a  b ", "SCHEDULE", Scheduling(spec=Spec(command="a  b "), every=3600.0)),
+    ("SUBMIT echo hello world", "SUBMIT", Order("echo hello world", PLAIN)),
+    ("submit  --retries=2  a  b ", "SUBMIT", Order("a  b ", Spec(retries=2))),
+    ("  SuBmIt\ttrue", "SUBMIT", Order("true", PLAIN)),
+    ("SUBMIT Grüße", "SUBMIT", Order("Grüße", PLAIN)),
+    ("schedule --every=1h a  b ", "SCHEDULE", Scheduling(command="a  b ", every=3600.0)),
     ("status 5", "STATUS", 5),
     ("Set-Queue q --slots=2", "SET-QUEUE", requests.QueueChange(queue="q", slots=2)),
     ("HELP", "HELP", None),
@@ -71,10 +71,10 @@ SECRETS = [
     (
         'SUBMIT --secret=B="2 \\xff" --secret=A=1 true',
         b"A=1\0B=2 \xff\0",
-        Spec(command="true", secrets=("A", "B")),
+        Order("true", Spec(secrets=("A", "B"))),
     ),
-    ("SUBMIT true --secret=A=1", None, Spec(command="true --secret=A=1")),
-    ("SUBMIT --env=A=1 true", None, Spec(command="true", env={"A": "1"})),
+    ("SUBMIT true --secret=A=1", None, Order("true --secret=A=1", PLAIN)),
+    ("SUBMIT --env=A=1 true", None, Order("true", Spec(env={"A": "1"}))),
 ]
 """Submissions, what is kept apart of them, and what everybody may see."""
 NOT_TEXT = [

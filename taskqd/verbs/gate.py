@@ -3,7 +3,7 @@
 Lists are not looked at here: LIST, WATCH and SCHEDULES leave out what somebody may not see (``Gate.shows``).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,14 +12,18 @@ from taskqd import roles
 from taskqd.access import Principal
 from taskqd.backlog import Backlog
 from taskqd.buckets import Buckets
-from taskqd.errors import Forbidden, QueueFull, TooLarge
-from taskqd.job import Job, Spec, Status, TaskId
+from taskqd.errors import Forbidden, QueueFull, TaskqError, TooLarge
+from taskqd.job import PLAIN, Job, Spec, Status, TaskId
 from taskqd.quotas import BURST, Quotas
 from taskqd.refs import Ref
 from taskqd.requests import Cancellation, Change, Follow, Listing, Pause, Slice, Wait, Watch
 from taskqd.roles import Need, Role
 from taskqd.schedules import Schedule
 from taskqd.settings import ON_END_QUEUE
+from taskqd.submission import Order
+
+LARGEST_CHARACTER = 4
+"""A character is at most so many bytes of UTF-8."""
 
 CheckRun = Callable[[Principal, Spec], Spec]
 """Returns a spec as it is to be run; raises Forbidden where no job of theirs could be (run_as.py)."""
@@ -68,43 +72,66 @@ class Gate:
     def expect(self, who: Principal, verb: str, argument: Any) -> None:
         """Raise what can be told of a submission before its blocks are there: Forbidden, and TooLarge."""
         roles.check_verb(verb, who.role)
-        if isinstance(argument, Spec):
-            for size in filter(None, (argument.script, argument.stdin)):
+        if isinstance(argument, Order):
+            for size in filter(None, (argument.spec.script, argument.spec.stdin)):
                 if size > self.quotas.block:
                     raise TooLarge(
                         f"a block of {size} bytes is more than the {self.quotas.block} that one may have"
                     )
 
-    def admit_schedule(self, who: Principal, spec: Spec) -> Spec:
+    def admit_schedule(self, who: Principal, command: str, spec: Spec) -> Spec:
         """Return what is accepted of a schedule, as ``admit`` does of each of its submissions."""
         most = self.quotas.schedules_per_user
         if who.role is not Role.ADMIN and most is not None:
             schedules = self._backlog.schedules.by_id.values()
             if sum(schedule.owner == who.name for schedule in schedules) >= most:
                 raise QueueFull(f"you have {most} schedules, which is the most; UNSCHEDULE one of them")
-        return self.admit(who, spec)
+        return self.admit(who, command, spec)
 
-    def admit(self, who: Principal, spec: Spec, secret: int = 0) -> Spec:
+    def admit(self, who: Principal, command: str, spec: Spec, secret: int = 0) -> Spec:
         """Return what is accepted of a submission: the spec, within the limits of who takes the defaults.
 
         ``secret`` is how many bytes its secrets take.
         Raises what ``check`` raises of the jobs that it comes after, and TooLarge and QueueFull.
         """
+        self._check_command(command)
+        spec = self._within(who, spec, secret)
+        self._check_rate(who)
+        return spec
+
+    def admit_all(self, who: Principal, orders: Iterable[Order]) -> Iterator[Spec | TaskqError]:
+        """Yield of each of several submissions what ``admit`` returns or raises.
+
+        What is asked for in one way is looked at once.
+        """
+        asked = within = None
+        for command, spec in orders:
+            try:
+                self._check_command(command)
+                if within is None or spec is not asked:
+                    within, asked = self._within(who, spec, 0), spec
+                self._check_rate(who)
+            except TaskqError as why:
+                yield why
+            else:
+                yield within
+
+    def _within(self, who: Principal, spec: Spec, secret: int) -> Spec:
+        """Return a spec within the limits of who takes the defaults; raises what ``admit`` raises of it."""
         self._check_sizes(spec, secret)
         most = self.quotas.output
-        if most is not None and spec.max_output > most and spec.max_output == Spec().max_output:
+        if most is not None and spec.max_output > most and spec.max_output == PLAIN.max_output:
             spec = replace(spec, max_output=most)
         self._check_output(spec.max_output)
         spec = self._check_run(who, spec)
         if who.role is not Role.ADMIN:
             most = self.quotas.priority
-            if most is not None and spec.priority > most and spec.priority == Spec().priority:
+            if most is not None and spec.priority > most and spec.priority == PLAIN.priority:
                 spec = replace(spec, priority=most)
             self._check_priority(spec.priority)
             self._check_new_queue(who, spec.queue)
             for ref in (*spec.after, *spec.after_any, *spec.after_fail):
                 self._check_job(who, "SUBMIT", self._backlog.get(ref))
-            self._check_rate(who)
         return spec
 
     def shows(self, who: Principal) -> Callable[[Job], bool]:
@@ -203,13 +230,13 @@ class Gate:
                 f"a priority above {most} is for admins, and {priority} is; lower ones are free to all"
             )
 
+    def _check_command(self, command: str) -> None:
+        most = self.quotas.command
+        if LARGEST_CHARACTER * len(command) > most and (size := len(command.encode())) > most:
+            raise TooLarge(f"the command has {size} bytes, and may have {most}; send it as a --script")
+
     def _check_sizes(self, spec: Spec, secret: int) -> None:
         quotas = self.quotas
-        size = len(spec.command.encode("utf-8"))
-        if size > quotas.command:
-            raise TooLarge(
-                f"the command has {size} bytes, and may have {quotas.command}; send it as a --script"
-            )
         size = secret + sum(len(name) + len(value.encode()) for name, value in spec.env.items())
         size += sum(len(name) + len(value) for name, value in spec.env_base64.items())
         if size > quotas.environment:
@@ -227,8 +254,8 @@ class Gate:
             raise TooLarge(f"--max-output={size} is more than the {most} bytes that a job may print")
 
     def _check_rate(self, who: Principal, count: int = 1) -> None:
-        """Refuse what comes too fast."""
-        if self._buckets is None:
+        """Refuse what comes too fast, unless it is an admin's."""
+        if self._buckets is None or who.role is Role.ADMIN:
             return
         wait = self._buckets.take(who.name, self._clock.seconds(), count)
         if wait:

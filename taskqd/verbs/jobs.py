@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from taskqd import replies, secret, submission, words
+from taskqd import replies, secret, words
 from taskqd.errors import TaskqError, WrongState
 from taskqd.interfaces import ICaller
-from taskqd.job import Job, Spec
+from taskqd.job import Job
 from taskqd.refs import Ref
 from taskqd.requests import Listing, Slice
+from taskqd.submission import BLOCKS, Order
 from taskqd.verbs.room import Handler, Reply, Room, one_that_runs
 from taskqd.why import why
 
@@ -25,7 +26,7 @@ ESCAPED_AT_ONCE = 65_536
 class Submission(NamedTuple):
     """What came with a SUBMIT: its line as read, the blocks behind it, and the values of its secrets."""
 
-    spec: Spec
+    order: Order
     blocks: list[bytes]
     secret: bytes | None = None
 
@@ -47,33 +48,35 @@ class Jobs(Room):
         }
 
     def _submit(self, caller: ICaller, asked: Submission) -> Reply:
-        names = [name for name in submission.BLOCKS if getattr(asked.spec, name) is not None]
+        command, spec = asked.order
+        names = [name for name in BLOCKS if getattr(spec, name) is not None]
         blocks = dict(zip(names, asked.blocks, strict=True))
         if asked.secret is not None:
             blocks[secret.BLOCK] = asked.secret
         who = caller.principal
-        spec = self._gate.admit(who, asked.spec, len(asked.secret or b""))
-        accepted = self._dispatcher.submit(spec, who.actor, blocks, most_pending=self._gate.most_pending(who))
+        spec = self._gate.admit(who, command, spec, len(asked.secret or b""))
+        most = self._gate.most_pending(who)
+        accepted = self._dispatcher.submit(command, spec, who.actor, blocks, most_pending=most)
         return accepted.addCallback(replies.job_id)
 
-    def submit_all(self, caller: ICaller, specs: list[Spec]) -> "Deferred[list[bytes]]":
+    def submit_all(self, caller: ICaller, orders: list[Order]) -> "Deferred[list[bytes]]":
         """Take jobs that have neither keys nor blocks, and fire with the reply to each."""
         who = caller.principal
-        answers: list[bytes] = [b""] * len(specs)
-        admitted: dict[int, Spec] = {}
-        for at, spec in enumerate(specs):
-            try:
-                admitted[at] = self._gate.admit(who, spec)
-            except TaskqError as why:
-                answers[at] = replies.error(why)
+        looked_at = list(self._gate.admit_all(who, orders))
+        admitted = [
+            (order.command, spec)
+            for order, spec in zip(orders, looked_at, strict=True)
+            if not isinstance(spec, TaskqError)
+        ]
 
         def answered(results: "list[int | TaskqError]") -> list[bytes]:
-            for at, result in zip(admitted, results, strict=True):
-                answers[at] = replies.job_id(result) if isinstance(result, int) else replies.error(result)
-            return answers
+            if len(results) == len(looked_at):
+                return list(map(_answer, results))
+            rest = iter(results)
+            return [_answer(spec if isinstance(spec, TaskqError) else next(rest)) for spec in looked_at]
 
         most = self._gate.most_pending(who)
-        return self._dispatcher.submit_all(list(admitted.values()), who.actor, most).addCallback(answered)
+        return self._dispatcher.submit_all(admitted, who.actor, most).addCallback(answered)
 
     def _tell_status(self, caller: ICaller, ref: Ref) -> bytes:
         return self._status(self._backlog.get(ref))
@@ -172,6 +175,10 @@ class Jobs(Room):
 
     def _why(self, caller: ICaller, ref: Ref) -> bytes:
         return replies.ok(why(self._backlog, self._backlog.get(ref), self._clock.seconds()))
+
+
+def _answer(result: int | TaskqError) -> bytes:
+    return replies.job_id(result) if isinstance(result, int) else replies.error(result)
 
 
 def _is_on_page(job: Job, listing: Listing) -> bool:

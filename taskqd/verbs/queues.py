@@ -44,8 +44,10 @@ class Queues(Room):
 
     def _schedule(self, caller: ICaller, asked: Scheduling) -> Reply:
         who = caller.principal
-        spec = self._gate.admit_schedule(who, asked.spec)
-        made = self._dispatcher.controls.schedule(spec, who.actor, asked.every, asked.cron, asked.overlap)
+        spec = self._gate.admit_schedule(who, asked.command, asked.spec)
+        made = self._dispatcher.controls.schedule(
+            asked.command, spec, who.actor, asked.every, asked.cron, asked.overlap
+        )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
     def _schedules(self, caller: ICaller, _: None) -> Reply:
