@@ -1,8 +1,8 @@
 """Group commit: what one turn of the reactor has gathered is made durable by one sync, here or in a thread.
 
-In the reactor's own thread that is quickest, since nothing is handed over and back; but should the sync stall,
-as it does beside a program that writes much, everybody waits. So it is done here only while that is not to be
-feared, and else in a thread, while the next batch gathers.
+In the reactor's own thread that is quickest, since nothing is handed over and back; but should the sync
+stall, as it does beside a program that writes much, everybody waits. So it is done here only while that is
+not to be feared, and else in a thread, while the next batch gathers.
 
 A failed write or sync is final: the kernel may have dropped the pages that it could not write, so nothing
 that comes after could be trusted to stand on what came before.

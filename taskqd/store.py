@@ -266,7 +266,7 @@ class Store:
         return self._entry((opened,), kind)
 
     def _may_wait(self, entries: list[_Entry]) -> bool:
-        """Whether the reactor may wait for a batch: no file is to be made for it, and it is quickly written."""
+        """Whether the reactor may wait for a batch: no file is to be made for it, and it is not large."""
         if not self._may_block() or any(entry.kind is not _Kind.RECORD for entry in entries):
             return False
         return sum(len(entry.lines) for entry in entries) <= LIGHT_BYTES

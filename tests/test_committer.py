@@ -1,4 +1,4 @@
-"""Group commit: what gathers is committed together, in order, and nobody waits for a slow disk but who must."""
+"""Group commit: what gathers is committed together, in order, and only who must waits for a slow disk."""
 
 import threading
 from collections.abc import Iterator
@@ -71,7 +71,8 @@ def a_bench_that_may_not_block() -> Iterator[Bench]:
 def test_what_comes_in_one_turn_of_the_reactor_goes_together(bench: Bench) -> None:
     for item in range(5):
         bench.committer.put(item)
-    assert bench.batches == bench.done == []
+    assert bench.batches == []
+    assert bench.done == []
     bench.turn()
     assert bench.batches == [[0, 1, 2, 3, 4]]
     assert bench.done == [([0, 1, 2, 3, 4], None)]
