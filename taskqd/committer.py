@@ -60,7 +60,7 @@ class Committer(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Have an item committed with whatever else has gathered by the end of the reactor's turn."""
+        """Have an item committed with whatever else comes in the reactor's turn, or in the one behind it."""
         self._gathered.append(item)
         if not self.is_busy:
             self._begin()
@@ -85,6 +85,12 @@ class Committer(Generic[Item]):
         self._reactor.callFromThread(self._turn_ends)
 
     def _turn_ends(self) -> None:
+        if len(self._gathered) > 1:  # where some ask at once, others are about to: one more turn
+            self._reactor.callFromThread(self._commit_gathered)
+        else:
+            self._commit_gathered()
+
+    def _commit_gathered(self) -> None:
         batch, self._gathered = self._gathered, []
         now = self._seconds()
         if now < self._rests_until or not self._may_block(batch):

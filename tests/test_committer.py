@@ -78,6 +78,22 @@ def test_what_comes_in_one_turn_of_the_reactor_goes_together(bench: Bench) -> No
     assert bench.done == [([0, 1, 2, 3, 4], None)]
 
 
+def test_one_item_waits_for_the_end_of_the_turn_and_several_for_one_turn_more(bench: Bench) -> None:
+    bench.committer.put(0)
+    bench.reactor.turn()
+    bench.committer.put(1)  # where the reactor commits, the first is durable by now
+    bench.turn()
+    assert bench.batches == [[0], [1]]
+    bench.committer.put(2)
+    bench.committer.put(3)
+    bench.reactor.turn()
+    bench.committer.put(4)
+    bench.reactor.turn()
+    bench.committer.put(5)
+    bench.turn()
+    assert bench.batches[2:] == [[2, 3, 4], [5]]
+
+
 def test_what_gathers_while_the_thread_commits_goes_together(thread: Bench) -> None:
     thread.committer.put(0)
     thread.reactor.turn()
