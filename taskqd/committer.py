@@ -1,25 +1,37 @@
-"""Group commit: one thread that makes what has gathered durable, while the next batch gathers.
+"""Group commit: what one turn of the reactor has gathered is made durable by one sync, here or in a thread.
 
-The reactor hands over a batch and gets it back when one fdatasync has covered it all, or with the error that
-kept it from that. A failed write or sync is final: the kernel may have dropped the pages that it could not
-write, so nothing that comes after could be trusted to stand on what came before.
+In the reactor's own thread that is quickest, since nothing is handed over and back; but should the sync
+stall, as it does beside a program that writes much, everybody waits. So it is done here only while that is
+not to be feared, and else in a thread, while the next batch gathers.
+
+A failed write or sync is final: the kernel may have dropped the pages that it could not write, so nothing
+that comes after could be trusted to stand on what came before.
 """
 
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
 Item = TypeVar("Item")
 
+SLOW = 0.001
+"""A commit in the reactor's thread that takes so many seconds or more is too slow for that,"""
+REST = 50
+"""and for so many times as long the thread is used: so at most a hundredth of the time is lost to such."""
+
 
 class Committer(Generic[Item]):
-    """Takes items one by one, and passes them to ``commit`` in batches, in another thread, in order.
+    """Takes items one by one, and passes them to ``commit`` in batches, in order, never two at a time.
 
     ``commit(items)`` returns when they are durable or raises; then ``done(items, error)`` is called
-    in the reactor's thread, in the order of the batches. ``is_busy`` tells whether any batch is under way.
+    in the reactor's thread, in the order of the batches. Neither is called before ``put`` has returned.
+
+    ``may_block(items)`` is asked whether the reactor may wait for a batch. Where it may not, or a commit was
+    slow lately, another thread commits it. ``is_busy`` tells whether any batch is under way.
     """
 
     def __init__(
@@ -27,12 +39,17 @@ class Committer(Generic[Item]):
         reactor: Any,
         commit: Callable[[list[Item]], None],
         done: Callable[[list[Item], Exception | None], None],
+        may_block: Callable[[list[Item]], bool],
+        seconds: Callable[[], float] = monotonic,
     ) -> None:
         self._reactor = reactor
         self._commit = commit
         self._done = done
+        self._may_block = may_block
+        self._seconds = seconds
         self._gathered: list[Item] = []
         self.is_busy = False
+        self._rests_until = 0.0
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
@@ -43,10 +60,10 @@ class Committer(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Have an item committed with whatever else has gathered by then."""
+        """Have an item committed with whatever else comes in the reactor's turn, or in the one behind it."""
         self._gathered.append(item)
         if not self.is_busy:
-            self._hand_over()
+            self._begin()
 
     def stop(self) -> "Deferred[None]":
         """Commit what has gathered, end the thread, and fire."""
@@ -63,25 +80,44 @@ class Committer(Generic[Item]):
         if self._thread is not None:
             self._thread.join()
 
-    def _hand_over(self) -> None:
+    def _begin(self) -> None:
         self.is_busy = True
+        self._reactor.callFromThread(self._turn_ends)
+
+    def _turn_ends(self) -> None:
+        if len(self._gathered) > 1:  # where some ask at once, others are about to: one more turn
+            self._reactor.callFromThread(self._commit_gathered)
+        else:
+            self._commit_gathered()
+
+    def _commit_gathered(self) -> None:
         batch, self._gathered = self._gathered, []
-        self._batches.put(batch)
+        now = self._seconds()
+        if now < self._rests_until or not self._may_block(batch):
+            self._batches.put(batch)
+            return
+        error = self._try(batch)
+        took = self._seconds() - now
+        if took >= SLOW:
+            self._rests_until = now + took + REST * took
+        self._returned(batch, error)
 
     def _returned(self, batch: list[Item], error: Exception | None) -> None:
         self.is_busy = False
         if self._gathered:
-            self._hand_over()
+            self._begin()
         self._done(batch, error)
         if self._idle is not None and not self.is_busy:
             idle, self._idle = self._idle, None
             idle.callback(None)
 
+    def _try(self, batch: list[Item]) -> Exception | None:
+        try:
+            self._commit(batch)
+        except Exception as why:  # noqa: BLE001 - a thread that dies would leave everybody waiting
+            return why
+        return None
+
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            error: Exception | None = None
-            try:
-                self._commit(batch)
-            except Exception as why:  # noqa: BLE001 - a thread that dies would leave everybody waiting
-                error = why
-            self._reactor.callFromThread(self._returned, batch, error)
+            self._reactor.callFromThread(self._returned, batch, self._try(batch))

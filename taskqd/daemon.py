@@ -81,12 +81,20 @@ class TaskqService(Service):
         disk = Disk()
         self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
-        self._store = Store(settings.state, reactor, disk, self._boot, reactor.seconds, self._in_thread)
+        self._executor = Executor(partial(spawn.spawn, reactor), reactor)
+        self._store = Store(
+            settings.state,
+            reactor,
+            disk,
+            self._boot,
+            reactor.seconds,
+            self._in_thread,
+            self._executor.is_calm,
+        )
         self._run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         beside = os.path.abspath(settings.state) + ".jobs"
         self._handover = Handover(beside) if settings.run_as_owner else None
         self._spool = Spool(settings.state, disk, reactor, self._in_thread, self._handover)
-        self._executor = Executor(partial(spawn.spawn, reactor), reactor)
         self._access: Access | None = None
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None

@@ -32,6 +32,9 @@ FIRST_LOOK, LAST_LOOK = 0.01, 0.5
 LOOKS_AFTER_KILL = 8
 """A killed group is looked at so many times more: a process in the kernel's hands may stay for ever."""
 
+YOUNG = 0.1
+"""In so many seconds an attempt cannot write so much that the disk is busy with it for long."""
+
 Spawn = Callable[[MeasuredProtocol, list[str], dict[str, str], int, int | None], Any]
 """Starts (protocol, command line, environment, descriptor of stdin, uid) in its own session; raises OSError.
 
@@ -265,7 +268,7 @@ class Executor:
         self._spawn = spawn
         self._clock = clock
         self._running: dict[int, JobProcess] = {}
-        self._present: set[JobProcess] = set()
+        self._present: dict[JobProcess, float] = {}
 
     def start(
         self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
@@ -279,8 +282,8 @@ class Executor:
             del self._running[run.id]
             recording.close()
             return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
-        self._present.add(process)
-        process.gone.addCallback(lambda _: self._present.discard(process))
+        self._present[process] = self._clock.seconds()
+        process.gone.addCallback(lambda _: self._present.pop(process))
         if process.pid is not None:
             # Its start time is that of the fork; to read it costs a fifth of what the spawn does.
             is_known = processes.ticks() == before
@@ -290,6 +293,11 @@ class Executor:
     def end(self, job_id: int, why: Reason, number: int) -> None:
         if job_id in self._running:
             self._running[job_id].end(why, number)
+
+    def is_calm(self) -> bool:
+        """Whether whatever runs, or was left by an ended attempt, began so lately that it is young."""
+        oldest = next(iter(self._present.values()), None)
+        return oldest is None or 0 <= self._clock.seconds() - oldest < YOUNG
 
     def kill(self) -> None:
         for process in list(self._present):

@@ -34,6 +34,8 @@ SEGMENT_BYTES = 16 * 1024**2
 """A segment that has reached so many bytes is followed by the next one."""
 TRY_AGAIN = 1.0
 """After a failure a new segment is tried every so many seconds."""
+LIGHT_BYTES = 1024**2
+"""The reactor waits for no batch of more bytes than that."""
 
 InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
@@ -64,7 +66,8 @@ class Store:
     """The journal below ``directory``/journal, and the lock that keeps a second daemon out.
 
     ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for none, and
-    ``snapshot_bytes`` the size of that.
+    ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a sync, since
+    nobody writes so much now that it would stall.
     """
 
     _log = Logger()
@@ -77,6 +80,7 @@ class Store:
         boot: str,
         now: Callable[[], float],
         in_thread: InThread,
+        may_block: Callable[[], bool] = lambda: True,
     ) -> None:
         self.directory = directory
         self.name = ""
@@ -107,7 +111,8 @@ class Store:
         self._recovered: list[Deferred[None]] = []
         self._attempt: Any = None
         self._told: list[Callable[[int, Event], object]] = []
-        self._committer = Committer[_Entry](reactor, self._commit, self._committed)
+        self._may_block = may_block
+        self._committer = Committer[_Entry](reactor, self._commit, self._committed, self._may_wait)
 
     @property
     def closed_bytes(self) -> int:
@@ -260,6 +265,12 @@ class Store:
         opened = Opened(at=self._now(), format=FORMAT, store=self.name, boot=self._boot, next_id=self.next_id)
         return self._entry((opened,), kind)
 
+    def _may_wait(self, entries: list[_Entry]) -> bool:
+        """Whether the reactor may wait for a batch: no file is to be made for it, and it is not large."""
+        if not self._may_block() or any(entry.kind is not _Kind.RECORD for entry in entries):
+            return False
+        return sum(len(entry.lines) for entry in entries) <= LIGHT_BYTES
+
     def _entry(self, records: Sequence[Record], kind: _Kind) -> _Entry:
         first = self._sequence + 1
         lines = [encode(record, sequence) for sequence, record in enumerate(records, first)]
@@ -269,7 +280,7 @@ class Store:
         self._size += len(whole)
         return _Entry(records, first, whole, position, Deferred(), kind)
 
-    # Lines written; in the committer's thread.
+    # Lines written; in the committer's thread or in the reactor's, never in both at once.
 
     def _commit_now(self, entries: list[_Entry]) -> None:
         try:

@@ -336,9 +336,15 @@ class Day:
         now = self.reactor.seconds()
         self.reactor = Reactor()
         self.reactor.rightNow = now + 1.0
-        self.store = Store(self.directory, self.reactor, self.disk, "boot", self.reactor.seconds, in_thread)
+        self.executor = Attempts(self._started)
+        self.executor.printed.update(self._printed)
+        now_and_then = partial(_is_idle, self.executor)
+        self.store = Store(
+            self.directory, self.reactor, self.disk, "boot", self.reactor.seconds, in_thread, now_and_then
+        )
         self.store.segment_bytes = SEGMENT_BYTES
         committer: Any = self.store._committer
+        committer._seconds = lambda: 0.0  # no commit is slow, whatever the machine does
         committer.start = lambda: None
         committer._batches = _AtOnce(committer, self.reactor)
         self.store.lock()
@@ -354,8 +360,6 @@ class Day:
             self.spool.sweep(lambda job_id: _attempts(backlog, job_id))
         except OSError as why:
             raise StartRefused(str(why)) from None
-        self.executor = Attempts(self._started)
-        self.executor.printed.update(self._printed)
         self.dispatcher = Dispatcher(
             backlog, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
@@ -747,6 +751,11 @@ class Day:
         """Hear what is logged."""
         if "log_failure" in event:
             self._bugs.append(event["log_failure"].getTraceback())
+
+
+def _is_idle(executor: Attempts) -> bool:
+    """Whether the store commits in the reactor's thread: a day has some of both ways."""
+    return not executor.running
 
 
 def _attempts(backlog: Backlog, job_id: int) -> int | None:

@@ -1,101 +1,229 @@
-"""Group commit: what gathers is committed together, in order, and whoever stops waits for it."""
+"""Group commit: what gathers is committed together, in order, and only who must waits for a slow disk."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from taskqd.committer import Committer
+from taskqd.committer import REST, SLOW, Committer
 from tests.fakes import ThreadReactor, result_of
+
+HERE, THERE = threading.current_thread().name, "taskqd-journal"
 
 
 class Bench:
-    """A committer, what it has committed and in which thread, and what it was told afterwards."""
+    """A committer, what it has committed and in which thread, and what it was told afterwards.
 
-    def __init__(self) -> None:
+    A commit takes ``took`` seconds by the clock ``now``; the reactor may wait for it while it ``may_block``.
+    """
+
+    def __init__(self, may_block: bool) -> None:
         self.reactor = ThreadReactor()
         self.batches: list[list[int]] = []
         self.threads: list[str] = []
         self.done: list[tuple[list[int], Any]] = []
         self.error: Exception | None = None
+        self.may_block = may_block
+        self.now = 1000.0
+        self.took = 0.0
         self.committer = Committer[int](
-            self.reactor, self._commit, lambda batch, error: self.done.append((batch, error))
+            self.reactor, self._commit, self._told, lambda _: self.may_block, lambda: self.now
         )
         self.committer.start()
 
     def _commit(self, batch: list[int]) -> None:
         self.threads.append(threading.current_thread().name)
+        self.now += self.took
         if self.error is not None:
             raise self.error
         self.batches.append(batch)
 
-    def stop(self) -> None:
-        self.reactor.until(self.committer.stop())
+    def _told(self, batch: list[int], error: Exception | None) -> None:
+        self.done.append((batch, error))
+
+    def commit(self) -> str:
+        """Have a batch committed, and return the name of the thread that did it."""
+        self.committer.put(0)
+        self.turn()
+        return self.threads[-1]
+
+    def turn(self) -> None:
+        """Let the reactor turn until nothing is under way."""
+        while self.committer.is_busy:
+            self.reactor.turn()
 
 
-def test_the_first_item_goes_at_once_and_what_comes_meanwhile_goes_together() -> None:
-    bench = Bench()
+@pytest.fixture(name="bench", params=[True, False], ids=["here", "in the thread"])
+def a_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(request.param)
+    yield bench
+    bench.reactor.until(bench.committer.stop())
+
+
+@pytest.fixture(name="thread")
+def a_bench_that_may_not_block() -> Iterator[Bench]:
+    bench = Bench(False)
+    yield bench
+    bench.reactor.until(bench.committer.stop())
+
+
+def test_what_comes_in_one_turn_of_the_reactor_goes_together(bench: Bench) -> None:
     for item in range(5):
         bench.committer.put(item)
+    assert bench.batches == []
     assert bench.done == []
+    bench.turn()
+    assert bench.batches == [[0, 1, 2, 3, 4]]
+    assert bench.done == [([0, 1, 2, 3, 4], None)]
+
+
+def test_one_item_waits_for_the_end_of_the_turn_and_several_for_one_turn_more(bench: Bench) -> None:
+    bench.committer.put(0)
     bench.reactor.turn()
-    assert bench.done == [([0], None)]
+    bench.committer.put(1)  # where the reactor commits, the first is durable by now
+    bench.turn()
+    assert bench.batches == [[0], [1]]
+    bench.committer.put(2)
+    bench.committer.put(3)
+    bench.reactor.turn()
+    bench.committer.put(4)
+    bench.reactor.turn()
     bench.committer.put(5)
-    bench.reactor.turn()
-    assert bench.done == [([0], None), ([1, 2, 3, 4], None)]
-    bench.reactor.turn()
-    assert bench.batches == [[0], [1, 2, 3, 4], [5]]
-    bench.stop()
+    bench.turn()
+    assert bench.batches[2:] == [[2, 3, 4], [5]]
 
 
-def test_it_commits_in_a_thread_of_its_own() -> None:
-    bench = Bench()
+def test_what_gathers_while_the_thread_commits_goes_together(thread: Bench) -> None:
+    thread.committer.put(0)
+    thread.reactor.turn()
+    for item in (1, 2, 3):
+        thread.committer.put(item)
+    thread.turn()
+    assert thread.batches == [[0], [1, 2, 3]]
+    assert thread.done == [([0], None), ([1, 2, 3], None)]
+
+
+def test_an_item_put_while_it_is_told_of_others_waits_for_the_next_turn(bench: Bench) -> None:
+    def put_next(batch: list[int], _: Exception | None) -> None:
+        committed = len(bench.batches)
+        if batch[0] < 3:
+            bench.committer.put(batch[0] + 1)
+        assert len(bench.batches) == committed
+
+    bench.committer._done = put_next
     bench.committer.put(1)
-    bench.reactor.turn()
-    assert bench.threads == ["taskqd-journal"]
-    bench.stop()
-
-
-def test_an_item_put_while_it_is_told_of_others_is_not_forgotten() -> None:
-    bench = Bench()
-    bench.committer._done = lambda batch, _: bench.committer.put(batch[0] + 1) if batch[0] < 3 else None
-    bench.committer.put(1)
-    for _ in range(3):
-        bench.reactor.turn()
+    bench.turn()
     assert bench.batches == [[1], [2], [3]]
-    bench.stop()
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), MemoryError(), ZeroDivisionError()])
-def test_whatever_goes_wrong_is_told_and_the_next_batch_is_tried(error: Exception) -> None:
-    bench = Bench()
+def test_whatever_goes_wrong_is_told_and_the_next_batch_is_tried(bench: Bench, error: Exception) -> None:
     bench.error = error
-    bench.committer.put(1)
-    bench.committer.put(2)
-    bench.reactor.turn()
-    bench.reactor.turn()
+    for item in (1, 2):
+        bench.committer.put(item)
+        bench.turn()
     assert bench.done == [([1], error), ([2], error)]
-    bench.stop()
 
 
-def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered() -> None:
-    bench = Bench()
+# Where.
+
+
+def test_it_commits_in_the_reactor_s_thread_only_while_that_may_block(bench: Bench) -> None:
+    where = {True: HERE, False: THERE}
+    for may_block in (bench.may_block, not bench.may_block, bench.may_block):
+        bench.may_block = may_block
+        assert bench.commit() == where[may_block]
+
+
+def test_whether_it_may_block_is_asked_when_the_turn_ends() -> None:
+    bench = Bench(True)
+    bench.committer.put(1)
+    bench.may_block = False
+    bench.turn()
+    assert bench.threads == [THERE]
+    bench.reactor.until(bench.committer.stop())
+
+
+def test_what_came_behind_a_batch_in_the_thread_never_overtakes_it(thread: Bench) -> None:
+    first = threading.Event()
+    commit = thread.committer._commit
+
+    def slow(batch: list[int]) -> None:
+        if batch == [1]:
+            assert first.wait(10.0)
+        commit(batch)
+
+    thread.committer._commit = slow
+    thread.committer.put(1)
+    thread.reactor.turn()
+    thread.may_block = True
+    thread.committer.put(2)
+    assert thread.batches == []
+    first.set()
+    thread.turn()
+    assert thread.batches == [[1], [2]]
+    assert thread.threads == [THERE, HERE]
+
+
+@pytest.mark.parametrize("error", [None, OSError("a disk that takes its time to fail")])
+def test_after_a_slow_commit_the_thread_is_used_for_many_times_as_long(error: Exception | None) -> None:
+    bench = Bench(True)
+    bench.error = error
+    for took in (1.1 * SLOW, 0.25):
+        bench.took = took
+        assert bench.commit() == HERE
+        bench.took = 0.0
+        bench.now += REST * took - 0.001
+        assert bench.commit() == THERE
+        bench.now += 0.002
+        assert bench.commit() == HERE
+    bench.reactor.until(bench.committer.stop())
+
+
+def test_a_commit_that_is_quick_enough_changes_nothing() -> None:
+    bench = Bench(True)
+    bench.took = 0.9 * SLOW
+    assert [bench.commit() for _ in range(3)] == [HERE] * 3
+    bench.reactor.until(bench.committer.stop())
+
+
+def test_how_long_the_thread_takes_says_nothing_of_the_disk(thread: Bench) -> None:
+    thread.took = 5.0  # it may have waited for the reactor's thread as well
+    assert thread.commit() == THERE
+    thread.took, thread.may_block = 0.0, True
+    assert thread.commit() == HERE
+
+
+# The stop.
+
+
+def test_a_stop_waits_for_what_has_gathered(bench: Bench) -> None:
     for item in range(3):
         bench.committer.put(item)
     stopped = bench.committer.stop()
-    bench.reactor.turn()
     assert not stopped.called
-    bench.reactor.turn()
-    result_of(stopped)
-    assert bench.batches == [[0], [1, 2]]
-    assert "taskqd-journal" not in {thread.name for thread in threading.enumerate()}
+    bench.reactor.until(stopped)
+    assert bench.batches == [[0, 1, 2]]
+    assert THERE not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_stop_of_an_idle_committer_fires_at_once() -> None:
-    bench = Bench()
+def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(thread: Bench) -> None:
+    thread.committer.put(0)
+    thread.reactor.turn()
+    thread.committer.put(1)
+    stopped = thread.committer.stop()
+    thread.reactor.turn()
+    assert not stopped.called
+    thread.reactor.until(stopped)
+    assert thread.batches == [[0], [1]]
+    assert THERE not in {each.name for each in threading.enumerate()}
+
+
+def test_a_stop_of_an_idle_committer_fires_at_once(bench: Bench) -> None:
     result_of(bench.committer.stop())
-    assert "taskqd-journal" not in {thread.name for thread in threading.enumerate()}
+    assert THERE not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_committer_that_was_never_started_can_be_stopped() -> None:
-    result_of(Committer[int](ThreadReactor(), lambda _: None, lambda *_: None).stop())
+    result_of(Committer[int](ThreadReactor(), lambda _: None, lambda *_: None, lambda _: True).stop())

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from taskqd import executor, launch, spawn
 from taskqd.events import Output
-from taskqd.executor import FIRST_LOOK, Executor
+from taskqd.executor import FIRST_LOOK, YOUNG, Executor
 from taskqd.interfaces import IExecutor
 from taskqd.job import Reason, Usage
 from taskqd.launch import Outcome, Owner, Run
@@ -418,6 +418,26 @@ def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
 
 
 # Ended by us.
+
+
+def test_it_is_calm_while_what_runs_is_young_and_until_leftovers_are_gone(bench: Bench) -> None:
+    assert bench.executor.is_calm()
+    bench.start()
+    old = bench.process
+    bench.clock.advance(YOUNG / 2)
+    bench.executor.start(run(2), FakeRecording(), bench._note)
+    assert bench.executor.is_calm()
+    bench.clock.advance(YOUNG)
+    assert not bench.executor.is_calm()
+    bench.process.exits()
+    assert not bench.executor.is_calm()
+    bench.clock.rightNow -= 3600
+    assert not bench.executor.is_calm()
+    bench.clock.rightNow += 3600
+    old.exits(leaves=True)
+    assert not bench.executor.is_calm()
+    bench.pass_time(LONG)
+    assert bench.executor.is_calm()
 
 
 def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
