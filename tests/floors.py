@@ -67,6 +67,7 @@ FLOORS = (
         "spawn",
         "executor",
         "tls",
+        "sockets",
         "listeners",
     ),
     # 2, the one writer
@@ -88,7 +89,18 @@ FLOORS = (
         "housekeeping",
     ),
     # 3, who asks, and what they get
-    ("access", "verbs", "doorkeeper", "asked", "pacing", "sending", "exchange", "protocol", "factory"),
+    (
+        "access",
+        "verbs",
+        "doorkeeper",
+        "asked",
+        "pacing",
+        "sending",
+        "exchange",
+        "reading",
+        "protocol",
+        "factory",
+    ),
     # 4, where it is put together
     ("daemon", "service"),
 )
