@@ -15,6 +15,7 @@ from taskqd import replies
 from taskqd.asked import Asked
 from taskqd.errors import TaskqError
 from taskqd.interfaces import ICaller
+from taskqd.pacing import Pacing
 from taskqd.verbs import Verbs
 
 MOST_SUBMISSIONS = 1000
@@ -27,8 +28,8 @@ MOST_WAITING_BYTES = 1024**2
 class Exchange:
     """What ``caller`` asks of ``verbs``.
 
-    Nothing is handled while the caller ``is_choked``; ``moved`` is called whenever something was handled or
-    answered, ``release`` with each request that needs its blocks no longer.
+    Nothing is handled while its ``pacing`` is choked; ``moved`` is called whenever something was handled or
+    answered, ``release`` with what needs the memory for its blocks no longer.
     """
 
     _log = Logger()
@@ -37,26 +38,28 @@ class Exchange:
         self,
         verbs: Verbs,
         caller: ICaller,
-        is_choked: Callable[[], bool],
+        pacing: Pacing,
         moved: Callable[[], None],
         release: Callable[[Asked], None],
     ) -> None:
         self._verbs = verbs
         self._caller = caller
-        self._is_choked = is_choked
+        self._pacing = pacing
         self._moved = moved
         self._release = release
         self._is_handling = False
         self._is_over = False
         self._waiting: deque[Asked] = deque()
+        self._waiting_count = 0
         self._waiting_bytes = 0
         self._unanswered: deque[Asked] = deque()
+        self._unanswered_count = 0
         self._listening: list[Deferred[None]] = []
 
     @property
     def is_full(self) -> bool:
         """Whether as much waits to be handled as may wait."""
-        return len(self._waiting) >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
+        return self._waiting_count >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
 
     @property
     def is_quiet(self) -> bool:
@@ -64,11 +67,17 @@ class Exchange:
         return not self._unanswered and not self._waiting
 
     def ask(self, asked: Asked) -> None:
-        """Take the next request. A plain submission waits for ``advance``: those that come together go so."""
-        self._waiting.append(asked)
+        """Take what was asked next. Plain submissions wait for ``advance``, so that they go together."""
+        self.followed()
+        self._waiting_count += len(asked.requests)
         self._waiting_bytes += asked.size
         if not asked.is_plain:
+            self._waiting.append(asked)
             self.advance()
+        elif self._waiting and self._waiting[-1].is_plain:
+            self._waiting[-1].join(asked)
+        else:
+            self._waiting.append(asked)
 
     def followed(self) -> None:
         """Take note that another line has come behind the last request, and tell whoever listens for it."""
@@ -76,9 +85,13 @@ class Exchange:
             self._waiting[-1].is_followed = True
         elif self._unanswered:
             self._unanswered[-1].is_followed = True
-            listening, self._listening = self._listening, []
-            for deferred in listening:
-                deferred.callback(None)
+            if self._listening:
+                self._tell_followed()
+
+    def _tell_followed(self) -> None:
+        listening, self._listening = self._listening, []
+        for deferred in listening:
+            deferred.callback(None)
 
     def next_line(self) -> "Deferred[None]":
         """See ICaller."""
@@ -94,13 +107,16 @@ class Exchange:
             return
         self._is_handling = True
         try:
-            self._send_replies()
-            while self._waiting and self._may_handle(self._waiting[0]):
-                if self._waiting[0].is_plain:
-                    self._submit_all(self._take_plain())
+            while True:
+                if self._unanswered and self._unanswered[0].reply is not None:
+                    self._send_replies()
+                if not self._waiting or not self._may_handle(self._waiting[0]):
+                    break
+                asked = self._take()
+                if asked.is_plain:
+                    self._submit_all(asked)
                 else:
-                    self._handle(self._take())
-                self._send_replies()
+                    self._handle(asked)
         finally:
             self._is_handling = False
         self._moved()
@@ -110,7 +126,7 @@ class Exchange:
         for asked in self._waiting:
             self._release(asked)
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._waiting_count = self._waiting_bytes = 0
 
     def end(self) -> None:
         """Handle and send nothing more: there is nobody who would read it."""
@@ -120,46 +136,44 @@ class Exchange:
             self._release(asked)
 
     def _may_handle(self, asked: Asked) -> bool:
-        if self._is_choked():
+        if self._pacing.is_choked:
             return False
         return not self._unanswered or (
-            asked.may_follow and len(self._unanswered) < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
+            asked.may_follow and self._unanswered_count < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
         )
 
     def _take(self) -> Asked:
-        asked = self._waiting.popleft()
+        """Take what is next; of plain submissions as many as may be on their way."""
+        asked = self._waiting[0]
+        room = MOST_SUBMISSIONS - self._unanswered_count
+        if len(asked.requests) > room:
+            asked = asked.split(room)
+        else:
+            del self._waiting[0]
+        self._waiting_count -= len(asked.requests)
         self._waiting_bytes -= asked.size
         self._unanswered.append(asked)
+        self._unanswered_count += len(asked.requests)
         return asked
 
-    def _take_plain(self) -> list[Asked]:
-        """Take the plain submissions that are next, as many as may be on their way."""
-        taken = [self._take()]
-        while self._waiting and self._waiting[0].is_plain and len(self._unanswered) < MOST_SUBMISSIONS:
-            taken.append(self._take())
-        return taken
-
-    def _submit_all(self, asked: list[Asked]) -> None:
+    def _submit_all(self, asked: Asked) -> None:
         try:
-            submitted = self._verbs.submit_all(self._caller, [each.request for each in asked])
+            submitted = self._verbs.submit_all(self._caller, asked.requests)
         except TaskqError as why:
-            self._all_answered([replies.error(why)] * len(asked), asked)
+            asked.reply = replies.error(why) * len(asked.requests)
         except Exception:  # noqa: BLE001 - as in _handle
-            self._all_answered([self._bug(Failure(), asked[0])] * len(asked), asked)
+            asked.reply = self._bug(Failure(), asked) * len(asked.requests)
         else:
-            submitted.addErrback(lambda failure: [self._refused(failure, asked[0])] * len(asked))
-            submitted.addCallback(self._all_answered, asked)
-
-    def _all_answered(self, answers: list[bytes], asked: list[Asked]) -> None:
-        for answer, each in zip(answers, asked, strict=True):
-            each.reply = answer
-        self.advance()
+            submitted.addCallbacks(
+                b"".join, lambda failure: self._refused(failure, asked) * len(asked.requests)
+            ).addCallback(self._answered, asked)
 
     def _handle(self, asked: Asked) -> None:
-        if asked.request.is_lost:
+        request = asked.request
+        if request.is_lost:
             self._caller.finish()
         try:
-            reply = self._verbs.handle(self._caller, asked.request, asked.blocks)
+            reply = self._verbs.handle(self._caller, request, asked.blocks)
         except TaskqError as why:
             asked.reply = replies.error(why)
         except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
@@ -186,10 +200,12 @@ class Exchange:
         self.advance()
 
     def _send_replies(self) -> None:
-        ready: list[Asked] = []
-        while self._unanswered and self._unanswered[0].reply is not None:
-            ready.append(self._unanswered.popleft())
-        if ready:
-            self._caller.send(b"".join([asked.reply or b"" for asked in ready]))
-            for asked in ready:
-                self._release(asked)
+        """Send the replies that are there, as far as none is missing before them."""
+        ready: list[bytes] = []
+        unanswered = self._unanswered
+        while unanswered and (reply := unanswered[0].reply) is not None:
+            ready.append(reply)
+            asked = unanswered.popleft()
+            self._unanswered_count -= len(asked.requests)
+            self._release(asked)
+        self._caller.send(b"".join(ready))

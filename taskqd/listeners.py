@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd import tls
+from taskqd import sockets, tls
 from taskqd.errors import SettingsError, StartRefused
 
 _log = Logger()
@@ -149,4 +149,4 @@ def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListenin
         raise StartRefused(f"{endpoint} cannot be listened on: {failure.value}")
 
     listening: Deferred[IListeningPort] = server.listen(factory)
-    return listening.addErrback(refused)
+    return listening.addCallbacks(sockets.take_bytes_only, refused)

@@ -19,22 +19,17 @@ class Pacing:
     """The pace of one connection; ``read_on`` is called when a breath is over.
 
     ``ahead`` is what came and was not read yet; the connection ``is_choked`` while its client leaves too much
-    unread.
+    unread, and nothing is taken from it while it ``is_held``.
     """
 
     def __init__(self, clock: Any, read_on: Callable[[], None]) -> None:
         self.ahead = b""
         self.is_choked = False
+        self.is_held = False
         self._clock = clock
         self._read_on = read_on
         self._breath: Any = None
-        self._is_held = False
         self._rooms: list[Deferred[None]] = []
-
-    @property
-    def is_held(self) -> bool:
-        """Whether nothing is taken from the connection."""
-        return self._is_held
 
     @property
     def is_breathing(self) -> bool:
@@ -75,8 +70,8 @@ class Pacing:
         """
         is_behind = self.is_breathing and len(self.ahead) > MOST_AHEAD and not is_deaf
         is_held = is_paused or is_behind
-        if is_held != self._is_held:
-            self._is_held = is_held
+        if is_held != self.is_held:
+            self.is_held = is_held
             if is_held:
                 transport.pauseProducing()
             else:

@@ -1,8 +1,7 @@
 """A connection: bytes in, requests out of them, and no more of either than fits.
 
-Lines and blocks come through LineReceiver, telnet's sequences are answered where a line would begin. How
-requests are handled and answered is in exchange.py, when more is read in pacing.py, who is let in in
-doorkeeper.py.
+How bytes become lines and blocks is in reading.py, how requests are handled and answered in exchange.py, when
+more is read in pacing.py, who is let in in doorkeeper.py.
 """
 
 import select
@@ -23,19 +22,17 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd import replies, sending, telnet, wire
+from taskqd import replies, sending, wire
 from taskqd.access import Principal
 from taskqd.asked import Asked
-from taskqd.blocks import BlockReader
 from taskqd.doorkeeper import Doorkeeper
-from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
+from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.exchange import Exchange
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
+from taskqd.reading import Reading
 from taskqd.verbs import Verbs
 
-LINES_AT_ONCE = 250
-"""So many lines of a connection are read in one turn of the reactor: then others have theirs."""
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
 LOOK_FOR_HANGUP = 5.0
@@ -56,7 +53,10 @@ LINGER_OF_STRANGERS = 1.0
 
 @implementer(ICaller, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Connection(LineReceiver):
-    """One client. It is its own transport's producer: reading stops while too many replies are unread."""
+    """One client. It is its own transport's producer: reading stops while too many replies are unread.
+
+    Submissions that come together are taken together, out of the bytes; every other line is received alone.
+    """
 
     _log = Logger()
     transport: Any
@@ -71,7 +71,6 @@ class Connection(LineReceiver):
         lost: Callable[["Connection"], object],
     ) -> None:
         self.principal: Principal | None = None
-        self.MAX_LENGTH = keeper.quotas.line + 1
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock
@@ -80,18 +79,15 @@ class Connection(LineReceiver):
         self._heard_at = clock.seconds()
         self._pacing = Pacing(clock, self._read_on)
         self._origin: str | None = None
-        self._is_first_line = True
         self._is_reading = False
-        self._is_deaf = False
         self._is_encrypted = False
         self._is_expelled = False
         self._is_gone = False
         self._is_eof = False
         self._is_finishing = False
-        self._is_identifying = False
         self._failures = 0
-        self._exchange = Exchange(verbs, self, lambda: self._pacing.is_choked, self._go_on, self._release)
-        self._block: tuple[Asked, BlockReader] | None = None
+        self._exchange = Exchange(verbs, self, self._pacing, self._go_on, self.release)
+        self._reading = Reading(self, self._exchange, self._pacing, keeper.quotas.line)
         self._held: set[Deferred[Any]] = set()
         self._linger: Any = None
         self._lookout: Any = None
@@ -135,9 +131,9 @@ class Connection(LineReceiver):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost(self)
         self._keeper.left(self)
-        self._is_gone = self._is_deaf = True
+        self._is_gone = self._reading.is_deaf = True
         self._exchange.end()
-        self._forget_block()
+        self._reading.forget_block()
         for timer in (self._linger, self._lookout):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -159,7 +155,7 @@ class Connection(LineReceiver):
         A UNIX socket hangs up when its peer closes; on TCP, keep-alive probes find out.
         """
         self._lookout = None
-        if self._is_gone or not (self._is_eof or self.paused):
+        if self._is_gone or not (self._is_eof or self._reading.is_paused):
             return
         poll = select.poll()
         poll.register(self._below().getHandle(), 0)
@@ -188,105 +184,30 @@ class Connection(LineReceiver):
         self._pacing.choke()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._is_deaf:
-            return
-        self._heard_at = self._clock.seconds()
-        pacing = self._pacing
-        pacing.ahead = pacing.ahead + data if pacing.ahead else data
-        if self._is_reading:
-            return
-        if not pacing.is_breathing:
-            self._is_reading = True
-            try:
-                self._read_ahead()
-                self._exchange.advance()
-            finally:
-                self._is_reading = False
-        if pacing.is_breathing or pacing.is_held:
-            self._pace()
-        self._end_if_done()
+        if not self._reading.is_deaf:
+            self._pacing.ahead += data
+            self._read_on()
 
     def _read_on(self) -> None:
-        self.dataReceived(b"")
-        self._pace()
+        """Read what is ahead; what is left of it is read on when nothing keeps it back any more."""
+        self._heard_at = self._clock.seconds()
+        if self._is_reading:
+            return
+        if self._pacing.is_breathing:
+            self._pace()
+            return
+        self._is_reading = True
+        try:
+            self._reading.read()
+        finally:
+            self._is_reading = False
+        self._exchange.advance()
+
+    def lineReceived(self, line: bytes) -> None:
+        self._reading.take(line)
 
     def _is_tls(self) -> bool:
         return bool(ISSLTransport.providedBy(self.transport))
-
-    def _read_ahead(self) -> None:
-        """Hand what has come to LineReceiver, a line or a piece of a block at a time."""
-        data, at, pieces = self._pacing.ahead, 0, 0
-        while at < len(data) and not self.paused and not self._is_deaf:
-            if pieces == LINES_AT_ONCE:
-                self._pacing.breathe()
-                break
-            if self._block is not None:
-                end = at + self._block[1].wanted
-            elif data[at] == telnet.IAC and not self._buffer:
-                sequence = telnet.read(data, at)
-                if sequence is None:
-                    break
-                self.transport.write(sequence.answer)
-                at = sequence.end
-                continue
-            else:
-                end = data.find(b"\n", at) + 1
-                if end and not self._buffer:
-                    pieces += 1
-                    line, at = data[at : end - 1], end
-                    self.lineReceived(line)
-                    continue
-                end = end or len(data)
-            pieces += 1
-            piece, at = data[at:end], min(end, len(data))
-            super().dataReceived(piece)
-        self._pacing.ahead = b"" if self._is_deaf else data[at:]
-
-    def lineReceived(self, line: bytes) -> None:
-        line = line.removesuffix(b"\r")
-        if len(line) > self._keeper.quotas.line:
-            self.lineLengthExceeded(line)
-            return
-        if self._is_first_line and wire.is_http(line):
-            self._is_deaf = True
-            self._close()
-            return
-        self._is_first_line = False
-        self._exchange.followed()
-        if line.strip():
-            self._line_came(self._read(line), len(line))
-
-    def _read(self, line: bytes) -> wire.Request:
-        try:
-            return wire.read_line(line)
-        except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
-            self._log.failure("a line of {length} bytes met a bug of taskqd's", length=len(line))
-            why = TaskqError("this line met a bug of taskqd's; the daemon's log has it")
-            return wire.Request("", None, why, is_lost=True)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self._give_up(
-            LineTooLong(
-                f"a request line has at most {self._keeper.quotas.line} bytes; send more with --script"
-            )
-        )
-
-    def rawDataReceived(self, data: bytes) -> None:
-        if self._block is None:
-            return
-        asked, reader = self._block
-        try:
-            reader.feed(data)
-        except BadRequest as why:
-            self._forget_block()
-            self._give_up(why)
-            return
-        if not reader.wanted:
-            self._block = None
-            self.setLineMode()
-            if asked.request.error is None:
-                asked.blocks = reader.blocks
-                self._exchange.ask(asked)
 
     # What the handlers call.
 
@@ -295,7 +216,7 @@ class Connection(LineReceiver):
 
     def _identified(self, result: Any) -> Any:
         """Take note of who it is; what came behind the AUTH is read only now, in the light of it."""
-        self._is_identifying = False
+        self._reading.is_identifying = False
         if isinstance(result, Failure):
             self._failures += result.check(AuthFailed) is not None
             if self._failures >= MOST_FAILURES:
@@ -332,7 +253,7 @@ class Connection(LineReceiver):
         return deferred.addBoth(let_go)
 
     def finish(self) -> None:
-        self._is_deaf = True
+        self._reading.is_deaf = True
         self._is_finishing = True
         self._exchange.drop()
 
@@ -340,7 +261,7 @@ class Connection(LineReceiver):
 
     def end(self) -> None:
         """Read no more and close once all is written that was answered."""
-        self._is_deaf = True
+        self._reading.is_deaf = True
         self._close()
 
     def is_idle(self, since: float) -> bool:
@@ -351,64 +272,41 @@ class Connection(LineReceiver):
         """Say why, in place of all that is unanswered, and close."""
         if self._is_gone or self._is_expelled:
             return
-        self._is_expelled = self._is_deaf = True
+        self._is_expelled = self._reading.is_deaf = True
         if self._is_tls() and not self._is_encrypted:
             self.transport.abortConnection()
             return
         self.transport.write(replies.error(why))
         self._exchange.end()
-        self._forget_block()
+        self._reading.forget_block()
         for deferred in list(self._held):
             deferred.cancel()
         if self.principal is None:
             self._cut_off_in(LINGER_OF_STRANGERS)
         self._close()
 
-    # From a line to a request.
+    # What Reading and Exchange call.
 
-    def _line_came(self, request: wire.Request, size: int) -> None:
-        if request.is_lost:
-            self._give_up(request.error)
-        elif not request.blocks:
-            if request.verb == "AUTH" and request.error is None:
-                self._is_identifying = True  # whether blocks behind it are wanted is told by who it is then
-            self._exchange.ask(Asked(request, size, []))
-        else:
-            asked = self._expect(request, size)
-            is_kept = asked.request.error is None
-            self._block = (asked, BlockReader(request.blocks, is_kept))
-            self.setRawMode()
-            if not is_kept:
-                self._exchange.ask(asked)
+    def answer(self, data: bytes) -> None:
+        self.transport.write(data)
 
-    def _expect(self, request: wire.Request, size: int) -> Asked:
+    def expect(self, request: wire.Request, size: int) -> Asked:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
         request = self._verbs.expect(self, request)
-        more = sum(request.blocks)
+        reserved = None
         if request.error is None and self.principal is not None:
+            more = sum(request.blocks)
             try:
                 self._keeper.reserve(self.principal, more)
+                size, reserved = size + more, (self.principal, more)
             except QueueFull as why:
-                return Asked(request._replace(error=why), size, [])
-            return Asked(request, size + more, [], (self.principal, more))
-        return Asked(request, size, [])
+                request = request._replace(error=why)
+        return Asked([request], size, reserved=reserved)
 
-    def _release(self, asked: Asked) -> None:
-        """Give back the memory that was set aside for a request's blocks."""
+    def release(self, asked: Asked) -> None:
         if asked.reserved is not None:
             self._keeper.give_back(*asked.reserved)
             asked.reserved = None
-
-    def _forget_block(self) -> None:
-        if self._block is not None:
-            self._release(self._block[0])
-            self._block = None
-
-    def _give_up(self, why: TaskqError | None) -> None:
-        """Answer with an error once all before it is answered, and end: what follows can't be understood."""
-        self._is_deaf = True
-        self._exchange.followed()
-        self._exchange.ask(Asked(wire.Request("", None, why, is_lost=True), 0, []))
 
     def _go_on(self) -> None:
         """Read on and close as what was answered allows."""
@@ -417,20 +315,22 @@ class Connection(LineReceiver):
 
     def _pace(self) -> None:
         """Read on, or not, as there is room for replies and for requests."""
-        is_full = self._exchange.is_full or self._is_identifying
-        self.paused = (self._pacing.is_choked or is_full) and not self._is_deaf
+        reading, pacing = self._reading, self._pacing
+        is_full = reading.is_identifying or self._exchange.is_full
+        reading.is_paused = (pacing.is_choked or is_full) and not reading.is_deaf
         if not self._is_eof:
-            self._pacing.hold(self.transport, self.paused, self._is_deaf)
-            if self.paused and self._lookout is None:
+            pacing.hold(self.transport, reading.is_paused, reading.is_deaf)
+            if reading.is_paused and self._lookout is None:
                 self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)
-        if self._pacing.ahead and not self.paused and not self._pacing.is_breathing:
-            self.dataReceived(b"")
+        if reading.is_behind and not reading.is_paused and not pacing.is_breathing:
+            self._read_on()
 
     def _end_if_done(self) -> None:
+        if not (self._is_eof or self._is_finishing):
+            return
         if self._is_gone or self._is_reading or not self._exchange.is_quiet:
             return
-        is_more_to_read = self._pacing.is_breathing or (self._pacing.ahead and self.paused)
-        if not self._is_finishing and (not self._is_eof or is_more_to_read):
+        if not self._is_finishing and (self._pacing.is_breathing or self._reading.is_behind):
             return
         if self._is_eof or self._is_tls():
             self._close()

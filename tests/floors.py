@@ -68,6 +68,7 @@ FLOORS = (
         "spawn",
         "executor",
         "tls",
+        "sockets",
         "listeners",
     ),
     # 2, the one writer
@@ -89,7 +90,18 @@ FLOORS = (
         "housekeeping",
     ),
     # 3, who asks, and what they get
-    ("access", "verbs", "doorkeeper", "asked", "pacing", "sending", "exchange", "protocol", "factory"),
+    (
+        "access",
+        "verbs",
+        "doorkeeper",
+        "asked",
+        "pacing",
+        "sending",
+        "exchange",
+        "reading",
+        "protocol",
+        "factory",
+    ),
     # 4, where it is put together
     ("daemon", "service"),
 )

@@ -20,8 +20,9 @@ from taskqd.events import Submitted
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
 from taskqd.pacing import MOST_AHEAD
-from taskqd.protocol import KEEP_ALIVE, LINES_AT_ONCE, LINGER, LOOK_FOR_HANGUP
+from taskqd.protocol import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
 from taskqd.quotas import Quotas
+from taskqd.reading import LINES_AT_ONCE
 from taskqd.roles import Role
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings

@@ -1,0 +1,87 @@
+"""UNIX sockets of clients: bytes and nothing else go in and out of them."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+
+from taskqd import listeners, sockets
+from taskqd.sockets import BytesOnly
+
+
+class Echo(Protocol):
+    transport: Any
+
+    def dataReceived(self, data: bytes) -> None:
+        assert isinstance(self.transport, BytesOnly)
+        transport: Any = self.transport
+        transport.write(data)
+
+
+def talked(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes]:
+    """Send bytes with descriptors beside them; return the answer, and what comes of it at a half-close."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        for data, descriptors in sent:
+            socket.send_fds(client, [data], descriptors)
+        answer = b""
+        while len(answer) < sum(len(data) for data, _ in sent):
+            answer += client.recv(100)
+        client.shutdown(socket.SHUT_WR)
+        return answer, client.recv(100)
+
+
+async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_through(
+    reactor: Any, tmp_path: Path
+) -> None:
+    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Echo))
+    reading, writing = os.pipe()
+    talking: Deferred[Any] = deferToThread(talked, f"{tmp_path}/s", [(b"one", [writing]), (b" two", [])])
+    assert await talking == (b"one two", b"")
+    os.close(writing)
+    assert os.read(reading, 1) == b"", "somebody still has the other end open"
+    os.close(reading)
+    await port.stopListening()
+
+
+async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(reactor: Any, tmp_path: Path) -> None:
+    much = b"x" * 3_000_000
+
+    class Talker(Protocol):
+        transport: Any
+
+        def connectionMade(self) -> None:
+            self.transport.write(much)
+            self.transport.loseConnection()
+
+    def read_all() -> bytes:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/s")
+            return b"".join(iter(lambda: client.recv(65_536), b""))
+
+    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Talker))
+    assert await deferToThread(read_all) == much
+    await port.stopListening()
+
+
+class Port:
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+
+def test_other_sockets_are_left_as_they_are() -> None:
+    class Newer(unix.Server):
+        """As a later Twisted may make them."""
+
+    for transport in (tcp.Server, Newer, None):
+        port = Port(transport)
+        made: Any = sockets.take_bytes_only(cast("Any", port))
+        assert made is port
+        assert port.transport is transport
+    without: Any = object()
+    assert sockets.take_bytes_only(without) is without
