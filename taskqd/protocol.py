@@ -1,7 +1,7 @@
 """A connection: bytes in, replies out, and no more of either than fits; its beginning and its end.
 
-What comes is cut into requests in reading.py, how they are handled and answered is in exchange.py, when more is
-read in pacing.py, who is let in in doorkeeper.py.
+What comes is cut into requests in reading.py, how they are handled and answered is in exchange.py, when more
+is read in pacing.py, who is let in in doorkeeper.py.
 """
 
 import select
