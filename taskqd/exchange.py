@@ -165,8 +165,14 @@ class Exchange:
             asked.reply = self._bug(Failure(), asked) * len(asked.requests)
         else:
             submitted.addCallbacks(
-                b"".join, lambda failure: self._refused(failure, asked) * len(asked.requests)
-            ).addCallback(self._answered, asked)
+                self._all_answered, self._none_answered, callbackArgs=(asked,), errbackArgs=(asked,)
+            )
+
+    def _all_answered(self, answers: list[bytes], asked: Asked) -> None:
+        self._answered(b"".join(answers), asked)
+
+    def _none_answered(self, failure: Failure, asked: Asked) -> None:
+        self._answered(self._refused(failure, asked) * len(asked.requests), asked)
 
     def _handle(self, asked: Asked) -> None:
         request = asked.request
@@ -207,5 +213,6 @@ class Exchange:
             ready.append(reply)
             asked = unanswered.popleft()
             self._unanswered_count -= len(asked.requests)
-            self._release(asked)
+            if asked.reserved is not None:
+                self._release(asked)
         self._caller.send(b"".join(ready))

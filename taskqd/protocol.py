@@ -1,7 +1,7 @@
-"""A connection: bytes in, requests out of them, and no more of either than fits.
+"""A connection: bytes in, replies out, and no more of either than fits; its beginning and its end.
 
-How bytes become lines and blocks is in reading.py, how requests are handled and answered in exchange.py, when
-more is read in pacing.py, who is let in in doorkeeper.py.
+What comes is cut into requests in reading.py, how they are handled and answered is in exchange.py, when more
+is read in pacing.py, who is let in in doorkeeper.py.
 """
 
 import select
@@ -318,7 +318,7 @@ class Connection(LineReceiver):
         reading, pacing = self._reading, self._pacing
         is_full = reading.is_identifying or self._exchange.is_full
         reading.is_paused = (pacing.is_choked or is_full) and not reading.is_deaf
-        if not self._is_eof:
+        if not self._is_eof and (reading.is_paused or pacing.is_held or pacing.is_breathing):
             pacing.hold(self.transport, reading.is_paused, reading.is_deaf)
             if reading.is_paused and self._lookout is None:
                 self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)

@@ -703,6 +703,30 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
     assert client.lines() == [f"JOB_ID {number}" for number in range(1, 9)]
 
 
+@pytest.mark.parametrize("before, together", [(b"", [1, 3]), (b"WAIT 1\n", [4])])
+def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
+    before: bytes, together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+    house.submit()
+    counts: list[int] = []
+    submit_all = house.dispatcher.submit_all
+
+    def counted(specs: Any, *arguments: Any) -> Any:
+        counts.append(len(specs))
+        return submit_all(specs, *arguments)
+
+    monkeypatch.setattr(house.dispatcher, "submit_all", counted)
+    client = Client(house)
+    client.send(before)
+    client.send(b"SUBMIT one\n")
+    client.send(b"SUBMIT two\n\r\nSUBMIT three\nSUBMIT four\n")
+    house.finish(1)
+    house.settle()
+    assert counts == together
+    assert client.lines()[-4:] == [f"JOB_ID {number}" for number in range(2, 6)]
+
+
 def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "MOST_WAITING", 5)
     house = opened()

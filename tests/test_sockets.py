@@ -5,10 +5,13 @@ import socket
 from pathlib import Path
 from typing import Any, cast
 
-from twisted.internet import tcp, unix
+import pytest
+from twisted.internet import main, tcp, unix
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 
 from taskqd import listeners, sockets
 from taskqd.sockets import BytesOnly
@@ -69,6 +72,43 @@ async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(reactor: A
     await port.stopListening()
 
 
+class Guest(Protocol):
+    """Remembers how it ended."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.here: Deferred[None] = Deferred()
+        self.gone: Deferred[Any] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.here.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone.callback(reason.type)
+
+
+@pytest.mark.parametrize("has_unread, reason", [(False, ConnectionDone), (True, ConnectionLost)])
+async def test_who_closes_is_done_and_who_breaks_off_is_lost(
+    reactor: Any, tmp_path: Path, has_unread: bool, reason: type[Exception]
+) -> None:
+    guest = Guest()
+    factory = cast("Any", Factory())
+    factory.buildProtocol = lambda _: guest
+    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", factory)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"{tmp_path}/s")
+        await guest.here
+        transport = guest.transport
+        assert transport.doRead() is None, "nothing has come, which is no end"
+        if has_unread:
+            assert transport.writeSomeData(b"never read") == 10
+    if has_unread:
+        assert transport.writeSomeData(b"more") is main.CONNECTION_LOST
+    assert await guest.gone is reason
+    await port.stopListening()
+
+
 class Port:
     def __init__(self, transport: Any) -> None:
         self.transport = transport
@@ -79,9 +119,9 @@ def test_other_sockets_are_left_as_they_are() -> None:
         """As a later Twisted may make them."""
 
     for transport in (tcp.Server, Newer, None):
-        port = Port(transport)
-        made: Any = sockets.take_bytes_only(cast("Any", port))
-        assert made is port
-        assert port.transport is transport
+        port: Any = Port(transport)
+        taken: Any = sockets.take_bytes_only(port)
+        assert taken is port
+        assert taken.transport is transport
     without: Any = object()
     assert sockets.take_bytes_only(without) is without

@@ -610,7 +610,11 @@ class Walk(RuleBasedStateMachine):
 
     def _due_before(self) -> set[float | None]:
         """Return the times at which something has been due that nobody has taken yet."""
-        return {one.not_before for one in self.units(P) if one.not_before and one.not_before <= self.now}
+        return {
+            one.not_before
+            for one in self.units(P)
+            if one.not_before is not None and one.not_before <= self.now
+        }
 
     def _all_come(self, backlog: Backlog) -> None:
         """Have all that are ready come, with no pause, each cancelled and given back as soon as it does."""
