@@ -5,7 +5,7 @@ at once, and then once for all those that follow within the second. What the dae
 removals by the retention, has no origin and is not told.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 from twisted.logger import Logger
@@ -17,12 +17,9 @@ GATHER = 1.0
 """What somebody goes on to do is told of together, every so many seconds."""
 
 
-class _Doing(NamedTuple):
-    """What somebody does, by the event's name, and from where."""
-
-    who: str
-    origin: str
-    act: str
+DECIDED = (Decision, OtherEvent)
+Doing = tuple[str, str, type[Event]]
+"""Who does something, from where, and the kind of event that it makes."""
 
 
 class _Done(Struct):
@@ -40,8 +37,8 @@ class Audit:
 
     def __init__(self, store: IStore, clock: Any) -> None:
         self._clock = clock
-        self._lately: dict[_Doing, _Done] = {}
-        self._timers: dict[_Doing, Any] = {}
+        self._lately: dict[Doing, _Done] = {}
+        self._timers: dict[Doing, Any] = {}
         self._is_stopped = False
         store.on_durable(self._told)
 
@@ -54,23 +51,29 @@ class Audit:
             self._gathered(doing)
 
     def _told(self, sequence: int, event: Event) -> None:
-        if not isinstance(event, Submitted | Decision | OtherEvent) or event.origin is None:
+        if isinstance(event, Submitted):
+            who = event.owner
+        elif isinstance(event, DECIDED):
+            who = event.by
+        else:
             return
-        doing = _Doing(event.owner if isinstance(event, Submitted) else event.by, event.origin, event.name)
+        if event.origin is None:
+            return
+        doing = (who, event.origin, type(event))
         done = self._lately.get(doing)
         if done is None:
             self._begin(doing)
-            self._log.info("{who} ({origin}) {act} {what}", **doing._asdict(), what=_subject(event))
+            self._tell(doing, _subject(event))
         else:
             done.first = done.first or event
             done.last = event
             done.count += 1
 
-    def _begin(self, doing: _Doing) -> None:
+    def _begin(self, doing: Doing) -> None:
         self._lately[doing] = _Done()
         self._timers[doing] = self._clock.callLater(GATHER, self._gathered, doing)
 
-    def _gathered(self, doing: _Doing) -> None:
+    def _gathered(self, doing: Doing) -> None:
         done = self._lately.pop(doing)
         del self._timers[doing]
         if done.first is None or done.last is None:
@@ -80,7 +83,12 @@ class Audit:
         what = _subject(done.first)
         if done.count > 1:
             what = f"{done.count} more, from {what} to {_subject(done.last)}"
-        self._log.info("{who} ({origin}) {act} {what}", **doing._asdict(), what=what)
+        self._tell(doing, what)
+
+    def _tell(self, doing: Doing, what: str) -> None:
+        who, origin, kind = doing
+        act = kind.__struct_config__.tag
+        self._log.info("{who} ({origin}) {act} {what}", who=who, origin=origin, act=act, what=what)
 
 
 def _subject(event: JobEvent | OtherEvent) -> str:
