@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from taskqd import listeners, processes, spawn
+from taskqd import listeners, processes
 from taskqd.access import Access, Principal, make_access
 from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
@@ -46,6 +46,7 @@ from taskqd.run_as import RunAs
 from taskqd.runs import Runs
 from taskqd.scheduler import Scheduler
 from taskqd.settings import Settings
+from taskqd.spawn import Spawner, close_on_exec
 from taskqd.spool import Spool
 from taskqd.store import Store
 from taskqd.user_limits import UserLimits
@@ -81,7 +82,7 @@ class TaskqService(Service):
         disk = Disk()
         self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
-        self._executor = Executor(partial(spawn.spawn, reactor), reactor)
+        self._executor = Executor(Spawner(reactor).spawn, reactor)
         self._store = Store(
             settings.state,
             reactor,
@@ -124,7 +125,7 @@ class TaskqService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     def _start(self) -> None:
-        spawn.close_on_exec()
+        close_on_exec()
         self._run_as.open()
         self._store.lock()
         access = self._access = self._make_access()

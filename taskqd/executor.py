@@ -5,12 +5,9 @@ killed after the grace, while the job has long been reported. Only where the dae
 for a timeout or a cancel, is the end reported once the whole group is gone: its retry must not meet it.
 """
 
-import fcntl
 import os
 import signal
-import struct
-import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet import defer
@@ -21,11 +18,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd import processes
+from taskqd.children import MeasuredProtocol
 from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IExecutor, IRecording
 from taskqd.job import Reason
 from taskqd.launch import Outcome, Run, command_line, duration, sent
-from taskqd.spawn import MeasuredProtocol
+from taskqd.pipes import waiting
 
 FIRST_LOOK, LAST_LOOK = 0.01, 0.5
 """It is looked whether a group that was told to end is gone after so many seconds, and then less often."""
@@ -35,7 +33,7 @@ LOOKS_AFTER_KILL = 8
 YOUNG = 0.1
 """In so many seconds an attempt cannot write so much that the disk is busy with it for long."""
 
-Spawn = Callable[[MeasuredProtocol, list[str], dict[str, str], int, int | None], Any]
+Spawn = Callable[[MeasuredProtocol, list[str], Mapping[str, str], int, int | None], Any]
 """Starts (protocol, command line, environment, descriptor of stdin, uid) in its own session; raises OSError.
 
 The uid is that of another user who is to be able to open its streams, None where there is no such user.
@@ -109,7 +107,7 @@ class JobProcess(MeasuredProtocol):
         self._exit: BaseException | None = None
         self._is_reported = False
         self._looks_left = LOOKS_AFTER_KILL
-        self._exited: Deferred[None] = Deferred()
+        self._running: Deferred[None] | None = None
         self._silence: Silence | None = None
         self._kill: Any = None
         self._look: Any = None
@@ -119,8 +117,8 @@ class JobProcess(MeasuredProtocol):
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
         if self._run.timeout is not None:
-            self._exited.addTimeout(self._run.timeout, self._clock)
-        self._exited.addErrback(self._time_is_up)
+            self._running = Deferred()
+            self._running.addTimeout(self._run.timeout, self._clock).addErrback(self._time_is_up)
         if self._run.idle_timeout is not None:
             self._silence = Silence(self._run.idle_timeout, self._clock, self._was_silent)
 
@@ -134,11 +132,13 @@ class JobProcess(MeasuredProtocol):
         if self._silence is not None:
             self._silence.stop()
         self._drain()
-        if not self._exited.called:
-            self._exited.callback(None)
+        if self._running is not None and not self._running.called:
+            self._running.callback(None)
         if self._why is None:
             self._report()
-            self._signal(signal.SIGTERM)
+            if not self._signal(signal.SIGTERM):
+                self._finish()  # as of nearly all: nothing is left of it
+                return
         self._until_gone()
 
     def end(self, why: Reason, number: int, detail: str | None = None) -> None:
@@ -164,7 +164,7 @@ class JobProcess(MeasuredProtocol):
         self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
     def _was_silent(self) -> None:
-        if self._silence is not None and any(map(_waiting, self.transport.pipes.values())):
+        if self._silence is not None and any(map(waiting, self.transport.pipes.values())):
             self._silence.begin()  # it has printed, and the reactor was too busy to read it
         else:
             detail = f"it printed nothing for {duration(self._run.idle_timeout or 0)}"
@@ -187,25 +187,34 @@ class JobProcess(MeasuredProtocol):
             self._looks_left -= not self._kill.active()
             self._look = self._clock.callLater(self._pause, self._until_gone)
             self._pause = min(2 * self._pause, LAST_LOOK)
-            return
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
         self._report()
         self.gone.callback(None)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> bool:
+        """Send a signal to whatever is there of it; tell whether there may be anything."""
         if self.pid is None:
-            return
+            return False
         try:
-            if not processes.signal_group(self.pid, number) and self._exit is None:
+            if processes.signal_group(self.pid, number):
+                return True
+            if self._exit is None:
                 os.kill(self.pid, number)  # setsid(1) has not run yet: there is no such group
+                return True
         except PermissionError as why:
             self._log.warn("job {id} cannot be signalled: {why}", id=self._run.id, why=why)
+            return True
+        return False
 
     def _drain(self) -> None:
         """Take what is in the pipes and close them: whoever else holds them must not delay the end."""
         for stream, reader in list(self.transport.pipes.items()):
-            left = _waiting(reader)
+            left = waiting(reader)
             while left > 0 and (data := os.read(reader.fileno(), left)):
                 self._recording.write(stream, data)
                 left -= len(data)
@@ -316,12 +325,6 @@ class Executor:
     def _forget(self, outcome: Outcome, job_id: int) -> Outcome:
         del self._running[job_id]
         return outcome
-
-
-def _waiting(reader: Any) -> int:
-    """Return how many bytes in a pipe nobody has read yet."""
-    count: int = struct.unpack("i", fcntl.ioctl(reader.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
-    return count
 
 
 def _open(path: str) -> int:

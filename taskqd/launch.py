@@ -167,9 +167,11 @@ def _hidden(run: Run) -> list[str]:
     return [] if run.owner is None else [name for name in run.brought if name not in _OF_THE_SHELL]
 
 
-def sent(run: Run) -> dict[str, str]:
+def sent(run: Run) -> Mapping[str, str]:
     """Return the environment with which the command line is started."""
     hidden = set(_hidden(run))
+    if not hidden:
+        return run.env
     return {HIDDEN + name if name in hidden else name: value for name, value in run.env.items()}
 
 

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.disk import Disk
-from taskqd.events import Output
+from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IRecording
 
 INLINE_BYTES = 4096
@@ -51,7 +51,7 @@ class Stream:
         self._report = synced
         self._descriptor: int | None = None
         self._unsynced = 0
-        self._syncing: Deferred[None] = succeed(None)
+        self._syncing: Deferred[None] | None = None
         self._error: OSError | None = None
 
     @property
@@ -70,7 +70,7 @@ class Stream:
             self.flush()
             self.head = None
             self._write(kept)
-        if self._unsynced >= SYNC_EVERY and self._syncing.called:
+        if self._unsynced >= SYNC_EVERY and (self._syncing is None or self._syncing.called):
             self._sync()
 
     def flush(self) -> None:
@@ -83,16 +83,28 @@ class Stream:
         """Count what can't be kept."""
         self.dropped += len(data)
 
+    @property
+    def has_file(self) -> bool:
+        """Whether it was written to its file."""
+        return self._descriptor is not None
+
+    def kept(self) -> Output:
+        """Return the output of a stream that has no file."""
+        if not self.size and not self.dropped:
+            return NOTHING
+        head = bytes(self.head or b"")
+        return Output.inline(head, self.dropped + self.size - len(head))
+
     def close(self) -> "Deferred[Output]":
         """Return the output once it is durable; fails with OSError if it could not be made so.
 
         Where it could not all be written, what is in the file counts and the rest is dropped.
         """
         descriptor = self._descriptor
-        if descriptor is not None:
-            return self._syncing.addCallback(lambda _: self._in_thread(self._finish, descriptor))
-        head = bytes(self.head or b"")
-        return succeed(Output.inline(head, self.dropped + self.size - len(head)))
+        if descriptor is None:
+            return succeed(self.kept())
+        syncing = succeed(None) if self._syncing is None else self._syncing
+        return syncing.addCallback(lambda _: self._in_thread(self._finish, descriptor))
 
     def _write(self, data: bytes) -> None:
         if self._descriptor is None:
@@ -173,7 +185,10 @@ class Recording:
     def close(self) -> "Deferred[tuple[Output, Output]]":
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        return Deferred.fromCoroutine(_both(*(stream.close() for stream in self.streams.values())))
+        out, err = self.streams.values()
+        if not out.has_file and not err.has_file:
+            return succeed((out.kept(), err.kept()))
+        return Deferred.fromCoroutine(_both(out.close(), err.close()))
 
     def _flush(self) -> None:
         try:

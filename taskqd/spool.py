@@ -42,7 +42,10 @@ class _Running(NamedTuple):
 
 @implementer(ISpool)
 class Spool:
-    """The files below ``directory``, and in ``handover`` those of attempts that run as other users."""
+    """The files below ``directory``, and in ``handover`` those of attempts that run as other users.
+
+    ``_reporting`` has the jobs that had made a file for their progress when that was looked for last.
+    """
 
     _log = Logger()
 
@@ -55,6 +58,7 @@ class Spool:
         self._clock = clock
         self._in_thread = in_thread
         self._running: dict[int, _Running] = {}
+        self._reporting: set[int] = set()
         self._followers: dict[int, Followers] = {}
 
     def open(self) -> None:
@@ -83,8 +87,8 @@ class Spool:
 
     def path(self, job_id: int, name: str) -> str:
         if name == "progress":
-            return os.path.join(self._directory, name, str(job_id))
-        return os.path.join(self._directory, "input", str(job_id // _JOBS_A_DIRECTORY), f"{job_id}.{name}")
+            return f"{self._directory}/progress/{job_id}"
+        return f"{self._directory}/input/{job_id // _JOBS_A_DIRECTORY}/{job_id}.{name}"
 
     def record(self, job_id: int, attempt: int, limit: int) -> Recording:
         paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
@@ -151,8 +155,10 @@ class Spool:
 
     def release(self, job_id: int) -> None:
         self._running.pop(job_id, None)
-        with suppress(OSError):
-            self._disk.remove(self.path(job_id, "progress"))
+        if job_id in self._reporting:
+            self._reporting.discard(job_id)
+            with suppress(OSError):
+                self._disk.remove(self.path(job_id, "progress"))
         if self._handover is not None:
             self._handover.take_back(job_id)
         for follower in tuple(self._followers.get(job_id, ())):
@@ -187,17 +193,26 @@ class Spool:
 
     def progress(self, job_id: int) -> int:
         """Return the last whole line's percentage, 0 to 100; anything else that a job wrote counts as 0."""
-        with suppress(OSError):
-            descriptor = self._open_progress(job_id)
-            try:
-                size = os.fstat(descriptor).st_size
-                tail = os.pread(descriptor, _REPORT_BYTES, max(0, size - _REPORT_BYTES))
-            finally:
-                os.close(descriptor)
-            lines = tail.rpartition(b"\n")[0].splitlines()
-            report = _REPORT.fullmatch(lines[-1]) if lines else None
-            return min(int(report[1]), 100) if report else 0
-        return 0
+        try:
+            progress = self._last_report(job_id)
+        except FileNotFoundError:
+            self._reporting.discard(job_id)
+            return 0
+        except OSError:
+            progress = 0
+        self._reporting.add(job_id)
+        return progress
+
+    def _last_report(self, job_id: int) -> int:
+        descriptor = self._open_progress(job_id)
+        try:
+            size = os.fstat(descriptor).st_size
+            tail = os.pread(descriptor, _REPORT_BYTES, max(0, size - _REPORT_BYTES))
+        finally:
+            os.close(descriptor)
+        lines = tail.rpartition(b"\n")[0].splitlines()
+        report = _REPORT.fullmatch(lines[-1]) if lines else None
+        return min(int(report[1]), 100) if report else 0
 
     def _open_progress(self, job_id: int) -> int:
         handed_over = None if self._handover is None else self._handover.open_progress(job_id)
@@ -217,5 +232,5 @@ class Spool:
             raise StoreFailed(f"{path} cannot be read: {why}") from None
 
     def _output_path(self, job_id: int, attempt: int, stream: int) -> str:
-        directory = os.path.join(self._directory, "output", str(job_id // _JOBS_A_DIRECTORY))
-        return os.path.join(directory, f"{job_id}.{attempt}.{STREAMS[stream]}")
+        directory = f"{self._directory}/output/{job_id // _JOBS_A_DIRECTORY}"
+        return f"{directory}/{job_id}.{attempt}.{STREAMS[stream]}"

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
@@ -30,6 +30,7 @@ from taskqd.access import Principal, user_name
 from taskqd.actors import Actor
 from taskqd.backlog import UNLIMITED, Backlog, Position
 from taskqd.capacity import Limits
+from taskqd.children import MeasuredProtocol
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.doorkeeper import Doorkeeper
@@ -43,7 +44,6 @@ from taskqd.launch import Outcome, Run
 from taskqd.quotas import Quotas
 from taskqd.results import Results
 from taskqd.roles import Role
-from taskqd.spawn import MeasuredProtocol
 from taskqd.verbs import Verbs
 from taskqd.verbs.gate import Gate
 
@@ -1064,7 +1064,7 @@ class FakeSpawn:
     def __init__(self, groups: FakeGroups) -> None:
         self.processes: list[FakeProcess] = []
         self.lines: list[list[str]] = []
-        self.environments: list[dict[str, str]] = []
+        self.environments: list[Mapping[str, str]] = []
         self.inputs: list[bytes] = []
         self.uids: list[int | None] = []
         self.error: Exception | None = None
@@ -1076,7 +1076,7 @@ class FakeSpawn:
         self,
         protocol: MeasuredProtocol,
         line: list[str],
-        environment: dict[str, str],
+        environment: Mapping[str, str],
         stdin: int,
         uid: int | None,
     ) -> FakeProcess:

@@ -65,6 +65,8 @@ FLOORS = (
         "processes",
         "launch",
         "run_as",
+        "pipes",
+        "children",
         "spawn",
         "executor",
         "tls",
@@ -115,7 +117,7 @@ LATE = ("cli/journal", "cli/tokens")
 DOORS = (
     ("store", "committer", "lock", "segments", "snapshot"),
     ("spool", "recording", "handover"),
-    ("executor", "spawn", "launch"),
+    ("executor", "spawn", "children", "pipes", "launch"),
     FLOORS[3],
 )
 """Behind each a few modules that know those behind the others only by ``interfaces``."""

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
-from taskqd import executor, launch, spawn
+from taskqd import executor, launch
 from taskqd.events import Output
 from taskqd.executor import FIRST_LOOK, YOUNG, Executor
 from taskqd.interfaces import IExecutor
 from taskqd.job import Reason, Usage
 from taskqd.launch import Outcome, Owner, Run
+from taskqd.spawn import IS_FAST_WAY_KNOWN, Spawner
 from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
@@ -165,7 +165,7 @@ def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
 
 async def test_what_a_real_process_reads_waits_as_ever(reactor: Any, tmp_path: Path) -> None:
     recording = FakeRecording()
-    real = Executor(partial(spawn.spawn, reactor), reactor)
+    real = Executor(Spawner(reactor).spawn, reactor)
     (tmp_path / "stdin").write_bytes(b"in")
     flags = "grep flags /proc/self/fdinfo/0"
     options: dict[str, Any] = {
@@ -719,13 +719,13 @@ def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
 
 async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(reactor: Any) -> None:
     recording = FakeRecording()
-    real = Executor(partial(spawn.spawn, reactor), reactor)
+    real = Executor(Spawner(reactor).spawn, reactor)
     command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
     options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
     outcome = await real.start(run(**options), recording, lambda pid, started: None)
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 0.5 s")
     assert outcome.stdout == Output.inline(b"1\n2\n3\n4\n")
-    assert (outcome.usage is not None) == spawn.IS_FAST_WAY_KNOWN
+    assert (outcome.usage is not None) == IS_FAST_WAY_KNOWN
 
 
 # Output.

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -359,7 +360,7 @@ def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) 
     env = {name: LOADER[name]}
     run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
 
-    def printed(environment: dict[str, str]) -> bytes:
+    def printed(environment: Mapping[str, str]) -> bytes:
         done = subprocess.run(command_line(run), env=environment, capture_output=True, check=True)
         return done.stdout + done.stderr
 
@@ -379,7 +380,7 @@ def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str)
         env = {"LANG": "C.UTF-8", name: value.format(place=place)}
         run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
 
-        def opened(environment: dict[str, str]) -> bool:
+        def opened(environment: Mapping[str, str]) -> bool:
             trace = ["strace", "-f", "-e", "trace=openat", "-o", str(place / "trace"), *command_line(run)]
             subprocess.run(trace, env=environment, check=True)
             return str(place) in (place / "trace").read_text("latin-1")

@@ -15,9 +15,11 @@ from msgspec.structs import replace
 from twisted.internet import process
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from taskqd import spawn
+from taskqd import children, spawn
+from taskqd.children import MeasuredProtocol
 from taskqd.job import Usage
 from taskqd.launch import command_line
 from tests import others
@@ -37,7 +39,7 @@ WAYS = [
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
-class Watcher(spawn.MeasuredProtocol):
+class Watcher(MeasuredProtocol):
     """Collects what a process prints; ``ended`` fires with its exit code, or minus the signal.
 
     ``used`` is what was known of its usage when its exit was told. If it ``is_patient``, the process has
@@ -48,6 +50,7 @@ class Watcher(spawn.MeasuredProtocol):
         self.printed = {1: b"", 2: b""}
         self.exits = 0
         self.used: Usage | None = None
+        self.on_data: Callable[[], object] = lambda: None
         self.ended: Deferred[int] = Deferred()
         self._is_patient = is_patient
 
@@ -58,6 +61,7 @@ class Watcher(spawn.MeasuredProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self.printed[childFD] += data
+        self.on_data()
 
     def processExited(self, reason: Failure) -> None:
         self.exits += 1
@@ -74,6 +78,7 @@ Spawn = Callable[..., tuple[Watcher, Any]]
 
 def starter(reactor: Any, is_fast: bool) -> Spawn:
     """Return a function that starts a shell command, or a whole line."""
+    spawner = spawn.Spawner(reactor, is_fast)
 
     def start(
         command: str | list[str],
@@ -86,7 +91,7 @@ def starter(reactor: Any, is_fast: bool) -> Spawn:
         watcher = Watcher(is_patient)
         descriptor = os.open(stdin, os.O_RDONLY)
         try:
-            transport: Any = spawn.spawn(reactor, watcher, line, environment, descriptor, uid, is_fast)
+            transport: Any = spawner.spawn(watcher, line, environment, descriptor, uid)
         finally:
             os.close(descriptor)
         return watcher, transport
@@ -174,7 +179,6 @@ async def test_what_exits_at_once_is_told_of_once_each(start: Spawn) -> None:
 
 async def test_what_exits_inside_the_spawn_is_told_of_once(start: Spawn) -> None:
     watcher, _ = start("echo hello; exit 3", is_patient=True)
-    assert watcher.exits == 1
     assert await watcher.ended == 3
     assert (watcher.exits, watcher.printed[1]) == (1, b"hello\n")
 
@@ -230,6 +234,43 @@ async def test_a_pipe_that_is_empty_for_now_is_read_again_later(start: Spawn, tm
     os.close(holder)
     assert await watcher.ended == 0
     assert watcher.printed[1] == b"later"
+
+
+async def test_what_lasts_is_heard_of_while_it_runs(start: Spawn, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stdin")
+    holder = os.open(tmp_path / "stdin", os.O_RDWR)
+    watcher, _ = start("echo here; echo there >&2; read line", stdin=str(tmp_path / "stdin"))
+    heard: Deferred[None] = Deferred()
+
+    def look() -> None:
+        if all(watcher.printed.values()):
+            heard.callback(None)
+
+    watcher.on_data = look
+    await heard
+    assert (watcher.printed, watcher.exits) == ({1: b"here\n", 2: b"there\n"}, 0)
+    os.write(holder, b"go\n")
+    os.close(holder)
+    assert await watcher.ended == 0
+
+
+async def test_what_a_grandchild_prints_after_the_end_is_heard_of(start: Spawn) -> None:
+    watcher, _ = start("(sleep 0.1; echo later) & exit 3")
+    assert await watcher.ended == 3
+    assert watcher.printed[1] == b"later\n"
+
+
+async def test_reading_that_is_stopped_at_once_stays_so_until_it_goes_on(reactor: Any) -> None:
+    watcher, transport = starter(reactor, True)("echo here; exec sleep 30")
+    transport.pauseProducing()
+    await deferLater(reactor, 5 * children.LISTEN_AFTER)
+    assert watcher.printed[1] == b""
+    transport.resumeProducing()
+    heard: Deferred[None] = Deferred()
+    watcher.on_data = lambda: heard.callback(None)
+    await heard
+    transport.signalProcess("KILL")
+    assert await watcher.ended == -signal.SIGKILL
 
 
 async def test_reading_can_be_stopped_and_goes_on(start: Spawn) -> None:
@@ -321,18 +362,36 @@ async def test_on_the_public_way_nobody_knows_what_was_used(reactor: Any) -> Non
 async def test_what_somebody_else_has_reaped_is_waited_for_as_twisted_does(
     reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusals = []
+    refusals = set()
 
     def refuse(pid: int, options: int) -> Any:
-        refusals.append(pid)
+        refusals.add(pid)
         raise ChildProcessError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "wait4", refuse)
         watcher, transport = starter(reactor, True)("true", is_patient=True)
-    assert (refusals, watcher.exits) == ([transport.pid], 0)
-    transport.reapProcess()
+        process.reapAllProcesses()
+    assert (refusals, watcher.exits) == ({transport.pid}, 0)
+    process.reapAllProcesses()
     assert await watcher.ended == 0
+
+
+async def test_a_dead_child_that_is_not_ours_hides_nobody(reactor: Any) -> None:
+    other = os.posix_spawn("/bin/true", ["true"], {})  # noqa: ASYNC221 - it ends at once
+    os.waitid(os.P_PID, other, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - as above
+    start = starter(reactor, True)
+    watchers = [start(f"exit {code}")[0] for code in (3, 4)]
+    assert [await watcher.ended for watcher in watchers] == [3, 4]
+    assert os.waitpid(other, 0) == (other, 0)  # noqa: ASYNC222 - as above
+
+
+async def test_of_two_spawners_each_hears_of_its_own(reactor: Any) -> None:
+    first, second = (starter(reactor, True) for _ in range(2))
+    lasting, _ = first("sleep 0.1; exit 1")
+    for code in (2, 3):
+        assert await second(f"exit {code}")[0].ended == code
+    assert await lasting.ended == 1
 
 
 # Limits.
@@ -368,12 +427,12 @@ def test_the_fast_way_is_known_here() -> None:
 @pytest.mark.parametrize(
     "owner, name, other",
     [
-        (process.Process, "reapProcess", lambda self, status: None),
-        (process.Process, "reapProcess", None),
         (process.Process, "processEnded", lambda self: None),
+        (process.Process, "processEnded", None),
+        (process.Process, "childDataReceived", lambda self, data: None),
+        (process.Process, "childConnectionLost", lambda self, name: None),
         (process.Process, "__init__", lambda self: setattr(self, "new", 1)),
-        (process, "unregisterReapProcessHandler", None),
-        (process.ProcessReader, "__init__", lambda self, reactor, fileno: None),
+        (process, "reapAllProcesses", None),
     ],
 )
 def test_a_twisted_that_is_not_known_is_not_taken_the_fast_way(
