@@ -22,6 +22,8 @@ SLOW = 0.001
 """A commit in the reactor's thread that takes so many seconds or more is too slow for that,"""
 REST = 50
 """and for so many times as long the thread is used: so at most a hundredth of the time is lost to such."""
+PATIENCE = 0.02
+"""What is in no hurry waits for so many seconds at most for others to be committed with."""
 
 
 class Committer(Generic[Item]):
@@ -53,22 +55,38 @@ class Committer(Generic[Item]):
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
+        self._patience: Any = None
 
     def start(self) -> None:
         """Start the thread; it is made only now, since twistd forks before."""
         self._thread = Thread(target=self._run, name="taskqd-journal", daemon=True)
         self._thread.start()
 
-    def put(self, item: Item) -> None:
-        """Have an item committed with whatever else comes in the reactor's turn, or in the one behind it."""
+    def put(self, item: Item, is_patient: bool = False) -> None:
+        """Have an item committed with whatever else comes in the reactor's turn, or in the one behind it.
+
+        One that ``is_patient`` is committed with the next one that is not, or a little later by itself.
+        """
         self._gathered.append(item)
-        if not self.is_busy:
+        if self.is_busy:
+            return
+        if not is_patient:
+            self._begin()
+        elif self._patience is None:
+            self._patience = self._reactor.callLater(PATIENCE, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if self._gathered and not self.is_busy:
             self._begin()
 
     def stop(self) -> "Deferred[None]":
         """Commit what has gathered, end the thread, and fire."""
         idle: Deferred[None] = Deferred()
         idle.addCallback(self._join)
+        if self._patience is not None:
+            self._patience.cancel()
+            self._lose_patience()
         if self.is_busy:
             self._idle = idle
         else:

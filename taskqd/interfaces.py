@@ -19,8 +19,10 @@ class IStore(Interface):
 
     last_sequence: int = Attribute("The number of the last record that is durable and was told.")
 
-    def append(event: Event) -> "Deferred[tuple[int, int, int]]":
+    def append(event: Event, is_patient: bool = False) -> "Deferred[tuple[int, int, int]]":
         """Put an event into the journal and return a Deferred of its position.
+
+        One that ``is_patient`` may wait for a moment, for others to become durable with.
 
         It fires once the event is durable, and in the order of the calls. It fails with StoreFailed if the
         event could not be written or synced; then it is not in the journal and never will be.

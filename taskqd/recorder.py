@@ -21,14 +21,22 @@ class Recorder:
         self._is_last_chance = False
         self._waiting: list[Deferred[None]] = []
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that has happened waits for the store to work again."""
+        return bool(self._waiting)
+
     def check(self) -> None:
         """Raise StoreFailed if nothing can be recorded now: nobody should wait for turns in vain."""
         if self.store.failure is not None:
             raise StoreFailed(self.store.failure)
 
-    def record(self, event: AboutJob) -> "Deferred[Job]":
-        """Fire with the changed job once the event is durable and applied; fails with StoreFailed."""
-        return self.store.append(event).addCallback(self._apply, event)
+    def record(self, event: AboutJob, is_patient: bool = False) -> "Deferred[Job]":
+        """Fire with the changed job once the event is durable and applied; fails with StoreFailed.
+
+        One that ``is_patient`` waits for company: see IStore.append.
+        """
+        return self.store.append(event, is_patient).addCallback(self._apply, event)
 
     def record_all(self, events: Sequence[AboutJob]) -> "Deferred[list[Job]]":
         """Fire with the jobs once events are durable and applied, all or none; fails with StoreFailed.

@@ -62,6 +62,7 @@ class Slots:
         self._is_stopping = False
         self._is_requeuing = False
         self._taken: set[int] = set()
+        self._unfinished = 0
         self._drained: list[Deferred[None]] = []
         self._going_on: Deferred[None] | None = None
         self._alarm: Any = None
@@ -118,7 +119,7 @@ class Slots:
 
     def fill(self) -> None:
         """Start what there is room for, and see to it that what becomes due later is not forgotten."""
-        if self.is_draining:
+        if self.is_draining or self._recorder.is_behind:
             return
         if self._store.failure is not None:
             self._go_on_later()
@@ -126,6 +127,7 @@ class Slots:
         now = self._clock.seconds()
         while (job := self._backlog.take(now)) is not None:
             self._taken.add(job.id)
+            self._unfinished += 1
             Deferred.fromCoroutine(self._run(job)).addErrback(self._broken, job.id)
         self._set_alarm(now)
 
@@ -151,10 +153,16 @@ class Slots:
             self._log.error("job {id} stays {status}: {why}", id=job.id, status=status, why=why)
             self._go_on_later()
         finally:
+            self._unfinished -= 1
+            self._give_back(job)
+            self._tell_if_drained()
+
+    def _give_back(self, job: Job) -> None:
+        """Let others have what a job had taken, unless they do already."""
+        if job.id in self._taken:
             self._taken.discard(job.id)
             self._backlog.give_back(job.id)
-            self.fill()
-            self._tell_if_drained()
+        self.fill()
 
     def _go_on_later(self) -> None:
         """Start what is due when the store works again."""
@@ -185,12 +193,18 @@ class Slots:
 
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
         event = Spawned(id=job_id, at=self._clock.seconds(), pid=pid, started=started)
-        self._recorder.record(event).addErrback(self._broken, job_id)
+        self._recorder.record(event, is_patient=True).addErrback(self._broken, job_id)
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
-        """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it."""
+        """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it.
+
+        Its process is gone, so the next start goes to the disk with this end, and right behind it.
+        """
         async with self._turns.of(job):
-            await self._recorder.record_for_sure(self._end_of(job, outcome))
+            end = self._end_of(job, outcome)
+            recorded = Deferred.fromCoroutine(self._recorder.record_for_sure(end))
+            self._give_back(job)
+            await recorded
         self._spool.release(job.id)
         if job.status.is_final:
             self._told_ended(job)
@@ -225,7 +239,7 @@ class Slots:
         )
 
     def _tell_if_drained(self) -> None:
-        if self.is_draining and not self._taken:
+        if self.is_draining and not self._unfinished:
             drained, self._drained = self._drained, []
             for deferred in drained:
                 deferred.callback(None)

@@ -174,10 +174,13 @@ class Store:
         self._commit_now([self._begin_segment(_Kind.ROTATION)])
         self._committer.start()
 
-    def append(self, event: Event) -> "Deferred[Position]":
-        return self.append_all((event,))
+    def append(self, event: Event, is_patient: bool = False) -> "Deferred[Position]":
+        return self._append((event,), is_patient)
 
     def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
+        return self._append(events, is_patient=False)
+
+    def _append(self, events: Sequence[Event], is_patient: bool) -> "Deferred[Position]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         if self._size >= self.segment_bytes:
@@ -186,7 +189,7 @@ class Store:
         if type(last) is Submitted:
             self.next_id = max(self.next_id, last.last_id + 1)
         entry = self._entry(events, _Kind.RECORD)
-        self._committer.put(entry)
+        self._committer.put(entry, is_patient)
         return entry.durable
 
     def append_now(self, events: list[Event]) -> list[Position]:

@@ -218,7 +218,7 @@ class FakeStore:
         """The events that have been appended and are not durable yet."""
         return [event for events, _ in self._on_their_way for event in events]
 
-    def append(self, event: Event) -> "Deferred[Position]":
+    def append(self, event: Event, is_patient: bool = False) -> "Deferred[Position]":
         return self.append_all((event,))
 
     def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskqd.committer import REST, SLOW, Committer
+from taskqd.committer import PATIENCE, REST, SLOW, Committer
 from tests.fakes import ThreadReactor, result_of
 
 HERE, THERE = threading.current_thread().name, "taskqd-journal"
@@ -196,6 +196,46 @@ def test_how_long_the_thread_takes_says_nothing_of_the_disk(thread: Bench) -> No
 
 
 # The stop.
+
+
+def test_what_is_patient_goes_with_the_next_that_is_not(bench: Bench) -> None:
+    bench.committer.put(1, is_patient=True)
+    assert not bench.committer.is_busy
+    bench.committer.put(2)
+    bench.turn()
+    assert bench.batches == [[1, 2]]
+    bench.reactor.advance(PATIENCE)
+    assert not bench.committer.is_busy
+
+
+def test_what_is_patient_is_committed_by_itself_in_the_end(bench: Bench) -> None:
+    bench.committer.put(1, is_patient=True)
+    bench.reactor.advance(PATIENCE / 2)
+    bench.committer.put(2, is_patient=True)
+    bench.reactor.advance(PATIENCE / 2)
+    bench.turn()
+    assert bench.batches == [[1, 2]]
+    bench.committer.put(3, is_patient=True)
+    bench.reactor.advance(PATIENCE)
+    bench.turn()
+    assert bench.batches == [[1, 2], [3]]
+
+
+def test_what_is_patient_goes_with_what_gathers_behind_a_batch(thread: Bench) -> None:
+    thread.committer.put(1)
+    thread.committer.put(2, is_patient=True)
+    thread.turn()
+    assert [item for batch in thread.batches for item in batch] == [1, 2]
+    assert thread.reactor.getDelayedCalls() == []
+
+
+def test_a_stop_commits_what_is_patient(bench: Bench) -> None:
+    bench.committer.put(1, is_patient=True)
+    stopped = bench.committer.stop()
+    bench.turn()
+    result_of(stopped)
+    assert bench.batches == [[1]]
+    assert bench.reactor.getDelayedCalls() == []
 
 
 def test_a_stop_waits_for_what_has_gathered(bench: Bench) -> None:

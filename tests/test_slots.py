@@ -45,14 +45,38 @@ def test_starts_on_their_way_to_the_disk_count_against_the_slots() -> None:
     assert [type(event) for event in house.store.on_its_way] == [Started, Started]
 
 
-def test_an_end_on_its_way_to_the_disk_keeps_its_slot() -> None:
+def test_the_next_start_goes_to_the_disk_right_behind_the_end_that_makes_room_for_it() -> None:
     house = opened(1)
     house.submit()
     house.submit()
     house.executor.finish(1)
-    assert [type(event) for event in house.store.on_its_way] == [Ended]
+    assert [(type(event), event.id) for event in house.store.on_its_way] == [(Ended, 1), (Started, 2)]
+    assert (house.statuses(), house.dispatcher.busy) == ([Status.RUNNING, Status.PENDING], 1)
     house.settle()
     assert running(house) == [2]
+
+
+def test_an_end_that_cannot_be_recorded_goes_before_the_start_that_it_makes_room_for() -> None:
+    house = opened(1)
+    for _ in range(3):
+        house.submit()
+    house.executor.finish(1)
+    house.store.break_down()
+    assert (house.statuses(), running(house)) == ([Status.RUNNING, Status.PENDING, Status.PENDING], [])
+    house.store.mend()
+    assert [(type(event), event.id) for event in house.store.on_its_way] == [(Ended, 1), (Started, 2)]
+    house.settle()
+    assert running(house) == [2]
+
+
+def test_a_drain_waits_for_the_ends_that_are_on_their_way() -> None:
+    house = opened(1)
+    house.submit()
+    drained = house.dispatcher.drain()
+    house.executor.finish(1)
+    assert not drained.called
+    house.settle()
+    assert drained.called
 
 
 def test_a_job_that_ends_inside_its_spawn_ends_like_any_other() -> None:
