@@ -465,7 +465,33 @@ def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
         hash(backlog)
 
 
+def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itself() -> None:
+    backlog = fold(
+        submitted(1),
+        submitted(2, after=(1,)),
+        array(3, 2, after_any=(2,)),
+        submitted(6),
+        submitted(7, after=(6, 3)),
+        submitted(8, after_fail=(4, 1)),
+    )
+    assert backlog.all_after(1) == [8, 7, 3, 2]
+    assert backlog.all_after(2) == [8, 7, 3], "who waits for a task waits for its array's dependencies too"
+    assert backlog.all_after(6) == [7]
+    assert backlog.all_after(8) == []
+
+
 # The line.
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_opened_before_or_after_it_was_read_it_lines_up_the_same(is_open: bool) -> None:
+    backlog = Backlog(is_open=is_open)
+    apply_all(backlog, [submitted(2), array(3, 2), submitted(1, delay=498.0), submitted(6), started(6)])
+    if not is_open:
+        assert backlog.take(1000.0) is None, "nothing is in line before it is open"
+        backlog.open()
+    backlog.apply(submitted(7))
+    assert line(backlog, 1000.0) == [1, 2, 4, 5, 7]
 
 
 def test_the_lowest_id_is_first_whatever_came_first() -> None:
@@ -519,6 +545,17 @@ RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0))
 @pytest.mark.parametrize("now, ids", [(0.0, []), (499.999, []), (500.0, [1]), (1e9, [1])])
 def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) -> None:
     assert line(fold(*RETRYING), now) == ids
+
+
+def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
+    for event in (paused(None), held(1), changed(1, at=600.0), cancelled(1)):
+        backlog = fold(submitted(1))
+        job = backlog.get(1)
+        assert not backlog.is_due(job, 500.0), "nobody has taken it"
+        assert backlog.take(500.0) is job
+        assert backlog.is_due(job, 500.0)
+        backlog.apply(event)
+        assert not backlog.is_due(job, 500.0)
 
 
 def test_a_delayed_job_that_was_cancelled_and_retried_does_not_wait() -> None:

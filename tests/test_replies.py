@@ -98,6 +98,11 @@ def test_a_refused_start_is_nothing_that_a_client_could_have_asked_for() -> None
     assert errors.StartRefused.code == "INTERNAL"
 
 
+def test_who_lagged_is_told_the_number_to_go_on_with() -> None:
+    lagged = errors.Lagged(17)
+    assert (lagged.sequence, replies.error(lagged)) == (17, b"ERROR LAGGED 17\r\n")
+
+
 @given(st.text())
 def test_the_text_of_a_reply_is_one_line_whatever_is_in_it(text: str) -> None:
     for reply in (replies.error(errors.BadRequest(text)), replies.ok(text)):
