@@ -3,8 +3,12 @@
 A line is ``<checksum> <sequence> <json>``: the CRC-32 of what follows the first space, in eight hex digits;
 the record's number, counted up by one from 1 through all segments; the record. So a line that was damaged,
 lost, repeated or moved is found, and ``cut -d' ' -f3- | jq`` reads the rest. docs/journal.md is the format.
+
+Lines are written in batches, each once the one before it is durable. A line that goes on with the batch of
+the line before it has a ``+`` before its number, so one without it tells that all before it was acknowledged.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Protocol, overload
 from zlib import crc32
@@ -18,6 +22,12 @@ from taskqd.events import FORMAT, Changed, Opened, Record, Scheduled, Snapshot, 
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+FORMAT_WITH_BLANKS = 4
+"""Since this format the last segment may have blank lines behind its records, and batches are marked."""
+_BEGINS_BATCH = re.compile(rb'[0-9a-f]{8} [0-9]+ \{"type":"')
+"""How a line without a mark begins. No piece of another one does: within JSON's texts quotes are escaped."""
 
 
 class _OldSpec(Struct, frozen=True):
@@ -50,9 +60,9 @@ class _BadLine(Exception):
     """A line is not a record; its text says why."""
 
 
-def encode(record: Record, sequence: int) -> bytes:
-    """Return the line of a record, its newline included."""
-    text = b"%d %b" % (sequence, _ENCODER.encode(record))
+def encode(record: Record, sequence: int, goes_on: bool = False) -> bytes:
+    """Return the line of a record, its newline included; it is marked if it ``goes_on`` with a batch."""
+    text = (b"+%d %b" if goes_on else b"%d %b") % (sequence, _ENCODER.encode(record))
     return b"%08x %b\n" % (crc32(text), text)
 
 
@@ -99,14 +109,16 @@ class Replay:
     """Reads a snapshot and segments in order and yields their records, refusing whatever cannot be trusted.
 
     ``sequence`` is the number of the last record that was read, ``opened`` the last Opened or Snapshot;
-    ``good_bytes`` is how much of the last segment was whole. Everything that does not fit raises
-    JournalDamaged with the file's name and the line's number.
+    ``good_bytes`` is how much of the last segment was whole, and ``torn_bytes`` how much behind that was
+    being written when a crash came; the rest is blank. Everything that does not fit raises JournalDamaged
+    with the file's name and the line's number.
     """
 
     def __init__(self) -> None:
         self.sequence = 0
         self.opened: Opened | Snapshot | None = None
         self.good_bytes = 0
+        self.torn_bytes = 0
 
     def read_snapshot(self, name: str, content: Content) -> Iterator[tuple[Record, int, int]]:
         """Yield (record, offset, length) of each line of a snapshot; offset and length are in bytes."""
@@ -133,15 +145,13 @@ class Replay:
     def read(self, name: str, content: Content, upto: int | None) -> Iterator[tuple[Record, int, int]]:
         """Yield (record, offset, length) of each line of a segment up to record ``upto``.
 
-        What comes after that was refused when it was written. ``upto`` is None for the last segment: there, a
-        line without its newline at the end was being written when the daemon or the machine stopped, nobody
-        was told of it, and it ends the replay.
+        What comes after that was refused when it was written. ``upto`` is None for the last segment: it ends
+        with the blanks that are ahead of its records, or with what was being written when the daemon or the
+        machine stopped, of which nobody was told.
         """
-        self.good_bytes = 0
+        self.good_bytes = self.torn_bytes = 0
         for number, start, end in _lines(content):
             if upto is not None and self.sequence >= upto:
-                return
-            if end < 0 and upto is None:
                 return
             try:
                 sequence, record = self._whole(content, start, end)
@@ -152,6 +162,8 @@ class Replay:
                 elif isinstance(record, Opened | Snapshot):
                     raise _BadLine("a segment has one Opened record, its first")
             except _BadLine as why:
+                if upto is None and self._ends(content, start):
+                    return
                 raise _damaged(name, number, why) from None
             self.sequence = sequence
             self.good_bytes = end + 1
@@ -166,6 +178,19 @@ class Replay:
         if end < 0:
             raise _BadLine("it does not end")
         return _parse(content[start:end])
+
+    def _ends(self, content: Content, start: int) -> bool:
+        """Whether the records of the last segment end before ``start``, where no next one can be read."""
+        torn = _torn(content[start:]) if self._may_have_blanks() else None
+        if torn is None and content.find(b"\n", start) < 0:
+            torn = len(content) - start
+        self.torn_bytes = torn or 0
+        return torn is not None
+
+    def _may_have_blanks(self) -> bool:
+        """Whether blanks may stand in the segment that is read: never before its first line is durable."""
+        is_begun = self.good_bytes > 0
+        return is_begun and self.opened is not None and self.opened.format >= FORMAT_WITH_BLANKS
 
     def _open(self, record: Record, kind: type[Opened] | type[Snapshot]) -> None:
         if not isinstance(record, kind):
@@ -183,6 +208,26 @@ def _lines(content: Content) -> Iterator[tuple[int, int, int]]:
         end = content.find(b"\n", start)
         yield number, start, end
         start = end + 1 if end >= 0 else len(content)
+
+
+def _torn(rest: bytes) -> int | None:
+    """Return how many bytes of one torn batch are in what follows the good records, None if that is damage.
+
+    A batch was written over blanks. Of one that a crash has torn any sector may be there and any other still
+    blank, as at least the last line is; a file that was just made longer may have NULs at its end. A batch is
+    only begun once the one before it is durable: if a line behind the bad one begins another, the bad one had
+    been acknowledged.
+    """
+    if not (b"\n" + rest).rstrip(b"\0").endswith(b"\n\n"):
+        return None
+    written = rest.rstrip(b"\n\0")
+    return None if any(map(_begins_batch, written.split(b"\n"))) else len(written)
+
+
+def _begins_batch(line: bytes) -> bool:
+    """Whether a line is whole and has no mark, whatever its record is."""
+    checksum, _, text = line.partition(b" ")
+    return _BEGINS_BATCH.match(line) is not None and checksum == b"%08x" % crc32(text)
 
 
 def _damaged(name: str, number: int, why: _BadLine) -> JournalDamaged:

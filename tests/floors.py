@@ -55,6 +55,7 @@ FLOORS = (
         "private",
         "token_file",
         "segments",
+        "tail",
         "store",
         "snapshot",
         "users",
@@ -113,7 +114,7 @@ LATE = ("cli/journal", "cli/tokens")
 """Theirs, but loaded only by the commands that need them: they read the daemon's files as the daemon does."""
 
 DOORS = (
-    ("store", "committer", "lock", "segments", "snapshot"),
+    ("store", "committer", "tail", "lock", "segments", "snapshot"),
     ("spool", "recording", "handover"),
     ("executor", "spawn", "launch"),
     FLOORS[3],

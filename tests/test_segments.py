@@ -9,7 +9,7 @@ from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
 from taskqd.journal import Replay, encode
-from taskqd.segments import Layout, Segments
+from taskqd.segments import End, Layout, Segments
 from taskqd.snapshot import Condenser
 from tests.fakes import START, FakeDisk
 from tests.journals import MemoryDisk, portions, ran, replay, story, submitted, write
@@ -19,6 +19,11 @@ OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
 
 def ids(events: list[Event]) -> list[int]:
     return [event.id for event in events if isinstance(event, JobEvent)]
+
+
+def upto(sequence: int) -> End:
+    """Return an end at a record, wherever that stands."""
+    return End(99, 10**9, sequence)
 
 
 def names(directory: Path, *present: str) -> Layout:
@@ -156,14 +161,14 @@ def test_all_that_the_journal_has_of_a_job_is_found(
     segments = Segments(str(tmp_path), Disk())
     known = replay(tmp_path)
     for job_id in range(1, 27):
-        found = segments.find((job_id,), 10**6)
+        found = segments.find((job_id,), upto(10**6))
         assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
 def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
-    assert Segments(str(tmp_path), Disk()).find((2,), 100) == [(3, submitted(2, "x"))]
+    assert Segments(str(tmp_path), Disk()).find((2,), upto(100)) == [(3, submitted(2, "x"))]
 
 
 def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
@@ -171,11 +176,11 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
     segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in segments.find((1,), 100)] == [2, 4, 5, 6]
-    assert [number for number, _ in segments.find((1,), 5)] == [2, 4, 5]
+    assert [number for number, _ in segments.find((1,), upto(100))] == [2, 4, 5, 6]
+    assert [number for number, _ in segments.find((1,), upto(5))] == [2, 4, 5]
     last = tmp_path / "00000002.journal"
     last.write_bytes(last.read_bytes()[:-2])
-    assert [number for number, _ in segments.find((1,), 100)] == [2, 4, 5]
+    assert [number for number, _ in segments.find((1,), upto(100))] == [2, 4, 5]
 
 
 def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
@@ -183,9 +188,9 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
     segments = Segments(str(tmp_path), Disk())
-    assert len(segments.find((1,), 100)) == 1
+    assert len(segments.find((1,), upto(100))) == 1
     with pytest.raises(JournalDamaged):
-        segments.find((2,), 100)
+        segments.find((2,), upto(100))
 
 
 def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
@@ -203,12 +208,12 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
             return super().content(path, most)
 
     segments = Segments(str(tmp_path), Once(tmp_path))
-    assert len(segments.find((1,), 100)) == 3
+    assert len(segments.find((1,), upto(100))) == 3
 
 
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Segments(str(tmp_path / "nowhere"), Disk()).find((1,), 100)
+        Segments(str(tmp_path / "nowhere"), Disk()).find((1,), upto(100))
 
 
 # What a snapshot has taken the place of.
@@ -240,7 +245,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
 
 def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
-    found = Segments(str(tmp_path), Disk()).find((2, 1), 100)
+    found = Segments(str(tmp_path), Disk()).find((2, 1), upto(100))
     assert [(number, str(event.name)) for number, event in found] == [
         *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
         *[(8, "started"), (9, "spawned"), (10, "ended")],
@@ -250,7 +255,7 @@ def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
 def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
     paused = Paused(at=START, by='"id":1,', queue='"id":1,')
     write(tmp_path, [submitted(1), paused])
-    assert Segments(str(tmp_path), Disk()).find((1,), 100) == [(2, submitted(1))]
+    assert Segments(str(tmp_path), Disk()).find((1,), upto(100)) == [(2, submitted(1))]
 
 
 # All that happened since.

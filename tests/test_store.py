@@ -128,7 +128,7 @@ def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Be
     assert seen == []
     bench.turn()
     [(calls, line)] = seen
-    assert calls == ["write", "sync"]
+    assert calls == ["write_at", "sync"]
     assert decode(line[:-1]) == (2, submitted(1))
 
 
@@ -148,7 +148,7 @@ def test_what_comes_in_one_turn_is_made_durable_by_one_sync(bench: Bench) -> Non
     done = [bench.store.append(submitted(number)) for number in range(1, 101)]
     for durable in done:
         bench.reactor.until(durable)
-    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write") == 1
+    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write_at") == 1
 
 
 def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_itself(bench: Bench) -> None:
@@ -196,7 +196,7 @@ def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: 
     bench.disk.calls.clear()
     bench.append(submitted(1))
     made = [call for call in bench.disk.calls if call != "remove"]
-    assert made == ["close", "create", "sync_directory", "write", "sync"]
+    assert made == ["close", "create", "sync_directory", "write_at", "sync"]
 
 
 # Reading back.
@@ -509,7 +509,7 @@ def test_a_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "call, written", [("write", 0), ("write", 1), ("write", 60), ("write", 10_000), ("sync", 0)]
+    "call, written", [("write_at", 0), ("write_at", 1), ("write_at", 60), ("write_at", 10_000), ("sync", 0)]
 )
 def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_one(
     bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
@@ -534,7 +534,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     bench.append(submitted(2))
 
 
-@pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write", "sync"])
+@pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write_at", "sync"])
 def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
@@ -603,7 +603,7 @@ def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(benc
     bench.store._lock = None
 
 
-@pytest.mark.parametrize("call", ["create", "write", "sync", "sync_directory"])
+@pytest.mark.parametrize("call", ["create", "write_at", "sync", "sync_directory"])
 def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
     bench.store.lock()
     list(bench.store.replay())
@@ -612,7 +612,8 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
         bench.store.begin(0)
     bench.disk.mend()
     os.close(bench.store._lock or -1)
-    bench.disk.close(bench.store._descriptor) if bench.store._descriptor else None
+    left = bench.store._tail.release()
+    bench.disk.close(left) if left is not None else None
     bench.store._lock = None
 
 
@@ -623,7 +624,7 @@ def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None
     bench.open()
     bench.disk.calls.clear()
     positions = bench.store.append_now([submitted(1), submitted(2)])
-    assert bench.disk.calls == ["write", "sync"]
+    assert bench.disk.calls == ["write_at", "sync"]
     assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2)]
     assert bench.store.append_now([]) == []
     bench.append(submitted(3))
@@ -674,7 +675,7 @@ def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
     runs=st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=4),
     segment_bytes=st.sampled_from([1, 300, 700, SEGMENT]),
     failure=st.none()
-    | st.tuples(st.sampled_from(["write", "sync", "create"]), st.integers(0, 5), st.integers(0, 400)),
+    | st.tuples(st.sampled_from(["write_at", "sync", "create"]), st.integers(0, 5), st.integers(0, 400)),
 )
 def test_what_was_told_comes_back_and_what_was_refused_does_not(
     tmp_path_factory: pytest.TempPathFactory,
@@ -725,7 +726,9 @@ def try_again(bench: Bench) -> None:
     bench.turn()
 
 
-@pytest.mark.parametrize("call, written", [("write", 0), ("write", 30), ("write", 10**6), ("sync", 0)])
+@pytest.mark.parametrize(
+    "call, written", [("write_at", 0), ("write_at", 30), ("write_at", 10**6), ("sync", 0)]
+)
 def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -756,7 +759,7 @@ def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.
     bench.open()
     bench.append(submitted(1))
     failed(bench, "sync")
-    for call in ("create", "sync_directory", "write", "sync"):
+    for call in ("create", "sync_directory", "write_at", "sync"):
         bench.disk.mend()
         bench.disk.fail(call)
         try_again(bench)
@@ -788,7 +791,7 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
 
 def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(bench: Bench) -> None:
     bench.open()
-    bench.disk.fail("write")
+    bench.disk.fail("write_at")
     bench.may_block = False
     refused = [bench.store.append(submitted(1))]
     bench.reactor.turn()
