@@ -183,6 +183,27 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     assert [number for number, _ in segments.find((1,), upto(100))] == [2, 4, 5]
 
 
+def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [*ran(1)])
+    last = tmp_path / "00000002.journal"
+    end = End(2, last.stat().st_size, 6)
+    for rest in (b'half a line of job "id":1,\n', encode(ran(1)[0], 7), b"\n" * 999 + b'"id":1,\n'):
+        whole = last.read_bytes()
+        last.write_bytes(whole + rest)
+        assert [number for number, _ in Segments(str(tmp_path), Disk()).find((1,), end)] == [2, 4, 5, 6]
+        last.write_bytes(whole)
+    (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 7) + b'"id":1,\n')
+    assert [number for number, _ in Segments(str(tmp_path), Disk()).find((1,), end)] == [2, 4, 5, 6]
+
+
+def test_a_refused_line_that_is_not_whole_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [*ran(1)])
+    first = tmp_path / "00000001.journal"
+    first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3)[:-5] + b"\n")
+    segments = Segments(str(tmp_path), Disk())
+    assert [number for number, _ in segments.find((1,), upto(6))] == [2, 4, 5, 6]
+
+
 def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)])
     path = tmp_path / "00000001.journal"
@@ -214,6 +235,22 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Segments(str(tmp_path / "nowhere"), Disk()).find((1,), upto(100))
+
+
+def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    path = tmp_path / "00000001.journal"
+    batch = (
+        encode(submitted(2), 3) + encode(ran(1)[0], 4, goes_on=True) + encode(submitted(3), 5, goes_on=True)
+    )
+    path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
+    segments = Segments(str(tmp_path), Disk())
+    assert segments.find((1,), upto(5)) == [(2, submitted(1)), (4, ran(1)[0])]
+    assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
+    assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
+    positions = [position for _, position in segments.replay(segments.layout(), Replay())]
+    assert segments.read(positions[2]) == ran(1)[0]
+    segments.close()
 
 
 # What a snapshot has taken the place of.
