@@ -154,10 +154,8 @@ class Segments:
             content = self._disk.content(path, end.size) if number == end.segment else self.content(number)
             for job_id in job_ids:
                 for line in _lines_with(content, b'"id":%d,' % job_id):
-                    if _sequence_of(line) > last:  # what was refused need not even be whole
-                        continue
                     sequence, record = decode(line)
-                    if isinstance(record, JobEvent) and record.id == job_id:
+                    if sequence <= last and isinstance(record, JobEvent) and record.id == job_id:
                         yield sequence, record
 
     def since(self, first: int) -> "Reading":

@@ -12,7 +12,9 @@ from taskqd.disk import Disk
 from taskqd.segments import End, Segments
 
 AHEAD = 256 * 1024
-"""So many bytes of blanks are written at a time."""
+"""So many bytes of blanks are written at a time, or a few more:"""
+BLOCK = 4096
+"""they end where a block of the file system does, so that the last one is wholly blank or not there."""
 SMALL = 16 * 1024
 """What has more bytes than that is appended, to a segment without blanks: for it they would save little."""
 RUN = 16
@@ -101,7 +103,7 @@ class Tail:
 
     def _lay_blanks(self, size: int) -> None:
         """Lay blanks ahead of so many bytes; where they cannot be written, the segment does without."""
-        length = self.end.size + size + AHEAD
+        length = -(-(self.end.size + size + AHEAD) // BLOCK) * BLOCK
         self._without_blanks = self.end.segment + 1  # should this fail, the next one does without them, too
         try:
             self._disk.write_at(self._descriptor, b"\n" * (length - self._length), self._length)

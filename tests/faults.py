@@ -61,7 +61,7 @@ SEGMENT_BYTES = 1500
 SNAPSHOT_FROM = 2000
 SYNC_EVERY = 2500
 """So small that a day has segments and snapshots, and syncs in the midst of output."""
-AHEAD, SMALL, RUN = 700, 900, 1
+AHEAD, BLOCK, SMALL, RUN = 700, 100, 900, 1
 """So small that most segments have blanks, some of them twice, and some batches are too large for them."""
 TORN = 0.4
 """So many of the sectors that were not synced are lost in a power cut."""
@@ -768,7 +768,7 @@ class Day:
             with (
                 mock.patch.object(housekeeping, "SNAPSHOT_FROM", SNAPSHOT_FROM),
                 mock.patch.object(recording, "SYNC_EVERY", SYNC_EVERY),
-                mock.patch.multiple(tail, AHEAD=AHEAD, SMALL=SMALL, RUN=RUN),
+                mock.patch.multiple(tail, AHEAD=AHEAD, BLOCK=BLOCK, SMALL=SMALL, RUN=RUN),
             ):
                 self._live()
         finally:

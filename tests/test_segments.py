@@ -196,14 +196,6 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
     assert [number for number, _ in Segments(str(tmp_path), Disk()).find((1,), end)] == [2, 4, 5, 6]
 
 
-def test_a_refused_line_that_is_not_whole_keeps_nobody_from_the_others(tmp_path: Path) -> None:
-    write(tmp_path, [submitted(1)], [*ran(1)])
-    first = tmp_path / "00000001.journal"
-    first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3)[:-5] + b"\n")
-    segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in segments.find((1,), upto(6))] == [2, 4, 5, 6]
-
-
 def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)])
     path = tmp_path / "00000001.journal"

@@ -822,7 +822,7 @@ def test_what_was_told_comes_back_and_what_was_refused_does_not(
     failure: tuple[str, int, int] | None,
     blanks: tuple[int, int, int],
 ) -> None:
-    sizes: dict[str, Any] = dict(zip(("AHEAD", "SMALL", "RUN"), blanks, strict=True))
+    sizes: dict[str, Any] = dict(zip(("AHEAD", "SMALL", "RUN"), blanks, strict=True), BLOCK=64)
     with mock.patch.multiple(tail, **sizes):
         _live(Bench(tmp_path_factory.mktemp("state")), runs, segment_bytes, failure)
 
