@@ -275,10 +275,8 @@ class Store:
     def _entry(self, records: Sequence[Record], kind: _Kind, goes_on: bool) -> _Entry:
         """Number and encode records; the first ``goes_on`` with a batch where it is not the first of that."""
         first = self._sequence + 1
-        lines = [encode(records[0], first, goes_on)]
-        lines += [
-            encode(record, number, goes_on=True) for number, record in enumerate(records[1:], first + 1)
-        ]
+        numbered = enumerate(records, first)
+        lines = [encode(record, number, goes_on or number > first) for number, record in numbered]
         position = (self._segment, self._size, len(lines[0]) - 1)
         whole = b"".join(lines)
         self._sequence += len(lines)
