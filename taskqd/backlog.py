@@ -6,8 +6,9 @@ never written anywhere. Time is an argument; nothing here knows a clock, a file 
 start and end cost O(log n).
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from sys import intern
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from taskqd.events import (
     AboutOther,
     Ended,
     Event,
+    OtherEvent,
     Paused,
     Removed,
     Resized,
@@ -30,13 +32,16 @@ from taskqd.events import (
     Unscheduled,
 )
 from taskqd.expiry import Expiry
-from taskqd.job import MOVES, Job, Reason, Status, TaskId
+from taskqd.job import Job, Reason, Status, TaskId
 from taskqd.line import Line
 from taskqd.queues import Queues
 from taskqd.schedules import Schedules
 from taskqd.specs import Specs
 
 UNLIMITED = Limits(slots=2**31)
+
+_PENDING = Status.PENDING
+"""By this name it is found in a fraction of the time that it takes through its class."""
 
 Position = tuple[int, int, int]
 """Where a record stands in the journal: (segment, offset, length), the latter two in bytes."""
@@ -66,7 +71,7 @@ class Backlog:
         self._specs = Specs()
         self._is_open = is_open
         self._keys: dict[str, tuple[int, ...]] = {}
-        self._pending_of: dict[str, int] = {}
+        self._pending_of: defaultdict[str, int] = defaultdict(int)
         self._delayed: list[tuple[float, int]] = []
 
     def __eq__(self, other: object) -> bool:
@@ -81,9 +86,10 @@ class Backlog:
     def open(self) -> None:
         """Line up all that may start; from now on what comes is lined up at once."""
         self._is_open = True
-        for job in self.jobs.values():
-            if job.status is Status.PENDING and job.tasks is None:
-                self._place(job)
+        free = [job for job in self.jobs.values() if job.tasks is None and self._is_free(job)]
+        self._delayed = [(job.not_before, job.id) for job in free if job.not_before is not None]
+        heapify(self._delayed)
+        self.line.fill(job for job in free if job.not_before is None)
 
     # What is known.
 
@@ -204,7 +210,7 @@ class Backlog:
         """Give back what a job that was taken has; it comes into line again if it is to start again."""
         self.line.give_back(job_id)
         job = self.jobs.get(job_id)
-        if job is not None and job.status is Status.PENDING:
+        if job is not None and job.status is _PENDING:
             self._place(job)
 
     def next_due(self, now: float) -> float | None:
@@ -234,7 +240,7 @@ class Backlog:
         """
         if type(event) is Submitted:
             return self._submitted(event)
-        if isinstance(event, AboutOther):
+        if isinstance(event, OtherEvent):
             self._apply_other(event)
             return None
         job = self.jobs.get(event.id)
@@ -271,10 +277,10 @@ class Backlog:
         return None if known is None else known.last_job
 
     def _submitted(self, event: Submitted) -> Job:
-        ids = range(event.id, event.last_id + 1)
-        if ids[0] in self.jobs or (len(ids) > 1 and any(job_id in self.jobs for job_id in ids)):
-            raise IllegalMove(f"job {event.id} was submitted twice")
         spec = self._specs.shared(event.spec)
+        is_known = event.id in self.jobs
+        if is_known or (spec.array and not self.jobs.keys().isdisjoint(range(event.id, event.last_id + 1))):
+            raise IllegalMove(f"job {event.id} was submitted twice")
         job = Job(
             id=event.id,
             command=event.command,
@@ -286,7 +292,7 @@ class Backlog:
             schedule=event.schedule,
         )
         self.jobs[job.id] = job
-        self.last_id = max(self.last_id, event.last_id)
+        self.last_id = max(self.last_id, job.id if spec.array is None else event.last_id)
         if spec.key is not None:
             others = (one.id for one in self.with_key(spec.key) if one.owner != job.owner)
             self._keys[spec.key] = (*others, job.id)
@@ -304,23 +310,21 @@ class Backlog:
                 self._come_in(task)
         if spec.after or spec.after_any or spec.after_fail:
             job.waiting = self.dependencies.add(job, self.jobs)
-        self._place_all(job)
+        if self._is_open:
+            self._place_all(job)
         return job
 
     def _come_in(self, job: Job) -> None:
-        self.counts[Status.PENDING] += 1
-        self._count_pending(job.owner, 1)
-        self.queues.count(job.spec.queue, None, Status.PENDING)
-
-    def _count_pending(self, owner: str, more: int) -> None:
-        self._pending_of[owner] = self._pending_of.get(owner, 0) + more
+        self.counts[_PENDING] += 1
+        self._pending_of[job.owner] += 1
+        self.queues.came_in(job.spec.queue)
 
     def _move(self, job: Job, event: AboutJob) -> None:
         """Make an event true for one job that is no array, and for whatever depends on that."""
         before, after = job.status, moves.status_after(event, job)
-        if after not in MOVES.get((before, event.name), ()):
+        if after is None:
             raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
-        if before is Status.PENDING and self._is_open:
+        if before is _PENDING and self._is_open:
             self.line.remove(job)
         queue = job.spec.queue
         job.status = after
@@ -334,14 +338,14 @@ class Backlog:
             job.waiting = self.dependencies.add(job, self.jobs)
         self.counts[before] -= 1
         self.counts[after] += 1
-        if before is not after and Status.PENDING in (before, after):
-            self._count_pending(job.owner, 1 if after is Status.PENDING else -1)
+        if before is not after and _PENDING in (before, after):
+            self._pending_of[job.owner] += 1 if after is _PENDING else -1
         if queue == job.spec.queue:
             self.queues.count(queue, before, after)
         else:
             self.queues.count(job.spec.queue, None, after)
             self.queues.count(queue, before, None)
-        if after is Status.PENDING:
+        if after is _PENDING:
             self._place(job)
         self._note_end(job, before)
         if job.array is not None:
@@ -399,7 +403,9 @@ class Backlog:
 
     def _is_free(self, job: Job) -> bool:
         """Whether nothing but time, room and a pause keeps a job from its start."""
-        return job.status is Status.PENDING and not job.is_held and not self.whole(job).waiting
+        if job.status is not _PENDING or job.is_held:
+            return False
+        return not self.whole(job).waiting
 
     def _place(self, job: Job) -> None:
         """Put a pending job into line, or where it waits for its time, if that is all that it waits for."""

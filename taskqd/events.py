@@ -161,6 +161,11 @@ class Output(Struct, frozen=True, gc=False, omit_defaults=True):
             return self.base64 or b""
         return None
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether it carries its bytes with it."""
+        return self.text is not None or self.base64 is not None or self.size == 0
+
 
 NOTHING = Output()
 """The output of an attempt that printed nothing."""

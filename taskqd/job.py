@@ -21,13 +21,11 @@ class Status(str, Enum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the job has ended and, unless it is retried, stays so."""
-        return self in _FINAL
+    is_final: bool
+    """Whether the job has ended and, unless it is retried, stays so."""
 
-
-_FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+    def __init__(self, word: str) -> None:
+        self.is_final = word not in ("PENDING", "RUNNING")
 
 
 class Reason(str, Enum):

@@ -8,7 +8,7 @@ there is enough. So a start or an end costs O(log n), and looks at few shapes; a
 a limit or a pause changes, or at those from which room is kept.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sortedcontainers import SortedList
 
@@ -33,11 +33,11 @@ class Shape:
 
     __slots__ = ("keys", "lacks", "name", "queue", "wants")
 
-    def __init__(self, name: "Name", job: Job) -> None:
+    def __init__(self, name: "Name", job: Job, keys: Iterable[int] = ()) -> None:
         self.name = name
         self.queue = job.spec.queue
         self.wants: Wants = wants(job.spec, job.array)
-        self.keys: SortedList[int] = SortedList()
+        self.keys: SortedList[int] = SortedList(keys)
         self.lacks: Want | None = None
 
     @property
@@ -131,6 +131,20 @@ class Line:
         if shape.lacks == KEPT:
             shape.lacks = None  # it may be before the one for which that is kept
         self._file(shape)
+
+    def fill(self, jobs: Iterable[Job]) -> None:
+        """Put jobs into a line that has none yet; a million take a fraction of what they do one by one."""
+        alike: dict[Name, tuple[Job, list[int]]] = {}
+        before: Job | None = None
+        keys: list[int] = []
+        for job in jobs:
+            if before is None or job.spec is not before.spec or job.array != before.array:
+                _, keys = alike.setdefault(_name(job), (job, []))
+            keys.append(key_of(job))
+            before = job
+        for name, (job, keys) in alike.items():
+            shape = self._shapes[name] = Shape(name, job, keys)
+            self._file(shape)
 
     def remove(self, job: Job) -> None:
         """Take a job out of the line, if it is there; its spec must be the one with which it came in."""

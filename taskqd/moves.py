@@ -4,7 +4,7 @@ Which moves are legal is the table in job.py; what depends on a move is the back
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from msgspec.structs import replace
 
@@ -22,23 +22,18 @@ from taskqd.events import (
     Spawned,
     Started,
 )
-from taskqd.job import Attempt, Job, Reason, Spec, Status
+from taskqd.job import MOVES, Attempt, Job, Reason, Spec, Status
 
 MOST_PAST = 100
 """Of so many attempts before the latest, what is known of each is kept at hand; the journal has all."""
 
 
-def status_after(event: AboutJob, job: Job) -> Status:
-    """Return the status of a job after an event, if it can happen to it."""
-    if isinstance(event, Ended):
-        return event.status
-    if isinstance(event, Removed | Held | Released | Changed):
-        return job.status
-    if isinstance(event, Cancelled):
-        return Status.RUNNING if job.status is Status.RUNNING else Status.CANCELLED
-    if isinstance(event, Skipped):
-        return Status.FAILED
-    return Status.PENDING if isinstance(event, Retried) else Status.RUNNING
+def status_after(event: AboutJob, job: Job) -> Status | None:
+    """Return the status of a job after an event, None where it cannot happen to it."""
+    leads_to = _LEADS_TO.get((job.status, type(event)), ())
+    if type(event) is Ended:
+        return event.status if event.status in leads_to else None
+    return leads_to[0] if leads_to else None
 
 
 def change(job: Job, event: AboutJob, asked: Spec) -> None:
@@ -154,6 +149,15 @@ _CHANGES: dict[type, Callable[[Job, Any], None]] = {
 }
 
 
+_LEADS_TO = {
+    (status, kind): (*afters,)
+    for (status, name), afters in MOVES.items()
+    for kind in get_args(AboutJob)
+    if name == kind.__name__.lower()
+}
+"""The table of moves by the type of the event. Only an end may lead to several; it says to which it does."""
+
+
 def _finish(attempt: Attempt, event: Ended) -> None:
     attempt.ended_at = event.at
     attempt.reason = event.reason
@@ -164,4 +168,4 @@ def _finish(attempt: Attempt, event: Ended) -> None:
 
 
 def _measured(output: Output) -> tuple[int, int, bool]:
-    return output.size, output.dropped, output.data is not None
+    return output.size, output.dropped, output.is_inline

@@ -14,6 +14,8 @@ from taskqd.job import DEFAULT_QUEUE, Status
 LATEST = 50
 """From so many runs at most, the latest of a queue, an estimate is made."""
 
+_PENDING = Status.PENDING
+
 
 class Queue:
     """One queue; ``resized`` are slots given while the daemon runs: 0 for no limit, None for none given.
@@ -86,6 +88,11 @@ class Queues:
         else:
             self._get(event.queue).is_paused = isinstance(event, Paused)
             self._forget(event.queue)
+
+    def came_in(self, name: str) -> None:
+        """Take note that a job has come into a queue, PENDING."""
+        queue = self._queues.get(name) or self._get(name)
+        queue.counts[_PENDING] += 1
 
     def count(self, name: str, before: Status | None, after: Status | None) -> None:
         """Take note that one job of a queue has moved; None is outside."""

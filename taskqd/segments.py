@@ -6,14 +6,17 @@ segments up to that number; what it takes the place of may still be there, and d
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, count, repeat
+from operator import add
+from typing import NamedTuple, TypeVar, cast
 
 from taskqd.backlog import Position
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.events import Event, JobEvent, Opened, Record, Snapshot
-from taskqd.journal import Content, Replay, decode, first_sequence
+from taskqd.journal import decode
+from taskqd.replay import Content, Portion, Replay, first_sequence
 
 LONGEST_OPENED = 4096
 """The line that begins a segment has fewer bytes than that."""
@@ -90,14 +93,21 @@ class Segments:
 
     def replay(self, layout: Layout, reading: Replay) -> Iterator[tuple[Event, Position]]:
         """Yield all events that count, oldest first; ``reading`` tells afterwards where the journal ends."""
-        for record, position in self.records(layout, reading):
-            if not isinstance(record, Opened | Snapshot):
-                yield record, position
+        for number, portion in self.portions(layout, reading):
+            if not isinstance(portion.records[0], Opened):  # which is a portion of its own
+                events = cast("Sequence[Event]", portion.records)
+                yield from zip(events, positions(number, portion), strict=True)
 
-    def records(self, layout: Layout, reading: Replay) -> Iterator[tuple[Record, Position]]:
-        """Yield all records that count, but for the one that begins a snapshot."""
+    def portions(self, layout: Layout, reading: Replay) -> Iterator[tuple[int, Portion]]:
+        """Yield all records that count but the one that begins a snapshot, with the number of their file."""
         for number, upto in self._bounds(layout):
-            yield from self._records(reading, number, upto)
+            path = self.path(number)
+            content = self.content(number)
+            portions = (
+                reading.read_snapshot(path, content) if number < 0 else reading.read(path, content, upto)
+            )
+            for portion in portions:
+                yield number, portion
 
     def _bounds(self, layout: Layout) -> Iterator[tuple[int, int | None]]:
         """Yield the number of each file that counts, and its last record that does, None for its end."""
@@ -121,13 +131,6 @@ class Segments:
         """Return the number of a segment's first record, None if that was not wholly written."""
         head = self._disk.content(self.path(number), LONGEST_OPENED)
         return first_sequence(self.path(number), head, len(head) == LONGEST_OPENED)
-
-    def _records(self, reading: Replay, number: int, upto: int | None) -> Iterator[tuple[Record, Position]]:
-        path = self.path(number)
-        content = self.content(number)
-        records = reading.read_snapshot(path, content) if number < 0 else reading.read(path, content, upto)
-        for record, offset, length in records:
-            yield record, (number, offset, length)
 
     def read(self, position: Position) -> Record:
         """Return the record at a position; raises StoreFailed if it cannot be read back."""
@@ -270,6 +273,13 @@ class Reading:
                 self.next += 1
             at = end + 1
         self._offset += at
+
+
+def positions(number: int, portion: Portion) -> Iterator[Position]:
+    """Yield where the records of a portion stand that is in file ``number``."""
+    lengths = [*map(len, portion.lines)]
+    offsets = map(add, accumulate(lengths, initial=portion.start), count())
+    return zip(repeat(number), offsets, lengths, strict=False)
 
 
 def while_condensed(look: Callable[[], Found]) -> Found:

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from taskqd.backlog import Position
 from taskqd.disk import Disk
 from taskqd.errors import StartRefused
 from taskqd.events import (
@@ -36,7 +35,8 @@ from taskqd.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.journal import Content, Replay, encode
+from taskqd.journal import encode
+from taskqd.replay import Portion, Replay
 from taskqd.segments import Segments
 
 SYNC_EVERY = 8 * 1024**2
@@ -85,41 +85,42 @@ class Condenser:
 
     def _survey(self) -> None:
         """See which jobs were removed and which run, what is out of date, and how the last segment began."""
-        for record, _, reading in self._records():
-            if isinstance(record, Removed):
-                self._removed.add(record.id)
-                self._removed.update(self._tasks.pop(record.id, ()))
-            elif isinstance(record, Started):
-                self._running.add(record.id)
-            elif isinstance(record, Ended):
-                self._running.discard(record.id)
-            elif isinstance(record, Submitted):
-                self._last_id = max(self._last_id, record.last_id)
-                if record.last_id > record.id:
-                    self._tasks[record.id] = range(record.id + 1, record.last_id + 1)
-            elif isinstance(record, OtherEvent):
-                self._latest[_subject(record)] = reading.sequence
-                if isinstance(record, Unscheduled):
-                    self._unscheduled.add(record.schedule)
-                elif isinstance(record, Scheduled):
-                    self._last_schedule = max(self._last_schedule, record.schedule)
+        reading = Replay()
+        for portion in self._portions(reading):
+            for sequence, record in zip(portion.sequences, portion.records, strict=True):
+                self._take_note(sequence, record)
             self._opened = reading.opened
 
-    def _records(self) -> Iterator[tuple[Record, Position, Replay]]:
-        reading = Replay()
-        for record, position in self._segments.records(self._layout, reading):
-            if position[0] > self._number:
+    def _take_note(self, sequence: int, record: Record) -> None:
+        if isinstance(record, Submitted):
+            self._last_id = max(self._last_id, record.last_id)
+            if record.spec.array is not None:
+                self._tasks[record.id] = range(record.id + 1, record.last_id + 1)
+        elif isinstance(record, Started):
+            self._running.add(record.id)
+        elif isinstance(record, Ended):
+            self._running.discard(record.id)
+        elif isinstance(record, Removed):
+            self._removed.add(record.id)
+            self._removed.update(self._tasks.pop(record.id, ()))
+        elif isinstance(record, OtherEvent):
+            self._latest[_subject(record)] = sequence
+            if isinstance(record, Unscheduled):
+                self._unscheduled.add(record.schedule)
+            elif isinstance(record, Scheduled):
+                self._last_schedule = max(self._last_schedule, record.schedule)
+
+    def _portions(self, reading: Replay) -> Iterator[Portion]:
+        for number, portion in self._segments.portions(self._layout, reading):
+            if number > self._number:
                 return
-            yield record, position, reading
+            yield portion
 
     def _kept(self) -> Iterator[Line]:
-        number: int | None = None
-        content: Content = b""
-        for record, (where, offset, length), reading in self._records():
-            if where != number:
-                number, content = where, self._segments.content(where)
-            if not isinstance(record, Opened | Snapshot) and self._is_kept(record, reading.sequence):
-                yield Line(record, content[offset : offset + length + 1])
+        for portion in self._portions(Replay()):
+            for sequence, record, line in zip(portion.sequences, portion.records, portion.lines, strict=True):
+                if not isinstance(record, Opened | Snapshot) and self._is_kept(record, sequence):
+                    yield Line(record, line + b"\n")
 
     def _is_kept(self, event: Event, sequence: int) -> bool:
         if isinstance(event, OtherEvent):

@@ -26,8 +26,9 @@ from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
 from taskqd.events import FORMAT, Event, Opened, Record, Submitted
 from taskqd.interfaces import IReading, IStore
-from taskqd.journal import Replay, encode
+from taskqd.journal import encode
 from taskqd.lock import take_lock
+from taskqd.replay import Replay
 from taskqd.segments import End, Layout, Reading, Segments
 from taskqd.tail import Tail
 

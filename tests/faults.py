@@ -46,8 +46,8 @@ from taskqd.events import NOTHING, Output
 from taskqd.housekeeping import Housekeeper
 from taskqd.interfaces import IExecutor, IRecording
 from taskqd.job import PLAIN, Array, Job, Reason, Spec, Status
-from taskqd.journal import Replay
 from taskqd.launch import Outcome, Run
+from taskqd.replay import Replay
 from taskqd.results import Results
 from taskqd.segments import Segments
 from taskqd.settings import Retention

@@ -41,6 +41,7 @@ FLOORS = (
         "blocks",
         "replies",
         "journal",
+        "replay",
         "quotas",
         "tokens",
         "readers",

@@ -23,7 +23,8 @@ from taskqd.events import (
     Submitted,
 )
 from taskqd.job import Reason, Spec, Status
-from taskqd.journal import Replay, encode
+from taskqd.journal import encode
+from taskqd.replay import Replay
 from taskqd.segments import Segments
 from tests.fakes import START
 

@@ -360,7 +360,6 @@ def test_a_large_journal_shows_a_bar_on_a_terminal(
     store: Store, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "LARGE", 10)
-    monkeypatch.setattr(journal, "STEP", 2)
     monkeypatch.setenv("TERM", "xterm")
     outcome = call("verify", store.place)
     assert outcome.stderr == "", "nothing is drawn where stderr is no terminal"

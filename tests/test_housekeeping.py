@@ -17,7 +17,7 @@ from taskqd.events import Ended, Event, Removed
 from taskqd.expiry import AT_ONCE as EXPIRED_AT_ONCE
 from taskqd.housekeeping import AFTER_FAILURE, CHECK_EVERY, CHECK_SOON, RETENTION, SNAPSHOT_FROM, Housekeeper
 from taskqd.job import PLAIN, Array
-from taskqd.journal import Replay
+from taskqd.replay import Replay
 from taskqd.segments import Segments
 from taskqd.settings import Retention
 from taskqd.snapshot import Condenser

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskqd import replay as module
 from taskqd.errors import JournalDamaged
 from taskqd.events import (
     FORMAT,
@@ -33,7 +34,8 @@ from taskqd.events import (
     Unscheduled,
 )
 from taskqd.job import Array, Reason, Spec, Status, Usage
-from taskqd.journal import Replay, decode, encode, first_sequence
+from taskqd.journal import decode, decode_events, encode
+from taskqd.replay import Portion, Replay, first_sequence
 
 OPENED = Opened(at=1764000000.25, format=1, store="s", boot="b", next_id=1)
 
@@ -172,14 +174,18 @@ def _replay(*segments: bytes) -> list[Record]:
     return list(_records(Replay(), segments))
 
 
+def _read(replay: Replay, content: bytes, upto: int | None) -> list[Record]:
+    return [record for portion in replay.read("segment", content, upto) for record in portion.records]
+
+
 def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
     """Read segments as taskqd.segments does: each up to what the next one goes on after."""
     named = [(f"segment-{number}", content) for number, content in enumerate(segments, 1)]
     firsts = [(name, content, first_sequence(name, content, is_more=False)) for name, content in named]
     whole = [one for one in firsts if one[2] is not None]
     for (name, content, _), (*_, following) in pairwise([*whole, ("", b"", None)]):
-        for record, _, _ in replay.read(name, content, None if following is None else following - 1):
-            yield record
+        for portion in replay.read(name, content, None if following is None else following - 1):
+            yield from portion.records
 
 
 def _refusal(*segments: bytes) -> str:
@@ -277,12 +283,73 @@ def test_any_event_is_one_line_and_comes_back(event: Record, number: int) -> Non
     assert decode(line[:-1]) == (number, event)
 
 
+MARKED = _line(b'+7 {"type":"retried","id":1,"at":1764000005.0,"by":"ann"}')[:-1]
+NO_EVENTS = [
+    b"",
+    b"x",
+    _line(b"1")[:-1],
+    _line(b"1 {}")[:-1],
+    _line(b"x " + LINES[1][1][11:-1])[:-1],
+    LINES[0][1][:-1],
+    LINES[1][1][:-1].upper(),
+    LINES[1][1][:-2],
+    LINES[1][1][:8] + b"_" + LINES[1][1][9:-1],
+    b" " + LINES[1][1][:-1],
+]
+"""What is no line, or not that of an event."""
+
+
+def _each(lines: list[bytes]) -> tuple[list[int], list[Record]] | None:
+    """Return what the lines of events are one by one, None where one of them is none."""
+    try:
+        found = [decode(line) for line in lines]
+    except JournalDamaged:
+        return None
+    if any(isinstance(record, Opened | Snapshot) for _, record in found):
+        return None
+    return [number for number, _ in found], [record for _, record in found]
+
+
+@given(
+    st.lists(
+        st.builds(encode, EVENTS, st.integers(1, 2**62)).map(lambda line: line[:-1])
+        | st.sampled_from([line[:-1] for _, line in LINES[1:] + MORE_LINES])
+        | st.sampled_from([line for _, line in OLD_LINES] + [MARKED]),
+        min_size=1,
+    ),
+    st.none() | st.tuples(st.integers(0, 100), st.sampled_from(NO_EVENTS)),
+)
+def test_many_lines_are_what_each_of_them_is(lines: list[bytes], other: tuple[int, bytes] | None) -> None:
+    assert decode_events(lines) == _each(lines) is not None
+    if other is not None:
+        lines.insert(other[0], other[1])
+        assert decode_events(lines) is None
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 300, 65_536])
+@pytest.mark.parametrize("damaged", range(1, len(LINES)))
+def test_a_damaged_line_is_found_whatever_is_taken_in_with_it(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, damaged: int
+) -> None:
+    monkeypatch.setattr(module, "PORTION", at_once)
+    lines = [line for _, line in LINES]
+    lines[damaged] = lines[damaged].replace(b'"id":1', b'"id":2')
+    replay = Replay()
+    found: list[Record] = []
+    with pytest.raises(JournalDamaged, match=f"^segment-1, line {damaged + 1} cannot be trusted: its checks"):
+        found.extend(_records(replay, [b"".join(lines)]))
+    assert found == RECORDS[:damaged]
+    assert (replay.sequence, replay.good_bytes) == (damaged, len(b"".join(lines[:damaged])))
+
+
 def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
     replay = Replay()
     found = list(replay.read("segment", SEGMENT, None))
-    assert [record for record, _, _ in found] == RECORDS
-    for number, (record, offset, length) in enumerate(found, 1):
-        assert decode(SEGMENT[offset : offset + length]) == (number, record)
+    assert [record for portion in found for record in portion.records] == RECORDS
+    assert [number for portion in found for number in portion.sequences] == list(range(1, len(LINES) + 1))
+    assert [line + b"\n" for portion in found for line in portion.lines] == [line for _, line in LINES]
+    assert [portion.start for portion in found] == [0, len(LINES[0][1])]
+    assert [portion.end for portion in found] == [len(LINES[0][1]), len(SEGMENT)]
     assert (replay.good_bytes, replay.sequence) == (len(SEGMENT), len(LINES))
 
 
@@ -398,11 +465,12 @@ def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
 
 def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() -> None:
     replay = Replay()
-    assert len(list(replay.read("segment-1", SEGMENT, 7))) == len(LINES)
-    assert list(replay.read("segment-2", encode(OPENED, 8) + b"torn", None)) == [
-        (OPENED, 0, len(encode(OPENED, 8)) - 1)
+    assert _read(replay, SEGMENT, 7) == RECORDS
+    opened = encode(OPENED, 8)
+    assert list(replay.read("segment-2", opened + b"torn", None)) == [
+        Portion(0, [opened[:-1]], [8], [OPENED])
     ]
-    assert replay.good_bytes == len(encode(OPENED, 8))
+    assert replay.good_bytes == len(opened)
     assert list(replay.read("segment-3", b"torn", None)) == []
     assert replay.good_bytes == 0
 
@@ -414,7 +482,7 @@ def test_what_stands_behind_the_number_that_the_next_segment_goes_on_after_was_r
     assert list(_records(replay, segments)) == [*RECORDS, OPENED]
     assert replay.sequence == 8
     replay = Replay()
-    assert [record for record, _, _ in replay.read("segment", SEGMENT + rest, 3)] == RECORDS[:3]
+    assert _read(replay, SEGMENT + rest, 3) == RECORDS[:3]
 
 
 def test_a_segment_that_was_refused_as_a_whole_has_nothing_to_say() -> None:
@@ -442,7 +510,7 @@ ONLY_MARKED = encode(RECORDS[5], 6, goes_on=True)
 BLANKS = b"\n" * 1000
 
 
-def _read(content: bytes) -> tuple[int, int, int]:
+def _measured(content: bytes) -> tuple[int, int, int]:
     """Return how many records are read, and how many bytes were good and how many torn."""
     replay = Replay()
     count = len(list(_records(replay, [content])))
@@ -460,7 +528,7 @@ def test_a_line_that_goes_on_with_a_batch_is_marked_and_is_read_as_any_other(num
 
 @pytest.mark.parametrize("blanks", [b"", b"\n", BLANKS, b"\n\0", BLANKS + b"\0" * 300, b"\0" * 300])
 def test_what_is_blank_behind_the_records_is_no_record_and_nothing_torn(blanks: bytes) -> None:
-    count, good, torn = _read(GOOD + BATCH + blanks)
+    count, good, torn = _measured(GOOD + BATCH + blanks)
     assert (count, good) == (5, len(GOOD + BATCH))
     assert torn == (len(blanks) if b"\n" not in blanks else 0)
 
@@ -470,7 +538,7 @@ def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
         for length in (1, 60, len(BATCH)):
             end = min(start + length, len(BATCH))
             torn = BATCH[:start] + b"\n" * (end - start) + BATCH[end:]
-            count, good, _ = _read(GOOD + torn + BLANKS)
+            count, good, _ = _measured(GOOD + torn + BLANKS)
             whole = next((at for at in range(len(BATCH)) if torn[at] != BATCH[at]), len(BATCH))
             assert count == 2 + BATCH[:whole].count(b"\n")
             assert good == len(GOOD) + BATCH.rfind(b"\n", 0, whole) + 1
@@ -478,7 +546,7 @@ def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
 
 def test_of_a_torn_batch_it_is_told_how_many_bytes_are_there() -> None:
     hole = b"\n" * len(SECOND[1])
-    assert _read(GOOD + SECOND[0] + hole + SECOND[2] + BLANKS) == (
+    assert _measured(GOOD + SECOND[0] + hole + SECOND[2] + BLANKS) == (
         3,
         len(GOOD + SECOND[0]),
         len(hole + SECOND[2]) - 1,
@@ -512,7 +580,7 @@ def test_what_looks_like_a_line_within_a_torn_one_proves_nothing() -> None:
     inner = _line(b'3 {"type":"retried","id":1,"at":1.5,"by":"ann"}').decode()
     line = encode(Submitted(id=1, at=1.5, owner="ann", command=inner), 3)
     for start in range(1, len(line)):
-        assert _read(GOOD + b"\n" * start + line[start:] + BLANKS)[0] == 2
+        assert _measured(GOOD + b"\n" * start + line[start:] + BLANKS)[0] == 2
 
 
 def test_blanks_prove_nothing_in_a_segment_of_an_older_format_nor_before_one_is_begun() -> None:
@@ -538,15 +606,18 @@ SNAPSHOT = b"".join(encode(record, number) for number, record in [(9, HEADER), *
 
 
 def _snapshot(content: bytes, replay: Replay | None = None) -> list[Record]:
-    return [record for record, _, _ in (replay or Replay()).read_snapshot("snapshot", content)]
+    portions = (replay or Replay()).read_snapshot("snapshot", content)
+    return [record for portion in portions for record in portion.records]
 
 
 def test_a_snapshot_is_read_back_and_the_segments_go_on_after_it() -> None:
     replay = Replay()
-    found = list(replay.read_snapshot("snapshot", SNAPSHOT))
-    assert [decode(SNAPSHOT[offset : offset + length]) for _, offset, length in found] == KEPT
+    (found,) = replay.read_snapshot("snapshot", SNAPSHOT)
+    assert list(zip(found.sequences, found.records, strict=True)) == KEPT
+    assert list(map(decode, found.lines)) == KEPT
+    assert (found.start, found.end) == (len(encode(HEADER, 9)), len(SNAPSHOT))
     assert (replay.sequence, replay.opened) == (9, HEADER)
-    assert [record for record, _, _ in replay.read("segment", encode(OPENED, 10), None)] == [OPENED]
+    assert _read(replay, encode(OPENED, 10), None) == [OPENED]
     with pytest.raises(JournalDamaged, match=r"segment, line 1 .* it is record 12 where 11"):
         list(replay.read("segment", encode(OPENED, 12), None))
 
@@ -561,7 +632,7 @@ def test_a_snapshot_of_nothing_is_read_back() -> None:
 @pytest.mark.parametrize(
     "content, line, why",
     [
-        (b"", 2, "1 records were expected, 0 are there"),
+        (b"", 1, "it does not end"),
         (SEGMENT, 1, "the first record must be Snapshot"),
         (SNAPSHOT[:-1], 4, "it does not end"),
         (SNAPSHOT[: SNAPSHOT.rindex(b"\n", 0, -1) + 1], 4, "3 records were expected, 2 are there"),

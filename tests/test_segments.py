@@ -8,8 +8,9 @@ from taskqd import segments as module
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
-from taskqd.journal import Replay, encode
-from taskqd.segments import End, Layout, Segments
+from taskqd.journal import encode
+from taskqd.replay import Replay
+from taskqd.segments import End, Layout, Segments, positions
 from taskqd.snapshot import Condenser
 from tests.fakes import START, FakeDisk
 from tests.journals import MemoryDisk, portions, ran, replay, story, submitted, write
@@ -98,10 +99,11 @@ def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
     assert replay(tmp_path) == events
     reading = Replay()
     segments = Segments(str(tmp_path), Disk())
-    records = list(segments.records(segments.layout(), reading))
-    assert sum(isinstance(record, Opened) for record, _ in records) == 4
+    found = list(segments.portions(segments.layout(), reading))
+    assert sum(isinstance(record, Opened) for _, portion in found for record in portion.records) == 4
     assert reading.sequence == len(events) + 4
-    assert all(segments.read(position) == record for record, position in records)
+    for number, portion in found:
+        assert [segments.read(position) for position in positions(number, portion)] == portion.records
     segments.close()
 
 
@@ -308,9 +310,10 @@ def test_all_events_from_a_number_on_are_read_whatever_the_portions(
     write(tmp_path, *portions(story(25), 3))
     segments, reading = Segments(str(tmp_path), Disk()), Replay()
     known: list[tuple[int, Event]] = []
-    for record, _ in segments.records(segments.layout(), reading):
-        if not isinstance(record, Opened | Snapshot):
-            known.append((reading.sequence, record))
+    for _, portion in segments.portions(segments.layout(), reading):
+        for sequence, record in zip(portion.sequences, portion.records, strict=True):
+            if not isinstance(record, Opened | Snapshot):
+                known.append((sequence, record))
     last = reading.sequence
     for first in range(1, last + 2, 7):
         assert since(tmp_path, first, last) == [found for found in known if found[0] >= first]

@@ -33,7 +33,8 @@ from taskqd.events import (
     Unscheduled,
 )
 from taskqd.job import Array, Status
-from taskqd.journal import Replay, decode, encode
+from taskqd.journal import decode, encode
+from taskqd.replay import Replay
 from taskqd.segments import Segments
 from taskqd.snapshot import Condenser
 from tests.fakes import START, FakeDisk

@@ -45,7 +45,8 @@ from taskqd.events import (
     Unscheduled,
 )
 from taskqd.job import Array, Job, Spec, Status
-from taskqd.journal import Replay, encode
+from taskqd.journal import encode
+from taskqd.replay import Replay
 
 LIMITS = Limits(slots=3, queues={"q": 2}, resources={"gpu": 2})
 OWNERS = ["ann", "bob"]
@@ -73,7 +74,9 @@ def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = 
     content = encode(opened, 1) + b"".join(
         encode(event, number) for number, (event, _) in enumerate(events, 2)
     )
-    records = [record for record, _, _ in Replay().read("segment", content, None)][1:]
+    records = [record for portion in Replay().read("segment", content, None) for record in portion.records][
+        1:
+    ]
     backlog = Backlog(LIMITS, is_open)
     for record, (_, position) in zip(records, events, strict=True):
         assert not isinstance(record, Opened | Snapshot)

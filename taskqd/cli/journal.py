@@ -19,14 +19,12 @@ from taskqd.cli.washing import washed
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged
 from taskqd.events import JobEvent, Opened, Record, Snapshot, Submitted
-from taskqd.journal import Replay
+from taskqd.replay import Replay
 from taskqd.replies import timestamp
-from taskqd.segments import Layout, Segments
+from taskqd.segments import Layout, Segments, positions
 
 LARGE = 32 * 1024**2
 """A journal of so many bytes is worth a bar that shows how far it is read."""
-STEP = 5000
-"""The bar moves after so many records."""
 Found = TypeVar("Found")
 
 TRIES = 10
@@ -57,8 +55,8 @@ class _Measuring(Disk):
 class Reading:
     """One reading of the journal in the state ``directory``, from its beginning to its end.
 
-    ``sequence`` is the number of the record that was yielded last. Raises JournalDamaged where the journal
-    cannot be trusted, and OSError: FileNotFoundError also where a daemon has condensed what was to be read.
+    Raises JournalDamaged where the journal cannot be trusted, and OSError: FileNotFoundError also where a
+    daemon has condensed what was to be read.
     """
 
     def __init__(self, directory: str) -> None:
@@ -73,22 +71,22 @@ class Reading:
 
     @property
     def sequence(self) -> int:
-        """The number of the last record that was read."""
+        """The number of the last record, once all have been read."""
         return self._replay.sequence
 
-    def records(self, moved: Callable[[int], None]) -> Iterator[tuple[Record, Position]]:
-        """Yield every record that counts and where it stands; ``moved`` is told how many bytes are read."""
+    def records(self, moved: Callable[[int], None]) -> Iterator[tuple[int, Record, Position]]:
+        """Yield every record that counts, with its number and where it stands.
+
+        ``moved`` is told how many bytes are read.
+        """
         before, end = 0, 0
-        records = self.segments.records(self.layout, self._replay)
-        for count, (record, position) in enumerate(records):
-            number, offset, length = position
+        for number, portion in self.segments.portions(self.layout, self._replay):
             if number != self._file:
                 before, self._file, self._lines = before + end, number, 0
-            end = offset + length + 1
-            self._lines += 1
-            if count % STEP == 0:
-                moved(before + end)
-            yield record, position
+            yield from zip(portion.sequences, portion.records, positions(number, portion), strict=True)
+            end = portion.end
+            self._lines += len(portion.records)
+            moved(before + end)
 
     def torn(self) -> Torn | None:
         """Return what is not whole at the end of the last segment, once all before it has been read."""
@@ -141,7 +139,7 @@ def _survey(directory: str) -> tuple[dict[str, Any], Torn | None]:
     backlog = Backlog()
     count = 0
     with ExitStack() as stack:
-        for record, position in reading.records(_bar(stack, reading.size, sys.stderr.isatty())):
+        for _, record, position in reading.records(_bar(stack, reading.size, sys.stderr.isatty())):
             count += 1
             if isinstance(record, Opened | Snapshot):
                 continue
@@ -186,10 +184,10 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
         is_terminal = sys.stdout.isatty()
         with ExitStack() as stack:
             is_shown = sys.stderr.isatty() and not is_terminal
-            for record, _ in reading.records(_bar(stack, reading.size, is_shown)):
-                if reading.sequence <= printed or not _is_wanted(record, job, since):
+            for sequence, record, _ in reading.records(_bar(stack, reading.size, is_shown)):
+                if sequence <= printed or not _is_wanted(record, job, since):
                     continue
-                printed = reading.sequence
+                printed = sequence
                 line = encode({"seq": printed, **_shown(record)}) + b"\n"
                 sys.stdout.buffer.write(washed(line, sys.stdout.encoding) if is_terminal else line)
 

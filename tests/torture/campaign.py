@@ -20,7 +20,7 @@ from taskqd.backlog import Backlog, IllegalMove
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged
 from taskqd.job import Status
-from taskqd.journal import Replay
+from taskqd.replay import Replay
 from taskqd.segments import Segments
 from tests.end_to_end.wire import until
 from tests.torture.clients import Client, Connection
