@@ -442,7 +442,7 @@ ONLY_MARKED = encode(RECORDS[5], 6, goes_on=True)
 BLANKS = b"\n" * 1000
 
 
-def _read(content: bytes) -> tuple[int, int, int]:
+def _measured(content: bytes) -> tuple[int, int, int]:
     """Return how many records are read, and how many bytes were good and how many torn."""
     replay = Replay()
     count = len(list(_records(replay, [content])))
@@ -460,7 +460,7 @@ def test_a_line_that_goes_on_with_a_batch_is_marked_and_is_read_as_any_other(num
 
 @pytest.mark.parametrize("blanks", [b"", b"\n", BLANKS, b"\n\0", BLANKS + b"\0" * 300, b"\0" * 300])
 def test_what_is_blank_behind_the_records_is_no_record_and_nothing_torn(blanks: bytes) -> None:
-    count, good, torn = _read(GOOD + BATCH + blanks)
+    count, good, torn = _measured(GOOD + BATCH + blanks)
     assert (count, good) == (5, len(GOOD + BATCH))
     assert torn == (len(blanks) if b"\n" not in blanks else 0)
 
@@ -470,7 +470,7 @@ def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
         for length in (1, 60, len(BATCH)):
             end = min(start + length, len(BATCH))
             torn = BATCH[:start] + b"\n" * (end - start) + BATCH[end:]
-            count, good, _ = _read(GOOD + torn + BLANKS)
+            count, good, _ = _measured(GOOD + torn + BLANKS)
             whole = next((at for at in range(len(BATCH)) if torn[at] != BATCH[at]), len(BATCH))
             assert count == 2 + BATCH[:whole].count(b"\n")
             assert good == len(GOOD) + BATCH.rfind(b"\n", 0, whole) + 1
@@ -478,7 +478,7 @@ def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
 
 def test_of_a_torn_batch_it_is_told_how_many_bytes_are_there() -> None:
     hole = b"\n" * len(SECOND[1])
-    assert _read(GOOD + SECOND[0] + hole + SECOND[2] + BLANKS) == (
+    assert _measured(GOOD + SECOND[0] + hole + SECOND[2] + BLANKS) == (
         3,
         len(GOOD + SECOND[0]),
         len(hole + SECOND[2]) - 1,
@@ -512,7 +512,7 @@ def test_what_looks_like_a_line_within_a_torn_one_proves_nothing() -> None:
     inner = _line(b'3 {"type":"retried","id":1,"at":1.5,"by":"ann"}').decode()
     line = encode(Submitted(id=1, at=1.5, owner="ann", command=inner), 3)
     for start in range(1, len(line)):
-        assert _read(GOOD + b"\n" * start + line[start:] + BLANKS)[0] == 2
+        assert _measured(GOOD + b"\n" * start + line[start:] + BLANKS)[0] == 2
 
 
 def test_blanks_prove_nothing_in_a_segment_of_an_older_format_nor_before_one_is_begun() -> None:
