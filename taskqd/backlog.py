@@ -85,11 +85,19 @@ class Backlog:
 
     def open(self) -> None:
         """Line up all that may start; from now on what comes is lined up at once."""
-        self._is_open = True
-        free = [job for job in self.jobs.values() if job.tasks is None and self._is_free(job)]
-        self._delayed = [(job.not_before, job.id) for job in free if job.not_before is not None]
-        heapify(self._delayed)
-        self.line.fill(job for job in free if job.not_before is None)
+        if not self._is_open:
+            self._is_open = True
+            self.line.fill(self._ready())
+            heapify(self._delayed)
+
+    def _ready(self) -> Iterator[Job]:
+        """Yield the jobs that wait for nothing but room, while noting those that wait for their time."""
+        for job in self.jobs.values():
+            if job.tasks is None and self._is_free(job):
+                if job.not_before is None:
+                    yield job
+                else:
+                    self._delayed.append((job.not_before, job.id))
 
     # What is known.
 

@@ -169,18 +169,24 @@ class TaskqService(Service):
     def _replay(self) -> Backlog:
         settings = self._settings
         backlog = Backlog(Limits(settings.slots, settings.queues, settings.resources), is_open=False)
+        gc.disable()  # all that is made here stays
+        try:
+            self._read(backlog)
+            backlog.open()
+        finally:
+            gc.enable()
+        gc.freeze()
+        backlog.last_id = max(backlog.last_id, self._store.next_id - 1)
+        self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(backlog.jobs))
+        return backlog
+
+    def _read(self, backlog: Backlog) -> None:
         for event, position in self._store.replay():
             try:
                 backlog.apply(event, position)
             except IllegalMove as why:
-                raise JournalDamaged(
-                    f"{self._store.segments.locate(position)} cannot be right: {why}"
-                ) from None
-        backlog.last_id = max(backlog.last_id, self._store.next_id - 1)
-        backlog.open()
-        gc.freeze()
-        self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(backlog.jobs))
-        return backlog
+                where = self._store.segments.locate(position)
+                raise JournalDamaged(f"{where} cannot be right: {why}") from None
 
     def _end_leftovers(self, backlog: Backlog) -> None:
         """Kill what a crash left running, before anything else runs."""

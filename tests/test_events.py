@@ -167,13 +167,16 @@ def test_a_short_output_stands_beside_its_end_and_comes_back(data: bytes, output
 def test_any_short_output_survives_the_journal(data: bytes, dropped: int) -> None:
     output = msgspec.json.decode(msgspec.json.encode(Output.inline(data, dropped)), type=Output)
     assert (output.data, output.size, output.dropped) == (data, len(data), dropped)
+    assert output.is_inline
 
 
 @pytest.mark.parametrize("output", [Output(5000), Output(1, 7)])
 def test_an_output_without_its_bytes_is_in_a_file(output: Output) -> None:
     assert output.data is None
+    assert not output.is_inline
 
 
 @pytest.mark.parametrize("output", [NOTHING, Output(0, 7)])
 def test_an_output_of_no_bytes_needs_no_file_even_if_all_was_dropped(output: Output) -> None:
     assert output.data == b""
+    assert output.is_inline

@@ -342,6 +342,16 @@ def test_a_damaged_line_is_found_whatever_is_taken_in_with_it(
     assert (replay.sequence, replay.good_bytes) == (damaged, len(b"".join(lines[:damaged])))
 
 
+def test_it_makes_no_difference_whether_lines_are_taken_in_together_or_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together, one_by_one = Replay(), Replay()
+    assert _read(together, SEGMENT, 7) == RECORDS
+    monkeypatch.setattr(module, "decode_events", lambda _: None)
+    assert _read(one_by_one, SEGMENT, 7) == RECORDS
+    assert vars(together) == vars(one_by_one)
+
+
 def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
     replay = Replay()
     found = list(replay.read("segment", SEGMENT, None))

@@ -494,6 +494,13 @@ class Compared(Machine):
         is_paused = bool({"*", job.spec.queue} & self.paused)
         return is_paused or self.capacity.impossible(wants(job.spec)) is not None
 
+    def begin(self, asked: list[dict[str, Any]]) -> None:
+        """Have jobs wait from the first on, as at a start."""
+        for job_id, options in enumerate(asked, 1):
+            self.jobs[job_id] = Job(id=job_id, spec=Spec(**options), owner="ann", submitted_at=0.0)
+        self.waiting = dict(self.jobs)
+        self.line.fill(self.jobs.values())
+
     def step(self, act: str, what: Any, slots: int = 0) -> None:
         if act == "submit":
             job_id = len(self.jobs) + 1
@@ -521,9 +528,12 @@ class Compared(Machine):
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
-def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(steps: list[Any]) -> None:
+@given(st.lists(SHAPES), st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
+def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
+    asked: list[dict[str, Any]], steps: list[Any]
+) -> None:
     machine = Compared()
+    machine.begin(asked)
     for step in steps:
         machine.step(*step)
     machine.now += 1e6

@@ -74,9 +74,8 @@ def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = 
     content = encode(opened, 1) + b"".join(
         encode(event, number) for number, (event, _) in enumerate(events, 2)
     )
-    records = [record for portion in Replay().read("segment", content, None) for record in portion.records][
-        1:
-    ]
+    _, *portions = Replay().read("segment", content, None)
+    records = [record for portion in portions for record in portion.records]
     backlog = Backlog(LIMITS, is_open)
     for record, (_, position) in zip(records, events, strict=True):
         assert not isinstance(record, Opened | Snapshot)

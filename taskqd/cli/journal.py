@@ -136,7 +136,7 @@ def _at_rest(read: Callable[[], Found]) -> Found:
 
 def _survey(directory: str) -> tuple[dict[str, Any], Torn | None]:
     reading = Reading(directory)
-    backlog = Backlog()
+    backlog = Backlog(is_open=False)
     count = 0
     with ExitStack() as stack:
         for _, record, position in reading.records(_bar(stack, reading.size, sys.stderr.isatty())):
