@@ -57,6 +57,11 @@ class Committer(Generic[Item]):
         self._thread: Thread | None = None
         self._patience: Any = None
 
+    @property
+    def has_gathered(self) -> bool:
+        """Whether something waits that the next item will be committed with."""
+        return bool(self._gathered)
+
     def start(self) -> None:
         """Start the thread; it is made only now, since twistd forks before."""
         self._thread = Thread(target=self._run, name="taskqd-journal", daemon=True)

@@ -16,9 +16,9 @@ class Disk:
         self._making = RLock()
 
     def create(self, path: str, mode: int = 0o600) -> int:
-        """Open a new file for appending; an older one of that name is replaced."""
+        """Open a new file for writing; an older one of that name is replaced."""
         self.remove(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(path, flags, mode)
 
     def open(self, path: str) -> int:
@@ -26,10 +26,18 @@ class Disk:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of ``data``, in as many pieces as the system likes."""
+        """Write all of ``data`` behind what was written last, in as many pieces as the system likes."""
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
+
+    def write_at(self, descriptor: int, data: bytes, offset: int) -> None:
+        """Write all of ``data`` from ``offset`` on, over what is there and beyond it."""
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            rest = rest[written:]
+            offset += written
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read at most ``length`` bytes from ``offset`` on; fewer only at the end of the file."""

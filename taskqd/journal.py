@@ -4,8 +4,12 @@ A line is ``<checksum> <sequence> <json>``: the CRC-32 of what follows the first
 the record's number, counted up by one from 1 through all segments; the record. So a line that was damaged,
 lost, repeated or moved is found, and ``cut -d' ' -f3- | jq`` reads the rest. docs/journal.md is the format,
 and replay.py has the rules by which lines are trusted again.
+
+Lines are written in batches, each once the one before it is durable. A line that goes on with the batch of
+the line before it has a ``+`` before its number, so one without it tells that all before it was acknowledged.
 """
 
+import re
 from collections.abc import Sequence
 from struct import pack
 from zlib import crc32
@@ -24,6 +28,10 @@ _NO_RECORD = (ValueError, RecursionError, msgspec.MsgspecError)
 """What is raised for a text that is no record."""
 
 
+_BEGINS_BATCH = re.compile(rb'[0-9a-f]{8} [0-9]+ \{"type":"')
+"""How a line without a mark begins. No piece of another one does: within JSON's texts quotes are escaped."""
+
+
 class _OldSpec(Struct, frozen=True):
     command: str = ""
 
@@ -37,9 +45,9 @@ class _Old(Struct):
 _OLD_DECODER = msgspec.json.Decoder(_Old)
 
 
-def encode(record: Record, sequence: int) -> bytes:
-    """Return the line of a record, its newline included."""
-    text = b"%d %b" % (sequence, _ENCODER.encode(record))
+def encode(record: Record, sequence: int, goes_on: bool = False) -> bytes:
+    """Return the line of a record, its newline included; it is marked if it ``goes_on`` with a batch."""
+    text = (b"+%d %b" if goes_on else b"%d %b") % (sequence, _ENCODER.encode(record))
     return b"%08x %b\n" % (crc32(text), text)
 
 
@@ -54,6 +62,12 @@ def decode(line: bytes) -> tuple[int, Record]:
     except _NO_RECORD as why:
         message = f"its checksum matches but it is no record that this version knows: {why}"
         raise JournalDamaged(message) from None
+
+
+def begins_batch(line: bytes) -> bool:
+    """Whether a line is whole and has no mark, whatever its record is."""
+    checksum, _, text = line.partition(b" ")
+    return _BEGINS_BATCH.match(line) is not None and checksum == b"%08x" % crc32(text)
 
 
 def decode_events(lines: Sequence[bytes]) -> tuple[list[int], list[Record]] | None:

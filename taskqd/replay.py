@@ -10,10 +10,13 @@ from typing import NamedTuple, Protocol, TypeVar, overload
 
 from taskqd.errors import JournalDamaged
 from taskqd.events import FORMAT, Opened, Record, Snapshot
-from taskqd.journal import decode, decode_events
+from taskqd.journal import begins_batch, decode, decode_events
 
 PORTION = 65_536
 """So many bytes of lines are taken in at once, or one line where that is longer."""
+
+FORMAT_WITH_BLANKS = 4
+"""Since this format the last segment may have blank lines behind its records, and batches are marked."""
 
 Beginning = TypeVar("Beginning", Opened, Snapshot)
 """What begins a file."""
@@ -97,14 +100,16 @@ class Replay:
     """Reads a snapshot and segments in order and yields their records, refusing whatever cannot be trusted.
 
     ``sequence`` is the number of the last record that was read, ``opened`` the last Opened or Snapshot;
-    ``good_bytes`` is how much of the last file was whole. Everything that does not fit raises JournalDamaged
-    with the file's name and the line's number, once all before it has been yielded.
+    ``good_bytes`` is how much of the last file was whole, and ``torn_bytes`` how much behind that was being
+    written when a crash came; the rest is blank. Everything that does not fit raises JournalDamaged with the
+    file's name and the line's number, once all before it has been yielded.
     """
 
     def __init__(self) -> None:
         self.sequence = 0
         self.opened: Opened | Snapshot | None = None
         self.good_bytes = 0
+        self.torn_bytes = 0
         self._good_lines = 0
 
     def read_snapshot(self, name: str, content: Content) -> Iterator[Portion]:
@@ -125,11 +130,11 @@ class Replay:
     def read(self, name: str, content: Content, upto: int | None) -> Iterator[Portion]:
         """Yield the records of a segment up to number ``upto``; Opened is a portion of its own.
 
-        What comes after that was refused when it was written. ``upto`` is None for the last segment: there, a
-        line without its newline at the end was being written when the daemon or the machine stopped, nobody
-        was told of it, and it ends the replay.
+        What comes after that was refused when it was written. ``upto`` is None for the last segment: it ends
+        with the blanks that are ahead of its records, or with what was being written when the daemon or the
+        machine stopped, of which nobody was told.
         """
-        self.good_bytes = self._good_lines = 0
+        self.good_bytes = self.torn_bytes = self._good_lines = 0
         order = _Counted(upto)
         try:
             if not order.is_over(self.sequence):
@@ -146,7 +151,17 @@ class Replay:
 
     def _ends(self, content: Content) -> bool:
         """Whether the records of the last segment end here, where no next one can be read."""
-        return content.find(b"\n", self.good_bytes) < 0
+        rest = content[self.good_bytes :]
+        torn = _torn(rest) if self._may_have_blanks() else None
+        if torn is None and b"\n" not in rest:
+            torn = len(rest)
+        self.torn_bytes = torn or 0
+        return torn is not None
+
+    def _may_have_blanks(self) -> bool:
+        """Whether blanks may stand in the segment that is read: never before its first line is durable."""
+        is_begun = self.good_bytes > 0
+        return is_begun and self.opened is not None and self.opened.format >= FORMAT_WITH_BLANKS
 
     def _rest(self, content: Content, order: _Counted | _Ascending) -> Iterator[Portion]:
         while self.good_bytes < len(content) and not order.is_over(self.sequence):
@@ -211,6 +226,20 @@ def _whole_lines(content: Content, start: int, size: int) -> list[bytes]:
     if end < 0:
         raise JournalDamaged("it does not end")
     return content[start:end].split(b"\n")
+
+
+def _torn(rest: bytes) -> int | None:
+    """Return how many bytes of one torn batch are in what follows the good records, None if that is damage.
+
+    A batch was written over blanks. Of one that a crash has torn any sector may be there and any other still
+    blank, as at least the last line is; a file that was just made longer may have NULs at its end. A batch is
+    only begun once the one before it is durable: if a line behind the bad one begins another, the bad one had
+    been acknowledged.
+    """
+    if not (b"\n" + rest).rstrip(b"\0").endswith(b"\n\n"):
+        return None
+    written = rest.rstrip(b"\n\0")
+    return None if any(map(begins_batch, written.split(b"\n"))) else len(written)
 
 
 def _damaged(name: str, number: int, why: JournalDamaged) -> JournalDamaged:

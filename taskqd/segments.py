@@ -40,6 +40,17 @@ class Layout(NamedTuple):
     obsolete: list[str]
 
 
+class End(NamedTuple):
+    """Where what is durable ends: after so many bytes of a segment, with the record ``sequence``.
+
+    What stands behind it may be half there, and is not looked at.
+    """
+
+    segment: int
+    size: int
+    sequence: int
+
+
 class Span(NamedTuple):
     """A segment by its number, and the first and last of its records that count; None for its end."""
 
@@ -131,21 +142,23 @@ class Segments:
         except (OSError, JournalDamaged) as why:
             raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read back: {why}") from None
 
-    def find(self, job_ids: tuple[int, ...], last: int) -> list[tuple[int, Event]]:
-        """Return (sequence, event) of all that the journal has of some jobs up to record ``last``; blocks.
+    def find(self, job_ids: tuple[int, ...], end: End) -> list[tuple[int, Event]]:
+        """Return (sequence, event) of all that the journal has of some jobs up to its durable end; blocks.
 
         Raises OSError, and JournalDamaged where a line of theirs cannot be trusted.
         """
-        return while_condensed(lambda: sorted(self._find(job_ids, last), key=lambda found: found[0]))
+        return while_condensed(lambda: sorted(self._find(job_ids, end), key=lambda found: found[0]))
 
-    def _find(self, job_ids: tuple[int, ...], last: int) -> Iterator[tuple[int, Event]]:
+    def _find(self, job_ids: tuple[int, ...], end: End) -> Iterator[tuple[int, Event]]:
         for number, upto in self._bounds(self.layout()):
-            content = self.content(number)
+            if number > end.segment:
+                return
+            path, last = self.path(number), end.sequence if upto is None else min(end.sequence, upto)
+            content = self._disk.content(path, end.size) if number == end.segment else self.content(number)
             for job_id in job_ids:
                 for line in _lines_with(content, b'"id":%d,' % job_id):
                     sequence, record = decode(line)
-                    is_counting = sequence <= (last if upto is None else min(last, upto))
-                    if is_counting and isinstance(record, JobEvent) and record.id == job_id:
+                    if sequence <= last and isinstance(record, JobEvent) and record.id == job_id:
                         yield sequence, record
 
     def since(self, first: int) -> "Reading":

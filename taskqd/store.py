@@ -1,7 +1,7 @@
 """The journal, for writing: one writer, everything durable before anybody is told of it.
 
-A start opens the store: it takes the lock, replays what is there, cuts off a torn last line and begins a new
-segment. From then on ``append`` is the only way in.
+A start opens the store: it takes the lock, replays what is there, cuts off what a crash has torn and begins a
+new segment. From then on ``append`` is the only way in.
 
 What holds after an error: a record whose Deferred failed is not in the journal and never will be. A failed
 write or sync is final for its segment, since the kernel may have dropped the pages that it could not write.
@@ -29,7 +29,8 @@ from taskqd.interfaces import IReading, IStore
 from taskqd.journal import encode
 from taskqd.lock import take_lock
 from taskqd.replay import Replay
-from taskqd.segments import Layout, Reading, Segments
+from taskqd.segments import End, Layout, Reading, Segments
+from taskqd.tail import Tail
 
 SEGMENT_BYTES = 16 * 1024**2
 """A segment that has reached so many bytes is followed by the next one."""
@@ -94,6 +95,7 @@ class Store:
         self.snapshot_bytes = 0
         self._closed: dict[int, int] = {}
         self.segments = Segments(os.path.join(directory, "journal"), disk)
+        self._tail = Tail(self.segments, disk)
         self._disk = disk
         self._reactor = reactor
         self._now = now
@@ -103,10 +105,6 @@ class Store:
         self._segment = 0
         self._size = 0
         self._sequence = 0
-        self._descriptor: int | None = None
-        self._durable = (0, 0)
-        self._durable_sequence = 0
-        self._created = 0
         self._is_broken = False
         self._is_closing = False
         self._recovered: list[Deferred[None]] = []
@@ -123,8 +121,8 @@ class Store:
     @property
     def segment(self) -> int:
         """The number of the last segment of which a record is durable."""
-        number, size = self._durable
-        return number if size else number - 1
+        end = self._tail.end
+        return end.segment if end.size else end.segment - 1
 
     def lock(self) -> None:
         """Make the directory ours; raises StartRefused if another daemon has it or it can't be used."""
@@ -149,23 +147,24 @@ class Store:
         if reading.opened is not None:
             self.name, self.last_boot = reading.opened.store, reading.opened.boot
             self.next_id = reading.opened.next_id
-        self.last_sequence = self._sequence = self._durable_sequence = reading.sequence
+        self.last_sequence = self._sequence = reading.sequence
+        self._tail.follow(End(self._segment, self._size, self._sequence))
 
     def _tidy(self, layout: Layout, reading: Replay) -> None:
-        """Remove what a snapshot replaces and a segment barely begun; cut off a torn last line."""
+        """Remove what a snapshot replaces and a segment barely begun; cut off what was torn, and blanks."""
         for name in layout.obsolete:
             self._disk.remove(os.path.join(self.segments.directory, name))
         segments = layout.segments
         while segments and self.segments.first(segments[-1]) is None:
             self._disk.remove(self.segments.path(segments.pop()))
-        self._segment = self._created = segments[-1] if segments else layout.snapshot
+        self._segment = segments[-1] if segments else layout.snapshot
         self.snapshot = layout.snapshot
         if layout.snapshot:
             self.snapshot_bytes = self._disk.size(self.segments.path(-layout.snapshot)) or 0
         for number in segments:
             self._closed[number] = self._size = self._disk.size(self.segments.path(number)) or 0
         if segments and reading.good_bytes < self._size:
-            self._cut(self.segments.path(self._segment), reading.good_bytes, self._size)
+            self._cut(self.segments.path(self._segment), reading)
             self._size = reading.good_bytes
 
     def begin(self, last_id: int) -> None:
@@ -189,12 +188,12 @@ class Store:
         last = events[-1]
         if type(last) is Submitted:
             self.next_id = max(self.next_id, last.last_id + 1)
-        entry = self._entry(events, _Kind.RECORD)
+        entry = self._entry(events, _Kind.RECORD, self._committer.has_gathered)
         self._committer.put(entry, is_patient)
         return entry.durable
 
     def append_now(self, events: list[Event]) -> list[Position]:
-        entries = [self._entry((event,), _Kind.RECORD) for event in events]
+        entries = [self._entry((event,), _Kind.RECORD, at > 0) for at, event in enumerate(events)]
         self._commit_now(entries)
         return [entry.position for entry in entries]
 
@@ -208,7 +207,7 @@ class Store:
         return self.segments.read(position)
 
     def find(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
-        return self._in_thread(self.segments.find, job_ids, self._durable_sequence).addErrback(_not_found)
+        return self._in_thread(self.segments.find, job_ids, self._tail.end).addErrback(_not_found)
 
     def sizes(self) -> dict[str, int]:
         """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
@@ -243,22 +242,23 @@ class Store:
 
     def _give_up(self, _: None) -> None:
         self.failure = self.failure or "the daemon is stopping"
-        for descriptor in (*self.segments.release(), self._descriptor, self._lock):
+        for descriptor in (*self.segments.release(), self._tail.release(), self._lock):
             try:
                 if descriptor is not None:
                     self._disk.close(descriptor)
             except OSError as why:  # all that was told is synced
                 self._log.warn("a file of the journal could not be closed: {why}", why=why)
-        self._descriptor = self._lock = None
+        self._lock = None
 
-    def _cut(self, path: str, good: int, size: int) -> None:
-        self._log.warn(
-            "{path}: cut off {bytes} bytes of a last line that was not finished when the daemon stopped; "
-            "nobody had been told of it",
-            path=path,
-            bytes=size - good,
-        )
-        self._disk.truncate(path, good)
+    def _cut(self, path: str, reading: Replay) -> None:
+        if reading.torn_bytes:
+            self._log.warn(
+                "{path}: cut off {bytes} bytes of a last write that was not finished when the daemon "
+                "stopped; nobody had been told of it",
+                path=path,
+                bytes=reading.torn_bytes,
+            )
+        self._disk.truncate(path, reading.good_bytes)
 
     # Lines to be written; in the reactor's thread.
 
@@ -267,17 +267,20 @@ class Store:
         self._segment += 1
         self._size = 0
         opened = Opened(at=self._now(), format=FORMAT, store=self.name, boot=self._boot, next_id=self.next_id)
-        return self._entry((opened,), kind)
+        return self._entry((opened,), kind, goes_on=False)
 
     def _may_wait(self, entries: list[_Entry]) -> bool:
-        """Whether the reactor may wait for a batch: no file is to be made for it, and it is not large."""
+        """Whether the reactor may wait for a batch: it is not large, and needs nothing else on the disk."""
         if not self._may_block() or any(entry.kind is not _Kind.RECORD for entry in entries):
             return False
-        return sum(len(entry.lines) for entry in entries) <= LIGHT_BYTES
+        size = sum([len(entry.lines) for entry in entries])
+        return size <= LIGHT_BYTES and self._tail.is_ready(size)
 
-    def _entry(self, records: Sequence[Record], kind: _Kind) -> _Entry:
+    def _entry(self, records: Sequence[Record], kind: _Kind, goes_on: bool) -> _Entry:
+        """Number and encode records; the first ``goes_on`` with a batch where it is not the first of that."""
         first = self._sequence + 1
-        lines = [encode(record, sequence) for sequence, record in enumerate(records, first)]
+        numbered = enumerate(records, first)
+        lines = [encode(record, number, goes_on or number > first) for number, record in numbered]
         position = (self._segment, self._size, len(lines[0]) - 1)
         whole = b"".join(lines)
         self._sequence += len(lines)
@@ -295,7 +298,7 @@ class Store:
             self._tell(entry)
 
     def _commit(self, entries: list[_Entry]) -> None:
-        """Make entries durable. On an error those before ``_durable`` are in the journal, the others not."""
+        """Make entries durable. On an error those before the tail's end are in the journal, no others."""
         if self._is_broken and entries[0].kind is not _Kind.RECOVERY:
             raise OSError("an earlier write failed")
         try:
@@ -304,42 +307,20 @@ class Store:
                 if entry.kind is not _Kind.RECORD:
                     self._write(gathered)
                     gathered = []
-                    self._switch(entry.position[0])
+                    self._tail.begin(entry.position[0])
                 gathered.append(entry)
             self._write(gathered)
         except Exception:
             if not self._is_broken:
                 self._is_broken = True
-                self._take_back()
+                self._tail.take_back()
             raise
         self._is_broken = False
 
-    def _switch(self, number: int) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            self._disk.close(descriptor)
-        self._descriptor = self._disk.create(self.segments.path(number))
-        self._created = number
-        self._disk.sync_directory(self.segments.directory)
-        self._durable = (number, 0)
-
     def _write(self, entries: list[_Entry]) -> None:
-        if entries and self._descriptor is not None:
+        if entries:
             content = b"".join([entry.lines for entry in entries])
-            self._disk.write(self._descriptor, content)
-            self._disk.sync(self._descriptor)
-            number, size = self._durable
-            self._durable = (number, size + len(content))
-            self._durable_sequence += sum(len(entry.records) for entry in entries)
-
-    def _take_back(self) -> None:
-        """Cut off what could not be made durable, for a restart that comes before a new segment does."""
-        number, size = self._durable
-        path = self.segments.path(number)
-        try:
-            self._disk.truncate(path, size)
-        except OSError as why:
-            self._log.error("the refused end of {path} could not be cut off: {why}", path=path, why=why)
+            self._tail.write(content, sum([len(entry.records) for entry in entries]))
 
     # Lines that came back; in the reactor's thread.
 
@@ -349,7 +330,7 @@ class Store:
         elif entries[0].kind is _Kind.RECOVERY:
             self._works_again()
         for entry in entries:
-            if error is None or entry.position[:2] < self._durable:
+            if error is None or entry.position[:2] < self._tail.end[:2]:
                 entry.durable.callback(entry.position)
                 self._tell(entry)
             elif entry.kind is _Kind.RECORD:
@@ -377,7 +358,7 @@ class Store:
         if self._committer.is_busy:
             self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
             return
-        self._sequence, self._segment = self._durable_sequence, self._created
+        self._sequence, self._segment = self._tail.end.sequence, self._tail.created
         self._committer.put(self._begin_segment(_Kind.RECOVERY))
 
     def _works_again(self) -> None:

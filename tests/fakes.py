@@ -179,8 +179,8 @@ class FakeDisk(Disk):
         if error is not None and left > 0:
             self._failures[name] = (left - 1, error, written)
         elif error is not None:
-            if name == "write" and written:
-                call(args[0], args[1][:written])
+            if name in {"write", "write_at"} and written:
+                call(args[0], args[1][:written], *args[2:])
             if name == "close":  # Linux gives the descriptor back all the same: close(2)
                 call(*args)
                 self.descriptors.discard(args[0])

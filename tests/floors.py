@@ -61,6 +61,7 @@ FLOORS = (
         "private",
         "token_file",
         "segments",
+        "tail",
         "store",
         "snapshot",
         "users",
@@ -121,7 +122,7 @@ LATE = ("cli/journal", "cli/tokens")
 """Theirs, but loaded only by the commands that need them: they read the daemon's files as the daemon does."""
 
 DOORS = (
-    ("store", "committer", "lock", "segments", "snapshot"),
+    ("store", "committer", "tail", "lock", "segments", "snapshot"),
     ("spool", "recording", "handover"),
     ("executor", "spawn", "children", "pipes", "launch"),
     FLOORS[3],

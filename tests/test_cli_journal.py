@@ -194,6 +194,38 @@ def test_a_directory_without_a_journal_is_told(tmp_path: Path, call: Call) -> No
     assert call("verify", tmp_path) == (1, "", f"taskq: {tmp_path}/journal: No such file or directory\n")
 
 
+@pytest.mark.parametrize("rest,size", [(b"", 0), (b"x\n\n\nhalf a li\n", 13)])
+def test_blanks_are_not_told_and_a_torn_batch_is(store: Store, call: Call, rest: bytes, size: int) -> None:
+    now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
+    last = store.segment(3)
+    last.write_bytes(store.lines([now, submitted(5)]) + rest + b"\n" * 5000)
+    [facts] = call("verify", "--json", store.place).documents
+    assert facts["torn"] == ({"path": str(last), "line": 3, "size": size} if size else None)
+    assert facts["last"] == 11
+    assert call("dump", store.place).documents[-1]["seq"] == 11
+
+
+@pytest.mark.parametrize("command", ["verify", "dump"])
+def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
+    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
+    head, one, two = (store.lines([record]) for record in (now, submitted(5), submitted(6)))
+    store.segment(3).write_bytes(head + b"\n" * len(one) + two + b"\n" * 999)
+    whole_content = Disk.content
+
+    def content(disk: Disk, path: str, most: int | None = None) -> bytes:
+        found = whole_content(disk, path, most)
+        if path == str(store.segment(3)) and most is None:
+            store.segment(3).write_bytes(head + one + two + b"\n" * 999)
+        return found
+
+    monkeypatch.setattr(Disk, "content", content)
+    outcome = call(command, store.place)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "12 records" in outcome.stdout or len(outcome.documents) == 12
+
+
 # dump
 
 

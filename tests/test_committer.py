@@ -94,6 +94,24 @@ def test_one_item_waits_for_the_end_of_the_turn_and_several_for_one_turn_more(be
     assert bench.batches[2:] == [[2, 3, 4], [5]]
 
 
+def test_it_is_told_whether_the_next_item_will_be_committed_with_others(bench: Bench) -> None:
+    assert not bench.committer.has_gathered
+    bench.committer.put(0)
+    assert bench.committer.has_gathered
+    bench.turn()
+    assert not bench.committer.has_gathered
+
+
+def test_what_is_under_way_is_not_what_the_next_item_will_be_committed_with(thread: Bench) -> None:
+    thread.committer.put(0)
+    thread.reactor.turn()
+    assert thread.committer.is_busy
+    assert not thread.committer.has_gathered
+    thread.committer.put(1)
+    thread.turn()
+    assert thread.batches == [[0], [1]]
+
+
 def test_what_gathers_while_the_thread_commits_goes_together(thread: Bench) -> None:
     thread.committer.put(0)
     thread.reactor.turn()

@@ -55,6 +55,20 @@ def test_a_write_is_whole_however_little_the_system_takes_at_once(
     assert (tmp_path / "file").read_bytes() == b"0123456789" * 5
 
 
+@pytest.mark.parametrize("most", [1, 3, 1000])
+def test_a_write_goes_over_what_is_there_and_beyond_it(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    descriptor = disk.create(str(tmp_path / "file"))
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda number, data, at: write(number, bytes(data)[:most], at))
+    for data, offset in [(b"0123456789", 0), (b"abc", 2), (b"", 5), (b"defg", 8)]:
+        disk.write_at(descriptor, data, offset)
+    monkeypatch.undo()
+    disk.close(descriptor)
+    assert (tmp_path / "file").read_bytes() == b"01abc567defg"
+
+
 def test_a_read_is_whole_however_little_the_system_gives_at_once(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,16 @@ from unittest import mock
 
 import pytest
 
+from taskqd import store, tail
 from taskqd.disk import Disk
-from taskqd.events import Cancelled, Event, Output
+from taskqd.events import Cancelled, Event, Output, Record
+from taskqd.journal import encode
 from taskqd.recording import Stream
+from taskqd.segments import End
 from taskqd.snapshot import Condenser
 from taskqd.spool import Spool
 from taskqd.store import Store
+from taskqd.tail import Tail
 from tests import faults as faulty_day
 from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
 from tests.journals import sweep
@@ -28,7 +32,7 @@ def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
     assert not {name for name in day.counts if "refused" in name}
     about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
     assert set(day.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
-    assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")} - {"truncate"}
+    assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")}
     assert day.faulty.calls.count("rename") > 1, "there is no snapshot in it"
     assert day.faulty.calls.count("create") > 15, "there are no segments in it"
 
@@ -44,7 +48,7 @@ def test_whatever_call_fails_no_answer_is_untrue_and_nothing_is_lost() -> None:
 # That the sweep would see it if something were wrong.
 
 
-def seen(mode: Mode, call: str, wrong: Any) -> bool:
+def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
     """Whether any of a few faults of ``call`` is found to be untrue while something is ``wrong``."""
     names = live(NO_FAULT).faulty.calls
     wanted = [
@@ -53,7 +57,7 @@ def seen(mode: Mode, call: str, wrong: Any) -> bool:
         if (fault.mode, fault.code, names[fault.number - 1]) == (mode, errno.EIO, call)
     ]
     with wrong:
-        for fault in wanted[::3]:
+        for fault in wanted[::step]:
             try:
                 live(fault)
             except Untrue:
@@ -62,22 +66,35 @@ def seen(mode: Mode, call: str, wrong: Any) -> bool:
 
 
 def test_a_refused_end_that_stays_in_the_journal_is_seen() -> None:
-    assert seen(Mode.CRASH, "sync", mock.patch.object(Store, "_take_back"))
+    assert seen(Mode.CRASH, "sync", mock.patch.object(Tail, "take_back"))
 
 
 def test_a_store_that_does_not_try_again_is_seen() -> None:
-    assert seen(Mode.ONCE, "write", mock.patch.object(Store, "_try_again"))
+    assert seen(Mode.ONCE, "write_at", mock.patch.object(Store, "_try_again"))
 
 
 def test_a_word_before_the_disk_is_seen() -> None:
-    def write(self: Any, lines: list[bytes]) -> None:
-        content = b"".join(lines)
-        if content:
-            self._disk.write(self._descriptor, content)
-        self._durable = (self._durable[0], self._durable[1] + len(content))
-        self._durable_sequence += len(lines)
+    def write(self: Any, content: bytes, records: int) -> None:
+        number, size, sequence = self.end
+        self._disk.write_at(self._descriptor, content, size)
+        self.end = End(number, size + len(content), sequence + records)
 
-    assert seen(Mode.POWER_CUT, "write", mock.patch.object(Store, "_write", write))
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(Tail, "write", write))
+
+
+def test_a_batch_whose_lines_are_not_marked_is_seen_once_it_is_torn() -> None:
+    def unmarked(record: Record, sequence: int, goes_on: bool = False) -> bytes:
+        return encode(record, sequence)
+
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(store, "encode", unmarked), step=1)
+
+
+def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
+    def is_ready(self: Any, size: int) -> bool:
+        return size > tail.SMALL or sound(self, size)
+
+    sound = Tail.is_ready
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(Tail, "is_ready", is_ready), step=1)
 
 
 def test_output_that_is_not_synced_is_seen() -> None:
@@ -131,6 +148,29 @@ def test_a_power_cut_leaves_what_was_synced(tmp_path: Path) -> None:
         "nameless": b"12345",
         "half": b"12345",
     }
+
+
+def test_of_what_was_written_over_something_else_a_power_cut_leaves_any_sectors(tmp_path: Path) -> None:
+    found = set()
+    for number in range(1, 200):
+        disk = FaultyDisk(Fault(-number, errno.EIO))
+        path = str(tmp_path / str(number))
+        descriptor = disk.create(path)
+        disk.write(descriptor, b"." * 2000)
+        disk.sync(descriptor)
+        disk.sync_directory(str(tmp_path))
+        disk.write_at(descriptor, b"o" * 100, 0)
+        disk.sync(descriptor)
+        disk.write_at(descriptor, b"x" * 1100, 500)
+        disk.write_at(descriptor, b"lost", 2000)
+        disk.let_go()
+        disk.cut_power()
+        content = Path(path).read_bytes()
+        assert re.fullmatch(
+            rb"o{100}\.{400}(x{12}|\.{12})(x{512}|\.{512})(x{512}|\.{512})(x{64}|\.{64})\.{400}", content
+        )
+        found.add(content)
+    assert len(found) == 16
 
 
 def test_what_stands_behind_a_failed_sync_is_lost(tmp_path: Path) -> None:

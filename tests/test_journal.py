@@ -510,6 +510,104 @@ def test_the_number_of_a_segment_s_first_record_is_told_once_it_is_whole() -> No
         first_sequence("x", b"y\n" + line, False)
 
 
+# Batches over blanks.
+
+FIRST = [encode(Opened(at=1.5, format=FORMAT, store="s", boot="b", next_id=1), 1), encode(RECORDS[1], 2)]
+SECOND = [encode(RECORDS[2], 3), encode(RECORDS[3], 4, goes_on=True), encode(RECORDS[4], 5, goes_on=True)]
+GOOD, BATCH = b"".join(FIRST), b"".join(SECOND)
+LATER = encode(RECORDS[5], 6)
+ONLY_MARKED = encode(RECORDS[5], 6, goes_on=True)
+BLANKS = b"\n" * 1000
+
+
+def _measured(content: bytes) -> tuple[int, int, int]:
+    """Return how many records are read, and how many bytes were good and how many torn."""
+    replay = Replay()
+    count = len(list(_records(replay, [content])))
+    return count, replay.good_bytes, replay.torn_bytes
+
+
+@pytest.mark.parametrize("number", [1, 17, 10**12])
+def test_a_line_that_goes_on_with_a_batch_is_marked_and_is_read_as_any_other(number: int) -> None:
+    line = encode(RECORDS[2], number, goes_on=True)
+    assert line[8:].startswith(b" +%d {" % number)
+    assert decode(line[:-1]) == (number, RECORDS[2])
+    with pytest.raises(JournalDamaged):
+        decode(line.replace(b" +", b" ")[:-1])
+
+
+@pytest.mark.parametrize("blanks", [b"", b"\n", BLANKS, b"\n\0", BLANKS + b"\0" * 300, b"\0" * 300])
+def test_what_is_blank_behind_the_records_is_no_record_and_nothing_torn(blanks: bytes) -> None:
+    count, good, torn = _measured(GOOD + BATCH + blanks)
+    assert (count, good) == (5, len(GOOD + BATCH))
+    assert torn == (len(blanks) if b"\n" not in blanks else 0)
+
+
+def test_of_a_torn_batch_the_lines_before_the_first_hole_are_read() -> None:
+    for start in range(len(BATCH)):
+        for length in (1, 60, len(BATCH)):
+            end = min(start + length, len(BATCH))
+            torn = BATCH[:start] + b"\n" * (end - start) + BATCH[end:]
+            count, good, _ = _measured(GOOD + torn + BLANKS)
+            whole = next((at for at in range(len(BATCH)) if torn[at] != BATCH[at]), len(BATCH))
+            assert count == 2 + BATCH[:whole].count(b"\n")
+            assert good == len(GOOD) + BATCH.rfind(b"\n", 0, whole) + 1
+
+
+def test_of_a_torn_batch_it_is_told_how_many_bytes_are_there() -> None:
+    hole = b"\n" * len(SECOND[1])
+    assert _measured(GOOD + SECOND[0] + hole + SECOND[2] + BLANKS) == (
+        3,
+        len(GOOD + SECOND[0]),
+        len(hole + SECOND[2]) - 1,
+    )
+
+
+@pytest.mark.parametrize(
+    "rest, line",
+    [
+        (b"\n" * len(BATCH) + LATER + BLANKS, 3),
+        (SECOND[0] + b"\n" + SECOND[2] + LATER + BLANKS, 4),
+        (BATCH.replace(b"started", b"stArted") + LATER + BLANKS, 3),
+        (BATCH + b"\n" + LATER + BLANKS, 6),
+        (BATCH + b"x\n" + LATER + b"\n", 6),
+        (BATCH + SECOND[0] + BLANKS, 6),
+        (BATCH + _line(b'6 {"type":"exploded","id":1}') + BLANKS, 6),
+    ],
+)
+def test_a_whole_line_without_a_mark_behind_a_bad_one_proves_damage(rest: bytes, line: int) -> None:
+    assert f"segment-1, line {line} cannot be trusted" in _refusal(GOOD + rest)
+
+
+@pytest.mark.parametrize(
+    "rest", [b"x\n", b"\nx\n", b"\n\nx", BLANKS + b"x", BLANKS + b"\0\n", b"\0\n", BATCH[:50] + b"\n"]
+)
+def test_a_bad_line_where_the_file_does_not_end_in_blanks_is_damage(rest: bytes) -> None:
+    assert "segment-1, line 3 cannot be trusted" in _refusal(GOOD + rest)
+
+
+def test_what_looks_like_a_line_within_a_torn_one_proves_nothing() -> None:
+    inner = _line(b'3 {"type":"retried","id":1,"at":1.5,"by":"ann"}').decode()
+    line = encode(Submitted(id=1, at=1.5, owner="ann", command=inner), 3)
+    for start in range(1, len(line)):
+        assert _measured(GOOD + b"\n" * start + line[start:] + BLANKS)[0] == 2
+
+
+def test_blanks_prove_nothing_in_a_segment_of_an_older_format_nor_before_one_is_begun() -> None:
+    assert "segment-1, line 8 cannot be trusted" in _refusal(SEGMENT + b"\n\n")
+    for content in (b"\n\n", FIRST[0].replace(b"opened", b"Opened") + BLANKS):
+        assert "segment-1, line 1 cannot be trusted" in _refusal(content)
+        with pytest.raises(JournalDamaged):
+            list(Replay().read("segment", content, None))
+
+
+def test_blanks_before_a_later_segment_are_not_looked_at_but_none_may_be_in_the_midst() -> None:
+    again = encode(OPENED, 6)
+    assert len(_replay(GOOD + BATCH + BLANKS, again)) == 6
+    assert len(_replay(GOOD + BATCH + b"\n" + ONLY_MARKED + BLANKS, again)) == 6
+    assert "segment-1, line 3 cannot be trusted" in _refusal(GOOD + b"\n" + BATCH + BLANKS, again)
+
+
 # Snapshots.
 
 HEADER = Snapshot(at=1.5, format=1, store="s", boot="b", next_id=3, records=3)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
+from taskqd import tail
 from taskqd.backlog import Position
 from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
 from taskqd.events import FORMAT, Cancelled, Ended, Event, JobEvent, Opened, Output, Started, Submitted
@@ -22,6 +24,7 @@ from taskqd.job import Array, Spec, Status
 from taskqd.journal import decode, encode
 from taskqd.snapshot import Condenser
 from taskqd.store import LIGHT_BYTES, TRY_AGAIN, Store
+from taskqd.tail import AHEAD, RUN, SMALL
 from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, Threads, error_of, in_thread, result_of
 from tests.leaks import LeakWatch
 
@@ -128,7 +131,7 @@ def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Be
     assert seen == []
     bench.turn()
     [(calls, line)] = seen
-    assert calls == ["write", "sync"]
+    assert calls == ["write_at", "sync"]
     assert decode(line[:-1]) == (2, submitted(1))
 
 
@@ -148,7 +151,7 @@ def test_what_comes_in_one_turn_is_made_durable_by_one_sync(bench: Bench) -> Non
     done = [bench.store.append(submitted(number)) for number in range(1, 101)]
     for durable in done:
         bench.reactor.until(durable)
-    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write") == 1
+    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write_at") == 1
 
 
 def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_itself(bench: Bench) -> None:
@@ -167,10 +170,8 @@ def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_its
     assert told == [(1, 1), (2, 1), (3, 1), (11, 2), (12, 2)]
 
 
-def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bench.open()
+def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the threads that write, as they do so."""
     threads: list[str] = []
     write = bench.store._write
 
@@ -180,6 +181,26 @@ def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
         write(entries)
 
     monkeypatch.setattr(bench.store, "_write", noting)
+    return threads
+
+
+def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "RUN", 2)
+    bench.open()
+    threads = noted(bench, monkeypatch)
+    here = threading.current_thread().name if bench.may_block else "taskqd-journal"
+    for command in ("true", "true", "true", "x" * SMALL, "true"):
+        bench.append(submitted(bench.store.next_id, command))
+    assert threads == [here, "taskqd-journal", here, "taskqd-journal", here]
+
+
+def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.open()
+    threads = noted(bench, monkeypatch)
     here = threading.current_thread().name if bench.may_block else "taskqd-journal"
     bench.append(submitted(1, "x" * (LIGHT_BYTES // 2)))
     bench.append(submitted(2, "x" * LIGHT_BYTES))
@@ -196,7 +217,49 @@ def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: 
     bench.disk.calls.clear()
     bench.append(submitted(1))
     made = [call for call in bench.disk.calls if call != "remove"]
-    assert made == ["close", "create", "sync_directory", "write", "sync"]
+    assert made == ["close", "create", "sync_directory", "write_at", "sync"]
+
+
+def marks(bench: Bench, number: int = 1) -> list[bool]:
+    """Return for each line of a segment whether it is marked as one that goes on with a batch."""
+    return [line.split(b" ")[1].startswith(b"+") for line in bench.lines(number)]
+
+
+def test_of_a_batch_all_lines_but_the_first_are_marked(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    for number in (2, 3, 4):
+        bench.store.append(submitted(number))
+    bench.turn()
+    bench.reactor.until(bench.store.append_all([submitted(5), submitted(6)]))
+    bench.store.append_now([submitted(7), submitted(8)])
+    assert marks(bench) == [False, False, *(False, True, True), *(False, True), *(False, True)]
+    bench.close()
+    assert ids(bench.open()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_gathers_while_a_batch_is_under_way_is_the_next_batch(bench: Bench) -> None:
+    bench.open()
+    bench.may_block = False
+    bench.store.append(submitted(1))
+    bench.reactor.turn()
+    assert bench.store._committer.is_busy
+    for number in (2, 3):
+        bench.store.append(submitted(number))
+    bench.turn()
+    assert marks(bench) == [False, False, False, True]
+
+
+def test_a_segment_that_is_begun_in_the_midst_of_a_batch_begins_one_of_its_own(bench: Bench) -> None:
+    bench.open()
+    bench.store.append(submitted(1))
+    bench.store.append(submitted(2))
+    bench.store.segment_bytes = 1
+    bench.store.append(submitted(3))
+    bench.store.segment_bytes = SEGMENT
+    bench.store.append(submitted(4))
+    bench.turn()
+    assert (marks(bench), marks(bench, 2)) == ([False, False, True], [False, True, True])
 
 
 # Reading back.
@@ -391,6 +454,78 @@ def test_a_last_line_that_was_never_begun_needs_no_cut(
     assert caplog.records == []
 
 
+def with_blanks(bench: Bench) -> int:
+    """Append until the segment has blanks, and return the number of the last job."""
+    for number in range(1, RUN + 3):
+        bench.append(submitted(number))
+    assert bench.segment(1).read_bytes().endswith(b"\n" * (AHEAD // 2))
+    return RUN + 2
+
+
+def killed(bench: Bench) -> bytes:
+    """Close, and put back what the segment was before; return that."""
+    content = bench.segment(1).read_bytes()
+    bench.close()
+    bench.segment(1).write_bytes(content)
+    return content
+
+
+def test_a_segment_that_is_closed_has_no_blanks_and_the_size_that_is_told_never_counts_them(
+    bench: Bench,
+) -> None:
+    bench.open()
+    with_blanks(bench)
+    told = bench.store.sizes()["segment_bytes"]
+    bench.close()
+    content = bench.segment(1).read_bytes()
+    assert len(content) == told
+    assert not content.endswith(b"\n\n")
+
+
+def test_blanks_that_a_crash_has_left_are_cut_off_without_a_word(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    last = with_blanks(bench)
+    size = bench.store.sizes()["segment_bytes"]
+    killed(bench)
+    assert ids(bench.open()) == list(range(1, last + 1))
+    assert bench.segment(1).stat().st_size == size == bench.store.closed_bytes
+    assert caplog.records == []
+
+
+def test_a_batch_that_was_torn_over_blanks_is_cut_off_with_a_line_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    last = with_blanks(bench)
+    size = bench.store.sizes()["segment_bytes"]
+    for number in (1, 2, 3):
+        bench.store.append(submitted(last + number))
+    bench.turn()
+    first = bench.lines()[last + 1]
+    content = killed(bench)
+    bench.segment(1).write_bytes(content.replace(first, b"\n" * len(first)))
+    assert ids(bench.open()) == list(range(1, last + 1))
+    assert bench.segment(1).stat().st_size == size
+    [message] = [record.getMessage() for record in caplog.records]
+    torn = len(content.rstrip(b"\n")) - size
+    assert message.startswith(f"{bench.segment(1)}: cut off {torn} bytes of a last write")
+    bench.append(submitted(last + 1))
+
+
+def test_a_batch_that_is_bad_before_a_later_one_is_refused(bench: Bench) -> None:
+    bench.open()
+    with_blanks(bench)
+    line = bench.lines()[RUN]
+    content = killed(bench)
+    bench.segment(1).write_bytes(content.replace(line, b"\n" * len(line)))
+    with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {RUN + 1} "):
+        bench.open()
+    os.close(bench.store._lock or -1)
+    bench.store._lock = None
+
+
 @pytest.mark.parametrize("left", [b"", b"7", b'e6a4f3a0 3 {"type":"opened"'])
 def test_a_segment_that_was_only_begun_is_begun_again(bench: Bench, left: bytes) -> None:
     bench.open()
@@ -509,7 +644,7 @@ def test_a_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "call, written", [("write", 0), ("write", 1), ("write", 60), ("write", 10_000), ("sync", 0)]
+    "call, written", [("write_at", 0), ("write_at", 1), ("write_at", 60), ("write_at", 10_000), ("sync", 0)]
 )
 def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_one(
     bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
@@ -534,7 +669,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     bench.append(submitted(2))
 
 
-@pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write", "sync"])
+@pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write_at", "sync"])
 def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
@@ -603,7 +738,7 @@ def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(benc
     bench.store._lock = None
 
 
-@pytest.mark.parametrize("call", ["create", "write", "sync", "sync_directory"])
+@pytest.mark.parametrize("call", ["create", "write_at", "sync", "sync_directory"])
 def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
     bench.store.lock()
     list(bench.store.replay())
@@ -612,7 +747,8 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
         bench.store.begin(0)
     bench.disk.mend()
     os.close(bench.store._lock or -1)
-    bench.disk.close(bench.store._descriptor) if bench.store._descriptor else None
+    left = bench.store._tail.release()
+    bench.disk.close(left) if left is not None else None
     bench.store._lock = None
 
 
@@ -623,7 +759,7 @@ def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None
     bench.open()
     bench.disk.calls.clear()
     positions = bench.store.append_now([submitted(1), submitted(2)])
-    assert bench.disk.calls == ["write", "sync"]
+    assert bench.disk.calls == ["write_at", "sync"]
     assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2)]
     assert bench.store.append_now([]) == []
     bench.append(submitted(3))
@@ -669,20 +805,31 @@ def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
 # Whatever happens.
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=4),
     segment_bytes=st.sampled_from([1, 300, 700, SEGMENT]),
     failure=st.none()
-    | st.tuples(st.sampled_from(["write", "sync", "create"]), st.integers(0, 5), st.integers(0, 400)),
+    | st.tuples(
+        st.sampled_from(["write_at", "sync", "create", "truncate"]), st.integers(0, 5), st.integers(0, 400)
+    ),
+    blanks=st.sampled_from([(AHEAD, SMALL, RUN), (500, 200, 0), (500, 500, 1), (2000, 1000, 0)]),
 )
 def test_what_was_told_comes_back_and_what_was_refused_does_not(
     tmp_path_factory: pytest.TempPathFactory,
     runs: list[list[int]],
     segment_bytes: int,
     failure: tuple[str, int, int] | None,
+    blanks: tuple[int, int, int],
 ) -> None:
-    bench = Bench(tmp_path_factory.mktemp("state"))
+    sizes: dict[str, Any] = dict(zip(("AHEAD", "SMALL", "RUN"), blanks, strict=True), BLOCK=64)
+    with mock.patch.multiple(tail, **sizes):
+        _live(Bench(tmp_path_factory.mktemp("state")), runs, segment_bytes, failure)
+
+
+def _live(
+    bench: Bench, runs: list[list[int]], segment_bytes: int, failure: tuple[str, int, int] | None
+) -> None:
     bench.segment_bytes = segment_bytes
     told: list[int] = []
     next_id = 1
@@ -725,7 +872,9 @@ def try_again(bench: Bench) -> None:
     bench.turn()
 
 
-@pytest.mark.parametrize("call, written", [("write", 0), ("write", 30), ("write", 10**6), ("sync", 0)])
+@pytest.mark.parametrize(
+    "call, written", [("write_at", 0), ("write_at", 30), ("write_at", 10**6), ("sync", 0)]
+)
 def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -756,7 +905,7 @@ def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.
     bench.open()
     bench.append(submitted(1))
     failed(bench, "sync")
-    for call in ("create", "sync_directory", "write", "sync"):
+    for call in ("create", "sync_directory", "write_at", "sync"):
         bench.disk.mend()
         bench.disk.fail(call)
         try_again(bench)
@@ -788,7 +937,7 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
 
 def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(bench: Bench) -> None:
     bench.open()
-    bench.disk.fail("write")
+    bench.disk.fail("write_at")
     bench.may_block = False
     refused = [bench.store.append(submitted(1))]
     bench.reactor.turn()

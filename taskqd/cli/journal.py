@@ -7,7 +7,7 @@ own code, which is slow to load: this module is imported by these two commands o
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,11 +28,11 @@ LARGE = 32 * 1024**2
 Found = TypeVar("Found")
 
 TRIES = 10
-"""How often the reading begins again when a daemon has put a snapshot in the place of what was to be read."""
+"""How often the journal is read at most, where a daemon changes it meanwhile."""
 
 
 class Torn(NamedTuple):
-    """The end of the last segment that is no whole line: where it is, and how many bytes it has."""
+    """What is not whole at the end of the last segment: where it is, and how many bytes it has."""
 
     path: str
     line: int
@@ -94,8 +94,8 @@ class Reading:
             return None
         last = self.layout.segments[-1]
         path = self.segments.path(last)
-        good, lines = (self._replay.good_bytes, self._lines) if self._file == last else (0, 0)
-        size = self._disk.sizes[path] - good
+        is_begun = self._file == last
+        lines, size = (self._lines, self._replay.torn_bytes) if is_begun else (0, self._disk.sizes[path])
         return Torn(path, lines + 1, size) if size else None
 
 
@@ -116,10 +116,21 @@ def verify(session: Session, directory: str) -> int:
 
 
 def _at_rest(read: Callable[[], Found]) -> Found:
-    """Return what ``read`` returns; it begins again where a snapshot has taken a file's place under it."""
+    """Return what ``read`` returns; it begins again where a daemon has changed something under it.
+
+    A snapshot may have taken a file's place. And of two batches that are written meanwhile the later one may
+    be seen without the earlier one, which looks like damage: damage is what is seen twice.
+    """
+    damage = ""
     for _ in range(TRIES - 1):
-        with suppress(FileNotFoundError):
+        try:
             return read()
+        except FileNotFoundError:
+            continue
+        except JournalDamaged as why:
+            if str(why) == damage:
+                raise
+            damage = str(why)
     return read()
 
 
