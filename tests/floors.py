@@ -68,6 +68,7 @@ FLOORS = (
         "spawn",
         "executor",
         "tls",
+        "rounds",
         "sockets",
         "listeners",
     ),
