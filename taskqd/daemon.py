@@ -250,7 +250,7 @@ class TaskqService(Service):
             listeners.accept_within(port, lambda: keeper.room)
             self._ports.append(port)
 
-        rounds = rounds_of(self._reactor, lambda: None, lambda: None)
+        rounds = rounds_of(self._reactor, factory.gathering.begin, factory.gathering.end)
         for endpoint in self._settings.listen:
             listening = listeners.listen(self._reactor, endpoint, factory, rounds)
             listening.addCallbacks(opened, refusals.append)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
@@ -30,7 +30,19 @@ from taskqd.launch import Run
 from taskqd.recorder import Recorder
 from taskqd.skipping import Skipping
 from taskqd.slots import Slots
+from taskqd.submission import Order
 from taskqd.turns import JobTurns, Turns, settled
+
+
+class Batch(NamedTuple):
+    """What somebody submits together: orders that were let in, or why one was not.
+
+    ``most_pending`` is how many pending jobs they may have.
+    """
+
+    by: Actor
+    orders: Sequence[Order | TaskqError]
+    most_pending: int | None = None
 
 
 class Dispatcher:
@@ -132,31 +144,41 @@ class Dispatcher:
             return self._accept(command, spec, by, blocks, schedule, most_pending)
         return Deferred.fromCoroutine(self._accept_once(command, spec, spec.key, by, blocks, most_pending))
 
-    def submit_all(
-        self, orders: Sequence[tuple[str, Spec]], by: Actor, most_pending: int | None = None
-    ) -> "Deferred[list[int | TaskqError]]":
-        """Accept jobs that bring neither a key nor blocks; fire with the id of each, or why it was refused.
+    def submit_all(self, batches: Sequence[Batch]) -> "Deferred[list[list[int | TaskqError]]]":
+        """Accept jobs that bring neither a key nor blocks, and look at no others.
 
-        ``orders`` are commands and their specs. They become durable together, which costs less than one by
-        one.
+        Fires with the id of each job of each batch, or why it was refused. They become durable together,
+        which costs less than one by one.
         """
-        results: list[int | TaskqError] = []
         events: list[Submitted] = []
-        for command, spec in orders:
-            try:
-                resolved = admission.resolved(self.backlog, spec)
-                event = self._submission(command, resolved, by, None, most_pending)
-            except TaskqError as why:
-                results.append(why)
-            else:
-                results.append(event.id)
-                events.append(event)
+        try:
+            results = [self._take_in(batch, events) for batch in batches]
+        except BaseException:
+            self._arrived(events)
+            raise
         if not events:
             return succeed(results)
         recorded = self._recorder.record_all(events)
         return recorded.addCallbacks(
             self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
         )
+
+    def _take_in(self, batch: Batch, events: list[Submitted]) -> list[int | TaskqError]:
+        """Add the events of a batch to others, and return their jobs' ids, or why there is none."""
+        by, orders, most_pending = batch
+        results: list[int | TaskqError] = []
+        for order in orders:
+            if isinstance(order, TaskqError):
+                results.append(order)
+                continue
+            try:
+                event = self._submission(*order, by, None, most_pending)
+            except TaskqError as why:
+                results.append(why)
+            else:
+                results.append(event.id)
+                events.append(event)
+        return results
 
     async def cancel(self, job_id: int, by: Actor, number: int, cascade: bool = False) -> Job:
         """Cancel a job by a signal and return it once that is decided; asking again changes nothing.
@@ -320,23 +342,25 @@ class Dispatcher:
             self._key_turns.give_back(turn)
 
     def _all_accepted(
-        self, jobs: list[Job], events: list[Submitted], results: list[int | TaskqError]
-    ) -> list[int | TaskqError]:
-        for event in events:
-            self._intake.arrived(event)
+        self, jobs: list[Job], events: list[Submitted], results: list[list[int | TaskqError]]
+    ) -> list[list[int | TaskqError]]:
+        self._arrived(events)
         self.counters["submitted"] += len(jobs)
         self._skipping.skip()
         self._slots.fill()
         return results
 
     def _none_accepted(
-        self, failure: Failure, events: list[Submitted], results: list[int | TaskqError]
-    ) -> list[int | TaskqError]:
+        self, failure: Failure, events: list[Submitted], results: list[list[int | TaskqError]]
+    ) -> list[list[int | TaskqError]]:
         failure.trap(StoreFailed)
+        self._arrived(events)
+        why = cast("StoreFailed", failure.value)
+        return [[why if isinstance(result, int) else result for result in batch] for batch in results]
+
+    def _arrived(self, events: list[Submitted]) -> None:
         for event in events:
             self._intake.arrived(event)
-        why = cast("StoreFailed", failure.value)
-        return [why if isinstance(result, int) else result for result in results]
 
     def _accepted(self, job: Job, event: Submitted) -> int:
         self._intake.arrived(event)

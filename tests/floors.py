@@ -96,6 +96,7 @@ FLOORS = (
         "verbs",
         "doorkeeper",
         "asked",
+        "gathering",
         "pacing",
         "sending",
         "exchange",

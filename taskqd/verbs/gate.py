@@ -99,13 +99,14 @@ class Gate:
         self._check_rate(who)
         return spec
 
-    def admit_all(self, who: Principal, orders: Iterable[Order]) -> Iterator[Spec | TaskqError]:
-        """Yield of each of several submissions what ``admit`` returns or raises.
+    def admit_all(self, who: Principal, orders: Iterable[Order]) -> Iterator[Order | TaskqError]:
+        """Yield of each of several submissions what is accepted, or what ``admit`` raises of it.
 
         What is asked for in one way is looked at once.
         """
         asked = within = None
-        for command, spec in orders:
+        for order in orders:
+            command, spec = order
             try:
                 self._check_command(command)
                 if within is None or spec is not asked:
@@ -114,7 +115,7 @@ class Gate:
             except TaskqError as why:
                 yield why
             else:
-                yield within
+                yield order if within is spec else Order(command, within)
 
     def _within(self, who: Principal, spec: Spec, secret: int) -> Spec:
         """Return a spec within the limits of who takes the defaults; raises what ``admit`` raises of it."""
