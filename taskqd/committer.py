@@ -49,6 +49,7 @@ class Committer(Generic[Item]):
         self._seconds = seconds
         self._gathered: list[Item] = []
         self.is_busy = False
+        self._is_in_round = False
         self._rests_until = 0.0
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
@@ -60,15 +61,31 @@ class Committer(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Have an item committed with whatever else comes in the reactor's turn, or in the one behind it."""
+        """Have an item committed with whatever else comes in the round of clients that is under way.
+
+        Between rounds it is what else comes in the reactor's turn, or in the one behind it.
+        """
         self._gathered.append(item)
-        if not self.is_busy:
+        if not self.is_busy and not self._is_in_round:
             self._begin()
+
+    def round_begins(self) -> None:
+        """Take note that clients are about to be served, all that are ready."""
+        self._is_in_round = True
+
+    def round_ends(self) -> None:
+        """Commit what they have brought, unless a batch is under way that it goes behind."""
+        self._is_in_round = False
+        if self._gathered and not self.is_busy:
+            self.is_busy = True
+            self._commit_gathered()
 
     def stop(self) -> "Deferred[None]":
         """Commit what has gathered, end the thread, and fire."""
         idle: Deferred[None] = Deferred()
         idle.addCallback(self._join)
+        if self._gathered and not self.is_busy:
+            self._begin()
         if self.is_busy:
             self._idle = idle
         else:

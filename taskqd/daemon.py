@@ -250,7 +250,7 @@ class TaskqService(Service):
             listeners.accept_within(port, lambda: keeper.room)
             self._ports.append(port)
 
-        rounds = rounds_of(self._reactor, factory.gathering.begin, factory.gathering.end)
+        rounds = rounds_of(self._reactor, self._store, factory.gathering)
         for endpoint in self._settings.listen:
             listening = listeners.listen(self._reactor, endpoint, factory, rounds)
             listening.addCallbacks(opened, refusals.append)

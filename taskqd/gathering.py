@@ -21,7 +21,7 @@ _Asker = tuple[ICaller, Submissions, Answered]
 
 
 class Gathering:
-    """Hands to ``verbs`` what comes between ``begin`` and ``end``, and gives each who asked their reply."""
+    """Hands to ``verbs`` what comes in a round, and gives each who asked their reply."""
 
     _log = Logger()
 
@@ -30,12 +30,12 @@ class Gathering:
         self._is_open = False
         self._gathered: list[_Asker] = []
 
-    def begin(self) -> None:
-        """Gather from now on: a round begins."""
+    def round_begins(self) -> None:
+        """Gather from now on."""
         self._is_open = True
 
-    def end(self) -> None:
-        """Let go of what was gathered: the round is over."""
+    def round_ends(self) -> None:
+        """Let go of what was gathered."""
         self._is_open = False
         if self._gathered:
             self._let_go()

@@ -7,8 +7,7 @@ reading, writing, ends and half-closes, and of an error that it is logged and en
 """
 
 import select
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -20,20 +19,29 @@ READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 ENDED = select.EPOLLHUP | select.EPOLLERR
 
 
+class Beside(Protocol):
+    """Whoever wants to know what comes together."""
+
+    def round_begins(self) -> None:
+        """Take note that a round begins."""
+
+    def round_ends(self) -> None:
+        """Take note that all who were ready have been served."""
+
+
 @implementer(IReadDescriptor)
 class Rounds:
     """What its clients take for the reactor, and the reactor for a descriptor.
 
-    In a round each client that is ready is served once. ``begin`` is called before it, ``end`` when all of
-    them were; neither may raise. For all but descriptors it is ``reactor`` itself.
+    In a round each client that is ready is served once. Those ``beside`` are told when it begins and, the
+    last of them first, when it ends. For all but descriptors this is ``reactor`` itself.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, begin: Callable[[], object], end: Callable[[], object]) -> None:
+    def __init__(self, reactor: Any, *beside: Beside) -> None:
         self._reactor = reactor
-        self._begin = begin
-        self._end = end
+        self._beside = beside
         self._epoll = select.epoll()
         self._clients: dict[int, Any] = {}
         self._wanted: dict[int, int] = {}
@@ -100,7 +108,8 @@ class Rounds:
 
     def doRead(self) -> None:
         """Serve all that are ready."""
-        self._begin()
+        for one in self._beside:
+            one.round_begins()
         clients = self._clients
         for number, happened in self._epoll.poll(0, len(clients)):
             client = clients.get(number)
@@ -109,7 +118,11 @@ class Rounds:
                     self._serve(client, number, happened)
                 except BaseException:  # noqa: BLE001 - its end met a bug, which is not the others'
                     self._log.failure("the end of a connection met a bug of taskqd's")
-        self._end()
+        for one in reversed(self._beside):
+            try:
+                one.round_ends()
+            except BaseException:  # noqa: BLE001 - it would end all of them
+                self._log.failure("the end of a round met a bug of taskqd's")
 
     def connectionLost(self, reason: Failure) -> None:
         """End all clients: the reactor stops."""
@@ -146,6 +159,6 @@ class Rounds:
             client.connectionLost(Failure(why))
 
 
-def rounds_of(reactor: Any, begin: Callable[[], object], end: Callable[[], object]) -> Rounds | None:
+def rounds_of(reactor: Any, *beside: Beside) -> Rounds | None:
     """Return rounds for a reactor's clients, None where it takes no descriptors."""
-    return Rounds(reactor, begin, end) if IReactorFDSet.providedBy(reactor) else None
+    return Rounds(reactor, *beside) if IReactorFDSet.providedBy(reactor) else None

@@ -174,6 +174,14 @@ class Store:
         self._commit_now([self._begin_segment(_Kind.ROTATION)])
         self._committer.start()
 
+    def round_begins(self) -> None:
+        """Take note that clients are about to be served: what they bring is one batch."""
+        self._committer.round_begins()
+
+    def round_ends(self) -> None:
+        """Make durable what they have brought."""
+        self._committer.round_ends()
+
     def append(self, event: Event) -> "Deferred[Position]":
         return self.append_all((event,))
 

@@ -94,6 +94,62 @@ def test_one_item_waits_for_the_end_of_the_turn_and_several_for_one_turn_more(be
     assert bench.batches[2:] == [[2, 3, 4], [5]]
 
 
+def test_what_a_round_brings_is_committed_at_its_end(bench: Bench) -> None:
+    bench.committer.round_begins()
+    for item in range(3):
+        bench.committer.put(item)
+    assert bench.batches == []
+    assert not bench.committer.is_busy
+    bench.committer.round_ends()
+    assert bench.committer.is_busy is not bench.may_block, "where the reactor commits, it has"
+    bench.turn()
+    assert bench.done == [([0, 1, 2], None)]
+
+
+def test_a_round_that_brings_nothing_commits_nothing(bench: Bench) -> None:
+    bench.committer.round_begins()
+    bench.committer.round_ends()
+    assert not bench.committer.is_busy
+    assert bench.done == []
+
+
+def test_what_gathered_before_a_round_has_its_turn_with_what_that_brings(bench: Bench) -> None:
+    bench.committer.put(0)
+    bench.committer.round_begins()
+    bench.committer.put(1)
+    bench.committer.round_ends()
+    assert bench.batches == []
+    bench.turn()
+    assert bench.batches == [[0, 1]]
+
+
+def test_what_a_round_brings_goes_behind_what_the_thread_commits(thread: Bench) -> None:
+    thread.committer.put(0)
+    thread.reactor.turn()
+    thread.committer.round_begins()
+    thread.committer.put(1)
+    thread.committer.round_ends()
+    thread.turn()
+    assert thread.batches == [[0], [1]]
+
+
+def test_an_item_put_while_it_is_told_of_a_round_waits_for_the_next_turn() -> None:
+    bench = Bench(True)
+
+    def put_next(batch: list[int], _: Exception | None) -> None:
+        if batch == [1]:
+            bench.committer.put(2)
+
+    bench.committer._done = put_next
+    bench.committer.round_begins()
+    bench.committer.put(1)
+    bench.committer.round_ends()
+    assert bench.batches == [[1]]
+    bench.turn()
+    assert bench.batches == [[1], [2]]
+    bench.reactor.until(bench.committer.stop())
+
+
 def test_what_gathers_while_the_thread_commits_goes_together(thread: Bench) -> None:
     thread.committer.put(0)
     thread.reactor.turn()
@@ -218,6 +274,15 @@ def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(
     thread.reactor.until(stopped)
     assert thread.batches == [[0], [1]]
     assert THERE not in {each.name for each in threading.enumerate()}
+
+
+def test_a_stop_in_a_round_waits_for_what_that_has_brought(bench: Bench) -> None:
+    bench.committer.round_begins()
+    bench.committer.put(1)
+    stopped = bench.committer.stop()
+    bench.committer.round_ends()
+    bench.reactor.until(stopped)
+    assert bench.batches == [[1]]
 
 
 def test_a_stop_of_an_idle_committer_fires_at_once(bench: Bench) -> None:

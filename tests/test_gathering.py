@@ -20,10 +20,10 @@ def opened(**more: Any) -> House:
 
 def in_a_round(house: House, *sent: tuple[Client, bytes]) -> None:
     """Have the server read what clients have sent, all in one round."""
-    house.factory.gathering.begin()
+    house.factory.gathering.round_begins()
     for client, data in sent:
         client.send(data)
-    house.factory.gathering.end()
+    house.factory.gathering.round_ends()
 
 
 def as_ada(house: House, role: Role = Role.SUBMIT) -> Client:
@@ -136,11 +136,11 @@ def test_what_stands_behind_a_submission_waits_for_it() -> None:
 def test_who_is_gone_before_the_end_of_the_round_has_submitted_all_the_same() -> None:
     house = opened()
     one, two = Client(house), Client(house)
-    house.factory.gathering.begin()
+    house.factory.gathering.round_begins()
     one.send(b"SUBMIT a\n")
     two.send(b"SUBMIT b\n")
     one.transport.lose()
-    house.factory.gathering.end()
+    house.factory.gathering.round_ends()
     house.settle()
     assert two.lines() == ["JOB_ID 2"]
     assert house.job(1).command == "a"

@@ -1,6 +1,7 @@
 """Rounds: the clients that are ready are served one after the other, as the reactor would serve each."""
 
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -64,15 +65,27 @@ class Closeable(Guest):
         self._house.happened.append(f"{self._name} writes no more")
 
 
+class Bystander:
+    """Hears of rounds."""
+
+    def __init__(self, told: Callable[[str], None], name: str = "") -> None:
+        self._told = told
+        self._name = name
+
+    def round_begins(self) -> None:
+        self._told(f"begin{self._name}")
+
+    def round_ends(self) -> None:
+        self._told(f"end{self._name}")
+
+
 class House:
     """Rounds over a reactor in the test's hands, and clients at the other ends of real sockets."""
 
     def __init__(self) -> None:
         self.happened: list[str] = []
         self.reactor = Descriptors()
-        self.rounds = Rounds(
-            self.reactor, lambda: self.happened.append("begin"), lambda: self.happened.append("end")
-        )
+        self.rounds = Rounds(self.reactor, Bystander(self.happened.append))
         self.guests: list[Guest] = []
         self.clients: list[socket.socket] = []
 
@@ -91,7 +104,8 @@ class House:
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)
-        happened, self.happened = self.happened, []
+        happened = self.happened.copy()
+        self.happened.clear()
         return happened
 
     def leave(self) -> None:
@@ -212,6 +226,26 @@ def test_a_bug_at_the_end_of_one_is_logged_and_keeps_nobody_from_theirs(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
+def test_those_beside_hear_of_the_end_in_the_other_order(house: House) -> None:
+    told = house.happened.append
+    house.rounds = Rounds(house.reactor, Bystander(told, " 1"), Bystander(told, " 2"))
+    house.come()
+    house.clients[0].send(b"x")
+    assert house.turn() == ["begin 1", "begin 2", "0 x", "end 2", "end 1"]
+
+
+def test_a_bug_at_the_end_of_a_round_is_logged_and_ends_nobody(house: House, logged_errors: Any) -> None:
+    broken: Any = Bystander(house.happened.append)
+    broken.round_ends = lambda: 1 // 0
+    house.rounds = Rounds(house.reactor, Bystander(house.happened.append), broken)
+    house.come()
+    for data in (b"x", b"y"):
+        house.clients[0].send(data)
+        assert house.turn() == ["begin", "begin", f"0 {data.decode()}", "end"]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 2
+    broken.round_ends = lambda: None
+
+
 def test_who_closes_a_half_is_still_written_to(house: House) -> None:
     house.come(Closeable)
     house.clients[0].shutdown(socket.SHUT_WR)
@@ -264,5 +298,5 @@ def test_there_are_rounds_only_where_the_reactor_takes_descriptors() -> None:
         """One that takes none."""
 
     with_descriptors = implementer(IReactorFDSet)(type("WithDescriptors", (Descriptors,), {}))
-    assert rounds_of(Other(), lambda: None, lambda: None) is None
-    assert isinstance(rounds_of(with_descriptors(), lambda: None, lambda: None), Rounds)
+    assert rounds_of(Other()) is None
+    assert isinstance(rounds_of(with_descriptors()), Rounds)

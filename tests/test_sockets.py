@@ -20,7 +20,7 @@ from taskqd.sockets import BytesOnly
 
 @pytest.fixture(name="rounds", params=[True, False], ids=["in rounds", "by the reactor"])
 def rounds_or_none(request: pytest.FixtureRequest, reactor: Any) -> Rounds | None:
-    return Rounds(reactor, lambda: None, lambda: None) if request.param else None
+    return Rounds(reactor) if request.param else None
 
 
 class Echo(Protocol):
