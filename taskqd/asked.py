@@ -2,62 +2,70 @@
 
 from taskqd import wire
 from taskqd.access import Principal
+from taskqd.submission import Order, looks_at_others
 
 
 class Asked:
-    """One request, or plain submissions that came together: these are handled and answered as one.
+    """One request: it has ``size`` bytes, and ``reserved`` is for whom how much memory its blocks have.
 
-    It has ``size`` bytes; ``reserved`` is for whom how much memory was set aside for its blocks. It
-    ``is_followed`` once another line has come, be it an empty one.
+    It ``is_followed`` once another line has come, be it an empty one.
     """
 
-    __slots__ = ("blocks", "is_followed", "is_plain", "reply", "requests", "reserved", "size")
+    __slots__ = ("blocks", "is_followed", "reply", "request", "reserved", "size")
 
     def __init__(
-        self,
-        requests: list[wire.Request],
-        size: int,
-        is_plain: bool = False,
-        reserved: tuple[Principal, int] | None = None,
+        self, request: wire.Request, size: int, reserved: tuple[Principal, int] | None = None
     ) -> None:
-        self.requests = requests
+        self.request = request
         self.size = size
-        self.is_plain = is_plain
         self.reserved = reserved
         self.blocks: list[bytes] = []
         self.reply: bytes | None = None
         self.is_followed = False
 
     @property
-    def request(self) -> wire.Request:
-        """The request, or the first of them."""
-        return self.requests[0]
+    def count(self) -> int:
+        """How many requests it is."""
+        return 1
 
     @property
     def may_follow(self) -> bool:
         """Whether this may be handled while submissions before it are still unanswered."""
-        return self.is_plain or self.request.error is not None or _is_of_its_line(self.request)
+        request = self.request
+        if request.error is not None:
+            return True
+        if request.verb != "SUBMIT" or request.blocks or request.secret is not None:
+            return False
+        return not looks_at_others(request.argument.spec)
 
-    def join(self, other: "Asked") -> None:
-        """Have plain submissions that came behind these go with them."""
-        self.requests += other.requests
+
+class Submissions(Asked):
+    """Plain submissions that came together: they are handled and answered as one."""
+
+    __slots__ = ("orders",)
+
+    def __init__(self, orders: list[Order], size: int) -> None:
+        super().__init__(_SUBMIT, size)
+        self.orders = orders
+
+    @property
+    def count(self) -> int:
+        return len(self.orders)
+
+    @property
+    def may_follow(self) -> bool:
+        return True
+
+    def join(self, other: "Submissions") -> None:
+        """Have those that came behind these go with them."""
+        self.orders += other.orders
         self.size += other.size
 
-    def split(self, count: int) -> "Asked":
-        """Take the first so many plain submissions out of these; their bytes are counted with the rest."""
-        first = Asked(self.requests[:count], 0, is_plain=True)
-        del self.requests[:count]
+    def split(self, count: int) -> "Submissions":
+        """Take the first so many out of these; their bytes are counted with the rest."""
+        first = Submissions(self.orders[:count], 0)
+        del self.orders[:count]
         return first
 
 
-def is_plain(request: wire.Request) -> bool:
-    """Whether a request is a submission that others like it may go with."""
-    return _is_of_its_line(request) and request.argument.spec.key is None
-
-
-def _is_of_its_line(request: wire.Request) -> bool:
-    """Whether a request is a submission that brings nothing with it and looks at no other job."""
-    if request.verb != "SUBMIT" or request.error is not None or request.blocks or request.secret is not None:
-        return False
-    spec = request.argument.spec
-    return not (spec.after or spec.after_any or spec.after_fail)
+_SUBMIT = wire.Request("SUBMIT", None)

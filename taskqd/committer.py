@@ -51,10 +51,12 @@ class Committer(Generic[Item]):
         self._seconds = seconds
         self._gathered: list[Item] = []
         self.is_busy = False
+        self._is_in_round = False
         self._rests_until = 0.0
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
+        self._is_pressed = False
         self._patience: Any = None
 
     @property
@@ -68,16 +70,17 @@ class Committer(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item, is_patient: bool = False) -> None:
-        """Have an item committed with whatever else comes in the reactor's turn, or in the one behind it.
+        """Have an item committed with whatever else comes in the round of clients that is under way.
 
-        One that ``is_patient`` is committed with the next one that is not, or a little later by itself.
+        Between rounds it is what else comes in the reactor's turn, or in the one behind it. An item that
+        ``is_patient`` is committed with the next one that is not, or a little later by itself.
         """
         self._gathered.append(item)
-        if self.is_busy:
-            return
         if not is_patient:
-            self._begin()
-        elif self._patience is None:
+            self._is_pressed = True
+            if not self.is_busy and not self._is_in_round:
+                self._begin()
+        elif self._patience is None and not self.is_busy:
             self._patience = self._reactor.callLater(PATIENCE, self._lose_patience)
 
     def _lose_patience(self) -> None:
@@ -85,13 +88,26 @@ class Committer(Generic[Item]):
         if self._gathered and not self.is_busy:
             self._begin()
 
+    def round_begins(self) -> None:
+        """Take note that clients are about to be served, all that are ready."""
+        self._is_in_round = True
+
+    def round_ends(self) -> None:
+        """Commit what they have brought, unless a batch is under way that it goes behind."""
+        self._is_in_round = False
+        if self._is_pressed and not self.is_busy:
+            self.is_busy = True
+            self._commit_gathered()
+
     def stop(self) -> "Deferred[None]":
         """Commit what has gathered, end the thread, and fire."""
         idle: Deferred[None] = Deferred()
         idle.addCallback(self._join)
         if self._patience is not None:
             self._patience.cancel()
-            self._lose_patience()
+            self._patience = None
+        if self._gathered and not self.is_busy:
+            self._begin()
         if self.is_busy:
             self._idle = idle
         else:
@@ -114,7 +130,7 @@ class Committer(Generic[Item]):
             self._commit_gathered()
 
     def _commit_gathered(self) -> None:
-        batch, self._gathered = self._gathered, []
+        batch, self._gathered, self._is_pressed = self._gathered, [], False
         now = self._seconds()
         if now < self._rests_until or not self._may_block(batch):
             self._batches.put(batch)

@@ -42,6 +42,7 @@ from taskqd.notices import Notices
 from taskqd.private import check_directory
 from taskqd.quotas import connections_within
 from taskqd.results import Results
+from taskqd.rounds import rounds_of
 from taskqd.run_as import RunAs
 from taskqd.runs import Runs
 from taskqd.scheduler import Scheduler
@@ -256,8 +257,9 @@ class TaskqService(Service):
             listeners.accept_within(port, lambda: keeper.room)
             self._ports.append(port)
 
+        rounds = rounds_of(self._reactor, self._store, factory.gathering)
         for endpoint in self._settings.listen:
-            listening = listeners.listen(self._reactor, endpoint, factory)
+            listening = listeners.listen(self._reactor, endpoint, factory, rounds)
             listening.addCallbacks(opened, refusals.append)
         for failure in refusals:
             failure.raiseException()

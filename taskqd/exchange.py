@@ -12,8 +12,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd import replies
-from taskqd.asked import Asked
+from taskqd.asked import Asked, Submissions
 from taskqd.errors import TaskqError
+from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
 from taskqd.verbs import Verbs
@@ -26,7 +27,7 @@ MOST_WAITING_BYTES = 1024**2
 
 
 class Exchange:
-    """What ``caller`` asks of ``verbs``.
+    """What ``caller`` asks of ``verbs``; plain submissions go through ``gathering``.
 
     Nothing is handled while its ``pacing`` is choked; ``moved`` is called whenever something was handled or
     answered, ``release`` with what needs the memory for its blocks no longer.
@@ -37,12 +38,14 @@ class Exchange:
     def __init__(
         self,
         verbs: Verbs,
+        gathering: Gathering,
         caller: ICaller,
         pacing: Pacing,
         moved: Callable[[], None],
         release: Callable[[Asked], None],
     ) -> None:
         self._verbs = verbs
+        self._gathering = gathering
         self._caller = caller
         self._pacing = pacing
         self._moved = moved
@@ -69,13 +72,13 @@ class Exchange:
     def ask(self, asked: Asked) -> None:
         """Take what was asked next. Plain submissions wait for ``advance``, so that they go together."""
         self.followed()
-        self._waiting_count += len(asked.requests)
+        self._waiting_count += asked.count
         self._waiting_bytes += asked.size
-        if not asked.is_plain:
+        if not isinstance(asked, Submissions):
             self._waiting.append(asked)
             self.advance()
-        elif self._waiting and self._waiting[-1].is_plain:
-            self._waiting[-1].join(asked)
+        elif self._waiting and isinstance(last := self._waiting[-1], Submissions):
+            last.join(asked)
         else:
             self._waiting.append(asked)
 
@@ -113,8 +116,8 @@ class Exchange:
                 if not self._waiting or not self._may_handle(self._waiting[0]):
                     break
                 asked = self._take()
-                if asked.is_plain:
-                    self._submit_all(asked)
+                if isinstance(asked, Submissions):
+                    self._gathering.put(self._caller, asked, self._answered)
                 else:
                     self._handle(asked)
         finally:
@@ -146,33 +149,15 @@ class Exchange:
         """Take what is next; of plain submissions as many as may be on their way."""
         asked = self._waiting[0]
         room = MOST_SUBMISSIONS - self._unanswered_count
-        if len(asked.requests) > room:
+        if isinstance(asked, Submissions) and asked.count > room:
             asked = asked.split(room)
         else:
             del self._waiting[0]
-        self._waiting_count -= len(asked.requests)
+        self._waiting_count -= asked.count
         self._waiting_bytes -= asked.size
         self._unanswered.append(asked)
-        self._unanswered_count += len(asked.requests)
+        self._unanswered_count += asked.count
         return asked
-
-    def _submit_all(self, asked: Asked) -> None:
-        try:
-            submitted = self._verbs.submit_all(self._caller, asked.requests)
-        except TaskqError as why:
-            asked.reply = replies.error(why) * len(asked.requests)
-        except Exception:  # noqa: BLE001 - as in _handle
-            asked.reply = self._bug(Failure(), asked) * len(asked.requests)
-        else:
-            submitted.addCallbacks(
-                self._all_answered, self._none_answered, callbackArgs=(asked,), errbackArgs=(asked,)
-            )
-
-    def _all_answered(self, answers: list[bytes], asked: Asked) -> None:
-        self._answered(b"".join(answers), asked)
-
-    def _none_answered(self, failure: Failure, asked: Asked) -> None:
-        self._answered(self._refused(failure, asked) * len(asked.requests), asked)
 
     def _handle(self, asked: Asked) -> None:
         request = asked.request
@@ -212,7 +197,7 @@ class Exchange:
         while unanswered and (reply := unanswered[0].reply) is not None:
             ready.append(reply)
             asked = unanswered.popleft()
-            self._unanswered_count -= len(asked.requests)
+            self._unanswered_count -= asked.count
             if asked.reserved is not None:
                 self._release(asked)
         self._caller.send(b"".join(ready))

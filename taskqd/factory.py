@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from taskqd.doorkeeper import Doorkeeper
+from taskqd.gathering import Gathering
 from taskqd.protocol import Connection
 from taskqd.verbs import Verbs
 
@@ -15,12 +16,16 @@ LINGER_AT_STOP = 2.0
 
 
 class TaskqFactory(Factory):
-    """The connections that ``keeper`` lets in; ``connections`` has those that are open."""
+    """The connections that ``keeper`` lets in; ``connections`` has those that are open.
+
+    ``gathering`` takes what all of them submit.
+    """
 
     noisy = False
 
     def __init__(self, verbs: Verbs, keeper: Doorkeeper, clock: Any) -> None:
         self.connections: set[Connection] = set()
+        self.gathering = Gathering(verbs)
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock
@@ -30,7 +35,7 @@ class TaskqFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         if not self._keeper.has_room:
             return None
-        return Connection(self._verbs, self._keeper, self._clock, self._opened, self._lost)
+        return Connection(self._verbs, self.gathering, self._keeper, self._clock, self._opened, self._lost)
 
     def _opened(self, connection: Connection) -> None:
         self.connections.add(connection)

@@ -9,6 +9,7 @@ import re
 import socket
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 
 from taskqd import sockets, tls
 from taskqd.errors import SettingsError, StartRefused
+from taskqd.rounds import Rounds
 
 _log = Logger()
 _PARTS = re.compile(r"(?:^|(?<=:))((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
@@ -133,8 +135,13 @@ def accept_within(port: Any, room: Callable[[], int]) -> None:
     port.doRead = accept
 
 
-def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListeningPort]":
-    """Listen on an endpoint string that was checked; raises or fails with StartRefused, naming it."""
+def listen(
+    reactor: Any, endpoint: str, factory: Factory, rounds: Rounds | None = None
+) -> "Deferred[IListeningPort]":
+    """Listen on an endpoint string that was checked; raises or fails with StartRefused, naming it.
+
+    The clients of a UNIX socket are served in ``rounds``, if there are any.
+    """
     path = socket_path(endpoint)
     if path is not None:
         clear_the_way(path)
@@ -149,4 +156,4 @@ def listen(reactor: Any, endpoint: str, factory: Factory) -> "Deferred[IListenin
         raise StartRefused(f"{endpoint} cannot be listened on: {failure.value}")
 
     listening: Deferred[IListeningPort] = server.listen(factory)
-    return listening.addCallbacks(sockets.take_bytes_only, refused)
+    return listening.addCallbacks(partial(sockets.take_bytes_only, rounds=rounds), refused)

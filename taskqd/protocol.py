@@ -28,6 +28,7 @@ from taskqd.asked import Asked
 from taskqd.doorkeeper import Doorkeeper
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.exchange import Exchange
+from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
 from taskqd.reading import Reading
@@ -65,6 +66,7 @@ class Connection(LineReceiver):
     def __init__(
         self,
         verbs: Verbs,
+        gathering: Gathering,
         keeper: Doorkeeper,
         clock: Any,
         opened: Callable[["Connection"], object],
@@ -86,7 +88,7 @@ class Connection(LineReceiver):
         self._is_eof = False
         self._is_finishing = False
         self._failures = 0
-        self._exchange = Exchange(verbs, self, self._pacing, self._go_on, self.release)
+        self._exchange = Exchange(verbs, gathering, self, self._pacing, self._go_on, self.release)
         self._reading = Reading(self, self._exchange, self._pacing, keeper.quotas.line)
         self._held: set[Deferred[Any]] = set()
         self._linger: Any = None
@@ -301,7 +303,7 @@ class Connection(LineReceiver):
                 size, reserved = size + more, (self.principal, more)
             except QueueFull as why:
                 request = request._replace(error=why)
-        return Asked([request], size, reserved=reserved)
+        return Asked(request, size, reserved)
 
     def release(self, asked: Asked) -> None:
         if asked.reserved is not None:

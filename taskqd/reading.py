@@ -9,12 +9,14 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from taskqd import telnet, wire
-from taskqd.asked import Asked, is_plain
+from taskqd.asked import Asked, Submissions
 from taskqd.blocks import BlockReader
 from taskqd.errors import BadRequest, LineTooLong, TaskqError
 from taskqd.exchange import Exchange
 from taskqd.pacing import Pacing
+from taskqd.submission import Order, read_alone
 
+_CR = 13
 LINES_AT_ONCE = 250
 """So many lines of a connection are read in one turn of the reactor: then others have theirs."""
 
@@ -75,7 +77,9 @@ class Reading:
             elif data[at] == telnet.IAC:
                 at = self._read_telnet(data, at)
             else:
-                at = self._read_lines(data, at)
+                at = self._read_submissions(data, at)
+                if at == begun:
+                    at = self._read_line(data, at)
             if at == begun:
                 break  # what is there is not whole
         pacing.ahead = b"" if self.is_deaf else pacing.ahead[at:]
@@ -110,38 +114,36 @@ class Reading:
                     self._exchange.ask(asked)
         return at + len(piece)
 
-    def _read_lines(self, data: bytes, at: int) -> int:
-        """Read plain submissions, which are asked for together, and the one line behind them that is none."""
-        begun = end = at
-        plain: list[wire.Request] = []
-        line = None
-        while self._left and at < len(data) and data[at] != telnet.IAC:
-            end = data.find(b"\n", at)
-            if end < 0:
-                if len(data) - at <= self._longest_line + 1:  # a CR may be the last of it
-                    break
-                end = len(data)
-            self._left -= 1
-            line = data[at:end].removesuffix(b"\r")
-            request = self._plain(line)
-            if request is None:
+    def _read_submissions(self, data: bytes, at: int) -> int:
+        """Read plain submissions, which are asked for together, up to the first line that is none."""
+        begun, longest = at, self._longest_line
+        orders: list[Order] = []
+        while (end := data.find(b"\n", at)) >= 0:
+            try:
+                order = read_alone(data, at, end - (data[end - 1] == _CR)) if end - at <= longest else None
+            except Exception:  # noqa: BLE001 - it is met again where the line is read alone, and answered
                 break
-            plain.append(request)
-            line, at = None, end + 1
-        if plain:
+            if order is None:
+                break
+            orders.append(order)
+            at = end + 1
+            if len(orders) == self._left:
+                break
+        if orders:
+            self._left -= len(orders)
             self._is_first_line = False
-            self._exchange.ask(Asked(plain, at - begun, is_plain=True))
-        if line is None:
-            return at
-        self._speaker.lineReceived(line)
-        return end + 1
+            self._exchange.ask(Submissions(orders, at - begun))
+        return at
 
-    def _plain(self, line: bytes) -> wire.Request | None:
-        """Return what a line asks for, if it is a submission that others like it may go with."""
-        if not line.startswith(b"SUBMIT "):
-            return None
-        request = self._request(line)
-        return request if request is not None and is_plain(request) else None
+    def _read_line(self, data: bytes, at: int) -> int:
+        end = data.find(b"\n", at)
+        if end < 0:
+            if len(data) - at <= self._longest_line + 1:  # a CR may be the last of it
+                return at
+            end = len(data)
+        self._left -= 1
+        self._speaker.lineReceived(data[at:end].removesuffix(b"\r"))
+        return end + 1
 
     def _request(self, line: bytes) -> wire.Request | None:
         """Return what a line asks for, if it does."""
@@ -172,7 +174,7 @@ class Reading:
         else:
             if request.verb == "AUTH" and request.error is None:
                 self.is_identifying = True  # whether blocks behind it are wanted is told by who it is then
-            self._exchange.ask(Asked([request], len(line)))
+            self._exchange.ask(Asked(request, len(line)))
 
     def _wait_for_blocks(self, request: wire.Request, size: int) -> None:
         self._exchange.followed()
@@ -185,7 +187,7 @@ class Reading:
     def _give_up(self, why: TaskqError | None) -> None:
         """Answer with an error once all before it is answered, and end: what follows can't be understood."""
         self.is_deaf = True
-        self._exchange.ask(Asked([_lost(why)], 0))
+        self._exchange.ask(Asked(_lost(why), 0))
 
 
 def _lost(why: TaskqError | None) -> wire.Request:

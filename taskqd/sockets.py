@@ -5,10 +5,13 @@ taken: the kernel closes those that somebody sends all the same (unix(7)), and a
 """
 
 import errno
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from twisted.internet import main, unix
 from twisted.internet.interfaces import IListeningPort
+
+from taskqd.rounds import Rounds
 
 
 class BytesOnly(unix.Server):
@@ -39,9 +42,18 @@ class BytesOnly(unix.Server):
             return 0 if why.errno == errno.ENOBUFS else main.CONNECTION_LOST
 
 
-def take_bytes_only(port: IListeningPort) -> IListeningPort:
-    """Have a port make such sockets for its clients, if it makes Twisted's UNIX sockets for them."""
+def take_bytes_only(port: IListeningPort, rounds: Rounds | None = None) -> IListeningPort:
+    """Have a port make such sockets for its clients, if it makes Twisted's UNIX sockets for them.
+
+    They are served in ``rounds``, if there are any.
+    """
     where: Any = port
     if getattr(where, "transport", None) is unix.Server:
-        where.transport = BytesOnly
+        where.transport = BytesOnly if rounds is None else partial(_served, rounds)
     return port
+
+
+def _served(rounds: Rounds, *arguments: Any) -> BytesOnly:
+    """Make a client's end that has rounds in the place of the reactor, the last of Twisted's arguments."""
+    make: Any = BytesOnly
+    return cast("BytesOnly", make(*arguments[:-1], rounds))

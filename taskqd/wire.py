@@ -58,10 +58,9 @@ def is_http(line: bytes) -> bool:
 
 def read_line(line: bytes) -> Request:
     """Read one request line, which came without its line end."""
-    if line.startswith(b"SUBMIT ") and line.isascii() and b"\0" not in line:
-        plain = submission.read_plain(line[7:].decode("ascii"))
-        if plain is not None:
-            return Request("SUBMIT", plain[0], None, plain[1])
+    plain = submission.read_plain(line)
+    if plain is not None:
+        return Request("SUBMIT", plain[0], None, plain[1])
     text = line.decode("utf-8", "surrogateescape")
     form = _LINE.fullmatch(text)
     word, rest = form.groups() if form else ("", "")

@@ -112,6 +112,62 @@ def test_what_is_under_way_is_not_what_the_next_item_will_be_committed_with(thre
     assert thread.batches == [[0], [1]]
 
 
+def test_what_a_round_brings_is_committed_at_its_end(bench: Bench) -> None:
+    bench.committer.round_begins()
+    for item in range(3):
+        bench.committer.put(item)
+    assert bench.batches == []
+    assert not bench.committer.is_busy
+    bench.committer.round_ends()
+    assert bench.committer.is_busy is not bench.may_block, "where the reactor commits, it has"
+    bench.turn()
+    assert bench.done == [([0, 1, 2], None)]
+
+
+def test_a_round_that_brings_nothing_commits_nothing(bench: Bench) -> None:
+    bench.committer.round_begins()
+    bench.committer.round_ends()
+    assert not bench.committer.is_busy
+    assert bench.done == []
+
+
+def test_what_gathered_before_a_round_has_its_turn_with_what_that_brings(bench: Bench) -> None:
+    bench.committer.put(0)
+    bench.committer.round_begins()
+    bench.committer.put(1)
+    bench.committer.round_ends()
+    assert bench.batches == []
+    bench.turn()
+    assert bench.batches == [[0, 1]]
+
+
+def test_what_a_round_brings_goes_behind_what_the_thread_commits(thread: Bench) -> None:
+    thread.committer.put(0)
+    thread.reactor.turn()
+    thread.committer.round_begins()
+    thread.committer.put(1)
+    thread.committer.round_ends()
+    thread.turn()
+    assert thread.batches == [[0], [1]]
+
+
+def test_an_item_put_while_it_is_told_of_a_round_waits_for_the_next_turn() -> None:
+    bench = Bench(True)
+
+    def put_next(batch: list[int], _: Exception | None) -> None:
+        if batch == [1]:
+            bench.committer.put(2)
+
+    bench.committer._done = put_next
+    bench.committer.round_begins()
+    bench.committer.put(1)
+    bench.committer.round_ends()
+    assert bench.batches == [[1]]
+    bench.turn()
+    assert bench.batches == [[1], [2]]
+    bench.reactor.until(bench.committer.stop())
+
+
 def test_what_gathers_while_the_thread_commits_goes_together(thread: Bench) -> None:
     thread.committer.put(0)
     thread.reactor.turn()
@@ -247,6 +303,19 @@ def test_what_is_patient_goes_with_what_gathers_behind_a_batch(thread: Bench) ->
     assert thread.reactor.getDelayedCalls() == []
 
 
+def test_a_round_that_brings_only_what_is_patient_commits_nothing(bench: Bench) -> None:
+    bench.committer.round_begins()
+    bench.committer.put(1, is_patient=True)
+    bench.committer.round_ends()
+    assert not bench.committer.is_busy
+    bench.committer.round_begins()
+    bench.committer.put(2)
+    bench.committer.round_ends()
+    bench.turn()
+    assert bench.done == [([1, 2], None)]
+    bench.reactor.advance(PATIENCE)
+
+
 def test_a_stop_commits_what_is_patient(bench: Bench) -> None:
     bench.committer.put(1, is_patient=True)
     stopped = bench.committer.stop()
@@ -276,6 +345,15 @@ def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(
     thread.reactor.until(stopped)
     assert thread.batches == [[0], [1]]
     assert THERE not in {each.name for each in threading.enumerate()}
+
+
+def test_a_stop_in_a_round_waits_for_what_that_has_brought(bench: Bench) -> None:
+    bench.committer.round_begins()
+    bench.committer.put(1)
+    stopped = bench.committer.stop()
+    bench.committer.round_ends()
+    bench.reactor.until(stopped)
+    assert bench.batches == [[1]]
 
 
 def test_a_stop_of_an_idle_committer_fires_at_once(bench: Bench) -> None:

@@ -712,9 +712,9 @@ def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
     counts: list[int] = []
     submit_all = house.dispatcher.submit_all
 
-    def counted(specs: Any, *arguments: Any) -> Any:
-        counts.append(len(specs))
-        return submit_all(specs, *arguments)
+    def counted(batches: Any) -> Any:
+        counts.extend(len(batch.orders) for batch in batches)
+        return submit_all(batches)
 
     monkeypatch.setattr(house.dispatcher, "submit_all", counted)
     client = Client(house)

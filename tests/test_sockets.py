@@ -14,7 +14,13 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from taskqd import listeners, sockets
+from taskqd.rounds import Rounds
 from taskqd.sockets import BytesOnly
+
+
+@pytest.fixture(name="rounds", params=[True, False], ids=["in rounds", "by the reactor"])
+def rounds_or_none(request: pytest.FixtureRequest, reactor: Any) -> Rounds | None:
+    return Rounds(reactor) if request.param else None
 
 
 class Echo(Protocol):
@@ -40,9 +46,9 @@ def talked(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes
 
 
 async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_through(
-    reactor: Any, tmp_path: Path
+    reactor: Any, rounds: Rounds | None, tmp_path: Path
 ) -> None:
-    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Echo))
+    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Echo), rounds)
     reading, writing = os.pipe()
     talking: Deferred[Any] = deferToThread(talked, f"{tmp_path}/s", [(b"one", [writing]), (b" two", [])])
     assert await talking == (b"one two", b"")
@@ -52,7 +58,9 @@ async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_t
     await port.stopListening()
 
 
-async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(reactor: Any, tmp_path: Path) -> None:
+async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
+    reactor: Any, rounds: Rounds | None, tmp_path: Path
+) -> None:
     much = b"x" * 3_000_000
 
     class Talker(Protocol):
@@ -67,7 +75,7 @@ async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(reactor: A
             client.connect(f"{tmp_path}/s")
             return b"".join(iter(lambda: client.recv(65_536), b""))
 
-    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Talker))
+    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Talker), rounds)
     assert await deferToThread(read_all) == much
     await port.stopListening()
 
@@ -90,12 +98,12 @@ class Guest(Protocol):
 
 @pytest.mark.parametrize("has_unread, reason", [(False, ConnectionDone), (True, ConnectionLost)])
 async def test_who_closes_is_done_and_who_breaks_off_is_lost(
-    reactor: Any, tmp_path: Path, has_unread: bool, reason: type[Exception]
+    reactor: Any, rounds: Rounds | None, tmp_path: Path, has_unread: bool, reason: type[Exception]
 ) -> None:
     guest = Guest()
     factory = cast("Any", Factory())
     factory.buildProtocol = lambda _: guest
-    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", factory)
+    port: Any = await listeners.listen(reactor, f"unix:{tmp_path}/s", factory, rounds)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"{tmp_path}/s")
         await guest.here

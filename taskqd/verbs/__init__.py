@@ -5,7 +5,7 @@ been answered, unless theirs is a SUBMIT.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 
@@ -16,6 +16,7 @@ from taskqd.errors import AuthRequired, TaskqError
 from taskqd.interfaces import ICaller
 from taskqd.results import Results
 from taskqd.roles import NEEDS, Need
+from taskqd.submission import Order
 from taskqd.verbs.acts import Acts
 from taskqd.verbs.daemon import Daemon
 from taskqd.verbs.gate import Gate
@@ -65,7 +66,7 @@ class Verbs:
         if request.error is not None:
             return request
         try:
-            self._check_known(caller, request)
+            self._check_known(caller, request.verb)
             self._gate.expect(caller.principal, request.verb, request.argument)
         except TaskqError as why:
             return request._replace(error=why)
@@ -73,7 +74,7 @@ class Verbs:
 
     def handle(self, caller: ICaller, request: wire.Request, blocks: list[bytes]) -> Reply:
         """Do what a request asks for; raises its error."""
-        self._check_known(caller, request)
+        self._check_known(caller, request.verb)
         if request.error is not None:
             raise request.error
         if request.verb not in OPEN:
@@ -83,18 +84,25 @@ class Verbs:
             argument = Submission(argument, blocks, request.secret)
         return self._handlers[request.verb](caller, argument)
 
-    def submit_all(self, caller: ICaller, requests: list[wire.Request]) -> "Deferred[list[bytes]]":
-        """Do what SUBMITs of their lines alone ask for, and fire with their replies; raises for all."""
-        self._check_known(caller, requests[0])
-        self._gate.check(caller.principal, "SUBMIT", None)
-        return self._jobs.submit_all(caller, [request.argument for request in requests])
+    def submit_all(self, batches: "list[tuple[ICaller, list[Order]]]") -> "Deferred[list[bytes]]":
+        """Do what SUBMITs of their lines alone ask for, and fire with the reply of each batch."""
+        return self._jobs.submit_all([(self._let_in(caller), orders) for caller, orders in batches])
 
-    def _check_known(self, caller: ICaller, request: wire.Request) -> None:
+    def _let_in(self, caller: ICaller) -> Principal | TaskqError:
+        """Return who is behind a caller that submits, or why they may not."""
+        try:
+            self._check_known(caller, "SUBMIT")
+            self._gate.check(caller.principal, "SUBMIT", None)
+        except TaskqError as why:
+            return why
+        return cast("Principal", caller.principal)
+
+    def _check_known(self, caller: ICaller, verb: str) -> None:
         """Raise AuthRequired where it must be known who asks, and is not, or not any more."""
         who = caller.principal
-        if request.verb in OPEN or request.verb not in wire.VERBS:
+        if verb in OPEN or verb not in wire.VERBS:
             return
         if who is None:
-            raise AuthRequired(f"{request.verb} needs an AUTH <token> before it")
+            raise AuthRequired(f"{verb} needs an AUTH <token> before it")
         if who.token is not None and not self._access.is_valid(who):
             raise AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another")

@@ -2,21 +2,27 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from taskqd import replies, secret, words
+from taskqd.access import Principal
+from taskqd.actors import Actor
 from taskqd.errors import TaskqError, WrongState
 from taskqd.interfaces import ICaller
 from taskqd.job import Job
+from taskqd.reception import Batch
 from taskqd.refs import Ref
 from taskqd.requests import Listing, Slice
 from taskqd.submission import BLOCKS, Order
 from taskqd.verbs.room import Handler, Reply, Room, one_that_runs
 from taskqd.why import why
 
+_NOBODY = Actor("")
+"""Submits nothing: all that they ask for is refused."""
 LOOKED_AT_ONCE = 1000
 """LIST looks at so many jobs before it lets others have their turn."""
 ESCAPED_AT_ONCE = 65_536
@@ -59,24 +65,20 @@ class Jobs(Room):
         accepted = self._dispatcher.submit(command, spec, who.actor, blocks, most_pending=most)
         return accepted.addCallback(replies.job_id)
 
-    def submit_all(self, caller: ICaller, orders: list[Order]) -> "Deferred[list[bytes]]":
-        """Take jobs that have neither keys nor blocks, and fire with the reply to each."""
-        who = caller.principal
-        looked_at = list(self._gate.admit_all(who, orders))
-        admitted = [
-            (order.command, spec)
-            for order, spec in zip(orders, looked_at, strict=True)
-            if not isinstance(spec, TaskqError)
-        ]
+    def submit_all(
+        self, batches: list[tuple[Principal | TaskqError, list[Order]]]
+    ) -> "Deferred[list[bytes]]":
+        """Take jobs that have neither keys nor blocks, and fire with the reply to each batch.
 
-        def answered(results: "list[int | TaskqError]") -> list[bytes]:
-            if len(results) == len(looked_at):
-                return list(map(_answer, results))
-            rest = iter(results)
-            return [_answer(spec if isinstance(spec, TaskqError) else next(rest)) for spec in looked_at]
+        A batch is who asks, or why they may not, and their orders.
+        """
+        return self._dispatcher.submit_all(list(starmap(self._admitted, batches))).addCallback(_answers)
 
-        most = self._gate.most_pending(who)
-        return self._dispatcher.submit_all(admitted, who.actor, most).addCallback(answered)
+    def _admitted(self, who: Principal | TaskqError, orders: list[Order]) -> Batch:
+        """Return orders as they are accepted, or why each is not."""
+        if isinstance(who, TaskqError):
+            return Batch(_NOBODY, [who] * len(orders))
+        return Batch(who.actor, self._gate.admit_all(who, orders), self._gate.most_pending(who))
 
     def _tell_status(self, caller: ICaller, ref: Ref) -> bytes:
         return self._status(self._backlog.get(ref))
@@ -177,8 +179,8 @@ class Jobs(Room):
         return replies.ok(why(self._backlog, self._backlog.get(ref), self._clock.seconds()))
 
 
-def _answer(result: int | TaskqError) -> bytes:
-    return replies.job_id(result) if isinstance(result, int) else replies.error(result)
+def _answers(results: list[list[int | TaskqError]]) -> list[bytes]:
+    return [replies.job_ids(batch) for batch in results]
 
 
 def _is_on_page(job: Job, listing: Listing) -> bool:
