@@ -1,9 +1,14 @@
 """Which module of taskqd lives on which floor (docs/architecture.md): the one table of it.
 
 ``test_architecture.py`` holds the imports to it; ``python -m tests.floors`` prints the files of floor 0, all
-of whose branches ``bin/test`` wants covered. A new module is added here, where it belongs. A package stands
-under its own name, with all that is in it.
+of whose branches ``bin/test`` wants covered by the tests of floor 0, and ``--tests`` those of these tests. A
+new module is added here, where it belongs. A package stands under its own name, with all that is in it.
 """
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
 
 FLOORS = (
     # 0, pure: no Twisted, no clock, no files
@@ -126,5 +131,19 @@ def floor(module: str) -> int | None:
     return next((number for number, modules in enumerate(FLOORS) if module in modules), None)
 
 
+def tests_of(modules: tuple[str, ...]) -> list[str]:
+    """Return the files of tests that have the names of these modules, from the checkout on."""
+    files = (Path("tests", f"test_{module}.py") for module in modules)
+    return [str(file) for file in files if (CHECKOUT / file).exists()]
+
+
+def main(only_tests: bool) -> None:
+    """Print the files of floor 0, as coverage takes them, or those of its tests, as pytest does."""
+    if only_tests:
+        print(*tests_of(FLOORS[0]))
+    else:
+        print(",".join(f"taskqd/{module}.py,taskqd/{module}/*" for module in FLOORS[0]))
+
+
 if __name__ == "__main__":
-    print(",".join(f"taskqd/{module}.py,taskqd/{module}/*" for module in FLOORS[0]))
+    main("--tests" in sys.argv[1:])
