@@ -43,13 +43,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    # Nor what a module's tests have left with pytest: it grows by thousands, and so would their time.
-    if nextitem is None or nextitem.path != item.path:
-        gc.collect()
-        gc.freeze()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):
@@ -112,5 +105,8 @@ def logged_errors() -> Iterator[LeakWatch]:
     watch.begin()
     yield watch
     left = watch.end()
+    # Nor need what has outlived the test. A house that was left in the midst of a start does: as it is
+    # collected, the start's coroutine is closed, whose `finally` starts the next job.
+    gc.freeze()
     if left:
         pytest.fail("the test left behind:\n" + "\n".join(left), pytrace=False)
