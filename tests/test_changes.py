@@ -332,8 +332,8 @@ def test_a_job_whose_hold_is_on_its_way_when_there_is_room_does_not_start_and_th
 @pytest.mark.parametrize("values", [{"label": "other"}, {"priority": 5}, {"timeout": 3.0}])
 def test_a_job_whose_change_is_on_its_way_when_there_is_room_starts_changed(values: dict[str, Any]) -> None:
     house = waiting()
-    house.executor.finish(1)
     house.change(2, **values)
+    house.executor.finish(1)
     house.settle()
     assert running(house) == [2]
     [(name, value)] = values.items()
@@ -342,16 +342,12 @@ def test_a_job_whose_change_is_on_its_way_when_there_is_room_starts_changed(valu
     assert kinds.index(Changed) < kinds.index(Started)
 
 
-@pytest.mark.parametrize("is_first_freed", [True, False])
-def test_a_job_that_comes_to_want_more_than_is_free_gives_up_what_it_had(is_first_freed: bool) -> None:
+def test_a_job_that_comes_to_want_more_than_is_free_gives_up_what_it_had() -> None:
     house = opened(2)
     for _ in range(3):
         house.submit()
-    if is_first_freed:
-        house.executor.finish(1)
     house.change(3, slots=2)
-    if not is_first_freed:
-        house.executor.finish(1)
+    house.executor.finish(1)
     house.settle()
     assert running(house) == [2]
     house.submit()

@@ -58,6 +58,7 @@ LINES = [
     (replies.end(12), b"END 12\r\n"),
     (replies.job_id(1), b"JOB_ID 1\r\n"),
     (replies.job_id(10**18), b"JOB_ID 1000000000000000000\r\n"),
+    (replies.job_ids([1, errors.QueueFull("no"), 2]), b"JOB_ID 1\r\nERROR QUEUE_FULL no\r\nJOB_ID 2\r\n"),
     (replies.status(_job(), 0), b"STATUS PENDING 0\r\n"),
     (replies.status(_job(status=Status.RUNNING), 42), b"STATUS RUNNING 42\r\n"),
     (replies.status(_job(status=Status.COMPLETED), 100), b"STATUS COMPLETED 100\r\n"),
