@@ -5,6 +5,7 @@ at once, and then once for all those that follow within the second. What the dae
 removals by the retention, has no origin and is not told.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -50,24 +51,25 @@ class Audit:
         for doing in list(self._lately):
             self._gathered(doing)
 
-    def _told(self, sequence: int, event: Event) -> None:
-        if isinstance(event, Submitted):
-            who = event.owner
-        elif isinstance(event, DECIDED):
-            who = event.by
-        else:
-            return
-        if event.origin is None:
-            return
-        doing = (who, event.origin, type(event))
-        done = self._lately.get(doing)
-        if done is None:
-            self._begin(doing)
-            self._tell(doing, _subject(event))
-        else:
-            done.first = done.first or event
-            done.last = event
-            done.count += 1
+    def _told(self, sequence: int, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Submitted):
+                who = event.owner
+            elif isinstance(event, DECIDED):
+                who = event.by
+            else:
+                continue
+            if event.origin is None:
+                continue
+            doing = (who, event.origin, type(event))
+            done = self._lately.get(doing)
+            if done is None:
+                self._begin(doing)
+                self._tell(doing, _subject(event))
+            else:
+                done.first = done.first or event
+                done.last = event
+                done.count += 1
 
     def _begin(self, doing: Doing) -> None:
         self._lately[doing] = _Done()

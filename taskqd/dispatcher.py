@@ -154,7 +154,7 @@ class Dispatcher:
         try:
             results = [self._take_in(batch, events) for batch in batches]
         except BaseException:
-            self._arrived(events)
+            self._intake.arrived(*events)
             raise
         if not events:
             return succeed(results)
@@ -167,15 +167,21 @@ class Dispatcher:
         """Add the events of a batch to others, and return their jobs' ids, or why there is none."""
         by, orders, most_pending = batch
         results: list[int | TaskqError] = []
+        checked = None
         for order in orders:
             if isinstance(order, TaskqError):
                 results.append(order)
                 continue
+            command, spec = order
             try:
-                event = self._submission(*order, by, None, most_pending)
+                if spec is not checked:
+                    self._check(spec)
+                    checked = spec
+                self._intake.take(by.name, spec, most_pending)
             except TaskqError as why:
                 results.append(why)
             else:
+                event = self._submission(command, spec, by)
                 results.append(event.id)
                 events.append(event)
         return results
@@ -287,7 +293,9 @@ class Dispatcher:
         schedule: int | None,
         most_pending: int | None,
     ) -> "Deferred[int]":
-        event = self._submission(command, spec, by, schedule, most_pending)
+        self._check(spec)
+        self._intake.take(by.name, spec, most_pending)
+        event = self._submission(command, spec, by, schedule)
         if not blocks:
             recorded = self._recorder.record(event)
         else:
@@ -297,14 +305,14 @@ class Dispatcher:
             self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
         )
 
-    def _submission(
-        self, command: str, spec: Spec, by: Actor, schedule: int | None, most_pending: int | None
-    ) -> Submitted:
-        """Return the event of a submission that can be accepted, with its job's number."""
+    def _check(self, spec: Spec) -> None:
+        """Raise why nothing that is asked for in this way can be accepted now."""
         if self.is_draining:
             raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
         admission.check(self.backlog, spec)
-        self._intake.take(by.name, spec, most_pending)
+
+    def _submission(self, command: str, spec: Spec, by: Actor, schedule: int | None = None) -> Submitted:
+        """Return the event of a submission that is accepted, with its job's number."""
         event = Submitted(
             id=self._next_id,
             at=self._clock.seconds(),
@@ -342,10 +350,10 @@ class Dispatcher:
             self._key_turns.give_back(turn)
 
     def _all_accepted(
-        self, jobs: list[Job], events: list[Submitted], results: list[list[int | TaskqError]]
+        self, _: None, events: list[Submitted], results: list[list[int | TaskqError]]
     ) -> list[list[int | TaskqError]]:
-        self._arrived(events)
-        self.counters["submitted"] += len(jobs)
+        self._intake.arrived(*events)
+        self.counters["submitted"] += len(events)
         self._skipping.skip()
         self._slots.fill()
         return results
@@ -354,13 +362,9 @@ class Dispatcher:
         self, failure: Failure, events: list[Submitted], results: list[list[int | TaskqError]]
     ) -> list[list[int | TaskqError]]:
         failure.trap(StoreFailed)
-        self._arrived(events)
+        self._intake.arrived(*events)
         why = cast("StoreFailed", failure.value)
         return [[why if isinstance(result, int) else result for result in batch] for batch in results]
-
-    def _arrived(self, events: list[Submitted]) -> None:
-        for event in events:
-            self._intake.arrived(event)
 
     def _accepted(self, job: Job, event: Submitted) -> int:
         self._intake.arrived(event)

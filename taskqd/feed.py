@@ -6,6 +6,7 @@ bound; over that it has lagged, and may begin again from a number that it is tol
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -94,7 +95,9 @@ class Watcher:
         self._waiting: Deferred[bytes] | None = None
 
     def put(self, sequence: int, line: bytes) -> None:
-        """Hand over a line; one too many lets go of all that waits."""
+        """Hand over a line; one too many lets go of all that waits, and then none is taken any more."""
+        if self.has_lagged:
+            return
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self.next = sequence + 1
@@ -148,14 +151,16 @@ class Feed:
         """How many there are that have caught up."""
         return len(self._watchers)
 
-    def _tell(self, sequence: int, event: Event) -> None:
-        line = None
-        for watcher in self._watchers:
-            if watcher.wanted.takes(event, self._jobs):
-                line = line or replies.event(sequence, event)
-                watcher.put(sequence, line)
-                if watcher.has_lagged:
-                    self._leave(watcher)
+    def _tell(self, first: int, events: Sequence[Event]) -> None:
+        watchers = self._watchers  # who comes in meanwhile begins behind these events
+        for sequence, event in enumerate(events if watchers else (), first):
+            line = None
+            for watcher in watchers:
+                if watcher.wanted.takes(event, self._jobs):
+                    line = line or replies.event(sequence, event)
+                    watcher.put(sequence, line)
+                    if watcher.has_lagged:
+                        self._leave(watcher)
 
     def first(self, since: int | None) -> int:
         """Return the number from which on a watcher gets events; raises BadRequest for one in the future."""

@@ -26,12 +26,13 @@ class Intake:
     def take(self, owner: str, spec: Spec, most: int | None) -> None:
         """Let a submission in, of an owner who may have ``most`` pending jobs; raises QueueFull."""
         count = size(spec)
-        pending = self._backlog.counts[Status.PENDING] + self._coming
-        if self._most is not None and pending + count > self._most:
-            raise QueueFull(
-                f"{_jobs(pending)} pending, and with {count} more there would be more than {self._most}, "
-                "which is the most; retry when some have started"
-            )
+        if self._most is not None:
+            pending = self._backlog.counts[Status.PENDING] + self._coming
+            if pending + count > self._most:
+                raise QueueFull(
+                    f"{_jobs(pending)} pending, and with {count} more there would be more than {self._most}, "
+                    "which is the most; retry when some have started"
+                )
         if most is not None:
             pending = self._backlog.pending_of(owner) + self._coming_of.get(owner, 0)
             if pending + count > most:
@@ -42,13 +43,15 @@ class Intake:
         self._coming += count
         self._coming_of[owner] = self._coming_of.get(owner, 0) + count
 
-    def arrived(self, event: Submitted) -> None:
-        """Forget a submission that is in the backlog now, or was refused after all."""
-        count = size(event.spec)
-        self._coming -= count
-        self._coming_of[event.owner] -= count
-        if not self._coming_of[event.owner]:
-            del self._coming_of[event.owner]
+    def arrived(self, *events: Submitted) -> None:
+        """Forget submissions that are in the backlog now, or were refused after all."""
+        coming_of = self._coming_of
+        for event in events:
+            count, owner = size(event.spec), event.owner
+            self._coming -= count
+            coming_of[owner] -= count
+            if not coming_of[owner]:
+                del coming_of[owner]
 
 
 def _jobs(count: int) -> str:

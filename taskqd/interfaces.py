@@ -47,10 +47,11 @@ class IStore(Interface):
     def find(*job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
         """Return (sequence, event) of all that the journal has of some jobs; fails with StoreFailed."""
 
-    def on_durable(told: "Callable[[int, Event], object]") -> None:
-        """Have ``told(sequence, event)`` called for each event once its Deferred has fired, in their order.
+    def on_durable(told: "Callable[[int, Sequence[Event]], object]") -> None:
+        """Have ``told(sequence, events)`` called for what was appended together, once its Deferred has fired.
 
-        Those of ``append_now`` are told before it returns, so before they are applied.
+        ``sequence`` is the first one's number. Events of ``append_now`` are told each by itself, before it
+        returns, so before they are applied.
         """
 
     def since(sequence: int) -> "IReading":

@@ -30,8 +30,8 @@ class Recorder:
         """Fire with the changed job once the event is durable and applied; fails with StoreFailed."""
         return self.store.append(event).addCallback(self._apply, event)
 
-    def record_all(self, events: Sequence[AboutJob]) -> "Deferred[list[Job]]":
-        """Fire with the jobs once events are durable and applied, all or none; fails with StoreFailed.
+    def record_all(self, events: Sequence[AboutJob]) -> "Deferred[None]":
+        """Fire once events are durable and applied, all or none; fails with StoreFailed.
 
         They are of a kind of which nobody asks where it stands.
         """
@@ -77,8 +77,9 @@ class Recorder:
     def _apply(self, position: Position, event: AboutJob) -> Job:
         return cast("Job", self.backlog.apply(event, position))
 
-    def _apply_all(self, _: Position, events: Sequence[AboutJob]) -> list[Job]:
-        return [cast("Job", self.backlog.apply(event)) for event in events]
+    def _apply_all(self, _: Position, events: Sequence[AboutJob]) -> None:
+        for event in events:
+            self.backlog.apply(event)
 
     def _apply_other(self, _: Position, event: AboutOther) -> None:
         self.backlog.apply(event)

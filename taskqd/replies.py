@@ -1,5 +1,6 @@
 """Values -> reply lines and JSON (docs/protocol.md §1, §4, §7); every line ends in CRLF."""
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +25,13 @@ _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
 def job_id(number: int) -> bytes:
     """Return the reply that names a job."""
     return b"JOB_ID %d\r\n" % number
+
+
+def job_ids(results: Iterable[int | TaskqError]) -> bytes:
+    """Return a line for each submission: that names its job, or says why there is none."""
+    return b"".join(
+        [error(result) if isinstance(result, TaskqError) else b"JOB_ID %d\r\n" % result for result in results]
+    )
 
 
 def status(job: Job, progress: int) -> bytes:

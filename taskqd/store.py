@@ -110,7 +110,7 @@ class Store:
         self._is_closing = False
         self._recovered: list[Deferred[None]] = []
         self._attempt: Any = None
-        self._told: list[Callable[[int, Event], object]] = []
+        self._told: list[Callable[[int, Sequence[Event]], object]] = []
         self._may_block = may_block
         self._committer = Committer[_Entry](reactor, self._commit, self._committed, self._may_wait)
 
@@ -202,7 +202,7 @@ class Store:
         self._commit_now(entries)
         return [entry.position for entry in entries]
 
-    def on_durable(self, told: Callable[[int, Event], object]) -> None:
+    def on_durable(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
 
     def since(self, sequence: int) -> "Events":
@@ -361,14 +361,13 @@ class Store:
 
     def _tell(self, entry: _Entry) -> None:
         """Count durable records, and tell of those that are events."""
-        for sequence, record in enumerate(entry.records, entry.sequence):
-            self.last_sequence = sequence
-            if entry.kind is _Kind.RECORD:
-                for told in self._told:
-                    try:
-                        told(sequence, cast(Event, record))
-                    except Exception:  # noqa: BLE001 - whoever listens must not keep others from theirs
-                        self._log.failure("telling of record {sequence} met a bug", sequence=sequence)
+        self.last_sequence = entry.sequence + len(entry.records) - 1
+        if entry.kind is _Kind.RECORD:
+            for told in self._told:
+                try:
+                    told(entry.sequence, cast("Sequence[Event]", entry.records))
+                except Exception:  # noqa: BLE001 - whoever listens must not keep others from theirs
+                    self._log.failure("telling of record {sequence} met a bug", sequence=entry.sequence)
 
     def _failed(self, error: Exception) -> None:
         if self.failure is None:

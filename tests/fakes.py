@@ -209,7 +209,7 @@ class FakeStore:
         self.journal: list[Event] = journal or []
         self._on_their_way: list[tuple[Sequence[Event], Deferred[Position]]] = []
         self._waiting: list[Deferred[None]] = []
-        self._told: list[Callable[[int, Event], object]] = []
+        self._told: list[Callable[[int, Sequence[Event]], object]] = []
         self.last_sequence = len(self.journal)
         self.oldest = 1
 
@@ -233,7 +233,7 @@ class FakeStore:
             raise StartRefused(self.failure)
         positions = [self._keep(event) for event in events]
         for sequence, event in enumerate(events, len(self.journal) - len(events) + 1):
-            self._tell(sequence, event)
+            self._tell(sequence, (event,))
         return positions
 
     def sizes(self) -> dict[str, int]:
@@ -260,7 +260,7 @@ class FakeStore:
             ]
         )
 
-    def on_durable(self, told: Callable[[int, Event], object]) -> None:
+    def on_durable(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
 
     def since(self, sequence: int) -> "FakeReading":
@@ -278,8 +278,7 @@ class FakeStore:
             first = len(self.journal) + 1
             positions = [self._keep(event) for event in events]
             durable.callback(positions[0])
-            for sequence, event in enumerate(events, first):
-                self._tell(sequence, event)
+            self._tell(first, events)
 
     def sync_all(self) -> None:
         """Make everything durable, and what comes of it."""
@@ -299,10 +298,10 @@ class FakeStore:
         for deferred in waiting:
             deferred.callback(None)
 
-    def _tell(self, sequence: int, event: Event) -> None:
-        self.last_sequence = sequence
+    def _tell(self, first: int, events: Sequence[Event]) -> None:
+        self.last_sequence = first + len(events) - 1
         for told in self._told:
-            told(sequence, event)
+            told(first, events)
 
     def _keep(self, event: Event) -> Position:
         self.journal.append(event)

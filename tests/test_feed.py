@@ -53,6 +53,12 @@ class Desk:
             self.store.append(event).addCallback(lambda _, event: self.backlog.apply(event), event)
             self.store.sync()
 
+    def happen_together(self, *events: Event) -> None:
+        durable = self.store.append_all(events)
+        for event in events:
+            durable.addCallback(lambda _, event: self.backlog.apply(event), event)
+        self.store.sync()
+
     def watch(self, caller: FakeCaller, wanted: Filter = EVERYTHING, since: int | None = None) -> Any:
         return begin(self.feed.watch(caller, wanted, self.feed.first(since)))
 
@@ -128,6 +134,47 @@ def test_what_comes_while_the_past_is_read_follows_it_once() -> None:
     desk.happen(submitted(12))
     assert numbers(caller) == list(range(1, 13))
     ended(watching)
+
+
+def test_what_comes_together_is_told_in_its_order() -> None:
+    desk, caller = Desk(), FakeCaller()
+    watching = desk.watch(caller)
+    desk.happen_together(*map(submitted, (1, 2, 3)))
+    assert caller.sent == lines(*enumerate(map(submitted, (1, 2, 3)), 1))
+    ended(watching)
+
+
+def test_who_comes_in_while_others_are_told_gets_what_is_behind_all_that_came_together() -> None:
+    desk, caller, late = Desk(), FakeCaller(), FakeCaller()
+    watching = [desk.watch(caller)]
+    send = caller.send
+
+    def send_and_let_in(data: bytes) -> None:
+        caller.send = send  # type: ignore[method-assign]
+        send(data)
+        watching.append(desk.watch(late))
+
+    caller.send = send_and_let_in  # type: ignore[method-assign]
+    desk.happen_together(*map(submitted, (1, 2, 3)))
+    desk.happen(submitted(4))
+    assert numbers(caller) == [1, 2, 3, 4]
+    assert numbers(late) == [4]
+    for each in watching:
+        ended(each)
+
+
+def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_EVENTS", 2)
+    desk, caller, quick = Desk(), FakeCaller(), FakeCaller()
+    watching, other = desk.watch(caller), desk.watch(quick)
+    caller.has_room = False
+    desk.happen_together(*map(submitted, range(1, 8)))
+    caller.rooms.pop().callback(None)
+    lagged = error_of(watching)
+    assert isinstance(lagged, Lagged)
+    assert lagged.sequence == 2
+    assert numbers(quick) == list(range(1, 8))
+    ended(other)
 
 
 # Slow watchers.
@@ -358,7 +405,7 @@ class World:
         self.backlog = Backlog()
         self.feed = Feed(self.store, self.backlog)
         self.journal: list[tuple[int, Event]] = []
-        self.store.on_durable(lambda *each: self.journal.append(each))
+        self.store.on_durable(lambda first, events: self.journal.extend(enumerate(events, first)))
         self.caller = FakeCaller()
         self.first = 0
         self.watching: Deferred[Any] | None = None

@@ -950,20 +950,30 @@ def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> Non
 def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda sequence, event: seen.append((sequence, event, bench.store.last_sequence)))
+    bench.store.on_durable(lambda *told: seen.append((*told, bench.store.last_sequence)))
     bench.store.segment_bytes = 1
     for job_id in (1, 2):
         bench.store.append(submitted(job_id)).addCallback(lambda _, job_id: seen.append(job_id), job_id)
     bench.turn()
-    assert seen == [1, (3, submitted(1), 3), 2, (5, submitted(2), 5)]
+    assert seen == [1, (3, (submitted(1),), 3), 2, (5, (submitted(2),), 5)]
     assert decode(bench.lines(2)[1][:-1]) == (3, submitted(1))
+
+
+def test_what_was_appended_together_is_told_together_with_the_first_number(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *told: seen.append((*told, bench.store.last_sequence)))
+    bench.store.append_all([submitted(1), submitted(2)])
+    bench.store.append(submitted(3))
+    bench.turn()
+    assert seen == [(2, [submitted(1), submitted(2)], 3), (4, (submitted(3),), 4)]
 
 
 def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_errors: LeakWatch) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda sequence, event: 1 // 0)
-    bench.store.on_durable(lambda sequence, event: seen.append(sequence))
+    bench.store.on_durable(lambda *_: 1 // 0)
+    bench.store.on_durable(lambda sequence, _: seen.append(sequence))
     bench.append(submitted(1), submitted(2))
     assert seen == [2, 3]
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
@@ -974,20 +984,20 @@ def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> N
     seen: list[Any] = []
     bench.store.on_durable(lambda *told: seen.append(told))
     bench.store.append_now([submitted(1), submitted(2)])
-    assert seen == [(2, submitted(1)), (3, submitted(2))]
+    assert seen == [(2, (submitted(1),)), (3, (submitted(2),))]
 
 
 def test_what_was_refused_is_never_told(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda sequence, event: seen.append((sequence, event)))
+    bench.store.on_durable(lambda *told: seen.append(told))
     bench.append(submitted(1))
     failed(bench)
     assert bench.store.last_sequence == 2
     bench.disk.mend()
     try_again(bench)
     bench.append(submitted(3))
-    assert seen == [(2, submitted(1)), (4, submitted(3))]
+    assert seen == [(2, (submitted(1),)), (4, (submitted(3),))]
 
 
 def test_the_last_number_goes_on_after_a_restart(bench: Bench) -> None:

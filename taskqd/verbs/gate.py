@@ -3,7 +3,7 @@
 Lists are not looked at here: LIST, WATCH and SCHEDULES leave out what somebody may not see (``Gate.shows``).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -99,23 +99,28 @@ class Gate:
         self._check_rate(who)
         return spec
 
-    def admit_all(self, who: Principal, orders: Iterable[Order]) -> Iterator[Order | TaskqError]:
-        """Yield of each of several submissions what is accepted, or what ``admit`` raises of it.
+    def admit_all(self, who: Principal, orders: Iterable[Order]) -> list[Order | TaskqError]:
+        """Return of each of several submissions what is accepted, or what ``admit`` raises of it.
 
         What is asked for in one way is looked at once.
         """
+        admitted: list[Order | TaskqError] = []
         asked = within = None
+        short, is_rated = self.quotas.command // LARGEST_CHARACTER, self._is_rated(who)
         for order in orders:
             command, spec = order
             try:
-                self._check_command(command)
+                if len(command) > short:
+                    self._check_command(command)
                 if within is None or spec is not asked:
                     within, asked = self._within(who, spec, 0), spec
-                self._check_rate(who)
+                if is_rated:
+                    self._check_rate(who)
             except TaskqError as why:
-                yield why
+                admitted.append(why)
             else:
-                yield order if within is spec else Order(command, within)
+                admitted.append(order if within is spec else Order(command, within))
+        return admitted
 
     def _within(self, who: Principal, spec: Spec, secret: int) -> Spec:
         """Return a spec within the limits of who takes the defaults; raises what ``admit`` raises of it."""
@@ -233,13 +238,14 @@ class Gate:
 
     def _check_command(self, command: str) -> None:
         most = self.quotas.command
-        if LARGEST_CHARACTER * len(command) > most and (size := len(command.encode())) > most:
+        if (size := len(command.encode())) > most:
             raise TooLarge(f"the command has {size} bytes, and may have {most}; send it as a --script")
 
     def _check_sizes(self, spec: Spec, secret: int) -> None:
-        quotas = self.quotas
-        size = secret + sum(len(name) + len(value.encode()) for name, value in spec.env.items())
-        size += sum(len(name) + len(value) for name, value in spec.env_base64.items())
+        quotas, size = self.quotas, secret
+        if spec.env or spec.env_base64:
+            size += sum(len(name) + len(value.encode()) for name, value in spec.env.items())
+            size += sum(len(name) + len(value) for name, value in spec.env_base64.items())
         if size > quotas.environment:
             raise TooLarge(f"the environment has {size} bytes, and may have {quotas.environment}")
         self._check_label(spec.label)
@@ -254,9 +260,13 @@ class Gate:
         if most is not None and size > most:
             raise TooLarge(f"--max-output={size} is more than the {most} bytes that a job may print")
 
+    def _is_rated(self, who: Principal) -> bool:
+        """Whether there is a limit to how fast somebody may submit."""
+        return self._buckets is not None and who.role is not Role.ADMIN
+
     def _check_rate(self, who: Principal, count: int = 1) -> None:
         """Refuse what comes too fast, unless it is an admin's."""
-        if self._buckets is None or who.role is Role.ADMIN:
+        if self._buckets is None or not self._is_rated(who):
             return
         wait = self._buckets.take(who.name, self._clock.seconds(), count)
         if wait:

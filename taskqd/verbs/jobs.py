@@ -78,7 +78,7 @@ class Jobs(Room):
         """Return orders as they are accepted, or why each is not."""
         if isinstance(who, TaskqError):
             return Batch(_NOBODY, [who] * len(orders))
-        return Batch(who.actor, list(self._gate.admit_all(who, orders)), self._gate.most_pending(who))
+        return Batch(who.actor, self._gate.admit_all(who, orders), self._gate.most_pending(who))
 
     def _tell_status(self, caller: ICaller, ref: Ref) -> bytes:
         return self._status(self._backlog.get(ref))
@@ -180,11 +180,7 @@ class Jobs(Room):
 
 
 def _answers(results: list[list[int | TaskqError]]) -> list[bytes]:
-    return [b"".join(map(_answer, batch)) for batch in results]
-
-
-def _answer(result: int | TaskqError) -> bytes:
-    return replies.error(result) if isinstance(result, TaskqError) else b"JOB_ID %d\r\n" % result
+    return [replies.job_ids(batch) for batch in results]
 
 
 def _is_on_page(job: Job, listing: Listing) -> bool:
