@@ -13,9 +13,6 @@ class Asked:
 
     __slots__ = ("blocks", "is_followed", "reply", "request", "reserved", "size")
 
-    count = 1
-    """How many lines of a reply it takes, if it is refused."""
-
     def __init__(
         self, request: wire.Request, size: int, reserved: tuple[Principal, int] | None = None
     ) -> None:
@@ -25,6 +22,11 @@ class Asked:
         self.blocks: list[bytes] = []
         self.reply: bytes | None = None
         self.is_followed = False
+
+    @property
+    def count(self) -> int:
+        """How many requests it is."""
+        return 1
 
     @property
     def may_follow(self) -> bool:
@@ -42,16 +44,17 @@ class Submissions(Asked):
 
     __slots__ = ("orders",)
 
-    may_follow = True
-
     def __init__(self, orders: list[Order], size: int) -> None:
         super().__init__(_SUBMIT, size)
         self.orders = orders
 
     @property
-    def count(self) -> int:  # type: ignore[override]  # of one request it is known
-        """How many there are."""
+    def count(self) -> int:
         return len(self.orders)
+
+    @property
+    def may_follow(self) -> bool:
+        return True
 
     def join(self, other: "Submissions") -> None:
         """Have those that came behind these go with them."""

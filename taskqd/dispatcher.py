@@ -2,55 +2,39 @@
 
 Every change of a job goes the same way: an event, durable in the store, then applied to the backlog, then
 told. Whoever decides about a job holds its turn until the event is applied, so that decisions are made on
-what is true. What becomes of a job once it is due is in slots.py.
+what is true. How a job comes in is in reception.py, what becomes of it once it is due in slots.py.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import sha256
-from hmac import compare_digest
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd import admission, secret
 from taskqd.actors import Actor
 from taskqd.backlog import Backlog
 from taskqd.changes import Changes
 from taskqd.controls import Controls
-from taskqd.errors import Draining, KeyConflict, StoreFailed, TaskqError, WrongState
-from taskqd.events import AboutJob, Cancelled, Removed, Retried, Submitted
-from taskqd.intake import Intake
+from taskqd.errors import TaskqError, WrongState
+from taskqd.events import AboutJob, Cancelled, Removed, Retried
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Run
+from taskqd.reception import Batch, Reception
 from taskqd.recorder import Recorder
 from taskqd.skipping import Skipping
 from taskqd.slots import Slots
-from taskqd.submission import Order
-from taskqd.turns import JobTurns, Turns, settled
-
-
-class Batch(NamedTuple):
-    """What somebody submits together: orders that were let in, or why one was not.
-
-    ``most_pending`` is how many pending jobs they may have.
-    """
-
-    by: Actor
-    orders: Sequence[Order | TaskqError]
-    most_pending: int | None = None
+from taskqd.turns import JobTurns, settled
 
 
 class Dispatcher:
     """Submissions, cancels, retries and removals, each told only once it is durable.
 
-    The rest has rooms of its own: what runs (slots), ``changes`` of pending jobs, ``controls`` of queues and
-    schedules. ``make_run`` and ``chance`` are those of Slots; times are the clock's seconds since the epoch.
-    At most ``most_pending`` jobs are pending at once, None is no limit.
+    Most has rooms of its own: what comes in (reception), what runs (slots), ``changes`` of pending jobs,
+    ``controls`` of queues and schedules. ``make_run`` and ``chance`` are those of Slots; times are the
+    clock's seconds since the epoch. At most ``most_pending`` jobs are pending at once, None is no limit.
     """
 
     _log = Logger()
@@ -72,16 +56,23 @@ class Dispatcher:
         self._spool = spool
         self._executor = executor
         self._clock = clock
-        self._next_id = max(backlog.last_id + 1, store.next_id)
         self._recorder = Recorder(store, backlog)
         self._turns = JobTurns()
-        self._intake = Intake(backlog, most_pending)
-        self._key_turns: Turns[tuple[str, str]] = Turns()
         self._waiters: dict[int, set[Deferred[Job]]] = {}
         self._told_of_ends: list[Callable[[Job], object]] = []
         self._slots = Slots(self._recorder, self._turns, spool, executor, clock, make_run, chance)
         self._slots.listen(self._count_started, self._tell_ended)
         self._skipping = Skipping(self._recorder, self._turns, clock, self._tell_ended)
+        self._reception = Reception(
+            self._recorder,
+            spool,
+            clock,
+            max(backlog.last_id + 1, store.next_id),
+            most_pending,
+            lambda: self.is_draining,
+            self._accepted,
+            self._purge,
+        )
         self.changes = Changes(self._recorder, self._turns, clock, self._slots.fill)
         self.controls = Controls(self._recorder, clock, self._slots.fill)
 
@@ -130,61 +121,12 @@ class Dispatcher:
         schedule: int | None = None,
         most_pending: int | None = None,
     ) -> "Deferred[int]":
-        """Accept a job of somebody's and fire with its id once it is durable.
-
-        ``blocks`` are its script, stdin and secret, ``schedule`` is the one that submits it, and
-        ``most_pending`` how many pending jobs they may have. Raises or fails with NoSuchJob, Gone,
-        BadRequest, Draining, QueueFull, KeyConflict or StoreFailed, and then nothing was accepted.
-        """
-        spec = admission.resolved(self.backlog, spec)
-        hashed = [content for name, content in blocks.items() if name != secret.BLOCK]
-        if hashed:
-            spec = replace(spec, blocks=sha256(b"".join(hashed)).hexdigest())
-        if spec.key is None:
-            return self._accept(command, spec, by, blocks, schedule, most_pending)
-        return Deferred.fromCoroutine(self._accept_once(command, spec, spec.key, by, blocks, most_pending))
+        """See Reception.submit."""
+        return self._reception.submit(command, spec, by, blocks, schedule, most_pending)
 
     def submit_all(self, batches: Sequence[Batch]) -> "Deferred[list[list[int | TaskqError]]]":
-        """Accept jobs that bring neither a key nor blocks, and look at no others.
-
-        Fires with the id of each job of each batch, or why it was refused. They become durable together,
-        which costs less than one by one.
-        """
-        events: list[Submitted] = []
-        try:
-            results = [self._take_in(batch, events) for batch in batches]
-        except BaseException:
-            self._intake.arrived(*events)
-            raise
-        if not events:
-            return succeed(results)
-        recorded = self._recorder.record_all(events)
-        return recorded.addCallbacks(
-            self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
-        )
-
-    def _take_in(self, batch: Batch, events: list[Submitted]) -> list[int | TaskqError]:
-        """Add the events of a batch to others, and return their jobs' ids, or why there is none."""
-        by, orders, most_pending = batch
-        results: list[int | TaskqError] = []
-        checked = None
-        for order in orders:
-            if isinstance(order, TaskqError):
-                results.append(order)
-                continue
-            command, spec = order
-            try:
-                if spec is not checked:
-                    self._check(spec)
-                    checked = spec
-                self._intake.take(by.name, spec, most_pending)
-            except TaskqError as why:
-                results.append(why)
-            else:
-                event = self._submission(command, spec, by)
-                results.append(event.id)
-                events.append(event)
-        return results
+        """See Reception.submit_all."""
+        return self._reception.submit_all(batches)
 
     async def cancel(self, job_id: int, by: Actor, number: int, cascade: bool = False) -> Job:
         """Cancel a job by a signal and return it once that is decided; asking again changes nothing.
@@ -245,7 +187,7 @@ class Dispatcher:
         await self._record_of_ended(job_id, removed, self._refuse_if_needed)
         self.counters["removed"] += 1
         for part in (job, *(task for task in tasks if task.attempts)):
-            self._spool.purge(part.id, part.attempts).addErrback(self._left_behind, part.id)
+            self._purge(part.id, part.attempts)
 
     def _refuse_if_needed(self, job: Job) -> None:
         why = self.backlog.needed_for(job.id)
@@ -266,6 +208,9 @@ class Dispatcher:
             await self._recorder.record(make(at=self._clock.seconds()))
         return job
 
+    def _purge(self, job_id: int, attempts: int = 0) -> None:
+        self._spool.purge(job_id, attempts).addErrback(self._left_behind, job_id)
+
     def _left_behind(self, failure: Failure, job_id: int) -> None:
         failure.trap(OSError)
         self._log.warn("files of job {id} are left for the next start: {why}", id=job_id, why=failure.value)
@@ -284,111 +229,10 @@ class Dispatcher:
         """Return what STATS tells of the store."""
         return {"failure": self._store.failure, **self._store.sizes()}
 
-    def _accept(
-        self,
-        command: str,
-        spec: Spec,
-        by: Actor,
-        blocks: dict[str, bytes],
-        schedule: int | None,
-        most_pending: int | None,
-    ) -> "Deferred[int]":
-        self._check(spec)
-        self._intake.take(by.name, spec, most_pending)
-        event = self._submission(command, spec, by, schedule)
-        if not blocks:
-            recorded = self._recorder.record(event)
-        else:
-            kept = self._spool.keep(event.id, blocks).addErrback(_not_kept)
-            recorded = kept.addCallback(lambda _: self._recorder.record(event))
-        return recorded.addCallbacks(
-            self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
-        )
-
-    def _check(self, spec: Spec) -> None:
-        """Raise why nothing that is asked for in this way can be accepted now."""
-        if self.is_draining:
-            raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
-        admission.check(self.backlog, spec)
-
-    def _submission(self, command: str, spec: Spec, by: Actor, schedule: int | None = None) -> Submitted:
-        """Return the event of a submission that is accepted, with its job's number."""
-        event = Submitted(
-            id=self._next_id,
-            at=self._clock.seconds(),
-            owner=by.name,
-            origin=by.origin,
-            command=command,
-            spec=spec,
-            schedule=schedule,
-        )
-        self._next_id = event.last_id + 1
-        return event
-
-    async def _accept_once(
-        self,
-        command: str,
-        spec: Spec,
-        key: str,
-        by: Actor,
-        blocks: dict[str, bytes],
-        most_pending: int | None,
-    ) -> int:
-        turn = (by.name, key)
-        await self._key_turns.take(turn)
-        try:
-            known = self.backlog.by_key(key, by.name)
-            if known is None:
-                return await self._accept(command, spec, by, blocks, None, most_pending)
-            is_same = (known.command, known.submission) == (command, spec)
-            if not is_same or not self._has_secret(known, blocks.get(secret.BLOCK)):
-                raise KeyConflict(
-                    f"job {known.id} has the key {key} and is another submission; choose another key"
-                )
-            return known.id
-        finally:
-            self._key_turns.give_back(turn)
-
-    def _all_accepted(
-        self, _: None, events: list[Submitted], results: list[list[int | TaskqError]]
-    ) -> list[list[int | TaskqError]]:
-        self._intake.arrived(*events)
-        self.counters["submitted"] += len(events)
+    def _accepted(self, count: int) -> None:
+        self.counters["submitted"] += count
         self._skipping.skip()
         self._slots.fill()
-        return results
-
-    def _none_accepted(
-        self, failure: Failure, events: list[Submitted], results: list[list[int | TaskqError]]
-    ) -> list[list[int | TaskqError]]:
-        failure.trap(StoreFailed)
-        self._intake.arrived(*events)
-        why = cast("StoreFailed", failure.value)
-        return [[why if isinstance(result, int) else result for result in batch] for batch in results]
-
-    def _accepted(self, job: Job, event: Submitted) -> int:
-        self._intake.arrived(event)
-        self.counters["submitted"] += 1
-        self._skipping.skip()
-        self._slots.fill()
-        return job.id
-
-    def _not_accepted(self, failure: Failure, event: Submitted) -> Failure:
-        self._intake.arrived(event)
-        if event.spec.secrets:  # other blocks may lie there until the next start
-            self._spool.purge(event.id, 0).addErrback(self._left_behind, event.id)
-        return failure
-
-    def _has_secret(self, job: Job, block: bytes | None) -> bool:
-        """Whether a job that has the same spec has the same secrets too; raises StoreFailed."""
-        if block is None:
-            return True
-        try:
-            return compare_digest(self._spool.block(job.id, secret.BLOCK), block)
-        except OSError as why:
-            raise StoreFailed(
-                f"whether this is the same as job {job.id} cannot be told: its secrets cannot be read: {why}"
-            ) from None
 
     def _count_started(self) -> None:
         self.counters["started"] += 1
@@ -419,8 +263,3 @@ class Dispatcher:
 
 
 _COUNTED = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
-
-
-def _not_kept(failure: Failure) -> None:
-    failure.trap(OSError)
-    raise StoreFailed(f"the script, stdin or secrets of the job cannot be kept: {failure.value}")

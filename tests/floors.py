@@ -82,6 +82,7 @@ FLOORS = (
         "skipping",
         "changes",
         "controls",
+        "reception",
         "dispatcher",
         "scheduler",
         "notices",

@@ -312,7 +312,8 @@ def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
     assert len(replies) == 3000
     assert {code for word, code in replies if word == "ERROR"} == {"QUEUE_FULL"}
     assert [house.backlog.pending_of(name) for name in ("4000001", "4000002")] == [600, 500]
-    assert (house.dispatcher._intake._coming, house.dispatcher._intake._coming_of) == (0, {})
+    intake = house.dispatcher._reception._intake
+    assert (intake._coming, intake._coming_of) == (0, {})
 
 
 def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
@@ -423,7 +424,7 @@ def test_submissions_that_come_together_are_refused_one_by_one() -> None:
     client.send(b"SUBMIT x\nSUBMIT y\n")
     house.store.break_down()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
-    assert result_of(maybeDeferred(lambda: house.dispatcher._intake._coming)) == 0
+    assert result_of(maybeDeferred(lambda: house.dispatcher._reception._intake._coming)) == 0
 
 
 def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:

@@ -6,8 +6,8 @@ import pytest
 from twisted.internet.defer import fail
 
 from taskqd.access import Principal
-from taskqd.dispatcher import Batch
 from taskqd.quotas import Quotas
+from taskqd.reception import Batch
 from taskqd.roles import Role
 from tests.fakes import Client, House
 
@@ -171,7 +171,7 @@ def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = opened(quotas=Quotas(pending_per_user=2))
-    take_in = house.dispatcher._take_in
+    take_in = house.dispatcher._reception._take_in
 
     def broken(batch: Batch, events: Any) -> Any:
         results = take_in(batch, events)
@@ -179,7 +179,7 @@ def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
             raise ZeroDivisionError
         return results
 
-    monkeypatch.setattr(house.dispatcher, "_take_in", broken)
+    monkeypatch.setattr(house.dispatcher._reception, "_take_in", broken)
     one, two = as_ada(house), as_ada(house)
     for _ in range(2):
         in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nSUBMIT c\n"))

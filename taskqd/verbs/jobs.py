@@ -11,10 +11,10 @@ from twisted.internet.task import deferLater
 from taskqd import replies, secret, words
 from taskqd.access import Principal
 from taskqd.actors import Actor
-from taskqd.dispatcher import Batch
 from taskqd.errors import TaskqError, WrongState
 from taskqd.interfaces import ICaller
 from taskqd.job import Job
+from taskqd.reception import Batch
 from taskqd.refs import Ref
 from taskqd.requests import Listing, Slice
 from taskqd.submission import BLOCKS, Order
