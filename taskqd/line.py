@@ -46,6 +46,12 @@ class Shape:
         key: int = self.keys[0]
         return key
 
+    @property
+    def last(self) -> int:
+        """The key of its last job."""
+        key: int = self.keys[-1]
+        return key
+
 
 Name = tuple[str, int] | tuple[str, int, frozenset[tuple[str, int]], int | None]
 """What makes jobs alike: queue, slots, and where there are any, needs, and the array with its own limit."""
@@ -116,12 +122,17 @@ class Line:
 
     def add(self, job: Job) -> None:
         """Put a job into the line, at its place; one that is there already or runs stays where it is."""
+        if job.id in self._taken:
+            return
         name, key = _name(job), key_of(job)
         shape = self._shapes.get(name)
-        if job.id in self._taken or (shape is not None and key in shape.keys):
-            return
         if shape is None:
             shape = self._shapes[name] = Shape(name, job)
+        elif key > shape.last:  # where nearly all belong
+            shape.keys.add(key)
+            return
+        elif key in shape.keys:
+            return
         elif key > shape.first:
             shape.keys.add(key)
             return
