@@ -93,8 +93,14 @@ def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
     def is_ready(self: Any, size: int) -> bool:
         return size > tail.SMALL or sound(self, size)
 
+    def is_seen(torn: float) -> bool:
+        with mock.patch.object(faulty_day, "TORN", torn):
+            return seen(Mode.SUDDEN, "write_at", mock.patch.object(Tail, "is_ready", is_ready), step=1)
+
     sound = Tail.is_ready
-    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(Tail, "is_ready", is_ready), step=1)
+    assert any(map(is_seen, (0.1, 0.2, 0.4))), (
+        "there are few such batches in a day, so luck has three chances"
+    )
 
 
 def test_output_that_is_not_synced_is_seen() -> None:
