@@ -1,4 +1,4 @@
-"""Group commit: what one turn of the reactor has gathered is made durable by one sync, here or in a thread.
+"""Group commit: what a round of clients or a turn of the reactor brings is made durable by one sync.
 
 In the reactor's own thread that is quickest, since nothing is handed over and back; but should the sync
 stall, as it does beside a program that writes much, everybody waits. So it is done here only while that is

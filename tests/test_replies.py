@@ -78,6 +78,12 @@ LINES = [
 ]
 
 
+def test_submissions_that_are_answered_together_have_a_line_each() -> None:
+    refused = errors.Draining("later")
+    assert replies.job_ids([7, refused, 8]) == b"JOB_ID 7\r\nERROR DRAINING later\r\nJOB_ID 8\r\n"
+    assert replies.job_ids([]) == b""
+
+
 @pytest.mark.parametrize("reply, line", LINES)
 def test_a_reply_is_the_line_of_the_protocol(reply: bytes, line: bytes) -> None:
     assert reply == line
