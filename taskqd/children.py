@@ -133,6 +133,11 @@ class Children:
             self._log.failure("a process has started, and whom it was for cannot take it")
         return child
 
+    def look_at(self, pid: int) -> None:
+        """Reap a child if it has exited."""
+        if pid in self._by_pid:
+            self._reap(pid)
+
     def reapProcess(self) -> None:
         """Reap whoever has exited: what Twisted calls whenever somebody has."""
         while self._by_pid:

@@ -83,7 +83,8 @@ class TaskqService(Service):
         disk = Disk()
         self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
-        self._executor = Executor(Spawner(reactor).spawn, reactor)
+        self._spawner = Spawner(reactor)
+        self._executor = Executor(self._spawner.spawn, reactor)
         self._store = Store(
             settings.state,
             reactor,
@@ -293,6 +294,7 @@ class TaskqService(Service):
                 self._access.stop()
             self._audit.stop()
             await self._store.close()
+            self._spawner.stop()
             self._threads.stop()
             if self._handover is not None:
                 self._handover.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,8 +33,10 @@ LOOKS_AFTER_KILL = 8
 YOUNG = 0.1
 """In so many seconds an attempt cannot write so much that the disk is busy with it for long."""
 
-Spawn = Callable[[MeasuredProtocol, list[str], Mapping[str, str], int, int | None], Any]
-"""Starts (protocol, command line, environment, descriptor of stdin, uid) in its own session; raises OSError.
+Spawn = Callable[[MeasuredProtocol, list[str], Mapping[str, str], int, int | None], "Deferred[Any]"]
+"""Starts (protocol, command line, environment, descriptor of stdin, uid) in its own session.
+
+What it returns fires once the process is there and the protocol knows it, or fails with OSError.
 
 The uid is that of another user who is to be able to open its streams, None where there is no such user.
 """
@@ -107,6 +109,7 @@ class JobProcess(MeasuredProtocol):
         self._exit: BaseException | None = None
         self._is_reported = False
         self._looks_left = LOOKS_AFTER_KILL
+        self._awaited: int | None = None
         self._running: Deferred[None] | None = None
         self._silence: Silence | None = None
         self._kill: Any = None
@@ -116,6 +119,8 @@ class JobProcess(MeasuredProtocol):
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
+        if self._awaited is not None:
+            self._signal(self._awaited)
         if self._run.timeout is not None:
             self._running = Deferred()
             self._running.addTimeout(self._run.timeout, self._clock).addErrback(self._time_is_up)
@@ -126,6 +131,15 @@ class JobProcess(MeasuredProtocol):
         if self._silence is not None:
             self._silence.heard()
         self._recording.write(childFD, data)
+
+    def never_started(self, failure: Failure) -> None:
+        """Take note of why there is no process, and will be none."""
+        if not failure.check(OSError, ValueError):
+            self._log.failure("the start of job {id} met a bug of taskqd's", failure, id=self._run.id)
+        self._is_reported = True
+        self._recording.close()
+        self.outcome.callback(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {failure.value}"))
+        self._finish()
 
     def processExited(self, reason: Failure) -> None:
         self._exit = reason.value
@@ -197,8 +211,9 @@ class JobProcess(MeasuredProtocol):
         self.gone.callback(None)
 
     def _signal(self, number: int) -> bool:
-        """Send a signal to whatever is there of it; tell whether there may be anything."""
+        """Send a signal to whatever is there of it, or soon will be; tell whether there may be anything."""
         if self.pid is None:
+            self._awaited = number
             return False
         try:
             if processes.signal_group(self.pid, number):
@@ -273,6 +288,8 @@ class JobProcess(MeasuredProtocol):
 class Executor:
     """The attempts that run, by job."""
 
+    _log = Logger()
+
     def __init__(self, spawn: Spawn, clock: Any) -> None:
         self._spawn = spawn
         self._clock = clock
@@ -284,19 +301,12 @@ class Executor:
     ) -> "Deferred[Outcome]":
         process = JobProcess(run, recording, self._clock)
         self._running[run.id] = process
-        before = processes.ticks()
-        try:
-            self._launch(process, run)
-        except (OSError, ValueError) as why:
-            del self._running[run.id]
-            recording.close()
-            return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
         self._present[process] = self._clock.seconds()
         process.gone.addCallback(lambda _: self._present.pop(process))
-        if process.pid is not None:
-            # Its start time is that of the fork; to read it costs a fifth of what the spawn does.
-            is_known = processes.ticks() == before
-            spawned(process.pid, before if is_known else processes.start_time(process.pid))
+        before = processes.ticks()
+        launching = maybeDeferred(self._launch, process, run)
+        told = launching.addCallbacks(_tell_spawned, process.never_started, (process, before, spawned))
+        told.addErrback(self._bug, run.id)
         return process.outcome.addBoth(self._forget, run.id)
 
     def end(self, job_id: int, why: Reason, number: int) -> None:
@@ -312,19 +322,36 @@ class Executor:
         for process in list(self._present):
             process.kill()
 
-    def _launch(self, process: JobProcess, run: Run) -> None:
+    def _launch(self, process: JobProcess, run: Run) -> "Deferred[Any]":
         if run.owner is None:  # else it is for the owner's own eyes: the shell says it, as that user
             _check_directory(run.cwd)
+        line = command_line(run)
         stdin = _open(run.stdin or os.devnull)
-        try:
-            uid = None if run.owner is None else run.owner.uid
-            self._spawn(process, command_line(run), sent(run), stdin, uid)
-        finally:
-            os.close(stdin)
+        uid = None if run.owner is None else run.owner.uid
+        return maybeDeferred(self._spawn, process, line, sent(run), stdin, uid).addBoth(_closed, stdin)
+
+    def _bug(self, failure: Failure, job_id: int) -> None:
+        self._log.failure("to tell of the process of job {id} met a bug of taskqd's", failure, id=job_id)
 
     def _forget(self, outcome: Outcome, job_id: int) -> Outcome:
         del self._running[job_id]
         return outcome
+
+
+def _tell_spawned(
+    _: object, process: JobProcess, before: int, spawned: Callable[[int, int | None], None]
+) -> None:
+    """Tell of the process that is there; ``before`` is what the clock said before it was started."""
+    if process.pid is not None:
+        # Its start time is that of the fork; to read it costs a fifth of what the spawn does.
+        is_known = processes.ticks() == before
+        spawned(process.pid, before if is_known else processes.start_time(process.pid))
+
+
+def _closed(result: Any, descriptor: int) -> Any:
+    """Close a descriptor whatever has come of that for which it was open."""
+    os.close(descriptor)
+    return result
 
 
 def _open(path: str) -> int:

@@ -1,9 +1,10 @@
 """One spawn, in its own session: the fast way where Twisted is the one that we know, else the public way.
 
-The fast way asks posix_spawn for a new session and makes a child (children.py) of what it has started. It
-leaves out the listing of every open descriptor, which costs more than the spawn itself as soon as many
-clients are connected, and what was used is told (docs/decisions/0002). The public way puts setsid(1) before
-the command, and what was used is not told.
+The fast way asks posix_spawn(3) for a new session, in a thread, since that waits for the child
+(posix_spawn.py), and makes a child (children.py) of what it has started. It leaves out the listing of every
+open descriptor, which costs more than the spawn itself as soon as many clients are connected, and what was
+used is told (docs/decisions/0002, 0025). The public way puts setsid(1) before the command, and what was used
+is not told.
 
 To leave out the listing is sound because every descriptor of this process is close-on-exec: Python makes so
 those that it opens (PEP 446), and ``close_on_exec`` those that were inherited.
@@ -11,29 +12,20 @@ those that it opens (PEP 446), and ``close_on_exec`` those that were inherited.
 
 import fcntl
 import os
-import signal
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProcessTransport
 
-from taskqd import children
+from taskqd import children, posix_spawn
 from taskqd.children import Children, MeasuredProtocol
+from taskqd.posix_spawn import Spawning
+from taskqd.workers import Workers
 
-_DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
-
-
-def _spawn_in_session(argv: list[bytes], environment: Mapping[bytes, bytes], streams: Iterable[int]) -> int:
-    """Return the pid; ``streams`` are what the process gets as its descriptors 0, 1 and 2."""
-    return os.posix_spawnp(
-        argv[0],
-        argv,
-        environment,
-        file_actions=[(os.POSIX_SPAWN_DUP2, theirs, ours) for ours, theirs in enumerate(streams)],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=_DEFAULT_SIGNALS,
-    )
+AT_ONCE = 2
+"""So many spawns are under way at once: while one waits for a processor, another may get one."""
 
 
 def _hand_over(pipes: Iterable[int], uid: int) -> None:
@@ -49,14 +41,7 @@ def _close(descriptors: Iterable[int]) -> None:
 
 def _is_known() -> bool:
     """Whether this Twisted and this C library are such that the fast way does what it should."""
-    if not children.are_known():
-        return False
-    try:
-        pid = os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
-    except (OSError, NotImplementedError, TypeError):
-        return False
-    os.waitpid(pid, 0)
-    return True
+    return children.are_known() and posix_spawn.is_known()
 
 
 IS_FAST_WAY_KNOWN = _is_known()
@@ -69,6 +54,7 @@ class Spawner:
         self._reactor = reactor
         self._is_fast = is_fast
         self._children = Children(reactor)
+        self._workers: Workers[int] = Workers(reactor, AT_ONCE, "taskqd-spawn")
 
     def spawn(
         self,
@@ -77,30 +63,31 @@ class Spawner:
         environment: Mapping[str, str],
         stdin: int,
         uid: int | None = None,
-    ) -> IProcessTransport:
+    ) -> "Deferred[IProcessTransport]":
         """Start the command line with ``stdin``, a descriptor, and with pipes for its stdout and stderr.
 
         ``uid`` is the user that it will become, None where it stays ours; on the public way such a user
-        cannot open the pipes again. On that way the protocol's processExited may be called before this
-        returns. Raises OSError if it cannot be started.
+        cannot open the pipes again. What this returns fires once the process is there and the protocol knows
+        it; until then ``stdin`` must stay open. It fails with OSError if it cannot be started. On the public
+        way the protocol's processExited may be called before it fires.
         """
         argv = [_as_sent(word) for word in line]
-        environ = {_as_sent(name): _as_sent(value) for name, value in environment.items()}
         if self._is_fast:
-            return self._spawn_child(protocol, argv, environ, stdin, uid)
+            variables = [_as_sent(f"{name}={value}") for name, value in environment.items()]
+            return self._spawn_child(protocol, argv, variables, stdin, uid)
+        environ = {_as_sent(name): _as_sent(value) for name, value in environment.items()}
         transport: IProcessTransport = self._reactor.spawnProcess(
             protocol, b"setsid", [b"setsid", *argv], env=environ, childFDs={0: stdin, 1: "r", 2: "r"}
         )
-        return transport
+        return succeed(transport)
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._workers.stop()
 
     def _spawn_child(
-        self,
-        protocol: MeasuredProtocol,
-        argv: list[bytes],
-        environ: Mapping[bytes, bytes],
-        stdin: int,
-        uid: int | None,
-    ) -> IProcessTransport:
+        self, protocol: MeasuredProtocol, argv: list[bytes], environ: list[bytes], stdin: int, uid: int | None
+    ) -> "Deferred[IProcessTransport]":
         opened: list[int] = []
         try:
             opened += os.pipe()
@@ -108,12 +95,30 @@ class Spawner:
             out, its_out, err, its_err = opened
             if uid is not None:
                 _hand_over((its_out, its_err), uid)
-            pid = _spawn_in_session(argv, environ, (stdin, its_out, its_err))
         except BaseException:
             _close(opened)
             raise
-        _close((its_out, its_err))
-        return self._children.add(protocol, pid, (out, err))
+        spawned: Deferred[IProcessTransport] = Deferred()
+        spawning = Spawning(argv, environ, (stdin, its_out, its_err))
+        ended = partial(self._spawned, spawned, protocol, (out, err), (its_out, its_err))
+        self._workers.call(spawning.spawn, ended)
+        return spawned
+
+    def _spawned(
+        self,
+        spawned: "Deferred[IProcessTransport]",
+        protocol: MeasuredProtocol,
+        ours: tuple[int, int],
+        theirs: tuple[int, int],
+        result: int | Exception,
+    ) -> None:
+        _close(theirs)
+        if isinstance(result, Exception):
+            _close(ours)
+            spawned.errback(result)
+            return
+        spawned.callback(self._children.add(protocol, result, ours))
+        self._children.look_at(result)  # it may have exited before anybody knew that it is one of ours
 
 
 def _as_sent(text: str) -> bytes:

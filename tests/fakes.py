@@ -998,6 +998,10 @@ class FakeProcess:
         self._protocol = protocol
         self._groups = groups
 
+    def begin(self) -> None:
+        """Tell of the process."""
+        cast("Any", self._protocol).makeConnection(self)
+
     def prints(self, stream: int, data: bytes) -> None:
         """Let the reactor read what the process prints."""
         self._protocol.childDataReceived(stream, data)
@@ -1058,7 +1062,10 @@ class FakeProcess:
 
 
 class FakeSpawn:
-    """Spawns FakeProcesses; ``error`` is raised instead, ``at_once`` is done to each before it returns."""
+    """Spawns FakeProcesses; ``error`` is how it fails, ``at_once`` is done to each before it is told of.
+
+    If it ``is_slow`` there is no process before ``go_on``; ``spawning`` is what the last call returned.
+    """
 
     def __init__(self, groups: FakeGroups) -> None:
         self.processes: list[FakeProcess] = []
@@ -1069,6 +1076,8 @@ class FakeSpawn:
         self.error: Exception | None = None
         self.at_once: Callable[[FakeProcess], None] = lambda _: None
         self.has_group = True
+        self.is_slow = False
+        self.spawning: Deferred[FakeProcess] = Deferred()
         self._groups = groups
 
     def __call__(
@@ -1078,20 +1087,28 @@ class FakeSpawn:
         environment: Mapping[str, str],
         stdin: int,
         uid: int | None,
-    ) -> FakeProcess:
+    ) -> "Deferred[FakeProcess]":
         if self.error is not None:
-            raise self.error
+            return fail(self.error)
         self.lines.append(line)
         self.uids.append(uid)
         self.environments.append(environment)
         self.inputs.append(os.read(stdin, 4096))
         process = FakeProcess(protocol, 5000 + len(self.processes), self._groups)
         self.processes.append(process)
+        self.spawning = Deferred()
+        if not self.is_slow:
+            self.go_on()
+        return self.spawning
+
+    def go_on(self) -> None:
+        """Have the process that was asked for last."""
+        process = self.processes[-1]
         if self.has_group:
             self._groups.alive.add(process.pid)
-        cast("Any", protocol).makeConnection(process)
+        process.begin()
         self.at_once(process)
-        return process
+        self.spawning.callback(process)
 
     def close(self) -> None:
         """Close the pipes of all processes."""

@@ -74,6 +74,8 @@ FLOORS = (
         "run_as",
         "pipes",
         "children",
+        "posix_spawn",
+        "workers",
         "spawn",
         "executor",
         "tls",
@@ -127,7 +129,7 @@ LATE = ("cli/journal", "cli/tokens")
 DOORS = (
     ("store", "committer", "tail", "lock", "segments", "snapshot"),
     ("spool", "recording", "handover"),
-    ("executor", "spawn", "children", "pipes", "launch"),
+    ("executor", "spawn", "posix_spawn", "workers", "children", "pipes", "launch"),
     FLOORS[3],
 )
 """Behind each a few modules that know those behind the others only by ``interfaces``."""

@@ -20,6 +20,7 @@ from taskqd.job import Reason, Usage
 from taskqd.launch import Outcome, Owner, Run
 from taskqd.spawn import IS_FAST_WAY_KNOWN, Spawner
 from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
+from tests.leaks import LeakWatch
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
 LONG = 20.0
@@ -93,6 +94,71 @@ def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> 
     bench.start()
     verifyObject(IProcessTransport, bench.process)
     bench.process.exits()
+
+
+# A spawn takes time.
+
+
+def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(LONG)
+    assert (bench.spawned, ended.called) == ([], False)
+    bench.spawn.go_on()
+    assert [pid for pid, _ in bench.spawned] == [bench.process.pid]
+    bench.pass_time(0.5)
+    assert bench.signals == []
+    bench.process.exits()
+    assert result_of(ended).reason is None
+
+
+def test_who_is_to_end_before_there_is_a_process_gets_the_signal_as_soon_as_there_is(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start()
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.spawn.go_on()
+    assert bench.signals == [INT]
+    bench.process.exits(number=INT)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_who_is_to_end_and_has_had_its_grace_is_killed_as_soon_as_there_is_a_process(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start(kill_after=1.0)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.pass_time(2.0)
+    bench.spawn.go_on()
+    assert bench.signals == [KILL]
+    bench.process.exits(number=KILL)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start()
+    bench.executor.kill()
+    bench.spawn.go_on()
+    assert bench.signals == [KILL]
+    bench.process.exits(number=KILL)
+    assert result_of(ended).signal == KILL
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_spawn_that_fails_after_a_while_has_failed(bench: Bench, is_cancelled: bool) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start()
+    if is_cancelled:
+        bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.spawn.spawning.errback(OSError("no more processes"))
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.detail) == (Reason.SPAWN, "could not be started: no more processes")
+    assert (bench.spawned, bench.recording.is_closed) == ([], True)
+
+
+def test_a_bug_in_a_spawn_is_logged_and_ends_the_attempt(bench: Bench, logged_errors: LeakWatch) -> None:
+    bench.spawn.error = ZeroDivisionError("a bug")
+    assert result_of(bench.start()).reason is Reason.SPAWN
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
 # How it is started.

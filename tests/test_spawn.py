@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from twisted.internet import process
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from taskqd import children, spawn
+from taskqd import children, posix_spawn, spawn
 from taskqd.children import MeasuredProtocol
 from taskqd.job import Usage
 from taskqd.launch import command_line
@@ -73,12 +74,17 @@ class Watcher(MeasuredProtocol):
         self.ended.callback(-number if number else code)
 
 
-Spawn = Callable[..., tuple[Watcher, Any]]
+Spawn = Callable[..., tuple[Watcher, "Deferred[Any]"]]
+
+
+@cache
+def spawner(reactor: Any, is_fast: bool) -> spawn.Spawner:
+    """Return the one spawner of its way that all tests use, and so its threads."""
+    return spawn.Spawner(reactor, is_fast)
 
 
 def starter(reactor: Any, is_fast: bool) -> Spawn:
-    """Return a function that starts a shell command, or a whole line."""
-    spawner = spawn.Spawner(reactor, is_fast)
+    """Return a function that starts a shell command or a line, and returns its Watcher and its start."""
 
     def start(
         command: str | list[str],
@@ -86,15 +92,17 @@ def starter(reactor: Any, is_fast: bool) -> Spawn:
         stdin: str = os.devnull,
         is_patient: bool = False,
         uid: int | None = None,
-    ) -> tuple[Watcher, Any]:
+    ) -> "tuple[Watcher, Deferred[Any]]":
         line = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         watcher = Watcher(is_patient)
         descriptor = os.open(stdin, os.O_RDONLY)
-        try:
-            transport: Any = spawner.spawn(watcher, line, environment, descriptor, uid)
-        finally:
+        started = maybeDeferred(spawner(reactor, is_fast).spawn, watcher, line, environment, descriptor, uid)
+
+        def close(result: Any) -> Any:
             os.close(descriptor)
-        return watcher, transport
+            return result
+
+        return watcher, started.addBoth(close)
 
     return start
 
@@ -197,17 +205,18 @@ async def test_a_bug_of_whom_it_was_for_leaves_no_process_behind(
 
 async def test_a_missing_program_is_an_error_or_a_failed_exit_and_leaves_nothing(start: Spawn) -> None:
     before = len(os.listdir("/proc/self/fd"))
+    watcher, started = start(["/nonexistent/program"])
     try:
-        watcher, _ = start(["/nonexistent/program"])
+        await started
     except OSError as why:
-        assert isinstance(why, FileNotFoundError)  # noqa: PT017 - one way raises, the other exits
+        assert isinstance(why, FileNotFoundError)  # noqa: PT017 - one way fails, the other exits
     else:
         assert await watcher.ended == 127
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("opened", [0, 1])
-def test_where_no_pipe_can_be_opened_nothing_is_left(
+async def test_where_no_pipe_can_be_opened_nothing_is_left(
     start: Spawn, monkeypatch: pytest.MonkeyPatch, opened: int
 ) -> None:
     pipe = os.pipe
@@ -221,14 +230,15 @@ def test_where_no_pipe_can_be_opened_nothing_is_left(
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "pipe", refuse)
     with pytest.raises(OSError, match="Too many open files"):
-        start("true")
+        await start("true")[1]
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_a_pipe_that_is_empty_for_now_is_read_again_later(start: Spawn, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stdin")
     holder = os.open(tmp_path / "stdin", os.O_RDWR)
-    watcher, transport = start("cat", stdin=str(tmp_path / "stdin"))
+    watcher, started = start("cat", stdin=str(tmp_path / "stdin"))
+    transport = await started
     assert transport.pipes[1].doRead() is None
     os.write(holder, b"later")
     os.close(holder)
@@ -261,7 +271,8 @@ async def test_what_a_grandchild_prints_after_the_end_is_heard_of(start: Spawn) 
 
 
 async def test_reading_that_is_stopped_at_once_stays_so_until_it_goes_on(reactor: Any) -> None:
-    watcher, transport = starter(reactor, True)("echo here; exec sleep 30")
+    watcher, started = starter(reactor, True)("echo here; exec sleep 30")
+    transport = await started
     transport.pauseProducing()
     await deferLater(reactor, 5 * children.LISTEN_AFTER)
     assert watcher.printed[1] == b""
@@ -274,7 +285,8 @@ async def test_reading_that_is_stopped_at_once_stays_so_until_it_goes_on(reactor
 
 
 async def test_reading_can_be_stopped_and_goes_on(start: Spawn) -> None:
-    watcher, transport = start("head -c 300000 /dev/zero")
+    watcher, started = start("head -c 300000 /dev/zero")
+    transport = await started
     transport.pauseProducing()
     transport.resumeProducing()
     assert await watcher.ended == 0
@@ -370,7 +382,8 @@ async def test_what_somebody_else_has_reaped_is_waited_for_as_twisted_does(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "wait4", refuse)
-        watcher, transport = starter(reactor, True)("true", is_patient=True)
+        watcher, started = starter(reactor, True)("true", is_patient=True)
+        transport = await started
         process.reapAllProcesses()
     assert (refusals, watcher.exits) == ({transport.pid}, 0)
     process.reapAllProcesses()
@@ -443,15 +456,32 @@ def test_a_twisted_that_is_not_known_is_not_taken_the_fast_way(
     assert not spawn._is_known()
 
 
-@pytest.mark.parametrize("error", [OSError(38, "not here"), NotImplementedError(), TypeError("setsid")])
-def test_a_system_without_posix_spawn_in_a_session_is_not_taken_the_fast_way(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def refuse(*_: object, **__: object) -> int:
-        raise error
+async def test_a_stop_waits_for_the_spawns_that_are_asked_for(reactor: Any) -> None:
+    mine = spawn.Spawner(reactor, is_fast=True)
+    watchers = [Watcher() for _ in range(5)]
+    with open(os.devnull, "rb") as stdin:  # noqa: ASYNC230 - it never waits
+        started = [mine.spawn(watcher, ["/bin/true"], ENVIRONMENT, stdin.fileno()) for watcher in watchers]
+        mine.stop()
+        for one in started:
+            await one
+    assert [await watcher.ended for watcher in watchers] == [0] * 5
 
-    monkeypatch.setattr(os, "posix_spawn", refuse)
+
+def test_a_c_library_that_is_not_known_is_not_taken_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spawn._is_known()
+    monkeypatch.setattr(posix_spawn, "is_known", lambda: False)
     assert not spawn._is_known()
+
+
+def test_a_c_library_that_lacks_something_is_not_known() -> None:
+    assert posix_spawn.is_known()
+    assert not posix_spawn.is_known(lambda _: object())
+
+
+def test_a_c_library_that_makes_no_session_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posix_spawn, "_SETSID", 0)
+    monkeypatch.setattr(posix_spawn, "_ATTRIBUTES", posix_spawn._attributes())
+    assert not posix_spawn.is_known()
 
 
 # What is inherited.

@@ -1,0 +1,84 @@
+"""posix_spawn(3), called so that other threads run meanwhile.
+
+Whoever spawns waits until the child has got a processor and has executed its program: on a busy machine that
+takes milliseconds, and Python's own os.posix_spawn keeps all threads waiting. So the C library's is called
+by ctypes, which lets them run. What is prepared for it is done by calls that keep the GIL, as they take less
+time than to pass it on. The flags are those of <spawn.h>, alike in glibc and musl, and the C library's
+structures are handed to it as it has filled them.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
+_HAS_ITS_SESSION = b'read -r _ _ _ _ _ session _ <"/proc/$$/stat"; [ $$ = $session ]'
+_ROOM = 1024
+"""No C library's attributes, file actions or sets of signals have as many bytes."""
+
+
+class Spawning:
+    """A spawn that is prepared: of the program ``argv[0]``, in a session of its own.
+
+    ``environ`` has NAME=value, ``streams`` are what the process gets as its descriptors 0, 1 and 2. It
+    ignores and blocks no signal.
+    """
+
+    def __init__(self, argv: Sequence[bytes], environ: Sequence[bytes], streams: Sequence[int]) -> None:
+        self._pid = ctypes.c_int()
+        self._actions = ctypes.create_string_buffer(_ROOM)
+        _quick.posix_spawn_file_actions_init(self._actions)
+        for ours, theirs in enumerate(streams):
+            _quick.posix_spawn_file_actions_adddup2(self._actions, theirs, ours)
+        self._argv, self._environ = _array(argv), _array(environ)
+
+    def spawn(self) -> int:
+        """Start it, and return its pid once it has its program; raises OSError. To be called once."""
+        pid, argv = self._pid, self._argv
+        error = _slow.posix_spawnp(
+            ctypes.byref(pid), argv[0], self._actions, _ATTRIBUTES, argv, self._environ
+        )
+        _quick.posix_spawn_file_actions_destroy(self._actions)
+        if error:
+            raise OSError(error, os.strerror(error))
+        return pid.value
+
+
+def _array(texts: Sequence[bytes]) -> Any:
+    """Return texts as C has them, with a NULL behind the last."""
+    return (ctypes.c_char_p * (len(texts) + 1))(*texts)
+
+
+def _attributes() -> Any:
+    """Return what asks for a new session, and for all signals as they are by default."""
+    attributes, none, every = (ctypes.create_string_buffer(_ROOM) for _ in range(3))
+    _quick.posix_spawnattr_init(attributes)
+    _quick.sigemptyset(none)
+    _quick.sigfillset(every)
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        _quick.sigdelset(every, number)
+    _quick.posix_spawnattr_setsigmask(attributes, none)
+    _quick.posix_spawnattr_setsigdefault(attributes, every)
+    _quick.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID))
+    return attributes
+
+
+def is_known(load: Callable[[None], Any] = ctypes.CDLL) -> bool:
+    """Whether this C library has what is called here, and starts a process in a session of its own."""
+    library = load(None)
+    names = ("posix_spawnp", "posix_spawnattr_setsigmask", "posix_spawn_file_actions_adddup2", "sigfillset")
+    if not all(hasattr(library, name) for name in names):
+        return False
+    try:
+        pid = Spawning(
+            [b"/bin/sh", b"-c", b'read -r _ _ _ _ _ s _ <"/proc/$$/stat"; [ $$ = $s ]'], [], ()
+        ).spawn()
+    except OSError:
+        return False
+    return os.waitpid(pid, 0)[1] == 0
+
+
+_slow, _quick = ctypes.CDLL(None), ctypes.PyDLL(None)
+_ATTRIBUTES = _attributes()

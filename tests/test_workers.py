@@ -1,0 +1,85 @@
+"""Workers: calls in threads, and what comes of them in the reactor's."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from taskqd.workers import Workers
+from tests.fakes import ThreadReactor
+
+NAME = "taskqd-test"
+
+
+class Bench:
+    """Two workers at most, and what they handed back, in the order in which that came."""
+
+    def __init__(self) -> None:
+        self.reactor = ThreadReactor()
+        self.workers: Workers[str] = Workers(self.reactor, 2, NAME)
+        self.results: list[str | Exception] = []
+
+    def threads(self) -> int:
+        """Return how many of theirs there are."""
+        return sum(thread.name == NAME for thread in threading.enumerate())
+
+
+@pytest.fixture(name="bench")
+def a_bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.workers.stop()
+    assert bench.threads() == 0
+
+
+def test_a_call_is_made_in_a_thread_and_what_it_returns_comes_back_in_the_reactor_s(bench: Bench) -> None:
+    assert bench.threads() == 0, "there is none before there is something to do"
+    bench.workers.call(lambda: threading.current_thread().name, bench.results.append)
+    assert bench.results == []
+    bench.reactor.turn()
+    assert bench.results == [NAME]
+
+
+def test_what_a_call_raises_comes_back_and_the_next_one_is_made(bench: Bench) -> None:
+    def fail() -> str:
+        raise ZeroDivisionError("a bug")
+
+    for _ in range(3):
+        bench.workers.call(fail, bench.results.append)
+    bench.workers.call(lambda: "fine", bench.results.append)
+    for _ in range(4):
+        bench.reactor.turn()
+    assert sorted(map(str, bench.results)) == ["a bug"] * 3 + ["fine"]
+
+
+def test_so_many_calls_wait_at_once_and_no_more(bench: Bench) -> None:
+    is_let_go = threading.Event()
+    is_begun = threading.Semaphore(0)
+
+    def wait() -> str:
+        is_begun.release()
+        return str(is_let_go.wait(10))
+
+    for _ in range(5):
+        bench.workers.call(wait, bench.results.append)
+    assert is_begun.acquire(timeout=10)
+    assert is_begun.acquire(timeout=10)
+    assert bench.threads() == 2
+    is_let_go.set()
+    for _ in range(5):
+        bench.reactor.turn()
+    assert bench.results == ["True"] * 5
+
+
+def test_a_stop_waits_for_what_was_handed_over(bench: Bench) -> None:
+    for number in range(5):
+        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
+    bench.workers.stop()
+    assert bench.threads() == 0
+    for _ in range(5):
+        bench.reactor.turn()
+    assert sorted(map(str, bench.results)) == list("01234")
+
+
+def test_workers_that_had_nothing_to_do_can_be_stopped(bench: Bench) -> None:
+    bench.workers.stop()
