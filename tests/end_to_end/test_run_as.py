@@ -269,7 +269,7 @@ def test_after_a_crash_what_still_runs_is_ended_and_what_was_handed_over_is_gone
         job = wire.submit("--retries=1 --script=15 --stdin=1", b"exec sleep 300\n", b"x")
         wire.wait_running(job)
         until(lambda: len(one.processes()) == 1, "its process")
-        pid = wire.show(job)["pid"]
+        pid = wire.process(job)
         before = one.handed_over()
         assert len(before) == 3
         one.kill()
@@ -389,7 +389,7 @@ def test_the_capabilities_of_the_unit_are_enough() -> None:
         wire.cancel(job)
         job = wire.submit("exec sleep 300")
         wire.wait_running(job)
-        pid = wire.show(job)["pid"]
+        pid = wire.process(job)
         one.kill()
         one.start()
         until(lambda: not is_alive(pid), "the leftover to end")

@@ -232,8 +232,7 @@ def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_fur
         obeyed = b"/nonexistent.so"
         until(lambda: wire.output(job, "stderr").data.count(obeyed) > 1, "true and sleep to have obeyed")
         assert wire.output(job, "stderr").data.count(obeyed) == 2, "neither the shell nor what was root has"
-        wire.wait_running(job)
-        pid = wire.show(job)["pid"]
+        pid = wire.process(job)
         assert os.stat(f"/proc/{pid}/environ").st_uid == others.user("games").uid
         assert VALUE in Path(f"/proc/{pid}/environ").read_bytes()
         (kept,) = files_with(one.state / "input", VALUE)
