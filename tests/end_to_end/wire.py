@@ -168,11 +168,12 @@ class Wire:
         return reply.split(" ")[1]
 
     def wait_running(self, *jobs: int) -> None:
-        """Wait until jobs run, and it is told as which process."""
         until(lambda: {self.status(job) for job in jobs} == {"RUNNING"}, f"jobs {jobs} to run")
-        until(
-            lambda: None not in [self.show(job).get("pid") for job in jobs], f"jobs {jobs} to have processes"
-        )
+
+    def process(self, job: int) -> int:
+        """Return the pid of a job that runs, once it is told."""
+        until(lambda: self.show(job)["pid"] is not None, f"job {job} to have a process")
+        return int(self.show(job)["pid"])
 
     def read_result(self) -> Result:
         """Return the next reply, a RESULT."""
