@@ -22,7 +22,7 @@ SLOW = 0.001
 """A commit in the reactor's thread that takes so many seconds or more is too slow for that,"""
 REST = 50
 """and for so many times as long the thread is used: so at most a hundredth of the time is lost to such."""
-PATIENCE = 0.02
+PATIENCE = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 
 
