@@ -68,4 +68,12 @@ class Submissions(Asked):
         return first
 
 
+def goes_with_others(request: wire.Request) -> bool:
+    """Whether a request is a plain submission: it brings nothing but its line, and looks at no other job."""
+    if request.verb != "SUBMIT" or request.error is not None or request.blocks or request.secret is not None:
+        return False
+    spec = request.argument.spec
+    return spec.key is None and not looks_at_others(spec)
+
+
 _SUBMIT = wire.Request("SUBMIT", None)

@@ -124,9 +124,7 @@ class Children:
         child = Child(self._reactor, protocol, pid, ends)
         self._by_pid[pid] = child
         _handlers[id(self)] = self  # no pid is as large as that
-        self._young.append((self._reactor.seconds() + LISTEN_AFTER, child))
-        if self._timer is None:
-            self._timer = self._reactor.callLater(LISTEN_AFTER, self._listen)
+        self._listen_later(child)
         try:
             protocol.makeConnection(child)
         except Exception:  # noqa: BLE001 - whatever a bug raises, the process is there and must be reaped
@@ -171,14 +169,22 @@ class Children:
             self._timer.cancel()
             self._timer = None
 
+    def _listen_later(self, child: Child) -> None:
+        due = self._reactor.seconds() + LISTEN_AFTER
+        self._young.append((due, child))
+        if self._timer is None:
+            self._timer = self._reactor.callLater(LISTEN_AFTER, self._listen)
+        elif self._timer.getTime() > due:  # the clock was set back
+            self._timer.reset(LISTEN_AFTER)
+
     def _listen(self) -> None:
-        """Listen to those that have lasted for long enough."""
+        """Listen to those that have lasted for long enough, or to all if the clock was set back."""
         self._timer = None
         now = self._reactor.seconds()
-        while self._young and (self._young[0][0] <= now or self._young[0][1].status is not None):
+        while self._young and not now < self._young[0][0] <= now + LISTEN_AFTER:
             self._young.popleft()[1].listen()
         if self._young:
-            self._timer = self._reactor.callLater(max(0.0, self._young[0][0] - now), self._listen)
+            self._timer = self._reactor.callLater(self._young[0][0] - now, self._listen)
 
 
 def are_known() -> bool:

@@ -23,16 +23,16 @@ class Spawning:
     """A spawn that is prepared: of the program ``argv[0]``, in a session of its own.
 
     ``environ`` has NAME=value, ``streams`` are what the process gets as its descriptors 0, 1 and 2. It
-    ignores and blocks no signal.
+    ignores and blocks no signal. Raises ValueError of what has a NUL in it, and OSError.
     """
 
     def __init__(self, argv: Sequence[bytes], environ: Sequence[bytes], streams: Sequence[int]) -> None:
         self._pid = ctypes.c_int()
-        self._actions = ctypes.create_string_buffer(_ROOM)
-        _quick.posix_spawn_file_actions_init(self._actions)
-        for ours, theirs in enumerate(streams):
-            _quick.posix_spawn_file_actions_adddup2(self._actions, theirs, ours)
         self._argv, self._environ = _array(argv), _array(environ)
+        self._actions = ctypes.create_string_buffer(_ROOM)
+        _check(_quick.posix_spawn_file_actions_init(self._actions))
+        for ours, theirs in enumerate(streams):
+            _check(_quick.posix_spawn_file_actions_adddup2(self._actions, theirs, ours))
 
     def spawn(self) -> int:
         """Start it, and return its pid once it has its program; raises OSError. To be called once."""
@@ -41,13 +41,20 @@ class Spawning:
             ctypes.byref(pid), argv[0], self._actions, _ATTRIBUTES, argv, self._environ
         )
         _quick.posix_spawn_file_actions_destroy(self._actions)
-        if error:
-            raise OSError(error, os.strerror(error))
+        _check(error)
         return pid.value
 
 
+def _check(error: int) -> None:
+    """Raise OSError if something was refused; posix_spawn(3) and what it takes return errno's numbers."""
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
 def _array(texts: Sequence[bytes]) -> Any:
-    """Return texts as C has them, with a NULL behind the last."""
+    """Return texts as C has them, a NULL behind the last; raises ValueError of what C would cut short."""
+    if any(b"\0" in text for text in texts):
+        raise ValueError("embedded null byte")
     return (ctypes.c_char_p * (len(texts) + 1))(*texts)
 
 

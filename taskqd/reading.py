@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from taskqd import telnet, wire
-from taskqd.asked import Asked, Submissions
+from taskqd.asked import Asked, Submissions, goes_with_others
 from taskqd.blocks import BlockReader
 from taskqd.errors import BadRequest, LineTooLong, TaskqError
 from taskqd.exchange import Exchange
@@ -171,6 +171,8 @@ class Reading:
             self._speaker.end()
         elif request.blocks:
             self._wait_for_blocks(request, len(line))
+        elif goes_with_others(request):
+            self._exchange.ask(Submissions([request.argument], len(line)))
         else:
             if request.verb == "AUTH" and request.error is None:
                 self.is_identifying = True  # whether blocks behind it are wanted is told by who it is then

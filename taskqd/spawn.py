@@ -95,11 +95,11 @@ class Spawner:
             out, its_out, err, its_err = opened
             if uid is not None:
                 _hand_over((its_out, its_err), uid)
+            spawning = Spawning(argv, environ, (stdin, its_out, its_err))
         except BaseException:
             _close(opened)
             raise
         spawned: Deferred[IProcessTransport] = Deferred()
-        spawning = Spawning(argv, environ, (stdin, its_out, its_err))
         ended = partial(self._spawned, spawned, protocol, (out, err), (its_out, its_err))
         self._workers.call(spawning.spawn, ended)
         return spawned

@@ -286,7 +286,7 @@ _PLAIN = re.compile(
     rb'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'
     rb"([^\0\- \t\x80-\xff][^\0\x80-\xff]*)"
 )
-_LONGEST_PLAIN = 200
+_LONGEST_PLAIN = 2000
 _PLAIN_KNOWN = 256
 
 

@@ -703,9 +703,10 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
     assert client.lines() == [f"JOB_ID {number}" for number in range(1, 9)]
 
 
+@pytest.mark.parametrize("options", [b"", b'--label="of any kind" --env=PATH=' + 3000 * b"x" + b" "])
 @pytest.mark.parametrize("before, together", [(b"", [1, 3]), (b"WAIT 1\n", [4])])
 def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
-    before: bytes, together: list[int], monkeypatch: pytest.MonkeyPatch
+    before: bytes, together: list[int], options: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house = opened()
     house.submit()
@@ -720,7 +721,7 @@ def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
     client = Client(house)
     client.send(before)
     client.send(b"SUBMIT one\n")
-    client.send(b"SUBMIT two\n\r\nSUBMIT three\nSUBMIT four\n")
+    client.send(b"SUBMIT " + options + b"two\n\r\nSUBMIT three\nSUBMIT four\n")
     house.finish(1)
     house.settle()
     assert counts == together

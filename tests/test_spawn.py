@@ -215,6 +215,16 @@ async def test_a_missing_program_is_an_error_or_a_failed_exit_and_leaves_nothing
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("line, value", [(["/bin/true", "a\0b"], "fine"), (["/bin/true"], "a\0b")])
+async def test_what_has_a_nul_in_it_is_refused_and_not_cut_short(
+    start: Spawn, line: list[str], value: str
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ValueError, match="embedded null byte"):
+        await start(line, {"A": value})[1]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("opened", [0, 1])
 async def test_where_no_pipe_can_be_opened_nothing_is_left(
     start: Spawn, monkeypatch: pytest.MonkeyPatch, opened: int

@@ -482,6 +482,7 @@ def line_of(text: str) -> bytes:
         "--hold true",
         "--queue=q --hold  echo a --hold",
         "\t--stdin=3 cat",
+        f"--env=PATH={40 * '/usr/local/sbin:'} --cwd=/ --umask=022 true",
         "--env=A=1 --env=B=2 x",
         "a",
     ],
@@ -494,7 +495,7 @@ def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
     "text",
     [
         *("", "--hold", "--secret=A=b true", '--label="a" true', "-x", "--x true", "-- true"),
-        *("--stdin=x true", f"--label={'a' * 300} true", "echo \0", "echo é", "--label=é true"),
+        *("--stdin=x true", f"--label={'a' * 2000} true", "echo \0", "echo é", "--label=é true"),
     ],
 )
 def test_what_is_quoted_secret_refused_long_or_no_ascii_is_not(text: str) -> None:
