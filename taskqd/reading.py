@@ -14,7 +14,8 @@ from taskqd.blocks import BlockReader
 from taskqd.errors import BadRequest, LineTooLong, TaskqError
 from taskqd.exchange import Exchange
 from taskqd.pacing import Pacing
-from taskqd.submission import Order, read_alone
+from taskqd.plain import read_alone
+from taskqd.submission import Order
 
 _CR = 13
 LINES_AT_ONCE = 250

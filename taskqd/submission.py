@@ -4,12 +4,11 @@ The two are read apart, because a refused SUBMIT's blocks follow it all the same
 """
 
 import re
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from taskqd.errors import BadRequest, TaskqError, TooLarge
+from taskqd.errors import BadRequest, TooLarge
 from taskqd.job import PLAIN, Array, Spec
 from taskqd.options import Option, Table, flag, parse_env, parse_secret, read, scan
 from taskqd.refs import Ref, parse_ref
@@ -280,74 +279,6 @@ def _sizes(name: str, options: list[Option]) -> list[int]:
         if len(value) > 18 or int(value) > LARGEST_SKIP:
             raise _too_large(name, value[:40])
     return [int(value) for value in values]
-
-
-_PLAIN = re.compile(
-    rb'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'
-    rb"([^\0\- \t\x80-\xff][^\0\x80-\xff]*)"
-)
-_LONGEST_PLAIN = 2000
-_PLAIN_KNOWN = 256
-
-
-class Plain(NamedTuple):
-    """What the options that begin a SUBMIT ask for, and the sizes of its blocks.
-
-    It ``is_alone`` if nothing comes with it, and it looks at no other job.
-    """
-
-    spec: Spec
-    blocks: tuple[int, ...]
-    is_alone: bool
-
-
-_ALONE = Plain(PLAIN, (), is_alone=True)
-
-
-def read_alone(data: bytes, at: int, end: int) -> Order | None:
-    """Return the order of a SUBMIT that stands in ``data`` from ``at`` to ``end``, which others may go with.
-
-    None for any other line, and wherever ``read_plain`` returns it.
-    """
-    form = _PLAIN.fullmatch(data, at, end)
-    if form is None:
-        return None
-    options, command = form.groups()
-    if not options:
-        return Order(command.decode("ascii"), PLAIN)
-    plain = _plain(options)
-    return Order(command.decode("ascii"), plain.spec) if plain is not None and plain.is_alone else None
-
-
-def read_plain(line: bytes) -> tuple[Order, tuple[int, ...]] | None:
-    """Return the order and the blocks' sizes of a SUBMIT that is read like the last ones, None for another.
-
-    Whoever submits much does it with the same options again and again: what they mean is known then, and
-    their spec is one object. A value that is quoted or secret is nothing for this, nor what is no ASCII or
-    would be refused.
-    """
-    form = _PLAIN.fullmatch(line)
-    if form is None:
-        return None
-    options, command = form.groups()
-    plain = _plain(options) if options else _ALONE
-    return None if plain is None else (Order(command.decode("ascii"), plain.spec), plain.blocks)
-
-
-def _plain(options: bytes) -> Plain | None:
-    if len(options) > _LONGEST_PLAIN or b"--secret" in options:
-        return None
-    try:
-        return _read_options(options)
-    except TaskqError:
-        return None
-
-
-@lru_cache(_PLAIN_KNOWN)
-def _read_options(options: bytes) -> Plain:
-    whole = f"{options.decode('ascii')} :"
-    spec, blocks = read_submission(whole).spec, block_sizes(whole)
-    return Plain(spec, blocks, not blocks and spec.key is None and not looks_at_others(spec))
 
 
 def looks_at_others(spec: Spec) -> bool:

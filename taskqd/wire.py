@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from taskqd import requests, submission
 from taskqd.errors import BadRequest, TaskqError, UnknownCommand
+from taskqd.plain import read_plain
 from taskqd.words import capitals
 
 LONGEST_LINE = 65_536
@@ -58,7 +59,7 @@ def is_http(line: bytes) -> bool:
 
 def read_line(line: bytes) -> Request:
     """Read one request line, which came without its line end."""
-    plain = submission.read_plain(line)
+    plain = read_plain(line)
     if plain is not None:
         return Request("SUBMIT", plain[0], None, plain[1])
     text = line.decode("utf-8", "surrogateescape")

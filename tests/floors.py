@@ -27,6 +27,7 @@ FLOORS = (
         "refs",
         "secret",
         "submission",
+        "plain",
         "capacity",
         "reservation",
         "line",
