@@ -10,10 +10,16 @@ structures are handed to it as it has filled them.
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
+_NAMES = (
+    *("posix_spawnp", "posix_spawnattr_init", "posix_spawnattr_setflags", "posix_spawnattr_setsigdefault"),
+    *("posix_spawnattr_setsigmask", "posix_spawn_file_actions_init", "posix_spawn_file_actions_adddup2"),
+    *("posix_spawn_file_actions_destroy", "sigemptyset", "sigfillset", "sigdelset"),
+)
+"""What is called of the C library."""
 _HAS_ITS_SESSION = b'read -r _ _ _ _ _ session _ <"/proc/$$/stat"; [ $$ = $session ]'
 _ROOM = 1024
 """No C library's attributes, file actions or sets of signals have as many bytes."""
@@ -72,20 +78,20 @@ def _attributes() -> Any:
     return attributes
 
 
-def is_known(load: Callable[[None], Any] = ctypes.CDLL) -> bool:
+def is_known() -> bool:
     """Whether this C library has what is called here, and starts a process in a session of its own."""
-    library = load(None)
-    names = ("posix_spawnp", "posix_spawnattr_setsigmask", "posix_spawn_file_actions_adddup2", "sigfillset")
-    if not all(hasattr(library, name) for name in names):
+    if _ATTRIBUTES is None:
         return False
     try:
-        pid = Spawning(
-            [b"/bin/sh", b"-c", b'read -r _ _ _ _ _ s _ <"/proc/$$/stat"; [ $$ = $s ]'], [], ()
-        ).spawn()
+        pid = Spawning([b"/bin/sh", b"-c", _HAS_ITS_SESSION], [], ()).spawn()
     except OSError:
         return False
     return os.waitpid(pid, 0)[1] == 0
 
 
+def _has_all(library: Any) -> bool:
+    return all(hasattr(library, name) for name in _NAMES)
+
+
 _slow, _quick = ctypes.CDLL(None), ctypes.PyDLL(None)
-_ATTRIBUTES = _attributes()
+_ATTRIBUTES = _attributes() if _has_all(_quick) else None

@@ -10,7 +10,7 @@ from taskqd.errors import (
     Draining,
     StartRefused,
 )
-from taskqd.events import Cancelled, Ended, Event, JobEvent, Spawned, Started, Submitted
+from taskqd.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, Started, Submitted
 from taskqd.job import Array, Job, Reason, Spec, Status, Usage
 from taskqd.launch import CannotStart, Outcome, Run
 from taskqd.slots import STOPPED
@@ -72,6 +72,21 @@ def test_an_end_that_cannot_be_recorded_goes_before_the_start_that_it_makes_room
     assert on_its_way(house) == [(Ended, 1), (Started, 2)]
     house.settle()
     assert running(house) == [2]
+
+
+def test_a_skip_that_waits_for_the_disk_keeps_no_start_from_following_it() -> None:
+    house = opened(1)
+    house.submit()
+    house.submit(after=(1,))
+    house.submit()
+    house.executor.finish(1, FAILED)
+    house.store.sync(1)
+    expected: list[tuple[type, int]] = [(Started, 3), (Skipped, 2)]
+    assert on_its_way(house) == expected
+    house.store.break_down()
+    house.store.mend()
+    house.settle()
+    assert running(house) == [3]
 
 
 def test_a_drain_waits_for_the_ends_that_are_on_their_way() -> None:

@@ -483,9 +483,11 @@ def test_a_c_library_that_is_not_known_is_not_taken_the_fast_way(monkeypatch: py
     assert not spawn._is_known()
 
 
-def test_a_c_library_that_lacks_something_is_not_known() -> None:
+def test_a_c_library_that_lacks_something_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert posix_spawn.is_known()
-    assert not posix_spawn.is_known(lambda _: object())
+    assert not posix_spawn._has_all(object())
+    monkeypatch.setattr(posix_spawn, "_ATTRIBUTES", None)
+    assert not posix_spawn.is_known()
 
 
 def test_a_c_library_that_makes_no_session_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
