@@ -38,7 +38,7 @@ NOT_SIZES = ["", "x", "-1", "1.5M", "1K", "1m", "1g", "1T", "1kB", "M", "0x10"]
 NAMES = ["a", "A-Z.a_z+0/9:x@y-", "x" * 200]
 NOT_NAMES = ["", "x" * 201, "a,b", "a!", "ä", '"a b"']
 
-IDS = ["0", "-1", "+1", "x", "1.0", "1x", "01x", "#1", '"1"']
+NOT_IDS = ["0", "-1", "+1", "x", "1x", "01x", "#1", '"1"', "0.1", "1.", ".1", "1.x", "1.-1", "1.1.1"]
 
 OPTIONS = [
     "--bogus true",
@@ -146,11 +146,17 @@ def test_names(wire: Wire) -> None:
 @pytest.mark.parametrize("verb", ["STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY", "OUTPUT"])
 def test_an_id_is_a_positive_integer(wire: Wire, verb: str) -> None:
     rest = " stdout" if verb == "OUTPUT" else ""
-    for text in IDS:
+    for text in NOT_IDS:
         _refused(wire, f"{verb} {text}{rest}")
     _refused(wire, verb)
     assert wire.ask(f"{verb} 999999999{rest}").startswith("ERROR NO_SUCH_JOB ")
     assert wire.ask(f"{verb} {'9' * 40}{rest}").split(" ")[1] in ("NO_SUCH_JOB", "BAD_REQUEST")
+
+
+def test_a_task_is_one_of_an_array(wire: Wire) -> None:
+    plain = wire.submit("true")
+    _refused(wire, f"STATUS {plain}.0")
+    assert wire.ask("STATUS 999999999.0").startswith("ERROR NO_SUCH_JOB ")
 
 
 @pytest.mark.parametrize("text", OPTIONS)
