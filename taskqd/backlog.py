@@ -188,6 +188,11 @@ class Backlog:
 
     # What is next.
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody could be taken, and nothing has changed since but the time."""
+        return self.line.is_settled
+
     def take(self, now: float) -> Job | None:
         """Take the next job that may start at ``now`` out of the line, or return None if there is none.
 
@@ -420,6 +425,7 @@ class Backlog:
         if self._is_open and self._is_free(job):
             if job.not_before is not None:
                 heappush(self._delayed, (job.not_before, job.id))
+                self.line.is_settled = False  # when to look again may have changed
             else:
                 self.line.add(job)
 

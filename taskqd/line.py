@@ -107,9 +107,12 @@ class Line:
     ``is_paused(queue)`` tells whether a queue may start nothing. Each shape is in ``_heads`` if it may fit,
     or else ``_aside`` under what it lacks. Those aside that lack room, and have not been ``_passed`` yet, are
     in ``_passable`` under each of their wants. ``_woken`` names groups that may fit again.
+
+    It ``is_settled`` when nobody could be taken and nothing has changed since but the time.
     """
 
     def __init__(self, capacity: Capacity, is_paused: Callable[[str], bool]) -> None:
+        self.is_settled = False
         self._capacity = capacity
         self._is_paused = is_paused
         self._shapes: dict[Name, Shape] = {}
@@ -124,6 +127,7 @@ class Line:
         """Put a job into the line, at its place; one that is there already or runs stays where it is."""
         if job.id in self._taken:
             return
+        self.is_settled = False
         name, key = _name(job), key_of(job)
         shape = self._shapes.get(name)
         if shape is None:
@@ -145,6 +149,7 @@ class Line:
 
     def fill(self, jobs: Iterable[Job]) -> None:
         """Put jobs into a line that has none yet; a million take a fraction of what they do one by one."""
+        self.is_settled = False
         alike: dict[Name, tuple[Job, list[int]]] = {}
         before: Job | None = None
         keys: list[int] = []
@@ -164,6 +169,7 @@ class Line:
             self._remove(shape, key)
 
     def _remove(self, shape: Shape, key: int) -> None:
+        self.is_settled = False
         if key != shape.first:
             shape.keys.remove(key)
             return
@@ -206,6 +212,7 @@ class Line:
             if lacks is None:
                 return self._start(shape)
             self._move(shape, lacks)
+        self.is_settled = True
         return None
 
     def _next(self) -> Shape | None:
@@ -280,6 +287,7 @@ class Line:
         shape = self._taken.pop(job_id, None)
         if shape is None:
             return
+        self.is_settled = False
         self._capacity.give_back(shape.wants)
         for constraint, _ in shape.wants:
             self._woken.update(Want(constraint, amount) for amount in self._aside.of(constraint))
@@ -291,6 +299,7 @@ class Line:
 
     def wake_all(self) -> None:
         """Look again at all shapes: a limit or a pause has changed."""
+        self.is_settled = False
         for shape in self._aside.shapes():
             self._move(shape, None)
 

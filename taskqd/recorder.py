@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from taskqd.backlog import Backlog, Position
 from taskqd.errors import StoreFailed
@@ -54,17 +55,19 @@ class Recorder:
         for event, position in zip(events, self.store.append_now(list(events)), strict=True):
             self._apply(position, event)
 
-    async def record_for_sure(self, event: AboutJob) -> None:
-        """Record an event now or when the store works again; raises StoreFailed only at a stop."""
-        while True:
-            try:
-                await self.record(event)
-            except StoreFailed as why:
-                if self._is_last_chance:
-                    raise
-                await self._wait_for_store(why)
-            else:
-                return
+    def record_for_sure(self, event: AboutJob) -> "Deferred[Job]":
+        """Record an event now or when the store works again; fails with StoreFailed only at a stop."""
+        return self.record(event).addErrback(self._record_later, event)
+
+    def _record_later(self, failure: Failure, event: AboutJob) -> "Deferred[Job]":
+        why = failure.value
+        if self._is_last_chance or not isinstance(why, StoreFailed):
+            failure.raiseException()
+        return Deferred.fromCoroutine(self._record_again(event, why))
+
+    async def _record_again(self, event: AboutJob, why: StoreFailed) -> Job:
+        await self._wait_for_store(why)
+        return await self.record_for_sure(event)
 
     def stop_waiting(self) -> None:
         """From now on what cannot be recorded at once is given up: the daemon stops."""

@@ -61,6 +61,7 @@ class Slots:
         self._told_ended: Callable[[Job], None] = lambda _: None
         self._is_stopping = False
         self._is_requeuing = False
+        self._is_put_off = False
         self._taken: set[int] = set()
         self._unfinished = 0
         self._drained: list[Deferred[None]] = []
@@ -118,12 +119,19 @@ class Slots:
         return stopped
 
     def fill(self) -> None:
+        """Start what there is room for, if anything has changed since that was done."""
+        if self._is_put_off or not self._backlog.is_settled:
+            self._fill()
+
+    def _fill(self) -> None:
         """Start what there is room for, and see to it that what becomes due later is not forgotten."""
+        self._is_put_off = True
         if self.is_draining or self._recorder.is_behind:
             return
         if self._store.failure is not None:
             self._go_on_later()
             return
+        self._is_put_off = False
         now = self._clock.seconds()
         while (job := self._backlog.take(now)) is not None:
             self._taken.add(job.id)
@@ -140,7 +148,7 @@ class Slots:
             self._alarm.cancel()
         self._alarm_at = due
         if due is not None:
-            self._alarm = self._clock.callLater(max(0.0, due - now), self.fill)
+            self._alarm = self._clock.callLater(max(0.0, due - now), self._fill)
 
     async def _run(self, job: Job) -> None:
         """Take a job that was given what it wants from its start to its end."""
@@ -202,7 +210,7 @@ class Slots:
         """
         async with self._turns.of(job):
             end = self._end_of(job, outcome)
-            recorded = Deferred.fromCoroutine(self._recorder.record_for_sure(end))
+            recorded = self._recorder.record_for_sure(end)
             self._give_back(job)
             await recorded
         self._spool.release(job.id)

@@ -548,6 +548,22 @@ def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) 
     assert line(fold(*RETRYING), now) == ids
 
 
+def test_it_is_settled_when_nobody_could_be_taken_until_something_changes() -> None:
+    backlog = fold(*RETRYING, submitted(2))
+    assert not backlog.is_settled
+    assert line(backlog, 0.0) == [2]
+    assert backlog.is_settled
+    backlog.apply(submitted(3, delay=5.0))
+    assert not backlog.is_settled, "when to look again has changed"
+    assert line(backlog, 0.0) == []
+    backlog.apply(started(2))
+    assert backlog.is_settled
+    backlog.apply(ended(2, Status.COMPLETED))
+    assert backlog.is_settled, "what it had is given back by itself"
+    backlog.give_back(2)
+    assert not backlog.is_settled
+
+
 def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
     for event in (paused(None), held(1), changed(1, at=600.0), cancelled(1)):
         backlog = fold(submitted(1))

@@ -48,6 +48,37 @@ class Machine:
         return self.fill()
 
 
+def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_changes() -> None:
+    machine = Machine(slots=1)
+    line = machine.line
+    assert not line.is_settled
+    assert machine.fill() == []
+    assert line.is_settled
+    job = machine.submit(1)
+    assert not line.is_settled
+    assert machine.line.take(0.0) == 1
+    assert not line.is_settled, "there may be more"
+    assert machine.fill() == []
+    line.give_back(2)
+    line.add(job)
+    line.remove(job)
+    assert line.is_settled, "nothing has come, gone or been given back"
+    changes: list[Callable[[], object]] = [
+        lambda: line.give_back(1),
+        line.wake_all,
+        lambda: machine.submit(2),
+        lambda: line.remove(machine.jobs[2]),
+        lambda: line.fill([]),
+    ]
+    for change in changes:
+        machine.fill()
+        machine.paused.add("*")
+        assert machine.fill() == []
+        assert line.is_settled
+        change()
+        assert not line.is_settled
+
+
 # The order.
 
 
@@ -478,6 +509,7 @@ class Compared(Machine):
         super().__init__(slots=4, queues={"a": 2}, resources={"gpu": 2, "tape": 1})
         self.waiting: dict[int, Job] = {}
         self.running: list[int] = []
+        self.looked_at: float | None = None
 
     def first(self) -> int | None:
         able = [job for job in self.waiting.values() if self.may_start(job)]
@@ -510,6 +542,7 @@ class Compared(Machine):
                 expected = self.first()
                 taken = self.line.take(self.now)
                 assert taken == expected
+                self.looked_at = self.now
                 if taken is not None:
                     del self.waiting[taken]
                     self.running.append(taken)
@@ -526,6 +559,11 @@ class Compared(Machine):
         elif act == "pass":
             self.now += what
 
+    def check(self) -> None:
+        """See that where nobody would be looked for, there is nobody."""
+        if self.line.is_settled and self.looked_at == self.now:
+            assert self.first() is None
+
 
 @settings(max_examples=250, deadline=None)
 @given(st.lists(SHAPES), st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
@@ -536,6 +574,7 @@ def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
     machine.begin(asked)
     for step in steps:
         machine.step(*step)
+        machine.check()
     machine.now += 1e6
     machine.step("fill", len(machine.waiting) + 1)
     for job_id in machine.running:

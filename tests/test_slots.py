@@ -487,6 +487,21 @@ def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> 
     assert running(house) == [1]
 
 
+def test_a_job_that_comes_due_while_an_end_waits_for_the_store_starts_afterwards() -> None:
+    house = opened(2)
+    house.submit(retries=1, retry_delay=1.0)
+    house.submit()
+    house.finish(1, FAILED)
+    house.store.break_down()
+    house.executor.finish(2)
+    house.clock.advance(5)
+    assert running(house) == []
+    house.store.mend()
+    house.settle()
+    assert running(house) == [1]
+    assert house.statuses()[1] is Status.COMPLETED
+
+
 def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards() -> None:
     house = opened()
     answer = house.asked()

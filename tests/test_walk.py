@@ -157,6 +157,7 @@ class Walk(RuleBasedStateMachine):
         self.resized: dict[str, int | None] = {}
         self.schedules: dict[int, int | None] = {}
         self.last_schedule = 0
+        self.next_look: float | None = None
 
     # What the model knows.
 
@@ -333,6 +334,7 @@ class Walk(RuleBasedStateMachine):
                 return one
             self._is_kept_from(one, backlog, now)
         assert job is None
+        self.next_look = backlog.next_due(now)
         return None
 
     def _is_kept_from(self, one: Model, backlog: Backlog, now: float) -> None:
@@ -583,6 +585,13 @@ class Walk(RuleBasedStateMachine):
             limit, paused = self.limit(f"queue {name}"), name in self.paused
             assert (told["slots"], told["busy"], told["paused"]) == (limit, busy[f"queue {name}"], paused)
         assert not by_queue
+
+    @invariant()
+    def where_nothing_has_changed_nobody_may_start_before_the_next_look(self) -> None:
+        if self.backlog.is_settled and (self.next_look is None or self.now < self.next_look):
+            for one in self.ready(self.now):
+                if self.fits(one):
+                    self._is_kept_from(one, self.backlog, self.now)
 
     @invariant()
     def the_backlog_is_what_a_replay_of_the_journal_gives(self) -> None:
