@@ -1,16 +1,13 @@
 """The processes of this one that have not been waited for: what they print, what they used, how they ended.
 
-A child is a Process of Twisted's with a constructor, pipes and a reaping of our own (docs/decisions/0002 and
-0025). What is counted of it is what wait4(2) counts: the CPU time of the process itself, nice(1) and
-prlimit(1) before it included, and of those of its descendants that were waited for, each by its parent. Not
-counted is whoever was not waited for: what is left in the background, what goes on after the end, what has a
-parent that ignores SIGCHLD. The peak of memory is the largest resident set that any single one of them had,
-shared libraries included; it is no sum. Linux lets that peak begin with the daemon's own, since the process
-has the daemon's memory until its exec: where the peak is no larger than that it is not known, and 0 here.
+What is counted of a child is what wait4(2) counts: the CPU time of the process itself, nice(1) and prlimit(1)
+before it included, and of those of its descendants that were waited for, each by its parent. Not counted is
+whoever was not waited for: what is left in the background, what goes on after the end, what has a parent that
+ignores SIGCHLD. The peak of memory is the largest resident set that any single one of them had, shared
+libraries included; it is no sum. Linux lets that peak begin with the daemon's own, since the process has the
+daemon's memory until its exec: where the peak is no larger than that it is not known, and 0 here.
 """
 
-import dis
-import inspect
 import os
 import resource
 from collections import deque
@@ -18,56 +15,52 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import process
-from twisted.internet.process import Process
+from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from taskqd.job import Usage
 from taskqd.pipes import Pipe
+from taskqd.together import Together
 
 MARGIN = 4 * 1024**2
 """The kernel adds up what it counts by processor only now and then: two looks may differ by so many bytes."""
 LISTEN_AFTER = 0.005
 """The reactor looks at what a process prints once that has lasted for so many seconds."""
 
-_KNOWN: list[tuple[Any, str, list[str]]] = [
-    (Process, "processEnded", ["self", "status"]),
-    (Process, "childDataReceived", ["self", "name", "data"]),
-    (Process, "childConnectionLost", ["self", "childFD", "reason"]),
-    (process, "reapAllProcesses", []),
-]
-"""What is called of Twisted: where it is, its name and its parameters."""
-_KNOWN_ATTRIBUTES = {"_reactor", "proto", "pipes"}
-"""What Process's own constructor sets, in whose place ours is."""
-
-_handlers: dict[int, Any] = process.reapProcessHandlers
+_handlers: dict[int, Any] = getattr(process, "reapProcessHandlers", {})
 
 
 class MeasuredProtocol(ProcessProtocol):
-    """What is told of a process; ``usage`` is there before processExited is called, where it is known."""
+    """What is told of a process.
 
+    ``started``, its start time as /proc counts it, is there before connectionMade is called, and ``usage``
+    before processExited is, each where it is known.
+    """
+
+    started: int | None = None
     usage: Usage | None = None
 
 
-class Child(Process):
-    """A process; ``ends`` are our ends of its pipes, stdout's and stderr's.
+class Child:
+    """A process, as the transport of its protocol; ``ends`` are our ends of its pipes, stdout's and stderr's.
 
-    Twisted's constructor is not called, since it spawns; this one does the same for a stdin that is there and
-    pipes to read from.
+    The protocol is told what Twisted's own transport tells: that it has exited, and that it has ended, which
+    it has once its pipes are closed as well.
     """
 
-    proto: Any
-    pid: Any
+    _log = Logger()
 
     def __init__(self, reactor: Any, protocol: MeasuredProtocol, pid: int, ends: tuple[int, int]) -> None:
-        super(Process, self).__init__(protocol)
-        self._reactor = reactor
-        self.pid = pid
+        self.pid: int | None = pid
+        self._protocol = protocol
+        self._end: Failure | None = None
         self._floor = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MARGIN
         self._is_paused = False
-        told, lost = self.childDataReceived, self.childConnectionLost
-        self.pipes: dict[int, Any] = {
-            stream: Pipe(reactor, stream, end, told, lost) for stream, end in enumerate(ends, 1)
+        told = protocol.childDataReceived
+        self.pipes = {
+            stream: Pipe(reactor, stream, end, told, self._lost) for stream, end in enumerate(ends, 1)
         }
 
     def listen(self) -> None:
@@ -76,20 +69,21 @@ class Child(Process):
             self.resumeProducing()
 
     def pauseProducing(self) -> None:
+        """Leave what it prints in its pipes."""
         self._is_paused = True
         for pipe in self.pipes.values():
             pipe.stopReading()
 
     def resumeProducing(self) -> None:
+        """Have the reactor read what it prints."""
         self._is_paused = False
         for pipe in self.pipes.values():
             pipe.startReading()
 
-    def reapProcess(self) -> None:
-        """Do nothing: that it has closed its pipes says nothing of its end, which Children find out."""
-
     def reap(self) -> bool:
         """Reap it if it has exited, say what it has used and how it ended; tell whether that was so."""
+        if self.pid is None:
+            return False
         try:
             pid, status, used = os.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -97,24 +91,51 @@ class Child(Process):
         if not pid:
             return False
         peak = used.ru_maxrss * 1024  # KiB: getrusage(2)
-        self.proto.usage = Usage(
+        self._protocol.usage = Usage(
             round(used.ru_utime, 6), round(used.ru_stime, 6), peak if peak > self._floor else 0
         )
-        self.processEnded(status)
+        self.pid = None
+        end = self._end = Failure(_end_of(status))
+        self._tell(self._protocol.processExited, end)
+        self._tell_if_ended()
         self.listen()  # others may hold the pipes still, and whoever wants to hear of them leaves them open
         return True
 
+    def _lost(self, stream: int) -> None:
+        del self.pipes[stream]
+        self._tell_if_ended()
+
+    def _tell_if_ended(self) -> None:
+        if self._end is not None and not self.pipes:
+            end, self._end = self._end, None
+            self._tell(self._protocol.processEnded, end)
+
+    def _tell(self, told: Callable[[Failure], None], end: Failure) -> None:
+        try:
+            told(end)
+        except Exception:  # noqa: BLE001 - it must not keep others from being reaped
+            self._log.failure("whoever is told of the end of a process met a bug")
+
+
+def _end_of(status: int) -> ProcessDone | ProcessTerminated:
+    """Return what Twisted says of an end; ``status`` is what wait(2) gives."""
+    if status == 0:
+        return ProcessDone(status)
+    code = os.waitstatus_to_exitcode(status)
+    return ProcessTerminated(None, -code, status) if code < 0 else ProcessTerminated(code, None, status)
+
 
 class Children:
-    """All children of this process that are ``Child``.
+    """All children of this process that are ``Child``; those who have exited together end in one round.
 
     While there are any it is among those whom Twisted asks to reap whenever a child has exited.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, together: Together) -> None:
         self._reactor = reactor
+        self._together = together
         self._by_pid: dict[int, Child] = {}
         self._young: deque[tuple[float, Child]] = deque()
         self._timer: Any = None
@@ -138,6 +159,13 @@ class Children:
 
     def reapProcess(self) -> None:
         """Reap whoever has exited: what Twisted calls whenever somebody has."""
+        self._together.begin()
+        try:
+            self._reap_all()
+        finally:
+            self._together.end()
+
+    def _reap_all(self) -> None:
         while self._by_pid:
             try:
                 exited = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -188,16 +216,21 @@ class Children:
 
 
 def are_known() -> bool:
-    """Whether this Twisted is such that children can be made of its processes."""
-    if not all(_takes(getattr(where, name, None), parameters) for where, name, parameters in _KNOWN):
+    """Whether Twisted asks those that are among its handlers to reap."""
+    probe = _Probe()
+    _handlers[id(probe)] = probe
+    try:
+        process.reapAllProcesses()
+    except Exception:  # noqa: BLE001 - whatever it is, it is not what we know
         return False
-    return _attributes_set_by(Process.__init__) == _KNOWN_ATTRIBUTES
+    finally:
+        del _handlers[id(probe)]
+    return probe.is_asked
 
 
-def _takes(function: Callable[..., Any] | None, parameters: list[str]) -> bool:
-    return function is not None and list(inspect.signature(function).parameters) == parameters
+class _Probe:
+    is_asked = False
 
-
-def _attributes_set_by(function: Callable[..., Any]) -> set[str]:
-    """Return the names of the attributes, of whatever object, that a function sets."""
-    return {step.argval for step in dis.get_instructions(function) if step.opname == "STORE_ATTR"}
+    def reapProcess(self) -> None:
+        """Take note that Twisted has asked."""
+        self.is_asked = True

@@ -50,6 +50,7 @@ from taskqd.settings import Settings
 from taskqd.spawn import Spawner, close_on_exec
 from taskqd.spool import Spool
 from taskqd.store import Store
+from taskqd.together import Together
 from taskqd.user_limits import UserLimits
 from taskqd.users import Users
 from taskqd.verbs import Verbs
@@ -60,6 +61,8 @@ STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
 """What a crash left running is waited for, once killed, for up to so many seconds a process."""
+GARBAGE_AFTER = 20_000
+"""Garbage is looked for each time that so many more objects are there; by default that is 700."""
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
 """What is said of attempts that a crash interrupted."""
@@ -83,7 +86,8 @@ class TaskqService(Service):
         disk = Disk()
         self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
-        self._spawner = Spawner(reactor)
+        together = Together()
+        self._spawner = Spawner(reactor, together)
         self._executor = Executor(self._spawner.spawn, reactor)
         self._store = Store(
             settings.state,
@@ -94,6 +98,7 @@ class TaskqService(Service):
             self._in_thread,
             self._executor.is_calm,
         )
+        together.add(self._store)
         self._run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         beside = os.path.abspath(settings.state) + ".jobs"
         self._handover = Handover(beside) if settings.run_as_owner else None
@@ -179,6 +184,7 @@ class TaskqService(Service):
         finally:
             gc.enable()
         gc.freeze()
+        gc.set_threshold(GARBAGE_AFTER)
         backlog.last_id = max(backlog.last_id, self._store.next_id - 1)
         self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(backlog.jobs))
         return backlog

@@ -8,6 +8,7 @@ for a timeout or a cancel, is the end reported once the whole group is gone: its
 import os
 import signal
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from twisted.internet import defer
@@ -116,6 +117,11 @@ class JobProcess(MeasuredProtocol):
         self._look: Any = None
         self._pause = FIRST_LOOK
         recording.watch(self._choke, self._fail)
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether the process that was started is gone."""
+        return self._exit is not None
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
@@ -303,9 +309,8 @@ class Executor:
         self._running[run.id] = process
         self._present[process] = self._clock.seconds()
         process.gone.addCallback(lambda _: self._present.pop(process))
-        before = processes.ticks()
         launching = maybeDeferred(self._launch, process, run)
-        told = launching.addCallbacks(_tell_spawned, process.never_started, (process, before, spawned))
+        told = launching.addCallbacks(_tell_spawned, process.never_started, (process, spawned))
         told.addErrback(self._bug, run.id)
         return process.outcome.addBoth(self._forget, run.id)
 
@@ -326,9 +331,16 @@ class Executor:
         if run.owner is None:  # else it is for the owner's own eyes: the shell says it, as that user
             _check_directory(run.cwd)
         line = command_line(run)
-        stdin = _open(run.stdin or os.devnull)
         uid = None if run.owner is None else run.owner.uid
+        if run.stdin is None:
+            return self._spawn(process, line, sent(run), self._nothing, uid)
+        stdin = _open(run.stdin)
         return maybeDeferred(self._spawn, process, line, sent(run), stdin, uid).addBoth(_closed, stdin)
+
+    @cached_property
+    def _nothing(self) -> int:
+        """What all read who were given nothing to read."""
+        return _open(os.devnull)
 
     def _bug(self, failure: Failure, job_id: int) -> None:
         self._log.failure("to tell of the process of job {id} met a bug of taskqd's", failure, id=job_id)
@@ -338,14 +350,11 @@ class Executor:
         return outcome
 
 
-def _tell_spawned(
-    _: object, process: JobProcess, before: int, spawned: Callable[[int, int | None], None]
-) -> None:
-    """Tell of the process that is there; ``before`` is what the clock said before it was started."""
-    if process.pid is not None:
-        # Its start time is that of the fork; to read it costs a fifth of what the spawn does.
-        is_known = processes.ticks() == before
-        spawned(process.pid, before if is_known else processes.start_time(process.pid))
+def _tell_spawned(_: object, process: JobProcess, spawned: Callable[[int, int | None], None]) -> None:
+    """Tell of the process that is there, unless it is gone already."""
+    if process.pid is not None and not process.has_exited:
+        started = process.started
+        spawned(process.pid, processes.start_time(process.pid) if started is None else started)
 
 
 def _closed(result: Any, descriptor: int) -> Any:

@@ -18,7 +18,7 @@ READ_BYTES = 65_536
 
 @implementer(IReadDescriptor)
 class Pipe:
-    """Our end of a pipe: what comes goes to ``told(stream, data)``, and ``lost(stream, None)`` has it closed.
+    """Our end of a pipe: what comes goes to ``told(stream, data)``, and ``lost(stream)`` hears of its end.
 
     The reactor is not asked to look at it before ``startReading``: that costs more than to read what is there
     once a short process has ended.
@@ -30,7 +30,7 @@ class Pipe:
         stream: int,
         descriptor: int,
         told: Callable[[int, bytes], None],
-        lost: Callable[[int, None], None],
+        lost: Callable[[int], None],
     ) -> None:
         self._reactor = reactor
         self._stream = stream
@@ -39,7 +39,6 @@ class Pipe:
         self._lost = lost
         self._is_read = False
         self._is_lost = False
-        os.set_blocking(descriptor, False)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -52,6 +51,7 @@ class Pipe:
         if self._is_read or self._is_lost:
             return
         self._is_read = True
+        os.set_blocking(self._descriptor, False)
         self._reactor.addReader(self)
 
     def stopReading(self) -> None:
@@ -74,11 +74,12 @@ class Pipe:
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Have it closed, whatever is in it."""
+        """Close it, whatever is in it."""
         if not self._is_lost:
             self.stopReading()
             self._is_lost = True
-            self._lost(self._stream, None)
+            os.close(self._descriptor)
+            self._lost(self._stream)
 
 
 def waiting(pipe: Any) -> int:

@@ -11,7 +11,9 @@ import ctypes
 import os
 import signal
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+from weakref import finalize
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NAMES = (
@@ -21,8 +23,12 @@ _NAMES = (
 )
 """What is called of the C library."""
 _HAS_ITS_SESSION = b'read -r _ _ _ _ _ session _ <"/proc/$$/stat"; [ $$ = $session ]'
+_KEPT = 256
+"""So many sets of streams are kept prepared."""
 _ROOM = 1024
 """No C library's attributes, file actions or sets of signals have as many bytes."""
+
+_slow, _quick = ctypes.CDLL(None), ctypes.PyDLL(None)
 
 
 class Spawning:
@@ -35,20 +41,32 @@ class Spawning:
     def __init__(self, argv: Sequence[bytes], environ: Sequence[bytes], streams: Sequence[int]) -> None:
         self._pid = ctypes.c_int()
         self._argv, self._environ = _array(argv), _array(environ)
-        self._actions = ctypes.create_string_buffer(_ROOM)
-        _check(_quick.posix_spawn_file_actions_init(self._actions))
-        for ours, theirs in enumerate(streams):
-            _check(_quick.posix_spawn_file_actions_adddup2(self._actions, theirs, ours))
+        self._actions = _actions(tuple(streams))
 
     def spawn(self) -> int:
         """Start it, and return its pid once it has its program; raises OSError. To be called once."""
         pid, argv = self._pid, self._argv
-        error = _slow.posix_spawnp(
-            ctypes.byref(pid), argv[0], self._actions, _ATTRIBUTES, argv, self._environ
+        _check(
+            _slow.posix_spawnp(
+                ctypes.byref(pid), argv[0], self._actions.made, _ATTRIBUTES, argv, self._environ
+            )
         )
-        _quick.posix_spawn_file_actions_destroy(self._actions)
-        _check(error)
         return pid.value
+
+
+class _Actions:
+    """What gives a process its streams: descriptors of ours, as its own from 0 on."""
+
+    def __init__(self, streams: Sequence[int]) -> None:
+        self.made = ctypes.create_string_buffer(_ROOM)
+        _check(_quick.posix_spawn_file_actions_init(self.made))
+        for theirs, ours in enumerate(streams):
+            _check(_quick.posix_spawn_file_actions_adddup2(self.made, ours, theirs))
+        finalize(self, _quick.posix_spawn_file_actions_destroy, self.made).atexit = False
+
+
+_actions = lru_cache(_KEPT)(_Actions)
+"""Descriptors come again and again, and to prepare this takes twelve calls of the kernel."""
 
 
 def _check(error: int) -> None:
@@ -59,7 +77,7 @@ def _check(error: int) -> None:
 
 def _array(texts: Sequence[bytes]) -> Any:
     """Return texts as C has them, a NULL behind the last; raises ValueError of what C would cut short."""
-    if any(b"\0" in text for text in texts):
+    if b"\0" in b"".join(texts):
         raise ValueError("embedded null byte")
     return (ctypes.c_char_p * (len(texts) + 1))(*texts)
 
@@ -93,5 +111,4 @@ def _has_all(library: Any) -> bool:
     return all(hasattr(library, name) for name in _NAMES)
 
 
-_slow, _quick = ctypes.CDLL(None), ctypes.PyDLL(None)
 _ATTRIBUTES = _attributes() if _has_all(_quick) else None

@@ -7,7 +7,7 @@ reading, writing, ends and half-closes, and of an error that it is logged and en
 """
 
 import select
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -15,33 +15,25 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from taskqd.together import Gatherer, Together
+
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 ENDED = select.EPOLLHUP | select.EPOLLERR
-
-
-class Beside(Protocol):
-    """Whoever wants to know what comes together."""
-
-    def round_begins(self) -> None:
-        """Take note that a round begins."""
-
-    def round_ends(self) -> None:
-        """Take note that all who were ready have been served."""
 
 
 @implementer(IReadDescriptor)
 class Rounds:
     """What its clients take for the reactor, and the reactor for a descriptor.
 
-    In a round each client that is ready is served once. Those ``beside`` are told when it begins and, the
-    last of them first, when it ends. For all but descriptors this is ``reactor`` itself.
+    In a round, of which the ``gatherers`` are told, each client that is ready is served once. For all but
+    descriptors this is ``reactor`` itself.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, *beside: Beside) -> None:
+    def __init__(self, reactor: Any, *gatherers: Gatherer) -> None:
         self._reactor = reactor
-        self._beside = beside
+        self._together = Together(*gatherers)
         self._epoll = select.epoll()
         self._clients: dict[int, Any] = {}
         self._wanted: dict[int, int] = {}
@@ -108,8 +100,7 @@ class Rounds:
 
     def doRead(self) -> None:
         """Serve all that are ready."""
-        for one in self._beside:
-            one.round_begins()
+        self._together.begin()
         clients = self._clients
         for number, happened in self._epoll.poll(0, len(clients)):
             client = clients.get(number)
@@ -118,11 +109,7 @@ class Rounds:
                     self._serve(client, number, happened)
                 except BaseException:  # noqa: BLE001 - its end met a bug, which is not the others'
                     self._log.failure("the end of a connection met a bug of taskqd's")
-        for one in reversed(self._beside):
-            try:
-                one.round_ends()
-            except BaseException:  # noqa: BLE001 - it would end all of them
-                self._log.failure("the end of a round met a bug of taskqd's")
+        self._together.end()
 
     def connectionLost(self, reason: Failure) -> None:
         """End all clients: the reactor stops."""
@@ -159,6 +146,6 @@ class Rounds:
             client.connectionLost(Failure(why))
 
 
-def rounds_of(reactor: Any, *beside: Beside) -> Rounds | None:
+def rounds_of(reactor: Any, *gatherers: Gatherer) -> Rounds | None:
     """Return rounds for a reactor's clients, None where it takes no descriptors."""
-    return Rounds(reactor, *beside) if IReactorFDSet.providedBy(reactor) else None
+    return Rounds(reactor, *gatherers) if IReactorFDSet.providedBy(reactor) else None

@@ -219,6 +219,8 @@ class Spool:
         if handed_over is not None:
             return handed_over
         path = self.path(job_id, "progress")
+        if not os.access(path, os.F_OK, follow_symlinks=False):  # as of nearly all, and cheaper than to try
+            raise FileNotFoundError(path)
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
 
     def _read(self, path: str, offset: int, length: int) -> bytes:

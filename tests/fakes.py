@@ -943,10 +943,6 @@ class FakeGroups:
         self.sent: list[tuple[int, int]] = []
         self.refuses = False
         self.looks = 0
-        self.clock = iter(lambda: 4242, None)
-
-    def ticks(self) -> int:
-        return next(self.clock)
 
     def start_time(self, pid: int) -> int | None:
         return 4711
@@ -998,8 +994,9 @@ class FakeProcess:
         self._protocol = protocol
         self._groups = groups
 
-    def begin(self) -> None:
+    def begin(self, started: int | None) -> None:
         """Tell of the process."""
+        self._protocol.started = started
         cast("Any", self._protocol).makeConnection(self)
 
     def prints(self, stream: int, data: bytes) -> None:
@@ -1064,6 +1061,8 @@ class FakeProcess:
 class FakeSpawn:
     """Spawns FakeProcesses; ``error`` is how it fails, ``at_once`` is done to each before it is told of.
 
+    ``started`` is the start time that it knows of each.
+
     If it ``is_slow`` there is no process before ``go_on``; ``spawning`` is what the last call returned.
     """
 
@@ -1078,6 +1077,7 @@ class FakeSpawn:
         self.has_group = True
         self.is_slow = False
         self.spawning: Deferred[FakeProcess] = Deferred()
+        self.started: int | None = None
         self._groups = groups
 
     def __call__(
@@ -1106,7 +1106,7 @@ class FakeSpawn:
         process = self.processes[-1]
         if self.has_group:
             self._groups.alive.add(process.pid)
-        process.begin()
+        process.begin(self.started)
         self.at_once(process)
         self.spawning.callback(process)
 

@@ -73,6 +73,7 @@ FLOORS = (
         "processes",
         "launch",
         "run_as",
+        "together",
         "pipes",
         "children",
         "posix_spawn",

@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.protocol import ProcessProtocol
 
 from taskqd.children import LISTEN_AFTER, Child, Children
+from taskqd.together import Together
 from tests.fakes import clock
 
 PID = 2**30
@@ -22,7 +23,7 @@ class Bench:
         self.read: set[Any] = set()
         reactor: Any = self.clock
         reactor.addReader, reactor.removeReader = self.read.add, self.read.discard
-        self.children = Children(reactor)
+        self.children = Children(reactor, Together())
         self.writing: list[int] = []
         self.added: list[Child] = []
 
@@ -82,6 +83,12 @@ def test_a_clock_that_is_set_back_keeps_nobody_unheard(bench: Bench) -> None:
     second = bench.add()
     bench.clock.advance(LISTEN_AFTER)
     assert (bench.is_heard(first), bench.is_heard(second)) == (True, True)
+
+
+def test_one_that_has_ended_is_not_reaped_again(bench: Bench) -> None:
+    child = bench.add()
+    child.pid = None
+    assert not child.reap()
 
 
 def test_what_has_closed_its_pipes_is_not_listened_to(bench: Bench) -> None:

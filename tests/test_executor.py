@@ -19,6 +19,7 @@ from taskqd.interfaces import IExecutor
 from taskqd.job import Reason, Usage
 from taskqd.launch import Outcome, Owner, Run
 from taskqd.spawn import IS_FAST_WAY_KNOWN, Spawner
+from taskqd.together import Together
 from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
 from tests.leaks import LeakWatch
 
@@ -170,16 +171,17 @@ def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(
     assert bench.spawn.environments == [{"A": "1"}]
     assert bench.spawn.inputs == [b""]
     assert bench.spawn.uids == [None]
-    assert bench.spawned == [(bench.process.pid, 4242)]
-
     bench.process.exits()
     assert result_of(ended).reason is None
 
 
-def test_a_start_time_that_the_clock_does_not_tell_is_read(bench: Bench) -> None:
-    bench.groups.clock = iter((4242, 4243))
+@pytest.mark.parametrize("known, told", [(4242, 4242), (None, 4711)])
+def test_a_start_time_that_the_spawn_does_not_know_is_read(
+    bench: Bench, known: int | None, told: int
+) -> None:
+    bench.spawn.started = known
     bench.start()
-    assert bench.spawned == [(bench.process.pid, 4711)]
+    assert bench.spawned == [(bench.process.pid, told)]
     bench.process.exits()
 
 
@@ -231,7 +233,7 @@ def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
 
 async def test_what_a_real_process_reads_waits_as_ever(reactor: Any, tmp_path: Path) -> None:
     recording = FakeRecording()
-    real = Executor(Spawner(reactor).spawn, reactor)
+    real = Executor(Spawner(reactor, Together()).spawn, reactor)
     (tmp_path / "stdin").write_bytes(b"in")
     flags = "grep flags /proc/self/fdinfo/0"
     options: dict[str, Any] = {
@@ -328,11 +330,11 @@ def test_a_directory_that_is_there_is_entered_by_the_shell(bench: Bench, tmp_pat
     bench.process.exits()
 
 
-def test_a_process_that_exits_inside_the_spawn_is_told_of_as_spawned_first(bench: Bench) -> None:
+def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: Bench) -> None:
     bench.spawn.at_once = lambda process: process.exits(code=7)
     outcome = result_of(bench.start())
     assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 7)
-    assert len(bench.spawned) == 1
+    assert bench.spawned == []
 
 
 # How it ends.
@@ -785,7 +787,7 @@ def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
 
 async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(reactor: Any) -> None:
     recording = FakeRecording()
-    real = Executor(Spawner(reactor).spawn, reactor)
+    real = Executor(Spawner(reactor, Together()).spawn, reactor)
     command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
     options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
     outcome = await real.start(run(**options), recording, lambda pid, started: None)

@@ -19,10 +19,11 @@ from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from taskqd import children, posix_spawn, spawn
+from taskqd import children, posix_spawn, processes, spawn
 from taskqd.children import MeasuredProtocol
 from taskqd.job import Usage
 from taskqd.launch import command_line
+from taskqd.together import Together
 from tests import others
 from tests.leaks import LeakWatch
 from tests.test_launch import PLAIN
@@ -80,7 +81,7 @@ Spawn = Callable[..., tuple[Watcher, "Deferred[Any]"]]
 @cache
 def spawner(reactor: Any, is_fast: bool) -> spawn.Spawner:
     """Return the one spawner of its way that all tests use, and so its threads."""
-    return spawn.Spawner(reactor, is_fast)
+    return spawn.Spawner(reactor, Together(), is_fast)
 
 
 def starter(reactor: Any, is_fast: bool) -> Spawn:
@@ -249,6 +250,7 @@ async def test_a_pipe_that_is_empty_for_now_is_read_again_later(start: Spawn, tm
     holder = os.open(tmp_path / "stdin", os.O_RDWR)
     watcher, started = start("cat", stdin=str(tmp_path / "stdin"))
     transport = await started
+    transport.resumeProducing()
     assert transport.pipes[1].doRead() is None
     os.write(holder, b"later")
     os.close(holder)
@@ -290,7 +292,7 @@ async def test_reading_that_is_stopped_at_once_stays_so_until_it_goes_on(reactor
     heard: Deferred[None] = Deferred()
     watcher.on_data = lambda: heard.callback(None)
     await heard
-    transport.signalProcess("KILL")
+    os.kill(transport.pid, signal.SIGKILL)
     assert await watcher.ended == -signal.SIGKILL
 
 
@@ -409,12 +411,75 @@ async def test_a_dead_child_that_is_not_ours_hides_nobody(reactor: Any) -> None:
     assert os.waitpid(other, 0) == (other, 0)  # noqa: ASYNC222 - as above
 
 
+class Noting(Watcher):
+    """Notes its exit among the rounds; if it ``has_bug`` that raises."""
+
+    def __init__(self, told: list[str], has_bug: bool = False) -> None:
+        super().__init__()
+        self._told = told
+        self._has_bug = has_bug
+
+    def round_begins(self) -> None:
+        self._told.append("begin")
+
+    def processExited(self, reason: Failure) -> None:
+        self._told.append("exit")
+        if self._has_bug:
+            raise ZeroDivisionError("a bug")
+
+    def round_ends(self) -> None:
+        self._told.append("end")
+
+
+async def test_those_who_have_exited_end_in_one_round_whatever_one_is_told_comes_to(
+    reactor: Any, logged_errors: LeakWatch
+) -> None:
+    told: list[str] = []
+    watchers = [Noting(told, has_bug=number == 0) for number in range(3)]
+    mine = spawn.Spawner(reactor, Together(watchers[0]), is_fast=True)
+    stdin, writing = os.pipe()
+    line = ["/bin/sh", "-c", "read -r _"]
+    started = [await mine.spawn(watcher, line, ENVIRONMENT, stdin) for watcher in watchers]
+    told.clear()
+    os.close(writing)
+    for child in started:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it ends at once
+    process.reapAllProcesses()
+    assert told == ["begin", "exit", "exit", "exit", "end"]
+    for watcher in watchers:
+        await watcher.ended
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    os.close(stdin)
+    mine.stop()
+
+
 async def test_of_two_spawners_each_hears_of_its_own(reactor: Any) -> None:
     first, second = (starter(reactor, True) for _ in range(2))
     lasting, _ = first("sleep 0.1; exit 1")
     for code in (2, 3):
         assert await second(f"exit {code}")[0].ended == code
     assert await lasting.ended == 1
+
+
+async def test_a_start_time_that_is_known_is_the_one_that_proc_tells(reactor: Any) -> None:
+    known = []
+    for _ in range(20):
+        watcher, started = starter(reactor, True)("read -r _", stdin="/dev/zero")
+        transport = await started
+        if watcher.started is not None:
+            known.append(watcher.started == processes.start_time(transport.pid))
+        os.kill(transport.pid, signal.SIGKILL)
+        await watcher.ended
+    assert set(known) == {True}, "most are"
+
+
+async def test_a_start_time_is_not_known_where_the_clock_went_on_meanwhile(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "ticks", iter(range(2)).__next__)
+    watcher, _ = starter(reactor, True)("true")
+    assert await watcher.ended == 0
+    assert watcher.started is None
 
 
 # Limits.
@@ -447,27 +512,17 @@ def test_the_fast_way_is_known_here() -> None:
     assert spawn.IS_FAST_WAY_KNOWN
 
 
-@pytest.mark.parametrize(
-    "owner, name, other",
-    [
-        (process.Process, "processEnded", lambda self: None),
-        (process.Process, "processEnded", None),
-        (process.Process, "childDataReceived", lambda self, data: None),
-        (process.Process, "childConnectionLost", lambda self, name: None),
-        (process.Process, "__init__", lambda self: setattr(self, "new", 1)),
-        (process, "reapAllProcesses", None),
-    ],
-)
-def test_a_twisted_that_is_not_known_is_not_taken_the_fast_way(
-    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, other: Any
+@pytest.mark.parametrize("other", [None, lambda: None, lambda more: None])
+def test_a_twisted_that_does_not_ask_to_reap_is_not_taken_the_fast_way(
+    monkeypatch: pytest.MonkeyPatch, other: Any
 ) -> None:
     assert spawn._is_known()
-    monkeypatch.setattr(owner, name, other)
+    monkeypatch.setattr(process, "reapAllProcesses", other)
     assert not spawn._is_known()
 
 
 async def test_a_stop_waits_for_the_spawns_that_are_asked_for(reactor: Any) -> None:
-    mine = spawn.Spawner(reactor, is_fast=True)
+    mine = spawn.Spawner(reactor, Together(), is_fast=True)
     watchers = [Watcher() for _ in range(5)]
     with open(os.devnull, "rb") as stdin:  # noqa: ASYNC230 - it never waits
         started = [mine.spawn(watcher, ["/bin/true"], ENVIRONMENT, stdin.fileno()) for watcher in watchers]

@@ -2,13 +2,16 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from taskqd.together import Together
 from taskqd.workers import Workers
 from tests.fakes import ThreadReactor
 
 NAME = "taskqd-test"
+BEGIN, END = "a round begins", "a round ends"
 
 
 class Bench:
@@ -16,8 +19,20 @@ class Bench:
 
     def __init__(self) -> None:
         self.reactor = ThreadReactor()
-        self.workers: Workers[str] = Workers(self.reactor, 2, NAME)
         self.results: list[str | Exception] = []
+        self.workers: Workers[str] = Workers(self.reactor, 2, NAME, Together(self))
+
+    def round_begins(self) -> None:
+        self.results.append(BEGIN)
+
+    def round_ends(self) -> None:
+        self.results.append(END)
+
+    def return_all(self, count: int) -> None:
+        """Let the reactor hear of calls until so many have come back."""
+        while len(self.results) - self.results.count(BEGIN) - self.results.count(END) < count:
+            self.reactor.turn()
+        self.results = [result for result in self.results if result not in (BEGIN, END)]
 
     def threads(self) -> int:
         """Return how many of theirs there are."""
@@ -37,7 +52,30 @@ def test_a_call_is_made_in_a_thread_and_what_it_returns_comes_back_in_the_reacto
     bench.workers.call(lambda: threading.current_thread().name, bench.results.append)
     assert bench.results == []
     bench.reactor.turn()
-    assert bench.results == [NAME]
+    assert bench.results == [BEGIN, NAME, END]
+
+
+def test_what_comes_back_meanwhile_comes_in_one_round(bench: Bench) -> None:
+    for number in range(5):
+        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
+    bench.workers.stop()
+    bench.reactor.turn()
+    assert sorted(map(str, bench.results[1:-1])) == list("01234")
+    assert (bench.results[0], bench.results[-1]) == (BEGIN, END)
+
+
+def test_a_bug_of_who_is_told_is_logged_and_keeps_no_other_from_being_told(
+    bench: Bench, logged_errors: Any
+) -> None:
+    def fail(_: str | Exception) -> None:
+        raise ZeroDivisionError("a bug")
+
+    bench.workers.call(lambda: "", fail)
+    bench.workers.call(lambda: "fine", bench.results.append)
+    bench.workers.stop()
+    bench.reactor.turn()
+    assert bench.results == [BEGIN, "fine", END]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
 def test_what_a_call_raises_comes_back_and_the_next_one_is_made(bench: Bench) -> None:
@@ -47,8 +85,7 @@ def test_what_a_call_raises_comes_back_and_the_next_one_is_made(bench: Bench) ->
     for _ in range(3):
         bench.workers.call(fail, bench.results.append)
     bench.workers.call(lambda: "fine", bench.results.append)
-    for _ in range(4):
-        bench.reactor.turn()
+    bench.return_all(4)
     assert sorted(map(str, bench.results)) == ["a bug"] * 3 + ["fine"]
 
 
@@ -66,8 +103,7 @@ def test_so_many_calls_wait_at_once_and_no_more(bench: Bench) -> None:
     assert is_begun.acquire(timeout=10)
     assert bench.threads() == 2
     is_let_go.set()
-    for _ in range(5):
-        bench.reactor.turn()
+    bench.return_all(5)
     assert bench.results == ["True"] * 5
 
 
@@ -76,8 +112,7 @@ def test_a_stop_waits_for_what_was_handed_over(bench: Bench) -> None:
         bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
     bench.workers.stop()
     assert bench.threads() == 0
-    for _ in range(5):
-        bench.reactor.turn()
+    bench.return_all(5)
     assert sorted(map(str, bench.results)) == list("01234")
 
 
