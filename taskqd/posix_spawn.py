@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Any
 from weakref import finalize
 
+from taskqd.own_table import borrowed
+
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NAMES = (
     *("posix_spawnp", "posix_spawnattr_init", "posix_spawnattr_setflags", "posix_spawnattr_setsigdefault"),
@@ -35,22 +37,19 @@ class Spawning:
     """A spawn that is prepared: of the program ``argv[0]``, in a session of its own.
 
     ``environ`` has NAME=value, ``streams`` are what the process gets as its descriptors 0, 1 and 2. It
-    ignores and blocks no signal. Raises ValueError of what has a NUL in it, and OSError.
+    ignores and blocks no signal. Raises ValueError of what has a NUL in it.
     """
 
     def __init__(self, argv: Sequence[bytes], environ: Sequence[bytes], streams: Sequence[int]) -> None:
-        self._pid = ctypes.c_int()
         self._argv, self._environ = _array(argv), _array(environ)
-        self._actions = _actions(tuple(streams))
+        self._streams = streams
 
     def spawn(self) -> int:
-        """Start it, and return its pid once it has its program; raises OSError. To be called once."""
-        pid, argv = self._pid, self._argv
-        _check(
-            _slow.posix_spawnp(
-                ctypes.byref(pid), argv[0], self._actions.made, _ATTRIBUTES, argv, self._environ
-            )
-        )
+        """Start it, and return its pid once it has its program; raises OSError."""
+        pid, argv = ctypes.c_int(), self._argv
+        with borrowed(self._streams) as streams:
+            actions = _actions(streams).made
+            _check(_slow.posix_spawnp(ctypes.byref(pid), argv[0], actions, _ATTRIBUTES, argv, self._environ))
         return pid.value
 
 

@@ -76,6 +76,7 @@ FLOORS = (
         "together",
         "pipes",
         "children",
+        "own_table",
         "posix_spawn",
         "workers",
         "spawn",

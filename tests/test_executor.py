@@ -231,9 +231,15 @@ def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
     bench.process.exits()
 
 
-async def test_what_a_real_process_reads_waits_as_ever(reactor: Any, tmp_path: Path) -> None:
+@pytest.fixture(name="real")
+def a_real_executor(reactor: Any) -> Iterator[Executor]:
+    spawner = Spawner(reactor, Together())
+    yield Executor(spawner.spawn, reactor)
+    spawner.stop()
+
+
+async def test_what_a_real_process_reads_waits_as_ever(real: Executor, tmp_path: Path) -> None:
     recording = FakeRecording()
-    real = Executor(Spawner(reactor, Together()).spawn, reactor)
     (tmp_path / "stdin").write_bytes(b"in")
     flags = "grep flags /proc/self/fdinfo/0"
     options: dict[str, Any] = {
@@ -785,9 +791,8 @@ def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
     assert (outcome.reason, outcome.detail) == (Reason.CANCELLED, None)
 
 
-async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(reactor: Any) -> None:
+async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Executor) -> None:
     recording = FakeRecording()
-    real = Executor(Spawner(reactor, Together()).spawn, reactor)
     command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
     options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
     outcome = await real.start(run(**options), recording, lambda pid, started: None)

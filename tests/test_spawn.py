@@ -6,7 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,14 @@ def spawner(reactor: Any, is_fast: bool) -> spawn.Spawner:
     return spawn.Spawner(reactor, Together(), is_fast)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def the_threads_of_all_tests(reactor: Any) -> Iterator[None]:
+    fast = spawner(reactor, is_fast=True)
+    fast._workers.call(lambda: (0, None), lambda _: None)
+    yield
+    fast.stop()
+
+
 def starter(reactor: Any, is_fast: bool) -> Spawn:
     """Return a function that starts a shell command or a line, and returns its Watcher and its start."""
 
@@ -97,7 +105,9 @@ def starter(reactor: Any, is_fast: bool) -> Spawn:
         line = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         watcher = Watcher(is_patient)
         descriptor = os.open(stdin, os.O_RDONLY)
-        started = maybeDeferred(spawner(reactor, is_fast).spawn, watcher, line, environment, descriptor, uid)
+        started = maybeDeferred(
+            spawner(reactor, is_fast=is_fast).spawn, watcher, line, environment, descriptor, uid
+        )
 
         def close(result: Any) -> Any:
             os.close(descriptor)
@@ -502,6 +512,17 @@ async def test_limits_hold(start: Spawn, limits: dict[str, Any], command: str, e
     watcher, _ = start(command_line(replace(PLAIN, command=command, **limits)))
     assert await watcher.ended == end
     assert said in watcher.printed[2]
+
+
+async def test_however_many_descriptors_are_open_a_child_has_only_its_streams(start: Spawn) -> None:
+    open_ones = [os.open(os.devnull, os.O_RDONLY) for _ in range(500)]
+    watcher, _ = start("ls /proc/self/fd | wc -l; echo oh >&2")
+    assert await watcher.ended == 0
+    assert (watcher.printed[1].strip(), watcher.printed[2]) == (b"4", b"oh\n"), (
+        "0 to 2, and the listing's own"
+    )
+    for descriptor in open_ones:
+        os.close(descriptor)
 
 
 # Which way.

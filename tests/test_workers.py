@@ -1,24 +1,46 @@
 """Workers: calls in threads, and what comes of them in the reactor's."""
 
+import os
+import select
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
 
+from taskqd import own_table
 from taskqd.together import Together
 from taskqd.workers import Workers
-from tests.fakes import ThreadReactor
 
 NAME = "taskqd-test"
 BEGIN, END = "a round begins", "a round ends"
+
+
+class Reactor:
+    """Reads what can be read when the test lets it turn."""
+
+    def __init__(self) -> None:
+        self.readers: list[Any] = []
+        self.addReader, self.removeReader = self.readers.append, self.readers.remove
+
+    def turn(self) -> None:
+        """Wait until something can be read, and have it read."""
+        ready, _, _ = select.select(self.readers, [], [], 10)
+        assert ready
+        for reader in ready:
+            reader.doRead()
 
 
 class Bench:
     """Two workers at most, and what they handed back, in the order in which that came."""
 
     def __init__(self) -> None:
-        self.reactor = ThreadReactor()
+        self.reactor = Reactor()
         self.results: list[str | Exception] = []
         self.workers: Workers[str] = Workers(self.reactor, 2, NAME, Together(self))
 
@@ -44,7 +66,13 @@ def a_bench() -> Iterator[Bench]:
     bench = Bench()
     yield bench
     bench.workers.stop()
-    assert bench.threads() == 0
+    assert (bench.threads(), bench.reactor.readers) == (0, [])
+
+
+def test_workers_keep_to_their_interface(bench: Bench) -> None:
+    verifyObject(IReadDescriptor, bench.workers)
+    assert bench.workers.logPrefix() == NAME
+    bench.workers.connectionLost(Failure(ConnectionDone()))
 
 
 def test_a_call_is_made_in_a_thread_and_what_it_returns_comes_back_in_the_reactor_s(bench: Bench) -> None:
@@ -59,7 +87,6 @@ def test_what_comes_back_meanwhile_comes_in_one_round(bench: Bench) -> None:
     for number in range(5):
         bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
     bench.workers.stop()
-    bench.reactor.turn()
     assert sorted(map(str, bench.results[1:-1])) == list("01234")
     assert (bench.results[0], bench.results[-1]) == (BEGIN, END)
 
@@ -73,7 +100,6 @@ def test_a_bug_of_who_is_told_is_logged_and_keeps_no_other_from_being_told(
     bench.workers.call(lambda: "", fail)
     bench.workers.call(lambda: "fine", bench.results.append)
     bench.workers.stop()
-    bench.reactor.turn()
     assert bench.results == [BEGIN, "fine", END]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
@@ -112,9 +138,39 @@ def test_a_stop_waits_for_what_was_handed_over(bench: Bench) -> None:
         bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
     bench.workers.stop()
     assert bench.threads() == 0
-    bench.return_all(5)
-    assert sorted(map(str, bench.results)) == list("01234")
+    assert sorted(map(str, bench.results[1:-1])) == list("01234")
 
 
 def test_workers_that_had_nothing_to_do_can_be_stopped(bench: Bench) -> None:
     bench.workers.stop()
+
+
+def _descriptors() -> str:
+    return " ".join(sorted(os.listdir("/proc/thread-self/fd"), key=int))
+
+
+def test_a_worker_has_descriptors_of_its_own(bench: Bench) -> None:
+    pipe = os.pipe()
+    bench.workers.call(_descriptors, bench.results.append)
+    bench.return_all(1)
+    assert bench.results == ["0 1 2 3 4"], "3 is its bell, and 4 the directory that is listed"
+    for descriptor in pipe:
+        os.close(descriptor)
+
+
+def test_where_the_system_refuses_that_it_shares_those_of_the_process_and_says_so_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(own_table, "leave", refuse)
+    pipe = os.pipe()
+    with capturedLogs() as logged:
+        for _ in range(2):
+            bench.workers.call(_descriptors, bench.results.append)
+        bench.return_all(2)
+    assert ["Operation not permitted" in str(event["why"]) for event in logged] == [True]
+    assert all(str(descriptor) in str(result).split() for result in bench.results for descriptor in pipe)
+    for descriptor in pipe:
+        os.close(descriptor)
