@@ -61,7 +61,7 @@ STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
 """What a crash left running is waited for, once killed, for up to so many seconds a process."""
-GARBAGE_AFTER = 20_000
+GARBAGE_AFTER = 5_000
 """Garbage is looked for each time that so many more objects are there; by default that is 700."""
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
