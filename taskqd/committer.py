@@ -19,9 +19,11 @@ from twisted.internet.defer import Deferred
 Item = TypeVar("Item")
 
 SLOW = 0.001
-"""A commit in the reactor's thread that takes so many seconds or more is too slow for that,"""
+"""A commit in the reactor's thread that takes so many seconds or more is slow; two in a row are too many,"""
+STALLED = 0.005
+"""and so is a single one of so many: less may have been spent waiting for a processor, not for the disk."""
 REST = 50
-"""and for so many times as long the thread is used: so at most a hundredth of the time is lost to such."""
+"""After that the thread is used for so many times as long, so that little of the time is lost to such."""
 PATIENCE = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 
@@ -32,7 +34,7 @@ class Committer(Generic[Item]):
     ``commit(items)`` returns when they are durable or raises; then ``done(items, error)`` is called
     in the reactor's thread, in the order of the batches. Neither is called before ``put`` has returned.
 
-    ``may_block(items)`` is asked whether the reactor may wait for a batch. Where it may not, or a commit was
+    ``may_block(items)`` is asked whether the reactor may wait for a batch. Where it may not, or commits were
     slow lately, another thread commits it. ``is_busy`` tells whether any batch is under way.
     """
 
@@ -53,6 +55,7 @@ class Committer(Generic[Item]):
         self.is_busy = False
         self._is_in_round = False
         self._rests_until = 0.0
+        self._was_slow = False
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
@@ -137,8 +140,10 @@ class Committer(Generic[Item]):
             return
         error = self._try(batch)
         took = self._seconds() - now
-        if took >= SLOW:
+        is_slow = took >= SLOW
+        if took >= STALLED or (is_slow and self._was_slow):
             self._rests_until = now + took + REST * took
+        self._was_slow = is_slow
         self._returned(batch, error)
 
     def _returned(self, batch: list[Item], error: Exception | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskqd.committer import PATIENCE, REST, SLOW, Committer
+from taskqd.committer import PATIENCE, REST, SLOW, STALLED, Committer
 from tests.fakes import ThreadReactor, result_of
 
 HERE, THERE = threading.current_thread().name, "taskqd-journal"
@@ -241,10 +241,15 @@ def test_what_came_behind_a_batch_in_the_thread_never_overtakes_it(thread: Bench
 
 
 @pytest.mark.parametrize("error", [None, OSError("a disk that takes its time to fail")])
-def test_after_a_slow_commit_the_thread_is_used_for_many_times_as_long(error: Exception | None) -> None:
+def test_after_two_slow_commits_or_a_stall_the_thread_is_used_for_many_times_as_long(
+    error: Exception | None,
+) -> None:
     bench = Bench(True)
     bench.error = error
-    for took in (1.1 * SLOW, 0.25):
+    for took in (1.1 * SLOW, 1.1 * STALLED, 0.25):
+        if took < STALLED:
+            bench.took = 1.1 * SLOW
+            assert bench.commit() == HERE
         bench.took = took
         assert bench.commit() == HERE
         bench.took = 0.0
@@ -255,10 +260,11 @@ def test_after_a_slow_commit_the_thread_is_used_for_many_times_as_long(error: Ex
     bench.reactor.until(bench.committer.stop())
 
 
-def test_a_commit_that_is_quick_enough_changes_nothing() -> None:
+def test_commits_that_are_quick_enough_change_nothing_nor_does_a_slow_one_among_them() -> None:
     bench = Bench(True)
-    bench.took = 0.9 * SLOW
-    assert [bench.commit() for _ in range(3)] == [HERE] * 3
+    for took in (0.9 * SLOW, 0.9 * SLOW, 0.9 * STALLED, 0.9 * SLOW, 1.1 * SLOW, 0.0):
+        bench.took = took
+        assert bench.commit() == HERE
     bench.reactor.until(bench.committer.stop())
 
 
