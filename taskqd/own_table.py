@@ -6,6 +6,7 @@ that the others share (unshare(2)), and take out of that what it needs for a mom
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -35,8 +36,10 @@ def leave(kept: int) -> int:
     """Give the thread that calls it a table of its own, in which beside 0 to 2 there is only ``kept``.
 
     Returns which one that is there. The thread handles no signal from now on: Python's handlers write into
-    a descriptor of the others'. Raises OSError, having changed nothing else, where the kernel refuses.
+    a descriptor of the others'. Raises OSError, having changed nothing else, where the system refuses.
     """
+    if not hasattr(os, "pidfd_open"):
+        raise OSError(errno.ENOSYS, "this Python knows no pidfd_open")
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     process = os.pidfd_open(os.getpid())
     try:
@@ -45,7 +48,8 @@ def leave(kept: int) -> int:
         os.close(process)
     if _quick.unshare(_CLONE_FILES):
         raise _error()
-    os.dup2(kept, _FIRST, inheritable=False)
+    if kept != _FIRST:
+        os.dup2(kept, _FIRST, inheritable=False)
     os.closerange(_FIRST + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     _here.is_own = True
     return _FIRST

@@ -4,6 +4,8 @@ import ctypes
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +53,16 @@ def test_a_thread_that_has_left_has_the_first_three_and_what_it_has_kept(pipe: t
     assert in_thread(leave) == (3, ["0", "1", "2", "3", "4"], False), "4 is the listing's own"
     assert os.read(pipe[0], 99) == b"from there"
     assert os.listdir("/proc/self/fd") == before, "the others have lost nothing"
+
+
+def test_what_is_kept_may_be_the_first_one_already() -> None:
+    code = (
+        "import os; from taskqd import own_table\n"
+        "ours, theirs = os.pipe(); os.dup2(theirs, 3, inheritable=False)\n"
+        "print(own_table.leave(3), sorted(os.listdir('/proc/thread-self/fd')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "3 ['0', '1', '2', '3', '4']\n"
 
 
 def test_what_it_borrows_is_there_for_as_long_as_it_needs_it(pipe: tuple[int, int]) -> None:
@@ -126,6 +138,14 @@ def test_a_thread_that_has_left_handles_no_signal(pipe: tuple[int, int]) -> None
 
     assert signal.SIGCHLD in in_thread(blocked)
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_python_that_was_built_for_an_older_kernel_changes_nothing(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    with pytest.raises(OSError, match="no pidfd_open"):
+        in_thread(lambda: own_table.leave(pipe[0]))
 
 
 @pytest.mark.parametrize("call", ["syscall", "unshare"])
