@@ -8,7 +8,7 @@ for a timeout or a cancel, is the end reported once the whole group is gone: its
 import os
 import signal
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 from twisted.internet import defer
@@ -333,14 +333,9 @@ class Executor:
         line = command_line(run)
         uid = None if run.owner is None else run.owner.uid
         if run.stdin is None:
-            return self._spawn(process, line, sent(run), self._nothing, uid)
+            return self._spawn(process, line, sent(run), _nothing(), uid)
         stdin = _open(run.stdin)
         return maybeDeferred(self._spawn, process, line, sent(run), stdin, uid).addBoth(_closed, stdin)
-
-    @cached_property
-    def _nothing(self) -> int:
-        """What all read who were given nothing to read."""
-        return _open(os.devnull)
 
     def _bug(self, failure: Failure, job_id: int) -> None:
         self._log.failure("to tell of the process of job {id} met a bug of taskqd's", failure, id=job_id)
@@ -361,6 +356,12 @@ def _closed(result: Any, descriptor: int) -> Any:
     """Close a descriptor whatever has come of that for which it was open."""
     os.close(descriptor)
     return result
+
+
+@cache
+def _nothing() -> int:
+    """Open, once for all, what those read who are given nothing to read."""
+    return _open(os.devnull)
 
 
 def _open(path: str) -> int:

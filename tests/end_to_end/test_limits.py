@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from tests import others
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.daemon import Command, Daemon
 from tests.end_to_end.test_restart import CLEAN
 from tests.end_to_end.wire import Wire, until
 
@@ -195,14 +194,8 @@ def cpu_seconds(pid: int) -> float:
 class Poor(Daemon):
     """A daemon that may open few files."""
 
-    def start(self) -> "Poor":
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
-        try:
-            super().start()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return self
+    def command(self, pid_file: Path | None = None) -> Command:
+        return ["/bin/sh", "-c", 'ulimit -S -n 128; exec "$@"', "sh", *super().command(pid_file)]
 
 
 def test_a_flood_of_connections_neither_spins_nor_kills_a_daemon_with_few_descriptors(tmp_path: Path) -> None:
