@@ -138,6 +138,7 @@ class IExecutor(Interface):
     ) -> "Deferred[Any]":
         """Run ``taskqd.launch.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
 
+        Of a process that has exited before it could be told of, ``spawned`` is not called.
         The Deferred never fails: an attempt that could not be started is an outcome too.
         """
 
