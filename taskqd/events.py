@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from taskqd.job import PLAIN, Reason, Spec, Status, Usage
 
-FORMAT = 4
+FORMAT = 5
 """The version of the journal's format, written into every segment's first record."""
 
 
