@@ -53,7 +53,7 @@ class Changes:
                 raise WrongState(
                     f"job {job_id} is a task of array {job.array}: SET {job.array} changes them all"
                 )
-            now = self._clock.seconds()
+            now = self._clock.now()
             if values.get("delay") is not None:
                 values = {**values, "at": now + values["delay"]}
             if "delay" in values or "at" in values:
@@ -74,7 +74,7 @@ class Changes:
             pending = [task for task in self._backlog.tasks(job) if task.status is Status.PENDING]
             if not any(map(is_new, [job, *pending])):
                 return job
-            await self._recorder.record(replace(event, at=self._clock.seconds()))
+            await self._recorder.record(replace(event, at=self._clock.now()))
         self._fill()
         return job
 

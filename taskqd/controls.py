@@ -107,5 +107,5 @@ class Controls:
         self._told_of_schedules()
 
     def _now(self) -> float:
-        now: float = self._clock.seconds()
+        now: float = self._clock.now()
         return now

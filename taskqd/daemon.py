@@ -28,6 +28,7 @@ from taskqd.access import Access, Principal, make_access
 from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
 from taskqd.capacity import Limits
+from taskqd.clocks import Clocks
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.doorkeeper import Doorkeeper
@@ -79,6 +80,7 @@ class TaskqService(Service):
     ) -> None:
         self._settings = settings
         self._reactor = reactor
+        self._clocks = Clocks(reactor)
         self._owner = owner
         self._is_daemon = is_daemon
         self._ports: list[Any] = []
@@ -94,7 +96,7 @@ class TaskqService(Service):
             reactor,
             disk,
             self._boot,
-            reactor.seconds,
+            self._clocks.now,
             self._in_thread,
             self._executor.is_calm,
         )
@@ -151,11 +153,11 @@ class TaskqService(Service):
         interrupted = dispatcher.recover(KILLED if self._store.last_boot == self._boot else REBOOTED)
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
-        results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._reactor.seconds()))
+        results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._clocks.elapsed()))
         self._listen(dispatcher, results, access)
         access.start()
         self._threads.start()
-        self._scheduler = Scheduler(dispatcher, self._reactor, self._settings.limits.pending_per_user)
+        self._scheduler = Scheduler(dispatcher, self._clocks, self._settings.limits.pending_per_user)
         if self._settings.on_end is not None:
             notices = Notices(dispatcher, results, self._settings.on_end)
             dispatcher.on_end(notices.told)
@@ -168,7 +170,7 @@ class TaskqService(Service):
             dispatcher,
             self._store,
             self._settings.retention,
-            self._reactor,
+            self._clocks,
             partial(condense, self._reactor),
             self._in_thread,
         )
@@ -213,7 +215,7 @@ class TaskqService(Service):
         check_directory(settings.state, uid)
         access = make_access(
             settings.state,
-            self._reactor,
+            self._clocks,
             self._in_thread,
             uid=uid,
             roles=settings.roles,
@@ -244,7 +246,7 @@ class TaskqService(Service):
             self._store,
             self._spool,
             self._executor,
-            self._reactor,
+            self._clocks,
             Runs(self._spool, self._store.name, mask, self._run_as, self._handover).make,
             random.SystemRandom().random,
             self._settings.limits.pending,
@@ -254,7 +256,7 @@ class TaskqService(Service):
         feed, limits = Feed(self._store, dispatcher.backlog), self._settings.limits
         keeper = Doorkeeper(limits, self._most_connections(), self._reactor, access.is_valid, self._ports)
         gate = Gate(dispatcher.backlog, limits, self._reactor, self._check_run)
-        verbs = Verbs(dispatcher, results, access, feed, self._reactor, gate, lambda: len(keeper.guests))
+        verbs = Verbs(dispatcher, results, access, feed, self._clocks, gate, lambda: len(keeper.guests))
         factory = self._factory = TaskqFactory(verbs, keeper, self._reactor)
         access.changed(keeper.look_around)
         self._audit = Audit(self._store, self._reactor)

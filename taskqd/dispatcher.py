@@ -159,7 +159,7 @@ class Dispatcher:
             if not pending and not running:
                 return job
             await self._recorder.record(
-                Cancelled(id=job_id, at=self._clock.seconds(), by=by.name, origin=by.origin, signal=number)
+                Cancelled(id=job_id, at=self._clock.now(), by=by.name, origin=by.origin, signal=number)
             )
         for part in running:
             self._executor.end(part.id, Reason.CANCELLED, number)
@@ -205,7 +205,7 @@ class Dispatcher:
             if not job.status.is_final:
                 raise WrongState(f"job {job_id} has not ended: it is {job.status.value}; CANCEL would end it")
             check(job)
-            await self._recorder.record(make(at=self._clock.seconds()))
+            await self._recorder.record(make(at=self._clock.now()))
         return job
 
     def _purge(self, job_id: int, attempts: int = 0) -> None:

@@ -91,7 +91,7 @@ class Housekeeper:
         """Remove some of what has expired, and tell whether any was."""
         if self._is_stopped or self._store.failure is not None:
             return False
-        before = self._clock.seconds() - self._retention.age
+        before = self._clock.elapsed() - self._retention.age
         expired = self._dispatcher.backlog.expiry.take(before, self._retention.count)
         for job_id in expired:
             removal = Deferred.fromCoroutine(self._dispatcher.remove(job_id, RETENTION))

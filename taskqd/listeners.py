@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -96,7 +97,7 @@ def _make(reactor: Any, endpoint: str) -> tuple[IStreamServerEndpoint, list[str]
         return serverFromString(reactor, guarded(endpoint)), []
     terms = tls.read_terms(arguments)
     papers = tls.read_papers(terms)
-    return tls.server(reactor, terms, papers), list(tls.doubts(papers, reactor.seconds()))
+    return tls.server(reactor, terms, papers), list(tls.doubts(papers, time.time()))
 
 
 def clear_the_way(path: str) -> None:

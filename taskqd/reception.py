@@ -162,7 +162,7 @@ class Reception:
         """Return the event of a submission that is accepted, with its job's number."""
         event = Submitted(
             id=self._next_id,
-            at=self._clock.seconds(),
+            at=self._clock.now(),
             owner=by.name,
             origin=by.origin,
             command=command,

@@ -57,7 +57,7 @@ class Scheduler:
         self._arm()
 
     def _look(self) -> None:
-        now = self._clock.seconds()
+        now = self._clock.now()
         if now < self._looked_at - SET_BACK:
             self._count_from(now)
         self._looked_at = now
@@ -89,7 +89,7 @@ class Scheduler:
             self._alarm.cancel()
         upcoming = self._schedules.upcoming()
         if self._is_at_work and upcoming is not None:
-            pause = max(upcoming[0], self._not_before) - self._clock.seconds()
+            pause = max(upcoming[0], self._not_before) - self._clock.now()
             self._alarm = self._clock.callLater(min(max(pause, 0.0), LONGEST_SLEEP), self._look)
 
     def _run(self, schedule: Schedule, now: float) -> None:
@@ -130,5 +130,5 @@ class Scheduler:
         self._refusals[number] = why
         if failure.check(StoreFailed):
             self._schedules.count_from(number, None)
-            self._not_before = self._clock.seconds() + TRY_AGAIN
+            self._not_before = self._clock.now() + TRY_AGAIN
             self._arm()

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.python import usage
 
 from taskqd import __version__, listeners
+from taskqd.clocks import use_monotonic
 from taskqd.daemon import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.lock import take_lock
@@ -175,9 +176,11 @@ def _refuse_if_locked(state: str) -> None:
 
 def makeService(options: Options) -> TaskqService:
     """Return the daemon that the options describe, with nothing opened yet (twistd's hook)."""
+    reactor = _the_reactor()
+    use_monotonic(reactor)
     parent: Any = options.parent or {}
     uid, gid = parent.get("uid"), parent.get("gid")
     owner = None
     if uid is not None:
         owner = (uid, pwd.getpwuid(uid).pw_gid if gid is None else gid)
-    return TaskqService(options.settings, _the_reactor(), owner, is_daemon=not parent.get("nodaemon", True))
+    return TaskqService(options.settings, reactor, owner, is_daemon=not parent.get("nodaemon", True))

@@ -60,7 +60,7 @@ class Skipping:
                 return  # it was cancelled while its turn was waited for
             parts = self._recorder.backlog.tasks(job) or [job]
             pending = [part for part in parts if part.status is Status.PENDING]
-            event = Skipped(id=job_id, at=self._clock.seconds(), because=because)
+            event = Skipped(id=job_id, at=self._clock.now(), because=because)
             await self._recorder.record_for_sure(event)
         self._told_ended(*pending)
 

@@ -132,7 +132,7 @@ class Slots:
             self._go_on_later()
             return
         self._is_put_off = False
-        now = self._clock.seconds()
+        now = self._clock.elapsed()
         while (job := self._backlog.take(now)) is not None:
             self._taken.add(job.id)
             self._unfinished += 1
@@ -185,10 +185,10 @@ class Slots:
     async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
         """Record the start and spawn; None if the job is not to start after all."""
         async with self._turns.of(job):
-            if not self._backlog.is_due(job, self._clock.seconds()):
+            if not self._backlog.is_due(job, self._clock.elapsed()):
                 return None
             number = job.attempts + 1
-            await self._recorder.record(Started(id=job.id, at=self._clock.seconds(), attempt=number))
+            await self._recorder.record(Started(id=job.id, at=self._clock.now(), attempt=number))
             self._told_started()
             if self._is_stopping:
                 return succeed(Outcome(reason=Reason.INTERRUPTED))
@@ -200,7 +200,7 @@ class Slots:
             return self._executor.start(run, recording, partial(self._spawned, job.id))
 
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
-        event = Spawned(id=job_id, at=self._clock.seconds(), pid=pid, started=started)
+        event = Spawned(id=job_id, at=self._clock.now(), pid=pid, started=started)
         self._recorder.record(event, is_patient=True).addErrback(self._broken, job_id)
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
@@ -219,7 +219,7 @@ class Slots:
 
     def _end_of(self, job: Job, outcome: Outcome) -> Ended:
         """Return what an outcome means for its job, as the event."""
-        now = self._clock.seconds()
+        now = self._clock.now()
         status, reason, retry_at, is_free = Status.FAILED, outcome.reason, None, False
         if job.cancelling is not None:
             status, reason = Status.CANCELLED, Reason.CANCELLED

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
-from twisted.internet.task import Clock
 from zope.interface import alsoProvides
 
 from taskqd import tokens
@@ -36,7 +35,7 @@ class Site:
     def __init__(self, state: Path, *, ready: bool = True) -> None:
         self.state = state
         self.file = TokenFile(str(state))
-        self.clock: Clock = clock()
+        self.clock = clock()
         self.threads = Threads()
         self.is_ready = ready
         self.hashed: list[str] = []
@@ -72,7 +71,7 @@ class Site:
         expires_in: float | None = None,
     ) -> str:
         """Make a token, as ``taskq token add`` does, and return it."""
-        expires_at = None if expires_in is None else self.clock.seconds() + expires_in
+        expires_at = None if expires_in is None else self.clock.now() + expires_in
         return self.file.add(name, role, queue, START, expires_at)[1]
 
 

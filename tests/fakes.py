@@ -31,6 +31,7 @@ from taskqd.actors import Actor
 from taskqd.backlog import UNLIMITED, Backlog, Position
 from taskqd.capacity import Limits
 from taskqd.children import MeasuredProtocol
+from taskqd.clocks import Clocks
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.doorkeeper import Doorkeeper
@@ -50,7 +51,11 @@ from taskqd.verbs.gate import Gate
 Value = TypeVar("Value")
 
 START = 1_700_000_000.0
-"""The fakes' clock begins here, in seconds since the epoch."""
+"""The fakes' time of day begins here, in seconds since the epoch."""
+MONOTONIC = 1_000.0
+"""Their monotonic clock begins here, in seconds."""
+BOOT = 5_000.0
+"""Their boot clock begins here, in seconds since the machine was started."""
 LONGEST_TURN = 10.0
 """A test waits for so many seconds for another thread before it fails."""
 
@@ -81,11 +86,34 @@ def error_of(deferred: "Deferred[Any]") -> BaseException:
     return cast("BaseException", results[0].value)
 
 
-def clock() -> Clock:
-    """Return a clock that stands at START."""
-    made = Clock()
-    made.rightNow = START
-    return made
+class FakeClocks(Clock, Clocks):
+    """The clocks of the daemon in the test's hands: `advance` moves all three."""
+
+    def __init__(self, time_of_day: float = START, boot: float = BOOT) -> None:
+        Clock.__init__(self)
+        self.rightNow = MONOTONIC
+        self._suspended = boot - MONOTONIC
+        self._boot_time = time_of_day - boot
+        Clocks.__init__(self, self, self._read_boot, self._read_time_of_day)
+
+    def _read_boot(self) -> float:
+        return self.rightNow + self._suspended
+
+    def _read_time_of_day(self) -> float:
+        return self._read_boot() + self._boot_time
+
+    def set_time(self, time_of_day: float) -> None:
+        """Set the time of day, as a person or NTP does; the two other clocks do not move."""
+        self._boot_time = time_of_day - self._read_boot()
+
+    def suspend(self, seconds: float) -> None:
+        """Suspend the machine for a time: the monotonic clock stands still."""
+        self._suspended += seconds
+
+
+def clock() -> FakeClocks:
+    """Return clocks of which the time of day is START."""
+    return FakeClocks()
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
@@ -114,12 +142,11 @@ def _chain(first: "Deferred[Any]", second: "Deferred[Any]") -> None:
     first.chainDeferred(second)
 
 
-class ThreadReactor(Clock):
+class ThreadReactor(FakeClocks):
     """A clock to which another thread can hand calls; they are made when the test lets it turn."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rightNow = START
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
     def callFromThread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -541,7 +568,7 @@ class House:
         self.quotas = Quotas() if quotas is None else quotas
         self.gate = Gate(self.backlog, self.quotas, self.clock, self.check_run)
         self.results = Results(
-            self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.seconds())
+            self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.elapsed())
         )
         self.feed = Feed(self.store, self.backlog)
         self.verbs = Verbs(

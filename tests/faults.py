@@ -31,7 +31,6 @@ from unittest import mock
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, LogPublisher, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -54,7 +53,7 @@ from taskqd.settings import Retention
 from taskqd.snapshot import Condenser
 from taskqd.spool import Spool
 from taskqd.store import TRY_AGAIN, Store
-from tests.fakes import ACTOR, START, begin, in_thread, run_of
+from tests.fakes import ACTOR, MONOTONIC, FakeClocks, begin, in_thread, run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
@@ -273,12 +272,11 @@ class FaultyDisk(Disk):
         return following
 
 
-class Reactor(Clock):
+class Reactor(FakeClocks):
     """A clock, and the calls that another thread asks for: here there is none, they wait for ``turn``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rightNow = START
         self._calls: list[Callable[[], Any]] = []
 
     def callFromThread(self, function: Callable[..., Any], *args: Any) -> None:
@@ -402,14 +400,15 @@ class Day:
 
     def start(self) -> None:
         """Start as taskqd.daemon does; raises StartRefused."""
-        now = self.reactor.seconds()
+        passed = self.reactor.seconds() - MONOTONIC + 1.0
         self.reactor = Reactor()
-        self.reactor.rightNow = now + 1.0
+        self.reactor.advance(passed)
+        now = self.reactor.elapsed()
         self.executor = Attempts(self._started)
         self.executor.printed.update(self._printed)
         now_and_then = partial(_is_idle, self.executor)
         self.store = Store(
-            self.directory, self.reactor, self.disk, "boot", self.reactor.seconds, in_thread, now_and_then
+            self.directory, self.reactor, self.disk, "boot", self.reactor.now, in_thread, now_and_then
         )
         self.store.segment_bytes = SEGMENT_BYTES
         committer: Any = self.store._committer
@@ -518,7 +517,7 @@ class Day:
                 raise Untrue(f"job {job_id} was told to have ended and has not")
 
     def _check_nothing_is_left(self) -> None:
-        now = self.reactor.seconds()
+        now = self.reactor.elapsed()
         for job in self.dispatcher.backlog.jobs.values():
             if job.tasks is None and job.status is Status.RUNNING and job.id not in self.executor.running:
                 raise Untrue(f"the end of job {job.id} is not recorded")

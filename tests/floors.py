@@ -56,6 +56,7 @@ FLOORS = (
     # 1, the doors to the world
     (
         "interfaces",
+        "clocks",
         "disk",
         "committer",
         "lock",

@@ -24,7 +24,7 @@ ACTS = pytest.mark.parametrize("act", [House.hold, House.release, change])
 
 
 def reason(house: House, job_id: int) -> Reason | None:
-    return house.backlog.reason(house.job(job_id), house.clock.seconds())
+    return house.backlog.reason(house.job(job_id), house.clock.elapsed())
 
 
 def waiting(**options: Any) -> House:

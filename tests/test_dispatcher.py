@@ -432,7 +432,7 @@ def test_the_delay_doubles_and_its_jitter_is_recorded(chance: float) -> None:
         house.finish(1, FAILED)
         not_before = house.job(1).not_before
         assert not_before is not None
-        delays.append(not_before - house.clock.seconds())
+        delays.append(not_before - house.clock.elapsed())
         house.clock.advance(delays[-1] + 0.001)
         house.settle()
     factor = 1 + JITTER * chance
@@ -625,7 +625,7 @@ def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_th
     house.store.break_down()
     assert house.executor.runs == []
     assert house.statuses() == [PENDING]
-    assert house.backlog.take(house.clock.seconds()) is house.job(1)
+    assert house.backlog.take(house.clock.elapsed()) is house.job(1)
     assert "job 1 stays PENDING: the disk is full" in caplog.text
 
 

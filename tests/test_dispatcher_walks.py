@@ -193,7 +193,7 @@ class Walk:
 
     def check_quiet(self) -> None:
         """See that, with all that is durable told, nothing is left undone that could be done."""
-        backlog, now = self.house.backlog, self.house.clock.seconds()
+        backlog, now = self.house.backlog, self.house.clock.elapsed()
         assert not backlog.dependencies.doomed
         for job in backlog.jobs.values():
             if job.tasks is not None or backlog.reason(job, now) is not Reason.QUEUED:

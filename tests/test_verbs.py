@@ -592,7 +592,7 @@ def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
     assert shown(house, "SET-QUEUE gpu --slots=none")["slots"] is None
     assert queues(house)["gpu"]["running"] == 3
     assert shown(house, "SET-QUEUE gpu --slots=default")["slots"] == 1
-    assert house.store.journal[-1] == Resized(at=house.clock.seconds(), by="ada", queue="gpu", slots=None)
+    assert house.store.journal[-1] == Resized(at=house.clock.now(), by="ada", queue="gpu", slots=None)
 
 
 @pytest.mark.parametrize("words", ["", " gpu"])
@@ -627,7 +627,7 @@ def test_a_schedule_is_made_shown_paused_and_ended() -> None:
         "echo hello",
         "q",
     )
-    assert (first["owner"], first["next_run_at"]) == ("ada", replies.timestamp(house.clock.seconds() + 3600))
+    assert (first["owner"], first["next_run_at"]) == ("ada", replies.timestamp(house.clock.now() + 3600))
     assert (second["schedule"], second["cron"], second["overlap"]) == (2, "0 3 * * *", True)
     assert answer(house, "PAUSE --schedule=1") == "OK\r\n"
     assert [(one["paused"], one["next_run_at"] is None) for one in schedules(house)] == [

@@ -226,7 +226,7 @@ def assembled(
     has_ca: bool = False,
 ) -> Access:
     """Return the access of these parts."""
-    own = TokenChecker(registry, hashes, clock.seconds)
+    own = TokenChecker(registry, hashes, clock.now)
     portal = Portal(realm, [PeerChecker(), CertificateChecker()])
     for interface, first in ((IToken, [own]), (IUsernamePassword, [])):
         asked = first + [each.checker for each in plugins if interface in each.checker.credentialInterfaces]

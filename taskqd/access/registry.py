@@ -39,7 +39,7 @@ class Registry:
     def open(self) -> None:
         """Read the file, and take over the token of an older version; raises StartRefused."""
         try:
-            adopted = self._file.adopt(self._clock.seconds())
+            adopted = self._file.adopt(self._clock.now())
             self._stamp = (
                 self._file.stamp()
             )  # before the reading: what changes meanwhile is seen at the next look
@@ -71,7 +71,7 @@ class Registry:
                 self._reload(stamp)
         except OSError as why:
             self._complain(f"cannot be read, so what it had before counts: {why}")
-        if self._next_end is not None and self._clock.seconds() >= self._next_end:
+        if self._next_end is not None and self._clock.now() >= self._next_end:
             self._set_next_end()
             self._tell(frozenset())
 
@@ -94,7 +94,7 @@ class Registry:
             entry is not None
             and entry.id not in self._changing
             and (entry.name, entry.role, entry.queue) == (principal.name, principal.role, principal.queue)
-            and not entry.is_over(self._clock.seconds())
+            and not entry.is_over(self._clock.now())
         )
 
     def _reload(self, stamp: Stamp | None) -> None:
@@ -117,7 +117,7 @@ class Registry:
             self._tell(frozenset(name for name, entry in self.entries.items() if before.get(name) != entry))
 
     def _set_next_end(self) -> None:
-        now = self._clock.seconds()
+        now = self._clock.now()
         ends = (entry.expires_at for entry in self.entries.values())
         self._next_end = min((end for end in ends if end is not None and end > now), default=None)
 
