@@ -12,6 +12,8 @@ from heapq import heapify, heappop, heappush
 from sys import intern
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from taskqd import arrays, moves
 from taskqd.capacity import Capacity, Constraint, Limits
 from taskqd.dependencies import Dependencies
@@ -19,6 +21,7 @@ from taskqd.errors import Gone, NoSuchJob
 from taskqd.events import (
     AboutJob,
     AboutOther,
+    Changed,
     Ended,
     Event,
     OtherEvent,
@@ -32,11 +35,12 @@ from taskqd.events import (
     Unscheduled,
 )
 from taskqd.expiry import Expiry
+from taskqd.footprint import footprint, footprint_of
 from taskqd.job import Job, Reason, Status, TaskId
 from taskqd.line import Line
 from taskqd.queues import Queues
 from taskqd.schedules import Schedules
-from taskqd.specs import Specs
+from taskqd.specs import Specs, with_known_ids, with_parts_of
 
 UNLIMITED = Limits(slots=2**31)
 
@@ -72,6 +76,8 @@ class Backlog:
         self._is_open = is_open
         self._keys: dict[str, tuple[int, ...]] = {}
         self._pending_of: defaultdict[str, int] = defaultdict(int)
+        self.pending_bytes = 0
+        self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
         self._delayed: list[tuple[float, int]] = []
 
     def __eq__(self, other: object) -> bool:
@@ -79,7 +85,9 @@ class Backlog:
 
     def _compared(self) -> tuple[Any, ...]:
         known = self.jobs, self.counts, self.last_id, self.queues, self.schedules
-        return *known, self._keys, {owner: count for owner, count in self._pending_of.items() if count}
+        counts = self._pending_of, self._pending_bytes_of
+        pending = [{owner: count for owner, count in each.items() if count} for each in counts]
+        return *known, self._keys, pending, self.pending_bytes
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
@@ -122,6 +130,10 @@ class Backlog:
     def pending_of(self, owner: str) -> int:
         """Return how many jobs of somebody are PENDING; of arrays, the tasks."""
         return self._pending_of.get(owner, 0)
+
+    def pending_bytes_of(self, owner: str) -> int:
+        """Return how many bytes of memory the PENDING jobs of somebody take; an array counts once."""
+        return self._pending_bytes_of.get(owner, 0)
 
     def walk(self, first: int, backwards: bool = False) -> Iterator[Job]:
         """Yield the jobs from id ``first`` on, by id upwards or downwards, as they are when reached."""
@@ -259,6 +271,8 @@ class Backlog:
         job = self.jobs.get(event.id)
         if job is None:
             raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is unknown")
+        if type(event) is Changed:
+            event = replace(event, spec=with_parts_of(job.spec, event.spec))
         if job.tasks is not None:
             self._apply_to_array(job, event)
         else:
@@ -290,7 +304,7 @@ class Backlog:
         return None if known is None else known.last_job
 
     def _submitted(self, event: Submitted) -> Job:
-        spec = self._specs.shared(event.spec)
+        spec = self._specs.shared(with_known_ids(event.spec, self.jobs))
         is_known = event.id in self.jobs
         if is_known or (spec.array and not self.jobs.keys().isdisjoint(range(event.id, event.last_id + 1))):
             raise IllegalMove(f"job {event.id} was submitted twice")
@@ -305,6 +319,7 @@ class Backlog:
             schedule=event.schedule,
         )
         self.jobs[job.id] = job
+        self._count_bytes(job, footprint(job.command, spec))
         self.last_id = max(self.last_id, job.id if spec.array is None else event.last_id)
         if spec.key is not None:
             others = (one.id for one in self.with_key(spec.key) if one.owner != job.owner)
@@ -332,6 +347,10 @@ class Backlog:
         self._pending_of[job.owner] += 1
         self.queues.came_in(job.spec.queue)
 
+    def _count_bytes(self, job: Job, more: int) -> None:
+        self.pending_bytes += more
+        self._pending_bytes_of[job.owner] += more
+
     def _move(self, job: Job, event: AboutJob) -> None:
         """Make an event true for one job that is no array, and for whatever depends on that."""
         before, after = job.status, moves.status_after(event, job)
@@ -340,6 +359,8 @@ class Backlog:
         if before is _PENDING and self._is_open:
             self.line.remove(job)
         queue = job.spec.queue
+        if before is _PENDING and job.array is None:
+            self._count_bytes(job, -footprint_of(job))
         job.status = after
         moves.change(job, event, self.whole(job).spec)
         if type(event) is Removed:
@@ -349,6 +370,17 @@ class Backlog:
             self.queues.note_run(queue, max(0.0, event.at - moves.attempt_of(job).started_at))
         elif type(event) is Retried and job.array is None:
             job.waiting = self.dependencies.add(job, self.jobs)
+        self._count(job, queue, before, after)
+        if after is _PENDING:
+            self._place(job)
+        self._note_end(job, before)
+        if job.array is not None:
+            self._note_move_in(self.jobs[job.array], job, before, event.at)
+        elif after is _PENDING:
+            self._count_bytes(job, footprint_of(job))
+
+    def _count(self, job: Job, queue: str, before: Status, after: Status) -> None:
+        """Count a job, which was in a queue and a status before, as what it is."""
         self.counts[before] -= 1
         self.counts[after] += 1
         if before is not after and _PENDING in (before, after):
@@ -358,14 +390,14 @@ class Backlog:
         else:
             self.queues.count(job.spec.queue, None, after)
             self.queues.count(queue, before, None)
-        if after is _PENDING:
-            self._place(job)
-        self._note_end(job, before)
-        if job.array is not None:
-            array = self.jobs[job.array]
-            had_ended = array.status
-            arrays.note_move(array, job, before, event.at, self.jobs)
-            self._note_end(array, had_ended)
+
+    def _note_move_in(self, array: Job, task: Job, before: Status, at: float) -> None:
+        """See to what depends on whether a task of an array is pending, or the array has ended."""
+        had_ended, was_pending = array.status, arrays.has_pending(array)
+        arrays.note_move(array, task, before, at, self.jobs)
+        if arrays.has_pending(array) is not was_pending:
+            self._count_bytes(array, -footprint_of(array) if was_pending else footprint_of(array))
+        self._note_end(array, had_ended)
 
     def _note_end(self, job: Job, before: Status) -> None:
         """See to what depends on whether a job has ended, which it had not, or the other way round."""
@@ -399,7 +431,10 @@ class Backlog:
             self.capacity.limit_array(array.id, None)
             self._forget(array)
         else:
+            size = footprint_of(array)
             arrays.note_change(array, event)
+            if arrays.has_pending(array):
+                self._count_bytes(array, footprint_of(array) - size)
 
     def _forget(self, job: Job) -> None:
         if job.tasks is None:

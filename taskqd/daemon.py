@@ -157,7 +157,7 @@ class TaskqService(Service):
         self._listen(dispatcher, results, access)
         access.start()
         self._threads.start()
-        self._scheduler = Scheduler(dispatcher, self._clocks, self._settings.limits.pending_per_user)
+        self._scheduler = Scheduler(dispatcher, self._clocks, self._settings.limits.most_pending_per_user)
         if self._settings.on_end is not None:
             notices = Notices(dispatcher, results, self._settings.on_end)
             dispatcher.on_end(notices.told)
@@ -249,7 +249,7 @@ class TaskqService(Service):
             self._clocks,
             Runs(self._spool, self._store.name, mask, self._run_as, self._handover).make,
             random.SystemRandom().random,
-            self._settings.limits.pending,
+            self._settings.limits.most_pending,
         )
 
     def _listen(self, dispatcher: Dispatcher, results: Results, access: Access) -> None:

@@ -7,6 +7,8 @@ those that wait: they are to be skipped, each by an event of its own. A job that
 for by nobody any more.
 """
 
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -24,6 +26,12 @@ class Kind(Enum):
     def accepts(self, status: Status) -> bool:
         """Whether a job that has ended so has ended as it had to."""
         return self is Kind.ENDED or status.value == self.name
+
+
+_KINDS = tuple(Kind)
+_CODES = {kind: code for code, kind in enumerate(_KINDS)}
+_KIND_BITS = 2
+"""A job that waits is one number: its id, and behind it these bits of the kind."""
 
 
 def named(spec: Spec) -> Iterator[tuple[Kind, int]]:
@@ -47,7 +55,7 @@ class Dependencies:
         self.doomed: dict[int, int] = {}
         self._blamed: dict[int, int] = {}
         self._blames: Counter[int] = Counter()
-        self._waiting: dict[int, dict[tuple[Kind, int], None]] = {}
+        self._waiting: dict[int, array[int]] = {}
 
     def add(self, job: Job, jobs: Mapping[int, Job]) -> int:
         """Have a job wait for those that it comes after; return for how many that is."""
@@ -57,7 +65,7 @@ class Dependencies:
             if other is None:
                 continue
             if not other.status.is_final:
-                self._waiting.setdefault(job_id, {})[kind, job.id] = None
+                self._wait(kind, job.id, job_id)
                 count += 1
             elif not kind.accepts(other.status):
                 self._doom(job.id, other)
@@ -70,9 +78,7 @@ class Dependencies:
         Return the id of the job or array that dooms nobody any more by that, None if there is none.
         """
         for kind, job_id in named(job.spec):
-            waiting = self._waiting.get(job_id)
-            if waiting is not None:
-                waiting.pop((kind, job.id), None)
+            self._wait_no_more(kind, job.id, job_id)
         if self.doomed.pop(job.id, None) is None:
             return None
         blamed = self._blamed.pop(job.id)
@@ -84,7 +90,7 @@ class Dependencies:
 
     def settle(self, job: Job) -> Iterator[int]:
         """Yield the ids of the jobs for which one that has ended is a job less to wait for."""
-        for kind, waiting in self._waiting.pop(job.id, ()):
+        for kind, waiting in map(_decoded, self._waiting.pop(job.id, ())):
             if kind.accepts(job.status):
                 yield waiting
             else:
@@ -104,9 +110,41 @@ class Dependencies:
         """Yield each (kind, id) that keeps a job waiting."""
         because = self.doomed.get(job.id)
         for kind, job_id in dict.fromkeys(named(job.spec)):
-            if job_id == because or (kind, job.id) in self._waiting.get(job_id, ()):
+            if job_id == because or self._place(kind, job.id, job_id) is not None:
                 yield kind, job_id
 
     def after(self, job_id: int) -> list[int]:
         """Return the ids of the jobs that wait for one."""
-        return [waiting for _, waiting in self._waiting.get(job_id, ())]
+        return [waiting for _, waiting in map(_decoded, self._waiting.get(job_id, ()))]
+
+    # ``_waiting`` has by job those that wait for it, sorted, as numbers of eight bytes each.
+
+    def _wait(self, kind: Kind, job_id: int, other: int) -> None:
+        code, waiting = _coded(kind, job_id), self._waiting.get(other)
+        if waiting is None:
+            self._waiting[other] = array("q", (code,))
+        elif code > waiting[-1]:  # where nearly all belong
+            waiting.append(code)
+        else:
+            waiting.insert(bisect_left(waiting, code), code)
+
+    def _wait_no_more(self, kind: Kind, job_id: int, other: int) -> None:
+        place = self._place(kind, job_id, other)
+        if place is not None:
+            del self._waiting[other][place]
+            if not self._waiting[other]:
+                del self._waiting[other]
+
+    def _place(self, kind: Kind, job_id: int, other: int) -> int | None:
+        """Return where a job stands among those that wait for another, None if it does not."""
+        code, waiting = _coded(kind, job_id), self._waiting.get(other, ())
+        place = bisect_left(waiting, code)
+        return place if place < len(waiting) and waiting[place] == code else None
+
+
+def _coded(kind: Kind, job_id: int) -> int:
+    return job_id << _KIND_BITS | _CODES[kind]
+
+
+def _decoded(code: int) -> tuple[Kind, int]:
+    return _KINDS[code & (1 << _KIND_BITS) - 1], code >> _KIND_BITS

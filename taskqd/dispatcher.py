@@ -22,6 +22,7 @@ from taskqd.events import AboutJob, Cancelled, Removed, Retried
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
 from taskqd.launch import Run
+from taskqd.quotas import UNBOUNDED, PendingLimit
 from taskqd.reception import Batch, Reception
 from taskqd.recorder import Recorder
 from taskqd.skipping import Skipping
@@ -34,7 +35,7 @@ class Dispatcher:
 
     Most has rooms of its own: what comes in (reception), what runs (slots), ``changes`` of pending jobs,
     ``controls`` of queues and schedules. ``make_run`` and ``chance`` are those of Slots; times are the
-    clock's seconds since the epoch. At most ``most_pending`` jobs are pending at once, None is no limit.
+    clock's seconds since the epoch. ``most_pending`` is how much may be pending at once.
     """
 
     _log = Logger()
@@ -48,7 +49,7 @@ class Dispatcher:
         clock: Any,
         make_run: Callable[[Job, int], Run],
         chance: Callable[[], float],
-        most_pending: int | None = None,
+        most_pending: PendingLimit = UNBOUNDED,
     ) -> None:
         self.backlog = backlog
         self.counters = dict.fromkeys(("submitted", "started", "retried", "removed", *_COUNTED.values()), 0)
@@ -119,7 +120,7 @@ class Dispatcher:
         by: Actor,
         blocks: dict[str, bytes],
         schedule: int | None = None,
-        most_pending: int | None = None,
+        most_pending: PendingLimit = UNBOUNDED,
     ) -> "Deferred[int]":
         """See Reception.submit."""
         return self._reception.submit(command, spec, by, blocks, schedule, most_pending)

@@ -26,11 +26,21 @@ DESCRIPTORS_RESERVED = 64
 """Connections leave two for each slot, and so many for the journal, the listeners and the rest."""
 
 
+class PendingLimit(NamedTuple):
+    """How much may be pending: jobs, and bytes of memory that they take (footprint.py); None for no limit."""
+
+    jobs: int | None = None
+    bytes: int | None = None
+
+
+UNBOUNDED = PendingLimit()
+
+
 class Quotas(Struct, frozen=True, kw_only=True):
     """Every limit: times in seconds, sizes in bytes, None where there is none.
 
-    Those of one user (``connections_per_user``, ``pending_per_user``, ``schedules_per_user``,
-    ``submissions``, ``priority``) do not hold for admins, who can do worse anyway.
+    Those of one user (``connections_per_user``, ``pending_per_user``, ``pending_bytes_per_user``,
+    ``schedules_per_user``, ``submissions``, ``priority``) do not hold for admins, who can do worse anyway.
     """
 
     connections: int | None = 10_000
@@ -57,6 +67,10 @@ class Quotas(Struct, frozen=True, kw_only=True):
     """All jobs that are PENDING; a kilobyte or two of memory each."""
     pending_per_user: int | None = 100_000
     """One user's jobs that are PENDING, so that nobody fills the queue alone; the largest array fits."""
+    pending_bytes: int | None = 2 * 1024**3
+    """Commands, environments, labels and dependencies of all PENDING jobs, which are in memory."""
+    pending_bytes_per_user: int | None = 256 * 1024**2
+    """The same of one user: 100,000 jobs with 2,600 bytes each, or 83 dependencies each."""
     schedules_per_user: int | None = 1000
     """One user's schedules, each of which submits for ever."""
     submissions: float | None = 1000.0
@@ -69,6 +83,16 @@ class Quotas(Struct, frozen=True, kw_only=True):
     """All blocks that are on their way in, whoever sends them: they are in memory until they are whole."""
     priority: int | None = 0
     """The highest that a job may have; lower is always free, as with nice(1)."""
+
+    @property
+    def most_pending(self) -> PendingLimit:
+        """How much may be pending in all."""
+        return PendingLimit(self.pending, self.pending_bytes)
+
+    @property
+    def most_pending_per_user(self) -> PendingLimit:
+        """How much of one user's may be pending."""
+        return PendingLimit(self.pending_per_user, self.pending_bytes_per_user)
 
 
 class Limit(NamedTuple):
@@ -138,6 +162,8 @@ LIMITS: dict[str, Limit] = {
     "label": _count(1, 1000, may_be_none=False),
     "pending": _count(1, 100_000_000),
     "pending-per-user": _count(1, 100_000_000),
+    "pending-bytes": _size("1M", "100000G"),
+    "pending-bytes-per-user": _size("1M", "100000G"),
     "schedules-per-user": _count(1, 1_000_000),
     # A burst is one submission at least.
     "submissions": _rate(1 / BURST, 1_000_000),

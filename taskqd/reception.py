@@ -20,6 +20,7 @@ from taskqd.events import Submitted
 from taskqd.intake import Intake
 from taskqd.interfaces import ISpool
 from taskqd.job import Job, Spec
+from taskqd.quotas import UNBOUNDED, PendingLimit
 from taskqd.recorder import Recorder
 from taskqd.submission import Order
 from taskqd.turns import Turns
@@ -28,20 +29,20 @@ from taskqd.turns import Turns
 class Batch(NamedTuple):
     """What somebody submits together: orders that were let in, or why one was not.
 
-    ``most_pending`` is how many pending jobs they may have.
+    ``most_pending`` is how much they may have pending.
     """
 
     by: Actor
     orders: Sequence[Order | TaskqError]
-    most_pending: int | None = None
+    most_pending: PendingLimit = UNBOUNDED
 
 
 class Reception:
     """Takes jobs in, and gives each a number: the first is ``next_id``.
 
     ``is_draining()`` tells whether nothing is taken any more, ``accepted(count)`` is called when so many jobs
-    are there, and ``purge(job)`` removes what was kept of one that is not. At most ``most_pending`` jobs are
-    pending at once, None is no limit.
+    are there, and ``purge(job)`` removes what was kept of one that is not. ``most_pending`` is
+    how much may be pending at once.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Reception:
         spool: ISpool,
         clock: Any,
         next_id: int,
-        most_pending: int | None,
+        most_pending: PendingLimit,
         is_draining: Callable[[], bool],
         accepted: Callable[[int], None],
         purge: Callable[[int], None],
@@ -73,12 +74,12 @@ class Reception:
         by: Actor,
         blocks: dict[str, bytes],
         schedule: int | None = None,
-        most_pending: int | None = None,
+        most_pending: PendingLimit = UNBOUNDED,
     ) -> "Deferred[int]":
         """Accept a job of somebody's and fire with its id once it is durable.
 
         ``blocks`` are its script, stdin and secret, ``schedule`` is the one that submits it, and
-        ``most_pending`` how many pending jobs they may have. Raises or fails with NoSuchJob, Gone,
+        ``most_pending`` how much they may have pending. Raises or fails with NoSuchJob, Gone,
         BadRequest, Draining, QueueFull, KeyConflict or StoreFailed, and then nothing was accepted.
         """
         spec = admission.resolved(self._backlog, spec)
@@ -122,7 +123,7 @@ class Reception:
                 if spec is not checked:
                     self._check(spec)
                     checked = spec
-                self._intake.take(by.name, spec, most_pending)
+                self._intake.take(by.name, command, spec, most_pending)
             except TaskqError as why:
                 results.append(why)
             else:
@@ -138,10 +139,10 @@ class Reception:
         by: Actor,
         blocks: dict[str, bytes],
         schedule: int | None,
-        most_pending: int | None,
+        most_pending: PendingLimit,
     ) -> "Deferred[int]":
         self._check(spec)
-        self._intake.take(by.name, spec, most_pending)
+        self._intake.take(by.name, command, spec, most_pending)
         event = self._submission(command, spec, by, schedule)
         if not blocks:
             recorded = self._recorder.record(event)
@@ -179,7 +180,7 @@ class Reception:
         key: str,
         by: Actor,
         blocks: dict[str, bytes],
-        most_pending: int | None,
+        most_pending: PendingLimit,
     ) -> int:
         turn = (by.name, key)
         await self._key_turns.take(turn)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from taskqd.actors import Actor
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import StoreFailed, TaskqError
+from taskqd.quotas import UNBOUNDED, PendingLimit
 from taskqd.schedules import Schedule
 
 TRY_AGAIN = 1.0
@@ -29,12 +30,12 @@ AT_ONCE = 100
 class Scheduler:
     """Submits by ``dispatcher`` what is due; one alarm for all schedules, at the earliest run.
 
-    Nothing is submitted for an owner who has ``most_pending`` pending jobs; None is no limit.
+    Nothing is submitted for an owner by which more than ``most_pending`` would be pending.
     """
 
     _log = Logger()
 
-    def __init__(self, dispatcher: Dispatcher, clock: Any, most_pending: int | None = None) -> None:
+    def __init__(self, dispatcher: Dispatcher, clock: Any, most_pending: PendingLimit = UNBOUNDED) -> None:
         self._dispatcher = dispatcher
         self._most_pending = most_pending
         self._schedules = dispatcher.backlog.schedules

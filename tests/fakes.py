@@ -42,7 +42,7 @@ from taskqd.feed import Feed
 from taskqd.interfaces import ICaller, IExecutor, IReading, IRecording, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status, Usage
 from taskqd.launch import Outcome, Run
-from taskqd.quotas import Quotas
+from taskqd.quotas import UNBOUNDED, Quotas
 from taskqd.results import Results
 from taskqd.roles import Role
 from taskqd.verbs import Verbs
@@ -562,7 +562,7 @@ class House:
             self.clock,
             run_of,
             lambda: chance,
-            quotas.pending if quotas else None,
+            quotas.most_pending if quotas else UNBOUNDED,
         )
         self.access = FakeAccess()
         self.quotas = Quotas() if quotas is None else quotas

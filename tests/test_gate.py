@@ -12,7 +12,7 @@ from taskqd.job import Status
 from taskqd.quotas import Quotas
 from taskqd.roles import Role
 from tests.every_verb import LINES, WHO, code_for
-from tests.fakes import FAILED, Client, FakeCaller, FakeSocket, House, result_of
+from tests.fakes import FAILED, Client, FakeCaller, FakeSocket, House
 
 ANN = Principal("ann", Role.SUBMIT, "pid 1")
 BOB = Principal("bob", Role.SUBMIT, "pid 2")
@@ -227,15 +227,15 @@ def test_what_is_retried_has_to_have_room_of_an_array_as_many_as_would_be_pendin
     for _ in range(2):
         place.ask(ANN, "SUBMIT --hold true")
     assert place.whole(ANN, "RETRY 1") == (
-        "QUEUE_FULL with the 2 pending jobs and 3 more there would be more than 4, which is the most for one "
-        "user; retry when some have started"
+        "QUEUE_FULL 2 jobs are pending of ann, and with 3 more there would be more than 4, which is the most "
+        "(limit pending-per-user); retry when some have started"
     )
     assert place.ask(ANN, "RETRY 1.2") == "JOB_ID"
     place.house.finish(3, FAILED)
     place.ask(BOB, "SUBMIT --hold true")
     assert place.whole(ROOT, "RETRY 1") == (
-        "QUEUE_FULL with the 3 pending jobs and 3 more there would be more than 5, which is the most; "
-        "retry when some have started"
+        "QUEUE_FULL 3 jobs are pending, and with 3 more there would be more than 5, which is the most "
+        "(limit pending); retry when some have started"
     )
     place.ask(BOB, "CANCEL 7")
     assert place.ask(ROOT, "RETRY 1") == "JOB_ID", "one user's limit is none for an admin"
@@ -266,6 +266,28 @@ def test_what_has_started_makes_room() -> None:
     assert [place.ask(ANN, "SUBMIT true") for _ in range(3)] == ["JOB_ID", "JOB_ID", "QUEUE_FULL"]
     place.house.finish(1)
     assert [place.ask(ANN, "SUBMIT true") for _ in range(2)] == ["JOB_ID", "QUEUE_FULL"]
+
+
+def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_change_nothing() -> None:
+    place = Place(pending_bytes_per_user=1000)
+    long = "x" * 500
+    assert place.ask(ANN, f"SUBMIT --hold --label={long} true") == "JOB_ID"
+    place.ask(ANN, "CANCEL 1")
+    assert place.ask(ANN, f"SUBMIT --hold --label={long} true") == "JOB_ID"
+    refused = (
+        "QUEUE_FULL 504 bytes of memory are taken by pending jobs of ann, and with 504 more it would be more "
+        "than 1000, which is the most (limit pending-bytes-per-user); retry when some have started"
+    )
+    assert place.whole(ANN, f"SUBMIT --hold --label={long} true") == refused
+    assert place.whole(ANN, "RETRY 1") == refused
+    assert place.ask(ANN, f"SET 2 --label={long}{long}") == "QUEUE_FULL"
+    assert place.house.job(2).spec.label == long
+    assert place.ask(ANN, "SET 2 --label=short") == "JOB"
+    assert place.ask(BOB, f"SUBMIT --hold --label={long} true") == "JOB_ID"
+    assert place.ask(ROOT, f"SUBMIT --hold --label={long}{long} true") == "JOB_ID"
+    shared = Place(pending_bytes=1000)
+    asked = [shared.ask(who, f"SUBMIT --hold --label={long} true") for who in (ANN, ROOT)]
+    assert asked == ["JOB_ID", "QUEUE_FULL"]
 
 
 def test_what_could_not_be_recorded_takes_no_room() -> None:
@@ -312,8 +334,7 @@ def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
     assert len(replies) == 3000
     assert {code for word, code in replies if word == "ERROR"} == {"QUEUE_FULL"}
     assert [house.backlog.pending_of(name) for name in ("4000001", "4000002")] == [600, 500]
-    intake = house.dispatcher._reception._intake
-    assert (intake._coming, intake._coming_of) == (0, {})
+    assert house.dispatcher._reception._intake.is_empty
 
 
 def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
@@ -424,7 +445,7 @@ def test_submissions_that_come_together_are_refused_one_by_one() -> None:
     client.send(b"SUBMIT x\nSUBMIT y\n")
     house.store.break_down()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
-    assert result_of(maybeDeferred(lambda: house.dispatcher._reception._intake._coming)) == 0
+    assert house.dispatcher._reception._intake.is_empty
 
 
 def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:

@@ -27,6 +27,8 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "label": (0, 1, LONGEST_LABEL, LONGEST_LABEL + 1),
     "pending": (0, 1, MOST_PENDING, MOST_PENDING + 1),
     "pending-per-user": (0, 1, MOST_PENDING, MOST_PENDING + 1),
+    "pending-bytes": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
+    "pending-bytes-per-user": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
     "schedules-per-user": (0, 1, 1_000_000, 1_000_001),
     "submissions": (0.09, 0.1, 1_000_000.0, 1_000_000.1),
     "replies": (4 * KILO - 1, 4 * KILO, 16 * MEGA, 16 * MEGA + 1),

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, fail
 from taskqd.errors import BadRequest, StoreFailed
 from taskqd.events import Event, Submitted
 from taskqd.job import PLAIN, Array, Spec, Status
+from taskqd.quotas import UNBOUNDED, PendingLimit
 from taskqd.scheduler import AT_ONCE, LONGEST_SLEEP, SET_BACK, TRY_AGAIN, Scheduler
 from tests.fakes import ACTOR, MONOTONIC, START, House, begin, replayed, result_of
 from tests.leaks import LeakWatch
@@ -23,7 +24,7 @@ class Clockwork:
         journal: list[Event] | None = None,
         now: float = START,
         slots: int = 4,
-        most_pending: int | None = None,
+        most_pending: PendingLimit = UNBOUNDED,
     ) -> None:
         self.house = House(slots, journal=journal)
         self.house.clock.set_time(now)
@@ -323,7 +324,7 @@ def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_f
 def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_some_have_started(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    works = Clockwork(slots=1, most_pending=2)
+    works = Clockwork(slots=1, most_pending=PendingLimit(2))
     works.make(overlap=True)
     works.advance(60.0, 60.0, 60.0, 60.0, 60.0)
     assert works.ran() == [60.0, 120.0, 180.0]
@@ -336,7 +337,7 @@ def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_s
 
 
 def test_an_array_of_a_schedule_counts_with_all_its_tasks() -> None:
-    works = Clockwork(slots=1, most_pending=3)
+    works = Clockwork(slots=1, most_pending=PendingLimit(3))
     works.make(array=Array(1, 4))
     works.make(array=Array(1, 3))
     works.advance(60.0)

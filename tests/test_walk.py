@@ -44,6 +44,7 @@ from taskqd.events import (
     Submitted,
     Unscheduled,
 )
+from taskqd.footprint import footprint_of
 from taskqd.job import Array, Job, Spec, Status
 from taskqd.journal import encode
 from taskqd.replay import Replay
@@ -140,6 +141,13 @@ class Model:
         if there & {P, R}:
             return R
         return F if F in there else X if X in there else C
+
+
+def _counts_as_pending(job: Job) -> bool:
+    """Whether the bytes of a job or an array count as pending, by the rule as docs/security.md has it."""
+    if job.tasks is not None:
+        return job.tasks.counts.get(P, 0) > 0
+    return job.array is None and job.status is P
 
 
 class Walk(RuleBasedStateMachine):
@@ -573,6 +581,12 @@ class Walk(RuleBasedStateMachine):
         jobs = self.backlog.jobs.values()
         of = Counter(job.owner for job in jobs if job.tasks is None and job.status is P)
         assert {owner: self.backlog.pending_of(owner) for owner in OWNERS} == {o: of[o] for o in OWNERS}
+        sizes = [(job.owner, footprint_of(job)) for job in jobs if _counts_as_pending(job)]
+        assert self.backlog.pending_bytes == sum(size for _, size in sizes)
+        for owner in OWNERS:
+            assert self.backlog.pending_bytes_of(owner) == sum(
+                size for whose, size in sizes if whose == owner
+            )
         assert self.backlog.last_id == self.last_id
         assert self.backlog.expiry.count == len(self.ended())
         by_queue = Counter((one.spec.queue, one.status.value.lower()) for one in units)

@@ -81,6 +81,7 @@ class Daemon(Room):
                 "paused": backlog.queues.is_paused,
                 "draining": dispatcher.is_draining,
                 "jobs": {status.value.lower(): count for status, count in backlog.counts.items()},
+                "pending_bytes": backlog.pending_bytes,
                 "connections": self._connections(),
                 "counters": dispatcher.counters,
                 "store": dispatcher.store_state(),

@@ -8,13 +8,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from taskqd import roles
+from taskqd import arrays, roles
 from taskqd.access import Principal
 from taskqd.backlog import Backlog
 from taskqd.buckets import Buckets
 from taskqd.errors import Forbidden, QueueFull, TaskqError, TooLarge
+from taskqd.footprint import footprint, footprint_of
+from taskqd.intake import Pending, check_pending, pending_in_all, pending_of
 from taskqd.job import PLAIN, Job, Spec, Status, TaskId
-from taskqd.quotas import BURST, Quotas
+from taskqd.quotas import BURST, UNBOUNDED, PendingLimit, Quotas
 from taskqd.refs import Ref
 from taskqd.requests import Cancellation, Change, Follow, Listing, Pause, Slice, Wait, Watch
 from taskqd.roles import Need, Role
@@ -52,6 +54,7 @@ class Gate:
             self._check_pending(who, self._backlog.get(argument))
         elif verb == "SET":
             self._check_values(argument.values)
+            self._check_growth(who, self._backlog.get(argument.id), argument.values)
         if who.role is not Role.ADMIN and roles.NEEDS[verb] is Need.CHANGE:
             for ref in _refs(verb, argument):
                 self._check_tasks(who, verb, self._backlog.get(ref))
@@ -156,9 +159,9 @@ class Gate:
         is_theirs = roles.sees_all(who.role) or schedule.owner == who.name
         return is_theirs and who.queue in (None, schedule.spec.queue)
 
-    def most_pending(self, who: Principal) -> int | None:
-        """Return how many jobs of theirs may be pending, None for no limit."""
-        return None if who.role is Role.ADMIN else self.quotas.pending_per_user
+    def most_pending(self, who: Principal) -> PendingLimit:
+        """Return how much of theirs may be pending."""
+        return UNBOUNDED if who.role is Role.ADMIN else self.quotas.most_pending_per_user
 
     def _check_job(self, who: Principal, verb: str, job: Job, what: str = "") -> None:
         """Refuse a job that is not theirs, or not of their token's queue; ``what`` says more of it."""
@@ -214,15 +217,19 @@ class Gate:
         count = 1
         if job.tasks is not None:
             count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
-        for pending, most, whose in (
-            (self._backlog.counts[Status.PENDING], self.quotas.pending, ""),
-            (self._backlog.pending_of(job.owner), self.most_pending(who), " for one user"),
-        ):
-            if most is not None and pending + count > most:
-                raise QueueFull(
-                    f"with the {pending} pending jobs and {count} more there would be more than {most}, "
-                    f"which is the most{whose}; retry when some have started"
-                )
+        is_there = arrays.has_pending(self._backlog.whole(job))
+        size = 0 if is_there else footprint_of(self._backlog.whole(job))
+        self._check_more(who, job, Pending(count, size))
+
+    def _check_growth(self, who: Principal, job: Job, values: dict[str, Any]) -> None:
+        """Refuse a SET by which a pending job would take more memory than there is left for."""
+        growth = footprint(job.command, replace(job.spec, **values)) - footprint(job.command, job.spec)
+        if growth > 0:
+            self._check_more(who, job, Pending(0, growth))
+
+    def _check_more(self, who: Principal, job: Job, more: Pending) -> None:
+        check_pending(pending_in_all(self._backlog), more, self.quotas.most_pending)
+        check_pending(pending_of(self._backlog, job.owner), more, self.most_pending(who), job.owner)
 
     def _check_tasks(self, who: Principal, verb: str, job: Job) -> None:
         """Count an act on an array as one on each of its tasks, but for one that is refused anyway."""
