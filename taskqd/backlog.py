@@ -148,20 +148,20 @@ class Backlog:
         """Return the array that a job is a task of, or the job itself."""
         return job if job.array is None else self.jobs[job.array]
 
-    def all_after(self, job_id: int) -> list[int]:
-        """Return all jobs that wait for one, directly or not, each before those that it waits for itself.
-
-        A job waits only for older ones, so these are the ids downwards.
-        """
+    def walk_after(self, job_id: int) -> Iterator[Job]:
+        """Yield the jobs that wait for one, directly or not, each once; the backlog may change meanwhile."""
         found: set[int] = set()
         looked_at = [job_id]
         while looked_at:
-            job = self.get(looked_at.pop())
+            job = self.jobs.get(looked_at.pop())
+            if job is None:
+                continue
             for one in (job.id, *(job.tasks.ids if job.tasks else ())):
-                new = set(self.dependencies.after(one)) - found
-                found |= new
-                looked_at += new
-        return sorted(found, reverse=True)
+                for waiting in self.dependencies.after(one):
+                    if waiting not in found and waiting in self.jobs:
+                        found.add(waiting)
+                        looked_at.append(waiting)
+                        yield self.jobs[waiting]
 
     def running(self) -> list[Job]:
         """Return the jobs that are RUNNING; of arrays, the tasks."""

@@ -113,9 +113,10 @@ class Dependencies:
             if job_id == because or self._place(kind, job.id, job_id) is not None:
                 yield kind, job_id
 
-    def after(self, job_id: int) -> list[int]:
-        """Return the ids of the jobs that wait for one."""
-        return [waiting for _, waiting in map(_decoded, self._waiting.get(job_id, ()))]
+    def after(self, job_id: int) -> Iterator[int]:
+        """Yield the ids of the jobs that wait for one, as they are when this begins."""
+        for code in self._waiting.get(job_id, ())[:]:
+            yield code >> _KIND_BITS
 
     # ``_waiting`` has by job those that wait for it, sorted, as numbers of eight bytes each.
 

@@ -7,9 +7,10 @@ what is true. How a job comes in is in reception.py, what becomes of it once it 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -17,7 +18,7 @@ from taskqd.actors import Actor
 from taskqd.backlog import Backlog
 from taskqd.changes import Changes
 from taskqd.controls import Controls
-from taskqd.errors import TaskqError, WrongState
+from taskqd.errors import Gone, TaskqError, WrongState
 from taskqd.events import AboutJob, Cancelled, Removed, Retried
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
@@ -28,6 +29,11 @@ from taskqd.recorder import Recorder
 from taskqd.skipping import Skipping
 from taskqd.slots import Slots
 from taskqd.turns import JobTurns, settled
+
+MAX_ACTS_PER_TURN = 100
+"""Jobs that one request acts on in one turn of the reactor: each takes 50 to 100 microseconds."""
+MAX_LOOKS_PER_TURN = 1000
+"""Jobs that one request looks at in one turn of the reactor: each takes one to five microseconds."""
 
 
 class Dispatcher:
@@ -129,21 +135,46 @@ class Dispatcher:
         """See Reception.submit_all."""
         return self._reception.submit_all(batches)
 
-    async def cancel(self, job_id: int, by: Actor, number: int, cascade: bool = False) -> Job:
+    async def all_after(self, job_id: int, look: Callable[[Job], object] = lambda _: None) -> list[Job]:
+        """Return the jobs that wait for one, directly or not, each before those that it waits for itself.
+
+        A job waits only for older ones, so these are the ids downwards. ``look`` is called with each, and
+        ends this by what it raises. Others have their turn of the reactor after each portion.
+        """
+        found: list[Job] = []
+        for count, job in enumerate(self.backlog.walk_after(job_id), 1):
+            look(job)
+            found.append(job)
+            if count % MAX_LOOKS_PER_TURN == 0:
+                await deferLater(self._clock, 0)
+        return sorted(found, key=lambda job: job.id, reverse=True)
+
+    async def cancel(self, job_id: int, by: Actor, number: int, before: Sequence[int] = ()) -> Job:
         """Cancel a job by a signal and return it once that is decided; asking again changes nothing.
 
-        With ``cascade`` the pending jobs that come after it are cancelled too, and those that come after
-        them, these first. Raises NoSuchJob, Gone, WrongState if it has ended otherwise, and StoreFailed.
+        The jobs ``before`` it, which come after it (``all_after``), are cancelled first, a portion per turn
+        of the reactor: after an error some of them are. Raises NoSuchJob, Gone, WrongState if it has ended
+        otherwise, and StoreFailed.
         """
-        self.backlog.get(job_id)
-        which = [*(self.backlog.all_after(job_id) if cascade else ()), job_id]
-        cancels = [Deferred.fromCoroutine(self._cancel(one, by, number)) for one in which]
-        *others, job = await settled(cancels)
-        for result in (*others, job):
-            # Another one may have started and ended by now; the one that was asked for is to be told of.
-            if isinstance(result, Failure) and (result is job or not result.check(WrongState)):
-                result.raiseException()
-        return cast("Job", job)
+        job = self.backlog.get(job_id)
+        if before:
+            self._check_cancellable(job)
+        which = [*before, job_id]
+        for at in range(0, len(which), MAX_ACTS_PER_TURN):
+            if at:
+                await deferLater(self._clock, 0)
+            portion = which[at : at + MAX_ACTS_PER_TURN]
+            cancels = [Deferred.fromCoroutine(self._cancel(one, by, number)) for one in portion]
+            results = await settled(cancels)
+            for one, result in zip(portion, results, strict=True):
+                # Another one may have started and ended by now, or be removed.
+                if isinstance(result, Failure) and (one == job_id or not result.check(WrongState, Gone)):
+                    result.raiseException()
+        return job
+
+    def _check_cancellable(self, job: Job) -> None:
+        if job.status.is_final and job.status is not Status.CANCELLED:
+            raise WrongState(f"job {job.id} has already ended: {job.status.value}; RETRY would run it again")
 
     async def _cancel(self, job_id: int, by: Actor, number: int) -> Job:
         job = self.backlog.get(job_id)
@@ -153,10 +184,7 @@ class Dispatcher:
             parts = self.backlog.tasks(job) or [job]
             pending = [part for part in parts if part.status is Status.PENDING]
             running = [part for part in parts if part.status is Status.RUNNING and part.cancelling is None]
-            if job.status.is_final and job.status is not Status.CANCELLED:
-                raise WrongState(
-                    f"job {job_id} has already ended: {job.status.value}; RETRY would run it again"
-                )
+            self._check_cancellable(job)
             if not pending and not running:
                 return job
             await self._recorder.record(

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from taskqd.actors import Actor
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import TaskqError
+from taskqd.expiry import AT_ONCE
 from taskqd.settings import Retention
 from taskqd.store import Store
 
@@ -61,6 +62,7 @@ class Housekeeper:
         self._is_condensing = False
         self._not_before = 0.0
         self._is_stopped = False
+        self._removals = 0
 
     def start(self) -> None:
         """Look after everything, now and again."""
@@ -88,15 +90,22 @@ class Housekeeper:
         return is_anything_new and self._store.closed_bytes > max(SNAPSHOT_FROM, self._store.snapshot_bytes)
 
     def remove_expired(self) -> bool:
-        """Remove some of what has expired, and tell whether any was."""
+        """Remove some of what has expired, unless enough is under way; tell whether there may be more."""
         if self._is_stopped or self._store.failure is not None:
             return False
+        if self._removals >= AT_ONCE:
+            return True
         before = self._clock.elapsed() - self._retention.age
         expired = self._dispatcher.backlog.expiry.take(before, self._retention.count)
         for job_id in expired:
+            self._removals += 1
             removal = Deferred.fromCoroutine(self._dispatcher.remove(job_id, RETENTION))
-            removal.addErrback(self._not_removed, job_id)
+            removal.addErrback(self._not_removed, job_id).addBoth(self._over)
         return bool(expired)
+
+    def _over(self, result: Any) -> Any:
+        self._removals -= 1
+        return result
 
     def _not_removed(self, failure: Failure, job_id: int) -> None:
         failure.trap(TaskqError)  # somebody retried or removed it first, or the store failed and has said so

@@ -96,6 +96,9 @@ class ISpool(Interface):
     def keep(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         """Keep a submission's blocks by name (``script stdin secret``); fires when they are durable."""
 
+    def digest(blocks: "Sequence[bytes]") -> "Deferred[str]":
+        """Return the SHA-256 of some blocks, one after the other, in hex digits."""
+
     def block(job_id: int, name: str) -> bytes:
         """Return a block that was kept, a small one; raises OSError."""
 

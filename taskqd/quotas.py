@@ -74,7 +74,7 @@ class Quotas(Struct, frozen=True, kw_only=True):
     schedules_per_user: int | None = 1000
     """One user's schedules, each of which submits for ever."""
     submissions: float | None = 1000.0
-    """One user's submissions a second, over ``BURST`` seconds; the disk is everybody's."""
+    """One user's submissions and acts on jobs a second, over ``BURST`` seconds; the disk is everybody's."""
     replies: int = 65_536
     """What one connection has not read of its replies before no more is read of it."""
     output: int | None = 16 * 1024**3

@@ -5,7 +5,6 @@ is decided before, in verbs/gate.
 """
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, NamedTuple, cast
 
@@ -84,8 +83,25 @@ class Reception:
         """
         spec = admission.resolved(self._backlog, spec)
         hashed = [content for name, content in blocks.items() if name != secret.BLOCK]
-        if hashed:
-            spec = replace(spec, blocks=sha256(b"".join(hashed)).hexdigest())
+        if not hashed:
+            return self._submit(command, spec, by, blocks, schedule, most_pending)
+        digest = self._spool.digest(hashed)
+        return digest.addCallback(
+            lambda found: self._submit(
+                command, replace(spec, blocks=found), by, blocks, schedule, most_pending
+            )
+        )
+
+    def _submit(
+        self,
+        command: str,
+        spec: Spec,
+        by: Actor,
+        blocks: dict[str, bytes],
+        schedule: int | None,
+        most_pending: PendingLimit,
+    ) -> "Deferred[int]":
+        """Accept a job of which the blocks are hashed."""
         if spec.key is None:
             return self._accept(command, spec, by, blocks, schedule, most_pending)
         return Deferred.fromCoroutine(self._accept_once(command, spec, spec.key, by, blocks, most_pending))

@@ -7,8 +7,9 @@ attempt prints goes to its files as it comes; recording.py does that. docs/journ
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, execute, succeed
@@ -27,10 +28,20 @@ STREAMS = {1: "stdout", 2: "stderr"}
 READ_AT_ONCE = 65_536
 """A piece of output of up to so many bytes is read in the reactor's thread, a larger one in another."""
 
+MAX_HASHED_AT_ONCE = 262_144
+"""Bytes of blocks that are hashed in the reactor's thread, in less than a millisecond; more in another."""
+
 _JOBS_A_DIRECTORY = 1000
 _REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
 _REPORT_BYTES = 64
 _FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin|secret))?")
+
+
+def _digest(blocks: Sequence[bytes]) -> str:
+    digest = sha256()
+    for content in blocks:
+        digest.update(content)
+    return digest.hexdigest()
 
 
 class _Running(NamedTuple):
@@ -81,6 +92,11 @@ class Spool:
                 self._disk.sync_directory(os.path.dirname(path))
 
         return self._in_thread(write)
+
+    def digest(self, blocks: Sequence[bytes]) -> "Deferred[str]":
+        if sum(map(len, blocks)) <= MAX_HASHED_AT_ONCE:
+            return succeed(_digest(blocks))
+        return self._in_thread(_digest, blocks)
 
     def block(self, job_id: int, name: str) -> bytes:
         return self._disk.content(self.path(job_id, name))

@@ -14,6 +14,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -416,6 +417,9 @@ class FakeSpool:
         self.keeping.append(Deferred())
         return self.keeping[-1]
 
+    def digest(self, blocks: Sequence[bytes]) -> "Deferred[str]":
+        return succeed(sha256(b"".join(blocks)).hexdigest())
+
     def block(self, job_id: int, name: str) -> bytes:
         if name not in self.blocks.get(job_id, {}):
             raise FileNotFoundError(2, "No such file or directory", self.path(job_id, name))
@@ -620,7 +624,11 @@ class House:
 
     def cancel(self, job_id: int, number: int = signal.SIGTERM, cascade: bool = False) -> "Deferred[Job]":
         """Return the Deferred of a cancel."""
-        return begin(self.dispatcher.cancel(job_id, ACTOR, number, cascade))
+        return begin(self._cancel(job_id, number, cascade))
+
+    async def _cancel(self, job_id: int, number: int, cascade: bool) -> Job:
+        before = [job.id for job in await self.dispatcher.all_after(job_id)] if cascade else ()
+        return await self.dispatcher.cancel(job_id, ACTOR, number, before)
 
     def hold(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a hold."""

@@ -474,10 +474,10 @@ def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itse
         submitted(7, after=(6, 3)),
         submitted(8, after_fail=(4, 1)),
     )
-    assert backlog.all_after(1) == [8, 7, 3, 2]
-    assert backlog.all_after(2) == [8, 7, 3], "who waits for a task waits for its array's dependencies too"
-    assert backlog.all_after(6) == [7]
-    assert backlog.all_after(8) == []
+    assert _after(backlog, 1) == [8, 7, 3, 2]
+    assert _after(backlog, 2) == [8, 7, 3], "who waits for a task waits for its array's dependencies too"
+    assert _after(backlog, 6) == [7]
+    assert _after(backlog, 8) == []
 
 
 # The line.
@@ -644,3 +644,17 @@ def test_the_pending_jobs_of_each_owner_are_counted() -> None:
     assert [backlog.pending_of(owner) for owner in ("ann", "bob", "cecil")] == [3, 1, 0]
     backlog.apply(cancelled(5))
     assert backlog.pending_of("bob") == 0
+
+
+def _after(backlog: Backlog, job_id: int) -> list[int]:
+    return sorted((job.id for job in backlog.walk_after(job_id)), reverse=True)
+
+
+def test_walk_after_jobs_that_go_meanwhile_are_left_out() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,)))
+    walk = backlog.walk_after(1)
+    assert next(walk).id == 2
+    for job_id in (4, 2, 3):
+        backlog.apply(cancelled(job_id))
+        backlog.apply(removed(job_id))
+    assert list(walk) == []

@@ -121,7 +121,7 @@ def test_a_doomed_job_that_is_cancelled_is_not_skipped() -> None:
 
 def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
     backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
-    assert backlog.dependencies.after(1) == []
+    assert list(backlog.dependencies.after(1)) == []
     assert backlog.get(2).waiting == 0
     apply_all(backlog, ran(1))
     assert line(backlog) == []
@@ -214,7 +214,7 @@ def test_who_waits_for_a_job_is_told() -> None:
     backlog = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after_any=(1,)), submitted(4, after=(2,))
     )
-    assert [backlog.dependencies.after(job_id) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
+    assert [list(backlog.dependencies.after(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
 
 
 def test_a_job_comes_after_older_ones_only_so_no_cycle_can_be_made() -> None:

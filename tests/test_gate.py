@@ -268,6 +268,44 @@ def test_what_has_started_makes_room() -> None:
     assert [place.ask(ANN, "SUBMIT true") for _ in range(2)] == ["JOB_ID", "QUEUE_FULL"]
 
 
+def test_a_cascade_counts_as_a_cancel_of_each_job() -> None:
+    place = Place(submissions=1.0)
+    place.ask(ROOT, "SUBMIT --hold true")
+    place.ask(ANN, "SUBMIT --hold true")
+    for _ in range(8):
+        assert place.ask(ANN, "SUBMIT --after=2 true") == "JOB_ID"
+    assert place.ask(ANN, "HOLD 2") == "STATUS"
+    assert place.ask(ANN, "CANCEL 2 --cascade") == "QUEUE_FULL", "its burst of ten is used up"
+    place.house.clock.advance(2)
+    assert place.ask(ANN, "CANCEL 2 --cascade") == "STATUS"
+    assert place.whole(ANN, "SUBMIT true").endswith("retry in 8.000 s"), "2 - (1 + 8) are left, 1 is needed"
+
+
+@pytest.mark.parametrize(
+    "line", ["HOLD 1", "RELEASE 1", "SET 1 --label=x", "PAUSE --schedule=1", "RESUME --schedule=1"]
+)
+def test_a_verb_that_writes_a_record_counts_as_a_submission(line: str) -> None:
+    place = Place(submissions=1.0)
+    place.ask(ROOT, "SUBMIT true")
+    for asked in ("SUBMIT --hold true", "SCHEDULE --every=1h true"):
+        place.ask(ANN, asked)
+    mine = line.replace(" 1", " 2")
+    answers = [place.ask(ANN, mine) for _ in range(9)]
+    assert answers[:8] == [answers[0]] * 8
+    assert (answers[0] == "QUEUE_FULL", answers[8]) == (False, "QUEUE_FULL")
+
+
+def test_retry_remove_and_unschedule_count_as_submissions_too() -> None:
+    place = Place(submissions=1.0)
+    for asked in ("SUBMIT true", "SUBMIT --hold true", "CANCEL 2", "SCHEDULE --every=1h true"):
+        place.ask(ANN, asked)
+    for asked in ("RETRY 2", "CANCEL 2", "REMOVE 2", "UNSCHEDULE 1", "SUBMIT true", "SUBMIT true"):
+        assert place.ask(ANN, asked) in ("JOB_ID", "STATUS", "OK")
+    assert place.ask(ANN, "CANCEL 1") == "QUEUE_FULL"
+    assert place.ask(ANN, "STATUS 1") == "STATUS", "what changes nothing is not counted"
+    assert place.ask(ROOT, "CANCEL 1 --cascade") == "STATUS"
+
+
 def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_change_nothing() -> None:
     place = Place(pending_bytes_per_user=1000)
     long = "x" * 500
@@ -453,7 +491,7 @@ def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:
     place.ask(ANN, "SUBMIT --hold --array=1-40 true")
     assert place.ask(ANN, "SET 1 --label=x") == "JOB"
     assert place.whole(ANN, "CANCEL 1").endswith("retry in 11.000 s")
-    assert place.ask(ANN, "CANCEL 1.1") == "STATUS"
+    assert place.ask(ANN, "CANCEL 1.1") == "QUEUE_FULL", "an act on one job is rated as well"
     for line, word in (("STATUS 1", "STATUS"), ("WHY 1", "OK"), ("LIST --array=1", "JOB")):
         assert place.ask(ANN, line) == word
     assert [place.ask(ROOT, f"SET 1 --label={text}") for text in "abc"] == ["JOB"] * 3

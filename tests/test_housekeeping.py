@@ -185,6 +185,18 @@ def test_many_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
     assert home.known() == []
 
 
+def test_a_batch_of_ends_begins_no_more_removals_than_one(tmp_path: Path) -> None:
+    home = Home(tmp_path, age=1.0)
+    home.end(3 * EXPIRED_AT_ONCE)
+    home.house.clock.advance(2)
+    for _ in range(5):
+        assert home.keeper.remove_expired()
+        assert len(home.house.store.on_its_way) == EXPIRED_AT_ONCE
+    home.house.settle()
+    assert home.keeper.remove_expired()
+    assert len(home.house.store.on_its_way) == EXPIRED_AT_ONCE
+
+
 def test_what_a_failed_store_cannot_remove_is_removed_when_it_works_again(tmp_path: Path) -> None:
     home = Home(tmp_path, age=DAY)
     home.end(3)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.errors import WrongState
+from taskqd.dispatcher import MAX_ACTS_PER_TURN, MAX_LOOKS_PER_TURN
+from taskqd.errors import StoreFailed, WrongState
 from taskqd.events import Cancelled, Ended, Skipped, Started
 from taskqd.job import Array, Reason, Status
 from taskqd.skipping import AT_ONCE
@@ -436,6 +437,81 @@ def test_a_cascade_beside_a_hold_on_its_way_cancels_that_job_too() -> None:
         result_of(answer)
     assert [house.job(job_id).status for job_id in (2, 4, 5)] == [CANCELLED] * 3
     assert skips(house) == []
+
+
+def cancels(house: House) -> list[int]:
+    return [event.id for event in house.store.journal if isinstance(event, Cancelled)]
+
+
+def fan(count: int) -> House:
+    """Return a house in which so many jobs wait for job 1, which is held."""
+    house = opened()
+    house.submit(hold=True)
+    for _ in range(count):
+        house.asked(after=(1,))
+    house.settle()
+    return house
+
+
+def test_a_cascade_over_thousands_is_recorded_a_portion_per_turn_and_answered_after_the_last() -> None:
+    count = 2 * MAX_LOOKS_PER_TURN + MAX_ACTS_PER_TURN // 2
+    house = fan(count)
+    answer = house.cancel(1, cascade=True)
+    assert house.store.on_its_way == [], "the jobs after it are looked for, a portion per turn"
+    house.clock.advance(0)
+    done = 0
+    while not answer.called:
+        assert len(house.store.on_its_way) <= MAX_ACTS_PER_TURN
+        house.settle()
+        assert 0 < len(cancels(house)) - done <= MAX_ACTS_PER_TURN
+        assert house.store.on_its_way == [], "the next portion waits for the next turn"
+        done = len(cancels(house))
+        assert answer.called == (done == count + 1)
+        house.clock.advance(0)
+    assert result_of(answer).status is CANCELLED
+    assert cancels(house) == list(range(count + 1, 0, -1))
+    assert skips(house) == []
+
+
+def test_a_cascade_that_a_crash_cuts_off_is_a_beginning_and_asking_again_does_the_rest() -> None:
+    house = fan(250)
+    house.cancel(1, cascade=True)
+    house.settle()
+    again = House(journal=house.store.journal)
+    assert again.backlog == house.backlog
+    assert len(cancels(again)) == MAX_ACTS_PER_TURN
+    assert again.job(1).status is PENDING
+    answer = again.cancel(1, cascade=True)
+    while not answer.called:
+        again.settle()
+        again.clock.advance(0)
+    assert result_of(answer).status is CANCELLED
+    assert sorted(cancels(again)) == list(range(1, 252))
+    assert skips(again) == []
+
+
+def test_a_cascade_goes_on_where_a_job_was_cancelled_and_removed_before_its_portion_came() -> None:
+    house = fan(MAX_ACTS_PER_TURN + 2)
+    answer = house.cancel(1, cascade=True)
+    house.settle()
+    house.cancel(3)
+    house.settle()
+    house.remove(3)
+    house.settle()
+    while not answer.called:
+        house.clock.advance(0)
+        house.settle()
+    assert result_of(answer).status is CANCELLED
+
+
+def test_a_cascade_whose_store_fails_between_portions_is_told_so() -> None:
+    house = fan(MAX_ACTS_PER_TURN + 1)
+    answer = house.cancel(1, cascade=True)
+    house.settle()
+    house.clock.advance(0)
+    house.store.break_down()
+    assert isinstance(error_of(answer), StoreFailed)
+    assert house.job(1).status is PENDING
 
 
 def test_a_cascade_that_a_failed_store_cannot_record_changes_nothing() -> None:

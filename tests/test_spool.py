@@ -1,6 +1,7 @@
 """The spool: blocks that are kept, output that is read back wherever it lies, and progress."""
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from taskqd.errors import StoreFailed
 from taskqd.events import NOTHING, Output
 from taskqd.interfaces import ISpool
 from taskqd.recording import FLUSH_AFTER
-from taskqd.spool import READ_AT_ONCE, Spool
+from taskqd.spool import MAX_HASHED_AT_ONCE, READ_AT_ONCE, Spool
 from tests.fakes import FakeDisk, FakeSpool, Threads, clock, error_of, result_of
 
 
@@ -52,6 +53,17 @@ def test_its_directories_are_for_their_owner_alone(bench: Bench) -> None:
 
 
 # Blocks.
+
+
+def test_digest_of_small_blocks_is_there_at_once_and_of_large_ones_is_computed_in_a_thread(
+    bench: Bench,
+) -> None:
+    small = bench.spool.digest([b"echo 1", b"in"])
+    assert result_of(small) == sha256(b"echo 1in").hexdigest()
+    large = bench.spool.digest([bytes(MAX_HASHED_AT_ONCE), b"!"])
+    assert not large.called
+    bench.threads.run()
+    assert result_of(large) == sha256(bytes(MAX_HASHED_AT_ONCE) + b"!").hexdigest()
 
 
 def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> None:

@@ -3,7 +3,9 @@
 from twisted.internet.defer import Deferred
 
 from taskqd import replies
+from taskqd.access import Principal
 from taskqd.interfaces import ICaller
+from taskqd.job import Job
 from taskqd.refs import Ref
 from taskqd.requests import Cancellation, Change
 from taskqd.verbs.room import Handler, Reply, Room
@@ -24,9 +26,16 @@ class Acts(Room):
         }
 
     def _cancel(self, caller: ICaller, asked: Cancellation) -> Reply:
-        by, job_id = caller.principal.actor, self._id(asked.id)
-        cancelled = self._dispatcher.cancel(job_id, by, asked.signal, asked.is_cascade)
-        return Deferred.fromCoroutine(cancelled).addCallback(self._status)
+        return Deferred.fromCoroutine(self._cancelled(caller.principal, asked)).addCallback(self._status)
+
+    async def _cancelled(self, who: Principal, asked: Cancellation) -> Job:
+        """Cancel a job; before anything is changed, see that all others may be cancelled too."""
+        job = self._backlog.get(asked.id)
+        after: list[Job] = []
+        if asked.is_cascade:
+            after = await self._dispatcher.all_after(job.id, lambda one: self._gate.check_after(who, one))
+            self._gate.charge(who, (job, *after))
+        return await self._dispatcher.cancel(job.id, who.actor, asked.signal, [one.id for one in after])
 
     def _retry(self, caller: ICaller, ref: Ref) -> Reply:
         retried = self._dispatcher.retry(self._id(ref), caller.principal.actor)

@@ -56,8 +56,7 @@ class Gate:
             self._check_values(argument.values)
             self._check_growth(who, self._backlog.get(argument.id), argument.values)
         if who.role is not Role.ADMIN and roles.NEEDS[verb] is Need.CHANGE:
-            for ref in _refs(verb, argument):
-                self._check_tasks(who, verb, self._backlog.get(ref))
+            self._check_acts(who, verb, argument)
 
     def _check_theirs(self, who: Principal, verb: str, argument: Any) -> None:
         """Raise what ``check`` raises of somebody who is no admin, for what a request is about."""
@@ -67,8 +66,6 @@ class Gate:
             self._check_pause(who, verb, argument)
         elif verb == "UNSCHEDULE":
             self._check_schedule(who, verb, argument)
-        elif verb == "CANCEL" and argument.is_cascade:
-            self._check_cascade(who, argument)
         elif verb == "SET":
             self._check_change(who, argument.values)
 
@@ -195,9 +192,14 @@ class Gate:
             who, schedule.spec.queue, f"schedule {number} is for the queue {schedule.spec.queue}"
         )
 
-    def _check_cascade(self, who: Principal, asked: Cancellation) -> None:
-        for job_id in self._backlog.all_after(self._backlog.get(asked.id).id):
-            self._check_job(who, "CANCEL", self._backlog.get(job_id), ", which comes after it,")
+    def check_after(self, who: Principal, job: Job) -> None:
+        """Refuse to cancel a job with one that it comes after, where ``who`` may not cancel it."""
+        if who.role is not Role.ADMIN:
+            self._check_job(who, "CANCEL", job, ", which comes after it,")
+
+    def charge(self, who: Principal, jobs: Iterable[Job]) -> None:
+        """Count an act on several jobs as one on each; raises QueueFull if ``who`` acts too fast."""
+        self._check_rate(who, sum(map(_acts_on, jobs)))
 
     def _check_change(self, who: Principal, values: dict[str, Any]) -> None:
         if "priority" in values:
@@ -231,10 +233,17 @@ class Gate:
         check_pending(pending_in_all(self._backlog), more, self.quotas.most_pending)
         check_pending(pending_of(self._backlog, job.owner), more, self.most_pending(who), job.owner)
 
-    def _check_tasks(self, who: Principal, verb: str, job: Job) -> None:
-        """Count an act on an array as one on each of its tasks, but for one that is refused anyway."""
-        if job.tasks is not None and job.status.is_final is (verb in ("RETRY", "REMOVE")):
-            self._check_rate(who, job.tasks.count)
+    def _check_acts(self, who: Principal, verb: str, argument: Any) -> None:
+        """Count an act as one on each of the jobs and tasks that it is about; one that is refused is none.
+
+        One with a cascade is counted when it is known which jobs there are (``charge``).
+        """
+        if isinstance(argument, Cancellation) and argument.is_cascade:
+            return
+        jobs = [self._backlog.get(ref) for ref in _refs(verb, argument)]
+        able = [job for job in jobs if job.status.is_final is (verb in ("RETRY", "REMOVE"))]
+        if able or not jobs:
+            self._check_rate(who, sum(map(_acts_on, able)) or 1)
 
     def _check_priority(self, priority: int) -> None:
         most = self.quotas.priority
@@ -281,6 +290,11 @@ class Gate:
                 f"you submit or change more than {self.quotas.submissions:g} jobs a second; "
                 f"retry in {wait:.3f} s"
             )
+
+
+def _acts_on(job: Job) -> int:
+    """Return on how many jobs one acts that acts on a job: of an array, the tasks."""
+    return 1 if job.tasks is None else job.tasks.count
 
 
 def _refs(verb: str, argument: Any) -> Iterable[Ref]:
