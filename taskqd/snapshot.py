@@ -1,6 +1,7 @@
 """A snapshot: what is left of the journal's closed segments when removed jobs are left out (docs/journal.md).
 
-Of what was decided about queues and schedules the last word is left.
+Of what was decided about queues and schedules the last word is left, and of the holds, releases and changes of
+a job what still counts (superseded.py).
 
 It is made by a process of its own, so that the daemon's reactor does not wait for it::
 
@@ -21,6 +22,7 @@ from taskqd.errors import StartRefused
 from taskqd.events import (
     Ended,
     Event,
+    JobEvent,
     Opened,
     OtherEvent,
     Paused,
@@ -38,6 +40,7 @@ from taskqd.events import (
 from taskqd.journal import encode
 from taskqd.replay import Portion, Replay
 from taskqd.segments import Segments
+from taskqd.superseded import Superseded
 
 SYNC_EVERY = 8 * 1024**2
 """So many bytes are synced at a time, lest the journal's own syncs wait behind a large one."""
@@ -66,6 +69,7 @@ class Condenser:
         self._removed: set[int] = set()
         self._running: set[int] = set()
         self._tasks: dict[int, range] = {}
+        self._superseded = Superseded()
         self._latest: dict[tuple[object, ...], int] = {}
         self._unscheduled: set[int] = set()
         self._last_schedule = 0
@@ -92,6 +96,8 @@ class Condenser:
             self._opened = reading.opened
 
     def _take_note(self, sequence: int, record: Record) -> None:
+        if isinstance(record, JobEvent):
+            self._superseded.take(sequence, record)
         if isinstance(record, Submitted):
             self._last_id = max(self._last_id, record.last_id)
             if record.spec.array is not None:
@@ -125,7 +131,7 @@ class Condenser:
     def _is_kept(self, event: Event, sequence: int) -> bool:
         if isinstance(event, OtherEvent):
             return self._is_latest(event, sequence)
-        if event.id in self._removed:
+        if event.id in self._removed or sequence in self._superseded.sequences:
             return False
         return not isinstance(event, Spawned) or event.id in self._running
 

@@ -48,6 +48,7 @@ FLOORS = (
         "wire",
         "blocks",
         "replies",
+        "superseded",
         "journal",
         "replay",
         "tokens",

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskqd import snapshot as module
 from taskqd.disk import Disk
@@ -17,6 +18,7 @@ from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.events import (
     FORMAT,
     Cancelled,
+    Changed,
     Ended,
     Event,
     Held,
@@ -32,7 +34,7 @@ from taskqd.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.job import Array, Status
+from taskqd.job import Array, Spec, Status
 from taskqd.journal import decode, encode
 from taskqd.replay import Replay
 from taskqd.segments import Segments
@@ -267,6 +269,20 @@ def scheduled(number: int, at: float = 1.0) -> Scheduled:
 
 def unscheduled(number: int, at: float = 9.0) -> Unscheduled:
     return Unscheduled(schedule=number, at=at, by="ada")
+
+
+def test_of_a_thousand_changes_of_a_held_job_with_a_large_environment_one_is_kept(tmp_path: Path) -> None:
+    spec = Spec(hold=True, env={"A": "x" * 6000})
+    changes: list[Event] = [
+        Changed(id=1, at=START, by="ana", command="true", spec=replace(spec, label=str(number)))
+        for number in range(1000)
+    ]
+    write(tmp_path, [Submitted(id=1, at=START, owner="ana", command="true", spec=spec), *changes], [])
+    before = known(tmp_path)
+    assert condense(tmp_path, 1) == 2
+    assert (tmp_path / "00000001.snapshot").stat().st_size < 3 * 6000
+    (tmp_path / "00000001.journal").unlink()
+    assert known(tmp_path) == before
 
 
 def test_of_queues_the_last_word_is_kept_and_nothing_else(tmp_path: Path) -> None:
