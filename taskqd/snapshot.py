@@ -1,7 +1,7 @@
 """A snapshot: what is left of the journal's closed segments when removed jobs are left out (docs/journal.md).
 
-Of what was decided about queues and schedules the last word is left, and of the holds, releases and changes of
-a job what still counts (superseded.py).
+Of what was decided about queues and schedules the last word is left, and of the holds, releases and changes
+of a job what still counts (superseded.py).
 
 It is made by a process of its own, so that the daemon's reactor does not wait for it::
 

@@ -1,7 +1,7 @@
 """Which records of holds, releases and changes a snapshot leaves out: later ones say the same without them.
 
-Between two other events of a job (a start, an end, a cancel) its holds, releases and changes are a run. A fold
-of what is kept of a run gives the same job as a fold of all of it (decision 0038):
+Between two other events of a job (a start, an end, a cancel) its holds, releases and changes are a run. A
+fold of what is kept of a run gives the same job as a fold of all of it (decision 0038):
 
 - of holds the last one is kept, and none from before a release;
 - of releases the last one is kept;
@@ -25,9 +25,9 @@ _NONE: Times = (None, None)
 class _Run(Struct):
     """The numbers of the records that are kept of a run, None for none.
 
-    ``times`` are those at its start or its release. ``before`` is the last change before the release, ``last``
-    the last one since, and ``other`` one before that with other times. ``is_mixed`` tells of an array that a
-    task was released by itself since. ``generation`` counts the runs of an array.
+    ``times`` are those at its start or its release. ``before`` is the last change before the release,
+    ``last`` the last one since, and ``other`` one before that with other times. ``is_mixed`` tells of an
+    array that a task was released by itself since. ``generation`` counts the runs of an array.
     """
 
     times: Times

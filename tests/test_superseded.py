@@ -35,18 +35,21 @@ def kept(events: Sequence[Event]) -> list[Event]:
 
 
 def test_a_thousand_changes_of_a_held_job_become_one() -> None:
-    events = [submitted(1, hold=True), *(changed(1, label=str(number)) for number in range(1000))]
+    events: list[Event] = [
+        submitted(1, hold=True),
+        *(changed(1, label=str(number)) for number in range(1000)),
+    ]
     assert kept(events) == [events[0], events[-1]]
 
 
 def test_holds_and_releases_by_turns_become_the_last_of_each() -> None:
-    events = [submitted(1), *(event for _ in range(500) for event in (held(1), released(1)))]
+    events: list[Event] = [submitted(1), *(event for _ in range(500) for event in (held(1), released(1)))]
     assert kept(events) == [events[0], released(1)]
     assert kept([*events, held(1)]) == [events[0], released(1), held(1)]
 
 
 def test_changes_between_two_starts_are_kept_apart() -> None:
-    events = [
+    events: list[Event] = [
         submitted(1),
         *(changed(1, label="a"), changed(1, label="b"), started(1)),
         *(ended(1, Status.PENDING, retry_at=300.0), changed(1, label="c"), changed(1, label="d")),
@@ -55,7 +58,7 @@ def test_changes_between_two_starts_are_kept_apart() -> None:
 
 
 def test_a_change_that_takes_the_times_back_leaves_one_in_between() -> None:
-    events = [
+    events: list[Event] = [
         *(submitted(1), started(1), ended(1, Status.PENDING, retry_at=300.0)),
         *(changed(1, at=50.0), changed(1, at=60.0), changed(1), changed(1, label="x")),
     ]
