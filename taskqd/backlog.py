@@ -375,7 +375,7 @@ class Backlog:
             self._place(job)
         self._note_end(job, before)
         if job.array is not None:
-            self._note_move_in(self.jobs[job.array], job, before, event.at)
+            self._note_move_in(self.jobs[job.array], job, before, event)
         elif after is _PENDING:
             self._count_bytes(job, footprint_of(job))
 
@@ -391,10 +391,12 @@ class Backlog:
             self.queues.count(job.spec.queue, None, after)
             self.queues.count(queue, before, None)
 
-    def _note_move_in(self, array: Job, task: Job, before: Status, at: float) -> None:
+    def _note_move_in(self, array: Job, task: Job, before: Status, event: AboutJob) -> None:
         """See to what depends on whether a task of an array is pending, or the array has ended."""
         had_ended, was_pending = array.status, arrays.has_pending(array)
-        arrays.note_move(array, task, before, at, self.jobs)
+        if type(event) is Ended:
+            array.output_bytes += event.stdout.size + event.stderr.size
+        arrays.note_move(array, task, before, event.at, self.jobs)
         if arrays.has_pending(array) is not was_pending:
             self._count_bytes(array, -footprint_of(array) if was_pending else footprint_of(array))
         self._note_end(array, had_ended)

@@ -18,6 +18,8 @@ class Expiry:
 
     def __init__(self, jobs: Mapping[int, Job], is_needed: Callable[[int], bool]) -> None:
         self.count = 0
+        self.bytes = 0
+        self._expiring_bytes = 0
         self._jobs = jobs
         self._is_needed = is_needed
         self._ended: list[tuple[float, int]] = []
@@ -27,24 +29,31 @@ class Expiry:
         """Take in a job that has ended."""
         if job.array is None and job.completed_at is not None:
             self.count += 1
+            self.bytes += job.kept_bytes
             heappush(self._ended, (job.completed_at, job.id))
 
     def discard(self, job: Job) -> None:
         """Take note that a job that had ended runs again or is removed."""
         if job.array is None:
             self.count -= 1
-            self._expiring.discard(job.id)
+            self.bytes -= job.kept_bytes
+            self._forget(job)
 
-    def take(self, before: float, most: int) -> list[int]:
-        """Return the ids of jobs that ended before a time or are more than ``most``, AT_ONCE at most."""
+    def take(self, before: float, most: int, most_bytes: int | None = None) -> list[int]:
+        """Return the ids of jobs that ended before a time or are more than ``most``, AT_ONCE at most.
+
+        They are also those by which all that have ended keep more than ``most_bytes``; None is no limit. The
+        last one stays, however much it keeps.
+        """
         ids: list[int] = []
         while self._ended and len(ids) < AT_ONCE:
             ended_at, job_id = self._ended[0]
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
                 heappop(self._ended)  # what is needed comes back by `add_again`, once it is not
-            elif ended_at < before or self.count - len(self._expiring) > most:
+            elif ended_at < before or self._is_beyond(most, most_bytes):
                 heappop(self._ended)
                 self._expiring.add(job_id)
+                self._expiring_bytes += self._jobs[job_id].kept_bytes
                 ids.append(job_id)
             else:
                 break
@@ -52,8 +61,20 @@ class Expiry:
 
     def keep(self, job_id: int) -> None:
         """Take back that a job has expired: it was not removed."""
-        self._expiring.discard(job_id)
+        job = self._jobs.get(job_id)
+        if job is not None:
+            self._forget(job)
         self.add_again(job_id)
+
+    def _is_beyond(self, most: int, most_bytes: int | None) -> bool:
+        count = self.count - len(self._expiring)
+        is_beyond = most_bytes is not None and self.bytes - self._expiring_bytes > most_bytes
+        return count > most or (is_beyond and count > 1)
+
+    def _forget(self, job: Job) -> None:
+        if job.id in self._expiring:
+            self._expiring.discard(job.id)
+            self._expiring_bytes -= job.kept_bytes
 
     def add_again(self, job_id: int) -> None:
         """Look at a job again that was passed over because it was needed."""

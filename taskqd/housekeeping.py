@@ -96,7 +96,7 @@ class Housekeeper:
         if self._removals >= AT_ONCE:
             return True
         before = self._clock.elapsed() - self._retention.age
-        expired = self._dispatcher.backlog.expiry.take(before, self._retention.count)
+        expired = self._dispatcher.backlog.expiry.take(before, self._retention.count, self._retention.size)
         for job_id in expired:
             self._removals += 1
             removal = Deferred.fromCoroutine(self._dispatcher.remove(job_id, RETENTION))

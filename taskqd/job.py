@@ -212,7 +212,8 @@ class Job(Struct, kw_only=True, gc=False):
 
     An array is a job that has ``tasks`` and never runs itself; each task is a job of its own that has its
     ``array`` and its ``index`` there. ``schedule`` is the one that submitted it. ``asked`` is the spec of the
-    submission where it has been changed since.
+    submission where it has been changed since. ``output_bytes`` is what is kept of the output of all
+    attempts, of an array that of its tasks.
     """
 
     id: int
@@ -236,6 +237,7 @@ class Job(Struct, kw_only=True, gc=False):
     tasks: Tasks | None = None
     schedule: int | None = None
     asked: Spec | None = None
+    output_bytes: int = 0
 
     @property
     def exit_code(self) -> int | None:
@@ -245,6 +247,11 @@ class Job(Struct, kw_only=True, gc=False):
         if self.attempt.signal is not None:
             return -self.attempt.signal
         return self.attempt.exit_code
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes of output, script and stdin are kept for a job."""
+        return self.output_bytes + (self.spec.script or 0) + (self.spec.stdin or 0)
 
     @property
     def submission(self) -> Spec:

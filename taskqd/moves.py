@@ -116,6 +116,7 @@ def _released(job: Job, _: Released) -> None:
 
 def _ended(job: Job, event: Ended) -> None:
     _finish(attempt_of(job), event)
+    job.output_bytes += event.stdout.size + event.stderr.size
     job.cancelling = None
     job.failures += event.status in (Status.FAILED, Status.PENDING) and not event.is_free
     if event.status is Status.PENDING:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from taskqd.errors import BadRequest
-from taskqd.quotas import LIMITS, read_limit
+from taskqd.quotas import LIMITS, NONE, read_limit
 from taskqd.roles import Role
-from taskqd.words import is_name, parse_duration
+from taskqd.words import is_name, parse_duration, parse_size
 
 ANYBODY = "*"
 """Among the names that have a role, it stands for those from certificates and checkers that are not there."""
@@ -72,6 +72,18 @@ def duration(value: Any) -> float:
     try:
         return parse_duration(f"{value}")
     except (BadRequest, ValueError):  # ValueError: Python makes no text of a number of thousands of digits.
+        raise Wrong from None
+
+
+def size_or_none(value: Any) -> int | None:
+    """Read a size, in bytes where it is a number, or the word for none."""
+    if value == NONE:
+        return None
+    if type(value) not in (int, str):
+        raise Wrong
+    try:
+        return parse_size(f"{value}")
+    except (BadRequest, ValueError):  # as above
         raise Wrong from None
 
 

@@ -75,6 +75,12 @@ class Options(usage.Options):
         ["retention-age", None, None, "Remove jobs that ended so long ago.  [default: 7d]"],
         ["retention-count", None, None, "Keep so many ended jobs at most.  [default: 100000]"],
         [
+            "retention-size",
+            None,
+            None,
+            "Keep output, scripts and stdin of ended jobs up to this size, or none.  [default: 10G]",
+        ],
+        [
             "run-as",
             None,
             None,

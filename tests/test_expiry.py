@@ -1,11 +1,13 @@
 """What has expired: the oldest first, by age and by count, and what has to stay nevertheless."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskqd.backlog import Backlog
-from taskqd.events import Event
+from taskqd.events import Ended, Event, Output
 from taskqd.expiry import AT_ONCE
 from taskqd.job import Status
 from tests.facts import (
@@ -91,6 +93,72 @@ def test_jobs_on_their_way_out_do_not_count_twice() -> None:
     backlog.apply(submitted(12))
     backlog.apply(cancelled(12, at=12.0))
     assert backlog.expiry.take(0.0, 10) == [2]
+
+
+# Size.
+
+
+def _printed(count: int, size: int) -> Backlog:
+    """Return a backlog of jobs that ended at 1.0, 2.0 and so on, each with so many bytes on each stream."""
+    backlog = Backlog()
+    for job_id in range(1, count + 1):
+        for event in (submitted(job_id), started(job_id), _ended(job_id, size, at=float(job_id))):
+            backlog.apply(event)
+    return backlog
+
+
+def _ended(job_id: int, size: int, at: float, **options: Any) -> Ended:
+    return replace(ended(job_id, at=at, **options), stdout=Output(size), stderr=Output(size))
+
+
+@pytest.mark.parametrize(
+    "most_bytes, ids",
+    [(None, []), (50, []), (49, [1]), (30, [1, 2]), (29, [1, 2, 3]), (10, [1, 2, 3, 4]), (0, [1, 2, 3, 4])],
+)
+def test_jobs_expire_by_the_bytes_they_keep_oldest_first_but_for_the_last(
+    most_bytes: int | None, ids: list[int]
+) -> None:
+    backlog = _printed(5, 5)
+    assert backlog.expiry.bytes == 50
+    assert _remove(backlog, backlog.expiry.take(0.0, 10, most_bytes)) == ids
+    assert backlog.expiry.bytes == 50 - 10 * len(ids)
+    assert backlog.expiry.take(0.0, 10, most_bytes) == []
+
+
+def test_jobs_on_their_way_out_keep_nothing_and_one_that_stays_after_all_does_again() -> None:
+    backlog = _printed(3, 5)
+    assert backlog.expiry.take(0.0, 10, 25) == [1]
+    assert backlog.expiry.take(0.0, 10, 25) == []
+    backlog.expiry.keep(1)
+    assert backlog.expiry.take(0.0, 10, 25) == [1]
+    backlog.apply(retried(1))
+    assert backlog.expiry.take(0.0, 10, 19) == [2]
+
+
+def test_the_output_of_all_attempts_counts_with_the_blocks_and_what_runs_again_does_not() -> None:
+    backlog = fold(submitted(1, script=100, stdin=50), started(1))
+    backlog.apply(_ended(1, 5, at=1.0, status=Status.PENDING, retry_at=2.0))
+    assert backlog.expiry.bytes == 0
+    backlog.apply(started(1, attempt=2))
+    backlog.apply(_ended(1, 7, at=3.0))
+    assert backlog.expiry.bytes == 150 + 10 + 14
+    backlog.apply(retried(1))
+    assert backlog.expiry.bytes == 0
+
+
+def test_an_array_keeps_what_its_tasks_printed_and_its_blocks_once() -> None:
+    backlog = fold(array(1, 2, stdin=50), started(2), started(3))
+    backlog.apply(_ended(2, 5, at=1.0))
+    assert backlog.expiry.bytes == 0
+    backlog.apply(_ended(3, 7, at=2.0))
+    assert backlog.expiry.bytes == 50 + 10 + 14
+    backlog.apply(retried(3))
+    assert backlog.expiry.bytes == 0
+    backlog.apply(started(3, attempt=2))
+    backlog.apply(_ended(3, 1, at=3.0))
+    assert backlog.expiry.bytes == 50 + 10 + 14 + 2
+    backlog.apply(removed(1))
+    assert backlog.expiry.bytes == 0
 
 
 # Arrays.

@@ -13,15 +13,16 @@ from twisted.python.failure import Failure
 from taskqd import housekeeping
 from taskqd.disk import Disk
 from taskqd.errors import WrongState
-from taskqd.events import Ended, Event, Removed
+from taskqd.events import Ended, Event, Output, Removed
 from taskqd.expiry import AT_ONCE as EXPIRED_AT_ONCE
 from taskqd.housekeeping import AFTER_FAILURE, CHECK_EVERY, CHECK_SOON, RETENTION, SNAPSHOT_FROM, Housekeeper
 from taskqd.job import PLAIN, Array
+from taskqd.launch import Outcome
 from taskqd.replay import Replay
 from taskqd.segments import Segments
 from taskqd.settings import Retention
 from taskqd.snapshot import Condenser
-from tests.fakes import ACTOR, FAILED, House, Threads, error_of, in_thread, result_of
+from tests.fakes import ACTOR, FAILED, House, Threads, error_of, in_thread, replayed, result_of
 from tests.journals import portions, ran, story, submitted, write
 
 DAY = 86_400.0
@@ -113,6 +114,19 @@ def test_no_more_finished_jobs_are_kept_than_asked_for(tmp_path: Path) -> None:
     waiting = home.house.submit()
     home.end(10)
     assert home.known() == [waiting, 9, 10, 11]
+
+
+def test_no_more_output_is_kept_than_asked_for_and_replay_agrees(tmp_path: Path) -> None:
+    home = Home(tmp_path, size=25)
+    home.keeper.start()
+    for job_id in range(1, 6):
+        home.house.submit()
+        home.house.finish(job_id, Outcome(reason=None, exit_code=0, stdout=Output(10)))
+    home.house.settle()
+    assert home.known() == [4, 5]
+    again = replayed(home.house.store.journal)
+    assert again == home.house.backlog
+    assert again.expiry.bytes == home.house.backlog.expiry.bytes == 20
 
 
 def test_never_fewer_are_kept_than_asked_for_while_removals_are_on_their_way(tmp_path: Path) -> None:
