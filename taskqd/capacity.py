@@ -103,25 +103,25 @@ class Capacity:
                 return want
         return None
 
-    def leaves(self, first: Wants, then: Wants) -> bool:
-        """Whether, were ``first`` taken, ``then`` would have no less than it wants of what ``first`` uses."""
+    def spoiling(self, first: Wants, then: Wants) -> Want | None:
+        """Return the want of ``first`` that would leave ``then`` less than it wants, None if none does."""
         used = dict(first)
         for constraint, amount in then:
             free = self.free(constraint) if constraint in used else None
             if free is not None and free - used[constraint] < amount:
-                return False
-        return True
+                return Want(constraint, used[constraint])
+        return None
 
-    def robs(self, taken: Want, amount: int) -> bool:
-        """Whether, were ``taken`` taken, less than an ``amount`` would be left for one that does not fit.
+    def least_robbed(self, taken: Want) -> int | None:
+        """Return the least amount that one which does not fit lacks, were ``taken`` taken; None if none does.
 
         Slots count only where they are what that one lacks: with everything else that is given back there
         comes a slot.
         """
         free = self.free(taken.constraint)
-        return (
-            free is not None and free - taken.amount < amount and (taken.constraint != SLOTS or free < amount)
-        )
+        if free is None:
+            return None
+        return (free if taken.constraint == SLOTS else free - taken.amount) + 1
 
     def take(self, wanted: Wants) -> None:
         """Take what fits."""

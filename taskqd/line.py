@@ -3,9 +3,10 @@
 The order is by priority, higher first, and then by id. The next to start is the first in that order for which
 there is room; one that wants more than is free may be passed for a while (reservation.py). Jobs that want the
 same, of the same queue, are of one shape: only the first of them needs to be looked at. A shape that does not
-fit is put aside with those that lack as much of the same, and the first of these is looked at again once
-there is enough. So a start or an end costs O(log n), and looks at few shapes; at all that are aside only when
-a limit or a pause changes, or at those from which room is kept.
+fit is put aside with those that lack the same, by how much of it, and the first of those for which there is
+enough is looked at again (minima.py). Likewise a shape is aside from which room is kept, by how much it would
+take of that. So a start or an end costs O(log n), whatever amounts are wanted, and looks at few shapes; at
+all that are aside only when a limit or a pause changes.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +15,27 @@ from sortedcontainers import SortedList
 
 from taskqd.capacity import SLOTS, Capacity, Constraint, Want, Wants, wants
 from taskqd.job import Job
+from taskqd.minima import MAX_AMOUNT, Minima
 from taskqd.reservation import Reservation
 
 _ID_BITS = 62
 _IDS = 1 << _ID_BITS
 
+MAX_LOOKS = 500
+"""Shapes that are looked at in one turn of the reactor, at ten to twenty microseconds each."""
+
 PAUSED = Want(Constraint("paused"), 0)
-KEPT = Want(Constraint("kept"), 0)
 NEVER = Want(Constraint("never"), 0)
+_KEPT = "kept "
+"""Before a constraint's kind: it is of shapes that would take of it what is kept for another."""
+
+
+def _kept(constraint: Constraint) -> Constraint:
+    return Constraint(_KEPT + constraint.kind, constraint.name)
+
+
+def _is_kept(lacks: Want | None) -> bool:
+    return lacks is not None and lacks.constraint.kind.startswith(_KEPT)
 
 
 class Shape:
@@ -74,31 +88,32 @@ def key_of(job: Job) -> int:
 
 
 class _Groups:
-    """Shapes by how much of which constraint, those of one group in order."""
+    """Shapes by constraint and amount; ``kept`` are the constraints of those from which room is kept."""
 
     def __init__(self) -> None:
-        self._groups: dict[Constraint, dict[int, SortedList[Head]]] = {}
+        self.kept: set[Constraint] = set()
+        self._groups: dict[Constraint, Minima[Head]] = {}
 
     def add(self, want: Want, shape: Shape) -> None:
-        amounts = self._groups.setdefault(want.constraint, {})
-        amounts.setdefault(want.amount, SortedList()).add((shape.first, shape))
+        self._groups.setdefault(want.constraint, Minima()).add(want.amount, (shape.first, shape))
+        if _is_kept(want):
+            self.kept.add(want.constraint)
 
     def remove(self, want: Want, shape: Shape) -> None:
-        amounts = self._groups[want.constraint]
-        amounts[want.amount].remove((shape.first, shape))
-        if not amounts[want.amount]:
-            del amounts[want.amount]
-        if not amounts:
+        group = self._groups[want.constraint]
+        group.remove(want.amount, (shape.first, shape))
+        if not group:
             del self._groups[want.constraint]
+            self.kept.discard(want.constraint)
 
-    def of(self, constraint: Constraint) -> dict[int, SortedList[Head]]:
-        """Return the groups of a constraint by amount."""
-        return self._groups.get(constraint, {})
+    def first(self, constraint: Constraint, least: int, most: int) -> Head | None:
+        """Return the first shape of a constraint with an amount within a range, None if there is none."""
+        group = self._groups.get(constraint)
+        return None if group is None else group.first(least, most)
 
     def shapes(self) -> list[Shape]:
         """Return all shapes."""
-        groups = (group for amounts in self._groups.values() for group in amounts.values())
-        return [shape for group in groups for _, shape in group]
+        return [shape for group in self._groups.values() for _, shape in group]
 
 
 class Line:
@@ -106,7 +121,8 @@ class Line:
 
     ``is_paused(queue)`` tells whether a queue may start nothing. Each shape is in ``_heads`` if it may fit,
     or else ``_aside`` under what it lacks. Those aside that lack room, and have not been ``_passed`` yet, are
-    in ``_passable`` under each of their wants. ``_woken`` names groups that may fit again.
+    in ``_passable`` under each of their wants. ``_woken`` are the constraints of which some may fit again;
+    ``_keeping_for`` is the one for which room was kept when that was looked at last.
 
     It ``is_settled`` when nobody could be taken and nothing has changed since but the time.
     """
@@ -120,7 +136,9 @@ class Line:
         self._aside = _Groups()
         self._passable = _Groups()
         self._passed: Reservation[Shape] = Reservation()
-        self._woken: set[Want] = set()
+        self._woken: set[Constraint] = set()
+        self._keeping_for: Shape | None = None
+        self._is_interrupted = False
         self._taken: dict[int, Shape] = {}
 
     def add(self, job: Job) -> None:
@@ -143,7 +161,7 @@ class Line:
         else:
             self._unfile(shape)
         shape.keys.add(key)
-        if shape.lacks == KEPT:
+        if _is_kept(shape.lacks):
             shape.lacks = None  # it may be before the one for which that is kept
         self._file(shape)
 
@@ -198,33 +216,56 @@ class Line:
             self._passable.remove(want, shape)
 
     def _passable_by(self, shape: Shape) -> Wants:
-        return () if shape.lacks in (PAUSED, KEPT, NEVER) or shape in self._passed else shape.wants
+        return () if shape.lacks in (PAUSED, NEVER) or shape in self._passed else shape.wants
 
     def take(self, now: float) -> int | None:
         """Take the next job that may start out of the line and what it wants for it; None if none may.
 
-        Whoever takes it has to ``give_back`` once it does not run any more.
+        The caller has to ``give_back`` once it does not run any more. After MAX_LOOKS shapes that do not fit
+        it is None too, the line is not settled, and ``next_look`` is now.
         """
-        if not self._passed.phase(now).is_kept:
-            self._wake(KEPT)
-        while self._capacity.free(SLOTS) != 0 and (shape := self._next()) is not None:
+        keeping_for = self._passed.first if self._passed.phase(now).is_kept else None
+        if keeping_for is not self._keeping_for:
+            self._keeping_for = keeping_for
+            self._woken |= self._aside.kept
+        self._is_interrupted = False
+        for _ in range(MAX_LOOKS):
+            shape = self._next() if self._capacity.free(SLOTS) != 0 else None
+            if shape is None:
+                self.is_settled = True
+                return None
             lacks = self._obstacle(shape, now)
             if lacks is None:
                 return self._start(shape)
             self._move(shape, lacks)
-        self.is_settled = True
+        self._is_interrupted = True
         return None
 
     def _next(self) -> Shape | None:
         """Return the first of the shapes that may fit."""
         first: Head | None = self._heads[0] if self._heads else None
-        for want in list(self._woken):
-            group = self._aside.of(want.constraint).get(want.amount)
-            if group is None or self._capacity.lacking((want,)):
-                self._woken.discard(want)
-            elif first is None or group[0] < first:
-                first = group[0]
+        for constraint in list(self._woken):
+            fits = self._first_fitting(constraint)
+            if fits is None:
+                self._woken.discard(constraint)
+            elif first is None or fits < first:
+                first = fits
         return None if first is None else first[1]
+
+    def _first_fitting(self, constraint: Constraint) -> Head | None:
+        """Return the first shape that is aside for a constraint and of which that keeps no longer."""
+        if not constraint.kind.startswith(_KEPT):
+            return self._aside.first(constraint, 0, self._free(constraint))
+        base = Constraint(constraint.kind.removeprefix(_KEPT), constraint.name)
+        free, keeping_for = self._free(base), self._keeping_for
+        first = self._aside.first(constraint, 0, free)
+        if first is None or keeping_for is None or first[0] <= keeping_for.first:
+            return first
+        return self._aside.first(constraint, 0, free - dict(keeping_for.wants).get(base, 0))
+
+    def _free(self, constraint: Constraint) -> int:
+        free = self._capacity.free(constraint)
+        return MAX_AMOUNT if free is None else free
 
     def _start(self, shape: Shape) -> int:
         key = shape.first
@@ -252,14 +293,15 @@ class Line:
         lacks = self._capacity.lacking(shape.wants)
         if lacks is not None:
             return NEVER if self._capacity.impossible(shape.wants) else lacks
-        return KEPT if self._kept_for(shape.wants, shape.first, now) is not None else None
+        spoiling = self._spoiling(shape.wants, shape.first, now)
+        return None if spoiling is None else Want(_kept(spoiling.constraint), spoiling.amount)
 
-    def _kept_for(self, wanted: Wants, key: int, now: float) -> int | None:
-        """Return the key of the job for which room is kept from one that would start, or None."""
+    def _spoiling(self, wanted: Wants, key: int, now: float) -> Want | None:
+        """Return what one that would start would take of the room that is kept for another, or None."""
         first = self._passed.first
         if first is None or first.first >= key or not self._passed.phase(now).is_kept:
             return None
-        return None if self._capacity.leaves(wanted, first.wants) else first.first
+        return self._capacity.spoiling(wanted, first.wants)
 
     def _note_passed(self, shape: Shape) -> None:
         """See whether a start takes something away from one that is before it, and does not fit."""
@@ -273,14 +315,17 @@ class Line:
 
     def _robbed_by(self, shape: Shape) -> Iterator[Head]:
         for want in shape.wants:
-            for amount, group in self._passable.of(want.constraint).items():
-                if self._capacity.robs(want, amount):
-                    yield group[0]
+            least = self._capacity.least_robbed(want)
+            robbed = None if least is None else self._passable.first(want.constraint, least, MAX_AMOUNT)
+            if robbed is not None:
+                yield robbed
 
     def next_look(self, now: float) -> float | None:
-        """Return when what is kept from somebody may be let go of, or None where nothing is."""
+        """Return when to look again though nothing else happens, such as room kept no more; None for never."""
+        if self._is_interrupted:
+            return now
         kept = self._passed.phase(now)
-        return now + kept.left if kept.is_kept and self._aside.of(KEPT.constraint) else None
+        return now + kept.left if kept.is_kept and self._aside.kept else None
 
     def give_back(self, job_id: int) -> None:
         """Give back what a job took; nothing where it took nothing."""
@@ -290,18 +335,18 @@ class Line:
         self.is_settled = False
         self._capacity.give_back(shape.wants)
         for constraint, _ in shape.wants:
-            self._woken.update(Want(constraint, amount) for amount in self._aside.of(constraint))
-        self._wake(KEPT)
-
-    def _wake(self, lacks: Want) -> None:
-        for _, shape in list(self._aside.of(lacks.constraint).get(lacks.amount, ())):
-            self._move(shape, None)
+            self._woken.add(constraint)
+        self._woken |= self._aside.kept
 
     def wake_all(self) -> None:
         """Look again at all shapes: a limit or a pause has changed."""
         self.is_settled = False
-        for shape in self._aside.shapes():
-            self._move(shape, None)
+        shapes = self._aside.shapes()
+        self._aside, self._passable = _Groups(), _Groups()
+        self._woken.clear()
+        for shape in shapes:
+            shape.lacks = None
+        self._heads.update((shape.first, shape) for shape in shapes)
 
     def is_taken(self, job_id: int) -> bool:
         """Whether a job has what it wants."""
@@ -328,5 +373,6 @@ class Line:
 
     def kept_for(self, job: Job, now: float) -> int | None:
         """Return the id of the job for which room is kept from this one at a moment, or None."""
-        key = self._kept_for(wants(job.spec, job.array), key_of(job), now)
-        return None if key is None else key % _IDS
+        first = self._passed.first
+        is_kept = self._spoiling(wants(job.spec, job.array), key_of(job), now) is not None
+        return first.first % _IDS if first is not None and is_kept else None

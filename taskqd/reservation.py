@@ -8,6 +8,7 @@ long the jobs go on that are waited for; and a big job starts at the latest in i
 long as those jobs do. docs/decisions/0008 tells why.
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
@@ -28,7 +29,7 @@ class Reservation(Generic[Name]):
     """Those that were passed, and since when it is the turn of the first."""
 
     def __init__(self) -> None:
-        self._rounds: dict[Name, int] = {}
+        self._rounds: OrderedDict[Name, int] = OrderedDict()
         self._since: float | None = None
 
     def __contains__(self, name: Name) -> bool:
@@ -41,11 +42,10 @@ class Reservation(Generic[Name]):
 
     def add(self, name: Name, is_first: bool) -> None:
         """Take in one that has been passed: at the end, or before all others."""
+        self._rounds[name] = 0
         if is_first:
-            self._rounds = {name: 0, **self._rounds}
+            self._rounds.move_to_end(name, last=False)
             self._since = None
-        else:
-            self._rounds[name] = 0
 
     def discard(self, name: Name) -> None:
         """Forget one, if it is there: it has started, or waits for something else."""

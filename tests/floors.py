@@ -31,6 +31,7 @@ FLOORS = (
         "plain",
         "capacity",
         "reservation",
+        "minima",
         "line",
         "queues",
         "schedules",

@@ -99,20 +99,20 @@ def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
 
 
 @pytest.mark.parametrize(
-    "first, then, is_left",
+    "first, then, spoiling",
     [
-        ((Want(SLOTS, 1),), (Want(SLOTS, 1),), True),
-        ((Want(SLOTS, 1),), (Want(SLOTS, 2),), False),
-        ((Want(SLOTS, 1), Want(OTHER, 1)), (Want(SLOTS, 1), Want(GPU, 2)), True),
-        ((Want(SLOTS, 1), Want(GPU, 1)), (Want(SLOTS, 1), Want(GPU, 2)), False),
-        ((Want(OTHER, 1),), (Want(OTHER, 99),), True),
-        ((Want(GPU, 1),), (Want(SLOTS, 4),), True),
+        ((Want(SLOTS, 1),), (Want(SLOTS, 1),), None),
+        ((Want(SLOTS, 1),), (Want(SLOTS, 2),), Want(SLOTS, 1)),
+        ((Want(SLOTS, 1), Want(OTHER, 1)), (Want(SLOTS, 1), Want(GPU, 2)), None),
+        ((Want(SLOTS, 1), Want(GPU, 1)), (Want(SLOTS, 1), Want(GPU, 2)), Want(GPU, 1)),
+        ((Want(OTHER, 1),), (Want(OTHER, 99),), None),
+        ((Want(GPU, 1),), (Want(SLOTS, 4),), None),
     ],
 )
 def test_a_start_leaves_another_what_that_one_wants_of_the_same(
-    first: Wants, then: Wants, is_left: bool
+    first: Wants, then: Wants, spoiling: Want | None
 ) -> None:
-    assert _capacity(Want(SLOTS, 2)).leaves(first, then) is is_left
+    assert _capacity(Want(SLOTS, 2)).spoiling(first, then) == spoiling
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,5 @@ def test_a_start_leaves_another_what_that_one_wants_of_the_same(
 def test_a_start_robs_one_that_does_not_fit_of_what_it_wants_and_of_slots_only_where_it_lacks_them(
     taken: Want, amount: int, is_robbed: bool
 ) -> None:
-    assert _capacity(Want(SLOTS, 2)).robs(taken, amount) is is_robbed
+    least = _capacity(Want(SLOTS, 2)).least_robbed(taken)
+    assert (least is not None and amount >= least) is is_robbed
