@@ -321,7 +321,7 @@ class Line:
                 yield robbed
 
     def next_look(self, now: float) -> float | None:
-        """Return when to look again though nothing else happens, such as room kept no more; None for never."""
+        """Return when to look again if nothing else happens, as when kept room is free; None for never."""
         if self._is_interrupted:
             return now
         kept = self._passed.phase(now)
