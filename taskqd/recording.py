@@ -53,6 +53,7 @@ class Stream:
         self._unsynced = 0
         self._syncing: Deferred[None] | None = None
         self._error: OSError | None = None
+        self._is_whole = True
 
     @property
     def is_behind(self) -> bool:
@@ -110,7 +111,11 @@ class Stream:
         if self._descriptor is None:
             self._disk.make_directory(path.dirname(self._path))
             self._descriptor = self._disk.create(self._path)
-        self._disk.write(self._descriptor, data)
+        try:
+            self._disk.write(self._descriptor, data)
+        except OSError:
+            self._is_whole = False  # what was written of it counts
+            raise
         self._unsynced += len(data)
 
     def _sync(self) -> None:
@@ -132,7 +137,9 @@ class Stream:
                 raise self._error
             self._disk.sync(descriptor)
             self._disk.sync_directory(path.dirname(self._path))
-            size = self._disk.size(self._path) or 0
+            size = self._disk.size(self._path)
+            if size is None or (self._is_whole and size < self.size):
+                raise _lost(self._path, size, self.size)
             return Output(size, self.dropped + self.size - size)
         finally:
             self._disk.close(descriptor)
@@ -213,6 +220,13 @@ class Recording:
         if not self._is_failed:
             self._is_failed = True
             self._failed(str(why))
+
+
+def _lost(path: str, size: int | None, written: int) -> OSError:
+    """Return the error of a file that somebody else has removed or cut while it was written."""
+    if size is None:
+        return OSError(f"{path} was removed while the job ran")
+    return OSError(f"{path} was cut to {size} bytes while the job ran, which had printed {written}")
 
 
 async def _both(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:

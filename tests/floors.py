@@ -23,6 +23,8 @@ FLOORS = (
         "specs",
         "events",
         "retrying",
+        "shortage",
+        "scripts",
         "moves",
         "refs",
         "secret",

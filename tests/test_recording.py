@@ -1,6 +1,8 @@
 """What an attempt prints: inline or in a file, within its quota, synced in time; and when the disk fails."""
 
 import errno
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +308,28 @@ def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
         bench.write(stream, b"x" * 5000)
     bench.disk.fail(call)
     assert isinstance(error_of(bench.closing()), OSError)
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_output(
+    bench: Bench, stream: int
+) -> None:
+    bench.write(stream, b"x" * 5000)
+    bench.paths[stream].unlink()
+    bench.write(stream, b"y" * 5000)
+    assert f"{bench.paths[stream]} was removed while the job ran" in str(error_of(bench.closing()))
+
+
+def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    shutil.rmtree(bench.paths[1].parent)
+    assert isinstance(error_of(bench.closing()), OSError)
+
+
+def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    os.truncate(bench.paths[1], 10)
+    assert "was cut to 10 bytes while the job ran, which had printed 5000" in str(error_of(bench.closing()))
 
 
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
