@@ -4,6 +4,8 @@ import os
 import pwd
 from collections.abc import Mapping
 
+from twisted.logger import Logger
+
 from taskqd.handover import PROGRESS, Handover
 from taskqd.interfaces import ISpool
 from taskqd.job import Job
@@ -24,6 +26,8 @@ class Runs:
     users must be able to open, None where all run as the daemon's user.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         spool: ISpool,
@@ -41,6 +45,7 @@ class Runs:
         self._base = daemon_environment()
         self._open_files = open_files
         self._oom_score_adj = None if own_oom_score_adj() == 0 else 0
+        self._home: str | None = None
 
     def make(self, job: Job, attempt: int) -> Run:
         """Return what runs an attempt; raises CannotStart where nothing may, or can."""
@@ -52,6 +57,8 @@ class Runs:
         spec = job.spec
         paths = self._files(job, attempt, owner)
         script = paths.get("script")
+        if not _is_here():
+            self._leave()
         base = self._base if user is None else user_environment(user)
         return Run(
             id=job.id,
@@ -72,9 +79,19 @@ class Runs:
             nofile=spec.nofile,
             owner=owner,
             brought=(*spec.env, *spec.env_base64, *secrets),
-            home=self._base["HOME"] if spec.cwd is None and owner is None and not _is_here() else None,
+            home=self._home,
             open_files=self._open_files,
             oom_score_adj=self._oom_score_adj,
+        )
+
+    def _leave(self) -> None:
+        """Leave the daemon's own directory, which was removed; from now on jobs without one start at home."""
+        self._home = self._base["HOME"]
+        os.chdir("/")
+        self._log.warn(
+            "the daemon's working directory was removed: jobs without --cwd start in {home} from now on, or "
+            "in / where that cannot be entered",
+            home=self._home,
         )
 
     def _interpreter(self, job: Job) -> tuple[str, ...]:
@@ -158,7 +175,7 @@ def _is_here() -> bool:
     """Whether the daemon's own directory still has a name; the file system itself is not asked."""
     try:
         os.getcwd()
-    except OSError:
+    except FileNotFoundError:
         return False
     return True
 

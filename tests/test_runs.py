@@ -215,13 +215,16 @@ def test_a_job_reads_clocks_as_its_schedule_does(bench: Bench, monkeypatch: pyte
 def test_a_job_without_a_directory_is_at_home_where_the_daemon_s_own_has_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert bench.make().home is None
+    made = Runs(bench.spool, "store", bench.mask, bench.run_as)
+    job = Job(id=7, owner="ada", submitted_at=START)
+    assert made.make(job, 1).home is None
     gone = bench.place / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert bench.make().home == daemon_environment()["HOME"]
-    assert bench.make(cwd="/tmp").home is None
+    assert made.make(job, 1).home == daemon_environment()["HOME"]
+    assert os.getcwd() == "/", "a shell would complain"
+    assert made.make(job, 1).home == daemon_environment()["HOME"]
 
 
 @pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
