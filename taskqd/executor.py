@@ -28,12 +28,12 @@ from taskqd.launch import (
     Run,
     command_line,
     duration,
-    is_shortage,
     may_be_refused,
     refusal,
     sent,
 )
 from taskqd.pipes import waiting
+from taskqd.shortage import is_shortage
 
 STDERR = 2
 FIRST_LOOK, LAST_LOOK = 0.01, 0.5

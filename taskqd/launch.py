@@ -10,7 +10,6 @@ list of the names that they obey is whole. So those come under names that mean n
 user's own shell gives them theirs (docs/decisions/0013).
 """
 
-import errno
 import math
 import os
 import shutil
@@ -23,6 +22,7 @@ from msgspec import Struct
 
 from taskqd.events import NOTHING, Output
 from taskqd.job import Job, Reason, Usage
+from taskqd.shortage import is_shortage
 
 SHELL = "/bin/sh"
 CANNOT_ENTER = 126
@@ -103,15 +103,6 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     home: str | None = None
     open_files: int | None = None
     oom_score_adj: int | None = None
-
-
-SHORTAGES = frozenset((errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""The errors by which the system says that the machine lacks processes, descriptors or memory."""
-
-
-def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error is the machine's fault and not that of the job whose start met it."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORTAGES)
 
 
 class CannotStart(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from taskqd.launch import is_shortage
+from taskqd.shortage import is_shortage
 
 UNUSED = (
     *("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGQUIT", "SIGPWR", "SIGSTKFLT"),
