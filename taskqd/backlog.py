@@ -277,7 +277,7 @@ class Backlog:
             self._apply_to_array(job, event)
         else:
             self._move(job, event)
-        if type(event) is Ended:
+        if type(event) is Ended and not event.is_void:
             moves.attempt_of(job).record = position
         return job
 
@@ -366,7 +366,7 @@ class Backlog:
         if type(event) is Removed:
             self._forget(job)
             return
-        if type(event) is Ended:
+        if type(event) is Ended and not event.is_void:
             self.queues.note_run(queue, max(0.0, event.at - moves.attempt_of(job).started_at))
         elif type(event) is Retried and job.array is None:
             job.waiting = self.dependencies.add(job, self.jobs)

@@ -8,22 +8,24 @@ ends them, and records all that.
 import gc
 import os
 import random
-import resource
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from taskqd import listeners, processes
+from taskqd import descriptors, listeners, processes, signals
 from taskqd.access import Access, Principal, make_access
 from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
@@ -40,8 +42,9 @@ from taskqd.handover import Handover
 from taskqd.housekeeping import Housekeeper, condense
 from taskqd.job import Spec, Status
 from taskqd.notices import Notices
+from taskqd.orphans import Orphans
 from taskqd.private import check_directory
-from taskqd.quotas import connections_within
+from taskqd.quotas import DESCRIPTORS_A_SLOT, connections_within, slots_within
 from taskqd.results import Results
 from taskqd.rounds import rounds_of
 from taskqd.run_as import RunAs
@@ -84,7 +87,7 @@ class TaskqService(Service):
         self._owner = owner
         self._is_daemon = is_daemon
         self._ports: list[Any] = []
-        self._threads = ThreadPool(0, SPOOL_THREADS, "taskqd-spool")
+        self._threads = ThreadPool(SPOOL_THREADS, SPOOL_THREADS, "taskqd-spool")
         disk = Disk()
         self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
@@ -105,6 +108,8 @@ class TaskqService(Service):
         beside = os.path.abspath(settings.state) + ".jobs"
         self._handover = Handover(beside) if settings.run_as_owner else None
         self._spool = Spool(settings.state, disk, reactor, self._in_thread, self._handover)
+        self._orphans = Orphans(reactor)
+        self._open_files: int | None = None
         self._access: Access | None = None
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None
@@ -127,6 +132,10 @@ class TaskqService(Service):
             self._start()
         except StartRefused as why:
             self._refuse(why)
+        except RuntimeError as why:
+            if "thread" not in str(why):
+                raise
+            self._refuse(StartRefused(f"there is no room for the daemon's own threads: {why} (ulimit -u)"))
         super().startService()
 
     def stopService(self) -> "Deferred[None]":
@@ -134,7 +143,12 @@ class TaskqService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     def _start(self) -> None:
+        signals.reset()
+        signals.on_hangup(self._reactor, self._hung_up)
+        self._open_files = descriptors.raise_limit()
+        self._bound_slots()
         close_on_exec()
+        self._orphans.start()
         self._run_as.open()
         self._store.lock()
         access = self._access = self._make_access()
@@ -175,6 +189,25 @@ class TaskqService(Service):
             self._in_thread,
         )
         self._housekeeper.start()
+
+    def _bound_slots(self) -> None:
+        """Have no more slots than there are descriptors for."""
+        slots, most = self._settings.slots, slots_within(descriptors.limit())
+        if slots > most:
+            self._log.warn(
+                "{most} slots in place of slots = {slots}: each takes up to {each} descriptors, and this "
+                "process may have {limit} (ulimit -Hn, or LimitNOFILE of the unit); raise that",
+                most=most,
+                slots=slots,
+                each=DESCRIPTORS_A_SLOT,
+                limit=descriptors.limit(),
+            )
+            self._settings = replace(self._settings, slots=most)
+
+    def _hung_up(self) -> None:
+        """Stop as at a TERM: the terminal is gone."""
+        with suppress(ReactorNotRunning):  # it stops already
+            self._reactor.stop()
 
     def _replay(self) -> Backlog:
         settings = self._settings
@@ -247,7 +280,7 @@ class TaskqService(Service):
             self._spool,
             self._executor,
             self._clocks,
-            Runs(self._spool, self._store.name, mask, self._run_as, self._handover).make,
+            Runs(self._spool, self._store.name, mask, self._run_as, self._handover, self._open_files).make,
             random.SystemRandom().random,
             self._settings.limits.most_pending,
         )
@@ -276,14 +309,13 @@ class TaskqService(Service):
 
     def _most_connections(self) -> int:
         """Return how many there may be with the descriptors that this process may have."""
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        limits = self._settings.limits
-        most = connections_within(limits, descriptors, self._settings.slots)
+        limit, limits = descriptors.limit(), self._settings.limits
+        most = connections_within(limits, limit, self._settings.slots)
         if limits.connections is None or most < limits.connections:
             self._log.info(
                 "at most {most} connections, since this process may open {descriptors} files (ulimit -n)",
                 most=most,
-                descriptors=descriptors,
+                descriptors=limit,
             )
         return most
 
@@ -303,6 +335,7 @@ class TaskqService(Service):
             self._audit.stop()
             await self._store.close()
             self._spawner.stop()
+            self._orphans.stop()
             self._threads.stop()
             if self._handover is not None:
                 self._handover.close()

@@ -254,6 +254,28 @@ class Dispatcher:
         waiters.add(waiter)
         return waiter
 
+    def shortage(self) -> dict[str, Any] | None:
+        """Return what STATS tells of a shortage of the machine's, None while there is none."""
+        shortage, now = self._slots.shortage, self._clock.elapsed()
+        if shortage.detail is None:
+            return None
+        seconds = round(now - shortage.began_at, 3)
+        return {
+            "detail": shortage.detail,
+            "seconds": seconds,
+            "next_try_in": round(shortage.next_try(now), 3),
+        }
+
+    def lack(self) -> str | None:
+        """Return in words for WHY that the machine lacks what a start takes, None while it does not."""
+        shortage = self._slots.shortage
+        if shortage.detail is None:
+            return None
+        left = shortage.next_try(self._clock.elapsed())
+        return (
+            f"the machine lacks what a start takes ({shortage.detail}), and it is tried again in {left:.1f} s"
+        )
+
     def store_state(self) -> dict[str, Any]:
         """Return what STATS tells of the store."""
         return {"failure": self._store.failure, **self._store.sizes()}

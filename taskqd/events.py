@@ -175,7 +175,8 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     """An attempt ended, and the job with it unless ``status`` is PENDING: then it runs again at ``retry_at``.
 
     ``reason`` is why this attempt ended, also where the job is to be retried. ``detail`` tells a person more,
-    such as why the spawn failed. An attempt that ``is_free`` does not count against the job's retries.
+    such as why the spawn failed. An attempt that ``is_free`` does not count against the job's retries. With
+    ``is_void`` there was no attempt: the machine lacked what a start takes, and the start is taken back.
     """
 
     status: Status
@@ -185,6 +186,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     detail: str | None = None
     progress: int = 0
     is_free: bool = False
+    is_void: bool = False
     retry_at: float | None = None
     usage: Usage | None = None
     stdout: Output = NOTHING

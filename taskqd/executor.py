@@ -23,13 +23,26 @@ from taskqd.children import MeasuredProtocol
 from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IExecutor, IRecording
 from taskqd.job import Reason
-from taskqd.launch import Outcome, Run, command_line, duration, sent
+from taskqd.launch import (
+    Outcome,
+    Run,
+    command_line,
+    duration,
+    may_be_refused,
+    refusal,
+    sent,
+)
 from taskqd.pipes import waiting
+from taskqd.shortage import is_shortage
 
+STDERR = 2
 FIRST_LOOK, LAST_LOOK = 0.01, 0.5
 """It is looked whether a group that was told to end is gone after so many seconds, and then less often."""
 LOOKS_AFTER_KILL = 8
 """A killed group is looked at so many times more: a process in the kernel's hands may stay for ever."""
+
+MAX_COMPLAINT = 8192
+"""So many bytes of stderr are looked at for why the shell could not start the command."""
 
 YOUNG = 0.1
 """In so many seconds an attempt cannot write so much that the disk is busy with it for long."""
@@ -108,6 +121,7 @@ class JobProcess(MeasuredProtocol):
         self._why: Reason | None = None
         self._said: dict[Reason, str] = {}
         self._exit: BaseException | None = None
+        self._complaint: bytearray | None = bytearray() if may_be_refused(run) else None
         self._is_reported = False
         self._looks_left = LOOKS_AFTER_KILL
         self._awaited: int | None = None
@@ -136,15 +150,22 @@ class JobProcess(MeasuredProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if self._silence is not None:
             self._silence.heard()
-        self._recording.write(childFD, data)
+        self._keep(childFD, data)
+
+    def _keep(self, stream: int, data: bytes) -> None:
+        if self._complaint is not None and stream == STDERR and len(self._complaint) < MAX_COMPLAINT:
+            self._complaint += data[:MAX_COMPLAINT]
+        self._recording.write(stream, data)
 
     def never_started(self, failure: Failure) -> None:
         """Take note of why there is no process, and will be none."""
-        if not failure.check(OSError, ValueError):
+        if not failure.check(OSError, ValueError, MemoryError):
             self._log.failure("the start of job {id} met a bug of taskqd's", failure, id=self._run.id)
         self._is_reported = True
         self._recording.close()
-        self.outcome.callback(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {failure.value}"))
+        detail = f"could not be started: {failure.value}"
+        lacks = is_shortage(failure.value)
+        self.outcome.callback(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=lacks))
         self._finish()
 
     def processExited(self, reason: Failure) -> None:
@@ -237,7 +258,7 @@ class JobProcess(MeasuredProtocol):
         for stream, reader in list(self.transport.pipes.items()):
             left = waiting(reader)
             while left > 0 and (data := os.read(reader.fileno(), left)):
-                self._recording.write(stream, data)
+                self._keep(stream, data)
                 left -= len(data)
             reader.loseConnection()
 
@@ -276,9 +297,13 @@ class JobProcess(MeasuredProtocol):
         why = self._why
         if why is None and number is not None:
             why = Reason.SIGNAL
+        stdout, stderr = outputs
+        refused = None if why or self._complaint is None else refusal(self._run, code, bytes(self._complaint))
+        if refused is not None:
+            detail = f"could not be started: {refused}"
+            return Outcome(reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr)
         if why is None and code:
             why = Reason.EXIT
-        stdout, stderr = outputs
         return Outcome(
             reason=why,
             exit_code=code,
@@ -328,8 +353,6 @@ class Executor:
             process.kill()
 
     def _launch(self, process: JobProcess, run: Run) -> "Deferred[Any]":
-        if run.owner is None:  # else it is for the owner's own eyes: the shell says it, as that user
-            _check_directory(run.cwd)
         line = command_line(run)
         uid = None if run.owner is None else run.owner.uid
         if run.stdin is None:
@@ -372,13 +395,3 @@ def _open(path: str) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor
-
-
-def _check_directory(path: str | None) -> None:
-    """Raise OSError if the shell could not enter the directory."""
-    if path is None:
-        return
-    if not os.path.isdir(path):
-        raise NotADirectoryError(f"there is no directory {path}")
-    if not os.access(path, os.X_OK):
-        raise PermissionError(f"the directory {path} may not be entered")

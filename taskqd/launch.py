@@ -22,10 +22,17 @@ from msgspec import Struct
 
 from taskqd.events import NOTHING, Output
 from taskqd.job import Job, Reason, Usage
+from taskqd.shortage import is_shortage
 
 SHELL = "/bin/sh"
 CANNOT_ENTER = 126
-"""The exit code of an attempt whose directory vanished between the check and the start."""
+"""The exit code of an attempt whose directory cannot be entered, or whose interpreter may not be run."""
+NOT_FOUND = 127
+"""The exit code of an attempt whose directory or interpreter is not there."""
+_FORGET = "unset OLDPWD; "
+"""What follows each cd: that would be the daemon's directory, and of no use to a job."""
+_ENTER = "cd -- {path} || {{ [ -d {path} ]; exit $((126+$?)); }}; "
+"""What enters a directory, or ends with 126 or 127: only the child looks at it, which may take for ever."""
 CPU_GRACE = 5
 """A process that goes on for so many seconds of CPU time after its SIGXCPU is killed by the kernel."""
 
@@ -61,8 +68,11 @@ class Owner(NamedTuple):
 class Run(Struct, frozen=True, kw_only=True, gc=False):
     """One attempt: what to run and how. Durations are seconds, paths absolute.
 
-    Either ``command`` or ``script``, the path of a file, is set; a script that ``is_executable`` names its
-    own interpreter. ``umask`` is None where the daemon's own is the one that was asked for.
+    Either ``command`` or ``script``, the path of a file, is set; ``interpreter`` is what the script names to
+    run it (scripts.py), the shell if that is empty. ``umask`` is None where the daemon's own is the one that
+    was asked for. Without ``cwd`` it runs in the daemon's own directory, or in ``home``, where that is set:
+    the daemon's has been removed. ``open_files`` is the soft limit of descriptors that it gets, and
+    ``oom_score_adj`` what proc(5) calls so, each None where the daemon's own is right.
 
     ``timeout`` is for the whole, ``idle_timeout`` for each while in which nothing is printed. ``memory`` is
     the most address space in bytes, ``cpu_time`` the most CPU time, ``nofile`` the most descriptors: of each
@@ -76,7 +86,7 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     attempt: int
     command: str | None
     script: str | None
-    is_executable: bool
+    interpreter: tuple[str, ...]
     stdin: str | None
     cwd: str | None
     env: Mapping[str, str]
@@ -90,16 +100,27 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     nofile: int | None = None
     owner: Owner | None = None
     brought: tuple[str, ...] = ()
+    home: str | None = None
+    open_files: int | None = None
+    oom_score_adj: int | None = None
 
 
 class CannotStart(Exception):
-    """An attempt must not be started, since it would not be what was asked for; the text says why."""
+    """An attempt must not be started, since it would not be what was asked for; the text says why.
+
+    With ``is_shortage`` the machine lacks what the start takes.
+    """
+
+    def __init__(self, text: str, why: BaseException | None = None) -> None:
+        super().__init__(text)
+        self.is_shortage = is_shortage(why)
 
 
 class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended: ``reason`` is None if it exited with 0 and nobody had to end it.
 
-    ``usage`` is None where nobody tells what it has used (spawn.py).
+    ``usage`` is None where nobody tells what it has used (spawn.py). With ``is_shortage`` there was no
+    process, since the machine lacks what a start takes: the attempt is to be taken back.
     """
 
     reason: Reason | None
@@ -109,6 +130,7 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     stdout: Output = NOTHING
     stderr: Output = NOTHING
     usage: Usage | None = None
+    is_shortage: bool = False
 
 
 def command_line(run: Run) -> list[str]:
@@ -127,8 +149,10 @@ def command_line(run: Run) -> list[str]:
         text = before + (run.command or "")
         line = [SHELL, "-c", *(["--"] if text.startswith(("-", "+")) else []), text]
     else:
-        program = [run.script] if run.is_executable else [SHELL, run.script]
-        line = [SHELL, "-c", before + 'exec "$@"', SHELL, *program] if before else program
+        program = [*(run.interpreter or (SHELL,)), run.script]
+        # The interpreter may lie where a look at it takes for ever: only the child does that.
+        is_ours = not before and not run.interpreter
+        line = program if is_ours else [SHELL, "-c", before + 'exec "$@"', SHELL, *program]
     limits = _limits(run)
     if limits:
         line = [find("prlimit"), *limits, "--", *line]
@@ -140,17 +164,60 @@ def command_line(run: Run) -> list[str]:
 def _before(run: Run) -> str:
     """Return what the shell does before the command."""
     before = ""
+    if run.oom_score_adj is not None:
+        before += f"{{ echo {run.oom_score_adj} >/proc/self/oom_score_adj; }} 2>/dev/null; "
+    if run.open_files is not None and not _sets_open_files(run):
+        before += f"ulimit -S -n {run.open_files} 2>/dev/null; "
     if run.umask is not None:
         before += f"umask {run.umask:03o}; "
+    home = run.home if run.owner is None else run.owner.home
     if run.cwd is not None:
-        before += f"cd -- {quote(run.cwd)} || exit {CANNOT_ENTER}; "
-    elif run.owner is not None:
-        before += f"cd -- {quote(run.owner.home)} 2>/dev/null || cd /; "
-    if run.owner is not None:
-        before += "unset OLDPWD; "  # it is the daemon's directory, and of no use to anybody else
+        before += _enter(run.cwd, run.owner is None) + _FORGET
+    elif home is not None:
+        before += f"cd -- {quote(home)} 2>/dev/null || cd /; " + _FORGET
     if names := " ".join(_hidden(run)):
         before += _TAKE.format(names=names, hidden=HIDDEN)
     return before
+
+
+def _enter(path: str, is_told: bool) -> str:
+    """Return what enters a directory; if it ``is_told`` why that fails, ``refusal`` finds it on stderr."""
+    if not is_told:
+        return f"cd -- {quote(path)} || exit {CANNOT_ENTER}; "
+    return _ENTER.format(path=quote(path))
+
+
+def refusal(run: Run, exit_code: int, complaint: bytes) -> str | None:
+    """Return why the command of a run was never started, None where it was.
+
+    ``complaint`` is the beginning of what was printed on stderr. A job can print the same; it then says of
+    itself alone that it was not started.
+    """
+    if not may_be_refused(run) or exit_code not in (CANNOT_ENTER, NOT_FOUND):
+        return None
+    line = complaint.partition(b"\n")[0].decode("utf-8", "surrogateescape")
+    if not line.startswith(f"{SHELL}: "):
+        return None
+    if run.cwd is not None and "cd: " in line:
+        is_there = exit_code == CANNOT_ENTER
+        return (
+            f"the directory {run.cwd} may not be entered" if is_there else f"there is no directory {run.cwd}"
+        )
+    if run.interpreter and run.interpreter[0] in line:
+        why = "may not be executed" if exit_code == CANNOT_ENTER else "is not there"
+        return f"the interpreter {run.interpreter[0]} that its script names {why}"
+    return None
+
+
+def may_be_refused(run: Run) -> bool:
+    """Whether the shell may find that the command cannot be started, and is to be believed."""
+    return run.owner is None and bool(run.cwd is not None or run.interpreter)
+
+
+def _sets_open_files(run: Run) -> bool:
+    """Whether prlimit(1) sets how many descriptors a run may have."""
+    limits = () if run.owner is None else run.owner.limits
+    return run.nofile is not None or any(limit.startswith("--nofile") for limit in limits)
 
 
 def become(owner: Owner) -> list[str]:

@@ -115,6 +115,9 @@ def _released(job: Job, _: Released) -> None:
 
 
 def _ended(job: Job, event: Ended) -> None:
+    if event.is_void:
+        _take_back(job)
+        return
     _finish(attempt_of(job), event)
     job.output_bytes += event.stdout.size + event.stderr.size
     job.cancelling = None
@@ -125,6 +128,14 @@ def _ended(job: Job, event: Ended) -> None:
     else:
         job.reason = event.reason
         job.completed_at = event.at
+
+
+def _take_back(job: Job) -> None:
+    """Forget the start of an attempt of which there was no process."""
+    job.attempts -= 1
+    job.attempt = job.past[-1] if job.past else None
+    job.past = job.past[:-1]
+    job.reason = Reason.QUEUED
 
 
 def _retried(job: Job, _: Retried) -> None:

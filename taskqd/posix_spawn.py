@@ -99,6 +99,8 @@ def is_known() -> bool:
     """Whether this C library has what is called here, and starts a process in a session of its own."""
     if _ATTRIBUTES is None:
         return False
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent left it so: no child would have an end
     try:
         pid = Spawning([b"/bin/sh", b"-c", _HAS_ITS_SESSION], [], ()).spawn()
     except OSError:

@@ -21,9 +21,12 @@ NONE = "none"
 """How it is written that there is no limit."""
 BURST = 10
 """So many seconds' worth of submissions may come at once from a user who sent none for as long."""
-DESCRIPTORS_A_SLOT = 2
+DESCRIPTORS_A_SLOT = 5
+"""What a job takes as it starts: both ends of two pipes and its stdin; later two pipes and two files."""
 DESCRIPTORS_RESERVED = 64
-"""Connections leave two for each slot, and so many for the journal, the listeners and the rest."""
+"""What neither jobs nor connections get: the journal, the listeners and the rest."""
+CONNECTIONS_RESERVED = 16
+"""So many connections there must be room for, however many slots there are to be."""
 
 
 class PendingLimit(NamedTuple):
@@ -208,6 +211,11 @@ def describe(quotas: Quotas) -> dict[str, float | None]:
     described: dict[str, float | None] = asdict(quotas)
     described["max_output"] = described.pop("output")
     return described
+
+
+def slots_within(descriptors: int) -> int:
+    """Return how many slots there may be in a process that may have so many descriptors, at least one."""
+    return max(1, (descriptors - DESCRIPTORS_RESERVED - CONNECTIONS_RESERVED) // DESCRIPTORS_A_SLOT)
 
 
 def connections_within(quotas: Quotas, descriptors: int, slots: int) -> int:

@@ -8,15 +8,16 @@ the attempt is not read from while more than SYNC_BEHIND bytes wait for that.
 
 from collections.abc import Callable
 from os import path
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.disk import Disk
 from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IRecording
+from taskqd.shortage import is_shortage
 
 INLINE_BYTES = 4096
 """A stream of up to so many bytes can stand in the journal."""
@@ -24,6 +25,8 @@ FLUSH_AFTER = 0.1
 """So many seconds after the first byte, the output is written to its file at the latest."""
 SYNC_EVERY = 8 * 1024**2
 SYNC_BEHIND = 32 * 1024**2
+OPEN_AGAIN_AFTER = 0.5
+"""So many seconds after the machine had no descriptor for a file, it is tried again."""
 
 InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
@@ -53,11 +56,13 @@ class Stream:
         self._unsynced = 0
         self._syncing: Deferred[None] | None = None
         self._error: OSError | None = None
+        self._is_whole = True
+        self.is_short = False
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits to be synced that no more should be read."""
-        return self._unsynced > SYNC_BEHIND
+        """Whether so much waits to be synced, or for its file, that no more should be read."""
+        return self._unsynced > SYNC_BEHIND or self.is_short
 
     def take(self, data: bytes) -> None:
         """Keep as much of ``data`` as the limit allows and count the rest; raises OSError if that fails."""
@@ -66,16 +71,18 @@ class Stream:
         self.size += len(kept)
         if self.head is not None and len(self.head) + len(kept) <= INLINE_BYTES:
             self.head += kept
-        elif kept:
+        elif kept and self._open():
             self.flush()
             self.head = None
             self._write(kept)
+        elif kept:
+            self.head = (self.head or bytearray()) + kept
         if self._unsynced >= SYNC_EVERY and (self._syncing is None or self._syncing.called):
             self._sync()
 
     def flush(self) -> None:
-        """Write what waits in memory to the file; raises OSError."""
-        if self.head:
+        """Write what waits in memory to the file, if that can be opened now; raises OSError."""
+        if self.head and self._open():
             self._write(bytes(self.head))
             self.head = None
 
@@ -100,17 +107,38 @@ class Stream:
 
         Where it could not all be written, what is in the file counts and the rest is dropped.
         """
+        try:
+            if self.head and len(self.head) > INLINE_BYTES:
+                self.flush()
+                if self.is_short:
+                    raise OSError(f"{self._path} cannot be opened: the machine lacks descriptors")
+        except OSError as why:
+            return fail(why)
         descriptor = self._descriptor
         if descriptor is None:
             return succeed(self.kept())
         syncing = succeed(None) if self._syncing is None else self._syncing
         return syncing.addCallback(lambda _: self._in_thread(self._finish, descriptor))
 
-    def _write(self, data: bytes) -> None:
+    def _open(self) -> bool:
+        """Have the file open; False if the machine lacks descriptors, which is no fault of the job's."""
+        self.is_short = False
         if self._descriptor is None:
-            self._disk.make_directory(path.dirname(self._path))
-            self._descriptor = self._disk.create(self._path)
-        self._disk.write(self._descriptor, data)
+            try:
+                self._disk.make_directory(path.dirname(self._path))
+                self._descriptor = self._disk.create(self._path)
+            except OSError as why:
+                if not is_shortage(why):
+                    raise
+                self.is_short = True
+        return not self.is_short
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._disk.write(cast("int", self._descriptor), data)
+        except OSError:
+            self._is_whole = False  # what was written of it counts
+            raise
         self._unsynced += len(data)
 
     def _sync(self) -> None:
@@ -132,7 +160,9 @@ class Stream:
                 raise self._error
             self._disk.sync(descriptor)
             self._disk.sync_directory(path.dirname(self._path))
-            size = self._disk.size(self._path) or 0
+            size = self._disk.size(self._path)
+            if size is None or (self._is_whole and size < self.size):
+                raise _lost(self._path, size, self.size)
             return Output(size, self.dropped + self.size - size)
         finally:
             self._disk.close(descriptor)
@@ -178,6 +208,7 @@ class Recording:
             self._fail(why)
         if self._timer is None:
             self._timer = self._clock.callLater(FLUSH_AFTER, self._flush)
+        self._open_later()
         self._pace()
         for follower in tuple(self.followers):
             follower()
@@ -186,7 +217,7 @@ class Recording:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         out, err = self.streams.values()
-        if not out.has_file and not err.has_file:
+        if not any(stream.has_file or stream.is_short for stream in (out, err)):
             return succeed((out.kept(), err.kept()))
         return Deferred.fromCoroutine(_both(out.close(), err.close()))
 
@@ -194,9 +225,17 @@ class Recording:
         try:
             for stream in self.streams.values():
                 stream.flush()
-                stream.head = None
+                if not stream.is_short:
+                    stream.head = None
         except OSError as why:
             self._fail(why)
+        self._open_later()
+        self._pace()
+
+    def _open_later(self) -> None:
+        """Try again what had no descriptor; until then nothing more is read."""
+        if any(stream.is_short for stream in self.streams.values()) and not self._timer.active():
+            self._timer = self._clock.callLater(OPEN_AGAIN_AFTER, self._flush)
 
     def _synced(self, error: OSError | None) -> None:
         if error is not None:
@@ -213,6 +252,13 @@ class Recording:
         if not self._is_failed:
             self._is_failed = True
             self._failed(str(why))
+
+
+def _lost(path: str, size: int | None, written: int) -> OSError:
+    """Return the error of a file that somebody else has removed or cut while it was written."""
+    if size is None:
+        return OSError(f"{path} was removed while the job ran")
+    return OSError(f"{path} was cut to {size} bytes while the job ran, which had printed {written}")
 
 
 async def _both(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:

@@ -11,7 +11,7 @@ import subprocess
 
 from msgspec.structs import replace
 
-from taskqd.errors import Forbidden, StartRefused
+from taskqd.errors import Forbidden, QueueFull, StartRefused
 from taskqd.job import Job, Spec
 from taskqd.launch import CannotStart, Owner, become, find
 from taskqd.user_limits import UserLimits
@@ -56,7 +56,10 @@ class RunAs:
         """
         if not self.is_owner:
             return spec
-        user = self._users.find(owner)
+        try:
+            user = self._users.find(owner)
+        except OSError as why:
+            raise QueueFull(f"{owner} cannot be looked up among the users: {why}; try again") from None
         if user is None:
             raise Forbidden(_no_user(owner))
         if user.uid != ROOT:
@@ -74,7 +77,10 @@ class RunAs:
         """
         if not self.is_owner or job.spec.as_daemon:
             return None
-        user = self._users.find(job.owner)
+        try:
+            user = self._users.find(job.owner)
+        except OSError as why:
+            raise CannotStart(f"its owner {job.owner} cannot be looked up: {why}", why) from None
         if user is None:
             raise CannotStart(_no_user(job.owner))
         if user.uid == ROOT:
@@ -89,7 +95,7 @@ class RunAs:
         try:
             return tuple(self._limits.options(user))
         except OSError as why:
-            raise CannotStart(f"the limits of {user.name} cannot be read: {why}") from None
+            raise CannotStart(f"the limits of {user.name} cannot be read: {why}", why) from None
 
 
 def _no_user(name: str) -> str:

@@ -4,11 +4,14 @@ import os
 import pwd
 from collections.abc import Mapping
 
+from twisted.logger import Logger
+
 from taskqd.handover import PROGRESS, Handover
 from taskqd.interfaces import ISpool
 from taskqd.job import Job
 from taskqd.launch import SHELL, CannotStart, Owner, Run, environment
 from taskqd.run_as import RunAs
+from taskqd.scripts import HEAD_BYTES, BadScript, interpreter
 from taskqd.secret import BLOCK, unpacked
 from taskqd.users import User
 
@@ -23,8 +26,16 @@ class Runs:
     users must be able to open, None where all run as the daemon's user.
     """
 
+    _log = Logger()
+
     def __init__(
-        self, spool: ISpool, store: str, mask: int, run_as: RunAs, handover: Handover | None = None
+        self,
+        spool: ISpool,
+        store: str,
+        mask: int,
+        run_as: RunAs,
+        handover: Handover | None = None,
+        open_files: int | None = None,
     ) -> None:
         self._spool = spool
         self._store = store
@@ -32,6 +43,9 @@ class Runs:
         self._run_as = run_as
         self._handover = handover
         self._base = daemon_environment()
+        self._open_files = open_files
+        self._oom_score_adj = None if own_oom_score_adj() == 0 else 0
+        self._home: str | None = None
 
     def make(self, job: Job, attempt: int) -> Run:
         """Return what runs an attempt; raises CannotStart where nothing may, or can."""
@@ -43,13 +57,15 @@ class Runs:
         spec = job.spec
         paths = self._files(job, attempt, owner)
         script = paths.get("script")
+        if not _is_here():
+            self._leave()
         base = self._base if user is None else user_environment(user)
         return Run(
             id=job.id,
             attempt=attempt,
             command=job.command or None,
             script=script,
-            is_executable=script is not None and os.access(script, os.X_OK),
+            interpreter=self._interpreter(job),
             stdin=paths.get("stdin"),
             cwd=spec.cwd,
             env=environment(base, job, attempt, self._store, paths[PROGRESS], secrets),
@@ -63,7 +79,32 @@ class Runs:
             nofile=spec.nofile,
             owner=owner,
             brought=(*spec.env, *spec.env_base64, *secrets),
+            home=self._home,
+            open_files=self._open_files,
+            oom_score_adj=self._oom_score_adj,
         )
+
+    def _leave(self) -> None:
+        """Leave the daemon's own directory, which was removed; from now on jobs without one start at home."""
+        self._home = self._base["HOME"]
+        os.chdir("/")
+        self._log.warn(
+            "the daemon's working directory was removed: jobs without --cwd start in {home} from now on, or "
+            "in / where that cannot be entered",
+            home=self._home,
+        )
+
+    def _interpreter(self, job: Job) -> tuple[str, ...]:
+        """Return what the script of a job names to run it; raises CannotStart where it cannot be run."""
+        if job.spec.script is None:
+            return ()
+        try:
+            with open(self._spool.path(job.array or job.id, "script"), "rb", buffering=0) as file:
+                return interpreter(file.read(HEAD_BYTES))
+        except OSError as why:
+            raise CannotStart(f"its script cannot be read: {why}", why) from None
+        except BadScript as why:
+            raise CannotStart(f"its script {why}") from None
 
     def _files(self, job: Job, attempt: int, owner: Owner | None) -> Mapping[str, str]:
         """Return the paths of what an attempt opens, by name: what was brought for it, and its progress."""
@@ -78,7 +119,7 @@ class Runs:
         try:
             return self._handover.give(job.id, attempt, owner.uid, owner.gid, blocks)
         except OSError as why:
-            raise CannotStart(f"its files cannot be handed over to its owner: {why}") from None
+            raise CannotStart(f"its files cannot be handed over to its owner: {why}", why) from None
 
     def _secrets(self, job: Job) -> dict[str, str]:
         """Return the values of a job's secrets; raises CannotStart, since it is never to run without them."""
@@ -86,7 +127,7 @@ class Runs:
         try:
             return unpacked(self._spool.block(job.array or job.id, BLOCK), names) if names else {}
         except (OSError, ValueError) as why:
-            raise CannotStart(f"its secrets cannot be read: {why}") from None
+            raise CannotStart(f"its secrets cannot be read: {why}", why) from None
 
 
 def daemon_environment() -> dict[str, str]:
@@ -97,7 +138,7 @@ def daemon_environment() -> dict[str, str]:
         name, home = found.pw_name, found.pw_dir
     except KeyError:
         name, home = str(uid), "/"
-    return {"PATH": PATH, "HOME": home, "LANG": _language(), "USER": name, "SHELL": SHELL}
+    return {"PATH": PATH, "HOME": home, "LANG": _language(), "USER": name, "SHELL": SHELL, **_time_zone()}
 
 
 def user_environment(user: User) -> dict[str, str]:
@@ -112,12 +153,37 @@ def user_environment(user: User) -> dict[str, str]:
         "USER": user.name,
         "LOGNAME": user.name,
         "SHELL": SHELL,
+        **_time_zone(),
     }
 
 
 def home_of(user: User) -> str:
     """Return where a user is at home, the root directory where passwd has no such place."""
     return user.home if user.home.startswith("/") else "/"
+
+
+def own_oom_score_adj() -> int:
+    """Return what this process has in /proc/self/oom_score_adj (proc(5)), which jobs are not to inherit."""
+    try:
+        with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+            return int(file.read())
+    except OSError:
+        return 0
+
+
+def _is_here() -> bool:
+    """Whether the daemon's own directory still has a name; the file system itself is not asked."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _time_zone() -> dict[str, str]:
+    """Return the TZ by which schedules are read, for their jobs to read clocks in the same."""
+    zone = os.environ.get("TZ")
+    return {} if zone is None else {"TZ": zone}
 
 
 def _language() -> str:

@@ -17,9 +17,10 @@ from taskqd.errors import StoreFailed
 from taskqd.events import AboutJob, Ended, Spawned, Started
 from taskqd.interfaces import IExecutor, ISpool
 from taskqd.job import Job, Reason, Status
-from taskqd.launch import CannotStart, Outcome, Run
+from taskqd.launch import CannotStart, Outcome, Run, duration
 from taskqd.recorder import Recorder
 from taskqd.retrying import backoff, is_retryable
+from taskqd.shortage import FIRST_WAIT, MAX_WAIT, Shortage
 from taskqd.turns import JobTurns
 
 STOPPED = "the daemon was told to stop while it ran"
@@ -63,6 +64,8 @@ class Slots:
         self._is_requeuing = False
         self._is_put_off = False
         self._taken: set[int] = set()
+        self._tried: set[int] = set()
+        self.shortage = Shortage()
         self._unfinished = 0
         self._drained: list[Deferred[None]] = []
         self._going_on: Deferred[None] | None = None
@@ -120,7 +123,7 @@ class Slots:
 
     def fill(self) -> None:
         """Start what there is room for, if anything has changed since that was done."""
-        if self._is_put_off or not self._backlog.is_settled:
+        if self._is_put_off or not self._backlog.is_settled or self.shortage.detail is not None:
             self._fill()
 
     def _fill(self) -> None:
@@ -133,14 +136,27 @@ class Slots:
             return
         self._is_put_off = False
         now = self._clock.elapsed()
-        while (job := self._backlog.take(now)) is not None:
+        while self.shortage.allows(len(self._tried), now):
+            if (job := self._backlog.take(now)) is None:
+                if not self._tried:
+                    self.shortage.idle()
+                break
             self._taken.add(job.id)
+            if self.shortage.detail is not None:
+                self._tried.add(job.id)
             self._unfinished += 1
             Deferred.fromCoroutine(self._run(job)).addErrback(self._broken, job.id)
+        if self.shortage.end(now):
+            self._tried.clear()
+            seconds = duration(now - self.shortage.began_at)
+            self._log.info("jobs start again: the shortage of {seconds} is over", seconds=seconds)
+            self._fill()
+            return
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
-        due = self._backlog.next_due(now)
+        looks = (self._backlog.next_due(now), self.shortage.next_look(now))
+        due = min((look for look in looks if look is not None), default=None)
         is_set = self._alarm is not None and self._alarm.active()
         if is_set and due == self._alarm_at:
             return
@@ -169,6 +185,7 @@ class Slots:
         """Let others have what a job had taken, unless they do already."""
         if job.id in self._taken:
             self._taken.discard(job.id)
+            self._tried.discard(job.id)
             self._backlog.give_back(job.id)
         self.fill()
 
@@ -192,22 +209,32 @@ class Slots:
             self._told_started()
             if self._is_stopping:
                 return succeed(Outcome(reason=Reason.INTERRUPTED))
+            if self.shortage.is_paused(self._clock.elapsed()):
+                return succeed(
+                    Outcome(reason=Reason.SPAWN, detail=self.shortage.detail, is_shortage=True)
+                )  # it has begun since
             try:
                 run = self._make_run(job, number)
             except CannotStart as why:
-                return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
+                detail = f"could not be started: {why}"
+                return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=why.is_shortage))
             recording = self._spool.record(job.id, number, job.spec.max_output)
             return self._executor.start(run, recording, partial(self._spawned, job.id))
 
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
         event = Spawned(id=job_id, at=self._clock.now(), pid=pid, started=started)
         self._recorder.record(event, is_patient=True).addErrback(self._broken, job_id)
+        if job_id in self._tried:
+            self._tried.discard(job_id)
+            self.shortage.succeed()
+            self.fill()
 
     async def _end(self, job: Job, outcome: Outcome) -> None:
         """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it.
 
         Its process is gone, so the next start goes to the disk with this end, and right behind it.
         """
+        self._take_note(job.id, outcome)
         async with self._turns.of(job):
             end = self._end_of(job, outcome)
             recorded = self._recorder.record_for_sure(end)
@@ -217,12 +244,30 @@ class Slots:
         if job.status.is_final:
             self._told_ended(job)
 
+    def _take_note(self, job_id: int, outcome: Outcome) -> None:
+        """See what the end of an attempt says about a shortage of the machine's."""
+        now = self._clock.elapsed()
+        if not outcome.is_shortage:
+            if job_id in self._tried and outcome.reason is not Reason.SPAWN:
+                self.shortage.succeed()
+            self.shortage.ease(now)
+        elif self.shortage.refuse(outcome.detail or "", now):
+            self._log.warn(
+                "no job starts for now, since the machine lacks what a start takes: {detail}. No job fails "
+                "by it; a start is tried again after {first} s, then less often, at least every {most:g} s",
+                detail=outcome.detail,
+                first=FIRST_WAIT,
+                most=MAX_WAIT,
+            )
+
     def _end_of(self, job: Job, outcome: Outcome) -> Ended:
         """Return what an outcome means for its job, as the event."""
         now = self._clock.now()
-        status, reason, retry_at, is_free = Status.FAILED, outcome.reason, None, False
+        status, reason, retry_at, is_free, is_void = Status.FAILED, outcome.reason, None, False, False
         if job.cancelling is not None:
             status, reason = Status.CANCELLED, Reason.CANCELLED
+        elif outcome.is_shortage:
+            status, is_free, is_void = Status.PENDING, True, True
         elif outcome.reason is None:
             status = Status.COMPLETED
         elif outcome.reason is Reason.INTERRUPTED and self._is_requeuing:
@@ -240,6 +285,7 @@ class Slots:
             detail=STOPPED if outcome.reason is Reason.INTERRUPTED and self._is_stopping else outcome.detail,
             progress=self._spool.progress(job.id),
             is_free=is_free,
+            is_void=is_void,
             retry_at=retry_at,
             usage=outcome.usage,
             stdout=outcome.stdout,

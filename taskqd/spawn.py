@@ -107,12 +107,12 @@ class Spawner:
             if uid is not None:
                 _hand_over((its_out, its_err), uid)
             spawning = Spawning(argv, environ, (stdin, its_out, its_err))
+            spawned: Deferred[Any] = Deferred()
+            ended = partial(self._spawned, spawned, protocol, (out, err), (its_out, its_err))
+            self._workers.call(partial(_bear, spawning), ended)
         except BaseException:
             _close(opened)
             raise
-        spawned: Deferred[Any] = Deferred()
-        ended = partial(self._spawned, spawned, protocol, (out, err), (its_out, its_err))
-        self._workers.call(partial(_bear, spawning), ended)
         return spawned
 
     def _spawned(

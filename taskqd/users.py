@@ -35,7 +35,8 @@ class Users:
     def find(self, name: str) -> User | None:
         """Return the user of that name, or None if this machine has none.
 
-        A name that is all digits is nobody's: it is how a uid is written that has no name.
+        A name that is all digits is nobody's: it is how a uid is written that has no name. Raises OSError
+        where this process may open no file, so the users cannot be looked up.
         """
         now = self._clock()
         known = self._known.get(name)
@@ -51,7 +52,10 @@ class Users:
 def _look_up(name: str) -> User | None:
     try:
         found = pwd.getpwnam(name)
-    except (KeyError, ValueError):  # the latter for a NUL, or what the system's encoding cannot write
+    except ValueError:  # a NUL, or what the system's encoding cannot write
+        return None
+    except KeyError:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))  # else it is not known that there is none
         return None
     return User(found.pw_name, found.pw_uid, found.pw_gid, found.pw_dir)
 

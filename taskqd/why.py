@@ -18,8 +18,8 @@ MOST_NAMED = 5
 """So many jobs are named at most, the others counted."""
 
 
-def why(backlog: Backlog, job: Job, now: float) -> str:
-    """Return what keeps a job where it is."""
+def why(backlog: Backlog, job: Job, now: float, shortage: str | None = None) -> str:
+    """Return what keeps a job where it is; ``shortage`` says what the machine lacks for a start."""
     if job.status is not Status.PENDING:
         return _unpending(job)
     reason = backlog.reason(job, now)
@@ -30,11 +30,11 @@ def why(backlog: Backlog, job: Job, now: float) -> str:
     elif job.not_before is not None and job.not_before > now:
         text = _delayed(job, job.not_before, now)
     elif job.tasks is not None:
-        text = _array(backlog, job, now)
+        text = _array(backlog, job, now, shortage)
     elif reason is Reason.PAUSED:
         text = _paused(backlog, job.spec.queue)
     else:
-        text = _room(backlog, job, now)
+        text = _room(backlog, job, now, shortage)
     return text
 
 
@@ -66,12 +66,14 @@ def _delayed(job: Job, until: float, now: float) -> str:
     return f"attempt {job.attempts} has ended ({ended}) and the next is due at {when}"
 
 
-def _array(backlog: Backlog, array: Job, now: float) -> str:
+def _array(backlog: Backlog, array: Job, now: float, shortage: str | None) -> str:
     first = next(task for task in backlog.tasks(array) if task.status is Status.PENDING)
-    return f"none of its tasks runs; of the first that waits, {first.id}: {why(backlog, first, now)}"
+    return (
+        f"none of its tasks runs; of the first that waits, {first.id}: {why(backlog, first, now, shortage)}"
+    )
 
 
-def _room(backlog: Backlog, job: Job, now: float) -> str:
+def _room(backlog: Backlog, job: Job, now: float, shortage: str | None) -> str:
     wanted = wants(job.spec, job.array)
     ahead = backlog.line.ahead(job)
     impossible = backlog.capacity.impossible(wanted)
@@ -85,6 +87,8 @@ def _room(backlog: Backlog, job: Job, now: float) -> str:
         text = f"room is kept for job {kept_for}, which wants more and was passed by others"
     elif lacking is not None:
         text = _lack(backlog, lacking)
+    elif shortage is not None:
+        text = f"there is room for it, but no job starts for now: {shortage}"
     else:
         text = "there is room for it"
     place = (

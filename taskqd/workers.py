@@ -1,5 +1,6 @@
 """A few threads that call what they are handed, while the reactor goes on."""
 
+import errno
 import os
 import threading
 from collections import deque
@@ -44,19 +45,31 @@ class Workers(Generic[Value]):
         self._is_rung = False
 
     def call(self, function: Callable[[], Value], done: Callable[[Value | Exception], None]) -> None:
-        """Call ``function`` in a thread, then ``done`` in the reactor's with what it returned or raised."""
-        if not self._threads:
+        """Call ``function`` in a thread, then ``done`` in the reactor's with what it returned or raised.
+
+        Raises OSError, having called neither, if there is no thread and none can be started.
+        """
+        if self._bell < 0:
             self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._reactor.addReader(self)
         if len(self._threads) < self._most:
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._add_thread()
         self._calls.put((function, done))
+
+    def _add_thread(self) -> None:
+        """Start one more thread; without room for it those that there are go on alone."""
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError as why:  # what Python raises for any error of pthread_create(3)
+            self._threads.pop()
+            if not self._threads:
+                raise OSError(errno.EAGAIN, f"{why} ({os.strerror(errno.EAGAIN)})") from None
 
     def stop(self) -> None:
         """End the threads once all is called that was handed to them, and tell what that came to."""
-        if not self._threads:
+        if self._bell < 0:
             return
         for _ in self._threads:
             self._calls.put(None)
@@ -64,6 +77,7 @@ class Workers(Generic[Value]):
             self._threads.pop().join()
         self._reactor.removeReader(self)
         os.close(self._bell)
+        self._bell = -1
         self._tell()
 
     def _work(self) -> None:

@@ -529,7 +529,7 @@ def run_of(job: Job, attempt: int) -> Run:
         attempt=attempt,
         command=job.command,
         script=None,
-        is_executable=False,
+        interpreter=(),
         stdin=None,
         cwd=spec.cwd,
         env=spec.env,

@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -13,12 +14,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from taskqd import daemon, housekeeping, processes
+from taskqd import daemon, descriptors, housekeeping, processes, signals
 from taskqd.daemon import TaskqService
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.events import FORMAT, Ended, Event, Opened, Spawned, Started, Submitted
@@ -86,11 +87,14 @@ class Site:
 def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *signals.unused())
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     site = Site(tmp_path / "state", reactor)
     yield site
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert site.running == [], "the test left a daemon running"
 
 
@@ -492,6 +496,44 @@ async def test_a_daemon_says_in_its_log_why_it_does_not_start(
         taskq.startService()
     assert "the start is refused" in caplog.text
     os.close(taskq._store._lock or -1)
+
+
+@pytest.mark.parametrize("why, is_ours", [("can't start new thread", True), ("a bug", False)])
+def test_a_start_without_room_for_threads_is_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch, why: str, is_ours: bool
+) -> None:
+    taskq = TaskqService(
+        Settings(state=str(site.state), listen=("tcp:0",), slots=1), site._reactor, None, False
+    )
+
+    def fail() -> None:
+        raise RuntimeError(why)
+
+    monkeypatch.setattr(taskq, "_start", fail)
+    with pytest.raises(StartRefused if is_ours else RuntimeError, match=why):
+        taskq.startService()
+
+
+async def test_slots_are_bounded_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "limit", lambda: 130)
+    taskq = site.start("--slots", "100")
+    assert taskq._settings.slots == 10
+    await site.stop()
+
+
+def test_a_terminal_that_goes_stops_the_reactor_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    taskq = made(site.state)
+    stops: list[Exception | None] = [None, ReactorNotRunning()]
+
+    def stop() -> None:
+        error = stops.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(site._reactor, "stop", stop)
+    taskq._hung_up()
+    taskq._hung_up()
+    assert stops == []
 
 
 def test_a_refusal_is_one_line_and_a_bug_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

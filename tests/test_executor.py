@@ -1,8 +1,10 @@
 """Attempts as processes: their ends and why, timeouts, cancels, leftovers, and output that can't be kept."""
 
+import errno
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def run(job_id: int = 1, **options: Any) -> Run:
         attempt=1,
         command="true",
         script=None,
-        is_executable=False,
+        interpreter=(),
         stdin=None,
         cwd=None,
         env={"A": "1"},
@@ -304,36 +306,102 @@ def test_a_missing_stdin_is_a_spawn_that_failed(bench: Bench) -> None:
     assert "/nonexistent/stdin" in (outcome.detail or "")
 
 
-@pytest.mark.parametrize("name", ["missing", "file"])
-def test_a_directory_that_is_none_is_a_spawn_that_failed(bench: Bench, tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    outcome = result_of(bench.start(cwd=str(tmp_path / name)))
-    assert outcome.reason is Reason.SPAWN
-    assert f"no directory {tmp_path / name}" in (outcome.detail or "")
+@pytest.mark.parametrize(
+    "code, options, detail",
+    [
+        (127, {"cwd": "/x"}, "there is no directory /x"),
+        (126, {"cwd": "/x"}, "the directory /x may not be entered"),
+        (
+            127,
+            {"command": None, "script": "/s", "interpreter": ("/x",)},
+            "the interpreter /x .* is not there",
+        ),
+    ],
+)
+def test_what_the_shell_could_not_enter_or_execute_is_a_spawn_that_failed(
+    bench: Bench, code: int, options: dict[str, Any], detail: str
+) -> None:
+    ended = bench.start(**options)
+    bench.process.prints(2, b"/bin/sh: 1: ")
+    bench.process.pipes[2].put(b"cd: can't cd to /x\n")
+    bench.process.exits(code)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code, outcome.stderr.data) == (
+        Reason.SPAWN,
+        None,
+        b"/bin/sh: 1: cd: can't cd to /x\n",
+    )
+    assert re.fullmatch(f"could not be started: {detail}", outcome.detail or "")
 
 
-def test_whether_there_is_a_directory_is_not_told_with_root_s_eyes(
+def test_a_command_in_a_directory_may_end_as_the_shell_does(bench: Bench) -> None:
+    ended = bench.start(cwd="/x")
+    for _ in range(10):
+        bench.process.prints(2, b"/bin/sh: 1: nothing: not found\n" * 100)
+    bench.process.exits(127)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 127)
+
+
+def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A file system that does not answer would hold the reactor, or a thread that starts others."""
     monkeypatch.setattr(launch, "find", lambda program: program)
-    bench.start(owner=Owner(1000, 100, "/home/ada"), cwd="/nonexistent")
-    assert "cd -- /nonexistent || exit 126" in bench.spawn.lines[0][-1]
-    bench.process.exits(126)
+    looked: list[str] = []
+
+    def look(name: str) -> Callable[..., Any]:
+        plain = getattr(os, name)
+
+        def called(path: Any, *args: Any, **options: Any) -> Any:
+            looked.append(str(path))
+            return plain(path, *args, **options)
+
+        return called
+
+    for name in ("stat", "lstat", "access", "open", "listdir"):
+        monkeypatch.setattr(os, name, look(name))
+    owner = Owner(1000, 100, "/hung/home")
+    asked: list[dict[str, Any]] = [{}, {"owner": owner}, {"nice": 1, "nofile": 9}]
+    script: dict[str, Any] = {"command": None, "script": "/spool/1.script", "interpreter": ("/hung/python",)}
+    for number, options in enumerate(asked, 1):
+        for job_id, kind in ((number, {}), (number + 10, script)):
+            given = {"cwd": "/hung/cwd", **kind, **options}
+            bench.recording = FakeRecording()
+            bench.executor.start(run(job_id, **given), bench.recording, bench._note)
+            bench.process.exits()
+    assert not [path for path in looked if path.startswith("/hung")]
+    assert not [line[0] for line in bench.spawn.lines if line[0].startswith("/hung")]
 
 
-def test_a_directory_that_may_not_be_entered_is_a_spawn_that_failed(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+SHORTAGES = [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
+
+
+@pytest.mark.parametrize(
+    "error, is_shortage",
+    [
+        *((OSError(number, os.strerror(number)), True) for number in SHORTAGES),
+        (MemoryError("no memory"), True),
+        (OSError(errno.ENOENT, "no such file"), False),
+        (ValueError("embedded null byte"), False),
+    ],
+)
+def test_a_start_that_the_machine_has_no_room_for_is_told_from_one_that_is_the_job_s_fault(
+    bench: Bench, error: Exception, is_shortage: bool
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (str(tmp_path), os.X_OK))
-    outcome = result_of(bench.start(cwd=str(tmp_path)))
-    assert outcome.reason is Reason.SPAWN
-    assert "may not be entered" in (outcome.detail or "")
+    bench.spawn.error = error
+    outcome = result_of(bench.start())
+    assert (outcome.reason, outcome.is_shortage) == (Reason.SPAWN, is_shortage)
 
 
-def test_a_directory_that_is_there_is_entered_by_the_shell(bench: Bench, tmp_path: Path) -> None:
-    bench.start(cwd=str(tmp_path))
-    assert bench.spawn.lines[0][2].startswith(f"cd -- {tmp_path} ")
-    bench.process.exits()
+def test_a_stdin_that_cannot_be_opened_for_want_of_descriptors_is_the_machine_s_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(executor, "_open", refuse)
+    assert result_of(bench.start(stdin="/spool/1.stdin")).is_shortage
 
 
 def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: Bench) -> None:

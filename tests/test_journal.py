@@ -225,6 +225,24 @@ OLD_LINES = [
 """Records of today, and the lines that they were up to format 3."""
 
 
+def test_an_end_that_takes_its_start_back_is_a_line_like_any_other() -> None:
+    taken_back = Ended(
+        id=1,
+        at=1764000004.0,
+        status=Status.PENDING,
+        reason=Reason.SPAWN,
+        detail="no more processes",
+        is_free=True,
+        is_void=True,
+    )
+    line = (
+        b'a538dfe7 7 {"type":"ended","id":1,"at":1764000004.0,"status":"PENDING","reason":"spawn",'
+        b'"detail":"no more processes","is_free":true,"is_void":true}\n'
+    )
+    assert encode(taken_back, 7) == line
+    assert decode(line[:-1]) == (7, taken_back)
+
+
 @pytest.mark.parametrize("now, old", OLD_LINES, ids=[line[:8].decode() for _, line in OLD_LINES])
 def test_a_command_that_stands_in_the_spec_as_up_to_format_3_is_read(
     now: tuple[Record, bytes], old: bytes

@@ -11,7 +11,19 @@ from msgspec.structs import replace
 
 from taskqd import launch
 from taskqd.job import Job, Spec
-from taskqd.launch import CANNOT_ENTER, HIDDEN, MARK, Owner, Run, command_line, duration, environment, sent
+from taskqd.launch import (
+    CANNOT_ENTER,
+    HIDDEN,
+    MARK,
+    Owner,
+    Run,
+    command_line,
+    duration,
+    environment,
+    refusal,
+    sent,
+)
+from taskqd.scripts import HEAD_BYTES, interpreter
 from tests import others
 
 PLAIN = Run(
@@ -19,7 +31,7 @@ PLAIN = Run(
     attempt=2,
     command="echo hello",
     script=None,
-    is_executable=False,
+    interpreter=(),
     stdin=None,
     cwd=None,
     env={},
@@ -29,8 +41,11 @@ PLAIN = Run(
     kill_after=5.0,
 )
 SCRIPT: dict[str, Any] = {"command": None, "script": "/spool/7.script"}
-PROGRAM: dict[str, Any] = {**SCRIPT, "is_executable": True}
+PROGRAM: dict[str, Any] = {**SCRIPT, "interpreter": ("/usr/bin/env", "awk -f")}
 EXEC = 'exec "$@"'
+RUN = ("/bin/sh", "/usr/bin/env", "awk -f", "/spool/7.script")
+FORGET = "unset OLDPWD; "
+TMP = "cd -- /tmp || { [ -d /tmp ]; exit $((126+$?)); }; " + FORGET
 
 LINES: list[tuple[dict[str, Any], list[str]]] = [
     ({}, ["/bin/sh", "-c", "echo hello"]),
@@ -41,11 +56,14 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
     ({"umask": 0o077}, ["/bin/sh", "-c", "umask 077; echo hello"]),
     ({"umask": 0}, ["/bin/sh", "-c", "umask 000; echo hello"]),
     ({"umask": 0o27, "command": "-x"}, ["/bin/sh", "-c", "umask 027; -x"]),
-    ({"cwd": "/tmp"}, ["/bin/sh", "-c", "cd -- /tmp || exit 126; echo hello"]),
-    ({"cwd": "/a b/it's"}, ["/bin/sh", "-c", """cd -- '/a b/it'"'"'s' || exit 126; echo hello"""]),
+    ({"cwd": "/tmp"}, ["/bin/sh", "-c", TMP + "echo hello"]),
+    (
+        {"cwd": "/a b"},
+        ["/bin/sh", "-c", f"cd -- '/a b' || {{ [ -d '/a b' ]; exit $((126+$?)); }}; {FORGET}echo hello"],
+    ),
     (
         {"cwd": "/tmp", "umask": 0o022},
-        ["/bin/sh", "-c", "umask 022; cd -- /tmp || exit 126; echo hello"],
+        ["/bin/sh", "-c", f"umask 022; {TMP}echo hello"],
     ),
     ({"nice": 5}, ["nice", "-n", "5", "/bin/sh", "-c", "echo hello"]),
     ({"nice": -20}, ["nice", "-n", "-20", "/bin/sh", "-c", "echo hello"]),
@@ -57,15 +75,39 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
     ({"nofile": 64}, ["prlimit", "--nofile=64", "--", "/bin/sh", "-c", "echo hello"]),
     (
         {**PROGRAM, "memory": 1, "cpu_time": 2.0, "nofile": 3, "nice": 4},
-        ["nice", "-n", "4", "prlimit", "--as=1", "--cpu=2:7", "--nofile=3", "--", "/spool/7.script"],
+        [
+            "nice",
+            "-n",
+            "4",
+            "prlimit",
+            "--as=1",
+            "--cpu=2:7",
+            "--nofile=3",
+            "--",
+            "/bin/sh",
+            "-c",
+            EXEC,
+            *RUN,
+        ],
     ),
     (SCRIPT, ["/bin/sh", "/spool/7.script"]),
-    (PROGRAM, ["/spool/7.script"]),
-    ({**PROGRAM, "nice": 3}, ["nice", "-n", "3", "/spool/7.script"]),
-    ({**PROGRAM, "umask": 0o077}, ["/bin/sh", "-c", f"umask 077; {EXEC}", "/bin/sh", "/spool/7.script"]),
+    (PROGRAM, ["/bin/sh", "-c", EXEC, *RUN]),
+    ({**PROGRAM, "nice": 3}, ["nice", "-n", "3", "/bin/sh", "-c", EXEC, *RUN]),
+    ({**PROGRAM, "umask": 0o077}, ["/bin/sh", "-c", f"umask 077; {EXEC}", *RUN]),
     (
         {**SCRIPT, "cwd": "/tmp"},
-        ["/bin/sh", "-c", f"cd -- /tmp || exit 126; {EXEC}", "/bin/sh", "/bin/sh", "/spool/7.script"],
+        ["/bin/sh", "-c", TMP + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"],
+    ),
+    # What is the daemon's own, and not to be the job's.
+    (
+        {"home": "/home/ada"},
+        ["/bin/sh", "-c", f"cd -- /home/ada 2>/dev/null || cd /; {FORGET}echo hello"],
+    ),
+    ({"open_files": 1024}, ["/bin/sh", "-c", "ulimit -S -n 1024 2>/dev/null; echo hello"]),
+    ({"open_files": 1024, "nofile": 9}, ["prlimit", "--nofile=9", "--", "/bin/sh", "-c", "echo hello"]),
+    (
+        {"oom_score_adj": 0},
+        ["/bin/sh", "-c", "{ echo 0 >/proc/self/oom_score_adj; } 2>/dev/null; echo hello"],
     ),
 ]
 
@@ -116,7 +158,8 @@ def script(directory: Path, text: str, mode: int = 0o600) -> dict[str, Any]:
     path = directory / "7.script"
     path.write_text(text)
     path.chmod(mode)
-    return {"command": None, "script": str(path), "is_executable": mode == 0o700}
+    named = interpreter(path.read_bytes()[:HEAD_BYTES])
+    return {"command": None, "script": str(path), "interpreter": named}
 
 
 @pytest.mark.parametrize("name", ["plain", "a b", "it's", '"', "$HOME", "-P", "é\n", "*"])
@@ -126,9 +169,94 @@ def test_any_directory_is_entered(tmp_path: Path, name: str) -> None:
     assert ran(tmp_path, cwd=str(directory), command="pwd").stdout == os.fsencode(f"{directory}\n")
 
 
-def test_a_directory_that_has_vanished_ends_the_attempt_before_its_command(tmp_path: Path) -> None:
-    done = ran(tmp_path, cwd=str(tmp_path / "missing"), command="echo never")
-    assert (done.returncode, done.stdout) == (CANNOT_ENTER, b"")
+@pytest.mark.parametrize(
+    "name, why", [("missing", "there is no directory"), ("file", "there is no directory")]
+)
+def test_a_directory_that_cannot_be_entered_is_said_before_the_command(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = ran(tmp_path, cwd=str(tmp_path / name), command="echo never")
+    assert done.stdout == b""
+    run = replace(PLAIN, cwd=str(tmp_path / name))
+    assert refusal(run, done.returncode, done.stderr) == f"{why} {tmp_path / name}"
+
+
+@others.only_root
+@pytest.mark.needs("setpriv")
+def test_a_directory_that_may_not_be_entered_is_said_before_the_command() -> None:
+    with others.open_place() as place:
+        (place / "closed").mkdir(0o700)
+        run = replace(PLAIN, cwd=str(place / "closed"), command="echo never")
+        line = ["setpriv", "--reuid=1", "--clear-groups", *command_line(run)]
+        done = subprocess.run(line, capture_output=True, check=False)
+        assert done.stdout == b""
+        assert refusal(run, done.returncode, done.stderr) == f"the directory {run.cwd} may not be entered"
+
+
+@pytest.mark.parametrize(
+    "options, code, stderr",
+    [
+        ({}, 127, b"/bin/sh: 1: cd: can't cd to /x\n"),
+        ({"cwd": "/x"}, 1, b"/bin/sh: 1: cd: can't cd to /x\n"),
+        ({"cwd": "/x"}, 127, b"/bin/sh: 1: nothing: not found\n"),
+        ({"cwd": "/x"}, 127, b"it said cd: \n"),
+        ({"cwd": "/x"}, 127, b""),
+        ({"cwd": "/x", "owner": Owner(1, 1, "/")}, 127, b"/bin/sh: 1: cd: can't cd to /x\n"),
+        ({**SCRIPT, "interpreter": ("/a",)}, 127, b"/bin/sh: 1: exec: /b: not found\n"),
+    ],
+)
+def test_a_command_that_was_started_has_its_exit_code_for_itself(
+    options: dict[str, Any], code: int, stderr: bytes
+) -> None:
+    assert refusal(replace(PLAIN, **options), code, stderr) is None
+
+
+@pytest.mark.parametrize("name, why", [("missing", "is not there"), ("barred", "may not be executed")])
+def test_a_script_whose_interpreter_cannot_be_run_says_so_and_runs_by_no_other(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "barred").touch(0o600)
+    options = script(tmp_path, f"#!{tmp_path}/{name}\necho never\n", 0o700)
+    done = ran(tmp_path, **options)
+    assert done.stdout == b""
+    said = refusal(replace(PLAIN, **options), done.returncode, done.stderr)
+    assert said == f"the interpreter {tmp_path}/{name} that its script names {why}"
+
+
+@others.only_root
+@pytest.mark.needs("unshare", "mount")
+def test_a_script_on_a_file_system_mounted_noexec_is_run_by_the_interpreter_that_it_names(
+    tmp_path: Path,
+) -> None:
+    options = script(tmp_path, "#!/usr/bin/env python3\nimport os\nprint(6 * 7)\n", 0o700)
+    mount = 'mount -t tmpfs -o noexec none "$0"; printf %s "$1" > "$2"; chmod 700 "$2"; shift 2; exec "$@"'
+    text = Path(options["script"]).read_text()
+    line = ["unshare", "-m", "/bin/sh", "-c", mount, str(tmp_path), text, options["script"]]
+    done = subprocess.run([*line, *command_line(replace(PLAIN, **options))], capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (b"42\n", b"")
+
+
+def test_a_job_has_nothing_of_the_directory_that_the_daemon_was_in(tmp_path: Path) -> None:
+    line = command_line(replace(PLAIN, cwd=str(tmp_path), command="env"))
+    done = subprocess.run(line, env={"PWD": "/daemon"}, cwd="/", capture_output=True, check=True)
+    assert done.stdout.decode().splitlines() == [f"PWD={tmp_path}"]
+
+
+def test_a_home_that_is_not_there_is_the_root_directory(tmp_path: Path) -> None:
+    assert ran(tmp_path, home=str(tmp_path), command="pwd").stdout == f"{tmp_path}\n".encode()
+    done = ran(tmp_path, home="/nonexistent", command="pwd")
+    assert (done.stdout, done.stderr) == (b"/\n", b"")
+
+
+def test_a_job_has_its_own_soft_limit_of_descriptors_and_score_for_want_of_memory(tmp_path: Path) -> None:
+    shown = ran(tmp_path, open_files=100, command="ulimit -n; ulimit -Hn").stdout.split()
+    assert shown[0] == b"100"
+    assert int(shown[1]) > 100
+    done = ran(tmp_path, open_files=2**40, command="echo on")
+    assert (done.stdout, done.stderr) == (b"on\n", b"")
+    score = ran(tmp_path, oom_score_adj=7, command="cat /proc/self/oom_score_adj").stdout
+    assert score == b"7\n"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +306,6 @@ DROP = [
     *("setpriv", "--reuid=1000", "--regid=100", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all"),
     "--",
 ]
-FORGET = "unset OLDPWD; "
 HOME = "cd -- /home/ada 2>/dev/null || cd /; " + FORGET
 
 OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
@@ -198,7 +325,7 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
             *("nice", "-n", "-5", "prlimit", "--nofile=9", "--", "/bin/sh", "-c", HOME + "echo hello"),
         ],
     ),
-    (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/spool/7.script"]),
+    (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, *RUN]),
     (SCRIPT, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"]),
     # What the shell itself understands comes as it is.
     ({"brought": ("IFS", "UID")}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),

@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 
 from taskqd.errors import BadRequest
-from taskqd.quotas import BURST, LIMITS, Quotas, connections_within, describe, quotas_of, read_limit
+from taskqd.quotas import (
+    BURST,
+    CONNECTIONS_RESERVED,
+    LIMITS,
+    Quotas,
+    connections_within,
+    describe,
+    quotas_of,
+    read_limit,
+    slots_within,
+)
 from taskqd.submission import LARGEST_BLOCK, LARGEST_PRIORITY, LONGEST_LABEL, MOST_TASKS
 from taskqd.verbs.daemon import LIMITS as ALWAYS
 from taskqd.wire import LONGEST_LINE
@@ -137,10 +147,10 @@ def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_
     "most, descriptors, slots, expected",
     [
         (10_000, 65_536, 4, 10_000),
-        (10_000, 1024, 4, 1024 - 8 - 64),
-        (10_000, 10_073, 4, 10_000),
-        (10_000, 10_071, 4, 9_999),
-        (None, 1024, 100, 1024 - 200 - 64),
+        (10_000, 1024, 4, 1024 - 20 - 64),
+        (10_000, 10_085, 4, 10_000),
+        (10_000, 10_083, 4, 9_999),
+        (None, 1024, 100, 1024 - 500 - 64),
         (10_000, 64, 4, 1),
         (None, 0, 10_000, 1),
         (1, 1024, 1, 1),
@@ -150,3 +160,16 @@ def test_connections_leave_descriptors_to_jobs_and_to_the_rest(
     most: int | None, descriptors: int, slots: int, expected: int
 ) -> None:
     assert connections_within(Quotas(connections=most), descriptors, slots) == expected
+
+
+@pytest.mark.parametrize("limit", [0, 64, 256, 1024, 65_536])
+def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
+    slots = slots_within(limit)
+    assert slots >= 1
+    if slots > 1:
+        assert connections_within(Quotas(), limit, slots) >= CONNECTIONS_RESERVED
+        assert connections_within(Quotas(), limit, slots + 1) < CONNECTIONS_RESERVED
+
+
+def test_a_small_limit_of_descriptors_carries_so_many_slots() -> None:
+    assert slots_within(256) == (256 - 64 - 16) // 5

@@ -1,6 +1,8 @@
 """What an attempt prints: inline or in a file, within its quota, synced in time; and when the disk fails."""
 
 import errno
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from zope.interface.verify import verifyObject
 from taskqd import recording
 from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IRecording
-from taskqd.recording import FLUSH_AFTER, INLINE_BYTES, Recording
+from taskqd.recording import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
 from tests.fakes import FakeDisk, FakeRecording, Threads, clock, error_of, result_of
 
 PLENTY = 10**9
@@ -306,6 +308,86 @@ def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
         bench.write(stream, b"x" * 5000)
     bench.disk.fail(call)
     assert isinstance(error_of(bench.closing()), OSError)
+
+
+# A machine that has no descriptor for a file at the moment.
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_want_of_descriptors_fails_no_output_and_nothing_is_read_until_it_is_over(
+    bench: Bench, code: int
+) -> None:
+    bench.disk.fail("create", code=code)
+    bench.write(1, b"x" * 5000, b"y" * 10)
+    assert (bench.failed, bench.choked, bench.on_disk(1)) == ([], [True], None)
+    bench.clock.advance(FLUSH_AFTER)
+    bench.clock.advance(OPEN_AGAIN_AFTER)
+    assert (bench.failed, bench.choked) == ([], [True])
+    bench.disk.mend()
+    bench.clock.advance(OPEN_AGAIN_AFTER)
+    assert bench.choked == [True, False]
+    assert bench.on_disk(1) == b"x" * 5000 + b"y" * 10
+    assert measured(bench.close()) == [(5010, 0), (0, 0)]
+
+
+def test_a_little_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(2, b"hi")
+    bench.clock.advance(FLUSH_AFTER)
+    assert (bench.failed, bench.choked) == ([], [True])
+    out, err = bench.close()
+    assert (out.data, err.data) == (b"", b"hi")
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_a_stream_that_begins_late_waits_for_a_descriptor_too(bench: Bench) -> None:
+    bench.write(1, b"a")
+    bench.clock.advance(FLUSH_AFTER)
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(2, b"late")
+    assert bench.choked == [True]
+    bench.disk.mend()
+    bench.clock.advance(OPEN_AGAIN_AFTER)
+    assert (bench.choked, bench.on_disk(2)) == ([True, False], b"late")
+    bench.close()
+
+
+@pytest.mark.parametrize("code, why", [(errno.EMFILE, "the machine lacks descriptors"), (errno.EIO, "error")])
+def test_much_output_without_a_descriptor_at_its_end_is_an_error(bench: Bench, code: int, why: str) -> None:
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(1, b"x" * 5000)
+    bench.disk.fail("create", code=code)
+    assert why in str(error_of(bench.closing()))
+
+
+def test_much_output_that_has_a_descriptor_at_its_end_is_whole(bench: Bench) -> None:
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(1, b"x" * 5000)
+    bench.disk.mend()
+    assert measured(bench.close()) == [(5000, 0), (0, 0)]
+    assert bench.on_disk(1) == b"x" * 5000
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_output(
+    bench: Bench, stream: int
+) -> None:
+    bench.write(stream, b"x" * 5000)
+    bench.paths[stream].unlink()
+    bench.write(stream, b"y" * 5000)
+    assert f"{bench.paths[stream]} was removed while the job ran" in str(error_of(bench.closing()))
+
+
+def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    shutil.rmtree(bench.paths[1].parent)
+    assert isinstance(error_of(bench.closing()), OSError)
+
+
+def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    os.truncate(bench.paths[1], 10)
+    assert "was cut to 10 bytes while the job ran, which had printed 5000" in str(error_of(bench.closing()))
 
 
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:

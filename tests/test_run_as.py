@@ -1,5 +1,6 @@
 """As whom jobs run: who may submit at all, what is root's, and a start that cannot keep its word."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from taskqd import launch, run_as, submission
-from taskqd.errors import Forbidden, StartRefused
+from taskqd.errors import Forbidden, QueueFull, StartRefused
 from taskqd.job import Job, Spec
 from taskqd.launch import CannotStart
 from taskqd.requests import SET_OPTIONS
@@ -33,8 +34,11 @@ class FakeUsers:
 
     def __init__(self) -> None:
         self.known = dict(KNOWN)
+        self.error: OSError | None = None
 
     def find(self, name: str) -> User | None:
+        if self.error is not None:
+            raise self.error
         return self.known.get(name)
 
 
@@ -128,6 +132,17 @@ def test_a_user_who_is_gone_runs_nothing(users: FakeUsers, limits: UserLimits) -
     del users.known["ada"]
     with pytest.raises(CannotStart, match="this machine has no user ada"):
         told(users, limits).user_of(job("ada"))
+
+
+def test_a_user_who_cannot_be_looked_up_for_want_of_descriptors_is_not_taken_for_gone(
+    users: FakeUsers, limits: UserLimits
+) -> None:
+    users.error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with pytest.raises(CannotStart, match=r"ada cannot be looked up: .*Too many open files") as raised:
+        told(users, limits).user_of(job("ada"))
+    assert raised.value.is_shortage
+    with pytest.raises(QueueFull, match=r"ada cannot be looked up .*; try again"):
+        told(users, limits).check("ada", False, SPEC)
 
 
 def test_the_limits_of_a_user_are_prlimit_s_options(

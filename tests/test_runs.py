@@ -1,5 +1,6 @@
 """What an attempt is run with: what was asked for and brought, and what is its owner's where it has one."""
 
+import errno
 import os
 import pwd
 import stat
@@ -113,7 +114,7 @@ def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: i
         attempt=2,
         command="true",
         script=None,
-        is_executable=False,
+        interpreter=(),
         stdin=bench.spool.path(7, "stdin"),
         cwd="/tmp",
         env=run.env,
@@ -157,10 +158,91 @@ def test_a_job_whose_secrets_cannot_be_read_is_not_to_run(
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o700])
-def test_a_script_runs_itself_if_it_may(bench: Bench, mode: int) -> None:
-    path = bench.kept("script", b"", mode)
+@pytest.mark.parametrize(
+    "content, interpreter",
+    [(b"", ()), (b"echo 1\n", ()), (b"#!/usr/bin/env python3\n\0", ("/usr/bin/env", "python3"))],
+)
+def test_a_script_runs_by_the_interpreter_that_it_names_whatever_its_mode_is(
+    bench: Bench, mode: int, content: bytes, interpreter: tuple[str, ...]
+) -> None:
+    path = bench.kept("script", content, mode)
     run = bench.make(script=0)
-    assert (run.command, run.script, run.is_executable) == (None, str(path), mode == 0o700)
+    assert (run.command, run.script, run.interpreter) == (None, str(path), interpreter)
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (None, "its script cannot be read: .*No such file"),
+        (b"\x7fELF\x02\x01\x01\0", "its script is a program"),
+        (b"#!/bin/sh\r\necho 1\r\n", "its script names the interpreter '/bin/sh' with a carriage return"),
+    ],
+)
+def test_a_script_that_nothing_can_run_as_it_says_is_not_run(
+    bench: Bench, content: bytes | None, why: str
+) -> None:
+    if content is not None:
+        bench.kept("script", content)
+    with pytest.raises(CannotStart, match=why) as raised:
+        bench.make(script=0)
+    assert not raised.value.is_shortage
+
+
+def test_a_machine_without_descriptors_keeps_a_script_from_its_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.kept("script", b"true")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(runs, "open", refuse, raising=False)
+    with pytest.raises(CannotStart) as raised:
+        bench.make(script=0)
+    assert raised.value.is_shortage
+
+
+# What the daemon's own process has, and a job is not to have.
+
+
+def test_a_job_reads_clocks_as_its_schedule_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    assert "TZ" not in daemon_environment() | runs.user_environment(bench.ada)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    assert daemon_environment()["TZ"] == runs.user_environment(bench.ada)["TZ"] == "Europe/Berlin"
+
+
+def test_a_job_without_a_directory_is_at_home_where_the_daemon_s_own_has_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Runs(bench.spool, "store", bench.mask, bench.run_as)
+    job = Job(id=7, owner="ada", submitted_at=START)
+    assert made.make(job, 1).home is None
+    gone = bench.place / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert made.make(job, 1).home == daemon_environment()["HOME"]
+    assert os.getcwd() == "/", "a shell would complain"
+    assert made.make(job, 1).home == daemon_environment()["HOME"]
+
+
+@pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
+def test_a_job_is_killed_for_want_of_memory_as_any_other_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, own: int, given: int | None
+) -> None:
+    monkeypatch.setattr(runs, "own_oom_score_adj", lambda: own)
+    assert bench.make().oom_score_adj == given
+
+
+def test_a_system_that_has_no_such_score_gives_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runs.own_oom_score_adj() == int(Path("/proc/self/oom_score_adj").read_text())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(runs, "open", refuse, raising=False)
+    assert runs.own_oom_score_adj() == 0
 
 
 def test_a_task_runs_with_what_its_array_brought(bench: Bench) -> None:
@@ -197,7 +279,7 @@ def test_an_owner_s_run_is_theirs_with_copies_that_are_theirs(bench: Bench) -> N
     bench.kept("stdin", b"in")
     run = bench.make(script=10, stdin=2, env={"LD_PRELOAD": "x"})
     assert run.owner == Owner(1, bench.ada.gid, "/home/ada", ("--nproc=50:50",))
-    assert run.is_executable
+    assert run.interpreter == ("/bin/sh",)
     paths = [run.script, run.stdin, run.env["TASKQ_PROGRESS"]]
     assert {os.path.dirname(str(path)) for path in paths} == {str(bench.place / "state.jobs")}
     assert {os.stat(str(path)).st_uid for path in paths} == {1}

@@ -1,10 +1,14 @@
 """What runs: room and order, the recorded start and end, recovery, the stop, and a store that fails."""
 
+import errno
 import signal
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from taskqd.errors import (
     Draining,
@@ -14,11 +18,25 @@ from taskqd.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, S
 from taskqd.job import Array, Job, Reason, Spec, Status, Usage
 from taskqd.launch import CannotStart, Outcome, Run
 from taskqd.slots import STOPPED
+from taskqd.why import why
 from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, opened, replayed, result_of, running
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)
 TERM = signal.SIGTERM
+
+
+@pytest.fixture(name="logged")
+def the_log() -> Iterator[list[str]]:
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def note(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    yield lines
+    globalLogPublisher.removeObserver(note)
 
 
 # Slots and order.
@@ -145,6 +163,161 @@ def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_
     house.retry(1)
     house.settle()
     assert running(house) == [1]
+
+
+# A machine that lacks what a start takes.
+
+LACK = Outcome(reason=Reason.SPAWN, detail="no more processes", is_shortage=True)
+
+
+class Short:
+    """A house whose machine has room for some processes and no more."""
+
+    def __init__(self, room: int, slots: int = 50) -> None:
+        self.house = opened(slots)
+        self.room = room
+        self._start = self.house.executor.start
+        cast("Any", self.house.executor).start = self._try
+
+    def _try(self, run: Run, recording: Any, spawned: Any) -> "Deferred[Outcome]":
+        if len(self.house.executor.running) >= self.room:
+            return succeed(LACK)
+        return self._start(run, recording, spawned)
+
+    def submit(self, count: int, **options: Any) -> None:
+        for _ in range(count):
+            self.house.asked(**options)
+        self.house.settle()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds * 8)):
+            self.house.clock.advance(0.125)
+            self.house.settle()
+
+    def starts(self) -> int:
+        return sum(isinstance(event, Started) for event in self.house.store.journal)
+
+
+def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
+    short = Short(room=3)
+    short.submit(300)
+    house = short.house
+    assert len(running(house)) == 3
+    assert house.backlog.counts[Status.PENDING] == 297
+    for job in house.backlog.walk(1):
+        attempts = 1 if job.status is Status.RUNNING else 0
+        assert (job.attempts, job.failures, job.past) == (attempts, 0, ())
+        assert (job.attempt is not None) == bool(attempts)
+    assert replayed(house.store.journal) == house.backlog
+
+
+def test_a_shortage_that_lasts_costs_a_try_of_one_job_now_and_then() -> None:
+    short = Short(room=0)
+    short.submit(300)
+    assert short.starts() <= 50, "no more than there are slots"
+    before = short.starts()
+    short.pass_time(600)
+    assert 60 <= short.starts() - before < 80
+    assert short.house.backlog.counts[Status.PENDING] == 300
+    assert replayed(short.house.store.journal) == short.house.backlog
+
+
+def test_after_a_shortage_all_goes_on_by_itself_and_that_is_logged_once(logged: list[str]) -> None:
+    short = Short(room=3)
+    short.submit(40)
+    short.pass_time(30)
+    assert [line for line in logged if "no job starts for now" in line] == logged
+    assert len(logged) == 1
+    assert "no more processes" in logged[0]
+    short.room = 100
+    short.pass_time(20)
+    assert len(running(short.house)) == 40
+    assert len(logged) == 2
+    assert "jobs start again" in logged[1]
+    assert short.house.clock.getDelayedCalls() == []
+
+
+def test_the_end_of_a_job_lets_another_be_tried_at_once() -> None:
+    short = Short(room=2)
+    short.submit(10)
+    short.pass_time(60)
+    first = running(short.house)[0]
+    short.house.finish(first)
+    assert len(running(short.house)) == 2
+    for _ in range(9):
+        short.house.finish(running(short.house)[0])
+    assert short.house.backlog.counts[Status.COMPLETED] == 10
+
+
+def test_jobs_that_are_gone_in_no_time_go_on_beside_a_shortage() -> None:
+    short = Short(room=0)
+    short.submit(100)
+    short.room = 100
+    short.house.executor.at_once = COMPLETED
+    short.pass_time(0.25)
+    assert short.house.backlog.counts[Status.COMPLETED] == 100
+
+
+def test_a_job_that_is_cancelled_while_the_machine_refuses_it_is_cancelled() -> None:
+    house = opened(1)
+    waiting: Deferred[Outcome] = Deferred()
+    cast("Any", house.executor).start = lambda *_: waiting
+    house.submit()
+    house.cancel(1)
+    house.settle()
+    waiting.callback(LACK)
+    house.settle()
+    assert house.statuses() == [CANCELLED]
+
+
+def test_a_shortage_keeps_no_drain_and_no_stop_waiting() -> None:
+    short = Short(room=0)
+    short.submit(5)
+    drained = short.house.dispatcher.drain()
+    result_of(drained)
+    stopped = short.house.dispatcher.stop(False)
+    short.house.settle()
+    result_of(stopped)
+    assert short.house.backlog.counts[Status.PENDING] == 5
+    assert short.house.clock.getDelayedCalls() == []
+
+
+def test_an_attempt_whose_files_cannot_be_made_for_want_of_descriptors_is_taken_back_too() -> None:
+    house = opened(1)
+
+    def refuse(job: Job, attempt: int) -> Run:
+        raise CannotStart("its files cannot be handed over", OSError(errno.EMFILE, "too many"))
+
+    house.dispatcher._slots._make_run = refuse
+    house.submit(retries=1)
+    assert (house.job(1).status, house.job(1).attempts) == (PENDING, 0)
+
+
+def test_a_shortage_is_told_by_stats_and_why() -> None:
+    short = Short(room=1)
+    short.submit(3)
+    house = short.house
+    told = house.dispatcher.shortage()
+    assert told is not None
+    assert (told["detail"], told["next_try_in"] > 0) == ("no more processes", True)
+    text = why(house.backlog, house.job(3), house.clock.elapsed(), house.dispatcher.lack())
+    assert "the machine lacks what a start takes (no more processes)" in text
+    short.room = 10
+    short.pass_time(10)
+    assert (house.dispatcher.shortage(), house.dispatcher.lack()) == (None, None)
+
+
+def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
+    house = opened(1)
+    house.executor.at_once = FAILED
+    house.submit(retries=2, retry_delay=1.0)
+    before = house.job(1).attempt
+    house.executor.at_once = LACK
+    house.clock.advance(2)
+    house.settle()
+    job = house.job(1)
+    assert (job.status, job.attempts, job.failures, job.attempt, job.past) == (PENDING, 1, 1, before, ())
+    assert replayed(house.store.journal) == house.backlog
 
 
 # After a crash.

@@ -1,6 +1,8 @@
 """Users by name, and how long what was found holds."""
 
+import errno
 import grp
+import os
 import pwd
 from typing import Any
 
@@ -63,6 +65,21 @@ def test_a_uid_without_a_name_is_nobody_whatever_a_user_is_called(passwd: Passwd
 @pytest.mark.parametrize("name", ["no-such-user", "", "a\0b", "a:b", "\ud800", "x" * 10_000, "ada\n", "+ada"])
 def test_a_name_that_cannot_be_is_nobody_s(name: str) -> None:
     assert Users(clock().seconds).find(name) is None
+
+
+def test_a_machine_without_descriptors_does_not_say_that_there_is_no_such_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    users = Users(clock().seconds)
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            users.find("no-such-user")
+    assert users.find("no-such-user") is None
 
 
 def test_the_machine_s_own_users_and_groups_are_found() -> None:

@@ -1,5 +1,6 @@
 """Workers: calls in threads, and what comes of them in the reactor's."""
 
+import errno
 import os
 import select
 import threading
@@ -139,6 +140,46 @@ def test_a_stop_waits_for_what_was_handed_over(bench: Bench) -> None:
     bench.workers.stop()
     assert bench.threads() == 0
     assert sorted(map(str, bench.results[1:-1])) == list("01234")
+
+
+class NoThreads:
+    """Threads of a machine that has room for ``room`` more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        start = threading.Thread.start
+
+        def try_to_start(thread: threading.Thread) -> None:
+            if self.room == 0:
+                raise RuntimeError("can't start new thread")
+            self.room -= 1
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", try_to_start)
+
+
+def test_a_thread_that_cannot_be_started_leaves_all_to_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    NoThreads(monkeypatch, room=1)
+    for number in range(3):
+        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
+    bench.return_all(3)
+    assert (sorted(map(str, bench.results)), bench.threads()) == (["0", "1", "2"], 1)
+
+
+def test_without_any_thread_a_call_is_refused_as_the_machine_s_fault_and_works_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = NoThreads(monkeypatch, room=0)
+    for _ in range(2):
+        with pytest.raises(OSError, match="can't start new thread") as raised:
+            bench.workers.call(lambda: "never", bench.results.append)
+        assert raised.value.errno == errno.EAGAIN
+    threads.room = 9
+    bench.workers.call(lambda: "now", bench.results.append)
+    bench.return_all(1)
+    assert bench.results == ["now"]
 
 
 def test_workers_that_had_nothing_to_do_can_be_stopped(bench: Bench) -> None:

@@ -80,6 +80,7 @@ class Daemon(Room):
                 "resources": backlog.capacity.resources(),
                 "paused": backlog.queues.is_paused,
                 "draining": dispatcher.is_draining,
+                "shortage": dispatcher.shortage(),
                 "jobs": {status.value.lower(): count for status, count in backlog.counts.items()},
                 "pending_bytes": backlog.pending_bytes,
                 "connections": self._connections(),

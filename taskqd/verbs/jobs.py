@@ -176,7 +176,9 @@ class Jobs(Room):
         return self._results.history(*ids).addCallback(replies.events)
 
     def _why(self, caller: ICaller, ref: Ref) -> bytes:
-        return replies.ok(why(self._backlog, self._backlog.get(ref), self._clock.elapsed()))
+        return replies.ok(
+            why(self._backlog, self._backlog.get(ref), self._clock.elapsed(), self._dispatcher.lack())
+        )
 
 
 def _answers(results: list[list[int | TaskqError]]) -> list[bytes]:

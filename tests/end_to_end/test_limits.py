@@ -195,7 +195,7 @@ class Poor(Daemon):
     """A daemon that may open few files."""
 
     def command(self, pid_file: Path | None = None) -> Command:
-        return ["/bin/sh", "-c", 'ulimit -S -n 128; exec "$@"', "sh", *super().command(pid_file)]
+        return ["/bin/sh", "-c", 'ulimit -n 128; exec "$@"', "sh", *super().command(pid_file)]
 
 
 def test_a_flood_of_connections_neither_spins_nor_kills_a_daemon_with_few_descriptors(tmp_path: Path) -> None:

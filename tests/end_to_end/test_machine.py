@@ -1,0 +1,344 @@
+"""The daemon and its machine: want of processes and descriptors, signals, process 1, inheritance."""
+
+import ctypes
+import os
+import pty
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import others
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Command, Daemon, environment, is_alive
+from tests.end_to_end.wire import Wire, until
+
+ENDED = (0, -signal.SIGTERM)
+"""How twistd ends that was told to: some versions send themselves the signal in the end."""
+NOBODY_ELSE = 54_321
+"""A uid that no process has."""
+UNUSED = [signal.SIGUSR2, signal.SIGALRM, signal.SIGIO, signal.SIGQUIT, signal.SIGVTALRM, signal.SIGPROF, 40]
+
+
+class Started(Daemon):
+    """A daemon that something else starts: ``before`` is what stands before its command line."""
+
+    before: Command = []  # noqa: RUF012 - each test has its own
+
+    def command(self, pid_file: Path | None = None) -> Command:
+        return [*self.before, *super().command(pid_file)]
+
+
+@pytest.fixture(name="made")
+def what_is_made(tmp_path: Path) -> Iterator[list[Daemon]]:
+    """Return a list of daemons that are closed with the test."""
+    made: list[Daemon] = []
+    yield made
+    complaints = [complaint for daemon in made for complaint in daemon.close()]
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+
+
+def start(made: list[Daemon], place: Path, *before: str, slots: int = 2) -> Started:
+    daemon = Started(place, slots=slots)
+    daemon.before = [*before]
+    made.append(daemon)
+    daemon.start()
+    return daemon
+
+
+def submit(wire: Wire, count: int, command: str) -> list[int]:
+    return [wire.submit(command) for _ in range(count)]
+
+
+# A shortage.
+
+
+@others.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+def test_a_want_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[Daemon]) -> None:
+    daemon = Started(tmp_path, slots=50)
+    made.append(daemon)
+    # As an ordinary user, to whom limits apply, but one who may read any checkout and write any place.
+    capabilities = "+dac_override,+dac_read_search"
+    daemon.before = [
+        *("setpriv", f"--reuid={NOBODY_ELSE}", f"--regid={NOBODY_ELSE}", "--clear-groups"),
+        *(f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", "--"),
+        *("prlimit", "--nproc=12", "--"),
+    ]
+    daemon.start()
+    wire = daemon.connect()
+    blockers = submit(wire, 12, "sleep 60")
+    last = submit(wire, 1, "true")[0]
+    until(lambda: wire.stats()["shortage"] is not None, "the shortage")
+    assert "Resource temporarily unavailable" in wire.stats()["shortage"]["detail"]
+    assert "the machine lacks what a start takes" in wire.ask(f"WHY {last}")
+    wire.cancel(*blockers)
+    assert wire.wait(last) == "COMPLETED"
+    jobs = submit(wire, 300, "exec sleep 0.01")  # for what a job itself forks is its own
+    for job in jobs:
+        assert wire.wait(job) == "COMPLETED", (wire.show(job), wire.result(job))
+    assert {wire.show(job)["attempts"] for job in jobs} == {1}
+    until(lambda: wire.stats()["shortage"] is None, "its end")
+    told = [line for line in daemon.log.splitlines() if "no job starts" in line or "jobs start again" in line]
+    assert len(told) % 2 == 0
+    assert len(told) <= 10
+    assert "no job starts for now" in told[0]
+    assert "jobs start again" in told[-1]
+
+
+def test_slots_that_descriptors_cannot_carry_are_bounded_and_named(
+    tmp_path: Path, made: list[Daemon]
+) -> None:
+    daemon = start(made, tmp_path, "/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh", slots=200)
+    wire = daemon.connect()
+    assert wire.stats()["slots"] == 35
+    assert "35 slots in place of slots = 200" in daemon.log
+    jobs = submit(wire, 150, "head -c 5000 /dev/zero; sleep 0.2; echo x >&2; head -c 5000 /dev/zero >&2")
+    assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
+
+
+def test_the_daemon_takes_all_descriptors_that_it_may_and_jobs_get_what_it_was_given(
+    tmp_path: Path, made: list[Daemon]
+) -> None:
+    limits = 'ulimit -S -n 300; ulimit -H -n 2000; exec "$@"'
+    daemon = start(made, tmp_path, "/bin/sh", "-c", limits, "sh", slots=100)
+    wire = daemon.connect()
+    assert wire.stats()["slots"] == 100
+    assert wire.run("ulimit -S -n; ulimit -H -n").stdout == b"300\n2000\n"
+    assert wire.run("--nofile=64 ulimit -n").stdout == b"64\n"
+
+
+# Signals.
+
+
+def test_signals_without_a_use_end_nothing(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    job = wire.submit("sleep 0.5; echo done; grep SigIgn /proc/self/status")
+    wire.wait_running(job)
+    for number in (*UNUSED, signal.SIGUSR1, signal.SIGHUP):
+        os.kill(one.pid, number)
+    assert wire.wait(job) == "COMPLETED"
+    done, ignored = wire.result(job).stdout.split(b"\n", 1)
+    assert done == b"done"
+    libc = 1 << 31 | 1 << 32
+    assert not int(ignored.split()[1], 16) & ~libc
+    assert "SIGHUP is ignored" in one.log
+    assert one.stop() in ENDED
+
+
+BLOCK = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_parent_that_blocks_and_ignores_signals_breaks_nothing(tmp_path: Path, made: list[Daemon]) -> None:
+    daemon = start(made, tmp_path, sys.executable, "-c", BLOCK)
+    wire = daemon.connect()
+    assert wire.run("exit 3").exit_code == "3"
+    shown = wire.run("grep -E 'Sig(Blk|Ign)' /proc/self/status").stdout.decode().splitlines()
+    masks = {line.split(":\t")[0]: int(line.split(":\t")[1], 16) for line in shown}
+    assert (masks["SigBlk"], masks["SigIgn"] & ~(1 << 31 | 1 << 32)) == (0, 0)
+    assert daemon.stop() in ENDED
+
+
+def on_terminal(daemon: Daemon, before: str) -> int:
+    """Start a daemon from a shell on a terminal; return the terminal's other end."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        line = ["/bin/sh", "-c", f'{before} "$@" >>"$0" 2>&1 & wait', daemon.log_file, *daemon.command()]
+        os.execvpe("/bin/sh", list(map(str, line)), environment())
+    until(lambda: daemon.pid_file.exists() and _answers(daemon), "the daemon to answer")
+    daemon.started_elsewhere(int(daemon.pid_file.read_text()))
+    return terminal
+
+
+def _answers(daemon: Daemon) -> bool:
+    try:
+        return daemon.connect().ask("PING") == "OK"
+    except OSError:
+        return False
+
+
+def test_a_terminal_that_goes_ends_the_daemon_in_order(tmp_path: Path, made: list[Daemon]) -> None:
+    daemon = Daemon(tmp_path, "--on-stop", "requeue")
+    made.append(daemon)
+    terminal = on_terminal(daemon, "")
+    wire = daemon.connect()
+    job = wire.submit("sleep 60")
+    wire.wait_running(job)
+    os.close(terminal)
+    until(lambda: not is_alive(daemon.pid), "the daemon to end")
+    assert "the terminal is gone, so the daemon stops" in daemon.log
+    assert not daemon.pid_file.exists()
+    daemon.start()
+    assert daemon.connect().show(job)["runs"][0]["detail"] == "the daemon was told to stop while it ran"
+
+
+def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[Daemon]) -> None:
+    daemon = Daemon(tmp_path)
+    made.append(daemon)
+    os.close(on_terminal(daemon, "nohup"))
+    time.sleep(0.3)  # so long it is looked whether it ends
+    assert daemon.connect().run("echo on").stdout == b"on\n"
+
+
+# Process 1.
+
+
+@others.only_root
+@pytest.mark.needs("unshare")
+def test_as_process_1_it_leaves_no_zombie_and_knows_how_its_jobs_ended(
+    tmp_path: Path, made: list[Daemon]
+) -> None:
+    before = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+    daemon = Started(tmp_path, slots=4)
+    daemon.before = [*before]
+    made.append(daemon)
+    launched = daemon.launch()
+    until(lambda: _answers(daemon), "the daemon to answer")
+    children = Path(f"/proc/{launched.pid}/task/{launched.pid}/children").read_text().split()
+    daemon.started_elsewhere(int(children[0]))
+    wire = daemon.connect()
+    leave = "(setsid sleep 0.05 &) ; (setsid sleep 0.1 &)"
+    jobs = [wire.submit(f"{leave} ; exit {code}") for code in range(1, 60)]
+    for code, job in enumerate(jobs, 1):
+        assert (wire.wait(job), wire.result(job).exit_code) == ("FAILED", str(code))
+    assert wire.run("echo $PPID").stdout == b"1\n"
+    until(lambda: zombies(daemon.pid) == 0, "the orphans to be reaped")
+    daemon.stop()
+    launched.wait(10)
+
+
+def zombies(parent: int) -> int:
+    found = 0
+    for name in os.listdir("/proc"):
+        try:
+            fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        found += fields[:2] == ["Z", str(parent)]
+    return found
+
+
+# What is the daemon's and not its jobs'.
+
+
+def test_a_job_has_the_daemon_s_time_zone_and_nothing_else_of_it(tmp_path: Path, made: list[Daemon]) -> None:
+    daemon = start(made, tmp_path, "env", "TZ=Asia/Tokyo", "OLDPWD=/daemons", "X=1")
+    wire = daemon.connect()
+    assert wire.run('date +%Z; echo "$OLDPWD$X"').stdout == b"JST\n\n"
+    assert wire.run("--cwd=/tmp env | grep OLDPWD").stdout == b""
+    assert wire.run("--env=TZ=UTC date +%Z").stdout == b"UTC\n"
+
+
+@others.only_root
+def test_a_job_has_no_score_of_the_daemon_s_for_want_of_memory(tmp_path: Path, made: list[Daemon]) -> None:
+    score = 'echo -300 >/proc/self/oom_score_adj; exec "$@"'
+    daemon = start(made, tmp_path, "/bin/sh", "-c", score, "sh")
+    wire = daemon.connect()
+    if Path(f"/proc/{daemon.pid}/oom_score_adj").read_text() != "-300\n":
+        pytest.skip("root may not lower the score here (CAP_SYS_RESOURCE)")
+    assert wire.run("cat /proc/self/oom_score_adj") == (b"0\n", b"", "0")
+
+
+def test_a_daemon_whose_directory_was_removed_runs_jobs_in_its_home(
+    tmp_path: Path, made: list[Daemon]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    daemon = start(made, tmp_path, "/bin/sh", "-c", f'cd {gone}; exec "$@"', "sh")
+    wire = daemon.connect()
+    assert wire.run("pwd").stdout == f"{gone}\n".encode()
+    gone.rmdir()
+    home = wire.run("cd; pwd").stdout
+    assert wire.run("pwd; bash -c pwd") == (home * 2, b"", "0")
+    assert wire.run("--cwd=/tmp pwd").stdout == b"/tmp\n"
+
+
+# What a job names and does.
+
+
+def hang(directory: Path) -> int:
+    """Mount a file system that never answers; return what ends that when it is closed."""
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"hung", os.fsencode(directory), b"fuse", 0, options.encode()):
+        os.close(device)
+        pytest.skip(f"no file system can be mounted here: {os.strerror(ctypes.get_errno())}")
+    return device
+
+
+@others.only_root
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no FUSE here")
+def test_a_file_system_that_does_not_answer_holds_only_the_jobs_that_name_it(daemon: DaemonFactory) -> None:
+    one = daemon(slots=8)
+    hung = one.place / "hung"
+    hung.mkdir()
+    device = hang(hung)
+    try:
+        wire = one.connect()
+        held = [wire.submit(f"--cwd={hung} echo never") for _ in range(3)]
+        script = f"#!{hung}/python\n1\n".encode()
+        held += [wire.submit(f"--script={len(script)}", script) for _ in range(3)]
+        began = time.monotonic()
+        assert wire.run("echo on").stdout == b"on\n"
+        assert wire.ask("PING") == "OK"
+        assert time.monotonic() - began < 5
+        wire.cancel(*held)
+        assert {wire.wait(job) for job in held} == {"CANCELLED"}
+        assert one.stop() in ENDED
+    finally:
+        ctypes.CDLL(None).umount2(os.fsencode(hung), 2)
+        os.close(device)
+
+
+def test_output_that_is_removed_under_a_running_job_is_not_taken_for_none(
+    running: Daemon, wire: Wire
+) -> None:
+    job = wire.submit("head -c 9000 /dev/zero; while [ ! -e go ]; do sleep 0.02; done; echo end")
+    wire.wait_running(job)
+    path = running.state / "output" / str(job // 1000) / f"{job}.1.stdout"
+    until(path.exists, "the output")
+    path.unlink()
+    (running.place / "go").touch()
+    assert wire.wait(job) == "FAILED"
+    shown = wire.show(job)
+    assert shown["reason"] == "output"
+    assert f"{path} was removed while the job ran" in shown["detail"]
+
+
+@pytest.mark.parametrize(
+    "script, reason, detail",
+    [
+        (b"\x7fELF\x02\x01\x01\x00", "spawn", "its script is a program (ELF)"),
+        (b"#!/bin/sh\r\necho hi\r\n", "spawn", "with a carriage return behind it"),
+        (b"#!/no/such/interpreter -x\n", "spawn", "the interpreter /no/such/interpreter"),
+        (b"#!/usr/bin/env sh\necho hi\n", None, ""),
+    ],
+)
+def test_a_script_is_run_by_what_it_names_or_says_why_not(
+    wire: Wire, script: bytes, reason: str | None, detail: str
+) -> None:
+    job = wire.submit(f"--script={len(script)}", script)
+    assert wire.wait(job) == ("FAILED" if reason else "COMPLETED")
+    shown = wire.show(job)
+    assert shown["reason"] == reason
+    assert detail in (shown["detail"] or "")
+
+
+def test_a_directory_that_is_none_is_a_reason_of_its_own(wire: Wire, tmp_path: Path) -> None:
+    job = wire.submit(f"--cwd={tmp_path}/none echo never")
+    assert wire.wait(job) == "FAILED"
+    shown = wire.show(job)
+    assert (shown["reason"], shown["exit_code"]) == ("spawn", None)
+    assert shown["detail"] == f"could not be started: there is no directory {tmp_path}/none"
