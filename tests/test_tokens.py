@@ -205,20 +205,22 @@ def test_a_line_is_one_json_object_that_a_person_can_read() -> None:
 
 GOOD: dict[str, Any] = json.loads(tokens.write([entry()]))
 HASH = GOOD["hash"]
+ADVICE = "; mend or remove the line, or make the token anew with `taskq token add`"
+"""All that is asserted of a line that msgspec refuses: its words change with its version."""
 FLAWS: list[tuple[str, Any, str]] = [
-    ("is no JSON", b"{", "truncated"),
-    ("is no object", b"[]", "Expected `object`"),
-    ("is not UTF-8", b'{"id":"\xff"}', "utf-8"),
-    ("is deep", b"[" * 100_000, "no token's"),
+    ("is no JSON", b"{", ADVICE),
+    ("is no object", b"[]", ADVICE),
+    ("is not UTF-8", b'{"id":"\xff"}', ADVICE),
+    ("is deep", b"[" * 100_000, ADVICE),
     *(
         (
             f"has no {name}",
             {key: GOOD[key] for key in GOOD if key != name},
-            f"missing required field `{name}`",
+            ADVICE,
         )
         for name in ("id", "name", "role", "made_at", "hash")
     ),
-    ("has one more field", {**GOOD, "secret": "x"}, "unknown field"),
+    ("has one more field", {**GOOD, "secret": "x"}, ADVICE),
     ("has a short id", {**GOOD, "id": "0123abc"}, "its id must be 8 to 64"),
     ("has an id of other letters", {**GOOD, "id": "0123abcg"}, "its id must be 8 to 64"),
     ("has no name", {**GOOD, "name": ""}, "its name must be"),

@@ -485,7 +485,7 @@ def test_the_address_may_be_an_option_before_or_behind_the_verb(running: Daemon,
 def test_help_is_there_for_all(taskq: Taskq, verb: list[str]) -> None:
     shown = taskq(*verb, "--help", address="unix:/nonexistent")
     assert (shown.code, shown.err) == (0, b"")
-    assert b"Usage: taskq" in shown.out
+    assert " ".join(["taskq", *verb]).encode() in shown.out
 
 
 def test_nobody_reading_is_no_error_of_ours(running: Daemon, wire: Wire) -> None:
