@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by bin/test and bin/demo, in the checkout. `make_venv run` or `make_venv test` leaves in .venv what is
-# needed for that; it takes the first Python 3.10 or later that it finds, or the one that PYTHON names, and
-# installs anew only when pyproject.toml has changed.
+# Sourced by the programs of bin/, in the checkout. `make_venv SET [FOLDER]` leaves in .venv, or in that folder, what
+# requirements/ pins for this set and the venv's Python, and the checkout itself. It takes the first Python 3.10 or later
+# that it finds, or the one that PYTHON names; it installs anew when the pins or pyproject.toml have changed.
 
 refuse() {
     printf '%s: %s\n' "$0" "$1" >&2
@@ -10,6 +10,10 @@ refuse() {
 
 is_recent() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+}
+
+minor_of() {
+    "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 }
 
 find_python() {
@@ -24,26 +28,77 @@ find_python() {
 (on Debian 12 and later: apt-get install python3 python3-venv)"
 }
 
-make_venv() {
-    local python package=.
-    [ "$1" = test ] && package='.[test]'
+# An empty venv in this folder, unless one is there that works.
+need_venv() {
+    local folder=$1 python
     # A venv works only in the folder and with the Python that it was made for.
-    if [ "$(cat .venv/made-in 2>/dev/null)" != "$PWD" ] || ! is_recent .venv/bin/python; then
+    if [ "$(cat "$folder/made-in" 2>/dev/null)" != "$PWD" ] || ! is_recent "$folder/bin/python"; then
         python=$(find_python) || exit 1
         "$python" -c 'import venv, ensurepip' 2>/dev/null ||
-            refuse "$python has no venv and ensurepip modules (on Debian: apt-get install $("$python" -c \
-                'import sys; print("python%d.%d-venv" % sys.version_info[:2])'))"
-        printf 'making .venv with %s\n' "$("$python" -V)"
-        rm -rf .venv
-        "$python" -m venv .venv || refuse "could not make .venv with $python"
-        printf '%s\n' "$PWD" >.venv/made-in
+            refuse "$python has no venv and ensurepip modules (on Debian: apt-get install python$(minor_of "$python")-venv)"
+        printf 'making %s with %s\n' "$folder" "$("$python" -V)"
+        rm -rf "$folder"
+        "$python" -m venv "$folder" || refuse "could not make $folder with $python"
+        printf '%s\n' "$PWD" >"$folder/made-in"
     fi
-    if ! cmp -s pyproject.toml ".venv/installed-to-$1"; then
-        printf 'installing taskqd and what it needs to %s\n' "$1"
-        .venv/bin/python -m pip install -qq --disable-pip-version-check -e "$package" ||
-            refuse "pip could not install $package"
+}
+
+install_in() {
+    local folder=$1
+    shift
+    "$folder/bin/python" -m pip install -qq --disable-pip-version-check "$@" ||
+        refuse "pip could not install $* in $folder"
+}
+
+# The files that pin a set for the Python of a venv: what builds the checkout is always among them.
+pins_of() {
+    local minor file
+    minor=$(minor_of "$2/bin/python")
+    for file in "requirements/build-$minor.txt" "requirements/$1-$minor.txt"; do
+        [ -f "$file" ] || refuse "there is no $file, so this checkout has no pins for Python $minor
+(set PYTHON to one that requirements/ has, or add $minor to PYTHONS in tests/pins.py and run bin/lock)"
+        printf '%s\n' "$file"
+    done
+}
+
+make_venv() {
+    local wanted=$1 folder=${2:-.venv} pins
+    need_venv "$folder"
+    pins=$(pins_of "$wanted" "$folder") || exit 1
+    # shellcheck disable=SC2086  # a list of files, here and below
+    if ! cat $pins | cmp -s - "$folder/locked-$wanted"; then
+        if [ -f "$folder/locked-$wanted" ]; then
+            # Begun anew, so that it has nothing that is pinned no more.
+            rm -rf "$folder"
+            need_venv "$folder"
+        fi
+        printf 'installing what is needed to %s\n' "$wanted"
+        install_in "$folder" --require-hashes $(printf -- '-r %s ' $pins)
         # What tests need includes what running needs.
-        cp pyproject.toml .venv/installed-to-run
-        cp pyproject.toml ".venv/installed-to-$1"
+        [ "$wanted" != test ] || cat $(pins_of run "$folder") >"$folder/locked-run"
+        cat $pins >"$folder/locked-$wanted"
     fi
+    if [ "$wanted" != lock ] && ! cmp -s pyproject.toml "$folder/installed"; then
+        install_in "$folder" --no-deps --no-build-isolation -e .
+        cp pyproject.toml "$folder/installed"
+    fi
+}
+
+# The newest versions of all that pyproject.toml asks for.
+make_latest_venv() {
+    need_venv .venv-latest
+    printf 'installing the newest versions\n'
+    install_in .venv-latest --upgrade --upgrade-strategy eager -e '.[test]'
+}
+
+# The lowest versions that pyproject.toml allows, made from nothing each time: pip does not tell which it need not have.
+make_lowest_venv() {
+    make_venv lock .venv-lock
+    rm -rf .venv-lowest
+    need_venv .venv-lowest
+    .venv-lock/bin/python -m tests.pins --lowest "$(minor_of .venv-lowest/bin/python)" .venv-lowest/pins ||
+        refuse "uv could not find the lowest versions"
+    printf 'installing the lowest versions\n'
+    install_in .venv-lowest -r .venv-lowest/pins
+    install_in .venv-lowest --no-deps --no-build-isolation -e .
 }
