@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # in the set "lock", and what taskqd reads its settings with
 
 CHECKOUT = Path(__file__).parents[1]
 FOLDER = CHECKOUT / "requirements"
@@ -38,14 +37,17 @@ SETS: Mapping[str, tuple[str, ...]] = {
 The first set is resolved first, and the others take its versions, so that any two sets install together.
 """
 
-HEADER = "# Made by bin/lock from pyproject.toml, for {name} on Python {python}. Do not edit.\n# digest: {digest}\n"
+HEADER = """\
+# Made by bin/lock from pyproject.toml, for {name} on Python {python}. Do not edit.
+# digest: {digest}
+"""
 """The first lines of each file; the digest is that of the requirements that uv resolved."""
 
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)((?: --hash=sha256:[0-9a-f]{64})+)")
 
 
 def requirements_of(groups: tuple[str, ...], pyproject: Mapping[str, Any]) -> list[str]:
-    """Return the requirements of groups (see ``SETS``) as pyproject.toml has them, sorted, its own extras resolved."""
+    """Return the requirements of groups (see ``SETS``) of pyproject.toml, sorted, its own extras resolved."""
     project = pyproject["project"]
     lines: dict[str, list[str]] = {
         **project["optional-dependencies"],
@@ -76,10 +78,10 @@ def header(name: str, python: str, pyproject: Mapping[str, Any]) -> str:
 
 
 def pins_of(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return the versions by name of a file of pins, and its lines that are neither a pin with hashes nor a comment."""
+    """Return the versions by name that a file pins, and the lines that are no pin with a hash."""
     lines = [line for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines() if not line.startswith("#")]
     found = [(line, PIN.fullmatch(line.strip())) for line in lines if line.strip()]
-    pins = {canonicalize_name(match[1]): match[2] for _, match in found if match}
+    pins: dict[str, str] = {canonicalize_name(match[1]): match[2] for _, match in found if match}
     return pins, [line for line, match in found if not match]
 
 
@@ -115,13 +117,8 @@ def complaints(pyproject: Mapping[str, Any], files: Mapping[str, str]) -> list[s
 
 
 def _problems(requirement: Requirement, python: str, pins: Mapping[str, str]) -> Iterator[str]:
-    environment = {
-        **default_environment(),
-        "python_version": python,
-        "python_full_version": f"{python}.0",
-        "extra": "",
-    }
-    if requirement.marker and not requirement.marker.evaluate({**environment}):
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    if requirement.marker and not requirement.marker.evaluate(environment):
         return
     version = pins.get(canonicalize_name(requirement.name))
     if version is None:
@@ -175,8 +172,8 @@ def make(pyproject: Mapping[str, Any], *, upgrade: bool) -> None:
 def main(arguments: list[str]) -> None:
     """Make the pins, newest ones with ``--upgrade``; with ``--check`` only say what is out of date.
 
-    ``--lowest PYTHON FILE`` writes the lowest versions that pyproject.toml allows of what running, testing and
-    building need on a Python.
+    ``--lowest PYTHON FILE`` writes the lowest versions that pyproject.toml allows of what running, testing
+    and building need on a Python.
     """
     pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     match arguments:

@@ -1,5 +1,6 @@
 """What an operator installs: a wheel in an empty environment, from which the daemon and the client run."""
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -64,10 +65,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of the programs of an environment that had nothing, and then the wheel."""
+    """Return the directory of the programs of an environment that had nothing, and then the wheel.
+
+    Its dependencies are pinned if those of the tests are, and else have the versions that the tests run with.
+    """
     place = tmp_path_factory.mktemp("installed") / "venv"
     assert _run(sys.executable, "-m", "venv", place).returncode == 0
-    _pip(place / "bin/python", "install", wheel)
+    python = place / "bin/python"
+    if Path(sys.prefix, "locked-run").exists():
+        pins = CHECKOUT / "requirements" / "run-{}.{}.txt".format(*sys.version_info)
+        _pip(python, "install", "--require-hashes", "-r", pins)
+        _pip(python, "install", "--no-deps", wheel)
+    else:
+        versions = place / "versions"
+        versions.write_text(
+            "".join(f"{it.name}=={it.version}\n" for it in importlib.metadata.distributions())
+        )
+        _pip(python, "install", "--constraint", versions, wheel)
     return place / "bin"
 
 
