@@ -129,25 +129,23 @@ def _problems(requirement: Requirement, python: str, pins: Mapping[str, str]) ->
 
 def resolve(requirements: list[str], python: str, *options: str | Path) -> None:
     """Let uv resolve requirements for a Python; ``options`` say how, and to which file."""
-    subprocess.run(
-        [
-            *(
-                sys.executable,
-                "-m",
-                "uv",
-                "pip",
-                "compile",
-                "--quiet",
-                "--no-config",
-                "--no-python-downloads",
-            ),
-            *("--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"),
-            *("--python-platform", "linux", "--python-version", python, *options, "-"),
-        ],
-        input="\n".join(requirements).encode(),
-        stdout=subprocess.DEVNULL,
-        check=True,
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-config",
+        "--no-python-downloads",
+    ]
+    command += ["--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
+    command += ["--python-platform", "linux", "--python-version", python, *map(str, options), "-"]
+    done = subprocess.run(
+        command, input="\n".join(requirements).encode(), stdout=subprocess.DEVNULL, check=False
     )
+    if done.returncode:
+        sys.exit(f"bin/lock: uv could not resolve what is pinned for Python {python}; the reason is above")
 
 
 def make(pyproject: Mapping[str, Any], *, upgrade: bool) -> None:
