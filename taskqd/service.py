@@ -6,6 +6,7 @@ twistd calls ``makeService`` before it daemonizes and drops privileges, so nothi
 import os
 import pwd
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.python import usage
@@ -134,6 +135,13 @@ class Options(usage.Options):
         """Print the version of taskqd and exit."""
         print(f"taskqd {__version__}")  # noqa: T201 - that is what it is for
         sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read the command line; a mistake ends the start with code 1, where twistd before 26.10 has 0."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as why:
+            sys.exit(f"taskqd: {_OPTIONS}: {why}; see twistd taskq --help")
 
     def postOptions(self) -> None:
         """Build the settings; a wrong one, or a state directory in use, ends the start in one line."""

@@ -428,6 +428,7 @@ async def test_one_listener_that_is_refused_refuses_the_start_and_closes_the_oth
     assert not (site.state / "s").exists()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
 async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
     port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
     endpoint = f"tcp:{port.getHost().port}:interface=127.0.0.1"

@@ -204,6 +204,7 @@ async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port
         assert not path.exists()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
 async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any) -> None:
     first = await listen(reactor, "tcp:0:interface=127.0.0.1")
     endpoint = f"tcp:{first.getHost().port}:interface=127.0.0.1"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.python.usage import UsageError
 from zope.interface.verify import verifyObject
 
 from taskqd import __version__
@@ -231,9 +230,11 @@ def test_a_wrong_setting_in_the_file_is_refused_by_file_and_key(
     assert part in text
 
 
-def test_an_unknown_option_is_a_usage_error(home: Path) -> None:
-    with pytest.raises(UsageError, match="colour"):
-        OPTIONS().parseOptions(["--colour", "red"])
+@pytest.mark.parametrize("words", [("--colour", "red"), ("extra",), ("--slots",)])
+def test_a_mistake_in_the_options_ends_the_start_in_one_line(home: Path, words: tuple[str, ...]) -> None:
+    text = refused(*words)
+    assert text.startswith("taskqd: twistd taskq: ")
+    assert text.endswith("; see twistd taskq --help")
 
 
 def test_help_is_a_page_with_every_option_and_an_example() -> None:
