@@ -1,6 +1,7 @@
 """What a terminal shows: times, bars and tables that fit."""
 
 import io
+import os
 import re
 import sys
 from datetime import datetime
@@ -224,6 +225,16 @@ def test_schedules_say_their_next_run_from_now() -> None:
     assert re.search(r"3 +every 10 min +in 2 h .* x", lines[1])
     assert re.search(r"paused +3 min ago +7 +x", lines[2])
     assert re.search(r"every 10 min +- +x", lines[3])
+
+
+def test_a_table_on_a_terminal_without_a_size_is_80_columns_wide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "get_terminal_size", lambda: os.terminal_size((0, 0)))  # as on Python 3.10
+    terminal.print_jobs([{"id": 7, "status": "FAILED", "command": "x" * 200}])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].strip().startswith("7 ")
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("colours", [True, False])

@@ -16,6 +16,9 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ASCII = str.maketrans("█░", "#-")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
+USUAL_SIZE = (80, 24)
+"""Columns and lines of a terminal that does not know its own size."""
+
 
 def harmless(text: str) -> str:
     """Return ``text`` with everything that is not printed escaped: it stays on its line and moves no cursor.
@@ -165,8 +168,9 @@ def print_tokens(tokens: Sequence[dict[str, Any]]) -> None:
 def _draw(table: Callable[[int], Any]) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    # rich takes every dumb terminal for one of 80 columns, unless told both.
-    width, height = get_terminal_size()
+    # rich takes every dumb terminal for one of 80 columns, unless it has both. Python 3.10 returns zeros for
+    # a terminal that does not know its size, such as a serial line, and rich would draw nothing.
+    width, height = (size or usual for size, usual in zip(get_terminal_size(), USUAL_SIZE, strict=True))
     Console(width=width, height=height).print(table(width))
 
 
