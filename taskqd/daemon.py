@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from msgspec.structs import replace
 from twisted.application.service import Service
@@ -69,6 +69,7 @@ GARBAGE_AFTER = 5_000
 """Garbage is looked for each time that so many more objects are there; by default that is 700."""
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
+COPIED = "this is a copy or was moved: the daemon that ran it had the state directory elsewhere"
 """What is said of attempts that a crash interrupted."""
 
 
@@ -136,6 +137,8 @@ class TaskqService(Service):
             if "thread" not in str(why):
                 raise
             self._refuse(StartRefused(f"there is no room for the daemon's own threads: {why} (ulimit -u)"))
+        except OSError as why:
+            self._refuse(StartRefused(f"the state directory {self._settings.state} cannot be used: {why}"))
         super().startService()
 
     def stopService(self) -> "Deferred[None]":
@@ -164,7 +167,7 @@ class TaskqService(Service):
         self._end_leftovers(backlog)
         self._open_handover()
         dispatcher = self._dispatcher = self._make_dispatcher(backlog)
-        interrupted = dispatcher.recover(KILLED if self._store.last_boot == self._boot else REBOOTED)
+        interrupted = dispatcher.recover(self._cause_of_interruption())
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
         results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._clocks.elapsed()))
@@ -235,12 +238,18 @@ class TaskqService(Service):
     def _end_leftovers(self, backlog: Backlog) -> None:
         """Kill what a crash left running, before anything else runs."""
         pids = {one.pid for one in processes.marked(self._store.name) if _is_leftover(one, backlog)}
-        attempts = [job.attempt for job in backlog.running()] if self._store.last_boot == self._boot else []
+        is_same = self._store.last_boot == self._boot and not self._store.is_copy
+        attempts = [job.attempt for job in backlog.running()] if is_same else []
         for attempt in attempts:
             if attempt and attempt.pid and _is_it(attempt.pid, attempt.pid_started):
                 pids.add(attempt.pid)
         for pid in processes.kill_all(sorted(pids), KILL_PATIENCE):
             self._log.error("process {pid} of an interrupted job does not end", pid=pid)
+
+    def _cause_of_interruption(self) -> str:
+        if self._store.is_copy:
+            return COPIED
+        return KILLED if self._store.last_boot == self._boot else REBOOTED
 
     def _make_access(self) -> Access:
         """Read who may come in, and say so where a port is open to nobody."""
@@ -373,7 +382,7 @@ class TaskqService(Service):
             signal.signal(number, lambda *_: self._reactor.callFromThread(hurry))
         return hurried
 
-    def _refuse(self, why: StartRefused) -> None:
+    def _refuse(self, why: StartRefused) -> NoReturn:
         """End the start: twistd removes its pid file and exits with 1, and we say why in one line."""
         if self._is_daemon:
             self._log.critical("the start is refused: {why}", why=why)

@@ -93,6 +93,11 @@ class Disk:
             return os.stat(path).st_size
         return None
 
+    def identity(self, path: str) -> str:
+        """Return what tells a file or directory from all others in this boot: ``<device>:<inode>``."""
+        found = os.stat(path)
+        return f"{found.st_dev}:{found.st_ino}"
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         return sorted(os.listdir(path))

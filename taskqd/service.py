@@ -14,7 +14,7 @@ from taskqd import __version__, listeners
 from taskqd.clocks import use_monotonic
 from taskqd.daemon import TaskqService
 from taskqd.errors import SettingsError, StartRefused
-from taskqd.lock import take_lock
+from taskqd.lock import refuse_if_locked
 from taskqd.places import default_socket, default_state
 from taskqd.settings import SETTINGS, Settings, check_option, merge, read_toml
 
@@ -139,7 +139,7 @@ class Options(usage.Options):
         """Build the settings; a wrong one, or a state directory in use, ends the start in one line."""
         try:
             self.settings = self._settings()
-            _refuse_if_locked(self.settings.state)
+            _refuse_if_in_use(self.settings.state)
         except StartRefused as why:
             sys.exit(f"taskqd: {why}")
 
@@ -174,10 +174,12 @@ def _read_config(path: str) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {why}") from None
 
 
-def _refuse_if_locked(state: str) -> None:
+def _refuse_if_in_use(state: str) -> None:
     """Say early, and before twistd looks at its pid file, that another daemon has the state directory."""
-    if os.access(os.path.join(state, "lock"), os.R_OK | os.W_OK):
-        os.close(take_lock(state))
+    try:
+        refuse_if_locked(state)
+    except OSError as why:
+        raise StartRefused(f"the state directory {state} cannot be used: {why}") from None
 
 
 def makeService(options: Options) -> TaskqService:

@@ -465,10 +465,10 @@ class Day:
         self.disk = self.disk.let_go()
         if is_off:
             self.disk.cut_power()
-        if self.store._lock is not None:
+        for descriptor in self.store._locks:
             with suppress(OSError):  # its close may be the call that failed
-                os.close(self.store._lock)
-            self.store._lock = None
+                os.close(descriptor)
+        self.store._locks = ()
 
     def restart(self) -> None:
         """Start again, a second time if the fault refused the first."""

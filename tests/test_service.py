@@ -1,5 +1,7 @@
 """The daemon put together: its options, what it refuses in one line, and starts and stops in one process."""
 
+import errno
+import fcntl
 import os
 import re
 from pathlib import Path
@@ -263,6 +265,19 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         OPTIONS().parseOptions(["--version"])
     assert not end.value.code
     assert capsys.readouterr().out == f"taskqd {__version__}\n"
+
+
+def test_lock_that_cannot_be_locked_ends_the_start_in_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "lock").touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = refused("--state", str(home))
+    assert f"the state directory {home} cannot be used: " in said
 
 
 # makeService.
