@@ -20,6 +20,7 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -55,6 +56,7 @@ from taskqd.spawn import Spawner, close_on_exec
 from taskqd.spool import Spool
 from taskqd.store import Store
 from taskqd.together import Together
+from taskqd.unix_port import SocketWatch
 from taskqd.user_limits import UserLimits
 from taskqd.users import Users
 from taskqd.verbs import Verbs
@@ -65,6 +67,8 @@ STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
 """What a crash left running is waited for, once killed, for up to so many seconds a process."""
+CHECK_INTERVAL = 2.0
+"""The files of the sockets and the journal are looked at every so many seconds."""
 GARBAGE_AFTER = 5_000
 """Garbage is looked for each time that so many more objects are there; by default that is 700."""
 KILLED = "the daemon was killed while it ran"
@@ -115,6 +119,7 @@ class TaskqService(Service):
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None
         self._scheduler: Scheduler | None = None
+        self._loops: list[LoopingCall] = []
 
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
@@ -192,6 +197,19 @@ class TaskqService(Service):
             self._in_thread,
         )
         self._housekeeper.start()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look every few seconds at what others may remove: the files of the sockets, the journal."""
+        sockets = SocketWatch(self._ports, self._in_thread, listeners.clear_the_way)
+        for look in (sockets.look, self._store.look):
+            loop = LoopingCall(look)
+            loop.clock = self._reactor
+            loop.start(CHECK_INTERVAL, now=False).addErrback(self._stopped_looking)
+            self._loops.append(loop)
+
+    def _stopped_looking(self, failure: Failure) -> None:
+        self._log.failure("the look at sockets or journal met a bug and has stopped", failure)
 
     def _bound_slots(self) -> None:
         """Have no more slots than there are descriptors for."""
@@ -336,6 +354,8 @@ class TaskqService(Service):
         if self._dispatcher is not None and self._housekeeper is not None and self._scheduler is not None:
             self._scheduler.stop()
             self._housekeeper.stop()
+            for loop in self._loops:
+                loop.stop()
             await self._end_jobs(self._dispatcher)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
             await self._factory.close()

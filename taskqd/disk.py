@@ -98,6 +98,17 @@ class Disk:
         found = os.stat(path)
         return f"{found.st_dev}:{found.st_ino}"
 
+    def is_at(self, descriptor: int, path: str) -> bool:
+        """Whether ``path`` leads to an open file."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def is_linked(self, descriptor: int) -> bool:
+        """Whether an open file still has a name."""
+        return os.fstat(descriptor).st_nlink > 0
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         return sorted(os.listdir(path))

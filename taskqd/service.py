@@ -157,7 +157,10 @@ class Options(usage.Options):
             "listen": (f"unix:{default_socket(os.environ, uid, state)}",),
             "slots": len(os.sched_getaffinity(0)),
         }
-        return merge({**given, "state": os.path.abspath(state)}, file, defaults)
+        settings = merge({**given, "state": os.path.abspath(state)}, file, defaults)
+        for endpoint in defaults["listen"] if settings.listen == defaults["listen"] else ():
+            listeners.check(_the_reactor(), endpoint, "the default")
+        return settings
 
 
 def _the_reactor() -> Any:

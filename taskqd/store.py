@@ -133,7 +133,7 @@ class Store:
         try:
             self._disk.make_directory(self.segments.directory)
             self._locks = take_lock(self.directory)
-            self._identity = self._disk.identity(self.segments.directory)
+            self._identity = self._tail.identity = self._disk.identity(self.segments.directory)
         except OSError as why:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None
 
@@ -266,6 +266,27 @@ class Store:
         self.snapshot, self.snapshot_bytes = number, size
         self._closed = {segment: left for segment, left in self._closed.items() if segment > number}
         self.segments.forget(number)
+
+    def look(self) -> "Deferred[None]":
+        """Look in another thread whether the journal is still in its place, and fail aloud if it is not."""
+        number = self._tail.created
+
+        def looked(away: OSError | None) -> None:
+            # A batch that is under way looks by itself, and a segment that is not the last may be condensed.
+            is_busy = self._committer.is_busy or self._is_closing
+            if away is not None and self.failure is None and not is_busy and number == self._tail.created:
+                self._is_broken = True
+                self._failed(away)
+
+        return self._in_thread(self._look_for, number).addCallback(looked)
+
+    def _look_for(self, number: int) -> OSError | None:
+        """Return what is wrong with the place of a segment, None if nothing is; in another thread."""
+        try:
+            self._tail.check_segment(number)
+        except OSError as why:
+            return why
+        return None
 
     def close(self) -> "Deferred[None]":
         self._is_closing = True

@@ -93,6 +93,7 @@ FLOORS = (
         "tls",
         "rounds",
         "sockets",
+        "unix_port",
         "listeners",
     ),
     # 2, the one writer

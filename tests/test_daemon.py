@@ -169,8 +169,17 @@ async def test_copy_ends_no_process_and_has_what_ran_as_interrupted(
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot=boot, identity="1:1")
     asked: list[str] = []
     killed: list[int] = []
-    monkeypatch.setattr(processes, "marked", lambda store: asked.append(store) or iter(()))
-    monkeypatch.setattr(processes, "kill_all", lambda pids, seconds: killed.extend(pids) or [])
+
+    def marked(store: str) -> Iterator[Marked]:
+        asked.append(store)
+        return iter(())
+
+    def kill_all(pids: list[int], seconds: float) -> list[int]:
+        killed.extend(pids)
+        return []
+
+    monkeypatch.setattr(processes, "marked", marked)
+    monkeypatch.setattr(processes, "kill_all", kill_all)
     site.start()
     [shown] = await site.talk(b"SHOW 1\n")
     assert '"reason":"interrupted"' in shown

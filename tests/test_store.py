@@ -358,9 +358,7 @@ def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> No
     assert re.fullmatch("[0-9a-f]{32}", name)
     [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
     journal = bench.disk.identity(str(bench.journal))
-    assert first == Opened(
-        at=START, format=FORMAT, store=name, boot="boot-2", next_id=2, identity=journal
-    )
+    assert first == Opened(at=START, format=FORMAT, store=name, boot="boot-2", next_id=2, identity=journal)
     bench.close()
     bench.open()
     assert bench.store.last_boot == "boot-2"
@@ -730,6 +728,71 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     bench.close()
     assert bench.open() == [submitted(1)]
     bench.append(submitted(2))
+
+
+@pytest.mark.parametrize("count", [1, RUN + 2])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced by a copy", "without its last segment"])
+def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_that_was_acknowledged(
+    bench: Bench, tmp_path: Path, how: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    events: list[Event] = [submitted(number) for number in range(1, count + 1)]
+    for event in events:
+        bench.append(event)
+    elsewhere = tmp_path / "elsewhere"
+    if how == "without its last segment":
+        bench.segment(1).unlink()
+    else:
+        bench.directory.rename(elsewhere)
+    if how == "removed":
+        shutil.rmtree(elsewhere)
+    elif how == "replaced by a copy":
+        shutil.copytree(elsewhere, bench.directory)
+    before = bench.segment(1).read_bytes() if how == "replaced by a copy" else b""
+    refused = bench.store.append(submitted(count + 1))
+    with pytest.raises(StoreFailed, match="it was removed or moved while the daemon ran"):
+        bench.reactor.until(refused)
+    assert "CRITICAL" in [record.levelname for record in caplog.records]
+    try_again(bench)
+    assert bench.store.failure is not None, "what is written beside a gap would be refused by the next start"
+    if before:
+        assert bench.segments() == ["00000001.journal"]
+        assert bench.segment(1).read_bytes() == before
+    if how == "moved":
+        elsewhere.rename(bench.directory)
+        try_again(bench)
+        assert bench.store.failure is None
+        bench.append(submitted(count + 1))
+        bench.close()
+        assert bench.open() == [*events, submitted(count + 1)]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench, is_whole: bool) -> None:
+    bench.open()
+    result_of(bench.store.look())
+    assert bench.store.failure is None
+    away = bench.directory if is_whole else bench.segment(1)
+    away.rename(away.with_name("elsewhere"))
+    for _ in range(2):
+        result_of(bench.store.look())
+    assert bench.store.failure is not None
+    assert "it was removed or moved while the daemon ran" in bench.store.failure
+    assert isinstance(error_of(bench.store.append(submitted(1))), StoreFailed)
+    away.with_name("elsewhere").rename(away)
+    try_again(bench)
+    assert bench.store.failure is None
+    bench.append(submitted(1))
+
+
+def test_journal_that_is_away_is_left_to_the_batch_that_is_under_way(bench: Bench) -> None:
+    bench.open()
+    under_way = bench.store.append(submitted(1))
+    bench.directory.rename(bench.directory.with_name("elsewhere"))
+    result_of(bench.store.look())
+    assert bench.store.failure is None
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(under_way)
 
 
 @pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write_at", "sync"])

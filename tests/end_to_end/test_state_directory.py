@@ -49,3 +49,37 @@ def test_copy_beside_the_original_ends_none_of_its_jobs(daemon: DaemonFactory) -
     assert len(lines_with(other.log, "is a copy or was moved here")) == 1
     assert is_alive(pid)
     wire.cancel(job)
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_state_that_goes_while_nobody_writes_is_said_within_seconds_and_nothing_is_taken(
+    daemon: DaemonFactory, how: str
+) -> None:
+    one = daemon()
+    wire = one.connect()
+    first = wire.submit("true")
+    wire.wait(first)
+    elsewhere = one.place / "elsewhere"
+    one.state.rename(elsewhere)
+    if how == "removed":
+        shutil.rmtree(elsewhere)
+    until(lambda: wire.stats()["store"]["failure"], "the daemon to notice", deadline=10)
+    assert "it was removed or moved while the daemon ran" in wire.stats()["store"]["failure"]
+    assert wire.ask("SUBMIT true").startswith("ERROR STORE_FAILED ")
+    assert len(lines_with(one.log, "Nothing new is accepted until it can be")) == 1
+    assert not one.state.exists()
+    if how == "moved":
+        elsewhere.rename(one.state)
+        until(lambda: wire.stats()["store"]["failure"] is None, "the daemon to go on", deadline=10)
+        second = wire.submit("true")
+        one.kill()
+        one.start()
+        assert one.connect().wait(second) == "COMPLETED"
+
+
+def test_submission_to_a_state_that_was_removed_a_moment_ago_is_refused(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    wire.submit("true")
+    shutil.rmtree(one.state)
+    assert wire.ask("SUBMIT true").startswith("ERROR STORE_FAILED ")
