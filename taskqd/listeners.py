@@ -111,8 +111,8 @@ def check(reactor: Any, endpoint: str, source: str) -> None:
     path = os.fsencode(socket_path(endpoint) or "")
     if len(path) > MAX_PATH_BYTES:
         raise SettingsError(
-            f"{source}: listen: the path {os.fsdecode(path)} has {len(path)} bytes, and that of a UNIX socket "
-            f"has at most {MAX_PATH_BYTES}; give a shorter one with --listen unix:PATH"
+            f"{source}: listen: the path {os.fsdecode(path)} has {len(path)} bytes, and that of a UNIX "
+            f"socket has at most {MAX_PATH_BYTES}; give a shorter one with --listen unix:PATH"
         )
     try:
         _make(reactor, endpoint)

@@ -69,9 +69,9 @@ class Store:
 
     ``is_copy`` tells after the replay that the last daemon wrote this journal elsewhere: it was copied or
     moved here, and has another name from then on, so that no process of the original's jobs is taken for one
-    of its own. ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for none, and
-    ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a sync, since
-    nobody writes so much now that it would stall.
+    of its own. ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for
+    none, and ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a
+    sync, since nobody writes so much now that it would stall.
     """
 
     _log = Logger()

@@ -233,10 +233,10 @@ class FaultyDisk(Disk):
             for path, file in self._files.items():
                 file.has_name = file.has_name or os.path.dirname(path) == args[0]
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, levels: int | None = None) -> None:
         if not os.path.isdir(path):
             self._made.add(path)
-        super().make_directory(path)
+        super().make_directory(path, levels)
 
     def cut_power(self) -> None:
         """Lose whatever was not synced, or at any rate some of it."""

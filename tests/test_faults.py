@@ -20,8 +20,8 @@ from taskqd.spool import Spool
 from taskqd.store import Store
 from taskqd.tail import Tail
 from tests import faults as faulty_day
-from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
 from tests.fakes import LOOKS
+from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
 from tests.journals import sweep
 
 EVERY = 61

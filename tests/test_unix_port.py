@@ -57,7 +57,12 @@ def listening(path: Path) -> socket.socket:
     return made
 
 
-def dead(path: Path) -> None:
+def kernel_allows() -> int:
+    return int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+def replace_by_a_dead_one(path: Path) -> None:
+    path.unlink()
     listening(path).close()
 
 
@@ -66,7 +71,7 @@ def dead(path: Path) -> None:
     [
         lambda path: path.unlink(),
         lambda path: path.rename(path.with_name("other")),
-        lambda path: (path.unlink(), dead(path)),
+        lambda path: replace_by_a_dead_one(path),
         lambda path: shutil.rmtree(path.parent),
         lambda path: shutil.rmtree(path.parent.parent),
     ],
@@ -209,8 +214,7 @@ async def test_socket_that_was_handed_over_keeps_its_file_its_mode_and_its_liste
 async def test_backlog_is_what_the_kernel_allows(reactor: Any, tmp_path: Path) -> None:
     port: UnixPort = await listen(reactor, f"unix:{tmp_path}/s")
     port.pauseProducing()  # type: ignore[no-untyped-call]
-    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
-    clients = [socket.socket(socket.AF_UNIX) for _ in range(min(400, most))]
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(min(400, kernel_allows()))]
     for client in clients:
         client.setblocking(False)
         client.connect(f"{tmp_path}/s")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.daemon import Command, Daemon
 from tests.end_to_end.wire import until
 
 
@@ -58,7 +58,7 @@ def handed_over(one: Daemon, listener: socket.socket) -> "subprocess.Popen[bytes
     words = [sys.executable, "-c", _HAND_OVER, str(listener.fileno())]
     options = one.options[:]
     options[options.index("--listen") + 1] = "systemd:domain=UNIX:index=0"
-    command = [*words, one.twistd, "-n", f"--pidfile={one.pid_file}", "taskq", *options]
+    command: Command = [*words, one.twistd, "-n", f"--pidfile={one.pid_file}", "taskq", *options]
     with one.log_file.open("ab") as log:
         return subprocess.Popen(
             command,

@@ -1,15 +1,12 @@
 """The state directory under the daemon: locked, copied, moved away, and with entries that are not its own."""
 
-import os
 import shutil
-import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import DaemonFactory
-from tests.end_to_end.daemon import Daemon, is_alive
+from tests.end_to_end.daemon import is_alive
 from tests.end_to_end.wire import until
 
 
