@@ -71,7 +71,7 @@ def replace_by_a_dead_one(path: Path) -> None:
     [
         lambda path: path.unlink(),
         lambda path: path.rename(path.with_name("other")),
-        lambda path: replace_by_a_dead_one(path),
+        replace_by_a_dead_one,
         lambda path: shutil.rmtree(path.parent),
         lambda path: shutil.rmtree(path.parent.parent),
     ],
