@@ -26,7 +26,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from taskqd import descriptors, listeners, processes, signals
+from taskqd import descriptors, listeners, pid_file, processes, signals
 from taskqd.access import Access, Principal, make_access
 from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
@@ -84,8 +84,14 @@ class TaskqService(Service):
     name = "taskq"
 
     def __init__(
-        self, settings: Settings, reactor: Any, owner: tuple[int, int] | None, is_daemon: bool
+        self,
+        settings: Settings,
+        reactor: Any,
+        owner: tuple[int, int] | None,
+        is_daemon: bool,
+        pid_file: str | None = None,
     ) -> None:
+        self._pid_file = pid_file
         self._settings = settings
         self._reactor = reactor
         self._clocks = Clocks(reactor)
@@ -123,6 +129,8 @@ class TaskqService(Service):
 
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
+        if self._pid_file:
+            pid_file.hold(self._pid_file)
         sockets = filter(None, map(listeners.socket_path, self._settings.listen))
         try:
             for directory in (self._settings.state, *map(os.path.dirname, sockets)):

@@ -10,12 +10,12 @@ from typing import Any
 
 from twisted.python import usage
 
-from taskqd import __version__, listeners
+from taskqd import __version__, listeners, pid_file
 from taskqd.clocks import use_monotonic
 from taskqd.daemon import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.lock import refuse_if_locked
-from taskqd.places import default_socket, default_state
+from taskqd.places import NO_HOME, default_socket, default_state
 from taskqd.settings import SETTINGS, Settings, check_option, merge, read_toml
 
 _OPTIONS = "twistd taskq"
@@ -136,10 +136,16 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:
-        """Build the settings; a wrong one, or a state directory in use, ends the start in one line."""
+        """Build the settings; a wrong one, or a state directory in use, ends the start in one line.
+
+        The pid file that a dead daemon left is removed: the lock of the state directory decides.
+        """
         try:
             self.settings = self._settings()
             _refuse_if_in_use(self.settings.state)
+            parent: Any = self.parent or {}
+            if parent.get("pidfile"):
+                pid_file.make_way(parent["pidfile"])
         except StartRefused as why:
             sys.exit(f"taskqd: {why}")
 
@@ -151,7 +157,11 @@ class Options(usage.Options):
             for endpoint in values.get("listen", ()):
                 listeners.check(_the_reactor(), endpoint, source)
         uid = os.geteuid()
-        state = given.get("state", file.get("state")) or default_state(os.environ, uid)
+        state = given.get("state", file.get("state"))
+        if state is None:
+            state = default_state(os.environ, uid)
+            if not os.path.isabs(state):
+                raise StartRefused(NO_HOME.format(uid=uid))
         defaults = {
             "state": state,
             "listen": (f"unix:{default_socket(os.environ, uid, state)}",),
@@ -194,4 +204,10 @@ def makeService(options: Options) -> TaskqService:
     owner = None
     if uid is not None:
         owner = (uid, pwd.getpwuid(uid).pw_gid if gid is None else gid)
-    return TaskqService(options.settings, reactor, owner, is_daemon=not parent.get("nodaemon", True))
+    return TaskqService(
+        options.settings,
+        reactor,
+        owner,
+        is_daemon=not parent.get("nodaemon", True),
+        pid_file=parent.get("pidfile"),
+    )

@@ -65,6 +65,7 @@ FLOORS = (
         "disk",
         "committer",
         "lock",
+        "pid_file",
         "private",
         "token_file",
         "segments",
@@ -119,6 +120,7 @@ FLOORS = (
     (
         "access",
         "verbs",
+        "handshakes",
         "doorkeeper",
         "asked",
         "gathering",

@@ -242,6 +242,7 @@ async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again
     await site.stop()
     assert [path for path in (site.state / "output").rglob("*") if path.is_file()] == []
     orphan = site.state / "output" / "0" / "1.1.stdout"
+    orphan.parent.mkdir()
     orphan.write_bytes(b"left by a crash")
     site.start()
     assert not orphan.exists()

@@ -1,5 +1,6 @@
 """The state directory under the daemon: locked, copied, moved away, and with entries that are not its own."""
 
+import os
 import shutil
 import subprocess
 
@@ -80,3 +81,26 @@ def test_submission_to_a_state_that_was_removed_a_moment_ago_is_refused(daemon: 
     wire.submit("true")
     shutil.rmtree(one.state)
     assert wire.ask("SUBMIT true").startswith("ERROR STORE_FAILED ")
+
+
+@pytest.mark.parametrize("left", ["", "{live}", "{dead}"])
+def test_pid_file_of_a_dead_daemon_does_not_refuse_the_next_start(daemon: DaemonFactory, left: str) -> None:
+    one = daemon()
+    one.kill()
+    one.pid_file.write_text(left.format(live=os.getpid(), dead=one.pid))
+    one.start()
+    assert one.pid_file.read_text() == str(one.pid)
+    assert "removed the pid file" in one.log
+
+
+def test_pid_file_of_a_living_daemon_refuses_a_start_on_another_state(daemon: DaemonFactory) -> None:
+    one, other = daemon(), daemon(start=False)
+    other.pid_file = one.pid_file
+    with other.launch() as process:
+        try:
+            assert process.wait(20) == 1
+        finally:
+            process.kill()
+    assert one.pid_file.read_text() == str(one.pid)
+    assert "Another twistd server is running" in other.log
+    assert one.connect().ask("PING").startswith("OK")
