@@ -22,7 +22,8 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -42,6 +43,7 @@ from taskqd.feed import Feed
 from taskqd.handover import Handover
 from taskqd.housekeeping import Housekeeper, condense
 from taskqd.job import Spec, Status
+from taskqd.log_output import LogOutput
 from taskqd.notices import Notices
 from taskqd.orphans import Orphans
 from taskqd.private import check_directory
@@ -90,7 +92,9 @@ class TaskqService(Service):
         owner: tuple[int, int] | None,
         is_daemon: bool,
         pid_file: str | None = None,
+        log_output: LogOutput | None = None,
     ) -> None:
+        self._log_output = log_output
         self._pid_file = pid_file
         self._settings = settings
         self._reactor = reactor
@@ -126,6 +130,12 @@ class TaskqService(Service):
         self._housekeeper: Housekeeper | None = None
         self._scheduler: Scheduler | None = None
         self._loops: list[LoopingCall] = []
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become a part of twistd's application, and have that write the log to our output."""
+        super().setServiceParent(parent)
+        if self._log_output is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log_output)
 
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
@@ -376,6 +386,8 @@ class TaskqService(Service):
             self._threads.stop()
             if self._handover is not None:
                 self._handover.close()
+        if self._log_output is not None:
+            self._log_output.end()
 
     async def _end_jobs(self, dispatcher: Dispatcher) -> None:
         """Let running jobs end for the grace, then end them; a second signal to stop takes all grace away."""
@@ -414,6 +426,8 @@ class TaskqService(Service):
         """End the start: twistd removes its pid file and exits with 1, and we say why in one line."""
         if self._is_daemon:
             self._log.critical("the start is refused: {why}", why=why)
+        if self._log_output is not None:
+            self._log_output.end()
         for port in self._ports:
             port.stopReading()
             port.connectionLost(Failure(why))  # what stopListening has the reactor do, which will not run

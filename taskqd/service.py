@@ -15,6 +15,7 @@ from taskqd.clocks import use_monotonic
 from taskqd.daemon import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.lock import refuse_if_locked
+from taskqd.log_output import output_of
 from taskqd.places import NO_HOME, default_socket, default_state
 from taskqd.settings import SETTINGS, Settings, check_option, merge, read_toml
 
@@ -210,4 +211,5 @@ def makeService(options: Options) -> TaskqService:
         owner,
         is_daemon=not parent.get("nodaemon", True),
         pid_file=parent.get("pidfile"),
+        log_output=output_of(parent),
     )

@@ -66,6 +66,7 @@ FLOORS = (
         "committer",
         "lock",
         "pid_file",
+        "log_output",
         "private",
         "token_file",
         "segments",
