@@ -3,6 +3,7 @@
 import fcntl
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,7 +116,7 @@ def test_line_that_comes_while_no_thread_can_be_made_is_written_with_the_next(
 
     output = LogOutput(pipe.writing)
     with monkeypatch.context() as shortage:
-        shortage.setattr(module.Thread, "start", refuse)
+        shortage.setattr(threading.Thread, "start", refuse)
         log(output, "one")
     log(output, "two")
     assert [text_of(line) for line in pipe.read(2)] == ["one", "two"]
