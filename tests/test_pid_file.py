@@ -32,11 +32,11 @@ def another_process(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[
         yield process.pid
 
 
-@pytest.mark.parametrize("content", ["", "\n", "none", "0", str(os.getpid()), str(os.getppid()), "999999999"])
+@pytest.mark.parametrize("content", ["", "\n", "none", "0", "{own}", "{parent}", "999999999"])
 def test_pid_file_of_a_dead_daemon_is_removed(
     path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path.write_text(content)
+    path.write_text(content.format(own=os.getpid(), parent=os.getppid()))
     make_way(str(path))
     assert not path.exists()
     [record] = caplog.records
