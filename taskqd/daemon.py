@@ -373,7 +373,8 @@ class TaskqService(Service):
             self._scheduler.stop()
             self._housekeeper.stop()
             for loop in self._loops:
-                loop.stop()
+                if loop.running:
+                    loop.stop()
             await self._end_jobs(self._dispatcher)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
             await self._factory.close()

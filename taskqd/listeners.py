@@ -75,6 +75,8 @@ def guarded(endpoint: str) -> str:
     A UNIX socket is for its owner alone and has no lock of Twisted's; more clients may wait to be let in.
     """
     kind, *arguments = _arguments(endpoint)
+    if kind == ("", "haproxy") and arguments and arguments[0] != ("", "unix"):
+        kind, *arguments = arguments
     order, defaults = _DEFAULTS.get(kind, ((), {}))
     given = _named(arguments, order)
     if not given.get(order[0] if order else ""):

@@ -178,7 +178,11 @@ class Store:
     def _tidy(self, layout: Layout, reading: Replay) -> None:
         """Remove what a snapshot replaces and a segment barely begun; cut off what was torn, and blanks."""
         for name in layout.obsolete:
-            self._disk.remove(os.path.join(self.segments.directory, name))
+            path = os.path.join(self.segments.directory, name)
+            try:
+                self._disk.remove(path)
+            except IsADirectoryError:
+                self._log.warn("{path} is a directory, so not the daemon's: it is left alone", path=path)
         segments = layout.segments
         while segments and self.segments.first(segments[-1]) is None:
             self._disk.remove(self.segments.path(segments.pop()))

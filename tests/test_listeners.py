@@ -47,6 +47,9 @@ GUARDED = [
     ("tcp:9500:127.0.0.1:5", "tcp:9500:127.0.0.1:5"),
     ("tcp6:port=9500", "tcp6:port=9500:backlog=4096"),
     ("tcp", "tcp"),
+    ("haproxy:tcp:9500", "haproxy:tcp:9500:backlog=4096"),
+    ("haproxy:unix:/a", "haproxy:unix:/a"),
+    ("haproxy", "haproxy"),
     ("systemd:domain=UNIX:index=0", "systemd:domain=UNIX:index=0"),
 ]
 

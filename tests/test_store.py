@@ -372,6 +372,19 @@ def test_two_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
     other.close()
 
 
+def test_directory_with_the_name_of_an_unfinished_snapshot_is_left_alone_with_a_log_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    stray = bench.journal / "00000009.snapshot.new"
+    stray.mkdir()
+    assert bench.open() == [submitted(1)]
+    assert stray.is_dir()
+    assert f"{stray} is a directory, so not the daemon's: it is left alone" in caplog.text
+
+
 def test_store_that_was_copied_has_another_name_and_says_so_once(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
