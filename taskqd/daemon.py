@@ -13,19 +13,21 @@ import sys
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from msgspec.structs import replace
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from taskqd import descriptors, listeners, processes, signals
+from taskqd import descriptors, listeners, pid_file, processes, signals
 from taskqd.access import Access, Principal, make_access
 from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
@@ -41,6 +43,7 @@ from taskqd.feed import Feed
 from taskqd.handover import Handover
 from taskqd.housekeeping import Housekeeper, condense
 from taskqd.job import Spec, Status
+from taskqd.log_output import LogOutput
 from taskqd.notices import Notices
 from taskqd.orphans import Orphans
 from taskqd.private import check_directory
@@ -55,6 +58,7 @@ from taskqd.spawn import Spawner, close_on_exec
 from taskqd.spool import Spool
 from taskqd.store import Store
 from taskqd.together import Together
+from taskqd.unix_port import SocketWatch
 from taskqd.user_limits import UserLimits
 from taskqd.users import Users
 from taskqd.verbs import Verbs
@@ -65,10 +69,13 @@ STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
 """What a crash left running is waited for, once killed, for up to so many seconds a process."""
+CHECK_INTERVAL = 2.0
+"""The files of the sockets and the journal are looked at every so many seconds."""
 GARBAGE_AFTER = 5_000
 """Garbage is looked for each time that so many more objects are there; by default that is 700."""
 KILLED = "the daemon was killed while it ran"
 REBOOTED = "the machine was restarted while it ran"
+COPIED = "this is a copy or was moved: the daemon that ran it had the state directory elsewhere"
 """What is said of attempts that a crash interrupted."""
 
 
@@ -79,8 +86,16 @@ class TaskqService(Service):
     name = "taskq"
 
     def __init__(
-        self, settings: Settings, reactor: Any, owner: tuple[int, int] | None, is_daemon: bool
+        self,
+        settings: Settings,
+        reactor: Any,
+        owner: tuple[int, int] | None,
+        is_daemon: bool,
+        pid_file: str | None = None,
+        log_output: LogOutput | None = None,
     ) -> None:
+        self._log_output = log_output
+        self._pid_file = pid_file
         self._settings = settings
         self._reactor = reactor
         self._clocks = Clocks(reactor)
@@ -114,9 +129,18 @@ class TaskqService(Service):
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None
         self._scheduler: Scheduler | None = None
+        self._loops: list[LoopingCall] = []
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become a part of twistd's application, and have that write the log to our output."""
+        super().setServiceParent(parent)
+        if self._log_output is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log_output)
 
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
+        if self._pid_file:
+            pid_file.hold(self._pid_file)
         sockets = filter(None, map(listeners.socket_path, self._settings.listen))
         try:
             for directory in (self._settings.state, *map(os.path.dirname, sockets)):
@@ -136,6 +160,8 @@ class TaskqService(Service):
             if "thread" not in str(why):
                 raise
             self._refuse(StartRefused(f"there is no room for the daemon's own threads: {why} (ulimit -u)"))
+        except OSError as why:
+            self._refuse(StartRefused(f"the state directory {self._settings.state} cannot be used: {why}"))
         super().startService()
 
     def stopService(self) -> "Deferred[None]":
@@ -164,7 +190,7 @@ class TaskqService(Service):
         self._end_leftovers(backlog)
         self._open_handover()
         dispatcher = self._dispatcher = self._make_dispatcher(backlog)
-        interrupted = dispatcher.recover(KILLED if self._store.last_boot == self._boot else REBOOTED)
+        interrupted = dispatcher.recover(self._cause_of_interruption())
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
         results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._clocks.elapsed()))
@@ -189,6 +215,19 @@ class TaskqService(Service):
             self._in_thread,
         )
         self._housekeeper.start()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Look every few seconds at what others may remove: the files of the sockets, the journal."""
+        sockets = SocketWatch(self._ports, self._in_thread, listeners.clear_the_way)
+        for look in (sockets.look, self._store.look):
+            loop = LoopingCall(look)
+            loop.clock = self._reactor
+            loop.start(CHECK_INTERVAL, now=False).addErrback(self._stopped_looking)
+            self._loops.append(loop)
+
+    def _stopped_looking(self, failure: Failure) -> None:
+        self._log.failure("the look at sockets or journal met a bug and has stopped", failure)
 
     def _bound_slots(self) -> None:
         """Have no more slots than there are descriptors for."""
@@ -235,12 +274,18 @@ class TaskqService(Service):
     def _end_leftovers(self, backlog: Backlog) -> None:
         """Kill what a crash left running, before anything else runs."""
         pids = {one.pid for one in processes.marked(self._store.name) if _is_leftover(one, backlog)}
-        attempts = [job.attempt for job in backlog.running()] if self._store.last_boot == self._boot else []
+        is_same = self._store.last_boot == self._boot and not self._store.is_copy
+        attempts = [job.attempt for job in backlog.running()] if is_same else []
         for attempt in attempts:
             if attempt and attempt.pid and _is_it(attempt.pid, attempt.pid_started):
                 pids.add(attempt.pid)
         for pid in processes.kill_all(sorted(pids), KILL_PATIENCE):
             self._log.error("process {pid} of an interrupted job does not end", pid=pid)
+
+    def _cause_of_interruption(self) -> str:
+        if self._store.is_copy:
+            return COPIED
+        return KILLED if self._store.last_boot == self._boot else REBOOTED
 
     def _make_access(self) -> Access:
         """Read who may come in, and say so where a port is open to nobody."""
@@ -327,6 +372,9 @@ class TaskqService(Service):
         if self._dispatcher is not None and self._housekeeper is not None and self._scheduler is not None:
             self._scheduler.stop()
             self._housekeeper.stop()
+            for loop in self._loops:
+                if loop.running:
+                    loop.stop()
             await self._end_jobs(self._dispatcher)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
             await self._factory.close()
@@ -339,6 +387,8 @@ class TaskqService(Service):
             self._threads.stop()
             if self._handover is not None:
                 self._handover.close()
+        if self._log_output is not None:
+            self._log_output.end()
 
     async def _end_jobs(self, dispatcher: Dispatcher) -> None:
         """Let running jobs end for the grace, then end them; a second signal to stop takes all grace away."""
@@ -373,10 +423,12 @@ class TaskqService(Service):
             signal.signal(number, lambda *_: self._reactor.callFromThread(hurry))
         return hurried
 
-    def _refuse(self, why: StartRefused) -> None:
+    def _refuse(self, why: StartRefused) -> NoReturn:
         """End the start: twistd removes its pid file and exits with 1, and we say why in one line."""
         if self._is_daemon:
             self._log.critical("the start is refused: {why}", why=why)
+        if self._log_output is not None:
+            self._log_output.end()
         for port in self._ports:
             port.stopReading()
             port.connectionLost(Failure(why))  # what stopListening has the reactor do, which will not run

@@ -3,6 +3,7 @@
 Paths are text, modes are for the owner alone. Every method raises OSError as the system gives it.
 """
 
+import errno
 import os
 from contextlib import suppress
 from mmap import PROT_READ, mmap
@@ -93,17 +94,55 @@ class Disk:
             return os.stat(path).st_size
         return None
 
+    def identity(self, path: str) -> str:
+        """Return what tells a file or directory from all others in this boot: ``<device>:<inode>``."""
+        found = os.stat(path)
+        return f"{found.st_dev}:{found.st_ino}"
+
+    def is_at(self, descriptor: int, path: str) -> bool:
+        """Whether ``path`` leads to an open file."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def is_linked(self, descriptor: int) -> bool:
+        """Whether an open file still has a name."""
+        return os.fstat(descriptor).st_nlink > 0
+
     def names(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         return sorted(os.listdir(path))
 
-    def make_directory(self, path: str) -> None:
-        """Make a directory, and those above it, for the owner alone; an existing one is left as it is."""
+    def create_below(self, path: str, mode: int = 0o600) -> int:
+        """Open a new file as ``create`` does; its directory, and the one above that, are made if need be.
+
+        The one above both is not: a state directory that was moved away is not to be begun anew.
+        """
+        with self._making:  # or the directory might be removed again before the file is in it
+            self.make_directory(os.path.dirname(path), 2)
+            return self.create(path, mode)
+
+    def remove_empty_directory(self, path: str) -> None:
+        """Remove a directory if nothing is in it; anything else is left as it is."""
+        with self._making:
+            try:
+                os.rmdir(path)
+            except OSError as why:
+                if why.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                    raise
+
+    def make_directory(self, path: str, levels: int | None = None) -> None:
+        """Make a directory, and those above it, for the owner alone; an existing one is left as it is.
+
+        Where there are ``levels``, no more directories than that are made.
+        """
         with self._making:  # who finds a directory that another thread has made may rely on it
             if os.path.isdir(path):
                 return
             parent = os.path.dirname(path)
-            self.make_directory(parent)
+            if levels is None or levels > 1:
+                self.make_directory(parent, levels and levels - 1)
             os.mkdir(path, 0o700)
             try:
                 self.sync_directory(parent)

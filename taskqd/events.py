@@ -17,12 +17,13 @@ def _tag(name: str) -> str:
     return name.lower()
 
 
-class Opened(Struct, frozen=True, tag=_tag, kw_only=True):
+class Opened(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     """A segment begins: who wrote it, and in which boot of the machine.
 
     ``store`` is a random name that this store keeps for ever and that marks its processes; ``boot`` is the
     kernel's boot id; ``next_id`` is the first job number that was free. What an earlier segment has from this
-    record's number on was refused and does not count.
+    record's number on was refused and does not count. ``identity`` is that of the directory ``journal`` in
+    that boot, as ``<device>:<inode>``; a journal of format 4 or older has none.
     """
 
     at: float
@@ -30,9 +31,10 @@ class Opened(Struct, frozen=True, tag=_tag, kw_only=True):
     store: str
     boot: str
     next_id: int
+    identity: str = ""
 
 
-class Snapshot(Struct, frozen=True, tag=_tag, kw_only=True):
+class Snapshot(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     """A snapshot begins: the records of the jobs that were still known, out of all up to this one's number.
 
     The fields are those of the last Opened among them; ``records`` is how many lines follow.
@@ -44,6 +46,7 @@ class Snapshot(Struct, frozen=True, tag=_tag, kw_only=True):
     boot: str
     next_id: int
     records: int
+    identity: str = ""
 
 
 class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):

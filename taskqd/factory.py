@@ -5,10 +5,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from taskqd.doorkeeper import Doorkeeper
 from taskqd.gathering import Gathering
+from taskqd.handshakes import Handshakes
 from taskqd.protocol import Connection
+from taskqd.tls import handshake_error
 from taskqd.verbs import Verbs
 
 LINGER_AT_STOP = 2.0
@@ -29,6 +32,7 @@ class TaskqFactory(Factory):
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock
+        self._handshakes = Handshakes(clock)
         self._closed: Deferred[None] | None = None
         self._patience: Any = None
 
@@ -40,14 +44,18 @@ class TaskqFactory(Factory):
     def _opened(self, connection: Connection) -> None:
         self.connections.add(connection)
 
-    def _lost(self, connection: Connection) -> None:
+    def _lost(self, connection: Connection, reason: Failure) -> None:
         self.connections.discard(connection)
+        why = handshake_error(reason)
+        if why is not None:
+            self._handshakes.failed(connection.address, why)
         self._tell_if_closed()
 
     def close(self) -> "Deferred[None]":
         """End all connections and fire when they are; what does not read its replies is cut off."""
         closed = self._closed = Deferred()
         self._keeper.stop()
+        self._handshakes.stop()
         self._patience = self._clock.callLater(LINGER_AT_STOP, self._cut_off)
         for connection in list(self.connections):
             connection.end()

@@ -11,10 +11,10 @@ import stat
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -23,12 +23,28 @@ from twisted.python.failure import Failure
 from taskqd import sockets, tls
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.rounds import Rounds
+from taskqd.unix_port import HandedPort, UnixPort
+
+BACKLOG = tls.BACKLOG
+"""As many clients may wait to be let in, or as the kernel allows (net.core.somaxconn), if that is less."""
+MAX_PATH_BYTES = 107
+"""The path of a UNIX socket has at most so many bytes (unix(7))."""
 
 _log = Logger()
 _PARTS = re.compile(r"(?:^|(?<=:))((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
 _NAMED = re.compile(r"((?:[^=\\]|\\.)*)(=?)(.*)", re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _TLS = [("", kind) for kind in tls.KINDS]
+_UNIX = ("address", "mode", "backlog", "lockfile")
+"""The arguments of ``unix:`` in the order in which they may come without a name."""
+_TCP = ("port", "interface", "backlog")
+"""The arguments of ``tcp:`` likewise."""
+_DEFAULTS = {
+    ("", "unix"): (_UNIX, {"mode": "600", "lockfile": "0", "backlog": str(BACKLOG)}),
+    ("", "tcp"): (_TCP, {"backlog": str(BACKLOG)}),
+    ("", "tcp4"): (_TCP, {"backlog": str(BACKLOG)}),
+    ("", "tcp6"): (_TCP, {"backlog": str(BACKLOG)}),
+}
 
 
 def socket_path(endpoint: str) -> str | None:
@@ -40,8 +56,11 @@ def socket_path(endpoint: str) -> str | None:
 
 
 def is_local(endpoint: str) -> bool:
-    """Whether the endpoint is a UNIX socket, which knows its peers."""
-    return _arguments(endpoint)[0] == ("", "unix")
+    """Whether the endpoint is a UNIX socket, which knows its peers; one that systemd hands over may be."""
+    kind, *arguments = _arguments(endpoint)
+    if kind == ("", "systemd"):
+        return _named(arguments, ("domain",)).get("domain") == "UNIX"
+    return kind == ("", "unix")
 
 
 def has_ca(endpoint: str) -> bool:
@@ -51,14 +70,25 @@ def has_ca(endpoint: str) -> bool:
 
 
 def guarded(endpoint: str) -> str:
-    """Return the endpoint string, a UNIX socket's for its owner alone unless told, without Twisted's lock."""
-    if socket_path(endpoint) is None:
+    """Return the endpoint string with our defaults in place of Twisted's.
+
+    A UNIX socket is for its owner alone and has no lock of Twisted's; more clients may wait to be let in.
+    """
+    kind, *arguments = _arguments(endpoint)
+    if kind == ("", "haproxy") and arguments and arguments[0] != ("", "unix"):
+        kind, *arguments = arguments
+    order, defaults = _DEFAULTS.get(kind, ((), {}))
+    given = _named(arguments, order)
+    if not given.get(order[0] if order else ""):
         return endpoint
-    given = {name for name, _ in _arguments(endpoint)}
-    for name, value in (("mode", "600"), ("lockfile", "0")):
-        if name not in given:
-            endpoint += f":{name}={value}"
-    return endpoint
+    missing = [f":{name}={value}" for name, value in defaults.items() if name not in given]
+    return endpoint + "".join(missing)
+
+
+def _named(arguments: list[tuple[str, str]], order: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of arguments by name; those without one have the names of ``order``, in turn."""
+    names = iter(order)
+    return {name or next(names, ""): value for name, value in arguments}
 
 
 def _arguments(endpoint: str) -> list[tuple[str, str]]:
@@ -80,6 +110,12 @@ def _plain(text: str) -> str:
 
 def check(reactor: Any, endpoint: str, source: str) -> None:
     """Raise SettingsError, naming ``source``, if ``endpoint`` is no string that can be listened on."""
+    path = os.fsencode(socket_path(endpoint) or "")
+    if len(path) > MAX_PATH_BYTES:
+        raise SettingsError(
+            f"{source}: listen: the path {os.fsdecode(path)} has {len(path)} bytes, and that of a UNIX "
+            f"socket has at most {MAX_PATH_BYTES}; give a shorter one with --listen unix:PATH"
+        )
     try:
         _make(reactor, endpoint)
     except StartRefused as why:
@@ -108,7 +144,10 @@ def clear_the_way(path: str) -> None:
                 f"{path} is there and is no socket; remove it, or listen elsewhere with --listen"
             )
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             probe.connect(path)
+    except BlockingIOError:
+        pass  # somebody listens there, and does not get to it
     except FileNotFoundError:
         return
     except ConnectionRefusedError:
@@ -156,5 +195,36 @@ def listen(
     def refused(failure: Failure) -> IListeningPort:
         raise StartRefused(f"{endpoint} cannot be listened on: {failure.value}")
 
-    listening: Deferred[IListeningPort] = server.listen(factory)
+    listening = _listening(reactor, endpoint, server, factory)
     return listening.addCallbacks(partial(sockets.take_bytes_only, rounds=rounds), refused)
+
+
+def _listening(
+    reactor: Any, endpoint: str, server: IStreamServerEndpoint, factory: Factory
+) -> "Deferred[IListeningPort]":
+    """Listen as Twisted's endpoint does, on a UNIX socket with a port of our own."""
+    if isinstance(server, AdoptedStreamServerEndpoint) and server.addressFamily == socket.AF_UNIX:
+        return execute(_adopt, reactor, server.fileno, factory)
+    if not is_local(endpoint):
+        return server.listen(factory)
+    return execute(_listen_on_unix, reactor, endpoint, factory)
+
+
+def _listen_on_unix(reactor: Any, endpoint: str, factory: Factory) -> IListeningPort:
+    given = _named(_arguments(guarded(endpoint))[1:], _UNIX)
+    port: Any = UnixPort(
+        os.fsencode(given["address"]),
+        factory,
+        int(given["backlog"]),
+        int(given["mode"], 8),
+        reactor,
+        wantPID=int(given["lockfile"]),
+    )
+    port.startListening()
+    return cast("IListeningPort", port)
+
+
+def _adopt(reactor: Any, descriptor: int, factory: Factory) -> IListeningPort:
+    port: Any = HandedPort.adopt(reactor, descriptor, factory, BACKLOG)
+    os.close(descriptor)  # the port has one of its own
+    return cast("IListeningPort", port)

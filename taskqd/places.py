@@ -3,9 +3,18 @@
 from collections.abc import Mapping
 from os import path
 
+NO_HOME = (
+    "the user {uid} has no home directory: HOME is not an absolute path, and the user database has none; "
+    "give the state directory with --state"
+)
+"""What is said where ``default_state`` is not absolute."""
+
 
 def default_state(environ: Mapping[str, str], uid: int) -> str:
-    """Return the default state directory of a daemon run by ``uid`` with these environment variables."""
+    """Return the default state directory of a daemon run by ``uid`` with these environment variables.
+
+    It is not absolute where the user has no home directory: such a path is not to be used.
+    """
     if uid == 0:
         return "/var/lib/taskqd"
     home = environ.get("HOME") or path.expanduser("~")

@@ -70,7 +70,7 @@ class Connection(LineReceiver):
         keeper: Doorkeeper,
         clock: Any,
         opened: Callable[["Connection"], object],
-        lost: Callable[["Connection"], object],
+        lost: Callable[["Connection", Failure], object],
     ) -> None:
         self.principal: Principal | None = None
         self._verbs = verbs
@@ -131,7 +131,7 @@ class Connection(LineReceiver):
             self.expel(why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._lost(self)
+        self._lost(self, reason)
         self._keeper.left(self)
         self._is_gone = self._reading.is_deaf = True
         self._exchange.end()

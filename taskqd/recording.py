@@ -125,8 +125,7 @@ class Stream:
         self.is_short = False
         if self._descriptor is None:
             try:
-                self._disk.make_directory(path.dirname(self._path))
-                self._descriptor = self._disk.create(self._path)
+                self._descriptor = self._disk.create_below(self._path)
             except OSError as why:
                 if not is_shortage(why):
                     raise

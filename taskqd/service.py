@@ -11,12 +11,13 @@ from typing import Any
 
 from twisted.python import usage
 
-from taskqd import __version__, listeners
+from taskqd import __version__, listeners, pid_file
 from taskqd.clocks import use_monotonic
 from taskqd.daemon import TaskqService
 from taskqd.errors import SettingsError, StartRefused
-from taskqd.lock import take_lock
-from taskqd.places import default_socket, default_state
+from taskqd.lock import refuse_if_locked
+from taskqd.log_output import output_of
+from taskqd.places import NO_HOME, default_socket, default_state
 from taskqd.settings import SETTINGS, Settings, check_option, merge, read_toml
 
 _OPTIONS = "twistd taskq"
@@ -144,10 +145,16 @@ class Options(usage.Options):
             sys.exit(f"taskqd: {_OPTIONS}: {why}; see twistd taskq --help")
 
     def postOptions(self) -> None:
-        """Build the settings; a wrong one, or a state directory in use, ends the start in one line."""
+        """Build the settings; a wrong one, or a state directory in use, ends the start in one line.
+
+        The pid file that a dead daemon left is removed: the lock of the state directory decides.
+        """
         try:
             self.settings = self._settings()
-            _refuse_if_locked(self.settings.state)
+            _refuse_if_in_use(self.settings.state)
+            parent: Any = self.parent or {}
+            if parent.get("pidfile"):
+                pid_file.make_way(parent["pidfile"])
         except StartRefused as why:
             sys.exit(f"taskqd: {why}")
 
@@ -159,13 +166,20 @@ class Options(usage.Options):
             for endpoint in values.get("listen", ()):
                 listeners.check(_the_reactor(), endpoint, source)
         uid = os.geteuid()
-        state = given.get("state", file.get("state")) or default_state(os.environ, uid)
+        state = given.get("state", file.get("state"))
+        if state is None:
+            state = default_state(os.environ, uid)
+            if not os.path.isabs(state):
+                raise StartRefused(NO_HOME.format(uid=uid))
         defaults = {
             "state": state,
             "listen": (f"unix:{default_socket(os.environ, uid, state)}",),
             "slots": len(os.sched_getaffinity(0)),
         }
-        return merge({**given, "state": os.path.abspath(state)}, file, defaults)
+        settings = merge({**given, "state": os.path.abspath(state)}, file, defaults)
+        for endpoint in defaults["listen"] if settings.listen == defaults["listen"] else ():
+            listeners.check(_the_reactor(), endpoint, "the default")
+        return settings
 
 
 def _the_reactor() -> Any:
@@ -182,10 +196,12 @@ def _read_config(path: str) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {why}") from None
 
 
-def _refuse_if_locked(state: str) -> None:
+def _refuse_if_in_use(state: str) -> None:
     """Say early, and before twistd looks at its pid file, that another daemon has the state directory."""
-    if os.access(os.path.join(state, "lock"), os.R_OK | os.W_OK):
-        os.close(take_lock(state))
+    try:
+        refuse_if_locked(state)
+    except OSError as why:
+        raise StartRefused(f"the state directory {state} cannot be used: {why}") from None
 
 
 def makeService(options: Options) -> TaskqService:
@@ -197,4 +213,11 @@ def makeService(options: Options) -> TaskqService:
     owner = None
     if uid is not None:
         owner = (uid, pwd.getpwuid(uid).pw_gid if gid is None else gid)
-    return TaskqService(options.settings, reactor, owner, is_daemon=not parent.get("nodaemon", True))
+    return TaskqService(
+        options.settings,
+        reactor,
+        owner,
+        is_daemon=not parent.get("nodaemon", True),
+        pid_file=parent.get("pidfile"),
+        log_output=output_of(parent),
+    )

@@ -153,6 +153,7 @@ class Condenser:
             boot=opened.boot,
             next_id=self._next_id(opened),
             records=count,
+            identity=opened.identity,
         )
         return encode(header, following - 1)
 

@@ -30,8 +30,11 @@ READ_AT_ONCE = 65_536
 
 MAX_HASHED_AT_ONCE = 262_144
 """Bytes of blocks that are hashed in the reactor's thread, in less than a millisecond; more in another."""
+MAX_STRAY_NAMES = 5
+"""Of entries that are not the daemon's the log names so many at most."""
 
 _JOBS_A_DIRECTORY = 1000
+_DIRECTORY = re.compile(r"[0-9]+")
 _REPORT = re.compile(rb"\s*([0-9]{1,3})(?:\.[0-9]*)?\s*%?\s*")
 _REPORT_BYTES = 64
 _FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin|secret))?")
@@ -81,9 +84,8 @@ class Spool:
         def write() -> None:
             for name, content in blocks.items():
                 path = self.path(job_id, name)
-                self._disk.make_directory(os.path.dirname(path))
                 is_program = name == "script" and content.startswith(b"#!")
-                descriptor = self._disk.create(path, 0o700 if is_program else 0o600)
+                descriptor = self._disk.create_below(path, 0o700 if is_program else 0o600)
                 try:
                     self._disk.write(descriptor, content)
                     self._disk.sync(descriptor)
@@ -140,6 +142,8 @@ class Spool:
         def remove() -> None:
             for path in paths:
                 self._disk.remove(path)
+            for directory in {os.path.dirname(path) for path in paths}:
+                self._disk.remove_empty_directory(directory)
 
         return self._in_thread(remove)
 
@@ -149,25 +153,54 @@ class Spool:
         ``attempts`` tells of a job how many attempts it has had, None if there is no such job.
         """
         count = 0
-        for path, job_id, attempt in self._files():
+        stray: list[str] = []
+        for path, job_id, attempt in list(self._files(stray)):
             known = attempts(job_id)
-            if known is None or attempt > known:
+            if known is not None and attempt <= known:
+                continue
+            try:
                 self._disk.remove(path)
                 count += 1
+            except (IsADirectoryError, PermissionError):
+                stray.append(path)
+        for kind in ("output", "input"):
+            for directory in self._directories(kind):
+                self._disk.remove_empty_directory(directory)
+        if stray:
+            self._log.warn(
+                "{count} entries in {state} are not the daemon's and are left alone: {names}",
+                count=len(stray),
+                state=self._directory,
+                names=" ".join(sorted(stray)[:MAX_STRAY_NAMES]),
+            )
         return count
 
-    def _files(self) -> Iterator[tuple[str, int, int]]:
-        """Yield (path, job, attempt) of every file; the attempt is 0 where it is of all attempts."""
+    def _files(self, stray: list[str]) -> Iterator[tuple[str, int, int]]:
+        """Yield (path, job, attempt) of every file; the attempt is 0 where it is of all attempts.
+
+        The paths of entries that the daemon does not make are added to ``stray``.
+        """
         for kind in ("output", "input", "progress"):
             top = os.path.join(self._directory, kind)
-            directories = (
-                [top] if kind == "progress" else [os.path.join(top, name) for name in self._disk.names(top)]
-            )
+            directories = [top] if kind == "progress" else list(self._directories(kind, stray))
             for directory in directories:
                 for name in self._disk.names(directory):
                     form = _FILE.fullmatch(name)
+                    path = os.path.join(directory, name)
                     if form:
-                        yield os.path.join(directory, name), int(form[1]), int(form[2] or 0)
+                        yield path, int(form[1]), int(form[2] or 0)
+                    else:
+                        stray.append(path)
+
+    def _directories(self, kind: str, stray: list[str] | None = None) -> Iterator[str]:
+        """Yield the directories ``N`` below ``output`` or ``input``; other entries are added to ``stray``."""
+        top = os.path.join(self._directory, kind)
+        for name in self._disk.names(top):
+            path = os.path.join(top, name)
+            if _DIRECTORY.fullmatch(name) and os.path.isdir(path) and not os.path.islink(path):
+                yield path
+            elif stray is not None:
+                stray.append(path)
 
     def release(self, job_id: int) -> None:
         self._running.pop(job_id, None)

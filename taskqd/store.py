@@ -67,9 +67,11 @@ class _Entry(NamedTuple):
 class Store:
     """The journal below ``directory``/journal, and the lock that keeps a second daemon out.
 
-    ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for none, and
-    ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a sync, since
-    nobody writes so much now that it would stall.
+    ``is_copy`` tells after the replay that the last daemon wrote this journal elsewhere: it was copied or
+    moved here, and has another name from then on, so that no process of the original's jobs is taken for one
+    of its own. ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for
+    none, and ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a
+    sync, since nobody writes so much now that it would stall.
     """
 
     _log = Logger()
@@ -87,6 +89,7 @@ class Store:
         self.directory = directory
         self.name = ""
         self.last_boot = ""
+        self.is_copy = False
         self.next_id = 1
         self.last_sequence = 0
         self.failure: str | None = None
@@ -101,7 +104,8 @@ class Store:
         self._now = now
         self._in_thread = in_thread
         self._boot = boot
-        self._lock: int | None = None
+        self._identity = ""
+        self._locks: tuple[int, ...] = ()
         self._segment = 0
         self._size = 0
         self._sequence = 0
@@ -128,7 +132,8 @@ class Store:
         """Make the directory ours; raises StartRefused if another daemon has it or it can't be used."""
         try:
             self._disk.make_directory(self.segments.directory)
-            self._lock = take_lock(self.directory)
+            self._locks = take_lock(self.directory)
+            self._identity = self._tail.identity = self._disk.identity(self.segments.directory)
         except OSError as why:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None
 
@@ -147,13 +152,37 @@ class Store:
         if reading.opened is not None:
             self.name, self.last_boot = reading.opened.store, reading.opened.boot
             self.next_id = reading.opened.next_id
+            self._take_another_name_if_elsewhere(reading.opened.identity)
         self.last_sequence = self._sequence = reading.sequence
         self._tail.follow(End(self._segment, self._size, self._sequence))
+
+    def _take_another_name_if_elsewhere(self, last: str) -> None:
+        """Give the store another name unless the journal is the directory that it was at the last start.
+
+        Device numbers change with a boot of the machine, so another device tells of a copy only within one.
+        """
+        if last in ("", self._identity):
+            return
+        before, self.name = self.name, uuid4().hex
+        is_other_inode = last.rpartition(":")[2] != self._identity.rpartition(":")[2]
+        self.is_copy = is_other_inode or self.last_boot == self._boot
+        if self.is_copy:
+            self._log.warn(
+                "{directory} is a copy or was moved here from another file system: the store {before} is "
+                "named {name} from now on, and no process that the last daemon left running is ended",
+                directory=self.directory,
+                before=before,
+                name=self.name,
+            )
 
     def _tidy(self, layout: Layout, reading: Replay) -> None:
         """Remove what a snapshot replaces and a segment barely begun; cut off what was torn, and blanks."""
         for name in layout.obsolete:
-            self._disk.remove(os.path.join(self.segments.directory, name))
+            path = os.path.join(self.segments.directory, name)
+            try:
+                self._disk.remove(path)
+            except IsADirectoryError:
+                self._log.warn("{path} is a directory, so not the daemon's: it is left alone", path=path)
         segments = layout.segments
         while segments and self.segments.first(segments[-1]) is None:
             self._disk.remove(self.segments.path(segments.pop()))
@@ -242,6 +271,27 @@ class Store:
         self._closed = {segment: left for segment, left in self._closed.items() if segment > number}
         self.segments.forget(number)
 
+    def look(self) -> "Deferred[None]":
+        """Look in another thread whether the journal is still in its place, and fail aloud if it is not."""
+        number = self._tail.created
+
+        def looked(away: OSError | None) -> None:
+            # A batch that is under way looks by itself, and a segment that is not the last may be condensed.
+            is_busy = self._committer.is_busy or self._is_closing
+            if away is not None and self.failure is None and not is_busy and number == self._tail.created:
+                self._is_broken = True
+                self._failed(away)
+
+        return self._in_thread(self._look_for, number).addCallback(looked)
+
+    def _look_for(self, number: int) -> OSError | None:
+        """Return what is wrong with the place of a segment, None if nothing is; in another thread."""
+        try:
+            self._tail.check_segment(number)
+        except OSError as why:
+            return why
+        return None
+
     def close(self) -> "Deferred[None]":
         self._is_closing = True
         if self._attempt is not None and self._attempt.active():
@@ -250,13 +300,13 @@ class Store:
 
     def _give_up(self, _: None) -> None:
         self.failure = self.failure or "the daemon is stopping"
-        for descriptor in (*self.segments.release(), self._tail.release(), self._lock):
+        for descriptor in (*self.segments.release(), self._tail.release(), *self._locks):
             try:
                 if descriptor is not None:
                     self._disk.close(descriptor)
             except OSError as why:  # all that was told is synced
                 self._log.warn("a file of the journal could not be closed: {why}", why=why)
-        self._lock = None
+        self._locks = ()
 
     def _cut(self, path: str, reading: Replay) -> None:
         if reading.torn_bytes:
@@ -274,7 +324,14 @@ class Store:
         self._closed[self._segment] = self._size
         self._segment += 1
         self._size = 0
-        opened = Opened(at=self._now(), format=FORMAT, store=self.name, boot=self._boot, next_id=self.next_id)
+        opened = Opened(
+            at=self._now(),
+            format=FORMAT,
+            store=self.name,
+            boot=self._boot,
+            next_id=self.next_id,
+            identity=self._identity,
+        )
         return self._entry((opened,), kind, goes_on=False)
 
     def _may_wait(self, entries: list[_Entry]) -> bool:

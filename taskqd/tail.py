@@ -6,6 +6,8 @@ and records are written over them: a sync then takes two thirds of the time. How
 and what a crash left between them apart is ``taskqd.journal``'s; docs/decisions/0022 has the reasons.
 """
 
+import errno
+
 from twisted.logger import Logger
 
 from taskqd.disk import Disk
@@ -19,6 +21,7 @@ SMALL = 16 * 1024
 """What has more bytes than that is appended, to a segment without blanks: for it they would save little."""
 RUN = 16
 """Blanks begin after so many small writes in a row: what a large one cuts off was worth its while by then."""
+AWAY = "is not there any more: it was removed or moved while the daemon ran; put it back, or stop the daemon"
 _NONE = -1
 """No descriptor: the system refuses whatever is done with it."""
 
@@ -27,6 +30,7 @@ class Tail:
     """The end of the journal, for one writer.
 
     ``end`` is where the durable records end, ``created`` the number of the last segment that has a file.
+    ``identity`` is that of the journal's directory when it was locked: nothing is written to another one.
     After an OSError of ``begin`` or ``write`` nothing of it counts, and nothing more is written to that
     segment: ``take_back`` and then the ``begin`` of another is all that may follow.
     """
@@ -38,6 +42,7 @@ class Tail:
         self._disk = disk
         self.end = End(0, 0, 0)
         self.created = 0
+        self.identity = ""
         self._descriptor = _NONE
         self._length = 0
         self._run = 0
@@ -53,11 +58,23 @@ class Tail:
         descriptor = self.release()
         if descriptor is not None:
             self._disk.close(descriptor)
+        if self.end.size:  # else there is none that this one goes on after
+            self.check_segment(self.end.segment)
         self._descriptor = self._disk.create(self._segments.path(number))
         self.created = number
         self._disk.sync_directory(self._segments.directory)
         self.end = End(number, 0, self.end.sequence)
         self._length = self._run = 0
+
+    def check_segment(self, number: int) -> None:
+        """Raise OSError unless a segment is in its place, in the directory that was locked; blocks."""
+        for path, expected in ((self._segments.directory, self.identity), (self._segments.path(number), "")):
+            try:
+                found = self._disk.identity(path)
+            except FileNotFoundError:
+                raise OSError(errno.ENOENT, AWAY, path) from None
+            if expected not in ("", found):
+                raise OSError(errno.ENOENT, AWAY, path)
 
     def is_ready(self, size: int) -> bool:
         """Whether so many bytes can be written at once, with nothing to be cut off or laid ahead first."""
@@ -69,11 +86,16 @@ class Tail:
 
     def write(self, content: bytes, records: int) -> None:
         """Make the lines of so many records durable, all of them."""
+        number, size, sequence = self.end
+        path = self._segments.path(number)
+        if not self._disk.is_at(self._descriptor, path):
+            raise OSError(errno.ENOENT, AWAY, path)
         if not self.is_ready(len(content)):
             self._prepare(len(content))
-        number, size, sequence = self.end
         self._disk.write_at(self._descriptor, content, size)
         self._disk.sync(self._descriptor)
+        if not self._disk.is_linked(self._descriptor):  # it was removed while it was written
+            raise OSError(errno.ENOENT, AWAY, path)
         self.end = End(number, size + len(content), sequence + records)
         self._length = max(self._length, self.end.size)
         self._run = self._run + 1 if len(content) <= SMALL else 0
@@ -84,11 +106,11 @@ class Tail:
 
     def release(self) -> int | None:
         """Cut off the blanks, and return the descriptor of the segment, which is the caller's to close."""
-        descriptor, self._descriptor = self._descriptor, _NONE
-        if descriptor == _NONE:
+        if self._descriptor == _NONE:
             return None
         if self._has_blanks:
             self._cut_off("blank")
+        descriptor, self._descriptor = self._descriptor, _NONE
         return descriptor
 
     @property
@@ -116,7 +138,10 @@ class Tail:
 
     def _cut(self) -> None:
         """Cut off all but the records, durably: a crash must not leave blanks that more is appended to."""
-        self._disk.truncate(self._segments.path(self.end.segment), self.end.size)
+        path = self._segments.path(self.end.segment)
+        if not self._disk.is_at(self._descriptor, path):
+            raise OSError(errno.ENOENT, AWAY, path)
+        self._disk.truncate(path, self.end.size)
         self._length = self.end.size
 
     def _cut_off(self, what: str) -> None:

@@ -37,7 +37,8 @@ _FILES = {
 }
 _NUMBERS = {"port": 65535, "backlog": 100_000}
 _EXPECTED = "port, interface, backlog, key, cert, chain, ca, or Twisted's names of the files"
-_BACKLOG = 50
+BACKLOG = 4096
+"""So many clients may wait to be let in; listen(2) takes it for net.core.somaxconn if that is less."""
 
 
 class Terms(NamedTuple):
@@ -82,7 +83,7 @@ def read_terms(arguments: Iterable[tuple[str, str]]) -> Terms:
     return Terms(
         port=_number(found, "port"),
         interface=found.get("interface", ""),
-        backlog=_number({"backlog": str(_BACKLOG), **found}, "backlog"),
+        backlog=_number({"backlog": str(BACKLOG), **found}, "backlog"),
         key=found["key"],
         cert=found.get("cert", found["key"]),
         chain=found.get("chain"),

@@ -53,7 +53,7 @@ from taskqd.settings import Retention
 from taskqd.snapshot import Condenser
 from taskqd.spool import Spool
 from taskqd.store import TRY_AGAIN, Store
-from tests.fakes import ACTOR, MONOTONIC, FakeClocks, begin, in_thread, run_of
+from tests.fakes import ACTOR, LOOKS, MONOTONIC, FakeClocks, begin, in_thread, run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
@@ -72,7 +72,7 @@ KEPT = 12
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
 """What may be answered once something was refused."""
 
-_CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_"))
+_CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) - LOOKS
 _WRITES = frozenset({"write", "write_at"})
 _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 
@@ -233,10 +233,10 @@ class FaultyDisk(Disk):
             for path, file in self._files.items():
                 file.has_name = file.has_name or os.path.dirname(path) == args[0]
 
-    def make_directory(self, path: str) -> None:
+    def make_directory(self, path: str, levels: int | None = None) -> None:
         if not os.path.isdir(path):
             self._made.add(path)
-        super().make_directory(path)
+        super().make_directory(path, levels)
 
     def cut_power(self) -> None:
         """Lose whatever was not synced, or at any rate some of it."""
@@ -465,10 +465,10 @@ class Day:
         self.disk = self.disk.let_go()
         if is_off:
             self.disk.cut_power()
-        if self.store._lock is not None:
+        for descriptor in self.store._locks:
             with suppress(OSError):  # its close may be the call that failed
-                os.close(self.store._lock)
-            self.store._lock = None
+                os.close(descriptor)
+        self.store._locks = ()
 
     def restart(self) -> None:
         """Start again, a second time if the fault refused the first."""

@@ -65,6 +65,8 @@ FLOORS = (
         "disk",
         "committer",
         "lock",
+        "pid_file",
+        "log_output",
         "private",
         "token_file",
         "segments",
@@ -93,6 +95,7 @@ FLOORS = (
         "tls",
         "rounds",
         "sockets",
+        "unix_port",
         "listeners",
     ),
     # 2, the one writer
@@ -118,6 +121,7 @@ FLOORS = (
     (
         "access",
         "verbs",
+        "handshakes",
         "doorkeeper",
         "asked",
         "gathering",

@@ -98,11 +98,11 @@ def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
     assert site.running == [], "the test left a daemon running"
 
 
-def journal(state: Path, *events: Event, boot: str = "b") -> None:
+def journal(state: Path, *events: Event, boot: str = "b", identity: str = "") -> None:
     """Write the journal of a daemon that was killed."""
     state.mkdir(mode=0o700, exist_ok=True)
     (state / "journal").mkdir()
-    opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1)
+    opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1, identity=identity)
     lines = [encode(record, number) for number, record in enumerate((opened, *events), 1)]
     (state / "journal" / "00000001.journal").write_bytes(b"".join(lines))
 
@@ -162,6 +162,33 @@ async def test_a_job_that_a_crash_cut_off_is_interrupted(
     await site.stop()
 
 
+async def test_copy_ends_no_process_and_has_what_ran_as_interrupted(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = processes.boot_id()
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot=boot, identity="1:1")
+    asked: list[str] = []
+    killed: list[int] = []
+
+    def marked(store: str) -> Iterator[Marked]:
+        asked.append(store)
+        return iter(())
+
+    def kill_all(pids: list[int], seconds: float) -> list[int]:
+        killed.extend(pids)
+        return []
+
+    monkeypatch.setattr(processes, "marked", marked)
+    monkeypatch.setattr(processes, "kill_all", kill_all)
+    site.start()
+    [shown] = await site.talk(b"SHOW 1\n")
+    assert '"reason":"interrupted"' in shown
+    assert '"detail":"this is a copy or was moved' in shown
+    assert killed == []
+    assert "s" not in asked
+    await site.stop()
+
+
 async def test_a_stop_ends_what_runs_and_whoever_waits_for_it_is_answered(site: Site) -> None:
     site.start("--stop-grace", "0")
     assert await site.talk(b"SUBMIT exec sleep 100\n") == ["JOB_ID 1"]
@@ -215,6 +242,7 @@ async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again
     await site.stop()
     assert [path for path in (site.state / "output").rglob("*") if path.is_file()] == []
     orphan = site.state / "output" / "0" / "1.1.stdout"
+    orphan.parent.mkdir()
     orphan.write_bytes(b"left by a crash")
     site.start()
     assert not orphan.exists()
@@ -354,6 +382,13 @@ async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Sit
 # Starts that are refused.
 
 
+def unlock(taskq: TaskqService) -> None:
+    """Release what a daemon has locked whose start was refused."""
+    for descriptor in taskq._store._locks:
+        os.close(descriptor)
+    taskq._store._locks = ()
+
+
 async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *words: str) -> str:
     """Return why a start is refused, having let go of what it had opened."""
     with pytest.raises(kind) as refusal:
@@ -363,8 +398,8 @@ async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *wor
     thread = taskq._store._committer._thread
     if thread is not None and thread.is_alive():
         await taskq._store.close()
-    elif taskq._store._lock is not None:
-        os.close(taskq._store._lock)
+    else:
+        unlock(taskq)
     assert sys.excepthook is daemon._say_in_one_line
     text = str(refusal.value)
     assert "\n" not in text
@@ -388,6 +423,22 @@ async def test_a_spool_that_cannot_be_used_refuses_the_start(site: Site) -> None
     site.state.mkdir(mode=0o700)
     (site.state / "output").write_bytes(b"")
     assert f"the state directory {site.state} cannot be used" in await refuse_start(site)
+
+
+async def test_lock_that_cannot_be_opened_refuses_the_start_in_one_line(site: Site) -> None:
+    site.state.mkdir(mode=0o700)
+    (site.state / "lock").mkdir()
+    said = await refuse_start(site)
+    assert said.startswith(f"the state directory {site.state} cannot be used: ")
+
+
+async def test_output_that_cannot_be_looked_at_refuses_the_start_in_one_line(site: Site) -> None:
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
+    (site.state / "output" / "0").mkdir(parents=True)
+    (site.state / "output" / "0" / "1.1.stdout").symlink_to("1.1.stdout")
+    said = await refuse_start(site)
+    assert said.startswith(f"the state directory {site.state} cannot be used: ")
+    assert "1.1.stdout" in said
 
 
 async def test_a_daemon_that_cannot_become_its_jobs_owners_refuses_the_start(
@@ -496,7 +547,7 @@ async def test_a_daemon_says_in_its_log_why_it_does_not_start(
     with pytest.raises(StartRefused):
         taskq.startService()
     assert "the start is refused" in caplog.text
-    os.close(taskq._store._lock or -1)
+    unlock(taskq)
 
 
 @pytest.mark.parametrize("why, is_ours", [("can't start new thread", True), ("a bug", False)])
@@ -569,6 +620,8 @@ def ended_leftovers(
     marked: list[Marked],
     started: int | None = 77,
     boot: str = "same",
+    *,
+    is_copy: bool = False,
 ) -> list[int]:
     """Return the pids that are killed before anything runs, where a crash left these processes."""
     killed: list[int] = []
@@ -583,6 +636,7 @@ def ended_leftovers(
     monkeypatch.setattr(processes, "kill_all", kill_all)
     taskq = made(tmp_path / "state")
     taskq._store.last_boot = boot
+    taskq._store.is_copy = is_copy
     taskq._end_leftovers(replayed(STARTED))
     return killed
 
@@ -616,6 +670,12 @@ def test_a_pid_is_ended_if_it_started_then_and_in_this_boot(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: int, boot: str, pids: list[int]
 ) -> None:
     assert ended_leftovers(monkeypatch, tmp_path, [], started, boot) == pids
+
+
+def test_process_that_the_original_of_a_copy_started_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ended_leftovers(monkeypatch, tmp_path, [], 77, "same", is_copy=True) == []
 
 
 def test_what_does_not_end_is_told_to_the_operator(

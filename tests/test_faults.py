@@ -20,6 +20,7 @@ from taskqd.spool import Spool
 from taskqd.store import Store
 from taskqd.tail import Tail
 from tests import faults as faulty_day
+from tests.fakes import LOOKS
 from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
 from tests.journals import sweep
 
@@ -32,7 +33,7 @@ def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
     assert not {name for name in day.counts if "refused" in name}
     about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
     assert set(day.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
-    assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")}
+    assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")} - LOOKS
     assert day.faulty.calls.count("rename") > 1, "there is no snapshot in it"
     assert day.faulty.calls.count("create") > 15, "there are no segments in it"
 

@@ -626,6 +626,20 @@ def test_blanks_before_a_later_segment_are_not_looked_at_but_none_may_be_in_the_
     assert "segment-1, line 3 cannot be trusted" in _refusal(GOOD + b"\n" + BATCH + BLANKS, again)
 
 
+@pytest.mark.parametrize("kind, more", [(Opened, {}), (Snapshot, {"records": 0})])
+def test_record_that_begins_a_file_has_the_identity_of_the_journal_since_format_5(
+    kind: type[Opened | Snapshot], more: dict[str, int]
+) -> None:
+    record = kind(at=1.5, format=5, store="s", boot="b", next_id=1, identity="2049:131077", **more)
+    line = encode(record, 1)
+    assert b',"identity":"2049:131077"' in line
+    assert decode(line[:-1]) == (1, record)
+    older = line[9:].replace(b',"identity":"2049:131077"', b"").rstrip()
+    _, found = decode(b"%08x %b" % (crc32(older), older))
+    assert isinstance(found, kind)
+    assert found.identity == ""
+
+
 # Snapshots.
 
 HEADER = Snapshot(at=1.5, format=1, store="s", boot="b", next_id=3, records=3)

@@ -32,12 +32,25 @@ PATHS = [
     ("", None),
 ]
 GUARDED = [
-    ("unix:/a", "unix:/a:mode=600:lockfile=0"),
-    ("unix:/a:mode=660", "unix:/a:mode=660:lockfile=0"),
-    ("unix:/a:lockfile=1", "unix:/a:lockfile=1:mode=600"),
-    ("unix:/a:lockfile=0:mode=666", "unix:/a:lockfile=0:mode=666"),
-    (r"unix:/a\:mode\=660", r"unix:/a\:mode\=660:mode=600:lockfile=0"),
-    ("tcp:9500", "tcp:9500"),
+    ("unix:/a", "unix:/a:mode=600:lockfile=0:backlog=4096"),
+    ("unix:/a:mode=660", "unix:/a:mode=660:lockfile=0:backlog=4096"),
+    ("unix:/a:660", "unix:/a:660:lockfile=0:backlog=4096"),
+    ("unix:/a:660:9", "unix:/a:660:9:lockfile=0"),
+    ("unix:/a:lockfile=1", "unix:/a:lockfile=1:mode=600:backlog=4096"),
+    ("unix:/a:lockfile=0:mode=666", "unix:/a:lockfile=0:mode=666:backlog=4096"),
+    ("unix:/a:backlog=5", "unix:/a:backlog=5:mode=600:lockfile=0"),
+    (r"unix:/a\:mode\=660", r"unix:/a\:mode\=660:mode=600:lockfile=0:backlog=4096"),
+    ("unix", "unix"),
+    ("unix:mode=660", "unix:mode=660"),
+    ("tcp:9500", "tcp:9500:backlog=4096"),
+    ("tcp:9500:interface=127.0.0.1", "tcp:9500:interface=127.0.0.1:backlog=4096"),
+    ("tcp:9500:127.0.0.1:5", "tcp:9500:127.0.0.1:5"),
+    ("tcp6:port=9500", "tcp6:port=9500:backlog=4096"),
+    ("tcp", "tcp"),
+    ("haproxy:tcp:9500", "haproxy:tcp:9500:backlog=4096"),
+    ("haproxy:unix:/a", "haproxy:unix:/a"),
+    ("haproxy", "haproxy"),
+    ("systemd:domain=UNIX:index=0", "systemd:domain=UNIX:index=0"),
 ]
 
 
@@ -60,6 +73,9 @@ def test_a_unix_socket_is_for_its_owner_alone_unless_told(endpoint: str, result:
         ("tls:9501:key=k:cert=c", False),
         ("unixoid:/run/x", False),
         ("systemd:domain=INET:index=0", False),
+        ("systemd:domain=UNIX:index=0", True),
+        ("systemd:UNIX:0", True),
+        ("systemd:name=taskq:domain=UNIX", True),
         ("", False),
     ],
 )

@@ -1,6 +1,9 @@
 """The daemon put together: its options, what it refuses in one line, and starts and stops in one process."""
 
+import errno
+import fcntl
 import os
+import pwd
 import re
 from pathlib import Path
 from typing import Any
@@ -264,6 +267,55 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         OPTIONS().parseOptions(["--version"])
     assert not end.value.code
     assert capsys.readouterr().out == f"taskqd {__version__}\n"
+
+
+@pytest.mark.parametrize("given", [None, "~", "relative"])
+def test_start_of_a_user_without_a_home_directory_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    if given is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", given)
+    monkeypatch.chdir(home)
+    assert "the user 1000 has no home directory" in refused()
+    assert list(home.iterdir()) == []
+    assert parsed("--state", "/s").state == "/s"
+
+
+def test_default_socket_whose_path_is_too_long_is_refused_with_the_limit(home: Path) -> None:
+    state = "/" + "s" * 100
+    said = refused("--state", state)
+    assert f"the path {state}/taskq.sock has 112 bytes" in said
+    assert "at most 107; give a shorter one with --listen unix:PATH" in said
+    assert parsed("--state", state, "--listen", "unix:/" + "x" * 106).state == state
+
+
+def test_pid_file_of_a_dead_daemon_is_removed_once_the_lock_is_known_to_be_free(home: Path) -> None:
+    path = home / "twistd.pid"
+    path.write_text("")
+    options = OPTIONS()
+    options.parent = {"pidfile": str(path)}
+    options.parseOptions(["--state", str(home / "state")])
+    assert not path.exists()
+
+
+def test_lock_that_cannot_be_locked_ends_the_start_in_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "lock").touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = refused("--state", str(home))
+    assert f"the state directory {home} cannot be used: " in said
 
 
 # makeService.

@@ -1,10 +1,12 @@
 """The spool: blocks that are kept, output that is read back wherever it lies, and progress."""
 
+import errno
 import os
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from taskqd.errors import StoreFailed
@@ -365,6 +367,76 @@ def test_a_sweep_leaves_what_is_not_of_a_job(bench: Bench, name: str) -> None:
         (bench.directory / kind / name).touch()
     assert bench.spool.sweep(lambda _: None) == 0
     assert present(bench) == {name}
+
+
+@pytest.mark.parametrize(
+    "path", ["progress/7/step", "output/README", "output/0/7.1.stdout/x", "input/notes/7.stdin", "input/7"]
+)
+def test_sweep_leaves_stray_entries_alone_and_says_so_in_one_line(
+    bench: Bench, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stray = bench.directory / path
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_text("precious")
+    (bench.directory / "output" / "link").symlink_to("/")
+    filled(bench, "8.stdin")
+    assert bench.spool.sweep(lambda _: None) == 1
+    assert stray.read_text() == "precious"
+    [record] = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"2 entries in {bench.directory} are not the daemon's and are left alone: ")
+    assert str(bench.directory / "output" / "link") in said
+
+
+def test_sweep_names_a_few_of_many_stray_entries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(100):
+        (bench.directory / "output" / f"note-{number:02}").touch()
+    bench.spool.sweep(lambda _: None)
+    [record] = caplog.records
+    assert record.getMessage().startswith("100 entries in ")
+    assert record.getMessage().count("note-") == 5
+
+
+def test_directory_that_is_empty_is_removed_with_its_last_job_and_by_a_start(bench: Bench) -> None:
+    filled(bench, "1.stdin", "1.1.stdout", "2.stdin")
+    for job_id in (1001, 2001):
+        path = bench.directory / "output" / str(job_id // 1000) / f"{job_id}.1.stdout"
+        path.parent.mkdir()
+        path.touch()
+    result_of(ran(bench, bench.spool.purge(1, 1)))
+    assert directories(bench) == {"input/0", "output/1", "output/2"}
+    result_of(ran(bench, bench.spool.purge(2, 0)))
+    result_of(ran(bench, bench.spool.purge(1001, 1)))
+    assert directories(bench) == {"output/2"}
+    (bench.directory / "input" / "5").mkdir()
+    assert bench.spool.sweep(lambda _: None) == 1
+    assert directories(bench) == set()
+    result_of(ran(bench, bench.spool.keep(3, {"stdin": b"again"})))
+    assert directories(bench) == {"input/0"}
+
+
+def ran(bench: Bench, deferred: "Deferred[None]") -> "Deferred[None]":
+    """Return a Deferred once all that waits for a thread has run."""
+    bench.threads.run()
+    return deferred
+
+
+def directories(bench: Bench) -> set[str]:
+    """Return the directories ``N`` that are there."""
+    found = [path for kind in ("output", "input") for path in (bench.directory / kind).iterdir()]
+    return {str(path.relative_to(bench.directory)) for path in found}
+
+
+def test_directory_that_cannot_be_removed_is_an_error(bench: Bench) -> None:
+    filled(bench, "1.stdin")
+    bench.disk.fail("remove_empty_directory", code=errno.EIO)
+    assert isinstance(error_of(ran(bench, bench.spool.purge(1, 0))), OSError)
+
+
+def test_state_directory_that_was_moved_away_is_not_begun_anew(bench: Bench) -> None:
+    bench.directory.rename(bench.directory.with_name("elsewhere"))
+    assert isinstance(error_of(ran(bench, bench.spool.keep(3, {"stdin": b"late"}))), FileNotFoundError)
+    assert not bench.directory.exists()
 
 
 @pytest.mark.parametrize("call", ["names", "remove"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,8 +88,14 @@ class Bench:
             self.reactor.turn()
 
     def close(self) -> None:
-        if self.store._lock is not None:
+        if self.store._locks:
             self.reactor.until(self.store.close())
+
+    def unlock(self) -> None:
+        """Release what a store has locked that was never begun."""
+        for descriptor in self.store._locks:
+            os.close(descriptor)
+        self.store._locks = ()
 
     def crash(self) -> None:
         """End the store without a word, with nothing of it left open."""
@@ -350,7 +357,8 @@ def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> No
     assert bench.store.name == name
     assert re.fullmatch("[0-9a-f]{32}", name)
     [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
-    assert first == Opened(at=START, format=FORMAT, store=name, boot="boot-2", next_id=2)
+    journal = bench.disk.identity(str(bench.journal))
+    assert first == Opened(at=START, format=FORMAT, store=name, boot="boot-2", next_id=2, identity=journal)
     bench.close()
     bench.open()
     assert bench.store.last_boot == "boot-2"
@@ -362,6 +370,77 @@ def test_two_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
     other.open()
     assert other.store.name != bench.store.name
     other.close()
+
+
+def test_directory_with_the_name_of_an_unfinished_snapshot_is_left_alone_with_a_log_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    stray = bench.journal / "00000009.snapshot.new"
+    stray.mkdir()
+    assert bench.open() == [submitted(1)]
+    assert stray.is_dir()
+    assert f"{stray} is a directory, so not the daemon's: it is left alone" in caplog.text
+
+
+def test_store_that_was_copied_has_another_name_and_says_so_once(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    name = bench.store.name
+    bench.append(submitted(1))
+    bench.close()
+    shutil.copytree(bench.directory, tmp_path / "copy")
+    copy = Bench(tmp_path / "copy")
+    assert copy.open() == [submitted(1)]
+    assert copy.store.is_copy
+    assert copy.store.name != name
+    [said] = [record.getMessage() for record in caplog.records if "copy" in record.getMessage()]
+    assert name in said
+    assert copy.store.name in said
+    copied = copy.store.name
+    for again, expected in ((copy, copied), (bench, name)):
+        again.close()
+        again.open()
+        assert (again.store.is_copy, again.store.name) == (False, expected)
+    copy.close()
+
+
+def test_store_that_was_moved_within_its_file_system_is_no_copy(bench: Bench, tmp_path: Path) -> None:
+    bench.open()
+    name = bench.store.name
+    bench.close()
+    bench.directory.rename(tmp_path / "moved")
+    moved = Bench(tmp_path / "moved")
+    moved.open()
+    assert (moved.store.is_copy, moved.store.name) == (False, name)
+    moved.close()
+
+
+@pytest.mark.parametrize(
+    "last, boot, is_copy, has_its_name",
+    [
+        ("8:100", "boot-1", False, True),
+        ("8:100", "boot-2", False, True),
+        ("9:100", "boot-1", True, False),
+        ("9:100", "boot-2", False, False),
+        ("8:101", "boot-1", True, False),
+        ("8:101", "boot-2", True, False),
+        ("", "boot-1", False, True),
+        ("", "boot-2", False, True),
+    ],
+)
+def test_store_is_a_copy_by_its_inode_and_within_a_boot_by_its_device(
+    bench: Bench, last: str, boot: str, is_copy: bool, has_its_name: bool
+) -> None:
+    bench.journal.mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT, store="s", boot="boot-1", next_id=1, identity=last)
+    bench.segment(1).write_bytes(encode(opened, 1))
+    bench.disk.identities[str(bench.journal)] = "8:100"
+    bench.open(boot)
+    assert (bench.store.is_copy, bench.store.name == "s") == (is_copy, has_its_name)
 
 
 def test_other_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
@@ -522,8 +601,7 @@ def test_a_batch_that_is_bad_before_a_later_one_is_refused(bench: Bench) -> None
     bench.segment(1).write_bytes(content.replace(line, b"\n" * len(line)))
     with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {RUN + 1} "):
         bench.open()
-    os.close(bench.store._lock or -1)
-    bench.store._lock = None
+    bench.unlock()
 
 
 @pytest.mark.parametrize("left", [b"", b"7", b'e6a4f3a0 3 {"type":"opened"'])
@@ -565,8 +643,7 @@ def test_a_damaged_line_is_refused_by_its_file_and_number_and_nothing_is_changed
         list(bench.store.replay())
     assert bench.segments() == ["00000001.journal"]
     assert bench.segment(1).read_bytes() == damaged
-    os.close(bench.store._lock or -1)
-    bench.store._lock = None
+    bench.unlock()
 
 
 def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -> None:
@@ -578,8 +655,7 @@ def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -
     bench.segment(1).write_bytes(bench.segment(1).read_bytes()[:-3])
     with pytest.raises(JournalDamaged, match=r"00000001\.journal, line 2 .*does not end"):
         bench.open()
-    os.close(bench.store._lock or -1)
-    bench.store._lock = None
+    bench.unlock()
 
 
 @pytest.mark.parametrize("missing", [1, 2])
@@ -591,8 +667,7 @@ def test_a_missing_segment_is_refused_by_its_name(bench: Bench, missing: int) ->
     bench.segment(missing).unlink()
     with pytest.raises(JournalDamaged, match=f"{bench.segment(missing)} is missing"):
         bench.open()
-    os.close(bench.store._lock or -1)
-    bench.store._lock = None
+    bench.unlock()
 
 
 def test_a_newer_format_is_refused(bench: Bench) -> None:
@@ -601,8 +676,7 @@ def test_a_newer_format_is_refused(bench: Bench) -> None:
     bench.segment(1).write_bytes(encode(opened, 1))
     with pytest.raises(JournalDamaged, match=f"line 1 .*format is {FORMAT + 1}.*up to {FORMAT}"):
         bench.open()
-    os.close(bench.store._lock or -1)
-    bench.store._lock = None
+    bench.unlock()
 
 
 # Who may have it.
@@ -667,6 +741,71 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     bench.close()
     assert bench.open() == [submitted(1)]
     bench.append(submitted(2))
+
+
+@pytest.mark.parametrize("count", [1, RUN + 2])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced by a copy", "without its last segment"])
+def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_that_was_acknowledged(
+    bench: Bench, tmp_path: Path, how: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    events: list[Event] = [submitted(number) for number in range(1, count + 1)]
+    for event in events:
+        bench.append(event)
+    elsewhere = tmp_path / "elsewhere"
+    if how == "without its last segment":
+        bench.segment(1).unlink()
+    else:
+        bench.directory.rename(elsewhere)
+    if how == "removed":
+        shutil.rmtree(elsewhere)
+    elif how == "replaced by a copy":
+        shutil.copytree(elsewhere, bench.directory)
+    before = bench.segment(1).read_bytes() if how == "replaced by a copy" else b""
+    refused = bench.store.append(submitted(count + 1))
+    with pytest.raises(StoreFailed, match="it was removed or moved while the daemon ran"):
+        bench.reactor.until(refused)
+    assert "CRITICAL" in [record.levelname for record in caplog.records]
+    try_again(bench)
+    assert bench.store.failure is not None, "what is written beside a gap would be refused by the next start"
+    if before:
+        assert bench.segments() == ["00000001.journal"]
+        assert bench.segment(1).read_bytes() == before
+    if how == "moved":
+        elsewhere.rename(bench.directory)
+        try_again(bench)
+        assert bench.store.failure is None
+        bench.append(submitted(count + 1))
+        bench.close()
+        assert bench.open() == [*events, submitted(count + 1)]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench, is_whole: bool) -> None:
+    bench.open()
+    result_of(bench.store.look())
+    assert bench.store.failure is None
+    away = bench.directory if is_whole else bench.segment(1)
+    away.rename(away.with_name("elsewhere"))
+    for _ in range(2):
+        result_of(bench.store.look())
+    assert bench.store.failure is not None
+    assert "it was removed or moved while the daemon ran" in bench.store.failure
+    assert isinstance(error_of(bench.store.append(submitted(1))), StoreFailed)
+    away.with_name("elsewhere").rename(away)
+    try_again(bench)
+    assert bench.store.failure is None
+    bench.append(submitted(1))
+
+
+def test_journal_that_is_away_is_left_to_the_batch_that_is_under_way(bench: Bench) -> None:
+    bench.open()
+    under_way = bench.store.append(submitted(1))
+    bench.directory.rename(bench.directory.with_name("elsewhere"))
+    result_of(bench.store.look())
+    assert bench.store.failure is None
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(under_way)
 
 
 @pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write_at", "sync"])
@@ -734,8 +873,7 @@ def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(benc
     with pytest.raises(StartRefused, match="Permission denied") as refusal:
         bench.open()
     assert "\n" not in str(refusal.value)
-    os.close(bench.store._lock or -1)
-    bench.store._lock = None
+    bench.unlock()
 
 
 @pytest.mark.parametrize("call", ["create", "write_at", "sync", "sync_directory"])
@@ -746,10 +884,9 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
     with pytest.raises(StartRefused, match=r"cannot be written: .*No space left"):
         bench.store.begin(0)
     bench.disk.mend()
-    os.close(bench.store._lock or -1)
+    bench.unlock()
     left = bench.store._tail.release()
     bench.disk.close(left) if left is not None else None
-    bench.store._lock = None
 
 
 # Before the reactor runs.
@@ -958,7 +1095,7 @@ def test_a_close_gives_up_trying(bench: Bench) -> None:
     failed(bench)
     bench.reactor.until(bench.store.close())
     assert bench.reactor.getDelayedCalls() == []
-    bench.store._lock = None
+    bench.store._locks = ()
 
 
 def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:

@@ -27,7 +27,7 @@ from tests.certificates import CLIENT, SERVER, Authority, Pair, self_signed, wri
 
 # The string.
 
-BASE = tls.Terms(9501, "", 50, "k", "c", None, None, None)
+BASE = tls.Terms(9501, "", 4096, "k", "c", None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,27 @@ def test_a_handshake_that_does_not_come_is_not_waited_for_for_ever(
             assert plain.recv(100) == b""
 
 
+def test_handshakes_that_fail_are_logged_with_address_and_reason_and_not_one_by_one(
+    daemon: DaemonFactory, tmp_path: Path
+) -> None:
+    site = own(tmp_path)
+    one = daemon(*site.options())
+    address = ""
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", site.port), DEADLINE) as plain:
+            address = f"127.0.0.1:{plain.getsockname()[1]}"
+            plain.sendall(b"PING\r\n" * 10)
+            with suppress(ConnectionResetError):
+                while plain.recv(100):
+                    pass
+    one.stop()
+    lines = [line for line in one.log.splitlines() if "#warn] TLS with " in line]
+    assert len(lines) <= 3, lines
+    assert "TLS with 127.0.0.1:" in lines[0]
+    assert f"the last one {address}: " in lines[-1]
+    assert lines[-1].rpartition(": ")[2].strip()
+
+
 def test_a_stop_answers_those_who_wait(daemon: DaemonFactory, tmp_path: Path) -> None:
     site = own(tmp_path)
     one = daemon(*site.options())
