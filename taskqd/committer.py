@@ -25,7 +25,7 @@ STALLED = 0.005
 REST = 50
 """After that the reactor waits for none for so many times as long, so that little time is lost to such."""
 MAX_WAIT = 0.005
-"""The reactor waits so many seconds for the thread to commit a batch: a disk that stands still stops nobody."""
+"""The reactor waits so many seconds for a commit of the thread: a disk that stands still stops nobody."""
 PATIENCE = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 
