@@ -1,16 +1,16 @@
 """Group commit: what a round of clients or a turn of the reactor brings is made durable by one sync.
 
-In the reactor's own thread that is quickest, since nothing is handed over and back; but should the sync
-stall, as it does beside a program that writes much, everybody waits. So it is done here only while that is
-not to be feared, and else in a thread, while the next batch gathers.
+A thread of its own commits each batch, so that a disk that stands still keeps no reader from an answer. The
+reactor waits up to MAX_WAIT seconds for it, since that is quicker than to be called back; it does not wait
+while a stall is to be expected, and the next batch gathers meanwhile (decision 0039).
 
 A failed write or sync is final: the kernel may have dropped the pages that it could not write, so nothing
 that comes after could be trusted to stand on what came before.
 """
 
 from collections.abc import Callable
-from queue import SimpleQueue
-from threading import Thread
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -19,11 +19,13 @@ from twisted.internet.defer import Deferred
 Item = TypeVar("Item")
 
 SLOW = 0.001
-"""A commit in the reactor's thread that takes so many seconds or more is slow; two in a row are too many,"""
+"""A commit for which the reactor waits so many seconds or more is slow; two in a row are too many,"""
 STALLED = 0.005
 """and so is a single one of so many: less may have been spent waiting for a processor, not for the disk."""
 REST = 50
-"""After that the thread is used for so many times as long, so that little of the time is lost to such."""
+"""After that the reactor waits for none for so many times as long, so that little time is lost to such."""
+MAX_WAIT = 0.005
+"""The reactor waits so many seconds for a commit of the thread: a disk that stands still stops nobody."""
 PATIENCE = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 
@@ -34,8 +36,8 @@ class Committer(Generic[Item]):
     ``commit(items)`` returns when they are durable or raises; then ``done(items, error)`` is called
     in the reactor's thread, in the order of the batches. Neither is called before ``put`` has returned.
 
-    ``may_block(items)`` is asked whether the reactor may wait for a batch. Where it may not, or commits were
-    slow lately, another thread commits it. ``is_busy`` tells whether any batch is under way.
+    ``may_block(items)`` is asked whether the reactor may wait for a batch. It does not if commits were slow
+    lately. ``is_busy`` tells whether any batch is under way.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class Committer(Generic[Item]):
         self._rests_until = 0.0
         self._was_slow = False
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[Exception | None] = SimpleQueue()
+        self._lock = Lock()
+        self._is_waiting = False
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
         self._is_pressed = False
@@ -138,13 +143,25 @@ class Committer(Generic[Item]):
         if now < self._rests_until or not self._may_block(batch):
             self._batches.put(batch)
             return
-        error = self._try(batch)
+        is_done, error = self._wait_for(batch)
         took = self._seconds() - now
         is_slow = took >= SLOW
         if took >= STALLED or (is_slow and self._was_slow):
             self._rests_until = now + took + REST * took
         self._was_slow = is_slow
-        self._returned(batch, error)
+        if is_done:
+            self._returned(batch, error)
+
+    def _wait_for(self, batch: list[Item]) -> tuple[bool, Exception | None]:
+        """Have the thread commit a batch, and wait a little for it; return whether that was enough."""
+        self._is_waiting = True
+        self._batches.put(batch)
+        try:
+            return True, self._outcomes.get(timeout=MAX_WAIT)
+        except Empty:
+            with self._lock:
+                is_late, self._is_waiting = self._is_waiting, False
+        return (False, None) if is_late else (True, self._outcomes.get())
 
     def _returned(self, batch: list[Item], error: Exception | None) -> None:
         self.is_busy = False
@@ -164,4 +181,10 @@ class Committer(Generic[Item]):
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            self._reactor.callFromThread(self._returned, batch, self._try(batch))
+            error = self._try(batch)
+            with self._lock:
+                is_awaited, self._is_waiting = self._is_waiting, False
+            if is_awaited:
+                self._outcomes.put(error)
+            else:
+                self._reactor.callFromThread(self._returned, batch, error)

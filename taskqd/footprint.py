@@ -21,7 +21,7 @@ def text_bytes(text: str) -> int:
 
 def footprint(command: str, spec: Spec) -> int:
     """Return how many bytes a command and a spec take."""
-    size = text_bytes(command)
+    size = len(command) if command.isascii() else text_bytes(command)
     if spec is PLAIN:
         return size
     for name, value in spec.env.items():

@@ -9,6 +9,8 @@ from taskqd.footprint import footprint
 from taskqd.job import Spec, Status
 from taskqd.quotas import UNBOUNDED, PendingLimit
 
+_PENDING = Status.PENDING
+
 
 class Pending(NamedTuple):
     """Pending jobs: how many there are, and how many bytes of memory they take (footprint.py)."""
@@ -56,37 +58,46 @@ class Intake:
     def __init__(self, backlog: Backlog, limit: PendingLimit = UNBOUNDED) -> None:
         self._backlog = backlog
         self._limit = limit
-        self._coming = Pending()
-        self._coming_of: dict[str, Pending] = {}
+        self._jobs = 0
+        self._bytes = 0
+        self._jobs_of: dict[str, int] = {}
+        self._bytes_of: dict[str, int] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is on its way."""
-        return self._coming == _NOTHING and not self._coming_of
+        return not (self._jobs or self._bytes or self._jobs_of or self._bytes_of)
 
     def take(self, owner: str, command: str, spec: Spec, limit: PendingLimit = UNBOUNDED) -> None:
         """Let a submission in, of an owner who may have so much pending; raises QueueFull."""
-        more = Pending(size(spec), footprint(command, spec))
-        coming, coming_of = self._coming, self._coming_of.get(owner, _NOTHING)
-        if self._limit is not UNBOUNDED:
-            check_pending(_sum(pending_in_all(self._backlog), coming), more, self._limit)
+        count = size(spec)
+        more, backlog = footprint(command, spec), self._backlog
+        jobs, taken = self._jobs + count, self._bytes + more
+        if _is_beyond(self._limit, backlog.counts[_PENDING] + jobs, backlog.pending_bytes + taken):
+            there = Pending(backlog.counts[_PENDING] + self._jobs, backlog.pending_bytes + self._bytes)
+            check_pending(there, Pending(count, more), self._limit)
+        jobs_of, bytes_of = self._jobs_of.get(owner, 0), self._bytes_of.get(owner, 0)
         if limit is not UNBOUNDED:
-            check_pending(_sum(pending_of(self._backlog, owner), coming_of), more, limit, owner)
-        self._coming = _sum(coming, more)
-        self._coming_of[owner] = _sum(coming_of, more)
+            there_of = backlog.pending_of(owner) + jobs_of, backlog.pending_bytes_of(owner) + bytes_of
+            if _is_beyond(limit, there_of[0] + count, there_of[1] + more):
+                check_pending(Pending(*there_of), Pending(count, more), limit, owner)
+        self._jobs, self._bytes = jobs, taken
+        self._jobs_of[owner], self._bytes_of[owner] = jobs_of + count, bytes_of + more
 
     def arrived(self, *events: Submitted) -> None:
         """Forget submissions that are in the backlog now, or were refused after all."""
         for event in events:
-            less = Pending(-size(event.spec), -footprint(event.command, event.spec))
-            self._coming = _sum(self._coming, less)
-            left = self._coming_of[event.owner] = _sum(self._coming_of[event.owner], less)
-            if left == _NOTHING:
-                del self._coming_of[event.owner]
+            spec, owner = event.spec, event.owner
+            count = size(spec)
+            less = footprint(event.command, spec)
+            self._jobs -= count
+            self._bytes -= less
+            self._jobs_of[owner] -= count
+            self._bytes_of[owner] -= less
+            if not self._jobs_of[owner]:
+                del self._jobs_of[owner], self._bytes_of[owner]
 
 
-_NOTHING = Pending()
-
-
-def _sum(some: Pending, more: Pending) -> Pending:
-    return Pending(some[0] + more[0], some[1] + more[1])
+def _is_beyond(limit: PendingLimit, jobs: int, taken: int) -> bool:
+    most_jobs, most_bytes = limit
+    return (most_jobs is not None and jobs > most_jobs) or (most_bytes is not None and taken > most_bytes)

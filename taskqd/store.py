@@ -352,7 +352,7 @@ class Store:
         self._size += len(whole)
         return _Entry(records, first, whole, position, Deferred(), kind)
 
-    # Lines written; in the committer's thread or in the reactor's, never in both at once.
+    # Lines written; in the committer's thread, and before there is one in the reactor's.
 
     def _commit_now(self, entries: list[_Entry]) -> None:
         try:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import STDLibLogObserver, globalLogBeginner, globalLogPublisher
 
+from taskqd import committer
 from tests import programs
 from tests.leaks import LeakWatch
 
@@ -85,6 +86,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def the_reactor() -> Any:
     """Return the real reactor; a test of a rule takes ``twisted.internet.task.Clock`` instead."""
     return reactor
+
+
+@pytest.fixture(autouse=True)
+def patient_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the reactor wait for what the journal's thread commits, however slow the machine is that tests."""
+    monkeypatch.setattr(committer, "MAX_WAIT", 10.0)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -188,6 +189,17 @@ class FakeDisk(Disk):
         self.descriptors: set[int] = set()
         self.identities: dict[str, str] = {}
         self._failures: dict[str, tuple[int, OSError, int]] = {}
+        self._goes_on: threading.Event | None = None
+
+    def stand_still(self) -> None:
+        """Have writes and syncs wait until the disk goes on: as on a file system that is frozen."""
+        self._goes_on = threading.Event()
+
+    def go_on(self) -> None:
+        """Let those that wait go on, and all others."""
+        if self._goes_on is not None:
+            self._goes_on.set()
+            self._goes_on = None
 
     def fail(self, name: str, after: int = 0, code: int = errno.ENOSPC, written: int = 0) -> None:
         """Make every call of ``name`` fail once ``after`` more have worked.
@@ -210,6 +222,8 @@ class FakeDisk(Disk):
 
     def _called(self, name: str, call: Callable[..., Any], *args: Any) -> Any:
         self.calls.append(name)
+        if self._goes_on is not None and name in {"write", "write_at", "sync"}:
+            assert self._goes_on.wait(LONGEST_TURN), "nobody had the disk go on"
         left, error, written = self._failures.get(name, (1, None, 0))
         if error is not None and left > 0:
             self._failures[name] = (left - 1, error, written)

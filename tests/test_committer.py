@@ -2,14 +2,16 @@
 
 import threading
 from collections.abc import Iterator
+from queue import Empty
 from typing import Any
 
 import pytest
 
+from taskqd import committer
 from taskqd.committer import PATIENCE, REST, SLOW, STALLED, Committer
 from tests.fakes import ThreadReactor, result_of
 
-HERE, THERE = threading.current_thread().name, "taskqd-journal"
+THREAD = "taskqd-journal"
 
 
 class Bench:
@@ -42,11 +44,13 @@ class Bench:
     def _told(self, batch: list[int], error: Exception | None) -> None:
         self.done.append((batch, error))
 
-    def commit(self) -> str:
-        """Have a batch committed, and return the name of the thread that did it."""
+    def is_waited_for(self) -> bool:
+        """Have a batch committed, and return whether the reactor waited for it."""
         self.committer.put(0)
+        self.reactor.turn()
+        is_waited_for = not self.committer.is_busy
         self.turn()
-        return self.threads[-1]
+        return is_waited_for
 
     def turn(self) -> None:
         """Let the reactor turn until nothing is under way."""
@@ -203,11 +207,63 @@ def test_whatever_goes_wrong_is_told_and_the_next_batch_is_tried(bench: Bench, e
 # Where.
 
 
-def test_it_commits_in_the_reactor_s_thread_only_while_that_may_block(bench: Bench) -> None:
-    where = {True: HERE, False: THERE}
+def test_the_thread_commits_and_the_reactor_waits_for_it_only_while_it_may(bench: Bench) -> None:
     for may_block in (bench.may_block, not bench.may_block, bench.may_block):
         bench.may_block = may_block
-        assert bench.commit() == where[may_block]
+        assert bench.is_waited_for() is may_block
+    assert bench.threads == [THREAD] * 3
+
+
+def test_a_disk_that_stands_still_holds_the_reactor_for_no_longer_than_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committer, "MAX_WAIT", 0.001)
+    bench = Bench(True)
+    goes_on = threading.Event()
+    commit = bench.committer._commit
+
+    def standing(batch: list[int]) -> None:
+        assert goes_on.wait(10.0), "the reactor did not come back while the disk stood still"
+        commit(batch)
+
+    bench.committer._commit = standing
+    bench.committer.put(1)
+    bench.reactor.turn()
+    assert bench.committer.is_busy
+    bench.now += 1.0
+    bench.committer.put(2)
+    assert bench.done == []
+    goes_on.set()
+    bench.turn()
+    assert bench.done == [([1], None), ([2], None)]
+    bench.reactor.until(bench.committer.stop())
+
+
+def test_an_outcome_that_comes_just_when_the_reactor_gives_up_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(True)
+    outcomes = bench.committer._outcomes
+
+    class Late:
+        """Outcomes of which the first look finds none, though it has come by then."""
+
+        def __init__(self) -> None:
+            self.found: list[Any] = []
+
+        def get(self, timeout: float | None = None) -> Any:
+            if timeout is None:
+                return self.found.pop()
+            self.found.append(outcomes.get(timeout=10.0))
+            raise Empty
+
+        def put(self, outcome: Any) -> None:
+            outcomes.put(outcome)
+
+    monkeypatch.setattr(bench.committer, "_outcomes", Late())
+    assert bench.is_waited_for()
+    assert bench.done == [([0], None)]
+    bench.reactor.until(bench.committer.stop())
 
 
 def test_whether_it_may_block_is_asked_when_the_turn_ends() -> None:
@@ -215,7 +271,7 @@ def test_whether_it_may_block_is_asked_when_the_turn_ends() -> None:
     bench.committer.put(1)
     bench.may_block = False
     bench.turn()
-    assert bench.threads == [THERE]
+    assert bench.threads == [THREAD]
     bench.reactor.until(bench.committer.stop())
 
 
@@ -237,7 +293,6 @@ def test_what_came_behind_a_batch_in_the_thread_never_overtakes_it(thread: Bench
     first.set()
     thread.turn()
     assert thread.batches == [[1], [2]]
-    assert thread.threads == [THERE, HERE]
 
 
 @pytest.mark.parametrize("error", [None, OSError("a disk that takes its time to fail")])
@@ -249,14 +304,14 @@ def test_after_two_slow_commits_or_a_stall_the_thread_is_used_for_many_times_as_
     for took in (1.1 * SLOW, 1.1 * STALLED, 0.25):
         if took < STALLED:
             bench.took = 1.1 * SLOW
-            assert bench.commit() == HERE
+            assert bench.is_waited_for()
         bench.took = took
-        assert bench.commit() == HERE
+        assert bench.is_waited_for()
         bench.took = 0.0
         bench.now += REST * took - 0.001
-        assert bench.commit() == THERE
+        assert not bench.is_waited_for()
         bench.now += 0.002
-        assert bench.commit() == HERE
+        assert bench.is_waited_for()
     bench.reactor.until(bench.committer.stop())
 
 
@@ -264,15 +319,15 @@ def test_commits_that_are_quick_enough_change_nothing_nor_does_a_slow_one_among_
     bench = Bench(True)
     for took in (0.9 * SLOW, 0.9 * SLOW, 0.9 * STALLED, 0.9 * SLOW, 1.1 * SLOW, 0.0):
         bench.took = took
-        assert bench.commit() == HERE
+        assert bench.is_waited_for()
     bench.reactor.until(bench.committer.stop())
 
 
 def test_how_long_the_thread_takes_says_nothing_of_the_disk(thread: Bench) -> None:
     thread.took = 5.0  # it may have waited for the reactor's thread as well
-    assert thread.commit() == THERE
+    assert not thread.is_waited_for()
     thread.took, thread.may_block = 0.0, True
-    assert thread.commit() == HERE
+    assert thread.is_waited_for()
 
 
 # The stop.
@@ -338,7 +393,7 @@ def test_a_stop_waits_for_what_has_gathered(bench: Bench) -> None:
     assert not stopped.called
     bench.reactor.until(stopped)
     assert bench.batches == [[0, 1, 2]]
-    assert THERE not in {thread.name for thread in threading.enumerate()}
+    assert THREAD not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(thread: Bench) -> None:
@@ -350,7 +405,7 @@ def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(
     assert not stopped.called
     thread.reactor.until(stopped)
     assert thread.batches == [[0], [1]]
-    assert THERE not in {each.name for each in threading.enumerate()}
+    assert THREAD not in {each.name for each in threading.enumerate()}
 
 
 def test_a_stop_in_a_round_waits_for_what_that_has_brought(bench: Bench) -> None:
@@ -364,7 +419,7 @@ def test_a_stop_in_a_round_waits_for_what_that_has_brought(bench: Bench) -> None
 
 def test_a_stop_of_an_idle_committer_fires_at_once(bench: Bench) -> None:
     result_of(bench.committer.stop())
-    assert THERE not in {thread.name for thread in threading.enumerate()}
+    assert THREAD not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_committer_that_was_never_started_can_be_stopped() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
-from taskqd import tail
+from taskqd import committer, tail
 from taskqd.backlog import Position
 from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
 from taskqd.events import FORMAT, Cancelled, Ended, Event, JobEvent, Opened, Output, Started, Submitted
@@ -43,7 +43,7 @@ def ids(events: list[Event]) -> list[int]:
 class Bench:
     """Stores one after the other on the same directory, each closed before the next is opened.
 
-    They commit in the reactor's thread where that ``may_block``, else in another.
+    The reactor waits for their commits where it ``may_block``.
     """
 
     def __init__(self, directory: Path, may_block: bool = True) -> None:
@@ -177,18 +177,19 @@ def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_its
     assert told == [(1, 1), (2, 1), (3, 1), (11, 2), (12, 2)]
 
 
-def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the threads that write, as they do so."""
-    threads: list[str] = []
+def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return for each write whether the reactor waits for it, as they are made."""
+    waits: list[bool] = []
     write = bench.store._write
 
     def noting(entries: Any) -> None:
         if entries:
-            threads.append(threading.current_thread().name)
+            assert threading.current_thread().name == "taskqd-journal"
+            waits.append(bench.store._committer._is_waiting)
         write(entries)
 
     monkeypatch.setattr(bench.store, "_write", noting)
-    return threads
+    return waits
 
 
 def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
@@ -196,26 +197,47 @@ def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
 ) -> None:
     monkeypatch.setattr(tail, "RUN", 2)
     bench.open()
-    threads = noted(bench, monkeypatch)
-    here = threading.current_thread().name if bench.may_block else "taskqd-journal"
+    waits = noted(bench, monkeypatch)
+    may = bench.may_block
     for command in ("true", "true", "true", "x" * SMALL, "true"):
         bench.append(submitted(bench.store.next_id, command))
-    assert threads == [here, "taskqd-journal", here, "taskqd-journal", here]
+    assert waits == [may, False, may, False, may]
 
 
 def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.open()
-    threads = noted(bench, monkeypatch)
-    here = threading.current_thread().name if bench.may_block else "taskqd-journal"
+    waits = noted(bench, monkeypatch)
+    may = bench.may_block
     bench.append(submitted(1, "x" * (LIGHT_BYTES // 2)))
     bench.append(submitted(2, "x" * LIGHT_BYTES))
     bench.store.segment_bytes = 1
     bench.append(submitted(3))
     bench.store.segment_bytes = SEGMENT
     bench.append(submitted(4))
-    assert threads == [here, *["taskqd-journal"] * 2, here]
+    assert waits == [may, False, False, may]
+
+
+def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fsfreeze(8) does: the sync that is under way, the next write and all others wait for its end."""
+    bench.open()
+    [position] = bench.append(submitted(1))
+    monkeypatch.setattr(committer, "MAX_WAIT", 0.001)
+    bench.disk.stand_still()
+    written = [bench.store.append(submitted(2))]
+    bench.reactor.turn()
+    written.append(bench.store.append(submitted(3)))
+    assert bench.store.read(position) == submitted(1)
+    assert bench.store.sizes()["segment"] == 1
+    assert not any(each.called for each in written)
+    bench.disk.go_on()
+    for each in written:
+        bench.reactor.until(each)
+    bench.close()
+    assert ids(bench.open()) == [1, 2, 3]
 
 
 def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: Bench) -> None:
