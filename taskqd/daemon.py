@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -20,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -65,6 +66,8 @@ from taskqd.verbs import Verbs
 from taskqd.verbs.gate import Gate
 
 SPOOL_THREADS = 4
+THREAD_AGAIN_AFTER = 0.1
+"""So many seconds after the machine had no room for a thread, it is tried again."""
 STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
@@ -102,9 +105,8 @@ class TaskqService(Service):
         self._owner = owner
         self._is_daemon = is_daemon
         self._ports: list[Any] = []
-        self._threads = ThreadPool(SPOOL_THREADS, SPOOL_THREADS, "taskqd-spool")
+        self._threads = ThreadPool(0, SPOOL_THREADS, "taskqd-spool")
         disk = Disk()
-        self._in_thread = partial(deferToThreadPool, reactor, self._threads)
         self._boot = processes.boot_id()
         together = Together()
         self._spawner = Spawner(reactor, together)
@@ -137,6 +139,15 @@ class TaskqService(Service):
         if self._log_output is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._log_output)
 
+    def _in_thread(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
+        """Call a function in a thread of the pool; if none can be started, as soon as one can."""
+        try:
+            return deferToThreadPool(self._reactor, self._threads, function, *args)
+        except RuntimeError as why:
+            if not _is_of_threads(why):
+                raise
+            return deferLater(self._reactor, THREAD_AGAIN_AFTER, self._in_thread, function, *args)
+
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
         if self._pid_file:
@@ -157,7 +168,7 @@ class TaskqService(Service):
         except StartRefused as why:
             self._refuse(why)
         except RuntimeError as why:
-            if "thread" not in str(why):
+            if not _is_of_threads(why):
                 raise
             self._refuse(StartRefused(f"there is no room for the daemon's own threads: {why} (ulimit -u)"))
         except OSError as why:
@@ -434,6 +445,11 @@ class TaskqService(Service):
             port.connectionLost(Failure(why))  # what stopListening has the reactor do, which will not run
         sys.excepthook = _say_in_one_line
         raise why
+
+
+def _is_of_threads(why: RuntimeError) -> bool:
+    """Whether Python says that the system has no room for another thread."""
+    return "can't start new thread" in str(why)
 
 
 def _attempts(backlog: Backlog, job_id: int) -> int | None:

@@ -566,6 +566,27 @@ def test_a_start_without_room_for_threads_is_refused(
         taskq.startService()
 
 
+async def test_what_finds_no_room_for_a_thread_is_done_once_there_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taskq = site.start()
+    refusals = [RuntimeError("can't start new thread")] * 2
+    call = taskq._threads.callInThreadWithCallback
+
+    def refuse(*args: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        call(*args)
+
+    monkeypatch.setattr(taskq._threads, "callInThreadWithCallback", refuse)
+    assert await taskq._in_thread(str.upper, "done") == "DONE"
+    assert refusals == []
+    refusals.append(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        taskq._in_thread(str.upper, "never")
+    await site.stop()
+
+
 async def test_slots_are_bounded_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptors, "limit", lambda: 130)
     taskq = site.start("--slots", "100")

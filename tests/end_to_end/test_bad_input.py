@@ -118,7 +118,7 @@ NO_PLACES = [
     "/dev/stdin",
     "/dev/fd/3",
     "/proc/self/fd/0",
-    "/$(touch ran)",
+    '"/$(touch ran)"',
     '"/`touch ran`"',
     '"/tmp/\\n"',
     "/" + "a" * 300,
