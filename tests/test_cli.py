@@ -38,12 +38,16 @@ def submitted(daemon: FakeDaemon) -> str:
 @pytest.mark.parametrize(
     "words,line",
     [
-        (("ls", "-la"), "SUBMIT ls -la"),
-        (("ls", "-la", "my file", "it's"), """SUBMIT ls -la 'my file' 'it'"'"'s'"""),
-        (("echo", "$HOME", "a|b", ""), "SUBMIT echo '$HOME' 'a|b' ''"),
-        (("ls", "--json", "--", "-x"), "SUBMIT ls --json -- -x"),
+        (("ls", "-la"), "SUBMIT exec ls -la"),
+        (("ls", "-la", "my file", "it's"), """SUBMIT exec ls -la 'my file' 'it'"'"'s'"""),
+        (("echo", "$HOME", "a|b", ""), "SUBMIT exec echo '$HOME' 'a|b' ''"),
+        (("ls", "--json", "--", "-x"), "SUBMIT exec ls --json -- -x"),
         (("--", "--version"), "SUBMIT -- --version"),
-        (("--", "-x", "y"), "SUBMIT -x y"),
+        (("--", "-x", "y"), "SUBMIT exec env -- -x y"),
+        (("if", "true"), "SUBMIT exec if true"),
+        (("A=1", "x"), "SUBMIT exec A=1 x"),
+        (("echo", "-n", "hi"), "SUBMIT exec echo -n hi"),
+        (("~", "!"), "SUBMIT exec '~' '!'"),
     ],
 )
 def test_several_words_reach_the_program_as_they_were(
@@ -52,6 +56,36 @@ def test_several_words_reach_the_program_as_they_were(
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     assert call("submit", *words) == (0, b"7\n", "")
     assert submitted(daemon) == line
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+@pytest.mark.parametrize(
+    "words,script",
+    [
+        (("printf", "a\nb"), b"exec printf 'a\nb'"),
+        (("printf", "a\r"), b"exec printf 'a\r'"),
+        (("ls", "\udcff"), b"exec ls '\xff'"),
+        (("echo a\necho b",), b"echo a\necho b"),
+        (("echo \udcff",), b"echo \xff"),
+    ],
+)
+def test_a_command_that_is_no_line_of_text_goes_as_a_script(
+    serve: Serve, call: Call, command: str, words: tuple[str, ...], script: bytes
+) -> None:
+    daemon = serve(replies({"SUBMIT": SUBMITTED, "FOLLOW": b"STATUS COMPLETED 100\r\n", "SHOW": job()}))
+    assert call(command, *words).code == 0
+    request = next(request for request in daemon.requests if request.verb == "SUBMIT")
+    assert request.line.endswith(f" --script={len(script)}")
+    assert request.blocks == (script,)
+
+
+def test_a_schedule_of_several_words_runs_the_program_with_them(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
+    assert call("schedule", "--every", "1m", *PLAIN, "echo", "-n", "hi").code == 0
+    assert daemon.lines[0].endswith(" exec echo -n hi")
+    refused = call("schedule", "--every", "1m", "printf", "a\nb")
+    assert refused.code == 1
+    assert "the command of a schedule is one line of UTF-8; let it run a file" in refused.stderr
 
 
 def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:

@@ -86,6 +86,9 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("  --version", {}, "SUBMIT --   --version", ()),
         ("-x", {}, "SUBMIT -x", ()),
         ("grün", {}, "SUBMIT grün", ()),
+        (["if", "a b", "A=1"], {}, "SUBMIT exec if 'a b' A=1", ()),
+        (["-x"], {}, "SUBMIT exec env -- -x", ()),
+        (["ls", b"\xff"], {}, "SUBMIT --script=11", (b"exec ls '\xff'",)),
         ("a", {"timeout": 90, "kill_after": 0.5}, "SUBMIT --timeout=90 --kill-after=0.5 a", ()),
         ("a", {"timeout": "10m"}, "SUBMIT --timeout=10m a", ()),
         ("a", {"retries": 3, "retry_delay": "500ms"}, "SUBMIT --retries=3 --retry-delay=500ms a", ()),
@@ -119,7 +122,7 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
     ],
 )
 def test_a_submission_is_written_as_the_protocol_has_it(
-    serve: Serve, command: str | None, options: Any, line: str, blocks: tuple[bytes, ...]
+    serve: Serve, command: Any, options: Any, line: str, blocks: tuple[bytes, ...]
 ) -> None:
     client, requests = serve(b"JOB_ID 7\r\n")
     assert client.submit(command, **options) == 7
@@ -138,6 +141,8 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
     [
         ("a\0b", {}, "BAD_REQUEST", "NUL byte; this one has it after 1 bytes"),
         ("\ud800", {}, "BAD_REQUEST", "lone surrogate"),
+        ([], {}, "BAD_REQUEST", "a program and its arguments, and the list is empty"),
+        (["a", "b\0"], {}, "BAD_REQUEST", "NUL byte"),
         ("a", {"script": b"b"}, "BAD_REQUEST", "either a command or a script"),
         (None, {}, "BAD_REQUEST", "either a command or a script"),
         ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
@@ -147,7 +152,7 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
     ],
 )
 def test_what_cannot_be_written_is_refused_before_it_is_sent(
-    serve: Serve, command: str | None, options: Any, code: str, text: str
+    serve: Serve, command: Any, options: Any, code: str, text: str
 ) -> None:
     client, _ = serve(b"OK\r\n")
     with pytest.raises(Refused, match=text) as refused:

@@ -1,7 +1,6 @@
 """What ``taskq submit`` and ``taskq run`` send: the words of the call, its files, and where it is made."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from io import BufferedReader
 from typing import Any, cast
@@ -9,7 +8,7 @@ from typing import Any, cast
 import click
 
 from taskqd.client import Options, Recurring
-from taskqd.client.requests import LARGEST_BLOCK
+from taskqd.client.requests import LARGEST_BLOCK, program
 
 
 def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
@@ -22,7 +21,12 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
     check_stdin(given["script"], given["stdin"])
     check_times(given)
     check_names(given)
-    return None if not words else words[0] if len(words) == 1 else shlex.join(words)
+    return None if not words else line(words)
+
+
+def line(words: Sequence[str]) -> str:
+    """Return the shell command for ``words``: one is a line of shell, several are a program and its arguments."""
+    return words[0] if len(words) == 1 else program(words)
 
 
 def check_times(given: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypedDict
 from taskqd.client import requests
 from taskqd.client.link import Read, written
 from taskqd.client.replies import Facts, Output, Result, Status
-from taskqd.client.requests import Changes, Options, Recurring, Ref, option
-from taskqd.client.streams import Command, Streams, submission
+from taskqd.client.requests import Changes, Command, Options, Recurring, Ref, option
+from taskqd.client.streams import Streams, submission
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +51,8 @@ class Client(Streams):
     def submit(self, command: Command | None = None, **options: "Unpack[Options]") -> int:
         """Submit a shell command, or a ``script=`` in its place; return the job's id once it is on disk.
 
-        The options are those of ``Options``. Where the connection is lost before the answer, nobody can tell
+        A list is a program and its arguments, which reach it as they are. The options are those of
+        ``Options``. Where the connection is lost before the answer, nobody can tell
         whether the job was taken; with a ``key`` it is safe to ask again.
         """
         self._send(submission(command, options))

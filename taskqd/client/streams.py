@@ -8,7 +8,7 @@ from taskqd.client import requests
 from taskqd.client.connection import Pipeline
 from taskqd.client.link import Link, written
 from taskqd.client.replies import Ended, Facts, Output, Refused, Status
-from taskqd.client.requests import Options, Ref, option
+from taskqd.client.requests import Command, Options, Ref, option
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -19,8 +19,6 @@ WINDOW = 4096
 """``submit_many`` lets so many submissions wait for their answers, and one batch more."""
 PAUSE = 0.1
 """``follow`` and ``watch`` come up for air so many seconds after the last news."""
-
-Command = str | bytes
 
 
 class Streams(Link):

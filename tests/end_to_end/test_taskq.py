@@ -89,6 +89,11 @@ def test_submit_prints_the_id_alone(taskq: Taskq, wire: Wire) -> None:
             b"a  b,$HOME,*,',\",\\,,\xc3\xa9,",
         ),
         (["echo", ";", "exit", "1"], b"; exit 1\n"),
+        (["echo", "-n", "hi"], b"hi"),
+        (["env", "A=1", "sh", "-c", "echo $A"], b"1\n"),
+        (["printf", "%s", "a\nb"], b"a\nb"),
+        (["printf", "%s", "\udcff"], b"\xff"),
+        (["printf 'a\nb'"], b"a\nb"),
         (["echo", "--json", "-n", "--", "-x"], b"--json -n -- -x\n"),
         (["--", "echo", "--json"], b"--json\n"),
         (["printf", "%s", "a\tb"], b"a\tb"),
@@ -102,13 +107,16 @@ def test_one_word_is_a_shell_line_and_several_reach_the_program_as_they_were(
     assert wire.result(job) == (printed, b"", "0")
 
 
-def test_a_word_with_a_line_end_reaches_the_program_too(taskq: Taskq, wire: Wire) -> None:
-    for words in (["printf", "%s", "a\nb"], ["printf %s 'a\nb'"]):
-        shown = taskq("submit", *words)
-        if shown.code != USAGE:  # refused before anything is sent, or as it was
-            [job] = _ids(shown)
-            wire.wait(job)
-            assert wire.result(job).stdout == b"a\nb"
+@pytest.mark.parametrize("words", [["if", "true"], ["A=1", "true"], ["!", "true"], ["-x", "true"]])
+def test_words_of_the_shells_own_are_the_names_of_programs(
+    taskq: Taskq, wire: Wire, tmp_path: Path, words: list[str]
+) -> None:
+    program = tmp_path / words[0]
+    program.write_text('#!/bin/sh\nprintf "%s " "${0##*/}" "$@"\n')
+    program.chmod(0o755)
+    job = _submit(taskq, "--env", f"PATH={tmp_path}:/bin:/usr/bin", "--", *words)
+    wire.wait(job)
+    assert wire.result(job) == (" ".join([*words, ""]).encode(), b"", "0")
 
 
 def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
