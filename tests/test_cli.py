@@ -491,6 +491,7 @@ SCHEDULES_SHOWN = (f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * *\t- (paused)
             {
                 "OUTPUT 7 stdout --attempt=1": data("stdout", 0, b"x"),
                 "OUTPUT 7 stdout --offset=1 --attempt=1": data("stdout", 1, b""),
+                "SHOW 7": job(),
             },
             b"x",
         ),
@@ -567,7 +568,9 @@ def test_the_exit_code_is_the_jobs(
     }
     serve(replies(table))
     assert call("result", "7") == (code, b"", stderr)
-    assert call("run", "x") == (code, b"", stderr)
+    why = "" if reason in (None, "exit") else f"taskq: job 7 is {status} ({reason})\n"
+    assert call("run", "x") == (code, b"", stderr or why)
+    assert call("follow", "7") == (code, b"", stderr or why)
     assert call("wait", "7") == (code, f"{status} 0\n".encode(), stderr)
 
 
@@ -733,6 +736,24 @@ def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
     assert outcome.stdout.decode().splitlines() == [f"{AT}\t{text}" for _, text in HISTORY]
 
 
+# list
+
+
+@pytest.mark.parametrize("count,is_cut", [(100, False), (101, True)])
+@pytest.mark.parametrize("form", [(), ("--json",), ("--jsonl",)])
+def test_a_list_that_is_cut_says_so_wherever_it_goes(
+    serve: Serve, call: Call, count: int, is_cut: bool, form: tuple[str, ...]
+) -> None:
+    listed = b"".join(job(number, submitted_at=AT) for number in range(1, count + 1))
+    daemon = serve(replies({"LIST": listed + b"END %d\r\n" % count}))
+    outcome = call("list", *form)
+    shown = json.loads(outcome.stdout) if form == ("--json",) else outcome.stdout.splitlines()
+    assert (outcome.code, len(shown)) == (0, 100)
+    said = "taskq: there are more than these 100: --from 101 or a --limit shows them\n"
+    assert outcome.stderr == (said if is_cut else "")
+    assert daemon.lines == ["LIST --limit=101"]
+
+
 # drain
 
 
@@ -777,6 +798,59 @@ def stored(stdout: bytes, stderr: bytes, largest: int) -> Script:
         return {**TRUE, "RESULT": refused("TOO_LARGE", "read it with OUTPUT")}[request.verb]
 
     return answer
+
+
+CUT = job(stdout_bytes=4, stdout_dropped=1000, stderr_dropped=0)
+CUT_RUNS = [
+    {"attempt": 1, "stdout_bytes": 4, "stdout_dropped": 0},
+    {"attempt": 2, "stderr_bytes": 2, "stderr_dropped": 9},
+]
+
+
+@pytest.mark.parametrize("words", [("run", "x"), ("follow", "7"), ("result", "7"), ("output", "7")])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_output_that_was_dropped_is_told_and_has_an_exit_code_of_its_own(
+    serve: Serve, call: Call, words: tuple[str, ...], form: tuple[str, ...]
+) -> None:
+    table = {
+        "SUBMIT": SUBMITTED,
+        "FOLLOW": data("stdout", 0, b"kept") + b"STATUS COMPLETED 100\r\n",
+        "RESULT": b'RESULT "kept" "" 0\r\n',
+        "OUTPUT 7 stdout": data("stdout", 0, b"kept"),
+        "OUTPUT": data("stdout", 4, b""),
+        "SHOW": CUT,
+    }
+    serve(replies(table))
+    outcome = call(*form, *words)
+    assert outcome.code == 74
+    assert b"kept" in outcome.stdout
+    assert outcome.stderr == (
+        "taskq: 1000 bytes of the stdout of job 7 were dropped, behind the 4 that were kept; "
+        "--max-output sets how many are\n"
+    )
+
+
+def test_a_job_that_failed_keeps_its_exit_code_when_output_was_dropped(serve: Serve, call: Call) -> None:
+    serve(replies({**TRUE, "SHOW": job(7, "FAILED", 3, stderr_dropped=1)}))
+    outcome = call("result", "7")
+    assert (outcome.code, outcome.stderr.count("of the stderr of job 7 were dropped")) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "words,code", [((), 0), (("stderr",), 74), (("--attempt", "1"), 0), (("stderr", "--limit", "1"), 0)]
+)
+def test_output_tells_only_what_was_dropped_of_what_it_prints(
+    serve: Serve, call: Call, words: tuple[str, ...], code: int
+) -> None:
+    piece = {"OUTPUT 7 stderr --limit=1": data("stderr", 0, b"x"), "OUTPUT": data("stdout", 0, b"")}
+    serve(replies({**piece, "SHOW": job(stderr_dropped=9, runs=CUT_RUNS)}))
+    assert call("output", "7", *words).code == code
+
+
+def test_output_of_stderr_goes_to_stdout(serve: Serve, call: Call) -> None:
+    serve(stored(b"out", BINARY, 100))
+    assert call("output", "7", "stderr") == (0, BINARY, "")
+    assert [each["stream"] for each in call("output", "7", "stderr", "--jsonl").documents] == ["stderr"] * 3
 
 
 def test_a_result_too_large_for_one_reply_is_read_in_pieces(serve: Serve, call: Call) -> None:

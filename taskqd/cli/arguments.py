@@ -254,7 +254,13 @@ def selection(queue: str, label: str) -> Callable[[Function], Function]:
             shell_complete=_completing("statuses"),
             help="Those in one of these.  [default: those with which it can be done]",
         ),
-        click.option("--yes", "-y", "is_sure", is_flag=True, help="Do not ask before it is done to several."),
+        click.option(
+            "--yes",
+            "-y",
+            "is_sure",
+            is_flag=True,
+            help="Do not ask before it is done to several that were found.",
+        ),
         click.argument(
             "jobs",
             metavar="[ID]...",

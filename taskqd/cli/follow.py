@@ -183,7 +183,7 @@ def _follow_one(session: Session, job: Ref, is_raw: bool) -> int:
             raise AssertionError("a job's reading ends with its end")
     if session.is_json:
         session.say("", told)
-    return session.outcome(told)
+    return session.printed(told, is_new=True)
 
 
 def _say(session: Session, job: Ref, piece: Output) -> None:
@@ -201,8 +201,14 @@ def _end(session: Session, job: Ref, told: Facts | Exception) -> int:
     if session.is_json:
         session.say("", told)
         sys.stdout.flush()
-    code = session.outcome(told)
-    if sys.stderr.isatty() and told["exit_code"] is not None and (told["exit_code"] or not code):
+    code = session.printed(told, is_new=True)
+    is_said = told.get("reason") not in (None, "exit")
+    if (
+        not is_said
+        and sys.stderr.isatty()
+        and told["exit_code"] is not None
+        and (told["exit_code"] or not code)
+    ):
         session.complain(f"job {job} is {told['status']}, exit code {told['exit_code']}")
     return code or (REFUSED if told["status"] != "COMPLETED" else 0)
 

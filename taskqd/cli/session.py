@@ -3,22 +3,23 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
 from taskqd.cli.terminal import harmless
-from taskqd.client import Client, Facts, Refused, Unreachable, Untrusted, parse_address
+from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, parse_address
 from taskqd.places import default_socket
 
 REFUSED = 1
 NO_DAEMON = 69
+DROPPED = 74
 NOT_FINISHED = 75
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-"""Exit codes: 69 and 75 are of sysexits.h, the last two are what a shell makes of SIGINT and SIGPIPE."""
+"""Exit codes: 69, 74 and 75 are of sysexits.h, the last two are what a shell makes of SIGINT and SIGPIPE."""
 
 _HINTS = {
     "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one",
@@ -146,11 +147,32 @@ class Session:
             return not client.list(limit=1)
         return False
 
-    def outcome(self, job: Facts) -> int:
+    def printed(self, job: Facts, *, is_new: bool = False) -> int:
+        """Return the exit code of a job whose output was printed; DROPPED if some of it was not kept.
+
+        A job that ended badly keeps its own code. How an end that ``is_new`` came about is said on stderr.
+        """
+        is_cut = self.tell_dropped(job["id"], job)
+        return self.outcome(job, is_new=is_new) or (DROPPED if is_cut else 0)
+
+    def tell_dropped(self, job: Ref, facts: Facts, streams: Sequence[str] = ("stdout", "stderr")) -> bool:
+        """Say how much of what a job or one of its attempts printed was not kept; whether that is so."""
+        is_cut = False
+        for stream in streams:
+            if dropped := facts.get(f"{stream}_dropped"):
+                is_cut = True
+                self.complain(
+                    f"{dropped} bytes of the {stream} of job {job} were dropped, behind the "
+                    f"{facts.get(f'{stream}_bytes', 0)} that were kept; --max-output sets how many are"
+                )
+        return is_cut
+
+    def outcome(self, job: Facts, *, is_new: bool = False) -> int:
         """Return the exit code that stands for a job's end: its own, or 128+N where signal N ended it.
 
         Zero is for a COMPLETED job alone: one that failed or was cancelled although its process said 0, and
-        one that has no exit code, as an array, end with 1 and the reason on stderr.
+        one that has no exit code, as an array, end with 1 and the reason on stderr. Of an end that ``is_new``
+        to the user, the reason is said too unless it is the exit code.
         """
         code = job["exit_code"]
         if job["status"] == "COMPLETED":
@@ -158,6 +180,8 @@ class Session:
         if not code:
             self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
             return REFUSED
+        if is_new and job.get("reason") not in (None, "exit"):
+            self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
         return int(code) if code > 0 else 128 - int(code)
 
 
@@ -165,9 +189,9 @@ def _reasons(job: Facts) -> str:
     """Return why a job ended as it did, and how many of its tasks, as what is said behind its status."""
     tasks = job.get("tasks") or {}
     whys = [f"{tasks[name]} of its tasks {name}" for name in ("failed", "cancelled") if tasks.get(name)]
-    whys = whys or [str(job[name]) for name in ("reason", "detail") if job.get(name)]
+    whys = whys or [str(job[name]) for name in ("reason", "signal", "detail") if job.get(name)]
     shown = f" ({', '.join(whys)})" if whys else ""
-    if tasks:
+    if tasks or job["exit_code"]:
         return shown
     return shown + (": it has no exit code" if job["exit_code"] is None else ", though its exit code is 0")
 

@@ -25,7 +25,7 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
 
 
 def line(words: Sequence[str]) -> str:
-    """Return the shell command for ``words``: one is a line of shell, several are a program and its arguments."""
+    """Return the shell command: one word is a line of shell, several are a program and its arguments."""
     return words[0] if len(words) == 1 else program(words)
 
 

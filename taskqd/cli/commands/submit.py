@@ -95,7 +95,7 @@ def run(session: Session, /, words: Sequence[str], is_raw: bool, **given: Any) -
                 facts = client.show(job)
                 if session.is_json:
                     session.say("", facts)
-                return session.outcome(facts)
+                return session.printed(facts, is_new=True)
             code = INTERRUPTED
         except KeyboardInterrupt:
             code = INTERRUPTED
