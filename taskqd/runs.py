@@ -8,7 +8,7 @@ from twisted.logger import Logger
 
 from taskqd.handover import PROGRESS, Handover
 from taskqd.interfaces import ISpool
-from taskqd.job import Job
+from taskqd.job import Job, Spec
 from taskqd.launch import SHELL, CannotStart, Owner, Run, environment
 from taskqd.run_as import RunAs
 from taskqd.scripts import HEAD_BYTES, BadScript, interpreter
@@ -67,7 +67,7 @@ class Runs:
             script=script,
             interpreter=self._interpreter(job),
             stdin=paths.get("stdin"),
-            cwd=spec.cwd,
+            cwd=_directory(spec),
             env=environment(base, job, attempt, self._store, paths[PROGRESS], secrets),
             umask=None if spec.umask == self._mask else spec.umask,
             nice=spec.nice,
@@ -128,6 +128,12 @@ class Runs:
             return unpacked(self._spool.block(job.array or job.id, BLOCK), names) if names else {}
         except (OSError, ValueError) as why:
             raise CannotStart(f"its secrets cannot be read: {why}", why) from None
+
+
+def _directory(spec: Spec) -> str | None:
+    """Return the directory that was asked for; bytes that are not UTF-8 are surrogates (PEP 383)."""
+    data = spec.cwd_base64
+    return spec.cwd if data is None else data.decode("utf-8", "surrogateescape")
 
 
 def daemon_environment() -> dict[str, str]:

@@ -91,6 +91,11 @@ def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> 
     assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
 
 
+def test_a_directory_that_is_not_utf8_is_entered_as_it_is(bench: Bench) -> None:
+    run = bench.make(command="true", cwd_base64=b"/\xff")
+    assert os.fsencode(run.cwd or "") == b"/\xff"
+
+
 @pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
 def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: int | None) -> None:
     run = bench.make(

@@ -202,6 +202,25 @@ def test_a_relative_directory_is_the_callers(taskq: Taskq, wire: Wire, tmp_path:
     assert wire.result(job).stdout.decode() == f"{os.path.realpath(tmp_path)}/sub dir\n"
 
 
+def test_a_directory_whose_name_is_not_utf8_is_the_jobs_too(
+    running: Daemon, wire: Wire, tmp_path: Path
+) -> None:
+    place = os.fsencode(tmp_path) + b"/\xff \xc3\xa9"
+    os.mkdir(place)
+    job = subprocess.run(
+        [TASKQ, "submit", "pwd -P; /bin/pwd"],
+        cwd=place,
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (job.returncode, job.stderr) == (0, b"")
+    wire.wait(number := int(job.stdout))
+    assert wire.result(number) == ((os.path.realpath(place) + b"\n") * 2, b"", "0")
+    assert wire.show(number)["cwd"].endswith("/\\xff é")
+
+
 @pytest.mark.parametrize("source", ["jobs.txt", "-"])
 def test_submit_from_file_submits_a_line_a_job(taskq: Taskq, wire: Wire, tmp_path: Path, source: str) -> None:
     lines = "".join(f"echo job {number}\n" for number in range(500))
