@@ -65,6 +65,7 @@ FLOORS = (
         "disk",
         "committer",
         "lock",
+        "addresses",
         "private",
         "token_file",
         "segments",

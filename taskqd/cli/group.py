@@ -60,6 +60,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "The daemon": {
         "stats": "daemon",
         "hello": "daemon",
+        "address": "daemon",
         "drain": "daemon",
         "journal": "journal",
         "token": "tokens",

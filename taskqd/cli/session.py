@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from taskqd.cli.terminal import harmless
-from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, parse_address
-from taskqd.places import default_socket
+from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
 
 REFUSED = 1
 NO_DAEMON = 69
@@ -43,7 +42,7 @@ _HINTS_OF: dict[tuple[str, str | None], str | None] = {
 
 
 class Session:
-    """What the options of every command have settled; no ``address`` means the daemon's default socket.
+    """What the options of every command have settled; no ``address`` means that of a daemon of the user's.
 
     ``is_json`` says that answers are documents: a line each, or with ``is_listed`` one list of all where an
     answer is about several things. ``calm`` is called before words of our own stand among what jobs print.
@@ -68,7 +67,8 @@ class Session:
             raise Unreachable(f"{error}; start one with `twistd taskq` or give its --address") from None
 
     def _where(self) -> str:
-        return self.address or f"unix:{default_socket(os.environ, os.getuid())}"
+        self.address = self.address or find_address()
+        return self.address
 
     def run(self, act: Callable[[], Any]) -> Any:
         """Do what a command does; return the exit code, its own or that of the error that ended it."""

@@ -40,6 +40,7 @@ class Filters(TypedDict, total=False):
 class Client(Streams):
     """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``, made at once.
 
+    Without an address it is the daemon that ``taskq`` finds (``find_address``).
     ``token`` authenticates on TCP and TLS; a UNIX socket knows its peer, and the token is not sent. ``ca``,
     ``cert`` and ``key`` are the PEM files of TLS, in place of those of the environment (``Link``). Raises
     ValueError for an address of another form, Unreachable where no daemon answers, Untrusted where TLS comes

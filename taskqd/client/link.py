@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskqd.client import requests
 from taskqd.client.connection import Connection, Papers, papers_of, parse_address
+from taskqd.client.finding import find_address
 from taskqd.client.replies import Refused, Replies
 from taskqd.errors import TaskqError
 
@@ -26,15 +27,15 @@ class Link:
 
     def __init__(
         self,
-        address: str,
+        address: str | None = None,
         token: str | None = None,
         *,
         ca: str | None = None,
         cert: str | None = None,
         key: str | None = None,
     ) -> None:
-        self.address = address
-        self._where = parse_address(address)
+        self.address = address or find_address()
+        self._where = parse_address(self.address)
         self._token = token
         self._papers = _papers(ca, cert, key)
         self._is_left = False

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,7 +128,10 @@ def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: 
         os.umask(before)
     wire.wait(job)
     place = os.path.realpath(tmp_path)
-    assert wire.result(job).stdout.decode() == f"0027\n{place}\n{tmp_path}:{os.environ['PATH']}\n"
+    searched = f"{tmp_path}:{os.environ['PATH']}"
+    if shutil.which("taskq", path=searched) is None:
+        searched += f":{TASKQ.parent}"
+    assert wire.result(job).stdout.decode() == f"0027\n{place}\n{searched}\n"
 
 
 def test_over_tcp_a_job_runs_where_the_daemon_says(
@@ -193,6 +197,12 @@ def test_submits_options_are_the_wires(taskq: Taskq, wire: Wire, tmp_path: Path)
     job = _submit(taskq, "--script", "script", "--stdin", "-", stdin=b"and stdin")
     wire.wait(job)
     assert wire.result(job).stdout == b"from the script\nand stdin"
+
+
+def test_a_job_of_a_caller_without_taskq_in_the_path_finds_it(taskq: Taskq, wire: Wire) -> None:
+    shown = taskq("run", "taskq submit --label inner true", PATH="/bin:/usr/bin")
+    [inner] = wire.list("--label=inner")
+    assert (shown.code, shown.out, shown.err) == (0, b"%d\n" % inner["id"], b"")
 
 
 def test_a_relative_directory_is_the_callers(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
