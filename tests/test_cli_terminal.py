@@ -242,7 +242,7 @@ def test_a_list_has_colours_on_a_terminal_but_not_with_no_color(tmp_path: Path, 
     environment = {} if colours else {"NO_COLOR": "1"}
     with (
         FakeDaemon(replies({"LIST": found + b"END 1\r\n"}), tmp_path) as daemon,
-        Process(daemon.address, "list", on_terminal=("stdout",), **environment) as process,
+        Process(daemon.address, "list", on_terminal=("stdout",), has_stdin=True, **environment) as process,
     ):
         shown = process.end().terminal
     assert (b"\x1b[31mFAILED" in shown) is colours

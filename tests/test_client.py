@@ -384,7 +384,10 @@ def test_a_daemon_that_closes_without_a_word_may_speak_tls() -> None:
 
 def test_a_daemon_that_has_spoken_before_it_closes_does_not_speak_tls() -> None:
     table = {"PING": b"OK\r\n"}
-    with FakeDaemon(lambda it: table.get(it.line)) as daemon, Client(daemon.address) as client:
+    with (
+        FakeDaemon(lambda it: table.get(it.line)) as daemon,
+        Client(daemon.address, reconnect=0) as client,
+    ):
         client.ping()
         with pytest.raises(Unreachable) as lost:
             client.stats()

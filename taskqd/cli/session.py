@@ -9,16 +9,18 @@ from typing import Any
 
 import click
 
+from taskqd.cli.signals import INTERRUPTED, raising
 from taskqd.cli.terminal import harmless
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
+from taskqd.client.returning import RECONNECT_TIMEOUT
 
 REFUSED = 1
 NO_DAEMON = 69
 DROPPED = 74
 NOT_FINISHED = 75
-INTERRUPTED = 130
+SIGNALLED = 128
 BROKEN_PIPE = 141
-"""Exit codes: 69, 74 and 75 are of sysexits.h, the last two are what a shell makes of SIGINT and SIGPIPE."""
+"""Exit codes: 69, 74 and 75 are of sysexits.h; 128 and its number is what a shell makes of a signal."""
 
 _HINTS = {
     "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one",
@@ -46,6 +48,7 @@ class Session:
 
     ``is_json`` says that answers are documents: a line each, or with ``is_listed`` one list of all where an
     answer is about several things. ``calm`` is called before words of our own stand among what jobs print.
+    A daemon that goes may take ``reconnect`` seconds to come back.
     """
 
     def __init__(self) -> None:
@@ -53,18 +56,28 @@ class Session:
         self.is_json = False
         self.is_listed = False
         self.calm: Callable[[], None] = lambda: None
+        self.reconnect = RECONNECT_TIMEOUT
         self._list: list[Facts] | None = None
 
-    def connect(self) -> Client:
-        """Connect to the daemon; with the token of the environment where it is asked for one."""
+    def connect(self, *, is_patient: bool = True) -> Client:
+        """Connect to the daemon; with the token of the environment where it is asked for one.
+
+        A client that ``is_patient`` waits for a daemon that is started again, and says so.
+        """
         address = self._where()
         token = None if parse_address(address).is_local else _token()
         try:
-            return Client(address, token)
+            client = Client(address, token, reconnect=self.reconnect if is_patient else 0)
+            client.on_news = self.complain
+            return client
         except Untrusted:
             raise  # a daemon is there, and its text says what to do
         except Unreachable as error:
             raise Unreachable(f"{error}; start one with `twistd taskq` or give its --address") from None
+
+    def connect_once(self) -> Client:
+        """Connect to the daemon, for a caller that comes back to it in a way of its own."""
+        return self.connect(is_patient=False)
 
     def _where(self) -> str:
         self.address = self.address or find_address()
@@ -73,9 +86,12 @@ class Session:
     def run(self, act: Callable[[], Any]) -> Any:
         """Do what a command does; return the exit code, its own or that of the error that ended it."""
         try:
-            code = act()
-            sys.stdout.flush()
-            return code
+            with raising():
+                code = act()
+                sys.stdout.flush()
+                return code
+        except KeyboardInterrupt:
+            return INTERRUPTED
         except Refused as refusal:
             return self.refuse(refusal)
         except Unreachable as error:
@@ -116,8 +132,9 @@ class Session:
         """Print one line on stderr, where it may stand beside what jobs print."""
         self.calm()
         sys.stdout.flush()
-        sys.stderr.write(f"taskq: {harmless(text)}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # its terminal or reader has gone, and nobody is left to say it to
+            sys.stderr.write(f"taskq: {harmless(text)}\n")
+            sys.stderr.flush()
 
     def refuse(self, refusal: Refused, subject: str = "", facts: Facts | None = None) -> int:
         """Tell what was refused of which ``subject``, in JSON as a document too; return the exit code."""
