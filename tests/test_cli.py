@@ -736,6 +736,43 @@ def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
     assert outcome.stdout.decode().splitlines() == [f"{AT}\t{text}" for _, text in HISTORY]
 
 
+LINES = b"""#!/bin/taskq
+echo 1
+  # a comment \\
+echo 2 \\
+  and more \\
+# no comment
+echo 3 \\\\
+echo '#' 4
+echo 5 \\\r
+end\r
+
+"""
+
+
+def test_a_file_of_lines_has_comments_and_lines_that_go_on(serve: Serve, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "jobs").write_bytes(LINES)
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    outcome = call("--json", "submit", "--from-file", "jobs", *PLAIN)
+    assert [line.removeprefix(BEFORE) for line in daemon.lines] == [
+        *("echo 1", "echo 2   and more # no comment", "echo 3 \\\\", "echo '#' 4", "echo 5 end")
+    ]
+    assert [each["line"] for each in outcome.documents] == [2, 4, 7, 8, 9]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_last_line_without_its_other_half_is_not_submitted(
+    serve: Serve, call: Call, tmp_path: Path, end: bytes
+) -> None:
+    (tmp_path / "jobs").write_bytes(b"echo 1\necho 2 \\" + end)
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    assert call("submit", "--from-file", "jobs") == (
+        *(1, b"7\n"),
+        "taskq: line 2 ends with \\ and no other follows: it was not submitted\n",
+    )
+    assert len(daemon.lines) == 1
+
+
 # list
 
 

@@ -113,7 +113,7 @@ def test_a_run_has_the_address_for_its_user(bench: Bench) -> None:
     address = {False: "unix:/own", True: "unix:/others"}.get
 
     def made() -> Run:
-        making = Runs(bench.spool, "store", bench.mask, bench.run_as, bench.handover, address)
+        making = Runs(bench.spool, "store", bench.mask, bench.run_as, bench.handover, None, address)
         return making.make(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
 
     assert made().env["TASKQ_ADDRESS"] == "unix:/own"

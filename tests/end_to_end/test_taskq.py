@@ -353,6 +353,15 @@ def test_run_follows_the_job_and_ends_as_it_ends(taskq: Taskq) -> None:
     assert taskq("run", "kill -9 $$").code == 128 + 9
     assert taskq("run", "printf", "%s", "a  b").out == b"a  b"
     assert taskq("run", "--stdin", "-", "cat", stdin=b"\x00\xff").out == b"\x00\xff"
+    assert taskq("run", "wc -c", stdin=b"data\n").out == b"5\n"
+
+
+def test_run_says_why_a_job_was_ended(taskq: Taskq) -> None:
+    shown = taskq("run", "--timeout", "100ms", "sleep", "300")
+    assert shown.code == 143
+    assert re.fullmatch(
+        rb"taskq: job \d+ is FAILED \(timeout, TERM, it ran for longer than 0.1 s\)\n", shown.err
+    )
 
 
 def test_run_shows_output_as_it_comes(running: Daemon, wire: Wire) -> None:
@@ -560,10 +569,37 @@ def test_a_submission_is_quick_and_twisted_stays_outside(running: Daemon, taskq:
     assert not imported & {"twisted", "zope", "msgspec", "rich", "asyncio"}
 
 
+def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory, tmp_path: Path) -> None:
+    one = daemon("--stop-grace", "60s")
+    go = tmp_path / "go"
+    job = f"echo first; while [ ! -e {go} ]; do sleep 0.1; done; echo last; exit 3"
+    env = environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+    with subprocess.Popen(
+        [TASKQ, "run", "--retries", "1", "--retry-delay", "0", job], env=env, **pipes
+    ) as run:
+        assert run.stdout
+        assert run.stdout.readline() == b"first\n"
+        with subprocess.Popen([TASKQ, "wait", "1"], env=env, **pipes) as wait:
+            one.kill()
+            go.touch()
+            one.start()
+            _, waited = wait.communicate(timeout=DEADLINE)
+        out, err = run.communicate(timeout=DEADLINE)
+    assert (run.returncode, wait.returncode) == (3, 3)
+    assert out.endswith(b"first\nlast\n")
+    for said in (err, waited):
+        assert said.count(b"taskq: the daemon is back\n") == 1
+
+
 def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:
     one = daemon()
     with subprocess.Popen(
-        [TASKQ, "run", "echo first; sleep 300"],
+        [TASKQ, "run", "--reconnect", "1s", "echo first; sleep 300"],
         env=environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
