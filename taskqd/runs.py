@@ -151,7 +151,11 @@ def daemon_environment() -> dict[str, str]:
     except KeyError:
         name, home = str(uid), "/"
     return {
-        "PATH": search_path(), "HOME": home, "LANG": _language(), "USER": name, "SHELL": SHELL,
+        "PATH": search_path(),
+        "HOME": home,
+        "LANG": _language(),
+        "USER": name,
+        "SHELL": SHELL,
         **_time_zone(),
     }
 

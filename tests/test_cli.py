@@ -457,7 +457,7 @@ SCHEDULES_SHOWN = (f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * *\t- (paused)
             {"CANCEL 7 --signal=INT": b"STATUS RUNNING 0\r\n"},
             b"RUNNING 0\n",
         ),
-        (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n"}, b"7\n"),
+        (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n", "SHOW": job()}, b"7\n"),
         (("remove", "7", "8"), {"REMOVE 7": b"OK\r\n", "REMOVE 8": b"OK\r\n"}, b"7\n8\n"),
         (
             ("status", "7-8", "9.1"),
@@ -537,9 +537,11 @@ def test_a_command_prints_what_it_was_told(
     ],
 )
 def test_one_refused_keeps_the_others_from_nothing(serve: Serve, call: Call, verb: str, reply: bytes) -> None:
-    daemon = serve(replies({verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "it was")}))
+    table = {"SHOW": job(), verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "it was")}
+    daemon = serve(replies(table))
     outcome = call(verb, "7", "8", "9")
-    assert daemon.lines == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
+    asked = [line for line in daemon.lines if line.startswith(verb.upper())]
+    assert asked == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
     assert (outcome.code, outcome.stderr) == (1, "taskq: job 8: it was (GONE)\n")
     assert outcome.stdout
 
@@ -734,6 +736,25 @@ def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
     outcome = call("history", "7")
     assert (outcome.code, outcome.stderr) == (0, "")
     assert outcome.stdout.decode().splitlines() == [f"{AT}\t{text}" for _, text in HISTORY]
+
+
+@pytest.mark.parametrize(
+    "skipped, said",
+    [
+        (0, ""),
+        (1, "taskq: job 7: 1 job that failed because of it will not run again without --cascade\n"),
+        (2, "taskq: job 7: 2 jobs that failed because of it will not run again without --cascade\n"),
+    ],
+)
+def test_a_retry_says_how_many_jobs_it_leaves(serve: Serve, call: Call, skipped: int, said: str) -> None:
+    serve(replies({"RETRY 7": SUBMITTED, "SHOW": job(skipped=skipped)}))
+    assert call("retry", "7") == (0, b"7\n", said)
+
+
+def test_a_retry_takes_what_failed_by_the_job_along(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"RETRY 7 --cascade": SUBMITTED, "SHOW": job()}))
+    assert call("retry", "--cascade", "7") == (0, b"7\n", "")
+    assert daemon.lines[0] == "RETRY 7 --cascade"
 
 
 LINES = b"""#!/bin/taskq

@@ -29,6 +29,7 @@ class Jobs:
             "RELEASE": b"STATUS PENDING 0\r\n",
             "SET": job(int(request.line.split(" ")[1].split(".")[0])),
             "RETRY": b"JOB_ID 7\r\n",
+            "SHOW": job(7),
             "REMOVE": b"OK\r\n",
         }[request.verb]
 
@@ -65,7 +66,7 @@ def test_a_filter_finds_the_jobs_with_which_it_can_be_done(
 ) -> None:
     daemon = serve(Jobs(job(7)))
     outcome = call(*words)
-    assert daemon.lines == [listing, act]
+    assert [line for line in daemon.lines if not line.startswith("SHOW")] == [listing, act]
     assert outcome.code == 0
     assert re.fullmatch(r"taskq: 1 job \w+\n", outcome.stderr)
 

@@ -116,9 +116,12 @@ class Client(Streams):
         """
         return self._ask_about("SET", job, self._replies.job, written(lambda: requests.changes(changes)))
 
-    def retry(self, job: Ref) -> int:
-        """Make a finished job PENDING again, and return its id, which stays the same."""
-        return self._ask_about("RETRY", job, self._replies.id)
+    def retry(self, job: Ref, *, cascade: bool = False) -> int:
+        """Make a finished job PENDING again, and return its id, which stays the same.
+
+        With ``cascade`` the jobs that FAILED because of it by ``dependency`` too, and those because of these.
+        """
+        return self._ask_about("RETRY", job, self._replies.id, b" --cascade" * cascade)
 
     def remove(self, job: Ref) -> None:
         """Forget a finished job and its output; its id is Refused as GONE from then on."""
