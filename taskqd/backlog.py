@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from taskqd import arrays, moves
 from taskqd.capacity import Capacity, Constraint, Limits
-from taskqd.dependencies import Dependencies
+from taskqd.dependencies import Dependencies, Skips
 from taskqd.errors import Gone, NoSuchJob
 from taskqd.events import (
     AboutJob,
@@ -31,6 +31,7 @@ from taskqd.events import (
     Resumed,
     Retried,
     Scheduled,
+    Skipped,
     Submitted,
     Unscheduled,
 )
@@ -71,6 +72,7 @@ class Backlog:
         self.capacity = Capacity(limits, self.queues.limit)
         self.line = Line(self.capacity, self.queues.is_closed)
         self.dependencies = Dependencies()
+        self.skips = Skips()
         self.expiry = Expiry(self.jobs, lambda job_id: self.needed_for(job_id) is not None)
         self._specs = Specs()
         self._is_open = is_open
@@ -279,6 +281,12 @@ class Backlog:
             self._move(job, event)
         if type(event) is Ended and not event.is_void:
             moves.attempt_of(job).record = position
+        elif type(event) is Skipped:
+            because = self.jobs.get(event.because)
+            if because is not None:  # it may have been removed since, and its events with it
+                self.skips.add(job.id, self.whole(because).id)
+        elif isinstance(event, Retried | Removed):
+            self.skips.discard(job.id)
         return job
 
     def _apply_other(self, event: AboutOther) -> None:

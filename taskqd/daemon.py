@@ -30,6 +30,7 @@ from twisted.python.threadpool import ThreadPool
 
 from taskqd import descriptors, listeners, pid_file, processes, signals
 from taskqd.access import Access, Principal, make_access
+from taskqd.addresses import Addresses
 from taskqd.audit import Audit
 from taskqd.backlog import Backlog, IllegalMove
 from taskqd.capacity import Limits
@@ -127,6 +128,7 @@ class TaskqService(Service):
         self._spool = Spool(settings.state, disk, reactor, self._in_thread, self._handover)
         self._orphans = Orphans(reactor)
         self._open_files: int | None = None
+        self._addresses = Addresses()
         self._access: Access | None = None
         self._dispatcher: Dispatcher | None = None
         self._housekeeper: Housekeeper | None = None
@@ -336,7 +338,10 @@ class TaskqService(Service):
             self._spool,
             self._executor,
             self._clocks,
-            Runs(self._spool, self._store.name, mask, self._run_as, self._handover, self._open_files).make,
+            Runs(
+                *(self._spool, self._store.name, mask, self._run_as, self._handover, self._open_files),
+                self._addresses.of_job,
+            ).make,
             random.SystemRandom().random,
             self._settings.limits.most_pending,
         )
@@ -361,7 +366,17 @@ class TaskqService(Service):
             listening.addCallbacks(opened, refusals.append)
         for failure in refusals:
             failure.raiseException()
+        self._tell_address()
         self._log.info("listening on {listen}", listen=" ".join(self._settings.listen))
+
+    def _tell_address(self) -> None:
+        """Tell jobs and ``taskq`` at which socket this daemon is; without the file it may not be found."""
+        for port in self._ports:
+            self._addresses.add(port)
+        try:
+            self._addresses.write(self._settings.state)
+        except OSError as why:
+            self._log.warn("the file with the daemon's address cannot be written: {why}", why=why)
 
     def _most_connections(self) -> int:
         """Return how many there may be with the descriptors that this process may have."""

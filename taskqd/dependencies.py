@@ -45,6 +45,35 @@ def named(spec: Spec) -> Iterator[tuple[Kind, int]]:
             yield kind, job_id
 
 
+class Skips:
+    """Which jobs have FAILED because of which other one, as long as they are known and were not retried."""
+
+    def __init__(self) -> None:
+        self._by_other: dict[int, set[int]] = {}
+        self._other_of: dict[int, int] = {}
+
+    def add(self, job_id: int, other: int) -> None:
+        """Note that a job was skipped because of another, of a task because of its array."""
+        self._by_other.setdefault(other, set()).add(job_id)
+        self._other_of[job_id] = other
+
+    def discard(self, job_id: int) -> None:
+        """Forget that a job was skipped, if it was."""
+        other = self._other_of.pop(job_id, None)
+        if other is not None:
+            self._by_other[other].remove(job_id)
+            if not self._by_other[other]:
+                del self._by_other[other]
+
+    def count(self, job_id: int) -> int:
+        """Return how many jobs were skipped because of one."""
+        return len(self._by_other.get(job_id, ()))
+
+    def of(self, job_id: int) -> list[int]:
+        """Return the ids of the jobs that were skipped because of one, upwards."""
+        return sorted(self._by_other.get(job_id, ()))
+
+
 class Dependencies:
     """Who waits for whom; ``doomed`` has by id the job because of which one is to be skipped.
 

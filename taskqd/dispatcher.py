@@ -149,6 +149,26 @@ class Dispatcher:
                 await deferLater(self._clock, 0)
         return sorted(found, key=lambda job: job.id, reverse=True)
 
+    async def all_skipped(self, job_id: int, look: Callable[[Job], object] = lambda _: None) -> list[Job]:
+        """Return the jobs that were skipped because of one, directly or not, each behind those before it.
+
+        ``look`` is called with each, and ends this by what it raises. Others have their turn of the reactor
+        after each portion.
+        """
+        found: dict[int, Job] = {}
+        left = [job_id]
+        while left:
+            for one in self.backlog.skips.of(left.pop()):
+                job = self.backlog.jobs.get(one)
+                if job is None or one in found:
+                    continue
+                look(job)
+                found[one] = job
+                left.append(one)
+                if len(found) % MAX_LOOKS_PER_TURN == 0:
+                    await deferLater(self._clock, 0)
+        return [found[one] for one in sorted(found)]
+
     async def cancel(self, job_id: int, by: Actor, number: int, before: Sequence[int] = ()) -> Job:
         """Cancel a job by a signal and return it once that is decided; asking again changes nothing.
 

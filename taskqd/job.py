@@ -100,8 +100,8 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     the command is none of it. Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin``
     are the sizes of the blocks that came with the submission and lie in the spool, ``blocks`` the SHA-256 of
     the two in that order, so that equal commands with equal specs are equal submissions; a job has either a
-    command or a script. ``env_base64`` has the variables whose values are no text, ``secrets`` the names of
-    those whose values lie in the spool alone.
+    command or a script. ``env_base64`` has the variables whose values are no text, ``cwd_base64`` is a path
+    that is none, ``secrets`` the names of those variables whose values lie in the spool alone.
     ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
     wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
     so (run_as.py).
@@ -132,6 +132,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     key: str | None = None
     label: str | None = None
     cwd: str | None = None
+    cwd_base64: bytes | None = None
     env: dict[str, str] = {}
     env_base64: dict[str, bytes] = {}
     secrets: tuple[str, ...] = ()

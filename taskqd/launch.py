@@ -271,11 +271,12 @@ def environment(
     store: str,
     progress: str,
     secrets: Mapping[str, str] = MappingProxyType({}),
+    address: str | None = None,
 ) -> dict[str, str]:
     """Return the environment of an attempt: ``base``, then what was asked for, then what the daemon says.
 
     ``store`` is the store's name, ``progress`` the path of the file to which the job may write percentages,
-    ``secrets`` are the values of those that the job's spec names.
+    ``secrets`` are the values of those that the job's spec names, ``address`` is where the daemon is reached.
     """
     made = {
         **base,
@@ -288,6 +289,8 @@ def environment(
         "TASKQ_PROGRESS": progress,
         MARK: f"{store}.{job.id}.{attempt}",
     }
+    if address is not None:
+        made["TASKQ_ADDRESS"] = address
     if job.array is not None:
         made |= {"TASKQ_ARRAY_ID": str(job.array), "TASKQ_INDEX": str(job.index)}
     if job.schedule is not None:

@@ -22,6 +22,8 @@ Table: TypeAlias = Mapping[str, tuple[str, Callable[[str], Any]]]
 
 VARIABLES = ("env", "secret")
 """The options whose value is NAME=value, with the value quoted if need be; they may be repeated."""
+BYTES = (*VARIABLES, "cwd")
+"""The options whose quoted value may hold bytes that are not UTF-8."""
 MOST_NAMED = 12
 """A refusal names the options of a verb if there are no more than so many."""
 
@@ -96,9 +98,9 @@ def _word(text: str, start: int) -> str:
 
 
 def _text(name: str, quoted: bytes) -> str:
-    """Return a quoted value as text; bytes of a variable that are none become surrogates (PEP 383)."""
+    """Return a quoted value as text; bytes that are not UTF-8, where allowed, become surrogates (PEP 383)."""
     try:
-        value = quoted.decode("utf-8", "surrogateescape" if name in VARIABLES else "strict")
+        value = quoted.decode("utf-8", "surrogateescape" if name in BYTES else "strict")
     except UnicodeDecodeError:
         raise BadRequest(f"the value of --{name} is not UTF-8") from None
     if "\0" in value:

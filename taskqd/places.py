@@ -1,4 +1,7 @@
-"""Where the daemon keeps its state and listens when nobody says so; the client looks in the same places."""
+"""Where the daemon keeps its state and listens when nobody says so; the client looks in the same places.
+
+How the client chooses between them is in client/finding.py.
+"""
 
 from collections.abc import Mapping
 from os import path
@@ -29,6 +32,24 @@ def default_socket(environ: Mapping[str, str], uid: int, state: str | None = Non
     if runtime:
         return path.join(runtime, "taskqd", "taskq.sock")
     return path.join(state or default_state(environ, uid), "taskq.sock")
+
+
+def default_sockets(environ: Mapping[str, str], uid: int) -> list[str]:
+    """Return the paths of the default socket of ``uid``'s daemon, whichever environment it was started in.
+
+    The first is that of a daemon in this environment; the usual runtime directory of a session, which
+    XDG_RUNTIME_DIR names there, comes before the state directory.
+    """
+    here = default_socket(environ, uid)
+    if uid == 0:
+        return [here]
+    session = default_socket({"XDG_RUNTIME_DIR": f"/run/user/{uid}"}, uid)
+    return list(dict.fromkeys((here, session, path.join(default_state(environ, uid), "taskq.sock"))))
+
+
+def address_file(state: str) -> str:
+    """Return the path of the file in which a daemon whose state is in ``state`` writes its address."""
+    return path.join(state, "address")
 
 
 def _xdg(environ: Mapping[str, str], name: str) -> str:

@@ -142,7 +142,7 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
         "completed_at": timestamp(job.completed_at),
         "not_before": timestamp(job.not_before),
         "held": job.is_held,
-        "cwd": job.spec.cwd,
+        "cwd": _cwd(job.spec),
         "pid": attempt.pid if attempt and job.status is Status.RUNNING else None,
         "detail": attempt.detail if attempt else None,
         **_sizes(attempt),
@@ -241,6 +241,11 @@ _OPTIONS = (
     *("max_output", "notify_fail", "script", "stdin", "secrets"),
 )
 """The options that are shown as they are in the Spec, where they differ from what an empty SUBMIT means."""
+
+
+def _cwd(spec: Spec) -> str | None:
+    data = spec.cwd_base64
+    return spec.cwd if data is None else data.decode("utf-8", "backslashreplace")
 
 
 def _given(spec: Spec) -> dict[str, Any]:

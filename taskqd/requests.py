@@ -101,6 +101,12 @@ class Cancellation(Struct, frozen=True, kw_only=True):
     is_cascade: bool = False
 
 
+class Retrial(Struct, frozen=True, kw_only=True):
+    """RETRY a job with those that were skipped because of it, and those that were because of these."""
+
+    id: Ref
+
+
 class Change(Struct, frozen=True, kw_only=True):
     """SET fields of a job's Spec; of ``delay`` and ``at`` both are there if either is."""
 
@@ -239,6 +245,12 @@ def cancellation(usage: str, text: str) -> Cancellation:
     table: Table = {"signal": ("signal", parse_signal), "cascade": ("is_cascade", flag)}
     (ref,), values = cut(usage, text, 1, 1, table)
     return Cancellation(id=parse_ref(ref), **values)
+
+
+def retrial(usage: str, text: str) -> Ref | Retrial:
+    """Read a RETRY."""
+    (ref,), values = cut(usage, text, 1, 1, {"cascade": ("is_cascade", flag)})
+    return Retrial(id=parse_ref(ref)) if values else parse_ref(ref)
 
 
 CLEARED: dict[str, Any] = {

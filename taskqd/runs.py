@@ -2,13 +2,14 @@
 
 import os
 import pwd
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 
 from taskqd.handover import PROGRESS, Handover
 from taskqd.interfaces import ISpool
-from taskqd.job import Job
+from taskqd.job import Job, Spec
 from taskqd.launch import SHELL, CannotStart, Owner, Run, environment
 from taskqd.run_as import RunAs
 from taskqd.scripts import HEAD_BYTES, BadScript, interpreter
@@ -16,14 +17,15 @@ from taskqd.secret import BLOCK, unpacked
 from taskqd.users import User
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""A job's PATH, unless its submission brings one."""
+"""A job's PATH, unless its submission brings one; the directory of the daemon's ``taskq`` comes last."""
 
 
 class Runs:
     """Makes Runs.
 
     ``store`` is the store's name, ``mask`` the daemon's own umask; ``handover`` is for what jobs of other
-    users must be able to open, None where all run as the daemon's user.
+    users must be able to open, None where all run as the daemon's user. ``address`` returns where a job
+    reaches the daemon, and is given whether it runs as another user.
     """
 
     _log = Logger()
@@ -36,12 +38,14 @@ class Runs:
         run_as: RunAs,
         handover: Handover | None = None,
         open_files: int | None = None,
+        address: Callable[[bool], str | None] = lambda _: None,
     ) -> None:
         self._spool = spool
         self._store = store
         self._mask = mask
         self._run_as = run_as
         self._handover = handover
+        self._address = address
         self._base = daemon_environment()
         self._open_files = open_files
         self._oom_score_adj = None if own_oom_score_adj() == 0 else 0
@@ -67,8 +71,10 @@ class Runs:
             script=script,
             interpreter=self._interpreter(job),
             stdin=paths.get("stdin"),
-            cwd=spec.cwd,
-            env=environment(base, job, attempt, self._store, paths[PROGRESS], secrets),
+            cwd=_directory(spec),
+            env=environment(
+                base, job, attempt, self._store, paths[PROGRESS], secrets, self._address(owner is not None)
+            ),
             umask=None if spec.umask == self._mask else spec.umask,
             nice=spec.nice,
             timeout=spec.timeout,
@@ -130,6 +136,12 @@ class Runs:
             raise CannotStart(f"its secrets cannot be read: {why}", why) from None
 
 
+def _directory(spec: Spec) -> str | None:
+    """Return the directory that was asked for; bytes that are not UTF-8 are surrogates (PEP 383)."""
+    data = spec.cwd_base64
+    return spec.cwd if data is None else data.decode("utf-8", "surrogateescape")
+
+
 def daemon_environment() -> dict[str, str]:
     """Return what the environment of jobs begins with that run as the daemon's user: small and clean."""
     uid = os.geteuid()
@@ -138,7 +150,14 @@ def daemon_environment() -> dict[str, str]:
         name, home = found.pw_name, found.pw_dir
     except KeyError:
         name, home = str(uid), "/"
-    return {"PATH": PATH, "HOME": home, "LANG": _language(), "USER": name, "SHELL": SHELL, **_time_zone()}
+    return {
+        "PATH": search_path(),
+        "HOME": home,
+        "LANG": _language(),
+        "USER": name,
+        "SHELL": SHELL,
+        **_time_zone(),
+    }
 
 
 def user_environment(user: User) -> dict[str, str]:
@@ -147,7 +166,7 @@ def user_environment(user: User) -> dict[str, str]:
     The shell is the one that runs the job, as cron(8) has it, and not the one that the user logs in with.
     """
     return {
-        "PATH": PATH,
+        "PATH": search_path(),
         "HOME": home_of(user),
         "LANG": _language(),
         "USER": user.name,
@@ -184,6 +203,13 @@ def _time_zone() -> dict[str, str]:
     """Return the TZ by which schedules are read, for their jobs to read clocks in the same."""
     zone = os.environ.get("TZ")
     return {} if zone is None else {"TZ": zone}
+
+
+def search_path() -> str:
+    """Return the PATH of jobs: they find ``taskq`` beside the program that the daemon is, or its Python."""
+    beside = (os.path.dirname(os.path.abspath(program)) for program in (sys.executable, sys.argv[0]))
+    found = next((each for each in beside if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
+    return PATH if found is None or found in PATH.split(":") else f"{PATH}:{found}"
 
 
 def _language() -> str:

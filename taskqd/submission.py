@@ -345,6 +345,8 @@ def read_scheduling(text: str) -> Scheduling:
 def _spec(values: dict[str, Any]) -> Spec:
     if "env" in values:
         values.update(_split_env(values["env"]))
+    if not is_utf8(values.get("cwd", "")):
+        values["cwd_base64"] = values.pop("cwd").encode("utf-8", "surrogateescape")
     return Spec(**values)
 
 

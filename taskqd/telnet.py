@@ -1,7 +1,8 @@
-"""What a telnet program puts between lines, and what it is told in return (RFC 854, RFC 860).
+"""What a telnet program puts between lines, and what it is answered (RFC 854, RFC 860).
 
 Options are all refused: DO is answered WONT, WILL is answered DONT. DO TIMING-MARK is answered, because a
-telnet program throws away what the server sends between an interrupt and that answer.
+telnet program throws away what the server sends between an interrupt and that answer. AYT, "are you there",
+is answered with something that a person can see.
 """
 
 import re
@@ -9,7 +10,10 @@ from typing import NamedTuple
 
 IAC = 0xFF
 _DONT, _DO, _WONT, _WILL, _SB, _SE = 0xFE, 0xFD, 0xFC, 0xFB, 0xFA, 0xF0
+_AYT = 0xF6
 _TIMING_MARK = 6
+HERE = b"[yes]\r\n"
+"""The answer to AYT; no reply begins like it."""
 _LONGEST_SUBNEGOTIATION = 1024
 _SUBNEGOTIATION = re.compile(rb"\xff\xfa(?:[^\xff]|\xff[^\xf0])*?\xff\xf0", re.DOTALL)
 
@@ -29,7 +33,7 @@ def read(data: bytes, start: int) -> Sequence | None:
     if command == _SB:
         return _subnegotiation(data, start)
     if command not in (_DO, _DONT, _WILL, _WONT):
-        return Sequence(start + 2, b"")
+        return Sequence(start + 2, HERE if command == _AYT else b"")
     if len(data) - start < 3:
         return None
     option = data[start + 2]

@@ -140,7 +140,11 @@ _ALL = (
         "End a job: a pending one at once, a running one by a signal to its whole process group.",
         requests.cancellation,
     ),
-    Verb("RETRY <id>", "Make a finished job PENDING again, under the same id.", requests.job),
+    Verb(
+        "RETRY <id> [--cascade]",
+        "Make a finished job PENDING again, under the same id; --cascade: and those that failed by it.",
+        requests.retrial,
+    ),
     Verb("HOLD <id>", "Have a pending job not start until it is released.", requests.job),
     Verb("RELEASE <id>", "Let a pending job start that is held or delayed.", requests.job),
     Verb(

@@ -13,7 +13,9 @@ from taskqd.errors import BadRequest
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x22, 0x5C}
 _ESCAPES = {"\\": 0x5C, '"': 0x22, "n": 0x0A, "r": 0x0D, "t": 0x09}
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
-_QUOTED_START = re.compile(r""""([ !#-\[\]-~]*(?:\\(?:[\\"nrt]|x[0-9A-Fa-f]{2})[ !#-\[\]-~]*)*)""")
+_LETTERS = r" !#-\[\]-~\xa0-\ud7ff\ue000-\U0010ffff"
+"""What a quoted word may hold as itself when it is read: text without control characters."""
+_QUOTED_START = re.compile(rf""""([{_LETTERS}]*(?:\\(?:[\\"nrt]|x[0-9A-Fa-f]{{2}})[{_LETTERS}]*)*)""")
 _QUOTED_FORM = re.compile(_QUOTED_START.pattern + '"')
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SIZE = re.compile(r"([0-9]{1,15})([kMG])?")
@@ -75,8 +77,8 @@ def take_quoted(text: str, start: int) -> tuple[bytes, int]:
     form = _QUOTED_FORM.match(text, start)
     if form is None:
         raise _flaw(text, start)
-    # Every escape that the form lets through means the same to Python.
-    return form[1].encode("ascii").decode("unicode_escape").encode("latin-1"), form.end()
+    # Every escape that the form lets through means the same to Python; each other byte stands for itself.
+    return form[1].encode("utf-8").decode("unicode_escape").encode("latin-1"), form.end()
 
 
 def _flaw(text: str, start: int) -> BadRequest:
@@ -88,7 +90,7 @@ def _flaw(text: str, start: int) -> BadRequest:
     if rest.startswith("\\"):
         return BadRequest(f'expected one of \\\\ \\" \\n \\r \\t \\xHH in a quoted value, not {rest}')
     if rest:
-        return BadRequest("a quoted value holds printable ASCII only: write every other byte as \\xHH")
+        return BadRequest("a quoted value holds printable characters only: write every other byte as \\xHH")
     return BadRequest('a quoted value does not end: its closing " is missing')
 
 

@@ -1,6 +1,7 @@
 """Calls of the command line within the test's own process: the fixtures ``call`` and ``serve``."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,8 +44,12 @@ def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
 
     def call(*words: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["taskq", *words])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGINT, before)
         stdout, stderr = capfdbinary.readouterr()
         return Outcome(int(str(end.value.code)), stdout, stderr.decode())
 

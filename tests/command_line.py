@@ -28,15 +28,24 @@ class End(NamedTuple):
 
 
 class Process:
-    """``taskq``, started; its streams named in ``on_terminal`` are one terminal, the others pipes."""
+    """``taskq``, started; its streams named in ``on_terminal`` are one terminal, the others pipes.
+
+    Without ``has_stdin`` its stdin is /dev/null.
+    """
 
     def __init__(
-        self, address: str, *words: str, on_terminal: tuple[str, ...] = (), **environment: str
+        self,
+        address: str,
+        *words: str,
+        on_terminal: tuple[str, ...] = (),
+        has_stdin: bool = True,
+        **environment: str,
     ) -> None:
         master, slave = pty.openpty()
         stdin, stdout, stderr = (
             slave if name in on_terminal else subprocess.PIPE for name in ("stdin", "stdout", "stderr")
         )
+        stdin = stdin if has_stdin else subprocess.DEVNULL
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from taskqd.cli import main; main()", *words],
             cwd=CHECKOUT,
@@ -63,9 +72,9 @@ class Process:
             if file:
                 file.close()
 
-    def interrupt(self) -> None:
-        """Do what Ctrl-C does."""
-        self._process.send_signal(signal.SIGINT)
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Do what Ctrl-C does, or send another signal."""
+        self._process.send_signal(number)
 
     def interrupt_until(self, name: str, text: bytes) -> None:
         """Do it until ``text`` has come there: one that comes just before a wait begins does not end it."""

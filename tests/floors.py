@@ -67,6 +67,7 @@ FLOORS = (
         "lock",
         "pid_file",
         "log_output",
+        "addresses",
         "private",
         "token_file",
         "segments",

@@ -38,12 +38,16 @@ def submitted(daemon: FakeDaemon) -> str:
 @pytest.mark.parametrize(
     "words,line",
     [
-        (("ls", "-la"), "SUBMIT ls -la"),
-        (("ls", "-la", "my file", "it's"), """SUBMIT ls -la 'my file' 'it'"'"'s'"""),
-        (("echo", "$HOME", "a|b", ""), "SUBMIT echo '$HOME' 'a|b' ''"),
-        (("ls", "--json", "--", "-x"), "SUBMIT ls --json -- -x"),
+        (("ls", "-la"), "SUBMIT exec ls -la"),
+        (("ls", "-la", "my file", "it's"), """SUBMIT exec ls -la 'my file' 'it'"'"'s'"""),
+        (("echo", "$HOME", "a|b", ""), "SUBMIT exec echo '$HOME' 'a|b' ''"),
+        (("ls", "--json", "--", "-x"), "SUBMIT exec ls --json -- -x"),
         (("--", "--version"), "SUBMIT -- --version"),
-        (("--", "-x", "y"), "SUBMIT -x y"),
+        (("--", "-x", "y"), "SUBMIT exec env -- -x y"),
+        (("if", "true"), "SUBMIT exec if true"),
+        (("A=1", "x"), "SUBMIT exec A=1 x"),
+        (("echo", "-n", "hi"), "SUBMIT exec echo -n hi"),
+        (("~", "!"), "SUBMIT exec '~' '!'"),
     ],
 )
 def test_several_words_reach_the_program_as_they_were(
@@ -52,6 +56,36 @@ def test_several_words_reach_the_program_as_they_were(
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     assert call("submit", *words) == (0, b"7\n", "")
     assert submitted(daemon) == line
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+@pytest.mark.parametrize(
+    "words,script",
+    [
+        (("printf", "a\nb"), b"exec printf 'a\nb'"),
+        (("printf", "a\r"), b"exec printf 'a\r'"),
+        (("ls", "\udcff"), b"exec ls '\xff'"),
+        (("echo a\necho b",), b"echo a\necho b"),
+        (("echo \udcff",), b"echo \xff"),
+    ],
+)
+def test_a_command_that_is_no_line_of_text_goes_as_a_script(
+    serve: Serve, call: Call, command: str, words: tuple[str, ...], script: bytes
+) -> None:
+    daemon = serve(replies({"SUBMIT": SUBMITTED, "FOLLOW": b"STATUS COMPLETED 100\r\n", "SHOW": job()}))
+    assert call(command, *words).code == 0
+    request = next(request for request in daemon.requests if request.verb == "SUBMIT")
+    assert request.line.endswith(f" --script={len(script)}")
+    assert request.blocks == (script,)
+
+
+def test_a_schedule_of_several_words_runs_the_program_with_them(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
+    assert call("schedule", "--every", "1m", *PLAIN, "echo", "-n", "hi").code == 0
+    assert daemon.lines[0].endswith(" exec echo -n hi")
+    refused = call("schedule", "--every", "1m", "printf", "a\nb")
+    assert refused.code == 1
+    assert "the command of a schedule is one line of UTF-8; let it run a file" in refused.stderr
 
 
 def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:
@@ -423,7 +457,7 @@ SCHEDULES_SHOWN = (f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * *\t- (paused)
             {"CANCEL 7 --signal=INT": b"STATUS RUNNING 0\r\n"},
             b"RUNNING 0\n",
         ),
-        (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n"}, b"7\n"),
+        (("retry", "7"), {"RETRY 7": b"JOB_ID 7\r\n", "SHOW": job()}, b"7\n"),
         (("remove", "7", "8"), {"REMOVE 7": b"OK\r\n", "REMOVE 8": b"OK\r\n"}, b"7\n8\n"),
         (
             ("status", "7-8", "9.1"),
@@ -457,6 +491,7 @@ SCHEDULES_SHOWN = (f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * *\t- (paused)
             {
                 "OUTPUT 7 stdout --attempt=1": data("stdout", 0, b"x"),
                 "OUTPUT 7 stdout --offset=1 --attempt=1": data("stdout", 1, b""),
+                "SHOW 7": job(),
             },
             b"x",
         ),
@@ -502,9 +537,11 @@ def test_a_command_prints_what_it_was_told(
     ],
 )
 def test_one_refused_keeps_the_others_from_nothing(serve: Serve, call: Call, verb: str, reply: bytes) -> None:
-    daemon = serve(replies({verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "it was")}))
+    table = {"SHOW": job(), verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "it was")}
+    daemon = serve(replies(table))
     outcome = call(verb, "7", "8", "9")
-    assert daemon.lines == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
+    asked = [line for line in daemon.lines if line.startswith(verb.upper())]
+    assert asked == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
     assert (outcome.code, outcome.stderr) == (1, "taskq: job 8: it was (GONE)\n")
     assert outcome.stdout
 
@@ -533,7 +570,9 @@ def test_the_exit_code_is_the_jobs(
     }
     serve(replies(table))
     assert call("result", "7") == (code, b"", stderr)
-    assert call("run", "x") == (code, b"", stderr)
+    why = "" if reason in (None, "exit") else f"taskq: job 7 is {status} ({reason})\n"
+    assert call("run", "x") == (code, b"", stderr or why)
+    assert call("follow", "7") == (code, b"", stderr or why)
     assert call("wait", "7") == (code, f"{status} 0\n".encode(), stderr)
 
 
@@ -699,6 +738,80 @@ def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
     assert outcome.stdout.decode().splitlines() == [f"{AT}\t{text}" for _, text in HISTORY]
 
 
+@pytest.mark.parametrize(
+    "skipped, said",
+    [
+        (0, ""),
+        (1, "taskq: job 7: 1 job that failed because of it will not run again without --cascade\n"),
+        (2, "taskq: job 7: 2 jobs that failed because of it will not run again without --cascade\n"),
+    ],
+)
+def test_a_retry_says_how_many_jobs_it_leaves(serve: Serve, call: Call, skipped: int, said: str) -> None:
+    serve(replies({"RETRY 7": SUBMITTED, "SHOW": job(skipped=skipped)}))
+    assert call("retry", "7") == (0, b"7\n", said)
+
+
+def test_a_retry_takes_what_failed_by_the_job_along(serve: Serve, call: Call) -> None:
+    daemon = serve(replies({"RETRY 7 --cascade": SUBMITTED, "SHOW": job()}))
+    assert call("retry", "--cascade", "7") == (0, b"7\n", "")
+    assert daemon.lines[0] == "RETRY 7 --cascade"
+
+
+LINES = b"""#!/bin/taskq
+echo 1
+  # a comment \\
+echo 2 \\
+  and more \\
+# no comment
+echo 3 \\\\
+echo '#' 4
+echo 5 \\\r
+end\r
+
+"""
+
+
+def test_a_file_of_lines_has_comments_and_lines_that_go_on(serve: Serve, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "jobs").write_bytes(LINES)
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    outcome = call("--json", "submit", "--from-file", "jobs", *PLAIN)
+    assert [line.removeprefix(BEFORE) for line in daemon.lines] == [
+        *("echo 1", "echo 2   and more # no comment", "echo 3 \\\\", "echo '#' 4", "echo 5 end")
+    ]
+    assert [each["line"] for each in outcome.documents] == [2, 4, 7, 8, 9]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_last_line_without_its_other_half_is_not_submitted(
+    serve: Serve, call: Call, tmp_path: Path, end: bytes
+) -> None:
+    (tmp_path / "jobs").write_bytes(b"echo 1\necho 2 \\" + end)
+    daemon = serve(replies({"SUBMIT": SUBMITTED}))
+    assert call("submit", "--from-file", "jobs") == (
+        *(1, b"7\n"),
+        "taskq: line 2 ends with \\ and no other follows: it was not submitted\n",
+    )
+    assert len(daemon.lines) == 1
+
+
+# list
+
+
+@pytest.mark.parametrize("count,is_cut", [(100, False), (101, True)])
+@pytest.mark.parametrize("form", [(), ("--json",), ("--jsonl",)])
+def test_a_list_that_is_cut_says_so_wherever_it_goes(
+    serve: Serve, call: Call, count: int, is_cut: bool, form: tuple[str, ...]
+) -> None:
+    listed = b"".join(job(number, submitted_at=AT) for number in range(1, count + 1))
+    daemon = serve(replies({"LIST": listed + b"END %d\r\n" % count}))
+    outcome = call("list", *form)
+    shown = json.loads(outcome.stdout) if form == ("--json",) else outcome.stdout.splitlines()
+    assert (outcome.code, len(shown)) == (0, 100)
+    said = "taskq: there are more than these 100: --from 101 or a --limit shows them\n"
+    assert outcome.stderr == (said if is_cut else "")
+    assert daemon.lines == ["LIST --limit=101"]
+
+
 # drain
 
 
@@ -743,6 +856,59 @@ def stored(stdout: bytes, stderr: bytes, largest: int) -> Script:
         return {**TRUE, "RESULT": refused("TOO_LARGE", "read it with OUTPUT")}[request.verb]
 
     return answer
+
+
+CUT = job(stdout_bytes=4, stdout_dropped=1000, stderr_dropped=0)
+CUT_RUNS = [
+    {"attempt": 1, "stdout_bytes": 4, "stdout_dropped": 0},
+    {"attempt": 2, "stderr_bytes": 2, "stderr_dropped": 9},
+]
+
+
+@pytest.mark.parametrize("words", [("run", "x"), ("follow", "7"), ("result", "7"), ("output", "7")])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_output_that_was_dropped_is_told_and_has_an_exit_code_of_its_own(
+    serve: Serve, call: Call, words: tuple[str, ...], form: tuple[str, ...]
+) -> None:
+    table = {
+        "SUBMIT": SUBMITTED,
+        "FOLLOW": data("stdout", 0, b"kept") + b"STATUS COMPLETED 100\r\n",
+        "RESULT": b'RESULT "kept" "" 0\r\n',
+        "OUTPUT 7 stdout": data("stdout", 0, b"kept"),
+        "OUTPUT": data("stdout", 4, b""),
+        "SHOW": CUT,
+    }
+    serve(replies(table))
+    outcome = call(*form, *words)
+    assert outcome.code == 74
+    assert b"kept" in outcome.stdout
+    assert outcome.stderr == (
+        "taskq: 1000 bytes of the stdout of job 7 were dropped, behind the 4 that were kept; "
+        "--max-output sets how many are\n"
+    )
+
+
+def test_a_job_that_failed_keeps_its_exit_code_when_output_was_dropped(serve: Serve, call: Call) -> None:
+    serve(replies({**TRUE, "SHOW": job(7, "FAILED", 3, stderr_dropped=1)}))
+    outcome = call("result", "7")
+    assert (outcome.code, outcome.stderr.count("of the stderr of job 7 were dropped")) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "words,code", [((), 0), (("stderr",), 74), (("--attempt", "1"), 0), (("stderr", "--limit", "1"), 0)]
+)
+def test_output_tells_only_what_was_dropped_of_what_it_prints(
+    serve: Serve, call: Call, words: tuple[str, ...], code: int
+) -> None:
+    piece = {"OUTPUT 7 stderr --limit=1": data("stderr", 0, b"x"), "OUTPUT": data("stdout", 0, b"")}
+    serve(replies({**piece, "SHOW": job(stderr_dropped=9, runs=CUT_RUNS)}))
+    assert call("output", "7", *words).code == code
+
+
+def test_output_of_stderr_goes_to_stdout(serve: Serve, call: Call) -> None:
+    serve(stored(b"out", BINARY, 100))
+    assert call("output", "7", "stderr") == (0, BINARY, "")
+    assert [each["stream"] for each in call("output", "7", "stderr", "--jsonl").documents] == ["stderr"] * 3
 
 
 def test_a_result_too_large_for_one_reply_is_read_in_pieces(serve: Serve, call: Call) -> None:

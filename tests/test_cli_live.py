@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from taskqd.cli import follow as following
-from taskqd.cli import returning, watch
-from taskqd.client import Client, Output, Unreachable
+from taskqd.cli import watch
+from taskqd.client import Client, Output, Unreachable, returning
 from tests.calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.command_line import Process
 from tests.fake_daemon import FakeDaemon, Request, data, job, refused, replies
@@ -182,7 +182,7 @@ def test_a_daemon_that_does_not_come_back_is_given_up() -> None:
     times = iter(range(0, 10_000, 100))
     pauses: list[float] = []
     with pytest.raises(Unreachable, match="nobody; gave up after 300 s"):
-        returning.come_back(connect, pauses.append, lambda: float(next(times)))
+        returning.come_back(connect, 300.0, pauses.append, lambda: float(next(times)))
     assert len(pauses) == 3
     assert max(pauses) <= returning.LONGEST_PAUSE
 

@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,10 @@ class Sleeper:
 
 def test_output_appears_while_the_job_runs(tmp_path: Path) -> None:
     sleeper = Sleeper()
-    with FakeDaemon(sleeper, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+    with (
+        FakeDaemon(sleeper, tmp_path) as daemon,
+        Process(daemon.address, "run", "x", has_stdin=False) as process,
+    ):
         assert process.read("stdout", b"word") == b"\0word\n"
         sleeper.is_over.set()
         assert process.end() == (0, b"\0word\n", b"", b"")
@@ -101,7 +106,10 @@ def test_ctrl_c_at_the_question_leaves_the_job(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_it_says_that_the_job_goes_on_and_ends_changes_nothing(tmp_path: Path) -> None:
-    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", has_stdin=False) as process,
+    ):
         process.read("stdout", b"word")
         process.interrupt_until("stderr", GOES_ON)
         process.interrupt_to_the_end()
@@ -109,7 +117,10 @@ def test_ctrl_c_while_it_says_that_the_job_goes_on_and_ends_changes_nothing(tmp_
 
 
 def test_ctrl_c_without_a_terminal_asks_nothing_and_leaves_the_job(tmp_path: Path) -> None:
-    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", has_stdin=False) as process,
+    ):
         process.read("stdout", b"word")
         process.interrupt()
         assert process.end() == (130, b"\0word\n", GOES_ON + b"\n", b"")
@@ -128,7 +139,10 @@ def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) ->
     def answer(request: Request) -> bytes | Iterator[bytes]:
         return hang() if request.verb == "FOLLOW" else sleeper(request)
 
-    with FakeDaemon(answer, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+    with (
+        FakeDaemon(answer, tmp_path) as daemon,
+        Process(daemon.address, "run", "x", has_stdin=False) as process,
+    ):
         hangs.wait()
         process.interrupt_until("stderr", GOES_ON)
         goes_on.set()
@@ -137,7 +151,10 @@ def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) ->
 
 
 def test_a_reader_that_goes_away_leaves_the_job(tmp_path: Path) -> None:
-    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", has_stdin=False) as process,
+    ):
         process.close("stdout")
         assert process.end() == (141, b"", GOES_ON + b"\n", b"")
 
@@ -145,7 +162,10 @@ def test_a_reader_that_goes_away_leaves_the_job(tmp_path: Path) -> None:
 def test_a_daemon_that_goes_away_tells_which_job_it_has(tmp_path: Path) -> None:
     sleeper = Sleeper()
     script = lambda request: sleeper(request) if request.verb == "SUBMIT" else None  # noqa: E731
-    with FakeDaemon(script, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+    with (
+        FakeDaemon(script, tmp_path) as daemon,
+        Process(daemon.address, "run", "--reconnect", "0", "x", has_stdin=False) as process,
+    ):
         end = process.end()
     assert end.code == 69
     assert b"job 7 is the daemon's: see `taskq wait 7`" in end.stderr
@@ -328,3 +348,188 @@ def test_without_click_the_checkout_says_what_is_missing(tmp_path: Path) -> None
     end = from_the_checkout("stats", PYTHONPATH=str(tmp_path))
     assert end.returncode == 1
     assert b"has no click; bin/demo and bin/test make" in end.stderr
+
+
+# signals, streams and stdin
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_run_says_that_the_job_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "x", on_terminal=TERMINAL) as process,
+    ):
+        process.read("stdout", b"word")
+        process.interrupt(number)
+        end = process.end()
+    assert end.code == 128 + number
+    assert GOES_ON in end.terminal
+    assert "CANCEL 7" not in daemon.lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_run_cancels_the_job_if_that_was_asked_for(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "--on-interrupt", "cancel", "x", on_terminal=TERMINAL) as process,
+    ):
+        process.read("stdout", b"word")
+        process.interrupt(number)
+        end = process.end()
+    assert (end.code, "CANCEL 7" in daemon.lines) == (143, True)
+    assert b"taskq: job 7 is cancelled; waiting for its end\r\n" in end.terminal
+    assert b"[y/N]" not in end.terminal
+
+
+def test_ctrl_c_asks_nothing_if_the_job_is_to_be_left(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(Sleeper(), tmp_path) as daemon,
+        Process(daemon.address, "run", "--on-interrupt", "leave", "x", on_terminal=TERMINAL) as process,
+    ):
+        process.read("stdout", b"word")
+        process.interrupt()
+        end = process.end()
+    assert (end.code, b"[y/N]" in end.terminal, GOES_ON in end.terminal) == (130, False, True)
+
+
+def test_ctrl_c_while_the_daemon_is_away_leaves_the_job(tmp_path: Path) -> None:
+    sleeper = Sleeper()
+    with (
+        FakeDaemon(sleeper, tmp_path) as daemon,
+        Process(daemon.address, "run", "x", has_stdin=False) as process,
+    ):
+        process.read("stdout", b"word")
+        daemon.close()
+        process.read("stderr", b"waiting for it to come back")
+        process.interrupt()
+        end = process.end()
+    assert end.code == 130
+    assert end.stderr.endswith(GOES_ON + b"\n")
+
+
+STREAMS = [(">&-",), ("2>&-",), ("<&-",), ("<&-", ">&-", "2>&-")]
+
+
+@pytest.mark.parametrize("closed", STREAMS, ids=" ".join)
+@pytest.mark.parametrize("words", ["submit true", "run true", "list", "status 8"])
+def test_closed_streams_keep_nothing_from_being_done(
+    tmp_path: Path, closed: tuple[str, ...], words: str
+) -> None:
+    table = {
+        "SUBMIT": b"JOB_ID 7\r\n",
+        "FOLLOW": data("stdout", 0, b"out") + data("stderr", 0, b"err") + b"STATUS COMPLETED 100\r\n",
+        "SHOW": job(),
+        "LIST": b"END 0\r\n",
+        "STATUS": b"ERROR NO_SUCH_JOB there is no job 8\r\n",
+    }
+    code = "from taskqd.cli import main; main()"
+    with FakeDaemon(replies(table), tmp_path) as daemon:
+        end = subprocess.run(
+            [
+                "/bin/sh",
+                "-c",
+                f'exec "$@" {" ".join(closed)}',
+                "sh",
+                sys.executable,
+                "-c",
+                code,
+                *words.split(),
+            ],
+            cwd=CHECKOUT,
+            env={**os.environ, "TASKQ_ADDRESS": daemon.address},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        assert daemon.lines
+    assert end.returncode == (1 if words == "status 8" else 0)
+    assert b"Traceback" not in end.stdout + end.stderr
+
+
+def test_what_is_piped_into_run_is_the_jobs_stdin(tmp_path: Path) -> None:
+    sleeper = Sleeper()
+    sleeper.is_over.set()
+    with FakeDaemon(sleeper, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        process.type(b"one\0two")
+        process.close("stdin")
+        assert process.end().code == 0
+    assert daemon.requests[0].line.endswith(" --stdin=7 x")
+    assert daemon.requests[0].blocks == (b"one\0two",)
+
+
+@pytest.mark.parametrize("words", [("run", "--no-stdin", "x"), ("run", "-n", "x"), ("submit", "x")])
+def test_stdin_that_is_not_for_the_job_is_not_waited_for(tmp_path: Path, words: tuple[str, ...]) -> None:
+    sleeper = Sleeper()
+    sleeper.is_over.set()
+    with FakeDaemon(sleeper, tmp_path) as daemon, Process(daemon.address, *words) as process:
+        process.read("stdout", b"7\n" if words[0] == "submit" else b"word")
+        assert process.end().code == 0
+    assert "--stdin" not in daemon.lines[0]
+
+
+def test_stdin_without_an_end_is_told_of_and_ctrl_c_submits_nothing(tmp_path: Path) -> None:
+    with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
+        process.read("stderr", b"reading stdin for the job, to its end; --no-stdin starts the job without\n")
+        process.interrupt()
+        process.close("stdin")
+        assert process.end().code == 130
+    assert daemon.lines == []
+
+
+def test_ctrl_c_at_any_moment_of_a_submit_is_silent_and_nothing_is_half_done(tmp_path: Path) -> None:
+    """Once its own code runs: before that, Python itself starts."""
+    code = "import sys; print(flush=True); from taskqd.cli import main; main()"
+    with FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon:
+        for moment in range(25):
+            before = len(daemon.lines)
+            with subprocess.Popen(
+                [sys.executable, "-c", code, "submit", "x"],
+                cwd=CHECKOUT,
+                env={**os.environ, "TASKQ_ADDRESS": daemon.address},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            ) as process:
+                assert process.stdout
+                process.stdout.readline()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.004 * moment + 0.004)
+                process.send_signal(signal.SIGINT)
+                stdout, stderr = process.communicate()
+            assert stderr == b"", moment
+            assert process.returncode in (0, 130, -2)
+            assert stdout == b"7\n" * (len(daemon.lines) - before)
+
+
+def test_ctrl_c_while_the_daemon_does_not_answer_ends_a_submit(tmp_path: Path) -> None:
+    hangs = threading.Event()
+
+    def answer(_: Request) -> Iterator[bytes]:
+        while not hangs.wait(0.1):
+            yield b""
+
+    with FakeDaemon(answer, tmp_path) as daemon, Process(daemon.address, "submit", "x") as process:
+        while not daemon.lines:
+            pass
+        process.interrupt()
+        end = process.end()
+        hangs.set()
+    assert (end.code, end.stdout) == (130, b"")
+    assert end.stderr == b"taskq: the daemon has not answered yet; the job may have been submitted or not\n"
+
+
+def test_ctrl_c_ends_a_file_of_lines_with_the_ids_of_all_that_were_submitted(tmp_path: Path) -> None:
+    with (
+        FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon,
+        Process(daemon.address, "submit", "--from-file", "-") as process,
+    ):
+        process.type(b"one\ntwo\n")
+        process.read("stdout", b"7\n7\n")
+        process.interrupt()
+        process.type(b"three\n")
+        end = process.end()
+    assert end.code == 130
+    assert end.stdout == b"7\n" * len(daemon.lines)
+    assert end.stderr == b""

@@ -153,6 +153,16 @@ def test_a_column_in_which_nothing_differs_is_left_out() -> None:
     assert [column.header for column in table.columns] == ["id", "status", "when", "command"]
 
 
+@pytest.mark.parametrize("name", ["queue", "label", "owner"])
+def test_a_long_name_is_cut_and_its_column_stays(name: str) -> None:
+    found = [a_job(1, **{name: "x" * 60}), a_job(2, **{name: "ü" * 12})]
+    lines = drawn(tables.jobs(found, NOW, 100), 100)
+    assert name in lines[0].split()
+    assert "x" * 15 + "…" in lines[1]
+    assert "ü" * 12 in lines[2]
+    assert all("make all" in line for line in lines[1:])
+
+
 def test_a_list_of_no_jobs_has_its_titles() -> None:
     assert drawn(tables.jobs([], NOW, 80), 80)[0].split() == ["id", "status", "command"]
 
@@ -243,7 +253,7 @@ def test_a_list_has_colours_on_a_terminal_but_not_with_no_color(tmp_path: Path, 
     environment = {} if colours else {"NO_COLOR": "1"}
     with (
         FakeDaemon(replies({"LIST": found + b"END 1\r\n"}), tmp_path) as daemon,
-        Process(daemon.address, "list", on_terminal=("stdout",), **environment) as process,
+        Process(daemon.address, "list", on_terminal=("stdout",), has_stdin=True, **environment) as process,
     ):
         shown = process.end().terminal
     assert (b"\x1b[31mFAILED" in shown) is colours

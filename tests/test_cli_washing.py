@@ -247,7 +247,9 @@ def test_a_question_is_not_in_the_colours_of_a_job(tmp_path: Path) -> None:
             yield b""
 
     def answer(request: Request) -> bytes | Iterator[bytes]:
-        return runs() if request.verb == "FOLLOW" else b"JOB_ID 7\r\n"
+        if request.verb == "FOLLOW":
+            return runs()
+        return job(7, "RUNNING", None) if request.verb == "SHOW" else b"JOB_ID 7\r\n"
 
     with (
         FakeDaemon(answer, tmp_path) as daemon,

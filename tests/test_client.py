@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from taskqd.client import Client, Output, Refused, Result, Status, Unreachable, parse_address, streams
+from taskqd.client import (
+    Client,
+    Output,
+    Refused,
+    Result,
+    Status,
+    Unreachable,
+    parse_address,
+    returning,
+    streams,
+)
 from taskqd.client import client as client_module
 from tests.fake_daemon import FakeDaemon, Request, data
 
@@ -86,6 +96,9 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("  --version", {}, "SUBMIT --   --version", ()),
         ("-x", {}, "SUBMIT -x", ()),
         ("grün", {}, "SUBMIT grün", ()),
+        (["if", "a b", "A=1"], {}, "SUBMIT exec if 'a b' A=1", ()),
+        (["-x"], {}, "SUBMIT exec env -- -x", ()),
+        (["ls", b"\xff"], {}, "SUBMIT --script=11", (b"exec ls '\xff'",)),
         ("a", {"timeout": 90, "kill_after": 0.5}, "SUBMIT --timeout=90 --kill-after=0.5 a", ()),
         ("a", {"timeout": "10m"}, "SUBMIT --timeout=10m a", ()),
         ("a", {"retries": 3, "retry_delay": "500ms"}, "SUBMIT --retries=3 --retry-delay=500ms a", ()),
@@ -119,7 +132,7 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
     ],
 )
 def test_a_submission_is_written_as_the_protocol_has_it(
-    serve: Serve, command: str | None, options: Any, line: str, blocks: tuple[bytes, ...]
+    serve: Serve, command: Any, options: Any, line: str, blocks: tuple[bytes, ...]
 ) -> None:
     client, requests = serve(b"JOB_ID 7\r\n")
     assert client.submit(command, **options) == 7
@@ -138,6 +151,8 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
     [
         ("a\0b", {}, "BAD_REQUEST", "NUL byte; this one has it after 1 bytes"),
         ("\ud800", {}, "BAD_REQUEST", "lone surrogate"),
+        ([], {}, "BAD_REQUEST", "a program and its arguments, and the list is empty"),
+        (["a", "b\0"], {}, "BAD_REQUEST", "NUL byte"),
         ("a", {"script": b"b"}, "BAD_REQUEST", "either a command or a script"),
         (None, {}, "BAD_REQUEST", "either a command or a script"),
         ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
@@ -147,7 +162,7 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
     ],
 )
 def test_what_cannot_be_written_is_refused_before_it_is_sent(
-    serve: Serve, command: str | None, options: Any, code: str, text: str
+    serve: Serve, command: Any, options: Any, code: str, text: str
 ) -> None:
     client, _ = serve(b"OK\r\n")
     with pytest.raises(Refused, match=text) as refused:
@@ -379,7 +394,10 @@ def test_a_daemon_that_closes_without_a_word_may_speak_tls() -> None:
 
 def test_a_daemon_that_has_spoken_before_it_closes_does_not_speak_tls() -> None:
     table = {"PING": b"OK\r\n"}
-    with FakeDaemon(lambda it: table.get(it.line)) as daemon, Client(daemon.address) as client:
+    with (
+        FakeDaemon(lambda it: table.get(it.line)) as daemon,
+        Client(daemon.address, reconnect=0) as client,
+    ):
         client.ping()
         with pytest.raises(Unreachable) as lost:
             client.stats()
@@ -676,3 +694,102 @@ def test_what_is_no_id_is_refused_before_it_is_sent(serve: Serve, job: Any) -> N
 def test_what_is_no_queue_is_refused_before_it_is_sent(serve: Serve) -> None:
     with pytest.raises(Refused, match="expected a name"):
         serve()[0].pause("a b")
+
+
+# a daemon that is started again
+
+
+@pytest.fixture(name="quick")
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returning, "FIRST_PAUSE", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wait_goes_on_after_a_restart_and_says_so(serve: Serve) -> None:
+    client, requests = serve(None, None, b"STATUS COMPLETED 100\r\n")
+    news: list[str] = []
+    client.on_news = news.append
+    assert client.wait(7, "1h") == Status("COMPLETED", 100)
+    assert news == [returning.LOST, returning.BACK]
+    assert requests[0].line == "WAIT 7 --timeout=1h"
+    assert [float(each.line.partition("=")[2]) < 3600 for each in requests[1:]] == [True, True]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wait_for_several_asks_again_for_those_that_are_left(tmp_path: Path) -> None:
+    def answer(request: Request) -> bytes | Iterator[bytes]:
+        if request.line == "WAIT 7 8 9":
+            return cut(b"STATUS COMPLETED 100 8\r\n")
+        if request.line == "WAIT 7 9":
+            return cut(b"STATUS FAILED 0 9\r\n")
+        return b"STATUS COMPLETED 100\r\n"
+
+    def cut(*parts: bytes) -> Iterator[bytes]:
+        yield from parts
+        raise ConnectionError
+
+    with FakeDaemon(answer, tmp_path) as daemon, Client(daemon.address) as client:
+        assert [each.job for each in client.wait_many([7, 8, 9])] == [8, 9, 7]
+        assert daemon.lines == ["WAIT 7 8 9", "WAIT 7 9", "WAIT 7"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "look", [lambda client: client.status(7), lambda client: client.submit("x", key="k")]
+)
+def test_what_is_safe_to_repeat_is_asked_again(serve: Serve, look: Callable[[Client], object]) -> None:
+    client, requests = serve(None, b"ERROR NO_SUCH_JOB no\r\n")
+    with pytest.raises(Refused):
+        look(client)
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize("act", [lambda client: client.submit("x"), lambda client: client.cancel(7)])
+def test_what_may_have_been_done_is_not_asked_again(serve: Serve, act: Callable[[Client], object]) -> None:
+    client, requests = serve(None, b"OK\r\n")
+    with pytest.raises(Unreachable, match="may have been done or not"):
+        act(client)
+    assert len(requests) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_not_sent_yet_is_sent_to_the_daemon_that_came_back(serve: Serve) -> None:
+    client, requests = serve(b"OK\r\n", None, b"JOB_ID 7\r\n")
+    client.ping()
+    with pytest.raises(Unreachable):
+        client.submit("x")
+    assert client.submit("y") == 7
+    assert [each.line for each in requests] == ["PING", "SUBMIT x", "SUBMIT y"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_daemon_that_stays_away_is_unreachable_after_the_time_for_it(tmp_path: Path) -> None:
+    with FakeDaemon(lambda _: None, tmp_path) as daemon, Client(daemon.address, reconnect=0.2) as client:
+        with pytest.raises(Unreachable, match="lost before the reply came"):
+            client.wait(7)
+        (tmp_path / "taskq.sock").unlink()
+        with pytest.raises(Unreachable, match=r"gave up after 0\.\d* s"):
+            client.wait(7)
+
+
+def test_nothing_is_waited_for_if_that_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKQ_RECONNECT", "0")
+    client, requests = serve(None, b"OK\r\n")
+    with pytest.raises(Unreachable):
+        client.ping()
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    "given, named, seconds",
+    [(None, {}, 60), (None, {"TASKQ_RECONNECT": "2m"}, 120), ("1s", {}, 1), (3, {}, 3)],
+)
+def test_the_time_for_a_restart_is_given_or_named_or_a_minute(
+    given: str | float | None, named: dict[str, str], seconds: float
+) -> None:
+    assert returning.reconnect_timeout(given, named) == seconds
+
+
+def test_a_time_for_a_restart_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        returning.reconnect_timeout(None, {"TASKQ_RECONNECT": "soon"})

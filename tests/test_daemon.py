@@ -134,7 +134,7 @@ async def test_what_it_makes_is_for_its_owner_alone(site: Site) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in [site.state, *site.state.iterdir()]}
     assert modes == {
         **dict.fromkeys(("state", "journal", "output", "input", "progress"), 0o700),
-        **dict.fromkeys(("lock", "s"), 0o600),
+        **dict.fromkeys(("lock", "s", "address"), 0o600),
     }
     await site.stop()
     assert not (site.state / "s").exists()

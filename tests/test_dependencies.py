@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskqd.backlog import Backlog
-from taskqd.dependencies import Kind, named
+from taskqd.dependencies import Kind, Skips, named
 from taskqd.events import Event
 from taskqd.job import Reason, Status
 from tests.facts import (
@@ -259,3 +259,16 @@ def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
 def test_each_way_takes_its_ends(kind: Kind, accepted: set[Status]) -> None:
     assert {status for status in Status if status.is_final and kind.accepts(status)} == accepted
     assert list(named(spec())) == []
+
+
+def test_skips_are_known_until_they_are_discarded() -> None:
+    skips = Skips()
+    skips.add(8, 3)
+    skips.add(7, 3)
+    skips.add(9, 8)
+    assert (skips.of(3), skips.of(8), skips.of(7)) == ([7, 8], [9], [])
+    skips.discard(7)
+    skips.discard(7)
+    assert (skips.of(3), skips.count(3), skips.count(9)) == ([8], 1, 0)
+    skips.discard(8)
+    assert skips.of(3) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskqd.places import default_socket, default_state
+from taskqd.places import address_file, default_socket, default_sockets, default_state
 
 HOME = {"HOME": "/home/ann"}
 STATES = [
@@ -39,3 +39,32 @@ def test_the_socket_is_in_the_runtime_directory_or_else_below_the_state(
     uid: int, environ: dict[str, str], state: str | None, socket: str
 ) -> None:
     assert default_socket(environ, uid, state) == socket
+
+
+@pytest.mark.parametrize(
+    "uid, environ, sockets",
+    [
+        (0, {"XDG_RUNTIME_DIR": "/run/user/0"}, ["/run/taskqd/taskq.sock"]),
+        (
+            1000,
+            HOME,
+            ["/home/ann/.local/state/taskqd/taskq.sock", "/run/user/1000/taskqd/taskq.sock"],
+        ),
+        (
+            1000,
+            {**HOME, "XDG_RUNTIME_DIR": "/r"},
+            [
+                *("/r/taskqd/taskq.sock", "/run/user/1000/taskqd/taskq.sock"),
+                "/home/ann/.local/state/taskqd/taskq.sock",
+            ],
+        ),
+    ],
+)
+def test_the_sockets_of_every_environment_are_known_in_each(
+    uid: int, environ: dict[str, str], sockets: list[str]
+) -> None:
+    assert default_sockets(environ, uid) == sockets
+
+
+def test_the_address_is_written_beside_the_journal() -> None:
+    assert address_file("/s") == "/s/address"

@@ -259,6 +259,7 @@ DESCRIBED = [
     ),
     (_job(command="", spec=Spec(script=5, stdin=6)), '{"command": null, "script": 5, "stdin": 6}'),
     (_job(command="echo\n\0é", spec=WITH_OPTIONS), OPTIONS),
+    (_job(spec=Spec(cwd_base64=b"/\xff\xc3\xa9")), r'{"cwd": "/\\xffé"}'),
     (_job(spec=WITH_MORE_OPTIONS, is_held=True), MORE_OPTIONS),
     (
         _job(spec=ARRAY, tasks=Tasks(first=8, count=3, counts={Status.PENDING: 2, Status.FAILED: 1})),

@@ -4,6 +4,7 @@ import errno
 import os
 import pwd
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "geteuid", lambda: me.pw_uid)
     made = daemon_environment()
     assert made == {
-        "PATH": PATH,
+        "PATH": runs.search_path(),
         "HOME": me.pw_dir,
         "LANG": "de_DE.UTF-8",
         "USER": me.pw_name,
@@ -89,6 +90,41 @@ def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     made = daemon_environment()
     assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
+
+
+@pytest.mark.parametrize("place", ["python", "argv"])
+def test_jobs_find_the_daemons_taskq_behind_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for name in ("python", "argv"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/python/python3")
+    monkeypatch.setattr(sys, "argv", [f"{tmp_path}/argv/twistd"])
+    assert runs.search_path() == PATH
+    (tmp_path / place / "taskq").write_text("#!/bin/sh\n")
+    assert runs.search_path() == PATH
+    (tmp_path / place / "taskq").chmod(0o755)
+    assert runs.search_path() == f"{PATH}:{tmp_path}/{place}"
+    monkeypatch.setattr(runs, "PATH", f"/bin:{tmp_path}/{place}")
+    assert runs.search_path() == runs.PATH
+
+
+def test_a_run_has_the_address_for_its_user(bench: Bench) -> None:
+    address = {False: "unix:/own", True: "unix:/others"}.get
+
+    def made() -> Run:
+        making = Runs(bench.spool, "store", bench.mask, bench.run_as, bench.handover, None, address)
+        return making.make(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
+
+    assert made().env["TASKQ_ADDRESS"] == "unix:/own"
+    bench.as_owner()
+    assert made().env["TASKQ_ADDRESS"] == "unix:/others"
+    assert "TASKQ_ADDRESS" not in bench.make(command="true").env
+
+
+def test_a_directory_that_is_not_utf8_is_entered_as_it_is(bench: Bench) -> None:
+    run = bench.make(command="true", cwd_base64=b"/\xff")
+    assert os.fsencode(run.cwd or "") == b"/\xff"
 
 
 @pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
@@ -259,7 +295,7 @@ def test_a_task_runs_with_what_its_array_brought(bench: Bench) -> None:
 def test_an_owner_s_environment_is_their_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     base = {
-        "PATH": PATH,
+        "PATH": runs.search_path(),
         "HOME": "/home/ada",
         "LANG": "de_DE.UTF-8",
         "USER": "ada",

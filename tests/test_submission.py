@@ -68,6 +68,7 @@ ACCEPTED = [
     ("--label=x true", Order("true", Spec(label="x"))),
     ("--label=" + "x" * 1000 + " true", Order("true", Spec(label="x" * 1000))),
     ('--cwd="/a b" true', Order("true", Spec(cwd="/a b"))),
+    (r'--cwd="/\xC3\xA9\xff" true', Order("true", Spec(cwd_base64=b"/\xc3\xa9\xff"))),
     ('--env=A=1 --env=B="2 3" true', Order("true", Spec(env={"A": "1", "B": "2 3"}))),
     ('--env=A=é --env=B="\\xC3\\xA9" true', Order("true", Spec(env={"A": "é", "B": "é"}))),
     (
@@ -271,7 +272,9 @@ def test_each_option_sets_a_field_of_its_own_name() -> None:
     others = {"need": "needs", "secret": "secrets"}
     fields = {others.get(name, name.replace("-", "_")) for name in submission.OPTIONS}
     assert fields == {field for field, _ in submission.OPTIONS.values()}
-    assert fields == set(Spec.__struct_fields__) - {"command", "blocks", "env_base64", "as_daemon"}
+    assert fields == set(Spec.__struct_fields__) - {
+        *("command", "blocks", "cwd_base64", "env_base64", "as_daemon")
+    }
 
 
 def test_help_has_the_form_of_every_option() -> None:

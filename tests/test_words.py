@@ -28,6 +28,8 @@ ONLY_READ = [
     (rb'"\xff\xFf\xfF"', b"\xff\xff\xff"),
     (rb'"\x0A\x22\x5c"', b'\n"\\'),
     (rb'"\x411"', b"A1"),
+    ('"pärl \u20ac \U0001f600"'.encode(), "pärl \u20ac \U0001f600".encode()),
+    (r'"é\xC3\xA9\n"'.encode(), "éé\n".encode()),
 ]
 UNQUOTABLE = [
     "",
@@ -49,7 +51,7 @@ UNQUOTABLE = [
     r'"\x+1"',
     r'"\u0041"',
     '"\\x\u0664\u0661"',
-    '"é"',
+    '"\x85"',
     '"\udcff"',
     '"\0"',
     '"\n"',

@@ -1,5 +1,31 @@
-"""The command line ``taskq``. It has to start fast: no Twisted, no msgspec, and rich only where it draws."""
+"""The command line ``taskq``. It has to start fast: no Twisted, no msgspec, and rich only where it draws.
 
-from taskqd.cli.group import main
+What is imported here costs no time, so that Ctrl-C is seen to before all that does.
+"""
+
+import _signal  # type: ignore[import-not-found]
+import os
+import sys
 
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
+        _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))
+    _open_streams()
+    from taskqd.cli.group import main as run  # noqa: PLC0415
+
+    run()
+
+
+def _open_streams() -> None:
+    """Open /dev/null in place of those of our streams that are closed: no socket is to get their number."""
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115

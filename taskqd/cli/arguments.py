@@ -129,6 +129,12 @@ def _settle_address(context: click.Context, parameter: click.Parameter, value: s
         context.ensure_object(Session).address = value
 
 
+def _settle_reconnect(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        seconds = reading(parse_duration)(context, parameter, value)
+        context.ensure_object(Session).reconnect = seconds
+
+
 def _settle_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         session = context.ensure_object(Session)
@@ -254,7 +260,13 @@ def selection(queue: str, label: str) -> Callable[[Function], Function]:
             shell_complete=_completing("statuses"),
             help="Those in one of these.  [default: those with which it can be done]",
         ),
-        click.option("--yes", "-y", "is_sure", is_flag=True, help="Do not ask before it is done to several."),
+        click.option(
+            "--yes",
+            "-y",
+            "is_sure",
+            is_flag=True,
+            help="Do not ask before it is done to several that were found.",
+        ),
         click.argument(
             "jobs",
             metavar="[ID]...",
@@ -275,6 +287,19 @@ def watched_queue(function: Function) -> Function:
     return text("--queue", "Only of this queue and its jobs.", "NAME", parse_name, completes="queues")(
         function
     )
+
+
+def reconnect(function: Function) -> Function:
+    """Give a command the option --reconnect, which the session keeps."""
+    return click.option(
+        "--reconnect",
+        metavar="DURATION",
+        envvar="TASKQ_RECONNECT",
+        show_envvar=True,
+        expose_value=False,
+        callback=_settle_reconnect,
+        help="How long a daemon that has gone may take to come back; 0 waits for none.  [default: 60s]",
+    )(function)
 
 
 def raw(function: Function) -> Function:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from taskqd.cli.session import REFUSED, Session
+from taskqd.cli.signals import INTERRUPTED, finishing
 from taskqd.client import Client, Options, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ PIECE = 64 * 1024
 def submit_lines(session: Session, client: Client, file: BufferedReader, options: Options) -> int:
     """Submit the lines of a file and print their ids in order; return the exit code.
 
-    A line that is refused is told of by its number and keeps none of the others from being submitted.
+    A line that is refused is told of by its number and keeps none of the others from being submitted. After
+    Ctrl-C no more are sent, and the ids of all that were are printed.
     """
     code = 0
     number = 0
-    with _progress(file) as progress:
-        lines = Lines(file.fileno(), progress.show)
+    with finishing() as interrupted, _progress(file) as progress:
+        lines = Lines(file.fileno(), progress.show, lambda: bool(interrupted))
         try:
             for answer in client.submit_many(lines, **options):
                 number, done = lines.origins.popleft()
@@ -43,40 +45,72 @@ def submit_lines(session: Session, client: Client, file: BufferedReader, options
                     progress.step(session.form(str(answer), {"line": number, "id": answer}), done)
         except Unreachable as error:
             raise Unreachable(f"{error}; line {number} was the last to be answered") from None
+    if interrupted:
+        return INTERRUPTED
+    if lines.unfinished:
+        session.complain(f"line {lines.unfinished} ends with \\ and no other follows: it was not submitted")
+        return REFUSED
     return code
 
 
 class Lines:
-    """The commands in a file, a line each, empty ones left out, as ``Client.submit_many`` takes them.
+    """The commands in a file, a line each, as ``Client.submit_many`` takes them.
 
-    ``origins`` has for each command handed out its line's number and the bytes read up to its end; who takes
-    an answer takes one off its left. Before a wait for more input, as from a pipe, ``before_wait`` is called.
+    Empty lines and those that begin with # are left out; one that ends with a backslash goes on in the next,
+    as in a shell. ``origins`` has for each command handed out its first line's number and the bytes read up
+    to its end; who takes an answer takes one off its left. Before a wait for more input, as from a pipe,
+    ``before_wait`` is called; once ``is_over()``, no more come. ``unfinished`` is the number of a last line
+    that ends with a backslash, 0 if there is none.
     """
 
-    def __init__(self, descriptor: int, before_wait: Callable[[], None]) -> None:
+    def __init__(
+        self, descriptor: int, before_wait: Callable[[], None], is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self._descriptor = descriptor
         self._before_wait = before_wait
+        self._is_over = is_over
+        self._begun: list[bytes] = []
+        self.unfinished = 0
         self._number = 0
         self._done = 0
         self.origins: deque[tuple[int, int]] = deque()
 
     def __iter__(self) -> Iterator[bytes | None]:
         rest = b""
-        while piece := os.read(self._descriptor, PIECE):
+        while not self._is_over() and (piece := os.read(self._descriptor, PIECE)):
             *whole, rest = (rest + piece).split(b"\n")
             yield from self._commands(whole)
             if not select.select([self._descriptor], [], [], 0)[0]:
                 yield None
                 self._before_wait()
-        yield from self._commands([rest])
+        if rest:
+            yield from self._commands([rest])
+        if self._begun:
+            self.unfinished = self._number
 
     def _commands(self, lines: list[bytes]) -> Iterator[bytes]:
-        for line in lines:
+        for ended in lines:
+            if self._is_over():
+                return
             self._number += 1
-            self._done += len(line) + 1
-            if line.strip():
-                self.origins.append((self._number, self._done))
-                yield line.removesuffix(b"\r")
+            self._done += len(ended) + 1
+            line = ended.removesuffix(b"\r")
+            if not self._begun and line.lstrip(b" \t").startswith(b"#"):
+                continue
+            if _goes_on(line):
+                self._begun.append(line[:-1])
+                continue
+            first = self._number - len(self._begun)
+            command = b"".join((*self._begun, line))
+            self._begun.clear()
+            if command.strip():
+                self.origins.append((first, self._done))
+                yield command
+
+
+def _goes_on(line: bytes) -> bool:
+    """Whether a line ends with a backslash that is not quoted by another before it."""
+    return (len(line) - len(line.rstrip(b"\\"))) % 2 == 1
 
 
 def _progress(file: BufferedReader) -> "Plain":

@@ -6,16 +6,18 @@ out of one queue of a bounded length, so that a slow reader slows down the jobs'
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
 from typing import NamedTuple
 
 from taskqd.cli.raw import content, printing
-from taskqd.cli.returning import BACK, LOST, come_back
 from taskqd.cli.session import REFUSED, Session
 from taskqd.cli.terminal import coloured, has_colours
 from taskqd.cli.washing import washed
-from taskqd.client import Client, Facts, Output, Ref, Refused, Unreachable
+from taskqd.client import Client, Facts, Output, Ref, Refused, Unreachable, Untrusted
+from taskqd.client.connection import Lost
+from taskqd.client.returning import BACK, LOST, RECONNECT_TIMEOUT, come_back
 
 MOST_JOBS = 100
 """So many may be followed at once: each has a connection and a thread."""
@@ -38,31 +40,68 @@ Told = Output | Word | Facts
 
 
 class Reading:
-    """Reads what one job prints, from connection to connection, and knows how far it has come."""
+    """Reads what one job prints, from connection to connection, and knows how far it has come.
 
-    def __init__(self, job: Ref, connect: Callable[[], Client]) -> None:
+    A daemon that goes may take ``reconnect`` seconds to come back; between two tries ``pause`` is called. If
+    the job ``is_known``, since it was just submitted, the daemon may be away at the beginning already.
+    """
+
+    def __init__(
+        self,
+        job: Ref,
+        connect: Callable[[], Client],
+        reconnect: float = RECONNECT_TIMEOUT,
+        pause: Callable[[float], object] = time.sleep,
+        *,
+        is_known: bool = False,
+    ) -> None:
         self._job = job
         self._connect = connect
+        self._reconnect = reconnect
+        self._pause = pause
+        self._is_known = is_known
         self._offsets = {"stdout": 0, "stderr": 0}
         self._attempt: int | None = 0
         """The attempt that the offsets are about; None where that is not known for sure."""
         self._is_new = True
 
     def pieces(self) -> Iterator[Told]:
-        """Yield what comes to the end of the job; raises Refused, and Unreachable after a long while."""
-        client = self._connect()
+        """Yield what comes to the end of the job; raises Refused, and Unreachable after a long while.
+
+        Where nothing comes, a piece without data does every tenth of a second.
+        """
+        client: Client | None = None
+        deadline: float | None = None
         while True:
             try:
+                client = client or self._first_client()
                 with client:
-                    yield from self._follow(client)
-                    yield client.show(self._job)
-                    return
-            except Unreachable:
-                if self._is_new:
+                    for told in self._to_the_end(client):
+                        if deadline is not None:
+                            yield Word(BACK)
+                            deadline = None
+                        yield told
+                return
+            except Lost:
+                is_late = deadline is not None and deadline < time.monotonic()
+                if (self._is_new and not self._is_known) or not self._reconnect or is_late:
                     raise
+            if deadline is None:
+                deadline = time.monotonic() + self._reconnect
                 yield Word(LOST)
-                client = come_back(self._connect)
-                yield Word(BACK)
+            client = come_back(self._connect, deadline - time.monotonic(), self._pause)
+
+    def _first_client(self) -> Client:
+        try:
+            return self._connect()
+        except Untrusted:
+            raise
+        except Unreachable as error:
+            raise Lost(str(error)) from None
+
+    def _to_the_end(self, client: Client) -> Iterator[Told]:
+        yield from self._follow(client)
+        yield client.show(self._job)
 
     def _follow(self, client: Client) -> Iterator[Told]:
         attempts = client.show(self._job)["attempts"]
@@ -76,7 +115,7 @@ class Reading:
         for piece in client.follow(self._job, **self._offsets):
             if piece.data:
                 self._note(client, piece)
-                yield piece
+            yield piece
 
     def _begin(self, attempt: int | None) -> None:
         self._attempt = attempt
@@ -170,7 +209,9 @@ def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:
 
 def _follow_one(session: Session, job: Ref, is_raw: bool) -> int:
     with printing(session, is_raw) as write:
-        for told in Reading(job, session.connect).pieces():
+        for told in Reading(job, session.connect_once, session.reconnect).pieces():
+            if isinstance(told, Output) and not told.data:
+                continue
             if isinstance(told, Output) and session.is_json:
                 _say(session, job, told)
             elif isinstance(told, Output):
@@ -183,7 +224,7 @@ def _follow_one(session: Session, job: Ref, is_raw: bool) -> int:
             raise AssertionError("a job's reading ends with its end")
     if session.is_json:
         session.say("", told)
-    return session.outcome(told)
+    return session.printed(told, is_new=True)
 
 
 def _say(session: Session, job: Ref, piece: Output) -> None:
@@ -201,8 +242,14 @@ def _end(session: Session, job: Ref, told: Facts | Exception) -> int:
     if session.is_json:
         session.say("", told)
         sys.stdout.flush()
-    code = session.outcome(told)
-    if sys.stderr.isatty() and told["exit_code"] is not None and (told["exit_code"] or not code):
+    code = session.printed(told, is_new=True)
+    is_said = told.get("reason") not in (None, "exit")
+    if (
+        not is_said
+        and sys.stderr.isatty()
+        and told["exit_code"] is not None
+        and (told["exit_code"] or not code)
+    ):
         session.complain(f"job {job} is {told['status']}, exit code {told['exit_code']}")
     return code or (REFUSED if told["status"] != "COMPLETED" else 0)
 
@@ -213,8 +260,9 @@ def _of_all(session: Session, jobs: Sequence[Ref]) -> Iterator[tuple[Ref, Told |
 
     def read(job: Ref) -> None:
         try:
-            for told in Reading(job, session.connect).pieces():
-                waiting.put((job, told))
+            for told in Reading(job, session.connect_once, session.reconnect).pieces():
+                if not isinstance(told, Output) or told.data:
+                    waiting.put((job, told))
         except Exception as error:  # noqa: BLE001 - the main thread raises it, or tells it where it is a refusal
             waiting.put((job, error))
 

@@ -13,7 +13,8 @@ import click
 from taskqd import __version__
 from taskqd.cli import arguments
 from taskqd.cli.arguments import Command, Verb
-from taskqd.cli.session import INTERRUPTED, REFUSED, Session
+from taskqd.cli.session import REFUSED, Session
+from taskqd.cli.signals import INTERRUPTED
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Jobs in": {
@@ -60,6 +61,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "The daemon": {
         "stats": "daemon",
         "hello": "daemon",
+        "address": "daemon",
         "drain": "daemon",
         "journal": "journal",
         "token": "tokens",
@@ -121,9 +123,10 @@ class Offline(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Exit codes: 0 done; result, wait, follow and run: the job's own, 128+N for signal N;
-  1 refused, or a job without an exit code; 2 usage; 69 no daemon; 75 not finished.
-Environment: TASKQ_ADDRESS; for TCP and TLS TASKQ_TOKEN or TASKQ_TOKEN_FILE; for TLS TASKQ_CA,
-  and TASKQ_CERT with TASKQ_KEY in place of a token.
+  1 refused, or a job without an exit code; 2 usage; 69 no daemon; 74 output was dropped;
+  75 not finished.
+Environment: TASKQ_ADDRESS, TASKQ_RECONNECT; for TCP and TLS TASKQ_TOKEN or TASKQ_TOKEN_FILE;
+  for TLS TASKQ_CA, and TASKQ_CERT with TASKQ_KEY in place of a token.
 
 \b
 Examples:

@@ -7,7 +7,8 @@ import click
 
 from taskqd import __version__
 from taskqd.cli.group import SECTIONS
-from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, NO_DAEMON, NOT_FINISHED, REFUSED
+from taskqd.cli.session import BROKEN_PIPE, DROPPED, NO_DAEMON, NOT_FINISHED, REFUSED
+from taskqd.cli.signals import INTERRUPTED
 
 _ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
 _CODE = re.compile(r"`([^`]*)`")
@@ -18,6 +19,10 @@ _EXIT_CODES = (
     (str(REFUSED), "Refused, or a job without an exit code."),
     ("2", "The command line is not right."),
     (str(NO_DAEMON), "No daemon answers."),
+    (
+        str(DROPPED),
+        "result, run, follow, output: the job did well, but some output was dropped, over --max-output.",
+    ),
     (str(NOT_FINISHED), "Not finished, or not in time."),
     (f"{INTERRUPTED}, {BROKEN_PIPE}", "Ctrl-C, or nobody read what was printed."),
 )
@@ -30,6 +35,7 @@ _ENVIRONMENT = (
         "TASKQ_CERT, TASKQ_KEY",
         "On TLS: a certificate that says who you are, and its key, in place of a token.",
     ),
+    ("TASKQ_RECONNECT", "How long a daemon that has gone may take to come back, as with --reconnect."),
     ("NO_COLOR", "Where it is set and not empty, a terminal gets no colours."),
 )
 

@@ -1,7 +1,7 @@
 """Which jobs a command is about: those named, those of a range, or those that pass filters.
 
 What is found by a range or by filters is told of by its number in the end, and asked about beforehand where a
-person sits at a terminal.
+person sits at a terminal; about jobs that were named one by one, no question is asked.
 """
 
 import sys
@@ -78,7 +78,8 @@ def act_on_each(
         chosen = choose(client)
         count = len(chosen.jobs)
         if (
-            count > 1
+            chosen.is_found
+            and count > 1
             and not given["is_sure"]
             and _is_attended()
             and not confirms(f"{act.name} {count} jobs?")

@@ -3,22 +3,24 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
+from taskqd.cli.signals import INTERRUPTED, raising
 from taskqd.cli.terminal import harmless
-from taskqd.client import Client, Facts, Refused, Unreachable, Untrusted, parse_address
-from taskqd.places import default_socket
+from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
+from taskqd.client.returning import RECONNECT_TIMEOUT
 
 REFUSED = 1
 NO_DAEMON = 69
+DROPPED = 74
 NOT_FINISHED = 75
-INTERRUPTED = 130
+SIGNALLED = 128
 BROKEN_PIPE = 141
-"""Exit codes: 69 and 75 are of sysexits.h, the last two are what a shell makes of SIGINT and SIGPIPE."""
+"""Exit codes: 69, 74 and 75 are of sysexits.h; 128 and its number is what a shell makes of a signal."""
 
 _HINTS = {
     "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one",
@@ -42,10 +44,11 @@ _HINTS_OF: dict[tuple[str, str | None], str | None] = {
 
 
 class Session:
-    """What the options of every command have settled; no ``address`` means the daemon's default socket.
+    """What the options of every command have settled; no ``address`` means that of a daemon of the user's.
 
     ``is_json`` says that answers are documents: a line each, or with ``is_listed`` one list of all where an
     answer is about several things. ``calm`` is called before words of our own stand among what jobs print.
+    A daemon that goes may take ``reconnect`` seconds to come back.
     """
 
     def __init__(self) -> None:
@@ -53,28 +56,42 @@ class Session:
         self.is_json = False
         self.is_listed = False
         self.calm: Callable[[], None] = lambda: None
+        self.reconnect = RECONNECT_TIMEOUT
         self._list: list[Facts] | None = None
 
-    def connect(self) -> Client:
-        """Connect to the daemon; with the token of the environment where it is asked for one."""
+    def connect(self, *, is_patient: bool = True) -> Client:
+        """Connect to the daemon; with the token of the environment where it is asked for one.
+
+        A client that ``is_patient`` waits for a daemon that is started again, and says so.
+        """
         address = self._where()
         token = None if parse_address(address).is_local else _token()
         try:
-            return Client(address, token)
+            client = Client(address, token, reconnect=self.reconnect if is_patient else 0)
+            client.on_news = self.complain
+            return client
         except Untrusted:
             raise  # a daemon is there, and its text says what to do
         except Unreachable as error:
             raise Unreachable(f"{error}; start one with `twistd taskq` or give its --address") from None
 
+    def connect_once(self) -> Client:
+        """Connect to the daemon, for a caller that comes back to it in a way of its own."""
+        return self.connect(is_patient=False)
+
     def _where(self) -> str:
-        return self.address or f"unix:{default_socket(os.environ, os.getuid())}"
+        self.address = self.address or find_address()
+        return self.address
 
     def run(self, act: Callable[[], Any]) -> Any:
         """Do what a command does; return the exit code, its own or that of the error that ended it."""
         try:
-            code = act()
-            sys.stdout.flush()
-            return code
+            with raising():
+                code = act()
+                sys.stdout.flush()
+                return code
+        except KeyboardInterrupt:
+            return INTERRUPTED
         except Refused as refusal:
             return self.refuse(refusal)
         except Unreachable as error:
@@ -115,8 +132,9 @@ class Session:
         """Print one line on stderr, where it may stand beside what jobs print."""
         self.calm()
         sys.stdout.flush()
-        sys.stderr.write(f"taskq: {harmless(text)}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # its terminal or reader has gone, and nobody is left to say it to
+            sys.stderr.write(f"taskq: {harmless(text)}\n")
+            sys.stderr.flush()
 
     def refuse(self, refusal: Refused, subject: str = "", facts: Facts | None = None) -> int:
         """Tell what was refused of which ``subject``, in JSON as a document too; return the exit code."""
@@ -146,11 +164,32 @@ class Session:
             return not client.list(limit=1)
         return False
 
-    def outcome(self, job: Facts) -> int:
+    def printed(self, job: Facts, *, is_new: bool = False) -> int:
+        """Return the exit code of a job whose output was printed; DROPPED if some of it was not kept.
+
+        A job that ended badly keeps its own code. How an end that ``is_new`` came about is said on stderr.
+        """
+        is_cut = self.tell_dropped(job["id"], job)
+        return self.outcome(job, is_new=is_new) or (DROPPED if is_cut else 0)
+
+    def tell_dropped(self, job: Ref, facts: Facts, streams: Sequence[str] = ("stdout", "stderr")) -> bool:
+        """Say how much of what a job or one of its attempts printed was not kept; whether that is so."""
+        is_cut = False
+        for stream in streams:
+            if dropped := facts.get(f"{stream}_dropped"):
+                is_cut = True
+                self.complain(
+                    f"{dropped} bytes of the {stream} of job {job} were dropped, behind the "
+                    f"{facts.get(f'{stream}_bytes', 0)} that were kept; --max-output sets how many are"
+                )
+        return is_cut
+
+    def outcome(self, job: Facts, *, is_new: bool = False) -> int:
         """Return the exit code that stands for a job's end: its own, or 128+N where signal N ended it.
 
         Zero is for a COMPLETED job alone: one that failed or was cancelled although its process said 0, and
-        one that has no exit code, as an array, end with 1 and the reason on stderr.
+        one that has no exit code, as an array, end with 1 and the reason on stderr. Of an end that ``is_new``
+        to the user, the reason is said too unless it is the exit code.
         """
         code = job["exit_code"]
         if job["status"] == "COMPLETED":
@@ -158,6 +197,8 @@ class Session:
         if not code:
             self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
             return REFUSED
+        if is_new and job.get("reason") not in (None, "exit"):
+            self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
         return int(code) if code > 0 else 128 - int(code)
 
 
@@ -165,9 +206,9 @@ def _reasons(job: Facts) -> str:
     """Return why a job ended as it did, and how many of its tasks, as what is said behind its status."""
     tasks = job.get("tasks") or {}
     whys = [f"{tasks[name]} of its tasks {name}" for name in ("failed", "cancelled") if tasks.get(name)]
-    whys = whys or [str(job[name]) for name in ("reason", "detail") if job.get(name)]
+    whys = whys or [str(job[name]) for name in ("reason", "signal", "detail") if job.get(name)]
     shown = f" ({', '.join(whys)})" if whys else ""
-    if tasks:
+    if tasks or job["exit_code"]:
         return shown
     return shown + (": it has no exit code" if job["exit_code"] is None else ", though its exit code is 0")
 

@@ -1,7 +1,7 @@
 """What ``taskq submit`` and ``taskq run`` send: the words of the call, its files, and where it is made."""
 
 import os
-import shlex
+import sys
 from collections.abc import Sequence
 from io import BufferedReader
 from typing import Any, cast
@@ -9,7 +9,7 @@ from typing import Any, cast
 import click
 
 from taskqd.client import Options, Recurring
-from taskqd.client.requests import LARGEST_BLOCK
+from taskqd.client.requests import LARGEST_BLOCK, program
 
 
 def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
@@ -22,7 +22,12 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
     check_stdin(given["script"], given["stdin"])
     check_times(given)
     check_names(given)
-    return None if not words else words[0] if len(words) == 1 else shlex.join(words)
+    return None if not words else line(words)
+
+
+def line(words: Sequence[str]) -> str:
+    """Return the shell command: one word is a line of shell, several are a program and its arguments."""
+    return words[0] if len(words) == 1 else program(words)
 
 
 def check_times(given: dict[str, Any]) -> None:
@@ -67,7 +72,7 @@ def _with_surroundings(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
         found["cwd"] = _directory(given["cwd"])
         found.setdefault("umask", _umask())
         if "PATH" in os.environ:
-            found["env"] = {"PATH": os.environ["PATH"], **found["env"]}
+            found["env"] = {"PATH": _path(os.environ["PATH"]), **found["env"]}
     return found
 
 
@@ -78,6 +83,14 @@ def _directory(given: str | None) -> str:
         raise click.UsageError(
             "the directory we are in is gone; say with --cwd where to run the job"
         ) from None
+
+
+def _path(path: str) -> str:
+    """Return our PATH, with the directory of this ``taskq`` behind it if no ``taskq`` is in it."""
+    here, name = os.path.split(os.path.abspath(sys.argv[0]))
+    places = [*path.split(os.pathsep), here]
+    found = next((each for each in places if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
+    return f"{path}:{here}" if found == here and name == "taskq" and here not in places[:-1] else path
 
 
 def _umask() -> int:

@@ -19,6 +19,9 @@ LEAST = 24
 """So many cells are kept for the last column, before the first of the others gives way."""
 BAR = 10
 """A bar has so many cells."""
+LEAST_NAME = 12
+NAME_SHARE = 6
+"""A queue, label or owner has at most 12 cells, or a sixth of the terminal's where that is more."""
 
 
 class Column(NamedTuple):
@@ -66,6 +69,18 @@ def _named(name: str, default: str | None = "") -> Callable[[Facts], Text]:
     return lambda row: _plain("" if row.get(name) == default else row.get(name))
 
 
+def _cut(width: int, name: str, default: str | None = "") -> Callable[[Facts], Text]:
+    """Return what shows a field as ``_named`` does, cut so that other columns have room beside it."""
+    named = _named(name, default)
+
+    def cell(row: Facts) -> Text:
+        text = named(row)
+        text.truncate(max(LEAST_NAME, width // NAME_SHARE), overflow="ellipsis")
+        return text
+
+    return cell
+
+
 def jobs(found: Sequence[Facts], now: float, width: int) -> Table:
     """Return jobs as a table."""
     owners = {job.get("owner") for job in found}
@@ -74,9 +89,9 @@ def jobs(found: Sequence[Facts], now: float, width: int) -> Table:
         Column("status", lambda job: status_of(job, now)),
         Column("exit", _named("exit_code"), 1, is_number=True),
         Column("when", lambda job: _plain(when(job, now)), 2, is_number=True),
-        Column("queue", _named("queue", "default"), 3),
-        Column("label", _named("label"), 4),
-        Column("owner", _named("owner", owners.pop() if len(owners) == 1 else None), 5),
+        Column("queue", _cut(width, "queue", "default"), 3),
+        Column("label", _cut(width, "label"), 4),
+        Column("owner", _cut(width, "owner", owners.pop() if len(owners) == 1 else None), 5),
         Column("command", lambda job: _plain(command_of(job))),
     )
     return fitting(columns, found, width)
@@ -159,7 +174,7 @@ def schedules(found: Sequence[Facts], now: float, width: int) -> Table:
         Column("at", lambda schedule: _next_time(schedule, now), 4),
         Column("last", lambda schedule: _last_run(schedule, now), 2),
         Column("job", _named("last_job"), 1, is_number=True),
-        Column("queue", _named("queue", "default"), 3),
+        Column("queue", _cut(width, "queue", "default"), 3),
         Column("command", lambda schedule: _plain(command_of(schedule))),
     )
     return fitting(columns, found, width)

@@ -5,9 +5,9 @@ import time
 from typing import Any
 
 from taskqd.cli import terminal
-from taskqd.cli.returning import BACK, LOST, come_back
 from taskqd.cli.session import Session
 from taskqd.client import Facts, Ref, Refused, Unreachable
+from taskqd.client.returning import BACK, LOST, come_back
 
 _KINDS = {"started": 6, "spawned": 6, "cancelled": 3, "skipped": 1, "paused": 3, "held": 3}
 _ENDS = {"COMPLETED": 2, "FAILED": 1, "CANCELLED": 3}
@@ -18,7 +18,7 @@ def watch(session: Session, since: int | None, job: Ref | None, queue: str | Non
 
     Raises Unreachable where the daemon does not come back, and Refused.
     """
-    client = session.connect()
+    client = session.connect_once()
     has_begun = False
     while True:
         try:
@@ -31,14 +31,14 @@ def watch(session: Session, since: int | None, job: Ref | None, queue: str | Non
             if refusal.next is None:
                 raise
             session.complain(f"some events are missing here; going on with number {refusal.next}")
-            client = session.connect()
+            client = session.connect_once()
             since = refusal.next
         except Unreachable:
             if not has_begun:
                 raise
             since = since if client.next_event is None else client.next_event
             session.complain(LOST)
-            client = come_back(session.connect)
+            client = come_back(session.connect_once, session.reconnect)
             session.complain(BACK)
 
 

@@ -14,6 +14,7 @@ It blocks, starts fast, and needs the standard library alone.
 
 from taskqd.client.client import Client, Filters
 from taskqd.client.connection import Unreachable, Untrusted, parse_address
+from taskqd.client.finding import find_address
 from taskqd.client.replies import Ended, Facts, Output, Refused, Result, Status
 from taskqd.client.requests import Changes, Options, Recurring, Ref
 
@@ -32,5 +33,6 @@ __all__ = [
     "Status",
     "Unreachable",
     "Untrusted",
+    "find_address",
     "parse_address",
 ]

@@ -1,8 +1,9 @@
 """The verbs of the protocol as methods: a request out, its reply read (docs/protocol.md §3).
 
-A request that the daemon refuses raises Refused and leaves the client usable; Unreachable means that it is
-not, and that a new Client has to be made. A client belongs to one thread at a time, and one whose call was
-broken off by KeyboardInterrupt can only be closed.
+A request that the daemon refuses raises Refused and leaves the client usable. A restart of the daemon is
+waited for (``Link``); Unreachable means that it did not come back, or that it is not known whether what was
+asked has been done. A client belongs to one thread at a time, and one whose call was broken off by
+KeyboardInterrupt can only be closed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, TypedDict
 from taskqd.client import requests
 from taskqd.client.link import Read, written
 from taskqd.client.replies import Facts, Output, Result, Status
-from taskqd.client.requests import Changes, Options, Recurring, Ref, option
-from taskqd.client.streams import Command, Streams, submission
+from taskqd.client.requests import Changes, Command, Options, Recurring, Ref, option
+from taskqd.client.streams import Streams, countdown, submission
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,6 +41,7 @@ class Filters(TypedDict, total=False):
 class Client(Streams):
     """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``, made at once.
 
+    Without an address it is the daemon that ``taskq`` finds (``find_address``).
     ``token`` authenticates on TCP and TLS; a UNIX socket knows its peer, and the token is not sent. ``ca``,
     ``cert`` and ``key`` are the PEM files of TLS, in place of those of the environment (``Link``). Raises
     ValueError for an address of another form, Unreachable where no daemon answers, Untrusted where TLS comes
@@ -51,36 +53,45 @@ class Client(Streams):
     def submit(self, command: Command | None = None, **options: "Unpack[Options]") -> int:
         """Submit a shell command, or a ``script=`` in its place; return the job's id once it is on disk.
 
-        The options are those of ``Options``. Where the connection is lost before the answer, nobody can tell
+        A list is a program and its arguments, which reach it as they are. The options are those of
+        ``Options``. Where the connection is lost before the answer, nobody can tell
         whether the job was taken; with a ``key`` it is safe to ask again.
         """
-        self._send(submission(command, options))
-        return self._replies.id()
+        request = submission(command, options)
+
+        def ask() -> int:
+            self._send(request)
+            return self._replies.id()
+
+        return self._again(ask) if options.get("key") else ask()
 
     # one job
 
     def status(self, job: Ref) -> Status:
         """Tell where a job stands."""
-        return self._ask_about("STATUS", job, self._replies.status)
+        return self._look_at("STATUS", job, self._replies.status)
 
     def result(self, job: Ref) -> Result:
         """Return what a finished job printed and its exit code.
 
         Refused as NOT_FINISHED before its end, and as TOO_LARGE where a stream is over 1 MiB: see ``stream``.
         """
-        return self._ask_about("RESULT", job, self._replies.result)
+        return self._look_at("RESULT", job, self._replies.result)
 
     def show(self, job: Ref) -> Facts:
         """Return all that is known of a job."""
-        return self._ask_about("SHOW", job, self._replies.job)
+        return self._look_at("SHOW", job, self._replies.job)
 
     def why(self, job: Ref) -> str:
         """Tell a person why a job is where it is: what a pending one waits for, and for how long perhaps."""
-        return self._ask_about("WHY", job, self._replies.text)
+        return self._look_at("WHY", job, self._replies.text)
 
     def wait(self, job: Ref, timeout: float | str | None = None) -> Status:
         """Wait until a job has ended; Refused as TIMED_OUT after ``timeout``, in seconds or as ``"10m"``."""
-        return self._ask_about("WAIT", job, self._replies.status, option("timeout", timeout))
+        left = countdown(timeout)
+        return self._again(
+            lambda: self._ask_about("WAIT", job, self._replies.status, option("timeout", left()))
+        )
 
     def cancel(self, job: Ref, signal: str | None = None, *, cascade: bool = False) -> Status:
         """End a job by SIGTERM or another signal; return where it stands, which may still be RUNNING.
@@ -105,9 +116,12 @@ class Client(Streams):
         """
         return self._ask_about("SET", job, self._replies.job, written(lambda: requests.changes(changes)))
 
-    def retry(self, job: Ref) -> int:
-        """Make a finished job PENDING again, and return its id, which stays the same."""
-        return self._ask_about("RETRY", job, self._replies.id)
+    def retry(self, job: Ref, *, cascade: bool = False) -> int:
+        """Make a finished job PENDING again, and return its id, which stays the same.
+
+        With ``cascade`` the jobs that FAILED because of it by ``dependency`` too, and those because of these.
+        """
+        return self._ask_about("RETRY", job, self._replies.id, b" --cascade" * cascade)
 
     def remove(self, job: Ref) -> None:
         """Forget a finished job and its output; its id is Refused as GONE from then on."""
@@ -115,7 +129,7 @@ class Client(Streams):
 
     def history(self, job: Ref) -> Sequence[Facts]:
         """Return all that happened to a job, oldest first: events of the journal, each with its ``seq``."""
-        return self._ask_about("HISTORY", job, self._replies.events)
+        return self._look_at("HISTORY", job, self._replies.events)
 
     # what a job prints
 
@@ -136,7 +150,7 @@ class Client(Streams):
         """
         options = {"offset": offset, "limit": limit, "tail": tail, "attempt": attempt}
         asked = b"".join(option(name, value) for name, value in options.items())
-        return self._ask_about("OUTPUT", job, self._replies.output, b" %b" % stream.encode("ascii") + asked)
+        return self._look_at("OUTPUT", job, self._replies.output, b" %b" % stream.encode("ascii") + asked)
 
     def stream(
         self, job: Ref, stream: str = "stdout", offset: int = 0, *, attempt: int | None = None
@@ -165,7 +179,7 @@ class Client(Streams):
         has_tasks = bool(given.pop("tasks", False))
         asked = b"".join(option(name, str(value)) for name, value in given.items() if value is not None)
         asked += option("from", start) + option("limit", limit) + b" --tasks" * has_tasks
-        return self._ask(b"LIST" + asked + b" --reverse" * reverse, self._replies.jobs)
+        return self._look(b"LIST" + asked + b" --reverse" * reverse, self._replies.jobs)
 
     def list_all(self, start: int | None = None, **filters: "Unpack[Filters]") -> Iterator[Facts]:
         """Yield all jobs that pass the filters, by id upwards from ``start`` on, however many there are."""
@@ -179,7 +193,7 @@ class Client(Streams):
 
     def queues(self) -> Sequence[Facts]:
         """Return the queues: their slots, and how many jobs of each are in which status."""
-        return self._ask(b"QUEUES", self._replies.queues)
+        return self._look(b"QUEUES", self._replies.queues)
 
     def set_queue(self, queue: str, slots: int | str | None) -> Facts:
         """Change how many slots a queue has, and return what is then known of it.
@@ -216,7 +230,7 @@ class Client(Streams):
 
     def schedules(self) -> Sequence[Facts]:
         """Return the schedules."""
-        return self._ask(b"SCHEDULES", self._replies.schedules)
+        return self._look(b"SCHEDULES", self._replies.schedules)
 
     def unschedule(self, schedule: int) -> None:
         """End a schedule; jobs that it has submitted go on."""
@@ -226,7 +240,7 @@ class Client(Streams):
 
     def stats(self) -> Facts:
         """Return the daemon's counters, gauges, uptime and limits."""
-        return self._ask(b"STATS", self._replies.stats)
+        return self._look(b"STATS", self._replies.stats)
 
     def drain(self) -> None:
         """Have the daemon take no new jobs and start none, until it is started again; what runs goes on."""
@@ -234,15 +248,18 @@ class Client(Streams):
 
     def hello(self) -> Facts:
         """Return the daemon's version, verbs and limits, who you are to it, and the ``protocol``'s number."""
-        return self._ask(b"HELLO", self._replies.hello)
+        return self._look(b"HELLO", self._replies.hello)
 
     def ping(self) -> None:
         """Return if the daemon answers."""
-        self._ask(b"PING", self._replies.ok)
+        self._look(b"PING", self._replies.ok)
 
     def _ask_about(self, verb: str, job: Ref, read: Callable[[], Read], options: bytes = b"") -> Read:
         named = written(lambda: requests.ref(job))
         return self._ask(verb.encode("ascii") + b" " + named + options, read)
+
+    def _look_at(self, verb: str, job: Ref, read: Callable[[], Read], options: bytes = b"") -> Read:
+        return self._again(lambda: self._ask_about(verb, job, read, options))
 
 
 def _word(name: str) -> bytes:

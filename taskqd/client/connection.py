@@ -25,6 +25,10 @@ class Unreachable(Exception):
     """No daemon answers at the address, or the connection to it was lost; the text names the address."""
 
 
+class Lost(Unreachable):
+    """The connection was made, and was lost before the reply came."""
+
+
 class Untrusted(Unreachable):
     """TLS came to nothing for a certificate that is not trusted, or a file that is no use."""
 
@@ -93,12 +97,13 @@ class Connection:
         self.address = address.text
         self._where = address
         self._papers = papers or Papers()
+        self._has_heard = False
         self.open()
 
     def open(self) -> None:
         """Connect, after a ``close`` once more; what had come before is forgotten."""
         self._inbox = bytearray()
-        self._has_heard = False
+        self._opened_at = time.monotonic()
         try:
             self._channel = _connect(self._where, self._papers)
         except (OSError, ValueError) as error:  # UnicodeError is one, of what cannot be a host's name
@@ -142,6 +147,20 @@ class Connection:
                 return False
         return True
 
+    @property
+    def is_mute(self) -> bool:
+        """Whether what closed it may be no daemon for us: over the network, at once, without a word."""
+        return not (self._where.is_local or self._has_heard or time.monotonic() - self._opened_at > PATIENCE)
+
+    def is_gone(self) -> bool:
+        """Whether the daemon has closed the connection; raises Unreachable if we have."""
+        try:
+            while self._await(0.0):
+                pass
+        except Lost:
+            return True
+        return False
+
     def take(self, length: int) -> bytes:
         """Return the next ``length`` bytes."""
         while len(self._inbox) < length:
@@ -174,7 +193,7 @@ class Connection:
         self._refuse_tls()
         is_open = isinstance(error, OSError) and error.errno != errno.EBADF
         why = _reason(error) + self._guess() if is_open else "it is closed"
-        return Unreachable(
+        return (Lost if is_open else Unreachable)(
             f"the connection to {self.address} was lost before the reply came: {why}; "
             "what was asked may have been done or not"
         )

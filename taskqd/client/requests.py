@@ -5,8 +5,9 @@ server would refuse it; everything else is the server's to judge.
 """
 
 import re
+import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from taskqd.errors import BadRequest, LineTooLong, TooLarge
@@ -24,6 +25,8 @@ _LINE_BREAK = re.compile(rb"[\r\n]")
 _REF = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _BLOCKS = ("script", "stdin")
 
+Command = str | bytes | Sequence[str | bytes]
+"""A line for the shell, or in a list a program and its arguments, which reach it as they are."""
 Ref = int | str
 """A job by its id, or a task of an array as text: ``"7.3"`` is the one with that index in array 7."""
 
@@ -188,8 +191,19 @@ def _variable(option: str, name: str, value: str | bytes) -> bytes:
     return b" --%b=%b=%b" % (option.encode("ascii"), name.encode("ascii"), word(value))
 
 
+def program(words: Sequence[str | bytes]) -> str:
+    """Return the shell command that runs a program with these words, whatever they mean to a shell.
+
+    Without ``exec``, ``if`` would be a keyword, ``A=1`` an assignment and ``echo`` the shell's own. env(1) is
+    for a name that begins with ``-``, which some shells take for an option of exec.
+    """
+    texts = [each if isinstance(each, str) else each.decode("utf-8", "surrogateescape") for each in words]
+    start = "exec env -- " if texts[0].startswith("-") else "exec "
+    return start + shlex.join(texts)
+
+
 def submit(
-    command: str | bytes | None, options: bytes = b"", script: bytes | None = None, stdin: bytes | None = None
+    command: Command | None, options: bytes = b"", script: bytes | None = None, stdin: bytes | None = None
 ) -> bytes:
     """Return a whole SUBMIT: its line with the ``submit_options``, and the blocks that follow it.
 
@@ -203,10 +217,10 @@ def submit(
         head += b" --stdin=%d" % len(stdin)
     line = b""
     if command is not None:
-        text = _command(command)
-        line = head + text
+        text = _text_of(command)
+        line = head + _command(text)
         if len(line) > LONGEST_LINE or not _is_line(text):
-            script = _encoded(command)
+            script = text
     if script is not None:
         line = head + b" --script=%d" % len(script)
     if len(line) > LONGEST_LINE:
@@ -220,13 +234,13 @@ def submit(
     return b"\r\n".join([line, *blocks, b""])
 
 
-def schedule(command: str | bytes, options: Recurring, **when: Any) -> bytes:
+def schedule(command: Command, options: Recurring, **when: Any) -> bytes:
     """Return a SCHEDULE, without its end; ``when`` are every, cron and overlap.
 
     Raises BadRequest for a command that cannot stand on a line, and LineTooLong.
     """
     words = b"".join(_written(name, value) for name, value in when.items())
-    line = b"SCHEDULE" + words + _options("a schedule", Recurring, options) + _command(command)
+    line = b"SCHEDULE" + words + _options("a schedule", Recurring, options) + _command(_text_of(command))
     if not _is_line(line):
         raise BadRequest("the command of a schedule is one line of UTF-8; let it run a file")
     if len(line) > LONGEST_LINE:
@@ -234,9 +248,17 @@ def schedule(command: str | bytes, options: Recurring, **when: Any) -> bytes:
     return line
 
 
-def _command(command: str | bytes) -> bytes:
+def _text_of(command: Command) -> bytes:
+    """Return what the shell is to run; raises BadRequest where there is no program in a list."""
+    if isinstance(command, str | bytes):
+        return _encoded(command)
+    if not command:
+        raise BadRequest("expected a program and its arguments, and the list is empty")
+    return _encoded(program(command))
+
+
+def _command(text: bytes) -> bytes:
     """Return a command as it ends a line, with the space before it; raises BadRequest for a NUL in it."""
-    text = _encoded(command)
     if b"\0" in text:
         raise BadRequest(f"a command cannot hold a NUL byte; this one has it after {text.index(0)} bytes")
     return (b" -- " if text.lstrip(b" \t").startswith(b"--") else b" ") + text

@@ -1,14 +1,17 @@
 """The requests with more than one answer, each an iterator over what comes (docs/protocol.md §3)."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from taskqd.client import requests
-from taskqd.client.connection import Pipeline
+from taskqd.client.connection import Lost, Pipeline
 from taskqd.client.link import Link, written
 from taskqd.client.replies import Ended, Facts, Output, Refused, Status
-from taskqd.client.requests import Options, Ref, option
+from taskqd.client.requests import Command, Options, Ref, option
+from taskqd.errors import BadRequest
+from taskqd.words import parse_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -19,8 +22,6 @@ WINDOW = 4096
 """``submit_many`` lets so many submissions wait for their answers, and one batch more."""
 PAUSE = 0.1
 """``follow`` and ``watch`` come up for air so many seconds after the last news."""
-
-Command = str | bytes
 
 
 class Streams(Link):
@@ -79,16 +80,32 @@ class Streams(Link):
 
         Refused as TIMED_OUT after ``timeout`` if there are some that have not ended.
         """
-        named = list(dict.fromkeys(jobs))
-        refs = written(lambda: b" ".join(map(requests.ref, named)))
-        line = b"WAIT " + refs + b" --any" * any_ + option("timeout", timeout)
-        if len(named) == 1 and not any_:
-            yield Ended(named[0], *self._ask(line, self._replies.status))
-            return
-        self._send(line + b"\r\n")
+        waiting = {str(job): job for job in jobs}
+        left = countdown(timeout)
+        is_one = is_asked = False
+
+        def next_end() -> Ended | None:
+            """Read the next end; on a new connection, ask first for those jobs that are left."""
+            nonlocal is_one, is_asked
+            if not is_asked:
+                is_one = len(waiting) == 1 and not any_
+                refs = written(lambda: b" ".join(map(requests.ref, waiting.values())))
+                self._send(b"WAIT " + refs + b" --any" * any_ + option("timeout", left()) + b"\r\n")
+            is_asked = False  # if the connection is lost now
+            reply = self._replies.status() if is_one else self._replies.ended()
+            is_asked = True
+            return Ended(next(iter(waiting.values())), *reply) if isinstance(reply, Status) else reply
+
         with self._held():
-            while reply := self._replies.ended():
-                yield reply
+            while end := self._again(next_end):
+                waiting.pop(str(end.job), None)
+                yield end
+                if is_one:
+                    return
+                if any_ or not waiting:
+                    with suppress(Lost):  # all that was asked for is known without the END
+                        self._replies.ended()
+                    return
 
     def follow(self, job: Ref, stdout: int = 0, stderr: int = 0) -> Iterator[Output]:
         """Yield what a job prints on both streams as it comes, to the end of the job, from those offsets on.
@@ -140,6 +157,26 @@ class Streams(Link):
         except (GeneratorExit, KeyboardInterrupt):
             self._leave()
             raise
+
+
+def countdown(timeout: float | str | None) -> Callable[[], float | str | None]:
+    """Return what tells how much is left of ``timeout``, for a wait that is asked for again.
+
+    At first it is the timeout as it was given.
+    """
+    if timeout is None:
+        return lambda: None
+    end: float | None = None
+
+    def left() -> float | str:
+        nonlocal end
+        if end is not None:
+            return max(0.0, end - time.monotonic())
+        with suppress(BadRequest):  # it is the daemon's to refuse
+            end = time.monotonic() + (parse_duration(timeout) if isinstance(timeout, str) else timeout)
+        return timeout
+
+    return left
 
 
 def submission(command: Command | None, options: Options) -> bytes:

@@ -1,13 +1,16 @@
 """What is done to jobs that are there: CANCEL, RETRY, REMOVE, HOLD, RELEASE, SET."""
 
+from contextlib import suppress
+
 from twisted.internet.defer import Deferred
 
 from taskqd import replies
 from taskqd.access import Principal
+from taskqd.errors import Gone, NoSuchJob, WrongState
 from taskqd.interfaces import ICaller
 from taskqd.job import Job
 from taskqd.refs import Ref
-from taskqd.requests import Cancellation, Change
+from taskqd.requests import Cancellation, Change, Retrial
 from taskqd.verbs.room import Handler, Reply, Room
 
 
@@ -37,9 +40,27 @@ class Acts(Room):
             self._gate.charge(who, (job, *after))
         return await self._dispatcher.cancel(job.id, who.actor, asked.signal, [one.id for one in after])
 
-    def _retry(self, caller: ICaller, ref: Ref) -> Reply:
-        retried = self._dispatcher.retry(self._id(ref), caller.principal.actor)
+    def _retry(self, caller: ICaller, asked: Ref | Retrial) -> Reply:
+        if isinstance(asked, Retrial):
+            retried = self._retry_all(caller.principal, self._id(asked.id))
+        else:
+            retried = self._dispatcher.retry(self._id(asked), caller.principal.actor)
         return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
+
+    async def _retry_all(self, who: Principal, job_id: int) -> Job:
+        """Retry a job, and then those that were skipped because of it, from the oldest on.
+
+        After an error the older ones of them are retried, and the others are as they were.
+        """
+        job = self._backlog.get(job_id)
+        skipped = await self._dispatcher.all_skipped(job_id, lambda one: self._gate.check_skipped(who, one))
+        self._gate.charge(who, (job, *skipped))
+        await self._dispatcher.retry(job_id, who.actor)
+        for one in skipped:
+            with suppress(WrongState, NoSuchJob, Gone):  # somebody else has retried or removed it meanwhile
+                self._gate.check_retry(who, one)
+                await self._dispatcher.retry(one.id, who.actor)
+        return job
 
     def _remove(self, caller: ICaller, ref: Ref) -> Reply:
         removed = Deferred.fromCoroutine(self._dispatcher.remove(self._id(ref), caller.principal.actor))

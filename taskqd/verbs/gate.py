@@ -18,7 +18,7 @@ from taskqd.intake import Pending, check_pending, pending_in_all, pending_of
 from taskqd.job import PLAIN, Job, Spec, Status, TaskId
 from taskqd.quotas import BURST, UNBOUNDED, PendingLimit, Quotas
 from taskqd.refs import Ref
-from taskqd.requests import Cancellation, Change, Follow, Listing, Pause, Slice, Wait, Watch
+from taskqd.requests import Cancellation, Change, Follow, Listing, Pause, Retrial, Slice, Wait, Watch
 from taskqd.roles import Need, Role
 from taskqd.schedules import Schedule
 from taskqd.settings import ON_END_QUEUE
@@ -51,7 +51,7 @@ class Gate:
         if who.role is not Role.ADMIN:
             self._check_theirs(who, verb, argument)
         if verb == "RETRY":
-            self._check_pending(who, self._backlog.get(argument))
+            self._check_pending(who, self._backlog.get(_retried(argument)))
         elif verb == "SET":
             self._check_values(argument.values)
             self._check_growth(who, self._backlog.get(argument.id), argument.values)
@@ -197,6 +197,15 @@ class Gate:
         if who.role is not Role.ADMIN:
             self._check_job(who, "CANCEL", job, ", which comes after it,")
 
+    def check_skipped(self, who: Principal, job: Job) -> None:
+        """Refuse to retry a job with one because of which it was skipped, where ``who`` may not retry it."""
+        if who.role is not Role.ADMIN:
+            self._check_job(who, "RETRY", job, ", which was skipped because of it,")
+
+    def check_retry(self, who: Principal, job: Job) -> None:
+        """Refuse to make one job more pending where there is no room for it."""
+        self._check_pending(who, job)
+
     def charge(self, who: Principal, jobs: Iterable[Job]) -> None:
         """Count an act on several jobs as one on each; raises QueueFull if ``who`` acts too fast."""
         self._check_rate(who, sum(map(_acts_on, jobs)))
@@ -238,7 +247,7 @@ class Gate:
 
         One with a cascade is counted when it is known which jobs there are (``charge``).
         """
-        if isinstance(argument, Cancellation) and argument.is_cascade:
+        if isinstance(argument, Retrial) or (isinstance(argument, Cancellation) and argument.is_cascade):
             return
         jobs = [self._backlog.get(ref) for ref in _refs(verb, argument)]
         able = [job for job in jobs if job.status.is_final is (verb in ("RETRY", "REMOVE"))]
@@ -297,12 +306,16 @@ def _acts_on(job: Job) -> int:
     return 1 if job.tasks is None else job.tasks.count
 
 
+def _retried(argument: Ref | Retrial) -> Ref:
+    return argument.id if isinstance(argument, Retrial) else argument
+
+
 def _refs(verb: str, argument: Any) -> Iterable[Ref]:
     """Return the jobs that a request names, other than a SUBMIT."""
     match argument:
         case int() | TaskId():
             return () if verb == "UNSCHEDULE" else (argument,)
-        case Cancellation() | Change() | Follow() | Slice():
+        case Cancellation() | Change() | Follow() | Retrial() | Slice():
             return (argument.id,)
         case Wait():
             return argument.ids

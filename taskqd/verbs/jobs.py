@@ -102,7 +102,11 @@ class Jobs(Room):
         return b"".join(pieces)
 
     def _show(self, caller: ICaller, ref: Ref) -> bytes:
-        return replies.as_json("JOB", self._results.show(self._backlog.get(ref)))
+        job = self._backlog.get(ref)
+        skipped = self._backlog.skips.count(job.id)
+        return replies.as_json(
+            "JOB", {**self._results.show(job), **({"skipped": skipped} if skipped else {})}
+        )
 
     def _list(self, caller: ICaller, listing: Listing) -> Reply:
         candidates = self._candidates(listing)

@@ -1,5 +1,7 @@
 """Jobs that come after others, and arrays, with a real daemon (docs/protocol.md §3)."""
 
+from pathlib import Path
+
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.wire import Wire
 
@@ -114,3 +116,34 @@ def test_one_task_and_the_whole_can_be_cancelled(wire: Wire) -> None:
     assert wire.wait(array) == "CANCELLED"
     assert wire.show(array)["tasks"]["cancelled"] == 1000
     assert [event["type"] for event in wire.history(array)] == ["submitted", "cancelled"]
+
+
+def test_a_retry_with_a_cascade_runs_what_failed_by_the_job(wire: Wire, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    first = wire.submit(f"test -e {go}")
+    second = wire.submit(f"--after={first} true")
+    array = wire.submit(f"--array=1-3 --after={second} true")
+    other = wire.submit(f"--after={array},{second} true")
+    unrelated = wire.submit("false")
+    assert [wire.wait(job) for job in (first, second, array, other, unrelated)] == ["FAILED"] * 5
+    assert wire.show(first)["skipped"] == 1
+    go.touch()
+    assert wire.ask(f"RETRY {first}") == f"JOB_ID {first}"
+    assert wire.wait(first) == "COMPLETED"
+    assert [wire.status(job) for job in (second, array, other)] == ["FAILED"] * 3
+    assert wire.ask(f"RETRY {first} --cascade") == f"JOB_ID {first}"
+    assert [wire.wait(job) for job in (first, second, array, other)] == ["COMPLETED"] * 4
+    assert "skipped" not in wire.show(first)
+    assert wire.status(unrelated) == "FAILED"
+    assert wire.ask("RETRY --cascade 999999").startswith("ERROR NO_SUCH_JOB ")
+    assert wire.ask(f"RETRY --cascade=1 {first}").startswith("ERROR BAD_REQUEST ")
+
+
+def test_a_restart_knows_what_failed_by_a_job(daemon: DaemonFactory) -> None:
+    one = daemon()
+    wire = one.connect()
+    first = wire.submit("false")
+    second = wire.submit(f"--after={first} true")
+    assert wire.wait(second) == "FAILED"
+    one.restart()
+    assert one.connect().show(first)["skipped"] == 1

@@ -96,6 +96,8 @@ def test_its_environment_is_its_owner_s(games: Wire) -> None:
     assert given == {"HOME": user.home, "USER": "games", "LOGNAME": "games", "SHELL": "/bin/sh"}
     assert {name for name in shown if not name.startswith("TASKQ_")} == {*given, "PATH", "LANG", "PWD"}
     assert not {name for name in shown if name.startswith("TASKQ_ENV")}
+    reach = games.run('test -S "${TASKQ_ADDRESS#unix:}" -a -w "${TASKQ_ADDRESS#unix:}"')
+    assert reach.exit_code == "0", "the socket in TASKQ_ADDRESS is open to the job"
 
 
 def test_variables_come_byte_for_byte_and_are_obeyed_only_by_what_the_owner_runs(games: Wire) -> None:

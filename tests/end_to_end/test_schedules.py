@@ -95,16 +95,17 @@ def test_what_cannot_be_a_schedule_is_refused(wire: Wire) -> None:
 
 
 def test_a_hook_gets_the_job_s_json_and_is_a_job_itself(daemon: DaemonFactory) -> None:
-    one = daemon("--on-end-command", "cat; echo $TASKQ_QUEUE", "--on-end-timeout", "10s")
+    one = daemon("--on-end-command", "cat; echo $TASKQ_QUEUE; taskq address", "--on-end-timeout", "10s")
     wire = one.connect()
     job = wire.submit("--label=mine exit 3")
     wire.wait(job)
     hook = until(lambda: wire.list("--queue=on_end"), "the hook")[0]
     assert wire.wait(hook["id"]) == "COMPLETED"
-    document, queue = wire.result(hook["id"]).stdout.splitlines()
+    document, queue, address = wire.result(hook["id"]).stdout.splitlines()
     told = json.loads(document)
     assert (told["id"], told["status"], told["exit_code"], told["label"]) == (job, "FAILED", 3, "mine")
     assert queue == b"on_end"
+    assert address == f"unix:{one.socket}".encode(), "it reaches the daemon that runs it"
     assert (hook["owner"], hook["label"]) == ("[on_end]", f"on_end {job}")
     quiet = wire.submit("--notify-fail true")
     wire.wait(quiet)

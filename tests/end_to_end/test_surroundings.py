@@ -9,7 +9,7 @@ from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire
 
 GIVEN = {"PATH", "HOME", "LANG", "USER", "SHELL"}
-SET = {"TASKQ_JOB_ID", "TASKQ_ATTEMPT", "TASKQ_QUEUE", "TASKQ_PROGRESS"}
+SET = {"TASKQ_JOB_ID", "TASKQ_ATTEMPT", "TASKQ_QUEUE", "TASKQ_PROGRESS", "TASKQ_ADDRESS"}
 OF_THE_SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
@@ -36,6 +36,15 @@ def test_a_job_knows_its_number_and_its_attempt(wire: Wire) -> None:
     wire.wait(job)
     assert wire.result(job).stdout.endswith(f"{job} 2\n".encode())
     assert _variables(wire, "--env=MINE=1")["MINE"] == "1"
+
+
+def test_a_job_reaches_the_daemon_that_runs_it(running: Daemon, wire: Wire) -> None:
+    submitted = wire.run("taskq submit --label inner true")
+    assert (submitted.stderr, submitted.exit_code) == (b"", "0")
+    [inner] = wire.list("--label=inner")
+    assert submitted.stdout == b"%d\n" % inner["id"]
+    assert wire.run("taskq address").stdout == f"unix:{running.socket}\n".encode()
+    assert (running.state / "address").read_text() == f"unix:{running.socket}\n"
 
 
 def _session(wire: Wire) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,11 @@ def test_submit_prints_the_id_alone(taskq: Taskq, wire: Wire) -> None:
             b"a  b,$HOME,*,',\",\\,,\xc3\xa9,",
         ),
         (["echo", ";", "exit", "1"], b"; exit 1\n"),
+        (["echo", "-n", "hi"], b"hi"),
+        (["env", "A=1", "sh", "-c", "echo $A"], b"1\n"),
+        (["printf", "%s", "a\nb"], b"a\nb"),
+        (["printf", "%s", "\udcff"], b"\xff"),
+        (["printf 'a\nb'"], b"a\nb"),
         (["echo", "--json", "-n", "--", "-x"], b"--json -n -- -x\n"),
         (["--", "echo", "--json"], b"--json\n"),
         (["printf", "%s", "a\tb"], b"a\tb"),
@@ -102,13 +108,16 @@ def test_one_word_is_a_shell_line_and_several_reach_the_program_as_they_were(
     assert wire.result(job) == (printed, b"", "0")
 
 
-def test_a_word_with_a_line_end_reaches_the_program_too(taskq: Taskq, wire: Wire) -> None:
-    for words in (["printf", "%s", "a\nb"], ["printf %s 'a\nb'"]):
-        shown = taskq("submit", *words)
-        if shown.code != USAGE:  # refused before anything is sent, or as it was
-            [job] = _ids(shown)
-            wire.wait(job)
-            assert wire.result(job).stdout == b"a\nb"
+@pytest.mark.parametrize("words", [["if", "true"], ["A=1", "true"], ["!", "true"], ["-x", "true"]])
+def test_words_of_the_shells_own_are_the_names_of_programs(
+    taskq: Taskq, wire: Wire, tmp_path: Path, words: list[str]
+) -> None:
+    program = tmp_path / words[0]
+    program.write_text('#!/bin/sh\nprintf "%s " "${0##*/}" "$@"\n')
+    program.chmod(0o755)
+    job = _submit(taskq, "--env", f"PATH={tmp_path}:/bin:/usr/bin", "--", *words)
+    wire.wait(job)
+    assert wire.result(job) == (" ".join([*words, ""]).encode(), b"", "0")
 
 
 def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
@@ -119,7 +128,10 @@ def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: 
         os.umask(before)
     wire.wait(job)
     place = os.path.realpath(tmp_path)
-    assert wire.result(job).stdout.decode() == f"0027\n{place}\n{tmp_path}:{os.environ['PATH']}\n"
+    searched = f"{tmp_path}:{os.environ['PATH']}"
+    if shutil.which("taskq", path=searched) is None:
+        searched += f":{TASKQ.parent}"
+    assert wire.result(job).stdout.decode() == f"0027\n{place}\n{searched}\n"
 
 
 def test_over_tcp_a_job_runs_where_the_daemon_says(
@@ -187,11 +199,36 @@ def test_submits_options_are_the_wires(taskq: Taskq, wire: Wire, tmp_path: Path)
     assert wire.result(job).stdout == b"from the script\nand stdin"
 
 
+def test_a_job_of_a_caller_without_taskq_in_the_path_finds_it(taskq: Taskq, wire: Wire) -> None:
+    shown = taskq("run", "taskq submit --label inner true", PATH="/bin:/usr/bin")
+    [inner] = wire.list("--label=inner")
+    assert (shown.code, shown.out, shown.err) == (0, b"%d\n" % inner["id"], b"")
+
+
 def test_a_relative_directory_is_the_callers(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "sub dir").mkdir()
     job = _submit(taskq, "--cwd", "sub dir", "pwd -P")
     wire.wait(job)
     assert wire.result(job).stdout.decode() == f"{os.path.realpath(tmp_path)}/sub dir\n"
+
+
+def test_a_directory_whose_name_is_not_utf8_is_the_jobs_too(
+    running: Daemon, wire: Wire, tmp_path: Path
+) -> None:
+    place = os.fsencode(tmp_path) + b"/\xff \xc3\xa9"
+    os.mkdir(place)
+    job = subprocess.run(
+        [TASKQ, "submit", "pwd -P; /bin/pwd"],
+        cwd=place,
+        env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (job.returncode, job.stderr) == (0, b"")
+    wire.wait(number := int(job.stdout))
+    assert wire.result(number) == ((os.path.realpath(place) + b"\n") * 2, b"", "0")
+    assert wire.show(number)["cwd"].endswith("/\\xff é")
 
 
 @pytest.mark.parametrize("source", ["jobs.txt", "-"])
@@ -316,6 +353,15 @@ def test_run_follows_the_job_and_ends_as_it_ends(taskq: Taskq) -> None:
     assert taskq("run", "kill -9 $$").code == 128 + 9
     assert taskq("run", "printf", "%s", "a  b").out == b"a  b"
     assert taskq("run", "--stdin", "-", "cat", stdin=b"\x00\xff").out == b"\x00\xff"
+    assert taskq("run", "wc -c", stdin=b"data\n").out == b"5\n"
+
+
+def test_run_says_why_a_job_was_ended(taskq: Taskq) -> None:
+    shown = taskq("run", "--timeout", "100ms", "sleep", "300")
+    assert shown.code == 143
+    assert re.fullmatch(
+        rb"taskq: job \d+ is FAILED \(timeout, TERM, it ran for longer than 0.1 s\)\n", shown.err
+    )
 
 
 def test_run_shows_output_as_it_comes(running: Daemon, wire: Wire) -> None:
@@ -523,10 +569,37 @@ def test_a_submission_is_quick_and_twisted_stays_outside(running: Daemon, taskq:
     assert not imported & {"twisted", "zope", "msgspec", "rich", "asyncio"}
 
 
+def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory, tmp_path: Path) -> None:
+    one = daemon("--stop-grace", "60s")
+    go = tmp_path / "go"
+    job = f"echo first; while [ ! -e {go} ]; do sleep 0.1; done; echo last; exit 3"
+    env = environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+    with subprocess.Popen(
+        [TASKQ, "run", "--retries", "1", "--retry-delay", "0", job], env=env, **pipes
+    ) as run:
+        assert run.stdout
+        assert run.stdout.readline() == b"first\n"
+        with subprocess.Popen([TASKQ, "wait", "1"], env=env, **pipes) as wait:
+            one.kill()
+            go.touch()
+            one.start()
+            _, waited = wait.communicate(timeout=DEADLINE)
+        out, err = run.communicate(timeout=DEADLINE)
+    assert (run.returncode, wait.returncode) == (3, 3)
+    assert out.endswith(b"first\nlast\n")
+    for said in (err, waited):
+        assert said.count(b"taskq: the daemon is back\n") == 1
+
+
 def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:
     one = daemon()
     with subprocess.Popen(
-        [TASKQ, "run", "echo first; sleep 300"],
+        [TASKQ, "run", "--reconnect", "1s", "echo first; sleep 300"],
         env=environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -52,6 +52,7 @@ TELNET = [
     pytest.param(IAC + DO + b"\xff", IAC + WONT + b"\xff", id="DO of the option that is IAC"),
     pytest.param(IAC + DONT + b"\x01", b"", id="DONT is not answered"),
     pytest.param(IAC + WONT + b"\x01", b"", id="WONT is not answered"),
+    pytest.param(IAC + b"\xf6", b"[yes]\r\n", id="AYT"),
     pytest.param(IAC + DO + TIMING_MARK, IAC + WILL + TIMING_MARK, id="DO TIMING-MARK"),
     pytest.param(IAC + b"\xf4" + IAC + DO + TIMING_MARK, IAC + WILL + TIMING_MARK, id="Ctrl-C"),
     *(

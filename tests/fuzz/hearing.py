@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator
 from typing import NamedTuple
 
-from tests.fuzz.reading import IAC, Asked, Reading
+from tests.fuzz.reading import HERE, IAC, MARKS, Asked, Reading
 
 MOST_FAILURES = 3
 """So many failed AUTHs end a connection."""
@@ -207,7 +207,7 @@ class Ear:
         while True:
             while not self._unheard:
                 yield
-            if self._unheard[0] != IAC:
+            if self._unheard[0] not in MARKS:
                 raise Broken(f"something came that nobody asked for: {bytes(self._unheard[:300])!r}")
             yield from self._mark()
 
@@ -271,7 +271,7 @@ class Ear:
     # from bytes to words
 
     def _line(self) -> Generator[None, None, tuple[str, str]]:
-        while self._unheard[:1] == bytes((IAC,)) or not self._unheard:
+        while not self._unheard or self._unheard[0] in MARKS:
             if self._unheard:
                 yield from self._mark()
             else:
@@ -307,10 +307,11 @@ class Ear:
         del self._unheard[:length]
 
     def _mark(self) -> _Step:
-        while len(self._unheard) < 3:
+        length = 3 if self._unheard[0] == IAC else len(HERE)
+        while len(self._unheard) < length:
             yield
-        self._marks += bytes(self._unheard[:3])
-        del self._unheard[:3]
+        self._marks += bytes(self._unheard[:length])
+        del self._unheard[:length]
         if not self._reading.marks.startswith(self._marks):
             raise Broken(f"telnet is owed {self._reading.marks!r} and got {self._marks!r}")
 

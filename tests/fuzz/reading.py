@@ -16,6 +16,10 @@ SHOWN = 200
 """So many bytes of a line are kept, to be shown."""
 
 IAC, SE, SB, WILL, WONT, DO, DONT = 0xFF, 0xF0, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE
+AYT = 0xF6
+HERE = b"[yes]\r\n"
+MARKS = (IAC, HERE[0])
+"""Each answer to a telnet program begins with one of these bytes, and no reply does."""
 TIMING_MARK = 6
 
 WITH_BLOCKS = frozenset({b"SUBMIT", b"SCHEDULE"})
@@ -26,7 +30,12 @@ _HTTP = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI)
 _WORDS = re.compile(rb"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
 _OPTION = re.compile(rb"--([a-z][a-z-]{0,39})(?:(=)|(?=[ \t]|\Z))")
 _ENV_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{0,199}=")
-_QUOTED = re.compile(rb'"((?:[ !#-\[\]-~]|\\[\\"nrt]|\\x[0-9A-Fa-f]{2})*)"(?=[ \t]|\Z)')
+_LETTER = (  # of UTF-8 beyond ASCII, but for control characters (RFC 3629 section 4)
+    rb"\xc2[\xa0-\xbf]|[\xc3-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    rb"|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}"
+    rb"|\xf4[\x80-\x8f][\x80-\xbf]{2}"
+)
+_QUOTED = re.compile(rb'"((?:[ !#-\[\]-~]|' + _LETTER + rb'|\\[\\"nrt]|\\x[0-9A-Fa-f]{2})*)"(?=[ \t]|\Z)')
 _ESCAPE = re.compile(rb'\\(?:x([0-9A-Fa-f]{2})|([\\"nrt]))')
 _LETTERS = {b"\\": b"\\", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _SUBNEGOTIATION = re.compile(rb"\xff\xfa(?:[^\xff]|\xff[^\xf0])*?\xff\xf0", re.DOTALL)
@@ -124,6 +133,7 @@ class _Reader:
             self._at = whole.end() if whole else min(at + LONGEST_SUBNEGOTIATION, len(data))
         elif command[0] not in (WILL, WONT, DO, DONT):
             self._at += 2
+            self._marks += HERE if command[0] == AYT else b""
         elif not option:
             self._at = len(data)
         else:
@@ -236,7 +246,7 @@ def _quoted(text: bytes, at: int, name: bytes) -> tuple[bytes, int]:
     if not form:
         raise ValueError
     value = _ESCAPE.sub(lambda it: bytes([int(it[1], 16)]) if it[1] else _LETTERS[it[2]], form[1])
-    if b"\0" in value or (name not in (b"env", b"secret") and not _is_utf8(value)):
+    if b"\0" in value or (name not in (b"env", b"secret", b"cwd") and not _is_utf8(value)):
         raise ValueError
     return value, form.end()
 

@@ -121,19 +121,26 @@ def set_options(session: Session, /, **given: Any) -> int:
 Examples:
   taskq retry 7
   taskq retry --status FAILED --label nightly
+  taskq retry --cascade 7              and what came after it
 """
 )
 @BY_FILTER
+@click.option("--cascade", is_flag=True, help="Also the jobs that failed because it did not do well.")
 @click.pass_obj
-def retry(session: Session, /, **given: Any) -> int:
+def retry(session: Session, /, cascade: bool, **given: Any) -> int:
     """Run a finished job once more.
 
     It becomes pending again under the same id, which is printed. Of an array those tasks run again that did
-    not complete, or all if all did.
+    not complete, or all if all did. Jobs that came after it and failed for that are left as they are, unless
+    you say --cascade; how many that are is said on stderr.
     """
 
     def retry_one(client: Client, job: Ref) -> Facts:
-        return {"id": client.retry(job)}
+        number = client.retry(job, cascade=cascade)
+        if left := client.show(number).get("skipped"):
+            jobs = "1 job that failed" if left == 1 else f"{left} jobs that failed"
+            session.complain(f"job {number}: {jobs} because of it will not run again without --cascade")
+        return {"id": number}
 
     return act_on_each(session, given, RETRY, retry_one)
 

@@ -35,6 +35,24 @@ def hello(session: Session) -> int:
 @taskq.command(
     epilog="""\b
 Example:
+  TASKQ_ADDRESS=$(taskq address) ./a-script-that-runs-elsewhere
+"""
+)
+@click.pass_obj
+def address(session: Session) -> int:
+    """Print the daemon's address.
+
+    That is the one of --address or TASKQ_ADDRESS, else the socket at which a daemon of yours answers, whether
+    it was started in this session or by cron, ssh or su. Ends with 69 if no daemon answers there.
+    """
+    with session.connect() as client:
+        session.say(client.address, {"address": client.address})
+    return 0
+
+
+@taskq.command(
+    epilog="""\b
+Example:
   taskq drain --wait && systemctl stop taskqd
 """
 )

@@ -21,6 +21,7 @@ Examples:
 """
 )
 @arguments.several_jobs
+@arguments.reconnect
 @arguments.raw
 @click.pass_obj
 def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:
@@ -49,6 +50,7 @@ Examples:
 @arguments.number("--since", "From the event with this number on.  [default: what happens from now on]")
 @arguments.watched_job
 @arguments.watched_queue
+@arguments.reconnect
 @click.pass_obj
 def watch(session: Session, since: int | None, job: Ref | None, queue: str | None) -> None:
     """Print what happens to jobs, queues and schedules.

@@ -11,6 +11,9 @@ from taskqd.cli.selection import say_status, tell_each
 from taskqd.cli.session import Session
 from taskqd.client import Client, Facts, Ref
 
+PAGE = 100
+"""``list`` prints so many jobs unless told, and says so where there are more."""
+
 
 @taskq.command(
     epilog="""\b
@@ -133,17 +136,22 @@ def list_jobs(session: Session, /, **filters: Any) -> int:
     """Print jobs, by id upwards.
 
     On a terminal as a table; elsewhere a line a job, with a tab between its id, status, exit code, time of
-    submission and command.
+    submission and command. If there are more than 100 and no --limit is given, stderr says so.
     """
+    limit = filters.pop("limit")
     with session.connect() as client:
-        jobs = client.list(start=filters.pop("from"), **filters)
+        jobs = client.list(start=filters.pop("from"), limit=limit or PAGE + 1, **filters)
+    more = jobs[PAGE:] if limit is None else ()
+    jobs = jobs[: limit or PAGE]
     if session.is_json or not terminal.is_terminal():
         with session.listed():
             for job in jobs:
                 session.say(terminal.columns(job), job)
-        return 0
-    terminal.print_jobs(jobs)
-    following = jobs[-1]["id"] + (-1 if filters["reverse"] else 1) if jobs else 0
-    if len(jobs) == (filters["limit"] or 100) and following:
-        click.echo(f"There may be more: --from {following}", err=True)
+    else:
+        terminal.print_jobs(jobs)
+        following = jobs[-1]["id"] + (-1 if filters["reverse"] else 1) if jobs else 0
+        if len(jobs) == limit and following:
+            click.echo(f"There may be more: --from {following}", err=True)
+    if more:
+        session.complain(f"there are more than these {PAGE}: --from {more[0]['id']} or a --limit shows them")
     return 0

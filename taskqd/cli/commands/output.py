@@ -8,8 +8,8 @@ import click
 from taskqd.cli import arguments
 from taskqd.cli.group import taskq
 from taskqd.cli.raw import content, printing
-from taskqd.cli.session import Session
-from taskqd.client import Client, Output, Ref, Refused
+from taskqd.cli.session import DROPPED, Session
+from taskqd.client import Client, Facts, Output, Ref, Refused
 from taskqd.words import parse_size
 
 
@@ -33,11 +33,11 @@ def result(session: Session, job: Ref, is_raw: bool) -> int:
             streams = [content(stream, bytes(data)) for stream, data in whole.items()]
             facts = client.show(job)
             session.say("", {"id": job, **streams[0], **streams[1], "exit_code": facts["exit_code"]})
-            return session.outcome(facts)
+            return session.printed(facts)
         with printing(session, is_raw) as write:
             for piece in pieces:
                 write(piece)
-        return session.outcome(client.show(job))
+        return session.printed(client.show(job))
 
 
 def _pieces(client: Client, job: Ref) -> Iterable[Output]:
@@ -68,18 +68,27 @@ Examples:
 @arguments.raw
 @click.pass_obj
 def output(session: Session, /, job: Ref, stream: str, attempt: int | None, is_raw: bool, **part: Any) -> int:
-    """Print what a job has printed so far.
+    """Print what a job has printed so far, stdout or stderr, to stdout.
 
     Byte for byte, and whether it has finished or not; a terminal gets text and colours, and other control
-    characters are shown.
+    characters are shown. Ends with 74 where more was printed than the job's --max-output keeps.
     """
     left = None if part["limit"] is None else parse_size(part["limit"])
     with session.connect() as client, printing(session, is_raw) as write:
         piece = client.output(job, stream, attempt=attempt, **part)
         while piece.data:
-            write(piece)
+            # What was asked for is our output, whichever of its streams the job wrote it to.
+            write(piece if session.is_json else piece._replace(stream="stdout"))
             if left is not None:
                 left -= len(piece.data)
             offset = piece.offset + len(piece.data)
             piece = client.output(job, stream, offset=offset, limit=left, attempt=attempt)
-    return 0
+        if left == 0:
+            return 0
+        facts = _of_attempt(client.show(job), attempt)
+    return DROPPED if session.tell_dropped(job, facts, [stream]) else 0
+
+
+def _of_attempt(job: Facts, attempt: int | None) -> Facts:
+    """Return the facts of one attempt of a job, those of the latest unless it is named."""
+    return next((run for run in job.get("runs", ()) if run["attempt"] == attempt), job)

@@ -1,6 +1,5 @@
 """Schedules: commands that the daemon submits again and again."""
 
-import shlex
 from typing import Any
 
 import click
@@ -46,7 +45,7 @@ def schedule(
         raise click.UsageError("expected either --every or --cron")
     if not words:
         raise click.UsageError("expected a COMMAND")
-    command = words[0] if len(words) == 1 else shlex.join(words)
+    command = submission.line(words)
     with session.connect() as client:
         number = client.schedule(
             command,

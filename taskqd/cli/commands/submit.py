@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from taskqd.cli import options, submission
+from taskqd.cli import arguments, options, submission
 from taskqd.cli.arguments import UNTIL_COMMAND, raw
-from taskqd.cli.attend import Interrupts, attend
+from taskqd.cli.attend import ASK, CHOICES, Interrupts, attend
 from taskqd.cli.bulk import submit_lines
 from taskqd.cli.group import taskq
 from taskqd.cli.raw import printing
-from taskqd.cli.session import BROKEN_PIPE, INTERRUPTED, Session, drop_stdout
+from taskqd.cli.session import BROKEN_PIPE, SIGNALLED, Session, drop_stdout
+from taskqd.cli.signals import INTERRUPTED, finishing
+from taskqd.cli.stdin import piped_stdin
 from taskqd.client import Unreachable
 
 
@@ -35,24 +37,36 @@ Examples:
 )
 @options.submission
 @click.option(
-    "--from-file", metavar="FILE", type=click.File("rb"), help="Submit each line of it as a job, - for stdin."
+    "--from-file",
+    metavar="FILE",
+    type=click.File("rb"),
+    help="Submit each line of it as a job, but for empty lines and comments, - for stdin.",
 )
 @click.pass_obj
 def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader | None, **given: Any) -> int:
-    """Submit a job and print its id.
+    r"""Submit a job and print its id.
 
     It is on disk when the id is printed. Several words reach the program as they are; one is a line for
     /bin/sh. To a daemon on this machine your directory, PATH and umask go with it, unless told otherwise.
 
     Jobs start by priority and then by id, as far as there is room: slots of the daemon and of the queue, and
     what the job needs of the daemon's resources. `taskq why` tells what one waits for.
+
+    In a --from-file, a line that begins with # is a comment, and one that ends with \ goes on in the next.
     """
     if not from_file:
         command = submission.command(words, given)
         with session.connect() as client:
-            job = client.submit(command, **submission.options(client.is_local, given))
-        session.say(str(job), {"id": job})
-        return 0
+            asked = submission.options(client.is_local, given)
+            try:
+                with finishing() as interrupted:
+                    job = client.submit(command, **asked)
+                    session.say(str(job), {"id": job})
+                    sys.stdout.flush()
+            except KeyboardInterrupt:
+                session.complain("the daemon has not answered yet; the job may have been submitted or not")
+                return INTERRUPTED
+        return INTERRUPTED if interrupted else 0
     if words or given["script"] or given["key"]:
         raise click.UsageError("--from-file brings the commands: no COMMAND, --script or --key beside it")
     submission.check_stdin(from_file, given["stdin"])
@@ -68,37 +82,61 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
 Examples:
   taskq run make test && echo good
   taskq run --timeout 1h --nice 10 -- ./report > report.txt
+  zcat access.log.gz | taskq run --queue reports ./count
+  timeout 1h taskq run --on-interrupt cancel ./crawl
 """,
 )
 @options.submission
+@click.option("--no-stdin", "-n", is_flag=True, help="Do not hand on our stdin, if that is a pipe or a file.")
+@click.option(
+    "--on-interrupt",
+    type=click.Choice(CHOICES),
+    default=ASK,
+    show_default=True,
+    help="What becomes of the job at Ctrl-C, SIGTERM or SIGHUP; only Ctrl-C on a terminal asks.",
+)
+@arguments.reconnect
 @raw
 @click.pass_obj
-def run(session: Session, /, words: Sequence[str], is_raw: bool, **given: Any) -> int:
+def run(
+    session: Session,
+    /,
+    words: Sequence[str],
+    no_stdin: bool,
+    on_interrupt: str,
+    is_raw: bool,
+    **given: Any,
+) -> int:
     """Submit a job and stay with it to its end.
 
     Prints what the job prints, as it comes, and ends with its exit code; a terminal gets text and colours,
-    and other control characters are shown. Ctrl-C asks whether to cancel the job; left alone it goes on
-    without taskq.
+    and other control characters are shown. If our stdin is a pipe or a file, it is read to its end first and
+    is the job's stdin, up to the size of a block.
+
+    Ctrl-C asks whether to cancel the job; left alone it goes on without taskq. At SIGTERM and SIGHUP it goes
+    on, unless --on-interrupt says otherwise. A restart of the daemon is waited for.
     """
     command = submission.command(words, given)
     if given["array"] is not None:
         raise click.UsageError("an array is many jobs: `taskq submit` it, and `taskq wait` for it")
-    with Interrupts() as interrupts, session.connect() as client:
-        job = client.submit(command, **submission.options(client.is_local, given))
+    if not no_stdin:
+        given["stdin"] = given["stdin"] or piped_stdin(session, given["script"])
+    with Interrupts() as interrupts:
+        with session.connect() as client:
+            job = client.submit(command, **submission.options(client.is_local, given))
         if session.is_json:
             session.say("", {"id": job})
             sys.stdout.flush()
         try:
             with printing(session, is_raw) as write:
-                has_ended = attend(session, client, job, write, interrupts)
-            if has_ended:
-                facts = client.show(job)
+                facts = attend(session, job, write, interrupts, on_interrupt)
+            if facts is not None:
                 if session.is_json:
                     session.say("", facts)
-                return session.outcome(facts)
-            code = INTERRUPTED
+                return session.printed(facts, is_new=True)
+            code = SIGNALLED + interrupts.last
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = SIGNALLED + interrupts.last
         except BrokenPipeError:
             drop_stdout()
             code = BROKEN_PIPE

@@ -21,6 +21,7 @@ Examples:
 )
 @arguments.several_jobs
 @click.option("--any", "is_any", is_flag=True, help="Only for the first of them.")
+@arguments.reconnect
 @arguments.duration("--timeout", "Give up after so long, with exit code 75.  [default: never]")
 @click.pass_obj
 def wait(session: Session, jobs: Sequence[Ref], is_any: bool, timeout: str | None) -> int:
@@ -28,7 +29,7 @@ def wait(session: Session, jobs: Sequence[Ref], is_any: bool, timeout: str | Non
 
     Prints its status and progress, and ends with its exit code. Of several jobs there is a line for each as
     it ends, which begins with its id; the exit code is that of the first, in the order of the call, that did
-    not do well.
+    not do well. A restart of the daemon is waited for.
     """
     with session.connect() as client:
         if len(jobs) > 1:

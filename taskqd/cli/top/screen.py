@@ -35,7 +35,7 @@ def show(session: Session) -> int:
             told.put(news)
             os.write(ring, b"\0")
 
-        asking = Asking(session.connect, tell)
+        asking = Asking(session.connect_once, tell)
         state = State()
         state.address = asking.start()
         try:
