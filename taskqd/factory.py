@@ -9,6 +9,7 @@ from twisted.internet.protocol import Factory
 from taskqd.doorkeeper import Doorkeeper
 from taskqd.gathering import Gathering
 from taskqd.protocol import Connection
+from taskqd.slices import Slices
 from taskqd.verbs import Verbs
 
 LINGER_AT_STOP = 2.0
@@ -29,13 +30,22 @@ class TaskqFactory(Factory):
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock
+        self._slices = Slices(clock)
         self._closed: Deferred[None] | None = None
         self._patience: Any = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         if not self._keeper.has_room:
             return None
-        return Connection(self._verbs, self.gathering, self._keeper, self._clock, self._opened, self._lost)
+        return Connection(
+            self._verbs,
+            self.gathering,
+            self._keeper,
+            self._clock,
+            self._slices,
+            self._opened,
+            self._lost,
+        )
 
     def _opened(self, connection: Connection) -> None:
         self.connections.add(connection)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -32,6 +32,7 @@ from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
 from taskqd.reading import Reading
+from taskqd.slices import Slices
 from taskqd.verbs import Verbs
 
 LINGER = 10.0
@@ -69,6 +70,7 @@ class Connection(LineReceiver):
         gathering: Gathering,
         keeper: Doorkeeper,
         clock: Any,
+        slices: Slices,
         opened: Callable[["Connection"], object],
         lost: Callable[["Connection"], object],
     ) -> None:
@@ -76,6 +78,7 @@ class Connection(LineReceiver):
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock
+        self._slices = slices
         self._opened = opened
         self._lost = lost
         self._heard_at = clock.seconds()
@@ -240,8 +243,29 @@ class Connection(LineReceiver):
         if not self._is_expelled:
             sending.write(self.transport, data)
 
+    @property
+    def has_room(self) -> bool:
+        pacing = self._pacing
+        return not pacing.is_choked and not pacing.is_over and not self._slices.is_spent
+
     def room(self) -> "Deferred[None]":
-        return self._pacing.room()
+        if self.has_room:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._room_and_turn())
+
+    async def _room_and_turn(self) -> None:
+        await self._pacing.room()
+        while self._slices.is_spent:
+            await self.while_connected(self._slices.turn())
+            await self._pacing.room()
+
+    def break_off(self, why: str) -> None:
+        self._log.warn(
+            "{address}: a reply was broken off and its connection closed: {why}",
+            address=self.address,
+            why=why,
+        )
+        self.transport.abortConnection()
 
     def next_line(self) -> "Deferred[None]":
         return self._exchange.next_line()
@@ -283,6 +307,7 @@ class Connection(LineReceiver):
         self._reading.forget_block()
         for deferred in list(self._held):
             deferred.cancel()
+        self._pacing.end()
         if self.principal is None:
             self._cut_off_in(LINGER_OF_STRANGERS)
         self._close()

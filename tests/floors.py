@@ -122,6 +122,7 @@ FLOORS = (
         "asked",
         "gathering",
         "pacing",
+        "slices",
         "sending",
         "exchange",
         "reading",
