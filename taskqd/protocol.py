@@ -25,7 +25,7 @@ from zope.interface import implementer
 from taskqd import replies, sending, wire
 from taskqd.access import Principal
 from taskqd.asked import Asked
-from taskqd.doorkeeper import Doorkeeper
+from taskqd.doorkeeper import Doorkeeper, RequestMemory
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.exchange import Exchange
 from taskqd.gathering import Gathering
@@ -91,7 +91,9 @@ class Connection(LineReceiver):
         self._is_eof = False
         self._is_finishing = False
         self._failures = 0
-        self._exchange = Exchange(verbs, gathering, self, self._pacing, self._go_on, self.release)
+        self._exchange = Exchange(
+            verbs, gathering, self, self._pacing, self._go_on, self.release, RequestMemory(keeper)
+        )
         self._reading = Reading(self, self._exchange, self._pacing, keeper.quotas.line)
         self._held: set[Deferred[Any]] = set()
         self._linger: Any = None
@@ -317,10 +319,10 @@ class Connection(LineReceiver):
     def answer(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def expect(self, request: wire.Request, size: int) -> Asked:
+    def expect(self, request: wire.Request, line: bytes) -> Asked:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
         request = self._verbs.expect(self, request)
-        reserved = None
+        size, reserved = len(line), None
         if request.error is None and self.principal is not None:
             more = sum(request.blocks)
             try:
@@ -328,7 +330,9 @@ class Connection(LineReceiver):
                 size, reserved = size + more, (self.principal, more)
             except QueueFull as why:
                 request = request._replace(error=why)
-        return Asked(request, size, reserved)
+        asked = Asked(request, size, reserved, line)
+        asked.shrink()  # its blocks may take their time
+        return asked
 
     def release(self, asked: Asked) -> None:
         if asked.reserved is not None:

@@ -31,7 +31,7 @@ class Slices:
     @property
     def is_spent(self) -> bool:
         """Whether a reply has to wait for a turn before more of it is produced."""
-        now = self._clock.seconds()
+        now: float = self._clock.seconds()
         if self._turn_at is None:
             self._turn_at = now
             self._wake()

@@ -415,6 +415,7 @@ def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> 
     client = Client(house)
     client.send(b"PING\n" * (2 * LINES_AT_ONCE))
     client.connection.connectionLost()
+    house.clock.advance(0)
     assert not house.clock.getDelayedCalls()
 
 
