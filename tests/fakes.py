@@ -582,7 +582,7 @@ class House:
         self.results = Results(
             self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.elapsed())
         )
-        self.feed = Feed(self.store, self.backlog)
+        self.feed = Feed(self.store, self.backlog, self.clock)
         self.verbs = Verbs(
             self.dispatcher,
             self.results,

@@ -277,6 +277,7 @@ def test_a_watch_of_one_s_own_goes_on_beside_what_others_do() -> None:
         house.settle()
     ask(house, "CANCEL 2", FakeCaller())
     house.settle()
+    house.clock.advance(feed.GATHER_INTERVAL)
     told = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
     assert [(event["type"], event["id"]) for event in told] == [("submitted", 2), ("cancelled", 2)]
     assert [told[0]["owner"], told[1]["by"]] == ["ann", "ada"]
@@ -345,6 +346,7 @@ def test_a_watcher_that_has_said_its_last_goes_on_watching() -> None:
     client.send(b"WATCH\n")
     client.half_close()
     house.submit()
+    house.clock.advance(feed.GATHER_INTERVAL)
     assert len(client.lines()) == 4
     client.transport.lose()
     gone(house)
