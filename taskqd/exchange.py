@@ -165,6 +165,8 @@ class Exchange:
         self.drop()
         for asked in self._unanswered:
             self._release(asked)
+        self._unanswered.clear()
+        self._unanswered_count = self._unanswered_bytes = 0
         self._memory.take(None, 0)
 
     def _may_handle(self, asked: Asked) -> bool:

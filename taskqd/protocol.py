@@ -147,6 +147,8 @@ class Connection(LineReceiver):
         for deferred in list(self._held):
             deferred.cancel()
         self._pacing.end()
+        self._pacing.ahead = b""
+        sending.forget(self._below())
 
     def readConnectionLost(self) -> None:
         self._is_eof = True
@@ -315,6 +317,10 @@ class Connection(LineReceiver):
         self._close()
 
     # What Reading and Exchange call.
+
+    @property
+    def is_late(self) -> bool:
+        return self._slices.is_spent
 
     def answer(self, data: bytes) -> None:
         self.transport.write(data)

@@ -18,6 +18,9 @@ from taskqd.plain import read_alone
 from taskqd.submission import Order
 
 _CR = 13
+LONG_LINE = 256
+LOOK_EVERY = 8
+"""After a line of LONG_LINE bytes, and after every LOOK_EVERY lines, it is seen how late it is."""
 LINES_AT_ONCE = 250
 """So many lines of a connection are read in one turn of the reactor: then others have theirs."""
 
@@ -33,6 +36,10 @@ class Speaker(Protocol):
 
     def release(self, asked: Asked) -> None:
         """Give back what was set aside for blocks."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the reactor's thread was held for long enough, so that others have their turn."""
 
     def answer(self, data: bytes) -> None:
         """Send what telnet wants to hear."""
@@ -144,6 +151,8 @@ class Reading:
             end = len(data)
         self._left -= 1
         self._speaker.lineReceived(data[at:end].removesuffix(b"\r"))
+        if (end - at >= LONG_LINE or not self._left % LOOK_EVERY) and self._speaker.is_late:
+            self._left = 0
         return end + 1
 
     def _request(self, line: bytes) -> wire.Request | None:
