@@ -4,19 +4,30 @@ from taskqd import wire
 from taskqd.access import Principal
 from taskqd.submission import Order, looks_at_others
 
+LONG_LINE = 256
+"""A line of this many bytes or more is kept as it came while it waits: once read, it takes ten times as much.
+"""
+
 
 class Asked:
     """One request: it has ``size`` bytes, and ``reserved`` is for whom how much memory its blocks have.
 
-    It ``is_followed`` once another line has come, be it an empty one.
+    It ``is_followed`` once another line has come, be it an empty one. ``line`` is what ``request`` was read
+    from, where it may be read again.
     """
 
-    __slots__ = ("blocks", "is_followed", "reply", "request", "reserved", "size")
+    __slots__ = ("_line", "_may_follow", "_request", "blocks", "is_followed", "reply", "reserved", "size")
 
     def __init__(
-        self, request: wire.Request, size: int, reserved: tuple[Principal, int] | None = None
+        self,
+        request: wire.Request,
+        size: int,
+        reserved: tuple[Principal, int] | None = None,
+        line: bytes = b"",
     ) -> None:
-        self.request = request
+        self._request: wire.Request | None = request
+        self._line = line
+        self._may_follow: bool | None = None
         self.size = size
         self.reserved = reserved
         self.blocks: list[bytes] = []
@@ -29,8 +40,31 @@ class Asked:
         return 1
 
     @property
+    def request(self) -> wire.Request:
+        """What is asked for; read once more from its line if that was all that was kept."""
+        if self._request is None:
+            self._request = wire.read_line(self._line)
+        return self._request
+
+    def shrink(self) -> None:
+        """Keep the line alone, where that may be much less, until the request is handled."""
+        if len(self._line) >= LONG_LINE and self._request is not None and self._request.error is None:
+            self._may_follow = self.may_follow
+            self._request = None
+
+    def forget(self) -> None:
+        """Keep no more of the request than its verb: it is handled, and waits for its reply."""
+        self._may_follow = self.may_follow
+        self._request, self._line, self.blocks = wire.Request(self.request.verb, None), b"", []
+
+    @property
     def may_follow(self) -> bool:
         """Whether this may be handled while submissions before it are still unanswered."""
+        if self._may_follow is None:
+            self._may_follow = self._looks_at_nothing()
+        return self._may_follow
+
+    def _looks_at_nothing(self) -> bool:
         request = self.request
         if request.error is not None:
             return True
@@ -62,8 +96,9 @@ class Submissions(Asked):
         self.size += other.size
 
     def split(self, count: int) -> "Submissions":
-        """Take the first so many out of these; their bytes are counted with the rest."""
-        first = Submissions(self.orders[:count], 0)
+        """Take the first so many out of these, with their part of the bytes."""
+        first = Submissions(self.orders[:count], self.size * count // self.count)
+        self.size -= first.size
         del self.orders[:count]
         return first
 

@@ -189,8 +189,8 @@ class Backlog:
             return "a job that came after it has not been told of its end yet"
         return None
 
-    def describe_queues(self) -> list[dict[str, Any]]:
-        """Return what QUEUES tells of each queue."""
+    def describe_queues(self) -> Iterator[dict[str, Any]]:
+        """Yield what QUEUES tells of each queue; they may change meanwhile."""
         return self.queues.describe(self._busy)
 
     def describe_queue(self, name: str) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from taskqd.errors import BadRequest
 class BlockReader:
     """Takes the bytes of blocks of known sizes as they come, in whatever pieces, and keeps them or not.
 
-    ``wanted`` is how many bytes it can take at most; when it is 0, all blocks are there.
+    ``wanted`` is how many bytes it can take at most; when it is 0, all blocks are there. What is thrown away
+    is not ``is_kept``.
     """
 
     def __init__(self, sizes: tuple[int, ...], is_kept: bool) -> None:
         self.blocks: list[bytes] = []
         self._sizes = list(sizes)
-        self._is_kept = is_kept
+        self.is_kept = is_kept
         self._pieces: list[bytes] = []
         self._left = sizes[0]
         self._may_be_cr = True
@@ -26,7 +27,7 @@ class BlockReader:
         """Take up to ``wanted`` bytes; raises BadRequest where a line end is due and something else comes."""
         if self._left:
             self._left -= len(data)
-            if self._is_kept:
+            if self.is_kept:
                 self._pieces.append(data)
         elif data == b"\r" and self._may_be_cr:
             self._may_be_cr = False

@@ -347,7 +347,7 @@ class TaskqService(Service):
         )
 
     def _listen(self, dispatcher: Dispatcher, results: Results, access: Access) -> None:
-        feed, limits = Feed(self._store, dispatcher.backlog), self._settings.limits
+        feed, limits = Feed(self._store, dispatcher.backlog, self._reactor), self._settings.limits
         keeper = Doorkeeper(limits, self._most_connections(), self._reactor, access.is_valid, self._ports)
         gate = Gate(dispatcher.backlog, limits, self._reactor, self._check_run)
         verbs = Verbs(dispatcher, results, access, feed, self._clocks, gate, lambda: len(keeper.guests))

@@ -5,7 +5,7 @@ told. Whoever decides about a job holds its turn until the event is applied, so 
 what is true. How a job comes in is in reception.py, what becomes of it once it is due in slots.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,7 +65,7 @@ class Dispatcher:
         self._clock = clock
         self._recorder = Recorder(store, backlog)
         self._turns = JobTurns()
-        self._waiters: dict[int, set[Deferred[Job]]] = {}
+        self._waiters: dict[int, set[Callable[[Job], object]]] = {}
         self._told_of_ends: list[Callable[[Job], object]] = []
         self._slots = Slots(self._recorder, self._turns, spool, executor, clock, make_run, chance)
         self._slots.listen(self._count_started, self._tell_ended)
@@ -269,9 +269,8 @@ class Dispatcher:
         job = self.backlog.get(job_id)
         if job.status.is_final:
             return succeed(job)
-        waiters = self._waiters.setdefault(job_id, set())
-        waiter: Deferred[Job] = Deferred(waiters.discard)
-        waiters.add(waiter)
+        waiter: Deferred[Job] = Deferred(lambda waiter: self._leave((job_id,), waiter.callback))
+        self.tell_end((job_id,), waiter.callback)
         return waiter
 
     def shortage(self) -> dict[str, Any] | None:
@@ -295,6 +294,23 @@ class Dispatcher:
         return (
             f"the machine lacks what a start takes ({shortage.detail}), and it is tried again in {left:.1f} s"
         )
+
+    def tell_end(self, job_ids: Iterable[int], told: Callable[[Job], object]) -> Callable[[], None]:
+        """Have ``told`` called with each of some jobs, none of which has ended, when it ends.
+
+        Returns what ends that.
+        """
+        for job_id in job_ids:
+            self._waiters.setdefault(job_id, set()).add(told)
+        return partial(self._leave, job_ids, told)
+
+    def _leave(self, job_ids: Iterable[int], told: Callable[[Job], object]) -> None:
+        for job_id in job_ids:
+            waiters = self._waiters.get(job_id)
+            if waiters is not None:
+                waiters.discard(told)
+                if not waiters:
+                    del self._waiters[job_id]
 
     def store_state(self) -> dict[str, Any]:
         """Return what STATS tells of the store."""
@@ -323,9 +339,10 @@ class Dispatcher:
         self._slots.fill()
 
     def _answer(self, job: Job) -> None:
-        for waiter in list(self._waiters.pop(job.id, ())):
-            if not waiter.called:
-                waiter.callback(job)
+        waiters = self._waiters.get(job.id)
+        while waiters:
+            waiters.pop()(job)  # which may end the waiting of others
+        self._waiters.pop(job.id, None)
         for told in self._told_of_ends:
             try:
                 told(job)

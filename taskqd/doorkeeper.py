@@ -121,22 +121,35 @@ class Doorkeeper:
             is_over = principal.role is not Role.ADMIN and of and of + size > most // SHARE
             if is_over or self._block_bytes + size > most:
                 raise QueueFull(
-                    f"scripts and stdins on their way take {self._block_bytes} of {most} bytes, yours {of}; "
-                    "send this one when some have arrived"
+                    f"scripts, stdins and requests on their way take {self._block_bytes} of {most} bytes, "
+                    f"yours {of}; send this one when some have arrived"
                 )
         if size:
-            self._block_bytes += size
-            self._block_bytes_of[name] = self._block_bytes_of.get(name, 0) + size
+            self._take(name, size)
+
+    def is_used_up(self, principal: Principal) -> bool:
+        """Whether what is on its way in takes all the memory that it may take, or that of one user's."""
+        most, of = self.quotas.block_memory, self._block_bytes_of.get(principal.name, 0)
+        if most is None:
+            return False
+        return self._block_bytes > most or (principal.role is not Role.ADMIN and of > most // SHARE)
+
+    def take(self, principal: Principal, size: int) -> None:
+        """Count memory for requests that are not answered yet, or with a negative size less of it."""
+        self._take(principal.name, size)
+
+    def _take(self, name: str, size: int) -> None:
+        self._block_bytes += size
+        left = self._block_bytes_of.get(name, 0) + size
+        if left:
+            self._block_bytes_of[name] = left
+        else:
+            self._block_bytes_of.pop(name, None)
 
     def give_back(self, principal: Principal, size: int) -> None:
         """Give back what was set aside."""
-        name = principal.name
-        if not size:
-            return
-        self._block_bytes -= size
-        self._block_bytes_of[name] -= size
-        if not self._block_bytes_of[name]:
-            del self._block_bytes_of[name]
+        if size:
+            self._take(principal.name, -size)
 
     def stop(self) -> None:
         """Look after nobody any more: the daemon stops."""
@@ -200,3 +213,30 @@ class Doorkeeper:
         self._look = None
         self.look_around()
         self._look_later()
+
+
+class RequestMemory:
+    """What the requests of one connection take that are not answered yet; ``keeper`` counts those of all.
+
+    Of a stranger nothing is counted: of those there are few, and what they may ask is answered at once.
+    """
+
+    def __init__(self, keeper: Doorkeeper) -> None:
+        self._keeper = keeper
+        self._of: Principal | None = None
+        self._size = 0
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the user, or all users together, have no memory left for more requests."""
+        return self._of is not None and self._keeper.is_used_up(self._of)
+
+    def take(self, principal: Principal | None, size: int) -> None:
+        """Count ``size`` bytes in all, in place of what was counted before, for who asks now."""
+        if size == self._size and (not size or principal is self._of):
+            return
+        if self._of is not None and self._size:
+            self._keeper.take(self._of, -self._size)
+        self._of, self._size = principal, size
+        if principal is not None and size:
+            self._keeper.take(principal, size)

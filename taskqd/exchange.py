@@ -7,12 +7,14 @@ sync can cover many. What a request does is in verbs/.
 from collections import deque
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd import replies
 from taskqd.asked import Asked, Submissions
+from taskqd.doorkeeper import RequestMemory
 from taskqd.errors import TaskqError
 from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
@@ -24,13 +26,20 @@ MOST_SUBMISSIONS = 1000
 MOST_WAITING = 1000
 """When so many requests of a connection wait to be handled, no more is read from it."""
 MOST_WAITING_BYTES = 1024**2
+REQUEST_BYTES = 512
+"""A request that is not answered yet takes this much memory beside the bytes of its line."""
+FREE_BYTES = 8192
+"""This much memory for requests every connection has without asking for it."""
+LOOK_EVERY = 8
+"""After this many requests it is seen whether the reactor's thread was held for too long."""
 
 
 class Exchange:
     """What ``caller`` asks of ``verbs``; plain submissions go through ``gathering``.
 
     Nothing is handled while its ``pacing`` is choked; ``moved`` is called whenever something was handled or
-    answered, ``release`` with what needs the memory for its blocks no longer.
+    answered, ``release`` with what needs the memory for its blocks no longer. ``memory`` counts what the
+    requests take that are not answered yet.
     """
 
     _log = Logger()
@@ -43,6 +52,7 @@ class Exchange:
         pacing: Pacing,
         moved: Callable[[], None],
         release: Callable[[Asked], None],
+        memory: RequestMemory,
     ) -> None:
         self._verbs = verbs
         self._gathering = gathering
@@ -50,6 +60,9 @@ class Exchange:
         self._pacing = pacing
         self._moved = moved
         self._release = release
+        self._memory = memory
+        self._is_resting = False
+        self._handled = 0
         self._is_handling = False
         self._is_over = False
         self._waiting: deque[Asked] = deque()
@@ -57,12 +70,18 @@ class Exchange:
         self._waiting_bytes = 0
         self._unanswered: deque[Asked] = deque()
         self._unanswered_count = 0
+        self._unanswered_bytes = 0
         self._listening: list[Deferred[None]] = []
 
     @property
     def is_full(self) -> bool:
-        """Whether as much waits to be handled as may wait."""
-        return self._waiting_count >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES
+        """Whether as much waits to be handled as may wait, here or on all connections of who asks.
+
+        One that is quiet may always ask, and one that watches may always end that.
+        """
+        if self._waiting_count >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES:
+            return True
+        return self._memory.is_used_up and not self.is_quiet and not self._listening
 
     @property
     def is_quiet(self) -> bool:
@@ -77,6 +96,8 @@ class Exchange:
         if not isinstance(asked, Submissions):
             self._waiting.append(asked)
             self.advance()
+            if self._waiting:
+                asked.shrink()
         elif self._waiting and isinstance(last := self._waiting[-1], Submissions):
             last.join(asked)
         else:
@@ -122,7 +143,13 @@ class Exchange:
                     self._handle(asked)
         finally:
             self._is_handling = False
+        self._count_memory()
         self._moved()
+
+    def _count_memory(self) -> None:
+        requests = self._waiting_count + self._unanswered_count
+        taken = self._waiting_bytes + self._unanswered_bytes + requests * REQUEST_BYTES
+        self._memory.take(self._caller.principal, max(0, taken - FREE_BYTES))
 
     def drop(self) -> None:
         """Handle nothing of what waits."""
@@ -130,6 +157,7 @@ class Exchange:
             self._release(asked)
         self._waiting.clear()
         self._waiting_count = self._waiting_bytes = 0
+        self._count_memory()
 
     def end(self) -> None:
         """Handle and send nothing more: there is nobody who would read it."""
@@ -137,9 +165,12 @@ class Exchange:
         self.drop()
         for asked in self._unanswered:
             self._release(asked)
+        self._unanswered.clear()
+        self._unanswered_count = self._unanswered_bytes = 0
+        self._memory.take(None, 0)
 
     def _may_handle(self, asked: Asked) -> bool:
-        if self._pacing.is_choked:
+        if self._pacing.is_choked or self._is_resting:
             return False
         return not self._unanswered or (
             asked.may_follow and self._unanswered_count < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
@@ -157,6 +188,7 @@ class Exchange:
         self._waiting_bytes -= asked.size
         self._unanswered.append(asked)
         self._unanswered_count += asked.count
+        self._unanswered_bytes += asked.size
         return asked
 
     def _handle(self, asked: Asked) -> None:
@@ -173,7 +205,20 @@ class Exchange:
             if isinstance(reply, bytes):
                 asked.reply = reply
             else:
+                asked.forget()
                 reply.addErrback(self._refused, asked).addCallback(self._answered, asked)
+        self._handled += 1
+        if not self._handled % LOOK_EVERY and not self._caller.has_room:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Handle nothing more until the reactor has time again: others' requests are read meanwhile."""
+        self._is_resting = True
+        self._caller.room().addCallbacks(self._rested, _ignore_end)
+
+    def _rested(self, _: None) -> None:
+        self._is_resting = False
+        self.advance()
 
     def _refused(self, failure: Failure, asked: Asked) -> bytes:
         if isinstance(failure.value, TaskqError):
@@ -198,6 +243,11 @@ class Exchange:
             ready.append(reply)
             asked = unanswered.popleft()
             self._unanswered_count -= asked.count
+            self._unanswered_bytes -= asked.size
             if asked.reserved is not None:
                 self._release(asked)
         self._caller.send(b"".join(ready))
+
+
+def _ignore_end(failure: Failure) -> None:
+    failure.trap(ConnectionDone, CancelledError)

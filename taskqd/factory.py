@@ -11,6 +11,7 @@ from taskqd.doorkeeper import Doorkeeper
 from taskqd.gathering import Gathering
 from taskqd.handshakes import Handshakes
 from taskqd.protocol import Connection
+from taskqd.slices import Slices
 from taskqd.tls import handshake_error
 from taskqd.verbs import Verbs
 
@@ -33,13 +34,22 @@ class TaskqFactory(Factory):
         self._keeper = keeper
         self._clock = clock
         self._handshakes = Handshakes(clock)
+        self._slices = Slices(clock)
         self._closed: Deferred[None] | None = None
         self._patience: Any = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         if not self._keeper.has_room:
             return None
-        return Connection(self._verbs, self.gathering, self._keeper, self._clock, self._opened, self._lost)
+        return Connection(
+            self._verbs,
+            self.gathering,
+            self._keeper,
+            self._clock,
+            self._slices,
+            self._opened,
+            self._lost,
+        )
 
     def _opened(self, connection: Connection) -> None:
         self.connections.add(connection)

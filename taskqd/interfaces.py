@@ -46,8 +46,8 @@ class IStore(Interface):
     def read(position: tuple[int, int, int]) -> Any:
         """Return the record at a position; raises StoreFailed if it cannot be read."""
 
-    def find(*job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
-        """Return (sequence, event) of all that the journal has of some jobs; fails with StoreFailed."""
+    def find(*job_ids: int) -> "IReading":
+        """Return a reading of all that the journal has of some jobs at this moment."""
 
     def on_durable(told: "Callable[[int, Sequence[Event]], object]") -> None:
         """Have ``told(sequence, events)`` called for what was appended together, once its Deferred has fired.
@@ -64,14 +64,15 @@ class IStore(Interface):
 
 
 class IReading(Interface):
-    """The events of a store from a number on, for one reader, a portion at a time."""
+    """The events of a store, from a number on or of some jobs, for one reader, a portion at a time."""
 
     next: int = Attribute("The number of the first record that has not been read.")
 
     def portion() -> "Deferred[list[tuple[int, Event]]]":
         """Return (sequence, event) of those that follow, none if all that was told has been read.
 
-        Then nothing was told since: what is told from now on is all that follows. Fails with Lagged where
+        Of a reading from a number on, nothing was told since then: what is told from now on is all that
+        follows. Fails with Lagged where
         events are not there any more, since a snapshot has taken their place and has not all, and with
         StoreFailed. May be cancelled, and is not used after a failure.
         """
@@ -166,11 +167,19 @@ class ICaller(Interface):
         ends after the answer; with QueueFull it fails for somebody who has too many connections.
         """
 
+    has_room: bool = Attribute("Whether more of a reply may be produced and sent now, without ``room``.")
+
     def send(data: bytes) -> None:
-        """Send the first lines of a reply that has more than one."""
+        """Send a portion of a reply that is sent in portions."""
 
     def room() -> "Deferred[None]":
-        """Fire when the caller has read enough for more to be sent; fails when they are gone."""
+        """Fire when the caller has read enough for more to be sent, and the reactor has time to produce it.
+
+        Fails when the caller is gone. May be cancelled.
+        """
+
+    def break_off(why: str) -> None:
+        """Close the connection at once: a reply was begun that cannot be finished. The log has ``why``."""
 
     def next_line() -> "Deferred[None]":
         """Fire when another line of the caller's has come, at once if one is there; may be cancelled.

@@ -7,7 +7,7 @@ and the turn of the reactor that others want to have too. Only the first is told
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
@@ -19,13 +19,14 @@ class Pacing:
     """The pace of one connection; ``read_on`` is called when a breath is over.
 
     ``ahead`` is what came and was not read yet; the connection ``is_choked`` while its client leaves too much
-    unread, and nothing is taken from it while it ``is_held``.
+    unread, and nothing is taken from it while it ``is_held``. Nothing more is sent once it ``is_over``.
     """
 
     def __init__(self, clock: Any, read_on: Callable[[], None]) -> None:
         self.ahead = b""
         self.is_choked = False
         self.is_held = False
+        self.is_over = False
         self._clock = clock
         self._read_on = read_on
         self._breath: Any = None
@@ -57,6 +58,8 @@ class Pacing:
 
     def room(self) -> "Deferred[None]":
         """Fire when more can be sent; fails when the connection is over. May be cancelled."""
+        if self.is_over:
+            return fail(ConnectionDone())
         if not self.is_choked:
             return succeed(None)
         room: Deferred[None] = Deferred(self._rooms.remove)
@@ -78,7 +81,8 @@ class Pacing:
                 transport.resumeProducing()
 
     def end(self) -> None:
-        """End with the connection."""
+        """End with the connection: who waits for room gets none."""
+        self.is_over = True
         if self._breath is not None and self._breath.active():
             self._breath.cancel()
         rooms, self._rooms = self._rooms, []

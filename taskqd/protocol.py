@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -25,13 +25,14 @@ from zope.interface import implementer
 from taskqd import replies, sending, wire
 from taskqd.access import Principal
 from taskqd.asked import Asked
-from taskqd.doorkeeper import Doorkeeper
+from taskqd.doorkeeper import Doorkeeper, RequestMemory
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.exchange import Exchange
 from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
 from taskqd.reading import Reading
+from taskqd.slices import Slices
 from taskqd.verbs import Verbs
 
 LINGER = 10.0
@@ -69,6 +70,7 @@ class Connection(LineReceiver):
         gathering: Gathering,
         keeper: Doorkeeper,
         clock: Any,
+        slices: Slices,
         opened: Callable[["Connection"], object],
         lost: Callable[["Connection", Failure], object],
     ) -> None:
@@ -76,6 +78,7 @@ class Connection(LineReceiver):
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock
+        self._slices = slices
         self._opened = opened
         self._lost = lost
         self._heard_at = clock.seconds()
@@ -88,7 +91,9 @@ class Connection(LineReceiver):
         self._is_eof = False
         self._is_finishing = False
         self._failures = 0
-        self._exchange = Exchange(verbs, gathering, self, self._pacing, self._go_on, self.release)
+        self._exchange = Exchange(
+            verbs, gathering, self, self._pacing, self._go_on, self.release, RequestMemory(keeper)
+        )
         self._reading = Reading(self, self._exchange, self._pacing, keeper.quotas.line)
         self._held: set[Deferred[Any]] = set()
         self._linger: Any = None
@@ -142,6 +147,8 @@ class Connection(LineReceiver):
         for deferred in list(self._held):
             deferred.cancel()
         self._pacing.end()
+        self._pacing.ahead = b""
+        sending.forget(self._below())
 
     def readConnectionLost(self) -> None:
         self._is_eof = True
@@ -240,8 +247,29 @@ class Connection(LineReceiver):
         if not self._is_expelled:
             sending.write(self.transport, data)
 
+    @property
+    def has_room(self) -> bool:
+        pacing = self._pacing
+        return not pacing.is_choked and not pacing.is_over and not self._slices.is_spent
+
     def room(self) -> "Deferred[None]":
-        return self._pacing.room()
+        if self.has_room:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._room_and_turn())
+
+    async def _room_and_turn(self) -> None:
+        await self._pacing.room()
+        while self._slices.is_spent:
+            await self.while_connected(self._slices.turn())
+            await self._pacing.room()
+
+    def break_off(self, why: str) -> None:
+        self._log.warn(
+            "{address}: a reply was broken off and its connection closed: {why}",
+            address=self.address,
+            why=why,
+        )
+        self.transport.abortConnection()
 
     def next_line(self) -> "Deferred[None]":
         return self._exchange.next_line()
@@ -283,19 +311,24 @@ class Connection(LineReceiver):
         self._reading.forget_block()
         for deferred in list(self._held):
             deferred.cancel()
+        self._pacing.end()
         if self.principal is None:
             self._cut_off_in(LINGER_OF_STRANGERS)
         self._close()
 
     # What Reading and Exchange call.
 
+    @property
+    def is_late(self) -> bool:
+        return self._slices.is_spent
+
     def answer(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def expect(self, request: wire.Request, size: int) -> Asked:
+    def expect(self, request: wire.Request, line: bytes) -> Asked:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
         request = self._verbs.expect(self, request)
-        reserved = None
+        size, reserved = len(line), None
         if request.error is None and self.principal is not None:
             more = sum(request.blocks)
             try:
@@ -303,7 +336,9 @@ class Connection(LineReceiver):
                 size, reserved = size + more, (self.principal, more)
             except QueueFull as why:
                 request = request._replace(error=why)
-        return Asked(request, size, reserved)
+        asked = Asked(request, size, reserved, line)
+        asked.shrink()  # its blocks may take their time
+        return asked
 
     def release(self, asked: Asked) -> None:
         if asked.reserved is not None:

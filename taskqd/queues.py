@@ -5,14 +5,20 @@ daemon runs, which then holds until it is taken back. Nothing here is about a si
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
+
+from sortedcontainers import SortedDict
 
 from taskqd.events import Paused, Resized, Resumed
 from taskqd.job import DEFAULT_QUEUE, Status
 
 LATEST = 50
 """From so many runs at most, the latest of a queue, an estimate is made."""
+
+NAMES_AT_ONCE = 100
+"""QUEUES looks up this many names at a time."""
 
 _PENDING = Status.PENDING
 
@@ -23,11 +29,13 @@ class Queue:
     ``latest`` has the seconds that its latest runs took. It is not part of what is compared.
     """
 
+    __slots__ = ("counts", "is_paused", "latest", "resized")
+
     def __init__(self) -> None:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.is_paused = False
         self.resized: int | None = None
-        self.latest: deque[float] = deque(maxlen=LATEST)
+        self.latest: deque[float] | None = None  # made for the first run: it takes most of the memory
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Queue) and (self.counts, self.is_paused, self.resized) == (
@@ -55,7 +63,7 @@ class Queues:
         self.is_paused = False
         self.closing: list[str | None] = []
         self._limits = limits
-        self._queues: dict[str, Queue] = {}
+        self._queues: SortedDict[str, Queue] = SortedDict()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Queues) and (self.is_paused, self._queues) == (
@@ -108,20 +116,40 @@ class Queues:
 
     def note_run(self, name: str, seconds: float) -> None:
         """Take note of how long a run of a queue's has taken."""
-        self._get(name).latest.append(seconds)
+        queue = self._get(name)
+        if queue.latest is None:
+            queue.latest = deque(maxlen=LATEST)
+        queue.latest.append(seconds)
 
     def latest(self, name: str) -> list[float]:
         """Return how long the latest runs of a queue have taken."""
-        return list(self._queues[name].latest) if name in self._queues else []
+        queue = self._queues.get(name)
+        return [] if queue is None or queue.latest is None else list(queue.latest)
 
     def running(self, name: str) -> int:
         """Return how many jobs of a queue run."""
         return self._queues[name].counts[Status.RUNNING] if name in self._queues else 0
 
-    def describe(self, busy: Callable[[str], int]) -> list[dict[str, Any]]:
-        """Return what QUEUES tells of each, by name; ``busy(name)`` is how many of its slots are taken."""
-        names = {DEFAULT_QUEUE, *self._limits, *self._queues}
-        return [self.describe_one(name, busy(name)) for name in sorted(names)]
+    def describe(self, busy: Callable[[str], int]) -> Iterator[dict[str, Any]]:
+        """Yield what QUEUES tells of each, by name; ``busy(name)`` is how many of its slots are taken.
+
+        Queues may come and go meanwhile: each is told of at most once, as it is when it is reached.
+        """
+        names = self._names_after("")
+        while names:
+            for name in names:
+                if name in self._queues or self._is_always_there(name):
+                    yield self.describe_one(name, busy(name))
+            names = self._names_after(names[-1])
+
+    def _names_after(self, last: str) -> list[str]:
+        """Return the next names in order, of queues that are known or always there; none at the end."""
+        known = islice(self._queues.irange(last, inclusive=(False, True)), NAMES_AT_ONCE)
+        always = (name for name in (DEFAULT_QUEUE, *self._limits) if name > last)
+        return sorted({*known, *always})[:NAMES_AT_ONCE]
+
+    def _is_always_there(self, name: str) -> bool:
+        return name == DEFAULT_QUEUE or name in self._limits
 
     def describe_one(self, name: str, busy: int) -> dict[str, Any]:
         """Return what QUEUES tells of one."""

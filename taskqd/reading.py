@@ -18,6 +18,9 @@ from taskqd.plain import read_alone
 from taskqd.submission import Order
 
 _CR = 13
+LONG_LINE = 256
+LOOK_EVERY = 8
+"""After a line of LONG_LINE bytes, and after every LOOK_EVERY lines, it is seen how late it is."""
 LINES_AT_ONCE = 250
 """So many lines of a connection are read in one turn of the reactor: then others have theirs."""
 
@@ -28,11 +31,15 @@ class Speaker(Protocol):
     def lineReceived(self, line: bytes) -> None:
         """Take a line that is no plain submission, without its end."""
 
-    def expect(self, request: wire.Request, size: int) -> Asked:
-        """Return what is asked by a request of ``size`` bytes whose blocks are on their way."""
+    def expect(self, request: wire.Request, line: bytes) -> Asked:
+        """Return what is asked by a request, read from ``line``, whose blocks are on their way."""
 
     def release(self, asked: Asked) -> None:
         """Give back what was set aside for blocks."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the reactor's thread was held for long enough, so that others have their turn."""
 
     def answer(self, data: bytes) -> None:
         """Send what telnet wants to hear."""
@@ -110,7 +117,7 @@ class Reading:
         else:
             if not reader.wanted:
                 self._block = None
-                if asked.request.error is None:
+                if reader.is_kept:
                     asked.blocks = reader.blocks
                     self._exchange.ask(asked)
         return at + len(piece)
@@ -144,6 +151,8 @@ class Reading:
             end = len(data)
         self._left -= 1
         self._speaker.lineReceived(data[at:end].removesuffix(b"\r"))
+        if (end - at >= LONG_LINE or not self._left % LOOK_EVERY) and self._speaker.is_late:
+            self._left = 0
         return end + 1
 
     def _request(self, line: bytes) -> wire.Request | None:
@@ -171,17 +180,17 @@ class Reading:
         elif is_first_line and wire.is_http(line):
             self._speaker.end()
         elif request.blocks:
-            self._wait_for_blocks(request, len(line))
+            self._wait_for_blocks(request, line)
         elif goes_with_others(request):
             self._exchange.ask(Submissions([request.argument], len(line)))
         else:
             if request.verb == "AUTH" and request.error is None:
                 self.is_identifying = True  # whether blocks behind it are wanted is told by who it is then
-            self._exchange.ask(Asked(request, len(line)))
+            self._exchange.ask(Asked(request, len(line), line=line))
 
-    def _wait_for_blocks(self, request: wire.Request, size: int) -> None:
+    def _wait_for_blocks(self, request: wire.Request, line: bytes) -> None:
         self._exchange.followed()
-        asked = self._speaker.expect(request, size)
+        asked = self._speaker.expect(request, line)
         is_kept = asked.request.error is None
         self._block = (asked, BlockReader(request.blocks, is_kept))
         if not is_kept:

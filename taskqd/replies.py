@@ -17,6 +17,7 @@ LARGEST_RESULT = 1024**2
 
 OK = b"OK\r\n"
 END = b"END\r\n"
+DATA_END = b"\r\n"
 
 _ENCODER = msgspec.json.Encoder()
 _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), " ")
@@ -41,13 +42,22 @@ def status(job: Job, progress: int) -> bytes:
 
 def result(stdout: bytes, stderr: bytes, exit_code: int | None) -> bytes:
     """Return the RESULT reply of a finished job; both streams come escaped (taskqd.words.escaped)."""
-    code = b"-" if exit_code is None else b"%d" % exit_code
-    return b'RESULT "%b" "%b" %b\r\n' % (stdout, stderr, code)
+    return b'RESULT "%b" "%b"%b' % (stdout, stderr, result_end(exit_code))
+
+
+def result_end(exit_code: int | None) -> bytes:
+    """Return what a RESULT reply has behind the two streams."""
+    return b" -\r\n" if exit_code is None else b" %d\r\n" % exit_code
 
 
 def data(stream: str, offset: int, content: bytes) -> bytes:
     """Return a DATA reply with its bytes."""
-    return b"DATA %b %d %d\r\n%b\r\n" % (stream.encode("ascii"), offset, len(content), content)
+    return b"%b%b%b" % (data_begin(stream, offset, len(content)), content, DATA_END)
+
+
+def data_begin(stream: str, offset: int, length: int) -> bytes:
+    """Return what a DATA reply has before its bytes; DATA_END follows them."""
+    return b"DATA %b %d %d\r\n" % (stream.encode("ascii"), offset, length)
 
 
 def ok(text: str) -> bytes:
@@ -63,11 +73,6 @@ def end(count: int) -> bytes:
 def event(sequence: int, happened: Event) -> bytes:
     """Return the EVENT line of something that happened; output is told by its sizes only."""
     return b"EVENT %d %b\r\n" % (sequence, _ENCODER.encode(_shown(happened)))
-
-
-def events(found: list[tuple[int, Event]]) -> bytes:
-    """Return EVENT lines of (sequence, event), and the END behind them."""
-    return b"".join((*(event(sequence, happened) for sequence, happened in found), end(len(found))))
 
 
 def _shown(happened: Event) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from taskqd import replies
 from taskqd.errors import NotFinished, TooLarge, WrongState
-from taskqd.events import Ended, Event
-from taskqd.interfaces import ISpool, IStore
+from taskqd.events import Ended
+from taskqd.interfaces import IReading, ISpool, IStore
 from taskqd.job import Attempt, Job, Reason, Status
 
 STREAMS = {"stdout": 1, "stderr": 2}
@@ -105,8 +105,8 @@ class Results:
         """Have ``told`` called when there may be more to read of a job; returns what ends that."""
         return self._spool.follow(job_id, told)
 
-    async def both(self, job: Job) -> tuple[bytes, bytes]:
-        """Return all of stdout and stderr of a finished job; raises NotFinished, TooLarge and StoreFailed."""
+    def check_result(self, job: Job) -> dict[str, int]:
+        """Return the sizes of both streams of a finished job; raises NotFinished and TooLarge."""
         if not job.status.is_final:
             raise NotFinished(f"job {job.id} is {job.status.value}; WAIT {job.id} answers when it has ended")
         sizes = {stream: self.size(job, stream) for stream in STREAMS}
@@ -115,11 +115,16 @@ class Results:
                 f"stdout has {sizes['stdout']} bytes and stderr {sizes['stderr']}, and RESULT sends up to "
                 f"{replies.LARGEST_RESULT} of each; read them with OUTPUT {job.id}"
             )
+        return sizes
+
+    async def both(self, job: Job) -> tuple[bytes, bytes]:
+        """Return all of stdout and stderr of a finished job; raises NotFinished, TooLarge and StoreFailed."""
+        sizes = self.check_result(job)
         stdout = await self.read(job, "stdout", 0, sizes["stdout"])
         return stdout, await self.read(job, "stderr", 0, sizes["stderr"])
 
-    def history(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
-        """Return (sequence, event) of all that the journal has of some jobs; fails with StoreFailed."""
+    def history(self, *job_ids: int) -> IReading:
+        """Return a reading of all that the journal has of some jobs."""
         return self._store.find(*job_ids)
 
     def _inline(self, attempt: Attempt, stream: str) -> bytes:

@@ -21,8 +21,9 @@ from taskqd.replay import Content, Portion, Replay, first_sequence
 LONGEST_OPENED = 4096
 """The line that begins a segment has fewer bytes than that."""
 LOOKED_AT_ONCE = 1024**2
-"""A search looks through so many bytes before other threads may run."""
-
+"""A search reads and looks through this many bytes at a time, or one line where that is longer."""
+LOOKED_THROUGH = 64 * LOOKED_AT_ONCE
+"""A search that has looked through this many bytes lets its caller decide whether it goes on."""
 PORTION = 65_536
 """A reading takes in so many bytes of the journal at a time, or one line where that is longer."""
 
@@ -100,7 +101,7 @@ class Segments:
 
     def portions(self, layout: Layout, reading: Replay) -> Iterator[tuple[int, Portion]]:
         """Yield all records that count but the one that begins a snapshot, with the number of their file."""
-        for number, upto in self._bounds(layout):
+        for number, upto in self.bounds(layout):
             path = self.path(number)
             content = self.content(number)
             portions = (
@@ -109,7 +110,7 @@ class Segments:
             for portion in portions:
                 yield number, portion
 
-    def _bounds(self, layout: Layout) -> Iterator[tuple[int, int | None]]:
+    def bounds(self, layout: Layout) -> Iterator[tuple[int, int | None]]:
         """Yield the number of each file that counts, and its last record that does, None for its end."""
         if layout.snapshot:
             yield -layout.snapshot, None
@@ -142,24 +143,9 @@ class Segments:
         except (OSError, JournalDamaged) as why:
             raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read back: {why}") from None
 
-    def find(self, job_ids: tuple[int, ...], end: End) -> list[tuple[int, Event]]:
-        """Return (sequence, event) of all that the journal has of some jobs up to its durable end; blocks.
-
-        Raises OSError, and JournalDamaged where a line of theirs cannot be trusted.
-        """
-        return while_condensed(lambda: sorted(self._find(job_ids, end), key=lambda found: found[0]))
-
-    def _find(self, job_ids: tuple[int, ...], end: End) -> Iterator[tuple[int, Event]]:
-        for number, upto in self._bounds(self.layout()):
-            if number > end.segment:
-                return
-            path, last = self.path(number), end.sequence if upto is None else min(end.sequence, upto)
-            content = self._disk.content(path, end.size) if number == end.segment else self.content(number)
-            for job_id in job_ids:
-                for line in _lines_with(content, b'"id":%d,' % job_id):
-                    sequence, record = decode(line)
-                    if sequence <= last and isinstance(record, JobEvent) and record.id == job_id:
-                        yield sequence, record
+    def find(self, job_ids: tuple[int, ...], end: End) -> "Finding":
+        """Return a reading of all events of some jobs, up to the journal's durable end."""
+        return Finding(self, self._disk, job_ids, end)
 
     def since(self, first: int) -> "Reading":
         """Return a reading of all events from a number on."""
@@ -275,6 +261,95 @@ class Reading:
         self._offset += at
 
 
+class Finding:
+    """The events of some jobs up to the durable ``end``, a portion at a time, while the journal is condensed.
+
+    ``is_over`` once all were found. Those before number ``next`` have been found already: where a snapshot
+    takes the place of a file that was to be read, it is looked through from its beginning.
+    """
+
+    def __init__(self, segments: Segments, disk: Disk, job_ids: tuple[int, ...], end: End) -> None:
+        self.next = 0
+        self.is_over = False
+        self._segments = segments
+        self._disk = disk
+        self._ids = frozenset(job_ids)
+        self._words = [b'"id":%d,' % job_id for job_id in self._ids]
+        self._end = end
+        self._files: list[tuple[int, int]] | None = None
+        self._offset = 0
+
+    def portion(self) -> list[tuple[int, Event]]:
+        """Return (sequence, event) of some that follow; perhaps none, though it is not over yet.
+
+        Blocks. Raises OSError, and JournalDamaged where a line of these jobs cannot be trusted.
+        """
+        return while_condensed(self._portion)
+
+    def _portion(self) -> list[tuple[int, Event]]:
+        if self._files is None:
+            self._files = list(self._layout())
+        found: list[tuple[int, Event]] = []
+        looked = size = 0
+        while self._files and looked < LOOKED_THROUGH and size < PORTION:
+            number, last = self._files[0]
+            piece, is_last = self._piece(number)
+            at = 0
+            for start, end in _lines_with(piece, self._words):
+                line = piece[start:end]
+                at = end + 1
+                if _sequence_of(line) >= self.next:
+                    self._take(line, last, found)
+                    size += len(line)
+                    if size >= PORTION:
+                        break
+            else:
+                at = len(piece)
+            looked += at
+            self._offset += at
+            if is_last and at == len(piece):
+                del self._files[0]
+                self._offset = 0
+        self.is_over = not self._files
+        return found
+
+    def _layout(self) -> Iterator[tuple[int, int]]:
+        """Yield the number of each file that counts, and its last record that does."""
+        self._offset = 0
+        for number, last in self._segments.bounds(self._segments.layout()):
+            if number <= self._end.segment:
+                yield number, self._end.sequence if last is None else min(self._end.sequence, last)
+
+    def _piece(self, number: int) -> tuple[bytes, bool]:
+        """Return the whole lines that are next in a file, and whether they are its last."""
+        descriptor = self._open(self._segments.path(number))
+        try:
+            left = self._end.size - self._offset if number == self._end.segment else None
+            wanted = LOOKED_AT_ONCE
+            while True:
+                length = wanted if left is None else min(wanted, left)
+                piece = self._disk.read(descriptor, length, self._offset)
+                whole, is_last = piece.rfind(b"\n") + 1, len(piece) < wanted
+                if whole or is_last:
+                    return piece[:whole], is_last
+                wanted *= 2
+        finally:
+            self._disk.close(descriptor)
+
+    def _open(self, path: str) -> int:
+        try:
+            return self._disk.open(path)
+        except FileNotFoundError:
+            self._files = None
+            raise
+
+    def _take(self, line: bytes, last: int, found: list[tuple[int, Event]]) -> None:
+        sequence, record = decode(line)
+        if sequence <= last and isinstance(record, JobEvent) and record.id in self._ids:
+            found.append((sequence, record))
+            self.next = sequence + 1
+
+
 def positions(number: int, portion: Portion) -> Iterator[Position]:
     """Yield where the records of a portion stand that is in file ``number``."""
     lengths = [*map(len, portion.lines)]
@@ -300,16 +375,17 @@ def _sequence_of(line: bytes) -> int:
         raise JournalDamaged("a line has no number") from None
 
 
-def _lines_with(content: Content, word: bytes) -> Iterator[bytes]:
-    """Yield each whole line that has ``word`` in it, a little at a time: other threads want to run."""
+def _lines_with(content: bytes, words: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield where each whole line begins and ends, without its newline, that has one of ``words`` in it."""
     at = 0
-    while at < len(content):
-        found = content.find(word, at, at + LOOKED_AT_ONCE + len(word))
+    places = {word: content.find(word) for word in words}
+    while True:
+        found = min((place for place in places.values() if place >= 0), default=-1)
         if found < 0:
-            at += LOOKED_AT_ONCE
-            continue
-        start, end = content.rfind(b"\n", 0, found) + 1, content.find(b"\n", found)
-        if end < 0:
             return
-        yield content[start:end]
+        start, end = content.rfind(b"\n", at, found) + 1, content.find(b"\n", found)
+        yield max(start, at), end
         at = end + 1
+        for word, place in places.items():
+            if 0 <= place < at:
+                places[word] = content.find(word, at)

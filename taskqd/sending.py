@@ -20,3 +20,8 @@ def write(transport: Any, data: bytes) -> None:
     rest = data if isinstance(sent, Exception) else data[sent:]
     if rest:
         transport.write(rest)
+
+
+def forget(transport: Any) -> None:
+    """Free what waits to be written on a transport that has ended: others may refer to it for long."""
+    vars(transport).update(dataBuffer=b"", _tempDataBuffer=[], _tempDataLen=0)

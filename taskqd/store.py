@@ -29,7 +29,7 @@ from taskqd.interfaces import IReading, IStore
 from taskqd.journal import encode
 from taskqd.lock import take_lock
 from taskqd.replay import Replay
-from taskqd.segments import End, Layout, Reading, Segments
+from taskqd.segments import End, Finding, Layout, Reading, Segments
 from taskqd.tail import Tail
 
 SEGMENT_BYTES = 16 * 1024**2
@@ -243,8 +243,8 @@ class Store:
     def read(self, position: Position) -> Record:
         return self.segments.read(position)
 
-    def find(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
-        return self._in_thread(self.segments.find, job_ids, self._tail.end).addErrback(_not_found)
+    def find(self, *job_ids: int) -> "Found":
+        return Found(self.segments.find(job_ids, self._tail.end), self._in_thread)
 
     def sizes(self) -> dict[str, int]:
         """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
@@ -456,6 +456,29 @@ class Events:
             found: list[tuple[int, Event]] = await self._in_thread(
                 self._reading.portion, self._store.last_sequence
             )
+            if found:
+                return found
+        return []
+
+
+@implementer(IReading)
+class Found:
+    """The events of some jobs that a store has; the blocking part is in another thread."""
+
+    def __init__(self, finding: Finding, in_thread: InThread) -> None:
+        self._finding = finding
+        self._in_thread = in_thread
+
+    @property
+    def next(self) -> int:
+        return self._finding.next
+
+    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+        return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
+
+    async def _portion(self) -> list[tuple[int, Event]]:
+        while not self._finding.is_over:
+            found: list[tuple[int, Event]] = await self._in_thread(self._finding.portion)
             if found:
                 return found
         return []

@@ -67,7 +67,8 @@ def _delayed(job: Job, until: float, now: float) -> str:
 
 
 def _array(backlog: Backlog, array: Job, now: float, shortage: str | None) -> str:
-    first = next(task for task in backlog.tasks(array) if task.status is Status.PENDING)
+    tasks = (backlog.jobs[job_id] for job_id in array.tasks.ids) if array.tasks else ()
+    first = next(task for task in tasks if task.status is Status.PENDING)
     return (
         f"none of its tasks runs; of the first that waits, {first.id}: {why(backlog, first, now, shortage)}"
     )

@@ -298,16 +298,8 @@ class FakeStore:
     def read(self, position: Position) -> Event:
         return self.journal[position[1]]
 
-    def find(self, *job_ids: int) -> "Deferred[list[tuple[int, Event]]]":
-        if self.failure is not None:
-            return fail(StoreFailed(self.failure))
-        return succeed(
-            [
-                (number, event)
-                for number, event in enumerate(self.journal, 1)
-                if isinstance(event, JobEvent) and event.id in job_ids
-            ]
-        )
+    def find(self, *job_ids: int) -> "FakeReading":
+        return FakeReading(self, 1, job_ids)
 
     def on_durable(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
@@ -363,19 +355,35 @@ class FakeReading:
 
     AT_ONCE = 3
 
-    def __init__(self, store: FakeStore, sequence: int) -> None:
+    def __init__(self, store: FakeStore, sequence: int, job_ids: tuple[int, ...] | None = None) -> None:
         self.next = sequence
         self._store = store
+        self._ids = job_ids
 
     def portion(self) -> "Deferred[list[tuple[int, Event]]]":
         if self.next < self._store.oldest:
             return fail(Lagged(self._store.oldest))
         if self._store.failure is not None:
             return fail(StoreFailed(self._store.failure))
-        last = min(self._store.last_sequence, self.next - 1 + self.AT_ONCE)
-        found = [(number, self._store.journal[number - 1]) for number in range(self.next, last + 1)]
-        self.next += len(found)
+        following = range(self.next, self._store.last_sequence + 1)
+        found = [(number, event) for number in following if self._is_wanted(event := self._event(number))]
+        found = found[: self.AT_ONCE]
+        self.next = found[-1][0] + 1 if found else following.stop
         return succeed(found)
+
+    def _event(self, number: int) -> Event:
+        return self._store.journal[number - 1]
+
+    def _is_wanted(self, event: Event) -> bool:
+        return self._ids is None or (isinstance(event, JobEvent) and event.id in self._ids)
+
+
+def read_all(reading: IReading) -> list[tuple[int, Event]]:
+    """Return all that a reading has; it must not have to wait for any."""
+    found: list[tuple[int, Event]] = []
+    while portion := result_of(reading.portion()):
+        found += portion
+    return found
 
 
 @implementer(IRecording)
@@ -595,7 +603,7 @@ class House:
         self.results = Results(
             self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.elapsed())
         )
-        self.feed = Feed(self.store, self.backlog)
+        self.feed = Feed(self.store, self.backlog, self.clock)
         self.verbs = Verbs(
             self.dispatcher,
             self.results,
@@ -781,6 +789,7 @@ class FakeCaller:
         self.failures = 0
         self.sent = b""
         self.is_finished = False
+        self.broken_off: list[str] = []
         self.rooms: list[Deferred[None]] = []
         self.has_room = True
         self.held: list[Deferred[Any]] = []
@@ -806,6 +815,9 @@ class FakeCaller:
             return succeed(None)
         self.rooms.append(Deferred())
         return self.rooms[-1]
+
+    def break_off(self, why: str) -> None:
+        self.broken_off.append(why)
 
     def next_line(self) -> "Deferred[None]":
         self.listening.append(Deferred())

@@ -41,9 +41,9 @@ from taskqd.capacity import Limits
 from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
-from taskqd.events import NOTHING, Output
+from taskqd.events import NOTHING, Event, Output
 from taskqd.housekeeping import Housekeeper
-from taskqd.interfaces import IExecutor, IRecording
+from taskqd.interfaces import IExecutor, IReading, IRecording
 from taskqd.job import PLAIN, Array, Job, Reason, Spec, Status
 from taskqd.launch import Outcome, Run
 from taskqd.replay import Replay
@@ -611,7 +611,7 @@ class Day:
 
     def history(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("HISTORY", self.results.history(job_id))
+            self.ask("HISTORY", begin(_read_all(self.results.history(job_id))))
 
     def end(self, ids: list[int], data: bytes = b"", code: int = 0) -> None:
         for job_id in ids:
@@ -843,6 +843,13 @@ def _is_idle(executor: Attempts) -> bool:
     return not executor.running
 
 
+async def _read_all(reading: IReading) -> list[tuple[int, Event]]:
+    found: list[tuple[int, Event]] = []
+    while portion := await reading.portion():
+        found += portion
+    return found
+
+
 def _attempts(backlog: Backlog, job_id: int) -> int | None:
     job = backlog.jobs.get(job_id)
     return None if job is None else job.attempts
@@ -860,7 +867,7 @@ def plain(backlog: Backlog) -> dict[str, Any]:
                     attempt["pid"] = attempt["pid_started"] = None
     counts = {status.value: count for status, count in backlog.counts.items()}
     others: dict[str, Any] = {
-        "queues": backlog.describe_queues(),
+        "queues": list(backlog.describe_queues()),
         "paused": backlog.queues.is_paused,
         "schedules": msgspec.to_builtins(backlog.schedules.by_id),
     }

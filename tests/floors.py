@@ -127,6 +127,7 @@ FLOORS = (
         "asked",
         "gathering",
         "pacing",
+        "slices",
         "sending",
         "exchange",
         "reading",

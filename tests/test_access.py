@@ -16,6 +16,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from taskqd import tokens
 from taskqd.access import Access, IPrincipal, Principal, make_access, user_name
 from taskqd.access import throttle as throttling
+from taskqd.access.access import REFUSAL_DELAY
 from taskqd.access.realm import NoRole
 from taskqd.actors import Actor
 from taskqd.errors import AuthFailed, SettingsError, StartRefused
@@ -38,8 +39,11 @@ def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return Site(state)
 
 
-def refused(access: Access, text: str, address: str = HERE) -> str:
-    error = error_of(access.authenticate(text, address))
+def refused(access: Access, text: str, address: str = HERE, throttled: "Site | None" = None) -> str:
+    asked = access.authenticate(text, address)
+    if not asked.called and throttled is not None:
+        throttled.clock.advance(REFUSAL_DELAY)
+    error = error_of(asked)
     assert isinstance(error, AuthFailed)
     return str(error)
 
@@ -347,10 +351,12 @@ def test_after_ten_failures_a_minute_a_host_is_refused_unseen_and_others_are_not
         refused(access, f"wrong {number}", f"10.0.0.5:{number}")
         site.clock.advance(1)
     hashed = list(site.hashed)
-    assert refused(access, text) == "too many AUTHs from 10.0.0.5 have failed; try again in 50 s"
+    for other in ("wrong", f"{'0' * 8}.{'x' * 43}"):
+        why = refused(access, other, throttled=site)
+        assert why.startswith("too many AUTHs from 10.0.0.5 have failed; try again in ")
     assert site.hashed == hashed
     assert result_of(access.authenticate(text, "10.0.0.6:1")).name == "ci"
-    site.clock.advance(50)
+    site.clock.advance(50 - REFUSAL_DELAY)
     refused(access, "wrong")
     assert refused(access, "wrong") == "too many AUTHs from 10.0.0.5 have failed; try again in 1 s"
 
@@ -363,6 +369,32 @@ def test_a_token_that_is_known_to_be_right_gets_in_from_there_all_the_same(site:
         refused(access, f"wrong {number}")
     assert result_of(access.authenticate(text, HERE)).name == "ci"
     assert refused(access, "wrong").startswith("too many AUTHs")
+
+
+def test_a_fresh_token_gets_in_from_a_host_that_has_failed_too_often(site: Site) -> None:
+    first, second = site.add(), site.add()
+    access = site.open()
+    for number in range(throttling.MOST_FAILURES):
+        refused(access, f"wrong {number}")
+    assert result_of(access.authenticate(first, HERE)).name == "ci"
+    assert refused(access, "wrong").startswith("too many AUTHs")
+    assert result_of(access.authenticate(second, HERE)).name == "ci"
+
+
+def test_a_guess_at_a_known_token_is_answered_like_one_at_a_token_that_there_is_not(site: Site) -> None:
+    identity = site.add().partition(".")[0]
+    access = site.open()
+    for number in range(throttling.MOST_FAILURES):
+        refused(access, f"wrong {number}")
+    for number in range(throttling.MOST_FAILURES_OF_TOKEN + 2):
+        asked = [access.authenticate(f"{claimed}.guess {number}", HERE) for claimed in (identity, "0" * 8)]
+        assert not any(each.called for each in asked), "neither is answered before the other"
+        site.clock.advance(REFUSAL_DELAY)
+        known, unknown = (str(error_of(each)) for each in asked)
+        assert known == unknown
+        assert known.startswith("too many AUTHs from 10.0.0.5 have failed")
+    guesses = [text for text in site.hashed if text.startswith(f"{identity}.guess")]
+    assert len(guesses) == throttling.MOST_FAILURES_OF_TOKEN
 
 
 def test_what_is_still_being_checked_counts_too(site: Site) -> None:

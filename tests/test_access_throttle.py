@@ -3,8 +3,15 @@
 import pytest
 from twisted.internet.task import Clock
 
-from taskqd.access.throttle import MOST_FAILURES, MOST_HOSTS, MOST_LINES, WINDOW, Throttle, host_of
-from taskqd.errors import AuthFailed
+from taskqd.access.throttle import (
+    MOST_FAILURES,
+    MOST_FAILURES_OF_TOKEN,
+    MOST_HOSTS,
+    MOST_LINES,
+    WINDOW,
+    Throttle,
+    host_of,
+)
 from tests.fakes import clock
 
 
@@ -15,17 +22,27 @@ class Gate:
         self.clock: Clock = clock()
         self.throttle = Throttle(self.clock)
 
-    def fail(self, address: str = "10.0.0.5:1", times: int = 1, *, is_theirs: bool = True) -> None:
+    def fail(
+        self,
+        address: str = "10.0.0.5:1",
+        times: int = 1,
+        *,
+        is_theirs: bool = True,
+        token: str | None = None,
+    ) -> None:
         for _ in range(times):
-            self.throttle.begin(address)
-            self.throttle.failed(address, "no", is_theirs=is_theirs)
+            self.throttle.begin(address, token)
+            self.throttle.failed(address, "no", is_theirs=is_theirs, token=token)
 
-    def is_refused(self, address: str = "10.0.0.5:1") -> bool:
-        try:
-            self.throttle.check(address)
-        except AuthFailed:
-            return True
-        return False
+    def is_refused(self, address: str = "10.0.0.5:1", token: str | None = None) -> bool:
+        """Whether an AUTH is refused without being checked; one that is gets into the log."""
+        is_refused = self.throttle.refusal(address) is not None and not self.throttle.may_try(address, token)
+        if is_refused:
+            self.throttle.refused(address)
+        return is_refused
+
+    def refusal(self) -> str:
+        return str(self.throttle.refusal("10.0.0.5:1"))
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass with a sweep each second, as the daemon does."""
@@ -65,8 +82,7 @@ def test_ten_failures_within_a_minute_are_one_too_many_for_any_port_of_the_host(
     assert gate.is_refused("10.0.0.5:3")
     assert not gate.is_refused("10.0.0.6:1")
     gate.clock.advance(WINDOW - 1)
-    with pytest.raises(AuthFailed, match=r"too many AUTHs from 10\.0\.0\.5 have failed; try again in 1 s"):
-        gate.throttle.check("10.0.0.5:1")
+    assert gate.refusal() == "too many AUTHs from 10.0.0.5 have failed; try again in 1 s"
     gate.clock.advance(1)
     assert not gate.is_refused()
 
@@ -75,13 +91,11 @@ def test_the_time_to_wait_is_that_until_the_oldest_failure_does_not_count(gate: 
     gate.fail()
     gate.clock.advance(10.5)
     gate.fail(times=MOST_FAILURES - 1)
-    with pytest.raises(AuthFailed, match="try again in 50 s"):
-        gate.throttle.check("10.0.0.5:1")
+    assert gate.refusal().endswith("; try again in 50 s")
     gate.clock.advance(49.5)
     assert not gate.is_refused()
     gate.fail()
-    with pytest.raises(AuthFailed, match="try again in 11 s"):
-        gate.throttle.check("10.0.0.5:1")
+    assert gate.refusal().endswith("; try again in 11 s")
 
 
 def test_refusals_make_nobody_wait_longer(gate: Gate) -> None:
@@ -102,6 +116,47 @@ def test_what_is_under_way_counts_and_what_lets_in_does_not(gate: Gate) -> None:
     assert not gate.is_refused()
     gate.fail(times=MOST_FAILURES, is_theirs=False)
     assert not gate.is_refused()
+
+
+# Tokens.
+
+
+def test_a_known_token_from_a_host_that_failed_too_often_is_checked_and_others_are_not(gate: Gate) -> None:
+    gate.fail(times=MOST_FAILURES)
+    assert gate.is_refused()
+    assert not gate.is_refused(token="aaaaaaaa")
+    gate.throttle.begin("10.0.0.5:1", "aaaaaaaa")
+    gate.throttle.passed("10.0.0.5:1", "aaaaaaaa")
+    assert gate.is_refused()
+
+
+def test_a_token_that_failed_three_times_from_such_a_host_is_refused_as_well(gate: Gate) -> None:
+    gate.fail(times=MOST_FAILURES)
+    gate.pass_time(30)
+    gate.fail(times=MOST_FAILURES_OF_TOKEN, token="aaaaaaaa")
+    assert gate.is_refused(token="aaaaaaaa")
+    assert not gate.is_refused(token="bbbbbbbb"), "another token has its own count"
+    assert not gate.is_refused("10.0.0.6:1", token="aaaaaaaa"), "and so has another host"
+    gate.pass_time(59)
+    assert not gate.is_refused("10.0.0.5:1", token="bbbbbbbb")
+    gate.pass_time(1)
+    assert not gate.is_refused(token="aaaaaaaa")
+
+
+def test_checks_of_one_token_that_are_under_way_count(gate: Gate) -> None:
+    gate.fail(times=MOST_FAILURES)
+    for _ in range(MOST_FAILURES_OF_TOKEN):
+        gate.throttle.begin("10.0.0.5:1", "aaaaaaaa")
+    assert gate.is_refused(token="aaaaaaaa")
+
+
+def test_tokens_of_which_nothing_counts_any_more_are_forgotten(gate: Gate) -> None:
+    gate.fail(token="aaaaaaaa")
+    gate.pass_time(30)
+    gate.fail(token="bbbbbbbb")
+    gate.pass_time(40)
+    (host,) = gate.throttle._hosts.values()
+    assert list(host.tokens) == ["bbbbbbbb"]
 
 
 # The log.

@@ -94,7 +94,7 @@ def test_a_decision_holds_after_a_restart(decide: Decision) -> None:
     house.settle()
     again = House(journal=house.store.journal)
     assert again.backlog == house.backlog
-    assert again.backlog.describe_queues() == house.backlog.describe_queues()
+    assert list(again.backlog.describe_queues()) == list(house.backlog.describe_queues())
 
 
 # Pauses.

@@ -569,7 +569,7 @@ def test_a_waiter_who_gave_up_is_forgotten() -> None:
     gone, stays = house.dispatcher.wait(1), house.dispatcher.wait(1)
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
-    assert house.dispatcher._waiters == {1: {stays}}
+    assert house.dispatcher._waiters == {1: {stays.callback}}
     house.finish(1)
     assert result_of(stays).id == 1
     assert house.dispatcher._waiters == {}

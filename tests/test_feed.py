@@ -27,11 +27,11 @@ from taskqd.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.feed import EVERYTHING, Feed, Filter
+from taskqd.feed import EVERYTHING, GATHER_INTERVAL, Feed, Filter
 from taskqd.job import Array, Job, Spec
 from taskqd.snapshot import Condenser
 from taskqd.store import Store
-from tests.fakes import START, FakeCaller, FakeDisk, FakeStore, ThreadReactor, Threads, begin, error_of
+from tests.fakes import START, FakeCaller, FakeDisk, FakeStore, ThreadReactor, Threads, begin, clock, error_of
 
 
 def submitted(job_id: int, **spec: Any) -> Submitted:
@@ -46,12 +46,14 @@ class Desk:
         self.backlog = Backlog()
         for event in journal:
             self.backlog.apply(event)
-        self.feed = Feed(self.store, self.backlog)
+        self.clock = clock()
+        self.feed = Feed(self.store, self.backlog, self.clock)
 
     def happen(self, *events: Event) -> None:
+        """Let events happen one after the other, each after what was gathered before it was sent."""
         for event in events:
-            self.store.append(event).addCallback(lambda _, event: self.backlog.apply(event), event)
-            self.store.sync()
+            self.happen_together(event)
+            self.clock.advance(GATHER_INTERVAL)
 
     def happen_together(self, *events: Event) -> None:
         durable = self.store.append_all(events)
@@ -164,15 +166,16 @@ def test_who_comes_in_while_others_are_told_gets_what_is_behind_all_that_came_to
 
 
 def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_EVENTS", 2)
+    for bound, value in (("MOST_EVENTS", 2), ("PIECE_BYTES", 1), ("FLUSH_BYTES", 1)):
+        monkeypatch.setattr(module, bound, value)
     desk, caller, quick = Desk(), FakeCaller(), FakeCaller()
     watching, other = desk.watch(caller), desk.watch(quick)
     caller.has_room = False
     desk.happen_together(*map(submitted, range(1, 8)))
-    caller.rooms.pop().callback(None)
     lagged = error_of(watching)
     assert isinstance(lagged, Lagged)
     assert lagged.sequence == 2
+    assert numbers(caller) == [1]
     assert numbers(quick) == list(range(1, 8))
     ended(other)
 
@@ -193,14 +196,14 @@ def test_what_a_watcher_cannot_take_waits_for_it() -> None:
 
 
 def test_a_watcher_takes_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TAKEN_AT_ONCE", 3 * len(lines((1, submitted(1)))))
+    monkeypatch.setattr(module, "PIECE_BYTES", 3 * len(lines((1, submitted(1)))))
     desk, caller = Desk(), FakeCaller()
     watching = desk.watch(caller)
     caller.has_room = False
-    desk.happen(*map(submitted, range(1, 9)))
-    for upto in (4, 7, 8):
-        caller.rooms.pop().callback(None)
+    desk.happen_together(*map(submitted, range(1, 9)))
+    for upto in (3, 6, 8):
         assert numbers(caller) == list(range(1, upto + 1))
+        caller.rooms.pop().callback(None)
     ended(watching)
 
 
@@ -270,6 +273,80 @@ def test_an_event_is_encoded_once_for_all_who_want_it_and_never_for_nobody(
     assert encoded == [2, 3]
     assert [numbers(caller) for caller in callers] == [[2, 3]] * 2
     for each in (*watching, ignorant):
+        ended(each)
+
+
+# What many watchers take.
+
+
+def test_what_comes_within_a_moment_is_sent_in_one_piece_to_each_watcher() -> None:
+    desk, callers = Desk(), [FakeCaller(), FakeCaller()]
+    watching = [desk.watch(caller) for caller in callers]
+    sent: list[bytes] = []
+    for caller in callers:
+        caller.send = sent.append  # type: ignore[assignment, method-assign]
+    desk.happen_together(submitted(1))
+    assert sent == [lines((1, submitted(1)))] * 2, "what comes after a quiet time is sent at once"
+    for number in (2, 3, 4):
+        desk.happen_together(submitted(number))
+    assert len(sent) == 2
+    desk.clock.advance(GATHER_INTERVAL)
+    assert sent[2:] == [lines(*((number, submitted(number)) for number in (2, 3, 4)))] * 2
+    assert sent[2] is sent[3], "it is put together once"
+    for each in watching:
+        ended(each)
+
+
+def test_a_watch_that_is_ended_has_all_that_happened_before() -> None:
+    desk, caller, slow = Desk(), FakeCaller(), FakeCaller()
+    watching, other = desk.watch(caller), desk.watch(slow)
+    slow.has_room = False
+    for number in (1, 2, 3):
+        desk.happen_together(submitted(number))
+    ended(watching)
+    ended(other)
+    assert (numbers(caller), numbers(slow)) == ([1, 2, 3], [1])
+    desk.clock.advance(GATHER_INTERVAL)
+    assert not desk.clock.getDelayedCalls()
+
+
+def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
+    desk, first, late = Desk(), FakeCaller(), FakeCaller()
+    watching = [desk.watch(first)]
+    first.has_room = False
+    desk.happen_together(submitted(1))
+    desk.happen_together(submitted(2))
+    watching.append(desk.watch(late))
+    desk.happen_together(submitted(3))
+    first.has_room = True
+    first.rooms.pop().callback(None)
+    desk.happen_together(submitted(4))
+    desk.clock.advance(GATHER_INTERVAL)
+    assert (numbers(first), numbers(late)) == ([1, 2, 3, 4], [3, 4])
+    for each in watching:
+        ended(each)
+
+
+def test_what_is_kept_for_all_watchers_together_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(lines((1, submitted(1, queue="q0"))))
+    monkeypatch.setattr(module, "MOST_BYTES_IN_ALL", 10 * size)
+    desk, callers = Desk(), [FakeCaller() for _ in range(4)]
+    watching = [desk.watch(caller, Filter(queue=f"q{at}")) for at, caller in enumerate(callers)]
+    for caller in callers:
+        caller.has_room = False
+    numbers_of = iter(range(1, 100))
+    for at in (0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3):
+        desk.happen(submitted(next(numbers_of), queue=f"q{at}"))
+    assert [each.called for each in watching] == [False, True, False, False], "most is kept for the second"
+    assert isinstance(lagged := error_of(watching[1]), Lagged)
+    assert lagged.sequence == 4
+    for caller in callers:
+        caller.has_room = True
+        for room in caller.rooms[-1:]:
+            if not room.called:
+                room.callback(None)
+    assert [numbers(caller) for caller in callers] == [[1, 2], [3], [8, 9, 10], [11, 12, 13, 14]]
+    for each in (watching[0], *watching[2:]):
         ended(each)
 
 
@@ -388,7 +465,7 @@ def test_a_filter_holds_for_the_past_and_for_what_comes() -> None:
 STEP = st.one_of(
     st.tuples(st.just("append"), st.integers(1, 4)),
     st.tuples(st.just("watch"), st.integers(1, 40)),
-    st.tuples(st.sampled_from(["leave", "choke", "room", "read", "snapshot", "fail"]), st.just(0)),
+    st.tuples(st.sampled_from(["leave", "choke", "room", "read", "wait", "snapshot", "fail"]), st.just(0)),
 )
 
 
@@ -403,7 +480,7 @@ class World:
         list(self.store.replay())
         self.store.begin(0)
         self.backlog = Backlog()
-        self.feed = Feed(self.store, self.backlog)
+        self.feed = Feed(self.store, self.backlog, self.reactor)
         self.journal: list[tuple[int, Event]] = []
         self.store.on_durable(lambda first, events: self.journal.extend(enumerate(events, first)))
         self.caller = FakeCaller()
@@ -449,6 +526,9 @@ class World:
         if self.threads.waiting:
             self.threads.waiting.pop(0)()
 
+    def wait(self, _: int) -> None:
+        self.reactor.advance(GATHER_INTERVAL)
+
     def snapshot(self, _: int) -> None:
         number = self.store.segment - 1
         if number > self.store.snapshot:
@@ -476,6 +556,7 @@ class World:
         assert self.caller.sent == lines(*expected)
 
     def catch_up(self) -> None:
+        self.reactor.advance(GATHER_INTERVAL)
         self.room(0)
         while self.threads.waiting and self.watching is not None:
             self.read(0)

@@ -21,7 +21,7 @@ from taskqd.secret import BLOCK, unpacked
 from taskqd.snapshot import Condenser
 from taskqd.spool import Spool
 from taskqd.store import Store
-from tests.fakes import START, ThreadReactor, begin, in_thread, result_of
+from tests.fakes import START, ThreadReactor, begin, in_thread, read_all, result_of
 
 STORES = Path(__file__).parent / "stores"
 VERSIONS = sorted(path.name for path in STORES.iterdir() if path.name[0].isdigit())
@@ -160,7 +160,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     if site.version not in ("0.1.0", "0.2.0"):
         assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
         assert unpacked(site.spool.block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
-        submitted = result_of(site.store.find(23))[0][1]
+        submitted = read_all(site.store.find(23))[0][1]
         assert isinstance(submitted, Submitted)
         assert (submitted.origin or "").startswith("pid ")
     site.close()
@@ -190,7 +190,7 @@ def test_it_is_written_on_and_condensed(site: Site) -> None:
 
 def test_all_that_happened_to_its_jobs_is_found(site: Site) -> None:
     site.open()
-    histories: list[tuple[int, Event]] = result_of(site.store.find(1))
+    histories: list[tuple[int, Event]] = read_all(site.store.find(1))
     assert [event.name for _, event in histories] == [
         *("submitted", "started", "ended", "retried", "started", "spawned", "ended")
     ]

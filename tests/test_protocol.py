@@ -16,14 +16,17 @@ from zope.interface.verify import verifyObject
 
 from taskqd import exchange, wire
 from taskqd.access import Principal
-from taskqd.events import Submitted
+from taskqd.errors import AuthRequired
+from taskqd.events import Output, Submitted
 from taskqd.interfaces import ICaller
 from taskqd.job import Spec, Status
+from taskqd.launch import Outcome
 from taskqd.pacing import MOST_AHEAD
 from taskqd.protocol import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
 from taskqd.quotas import Quotas
 from taskqd.reading import LINES_AT_ONCE
 from taskqd.roles import Role
+from taskqd.slices import TURN
 from taskqd.submission import LARGEST_BLOCK, LARGEST_SKIP
 from tests.fakes import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings
 
@@ -415,6 +418,7 @@ def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> 
     client = Client(house)
     client.send(b"PING\n" * (2 * LINES_AT_ONCE))
     client.connection.connectionLost()
+    house.clock.advance(0)
     assert not house.clock.getDelayedCalls()
 
 
@@ -1154,3 +1158,128 @@ def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
         b"ERROR INTERNAL this line met a bug of taskqd's; the daemon's log has it",
     ]
     assert len(logged_errors.flush(ValueError)) == 1
+
+
+# Long replies, and many requests at once.
+
+
+def listing_house(count: int = 10) -> House:
+    house = opened()
+    for _ in range(count):
+        house.submit()
+    return house
+
+
+class Slow:
+    """Makes each look at a house's clock take time, as work does."""
+
+    def __init__(self, house: House, seconds: float) -> None:
+        clock = house.clock
+        look = clock.seconds
+
+        def seconds_pass() -> float:
+            clock.rightNow += seconds
+            return look()
+
+        clock.seconds = seconds_pass  # type: ignore[method-assign]
+
+
+def in_turns(house: House) -> int:
+    """Let the reactor come around until nothing is left to do at once, and return how often it did."""
+    turns = 0
+    while calls := [call for call in house.clock.calls if call.getTime() <= house.clock.rightNow]:
+        for call in calls:
+            house.clock.calls.remove(call)
+            call.func(*call.args, **call.kw)
+        turns += 1
+    return turns
+
+
+def test_a_long_list_gives_way_to_others_and_is_whole() -> None:
+    house = listing_house()
+    client, other = Client(house), Client(house)
+    Slow(house, TURN / 3)
+    client.send(b"LIST\nPING\n")
+    assert client.transport.received.count(b"JOB") < 5
+    other.send(b"PING\n")
+    assert other.lines() == ["OK"], "before the list is done"
+    assert in_turns(house) > 3
+    assert [line.split()[0] for line in client.lines()] == ["JOB"] * 10 + ["END", "OK"]
+
+
+def test_a_client_that_goes_amid_a_long_list_leaves_nothing_to_do() -> None:
+    house = listing_house()
+    client = Client(house)
+    Slow(house, TURN)
+    client.send(b"LIST\n")
+    client.transport.lose()
+    in_turns(house)
+    assert client.transport.received.count(b"JOB") < 10
+    assert not client.connection._held
+
+
+def test_a_client_that_is_sent_away_amid_a_long_list_is_sent_nothing_more() -> None:
+    house = listing_house()
+    client = Client(house)
+    Slow(house, TURN)
+    client.send(b"LIST\n")
+    client.connection.expel(AuthRequired("go"))
+    sent = client.transport.received
+    in_turns(house)
+    assert client.transport.received == sent
+    assert sent.endswith(b"ERROR AUTH_REQUIRED go\r\n")
+
+
+def test_many_requests_that_came_at_once_give_way_to_others() -> None:
+    house = listing_house(1)
+    client, other = Client(house), Client(house)
+    Slow(house, TURN / 2)
+    client.send(b"STATUS 1\n" * 100)
+    assert client.transport.received.count(b"STATUS") < 100
+    other.send(b"PING\n")
+    assert other.lines() == ["OK"]
+    assert in_turns(house) > 3
+    assert client.lines() == ["STATUS RUNNING 0"] * 100
+
+
+def test_requests_that_wait_while_others_have_their_turn_are_handled_in_order() -> None:
+    house = listing_house(1)
+    client = Client(house)
+    client.send(b"WAIT 1\n" + b"STATUS 1\nPING\n" * 50)
+    Slow(house, TURN / 2)
+    house.finish(1)
+    assert client.transport.received.count(b"OK") < 50
+    in_turns(house)
+    assert client.lines() == ["STATUS COMPLETED 100", *["STATUS COMPLETED 100", "OK"] * 50]
+
+
+def test_a_long_line_that_waits_is_read_once_more_when_its_turn_has_come() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\n")
+    house.settle()
+    environment = b" ".join(b"--env=V%d=%d" % (number, number) for number in range(100))
+    client.send(b"WAIT 1\nSUBMIT --hold %b --stdin=2 cat\n" % environment)
+    client.send(b"ab\r\nSUBMIT --hold %b --queue=\n" % environment)
+    house.finish(1)
+    house.settle()
+    replies = client.lines()
+    assert replies[:3] == ["JOB_ID 1", "STATUS COMPLETED 100", "JOB_ID 2"]
+    assert replies[3].startswith("ERROR BAD_REQUEST")
+    assert len(house.job(2).spec.env) == 100
+    assert house.spool.blocks[2] == {"stdin": b"ab"}
+
+
+def test_a_reply_that_cannot_be_finished_closes_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\n")
+    house.settle()
+    house.spool.on_disk[1, 1] = (b"x" * 70_000, b"")
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100_000), stderr=Output(0)))
+    client.transport.received = b""
+    client.send(b"OUTPUT 1 stdout\nPING\n")
+    client.read()
+    assert client.transport.is_aborted
+    assert client.transport.received.endswith(b"x")
+    assert "a reply was broken off and its connection closed: OUTPUT of job 1" in caplog.text

@@ -488,9 +488,3 @@ def test_an_event_is_told_as_the_journal_has_it_but_for_times_and_output(event: 
 
 def test_every_kind_of_event_can_be_told() -> None:
     assert {type(event) for event, _ in EVENTS} == set(get_args(Event))
-
-
-def test_several_events_are_told_with_how_many_they_are() -> None:
-    found = [(3, EVENTS[1][0]), (9, EVENTS[5][0])]
-    assert replies.events(found) == b"".join(replies.event(*one) for one in found) + b"END 2\r\n"
-    assert replies.events([]) == b"END 0\r\n"

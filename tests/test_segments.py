@@ -10,10 +10,10 @@ from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
 from taskqd.journal import encode
 from taskqd.replay import Replay
-from taskqd.segments import End, Layout, Segments, positions
+from taskqd.segments import End, Finding, Layout, Segments, positions
 from taskqd.snapshot import Condenser
 from tests.fakes import START, FakeDisk
-from tests.journals import MemoryDisk, portions, ran, replay, story, submitted, write
+from tests.journals import portions, ran, replay, story, submitted, write
 
 OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
 
@@ -25,6 +25,14 @@ def ids(events: list[Event]) -> list[int]:
 def upto(sequence: int) -> End:
     """Return an end at a record, wherever that stands."""
     return End(99, 10**9, sequence)
+
+
+def all_of(finding: Finding) -> list[tuple[int, Event]]:
+    """Return all that a search finds."""
+    found: list[tuple[int, Event]] = []
+    while not finding.is_over:
+        found += finding.portion()
+    return found
 
 
 def names(directory: Path, *present: str) -> Layout:
@@ -163,14 +171,14 @@ def test_all_that_the_journal_has_of_a_job_is_found(
     segments = Segments(str(tmp_path), Disk())
     known = replay(tmp_path)
     for job_id in range(1, 27):
-        found = segments.find((job_id,), upto(10**6))
+        found = all_of(segments.find((job_id,), upto(10**6)))
         assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
 def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
-    assert Segments(str(tmp_path), Disk()).find((2,), upto(100)) == [(3, submitted(2, "x"))]
+    assert all_of(Segments(str(tmp_path), Disk()).find((2,), upto(100))) == [(3, submitted(2, "x"))]
 
 
 def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
@@ -178,11 +186,11 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
     segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in segments.find((1,), upto(100))] == [2, 4, 5, 6]
-    assert [number for number, _ in segments.find((1,), upto(5))] == [2, 4, 5]
+    assert [number for number, _ in all_of(segments.find((1,), upto(100)))] == [2, 4, 5, 6]
+    assert [number for number, _ in all_of(segments.find((1,), upto(5)))] == [2, 4, 5]
     last = tmp_path / "00000002.journal"
     last.write_bytes(last.read_bytes()[:-2])
-    assert [number for number, _ in segments.find((1,), upto(100))] == [2, 4, 5]
+    assert [number for number, _ in all_of(segments.find((1,), upto(100)))] == [2, 4, 5]
 
 
 def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
@@ -192,10 +200,15 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
     for rest in (b'half a line of job "id":1,\n', encode(ran(1)[0], 7), b"\n" * 999 + b'"id":1,\n'):
         whole = last.read_bytes()
         last.write_bytes(whole + rest)
-        assert [number for number, _ in Segments(str(tmp_path), Disk()).find((1,), end)] == [2, 4, 5, 6]
+        assert [number for number, _ in all_of(Segments(str(tmp_path), Disk()).find((1,), end))] == [
+            2,
+            4,
+            5,
+            6,
+        ]
         last.write_bytes(whole)
     (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 7) + b'"id":1,\n')
-    assert [number for number, _ in Segments(str(tmp_path), Disk()).find((1,), end)] == [2, 4, 5, 6]
+    assert [number for number, _ in all_of(Segments(str(tmp_path), Disk()).find((1,), end))] == [2, 4, 5, 6]
 
 
 def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
@@ -203,32 +216,56 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
     segments = Segments(str(tmp_path), Disk())
-    assert len(segments.find((1,), upto(100))) == 1
+    assert len(all_of(segments.find((1,), upto(100)))) == 1
     with pytest.raises(JournalDamaged):
-        segments.find((2,), upto(100))
+        all_of(segments.find((2,), upto(100)))
 
 
 def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [submitted(2)])
-    disk = FakeDisk()
-    disk.fail("content", after=3, code=2)
-    segments = Segments(str(tmp_path), disk)
 
-    class Once(MemoryDisk):
-        def content(self, path: str, most: int | None = None) -> bytes:
-            if most is None and path.endswith("1.journal") and "00000001.snapshot" not in self.files:
+    class Once(Disk):
+        def open(self, path: str) -> int:
+            if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
                 Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
-                self.files = MemoryDisk(tmp_path).files
                 raise FileNotFoundError(2, "No such file", path)
-            return super().content(path, most)
+            return super().open(path)
 
-    segments = Segments(str(tmp_path), Once(tmp_path))
-    assert len(segments.find((1,), upto(100))) == 3
+    segments = Segments(str(tmp_path), Once())
+    assert len(all_of(segments.find((1,), upto(100)))) == 3
+
+
+def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PORTION", 1)
+    events = [submitted(1), *ran(1), submitted(2)]
+    write(tmp_path, events, [submitted(3)])
+    segments = Segments(str(tmp_path), Disk())
+    finding = segments.find((1,), upto(100))
+    found = finding.portion()
+    assert [number for number, _ in found] == [2]
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    segments.remove_obsolete(1)
+    found += all_of(finding)
+    assert [event.name for _, event in found] == ["submitted", "started", "ended"]
+    assert [number for number, _ in found] == [2, 3, 5]
+
+
+def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT_ONCE", 100)
+    monkeypatch.setattr(module, "LOOKED_THROUGH", 200)
+    write(tmp_path, [submitted(number) for number in range(1, 20)])
+    finding = Segments(str(tmp_path), Disk()).find((99,), upto(100))
+    assert (finding.portion(), finding.is_over) == ([], False)
+    assert all_of(finding) == []
 
 
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Segments(str(tmp_path / "nowhere"), Disk()).find((1,), upto(100))
+        all_of(Segments(str(tmp_path / "nowhere"), Disk()).find((1,), upto(100)))
 
 
 def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
@@ -239,7 +276,7 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
     )
     path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
     segments = Segments(str(tmp_path), Disk())
-    assert segments.find((1,), upto(5)) == [(2, submitted(1)), (4, ran(1)[0])]
+    assert all_of(segments.find((1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
     assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
     assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
@@ -276,7 +313,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
 
 def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
-    found = Segments(str(tmp_path), Disk()).find((2, 1), upto(100))
+    found = all_of(Segments(str(tmp_path), Disk()).find((2, 1), upto(100)))
     assert [(number, str(event.name)) for number, event in found] == [
         *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
         *[(8, "started"), (9, "spawned"), (10, "ended")],
@@ -286,7 +323,7 @@ def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
 def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
     paused = Paused(at=START, by='"id":1,', queue='"id":1,')
     write(tmp_path, [submitted(1), paused])
-    assert Segments(str(tmp_path), Disk()).find((1,), upto(100)) == [(2, submitted(1))]
+    assert all_of(Segments(str(tmp_path), Disk()).find((1,), upto(100))) == [(2, submitted(1))]
 
 
 # All that happened since.

@@ -26,7 +26,17 @@ from taskqd.journal import decode, encode
 from taskqd.snapshot import Condenser
 from taskqd.store import LIGHT_BYTES, TRY_AGAIN, Store
 from taskqd.tail import AHEAD, RUN, SMALL
-from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, Threads, error_of, in_thread, result_of
+from tests.fakes import (
+    START,
+    FakeDisk,
+    FakeStore,
+    ThreadReactor,
+    Threads,
+    error_of,
+    in_thread,
+    read_all,
+    result_of,
+)
 from tests.leaks import LeakWatch
 
 SEGMENT = 64 * 1024**2
@@ -1216,14 +1226,14 @@ def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
 def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), Started(id=1, at=START, attempt=1))
-    assert result_of(bench.store.find(1)) == [
+    assert read_all(bench.store.find(1)) == [
         (2, submitted(1)),
         (4, Started(id=1, at=START, attempt=1)),
     ]
     on_its_way = bench.store.append(Cancelled(id=1, at=START, by="ada", signal=15))
     bench.reactor.until(on_its_way)
-    assert len(result_of(bench.store.find(1))) == 3
-    assert result_of(bench.store.find(9)) == []
+    assert len(read_all(bench.store.find(1))) == 3
+    assert read_all(bench.store.find(9)) == []
 
 
 @pytest.mark.parametrize("call", ["names", "content"])
@@ -1231,18 +1241,18 @@ def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench:
     bench.open()
     bench.append(submitted(1))
     bench.disk.fail(call, code=errno.EIO)
-    assert isinstance(error_of(bench.store.find(1)), StoreFailed)
+    assert isinstance(error_of(bench.store.find(1).portion()), StoreFailed)
     bench.disk.mend()
     path = bench.segment(1)
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
-    assert isinstance(error_of(bench.store.find(1)), StoreFailed)
+    assert isinstance(error_of(bench.store.find(1).portion()), StoreFailed)
     path.write_bytes(path.read_bytes().replace(b"trve", b"true"))
 
 
 def test_all_that_is_durable_of_some_jobs_is_found(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), submitted(3))
-    assert result_of(bench.store.find(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
+    assert read_all(bench.store.find(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
 
 
 def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> None:

@@ -1,7 +1,6 @@
 """What each verb does and answers, and for whom."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ from taskqd.launch import Outcome
 from taskqd.quotas import Quotas, describe
 from taskqd.roles import Role
 from taskqd.verbs import daemon as verbs_of_the_daemon
-from taskqd.verbs import jobs
+from taskqd.verbs import jobs, outputs
 from tests.fakes import COMPLETED, FAILED, FakeCaller, FakeSocket, FakeTransport, House, error_of, result_of
 
 
@@ -69,26 +68,17 @@ def shown(house: House, line: str) -> Any:
     return json.loads(answer(house, line).split(" ", 1)[1])
 
 
-def turns_of_others(house: House, replied: "Deferred[Any]", look: Callable[[], int]) -> list[int]:
-    """Return what there is to see at each turn that others have before a reply is there."""
-    seen: list[int] = []
-
-    def turn() -> None:
-        if not replied.called:
-            seen.append(look())
-            house.clock.callLater(0, turn)
-
-    turn()
-    house.clock.advance(0)
-    return seen
+def whole_answer(house: House, line: str, caller: FakeCaller | None = None) -> list[str]:
+    """Return the lines of a reply that is sent in portions."""
+    caller = caller or FakeCaller()
+    end = result_of(ask(house, line, caller))
+    return (caller.sent + bytes(end)).decode().splitlines(keepends=True)
 
 
 def listed(house: House, line: str) -> tuple[list[int], str]:
     """Return the ids that a LIST gives, and its last line."""
-    caller = FakeCaller()
-    end = bytes(result_of(ask(house, line, caller))).decode()
-    jobs = [json.loads(text.removeprefix("JOB ")) for text in caller.sent.decode().split("\r\n")[:-1]]
-    return [job["id"] for job in jobs], end
+    *lines, end = whole_answer(house, line)
+    return [json.loads(text.removeprefix("JOB "))["id"] for text in lines], end
 
 
 def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
@@ -128,25 +118,79 @@ def test_a_result_has_the_exit_code_or_the_signal_or_none(outcome: Outcome, code
 
 
 def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "ESCAPED_AT_ONCE", 10)
-    house = opened()
+    monkeypatch.setattr(outputs, "ESCAPED_BYTES", 10)
+    house, caller = opened(), FakeCaller()
     house.submit()
     house.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
-    replied = ask(house, "RESULT 1")
+    caller.has_room = False
+    replied = ask(house, "RESULT 1", caller)
     house.retry(1)
     house.settle()
-    house.clock.pump([0] * 5)
-    assert result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
+    caller.has_room = True
+    caller.rooms.pop().callback(None)
+    assert caller.sent + result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
 
 
-def test_a_long_result_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "ESCAPED_AT_ONCE", 10)
-    house = opened()
+def test_a_long_result_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "ESCAPED_BYTES", 10)
+    house, caller = opened(), FakeCaller()
     house.submit()
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b'"\xff' * 15)))
-    replied = ask(house, "RESULT 1")
-    assert turns_of_others(house, replied, lambda: 0) == [0, 0]
-    assert result_of(replied) == b'RESULT "%b" "" 0\r\n' % (b'\\"\\xFF' * 15)
+    stdout, stderr = Output.inline(b'"\xff' * 15), Output.inline(b"e" * 12)
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=stdout, stderr=stderr))
+    caller.has_room = False
+    replied, sizes = ask(house, "RESULT 1", caller), [len(caller.sent)]
+    while caller.rooms:
+        caller.rooms.pop().callback(None)
+        sizes.append(len(caller.sent))
+    assert sizes == [38, 68, 111, 111]
+    whole = caller.sent + result_of(replied)
+    assert whole == b'RESULT "%b" "%b" 0\r\n' % (b'\\"\\xFF' * 15, b"e" * 12)
+
+
+@pytest.mark.parametrize("line", ["RESULT 1", "OUTPUT 1 stdout"])
+def test_a_reply_that_cannot_be_finished_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(outputs, "ESCAPED_BYTES", 10)
+    monkeypatch.setattr(outputs, "PIECE_BYTES", 10)
+    house, caller = opened(), FakeCaller()
+    house.submit()
+    house.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(10_000), stderr=Output(0)))
+    caller.has_room = False
+    replied = ask(house, line, caller)
+    assert b"xxxxx" in caller.sent
+    del house.spool.on_disk[1, 1]
+    caller.rooms.pop().callback(None)
+    assert result_of(replied) == b""
+    (why,) = caller.broken_off
+    assert f"{line.split(maxsplit=1)[0]} of job 1 cannot be read on" in why
+
+
+def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outputs, "PIECE_BYTES", 10)
+    house, caller = opened(), FakeCaller()
+    house.submit()
+    house.spool.on_disk[1, 1] = (b"x" * 15, b"")
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
+    assert result_of(ask(house, "OUTPUT 1 stdout", caller)) == b""
+    assert caller.broken_off == ["OUTPUT of job 1 cannot be read on: 10 bytes of stdout from 10 on are 5"]
+
+
+def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "PIECE_BYTES", 10)
+    house, caller = opened(), FakeCaller()
+    house.submit()
+    house.spool.recordings[1].write(1, b"0123456789" * 3)
+    caller.has_room = False
+    replied = ask(house, "OUTPUT 1 stdout --offset=1", caller)
+    assert caller.sent == b"DATA stdout 1 29\r\n1234567890"
+    house.finish(1, Outcome(reason=None, exit_code=1, stdout=Output.inline(b"0123456789" * 3)))
+    while caller.rooms:
+        caller.rooms.pop().callback(None)
+    assert caller.sent + result_of(replied) == b"DATA stdout 1 29\r\n%b\r\n" % (b"0123456789" * 3)[1:]
 
 
 def test_a_job_that_has_not_ended_has_no_result_yet() -> None:
@@ -328,15 +372,35 @@ def test_a_list_has_100_jobs_unless_told() -> None:
     assert listed(house, "LIST --limit=1000")[1] == "END 130\r\n"
 
 
-def test_a_long_list_lets_others_have_their_turn_and_its_caller_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "LOOKED_AT_ONCE", 4)
-    house = opened(0)
+def test_a_list_that_shows_nothing_gives_way_as_well() -> None:
+    house, caller = opened(0), FakeCaller()
     for _ in range(10):
         house.submit()
-    caller = FakeCaller()
+    caller.has_room = False
+    replied = ask(house, "LIST --queue=other", caller)
+    waited = 0
+    while caller.rooms:
+        waited += 1
+        caller.rooms.pop().callback(None)
+    assert (waited, caller.sent, result_of(replied)) == (11, b"", b"END 0\r\n")
+
+
+def test_numbers_without_a_job_are_looked_up_a_thousand_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "WALKED_AT_ONCE", 3)
+    house, caller = opened(20), FakeCaller()
+    for number in range(1, 11):
+        house.submit()
+        house.finish(number)
+    for number in range(1, 10):
+        house.remove(number)
+    house.settle()
+    caller.has_room = False
     replied = ask(house, "LIST", caller)
-    assert turns_of_others(house, replied, lambda: caller.sent.count(b"JOB")) == [4, 8]
-    assert result_of(replied) == b"END 10\r\n"
+    waited = 0
+    while caller.rooms:
+        waited += 1
+        caller.rooms.pop().callback(None)
+    assert (waited, (caller.sent + result_of(replied)).count(b"JOB")) == (5, 1)
 
 
 def test_a_list_waits_for_its_caller_to_read() -> None:
@@ -349,7 +413,7 @@ def test_a_list_waits_for_its_caller_to_read() -> None:
     assert caller.sent.count(b"JOB") == 1
     caller.has_room = True
     caller.rooms.pop().callback(None)
-    assert result_of(replied) == b"END 3\r\n"
+    assert (caller.sent + result_of(replied)).count(b"JOB") == 3
 
 
 # OUTPUT.
@@ -561,10 +625,9 @@ def test_why_says_what_a_job_waits_for_in_one_line() -> None:
 
 
 def queues(house: House) -> dict[str, Any]:
-    caller = FakeCaller()
-    end = result_of(ask(house, "QUEUES", caller))
-    found = [json.loads(line.removeprefix("QUEUE ")) for line in caller.sent.decode().split("\r\n")[:-1]]
-    assert end == b"END %d\r\n" % len(found)
+    *lines, end = whole_answer(house, "QUEUES")
+    found = [json.loads(line.removeprefix("QUEUE ")) for line in lines]
+    assert end == f"END {len(found)}\r\n"
     return {queue["name"]: queue for queue in found}
 
 
@@ -608,10 +671,9 @@ def test_nothing_starts_while_it_is_paused(words: str) -> None:
 
 
 def schedules(house: House) -> list[Any]:
-    caller = FakeCaller()
-    end = result_of(ask(house, "SCHEDULES", caller))
-    found = [json.loads(line.removeprefix("SCHEDULE ")) for line in caller.sent.decode().split("\r\n")[:-1]]
-    assert end == b"END %d\r\n" % len(found)
+    *lines, end = whole_answer(house, "SCHEDULES")
+    found = [json.loads(line.removeprefix("SCHEDULE ")) for line in lines]
+    assert end == f"END {len(found)}\r\n"
     return found
 
 
@@ -650,7 +712,7 @@ def test_a_list_of_queues_waits_for_its_caller_to_read() -> None:
     assert caller.sent.count(b"QUEUE") == 1
     caller.has_room = True
     caller.rooms.pop().callback(None)
-    assert result_of(replied) == b"END 3\r\n"
+    assert (caller.sent + result_of(replied)).count(b"QUEUE") == 3
 
 
 # Who and what the server is.
@@ -884,9 +946,7 @@ def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far(
         (1, 1, 3),
         (2, None, 5),
     ]
-    caller = FakeCaller()
-    ask(house, "LIST", caller)
-    assert b'"runs"' not in caller.sent
+    assert '"runs"' not in "".join(whole_answer(house, "LIST"))
 
 
 def test_drain_takes_nothing_new_and_starts_nothing(caplog: pytest.LogCaptureFixture) -> None:

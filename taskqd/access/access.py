@@ -11,6 +11,7 @@ from twisted.cred.error import LoginFailed
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -30,6 +31,10 @@ from taskqd.token_file import TokenFile
 
 LOOK_EVERY = 1.0
 """The tokens and what the log is to be told are looked at every so many seconds at least."""
+REFUSAL_DELAY = 1.0
+"""Where too many AUTHs have failed, the next that claims a token is refused after this many seconds, which is
+more than a check takes: the time does not tell whether there is a token of that id, which alone is checked.
+"""
 _CREDENTIALS = struct.Struct("iII")
 
 
@@ -123,20 +128,32 @@ class Access:
 
     async def _authenticate(self, text: str, address: str) -> Principal:
         self._registry.look()
-        if not self._checker.is_cheap(text):
-            self._throttle.check(address)
-        self._throttle.begin(address)
+        began, claimed = self._clock.seconds(), self._registry.known_id(text)
+        too_many = None if self._checker.is_cheap(text) else self._throttle.refusal(address)
+        if too_many is not None and not self._throttle.may_try(address, claimed):
+            self._throttle.refused(address)
+            raise await self._delayed(too_many, text, began)
+        self._throttle.begin(address, claimed)
         try:
             principal = await self._login(text, address)
         except LoginFailed as refusal:
             why = str(refusal) or "that lets nobody in"
-            self._throttle.failed(address, why, is_theirs=not isinstance(refusal, Busy))
+            is_theirs = not isinstance(refusal, Busy)
+            self._throttle.failed(address, why, is_theirs=is_theirs, token=claimed)
+            if too_many is not None:
+                raise await self._delayed(too_many, text, began) from None
             raise AuthFailed(why) from None
         except BaseException:  # cancelled as its connection ended, or a bug
-            self._throttle.failed(address, "it was not answered")
+            self._throttle.failed(address, "it was not answered", token=claimed)
             raise
-        self._throttle.passed(address)
+        self._throttle.passed(address, claimed)
         return principal
+
+    async def _delayed(self, refusal: AuthFailed, text: str, began: float) -> AuthFailed:
+        """Return a refusal REFUSAL_DELAY after an AUTH that claims a token; of any other at once."""
+        if tokens.id_of(text) is not None:
+            await deferLater(self._clock, max(0.0, began + REFUSAL_DELAY - self._clock.seconds()))
+        return refusal
 
     async def _login(self, text: str, address: str) -> Principal:
         if not (self._takes_passwords and ":" in text and tokens.id_of(text) is None):

@@ -81,6 +81,11 @@ class Registry:
         entry = None if identity is None else self.entries.get(identity)
         return entry or self._bare or self._nobody
 
+    def known_id(self, text: str) -> str | None:
+        """Return the id that a token claims, if there is a token of that id; it may be wrong all the same."""
+        identity = tokens.id_of(text)
+        return identity if identity in self.entries else None
+
     def has(self, entry: Entry) -> bool:
         """Whether an entry that was found is still there, and as it was."""
         return self.entries.get(entry.id) == entry

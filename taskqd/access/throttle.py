@@ -14,6 +14,8 @@ from twisted.logger import Logger
 
 from taskqd.errors import AuthFailed
 
+MOST_FAILURES_OF_TOKEN = 3
+"""Where a host has failed too often, this many AUTHs that claim one known token may still fail from there."""
 WINDOW = 60.0
 """Failures are counted, and lines gathered, over so many seconds."""
 MOST_FAILURES = 10
@@ -41,22 +43,42 @@ def host_of(address: str) -> str:
     return host or address
 
 
-class _Host:
-    """What is known of a host."""
+class _Attempts:
+    """AUTHs that failed within the window, up to ``most`` of them, and those under way."""
 
-    __slots__ = ("failures", "told_at", "under_way", "untold")
+    __slots__ = ("failures", "under_way")
 
-    def __init__(self) -> None:
-        self.failures: deque[float] = deque(maxlen=MOST_FAILURES)
+    def __init__(self, most: int) -> None:
+        self.failures: deque[float] = deque(maxlen=most)
         self.under_way = 0
-        self.untold = 0
-        self.told_at = -math.inf
 
     def count(self, now: float) -> int:
-        """Return how many of its AUTHs failed within the window or are under way."""
+        """Return how many failed within the window or are under way."""
         while self.failures and now - self.failures[0] >= WINDOW:
             self.failures.popleft()
         return len(self.failures) + self.under_way
+
+
+class _Host(_Attempts):
+    """What is known of a host; ``tokens`` has the AUTHs that claimed a token which there is, by its id."""
+
+    __slots__ = ("tokens", "told_at", "untold")
+
+    def __init__(self) -> None:
+        super().__init__(MOST_FAILURES)
+        self.tokens: dict[str, _Attempts] = {}
+        self.untold = 0
+        self.told_at = -math.inf
+
+    def count_of(self, token: str, now: float) -> int:
+        """Return how many AUTHs that claimed a token failed within the window or are under way."""
+        attempts = self.tokens.get(token)
+        return 0 if attempts is None else attempts.count(now)
+
+    def forget_tokens(self, now: float) -> None:
+        """Forget the tokens of which nothing counts any more."""
+        for token in [token for token, attempts in self.tokens.items() if not attempts.count(now)]:
+            del self.tokens[token]
 
 
 class Throttle:
@@ -71,37 +93,60 @@ class Throttle:
         self._lines_since = -math.inf
         self._beyond = 0
 
-    def check(self, address: str) -> None:
-        """Raise AuthFailed where too many AUTHs from there have failed."""
+    def refusal(self, address: str) -> AuthFailed | None:
+        """Return how an AUTH is refused where too many from there have failed, None where they have not."""
         name, now = host_of(address), self._seconds()
         host = self._hosts.get(name)
         if host is None or host.count(now) < MOST_FAILURES:
-            return
+            return None
         wait = math.ceil(host.failures[0] + WINDOW - now) if host.failures else 1
-        self._note(name, host, address, "too many have")
-        raise AuthFailed(f"too many AUTHs from {name} have failed; try again in {wait} s")
+        return AuthFailed(f"too many AUTHs from {name} have failed; try again in {wait} s")
 
-    def begin(self, address: str) -> None:
-        """Count an AUTH that is under way, which one of the next two has to follow."""
-        self._host(host_of(address)).under_way += 1
+    def may_try(self, address: str, token: str | None) -> bool:
+        """Whether an AUTH that claims a token may be checked though too many from there have failed.
 
-    def passed(self, address: str) -> None:
-        """Count an AUTH that has let somebody in."""
-        self._hosts[host_of(address)].under_way -= 1
+        ``token`` is the id of a token that there is, None for everything else.
+        """
+        if token is None:
+            return False
+        host = self._hosts.get(host_of(address))
+        return host is None or host.count_of(token, self._seconds()) < MOST_FAILURES_OF_TOKEN
 
-    def failed(self, address: str, why: str, *, is_theirs: bool = True) -> None:
-        """Count and log an AUTH that has failed; unless it ``is_theirs``, it is not held against the host."""
+    def refused(self, address: str) -> None:
+        """Log an AUTH that was refused without being checked."""
         name = host_of(address)
-        host = self._hosts[name]
-        host.under_way -= 1
-        if is_theirs:
-            host.failures.append(self._seconds())
-        self._note(name, host, address, why)
+        self._note(name, self._hosts[name], address, "too many have")
+
+    def begin(self, address: str, token: str | None = None) -> None:
+        """Count an AUTH that is under way, which one of the next two has to follow."""
+        host = self._host(host_of(address))
+        host.under_way += 1
+        if token is not None:
+            host.tokens.setdefault(token, _Attempts(MOST_FAILURES_OF_TOKEN)).under_way += 1
+
+    def passed(self, address: str, token: str | None = None) -> None:
+        """Count an AUTH that has let somebody in."""
+        for attempts in self._attempts(address, token):
+            attempts.under_way -= 1
+
+    def failed(self, address: str, why: str, *, is_theirs: bool = True, token: str | None = None) -> None:
+        """Count and log an AUTH that has failed; unless it ``is_theirs``, it is not held against the host."""
+        for attempts in self._attempts(address, token):
+            attempts.under_way -= 1
+            if is_theirs:
+                attempts.failures.append(self._seconds())
+        name = host_of(address)
+        self._note(name, self._hosts[name], address, why)
+
+    def _attempts(self, address: str, token: str | None) -> list[_Attempts]:
+        host = self._hosts[host_of(address)]
+        return [host] if token is None else [host, host.tokens[token]]
 
     def sweep(self) -> None:
         """Write the lines that are due, and forget who has been quiet for a while."""
         now = self._seconds()
         for name, host in list(self._hosts.items()):
+            host.forget_tokens(now)
             if now - host.told_at < WINDOW:
                 continue
             if host.untold:

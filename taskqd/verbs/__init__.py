@@ -22,6 +22,7 @@ from taskqd.verbs.daemon import Daemon
 from taskqd.verbs.gate import Gate
 from taskqd.verbs.jobs import Jobs, Submission
 from taskqd.verbs.live import Live
+from taskqd.verbs.outputs import Outputs
 from taskqd.verbs.queues import Queues
 from taskqd.verbs.room import Handler, Reply
 
@@ -47,6 +48,7 @@ class Verbs:
         self._jobs = Jobs(dispatcher, results, clock, gate)
         self._handlers: dict[str, Handler] = {
             **self._jobs.handlers(),
+            **Outputs(dispatcher, results, clock, gate).handlers(),
             **Acts(dispatcher, results, clock, gate).handlers(),
             **Queues(dispatcher, results, clock, gate).handlers(),
             **Live(dispatcher, results, clock, gate, feed).handlers(),

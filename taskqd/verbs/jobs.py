@@ -1,32 +1,28 @@
-"""Jobs come in and are looked at: SUBMIT, STATUS, RESULT, SHOW, LIST, OUTPUT, HISTORY, WHY."""
+"""Jobs come in and are looked at: SUBMIT, STATUS, SHOW, LIST, HISTORY, WHY."""
 
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import starmap
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
-from taskqd import replies, secret, words
+from taskqd import replies, secret
 from taskqd.access import Principal
 from taskqd.actors import Actor
 from taskqd.errors import TaskqError, WrongState
-from taskqd.interfaces import ICaller
-from taskqd.job import Job
+from taskqd.interfaces import ICaller, IReading
+from taskqd.job import Job, Tasks
 from taskqd.reception import Batch
 from taskqd.refs import Ref
-from taskqd.requests import Listing, Slice
+from taskqd.requests import Listing
 from taskqd.submission import BLOCKS, Order
-from taskqd.verbs.room import Handler, Reply, Room, one_that_runs
+from taskqd.verbs.room import Handler, Lines, Reply, Room, send_all
 from taskqd.why import why
 
 _NOBODY = Actor("")
 """Submits nothing: all that they ask for is refused."""
-LOOKED_AT_ONCE = 1000
-"""LIST looks at so many jobs before it lets others have their turn."""
-ESCAPED_AT_ONCE = 65_536
-"""RESULT escapes so many bytes before it lets others have their turn."""
+WALKED_AT_ONCE = 1000
+"""LIST looks up this many job numbers at a time: there may be a job under few of them, or under none."""
 
 
 class Submission(NamedTuple):
@@ -38,17 +34,15 @@ class Submission(NamedTuple):
 
 
 class Jobs(Room):
-    """Takes jobs, and tells what is known of them and what they printed."""
+    """Takes jobs, and tells what is known of them."""
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by verb."""
         return {
             "SUBMIT": self._submit,
             "STATUS": self._tell_status,
-            "RESULT": self._result,
             "SHOW": self._show,
             "LIST": self._list,
-            "OUTPUT": self._output,
             "HISTORY": self._history,
             "WHY": self._why,
         }
@@ -83,24 +77,6 @@ class Jobs(Room):
     def _tell_status(self, caller: ICaller, ref: Ref) -> bytes:
         return self._status(self._backlog.get(ref))
 
-    def _result(self, caller: ICaller, ref: Ref) -> Reply:
-        job = one_that_runs(self._backlog.get(ref))
-        return Deferred.fromCoroutine(self._both_streams(job))
-
-    async def _both_streams(self, job: Job) -> bytes:
-        exit_code = job.exit_code  # now: a RETRY may come in between
-        stdout, stderr = await self._results.both(job)
-        return replies.result(await self._escaped(stdout), await self._escaped(stderr), exit_code)
-
-    async def _escaped(self, data: bytes) -> bytes:
-        """Escape a stream piece by piece, so that a large one does not make everybody wait."""
-        pieces = []
-        for at in range(0, len(data), ESCAPED_AT_ONCE):
-            if at:
-                await deferLater(self._clock, 0)
-            pieces.append(words.escaped(data[at : at + ESCAPED_AT_ONCE]))
-        return b"".join(pieces)
-
     def _show(self, caller: ICaller, ref: Ref) -> bytes:
         job = self._backlog.get(ref)
         skipped = self._backlog.skips.count(job.id)
@@ -109,25 +85,24 @@ class Jobs(Room):
         )
 
     def _list(self, caller: ICaller, listing: Listing) -> Reply:
-        candidates = self._candidates(listing)
-        return Deferred.fromCoroutine(self._send_list(caller, listing, candidates))
+        if listing.array is not None and self._backlog.get(listing.array).tasks is None:
+            raise WrongState(f"job {listing.array} is no array, so it has no tasks")
+        return Deferred.fromCoroutine(send_all(caller, self._shown(caller.principal, listing)))
 
-    async def _send_list(self, caller: ICaller, listing: Listing, candidates: Iterable[Job]) -> bytes:
-        count = 0
-        shows = self._gate.shows(caller.principal)
-        for looked_at, job in enumerate(candidates, 1):
-            if count == listing.limit:
-                break
-            if _matches(job, listing) and shows(job):
-                caller.send(self._described(job))
-                count += 1
-            if looked_at % LOOKED_AT_ONCE == 0:
-                await caller.while_connected(deferLater(self._clock, 0))
-            await caller.room()
-        return replies.end(count)
+    def _shown(self, who: Principal, listing: Listing) -> Iterator[bytes | None]:
+        """Yield a line for each job that is asked for, None for others that were looked at."""
+        shows, left = self._gate.shows(who), listing.limit
+        for job in self._candidates(listing) if left else ():
+            if job is None or not _matches(job, listing) or not shows(job):
+                yield None
+                continue
+            yield self._described(job)
+            left -= 1
+            if not left:
+                return
 
-    def _candidates(self, listing: Listing) -> Iterable[Job]:
-        """Return the jobs among which those that are asked for are, in order."""
+    def _candidates(self, listing: Listing) -> Iterable[Job | None]:
+        """Return the jobs among which those that are asked for are, in order; None where there is none."""
         if listing.array is not None:
             return self._tasks(listing.array, listing)
         if listing.key is not None and not listing.has_tasks:
@@ -136,25 +111,33 @@ class Jobs(Room):
         first = self._backlog.last_id if listing.is_reverse else 1
         first = first if listing.first is None else listing.first
         if listing.has_tasks:
-            return self._backlog.walk(first, listing.is_reverse)
+            return self._walk(first, listing.is_reverse)
         return self._wholes(first, listing.is_reverse)
 
-    def _tasks(self, array_id: int, listing: Listing) -> Iterable[Job]:
-        array = self._backlog.get(array_id)
-        if array.tasks is None:
-            raise WrongState(f"job {array_id} is no array, so it has no tasks")
-        ids = array.tasks.ids
+    def _tasks(self, array_id: int, listing: Listing) -> Iterable[Job | None]:
+        ids = cast("Tasks", self._backlog.get(array_id).tasks).ids
         if listing.is_reverse:
             ids = range(min(ids[-1], listing.first or ids[-1]), ids[0] - 1, -1)
         else:
             ids = range(max(ids[0], listing.first or ids[0]), ids[-1] + 1)
-        return filter(None, map(self._backlog.jobs.get, ids))
+        return map(self._backlog.jobs.get, ids)
 
-    def _wholes(self, first: int | None, is_reverse: bool) -> Iterator[Job]:
+    def _walk(self, first: int, is_reverse: bool) -> Iterator[Job | None]:
+        """Yield the jobs from an id on, with a None among them for each WALKED_AT_ONCE numbers."""
+        last = self._backlog.last_id
+        ids = range(min(first, last), 0, -1) if is_reverse else range(max(first, 1), last + 1)
+        for at in range(0, len(ids), WALKED_AT_ONCE):
+            yield from filter(None, map(self._backlog.jobs.get, ids[at : at + WALKED_AT_ONCE]))
+            yield None
+
+    def _wholes(self, first: int | None, is_reverse: bool) -> Iterator[Job | None]:
         """Yield the jobs that are no tasks, from an id on; tasks are jumped over, however many there are."""
         while first is not None:
-            walk, first = self._backlog.walk(first, is_reverse), None
+            walk, first = self._walk(first, is_reverse), None
             for job in walk:
+                if job is None:
+                    yield None
+                    continue
                 if job.array is None:
                     yield job
                 tasks = self._backlog.whole(job).tasks
@@ -165,24 +148,25 @@ class Jobs(Room):
                     first = job.array
                     break
 
-    def _output(self, caller: ICaller, part: Slice) -> Reply:
-        job = one_that_runs(self._backlog.get(part.id))
-        offset = part.offset
-        if part.tail is not None:
-            offset = max(0, self._results.size(job, part.stream, part.attempt) - part.tail)
-        return self._results.read(job, part.stream, offset, part.limit, part.attempt).addCallback(
-            partial(replies.data, part.stream, offset)
-        )
-
     def _history(self, caller: ICaller, ref: Ref) -> Reply:
         job = self._backlog.get(ref)
         ids = (job.id,) if job.array is None else (job.id, job.array)
-        return self._results.history(*ids).addCallback(replies.events)
+        return Deferred.fromCoroutine(_send_events(caller, self._results.history(*ids)))
 
     def _why(self, caller: ICaller, ref: Ref) -> bytes:
         return replies.ok(
             why(self._backlog, self._backlog.get(ref), self._clock.elapsed(), self._dispatcher.lack())
         )
+
+
+async def _send_events(caller: ICaller, reading: IReading) -> bytes:
+    reply = Lines(caller)
+    while portion := await caller.while_connected(reading.portion()):
+        for sequence, happened in portion:
+            reply.add(replies.event(sequence, happened))
+            if reply.is_due:
+                await reply.send()
+    return reply.end()
 
 
 def _answers(results: list[list[int | TaskqError]]) -> list[bytes]:

@@ -1,12 +1,13 @@
 """What is answered when it happens: WAIT, FOLLOW, WATCH."""
 
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred, DeferredQueue
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from taskqd import replies
@@ -15,12 +16,12 @@ from taskqd.errors import TimedOut
 from taskqd.feed import Feed, Filter
 from taskqd.follow import Follower
 from taskqd.interfaces import ICaller
-from taskqd.job import Job
+from taskqd.job import Job, TaskId
 from taskqd.refs import Ref
 from taskqd.requests import Follow, Wait, Watch
 from taskqd.results import Results
 from taskqd.verbs.gate import Gate
-from taskqd.verbs.room import Handler, Reply, Room, one_that_runs
+from taskqd.verbs.room import Handler, Lines, Reply, Room, one_that_runs
 
 
 class Live(Room):
@@ -35,39 +36,44 @@ class Live(Room):
         return {"WAIT": self._wait, "FOLLOW": self._follow, "WATCH": self._watch}
 
     def _wait(self, caller: ICaller, wait: Wait) -> Reply:
-        jobs = {ref: self._backlog.get(ref) for ref in wait.ids}
+        jobs = {job.id: job for job in map(self._backlog.get, wait.ids)}
         ended: Deferred[Any]
         if wait.is_plain:
-            ended = self._dispatcher.wait(jobs[wait.ids[0]].id).addCallback(self._status)
+            ended = self._dispatcher.wait(next(iter(jobs))).addCallback(self._status)
         else:
-            ended = Deferred.fromCoroutine(self._wait_for_several(caller, jobs, wait.is_any))
+            ended = Deferred.fromCoroutine(
+                self._wait_for_several(caller, Names(wait.ids, self._id), wait.is_any, jobs)
+            )
         ended = caller.while_connected(ended)
         if wait.timeout is not None:
             ended.addTimeout(wait.timeout, self._clock)
-        return ended.addErrback(self._waited_in_vain, list(jobs.values()))
+        return ended.addErrback(self._waited_in_vain, jobs)
 
-    async def _wait_for_several(self, caller: ICaller, jobs: dict[Ref, Job], is_any: bool) -> bytes:
+    async def _wait_for_several(
+        self, caller: ICaller, names: "Names", is_any: bool, jobs: dict[int, Job]
+    ) -> bytes:
         """Send the STATUS of each of these jobs as it ends, under the name by which it was asked for."""
-        ends: DeferredQueue[tuple[Ref, Job]] = DeferredQueue()
-        waiting = [
-            self._dispatcher.wait(job.id).addCallbacks(partial(_note_end, ends, ref), _ignore_cancel)
-            for ref, job in jobs.items()
-        ]
-        count = 1 if is_any else len(jobs)
+        left = 1 if is_any else names.count
+        ends = Ends(jobs.values(), self._dispatcher.tell_end)
+        reply = Lines(caller)
         try:
-            for _ in range(count):
-                ref, job = await ends.get()
-                caller.send(b"%b %b\r\n" % (self._status(job).rstrip(), str(ref).encode("ascii")))
+            while left:
+                job = await ends.next()
+                for name in names.of(job.id)[:left]:
+                    reply.add(b"%b %b\r\n" % (self._status(job).rstrip(), name.encode("ascii")))
+                    left -= 1
+                if reply.is_due or not ends.are_there:
+                    await reply.send()
         finally:
-            for each in waiting:
-                each.cancel()
-        return replies.end(count)
+            ends.stop()
+        return reply.end()
 
-    def _waited_in_vain(self, failure: Failure, jobs: list[Job]) -> bytes:
+    def _waited_in_vain(self, failure: Failure, jobs: dict[int, Job]) -> bytes:
         failure.trap(defer.TimeoutError)
-        left = [job for job in jobs if not job.status.is_final]
+        left = [job for job in jobs.values() if not job.status.is_final]
         if len(jobs) == 1:
-            raise TimedOut(f"job {jobs[0].id} is still {jobs[0].status.value}")
+            (job,) = jobs.values()
+            raise TimedOut(f"job {job.id} is still {job.status.value}")
         raise TimedOut(f"{len(left)} of {len(jobs)} jobs have not ended")
 
     def _follow(self, caller: ICaller, asked: Follow) -> Reply:
@@ -98,8 +104,60 @@ class Live(Room):
         return replies.END
 
 
-def _note_end(ends: "DeferredQueue[tuple[Ref, Job]]", ref: Ref, job: Job) -> None:
-    ends.put((ref, job))
+class Names:
+    """The names under which jobs were asked for: their numbers, tasks also by their arrays and indexes."""
+
+    def __init__(self, refs: Iterable[Ref], task_of: Callable[[TaskId], int]) -> None:
+        self._tasks = {task_of(ref): ref for ref in refs if isinstance(ref, TaskId)}
+        self._numbers = frozenset(ref for ref in refs if not isinstance(ref, TaskId))
+
+    @property
+    def count(self) -> int:
+        """How many names there are."""
+        return len(self._tasks) + len(self._numbers)
+
+    def of(self, job_id: int) -> list[str]:
+        """Return the names of a job, of which there are one or two."""
+        names = [str(job_id)] if job_id in self._numbers else []
+        return [*names, str(self._tasks[job_id])] if job_id in self._tasks else names
+
+
+class Ends:
+    """The ends of some jobs in the order in which they come, those that have ended already first.
+
+    ``tell_end`` is the dispatcher's.
+    """
+
+    def __init__(
+        self,
+        jobs: Collection[Job],
+        tell_end: Callable[[Iterable[int], Callable[[Job], object]], Callable[[], None]],
+    ) -> None:
+        self._ended = deque(job for job in jobs if job.status.is_final)
+        self._waiting: Deferred[None] | None = None
+        self._leave = tell_end([job.id for job in jobs if not job.status.is_final], self._take)
+
+    @property
+    def are_there(self) -> bool:
+        """Whether ``next`` does not have to wait."""
+        return bool(self._ended)
+
+    async def next(self) -> Job:
+        """Return the next job that has ended; may be cancelled."""
+        if not self._ended:
+            self._waiting = Deferred()
+            await self._waiting
+        return self._ended.popleft()
+
+    def stop(self) -> None:
+        """Wait for no more ends."""
+        self._leave()
+
+    def _take(self, job: Job) -> None:
+        self._ended.append(job)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
 
 
 def _ignore_cancel(failure: Failure) -> None:

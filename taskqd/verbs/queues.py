@@ -1,8 +1,11 @@
 """Queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
 
+from collections.abc import Iterator
+
 from twisted.internet.defer import Deferred
 
 from taskqd import replies
+from taskqd.access import Principal
 from taskqd.interfaces import ICaller
 from taskqd.requests import Pause, QueueChange
 from taskqd.submission import Scheduling
@@ -25,7 +28,7 @@ class Queues(Room):
         }
 
     def _queues(self, caller: ICaller, _: None) -> Reply:
-        lines = [replies.as_json("QUEUE", queue) for queue in self._backlog.describe_queues()]
+        lines = (replies.as_json("QUEUE", queue) for queue in self._backlog.describe_queues())
         return Deferred.fromCoroutine(send_all(caller, lines))
 
     def _set_queue(self, caller: ICaller, asked: QueueChange) -> Reply:
@@ -51,13 +54,17 @@ class Queues(Room):
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
     def _schedules(self, caller: ICaller, _: None) -> Reply:
+        return Deferred.fromCoroutine(send_all(caller, self._shown_schedules(caller.principal)))
+
+    def _shown_schedules(self, who: Principal) -> Iterator[bytes | None]:
+        """Yield a line for each schedule, None for one that is not shown or has ended meanwhile."""
         known = self._backlog.schedules
-        lines = [
-            replies.as_json("SCHEDULE", replies.schedule(schedule, known.next_run(schedule)))
-            for schedule in known.by_id.values()
-            if self._gate.shows_schedule(caller.principal, schedule)
-        ]
-        return Deferred.fromCoroutine(send_all(caller, lines))
+        for number in list(known.by_id):
+            schedule = known.by_id.get(number)
+            if schedule is None or not self._gate.shows_schedule(who, schedule):
+                yield None
+            else:
+                yield replies.as_json("SCHEDULE", replies.schedule(schedule, known.next_run(schedule)))
 
     def _unschedule(self, caller: ICaller, number: int) -> Reply:
         ended = self._dispatcher.controls.unschedule(number, caller.principal.actor)

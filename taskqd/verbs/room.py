@@ -18,6 +18,9 @@ from taskqd.refs import Ref
 from taskqd.results import Results
 from taskqd.verbs.gate import Gate
 
+PORTION_BYTES = 16_384
+"""A portion of a reply is sent once it has this many bytes, or when its time slice is spent."""
+
 Reply: TypeAlias = bytes | Deferred[bytes]
 Handler: TypeAlias = Callable[[ICaller, Any], Reply]
 
@@ -51,11 +54,51 @@ def one_that_runs(job: Job) -> Job:
     return job
 
 
-async def send_all(caller: ICaller, lines: Iterable[bytes]) -> bytes:
-    """Send lines as fast as the caller reads them, and return the END behind them."""
-    count = 0
+class Lines:
+    """The lines of one reply, sent in portions at the caller's pace; ``count`` of them so far.
+
+    Lines are gathered for as long as nothing else can happen, so that each is true when it is sent.
+    """
+
+    def __init__(self, caller: ICaller) -> None:
+        self.count = 0
+        self._caller = caller
+        self._gathered: list[bytes] = []
+        self._size = 0
+
+    def add(self, line: bytes) -> None:
+        """Gather a line."""
+        self.count += 1
+        self._gathered.append(line)
+        self._size += len(line)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a portion must be sent before more is produced."""
+        return self._size >= PORTION_BYTES or not self._caller.has_room
+
+    async def send(self) -> None:
+        """Send what is gathered, and wait until the caller has room for more and the reactor has time."""
+        if self._gathered:
+            self._caller.send(b"".join(self._gathered))
+            self._gathered, self._size = [], 0
+        await self._caller.room()
+
+    def end(self) -> bytes:
+        """Return what is gathered and was not sent yet, and the END with the count of all lines."""
+        return b"".join((*self._gathered, replies.end(self.count)))
+
+
+async def send_all(caller: ICaller, lines: Iterable[bytes | None]) -> bytes:
+    """Send lines in portions, and return the last portion with its END.
+
+    The lines are produced one by one as the caller reads them. None stands for something that was looked at
+    and is not shown.
+    """
+    reply = Lines(caller)
     for line in lines:
-        caller.send(line)
-        count += 1
-        await caller.room()
-    return replies.end(count)
+        if line is not None:
+            reply.add(line)
+        if reply.is_due:
+            await reply.send()
+    return reply.end()

@@ -72,6 +72,11 @@ class Wire:
         self._socket.settimeout(DEADLINE)
         self._unread = bytearray()
 
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, for a test that does not read."""
+        return self._socket
+
     def close(self) -> None:
         self._socket.close()
 

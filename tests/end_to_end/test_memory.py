@@ -1,0 +1,142 @@
+"""The daemon's memory: each verb, asked for the most it gives, by many clients who do not read.
+
+One user, whose role is ``submit``, has what makes every reply as large as the limits allow, or large enough
+that forty of it, made whole, would be several times what is allowed here.
+"""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskqd.access import user_name
+from tests import every_verb
+from tests.end_to_end.daemon import Daemon
+from tests.end_to_end.wire import Wire, quote, until
+
+CONNECTIONS = 40
+MAX_GROWTH = 64 * 1024**2
+"""Bytes by which the daemon may grow for what forty connections ask of one verb."""
+MAX_SENT = 2 * 1024**2
+"""A connection sends requests until the daemon reads no more of them, or this many bytes."""
+QUIET = 0.3
+"""The daemon reads no more when it has taken nothing from any connection for this many seconds."""
+QUEUES = 15_000
+LONG = "x" * 50_000
+WIDE = "\N{GRINNING FACE}" * 1000
+
+JOB, LOUD, ESCAPED, LARGE = 1, 2, 3, 4
+WAITED_FOR = " ".join(str(number) for number in range(10, 1010))
+
+HEAVY = {
+    **{verb: verb for verb in ("HELLO", "PING", "HELP", "STATS", "QUEUES", "SCHEDULES", "QUIT", "DRAIN")},
+    **{verb: f"{verb} {JOB}" for verb in ("STATUS", "WHY", "HISTORY", "HOLD", "RELEASE", "REMOVE", "RETRY")},
+    "SHOW": f"SHOW {LARGE}",
+    "LIST": "LIST --limit=100000",
+    "AUTH": "AUTH wrong",
+    "RESULT": f"RESULT {ESCAPED}",
+    "OUTPUT": f"OUTPUT {LOUD} stdout --limit=16M",
+    "WAIT": f"WAIT {WAITED_FOR}",
+    "FOLLOW": f"FOLLOW {LOUD}",
+    "WATCH": "WATCH --since=0",
+    "SET": f"SET {LARGE} --priority=-1",
+    "CANCEL": f"CANCEL {LOUD} --cascade",
+    "UNSCHEDULE": "UNSCHEDULE 999999",
+    "PAUSE": "PAUSE --schedule=1",
+    "RESUME": "RESUME --schedule=2",
+    "SUBMIT": f"SUBMIT --queue=on_end --env=A={LONG} true",
+    "SCHEDULE": "SCHEDULE --every=36500d true",
+    "SET-QUEUE": "SET-QUEUE q --slots=2",
+}
+"""By verb, a request with a large reply, or a large request that waits."""
+
+GROWING = ("SUBMIT", "SCHEDULE")
+"""These come last: the memory that they leave behind would hide what others take."""
+
+
+@pytest.fixture(scope="module", name="heavy")
+def a_heavy_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    place = tmp_path_factory.mktemp("memory")
+    # Whoever runs the tests is no admin here.
+    one = Daemon(place, "--role", f"{user_name(os.getuid())}=submit", "--limit", "submissions=none")
+    try:
+        one.start()
+        fill(one.connect())
+        yield one
+    finally:
+        complaints = one.close()
+        if complaints:
+            pytest.fail("\n".join(complaints), pytrace=False)
+
+
+def fill(wire: Wire) -> None:
+    """Have the daemon know jobs, queues, schedules and output enough."""
+    assert wire.submit("--hold true") == JOB
+    assert wire.submit("head -c 20000000 /dev/zero") == LOUD
+    escaped = r"head -c 1048576 /dev/zero | tr '\0' '\377' | tee /dev/stderr"
+    assert wire.submit(escaped) == ESCAPED
+    assert wire.submit(f"--hold --env=A={LONG} true") == LARGE
+    lines = [f"SUBMIT --hold --queue={'q' * 190}{number} true" for number in range(QUEUES)]
+    lines += [f"SUBMIT --hold --env=A={LONG} true"] * 200
+    lines += [f"SCHEDULE --every=36500d --env=A={LONG} true"] * 200
+    lines += [f"SET {JOB} --label={quote(WIDE.encode())}"] * 1500
+    ask_all(wire, lines)
+    for job in (LOUD, ESCAPED):
+        assert wire.ask(f"WAIT {job} --timeout=60").startswith("STATUS COMPLETED")
+
+
+def ask_all(wire: Wire, lines: list[str]) -> None:
+    """Send requests that are answered in a line each, some at a time, and see that none is refused."""
+    for at in range(0, len(lines), 25):
+        some = lines[at : at + 25]
+        wire.send("".join(line + "\n" for line in some).encode())
+        assert not [reply for reply in (wire.line() for _ in some) if reply.startswith("ERROR")]
+
+
+def flood(sockets: list[socket.socket], line: str) -> None:
+    """Send a request again and again on all connections, and read nothing, until the daemon takes no more."""
+    data = f"{line}\n".encode()
+    data *= MAX_SENT // len(data)
+    left = {connection: memoryview(data) for connection in sockets}
+    last = time.monotonic()
+    while left and time.monotonic() - last < QUIET:
+        _, ready, _ = select.select([], list(left), [], QUIET / 4)
+        for connection in ready:
+            try:
+                sent = connection.send(left[connection][:65_536])
+            except BlockingIOError:
+                continue
+            except OSError:  # the daemon has closed it, as after QUIT
+                del left[connection]
+                continue
+            last = time.monotonic()
+            left[connection] = left[connection][sent:]
+            if not left[connection]:
+                del left[connection]
+
+
+@pytest.mark.parametrize("verb", sorted(HEAVY, key=lambda verb: (verb in GROWING, verb)))
+def test_a_verb_asked_by_many_who_do_not_read_takes_little_memory(heavy: Daemon, verb: str) -> None:
+    watcher = heavy.connect()
+    Path(f"/proc/{heavy.pid}/clear_refs").write_text("5")  # VmHWM begins anew: proc(5)
+    before = heavy.memory()["VmRSS"]
+    wires = [heavy.connect() for _ in range(CONNECTIONS)]
+    for wire in wires:
+        wire.socket.setblocking(False)
+    flood([wire.socket for wire in wires], HEAVY[verb])
+    assert watcher.ask("PING") == "OK"
+    grown = heavy.memory()["VmHWM"] - before
+    for wire in wires:
+        wire.close()
+    until(lambda: watcher.stats()["connections"] <= 3, "the connections to end")
+    assert watcher.ask("PING") == "OK"
+    watcher.close()
+    assert grown <= MAX_GROWTH, f"{grown / 1024**2:.1f} MiB"
+
+
+def test_every_verb_is_asked_for_its_most() -> None:
+    assert set(HEAVY) == set(every_verb.LINES)
