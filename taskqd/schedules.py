@@ -24,6 +24,10 @@ from taskqd.job import PLAIN, Spec
 
 SHORTEST = 1.0
 """No schedule runs more often than every so many seconds."""
+SET_BACK = 60.0
+"""If the time of day is set back by more seconds, the runs of a `cron` count anew from then."""
+ROUNDING = 1e-4
+"""Times that are no further apart, in seconds, are the same: a sum of two of them is rounded."""
 LONGEST_CRON = 1000
 """A cron expression has so many letters at most."""
 
@@ -96,7 +100,9 @@ class Schedule(Struct, kw_only=True, gc=False):
 
     Where ``overlap`` is not set, no job is submitted while ``last_job`` has not ended. That one was submitted
     at ``last_run_at``. The next run is the first after ``counted_from``: when it ran last, or was made,
-    paused or resumed since, so that what a pause has kept from running is not made up for.
+    paused or resumed since, so that what a pause has kept from running is not made up for. That is a time of
+    day for a ``cron``, else a time on the clock of waits, which the time of day was ``ahead`` of when the
+    schedule was made (events.Clocked).
     """
 
     id: int
@@ -109,6 +115,7 @@ class Schedule(Struct, kw_only=True, gc=False):
     cron: str | None = None
     overlap: bool = False
     is_paused: bool = False
+    ahead: float = 0.0
     last_run_at: float | None = None
     last_job: int | None = None
 
@@ -118,18 +125,20 @@ class Schedules:
 
     ``_counted_from`` has by number the times that ``count_from`` was told. It is in memory only, and not what
     makes two of them equal: after a restart, a run that was left out and is still to come is due once.
-    ``_next`` and ``_upcoming``, the latter of (time, number), are derived, and wrong for the numbers that are
-    in ``_stale``.
+    Both it and ``_next`` are on the clock of each, as `counted_from` is. ``_next`` and ``_upcoming``, the
+    latter of (time, number) apart for those with a ``cron``, are derived, and wrong for the numbers that are
+    in ``_stale``. The time of day is ``ahead`` of the clock of waits.
     """
 
     def __init__(self, zone: tzinfo = LOCAL) -> None:
         self.by_id: dict[int, Schedule] = {}
         self.last_id = 0
+        self.ahead = 0.0
         self._zone = zone
         self._latest: set[int] = set()
         self._counted_from: dict[int, float] = {}
         self._next: dict[int, float] = {}
-        self._upcoming: SortedList[tuple[float, int]] = SortedList()
+        self._upcoming: dict[bool, SortedList[tuple[float, int]]] = {False: SortedList(), True: SortedList()}
         self._stale: set[int] = set()
 
     def __eq__(self, other: object) -> bool:
@@ -168,7 +177,8 @@ class Schedules:
             command=event.command,
             spec=event.spec,
             created_at=event.at,
-            counted_from=event.at,
+            counted_from=event.at - (self.ahead if event.cron is None else 0.0),
+            ahead=self.ahead,
             every=event.every,
             cron=event.cron,
             overlap=event.overlap,
@@ -182,7 +192,7 @@ class Schedules:
     def _paused_or_resumed(self, number: int, event: Paused | Resumed) -> None:
         schedule = self.by_id[number]
         schedule.is_paused = type(event) is Paused
-        schedule.counted_from = event.at
+        schedule.counted_from = self._on_its_clock(schedule, event.at)
         self._counted_from.pop(number, None)
 
     _changes: ClassVar[dict[type, Callable[["Schedules", int, Any], None]]] = {
@@ -200,7 +210,7 @@ class Schedules:
         self._latest.discard(schedule.last_job or 0)
         self._latest.add(job_id)
         schedule.last_run_at, schedule.last_job = at, job_id
-        schedule.counted_from = at
+        schedule.counted_from = at = self._on_its_clock(schedule, at)
         if self._counted_from.get(number, at) <= at:
             self._counted_from.pop(number, None)
         self._stale.add(number)
@@ -212,43 +222,72 @@ class Schedules:
     def count_from(self, number: int, at: float | None) -> None:
         """Have a schedule's next run be the first after ``at``, until it has run; None takes that back.
 
-        This is for a run that is under way or is left out, and for a clock that was set back.
+        This is for a run that is under way or is left out. ``at`` is on the clock of waits.
         """
-        if number in self.by_id and at is not None:
-            self._counted_from[number] = at
+        schedule = self.by_id.get(number)
+        if schedule is not None and at is not None:
+            self._counted_from[number] = at if schedule.cron is None else at + self.ahead
         else:
             self._counted_from.pop(number, None)
         self._stale.add(number)
 
+    def set_time(self, at: float, ahead: float) -> None:
+        """Take in that the time of day is ``at`` now, ``ahead`` of the clock of waits."""
+        self.ahead = ahead
+        for number, schedule in self.by_id.items():
+            if schedule.cron is not None:
+                if schedule.counted_from > at + SET_BACK:
+                    schedule.counted_from = at
+                    self._stale.add(number)
+                if self._counted_from.get(number, at) > at + SET_BACK:
+                    self._counted_from[number] = at
+                    self._stale.add(number)
+
+    def _on_its_clock(self, schedule: Schedule, at: float) -> float:
+        """Return a time of day that was recorded on the clock from which a schedule counts."""
+        return at - self.ahead if schedule.cron is None else at
+
     def next_run(self, schedule: Schedule) -> float | None:
-        """Return when a schedule is due next, None while it is paused; what lies in the past is due now."""
+        """Return the time of day at which a schedule is due next, None while it is paused.
+
+        What lies in the past is due now.
+        """
         self._settle()
-        return self._next.get(schedule.id)
+        at = self._next.get(schedule.id)
+        return at if at is None or schedule.cron is not None else at + self.ahead
 
     def upcoming(self) -> tuple[float, Schedule] | None:
-        """Return the schedule that is due first of all, after when that is."""
+        """Return the schedule that is due first of all, after when that is on the clock of waits."""
         self._settle()
-        if not self._upcoming:
+        firsts = [
+            (runs[0][0] - (self.ahead if is_cron else 0.0), runs[0][1])
+            for is_cron, runs in self._upcoming.items()
+            if runs
+        ]
+        if not firsts:
             return None
-        at, number = self._upcoming[0]
+        at, number = min(firsts)
         return at, self.by_id[number]
 
     def _settle(self) -> None:
         while self._stale:
             number = self._stale.pop()
             if number in self._next:
-                self._upcoming.remove((self._next.pop(number), number))
-            at = self._first_after(self.by_id.get(number))
-            if at is not None:
+                run = self._next.pop(number), number
+                for runs in self._upcoming.values():
+                    runs.discard(run)
+            schedule = self.by_id.get(number)
+            at = self._first_after(schedule)
+            if schedule is not None and at is not None:
                 self._next[number] = at
-                self._upcoming.add((at, number))
+                self._upcoming[schedule.cron is not None].add((at, number))
 
     def _first_after(self, schedule: Schedule | None) -> float | None:
         if schedule is None or schedule.is_paused:
             return None
-        after = self._counted_from.get(schedule.id, schedule.counted_from)
+        after = self._counted_from.get(schedule.id, schedule.counted_from) + ROUNDING
         if schedule.every is not None:
-            return _next_of_every(schedule.created_at, schedule.every, after)
+            return _next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
         return _next_of_cron(cast(str, schedule.cron), after, self._zone)
 
 

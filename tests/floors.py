@@ -105,6 +105,7 @@ FLOORS = (
         "skipping",
         "changes",
         "controls",
+        "jumps",
         "reception",
         "dispatcher",
         "scheduler",

@@ -397,7 +397,7 @@ class World:
 
     def __init__(self, directory: str) -> None:
         self.disk, self.threads, self.reactor = FakeDisk(), Threads(), ThreadReactor()
-        self.store = Store(directory, self.reactor, self.disk, "boot", lambda: START, self.threads)
+        self.store = Store(directory, self.reactor, self.disk, "boot", self.reactor, self.threads)
         self.store.segment_bytes = 600
         self.store.lock()
         list(self.store.replay())

@@ -25,7 +25,17 @@ from taskqd.journal import decode, encode
 from taskqd.snapshot import Condenser
 from taskqd.store import LIGHT_BYTES, TRY_AGAIN, Store
 from taskqd.tail import AHEAD, RUN, SMALL
-from tests.fakes import START, FakeDisk, FakeStore, ThreadReactor, Threads, error_of, in_thread, result_of
+from tests.fakes import (
+    BOOT,
+    START,
+    FakeDisk,
+    FakeStore,
+    ThreadReactor,
+    Threads,
+    error_of,
+    in_thread,
+    result_of,
+)
 from tests.leaks import LeakWatch
 
 SEGMENT = 64 * 1024**2
@@ -60,7 +70,7 @@ class Bench:
             self.reactor,
             self.disk,
             boot,
-            lambda: START,
+            self.reactor,
             in_thread,
             lambda: self.may_block,
         )
@@ -350,7 +360,9 @@ def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> No
     assert bench.store.name == name
     assert re.fullmatch("[0-9a-f]{32}", name)
     [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
-    assert first == Opened(at=START, format=FORMAT, store=name, boot="boot-2", next_id=2)
+    assert first == Opened(
+        at=START, format=FORMAT, store=name, boot="boot-2", next_id=2, boot_clock=BOOT, ahead=0.0
+    )
     bench.close()
     bench.open()
     assert bench.store.last_boot == "boot-2"
