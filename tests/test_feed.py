@@ -18,6 +18,7 @@ from taskqd.errors import BadRequest, Lagged, StoreFailed
 from taskqd.events import (
     Cancelled,
     Changed,
+    Clocked,
     Event,
     Paused,
     Removed,
@@ -515,3 +516,7 @@ def test_the_world_of_the_test_before_does_catch_up(tmp_path: Path) -> None:
     assert len(numbers(world.caller)) == 14
     world.check(upto=world.store.last_sequence)
     world.close()
+
+
+def test_clocks_are_told_to_no_watcher() -> None:
+    assert not EVERYTHING.takes(Clocked(at=START, boot_clock=1.0), {})
