@@ -102,9 +102,9 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     the two in that order, so that equal commands with equal specs are equal submissions; a job has either a
     command or a script. ``env_base64`` has the variables whose values are no text, ``secrets`` the names of
     those whose values lie in the spool alone.
-    ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
-    wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
-    so (run_as.py).
+    ``tz`` is the time zone of ``at`` or of a schedule's ``cron``, and the job's own. ``needs`` are amounts by
+    resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the wire (retrying.py). With
+    ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says so (run_as.py).
     """
 
     script: int | None = None
@@ -124,6 +124,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     no_retry_on: tuple[str, ...] = ()
     delay: float | None = None
     at: float | None = None
+    tz: str | None = None
     after: tuple[int, ...] = ()
     after_any: tuple[int, ...] = ()
     after_fail: tuple[int, ...] = ()

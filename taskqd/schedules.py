@@ -2,7 +2,7 @@
 
 Like the backlog, of which they are a part, they are a fold of the journal: ``apply`` and ``ran`` are the ways
 in. The runs of an ``every`` are at its creation and so many times that many seconds. Those of a ``cron`` are
-what crontab(5) would have, in a time zone that is handed in: the daemon's own, unless told.
+what crontab(5) would have, in the time zone of the spec, or else in one that is handed in: the daemon's own.
 
 Where clocks are put forward or back, cron's runs are those of Debian's cron. If neither its minute nor its
 hour begins with ``*``, it goes by what clocks show: what falls into an hour that is left out comes at that
@@ -10,6 +10,7 @@ hour's end, once, and what falls into an hour that comes twice comes the first t
 the time that passes: nothing is moved, and the hour that comes twice has its runs twice.
 """
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any, ClassVar, cast
@@ -18,9 +19,11 @@ from cronsim import CronSim, CronSimError
 from msgspec import Struct
 from sortedcontainers import SortedList
 
+from taskqd import zones
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import Paused, Resumed, Scheduled, Unscheduled
 from taskqd.job import PLAIN, Spec
+from taskqd.zones import LOCAL
 
 SHORTEST = 1.0
 """No schedule runs more often than every so many seconds."""
@@ -42,29 +45,12 @@ _NICKNAMES = {
 }
 _EXPECTED = 'minute, hour, day of the month, month and weekday, such as "30 4 * * MON-FRI"'
 _FIELDS = 5
+_TO_SUNDAY = re.compile(r"-SUN(?=[,/]|\s*$)", re.IGNORECASE)
+_RANGE = re.compile(r"([A-Z]+|[0-9]+)-([A-Z]+|[0-9]+)")
+CRON_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+CRON_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
 """What has no run in the fifty years from here has none ever: the calendar is the same again by then."""
-
-
-class _LocalTime(tzinfo):
-    """The time zone that the C library has for this process, by the TZ of its environment."""
-
-    def utcoffset(self, moment: datetime | None) -> timedelta:
-        naive = cast(datetime, moment).replace(tzinfo=None)
-        return naive - datetime.fromtimestamp(naive.timestamp(), timezone.utc).replace(tzinfo=None)
-
-    def fromutc(self, moment: datetime) -> datetime:
-        seconds = moment.replace(tzinfo=timezone.utc).timestamp()
-        return datetime.fromtimestamp(seconds).replace(tzinfo=self)  # noqa: DTZ006 - it has the fold
-
-    def dst(self, moment: datetime | None) -> None:
-        """Say nothing: nobody asks."""
-
-    def tzname(self, moment: datetime | None) -> None:
-        """Say nothing: nobody asks."""
-
-
-LOCAL: tzinfo = _LocalTime()
 
 
 def check_every(seconds: float) -> None:
@@ -75,6 +61,9 @@ def check_every(seconds: float) -> None:
 
 def check_cron(text: str) -> None:
     """Raise BadRequest if ``text`` is no cron expression, or one that no day ever matches."""
+    if text.strip().lower().startswith("@every"):
+        every = "".join(text.split()[1:]) or "5m"
+        raise BadRequest(f"@every is no cron expression: ask for --every={every[:30]} instead of --cron")
     fields = _fields(text)
     if len(text) > LONGEST_CRON or len(fields.split()) != _FIELDS:
         raise BadRequest(
@@ -84,15 +73,26 @@ def check_cron(text: str) -> None:
     try:
         first = next(CronSim(fields, _ANY_TIME), None)
     except CronSimError as why:
-        raise BadRequest(
-            f"expected {_EXPECTED}, not {text[:60]!r}: {str(why).replace('Bad', 'wrong')}"
-        ) from None
+        wrong = str(why).replace("Bad", "wrong") + (_backwards(fields) or "")
+        raise BadRequest(f"expected {_EXPECTED}, not {text[:60]!r}: {wrong}") from None
     if first is None:
         raise BadRequest(f"expected a cron expression that some day matches, and {text[:60]!r} never does")
 
 
 def _fields(cron: str) -> str:
-    return _NICKNAMES.get(cron.strip().lower(), cron)
+    """Return the five fields of an expression; a range of weekdays may end with Sunday."""
+    return _TO_SUNDAY.sub("-7", _NICKNAMES.get(cron.strip().lower(), cron))
+
+
+def _backwards(fields: str) -> str | None:
+    """Return what is wrong with a range whose end comes before its beginning, None if there is none."""
+    for first, last in _RANGE.findall(fields.upper()):
+        for names in (CRON_DAYS, CRON_MONTHS):
+            number = {name: at for at, name in enumerate(names)}
+            ends = [number.get(end, int(end) if end.isdigit() else -1) for end in (first, last)]
+            if 0 <= ends[1] < ends[0]:
+                return f", since {first}-{last} ends before it begins; write two ranges, with a comma"
+    return None
 
 
 class Schedule(Struct, kw_only=True, gc=False):
@@ -288,7 +288,11 @@ class Schedules:
         after = self._counted_from.get(schedule.id, schedule.counted_from) + ROUNDING
         if schedule.every is not None:
             return _next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
-        return _next_of_cron(cast(str, schedule.cron), after, self._zone)
+        try:
+            zone = self._zone if schedule.spec.tz is None else zones.named(schedule.spec.tz)
+        except BadRequest:
+            return None  # the machine does not know it any more; there is no telling when that would be
+        return _next_of_cron(cast(str, schedule.cron), after, zone)
 
 
 def _check(event: Scheduled) -> None:
@@ -307,9 +311,17 @@ def _next_of_every(created_at: float, every: float, after: float) -> float:
 
 
 def _next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
-    """Return the first run after a time.
+    """Return the first run after a moment, None if there is none ever.
 
-    CronSim's first run may be earlier: where the clock shows an hour for the second time, it means the first.
+    CronSim lists the times of day that match, and the zone says at which moments clocks show each.
     """
-    runs = map(datetime.timestamp, CronSim(_fields(cron), datetime.fromtimestamp(after, zone)))
-    return next((run for run in runs if run > after), None)
+    fields = _fields(cron)
+    is_fixed = not any(field.startswith("*") for field in fields.split()[:2])
+    start = zones.wall(after, zone) - zones.spread(after, zone) - timedelta(seconds=1)
+    second: list[float] = []
+    for shown in CronSim(fields, start):
+        found = zones.at_or_after(shown, zone)[:1] if is_fixed else zones.moments(shown, zone)
+        if found and found[0] > after:
+            return min([*second, found[0]])
+        second += [moment for moment in found[1:] if moment > after]
+    return None

@@ -18,6 +18,7 @@ FLOORS = (
         "roles",
         "words",
         "places",
+        "zones",
         "options",
         "job",
         "specs",
