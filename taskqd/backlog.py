@@ -32,7 +32,6 @@ from taskqd.events import (
     Resumed,
     Retried,
     Scheduled,
-    Started,
     Submitted,
     Unscheduled,
 )
@@ -396,9 +395,7 @@ class Backlog:
         if type(event) is Removed:
             self._forget(job)
             return
-        if type(event) is Started:
-            job.ahead = self.ahead
-        elif type(event) is Ended:
+        if type(event) is Ended:
             self._note_run(job, event, queue)
         elif type(event) is Retried and job.array is None:
             job.waiting = self.dependencies.add(job, self.jobs)

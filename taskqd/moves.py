@@ -48,7 +48,9 @@ def change(job: Job, event: AboutJob, asked: Spec, ahead: float) -> None:
         job.spec = event.spec
     else:
         _CHANGES[type(event)](job, event)
-        if type(event) is Ended and job.not_before is not None:
+        if type(event) is Started:
+            job.ahead = ahead
+        elif type(event) is Ended and job.not_before is not None:
             job.not_before -= ahead
 
 

@@ -80,7 +80,7 @@ class Runs:
             cpu_time=spec.cpu_time,
             nofile=spec.nofile,
             owner=owner,
-            brought=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ['TZ'])),
+            brought=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
             home=self._home,
             open_files=self._open_files,
             oom_score_adj=self._oom_score_adj,

@@ -138,3 +138,19 @@ def test_restart_after_the_time_of_day_was_set_keeps_ages_and_waits(
     opened = events(faked, "opened")
     assert [opening["boot_clock"] > 0 for opening in opened] == [True, True]
     assert opened[1]["boot_clock"] > opened[0]["boot_clock"]
+
+
+def test_zone_that_is_given_is_that_of_the_schedule_and_of_its_jobs(faked: Faked) -> None:
+    wire = faked.connect()
+    assert wire.ask('SCHEDULE --cron="30 4 * * *" --tz=Asia/Kathmandu true') == "OK 1"
+    shown = wire.schedules()[1]
+    assert (shown["tz"], shown["next_run_at"][11:16]) == ("Asia/Kathmandu", "22:45")
+    assert wire.run("--tz=Asia/Kathmandu date +%z").stdout == b"+0545\n"
+    dated = wire.submit("--tz=Asia/Kathmandu --at=2038-01-01T04:30 true")
+    assert (wire.show(dated)["tz"], wire.show(dated)["at"]) == (
+        "Asia/Kathmandu",
+        "2037-12-31T22:45:00.000Z",
+    )
+    assert wire.ask("SUBMIT --tz=Mars/Olympus true").startswith("ERROR BAD_REQUEST --tz: ")
+    assert wire.ask("SUBMIT --at=2038-01-01T04:30 true").startswith("ERROR BAD_REQUEST ")
+    assert wire.ask('SCHEDULE --cron="@every 5m" true').startswith("ERROR BAD_REQUEST --cron: @every ")
