@@ -27,6 +27,7 @@ def make_tasks(array: Job, event: Submitted, asked: Array) -> Iterator[Job]:
             submitted_at=event.at,
             is_held=array.is_held,
             not_before=array.not_before,
+            is_dated=array.is_dated,
             reason=array.reason,
             array=array.id,
             index=index,
@@ -82,11 +83,11 @@ def note_move(array: Job, task: Job, before: Status, at: float, jobs: Mapping[in
         array.completed_at = None
 
 
-def note_change(array: Job, event: AboutJob) -> None:
+def note_change(array: Job, event: AboutJob, ahead: float) -> None:
     """Take over what a change of the whole means for the array itself."""
     if isinstance(event, Changed):
         if array.status is Status.PENDING:
-            array.not_before = moves.not_before_of(array, event, array.spec)
+            moves.change_start(array, event, array.spec, ahead)
         array.asked = array.submission
         array.spec = event.spec
     if isinstance(event, Held | Released):

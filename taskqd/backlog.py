@@ -22,6 +22,7 @@ from taskqd.events import (
     AboutJob,
     AboutOther,
     Changed,
+    Clocked,
     Ended,
     Event,
     OtherEvent,
@@ -59,14 +60,16 @@ class IllegalMove(Exception):
 class Backlog:
     """The jobs by id, with what is needed to find the next one to start.
 
-    One that ``is_open`` keeps them in line as they come. A replay is faster without: ``open`` lines up all
-    that is there at its end.
+    Times that are handed in are on the clock of waits and ages, which the time of day is ``ahead`` of (see
+    events.Clocked). One that ``is_open`` keeps them in line as they come. A replay is faster without:
+    ``open`` lines up all that is there at its end.
     """
 
     def __init__(self, limits: Limits = UNLIMITED, is_open: bool = True) -> None:
         self.jobs: dict[int, Job] = {}
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
+        self.ahead = 0.0
         self.queues = Queues(limits.queues)
         self.schedules = Schedules()
         self.capacity = Capacity(limits, self.queues.limit)
@@ -80,13 +83,13 @@ class Backlog:
         self._pending_of: defaultdict[str, int] = defaultdict(int)
         self.pending_bytes = 0
         self._pending_bytes_of: defaultdict[str, int] = defaultdict(int)
-        self._delayed: list[tuple[float, int]] = []
+        self._waiting: dict[bool, list[tuple[float, int]]] = {False: [], True: []}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Backlog) and self._compared() == other._compared()
 
     def _compared(self) -> tuple[Any, ...]:
-        known = self.jobs, self.counts, self.last_id, self.queues, self.schedules
+        known = self.jobs, self.counts, self.last_id, self.ahead, self.queues, self.schedules
         counts = self._pending_of, self._pending_bytes_of
         pending = [{owner: count for owner, count in each.items() if count} for each in counts]
         return *known, self._keys, pending, self.pending_bytes
@@ -98,7 +101,8 @@ class Backlog:
         if not self._is_open:
             self._is_open = True
             self.line.fill(self._ready())
-            heapify(self._delayed)
+            for heap in self._waiting.values():
+                heapify(heap)
 
     def _ready(self) -> Iterator[Job]:
         """Yield the jobs that wait for nothing but room, while noting those that wait for their time."""
@@ -107,7 +111,7 @@ class Backlog:
                 if job.not_before is None:
                     yield job
                 else:
-                    self._delayed.append((job.not_before, job.id))
+                    self._waiting[job.is_dated].append((job.not_before, job.id))
 
     # What is known.
 
@@ -177,9 +181,21 @@ class Backlog:
             return Reason.HELD
         if self.whole(job).waiting:
             return Reason.AFTER
-        if job.not_before is not None and job.not_before > now:
+        if self.wait(job, now) > 0:
             return Reason.RETRYING if job.reason is Reason.RETRYING else Reason.DELAYED
         return Reason.PAUSED if self.queues.is_closed(job.spec.queue) else Reason.QUEUED
+
+    def wait(self, job: Job, now: float) -> float:
+        """Return for how many seconds a pending job must still wait for its time, 0 or less if no longer."""
+        if job.not_before is None:
+            return 0.0
+        return job.not_before - (now + self.ahead if job.is_dated else now)
+
+    def not_before(self, job: Job) -> float | None:
+        """Return the time of day before which a job does not start, as far as is known now."""
+        if job.not_before is None or job.is_dated:
+            return job.not_before
+        return job.not_before + self.ahead
 
     def needed_for(self, job_id: int) -> str | None:
         """Return why a job that has ended cannot be removed yet, None if it can."""
@@ -212,23 +228,31 @@ class Backlog:
 
         It has what it wants from then on, until it is given back, whether it was started or not.
         """
-        while self._delayed and self._delayed[0][0] <= now:
-            due_at, job_id = heappop(self._delayed)
-            job = self.jobs.get(job_id)
-            if job is not None and job.not_before == due_at and self._is_free(job):
-                self.line.add(job)
+        for is_dated, heap in self._waiting.items():
+            upto = now + self.ahead if is_dated else now
+            while heap and heap[0][0] <= upto:
+                job = self._job_due(is_dated, *heappop(heap))
+                if job is not None:
+                    self.line.add(job)
         while (taken := self.line.take(now)) is not None:
             job = self.jobs[taken]
-            if job.not_before is None or job.not_before <= now:
+            if self.wait(job, now) <= 0:
                 return job
-            self.give_back(taken)  # the clock was set back since it came into line
+            self.give_back(taken)  # the time of day was set back since it came into line
         return None
+
+    def _job_due(self, is_dated: bool, due_at: float, job_id: int) -> Job | None:
+        """Return the job that an entry of a heap is about, None if the entry is out of date."""
+        job = self.jobs.get(job_id)
+        if job is None or (job.not_before, job.is_dated) != (due_at, is_dated) or not self._is_free(job):
+            return None
+        return job
 
     def is_due(self, job: Job, now: float) -> bool:
         """Whether a job that was taken may still start, whatever has happened to it since."""
         return (
             self._is_free(job)
-            and (job.not_before is None or job.not_before <= now)
+            and self.wait(job, now) <= 0
             and self.line.has_taken(job)
             and not self.queues.is_closed(job.spec.queue)
         )
@@ -243,13 +267,13 @@ class Backlog:
     def next_due(self, now: float) -> float | None:
         """Return when something may start that may not now, though nothing else happens; None if never."""
         look = self.line.next_look(now)
-        while self._delayed:
-            due_at, job_id = self._delayed[0]
-            job = self.jobs.get(job_id)
-            if job is not None and job.not_before == due_at and self._is_free(job):
-                return due_at if look is None else min(due_at, look)
-            heappop(self._delayed)
-        return look
+        due = [] if look is None else [look]
+        for is_dated, heap in self._waiting.items():
+            while heap and self._job_due(is_dated, *heap[0]) is None:
+                heappop(heap)
+            if heap:
+                due.append(heap[0][0] - (self.ahead if is_dated else 0.0))
+        return min(due, default=None)
 
     def relocate(self, job_id: int, attempt: int, upto: int, position: Position) -> None:
         """Tell where an attempt's Ended stands now, if it was in a file up to ``upto``."""
@@ -267,7 +291,7 @@ class Backlog:
         """
         if type(event) is Submitted:
             return self._submitted(event)
-        if isinstance(event, OtherEvent):
+        if isinstance(event, OtherEvent | Clocked):
             self._apply_other(event)
             return None
         job = self.jobs.get(event.id)
@@ -289,8 +313,12 @@ class Backlog:
             self.skips.discard(job.id)
         return job
 
-    def _apply_other(self, event: AboutOther) -> None:
-        if isinstance(event, Scheduled | Unscheduled) or (
+    def _apply_other(self, event: AboutOther | Clocked) -> None:
+        if isinstance(event, Clocked):
+            self.ahead = event.ahead
+            self.schedules.set_time(event.at, event.ahead)
+            self.line.is_settled = False  # what waits for a time of day may be due now
+        elif isinstance(event, Scheduled | Unscheduled) or (
             not isinstance(event, Resized) and event.schedule is not None
         ):
             self._apply_to_schedule(event)
@@ -323,7 +351,8 @@ class Backlog:
             owner=intern(event.owner),
             submitted_at=event.at,
             is_held=spec.hold,
-            not_before=spec.at if spec.delay is None else event.at + spec.delay,
+            not_before=spec.at if spec.delay is None else event.at - self.ahead + spec.delay,
+            is_dated=spec.delay is None and spec.at is not None,
             schedule=event.schedule,
         )
         self.jobs[job.id] = job
@@ -370,12 +399,12 @@ class Backlog:
         if before is _PENDING and job.array is None:
             self._count_bytes(job, -footprint_of(job))
         job.status = after
-        moves.change(job, event, self.whole(job).spec)
+        moves.change(job, event, self.whole(job).spec, self.ahead)
         if type(event) is Removed:
             self._forget(job)
             return
-        if type(event) is Ended and not event.is_void:
-            self.queues.note_run(queue, max(0.0, event.at - moves.attempt_of(job).started_at))
+        if type(event) is Ended:
+            self._note_run(job, event, queue)
         elif type(event) is Retried and job.array is None:
             job.waiting = self.dependencies.add(job, self.jobs)
         self._count(job, queue, before, after)
@@ -409,9 +438,16 @@ class Backlog:
             self._count_bytes(array, -footprint_of(array) if was_pending else footprint_of(array))
         self._note_end(array, had_ended)
 
+    def _note_run(self, job: Job, event: Ended, queue: str) -> None:
+        """Take in how long an attempt lasted; the time of day may have been set meanwhile."""
+        if not event.is_void:
+            lasted = (event.at - self.ahead) - (moves.attempt_of(job).started_at - job.ahead)
+            self.queues.note_run(queue, max(0.0, lasted))
+
     def _note_end(self, job: Job, before: Status) -> None:
         """See to what depends on whether a job has ended, which it had not, or the other way round."""
         if job.status.is_final and not before.is_final:
+            job.ahead = self.ahead
             self.expiry.add(job)
             if job.waiting:
                 job.waiting = 0
@@ -442,7 +478,7 @@ class Backlog:
             self._forget(array)
         else:
             size = footprint_of(array)
-            arrays.note_change(array, event)
+            arrays.note_change(array, event, self.ahead)
             if arrays.has_pending(array):
                 self._count_bytes(array, footprint_of(array) - size)
 
@@ -469,7 +505,7 @@ class Backlog:
         """Put a pending job into line, or where it waits for its time, if that is all that it waits for."""
         if self._is_open and self._is_free(job):
             if job.not_before is not None:
-                heappush(self._delayed, (job.not_before, job.id))
+                heappush(self._waiting[job.is_dated], (job.not_before, job.id))
                 self.line.is_settled = False  # when to look again may have changed
             else:
                 self.line.add(job)

@@ -54,14 +54,23 @@ class Changes:
                     f"job {job_id} is a task of array {job.array}: SET {job.array} changes them all"
                 )
             now = self._clock.now()
-            if values.get("delay") is not None:
+            is_delay = values.get("delay") is not None
+            if is_delay:
                 values = {**values, "at": now + values["delay"]}
             if "delay" in values or "at" in values:
                 values = {"at": None, **values, "delay": None}
             spec = replace(job.spec, **values)
             check_room(self._backlog, spec)
             await self._recorder.record(
-                Changed(id=job_id, at=now, by=by.name, origin=by.origin, command=job.command, spec=spec)
+                Changed(
+                    id=job_id,
+                    at=now,
+                    by=by.name,
+                    origin=by.origin,
+                    command=job.command,
+                    spec=spec,
+                    is_delay=is_delay,
+                )
             )
         self._fill()
         return job

@@ -2,8 +2,11 @@
 
 - `seconds` is CLOCK_MONOTONIC, with the timers that run on it: for what a process or a connection does, such
   as timeouts, idle times, graces and rates. It stands still while the machine is suspended.
-- `elapsed` is for waits and ages: delays, retries, schedules' intervals and the retention.
-- `now` is the time of day, in seconds since the epoch: for time stamps, `--at` and `--cron`.
+- `elapsed` is for waits and ages: delays, retries, schedules' intervals and the retention. It is the boot
+  clock, continued from one boot of the machine to the next, so it goes on while the machine is suspended.
+- `now` is the time of day, in seconds since the epoch: for time stamps, `--at` and `--cron`. It is `ahead` of
+  `elapsed`. If the system's time of day is set, `ahead` is changed by what records that (jumps.py), so any
+  time stamp can be translated by the records before it.
 """
 
 import time
@@ -12,6 +15,17 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
+
+from taskqd.events import Opened, Snapshot
+
+MIN_JUMP = 0.5
+"""The time of day was set if it is further from where it would be, in seconds."""
+MAX_GAP = 86_400.0
+"""Between two boots no more seconds count: a wrong clock costs no more than a day of any wait or age."""
+MAX_READING = 0.01
+"""Two clocks that were read within so many seconds were read together."""
+READINGS = 5
+"""They are read up to so many times: the process may be stopped between two."""
 
 
 def boot() -> float:
@@ -39,7 +53,9 @@ class Clocks:
     ) -> None:
         self._reactor = reactor
         self.boot = boot
+        self.ahead = 0.0
         self._time_of_day = time_of_day
+        self._origin = time_of_day() - boot()
 
     def seconds(self) -> float:
         """Return the monotonic clock, in seconds since any moment."""
@@ -61,9 +77,40 @@ class Clocks:
         return self._reactor.getDelayedCalls()
 
     def elapsed(self) -> float:
-        """Return the clock of waits and ages, in seconds."""
-        return self._time_of_day()
+        """Return the clock of waits and ages, in seconds; it began as the time of day of the first start."""
+        return self.boot() + self._origin
 
     def now(self) -> float:
         """Return the time of day, in seconds since the epoch."""
-        return self._time_of_day()
+        return self.elapsed() + self.ahead
+
+    def measured(self) -> float:
+        """Return how far the system's time of day is ahead of `elapsed`: `ahead`, unless it was set since."""
+        for _ in range(READINGS):
+            before, time_of_day, after = self.elapsed(), self._time_of_day(), self.elapsed()
+            if after - before < MAX_READING:
+                ahead = round(time_of_day - before, 3)
+                return self.ahead if abs(ahead - self.ahead) < MIN_JUMP else ahead
+        return self.ahead
+
+    def resume(self, opened: Opened | Snapshot | None, boot: str, at: float, elapsed: float) -> None:
+        """Continue from where a store was left: `opened` began what was written last to it.
+
+        `boot` names this boot of the machine. `at` and `elapsed` are the last moment that a record tells of.
+        Within a boot the boot clock tells how long ago that was. Between two it is the time of day, which may
+        be wrong on either side: a negative gap counts as none, one of more than a day as a day.
+        """
+        if opened is None:
+            return
+        begun = opened.at - opened.ahead
+        if begun >= elapsed:
+            at, elapsed = opened.at, begun
+        if opened.boot != boot:
+            elapsed += min(max(self._time_of_day() - at, 0.0), MAX_GAP)
+        elif opened.boot_clock is None:  # before format 5: only the time of day is known
+            elapsed += max(self._time_of_day() - at, 0.0)
+        else:
+            elapsed = max(elapsed, begun + self.boot() - opened.boot_clock)
+        self._origin = elapsed - self.boot()
+        self.ahead = opened.ahead
+        self.ahead = self.measured()

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from taskqd.actors import Actor
 from taskqd.admission import check_room
 from taskqd.events import AboutOther, Paused, Resized, Resumed, Scheduled, Unscheduled
@@ -101,7 +103,7 @@ class Controls:
         await self._turns.take(schedule)
         try:
             self._backlog.schedules.get(schedule)  # it may have ended while its turn was waited for
-            await self._recorder.record_other(event)
+            await self._recorder.record_other(replace(event, at=self._now()))
         finally:
             self._turns.give_back(schedule)
         self._told_of_schedules()

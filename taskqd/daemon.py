@@ -28,7 +28,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from taskqd import descriptors, listeners, pid_file, processes, signals
+from taskqd import descriptors, jumps, listeners, pid_file, processes, signals
 from taskqd.access import Access, Principal, make_access
 from taskqd.addresses import Addresses
 from taskqd.audit import Audit
@@ -39,6 +39,7 @@ from taskqd.disk import Disk
 from taskqd.dispatcher import Dispatcher
 from taskqd.doorkeeper import Doorkeeper
 from taskqd.errors import JournalDamaged, StartRefused
+from taskqd.events import Event
 from taskqd.executor import Executor
 from taskqd.factory import TaskqFactory
 from taskqd.feed import Feed
@@ -117,7 +118,7 @@ class TaskqService(Service):
             reactor,
             disk,
             self._boot,
-            self._clocks.now,
+            self._clocks,
             self._in_thread,
             self._executor.is_calm,
         )
@@ -193,6 +194,7 @@ class TaskqService(Service):
         access = self._access = self._make_access()
         backlog = self._replay()
         self._store.begin(backlog.last_id)
+        self._note_clocks(backlog)
         try:
             self._spool.open()
             swept = self._spool.sweep(lambda job_id: _attempts(backlog, job_id))
@@ -206,7 +208,12 @@ class TaskqService(Service):
         interrupted = dispatcher.recover(self._cause_of_interruption())
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
-        results = Results(self._store, self._spool, lambda job: backlog.reason(job, self._clocks.elapsed()))
+        results = Results(
+            self._store,
+            self._spool,
+            lambda job: backlog.reason(job, self._clocks.elapsed()),
+            backlog.not_before,
+        )
         self._listen(dispatcher, results, access)
         access.start()
         self._threads.start()
@@ -219,6 +226,7 @@ class TaskqService(Service):
                     notices.told(job)
         dispatcher.start()
         self._scheduler.start()
+        dispatcher.jumps.start()
         self._housekeeper = Housekeeper(
             dispatcher,
             self._store,
@@ -277,12 +285,23 @@ class TaskqService(Service):
         return backlog
 
     def _read(self, backlog: Backlog) -> None:
+        event: Event | None = None
         for event, position in self._store.replay():
             try:
                 backlog.apply(event, position)
             except IllegalMove as why:
                 where = self._store.segments.locate(position)
                 raise JournalDamaged(f"{where} cannot be right: {why}") from None
+        at = 0.0 if event is None else event.at
+        self._clocks.resume(self._store.last_opened, self._boot, at, at - backlog.ahead)
+
+    def _note_clocks(self, backlog: Backlog) -> None:
+        """Record how the time of day stands to the clock of waits and ages, if that has changed."""
+        if self._clocks.ahead != backlog.ahead:
+            self._log.warn("{jump}", jump=jumps.described(self._clocks.ahead - backlog.ahead))
+            clocked = jumps.clocked(self._clocks)
+            self._store.append_now([clocked])
+            backlog.apply(clocked)
 
     def _end_leftovers(self, backlog: Backlog) -> None:
         """Kill what a crash left running, before anything else runs."""
@@ -401,6 +420,7 @@ class TaskqService(Service):
             for loop in self._loops:
                 if loop.running:
                     loop.stop()
+            self._dispatcher.jumps.stop()
             await self._end_jobs(self._dispatcher)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
             await self._factory.close()

@@ -22,6 +22,7 @@ from taskqd.errors import Gone, TaskqError, WrongState
 from taskqd.events import AboutJob, Cancelled, Removed, Retried
 from taskqd.interfaces import IExecutor, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status
+from taskqd.jumps import Jumps
 from taskqd.launch import Run
 from taskqd.quotas import UNBOUNDED, PendingLimit
 from taskqd.reception import Batch, Reception
@@ -63,7 +64,7 @@ class Dispatcher:
         self._spool = spool
         self._executor = executor
         self._clock = clock
-        self._recorder = Recorder(store, backlog)
+        self._recorder = Recorder(store, backlog, clock)
         self._turns = JobTurns()
         self._waiters: dict[int, set[Callable[[Job], object]]] = {}
         self._told_of_ends: list[Callable[[Job], object]] = []
@@ -82,6 +83,7 @@ class Dispatcher:
         )
         self.changes = Changes(self._recorder, self._turns, clock, self._slots.fill)
         self.controls = Controls(self._recorder, clock, self._slots.fill)
+        self.jumps = Jumps(self._recorder, clock, self._slots.fill)
 
     @property
     def slots(self) -> int:

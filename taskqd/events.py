@@ -23,7 +23,8 @@ class Opened(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     ``store`` is a random name that this store keeps for ever and that marks its processes; ``boot`` is the
     kernel's boot id; ``next_id`` is the first job number that was free. What an earlier segment has from this
     record's number on was refused and does not count. ``identity`` is that of the directory ``journal`` in
-    that boot, as ``<device>:<inode>``; a journal of format 4 or older has none.
+    that boot, as ``<device>:<inode>``; a journal of format 4 or older has none. ``boot_clock`` is what the
+    boot clock showed at ``at``, None before format 5; ``ahead`` is that of Clocked.
     """
 
     at: float
@@ -32,6 +33,8 @@ class Opened(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     boot: str
     next_id: int
     identity: str = ""
+    boot_clock: float | None = None
+    ahead: float = 0.0
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
@@ -47,6 +50,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     next_id: int
     records: int
     identity: str = ""
+    boot_clock: float | None = None
+    ahead: float = 0.0
 
 
 class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):
@@ -120,10 +125,14 @@ class Released(Decision, frozen=True, kw_only=True, tag=_tag):
 
 
 class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody changed how a pending job is to be run; ``spec`` is what holds from now on."""
+    """Somebody changed how a pending job is to be run; ``spec`` is what holds from now on.
+
+    With ``is_delay`` its ``at`` is the end of a delay, and is not moved by a change of the time of day.
+    """
 
     command: str = ""
     spec: Spec = PLAIN
+    is_delay: bool = False
 
 
 class Retried(Decision, frozen=True, kw_only=True, tag=_tag):
@@ -250,6 +259,23 @@ class Unscheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
     schedule: int
 
 
+class Clocked(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True, tag=_tag):
+    """The clocks were read: from here on the time of day is ``ahead`` of the clock of waits and ages.
+
+    That clock is the boot clock, continued from one boot of the machine to the next. So ``at - ahead`` of any
+    later record is when it was on that clock. ``boot_clock`` is what the boot clock showed, in seconds.
+    """
+
+    at: float
+    boot_clock: float
+    ahead: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The event's name, as in the journal's ``type``."""
+        return str(self.__struct_config__.tag)
+
+
 AboutJob = (
     Submitted
     | Started
@@ -266,5 +292,5 @@ AboutJob = (
 """What happens to one job; of an array, to those of its tasks that it can happen to."""
 AboutOther = Resized | Paused | Resumed | Scheduled | Unscheduled
 """What is decided about queues and schedules."""
-Event = AboutJob | AboutOther
+Event = AboutJob | AboutOther | Clocked
 Record = Opened | Snapshot | Event

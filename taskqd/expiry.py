@@ -27,10 +27,10 @@ class Expiry:
 
     def add(self, job: Job) -> None:
         """Take in a job that has ended."""
-        if job.array is None and job.completed_at is not None:
+        if job.array is None and job.ended is not None:
             self.count += 1
             self.bytes += job.kept_bytes
-            heappush(self._ended, (job.completed_at, job.id))
+            heappush(self._ended, (job.ended, job.id))
 
     def discard(self, job: Job) -> None:
         """Take note that a job that had ended runs again or is removed."""
@@ -43,7 +43,7 @@ class Expiry:
         """Return the ids of jobs that ended before a time or are more than ``most``, AT_ONCE at most.
 
         They are also those by which all that have ended keep more than ``most_bytes``; None is no limit. The
-        last one stays, however much it keeps.
+        last one stays, however much it keeps. The time is on the clock of ages, as `Job.ended` is.
         """
         ids: list[int] = []
         while self._ended and len(ids) < AT_ONCE:
@@ -79,9 +79,9 @@ class Expiry:
     def add_again(self, job_id: int) -> None:
         """Look at a job again that was passed over because it was needed."""
         job = self._jobs.get(job_id)
-        if job is not None and job.completed_at is not None and job.array is None:
-            heappush(self._ended, (job.completed_at, job_id))
+        if job is not None and job.ended is not None and job.array is None:
+            heappush(self._ended, (job.ended, job_id))
 
     def _is_stale(self, ended_at: float, job_id: int) -> bool:
         job = self._jobs.get(job_id)
-        return job is None or job.completed_at != ended_at or job_id in self._expiring
+        return job is None or job.ended != ended_at or job_id in self._expiring

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from taskqd import replies
 from taskqd.backlog import Backlog
 from taskqd.errors import BadRequest, Lagged
-from taskqd.events import Event, JobEvent
+from taskqd.events import Clocked, Event, JobEvent
 from taskqd.interfaces import ICaller, IStore
 from taskqd.job import Job
 
@@ -62,6 +62,8 @@ class Filter(Struct, frozen=True):
 
         Of a job that is no longer known it can't be told in which queue it was: it may have been in any.
         """
+        if isinstance(event, Clocked):
+            return False
         if (self.owner is not None or self.of_token is not None) and not self._may_see(event, jobs):
             return False
         if not isinstance(event, JobEvent):

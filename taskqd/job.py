@@ -104,7 +104,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     that is none, ``secrets`` the names of those variables whose values lie in the spool alone.
     ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
     wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
-    so (run_as.py).
+    so (run_as.py). ``tz`` is the time zone of ``at`` or of a schedule's ``cron``, and the job's own.
     """
 
     script: int | None = None
@@ -124,6 +124,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     no_retry_on: tuple[str, ...] = ()
     delay: float | None = None
     at: float | None = None
+    tz: str | None = None
     after: tuple[int, ...] = ()
     after_any: tuple[int, ...] = ()
     after_fail: tuple[int, ...] = ()
@@ -207,7 +208,9 @@ class Job(Struct, kw_only=True, gc=False):
     """All that is known of a job. Only the backlog changes it, and only by an event.
 
     ``failures`` counts the attempts that failed since the submission or the last RETRY, against
-    ``spec.retries``; ``not_before`` is when a pending job may start at the earliest; ``cancelling`` is the
+    ``spec.retries``; ``not_before`` is when a pending job may start at the earliest: a time of day if it
+    ``is_dated``, else a time on the clock of waits. ``ahead`` is how far the time of day was ahead of that
+    clock at the latest start or end (events.Clocked). ``cancelling`` is the
     signal by which a running one is being cancelled; ``attempt`` is the latest one, ``past`` has those before
     it. ``waiting`` is how many of the jobs that it comes after have not ended as they should.
 
@@ -229,6 +232,8 @@ class Job(Struct, kw_only=True, gc=False):
     attempts: int = 0
     failures: int = 0
     not_before: float | None = None
+    is_dated: bool = False
+    ahead: float = 0.0
     completed_at: float | None = None
     cancelling: int | None = None
     attempt: Attempt | None = None
@@ -239,6 +244,11 @@ class Job(Struct, kw_only=True, gc=False):
     schedule: int | None = None
     asked: Spec | None = None
     output_bytes: int = 0
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, on the clock of waits and ages; None if it has not."""
+        return None if self.completed_at is None else self.completed_at - self.ahead
 
     @property
     def exit_code(self) -> int | None:

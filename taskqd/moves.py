@@ -36,17 +36,22 @@ def status_after(event: AboutJob, job: Job) -> Status | None:
     return leads_to[0] if leads_to else None
 
 
-def change(job: Job, event: AboutJob, asked: Spec) -> None:
+def change(job: Job, event: AboutJob, asked: Spec, ahead: float) -> None:
     """Make an event true for a job that has its new status already, but for what depends on that.
 
-    ``asked`` is what was asked of the job before, or of the array that it is a task of.
+    ``asked`` is what was asked of the job before, or of the array that it is a task of. ``ahead`` is how far
+    the time of day is ahead of the clock of waits.
     """
     if isinstance(event, Changed):
-        job.not_before = not_before_of(job, event, asked)
+        change_start(job, event, asked, ahead)
         job.asked = job.submission
         job.spec = event.spec
     else:
         _CHANGES[type(event)](job, event)
+        if type(event) is Started:
+            job.ahead = ahead
+        elif type(event) is Ended and job.not_before is not None:
+            job.not_before -= ahead
 
 
 def attempt_of(job: Job) -> Attempt:
@@ -61,14 +66,16 @@ def forget_times(job: Job) -> None:
         job.spec = replace(job.spec, at=None, delay=None)
 
 
-def not_before_of(job: Job, event: Changed, before: Spec) -> float | None:
-    """Return when a job may start at the earliest that has been changed.
+def change_start(job: Job, event: Changed, before: Spec, ahead: float) -> None:
+    """Set when a job may start at the earliest, if that was changed.
 
     ``before`` is what was asked of the whole: one of its tasks may have been released by itself.
     """
     if (event.spec.at, event.spec.delay) == (before.at, before.delay):
-        return job.not_before
-    return event.spec.at
+        return
+    at = event.spec.at
+    job.is_dated = not event.is_delay
+    job.not_before = at if at is None or job.is_dated else at - ahead
 
 
 def _started(job: Job, event: Started) -> None:
@@ -125,6 +132,7 @@ def _ended(job: Job, event: Ended) -> None:
     if event.status is Status.PENDING:
         job.reason = Reason.RETRYING
         job.not_before = event.at if event.retry_at is None else event.retry_at
+        job.is_dated = False
     else:
         job.reason = event.reason
         job.completed_at = event.at

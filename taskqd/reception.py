@@ -164,7 +164,7 @@ class Reception:
             recorded = self._recorder.record(event)
         else:
             kept = self._spool.keep(event.id, blocks).addErrback(_not_kept)
-            recorded = kept.addCallback(lambda _: self._recorder.record(event))
+            recorded = kept.addCallback(lambda _: self._recorder.record(replace(event, at=self._clock.now())))
         return recorded.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
         )

@@ -1,14 +1,15 @@
 """From an event to the state that it makes: first into the store, then into the backlog, never otherwise."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from taskqd.backlog import Backlog, Position
 from taskqd.errors import StoreFailed
-from taskqd.events import AboutJob, AboutOther
+from taskqd.events import AboutJob, AboutOther, Clocked, Ended
 from taskqd.interfaces import IStore
 from taskqd.job import Job
 
@@ -16,9 +17,10 @@ from taskqd.job import Job
 class Recorder:
     """Makes events durable in ``store`` and applies them to ``backlog``."""
 
-    def __init__(self, store: IStore, backlog: Backlog) -> None:
+    def __init__(self, store: IStore, backlog: Backlog, clock: Any) -> None:
         self.store = store
         self.backlog = backlog
+        self._clock = clock
         self._is_last_chance = False
         self._waiting: list[Deferred[None]] = []
 
@@ -46,7 +48,7 @@ class Recorder:
         """
         return self.store.append_all(events).addCallback(self._apply_all, events)
 
-    def record_other(self, event: AboutOther) -> "Deferred[None]":
+    def record_other(self, event: AboutOther | Clocked) -> "Deferred[None]":
         """Fire once an event that is about no job is durable and applied; fails with StoreFailed."""
         return self.store.append(event).addCallback(self._apply_other, event)
 
@@ -56,18 +58,21 @@ class Recorder:
             self._apply(position, event)
 
     def record_for_sure(self, event: AboutJob) -> "Deferred[Job]":
-        """Record an event now or when the store works again; fails with StoreFailed only at a stop."""
-        return self.record(event).addErrback(self._record_later, event)
+        """Record an event now or when the store works again; fails with StoreFailed only at a stop.
 
-    def _record_later(self, failure: Failure, event: AboutJob) -> "Deferred[Job]":
+        Its times must have been read just now.
+        """
+        return self.record(event).addErrback(self._record_later, event, self._clock.ahead)
+
+    def _record_later(self, failure: Failure, event: AboutJob, ahead: float) -> "Deferred[Job]":
         why = failure.value
         if self._is_last_chance or not isinstance(why, StoreFailed):
             failure.raiseException()
-        return Deferred.fromCoroutine(self._record_again(event, why))
+        return Deferred.fromCoroutine(self._record_again(event, ahead, why))
 
-    async def _record_again(self, event: AboutJob, why: StoreFailed) -> Job:
+    async def _record_again(self, event: AboutJob, ahead: float, why: StoreFailed) -> Job:
         await self._wait_for_store(why)
-        return await self.record_for_sure(event)
+        return await self.record_for_sure(_moved(event, self._clock.ahead - ahead))
 
     def stop_waiting(self) -> None:
         """From now on what cannot be recorded at once is given up: the daemon stops."""
@@ -92,5 +97,14 @@ class Recorder:
         for event in events:
             self.backlog.apply(event)
 
-    def _apply_other(self, _: Position, event: AboutOther) -> None:
+    def _apply_other(self, _: Position, event: AboutOther | Clocked) -> None:
         self.backlog.apply(event)
+
+
+def _moved(event: AboutJob, jump: float) -> AboutJob:
+    """Return an event with its times as the time of day has them since it was set by ``jump`` seconds."""
+    if not jump:
+        return event
+    if isinstance(event, Ended) and event.retry_at is not None:
+        return replace(event, at=event.at + jump, retry_at=event.retry_at + jump)
+    return replace(event, at=event.at + jump)

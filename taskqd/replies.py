@@ -243,7 +243,7 @@ def _used(attempt: Attempt | None) -> dict[str, float | int | None]:
 _OPTIONS = (
     *("slots", "idle_timeout", "kill_after", "retry_delay", "retry_delay_max", "retry_on", "no_retry_on"),
     *("delay", "after", "after_any", "after_fail", "hold", "nice", "memory", "cpu_time", "nofile"),
-    *("max_output", "notify_fail", "script", "stdin", "secrets"),
+    *("max_output", "notify_fail", "script", "stdin", "secrets", "tz"),
 )
 """The options that are shown as they are in the Spec, where they differ from what an empty SUBMIT means."""
 

@@ -21,13 +21,21 @@ STREAMS = {"stdout": 1, "stderr": 2}
 class Results:
     """Reads for people and scripts what the store and the spool have.
 
-    ``reason(job)`` is why a job is where it is at this moment.
+    ``reason(job)`` is why a job is where it is at this moment, ``not_before(job)`` the time of day before
+    which it does not start.
     """
 
-    def __init__(self, store: IStore, spool: ISpool, reason: Callable[[Job], Reason | None]) -> None:
+    def __init__(
+        self,
+        store: IStore,
+        spool: ISpool,
+        reason: Callable[[Job], Reason | None],
+        not_before: Callable[[Job], float | None],
+    ) -> None:
         self._store = store
         self._spool = spool
         self._reason = reason
+        self._not_before = not_before
 
     def progress(self, job: Job) -> int:
         """Return a whole percentage: 100 for a completed job, else what it reported last.
@@ -45,7 +53,9 @@ class Results:
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Return the job as JSON has it; the sizes of a running one are those of this moment."""
-        return {**replies.describe(job, self.progress(job), self._reason(job)), **self._sizes(job)}
+        described = replies.describe(job, self.progress(job), self._reason(job))
+        described["not_before"] = replies.timestamp(self._not_before(job))
+        return {**described, **self._sizes(job)}
 
     def show(self, job: Job) -> dict[str, Any]:
         """Return the job as JSON has it, with all its attempts."""

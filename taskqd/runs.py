@@ -64,6 +64,8 @@ class Runs:
         if not _is_here():
             self._leave()
         base = self._base if user is None else user_environment(user)
+        if spec.tz is not None:
+            base = {**base, "TZ": spec.tz}
         return Run(
             id=job.id,
             attempt=attempt,
@@ -84,7 +86,7 @@ class Runs:
             cpu_time=spec.cpu_time,
             nofile=spec.nofile,
             owner=owner,
-            brought=(*spec.env, *spec.env_base64, *secrets),
+            brought=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
             home=self._home,
             open_files=self._open_files,
             oom_score_adj=self._oom_score_adj,

@@ -4,7 +4,6 @@ When each is due is in schedules.py. A run that is under way, or was left out be
 ended, is counted from at once: only a submission that is durable is told by the journal.
 """
 
-import math
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,10 +18,8 @@ from taskqd.schedules import Schedule
 
 TRY_AGAIN = 1.0
 """While runs cannot be recorded, one is tried after so many seconds each time."""
-LONGEST_SLEEP = 60.0
-"""It is looked again after so many seconds at the latest: the clock may have been set meanwhile."""
-SET_BACK = 60.0
-"""A clock that goes back by more seconds was set, and what has run counts from now; less is waited for."""
+LONGEST_SLEEP = 5.0
+"""Seconds until the next look at the latest: timers stand still while the machine is suspended."""
 AT_ONCE = 100
 """So many jobs are submitted in one turn of the reactor."""
 
@@ -44,9 +41,9 @@ class Scheduler:
         self._under_way: set[int] = set()
         self._refusals: dict[int, str] = {}
         self._not_before = 0.0
-        self._looked_at = math.inf
         self._is_stopped = False
         dispatcher.controls.on_schedules(self._look)
+        dispatcher.jumps.on_jump(self._look)
 
     def start(self) -> None:
         """Submit what is due, and go on doing so until the daemon drains."""
@@ -58,22 +55,13 @@ class Scheduler:
         self._arm()
 
     def _look(self) -> None:
-        now = self._clock.now()
-        if now < self._looked_at - SET_BACK:
-            self._count_from(now)
-        self._looked_at = now
+        now = self._clock.elapsed()
         for _ in range(AT_ONCE):
             schedule = self._due(now)
             if schedule is None:
                 break
             self._run(schedule, now)
         self._arm()
-
-    def _count_from(self, now: float) -> None:
-        """Have what ran in what is the future now not wait until that comes again."""
-        for schedule in self._schedules.by_id.values():
-            if schedule.counted_from > now + SET_BACK:
-                self._schedules.count_from(schedule.id, now)
 
     def _due(self, now: float) -> Schedule | None:
         upcoming = self._schedules.upcoming()
@@ -90,7 +78,7 @@ class Scheduler:
             self._alarm.cancel()
         upcoming = self._schedules.upcoming()
         if self._is_at_work and upcoming is not None:
-            pause = max(upcoming[0], self._not_before) - self._clock.now()
+            pause = max(upcoming[0], self._not_before) - self._clock.elapsed()
             self._alarm = self._clock.callLater(min(max(pause, 0.0), LONGEST_SLEEP), self._look)
 
     def _run(self, schedule: Schedule, now: float) -> None:
@@ -131,5 +119,5 @@ class Scheduler:
         self._refusals[number] = why
         if failure.check(StoreFailed):
             self._schedules.count_from(number, None)
-            self._not_before = self._clock.now() + TRY_AGAIN
+            self._not_before = self._clock.elapsed() + TRY_AGAIN
             self._arm()

@@ -2,7 +2,7 @@
 
 Like the backlog, of which they are a part, they are a fold of the journal: ``apply`` and ``ran`` are the ways
 in. The runs of an ``every`` are at its creation and so many times that many seconds. Those of a ``cron`` are
-what crontab(5) would have, in a time zone that is handed in: the daemon's own, unless told.
+what crontab(5) would have, in the time zone of the spec, or else in one that is handed in: the daemon's own.
 
 Where clocks are put forward or back, cron's runs are those of Debian's cron. If neither its minute nor its
 hour begins with ``*``, it goes by what clocks show: what falls into an hour that is left out comes at that
@@ -10,6 +10,7 @@ hour's end, once, and what falls into an hour that comes twice comes the first t
 the time that passes: nothing is moved, and the hour that comes twice has its runs twice.
 """
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any, ClassVar, cast
@@ -18,12 +19,18 @@ from cronsim import CronSim, CronSimError
 from msgspec import Struct
 from sortedcontainers import SortedList
 
+from taskqd import zones
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import Paused, Resumed, Scheduled, Unscheduled
 from taskqd.job import PLAIN, Spec
+from taskqd.zones import LOCAL
 
 SHORTEST = 1.0
 """No schedule runs more often than every so many seconds."""
+SET_BACK = 60.0
+"""If the time of day is set back by more seconds, the runs of a `cron` count anew from then."""
+ROUNDING = 1e-4
+"""Times that are no further apart, in seconds, are the same: a sum of two of them is rounded."""
 LONGEST_CRON = 1000
 """A cron expression has so many letters at most."""
 
@@ -38,29 +45,12 @@ _NICKNAMES = {
 }
 _EXPECTED = 'minute, hour, day of the month, month and weekday, such as "30 4 * * MON-FRI"'
 _FIELDS = 5
+_TO_SUNDAY = re.compile(r"-SUN(?=[,/]|\s*$)", re.IGNORECASE)
+_RANGE = re.compile(r"([A-Z]+|[0-9]+)-([A-Z]+|[0-9]+)")
+CRON_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+CRON_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
 """What has no run in the fifty years from here has none ever: the calendar is the same again by then."""
-
-
-class _LocalTime(tzinfo):
-    """The time zone that the C library has for this process, by the TZ of its environment."""
-
-    def utcoffset(self, moment: datetime | None) -> timedelta:
-        naive = cast(datetime, moment).replace(tzinfo=None)
-        return naive - datetime.fromtimestamp(naive.timestamp(), timezone.utc).replace(tzinfo=None)
-
-    def fromutc(self, moment: datetime) -> datetime:
-        seconds = moment.replace(tzinfo=timezone.utc).timestamp()
-        return datetime.fromtimestamp(seconds).replace(tzinfo=self)  # noqa: DTZ006 - it has the fold
-
-    def dst(self, moment: datetime | None) -> None:
-        """Say nothing: nobody asks."""
-
-    def tzname(self, moment: datetime | None) -> None:
-        """Say nothing: nobody asks."""
-
-
-LOCAL: tzinfo = _LocalTime()
 
 
 def check_every(seconds: float) -> None:
@@ -71,6 +61,9 @@ def check_every(seconds: float) -> None:
 
 def check_cron(text: str) -> None:
     """Raise BadRequest if ``text`` is no cron expression, or one that no day ever matches."""
+    if text.strip().lower().startswith("@every"):
+        every = "".join(text.split()[1:]) or "5m"
+        raise BadRequest(f"@every is no cron expression: ask for --every={every[:30]} instead of --cron")
     fields = _fields(text)
     if len(text) > LONGEST_CRON or len(fields.split()) != _FIELDS:
         raise BadRequest(
@@ -80,15 +73,26 @@ def check_cron(text: str) -> None:
     try:
         first = next(CronSim(fields, _ANY_TIME), None)
     except CronSimError as why:
-        raise BadRequest(
-            f"expected {_EXPECTED}, not {text[:60]!r}: {str(why).replace('Bad', 'wrong')}"
-        ) from None
+        wrong = str(why).replace("Bad", "wrong") + (_backwards(fields) or "")
+        raise BadRequest(f"expected {_EXPECTED}, not {text[:60]!r}: {wrong}") from None
     if first is None:
         raise BadRequest(f"expected a cron expression that some day matches, and {text[:60]!r} never does")
 
 
 def _fields(cron: str) -> str:
-    return _NICKNAMES.get(cron.strip().lower(), cron)
+    """Return the five fields of an expression; a range of weekdays may end with Sunday."""
+    return _TO_SUNDAY.sub("-7", _NICKNAMES.get(cron.strip().lower(), cron))
+
+
+def _backwards(fields: str) -> str | None:
+    """Return what is wrong with a range whose end comes before its beginning, None if there is none."""
+    for first, last in _RANGE.findall(fields.upper()):
+        for names in (CRON_DAYS, CRON_MONTHS):
+            number = {name: at for at, name in enumerate(names)}
+            ends = [number.get(end, int(end) if end.isdigit() else -1) for end in (first, last)]
+            if 0 <= ends[1] < ends[0]:
+                return f", since {first}-{last} ends before it begins; write two ranges, with a comma"
+    return None
 
 
 class Schedule(Struct, kw_only=True, gc=False):
@@ -96,7 +100,9 @@ class Schedule(Struct, kw_only=True, gc=False):
 
     Where ``overlap`` is not set, no job is submitted while ``last_job`` has not ended. That one was submitted
     at ``last_run_at``. The next run is the first after ``counted_from``: when it ran last, or was made,
-    paused or resumed since, so that what a pause has kept from running is not made up for.
+    paused or resumed since, so that what a pause has kept from running is not made up for. That is a time of
+    day for a ``cron``, else a time on the clock of waits, which the time of day was ``ahead`` of when the
+    schedule was made (events.Clocked).
     """
 
     id: int
@@ -109,6 +115,7 @@ class Schedule(Struct, kw_only=True, gc=False):
     cron: str | None = None
     overlap: bool = False
     is_paused: bool = False
+    ahead: float = 0.0
     last_run_at: float | None = None
     last_job: int | None = None
 
@@ -118,18 +125,20 @@ class Schedules:
 
     ``_counted_from`` has by number the times that ``count_from`` was told. It is in memory only, and not what
     makes two of them equal: after a restart, a run that was left out and is still to come is due once.
-    ``_next`` and ``_upcoming``, the latter of (time, number), are derived, and wrong for the numbers that are
-    in ``_stale``.
+    Both it and ``_next`` are on the clock of each, as `counted_from` is. ``_next`` and ``_upcoming``, the
+    latter of (time, number) apart for those with a ``cron``, are derived, and wrong for the numbers that are
+    in ``_stale``. The time of day is ``ahead`` of the clock of waits.
     """
 
     def __init__(self, zone: tzinfo = LOCAL) -> None:
         self.by_id: dict[int, Schedule] = {}
         self.last_id = 0
+        self.ahead = 0.0
         self._zone = zone
         self._latest: set[int] = set()
         self._counted_from: dict[int, float] = {}
         self._next: dict[int, float] = {}
-        self._upcoming: SortedList[tuple[float, int]] = SortedList()
+        self._upcoming: dict[bool, SortedList[tuple[float, int]]] = {False: SortedList(), True: SortedList()}
         self._stale: set[int] = set()
 
     def __eq__(self, other: object) -> bool:
@@ -168,7 +177,8 @@ class Schedules:
             command=event.command,
             spec=event.spec,
             created_at=event.at,
-            counted_from=event.at,
+            counted_from=event.at - (self.ahead if event.cron is None else 0.0),
+            ahead=self.ahead,
             every=event.every,
             cron=event.cron,
             overlap=event.overlap,
@@ -182,7 +192,7 @@ class Schedules:
     def _paused_or_resumed(self, number: int, event: Paused | Resumed) -> None:
         schedule = self.by_id[number]
         schedule.is_paused = type(event) is Paused
-        schedule.counted_from = event.at
+        schedule.counted_from = self._on_its_clock(schedule, event.at)
         self._counted_from.pop(number, None)
 
     _changes: ClassVar[dict[type, Callable[["Schedules", int, Any], None]]] = {
@@ -200,7 +210,7 @@ class Schedules:
         self._latest.discard(schedule.last_job or 0)
         self._latest.add(job_id)
         schedule.last_run_at, schedule.last_job = at, job_id
-        schedule.counted_from = at
+        schedule.counted_from = at = self._on_its_clock(schedule, at)
         if self._counted_from.get(number, at) <= at:
             self._counted_from.pop(number, None)
         self._stale.add(number)
@@ -212,44 +222,77 @@ class Schedules:
     def count_from(self, number: int, at: float | None) -> None:
         """Have a schedule's next run be the first after ``at``, until it has run; None takes that back.
 
-        This is for a run that is under way or is left out, and for a clock that was set back.
+        This is for a run that is under way or is left out. ``at`` is on the clock of waits.
         """
-        if number in self.by_id and at is not None:
-            self._counted_from[number] = at
+        schedule = self.by_id.get(number)
+        if schedule is not None and at is not None:
+            self._counted_from[number] = at if schedule.cron is None else at + self.ahead
         else:
             self._counted_from.pop(number, None)
         self._stale.add(number)
 
+    def set_time(self, at: float, ahead: float) -> None:
+        """Take in that the time of day is ``at`` now, ``ahead`` of the clock of waits."""
+        self.ahead = ahead
+        for number, schedule in self.by_id.items():
+            if schedule.cron is not None:
+                if schedule.counted_from > at + SET_BACK:
+                    schedule.counted_from = at
+                    self._stale.add(number)
+                if self._counted_from.get(number, at) > at + SET_BACK:
+                    self._counted_from[number] = at
+                    self._stale.add(number)
+
+    def _on_its_clock(self, schedule: Schedule, at: float) -> float:
+        """Return a time of day that was recorded on the clock from which a schedule counts."""
+        return at - self.ahead if schedule.cron is None else at
+
     def next_run(self, schedule: Schedule) -> float | None:
-        """Return when a schedule is due next, None while it is paused; what lies in the past is due now."""
+        """Return the time of day at which a schedule is due next, None while it is paused.
+
+        What lies in the past is due now.
+        """
         self._settle()
-        return self._next.get(schedule.id)
+        at = self._next.get(schedule.id)
+        return at if at is None or schedule.cron is not None else at + self.ahead
 
     def upcoming(self) -> tuple[float, Schedule] | None:
-        """Return the schedule that is due first of all, after when that is."""
+        """Return the schedule that is due first of all, after when that is on the clock of waits."""
         self._settle()
-        if not self._upcoming:
+        firsts = [
+            (runs[0][0] - (self.ahead if is_cron else 0.0), runs[0][1])
+            for is_cron, runs in self._upcoming.items()
+            if runs
+        ]
+        if not firsts:
             return None
-        at, number = self._upcoming[0]
+        at, number = min(firsts)
         return at, self.by_id[number]
 
     def _settle(self) -> None:
         while self._stale:
             number = self._stale.pop()
             if number in self._next:
-                self._upcoming.remove((self._next.pop(number), number))
-            at = self._first_after(self.by_id.get(number))
-            if at is not None:
+                run = self._next.pop(number), number
+                for runs in self._upcoming.values():
+                    runs.discard(run)
+            schedule = self.by_id.get(number)
+            at = self._first_after(schedule)
+            if schedule is not None and at is not None:
                 self._next[number] = at
-                self._upcoming.add((at, number))
+                self._upcoming[schedule.cron is not None].add((at, number))
 
     def _first_after(self, schedule: Schedule | None) -> float | None:
         if schedule is None or schedule.is_paused:
             return None
-        after = self._counted_from.get(schedule.id, schedule.counted_from)
+        after = self._counted_from.get(schedule.id, schedule.counted_from) + ROUNDING
         if schedule.every is not None:
-            return _next_of_every(schedule.created_at, schedule.every, after)
-        return _next_of_cron(cast(str, schedule.cron), after, self._zone)
+            return _next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
+        try:
+            zone = self._zone if schedule.spec.tz is None else zones.named(schedule.spec.tz)
+        except BadRequest:
+            return None  # the machine does not know it any more; there is no telling when that would be
+        return _next_of_cron(cast(str, schedule.cron), after, zone)
 
 
 def _check(event: Scheduled) -> None:
@@ -268,9 +311,17 @@ def _next_of_every(created_at: float, every: float, after: float) -> float:
 
 
 def _next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
-    """Return the first run after a time.
+    """Return the first run after a moment, None if there is none ever.
 
-    CronSim's first run may be earlier: where the clock shows an hour for the second time, it means the first.
+    CronSim lists the times of day that match, and the zone says at which moments clocks show each.
     """
-    runs = map(datetime.timestamp, CronSim(_fields(cron), datetime.fromtimestamp(after, zone)))
-    return next((run for run in runs if run > after), None)
+    fields = _fields(cron)
+    is_fixed = not any(field.startswith("*") for field in fields.split()[:2])
+    start = zones.wall(after, zone) - zones.spread(after, zone) - timedelta(seconds=1)
+    second: list[float] = []
+    for shown in CronSim(fields, start):
+        found = zones.at_or_after(shown, zone)[:1] if is_fixed else zones.moments(shown, zone)
+        if found and found[0] > after:
+            return min([*second, found[0]])
+        second += [moment for moment in found[1:] if moment > after]
+    return None

@@ -25,6 +25,8 @@ from taskqd.turns import JobTurns
 
 STOPPED = "the daemon was told to stop while it ran"
 """What is said of an attempt that a stop interrupted, and not a crash."""
+LONGEST_SLEEP = 5.0
+"""Seconds until the next look at the latest: timers stand still while the machine is suspended."""
 JITTER = 0.25
 """A retry waits longer than its delay by up to this part of it, lest many come back at once."""
 
@@ -164,7 +166,7 @@ class Slots:
             self._alarm.cancel()
         self._alarm_at = due
         if due is not None:
-            self._alarm = self._clock.callLater(max(0.0, due - now), self._fill)
+            self._alarm = self._clock.callLater(min(max(0.0, due - now), LONGEST_SLEEP), self._fill)
 
     async def _run(self, job: Job) -> None:
         """Take a job that was given what it wants from its start to its end."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from taskqd.disk import Disk
 from taskqd.errors import StartRefused
 from taskqd.events import (
+    Clocked,
     Ended,
     Event,
     JobEvent,
@@ -123,12 +124,29 @@ class Condenser:
             yield portion
 
     def _kept(self) -> Iterator[Line]:
+        """Yield the lines that are kept; a Clocked only if it changes how what follows is read."""
+        latest: Line | None = None
+        before = ahead = 0.0
+        for line in self._of_interest():
+            if isinstance(line.record, Clocked):
+                latest, ahead = line, line.record.ahead
+                continue
+            if latest is not None and ahead != before:
+                before = ahead
+                yield latest
+            yield line
+        if latest is not None and ahead != before:
+            yield latest
+
+    def _of_interest(self) -> Iterator[Line]:
         for portion in self._portions(Replay()):
             for sequence, record, line in zip(portion.sequences, portion.records, portion.lines, strict=True):
                 if not isinstance(record, Opened | Snapshot) and self._is_kept(record, sequence):
                     yield Line(record, line + b"\n")
 
     def _is_kept(self, event: Event, sequence: int) -> bool:
+        if isinstance(event, Clocked):
+            return True
         if isinstance(event, OtherEvent):
             return self._is_latest(event, sequence)
         if event.id in self._removed or sequence in self._superseded.sequences:
@@ -154,6 +172,8 @@ class Condenser:
             next_id=self._next_id(opened),
             records=count,
             identity=opened.identity,
+            boot_clock=opened.boot_clock,
+            ahead=opened.ahead,
         )
         return encode(header, following - 1)
 

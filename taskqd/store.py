@@ -24,7 +24,7 @@ from taskqd.backlog import Position
 from taskqd.committer import Committer
 from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
-from taskqd.events import FORMAT, Event, Opened, Record, Submitted
+from taskqd.events import FORMAT, Event, Opened, Record, Snapshot, Submitted
 from taskqd.interfaces import IReading, IStore
 from taskqd.journal import encode
 from taskqd.lock import take_lock
@@ -71,7 +71,8 @@ class Store:
     moved here, and has another name from then on, so that no process of the original's jobs is taken for one
     of its own. ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for
     none, and ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a
-    sync, since nobody writes so much now that it would stall.
+    sync, since nobody writes so much now that it would stall. ``last_opened`` is what began the last segment
+    that was replayed; ``clock`` is Clocks.
     """
 
     _log = Logger()
@@ -82,7 +83,7 @@ class Store:
         reactor: Any,
         disk: Disk,
         boot: str,
-        now: Callable[[], float],
+        clock: Any,
         in_thread: InThread,
         may_block: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -90,6 +91,7 @@ class Store:
         self.name = ""
         self.last_boot = ""
         self.is_copy = False
+        self.last_opened: Opened | Snapshot | None = None
         self.next_id = 1
         self.last_sequence = 0
         self.failure: str | None = None
@@ -101,7 +103,7 @@ class Store:
         self._tail = Tail(self.segments, disk)
         self._disk = disk
         self._reactor = reactor
-        self._now = now
+        self._clock = clock
         self._in_thread = in_thread
         self._boot = boot
         self._identity = ""
@@ -149,6 +151,7 @@ class Store:
             self._tidy(layout, reading)
         except OSError as why:
             raise StartRefused(f"the journal in {self.segments.directory} cannot be read: {why}") from None
+        self.last_opened = reading.opened
         if reading.opened is not None:
             self.name, self.last_boot = reading.opened.store, reading.opened.boot
             self.next_id = reading.opened.next_id
@@ -325,12 +328,14 @@ class Store:
         self._segment += 1
         self._size = 0
         opened = Opened(
-            at=self._now(),
+            at=self._clock.now(),
             format=FORMAT,
             store=self.name,
             boot=self._boot,
             next_id=self.next_id,
             identity=self._identity,
+            boot_clock=self._clock.boot(),
+            ahead=self._clock.ahead,
         )
         return self._entry((opened,), kind, goes_on=False)
 

@@ -4,10 +4,12 @@ The two are read apart, because a refused SUBMIT's blocks follow it all the same
 """
 
 import re
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from taskqd import zones
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.job import PLAIN, Array, Spec
 from taskqd.options import Option, Table, flag, parse_env, parse_secret, read, scan
@@ -26,6 +28,7 @@ from taskqd.words import (
     parse_time,
 )
 
+_SHOWN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 _ARRAY = re.compile(r"([0-9]+)-([0-9]+)(?:%([0-9]+))?")
 
 LARGEST_BLOCK = 16 * 1024**2
@@ -134,6 +137,7 @@ OPTIONS: Table = {
     "no-retry-on": ("no_retry_on", parse_conditions),
     "delay": ("delay", parse_duration),
     "at": ("at", parse_time),
+    "tz": ("tz", zones.check),
     "after": ("after", _refs),
     "after-any": ("after_any", _refs),
     "after-fail": ("after_fail", _refs),
@@ -171,6 +175,7 @@ USAGES = {
     "no-retry-on": "<condition>[,...]",
     "delay": "<duration>",
     "at": "<time>",
+    "tz": "<zone>",
     "after": "<id>[,...]",
     "after-any": "<id>[,...]",
     "after-fail": "<id>[,...]",
@@ -305,7 +310,8 @@ def read_submission(text: str) -> Order:
     for name, _ in options:
         if name in _TIMING:
             raise BadRequest(f"--{name} is an option of SCHEDULE, which submits a job again and again")
-    values = read("SUBMIT", options, OPTIONS)
+    values = read("SUBMIT", options, _SUBMIT_OPTIONS)
+    _resolve_time(values)
     for name in BLOCKS:
         if values.get(name, 0) > LARGEST_BLOCK:
             raise _too_large(name, values[name])
@@ -323,6 +329,29 @@ def read_submission(text: str) -> Order:
     if after > MOST_AFTER:
         raise BadRequest(f"expected at most {MOST_AFTER} jobs to come after, not {after}")
     return Order(command, _spec(values))
+
+
+def _at(text: str) -> float | datetime:
+    """Return a time, or the time that clocks show if no offset is given: --tz says where."""
+    try:
+        return datetime.fromisoformat(text) if _SHOWN.fullmatch(text) else parse_time(text)
+    except ValueError:
+        raise BadRequest(f"there is no such day or time as {text!r}") from None
+
+
+_SUBMIT_OPTIONS: Table = {**OPTIONS, "at": ("at", _at)}
+
+
+def _resolve_time(values: dict[str, Any]) -> None:
+    """Put the first moment at which clocks show it, or are past it, in place of a time without an offset."""
+    at = values.get("at")
+    if isinstance(at, datetime):
+        if "tz" not in values:
+            raise BadRequest(
+                f"expected a time with its offset from UTC, such as +01:00, not --at={at.isoformat()}; or "
+                "add --tz with the time zone in which clocks show that"
+            )
+        values["at"] = zones.at_or_after(at, zones.named(values["tz"]))[0]
 
 
 def read_scheduling(text: str) -> Scheduling:

@@ -27,8 +27,8 @@ def why(backlog: Backlog, job: Job, now: float, shortage: str | None = None) -> 
         text = f"it is held; RELEASE {job.id} lets it start"
     elif reason is Reason.AFTER:
         text = _after(backlog, backlog.whole(job))
-    elif job.not_before is not None and job.not_before > now:
-        text = _delayed(job, job.not_before, now)
+    elif (wait := backlog.wait(job, now)) > 0:
+        text = _delayed(job, wait, now + backlog.ahead)
     elif job.tasks is not None:
         text = _array(backlog, job, now, shortage)
     elif reason is Reason.PAUSED:
@@ -58,8 +58,8 @@ def _after(backlog: Backlog, job: Job) -> str:
     return f"it comes after job {_listed(names)}"
 
 
-def _delayed(job: Job, until: float, now: float) -> str:
-    when = f"{_moment(until)}, in {_span(until - now)}"
+def _delayed(job: Job, wait: float, time_of_day: float) -> str:
+    when = f"{_moment(time_of_day + wait)}, in {_span(wait)}"
     if job.reason is not Reason.RETRYING:
         return f"it is delayed until {when}; RELEASE {job.id} lets it start before"
     ended = job.attempt.reason.value if job.attempt and job.attempt.reason else "failed"

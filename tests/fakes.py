@@ -582,8 +582,9 @@ class House:
         resources: dict[str, int] | None = None,
         quotas: Quotas | None = None,
         most_connections: int = 1000,
+        clocks: FakeClocks | None = None,
     ) -> None:
-        self.clock = clock()
+        self.clock = clocks or clock()
         self.store = FakeStore(journal, next_id)
         self.spool = FakeSpool()
         self.executor = FakeExecutor()
@@ -601,7 +602,10 @@ class House:
         self.quotas = Quotas() if quotas is None else quotas
         self.gate = Gate(self.backlog, self.quotas, self.clock, self.check_run)
         self.results = Results(
-            self.store, self.spool, lambda job: self.backlog.reason(job, self.clock.elapsed())
+            self.store,
+            self.spool,
+            lambda job: self.backlog.reason(job, self.clock.elapsed()),
+            self.backlog.not_before,
         )
         self.feed = Feed(self.store, self.backlog, self.clock)
         self.verbs = Verbs(

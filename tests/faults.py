@@ -408,7 +408,7 @@ class Day:
         self.executor.printed.update(self._printed)
         now_and_then = partial(_is_idle, self.executor)
         self.store = Store(
-            self.directory, self.reactor, self.disk, "boot", self.reactor.now, in_thread, now_and_then
+            self.directory, self.reactor, self.disk, "boot", self.reactor, in_thread, now_and_then
         )
         self.store.segment_bytes = SEGMENT_BYTES
         committer: Any = self.store._committer
@@ -431,7 +431,9 @@ class Day:
         self.dispatcher = Dispatcher(
             backlog, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
-        self.results = Results(self.store, self.spool, lambda job: backlog.reason(job, now))
+        self.results = Results(
+            self.store, self.spool, lambda job: backlog.reason(job, now), backlog.not_before
+        )
         self.dispatcher.recover("the daemon was killed")
         self.dispatcher.start()
         self.housekeeper = Housekeeper(

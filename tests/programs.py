@@ -23,6 +23,7 @@ PACKAGES = {
     "strace": "strace",
     "systemd-analyze": "systemd",
     "ps": "procps",
+    "faketime": "faketime",
 }
 
 

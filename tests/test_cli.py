@@ -107,6 +107,10 @@ def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:
         (("--after", "3,4-6", "--after-any=7.1", "--after-fail=8"), AFTER),
         (("--delay", "10m", "--array", "1-10%2"), "--delay=10m --array=1-10%2"),
         (("--at", "2026-11-24T07:00:00Z"), "--at=2026-11-24T07:00:00Z"),
+        (
+            ("--at", "2026-03-29 02:30", "--tz", "Europe/Berlin"),
+            "--at=2026-03-29T03:00:00+02:00 --tz=Europe/Berlin",
+        ),
         (("--memory", "1G", "--cpu-time", "1h", "--nofile=64"), "--memory=1G --cpu-time=1h --nofile=64"),
         (("--nice", "-5", "--max-output", "64k"), "--nice=-5 --max-output=64k"),
         (("--env", "A=1", "--env", "B=x=y", "--env", "C="), '--env=A=1 --env=B="x=y" --env=C=""'),
@@ -280,6 +284,10 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("submit", "--need", "gpu", "x"), "expected RESOURCE:N, such as gpu:1, not 'gpu'"),
         (("submit", "--after", "3,x", "x"), "expected a whole number from 1"),
         (("submit", "--at", "soon", "x"), "expected a time such as 7:00"),
+        (
+            ("submit", "--at", "7:00", "--tz", "Mars/Olympus", "x"),
+            "expected a time zone that this machine knows",
+        ),
         (("submit", "--at", "7:00", "--delay", "1s", "x"), "expected either --delay or --at"),
         (("submit", "--at", "7:00", "--delay", "1s", "--from-file", "/dev/null"), "either --delay or --at"),
         (("submit", "--priority", "1000001", "x"), "from -1000000 to 1000000"),
@@ -432,6 +440,7 @@ SCHEDULES = lines_of(
     {
         "schedule": 4,
         "cron": "30 2 * * *",
+        "tz": "UTC",
         "paused": True,
         "next_run_at": None,
         "command": "x",
@@ -439,7 +448,9 @@ SCHEDULES = lines_of(
         "last_job": 12,
     },
 )
-SCHEDULES_SHOWN = (f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * *\t- (paused)\t{AT}\t12\tx\n").encode()
+SCHEDULES_SHOWN = (
+    f"3\tevery 90 s\t{AT}\t-\t-\ta\\tb\n4\t30 2 * * * (UTC)\t- (paused)\t{AT}\t12\tx\n"
+).encode()
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ def test_boot_clock_is_not_behind_the_monotonic_one() -> None:
 def test_time_of_day_that_is_set_moves_no_other_clock() -> None:
     fake = FakeClocks()
     fake.set_time(START + 7200.0)
-    assert (fake.seconds(), fake.boot(), fake.now()) == (MONOTONIC, BOOT, START + 7200.0)
+    assert (fake.seconds(), fake.boot(), fake.elapsed()) == (MONOTONIC, BOOT, START)
+    assert (fake.measured(), fake.now()) == (7200.0, START)
+    fake.ahead = fake.measured()
+    assert fake.now() == START + 7200.0
 
 
 def test_suspended_machine_stops_the_monotonic_clock_alone() -> None:

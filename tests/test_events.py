@@ -14,6 +14,7 @@ from taskqd.events import (
     AboutOther,
     Cancelled,
     Changed,
+    Clocked,
     Ended,
     Event,
     Held,
@@ -130,7 +131,7 @@ def test_every_event_and_the_beginning_of_a_segment_are_records() -> None:
     union: UnionType = Event
     assert {type(event) for event, _ in EVENTS} == set(get_args(AboutJob))
     assert {type(event) for event, _ in OTHERS} == set(get_args(AboutOther))
-    assert set(get_args(union)) == {*get_args(AboutJob), *get_args(AboutOther)}
+    assert set(get_args(union)) == {*get_args(AboutJob), *get_args(AboutOther), Clocked}
     assert set(get_args(Record)) == {Opened, Snapshot, *get_args(union)}
 
 

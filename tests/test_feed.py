@@ -18,6 +18,7 @@ from taskqd.errors import BadRequest, Lagged, StoreFailed
 from taskqd.events import (
     Cancelled,
     Changed,
+    Clocked,
     Event,
     Paused,
     Removed,
@@ -474,7 +475,7 @@ class World:
 
     def __init__(self, directory: str) -> None:
         self.disk, self.threads, self.reactor = FakeDisk(), Threads(), ThreadReactor()
-        self.store = Store(directory, self.reactor, self.disk, "boot", lambda: START, self.threads)
+        self.store = Store(directory, self.reactor, self.disk, "boot", self.reactor, self.threads)
         self.store.segment_bytes = 600
         self.store.lock()
         list(self.store.replay())
@@ -596,3 +597,7 @@ def test_the_world_of_the_test_before_does_catch_up(tmp_path: Path) -> None:
     assert len(numbers(world.caller)) == 14
     world.check(upto=world.store.last_sequence)
     world.close()
+
+
+def test_clocks_are_told_to_no_watcher() -> None:
+    assert not EVERYTHING.takes(Clocked(at=START, boot_clock=1.0), {})

@@ -82,7 +82,7 @@ class Site:
         self.state = state
         self.version = version
         self.reactor = ThreadReactor()
-        self.store = Store(str(state), self.reactor, Disk(), "boot", lambda: START, in_thread)
+        self.store = Store(str(state), self.reactor, Disk(), "boot", self.reactor, in_thread)
         self.spool = Spool(str(state), Disk(), self.reactor, in_thread)
         self.backlog = Backlog()
 
@@ -98,7 +98,11 @@ class Site:
         self.reactor.until(self.store.close())
 
     def output(self, job: Job) -> tuple[bytes, bytes]:
-        return result_of(begin(Results(self.store, self.spool, lambda job: job.reason).both(job)))
+        return result_of(
+            begin(
+                Results(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before).both(job)
+            )
+        )
 
 
 @pytest.fixture(name="site", params=VERSIONS)

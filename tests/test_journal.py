@@ -14,6 +14,7 @@ from taskqd.events import (
     FORMAT,
     Cancelled,
     Changed,
+    Clocked,
     Ended,
     Held,
     Opened,
@@ -157,6 +158,28 @@ MORE_LINES: list[tuple[Record, bytes]] = [
     (
         Unscheduled(at=1764000019.0, by="ann", schedule=4),
         b'c11a1118 21 {"type":"unscheduled","at":1764000019.0,"by":"ann","schedule":4}\n',
+    ),
+    (
+        Clocked(at=1764007220.0, boot_clock=120.5, ahead=7200.0),
+        b'638e1609 22 {"type":"clocked","at":1764007220.0,"boot_clock":120.5,"ahead":7200.0}\n',
+    ),
+    (
+        Clocked(at=1764000020.0, boot_clock=120.5),
+        b'cdbd7b57 23 {"type":"clocked","at":1764000020.0,"boot_clock":120.5}\n',
+    ),
+    (
+        Changed(id=2, at=1764000021.0, by="ann", command="x", spec=Spec(at=1764000121.0), is_delay=True),
+        (
+            b'930719a9 24 {"type":"changed","id":2,"at":1764000021.0,"by":"ann","command":"x",'
+            b'"spec":{"at":1764000121.0},"is_delay":true}\n'
+        ),
+    ),
+    (
+        Opened(at=1764000022.0, format=5, store="s", boot="b", next_id=3, boot_clock=122.5, ahead=7200.0),
+        (
+            b'87ad2d83 25 {"type":"opened","at":1764000022.0,"format":5,"store":"s","boot":"b","next_id":3,'
+            b'"boot_clock":122.5,"ahead":7200.0}\n'
+        ),
     ),
 ]
 """The rest of the kinds, and fields that came later."""

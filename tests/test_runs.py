@@ -364,3 +364,9 @@ def test_what_is_the_daemon_s_own_is_run_with_what_lies_in_the_state_directory(b
     assert run.env["TASKQ_PROGRESS"] == bench.spool.path(7, PROGRESS)
     assert run.env["USER"] == pwd.getpwuid(os.geteuid()).pw_name
     assert stat.S_IMODE(stdin.stat().st_mode) == 0o600
+
+
+def test_job_has_the_time_zone_that_was_asked_for_unless_its_environment_has_another(bench: Bench) -> None:
+    run = bench.make(command="date", tz="Europe/Berlin")
+    assert (run.env["TZ"], run.brought) == ("Europe/Berlin", ("TZ",))
+    assert bench.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"

@@ -6,14 +6,17 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 
 from taskqd.errors import BadRequest, StoreFailed
-from taskqd.events import Event, Submitted
+from taskqd.events import FORMAT, Event, Opened, Submitted
 from taskqd.job import PLAIN, Array, Spec, Status
+from taskqd.jumps import clocked
 from taskqd.quotas import UNBOUNDED, PendingLimit
-from taskqd.scheduler import AT_ONCE, LONGEST_SLEEP, SET_BACK, TRY_AGAIN, Scheduler
-from tests.fakes import ACTOR, MONOTONIC, START, House, begin, replayed, result_of
+from taskqd.scheduler import AT_ONCE, LONGEST_SLEEP, TRY_AGAIN, Scheduler
+from taskqd.schedules import SET_BACK
+from tests.fakes import ACTOR, BOOT, MONOTONIC, START, FakeClocks, House, begin, replayed, result_of
 from tests.leaks import LeakWatch
 
 DAY = 86_400.0
+OPENED = Opened(at=START, format=FORMAT, store="s", boot="the last boot", next_id=1, boot_clock=BOOT)
 
 
 class Clockwork:
@@ -26,8 +29,12 @@ class Clockwork:
         slots: int = 4,
         most_pending: PendingLimit = UNBOUNDED,
     ) -> None:
-        self.house = House(slots, journal=journal)
-        self.house.clock.set_time(now)
+        clocks = FakeClocks(now)
+        if journal:
+            last = journal[-1].at
+            clocks.resume(OPENED, "this boot", last, last)
+            journal = [*journal, *([clocked(clocks)] if clocks.ahead else [])]
+        self.house = House(slots, journal=journal, clocks=clocks)
         self.scheduler = Scheduler(self.house.dispatcher, self.house.clock, most_pending)
         self.house.dispatcher.start()
         self.scheduler.start()
@@ -51,7 +58,8 @@ class Clockwork:
     def set_clock(self, now: float) -> None:
         """Set the clock, as a person or NTP does, and have it noticed."""
         self.house.clock.set_time(now)
-        self.scheduler.start()
+        self.house.dispatcher.jumps.look()
+        self.house.settle()
         self.advance(0)
 
     def ran(self, number: int = 1) -> list[float]:
@@ -171,12 +179,33 @@ def test_a_restart_that_missed_nothing_runs_nothing(works: Clockwork) -> None:
     assert later.ran() == [60.0, 120.0]
 
 
-def test_a_clock_that_is_set_forward_makes_one_run(works: Clockwork) -> None:
-    works.make(overlap=True)
+def test_a_clock_that_is_set_forward_makes_one_run_of_a_cron(works: Clockwork) -> None:
+    works.make(every=None, cron="* * * * *", overlap=True)
     works.set_clock(START + 10 * DAY + 5.0)
     assert works.ran() == [10 * DAY + 5.0]
-    works.advance(55.0)
-    assert works.ran() == [10 * DAY + 5.0, 10 * DAY + 60.0]
+    works.advance(*[5.0] * 7)
+    assert works.ran() == [10 * DAY + 5.0, 10 * DAY + 40.0]
+
+
+@pytest.mark.parametrize("jump", [10 * DAY, 7200.0, -30.0, -10 * DAY])
+def test_a_clock_that_is_set_moves_no_run_of_an_every(works: Clockwork, jump: float) -> None:
+    works.make(overlap=True)
+    works.advance(30.0)
+    works.set_clock(START + 30.0 + jump)
+    works.advance(*[1.0] * 29)
+    assert works.ran() == []
+    works.advance(1.0)
+    assert works.ran() == [60.0 + jump]
+    works.advance(*[5.0] * 12)
+    assert works.ran() == [60.0 + jump, 120.0 + jump]
+
+
+def test_a_suspended_machine_s_schedules_go_on(works: Clockwork) -> None:
+    works.make(overlap=True)
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.house.clock.suspend(90.0)
+    works.advance(LONGEST_SLEEP)
+    assert works.ran(1) == works.ran(2) == [90.0 + LONGEST_SLEEP]
 
 
 def test_what_a_pause_of_the_schedule_has_kept_from_running_is_not_made_up_for(works: Clockwork) -> None:
@@ -392,29 +421,37 @@ def test_a_stop_before_anything_was_scheduled_is_one(works: Clockwork) -> None:
 # A clock that is set back.
 
 
-def test_a_clock_that_is_set_back_a_little_runs_nothing_twice(works: Clockwork) -> None:
-    works.make(overlap=True)
-    works.advance(60.0)
-    works.set_clock(START + 60.0 - SET_BACK / 2)
-    works.make(every=DAY)  # which has it looked again
-    works.advance(*[10.0] * 8)
-    assert works.ran() == [60.0]
-    works.advance(10.0)
-    assert works.ran() == [60.0, 120.0]
+def test_a_clock_that_is_set_back_a_little_runs_nothing_of_a_cron_twice(works: Clockwork) -> None:
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.advance(*[5.0] * 8)
+    works.set_clock(START + 40.0 - SET_BACK / 2)
+    works.advance(*[5.0] * 17)
+    assert works.ran() == [40.0]
+    works.advance(5.0)
+    assert works.ran() == [40.0, 100.0]
 
 
 def test_a_clock_that_is_set_back_a_lot_does_not_stop_a_schedule_until_then_nor_flood(
     works: Clockwork,
 ) -> None:
-    works.make(overlap=True)
-    works.advance(60.0)
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.advance(*[5.0] * 8)
     works.set_clock(START - DAY)
-    works.make(every=DAY)  # which has it looked again: Twisted's own timers wait until then
-    assert works.ran() == [60.0]
-    works.advance(59.0, 1.0)
-    assert works.ran() == [60.0, 60.0 - DAY]
-    works.advance(60.0)
-    assert works.ran() == [60.0, 60.0 - DAY, 120.0 - DAY]
+    assert works.ran() == [40.0]
+    works.advance(*[5.0] * 8)
+    assert works.ran() == [40.0, 40.0 - DAY]
+    works.advance(*[5.0] * 12)
+    assert works.ran() == [40.0, 40.0 - DAY, 100.0 - DAY]
+    assert replayed(works.house.store.journal).schedules == works.house.backlog.schedules
+
+
+def test_a_run_under_way_when_the_clock_is_set_back_is_not_waited_for_until_then(works: Clockwork) -> None:
+    works.make(every=None, cron="* * * * *")
+    works.advance(*[5.0] * 20)  # its job of 40 s has not ended, so the run of 100 s is left out
+    works.set_clock(START - DAY)
+    works.finish()
+    works.advance(*[5.0] * 8)
+    assert works.ran() == [40.0, 40.0 - DAY]
 
 
 def test_a_clock_that_was_set_back_while_the_daemon_was_down_stops_no_schedule(works: Clockwork) -> None:

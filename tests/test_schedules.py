@@ -3,14 +3,19 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import Paused, Resumed, Scheduled, Unscheduled
-from taskqd.schedules import LOCAL, LONGEST_CRON, Schedule, Schedules, check_cron, check_every
+from taskqd.job import Spec
+from taskqd.schedules import LONGEST_CRON, Schedule, Schedules, check_cron, check_every
+from taskqd.zones import LOCAL
 
 T = 1_700_000_000.0
 """A Tuesday: 2023-11-14 22:13:20 UTC."""
@@ -168,7 +173,13 @@ WRONG = [
     ("* * * * 8", ", not '* * * * 8': "),
     ("* * * * MON#6", ", not '* * * * MON#6': "),
     ("*/0 * * * *", ", not '*/0 * * * *': "),
-    ("9-5 * * * *", ", not '9-5 * * * *': "),
+    ("9-5 * * * *", ", since 9-5 ends before it begins; write two ranges"),
+    ("0 0 * * SAT-MON", ", since SAT-MON ends before it begins"),
+    ("0 0 * * sun-5,FRI-tue", ", since FRI-TUE ends before it begins"),
+    ("0 0 * NOV-FEB *", ", since NOV-FEB ends before it begins"),
+    ("@every 5m", "@every is no cron expression: ask for --every=5m instead of --cron"),
+    (" @EVERY  1h", "ask for --every=1h"),
+    ("@every", "ask for --every=5m"),
     ("0 0 30 2 *", ", not '0 0 30 2 *': "),
     ("0 0 31 2,4,6 *", ", not '0 0 31 2,4,6 *': "),
     ("0 0 */31 * MON#3", "expected a cron expression that some day matches, and '0 0 */31 * MON#3' never"),
@@ -217,10 +228,10 @@ def in_central_europe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def hours(start: float, cron: str, count: int) -> list[float]:
+def hours(start: float, cron: str, count: int, tz: str | None = None) -> list[float]:
     """Return the next runs of a cron that is there from ``start`` on, in hours from there."""
     schedules = Schedules()
-    schedules.apply(scheduled(cron=cron, at=start))
+    schedules.apply(replace(scheduled(cron=cron, at=start), spec=Spec(tz=tz)))
     runs: list[float] = []
     for job_id in range(count):
         due = schedules.next_run(schedules.by_id[1])
@@ -255,6 +266,86 @@ def test_where_clocks_are_put_forward_or_back_cron_does_what_debians_does(
 @pytest.mark.usefixtures("central_europe")
 def test_what_is_made_in_an_hour_that_comes_twice_is_not_due_in_the_first_of_them() -> None:
     assert hours(AUTUMN + HOUR / 6, "30 2 * * *", 2) == [24 + 1 / 3, 48 + 1 / 3]
+
+
+def at(text: str) -> float:
+    """Return the seconds of a time of UTC."""
+    return datetime.fromisoformat(text + ":00+00:00").timestamp()
+
+
+SANTIAGO = at("2026-09-05T12:00")
+"""At midnight between the 5th, a Saturday, and the 6th clocks show 01:00: 04:00 of UTC."""
+LORD_HOWE = at("2026-10-03T12:30")
+"""At 02:00 of the 4th clocks show 02:30: 15:30 of UTC."""
+BACK = at("2026-04-04T12:00")
+"""At 02:00 of the 5th Lord Howe's clocks show 01:30: 15:00 of UTC."""
+
+
+@pytest.mark.parametrize(
+    "start, tz, cron, runs",
+    [
+        (SANTIAGO, "America/Santiago", "*/20 0 * * SUN", [183.0, 183 + 1 / 3, 183 + 2 / 3]),
+        (SANTIAGO, "America/Santiago", "0,20 0 * * SUN", [16.0, 183.0, 183 + 1 / 3]),
+        (SANTIAGO, "America/Santiago", "0 */3 * * *", [1.0, 4.0, 7.0, 10.0, 13.0, 18.0]),
+        (SANTIAGO, "America/Santiago", "@daily", [16.0, 39.0]),
+        (LORD_HOWE, "Australia/Lord_Howe", "0 */3 * * *", [1.0, 3.5, 6.5]),
+        (LORD_HOWE, "Australia/Lord_Howe", "* 10 * * *", [10.5, 10.5 + 1 / 60]),
+        (LORD_HOWE, "Australia/Lord_Howe", "10 2 * * *", [3.0, 26 + 4 / 6]),
+        (BACK, "Australia/Lord_Howe", "*/30 1 * * *", [2.0, 2.5, 3.0, 26.5]),
+        (BACK, "Australia/Lord_Howe", "45 1 * * *", [2.75, 27.25]),
+        (SPRING - HOUR, "UTC", "30 2 * * *", [2.5, 26.5]),
+        (SPRING - HOUR, "Asia/Kathmandu", "0 7 * * *", [1.25, 25.25]),
+    ],
+)
+def test_cron_in_a_zone_of_its_own_runs_at_each_time_that_exists(
+    start: float, tz: str, cron: str, runs: list[float]
+) -> None:
+    assert hours(start, cron, len(runs), tz) == pytest.approx(runs)
+
+
+FIELD = st.sampled_from(["*", "*/20", "0", "30", "15,45", "5-50/15"])
+HOURS = st.sampled_from(["*", "*/3", "0", "1", "2", "3", "0-3", "10", "1,2"])
+
+
+@given(
+    st.sampled_from([SPRING - 30 * HOUR, AUTUMN - 30 * HOUR, SANTIAGO, LORD_HOWE, BACK]),
+    st.sampled_from(["Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "UTC"]),
+    FIELD,
+    HOURS,
+)
+def test_cron_with_a_star_runs_at_each_minute_at_which_clocks_show_what_matches(
+    start: float, tz: str, minute: str, hour: str
+) -> None:
+    start -= start % 60
+    cron, zone = f"{minute} {hour} * * *", ZoneInfo(tz)
+    shown = [datetime.fromtimestamp(start + 60 * at, zone) for at in range(1, 49 * 60)]
+    matching = {
+        (run.hour, run.minute)
+        for run, _ in zip(CronSim(cron, datetime(2026, 1, 1, tzinfo=timezone.utc)), range(1440), strict=False)
+    }
+    runs = [moment for moment in shown if (moment.hour, moment.minute) in matching]
+    if "*" not in minute[:1] + hour[:1]:
+        first: dict[object, datetime] = {}
+        for run in runs:
+            first.setdefault((run.date(), run.hour, run.minute), run)
+        found = {start + HOUR * run for run in hours(start, cron, 3, tz)}
+        assert {run.timestamp() for run in [*first.values()][:2]} <= {round(run) for run in found}
+        return
+    expected = [(one.timestamp() - start) / HOUR for one in runs[:20]]
+    assert hours(start, cron, len(expected), tz) == pytest.approx(expected)
+
+
+def test_range_of_weekdays_may_end_with_sunday() -> None:
+    schedules = made(scheduled(1, cron="0 0 * * FRI-SUN"), scheduled(2, cron="0 0 * * 5-7"))
+    schedules.apply(scheduled(3, cron="0 0 * * mon,fri-sun"))
+    assert next_of(schedules, 1) == next_of(schedules, 2) == next_of(schedules, 3)
+    assert schedules.by_id[1].cron == "0 0 * * FRI-SUN"
+
+
+def test_schedule_whose_zone_the_machine_does_not_know_any_more_has_no_next_run() -> None:
+    schedules = made(replace(scheduled(cron="0 0 * * *"), spec=Spec(tz="Mars/Olympus")))
+    assert next_of(schedules) is None
+    assert schedules.upcoming() is None
 
 
 @pytest.mark.usefixtures("central_europe")

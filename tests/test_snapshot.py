@@ -19,6 +19,7 @@ from taskqd.events import (
     FORMAT,
     Cancelled,
     Changed,
+    Clocked,
     Ended,
     Event,
     Held,
@@ -126,6 +127,46 @@ def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_af
     assert isinstance(opened, Opened)
     assert (found.at, found.format, found.store, found.boot) == (opened.at, FORMAT, "s", "b")
     assert (number, found.records, found.next_id) == (5, 1, 3)
+
+
+def test_the_header_has_the_clocks_of_the_last_segment_too(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    path = tmp_path / "00000001.journal"
+    (_, opened), *rest = [decode(line) for line in path.read_bytes().splitlines()]
+    assert isinstance(opened, Opened)
+    changed = replace(opened, boot_clock=77.5, ahead=-3600.0)
+    path.write_bytes(b"".join(encode(*each) for each in [(changed, 1), *((one, n) for n, one in rest)]))
+    condense(tmp_path, 1)
+    found = header(tmp_path / "00000001.snapshot")[1]
+    assert (found.boot_clock, found.ahead) == (77.5, -3600.0)
+
+
+def clocked(ahead: float) -> Clocked:
+    return Clocked(at=START + ahead, boot_clock=0.0, ahead=ahead)
+
+
+def test_of_the_clocks_what_the_kept_records_are_read_by_is_kept(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        [clocked(0.0), submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0), *ran(1)],
+        [clocked(-60.0), clocked(3600.0), submitted(3), clocked(3600.0), submitted(4), clocked(7.0)],
+        [submitted(5)],
+    )
+    before = fold(replay(tmp_path))
+    condense(tmp_path, 2)
+    assert [event for event in replay(tmp_path) if isinstance(event, Clocked)] == [
+        clocked(3600.0),
+        clocked(7.0),
+    ]
+    after = fold(replay(tmp_path))
+    assert after.ahead == before.ahead == 7.0
+    assert [job.ended for job in after.jobs.values()] == [job.ended for job in before.jobs.values()]
+
+
+def test_of_clocks_that_came_to_nothing_none_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0)], [])
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [submitted(1)]
 
 
 def test_an_id_that_is_gone_is_never_given_again(tmp_path: Path) -> None:

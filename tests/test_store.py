@@ -27,6 +27,7 @@ from taskqd.snapshot import Condenser
 from taskqd.store import LIGHT_BYTES, TRY_AGAIN, Store
 from taskqd.tail import AHEAD, RUN, SMALL
 from tests.fakes import (
+    BOOT,
     START,
     FakeDisk,
     FakeStore,
@@ -71,7 +72,7 @@ class Bench:
             self.reactor,
             self.disk,
             boot,
-            lambda: START,
+            self.reactor,
             in_thread,
             lambda: self.may_block,
         )
@@ -390,7 +391,16 @@ def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> No
     assert re.fullmatch("[0-9a-f]{32}", name)
     [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
     journal = bench.disk.identity(str(bench.journal))
-    assert first == Opened(at=START, format=FORMAT, store=name, boot="boot-2", next_id=2, identity=journal)
+    assert first == Opened(
+        at=START,
+        format=FORMAT,
+        store=name,
+        boot="boot-2",
+        next_id=2,
+        identity=journal,
+        boot_clock=BOOT,
+        ahead=0.0,
+    )
     bench.close()
     bench.open()
     assert bench.store.last_boot == "boot-2"

@@ -1,6 +1,7 @@
 """SUBMIT's and SCHEDULE's options and command -> a Spec; and the sizes of its blocks, refused or not."""
 
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ PROTOCOL_OPTIONS = [
         "no-retry-on",
         "delay",
         "at",
+        "tz",
         "after",
         "after-any",
         "after-fail",
@@ -455,3 +457,36 @@ def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(tex
     with suppress(TaskqError):
         spec = read_submission(text).spec
         assert block_sizes(text) == tuple(size for size in (spec.script, spec.stdin) if size is not None)
+
+
+@pytest.mark.parametrize(
+    "words, at",
+    [
+        ("--at=2026-03-29T02:30 --tz=Europe/Berlin", "2026-03-29T01:00:00+00:00"),
+        ("--tz=Europe/Berlin --at=2026-10-25T02:30:15", "2026-10-25T00:30:15+00:00"),
+        ("--tz=Europe/Berlin --at=2026-10-25T02:30:15Z", "2026-10-25T02:30:15+00:00"),
+    ],
+)
+def test_time_without_an_offset_is_one_of_the_zone_that_is_given(words: str, at: str) -> None:
+    spec = read_submission(f"{words} x").spec
+    assert (spec.tz, spec.at) == ("Europe/Berlin", datetime.fromisoformat(at).timestamp())
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        ("--at=2026-03-29T02:30", "add --tz with the time zone"),
+        ("--at=2026-02-30T02:30 --tz=UTC", "there is no such day or time"),
+        ("--tz=Mars/Olympus", "expected a time zone that this machine knows"),
+        ("--tz=../../etc/passwd", "expected a time zone that this machine knows"),
+        ("--tz=/etc/localtime", "expected a time zone that this machine knows"),
+        ("--tz=America", "expected a time zone that this machine knows"),
+    ],
+)
+def test_time_without_a_zone_and_a_zone_that_is_none_are_refused(words: str, part: str) -> None:
+    with pytest.raises(BadRequest, match=part):
+        read_submission(f"{words} x")
+
+
+def test_schedule_takes_a_zone() -> None:
+    assert read_scheduling('--cron="0 4 * * *" --tz=Europe/Berlin x').spec.tz == "Europe/Berlin"

@@ -29,6 +29,7 @@ from taskqd.client import Changes, Ref
 from taskqd.client.requests import LONGEST_LINE
 from taskqd.errors import BadRequest
 from taskqd.words import parse_duration, parse_integer, parse_name, parse_octal, parse_size
+from taskqd.zones import LOCAL, named
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -68,7 +69,9 @@ def _secret_file(text: str) -> tuple[str, bytes]:
 
 
 def _local_time(text: str) -> str:
-    return next_time(text, datetime.now())  # noqa: DTZ005 - a person means the clock on the wall
+    name = click.get_current_context().params.get("tz")
+    zone = LOCAL if name is None else named(name)
+    return next_time(text, datetime.now(zone).replace(tzinfo=None), zone)
 
 
 def _refs_of(text: str) -> tuple[Ref, ...]:
@@ -107,7 +110,7 @@ def submission(function: Any) -> Any:
 
 def recurring(function: Any) -> Any:
     """Give a command the options of each submission of a schedule, and the words of what is submitted."""
-    return all_of(*_PLACE, *_ENDS, *_RETRIES, *_SURROUNDINGS, _WORDS)(function)
+    return all_of(_ZONE, *_PLACE, *_ENDS, *_RETRIES, *_SURROUNDINGS, _WORDS)(function)
 
 
 def changes(function: Any) -> Any:
@@ -116,6 +119,12 @@ def changes(function: Any) -> Any:
 
 
 _WHEN = "Start it then at the earliest: 7:00, '2026-11-24 07:00', or with its offset from UTC."
+_ZONE: Decorator = click.option(
+    "--tz",
+    metavar="ZONE",
+    is_eager=True,
+    help="The time zone of its times, and the job's TZ: Europe/Berlin.",
+)
 _NEEDS = "What it needs of the daemon's resources: gpu:1,licence:2."
 _MEMORY = "How much address space each of its processes may have."
 _CPU_TIME = "How much CPU time each of its processes may take."
@@ -142,6 +151,7 @@ _PLACE: tuple[Decorator, ...] = (
 _TIMES: tuple[Decorator, ...] = (
     duration("--delay", "Start it after so long at the earliest."),
     parsed("--at", _WHEN, "TIME", _local_time),
+    _ZONE,
     click.option("--hold", is_flag=True, help="Start it only after a `taskq release`."),
 )
 _ORDER: tuple[Decorator, ...] = (

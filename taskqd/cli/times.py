@@ -1,10 +1,11 @@
 """Times as a person types them, made into those of the protocol (docs/protocol.md §2)."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 from taskqd.errors import BadRequest
 from taskqd.words import parse_time
+from taskqd.zones import LOCAL, at_or_after
 
 _CLOCK = re.compile(r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]")
 _DATE = re.compile(
@@ -12,19 +13,23 @@ _DATE = re.compile(
 )
 
 
-def next_time(text: str, now: datetime) -> str:
+def next_time(text: str, now: datetime, zone: tzinfo = LOCAL) -> str:
     """Return the time of RFC 3339 that is meant by one, by a local one, or by a time of the day.
 
-    ``now`` is a local time without a zone, and local is what this machine takes for it. A time of the day,
-    ``7:00``, is the next one. Raises BadRequest for anything else.
+    ``now`` is what clocks show in ``zone`` now, without it. A time of the day, ``7:00``, is the next one. A
+    time that clocks leave out is the first after it. Raises BadRequest for anything else.
     """
     if _CLOCK.fullmatch(text):
         hour, minute = map(int, text.split(":"))
-        moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
-        return _written(moment if moment > now else moment + timedelta(days=1))
+        since = now.replace(tzinfo=zone).timestamp()
+        shown = now.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+        days = (shown, shown + timedelta(days=1))
+        found = [moment for day in days for moment in at_or_after(day, zone) if moment > since]
+        return _written(found[0], zone)
     if _DATE.fullmatch(text):
         try:
-            return _written(datetime.fromisoformat(text.upper().replace(" ", "T")))
+            shown = datetime.fromisoformat(text.upper().replace(" ", "T"))
+            return _written(at_or_after(shown, zone)[0], zone)
         except ValueError:
             raise BadRequest(f"there is no such day or time as {text!r}") from None
     try:
@@ -36,5 +41,5 @@ def next_time(text: str, now: datetime) -> str:
     return text
 
 
-def _written(moment: datetime) -> str:
-    return moment.astimezone().isoformat(timespec="seconds")
+def _written(moment: float, zone: tzinfo) -> str:
+    return datetime.fromtimestamp(moment, zone).isoformat(timespec="seconds")

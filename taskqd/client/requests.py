@@ -36,7 +36,7 @@ class Recurring(TypedDict, total=False):
 
     Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``need`` has
     amounts by resource, or is text such as ``"gpu:1"``; ``retry_on`` and ``no_retry_on`` are conditions such
-    as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``.
+    as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``; ``tz`` is a time zone such as ``"UTC"``.
     """
 
     queue: str
@@ -52,6 +52,7 @@ class Recurring(TypedDict, total=False):
     retry_on: Iterable[str] | str
     no_retry_on: Iterable[str] | str
     array: str
+    tz: str
     label: str
     cwd: str
     env: Mapping[str, str]

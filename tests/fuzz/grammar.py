@@ -114,6 +114,7 @@ class Grammar:
             **dict.fromkeys(("env", "secret"), self._of(oddities.ENVIRONMENTS)),
             "at": self._of(oddities.TIMES),
             "cwd": self._of(oddities.PATHS),
+            "tz": self._of(oddities.ZONES),
             "key": lambda: b"k%d" % self._number(50),
             "schedule": lambda: b"%d" % self._number(30),
             "status": lambda: b",".join(self._some(_STATUSES, 3)) if self._maybe(0.9) else b"SLEEPING",

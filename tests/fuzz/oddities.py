@@ -48,6 +48,12 @@ TIMES = [
     b"2026-W01-1", b"now",
 ]  # fmt: skip
 
+ZONES = [
+    b"UTC", b"Europe/Berlin", b"Australia/Lord_Howe", b"America/Santiago", b"Mars/Olympus",
+    b"../../etc/passwd", b"/etc/localtime", b"", b"right/UTC", b"posixrules", b"America", b"UTC-1",
+    b"a" * 5000,
+]  # fmt: skip
+
 TELNET = [
     b"\xff\xf6",
     b"\xff\xf4", b"\xff\xf1", b"\xff\xf2", b"\xff\xf3\xff\xfd\x06", b"\xff\xfd\x01", b"\xff\xfd\x06",

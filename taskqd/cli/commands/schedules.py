@@ -38,8 +38,9 @@ def schedule(
     """Have the daemon submit a job again and again, and print the schedule's number.
 
     The command is as in `taskq submit`, and what is given here holds for each job. Times are those of the
-    daemon's time zone. What was missed while the daemon did not run is made up for once. While the last job
-    of the schedule has not ended, no other is submitted, unless you say --overlap.
+    daemon's time zone, unless you name one by --tz. What was missed while the daemon did not run is made up
+    for once. While the last job of the schedule has not ended, no other is submitted, unless you say
+    --overlap.
     """
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
@@ -85,10 +86,10 @@ def schedules(session: Session) -> int:
 
 
 def _cells(schedule: Facts) -> tuple[str, ...]:
-    cron, every = schedule.get("cron"), schedule.get("every")
+    cron, every, zone = schedule.get("cron"), schedule.get("every"), schedule.get("tz")
     return (
         str(schedule["schedule"]),
-        terminal.harmless(cron) if cron else f"every {every:g} s",
+        terminal.harmless(cron + (f" ({zone})" if zone else "")) if cron else f"every {every:g} s",
         "- (paused)" if schedule["paused"] else schedule.get("next_run_at") or "-",
         schedule.get("last_run_at") or "-",
         str(schedule.get("last_job") or "-"),
