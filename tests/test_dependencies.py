@@ -259,3 +259,10 @@ def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
 def test_each_way_takes_its_ends(kind: Kind, accepted: set[Status]) -> None:
     assert {status for status in Status if status.is_final and kind.accepts(status)} == accepted
     assert list(named(spec())) == []
+
+
+def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_later() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2))
+    assert list(backlog.dependencies.after(1)) == [2, 3]
+    apply_all(backlog, ran(1))
+    assert [_becomes(backlog, job_id) for job_id in (2, 3)] == ["may start", "may start"]
