@@ -272,3 +272,10 @@ def test_skips_are_known_until_they_are_discarded() -> None:
     assert (skips.of(3), skips.count(3), skips.count(9)) == ([8], 1, 0)
     skips.discard(8)
     assert skips.of(3) == []
+
+
+def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_later() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2))
+    assert list(backlog.dependencies.after(1)) == [2, 3]
+    apply_all(backlog, ran(1))
+    assert [_becomes(backlog, job_id) for job_id in (2, 3)] == ["may start", "may start"]

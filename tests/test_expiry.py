@@ -161,6 +161,15 @@ def test_an_array_keeps_what_its_tasks_printed_and_its_blocks_once() -> None:
     assert backlog.expiry.bytes == 0
 
 
+def test_one_that_was_removed_by_somebody_else_is_not_kept() -> None:
+    backlog = _printed(2, 5)
+    assert backlog.expiry.take(0.0, 10, 15) == [1]
+    backlog.apply(removed(1))
+    backlog.expiry.keep(1)
+    assert backlog.expiry.take(0.0, 10, 15) == []
+    assert backlog.expiry.bytes == 10
+
+
 # Arrays.
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from taskqd.errors import QueueFull
 from taskqd.events import Submitted
 from taskqd.footprint import ENTRY_BYTES
-from taskqd.intake import Intake, Pending, check_pending, size
+from taskqd.intake import Intake, Pending, check_pending, pending_in_all, pending_of, size
 from taskqd.job import Array, Spec
 from taskqd.quotas import PendingLimit
 from tests.facts import array, cancelled, fold, submitted
@@ -106,6 +106,8 @@ def test_who_has_none_on_the_way_is_forgotten() -> None:
 def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the_numbers() -> None:
     backlog = fold(submitted(1), submitted(2, env={"A": "x" * 1000}))
     there = backlog.pending_bytes
+    assert pending_in_all(backlog) == pending_of(backlog, "ann") == Pending(2, there)
+    assert pending_of(backlog, "bob") == Pending()
     assert there == 4 + 4 + ENTRY_BYTES + 1001 == backlog.pending_bytes_of("ann")
     intake = Intake(backlog, PendingLimit(bytes=there + 100))
     long = "y" * 101

@@ -9,6 +9,7 @@ from taskqd.quotas import (
     BURST,
     CONNECTIONS_RESERVED,
     LIMITS,
+    PendingLimit,
     Quotas,
     connections_within,
     describe,
@@ -129,6 +130,12 @@ def test_the_slowest_that_may_submit_has_a_burst_of_one() -> None:
 
 def test_the_largest_array_is_within_what_a_user_may_have_pending() -> None:
     assert Quotas().pending_per_user == MOST_TASKS
+
+
+def test_most_pending_is_jobs_and_bytes_in_all_and_of_one_user() -> None:
+    quotas = Quotas(pending=5, pending_bytes=None, pending_per_user=None, pending_bytes_per_user=7)
+    assert quotas.most_pending == PendingLimit(jobs=5, bytes=None)
+    assert quotas.most_pending_per_user == PendingLimit(jobs=None, bytes=7)
 
 
 def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_meaning() -> None:

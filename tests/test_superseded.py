@@ -77,6 +77,16 @@ def test_a_thousand_changes_by_turns_of_an_array_and_a_task_become_a_few(job_id:
     assert _fold(left) == _fold(events)
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+def test_changes_of_the_times_of_an_array_around_a_release_of_a_task_are_kept(is_back: bool) -> None:
+    events: list[Event] = [array(1, 2), changed(1, at=50.0)]
+    events += [changed(1, label="back")] if is_back else []
+    events += [released(2), changed(1, at=50.0, label="x"), changed(1, at=50.0, label="y")]
+    left = kept(events)
+    assert left == [*events[:-2], events[-1]]
+    assert _fold(left) == _fold(events)
+
+
 _IDS = st.sampled_from([1, 2, 3, 5])
 _STEPS = st.one_of(
     st.builds(held, _IDS),
