@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from taskqd.backlog import Backlog, IllegalMove, Position
 from taskqd.capacity import Limits
 from taskqd.errors import BadRequest, Gone, NoSuchJob
-from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned, Submitted
+from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned, Started, Submitted
 from taskqd.job import MOVES, Array, Reason, Spec, Status, TaskId
 from taskqd.moves import MOST_PAST
 from tests.facts import (
@@ -658,3 +658,21 @@ def test_walk_after_jobs_that_go_meanwhile_are_left_out() -> None:
         backlog.apply(cancelled(job_id))
         backlog.apply(removed(job_id))
     assert list(walk) == []
+
+
+@pytest.mark.parametrize("before", [(), (started(1), ended(1, Status.PENDING, retry_at=9.0))])
+def test_a_start_that_is_taken_back_leaves_a_job_as_it_was(before: tuple[Event, ...]) -> None:
+    as_before = fold(submitted(1, retries=3), *before)
+    number = as_before.get(1).attempts + 1
+    taken_back = Ended(id=1, at=10.0, status=Status.PENDING, reason=Reason.SPAWN, is_free=True, is_void=True)
+    begun = Started(id=1, at=10.0, attempt=number)
+    backlog = fold(submitted(1, retries=3), *before, begun)
+    backlog.apply(taken_back, (1, 2, 3))
+    job, was = backlog.get(1), as_before.get(1)
+    assert (job.status, job.reason) == (Status.PENDING, Reason.QUEUED)
+    assert (job.attempts, job.failures, job.past) == (was.attempts, was.failures, was.past)
+    assert job.attempt == was.attempt, "nor does it know of another record"
+    assert backlog.queues.latest("default") == as_before.queues.latest("default"), "that was no run"
+    taken = backlog.take(10.0)
+    assert taken is not None
+    assert taken.id == 1

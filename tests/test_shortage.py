@@ -1,10 +1,11 @@
 """A shortage of the machine's: when a start is tried, how many at once, and when it is over."""
 
+import errno
 import itertools
 
 import pytest
 
-from taskqd.shortage import FIRST_WAIT, MAX_WAIT, QUIET_TIME, Shortage
+from taskqd.shortage import FIRST_WAIT, MAX_WAIT, QUIET_TIME, Shortage, is_shortage
 
 NOW = 1000.0
 
@@ -71,3 +72,21 @@ def test_it_is_over_when_starts_work_or_nothing_is_left_and_none_was_refused_for
         assert shortage.refuse("no memory", NOW + 60), "another one"
         assert shortage.detail == "no memory"
         assert shortage.next_try(NOW + 60) == pytest.approx(FIRST_WAIT)
+
+
+@pytest.mark.parametrize(
+    "error, is_it",
+    [
+        (OSError(errno.EAGAIN, "no processes"), True),
+        (OSError(errno.EMFILE, "no descriptors"), True),
+        (OSError(errno.ENFILE, "no descriptors"), True),
+        (OSError(errno.ENOMEM, "no memory"), True),
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "the disk is full"), False),
+        (FileNotFoundError(errno.ENOENT, "no such file"), False),
+        (ValueError(), False),
+        (None, False),
+    ],
+)
+def test_the_machine_s_fault_is_told_from_that_of_a_job(error: BaseException | None, is_it: bool) -> None:
+    assert is_shortage(error) == is_it

@@ -251,3 +251,13 @@ def test_the_order_counts_and_not_the_id() -> None:
     apply_all(backlog, (cancelled(1), retried(1)))
     assert _why(backlog, 6) == "there is room for it; it is the next of queue default"
     assert _why(backlog, 1) == "there is room for it; 1 before it in queue default"
+
+
+def test_a_shortage_of_the_machine_s_is_told_of_what_has_room_and_of_nothing_else() -> None:
+    backlog = _backlog(*TEN, *(submitted(number, slots=9) for number in (11,)), submitted(12, hold=True))
+    text = why(backlog, backlog.get(1), NOW, "the machine lacks processes")
+    assert text.startswith(
+        "there is room for it, but no job starts for now: the machine lacks processes; it is"
+    )
+    for job_id in (11, 12):
+        assert "lacks processes" not in why(backlog, backlog.get(job_id), NOW, "the machine lacks processes")
