@@ -279,3 +279,29 @@ def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_late
     assert list(backlog.dependencies.after(1)) == [2, 3]
     apply_all(backlog, ran(1))
     assert [_becomes(backlog, job_id) for job_id in (2, 3)] == ["may start", "may start"]
+
+
+def test_a_job_knows_which_were_skipped_because_of_it_until_they_are_retried_or_removed() -> None:
+    backlog = fold(
+        *(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))),
+        *ran(1, Status.FAILED),
+        *(skipped(2, 1), skipped(3, 1), skipped(4, 2)),
+    )
+    assert (backlog.skips.of(1), backlog.skips.of(2)) == ([2, 3], [4])
+    backlog.apply(removed(3))
+    backlog.apply(retried(1))
+    backlog.apply(retried(2))
+    assert (backlog.skips.of(1), backlog.skips.of(2)) == ([], [4])
+
+
+def test_a_job_that_was_skipped_because_of_a_task_was_because_of_its_array() -> None:
+    backlog = fold(
+        *(array(1, 2), submitted(4, after=(2,))),
+        *(*ran(2, Status.FAILED), skipped(4, 2)),
+    )
+    assert backlog.skips.of(1) == [4]
+
+
+def test_a_job_that_was_skipped_because_of_one_that_is_not_there_belongs_to_none() -> None:
+    backlog = fold(submitted(2), skipped(2, 1))
+    assert backlog.skips.count(1) == 0

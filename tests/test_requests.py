@@ -14,6 +14,7 @@ from taskqd.requests import (
     Listing,
     Pause,
     QueueChange,
+    Retrial,
     Slice,
     Wait,
     Watch,
@@ -29,6 +30,8 @@ NO_WAIT = {"delay": None, "at": None}
 READ = [
     *((f"{verb} 5", 5) for verb in WITH_ID),
     *((f"{verb} 5.17", TaskId(5, 17)) for verb in WITH_ID),
+    ("RETRY 5 --cascade", Retrial(id=5)),
+    ("RETRY --cascade 5.17", Retrial(id=TaskId(5, 17))),
     ("STATUS 0005", 5),
     ("STATUS " + "0" * 6000 + "5", 5),
     ("STATUS   5  ", 5),

@@ -571,6 +571,8 @@ def test_a_submission_is_quick_and_twisted_stays_outside(running: Daemon, taskq:
 
 def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory, tmp_path: Path) -> None:
     one = daemon("--stop-grace", "60s")
+    wire = one.connect()
+    before = wire.stats()["connections"]
     go = tmp_path / "go"
     job = f"echo first; while [ ! -e {go} ]; do sleep 0.1; done; echo last; exit 3"
     env = environment() | {"TASKQ_ADDRESS": f"unix:{one.socket}"}
@@ -585,6 +587,7 @@ def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory,
         assert run.stdout
         assert run.stdout.readline() == b"first\n"
         with subprocess.Popen([TASKQ, "wait", "1"], env=env, **pipes) as wait:
+            until(lambda: wire.stats()["connections"] == before + 2, "both to be connected")
             one.kill()
             go.touch()
             one.start()

@@ -11,6 +11,7 @@ QUOTED = [
     (r'"plain"', b"plain"),
     (r'"two words"', b"two words"),
     (r'"\\ \" \n \r \t"', b'\\ " \n \r \t'),
+    ('"pärl"', "pärl".encode()),
     (r'"\x01\x7F\x80\xff\xFf"', b"\x01\x7f\x80\xff\xff"),
     (r'"\x41\x22\x5c\x0a"', b'A"\\\n'),
     (r'"--name=\"x\" -- y"', b'--name="x" -- y'),
@@ -24,7 +25,7 @@ NOT_QUOTED = [
     r'"\u0041"',
     '"\\"',
     r'"a"b',
-    '"é"',
+    '"\x85"',
     '"\x01"',
     '"\t"',
 ]
