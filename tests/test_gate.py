@@ -402,6 +402,19 @@ def test_one_user_has_so_many_schedules() -> None:
     assert place.ask(ANN, line) == "OK"
 
 
+def test_the_memory_of_one_user_s_schedules_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskqd.verbs.gate.MAX_SCHEDULES_BYTES", 1000)
+    place = Place()
+    line = f"SCHEDULE --every=1h --env=A={'x' * 300} true"
+    assert [place.ask(who, line) for who in (ANN, ANN)] == ["OK", "OK"]
+    refusal = place.whole(ANN, line)
+    assert refusal.startswith("QUEUE_FULL your 2 schedules take 9")
+    assert refusal.endswith("more than the 1000 that one user may have; UNSCHEDULE one of them")
+    assert [place.ask(who, line) for who in (BOB, ROOT)] == ["OK", "OK"]
+    place.ask(ANN, "UNSCHEDULE 1")
+    assert place.ask(ANN, line) == "OK"
+
+
 @pytest.mark.parametrize(
     "quota,fits,does_not",
     [

@@ -8,7 +8,7 @@ from taskqd.backlog import Backlog
 from taskqd.capacity import Limits
 from taskqd.events import Event
 from taskqd.job import Status
-from taskqd.queues import LATEST, Queue, Queues
+from taskqd.queues import LATEST, NAMES_AT_ONCE, Queue, Queues
 from tests.facts import (
     apply_all,
     array,
@@ -181,3 +181,24 @@ def test_queues_are_equal_by_what_the_journal_has() -> None:
     for mutable in (one, Queue()):
         with pytest.raises(TypeError):
             hash(mutable)
+
+
+def test_queues_that_come_and_go_while_they_are_told_of_are_told_of_once_or_not_at_all() -> None:
+    backlog = fold(submitted(1, queue="a"), submitted(2, queue="z"))
+    told = backlog.describe_queues()
+    names = [next(told)["name"]]
+    changes = cancelled(2), removed(2), submitted(3, queue="b"), submitted(4, queue="zz")
+    apply_all(backlog, changes)
+    names += [queue["name"] for queue in told]
+    assert names == ["a", "default", "zz"]
+
+
+def test_many_queues_are_told_of_in_order() -> None:
+    names = [f"q{number:03}" for number in range(NAMES_AT_ONCE * 2 + 5)]
+    backlog = fold(*(submitted(number, queue=name) for number, name in enumerate(reversed(names), 1)))
+    assert [queue["name"] for queue in backlog.describe_queues()] == ["default", *names]
+
+
+def test_a_queue_without_a_run_has_no_latest() -> None:
+    queues = fold(submitted(1, queue="a")).queues
+    assert (queues.latest("a"), queues.latest("b")) == ([], [])

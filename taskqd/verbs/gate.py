@@ -27,6 +27,9 @@ from taskqd.submission import Order
 LARGEST_CHARACTER = 4
 """A character is at most so many bytes of UTF-8."""
 
+MAX_SCHEDULES_BYTES = 64 * 1024**2
+"""Bytes of memory that the schedules of one user may take, as ``footprint`` counts them."""
+
 CheckRun = Callable[[Principal, Spec], Spec]
 """Returns a spec as it is to be run; raises Forbidden where no job of theirs could be (run_as.py)."""
 
@@ -39,6 +42,7 @@ class Gate:
         self.quotas = quotas
         self._clock = clock
         self._check_run = check_run
+        self._footprints: dict[int, int] = {}
         rate = quotas.submissions
         self._buckets = None if rate is None else Buckets(rate, max(1.0, BURST * rate))
 
@@ -81,12 +85,28 @@ class Gate:
 
     def admit_schedule(self, who: Principal, command: str, spec: Spec) -> Spec:
         """Return what is accepted of a schedule, as ``admit`` does of each of its submissions."""
-        most = self.quotas.schedules_per_user
-        if who.role is not Role.ADMIN and most is not None:
-            schedules = self._backlog.schedules.by_id.values()
-            if sum(schedule.owner == who.name for schedule in schedules) >= most:
-                raise QueueFull(f"you have {most} schedules, which is the most; UNSCHEDULE one of them")
+        if who.role is not Role.ADMIN:
+            self._check_schedules(who, footprint(command, spec))
         return self.admit(who, command, spec)
+
+    def _check_schedules(self, who: Principal, size: int) -> None:
+        """Refuse one schedule too many of somebody's, or of ``size`` bytes where those have too many."""
+        schedules, most = self._backlog.schedules.by_id, self.quotas.schedules_per_user
+        theirs = [schedule for schedule in schedules.values() if schedule.owner == who.name]
+        if most is not None and len(theirs) >= most:
+            raise QueueFull(f"you have {most} schedules, which is the most; UNSCHEDULE one of them")
+        known = self._footprints
+        for number in [number for number in known if number not in schedules]:
+            del known[number]
+        for schedule in theirs:
+            if schedule.id not in known:
+                known[schedule.id] = footprint(schedule.command, schedule.spec)
+        taken = sum(known[schedule.id] for schedule in theirs)
+        if taken + size > MAX_SCHEDULES_BYTES:
+            raise QueueFull(
+                f"your {len(theirs)} schedules take {taken} bytes of memory, and this one {size}: that is "
+                f"more than the {MAX_SCHEDULES_BYTES} that one user may have; UNSCHEDULE one of them"
+            )
 
     def admit(self, who: Principal, command: str, spec: Spec, secret: int = 0) -> Spec:
         """Return what is accepted of a submission: the spec, within the limits of who takes the defaults.

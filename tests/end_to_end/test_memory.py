@@ -23,7 +23,7 @@ MAX_GROWTH = 64 * 1024**2
 """Bytes by which the daemon may grow for what forty connections ask of one verb."""
 MAX_SENT = 2 * 1024**2
 """A connection sends requests until the daemon reads no more of them, or this many bytes."""
-QUIET = 0.3
+QUIET = 0.5
 """The daemon reads no more when it has taken nothing from any connection for this many seconds."""
 QUEUES = 15_000
 LONG = "x" * 50_000
