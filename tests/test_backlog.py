@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from taskqd.backlog import Backlog, IllegalMove, Position
 from taskqd.capacity import Limits
 from taskqd.errors import BadRequest, Gone, NoSuchJob
-from taskqd.events import AboutJob, Ended, Event, Output, Removed, Spawned, Started, Submitted
+from taskqd.events import AboutJob, Clocked, Ended, Event, Output, Removed, Spawned, Started, Submitted
 from taskqd.job import MOVES, Array, Reason, Spec, Status, TaskId
 from taskqd.moves import MOST_PAST
 from tests.facts import (
@@ -676,3 +676,45 @@ def test_a_start_that_is_taken_back_leaves_a_job_as_it_was(before: tuple[Event, 
     taken = backlog.take(10.0)
     assert taken is not None
     assert taken.id == 1
+
+
+# The time of day, when it was set. It is 1000 s ahead of the clock of waits from record `SET` on.
+
+SET = Clocked(at=1300.0, boot_clock=1.0, ahead=1000.0)
+
+
+def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_day() -> None:
+    backlog = fold(
+        submitted(1, delay=500.0),
+        submitted(2, at=1600.0),
+        submitted(3, delay=1.0),
+        SET,
+        replace(changed(3, at=1800.0), at=1300.0, is_delay=True),
+        replace(submitted(4, delay=400.0), at=1300.0),
+        submitted(5),
+        started(5, at=1310.0),
+        replace(ended(5, Status.PENDING, retry_at=1900.0), at=1320.0),
+    )
+    waits = {job_id: backlog.wait(backlog.get(job_id), 300.0) for job_id in (1, 2, 3, 4, 5)}
+    assert waits == {1: 201.0, 2: 300.0, 3: 500.0, 4: 400.0, 5: 600.0}
+    assert [backlog.not_before(backlog.get(job_id)) for job_id in (1, 2)] == [1501.0, 1600.0]
+    assert backlog.next_due(300.0) == 501.0
+    assert line(backlog, 501.0) == [1]
+    assert line(backlog, 600.0) == [2]
+
+
+def test_time_of_day_that_is_set_back_keeps_a_dated_job_waiting() -> None:
+    backlog = fold(SET, submitted(1, at=1600.0), Clocked(at=300.0, boot_clock=1.0))
+    assert (line(backlog, 600.0), backlog.next_due(600.0)) == ([], 1600.0)
+
+
+def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:
+    backlog = fold(submitted(1), started(1), ended(1), SET, submitted(2), started(2, at=1300.0))
+    backlog.apply(ended(2, at=1400.0))
+    assert [backlog.get(job_id).ended for job_id in (1, 2)] == [200.0, 400.0]
+    assert backlog.expiry.take(300.0, 10) == [1]
+    assert list(backlog.queues.latest("default")) == [100.0, 100.0]
+
+
+def test_backlogs_with_another_time_of_day_are_not_equal() -> None:
+    assert fold(SET) != fold()

@@ -181,3 +181,7 @@ def test_an_output_without_its_bytes_is_in_a_file(output: Output) -> None:
 def test_an_output_of_no_bytes_needs_no_file_even_if_all_was_dropped(output: Output) -> None:
     assert output.data == b""
     assert output.is_inline
+
+
+def test_clocks_that_were_read_have_a_name_as_every_event() -> None:
+    assert Clocked(at=1.0, boot_clock=2.0).name == "clocked"

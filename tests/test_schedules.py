@@ -14,7 +14,15 @@ from msgspec.structs import replace
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.events import Paused, Resumed, Scheduled, Unscheduled
 from taskqd.job import Spec
-from taskqd.schedules import LONGEST_CRON, Schedule, Schedules, check_cron, check_every
+from taskqd.schedules import (
+    LONGEST_CRON,
+    SET_BACK,
+    Schedule,
+    Schedules,
+    _next_of_cron,
+    check_cron,
+    check_every,
+)
 from taskqd.zones import LOCAL
 
 T = 1_700_000_000.0
@@ -560,3 +568,36 @@ def test_a_cron_is_looked_up_in_no_time() -> None:
         before = time.perf_counter()
         made(scheduled(cron=cron, at=(start + timedelta(days=1)).timestamp())).upcoming()
         assert time.perf_counter() - before < 1.0
+
+
+def clock_set(schedules: Schedules, at: float, ahead: float) -> None:
+    schedules.set_time(at, ahead)
+
+
+def test_time_of_day_that_is_set_moves_a_cron_and_no_every() -> None:
+    schedules = made(scheduled(1, every=HOUR), scheduled(2, cron="0 * * * *"))
+    clock_set(schedules, T + 24 * HOUR, 24 * HOUR)
+    assert next_of(schedules, 1) == T + 25 * HOUR
+    upcoming = schedules.upcoming()
+    assert upcoming is not None
+    assert (upcoming[1].id, upcoming[0]) == (2, at("2023-11-14T23:00") - 24 * HOUR)
+    schedules.apply(resumed(1, at=T + 24.5 * HOUR))
+    assert next_of(schedules, 1) == T + 25 * HOUR
+    schedules.count_from(2, T)
+    assert next_of(schedules, 2) == at("2023-11-15T23:00")
+
+
+def test_cron_counts_anew_if_the_time_of_day_is_set_back_by_more_than_a_minute() -> None:
+    schedules = made(scheduled(1, cron="0 * * * *"), scheduled(2, cron="0 * * * *", at=T - 48 * HOUR))
+    schedules.count_from(1, T + 2 * HOUR)
+    schedules.count_from(2, T - 47 * HOUR)
+    clock_set(schedules, T - SET_BACK, -SET_BACK)
+    assert schedules.by_id[1].counted_from == T
+    clock_set(schedules, T - 24 * HOUR, -24 * HOUR)
+    assert schedules.by_id[1].counted_from == T - 24 * HOUR
+    assert next_of(schedules, 1) == at("2023-11-13T23:00")
+    assert next_of(schedules, 2) == at("2023-11-13T00:00")
+
+
+def test_cron_that_no_day_ever_matches_in_fifty_years_has_no_next_run() -> None:
+    assert _next_of_cron("0 0 */31 * MON#3", T, timezone.utc) is None
