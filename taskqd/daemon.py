@@ -21,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -50,6 +50,7 @@ from taskqd.log_output import LogOutput
 from taskqd.notices import Notices
 from taskqd.orphans import Orphans
 from taskqd.private import check_directory
+from taskqd.processes import Process, attempt_of
 from taskqd.quotas import DESCRIPTORS_A_SLOT, connections_within, slots_within
 from taskqd.results import Results
 from taskqd.rounds import rounds_of
@@ -68,8 +69,6 @@ from taskqd.verbs import Verbs
 from taskqd.verbs.gate import Gate
 
 SPOOL_THREADS = 4
-THREAD_AGAIN_AFTER = 0.1
-"""So many seconds after the machine had no room for a thread, it is tried again."""
 STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
@@ -108,11 +107,12 @@ class TaskqService(Service):
         self._is_daemon = is_daemon
         self._ports: list[Any] = []
         self._threads = ThreadPool(0, SPOOL_THREADS, "taskqd-spool")
+        self._lacks_threads = False
         disk = Disk()
         self._boot = processes.boot_id()
         together = Together()
         self._spawner = Spawner(reactor, together)
-        self._executor = Executor(self._spawner.spawn, reactor)
+        self._executor = Executor(self._spawner.spawn, reactor, self._in_thread)
         self._store = Store(
             settings.state,
             reactor,
@@ -143,13 +143,23 @@ class TaskqService(Service):
             parent.setComponent(ILogObserver, self._log_output)
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> "Deferred[Any]":
-        """Call a function in a thread of the pool; if none can be started, as soon as one can."""
+        """Return a Deferred of what a blocking function returns that is called in a thread of the pool.
+
+        If the machine has no room for a thread, this thread calls it: slow is better than not at all.
+        """
         try:
-            return deferToThreadPool(self._reactor, self._threads, function, *args)
+            called = deferToThreadPool(self._reactor, self._threads, function, *args)
         except RuntimeError as why:
             if not _is_of_threads(why):
                 raise
-            return deferLater(self._reactor, THREAD_AGAIN_AFTER, self._in_thread, function, *args)
+            # A thread that did not start cannot be joined when the pool stops.
+            self._threads.threads[:] = [one for one in self._threads.threads if one.ident is not None]
+            if not self._lacks_threads:
+                self._log.warn("no thread can be started, so the daemon itself waits: {why}", why=why)
+            self._lacks_threads = True
+            return maybeDeferred(function, *args)
+        self._lacks_threads = False
+        return called
 
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd drops to."""
@@ -305,14 +315,15 @@ class TaskqService(Service):
 
     def _end_leftovers(self, backlog: Backlog) -> None:
         """Kill what a crash left running, before anything else runs."""
-        pids = {one.pid for one in processes.marked(self._store.name) if _is_leftover(one, backlog)}
-        is_same = self._store.last_boot == self._boot and not self._store.is_copy
-        attempts = [job.attempt for job in backlog.running()] if is_same else []
-        for attempt in attempts:
-            if attempt and attempt.pid and _is_it(attempt.pid, attempt.pid_started):
-                pids.add(attempt.pid)
-        for pid in processes.kill_all(sorted(pids), KILL_PATIENCE):
-            self._log.error("process {pid} of an interrupted job does not end", pid=pid)
+        if self._store.is_copy:
+            return  # they are the original's
+        try:
+            table = processes.scan(since=0)
+        except OSError as why:
+            raise StartRefused(f"the processes in /proc cannot be read: {why}") from None
+        found = _leftovers(table, self._store.name, backlog, self._store.last_boot == self._boot)
+        for one in processes.kill_all(found, KILL_PATIENCE):
+            self._log.error("process {pid} of an interrupted job does not end", pid=one.pid)
 
     def _cause_of_interruption(self) -> str:
         if self._store.is_copy:
@@ -446,12 +457,16 @@ class TaskqService(Service):
         except (defer.TimeoutError, defer.CancelledError):
             self._log.info("ending what still runs")
         stopped = dispatcher.stop(self._settings.requeue)
+        stopped.addTimeout(STOP_PATIENCE + KILL_PATIENCE, self._reactor)
         if hurried.called:
             self._executor.kill()
         else:
             hurried.addCallback(lambda _: self._executor.kill())
         patience = self._reactor.callLater(STOP_PATIENCE, self._executor.kill)
-        await stopped
+        try:
+            await stopped
+        except defer.TimeoutError:
+            self._log.error("some jobs do not end though they were killed; the next start looks for them")
         if patience.active():
             patience.cancel()
         self._executor.kill()
@@ -492,23 +507,39 @@ def _attempts(backlog: Backlog, job_id: int) -> int | None:
     return None if job is None else job.attempts
 
 
-def _is_it(pid: int, started: int | None) -> bool:
-    """Whether a process is there that started then: the number alone may be another one's by now."""
-    return started is not None and processes.start_time(pid) == started
+def _leftovers(table: list[Process], store: str, backlog: Backlog, is_same_boot: bool) -> list[Process]:
+    """Return the processes that are to be ended before anything else runs.
 
-
-def _is_leftover(one: processes.Marked, backlog: Backlog) -> bool:
-    """Whether a process is to be ended: of an interrupted attempt, or still in the group of an ended one.
-
-    What left the group of a job that has ended, by setsid(1) for instance, is nobody's business any more. Of
-    an earlier attempt of an interrupted job, what has lost the leader of its group is taken for a leftover.
+    Of an interrupted job they are those that have its mark, and its session. Of a job that has ended, they
+    are those that are still in its session. A session is known by its leader, if the start time is the same,
+    or by a member that has the mark: its number alone may be that of another one by now. Processes that have
+    the mark of a job that was removed live on: they have left its session, or it would not have been.
     """
-    job = backlog.jobs.get(one.job_id)
-    if job is None or job.attempt is None or one.group == job.attempt.pid:
-        return True
-    if job.status is not Status.RUNNING:
-        return False
-    return one.attempt == job.attempts or processes.start_time(one.group) is None
+    marks = {one: attempt_of(one.mark, store) for one in table}
+    sessions = {one.session for one, of in marks.items() if of and one.session == _pid(backlog, of[0])}
+    if is_same_boot:
+        attempts = (job.attempt for job in backlog.running())
+        leaders = {(attempt.pid, attempt.pid_started) for attempt in attempts if attempt is not None}
+        sessions |= {one.pid for one in table if one.name in leaders}
+    return [
+        one
+        for one, of in marks.items()
+        if one.session in sessions or (of is not None and _is_interrupted(backlog, of[0]))
+    ]
+
+
+def _pid(backlog: Backlog, job_id: int) -> int | None:
+    """Return the pid of a job's latest attempt, as far as it is known."""
+    job = backlog.jobs.get(job_id)
+    return None if job is None or job.attempt is None else job.attempt.pid
+
+
+def _is_interrupted(backlog: Backlog, job_id: int) -> bool:
+    """Whether a job ran when the daemon was killed; or the journal has not got its start, or the job."""
+    job = backlog.jobs.get(job_id)
+    if job is None:
+        return job_id > backlog.last_id
+    return job.attempt is None or job.status is Status.RUNNING
 
 
 def _say_in_one_line(kind: type[BaseException], why: BaseException, traceback: TracebackType | None) -> None:

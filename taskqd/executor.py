@@ -1,18 +1,20 @@
 """Attempts as processes: start, read, time, end, and leave nothing of them behind.
 
-An attempt ends when its own process has ended. What it left in its process group is then told to end, and
-killed after the grace, while the job has long been reported. Only where the daemon itself ends an attempt,
-for a timeout or a cancel, is the end reported once the whole group is gone: its retry must not meet it.
+An attempt ends when its own process has ended. What it left in its session is then told to end, and killed
+after the grace, while the job has long been reported. If the daemon itself ends an attempt, for a timeout or
+a cancel, the end is reported once its session is gone, and everything that has its mark: its retry must not
+meet them. For the same reason an attempt that follows another starts once nothing has the marks of those
+before. docs/operations.md has the table of it, "Which processes are ended".
 """
 
 import os
 import signal
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from twisted.internet import defer
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, maybeDeferred
 from twisted.internet.error import ProcessTerminated
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,6 +26,7 @@ from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IExecutor, IRecording
 from taskqd.job import Reason
 from taskqd.launch import (
+    MARK,
     Outcome,
     Run,
     command_line,
@@ -32,14 +35,15 @@ from taskqd.launch import (
     refusal,
     sent,
 )
-from taskqd.pipes import waiting
+from taskqd.pipes import READ_BYTES, waiting
+from taskqd.processes import Process, attempt_of
+from taskqd.scanner import InThread, Scanner
 from taskqd.shortage import is_shortage
+from taskqd.sweep import Sweep, Tree
 
 STDERR = 2
-FIRST_LOOK, LAST_LOOK = 0.01, 0.5
-"""It is looked whether a group that was told to end is gone after so many seconds, and then less often."""
-LOOKS_AFTER_KILL = 8
-"""A killed group is looked at so many times more: a process in the kernel's hands may stay for ever."""
+MAX_LEFTOVER_GRACE = 30.0
+"""What an ended attempt left behind is killed after so many seconds, or after its --kill-after if shorter."""
 
 MAX_COMPLAINT = 8192
 """So many bytes of stderr are looked at for why the shell could not start the command."""
@@ -103,7 +107,7 @@ class Silence:
 
 
 class JobProcess(MeasuredProtocol):
-    """One attempt's process, from its spawn to the last of its group.
+    """One attempt's process, from its spawn to the last of its session.
 
     ``outcome`` fires once, with how it ended; ``gone`` when nothing of it is left, which may be later.
     """
@@ -111,9 +115,10 @@ class JobProcess(MeasuredProtocol):
     _log = Logger()
     transport: Any
 
-    def __init__(self, run: Run, recording: IRecording, clock: Any) -> None:
+    def __init__(self, run: Run, recording: IRecording, clock: Any, scanner: Scanner) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self.gone: Deferred[None] = Deferred()
+        self.job_id = run.id
         self.pid: int | None = None
         self._run = run
         self._recording = recording
@@ -123,13 +128,13 @@ class JobProcess(MeasuredProtocol):
         self._exit: BaseException | None = None
         self._complaint: bytearray | None = bytearray() if may_be_refused(run) else None
         self._is_reported = False
-        self._looks_left = LOOKS_AFTER_KILL
         self._awaited: int | None = None
+        self._clearing: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
         self._silence: Silence | None = None
-        self._kill: Any = None
-        self._look: Any = None
-        self._pause = FIRST_LOOK
+        self._scanner = scanner
+        self._tree: Tree | None = None
+        self._made_sweep: Sweep | None = None
         recording.watch(self._choke, self._fail)
 
     @property
@@ -140,7 +145,7 @@ class JobProcess(MeasuredProtocol):
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
         if self._awaited is not None:
-            self._signal(self._awaited)
+            self._sweep().signal(self._awaited)
         if self._run.timeout is not None:
             self._running = Deferred()
             self._running.addTimeout(self._run.timeout, self._clock).addErrback(self._time_is_up)
@@ -157,19 +162,40 @@ class JobProcess(MeasuredProtocol):
             self._complaint += data[:MAX_COMPLAINT]
         self._recording.write(stream, data)
 
+    def clear_first(self, clearing: "Deferred[None]") -> "Deferred[None]":
+        """Do not start before ``clearing`` fires; an attempt that is ended before that never starts."""
+        self._clearing = clearing
+        return clearing.addBoth(self._cleared)
+
+    def _cleared(self, result: Any) -> Any:
+        self._clearing = None
+        return result
+
     def never_started(self, failure: Failure) -> None:
-        """Take note of why there is no process, and will be none."""
-        if not failure.check(OSError, ValueError, MemoryError):
+        """Report why there is no process, and will be none."""
+        why, detail = Reason.SPAWN, f"could not be started: {failure.value}"
+        if failure.check(CancelledError) and self._why is not None:
+            why, detail = self._why, "it was ended before it started"
+        elif not failure.check(OSError, ValueError, MemoryError):
             self._log.failure("the start of job {id} met a bug of taskqd's", failure, id=self._run.id)
         self._is_reported = True
-        self._recording.close()
-        detail = f"could not be started: {failure.value}"
-        lacks = is_shortage(failure.value)
-        self.outcome.callback(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=lacks))
-        self._finish()
+        maybeDeferred(self._recording.close).addErrback(self._log_failure)
+        lacks = why is Reason.SPAWN and is_shortage(failure.value)
+        self.outcome.callback(Outcome(reason=why, detail=detail, is_shortage=lacks))
+        self._leave_nothing()
 
     def processExited(self, reason: Failure) -> None:
         self._exit = reason.value
+        try:
+            self._take_exit()
+        except Exception:  # noqa: BLE001 - whatever it is, the attempt has ended and its slot is free
+            failure = Failure()
+            self._log_failure(failure)
+            self._say_lost(failure.value)
+            self._report()
+            self._end_rest()
+
+    def _take_exit(self) -> None:
         if self._silence is not None:
             self._silence.stop()
         self._drain()
@@ -177,27 +203,59 @@ class JobProcess(MeasuredProtocol):
             self._running.callback(None)
         if self._why is None:
             self._report()
-            if not self._signal(signal.SIGTERM):
-                self._finish()  # as of nearly all: nothing is left of it
-                return
-        self._until_gone()
+        self._end_rest()
+
+    def _end_rest(self) -> None:
+        """End what is left of it; of nearly all nothing is."""
+        if self._why is None and self.pid is not None and not processes.is_number_used(self.pid):
+            self._leave_nothing()
+            return
+        sweep = self._sweep()
+        self._of_it().reaped = processes.ticks()
+        grace = self._run.kill_after
+        if self._why is None:
+            grace = min(grace, MAX_LEFTOVER_GRACE)
+        else:
+            self._take_marked()
+        sweep.kill_within(grace)
+        if sweep.number is None:
+            sweep.signal(signal.SIGTERM)
+        sweep.wait()
+
+    def _sweep(self) -> Sweep:
+        """Return what ends all of it; most attempts end without."""
+        if self._made_sweep is None:
+            find = self._of_it().find
+            self._made_sweep = Sweep(self.job_id, find, self._signal_group, self._scanner, self._clock)
+            self._made_sweep.gone.addCallback(self._finish)
+        return self._made_sweep
+
+    def _of_it(self) -> Tree:
+        if self._tree is None:
+            self._tree = Tree(self._run.env.get(MARK, ""), _uid(self._run))
+        self._tree.leader = self.pid
+        return self._tree
 
     def end(self, why: Reason, number: int, detail: str | None = None) -> None:
-        """Signal the whole group, and kill it after the grace; the first reason to end an attempt stands."""
+        """Signal the whole tree, and kill it after the grace; the first reason to end an attempt stands."""
         if self._exit is not None or self._why is not None:
             return
         self._why = why
         if detail is not None:
             self._said[why] = detail
-        self._signal(number)
-        if number != signal.SIGKILL:
-            self._kill_later()
+        if self._clearing is not None:
+            self._clearing.cancel()
+            return
+        self._take_marked()
+        if number == signal.SIGKILL:
+            self._sweep().kill()
+        else:
+            self._sweep().signal(number)
+            self._sweep().kill_within(self._run.kill_after)
 
     def kill(self) -> None:
         """Kill whatever is there of it, without any further grace."""
-        if self._kill is not None and self._kill.active():
-            self._kill.cancel()
-        self._kill_group()
+        self._sweep().kill()
 
     def _time_is_up(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -211,56 +269,52 @@ class JobProcess(MeasuredProtocol):
             detail = f"it printed nothing for {duration(self._run.idle_timeout or 0)}"
             self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
-    def _kill_later(self) -> None:
-        if self._kill is None:
-            self._kill = self._clock.callLater(self._run.kill_after, self._kill_group)
+    def _take_marked(self) -> None:
+        """Have what has its mark ended, too."""
+        self._of_it().is_marked_too = True
+        self._sweep().since = self.started or 0
 
-    def _kill_group(self) -> None:
-        self._signal(signal.SIGKILL)
-        self._pause = FIRST_LOOK
-        if self._look is not None and self._look.active():
-            self._look.reset(self._pause)
-
-    def _until_gone(self) -> None:
-        """Look at the group again and again until it is gone, for a little while also after the kill."""
-        if self._looks_left and self.pid is not None and processes.group_lives(self.pid):
-            self._kill_later()
-            self._looks_left -= not self._kill.active()
-            self._look = self._clock.callLater(self._pause, self._until_gone)
-            self._pause = min(2 * self._pause, LAST_LOOK)
+    def _leave_nothing(self) -> None:
+        if self._made_sweep is None:
+            self._finish([])
         else:
-            self._finish()
+            self._made_sweep.finish([])
 
-    def _finish(self) -> None:
-        if self._kill is not None and self._kill.active():
-            self._kill.cancel()
+    def _finish(self, left: list[Process]) -> None:
         self._report()
         self.gone.callback(None)
 
-    def _signal(self, number: int) -> bool:
-        """Send a signal to whatever is there of it, or soon will be; tell whether there may be anything."""
+    def _signal_group(self, number: int) -> int | None:
+        """Send a signal to the group of the process that runs; soon, if there is none yet."""
         if self.pid is None:
             self._awaited = number
-            return False
+            return None
+        if self._exit is not None:
+            return 0  # its number may be another one's: what is left is found by a scan
         try:
-            if processes.signal_group(self.pid, number):
-                return True
-            if self._exit is None:
+            if not processes.signal_group(self.pid, number):
                 os.kill(self.pid, number)  # setsid(1) has not run yet: there is no such group
-                return True
-        except PermissionError as why:
+        except OSError as why:
             self._log.warn("job {id} cannot be signalled: {why}", id=self._run.id, why=why)
-            return True
-        return False
+        return self.pid
 
     def _drain(self) -> None:
-        """Take what is in the pipes and close them: whoever else holds them must not delay the end."""
+        """Take what is in the pipes and close them: whoever else holds them must not delay the end.
+
+        That so much is in a pipe is no promise: others may read it, too. What finds nothing there is the end.
+        """
+        failure: Exception | None = None
         for stream, reader in list(self.transport.pipes.items()):
-            left = waiting(reader)
-            while left > 0 and (data := os.read(reader.fileno(), left)):
-                self._keep(stream, data)
-                left -= len(data)
+            try:
+                left = waiting(reader)
+                while left > 0 and (data := _read(reader.fileno(), left)):
+                    self._keep(stream, data)
+                    left -= len(data)
+            except Exception as why:  # noqa: BLE001 - the other pipe must be closed as well
+                failure = why
             reader.loseConnection()
+        if failure is not None:
+            raise failure
 
     def _choke(self, is_choked: bool) -> None:
         if self._exit is not None or self.transport is None:
@@ -282,14 +336,24 @@ class JobProcess(MeasuredProtocol):
         if self._is_reported:
             return
         self._is_reported = True
-        closed = self._recording.close().addErrback(self._output_lost)
-        closed.addCallback(self._judge).chainDeferred(self.outcome)
+        try:
+            closing = self._recording.close()
+        except Exception:  # noqa: BLE001 - whatever it is, the attempt has ended
+            closing = fail()
+        closing.addErrback(self._output_lost).addCallback(self._judge).chainDeferred(self.outcome)
 
     def _output_lost(self, failure: Failure) -> tuple[Output, Output]:
-        failure.trap(OSError)
-        self._why = self._why or Reason.OUTPUT
-        self._said.setdefault(Reason.OUTPUT, f"its output could not be kept: {failure.value}")
+        if not failure.check(OSError):
+            self._log_failure(failure)
+        self._say_lost(failure.value)
         return NOTHING, NOTHING
+
+    def _say_lost(self, why: BaseException | None) -> None:
+        self._why = self._why or Reason.OUTPUT
+        self._said.setdefault(Reason.OUTPUT, f"its output could not be kept: {why}")
+
+    def _log_failure(self, failure: Failure) -> None:
+        self._log.failure("the end of job {id} met a bug of taskqd's", failure, id=self._run.id)
 
     def _judge(self, outputs: tuple[Output, Output]) -> Outcome:
         end = self._exit
@@ -321,23 +385,55 @@ class Executor:
 
     _log = Logger()
 
-    def __init__(self, spawn: Spawn, clock: Any) -> None:
+    def __init__(self, spawn: Spawn, clock: Any, in_thread: InThread) -> None:
         self._spawn = spawn
         self._clock = clock
+        self._scanner = Scanner(clock, in_thread)
         self._running: dict[int, JobProcess] = {}
         self._present: dict[JobProcess, float] = {}
+        self._sweeps: set[Sweep] = set()
 
     def start(
         self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
-        process = JobProcess(run, recording, self._clock)
+        process = JobProcess(run, recording, self._clock, self._scanner)
+        clear = None if run.attempt == 1 else process.clear_first(self._clear(run))
         self._running[run.id] = process
         self._present[process] = self._clock.seconds()
         process.gone.addCallback(lambda _: self._present.pop(process))
-        launching = maybeDeferred(self._launch, process, run)
+        if clear is None:
+            launching = maybeDeferred(self._launch, process, run)
+        else:
+            launching = clear.addCallback(lambda _: self._launch(process, run))
         told = launching.addCallbacks(_tell_spawned, process.never_started, (process, spawned))
         told.addErrback(self._bug, run.id)
         return process.outcome.addBoth(self._forget, run.id)
+
+    def _clear(self, run: Run) -> "Deferred[None]":
+        """Fire once nothing is left of the job's earlier attempts; fails with OSError if something stays."""
+        cleared: Deferred[None] = Deferred()
+        sweep = Sweep(run.id, partial(_earlier, run), lambda _: 0, self._scanner, self._clock)
+        sweep.since = 0
+        self._sweeps.add(sweep)
+
+        def gone(left: list[Process]) -> None:
+            self._sweeps.discard(sweep)
+            if cleared.called:
+                return
+            if left:
+                cleared.errback(OSError(f"process {left[0].pid} of an earlier attempt does not end"))
+            else:
+                cleared.callback(None)
+
+        def begin(_: object) -> None:
+            sweep.gone.addCallback(gone)
+            sweep.kill_within(min(run.kill_after, MAX_LEFTOVER_GRACE))
+            sweep.signal(signal.SIGTERM)
+            sweep.wait()
+
+        sessions = [process.gone for process in self._present if process.job_id == run.id]
+        DeferredList(sessions).addCallback(begin)
+        return cleared
 
     def end(self, job_id: int, why: Reason, number: int) -> None:
         if job_id in self._running:
@@ -351,10 +447,13 @@ class Executor:
     def kill(self) -> None:
         for process in list(self._present):
             process.kill()
+        for sweep in list(self._sweeps):
+            sweep.kill()
+        self._scanner.scan_now()
 
     def _launch(self, process: JobProcess, run: Run) -> "Deferred[Any]":
         line = command_line(run)
-        uid = None if run.owner is None else run.owner.uid
+        uid = _uid(run)
         if run.stdin is None:
             return self._spawn(process, line, sent(run), _nothing(), uid)
         stdin = _open(run.stdin)
@@ -366,6 +465,26 @@ class Executor:
     def _forget(self, outcome: Outcome, job_id: int) -> Outcome:
         del self._running[job_id]
         return outcome
+
+
+def _uid(run: Run) -> int | None:
+    """Return the user that an attempt is run as, None where it is the daemon's own."""
+    return None if run.owner is None else run.owner.uid
+
+
+def _earlier(run: Run, table: list[Process]) -> list[Process]:
+    """Return the processes that have the mark of an attempt of the job before this one."""
+    store, uid = run.env.get(MARK, "").partition(".")[0], _uid(run)
+    marks = [(one, attempt_of(one.mark, store)) for one in table if one.mark and uid in (None, one.uid)]
+    return [one for one, of in marks if of is not None and of[0] == run.id and of[1] < run.attempt]
+
+
+def _read(descriptor: int, length: int) -> bytes:
+    """Return what can be read of a pipe at once, nothing where nothing is there."""
+    try:
+        return os.read(descriptor, min(length, READ_BYTES))
+    except BlockingIOError:
+        return b""
 
 
 def _tell_spawned(_: object, process: JobProcess, spawned: Callable[[int, int | None], None]) -> None:

@@ -20,6 +20,8 @@ READ_BYTES = 65_536
 class Pipe:
     """Our end of a pipe: what comes goes to ``told(stream, data)``, and ``lost(stream)`` hears of its end.
 
+    It never blocks: a process that opens /proc/self/fd/1 for reading can take back what it has printed.
+
     The reactor is not asked to look at it before ``startReading``: that costs more than to read what is there
     once a short process has ended.
     """
@@ -39,6 +41,7 @@ class Pipe:
         self._lost = lost
         self._is_read = False
         self._is_lost = False
+        os.set_blocking(descriptor, False)
 
     def fileno(self) -> int:
         return self._descriptor
@@ -51,7 +54,6 @@ class Pipe:
         if self._is_read or self._is_lost:
             return
         self._is_read = True
-        os.set_blocking(self._descriptor, False)
         self._reactor.addReader(self)
 
     def stopReading(self) -> None:
@@ -83,6 +85,6 @@ class Pipe:
 
 
 def waiting(pipe: Any) -> int:
-    """Return how many bytes in a pipe nobody has read yet."""
+    """Return how many bytes are in a pipe now; another reader of it may take them before us."""
     count: int = struct.unpack("i", fcntl.ioctl(pipe.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
     return count

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from taskqd import replies
+from taskqd import processes, replies
 from taskqd.errors import NotFinished, TooLarge, WrongState
 from taskqd.events import Ended
 from taskqd.interfaces import IReading, ISpool, IStore
@@ -62,7 +62,15 @@ class Results:
         runs = replies.runs(job)
         if runs:
             runs[-1].update(self._sizes(job))
-        return {**self.describe(job), "runs": runs}
+        stopped = {"stopped": True} if self._is_stopped(job) else {}
+        return {**self.describe(job), **stopped, "runs": runs}
+
+    def _is_stopped(self, job: Job) -> bool:
+        """Whether the first process of a running attempt is stopped."""
+        attempt = job.attempt
+        if job.status is not Status.RUNNING or attempt is None or attempt.pid is None:
+            return False
+        return processes.is_stopped(attempt.pid, attempt.pid_started)
 
     def _sizes(self, job: Job) -> dict[str, int]:
         """Return the sizes of what is being recorded, named as in JSON; nothing where nothing is."""

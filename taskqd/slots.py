@@ -173,7 +173,7 @@ class Slots:
         try:
             attempt = await self._begin(job)
             if attempt is not None:
-                await self._end(job, await attempt)
+                await self._end(job, await attempt.addErrback(self._unknown_end, job.id))
         except StoreFailed as why:
             status = job.status.value
             self._log.error("job {id} stays {status}: {why}", id=job.id, status=status, why=why)
@@ -208,20 +208,22 @@ class Slots:
                 return None
             number = job.attempts + 1
             await self._recorder.record(Started(id=job.id, at=self._clock.now(), attempt=number))
-            self._told_started()
-            if self._is_stopping:
-                return succeed(Outcome(reason=Reason.INTERRUPTED))
-            if self.shortage.is_paused(self._clock.elapsed()):
-                return succeed(
-                    Outcome(reason=Reason.SPAWN, detail=self.shortage.detail, is_shortage=True)
-                )  # it has begun since
             try:
+                self._told_started()
+                if self._is_stopping:
+                    return succeed(Outcome(reason=Reason.INTERRUPTED))
+                if self.shortage.is_paused(self._clock.elapsed()):  # it has begun since
+                    detail = self.shortage.detail
+                    return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=True))
                 run = self._make_run(job, number)
+                recording = self._spool.record(job.id, number, job.spec.max_output)
+                return self._executor.start(run, recording, partial(self._spawned, job.id))
             except CannotStart as why:
                 detail = f"could not be started: {why}"
                 return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=why.is_shortage))
-            recording = self._spool.record(job.id, number, job.spec.max_output)
-            return self._executor.start(run, recording, partial(self._spawned, job.id))
+            except Exception as why:  # noqa: BLE001 - its start is recorded, and so must its end be
+                self._broken(Failure(), job.id)
+                return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
 
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
         event = Spawned(id=job_id, at=self._clock.now(), pid=pid, started=started)
@@ -231,6 +233,11 @@ class Slots:
             self.shortage.succeed()
             self.fill()
 
+    def _unknown_end(self, failure: Failure, job_id: int) -> Outcome:
+        """Return how an attempt ended whose end the executor could not tell."""
+        self._broken(failure, job_id)
+        return Outcome(reason=Reason.OUTPUT, detail=f"its end could not be handled: {failure.value}")
+
     async def _end(self, job: Job, outcome: Outcome) -> None:
         """Record the end of an attempt, as soon as that is possible, and tell whoever waits for it.
 
@@ -238,8 +245,11 @@ class Slots:
         """
         self._take_note(job.id, outcome)
         async with self._turns.of(job):
-            end = self._end_of(job, outcome)
-            recorded = self._recorder.record_for_sure(end)
+            try:
+                recorded = self._recorder.record_for_sure(self._end_of(job, outcome))
+            except Exception:  # noqa: BLE001 - whatever its end has that cannot be recorded, it has ended
+                self._broken(Failure(), job.id)
+                recorded = self._recorder.record_for_sure(self._plain_end(job, outcome))
             self._give_back(job)
             await recorded
         self._spool.release(job.id)
@@ -292,6 +302,19 @@ class Slots:
             usage=outcome.usage,
             stdout=outcome.stdout,
             stderr=outcome.stderr,
+        )
+
+    def _plain_end(self, job: Job, outcome: Outcome) -> Ended:
+        """Return the end of an attempt without all that could keep it from being recorded."""
+        is_cancelled = job.cancelling is not None
+        return Ended(
+            id=job.id,
+            at=self._clock.now(),
+            status=Status.CANCELLED if is_cancelled else Status.FAILED,
+            reason=Reason.CANCELLED if is_cancelled else Reason.OUTPUT,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            detail="its end could not be recorded as it was; the daemon's log has the reason",
         )
 
     def _tell_if_drained(self) -> None:

@@ -12,6 +12,7 @@ those that it opens (PEP 446), and ``close_on_exec`` those that were inherited.
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -129,7 +130,14 @@ class Spawner:
             spawned.errback(result)
             return
         pid, protocol.started = result
-        child = self._children.add(protocol, pid, ours)
+        try:
+            child = self._children.add(protocol, pid, ours)
+        except Exception:  # noqa: BLE001 - a process that is not ours to reap must not go on
+            _close(ours)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            spawned.errback()
+            return
         self._children.look_at(pid)  # it may have exited before anybody knew that it is one of ours
         spawned.callback(child)
 

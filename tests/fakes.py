@@ -44,6 +44,7 @@ from taskqd.feed import Feed
 from taskqd.interfaces import ICaller, IExecutor, IReading, IRecording, ISpool, IStore
 from taskqd.job import Job, Reason, Spec, Status, Usage
 from taskqd.launch import Outcome, Run
+from taskqd.processes import Process
 from taskqd.quotas import UNBOUNDED, Quotas
 from taskqd.results import Results
 from taskqd.roles import Role
@@ -1006,18 +1007,28 @@ class Client:
 class FakeGroups:
     """The process groups of this machine, in the place of ``taskqd.processes``.
 
-    ``deadly`` says which signals end a group; ``sent`` what was sent. What is not in ``alive`` is no group.
+    ``deadly`` says which signals end a process; ``sent`` what was sent, by the number of the group. What is
+    not in ``alive`` is no group; each has one process, besides its leader. ``others`` are all the other
+    processes.
     """
 
     def __init__(self) -> None:
         self.alive: set[int] = set()
+        self.others: list[Process] = []
         self.deadly: set[int] = {signal.SIGKILL}
         self.sent: list[tuple[int, int]] = []
         self.refuses = False
-        self.looks = 0
+        self.scans: list[int | None] = []
+        self.now = 100
 
     def start_time(self, pid: int) -> int | None:
         return 4711
+
+    def ticks(self) -> int:
+        return self.now
+
+    def is_number_used(self, pid: int) -> bool:
+        return pid in self.alive or any(pid in (one.pid, one.group, one.session) for one in self.others)
 
     def signal_group(self, pgid: int, number: int) -> bool:
         if pgid not in self.alive:
@@ -1029,9 +1040,17 @@ class FakeGroups:
             self.alive.discard(pgid)
         return True
 
-    def group_lives(self, pgid: int) -> bool:
-        self.looks += 1
-        return pgid in self.alive
+    def scan(self, since: int | None) -> list[Process]:
+        self.scans.append(since)
+        return [Process(pgid + 10_000, 50, pgid, pgid) for pgid in sorted(self.alive)] + self.others
+
+    def signal_process(self, one: Process, number: int) -> None:
+        if one not in self.others:
+            self.signal_group(one.group, number)
+            return
+        self.sent.append((one.group, number))
+        if number in self.deadly:
+            self.others.remove(one)
 
 
 class FakePipe:

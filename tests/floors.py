@@ -93,6 +93,8 @@ FLOORS = (
         "signals",
         "workers",
         "spawn",
+        "scanner",
+        "sweep",
         "executor",
         "tls",
         "rounds",
@@ -149,7 +151,7 @@ LATE = ("cli/journal", "cli/tokens")
 DOORS = (
     ("store", "committer", "tail", "lock", "segments", "snapshot"),
     ("spool", "recording", "handover"),
-    ("executor", "spawn", "posix_spawn", "workers", "children", "pipes", "launch"),
+    ("executor", "scanner", "sweep", "spawn", "posix_spawn", "workers", "children", "pipes", "launch"),
     FLOORS[3],
 )
 """Behind each a few modules that know those behind the others only by ``interfaces``."""

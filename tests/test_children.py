@@ -85,6 +85,12 @@ def test_a_clock_that_is_set_back_keeps_nobody_unheard(bench: Bench) -> None:
     assert (bench.is_heard(first), bench.is_heard(second)) == (True, True)
 
 
+def test_our_ends_of_its_pipes_never_block(bench: Bench) -> None:
+    child = bench.add()
+    assert [os.get_blocking(pipe.fileno()) for pipe in child.pipes.values()] == [False, False]
+    assert [os.get_blocking(descriptor) for descriptor in bench.writing] == [True, True]
+
+
 def test_one_that_has_ended_is_not_reaped_again(bench: Bench) -> None:
     child = bench.add()
     child.pid = None

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,21 @@ from twisted.internet.error import ConnectionDone, ReactorNotRunning
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from taskqd import daemon, descriptors, housekeeping, processes, signals
 from taskqd.daemon import TaskqService
 from taskqd.errors import JournalDamaged, StartRefused
-from taskqd.events import FORMAT, Ended, Event, Opened, Spawned, Started, Submitted
+from taskqd.events import FORMAT, Ended, Event, Opened, Removed, Spawned, Started, Submitted
 from taskqd.handover import Handover
 from taskqd.job import Status
 from taskqd.journal import encode
-from taskqd.processes import Marked
+from taskqd.processes import Process
 from taskqd.roles import Role
 from taskqd.run_as import RunAs
 from taskqd.settings import Settings
 from taskqd.token_file import TokenFile
-from tests.fakes import START, replayed
+from tests.fakes import START, replayed, result_of
 from tests.test_service import made, parsed, refused
 
 # Starts and stops, with the real reactor.
@@ -370,6 +372,26 @@ async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.Mon
     await site.stop()
 
 
+async def test_a_stop_ends_though_a_job_does_not(
+    site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(daemon, "STOP_PATIENCE", 0.05)
+    monkeypatch.setattr(daemon, "KILL_PATIENCE", 0.05)
+    taskq = site.start("--stop-grace", "0")
+    await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    kill = taskq._executor.kill
+    with monkeypatch.context() as patched:
+        patched.setattr(taskq._executor, "end", lambda *_: None)
+        patched.setattr(taskq._executor, "kill", lambda: None)
+        await site.stop()
+    assert "do not end though they were killed" in caplog.text
+    kill()
+    while not taskq._executor.is_calm():
+        await deferLater(reactor, 0.01)
+
+
 async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Site) -> None:
     site.start()
     assert refused("--state", str(site.state)) == (
@@ -566,25 +588,34 @@ def test_a_start_without_room_for_threads_is_refused(
         taskq.startService()
 
 
-async def test_what_finds_no_room_for_a_thread_is_done_once_there_is(
+async def test_a_call_is_made_in_the_daemon_s_own_thread_if_the_machine_has_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taskq = made(site.state)
+    taskq._threads.start()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            assert result_of(taskq._in_thread(threading.get_ident)) == threading.get_ident()
+    assert caplog.text.count("no thread can be started") == 1
+    assert await taskq._in_thread(threading.get_ident) != threading.get_ident()
+    taskq._threads.stop()
+
+
+async def test_a_bug_of_the_pool_is_not_taken_for_a_shortage(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taskq = site.start()
-    refusals = [RuntimeError("can't start new thread")] * 2
-    call = taskq._threads.callInThreadWithCallback
-
     def refuse(*args: Any) -> None:
-        if refusals:
-            raise refusals.pop()
-        call(*args)
+        raise RuntimeError("a bug")
 
+    taskq = made(site.state)
     monkeypatch.setattr(taskq._threads, "callInThreadWithCallback", refuse)
-    assert await taskq._in_thread(str.upper, "done") == "DONE"
-    assert refusals == []
-    refusals.append(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         taskq._in_thread(str.upper, "never")
-    await site.stop()
 
 
 async def test_slots_are_bounded_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,69 +669,101 @@ STARTED: list[Event] = [
 def ended_leftovers(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    marked: list[Marked],
-    started: int | None = 77,
+    *table: Process,
     boot: str = "same",
-    *,
     is_copy: bool = False,
 ) -> list[int]:
     """Return the pids that are killed before anything runs, where a crash left these processes."""
     killed: list[int] = []
 
-    def kill_all(pids: list[int], seconds: float) -> list[int]:
-        killed.extend(pids)
-        return pids
+    def kill_all(found: list[Process], seconds: float) -> list[Process]:
+        killed.extend(one.pid for one in found)
+        return found
 
     monkeypatch.setattr(processes, "boot_id", lambda: "same")
-    monkeypatch.setattr(processes, "marked", lambda store: iter(marked))
-    monkeypatch.setattr(processes, "start_time", lambda pid: started)
+    monkeypatch.setattr(processes, "scan", lambda since: list(table))
     monkeypatch.setattr(processes, "kill_all", kill_all)
     taskq = made(tmp_path / "state")
     taskq._store.last_boot = boot
     taskq._store.is_copy = is_copy
+    taskq._store.name = "store"
     taskq._end_leftovers(replayed(STARTED))
     return killed
+
+
+def left(session: int, mark: str = "", pid: int = 500, started: int = 90) -> Process:
+    return Process(pid, started, pid, session, mark)
 
 
 @pytest.mark.parametrize(
     "one, is_ended",
     [
-        (Marked(500, 101, 1, 1), True),
-        (Marked(500, 500, 1, 1), True),
-        (Marked(500, 102, 2, 1), True),
-        (Marked(500, 500, 2, 1), False),
-        (Marked(500, 500, 3, 1), True),
-        (Marked(500, 500, 9, 1), True),
+        (left(101, "store.1.1"), True),
+        (left(500, "store.1.1"), True),
+        (left(90, "store.1.0"), True),
+        (left(102, "store.2.1"), True),
+        (left(500, "store.2.1"), False),
+        (left(500, "store.3.1"), True),
+        (left(500, "store.9.1"), True),
+        (left(500, "other.1.1"), False),
+        (left(101), False),
+        (left(102), False),
+        (left(101, pid=101, started=77), True),
+        (left(101, pid=101, started=78), False),
+        (left(102, pid=102, started=77), False),
     ],
 )
-def test_a_marked_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still_in_its_group(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Marked, is_ended: bool
+def test_a_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still_in_its_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Process, is_ended: bool
 ) -> None:
-    assert ended_leftovers(monkeypatch, tmp_path, [one], started=0) == ([500] if is_ended else [])
+    assert ended_leftovers(monkeypatch, tmp_path, one) == ([one.pid] if is_ended else [])
 
 
-@pytest.mark.parametrize("leader, pids", [(None, [500]), (78, [])])
-def test_of_an_earlier_attempt_what_has_lost_its_leader_is_a_leftover(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, leader: int | None, pids: list[int]
+def test_a_session_is_ended_whole_if_its_leader_or_a_marked_member_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert ended_leftovers(monkeypatch, tmp_path, [Marked(500, 90, 1, 0)], leader) == pids
+    table = [
+        *(left(101, pid=101, started=77), left(101, pid=501)),
+        *(left(102, "store.2.1", pid=502), left(102, pid=503)),
+    ]
+    assert ended_leftovers(monkeypatch, tmp_path, *table) == [101, 501, 502, 503]
 
 
-@pytest.mark.parametrize("started, boot, pids", [(77, "same", [101]), (78, "same", []), (77, "another", [])])
-def test_a_pid_is_ended_if_it_started_then_and_in_this_boot(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: int, boot: str, pids: list[int]
+def test_the_start_times_of_another_boot_prove_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert ended_leftovers(monkeypatch, tmp_path, [], started, boot) == pids
+    one = left(101, pid=101, started=77)
+    assert ended_leftovers(monkeypatch, tmp_path, one, boot="another") == []
+
+
+def test_what_a_removed_job_had_started_and_left_its_session_lives_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tests.test_daemon.STARTED", [*STARTED, Removed(id=2, at=START, by="ada")])
+    assert ended_leftovers(monkeypatch, tmp_path, left(500, "store.2.1")) == []
+
+
+def test_a_start_is_refused_if_processes_cannot_be_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(since: int) -> list[Process]:
+        raise OSError("no /proc")
+
+    monkeypatch.setattr(processes, "scan", refuse)
+    with pytest.raises(StartRefused, match="no /proc"):
+        made(tmp_path / "state")._end_leftovers(replayed(STARTED))
 
 
 def test_process_that_the_original_of_a_copy_started_is_not_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ended_leftovers(monkeypatch, tmp_path, [], 77, "same", is_copy=True) == []
+    one = left(101, pid=101, started=77)
+    assert ended_leftovers(monkeypatch, tmp_path, one) == [101]
+    assert ended_leftovers(monkeypatch, tmp_path, one, is_copy=True) == []
 
 
 def test_what_does_not_end_is_told_to_the_operator(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ended_leftovers(monkeypatch, tmp_path, [Marked(500, 101, 1, 1)])
+    ended_leftovers(monkeypatch, tmp_path, left(101, "store.1.1"))
     assert "process 500 of an interrupted job does not end" in caplog.text

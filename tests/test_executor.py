@@ -14,15 +14,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
-from taskqd import executor, launch
+from taskqd import executor, launch, scanner, sweep
 from taskqd.events import Output
-from taskqd.executor import FIRST_LOOK, YOUNG, Executor
+from taskqd.executor import MAX_LEFTOVER_GRACE, YOUNG, Executor
 from taskqd.interfaces import IExecutor
 from taskqd.job import Reason, Usage
-from taskqd.launch import Outcome, Owner, Run
+from taskqd.launch import MARK, Outcome, Owner, Run
+from taskqd.processes import Process
 from taskqd.spawn import IS_FAST_WAY_KNOWN, Spawner
+from taskqd.sweep import FIRST_LOOK
 from taskqd.together import Together
-from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, error_of, result_of
+from tests.fakes import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, in_thread, result_of
 from tests.leaks import LeakWatch
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
@@ -55,11 +57,12 @@ class Bench:
         self.clock = clock()
         self.groups = FakeGroups()
         self.spawn = FakeSpawn(self.groups)
-        self.executor = Executor(self.spawn, self.clock)
+        self.executor = Executor(self.spawn, self.clock, in_thread)
         self.recording = FakeRecording()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
-        monkeypatch.setattr(executor, "processes", self.groups)
+        for module in (executor, scanner, sweep):
+            monkeypatch.setattr(module, "processes", self.groups)
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
 
     def start(self, **options: Any) -> "Deferred[Outcome]":
@@ -77,6 +80,15 @@ class Bench:
         """What was sent to the group of the process."""
         return [number for pgid, number in self.groups.sent if pgid == self.process.pid]
 
+    def look(self) -> None:
+        """Make the scans that are asked for at once."""
+        self.clock.advance(0)
+
+    def exits(self, *args: Any, **options: Any) -> None:
+        """End the process that was started last, and look for what it has left."""
+        self.process.exits(*args, **options)
+        self.look()
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass in eighths of a second, which a float can hold."""
         self.clock.pump([0.125] * round(seconds * 8))
@@ -86,6 +98,7 @@ class Bench:
 def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(monkeypatch)
     yield bench
+    bench.look()
     bench.spawn.close()
     assert not bench.executor._running
     assert not bench.executor._present
@@ -96,7 +109,7 @@ def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> 
     verifyObject(IExecutor, bench.executor)
     bench.start()
     verifyObject(IProcessTransport, bench.process)
-    bench.process.exits()
+    bench.exits()
 
 
 # A spawn takes time.
@@ -111,7 +124,7 @@ def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(ben
     assert [pid for pid, _ in bench.spawned] == [bench.process.pid]
     bench.pass_time(0.5)
     assert bench.signals == []
-    bench.process.exits()
+    bench.exits()
     assert result_of(ended).reason is None
 
 
@@ -121,7 +134,7 @@ def test_who_is_to_end_before_there_is_a_process_gets_the_signal_as_soon_as_ther
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.spawn.go_on()
     assert bench.signals == [INT]
-    bench.process.exits(number=INT)
+    bench.exits(number=INT)
     assert result_of(ended).reason is Reason.CANCELLED
 
 
@@ -132,7 +145,7 @@ def test_who_is_to_end_and_has_had_its_grace_is_killed_as_soon_as_there_is_a_pro
     bench.pass_time(2.0)
     bench.spawn.go_on()
     assert bench.signals == [KILL]
-    bench.process.exits(number=KILL)
+    bench.exits(number=KILL)
     assert result_of(ended).reason is Reason.CANCELLED
 
 
@@ -142,7 +155,7 @@ def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> Non
     bench.executor.kill()
     bench.spawn.go_on()
     assert bench.signals == [KILL]
-    bench.process.exits(number=KILL)
+    bench.exits(number=KILL)
     assert result_of(ended).signal == KILL
 
 
@@ -173,7 +186,7 @@ def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(
     assert bench.spawn.environments == [{"A": "1"}]
     assert bench.spawn.inputs == [b""]
     assert bench.spawn.uids == [None]
-    bench.process.exits()
+    bench.exits()
     assert result_of(ended).reason is None
 
 
@@ -184,7 +197,7 @@ def test_a_start_time_that_the_spawn_does_not_know_is_read(
     bench.spawn.started = known
     bench.start()
     assert bench.spawned == [(bench.process.pid, told)]
-    bench.process.exits()
+    bench.exits()
 
 
 def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) -> None:
@@ -192,7 +205,7 @@ def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) 
     stdin.write_bytes(b"what it reads")
     bench.start(stdin=str(stdin))
     assert bench.spawn.inputs == [b"what it reads"]
-    bench.process.exits()
+    bench.exits()
 
 
 def test_an_attempt_of_another_user_s_is_spawned_for_them(
@@ -204,7 +217,7 @@ def test_an_attempt_of_another_user_s_is_spawned_for_them(
     assert bench.spawn.uids == [1000]
     assert bench.spawn.lines[0][:2] == ["setpriv", "--reuid=1000"]
     assert bench.spawn.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
-    bench.process.exits()
+    bench.exits()
 
 
 def test_a_machine_without_setpriv_is_a_spawn_that_failed(
@@ -230,13 +243,13 @@ def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
     monkeypatch.setattr(os, "open", note)
     bench.start(stdin=str(tmp_path / "stdin"))
     assert [bool(flag & os.O_NONBLOCK) for flag in flags] == [True]
-    bench.process.exits()
+    bench.exits()
 
 
 @pytest.fixture(name="real")
 def a_real_executor(reactor: Any) -> Iterator[Executor]:
     spawner = Spawner(reactor, Together())
-    yield Executor(spawner.spawn, reactor)
+    yield Executor(spawner.spawn, reactor, in_thread)
     spawner.stop()
 
 
@@ -265,7 +278,7 @@ def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
         return [link for link in links if os.path.realpath(link) == str(stdin)]
 
     bench.start(stdin=str(stdin))
-    bench.process.exits()
+    bench.exits()
     assert held() == []
     bench.spawn.error = OSError("no more processes")
     bench.recording = FakeRecording()
@@ -287,7 +300,7 @@ def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) ->
     bench.spawn.error = None
     bench.recording = FakeRecording()
     again = bench.start()
-    bench.process.exits()
+    bench.exits()
     assert result_of(again).reason is None
 
 
@@ -324,7 +337,7 @@ def test_what_the_shell_could_not_enter_or_execute_is_a_spawn_that_failed(
     ended = bench.start(**options)
     bench.process.prints(2, b"/bin/sh: 1: ")
     bench.process.pipes[2].put(b"cd: can't cd to /x\n")
-    bench.process.exits(code)
+    bench.exits(code)
     outcome = result_of(ended)
     assert (outcome.reason, outcome.exit_code, outcome.stderr.data) == (
         Reason.SPAWN,
@@ -338,7 +351,7 @@ def test_a_command_in_a_directory_may_end_as_the_shell_does(bench: Bench) -> Non
     ended = bench.start(cwd="/x")
     for _ in range(10):
         bench.process.prints(2, b"/bin/sh: 1: nothing: not found\n" * 100)
-    bench.process.exits(127)
+    bench.exits(127)
     outcome = result_of(ended)
     assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 127)
 
@@ -369,7 +382,7 @@ def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
             given = {"cwd": "/hung/cwd", **kind, **options}
             bench.recording = FakeRecording()
             bench.executor.start(run(job_id, **given), bench.recording, bench._note)
-            bench.process.exits()
+            bench.exits()
     assert not [path for path in looked if path.startswith("/hung")]
     assert not [line[0] for line in bench.spawn.lines if line[0].startswith("/hung")]
 
@@ -426,7 +439,7 @@ def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: 
 )
 def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: Reason | None) -> None:
     ended = bench.start()
-    bench.process.exits(code, number)
+    bench.exits(code, number)
     outcome = result_of(ended)
     assert outcome.reason is reason
     assert outcome.signal == number
@@ -442,7 +455,7 @@ def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_
     bench.process.prints(2, b"oh ")
     bench.process.pipes[1].put(b"last")
     bench.process.pipes[2].put(b"no")
-    bench.process.exits()
+    bench.exits()
     outcome = result_of(ended)
     assert (outcome.stdout, outcome.stderr) == (Output.inline(b"first last"), Output.inline(b"oh no"))
     assert all(pipe.is_closed for pipe in bench.process.pipes.values())
@@ -451,14 +464,14 @@ def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_
 def test_a_pipe_that_is_closed_already_is_not_read_again(bench: Bench) -> None:
     ended = bench.start()
     bench.process.pipes.pop(1).loseConnection()
-    bench.process.exits()
+    bench.exits()
     assert result_of(ended).reason is None
 
 
 def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
     bench.recording.closing = Deferred()
     ended = bench.start()
-    bench.process.exits()
+    bench.exits()
     assert not ended.called
     bench.recording.closing.callback(None)
     assert result_of(ended).reason is None
@@ -467,11 +480,11 @@ def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
 def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
     used = Usage(1.5, 0.25, 2**20)
     ended = bench.start()
-    bench.process.exits(usage=used)
+    bench.exits(usage=used)
     assert result_of(ended).usage == used
     bench.recording = FakeRecording()
     ended = bench.start()
-    bench.process.exits()
+    bench.exits()
     assert result_of(ended).usage is None
 
 
@@ -486,7 +499,7 @@ def test_the_end_inside_the_spawn_says_what_was_used(bench: Bench) -> None:
 
 def test_an_exit_is_told_at_once_and_its_leftovers_are_ended_then_killed(bench: Bench) -> None:
     ended = bench.start(kill_after=3.0)
-    bench.process.exits(leaves=True)
+    bench.exits(leaves=True)
     assert result_of(ended).reason is None
     assert bench.signals == [TERM]
     bench.pass_time(2.875)
@@ -499,14 +512,14 @@ def test_an_exit_is_told_at_once_and_its_leftovers_are_ended_then_killed(bench: 
 def test_leftovers_that_go_by_themselves_are_not_killed(bench: Bench) -> None:
     bench.groups.deadly = {TERM}
     bench.start()
-    bench.process.exits(leaves=True)
+    bench.exits(leaves=True)
     bench.pass_time(LONG)
     assert bench.signals == [TERM]
 
 
 def test_an_exit_that_leaves_nothing_signals_nobody(bench: Bench) -> None:
     bench.start()
-    bench.process.exits()
+    bench.exits()
     assert bench.signals == []
     assert bench.killed == []
 
@@ -514,14 +527,14 @@ def test_an_exit_that_leaves_nothing_signals_nobody(bench: Bench) -> None:
 def test_leftovers_that_no_signal_ends_are_given_up(bench: Bench) -> None:
     bench.groups.deadly = set()
     bench.start()
-    bench.process.exits(leaves=True)
+    bench.exits(leaves=True)
     bench.pass_time(LONG)
     assert bench.signals == [TERM, KILL]
 
 
 def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(bench: Bench) -> None:
     result = bench.start()
-    bench.process.exits(leaves=True)
+    bench.exits(leaves=True)
     assert result_of(result).reason is None
     first = bench.process
     bench.recording = FakeRecording()
@@ -529,21 +542,21 @@ def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(b
     bench.pass_time(6)
     assert [number for pgid, number in bench.groups.sent if pgid == first.pid] == [TERM, KILL]
     assert bench.signals == []
-    bench.process.exits()
+    bench.exits()
     assert result_of(again).reason is None
 
 
 def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grace(bench: Bench) -> None:
     bench.start(job_id=1)
     left = bench.process
-    left.exits(leaves=True)
+    bench.exits(leaves=True)
     bench.recording = FakeRecording()
     ended = bench.start(job_id=2)
     bench.executor.end(2, Reason.INTERRUPTED, TERM)
     bench.executor.kill()
     assert [number for pgid, number in bench.groups.sent if pgid == left.pid] == [TERM, KILL]
     assert bench.signals == [TERM, KILL]
-    bench.process.exits(number=9)
+    bench.exits(number=9)
     assert result_of(ended).reason is Reason.INTERRUPTED
     bench.pass_time(1)
     assert bench.signals == [TERM, KILL]
@@ -553,7 +566,7 @@ def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
     ended = bench.start()
     bench.executor.kill()
     assert bench.signals == [KILL]
-    bench.process.exits(number=9)
+    bench.exits(number=9)
     assert result_of(ended).reason is Reason.SIGNAL
     bench.executor.kill()
     assert bench.signals == [KILL]
@@ -571,7 +584,7 @@ def test_it_is_calm_while_what_runs_is_young_and_until_leftovers_are_gone(bench:
     assert bench.executor.is_calm()
     bench.clock.advance(YOUNG)
     assert not bench.executor.is_calm()
-    bench.process.exits()
+    bench.exits()
     assert not bench.executor.is_calm()
     bench.clock.rightNow -= 3600
     assert not bench.executor.is_calm()
@@ -592,7 +605,7 @@ def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Benc
     assert bench.signals == [TERM]
     bench.pass_time(0.25)
     assert bench.signals == [TERM, KILL]
-    bench.process.exits(number=9)
+    bench.exits(number=9)
     outcome = result_of(ended)
     assert (outcome.reason, outcome.signal) == (Reason.TIMEOUT, 9)
     assert outcome.detail == "it ran for longer than 10 s"
@@ -601,7 +614,7 @@ def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Benc
 def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
     ended = bench.start(timeout=10.0)
     bench.pass_time(9)
-    bench.process.exits()
+    bench.exits()
     bench.pass_time(LONG)
     assert result_of(ended).reason is None
     assert bench.signals == []
@@ -609,14 +622,14 @@ def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
 
 def test_a_process_that_ends_in_time_leaves_no_timer(bench: Bench) -> None:
     bench.start(timeout=3600.0)
-    bench.process.exits()
+    bench.exits()
     assert bench.clock.getDelayedCalls() == []
 
 
 def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
     ended = bench.start(timeout=1.0)
     bench.pass_time(1.125)
-    bench.process.exits(code=0)
+    bench.exits(code=0)
     bench.pass_time(LONG)
     assert bench.signals == [TERM]
     outcome = result_of(ended)
@@ -631,14 +644,14 @@ def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(
     bench.executor.end(1, reason, INT)
     bench.pass_time(5.125)
     assert bench.signals == [INT, KILL]
-    bench.process.exits(number=9)
+    bench.exits(number=9)
     assert result_of(ended).reason is reason
 
 
 def test_a_kill_needs_no_second_one(bench: Bench) -> None:
     bench.start()
     bench.executor.end(1, Reason.CANCELLED, KILL)
-    bench.process.exits(number=9)
+    bench.exits(number=9)
     bench.pass_time(LONG)
     assert bench.signals == [KILL]
 
@@ -648,7 +661,7 @@ def test_a_grace_of_nothing_kills_at_the_next_turn(bench: Bench) -> None:
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.clock.advance(0)
     assert bench.signals == [TERM, KILL]
-    bench.process.exits(number=9)
+    bench.exits(number=9)
 
 
 def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
@@ -658,7 +671,7 @@ def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
     bench.executor.end(1, Reason.INTERRUPTED, INT)
     bench.recording.fail("the disk is full")
     assert bench.signals == [TERM]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
     assert result_of(ended).reason is Reason.TIMEOUT
 
 
@@ -667,14 +680,14 @@ def test_a_cancel_before_the_timeout_stands(bench: Bench) -> None:
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.pass_time(2)
     assert bench.signals == [INT]
-    bench.process.exits(number=2)
+    bench.exits(number=2)
     assert result_of(ended).reason is Reason.CANCELLED
 
 
 def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone(bench: Bench) -> None:
     ended = bench.start(timeout=1.0, kill_after=2.0)
     bench.pass_time(1.125)
-    bench.process.exits(number=15, leaves=True)
+    bench.exits(number=15, leaves=True)
     bench.pass_time(1.75)
     assert not ended.called
     bench.pass_time(0.625)
@@ -685,10 +698,9 @@ def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone
 def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: Bench) -> None:
     ended = bench.start(kill_after=60.0)
     bench.executor.end(1, Reason.CANCELLED, TERM)
-    bench.process.exits(number=15, leaves=True)
+    bench.exits(number=15, leaves=True)
     bench.pass_time(59.875)
-    looks = bench.groups.looks
-    assert looks < 130
+    assert len(bench.groups.scans) < 70
     assert not ended.called
     bench.pass_time(0.125)
     assert bench.signals == [TERM, KILL]
@@ -699,7 +711,7 @@ def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: B
 def test_a_group_that_has_gone_is_not_signalled_again_whoever_has_its_number_now(bench: Bench) -> None:
     bench.groups.deadly = {TERM}
     bench.start()
-    bench.process.exits(leaves=True)
+    bench.exits(leaves=True)
     bench.pass_time(1)
     bench.groups.alive.add(bench.process.pid)
     bench.executor.kill()
@@ -712,7 +724,7 @@ def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Be
     bench.groups.deadly = set()
     ended = bench.start(timeout=1.0)
     bench.pass_time(1.125)
-    bench.process.exits(number=15, leaves=True)
+    bench.exits(number=15, leaves=True)
     bench.pass_time(LONG)
     assert bench.signals == [TERM, KILL]
     assert result_of(ended).reason is Reason.TIMEOUT
@@ -721,7 +733,7 @@ def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Be
 def test_ending_an_attempt_that_has_ended_or_never_was_does_nothing(bench: Bench) -> None:
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.start()
-    bench.process.exits()
+    bench.exits()
     bench.executor.end(1, Reason.CANCELLED, TERM)
     assert bench.groups.sent == []
 
@@ -729,7 +741,7 @@ def test_ending_an_attempt_that_has_ended_or_never_was_does_nothing(bench: Bench
 def test_ending_an_attempt_whose_end_is_being_made_durable_does_nothing(bench: Bench) -> None:
     bench.recording.closing = Deferred()
     ended = bench.start()
-    bench.process.exits()
+    bench.exits()
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.recording.closing.callback(None)
     assert result_of(ended).reason is None
@@ -741,7 +753,7 @@ def test_a_process_that_has_no_group_yet_is_signalled_by_its_pid(bench: Bench) -
     bench.start()
     bench.executor.end(1, Reason.CANCELLED, TERM)
     assert bench.killed == [(bench.process.pid, TERM)]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
 
 
 def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench: Bench) -> None:
@@ -750,7 +762,7 @@ def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench:
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.pass_time(10)
     assert not ended.called
-    bench.process.exits()
+    bench.exits()
     assert result_of(ended).reason is Reason.CANCELLED
 
 
@@ -765,7 +777,7 @@ def test_silence_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench)
     assert bench.signals == [TERM]
     bench.pass_time(2)
     assert bench.signals == [TERM, KILL]
-    bench.process.exits(number=9)
+    bench.exits(number=9)
     outcome = result_of(ended)
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 10 s")
 
@@ -780,7 +792,7 @@ def test_what_prints_on_either_stream_is_not_silent(bench: Bench, stream: int) -
     assert bench.signals == []
     bench.pass_time(0.125)
     assert bench.signals == [TERM]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
     assert result_of(ended).reason is Reason.TIMEOUT
 
 
@@ -792,7 +804,7 @@ def test_output_resets_no_timer(bench: Bench) -> None:
     bench.process.prints(1, b".")
     assert bench.clock.getDelayedCalls() == timers
     assert [timer.getTime() for timer in timers] == times
-    bench.process.exits()
+    bench.exits()
 
 
 def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -> None:
@@ -805,13 +817,13 @@ def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -
     assert bench.signals == []
     bench.pass_time(0.125)
     assert bench.signals == [TERM]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
 
 
 def test_what_exits_while_its_output_is_not_read_leaves_no_timer(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     bench.recording.choke(True)
-    bench.process.exits()
+    bench.exits()
     assert bench.clock.getDelayedCalls() == []
 
 
@@ -823,7 +835,7 @@ def test_output_that_lies_in_a_pipe_unread_is_no_silence(bench: Bench) -> None:
     bench.process.prints(2, os.read(bench.process.pipes[2].fileno(), 100))
     bench.pass_time(10)
     assert bench.signals == [TERM]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
 
 
 def test_what_has_closed_both_its_streams_is_silent(bench: Bench) -> None:
@@ -832,7 +844,7 @@ def test_what_has_closed_both_its_streams_is_silent(bench: Bench) -> None:
         bench.process.pipes.pop(stream).loseConnection()
     bench.pass_time(10)
     assert bench.signals == [TERM]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
 
 
 def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> None:
@@ -840,12 +852,12 @@ def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> N
     bench.pass_time(50)
     bench.process.prints(1, b".")
     bench.pass_time(65)
-    bench.process.exits(number=15)
+    bench.exits(number=15)
     assert result_of(ended).detail == "it ran for longer than 1 min 30 s"
     bench.recording = FakeRecording()
     ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
     bench.pass_time(95)
-    bench.process.exits(number=15)
+    bench.exits(number=15)
     assert result_of(ended).detail == "it printed nothing for 1 min"
 
 
@@ -854,7 +866,7 @@ def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.pass_time(2)
     assert bench.signals == [INT]
-    bench.process.exits(number=2)
+    bench.exits(number=2)
     outcome = result_of(ended)
     assert (outcome.reason, outcome.detail) == (Reason.CANCELLED, None)
 
@@ -878,7 +890,7 @@ def test_a_recording_that_is_behind_stops_the_reading_and_starts_it_again(bench:
     assert not bench.process.is_reading
     bench.recording.choke(False)
     assert bench.process.is_reading
-    bench.process.exits()
+    bench.exits()
     bench.recording.choke(True)
     assert bench.process.is_reading
 
@@ -887,7 +899,7 @@ def test_an_attempt_whose_output_cannot_be_kept_is_ended_for_that(bench: Bench) 
     ended = bench.start()
     bench.recording.fail("no space left on device")
     assert bench.signals == [TERM]
-    bench.process.exits(number=15)
+    bench.exits(number=15)
     outcome = result_of(ended)
     assert outcome.reason is Reason.OUTPUT
     assert "no space left on device" in (outcome.detail or "")
@@ -903,7 +915,7 @@ def test_output_that_cannot_be_kept_once_the_process_has_exited_fails_the_attemp
 
     bench.recording.write = fail  # type: ignore[method-assign]
     bench.process.pipes[1].put(b"last words")
-    bench.process.exits()
+    bench.exits()
     outcome = result_of(ended)
     assert outcome.reason is Reason.OUTPUT
     assert bench.signals == []
@@ -912,7 +924,7 @@ def test_output_that_cannot_be_kept_once_the_process_has_exited_fails_the_attemp
 def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> None:
     bench.recording.error = OSError("input/output error")
     ended = bench.start()
-    bench.process.exits()
+    bench.exits()
     outcome = result_of(ended)
     assert (outcome.reason, outcome.exit_code) == (Reason.OUTPUT, 0)
     assert "input/output error" in (outcome.detail or "")
@@ -923,14 +935,267 @@ def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Ben
     bench.recording.error = OSError("input/output error")
     ended = bench.start(timeout=1.0)
     bench.pass_time(1)
-    bench.process.exits(number=15)
+    bench.exits(number=15)
     outcome = result_of(ended)
     said = "it ran for longer than 1 s; its output could not be kept: input/output error"
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, said)
 
 
-def test_a_bug_in_the_recording_is_not_taken_for_a_full_disk(bench: Bench) -> None:
-    bench.recording.error = ZeroDivisionError()  # type: ignore[assignment]
+def test_a_bug_in_the_recording_is_logged_and_ends_the_attempt(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    bench.recording.error = ZeroDivisionError("a bug")  # type: ignore[assignment]
     ended = bench.start()
-    bench.process.exits()
-    assert isinstance(error_of(ended), ZeroDivisionError)
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.OUTPUT, 0)
+    assert "a bug" in (outcome.detail or "")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+# Whatever fails while its exit is handled.
+
+
+def _raise(why: Exception) -> Any:
+    raise why
+
+
+@pytest.mark.parametrize("is_ended_by_us", [False, True])
+@pytest.mark.parametrize("why", [BlockingIOError(11, "busy"), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("place", ["write", "close", "waiting"])
+def test_an_exit_whose_handling_fails_ends_the_attempt_all_the_same(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    logged_errors: LeakWatch,
+    place: str,
+    why: Exception,
+    is_ended_by_us: bool,
+) -> None:
+    ended = bench.start()
+    if place == "waiting":
+        monkeypatch.setattr(executor, "waiting", lambda pipe: _raise(why))
+    else:
+        monkeypatch.setattr(bench.recording, place, lambda *_: _raise(why))
+    if is_ended_by_us:
+        bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.process.pipes[1].put(b"last words")
+    bench.exits(code=3)
+    outcome = result_of(ended)
+    assert outcome.reason is (Reason.CANCELLED if is_ended_by_us else Reason.OUTPUT)
+    assert (outcome.exit_code, str(why) in (outcome.detail or "")) == (3, True)
+    assert all(pipe.is_closed for pipe in bench.process.pipes.values())
+    logged_errors.flush(type(why))
+
+
+def test_a_recording_that_cannot_be_closed_does_not_hide_that_nothing_was_started(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+) -> None:
+    monkeypatch.setattr(bench.recording, "close", lambda: _raise(RuntimeError("can't start new thread")))
+    bench.spawn.error = OSError("no more processes")
+    assert result_of(bench.start()).reason is Reason.SPAWN
+    assert len(logged_errors.flush(RuntimeError)) == 1
+
+
+def test_output_that_another_reader_has_taken_is_the_end_of_the_draining(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "waiting", lambda pipe: 5)
+    ended = bench.start()
+    bench.process.pipes[2].put(b"oh")
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.stdout, outcome.stderr) == (None, Output(), Output.inline(b"oh"))
+
+
+# Its session, and its mark.
+
+
+def member(number: int, **options: Any) -> Process:
+    """Return a process with a group of its own in the session of the first that a bench starts."""
+    return Process(number, 60, number, 5000)._replace(**options)
+
+
+def marked(number: int, mark: str = "store.1.1", **options: Any) -> Process:
+    """Return a process that has left its session."""
+    return Process(number, 60, number, number, mark)._replace(**options)
+
+
+ENV = {MARK: "store.1.1"}
+
+
+def sent_to(bench: Bench, number: int) -> list[int]:
+    return [signal for group, signal in bench.groups.sent if group == number]
+
+
+def test_an_end_that_leaves_nothing_reads_nothing_of_proc(bench: Bench) -> None:
+    for options, code in (({}, 0), ({"timeout": 1.0, "idle_timeout": 1.0}, 1)):
+        bench.recording = FakeRecording()
+        bench.start(**options)
+        bench.exits(code)
+    assert bench.groups.scans == []
+
+
+def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(bench: Bench) -> None:
+    bench.start(env=ENV, kill_after=3.0)
+    bench.groups.others = [member(7), marked(8)]
+    bench.exits()
+    bench.pass_time(2.875)
+    assert (sent_to(bench, 7), sent_to(bench, 8)) == ([TERM], [])
+    bench.pass_time(1)
+    assert (sent_to(bench, 7), sent_to(bench, 8)) == ([TERM, KILL], [])
+
+
+def test_leftovers_are_killed_after_their_greatest_grace(bench: Bench) -> None:
+    bench.start(kill_after=1e9)
+    bench.exits(leaves=True)
+    bench.pass_time(MAX_LEFTOVER_GRACE - 0.125)
+    assert bench.signals == [TERM]
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM, KILL]
+    bench.pass_time(1)
+
+
+@pytest.mark.parametrize("way", ["cancel", "timeout", "idle", "output"])
+def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, way: str) -> None:
+    options = {"timeout": {"timeout": 1.0}, "idle": {"idle_timeout": 1.0}}.get(way, {})
+    ended = bench.start(env=ENV, kill_after=3.0, **options)
+    bench.groups.others = [
+        *(member(7), marked(8), marked(9, "store.1.2"), marked(10, "store.2.1"), marked(11, "other.1.1"))
+    ]
+    if way == "cancel":
+        bench.executor.end(1, Reason.CANCELLED, TERM)
+    elif way == "output":
+        bench.recording.fail("no space left on device")
+    bench.pass_time(1.0)
+    assert [sent_to(bench, number) for number in (5000, 7, 8, 9, 10, 11)] == [[TERM]] * 3 + [[]] * 3
+    bench.exits(number=15)
+    assert not ended.called
+    bench.pass_time(4)
+    assert result_of(ended).signal == TERM
+    assert [sent_to(bench, number) for number in (5000, 7, 8, 9, 10, 11)] == [
+        *([TERM], [TERM, KILL], [TERM, KILL], [], [], [])
+    ]
+
+
+def test_the_mark_counts_only_of_the_user_that_the_job_is_run_as(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda program: program)
+    ended = bench.start(env=ENV, owner=Owner(1000, 100, "/home/ada"))
+    bench.groups.others = [marked(7, uid=1000), marked(8, uid=1001)]
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.exits(number=9)
+    assert (sent_to(bench, 7), sent_to(bench, 8)) == ([KILL], [])
+    bench.pass_time(0.125)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "one, is_ours",
+    [
+        (member(7), True),
+        (member(7, started=101), False),
+        (member(7, started=101, mark="store.1.1"), True),
+        (member(5000, started=60), False),
+    ],
+    ids=["began before the end", "began after it", "has the mark", "has the leader's number"],
+)
+def test_a_session_number_that_another_may_have_by_now_is_signalled_only_with_a_proof(
+    bench: Bench, one: Process, is_ours: bool
+) -> None:
+    bench.start(env=ENV)
+    bench.groups.others = [one]
+    bench.exits()
+    bench.pass_time(LONG)
+    assert sent_to(bench, one.group) == ([TERM, KILL] if is_ours else [])
+
+
+def test_a_session_is_known_by_a_member_that_was_there_before(bench: Bench) -> None:
+    bench.start(kill_after=3.0)
+    bench.groups.others = [member(7)]
+    bench.exits()
+    bench.groups.others.append(member(8, started=200))
+    bench.pass_time(0.125)
+    bench.groups.others.remove(member(7))
+    bench.pass_time(0.125)
+    bench.groups.others.append(member(9, started=200))
+    bench.pass_time(0.5)
+    bench.groups.others = [member(10, started=300)]
+    bench.pass_time(LONG)
+    assert [sent_to(bench, number) for number in (7, 8, 9, 10)] == [[TERM], [TERM], [TERM], []]
+
+
+def test_one_scan_serves_all_that_ask_in_the_same_moment(bench: Bench) -> None:
+    for number in range(1, 51):
+        bench.recording = FakeRecording()
+        bench.start(job_id=number)
+        bench.process.exits(leaves=True)
+    bench.look()
+    assert len(bench.groups.scans) == 1
+    bench.pass_time(4)
+    assert len(bench.groups.scans) < 20
+    bench.pass_time(LONG)
+
+
+# Before a retry.
+
+
+def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Bench) -> None:
+    left = [marked(7), marked(8, "store.1.2")]
+    bench.groups.others = [*left, marked(9, "store.1.3"), marked(10, "store.2.1")]
+    bench.groups.deadly = {TERM}
+    bench.start(attempt=3, env={MARK: "store.1.3"})
+    assert bench.spawn.lines == []
+    bench.look()
+    assert bench.groups.sent == [(7, TERM), (8, TERM)]
+    assert bench.spawn.lines == []
+    bench.clock.advance(FIRST_LOOK)
+    assert len(bench.spawn.lines) == 1
+    bench.exits()
+
+
+def test_a_retry_starts_once_the_session_of_the_attempt_before_is_gone(bench: Bench) -> None:
+    bench.start(kill_after=3.0)
+    bench.exits(code=1, leaves=True)
+    bench.recording = FakeRecording()
+    again = bench.start(attempt=2)
+    bench.pass_time(2.875)
+    assert len(bench.spawn.lines) == 1
+    bench.pass_time(1)
+    assert len(bench.spawn.lines) == 2
+    bench.exits()
+    assert result_of(again).reason is None
+
+
+def test_a_retry_does_not_start_beside_what_no_signal_ends(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1e9)
+    bench.pass_time(MAX_LEFTOVER_GRACE + LONG)
+    outcome = result_of(ended)
+    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert outcome.detail == "could not be started: process 7 of an earlier attempt does not end"
+    assert sent_to(bench, 7) == [TERM, KILL]
+
+
+def test_a_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
+    bench.look()
+    bench.executor.end(1, Reason.INTERRUPTED, TERM)
+    outcome = result_of(ended)
+    assert (outcome.reason, bench.spawn.lines) == (Reason.INTERRUPTED, [])
+    bench.pass_time(LONG)
+    assert sent_to(bench, 7) == [TERM, KILL]
+    assert bench.spawn.lines == []
+
+
+def test_a_kill_of_everything_reaches_what_a_retry_waits_for(bench: Bench) -> None:
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=60.0)
+    bench.look()
+    bench.executor.kill()
+    assert sent_to(bench, 7) == [TERM, KILL]
+    bench.pass_time(0.125)
+    bench.exits()
+    assert result_of(ended).reason is None

@@ -1,16 +1,19 @@
 """Processes as /proc shows them, with a few real ones."""
 
+import errno
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskqd import processes
-from taskqd.processes import Marked
+from taskqd.processes import Process
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -30,6 +33,8 @@ def processes_of_a_test() -> Iterator[Start]:
 
     yield start
     for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
         assert process.stdout is not None
@@ -68,96 +73,221 @@ def test_a_program_may_be_called_whatever_it_likes(start: Start, tmp_path: Path)
     assert abs((processes.start_time(odd.pid) or 0) - (processes.start_time(plain.pid) or 0)) < 6000
 
 
-def test_processes_are_found_by_the_mark_of_their_store(start: Start) -> None:
-    def marked(mark: str) -> int:
-        return start(env={"A": "1", "TASKQ_RUN": mark, "B": "2"}).pid
-
-    first, second = marked("store.7.1"), marked("store.1234.20")
-    for other in ("store2.7.1", "stor.7.1", "xstore.7.1", "store.7", "store.7.1.1", "store.x.1"):
-        marked(other)
-    start(env={"XTASKQ_RUN": "store.7.1", "X": "TASKQ_RUN=store.7.1"})
-    found = sorted(processes.marked("store"))
-    assert found == sorted([Marked(first, first, 7, 1), Marked(second, second, 1234, 20)])
-    assert list(processes.marked("s.*e")) == []
+def found(pid: int) -> Process:
+    """Return a process as a scan finds it."""
+    [one] = [one for one in processes.scan(since=0) if one.pid == pid]
+    return one
 
 
-def test_a_child_in_the_group_carries_the_mark_and_the_group(start: Start) -> None:
-    parent = start("sleep 100 & echo; wait", env={"TASKQ_RUN": "store.7.1"})
-    found = list(processes.marked("store"))
-    assert len(found) == 2
-    assert {one.group for one in found} == {parent.pid}
-    assert processes.kill_all([one.pid for one in found], 5) == []
+def lives(pid: int) -> bool:
+    return any(one.pid == pid for one in processes.scan(since=None))
 
 
-def test_a_signal_goes_to_the_whole_group(start: Start) -> None:
-    parent = start("sleep 100 & echo; wait", env={"TASKQ_RUN": "store.7.1"})
-    assert processes.group_lives(parent.pid)
-    assert processes.signal_group(parent.pid, signal.SIGKILL)
-    parent.wait()
-    assert not processes.signal_group(no_pid(), signal.SIGKILL)
+def test_a_scan_tells_start_group_session_mark_and_user(start: Start) -> None:
+    parent = start("sleep 100 & echo $!; wait", env={"A": "1", "TASKQ_RUN": "store.7.1", "B": "2"})
+    ours = [one for one in processes.scan(since=0) if one.session == parent.pid]
+    assert len(ours) == 2
+    for one in ours:
+        assert one == Process(
+            one.pid, processes.start_time(one.pid) or 0, parent.pid, parent.pid, "store.7.1", os.getuid()
+        )
+    plain = start(env={"XTASKQ_RUN": "store.7.1", "X": "TASKQ_RUN=store.7.1"})
+    assert (found(plain.pid).mark, found(plain.pid).uid) == ("", -1)
 
 
-def test_a_group_of_nobody_or_of_zombies_does_not_live(start: Start) -> None:
+def test_a_scan_reads_the_marks_of_those_alone_that_have_started_since_then(start: Start) -> None:
+    process = start(env={"TASKQ_RUN": "store.7.1"})
+    started = processes.start_time(process.pid) or 0
+    for since, mark in ((None, ""), (started + 1, ""), (started, "store.7.1"), (0, "store.7.1")):
+        [one] = [one for one in processes.scan(since) if one.pid == process.pid]
+        assert one.mark == mark
+
+
+def test_a_scan_leaves_out_the_own_group_and_zombies(start: Start) -> None:
     process = start()
-    assert processes.group_lives(process.pid)
+    assert lives(process.pid)
+    assert not lives(os.getpid())
+    assert not lives(start(start_new_session=False).pid)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert is_there(process.pid)
-    assert not processes.group_lives(process.pid)
-    process.wait()
-    assert not processes.group_lives(process.pid)
-    assert not processes.group_lives(no_pid())
+    assert not lives(process.pid)
 
 
-def test_a_group_of_another_user_lives(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_lives_whose_first_thread_alone_has_ended(start: Start) -> None:
+    command = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(100,)).start(); "
+        "print(flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = start(f"exec {sys.executable} -c '{command}'")
+    while processes._stat(str(process.pid))[0] != b"Z":
+        os.sched_yield()
+    assert lives(process.pid)
+
+
+def test_an_environment_that_is_empty_for_a_moment_is_read_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(env={"TASKQ_RUN": "store.7.1"})
+    read = processes._environment
+    looks: list[str] = []
+
+    def first_nothing(pid: str) -> bytes:
+        looks.append(pid)
+        return read(pid) if looks.count(str(process.pid)) > 1 else b""
+
+    monkeypatch.setattr(processes, "_environment", first_nothing)
+    assert found(process.pid).mark == "store.7.1"
+
+
+@pytest.mark.parametrize("file", ["stat", "environ"])
+def test_a_scan_that_has_no_descriptors_fails_and_does_not_find_less(
+    start: Start, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
     process = start()
+    system = open
 
-    def refuse(pgid: int, number: int) -> None:
-        raise PermissionError
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if path == f"/proc/{process.pid}/{file}":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return system(path, *args, **options)
 
-    monkeypatch.setattr(os, "killpg", refuse)
-    assert processes.group_lives(process.pid)
-    assert processes.kill_all([process.pid], 5) == [process.pid]
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        processes.scan(since=0)
+
+
+def test_a_process_whose_environment_may_not_be_read_has_no_mark(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(env={"TASKQ_RUN": "store.7.1"})
+    system = open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if path == f"/proc/{process.pid}/environ":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return system(path, *args, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert found(process.pid).mark == ""
+
+
+@pytest.mark.parametrize(
+    "mark, of",
+    [
+        ("store.7.1", (7, 1)),
+        ("store.1234.20", (1234, 20)),
+        *((mark, None) for mark in ("store2.7.1", "stor.7.1", "store.7", "store.7.1.1", "store.x.1", "")),
+    ],
+)
+def test_a_mark_names_an_attempt_of_its_store(mark: str, of: tuple[int, int] | None) -> None:
+    assert processes.attempt_of(mark, "store") == of
+
+
+def test_a_number_is_used_as_long_as_its_session_has_a_member(start: Start) -> None:
+    leader = start("bash -c 'set -m; sleep 100 & echo $!'")
+    leader.wait()
+    [member] = [one for one in processes.scan(since=None) if one.session == leader.pid]
+    assert member.group != leader.pid
+    assert not is_there(leader.pid)
+    assert processes.is_number_used(leader.pid)
+    processes.signal_process(member, signal.SIGKILL)
+    assert not processes.is_number_used(no_pid())
+    gone = start("echo")
+    gone.wait()
+    assert not processes.is_number_used(gone.pid)
+
+
+def test_a_number_about_which_nothing_can_be_asked_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(processes, "_owned", refuse)
+    assert processes.is_number_used(no_pid())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_to_the_whole_group_and_to_stopped_ones(start: Start, number: int) -> None:
+    parent = start("sleep 100 & echo; kill -STOP $$; wait", env={})
+    while not processes.is_stopped(parent.pid, processes.start_time(parent.pid)):
+        os.sched_yield()
+    assert not processes.is_stopped(parent.pid, 0)
+    assert processes.signal_group(parent.pid, number)
+    assert parent.wait() == -number
+    assert not processes.signal_group(no_pid(), number)
+
+
+def test_a_signal_reaches_one_process_though_it_is_stopped(start: Start) -> None:
+    process = start("trap 'exit 7' TERM; echo; kill -STOP $$; exit 0")
+    while not processes.is_stopped(process.pid, processes.start_time(process.pid)):
+        os.sched_yield()
+    processes.signal_process(found(process.pid), signal.SIGTERM)
+    assert process.wait() == 7
+
+
+def test_a_signal_to_stop_is_not_undone(start: Start) -> None:
+    process = start()
+    processes.signal_process(found(process.pid), signal.SIGSTOP)
+    processes.signal_group(process.pid, signal.SIGSTOP)
+    while not processes.is_stopped(process.pid, processes.start_time(process.pid)):
+        os.sched_yield()
+
+
+def test_a_signal_does_not_reach_another_process_of_the_same_number(start: Start) -> None:
+    process = start()
+    before = found(process.pid)._replace(started=1)
+    processes.signal_process(before, signal.SIGKILL)
+    processes.signal_process(before._replace(pid=no_pid()), signal.SIGKILL)
+    assert processes.kill_all([before], 5) == []
     assert process.poll() is None
 
 
-def test_killing_takes_the_group_with_it(start: Start) -> None:
+def test_killing_ends_those_that_were_found_and_nobody_else(start: Start) -> None:
     parent = start("trap '' TERM; sleep 100 & echo; wait", env={"TASKQ_RUN": "store.7.1"})
-    [child] = [one.pid for one in processes.marked("store") if one.pid != parent.pid]
     other = start()
-    assert processes.kill_all([parent.pid, no_pid()], 5) == []
-    assert processes.kill_all([child], 5) == []
+    ours = [one for one in processes.scan(since=0) if one.session == parent.pid]
+    assert len(ours) == 2
+    assert processes.kill_all(ours, 5) == []
     parent.wait()
-    assert not processes.group_lives(parent.pid)
     assert other.poll() is None
 
 
-def test_killing_leaves_the_own_group_alone(start: Start) -> None:
-    process = start(start_new_session=False)
-    assert processes.kill_all([process.pid], 5) == []
-    assert process.poll() is None
-
-
-def test_what_does_not_end_in_time_is_named(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = start()
-    monkeypatch.setattr(os, "killpg", lambda *_: None)
-    assert processes.kill_all([process.pid], 0.01) == [process.pid]
-
-
-def test_what_ends_while_it_is_looked_at_needs_no_killing(
+def test_what_does_not_end_in_time_or_may_not_be_signalled_is_named(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = start()
-    monkeypatch.setattr(os, "getpgid", lambda pid: os.kill(no_pid(), 0))
-    assert processes.kill_all([process.pid], 5) == []
+    one = found(start().pid)
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)
+    assert processes.kill_all([one], 0.01) == [one]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+    assert processes.kill_all([one], 5) == [one]
+
+
+def test_what_ends_while_it_is_looked_at_needs_no_signal(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = found(start().pid)
+
+    def vanish(*_: object) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", vanish)
+    assert processes.kill_all([one], 5) == []
+    processes.signal_process(one, signal.SIGTERM)
 
 
 def test_no_descriptor_is_left_open(start: Start) -> None:
-    process = start()
+    one = found(start().pid)
+    processes.is_number_used(one.pid)
     before = len(os.listdir("/proc/self/fd"))
-    processes.start_time(process.pid)
-    list(processes.marked("store"))
-    processes.kill_all([process.pid, no_pid()], 5)
+    processes.scan(since=0)
+    processes.is_number_used(one.pid)
+    for started in (one.started, 1):
+        processes.signal_process(one._replace(started=started), signal.SIGCONT)
+        processes.kill_all([one._replace(started=started)], 5)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 from twisted.internet.defer import Deferred
 
-from taskqd import replies
+from taskqd import processes, replies
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.events import NOTHING, Event, Output, Started, Submitted
 from taskqd.job import Array, Reason, Status
@@ -301,3 +301,26 @@ def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
     house.submit(array=Array(1, 1))
     house.finish(6)
     assert house.results.progress(house.job(5)) == 100
+
+
+# Whether it is stopped.
+
+
+def test_show_says_that_the_first_process_of_a_running_job_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, int | None]] = []
+
+    def is_stopped(pid: int, started: int | None) -> bool:
+        asked.append((pid, started))
+        return len(asked) == 1
+
+    monkeypatch.setattr(processes, "is_stopped", is_stopped)
+    house = opened()
+    house.submit()
+    assert house.results.show(house.job(1))["stopped"] is True
+    assert "stopped" not in house.results.show(house.job(1))
+    assert "stopped" not in house.results.describe(house.job(1))
+    house.finish(1)
+    assert "stopped" not in house.results.show(house.job(1))
+    assert asked == [(1001, 77)] * 2

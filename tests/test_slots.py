@@ -20,6 +20,7 @@ from taskqd.launch import CannotStart, Outcome, Run
 from taskqd.slots import STOPPED
 from taskqd.why import why
 from tests.fakes import COMPLETED, FAILED, START, House, begin, error_of, opened, replayed, result_of, running
+from tests.leaks import LeakWatch
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)
@@ -914,3 +915,63 @@ def test_what_an_attempt_has_used_is_recorded_with_its_end() -> None:
     end = house.store.journal[-1]
     assert isinstance(end, Ended)
     assert end.usage == usage
+
+
+# Whatever fails between a recorded start and a recorded end.
+
+
+def _break(*_: object) -> Any:
+    raise ZeroDivisionError("a bug")
+
+
+@pytest.mark.parametrize("place", ["_make_run", "_told_started"])
+def test_a_bug_between_the_recorded_start_and_the_process_ends_the_attempt(
+    logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    house = opened(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(house.dispatcher._slots, place, _break)
+        house.submit()
+    job = house.job(1)
+    assert (job.status, job.reason, job.attempt and job.attempt.detail) == (
+        *(Status.FAILED, Reason.SPAWN),
+        "could not be started: a bug",
+    )
+    house.submit()
+    assert running(house) == [2], "the slot came back"
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_an_end_that_the_executor_cannot_tell_is_an_end(logged_errors: LeakWatch) -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    house.executor.running.pop(1).errback(ZeroDivisionError("a bug"))
+    house.settle()
+    job = house.job(1)
+    assert (job.status, job.reason, job.attempt and job.attempt.detail) == (
+        *(Status.FAILED, Reason.OUTPUT),
+        "its end could not be handled: a bug",
+    )
+    assert running(house) == [2]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_end_that_cannot_be_recorded_as_it_was_is_recorded_without_that(
+    logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    house = opened(1)
+    house.submit()
+    house.submit()
+    if is_cancelled:
+        house.cancel(1)
+        house.settle()
+    monkeypatch.setattr(house.spool, "progress", _break)
+    house.executor.finish(1, Outcome(reason=Reason.EXIT, exit_code=7))
+    monkeypatch.undo()
+    house.settle()
+    job = house.job(1)
+    assert (job.status, job.exit_code) == (CANCELLED if is_cancelled else Status.FAILED, 7)
+    assert running(house) == [2]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1

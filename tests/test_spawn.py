@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +461,41 @@ async def test_those_who_have_exited_end_in_one_round_whatever_one_is_told_comes
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
     os.close(stdin)
     mine.stop()
+
+
+async def test_a_process_that_cannot_be_taken_in_is_ended_and_its_spawn_fails(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def refuse(_: Any, protocol: Any, pid: int, ends: tuple[int, int]) -> None:
+        taken.append(pid)
+        raise ZeroDivisionError("a bug")
+
+    mine = spawn.Spawner(reactor, Together(), is_fast=True)
+    monkeypatch.setattr(mine._children, "add", partial(refuse, mine))
+    stdin = os.open(os.devnull, os.O_RDONLY)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ZeroDivisionError):
+        await mine.spawn(Watcher(), ["/bin/sleep", "300"], ENVIRONMENT, stdin)
+    assert str(taken[0]) not in os.listdir("/proc")
+    mine.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(stdin)
+
+
+async def test_a_spawn_for_which_there_is_no_thread_fails_and_leaves_no_pipe(
+    reactor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "can't start new thread")
+
+    mine = spawn.Spawner(reactor, Together(), is_fast=True)
+    monkeypatch.setattr(mine._workers, "call", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(BlockingIOError):
+        mine.spawn(Watcher(), ["/bin/true"], ENVIRONMENT, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_of_two_spawners_each_hears_of_its_own(reactor: Any) -> None:

@@ -1,0 +1,154 @@
+"""The processes of a job: which end with it, which live on, and that no attempt runs beside another."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import DaemonFactory
+from tests.end_to_end.daemon import Daemon, is_alive
+from tests.end_to_end.wire import Wire, until
+
+THIEF = r"""perl -e 'open(T, "<", "/proc/self/fd/1"); syswrite(STDOUT, "x"); exit if fork;
+for (1 .. 20000) { sysread(T, $_, 1); syswrite(STDOUT, "x") }' """.replace("\n", " ")
+"""It leaves a child behind that takes bytes out of the pipe to the daemon and puts others in."""
+
+OWN_GROUPS = {
+    "timeout": "timeout 900 sleep 301; true",
+    "job control": "bash -c 'set -m; sleep 301 & wait; true'",
+    "a group of its own": "sh -c 'perl -e \"setpgrp; exec qw(sleep 301)\"; true'",
+}
+"""Each has a process in a process group of its own, in the session of the job."""
+
+
+def test_a_job_that_takes_back_what_it_printed_does_not_stop_the_daemon(daemon: DaemonFactory) -> None:
+    one = daemon(slots=4)
+    wire = one.connect()
+    for _ in range(10):
+        jobs = [wire.submit(THIEF) for _ in range(4)]
+        assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
+        assert wire.ask("PING") == "OK"
+
+
+@pytest.mark.parametrize("command", OWN_GROUPS.values(), ids=OWN_GROUPS.keys())
+def test_a_cancel_ends_a_group_of_its_own_in_the_session(running: Daemon, wire: Wire, command: str) -> None:
+    job = wire.submit(command)
+    wire.wait_running(job)
+    until(lambda: any("sleep 301" in line for line in running.processes().values()), "its child")
+    wire.ask(f"CANCEL {job}")
+    assert wire.wait(job) == "CANCELLED"
+    assert running.processes() == {}
+
+
+def test_a_timeout_ends_what_has_left_the_session_too(running: Daemon, wire: Wire) -> None:
+    job = wire.submit("--timeout=500ms setsid sleep 301 & sleep 302")
+    assert wire.wait(job) == "FAILED"
+    assert running.processes() == {}
+
+
+def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(running: Daemon, wire: Wire) -> None:
+    job = wire.submit("setsid sleep 301 >&- 2>&- & timeout 900 sleep 302 >&- 2>&- & sleep 0.3")
+    assert wire.wait(job) == "COMPLETED"
+    until(lambda: not any("302" in line for line in running.processes().values()), "its session to end")
+    assert list(running.processes().values()) == ["sleep 301 "]
+    for pid in running.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_retry_meets_nothing_of_the_attempt_before(running: Daemon, wire: Wire, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    command = f"flock -n {lock} true || exit 7; setsid flock {lock} sleep 301 & sleep 0.3; exit 1"
+    job = wire.submit(f"--retries=1 --retry-delay=1ms {command}")
+    assert wire.wait(job) == "FAILED"
+    assert wire.show(job)["exit_code"] == 1, "not 7: the lock was free"
+    for pid in running.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_requeued_job_runs_after_a_stop_and_not_beside_itself(
+    daemon: DaemonFactory, tmp_path: Path
+) -> None:
+    lock = tmp_path / "lock"
+    one = daemon("--on-stop", "requeue")
+    wire = one.connect()
+    job = wire.submit(f"timeout 600 flock -n {lock} sh -c 'echo held; sleep 301' || exit 9")
+    until(lambda: wire.output(job, "stdout").data, "its lock to be held")
+    one.stop()
+    assert one.processes() == {}
+    one.start()
+    wire = one.connect()
+    until(lambda: wire.output(job, "stdout").data or wire.show(job)["exit_code"], "the second attempt")
+    assert wire.status(job) == "RUNNING"
+    wire.ask(f"CANCEL {job}")
+    assert wire.wait(job) == "CANCELLED"
+    assert one.processes() == {}
+
+
+def test_a_stopped_job_says_so_and_cleans_up_at_a_cancel(wire: Wire) -> None:
+    job = wire.submit("--kill-after=60 trap 'echo cleaned; exit 0' TERM; kill -STOP $$; sleep 301")
+    until(lambda: wire.show(job).get("stopped"), "the job to be stopped")
+    begin = time.monotonic()
+    wire.ask(f"CANCEL {job}")
+    assert wire.wait(job) == "CANCELLED"
+    assert time.monotonic() - begin < 30
+    assert wire.result(job).stdout == b"cleaned\n"
+    assert "stopped" not in wire.show(job)
+
+
+def test_what_ended_jobs_left_behind_costs_the_daemon_little(daemon: DaemonFactory) -> None:
+    one = daemon(slots=4)
+    wire = one.connect()
+    jobs = [wire.submit("--kill-after=36500d (trap '' TERM; exec sleep 300) >&- 2>&- &") for _ in range(100)]
+    assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
+    before = _cpu(one.pid)
+    time.sleep(2)
+    assert _cpu(one.pid) - before < 0.5
+    for pid in one.processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(map(is_alive, one.processes())), "them to go")
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+VICTIM = r"""perl -e 'use POSIX; $number = shift;
+for (1 .. 20000) {
+  if (!($pid = fork)) { exit 0 if $$ != $number; POSIX::setsid(); sleep 4; exit 7 }
+  waitpid($pid, 0);
+  if ($pid == $number) { print $? >> 8; exit 0 }
+}' """.replace("\n", " ")
+"""Begins a session of a number, as soon as it can have that, and prints 7 once it was let live for 4 s."""
+
+
+@pytest.mark.needs("unshare")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
+def test_a_session_that_has_the_number_of_one_that_is_gone_is_not_signalled(daemon: DaemonFactory) -> None:
+    one = daemon(start=False, slots=2)
+    few = 'echo 400 > /proc/sys/kernel/pid_max || exit; "$@" & wait'
+    apart = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", few, "sh"]
+    before = _pid_max()
+    if subprocess.run([*apart, "true"], check=False).returncode or _pid_max() != before:
+        pytest.skip("this kernel has no limit of process numbers for each PID namespace")
+    process = one.launch([*apart, *one.command()])
+    try:
+        until(one.answers, "the daemon to answer")
+        wire = one.connect()
+        wire.run("for each in $(seq 300); do /bin/true; done")  # a number below 300 never comes again
+        job = wire.submit("--kill-after=2 (trap '' TERM; sleep 0.7) >&- 2>&- & sleep 0.2; echo $$")
+        assert wire.wait(job) == "COMPLETED"
+        assert wire.run(VICTIM + wire.result(job).stdout.decode().strip()).stdout == b"7"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _pid_max() -> str:
+    return Path("/proc/sys/kernel/pid_max").read_text()
