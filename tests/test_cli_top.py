@@ -539,7 +539,7 @@ def test_a_daemon_that_goes_is_asked_again_when_it_is_back(
     monkeypatch.setattr(asking, "EVERY", 0.01)
     daemon = serve(lambda request: None if len(daemon.lines) == 3 else answer(request))
     told: SimpleQueue[Told] = SimpleQueue()
-    thread = Asking(lambda: Client(daemon.address), told.put)
+    thread = Asking(lambda: Client(daemon.address, reconnect=0), told.put)
     assert thread.start() == daemon.address
     kinds = [type(told.get(timeout=PATIENCE)) for _ in range(2)]
     assert kinds == [Unreachable, News]

@@ -297,7 +297,7 @@ def test_lines_of_several_jobs_are_washed_each_by_itself(
 
 def test_washing_loads_nothing_that_is_not_there_already() -> None:
     code = (
-        "import sys, taskqd.cli; before = set(sys.modules); import taskqd.cli.washing;"
+        "import sys, taskqd.cli.group; before = set(sys.modules); import taskqd.cli.washing;"
         "print(*set(sys.modules) - before)"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, check=True)

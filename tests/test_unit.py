@@ -58,7 +58,7 @@ def test_what_it_starts_has_options_that_are_there(monkeypatch: pytest.MonkeyPat
     [command] = [words for words in re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE) if words]
     program, *words = shlex.split(command)
     assert program == PROGRAM
-    monkeypatch.setattr("taskqd.service._refuse_if_locked", lambda state: None)
+    monkeypatch.setattr("taskqd.service._refuse_if_in_use", lambda state: None)
     options: Any = Options()
     options.parseOptions(words[words.index("taskq") + 1 :])
     assert options.settings.state == "/var/lib/taskqd"
