@@ -354,9 +354,7 @@ def _each(lines: list[bytes]) -> tuple[list[int], list[Record]] | None:
 @given(
     st.lists(
         st.builds(encode, EVENTS, st.integers(1, 2**62)).map(lambda line: line[:-1])
-        | st.sampled_from(
-            [line[:-1] for one, line in LINES + MORE_LINES if not isinstance(one, Opened)]
-        )
+        | st.sampled_from([line[:-1] for one, line in LINES + MORE_LINES if not isinstance(one, Opened)])
         | st.sampled_from([line for _, line in OLD_LINES] + [MARKED]),
         min_size=1,
     ),
