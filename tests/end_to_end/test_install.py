@@ -90,7 +90,10 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel:
         names = file.namelist()
     assert "twisted/plugins/taskq_plugin.py" in names
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/taskq_plugin.py"]
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"taskqd", "twisted"}
+    others = [
+        name for name in names if ".dist-info/" not in name and not name.startswith(("taskqd/", "twisted/"))
+    ]
+    assert [name.partition(".data/")[2] for name in others] == ["scripts/taskq"]
     sources = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "taskqd").rglob("*.py")}
     assert sources <= set(names)
 
