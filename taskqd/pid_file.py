@@ -36,7 +36,7 @@ def make_way(path: str) -> None:
     names a twistd that is no daemon of ours, is left to twistd, which refuses the start.
     """
     directory = os.path.dirname(os.path.abspath(path))
-    if not os.access(directory, os.W_OK | os.X_OK) and not os.access(path, os.W_OK):
+    if not _can(directory, os.W_OK | os.X_OK) and not _can(path, os.W_OK):
         raise StartRefused(
             f"the pid file {path} cannot be written in {directory}; give another by twistd's --pidfile=FILE, "
             "or --pidfile= for none"
@@ -59,6 +59,11 @@ def make_way(path: str) -> None:
         pass  # a daemon has it locked, or it cannot be removed: twistd says so
     finally:
         os.close(descriptor)
+
+
+def _can(path: str, mode: int) -> bool:
+    """Whether this process can use a path so; by what it may do now, and not by who started it."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_other_twistd(pid: str) -> bool:

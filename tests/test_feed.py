@@ -506,9 +506,9 @@ class World:
         self.watching = None
         if isinstance(failure.value, Lagged):
             got = numbers(self.caller)
-            oldest = failure.value.sequence
-            assert oldest > (got[-1] if got else self.first)
-            self.check(upto=(got[-1] if got else self.first - 1))
+            last = got[-1] if got else self.first - 1
+            assert failure.value.sequence > last
+            self.check(upto=last)
 
     def leave(self, _: int = 0) -> None:
         if self.watching is not None:
