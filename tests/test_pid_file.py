@@ -80,6 +80,6 @@ def test_pid_file_that_is_not_there_is_in_no_way_and_cannot_be_held(path: Path) 
 def test_pid_file_that_cannot_be_written_refuses_the_start_and_names_the_option(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
     with pytest.raises(StartRefused, match=f"the pid file {path} cannot be written in .*--pidfile="):
         make_way(str(path))
