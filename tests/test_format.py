@@ -70,9 +70,20 @@ SINCE_0_3: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
 """What is in the stores that know secrets."""
 
 
+SINCE_0_5: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_3,
+    24: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    25: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    26: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    27: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+}
+"""What is in the stores that know time zones, clocks that were set and starts that were taken back."""
+
+
 def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]]:
     """Return the jobs in a version's store."""
-    return {"0.1.0": JOBS, "0.2.0": SINCE_0_2}.get(version, SINCE_0_3)
+    older = {"0.1.0": JOBS, "0.2.0": SINCE_0_2, "0.3.0": SINCE_0_3, "0.4.0": SINCE_0_3}
+    return older.get(version, SINCE_0_5)
 
 
 class Site:

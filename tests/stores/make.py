@@ -4,6 +4,8 @@ A real daemon does it, in two runs, with a snapshot between them. It is written 
 where an older one must not be: a released format is kept as it was.
 """
 
+import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -17,11 +19,19 @@ from taskqd import __version__
 HERE = Path(__file__).parent
 
 
-class Daemon:
-    """twistd with one slot on a state directory."""
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+"""Debian's package faketime."""
 
-    def __init__(self, state: Path) -> None:
-        self._socket = state / "s"
+
+class Daemon:
+    """twistd with one slot on a state directory; its time of day is ``ahead`` by what that file says."""
+
+    def __init__(self, state: Path, ahead: Path | None = None) -> None:
+        self.socket = state / "s"
+        environment = dict(os.environ)
+        if ahead is not None:
+            environment |= {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(ahead)}
+            environment |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
         twistd = [
             str(Path(sys.executable).with_name("twistd")),
             "-n",
@@ -29,16 +39,25 @@ class Daemon:
             str(state / "pid"),
             "taskq",
         ]
-        where = ["--state", str(state), "--listen", f"unix:{self._socket}"]
+        where = ["--state", str(state), "--listen", f"unix:{self.socket}"]
         how = ["--slots", "1", "--stop-grace", "0", "--on-stop", "requeue"]
-        self._process = subprocess.Popen([*twistd, *where, *how], stdout=subprocess.DEVNULL)
-        while not self._socket.exists():
+        self._process = subprocess.Popen([*twistd, *where, *how], stdout=subprocess.DEVNULL, env=environment)
+        while not self._listens():
             time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(str(self.socket)) == 0
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        return self._process.pid
 
     def ask(self, *lines: bytes) -> bytes:
         """Send lines and return all replies."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._socket))
+            connection.connect(str(self.socket))
             connection.sendall(b"".join(line + b"\n" for line in lines))
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65_536), b""))
@@ -70,6 +89,13 @@ def make(state: Path) -> None:
     daemon = Daemon(state)
     _have_secrets(daemon)
     daemon.stop()
+    ahead = state / "ahead"
+    ahead.write_text("+0")
+    daemon = Daemon(state, ahead)
+    _have_zones(daemon)
+    _set_the_clock(daemon, ahead)
+    _lack_descriptors(daemon)
+    daemon.stop()
     daemon = Daemon(state)
     daemon.stop()
 
@@ -90,6 +116,41 @@ def _use_queues(daemon: Daemon) -> None:
 def _have_secrets(daemon: Daemon) -> None:
     """What version 0.3.0 brought: from where somebody asks, and secrets."""
     daemon.ask(b"SUBMIT --hold --secret=KEY=value --key=again true")
+
+
+def _have_zones(daemon: Daemon) -> None:
+    """What version 0.5.0 brought: time zones, and directories whose names are no text."""
+    daemon.ask(b"SUBMIT --hold --at=2030-03-31T02:30 --tz=Europe/Berlin true")
+    daemon.ask(b'SCHEDULE --cron="30 4 * * *" --tz=Australia/Lord_Howe true')
+    daemon.ask(b'SUBMIT --hold --cwd="/tmp/\\xff" true')
+
+
+def _set_the_clock(daemon: Daemon, ahead: Path) -> None:
+    """Since 0.5.0: set the time of day by an hour while a delay counts, and wait for the record of that."""
+    daemon.ask(b"SUBMIT --delay=36500d true")
+    ahead.write_text("+3600")
+    while b'"type":"clocked"' not in b"".join(path.read_bytes() for path in _segments(ahead.parent)):
+        time.sleep(0.1)
+
+
+def _segments(state: Path) -> list[Path]:
+    return sorted((state / "journal").glob("*.journal"))
+
+
+def _lack_descriptors(daemon: Daemon) -> None:
+    """Since 0.5.0: a start for which the machine has no descriptor is taken back, and made again."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(daemon.socket))
+        before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+        used = max(int(name) for name in os.listdir(f"/proc/{daemon.pid}/fd"))
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 2, before[1]))
+        connection.sendall(b"SUBMIT true\nSTATS\n")
+        replies = connection.makefile("rb")
+        while b'"shortage":null' in (reply := replies.readline()) or not reply.startswith(b"STATS "):
+            connection.sendall(b"STATS\n" * reply.startswith(b"STATS "))
+            time.sleep(0.02)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+    daemon.ask(b"WAIT 27")
 
 
 def main() -> None:
