@@ -235,10 +235,19 @@ class Dispatcher:
             )
         tasks = self.backlog.tasks(job)
         removed = partial(Removed, id=job_id, by=by.name, origin=by.origin)
+        if job.status.is_final and self.backlog.needed_for(job_id) is None:
+            await self._end_leftovers(tasks or [job])
         await self._record_of_ended(job_id, removed, self._refuse_if_needed)
         self.counters["removed"] += 1
         for part in (job, *(task for task in tasks if task.attempts)):
             self._purge(part.id, part.attempts)
+
+    async def _end_leftovers(self, parts: Sequence[Job]) -> None:
+        """End what jobs left in their sessions: once they are removed, no record tells whose it is."""
+        for part in parts:
+            killing = self._executor.kill_leftovers(part.id)
+            if killing is not None:
+                await killing
 
     def _refuse_if_needed(self, job: Job) -> None:
         why = self.backlog.needed_for(job.id)

@@ -120,6 +120,7 @@ class JobProcess(MeasuredProtocol):
         self.gone: Deferred[None] = Deferred()
         self.job_id = run.id
         self.pid: int | None = None
+        self.spawned: Callable[[int, int | None], None] | None = None
         self._run = run
         self._recording = recording
         self._clock = clock
@@ -151,6 +152,12 @@ class JobProcess(MeasuredProtocol):
             self._running.addTimeout(self._run.timeout, self._clock).addErrback(self._time_is_up)
         if self._run.idle_timeout is not None:
             self._silence = Silence(self._run.idle_timeout, self._clock, self._was_silent)
+
+    def note(self) -> None:
+        """Have the process noted in the journal, once, so that it is known after a crash."""
+        spawned, self.spawned = self.spawned, None
+        if spawned is not None and self.pid is not None:
+            spawned(self.pid, processes.start_time(self.pid) if self.started is None else self.started)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if self._silence is not None:
@@ -202,12 +209,18 @@ class JobProcess(MeasuredProtocol):
         if self._running is not None and not self._running.called:
             self._running.callback(None)
         if self._why is None:
+            if self._has_left_some():
+                self.note()  # a crash may come before they have ended
             self._report()
         self._end_rest()
 
+    def _has_left_some(self) -> bool:
+        """Whether something may be left of its session; of nearly all nothing is."""
+        return self.pid is not None and processes.is_number_used(self.pid)
+
     def _end_rest(self) -> None:
-        """End what is left of it; of nearly all nothing is."""
-        if self._why is None and self.pid is not None and not processes.is_number_used(self.pid):
+        """End what is left of it."""
+        if self._why is None and self.pid is not None and not self._has_left_some():
             self._leave_nothing()
             return
         sweep = self._sweep()
@@ -391,23 +404,25 @@ class Executor:
         self._scanner = Scanner(clock, in_thread)
         self._running: dict[int, JobProcess] = {}
         self._present: dict[JobProcess, float] = {}
+        self._leftovers: dict[int, JobProcess] = {}
         self._sweeps: set[Sweep] = set()
 
     def start(
         self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
         process = JobProcess(run, recording, self._clock, self._scanner)
+        process.spawned = spawned
         clear = None if run.attempt == 1 else process.clear_first(self._clear(run))
         self._running[run.id] = process
         self._present[process] = self._clock.seconds()
-        process.gone.addCallback(lambda _: self._present.pop(process))
+        process.gone.addCallback(lambda _: self._gone(process))
         if clear is None:
             launching = maybeDeferred(self._launch, process, run)
         else:
             launching = clear.addCallback(lambda _: self._launch(process, run))
-        told = launching.addCallbacks(_tell_spawned, process.never_started, (process, spawned))
+        told = launching.addCallbacks(_note, process.never_started, (process,))
         told.addErrback(self._bug, run.id)
-        return process.outcome.addBoth(self._forget, run.id)
+        return process.outcome.addBoth(self._forget, process)
 
     def _clear(self, run: Run) -> "Deferred[None]":
         """Fire once nothing is left of the job's earlier attempts; fails with OSError if something stays."""
@@ -439,6 +454,15 @@ class Executor:
         if job_id in self._running:
             self._running[job_id].end(why, number)
 
+    def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
+        process = self._leftovers.get(job_id)
+        if process is None:
+            return None
+        gone: Deferred[None] = Deferred()
+        process.gone.addCallback(lambda _: gone.callback(None))
+        process.kill()
+        return gone
+
     def is_calm(self) -> bool:
         """Whether whatever runs, or was left by an ended attempt, began so lately that it is young."""
         oldest = next(iter(self._present.values()), None)
@@ -462,9 +486,16 @@ class Executor:
     def _bug(self, failure: Failure, job_id: int) -> None:
         self._log.failure("to tell of the process of job {id} met a bug of taskqd's", failure, id=job_id)
 
-    def _forget(self, outcome: Outcome, job_id: int) -> Outcome:
-        del self._running[job_id]
+    def _forget(self, outcome: Outcome, process: JobProcess) -> Outcome:
+        del self._running[process.job_id]
+        if process in self._present:
+            self._leftovers[process.job_id] = process
         return outcome
+
+    def _gone(self, process: JobProcess) -> None:
+        del self._present[process]
+        if self._leftovers.get(process.job_id) is process:
+            del self._leftovers[process.job_id]
 
 
 def _uid(run: Run) -> int | None:
@@ -487,11 +518,10 @@ def _read(descriptor: int, length: int) -> bytes:
         return b""
 
 
-def _tell_spawned(_: object, process: JobProcess, spawned: Callable[[int, int | None], None]) -> None:
-    """Tell of the process that is there, unless it is gone already."""
-    if process.pid is not None and not process.has_exited:
-        started = process.started
-        spawned(process.pid, processes.start_time(process.pid) if started is None else started)
+def _note(_: object, process: JobProcess) -> None:
+    """Note the process that is there, unless it is gone already."""
+    if not process.has_exited:
+        process.note()
 
 
 def _closed(result: Any, descriptor: int) -> Any:

@@ -142,12 +142,18 @@ class IExecutor(Interface):
     ) -> "Deferred[Any]":
         """Run ``taskqd.launch.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
 
-        Of a process that has exited before it could be told of, ``spawned`` is not called.
+        ``spawned`` is not called for a process that has exited before, unless it left some of its session.
         The Deferred never fails: an attempt that could not be started is an outcome too.
         """
 
     def end(job_id: int, why: Reason, number: int) -> None:
         """Signal the whole process group of a running attempt, and kill it after its grace."""
+
+    def kill_leftovers(job_id: int) -> "Deferred[None] | None":
+        """Kill at once what an ended attempt of a job left in its session, for which the job may be removed.
+
+        The Deferred fires once that is gone, or no signal ends it. None if there is nothing.
+        """
 
     def kill() -> None:
         """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop."""
@@ -170,7 +176,10 @@ class ICaller(Interface):
     has_room: bool = Attribute("Whether more of a reply may be produced and sent now, without ``room``.")
 
     def send(data: bytes) -> None:
-        """Send a portion of a reply that is sent in portions."""
+        """Send a portion of a reply that is sent in portions, up to the end of a line or a block."""
+
+    def send_part(data: bytes) -> None:
+        """Send a part of a line or a block; nothing but its rest is sent before the next ``send``."""
 
     def room() -> "Deferred[None]":
         """Fire when the caller has read enough for more to be sent, and the reactor has time to produce it.

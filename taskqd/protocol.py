@@ -90,6 +90,8 @@ class Connection(LineReceiver):
         self._is_gone = False
         self._is_eof = False
         self._is_finishing = False
+        self._is_within_line = False
+        self._postponed = b""
         self._failures = 0
         self._exchange = Exchange(
             verbs, gathering, self, self._pacing, self._go_on, self.release, RequestMemory(keeper)
@@ -245,6 +247,13 @@ class Connection(LineReceiver):
 
     def send(self, data: bytes) -> None:
         if not self._is_expelled:
+            data, self._postponed = data + self._postponed, b""
+            self._is_within_line = False
+            sending.write(self.transport, data)
+
+    def send_part(self, data: bytes) -> None:
+        if not self._is_expelled:
+            self._is_within_line = True
             sending.write(self.transport, data)
 
     @property
@@ -303,7 +312,7 @@ class Connection(LineReceiver):
         if self._is_gone or self._is_expelled:
             return
         self._is_expelled = self._reading.is_deaf = True
-        if self._is_tls() and not self._is_encrypted:
+        if self._is_within_line or (self._is_tls() and not self._is_encrypted):
             self.transport.abortConnection()
             return
         self.transport.write(replies.error(why))
@@ -323,7 +332,11 @@ class Connection(LineReceiver):
         return self._slices.is_spent
 
     def answer(self, data: bytes) -> None:
-        self.transport.write(data)
+        """Answer a sequence of telnet's: between two replies or their lines, never within one."""
+        if self._is_within_line:
+            self._postponed += data
+        else:
+            self.transport.write(data)
 
     def expect(self, request: wire.Request, line: bytes) -> Asked:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""

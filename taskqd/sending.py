@@ -12,7 +12,9 @@ from typing import Any
 def write(transport: Any, data: bytes) -> None:
     """Write ``data`` after all that was written before."""
     # Its own attribute: TLS lends those of the socket below it, to which this would go unencrypted.
-    if vars(transport).get("_tempDataLen", 1) or transport.dataBuffer or transport.disconnecting:
+    has_more = vars(transport).get("_tempDataLen", 1) or transport.dataBuffer
+    # A transport that has ended takes what is written, and drops it; its socket is gone.
+    if has_more or transport.disconnecting or not transport.connected:
         transport.write(data)
         return
     sent = transport.writeSomeData(data)

@@ -525,6 +525,7 @@ class FakeExecutor:
         self.at_once: Outcome | None = None
         self.most = 0
         self.is_killed = False
+        self.leftovers: dict[int, Deferred[None]] = {}
 
     def start(
         self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
@@ -542,6 +543,9 @@ class FakeExecutor:
 
     def end(self, job_id: int, why: Reason, number: int) -> None:
         self.signals.append((job_id, why, number))
+
+    def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
+        return self.leftovers.get(job_id)
 
     def kill(self) -> None:
         self.is_killed = True
@@ -814,6 +818,8 @@ class FakeCaller:
 
     def send(self, data: bytes) -> None:
         self.sent += data
+
+    send_part = send
 
     def room(self) -> "Deferred[None]":
         if self.has_room:

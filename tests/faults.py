@@ -359,6 +359,9 @@ class Attempts:
         if job_id in self.running:
             self.running[job_id].why = self.running[job_id].why or why
 
+    def kill_leftovers(self, job_id: int) -> None:
+        return None
+
     def kill(self) -> None:
         raise NotImplementedError
 

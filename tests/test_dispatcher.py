@@ -749,6 +749,21 @@ def test_what_has_not_ended_is_not_removed(is_running: bool) -> None:
     assert house.store.on_its_way == []
 
 
+def test_a_removal_waits_for_what_the_job_has_left_behind() -> None:
+    house = opened()
+    house.submit()
+    house.finish(1)
+    left = house.executor.leftovers[1] = Deferred()
+    answer = house.remove(1)
+    house.settle()
+    assert not answer.called
+    assert house.statuses() == [Status.COMPLETED]
+    left.callback(None)
+    house.settle()
+    result_of(answer)
+    assert house.statuses() == []
+
+
 @pytest.mark.parametrize("second", [House.remove, House.retry, House.cancel])
 def test_whoever_asks_while_a_removal_is_on_its_way_finds_the_job_gone(
     second: Callable[[House, int], "Deferred[Any]"],

@@ -260,6 +260,23 @@ def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None
     assert client.transport.received == (IAC + WONT + b"\x01") * 50_000 + b"OK\r\n"
 
 
+def test_telnet_is_answered_between_replies_and_not_within_a_line_of_one() -> None:
+    client = Client(opened())
+    client.connection.send_part(b'RESULT "a')
+    client.send(IAC + DO + b"\x01")
+    client.connection.send_part(b"b")
+    client.connection.send(b'" "" 0\r\n')
+    client.send(IAC + DO + b"\x06")
+    assert client.transport.received == b'RESULT "ab" "" 0\r\n' + IAC + WONT + b"\x01" + IAC + WILL + b"\x06"
+
+
+def test_a_client_that_is_expelled_within_a_line_gets_no_error_as_a_part_of_it() -> None:
+    client = Client(opened())
+    client.connection.send_part(b'RESULT "a')
+    client.connection.expel(AuthRequired("the token was revoked"))
+    assert (client.transport.received, client.transport.is_aborted) == (b'RESULT "a', True)
+
+
 def test_urgent_data_comes_in_line_and_a_peer_that_vanishes_is_noticed() -> None:
     handle = FakeSocket(socket.AF_INET)
     Client(opened(), handle)

@@ -12,6 +12,7 @@ class Transport:
         self.dataBuffer = b""
         self._tempDataLen = 0
         self.disconnecting = False
+        self.connected = 1
         self.sent = b""
         self.buffered = b""
         self._takes = deque(takes)
@@ -58,6 +59,13 @@ def test_a_transport_that_is_closing_is_not_written_to_directly() -> None:
     transport.disconnecting = True
     sending.write(transport, b"hello")
     assert (transport.sent, transport.buffered) == (b"", b"hello")
+
+
+def test_a_transport_that_has_ended_is_not_written_to_directly() -> None:
+    transport = Transport()
+    transport.connected = 0
+    sending.write(transport, b"hello")
+    assert transport.sent == b""
 
 
 def test_of_another_transport_nothing_is_assumed() -> None:

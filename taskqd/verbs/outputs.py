@@ -99,7 +99,7 @@ def _pieces(offset: int, length: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 async def _send(caller: ICaller, portion: bytes) -> None:
-    caller.send(portion)
+    caller.send_part(portion)
     await caller.room()
 
 
