@@ -120,7 +120,6 @@ class JobProcess(MeasuredProtocol):
         self.gone: Deferred[None] = Deferred()
         self.job_id = run.id
         self.pid: int | None = None
-        self.spawned: Callable[[int, int | None], None] | None = None
         self._run = run
         self._recording = recording
         self._clock = clock
@@ -152,12 +151,6 @@ class JobProcess(MeasuredProtocol):
             self._running.addTimeout(self._run.timeout, self._clock).addErrback(self._time_is_up)
         if self._run.idle_timeout is not None:
             self._silence = Silence(self._run.idle_timeout, self._clock, self._was_silent)
-
-    def note(self) -> None:
-        """Have the process noted in the journal, once, so that it is known after a crash."""
-        spawned, self.spawned = self.spawned, None
-        if spawned is not None and self.pid is not None:
-            spawned(self.pid, processes.start_time(self.pid) if self.started is None else self.started)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if self._silence is not None:
@@ -209,18 +202,12 @@ class JobProcess(MeasuredProtocol):
         if self._running is not None and not self._running.called:
             self._running.callback(None)
         if self._why is None:
-            if self._has_left_some():
-                self.note()  # a crash may come before they have ended
             self._report()
         self._end_rest()
 
-    def _has_left_some(self) -> bool:
-        """Whether something may be left of its session; of nearly all nothing is."""
-        return self.pid is not None and processes.is_number_used(self.pid)
-
     def _end_rest(self) -> None:
-        """End what is left of it."""
-        if self._why is None and self.pid is not None and not self._has_left_some():
+        """End what is left of it; of nearly all nothing is."""
+        if self._why is None and self.pid is not None and not processes.is_number_used(self.pid):
             self._leave_nothing()
             return
         sweep = self._sweep()
@@ -411,7 +398,6 @@ class Executor:
         self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
         process = JobProcess(run, recording, self._clock, self._scanner)
-        process.spawned = spawned
         clear = None if run.attempt == 1 else process.clear_first(self._clear(run))
         self._running[run.id] = process
         self._present[process] = self._clock.seconds()
@@ -420,7 +406,7 @@ class Executor:
             launching = maybeDeferred(self._launch, process, run)
         else:
             launching = clear.addCallback(lambda _: self._launch(process, run))
-        told = launching.addCallbacks(_note, process.never_started, (process,))
+        told = launching.addCallbacks(_tell_spawned, process.never_started, (process, spawned))
         told.addErrback(self._bug, run.id)
         return process.outcome.addBoth(self._forget, process)
 
@@ -518,10 +504,11 @@ def _read(descriptor: int, length: int) -> bytes:
         return b""
 
 
-def _note(_: object, process: JobProcess) -> None:
-    """Note the process that is there, unless it is gone already."""
-    if not process.has_exited:
-        process.note()
+def _tell_spawned(_: object, process: JobProcess, spawned: Callable[[int, int | None], None]) -> None:
+    """Tell of the process that is there, unless it is gone already."""
+    if process.pid is not None and not process.has_exited:
+        started = process.started
+        spawned(process.pid, processes.start_time(process.pid) if started is None else started)
 
 
 def _closed(result: Any, descriptor: int) -> Any:

@@ -142,7 +142,7 @@ class IExecutor(Interface):
     ) -> "Deferred[Any]":
         """Run ``taskqd.launch.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
 
-        ``spawned`` is not called for a process that has exited before, unless it left some of its session.
+        Of a process that has exited before it could be told of, ``spawned`` is not called.
         The Deferred never fails: an attempt that could not be started is an outcome too.
         """
 

@@ -1070,22 +1070,6 @@ def test_leftovers_of_a_job_that_is_removed_are_killed_at_once(bench: Bench) -> 
     assert bench.executor.kill_leftovers(1) is None
 
 
-@pytest.mark.parametrize("leaves", [True, False])
-def test_a_process_that_exits_before_it_is_noted_is_noted_if_it_leaves_some(
-    bench: Bench, leaves: bool
-) -> None:
-    noted: list[int] = []
-
-    def exits(process: FakeProcess) -> None:
-        process.exits(leaves=leaves)
-        noted.extend(pid for pid, _ in bench.spawned)
-
-    bench.spawn.at_once = exits
-    bench.start()
-    assert noted == [pid for pid, _ in bench.spawned] == ([bench.process.pid] if leaves else [])
-    bench.pass_time(MAX_LEFTOVER_GRACE + 1)
-
-
 @pytest.mark.parametrize("way", ["cancel", "timeout", "idle", "output"])
 def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, way: str) -> None:
     options = {"timeout": {"timeout": 1.0}, "idle": {"idle_timeout": 1.0}}.get(way, {})
