@@ -23,7 +23,7 @@ from zope.interface import implementer
 from taskqd import processes
 from taskqd.children import MeasuredProtocol
 from taskqd.events import NOTHING, Output
-from taskqd.interfaces import IExecutor, IRecording
+from taskqd.interfaces import IExecutor, IRecording, OutputLost
 from taskqd.job import Reason
 from taskqd.launch import (
     MARK,
@@ -156,7 +156,11 @@ class JobProcess(MeasuredProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if self._silence is not None:
             self._silence.heard()
-        self._keep(childFD, data)
+        try:
+            self._keep(childFD, data)
+        except Exception as why:  # noqa: BLE001 - raised to the reactor, it would close the job's pipe
+            self._log.failure("the output of job {id} met an unexpected error", id=self._run.id)
+            self._fail(str(why))
 
     def _keep(self, stream: int, data: bytes) -> None:
         if self._complaint is not None and stream == STDERR and len(self._complaint) < MAX_COMPLAINT:
@@ -349,7 +353,7 @@ class JobProcess(MeasuredProtocol):
         if not failure.check(OSError):
             self._log_failure(failure)
         self._say_lost(failure.value)
-        return NOTHING, NOTHING
+        return failure.value.kept if isinstance(failure.value, OutputLost) else (NOTHING, NOTHING)
 
     def _say_lost(self, why: BaseException | None) -> None:
         self._why = self._why or Reason.OUTPUT

@@ -15,9 +15,10 @@ from zope.interface.verify import verifyObject
 
 from taskqd import recording
 from taskqd.events import NOTHING, Output
-from taskqd.interfaces import IRecording
+from taskqd.interfaces import IRecording, OutputLost
 from taskqd.recording import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
 from tests.fakes import FakeDisk, FakeRecording, Threads, clock, error_of, result_of
+from tests.leaks import LeakWatch
 
 PLENTY = 10**9
 
@@ -81,6 +82,20 @@ def a_bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_recording_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
     verifyObject(IRecording, bench.recording)
     verifyObject(IRecording, FakeRecording())
+
+
+def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a follower")
+
+    bench.recording.followers.insert(0, fail)
+    bench.write(1, b"one", b"two")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    assert [sizes[1] for sizes in bench.followed] == [3, 6], "others are called"
+    assert fail not in bench.recording.followers
+    assert bench.close()[0].size == 6
 
 
 # Inline or in a file.
@@ -375,7 +390,22 @@ def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_o
     bench.write(stream, b"x" * 5000)
     bench.paths[stream].unlink()
     bench.write(stream, b"y" * 5000)
-    assert f"{bench.paths[stream]} was removed while the job ran" in str(error_of(bench.closing()))
+    bench.write(3 - stream, b"z" * 6000)
+    error = error_of(bench.closing())
+    assert isinstance(error, OutputLost)
+    assert f"{bench.paths[stream]} was removed while the job ran" in str(error)
+    assert measured(error.kept) == [(0, 0) if number == stream else (6000, 0) for number in (1, 2)]
+
+
+def test_two_files_that_were_removed_are_both_named(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    bench.write(2, b"x" * 5000)
+    for path in bench.paths.values():
+        path.unlink()
+    error = error_of(bench.closing())
+    assert isinstance(error, OutputLost)
+    assert error.kept == (NOTHING, NOTHING)
+    assert all(str(path) in str(error) for path in bench.paths.values())
 
 
 def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench: Bench) -> None:
