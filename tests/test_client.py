@@ -15,6 +15,7 @@ from taskqd.client import (
     Result,
     Status,
     Unreachable,
+    link,
     parse_address,
     returning,
     streams,
@@ -750,6 +751,28 @@ def test_what_may_have_been_done_is_not_asked_again(serve: Serve, act: Callable[
     with pytest.raises(Unreachable, match="may have been done or not"):
         act(client)
     assert len(requests) == 1
+
+
+def test_a_daemon_that_closes_every_connection_is_asked_more_and_more_seldom(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def come_back(connect: Callable[[], None], _: float, *, losses: int) -> None:
+        seen.append(losses)
+        connect()
+
+    monkeypatch.setattr(link, "come_back", come_back)
+    client, _ = serve(None, None, None, b"STATUS PENDING 0\r\n")
+    assert client.status(7) == Status("PENDING", 0)
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("losses, pause", [(1, 0.1), (2, 0.2), (5, 1.6), (6, 2.0), (5000, 2.0)])
+def test_a_pause_before_the_next_connection_doubles_with_each_loss(losses: int, pause: float) -> None:
+    pauses: list[float] = []
+    returning.come_back(lambda: None, 60.0, pauses.append, losses=losses)
+    assert pauses == [pause]
 
 
 @pytest.mark.usefixtures("quick")
