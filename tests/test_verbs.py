@@ -192,7 +192,8 @@ def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     house.spool.on_disk[1, 1] = (b"x" * 15, b"")
     house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
     assert result_of(ask(house, "OUTPUT 1 stdout", caller)) == b""
-    assert caller.broken_off == ["OUTPUT of job 1 cannot be read on: 10 bytes of stdout from 10 on are 5"]
+    (why,) = caller.broken_off
+    assert "the stdout of attempt 1 of job 1 had 20 bytes, and its file has 15" in why
 
 
 def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from taskqd import replies, words
-from taskqd.errors import TaskqError
+from taskqd.errors import StoreFailed, TaskqError
 from taskqd.interfaces import ICaller
 from taskqd.job import Job
 from taskqd.refs import Ref
@@ -81,12 +81,12 @@ class Outputs(Room):
         return portion + replies.DATA_END
 
     async def _piece(self, job: Job, stream: str, number: int, offset: int, length: int) -> bytes:
-        """Return a piece of what an attempt has printed; raises OSError for one that is not all there."""
+        """Return a piece of what an attempt has printed; raises StoreFailed for one that is not all there."""
         if not length:
             return b""
         piece = await self._results.read(job, stream, offset, length, number)
         if len(piece) < length:
-            raise OSError(f"{length} bytes of {stream} from {offset} on are {len(piece)}")
+            raise StoreFailed(f"{length} bytes of {stream} from {offset} on are {len(piece)}")
         return piece
 
 
