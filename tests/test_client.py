@@ -697,6 +697,14 @@ def test_what_is_no_queue_is_refused_before_it_is_sent(serve: Serve) -> None:
         serve()[0].pause("a b")
 
 
+def test_a_socket_path_that_is_too_long_is_refused_with_the_limit() -> None:
+    path = "/" + "\u00e9" * 60
+    with pytest.raises(
+        Unreachable, match="its path has 121 bytes, and .* has at most 107"
+    ):
+        Client(f"unix:{path}")
+
+
 # a daemon that is started again
 
 
@@ -773,6 +781,15 @@ def test_a_pause_before_the_next_connection_doubles_with_each_loss(losses: int, 
     pauses: list[float] = []
     returning.come_back(lambda: None, 60.0, pauses.append, losses=losses)
     assert pauses == [pause]
+
+
+def test_a_time_that_is_over_is_named_in_round_numbers() -> None:
+    def connect() -> None:
+        raise Unreachable("no")
+
+    times = iter([0.0, 9.0])
+    with pytest.raises(Unreachable, match="gave up after 3 s"):
+        returning.come_back(connect, 2.99996, lambda _: None, lambda: next(times))
 
 
 @pytest.mark.usefixtures("quick")

@@ -59,5 +59,5 @@ def come_back(
             raise
         except Unreachable as error:
             if now() >= deadline:
-                raise Unreachable(f"{error}; gave up after {timeout:g} s") from None
+                raise Unreachable(f"{error}; gave up after {round(timeout, 2):g} s") from None
         wait = min(2 * wait, LONGEST_PAUSE)
