@@ -699,9 +699,7 @@ def test_what_is_no_queue_is_refused_before_it_is_sent(serve: Serve) -> None:
 
 def test_a_socket_path_that_is_too_long_is_refused_with_the_limit() -> None:
     path = "/" + "\u00e9" * 60
-    with pytest.raises(
-        Unreachable, match="its path has 121 bytes, and .* has at most 107"
-    ):
+    with pytest.raises(Unreachable, match=r"its path has 121 bytes, and .* has at most 107"):
         Client(f"unix:{path}")
 
 
