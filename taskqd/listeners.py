@@ -22,13 +22,16 @@ from twisted.python.failure import Failure
 
 from taskqd import sockets, tls
 from taskqd.errors import SettingsError, StartRefused
+from taskqd.places import MAX_SOCKET_PATH_BYTES
 from taskqd.rounds import Rounds
 from taskqd.unix_port import HandedPort, UnixPort
 
 BACKLOG = tls.BACKLOG
 """As many clients may wait to be let in, or as the kernel allows (net.core.somaxconn), if that is less."""
-MAX_PATH_BYTES = 107
-"""The path of a UNIX socket has at most so many bytes (unix(7))."""
+NOT_HANDED_OVER = (
+    "LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES of the environment name no such socket for this process; "
+    "start the daemon by a systemd socket unit, or by systemd-socket-activate with --fdname=NAME"
+)
 
 _log = Logger()
 _PARTS = re.compile(r"(?:^|(?<=:))((?:[^:\\]|\\.)*)(?::|$)", re.DOTALL)
@@ -115,17 +118,19 @@ def _plain(text: str) -> str:
 def check(reactor: Any, endpoint: str, source: str) -> None:
     """Raise SettingsError, naming ``source``, if ``endpoint`` is no string that can be listened on."""
     path = os.fsencode(socket_path(endpoint) or "")
-    if len(path) > MAX_PATH_BYTES:
+    if len(path) > MAX_SOCKET_PATH_BYTES:
         raise SettingsError(
             f"{source}: listen: the path {os.fsdecode(path)} has {len(path)} bytes, and that of a UNIX "
-            f"socket has at most {MAX_PATH_BYTES}; give a shorter one with --listen unix:PATH"
+            f"socket has at most {MAX_SOCKET_PATH_BYTES}; give a shorter one with --listen unix:PATH"
         )
     try:
         _make(reactor, endpoint)
     except StartRefused as why:
         raise SettingsError(f"{source}: listen: {endpoint!r} cannot be listened on: {why}") from None
     except Exception as why:  # noqa: BLE001 - each kind of endpoint is a plugin that raises what it likes
-        raise SettingsError(f"{source}: listen: {endpoint!r} is no endpoint: {why}") from None
+        is_unknown = isinstance(why, LookupError) and endpoint.startswith("systemd:")
+        reason = NOT_HANDED_OVER if is_unknown else why
+        raise SettingsError(f"{source}: listen: {endpoint!r} is no endpoint: {reason}") from None
 
 
 def _make(reactor: Any, endpoint: str) -> tuple[IStreamServerEndpoint, list[str]]:

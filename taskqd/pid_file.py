@@ -35,7 +35,13 @@ def make_way(path: str) -> None:
     The caller has made sure that no other daemon has the state directory. A pid file that is locked, or
     names a twistd that is no daemon of ours, is left to twistd, which refuses the start.
     """
-    directory = os.path.dirname(os.path.abspath(path))
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.path.isfile(target):
+        raise StartRefused(
+            f"the pid file {path} is there and is no file; remove it, or give another by twistd's "
+            "--pidfile=FILE, or --pidfile= for none"
+        )
+    directory = os.path.dirname(target)
     if not _can(directory, os.W_OK | os.X_OK) and not _can(path, os.W_OK):
         raise StartRefused(
             f"the pid file {path} cannot be written in {directory}; give another by twistd's --pidfile=FILE, "

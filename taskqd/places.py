@@ -6,6 +6,8 @@ How the client chooses between them is in client/finding.py.
 from collections.abc import Mapping
 from os import path
 
+MAX_SOCKET_PATH_BYTES = 107
+"""The path of a UNIX socket has at most this many bytes (unix(7))."""
 NO_HOME = (
     "the user {uid} has no home directory: HOME is not an absolute path, and the user database has none; "
     "give the state directory with --state"

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from taskqd import processes, replies
-from taskqd.errors import NotFinished, TooLarge, WrongState
+from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.events import Ended
 from taskqd.interfaces import IReading, ISpool, IStore
 from taskqd.job import Attempt, Job, Reason, Status
@@ -109,15 +109,28 @@ class Results:
         """Return a piece of a stream of an attempt, the latest unless told; shorter or empty where it ends.
 
         Raises WrongState for an attempt that is not known, and fails with StoreFailed or OSError if the
-        output is there but can't be read.
+        output is there but can't be read, or if the file of an attempt that has ended was cut.
         """
         of = self.attempt(job, attempt)
-        length = min(length, self.size(job, stream, attempt) - offset)
+        size = self.size(job, stream, attempt)
+        length = min(length, size - offset)
         if of is None or length <= 0:
             return succeed(b"")
         if of.record is not None and getattr(of, f"{stream}_inline"):
             return succeed(self._inline(of, stream)[offset : offset + length])
-        return self._spool.read(job.id, of.number, STREAMS[stream], offset, length)
+        read = self._spool.read(job.id, of.number, STREAMS[stream], offset, length)
+        if of is job.attempt and job.status is Status.RUNNING:
+            return read
+
+        def check(piece: bytes) -> bytes:
+            if len(piece) < length:
+                raise StoreFailed(
+                    f"the {stream} of attempt {of.number} of job {job.id} had {size} bytes, and its file has "
+                    f"{offset + len(piece)}: it was cut after the job had ended"
+                )
+            return piece
+
+        return read.addCallback(check)
 
     def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
         """Have ``told`` called when there may be more to read of a job; returns what ends that."""

@@ -7,6 +7,7 @@ and what a crash left between them apart is ``taskqd.journal``'s; docs/decisions
 """
 
 import errno
+import os
 
 from twisted.logger import Logger
 
@@ -21,9 +22,21 @@ SMALL = 16 * 1024
 """What has more bytes than that is appended, to a segment without blanks: for it they would save little."""
 RUN = 16
 """Blanks begin after so many small writes in a row: what a large one cuts off was worth its while by then."""
-AWAY = "is not there any more: it was removed or moved while the daemon ran; put it back, or stop the daemon"
 _NONE = -1
 """No descriptor: the system refuses whatever is done with it."""
+
+
+class Away(FileNotFoundError):
+    """A segment or its directory is not where the daemon made it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.filename} is not there any more: it was removed or moved while the daemon ran; "
+            "put it back, or stop the daemon"
+        )
 
 
 class Tail:
@@ -72,9 +85,9 @@ class Tail:
             try:
                 found = self._disk.identity(path)
             except FileNotFoundError:
-                raise OSError(errno.ENOENT, AWAY, path) from None
+                raise Away(path) from None
             if expected not in ("", found):
-                raise OSError(errno.ENOENT, AWAY, path)
+                raise Away(path)
 
     def is_ready(self, size: int) -> bool:
         """Whether so many bytes can be written at once, with nothing to be cut off or laid ahead first."""
@@ -89,13 +102,13 @@ class Tail:
         number, size, sequence = self.end
         path = self._segments.path(number)
         if not self._disk.is_at(self._descriptor, path):
-            raise OSError(errno.ENOENT, AWAY, path)
+            raise Away(path)
         if not self.is_ready(len(content)):
             self._prepare(len(content))
         self._disk.write_at(self._descriptor, content, size)
         self._disk.sync(self._descriptor)
         if not self._disk.is_linked(self._descriptor):  # it was removed while it was written
-            raise OSError(errno.ENOENT, AWAY, path)
+            raise Away(path)
         self.end = End(number, size + len(content), sequence + records)
         self._length = max(self._length, self.end.size)
         self._run = self._run + 1 if len(content) <= SMALL else 0
@@ -140,7 +153,7 @@ class Tail:
         """Cut off all but the records, durably: a crash must not leave blanks that more is appended to."""
         path = self._segments.path(self.end.segment)
         if not self._disk.is_at(self._descriptor, path):
-            raise OSError(errno.ENOENT, AWAY, path)
+            raise Away(path)
         self._disk.truncate(path, self.end.size)
         self._length = self.end.size
 

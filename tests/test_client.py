@@ -15,6 +15,7 @@ from taskqd.client import (
     Result,
     Status,
     Unreachable,
+    link,
     parse_address,
     returning,
     streams,
@@ -696,6 +697,12 @@ def test_what_is_no_queue_is_refused_before_it_is_sent(serve: Serve) -> None:
         serve()[0].pause("a b")
 
 
+def test_a_socket_path_that_is_too_long_is_refused_with_the_limit() -> None:
+    path = "/" + "\u00e9" * 60
+    with pytest.raises(Unreachable, match=r"its path has 121 bytes, and .* has at most 107"):
+        Client(f"unix:{path}")
+
+
 # a daemon that is started again
 
 
@@ -750,6 +757,37 @@ def test_what_may_have_been_done_is_not_asked_again(serve: Serve, act: Callable[
     with pytest.raises(Unreachable, match="may have been done or not"):
         act(client)
     assert len(requests) == 1
+
+
+def test_a_daemon_that_closes_every_connection_is_asked_more_and_more_seldom(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def come_back(connect: Callable[[], None], _: float, *, losses: int) -> None:
+        seen.append(losses)
+        connect()
+
+    monkeypatch.setattr(link, "come_back", come_back)
+    client, _ = serve(None, None, None, b"STATUS PENDING 0\r\n")
+    assert client.status(7) == Status("PENDING", 0)
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("losses, pause", [(1, 0.1), (2, 0.2), (5, 1.6), (6, 2.0), (5000, 2.0)])
+def test_a_pause_before_the_next_connection_doubles_with_each_loss(losses: int, pause: float) -> None:
+    pauses: list[float] = []
+    returning.come_back(lambda: None, 60.0, pauses.append, losses=losses)
+    assert pauses == [pause]
+
+
+def test_a_time_that_is_over_is_named_in_round_numbers() -> None:
+    def connect() -> None:
+        raise Unreachable("no")
+
+    times = iter([0.0, 9.0])
+    with pytest.raises(Unreachable, match="gave up after 3 s"):
+        returning.come_back(connect, 2.99996, lambda _: None, lambda: next(times))
 
 
 @pytest.mark.usefixtures("quick")

@@ -112,6 +112,12 @@ def test_a_string_that_can_be_listened_on_passes(endpoint: str, reactor: Any) ->
     check(reactor, endpoint, "here")
 
 
+@pytest.mark.parametrize("which", ["index=0", "name=q"])
+def test_socket_that_nobody_handed_over_is_refused_with_what_is_missing(which: str, reactor: Any) -> None:
+    with pytest.raises(SettingsError, match="LISTEN_FDNAMES of the environment name no such socket"):
+        check(reactor, f"systemd:domain=UNIX:{which}", "twistd taskq")
+
+
 @pytest.mark.parametrize(
     "endpoint",
     [

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +83,28 @@ def test_pid_file_that_cannot_be_written_refuses_the_start_and_names_the_option(
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     with pytest.raises(StartRefused, match=f"the pid file {path} cannot be written in .*--pidfile="):
         make_way(str(path))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.mkdir(),
+        os.mkfifo,
+        lambda path: path.symlink_to(path.parent),
+        lambda path: path.symlink_to(os.devnull),
+        lambda path: path.symlink_to(path.parent / "no" / "such.pid"),
+    ],
+)
+def test_pid_file_that_is_no_file_refuses_the_start_and_stays(
+    path: Path, make: Callable[[Path], object]
+) -> None:
+    make(path)
+    with pytest.raises(StartRefused, match=f"the pid file {path} .*--pidfile=FILE"):
+        make_way(str(path))
+    assert os.path.lexists(path)
+
+
+def test_pid_file_that_is_a_link_to_one_that_can_be_made_is_left_alone(path: Path) -> None:
+    path.symlink_to(path.parent / "other.pid")
+    make_way(str(path))
+    assert path.is_symlink()

@@ -1,5 +1,6 @@
 """What is to be seen of a job: progress, sizes and output, from memory, the journal or a file."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -324,3 +325,14 @@ def test_show_says_that_the_first_process_of_a_running_job_is_stopped(
     house.finish(1)
     assert "stopped" not in house.results.show(house.job(1))
     assert asked == [(1001, 77)] * 2
+
+
+@pytest.mark.parametrize("look", [both, lambda house: house.results.read(house.job(1), "stdout", 10, 90)])
+def test_output_whose_file_was_cut_after_the_end_is_an_error_and_not_a_part_of_it(
+    look: Callable[[House], "Deferred[object]"],
+) -> None:
+    house = ended(Output(100))
+    house.spool.on_disk[1, 1] = (b"x" * 40, b"")
+    error = error_of(look(house))
+    assert isinstance(error, StoreFailed)
+    assert "the stdout of attempt 1 of job 1 had 100 bytes, and its file has 40" in str(error)

@@ -167,6 +167,22 @@ def test_a_reply_that_cannot_be_finished_ends_the_connection(
     assert f"{line.split(maxsplit=1)[0]} of job 1 cannot be read on" in why
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
+    monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    monkeypatch.setattr(outputs, "ESCAPED_BYTES", 10)
+    house, caller = opened(), FakeCaller()
+    house.submit()
+    streams = [b"x" * 100, b"y" * 100]
+    streams[missing - 1] = b""
+    house.spool.on_disk[1, 1] = (streams[0], streams[1])
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100), stderr=Output(100)))
+    assert isinstance(error_of(ask(house, "RESULT 1", caller)), OSError | TaskqError)
+    assert caller.sent == b""
+    assert caller.broken_off == []
+
+
 def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -176,7 +192,8 @@ def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     house.spool.on_disk[1, 1] = (b"x" * 15, b"")
     house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
     assert result_of(ask(house, "OUTPUT 1 stdout", caller)) == b""
-    assert caller.broken_off == ["OUTPUT of job 1 cannot be read on: 10 bytes of stdout from 10 on are 5"]
+    (why,) = caller.broken_off
+    assert "the stdout of attempt 1 of job 1 had 20 bytes, and its file has 15" in why
 
 
 def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ class Reading:
         """
         client: Client | None = None
         deadline: float | None = None
+        losses = 0
         while True:
             try:
                 client = client or self._first_client()
@@ -80,6 +81,7 @@ class Reading:
                         if deadline is not None:
                             yield Word(BACK)
                             deadline = None
+                            losses = 0
                         yield told
                 return
             except Lost:
@@ -89,7 +91,8 @@ class Reading:
             if deadline is None:
                 deadline = time.monotonic() + self._reconnect
                 yield Word(LOST)
-            client = come_back(self._connect, deadline - time.monotonic(), self._pause)
+            losses += 1
+            client = come_back(self._connect, deadline - time.monotonic(), self._pause, losses=losses)
 
     def _first_client(self) -> Client:
         try:

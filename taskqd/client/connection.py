@@ -5,12 +5,14 @@ only for an address that begins with ``tls:``.
 """
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from taskqd.client.channel import Channel, Plain
+from taskqd.places import MAX_SOCKET_PATH_BYTES
 
 PATIENCE = 10.0
 """A daemon behind TCP has so many seconds to take the connection."""
@@ -260,6 +262,10 @@ def _connect(address: Address, papers: Papers) -> Channel:
             connected.close()
             raise
         return Plain(connected)
+    if (size := len(os.fsencode(address.path))) > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(
+            f"its path has {size} bytes, and that of a UNIX socket has at most {MAX_SOCKET_PATH_BYTES}"
+        )
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connected.connect(address.path)

@@ -118,10 +118,12 @@ class Link:
     def _again(self, ask: Callable[[], Read]) -> Read:
         """Return what ``ask`` returns; ask again after a restart of the daemon, as long as that may take."""
         deadline: float | None = None
+        losses = 0
         while True:
             try:
                 answer = ask()
             except Lost:
+                losses += 1
                 if self._connection.is_mute or not self._reconnect:
                     raise
                 if deadline is None:
@@ -129,15 +131,15 @@ class Link:
                     self.on_news(LOST)
                 if deadline < time.monotonic():
                     raise
-                self._come_back(deadline - time.monotonic())
+                self._come_back(deadline - time.monotonic(), losses)
             else:
                 if deadline is not None:
                     self.on_news(BACK)
                 return answer
 
-    def _come_back(self, timeout: float) -> None:
+    def _come_back(self, timeout: float, losses: int = 1) -> None:
         self._connection.close()
-        come_back(self._open, timeout)
+        come_back(self._open, timeout, losses=losses)
 
 
 def _papers(ca: str | None, cert: str | None, key: str | None) -> Papers:

@@ -40,13 +40,17 @@ def come_back(
     timeout: float = RECONNECT_TIMEOUT,
     pause: Callable[[float], object] = time.sleep,
     now: Callable[[], float] = time.monotonic,
+    *,
+    losses: int = 1,
 ) -> Made:
     """Return what ``connect`` makes in place of a lost connection; raises Unreachable after ``timeout``.
 
+    ``losses`` is how many connections in succession were lost without an answer: the first pause is twice
+    as long for each, so that a daemon which closes every connection is not asked ten times a second.
     Raises Untrusted at once: waiting makes no certificate better.
     """
     deadline = now() + timeout
-    wait = FIRST_PAUSE
+    wait = min(FIRST_PAUSE * 2 ** min(losses - 1, 10), LONGEST_PAUSE)
     while True:
         pause(wait)
         try:
@@ -55,5 +59,5 @@ def come_back(
             raise
         except Unreachable as error:
             if now() >= deadline:
-                raise Unreachable(f"{error}; gave up after {timeout:g} s") from None
+                raise Unreachable(f"{error}; gave up after {round(timeout, 2):g} s") from None
         wait = min(2 * wait, LONGEST_PAUSE)

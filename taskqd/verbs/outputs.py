@@ -1,8 +1,9 @@
 """What a job printed: RESULT and OUTPUT, read from where it lies and sent piece by piece.
 
-What fits into one piece is read whole before the reply begins. Of more, only the piece on its way is in
-memory. A reply that was begun and cannot be finished, since the disk fails or the job was removed, ends the
-connection: no client takes a part for the whole.
+What fits into one piece is read whole before the reply begins. Of more, the first piece of each stream is
+read before, so that a file that is gone is an ERROR; after that only the piece on its way is in memory. A
+reply that was begun and cannot be finished, since the disk fails or the job was removed, ends the connection:
+no client takes a part for the whole.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from taskqd import replies, words
-from taskqd.errors import TaskqError
+from taskqd.errors import StoreFailed, TaskqError
 from taskqd.interfaces import ICaller
 from taskqd.job import Job
 from taskqd.refs import Ref
@@ -41,15 +42,17 @@ class Outputs(Room):
             stdout, stderr = await self._results.both(job)
             return replies.result(words.escaped(stdout), words.escaped(stderr), exit_code)
         number = _latest(job)
+        first = {
+            stream: await self._piece(job, stream, number, 0, min(size, ESCAPED_BYTES))
+            for stream, size in sizes.items()
+        }
         portion = b"RESULT"
         try:
             for stream, size in sizes.items():
-                portion += b' "'
-                for offset, length in _pieces(0, size, ESCAPED_BYTES):
-                    if offset:
-                        await _send(caller, portion)
-                        portion = b""
-                    portion += words.escaped(await self._piece(job, stream, number, offset, length))
+                portion += b' "' + words.escaped(first[stream])
+                for offset, length in _pieces(len(first[stream]), size - len(first[stream]), ESCAPED_BYTES):
+                    await _send(caller, portion)
+                    portion = words.escaped(await self._piece(job, stream, number, offset, length))
                 portion += b'"'
         except (TaskqError, OSError) as why:
             return _broken_off(caller, f"RESULT of job {job.id} cannot be read on: {why}")
@@ -78,12 +81,12 @@ class Outputs(Room):
         return portion + replies.DATA_END
 
     async def _piece(self, job: Job, stream: str, number: int, offset: int, length: int) -> bytes:
-        """Return a piece of what an attempt has printed; raises OSError for one that is not all there."""
+        """Return a piece of what an attempt has printed; raises StoreFailed for one that is not all there."""
         if not length:
             return b""
         piece = await self._results.read(job, stream, offset, length, number)
         if len(piece) < length:
-            raise OSError(f"{length} bytes of {stream} from {offset} on are {len(piece)}")
+            raise StoreFailed(f"{length} bytes of {stream} from {offset} on are {len(piece)}")
         return piece
 
 

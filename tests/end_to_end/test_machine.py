@@ -320,6 +320,21 @@ def test_output_that_is_removed_under_a_running_job_is_not_taken_for_none(
     assert wire.output(job, "stderr").data == b"why\n"
 
 
+def test_output_that_is_lost_after_the_end_is_refused_and_the_connection_stays(
+    running: Daemon, wire: Wire
+) -> None:
+    for size in (9_000, 200_000):
+        job = wire.submit(f"head -c {size} /dev/zero")
+        assert wire.wait(job) == "COMPLETED"
+        path = running.state / "output" / str(job // 1000) / f"{job}.1.stdout"
+        os.truncate(path, 1000)
+        for line in (f"RESULT {job}", f"OUTPUT {job} stdout", f"FOLLOW {job}"):
+            assert "ERROR STORE_FAILED" in wire.ask(line), line
+        path.unlink()
+        assert "ERROR STORE_FAILED" in wire.ask(f"RESULT {job}")
+    assert wire.ask("PING") == "OK"
+
+
 @pytest.mark.parametrize(
     "script, reason, detail",
     [
