@@ -28,6 +28,8 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 1024**2
 REQUEST_BYTES = 512
 """A request that is not answered yet takes this much memory beside the bytes of its line."""
+LEAST_UNREAD = 4096
+"""This many bytes of replies may be unread on a connection whose user has no memory left for more."""
 FREE_BYTES = 8192
 """This much memory for requests every connection has without asking for it."""
 LOOK_EVERY = 8
@@ -143,12 +145,18 @@ class Exchange:
                     self._handle(asked)
         finally:
             self._is_handling = False
-        self._count_memory()
+        self.count_memory()
         self._moved()
 
-    def _count_memory(self) -> None:
+    def most_unread(self, most: int) -> int:
+        """Return how many bytes may be unread, of ``most``, before no more is sent: few where memory is short."""
+        return min(most, LEAST_UNREAD) if self._memory.is_used_up else most
+
+    def count_memory(self) -> None:
+        """Count what is not answered, what is not read yet, and what the client has not read."""
         requests = self._waiting_count + self._unanswered_count
         taken = self._waiting_bytes + self._unanswered_bytes + requests * REQUEST_BYTES
+        taken += len(self._pacing.ahead) + self._pacing.unread
         self._memory.take(self._caller.principal, max(0, taken - FREE_BYTES))
 
     def drop(self) -> None:
@@ -157,7 +165,7 @@ class Exchange:
             self._release(asked)
         self._waiting.clear()
         self._waiting_count = self._waiting_bytes = 0
-        self._count_memory()
+        self.count_memory()
 
     def end(self) -> None:
         """Handle and send nothing more: there is nobody who would read it."""

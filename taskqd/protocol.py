@@ -186,6 +186,7 @@ class Connection(LineReceiver):
 
     def resumeProducing(self) -> None:
         self._heard_at = self._clock.seconds()
+        self._pacing.unread = 0
         self._pacing.relieve()
         self._exchange.advance()
 
@@ -244,8 +245,16 @@ class Connection(LineReceiver):
         return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
     def send(self, data: bytes) -> None:
-        if not self._is_expelled:
-            sending.write(self.transport, data)
+        if self._is_expelled:
+            return
+        below, pacing = self._below(), self._pacing
+        if pacing.unread:
+            below.bufferSize = self._exchange.most_unread(self._keeper.quotas.replies)
+        sending.write(self.transport, data)
+        unread = sending.unread(below)
+        if unread != pacing.unread:
+            pacing.unread = unread
+            self._exchange.count_memory()
 
     @property
     def has_room(self) -> bool:
