@@ -132,6 +132,7 @@ class Connection(LineReceiver):
         try:
             self._keeper.known(self, principal)
             self.principal = principal
+            self._below().bufferSize = self._exchange.most_at_once(self._keeper.quotas.replies)
         except QueueFull as why:
             self.expel(why)
 
@@ -196,6 +197,7 @@ class Connection(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         if not self._reading.is_deaf:
             self._pacing.ahead += data
+            self._below().bufferSize = self._exchange.most_at_once(self._keeper.quotas.replies)
             self._read_on()
 
     def _read_on(self) -> None:
@@ -248,8 +250,7 @@ class Connection(LineReceiver):
         if self._is_expelled:
             return
         below, pacing = self._below(), self._pacing
-        if pacing.unread:
-            below.bufferSize = self._exchange.most_unread(self._keeper.quotas.replies)
+        below.bufferSize = self._exchange.most_at_once(self._keeper.quotas.replies)
         sending.write(self.transport, data)
         unread = sending.unread(below)
         if unread != pacing.unread:

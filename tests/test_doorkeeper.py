@@ -249,8 +249,8 @@ def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more()
         client.send(b"WAIT 1\n")
     for _ in range(40):
         hog.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
-    assert hog.is_held_back, "its own share, a quarter, is used up"
-    assert 20_000 <= house.keeper._block_bytes < 30_000
+    assert hog.is_held_back, "its own share, an eighth, is used up"
+    assert 10_000 <= house.keeper._block_bytes < 20_000
     for _ in range(40):
         twin.send(b"STATUS 1\n" * 20)
     assert twin.is_held_back, "the share is that of all its connections"
