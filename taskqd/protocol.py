@@ -27,7 +27,7 @@ from taskqd.access import Principal
 from taskqd.asked import Asked
 from taskqd.doorkeeper import Doorkeeper, RequestMemory
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
-from taskqd.exchange import Exchange
+from taskqd.exchange import FEW_BYTES, Exchange
 from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
@@ -105,7 +105,7 @@ class Connection(LineReceiver):
         self._opened(self)
         self._keeper.came(self)
         below = self._below()
-        below.bufferSize = self._keeper.quotas.replies
+        below.bufferSize = min(FEW_BYTES, self._keeper.quotas.replies)  # more once something has come
         handle = below.getHandle()
         if handle.family != socket.AF_UNIX:
             for level, option, value in KEEP_ALIVE:
@@ -132,7 +132,6 @@ class Connection(LineReceiver):
         try:
             self._keeper.known(self, principal)
             self.principal = principal
-            self._below().bufferSize = self._exchange.most_at_once(self._keeper.quotas.replies)
         except QueueFull as why:
             self.expel(why)
 
