@@ -28,6 +28,8 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 1024**2
 REQUEST_BYTES = 512
 """A request that is not answered yet takes this much memory beside the bytes of its line."""
+BUSY_BYTES = 16_384
+"""This many bytes are read at once from a connection that waits for a reply."""
 FEW_BYTES = 4096
 """This many bytes are read at once, and may be unread, where a user has no memory left for more."""
 FREE_BYTES = 8192
@@ -148,10 +150,14 @@ class Exchange:
         self.count_memory()
         self._moved()
 
-    def most_at_once(self, most: int) -> int:
-        """Return how many bytes may be read at once or be unread: ``most``, fewer where memory is used up."""
+    def most_unread(self, most: int) -> int:
+        """Return how many bytes of replies may be unread: ``most``, fewer where memory is used up."""
         who = self._caller.principal
         return min(most, FEW_BYTES) if who is not None and self._memory.is_used_up_for(who) else most
+
+    def most_read(self, most: int) -> int:
+        """Return how many bytes are read at once: fewer while something is unanswered."""
+        return min(self.most_unread(most), most if self.is_quiet else BUSY_BYTES)
 
     def count_memory(self) -> None:
         """Count what is not answered, what is not read yet, and what the client has not read."""

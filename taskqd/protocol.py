@@ -196,7 +196,7 @@ class Connection(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         if not self._reading.is_deaf:
             self._pacing.ahead += data
-            self._below().bufferSize = self._exchange.most_at_once(self._keeper.quotas.replies)
+            self._below().bufferSize = self._exchange.most_read(self._keeper.quotas.replies)
             self._read_on()
 
     def _read_on(self) -> None:
@@ -205,6 +205,7 @@ class Connection(LineReceiver):
         if self._is_reading:
             return
         if self._pacing.is_breathing:
+            self._exchange.count_memory()
             self._pace()
             return
         self._is_reading = True
@@ -248,9 +249,11 @@ class Connection(LineReceiver):
     def send(self, data: bytes) -> None:
         if self._is_expelled:
             return
-        below, pacing = self._below(), self._pacing
-        below.bufferSize = self._exchange.most_at_once(self._keeper.quotas.replies)
+        below, pacing, most = self._below(), self._pacing, self._keeper.quotas.replies
+        # Twisted has one bound for what is read at once and for what may be unread.
+        below.bufferSize = self._exchange.most_unread(most)
         sending.write(self.transport, data)
+        below.bufferSize = self._exchange.most_read(most)
         unread = sending.unread(below)
         if unread != pacing.unread:
             pacing.unread = unread
