@@ -19,7 +19,7 @@ LOOK_EVERY = 1.0
 """It is looked after connections that are idle, or whose token is not valid any more, so often at most."""
 SHARE = 4
 """One user who is no admin has at most one part in so many of the memory for blocks."""
-READING_SHARE = 8
+READING_SHARE = 16
 """When what one user has on the way takes one part in so many, requests are read one by one."""
 
 
