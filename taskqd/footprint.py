@@ -1,10 +1,21 @@
-"""How much memory a pending job takes, in bytes: a bound that depends on nothing but what was submitted.
+"""How much memory a job takes, in bytes: a bound that depends on nothing but what is known of the job.
 
-It is counted against the limits ``pending-bytes`` and ``pending-bytes-per-user`` (quotas.py). What every job
-takes, whatever it asks for, is bounded by the number of jobs.
+Of pending jobs it is counted against the limits ``pending-bytes`` and ``pending-bytes-per-user`` (quotas.py),
+of jobs that have ended against ``[retention] memory`` (expiry.py).
 """
 
-from taskqd.job import PLAIN, Job, Spec
+from taskqd.job import DEFAULT_QUEUE, PLAIN, Job, Spec
+
+JOB_BYTES = 500
+"""A job, and its places in the indexes."""
+SPEC_BYTES = 600
+"""A spec that no other job has; jobs without any option share theirs."""
+TASK_BYTES = 500
+"""One task of an array, which shares its command and its spec."""
+ROOM_BYTES = 1300
+"""A queue that has no other job, or amounts that no other job wants."""
+ATTEMPT_BYTES = 700
+"""What is known of one attempt."""
 
 DEPENDENCY_BYTES = 32
 """One id that a job comes after: 8 bytes in its spec, 8 in the list of those that wait, and room to grow."""
@@ -13,23 +24,32 @@ ENTRY_BYTES = 150
 
 
 def text_bytes(text: str) -> int:
-    """Return the most that a text takes: up to 4 bytes a character, and its UTF-8, where it is not ASCII."""
+    """Return the most that a text takes: up to 4 bytes a character, and its UTF-8, where it is not ASCII.
+
+    An eighth more is for what the allocator rounds up: large texts take whole pages.
+    """
     if text.isascii():
         return len(text)
-    return 4 * len(text) + len(text.encode("utf-8", "surrogatepass"))
+    size = 4 * len(text) + len(text.encode("utf-8", "surrogatepass"))
+    return size + size // 8
 
 
 def footprint(command: str, spec: Spec) -> int:
     """Return how many bytes a command and a spec take."""
-    size = len(command) if command.isascii() else text_bytes(command)
-    if spec is PLAIN:
+    size = JOB_BYTES + (len(command) if command.isascii() else text_bytes(command))
+    if spec is PLAIN or spec == PLAIN:
         return size
+    size += SPEC_BYTES
     for name, value in spec.env.items():
         size += ENTRY_BYTES + len(name) + text_bytes(value)
     for name, content in spec.env_base64.items():
         size += ENTRY_BYTES + len(name) + len(content)
     for text in (spec.key, spec.cwd):
         size += text_bytes(text) if text else 0
+    if spec.array is not None:
+        size += TASK_BYTES * spec.array.count
+    if spec.queue != DEFAULT_QUEUE or spec.needs or spec.slots != 1:
+        size += ROOM_BYTES
     size += sum(ENTRY_BYTES + len(name) for name in spec.secrets)
     size += DEPENDENCY_BYTES * (len(spec.after) + len(spec.after_any) + len(spec.after_fail))
     return size + _changeable(spec)
@@ -37,8 +57,8 @@ def footprint(command: str, spec: Spec) -> int:
 
 def footprint_of(job: Job) -> int:
     """Return how many bytes a job takes; where it was changed, both specs share what SET does not change."""
-    size = footprint(job.command, job.spec)
-    return size if job.asked is None else size + _changeable(job.asked)
+    size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
+    return size if job.asked is None else size + SPEC_BYTES + _changeable(job.asked)
 
 
 def _changeable(spec: Spec) -> int:
