@@ -117,7 +117,7 @@ class Model:
         key = f"key:{token}" if chance.random() < 0.4 else None
         plan = kinds.make(token, self.runs, chance)
         with self._lock:
-            task = Task(token, plan, key, self.newest, self.crashes, time.monotonic())
+            task = Task(token, plan, key, self.newest, self.crashes, time.monotonic(), self.generation)
             self._tasks[token] = task
         return task
 
