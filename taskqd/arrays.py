@@ -45,11 +45,6 @@ def task_id(array: Job, task: TaskId) -> int:
     return array.id + 1 + task.index - asked.first
 
 
-def has_pending(array: Job) -> bool:
-    """Whether any task of an array is PENDING."""
-    return array.tasks is not None and bool(array.tasks.counts.get(Status.PENDING))
-
-
 def affected(event: AboutJob, tasks: list[Job]) -> list[Job]:
     """Return those tasks of an array to which something can happen that happens to the whole.
 

@@ -37,7 +37,7 @@ from taskqd.events import (
     Unscheduled,
 )
 from taskqd.expiry import Expiry
-from taskqd.footprint import footprint, footprint_of
+from taskqd.footprint import ATTEMPT_BYTES, footprint, footprint_of
 from taskqd.job import Job, Reason, Status, TaskId
 from taskqd.line import Line
 from taskqd.queues import Queues
@@ -138,7 +138,7 @@ class Backlog:
         return self._pending_of.get(owner, 0)
 
     def pending_bytes_of(self, owner: str) -> int:
-        """Return how many bytes of memory the PENDING jobs of somebody take; an array counts once."""
+        """Return how many bytes of memory the PENDING jobs of somebody take, with arrays that have not ended."""
         return self._pending_bytes_of.get(owner, 0)
 
     def walk(self, first: int, backwards: bool = False) -> Iterator[Job]:
@@ -395,7 +395,7 @@ class Backlog:
             raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
         if before is _PENDING and self._is_open:
             self.line.remove(job)
-        queue = job.spec.queue
+        queue, runs = job.spec.queue, job.runs
         if before is _PENDING and job.array is None:
             self._count_bytes(job, -footprint_of(job))
         job.status = after
@@ -412,7 +412,7 @@ class Backlog:
             self._place(job)
         self._note_end(job, before)
         if job.array is not None:
-            self._note_move_in(self.jobs[job.array], job, before, event)
+            self._note_move_in(self.jobs[job.array], job, before, event, job.runs - runs)
         elif after is _PENDING:
             self._count_bytes(job, footprint_of(job))
 
@@ -428,14 +428,17 @@ class Backlog:
             self.queues.count(job.spec.queue, None, after)
             self.queues.count(queue, before, None)
 
-    def _note_move_in(self, array: Job, task: Job, before: Status, event: AboutJob) -> None:
-        """See to what depends on whether a task of an array is pending, or the array has ended."""
-        had_ended, was_pending = array.status, arrays.has_pending(array)
+    def _note_move_in(self, array: Job, task: Job, before: Status, event: AboutJob, more_runs: int) -> None:
+        """See to what depends on whether an array has ended; until then it counts as pending in bytes."""
+        had_ended = array.status
+        array.task_runs += more_runs
+        if not had_ended.is_final:
+            self._count_bytes(array, ATTEMPT_BYTES * more_runs)
         if type(event) is Ended:
             array.output_bytes += event.stdout.size + event.stderr.size
         arrays.note_move(array, task, before, event.at, self.jobs)
-        if arrays.has_pending(array) is not was_pending:
-            self._count_bytes(array, -footprint_of(array) if was_pending else footprint_of(array))
+        if array.status.is_final is not had_ended.is_final:
+            self._count_bytes(array, footprint_of(array) if had_ended.is_final else -footprint_of(array))
         self._note_end(array, had_ended)
 
     def _note_run(self, job: Job, event: Ended, queue: str) -> None:
@@ -479,7 +482,7 @@ class Backlog:
         else:
             size = footprint_of(array)
             arrays.note_change(array, event, self.ahead)
-            if arrays.has_pending(array):
+            if not array.status.is_final:
                 self._count_bytes(array, footprint_of(array) - size)
 
     def _forget(self, job: Job) -> None:

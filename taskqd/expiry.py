@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 
+from taskqd.footprint import footprint_of
 from taskqd.job import Job
 
 AT_ONCE = 50
@@ -19,7 +20,9 @@ class Expiry:
     def __init__(self, jobs: Mapping[int, Job], is_needed: Callable[[int], bool]) -> None:
         self.count = 0
         self.bytes = 0
+        self.memory = 0
         self._expiring_bytes = 0
+        self._expiring_memory = 0
         self._jobs = jobs
         self._is_needed = is_needed
         self._ended: list[tuple[float, int]] = []
@@ -30,6 +33,7 @@ class Expiry:
         if job.array is None and job.ended is not None:
             self.count += 1
             self.bytes += job.kept_bytes
+            self.memory += footprint_of(job)
             heappush(self._ended, (job.ended, job.id))
 
     def discard(self, job: Job) -> None:
@@ -37,23 +41,28 @@ class Expiry:
         if job.array is None:
             self.count -= 1
             self.bytes -= job.kept_bytes
+            self.memory -= footprint_of(job)
             self._forget(job)
 
-    def take(self, before: float, most: int, most_bytes: int | None = None) -> list[int]:
+    def take(
+        self, before: float, most: int, most_bytes: int | None = None, most_memory: int | None = None
+    ) -> list[int]:
         """Return the ids of jobs that ended before a time or are more than ``most``, AT_ONCE at most.
 
-        They are also those by which all that have ended keep more than ``most_bytes``; None is no limit. The
-        last one stays, however much it keeps. The time is on the clock of ages, as `Job.ended` is.
+        They are also those by which all that have ended keep more than ``most_bytes``, or take more than
+        ``most_memory`` as `footprint` counts it; None is no limit. The last one stays, however much it keeps.
+        The time is on the clock of ages, as `Job.ended` is.
         """
         ids: list[int] = []
         while self._ended and len(ids) < AT_ONCE:
             ended_at, job_id = self._ended[0]
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
                 heappop(self._ended)  # what is needed comes back by `add_again`, once it is not
-            elif ended_at < before or self._is_beyond(most, most_bytes):
+            elif ended_at < before or self._is_beyond(most, most_bytes, most_memory):
                 heappop(self._ended)
                 self._expiring.add(job_id)
                 self._expiring_bytes += self._jobs[job_id].kept_bytes
+                self._expiring_memory += footprint_of(self._jobs[job_id])
                 ids.append(job_id)
             else:
                 break
@@ -66,15 +75,18 @@ class Expiry:
             self._forget(job)
         self.add_again(job_id)
 
-    def _is_beyond(self, most: int, most_bytes: int | None) -> bool:
+    def _is_beyond(self, most: int, most_bytes: int | None, most_memory: int | None) -> bool:
         count = self.count - len(self._expiring)
         is_beyond = most_bytes is not None and self.bytes - self._expiring_bytes > most_bytes
+        if most_memory is not None:
+            is_beyond = is_beyond or self.memory - self._expiring_memory > most_memory
         return count > most or (is_beyond and count > 1)
 
     def _forget(self, job: Job) -> None:
         if job.id in self._expiring:
             self._expiring.discard(job.id)
             self._expiring_bytes -= job.kept_bytes
+            self._expiring_memory -= footprint_of(job)
 
     def add_again(self, job_id: int) -> None:
         """Look at a job again that was passed over because it was needed."""

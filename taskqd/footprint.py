@@ -1,10 +1,19 @@
-"""How much memory a pending job takes, in bytes: a bound that depends on nothing but what was submitted.
+"""How much memory a job takes, in bytes: a bound that depends on nothing but what is known of the job.
 
-It is counted against the limits ``pending-bytes`` and ``pending-bytes-per-user`` (quotas.py). What every job
-takes, whatever it asks for, is bounded by the number of jobs.
+Of pending jobs it is counted against the limits ``pending-bytes`` and ``pending-bytes-per-user`` (quotas.py),
+of jobs that have ended against ``[retention] memory`` (expiry.py).
 """
 
-from taskqd.job import PLAIN, Job, Spec
+from taskqd.job import DEFAULT_QUEUE, PLAIN, Job, Spec
+
+JOB_BYTES = 1000
+"""A job with a spec of its own, and its places in the indexes; a job without options takes less."""
+TASK_BYTES = 500
+"""One task of an array, which shares its command and its spec."""
+ROOM_BYTES = 1300
+"""A queue that has no other job, or amounts that no other job wants."""
+ATTEMPT_BYTES = 700
+"""What is known of one attempt."""
 
 DEPENDENCY_BYTES = 32
 """One id that a job comes after: 8 bytes in its spec, 8 in the list of those that wait, and room to grow."""
@@ -21,7 +30,7 @@ def text_bytes(text: str) -> int:
 
 def footprint(command: str, spec: Spec) -> int:
     """Return how many bytes a command and a spec take."""
-    size = len(command) if command.isascii() else text_bytes(command)
+    size = JOB_BYTES + (len(command) if command.isascii() else text_bytes(command))
     if spec is PLAIN:
         return size
     for name, value in spec.env.items():
@@ -30,6 +39,10 @@ def footprint(command: str, spec: Spec) -> int:
         size += ENTRY_BYTES + len(name) + len(content)
     for text in (spec.key, spec.cwd):
         size += text_bytes(text) if text else 0
+    if spec.array is not None:
+        size += TASK_BYTES * spec.array.count
+    if spec.queue != DEFAULT_QUEUE or spec.needs or spec.slots != 1:
+        size += ROOM_BYTES
     size += sum(ENTRY_BYTES + len(name) for name in spec.secrets)
     size += DEPENDENCY_BYTES * (len(spec.after) + len(spec.after_any) + len(spec.after_fail))
     return size + _changeable(spec)
@@ -37,7 +50,7 @@ def footprint(command: str, spec: Spec) -> int:
 
 def footprint_of(job: Job) -> int:
     """Return how many bytes a job takes; where it was changed, both specs share what SET does not change."""
-    size = footprint(job.command, job.spec)
+    size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
     return size if job.asked is None else size + _changeable(job.asked)
 
 

@@ -95,8 +95,9 @@ class Housekeeper:
             return False
         if self._removals >= AT_ONCE:
             return True
-        before = self._clock.elapsed() - self._retention.age
-        expired = self._dispatcher.backlog.expiry.take(before, self._retention.count, self._retention.size)
+        keep = self._retention
+        before = self._clock.elapsed() - keep.age
+        expired = self._dispatcher.backlog.expiry.take(before, keep.count, keep.size, keep.memory)
         for job_id in expired:
             self._removals += 1
             removal = Deferred.fromCoroutine(self._dispatcher.remove(job_id, RETENTION))

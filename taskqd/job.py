@@ -217,7 +217,7 @@ class Job(Struct, kw_only=True, gc=False):
     An array is a job that has ``tasks`` and never runs itself; each task is a job of its own that has its
     ``array`` and its ``index`` there. ``schedule`` is the one that submitted it. ``asked`` is the spec of the
     submission where it has been changed since. ``output_bytes`` is what is kept of the output of all
-    attempts, of an array that of its tasks.
+    attempts, of an array that of its tasks; ``task_runs`` is how many attempts of its tasks are known.
     """
 
     id: int
@@ -244,6 +244,12 @@ class Job(Struct, kw_only=True, gc=False):
     schedule: int | None = None
     asked: Spec | None = None
     output_bytes: int = 0
+    task_runs: int = 0
+
+    @property
+    def runs(self) -> int:
+        """How many attempts are known, of those that the journal has."""
+        return len(self.past) + (self.attempt is not None)
 
     @property
     def ended(self) -> float | None:

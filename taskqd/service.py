@@ -83,6 +83,12 @@ class Options(usage.Options):
             "Keep output, scripts and stdin of ended jobs up to this size, or none.  [default: 10G]",
         ],
         [
+            "retention-memory",
+            None,
+            None,
+            "Keep ended jobs that take up to so much of the daemon's memory, or none.  [default: 160M]",
+        ],
+        [
             "run-as",
             None,
             None,

@@ -31,12 +31,14 @@ ON_END_QUEUE = "on_end"
 class Retention(Struct, frozen=True):
     """How long jobs that have ended are kept: for ``age`` seconds, and no more than ``count`` of them.
 
-    ``size`` is how many bytes of output, scripts and stdin are kept with them, None for no limit.
+    ``size`` is how many bytes of output, scripts and stdin are kept with them, ``memory`` how many bytes of
+    the daemon's memory they take (footprint.py); None for no limit.
     """
 
     age: float = 7 * 86400.0
     count: int = 100_000
     size: int | None = 10 * 1024**3
+    memory: int | None = 160 * 1024**2
 
 
 class OnEnd(Struct, frozen=True):
@@ -98,6 +100,7 @@ SETTINGS: dict[str, Setting] = {
         f"a whole number from 0 to {MOST_KEPT}", readers.whole(0, MOST_KEPT), is_number=True
     ),
     "retention-size": Setting('a size, such as "10G", or "none"', readers.size_or_none),
+    "retention-memory": Setting('a size, such as "160M", or "none"', readers.size_or_none),
     "queue": Setting(
         f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MOST_SLOTS}, such as slow=2",
         readers.amounts(MOST_SLOTS, (ON_END_QUEUE,)),
@@ -253,7 +256,7 @@ def _quotas(limits: dict[str, float | None]) -> Quotas:
 
 
 _PLAIN = {"stop_grace": "stop-grace", "requeue": "on-stop", "auth": "auth", "run_as_owner": "run-as"}
-_RETENTION = {"age": "retention-age", "count": "retention-count", "size": "retention-size"}
+_RETENTION = {key: f"retention-{key}" for key in ("age", "count", "size", "memory")}
 _ON_END = {
     "command": "on-end-command",
     "is_of_failures": "on-end-only",

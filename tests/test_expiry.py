@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from taskqd.backlog import Backlog
 from taskqd.events import Ended, Event, Output
 from taskqd.expiry import AT_ONCE
+from taskqd.footprint import ATTEMPT_BYTES, JOB_BYTES, TASK_BYTES
 from taskqd.job import Status
 from tests.facts import (
     array,
@@ -246,3 +247,43 @@ def test_what_is_needed_again_by_nobody_is_passed_over_as_often_as_it_is_looked_
     backlog.apply(retried(1))
     backlog.apply(unscheduled())
     assert backlog.expiry.take(99.0, 0) == []
+
+
+# Memory.
+
+
+@pytest.mark.parametrize(
+    "most_memory, left",
+    [(None, 5), (5 * JOB_BYTES + 20, 5), (5 * JOB_BYTES + 19, 4), (2 * JOB_BYTES, 1), (0, 1)],
+)
+def test_jobs_expire_by_the_memory_they_take_oldest_first_but_for_the_last(
+    most_memory: int | None, left: int
+) -> None:
+    backlog = _finished(5)
+    assert backlog.expiry.memory == 5 * (JOB_BYTES + 4)
+    assert _remove(backlog, backlog.expiry.take(0.0, 10, None, most_memory)) == list(range(1, 6 - left))
+    assert backlog.expiry.memory == left * (JOB_BYTES + 4)
+    assert backlog.expiry.take(0.0, 10, None, most_memory) == []
+
+
+def test_jobs_on_their_way_out_take_no_memory_and_one_that_stays_after_all_does_again() -> None:
+    backlog = _finished(3)
+    most = 2 * (JOB_BYTES + 4)
+    assert backlog.expiry.take(0.0, 10, None, most) == [1]
+    assert backlog.expiry.take(0.0, 10, None, most) == []
+    backlog.expiry.keep(1)
+    assert backlog.expiry.take(0.0, 10, None, most) == [1]
+    backlog.apply(retried(1))
+    assert backlog.expiry.memory == most
+    assert backlog.expiry.take(0.0, 10, None, most - 1) == [2]
+
+
+def test_the_attempts_of_an_ended_job_and_the_tasks_of_an_array_count_with_their_memory() -> None:
+    backlog = fold(submitted(1), started(1), ended(1, Status.PENDING, retry_at=2.0))
+    assert backlog.pending_bytes == JOB_BYTES + 4 + ATTEMPT_BYTES
+    backlog.apply(started(1, attempt=2))
+    backlog.apply(ended(1))
+    assert backlog.expiry.memory == JOB_BYTES + 4 + 2 * ATTEMPT_BYTES
+    backlog.apply(array(2, 3))
+    backlog.apply(cancelled(2, at=5.0))
+    assert backlog.expiry.memory == 2 * (JOB_BYTES + 4 + ATTEMPT_BYTES) + 3 * TASK_BYTES

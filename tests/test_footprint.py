@@ -9,13 +9,20 @@ import pytest
 
 from taskqd.backlog import Backlog
 from taskqd.events import Submitted
-from taskqd.footprint import DEPENDENCY_BYTES, ENTRY_BYTES, footprint, footprint_of, text_bytes
-from taskqd.job import PLAIN
+from taskqd.footprint import (
+    ATTEMPT_BYTES,
+    DEPENDENCY_BYTES,
+    ENTRY_BYTES,
+    JOB_BYTES,
+    ROOM_BYTES,
+    TASK_BYTES,
+    footprint,
+    footprint_of,
+    text_bytes,
+)
+from taskqd.job import PLAIN, Array
 from taskqd.retrying import MOST_CONDITIONS
 from tests.facts import array, cancelled, changed, ended, fold, released, retried, spec, started, submitted
-
-JOB_BYTES = 2000
-"""What a job takes, whatever it asks for: bounded by the number of jobs."""
 
 
 @pytest.mark.parametrize("text, size", [("", 0), ("abc", 3), ("\xe9", 6), ("\u20ac", 7), ("\N{SNAKE}", 8)])
@@ -35,19 +42,22 @@ def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it
         ({"cwd": "/tmp"}, 4),
         ({"label": "mail"}, 4),
         ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
-        ({"needs": {"gpu": 1}}, ENTRY_BYTES + 3),
+        ({"needs": {"gpu": 1}}, ROOM_BYTES + ENTRY_BYTES + 3),
+        ({"queue": "slow"}, ROOM_BYTES),
+        ({"slots": 2}, ROOM_BYTES),
+        ({"array": Array(3, 5)}, 3 * TASK_BYTES),
         ({"retry_on": ("exit",), "no_retry_on": ("spawn",)}, 2 * ENTRY_BYTES),
         ({"after": (1, 2), "after_any": (1,), "after_fail": (4,)}, 4 * DEPENDENCY_BYTES),
     ],
 )
 def test_footprint_counts_each_part_of_a_spec_that_may_be_long(asked: dict[str, Any], size: int) -> None:
-    assert footprint("true", spec(**asked)) == 4 + size
-    assert footprint("true", PLAIN) == 4
+    assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size
+    assert footprint("true", PLAIN) == JOB_BYTES + 4
 
 
 def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> None:
     backlog = fold(submitted(1, env={"A": "1"}, label="x" * 50))
-    whole = ENTRY_BYTES + 2 + 4
+    whole = JOB_BYTES + ENTRY_BYTES + 2 + 4
     assert backlog.pending_bytes == whole + 50
     backlog.apply(changed(1, env={"A": "1"}, label="y" * 10))
     job = backlog.get(1)
@@ -59,23 +69,27 @@ def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> 
     backlog.apply(ended(1))
     assert backlog.pending_bytes == 0
     backlog.apply(retried(1))
-    assert backlog.pending_bytes == whole + 60 == backlog.pending_bytes_of("ann")
+    assert backlog.pending_bytes == whole + 60 + ATTEMPT_BYTES == backlog.pending_bytes_of("ann")
     backlog.apply(cancelled(1))
     assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("bob")
 
 
-def test_pending_bytes_of_an_array_count_once_while_a_task_is_pending() -> None:
+def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> None:
     backlog = fold(array(1, 2, label="mail", delay=5.0))
-    assert backlog.pending_bytes == 8
+    whole = JOB_BYTES + 2 * TASK_BYTES
+    assert backlog.pending_bytes == whole + 8
     backlog.apply(released(1))
-    assert backlog.pending_bytes == 12, "what was submitted is kept beside it"
-    for task in (2, 3):
+    assert backlog.pending_bytes == whole + 12, "what was submitted is kept beside it"
+    for runs, task in enumerate((2, 3), 1):
         backlog.apply(started(task))
-        assert backlog.pending_bytes == (12 if task == 2 else 0)
+        assert backlog.pending_bytes == whole + 12 + runs * ATTEMPT_BYTES
     backlog.apply(ended(2))
     backlog.apply(ended(3))
+    assert backlog.pending_bytes == 0
+    assert backlog.expiry.memory == whole + 12 + 2 * ATTEMPT_BYTES
     backlog.apply(retried(3))
-    assert backlog.pending_bytes == 12
+    assert backlog.pending_bytes == whole + 12 + 2 * ATTEMPT_BYTES
+    assert backlog.expiry.memory == 0
 
 
 @pytest.mark.parametrize(
@@ -92,13 +106,13 @@ def test_pending_bytes_of_an_array_count_once_while_a_task_is_pending() -> None:
 )
 def test_a_pending_job_takes_no_more_memory_than_it_counts_with(asked: dict[str, Any]) -> None:
     backlog = fold(*(submitted(job_id) for job_id in range(1, 1001)))
-    count = 20
+    count, before = 20, backlog.pending_bytes
     lines = [
         msgspec.json.encode(Submitted(id=job_id, at=1.0, owner="ann", spec=spec(**{**asked, "nice": job_id})))
         for job_id in range(1001, 1001 + count)
     ]
     taken = _bytes_for(backlog, lines)
-    assert taken <= backlog.pending_bytes - 4000 + count * JOB_BYTES
+    assert taken <= backlog.pending_bytes - before
 
 
 def test_a_job_that_comes_after_a_thousand_others_takes_a_sixth_of_what_it_did() -> None:

@@ -48,6 +48,8 @@ READ = [
     ),
     ("retention-count = 0", {"retention-count": 0}),
     ('[retention]\nsize = "10G"', {"retention-size": 10 * 1024**3}),
+    ('[retention]\nmemory = "160M"', {"retention-memory": 160 * 1024**2}),
+    ('retention-memory = "none"', {"retention-memory": None}),
     ("retention-size = 5000", {"retention-size": 5000}),
     ('retention_size = "none"', {"retention-size": None}),
     ("[retention]\n", {}),

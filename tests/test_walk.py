@@ -146,7 +146,7 @@ class Model:
 def _counts_as_pending(job: Job) -> bool:
     """Whether the bytes of a job or an array count as pending, by the rule as docs/security.md has it."""
     if job.tasks is not None:
-        return job.tasks.counts.get(P, 0) > 0
+        return not job.status.is_final
     return job.array is None and job.status is P
 
 
@@ -589,6 +589,10 @@ class Walk(RuleBasedStateMachine):
             )
         assert self.backlog.last_id == self.last_id
         assert self.backlog.expiry.count == len(self.ended())
+        whole = [job for job in jobs if job.array is None]
+        assert self.backlog.expiry.memory == sum(footprint_of(job) for job in whole if job.status.is_final)
+        for job in whole:
+            assert job.task_runs == sum(task.runs for task in self.backlog.tasks(job))
         by_queue = Counter((one.spec.queue, one.status.value.lower()) for one in units)
         busy = self.used()
         for told in self.backlog.describe_queues():

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from taskqd import arrays, roles
+from taskqd import roles
 from taskqd.access import Principal
 from taskqd.backlog import Backlog
 from taskqd.buckets import Buckets
@@ -27,7 +27,7 @@ from taskqd.submission import Order
 LARGEST_CHARACTER = 4
 """A character is at most so many bytes of UTF-8."""
 
-MAX_SCHEDULES_BYTES = 64 * 1024**2
+MAX_SCHEDULES_BYTES = 16 * 1024**2
 """Bytes of memory that the schedules of one user may take, as ``footprint`` counts them."""
 
 CheckRun = Callable[[Principal, Spec], Spec]
@@ -86,7 +86,7 @@ class Gate:
     def admit_schedule(self, who: Principal, command: str, spec: Spec) -> Spec:
         """Return what is accepted of a schedule, as ``admit`` does of each of its submissions."""
         if who.role is not Role.ADMIN:
-            self._check_schedules(who, footprint(command, spec))
+            self._check_schedules(who, _kept_bytes(command, spec))
         return self.admit(who, command, spec)
 
     def _check_schedules(self, who: Principal, size: int) -> None:
@@ -100,7 +100,7 @@ class Gate:
             del known[number]
         for schedule in theirs:
             if schedule.id not in known:
-                known[schedule.id] = footprint(schedule.command, schedule.spec)
+                known[schedule.id] = _kept_bytes(schedule.command, schedule.spec)
         taken = sum(known[schedule.id] for schedule in theirs)
         if taken + size > MAX_SCHEDULES_BYTES:
             raise QueueFull(
@@ -248,8 +248,8 @@ class Gate:
         count = 1
         if job.tasks is not None:
             count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
-        is_there = arrays.has_pending(self._backlog.whole(job))
-        size = 0 if is_there else footprint_of(self._backlog.whole(job))
+        whole = self._backlog.whole(job)
+        size = footprint_of(whole) if whole.status.is_final else 0
         self._check_more(who, job, Pending(count, size))
 
     def _check_growth(self, who: Principal, job: Job, values: dict[str, Any]) -> None:
@@ -319,6 +319,11 @@ class Gate:
                 f"you submit or change more than {self.quotas.submissions:g} jobs a second; "
                 f"retry in {wait:.3f} s"
             )
+
+
+def _kept_bytes(command: str, spec: Spec) -> int:
+    """Return how many bytes of memory a schedule takes: it has no tasks itself."""
+    return footprint(command, replace(spec, array=None))
 
 
 def _acts_on(job: Job) -> int:
