@@ -138,7 +138,7 @@ class Backlog:
         return self._pending_of.get(owner, 0)
 
     def pending_bytes_of(self, owner: str) -> int:
-        """Return how many bytes of memory the PENDING jobs of somebody take, with arrays that have not ended."""
+        """Return how many bytes the jobs of somebody take: PENDING ones, and arrays until they have ended."""
         return self._pending_bytes_of.get(owner, 0)
 
     def walk(self, first: int, backwards: bool = False) -> Iterator[Job]:

@@ -315,8 +315,8 @@ def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_chang
     assert place.ask(ANN, "SUBMIT --hold true") == "JOB_ID"
     assert place.ask(ANN, f"SUBMIT --hold --label={long} true") == "JOB_ID"
     refused = (
-        "QUEUE_FULL 2508 bytes of memory are taken by pending jobs of ann, and with 1504 more it would be more "
-        "than 3000, which is the most (limit pending-bytes-per-user); retry when some have started"
+        "QUEUE_FULL 2508 bytes of memory are taken by pending jobs of ann, and with 1504 more it would be "
+        "more than 3000, which is the most (limit pending-bytes-per-user); retry when some have started"
     )
     assert place.whole(ANN, f"SUBMIT --hold --label={long} true") == refused
     assert place.whole(ANN, "RETRY 1") == refused
