@@ -19,6 +19,8 @@ LOOK_EVERY = 1.0
 """It is looked after connections that are idle, or whose token is not valid any more, so often at most."""
 SHARE = 4
 """One user who is no admin has at most one part in so many of the memory for blocks."""
+READING_SHARE = 16
+"""When what one user has on the way takes one part in so many, requests are read one by one."""
 
 
 class Guest(Protocol):
@@ -132,7 +134,7 @@ class Doorkeeper:
         most, of = self.quotas.block_memory, self._block_bytes_of.get(principal.name, 0)
         if most is None:
             return False
-        return self._block_bytes > most or (principal.role is not Role.ADMIN and of > most // SHARE)
+        return self._block_bytes > most or (principal.role is not Role.ADMIN and of > most // READING_SHARE)
 
     def take(self, principal: Principal, size: int) -> None:
         """Count memory for requests that are not answered yet, or with a negative size less of it."""
@@ -230,6 +232,10 @@ class RequestMemory:
     def is_used_up(self) -> bool:
         """Whether the user, or all users together, have no memory left for more requests."""
         return self._of is not None and self._keeper.is_used_up(self._of)
+
+    def is_used_up_for(self, principal: Principal) -> bool:
+        """Whether a user, or all users together, have no memory left, though nothing is counted here yet."""
+        return self._keeper.is_used_up(principal)
 
     def take(self, principal: Principal | None, size: int) -> None:
         """Count ``size`` bytes in all, in place of what was counted before, for who asks now."""

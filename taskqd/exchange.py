@@ -28,6 +28,10 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 1024**2
 REQUEST_BYTES = 512
 """A request that is not answered yet takes this much memory beside the bytes of its line."""
+BUSY_BYTES = 16_384
+"""This many bytes are read at once from a connection that waits for a reply."""
+FEW_BYTES = 4096
+"""This many bytes are read at once, and may be unread, where a user has no memory left for more."""
 FREE_BYTES = 8192
 """This much memory for requests every connection has without asking for it."""
 LOOK_EVERY = 8
@@ -143,12 +147,25 @@ class Exchange:
                     self._handle(asked)
         finally:
             self._is_handling = False
-        self._count_memory()
+        self.count_memory()
         self._moved()
 
-    def _count_memory(self) -> None:
+    def most_unread(self, most: int) -> int:
+        """Return how many bytes of replies may be unread: ``most``, fewer where memory is used up."""
+        who = self._caller.principal
+        return min(most, FEW_BYTES) if who is not None and self._memory.is_used_up_for(who) else most
+
+    def most_read(self, most: int) -> int:
+        """Return how many bytes are read at once: fewer while something is unanswered."""
+        return min(self.most_unread(most), most if self.is_quiet else BUSY_BYTES)
+
+    def count_memory(self) -> None:
+        """Count what is not answered, what is not read yet, and what the client has not read."""
+        if self._is_over:
+            return
         requests = self._waiting_count + self._unanswered_count
         taken = self._waiting_bytes + self._unanswered_bytes + requests * REQUEST_BYTES
+        taken += len(self._pacing.ahead) + self._pacing.unread
         self._memory.take(self._caller.principal, max(0, taken - FREE_BYTES))
 
     def drop(self) -> None:
@@ -157,7 +174,7 @@ class Exchange:
             self._release(asked)
         self._waiting.clear()
         self._waiting_count = self._waiting_bytes = 0
-        self._count_memory()
+        self.count_memory()
 
     def end(self) -> None:
         """Handle and send nothing more: there is nobody who would read it."""

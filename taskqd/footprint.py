@@ -6,8 +6,10 @@ of jobs that have ended against ``[retention] memory`` (expiry.py).
 
 from taskqd.job import DEFAULT_QUEUE, PLAIN, Job, Spec
 
-JOB_BYTES = 1000
-"""A job with a spec of its own, and its places in the indexes; a job without options takes less."""
+JOB_BYTES = 500
+"""A job, and its places in the indexes."""
+SPEC_BYTES = 600
+"""A spec that no other job has; jobs without any option share theirs."""
 TASK_BYTES = 500
 """One task of an array, which shares its command and its spec."""
 ROOM_BYTES = 1300
@@ -22,17 +24,22 @@ ENTRY_BYTES = 150
 
 
 def text_bytes(text: str) -> int:
-    """Return the most that a text takes: up to 4 bytes a character, and its UTF-8, where it is not ASCII."""
+    """Return the most that a text takes: up to 4 bytes a character, and its UTF-8, where it is not ASCII.
+
+    An eighth more is for what the allocator rounds up: large texts take whole pages.
+    """
     if text.isascii():
         return len(text)
-    return 4 * len(text) + len(text.encode("utf-8", "surrogatepass"))
+    size = 4 * len(text) + len(text.encode("utf-8", "surrogatepass"))
+    return size + size // 8
 
 
 def footprint(command: str, spec: Spec) -> int:
     """Return how many bytes a command and a spec take."""
     size = JOB_BYTES + (len(command) if command.isascii() else text_bytes(command))
-    if spec is PLAIN:
+    if spec is PLAIN or spec == PLAIN:
         return size
+    size += SPEC_BYTES
     for name, value in spec.env.items():
         size += ENTRY_BYTES + len(name) + text_bytes(value)
     for name, content in spec.env_base64.items():
@@ -51,7 +58,7 @@ def footprint(command: str, spec: Spec) -> int:
 def footprint_of(job: Job) -> int:
     """Return how many bytes a job takes; where it was changed, both specs share what SET does not change."""
     size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
-    return size if job.asked is None else size + _changeable(job.asked)
+    return size if job.asked is None else size + SPEC_BYTES + _changeable(job.asked)
 
 
 def _changeable(spec: Spec) -> int:

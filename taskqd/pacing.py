@@ -18,12 +18,14 @@ MOST_AHEAD = 65_536
 class Pacing:
     """The pace of one connection; ``read_on`` is called when a breath is over.
 
-    ``ahead`` is what came and was not read yet; the connection ``is_choked`` while its client leaves too much
-    unread, and nothing is taken from it while it ``is_held``. Nothing more is sent once it ``is_over``.
+    ``ahead`` is what came and was not read yet, ``unread`` how many bytes its client has not read. The
+    connection ``is_choked`` while that is too much, and nothing is taken from it while it ``is_held``.
+    Nothing more is sent once it ``is_over``.
     """
 
     def __init__(self, clock: Any, read_on: Callable[[], None]) -> None:
         self.ahead = b""
+        self.unread = 0
         self.is_choked = False
         self.is_held = False
         self.is_over = False

@@ -27,7 +27,7 @@ from taskqd.access import Principal
 from taskqd.asked import Asked
 from taskqd.doorkeeper import Doorkeeper, RequestMemory
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
-from taskqd.exchange import Exchange
+from taskqd.exchange import FEW_BYTES, Exchange
 from taskqd.gathering import Gathering
 from taskqd.interfaces import ICaller
 from taskqd.pacing import Pacing
@@ -107,7 +107,7 @@ class Connection(LineReceiver):
         self._opened(self)
         self._keeper.came(self)
         below = self._below()
-        below.bufferSize = self._keeper.quotas.replies
+        below.bufferSize = min(FEW_BYTES, self._keeper.quotas.replies)  # more once something has come
         handle = below.getHandle()
         if handle.family != socket.AF_UNIX:
             for level, option, value in KEEP_ALIVE:
@@ -188,6 +188,7 @@ class Connection(LineReceiver):
 
     def resumeProducing(self) -> None:
         self._heard_at = self._clock.seconds()
+        self._pacing.unread = 0
         self._pacing.relieve()
         self._exchange.advance()
 
@@ -197,6 +198,7 @@ class Connection(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         if not self._reading.is_deaf:
             self._pacing.ahead += data
+            self._below().bufferSize = self._exchange.most_read(self._keeper.quotas.replies)
             self._read_on()
 
     def _read_on(self) -> None:
@@ -205,6 +207,7 @@ class Connection(LineReceiver):
         if self._is_reading:
             return
         if self._pacing.is_breathing:
+            self._exchange.count_memory()
             self._pace()
             return
         self._is_reading = True
@@ -249,12 +252,23 @@ class Connection(LineReceiver):
         if not self._is_expelled:
             data, self._postponed = data + self._postponed, b""
             self._is_within_line = False
-            sending.write(self.transport, data)
+            self._write(data)
 
     def send_part(self, data: bytes) -> None:
         if not self._is_expelled:
             self._is_within_line = True
-            sending.write(self.transport, data)
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        below, pacing, most = self._below(), self._pacing, self._keeper.quotas.replies
+        # Twisted has one bound for what is read at once and for what may be unread.
+        below.bufferSize = self._exchange.most_unread(most)
+        sending.write(self.transport, data)
+        below.bufferSize = self._exchange.most_read(most)
+        unread = sending.unread(below)
+        if unread != pacing.unread:
+            pacing.unread = unread
+            self._exchange.count_memory()
 
     @property
     def has_room(self) -> bool:

@@ -24,6 +24,12 @@ def write(transport: Any, data: bytes) -> None:
         transport.write(rest)
 
 
+def unread(transport: Any) -> int:
+    """Return how many bytes wait to be written on a transport that has a socket."""
+    held = vars(transport)
+    return int(held.get("_tempDataLen", 0)) + len(held.get("dataBuffer", b"")) - int(held.get("offset", 0))
+
+
 def forget(transport: Any) -> None:
     """Free what waits to be written on a transport that has ended: others may refer to it for long."""
     vars(transport).update(dataBuffer=b"", _tempDataBuffer=[], _tempDataLen=0)

@@ -86,7 +86,7 @@ class Options(usage.Options):
             "retention-memory",
             None,
             None,
-            "Keep ended jobs that take up to so much of the daemon's memory, or none.  [default: 160M]",
+            "Keep ended jobs that take up to so much of the daemon's memory, or none.  [default: 128M]",
         ],
         [
             "run-as",

@@ -38,7 +38,7 @@ class Retention(Struct, frozen=True):
     age: float = 7 * 86400.0
     count: int = 100_000
     size: int | None = 10 * 1024**3
-    memory: int | None = 160 * 1024**2
+    memory: int | None = 128 * 1024**2
 
 
 class OnEnd(Struct, frozen=True):
@@ -100,7 +100,7 @@ SETTINGS: dict[str, Setting] = {
         f"a whole number from 0 to {MOST_KEPT}", readers.whole(0, MOST_KEPT), is_number=True
     ),
     "retention-size": Setting('a size, such as "10G", or "none"', readers.size_or_none),
-    "retention-memory": Setting('a size, such as "160M", or "none"', readers.size_or_none),
+    "retention-memory": Setting('a size, such as "128M", or "none"', readers.size_or_none),
     "queue": Setting(
         f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MOST_SLOTS}, such as slow=2",
         readers.amounts(MOST_SLOTS, (ON_END_QUEUE,)),

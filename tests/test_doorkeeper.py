@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskqd.access import Principal
-from taskqd.doorkeeper import LOOK_EVERY, SHARE, Doorkeeper
+from taskqd.doorkeeper import LOOK_EVERY, READING_SHARE, SHARE, Doorkeeper
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
+from taskqd.exchange import FEW_BYTES
 from taskqd.protocol import LINGER, LINGER_OF_STRANGERS
 from taskqd.quotas import Quotas
 from taskqd.roles import Role
@@ -249,8 +250,8 @@ def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more()
         client.send(b"WAIT 1\n")
     for _ in range(40):
         hog.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
-    assert hog.is_held_back, "its own share, a quarter, is used up"
-    assert 20_000 <= house.keeper._block_bytes < 30_000
+    assert hog.is_held_back, "the share up to which requests are read, a sixteenth, is used up"
+    assert 5_000 <= house.keeper._block_bytes < 15_000
     for _ in range(40):
         twin.send(b"STATUS 1\n" * 20)
     assert twin.is_held_back, "the share is that of all its connections"
@@ -260,6 +261,27 @@ def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more()
     hog.transport.lose()
     twin.transport.lose()
     assert house.keeper._block_bytes == 0
+
+
+def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_few_bytes_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("taskqd.sending.unread", lambda transport: transport._unread)
+    house = house_of(block_memory=320_000, block=1000)
+    house.access.roles["4000001"] = Role.SUBMIT
+    house.access.roles["4000002"] = Role.SUBMIT
+    hog, twin, other = (Client(house, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
+    while house.keeper._block_bytes <= 320_000 // READING_SHARE:
+        hog.send(b"HELLO\n")
+    assert hog.transport.bufferSize == 65_536
+    for client, most in ((hog, FEW_BYTES), (twin, FEW_BYTES), (other, 65_536)):
+        client.send(b"PING\n")
+        assert client.transport.bufferSize == most
+    assert said(twin) == "OK\r\n", "one who has nothing unanswered is answered"
+    hog.read()
+    assert house.keeper._block_bytes == 0
+    hog.send(b"PING\n")
+    assert hog.transport.bufferSize == 65_536
 
 
 def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be_ended() -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from taskqd.backlog import Backlog
 from taskqd.events import Ended, Event, Output
 from taskqd.expiry import AT_ONCE
-from taskqd.footprint import ATTEMPT_BYTES, JOB_BYTES, TASK_BYTES
+from taskqd.footprint import ATTEMPT_BYTES, JOB_BYTES, SPEC_BYTES, TASK_BYTES
 from taskqd.job import Status
 from tests.facts import (
     array,
@@ -286,4 +286,4 @@ def test_the_attempts_of_an_ended_job_and_the_tasks_of_an_array_count_with_their
     assert backlog.expiry.memory == JOB_BYTES + 4 + 2 * ATTEMPT_BYTES
     backlog.apply(array(2, 3))
     backlog.apply(cancelled(2, at=5.0))
-    assert backlog.expiry.memory == 2 * (JOB_BYTES + 4 + ATTEMPT_BYTES) + 3 * TASK_BYTES
+    assert backlog.expiry.memory == 2 * (JOB_BYTES + 4 + ATTEMPT_BYTES) + SPEC_BYTES + 3 * TASK_BYTES

@@ -15,6 +15,7 @@ from taskqd.footprint import (
     ENTRY_BYTES,
     JOB_BYTES,
     ROOM_BYTES,
+    SPEC_BYTES,
     TASK_BYTES,
     footprint,
     footprint_of,
@@ -25,7 +26,7 @@ from taskqd.retrying import MOST_CONDITIONS
 from tests.facts import array, cancelled, changed, ended, fold, released, retried, spec, started, submitted
 
 
-@pytest.mark.parametrize("text, size", [("", 0), ("abc", 3), ("\xe9", 6), ("\u20ac", 7), ("\N{SNAKE}", 8)])
+@pytest.mark.parametrize("text, size", [("", 0), ("abc", 3), ("\xe9", 6), ("\u20ac", 7), ("\N{SNAKE}", 9)])
 def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it(
     text: str, size: int
 ) -> None:
@@ -51,44 +52,44 @@ def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it
     ],
 )
 def test_footprint_counts_each_part_of_a_spec_that_may_be_long(asked: dict[str, Any], size: int) -> None:
-    assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size
+    assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size + (SPEC_BYTES if asked else 0)
     assert footprint("true", PLAIN) == JOB_BYTES + 4
 
 
 def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> None:
     backlog = fold(submitted(1, env={"A": "1"}, label="x" * 50))
-    whole = JOB_BYTES + ENTRY_BYTES + 2 + 4
+    whole = JOB_BYTES + SPEC_BYTES + ENTRY_BYTES + 2 + 4
     assert backlog.pending_bytes == whole + 50
     backlog.apply(changed(1, env={"A": "1"}, label="y" * 10))
     job = backlog.get(1)
     assert job.asked is not None
     assert job.spec.env is job.asked.env, "a replay keeps an environment once, as the daemon does"
-    assert backlog.pending_bytes == whole + 60 == footprint_of(job)
+    assert backlog.pending_bytes == whole + 60 + SPEC_BYTES == footprint_of(job)
     backlog.apply(started(1))
     assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("ann")
     backlog.apply(ended(1))
     assert backlog.pending_bytes == 0
     backlog.apply(retried(1))
-    assert backlog.pending_bytes == whole + 60 + ATTEMPT_BYTES == backlog.pending_bytes_of("ann")
+    assert backlog.pending_bytes == whole + 60 + SPEC_BYTES + ATTEMPT_BYTES == backlog.pending_bytes_of("ann")
     backlog.apply(cancelled(1))
     assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("bob")
 
 
 def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> None:
     backlog = fold(array(1, 2, label="mail", delay=5.0))
-    whole = JOB_BYTES + 2 * TASK_BYTES
+    whole = JOB_BYTES + SPEC_BYTES + 2 * TASK_BYTES
     assert backlog.pending_bytes == whole + 8
     backlog.apply(released(1))
-    assert backlog.pending_bytes == whole + 12, "what was submitted is kept beside it"
+    assert backlog.pending_bytes == whole + 12 + SPEC_BYTES, "what was submitted is kept beside it"
     for runs, task in enumerate((2, 3), 1):
         backlog.apply(started(task))
-        assert backlog.pending_bytes == whole + 12 + runs * ATTEMPT_BYTES
+        assert backlog.pending_bytes == whole + 12 + SPEC_BYTES + runs * ATTEMPT_BYTES
     backlog.apply(ended(2))
     backlog.apply(ended(3))
     assert backlog.pending_bytes == 0
-    assert backlog.expiry.memory == whole + 12 + 2 * ATTEMPT_BYTES
+    assert backlog.expiry.memory == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
     backlog.apply(retried(3))
-    assert backlog.pending_bytes == whole + 12 + 2 * ATTEMPT_BYTES
+    assert backlog.pending_bytes == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
     assert backlog.expiry.memory == 0
 
 

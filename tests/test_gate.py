@@ -308,14 +308,14 @@ def test_retry_remove_and_unschedule_count_as_submissions_too() -> None:
 
 
 def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_change_nothing() -> None:
-    place = Place(pending_bytes_per_user=2 * JOB_BYTES + 1000)
+    place = Place(pending_bytes_per_user=2 * JOB_BYTES + 2000)
     long = "x" * 500
     assert place.ask(ANN, f"SUBMIT --hold --label={long} true") == "JOB_ID"
     place.ask(ANN, "CANCEL 1")
     assert place.ask(ANN, "SUBMIT --hold true") == "JOB_ID"
     assert place.ask(ANN, f"SUBMIT --hold --label={long} true") == "JOB_ID"
     refused = (
-        "QUEUE_FULL 2508 bytes of memory are taken by pending jobs of ann, and with 1504 more it would be "
+        "QUEUE_FULL 2708 bytes of memory are taken by pending jobs of ann, and with 1604 more it would be "
         "more than 3000, which is the most (limit pending-bytes-per-user); retry when some have started"
     )
     assert place.whole(ANN, f"SUBMIT --hold --label={long} true") == refused
@@ -325,7 +325,7 @@ def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_chang
     assert place.ask(ANN, "SET 3 --label=short") == "JOB"
     assert place.ask(BOB, f"SUBMIT --hold --label={long} true") == "JOB_ID"
     assert place.ask(ROOT, f"SUBMIT --hold --label={long}{long} true") == "JOB_ID"
-    shared = Place(pending_bytes=JOB_BYTES + 1000)
+    shared = Place(pending_bytes=JOB_BYTES + 1500)
     asked = [shared.ask(who, f"SUBMIT --hold --label={long} true") for who in (ANN, ROOT)]
     assert asked == ["JOB_ID", "QUEUE_FULL"]
 
@@ -405,13 +405,13 @@ def test_one_user_has_so_many_schedules() -> None:
 
 
 def test_the_memory_of_one_user_s_schedules_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskqd.verbs.gate.MAX_SCHEDULES_BYTES", 3000)
+    monkeypatch.setattr("taskqd.verbs.gate.MAX_SCHEDULES_BYTES", 3200)
     place = Place()
     line = f"SCHEDULE --every=1h --env=A={'x' * 300} true"
     assert [place.ask(who, line) for who in (ANN, ANN)] == ["OK", "OK"]
     refusal = place.whole(ANN, line)
-    assert refusal.startswith("QUEUE_FULL your 2 schedules take 29")
-    assert refusal.endswith("more than the 3000 that one user may have; UNSCHEDULE one of them")
+    assert refusal.startswith("QUEUE_FULL your 2 schedules take 31")
+    assert refusal.endswith("more than the 3200 that one user may have; UNSCHEDULE one of them")
     assert [place.ask(who, line) for who in (BOB, ROOT)] == ["OK", "OK"]
     place.ask(ANN, "UNSCHEDULE 1")
     assert place.ask(ANN, line) == "OK"

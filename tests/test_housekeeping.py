@@ -15,6 +15,7 @@ from taskqd.disk import Disk
 from taskqd.errors import WrongState
 from taskqd.events import Ended, Event, Output, Removed
 from taskqd.expiry import AT_ONCE as EXPIRED_AT_ONCE
+from taskqd.footprint import ATTEMPT_BYTES, JOB_BYTES
 from taskqd.housekeeping import AFTER_FAILURE, CHECK_EVERY, CHECK_SOON, RETENTION, SNAPSHOT_FROM, Housekeeper
 from taskqd.job import PLAIN, Array
 from taskqd.launch import Outcome
@@ -127,6 +128,18 @@ def test_no_more_output_is_kept_than_asked_for_and_replay_agrees(tmp_path: Path)
     again = replayed(home.house.store.journal)
     assert again == home.house.backlog
     assert again.expiry.bytes == home.house.backlog.expiry.bytes == 20
+
+
+def test_ended_jobs_take_no_more_memory_than_asked_for_and_replay_agrees(tmp_path: Path) -> None:
+    one = JOB_BYTES + ATTEMPT_BYTES + 100
+    home = Home(tmp_path, memory=2 * one)
+    home.keeper.start()
+    home.end(5)
+    home.house.settle()
+    assert home.known() == [4, 5]
+    again = replayed(home.house.store.journal)
+    assert again == home.house.backlog
+    assert again.expiry.memory == home.house.backlog.expiry.memory <= 2 * one
 
 
 def test_never_fewer_are_kept_than_asked_for_while_removals_are_on_their_way(tmp_path: Path) -> None:

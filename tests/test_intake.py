@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from taskqd.errors import QueueFull
 from taskqd.events import Submitted
-from taskqd.footprint import ENTRY_BYTES, JOB_BYTES
+from taskqd.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES
 from taskqd.intake import Intake, Pending, check_pending, pending_in_all, pending_of, size
 from taskqd.job import Array, Spec
 from taskqd.quotas import PendingLimit
@@ -108,10 +108,10 @@ def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the
     there = backlog.pending_bytes
     assert pending_in_all(backlog) == pending_of(backlog, "ann") == Pending(2, there)
     assert pending_of(backlog, "bob") == Pending()
-    assert there == 2 * (JOB_BYTES + 4) + ENTRY_BYTES + 1001 == backlog.pending_bytes_of("ann")
+    assert there == 2 * (JOB_BYTES + 4) + SPEC_BYTES + ENTRY_BYTES + 1001 == backlog.pending_bytes_of("ann")
     intake = Intake(backlog, PendingLimit(bytes=there + JOB_BYTES + 100))
     long = "y" * 101
-    refused = f"{there} bytes of memory are taken by pending jobs.*1101 more.*limit pending-bytes.*retry when"
+    refused = f"{there} bytes of memory are taken by pending jobs.*601 more.*limit pending-bytes.*retry when"
     with pytest.raises(QueueFull, match=refused):
         intake.take("bob", long, ONE)
     with pytest.raises(QueueFull, match=r"pending jobs of ann, and .*limit pending-bytes-per-user"):

@@ -11,6 +11,7 @@ class Transport:
     def __init__(self, *takes: "int | Exception") -> None:
         self.dataBuffer = b""
         self._tempDataLen = 0
+        self.offset = 0
         self.disconnecting = False
         self.connected = 1
         self.sent = b""
@@ -78,3 +79,12 @@ def test_of_another_transport_nothing_is_assumed() -> None:
     transport = Other()
     sending.write(transport, b"hello")
     assert transport.written == b"hello"
+
+
+def test_all_that_waits_to_be_written_is_unread() -> None:
+    transport = Transport(2)
+    assert sending.unread(transport) == 0
+    sending.write(transport, b"hello")
+    assert sending.unread(transport) == 3
+    transport.dataBuffer, transport.offset = b"earlier", 4
+    assert sending.unread(transport) == 6

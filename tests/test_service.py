@@ -135,7 +135,7 @@ def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: P
         "retention-age": 7 * 86400.0,
         "retention-count": 100_000,
         "retention-size": 10 * 1024**3,
-        "retention-memory": 160 * 1024**2,
+        "retention-memory": 128 * 1024**2,
         "run-as": False,
     }
     assert values.items() >= defaults.items()

@@ -173,6 +173,22 @@ def test_the_last_ones_that_ended_are_kept_up_to_the_count(daemon: DaemonFactory
     _verified(one)
 
 
+def test_ended_jobs_with_long_commands_are_kept_up_to_the_memory_they_may_take(daemon: DaemonFactory) -> None:
+    one = daemon("--retention-memory", "1M")
+    wire = one.connect()
+    commands = [f"true {number} {'x' * 60_000}" for number in range(40)]
+    jobs = [wire.submit(f"--hold {command}") for command in commands]
+    for job in jobs:
+        assert wire.ask(f"CANCEL {job}").startswith("STATUS CANCELLED")
+    kept = 1024**2 // 61_120
+    until(lambda: len(wire.list()) == kept, "the older ones to go")
+    assert [job["id"] for job in wire.list()] == jobs[-kept:]
+    one.kill()
+    one.start()
+    assert [job["id"] for job in one.connect().list()] == jobs[-kept:]
+    _verified(one)
+
+
 def test_what_ended_long_ago_goes(daemon: DaemonFactory) -> None:
     one = daemon("--retention-age", "1s", slots=2)
     wire = one.connect()
