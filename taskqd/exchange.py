@@ -161,6 +161,8 @@ class Exchange:
 
     def count_memory(self) -> None:
         """Count what is not answered, what is not read yet, and what the client has not read."""
+        if self._is_over:
+            return
         requests = self._waiting_count + self._unanswered_count
         taken = self._waiting_bytes + self._unanswered_bytes + requests * REQUEST_BYTES
         taken += len(self._pacing.ahead) + self._pacing.unread
