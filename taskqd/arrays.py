@@ -89,6 +89,7 @@ def note_change(array: Job, event: AboutJob, ahead: float) -> None:
         array.is_held = isinstance(event, Held)
     if isinstance(event, Released):
         array.not_before = None
+        array.is_dated = False
         moves.forget_times(array)
 
 

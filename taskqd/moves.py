@@ -74,7 +74,7 @@ def change_start(job: Job, event: Changed, before: Spec, ahead: float) -> None:
     if (event.spec.at, event.spec.delay) == (before.at, before.delay):
         return
     at = event.spec.at
-    job.is_dated = not event.is_delay
+    job.is_dated = at is not None and not event.is_delay
     job.not_before = at if at is None or job.is_dated else at - ahead
 
 
@@ -117,6 +117,7 @@ def _held(job: Job, _: Held) -> None:
 def _released(job: Job, _: Released) -> None:
     job.is_held = False
     job.not_before = None
+    job.is_dated = False
     job.reason = Reason.QUEUED
     forget_times(job)
 

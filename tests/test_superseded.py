@@ -131,3 +131,8 @@ def _fold(events: Sequence[Event]) -> Backlog:
     for event in events:
         backlog.apply(event)
     return backlog
+
+
+def test_a_time_that_was_set_and_taken_back_leaves_no_trace() -> None:
+    events = [array(1, 3), released(1), changed(1, at=50.0, label="a"), changed(1, label="a")]
+    assert _fold(kept(events)) == _fold(events)
