@@ -189,6 +189,8 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     ``reason`` is why this attempt ended, also where the job is to be retried. ``detail`` tells a person more,
     such as why the spawn failed. An attempt that ``is_free`` does not count against the job's retries. With
     ``is_void`` there was no attempt: the machine lacked what a start takes, and the start is taken back.
+    ``pid`` is the number of the attempt's session if processes were left in it, so that they are found after
+    a crash.
     """
 
     status: Status
@@ -203,6 +205,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     usage: Usage | None = None
     stdout: Output = NOTHING
     stderr: Output = NOTHING
+    pid: int | None = None
 
 
 class OtherEvent(Struct, frozen=True, omit_defaults=True, kw_only=True, tag=_tag):

@@ -129,6 +129,7 @@ class JobProcess(MeasuredProtocol):
         self._exit: BaseException | None = None
         self._complaint: bytearray | None = bytearray() if may_be_refused(run) else None
         self._is_reported = False
+        self._has_left = True
         self._awaited: int | None = None
         self._clearing: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
@@ -203,24 +204,23 @@ class JobProcess(MeasuredProtocol):
             self._end_rest()
 
     def _take_exit(self) -> None:
+        self._has_left = self.pid is not None and processes.is_number_used(
+            self.pid
+        )  # of nearly all nothing is
         if self._silence is not None:
             self._silence.stop()
         self._drain()
         if self._running is not None and not self._running.called:
             self._running.callback(None)
         if self._why is None:
-            if self._has_left_some():
+            if self._has_left:
                 self.note()  # a crash may come before they have ended
             self._report()
         self._end_rest()
 
-    def _has_left_some(self) -> bool:
-        """Whether something may be left of its session; of nearly all nothing is."""
-        return self.pid is not None and processes.is_number_used(self.pid)
-
     def _end_rest(self) -> None:
         """End what is left of it."""
-        if self._why is None and self.pid is not None and not self._has_left_some():
+        if self._why is None and self.pid is not None and not self._has_left:
             self._leave_nothing()
             return
         sweep = self._sweep()
@@ -294,6 +294,7 @@ class JobProcess(MeasuredProtocol):
             self._made_sweep.finish([])
 
     def _finish(self, left: list[Process]) -> None:
+        self._has_left = bool(left)
         self._report()
         self.gone.callback(None)
 
@@ -374,11 +375,12 @@ class JobProcess(MeasuredProtocol):
         why = self._why
         if why is None and number is not None:
             why = Reason.SIGNAL
+        left = self.pid if self._has_left else None
         stdout, stderr = outputs
         refused = None if why or self._complaint is None else refusal(self._run, code, bytes(self._complaint))
         if refused is not None:
             detail = f"could not be started: {refused}"
-            return Outcome(reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr)
+            return Outcome(reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr, pid=left)
         if why is None and code:
             why = Reason.EXIT
         return Outcome(
@@ -389,6 +391,7 @@ class JobProcess(MeasuredProtocol):
             stdout=stdout,
             stderr=stderr,
             usage=self.usage,
+            pid=left,
         )
 
 

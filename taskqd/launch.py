@@ -120,7 +120,8 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended: ``reason`` is None if it exited with 0 and nobody had to end it.
 
     ``usage`` is None where nobody tells what it has used (spawn.py). With ``is_shortage`` there was no
-    process, since the machine lacks what a start takes: the attempt is to be taken back.
+    process, since the machine lacks what a start takes: the attempt is to be taken back. ``pid`` is that of
+    its first process if something was left in the session of that, None otherwise.
     """
 
     reason: Reason | None
@@ -131,6 +132,7 @@ class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     stderr: Output = NOTHING
     usage: Usage | None = None
     is_shortage: bool = False
+    pid: int | None = None
 
 
 def command_line(run: Run) -> list[str]:

@@ -183,6 +183,8 @@ def _finish(attempt: Attempt, event: Ended) -> None:
     attempt.reason = event.reason
     attempt.exit_code, attempt.signal, attempt.detail = event.exit_code, event.signal, event.detail
     attempt.progress, attempt.usage = event.progress, event.usage
+    if event.pid is not None:
+        attempt.pid = event.pid
     attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline = _measured(event.stdout)
     attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline = _measured(event.stderr)
 

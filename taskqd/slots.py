@@ -302,6 +302,7 @@ class Slots:
             usage=outcome.usage,
             stdout=outcome.stdout,
             stderr=outcome.stderr,
+            pid=outcome.pid,
         )
 
     def _plain_end(self, job: Job, outcome: Outcome) -> Ended:

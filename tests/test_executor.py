@@ -524,6 +524,31 @@ def test_an_exit_that_leaves_nothing_signals_nobody(bench: Bench) -> None:
     assert bench.killed == []
 
 
+def test_an_end_has_the_number_of_the_session_if_something_is_left_in_it(bench: Bench) -> None:
+    results = []
+    for options, code, leaves in (
+        ({}, 0, True),
+        ({}, 126, True),
+        ({}, 0, False),
+        ({"timeout": 1.0}, 1, False),
+    ):
+        bench.recording = FakeRecording()
+        result = bench.start(**options)
+        bench.exits(code, leaves=leaves)
+        results.append(result_of(result).pid == bench.process.pid)
+        bench.pass_time(LONG)
+    assert results == [True, True, False, False]
+
+
+def test_a_session_that_no_signal_ends_is_named_by_the_end_of_its_attempt(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    result = bench.start()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.exits(leaves=True)
+    bench.pass_time(LONG)
+    assert result_of(result).pid == bench.process.pid
+
+
 def test_leftovers_that_no_signal_ends_are_given_up(bench: Bench) -> None:
     bench.groups.deadly = set()
     bench.start()

@@ -266,6 +266,15 @@ def test_an_end_that_takes_its_start_back_is_a_line_like_any_other() -> None:
     assert decode(line[:-1]) == (7, taken_back)
 
 
+def test_an_end_that_left_processes_has_the_number_of_their_session() -> None:
+    ended = Ended(id=1, at=1764000004.0, status=Status.COMPLETED, exit_code=0, pid=4242)
+    line = encode(ended, 7)
+    assert line.endswith(
+        b' 7 {"type":"ended","id":1,"at":1764000004.0,"status":"COMPLETED","exit_code":0,"pid":4242}\n'
+    )
+    assert decode(line[:-1]) == (7, ended)
+
+
 @pytest.mark.parametrize("now, old", OLD_LINES, ids=[line[:8].decode() for _, line in OLD_LINES])
 def test_a_command_that_stands_in_the_spec_as_up_to_format_3_is_read(
     now: tuple[Record, bytes], old: bytes

@@ -59,6 +59,22 @@ def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(running: 
         os.kill(pid, signal.SIGKILL)
 
 
+def test_what_ended_jobs_left_in_their_sessions_ends_at_the_start_after_a_crash(
+    daemon: DaemonFactory,
+) -> None:
+    one = daemon(slots=4)
+    wire = one.connect()
+    jobs = [wire.submit("--kill-after=60s trap '' TERM; sleep 301 & exit 0") for _ in range(20)]
+    jobs.append(wire.submit("--kill-after=60s trap '' TERM; setsid sleep 302 & exit 0"))
+    assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
+    until(lambda: sorted(one.processes().values()) == ["sleep 301 "] * 20 + ["sleep 302 "], "what is left")
+    one.kill()
+    one.start()
+    assert list(one.processes().values()) == ["sleep 302 "]
+    for pid in one.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_a_retry_meets_nothing_of_the_attempt_before(running: Daemon, wire: Wire, tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     command = f"flock -n {lock} true || exit 7; setsid flock {lock} sleep 301 & sleep 0.3; exit 1"
