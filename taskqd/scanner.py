@@ -1,6 +1,7 @@
 """Scans of /proc, of which one serves all who ask in the same moment."""
 
 from collections.abc import Callable
+from time import thread_time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,7 +17,7 @@ InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
 
 REST = 9.0
-"""After a scan none begins for so many times as long as it took: scans use up to a tenth of a processor."""
+"""After a scan none begins for so many times its processor time: scans use up to a tenth of a processor."""
 
 
 class Scanner:
@@ -74,19 +75,18 @@ class Scanner:
     def _scan(self) -> None:
         asked = self._take()
         self._is_scanning = True
-        scanning = self._in_thread(processes.scan, _earliest(asked))
-        scanning.addBoth(self._scanned, asked, self._clock.seconds())
+        self._in_thread(_scan, _earliest(asked)).addBoth(self._scanned, asked)
 
-    def _scanned(self, result: Any, asked: list[tuple[float, Heard, int | None]], begun: float) -> None:
+    def _scanned(self, result: Any, asked: list[tuple[float, Heard, int | None]]) -> None:
         self._is_scanning = False
-        now = self._clock.seconds()
-        self._rests_until = now + REST * (now - begun)
         if isinstance(result, Failure):
             self._scan_failed(result)
             self._tell(asked, None)
         else:
             self._is_failing = False
-            self._tell(asked, result)
+            table, used = result
+            self._rests_until = self._clock.seconds() + REST * used
+            self._tell(asked, table)
         self._arrange()
 
     def _scan_failed(self, failure: Failure) -> None:
@@ -100,6 +100,13 @@ class Scanner:
                 heard(table)
             except Exception:  # noqa: BLE001 - it must not keep the others from hearing of it
                 self._log.failure("to take what a scan of /proc found met a bug")
+
+
+def _scan(since: int | None) -> tuple[list[Process], float]:
+    """Return what a scan finds, and the seconds of processor time that it took."""
+    begun = thread_time()
+    found = processes.scan(since)
+    return found, thread_time() - begun
 
 
 def _earliest(asked: list[tuple[float, Heard, int | None]]) -> int | None:

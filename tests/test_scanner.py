@@ -24,14 +24,22 @@ class Bench:
         self.groups.others = [ONE]
         self.scanner = Scanner(self.clock, self.threads)
         self.heard: list[list[Process] | None] = []
+        self.used = self.cost = 0.0
         monkeypatch.setattr(scanner, "processes", self.groups)
+        monkeypatch.setattr(scanner, "thread_time", self._thread_time)
+
+    def _thread_time(self) -> float:
+        """Return the processor time of the thread, and let the scan that begins take what it takes."""
+        self.used += self.cost
+        return self.used
 
     def ask(self, delay: float = 0.0, since: int | None = None) -> None:
         self.scanner.ask(self.heard.append, since, delay)
 
-    def scan(self, seconds: float = 0.0) -> None:
-        """Make a scan that takes so many seconds."""
-        self.clock.advance(seconds)
+    def scan(self, seconds: float = 0.0, waits: float = 0.0) -> None:
+        """Make a scan that takes so many seconds of processor time, and has waited for so many more."""
+        self.cost = seconds
+        self.clock.advance(seconds + waits)
         self.threads.run()
 
 
@@ -71,6 +79,16 @@ def test_after_a_scan_that_took_long_none_begins_for_a_multiple_of_that(bench: B
     bench.clock.advance(REST * 0.5 - 0.125)
     assert bench.threads.waiting == []
     bench.clock.advance(0.125)
+    bench.scan()
+    assert len(bench.heard) == 2
+
+
+def test_a_scan_that_waited_for_a_busy_machine_is_followed_by_another_at_once(bench: Bench) -> None:
+    bench.ask()
+    bench.clock.advance(0)
+    bench.scan(seconds=0.0078125, waits=2.0)
+    bench.ask()
+    bench.clock.advance(REST * 0.0078125)
     bench.scan()
     assert len(bench.heard) == 2
 
