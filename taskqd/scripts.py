@@ -9,6 +9,10 @@ HEAD_BYTES = 256
 """The kernel looks at so many bytes of a file (BINPRM_BUF_SIZE)."""
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Some editors begin a UTF-8 text with it; the kernel does not know it, and sh would run the script."""
+
+
 class BadScript(Exception):
     """A script has a first line by which it cannot be run; the text says why, behind "its script"."""
 
@@ -22,6 +26,8 @@ def interpreter(head: bytes) -> tuple[str, ...]:
     if b"\0" in line:
         kind = "a program (ELF)" if line.startswith(b"\x7fELF") else "no text"
         raise BadScript(f"is {kind}: submit a command that runs the file instead")
+    if line.startswith(BYTE_ORDER_MARK + b"#!"):
+        raise BadScript("has a byte order mark in front of its #!: save it as UTF-8 without one")
     if not line.startswith(b"#!"):
         return ()
     if not end and len(head) >= HEAD_BYTES:

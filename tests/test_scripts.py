@@ -7,6 +7,7 @@ from taskqd.scripts import HEAD_BYTES, BadScript, interpreter
 NAMED = [
     (b"", ()),
     (b"echo hello\n", ()),
+    (b"\xef\xbb\xbfecho hello\n", ()),
     (b"# !/bin/sh\n", ()),
     (b" #!/bin/sh\n", ()),
     (b"exit 0\n\x7fELF\0", ()),
@@ -36,6 +37,7 @@ REFUSED = [
     (b"#!/bin/sh\r\n", "the interpreter '/bin/sh' with a carriage return"),
     (b"#!/usr/bin/env python3\r", "the interpreter '/usr/bin/env python3' with a carriage return"),
     (b"#!\n", "no interpreter"),
+    (b"\xef\xbb\xbf#!/usr/bin/env python3\n", "a byte order mark"),
     (b"#! \t \n", "no interpreter"),
     (b"#!python3 -u\n", "python3 without its directory: write #!/usr/bin/env python3"),
     (b"#!/" + b"x" * HEAD_BYTES + b"\n", "more than 255 bytes"),
