@@ -150,25 +150,26 @@ class Sweep:
         if self.gone.called or asked != self._asked:  # else another scan was asked for since
             return
         found = None if table is None else self._find(table)
-        for one in found or ():
-            self._send(one)
+        is_sent = found is not None and [*map(self._send, found)].count(False) == 0
         if found is not None:
             self._reached = 0
         if not self._is_waiting:
             return
-        if found == [] or (self._is_killing and not self._looks_left):
-            self.finish(found or [])
-            return
-        self._looks_left -= self._is_killing
+        if found is not None and is_sent:  # else the machine lacked what a look takes: it does not count
+            if not found or (self._is_killing and not self._looks_left):
+                self.finish(found)
+                return
+            self._looks_left -= self._is_killing
         self._ask(self._pause)
         self._pause = min(2 * self._pause, LAST_LOOK)
 
-    def _send(self, one: Process) -> None:
+    def _send(self, one: Process) -> bool:
+        """Send the signal, unless that was done; False if it could not be sent this time."""
         if self.number is None or one.name in self._sent:
-            return
+            return True
         self._sent.add(one.name)
         if self._reached and self._reached in (one.group, one.pid):
-            return
+            return True
         try:
             processes.signal_process(one, self.number)
         except OSError as why:
@@ -182,3 +183,5 @@ class Sweep:
                 )
             if not isinstance(why, PermissionError):
                 self._sent.discard(one.name)
+                return False
+        return True

@@ -63,6 +63,7 @@ class Bench:
         self.killed: list[tuple[int, int]] = []
         for module in (executor, scanner, sweep):
             monkeypatch.setattr(module, "processes", self.groups)
+        monkeypatch.setattr(scanner, "thread_time", lambda: 0.0)
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
 
     def start(self, **options: Any) -> "Deferred[Outcome]":
@@ -1232,6 +1233,24 @@ def test_a_retry_does_not_start_beside_what_no_signal_ends(bench: Bench) -> None
     assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
     assert outcome.detail == "could not be started: process 7 of an earlier attempt does not end"
     assert sent_to(bench, 7) == [TERM, KILL]
+
+
+@pytest.mark.parametrize("door", ["scan", "signal_process"])
+def test_a_retry_waits_while_the_machine_lacks_descriptors_to_look_for_earlier_attempts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
+    with monkeypatch.context() as context:
+        context.setattr(bench.groups, door, refuse)
+        bench.pass_time(60)
+    assert (ended.called, bench.spawn.lines) == (False, [])
+    bench.pass_time(2)
+    assert (sent_to(bench, 7), len(bench.spawn.lines)) == ([KILL], 1)
+    bench.exits()
 
 
 def test_a_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
