@@ -10,10 +10,16 @@ for by nobody any more.
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from itertools import islice
 
 from taskqd.job import Job, Spec, Status
+
+MAX_ACTS_PER_TURN = 100
+"""Jobs that are acted on in one turn of the reactor: each takes 50 to 100 microseconds."""
+MAX_LINKS_PER_TURN = 5_000
+"""Jobs that those of one turn come after, all together: each takes one microsecond."""
 
 
 class Kind(Enum):
@@ -43,6 +49,20 @@ def named(spec: Spec) -> Iterator[tuple[Kind, int]]:
     ):
         for job_id in ids:
             yield kind, job_id
+
+
+def portion(job_ids: Iterable[int], jobs: Mapping[int, Job]) -> list[int]:
+    """Return the first of these jobs, as many as can be ended in one turn of the reactor."""
+    found: list[int] = []
+    links = 0
+    for job_id in islice(job_ids, MAX_ACTS_PER_TURN):
+        if job_id in jobs:
+            spec = jobs[job_id].spec
+            links += len(spec.after) + len(spec.after_any) + len(spec.after_fail)
+        if found and links > MAX_LINKS_PER_TURN:
+            break
+        found.append(job_id)
+    return found
 
 
 class Skips:

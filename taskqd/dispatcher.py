@@ -7,6 +7,7 @@ what is true. How a job comes in is in reception.py, what becomes of it once it 
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +19,7 @@ from taskqd.actors import Actor
 from taskqd.backlog import Backlog
 from taskqd.changes import Changes
 from taskqd.controls import Controls
+from taskqd.dependencies import portion
 from taskqd.errors import Gone, TaskqError, WrongState
 from taskqd.events import AboutJob, Cancelled, Removed, Retried
 from taskqd.interfaces import IExecutor, ISpool, IStore
@@ -31,8 +33,6 @@ from taskqd.skipping import Skipping
 from taskqd.slots import Slots
 from taskqd.turns import JobTurns, settled
 
-MAX_ACTS_PER_TURN = 100
-"""Jobs that one request acts on in one turn of the reactor: each takes 50 to 100 microseconds."""
 MAX_LOOKS_PER_TURN = 1000
 """Jobs that one request looks at in one turn of the reactor: each takes one to five microseconds."""
 
@@ -182,13 +182,15 @@ class Dispatcher:
         if before:
             self._check_cancellable(job)
         which = [*before, job_id]
-        for at in range(0, len(which), MAX_ACTS_PER_TURN):
+        at = 0
+        while at < len(which):
             if at:
                 await deferLater(self._clock, 0)
-            portion = which[at : at + MAX_ACTS_PER_TURN]
-            cancels = [Deferred.fromCoroutine(self._cancel(one, by, number)) for one in portion]
+            some = portion(islice(which, at, None), self.backlog.jobs)
+            at += len(some)
+            cancels = [Deferred.fromCoroutine(self._cancel(one, by, number)) for one in some]
             results = await settled(cancels)
-            for one, result in zip(portion, results, strict=True):
+            for one, result in zip(some, results, strict=True):
                 # Another one may have started and ended by now, or be removed.
                 if isinstance(result, Failure) and (one == job_id or not result.check(WrongState, Gone)):
                     result.raiseException()

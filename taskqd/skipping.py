@@ -4,21 +4,18 @@ They are skipped some at a time, so that thousands of them do not keep everybody
 """
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.dependencies import portion
 from taskqd.errors import StoreFailed
 from taskqd.events import Skipped
 from taskqd.job import Status
 from taskqd.recorder import Recorder
 from taskqd.turns import JobTurns, settled
-
-AT_ONCE = 100
-"""So many are on their way to the disk at once."""
 
 
 class Skipping:
@@ -45,8 +42,8 @@ class Skipping:
     async def _skip_all(self) -> None:
         try:
             while self._doomed:
-                some = list(islice(self._doomed.items(), AT_ONCE))
-                skips = [Deferred.fromCoroutine(self._skip(job_id, because)) for job_id, because in some]
+                some = portion(self._doomed, self._recorder.backlog.jobs)
+                skips = [Deferred.fromCoroutine(self._skip(one, self._doomed[one])) for one in some]
                 for result in await settled(skips):
                     if isinstance(result, Failure):
                         result.raiseException()

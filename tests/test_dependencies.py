@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskqd.backlog import Backlog
-from taskqd.dependencies import Kind, Skips, named
+from taskqd.dependencies import MAX_ACTS_PER_TURN, MAX_LINKS_PER_TURN, Kind, Skips, named, portion
 from taskqd.events import Event
 from taskqd.job import Reason, Status
 from tests.facts import (
@@ -305,3 +305,11 @@ def test_a_job_that_was_skipped_because_of_a_task_was_because_of_its_array() -> 
 def test_a_job_that_was_skipped_because_of_one_that_is_not_there_belongs_to_none() -> None:
     backlog = fold(submitted(2), skipped(2, 1))
     assert backlog.skips.count(1) == 0
+
+
+def test_a_portion_has_as_many_jobs_as_their_links_allow_and_one_at_least() -> None:
+    most = {1: (1,) * (MAX_LINKS_PER_TURN + 1), 2: (), 3: (1,) * (MAX_LINKS_PER_TURN - 1), 4: (1,), 5: (1,)}
+    jobs = fold(*(submitted(one, after=after) for one, after in most.items())).jobs
+    assert portion([1, 2, 3], jobs) == [1]
+    assert portion([2, 99, 3, 4, 5], jobs) == [2, 99, 3, 4]
+    assert portion(range(10, 10 + 2 * MAX_ACTS_PER_TURN), jobs) == [*range(10, 10 + MAX_ACTS_PER_TURN)]

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.dispatcher import MAX_ACTS_PER_TURN, MAX_LOOKS_PER_TURN
+from taskqd import dependencies
+from taskqd.dependencies import MAX_ACTS_PER_TURN
+from taskqd.dispatcher import MAX_LOOKS_PER_TURN
 from taskqd.errors import StoreFailed, WrongState
 from taskqd.events import Cancelled, Ended, Skipped, Started
 from taskqd.job import Array, Reason, Status
-from taskqd.skipping import AT_ONCE
 from tests.fakes import COMPLETED, FAILED, START, House, error_of, opened, replayed, result_of, running
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
@@ -244,11 +245,11 @@ def test_thousands_are_skipped_some_at_a_time_and_others_get_in_between() -> Non
     house = many(3000)
     ends = told(house)
     waiting = [house.dispatcher.wait(job_id) for job_id in (2, 1500, 3001)]
-    assert len(house.store.on_its_way) == AT_ONCE
+    assert len(house.store.on_its_way) == MAX_ACTS_PER_TURN
     between = house.asked()
-    house.store.sync(AT_ONCE + 1)
+    house.store.sync(MAX_ACTS_PER_TURN + 1)
     assert result_of(between) == 3002
-    assert len(house.store.on_its_way) == AT_ONCE + 1
+    assert len(house.store.on_its_way) == MAX_ACTS_PER_TURN + 1
     house.settle()
     assert skips(house) == list(range(2, 3002))
     assert all(waiter.called for waiter in waiting)
@@ -471,6 +472,27 @@ def test_a_cascade_over_thousands_is_recorded_a_portion_per_turn_and_answered_af
     assert result_of(answer).status is CANCELLED
     assert cancels(house) == list(range(count + 1, 0, -1))
     assert skips(house) == []
+
+
+@pytest.mark.parametrize("is_cascade", [False, True])
+def test_jobs_that_come_after_many_others_are_ended_so_many_a_turn_as_they_have_links(
+    monkeypatch: pytest.MonkeyPatch, is_cascade: bool
+) -> None:
+    monkeypatch.setattr(dependencies, "MAX_LINKS_PER_TURN", 11)
+    house = opened()
+    others = tuple(house.submit(hold=True) for _ in range(5))
+    for _ in range(9):
+        house.asked(after=others)
+    house.settle()
+    answer = house.cancel(1, cascade=is_cascade)
+    portions = []
+    for _ in range(30):
+        house.clock.advance(0)
+        portions.append(len(house.store.on_its_way))
+        house.store.sync(portions[-1])
+    assert result_of(answer).status is CANCELLED
+    assert {house.job(one).status for one in range(6, 15)} == {CANCELLED if is_cascade else Status.FAILED}
+    assert max(portions) == 2
 
 
 def test_a_cascade_that_a_crash_cuts_off_is_a_beginning_and_asking_again_does_the_rest() -> None:
