@@ -204,9 +204,7 @@ class JobProcess(MeasuredProtocol):
             self._end_rest()
 
     def _take_exit(self) -> None:
-        self._has_left = self.pid is not None and processes.is_number_used(
-            self.pid
-        )  # of nearly all nothing is
+        self._has_left = self.pid is not None and processes.is_number_used(self.pid)
         if self._silence is not None:
             self._silence.stop()
         self._drain()
@@ -219,7 +217,7 @@ class JobProcess(MeasuredProtocol):
         self._end_rest()
 
     def _end_rest(self) -> None:
-        """End what is left of it."""
+        """End what is left of it; of nearly all nothing is."""
         if self._why is None and self.pid is not None and not self._has_left:
             self._leave_nothing()
             return
