@@ -243,7 +243,12 @@ class JobProcess(MeasuredProtocol):
         return self._tree
 
     def end(self, why: Reason, number: int, detail: str | None = None) -> None:
-        """Signal the whole tree, and kill it after the grace; the first reason to end an attempt stands."""
+        """Signal the whole tree, and kill it after the grace; the first reason to end an attempt stands.
+
+        A cancel while it is being ended for another reason sends its own signal all the same.
+        """
+        if self._why is not None and why is Reason.CANCELLED and not self._is_reported:
+            self._send(number)
         if self._exit is not None or self._why is not None:
             return
         self._why = why
@@ -253,6 +258,9 @@ class JobProcess(MeasuredProtocol):
             self._clearing.cancel()
             return
         self._take_marked()
+        self._send(number)
+
+    def _send(self, number: int) -> None:
         if number == signal.SIGKILL:
             self._sweep().kill()
         else:

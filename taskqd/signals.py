@@ -15,7 +15,7 @@ from taskqd.shortage import is_shortage
 
 UNUSED = (
     *("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGQUIT", "SIGPWR", "SIGSTKFLT"),
-    *("SIGPIPE", "SIGXFSZ"),
+    *("SIGPIPE", "SIGXFSZ", "SIGXCPU"),
 )
 """What would end the daemon by default, means nothing to it, and is no error of its own."""
 NEEDED = (signal.SIGCHLD, signal.SIGTERM)

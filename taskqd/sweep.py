@@ -102,7 +102,9 @@ class Sweep:
         self._is_refused = False
 
     def signal(self, number: int) -> None:
-        """Send a signal to all that are there, and to those that a later scan finds."""
+        """Send a signal to all that are there, and to those that a later scan finds; none after SIGKILL."""
+        if self._is_killing and number != signal.SIGKILL:
+            return
         self.number = number
         self._sent.clear()
         reached = self._signal_group(number)

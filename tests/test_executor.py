@@ -550,6 +550,31 @@ def test_a_session_that_no_signal_ends_is_named_by_the_end_of_its_attempt(bench:
     assert result_of(result).pid == bench.process.pid
 
 
+def test_a_cancel_of_an_attempt_that_is_being_ended_sends_its_signal(bench: Bench) -> None:
+    result = bench.start(timeout=1.0, kill_after=1e9)
+    bench.pass_time(2)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    assert bench.signals == [TERM, INT]
+    bench.executor.end(1, Reason.INTERRUPTED, TERM)
+    assert bench.signals == [TERM, INT]
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    assert bench.signals == [TERM, INT, KILL]
+    bench.exits(number=KILL)
+    bench.pass_time(LONG)
+    assert result_of(result).reason is Reason.TIMEOUT
+
+
+def test_a_cancel_reaches_what_is_left_of_an_attempt_that_is_being_ended(bench: Bench) -> None:
+    result = bench.start(timeout=1.0, kill_after=1e9)
+    bench.pass_time(2)
+    bench.exits(number=TERM, leaves=True)
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.pass_time(LONG)
+    assert bench.signals[-1] == KILL
+    assert result_of(result).reason is Reason.TIMEOUT
+
+
 def test_leftovers_that_no_signal_ends_are_given_up(bench: Bench) -> None:
     bench.groups.deadly = set()
     bench.start()
@@ -696,7 +721,7 @@ def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.executor.end(1, Reason.INTERRUPTED, INT)
     bench.recording.fail("the disk is full")
-    assert bench.signals == [TERM]
+    assert bench.signals == [TERM, INT], "the second is that of the cancel"
     bench.exits(number=15)
     assert result_of(ended).reason is Reason.TIMEOUT
 

@@ -117,6 +117,15 @@ def test_the_process_of_an_attempt_is_kept_while_it_may_run(tmp_path: Path) -> N
     assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [2]
 
 
+def test_the_session_in_which_an_ended_attempt_left_processes_is_kept(tmp_path: Path) -> None:
+    *before, end = ran(1)
+    write(tmp_path, [submitted(1), *before, replace(end, pid=4242)], [])
+    condense(tmp_path, 1)
+    attempt = fold(replay(tmp_path)).jobs[1].attempt
+    assert attempt is not None
+    assert attempt.pid == 4242
+
+
 def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_after_it(
     tmp_path: Path,
 ) -> None:
