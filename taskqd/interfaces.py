@@ -155,7 +155,7 @@ class IExecutor(Interface):
         """
 
     def end(job_id: int, why: Reason, number: int) -> None:
-        """Signal the whole process group of a running attempt, and kill it after its grace."""
+        """Signal all processes of a running attempt, and kill them after its grace."""
 
     def kill_leftovers(job_id: int) -> "Deferred[None] | None":
         """Kill at once what an ended attempt of a job left in its session, for which the job may be removed.

@@ -137,7 +137,7 @@ _ALL = (
     ),
     Verb(
         "CANCEL <id> [--signal=NAME] [--cascade]",
-        "End a job: a pending one at once, a running one by a signal to its whole process group.",
+        "End a job: a pending one at once, a running one by a signal to all of its processes.",
         requests.cancellation,
     ),
     Verb(

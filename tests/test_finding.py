@@ -86,6 +86,12 @@ def test_a_file_without_the_path_of_a_socket_is_passed_over(home: Home, text: st
     assert find_address(home.session) == address
 
 
+def test_pipe_in_the_place_of_the_file_is_passed_over_and_not_waited_for(home: Home) -> None:
+    address = home.listen(home.state / "taskq.sock")
+    os.mkfifo(home.state / "address")
+    assert find_address(home.plain) == address
+
+
 def test_the_home_of_passwd_counts_where_another_is_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     address = home.listen(home.state / "taskq.sock")
     user = pwd.struct_passwd(("ann", "x", UID, UID, "", str(home.path), "/bin/sh"))

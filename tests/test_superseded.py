@@ -134,5 +134,5 @@ def _fold(events: Sequence[Event]) -> Backlog:
 
 
 def test_a_time_that_was_set_and_taken_back_leaves_no_trace() -> None:
-    events = [array(1, 3), released(1), changed(1, at=50.0, label="a"), changed(1, label="a")]
+    events: list[Event] = [*(array(1, 3), released(1), changed(1, at=50.0, label="a"), changed(1, label="a"))]
     assert _fold(kept(events)) == _fold(events)

@@ -46,7 +46,8 @@ def _paths(environ: Mapping[str, str], uid: int) -> Iterator[str]:
 def _written(path: str) -> str | None:
     """Return the socket's path that a daemon has written into a file, None if there is none."""
     try:
-        with open(path, "rb") as file:
+        # What is no file, such as a pipe, is not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             text = os.fsdecode(file.read(LONGEST_ADDRESS).strip())
     except OSError:
         return None

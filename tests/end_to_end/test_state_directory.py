@@ -70,6 +70,7 @@ def test_state_that_goes_while_nobody_writes_is_said_within_seconds_and_nothing_
         elsewhere.rename(one.state)
         until(lambda: wire.stats()["store"]["failure"] is None, "the daemon to go on", deadline=10)
         second = wire.submit("true")
+        assert wire.wait(second) == "COMPLETED"
         one.kill()
         one.start()
         assert one.connect().wait(second) == "COMPLETED"

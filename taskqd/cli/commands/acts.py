@@ -29,7 +29,7 @@ Examples:
 """
 )
 @BY_FILTER
-@arguments.text("--signal", "Instead of TERM, to a running job's whole process group.", "NAME")
+@arguments.text("--signal", "Instead of TERM, to all processes of a running job.", "NAME")
 @click.option("--cascade", is_flag=True, help="Also the pending jobs that come after it, and after those.")
 @click.pass_obj
 def cancel(session: Session, /, signal: str | None, cascade: bool, **given: Any) -> int:
