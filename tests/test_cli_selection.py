@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from taskqd.cli import selection
 from tests.calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.command_line import Process
 from tests.fake_daemon import FakeDaemon, Request, job, refused
@@ -100,6 +101,52 @@ def test_the_tasks_of_an_array_in_a_range_go_with_it(serve: Serve, call: Call) -
     daemon = serve(Jobs(tasks[0], job(5), *tasks[1:]))
     call("cancel", "3-8")
     assert daemon.lines[1:] == ["CANCEL 3", "CANCEL 5"]
+
+
+# the rate
+
+
+class Rated:
+    """A script for a daemon that takes a change of a job only at its ``tries``-th request."""
+
+    def __init__(self, jobs: Jobs, tries: int, text: str) -> None:
+        self._jobs = jobs
+        self._left = self._tries = tries
+        self._text = text
+
+    def __call__(self, request: Request) -> bytes:
+        if request.verb not in ("LIST", "SHOW"):
+            self._left -= 1
+            if self._left:
+                return refused("QUEUE_FULL", self._text)
+            self._left = self._tries
+        return self._jobs(request)
+
+
+TOO_FAST = "you submit or change more than 2 jobs a second; retry in 0.250 s"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "hold", "release", "retry", "remove", "set"])
+def test_an_act_that_comes_too_fast_is_sent_again_after_the_wait(
+    serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(selection.time, "sleep", waits.append)
+    daemon = serve(Rated(Jobs(), 3, TOO_FAST))
+    outcome = call(verb, *(("--label", "x", "7", "8") if verb == "set" else ("7", "8")))
+    sent = [line for line in daemon.lines if line.startswith(verb.upper())]
+    assert [line.split()[1] for line in sent] == ["7"] * 3 + ["8"] * 3
+    assert (outcome.code, waits) == (0, [0.25] * 4)
+    assert outcome.stderr == (
+        "taskq: the daemon takes no more changes from you for 0.25 s: "
+        "waiting, and going on as fast as it takes them\n"
+    )
+
+
+def test_an_act_that_is_refused_for_another_limit_is_not_sent_again(serve: Serve, call: Call) -> None:
+    daemon = serve(Rated(Jobs(), 2, "100 jobs are pending (limit 100); retry when some have started"))
+    outcome = call("retry", "7")
+    assert (outcome.code, daemon.lines) == (1, ["RETRY 7"])
 
 
 # the question

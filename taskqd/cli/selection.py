@@ -4,7 +4,9 @@ What is found by a range or by filters is told of by its number in the end, and 
 person sits at a terminal; about jobs that were named one by one, no question is asked.
 """
 
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +20,9 @@ from taskqd.words import capitals
 LIVE = ("PENDING", "RUNNING")
 PENDING = ("PENDING",)
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
+
+_RETRY_IN = re.compile(r"retry in ([0-9]{1,9}(?:\.[0-9]+)?) s")
+"""How the daemon says that a request came too fast, and when it takes the next (docs/protocol.md §7)."""
 
 
 class Act(NamedTuple):
@@ -40,6 +45,33 @@ class Chosen(NamedTuple):
         return self.is_found or len(self.jobs) > 1
 
 
+class _Pace:
+    """Sends requests no faster than the daemon takes them from this user."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._has_said = False
+
+    def keep(self, act: Callable[[], None]) -> None:
+        """Call ``act``, again after each wait that the daemon asks for; raises Refused for another refusal."""
+        while True:
+            try:
+                act()
+                return
+            except Refused as refusal:
+                found = _RETRY_IN.search(refusal.text) if refusal.code == "QUEUE_FULL" else None
+                if found is None:
+                    raise
+                wait = float(found[1])
+            if not self._has_said:
+                self._has_said = True
+                self._session.complain(
+                    f"the daemon takes no more changes from you for {wait:g} s: "
+                    "waiting, and going on as fast as it takes them"
+                )
+            time.sleep(wait)
+
+
 def for_each(
     session: Session,
     client: Client,
@@ -47,12 +79,16 @@ def for_each(
     act: Callable[[Client, Ref], None],
     kind: str = "job",
 ) -> Sequence[int]:
-    """Do it for each job or other ``kind``, whatever is refused of the rest; return the exit code of each."""
+    """Do it for each job or other ``kind``, whatever is refused of the rest; return the exit code of each.
+
+    A request that came too fast is sent again once the daemon takes it.
+    """
     name = "id" if kind == "job" else kind
     codes = []
+    pace = _Pace(session)
     for job in jobs:
         try:
-            act(client, job)
+            pace.keep(lambda job=job: act(client, job))  # type: ignore[misc]
             codes.append(0)
         except Refused as refusal:
             codes.append(session.refuse(refusal, f"{kind} {job}" if len(jobs) > 1 else "", {name: job}))
