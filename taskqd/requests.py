@@ -16,7 +16,7 @@ from taskqd.job import Status
 from taskqd.options import Option, Table, flag, read, scan
 from taskqd.refs import Ref, parse_id, parse_ref
 from taskqd.retrying import parse_signal
-from taskqd.submission import MOST_SLOTS, OPTIONS, USAGES
+from taskqd.submission import MOST_SLOTS, SUBMIT_OPTIONS, USAGES, resolve_time
 from taskqd.words import capitals, parse_duration, parse_integer, parse_name, parse_size
 
 DEFAULT_OUTPUT = 1024**2
@@ -261,6 +261,7 @@ CLEARED: dict[str, Any] = {
     "no-retry-on": (),
     "delay": None,
     "at": None,
+    "tz": None,
     "nice": None,
     "memory": None,
     "cpu-time": None,
@@ -270,7 +271,7 @@ CLEARED: dict[str, Any] = {
 
 SETTABLE = (
     *("queue", "priority", "slots", "need", "label", "timeout", "idle-timeout", "kill-after"),
-    *("retries", "retry-delay", "retry-delay-max", "retry-on", "no-retry-on", "delay", "at"),
+    *("retries", "retry-delay", "retry-delay-max", "retry-on", "no-retry-on", "delay", "at", "tz"),
     *("nice", "memory", "cpu-time", "nofile", "max-output"),
 )
 """The options of SUBMIT that SET changes."""
@@ -278,12 +279,12 @@ SETTABLE = (
 
 def _or_cleared(name: str, word: str, empty: Any) -> tuple[str, Callable[[str], Any]]:
     """Return an option of SUBMIT as SET takes it: with a word that clears it."""
-    field, reader = OPTIONS[name]
+    field, reader = SUBMIT_OPTIONS[name]
     return field, lambda text: empty if text == word else reader(text)
 
 
 SET_OPTIONS: Table = {
-    **{name: OPTIONS[name] for name in SETTABLE},
+    **{name: SUBMIT_OPTIONS[name] for name in SETTABLE},
     **{name: _or_cleared(name, "none", empty) for name, empty in CLEARED.items()},
     "label": _or_cleared("label", "", None),
 }
@@ -296,6 +297,7 @@ def change(usage: str, text: str) -> Change:
     (ref,), values = cut(usage, text, 1, 1, SET_OPTIONS)
     if not values:
         raise BadRequest("expected at least one option to change, such as --priority=5; HELP SET lists them")
+    resolve_time(values)
     if values.get("delay") is not None and values.get("at") is not None:
         raise BadRequest("--delay counts from now and --at is a time; give one of them")
     if "delay" in values or "at" in values:

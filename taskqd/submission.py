@@ -310,8 +310,8 @@ def read_submission(text: str) -> Order:
     for name, _ in options:
         if name in _TIMING:
             raise BadRequest(f"--{name} is an option of SCHEDULE, which submits a job again and again")
-    values = read("SUBMIT", options, _SUBMIT_OPTIONS)
-    _resolve_time(values)
+    values = read("SUBMIT", options, SUBMIT_OPTIONS)
+    resolve_time(values)
     for name in BLOCKS:
         if values.get(name, 0) > LARGEST_BLOCK:
             raise _too_large(name, values[name])
@@ -339,14 +339,15 @@ def _at(text: str) -> float | datetime:
         raise BadRequest(f"there is no such day or time as {text!r}") from None
 
 
-_SUBMIT_OPTIONS: Table = {**OPTIONS, "at": ("at", _at)}
+SUBMIT_OPTIONS: Table = {**OPTIONS, "at": ("at", _at)}
+"""OPTIONS as a request has them: its ``at`` may have no offset, until ``resolve_time`` has read ``tz``."""
 
 
-def _resolve_time(values: dict[str, Any]) -> None:
+def resolve_time(values: dict[str, Any]) -> None:
     """Put the first moment at which clocks show it, or are past it, in place of a time without an offset."""
     at = values.get("at")
     if isinstance(at, datetime):
-        if "tz" not in values:
+        if values.get("tz") is None:
             raise BadRequest(
                 f"expected a time with its offset from UTC, such as +01:00, not --at={at.isoformat()}; or "
                 "add --tz with the time zone in which clocks show that"

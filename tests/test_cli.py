@@ -482,6 +482,12 @@ SCHEDULES_SHOWN = (
             {'SET 7 --priority=-3 --label="" --timeout=none': job()},
             b"7\n",
         ),
+        (
+            ("set", "7", "--at", "2026-03-29 02:30", "--tz", "Europe/Berlin"),
+            {"SET 7 --at=2026-03-29T03:00:00+02:00 --tz=Europe/Berlin": job()},
+            b"7\n",
+        ),
+        (("set", "7", "--tz", "none", "--at", "none"), {"SET 7 --at=none --tz=none": job()}, b"7\n"),
         (("cancel", "--cascade", "7"), {"CANCEL 7 --cascade": b"STATUS CANCELLED 0\r\n"}, b"CANCELLED 0\n"),
         (("why", "7"), {"WHY 7": b"OK 3rd in line \x1b\r\n"}, b"3rd in line \\x1B\n"),
         (("why", "7", "8"), {"WHY": b"OK held\r\n"}, b"7 held\n8 held\n"),

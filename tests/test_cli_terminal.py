@@ -221,6 +221,8 @@ def test_queues_fit(width: int) -> None:
         ({"every": 90.0}, "every 90 s"),
         ({"every": 86400.0}, "every 1 d"),
         ({"every": None, "cron": "@daily"}, "@daily"),
+        ({"every": None, "cron": "@daily", "tz": "Asia/Tokyo"}, "@daily (Asia/Tokyo)"),
+        ({"every": 90.0, "tz": "Asia/Tokyo"}, "every 90 s"),
     ],
 )
 def test_a_schedule_says_when_it_runs(schedule: Facts, shown: str) -> None:

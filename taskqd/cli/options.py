@@ -70,7 +70,7 @@ def _secret_file(text: str) -> tuple[str, bytes]:
 
 def _local_time(text: str) -> str:
     name = click.get_current_context().params.get("tz")
-    zone = LOCAL if name is None else named(name)
+    zone = LOCAL if name in (None, "none") else named(str(name))
     return next_time(text, datetime.now(zone).replace(tzinfo=None), zone)
 
 
@@ -255,6 +255,7 @@ _CHANGES: tuple[Decorator, ...] = (
     text("--label", "Any text, to find the job by; '' for none.", "TEXT"),
     text("--delay", "Start it after so long from now.", "DURATION", _or_none(parse_duration)),
     parsed("--at", _WHEN, "TIME", _or_none(_local_time)),
+    _ZONE,
     text("--timeout", "End it when it has run so long.", "DURATION", _or_none(parse_duration)),
     text(
         "--idle-timeout",

@@ -203,7 +203,8 @@ def rhythm(schedule: Facts) -> str:
     """Return when a schedule runs."""
     cron, every = schedule.get("cron"), schedule.get("every")
     if cron or every is None:
-        return str(cron)
+        zone = schedule.get("tz")
+        return f"{cron} ({zone})" if zone else str(cron)
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if every >= size and every % size == 0:
             return f"every {every / size:g} {unit}"

@@ -103,6 +103,7 @@ class Changes(TypedDict, total=False):
     no_retry_on: Iterable[str] | str | None
     delay: float | str | None
     at: float | str | None
+    tz: str | None
     nice: int | None
     memory: int | str | None
     cpu_time: float | str | None
