@@ -427,7 +427,11 @@ class Store:
         if self._committer.is_busy:
             self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
             return
-        self._sequence, self._segment = self._tail.end.sequence, self._tail.created
+        end = self._tail.end
+        self._sequence, self._segment = end.sequence, self._tail.created
+        # Of a segment in which no record is durable nothing counts, and others were counted but not begun.
+        self._size = end.size if end.segment == self._segment else 0
+        self._closed = {number: size for number, size in self._closed.items() if number < self._segment}
         self._committer.put(self._begin_segment(_Kind.RECOVERY))
 
     def _works_again(self) -> None:

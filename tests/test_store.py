@@ -1151,6 +1151,38 @@ def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
     result_of(stays)
 
 
+@pytest.mark.parametrize("call", ["create", "sync_directory", "write_at", "sync"])
+def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_begin_one(
+    bench: Bench, call: str
+) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    failed(bench, "sync")
+    bench.disk.fail(call, after=0)
+    for _ in range(3):
+        try_again(bench)
+    closed = bench.segment(1).stat().st_size
+    assert bench.store.closed_bytes == closed
+    bench.disk.mend()
+    try_again(bench)
+    bench.append(submitted(4))
+    assert bench.store.closed_bytes == closed, "a segment without a durable record counts for nothing"
+
+
+def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 1
+    bench.disk.fail("sync")
+    refused = [bench.store.append(submitted(number)) for number in range(1, 4)]
+    bench.turn()
+    for durable in refused:
+        assert isinstance(error_of(durable), StoreFailed)
+    bench.disk.mend()
+    bench.store.segment_bytes = SEGMENT
+    try_again(bench)
+    assert bench.store.closed_bytes == bench.segment(1).stat().st_size
+
+
 def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
