@@ -67,6 +67,7 @@ class Slots:
         self._is_put_off = False
         self._taken: set[int] = set()
         self._tried: set[int] = set()
+        self._uncounted: set[int] = set()
         self.shortage = Shortage()
         self._unfinished = 0
         self._drained: list[Deferred[None]] = []
@@ -75,7 +76,10 @@ class Slots:
         self._alarm_at: float | None = None
 
     def listen(self, started: Callable[[], None], ended: Callable[[Job], None]) -> None:
-        """Have ``started`` called for each attempt that starts, and ``ended`` with each job that ends."""
+        """Have ``started`` called for each attempt, and ``ended`` with each job that ends.
+
+        An attempt counts once it has a process, or has ended without: a start that is taken back was none.
+        """
         self._told_started, self._told_ended = started, ended
 
     @property
@@ -209,7 +213,7 @@ class Slots:
             number = job.attempts + 1
             await self._recorder.record(Started(id=job.id, at=self._clock.now(), attempt=number))
             try:
-                self._told_started()
+                self._uncounted.add(job.id)
                 if self._is_stopping:
                     return succeed(Outcome(reason=Reason.INTERRUPTED))
                 if self.shortage.is_paused(self._clock.elapsed()):  # it has begun since
@@ -225,7 +229,14 @@ class Slots:
                 self._broken(Failure(), job.id)
                 return succeed(Outcome(reason=Reason.SPAWN, detail=f"could not be started: {why}"))
 
+    def _count(self, job_id: int) -> None:
+        """Count the attempt of a job that runs, once."""
+        if job_id in self._uncounted:
+            self._uncounted.discard(job_id)
+            self._told_started()
+
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
+        self._count(job_id)
         event = Spawned(id=job_id, at=self._clock.now(), pid=pid, started=started)
         self._recorder.record(event, is_patient=True).addErrback(self._broken, job_id)
         if job_id in self._tried:
@@ -246,10 +257,14 @@ class Slots:
         self._take_note(job.id, outcome)
         async with self._turns.of(job):
             try:
-                recorded = self._recorder.record_for_sure(self._end_of(job, outcome))
+                ended = self._end_of(job, outcome)
+                if ended.is_void:
+                    self._uncounted.discard(job.id)
+                recorded = self._recorder.record_for_sure(ended)
             except Exception:  # noqa: BLE001 - whatever its end has that cannot be recorded, it has ended
                 self._broken(Failure(), job.id)
                 recorded = self._recorder.record_for_sure(self._plain_end(job, outcome))
+            self._count(job.id)
             self._give_back(job)
             await recorded
         self._spool.release(job.id)

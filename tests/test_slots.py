@@ -212,6 +212,26 @@ def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
     assert replayed(house.store.journal) == house.backlog
 
 
+def test_a_start_that_is_taken_back_is_not_counted_as_started() -> None:
+    short = Short(room=3)
+    short.submit(300)
+    assert short.starts() > 3
+    assert short.house.dispatcher.counters["started"] == 3
+    short.room = 0
+    short.house.executor.finish(1)
+    short.pass_time(30)
+    assert short.house.dispatcher.counters["started"] == 3
+
+
+def test_an_attempt_that_ends_without_a_process_is_counted_as_started() -> None:
+    house = opened(1)
+    house.executor.at_once = Outcome(reason=Reason.SPAWN, detail="no such directory")
+    house.submit(retries=1, retry_delay=1.0)
+    house.clock.advance(2)
+    house.settle()
+    assert (house.job(1).attempts, house.dispatcher.counters["started"]) == (2, 2)
+
+
 def test_a_shortage_that_lasts_costs_a_try_of_one_job_now_and_then() -> None:
     short = Short(room=0)
     short.submit(300)
