@@ -162,7 +162,11 @@ class JobProcess(MeasuredProtocol):
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if self._silence is not None:
             self._silence.heard()
-        self._keep(childFD, data)
+        try:
+            self._keep(childFD, data)
+        except Exception as why:  # noqa: BLE001 - raised to the reactor, it would close the job's pipe
+            self._log.failure("the output of job {id} met an unexpected error", id=self._run.id)
+            self._fail(str(why))
 
     def _keep(self, stream: int, data: bytes) -> None:
         if self._complaint is not None and stream == STDERR and len(self._complaint) < MAX_COMPLAINT:

@@ -11,6 +11,7 @@ from os import path
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,6 +33,19 @@ InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
 Followers = list[Callable[[], None]]
 """Who wants to be called when something was printed."""
+
+_log = Logger()
+
+
+def notify(followers: Followers) -> None:
+    """Call each follower; one that raises is dropped, so that the job's output goes on."""
+    for follower in tuple(followers):
+        try:
+            follower()
+        except Exception:  # noqa: BLE001 - the job that prints, and other followers, must not suffer from it
+            _log.failure("a follower of a job's output raised an error: it is not called again")
+            if follower in followers:
+                followers.remove(follower)
 
 
 class Stream:
@@ -209,8 +223,7 @@ class Recording:
             self._timer = self._clock.callLater(FLUSH_AFTER, self._flush)
         self._open_later()
         self._pace()
-        for follower in tuple(self.followers):
-            follower()
+        notify(self.followers)
 
     def close(self) -> "Deferred[tuple[Output, Output]]":
         if self._timer is not None and self._timer.active():

@@ -21,7 +21,7 @@ from taskqd.errors import StoreFailed
 from taskqd.events import Output
 from taskqd.handover import Handover
 from taskqd.interfaces import ISpool
-from taskqd.recording import Followers, InThread, Recording
+from taskqd.recording import Followers, InThread, Recording, notify
 
 STREAMS = {1: "stdout", 2: "stderr"}
 """The streams of an attempt, by their descriptor."""
@@ -113,8 +113,7 @@ class Spool:
         followers = self._followers.get(job_id, [])
         recording = Recording(paths, self._disk, self._clock, self._in_thread, limit, followers)
         self._running[job_id] = _Running(attempt, recording)
-        for follower in tuple(followers):
-            follower()
+        notify(followers)
         return recording
 
     def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
@@ -125,8 +124,9 @@ class Spool:
         followers.append(told)
 
         def leave() -> None:
-            followers.remove(told)
-            if not followers:
+            if told in followers:  # else it was dropped
+                followers.remove(told)
+            if not followers and self._followers.get(job_id) is followers:
                 del self._followers[job_id]
 
         return leave
@@ -210,8 +210,7 @@ class Spool:
                 self._disk.remove(self.path(job_id, "progress"))
         if self._handover is not None:
             self._handover.take_back(job_id)
-        for follower in tuple(self._followers.get(job_id, ())):
-            follower()
+        notify(self._followers.get(job_id, []))
 
     def recorded(self, job_id: int, attempt: int) -> tuple[Output, Output]:
         sizes = [self._disk.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]

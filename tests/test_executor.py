@@ -941,6 +941,20 @@ def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Ben
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, said)
 
 
+def test_a_write_that_raises_is_logged_and_ends_the_attempt_with_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+) -> None:
+    ended = bench.start()
+    monkeypatch.setattr(bench.recording, "write", lambda *_: _raise(ZeroDivisionError("unexpected")))
+    bench.process.prints(1, b"words")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    assert bench.signals == [TERM]
+    bench.exits(number=TERM)
+    outcome = result_of(ended)
+    assert outcome.reason is Reason.OUTPUT
+    assert outcome.detail == "its output cannot be kept: unexpected"
+
+
 def test_a_bug_in_the_recording_is_logged_and_ends_the_attempt(
     bench: Bench, logged_errors: LeakWatch
 ) -> None:

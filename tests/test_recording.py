@@ -18,6 +18,7 @@ from taskqd.events import NOTHING, Output
 from taskqd.interfaces import IRecording
 from taskqd.recording import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
 from tests.fakes import FakeDisk, FakeRecording, Threads, clock, error_of, result_of
+from tests.leaks import LeakWatch
 
 PLENTY = 10**9
 
@@ -81,6 +82,20 @@ def a_bench(tmp_path: Path) -> Iterator[Bench]:
 def test_a_recording_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
     verifyObject(IRecording, bench.recording)
     verifyObject(IRecording, FakeRecording())
+
+
+def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a follower")
+
+    bench.recording.followers.insert(0, fail)
+    bench.write(1, b"one", b"two")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    assert [sizes[1] for sizes in bench.followed] == [3, 6], "others are called"
+    assert fail not in bench.recording.followers
+    assert bench.close()[0].size == 6
 
 
 # Inline or in a file.

@@ -15,6 +15,7 @@ from taskqd.interfaces import ISpool
 from taskqd.recording import FLUSH_AFTER
 from taskqd.spool import MAX_HASHED_AT_ONCE, READ_AT_ONCE, Spool
 from tests.fakes import FakeDisk, FakeSpool, Threads, clock, error_of, result_of
+from tests.leaks import LeakWatch
 
 
 class Bench:
@@ -498,6 +499,29 @@ def test_a_job_that_runs_already_can_be_followed_and_left_and_followed_again(ben
     leave()
     assert told == [1, 2, 2, 3]
     result_of(recording.close())
+
+
+def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt_too(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a follower")
+
+    leave = bench.spool.follow(7, fail)
+    recording = bench.spool.record(7, 1, 10**9)
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    leave()
+    leave = bench.spool.follow(7, fail)
+    result_of(recording.close())
+    bench.spool.release(7)
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    told: list[int] = []
+    leave_too = bench.spool.follow(7, lambda: told.append(1))
+    leave()
+    bench.spool.release(7)
+    assert told == [1]
+    leave_too()
+    assert not bench.spool._followers
 
 
 def test_nobody_is_told_of_another_job(bench: Bench) -> None:
