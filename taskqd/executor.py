@@ -23,7 +23,7 @@ from zope.interface import implementer
 from taskqd import processes
 from taskqd.children import MeasuredProtocol
 from taskqd.events import NOTHING, Output
-from taskqd.interfaces import IExecutor, IRecording
+from taskqd.interfaces import IExecutor, IRecording, OutputLost
 from taskqd.job import Reason
 from taskqd.launch import (
     MARK,
@@ -363,7 +363,7 @@ class JobProcess(MeasuredProtocol):
         if not failure.check(OSError):
             self._log_failure(failure)
         self._say_lost(failure.value)
-        return NOTHING, NOTHING
+        return failure.value.kept if isinstance(failure.value, OutputLost) else (NOTHING, NOTHING)
 
     def _say_lost(self, why: BaseException | None) -> None:
         self._why = self._why or Reason.OUTPUT

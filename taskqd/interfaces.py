@@ -78,6 +78,14 @@ class IReading(Interface):
         """
 
 
+class OutputLost(OSError):
+    """Output could not be made durable; ``kept`` is stdout and stderr, each NOTHING if it is the lost one."""
+
+    def __init__(self, text: str, kept: tuple[Output, Output]) -> None:
+        super().__init__(text)
+        self.kept = kept
+
+
 class IRecording(Interface):
     """What one attempt prints, from its start to its end. Streams are named by number: 1 stdout, 2 stderr."""
 
@@ -88,7 +96,7 @@ class IRecording(Interface):
         """Have ``choked`` told when to stop and go on reading, and ``failed`` why output can't be kept."""
 
     def close() -> "Deferred[tuple[Output, Output]]":
-        """Return both outputs once they are durable; fails with OSError if they can't be made so."""
+        """Return both outputs once they are durable; fails with OutputLost if one can't be made so."""
 
 
 class ISpool(Interface):

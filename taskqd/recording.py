@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from taskqd.disk import Disk
 from taskqd.events import NOTHING, Output
-from taskqd.interfaces import IRecording
+from taskqd.interfaces import IRecording, OutputLost
 from taskqd.shortage import is_shortage
 
 INLINE_BYTES = 4096
@@ -274,9 +274,16 @@ def _lost(path: str, size: int | None, written: int) -> OSError:
 
 
 async def _both(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:
-    try:
-        out = await stdout
-    except OSError:
-        await stderr
-        raise
-    return out, await stderr
+    """Return both outputs; raises OutputLost, with what is kept, once it is known of both whether they are."""
+    outputs: list[Output] = []
+    lost: list[str] = []
+    for closing in (stdout, stderr):
+        try:
+            outputs.append(await closing)
+        except OSError as why:
+            outputs.append(NOTHING)
+            lost.append(str(why))
+    out, err = outputs
+    if lost:
+        raise OutputLost("; ".join(lost), (out, err))
+    return out, err

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
 from taskqd import executor, launch, scanner, sweep
-from taskqd.events import Output
+from taskqd.events import NOTHING, Output
 from taskqd.executor import MAX_LEFTOVER_GRACE, YOUNG, Executor
-from taskqd.interfaces import IExecutor
+from taskqd.interfaces import IExecutor, OutputLost
 from taskqd.job import Reason, Usage
 from taskqd.launch import MARK, Outcome, Owner, Run
 from taskqd.processes import Process
@@ -939,6 +939,16 @@ def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Ben
     outcome = result_of(ended)
     said = "it ran for longer than 1 s; its output could not be kept: input/output error"
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, said)
+
+
+def test_a_stream_that_is_kept_is_there_though_the_other_one_is_lost(bench: Bench) -> None:
+    kept = (NOTHING, Output.inline(b"oh"))
+    bench.recording.error = OutputLost("the file of stdout was removed", kept)
+    ended = bench.start()
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.stdout, outcome.stderr) == (Reason.OUTPUT, *kept)
+    assert outcome.detail == "its output could not be kept: the file of stdout was removed"
 
 
 def test_a_write_that_raises_is_logged_and_ends_the_attempt_with_its_reason(

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 
 from taskqd import recording
 from taskqd.events import NOTHING, Output
-from taskqd.interfaces import IRecording
+from taskqd.interfaces import IRecording, OutputLost
 from taskqd.recording import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
 from tests.fakes import FakeDisk, FakeRecording, Threads, clock, error_of, result_of
 from tests.leaks import LeakWatch
@@ -390,7 +390,22 @@ def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_o
     bench.write(stream, b"x" * 5000)
     bench.paths[stream].unlink()
     bench.write(stream, b"y" * 5000)
-    assert f"{bench.paths[stream]} was removed while the job ran" in str(error_of(bench.closing()))
+    bench.write(3 - stream, b"z" * 6000)
+    error = error_of(bench.closing())
+    assert isinstance(error, OutputLost)
+    assert f"{bench.paths[stream]} was removed while the job ran" in str(error)
+    assert measured(error.kept) == [(0, 0) if number == stream else (6000, 0) for number in (1, 2)]
+
+
+def test_two_files_that_were_removed_are_both_named(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    bench.write(2, b"x" * 5000)
+    for path in bench.paths.values():
+        path.unlink()
+    error = error_of(bench.closing())
+    assert isinstance(error, OutputLost)
+    assert error.kept == (NOTHING, NOTHING)
+    assert all(str(path) in str(error) for path in bench.paths.values())
 
 
 def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench: Bench) -> None:
