@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import os
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -86,6 +87,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def the_reactor() -> Any:
     """Return the real reactor; a test of a rule takes ``twisted.internet.task.Clock`` instead."""
     return reactor
+
+
+@pytest.fixture(autouse=True, scope="session")
+def default_signals() -> Iterator[None]:
+    """Give the children of tests the default of signals that pytest was started to ignore (``nohup … &``).
+
+    A process that is executed inherits an ignored signal, and the default in place of a handler.
+    """
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """What ``conftest.py`` promises: a test that leaks, raises or hangs fails, and one that is clean passes."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,35 @@ def test_a_leaking_test_has_an_error_that_says_what_it_left(pytester: pytest.Pyt
 def test_a_clean_test_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(CLEAN)
     pytester.runpytest_subprocess().assert_outcomes(passed=4)
+
+
+SIGNALS = """
+import signal
+import subprocess
+import sys
+
+IGNORED = "import signal as s; print([n for n in (s.SIGINT, s.SIGQUIT, s.SIGHUP) if s.getsignal(n) is s.SIG_IGN])"
+
+
+def test_a_child_ignores_no_signal_and_pytest_goes_on_to_ignore_them():
+    shown = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, check=True)
+    assert shown.stdout == b"[]\\n"
+    signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_children_of_tests_ignore_no_signal_that_pytest_was_started_to_ignore(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(SIGNALS)
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        result = pytester.runpytest_subprocess()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    result.assert_outcomes(passed=1)
 
 
 def test_an_async_test_fails_when_it_raises_or_waits_for_ever(pytester: pytest.Pytester) -> None:
