@@ -58,7 +58,8 @@ class Workers(Generic[Value]):
 
     def _add_thread(self) -> None:
         """Start one more thread; without room for it those that there are go on alone."""
-        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        is_first = not self._threads
+        thread = threading.Thread(target=self._work, args=(is_first,), name=self._name, daemon=True)
         self._threads.append(thread)
         try:
             thread.start()
@@ -80,8 +81,8 @@ class Workers(Generic[Value]):
         self._bell = -1
         self._tell()
 
-    def _work(self) -> None:
-        bell = self._enter()
+    def _work(self, is_first: bool) -> None:
+        bell = self._enter(is_first)
         while (call := self._calls.get()) is not None:
             function, done = call
             result: Value | Exception
@@ -94,12 +95,15 @@ class Workers(Generic[Value]):
                 self._is_rung = True
                 os.eventfd_write(bell, 1)
 
-    def _enter(self) -> int:
-        """Leave the others' descriptors alone if that can be; returns the one to ring the bell by."""
+    def _enter(self, is_first: bool) -> int:
+        """Leave the others' descriptors alone if that can be; returns the one to ring the bell by.
+
+        The thread that ``is_first`` logs it if not.
+        """
         try:
             return own_table.leave(self._bell)
         except OSError as why:
-            if threading.current_thread() is self._threads[0]:
+            if is_first:
                 self._log.info(
                     "this system lets no thread have descriptors of its own ({why}): with thousands of "
                     "clients a start takes longer",

@@ -210,8 +210,31 @@ def test_where_the_system_refuses_that_it_shares_those_of_the_process_and_says_s
     with capturedLogs() as logged:
         for _ in range(2):
             bench.workers.call(_descriptors, bench.results.append)
-        bench.return_all(2)
+        bench.workers.stop()  # once both threads have ended, the first one has logged
+    results = [result for result in bench.results if result not in (BEGIN, END)]
+    assert len(results) == 2
     assert ["Operation not permitted" in str(event["why"]) for event in logged] == [True]
-    assert all(str(descriptor) in str(result).split() for result in bench.results for descriptor in pipe)
+    assert all(str(descriptor) in str(result).split() for result in results for descriptor in pipe)
     for descriptor in pipe:
         os.close(descriptor)
+
+
+def test_a_stop_before_a_thread_has_begun_loses_no_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_stopping = threading.Event()
+    join = threading.Thread.join
+
+    def joining(thread: threading.Thread) -> None:
+        is_stopping.set()
+        join(thread)
+
+    def refuse(_: int) -> int:
+        is_stopping.wait(10)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(own_table, "leave", refuse)
+    monkeypatch.setattr(threading.Thread, "join", joining)
+    bench.workers.call(lambda: "done", bench.results.append)
+    bench.workers.stop()
+    assert bench.results == [BEGIN, "done", END]
