@@ -72,12 +72,16 @@ def has_ca(endpoint: str) -> bool:
 def guarded(endpoint: str) -> str:
     """Return the endpoint string with our defaults in place of Twisted's.
 
-    A UNIX socket is for its owner alone and has no lock of Twisted's; more clients may wait to be let in.
+    A UNIX socket is for its owner alone and has no lock of Twisted's, unless it is behind ``haproxy:``; more
+    clients may wait to be let in.
     """
     kind, *arguments = _arguments(endpoint)
-    if kind == ("", "haproxy") and arguments and arguments[0] != ("", "unix"):
+    is_proxied = kind == ("", "haproxy") and bool(arguments)
+    if is_proxied:
         kind, *arguments = arguments
     order, defaults = _DEFAULTS.get(kind, ((), {}))
+    if is_proxied:  # Twisted listens there, and its lock tells a socket that was left behind from one in use
+        defaults = {name: value for name, value in defaults.items() if name != "lockfile"}
     given = _named(arguments, order)
     if not given.get(order[0] if order else ""):
         return endpoint

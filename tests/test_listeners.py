@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ GUARDED = [
     ("tcp6:port=9500", "tcp6:port=9500:backlog=4096"),
     ("tcp", "tcp"),
     ("haproxy:tcp:9500", "haproxy:tcp:9500:backlog=4096"),
-    ("haproxy:unix:/a", "haproxy:unix:/a"),
+    ("haproxy:unix:/a", "haproxy:unix:/a:mode=600:backlog=4096"),
+    ("haproxy:unix:/a:mode=660", "haproxy:unix:/a:mode=660:backlog=4096"),
+    ("haproxy:unix:address=/a:lockfile=0", "haproxy:unix:address=/a:lockfile=0:mode=600:backlog=4096"),
+    ("haproxy:unix", "haproxy:unix"),
     ("haproxy", "haproxy"),
     ("systemd:domain=UNIX:index=0", "systemd:domain=UNIX:index=0"),
 ]
@@ -218,6 +222,20 @@ async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port
         assert os.listdir(tmp_path) == ["s"]
         await port.stopListening()
         assert not path.exists()
+
+
+async def test_a_unix_socket_behind_a_proxy_has_its_mode_and_what_was_left_behind_is_replaced(
+    reactor: Any, tmp_path: Path
+) -> None:
+    for words, mode in (("", 0o600), (":mode=660", 0o660)):
+        path = tmp_path / "s"
+        dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, check=True).stdout.decode().strip()
+        left_behind(path)
+        (tmp_path / "s.lock").symlink_to(dead)
+        port = await listen(reactor, f"haproxy:unix:{path}{words}")
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        await port.stopListening()
+        assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
