@@ -42,6 +42,21 @@ def add(call: Call, state: Path, *words: str) -> str:
     return outcome.stdout.decode().strip()
 
 
+@pytest.mark.parametrize("words", [("add", "ci", "--role", "read"), ("list",), ("revoke", "ci")])
+def test_without_a_home_directory_the_refusal_names_the_option_for_the_state_directory(
+    call: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    outcome = call("token", *words)
+    assert (outcome.code, outcome.stdout) == (1, b"")
+    assert outcome.stderr == (
+        "taskq: the user 54321 has no home directory: HOME is not an absolute path, and the user database has "
+        "none; give the state directory with --state\n"
+    )
+
+
 # add
 
 

@@ -14,7 +14,7 @@ import click
 from taskqd.cli import terminal
 from taskqd.cli.session import REFUSED, Session
 from taskqd.errors import BadRequest, StartRefused
-from taskqd.places import default_state
+from taskqd.places import NO_HOME, default_state
 from taskqd.private import check_directory
 from taskqd.replies import timestamp
 from taskqd.roles import Role
@@ -93,6 +93,8 @@ def _end(text: str, now: float) -> float:
 def _file(state: str | None) -> TokenFile:
     """Return the file of a state directory; raises StartRefused if others may use the directory."""
     directory = state or default_state(os.environ, os.getuid())
+    if state is None and not os.path.isabs(directory):
+        raise StartRefused(NO_HOME.format(uid=os.getuid()))
     try:
         check_directory(directory)
     except FileNotFoundError:
