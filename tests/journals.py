@@ -1,8 +1,11 @@
 """Journals made for tests: a story of many jobs, its segments and snapshot, a disk that is only memory."""
 
+import faulthandler
 import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,13 @@ from taskqd.journal import encode
 from taskqd.replay import Replay
 from taskqd.segments import Segments
 from tests.fakes import START
+
+MAX_SWEEP_CPU = 180
+"""CPU seconds of a sweep; the longest takes 25. How long that lasts on a busy machine says nothing."""
+MAX_SWEEP_STILL = 120.0
+"""A sweep that has used no CPU time for so many seconds hangs: even a busy machine gives it some."""
+SWEEP_LOOK_INTERVAL = 5.0
+"""A sweep's CPU time is looked at every so many seconds."""
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,10 +134,45 @@ class MemoryDisk(Disk):
 
 def sweep(module: str, every: int) -> str:
     """Run a sweep of the tests as a program, where nothing measures it, and return what it says."""
-    line = [sys.executable, "-m", module, str(every)]
-    ended = subprocess.run(line, cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+    return run_bounded([sys.executable, "-m", module, str(every)])
+
+
+def run_bounded(
+    line: list[str],
+    cpu: int = MAX_SWEEP_CPU,
+    still: float = MAX_SWEEP_STILL,
+    look: float = SWEEP_LOOK_INTERVAL,
+) -> str:
+    """Run a program and return its stdout; fail if it fails, uses too much CPU time, or for long none at all.
+
+    pytest's own limit, which is in seconds of the clock, is off until the next test.
+    """
+    faulthandler.cancel_dump_traceback_later()
+    with subprocess.Popen(
+        line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu, cpu))
+        used, used_at = 0, time.monotonic()
+        try:
+            while True:
+                try:
+                    said = process.communicate(timeout=look)[0]
+                    break
+                except subprocess.TimeoutExpired:
+                    before, used = used, _cpu_ticks(process.pid)
+                    used_at = used_at if used == before else time.monotonic()
+                    assert time.monotonic() - used_at < still, f"{line} has used no CPU time for {still:g} s"
+        except BaseException:
+            process.kill()
+            raise
+    assert process.returncode == 0, f"{line} ended with {process.returncode}: {said}"
+    return said
+
+
+def _cpu_ticks(pid: int) -> int:
+    """Return how much CPU time a process has used, in clock ticks (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def lines(content: bytes) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +23,7 @@ from taskqd.tail import Tail
 from tests import faults as faulty_day
 from tests.fakes import LOOKS
 from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
-from tests.journals import sweep
+from tests.journals import run_bounded, sweep
 
 EVERY = 61
 """Of all faults, every so many-th is tried here."""
@@ -130,6 +131,27 @@ def test_a_snapshot_that_keeps_too_little_is_seen() -> None:
 
     sound = Condenser._is_kept
     assert seen(Mode.ONCE, "rename", mock.patch.object(Condenser, "_is_kept", is_kept))
+
+
+# That a sweep is bounded, but not by the clock.
+
+
+def test_a_sweep_that_gets_little_of_a_busy_machine_is_waited_for() -> None:
+    code = "import time\nfor _ in range(8): sum(range(500_000)); time.sleep(0.25)\nprint('done')"
+    assert run_bounded([sys.executable, "-c", code], cpu=20, still=1.5, look=0.1) == "done\n"
+
+
+@pytest.mark.parametrize(
+    "code, why",
+    [
+        ("while True: pass", "ended with -9"),
+        ("import time; time.sleep(60)", "has used no CPU time for 1 s"),
+        ("print('wrong'); raise SystemExit(3)", "ended with 3: wrong"),
+    ],
+)
+def test_a_sweep_that_spins_hangs_or_fails_fails_the_test(code: str, why: str) -> None:
+    with pytest.raises(AssertionError, match=why):
+        run_bounded([sys.executable, "-c", code], cpu=1, still=1.0, look=0.1)
 
 
 # The disk of the sweep.
