@@ -86,9 +86,6 @@ class Filter(Struct, frozen=True):
         return self.owner in (None, job.owner) and self.of_token in (None, job.spec.queue)
 
 
-EVERYTHING = Filter()
-
-
 def _is_of_queue(event: Event, name: str) -> bool:
     """Whether an event is one of this queue's, or of all queues and so of this one's too."""
     return getattr(event, "schedule", None) is None and getattr(event, "queue", None) in (None, name)
@@ -250,11 +247,6 @@ class Feed:
         self._groups: dict[Filter, Group] = {}
         self._gathering: Any = None
         store.on_durable(self._tell)
-
-    @property
-    def watchers(self) -> int:
-        """How many there are that have caught up."""
-        return sum(len(group.watchers) for group in self._groups.values())
 
     def _tell(self, first: int, events: Sequence[Event]) -> None:
         groups = list(self._groups.values())

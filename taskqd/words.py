@@ -94,14 +94,6 @@ def _flaw(text: str, start: int) -> BadRequest:
     return BadRequest('a quoted value does not end: its closing " is missing')
 
 
-def unquote(text: str) -> bytes:
-    """Return the bytes of a ``<quoted>`` word; raises BadRequest if ``text`` is not exactly one."""
-    value, end = take_quoted(text, 0)
-    if end != len(text):
-        raise BadRequest(f"expected a space after a quoted value, not {text[end : end + 20]!r}")
-    return value
-
-
 def _refuse(expected: str, text: str) -> NoReturn:
     shown = text if len(text) <= 60 else text[:57] + "..."
     raise BadRequest(f"expected {expected}, not {shown!r}")

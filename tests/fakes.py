@@ -727,6 +727,11 @@ def running(house: House) -> list[int]:
     return sorted(house.executor.running)
 
 
+def watchers(feed: Feed) -> int:
+    """Return how many watchers of a feed have caught up."""
+    return sum(len(group.watchers) for group in feed._groups.values())
+
+
 def begin(coroutine: "Coroutine[Deferred[Any], Any, Value]") -> "Deferred[Value]":
     """Return the Deferred of a coroutine, which begins at once."""
     return Deferred.fromCoroutine(coroutine)

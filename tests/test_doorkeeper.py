@@ -14,7 +14,7 @@ from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.protocol import LINGER, LINGER_OF_STRANGERS
 from taskqd.quotas import Quotas
 from taskqd.roles import Role
-from tests.fakes import Client, FakePort, FakeSocket, House
+from tests.fakes import Client, FakePort, FakeSocket, House, watchers
 from tests.leaks import LeakWatch
 
 ANN = Principal("ann", Role.SUBMIT)
@@ -195,7 +195,7 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
     other.send(b"AUTH sesame\n")
     house.access.revoked.add("1")
     house.clock.advance(LOOK_EVERY)
-    assert (house.feed.watchers, any(house.dispatcher._waiters.values())) == (0, False)
+    assert (watchers(house.feed), any(house.dispatcher._waiters.values())) == (0, False)
     house.submit()
     house.finish(1)
     house.clock.advance(LOOK_EVERY)

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from taskqd.factory import LINGER_AT_STOP
-from tests.fakes import Client, FakeSocket, House, result_of
+from tests.fakes import Client, FakeSocket, House, result_of, watchers
 
 
 def opened(most_connections: int = 1000) -> House:
@@ -63,7 +63,7 @@ def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, fam
         client.read()
     result_of(closed)
     assert house.clock.getDelayedCalls() == []
-    assert (house.keeper.guests, house.keeper._block_bytes, house.feed.watchers) == (set(), 0, 0)
+    assert (house.keeper.guests, house.keeper._block_bytes, watchers(house.feed)) == (set(), 0, 0)
 
 
 def test_closing_cuts_off_who_does_not_read() -> None:

@@ -28,15 +28,29 @@ from taskqd.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.feed import EVERYTHING, GATHER_INTERVAL, Feed, Filter
+from taskqd.feed import GATHER_INTERVAL, Feed, Filter
 from taskqd.job import Array, Job, Spec
 from taskqd.snapshot import Condenser
 from taskqd.store import Store
-from tests.fakes import START, FakeCaller, FakeDisk, FakeStore, ThreadReactor, Threads, begin, clock, error_of
+from tests.fakes import (
+    START,
+    FakeCaller,
+    FakeDisk,
+    FakeStore,
+    ThreadReactor,
+    Threads,
+    begin,
+    clock,
+    error_of,
+    watchers,
+)
 
 
 def submitted(job_id: int, **spec: Any) -> Submitted:
     return Submitted(id=job_id, at=START, owner="ada", command="true", spec=Spec(**spec))
+
+
+ALL = Filter()
 
 
 class Desk:
@@ -62,7 +76,7 @@ class Desk:
             durable.addCallback(lambda _, event: self.backlog.apply(event), event)
         self.store.sync()
 
-    def watch(self, caller: FakeCaller, wanted: Filter = EVERYTHING, since: int | None = None) -> Any:
+    def watch(self, caller: FakeCaller, wanted: Filter = ALL, since: int | None = None) -> Any:
         return begin(self.feed.watch(caller, wanted, self.feed.first(since)))
 
 
@@ -89,7 +103,7 @@ def test_a_watcher_gets_what_happens_from_now_on() -> None:
     ended(watching)
     desk.happen(submitted(4))
     assert numbers(caller) == [2, 3]
-    assert desk.feed.watchers == 0
+    assert watchers(desk.feed) == 0
 
 
 @pytest.mark.parametrize("since", [0, 1, 3, 9, 10, 11])
@@ -217,9 +231,9 @@ def test_a_watcher_that_is_too_slow_is_told_where_to_go_on(
     watching = desk.watch(caller)
     caller.has_room = False
     desk.happen(*map(submitted, range(1, 7)))
-    assert desk.feed.watchers == 1
+    assert watchers(desk.feed) == 1
     desk.happen(submitted(7))
-    assert desk.feed.watchers == 0, "nothing more waits for it"
+    assert watchers(desk.feed) == 0, "nothing more waits for it"
     caller.rooms.pop().callback(None)
     lagged = error_of(watching)
     assert isinstance(lagged, Lagged)
@@ -252,7 +266,7 @@ def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
     if moment == "waiting for room":
         desk.happen(submitted(8))
     ended(watching)
-    assert desk.feed.watchers == 0
+    assert watchers(desk.feed) == 0
 
 
 def test_an_event_is_encoded_once_for_all_who_want_it_and_never_for_nobody(
@@ -387,7 +401,7 @@ def of(job_id: int) -> Event:
 def test_a_filter_lets_through_what_is_of_its_job_or_queue(event: Event, takers: set[str]) -> None:
     jobs: dict[int, Job] = Desk(FIRST, TASKS).backlog.jobs
     filters = {
-        "all": EVERYTHING,
+        "all": ALL,
         "a": Filter(queue="a"),
         "b": Filter(queue="b"),
         "job 1": Filter.of_job(jobs[1]),
@@ -498,7 +512,7 @@ class World:
             self.first = min(since, self.store.last_sequence + 1)
             self.caller, before = FakeCaller(), self.caller
             self.caller.has_room = before.has_room
-            self.watching = begin(self.feed.watch(self.caller, EVERYTHING, self.feed.first(self.first)))
+            self.watching = begin(self.feed.watch(self.caller, ALL, self.feed.first(self.first)))
             self.watching.addErrback(self._over)
 
     def _over(self, failure: Any) -> None:
@@ -600,4 +614,4 @@ def test_the_world_of_the_test_before_does_catch_up(tmp_path: Path) -> None:
 
 
 def test_clocks_are_told_to_no_watcher() -> None:
-    assert not EVERYTHING.takes(Clocked(at=START, boot_clock=1.0), {})
+    assert not ALL.takes(Clocked(at=START, boot_clock=1.0), {})

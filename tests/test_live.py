@@ -10,7 +10,7 @@ from taskqd import feed, wire
 from taskqd.access import Principal
 from taskqd.errors import BadRequest, Forbidden, Gone, Lagged, NoSuchJob, TimedOut, WrongState
 from taskqd.roles import Role
-from tests.fakes import FAILED, Client, FakeCaller, House, error_of, result_of
+from tests.fakes import FAILED, Client, FakeCaller, House, error_of, result_of, watchers
 
 
 def opened(slots: int = 9) -> House:
@@ -37,7 +37,7 @@ def gone(house: House) -> None:
     """See that nobody waits or watches any more."""
     assert not any(house.dispatcher._waiters.values())
     assert not any(house.spool.followers.values())
-    assert house.feed.watchers == 0
+    assert watchers(house.feed) == 0
 
 
 # WAIT.
@@ -318,7 +318,7 @@ def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
     client.send(b"WATCH\n")
     client.read()
     submitted(house, 3)
-    assert house.feed.watchers == 0
+    assert watchers(house.feed) == 0
     client.read()
     _, *told, last = client.lines()
     got = [int(line.split()[1]) for line in told]

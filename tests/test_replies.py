@@ -33,7 +33,7 @@ from taskqd.events import (
 )
 from taskqd.job import Array, Attempt, Job, Reason, Spec, Status, Tasks, Usage
 from taskqd.schedules import Schedule
-from taskqd.words import escaped, unquote
+from taskqd.words import escaped, take_quoted
 
 PERMANENT = {
     *("BAD_REQUEST", "UNKNOWN_COMMAND", "LINE_TOO_LONG", "TOO_LARGE", "NO_SUCH_JOB", "GONE", "WRONG_STATE"),
@@ -123,7 +123,7 @@ def test_a_result_is_read_back_byte_for_byte(stdout: bytes, stderr: bytes, exit_
     line = replies.result(escaped(stdout), escaped(stderr), exit_code).removesuffix(b"\r\n").decode("ascii")
     form = re.fullmatch(r'RESULT ("(?:[^"\\]|\\.)*") ("(?:[^"\\]|\\.)*") (-|-?[0-9]+)', line)
     assert form
-    assert (unquote(form[1]), unquote(form[2])) == (stdout, stderr)
+    assert (take_quoted(form[1], 0)[0], take_quoted(form[2], 0)[0]) == (stdout, stderr)
     assert form[3] == ("-" if exit_code is None else str(exit_code))
 
 
