@@ -274,7 +274,7 @@ def _lost(path: str, size: int | None, written: int) -> OSError:
 
 
 async def _both(stdout: "Deferred[Output]", stderr: "Deferred[Output]") -> tuple[Output, Output]:
-    """Return both outputs; raises OutputLost, with what is kept, once it is known of both whether they are."""
+    """Return both outputs; raises OutputLost, with what is kept, once both closings are over."""
     outputs: list[Output] = []
     lost: list[str] = []
     for closing in (stdout, stderr):

@@ -52,8 +52,8 @@ def test_without_a_home_directory_the_refusal_names_the_option_for_the_state_dir
     outcome = call("token", *words)
     assert (outcome.code, outcome.stdout) == (1, b"")
     assert outcome.stderr == (
-        "taskq: the user 54321 has no home directory: HOME is not an absolute path, and the user database has "
-        "none; give the state directory with --state\n"
+        "taskq: the user 54321 has no home directory: HOME is not an absolute path, and the user database "
+        "has none; give the state directory with --state\n"
     )
 
 

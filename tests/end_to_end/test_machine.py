@@ -305,7 +305,9 @@ def test_a_file_system_that_does_not_answer_holds_only_the_jobs_that_name_it(dae
 def test_output_that_is_removed_under_a_running_job_is_not_taken_for_none(
     running: Daemon, wire: Wire
 ) -> None:
-    job = wire.submit("head -c 9000 /dev/zero; while [ ! -e go ]; do sleep 0.02; done; echo end; echo why >&2")
+    job = wire.submit(
+        "head -c 9000 /dev/zero; while [ ! -e go ]; do sleep 0.02; done; echo end; echo why >&2"
+    )
     wire.wait_running(job)
     path = running.state / "output" / str(job // 1000) / f"{job}.1.stdout"
     until(path.exists, "the output")
