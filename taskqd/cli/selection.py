@@ -53,7 +53,7 @@ class _Pace:
         self._has_said = False
 
     def keep(self, act: Callable[[], None]) -> None:
-        """Call ``act``, again after each wait that the daemon asks for; raises Refused for another refusal."""
+        """Call ``act``, again after each wait that the daemon asks for; raises any other Refused."""
         while True:
             try:
                 act()
