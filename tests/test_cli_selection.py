@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.cli import selection
 from tests.calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.command_line import Process
 from tests.fake_daemon import FakeDaemon, Request, job, refused
@@ -131,7 +130,7 @@ def test_an_act_that_comes_too_fast_is_sent_again_after_the_wait(
     serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(selection.time, "sleep", waits.append)
+    monkeypatch.setattr("time.sleep", waits.append)
     daemon = serve(Rated(Jobs(), 3, TOO_FAST))
     outcome = call(verb, *(("--label", "x", "7", "8") if verb == "set" else ("7", "8")))
     sent = [line for line in daemon.lines if line.startswith(verb.upper())]
