@@ -152,7 +152,7 @@ def run_bounded(
         line, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu, cpu))
-        used, used_at = 0, time.monotonic()
+        used, used_at, said = 0, time.monotonic(), ""
         try:
             while True:
                 try:
