@@ -152,5 +152,9 @@ def test_zone_that_is_given_is_that_of_the_schedule_and_of_its_jobs(faked: Faked
         "2037-12-31T22:45:00.000Z",
     )
     assert wire.ask("SUBMIT --tz=Mars/Olympus true").startswith("ERROR BAD_REQUEST --tz: ")
+    assert wire.ask(f"SET {dated} --tz=Asia/Tokyo --at=2038-01-01T04:30").startswith("JOB ")
+    assert (wire.show(dated)["tz"], wire.show(dated)["at"]) == ("Asia/Tokyo", "2037-12-31T19:30:00.000Z")
+    assert wire.ask(f"SET {dated} --tz=none --at=none").startswith("JOB ")
+    assert wire.wait(dated) == "COMPLETED"
     assert wire.ask("SUBMIT --at=2038-01-01T04:30 true").startswith("ERROR BAD_REQUEST ")
     assert wire.ask('SCHEDULE --cron="@every 5m" true').startswith("ERROR BAD_REQUEST --cron: @every ")
