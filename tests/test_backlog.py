@@ -718,3 +718,9 @@ def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:
 
 def test_backlogs_with_another_time_of_day_are_not_equal() -> None:
     assert fold(SET) != fold()
+
+
+def test_an_end_that_left_processes_has_the_number_of_their_session() -> None:
+    attempt = fold(submitted(1), started(1), replace(ended(1), pid=4242)).jobs[1].attempt
+    assert attempt is not None
+    assert attempt.pid == 4242
