@@ -73,6 +73,8 @@ STOP_PATIENCE = 10.0
 """What is ended at a stop has so many seconds to end, or its --kill-after if that is shorter."""
 KILL_PATIENCE = 5.0
 """What a crash left running is waited for, once killed, for up to so many seconds a process."""
+GONE_TIMEOUT = 2.0
+"""A stop waits up to this many seconds until what ended jobs left behind, and was killed, is gone."""
 CHECK_INTERVAL = 2.0
 """The files of the sockets and the journal are looked at every so many seconds."""
 GARBAGE_AFTER = 5_000
@@ -469,7 +471,8 @@ class TaskqService(Service):
             self._log.error("some jobs do not end though they were killed; the next start looks for them")
         if patience.active():
             patience.cancel()
-        self._executor.kill()
+        gone = self._executor.kill().addTimeout(GONE_TIMEOUT, self._reactor)
+        await gone.addErrback(lambda failure: failure.trap(defer.TimeoutError))
 
     def _take_hurry(self, drained: "Deferred[None]") -> "Deferred[None]":
         """Return what fires at a second signal to stop, which also ends the waiting for ``drained``."""

@@ -471,12 +471,15 @@ class Executor:
         oldest = next(iter(self._present.values()), None)
         return oldest is None or 0 <= self._clock.seconds() - oldest < YOUNG
 
-    def kill(self) -> None:
-        for process in list(self._present):
-            process.kill()
-        for sweep in list(self._sweeps):
-            sweep.kill()
+    def kill(self) -> "Deferred[None]":
+        gone: list[Deferred[None]] = []
+        everything: list[JobProcess | Sweep] = [*self._present, *self._sweeps]
+        for present in everything:
+            gone.append(Deferred())
+            present.gone.addCallback(_fire, gone[-1])
+            present.kill()
         self._scanner.scan_now()
+        return DeferredList(gone).addCallback(lambda _: None)
 
     def _launch(self, process: JobProcess, run: Run) -> "Deferred[Any]":
         line = command_line(run)
@@ -499,6 +502,11 @@ class Executor:
         del self._present[process]
         if self._leftovers.get(process.job_id) is process:
             del self._leftovers[process.job_id]
+
+
+def _fire(result: Any, deferred: "Deferred[None]") -> Any:
+    deferred.callback(None)
+    return result
 
 
 def _uid(run: Run) -> int | None:

@@ -163,8 +163,11 @@ class IExecutor(Interface):
         The Deferred fires once that is gone, or no signal ends it. None if there is nothing.
         """
 
-    def kill() -> None:
-        """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop."""
+    def kill() -> "Deferred[None]":
+        """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop.
+
+        The Deferred fires once all of it is gone, or no signal ends it.
+        """
 
 
 class ICaller(Interface):

@@ -547,8 +547,9 @@ class FakeExecutor:
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
         return self.leftovers.get(job_id)
 
-    def kill(self) -> None:
+    def kill(self) -> "Deferred[None]":
         self.is_killed = True
+        return succeed(None)
 
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
         """End a running attempt."""

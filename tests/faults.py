@@ -362,7 +362,7 @@ class Attempts:
     def kill_leftovers(self, job_id: int) -> None:
         return None
 
-    def kill(self) -> None:
+    def kill(self) -> "Deferred[None]":
         raise NotImplementedError
 
     def prints(self, job_id: int, data: bytes) -> None:

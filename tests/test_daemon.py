@@ -370,6 +370,7 @@ async def test_a_stop_ends_though_a_job_does_not(
 ) -> None:
     monkeypatch.setattr(daemon, "STOP_PATIENCE", 0.05)
     monkeypatch.setattr(daemon, "KILL_PATIENCE", 0.05)
+    monkeypatch.setattr(daemon, "GONE_TIMEOUT", 0.05)
     taskq = site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
@@ -377,7 +378,7 @@ async def test_a_stop_ends_though_a_job_does_not(
     kill = taskq._executor.kill
     with monkeypatch.context() as patched:
         patched.setattr(taskq._executor, "end", lambda *_: None)
-        patched.setattr(taskq._executor, "kill", lambda: None)
+        patched.setattr(taskq._executor, "kill", Deferred)
         await site.stop()
     assert "do not end though they were killed" in caplog.text
     kill()

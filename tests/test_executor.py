@@ -604,13 +604,14 @@ def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grac
     bench.recording = FakeRecording()
     ended = bench.start(job_id=2)
     bench.executor.end(2, Reason.INTERRUPTED, TERM)
-    bench.executor.kill()
+    killing = bench.executor.kill()
     assert [number for pgid, number in bench.groups.sent if pgid == left.pid] == [TERM, KILL]
     assert bench.signals == [TERM, KILL]
     bench.exits(number=9)
     assert result_of(ended).reason is Reason.INTERRUPTED
     bench.pass_time(1)
     assert bench.signals == [TERM, KILL]
+    result_of(killing)
 
 
 def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
