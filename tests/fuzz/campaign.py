@@ -28,10 +28,11 @@ MOST_JOBS = 4000
 QUIET = 1.0
 MOST_IDLE = 0.05
 """While nobody asks for anything, the daemon takes at most such a part of a processor."""
-GROWTH = 24 * 1024**2
-"""The daemon's memory may grow by so many bytes from half-time to the end.
+GROWTH = 64 * 1024**2
+"""The daemon's memory may grow by this many bytes from half-time to the end.
 
-What large replies once took is not given back by the allocator, so the first half is for warming up.
+The allocator does not give back what large replies once took, so the first half is for warming up. Blocks of
+16 MiB each that are on their way at a look, or were in another thread before, make the rest of it.
 """
 
 _UNWELCOME = re.compile(r"Traceback|Unhandled|bug of taskqd|CRITICAL|cannot be written")

@@ -68,6 +68,8 @@ class Reply(NamedTuple):
 _OF_A_JOB = ("NO_SUCH_JOB", "GONE")
 _OF_A_CHANGE = (*_OF_A_JOB, "WRONG_STATE")
 _OF_WORK = ("QUEUE_FULL", "TOO_LARGE")
+_OF_A_RECORD = (*_OF_A_CHANGE, "QUEUE_FULL")
+"""A verb that writes a record counts against the rate of submissions."""
 _ONE_STATUS = ("STATUS", _is_status)
 _JUST_OK = ("OK", _is_empty)
 _COUNT = ("END", _is_number)
@@ -84,21 +86,21 @@ REPLIES: dict[bytes, Reply] = {
     b"OUTPUT": Reply(("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
     b"WAIT": Reply(_ONE_STATUS, codes=(*_OF_A_JOB, "TIMED_OUT")),
     b"FOLLOW": Reply(_ONE_STATUS, ("DATA", _matches("(stdout|stderr) [0-9]+ [0-9]+")), codes=_OF_A_CHANGE),
-    b"CANCEL": Reply(_ONE_STATUS, codes=_OF_A_CHANGE),
+    b"CANCEL": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
     b"RETRY": Reply(("JOB_ID", _is_number), codes=(*_OF_A_CHANGE, "QUEUE_FULL", "DRAINING")),
-    b"HOLD": Reply(_ONE_STATUS, codes=_OF_A_CHANGE),
-    b"RELEASE": Reply(_ONE_STATUS, codes=_OF_A_CHANGE),
-    b"SET": Reply(("JOB", _is_object), codes=_OF_A_CHANGE),
-    b"REMOVE": Reply(_JUST_OK, codes=_OF_A_CHANGE),
+    b"HOLD": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
+    b"RELEASE": Reply(_ONE_STATUS, codes=_OF_A_RECORD),
+    b"SET": Reply(("JOB", _is_object), codes=(*_OF_A_CHANGE, *_OF_WORK)),
+    b"REMOVE": Reply(_JUST_OK, codes=_OF_A_RECORD),
     b"HISTORY": Reply(_COUNT, ("EVENT", _is_event), codes=_OF_A_JOB),
     b"WHY": Reply(("OK", _matches(".+")), codes=_OF_A_JOB),
     b"QUEUES": Reply(_COUNT, ("QUEUE", _is_object)),
     b"SET-QUEUE": Reply(("QUEUE", _is_object)),
-    b"PAUSE": Reply(_JUST_OK, codes=_OF_A_JOB),
-    b"RESUME": Reply(_JUST_OK, codes=_OF_A_JOB),
+    b"PAUSE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
+    b"RESUME": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"SCHEDULE": Reply(("OK", _is_number), codes=(*_OF_A_CHANGE, *_OF_WORK, "DRAINING")),
     b"SCHEDULES": Reply(_COUNT, ("SCHEDULE", _is_object)),
-    b"UNSCHEDULE": Reply(_JUST_OK, codes=_OF_A_JOB),
+    b"UNSCHEDULE": Reply(_JUST_OK, codes=(*_OF_A_JOB, "QUEUE_FULL")),
     b"WATCH": Reply(
         ("END", _is_empty), ("EVENT", _is_event), ("OK", _is_number), codes=(*_OF_A_JOB, "LAGGED")
     ),
