@@ -96,7 +96,7 @@ class Submissions(Asked):
         self.size += other.size
 
     def split(self, count: int) -> "Submissions":
-        """Take the first so many out of these, with their part of the bytes."""
+        """Take the first this many out of these, with their part of the bytes."""
         first = Submissions(self.orders[:count], self.size * count // self.count)
         self.size -= first.size
         del self.orders[:count]

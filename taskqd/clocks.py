@@ -23,9 +23,9 @@ MIN_JUMP = 0.5
 MAX_GAP = 86_400.0
 """Between two boots no more seconds count: a wrong clock costs no more than a day of any wait or age."""
 MAX_READING = 0.01
-"""Two clocks that were read within so many seconds were read together."""
+"""Two clocks that were read within this many seconds were read together."""
 READINGS = 5
-"""They are read up to so many times: the process may be stopped between two."""
+"""They are read up to this many times: the process may be stopped between two."""
 
 
 def boot() -> float:

@@ -19,13 +19,13 @@ from twisted.internet.defer import Deferred
 Item = TypeVar("Item")
 
 SLOW = 0.001
-"""A commit for which the reactor waits so many seconds or more is slow; two in a row are too many,"""
+"""A commit for which the reactor waits this many seconds or more is slow; two in a row are too many,"""
 STALLED = 0.005
 """and so is a single one of so many: less may have been spent waiting for a processor, not for the disk."""
 REST = 50
-"""After that the reactor waits for none for so many times as long, so that little time is lost to such."""
+"""After that the reactor waits for none for this many times as long, so that little time is lost to such."""
 MAX_WAIT = 0.005
-"""The reactor waits so many seconds for a commit of the thread: a disk that stands still stops nobody."""
+"""The reactor waits this many seconds for a commit of the thread: a disk that stands still stops nobody."""
 PATIENCE = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 

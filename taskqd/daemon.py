@@ -76,7 +76,7 @@ KILL_PATIENCE = 5.0
 GONE_TIMEOUT = 2.0
 """A stop waits up to this many seconds until what ended jobs left behind, and was killed, is gone."""
 CHECK_INTERVAL = 2.0
-"""The files of the sockets and the journal are looked at every so many seconds."""
+"""The files of the sockets and the journal are looked at every this many seconds."""
 GARBAGE_AFTER = 5_000
 """Garbage is looked for each time that so many more objects are there; by default that is 700."""
 KILLED = "the daemon was killed while it ran"

@@ -46,7 +46,7 @@ MAX_LEFTOVER_GRACE = 30.0
 """What an ended attempt left behind is killed after so many seconds, or after its --kill-after if shorter."""
 
 MAX_COMPLAINT = 8192
-"""So many bytes of stderr are looked at for why the shell could not start the command."""
+"""This many bytes of stderr are looked at for why the shell could not start the command."""
 
 YOUNG = 0.1
 """In so many seconds an attempt cannot write so much that the disk is busy with it for long."""

@@ -5,7 +5,7 @@ from typing import Any
 from twisted.logger import Logger
 
 LOG_INTERVAL = 10.0
-"""Failed handshakes are logged together every so many seconds, so that no scan fills the log."""
+"""Failed handshakes are logged together every this many seconds, so that no scan fills the log."""
 
 
 class Handshakes:

@@ -16,9 +16,9 @@ from taskqd.events import Clocked
 from taskqd.recorder import Recorder
 
 LOOK_INTERVAL = 1.0
-"""The clocks are compared every so many seconds."""
+"""The clocks are compared every this many seconds."""
 RECORD_INTERVAL = 3600.0
-"""The clocks are recorded every so many seconds: a start in the next boot sees when the last one ended."""
+"""The clocks are recorded every this many seconds: a start in the next boot sees when the last one ended."""
 
 
 class Jumps:
@@ -87,6 +87,6 @@ def clocked(clock: Any) -> Clocked:
 
 
 def described(jump: float) -> str:
-    """Return the log line about a jump of so many seconds."""
+    """Return the log line about a jump of this many seconds."""
     way = "forward" if jump > 0 else "back"
     return f"the time of day was set {way} by {abs(jump):.1f} s; only --at and --cron follow it"

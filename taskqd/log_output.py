@@ -17,9 +17,9 @@ from twisted.logger import ILogObserver, LogEvent, formatEventAsClassicLogText, 
 from zope.interface import implementer
 
 MAX_WAITING_BYTES = 1024**2
-"""Lines of so many bytes wait for a reader at most."""
+"""Lines of this many bytes wait for a reader at most."""
 FLUSH_TIMEOUT = 1.0
-"""At its end the daemon waits so many seconds at most for its last lines to be read."""
+"""At its end the daemon waits this many seconds at most for its last lines to be read."""
 
 
 @implementer(ILogObserver)

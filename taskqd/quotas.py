@@ -26,7 +26,7 @@ DESCRIPTORS_A_SLOT = 5
 DESCRIPTORS_RESERVED = 64
 """What neither jobs nor connections get: the journal, the listeners and the rest."""
 CONNECTIONS_RESERVED = 16
-"""So many connections there must be room for, however many slots there are to be."""
+"""This many connections there must be room for, however many slots there are to be."""
 
 
 class PendingLimit(NamedTuple):
@@ -214,7 +214,7 @@ def describe(quotas: Quotas) -> dict[str, float | None]:
 
 
 def slots_within(descriptors: int) -> int:
-    """Return how many slots there may be in a process that may have so many descriptors, at least one."""
+    """Return how many slots there may be in a process that may have this many descriptors, at least one."""
     return max(1, (descriptors - DESCRIPTORS_RESERVED - CONNECTIONS_RESERVED) // DESCRIPTORS_A_SLOT)
 
 

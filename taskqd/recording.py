@@ -27,7 +27,7 @@ FLUSH_AFTER = 0.1
 SYNC_EVERY = 8 * 1024**2
 SYNC_BEHIND = 32 * 1024**2
 OPEN_AGAIN_AFTER = 0.5
-"""So many seconds after the machine had no descriptor for a file, it is tried again."""
+"""This many seconds after the machine had no descriptor for a file, it is tried again."""
 
 InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""

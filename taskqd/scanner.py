@@ -17,7 +17,7 @@ InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
 
 REST = 9.0
-"""After a scan none begins for so many times its processor time: scans use up to a tenth of a processor."""
+"""After a scan none begins for this many times its processor time: scans use up to a tenth of a processor."""
 
 
 class Scanner:

@@ -6,7 +6,7 @@ that start others (sh, setpriv, nice) would run the script by /bin/sh then, with
 """
 
 HEAD_BYTES = 256
-"""The kernel looks at so many bytes of a file (BINPRM_BUF_SIZE)."""
+"""The kernel looks at this many bytes of a file (BINPRM_BUF_SIZE)."""
 
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

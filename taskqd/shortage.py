@@ -68,7 +68,7 @@ class Shortage:
         return self.detail is not None and now < self._next_try
 
     def allows(self, under_way: int, now: float) -> bool:
-        """Whether another start may be tried while so many are under way."""
+        """Whether another start may be tried while this many are under way."""
         return self.detail is None or (not self.is_paused(now) and under_way < self._at_once)
 
     def end(self, now: float) -> bool:

@@ -31,7 +31,7 @@ READ_AT_ONCE = 65_536
 MAX_HASHED_AT_ONCE = 262_144
 """Bytes of blocks that are hashed in the reactor's thread, in less than a millisecond; more in another."""
 MAX_STRAY_NAMES = 5
-"""Of entries that are not the daemon's the log names so many at most."""
+"""Of entries that are not the daemon's the log names this many at most."""
 
 _JOBS_A_DIRECTORY = 1000
 _DIRECTORY = re.compile(r"[0-9]+")

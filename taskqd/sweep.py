@@ -13,9 +13,9 @@ from taskqd.processes import Process
 from taskqd.scanner import Scanner
 
 FIRST_LOOK, LAST_LOOK = 0.01, 1.0
-"""Processes that were told to end are looked for after so many seconds, and then less often."""
+"""Processes that were told to end are looked for after this many seconds, and then less often."""
 LOOKS_AFTER_KILL = 8
-"""What was killed is looked for so many times more: a process in the kernel's hands may stay for ever."""
+"""What was killed is looked for this many times more: a process in the kernel's hands may stay for ever."""
 
 Find = Callable[[list[Process]], list[Process]]
 """Picks those of a scan that are to be ended."""
@@ -113,7 +113,7 @@ class Sweep:
             self._ask(0.0)
 
     def kill_within(self, seconds: float) -> None:
-        """Kill all that are there after so many seconds, unless that is due before."""
+        """Kill all that are there after this many seconds, unless that is due before."""
         if self._is_killing:
             return
         if self._kill is None:

@@ -38,7 +38,7 @@ _FILES = {
 _NUMBERS = {"port": 65535, "backlog": 100_000}
 _EXPECTED = "port, interface, backlog, key, cert, chain, ca, or Twisted's names of the files"
 BACKLOG = 4096
-"""So many clients may wait to be let in; listen(2) takes it for net.core.somaxconn if that is less."""
+"""This many clients may wait to be let in; listen(2) takes it for net.core.somaxconn if that is less."""
 
 
 class Terms(NamedTuple):

@@ -34,9 +34,9 @@ from tests.fakes import START
 MAX_SWEEP_CPU = 180
 """CPU seconds of a sweep; the longest takes 25. How long that lasts on a busy machine says nothing."""
 MAX_SWEEP_STILL = 120.0
-"""A sweep that has used no CPU time for so many seconds hangs: even a busy machine gives it some."""
+"""A sweep that has used no CPU time for this many seconds hangs: even a busy machine gives it some."""
 SWEEP_LOOK_INTERVAL = 5.0
-"""A sweep's CPU time is looked at every so many seconds."""
+"""A sweep's CPU time is looked at every this many seconds."""
 
 ROOT = Path(__file__).parent.parent
 

@@ -100,7 +100,7 @@ def test_jobs_on_their_way_out_do_not_count_twice() -> None:
 
 
 def _printed(count: int, size: int) -> Backlog:
-    """Return a backlog of jobs that ended at 1.0, 2.0 and so on, each with so many bytes on each stream."""
+    """Return a backlog of jobs that ended at 1.0, 2.0 and so on, each with this many bytes on each stream."""
     backlog = Backlog()
     for job_id in range(1, count + 1):
         for event in (submitted(job_id), started(job_id), _ended(job_id, size, at=float(job_id))):

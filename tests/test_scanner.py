@@ -37,7 +37,7 @@ class Bench:
         self.scanner.ask(self.heard.append, since, delay)
 
     def scan(self, seconds: float = 0.0, waits: float = 0.0) -> None:
-        """Make a scan that takes so many seconds of processor time, and has waited for so many more."""
+        """Make a scan that takes this many seconds of processor time, and has waited for this many more."""
         self.cost = seconds
         self.clock.advance(seconds + waits)
         self.threads.run()

@@ -445,7 +445,7 @@ def cancels(house: House) -> list[int]:
 
 
 def fan(count: int) -> House:
-    """Return a house in which so many jobs wait for job 1, which is held."""
+    """Return a house in which this many jobs wait for job 1, which is held."""
     house = opened()
     house.submit(hold=True)
     for _ in range(count):

@@ -10,7 +10,7 @@ from types import FrameType
 
 INTERRUPTED = 130
 FINISH_TIMEOUT = 1.0
-"""What has been sent to the daemon has so many seconds to be answered, once somebody wants to leave."""
+"""What has been sent to the daemon has this many seconds to be answered, once somebody wants to leave."""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from taskqd.client.requests import LARGEST_BLOCK
 
 STDIN = 0
 QUIET = 2.0
-"""After so many seconds without an end of stdin, the user is told what is waited for."""
+"""After this many seconds without an end of stdin, the user is told what is waited for."""
 PIECE = 1024 * 1024
 
 

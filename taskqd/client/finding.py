@@ -13,7 +13,7 @@ from contextlib import suppress
 from taskqd.places import address_file, default_socket, default_sockets, default_state
 
 LONGEST_ADDRESS = 4096
-"""Of the file with the address so many bytes are read."""
+"""Of the file with the address this many bytes are read."""
 
 
 def find_address(environ: Mapping[str, str] | None = None) -> str:

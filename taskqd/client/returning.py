@@ -10,10 +10,10 @@ from taskqd.errors import BadRequest
 from taskqd.words import parse_duration
 
 RECONNECT_TIMEOUT = 60.0
-"""A daemon that has gone may take so many seconds to come back, unless TASKQ_RECONNECT says otherwise."""
+"""A daemon that has gone may take this many seconds to come back, unless TASKQ_RECONNECT says otherwise."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
-"""Between two tries there are so many seconds, at first and at most."""
+"""Between two tries there are this many seconds, at first and at most."""
 
 LOST = "the connection to the daemon was lost; waiting for it to come back"
 BACK = "the daemon is back"

@@ -12,7 +12,7 @@ from taskqd.cli.session import Session
 from taskqd.client import Client, Facts, Ref
 
 PAGE = 100
-"""``list`` prints so many jobs unless told, and says so where there are more."""
+"""``list`` prints this many jobs unless told, and says so where there are more."""
 
 
 @taskq.command(
