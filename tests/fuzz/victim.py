@@ -124,7 +124,9 @@ class Victim(Daemon):
         self.kept = [wire.submit(text) for text in KEPT]
         for job in self.kept[:-_RUNNING]:
             wire.wait(job)
-        wire.wait_running(*self.kept[-_RUNNING:])
+        running = self.kept[-_RUNNING:]
+        wire.wait_running(*running)
+        until(lambda: all(wire.show(job)["pid"] for job in running), "what runs to be counted as started")
         _ask(wire, "PAUSE")
         stats = wire.stats()
         self._started = stats["counters"]["started"]
