@@ -479,8 +479,10 @@ def test_stdin_without_an_end_is_told_of_and_ctrl_c_submits_nothing(tmp_path: Pa
 
 
 def test_ctrl_c_at_any_moment_of_a_submit_is_silent_and_nothing_is_half_done(tmp_path: Path) -> None:
-    """Once its own code runs: before that, Python itself starts."""
-    code = "import sys; print(flush=True); from taskqd.cli import main; main()"
+    """Once the script that is installed sees to it: before that, Python itself starts."""
+    script = (CHECKOUT / "bin/taskq.installed").read_text("utf-8")
+    code = script.replace("\nfrom taskqd.cli", "\nprint(flush=True)\nfrom taskqd.cli")
+    assert code != script
     with FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon:
         for moment in range(25):
             before = len(daemon.lines)
