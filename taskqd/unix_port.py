@@ -28,6 +28,17 @@ class _File(NamedTuple):
     made_at: int
 
 
+def _attribute(port: unix.Port) -> str:
+    """Return the name under which Twisted keeps the path of a socket: ``port`` in older versions."""
+    return "_bindPath" if hasattr(port, "_bindPath") else "port"
+
+
+def _bound_to(port: unix.Port) -> bytes:
+    """Return the path that the socket of a port is bound to."""
+    path: bytes = getattr(port, _attribute(port))
+    return path
+
+
 class UnixPort(unix.Port):
     """Listens on a UNIX socket that the daemon makes; removes its file only if that is still its own."""
 
@@ -43,7 +54,7 @@ class UnixPort(unix.Port):
     @property
     def path(self) -> str:
         """The path of the socket."""
-        return os.fsdecode(self._bindPath)
+        return os.fsdecode(_bound_to(self))
 
     def is_in_place(self) -> bool:
         """Whether the socket's file is there and is the one that was made; may block."""
@@ -51,7 +62,7 @@ class UnixPort(unix.Port):
 
     def _found(self) -> _File | None:
         try:
-            found = os.lstat(self._bindPath)
+            found = os.lstat(_bound_to(self))
         except OSError:
             return None
         return _File(found.st_dev, found.st_ino, found.st_mtime_ns)
@@ -90,8 +101,8 @@ class UnixPort(unix.Port):
     def _listening(self) -> socket.socket:
         made: socket.socket = self.createInternetSocket()  # type: ignore[no-untyped-call]
         try:
-            made.bind(self._bindPath)
-            os.chmod(self._bindPath, self.mode)
+            made.bind(_bound_to(self))
+            os.chmod(_bound_to(self), self.mode)
             made.listen(self.backlog)
         except OSError:
             made.close()
@@ -101,7 +112,7 @@ class UnixPort(unix.Port):
     def connectionLost(self, reason: Failure) -> None:
         """Stop listening, and remove the file of the socket unless it is another one by now."""
         if self._made is not None and self.is_in_place():
-            os.unlink(self._bindPath)
+            os.unlink(_bound_to(self))
         if self.lockFile is not None:
             self.lockFile.unlock()
         tcp.Port.connectionLost(self, reason)
@@ -121,7 +132,8 @@ class HandedPort(unix.Port):
         os.set_blocking(descriptor, False)
         made: HandedPort = cls._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
         made.backlog = backlog
-        made._bindPath = b"\0" + made._bindPath  # no name in the file system, as far as Twisted's own knows
+        # No name in the file system, as far as Twisted's own knows.
+        setattr(made, _attribute(made), b"\0" + _bound_to(made))
         made.startListening()  # type: ignore[no-untyped-call]
         return made
 
