@@ -25,7 +25,7 @@ from taskqd.job import Job
 MOST_EVENTS = 10_000
 MOST_BYTES = 4 * 1024**2
 """A watcher that has left more events, or more bytes of them, unread has lagged."""
-MOST_BYTES_IN_ALL = 16 * 1024**2
+MAX_BYTES_IN_ALL = 16 * 1024**2
 """For all watchers this many bytes of events are kept; then those lag for whom most is kept."""
 PIECE_BYTES = 65_536
 """A watcher is sent events until they have this many bytes; then it must have room for more."""
@@ -258,7 +258,7 @@ class Feed:
                     group.put(sequence, line)
                     if group.unsent >= FLUSH_BYTES:
                         group.flush()
-        while sum(group.bytes for group in groups) > MOST_BYTES_IN_ALL:
+        while sum(group.bytes for group in groups) > MAX_BYTES_IN_ALL:
             max(groups, key=lambda group: group.bytes).drop_oldest()
         if self._gathering is None:
             self._flush()

@@ -386,7 +386,7 @@ def test_a_guess_at_a_known_token_is_answered_like_one_at_a_token_that_there_is_
     access = site.open()
     for number in range(throttling.MOST_FAILURES):
         refused(access, f"wrong {number}")
-    for number in range(throttling.MOST_FAILURES_OF_TOKEN + 2):
+    for number in range(throttling.MAX_FAILURES_OF_TOKEN + 2):
         asked = [access.authenticate(f"{claimed}.guess {number}", HERE) for claimed in (identity, "0" * 8)]
         assert not any(each.called for each in asked), "neither is answered before the other"
         site.clock.advance(REFUSAL_DELAY)
@@ -394,7 +394,7 @@ def test_a_guess_at_a_known_token_is_answered_like_one_at_a_token_that_there_is_
         assert known == unknown
         assert known.startswith("too many AUTHs from 10.0.0.5 have failed")
     guesses = [text for text in site.hashed if text.startswith(f"{identity}.guess")]
-    assert len(guesses) == throttling.MOST_FAILURES_OF_TOKEN
+    assert len(guesses) == throttling.MAX_FAILURES_OF_TOKEN
 
 
 def test_what_is_still_being_checked_counts_too(site: Site) -> None:

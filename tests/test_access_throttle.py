@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 
 from taskqd.access.throttle import (
     MOST_FAILURES,
-    MOST_FAILURES_OF_TOKEN,
+    MAX_FAILURES_OF_TOKEN,
     MOST_HOSTS,
     MOST_LINES,
     WINDOW,
@@ -133,7 +133,7 @@ def test_a_known_token_from_a_host_that_failed_too_often_is_checked_and_others_a
 def test_a_token_that_failed_three_times_from_such_a_host_is_refused_as_well(gate: Gate) -> None:
     gate.fail(times=MOST_FAILURES)
     gate.pass_time(30)
-    gate.fail(times=MOST_FAILURES_OF_TOKEN, token="aaaaaaaa")
+    gate.fail(times=MAX_FAILURES_OF_TOKEN, token="aaaaaaaa")
     assert gate.is_refused(token="aaaaaaaa")
     assert not gate.is_refused(token="bbbbbbbb"), "another token has its own count"
     assert not gate.is_refused("10.0.0.6:1", token="aaaaaaaa"), "and so has another host"
@@ -145,7 +145,7 @@ def test_a_token_that_failed_three_times_from_such_a_host_is_refused_as_well(gat
 
 def test_checks_of_one_token_that_are_under_way_count(gate: Gate) -> None:
     gate.fail(times=MOST_FAILURES)
-    for _ in range(MOST_FAILURES_OF_TOKEN):
+    for _ in range(MAX_FAILURES_OF_TOKEN):
         gate.throttle.begin("10.0.0.5:1", "aaaaaaaa")
     assert gate.is_refused(token="aaaaaaaa")
 

@@ -344,7 +344,7 @@ def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
 
 def test_what_is_kept_for_all_watchers_together_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(lines((1, submitted(1, queue="q0"))))
-    monkeypatch.setattr(module, "MOST_BYTES_IN_ALL", 10 * size)
+    monkeypatch.setattr(module, "MAX_BYTES_IN_ALL", 10 * size)
     desk, callers = Desk(), [FakeCaller() for _ in range(4)]
     watching = [desk.watch(caller, Filter(queue=f"q{at}")) for at, caller in enumerate(callers)]
     for caller in callers:

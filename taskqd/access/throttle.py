@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from taskqd.errors import AuthFailed
 
-MOST_FAILURES_OF_TOKEN = 3
+MAX_FAILURES_OF_TOKEN = 3
 """Where a host has failed too often, this many AUTHs that claim one known token may still fail from there."""
 WINDOW = 60.0
 """Failures are counted, and lines gathered, over so many seconds."""
@@ -110,7 +110,7 @@ class Throttle:
         if token is None:
             return False
         host = self._hosts.get(host_of(address))
-        return host is None or host.count_of(token, self._seconds()) < MOST_FAILURES_OF_TOKEN
+        return host is None or host.count_of(token, self._seconds()) < MAX_FAILURES_OF_TOKEN
 
     def refused(self, address: str) -> None:
         """Log an AUTH that was refused without being checked."""
@@ -122,7 +122,7 @@ class Throttle:
         host = self._host(host_of(address))
         host.under_way += 1
         if token is not None:
-            host.tokens.setdefault(token, _Attempts(MOST_FAILURES_OF_TOKEN)).under_way += 1
+            host.tokens.setdefault(token, _Attempts(MAX_FAILURES_OF_TOKEN)).under_way += 1
 
     def passed(self, address: str, token: str | None = None) -> None:
         """Count an AUTH that has let somebody in."""

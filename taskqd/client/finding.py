@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from taskqd.places import address_file, default_socket, default_sockets, default_state
 
-LONGEST_ADDRESS = 4096
+MAX_ADDRESS_BYTES = 4096
 """Of the file with the address this many bytes are read."""
 
 
@@ -48,7 +48,7 @@ def _written(path: str) -> str | None:
     try:
         # What is no file, such as a pipe, is not waited for.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            text = os.fsdecode(file.read(LONGEST_ADDRESS).strip())
+            text = os.fsdecode(file.read(MAX_ADDRESS_BYTES).strip())
     except OSError:
         return None
     return text.removeprefix("unix:") if text.startswith("unix:/") else None

@@ -12,7 +12,7 @@ from taskqd.words import parse_duration
 RECONNECT_TIMEOUT = 60.0
 """A daemon that has gone may take this many seconds to come back, unless TASKQ_RECONNECT says otherwise."""
 FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
+MAX_PAUSE = 2.0
 """Between two tries there are this many seconds, at first and at most."""
 
 LOST = "the connection to the daemon was lost; waiting for it to come back"
@@ -50,7 +50,7 @@ def come_back(
     Raises Untrusted at once: waiting makes no certificate better.
     """
     deadline = now() + timeout
-    wait = min(FIRST_PAUSE * 2 ** min(losses - 1, 10), LONGEST_PAUSE)
+    wait = min(FIRST_PAUSE * 2 ** min(losses - 1, 10), MAX_PAUSE)
     while True:
         pause(wait)
         try:
@@ -60,4 +60,4 @@ def come_back(
         except Unreachable as error:
             if now() >= deadline:
                 raise Unreachable(f"{error}; gave up after {round(timeout, 2):g} s") from None
-        wait = min(2 * wait, LONGEST_PAUSE)
+        wait = min(2 * wait, MAX_PAUSE)

@@ -13,7 +13,7 @@ from tests.fuzz.session import Cut, Session, fit
 
 GRAMMAR, BYTES = "grammar", "bytes"
 KINDS = (GRAMMAR, BYTES)
-LONGEST_PAUSE = 0.02
+MAX_PAUSE = 0.02
 _PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 _RECORDED = re.compile(rb"^ {4}C: (.*)$", re.MULTILINE)
 
@@ -90,5 +90,5 @@ def _cuts(chance: random.Random, length: int) -> tuple[Cut, ...]:
     if kind < 0.65 and length < 400:
         return tuple(Cut(at, 0.0) for at in range(1, length))
     places = sorted({chance.randrange(1, length) for _ in range(chance.choice((1, 2, 3, 8)))})
-    longest = LONGEST_PAUSE if kind > 0.8 else 0.0
+    longest = MAX_PAUSE if kind > 0.8 else 0.0
     return tuple(Cut(at, chance.uniform(0, longest)) for at in places)
