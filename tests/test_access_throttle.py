@@ -4,8 +4,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from taskqd.access.throttle import (
-    MOST_FAILURES,
     MAX_FAILURES_OF_TOKEN,
+    MOST_FAILURES,
     MOST_HOSTS,
     MOST_LINES,
     WINDOW,
