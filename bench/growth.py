@@ -22,19 +22,20 @@ from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
-from taskqd import events, journal
-from taskqd.actors import Actor
-from taskqd.backlog import Backlog
-from taskqd.capacity import Limits
-from taskqd.disk import Disk
-from taskqd.dispatcher import Dispatcher
-from taskqd.housekeeping import Housekeeper, condense
-from taskqd.interfaces import IExecutor
-from taskqd.job import PLAIN, Job, Reason, Status
-from taskqd.launch import Outcome
-from taskqd.settings import Retention
-from taskqd.spool import Spool
-from taskqd.store import SEGMENT_BYTES, Store
+from taskqd.config.settings import Retention
+from taskqd.engine.engine import Dispatcher
+from taskqd.engine.retention import Housekeeper, condense
+from taskqd.execution.command_line import Outcome
+from taskqd.model import events
+from taskqd.model.actor import Actor
+from taskqd.model.job import PLAIN, Job, Reason, Status
+from taskqd.state.capacity import Limits
+from taskqd.state.queue_state import Backlog
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.interfaces import IExecutor
+from taskqd.storage.journal import codec
+from taskqd.storage.journal.journal import SEGMENT_BYTES, Store
+from taskqd.storage.spool.spool import Spool
 
 reactor: Any = the_reactor
 BENCH = Actor("bench")
@@ -135,10 +136,10 @@ def _write_store(directory: str, count: int) -> None:
         with open(os.path.join(directory, "journal", f"{number:08}.journal"), "wb") as file:
             sequence += 1
             opened = events.Opened(at=1.0, format=events.FORMAT, store="bench", boot="boot", next_id=1)
-            size = file.write(journal.encode(opened, sequence))
+            size = file.write(codec.encode(opened, sequence))
             while event is not None and size < SEGMENT_BYTES:
                 sequence += 1
-                size += file.write(journal.encode(event, sequence))
+                size += file.write(codec.encode(event, sequence))
                 event = next(jobs, None)
 
 

@@ -56,7 +56,7 @@ pins_of() {
     minor=$(minor_of "$2/bin/python")
     for file in "requirements/build-$minor.txt" "requirements/$1-$minor.txt"; do
         [ -f "$file" ] || refuse "there is no $file, so this checkout has no pins for Python $minor
-(set PYTHON to one that requirements/ has, or add $minor to PYTHONS in tests/pins.py and run bin/lock)"
+(set PYTHON to one that requirements/ has, or add $minor to PYTHONS in tests/support/pins.py and run bin/lock)"
         printf '%s\n' "$file"
     done
 }
@@ -96,7 +96,7 @@ make_lowest_venv() {
     make_venv lock .venv-lock
     rm -rf .venv-lowest
     need_venv .venv-lowest
-    .venv-lock/bin/python -m tests.pins --lowest "$(minor_of .venv-lowest/bin/python)" .venv-lowest/pins ||
+    .venv-lock/bin/python -m tests.support.pins --lowest "$(minor_of .venv-lowest/bin/python)" .venv-lowest/pins ||
         refuse "uv could not find the lowest versions"
     printf 'installing the lowest versions\n'
     install_in .venv-lowest -r .venv-lowest/pins

@@ -1,6 +1,6 @@
 """What was expected and what came."""
 
-from tests import programs
+from tests.support import programs
 
 
 class Unexpected(Exception):

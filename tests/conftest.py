@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import STDLibLogObserver, globalLogBeginner, globalLogPublisher
 
-from taskqd import committer
-from tests import programs
-from tests.leaks import LeakWatch
+from taskqd.storage.journal import group_commit
+from tests.support import programs
+from tests.support.leaks import LeakWatch
 
 LONGEST = 60.0
 """Seconds after which an `async def` test that still waits has failed."""
@@ -107,7 +107,7 @@ def default_signals() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def patient_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the reactor wait for what the journal's thread commits, however slow the machine is that tests."""
-    monkeypatch.setattr(committer, "MAX_WAIT", 10.0)
+    monkeypatch.setattr(group_commit, "MAX_WAIT", 10.0)
 
 
 @pytest.fixture(autouse=True)

@@ -1,22 +1,71 @@
-"""Imports go down only: the floors of ``tests/floors.py``, held by reading every import of taskqd."""
+"""The packages of taskqd and what each may import; docs/architecture.md describes them.
+
+``python -m tests.test_architecture`` prints the packages, the edges between them, and any cycle.
+"""
 
 import ast
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from tests.floors import BESIDE, DOORS, FLOORS, LATE, floor
+SOURCE = Path(__file__).parents[1] / "taskqd"
 
-PACKAGE = Path(__file__).parent.parent / "taskqd"
+MAY_IMPORT = {
+    "errors": set[str](),
+    "speedups": {"errors"},
+    "model": {"errors"},
+    "protocol": {"errors", "model"},
+    "config": {"errors", "model", "protocol"},
+    "state": {"errors", "model", "config"},
+    "storage": {"errors", "model"},
+    "execution": {"errors", "model", "storage"},
+    "auth": {"errors", "model", "protocol", "config", "state", "storage"},
+    "engine": {"errors", "model", "config", "state", "storage", "execution"},
+    "server": {"errors", "model", "protocol", "config", "state", "storage", "auth", "engine"},
+    "client": {"errors", "protocol.values", "config.paths"},
+    "cli": {"errors", "protocol.values", "config.paths", "model.time_zones", "client", "cli.offline"},
+    "cli.offline": {"errors", "model", "protocol.values", "config.paths", "state", "storage", "auth", "cli"},
+}
+"""For each package, the packages and modules that it may import; ``daemon`` may import all but ``client``."""
+
+NOT_YET = {
+    ("cli.completions", "cli.parameters"),
+    ("cli.display.text", "cli.display.tables"),
+    ("cli.offline.journal", "protocol.replies"),
+    ("cli.offline.tokens", "protocol.replies"),
+    ("client.connection", "client.tls"),
+    ("engine.end_hook", "server.handlers.job_view"),
+    ("engine.submissions", "protocol.submit"),
+    ("execution.command_line", "engine.shortage"),
+    ("execution.executor", "engine.shortage"),
+    ("execution.executor", "speedups.child_process"),
+    ("execution.executor", "speedups.pipes"),
+    ("model.retry", "protocol.values"),
+    ("protocol.replies", "state.schedules"),
+    ("protocol.submit", "state.schedules"),
+    ("server.connection", "speedups.direct_write"),
+    ("server.endpoints", "speedups.byte_socket"),
+    ("server.endpoints", "speedups.client_poller"),
+    ("server.handlers.job_view", "execution.proc"),
+    ("speedups.child_process", "model.job"),
+    ("speedups.spawn", "execution.proc"),
+    ("storage.journal.journal", "state.queue_state"),
+    ("storage.journal.segments", "state.queue_state"),
+    ("storage.spool.output", "engine.shortage"),
+}
+"""Imports against the table that the next steps remove."""
+
+PURE = ("errors", "model", "protocol", "config", "state")
+"""They wait for nothing, ask no clock and no source of chance, and touch no files."""
 
 IMPURE = {
     *("twisted", "zope", "asyncio", "threading", "select", "selectors", "subprocess"),
     *("time", "sched", "random", "secrets", "uuid"),
     *("os", "io", "pathlib", "tempfile", "shutil", "glob", "fcntl", "mmap", "socket", "ssl"),
 }
-"""What floor 0 does not import: they wait, ask a clock or chance, or touch files. ``os.path`` only joins."""
+"""The modules that a pure package does not import. ``os.path`` is allowed: it only joins names."""
 
 IMPURE_CALLS = {
     "open",
@@ -30,126 +79,161 @@ IMPURE_CALLS = {
 SERIALIZERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle"}
 
 
-def room(file: Path) -> str:
-    """Return the name under which a file stands in the table: its module, or the package that it is in."""
-    name = str(file.relative_to(PACKAGE).with_suffix(""))
-    return name if name in LATE else name.partition("/")[0]
+def module_of(file: Path) -> str:
+    """Return the dotted name of a file's module without ``taskqd.``, "" for ``taskqd`` itself."""
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {
-    file: ast.parse(file.read_text("utf-8"), str(file))
-    for file in sorted(PACKAGE.rglob("*.py"))
-    if file != PACKAGE / "__init__.py"
+TREES = {
+    module_of(file): ast.parse(file.read_text("utf-8"), str(file)) for file in sorted(SOURCE.rglob("*.py"))
 }
-ROOMS = sorted({room(file) for file in FILES})
-LISTED = {*BESIDE, *LATE, *(module for modules in FLOORS for module in modules)}
+MODULES = sorted(TREES)
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Yield each dotted name that a file imports, wherever in it, as ``package.module.name``."""
-    here = ["taskqd", *file.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(FILES[file]):
+def is_within(module: str, package: str) -> bool:
+    """Whether a module is a package or lies within it."""
+    return module == package or module.startswith(package + ".")
+
+
+def package_of(module: str) -> str:
+    """Return the package of a module: its first part, ``cli.offline`` for what is loaded late."""
+    return "cli.offline" if is_within(module, "cli.offline") else module.partition(".")[0]
+
+
+def names_imported(tree: ast.AST) -> Iterator[str]:
+    """Yield each dotted name that a module imports, at its top or within a function."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            origin = here[: len(here) - node.level + 1] if node.level else []
-            origin = [*origin, *([node.module] if node.module else [])]
-            yield from (".".join([*origin, name.name]) for name in node.names)
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def imports_of(name: str) -> set[str]:
-    """Return the dotted names that the files of a room import."""
-    return {found for file in FILES if room(file) == name for found in imported(file)}
+def modules_imported(module: str) -> set[str]:
+    """Return the modules of taskqd that a module imports."""
+    found = set()
+    for name in names_imported(TREES[module]):
+        top, _, rest = name.partition(".")
+        if top == "taskqd":
+            found.add(rest if rest in TREES else rest.rpartition(".")[0])
+    return found - {"", module}
 
 
-def rooms_below(name: str) -> set[str]:
-    """Return the other rooms of taskqd that a room imports."""
-    parts = (found.split(".") for found in imports_of(name))
-    found = {words[1] for words in parts if words[0] == "taskqd" and len(words) > 1}
-    return (found & set(ROOMS)) - {name}
+EDGES = {
+    module: {other for other in modules_imported(module) if (module, other) not in NOT_YET}
+    for module in MODULES
+}
 
 
-def packages_of(name: str) -> set[str]:
-    """Return the packages that a room and all that it imports of taskqd import."""
-    seen = {name}
-    todo = [name]
+def package_edges() -> dict[str, set[str]]:
+    """Return for each package the other packages that it imports."""
+    edges: dict[str, set[str]] = {package_of(module): set() for module in MODULES if module}
+    for module, imported in EDGES.items():
+        if module:
+            edges[package_of(module)] |= {package_of(other) for other in imported}
+    return {package: others - {package} for package, others in edges.items()}
+
+
+def modules_of(package: str) -> list[str]:
+    return [module for module in MODULES if package_of(module) == package]
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return the top names of all packages that are loaded when a module is."""
+    seen = {module}
+    todo = [module]
     while todo:
-        todo += (new := rooms_below(todo.pop()) - seen)
+        new = EDGES[todo.pop()] - seen
         seen |= new
-    return {found.split(".")[0] for each in seen for found in imports_of(each)}
+        todo += new
+    return {name.partition(".")[0] for each in seen for name in names_imported(TREES[each])}
 
 
-def test_every_module_has_its_floor() -> None:
-    assert set(ROOMS) <= LISTED, "add the new module to its floor in tests/floors.py"
+def cycle_of(edges: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of a cycle, an empty list if there is none."""
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-def test_every_listed_module_is_there() -> None:
-    assert set(ROOMS) >= LISTED, "take the module that is gone out of tests/floors.py"
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_package_imports_only_what_the_table_allows(package: str) -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module in modules_of(package)
+        for other in EDGES[module]
+        if package_of(other) != package and not any(is_within(other, each) for each in MAY_IMPORT[package])
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("name", [name for name in ROOMS if name not in (*BESIDE, *LATE)])
-def test_imports_go_down_only(name: str) -> None:
-    mine = floor(name)
-    assert mine is not None, f"{name} is on no floor of tests/floors.py"
-    for other in rooms_below(name):
-        theirs = floor(other)
-        assert theirs is not None, f"{name} imports {other}, which is on no floor"
-        assert theirs <= mine, f"{name} on floor {mine} imports {other} on floor {theirs}"
+def test_every_package_is_in_the_table() -> None:
+    assert {package_of(module) for module in MODULES if module} == {*MAY_IMPORT, "daemon"}
 
 
-def test_no_import_goes_in_a_circle() -> None:
-    TopologicalSorter({name: rooms_below(name) for name in ROOMS}).prepare()
+def test_packages_have_no_cycle() -> None:
+    assert not cycle_of({a: b - {"cli"} if a == "cli.offline" else b for a, b in package_edges().items()})
 
 
-@pytest.mark.parametrize("name", FLOORS[0])
-def test_floor_0_is_pure(name: str) -> None:
-    found = {found for found in imports_of(name) if found.split(".")[0] in IMPURE}
-    assert found <= {"os.path"}, f"{name} is on floor 0: no Twisted, no clock, no files"
+def test_modules_have_no_cycle() -> None:
+    assert not cycle_of(EDGES)
 
 
-@pytest.mark.parametrize("name", FLOORS[0])
-def test_floor_0_opens_no_file_and_asks_no_clock(name: str) -> None:
-    calls = (
-        ast.unparse(node.func)
-        for file, tree in FILES.items()
-        if room(file) == name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-    )
-    assert not IMPURE_CALLS & set(calls)
+@pytest.mark.parametrize("module", [module for module in MODULES if package_of(module) in PURE])
+def test_pure_module_waits_for_nothing_and_touches_no_file(module: str) -> None:
+    impure = {name for name in names_imported(TREES[module]) if name.partition(".")[0] in IMPURE}
+    assert impure <= {"os.path"}
+    calls = {ast.unparse(node.func) for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)}
+    assert not IMPURE_CALLS & calls
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_doors_know_each_other_by_their_interfaces_only(door: tuple[str, ...]) -> None:
-    others = {name for names in DOORS if names != door for name in names}
-    for name in door:
-        assert not rooms_below(name) & others, name
+@pytest.mark.parametrize("module", [*modules_of("client"), *modules_of("cli"), *modules_of("cli.offline")])
+def test_command_loads_no_twisted(module: str) -> None:
+    late = package_of(module) == "cli.offline" or "cli.offline" in {
+        package_of(each) for each in EDGES[module]
+    }
+    assert not loaded_by(module) & {"twisted", "zope", *(() if late else ("msgspec",))}
 
 
-@pytest.mark.parametrize("name", BESIDE)
-def test_the_client_starts_without_the_daemon(name: str) -> None:
-    assert rooms_below(name) <= {*BESIDE, *FLOORS[0]}
-    assert not packages_of(name) & {"twisted", "zope", "msgspec"}
+@pytest.mark.parametrize("module", modules_of("cli"))
+def test_offline_commands_are_imported_only_within_a_function(module: str) -> None:
+    at_once = [node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name for node in at_once for name in names_imported(node)}
+    assert not [name for name in names if is_within(name, "taskqd.cli.offline")]
 
 
-@pytest.mark.parametrize("name", LATE)
-def test_what_reads_the_files_of_the_daemon_needs_none_of_its_machinery(name: str) -> None:
-    assert rooms_below(name) <= {*BESIDE, *FLOORS[0], "disk", "segments", "private", "token_file"}
-    assert not packages_of(name) & {"twisted", "zope"}
+def test_package_docstring_is_all_that_an_init_file_holds() -> None:
+    inits = [module for module in MODULES if (SOURCE / module.replace(".", "/") / "__init__.py").exists()]
+    public = {"", "client", "cli"}
+    assert not [module for module in inits if module not in public and len(TREES[module].body) != 1]
 
 
-@pytest.mark.parametrize("name", LATE)
-def test_what_is_slow_to_load_is_loaded_only_within_a_function(name: str) -> None:
-    dotted = "taskqd." + name.replace("/", ".")
-    for file, tree in FILES.items():
-        at_once = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        assert not [line for line in at_once if dotted in line], file
-
-
-def test_the_reactor_is_imported_only_where_the_daemon_is_put_together() -> None:
-    importers = {room(file) for file in FILES if "twisted.internet.reactor" in imported(file)}
-    assert importers <= {"service"}
+def test_reactor_is_imported_only_where_the_daemon_is_put_together() -> None:
+    importers = {module for module in MODULES if "twisted.internet.reactor" in names_imported(TREES[module])}
+    assert importers <= {"daemon.tap"}
 
 
 def test_nothing_is_pickled() -> None:
-    assert not {file.name for file in FILES for name in imported(file) if name.split(".")[0] in SERIALIZERS}
+    assert not [
+        module
+        for module in MODULES
+        for name in names_imported(TREES[module])
+        if name.partition(".")[0] in SERIALIZERS
+    ]
+
+
+def main() -> None:
+    """Print the packages, what each imports, and the cycles."""
+    edges = package_edges()
+    print(f"{len(MODULES)} modules, {sum(map(len, EDGES.values()))} imports between them")  # noqa: T201
+    for package, others in edges.items():
+        print(f"{package} ({len(modules_of(package))}) -> {', '.join(sorted(others)) or 'nothing'}")  # noqa: T201
+    print(f"cycles of modules: {cycle_of(EDGES) or 'none'}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.backlog import Backlog
-from tests.cuts import LAST, counting, judge, make
-from tests.journals import MemoryDisk, fold, replay, submitted, sweep, write
+from taskqd.state.queue_state import Backlog
+from tests.support.cuts import LAST, counting, judge, make
+from tests.support.journals import MemoryDisk, fold, replay, submitted, sweep, write
 
 EVERY = 37
 """Of all bytes, every so many-th is flipped here, bit by bit."""
@@ -25,7 +25,7 @@ def test_the_journal_has_some_hundred_records_a_snapshot_and_segments(disk: Memo
 
 
 def test_cut_or_torn_anywhere_it_gives_what_was_whole_and_a_flipped_bit_is_refused_by_its_line() -> None:
-    said = sweep("tests.cuts", EVERY)
+    said = sweep("tests.support.cuts", EVERY)
     found = {name: int(number) for name, number in re.findall(r"'([\w ]+)': (\d+)", said)}
     assert found["cuts"] > 1000
     assert found["prefixes"] == 8

@@ -1,4 +1,4 @@
-"""The fault sweep, or rather a sample of it: ``python -m tests.faults`` lives all of its days."""
+"""The fault sweep, or rather a sample of it: ``python -m tests.support.faults`` lives all of its days."""
 
 import errno
 import os
@@ -10,20 +10,20 @@ from unittest import mock
 
 import pytest
 
-from taskqd import store, tail
-from taskqd.disk import Disk
-from taskqd.events import Cancelled, Event, Output, Record
-from taskqd.journal import encode
-from taskqd.recording import Stream
-from taskqd.segments import End
-from taskqd.snapshot import Condenser
-from taskqd.spool import Spool
-from taskqd.store import Store
-from taskqd.tail import Tail
-from tests import faults as faulty_day
-from tests.fakes import LOOKS
-from tests.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
-from tests.journals import run_bounded, sweep
+from taskqd.model.events import Cancelled, Event, Output, Record
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal import journal, segment_writer
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.journal import Store
+from taskqd.storage.journal.segment_writer import Tail
+from taskqd.storage.journal.segments import End
+from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.spool.output import Stream
+from taskqd.storage.spool.spool import Spool
+from tests.fakes.doors import LOOKS
+from tests.support import faults as faulty_day
+from tests.support.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
+from tests.support.journals import run_bounded, sweep
 
 EVERY = 61
 """Of all faults, every so many-th is tried here."""
@@ -40,7 +40,7 @@ def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
 
 
 def test_whatever_call_fails_no_answer_is_untrue_and_nothing_is_lost() -> None:
-    said = sweep("tests.faults", EVERY)
+    said = sweep("tests.support.faults", EVERY)
     calls, tried = re.findall("[0-9]+", said)[:2]
     assert int(calls) > 800
     assert int(tried) > 200
@@ -88,12 +88,12 @@ def test_a_batch_whose_lines_are_not_marked_is_seen_once_it_is_torn() -> None:
     def unmarked(record: Record, sequence: int, goes_on: bool = False) -> bytes:
         return encode(record, sequence)
 
-    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(store, "encode", unmarked), step=1)
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(journal, "encode", unmarked), step=1)
 
 
 def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
     def is_ready(self: Any, size: int) -> bool:
-        return size > tail.SMALL or sound(self, size)
+        return size > segment_writer.SMALL or sound(self, size)
 
     def is_seen(torn: float) -> bool:
         with mock.patch.object(faulty_day, "TORN", torn):

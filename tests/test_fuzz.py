@@ -14,12 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taskqd import wire
-from taskqd.client import requests as client
+from taskqd.client import encoder as client
 from taskqd.errors import TaskqError
-from taskqd.requests import SET_OPTIONS
-from taskqd.submission import OPTIONS, SCHEDULE_OPTIONS
-from tests.fakes import Client, FakeSocket, House, opened, running
+from taskqd.protocol import verbs
+from taskqd.protocol.requests import SET_OPTIONS
+from taskqd.protocol.submit import OPTIONS, SCHEDULE_OPTIONS
+from tests.fakes.doors import Client, FakeSocket, House, opened, running
 from tests.fuzz import oddities
 from tests.fuzz.grammar import Grammar
 from tests.fuzz.hearing import CLOSED_LIST, REPLIES, Broken, Ear
@@ -27,7 +27,7 @@ from tests.fuzz.makers import KINDS, Maker, recorded
 from tests.fuzz.reading import Asked, read
 from tests.fuzz.session import Cut, Session, fit, load, save
 
-VERBS = frozenset(verb.encode() for verb in wire.VERBS)
+VERBS = frozenset(verb.encode() for verb in verbs.VERBS)
 MAKER = Maker(recorded())
 TURNS = 60
 
@@ -37,7 +37,7 @@ SESSIONS = st.builds(
     st.sampled_from(KINDS),
 )
 SCRAPS = st.sampled_from(
-    [verb.encode() for verb in wire.VERBS]
+    [verb.encode() for verb in verbs.VERBS]
     + [b"--%b=" % name.encode() for name in OPTIONS]
     + [word for word in (*oddities.WORDS, *oddities.TELNET, *oddities.HUGE) if len(word) < 100]
     + [b" ", b"\n", b"\r\n", b" 1", b" 2.1", b"SUBMIT --stdin=3 cat\nabc\r\n", b"AUTH sesame\n"]
@@ -57,7 +57,7 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
     """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
     house = opened()
     house.submit()
-    house.submit(array=wire.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
+    house.submit(array=verbs.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
     house.finish(1)
     tidy(house)
     ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
@@ -128,7 +128,7 @@ def test_blocks_of_nothing_beside_others_of_one_user_are_answered() -> None:
 
 def test_the_fuzzers_leave_out_no_verb_and_no_option() -> None:
     grammar = Grammar(random.Random(1), [1], 9)
-    assert set(wire.VERBS) == grammar.verbs | {"DRAIN"}
+    assert set(verbs.VERBS) == grammar.verbs | {"DRAIN"}
     said = b"".join(MAKER.make(str(number), "grammar", "unix", "", [1], 9).data for number in range(4000))
     for verb in grammar.verbs:
         assert b"%b" % verb.encode() in said
@@ -165,7 +165,7 @@ def test_nothing_that_is_played_lets_paused_jobs_run(data: bytes) -> None:
     # Wherever a line may begin, be it behind a telnet sequence or within what was meant for a block.
     for line in session.data.split(b"\n"):
         for start in {0, *(at + 1 for at in range(len(line)) if line[at] in (0xFF, 0xF4, 0xF0, 0x06))}:
-            request = wire.read_line(line[start:].removesuffix(b"\r"))
+            request = verbs.read_line(line[start:].removesuffix(b"\r"))
             assert request.verb != "DRAIN"
             if request.verb == "RESUME" and request.error is None:
                 assert (request.argument.queue, request.argument.schedule) != (None, None)
@@ -352,7 +352,7 @@ ASKED = st.fixed_dictionaries(
 @given(ASKED, TEXT.filter(lambda text: not set(text) & set("\r\n") and text.strip(" \t")))
 def test_what_the_client_writes_is_what_the_server_reads(asked: client.Options, command: str) -> None:
     line, *blocks = client.submit(command, client.submit_options(asked)).split(b"\r\n")
-    request = wire.read_line(line)
+    request = verbs.read_line(line)
     assert (request.error, blocks) == (None, [b""])
     assert request.argument.command == command.lstrip(" \t")
     for name, value in asked.items():

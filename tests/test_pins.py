@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from tests import pins
-from tests.pins import FOLDER, PYTHONS, SETS, complaints, header
+from tests.support import pins
+from tests.support.pins import FOLDER, PYTHONS, SETS, complaints, header
 
 HASH = " --hash=sha256:" + "0" * 64
 PYPROJECT: dict[str, Any] = {
@@ -118,7 +118,7 @@ def test_a_file_that_is_missing_or_of_no_set_is_named() -> None:
     files = made()
     files["run-3.9.txt"] = files.pop("run-3.12.txt")
     assert complaints(PYPROJECT, files) == [
-        "requirements/run-3.9.txt belongs to no set of tests/pins.py",
+        "requirements/run-3.9.txt belongs to no set of tests/support/pins.py",
         "requirements/run-3.12.txt is missing",
     ]
 

@@ -15,7 +15,7 @@ def main() -> None:
     if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))
     _open_streams()
-    from taskqd.cli.group import main as run  # noqa: PLC0415
+    from taskqd.cli.app import main as run  # noqa: PLC0415
 
     run()
 

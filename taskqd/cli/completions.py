@@ -11,9 +11,9 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
-from taskqd.cli.arguments import STATUSES
-from taskqd.cli.session import Session
-from taskqd.cli.terminal import command_of, harmless
+from taskqd.cli.context import Session
+from taskqd.cli.display.text import command_of, harmless
+from taskqd.cli.parameters import STATUSES
 from taskqd.client import Client, Facts, Refused, Unreachable
 
 PATIENCE = 0.5

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import click
 
 from taskqd import __version__
-from taskqd.cli.group import SECTIONS
-from taskqd.cli.session import BROKEN_PIPE, DROPPED, NO_DAEMON, NOT_FINISHED, REFUSED
-from taskqd.cli.signals import INTERRUPTED
+from taskqd.cli.app import SECTIONS
+from taskqd.cli.context import BROKEN_PIPE, DROPPED, NO_DAEMON, NOT_FINISHED, REFUSED
+from taskqd.cli.interrupts import INTERRUPTED
 
 _ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"})
 _CODE = re.compile(r"`([^`]*)`")

@@ -9,10 +9,10 @@ KeyboardInterrupt can only be closed.
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from taskqd.client import requests
-from taskqd.client.link import Read, written
-from taskqd.client.replies import Facts, Output, Result, Status
-from taskqd.client.requests import Changes, Command, Options, Recurring, Ref, option
+from taskqd.client import encoder
+from taskqd.client.decoder import Facts, Output, Result, Status
+from taskqd.client.encoder import Changes, Command, Options, Recurring, Ref, option
+from taskqd.client.session import Read, written
 from taskqd.client.streams import Streams, countdown, submission
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Client(Streams):
 
         The options are those of ``Changes``.
         """
-        return self._ask_about("SET", job, self._replies.job, written(lambda: requests.changes(changes)))
+        return self._ask_about("SET", job, self._replies.job, written(lambda: encoder.changes(changes)))
 
     def retry(self, job: Ref, *, cascade: bool = False) -> int:
         """Make a finished job PENDING again, and return its id, which stays the same.
@@ -226,7 +226,7 @@ class Client(Streams):
         job of it has not ended, no other is submitted, unless ``overlap``.
         """
         when = {"every": every, "cron": cron, "overlap": overlap}
-        return self._ask(written(lambda: requests.schedule(command, options, **when)), self._replies.number)
+        return self._ask(written(lambda: encoder.schedule(command, options, **when)), self._replies.number)
 
     def schedules(self) -> Sequence[Facts]:
         """Return the schedules."""
@@ -255,7 +255,7 @@ class Client(Streams):
         self._look(b"PING", self._replies.ok)
 
     def _ask_about(self, verb: str, job: Ref, read: Callable[[], Read], options: bytes = b"") -> Read:
-        named = written(lambda: requests.ref(job))
+        named = written(lambda: encoder.ref(job))
         return self._ask(verb.encode("ascii") + b" " + named + options, read)
 
     def _look_at(self, verb: str, job: Ref, read: Callable[[], Read], options: bytes = b"") -> Read:
@@ -263,7 +263,7 @@ class Client(Streams):
 
 
 def _word(name: str) -> bytes:
-    return written(lambda: requests.name(name))
+    return written(lambda: encoder.name(name))
 
 
 def _subject(queue: str | None, schedule: int | None) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from taskqd.client.channel import Channel, Plain
-from taskqd.places import MAX_SOCKET_PATH_BYTES
+from taskqd.config.paths import MAX_SOCKET_PATH_BYTES
 
 PATIENCE = 10.0
 """A daemon behind TCP has so many seconds to take the connection."""
@@ -254,9 +254,9 @@ def _connect(address: Address, papers: Papers) -> Channel:
             # A WAIT may last for days: this tells a quiet daemon from one whose machine is gone.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if address.is_secured:
-                from taskqd.client import secure  # noqa: PLC0415 - ssl takes time to load
+                from taskqd.client import tls  # noqa: PLC0415 - ssl takes time to load
 
-                return secure.secured(connected, address, papers)
+                return tls.secured(connected, address, papers)
             connected.settimeout(None)
         except BaseException:
             connected.close()

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from taskqd.client import requests
+from taskqd.client import encoder
 from taskqd.client.connection import Lost, Pipeline
-from taskqd.client.link import Link, written
-from taskqd.client.replies import Ended, Facts, Output, Refused, Status
-from taskqd.client.requests import Command, Options, Ref, option
+from taskqd.client.decoder import Ended, Facts, Output, Refused, Status
+from taskqd.client.encoder import Command, Options, Ref, option
+from taskqd.client.session import Link, written
 from taskqd.errors import BadRequest
-from taskqd.words import parse_duration
+from taskqd.protocol.values import parse_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,7 +89,7 @@ class Streams(Link):
             nonlocal is_one, is_asked
             if not is_asked:
                 is_one = len(waiting) == 1 and not any_
-                refs = written(lambda: b" ".join(map(requests.ref, waiting.values())))
+                refs = written(lambda: b" ".join(map(encoder.ref, waiting.values())))
                 self._send(b"WAIT " + refs + b" --any" * any_ + option("timeout", left()) + b"\r\n")
             is_asked = False  # if the connection is lost now
             reply = self._replies.status() if is_one else self._replies.ended()
@@ -115,7 +115,7 @@ class Streams(Link):
         between. The daemon sends no faster than the pieces are taken.
         """
         starts = option("stdout", stdout or None) + option("stderr", stderr or None)
-        self._send(written(lambda: b"FOLLOW " + requests.ref(job)) + starts + b"\r\n")
+        self._send(written(lambda: b"FOLLOW " + encoder.ref(job)) + starts + b"\r\n")
         with self._held():
             while True:
                 if not self._connection.has_line(PAUSE):
@@ -136,7 +136,7 @@ class Streams(Link):
         enough, or asks for what is not there any more, is Refused as LAGGED, and ``next`` says from which
         number on there are events still. ``next_event`` is the number to go on with after any end of it.
         """
-        chosen = written(lambda: b"" if job is None else b" --job=" + requests.ref(job))
+        chosen = written(lambda: b"" if job is None else b" --job=" + encoder.ref(job))
         asked = b"WATCH" + option("since", since) + chosen + option("queue", queue)
         self.next_event = self._ask(asked, self._replies.number)
         with self._held():
@@ -183,7 +183,7 @@ def submission(command: Command | None, options: Options) -> bytes:
     """Return a whole SUBMIT with its blocks."""
 
     def write() -> bytes:
-        words = requests.submit_options(options)
-        return requests.submit(command, words, options.get("script"), options.get("stdin"))
+        words = encoder.submit_options(options)
+        return encoder.submit(command, words, options.get("script"), options.get("stdin"))
 
     return written(write)

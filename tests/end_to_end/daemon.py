@@ -39,7 +39,7 @@ def marked(mark: int) -> Iterator[None]:
         resource.setrlimit(_MARK, (soft, hard))
 
 
-SNAPSHOT = "taskqd.snapshot"
+SNAPSHOT = "taskqd.storage.journal.snapshot"
 
 
 def marked_processes(mark: int) -> dict[int, str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import checker_plugin, others
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import TASKQ, TWISTD, Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
+from tests.support import checker_plugin, other_users
 
 GUARDED = [
     "SUBMIT true",
@@ -108,7 +108,7 @@ def test_a_unix_socket_knows_its_peer(running: Daemon, wire: Wire) -> None:
 
 
 def test_who_comes_through_a_proxy_is_not_the_proxy(daemon: DaemonFactory, tmp_path: Path) -> None:
-    with others.open_place() as place:
+    with other_users.open_place() as place:
         one = daemon("--listen", f"haproxy:unix:{place}/proxied")
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(f"{place}/proxied")

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests import others
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Command, Daemon
 from tests.end_to_end.test_restart import CLEAN
 from tests.end_to_end.wire import Wire, until
+from tests.support import other_users
 
 
 def test_who_does_not_say_who_he_is_has_to_go(daemon: DaemonFactory) -> None:
@@ -84,12 +84,12 @@ def test_a_line_and_a_command_have_their_sizes(daemon: DaemonFactory) -> None:
 def open_to_all(place: Path, *options: str) -> Iterator[tuple[Daemon, Callable[[str], Wire]]]:
     """Run a daemon that everybody on this machine may ask, and give what connects as one of its users."""
     with ExitStack() as stack:
-        everybody = stack.enter_context(others.open_place()) / "socket"
+        everybody = stack.enter_context(other_users.open_place()) / "socket"
         one = Daemon(place, "--listen", f"unix:{everybody}:mode=666", *options)
 
         def user(name: str) -> Wire:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            with others.acting(others.user(name)):
+            with other_users.acting(other_users.user(name)):
                 connection.connect(str(everybody))
             return Wire(connection)
 
@@ -114,7 +114,7 @@ FILE: dict[str, int | str] = {
 MEANT = {"1k": 1024, "1M": 1024**2, "none": None}
 
 
-@others.only_root
+@other_users.only_root
 def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(tmp_path: Path) -> None:
     file = tmp_path / "taskqd.toml"
     file.write_text("[limits]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in FILE.items()))
@@ -161,7 +161,7 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
         assert (shown["max_output"], shown["priority"]) == (1024**2, 0)
 
 
-@others.only_root
+@other_users.only_root
 def test_who_comes_too_fast_may_go_on_after_the_time_that_is_told(tmp_path: Path) -> None:
     with open_to_all(tmp_path, "--limit", "submissions=20") as (_, user):
         games = user("games")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import others
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Command, Daemon, environment, is_alive
 from tests.end_to_end.wire import Wire, until
+from tests.support import other_users
 
 ENDED = (0, -signal.SIGTERM)
 """How twistd ends that was told to: some versions send themselves the signal in the end."""
@@ -57,7 +57,7 @@ def submit(wire: Wire, count: int, command: str) -> list[int]:
 # A shortage.
 
 
-@others.only_root
+@other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
 def test_a_want_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = Started(tmp_path, slots=50)
@@ -194,7 +194,7 @@ def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[D
 # Process 1.
 
 
-@others.only_root
+@other_users.only_root
 @pytest.mark.needs("unshare")
 def test_as_process_1_it_leaves_no_zombie_and_knows_how_its_jobs_ended(
     tmp_path: Path, made: list[Daemon]
@@ -240,7 +240,7 @@ def test_a_job_has_the_daemon_s_time_zone_and_nothing_else_of_it(tmp_path: Path,
     assert wire.run("--env=TZ=UTC date +%Z").stdout == b"UTC\n"
 
 
-@others.only_root
+@other_users.only_root
 def test_a_job_has_no_score_of_the_daemon_s_for_want_of_memory(tmp_path: Path, made: list[Daemon]) -> None:
     score = 'echo -300 >/proc/self/oom_score_adj; exec "$@"'
     daemon = start(made, tmp_path, "/bin/sh", "-c", score, "sh")
@@ -278,7 +278,7 @@ def hang(directory: Path) -> int:
     return device
 
 
-@others.only_root
+@other_users.only_root
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no FUSE here")
 def test_a_file_system_that_does_not_answer_holds_only_the_jobs_that_name_it(daemon: DaemonFactory) -> None:
     one = daemon(slots=8)

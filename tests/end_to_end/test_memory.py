@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.access import user_name
-from tests import every_verb
+from taskqd.auth.principal import user_name
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, quote, until
+from tests.support import every_verb
 
 CONNECTIONS = 40
 MAX_GROWTH = 64 * 1024**2

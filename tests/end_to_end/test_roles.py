@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.users import User
-from taskqd.wire import VERBS
-from tests import others
+from taskqd.execution.users import User
+from taskqd.protocol.verbs import VERBS
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, until
-from tests.every_verb import EVERYBODY, LINES, LISTS, NEW, WHO, code_for
+from tests.support import other_users
+from tests.support.every_verb import EVERYBODY, LINES, LISTS, NEW, WHO, code_for
 
 NAMELESS = User("4000001", 4_000_001, 4_000_001, "/")
 """A user whom passwd does not know."""
@@ -33,7 +33,7 @@ class Site:
     def user(self, who: str | User) -> Wire:
         """Connect as a user of this machine."""
         connection = self._stack.enter_context(socket.socket(socket.AF_UNIX))
-        with others.acting(others.user(who) if isinstance(who, str) else who):
+        with other_users.acting(other_users.user(who) if isinstance(who, str) else who):
             connection.connect(str(self.everybody))
         return Wire(connection)
 
@@ -72,7 +72,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with ExitStack() as stack:
-        place = stack.enter_context(others.open_place())
+        place = stack.enter_context(other_users.open_place())
         everybody = place / "socket"
         options = ("--listen", f"unix:{everybody}:mode=666")
         daemon = Daemon(tmp_path_factory.mktemp("roles"), *options, tcp=True)
@@ -105,7 +105,7 @@ def refusal(wire: Wire, verb: str, things: dict[str, str]) -> str | None:
     return code
 
 
-@others.only_root
+@other_users.only_root
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_of_each_role_on_one_s_own_and_on_another_s(site: Site, verb: str) -> None:
     """Whoever may not comes before who may: what they are refused is then still as it was."""
@@ -120,7 +120,7 @@ def test_each_verb_of_each_role_on_one_s_own_and_on_another_s(site: Site, verb: 
     assert refusal(by_token, verb, things_of(by_token)) == code_for(verb, "the owner")
 
 
-@others.only_root
+@other_users.only_root
 def test_only_an_admin_drains_and_a_queue_s_pause_is_the_admins(site: Site) -> None:
     for wire in (site.user("games"), site.token("ann", "submit"), site.token("reader", "read")):
         for line in ("DRAIN", "PAUSE", "RESUME", "PAUSE q", "RESUME q"):
@@ -128,7 +128,7 @@ def test_only_an_admin_drains_and_a_queue_s_pause_is_the_admins(site: Site) -> N
     assert site.root().ask("STATS").startswith("STATS ")
 
 
-@others.only_root
+@other_users.only_root
 def test_hello_says_who_one_is(site: Site) -> None:
     for wire, name, role in (
         (site.user("games"), "games", "submit"),
@@ -140,7 +140,7 @@ def test_hello_says_who_one_is(site: Site) -> None:
         assert you["from"].startswith(("pid ", "127.0.0.1:"))
 
 
-@others.only_root
+@other_users.only_root
 def test_a_process_of_another_user_s_is_known_by_the_kernel_s_word(site: Site) -> None:
     """A child that has never been root, and says nothing of itself."""
     code = f"""
@@ -150,15 +150,15 @@ with socket.socket(socket.AF_UNIX) as connection:
     connection.sendall(b"HELLO\\r\\nSUBMIT --hold true\\r\\nQUIT\\r\\n")
     print(os.getpid(), connection.makefile().read())
 """
-    for name in others.NAMES:
-        with others.process(others.user(name), code) as stdout:
+    for name in other_users.NAMES:
+        with other_users.process(other_users.user(name), code) as stdout:
             pid, hello, submitted, *_ = stdout.read().replace("TASKQ 1 ", "\n", 1).splitlines()
         you = json.loads(hello)["you"]
         assert you == {"name": name, "role": "submit", "from": f"pid {pid.strip()}"}
         assert site.root().show(submitted.split()[1])["owner"] == name
 
 
-@others.only_root
+@other_users.only_root
 def test_a_user_without_a_name_goes_by_their_number(site: Site) -> None:
     wire = site.user(NAMELESS)
     job = wire.submit("--hold true")
@@ -166,7 +166,7 @@ def test_a_user_without_a_name_goes_by_their_number(site: Site) -> None:
     assert wire.ask(f"CANCEL {job}").startswith("STATUS CANCELLED")
 
 
-@others.only_root
+@other_users.only_root
 def test_a_token_for_one_queue_is_good_for_jobs_of_that_alone(site: Site) -> None:
     wire, ci = site.user("daemon"), site.token("daemon", "submit", "--queue", "ci")
     elsewhere = wire.submit("--hold true")
@@ -191,7 +191,7 @@ def test_a_watch_of_somebody_who_submits_is_of_their_own(site: Site) -> None:
     assert [reader.event()["id"] for _ in range(2)] == [theirs, hers]
 
 
-@others.only_root
+@other_users.only_root
 def test_a_second_user_s_attempts_leave_no_trace(site: Site) -> None:
     games = site.user("games")
     things = things_of(games)
@@ -203,7 +203,7 @@ def test_a_second_user_s_attempts_leave_no_trace(site: Site) -> None:
     assert all(job["owner"] == "nobody" for job in eve.list("--limit=1000"))
 
 
-@others.only_root
+@other_users.only_root
 def test_who_did_what_is_in_the_journal_and_in_the_log(site: Site) -> None:
     games = site.user("games")
     job = games.submit("--hold true")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import others
 from tests.end_to_end.daemon import TWISTD, Daemon, environment, is_alive
 from tests.end_to_end.wire import DEADLINE, Wire, quote, until
+from tests.support import other_users
 
-pytestmark = [others.only_root, pytest.mark.needs("setpriv", "prlimit")]
+pytestmark = [other_users.only_root, pytest.mark.needs("setpriv", "prlimit")]
 
 TASKQ = TWISTD.with_name("taskq")
 AS_OWNER = ("--run-as", "owner")
@@ -31,7 +31,7 @@ class Shared(Daemon):
 
     def connect_as(self, name: str) -> Wire:
         """Return a connection of another user's."""
-        with others.acting(others.user(name)):
+        with other_users.acting(other_users.user(name)):
             self.socket, mine = self.open_socket, self.socket
             try:
                 return self.connect()
@@ -49,7 +49,7 @@ class Shared(Daemon):
 
 @contextmanager
 def shared(*options: str, tcp: bool = False) -> Iterator[Shared]:
-    with others.open_place() as place:
+    with other_users.open_place() as place:
         one = Shared(place, *options, tcp=tcp)
         try:
             yield one
@@ -77,9 +77,9 @@ def root_itself(running: Shared) -> Wire:
 # As whom.
 
 
-@pytest.mark.parametrize("name", others.NAMES)
+@pytest.mark.parametrize("name", other_users.NAMES)
 def test_a_job_is_its_owner_in_every_way(running: Shared, name: str) -> None:
-    user = others.user(name)
+    user = other_users.user(name)
     wire = running.connect_as(name)
     shown = wire.run("id -u; id -g; id -G; id -ru; grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status")
     uid, gid, groups, real, *rights = shown.stdout.decode().splitlines()
@@ -90,7 +90,7 @@ def test_a_job_is_its_owner_in_every_way(running: Shared, name: str) -> None:
 
 
 def test_its_environment_is_its_owner_s(games: Wire) -> None:
-    user = others.user("games")
+    user = other_users.user("games")
     shown = dict(line.split("=", 1) for line in games.run("env -0").stdout.decode().split("\0")[:-1])
     given = {name: shown[name] for name in ("HOME", "USER", "LOGNAME", "SHELL")}
     assert given == {"HOME": user.home, "USER": "games", "LOGNAME": "games", "SHELL": "/bin/sh"}
@@ -110,7 +110,7 @@ def test_variables_come_byte_for_byte_and_are_obeyed_only_by_what_the_owner_runs
 
 
 def test_a_directory_is_the_owner_s_to_enter(running: Shared, games: Wire) -> None:
-    home = others.user("games").home
+    home = other_users.user("games").home
     assert games.run("pwd").stdout.decode() in (f"{home}\n", "/\n")
     assert games.run("--cwd=/tmp pwd").stdout == b"/tmp\n"
     for closed in ("/root", str(running.state), "/nonexistent"):
@@ -188,7 +188,7 @@ def test_nobody_else_gets_that_whatever_they_say() -> None:
         assert wire.ask(f"SET {job} --as-daemon=1").startswith("ERROR BAD_REQUEST ")
         assert wire.ask(f"RELEASE {job}").startswith("STATUS ")
         wire.wait(job)
-        assert wire.result(job).stdout == f"{others.user('games').uid}\n".encode()
+        assert wire.result(job).stdout == f"{other_users.user('games').uid}\n".encode()
 
 
 def test_a_token_s_name_is_an_account_and_root_s_is_none() -> None:
@@ -293,7 +293,7 @@ def test_a_mark_that_somebody_puts_on_their_own_processes_ends_only_those() -> N
         store = mark.split(".")[0]
         theirs = victim.submit("exec sleep 300")
         victim.wait_running(theirs)
-        games = others.user("games")
+        games = other_users.user("games")
         forged = [f"{store}.{theirs}.1", f"{store}.999999.1", mark]
         liars = [
             subprocess.Popen(

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import others
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon, environment
 from tests.end_to_end.test_run_as import shared
 from tests.end_to_end.wire import DEADLINE, Wire, quote, until
+from tests.support import other_users
 
 TASKQ = Path(sys.executable).with_name("taskq")
 VALUE = b"Zq8x-hunter2"
@@ -219,7 +219,7 @@ def test_the_command_line_hands_on_what_its_own_environment_or_a_file_has(
     assert VALUE not in refused.stderr
 
 
-@others.only_root
+@other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
 def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_further() -> None:
     with shared() as one:
@@ -233,7 +233,7 @@ def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_fur
         until(lambda: wire.output(job, "stderr").data.count(obeyed) > 1, "true and sleep to have obeyed")
         assert wire.output(job, "stderr").data.count(obeyed) == 2, "neither the shell nor what was root has"
         pid = wire.process(job)
-        assert os.stat(f"/proc/{pid}/environ").st_uid == others.user("games").uid
+        assert os.stat(f"/proc/{pid}/environ").st_uid == other_users.user("games").uid
         assert VALUE in Path(f"/proc/{pid}/environ").read_bytes()
         (kept,) = files_with(one.state / "input", VALUE)
         assert (kept.stat().st_uid, stat.S_IMODE(kept.stat().st_mode)) == (0, 0o600)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import CLIENT, SERVER, Authority, Pair, self_signed
 from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon, environment, free_port
 from tests.end_to_end.wire import DEADLINE, Wire, until
+from tests.support.certificates import CLIENT, SERVER, Authority, Pair, self_signed
 
 TASKQ = Path(sys.executable).with_name("taskq")
 

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskqd.requests import SET_OPTIONS
-from taskqd.submission import OPTIONS, SCHEDULE_OPTIONS
+from taskqd.protocol.requests import SET_OPTIONS
+from taskqd.protocol.submit import OPTIONS, SCHEDULE_OPTIONS
 from tests.fuzz import oddities
 from tests.fuzz.session import TOKEN
 

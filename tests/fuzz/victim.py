@@ -66,7 +66,7 @@ class Victim(Daemon):
         self._tls_port = 0
         options: list[str] = []
         if transports & OVER_TLS:
-            from tests.certificates import Authority  # noqa: PLC0415 - it needs taskqd[tls]
+            from tests.support.certificates import Authority  # noqa: PLC0415 - it needs taskqd[tls]
 
             pair = Authority(place).issue("localhost", "localhost")
             self._tls_port = free_port()

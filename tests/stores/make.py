@@ -1,4 +1,6 @@
-"""Make a store of this version for ``tests/test_format.py``, once a release: ``python -m tests.stores.make``.
+"""Make a store of this version for ``tests/test_released_stores.py``, once a release.
+
+``python -m tests.stores.make`` makes it.
 
 A real daemon does it, in two runs, with a snapshot between them. It is written to ``tests/stores/VERSION``,
 where an older one must not be: a released format is kept as it was.
@@ -79,7 +81,9 @@ def make(state: Path) -> None:
     daemon.ask(b"SUBMIT echo gone", b"WAIT 8", b"REMOVE 8")
     daemon.stop()
     daemon = Daemon(state)
-    subprocess.run([sys.executable, "-m", "taskqd.snapshot", str(state / "journal"), "1"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "taskqd.storage.journal.snapshot", str(state / "journal"), "1"], check=True
+    )
     daemon.ask(b"SUBMIT echo second run", b"WAIT 9", b"RETRY 1", b"WAIT 1")
     daemon.ask(b"SUBMIT sleep 1000", b"SUBMIT --retries=2 --stdin=4 wc -c\nlast\n", b"SHOW 11")
     daemon.stop()

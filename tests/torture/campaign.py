@@ -15,13 +15,13 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
-from taskqd import replies
-from taskqd.backlog import Backlog, IllegalMove
-from taskqd.disk import Disk
 from taskqd.errors import JournalDamaged
-from taskqd.job import Status
-from taskqd.replay import Replay
-from taskqd.segments import Segments
+from taskqd.model.job import Status
+from taskqd.protocol import replies
+from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.segments import Segments
 from tests.end_to_end.wire import until
 from tests.torture.clients import Client, Connection
 from tests.torture.history import read_history
@@ -208,7 +208,7 @@ class Campaign:
             raise Broken("a daemon ends when it is told to", None, why) from None
         self.kinds[STOPPED] += 1
         self._check_all_is_well()
-        allowed = ("taskqd.snapshot", OWN_SESSION)
+        allowed = ("taskqd.storage.journal.snapshot", OWN_SESSION)
         processes = self._daemon.processes().items()
         left = {pid: line for pid, line in processes if not any(word in line for word in allowed)}
         if left:

@@ -11,11 +11,12 @@ del sys.argv[1:3], sys.path[0]
 
 from twisted.scripts.twistd import run  # noqa: E402 - the first place to look for modules was this folder
 
-from taskqd import housekeeping, store  # noqa: E402
+from taskqd.engine import retention  # noqa: E402
+from taskqd.storage.journal import journal  # noqa: E402
 
-store.SEGMENT_BYTES = _segment
-housekeeping.SNAPSHOT_FROM = _snapshot
-housekeeping.CHECK_EVERY = 0.05
+journal.SEGMENT_BYTES = _segment
+retention.SNAPSHOT_FROM = _snapshot
+retention.CHECK_EVERY = 0.05
 # However large the last snapshot is, the next one does not wait for as much again.
-setattr(store.Store, "snapshot_bytes", property(lambda _: 0, lambda _, __: None))  # noqa: B010 - for mypy
+setattr(journal.Store, "snapshot_bytes", property(lambda _: 0, lambda _, __: None))  # noqa: B010 - for mypy
 run()

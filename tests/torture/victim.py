@@ -69,7 +69,7 @@ class Victim(Daemon):
 
     def condensers(self) -> list[int]:
         """Return the pids of the processes that make a snapshot, of this daemon or one before it."""
-        return [pid for pid, line in self.processes().items() if "taskqd.snapshot" in line]
+        return [pid for pid, line in self.processes().items() if "taskqd.storage.journal.snapshot" in line]
 
     def leftovers(self) -> dict[int, tuple[int, int, str]]:
         """Return (job, attempt, command line) by pid of the processes that jobs of earlier daemons have left.
@@ -87,7 +87,7 @@ class Victim(Daemon):
         begun = _start_time(self._pid)
         found = {}
         for pid, line in self.processes().items():
-            if "taskqd.snapshot" in line or _start_time(pid) >= begun:
+            if "taskqd.storage.journal.snapshot" in line or _start_time(pid) >= begun:
                 continue
             mark = _MARK.search(_environment(pid))
             job, attempt = (int(mark[1]), int(mark[2])) if mark else (0, 0)

@@ -2,4 +2,4 @@
 
 from twisted.application.service import ServiceMaker
 
-taskq = ServiceMaker("taskq", "taskqd.service", "A durable queue for shell commands", "taskq")
+taskq = ServiceMaker("taskq", "taskqd.daemon.tap", "A durable queue for shell commands", "taskq")

@@ -2,9 +2,9 @@
 
 import click
 
-from taskqd.cli import arguments
-from taskqd.cli.group import Offline, taskq
-from taskqd.cli.session import Session
+from taskqd.cli import parameters
+from taskqd.cli.app import Offline, taskq
+from taskqd.cli.context import Session
 
 
 @taskq.group(
@@ -24,7 +24,7 @@ def journal() -> None:
 
 
 @journal.command()
-@arguments.directory
+@parameters.directory
 @click.pass_obj
 def verify(session: Session, directory: str) -> int:
     """Read a whole journal and tell whether it can be trusted.
@@ -32,21 +32,21 @@ def verify(session: Session, directory: str) -> int:
     Every line is held against its checksum, its number and what had happened to its job before, as at a
     start of the daemon. Prints how much there is; or the file and the line of what is wrong, and ends with 1.
     """
-    from taskqd.cli.journal import verify as look  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline.journal import verify as look  # noqa: PLC0415 - it is slow to load
 
     return look(session, directory)
 
 
 @journal.command()
-@arguments.directory
-@arguments.number("--job", "Only what happened to the job of this id.", 1)
-@arguments.moment("--since", "Only what happened then or later: 2026-11-24T07:00:00Z.")
+@parameters.directory
+@parameters.number("--job", "Only what happened to the job of this id.", 1)
+@parameters.moment("--since", "Only what happened then or later: 2026-11-24T07:00:00Z.")
 @click.pass_obj
 def dump(session: Session, directory: str, job: int | None, since: float | None) -> int:
     """Print the records of a journal in JSON, one a line.
 
     Each has its number as seq; docs/journal.md tells the other fields. Times are written as on the wire.
     """
-    from taskqd.cli.journal import dump as look  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline.journal import dump as look  # noqa: PLC0415 - it is slow to load
 
     return look(session, directory, job, since)

@@ -5,17 +5,17 @@ from typing import Any
 
 import click
 
-from taskqd.cli import arguments
-from taskqd.cli.group import taskq
-from taskqd.cli.raw import content, printing
-from taskqd.cli.session import DROPPED, Session
+from taskqd.cli import parameters
+from taskqd.cli.app import taskq
+from taskqd.cli.context import DROPPED, Session
+from taskqd.cli.job_output import content, printing
 from taskqd.client import Client, Facts, Output, Ref, Refused
-from taskqd.words import parse_size
+from taskqd.protocol.values import parse_size
 
 
 @taskq.command()
-@arguments.one_job
-@arguments.raw
+@parameters.one_job
+@parameters.raw
 @click.pass_obj
 def result(session: Session, job: Ref, is_raw: bool) -> int:
     """Print what a finished job printed.
@@ -59,13 +59,13 @@ Examples:
   taskq output 7 --attempt 1        what it printed when it ran first
 """
 )
-@arguments.one_job
+@parameters.one_job
 @click.argument("stream", type=click.Choice(["stdout", "stderr"]), default="stdout")
-@arguments.size("--offset", "Begin after so many bytes.")
-@arguments.size("--limit", "Print so many bytes at most.  [default: all]")
-@arguments.size("--tail", "Begin so many bytes before the end.")
-@arguments.number("--attempt", "Of this attempt, counted from 1.  [default: the latest]", 1)
-@arguments.raw
+@parameters.size("--offset", "Begin after so many bytes.")
+@parameters.size("--limit", "Print so many bytes at most.  [default: all]")
+@parameters.size("--tail", "Begin so many bytes before the end.")
+@parameters.number("--attempt", "Of this attempt, counted from 1.  [default: the latest]", 1)
+@parameters.raw
 @click.pass_obj
 def output(session: Session, /, job: Ref, stream: str, attempt: int | None, is_raw: bool, **part: Any) -> int:
     """Print what a job has printed so far, stdout or stderr, to stdout.

@@ -4,10 +4,10 @@ import os
 
 import click
 
-from taskqd.cli import arguments
-from taskqd.cli.arguments import Command
-from taskqd.cli.group import taskq
-from taskqd.cli.session import Session
+from taskqd.cli import parameters
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
+from taskqd.cli.parameters import Command
 
 
 @taskq.command(
@@ -17,7 +17,7 @@ Example, a script that is run as a job:
   for n in $(seq 10); do ./part "$n"; taskq progress "${n}0"; done
 """,
 )
-@arguments.percent
+@parameters.percent
 @click.pass_obj
 def progress(session: Session, percent: int) -> int:
     """Tell from within a job how far it has come.

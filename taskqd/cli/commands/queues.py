@@ -2,9 +2,10 @@
 
 import click
 
-from taskqd.cli import arguments, terminal
-from taskqd.cli.group import taskq
-from taskqd.cli.session import Session
+from taskqd.cli import parameters
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
+from taskqd.cli.display import text as terminal
 from taskqd.client import Client, Facts
 
 
@@ -51,7 +52,7 @@ def _slots(queue: Facts) -> str:
 
 
 def _limit(text: str) -> str | int:
-    return text if text in ("none", "default") else arguments.parse_slots(text)
+    return text if text in ("none", "default") else parameters.parse_slots(text)
 
 
 @taskq.command(
@@ -63,8 +64,8 @@ Examples:
   taskq set-queue nightly --slots default   as its settings say
 """,
 )
-@arguments.queue_name(is_required=True)
-@arguments.parsed("--slots", "A number; none, or default.", "N", _limit, is_required=True)
+@parameters.queue_name(is_required=True)
+@parameters.parsed("--slots", "A number; none, or default.", "N", _limit, is_required=True)
 @click.pass_obj
 def set_queue(session: Session, queue: str, slots: str | int) -> int:
     """Change how many slots a queue has.
@@ -86,8 +87,8 @@ Examples:
   taskq pause --schedule 3   nothing more is submitted by this schedule
 """
 )
-@arguments.queue_name(is_required=False)
-@arguments.number("--schedule", "A schedule in place of a queue.", 1, completes="schedules")
+@parameters.queue_name(is_required=False)
+@parameters.number("--schedule", "A schedule in place of a queue.", 1, completes="schedules")
 @click.pass_obj
 def pause(session: Session, queue: str | None, schedule: int | None) -> int:
     """Have nothing new start: at all, in a queue, or of a schedule.
@@ -105,8 +106,8 @@ Examples:
   taskq resume nightly
 """
 )
-@arguments.queue_name(is_required=False)
-@arguments.number("--schedule", "A schedule in place of a queue.", 1, completes="schedules")
+@parameters.queue_name(is_required=False)
+@parameters.number("--schedule", "A schedule in place of a queue.", 1, completes="schedules")
 @click.pass_obj
 def resume(session: Session, queue: str | None, schedule: int | None) -> int:
     """End a pause.

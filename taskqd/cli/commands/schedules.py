@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
-from taskqd.cli import arguments, options, submission, terminal
-from taskqd.cli.arguments import UNTIL_COMMAND
-from taskqd.cli.group import taskq
-from taskqd.cli.selection import for_each
-from taskqd.cli.session import Session
+from taskqd.cli import job_options, parameters, submit_request
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
+from taskqd.cli.display import text
+from taskqd.cli.job_selection import for_each
+from taskqd.cli.parameters import UNTIL_COMMAND
 from taskqd.client import Client, Facts, Ref
 
 
@@ -21,10 +22,10 @@ Examples:
   taskq schedule --cron @daily --queue slow 'find /tmp -mtime +7 -delete'
 """,
 )
-@arguments.duration("--every", "Once in so long.")
-@arguments.text("--cron", "When these five fields say so: minute hour day month weekday.", "'* * * * *'")
+@parameters.duration("--every", "Once in so long.")
+@parameters.text("--cron", "When these five fields say so: minute hour day month weekday.", "'* * * * *'")
 @click.option("--overlap", is_flag=True, help="Also while the job before has not ended.")
-@options.recurring
+@job_options.recurring
 @click.pass_obj
 def schedule(
     session: Session,
@@ -46,14 +47,14 @@ def schedule(
         raise click.UsageError("expected either --every or --cron")
     if not words:
         raise click.UsageError("expected a COMMAND")
-    command = submission.line(words)
+    command = submit_request.line(words)
     with session.connect() as client:
         number = client.schedule(
             command,
             every=every,
             cron=cron,
             overlap=overlap,
-            **submission.recurring(client.is_local, given),
+            **submit_request.recurring(client.is_local, given),
         )
     session.say(str(number), {"schedule": number})
     return 0
@@ -76,8 +77,8 @@ def schedules(session: Session) -> int:
     with session.connect() as client:
         found = client.schedules()
     rows = [_cells(schedule) for schedule in found]
-    if terminal.is_terminal() and not session.is_json:
-        terminal.print_schedules(found)
+    if text.is_terminal() and not session.is_json:
+        text.print_schedules(found)
         return 0
     with session.listed():
         for row, facts in zip(rows, found, strict=True):
@@ -89,11 +90,11 @@ def _cells(schedule: Facts) -> tuple[str, ...]:
     cron, every, zone = schedule.get("cron"), schedule.get("every"), schedule.get("tz")
     return (
         str(schedule["schedule"]),
-        terminal.harmless(cron + (f" ({zone})" if zone else "")) if cron else f"every {every:g} s",
+        text.harmless(cron + (f" ({zone})" if zone else "")) if cron else f"every {every:g} s",
         "- (paused)" if schedule["paused"] else schedule.get("next_run_at") or "-",
         schedule.get("last_run_at") or "-",
         str(schedule.get("last_job") or "-"),
-        terminal.command_of(schedule),
+        text.command_of(schedule),
     )
 
 
@@ -103,7 +104,7 @@ Example:
   taskq unschedule 3
 """
 )
-@arguments.schedule_numbers
+@parameters.schedule_numbers
 @click.pass_obj
 def unschedule(session: Session, schedules: tuple[int, ...]) -> int:
     """End a schedule.

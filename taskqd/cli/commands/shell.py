@@ -2,9 +2,9 @@
 
 import click
 
-from taskqd.cli.arguments import Command
-from taskqd.cli.group import taskq
-from taskqd.cli.session import Session
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
+from taskqd.cli.parameters import Command
 
 
 @taskq.command(

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from taskqd.cli import arguments, options, submission
-from taskqd.cli.arguments import UNTIL_COMMAND, raw
-from taskqd.cli.attend import ASK, CHOICES, Interrupts, attend
-from taskqd.cli.bulk import submit_lines
-from taskqd.cli.group import taskq
-from taskqd.cli.raw import printing
-from taskqd.cli.session import BROKEN_PIPE, SIGNALLED, Session, drop_stdout
-from taskqd.cli.signals import INTERRUPTED, finishing
-from taskqd.cli.stdin import piped_stdin
+from taskqd.cli import job_options, parameters, submit_request
+from taskqd.cli.app import taskq
+from taskqd.cli.context import BROKEN_PIPE, SIGNALLED, Session, drop_stdout
+from taskqd.cli.interrupts import INTERRUPTED, finishing
+from taskqd.cli.job_output import printing
+from taskqd.cli.parameters import UNTIL_COMMAND, raw
+from taskqd.cli.piped_stdin import piped_stdin
+from taskqd.cli.streaming.attach import ASK, CHOICES, Interrupts, attend
+from taskqd.cli.streaming.bulk_submit import submit_lines
 from taskqd.client import Unreachable
 
 
@@ -35,7 +35,7 @@ Examples:
   seq 1000 | sed 's/^/factor /' | taskq submit --from-file -
 """,
 )
-@options.submission
+@job_options.submission
 @click.option(
     "--from-file",
     metavar="FILE",
@@ -55,9 +55,9 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
     In a --from-file, a line that begins with # is a comment, and one that ends with \ goes on in the next.
     """
     if not from_file:
-        command = submission.command(words, given)
+        command = submit_request.command(words, given)
         with session.connect() as client:
-            asked = submission.options(client.is_local, given)
+            asked = submit_request.options(client.is_local, given)
             try:
                 with finishing() as interrupted:
                     job = client.submit(command, **asked)
@@ -69,11 +69,11 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
         return INTERRUPTED if interrupted else 0
     if words or given["script"] or given["key"]:
         raise click.UsageError("--from-file brings the commands: no COMMAND, --script or --key beside it")
-    submission.check_stdin(from_file, given["stdin"])
-    submission.check_times(given)
-    submission.check_names(given)
+    submit_request.check_stdin(from_file, given["stdin"])
+    submit_request.check_times(given)
+    submit_request.check_names(given)
     with session.connect() as client:
-        return submit_lines(session, client, from_file, submission.options(client.is_local, given))
+        return submit_lines(session, client, from_file, submit_request.options(client.is_local, given))
 
 
 @taskq.command(
@@ -86,7 +86,7 @@ Examples:
   timeout 1h taskq run --on-interrupt cancel ./crawl
 """,
 )
-@options.submission
+@job_options.submission
 @click.option("--no-stdin", "-n", is_flag=True, help="Do not hand on our stdin, if that is a pipe or a file.")
 @click.option(
     "--on-interrupt",
@@ -95,7 +95,7 @@ Examples:
     show_default=True,
     help="What becomes of the job at Ctrl-C, SIGTERM or SIGHUP; only Ctrl-C on a terminal asks.",
 )
-@arguments.reconnect
+@parameters.reconnect
 @raw
 @click.pass_obj
 def run(
@@ -116,14 +116,14 @@ def run(
     Ctrl-C asks whether to cancel the job; left alone it goes on without taskq. At SIGTERM and SIGHUP it goes
     on, unless --on-interrupt says otherwise. A restart of the daemon is waited for.
     """
-    command = submission.command(words, given)
+    command = submit_request.command(words, given)
     if given["array"] is not None:
         raise click.UsageError("an array is many jobs: `taskq submit` it, and `taskq wait` for it")
     if not no_stdin:
         given["stdin"] = given["stdin"] or piped_stdin(session, given["script"])
     with Interrupts() as interrupts:
         with session.connect() as client:
-            job = client.submit(command, **submission.options(client.is_local, given))
+            job = client.submit(command, **submit_request.options(client.is_local, given))
         if session.is_json:
             session.say("", {"id": job})
             sys.stdout.flush()

@@ -2,10 +2,10 @@
 
 import click
 
-from taskqd.cli import arguments
-from taskqd.cli.group import Offline, taskq
-from taskqd.cli.session import Session
-from taskqd.words import parse_name
+from taskqd.cli import parameters
+from taskqd.cli.app import Offline, taskq
+from taskqd.cli.context import Session
+from taskqd.protocol.values import parse_name
 
 ROLES = ("submit", "read", "admin")
 
@@ -35,14 +35,14 @@ def token() -> None:
 
 
 @token.command()
-@click.argument("name", metavar="NAME", callback=arguments.reading(parse_name))
+@click.argument("name", metavar="NAME", callback=parameters.reading(parse_name))
 @click.option(
     "--role",
     type=click.Choice(ROLES),
     required=True,
     help="submit: jobs of one's own; read: looks at all and changes nothing; admin: everything.",
 )
-@arguments.text("--queue", "Good for jobs in this queue only.", "NAME", parse_name)
+@parameters.text("--queue", "Good for jobs in this queue only.", "NAME", parse_name)
 @click.option(
     "--expires",
     metavar="DURATION|TIME",
@@ -58,7 +58,7 @@ def add(
     It is shown this once: only a hash of it is kept. Jobs that are submitted with it are NAME's. A name may
     have several tokens of the same role and queue, so that a new one can take the place of an old one.
     """
-    from taskqd.cli import tokens  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline import tokens  # noqa: PLC0415 - it is slow to load
 
     return tokens.add(session, state, name, role, queue, expires)
 
@@ -72,7 +72,7 @@ def list_them(session: Session, state: str | None) -> int:
     A line each, with a tab between its id, its name, its role, the queue that it is good for, when it was
     made and when it ends; - where there is none.
     """
-    from taskqd.cli import tokens  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline import tokens  # noqa: PLC0415 - it is slow to load
 
     return tokens.show(session, state)
 
@@ -86,6 +86,6 @@ def revoke(session: Session, which: str, state: str | None) -> int:
 
     Connections that were opened with it end.
     """
-    from taskqd.cli import tokens  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline import tokens  # noqa: PLC0415 - it is slow to load
 
     return tokens.revoke(session, state, which)

@@ -5,8 +5,8 @@ import sys
 
 import click
 
-from taskqd.cli.group import taskq
-from taskqd.cli.session import Session
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
 
 
 @taskq.command(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import click
 
-from taskqd.cli import arguments
-from taskqd.cli.group import taskq
-from taskqd.cli.session import Session
+from taskqd.cli import parameters
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
 from taskqd.client import Client, Facts, Ref, Refused
 
 
@@ -19,10 +19,10 @@ Examples:
   taskq wait --any 3 4 5
 """
 )
-@arguments.several_jobs
+@parameters.several_jobs
 @click.option("--any", "is_any", is_flag=True, help="Only for the first of them.")
-@arguments.reconnect
-@arguments.duration("--timeout", "Give up after so long, with exit code 75.  [default: never]")
+@parameters.reconnect
+@parameters.duration("--timeout", "Give up after so long, with exit code 75.  [default: never]")
 @click.pass_obj
 def wait(session: Session, jobs: Sequence[Ref], is_any: bool, timeout: str | None) -> int:
     """Wait for the end of a job.

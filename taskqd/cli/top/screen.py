@@ -15,10 +15,10 @@ from types import FrameType
 from rich.console import Console
 from rich.live import Live
 
-from taskqd.cli.session import Session
-from taskqd.cli.top.asking import Asking, Told
-from taskqd.cli.top.drawing import draw
+from taskqd.cli.context import Session
 from taskqd.cli.top.keys import QUIT, press, read_keys
+from taskqd.cli.top.poller import Asking, Told
+from taskqd.cli.top.render import draw
 from taskqd.cli.top.state import Act, News, State
 from taskqd.client import Unreachable
 

@@ -1,0 +1,130 @@
+"""``taskq token``: the file of tokens in a state directory, changed without its daemon.
+
+Slow to load, since the entries are read by the daemon's own code: only these commands import it, when they
+run.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from taskqd.auth.token_file import TokenFile
+from taskqd.auth.tokens import Entry
+from taskqd.cli.context import REFUSED, Session
+from taskqd.cli.display import text as terminal
+from taskqd.config.paths import NO_HOME, default_state
+from taskqd.errors import BadRequest, StartRefused
+from taskqd.model.roles import Role
+from taskqd.protocol.replies import timestamp
+from taskqd.protocol.values import parse_duration, parse_time
+from taskqd.storage.private_files import check_directory
+
+
+def add(
+    session: Session, state: str | None, name: str, role: str, queue: str | None, expires: str | None
+) -> int:
+    """Make a token and print it; return the exit code."""
+    now = time.time()
+    expires_at = None if expires is None else _end(expires, now)
+
+    def act() -> int:
+        entry, text = _file(state).add(name, Role(role), queue, now, expires_at)
+        session.say(text, {"token": text, **_facts(entry, now)})
+        end = f" until {timestamp(entry.expires_at)}" if entry.expires_at else ""
+        of = f" for the queue {entry.queue}" if entry.queue else ""
+        session.complain(
+            f"this is the token {entry.id} of {entry.name}, role {role}{of}{end}; it cannot be shown again"
+        )
+        return 0
+
+    return _refusable(session, act)
+
+
+def show(session: Session, state: str | None) -> int:
+    """Print all tokens; return the exit code."""
+
+    def act() -> int:
+        now = time.time()
+        found = [_facts(entry, now) for entry in _file(state).read()]
+        if terminal.is_terminal() and not session.is_json:
+            terminal.print_tokens(found)
+            return 0
+        with session.listed():
+            for facts in found:
+                session.say("\t".join(_cells(facts)), facts)
+        return 0
+
+    return _refusable(session, act)
+
+
+def revoke(session: Session, state: str | None, which: str) -> int:
+    """Take tokens away and tell which; return the exit code."""
+
+    def act() -> int:
+        now = time.time()
+        file = _file(state)
+        gone = file.revoke(which)
+        with session.listed():
+            for entry in gone:
+                session.say(f"revoked {entry.id} {entry.name}", _facts(entry, now))
+        if any(entry.is_bare for entry in gone):
+            session.complain(f"{file.plain_path}, where an older version kept it, is removed too")
+        return 0
+
+    return _refusable(session, act)
+
+
+def _end(text: str, now: float) -> float:
+    """Return when something ends that is said to end after a duration, or at a time."""
+    for parse, start in ((parse_duration, now), (parse_time, 0.0)):
+        try:
+            return start + parse(text)
+        except BadRequest:
+            continue
+    raise click.BadParameter(
+        f"expected a duration such as 90d or a time such as 2026-11-24T07:00:00Z, not {text[:60]!r}",
+        param_hint="--expires",
+    )
+
+
+def _file(state: str | None) -> TokenFile:
+    """Return the file of a state directory; raises StartRefused if others may use the directory."""
+    directory = state or default_state(os.environ, os.getuid())
+    if state is None and not os.path.isabs(directory):
+        raise StartRefused(NO_HOME.format(uid=os.getuid()))
+    try:
+        check_directory(directory)
+    except FileNotFoundError:
+        raise StartRefused(
+            f"there is no state directory {directory}; start the daemon once, or name another with --state"
+        ) from None
+    return TokenFile(directory)
+
+
+def _refusable(session: Session, act: Callable[[], int]) -> int:
+    try:
+        return act()
+    except (BadRequest, StartRefused) as why:
+        session.complain(str(why))
+        return REFUSED
+
+
+def _facts(entry: Entry, now: float) -> dict[str, Any]:
+    """Return what may be told of a token."""
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "role": entry.role.value,
+        "queue": entry.queue,
+        "made_at": timestamp(entry.made_at),
+        "expires_at": timestamp(entry.expires_at),
+        "expired": entry.is_over(now),
+    }
+
+
+def _cells(facts: dict[str, Any]) -> tuple[str, ...]:
+    names = ("id", "name", "role", "queue", "made_at", "expires_at")
+    return tuple("-" if facts[name] is None else str(facts[name]) for name in names)

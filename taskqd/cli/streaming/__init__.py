@@ -1,0 +1,1 @@
+"""Commands that stay connected: follow, watch, run, and submissions from a file."""

@@ -1,0 +1,255 @@
+"""The state as lines: what stands where on a screen of a size. It draws; it asks and changes nothing."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.cells import set_cell_size
+from rich.console import Group
+from rich.text import Text
+
+from taskqd.cli.display.tables import COLOURS, progress_of, waiting_for
+from taskqd.cli.display.text import age, bar, command_of, harmless, relative, span
+from taskqd.cli.top.state import Look, Mode, News, State, ref
+from taskqd.client import Facts
+
+KEYS = "q quit  ? help  ↑↓ select  o output  c cancel  h hold  r retry  p P pause"
+SHORT_KEYS = "q quit  ? help  o output  c cancel  p pause"
+HELP = """
+  ↑ ↓  k j     select a job; PgUp PgDn Home End
+  o  Enter     look into what it prints; Tab: the other stream;
+               ↑ ↓ scroll, q comes back
+  c            cancel it (asks)
+  h            hold it; again: release it
+  r            run it again once it has ended
+  p            pause its queue; again: resume it
+  P            pause everything; again: resume
+  q            quit; Ctrl-Z suspends
+
+  Any key closes this help.
+"""
+NARROW = 60
+"""Below so many columns some things are left out."""
+
+Row = Callable[[Facts, int, float], Text]
+
+
+def draw(state: State, width: int, height: int, now: float) -> Group:
+    """Return a screen full of lines."""
+    if state.mode is Mode.HELP:
+        lines = [Text(line) for line in HELP.strip("\n").split("\n")]
+    elif state.look is not None:
+        lines = _output(state, state.look, width, height - 2)
+    elif state.news is None:
+        lines = [Text(), Text("  waiting for the daemon …", style="dim")]
+    else:
+        lines = _jobs(state, state.news, width, height - 2, now)
+    lines = [_head(state, width), *lines[: height - 2]]
+    lines += [Text()] * (height - 1 - len(lines))
+    lines.append(_foot(state, width))
+    for line in lines:
+        line.no_wrap = True
+        line.truncate(width, overflow="ellipsis")
+    return Group(*lines[-height:])
+
+
+def _head(state: State, width: int) -> Text:
+    line = Text("taskq top", style="bold")
+    news = state.news
+    if news is None:
+        return line.append(f"  {state.address}", style="not bold dim")
+    stats = news.stats
+    line.append(f"  {bar(stats['busy'], stats['slots'], 10)}", style="not bold cyan")
+    line.append(f" {stats['busy']}/{stats['slots']} slots", style="not bold")
+    for name, resource in stats.get("resources", {}).items():
+        line.append(f"  {harmless(name)} {resource['busy']}/{resource['total']}", style="not bold")
+    jobs = stats["jobs"]
+    line.append(f"  {jobs['running']} running, {jobs['pending']} pending", style="not bold")
+    if stats.get("draining"):
+        line.append("  DRAINING", style="bold yellow")
+    if stats.get("paused"):
+        line.append("  PAUSED", style="bold yellow")
+    up = f"up {span(stats['uptime'])}"
+    if line.cell_len + len(up) + 2 <= width:
+        line.append(" " * (width - line.cell_len - len(up)) + up, style="not bold dim")
+    return line
+
+
+def _foot(state: State, width: int) -> Text:
+    if state.question is not None:
+        return Text(f"Cancel {state.question.subject}? [y/n]", style="bold yellow")
+    if state.trouble:
+        return Text(harmless(state.trouble), style="bold red")
+    if state.message:
+        return Text(harmless(state.message), style="bold")
+    if state.mode is Mode.OUTPUT:
+        return Text("q back  Tab the other stream  ↑↓ scroll  End follow", style="dim")
+    return Text(KEYS if width >= len(KEYS) else SHORT_KEYS, style="dim")
+
+
+def _output(state: State, look: Look, width: int, height: int) -> list[Text]:
+    job = next((job for job in state.jobs if ref(job) == look.job), None)
+    title = Text(f"{look.stream} of job {look.job}", style="bold reverse")
+    if job is not None:
+        title.append(f"  {job['status']}", style=COLOURS.get(job["status"], ""))
+        title.append(f"  {command_of(job)}", style="not bold")
+    output = state.news.output if state.news else None
+    if output is None:
+        return [title, Text("…", style="dim")]
+    lines = _folded(output, width)
+    rows = max(1, height - 1)
+    end = len(lines) - min(state.back, max(0, len(lines) - rows))
+    return [title, *map(Text, lines[max(0, end - rows) : end])]
+
+
+def _folded(output: bytes, width: int) -> list[str]:
+    """Return an output as lines of a screen: what is too long goes on below."""
+    text = output.decode("utf-8", "backslashreplace").expandtabs()
+    folded: list[str] = []
+    for line in text.removesuffix("\n").split("\n"):
+        # What goes back to the line's beginning, as progress bars do, is seen only as it is in the end.
+        shown = harmless(line.rstrip("\r").rpartition("\r")[2])
+        folded += [shown[at : at + width] for at in range(0, len(shown), width)] or [""]
+    return folded
+
+
+def _jobs(state: State, news: News, width: int, height: int, now: float) -> list[Text]:
+    lines = _queues(news.queues, width, max(1, min(len(news.queues), height // 4)))
+    sections = [
+        ("running", news.running, _running),
+        ("pending", news.pending, _pending),
+        ("ended", news.ended, _ended),
+    ]
+    heights = _shares(
+        [len(jobs) for _, jobs, _ in sections], max(0, height - len(lines)), _section_of(state.index, news)
+    )
+    first = 0
+    for (title, jobs, row), rows in zip(sections, heights, strict=True):
+        if rows > 1:
+            lines.append(_title(title, max(len(jobs), _count(news, title)), min(len(jobs), rows - 1), width))
+            lines += _window(jobs, row, rows - 1, state.index - first, width, now)
+        first += len(jobs)
+    return lines
+
+
+def _section_of(index: int, news: News) -> int:
+    """Return the number of the section that the selection is in."""
+    ends = (len(news.running), len(news.running) + len(news.pending))
+    return sum(index >= end for end in ends)
+
+
+def _shares(wanted: Sequence[int], height: int, selected: int) -> list[int]:
+    """Share out rows: each section gets as many as it wants and a title, or an equal part of what there is.
+
+    Where there is not even room for a title and a row of each, the selected section has its before others.
+    """
+    needs = [count + 1 if count else 0 for count in wanted]
+    shares = [0] * len(needs)
+    order = sorted(range(len(needs)), key=lambda number: number != selected)
+    left = height
+    for number in order:
+        if needs[number] and left >= 2:
+            shares[number] = 2
+            left -= 2
+    while left > 0 and (open_ := [number for number in order if 0 < shares[number] < needs[number]]):
+        for number in open_[:left]:
+            shares[number] += 1
+        left -= len(open_[:left])
+    return shares
+
+
+def _count(news: News, title: str) -> int:
+    """Return how many jobs belong in a section, of which only some are asked for."""
+    counts: dict[str, int] = news.stats["jobs"]
+    names = ("completed", "failed", "cancelled") if title == "ended" else (title,)
+    return sum(counts[name] for name in names)
+
+
+def _title(title: str, count: int, shown: int, width: int) -> Text:
+    more = f" ({shown} of {count})" if shown < count else ""
+    return Text(set_cell_size(f"{title}{more}", width), style="bold reverse")
+
+
+def _window(jobs: Sequence[Facts], row: Row, rows: int, selected: int, width: int, now: float) -> list[Text]:
+    """Return so many rows of a section, among them the selected one if it is here."""
+    first = min(max(0, selected - rows + 1), max(0, len(jobs) - rows)) if selected >= 0 else 0
+    first = first if selected < len(jobs) else 0
+    lines = []
+    for number, job in enumerate(jobs[first : first + rows], first):
+        line = row(job, width, now)
+        if number == selected:
+            line.truncate(width - 1, overflow="ellipsis")
+            line = Text("▶", style="bold").append_text(line)
+            line.stylize("bold")
+        else:
+            line = Text(" ").append_text(line)
+        lines.append(line)
+    return lines
+
+
+def _queues(queues: Sequence[Facts], width: int, rows: int) -> list[Text]:
+    is_narrow = width < NARROW
+    name_width = 10 if is_narrow else 16
+    title = f"{'queue':{name_width}} {'slots':>{8 if is_narrow else 17}}  {'run':>5} {'pend':>7}"
+    if not is_narrow:
+        title += f" {'done':>7} {'failed':>7}"
+    lines = [Text(set_cell_size(title, width), style="bold reverse")]
+    busiest = sorted(queues, key=lambda queue: (-queue["running"], -queue["pending"], queue["name"]))
+    shown = busiest[:rows]
+    for queue in sorted(shown, key=lambda queue: str(queue["name"])):
+        slots = "-" if queue["slots"] is None else queue["slots"]
+        line = Text(set_cell_size(_cut(harmless(queue["name"]), name_width), name_width))
+        if not is_narrow:
+            drawn = bar(queue["busy"], queue["slots"], 8) if queue["slots"] else ""
+            line.append(f" {drawn:8}", style="cyan")
+        line.append(f" {queue['busy']:>4}/{slots!s:<4}{queue['running']:>5} {queue['pending']:>7}")
+        if not is_narrow:
+            line.append(f" {queue['completed']:>7} {queue['failed']:>7}")
+        if queue["paused"]:
+            line.append("  paused", style="bold yellow")
+        lines.append(line)
+    if len(queues) > rows:
+        lines[0].append(f"  ({rows} of {len(queues)})")
+        lines[0].truncate(width)
+    return lines
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _begin(job: Facts, width: int) -> Text:
+    line = Text(f"{ref(job):>7} ")
+    if width >= NARROW:
+        line.append(set_cell_size(_cut(harmless(job["queue"]), 10), 11))
+        line.append(set_cell_size(_cut(harmless(job.get("owner") or ""), 8), 9))
+    return line
+
+
+def _running(job: Facts, width: int, now: float) -> Text:
+    line = _begin(job, width)
+    line.append(f"{age(job['started_at'] or job['submitted_at'], now):>6} ")
+    done, count = progress_of(job)
+    shown = f"{bar(done, count, 8)} " + (f"{done:>3}%" if count == 100 else f"{done}/{count}")
+    line.append(f"{shown if done else '':13}", style="cyan")
+    return line.append(f" {command_of(job)}")
+
+
+def _pending(job: Facts, width: int, now: float) -> Text:
+    line = _begin(job, width)
+    line.append(f"{age(job['submitted_at'], now):>6} ")
+    line.append(f"{waiting_for(job, now):13}", style="yellow")
+    return line.append(f" {command_of(job)}")
+
+
+def _ended(job: Facts, width: int, now: float) -> Text:
+    line = _begin(job, width)
+    line.append(f"{_since(job, now):>10} ")
+    code: Any = job["exit_code"]
+    shown = {"COMPLETED": "ok"}.get(job["status"]) if code in (0, None) else f"exit {code}"
+    shown = shown or job.get("reason") or job["status"].lower()
+    line.append(f"{_cut(shown, 9):9}", style=COLOURS.get(job["status"], ""))
+    return line.append(f" {command_of(job)}")
+
+
+def _since(job: Facts, now: float) -> str:
+    return relative(job["completed_at"], now) if job.get("completed_at") else ""

@@ -1,0 +1,1 @@
+"""Settings, limits and default paths."""

@@ -1,0 +1,231 @@
+"""What twistd asks for: the options of ``twistd taskq``, and the service that they describe.
+
+twistd calls ``makeService`` before it daemonizes and drops privileges, so nothing is opened there.
+"""
+
+import os
+import pwd
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.python import usage
+
+from taskqd import __version__
+from taskqd.config.paths import NO_HOME, default_socket, default_state
+from taskqd.config.settings import SETTINGS, Settings, check_option, merge, read_toml
+from taskqd.daemon import pid_file
+from taskqd.daemon.clocks import use_monotonic
+from taskqd.daemon.log_output import output_of
+from taskqd.daemon.service import TaskqService
+from taskqd.errors import SettingsError, StartRefused
+from taskqd.server import endpoints
+from taskqd.storage.state_directory import refuse_if_locked
+
+_OPTIONS = "twistd taskq"
+"""Where a setting comes from that is an option."""
+
+DESCRIPTION = """\
+A durable queue for shell commands. Jobs come over a line protocol (try telnet,
+nc -U, or the taskq client), are on disk before they are acknowledged, run at
+most --slots at once, each in a session of its own, and survive restarts.
+
+Without options the state is in /var/lib/taskqd for root, else below
+$XDG_STATE_HOME or in ~/.local/state/taskqd, and the daemon listens on a UNIX
+socket that only its own user may open: /run/taskqd/taskq.sock for root, else
+$XDG_RUNTIME_DIR/taskqd/taskq.sock, else taskq.sock in the state directory.
+
+By that socket the daemon's user and root are admin. Others whom its mode lets
+in submit, and see jobs of their own. TCP clients have to give a token, which
+"taskq token add" makes; only its hash is kept. Jobs run as the daemon's user;
+if that is root, --run-as owner runs each as the user who submitted it.
+
+Examples:
+  twistd -n taskq
+      in the foreground, the log on the terminal
+  twistd --logfile taskq.log --pidfile taskq.pid taskq --slots 4
+      as a daemon
+  twistd -n taskq --listen unix:/run/taskqd/taskq.sock:mode=660 \\
+                  --listen tcp:9500:interface=127.0.0.1
+      for the group of the socket, and for local clients that have a token
+
+twistd's own options stand before the word taskq: -n, --logfile, --pidfile,
+--uid, --gid, and --rundir, the directory in which jobs run that name none.
+SIGTERM stops the daemon and ends running jobs, a second one without their
+grace. docs/operations.md has the rest.
+"""
+
+
+class Options(usage.Options):
+    """What ``twistd taskq`` takes."""
+
+    synopsis = "[options]"
+    longdesc = ""
+    optParameters = [  # noqa: RUF012 - as usage.Options has it
+        ["state", None, None, "Directory of the journal, of output and of the tokens."],
+        [
+            "slots",
+            None,
+            None,
+            "Jobs that run at once, each in one slot unless it wants more.  [default: the CPUs]",
+        ],
+        ["stop-grace", None, None, "At a stop, let running jobs end for so long.  [default: 10s]"],
+        [
+            "on-stop",
+            None,
+            None,
+            "interrupt: what runs then has failed; requeue: it runs again.  [default: interrupt]",
+        ],
+        ["retention-age", None, None, "Remove jobs that ended so long ago.  [default: 7d]"],
+        ["retention-count", None, None, "Keep so many ended jobs at most.  [default: 100000]"],
+        [
+            "retention-size",
+            None,
+            None,
+            "Keep output, scripts and stdin of ended jobs up to this size, or none.  [default: 10G]",
+        ],
+        [
+            "retention-memory",
+            None,
+            None,
+            "Keep ended jobs that take up to so much of the daemon's memory, or none.  [default: 128M]",
+        ],
+        [
+            "run-as",
+            None,
+            None,
+            "daemon: jobs run as its user; owner: as who submitted them, for root.  [default: daemon]",
+        ],
+        ["on-end-command", None, None, "Run this as a job when one has ended, its JSON on stdin."],
+        ["on-end-only", None, None, "all: when any has ended; failed: when one has failed.  [default: all]"],
+        ["on-end-timeout", None, None, "End what is run then after so long.  [default: 30s]"],
+        ["on-end-slots", None, None, "So many of those at once.  [default: 1]"],
+        ["config", "c", None, "TOML file with these options as keys; options win over it."],
+    ]
+
+    compData = usage.Completions(
+        optActions={"state": usage.CompleteDirs(), "config": usage.CompleteFiles("*.toml")}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        for key in ("listen", "queue", "resource", "limit", "role", "auth"):
+            self[key] = []
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help, with the description as it is written: Twisted would make one paragraph of it."""
+        return f"{super().getUsage(width)}\n{DESCRIPTION}"
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Endpoint string to listen on: unix:PATH:mode=660 or tcp:9500:interface=127.0.0.1; repeatable."""
+        self["listen"].append(endpoint)
+
+    def opt_queue(self, text: str) -> None:
+        """NAME=SLOTS: a queue with slots of its own; repeatable. Others have no limit but --slots."""
+        self["queue"].append(text)
+
+    def opt_resource(self, text: str) -> None:
+        """NAME=N: so much of something that jobs take by --need=NAME:1; repeatable."""
+        self["resource"].append(text)
+
+    def opt_limit(self, text: str) -> None:
+        """NAME=VALUE: how much may be taken, or none; repeatable. etc/taskqd.toml has every NAME."""
+        self["limit"].append(text)
+
+    def opt_role(self, text: str) -> None:
+        """NAME=ROLE: what those of that name may do: admin, submit or read; repeatable."""
+        self["role"].append(text)
+
+    def opt_auth(self, text: str) -> None:
+        """Another checker of names and passwords, such as file:PATH; repeatable."""
+        self["auth"].append(text)
+
+    def opt_version(self) -> None:
+        """Print the version of taskqd and exit."""
+        print(f"taskqd {__version__}")  # noqa: T201 - that is what it is for
+        sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read the command line; a mistake ends the start with code 1, where twistd before 26.10 has 0."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as why:
+            sys.exit(f"taskqd: {_OPTIONS}: {why}; see twistd taskq --help")
+
+    def postOptions(self) -> None:
+        """Build the settings; a wrong one, or a state directory in use, ends the start in one line.
+
+        The pid file that a dead daemon left is removed: the lock of the state directory decides.
+        """
+        try:
+            self.settings = self._settings()
+            _refuse_if_in_use(self.settings.state)
+            parent: Any = self.parent or {}
+            if parent.get("pidfile"):
+                pid_file.make_way(parent["pidfile"])
+        except StartRefused as why:
+            sys.exit(f"taskqd: {why}")
+
+    def _settings(self) -> Settings:
+        given = {key: self[key] for key in SETTINGS if self[key] not in (None, [])}
+        given = {key: check_option(key, value, _OPTIONS) for key, value in given.items()}
+        file = {} if self["config"] is None else _read_config(self["config"])
+        for values, source in ((given, _OPTIONS), (file, self["config"])):
+            for endpoint in values.get("listen", ()):
+                endpoints.check(_the_reactor(), endpoint, source)
+        uid = os.geteuid()
+        state = given.get("state", file.get("state"))
+        if state is None:
+            state = default_state(os.environ, uid)
+            if not os.path.isabs(state):
+                raise StartRefused(NO_HOME.format(uid=uid))
+        defaults = {
+            "state": state,
+            "listen": (f"unix:{default_socket(os.environ, uid, state)}",),
+            "slots": len(os.sched_getaffinity(0)),
+        }
+        settings = merge({**given, "state": os.path.abspath(state)}, file, defaults)
+        for endpoint in defaults["listen"] if settings.listen == defaults["listen"] else ():
+            endpoints.check(_the_reactor(), endpoint, "the default")
+        return settings
+
+
+def _the_reactor() -> Any:
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    return reactor
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return read_toml(file.read(), path)
+    except (OSError, UnicodeDecodeError) as why:
+        raise SettingsError(f"{path} cannot be read: {why}") from None
+
+
+def _refuse_if_in_use(state: str) -> None:
+    """Say early, and before twistd looks at its pid file, that another daemon has the state directory."""
+    try:
+        refuse_if_locked(state)
+    except OSError as why:
+        raise StartRefused(f"the state directory {state} cannot be used: {why}") from None
+
+
+def makeService(options: Options) -> TaskqService:
+    """Return the daemon that the options describe, with nothing opened yet (twistd's hook)."""
+    reactor = _the_reactor()
+    use_monotonic(reactor)
+    parent: Any = options.parent or {}
+    uid, gid = parent.get("uid"), parent.get("gid")
+    owner = None
+    if uid is not None:
+        owner = (uid, pwd.getpwuid(uid).pw_gid if gid is None else gid)
+    return TaskqService(
+        options.settings,
+        reactor,
+        owner,
+        is_daemon=not parent.get("nodaemon", True),
+        pid_file=parent.get("pidfile"),
+        log_output=output_of(parent),
+    )

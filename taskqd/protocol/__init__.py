@@ -1,0 +1,1 @@
+"""The line protocol: text to values and back (docs/protocol.md)."""

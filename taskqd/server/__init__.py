@@ -1,0 +1,1 @@
+"""Connections, and a handler for each verb."""

@@ -1,0 +1,1 @@
+"""What each verb does: the values of a request in, its reply out."""

@@ -1,0 +1,71 @@
+"""Queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
+
+from collections.abc import Iterator
+
+from twisted.internet.defer import Deferred
+
+from taskqd.auth.principal import Principal
+from taskqd.protocol import replies
+from taskqd.protocol.requests import Pause, QueueChange
+from taskqd.protocol.submit import Scheduling
+from taskqd.server.handlers.base import Handler, Reply, Room, send_all
+from taskqd.storage.interfaces import ICaller
+
+
+class Queues(Room):
+    """Tells of queues and schedules, and changes what holds for all jobs of one."""
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers by verb."""
+        return {
+            "QUEUES": self._queues,
+            "SET-QUEUE": self._set_queue,
+            "PAUSE": self._pause,
+            "RESUME": self._resume,
+            "SCHEDULE": self._schedule,
+            "SCHEDULES": self._schedules,
+            "UNSCHEDULE": self._unschedule,
+        }
+
+    def _queues(self, caller: ICaller, _: None) -> Reply:
+        lines = (replies.as_json("QUEUE", queue) for queue in self._backlog.describe_queues())
+        return Deferred.fromCoroutine(send_all(caller, lines))
+
+    def _set_queue(self, caller: ICaller, asked: QueueChange) -> Reply:
+        resized = self._dispatcher.controls.resize(caller.principal.actor, asked.queue, asked.slots)
+        return Deferred.fromCoroutine(resized).addCallback(
+            lambda _: replies.as_json("QUEUE", self._backlog.describe_queue(asked.queue))
+        )
+
+    def _pause(self, caller: ICaller, asked: Pause) -> Reply:
+        paused = self._dispatcher.controls.pause(caller.principal.actor, asked.queue, asked.schedule)
+        return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
+
+    def _resume(self, caller: ICaller, asked: Pause) -> Reply:
+        resumed = self._dispatcher.controls.resume(caller.principal.actor, asked.queue, asked.schedule)
+        return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
+
+    def _schedule(self, caller: ICaller, asked: Scheduling) -> Reply:
+        who = caller.principal
+        spec = self._gate.admit_schedule(who, asked.command, asked.spec)
+        made = self._dispatcher.controls.schedule(
+            asked.command, spec, who.actor, asked.every, asked.cron, asked.overlap
+        )
+        return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
+
+    def _schedules(self, caller: ICaller, _: None) -> Reply:
+        return Deferred.fromCoroutine(send_all(caller, self._shown_schedules(caller.principal)))
+
+    def _shown_schedules(self, who: Principal) -> Iterator[bytes | None]:
+        """Yield a line for each schedule, None for one that is not shown or has ended meanwhile."""
+        known = self._backlog.schedules
+        for number in list(known.by_id):
+            schedule = known.by_id.get(number)
+            if schedule is None or not self._gate.shows_schedule(who, schedule):
+                yield None
+            else:
+                yield replies.as_json("SCHEDULE", replies.schedule(schedule, known.next_run(schedule)))
+
+    def _unschedule(self, caller: ICaller, number: int) -> Reply:
+        ended = self._dispatcher.controls.unschedule(number, caller.principal.actor)
+        return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

@@ -1,0 +1,1 @@
+"""Optional, faster replacements for parts of Twisted."""

@@ -1,0 +1,214 @@
+"""The interfaces of what the engine uses: each has one implementation, and a fake in ``tests/fakes``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from taskqd.model.events import Event, Output
+from taskqd.model.job import Reason
+
+
+class IStore(Interface):
+    """The journal on disk."""
+
+    failure: str | None = Attribute("Why nothing can be recorded any more, or None while all is well.")
+
+    next_id: int = Attribute("The first job number that the journal has not given away.")
+
+    last_sequence: int = Attribute("The number of the last record that is durable and was told.")
+
+    def append(event: Event, is_patient: bool = False) -> "Deferred[tuple[int, int, int]]":
+        """Put an event into the journal and return a Deferred of its position.
+
+        One that ``is_patient`` may wait for a moment, for others to become durable with.
+
+        It fires once the event is durable, and in the order of the calls. It fails with StoreFailed if the
+        event could not be written or synced; then it is not in the journal and never will be.
+        """
+
+    def append_all(events: "Sequence[Event]") -> "Deferred[tuple[int, int, int]]":
+        """Put some events into the journal together, at least one, and fire with the first one's position.
+
+        As ``append``, for all of them or for none.
+        """
+
+    def sizes() -> "dict[str, int]":
+        """Return what STATS tells of the journal's size, in bytes but for the segment's number."""
+
+    def recovered() -> "Deferred[None]":
+        """Fire when something can be recorded again, at once where that is so; may be cancelled."""
+
+    def append_now(events: "list[Event]") -> "list[tuple[int, int, int]]":
+        """Append before the reactor runs: block until all are durable; raises StartRefused."""
+
+    def read(position: tuple[int, int, int]) -> Any:
+        """Return the record at a position; raises StoreFailed if it cannot be read."""
+
+    def find(*job_ids: int) -> "IReading":
+        """Return a reading of all that the journal has of some jobs at this moment."""
+
+    def on_durable(told: "Callable[[int, Sequence[Event]], object]") -> None:
+        """Have ``told(sequence, events)`` called for what was appended together, once its Deferred has fired.
+
+        ``sequence`` is the first one's number. Events of ``append_now`` are told each by itself, before it
+        returns, so before they are applied.
+        """
+
+    def since(sequence: int) -> "IReading":
+        """Return a reading of all events from a number on."""
+
+    def close() -> "Deferred[None]":
+        """Wait for what is under way, then give up the files and the lock."""
+
+
+class IReading(Interface):
+    """The events of a store, from a number on or of some jobs, for one reader, a portion at a time."""
+
+    next: int = Attribute("The number of the first record that has not been read.")
+
+    def portion() -> "Deferred[list[tuple[int, Event]]]":
+        """Return (sequence, event) of those that follow, none if all that was told has been read.
+
+        Of a reading from a number on, nothing was told since then: what is told from now on is all that
+        follows. Fails with Lagged where
+        events are not there any more, since a snapshot has taken their place and has not all, and with
+        StoreFailed. May be cancelled, and is not used after a failure.
+        """
+
+
+class OutputLost(OSError):
+    """Output could not be made durable; ``kept`` is stdout and stderr, each NOTHING if it is the lost one."""
+
+    def __init__(self, text: str, kept: tuple[Output, Output]) -> None:
+        super().__init__(text)
+        self.kept = kept
+
+
+class IRecording(Interface):
+    """What one attempt prints, from its start to its end. Streams are named by number: 1 stdout, 2 stderr."""
+
+    def write(stream: int, data: bytes) -> None:
+        """Take what the attempt printed; what is over the quota is counted and dropped."""
+
+    def watch(choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
+        """Have ``choked`` told when to stop and go on reading, and ``failed`` why output can't be kept."""
+
+    def close() -> "Deferred[tuple[Output, Output]]":
+        """Return both outputs once they are durable; fails with OutputLost if one can't be made so."""
+
+
+class ISpool(Interface):
+    """What jobs print and are given to read, on disk."""
+
+    def keep(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
+        """Keep a submission's blocks by name (``script stdin secret``); fires when they are durable."""
+
+    def digest(blocks: "Sequence[bytes]") -> "Deferred[str]":
+        """Return the SHA-256 of some blocks, one after the other, in hex digits."""
+
+    def block(job_id: int, name: str) -> bytes:
+        """Return a block that was kept, a small one; raises OSError."""
+
+    def path(job_id: int, name: str) -> str:
+        """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
+
+    def record(job_id: int, attempt: int, limit: int) -> IRecording:
+        """Begin to record an attempt; ``limit`` is in bytes a stream."""
+
+    def recorded(job_id: int, attempt: int) -> tuple[Output, Output]:
+        """Return what is on disk of an attempt whose recording was cut off."""
+
+    def sizes(job_id: int) -> "dict[str, int] | None":
+        """Return the four sizes of what is being recorded, named as in a job's JSON; None if nothing is."""
+
+    def read(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+        """Return a piece of what an attempt printed, whether it is being recorded or lies in a file."""
+
+    def progress(job_id: int) -> int:
+        """Return the whole percentage that the job last reported, 0 if it reported none."""
+
+    def purge(job_id: int, attempts: int) -> "Deferred[None]":
+        """Remove all files of a job that is no longer known; fails with OSError."""
+
+    def follow(job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+        """Have ``told`` called when a job prints something, and when an attempt is recorded or released.
+
+        Returns what ends that, which is to be called once.
+        """
+
+    def release(job_id: int) -> None:
+        """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""
+
+
+class IExecutor(Interface):
+    """Runs attempts as processes. It knows neither journal nor backlog: values go in, values come out."""
+
+    def start(
+        run: Any, recording: IRecording, spawned: Callable[[int, "int | None"], None]
+    ) -> "Deferred[Any]":
+        """Run a ``command_line.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
+
+        Of a process that has exited before it could be told of, ``spawned`` is not called.
+        The Deferred never fails: an attempt that could not be started is an outcome too.
+        """
+
+    def end(job_id: int, why: Reason, number: int) -> None:
+        """Signal all processes of a running attempt, and kill them after its grace."""
+
+    def kill_leftovers(job_id: int) -> "Deferred[None] | None":
+        """Kill at once what an ended attempt of a job left in its session, for which the job may be removed.
+
+        The Deferred fires once that is gone, or no signal ends it. None if there is nothing.
+        """
+
+    def kill() -> "Deferred[None]":
+        """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop.
+
+        The Deferred fires once all of it is gone, or no signal ends it.
+        """
+
+
+class ICaller(Interface):
+    """Whoever made a request, as its handler sees them: a connection."""
+
+    principal: Any = Attribute("The taskqd.access.Principal who asks, or None before an AUTH.")
+
+    address: str = Attribute("Where they are, as an Actor's origin: ``10.0.0.5:4242``, or ``pid 1234``.")
+
+    def identify(authenticating: "Deferred[Any]") -> "Deferred[Any]":
+        """Take whom ``authenticating`` fires with for the caller, and return it.
+
+        Nothing more is read from them until then. Where it fails with AuthFailed too often, the connection
+        ends after the answer; with QueueFull it fails for somebody who has too many connections.
+        """
+
+    has_room: bool = Attribute("Whether more of a reply may be produced and sent now, without ``room``.")
+
+    def send(data: bytes) -> None:
+        """Send a portion of a reply that is sent in portions, up to the end of a line or a block."""
+
+    def send_part(data: bytes) -> None:
+        """Send a part of a line or a block; nothing but its rest is sent before the next ``send``."""
+
+    def room() -> "Deferred[None]":
+        """Fire when the caller has read enough for more to be sent, and the reactor has time to produce it.
+
+        Fails when the caller is gone. May be cancelled.
+        """
+
+    def break_off(why: str) -> None:
+        """Close the connection at once: a reply was begun that cannot be finished. The log has ``why``."""
+
+    def next_line() -> "Deferred[None]":
+        """Fire when another line of the caller's has come, at once if one is there; may be cancelled.
+
+        An empty line counts, though it asks for nothing. None comes any more once the caller is gone.
+        """
+
+    def while_connected(deferred: "Deferred[Any]") -> "Deferred[Any]":
+        """Return ``deferred``, which is cancelled should the caller be gone before it fires."""
+
+    def finish() -> None:
+        """End the connection once everything asked so far is answered."""

@@ -1,0 +1,498 @@
+"""The journal, for writing: one writer, everything durable before anybody is told of it.
+
+A start opens the store: it takes the lock, replays what is there, cuts off what a crash has torn and begins a
+new segment. From then on ``append`` is the only way in.
+
+What holds after an error: a record whose Deferred failed is not in the journal and never will be. A failed
+write or sync is final for its segment, since the kernel may have dropped the pages that it could not write.
+Nothing is accepted until a new segment could be begun, which is tried again and again; its first record
+bears the number behind the last durable one, and so what else stands in the failed segment does not count.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, cast
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
+from taskqd.model.events import FORMAT, Event, Opened, Record, Snapshot, Submitted
+from taskqd.state.queue_state import Position
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.interfaces import IReading, IStore
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.group_commit import Committer
+from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.segment_writer import Tail
+from taskqd.storage.journal.segments import End, Finding, Layout, Reading, Segments
+from taskqd.storage.state_directory import take_lock
+
+SEGMENT_BYTES = 16 * 1024**2
+"""A segment that has reached so many bytes is followed by the next one."""
+TRY_AGAIN = 1.0
+"""After a failure a new segment is tried every so many seconds."""
+LIGHT_BYTES = 1024**2
+"""The reactor waits for no batch of more bytes than that."""
+
+InThread = Callable[..., "Deferred[Any]"]
+"""Runs a blocking function with its arguments in another thread."""
+
+
+class _Kind(Enum):
+    RECORD = "goes on with the segment"
+    ROTATION = "begins the next segment"
+    RECOVERY = "begins the next segment after a failure"
+
+
+class _Entry(NamedTuple):
+    """Lines on their way to the disk together: all of them get there, or none does.
+
+    ``sequence`` is the first one's number, ``position`` where it stands.
+    """
+
+    records: Sequence[Record]
+    sequence: int
+    lines: bytes
+    position: Position
+    durable: "Deferred[Position]"
+    kind: _Kind
+
+
+@implementer(IStore)
+class Store:
+    """The journal below ``directory``/journal, and the lock that keeps a second daemon out.
+
+    ``is_copy`` tells after the replay that the last daemon wrote this journal elsewhere: it was copied or
+    moved here, and has another name from then on, so that no process of the original's jobs is taken for one
+    of its own. ``snapshot`` is the number of the last segment that a snapshot has taken the place of, 0 for
+    none, and ``snapshot_bytes`` the size of that. ``may_block()`` tells whether the reactor may wait for a
+    sync, since nobody writes so much now that it would stall. ``last_opened`` is what began the last segment
+    that was replayed; ``clock`` is Clocks.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        directory: str,
+        reactor: Any,
+        disk: Disk,
+        boot: str,
+        clock: Any,
+        in_thread: InThread,
+        may_block: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.directory = directory
+        self.name = ""
+        self.last_boot = ""
+        self.is_copy = False
+        self.last_opened: Opened | Snapshot | None = None
+        self.next_id = 1
+        self.last_sequence = 0
+        self.failure: str | None = None
+        self.segment_bytes = SEGMENT_BYTES
+        self.snapshot = 0
+        self.snapshot_bytes = 0
+        self._closed: dict[int, int] = {}
+        self.segments = Segments(os.path.join(directory, "journal"), disk)
+        self._tail = Tail(self.segments, disk)
+        self._disk = disk
+        self._reactor = reactor
+        self._clock = clock
+        self._in_thread = in_thread
+        self._boot = boot
+        self._identity = ""
+        self._locks: tuple[int, ...] = ()
+        self._segment = 0
+        self._size = 0
+        self._sequence = 0
+        self._is_broken = False
+        self._is_closing = False
+        self._recovered: list[Deferred[None]] = []
+        self._attempt: Any = None
+        self._told: list[Callable[[int, Sequence[Event]], object]] = []
+        self._may_block = may_block
+        self._committer = Committer[_Entry](reactor, self._commit, self._committed, self._may_wait)
+
+    @property
+    def closed_bytes(self) -> int:
+        """The bytes in the segments that are not written to any more, and not condensed yet."""
+        return sum(self._closed.values())
+
+    @property
+    def segment(self) -> int:
+        """The number of the last segment of which a record is durable."""
+        end = self._tail.end
+        return end.segment if end.size else end.segment - 1
+
+    def lock(self) -> None:
+        """Make the directory ours; raises StartRefused if another daemon has it or it can't be used."""
+        try:
+            self._disk.make_directory(self.segments.directory)
+            self._locks = take_lock(self.directory)
+            self._identity = self._tail.identity = self._disk.identity(self.segments.directory)
+        except OSError as why:
+            raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None
+
+    def replay(self) -> Iterator[tuple[Event, Position]]:
+        """Yield what the journal has, oldest first, then tidy up behind it.
+
+        Raises JournalDamaged where it cannot be trusted, StartRefused where it cannot be read or cut.
+        """
+        reading = Replay()
+        try:
+            layout = self.segments.layout()
+            yield from self.segments.replay(layout, reading)
+            self._tidy(layout, reading)
+        except OSError as why:
+            raise StartRefused(f"the journal in {self.segments.directory} cannot be read: {why}") from None
+        self.last_opened = reading.opened
+        if reading.opened is not None:
+            self.name, self.last_boot = reading.opened.store, reading.opened.boot
+            self.next_id = reading.opened.next_id
+            self._take_another_name_if_elsewhere(reading.opened.identity)
+        self.last_sequence = self._sequence = reading.sequence
+        self._tail.follow(End(self._segment, self._size, self._sequence))
+
+    def _take_another_name_if_elsewhere(self, last: str) -> None:
+        """Give the store another name unless the journal is the directory that it was at the last start.
+
+        Device numbers change with a boot of the machine, so another device tells of a copy only within one.
+        """
+        if last in ("", self._identity):
+            return
+        before, self.name = self.name, uuid4().hex
+        is_other_inode = last.rpartition(":")[2] != self._identity.rpartition(":")[2]
+        self.is_copy = is_other_inode or self.last_boot == self._boot
+        if self.is_copy:
+            self._log.warn(
+                "{directory} is a copy or was moved here from another file system: the store {before} is "
+                "named {name} from now on, and no process that the last daemon left running is ended",
+                directory=self.directory,
+                before=before,
+                name=self.name,
+            )
+
+    def _tidy(self, layout: Layout, reading: Replay) -> None:
+        """Remove what a snapshot replaces and a segment barely begun; cut off what was torn, and blanks."""
+        for name in layout.obsolete:
+            path = os.path.join(self.segments.directory, name)
+            try:
+                self._disk.remove(path)
+            except IsADirectoryError:
+                self._log.warn("{path} is a directory, so not the daemon's: it is left alone", path=path)
+        segments = layout.segments
+        while segments and self.segments.first(segments[-1]) is None:
+            self._disk.remove(self.segments.path(segments.pop()))
+        self._segment = segments[-1] if segments else layout.snapshot
+        self.snapshot = layout.snapshot
+        if layout.snapshot:
+            self.snapshot_bytes = self._disk.size(self.segments.path(-layout.snapshot)) or 0
+        for number in segments:
+            self._closed[number] = self._size = self._disk.size(self.segments.path(number)) or 0
+        if segments and reading.good_bytes < self._size:
+            self._cut(self.segments.path(self._segment), reading)
+            self._size = reading.good_bytes
+
+    def begin(self, last_id: int) -> None:
+        """Begin the segment that this run of the daemon writes to; appending works from here on."""
+        self.name = self.name or uuid4().hex
+        self.next_id = max(self.next_id, last_id + 1)
+        self._commit_now([self._begin_segment(_Kind.ROTATION)])
+        self._committer.start()
+
+    def round_begins(self) -> None:
+        """Take note that clients are about to be served: what they bring is one batch."""
+        self._committer.round_begins()
+
+    def round_ends(self) -> None:
+        """Make durable what they have brought."""
+        self._committer.round_ends()
+
+    def append(self, event: Event, is_patient: bool = False) -> "Deferred[Position]":
+        return self._append((event,), is_patient)
+
+    def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
+        return self._append(events, is_patient=False)
+
+    def _append(self, events: Sequence[Event], is_patient: bool) -> "Deferred[Position]":
+        if self.failure is not None:
+            return fail(StoreFailed(self.failure))
+        if self._size >= self.segment_bytes:
+            self._committer.put(self._begin_segment(_Kind.ROTATION))
+        last = events[-1]
+        if type(last) is Submitted:
+            self.next_id = max(self.next_id, last.last_id + 1)
+        entry = self._entry(events, _Kind.RECORD, self._committer.has_gathered)
+        self._committer.put(entry, is_patient)
+        return entry.durable
+
+    def append_now(self, events: list[Event]) -> list[Position]:
+        entries = [self._entry((event,), _Kind.RECORD, at > 0) for at, event in enumerate(events)]
+        self._commit_now(entries)
+        return [entry.position for entry in entries]
+
+    def on_durable(self, told: Callable[[int, Sequence[Event]], object]) -> None:
+        self._told.append(told)
+
+    def since(self, sequence: int) -> "Events":
+        return Events(self, self.segments.since(sequence), self._in_thread)
+
+    def read(self, position: Position) -> Record:
+        return self.segments.read(position)
+
+    def find(self, *job_ids: int) -> "Found":
+        return Found(self.segments.find(job_ids, self._tail.end), self._in_thread)
+
+    def sizes(self) -> dict[str, int]:
+        """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
+        return {
+            "segment": self._segment,
+            "segment_bytes": self._size,
+            "closed_bytes": self.closed_bytes,
+            "snapshot_bytes": self.snapshot_bytes,
+        }
+
+    def recovered(self) -> "Deferred[None]":
+        if self.failure is None:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._recovered.remove)
+        self._recovered.append(waiting)
+        return waiting
+
+    def condensed(self, number: int, size: int) -> None:
+        """Take note that a snapshot of ``size`` bytes has taken the place of all up to segment ``number``.
+
+        Nobody may have a position in those files any more.
+        """
+        self.snapshot, self.snapshot_bytes = number, size
+        self._closed = {segment: left for segment, left in self._closed.items() if segment > number}
+        self.segments.forget(number)
+
+    def look(self) -> "Deferred[None]":
+        """Look in another thread whether the journal is still in its place, and fail aloud if it is not."""
+        number = self._tail.created
+
+        def looked(away: OSError | None) -> None:
+            # A batch that is under way looks by itself, and a segment that is not the last may be condensed.
+            is_busy = self._committer.is_busy or self._is_closing
+            if away is not None and self.failure is None and not is_busy and number == self._tail.created:
+                self._is_broken = True
+                self._failed(away)
+
+        return self._in_thread(self._look_for, number).addCallback(looked)
+
+    def _look_for(self, number: int) -> OSError | None:
+        """Return what is wrong with the place of a segment, None if nothing is; in another thread."""
+        try:
+            self._tail.check_segment(number)
+        except OSError as why:
+            return why
+        return None
+
+    def close(self) -> "Deferred[None]":
+        self._is_closing = True
+        if self._attempt is not None and self._attempt.active():
+            self._attempt.cancel()
+        return self._committer.stop().addCallback(self._give_up)
+
+    def _give_up(self, _: None) -> None:
+        self.failure = self.failure or "the daemon is stopping"
+        for descriptor in (*self.segments.release(), self._tail.release(), *self._locks):
+            try:
+                if descriptor is not None:
+                    self._disk.close(descriptor)
+            except OSError as why:  # all that was told is synced
+                self._log.warn("a file of the journal could not be closed: {why}", why=why)
+        self._locks = ()
+
+    def _cut(self, path: str, reading: Replay) -> None:
+        if reading.torn_bytes:
+            self._log.warn(
+                "{path}: cut off {bytes} bytes of a last write that was not finished when the daemon "
+                "stopped; nobody had been told of it",
+                path=path,
+                bytes=reading.torn_bytes,
+            )
+        self._disk.truncate(path, reading.good_bytes)
+
+    # Lines to be written; in the reactor's thread.
+
+    def _begin_segment(self, kind: _Kind) -> _Entry:
+        self._closed[self._segment] = self._size
+        self._segment += 1
+        self._size = 0
+        opened = Opened(
+            at=self._clock.now(),
+            format=FORMAT,
+            store=self.name,
+            boot=self._boot,
+            next_id=self.next_id,
+            identity=self._identity,
+            boot_clock=self._clock.boot(),
+            ahead=self._clock.ahead,
+        )
+        return self._entry((opened,), kind, goes_on=False)
+
+    def _may_wait(self, entries: list[_Entry]) -> bool:
+        """Whether the reactor may wait for a batch: it is not large, and needs nothing else on the disk."""
+        if not self._may_block() or any(entry.kind is not _Kind.RECORD for entry in entries):
+            return False
+        size = sum([len(entry.lines) for entry in entries])
+        return size <= LIGHT_BYTES and self._tail.is_ready(size)
+
+    def _entry(self, records: Sequence[Record], kind: _Kind, goes_on: bool) -> _Entry:
+        """Number and encode records; the first ``goes_on`` with a batch where it is not the first of that."""
+        first = self._sequence + 1
+        numbered = enumerate(records, first)
+        lines = [encode(record, number, goes_on or number > first) for number, record in numbered]
+        position = (self._segment, self._size, len(lines[0]) - 1)
+        whole = b"".join(lines)
+        self._sequence += len(lines)
+        self._size += len(whole)
+        return _Entry(records, first, whole, position, Deferred(), kind)
+
+    # Lines written; in the committer's thread, and before there is one in the reactor's.
+
+    def _commit_now(self, entries: list[_Entry]) -> None:
+        try:
+            self._commit(entries)
+        except OSError as why:
+            raise StartRefused(f"the journal in {self.segments.directory} cannot be written: {why}") from None
+        for entry in entries:
+            self._tell(entry)
+
+    def _commit(self, entries: list[_Entry]) -> None:
+        """Make entries durable. On an error those before the tail's end are in the journal, no others."""
+        if self._is_broken and entries[0].kind is not _Kind.RECOVERY:
+            raise OSError("an earlier write failed")
+        try:
+            gathered: list[_Entry] = []
+            for entry in entries:
+                if entry.kind is not _Kind.RECORD:
+                    self._write(gathered)
+                    gathered = []
+                    self._tail.begin(entry.position[0])
+                gathered.append(entry)
+            self._write(gathered)
+        except Exception:
+            if not self._is_broken:
+                self._is_broken = True
+                self._tail.take_back()
+            raise
+        self._is_broken = False
+
+    def _write(self, entries: list[_Entry]) -> None:
+        if entries:
+            content = b"".join([entry.lines for entry in entries])
+            self._tail.write(content, sum([len(entry.records) for entry in entries]))
+
+    # Lines that came back; in the reactor's thread.
+
+    def _committed(self, entries: list[_Entry], error: Exception | None) -> None:
+        if error is not None:
+            self._failed(error)
+        elif entries[0].kind is _Kind.RECOVERY:
+            self._works_again()
+        for entry in entries:
+            if error is None or entry.position[:2] < self._tail.end[:2]:
+                entry.durable.callback(entry.position)
+                self._tell(entry)
+            elif entry.kind is _Kind.RECORD:
+                entry.durable.errback(StoreFailed(self.failure))
+
+    def _tell(self, entry: _Entry) -> None:
+        """Count durable records, and tell of those that are events."""
+        self.last_sequence = entry.sequence + len(entry.records) - 1
+        if entry.kind is _Kind.RECORD:
+            for told in self._told:
+                try:
+                    told(entry.sequence, cast("Sequence[Event]", entry.records))
+                except Exception:  # noqa: BLE001 - whoever listens must not keep others from theirs
+                    self._log.failure("telling of record {sequence} met a bug", sequence=entry.sequence)
+
+    def _failed(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = f"the journal in {self.segments.directory} cannot be written: {error}"
+            self._log.critical("{why}. Nothing new is accepted until it can be.", why=self.failure)
+        if not self._is_closing and (self._attempt is None or not self._attempt.active()):
+            self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
+
+    def _try_again(self) -> None:
+        if self._committer.is_busy:
+            self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
+            return
+        end = self._tail.end
+        self._sequence, self._segment = end.sequence, self._tail.created
+        # Of a segment in which no record is durable nothing counts, and others were counted but not begun.
+        self._size = end.size if end.segment == self._segment else 0
+        self._closed = {number: size for number, size in self._closed.items() if number < self._segment}
+        self._committer.put(self._begin_segment(_Kind.RECOVERY))
+
+    def _works_again(self) -> None:
+        self._log.warn(
+            "the journal can be written again, from {path} on", path=self.segments.path(self._segment)
+        )
+        self.failure = None
+        recovered, self._recovered = self._recovered, []
+        for waiting in recovered:
+            waiting.callback(None)
+
+
+@implementer(IReading)
+class Events:
+    """The events of a store from a number on; the blocking part is in another thread."""
+
+    def __init__(self, store: Store, reading: Reading, in_thread: InThread) -> None:
+        self._store = store
+        self._reading = reading
+        self._in_thread = in_thread
+
+    @property
+    def next(self) -> int:
+        return self._reading.next
+
+    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+        return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
+
+    async def _portion(self) -> list[tuple[int, Event]]:
+        while self.next <= self._store.last_sequence:
+            found: list[tuple[int, Event]] = await self._in_thread(
+                self._reading.portion, self._store.last_sequence
+            )
+            if found:
+                return found
+        return []
+
+
+@implementer(IReading)
+class Found:
+    """The events of some jobs that a store has; the blocking part is in another thread."""
+
+    def __init__(self, finding: Finding, in_thread: InThread) -> None:
+        self._finding = finding
+        self._in_thread = in_thread
+
+    @property
+    def next(self) -> int:
+        return self._finding.next
+
+    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+        return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
+
+    async def _portion(self) -> list[tuple[int, Event]]:
+        while not self._finding.is_over:
+            found: list[tuple[int, Event]] = await self._in_thread(self._finding.portion)
+            if found:
+                return found
+        return []
+
+
+def _not_found(failure: Failure) -> list[tuple[int, Event]]:
+    failure.trap(OSError, JournalDamaged)
+    raise StoreFailed(f"the journal cannot be read back: {failure.value}")

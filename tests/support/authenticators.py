@@ -1,0 +1,92 @@
+"""An Access in the hands of the test: cheap hashes, a clock that it moves, threads that it runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import ISSLTransport
+from zope.interface import alsoProvides
+
+from taskqd.auth import tokens
+from taskqd.auth.authenticator import Access, assembled
+from taskqd.auth.hash_cache import Hashes
+from taskqd.auth.plugins import Plugin
+from taskqd.auth.realm import Realm
+from taskqd.auth.token_file import TokenFile
+from taskqd.auth.token_registry import Registry
+from taskqd.auth.tokens import Cost, Entry, Hash
+from taskqd.model.roles import Role
+from tests.fakes.doors import START, FakeSocket, Threads, clock
+
+CHEAP = Cost(1, 1, 1)
+DAEMON = 4711
+"""The uid of the daemon's user."""
+
+
+def cheap(text: str, salt: bytes, cost: Cost = CHEAP) -> Hash:
+    """Return a hash that takes no time."""
+    return Hash(cost, salt, tokens._digest(text, salt, cost))
+
+
+class Site:
+    """A state directory with its tokens, and the access to a daemon there. ``ready`` lets no hash wait."""
+
+    def __init__(self, state: Path, *, ready: bool = True) -> None:
+        self.state = state
+        self.file = TokenFile(str(state))
+        self.clock = clock()
+        self.threads = Threads()
+        self.is_ready = ready
+        self.hashed: list[str] = []
+        self.registry = Registry(self.file, self.clock, tokens.nobody(bytes(tokens.RANDOMNESS), CHEAP))
+
+    def in_thread(self, function: Any, entry: Entry, text: str) -> Any:
+        """Stand in for a thread, and remember what was hashed."""
+        self.hashed.append(text)
+        done = self.threads(function, entry, text)
+        if self.is_ready:
+            self.threads.run()
+        return done
+
+    def open(
+        self,
+        roles: Mapping[str, Role] | None = None,
+        plugins: Sequence[Plugin] = (),
+        *,
+        has_ca: bool = False,
+    ) -> Access:
+        """Return the access."""
+        self.registry.open()
+        hashes = Hashes(self.in_thread, b"k" * 32)
+        self.registry.changed(lambda: hashes.forget(self.registry.entries))
+        realm = Realm(self.registry, roles or {}, DAEMON)
+        return assembled(self.registry, hashes, realm, self.clock, plugins, has_ca=has_ca)
+
+    def add(
+        self,
+        name: str = "ci",
+        role: Role = Role.SUBMIT,
+        queue: str | None = None,
+        expires_in: float | None = None,
+    ) -> str:
+        """Make a token, as ``taskq token add`` does, and return it."""
+        expires_at = None if expires_in is None else self.clock.now() + expires_in
+        return self.file.add(name, role, queue, START, expires_at)[1]
+
+
+class Transport:
+    """A transport that is not TLS, on top of a socket."""
+
+    def __init__(self, handle: Any = None) -> None:
+        self._handle = handle or FakeSocket()
+
+    def getHandle(self) -> Any:
+        return self._handle
+
+
+class TlsTransport(Transport):
+    """One that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        alsoProvides(self, ISSLTransport)

@@ -1,0 +1,72 @@
+"""Calls of the command line within the test's own process: the fixtures ``call`` and ``serve``."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from taskqd import cli
+from tests.fakes.daemon import FakeDaemon, Script
+
+
+class Outcome(NamedTuple):
+    """How a call of the command line ended."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def documents(self) -> list[Any]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+Call = Callable[..., Outcome]
+Serve = Callable[[Script], FakeDaemon]
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take away what would change an answer."""
+    for name in ("TASKQ_ADDRESS", "TASKQ_TOKEN", "TASKQ_TOKEN_FILE", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(name="call")
+def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """Return a function that calls the command line in this process."""
+
+    def call(*words: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["taskq", *words])
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        stdout, stderr = capfdbinary.readouterr()
+        return Outcome(int(str(end.value.code)), stdout, stderr.decode())
+
+    return call
+
+
+@pytest.fixture(name="serve")
+def a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Return a function that starts a fake daemon, where the command line looks for one."""
+    opened: list[FakeDaemon] = []
+
+    def serve(script: Script) -> FakeDaemon:
+        daemon = FakeDaemon(script, tmp_path)
+        opened.append(daemon)
+        monkeypatch.setenv("TASKQ_ADDRESS", daemon.address)
+        return daemon
+
+    yield serve
+    for daemon in opened:
+        daemon.close()

@@ -1,0 +1,185 @@
+"""A journal cut at every byte, torn, and with flipped bits: a prefix is read, or it is refused by its line.
+
+``python -m tests.support.cuts`` cuts the last segment everywhere and flips every bit of all files, which
+takes some minutes; with a number N, those of every N-th byte and of all line ends. It does the same with a
+last segment whose last batch was written over blanks, and tears that: any of its sectors is there, and any is
+still blank.
+"""
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+from taskqd.errors import JournalDamaged
+from taskqd.model.events import Event
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal.codec import decode, encode
+from taskqd.storage.journal.segments import Segments
+from taskqd.storage.journal.snapshot import Condenser
+from tests.support.journals import MemoryDisk, portions, replay, story, write
+
+JOBS = 100
+LAST = "00000005.journal"
+BATCH = 40
+"""The last batch over blanks has so many records, in some ten sectors."""
+BLANKS = 3000
+SECTOR = 512
+
+
+def make(directory: Path) -> MemoryDisk:
+    """Write a snapshot of two segments and three more, and return them in memory."""
+    events = story(JOBS)
+    whole = portions(events, 4)
+    write(directory, *whole, story(JOBS + 12)[len(events) :])
+    Condenser(Segments(str(directory), Disk()), Disk(), 2).write()
+    return MemoryDisk(directory)
+
+
+def counting(disk: MemoryDisk) -> list[str]:
+    """Return the names of the files that count."""
+    layout = Segments("", disk).layout()
+    return [Path(Segments("", disk).path(number)).name for number in (-layout.snapshot, *layout.segments)]
+
+
+def judge(disk: MemoryDisk, events: list[Event]) -> tuple[int | None, str]:
+    """Return how many of the events are read, None where it is refused, and what is then said."""
+    try:
+        found = replay("", disk)
+    except JournalDamaged as why:
+        return None, str(why)
+    assert found == events[: len(found)], "what is read is no prefix"
+    return len(found), ""
+
+
+def cuts(disk: MemoryDisk) -> Counter[str]:
+    """Cut the last segment at every byte; return how often it came to what."""
+    counts: Counter[str] = Counter()
+    events = replay("", disk)
+    content = disk.files[LAST]
+    before = len(events) - content.count(b"\n") + 1
+    for cut in range(len(content) + 1):
+        disk.files[LAST] = content[:cut]
+        count, said = judge(disk, events)
+        assert count is not None, said
+        assert count == before + max(0, content[:cut].count(b"\n") - 1)
+        counts["cuts"] += 1
+    disk.files[LAST] = content
+    return counts
+
+
+def flips(disk: MemoryDisk, step: int) -> Counter[str]:
+    """Flip every bit of every ``step``-th byte of all files, and of all line ends; return what came of it."""
+    counts: Counter[str] = Counter()
+    events = replay("", disk)
+    for name in counting(disk):
+        content = disk.files[name]
+        ends = {at for at, byte in enumerate(content) if byte == 10}
+        for at in sorted(ends | set(range(0, len(content), step))):
+            for bit in range(8):
+                damaged = bytearray(content)
+                damaged[at] ^= 1 << bit
+                disk.files[name] = bytes(damaged)
+                counts[_flipped(disk, events, name, at)] += 1
+        disk.files[name] = content
+    return counts
+
+
+class OverBlanks:
+    """The last segment as the store leaves it when it is killed: ``good`` lines, a last batch, and blanks."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self.disk = disk
+        self.events = replay("", disk)
+        records = [decode(line) for line in disk.files[LAST].splitlines()]
+        self.good = b"".join(
+            encode(record, number, goes_on=at % 3 > 0) for at, (number, record) in enumerate(records[:-BATCH])
+        )
+        self.batch = b"".join(
+            encode(record, number, goes_on=at > 0) for at, (number, record) in enumerate(records[-BATCH:])
+        )
+        self.whole = self.good + self.batch + b"\n" * BLANKS
+        self.before = len(self.events) - BATCH
+
+    def judge(self, content: bytes) -> tuple[int | None, str]:
+        """Return what is read of the journal with this in the place of its last segment, and what is said."""
+        self.disk.files[LAST] = content
+        return judge(self.disk, self.events)
+
+    def torn(self, blank: Iterable[int]) -> bytes:
+        """Return the segment with these sectors of the last batch as they were before it."""
+        content = bytearray(self.whole)
+        for sector in blank:
+            start, end = max(len(self.good), sector * SECTOR), (sector + 1) * SECTOR
+            content[start:end] = b"\n" * (end - start)
+        return bytes(content[: len(self.whole)])
+
+    def patterns(self) -> Iterator[tuple[int, ...]]:
+        """Yield the sectors that are blank: none, each, any others of them, all."""
+        sectors = range(len(self.good) // SECTOR, len(self.good + self.batch) // SECTOR + 1)
+        for count in range(len(sectors) + 1):
+            yield from combinations(sectors, count)
+
+
+def tears(disk: MemoryDisk, step: int) -> Counter[str]:
+    """Tear the last batch, and flip bits before, in and behind it; return how often it came to what."""
+    counts: Counter[str] = Counter()
+    content = disk.files[LAST]
+    last = OverBlanks(disk)
+    for blank in last.patterns():
+        torn = last.torn(blank)
+        pairs = enumerate(zip(torn[len(last.good) :], last.batch, strict=False))
+        whole = next((at for at, (found, written) in pairs if found != written), len(last.batch))
+        count, said = last.judge(torn)
+        assert count == last.before + last.batch.count(b"\n", 0, whole), said
+        counts["tears"] += 1
+    for at in range(0, len(last.whole), step):
+        for bit in range(8):
+            damaged = bytearray(last.whole)
+            damaged[at] ^= 1 << bit
+            count, said = last.judge(bytes(damaged))
+            if at < len(last.good):
+                assert count is None
+                assert f"line {last.good.count(10, 0, at) + 1} cannot" in said
+                counts["blank refusals"] += 1
+            elif count is not None:  # this cannot be told from a torn batch
+                whole = last.batch.count(b"\n", 0, min(at - len(last.good), len(last.batch)))
+                assert count == last.before + whole
+                counts["blank prefixes"] += 1
+            else:
+                assert at >= len(last.whole) - 2, said
+    disk.files[LAST] = content
+    return counts
+
+
+def _flipped(disk: MemoryDisk, events: list[Event], name: str, at: int) -> str:
+    count, said = judge(disk, events)
+    content = disk.files[name]
+    if count is not None:
+        # Only without its last newline does a journal look like one that was being written.
+        assert (name, at) == (LAST, len(content) - 1)
+        assert count == len(events) - 1
+        return "prefixes"
+    form = re.match(r".*?([0-9]+\.\w+), line ([0-9]+) cannot be trusted: ", said)
+    assert form, said
+    assert form[1] == name, said
+    assert int(form[2]) == content[:at].count(b"\n") + 1, said
+    assert "\n" not in said
+    return "refusals"
+
+
+def main() -> None:
+    """Cut everywhere and flip every bit (or those of every N-th byte), and say how it went."""
+    with tempfile.TemporaryDirectory() as directory:
+        disk = make(Path(directory) / "journal")
+        step = int(sys.argv[1]) if sys.argv[1:] else 1
+        found = cuts(disk) + tears(disk, step) + flips(disk, step)
+        size = sum(len(disk.files[name]) for name in counting(disk))
+        print(f"{size} bytes, {len(replay('', disk))} records: {dict(found)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,985 @@
+"""The fault sweep: a day of work against the real store and spool, on a disk of which one call fails.
+
+``Day`` is the script: submissions with and without blocks, starts, ends with short and long output, retries,
+cancels, removals, snapshots, a stop that requeues, a restart. ``sweep`` lives it once for every call that the
+disk gets and every error, and each time checks that all answers were true, that the backlog is what a replay
+of the files gives, after every act and after a power cut, and that nothing is left undone once the disk works
+again. What is not synced does not survive a power cut here, nor anything behind a failed sync; of what was
+written over something else any sectors may survive and others not.
+
+A sample of it is ``test_faults.py``; the whole takes some minutes and is lived by::
+
+    python -m tests.support.faults
+"""
+
+import copy
+import errno
+import gc
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+from unittest import mock
+
+import msgspec
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import ILogObserver, LogEvent, LogPublisher, globalLogBeginner, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskqd.config.settings import Retention
+from taskqd.engine import retention
+from taskqd.engine.engine import Dispatcher
+from taskqd.engine.retention import Housekeeper
+from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
+from taskqd.execution.command_line import Outcome, Run
+from taskqd.model.events import NOTHING, Event, Output
+from taskqd.model.job import PLAIN, Array, Job, Reason, Spec, Status
+from taskqd.server.handlers.job_view import Results
+from taskqd.state.capacity import Limits
+from taskqd.state.queue_state import Backlog
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.interfaces import IExecutor, IReading, IRecording
+from taskqd.storage.journal import segment_writer
+from taskqd.storage.journal.journal import TRY_AGAIN, Store
+from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.segments import Segments
+from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.spool import output as recording
+from taskqd.storage.spool.spool import Spool
+from tests.fakes.doors import ACTOR, LOOKS, MONOTONIC, FakeClocks, begin, in_thread, run_of
+
+CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
+SEGMENT_BYTES = 1500
+SNAPSHOT_FROM = 2000
+SYNC_EVERY = 2500
+"""So small that a day has segments and snapshots, and syncs in the midst of output."""
+AHEAD, BLOCK, SMALL, RUN = 700, 100, 900, 1
+"""So small that most segments have blanks, some of them twice, and some batches are too large for them."""
+TORN = 0.4
+"""So many of the sectors that were not synced are lost in a power cut."""
+SECTOR = 512
+"""A disk writes so many bytes at once, or none of them."""
+LIMITS = Limits(slots=2)
+KEPT = 12
+"""So many finished jobs are kept."""
+CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
+"""What may be answered once something was refused."""
+
+_CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) - LOOKS
+_WRITES = frozenset({"write", "write_at"})
+_NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
+
+
+class Mode(Enum):
+    """What happens around a fault."""
+
+    ONCE = "one call fails, and the day goes on"
+    CRASH = "one call fails, and once all is answered the daemon is killed"
+    POWER_CUT = "one call fails, and once all is answered the power is cut"
+    SUDDEN = "the power is cut at that call: of a write some is there, of anything else nothing"
+    FULL = "the disk is full from that call on, for two acts, and the day goes on"
+
+
+class Fault(NamedTuple):
+    """The ``number``-th call fails with ``code``; where it ``is_short``, a write has written half."""
+
+    number: int
+    code: int
+    is_short: bool = False
+    mode: Mode = Mode.ONCE
+
+
+NO_FAULT = Fault(0, 0)
+
+
+class _File:
+    """What of a file would survive a power cut.
+
+    ``overwritten`` has what stood where something else was written since, by its offset, the oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.size = self.synced = 0
+        self.has_name = self.is_lost = False
+        self.overwritten: list[tuple[int, bytes]] = []
+
+    def written(self, offset: int, before: bytes, length: int) -> None:
+        """Take note of a write over ``before``, and beyond it."""
+        self.size = max(self.size, offset + length)
+        if before:
+            self.overwritten.append((offset, before))
+
+    def sync(self) -> None:
+        """Take note that all of it is on the disk, unless an earlier sync has failed."""
+        if not self.is_lost:
+            self.synced = self.size
+            self.overwritten.clear()
+
+    def cut(self, size: int) -> None:
+        """Take note that it was cut, durably."""
+        self.size, self.synced = size, min(self.synced, size)
+        self.overwritten = [(offset, before[: size - offset]) for offset, before in self.overwritten]
+        self.overwritten = [(offset, before) for offset, before in self.overwritten if before]
+
+    def tear(self, content: bytearray, chance: random.Random) -> None:
+        """Put back some sectors of what was overwritten."""
+        for offset, before in reversed(self.overwritten):
+            for sector in range(offset // SECTOR, (offset + len(before) - 1) // SECTOR + 1):
+                start = max(offset, sector * SECTOR)
+                end = min(offset + len(before), (sector + 1) * SECTOR)
+                if chance.random() < TORN:
+                    content[start:end] = before[start - offset : end - offset]
+
+
+class FaultyDisk(Disk):
+    """The real one, of which one call fails; it remembers what was synced, and syncs nothing in truth."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.has_failed = False
+        self.is_full = False
+        self.is_dead = self.is_off = False
+        self._fault = fault
+        self._open: dict[int, str] = {}
+        self._files: dict[str, _File] = {}
+        self._made: set[str] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return partial(self._called, name, found) if name in _CALLS else found
+
+    def _called(self, name: str, call: Callable[..., Any], *args: Any) -> Any:
+        if self.is_dead or self.is_off:
+            if name == "close" and not self.is_dead:
+                self._close(call, *args)
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self.calls.append(name)
+        is_hit = len(self.calls) == self._fault.number
+        if is_hit:
+            self.has_failed = True
+            self.is_full = self._fault.mode is Mode.FULL
+            self.is_off = self._fault.mode is Mode.SUDDEN
+        if is_hit or (self.is_full and name in _NEEDS_SPACE):
+            self._fail(name, call, *args)
+        before = dict(self._open)
+        self._note_write(name, *args)
+        try:
+            result = None if name in {"sync", "sync_directory"} else call(*args)
+        finally:
+            if name in {"content", "mapped"}:
+                self._open = before  # it closes by itself what it has opened
+        self._note(name, result, *args)
+        return result
+
+    def _fail(self, name: str, call: Callable[..., Any], *args: Any) -> None:
+        if name in _WRITES and (self._fault.is_short or self._fault.mode is Mode.SUDDEN):
+            written = args[1][: len(args[1]) // 2] if self._fault.is_short else args[1]
+            self._note_write(name, args[0], written, *args[2:])
+            call(args[0], written, *args[2:])
+        if name == "sync" and args[0] in self._open:
+            self._files[self._open[args[0]]].is_lost = True
+        if name == "close":
+            self._close(call, *args)
+        raise OSError(self._fault.code, os.strerror(self._fault.code))
+
+    def _close(self, call: Callable[..., Any], descriptor: int) -> None:
+        """Give a descriptor back, though the close fails: Linux does so, close(2)."""
+        call(descriptor)
+        self._open.pop(descriptor, None)
+
+    def _note(self, name: str, result: Any, *args: Any) -> None:
+        if name == "create":
+            self._open[result] = args[0]
+            self._files[args[0]] = _File()
+        elif name == "open":
+            self._open[result] = args[0]
+        elif name == "close":
+            self._open.pop(args[0], None)
+        elif name == "sync":
+            self._files[self._open[args[0]]].sync()
+        elif name == "truncate" and args[0] in self._files:
+            self._files[args[0]].cut(args[1])
+        elif name == "rename":
+            self._files[args[1]] = self._files.pop(args[0])
+        else:
+            self._note_name(name, *args)
+
+    def _note_write(self, name: str, *args: Any) -> None:
+        """Take note of what is about to be written, and of what stands there yet."""
+        if name not in _WRITES:
+            return
+        path = self._open[args[0]]
+        file = self._files[path]
+        offset = file.size if name == "write" else args[2]
+        with open(path, "rb") as before:
+            before.seek(offset)
+            file.written(offset, before.read(len(args[1])), len(args[1]))
+
+    def _note_name(self, name: str, *args: Any) -> None:
+        if name == "remove":
+            self._files.pop(args[0], None)
+        elif name == "make_directory":
+            pass
+        elif name == "sync_directory":
+            self._made = {path for path in self._made if os.path.dirname(path) != args[0]}
+            for path, file in self._files.items():
+                file.has_name = file.has_name or os.path.dirname(path) == args[0]
+
+    def make_directory(self, path: str, levels: int | None = None) -> None:
+        if not os.path.isdir(path):
+            self._made.add(path)
+        super().make_directory(path, levels)
+
+    def cut_power(self) -> None:
+        """Lose whatever was not synced, or at any rate some of it."""
+        chance = random.Random(self._fault.number)
+        for path, file in self._files.items():
+            if os.path.exists(path):
+                if file.has_name:
+                    with open(path, "r+b") as cut:
+                        content = bytearray(cut.read(file.synced))
+                        file.tear(content, chance)
+                        cut.seek(0)
+                        cut.write(content[: file.synced])
+                        cut.truncate()
+                    file.cut(file.synced)
+                    file.overwritten.clear()
+                else:
+                    os.unlink(path)
+        for path in self._made:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def let_go(self) -> "FaultyDisk":
+        """Close what a daemon that has died had open, and return the disk for the next one.
+
+        What is left of the dead one, which the collector of garbage may wake, can do nothing more to it.
+        """
+        for descriptor in self._open:
+            os.close(descriptor)
+        self._open.clear()
+        following = copy.copy(self)
+        following._open = {}
+        following.is_off = False
+        self.is_dead = True
+        return following
+
+
+class Reactor(FakeClocks):
+    """A clock, and the calls that another thread asks for: here there is none, they wait for ``turn``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[Callable[[], Any]] = []
+
+    def callFromThread(self, function: Callable[..., Any], *args: Any) -> None:
+        self._calls.append(partial(function, *args))
+
+    def turn(self) -> None:
+        """Make all calls, and what comes of them."""
+        while self._calls:
+            self._calls.pop(0)()
+
+
+class _Outcomes(SimpleQueue[Any]):
+    """How batches ended; it is known at once whether one has, so that no real time is waited."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        return super().get(block=False)
+
+
+class _AtOnce:
+    """A committer's queue that commits what is put into it at once.
+
+    Most batches are done while the reactor waits for them; every fifth is late, and the reactor is called.
+    """
+
+    def __init__(self, committer: Any, reactor: Reactor) -> None:
+        self._committer = committer
+        self._reactor = reactor
+        self._count = 0
+        committer._outcomes = _Outcomes()
+
+    def put(self, batch: Any) -> None:
+        if batch is None:
+            return
+        error: Exception | None = None
+        try:
+            self._committer._commit(batch)
+        except OSError as why:
+            error = why
+        self._count += 1
+        if self._committer._is_waiting and self._count % 5:
+            self._committer._is_waiting = False
+            self._committer._outcomes.put(error)
+        else:
+            self._reactor.callFromThread(self._committer._returned, batch, error)
+
+
+class _Attempt:
+    def __init__(self, recording: IRecording) -> None:
+        self.recording = recording
+        self.ended: Deferred[Outcome] = Deferred()
+        self.why: Reason | None = None
+        self.printed = b""
+
+
+@implementer(IExecutor)
+class Attempts:
+    """Attempts that print and end when the day says so, and keep what they print as real ones do."""
+
+    def __init__(self, started: Callable[[Run], None]) -> None:
+        self.running: dict[int, _Attempt] = {}
+        self.printed: dict[tuple[int, int], bytes] = {}
+        self._started = started
+        self._numbers: dict[int, int] = {}
+
+    def start(
+        self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
+    ) -> "Deferred[Outcome]":
+        assert run.id not in self.running, f"job {run.id} runs twice"
+        assert (run.id, run.attempt) not in self.printed, f"attempt {run.attempt} of job {run.id} ran already"
+        self._started(run)
+        attempt = self.running[run.id] = _Attempt(recording)
+        self.printed[run.id, run.attempt] = b""
+        self._numbers[run.id] = run.attempt
+        recording.watch(lambda _: None, lambda _: self.end(run.id, Reason.OUTPUT, 15))
+        spawned(1000 + run.id, 77)
+        return attempt.ended
+
+    def end(self, job_id: int, why: Reason, number: int) -> None:
+        if job_id in self.running:
+            self.running[job_id].why = self.running[job_id].why or why
+
+    def kill_leftovers(self, job_id: int) -> None:
+        return None
+
+    def kill(self) -> "Deferred[None]":
+        raise NotImplementedError
+
+    def prints(self, job_id: int, data: bytes) -> None:
+        if job_id in self.running:
+            self.running[job_id].recording.write(1, data)
+            self.printed[job_id, self._numbers[job_id]] += data
+
+    def finish(self, job_id: int, code: int = 0) -> None:
+        """End an attempt that runs, with whatever it has printed."""
+        attempt = self.running.pop(job_id, None)
+        if attempt is None:
+            return
+        lost: list[Failure] = []
+        closed = attempt.recording.close()
+
+        def lose(failure: Failure) -> tuple[Output, Output]:
+            failure.trap(OSError)
+            lost.append(failure)
+            return NOTHING, NOTHING
+
+        def judge(outputs: tuple[Output, Output]) -> Outcome:
+            why = attempt.why or (Reason.OUTPUT if lost else None) or (Reason.EXIT if code else None)
+            return Outcome(reason=why, exit_code=code, stdout=outputs[0], stderr=outputs[1])
+
+        closed.addErrback(lose).addCallback(judge).chainDeferred(attempt.ended)
+
+
+class Untrue(AssertionError):
+    """Something that was said or done was not true."""
+
+
+class PowerCut(Exception):
+    """Nothing more can be done today."""
+
+
+@implementer(ILogObserver)
+class Day:
+    """One daemon after the other in ``directory``, on a disk with a fault."""
+
+    def __init__(self, directory: str, fault: Fault) -> None:
+        self.directory = directory
+        self.fault = fault
+        self.disk = self.faulty = FaultyDisk(fault)
+        self.counts: Counter[str] = Counter()
+        self.reactor = Reactor()
+        self._asked: list[tuple[str, Deferred[Any]]] = []
+        self._waits: list[tuple[int, Deferred[Job]]] = []
+        self._bugs: list[str] = []
+        self._blocks: dict[int, dict[str, bytes]] = {}
+        self._printed: dict[tuple[int, int], bytes] = {}
+        self._cut_off: set[tuple[int, int]] = set()
+        self._acts_since_full = 0
+        self._is_on = False
+
+    # The daemon.
+
+    def start(self) -> None:
+        """Start as taskqd.daemon does; raises StartRefused."""
+        passed = self.reactor.seconds() - MONOTONIC + 1.0
+        self.reactor = Reactor()
+        self.reactor.advance(passed)
+        now = self.reactor.elapsed()
+        self.executor = Attempts(self._started)
+        self.executor.printed.update(self._printed)
+        now_and_then = partial(_is_idle, self.executor)
+        self.store = Store(
+            self.directory, self.reactor, self.disk, "boot", self.reactor, in_thread, now_and_then
+        )
+        self.store.segment_bytes = SEGMENT_BYTES
+        committer: Any = self.store._committer
+        committer._seconds = lambda: 0.0  # no commit is slow, whatever the machine does
+        committer.start = lambda: None
+        committer._batches = _AtOnce(committer, self.reactor)
+        self.store.lock()
+        backlog = Backlog(LIMITS, is_open=False)
+        for event, position in self.store.replay():
+            backlog.apply(event, position)
+        backlog.last_id = max(backlog.last_id, self.store.next_id - 1)
+        backlog.open()
+        self.store.begin(backlog.last_id)
+        self.spool = Spool(self.directory, self.disk, self.reactor, in_thread)
+        try:
+            self.spool.open()
+            self.spool.sweep(lambda job_id: _attempts(backlog, job_id))
+        except OSError as why:
+            raise StartRefused(str(why)) from None
+        self.dispatcher = Dispatcher(
+            backlog, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
+        )
+        self.results = Results(
+            self.store, self.spool, lambda job: backlog.reason(job, now), backlog.not_before
+        )
+        self.dispatcher.recover("the daemon was killed")
+        self.dispatcher.start()
+        self.housekeeper = Housekeeper(
+            self.dispatcher, self.store, Retention(1e9, KEPT), self.reactor, self._condense, in_thread
+        )
+        self.housekeeper.start()
+        self._is_on = True
+
+    def _condense(self, directory: str, number: int) -> "Deferred[None]":
+        try:
+            Condenser(Segments(directory, self.disk), self.disk, number).write()
+        except (OSError, StartRefused) as why:
+            return fail(OSError(str(why)))
+        return succeed(None)
+
+    def _started(self, run: Run) -> None:
+        """Disk before word: an attempt is spawned once its start is durable."""
+        job = self.replayed().jobs.get(run.id)
+        if job is None or (job.status, job.attempts) != (Status.RUNNING, run.attempt):
+            raise Untrue(f"attempt {run.attempt} of job {run.id} is spawned and not on disk")
+
+    def die(self) -> None:
+        """End without a word."""
+        if self._is_on:
+            self._printed = dict(self.executor.printed)
+            self._cut_off |= {(job.id, job.attempts) for job in self.dispatcher.backlog.running()}
+        self._is_on = False
+        self._asked.clear()
+        self._waits.clear()
+        is_off = self.disk.is_off
+        self.disk = self.disk.let_go()
+        if is_off:
+            self.disk.cut_power()
+        for descriptor in self.store._locks:
+            with suppress(OSError):  # its close may be the call that failed
+                os.close(descriptor)
+        self.store._locks = ()
+
+    def restart(self) -> None:
+        """Start again, a second time if the fault refused the first."""
+        try:
+            self.start()
+        except StartRefused:
+            if not self.disk.has_failed:
+                raise
+            self.counts["start refused"] += 1
+            self.die()
+            self.disk.is_full = False
+            self.start()
+
+    # What is true.
+
+    def replayed(self, upto: int | None = None) -> Backlog:
+        """Return what the files say, up to a record's number, read by a healthy disk."""
+        backlog = Backlog(LIMITS, is_open=False)
+        segments = Segments(os.path.join(self.directory, "journal"), Disk())
+        reading = Replay()
+        for event, position in segments.replay(segments.layout(), reading):
+            if upto is None or reading.sequence <= upto:
+                backlog.apply(event, position)
+        last_id = reading.opened.next_id - 1 if reading.opened else 0
+        backlog.last_id = max(backlog.last_id, last_id)
+        return backlog
+
+    def check(self) -> None:
+        """Compare what was answered, what the daemon believes and what the disk has."""
+        if self._bugs:
+            raise Untrue(f"logged: {self._bugs}")
+        for what, answer in self._asked:
+            if not answer.called:
+                raise Untrue(f"{what} is not answered")
+        self._asked.clear()
+        if self.fault.mode is Mode.ONCE and self.store.failure is not None:
+            raise Untrue(f"the store is not tried again: {self.store.failure}")
+        mine = self.dispatcher.backlog
+        compare(plain(mine), plain(self.replayed()))
+        if self.store.failure is None and not self.disk.is_full:
+            self._check_nothing_is_left()
+        for job_id, waiting in self._waits:
+            job = mine.jobs.get(job_id)
+            has_run = job is not None and (job.attempts or job.tasks is not None)
+            if waiting.called and job is not None and not job.status.is_final and not has_run:
+                raise Untrue(f"job {job_id} was told to have ended and has not")
+
+    def _check_nothing_is_left(self) -> None:
+        now = self.reactor.elapsed()
+        for job in self.dispatcher.backlog.jobs.values():
+            if job.tasks is None and job.status is Status.RUNNING and job.id not in self.executor.running:
+                raise Untrue(f"the end of job {job.id} is not recorded")
+            is_due = self.dispatcher.backlog.reason(job, now) is Reason.QUEUED and job.tasks is None
+            has_room = len(self.executor.running) < LIMITS.slots and job.spec.array is None
+            if is_due and has_room and not self.dispatcher.is_draining:
+                raise Untrue(f"job {job.id} is due, and does not start though there is a slot")
+
+    def check_output(self) -> None:
+        """All that was printed can be read, or is told to be missing."""
+        for job in self.dispatcher.backlog.jobs.values():
+            if job.attempt is None or not job.status.is_final:
+                continue
+            printed = self.executor.printed.get((job.id, job.attempt.number), b"")
+            kept = printed[: len(printed) - job.attempt.stdout_dropped]
+            if job.attempt.stdout_bytes != len(kept) and not self._is_cut_off(job):
+                raise Untrue(f"{job.attempt.stdout_bytes} bytes of job {job.id} are known, not {len(kept)}")
+            self._asked.append(("RESULT", self._read(job, kept)))
+
+    def _is_cut_off(self, job: Job) -> bool:
+        """Whether some of what a job printed may be missing: it says so, or a crash came before its end."""
+        return job.reason is Reason.OUTPUT or (job.id, job.attempts) in self._cut_off
+
+    def _read(self, job: Job, kept: bytes) -> "Deferred[None]":
+        has_failed = self.disk.has_failed
+
+        def compare_it(found: tuple[bytes, bytes]) -> None:
+            if found[0] != (kept[: len(found[0])] if self._is_cut_off(job) else kept):
+                raise Untrue(f"job {job.id} printed {kept[:30]!r} and {found[0][:30]!r} is read")
+
+        def refused(failure: Failure) -> None:
+            failure.trap(StoreFailed)
+            if self.disk.is_off:
+                return
+            if has_failed or not self.disk.has_failed:
+                raise Untrue(f"the output of job {job.id} is lost: {failure.getErrorMessage()}")
+
+        read = begin(self.results.both(job)).addCallbacks(compare_it, refused)
+        return read.addErrback(lambda failure: self._bugs.append(failure.getErrorMessage()))
+
+    # Acts.
+
+    def ask(self, what: str, answer: "Deferred[Any]") -> "Deferred[Any]":
+        """Note a request, whose answer is either true or a refusal."""
+        self.counts[what] += 1
+
+        def refused(failure: Failure) -> None:
+            failure.trap(TaskqError)
+            self.counts[f"{what} refused"] += 1
+            allowed = CONSEQUENCES if self.disk.has_failed else ()
+            if not isinstance(failure.value, allowed):
+                raise Untrue(f"{what}: {failure.value!r}")
+
+        answer.addErrback(refused).addErrback(lambda failure: self._bugs.append(failure.getErrorMessage()))
+        self._asked.append((what, answer))
+        return answer
+
+    def submit(self, command: str, blocks: dict[str, bytes] | None = None, **options: Any) -> list[int]:
+        """Submit; the list has the job's id once it is acknowledged, and the disk has the job by then."""
+        ids: list[int] = []
+        sizes: dict[str, Any] = {name: len(content) for name, content in (blocks or {}).items()}
+        spec = Spec(**options, **sizes)
+
+        def accepted(job_id: int) -> int:
+            job = self.replayed().jobs.get(job_id)
+            if job is None or job.command != command:
+                raise Untrue(f"job {job_id} is acknowledged and not on disk")
+            ids.append(job_id)
+            self._blocks[job_id] = blocks or {}
+            self._waits.append((job_id, self.dispatcher.wait(job_id)))
+            return job_id
+
+        self.ask("SUBMIT", self.dispatcher.submit(command, spec, ACTOR, blocks or {}).addCallback(accepted))
+        return ids
+
+    def cancel(self, ids: list[int]) -> None:
+        for job_id in ids:
+            self.ask("CANCEL", begin(self.dispatcher.cancel(job_id, ACTOR, 15)))
+
+    def retry(self, ids: list[int]) -> None:
+        for job_id in ids:
+            self.ask("RETRY", begin(self.dispatcher.retry(job_id, ACTOR)))
+
+    def remove(self, ids: list[int]) -> None:
+        for job_id in ids:
+            self.ask("REMOVE", begin(self.dispatcher.remove(job_id, ACTOR)))
+
+    def decide(self, what: str, decision: "Coroutine[Deferred[Any], Any, Any]") -> None:
+        """Change a job, a queue or a schedule."""
+        self.ask(what, begin(decision))
+
+    def history(self, ids: list[int]) -> None:
+        for job_id in ids:
+            self.ask("HISTORY", begin(_read_all(self.results.history(job_id))))
+
+    def end(self, ids: list[int], data: bytes = b"", code: int = 0) -> None:
+        for job_id in ids:
+            self.executor.prints(job_id, data)
+            self.executor.finish(job_id, code)
+
+    def end_all(self) -> None:
+        """Let everything run and end."""
+        for _ in range(200):
+            if not self.executor.running:
+                return
+            self.end(list(self.executor.running)[:1], b"x")
+            self.settle()
+        raise Untrue("it does not end")
+
+    def settle(self, seconds: float = 0.0) -> None:
+        """Let happen what is to happen; where the store has failed, let it try again."""
+        self.reactor.turn()
+        for pause in (0.0, seconds, 0.0):
+            self.reactor.advance(pause)
+            self.reactor.turn()
+        if self.store.failure and self.fault.mode in (Mode.ONCE, Mode.FULL):
+            for _ in range(2):
+                self.reactor.advance(TRY_AGAIN)
+                self.reactor.turn()
+        if self.disk.is_off:
+            raise PowerCut
+
+    def acts(self) -> Iterator[None]:  # noqa: PLR0915 - a day is long
+        """Do a day's work; each yield is the end of an act, at which all must be true."""
+        first = self.submit("first")
+        yield
+        script = self.submit("", {"script": b"#!/bin/sh\n" + b"#" * 5000, "stdin": b"in"})
+        keyed = self.submit("keyed", key="k")
+        yield
+        self.history(first)
+        self.end(first, b"short\n")
+        yield
+        self.end(script)
+        self.submit("keyed", key="k")
+        yield
+        long = self.submit("long", retries=1)
+        yield
+        self.end(keyed)
+        for job_id in long:
+            self.executor.prints(job_id, b"0" * 3000)
+        self.settle(0.2)
+        for job_id in long:
+            self.executor.prints(job_id, b"1" * 3000)
+        self.end(long, b"2" * 3000, code=3)
+        yield
+        self.settle(2.0)
+        self.end(long, b"3" * 5000)
+        yield
+        self.retry(first)
+        running = [*self.submit("running"), *self.submit("running too")]
+        yield
+        waiting = self.submit("waiting", {"stdin": b"never read"})
+        yield
+        self.cancel(waiting)
+        self.end(first, b"again" * 2000)
+        running = list(self.executor.running)
+        self.cancel(running[:1])
+        yield
+        self.end(running, b"\xff")
+        yield
+        yield from self._change_their_minds()
+        many = [self.submit(f"one of many {number}") for number in range(8)]
+        yield
+        self.check_output()
+        self.end_all()
+        yield
+        self.settle(2.0)  # the housekeeper makes a snapshot
+        yield
+        self.check_output()
+        self.remove(long)
+        self.remove([job_id for ids in many[:2] for job_id in ids])
+        yield
+        late = [*self.submit("late", {"script": b"exit"}), *self.submit("later", retries=2)]
+        yield
+        self.history(late)
+        for job_id in late:
+            self.executor.prints(job_id, b"so far")
+        self.settle(0.5)
+        yield
+        yield from self._stop_and_start()
+        self.end(late[:1], b"whole")
+        yield
+        for number in range(KEPT):
+            self.submit(f"in the evening {number}")
+        yield
+        self.end_all()
+        self.settle(2.0)
+        yield
+        self.settle(70.0)
+        self.check_output()
+        yield
+
+    def _change_their_minds(self) -> Iterator[None]:
+        """Use what is about more than one job, or about one that has not started."""
+        changes, controls = self.dispatcher.changes, self.dispatcher.controls
+        self.decide("PAUSE", controls.pause(ACTOR, "slow"))
+        self.decide("SET-QUEUE", controls.resize(ACTOR, "slow", 1))
+        yield
+        slow = self.submit("slow", queue="slow", hold=True)
+        after = (
+            [self.submit("after", after=tuple(slow)), self.submit("in vain", after_fail=tuple(slow))]
+            if slow
+            else []
+        )
+        array = self.submit("array", array=Array(1, 3, 1), priority=5)
+        yield
+        for job_id in slow:
+            self.decide("SET", changes.change(job_id, ACTOR, {"priority": 7, "label": "changed"}))
+            self.decide("RELEASE", changes.release(job_id, ACTOR))
+        self.decide("RESUME", controls.resume(ACTOR, "slow"))
+        self.decide("SCHEDULE", controls.schedule("again", PLAIN, ACTOR, 3600.0, None, False))
+        yield
+        self.end_all()
+        yield
+        for job_id in array:
+            self.retry([job_id])
+            self.decide("HOLD", changes.hold(job_id, ACTOR))
+            self.cancel([job_id])
+        yield
+        self.decide("UNSCHEDULE", controls.unschedule(1, ACTOR))
+        self.end_all()
+        yield
+        self.remove([*array, *slow, *(job_id for ids in after for job_id in ids)])
+        yield
+
+    def _stop_and_start(self) -> Iterator[None]:
+        self.housekeeper.stop()
+        stopped = self.dispatcher.stop(requeue=True)
+        self.end(list(self.executor.running), b" and so far")
+        self.settle()
+        if not stopped.called:
+            raise Untrue("the stop does not come to its end")
+        before = plain(self.dispatcher.backlog)
+        closed = self.store.close()
+        self.reactor.turn()
+        if not closed.called:
+            raise Untrue("the store does not close")
+        compare(before, plain(self.replayed()))
+        self.die()
+        self.restart()
+        yield
+
+    def live(self) -> Counter[str]:
+        """Live through the day and the morning after it; raises Untrue."""
+        globalLogPublisher.addObserver(self)
+        try:
+            with (
+                mock.patch.object(retention, "SNAPSHOT_FROM", SNAPSHOT_FROM),
+                mock.patch.object(recording, "SYNC_EVERY", SYNC_EVERY),
+                mock.patch.multiple(segment_writer, AHEAD=AHEAD, BLOCK=BLOCK, SMALL=SMALL, RUN=RUN),
+            ):
+                self._live()
+        finally:
+            globalLogPublisher.removeObserver(self)
+            self.disk.let_go()
+        return self.counts
+
+    def _live(self) -> None:
+        with suppress(PowerCut):
+            self._work()
+        self._next_morning()
+
+    def _work(self) -> None:
+        self.restart()
+        for _ in self.acts():
+            self.settle()
+            self.check()
+            if self.disk.has_failed and self.fault.mode in (Mode.CRASH, Mode.POWER_CUT, Mode.SUDDEN):
+                break
+            if self.disk.is_full:
+                self._acts_since_full += 1
+                if self._acts_since_full == 2:
+                    self.disk.is_full = False
+                    self.settle()
+                    self.check()
+
+    def _next_morning(self) -> None:
+        """After the end of a daemon all that was acknowledged is there, nothing else, and work goes on.
+
+        Of what was on its way when the power was cut some may be there.
+        """
+        before = plain(self.dispatcher.backlog)
+        told = self.store.last_sequence if self.disk.is_off else None
+        self.die()
+        if self.fault.mode is Mode.POWER_CUT:
+            self.disk.cut_power()
+        compare(before, plain(self.replayed(told)))
+        self.disk = FaultyDisk(NO_FAULT)
+        self.start()
+        self._check_files()
+        self.check_output()
+        job = self.submit("in the morning")
+        self.settle()
+        self.check()
+        self.end_all()
+        if not job or self.dispatcher.backlog.get(job[0]).status is not Status.COMPLETED:
+            raise Untrue("nothing works in the morning")
+        self.die()
+
+    def _check_files(self) -> None:
+        """The blocks of all jobs are there, and no file of any job that is not known."""
+        jobs = self.dispatcher.backlog.jobs
+        for job_id in jobs:
+            for name, content in self._blocks.get(job_id, {}).items():
+                with open(self.spool.path(job_id, name), "rb") as file:
+                    if file.read() != content:
+                        raise Untrue(f"the {name} of job {job_id} is not what was sent")
+        for directory, _, names in os.walk(self.directory):
+            for name in names:
+                if "/output/" in directory or "/input/" in directory:
+                    number = int(name.split(".")[0])
+                    if number not in jobs:
+                        raise Untrue(f"{name} is left of job {number}")
+
+    def __call__(self, event: LogEvent) -> None:
+        """Hear what is logged."""
+        if "log_failure" in event:
+            self._bugs.append(event["log_failure"].getTraceback())
+
+
+def _is_idle(executor: Attempts) -> bool:
+    """Whether the store commits in the reactor's thread: a day has some of both ways."""
+    return not executor.running
+
+
+async def _read_all(reading: IReading) -> list[tuple[int, Event]]:
+    found: list[tuple[int, Event]] = []
+    while portion := await reading.portion():
+        found += portion
+    return found
+
+
+def _attempts(backlog: Backlog, job_id: int) -> int | None:
+    job = backlog.jobs.get(job_id)
+    return None if job is None else job.attempts
+
+
+def plain(backlog: Backlog) -> dict[str, Any]:
+    """Return what is known of all jobs, without where it stands and what nobody can see of ended attempts."""
+    jobs = msgspec.to_builtins(backlog.jobs, str_keys=True)
+    for job in jobs.values():
+        is_running = job["status"] == "RUNNING" and not job["tasks"]
+        for attempt in (job["attempt"], *job["past"]):
+            if attempt is not None:
+                attempt["record"] = None
+                if not is_running or attempt is not job["attempt"]:
+                    attempt["pid"] = attempt["pid_started"] = None
+    counts = {status.value: count for status, count in backlog.counts.items()}
+    others: dict[str, Any] = {
+        "queues": list(backlog.describe_queues()),
+        "paused": backlog.queues.is_paused,
+        "schedules": msgspec.to_builtins(backlog.schedules.by_id),
+    }
+    for queue in others["queues"]:
+        queue["busy"] = None  # that is of those that run here
+    return {"jobs": jobs, "counts": counts, "keys": dict(backlog._keys), "others": others}
+
+
+def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Raise Untrue, with what differs, unless the two are the same."""
+    if mine == theirs:
+        return
+    differing = {
+        job_id: (mine["jobs"].get(job_id), theirs["jobs"].get(job_id))
+        for job_id in {*mine["jobs"], *theirs["jobs"]}
+        if mine["jobs"].get(job_id) != theirs["jobs"].get(job_id)
+    }
+    raise Untrue(f"believed, and on disk: {differing or (mine, theirs)}")
+
+
+def live(fault: Fault) -> Day:
+    """Live one day in a directory of its own, and return it; raises Untrue with the fault."""
+    directory = tempfile.mkdtemp(
+        prefix="taskqd-faults-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+    )
+    day = Day(directory, fault)
+    try:
+        day.live()
+    except Exception as why:
+        gc.collect()  # an error that nobody has looked at is logged now, and not in the next day
+        call = day.faulty.calls[fault.number - 1] if day.faulty.calls[fault.number - 1 :] else "?"
+        raise Untrue(f"{fault}, which is a {call}: {type(why).__name__}: {why}") from why
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return day
+
+
+def faults(calls: list[str]) -> Iterator[Fault]:
+    """Yield every fault there is: each call, each error, a write also short, and what happens around it."""
+    for mode in Mode:
+        for number, name in enumerate(calls, 1):
+            for code in CODES:
+                if mode is Mode.FULL and code not in (errno.ENOSPC, errno.EDQUOT):
+                    continue
+                if mode is Mode.SUDDEN and code != errno.EIO:
+                    continue
+                yield Fault(number, code, False, mode)
+                if name in _WRITES:
+                    yield Fault(number, code, True, mode)
+
+
+class Sweep(NamedTuple):
+    """How a sweep went."""
+
+    calls: int
+    tried: int
+    counts: Counter[str]
+    untrue: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.calls} calls, {self.tried} faults, {len(self.untrue)} not held; {dict(self.counts)}"
+
+
+def sweep(step: int = 1, first: int = 0) -> Sweep:
+    """Live a day with every fault, or with every ``step``-th from ``first`` on."""
+    calls = live(NO_FAULT).faulty.calls
+    counts: Counter[str] = Counter()
+    untrue: list[str] = []
+    tried = 0
+    for fault in list(faults(calls))[first::step]:
+        tried += 1
+        try:
+            counts.update(live(fault).counts)
+        except Untrue as why:
+            untrue.append(str(why))
+    return Sweep(len(calls), tried, counts, untrue)
+
+
+def main() -> None:
+    """Sweep all, or every N-th if a number is given, and say how it went."""
+    began = time.monotonic()
+    globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False, discardBuffer=True)
+    found = sweep(*map(int, sys.argv[1:]))
+    print("".join(f"{each}\n" for each in found.untrue), end="")
+    print(f"{found} in {time.monotonic() - began:.0f} s")
+    sys.exit(bool(found.untrue))
+
+
+if __name__ == "__main__":
+    main()

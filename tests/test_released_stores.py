@@ -1,0 +1,250 @@
+"""A store of each released version is opened by this one, and everything in it is as it was.
+
+``tests/stores/VERSION`` was made by that version's daemon (``tests/stores/make.py``) and never changes.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskqd import __version__
+from taskqd.errors import Gone, JournalDamaged
+from taskqd.model.events import FORMAT, Ended, Event, Opened, Snapshot, Submitted
+from taskqd.model.job import Job, Reason, Spec, Status
+from taskqd.model.submission import BLOCK, unpacked
+from taskqd.server.handlers.job_view import Results
+from taskqd.state.queue_state import Backlog
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.journal import Store
+from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.spool.spool import Spool
+from tests.fakes.doors import START, ThreadReactor, begin, in_thread, read_all, result_of
+
+STORES = Path(__file__).parent / "stores"
+VERSIONS = sorted(path.name for path in STORES.iterdir() if path.name[0].isdigit())
+
+NUMBERS = b"".join(b"%d\n" % number for number in range(1, 3001))
+
+
+def found(job: Job) -> tuple[Any, ...]:
+    return job.status, job.reason, job.attempts, job.exit_code
+
+
+JOBS: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    1: ((Status.COMPLETED, None, 2, 0), (b"hello\n", b"")),
+    2: ((Status.COMPLETED, None, 1, 0), (NUMBERS, b"")),
+    3: ((Status.FAILED, Reason.EXIT, 2, 3), (b"\xff\0", b"oh\n")),
+    4: ((Status.COMPLETED, None, 1, 0), (b"in\nv\n", b"")),
+    5: ((Status.FAILED, Reason.SIGNAL, 2, -9), (b"", b"")),
+    6: ((Status.CANCELLED, Reason.CANCELLED, 1, -15), (b"", b"")),
+    7: ((Status.CANCELLED, Reason.CANCELLED, 0, None), (b"", b"")),
+    9: ((Status.COMPLETED, None, 1, 0), (b"second run\n", b"")),
+    10: ((Status.PENDING, Reason.RETRYING, 1, None), (b"", b"")),
+    11: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+}
+"""What is in the store of every version; job 8 was removed."""
+
+SINCE_0_2: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **JOBS,
+    10: ((Status.CANCELLED, Reason.CANCELLED, 2, -15), (b"", b"")),
+    11: ((Status.COMPLETED, None, 1, 0), (b"4\n", b"")),
+    12: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+    13: ((Status.FAILED, Reason.EXIT, 0, None), (b"", b"")),
+    14: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+    15: ((Status.FAILED, Reason.EXIT, 2, 1), (b"", b"")),
+    16: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+    17: ((Status.FAILED, Reason.DEPENDENCY, 0, None), (b"", b"")),
+    18: ((Status.COMPLETED, None, 1, 0), (b"sorry\n", b"")),
+    22: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+}
+"""What is in the stores that know arrays: 13 is one; 19, which was removed, was another."""
+
+
+SINCE_0_3: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_2,
+    23: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+}
+"""What is in the stores that know secrets."""
+
+
+SINCE_0_5: dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]] = {
+    **SINCE_0_3,
+    24: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    25: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    26: ((Status.PENDING, Reason.QUEUED, 0, None), (b"", b"")),
+    27: ((Status.COMPLETED, None, 1, 0), (b"", b"")),
+}
+"""What is in the stores that know time zones, clocks that were set and starts that were taken back."""
+
+
+BEFORE_0_5 = ("0.1.0", "0.2.0", "0.3.0", "0.4.0")
+
+
+def known(version: str) -> dict[int, tuple[tuple[Any, ...], tuple[bytes, bytes]]]:
+    """Return the jobs in a version's store."""
+    older = {"0.1.0": JOBS, "0.2.0": SINCE_0_2, "0.3.0": SINCE_0_3, "0.4.0": SINCE_0_3}
+    return older.get(version, SINCE_0_5)
+
+
+class Site:
+    """A copy of a store, opened by what taskqd is now."""
+
+    def __init__(self, state: Path, version: str = "") -> None:
+        self.state = state
+        self.version = version
+        self.reactor = ThreadReactor()
+        self.store = Store(str(state), self.reactor, Disk(), "boot", self.reactor, in_thread)
+        self.spool = Spool(str(state), Disk(), self.reactor, in_thread)
+        self.backlog = Backlog()
+
+    def open(self) -> None:
+        self.store.lock()
+        for event, position in self.store.replay():
+            self.backlog.apply(event, position)
+        self.backlog.last_id = max(self.backlog.last_id, self.store.next_id - 1)
+        self.store.begin(self.backlog.last_id)
+        self.spool.open()
+
+    def close(self) -> None:
+        self.reactor.until(self.store.close())
+
+    def output(self, job: Job) -> tuple[bytes, bytes]:
+        return result_of(
+            begin(
+                Results(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before).both(job)
+            )
+        )
+
+
+@pytest.fixture(name="site", params=VERSIONS)
+def a_site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    shutil.copytree(STORES / request.param, tmp_path / "state")
+    return Site(tmp_path / "state", request.param)
+
+
+def test_there_is_a_store_of_this_version() -> None:
+    assert __version__ in VERSIONS, "python -m tests.stores.make"
+
+
+def check(site: Site) -> None:
+    jobs = known(site.version)
+    assert sorted(site.backlog.jobs) == sorted(jobs)
+    for job_id, (state, output) in jobs.items():
+        job = site.backlog.get(job_id)
+        assert found(job) == state, job_id
+        if job.status.is_final:
+            assert site.output(job) == output, job_id
+    with pytest.raises(Gone):
+        site.backlog.get(8)
+
+
+def test_every_job_of_it_is_as_it_was(site: Site) -> None:
+    site.open()
+    check(site)
+    last_id = max(known(site.version))
+    assert site.backlog.last_id == last_id
+    assert site.store.next_id == last_id + 1
+    assert (
+        site.spool.sweep(lambda job_id: job.attempts if (job := site.backlog.jobs.get(job_id)) else None) == 0
+    )
+    site.close()
+
+
+def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
+    site.open()
+    jobs = site.backlog.jobs
+    assert (jobs[1].command, jobs[1].spec) == ("echo hello", Spec(key="first", label="hello"))
+    assert site.backlog.by_key("first", jobs[1].owner) is jobs[1]
+    assert jobs[1].owner == "root"
+    assert (jobs[4].spec.script, jobs[4].spec.stdin, jobs[4].spec.env) == (28, 3, {"NAME": "v"})
+    assert Path(site.spool.path(4, "script")).read_bytes() == b'#!/bin/sh\ncat; echo "$NAME"\n'
+    assert Path(site.spool.path(11, "stdin")).read_bytes() == b"last"
+    assert (jobs[7].spec.timeout, jobs[7].spec.nice) == (9.0, 1)
+    assert (jobs[10].failures, jobs[11].spec.retries) == (0, 2)
+    if site.version != "0.1.0":
+        assert (jobs[12].spec.label, jobs[12].spec.priority, jobs[12].spec.queue) == ("a b", 5, "q")
+        assert (jobs[12].command, jobs[12].submission) == ("true", Spec(queue="q", hold=True))
+        assert (jobs[15].array, jobs[15].index, len(jobs[15].past)) == (13, 2, 1)
+        assert jobs[22].is_held
+        assert site.backlog.describe_queue("q")["paused"]
+        assert site.backlog.describe_queue("q")["slots"] == 3
+        zoned = [] if site.version in BEFORE_0_5 else [(3, "30 4 * * *", False)]
+        schedules = [(one.id, one.cron, one.is_paused) for one in site.backlog.schedules.by_id.values()]
+        assert schedules == [(1, "@yearly", True), *zoned]
+        assert site.backlog.schedules.last_id == 2 + len(zoned)
+    if site.version not in ("0.1.0", "0.2.0"):
+        assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
+        assert unpacked(site.spool.block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
+        submitted = read_all(site.store.find(23))[0][1]
+        assert isinstance(submitted, Submitted)
+        assert (submitted.origin or "").startswith("pid ")
+    if site.version not in BEFORE_0_5:
+        assert (jobs[24].spec.tz, jobs[25].spec.cwd_base64) == ("Europe/Berlin", b"/tmp/\xff")
+        assert site.backlog.schedules.by_id[3].spec.tz == "Australia/Lord_Howe"
+        history = read_all(site.store.find(27))
+        assert [event.is_void for _, event in history if isinstance(event, Ended)] == [True, False]
+    site.close()
+
+
+def test_its_pending_jobs_are_next(site: Site) -> None:
+    site.open()
+    taken = [site.backlog.take(2e9), site.backlog.take(2e9), site.backlog.take(2e9)]
+    pending = [10, 11] if site.version == "0.1.0" else []
+    assert [job.id for job in taken if job] == pending
+    site.close()
+
+
+def test_it_is_written_on_and_condensed(site: Site) -> None:
+    site.open()
+    event = Submitted(id=30, at=START, owner="ada", command="true")
+    site.reactor.until(site.store.append(event))
+    Condenser(site.store.segments, Disk(), site.store.segment - 1).write()
+    site.close()
+    again = Site(site.state, site.version)
+    again.open()
+    assert again.backlog.jobs.pop(30).spec == event.spec
+    assert list(again.state.glob("journal/*.snapshot"))
+    check(again)
+    again.close()
+
+
+def test_all_that_happened_to_its_jobs_is_found(site: Site) -> None:
+    site.open()
+    histories: list[tuple[int, Event]] = read_all(site.store.find(1))
+    # A process that had ended before it could be noted has no spawned.
+    assert [event.name for _, event in histories if event.name != "spawned"] == [
+        *("submitted", "started", "ended", "retried", "started", "ended")
+    ]
+    site.close()
+
+
+@pytest.mark.parametrize("kind", ["segment", "snapshot"])
+def test_a_newer_format_is_refused_by_the_one_that_is_needed(tmp_path: Path, kind: str) -> None:
+    site = Site(tmp_path)
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    newer: dict[str, Any] = {"at": START, "format": FORMAT + 1, "store": "s", "boot": "b", "next_id": 1}
+    if kind == "segment":
+        path = directory / "00000001.journal"
+        path.write_bytes(encode(Opened(**newer), 1))
+    else:
+        path = directory / "00000001.snapshot"
+        path.write_bytes(encode(Snapshot(**newer, records=0), 1))
+    with pytest.raises(JournalDamaged) as refusal:
+        list(site.store.replay())
+    assert str(path) in str(refusal.value)
+    assert f"its format is {FORMAT + 1}, and this taskqd reads formats up to {FORMAT}" in str(refusal.value)
+    assert sorted(directory.iterdir()) == [path]
+
+
+def test_a_newer_format_with_records_that_are_not_known_is_told_by_its_format(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    (tmp_path / "journal").mkdir()
+    newer = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)
+    path = tmp_path / "journal" / "00000001.journal"
+    path.write_bytes(encode(newer, 1) + b"something quite else\n")
+    with pytest.raises(JournalDamaged, match=f"format is {FORMAT + 1}"):
+        list(site.store.replay())

@@ -1,0 +1,557 @@
+"""Who is at the other end: by the socket, by a token, by a certificate; and for how long."""
+
+import os
+import pwd
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.cred.credentials import Anonymous
+from twisted.cred.error import UnhandledCredentials
+from twisted.internet.defer import CancelledError, succeed
+from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+
+from taskqd.auth import throttle as throttling
+from taskqd.auth import tokens
+from taskqd.auth.authenticator import REFUSAL_DELAY, Access, make_access
+from taskqd.auth.principal import IPrincipal, Principal, user_name
+from taskqd.auth.realm import NoRole
+from taskqd.errors import AuthFailed, SettingsError, StartRefused
+from taskqd.model.actor import Actor
+from taskqd.model.roles import Role
+from tests.fakes.doors import START, FakeSocket, clock, error_of, in_thread, result_of
+from tests.support.authenticators import DAEMON, Site, TlsTransport, Transport, cheap
+
+HERE = "10.0.0.5:4242"
+UNKNOWN = "that is no token of this server's; its operator makes one with `taskq token add`"
+NOBODY = 4_000_000
+"""A uid that has no name."""
+
+
+@pytest.fixture(name="site")
+def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(tokens, "hashed", cheap)
+    monkeypatch.setattr(tokens, "_LEAST", (1, 1, 1))
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    return Site(state)
+
+
+def refused(access: Access, text: str, address: str = HERE, throttled: "Site | None" = None) -> str:
+    asked = access.authenticate(text, address)
+    if not asked.called and throttled is not None:
+        throttled.clock.advance(REFUSAL_DELAY)
+    error = error_of(asked)
+    assert isinstance(error, AuthFailed)
+    return str(error)
+
+
+# Principals.
+
+
+def test_a_principal_is_an_avatar_and_an_actor() -> None:
+    ana = Principal("ana", Role.READ, HERE)
+    assert IPrincipal.providedBy(ana)
+    assert ana.actor == Actor("ana", HERE)
+
+
+def test_a_user_without_a_name_goes_by_number() -> None:
+    assert user_name(0) == "root"
+    assert user_name(NOBODY) == str(NOBODY)
+
+
+# By the socket.
+
+
+@pytest.mark.parametrize(
+    "uid, roles, expected",
+    [
+        (0, {}, Principal("root", Role.ADMIN, "pid 4711", uid=0)),
+        (DAEMON, {}, Principal("4711", Role.ADMIN, "pid 4711", uid=DAEMON)),
+        (NOBODY, {}, Principal(str(NOBODY), Role.SUBMIT, "pid 4711", uid=NOBODY)),
+        (NOBODY, {"*": Role.ADMIN}, Principal(str(NOBODY), Role.SUBMIT, "pid 4711", uid=NOBODY)),
+        (NOBODY, {str(NOBODY): Role.READ}, Principal(str(NOBODY), Role.READ, "pid 4711", uid=NOBODY)),
+        (NOBODY, {str(NOBODY): Role.ADMIN}, Principal(str(NOBODY), Role.ADMIN, "pid 4711", uid=NOBODY)),
+        (0, {"root": Role.READ}, Principal("root", Role.ADMIN, "pid 4711", uid=0)),
+        (DAEMON, {str(DAEMON): Role.READ}, Principal("4711", Role.ADMIN, "pid 4711", uid=DAEMON)),
+    ],
+)
+def test_a_unix_socket_says_whose_process_it_is(
+    site: Site, uid: int, roles: dict[str, Role], expected: Principal
+) -> None:
+    assert site.open(roles).peer(Transport(FakeSocket(uid=uid))) == expected
+
+
+def test_a_real_unix_socket_says_it_too(site: Site) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        uid = os.getuid()
+        found = site.open().peer(Transport(ours))
+    assert found is not None
+    assert (found.name, found.uid) == (pwd.getpwuid(uid).pw_name, uid)
+    assert found.origin == f"pid {os.getpid()}"
+
+
+def test_any_other_transport_says_nothing(site: Site) -> None:
+    access = site.open()
+    for family in (socket.AF_INET, socket.AF_INET6):
+        assert access.peer(Transport(FakeSocket(family))) is None
+    assert access.peer(TlsTransport()) is None
+    behind_a_proxy = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+    behind_a_proxy.makeConnection(Transport(FakeSocket()))
+    assert access.peer(behind_a_proxy) is None
+
+
+# By a token.
+
+
+@pytest.mark.parametrize(
+    "role, queue", [(Role.ADMIN, None), (Role.SUBMIT, None), (Role.SUBMIT, "q"), (Role.READ, "q")]
+)
+def test_whoever_has_a_token_is_who_it_was_made_for(site: Site, role: Role, queue: str | None) -> None:
+    text = site.add("ana", role, queue)
+    found = result_of(site.open().authenticate(text, HERE))
+    assert found == Principal("ana", role, HERE, queue, token=tokens.id_of(text))
+
+
+def test_the_token_of_an_older_version_goes_on_and_is_an_admin_s(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    (site.state / "token").write_text("sesame\n")
+    (site.state / "token").chmod(0o600)
+    access = site.open()
+    assert "the plain file may be removed" in caplog.text
+    assert "sesame" not in caplog.text
+    found = result_of(access.authenticate("sesame", HERE))
+    assert (found.name, found.role) == ("token", Role.ADMIN)
+    assert refused(access, "sesam") == refused(access, "0123abcd.x")
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "other id", "no id", "upper"])
+def test_whoever_has_another_one_is_refused_and_no_token_is_told(site: Site, change: str) -> None:
+    text = site.add()
+    identity, _, secret = text.partition(".")
+    changed = {
+        "cut": text[:-1],
+        "longer": text + "x",
+        "other id": f"0{identity}.{secret}",
+        "no id": secret,
+        "upper": f"{identity}.{secret.swapcase()}",
+    }
+    why = refused(site.open(), changed[change])
+    assert why == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "text", ["", "é", "x" * 60_000, "0123abcd.", "ana:secret", "\udcff", "0123abcd.\udcff"]
+)
+def test_any_text_is_refused_that_is_no_token(site: Site, text: str) -> None:
+    site.add()
+    assert refused(site.open(), text).startswith("that is no token of this server's")
+
+
+def test_one_slow_hash_is_made_for_any_text_with_an_entry_or_without(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    for number, each in enumerate((text, f"{tokens.id_of(text)}.x", "0123abcd.x", "x", ""), 1):
+        access.authenticate(each, HERE).addErrback(lambda _: None)
+        assert site.hashed[-1] == each
+        assert len(site.hashed) == number
+
+
+def test_a_token_that_was_right_costs_no_hash_the_next_time(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    first = result_of(access.authenticate(text, HERE))
+    assert result_of(access.authenticate(text, "10.0.0.6:1"))._replace(origin=HERE) == first
+    assert site.hashed == [text]
+    refused(access, text + "x")
+    assert len(site.hashed) == 2
+
+
+def test_a_token_is_good_until_it_expires_and_only_who_has_it_hears_that(site: Site) -> None:
+    text = site.add(expires_in=10)
+    access = site.open()
+    principal = result_of(access.authenticate(text, HERE))
+    site.clock.advance(9.9)
+    assert access.is_valid(principal)
+    result_of(access.authenticate(text, HERE))
+    site.clock.advance(0.1)
+    assert not access.is_valid(principal)
+    assert refused(access, text).startswith("that token has expired; ")
+    assert refused(access, text + "x").startswith("that is no token of this server's")
+
+
+# A change is taken up.
+
+
+def test_a_token_that_is_made_while_the_daemon_runs_is_good_at_once(site: Site) -> None:
+    access = site.open()
+    assert not access.lets_in_from_afar
+    text = site.add()
+    assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert access.lets_in_from_afar
+
+
+def test_a_token_that_is_revoked_is_refused_at_once(site: Site) -> None:
+    text, other = site.add(), site.add("ana")
+    access = site.open()
+    mine, theirs = (result_of(access.authenticate(each, HERE)) for each in (text, other))
+    site.file.revoke("ci")
+    assert refused(access, text).startswith("that is no token of this server's")
+    assert not access.is_valid(mine)
+    assert access.is_valid(theirs)
+
+
+def test_one_that_is_revoked_while_its_hash_is_made_is_refused(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    site.is_ready = False
+    asked = access.authenticate(text, HERE)
+    site.file.revoke("ci")
+    access.start()
+    site.clock.advance(1)
+    access.stop()
+    site.threads.run()
+    assert isinstance(error_of(asked), AuthFailed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"name": "ben"}, {"role": Role.ADMIN}, {"queue": "q"}, {"expires_at": START}, {"hash": None}],
+)
+def test_whoever_came_with_an_entry_that_has_changed_is_not_let_go_on(
+    site: Site, change: dict[str, Any]
+) -> None:
+    text = site.add()
+    access = site.open()
+    principal = result_of(access.authenticate(text, HERE))
+    seen: list[bool] = []
+    access.changed(lambda: seen.append(access.is_valid(principal)))
+    access.start()
+    (entry,) = site.file.read()
+    if "hash" in change:
+        change = {"hash": cheap("another", b"salt" * 4)}
+    (site.state / "tokens").write_bytes(tokens.write([entry._replace(**change)]))
+    site.clock.advance(1)
+    assert seen == [False]
+    access.stop()
+
+
+def test_whoever_came_otherwise_stays(site: Site) -> None:
+    access = site.open()
+    assert access.is_valid(Principal("root", Role.ADMIN, uid=0))
+    assert access.is_valid(Principal("ana", Role.SUBMIT, HERE))
+
+
+def test_changes_are_told_within_a_second_and_only_changes(site: Site) -> None:
+    site.add()
+    access = site.open()
+    told: list[float] = []
+    access.changed(lambda: told.append(site.clock.now() - START))
+    access.start()
+    site.clock.pump([0.5] * 10)
+    assert told == []
+    site.add("ana", expires_in=3)
+    site.clock.pump([0.5] * 4)
+    assert told == [6.0]
+    site.clock.pump([0.5] * 4)
+    assert told == [6.0, 8.0]  # that it has expired
+    (site.state / "tokens").touch()
+    site.clock.pump([0.5] * 10)
+    assert told == [6.0, 8.0]
+    access.stop()
+    site.add("ben")
+    site.clock.pump([0.5] * 10)
+    assert told == [6.0, 8.0]
+    assert site.clock.getDelayedCalls() == []
+
+
+def test_it_may_be_stopped_before_it_was_started(site: Site) -> None:
+    site.open().stop()
+
+
+@pytest.mark.parametrize("flaw", ["mode", "line"])
+def test_a_file_that_cannot_be_trusted_lets_nobody_in_until_it_is_mended(
+    site: Site, flaw: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = site.add()
+    access = site.open()
+    principal = result_of(access.authenticate(text, HERE))
+    path = site.state / "tokens"
+    good = path.read_bytes()
+    if flaw == "mode":
+        path.chmod(0o644)
+    else:
+        path.write_bytes(good + b"x\n")
+    for _ in range(2):
+        assert refused(access, text).startswith("that is no token of this server's")
+    assert not access.is_valid(principal)
+    assert caplog.text.count("lets nobody in until it is mended: ") == 1
+    path.chmod(0o600)
+    path.write_bytes(good)
+    assert result_of(access.authenticate(text, HERE)) == principal
+    assert access.is_valid(principal)
+
+
+def test_one_that_cannot_be_read_now_counts_as_it_was_and_is_read_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = site.add()
+    access = site.open()
+    result_of(access.authenticate(text, HERE))
+    other = site.add("ana")
+
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.file, "read", fail)
+        for _ in range(2):
+            refused(access, other)
+        assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert (
+        caplog.text.count("cannot be read, so what it had before counts: [Errno 24] Too many open files") == 1
+    )
+    assert result_of(access.authenticate(other, HERE)).name == "ana"
+
+
+def test_a_file_that_is_removed_lets_nobody_in(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    principal = result_of(access.authenticate(text, HERE))
+    (site.state / "tokens").unlink()
+    refused(access, text)
+    assert not access.is_valid(principal)
+
+
+@pytest.mark.parametrize("name", ["tokens", "token"])
+def test_a_file_that_others_may_read_refuses_the_start(site: Site, name: str) -> None:
+    (site.state / name).write_text("sesame")
+    (site.state / name).chmod(0o640)
+    with pytest.raises(StartRefused, match=f"chmod 600 {site.state}/{name}"):
+        site.open()
+
+
+def test_a_file_that_cannot_be_read_refuses_the_start(site: Site) -> None:
+    (site.state / "tokens").symlink_to("/etc/passwd")
+    with pytest.raises(StartRefused, match=f"the tokens in {site.state}/tokens cannot be read: "):
+        site.open()
+
+
+# Whoever fails too often.
+
+
+def test_after_ten_failures_a_minute_a_host_is_refused_unseen_and_others_are_not(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    for number in range(throttling.MOST_FAILURES):
+        refused(access, f"wrong {number}", f"10.0.0.5:{number}")
+        site.clock.advance(1)
+    hashed = list(site.hashed)
+    for other in ("wrong", f"{'0' * 8}.{'x' * 43}"):
+        why = refused(access, other, throttled=site)
+        assert why.startswith("too many AUTHs from 10.0.0.5 have failed; try again in ")
+    assert site.hashed == hashed
+    assert result_of(access.authenticate(text, "10.0.0.6:1")).name == "ci"
+    site.clock.advance(50 - REFUSAL_DELAY)
+    refused(access, "wrong")
+    assert refused(access, "wrong") == "too many AUTHs from 10.0.0.5 have failed; try again in 1 s"
+
+
+def test_a_token_that_is_known_to_be_right_gets_in_from_there_all_the_same(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    result_of(access.authenticate(text, HERE))
+    for number in range(throttling.MOST_FAILURES):
+        refused(access, f"wrong {number}")
+    assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert refused(access, "wrong").startswith("too many AUTHs")
+
+
+def test_a_fresh_token_gets_in_from_a_host_that_has_failed_too_often(site: Site) -> None:
+    first, second = site.add(), site.add()
+    access = site.open()
+    for number in range(throttling.MOST_FAILURES):
+        refused(access, f"wrong {number}")
+    assert result_of(access.authenticate(first, HERE)).name == "ci"
+    assert refused(access, "wrong").startswith("too many AUTHs")
+    assert result_of(access.authenticate(second, HERE)).name == "ci"
+
+
+def test_a_guess_at_a_known_token_is_answered_like_one_at_a_token_that_there_is_not(site: Site) -> None:
+    identity = site.add().partition(".")[0]
+    access = site.open()
+    for number in range(throttling.MOST_FAILURES):
+        refused(access, f"wrong {number}")
+    for number in range(throttling.MAX_FAILURES_OF_TOKEN + 2):
+        asked = [access.authenticate(f"{claimed}.guess {number}", HERE) for claimed in (identity, "0" * 8)]
+        assert not any(each.called for each in asked), "neither is answered before the other"
+        site.clock.advance(REFUSAL_DELAY)
+        known, unknown = (str(error_of(each)) for each in asked)
+        assert known == unknown
+        assert known.startswith("too many AUTHs from 10.0.0.5 have failed")
+    guesses = [text for text in site.hashed if text.startswith(f"{identity}.guess")]
+    assert len(guesses) == throttling.MAX_FAILURES_OF_TOKEN
+
+
+def test_what_is_still_being_checked_counts_too(site: Site) -> None:
+    access = site.open()
+    site.is_ready = False
+    asked = [access.authenticate(f"wrong {number}", HERE) for number in range(throttling.MOST_FAILURES)]
+    assert refused(access, "one more") == "too many AUTHs from 10.0.0.5 have failed; try again in 1 s"
+    site.threads.run()
+    assert all(isinstance(error_of(each), AuthFailed) for each in asked)
+
+
+def test_many_at_once_with_one_token_cost_one_hash_and_all_get_in(site: Site) -> None:
+    text = site.add()
+    access = site.open()
+    site.is_ready = False
+    asked = [access.authenticate(text, HERE) for _ in range(50)]
+    site.threads.run()
+    assert {result_of(each).name for each in asked} == {"ci"}
+    assert site.hashed == [text]
+
+
+def test_an_auth_whose_connection_ends_is_not_checked_and_counts(site: Site) -> None:
+    access = site.open()
+    site.is_ready = False
+    first = access.authenticate("wrong", HERE)
+    others = [access.authenticate(f"wrong {number}", HERE) for number in range(throttling.MOST_FAILURES - 1)]
+    for each in others:
+        each.cancel()
+        assert isinstance(error_of(each), CancelledError)
+    site.threads.run()
+    assert isinstance(error_of(first), AuthFailed)
+    assert site.hashed == ["wrong"]
+    assert refused(access, "wrong").startswith("too many AUTHs")
+
+
+def test_a_server_that_is_busy_says_so_and_holds_it_against_nobody(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskqd.auth.hash_cache.MOST_WAITING", 2)
+    text = site.add()
+    access = site.open()
+    site.is_ready = False
+    asked = [access.authenticate(f"wrong {number}", f"10.0.1.{number}:1") for number in range(3)]
+    for _ in range(20):
+        assert refused(access, text) == "too many tokens are being checked; try again in 2 s"
+    site.threads.run()
+    assert all(isinstance(error_of(each), AuthFailed) for each in asked)
+    site.is_ready = True
+    assert result_of(access.authenticate(text, HERE)).name == "ci"
+
+
+def test_failures_are_logged_with_their_address_and_without_the_token(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = site.add()
+    access = site.open()
+    access.start()
+    for number in range(5):
+        refused(access, f"{text}{number}", f"10.0.0.5:{number}")
+    result_of(access.authenticate(text, HERE))
+    failures = [line for line in caplog.messages if "AUTH" in line]
+    assert failures == [f"an AUTH from 10.0.0.5:0 failed: {UNKNOWN}"]
+    site.clock.pump([1.0] * 60)
+    assert caplog.messages[-1] == "4 more AUTHs from 10.0.0.5 failed"
+    refused(access, "x")
+    access.stop()
+    assert caplog.messages[-1] == "1 more AUTHs from 10.0.0.5 failed"
+    assert text.partition(".")[2] not in caplog.text
+
+
+def test_a_bug_counts_and_is_not_taken_for_a_refusal(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    access = site.open()
+
+    def fail(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tokens, "is_right", fail)
+    assert isinstance(error_of(access.authenticate("x", HERE)), ZeroDivisionError)
+
+
+# The parts of twisted.cred.
+
+
+def test_the_realm_has_principals_and_nothing_else(site: Site) -> None:
+    access = site.open()
+    with pytest.raises(NotImplementedError):
+        access._portal.realm.requestAvatar(b"uid:0", None)
+    found = access._portal.realm.requestAvatar(b"uid:0", None, IPrincipal)
+    assert isinstance(found, tuple)
+    interface, principal, leave = found
+    assert interface is IPrincipal
+    assert principal == Principal("root", Role.ADMIN, uid=0)
+    leave()
+
+
+def test_a_plugin_s_user_is_never_taken_for_another_kind(site: Site) -> None:
+    text = site.add("ana", Role.ADMIN)
+    access = site.open({"*": Role.READ})
+    realm = access._portal.realm
+    for name in ("uid:0", f"token:{tokens.id_of(text)}"):
+        _, principal, _ = result_of(succeed(realm.requestAvatar(f"name:{name}".encode(), None, IPrincipal)))
+        assert principal == Principal(name, Role.READ)
+
+
+@pytest.mark.parametrize(
+    "name, roles, role",
+    [
+        ("ana", {"ana": Role.ADMIN, "*": Role.READ}, Role.ADMIN),
+        ("ben", {"ana": Role.ADMIN, "*": Role.READ}, Role.READ),
+        ("ben", {"ana": Role.ADMIN}, None),
+        ("", {"*": Role.READ}, None),
+        ("two words", {"*": Role.READ}, None),
+        ("x\r\nOK", {"*": Role.READ}, None),
+        ("*", {"*": Role.READ}, None),
+    ],
+)
+def test_a_name_has_the_role_that_the_settings_give_it(
+    site: Site, name: str, roles: dict[str, Role], role: Role | None
+) -> None:
+    realm = site.open(roles)._portal.realm
+    if role is None:
+        with pytest.raises(NoRole):
+            realm.requestAvatar(b"name:" + name.encode(), None, IPrincipal)
+    else:
+        found = realm.requestAvatar(b"name:" + name.encode(), HERE, IPrincipal)
+        assert found == (IPrincipal, Principal(name, role, HERE), found[2])  # type: ignore[index]
+
+
+def test_other_credentials_have_no_checker(site: Site) -> None:
+    portal = site.open()._portal
+    assert isinstance(error_of(portal.login(Anonymous(), None, IPrincipal)), UnhandledCredentials)
+
+
+# Put together.
+
+
+def test_the_ways_in_are_told(site: Site) -> None:
+    assert site.open().methods == ["token"]
+    access = site.open(has_ca=True)
+    assert access.methods == ["token", "certificate"]
+    assert access.lets_in_from_afar
+
+
+def make(site: Site, **more: Any) -> Access:
+    return make_access(str(site.state), clock(), in_thread, uid=DAEMON, roles={}, **more)
+
+
+def test_an_access_is_made_of_a_state_directory_with_hashes_that_are_slow(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    text = site.add()
+    access = make(site)
+    assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert refused(access, "0123abcd.x").startswith("that is no token of this server's")
+    site.file.revoke("ci")
+    assert refused(access, text).startswith("that is no token of this server's")
+
+
+def test_a_setting_that_is_wrong_refuses_the_start(site: Site) -> None:
+    with pytest.raises(SettingsError, match="auth: there is no checker 'nonesuch'"):
+        make(site, auth=("nonesuch:x",))

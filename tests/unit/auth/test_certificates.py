@@ -1,0 +1,148 @@
+"""Who a client certificate lets in: over real TLS, in memory."""
+
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLContextFactory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from taskqd.auth.authenticator import Access
+from taskqd.auth.principal import Principal
+from taskqd.model.roles import Role
+from tests.support import certificates
+from tests.support.authenticators import Site, Transport
+from tests.support.certificates import CLIENT, Authority, Pair, self_signed
+
+HERE = "10.0.0.5:4242"
+ROLES = {"ana": Role.ADMIN, "ben": Role.READ}
+ANA = Principal("ana", Role.ADMIN, HERE)
+
+
+@pytest.fixture(name="site")
+def a_site(tmp_path: Path) -> Site:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    return Site(state)
+
+
+@pytest.fixture(name="ca")
+def a_ca(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@implementer(IHandshakeListener)
+class Asking(Protocol):
+    """Asks, once the handshake is done, whom the certificate names."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self.found: list[Principal | None] = []
+
+    def handshakeCompleted(self) -> None:
+        self.found.append(self._access.certificate(self.transport))
+
+
+@implementer(IOpenSSLContextFactory)
+class Contexts:
+    """What secures a port: one that asks for certificates of a CA, and says of each what ``verdict`` says."""
+
+    def __init__(self, ca: Authority, verdict: Callable[..., bool] | None) -> None:
+        ours = ca.issue("localhost", "localhost")
+        self._context = SSL.Context(SSL.TLS_METHOD)
+        self._context.use_certificate_chain_file(str(ours.cert))
+        self._context.use_privatekey_file(str(ours.key))
+        self._context.load_verify_locations(str(ca.cert))
+        self._context.set_verify(SSL.VERIFY_PEER, verdict)
+
+    def getContext(self) -> SSL.Context:
+        return self._context
+
+
+def shown(
+    access: Access, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
+) -> list[Principal | None]:
+    """Show a certificate to a port; return what access says of it, nothing where the handshake fails."""
+    protocol = Asking(access)
+    factory = Factory.forProtocol(lambda: protocol)
+    server: Any = TLSMemoryBIOFactory(Contexts(ca, verdict), False, factory).buildProtocol(None)
+    transport = StringTransport(peerAddress=IPv4Address("TCP", "10.0.0.5", 4242))
+    server.makeConnection(transport)
+    context = ssl.create_default_context(cafile=ca.cert)
+    if pair:
+        context.load_cert_chain(pair.cert, pair.key)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    for _ in range(4):
+        with suppress(ssl.SSLError):
+            client.do_handshake()
+        if data := outgoing.read():
+            server.dataReceived(data)
+        incoming.write(transport.value())
+        transport.clear()
+    return protocol.found
+
+
+@pytest.mark.parametrize("name, role", [("ana", Role.ADMIN), ("ben", Role.READ), ("eve", None)])
+def test_a_certificate_lets_in_whom_it_names_where_that_one_has_a_role(
+    site: Site, ca: Authority, name: str, role: Role | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = shown(site.open(ROLES, has_ca=True), ca, ca.issue(name, usage=CLIENT))
+    assert found == [role and Principal(name, role, HERE)]
+    assert ("a certificate lets nobody in: eve has no role here" in caplog.text) is (role is None)
+
+
+def test_a_role_for_all_is_one_for_every_name(site: Site, ca: Authority) -> None:
+    found = shown(site.open({**ROLES, "*": Role.SUBMIT}), ca, ca.issue("eve", usage=CLIENT))
+    assert found == [Principal("eve", Role.SUBMIT, HERE)]
+
+
+def test_without_a_certificate_nobody_is_named(site: Site, ca: Authority) -> None:
+    assert shown(site.open(ROLES), ca, None) == [None]
+
+
+def test_one_that_the_ca_does_not_vouch_for_ends_the_handshake(site: Site, ca: Authority) -> None:
+    place = ca.cert.parent
+    assert shown(site.open(ROLES), ca, self_signed(place, "ana")) == []
+
+
+def test_a_port_that_lets_any_certificate_pass_lets_nobody_in_by_it(site: Site, ca: Authority) -> None:
+    place = ca.cert.parent
+    access = site.open(ROLES)
+    others = Authority(place, "Other").issue("ana", usage=CLIENT)
+    for pair in (self_signed(place, "ana"), others):
+        assert shown(access, ca, pair, lambda *_: True) == [None]
+    assert shown(access, ca, ca.issue("ana", usage=CLIENT), lambda *_: True) == [ANA]
+
+
+def test_an_intermediate_ca_vouches_too(site: Site, ca: Authority) -> None:
+    between = Authority(ca.cert.parent, "Between", ca)
+    assert shown(site.open(ROLES), ca, between.issue("ana", usage=CLIENT)) == [ANA]
+
+
+@pytest.mark.parametrize("names", [(), ("ana", "ben"), ("ana", "ana"), ("two words",), ("ana\0",)])
+def test_a_subject_that_is_not_one_name_lets_nobody_in(
+    site: Site, ca: Authority, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each) for each in names])
+    key = ec.generate_private_key(ec.SECP256R1())
+    with monkeypatch.context() as patch:
+        patch.setattr(certificates, "name", lambda _: subject)
+        pair = ca.issue("odd", usage=CLIENT, key=key)
+    assert x509.load_pem_x509_certificate(pair.cert.read_bytes()).subject == subject
+    assert shown(site.open({**ROLES, "*": Role.READ}), ca, pair) == [None]
+
+
+def test_a_transport_without_tls_has_no_certificate(site: Site) -> None:
+    assert site.open(ROLES).certificate(Transport()) is None

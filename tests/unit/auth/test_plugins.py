@@ -1,0 +1,234 @@
+"""Checkers that an operator adds, by twisted.cred's own plugins."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.cred import strcred
+from twisted.cred.checkers import ANONYMOUS
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+
+import twisted.plugins
+from taskqd.auth import tokens
+from taskqd.auth.authenticator import Access
+from taskqd.auth.plugins import Foreign, Plugin, make_plugins
+from taskqd.auth.principal import Principal
+from taskqd.errors import AuthFailed, SettingsError
+from taskqd.model.roles import Role
+from tests.fakes.doors import error_of, result_of
+from tests.support import checker_plugin
+from tests.support.authenticators import Site, cheap
+from tests.support.checker_plugin import ticket
+from tests.support.leaks import LeakWatch
+
+HERE = "10.0.0.5:4242"
+ROLES = {"ana": Role.ADMIN, "ben": Role.READ}
+UNKNOWN = "that is no token of this server's; its operator makes one with `taskq token add`"
+
+
+@pytest.fixture(name="site")
+def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(tokens, "hashed", cheap)
+    monkeypatch.setattr(tokens, "_LEAST", (1, 1, 1))
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    return Site(state)
+
+
+@pytest.fixture(name="users")
+def a_file_of_users(tmp_path: Path) -> str:
+    path = tmp_path / "users"
+    path.write_text("ana:sesame\nben:open\neve:evil\ntwo words:x\n")
+    return f"file:{path}"
+
+
+@pytest.fixture(name="tickets")
+def the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a string for the example, which lies where an operator would put it."""
+    place = tmp_path / "twisted" / "plugins"
+    place.mkdir(parents=True)
+    shutil.copy(checker_plugin.__file__, place / "ticket_plugin.py")
+    monkeypatch.setattr(twisted.plugins, "__path__", [*twisted.plugins.__path__, str(place)])
+    key = tmp_path / "key"
+    key.write_bytes(b"key")
+    return f"ticket:{key}"
+
+
+def refused(access: Access, text: str) -> str:
+    error = error_of(access.authenticate(text, HERE))
+    assert isinstance(error, AuthFailed)
+    return str(error)
+
+
+class Fixed:
+    """A checker that answers what it is made with."""
+
+    def __init__(self, answer: Any, *interfaces: Any) -> None:
+        self.credentialInterfaces = interfaces or (IUsernamePassword,)
+        self.asked: list[Any] = []
+        self._answer = answer
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        self.asked.append(credentials)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+def fixed(answer: Any) -> Plugin:
+    return Plugin("fixed", Foreign("fixed", Fixed(answer)))
+
+
+# Names and passwords.
+
+
+def test_a_name_and_its_password_let_in_with_the_role_of_the_name(site: Site, users: str) -> None:
+    access = site.open(ROLES, make_plugins([users]))
+    assert access.methods == ["token", "file"]
+    assert access.lets_in_from_afar
+    assert result_of(access.authenticate("ana:sesame", HERE)) == Principal("ana", Role.ADMIN, HERE)
+    assert result_of(access.authenticate("ben:open", HERE)) == Principal("ben", Role.READ, HERE)
+    assert site.hashed == []
+
+
+@pytest.mark.parametrize("text", ["ana:wrong", "ana:", "nobody:sesame", ":", "ben:open:", "ana:sésame"])
+def test_another_password_is_refused(site: Site, users: str, text: str) -> None:
+    access = site.open(ROLES, make_plugins([users]))
+    assert "nobody in" in refused(access, text)
+    assert site.hashed == [text]
+
+
+def test_a_name_without_a_role_is_told_so_by_name(site: Site, users: str) -> None:
+    access = site.open(ROLES, make_plugins([users]))
+    assert refused(access, "eve:evil") == "eve has no role here: the daemon's [roles] has neither eve nor '*'"
+    assert "a name has 1 to 200" in refused(access, "two words:x")
+    others = site.open({"*": Role.SUBMIT}, make_plugins([users]))
+    assert result_of(others.authenticate("eve:evil", HERE)).role is Role.SUBMIT
+
+
+def test_tokens_go_on_beside_passwords(site: Site, users: str) -> None:
+    (site.state / "token").write_text("old:token")
+    (site.state / "token").chmod(0o600)
+    text = site.add()
+    plugin = make_plugins([users])
+    access = site.open(ROLES, plugin)
+    assert result_of(access.authenticate(text, HERE)).name == "ci"
+    assert result_of(access.authenticate("old:token", HERE)).name == "token"
+    assert refused(access, "x") == UNKNOWN
+
+
+def test_what_has_the_form_of_a_token_is_no_password(site: Site) -> None:
+    checker = Fixed(b"ana")
+    access = site.open(ROLES, [Plugin("fixed", Foreign("fixed", checker))])
+    assert refused(access, "0123abcd.x:y") == UNKNOWN
+    assert checker.asked == []
+
+
+def test_a_password_may_have_colons(site: Site) -> None:
+    checker = Fixed(b"ana")
+    access = site.open(ROLES, [Plugin("fixed", Foreign("fixed", checker))])
+    result_of(access.authenticate("ana:open:sésame", HERE))
+    (asked,) = checker.asked
+    assert (asked.username, asked.password) == (b"ana", "open:sésame".encode())
+
+
+def test_the_first_checker_that_lets_in_counts(site: Site) -> None:
+    plugins = [fixed(UnauthorizedLogin("first")), fixed(b"ben"), fixed(b"ana")]
+    assert result_of(site.open(ROLES, plugins).authenticate("x:y", HERE)).name == "ben"
+    plugins = [fixed(UnauthorizedLogin("first")), fixed(UnauthorizedLogin("second"))]
+    access = site.open(ROLES, plugins)
+    assert refused(access, "x:y") == "first"
+    assert access.methods == ["token", "fixed"]
+
+
+def test_passwords_that_fail_count_as_tokens_do(site: Site, users: str) -> None:
+    access = site.open(ROLES, make_plugins([users]))
+    for number in range(10):
+        refused(access, f"ana:{number}")
+    assert refused(access, "ana:sesame").startswith("too many AUTHs from 10.0.0.5 have failed")
+
+
+def test_a_checker_may_answer_later_and_be_given_up(site: Site) -> None:
+    cancelled: list[Any] = []
+    access = site.open(ROLES, [fixed(Deferred(cancelled.append))])
+    asked = access.authenticate("x:y", HERE)
+    asked.cancel()
+    error_of(asked)
+    assert len(cancelled) == 1
+
+
+@pytest.mark.parametrize("answer", [ANONYMOUS, b"\xff", None, 7])
+def test_an_answer_that_is_no_name_lets_nobody_in(site: Site, answer: Any) -> None:
+    access = site.open({"*": Role.ADMIN}, [fixed(answer)])
+    assert refused(access, "x:y") == "there is nobody by that name"
+
+
+def test_a_name_may_be_text(site: Site) -> None:
+    assert result_of(site.open(ROLES, [fixed("ana")]).authenticate("x:y", HERE)).name == "ana"
+
+
+def test_a_checker_that_fails_lets_nobody_in_and_is_logged(site: Site, logged_errors: LeakWatch) -> None:
+    access = site.open(ROLES, [fixed(ZeroDivisionError())])
+    assert refused(access, "x:y") == "that cannot be checked now; the daemon's log has more"
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+# An operator's own.
+
+
+def test_a_plugin_of_one_s_own_is_asked_about_any_text(site: Site, tickets: str) -> None:
+    text = site.add()
+    access = site.open(ROLES, make_plugins([tickets]))
+    assert access.methods == ["token", "ticket"]
+    found = result_of(access.authenticate(ticket(b"key", "ana"), HERE))
+    assert found == Principal("ana", Role.ADMIN, HERE)
+    assert refused(access, ticket(b"another key", "ana")) == UNKNOWN
+    assert refused(access, ticket(b"key", "eve")).startswith("eve has no role here")
+    assert result_of(access.authenticate(text, HERE)).name == "ci"
+
+
+def test_several_may_be_there_together(site: Site, tickets: str, users: str) -> None:
+    access = site.open(ROLES, make_plugins([tickets, users]))
+    assert access.methods == ["token", "ticket", "file"]
+    assert result_of(access.authenticate("ana:sesame", HERE)).name == "ana"
+    assert result_of(access.authenticate(ticket(b"key", "ben"), HERE)).name == "ben"
+
+
+# What is no checker.
+
+
+@pytest.mark.parametrize(
+    "string, why",
+    [
+        (
+            "nonesuch:secret",
+            "auth: there is no checker 'nonesuch'; the plugins of twisted.cred that can be used",
+        ),
+        ("", "auth: there is no checker ''"),
+        (
+            "anonymous",
+            "auth: the checker 'anonymous' takes IAnonymous, and here it must take IUsernamePassword",
+        ),
+        ("file", "auth: the plugin 'file' does not take what is behind its name: "),
+        ("memory:secret", "auth: the plugin 'memory' does not take what is behind its name: "),
+    ],
+)
+def test_a_string_that_is_no_checker_is_refused_without_telling_the_rest_of_it(string: str, why: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        make_plugins([string])
+    assert str(refusal.value).startswith(why)
+    assert "secret" not in str(refusal.value)
+
+
+def test_what_there_is_is_told(tickets: str) -> None:
+    with pytest.raises(SettingsError, match=r"can be used are file, memory, ticket, unix"):
+        make_plugins(["nonesuch"])
+
+
+def test_without_any_that_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strcred, "findCheckerFactories", lambda: iter(()))
+    with pytest.raises(SettingsError, match="can be used are none"):
+        make_plugins(["file:x"])

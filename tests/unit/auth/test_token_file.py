@@ -1,0 +1,315 @@
+"""The file of tokens: changed as a whole, by one at a time, and for its owner alone."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskqd.auth import tokens
+from taskqd.auth.token_file import TokenFile
+from taskqd.auth.tokens import Entry
+from taskqd.errors import BadRequest, StartRefused
+from taskqd.model.roles import Role
+from tests.fakes.doors import START
+
+
+@pytest.fixture(name="place")
+def a_place(tmp_path: Path) -> Path:
+    place = tmp_path / "state"
+    place.mkdir(mode=0o700)
+    return place
+
+
+@pytest.fixture(name="file")
+def a_file(place: Path) -> TokenFile:
+    return TokenFile(str(place))
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every hash a fast one: what it costs is not what these tests are about."""
+    monkeypatch.setattr(tokens, "_digest", lambda text, salt, _: (salt + text.encode())[-32:].rjust(32))
+
+
+def add(file: TokenFile, name: str = "ci", role: Role = Role.SUBMIT) -> tuple[Entry, str]:
+    return file.add(name, role, None, START, None)
+
+
+def plain(place: Path, content: bytes = b"sesame\n", mode: int = 0o600) -> Path:
+    """Write the token of an older version."""
+    path = place / "token"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+def test_there_are_no_tokens_before_one_is_made(file: TokenFile) -> None:
+    assert file.read() == []
+    assert file.stamp() is None
+
+
+def test_a_token_that_was_made_is_there_for_its_owner_alone(file: TokenFile, place: Path) -> None:
+    mask = os.umask(0)
+    try:
+        entry, text = add(file)
+    finally:
+        os.umask(mask)
+    assert file.read() == [entry]
+    assert tokens.is_right(entry, text)
+    assert [path.name for path in place.iterdir()] == ["tokens"]
+    assert (place / "tokens").stat().st_mode & 0o7777 == 0o600
+    assert text not in (place / "tokens").read_text()
+
+
+def test_a_mask_does_not_keep_the_owner_out(file: TokenFile, place: Path) -> None:
+    mask = os.umask(0o777)
+    try:
+        add(file)
+    finally:
+        os.umask(mask)
+    assert (place / "tokens").stat().st_mode & 0o7777 == 0o600
+
+
+def test_tokens_are_kept_in_the_order_in_which_they_were_made(file: TokenFile) -> None:
+    made = [add(file, name)[0] for name in ("a", "b", "a")]
+    assert file.read() == made
+
+
+def test_what_may_not_be_is_refused_and_changes_nothing(file: TokenFile) -> None:
+    add(file)
+    before = file.stamp()
+    for refused in (
+        lambda: add(file, role=Role.READ),
+        lambda: add(file, "no name"),
+        lambda: file.revoke("x"),
+    ):
+        with pytest.raises(BadRequest):
+            refused()
+    assert file.stamp() == before
+
+
+def test_an_id_is_never_given_twice(place: Path) -> None:
+    draws = [bytes([0]), bytes([0]), bytes([0]), bytes([1])]
+    file = TokenFile(str(place), lambda count: draws.pop(0) * count)
+    assert [add(file)[0].id, add(file)[0].id] == ["00000000", "01010101"]
+    plain(place)
+    draws += [bytes([1]), bytes([2])]
+    adopted = file.adopt(START)
+    assert adopted is not None
+    assert adopted.id == "02020202"
+
+
+def test_a_token_is_revoked_by_its_id_or_with_all_of_its_name(file: TokenFile) -> None:
+    one, two, other = (add(file, name)[0] for name in ("ci", "ci", "ana"))
+    assert file.revoke(one.id) == [one]
+    assert file.read() == [two, other]
+    add(file)
+    assert [entry.name for entry in file.revoke("ci")] == ["ci", "ci"]
+    assert file.read() == [other]
+
+
+@pytest.mark.parametrize("act", [add, lambda file: file.revoke("ana")])
+def test_every_change_is_seen_by_the_stamp(file: TokenFile, act: Callable[[TokenFile], object]) -> None:
+    add(file, "ana")
+    before = file.stamp()
+    assert file.stamp() == before
+    act(file)
+    assert file.stamp() != before
+
+
+def test_a_change_of_the_mode_is_seen_too(file: TokenFile, place: Path) -> None:
+    add(file)
+    before = file.stamp()
+    (place / "tokens").chmod(0o640)
+    assert file.stamp() != before
+
+
+@pytest.mark.parametrize("act", [TokenFile.read, add, lambda file: file.revoke("ci")])
+def test_a_file_that_others_may_read_or_that_is_damaged_is_neither_read_nor_changed(
+    file: TokenFile, place: Path, act: Callable[[TokenFile], object]
+) -> None:
+    add(file)
+    path = place / "tokens"
+    path.chmod(0o644)
+    with pytest.raises(StartRefused, match=f"{path} may be read by others than its owner: chmod 600 {path}"):
+        act(file)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes() + b"{}\n")
+    with pytest.raises(StartRefused, match=f"{path}, line 2 is no token's"):
+        act(file)
+    assert path.read_bytes().endswith(b"{}\n")
+
+
+def test_whoever_changes_it_waits_for_the_one_who_does(file: TokenFile, place: Path) -> None:
+    script = (
+        "import sys; from taskqd.auth.token_file import TokenFile; from taskqd.model.roles import Role;"
+        "print(1, flush=True); TokenFile(sys.argv[1]).add('ci', Role.READ, None, 1.0, None)"
+    )
+    directory = os.open(place, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    with subprocess.Popen([sys.executable, "-c", script, str(place)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"1\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            assert file.read() == []
+            os.close(directory)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert len(file.read()) == 1
+
+
+def test_changes_of_many_at_once_are_all_kept(file: TokenFile, place: Path) -> None:
+    script = (
+        "import sys; from taskqd.auth.token_file import TokenFile; from taskqd.model.roles import Role;"
+        "[TokenFile(sys.argv[1]).add(sys.argv[2], Role.READ, None, 1.0, None) for _ in range(5)]"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", script, str(place), name]) for name in "abc"]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert sorted(entry.name for entry in file.read()) == sorted("abc" * 5)
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "open", "fchmod"])
+def test_a_change_that_fails_leaves_what_was_there(
+    file: TokenFile, place: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    entry, _ = add(file)
+    real: Any = getattr(os, call)
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        if call == "open" and args[0] != "tokens.new":
+            return real(*args, **kwargs)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    for act in (lambda: add(file), lambda: file.revoke("ci")):
+        with pytest.raises(OSError, match="No space left"):
+            act()
+    monkeypatch.undo()
+    assert [path.name for path in place.iterdir()] == ["tokens"]
+    assert file.read() == [entry]
+
+
+def test_what_a_change_that_was_cut_off_left_behind_is_replaced(file: TokenFile, place: Path) -> None:
+    outside = place.parent / "outside"
+    outside.write_text("precious")
+    (place / "tokens.new").symlink_to(outside)
+    entry, _ = add(file)
+    assert outside.read_text() == "precious"
+    assert [path.name for path in place.iterdir()] == ["tokens"]
+    assert file.read() == [entry]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can write files of others")
+def test_what_root_writes_is_the_owner_s(file: TokenFile, place: Path) -> None:
+    os.chown(place, 12345, 23456)
+    add(file)
+    found = (place / "tokens").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (12345, 23456, 0o600)
+    file.revoke("ci")
+    found = (place / "tokens").stat()
+    assert (found.st_uid, found.st_gid) == (12345, 23456)
+
+
+def test_what_anybody_else_writes_is_their_own(
+    file: TokenFile, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delattr(os, "fchown")
+    entry, _ = add(file)
+    assert file.read() == [entry]
+    assert (place / "tokens").stat().st_uid == os.getuid()
+
+
+def test_no_directory_is_an_error(tmp_path: Path) -> None:
+    file = TokenFile(str(tmp_path / "none"))
+    for act in (file.read, lambda: add(file)):
+        with pytest.raises(FileNotFoundError):
+            act()
+
+
+# The token of an older version.
+
+
+def test_the_token_of_an_older_version_is_taken_over_once_and_left_where_it_is(
+    file: TokenFile, place: Path
+) -> None:
+    path = plain(place, b"  sesame \n")
+    other, _ = add(file)
+    entry = file.adopt(START)
+    assert entry is not None
+    assert (entry.name, entry.role, entry.is_bare) == ("token", Role.ADMIN, True)
+    assert tokens.is_right(entry, "sesame")
+    assert file.read() == [other, entry]
+    assert path.read_bytes() == b"  sesame \n"
+    before = file.stamp()
+    assert file.adopt(START + 1) is None
+    assert file.stamp() == before
+
+
+def test_where_there_is_none_nothing_is_made(file: TokenFile, place: Path) -> None:
+    assert file.adopt(START) is None
+    assert list(place.iterdir()) == []
+
+
+def test_another_one_takes_the_place_of_the_one_that_was_taken_over(file: TokenFile, place: Path) -> None:
+    plain(place)
+    first = file.adopt(START)
+    plain(place, b"another")
+    second = file.adopt(START)
+    assert second is not None
+    assert file.read() == [second]
+    assert second != first
+
+
+def test_one_that_was_revoked_does_not_come_back_with_the_next_start(file: TokenFile, place: Path) -> None:
+    path = plain(place)
+    file.adopt(START)
+    file.revoke("token")
+    assert not path.exists()
+    assert file.adopt(START) is None
+    assert file.read() == []
+
+
+def test_one_whose_file_is_gone_may_be_revoked_all_the_same(file: TokenFile, place: Path) -> None:
+    path = plain(place)
+    file.adopt(START)
+    path.unlink()
+    file.revoke("token")
+    assert file.read() == []
+
+
+def test_a_revocation_of_another_leaves_it(file: TokenFile, place: Path) -> None:
+    path = plain(place)
+    file.adopt(START)
+    add(file)
+    file.revoke("ci")
+    assert path.exists()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+def test_one_that_others_may_read_is_refused_and_says_what_to_do(
+    file: TokenFile, place: Path, mode: int
+) -> None:
+    path = plain(place, mode=mode)
+    with pytest.raises(StartRefused, match=f"chmod 600 {path}") as refusal:
+        file.adopt(START)
+    assert "sesame" not in str(refusal.value)
+    assert file.read() == []
+
+
+@pytest.mark.parametrize(
+    "content, why", [(b"", "is empty: remove it"), (b" \n", "is empty"), (b"\xff", "cannot be read")]
+)
+def test_one_that_is_none_is_refused(file: TokenFile, place: Path, content: bytes, why: str) -> None:
+    plain(place, content)
+    with pytest.raises(StartRefused, match=why):
+        file.adopt(START)

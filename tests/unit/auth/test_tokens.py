@@ -1,0 +1,266 @@
+"""Tokens as text, and what the file keeps of them: no file, no clock, no chance."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.auth import tokens
+from taskqd.auth.tokens import COST, RANDOMNESS, Cost, Entry, Hash
+from taskqd.errors import BadRequest, StartRefused
+from taskqd.model.roles import Role
+from tests.fakes.doors import START
+
+CHANCE = bytes(range(RANDOMNESS))
+CHEAP = Cost(4, 1, 1)
+
+
+def made(name: str = "ci", role: Role = Role.SUBMIT, **more: Any) -> tuple[Entry, str]:
+    return tokens.made(name, role, more.get("queue"), START, more.get("expires_at"), CHANCE)
+
+
+def entry(name: str = "ci", role: Role = Role.SUBMIT, **more: Any) -> Entry:
+    """Return an entry of which nobody has made a hash."""
+    fields = {"id": "0123abcd", "queue": None, "made_at": START, "expires_at": None}
+    return Entry(**{**fields, "hash": Hash(COST, b"s" * 16, b"d" * 32), "name": name, "role": role, **more})
+
+
+# Made and checked.
+
+
+def test_a_token_is_the_id_of_its_entry_and_a_secret() -> None:
+    found, text = made()
+    assert found.id == CHANCE[:4].hex()
+    assert text.startswith(f"{found.id}.")
+    assert len(text) == 8 + 1 + 43
+    assert (found.name, found.role, found.queue, found.made_at) == ("ci", Role.SUBMIT, None, START)
+    assert not found.is_bare
+
+
+def test_a_token_is_right_for_its_entry_alone() -> None:
+    found, text = made()
+    assert tokens.is_right(found, text)
+    for wrong in (
+        text[:-1],
+        text + "x",
+        text.upper(),
+        text.partition(".")[2],
+        "",
+        "é",
+        "\udcff",
+        "x" * 65_000,
+    ):
+        assert not tokens.is_right(found, wrong)
+
+
+def test_the_entry_has_neither_the_token_nor_its_secret_and_the_hash_is_salted() -> None:
+    found, text = made()
+    written = tokens.write([found])
+    assert text.encode() not in written
+    assert text.partition(".")[2].encode() not in written
+    other = tokens.hashed(text, b"another salt....")
+    assert other.digest != found.hash.digest
+    assert found.hash.cost == Cost(14, 8, 1)
+
+
+def test_other_randomness_is_another_token() -> None:
+    first, second = (tokens.made("ci", Role.READ, None, START, None, bytes([n]) * RANDOMNESS) for n in (1, 2))
+    assert first[1] != second[1]
+    assert first[0].hash.salt != second[0].hash.salt
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("0123abcd.x", "0123abcd"),
+        ("0123abcd0.x.y", "0123abcd0"),
+        ("f" * 64 + ".x", "f" * 64),
+        ("0123abcd.", None),
+        ("0123abc.x", None),
+        ("0123ABCD.x", None),
+        ("f" * 65 + ".x", None),
+        ("0123abcd", None),
+        (" 0123abcd.x", None),
+        ("ana:0123abcd.x", None),
+        ("", None),
+    ],
+)
+def test_the_id_that_a_text_names(text: str, found: str | None) -> None:
+    assert tokens.id_of(text) == found
+
+
+@pytest.mark.parametrize(
+    "fields, why",
+    [
+        ({"name": ""}, "a token's name has"),
+        ({"name": "two words"}, "not 'two words'"),
+        ({"name": "x" * 201}, "x...'"),
+        ({"name": "0123abcd"}, "does not look like an id"),
+        ({"role": Role.ADMIN, "queue": "q"}, "not for one queue alone"),
+        ({"queue": "two words"}, "a queue's name has"),
+        ({"expires_at": START}, "later than now"),
+        ({"expires_at": START - 1}, "later than now"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadRequest, match=why):
+        made(**fields)
+
+
+def test_a_token_has_expired_from_its_end_on() -> None:
+    found, _ = made(expires_at=START + 10)
+    assert [found.is_over(START + seconds) for seconds in (0, 9.999, 10, 11)] == [False, False, True, True]
+    assert not made()[0].is_over(START + 1e9)
+
+
+def test_a_token_of_an_older_version_is_an_admin_s_and_is_taken_as_it_is() -> None:
+    found = tokens.adopted("sesame", START, CHANCE)
+    assert (found.name, found.role, found.is_bare) == ("token", Role.ADMIN, True)
+    assert tokens.is_right(found, "sesame")
+    assert not tokens.is_right(found, f"{found.id}.sesame")
+
+
+def test_nobody_s_entry_costs_as_much_as_any_and_is_over() -> None:
+    nobody = tokens.nobody(CHANCE)
+    assert nobody.hash.cost == made()[0].hash.cost
+    assert nobody.is_over(0.0)
+    assert not tokens.is_right(tokens.nobody(CHANCE, CHEAP), "x")
+
+
+# Several of them.
+
+
+def test_a_name_may_have_two_tokens_that_are_alike() -> None:
+    first = entry(queue="q")
+    second = first._replace(id="0123abce")
+    assert tokens.joined([first], second) == [first, second]
+    assert tokens.joined([], first) == [first]
+
+
+@pytest.mark.parametrize("other", [{"role": Role.READ, "queue": "q"}, {"queue": None}, {"queue": "r"}])
+def test_but_not_two_that_differ(other: dict[str, Any]) -> None:
+    first = entry(queue="q")
+    with pytest.raises(
+        BadRequest, match="ci has a token already, 0123abcd, of the role submit for the queue q"
+    ):
+        tokens.joined([first], first._replace(id="0123abce", **other))
+    with pytest.raises(BadRequest, match="of the role submit: another one must be alike"):
+        tokens.joined([first._replace(queue=None)], first)
+
+
+def test_a_token_is_taken_away_by_its_id_or_with_all_of_its_name() -> None:
+    one, two, other = entry(), entry(id="0123abce"), entry("ana", id="0123abcf")
+    assert tokens.parted([one, two, other], "0123abce") == ([two], [one, other])
+    assert tokens.parted([one, other, two], "ci") == ([one, two], [other])
+    with pytest.raises(BadRequest, match="there is no token 'cy'; `taskq token list`"):
+        tokens.parted([one], "cy")
+
+
+# The file.
+
+WORDS = st.from_regex(r"[A-Za-z0-9._+/:@-]{1,20}", fullmatch=True)
+TIMES = st.integers(0, 10**12).map(lambda milliseconds: milliseconds / 1000)
+ENTRIES = st.builds(
+    Entry,
+    id=st.from_regex(r"[0-9a-f]{8,64}", fullmatch=True),
+    name=WORDS,
+    role=st.sampled_from([Role.SUBMIT, Role.READ]),
+    queue=st.none() | WORDS,
+    made_at=TIMES,
+    expires_at=st.none() | TIMES,
+    is_bare=st.just(False),
+    hash=st.builds(
+        Hash,
+        st.builds(Cost, st.integers(14, 17), st.integers(8, 16), st.integers(1, 4)),
+        st.binary(min_size=16, max_size=32),
+        st.binary(min_size=32, max_size=32),
+    ),
+)
+
+
+@given(st.lists(ENTRIES, unique_by=lambda it: it.id, max_size=5))
+def test_what_is_written_is_read_again(entries: list[Entry]) -> None:
+    assert tokens.read(tokens.write(entries), "tokens") == entries
+
+
+def test_admins_and_the_bare_one_are_read_again_too() -> None:
+    entries = [entry(role=Role.ADMIN), entry("token", Role.ADMIN, id="0123abce", is_bare=True)]
+    assert tokens.read(b"\n" + tokens.write(entries) + b" \n\n", "tokens") == entries
+
+
+def test_a_line_is_one_json_object_that_a_person_can_read() -> None:
+    line = json.loads(tokens.write([entry(queue="builds", expires_at=START + 0.5)]))
+    assert line == {
+        "id": "0123abcd",
+        "name": "ci",
+        "role": "submit",
+        "made_at": "2023-11-14T22:13:20.000Z",
+        "hash": "$scrypt$ln=14,r=8,p=1$c3Nzc3Nzc3Nzc3Nzc3Nzcw$ZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGQ",
+        "queue": "builds",
+        "expires_at": "2023-11-14T22:13:20.500Z",
+    }
+
+
+GOOD: dict[str, Any] = json.loads(tokens.write([entry()]))
+HASH = GOOD["hash"]
+ADVICE = "; mend or remove the line, or make the token anew with `taskq token add`"
+"""All that is asserted of a line that msgspec refuses: its words change with its version."""
+FLAWS: list[tuple[str, Any, str]] = [
+    ("is no JSON", b"{", ADVICE),
+    ("is no object", b"[]", ADVICE),
+    ("is not UTF-8", b'{"id":"\xff"}', ADVICE),
+    ("is deep", b"[" * 100_000, ADVICE),
+    *(
+        (
+            f"has no {name}",
+            {key: GOOD[key] for key in GOOD if key != name},
+            ADVICE,
+        )
+        for name in ("id", "name", "role", "made_at", "hash")
+    ),
+    ("has one more field", {**GOOD, "secret": "x"}, ADVICE),
+    ("has a short id", {**GOOD, "id": "0123abc"}, "its id must be 8 to 64"),
+    ("has an id of other letters", {**GOOD, "id": "0123abcg"}, "its id must be 8 to 64"),
+    ("has no name", {**GOOD, "name": ""}, "its name must be"),
+    ("has another role", {**GOOD, "role": "king"}, "king"),
+    ("has an odd queue", {**GOOD, "queue": "a b"}, "its queue must be a name"),
+    ("is an admin's with a queue", {**GOOD, "role": "admin", "queue": "q"}, "none for an admin"),
+    ("has no time", {**GOOD, "made_at": "now"}, "expected a time"),
+    ("has an odd end", {**GOOD, "expires_at": "never"}, "expected a time"),
+    ("has a token in the clear", {**GOOD, "hash": "sesame"}, "its hash must be one of scrypt"),
+    ("has a hash of another kind", {**GOOD, "hash": HASH.replace("scrypt", "md5")}, "one of scrypt"),
+    ("has a hash that is too cheap", {**GOOD, "hash": HASH.replace("ln=14", "ln=13")}, "from ln=14,r=8,p=1"),
+    ("has a hash that is too dear", {**GOOD, "hash": HASH.replace("ln=14", "ln=18")}, "to ln=17,r=16,p=4"),
+    ("has a hash of too much memory", {**GOOD, "hash": HASH.replace("r=8", "r=17")}, "to ln=17,r=16,p=4"),
+    ("has a hash cut short", {**GOOD, "hash": HASH[:-1]}, "one of scrypt"),
+]
+
+
+@pytest.mark.parametrize("line, why", [flaw[1:] for flaw in FLAWS], ids=[flaw[0] for flaw in FLAWS])
+def test_a_line_that_cannot_be_right_is_named_and_its_hash_is_not(line: Any, why: str) -> None:
+    text = line if isinstance(line, bytes) else json.dumps(line).encode()
+    with pytest.raises(StartRefused) as refusal:
+        tokens.read(tokens.write([entry(id="0123abce")]) + text + b"\n", "/state/tokens")
+    assert str(refusal.value).startswith("/state/tokens, line 2 is no token's: ")
+    assert why in str(refusal.value)
+    assert "sesame" not in str(refusal.value)
+    assert "ZGRk" not in str(refusal.value)
+
+
+def test_an_id_stands_in_one_line_only_and_one_line_is_bare() -> None:
+    with pytest.raises(StartRefused, match="line 2 is no token's: its id is there already"):
+        tokens.read(tokens.write([entry(), entry("ana")]), "tokens")
+    bare = [entry(is_bare=True), entry(id="0123abce", is_bare=True)]
+    with pytest.raises(StartRefused, match="line 2 is no token's: a bare one is there already"):
+        tokens.read(tokens.write(bare), "tokens")
+
+
+@given(st.binary(max_size=60))
+def test_any_other_bytes_are_refused_but_for_space(text: bytes) -> None:
+    if text.strip():
+        with pytest.raises(StartRefused, match="no token's"):
+            tokens.read(text, "tokens")
+    else:
+        assert tokens.read(text, "tokens") == []

@@ -1,0 +1,377 @@
+"""``taskq journal``: a state directory looked into without its daemon."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from taskqd import cli
+from taskqd.cli.offline import journal
+from taskqd.model.events import (
+    Cancelled,
+    Ended,
+    Opened,
+    Output,
+    Record,
+    Removed,
+    Snapshot,
+    Started,
+    Submitted,
+)
+from taskqd.model.job import Reason, Status
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.segments import Layout, Segments
+
+AT = 1764000000.0
+
+
+def opened(at: float = AT) -> Opened:
+    return Opened(at=at, format=1, store="s", boot="b", next_id=1)
+
+
+def submitted(number: int, at: float = AT) -> Submitted:
+    return Submitted(id=number, at=at, owner="ana", command="x")
+
+
+def started(number: int, at: float = AT) -> Started:
+    return Started(id=number, at=at, attempt=1)
+
+
+def ended(number: int, at: float = AT) -> Ended:
+    return Ended(id=number, at=at, status=Status.COMPLETED, exit_code=0, stdout=Output.inline(b"\xff"))
+
+
+class Store:
+    """A state directory with these segments, the records counted up through them."""
+
+    def __init__(self, place: Path, *segments: list[Record]) -> None:
+        self.place = place
+        self.journal = place / "journal"
+        self.journal.mkdir()
+        self.sequence = 0
+        for number, records in enumerate(segments, 1):
+            self.segment(number).write_bytes(self.lines(records))
+
+    def segment(self, number: int) -> Path:
+        return self.journal / f"{number:08}.journal"
+
+    def lines(self, records: list[Record]) -> bytes:
+        found = []
+        for record in records:
+            self.sequence += 1
+            found.append(encode(record, self.sequence))
+        return b"".join(found)
+
+
+class Outcome(NamedTuple):
+    """How a call ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def documents(self) -> list[Any]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture(name="call")
+def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """Return a function that calls ``taskq journal`` in this process."""
+
+    def call(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["taskq", "journal", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        stdout, stderr = capfdbinary.readouterr()
+        return Outcome(int(str(end.value.code)), stdout.decode(), stderr.decode())
+
+    return call
+
+
+@pytest.fixture(name="store")
+def a_store(tmp_path: Path) -> Store:
+    """Return a store of two segments: job 1 is COMPLETED, job 2 PENDING, job 3 removed."""
+    return Store(
+        tmp_path,
+        [opened(), submitted(1), started(1), submitted(3), Cancelled(id=3, at=AT, by="ana", signal=15)],
+        [opened(AT + 100), ended(1, AT + 100), submitted(2, AT + 200), Removed(id=3, at=AT + 200, by="ana")],
+    )
+
+
+# verify
+
+
+def test_a_whole_journal_is_summed_up(store: Store, call: Call) -> None:
+    assert call("verify", store.place) == (
+        0,
+        f"{store.journal}: all is well: 2 files, 9 records up to number 9, 2 jobs: 1 pending, 1 completed\n",
+        "",
+    )
+    [facts] = call("verify", "--json", store.place).documents
+    assert (facts["records"], facts["last"], facts["torn"]) == (9, 9, None)
+    assert facts["jobs"] == {"pending": 1, "running": 0, "completed": 1, "failed": 0, "cancelled": 0}
+
+
+def test_an_empty_journal_is_well(tmp_path: Path, call: Call) -> None:
+    store = Store(tmp_path)
+    assert call("verify", tmp_path).stdout == (
+        f"{store.journal}: all is well: 0 files, 0 records up to number 0, 0 jobs\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "at,line,size", [(-1, 4, None), (-10, 4, None), (None, 5, 7), ("all but one", 1, 20)], ids=str
+)
+def test_a_torn_last_line_is_no_damage_and_is_told(
+    store: Store, call: Call, at: Any, line: int, size: int | None
+) -> None:
+    last = store.segment(2)
+    content = last.read_bytes()
+    whole = content.splitlines(keepends=True)
+    if at is None:
+        last.write_bytes(content + b"1234abc")
+    elif at == "all but one":
+        last.write_bytes(whole[0][:20])
+    else:
+        last.write_bytes(content[:at])
+        size = len(whole[-1]) + at
+    outcome = call("verify", store.place)
+    assert (outcome.code, outcome.stderr.count("\n")) == (0, 1)
+    assert outcome.stderr.startswith(f"taskq: {last}, line {line} is not finished ({size} bytes)")
+    [facts] = call("verify", "--json", store.place).documents
+    assert facts["torn"] == {"path": str(last), "line": line, "size": size}
+
+
+DAMAGES: list[tuple[str, Callable[[Store], object], str]] = [
+    (
+        "a flipped bit",
+        lambda it: it.segment(1).write_bytes(it.segment(1).read_bytes().replace(b'"x"', b'"y"', 1)),
+        "00000001.journal, line 2 cannot be trusted: its checksum does not match",
+    ),
+    (
+        "a line that is missing",
+        lambda it: it.segment(2).write_bytes(
+            b"".join(it.segment(2).read_bytes().splitlines(keepends=True)[::2])
+        ),
+        "00000002.journal, line 2 cannot be trusted: it is record 8 where 7 was expected",
+    ),
+    ("a segment that is missing", lambda it: it.segment(1).unlink(), "00000001.journal is missing"),
+    (
+        "a move that cannot be",
+        lambda it: it.segment(3).write_bytes(it.lines([opened(), started(1)])),
+        "00000003.journal, line 2 cannot be right: started cannot happen to job 1, which is COMPLETED",
+    ),
+    (
+        "a newer format",
+        lambda it: it.segment(3).write_bytes(
+            it.lines([Opened(at=AT, format=99, store="s", boot="b", next_id=1)])
+        ),
+        "00000003.journal, line 1 cannot be trusted: its format is 99",
+    ),
+]
+
+
+@pytest.mark.parametrize("damage,text", [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
+def test_what_is_wrong_is_told_with_its_file_and_line(
+    store: Store, call: Call, damage: Callable[[Store], object], text: str
+) -> None:
+    damage(store)
+    before = {path: path.read_bytes() for path in store.journal.iterdir()}
+    outcome = call("verify", store.place)
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert f"/journal/{text}" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in store.journal.iterdir()} == before
+
+
+def test_what_a_later_segment_refuses_does_not_count(store: Store, call: Call) -> None:
+    store.segment(2).write_bytes(store.segment(2).read_bytes() + encode(started(1), 10) + b"half a l")
+    store.segment(3).write_bytes(store.lines([opened()]))
+    assert call("verify", store.place).stdout.endswith(
+        "3 files, 10 records up to number 10, 2 jobs: 1 pending, 1 completed\n"
+    )
+
+
+def test_a_directory_without_a_journal_is_told(tmp_path: Path, call: Call) -> None:
+    assert call("verify", tmp_path) == (1, "", f"taskq: {tmp_path}/journal: No such file or directory\n")
+
+
+@pytest.mark.parametrize("rest,size", [(b"", 0), (b"x\n\n\nhalf a li\n", 13)])
+def test_blanks_are_not_told_and_a_torn_batch_is(store: Store, call: Call, rest: bytes, size: int) -> None:
+    now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
+    last = store.segment(3)
+    last.write_bytes(store.lines([now, submitted(5)]) + rest + b"\n" * 5000)
+    [facts] = call("verify", "--json", store.place).documents
+    assert facts["torn"] == ({"path": str(last), "line": 3, "size": size} if size else None)
+    assert facts["last"] == 11
+    assert call("dump", store.place).documents[-1]["seq"] == 11
+
+
+@pytest.mark.parametrize("command", ["verify", "dump"])
+def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
+    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
+    head, one, two = (store.lines([record]) for record in (now, submitted(5), submitted(6)))
+    store.segment(3).write_bytes(head + b"\n" * len(one) + two + b"\n" * 999)
+    whole_content = Disk.content
+
+    def content(disk: Disk, path: str, most: int | None = None) -> bytes:
+        found = whole_content(disk, path, most)
+        if path == str(store.segment(3)) and most is None:
+            store.segment(3).write_bytes(head + one + two + b"\n" * 999)
+        return found
+
+    monkeypatch.setattr(Disk, "content", content)
+    outcome = call(command, store.place)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "12 records" in outcome.stdout or len(outcome.documents) == 12
+
+
+# dump
+
+
+def test_each_record_is_a_document_with_its_number_and_time(store: Store, call: Call) -> None:
+    outcome = call("dump", store.place)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert [document["seq"] for document in outcome.documents] == list(range(1, 10))
+    assert outcome.documents[4] == {
+        "seq": 5,
+        "type": "cancelled",
+        "id": 3,
+        "at": "2025-11-24T16:00:00.000Z",
+        "by": "ana",
+        "signal": 15,
+    }
+    assert outcome.documents[6]["stdout"] == {"size": 1, "base64": "/w=="}
+
+
+def test_a_retrys_time_is_written_as_a_time(tmp_path: Path, call: Call) -> None:
+    again = Ended(
+        id=1, at=AT, status=Status.PENDING, reason=Reason.EXIT, exit_code=1, retry_at=AT + 1.5, is_free=True
+    )
+    store = Store(tmp_path, [opened(), submitted(1), started(1), again])
+    assert call("dump", store.place).documents[-1]["retry_at"] == "2025-11-24T16:00:01.500Z"
+
+
+@pytest.mark.parametrize(
+    "options,numbers",
+    [
+        (["--job", 1], [2, 3, 7]),
+        (["--job", 4], []),
+        (["--since", "2025-11-24T16:01:40Z"], [6, 7, 8, 9]),
+        (["--since", "2025-11-24T17:03:20.000+01:00"], [8, 9]),
+        (["--job", 1, "--since", "2025-11-24t16:00:00.001z"], [7]),
+    ],
+)
+def test_a_part_of_it_may_be_asked_for(
+    store: Store, call: Call, options: list[object], numbers: list[int]
+) -> None:
+    documents = call("dump", store.place, *options).documents
+    assert [document["seq"] for document in documents] == numbers
+
+
+def test_on_a_terminal_it_is_harmless(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = Submitted(id=4, at=AT, owner="ana", command="\x1b]0;x\x07 \x9b2J \x7f")
+    content = store.segment(2).read_bytes()
+    store.segment(2).write_bytes(content + encode(evil, 10))
+    assert "\x9b" in call("dump", store.place).stdout
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = call("dump", store.place).stdout
+    assert r'"command":"\u001b]0;x\u0007 \u009b2J ^?"' in shown
+    assert shown.isascii()
+
+
+def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Store, call: Call) -> None:
+    store.segment(2).write_bytes(store.segment(2).read_bytes().replace(b"ana", b"ben", 1))
+    outcome = call("dump", store.place)
+    assert (outcome.code, [document["seq"] for document in outcome.documents]) == (1, list(range(1, 8)))
+    assert "00000002.journal, line 3 cannot be trusted" in outcome.stderr
+
+
+# snapshots
+
+
+def condense(store: Store) -> None:
+    """Put a snapshot in the place of the first segment, as a daemon does beside us; job 3 was removed."""
+    kept = store.segment(1).read_bytes().splitlines(keepends=True)[1:3]
+    header = Snapshot(at=AT, format=1, store="s", boot="b", next_id=4, records=len(kept))
+    (store.journal / "00000001.snapshot").write_bytes(encode(header, 5) + b"".join(kept))
+    store.segment(1).unlink()
+
+
+@pytest.fixture(name="condensing")
+def a_snapshot_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a snapshot made when the reader has seen which files there are."""
+    whole_layout = Segments.layout
+    todo = [condense]
+
+    def layout(segments: Segments) -> Layout:
+        found = whole_layout(segments)
+        if todo:
+            todo.pop()(store)
+        return found
+
+    monkeypatch.setattr(Segments, "layout", layout)
+
+
+def without_job_3(store: Store) -> None:
+    removed = Removed(id=3, at=AT + 200, by="ana")
+    content = store.segment(2).read_bytes()
+    store.segment(2).write_bytes(content.replace(encode(removed, 9), encode(submitted(4), 9)))
+
+
+def test_a_snapshot_is_read_in_the_place_of_what_it_replaces(store: Store, call: Call) -> None:
+    without_job_3(store)
+    condense(store)
+    summary = "2 files, 6 records up to number 9, 3 jobs: 2 pending, 1 completed\n"
+    assert call("verify", store.place).stdout.endswith(summary)
+    assert [document["seq"] for document in call("dump", store.place).documents] == [2, 3, 6, 7, 8, 9]
+
+
+def test_a_snapshot_made_meanwhile_begins_the_reading_again(
+    store: Store, call: Call, condensing: None
+) -> None:
+    without_job_3(store)
+    assert call("verify", store.place).stdout.endswith(
+        "2 files, 6 records up to number 9, 3 jobs: 2 pending, 1 completed\n"
+    )
+
+
+def test_a_snapshot_made_meanwhile_prints_nothing_twice(
+    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_job_3(store)
+    whole_content = Disk.content
+
+    def content(disk: Disk, path: str, most: int | None = None) -> bytes:
+        if most is None and path == str(store.segment(2)) and store.segment(1).exists():
+            condense(store)
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return whole_content(disk, path, most)
+
+    monkeypatch.setattr(Disk, "content", content)
+    outcome = call("dump", store.place)
+    assert [document["seq"] for document in outcome.documents] == list(range(1, 10))
+
+
+# the bar
+
+
+def test_a_large_journal_shows_a_bar_on_a_terminal(
+    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "LARGE", 10)
+    monkeypatch.setenv("TERM", "xterm")
+    outcome = call("verify", store.place)
+    assert outcome.stderr == "", "nothing is drawn where stderr is no terminal"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "/" in call("verify", store.place).stderr

@@ -1,0 +1,186 @@
+"""What a shell completes, asked of the functions and of a real bash."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import CompletionItem
+
+from taskqd.cli import completions
+from taskqd.cli.app import taskq
+from taskqd.cli.context import Session
+from tests.fakes.daemon import FakeDaemon, Request, job, refused, replies
+from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
+from tests.support.command_line import CHECKOUT
+
+QUEUES = b"".join(
+    b"QUEUE " + json.dumps({"name": name, "running": 1, "pending": 2}).encode() + b"\r\n"
+    for name in ("default", "nightly")
+)
+TABLE = {
+    "LIST": job(12, "RUNNING", command="make\tx, twice") + job(7, command="true") + b"END 2\r\n",
+    "LIST --array=12 --limit=200": job(13, index=0) + job(14, index=1) + b"END 2\r\n",
+    "QUEUES": QUEUES + b"END 2\r\n",
+    "SCHEDULES": b'SCHEDULE {"schedule":3,"command":"./poll"}\r\nEND 1\r\n',
+}
+
+
+def context(command: str, address: str = "") -> click.Context:
+    """Return the context of a command line that is being typed."""
+    found = taskq.get_command(click.Context(taskq), command)
+    assert found
+    made = click.Context(found, info_name=command)
+    if address:
+        made.ensure_object(Session).address = address
+    return made
+
+
+Complete = Callable[[click.Context, str], list[CompletionItem]]
+
+
+@pytest.mark.parametrize(
+    "complete,command,typed,offered",
+    [
+        (completions.jobs, "show", "", {"12": r"RUNNING make\tx, twice", "7": "COMPLETED true"}),
+        (completions.jobs, "show", "1", {"12": r"RUNNING make\tx, twice"}),
+        (completions.jobs, "show", "x", {}),
+        (completions.jobs, "submit", "3,7", {"3,7": "COMPLETED true"}),
+        (completions.jobs, "show", "12.", {"12.0": "COMPLETED true", "12.1": "COMPLETED true"}),
+        (completions.jobs, "show", "12.1", {"12.1": "COMPLETED true"}),
+        (
+            completions.queues,
+            "pause",
+            "",
+            {"default": "1 running, 2 pending", "nightly": "1 running, 2 pending"},
+        ),
+        (completions.queues, "pause", "n", {"nightly": "1 running, 2 pending"}),
+        (completions.schedules, "unschedule", "", {"3": "./poll"}),
+        (completions.schedules, "unschedule", "4", {}),
+    ],
+)
+def test_the_daemon_is_asked_for_what_begins_so(
+    serve: Serve, complete: Complete, command: str, typed: str, offered: dict[str, str]
+) -> None:
+    daemon = serve(replies(TABLE))
+    items = complete(context(command, daemon.address), typed)
+    assert {item.value: item.help for item in items} == offered
+
+
+@pytest.mark.parametrize("command", completions._STATUSES)
+def test_only_jobs_with_which_it_can_be_done_are_offered(serve: Serve, command: str) -> None:
+    daemon = serve(replies(TABLE))
+    completions.jobs(context(command, daemon.address), "")
+    assert daemon.lines == [f"LIST --status={completions._STATUSES[command]} --limit=200 --reverse"]
+
+
+@pytest.mark.parametrize(
+    "typed,offered",
+    [("c", ["COMPLETED", "CANCELLED"]), ("FAILED,RU", ["FAILED,RUNNING"]), ("x", [])],
+)
+def test_statuses_are_offered_without_a_daemon(typed: str, offered: list[str]) -> None:
+    assert [item.value for item in completions.statuses(context("list"), typed)] == offered
+
+
+def test_without_a_daemon_nothing_is_offered() -> None:
+    assert completions.jobs(context("show", "unix:/nowhere"), "") == []
+
+
+def test_what_is_refused_is_not_offered(serve: Serve) -> None:
+    daemon = serve(lambda _: refused("WRONG_STATE", "job 7 is no array"))
+    assert completions.jobs(context("show", daemon.address), "7.") == []
+
+
+def test_a_daemon_that_does_not_answer_is_left_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(request: Request) -> Iterator[bytes]:
+        while True:
+            time.sleep(0.01)
+            yield b""
+
+    monkeypatch.setattr(completions, "PATIENCE", 0.05)
+    with FakeDaemon(never, tmp_path) as daemon:
+        assert completions.queues(context("pause", daemon.address), "") == []
+
+
+@pytest.mark.parametrize(
+    "shell,part", [("bash", "complete -o nosort"), ("zsh", "#compdef taskq"), ("fish", "complete --no-files")]
+)
+def test_each_shell_gets_its_script(call: Call, shell: str, part: str) -> None:
+    code, script, _ = call("completions", shell)
+    assert code == 0
+    assert part in script.decode()
+    assert call("completions", shell, "--json").documents == [
+        {"shell": shell, "script": script.decode()[:-1]}
+    ]
+
+
+def test_another_shell_is_a_usage_error(call: Call) -> None:
+    assert call("completions", "tcsh").code == 2
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize(
+    "words,offered",
+    [
+        ("follow ''", "12 7"),
+        ("cancel 1", "12"),
+        ("show 12.", "12.0 12.1"),
+        ("submit --after 3,", "3,12 3,7"),
+        ("submit --queue n", "nightly"),
+        ("list --queue ''", "default nightly"),
+        ("list --status P", "PENDING"),
+        ("cancel --status PENDING,R", "PENDING,RUNNING"),
+        ("cancel --queue d", "default"),
+        ("pause ''", "default nightly"),
+        ("pause --schedule ''", "3"),
+        ("unschedule ''", "3"),
+        ("watch --job 7", "7"),
+        ("completions ''", "bash zsh fish"),
+        ("foll", "follow"),
+    ],
+)
+def test_bash_completes_a_line(tmp_path: Path, words: str, offered: str) -> None:
+    line = f"""eval "$(taskq completions bash)"
+    COMP_WORDS=(taskq {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+    _taskq_completion taskq; echo "${{COMPREPLY[*]}}" """
+    assert said(tmp_path, "bash", "--norc", "-c", line) == offered
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish here")
+@pytest.mark.parametrize(
+    "line,offered",
+    [
+        ("taskq follow ", "12\tRUNNING make\\tx, twice\n7\tCOMPLETED true"),
+        ("taskq submit --after 3,", "3,12\tRUNNING make\\tx, twice\n3,7\tCOMPLETED true"),
+        ("taskq pause n", "nightly\t1 running, 2 pending"),
+    ],
+)
+def test_fish_completes_a_line_with_all_of_its_help_and_in_our_order(
+    tmp_path: Path, line: str, offered: str
+) -> None:
+    assert said(tmp_path, "fish", "-c", f"taskq completions fish | source; complete -C '{line}'") == offered
+
+
+def said(tmp_path: Path, *shell: str) -> str:
+    """Return what a shell prints that has a taskq, and for that a daemon."""
+    (tmp_path / "taskq").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from taskqd.cli import main; main()' \"$@\"\n"
+    )
+    (tmp_path / "taskq").chmod(0o755)
+    with FakeDaemon(replies(TABLE), tmp_path) as daemon:
+        environment = {
+            "PATH": f"{tmp_path}:/bin:/usr/bin",
+            "HOME": str(tmp_path),
+            "TASKQ_ADDRESS": daemon.address,
+            "PYTHONPATH": str(CHECKOUT),
+        }
+        done = subprocess.run(
+            shell, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True
+        )
+    assert done.stderr == ""
+    return done.stdout.strip()

@@ -1,0 +1,182 @@
+"""The limits: each has a default that is allowed, a range that is held, and a name in HELLO."""
+
+from typing import Any
+
+import pytest
+
+from taskqd.config.limits import (
+    BURST,
+    CONNECTIONS_RESERVED,
+    LIMITS,
+    PendingLimit,
+    Quotas,
+    connections_within,
+    describe,
+    quotas_of,
+    read_limit,
+    slots_within,
+)
+from taskqd.errors import BadRequest
+from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_PRIORITY, LONGEST_LABEL, MOST_TASKS
+from taskqd.protocol.verbs import LONGEST_LINE
+from taskqd.server.handlers.admin import LIMITS as ALWAYS
+
+KILO, MEGA, GIGA = 1024, 1024**2, 1024**3
+MOST_CONNECTIONS, MOST_PENDING = 1_000_000, 100_000_000
+
+# Of each limit the least and the most, and just beyond either; None where there is nothing just beyond.
+RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
+    "connections": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
+    "connections-per-user": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
+    "connections-before-auth": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
+    "auth-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
+    "idle-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
+    "line": (KILO - 1, KILO, LONGEST_LINE, LONGEST_LINE + 1),
+    "block": (-1, 0, LARGEST_BLOCK, LARGEST_BLOCK + 1),
+    "command": (0, 1, LONGEST_LINE, LONGEST_LINE + 1),
+    "environment": (-1, 0, LONGEST_LINE, LONGEST_LINE + 1),
+    "label": (0, 1, LONGEST_LABEL, LONGEST_LABEL + 1),
+    "pending": (0, 1, MOST_PENDING, MOST_PENDING + 1),
+    "pending-per-user": (0, 1, MOST_PENDING, MOST_PENDING + 1),
+    "pending-bytes": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
+    "pending-bytes-per-user": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
+    "schedules-per-user": (0, 1, 1_000_000, 1_000_001),
+    "submissions": (0.09, 0.1, 1_000_000.0, 1_000_000.1),
+    "replies": (4 * KILO - 1, 4 * KILO, 16 * MEGA, 16 * MEGA + 1),
+    "output": (-1, 0, 100_000 * GIGA, 100_000 * GIGA + 1),
+    "block-memory": (64 * KILO - 1, 64 * KILO, 100_000 * GIGA, 100_000 * GIGA + 1),
+    "priority": (-LARGEST_PRIORITY - 1, -LARGEST_PRIORITY, LARGEST_PRIORITY, LARGEST_PRIORITY + 1),
+}
+NEVER_NONE = {"line", "block", "command", "environment", "label", "replies"}
+WRONG = [
+    "",
+    " ",
+    "many",
+    "NONE",
+    "null",
+    "nan",
+    "inf",
+    "1e3",
+    "1_0",
+    " 1",
+    "\N{ARABIC-INDIC DIGIT FOUR}",
+    "5x",
+]
+
+
+def test_every_limit_has_a_setting_by_its_name_and_every_setting_a_limit() -> None:
+    assert [name.replace("-", "_") for name in LIMITS] == list(Quotas.__struct_fields__)
+    assert list(RANGES) == list(LIMITS)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_default_may_be_set(name: str) -> None:
+    default = getattr(Quotas(), name.replace("-", "_"))
+    assert read_limit(name, default) == default
+    assert quotas_of({name: default}) == Quotas()
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_is_within_its_range_as_a_number_and_as_text(name: str) -> None:
+    below, least, most, above = RANGES[name]
+    for value in (least, most):
+        assert read_limit(name, value) == value
+        assert read_limit(name, str(value)) == value
+    for value in (below, above, str(below), str(above)):
+        with pytest.raises(BadRequest):
+            read_limit(name, value)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("value", [*WRONG, True, None, [1], {}, float("nan"), float("inf"), -1e300, 10**400])
+def test_what_is_no_limit_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(BadRequest):
+        read_limit(name, value)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_there_may_be_no_limit_but_where_memory_would_have_none(name: str) -> None:
+    says_none = LIMITS[name].expected.endswith(', or "none"')
+    assert says_none == (name not in NEVER_NONE)
+    if says_none:
+        assert read_limit(name, "none") is None
+        assert getattr(quotas_of({name: None}), name.replace("-", "_")) is None
+    else:
+        with pytest.raises(BadRequest):
+            read_limit(name, "none")
+
+
+def test_sizes_and_times_may_have_units_and_rates_a_point() -> None:
+    assert read_limit("line", "32k") == 32 * KILO
+    assert read_limit("output", "2G") == 2 * GIGA
+    assert read_limit("idle-time", "500ms") == 0.5
+    assert read_limit("submissions", "0.5") == 0.5
+    assert read_limit("priority", "-5") == -5
+
+
+def test_a_block_fits_into_the_memory_for_blocks() -> None:
+    assert quotas_of({"block-memory": 16 * MEGA}) == Quotas(block_memory=16 * MEGA)
+    assert quotas_of({"block-memory": None}) == Quotas(block_memory=None)
+    assert quotas_of({"block-memory": MEGA, "block": MEGA}) == Quotas(block_memory=MEGA, block=MEGA)
+    with pytest.raises(
+        BadRequest, match=r"^limit block-memory must be at least limit block, which is 16777216"
+    ):
+        quotas_of({"block-memory": 16 * MEGA - 1})
+
+
+def test_the_slowest_that_may_submit_has_a_burst_of_one() -> None:
+    assert BURST * RANGES["submissions"][1] == 1.0
+
+
+def test_the_largest_array_is_within_what_a_user_may_have_pending() -> None:
+    assert Quotas().pending_per_user == MOST_TASKS
+
+
+def test_most_pending_is_jobs_and_bytes_in_all_and_of_one_user() -> None:
+    quotas = Quotas(pending=5, pending_bytes=None, pending_per_user=None, pending_bytes_per_user=7)
+    assert quotas.most_pending == PendingLimit(jobs=5, bytes=None)
+    assert quotas.most_pending_per_user == PendingLimit(jobs=None, bytes=7)
+
+
+def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_meaning() -> None:
+    told = describe(Quotas())
+    assert set(told) == {*Quotas.__struct_fields__, "max_output"} - {"output"}
+    assert told["max_output"] == Quotas().output
+    assert not set(told) & set(ALWAYS)
+    assert (told["line"], told["block"], told["label"]) == (LONGEST_LINE, LARGEST_BLOCK, LONGEST_LABEL)
+    assert (
+        describe(Quotas(pending=None, idle_time=None)).items() >= {"pending": None, "idle_time": None}.items()
+    )
+    assert describe(Quotas(output=5))["max_output"] == 5
+
+
+@pytest.mark.parametrize(
+    "most, descriptors, slots, expected",
+    [
+        (10_000, 65_536, 4, 10_000),
+        (10_000, 1024, 4, 1024 - 20 - 64),
+        (10_000, 10_085, 4, 10_000),
+        (10_000, 10_083, 4, 9_999),
+        (None, 1024, 100, 1024 - 500 - 64),
+        (10_000, 64, 4, 1),
+        (None, 0, 10_000, 1),
+        (1, 1024, 1, 1),
+    ],
+)
+def test_connections_leave_descriptors_to_jobs_and_to_the_rest(
+    most: int | None, descriptors: int, slots: int, expected: int
+) -> None:
+    assert connections_within(Quotas(connections=most), descriptors, slots) == expected
+
+
+@pytest.mark.parametrize("limit", [0, 64, 256, 1024, 65_536])
+def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
+    slots = slots_within(limit)
+    assert slots >= 1
+    if slots > 1:
+        assert connections_within(Quotas(), limit, slots) >= CONNECTIONS_RESERVED
+        assert connections_within(Quotas(), limit, slots + 1) < CONNECTIONS_RESERVED
+
+
+def test_a_small_limit_of_descriptors_carries_so_many_slots() -> None:
+    assert slots_within(256) == (256 - 64 - 16) // 5

@@ -1,0 +1,73 @@
+"""The sockets of a daemon, as jobs and the command are told of them."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, UNIXAddress
+
+from taskqd.daemon.address_files import Addresses
+
+
+class Port:
+    """A listening port of which the address alone is known."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def getHost(self) -> Any:
+        return self._host
+
+
+def unix(path: Path, mode: int) -> Port:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+    path.chmod(mode)
+    return Port(UNIXAddress(os.fsencode(path)))
+
+
+def addresses(*ports: Port) -> Addresses:
+    found = Addresses()
+    for port in ports:
+        found.add(port)
+    return found
+
+
+TCP = Port(IPv4Address("TCP", "127.0.0.1", 9500))
+
+
+def test_a_job_gets_the_first_socket(tmp_path: Path) -> None:
+    found = addresses(TCP, unix(tmp_path / "a", 0o600), unix(tmp_path / "b", 0o666))
+    assert found.of_job(is_owners=False) == f"unix:{tmp_path}/a"
+
+
+@pytest.mark.parametrize("mode, name", [(0o660, "b"), (0o606, "b"), (0o600, "a")])
+def test_a_job_of_another_user_gets_the_first_socket_that_is_open_to_others(
+    tmp_path: Path, mode: int, name: str
+) -> None:
+    found = addresses(unix(tmp_path / "a", 0o600), unix(tmp_path / "b", mode))
+    assert found.of_job(is_owners=True) == f"unix:{tmp_path}/{name}"
+
+
+@pytest.mark.parametrize("host", [UNIXAddress(None), UNIXAddress(b""), UNIXAddress(b"/nowhere/x")])
+def test_a_socket_without_a_file_is_no_address(host: UNIXAddress) -> None:
+    assert addresses(TCP, Port(host)).of_job(is_owners=False) is None
+
+
+def test_the_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    unix(tmp_path / "a", 0o600)
+    assert addresses(Port(UNIXAddress(b"a"))).of_job(is_owners=False) == f"unix:{tmp_path}/a"
+
+
+def test_the_address_is_written_and_removed_with_the_last_socket(tmp_path: Path) -> None:
+    file = tmp_path / "address"
+    addresses(TCP).write(str(tmp_path))
+    assert not file.exists()
+    addresses(TCP, unix(tmp_path / "a", 0o600)).write(str(tmp_path))
+    assert file.read_text() == f"unix:{tmp_path}/a\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    addresses(TCP).write(str(tmp_path))
+    assert os.listdir(tmp_path) == ["a"]

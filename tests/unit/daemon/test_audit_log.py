@@ -1,0 +1,199 @@
+import io
+from typing import Any, get_args
+
+import pytest
+from msgspec.structs import replace
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher, textFileLogObserver
+
+from taskqd.daemon.audit_log import GATHER, Audit
+from taskqd.model.actor import Actor
+from taskqd.model.events import Decision, Event, JobEvent, OtherEvent, Submitted
+from taskqd.model.job import PLAIN, Spec
+from tests.fakes.doors import FakeStore, House, begin
+from tests.support import events
+
+ANN = Actor("ann", "pid 12")
+BOB = Actor("bob", "10.0.0.5:4242")
+
+
+class Audited:
+    """A house whose log is looked at."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.house = House(slots=1)
+        self.audit = Audit(self.house.store, self.house.clock)
+        self._caplog = caplog
+
+    def submit(self, by: Actor, count: int = 1) -> None:
+        for _ in range(count):
+            self.house.dispatcher.submit("true", Spec(hold=True), by, {})
+        self.house.settle()
+
+    def lines(self) -> list[str]:
+        said = [message for message in self._caplog.messages if "(" in message]
+        self._caplog.clear()
+        return said
+
+
+@pytest.fixture(name="audited")
+def an_audited_house(caplog: pytest.LogCaptureFixture) -> Audited:
+    return Audited(caplog)
+
+
+def test_who_did_what_from_where_is_one_line(audited: Audited) -> None:
+    audited.submit(ANN)
+    dispatcher = audited.house.dispatcher
+    for act in (
+        dispatcher.controls.pause(BOB),
+        dispatcher.changes.release(1, BOB),
+        dispatcher.changes.change(1, BOB, {"priority": 1}),
+        dispatcher.changes.hold(1, BOB),
+        dispatcher.cancel(1, BOB, 15),
+        dispatcher.retry(1, BOB),
+        dispatcher.cancel(1, ANN, 15),
+        dispatcher.remove(1, BOB),
+        dispatcher.controls.resume(BOB, "q"),
+    ):
+        begin(act)
+        audited.house.settle()
+    assert audited.lines() == [
+        "ann (pid 12) submitted job 1",
+        *(f"bob (10.0.0.5:4242) {act}" for act in ("paused all queues", "released job 1", "changed job 1")),
+        *(f"bob (10.0.0.5:4242) {act}" for act in ("held job 1", "cancelled job 1", "retried job 1")),
+        "ann (pid 12) cancelled job 1",
+        *(f"bob (10.0.0.5:4242) {act}" for act in ("removed job 1", "resumed queue q")),
+    ]
+    audited.audit.stop()
+    assert audited.lines() == []
+
+
+TOLD: list[tuple[Any, str]] = [
+    (events.submitted(1), "submitted job 1"),
+    (events.submitted(2, schedule=7), "submitted job 2"),
+    (events.array(3, 5), "submitted job 3"),
+    (events.cancelled(4), "cancelled job 4"),
+    (events.held(5), "held job 5"),
+    (events.released(6), "released job 6"),
+    (events.changed(7, label="x"), "changed job 7"),
+    (events.retried(8), "retried job 8"),
+    (events.removed(9), "removed job 9"),
+    (events.paused(), "paused all queues"),
+    (events.paused("q"), "paused queue q"),
+    (events.resumed("q"), "resumed queue q"),
+    (events.resumed(schedule=3), "resumed schedule 3"),
+    (events.resized("q", 4), "resized queue q"),
+    (events.scheduled(1), "scheduled schedule 1"),
+    (events.unscheduled(2), "unscheduled schedule 2"),
+]
+UNTOLD: tuple[Event, ...] = (
+    events.started(1),
+    events.ended(1),
+    events.skipped(1, 2),
+    *(event for event, _ in TOLD),
+)
+
+
+def is_somebody_s(kind: type) -> bool:
+    """Whether an event of a kind says who decided it."""
+    return "origin" in kind.__annotations__ or issubclass(kind, Decision | OtherEvent)
+
+
+def test_there_is_an_example_of_every_event_that_somebody_decides() -> None:
+    kinds = {kind for kind in get_args(Event) if issubclass(kind, JobEvent | OtherEvent)}
+    assert {type(event) for event, _ in TOLD} == {kind for kind in kinds if is_somebody_s(kind)}
+
+
+@pytest.mark.parametrize("event, told", TOLD)
+def test_each_event_that_somebody_decides_is_told(
+    event: Any, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FakeStore()
+    audit = Audit(store, Clock())
+    store.append(replace(event, origin="pid 12"))
+    assert caplog.messages == [], "it is not durable yet"
+    store.sync()
+    who = event.owner if isinstance(event, Submitted) else event.by
+    assert caplog.messages == [f"{who} (pid 12) {told}"]
+    audit.stop()
+
+
+def test_what_happens_by_itself_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    store, clock = FakeStore(), Clock()
+    Audit(store, clock)
+    for event in UNTOLD:
+        store.append(event)
+        store.sync()
+    assert caplog.messages == []
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        Actor("ann\n2026-01-01T00:00:00+0000 [x#info] root (pid 1) removed job 7", "pid 12"),
+        Actor("{act}{what}{log_time!r}{0}", "pid 12"),
+        Actor("ann", "pid 12)\r\nroot (pid 1"),
+    ],
+)
+def test_no_name_makes_another_line_of_it(who: Actor, audited: Audited) -> None:
+    written = io.StringIO()
+    observer = textFileLogObserver(written)
+    globalLogPublisher.addObserver(observer)
+    try:
+        audited.submit(who, 3)
+        audited.audit.stop()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    lines = written.getvalue().split("\n")
+    assert [line[0] for line in lines if line and not line.startswith("\t")] == ["2", "2"]
+    assert sum("submitted" in line for line in lines) == 2
+    assert all("[taskqd.daemon.audit_log.Audit#info]" in line for line in lines if line.startswith("2"))
+
+
+def test_of_many_that_follow_each_other_one_line_a_second_tells(audited: Audited) -> None:
+    audited.submit(ANN, 1000)
+    assert audited.lines() == ["ann (pid 12) submitted job 1"]
+    audited.house.clock.advance(GATHER)
+    assert audited.lines() == ["ann (pid 12) submitted 999 more, from job 2 to job 1000"]
+    audited.submit(ANN)
+    assert audited.lines() == []
+    audited.house.clock.advance(GATHER)
+    assert audited.lines() == ["ann (pid 12) submitted job 1001"]
+    audited.house.clock.advance(GATHER)
+    audited.submit(ANN)
+    assert audited.lines() == ["ann (pid 12) submitted job 1002"]
+    audited.audit.stop()
+
+
+def test_another_who_and_another_where_have_lines_of_their_own(audited: Audited) -> None:
+    audited.submit(ANN)
+    audited.submit(Actor("ann", "pid 13"))
+    audited.submit(BOB)
+    assert audited.lines() == [
+        "ann (pid 12) submitted job 1",
+        "ann (pid 13) submitted job 2",
+        "bob (10.0.0.5:4242) submitted job 3",
+    ]
+    audited.audit.stop()
+
+
+def test_what_the_daemon_does_by_itself_is_not_told(audited: Audited) -> None:
+    audited.submit(Actor("retention"))
+    assert audited.lines() == []
+    assert audited.house.clock.getDelayedCalls() == []
+
+
+def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) -> None:
+    audited.submit(ANN, 3)
+    audited.lines()
+    audited.audit.stop()
+    assert audited.lines() == ["ann (pid 12) submitted 2 more, from job 2 to job 3"]
+    assert audited.house.clock.getDelayedCalls() == []
+
+
+def test_a_schedule_is_named_by_its_number(audited: Audited) -> None:
+    begin(audited.house.dispatcher.controls.schedule("true", PLAIN, ANN, 60.0, None, False))
+    audited.house.settle()
+    assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]
+    audited.audit.stop()

@@ -1,0 +1,767 @@
+"""The daemon put together: what refuses its start in one line, and starts and stops in one process."""
+
+import gc
+import io
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionDone, ReactorNotRunning
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from taskqd.auth.token_file import TokenFile
+from taskqd.config.settings import Settings
+from taskqd.daemon import descriptor_limit, service, signals
+from taskqd.daemon.service import TaskqService
+from taskqd.engine import retention
+from taskqd.errors import JournalDamaged, StartRefused
+from taskqd.execution import proc
+from taskqd.execution.proc import Process
+from taskqd.execution.run_as import RunAs
+from taskqd.model.events import FORMAT, Ended, Event, Opened, Removed, Spawned, Started, Submitted
+from taskqd.model.job import Status
+from taskqd.model.roles import Role
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.spool.user_files import Handover
+from tests.fakes.doors import START, replayed, result_of
+from tests.unit.daemon.test_tap import made, parsed, refused
+
+# Starts and stops, with the real reactor.
+
+
+class Talk(Protocol):
+    """Says something, closes its half, and gathers what comes until the end."""
+
+    def __init__(self, sent: bytes) -> None:
+        self.received = b""
+        self.ended: Deferred[bytes] = Deferred()
+        self._sent = sent
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._sent)  # type: ignore[union-attr]
+        self.transport.loseWriteConnection()  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.ended.callback(self.received)
+
+
+class Site:
+    """A state directory, and daemons on it one after the other."""
+
+    def __init__(self, state: Path, reactor: Any) -> None:
+        self.state = state
+        self.running: list[TaskqService] = []
+        self._reactor = reactor
+
+    def start(self, *words: str) -> TaskqService:
+        taskq = made(self.state, None, *words)
+        self.running.append(taskq)
+        taskq.privilegedStartService()
+        taskq.startService()
+        return taskq
+
+    async def stop(self) -> None:
+        await self.running.pop().stopService()
+
+    async def begin(self, sent: bytes) -> Talk:
+        talk = Talk(sent)
+        await connectProtocol(UNIXClientEndpoint(self._reactor, f"{self.state}/s"), talk)
+        return talk
+
+    async def talk(self, sent: bytes) -> list[str]:
+        return (await (await self.begin(sent)).ended).decode().splitlines()
+
+
+@pytest.fixture(name="site")
+def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *signals.unused())
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    site = Site(tmp_path / "state", reactor)
+    yield site
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert site.running == [], "the test left a daemon running"
+
+
+def journal(state: Path, *events: Event, boot: str = "b", identity: str = "") -> None:
+    """Write the journal of a daemon that was killed."""
+    state.mkdir(mode=0o700, exist_ok=True)
+    (state / "journal").mkdir()
+    opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1, identity=identity)
+    lines = [encode(record, number) for number, record in enumerate((opened, *events), 1)]
+    (state / "journal" / "00000001.journal").write_bytes(b"".join(lines))
+
+
+def submitted(job_id: int, command: str = "true") -> Submitted:
+    return Submitted(id=job_id, at=START, owner="ada", command=command)
+
+
+async def test_a_daemon_takes_runs_remembers_and_answers(site: Site) -> None:
+    site.start()
+    assert await site.talk(b"SUBMIT echo hello; echo oh >&2; exit 3\nWAIT 1\nRESULT 1\n") == [
+        "JOB_ID 1",
+        "STATUS FAILED 0",
+        'RESULT "hello\\n" "oh\\n" 3',
+    ]
+    await site.stop()
+    site.start()
+    assert await site.talk(b"RESULT 1\nSUBMIT --stdin=2 --script=4 \ncat \r\nhi\r\nWAIT 2\nRESULT 2\n") == [
+        'RESULT "hello\\n" "oh\\n" 3',
+        "JOB_ID 2",
+        "STATUS COMPLETED 100",
+        'RESULT "hi" "" 0',
+    ]
+    await site.stop()
+
+
+async def test_what_it_makes_is_for_its_owner_alone(site: Site) -> None:
+    site.start()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in [site.state, *site.state.iterdir()]}
+    assert modes == {
+        **dict.fromkeys(("state", "journal", "output", "input", "progress"), 0o700),
+        **dict.fromkeys(("lock", "s", "address"), 0o600),
+    }
+    await site.stop()
+    assert not (site.state / "s").exists()
+
+
+async def test_pending_jobs_of_the_last_daemon_run_and_ids_go_on(site: Site) -> None:
+    journal(site.state, submitted(1, "echo 1"), submitted(2, "echo 2"))
+    site.start()
+    assert await site.talk(b"WAIT 1\nWAIT 2\nRESULT 2\nSUBMIT true\n") == [
+        "STATUS COMPLETED 100",
+        "STATUS COMPLETED 100",
+        'RESULT "2\\n" "" 0',
+        "JOB_ID 3",
+    ]
+    await site.stop()
+
+
+async def test_a_job_that_a_crash_cut_off_is_interrupted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
+    site.start()
+    assert await site.talk(b"STATUS 1\n") == ["STATUS FAILED 0"]
+    assert "job 1 was interrupted and is FAILED now" in caplog.text
+    await site.stop()
+
+
+async def test_copy_ends_no_process_and_has_what_ran_as_interrupted(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = proc.boot_id()
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot=boot, identity="1:1")
+    killed: list[Process] = []
+
+    def kill_all(found: list[Process], seconds: float) -> list[Process]:
+        killed.extend(found)
+        return []
+
+    monkeypatch.setattr(proc, "scan", lambda since: [left(500, "s.1.1")])
+    monkeypatch.setattr(proc, "kill_all", kill_all)
+    site.start()
+    [shown] = await site.talk(b"SHOW 1\n")
+    assert '"reason":"interrupted"' in shown
+    assert '"detail":"this is a copy or was moved' in shown
+    assert killed == []
+    await site.stop()
+
+
+async def test_a_stop_ends_what_runs_and_whoever_waits_for_it_is_answered(site: Site) -> None:
+    site.start("--stop-grace", "0")
+    assert await site.talk(b"SUBMIT exec sleep 100\n") == ["JOB_ID 1"]
+    waiting = await site.begin(b"WAIT 1\nSTATUS 1\n")
+    await site.talk(b"PING\n")
+    await site.stop()
+    assert (await waiting.ended).decode().splitlines() == ["STATUS FAILED 0"] * 2
+    site.start()
+    [shown] = await site.talk(b"SHOW 1\n")
+    assert '"reason":"interrupted"' in shown
+    assert '"detail":"the daemon was told to stop while it ran"' in shown
+    await site.stop()
+
+
+async def test_a_stop_lets_what_runs_end_for_the_grace_and_takes_nothing_new(site: Site) -> None:
+    site.start("--stop-grace", "30")
+    line = f"SUBMIT until [ -e {site.state}/go ]; do sleep 0.02; done; echo the end\n"
+    assert await site.talk(line.encode()) == ["JOB_ID 1"]
+    stopping = Deferred.fromCoroutine(site.stop())
+    assert (await site.talk(b"SUBMIT true\nSTATS\n"))[0].startswith("ERROR DRAINING ")
+    assert not stopping.called
+    (site.state / "go").touch()
+    await stopping
+    site.start()
+    assert await site.talk(b"RESULT 1\n") == ['RESULT "the end\\n" "" 0']
+    await site.stop()
+
+
+async def test_with_requeue_what_a_stop_interrupts_runs_again_after_the_next_start(site: Site) -> None:
+    site.start("--stop-grace", "0", "--on-stop", "requeue")
+    again = site.state / "again"
+    line = f"SUBMIT [ -e {again} ] || {{ touch {again}; exec sleep 100; }}\n"
+    assert await site.talk(line.encode()) == ["JOB_ID 1"]
+    while not again.exists():
+        await site.talk(b"PING\n")
+    await site.stop()
+    site.start()
+    assert await site.talk(b"WAIT 1\n") == ["STATUS COMPLETED 100"]
+    assert '"attempts":2' in (await site.talk(b"SHOW 1\n"))[0]
+    await site.stop()
+
+
+async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.start()
+    assert (await site.talk(b"SUBMIT --stdin=2 seq 1 3000\nhi\nWAIT 1\nREMOVE 1\nSTATUS 1\n"))[2:] == [
+        "OK",
+        "ERROR GONE job 1 has been removed, with its output",
+    ]
+    await site.stop()
+    assert [path for path in (site.state / "output").rglob("*") if path.is_file()] == []
+    orphan = site.state / "output" / "0" / "1.1.stdout"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"left by a crash")
+    site.start()
+    assert not orphan.exists()
+    assert "removed 1 files of jobs that are not known any more" in caplog.text
+    assert await site.talk(b"SUBMIT true\n") == ["JOB_ID 2"]
+    await site.stop()
+
+
+async def test_old_jobs_are_removed_and_closed_segments_condensed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "SNAPSHOT_FROM", 1)
+    monkeypatch.setattr(retention, "CHECK_EVERY", 0.05)
+    site.start("--retention-count", "2")
+    for number in (1, 2, 3):  # one after the other, so that the first to end is the first to go
+        await site.talk(b"SUBMIT echo %d\nWAIT %d\n" % (number, number))
+    await site.stop()
+    site.start("--retention-count", "2")
+    while not list(site.state.glob("journal/*.snapshot")) or list(site.state.glob("journal/*.moved")):
+        await site.talk(b"PING\n")
+    assert await site.talk(b"RESULT 2\nRESULT 3\n") == ['RESULT "2\\n" "" 0', 'RESULT "3\\n" "" 0']
+    assert (await site.talk(b"STATUS 1\n"))[0].startswith("ERROR GONE ")
+    await site.stop()
+    site.start()
+    assert await site.talk(b"RESULT 3\nSUBMIT true\n") == ['RESULT "3\\n" "" 0', "JOB_ID 4"]
+    await site.stop()
+
+
+async def test_what_was_decided_about_queues_and_schedules_holds_after_a_restart(site: Site) -> None:
+    site.start()
+    asked = b"SET-QUEUE a --slots=1\nPAUSE b\nPAUSE\nSCHEDULE --every=1h echo hello\nPAUSE --schedule=1\n"
+    assert (await site.talk(asked))[1:] == ["OK", "OK", "OK 1", "OK"]
+    before = await site.talk(b"QUEUES\nSCHEDULES\n")
+    await site.stop()
+    site.start()
+    assert await site.talk(b"QUEUES\nSCHEDULES\n") == before
+    assert await site.talk(b"UNSCHEDULE 1\nSCHEDULE --every=1h true\n") == ["OK", "OK 2"]
+    await site.stop()
+
+
+async def test_what_waits_when_the_daemon_stops_waits_on_after_the_next_start(site: Site) -> None:
+    site.start()
+    lines = [
+        b"SUBMIT --hold echo held",
+        b"SUBMIT --after=1 echo after",
+        b"SUBMIT --after-fail=1 echo never",
+        b"SUBMIT --delay=1h echo delayed",
+        b"SUBMIT --array=1-2 --hold echo task $TASKQ_INDEX of $TASKQ_ARRAY_ID",
+    ]
+    for number, line in enumerate(lines, 1):
+        assert await site.talk(line + b"\n") == [f"JOB_ID {number}"]
+    await site.stop()
+    site.start()
+    asked = b"RELEASE 1\nWAIT 2\nWAIT 3\nSTATUS 4\nSTATUS 5\nRELEASE 5.2\nWAIT 5.2\nRESULT 7\n"
+    assert await site.talk(asked) == [
+        "STATUS PENDING 0",
+        "STATUS COMPLETED 100",
+        "STATUS FAILED 0",
+        "STATUS PENDING 0",
+        "STATUS PENDING 0",
+        "STATUS PENDING 0",
+        "STATUS COMPLETED 100",
+        'RESULT "task 2 of 5\\n" "" 0',
+    ]
+    await site.stop()
+
+
+async def test_the_limits_of_the_settings_hold(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "taskqd.toml").write_text("[queues.small]\nslots = 1\n[resources]\ngpu = 1\n")
+    site.start("--config", str(tmp_path / "taskqd.toml"))
+    for wish in (b"--queue=small --slots=2", b"--need=gpu:2", b"--need=tape:1"):
+        [answer] = await site.talk(b"SUBMIT %b true\n" % wish)
+        assert answer.startswith("ERROR BAD_REQUEST it could never start")
+    assert await site.talk(b"SUBMIT --queue=small --need=gpu:1 true\nWAIT 1\n") == [
+        "JOB_ID 1",
+        "STATUS COMPLETED 100",
+    ]
+    await site.stop()
+
+
+async def test_a_script_of_an_array_is_there_for_each_of_its_tasks(site: Site) -> None:
+    site.start()
+    asked = b"SUBMIT --array=0-1 --script=21 --stdin=2 \ncat;echo $TASKQ_INDEX\r\nhi\r\nWAIT 1\n"
+    assert await site.talk(asked) == ["JOB_ID 1", "STATUS COMPLETED 100"]
+    assert await site.talk(b"RESULT 1.0\nRESULT 1.1\n") == [
+        'RESULT "hi0\\n" "" 0',
+        'RESULT "hi1\\n" "" 0',
+    ]
+    await site.stop()
+
+
+async def test_a_crash_is_told_from_a_restart_of_the_machine(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot="another")
+    site.start()
+    assert service.REBOOTED in (await site.talk(b"SHOW 1\n"))[0]
+    await site.stop()
+    shutil.rmtree(site.state / "journal")
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot=proc.boot_id())
+    site.start()
+    assert service.KILLED in (await site.talk(b"SHOW 1\n"))[0]
+    await site.stop()
+
+
+async def test_a_second_signal_kills_what_takes_its_time(site: Site, reactor: Any) -> None:
+    site.start()
+    await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    stopping = Deferred.fromCoroutine(site.stop())
+    await deferLater(reactor, 0.05)
+    assert not stopping.called
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    await stopping
+
+
+async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "STOP_PATIENCE", 0.05)
+    site.start("--stop-grace", "0")
+    await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    await site.stop()
+
+
+async def test_a_stop_ends_though_a_job_does_not(
+    site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "STOP_PATIENCE", 0.05)
+    monkeypatch.setattr(service, "KILL_PATIENCE", 0.05)
+    monkeypatch.setattr(service, "GONE_TIMEOUT", 0.05)
+    taskq = site.start("--stop-grace", "0")
+    await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
+    while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
+        pass
+    kill = taskq._executor.kill
+    with monkeypatch.context() as patched:
+        patched.setattr(taskq._executor, "end", lambda *_: None)
+        patched.setattr(taskq._executor, "kill", Deferred)
+        await site.stop()
+    assert "do not end though they were killed" in caplog.text
+    kill()
+    while not taskq._executor.is_calm():
+        await deferLater(reactor, 0.01)
+
+
+async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Site) -> None:
+    site.start()
+    assert refused("--state", str(site.state)) == (
+        f"taskqd: another daemon, pid {os.getpid()}, already runs on the state directory {site.state}"
+    )
+    await site.stop()
+    parsed("--state", str(site.state))
+
+
+# Starts that are refused.
+
+
+def unlock(taskq: TaskqService) -> None:
+    """Release what a daemon has locked whose start was refused."""
+    for descriptor in taskq._store._locks:
+        os.close(descriptor)
+    taskq._store._locks = ()
+
+
+async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *words: str) -> str:
+    """Return why a start is refused, having let go of what it had opened."""
+    with pytest.raises(kind) as refusal:
+        site.start(*words)
+    [taskq] = site.running
+    site.running.clear()
+    thread = taskq._store._committer._thread
+    if thread is not None and thread.is_alive():
+        await taskq._store.close()
+    else:
+        unlock(taskq)
+    assert sys.excepthook is service._say_in_one_line
+    text = str(refusal.value)
+    assert "\n" not in text
+    return text
+
+
+async def test_a_damaged_journal_refuses_the_start_by_file_and_line(site: Site) -> None:
+    journal(site.state, submitted(1))
+    path = site.state / "journal" / "00000001.journal"
+    path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
+    assert f"{path}, line 2" in await refuse_start(site, JournalDamaged)
+
+
+async def test_a_journal_whose_story_cannot_be_refuses_the_start_by_file_and_line(site: Site) -> None:
+    journal(site.state, submitted(1), Ended(id=1, at=START, status=Status.COMPLETED))
+    path = site.state / "journal" / "00000001.journal"
+    assert f"{path}, line 3" in await refuse_start(site, JournalDamaged)
+
+
+async def test_a_spool_that_cannot_be_used_refuses_the_start(site: Site) -> None:
+    site.state.mkdir(mode=0o700)
+    (site.state / "output").write_bytes(b"")
+    assert f"the state directory {site.state} cannot be used" in await refuse_start(site)
+
+
+async def test_lock_that_cannot_be_opened_refuses_the_start_in_one_line(site: Site) -> None:
+    site.state.mkdir(mode=0o700)
+    (site.state / "lock").mkdir()
+    said = await refuse_start(site)
+    assert said.startswith(f"the state directory {site.state} cannot be used: ")
+
+
+async def test_output_that_cannot_be_looked_at_refuses_the_start_in_one_line(site: Site) -> None:
+    journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
+    (site.state / "output" / "0").mkdir(parents=True)
+    (site.state / "output" / "0" / "1.1.stdout").symlink_to("1.1.stdout")
+    said = await refuse_start(site)
+    assert said.startswith(f"the state directory {site.state} cannot be used: ")
+    assert "1.1.stdout" in said
+
+
+async def test_a_daemon_that_cannot_become_its_jobs_owners_refuses_the_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "only a daemon of root's can run jobs as their owners" in await refuse_start(
+        site, StartRefused, "--run-as", "owner"
+    )
+    assert not (site.state / "lock").exists()
+
+
+async def test_files_that_cannot_be_handed_over_refuse_the_start(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunAs, "open", lambda _: None)
+    monkeypatch.setattr(Handover, "open", refuse)
+    assert "files cannot be handed over to the jobs' owners: [Errno 28]" in await refuse_start(
+        site, StartRefused, "--run-as", "owner"
+    )
+
+
+async def test_a_state_directory_that_cannot_be_made_refuses_the_start(site: Site) -> None:
+    site.state.write_bytes(b"")
+    assert "cannot" in await refuse_start(site)
+
+
+async def test_one_listener_that_is_refused_refuses_the_start_and_closes_the_others(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "t").write_bytes(b"")
+    assert f"{tmp_path}/t is there and is no socket" in await refuse_start(
+        site, StartRefused, "--listen", f"unix:{tmp_path}/t"
+    )
+    assert not (site.state / "s").exists()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
+async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
+    port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+    endpoint = f"tcp:{port.getHost().port}:interface=127.0.0.1"
+    assert f"{endpoint} cannot be listened on" in await refuse_start(site, StartRefused, "--listen", endpoint)
+    await port.stopListening()
+
+
+async def test_a_state_directory_that_others_may_use_refuses_the_start(site: Site) -> None:
+    site.state.mkdir(mode=0o755)
+    why = f"{site.state} may be used by others than its owner (mode 755): chmod 700 {site.state}"
+    assert why in await refuse_start(site)
+    assert not (site.state / "s").exists()
+
+
+@pytest.mark.parametrize("name", ["token", "tokens"])
+async def test_tokens_that_others_may_read_refuse_the_start(site: Site, name: str) -> None:
+    site.state.mkdir(mode=0o700)
+    (site.state / name).write_bytes(b"")
+    (site.state / name).chmod(0o640)
+    why = f"{site.state}/{name} may be read by others than its owner: chmod 600 {site.state}/{name}"
+    assert why in await refuse_start(site)
+
+
+async def test_a_checker_that_is_none_refuses_the_start(site: Site) -> None:
+    assert "auth: there is no checker 'nonesuch'" in await refuse_start(
+        site, StartRefused, "--auth", "nonesuch:x"
+    )
+
+
+NO_TOKEN = "there is no token yet, so nobody can use a port: make one with `taskq token add NAME "
+
+
+@pytest.mark.parametrize(
+    "words, has_token, is_told",
+    [
+        ((), False, False),
+        (("--listen", "tcp:0:interface=127.0.0.1"), False, True),
+        (("--listen", "tcp:0:interface=127.0.0.1"), True, False),
+        (("--listen", "tcp:0:interface=127.0.0.1", "--auth", "memory:ana:sesame"), False, False),
+    ],
+)
+async def test_a_port_that_nobody_can_use_yet_is_told(
+    site: Site, words: tuple[str, ...], has_token: bool, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.state.mkdir(mode=0o700)
+    if has_token:
+        TokenFile(str(site.state)).add("ci", Role.READ, None, 1.0, None)
+    site.start(*words)
+    assert (f"{NO_TOKEN}--role submit --state {site.state}`" in caplog.text) is is_told
+    await site.stop()
+
+
+async def test_a_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> None:
+    await made(tmp_path / "state").stopService()
+
+
+async def test_a_daemon_says_in_its_log_why_it_does_not_start(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.state.mkdir(mode=0o700)
+    (site.state / "token").write_bytes(b"")
+    taskq = TaskqService(
+        Settings(state=str(site.state), listen=("tcp:0",), slots=1), site._reactor, None, True
+    )
+    with pytest.raises(StartRefused):
+        taskq.startService()
+    assert "the start is refused" in caplog.text
+    unlock(taskq)
+
+
+@pytest.mark.parametrize("why, is_ours", [("can't start new thread", True), ("a bug", False)])
+def test_a_start_without_room_for_threads_is_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch, why: str, is_ours: bool
+) -> None:
+    taskq = TaskqService(
+        Settings(state=str(site.state), listen=("tcp:0",), slots=1), site._reactor, None, False
+    )
+
+    def fail() -> None:
+        raise RuntimeError(why)
+
+    monkeypatch.setattr(taskq, "_start", fail)
+    with pytest.raises(StartRefused if is_ours else RuntimeError, match=why):
+        taskq.startService()
+
+
+async def test_a_call_is_made_in_the_daemon_s_own_thread_if_the_machine_has_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    taskq = made(site.state)
+    taskq._threads.start()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            assert result_of(taskq._in_thread(threading.get_ident)) == threading.get_ident()
+    assert caplog.text.count("no thread can be started") == 1
+    assert await taskq._in_thread(threading.get_ident) != threading.get_ident()
+    taskq._threads.stop()
+
+
+async def test_a_bug_of_the_pool_is_not_taken_for_a_shortage(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("a bug")
+
+    taskq = made(site.state)
+    monkeypatch.setattr(taskq._threads, "callInThreadWithCallback", refuse)
+    with pytest.raises(RuntimeError, match="a bug"):
+        taskq._in_thread(str.upper, "never")
+
+
+async def test_slots_are_bounded_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptor_limit, "limit", lambda: 130)
+    taskq = site.start("--slots", "100")
+    assert taskq._settings.slots == 10
+    await site.stop()
+
+
+def test_a_terminal_that_goes_stops_the_reactor_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    taskq = made(site.state)
+    stops: list[Exception | None] = [None, ReactorNotRunning()]
+
+    def stop() -> None:
+        error = stops.pop(0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(site._reactor, "stop", stop)
+    taskq._hung_up()
+    taskq._hung_up()
+    assert stops == []
+
+
+def test_a_refusal_is_one_line_and_a_bug_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", said)
+    service._say_in_one_line(StartRefused, StartRefused("no"), None)
+    assert said.getvalue() == "taskqd: no\n"
+    bugs: list[Any] = []
+    monkeypatch.setattr(sys, "__excepthook__", lambda *args: bugs.append(args))
+    why = ZeroDivisionError()
+    service._say_in_one_line(ZeroDivisionError, why, None)
+    assert bugs == [(ZeroDivisionError, why, None)]
+
+
+# What a crash left running.
+
+STARTED: list[Event] = [
+    submitted(1),
+    Started(id=1, at=START, attempt=1),
+    Spawned(id=1, at=START, pid=101, started=77),
+    submitted(2),
+    Started(id=2, at=START, attempt=1),
+    Spawned(id=2, at=START, pid=102, started=77),
+    Ended(id=2, at=START, status=Status.COMPLETED),
+    submitted(3),
+]
+
+
+def ended_leftovers(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *table: Process,
+    boot: str = "same",
+    is_copy: bool = False,
+) -> list[int]:
+    """Return the pids that are killed before anything runs, where a crash left these processes."""
+    killed: list[int] = []
+
+    def kill_all(found: list[Process], seconds: float) -> list[Process]:
+        killed.extend(one.pid for one in found)
+        return found
+
+    monkeypatch.setattr(proc, "boot_id", lambda: "same")
+    monkeypatch.setattr(proc, "scan", lambda since: list(table))
+    monkeypatch.setattr(proc, "kill_all", kill_all)
+    taskq = made(tmp_path / "state")
+    taskq._store.last_boot = boot
+    taskq._store.is_copy = is_copy
+    taskq._store.name = "store"
+    taskq._end_leftovers(replayed(STARTED))
+    return killed
+
+
+def left(session: int, mark: str = "", pid: int = 500, started: int = 90) -> Process:
+    return Process(pid, started, pid, session, mark)
+
+
+@pytest.mark.parametrize(
+    "one, is_ended",
+    [
+        (left(101, "store.1.1"), True),
+        (left(500, "store.1.1"), True),
+        (left(90, "store.1.0"), True),
+        (left(102, "store.2.1"), True),
+        (left(500, "store.2.1"), False),
+        (left(500, "store.3.1"), True),
+        (left(500, "store.9.1"), True),
+        (left(500, "other.1.1"), False),
+        (left(101), False),
+        (left(102), False),
+        (left(101, pid=101, started=77), True),
+        (left(101, pid=101, started=78), False),
+        (left(102, pid=102, started=77), False),
+    ],
+)
+def test_a_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still_in_its_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Process, is_ended: bool
+) -> None:
+    assert ended_leftovers(monkeypatch, tmp_path, one) == ([one.pid] if is_ended else [])
+
+
+def test_a_session_is_ended_whole_if_its_leader_or_a_marked_member_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = [
+        *(left(101, pid=101, started=77), left(101, pid=501)),
+        *(left(102, "store.2.1", pid=502), left(102, pid=503)),
+    ]
+    assert ended_leftovers(monkeypatch, tmp_path, *table) == [101, 501, 502, 503]
+
+
+def test_the_start_times_of_another_boot_prove_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = left(101, pid=101, started=77)
+    assert ended_leftovers(monkeypatch, tmp_path, one, boot="another") == []
+
+
+def test_what_a_removed_job_had_started_and_left_its_session_lives_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "tests.unit.daemon.test_service.STARTED", [*STARTED, Removed(id=2, at=START, by="ada")]
+    )
+    assert ended_leftovers(monkeypatch, tmp_path, left(500, "store.2.1")) == []
+
+
+def test_a_start_is_refused_if_processes_cannot_be_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(since: int) -> list[Process]:
+        raise OSError("no /proc")
+
+    monkeypatch.setattr(proc, "scan", refuse)
+    with pytest.raises(StartRefused, match="no /proc"):
+        made(tmp_path / "state")._end_leftovers(replayed(STARTED))
+
+
+def test_process_that_the_original_of_a_copy_started_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = left(101, pid=101, started=77)
+    assert ended_leftovers(monkeypatch, tmp_path, one) == [101]
+    assert ended_leftovers(monkeypatch, tmp_path, one, is_copy=True) == []
+
+
+def test_what_does_not_end_is_told_to_the_operator(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended_leftovers(monkeypatch, tmp_path, left(101, "store.1.1"))
+    assert "process 500 of an interrupted job does not end" in caplog.text

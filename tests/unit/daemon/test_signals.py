@@ -1,0 +1,99 @@
+"""The signals of the daemon: what is set right, what is ignored, and the two meanings of HUP."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from taskqd.daemon import signals
+
+ALL = [signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, *signals.unused()]
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in ALL}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def test_no_signal_stays_blocked_and_what_is_needed_is_not_ignored() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.reset()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_what_is_not_used_is_ignored_and_what_has_a_use_keeps_it() -> None:
+    def rotate(*_: object) -> None:
+        """Stand for what twistd does at USR1 where the log is a file."""
+
+    for number in signals.unused():
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, rotate)
+    signals.reset()
+    assert signal.getsignal(signal.SIGUSR1) is rotate
+    left = {signal.getsignal(number) for number in signals.unused() if number != signal.SIGUSR1}
+    assert left == {signal.SIG_IGN}
+    assert {signal.SIGUSR2, signal.SIGALRM, signal.SIGIO, signal.SIGQUIT} <= set(signals.unused())
+
+
+class Reactor:
+    """Calls at once what a signal's handler hands to it."""
+
+    def callFromThread(self, function: Callable[[], object]) -> None:
+        function()
+
+
+@pytest.fixture(name="terminal")
+def a_terminal(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Return how the opening of the terminal fails; None where it does not."""
+    error: list[int | None] = [None]
+    plain = os.open
+
+    def opened(path: Any, *args: Any, **options: Any) -> int:
+        if path != signals.TERMINAL:
+            return plain(path, *args, **options)
+        if error[0] is not None:
+            raise OSError(error[0], os.strerror(error[0]))
+        return plain(os.devnull, os.O_RDONLY)
+
+    monkeypatch.setattr(os, "open", opened)
+    return error
+
+
+@pytest.mark.parametrize(
+    "before, after, stops",
+    [
+        (None, errno.ENXIO, True),
+        (None, None, False),
+        (None, errno.EMFILE, False),
+        (errno.ENXIO, errno.ENXIO, False),
+        (errno.ENOENT, errno.ENOENT, False),
+    ],
+)
+def test_a_hup_stops_the_daemon_only_where_its_terminal_is_gone(
+    terminal: list[int | None], before: int | None, after: int | None, stops: bool
+) -> None:
+    stopped: list[bool] = []
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    terminal[0] = before
+    signals.on_hangup(Reactor(), lambda: stopped.append(True))
+    terminal[0] = after
+    signal.raise_signal(signal.SIGHUP)
+    assert stopped == [True] * stops
+
+
+def test_a_hup_that_is_ignored_at_the_start_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signals.on_hangup(Reactor(), lambda: None)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

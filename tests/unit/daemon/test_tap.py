@@ -1,0 +1,370 @@
+"""The daemon put together: its options, what it refuses in one line, and starts and stops in one process."""
+
+import errno
+import fcntl
+import os
+import pwd
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from taskqd import __version__
+from taskqd.config.limits import LIMITS, Quotas, quotas_of
+from taskqd.config.settings import SETTINGS, OnEnd, Settings, read_toml
+from taskqd.daemon.service import TaskqService
+from taskqd.daemon.tap import Options, makeService
+from taskqd.model.roles import Role
+from taskqd.storage.interfaces import IExecutor, ISpool, IStore
+
+OPTIONS: Any = Options
+"""Options as mypy may see them: what they inherit has no types."""
+
+# Options.
+
+
+@pytest.fixture(name="home")
+def a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the home directory of a user who is not root, in which nothing is set."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def parsed(*words: str) -> Settings:
+    options = OPTIONS()
+    options.parseOptions(list(words))
+    settings: Settings = options.settings
+    return settings
+
+
+def refused(*words: str) -> str:
+    """Return the one line with which a start by these words ends."""
+    with pytest.raises(SystemExit) as end:
+        parsed(*words)
+    text = str(end.value.code)
+    assert text.startswith("taskqd: ")
+    assert "\n" not in text
+    return text
+
+
+def test_without_options_any_user_has_a_daemon(home: Path) -> None:
+    state = home / ".local" / "state" / "taskqd"
+    assert parsed() == Settings(
+        state=str(state), listen=(f"unix:{state}/taskq.sock",), slots=len(os.sched_getaffinity(0))
+    )
+
+
+def test_the_places_of_the_user_are_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/s")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/r")
+    assert (parsed().state, parsed().listen) == ("/s/taskqd", ("unix:/r/taskqd/taskq.sock",))
+
+
+def test_root_has_the_places_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert (parsed().state, parsed().listen) == ("/var/lib/taskqd", ("unix:/run/taskqd/taskq.sock",))
+
+
+def test_every_option_sets_what_it_says(home: Path) -> None:
+    settings = parsed("--state", "/s", "--slots", "3", "--listen", "tcp:9500", "--listen", "unix:/x:mode=660")
+    assert settings == Settings(state="/s", listen=("tcp:9500", "unix:/x:mode=660"), slots=3)
+
+
+def test_queues_resources_and_what_runs_at_the_end_are_options_too(home: Path) -> None:
+    words = ["--queue", "slow=2", "--queue", "fast=3", "--resource", "gpu=1", "--resource", "disk=5"]
+    hook = ["--on-end-command", "mail ops", "--on-end-only", "failed", "--on-end-timeout", "1m"]
+    settings = parsed(*words, *hook, "--on-end-slots", "2")
+    assert settings.queues == {"slow": 2, "fast": 3, "on_end": 2}
+    assert settings.resources == {"gpu": 1, "disk": 5}
+    assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=60.0, slots=2)
+
+
+def test_limits_roles_checkers_and_as_whom_jobs_run_are_options_too(home: Path) -> None:
+    limits = ["--limit", "pending=5", "--limit", "idle_time=none", "--limit", "priority=-1"]
+    roles = ["--role", "ana=admin", "--role", "*=read"]
+    settings = parsed(*limits, *roles, "--auth", "file:/a", "--auth", "unix", "--run-as", "owner")
+    assert settings.limits == Quotas(pending=5, idle_time=None, priority=-1)
+    assert settings.roles == {"ana": Role.ADMIN, "*": Role.READ}
+    assert settings.auth == ("file:/a", "unix")
+    assert settings.run_as_owner
+
+
+def test_of_the_limits_and_roles_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
+    file = home / "taskqd.toml"
+    file.write_text(
+        'auth = "unix"\nrun_as = "owner"\n[limits]\npending = 5\nidle_time = "1h"\n'
+        '[roles]\nana = "admin"\nben = "read"\n'
+    )
+    settings = parsed("-c", str(file), "--limit", "idle-time=2h", "--role", "ben=submit", "--auth", "file:/a")
+    assert settings.limits == Quotas(pending=5, idle_time=7200.0)
+    assert settings.roles == {"ana": Role.ADMIN, "ben": Role.SUBMIT}
+    assert settings.auth == ("file:/a",)
+    assert settings.run_as_owner
+    assert not parsed("-c", str(file), "--run-as", "daemon").run_as_owner
+
+
+def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
+    file = home / "taskqd.toml"
+    file.write_text(
+        "[queues.slow]\nslots = 1\n[queues.fast]\nslots = 4\n"
+        '[resources]\ngpu = 1\n[on_end]\ncommand = "mail ops"\ntimeout = "5s"\n'
+    )
+    settings = parsed("-c", str(file), "--queue", "slow=2", "--on-end-timeout", "9s")
+    assert settings.queues == {"slow": 2, "fast": 4, "on_end": 1}
+    assert settings.resources == {"gpu": 1}
+    assert settings.on_end == OnEnd("mail ops", timeout=9.0)
+
+
+def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: Path) -> None:
+    shipped = Path(__file__).parents[3] / "etc" / "taskqd.toml"
+    assert parsed("--config", str(shipped)) == parsed()
+    text = "\n".join(re.sub(r'^#(?=[a-z_\["-]+)', "", line) for line in shipped.read_text().splitlines())
+    opened = home / "taskqd.toml"
+    opened.write_text(text)
+    values = read_toml(text, "etc/taskqd.toml")
+    assert set(values) == set(SETTINGS)
+    settings = parsed("--config", str(opened))
+    defaults = {
+        "stop-grace": 10.0,
+        "on-stop": False,
+        "retention-age": 7 * 86400.0,
+        "retention-count": 100_000,
+        "retention-size": 10 * 1024**3,
+        "retention-memory": 128 * 1024**2,
+        "run-as": False,
+    }
+    assert values.items() >= defaults.items()
+    assert settings.on_end == OnEnd(values["on-end-command"])
+    assert set(settings.roles.values()) == set(Role)
+    assert list(values["limit"]) == list(LIMITS)
+    assert quotas_of(values["limit"]) == Quotas()
+
+
+def test_the_default_socket_follows_the_state(home: Path) -> None:
+    assert parsed("--state", "/s").listen == ("unix:/s/taskq.sock",)
+
+
+def test_a_relative_state_is_taken_from_here_whatever_the_daemon_s_directory_will_be(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    assert parsed("--state", "here/it/is").state == f"{home}/here/it/is"
+
+
+def test_a_file_has_the_same_settings_and_options_win_over_it(home: Path) -> None:
+    file = home / "taskqd.toml"
+    file.write_text('state = "/f"\nslots = 7\nlisten = ["tcp:1", "tcp:2"]\n')
+    assert parsed("--config", str(file)) == Settings(state="/f", listen=("tcp:1", "tcp:2"), slots=7)
+    assert parsed("-c", str(file), "--slots", "2").slots == 2
+    assert parsed("-c", str(file), "--state", "/o").state == "/o"
+    assert parsed("-c", str(file), "--listen", "tcp:3").listen == ("tcp:3",)
+    file.write_text('state = "/f"\n')
+    assert parsed("-c", str(file)).listen == ("unix:/f/taskq.sock",)
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        (["--slots", "0"], ["twistd taskq: slots", "a whole number from 1", "not 0"]),
+        (["--slots", "-1"], ["twistd taskq: slots", "not '-1'"]),
+        (["--slots", "many"], ["twistd taskq: slots", "not 'many'"]),
+        (["--slots", ""], ["twistd taskq: slots"]),
+        (["--slots", "10001"], ["twistd taskq: slots", "to 10000"]),
+        (["--state", ""], ["twistd taskq: state"]),
+        (["--state", "a\0b"], ["twistd taskq: state"]),
+        (["--listen", ""], ["twistd taskq: listen"]),
+        (["--listen", "nowhere"], ["twistd taskq: listen", "'nowhere'"]),
+        (["--listen", "tcp:port"], ["twistd taskq: listen", "'tcp:port'"]),
+        (["--queue", "slow"], ["twistd taskq: queue", "not 'slow'"]),
+        (["--queue", "slow=none"], ["twistd taskq: queue", "not slow = 'none'"]),
+        (["--queue", "on_end=2"], ["twistd taskq: queue", "but not on_end"]),
+        (["--resource", "gpu=0"], ["twistd taskq: resource", "not gpu = 0"]),
+        (["--limit", "line"], ["twistd taskq: limit must be one of connections, ", "not 'line'"]),
+        (["--limit", "lines=1k"], ["twistd taskq: limit must be one of connections, ", "not 'lines'"]),
+        (["--limit", "line=512"], ["twistd taskq: limit line must be a size from 1k to 64k", "not '512'"]),
+        (["--limit", "line=none"], ["twistd taskq: limit line must be", "not 'none'"]),
+        (["--limit", "block-memory=1M"], ["limit block-memory must be at least limit block", "not 1048576"]),
+        (["--role", "ana"], ["twistd taskq: role", "not 'ana'"]),
+        (["--role", "ana=root"], ["twistd taskq: role", "one of admin, submit, read", "not ana = 'root'"]),
+        (["--auth", ""], ["twistd taskq: auth"]),
+        (["--run-as", "root"], ["twistd taskq: run-as", '"owner" or "daemon"', "not 'root'"]),
+        (["--on-end-command", ""], ["twistd taskq: on-end-command"]),
+        (["--on-end-command", "x", "--on-end-only", "x"], ["twistd taskq: on-end-only", '"failed"']),
+        (["--on-end-slots", "2"], ["on-end-command is missing"]),
+        (["--config", "/nonexistent.toml"], ["/nonexistent.toml cannot be read", "No such file"]),
+    ],
+)
+def test_a_wrong_option_ends_the_start_in_one_line(home: Path, words: list[str], parts: list[str]) -> None:
+    text = refused(*words)
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [
+        (b"slots = 0\n", "slots must be"),
+        (b"slots = 'four'\n", "slots must be"),
+        (b"[retention]\nage = 'old'\n", "retention-age must be"),
+        (b"[queues.slow]\nslots = 0\n", "queue must be"),
+        (b"[resources]\ngpu = 'two'\n", "resource must be"),
+        (b"[limits]\nconnections = 0\n", "limit connections must be a whole number from 1"),
+        (b"[roles]\nana = 'root'\n", "role must be"),
+        (b"auth = 5\n", "auth must be"),
+        (b"run-as = 'root'\n", "run-as must be"),
+        (b"state = 5\n", "state must be"),
+        (b"listen = []\n", "listen must be"),
+        (b"listen = 'nowhere'\n", "'nowhere' is no endpoint"),
+        (b"colour = 'red'\n", "colour is no setting"),
+        (b"slots = \n", "is not TOML"),
+        (b"\xff\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_setting_in_the_file_is_refused_by_file_and_key(
+    home: Path, content: bytes, part: str
+) -> None:
+    file = home / "taskqd.toml"
+    file.write_bytes(content)
+    text = refused("--config", str(file))
+    assert str(file) in text
+    assert part in text
+
+
+@pytest.mark.parametrize("words", [("--colour", "red"), ("extra",), ("--slots",)])
+def test_a_mistake_in_the_options_ends_the_start_in_one_line(home: Path, words: tuple[str, ...]) -> None:
+    text = refused(*words)
+    assert text.startswith("taskqd: twistd taskq: ")
+    assert text.endswith("; see twistd taskq --help")
+
+
+def test_help_is_a_page_with_every_option_and_an_example() -> None:
+    text = str(Options())
+    for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd -n taskq"):
+        assert part in text
+
+
+def test_help_tells_who_gets_in_and_as_whom_jobs_run() -> None:
+    text = " ".join(str(Options()).split())
+    for part in (
+        "user and root are admin",
+        "see jobs of their own",
+        '"taskq token add" makes',
+        "runs each as",
+    ):
+        assert part in text
+
+
+def test_help_is_as_wide_as_a_terminal() -> None:
+    text = str(Options())
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        OPTIONS().parseOptions(["--version"])
+    assert not end.value.code
+    assert capsys.readouterr().out == f"taskqd {__version__}\n"
+
+
+@pytest.mark.parametrize("given", [None, "~", "relative"])
+def test_start_of_a_user_without_a_home_directory_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    if given is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", given)
+    monkeypatch.chdir(home)
+    assert "the user 1000 has no home directory" in refused()
+    assert list(home.iterdir()) == []
+    assert parsed("--state", "/s").state == "/s"
+
+
+def test_default_socket_whose_path_is_too_long_is_refused_with_the_limit(home: Path) -> None:
+    state = "/" + "s" * 100
+    said = refused("--state", state)
+    assert f"the path {state}/taskq.sock has 112 bytes" in said
+    assert "at most 107; give a shorter one with --listen unix:PATH" in said
+    assert parsed("--state", state, "--listen", "unix:/" + "x" * 106).state == state
+
+
+def test_pid_file_of_a_dead_daemon_is_removed_once_the_lock_is_known_to_be_free(home: Path) -> None:
+    path = home / "twistd.pid"
+    path.write_text("")
+    options = OPTIONS()
+    options.parent = {"pidfile": str(path)}
+    options.parseOptions(["--state", str(home / "state")])
+    assert not path.exists()
+
+
+def test_lock_that_cannot_be_locked_ends_the_start_in_one_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "lock").touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = refused("--state", str(home))
+    assert f"the state directory {home} cannot be used: " in said
+
+
+# makeService.
+
+
+def made(state: Path, parent: dict[str, Any] | None = None, *words: str) -> TaskqService:
+    options = OPTIONS()
+    options.parent = parent
+    options.parseOptions(["--state", str(state), "--listen", f"unix:{state}/s", "--slots", "2", *words])
+    return makeService(options)
+
+
+def test_making_the_service_opens_nothing(tmp_path: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    taskq = made(tmp_path / "state")
+    assert list(tmp_path.iterdir()) == []
+    assert set(os.listdir("/proc/self/fd")) == before
+    verifyObject(IStore, taskq._store)
+    verifyObject(ISpool, taskq._spool)
+    verifyObject(IExecutor, taskq._executor)
+
+
+@pytest.mark.parametrize(
+    "parent, owner, is_daemon",
+    [
+        (None, None, False),
+        ({"uid": None, "gid": None, "nodaemon": True}, None, False),
+        ({"uid": None, "gid": None, "nodaemon": False}, None, True),
+        ({"uid": 0, "gid": None, "nodaemon": 0}, (0, 0), True),
+        ({"uid": 65_534, "gid": 7, "nodaemon": 1}, (65_534, 7), False),
+    ],
+)
+def test_the_service_knows_to_whom_twistd_is_going_to_drop(
+    tmp_path: Path, parent: dict[str, Any] | None, owner: tuple[int, int] | None, is_daemon: bool
+) -> None:
+    taskq = made(tmp_path / "state", parent)
+    assert (taskq._owner, taskq._is_daemon) == (owner, is_daemon)
+
+
+def test_directories_are_made_for_whom_the_daemon_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "chown", lambda *args: given.append(args))
+    words = ["--listen", f"unix:{tmp_path}/run/s", "--listen", "tcp:0", "--listen", "unix:relative.sock"]
+    made(tmp_path / "state", {"uid": 65_534, "gid": 7}, *words).privilegedStartService()
+    assert given == [(f"{tmp_path}/state", 65_534, 7), (f"{tmp_path}/run", 65_534, 7)]
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    given.clear()
+    made(tmp_path / "state", {"uid": 65_534, "gid": 7}, *words).privilegedStartService()
+    assert given == []

@@ -1,0 +1,79 @@
+"""What must be true of a submission: whom it comes after is there, and it can have room."""
+
+from typing import Any
+
+import pytest
+
+from taskqd.engine.admission import check, check_room, resolved
+from taskqd.errors import BadRequest, Gone, NoSuchJob
+from taskqd.model.job import TaskId
+from taskqd.state.capacity import Limits
+from taskqd.state.queue_state import Backlog
+from tests.support.events import array, cancelled, fold, removed, resized, spec, submitted
+
+LIMITS = Limits(slots=4, queues={"build": 2}, resources={"gpu": 1})
+
+
+def _backlog() -> Backlog:
+    return fold(submitted(1), array(2, 3), submitted(9), cancelled(9), removed(9), limits=LIMITS)
+
+
+def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> None:
+    asked = spec(after=(TaskId(2, 1), 1), after_any=(TaskId(2, 3),), after_fail=(2, TaskId(2, 2)))
+    assert resolved(_backlog(), asked) == spec(after=(3, 1), after_any=(5,), after_fail=(2, 4))
+    plain = spec()
+    assert resolved(_backlog(), plain) is plain
+
+
+@pytest.mark.parametrize(
+    "which, error, text",
+    [
+        (TaskId(2, 4), NoSuchJob, "array 2 has the indexes 1 to 3, not 4"),
+        (TaskId(1, 1), BadRequest, "job 1 is no array, so it has no task 1.1"),
+        (TaskId(50, 1), NoSuchJob, "there is no job 50"),
+        (TaskId(9, 1), Gone, "job 9 has been removed"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
+def test_a_task_that_is_not_there_is_refused(
+    which: TaskId, error: type[Exception], text: str, kind: str
+) -> None:
+    with pytest.raises(error) as refusal:
+        resolved(_backlog(), spec(**{kind: (which,)}))
+    assert text in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
+def test_a_job_comes_only_after_jobs_that_are_there(kind: str) -> None:
+    check(_backlog(), spec(**{kind: (1, 2, 5)}))
+    for job_id, error in ((10, NoSuchJob), (9, Gone)):
+        with pytest.raises(error):
+            check(_backlog(), spec(**{kind: (1, job_id)}))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"slots": 4}, {"needs": {"gpu": 1}}, {"queue": "build", "slots": 2}, {"queue": "big", "slots": 4}],
+    ids=str,
+)
+def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any]) -> None:
+    check(_backlog(), spec(**asked))
+
+
+@pytest.mark.parametrize(
+    "asked, text",
+    [
+        ({"slots": 5}, "it wants 5 slots, and there are 4 in all"),
+        ({"queue": "build", "slots": 3}, "it wants 3 slots of queue build, and there are 2 in all"),
+        ({"queue": "small", "slots": 2}, "it wants 2 slots of queue small, and there is 1 in all"),
+        ({"needs": {"gpu": 2}}, "it wants 2 gpu, and there is 1 in all"),
+        ({"needs": {"disk": 1}}, "it wants 1 disk, and there are 0 in all"),
+    ],
+)
+def test_what_could_never_start_is_refused_with_what_there_is(asked: dict[str, Any], text: str) -> None:
+    backlog = _backlog()
+    backlog.apply(resized("small", 1))
+    for checks in (check, check_room):
+        with pytest.raises(BadRequest) as refusal:
+            checks(backlog, spec(**asked))
+        assert str(refusal.value) == (f"it could never start: {text}; ask for less, or change the settings")

@@ -1,0 +1,337 @@
+"""Whatever happens, in whatever order: walks through all that a dispatcher can be asked for."""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import product
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
+
+from taskqd.errors import TaskqError
+from taskqd.model.events import Event, Removed, Scheduled, Started
+from taskqd.model.job import Array, Reason, Status
+from taskqd.state.capacity import Constraint, wants
+from taskqd.state.queue_state import Backlog
+from tests.fakes.doors import ACTOR, COMPLETED, FAILED, House, replayed
+
+SLOTS, QUEUES, RESOURCES = 3, {"small": 1}, {"gpu": 2}
+FINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+NUMBERS = st.integers(0, 7)
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.sampled_from(["small", "other"]),
+        "priority": st.integers(-1, 1),
+        "slots": st.integers(1, 2),
+        "needs": st.fixed_dictionaries({"gpu": st.integers(1, 2)}),
+        "retries": st.integers(1, 2),
+        "delay": st.sampled_from([0.0, 3.0]),
+        "hold": st.just(True),
+        "array": st.builds(Array, st.just(1), st.integers(1, 4), st.sampled_from([None, 1, 2])),
+    },
+)
+AFTER = st.dictionaries(st.sampled_from(["after", "after_any", "after_fail"]), st.lists(NUMBERS, max_size=2))
+SUBMISSIONS = st.tuples(st.just("submit"), OPTIONS, AFTER)
+ENDS = st.tuples(st.sampled_from(["complete", "fail"]), NUMBERS)
+STEPS = st.one_of(
+    SUBMISSIONS,
+    SUBMISSIONS,
+    SUBMISSIONS,
+    ENDS,
+    ENDS,
+    ENDS,
+    st.tuples(st.just("keyed"), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["cancel", "cascade", "retry", "remove", "hold", "release"]), NUMBERS),
+    st.tuples(
+        st.just("change"),
+        NUMBERS,
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "queue": st.sampled_from(["small", "other"]),
+                "priority": st.integers(-1, 1),
+                "slots": st.integers(1, 3),
+                "delay": st.sampled_from([None, 2.0]),
+            },
+        ),
+    ),
+    st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from([None, "small", "other"])),
+    st.tuples(st.just("resize"), st.sampled_from(["small", "other"]), st.sampled_from([None, 0, 1, 2])),
+    st.tuples(
+        st.sampled_from(["schedule", "unschedule", "pause schedule", "resume schedule", "run"]), NUMBERS
+    ),
+    st.tuples(st.just("sync"), st.integers(1, 4)),
+    st.tuples(st.just("settle")),
+    st.tuples(st.just("advance"), st.sampled_from([1, 5, 70])),
+    st.tuples(st.sampled_from(["break down", "mend", "crash"])),
+)
+
+
+class Walk:
+    """A house, what it has told, and what it was told to do."""
+
+    def __init__(self) -> None:
+        self.answers: list[Deferred[Any]] = []
+        self.numbers: list[int] = []
+        self._open([])
+
+    def _open(self, journal: list[Event]) -> None:
+        self.house = House(SLOTS, journal=journal, queues=QUEUES, resources=RESOURCES)
+        self.told: Counter[tuple[int, Status]] = Counter()
+        self.limits: dict[str, int | None] = {"small": 1, "other": None}
+        self.taken: dict[str, int] = {}
+        self.house.dispatcher.on_end(lambda job: self.told.update([(job.id, job.status)]))
+        self.house.dispatcher.recover("it was killed")
+        self.since = len(self.house.store.journal)
+        self.house.dispatcher.start()
+
+    def crash(self) -> None:
+        """Begin anew with what was durable."""
+        self.die()
+        self._open(list(self.house.store.journal))
+
+    def die(self) -> None:
+        """Let nothing become durable any more, and leave nothing that waits for it."""
+        self.house.store.break_down("the daemon is dead")
+        self.house.dispatcher.stop(requeue=False)
+
+    def job(self, number: int) -> int:
+        """Return the id of some job."""
+        ids = list(self.house.backlog.jobs) or [1]
+        return ids[number % len(ids)]
+
+    def step(self, act: str, *details: Any) -> None:
+        """Do something, or ask for it."""
+        answer = self._acts[act](self, *details)
+        self.answers.append((answer or succeed(None)).addErrback(lambda failure: failure.trap(TaskqError)))
+
+    def _submit(self, options: dict[str, Any], after: dict[str, list[int]]) -> "Deferred[Any]":
+        if self.house.backlog.jobs:
+            options = {**options, **{kind: tuple(map(self.job, which)) for kind, which in after.items()}}
+        return self.house.asked(**options)
+
+    def _keyed(self, number: int) -> "Deferred[Any]":
+        return self.house.asked(f"echo {number // 2}", key=f"k{number % 2}")
+
+    def _end(self, outcome: Any, number: int) -> None:
+        running = sorted(self.house.executor.running)
+        if running:
+            self.house.executor.finish(running[number % len(running)], outcome)
+
+    def _schedule(self, _: int) -> "Deferred[Any]":
+        return self.house.schedule(5.0).addCallback(self.numbers.append)
+
+    def _run_of_schedule(self, number: int) -> "Deferred[Any]":
+        schedules = list(self.house.backlog.schedules.by_id.values())
+        if not schedules:
+            return succeed(None)
+        schedule = schedules[number % len(schedules)]
+        return self.house.dispatcher.submit(schedule.command, schedule.spec, ACTOR, {}, schedule.id)
+
+    def _sync(self, count: int) -> None:
+        self.house.store.sync(min(count, len(self.house.store.on_its_way)))
+
+    _acts: ClassVar[dict[str, Callable[..., Any]]] = {
+        "submit": _submit,
+        "keyed": _keyed,
+        "cancel": lambda self, number: self.house.cancel(self.job(number)),
+        "cascade": lambda self, number: self.house.cancel(self.job(number), cascade=True),
+        "retry": lambda self, number: self.house.retry(self.job(number)),
+        "remove": lambda self, number: self.house.remove(self.job(number)),
+        "hold": lambda self, number: self.house.hold(self.job(number)),
+        "release": lambda self, number: self.house.release(self.job(number)),
+        "change": lambda self, number, values: self.house.change(self.job(number), **values),
+        "complete": lambda self, number: self._end(COMPLETED, number),
+        "fail": lambda self, number: self._end(FAILED, number),
+        "pause": lambda self, queue: self.house.pause(queue),
+        "resume": lambda self, queue: self.house.resume(queue),
+        "resize": lambda self, queue, slots: self.house.resize(queue, slots),
+        "schedule": _schedule,
+        "unschedule": lambda self, number: self.house.unschedule(number),
+        "pause schedule": lambda self, number: self.house.pause(schedule=number),
+        "resume schedule": lambda self, number: self.house.resume(schedule=number),
+        "run": _run_of_schedule,
+        "sync": _sync,
+        "settle": lambda self: self.house.settle(),
+        "advance": lambda self, seconds: self.house.clock.advance(seconds),
+        "break down": lambda self: self.house.store.break_down(),
+        "mend": lambda self: self.house.store.mend(),
+        "crash": lambda self: self.crash(),
+    }
+
+    # What has to be true.
+
+    def check(self) -> None:
+        """See that nothing is wrong at this moment."""
+        backlog, running = self.house.backlog, self.house.executor.running
+        assert backlog == replayed(self.house.store.journal, backlog.capacity.limits)
+        jobs = [backlog.jobs[job_id] for job_id in running]
+        assert all(job.status is Status.RUNNING for job in jobs)
+        assert sum(job.spec.slots for job in jobs) <= SLOTS
+        for name, total in RESOURCES.items():
+            assert sum(job.spec.needs.get(name, 0) for job in jobs) <= total
+        for name in ("small", "other"):
+            used = sum(job.spec.slots for job in jobs if job.spec.queue == name)
+            limit, taken = backlog.queues.limit(name), backlog.capacity.taken(Constraint("queue", name))
+            limits = limit, self.limits.get(name)
+            assert used <= taken
+            assert None in limits or taken <= max(self.taken.get(name, 0), *filter(None, limits))
+            self.limits[name], self.taken[name] = limit, taken
+        for array in [job for job in backlog.jobs.values() if job.spec.array and job.tasks]:
+            at_once = array.spec.array.at_once if array.spec.array else None
+            assert at_once is None or sum(job.array == array.id for job in jobs) <= at_once
+        assert all(backlog.jobs[job_id].status is Status.PENDING for job_id in self._unskipped())
+
+    def _unskipped(self) -> list[int]:
+        """Return the doomed jobs, but arrays, of which some tasks may have been cancelled."""
+        doomed = self.house.backlog.dependencies.doomed
+        return [job_id for job_id in doomed if self.house.backlog.jobs[job_id].tasks is None]
+
+    def check_quiet(self) -> None:
+        """See that, with all that is durable told, nothing is left undone that could be done."""
+        backlog, now = self.house.backlog, self.house.clock.elapsed()
+        assert not backlog.dependencies.doomed
+        for job in backlog.jobs.values():
+            if job.tasks is not None or backlog.reason(job, now) is not Reason.QUEUED:
+                continue
+            wanted = wants(job.spec, job.array)
+            has_room = backlog.capacity.lacking(wanted) is None and not backlog.capacity.impossible(wanted)
+            assert not has_room or backlog.line.kept_for(job, now) is not None, f"job {job.id} is forgotten"
+        assert self.told == ends(self.house.store.journal, self.since)
+
+    def finish(self) -> None:
+        """Let everything come to its end."""
+        self.house.store.mend()
+        self.house.settle()
+        for queue in (None, "small", "other"):
+            self.house.resume(queue)
+            self.house.settle()
+        for queue in ("small", "other"):
+            self.house.resize(queue, 0)
+        self.house.settle()
+        for job in list(self.house.backlog.jobs.values()):
+            if job.status is Status.PENDING and (job.array is None or job.is_held):
+                self.house.release(job.id)
+        self.house.settle()
+        for _ in range(10_000):
+            if self.house.executor.running:
+                self.house.finish(min(self.house.executor.running))
+            elif any(not job.status.is_final for job in self.house.backlog.jobs.values()):
+                assert self.house.clock.getDelayedCalls(), "something waits, and nothing is done for it"
+                self.house.clock.advance(3600)
+                self.house.settle()
+            else:
+                return
+        raise AssertionError("it does not come to an end")
+
+
+def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
+    """Return how often each job has ended how, by all events from a place on."""
+    backlog = Backlog()
+    found: Counter[tuple[int, Status]] = Counter()
+    for number, event in enumerate(journal):
+        before = {job.id: job.status for job in backlog.jobs.values()}
+        backlog.apply(event)
+        if number >= since:
+            for job in backlog.jobs.values():
+                if job.status.is_final and not before.get(job.id, Status.PENDING).is_final:
+                    found[job.id, job.status] += 1
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=20, max_size=100))
+def test_whatever_is_asked_for_nothing_is_lost_told_twice_or_runs_beyond_its_limits(steps: list[Any]) -> None:
+    walk = Walk()
+    for act in steps:
+        walk.step(*act)
+        walk.check()
+        if walk.house.store.failure is None and not walk.house.store.on_its_way:
+            walk.check_quiet()
+    walk.finish()
+    walk.check()
+    walk.check_quiet()
+    journal = walk.house.store.journal
+    starts = [(event.id, event.attempt) for event in journal if isinstance(event, Started)]
+    assert len(set(starts)) == len(starts)
+    scheduled = [event.schedule for event in journal if isinstance(event, Scheduled)]
+    assert len(set(scheduled)) == len(scheduled)
+    assert len(set(walk.numbers)) == len(walk.numbers)
+    gone = {event.id for event in journal if isinstance(event, Removed)}
+    assert not gone & set(walk.house.backlog.jobs)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(STEPS, max_size=50), st.lists(STEPS, max_size=10))
+def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[Any]) -> None:
+    walk = Walk()
+    for act in before:
+        walk.step(*act)
+    walk.house.store.mend()
+    walk.house.store.break_down()
+    starts = len(walk.house.executor.runs)
+    known = replayed(walk.house.store.journal)
+    assert walk.house.backlog == known
+    for act in after:
+        if act[0] not in ("mend", "crash"):
+            walk.step(*act)
+    assert walk.house.backlog == known
+    assert len(walk.house.executor.runs) == starts
+    walk.die()
+
+
+# A few acts beside an array of two tasks in one slot, in every order with what becomes durable.
+
+ARRAY: tuple[Any, ...] = ("submit", {"array": Array(1, 2), "slots": 3}, {})
+CROSSING: list[tuple[Any, ...]] = [
+    *((act, number) for act in ("cancel", "hold", "release", "retry", "remove") for number in (0, 1)),
+    ("change", 0, {"slots": 2}),
+    ("cascade", 0),
+    ("complete", 0),
+    ("fail", 0),
+    ("pause", None),
+    ("resume", None),
+]
+
+
+EVERY = 12
+"""Of the pairs of acts, every so many-th is looked at, another part with each first act; 1 is all of them."""
+
+
+@pytest.mark.parametrize("first", CROSSING, ids=str)
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_whatever_crosses_the_start_or_end_of_a_task_both_become_true_or_are_refused(
+    first: tuple[Any, ...], has_ended: bool
+) -> None:
+    pairs = list(product(CROSSING, range(7), range(3)))
+    for second, place, gap in pairs[CROSSING.index(first) % EVERY :: EVERY]:
+        cross(first, second, place, place + gap, has_ended)
+
+
+def cross(first: tuple[Any, ...], second: tuple[Any, ...], place: int, later: int, has_ended: bool) -> None:
+    """Ask for two things, each once so many events are durable, and see that nothing is wrong then."""
+    walk = Walk()
+    walk.step(*ARRAY)
+    walk.step("submit", {}, {"after": [0]})
+    if has_ended:
+        walk.house.settle()
+        walk.house.finish(2)
+        walk.house.finish(3, FAILED)
+        walk.step("retry", 2)
+    for synced in range(9):
+        if synced == place:
+            walk.step(*first)
+        if synced == later:
+            walk.step(*second)
+        walk.step("sync", 1)
+        walk.check()
+    walk.house.settle()
+    walk.check_quiet()
+    assert all(answer.called for answer in walk.answers)
+    walk.finish()
+    walk.check()
+    walk.check_quiet()

@@ -1,0 +1,485 @@
+"""The clock of the schedules: what is due is submitted, once, and not beside another unless asked."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+
+from taskqd.config.limits import UNBOUNDED, PendingLimit
+from taskqd.engine.clock_jumps import clocked
+from taskqd.engine.recurring import AT_ONCE, LONGEST_SLEEP, TRY_AGAIN, Scheduler
+from taskqd.errors import BadRequest, StoreFailed
+from taskqd.model.events import FORMAT, Event, Opened, Submitted
+from taskqd.model.job import PLAIN, Array, Spec, Status
+from taskqd.state.schedules import SET_BACK
+from tests.fakes.doors import ACTOR, BOOT, MONOTONIC, START, FakeClocks, House, begin, replayed, result_of
+from tests.support.leaks import LeakWatch
+
+DAY = 86_400.0
+OPENED = Opened(at=START, format=FORMAT, store="s", boot="the last boot", next_id=1, boot_clock=BOOT)
+
+
+class Clockwork:
+    """A house with a scheduler in it; ``journal`` is what was recorded before."""
+
+    def __init__(
+        self,
+        journal: list[Event] | None = None,
+        now: float = START,
+        slots: int = 4,
+        most_pending: PendingLimit = UNBOUNDED,
+    ) -> None:
+        clocks = FakeClocks(now)
+        if journal:
+            last = journal[-1].at
+            clocks.resume(OPENED, "this boot", last, last)
+            journal = [*journal, *([clocked(clocks)] if clocks.ahead else [])]
+        self.house = House(slots, journal=journal, clocks=clocks)
+        self.scheduler = Scheduler(self.house.dispatcher, self.house.clock, most_pending)
+        self.house.dispatcher.start()
+        self.scheduler.start()
+        self.house.settle()
+
+    def make(
+        self, every: float | None = 60.0, cron: str | None = None, overlap: bool = False, **options: Any
+    ) -> int:
+        """Make a schedule by ada, durably."""
+        spec = Spec(**options)
+        made = begin(self.house.dispatcher.controls.schedule("work", spec, ACTOR, every, cron, overlap))
+        self.house.settle()
+        return result_of(made)
+
+    def advance(self, *seconds: float) -> None:
+        """Let time pass, in steps, at each of which everything becomes durable."""
+        for step in seconds:
+            self.house.clock.advance(step)
+            self.house.settle()
+
+    def set_clock(self, now: float) -> None:
+        """Set the clock, as a person or NTP does, and have it noticed."""
+        self.house.clock.set_time(now)
+        self.house.dispatcher.jumps.look()
+        self.house.settle()
+        self.advance(0)
+
+    def ran(self, number: int = 1) -> list[float]:
+        """Return when a schedule ran, in seconds since START."""
+        return [
+            event.at - START
+            for event in self.house.store.journal
+            if isinstance(event, Submitted) and event.schedule == number
+        ]
+
+    def finish(self, number: int = 1) -> None:
+        """End the latest job of a schedule."""
+        self.house.finish(self.house.backlog.schedules.get(number).last_job or 0)
+
+    def run(self, count: int, every: float = 60.0) -> None:
+        """Let a schedule run so many times, each job ending at once."""
+        for _ in range(count):
+            self.advance(every)
+            self.finish()
+
+
+@pytest.fixture(name="works")
+def a_clockwork() -> Clockwork:
+    return Clockwork()
+
+
+# What is due.
+
+
+def test_a_job_is_submitted_at_each_regular_time(works: Clockwork) -> None:
+    works.make(label="nightly", queue="q")
+    works.advance(59.0)
+    assert works.ran() == []
+    works.advance(1.0)
+    assert works.ran() == [60.0]
+    job = works.house.job(1)
+    assert (job.owner, job.schedule, job.command) == ("ada", 1, "work")
+    assert job.spec == Spec(label="nightly", queue="q")
+    works.finish()
+    works.run(3)
+    assert works.ran() == [60.0, 120.0, 180.0, 240.0]
+
+
+def test_each_schedule_has_its_own_times(works: Clockwork) -> None:
+    works.make(every=100.0)
+    works.make(every=30.0, overlap=True)
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.advance(*[5.0] * 24)
+    assert works.ran(1) == [100.0]
+    assert works.ran(2) == [30.0, 60.0, 90.0, 120.0]
+    assert works.ran(3) == [40.0, 100.0], "START is at the twentieth second of a minute"
+
+
+def test_a_schedule_that_is_made_earlier_than_all_others_is_not_waited_past(works: Clockwork) -> None:
+    works.make(every=DAY)
+    works.make(every=10.0)
+    works.advance(10.0)
+    assert works.ran(2) == [10.0]
+
+
+def test_an_unscheduled_one_runs_no_more(works: Clockwork) -> None:
+    works.make()
+    works.house.unschedule(1)
+    works.advance(0, 600.0)
+    assert works.ran() == []
+    assert works.house.clock.getDelayedCalls() == []
+
+
+def test_no_timer_goes_while_there_is_nothing_to_wait_for(works: Clockwork) -> None:
+    assert works.house.clock.getDelayedCalls() == []
+
+
+def test_thousands_that_are_due_at_once_are_submitted_a_few_a_turn(works: Clockwork) -> None:
+    for _ in range(AT_ONCE + 1):
+        works.make()
+    works.house.clock.suspend(60.0)
+    works.scheduler.start()
+    assert len(works.house.store.on_its_way) == AT_ONCE
+    works.advance(0)
+    assert [works.ran(number) for number in range(1, AT_ONCE + 2)] == [[60.0]] * (AT_ONCE + 1)
+
+
+def test_a_pause_of_everything_or_of_a_queue_holds_back_starts_and_no_schedule(works: Clockwork) -> None:
+    works.make(overlap=True)
+    works.house.pause()
+    works.house.pause(queue="default")
+    works.advance(0, 60.0, 60.0)
+    assert works.ran() == [60.0, 120.0]
+    assert works.house.statuses() == [Status.PENDING] * 2
+
+
+# What was missed.
+
+
+def made_and_ran(works: Clockwork) -> list[Event]:
+    """Return the journal of a schedule that ran at 60 s."""
+    works.make()
+    works.run(1)
+    works.scheduler.stop()
+    return works.house.store.journal
+
+
+def test_runs_that_were_missed_while_the_daemon_was_down_are_one(works: Clockwork) -> None:
+    later = Clockwork(made_and_ran(works), now=START + 1000.0)
+    assert later.ran() == [60.0, 1000.0]
+    later.finish()
+    later.advance(19.0)
+    assert later.ran() == [60.0, 1000.0]
+    later.advance(1.0)
+    assert later.ran() == [60.0, 1000.0, 1020.0]
+
+
+def test_a_restart_that_missed_nothing_runs_nothing(works: Clockwork) -> None:
+    later = Clockwork(made_and_ran(works), now=START + 110.0)
+    assert later.ran() == [60.0]
+    later.advance(10.0)
+    assert later.ran() == [60.0, 120.0]
+
+
+def test_a_clock_that_is_set_forward_makes_one_run_of_a_cron(works: Clockwork) -> None:
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.set_clock(START + 10 * DAY + 5.0)
+    assert works.ran() == [10 * DAY + 5.0]
+    works.advance(*[5.0] * 7)
+    assert works.ran() == [10 * DAY + 5.0, 10 * DAY + 40.0]
+
+
+@pytest.mark.parametrize("jump", [10 * DAY, 7200.0, -30.0, -10 * DAY])
+def test_a_clock_that_is_set_moves_no_run_of_an_every(works: Clockwork, jump: float) -> None:
+    works.make(overlap=True)
+    works.advance(30.0)
+    works.set_clock(START + 30.0 + jump)
+    works.advance(*[1.0] * 29)
+    assert works.ran() == []
+    works.advance(1.0)
+    assert works.ran() == [60.0 + jump]
+    works.advance(*[5.0] * 12)
+    assert works.ran() == [60.0 + jump, 120.0 + jump]
+
+
+def test_a_suspended_machine_s_schedules_go_on(works: Clockwork) -> None:
+    works.make(overlap=True)
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.house.clock.suspend(90.0)
+    works.advance(LONGEST_SLEEP)
+    assert works.ran(1) == works.ran(2) == [90.0 + LONGEST_SLEEP]
+
+
+def test_what_a_pause_of_the_schedule_has_kept_from_running_is_not_made_up_for(works: Clockwork) -> None:
+    works.make()
+    works.house.pause(schedule=1)
+    works.advance(0, 600.0)
+    works.house.resume(schedule=1)
+    works.advance(0, 59.0)
+    assert works.ran() == []
+    works.advance(1.0)
+    assert works.ran() == [660.0]
+
+
+# One beside another.
+
+
+def test_a_run_is_left_out_while_the_last_job_has_not_ended(works: Clockwork) -> None:
+    works.make()
+    works.advance(60.0, 60.0)
+    assert works.ran() == [60.0]
+    works.advance(30.0)
+    works.finish()
+    works.advance(20.0)
+    assert works.ran() == [60.0], "what was left out does not come when the job ends"
+    works.advance(10.0)
+    assert works.ran() == [60.0, 180.0]
+
+
+def test_a_pending_job_and_one_that_waits_for_a_retry_have_not_ended(works: Clockwork) -> None:
+    works.make(hold=True)
+    works.advance(60.0, 60.0)
+    assert works.ran() == [60.0]
+    works.house.release(1)
+    works.advance(0)
+    works.finish()
+    works.house.retry(1)
+    works.advance(0, 60.0)
+    assert works.ran() == [60.0]
+
+
+def test_an_array_is_one_job_that_ends_with_the_last_of_its_tasks(works: Clockwork) -> None:
+    works.make(array=Array(1, 2))
+    works.advance(60.0)
+    works.house.finish(2)
+    works.advance(60.0)
+    assert works.ran() == [60.0]
+    works.house.finish(3)
+    works.advance(60.0)
+    assert works.ran() == [60.0, 180.0]
+
+
+def test_with_overlap_every_run_is_made(works: Clockwork) -> None:
+    works.make(overlap=True)
+    works.advance(60.0, 60.0)
+    assert works.ran() == [60.0, 120.0]
+
+
+def test_a_run_is_left_out_while_the_one_before_is_on_its_way_to_the_disk(works: Clockwork) -> None:
+    works.make(overlap=True)
+    works.house.clock.advance(60.0)
+    works.house.clock.advance(60.0)
+    works.house.settle()
+    assert works.ran() == [60.0]
+    works.advance(60.0)
+    assert works.ran() == [60.0, 180.0]
+
+
+# What cannot be.
+
+
+def test_a_run_that_cannot_be_recorded_is_made_up_for_once_it_can(
+    works: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    works.make()
+    works.make()
+    works.house.store.break_down("the disk is full")
+    works.advance(60.0, *[TRY_AGAIN] * 200)
+    assert works.ran() == []
+    assert caplog.messages == ["schedule 1 could not submit: the disk is full"]
+    works.house.store.mend()
+    works.advance(TRY_AGAIN)
+    assert works.ran(1) == works.ran(2) == [261.0]
+    works.finish(1)
+    works.finish(2)
+    works.advance(39.0)
+    assert works.ran(1) == works.ran(2) == [261.0, 300.0]
+
+
+def test_one_is_tried_a_second_while_nothing_can_be_recorded(
+    works: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(10):
+        works.make()
+    asked: list[Any] = []
+
+    def refuse(*args: Any, **kwargs: Any) -> "Deferred[int]":
+        asked.append(args)
+        return fail(StoreFailed("the disk is full"))
+
+    monkeypatch.setattr(works.house.dispatcher, "submit", refuse)
+    works.advance(60.0, *[TRY_AGAIN / 4] * 20)
+    assert len(asked) == 6
+
+
+def test_runs_that_were_refused_on_their_way_to_the_disk_come_again(
+    works: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    works.make()
+    works.make()
+    works.house.clock.advance(60.0)
+    works.house.store.break_down("no room")
+    works.house.store.mend()
+    works.advance(TRY_AGAIN)
+    assert works.ran(1) == works.ran(2) == [61.0]
+    assert caplog.messages == [f"schedule {number} could not submit: no room" for number in (1, 2)]
+
+
+def test_what_is_said_is_said_again_when_it_has_worked_meanwhile(
+    works: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    works.make(overlap=True)
+    for _ in range(2):
+        works.house.store.break_down("no room")
+        works.advance(60.0)
+        works.house.store.mend()
+        works.advance(TRY_AGAIN)
+    assert len(caplog.messages) == 2
+    assert len(works.ran()) == 2
+
+
+def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_for(
+    works: Clockwork, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works.make()
+    monkeypatch.setattr(works.house.dispatcher, "submit", lambda *_, **__: fail(BadRequest("too much")))
+    works.advance(60.0, 60.0, 30.0)
+    assert caplog.messages == ["schedule 1 could not submit: too much"]
+    monkeypatch.undo()
+    works.advance(20.0)
+    assert works.ran() == []
+    works.advance(10.0)
+    assert works.ran() == [180.0]
+
+
+def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_some_have_started(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    works = Clockwork(slots=1, most_pending=PendingLimit(2))
+    works.make(overlap=True)
+    works.advance(60.0, 60.0, 60.0, 60.0, 60.0)
+    assert works.ran() == [60.0, 120.0, 180.0]
+    assert len(caplog.messages) == 1, "it is said once"
+    assert caplog.messages[0].startswith("schedule 1 could not submit: 2 jobs are pending of ada, and with 1")
+    works.house.finish(1)
+    works.advance(60.0, 60.0)
+    assert works.ran() == [60.0, 120.0, 180.0, 360.0]
+    assert len(caplog.messages) == 2, "it has worked meanwhile"
+
+
+def test_an_array_of_a_schedule_counts_with_all_its_tasks() -> None:
+    works = Clockwork(slots=1, most_pending=PendingLimit(3))
+    works.make(array=Array(1, 4))
+    works.make(array=Array(1, 3))
+    works.advance(60.0)
+    assert (works.ran(1), works.ran(2)) == ([], [60.0])
+
+
+def test_a_bug_is_logged_and_the_schedule_goes_on(
+    works: Clockwork, logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works.make()
+    monkeypatch.setattr(works.house.dispatcher, "submit", lambda *_, **__: fail(ZeroDivisionError()))
+    works.advance(60.0)
+    monkeypatch.undo()
+    works.advance(60.0)
+    assert works.ran() == [120.0]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_nothing_is_submitted_while_the_daemon_drains(
+    works: Clockwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    works.make(overlap=True)
+    works.advance(60.0)
+    works.house.dispatcher.drain()
+    works.advance(60.0, 60.0, 60.0)
+    assert works.ran() == [60.0]
+    assert caplog.messages == []
+    assert works.house.clock.getDelayedCalls() == []
+
+
+def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None:
+    works.make(overlap=True)
+    works.make(overlap=True)
+    works.advance(60.0)
+    works.house.clock.advance(60.0)
+    works.scheduler.stop()
+    works.house.store.sync()
+    works.house.store.break_down("no room")
+    assert works.house.clock.getDelayedCalls() == []
+    assert works.ran(1) == [60.0, 120.0]
+    begin(works.house.dispatcher.controls.schedule("x", PLAIN, ACTOR, 1.0, None, False)).addErrback(
+        lambda failure: failure.trap(StoreFailed)
+    )
+    assert works.house.clock.getDelayedCalls() == []
+
+
+def test_a_stop_before_anything_was_scheduled_is_one(works: Clockwork) -> None:
+    works.scheduler.stop()
+    assert works.house.clock.getDelayedCalls() == []
+
+
+# A clock that is set back.
+
+
+def test_a_clock_that_is_set_back_a_little_runs_nothing_of_a_cron_twice(works: Clockwork) -> None:
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.advance(*[5.0] * 8)
+    works.set_clock(START + 40.0 - SET_BACK / 2)
+    works.advance(*[5.0] * 17)
+    assert works.ran() == [40.0]
+    works.advance(5.0)
+    assert works.ran() == [40.0, 100.0]
+
+
+def test_a_clock_that_is_set_back_a_lot_does_not_stop_a_schedule_until_then_nor_flood(
+    works: Clockwork,
+) -> None:
+    works.make(every=None, cron="* * * * *", overlap=True)
+    works.advance(*[5.0] * 8)
+    works.set_clock(START - DAY)
+    assert works.ran() == [40.0]
+    works.advance(*[5.0] * 8)
+    assert works.ran() == [40.0, 40.0 - DAY]
+    works.advance(*[5.0] * 12)
+    assert works.ran() == [40.0, 40.0 - DAY, 100.0 - DAY]
+    assert replayed(works.house.store.journal).schedules == works.house.backlog.schedules
+
+
+def test_a_run_under_way_when_the_clock_is_set_back_is_not_waited_for_until_then(works: Clockwork) -> None:
+    works.make(every=None, cron="* * * * *")
+    works.advance(*[5.0] * 20)  # its job of 40 s has not ended, so the run of 100 s is left out
+    works.set_clock(START - DAY)
+    works.finish()
+    works.advance(*[5.0] * 8)
+    assert works.ran() == [40.0, 40.0 - DAY]
+
+
+def test_a_clock_that_was_set_back_while_the_daemon_was_down_stops_no_schedule(works: Clockwork) -> None:
+    later = Clockwork(made_and_ran(works), now=START - DAY)
+    assert later.ran() == [60.0]
+    later.advance(60.0)
+    assert later.ran() == [60.0, 60.0 - DAY]
+    later.finish()
+    later.advance(60.0)
+    assert later.ran() == [60.0, 60.0 - DAY, 120.0 - DAY]
+
+
+def test_it_is_looked_again_now_and_then_even_when_the_next_run_is_far(works: Clockwork) -> None:
+    works.make(every=DAY)
+    [alarm] = works.house.clock.getDelayedCalls()
+    assert alarm.getTime() - MONOTONIC == LONGEST_SLEEP
+    works.advance(LONGEST_SLEEP)
+    [alarm] = works.house.clock.getDelayedCalls()
+    assert alarm.getTime() - MONOTONIC == 2 * LONGEST_SLEEP
+
+
+def test_the_backlog_is_what_the_journal_says_whatever_was_left_out(works: Clockwork) -> None:
+    works.make()
+    works.make(overlap=True)
+    works.house.pause(schedule=2)
+    works.advance(0, 60.0, 60.0)
+    works.house.resume(schedule=2)
+    works.advance(0, 60.0, 60.0)
+    assert works.ran(1) == [60.0]
+    assert works.ran(2) == [180.0, 240.0]
+    assert replayed(works.house.store.journal).schedules == works.house.backlog.schedules

@@ -1,0 +1,587 @@
+"""A run as an argument list, and that list as the shell understands it."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from taskqd.execution import command_line as launch
+from taskqd.execution.command_line import (
+    CANNOT_ENTER,
+    HIDDEN,
+    MARK,
+    Owner,
+    Run,
+    command_line,
+    duration,
+    environment,
+    refusal,
+    sent,
+)
+from taskqd.execution.shebang import HEAD_BYTES, interpreter
+from taskqd.model.job import Job, Spec
+from tests.support import other_users
+
+PLAIN = Run(
+    id=7,
+    attempt=2,
+    command="echo hello",
+    script=None,
+    interpreter=(),
+    stdin=None,
+    cwd=None,
+    env={},
+    umask=None,
+    nice=None,
+    timeout=None,
+    kill_after=5.0,
+)
+SCRIPT: dict[str, Any] = {"command": None, "script": "/spool/7.script"}
+PROGRAM: dict[str, Any] = {**SCRIPT, "interpreter": ("/usr/bin/env", "awk -f")}
+EXEC = 'exec "$@"'
+RUN = ("/bin/sh", "/usr/bin/env", "awk -f", "/spool/7.script")
+FORGET = "unset OLDPWD; "
+TMP = "cd -- /tmp || { [ -d /tmp ]; exit $((126+$?)); }; " + FORGET
+
+LINES: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["/bin/sh", "-c", "echo hello"]),
+    ({"command": "a | b && c; # d"}, ["/bin/sh", "-c", "a | b && c; # d"]),
+    ({"command": "-x"}, ["/bin/sh", "-c", "--", "-x"]),
+    ({"command": "+x"}, ["/bin/sh", "-c", "--", "+x"]),
+    ({"command": "--"}, ["/bin/sh", "-c", "--", "--"]),
+    ({"umask": 0o077}, ["/bin/sh", "-c", "umask 077; echo hello"]),
+    ({"umask": 0}, ["/bin/sh", "-c", "umask 000; echo hello"]),
+    ({"umask": 0o27, "command": "-x"}, ["/bin/sh", "-c", "umask 027; -x"]),
+    ({"cwd": "/tmp"}, ["/bin/sh", "-c", TMP + "echo hello"]),
+    (
+        {"cwd": "/a b"},
+        ["/bin/sh", "-c", f"cd -- '/a b' || {{ [ -d '/a b' ]; exit $((126+$?)); }}; {FORGET}echo hello"],
+    ),
+    (
+        {"cwd": "/tmp", "umask": 0o022},
+        ["/bin/sh", "-c", f"umask 022; {TMP}echo hello"],
+    ),
+    ({"nice": 5}, ["nice", "-n", "5", "/bin/sh", "-c", "echo hello"]),
+    ({"nice": -20}, ["nice", "-n", "-20", "/bin/sh", "-c", "echo hello"]),
+    ({"nice": 0, "umask": 0o077}, ["nice", "-n", "0", "/bin/sh", "-c", "umask 077; echo hello"]),
+    ({"memory": 10**9}, ["prlimit", "--as=1000000000", "--", "/bin/sh", "-c", "echo hello"]),
+    ({"cpu_time": 60.0}, ["prlimit", "--cpu=60:65", "--", "/bin/sh", "-c", "echo hello"]),
+    ({"cpu_time": 0.1}, ["prlimit", "--cpu=1:6", "--", "/bin/sh", "-c", "echo hello"]),
+    ({"cpu_time": 1.5}, ["prlimit", "--cpu=2:7", "--", "/bin/sh", "-c", "echo hello"]),
+    ({"nofile": 64}, ["prlimit", "--nofile=64", "--", "/bin/sh", "-c", "echo hello"]),
+    (
+        {**PROGRAM, "memory": 1, "cpu_time": 2.0, "nofile": 3, "nice": 4},
+        [
+            "nice",
+            "-n",
+            "4",
+            "prlimit",
+            "--as=1",
+            "--cpu=2:7",
+            "--nofile=3",
+            "--",
+            "/bin/sh",
+            "-c",
+            EXEC,
+            *RUN,
+        ],
+    ),
+    (SCRIPT, ["/bin/sh", "/spool/7.script"]),
+    (PROGRAM, ["/bin/sh", "-c", EXEC, *RUN]),
+    ({**PROGRAM, "nice": 3}, ["nice", "-n", "3", "/bin/sh", "-c", EXEC, *RUN]),
+    ({**PROGRAM, "umask": 0o077}, ["/bin/sh", "-c", f"umask 077; {EXEC}", *RUN]),
+    (
+        {**SCRIPT, "cwd": "/tmp"},
+        ["/bin/sh", "-c", TMP + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"],
+    ),
+    # What is the daemon's own, and not to be the job's.
+    (
+        {"home": "/home/ada"},
+        ["/bin/sh", "-c", f"cd -- /home/ada 2>/dev/null || cd /; {FORGET}echo hello"],
+    ),
+    ({"open_files": 1024}, ["/bin/sh", "-c", "ulimit -S -n 1024 2>/dev/null; echo hello"]),
+    ({"open_files": 1024, "nofile": 9}, ["prlimit", "--nofile=9", "--", "/bin/sh", "-c", "echo hello"]),
+    (
+        {"oom_score_adj": 0},
+        ["/bin/sh", "-c", "{ echo 0 >/proc/self/oom_score_adj; } 2>/dev/null; echo hello"],
+    ),
+]
+
+
+@pytest.mark.parametrize("options, line", LINES)
+def test_a_run_is_one_command_line(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda program: program)
+    assert command_line(replace(PLAIN, **options)) == line
+
+
+@pytest.mark.parametrize("asked", [{"nice": 1}, {"memory": 1}, {"cpu_time": 1.0}, {"nofile": 1}])
+def test_programs_are_the_system_s_whatever_the_job_s_path_is_and_have_to_be_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    name = "nice" if "nice" in asked else "prlimit"
+    run = replace(PLAIN, env={"PATH": "/nonexistent"}, **asked)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"there is no {name} in the daemon's PATH"):
+        command_line(run)
+    (tmp_path / name).touch(0o700)
+    assert command_line(run)[0] == str(tmp_path / name)
+
+
+def test_a_program_is_found_only_where_the_path_is_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for directory in ("bin", "other"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "nice").touch(0o700)
+    (tmp_path / "nice").touch(0o700)
+    monkeypatch.setenv("PATH", f".:bin::{tmp_path}/other")
+    assert launch.find("nice") == f"{tmp_path}/other/nice"
+    monkeypatch.setenv("PATH", ".:bin:")
+    with pytest.raises(FileNotFoundError):
+        launch.find("nice")
+
+
+def ran(directory: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        command_line(replace(PLAIN, **options)), cwd=directory, capture_output=True, check=False
+    )
+
+
+def script(directory: Path, text: str, mode: int = 0o600) -> dict[str, Any]:
+    path = directory / "7.script"
+    path.write_text(text)
+    path.chmod(mode)
+    named = interpreter(path.read_bytes()[:HEAD_BYTES])
+    return {"command": None, "script": str(path), "interpreter": named}
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "it's", '"', "$HOME", "-P", "é\n", "*"])
+def test_any_directory_is_entered(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    directory.mkdir()
+    assert ran(tmp_path, cwd=str(directory), command="pwd").stdout == os.fsencode(f"{directory}\n")
+
+
+@pytest.mark.parametrize(
+    "name, why", [("missing", "there is no directory"), ("file", "there is no directory")]
+)
+def test_a_directory_that_cannot_be_entered_is_said_before_the_command(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = ran(tmp_path, cwd=str(tmp_path / name), command="echo never")
+    assert done.stdout == b""
+    run = replace(PLAIN, cwd=str(tmp_path / name))
+    assert refusal(run, done.returncode, done.stderr) == f"{why} {tmp_path / name}"
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv")
+def test_a_directory_that_may_not_be_entered_is_said_before_the_command() -> None:
+    with other_users.open_place() as place:
+        (place / "closed").mkdir(0o700)
+        run = replace(PLAIN, cwd=str(place / "closed"), command="echo never")
+        line = ["setpriv", "--reuid=1", "--clear-groups", *command_line(run)]
+        done = subprocess.run(line, capture_output=True, check=False)
+        assert done.stdout == b""
+        assert refusal(run, done.returncode, done.stderr) == f"the directory {run.cwd} may not be entered"
+
+
+@pytest.mark.parametrize(
+    "options, code, stderr",
+    [
+        ({}, 127, b"/bin/sh: 1: cd: can't cd to /x\n"),
+        ({"cwd": "/x"}, 1, b"/bin/sh: 1: cd: can't cd to /x\n"),
+        ({"cwd": "/x"}, 127, b"/bin/sh: 1: nothing: not found\n"),
+        ({"cwd": "/x"}, 127, b"it said cd: \n"),
+        ({"cwd": "/x"}, 127, b""),
+        ({"cwd": "/x", "owner": Owner(1, 1, "/")}, 127, b"/bin/sh: 1: cd: can't cd to /x\n"),
+        ({**SCRIPT, "interpreter": ("/a",)}, 127, b"/bin/sh: 1: exec: /b: not found\n"),
+    ],
+)
+def test_a_command_that_was_started_has_its_exit_code_for_itself(
+    options: dict[str, Any], code: int, stderr: bytes
+) -> None:
+    assert refusal(replace(PLAIN, **options), code, stderr) is None
+
+
+@pytest.mark.parametrize("name, why", [("missing", "is not there"), ("barred", "may not be executed")])
+def test_a_script_whose_interpreter_cannot_be_run_says_so_and_runs_by_no_other(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "barred").touch(0o600)
+    options = script(tmp_path, f"#!{tmp_path}/{name}\necho never\n", 0o700)
+    done = ran(tmp_path, **options)
+    assert done.stdout == b""
+    said = refusal(replace(PLAIN, **options), done.returncode, done.stderr)
+    assert said == f"the interpreter {tmp_path}/{name} that its script names {why}"
+
+
+@other_users.only_root
+@pytest.mark.needs("unshare", "mount")
+def test_a_script_on_a_file_system_mounted_noexec_is_run_by_the_interpreter_that_it_names(
+    tmp_path: Path,
+) -> None:
+    options = script(tmp_path, "#!/usr/bin/env python3\nimport os\nprint(6 * 7)\n", 0o700)
+    mount = 'mount -t tmpfs -o noexec none "$0"; printf %s "$1" > "$2"; chmod 700 "$2"; shift 2; exec "$@"'
+    text = Path(options["script"]).read_text()
+    line = ["unshare", "-m", "/bin/sh", "-c", mount, str(tmp_path), text, options["script"]]
+    done = subprocess.run([*line, *command_line(replace(PLAIN, **options))], capture_output=True, check=False)
+    assert (done.stdout, done.stderr) == (b"42\n", b"")
+
+
+def test_a_job_has_nothing_of_the_directory_that_the_daemon_was_in(tmp_path: Path) -> None:
+    line = command_line(replace(PLAIN, cwd=str(tmp_path), command="env"))
+    done = subprocess.run(line, env={"PWD": "/daemon"}, cwd="/", capture_output=True, check=True)
+    assert done.stdout.decode().splitlines() == [f"PWD={tmp_path}"]
+
+
+def test_a_home_that_is_not_there_is_the_root_directory(tmp_path: Path) -> None:
+    assert ran(tmp_path, home=str(tmp_path), command="pwd").stdout == f"{tmp_path}\n".encode()
+    done = ran(tmp_path, home="/nonexistent", command="pwd")
+    assert (done.stdout, done.stderr) == (b"/\n", b"")
+
+
+def test_a_job_has_its_own_soft_limit_of_descriptors_and_score_for_want_of_memory(tmp_path: Path) -> None:
+    shown = ran(tmp_path, open_files=100, command="ulimit -n; ulimit -Hn").stdout.split()
+    assert shown[0] == b"100"
+    assert int(shown[1]) > 100
+    done = ran(tmp_path, open_files=2**40, command="echo on")
+    assert (done.stdout, done.stderr) == (b"on\n", b"")
+    score = ran(tmp_path, oom_score_adj=7, command="cat /proc/self/oom_score_adj").stdout
+    assert score == b"7\n"
+
+
+@pytest.mark.parametrize(
+    "options, out",
+    [
+        ({"umask": 0o027, "command": "umask"}, b"0027\n"),
+        ({"nice": 3, "command": "nice"}, b"%d\n" % (os.nice(0) + 3)),
+        ({"nofile": 17, "command": "ulimit -n; ulimit -H -n"}, b"17\n17\n"),
+        ({"memory": 10**9, "command": "ulimit -v; ulimit -H -v"}, b"976562\n976562\n"),
+        ({"cpu_time": 9.5, "command": "ulimit -t; ulimit -H -t"}, b"10\n15\n"),
+        ({"nofile": 17, "nice": 3, "command": "ulimit -n; nice"}, b"17\n%d\n" % (os.nice(0) + 3)),
+        ({"command": "echo $0 $#"}, b"/bin/sh 0\n"),
+        ({"command": "echo 'a  b' \"$HOME_X\" \\\\"}, b"a  b  \\\n"),
+    ],
+)
+@pytest.mark.needs("prlimit")
+def test_a_command_has_what_was_asked_for(tmp_path: Path, options: dict[str, Any], out: bytes) -> None:
+    assert ran(tmp_path, **options).stdout == out
+
+
+@pytest.mark.needs("prlimit")
+def test_a_limit_that_may_not_be_set_is_said_and_ends_the_attempt_before_its_command(tmp_path: Path) -> None:
+    done = ran(tmp_path, nofile=2**40, command="echo never")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"NOFILE" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["--version", "-c", "+x"])
+def test_a_command_is_never_taken_for_an_option(tmp_path: Path, command: str) -> None:
+    done = ran(tmp_path, command=command)
+    assert done.returncode == 127
+    assert b"not found" in done.stderr
+
+
+@pytest.mark.parametrize("options", [{}, {"umask": 0o077}, {"cwd": "/", "nice": 1}])
+def test_a_script_is_run_by_the_shell_or_by_whom_it_names(tmp_path: Path, options: dict[str, Any]) -> None:
+    shell = script(tmp_path, "cat <<end\nit is $((1+1))\nend\n")
+    assert ran(tmp_path, **shell, **options).stdout == b"it is 2\n"
+    other = script(tmp_path, "#!/usr/bin/env python3\nprint(6 * 7)\n", 0o700)
+    assert ran(tmp_path, **other, **options).stdout == b"42\n"
+
+
+# As another user.
+
+OWNER = Owner(1000, 100, "/home/ada")
+DROP = [
+    *("setpriv", "--reuid=1000", "--regid=100", "--init-groups", "--inh-caps=-all", "--ambient-caps=-all"),
+    "--",
+]
+HOME = "cd -- /home/ada 2>/dev/null || cd /; " + FORGET
+
+OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
+    ({"cwd": "/tmp"}, [*DROP, "/bin/sh", "-c", f"cd -- /tmp || exit 126; {FORGET}echo hello"]),
+    ({"umask": 0o077}, [*DROP, "/bin/sh", "-c", f"umask 077; {HOME}echo hello"]),
+    (
+        {"owner": OWNER._replace(home="/a b")},
+        [*DROP, "/bin/sh", "-c", f"cd -- '/a b' 2>/dev/null || cd /; {FORGET}echo hello"],
+    ),
+    # What the machine sets comes before root is left, what is asked for after it.
+    (
+        {"owner": OWNER._replace(limits=("--nofile=1:2", "--cpu=3:4")), "nice": -5, "nofile": 9},
+        [
+            *("prlimit", "--nofile=1:2", "--cpu=3:4", "--"),
+            *DROP,
+            *("nice", "-n", "-5", "prlimit", "--nofile=9", "--", "/bin/sh", "-c", HOME + "echo hello"),
+        ],
+    ),
+    (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, *RUN]),
+    (SCRIPT, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"]),
+    # What the shell itself understands comes as it is.
+    ({"brought": ("IFS", "UID")}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
+]
+
+
+@pytest.mark.parametrize("options, line", OWNERS_LINES)
+def test_an_owner_s_run_leaves_root_behind_first(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda program: program)
+    assert command_line(replace(PLAIN, **{"owner": OWNER, **options})) == line
+
+
+def test_what_a_submission_brings_reaches_no_program_that_is_still_root() -> None:
+    env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
+    run = replace(PLAIN, env=env, brought=("LD_PRELOAD", "IFS"))
+    assert sent(run) == env, "all is the daemon's user's here"
+    assert sent(replace(run, owner=OWNER)) == {
+        "PATH": "/bin",
+        HIDDEN + "LD_PRELOAD": "/evil.so",
+        "IFS": ":",
+        MARK: "s.7.2",
+    }
+
+
+ANY_BYTES = bytes(range(1, 256)).decode("utf-8", "surrogateescape")
+
+
+def taken(run: Run) -> "subprocess.CompletedProcess[bytes]":
+    """Run what an owner's shell runs, with the environment that it is given, as whoever we are."""
+    line = command_line(run)
+    line = line[line.index("/bin/sh") :]
+    env = {os.fsencode(name): os.fsencode(value) for name, value in sent(run).items()}
+    return subprocess.run(line, env=env, cwd="/", capture_output=True, check=True)
+
+
+@pytest.mark.needs("setpriv")
+@pytest.mark.parametrize("options", [{}, SCRIPT])
+def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    if options:
+        options = script(tmp_path, "exec env -0\n")
+    brought = {
+        "A": ANY_BYTES,
+        "B": "",
+        "C": "  a  'b' \"c\" $HOME `id` $(id) \\ \n\n",
+        "_D9": "x",
+        "PATH": "/bin:/usr/bin",
+        "HOME": "/nonexistent",
+        "TASKQ": "x",
+        "LD_PRELOAD": "",
+        "LANG": "C",
+        "PS1": "#",
+        "LC_ALL": "C",
+        "CDPATH": "/tmp",
+        "ENV": "/nonexistent",
+    }
+    run = replace(
+        PLAIN,
+        **{"command": "exec env -0", **options},
+        env={**brought, "MINE": "1"},
+        brought=tuple(brought),
+        owner=OWNER,
+    )
+    done = taken(run)
+    shown = dict(each.split(b"=", 1) for each in done.stdout.split(b"\0")[:-1])
+    expected = {name.encode(): os.fsencode(value) for name, value in {**brought, "MINE": "1"}.items()}
+    of_the_shell = {b"PWD", b"SHLVL", b"_"}
+    assert {name: value for name, value in shown.items() if name not in of_the_shell} == expected
+    assert done.stderr == b""
+
+
+@pytest.mark.needs("setpriv")
+@pytest.mark.parametrize("name", sorted(launch._OF_THE_SHELL))
+def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
+    run = replace(PLAIN, env={name: "1", "A": "2"}, brought=(name, "A"), owner=OWNER, command='echo "$A" b')
+    done = taken(run)
+    assert (done.stdout, done.stderr) == (b"2 b\n", b"")
+
+
+@pytest.mark.needs("setpriv")
+def test_thousands_of_variables_are_taken() -> None:
+    env = {f"V{number}": str(number) for number in range(4000)}
+    run = replace(PLAIN, env=env, brought=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l")
+    assert taken(run).stdout.split()[:2] == [b"0", b"3999"]
+
+
+def owned(name: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    """Run as a user of this machine what is to be run as them."""
+    user = other_users.user(name)
+    run = replace(PLAIN, owner=Owner(user.uid, user.gid, user.home), **options)
+    return subprocess.run(command_line(run), env=sent(run), cwd="/", capture_output=True, check=False)
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+@pytest.mark.parametrize("name", other_users.NAMES)
+def test_an_owner_s_run_has_nothing_of_root_s_and_all_of_the_owner_s(name: str) -> None:
+    done = owned(
+        name, command="id -u; id -g; id -G; grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status"
+    )
+    user = other_users.user(name)
+    uid, gid, groups, *rights = done.stdout.decode().splitlines()
+    assert (int(uid), int(gid)) == (user.uid, user.gid)
+    assert {int(each) for each in groups.split()} == set(os.getgrouplist(name, user.gid))
+    assert {line.split()[1].strip("0") for line in rights} == {""}
+    assert len(rights) == 5
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+def test_what_is_asked_for_raises_nothing() -> None:
+    user = other_users.user("games")
+    owner = Owner(user.uid, user.gid, user.home, ("--nofile=30:40",))
+    run = replace(PLAIN, owner=owner, nice=-5, command="nice; ulimit -n; ulimit -Hn")
+    done = subprocess.run(command_line(run), env={}, cwd="/", capture_output=True, check=False)
+    assert done.stdout == b"%d\n30\n40\n" % (os.nice(0) + 0)
+    assert b"cannot set niceness" in done.stderr
+    done = subprocess.run(command_line(replace(run, nofile=41)), env={}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"NOFILE" in done.stderr
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv")
+def test_a_directory_is_entered_with_the_rights_of_the_owner() -> None:
+    with other_users.open_place() as place:
+        user = other_users.user("games")
+        for name, mode in (("closed", 0o700), ("open", 0o755)):
+            (place / name).mkdir(mode)
+        theirs = place / "theirs"
+        theirs.mkdir(0o700)
+        os.chown(theirs, user.uid, user.gid)
+        refused = owned("games", cwd=str(place / "closed"), command="echo never")
+        assert (refused.returncode, refused.stdout) == (CANNOT_ENTER, b"")
+        for directory in (place / "open", theirs):
+            assert owned("games", cwd=str(directory), command="pwd").stdout == f"{directory}\n".encode()
+        for home, entered in ((str(theirs), str(theirs)), (str(place / "closed"), "/"), ("/nowhere", "/")):
+            run = replace(PLAIN, owner=Owner(user.uid, user.gid, home), command="pwd")
+            done = subprocess.run(command_line(run), env={}, cwd=place, capture_output=True, check=False)
+            assert (done.stdout, done.stderr) == (f"{entered}\n".encode(), b"")
+
+
+LOADER = {
+    "LD_PRELOAD": "/nonexistent/evil.so",
+    "LD_SHOW_AUXV": "1",
+    "LD_DEBUG": "files",
+}
+"""Variables that a program's loader obeys, as it says itself by printing something."""
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv")
+@pytest.mark.parametrize("name", sorted(LOADER))
+def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) -> None:
+    user = other_users.user("games")
+    env = {name: LOADER[name]}
+    run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
+
+    def printed(environment: Mapping[str, str]) -> bytes:
+        done = subprocess.run(command_line(run), env=environment, capture_output=True, check=True)
+        return done.stdout + done.stderr
+
+    assert printed(env), "setpriv and the shell obey it where it is handed to them"
+    assert printed(sent(run)) == b""
+    run = replace(run, command="/bin/true")
+    assert printed(sent(run)), "what the job itself runs obeys it"
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv", "strace")
+@pytest.mark.parametrize("name, value", [("LANGUAGE", "../../..{place}/x"), ("LANG", "{place}/x")])
+def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str) -> None:
+    """What a library opens by a variable need not be on any list: those of messages are an instance.
+
+    The x is there since a _ at the end of a name, such as a temporary directory may have, is left out.
+    """
+    user = other_users.user("games")
+    with other_users.open_place() as place:
+        env = {"LANG": "C.UTF-8", name: value.format(place=place)}
+        run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
+
+        def opened(environment: Mapping[str, str]) -> bool:
+            trace = ["strace", "-f", "-e", "trace=openat", "-o", str(place / "trace"), *command_line(run)]
+            subprocess.run(trace, env=environment, check=True)
+            return str(place) in (place / "trace").read_text("latin-1")
+
+        assert opened(env), "setpriv looks there where it is handed to it"
+        assert not opened(sent(run))
+
+
+# The environment.
+
+
+def job(**options: Any) -> Job:
+    return Job(id=7, command="true", spec=Spec(**options), owner="ada", submitted_at=0.0)
+
+
+def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> None:
+    made = environment({"PATH": "/bin", "HOME": "/"}, job(env={"A": "1"}), 2, "store", "/spool/progress/7")
+    assert made == {
+        "PATH": "/bin",
+        "HOME": "/",
+        "A": "1",
+        "TASKQ_JOB_ID": "7",
+        "TASKQ_ATTEMPT": "2",
+        "TASKQ_QUEUE": "default",
+        "TASKQ_PROGRESS": "/spool/progress/7",
+        MARK: "store.7.2",
+    }
+
+
+def test_a_job_sees_the_queue_the_array_and_the_schedule_that_it_is_of() -> None:
+    made = environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), 1, "s", "p")
+    assert made["TASKQ_QUEUE"] == "nightly"
+    assert (made["TASKQ_ARRAY_ID"], made["TASKQ_INDEX"], made["TASKQ_SCHEDULE"]) == ("12", "0", "3")
+
+
+def test_what_was_asked_for_wins_over_the_daemon_s_own_and_the_daemon_says_who_it_is() -> None:
+    made = environment(
+        {"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), 1, "s", "p"
+    )
+    assert (made["PATH"], made["TASKQ_JOB_ID"], made[MARK]) == ("/mine", "7", "s.7.1")
+
+
+def test_a_value_that_is_no_text_reaches_the_job_as_the_bytes_that_it_is() -> None:
+    made = environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), 1, "s", "p")
+    assert made["RAW"].encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
+
+
+def test_secrets_stand_beside_what_was_asked_for_and_not_in_the_place_of_what_the_daemon_says() -> None:
+    secrets = {"KEY": "x", "PATH": "/mine", "TASKQ_JOB_ID": "9"}
+    made = environment({"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), 1, "s", "p", secrets)
+    assert (made["A"], made["KEY"], made["PATH"], made["TASKQ_JOB_ID"]) == ("1", "x", "/mine", "7")
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (0, "0 s"),
+        (0.25, "0.25 s"),
+        (0.0004, "0 s"),
+        (1.5, "1.5 s"),
+        (10.0, "10 s"),
+        (59.9999, "1 min"),
+        (90, "1 min 30 s"),
+        (120.0, "2 min"),
+        (3600, "1 h"),
+        (5400.5, "1 h 30 min 0.5 s"),
+        (86_400 * 10 + 60, "10 d 1 min"),
+    ],
+)
+def test_a_duration_is_said_as_people_say_it(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -1,0 +1,1310 @@
+"""Attempts as processes: their ends and why, timeouts, cancels, leftovers, and output that can't be kept."""
+
+import errno
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProcessTransport
+from zope.interface.verify import verifyObject
+
+from taskqd.execution import command_line, executor, proc_scanner, process_tree
+from taskqd.execution.command_line import MARK, Outcome, Owner, Run
+from taskqd.execution.executor import MAX_LEFTOVER_GRACE, YOUNG, Executor
+from taskqd.execution.proc import Process
+from taskqd.execution.process_tree import FIRST_LOOK
+from taskqd.model.events import NOTHING, Output
+from taskqd.model.job import Reason, Usage
+from taskqd.speedups.batch import Together
+from taskqd.speedups.spawn import IS_FAST_WAY_KNOWN, Spawner
+from taskqd.storage.interfaces import IExecutor, OutputLost
+from tests.fakes.doors import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, in_thread, result_of
+from tests.support.leaks import LeakWatch
+
+TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
+LONG = 20.0
+"""More seconds than anything here may take, KILL and all the looks after it."""
+
+
+def run(job_id: int = 1, **options: Any) -> Run:
+    plain = Run(
+        id=job_id,
+        attempt=1,
+        command="true",
+        script=None,
+        interpreter=(),
+        stdin=None,
+        cwd=None,
+        env={"A": "1"},
+        umask=None,
+        nice=None,
+        timeout=None,
+        kill_after=5.0,
+    )
+    return replace(plain, **options)
+
+
+class Bench:
+    """An executor over fake processes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = clock()
+        self.groups = FakeGroups()
+        self.spawn = FakeSpawn(self.groups)
+        self.executor = Executor(self.spawn, self.clock, in_thread)
+        self.recording = FakeRecording()
+        self.spawned: list[tuple[int, int | None]] = []
+        self.killed: list[tuple[int, int]] = []
+        for module in (executor, proc_scanner, process_tree):
+            monkeypatch.setattr(module, "proc", self.groups)
+        monkeypatch.setattr(proc_scanner, "thread_time", lambda: 0.0)
+        monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
+
+    def start(self, **options: Any) -> "Deferred[Outcome]":
+        return self.executor.start(run(**options), self.recording, self._note)
+
+    def _note(self, pid: int, started: int | None) -> None:
+        self.spawned.append((pid, started))
+
+    @property
+    def process(self) -> FakeProcess:
+        return self.spawn.processes[-1]
+
+    @property
+    def signals(self) -> list[int]:
+        """What was sent to the group of the process."""
+        return [number for pgid, number in self.groups.sent if pgid == self.process.pid]
+
+    def look(self) -> None:
+        """Make the scans that are asked for at once."""
+        self.clock.advance(0)
+
+    def exits(self, *args: Any, **options: Any) -> None:
+        """End the process that was started last, and look for what it has left."""
+        self.process.exits(*args, **options)
+        self.look()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in eighths of a second, which a float can hold."""
+        self.clock.pump([0.125] * round(seconds * 8))
+
+
+@pytest.fixture(name="bench")
+def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(monkeypatch)
+    yield bench
+    bench.look()
+    bench.spawn.close()
+    assert not bench.executor._running
+    assert not bench.executor._present
+    assert bench.clock.getDelayedCalls() == [], "an ended attempt leaves no call behind"
+
+
+def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> None:
+    verifyObject(IExecutor, bench.executor)
+    bench.start()
+    verifyObject(IProcessTransport, bench.process)
+    bench.exits()
+
+
+# A spawn takes time.
+
+
+def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(LONG)
+    assert (bench.spawned, ended.called) == ([], False)
+    bench.spawn.go_on()
+    assert [pid for pid, _ in bench.spawned] == [bench.process.pid]
+    bench.pass_time(0.5)
+    assert bench.signals == []
+    bench.exits()
+    assert result_of(ended).reason is None
+
+
+def test_who_is_to_end_before_there_is_a_process_gets_the_signal_as_soon_as_there_is(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start()
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.spawn.go_on()
+    assert bench.signals == [INT]
+    bench.exits(number=INT)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_who_is_to_end_and_has_had_its_grace_is_killed_as_soon_as_there_is_a_process(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start(kill_after=1.0)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.pass_time(2.0)
+    bench.spawn.go_on()
+    assert bench.signals == [KILL]
+    bench.exits(number=KILL)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start()
+    bench.executor.kill()
+    bench.spawn.go_on()
+    assert bench.signals == [KILL]
+    bench.exits(number=KILL)
+    assert result_of(ended).signal == KILL
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_spawn_that_fails_after_a_while_has_failed(bench: Bench, is_cancelled: bool) -> None:
+    bench.spawn.is_slow = True
+    ended = bench.start()
+    if is_cancelled:
+        bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.spawn.spawning.errback(OSError("no more processes"))
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.detail) == (Reason.SPAWN, "could not be started: no more processes")
+    assert (bench.spawned, bench.recording.is_closed) == ([], True)
+
+
+def test_a_bug_in_a_spawn_is_logged_and_ends_the_attempt(bench: Bench, logged_errors: LeakWatch) -> None:
+    bench.spawn.error = ZeroDivisionError("a bug")
+    assert result_of(bench.start()).reason is Reason.SPAWN
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+# How it is started.
+
+
+def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(bench: Bench) -> None:
+    ended = bench.start(command="echo hello")
+    assert bench.spawn.lines == [["/bin/sh", "-c", "echo hello"]]
+    assert bench.spawn.environments == [{"A": "1"}]
+    assert bench.spawn.inputs == [b""]
+    assert bench.spawn.uids == [None]
+    bench.exits()
+    assert result_of(ended).reason is None
+
+
+@pytest.mark.parametrize("known, told", [(4242, 4242), (None, 4711)])
+def test_a_start_time_that_the_spawn_does_not_know_is_read(
+    bench: Bench, known: int | None, told: int
+) -> None:
+    bench.spawn.started = known
+    bench.start()
+    assert bench.spawned == [(bench.process.pid, told)]
+    bench.exits()
+
+
+def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) -> None:
+    stdin = tmp_path / "stdin"
+    stdin.write_bytes(b"what it reads")
+    bench.start(stdin=str(stdin))
+    assert bench.spawn.inputs == [b"what it reads"]
+    bench.exits()
+
+
+def test_an_attempt_of_another_user_s_is_spawned_for_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "find", lambda program: program)
+    env = {"A": "1", "LD_PRELOAD": "x"}
+    bench.start(owner=Owner(1000, 100, "/home/ada"), env=env, brought=("LD_PRELOAD",))
+    assert bench.spawn.uids == [1000]
+    assert bench.spawn.lines[0][:2] == ["setpriv", "--reuid=1000"]
+    assert bench.spawn.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
+    bench.exits()
+
+
+def test_a_machine_without_setpriv_is_a_spawn_that_failed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = result_of(bench.start(owner=Owner(1000, 100, "/home/ada")))
+    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert "there is no setpriv" in (outcome.detail or "")
+
+
+def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = []
+    system = os.open
+
+    def note(path: str, flag: int, *args: Any, **options: Any) -> int:
+        flags.append(flag)
+        return system(path, flag, *args, **options)
+
+    (tmp_path / "stdin").touch()
+    monkeypatch.setattr(os, "open", note)
+    bench.start(stdin=str(tmp_path / "stdin"))
+    assert [bool(flag & os.O_NONBLOCK) for flag in flags] == [True]
+    bench.exits()
+
+
+@pytest.fixture(name="real")
+def a_real_executor(reactor: Any) -> Iterator[Executor]:
+    spawner = Spawner(reactor, Together())
+    yield Executor(spawner.spawn, reactor, in_thread)
+    spawner.stop()
+
+
+async def test_what_a_real_process_reads_waits_as_ever(real: Executor, tmp_path: Path) -> None:
+    recording = FakeRecording()
+    (tmp_path / "stdin").write_bytes(b"in")
+    flags = "grep flags /proc/self/fdinfo/0"
+    options: dict[str, Any] = {
+        "command": flags,
+        "stdin": str(tmp_path / "stdin"),
+        "env": {"PATH": os.defpath},
+    }
+    outcome = await real.start(run(**options), recording, lambda pid, started: None)
+    [shown] = (outcome.stdout.data or b"").splitlines()
+    assert not int(shown.split()[1], 8) & os.O_NONBLOCK
+
+
+def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
+    bench: Bench, tmp_path: Path
+) -> None:
+    stdin = tmp_path / "stdin"
+    stdin.write_bytes(b"")
+
+    def held() -> list[str]:
+        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        return [link for link in links if os.path.realpath(link) == str(stdin)]
+
+    bench.start(stdin=str(stdin))
+    bench.exits()
+    assert held() == []
+    bench.spawn.error = OSError("no more processes")
+    bench.recording = FakeRecording()
+    bench.start(stdin=str(stdin))
+    assert held() == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("no such file: /bin/sh"), OSError(11, "too many"), ValueError("embedded null byte")],
+)
+def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) -> None:
+    bench.spawn.error = error
+    outcome = result_of(bench.start())
+    assert (outcome.reason, outcome.exit_code, outcome.signal) == (Reason.SPAWN, None, None)
+    assert str(error) in (outcome.detail or "")
+    assert bench.spawned == []
+    assert bench.recording.is_closed
+    bench.spawn.error = None
+    bench.recording = FakeRecording()
+    again = bench.start()
+    bench.exits()
+    assert result_of(again).reason is None
+
+
+def test_a_missing_prlimit_is_a_spawn_that_failed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = result_of(bench.start(nofile=64))
+    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert "there is no prlimit" in (outcome.detail or "")
+
+
+def test_a_missing_stdin_is_a_spawn_that_failed(bench: Bench) -> None:
+    outcome = result_of(bench.start(stdin="/nonexistent/stdin"))
+    assert outcome.reason is Reason.SPAWN
+    assert "/nonexistent/stdin" in (outcome.detail or "")
+
+
+@pytest.mark.parametrize(
+    "code, options, detail",
+    [
+        (127, {"cwd": "/x"}, "there is no directory /x"),
+        (126, {"cwd": "/x"}, "the directory /x may not be entered"),
+        (
+            127,
+            {"command": None, "script": "/s", "interpreter": ("/x",)},
+            "the interpreter /x .* is not there",
+        ),
+    ],
+)
+def test_what_the_shell_could_not_enter_or_execute_is_a_spawn_that_failed(
+    bench: Bench, code: int, options: dict[str, Any], detail: str
+) -> None:
+    ended = bench.start(**options)
+    bench.process.prints(2, b"/bin/sh: 1: ")
+    bench.process.pipes[2].put(b"cd: can't cd to /x\n")
+    bench.exits(code)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code, outcome.stderr.data) == (
+        Reason.SPAWN,
+        None,
+        b"/bin/sh: 1: cd: can't cd to /x\n",
+    )
+    assert re.fullmatch(f"could not be started: {detail}", outcome.detail or "")
+
+
+def test_a_command_in_a_directory_may_end_as_the_shell_does(bench: Bench) -> None:
+    ended = bench.start(cwd="/x")
+    for _ in range(10):
+        bench.process.prints(2, b"/bin/sh: 1: nothing: not found\n" * 100)
+    bench.exits(127)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 127)
+
+
+def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that does not answer would hold the reactor, or a thread that starts others."""
+    monkeypatch.setattr(command_line, "find", lambda program: program)
+    looked: list[str] = []
+
+    def look(name: str) -> Callable[..., Any]:
+        plain = getattr(os, name)
+
+        def called(path: Any, *args: Any, **options: Any) -> Any:
+            looked.append(str(path))
+            return plain(path, *args, **options)
+
+        return called
+
+    for name in ("stat", "lstat", "access", "open", "listdir"):
+        monkeypatch.setattr(os, name, look(name))
+    owner = Owner(1000, 100, "/hung/home")
+    asked: list[dict[str, Any]] = [{}, {"owner": owner}, {"nice": 1, "nofile": 9}]
+    script: dict[str, Any] = {"command": None, "script": "/spool/1.script", "interpreter": ("/hung/python",)}
+    for number, options in enumerate(asked, 1):
+        for job_id, kind in ((number, {}), (number + 10, script)):
+            given = {"cwd": "/hung/cwd", **kind, **options}
+            bench.recording = FakeRecording()
+            bench.executor.start(run(job_id, **given), bench.recording, bench._note)
+            bench.exits()
+    assert not [path for path in looked if path.startswith("/hung")]
+    assert not [line[0] for line in bench.spawn.lines if line[0].startswith("/hung")]
+
+
+SHORTAGES = [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
+
+
+@pytest.mark.parametrize(
+    "error, is_shortage",
+    [
+        *((OSError(number, os.strerror(number)), True) for number in SHORTAGES),
+        (MemoryError("no memory"), True),
+        (OSError(errno.ENOENT, "no such file"), False),
+        (ValueError("embedded null byte"), False),
+    ],
+)
+def test_a_start_that_the_machine_has_no_room_for_is_told_from_one_that_is_the_job_s_fault(
+    bench: Bench, error: Exception, is_shortage: bool
+) -> None:
+    bench.spawn.error = error
+    outcome = result_of(bench.start())
+    assert (outcome.reason, outcome.is_shortage) == (Reason.SPAWN, is_shortage)
+
+
+def test_a_stdin_that_cannot_be_opened_for_want_of_descriptors_is_the_machine_s_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    monkeypatch.setattr(executor, "_open", refuse)
+    assert result_of(bench.start(stdin="/spool/1.stdin")).is_shortage
+
+
+def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: Bench) -> None:
+    bench.spawn.at_once = lambda process: process.exits(code=7)
+    outcome = result_of(bench.start())
+    assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 7)
+    assert bench.spawned == []
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize(
+    "code, number, reason",
+    [
+        (0, None, None),
+        (1, None, Reason.EXIT),
+        (255, None, Reason.EXIT),
+        (0, 9, Reason.SIGNAL),
+        (0, 11, Reason.SIGNAL),
+    ],
+)
+def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: Reason | None) -> None:
+    ended = bench.start()
+    bench.exits(code, number)
+    outcome = result_of(ended)
+    assert outcome.reason is reason
+    assert outcome.signal == number
+    if number is None:
+        assert outcome.exit_code == code
+
+
+def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_exit_too(
+    bench: Bench,
+) -> None:
+    ended = bench.start()
+    bench.process.prints(1, b"first ")
+    bench.process.prints(2, b"oh ")
+    bench.process.pipes[1].put(b"last")
+    bench.process.pipes[2].put(b"no")
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.stdout, outcome.stderr) == (Output.inline(b"first last"), Output.inline(b"oh no"))
+    assert all(pipe.is_closed for pipe in bench.process.pipes.values())
+
+
+def test_a_pipe_that_is_closed_already_is_not_read_again(bench: Bench) -> None:
+    ended = bench.start()
+    bench.process.pipes.pop(1).loseConnection()
+    bench.exits()
+    assert result_of(ended).reason is None
+
+
+def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
+    bench.recording.closing = Deferred()
+    ended = bench.start()
+    bench.exits()
+    assert not ended.called
+    bench.recording.closing.callback(None)
+    assert result_of(ended).reason is None
+
+
+def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
+    used = Usage(1.5, 0.25, 2**20)
+    ended = bench.start()
+    bench.exits(usage=used)
+    assert result_of(ended).usage == used
+    bench.recording = FakeRecording()
+    ended = bench.start()
+    bench.exits()
+    assert result_of(ended).usage is None
+
+
+def test_the_end_inside_the_spawn_says_what_was_used(bench: Bench) -> None:
+    used = Usage(0.0, 0.25, 0)
+    bench.spawn.at_once = lambda process: process.exits(usage=used)
+    assert result_of(bench.start()).usage == used
+
+
+# What it leaves behind.
+
+
+def test_an_exit_is_told_at_once_and_its_leftovers_are_ended_then_killed(bench: Bench) -> None:
+    ended = bench.start(kill_after=3.0)
+    bench.exits(leaves=True)
+    assert result_of(ended).reason is None
+    assert bench.signals == [TERM]
+    bench.pass_time(2.875)
+    assert bench.signals == [TERM]
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM, KILL]
+    bench.pass_time(1)
+
+
+def test_leftovers_that_go_by_themselves_are_not_killed(bench: Bench) -> None:
+    bench.groups.deadly = {TERM}
+    bench.start()
+    bench.exits(leaves=True)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM]
+
+
+def test_an_exit_that_leaves_nothing_signals_nobody(bench: Bench) -> None:
+    bench.start()
+    bench.exits()
+    assert bench.signals == []
+    assert bench.killed == []
+
+
+def test_an_end_has_the_number_of_the_session_if_something_is_left_in_it(bench: Bench) -> None:
+    results = []
+    for options, code, leaves in (
+        ({}, 0, True),
+        ({}, 126, True),
+        ({}, 0, False),
+        ({"timeout": 1.0}, 1, False),
+    ):
+        bench.recording = FakeRecording()
+        result = bench.start(**options)
+        bench.exits(code, leaves=leaves)
+        results.append(result_of(result).pid == bench.process.pid)
+        bench.pass_time(LONG)
+    assert results == [True, True, False, False]
+
+
+def test_a_session_that_no_signal_ends_is_named_by_the_end_of_its_attempt(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    result = bench.start()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.exits(leaves=True)
+    bench.pass_time(LONG)
+    assert result_of(result).pid == bench.process.pid
+
+
+def test_a_cancel_of_an_attempt_that_is_being_ended_sends_its_signal(bench: Bench) -> None:
+    result = bench.start(timeout=1.0, kill_after=1e9)
+    bench.pass_time(2)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    assert bench.signals == [TERM, INT]
+    bench.executor.end(1, Reason.INTERRUPTED, TERM)
+    assert bench.signals == [TERM, INT]
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    assert bench.signals == [TERM, INT, KILL]
+    bench.exits(number=KILL)
+    bench.pass_time(LONG)
+    assert result_of(result).reason is Reason.TIMEOUT
+
+
+def test_a_cancel_reaches_what_is_left_of_an_attempt_that_is_being_ended(bench: Bench) -> None:
+    result = bench.start(timeout=1.0, kill_after=1e9)
+    bench.pass_time(2)
+    bench.exits(number=TERM, leaves=True)
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.pass_time(LONG)
+    assert bench.signals[-1] == KILL
+    assert result_of(result).reason is Reason.TIMEOUT
+
+
+def test_leftovers_that_no_signal_ends_are_given_up(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    bench.start()
+    bench.exits(leaves=True)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM, KILL]
+
+
+def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(bench: Bench) -> None:
+    result = bench.start()
+    bench.exits(leaves=True)
+    assert result_of(result).reason is None
+    first = bench.process
+    bench.recording = FakeRecording()
+    again = bench.start()
+    bench.pass_time(6)
+    assert [number for pgid, number in bench.groups.sent if pgid == first.pid] == [TERM, KILL]
+    assert bench.signals == []
+    bench.exits()
+    assert result_of(again).reason is None
+
+
+def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grace(bench: Bench) -> None:
+    bench.start(job_id=1)
+    left = bench.process
+    bench.exits(leaves=True)
+    bench.recording = FakeRecording()
+    ended = bench.start(job_id=2)
+    bench.executor.end(2, Reason.INTERRUPTED, TERM)
+    killing = bench.executor.kill()
+    assert [number for pgid, number in bench.groups.sent if pgid == left.pid] == [TERM, KILL]
+    assert bench.signals == [TERM, KILL]
+    bench.exits(number=9)
+    assert result_of(ended).reason is Reason.INTERRUPTED
+    bench.pass_time(1)
+    assert bench.signals == [TERM, KILL]
+    result_of(killing)
+
+
+def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
+    ended = bench.start()
+    bench.executor.kill()
+    assert bench.signals == [KILL]
+    bench.exits(number=9)
+    assert result_of(ended).reason is Reason.SIGNAL
+    bench.executor.kill()
+    assert bench.signals == [KILL]
+
+
+# Ended by us.
+
+
+def test_it_is_calm_while_what_runs_is_young_and_until_leftovers_are_gone(bench: Bench) -> None:
+    assert bench.executor.is_calm()
+    bench.start()
+    old = bench.process
+    bench.clock.advance(YOUNG / 2)
+    bench.executor.start(run(2), FakeRecording(), bench._note)
+    assert bench.executor.is_calm()
+    bench.clock.advance(YOUNG)
+    assert not bench.executor.is_calm()
+    bench.exits()
+    assert not bench.executor.is_calm()
+    bench.clock.rightNow -= 3600
+    assert not bench.executor.is_calm()
+    bench.clock.rightNow += 3600
+    old.exits(leaves=True)
+    assert not bench.executor.is_calm()
+    bench.pass_time(LONG)
+    assert bench.executor.is_calm()
+
+
+def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
+    ended = bench.start(timeout=10.0, kill_after=2.0)
+    bench.pass_time(9.875)
+    assert bench.signals == []
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM]
+    bench.pass_time(1.75)
+    assert bench.signals == [TERM]
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM, KILL]
+    bench.exits(number=9)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.signal) == (Reason.TIMEOUT, 9)
+    assert outcome.detail == "it ran for longer than 10 s"
+
+
+def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
+    ended = bench.start(timeout=10.0)
+    bench.pass_time(9)
+    bench.exits()
+    bench.pass_time(LONG)
+    assert result_of(ended).reason is None
+    assert bench.signals == []
+
+
+def test_a_process_that_ends_in_time_leaves_no_timer(bench: Bench) -> None:
+    bench.start(timeout=3600.0)
+    bench.exits()
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1.125)
+    bench.exits(code=0)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM]
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.TIMEOUT, 0)
+
+
+@pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.INTERRUPTED])
+def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(
+    bench: Bench, reason: Reason
+) -> None:
+    ended = bench.start()
+    bench.executor.end(1, reason, INT)
+    bench.pass_time(5.125)
+    assert bench.signals == [INT, KILL]
+    bench.exits(number=9)
+    assert result_of(ended).reason is reason
+
+
+def test_a_kill_needs_no_second_one(bench: Bench) -> None:
+    bench.start()
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.exits(number=9)
+    bench.pass_time(LONG)
+    assert bench.signals == [KILL]
+
+
+def test_a_grace_of_nothing_kills_at_the_next_turn(bench: Bench) -> None:
+    bench.start(kill_after=0.0)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.clock.advance(0)
+    assert bench.signals == [TERM, KILL]
+    bench.exits(number=9)
+
+
+def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1.125)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.executor.end(1, Reason.INTERRUPTED, INT)
+    bench.recording.fail("the disk is full")
+    assert bench.signals == [TERM, INT], "the second is that of the cancel"
+    bench.exits(number=15)
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_a_cancel_before_the_timeout_stands(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0, kill_after=30.0)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.pass_time(2)
+    assert bench.signals == [INT]
+    bench.exits(number=2)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone(bench: Bench) -> None:
+    ended = bench.start(timeout=1.0, kill_after=2.0)
+    bench.pass_time(1.125)
+    bench.exits(number=15, leaves=True)
+    bench.pass_time(1.75)
+    assert not ended.called
+    bench.pass_time(0.625)
+    assert bench.signals == [TERM, KILL]
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: Bench) -> None:
+    ended = bench.start(kill_after=60.0)
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.exits(number=15, leaves=True)
+    bench.pass_time(59.875)
+    assert len(bench.groups.scans) < 70
+    assert not ended.called
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM, KILL]
+    bench.clock.advance(FIRST_LOOK)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+def test_a_group_that_has_gone_is_not_signalled_again_whoever_has_its_number_now(bench: Bench) -> None:
+    bench.groups.deadly = {TERM}
+    bench.start()
+    bench.exits(leaves=True)
+    bench.pass_time(1)
+    bench.groups.alive.add(bench.process.pid)
+    bench.executor.kill()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM]
+
+
+def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1.125)
+    bench.exits(number=15, leaves=True)
+    bench.pass_time(LONG)
+    assert bench.signals == [TERM, KILL]
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_ending_an_attempt_that_has_ended_or_never_was_does_nothing(bench: Bench) -> None:
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.start()
+    bench.exits()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    assert bench.groups.sent == []
+
+
+def test_ending_an_attempt_whose_end_is_being_made_durable_does_nothing(bench: Bench) -> None:
+    bench.recording.closing = Deferred()
+    ended = bench.start()
+    bench.exits()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.recording.closing.callback(None)
+    assert result_of(ended).reason is None
+    assert bench.signals == []
+
+
+def test_a_process_that_has_no_group_yet_is_signalled_by_its_pid(bench: Bench) -> None:
+    bench.spawn.has_group = False
+    bench.start()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    assert bench.killed == [(bench.process.pid, TERM)]
+    bench.exits(number=15)
+
+
+def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench: Bench) -> None:
+    bench.groups.refuses = True
+    ended = bench.start()
+    bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.pass_time(10)
+    assert not ended.called
+    bench.exits()
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+# Ended for its silence.
+
+
+def test_silence_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
+    ended = bench.start(idle_timeout=10.0, kill_after=2.0)
+    bench.pass_time(9.875)
+    assert bench.signals == []
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM]
+    bench.pass_time(2)
+    assert bench.signals == [TERM, KILL]
+    bench.exits(number=9)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 10 s")
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_what_prints_on_either_stream_is_not_silent(bench: Bench, stream: int) -> None:
+    ended = bench.start(idle_timeout=10.0)
+    for _ in range(5):
+        bench.pass_time(9.875)
+        bench.process.prints(stream, b".")
+    bench.pass_time(9.875)
+    assert bench.signals == []
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM]
+    bench.exits(number=15)
+    assert result_of(ended).reason is Reason.TIMEOUT
+
+
+def test_output_resets_no_timer(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    timers = bench.clock.getDelayedCalls()
+    times = [timer.getTime() for timer in timers]
+    bench.pass_time(5)
+    bench.process.prints(1, b".")
+    assert bench.clock.getDelayedCalls() == timers
+    assert [timer.getTime() for timer in timers] == times
+    bench.exits()
+
+
+def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    bench.pass_time(4)
+    bench.recording.choke(True)
+    bench.pass_time(100)
+    bench.recording.choke(False)
+    bench.pass_time(5.875)
+    assert bench.signals == []
+    bench.pass_time(0.125)
+    assert bench.signals == [TERM]
+    bench.exits(number=15)
+
+
+def test_what_exits_while_its_output_is_not_read_leaves_no_timer(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    bench.recording.choke(True)
+    bench.exits()
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_output_that_lies_in_a_pipe_unread_is_no_silence(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    bench.process.pipes[2].put(b"not read yet")
+    bench.pass_time(10)
+    assert bench.signals == []
+    bench.process.prints(2, os.read(bench.process.pipes[2].fileno(), 100))
+    bench.pass_time(10)
+    assert bench.signals == [TERM]
+    bench.exits(number=15)
+
+
+def test_what_has_closed_both_its_streams_is_silent(bench: Bench) -> None:
+    bench.start(idle_timeout=10.0)
+    for stream in (1, 2):
+        bench.process.pipes.pop(stream).loseConnection()
+    bench.pass_time(10)
+    assert bench.signals == [TERM]
+    bench.exits(number=15)
+
+
+def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> None:
+    ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
+    bench.pass_time(50)
+    bench.process.prints(1, b".")
+    bench.pass_time(65)
+    bench.exits(number=15)
+    assert result_of(ended).detail == "it ran for longer than 1 min 30 s"
+    bench.recording = FakeRecording()
+    ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
+    bench.pass_time(95)
+    bench.exits(number=15)
+    assert result_of(ended).detail == "it printed nothing for 1 min"
+
+
+def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
+    ended = bench.start(idle_timeout=1.0, kill_after=30.0)
+    bench.executor.end(1, Reason.CANCELLED, INT)
+    bench.pass_time(2)
+    assert bench.signals == [INT]
+    bench.exits(number=2)
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.detail) == (Reason.CANCELLED, None)
+
+
+async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Executor) -> None:
+    recording = FakeRecording()
+    command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
+    options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
+    outcome = await real.start(run(**options), recording, lambda pid, started: None)
+    assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 0.5 s")
+    assert outcome.stdout == Output.inline(b"1\n2\n3\n4\n")
+    assert (outcome.usage is not None) == IS_FAST_WAY_KNOWN
+
+
+# Output.
+
+
+def test_a_recording_that_is_behind_stops_the_reading_and_starts_it_again(bench: Bench) -> None:
+    bench.start()
+    bench.recording.choke(True)
+    assert not bench.process.is_reading
+    bench.recording.choke(False)
+    assert bench.process.is_reading
+    bench.exits()
+    bench.recording.choke(True)
+    assert bench.process.is_reading
+
+
+def test_an_attempt_whose_output_cannot_be_kept_is_ended_for_that(bench: Bench) -> None:
+    ended = bench.start()
+    bench.recording.fail("no space left on device")
+    assert bench.signals == [TERM]
+    bench.exits(number=15)
+    outcome = result_of(ended)
+    assert outcome.reason is Reason.OUTPUT
+    assert "no space left on device" in (outcome.detail or "")
+
+
+def test_output_that_cannot_be_kept_once_the_process_has_exited_fails_the_attempt_too(bench: Bench) -> None:
+    ended = bench.start()
+    write = bench.recording.write
+
+    def fail(stream: int, data: bytes) -> None:
+        write(stream, data)
+        bench.recording.fail("no space left on device")
+
+    bench.recording.write = fail  # type: ignore[method-assign]
+    bench.process.pipes[1].put(b"last words")
+    bench.exits()
+    outcome = result_of(ended)
+    assert outcome.reason is Reason.OUTPUT
+    assert bench.signals == []
+
+
+def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> None:
+    bench.recording.error = OSError("input/output error")
+    ended = bench.start()
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.OUTPUT, 0)
+    assert "input/output error" in (outcome.detail or "")
+    assert outcome.stdout == outcome.stderr == Output()
+
+
+def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Bench) -> None:
+    bench.recording.error = OSError("input/output error")
+    ended = bench.start(timeout=1.0)
+    bench.pass_time(1)
+    bench.exits(number=15)
+    outcome = result_of(ended)
+    said = "it ran for longer than 1 s; its output could not be kept: input/output error"
+    assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, said)
+
+
+def test_a_stream_that_is_kept_is_there_though_the_other_one_is_lost(bench: Bench) -> None:
+    kept = (NOTHING, Output.inline(b"oh"))
+    bench.recording.error = OutputLost("the file of stdout was removed", kept)
+    ended = bench.start()
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.stdout, outcome.stderr) == (Reason.OUTPUT, *kept)
+    assert outcome.detail == "its output could not be kept: the file of stdout was removed"
+
+
+def test_a_write_that_raises_is_logged_and_ends_the_attempt_with_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+) -> None:
+    ended = bench.start()
+    monkeypatch.setattr(bench.recording, "write", lambda *_: _raise(ZeroDivisionError("unexpected")))
+    bench.process.prints(1, b"words")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    assert bench.signals == [TERM]
+    bench.exits(number=TERM)
+    outcome = result_of(ended)
+    assert outcome.reason is Reason.OUTPUT
+    assert outcome.detail == "its output cannot be kept: unexpected"
+
+
+def test_a_bug_in_the_recording_is_logged_and_ends_the_attempt(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    bench.recording.error = ZeroDivisionError("a bug")  # type: ignore[assignment]
+    ended = bench.start()
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.exit_code) == (Reason.OUTPUT, 0)
+    assert "a bug" in (outcome.detail or "")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+# Whatever fails while its exit is handled.
+
+
+def _raise(why: Exception) -> Any:
+    raise why
+
+
+@pytest.mark.parametrize("is_ended_by_us", [False, True])
+@pytest.mark.parametrize("why", [BlockingIOError(11, "busy"), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize("place", ["write", "close", "waiting"])
+def test_an_exit_whose_handling_fails_ends_the_attempt_all_the_same(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    logged_errors: LeakWatch,
+    place: str,
+    why: Exception,
+    is_ended_by_us: bool,
+) -> None:
+    ended = bench.start()
+    if place == "waiting":
+        monkeypatch.setattr(executor, "waiting", lambda pipe: _raise(why))
+    else:
+        monkeypatch.setattr(bench.recording, place, lambda *_: _raise(why))
+    if is_ended_by_us:
+        bench.executor.end(1, Reason.CANCELLED, TERM)
+    bench.process.pipes[1].put(b"last words")
+    bench.exits(code=3)
+    outcome = result_of(ended)
+    assert outcome.reason is (Reason.CANCELLED if is_ended_by_us else Reason.OUTPUT)
+    assert (outcome.exit_code, str(why) in (outcome.detail or "")) == (3, True)
+    assert all(pipe.is_closed for pipe in bench.process.pipes.values())
+    logged_errors.flush(type(why))
+
+
+def test_a_recording_that_cannot_be_closed_does_not_hide_that_nothing_was_started(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
+) -> None:
+    monkeypatch.setattr(bench.recording, "close", lambda: _raise(RuntimeError("can't start new thread")))
+    bench.spawn.error = OSError("no more processes")
+    assert result_of(bench.start()).reason is Reason.SPAWN
+    assert len(logged_errors.flush(RuntimeError)) == 1
+
+
+def test_output_that_another_reader_has_taken_is_the_end_of_the_draining(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "waiting", lambda pipe: 5)
+    ended = bench.start()
+    bench.process.pipes[2].put(b"oh")
+    bench.exits()
+    outcome = result_of(ended)
+    assert (outcome.reason, outcome.stdout, outcome.stderr) == (None, Output(), Output.inline(b"oh"))
+
+
+# Its session, and its mark.
+
+
+def member(number: int, **options: Any) -> Process:
+    """Return a process with a group of its own in the session of the first that a bench starts."""
+    return Process(number, 60, number, 5000)._replace(**options)
+
+
+def marked(number: int, mark: str = "store.1.1", **options: Any) -> Process:
+    """Return a process that has left its session."""
+    return Process(number, 60, number, number, mark)._replace(**options)
+
+
+ENV = {MARK: "store.1.1"}
+
+
+def sent_to(bench: Bench, number: int) -> list[int]:
+    return [signal for group, signal in bench.groups.sent if group == number]
+
+
+def test_an_end_that_leaves_nothing_reads_nothing_of_proc(bench: Bench) -> None:
+    for options, code in (({}, 0), ({"timeout": 1.0, "idle_timeout": 1.0}, 1)):
+        bench.recording = FakeRecording()
+        bench.start(**options)
+        bench.exits(code)
+    assert bench.groups.scans == []
+
+
+def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(bench: Bench) -> None:
+    bench.start(env=ENV, kill_after=3.0)
+    bench.groups.others = [member(7), marked(8)]
+    bench.exits()
+    bench.pass_time(2.875)
+    assert (sent_to(bench, 7), sent_to(bench, 8)) == ([TERM], [])
+    bench.pass_time(1)
+    assert (sent_to(bench, 7), sent_to(bench, 8)) == ([TERM, KILL], [])
+
+
+def test_leftovers_are_killed_after_their_greatest_grace(bench: Bench) -> None:
+    bench.start(kill_after=1e9)
+    bench.exits(leaves=True)
+    bench.pass_time(MAX_LEFTOVER_GRACE - 0.125)
+    assert bench.signals == [TERM]
+    bench.pass_time(0.25)
+    assert bench.signals == [TERM, KILL]
+    bench.pass_time(1)
+
+
+def test_leftovers_of_a_job_that_is_removed_are_killed_at_once(bench: Bench) -> None:
+    bench.start(kill_after=1e9)
+    assert bench.executor.kill_leftovers(1) is None
+    bench.exits(leaves=True)
+    assert bench.executor.kill_leftovers(2) is None
+    assert bench.signals == [TERM]
+    killing = bench.executor.kill_leftovers(1)
+    assert killing is not None
+    assert not killing.called
+    bench.pass_time(1)
+    assert bench.signals == [TERM, KILL]
+    result_of(killing)
+    assert bench.executor.kill_leftovers(1) is None
+
+
+@pytest.mark.parametrize("way", ["cancel", "timeout", "idle", "output"])
+def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, way: str) -> None:
+    options = {"timeout": {"timeout": 1.0}, "idle": {"idle_timeout": 1.0}}.get(way, {})
+    ended = bench.start(env=ENV, kill_after=3.0, **options)
+    bench.groups.others = [
+        *(member(7), marked(8), marked(9, "store.1.2"), marked(10, "store.2.1"), marked(11, "other.1.1"))
+    ]
+    if way == "cancel":
+        bench.executor.end(1, Reason.CANCELLED, TERM)
+    elif way == "output":
+        bench.recording.fail("no space left on device")
+    bench.pass_time(1.0)
+    assert [sent_to(bench, number) for number in (5000, 7, 8, 9, 10, 11)] == [[TERM]] * 3 + [[]] * 3
+    bench.exits(number=15)
+    assert not ended.called
+    bench.pass_time(4)
+    assert result_of(ended).signal == TERM
+    assert [sent_to(bench, number) for number in (5000, 7, 8, 9, 10, 11)] == [
+        *([TERM], [TERM, KILL], [TERM, KILL], [], [], [])
+    ]
+
+
+def test_the_mark_counts_only_of_the_user_that_the_job_is_run_as(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "find", lambda program: program)
+    ended = bench.start(env=ENV, owner=Owner(1000, 100, "/home/ada"))
+    bench.groups.others = [marked(7, uid=1000), marked(8, uid=1001)]
+    bench.executor.end(1, Reason.CANCELLED, KILL)
+    bench.exits(number=9)
+    assert (sent_to(bench, 7), sent_to(bench, 8)) == ([KILL], [])
+    bench.pass_time(0.125)
+    assert result_of(ended).reason is Reason.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "one, is_ours",
+    [
+        (member(7), True),
+        (member(7, started=101), False),
+        (member(7, started=101, mark="store.1.1"), True),
+        (member(5000, started=60), False),
+    ],
+    ids=["began before the end", "began after it", "has the mark", "has the leader's number"],
+)
+def test_a_session_number_that_another_may_have_by_now_is_signalled_only_with_a_proof(
+    bench: Bench, one: Process, is_ours: bool
+) -> None:
+    bench.start(env=ENV)
+    bench.groups.others = [one]
+    bench.exits()
+    bench.pass_time(LONG)
+    assert sent_to(bench, one.group) == ([TERM, KILL] if is_ours else [])
+
+
+def test_a_session_is_known_by_a_member_that_was_there_before(bench: Bench) -> None:
+    bench.start(kill_after=3.0)
+    bench.groups.others = [member(7)]
+    bench.exits()
+    bench.groups.others.append(member(8, started=200))
+    bench.pass_time(0.125)
+    bench.groups.others.remove(member(7))
+    bench.pass_time(0.125)
+    bench.groups.others.append(member(9, started=200))
+    bench.pass_time(0.5)
+    bench.groups.others = [member(10, started=300)]
+    bench.pass_time(LONG)
+    assert [sent_to(bench, number) for number in (7, 8, 9, 10)] == [[TERM], [TERM], [TERM], []]
+
+
+def test_one_scan_serves_all_that_ask_in_the_same_moment(bench: Bench) -> None:
+    for number in range(1, 51):
+        bench.recording = FakeRecording()
+        bench.start(job_id=number)
+        bench.process.exits(leaves=True)
+    bench.look()
+    assert len(bench.groups.scans) == 1
+    bench.pass_time(4)
+    assert len(bench.groups.scans) < 20
+    bench.pass_time(LONG)
+
+
+# Before a retry.
+
+
+def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Bench) -> None:
+    left = [marked(7), marked(8, "store.1.2")]
+    bench.groups.others = [*left, marked(9, "store.1.3"), marked(10, "store.2.1")]
+    bench.groups.deadly = {TERM}
+    bench.start(attempt=3, env={MARK: "store.1.3"})
+    assert bench.spawn.lines == []
+    bench.look()
+    assert bench.groups.sent == [(7, TERM), (8, TERM)]
+    assert bench.spawn.lines == []
+    bench.clock.advance(FIRST_LOOK)
+    assert len(bench.spawn.lines) == 1
+    bench.exits()
+
+
+def test_a_retry_starts_once_the_session_of_the_attempt_before_is_gone(bench: Bench) -> None:
+    bench.start(kill_after=3.0)
+    bench.exits(code=1, leaves=True)
+    bench.recording = FakeRecording()
+    again = bench.start(attempt=2)
+    bench.pass_time(2.875)
+    assert len(bench.spawn.lines) == 1
+    bench.pass_time(1)
+    assert len(bench.spawn.lines) == 2
+    bench.exits()
+    assert result_of(again).reason is None
+
+
+def test_a_retry_does_not_start_beside_what_no_signal_ends(bench: Bench) -> None:
+    bench.groups.deadly = set()
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1e9)
+    bench.pass_time(MAX_LEFTOVER_GRACE + LONG)
+    outcome = result_of(ended)
+    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert outcome.detail == "could not be started: process 7 of an earlier attempt does not end"
+    assert sent_to(bench, 7) == [TERM, KILL]
+
+
+@pytest.mark.parametrize("door", ["scan", "signal_process"])
+def test_a_retry_waits_while_the_machine_lacks_descriptors_to_look_for_earlier_attempts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
+    with monkeypatch.context() as context:
+        context.setattr(bench.groups, door, refuse)
+        bench.pass_time(60)
+    assert (ended.called, bench.spawn.lines) == (False, [])
+    bench.pass_time(2)
+    assert (sent_to(bench, 7), len(bench.spawn.lines)) == ([KILL], 1)
+    bench.exits()
+
+
+def test_a_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
+    bench.look()
+    bench.executor.end(1, Reason.INTERRUPTED, TERM)
+    outcome = result_of(ended)
+    assert (outcome.reason, bench.spawn.lines) == (Reason.INTERRUPTED, [])
+    bench.pass_time(LONG)
+    assert sent_to(bench, 7) == [TERM, KILL]
+    assert bench.spawn.lines == []
+
+
+def test_a_kill_of_everything_reaches_what_a_retry_waits_for(bench: Bench) -> None:
+    bench.groups.others = [marked(7)]
+    ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=60.0)
+    bench.look()
+    bench.executor.kill()
+    assert sent_to(bench, 7) == [TERM, KILL]
+    bench.pass_time(0.125)
+    bench.exits()
+    assert result_of(ended).reason is None

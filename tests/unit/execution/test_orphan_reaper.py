@@ -1,0 +1,128 @@
+"""Orphans: reaped where they come to this process, and nobody's end is taken from those who wait for it."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import process
+
+from taskqd.execution import orphan_reaper
+from taskqd.execution.orphan_reaper import Orphans, is_reaper
+from taskqd.speedups import posix_spawn
+from tests.fakes.doors import clock
+
+SET_CHILD_SUBREAPER = 36
+
+
+@pytest.fixture(name="reaper", autouse=True)
+def a_reaper() -> Iterator[Orphans]:
+    """Make this process the reaper of what it leaves, as process 1 is of all."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    reaper = Orphans(clock())
+    yield reaper
+    reaper.stop()
+    prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def an_orphan() -> int:
+    """Return the pid of a process that has ended, whose parent ended before."""
+    made = subprocess.run(
+        ["/bin/sh", "-c", "(exec 3>&-; sleep 0.05) >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True
+    )
+    pid = int(made.stdout)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_whether_orphans_come_here_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_reaper()
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    assert not is_reaper()
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert is_reaper()
+
+
+def test_an_orphan_is_reaped_whenever_a_child_has_ended(reaper: Orphans) -> None:
+    reaper.start()
+    pids = [an_orphan() for _ in range(3)]
+    process.reapAllProcesses()
+    assert not any(map(is_there, pids))
+
+
+def test_those_that_are_there_at_the_start_are_reaped(reaper: Orphans) -> None:
+    pid = an_orphan()
+    assert is_there(pid)
+    reaper.start()
+    assert not is_there(pid)
+
+
+def test_where_no_orphan_comes_nothing_is_reaped(reaper: Orphans) -> None:
+    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    before = dict(orphan_reaper._handlers)
+    reaper.start()
+    assert orphan_reaper._handlers == before
+
+
+def test_a_child_that_another_thread_has_spawned_is_left_to_who_waits_for_it(reaper: Orphans) -> None:
+    reaper.start()
+    pids: list[int] = []
+    is_over = threading.Event()
+
+    def spawn() -> None:
+        pids.append(posix_spawn.Spawning([b"/bin/sh", b"-c", b"exit 7"], [], ()).spawn())
+        is_over.wait(10)
+
+    thread = threading.Thread(target=spawn)
+    thread.start()
+    while not pids:
+        pass
+    os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+    process.reapAllProcesses()
+    assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 7
+    is_over.set()
+    thread.join()
+
+
+class Known:
+    """Stands for a process that Twisted has forked."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.code: int | None = None
+
+    def reapProcess(self) -> None:
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.code = os.waitstatus_to_exitcode(status)
+            del orphan_reaper._handlers[self.pid]
+
+
+def test_a_child_of_twisted_s_is_left_to_it_and_those_behind_it_are_reaped_next(reaper: Orphans) -> None:
+    reaper.start()
+    known = Known(os.posix_spawn("/bin/sh", ["/bin/sh", "-c", "exit 9"], {}))
+    handlers: Any = orphan_reaper._handlers
+    handlers[known.pid] = known
+    os.waitid(os.P_PID, known.pid, os.WEXITED | os.WNOWAIT)
+    orphan = an_orphan()
+    process.reapAllProcesses()
+    assert known.code == 9
+    reaper._reactor.advance(0)
+    assert not is_there(orphan)
+
+
+def test_what_is_still_running_is_not_waited_for(reaper: Orphans) -> None:
+    reaper.start()
+    with subprocess.Popen(["/bin/sleep", "60"]) as running:
+        process.reapAllProcesses()
+        os.kill(running.pid, signal.SIGKILL)

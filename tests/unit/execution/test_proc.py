@@ -1,0 +1,299 @@
+"""Processes as /proc shows them, with a few real ones."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskqd.execution import proc
+from taskqd.execution.proc import Process
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(name="start")
+def processes_of_a_test() -> Iterator[Start]:
+    """Start processes that print a line once they are ready; kill them all afterwards."""
+    started = []
+
+    def start(command: str = "echo; exec sleep 100", **options: Any) -> "subprocess.Popen[bytes]":
+        options.setdefault("start_new_session", True)
+        process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, **options)
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(b"\n")
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def no_pid() -> int:
+    """Return a number that no process has."""
+    return int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
+
+
+def test_a_boot_has_a_name_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(proc.boot_id()) == 36
+    assert proc.boot_id() == proc.boot_id()
+    monkeypatch.setattr("builtins.open", lambda *_, **__: Path("/nonexistent").read_bytes())
+    assert proc.boot_id() == ""
+
+
+def test_a_pid_with_its_start_time_names_a_process(start: Start) -> None:
+    first = start()
+    second = start()
+    assert proc.start_time(first.pid) == proc.start_time(first.pid)
+    assert (proc.start_time(first.pid) or 0) <= (proc.start_time(second.pid) or 0)
+    assert proc.start_time(no_pid()) is None
+
+
+def test_a_program_may_be_called_whatever_it_likes(start: Start, tmp_path: Path) -> None:
+    program = tmp_path / ") 1 (2 3"
+    program.symlink_to("/bin/sleep")
+    odd = start(f'echo; exec "{program}" 100')
+    plain = start()
+    assert abs((proc.start_time(odd.pid) or 0) - (proc.start_time(plain.pid) or 0)) < 6000
+
+
+def found(pid: int) -> Process:
+    """Return a process as a scan finds it."""
+    [one] = [one for one in proc.scan(since=0) if one.pid == pid]
+    return one
+
+
+def lives(pid: int) -> bool:
+    return any(one.pid == pid for one in proc.scan(since=None))
+
+
+def test_a_scan_tells_start_group_session_mark_and_user(start: Start) -> None:
+    parent = start("sleep 100 & echo $!; wait", env={"A": "1", "TASKQ_RUN": "store.7.1", "B": "2"})
+    ours = [one for one in proc.scan(since=0) if one.session == parent.pid]
+    assert len(ours) == 2
+    for one in ours:
+        assert one == Process(
+            one.pid, proc.start_time(one.pid) or 0, parent.pid, parent.pid, "store.7.1", os.getuid()
+        )
+    plain = start(env={"XTASKQ_RUN": "store.7.1", "X": "TASKQ_RUN=store.7.1"})
+    assert (found(plain.pid).mark, found(plain.pid).uid) == ("", -1)
+
+
+def test_a_scan_reads_the_marks_of_those_alone_that_have_started_since_then(start: Start) -> None:
+    process = start(env={"TASKQ_RUN": "store.7.1"})
+    started = proc.start_time(process.pid) or 0
+    for since, mark in ((None, ""), (started + 1, ""), (started, "store.7.1"), (0, "store.7.1")):
+        [one] = [one for one in proc.scan(since) if one.pid == process.pid]
+        assert one.mark == mark
+
+
+def test_a_scan_leaves_out_the_own_group_and_zombies(start: Start) -> None:
+    process = start()
+    assert lives(process.pid)
+    assert not lives(os.getpid())
+    assert not lives(start(start_new_session=False).pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert is_there(process.pid)
+    assert not lives(process.pid)
+
+
+def test_a_process_lives_whose_first_thread_alone_has_ended(start: Start) -> None:
+    command = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(100,)).start(); "
+        "print(flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = start(f"exec {sys.executable} -c '{command}'")
+    while proc._stat(str(process.pid))[0] != b"Z":
+        os.sched_yield()
+    assert lives(process.pid)
+
+
+def test_an_environment_that_is_empty_for_a_moment_is_read_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(env={"TASKQ_RUN": "store.7.1"})
+    read = proc._environment
+    looks: list[str] = []
+
+    def first_nothing(pid: str) -> bytes:
+        looks.append(pid)
+        return read(pid) if looks.count(str(process.pid)) > 1 else b""
+
+    monkeypatch.setattr(proc, "_environment", first_nothing)
+    assert found(process.pid).mark == "store.7.1"
+
+
+@pytest.mark.parametrize("file", ["stat", "environ"])
+def test_a_scan_that_has_no_descriptors_fails_and_does_not_find_less(
+    start: Start, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    process = start()
+    system = open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if path == f"/proc/{process.pid}/{file}":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return system(path, *args, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        proc.scan(since=0)
+
+
+def test_a_process_whose_environment_may_not_be_read_has_no_mark(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(env={"TASKQ_RUN": "store.7.1"})
+    system = open
+
+    def refuse(path: Any, *args: Any, **options: Any) -> Any:
+        if path == f"/proc/{process.pid}/environ":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return system(path, *args, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert found(process.pid).mark == ""
+
+
+@pytest.mark.parametrize(
+    "mark, of",
+    [
+        ("store.7.1", (7, 1)),
+        ("store.1234.20", (1234, 20)),
+        *((mark, None) for mark in ("store2.7.1", "stor.7.1", "store.7", "store.7.1.1", "store.x.1", "")),
+    ],
+)
+def test_a_mark_names_an_attempt_of_its_store(mark: str, of: tuple[int, int] | None) -> None:
+    assert proc.attempt_of(mark, "store") == of
+
+
+def test_a_number_is_used_as_long_as_its_session_has_a_member(start: Start) -> None:
+    leader = start("bash -c 'set -m; sleep 100 & echo $!'")
+    leader.wait()
+    [member] = [one for one in proc.scan(since=None) if one.session == leader.pid]
+    assert member.group != leader.pid
+    assert not is_there(leader.pid)
+    assert proc.is_number_used(leader.pid)
+    proc.signal_process(member, signal.SIGKILL)
+    assert not proc.is_number_used(no_pid())
+    gone = start("echo")
+    gone.wait()
+    assert not proc.is_number_used(gone.pid)
+
+
+def test_a_number_about_which_nothing_can_be_asked_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(proc, "_owned", refuse)
+    assert proc.is_number_used(no_pid())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_goes_to_the_whole_group_and_to_stopped_ones(start: Start, number: int) -> None:
+    parent = start("sleep 100 & echo; kill -STOP $$; wait", env={})
+    while not proc.is_stopped(parent.pid, proc.start_time(parent.pid)):
+        os.sched_yield()
+    assert not proc.is_stopped(parent.pid, 0)
+    assert proc.signal_group(parent.pid, number)
+    assert parent.wait() == -number
+    assert not proc.signal_group(no_pid(), number)
+
+
+def test_a_signal_reaches_one_process_though_it_is_stopped(start: Start) -> None:
+    process = start("trap 'exit 7' TERM; echo; kill -STOP $$; exit 0")
+    while not proc.is_stopped(process.pid, proc.start_time(process.pid)):
+        os.sched_yield()
+    proc.signal_process(found(process.pid), signal.SIGTERM)
+    assert process.wait() == 7
+
+
+def test_a_signal_to_stop_is_not_undone(start: Start) -> None:
+    process = start()
+    proc.signal_process(found(process.pid), signal.SIGSTOP)
+    proc.signal_group(process.pid, signal.SIGSTOP)
+    while not proc.is_stopped(process.pid, proc.start_time(process.pid)):
+        os.sched_yield()
+
+
+def test_a_signal_does_not_reach_another_process_of_the_same_number(start: Start) -> None:
+    process = start()
+    before = found(process.pid)._replace(started=1)
+    proc.signal_process(before, signal.SIGKILL)
+    proc.signal_process(before._replace(pid=no_pid()), signal.SIGKILL)
+    assert proc.kill_all([before], 5) == []
+    assert process.poll() is None
+
+
+def test_killing_ends_those_that_were_found_and_nobody_else(start: Start) -> None:
+    parent = start("trap '' TERM; sleep 100 & echo; wait", env={"TASKQ_RUN": "store.7.1"})
+    other = start()
+    ours = [one for one in proc.scan(since=0) if one.session == parent.pid]
+    assert len(ours) == 2
+    assert proc.kill_all(ours, 5) == []
+    parent.wait()
+    assert other.poll() is None
+
+
+def test_what_does_not_end_in_time_or_may_not_be_signalled_is_named(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = found(start().pid)
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)
+    assert proc.kill_all([one], 0.01) == [one]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+    assert proc.kill_all([one], 5) == [one]
+
+
+def test_what_ends_while_it_is_looked_at_needs_no_signal(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = found(start().pid)
+
+    def vanish(*_: object) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", vanish)
+    assert proc.kill_all([one], 5) == []
+    proc.signal_process(one, signal.SIGTERM)
+
+
+def test_no_descriptor_is_left_open(start: Start) -> None:
+    one = found(start().pid)
+    proc.is_number_used(one.pid)
+    before = len(os.listdir("/proc/self/fd"))
+    proc.scan(since=0)
+    proc.is_number_used(one.pid)
+    for started in (one.started, 1):
+        proc.signal_process(one._replace(started=started), signal.SIGCONT)
+        proc.kill_all([one._replace(started=started)], 5)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_ticks_around_a_start_are_those_of_its_start_time(start: Start) -> None:
+    for _ in range(20):
+        before = proc.ticks()
+        process = start()
+        after = proc.ticks()
+        assert before <= (proc.start_time(process.pid) or 0) <= after

@@ -1,0 +1,133 @@
+"""Scans of /proc: one for all who ask, none too often, and one that fails tells so."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from taskqd.execution import proc_scanner
+from taskqd.execution.proc import Process
+from taskqd.execution.proc_scanner import REST, Scanner
+from tests.fakes.doors import FakeGroups, Threads, clock
+from tests.support.leaks import LeakWatch
+
+ONE = Process(7, 50, 7, 7)
+
+
+class Bench:
+    """A scanner whose threads work when the test lets them; ``heard`` has what it told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = clock()
+        self.threads = Threads()
+        self.groups = FakeGroups()
+        self.groups.others = [ONE]
+        self.scanner = Scanner(self.clock, self.threads)
+        self.heard: list[list[Process] | None] = []
+        self.used = self.cost = 0.0
+        monkeypatch.setattr(proc_scanner, "proc", self.groups)
+        monkeypatch.setattr(proc_scanner, "thread_time", self._thread_time)
+
+    def _thread_time(self) -> float:
+        """Return the processor time of the thread, and let the scan that begins take what it takes."""
+        self.used += self.cost
+        return self.used
+
+    def ask(self, delay: float = 0.0, since: int | None = None) -> None:
+        self.scanner.ask(self.heard.append, since, delay)
+
+    def scan(self, seconds: float = 0.0, waits: float = 0.0) -> None:
+        """Make a scan that takes this many seconds of processor time, and has waited for this many more."""
+        self.cost = seconds
+        self.clock.advance(seconds + waits)
+        self.threads.run()
+
+
+@pytest.fixture(name="bench")
+def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(monkeypatch)
+    yield bench
+    assert bench.clock.getDelayedCalls() == []
+    assert bench.threads.waiting == []
+
+
+def test_a_scan_serves_all_that_have_asked_by_then_and_reads_marks_for_the_earliest(bench: Bench) -> None:
+    bench.ask(delay=60.0, since=9)
+    bench.ask(delay=60.0)
+    bench.ask(since=5)
+    bench.clock.advance(0)
+    bench.scan()
+    assert (bench.heard, bench.groups.scans) == ([[ONE]] * 3, [5])
+
+
+def test_who_asks_while_a_scan_is_made_hears_of_the_next_one(bench: Bench) -> None:
+    bench.ask()
+    bench.clock.advance(0)
+    bench.ask()
+    bench.scan()
+    assert len(bench.heard) == 1
+    bench.clock.advance(0)
+    bench.scan()
+    assert (len(bench.heard), bench.groups.scans) == (2, [None, None])
+
+
+def test_after_a_scan_that_took_long_none_begins_for_a_multiple_of_that(bench: Bench) -> None:
+    bench.ask()
+    bench.clock.advance(0)
+    bench.scan(seconds=0.5)
+    bench.ask()
+    bench.clock.advance(REST * 0.5 - 0.125)
+    assert bench.threads.waiting == []
+    bench.clock.advance(0.125)
+    bench.scan()
+    assert len(bench.heard) == 2
+
+
+def test_a_scan_that_waited_for_a_busy_machine_is_followed_by_another_at_once(bench: Bench) -> None:
+    bench.ask()
+    bench.clock.advance(0)
+    bench.scan(seconds=0.0078125, waits=2.0)
+    bench.ask()
+    bench.clock.advance(REST * 0.0078125)
+    bench.scan()
+    assert len(bench.heard) == 2
+
+
+def test_a_scan_that_is_needed_at_once_is_made_without_a_thread(bench: Bench) -> None:
+    bench.scanner.scan_now()
+    bench.ask(delay=60.0)
+    bench.scanner.scan_now()
+    assert (bench.heard, len(bench.groups.scans)) == ([[ONE]], 1)
+
+
+@pytest.mark.parametrize("is_needed_at_once", [False, True])
+def test_a_scan_that_fails_tells_so_and_is_logged_once(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_needed_at_once: bool,
+) -> None:
+    def refuse(_: Any) -> list[Process]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(bench.groups, "scan", refuse)
+    for _ in range(2):
+        bench.ask()
+        if is_needed_at_once:
+            bench.scanner.scan_now()
+        bench.clock.advance(0)
+        bench.scan()
+    assert bench.heard == [None, None]
+    assert caplog.text.count("the processes in /proc cannot be read") == 1
+
+
+def test_a_bug_of_one_that_hears_keeps_no_other_from_hearing(bench: Bench, logged_errors: LeakWatch) -> None:
+    def has_a_bug(_: object) -> None:
+        raise ZeroDivisionError
+
+    bench.scanner.ask(has_a_bug, None)
+    bench.ask()
+    bench.clock.advance(0)
+    bench.scan()
+    assert bench.heard == [[ONE]]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1

@@ -1,0 +1,242 @@
+"""As whom jobs run: who may submit at all, what is root's, and a start that cannot keep its word."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from taskqd.errors import Forbidden, QueueFull, StartRefused
+from taskqd.execution import command_line, run_as
+from taskqd.execution.command_line import CannotStart
+from taskqd.execution.run_as import RunAs
+from taskqd.execution.user_limits import UserLimits
+from taskqd.execution.users import User
+from taskqd.model.job import Job, Spec
+from taskqd.protocol import submit
+from taskqd.protocol.requests import SET_OPTIONS
+from tests.fakes.doors import START
+from tests.support import other_users
+
+KNOWN = {
+    "ada": User("ada", 1000, 100, "/home/ada"),
+    "root": User("root", 0, 0, "/root"),
+    "toor": User("toor", 0, 0, "/root"),
+    "taskqd": User("taskqd", 990, 990, "/var/lib/taskqd"),
+}
+SPEC = Spec()
+
+
+class FakeUsers:
+    """The users of a machine in the test's hands."""
+
+    def __init__(self) -> None:
+        self.known = dict(KNOWN)
+        self.error: OSError | None = None
+
+    def find(self, name: str) -> User | None:
+        if self.error is not None:
+            raise self.error
+        return self.known.get(name)
+
+
+@pytest.fixture(name="users")
+def some_users() -> FakeUsers:
+    return FakeUsers()
+
+
+@pytest.fixture(name="limits")
+def no_limits(tmp_path: Path) -> UserLimits:
+    return UserLimits(str(tmp_path))
+
+
+def told(users: Any, limits: UserLimits, is_owner: bool = True) -> RunAs:
+    return RunAs(is_owner, users, limits)
+
+
+def job(owner: str, **options: Any) -> Job:
+    return Job(id=7, spec=replace(SPEC, **options), owner=owner, submitted_at=START)
+
+
+# Submissions.
+
+
+@pytest.mark.parametrize("owner", ["ada", "root", "ben", "1234", ""])
+@pytest.mark.parametrize("is_root_peer", [False, True])
+def test_where_all_run_as_the_daemon_everything_is_let_through(
+    users: FakeUsers, limits: UserLimits, owner: str, is_root_peer: bool
+) -> None:
+    all_alike = told(users, limits, is_owner=False)
+    assert all_alike.check(owner, is_root_peer, SPEC) is SPEC
+    assert all_alike.user_of(job(owner)) is None
+
+
+def test_a_user_of_the_machine_may_submit(users: FakeUsers, limits: UserLimits) -> None:
+    assert told(users, limits).check("ada", False, SPEC) is SPEC
+
+
+@pytest.mark.parametrize("owner", ["ben", "token", "1234", "", "CN=ada"])
+def test_who_is_no_user_of_the_machine_may_not(users: FakeUsers, limits: UserLimits, owner: str) -> None:
+    with pytest.raises(Forbidden, match=f"no user {owner}; submit at the UNIX socket, or with a token"):
+        told(users, limits).check(owner, False, SPEC)
+
+
+@pytest.mark.parametrize("owner", ["root", "toor"])
+def test_only_root_itself_submits_what_runs_as_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
+    with pytest.raises(Forbidden, match=f"jobs of {owner} would run as root here, and only root itself"):
+        told(users, limits).check(owner, False, SPEC)
+    assert told(users, limits).check(owner, True, SPEC) == replace(SPEC, as_daemon=True)
+
+
+def test_nobody_can_ask_for_what_makes_a_job_root_s() -> None:
+    options = {**submit.OPTIONS, **SET_OPTIONS}
+    assert "as_daemon" not in {field for field, _ in options.values()}
+    assert not SPEC.as_daemon
+
+
+# Starts.
+
+
+def test_a_job_runs_as_who_submitted_it(users: FakeUsers, limits: UserLimits) -> None:
+    assert told(users, limits).user_of(job("ada")) == KNOWN["ada"]
+    assert told(users, limits).user_of(job("taskqd", queue="on_end")) == KNOWN["taskqd"]
+
+
+@pytest.mark.parametrize("owner", ["ada", "root", "taskqd", "nobody-there"])
+def test_a_job_that_is_the_daemon_s_own_runs_as_the_daemon(
+    users: FakeUsers, limits: UserLimits, owner: str
+) -> None:
+    assert told(users, limits).user_of(job(owner, as_daemon=True)) is None
+
+
+@pytest.mark.parametrize("owner", ["root", "toor"])
+def test_a_name_of_root_s_is_not_enough_to_run_as_root(
+    users: FakeUsers, limits: UserLimits, owner: str
+) -> None:
+    """Such a job was submitted while all ran as the daemon's user, or by a token of that name."""
+    with pytest.raises(CannotStart, match=f"it would run as root, .*; submit it again as {owner}"):
+        told(users, limits).user_of(job(owner))
+
+
+def test_a_user_who_has_become_root_s_namesake_meanwhile_does_not_run_as_root(
+    users: FakeUsers, limits: UserLimits
+) -> None:
+    users.known["ada"] = KNOWN["ada"]._replace(uid=0)
+    with pytest.raises(CannotStart, match="it would run as root"):
+        told(users, limits).user_of(job("ada"))
+
+
+def test_a_user_who_is_gone_runs_nothing(users: FakeUsers, limits: UserLimits) -> None:
+    del users.known["ada"]
+    with pytest.raises(CannotStart, match="this machine has no user ada"):
+        told(users, limits).user_of(job("ada"))
+
+
+def test_a_user_who_cannot_be_looked_up_for_want_of_descriptors_is_not_taken_for_gone(
+    users: FakeUsers, limits: UserLimits
+) -> None:
+    users.error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    with pytest.raises(CannotStart, match=r"ada cannot be looked up: .*Too many open files") as raised:
+        told(users, limits).user_of(job("ada"))
+    assert raised.value.is_shortage
+    with pytest.raises(QueueFull, match=r"ada cannot be looked up .*; try again"):
+        told(users, limits).check("ada", False, SPEC)
+
+
+def test_the_limits_of_a_user_are_prlimit_s_options(
+    users: FakeUsers, limits: UserLimits, tmp_path: Path
+) -> None:
+    (tmp_path / "limits.conf").write_text("ada - nproc 9\n")
+    assert told(users, limits).limits_of(KNOWN["ada"]) == ("--nproc=9:9",)
+    (tmp_path / "limits.d").write_text("no directory")
+    with pytest.raises(CannotStart, match=r"the limits of ada cannot be read: .*Not a directory"):
+        told(users, limits).limits_of(KNOWN["ada"])
+
+
+# The start of the daemon.
+
+
+def opened(users: Any, limits: UserLimits) -> str:
+    """Return why the start is refused."""
+    with pytest.raises(StartRefused) as refused:
+        told(users, limits).open()
+    return str(refused.value)
+
+
+def test_a_daemon_that_is_not_root_cannot_run_jobs_as_their_owners(
+    users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert opened(users, limits).startswith(
+        'run-as is "owner", and only a daemon of root\'s can run jobs as their owners: start it as root'
+    )
+    told(users, limits, is_owner=False).open()
+
+
+@pytest.mark.parametrize("missing", ["prlimit", "nice", "setpriv", "cat"])
+def test_a_machine_without_the_programs_is_told_so_at_the_start(
+    users: FakeUsers,
+    limits: UserLimits,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    missing: str,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for program in {"prlimit", "nice", "setpriv", "cat"} - {missing}:
+        (tmp_path / program).touch(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"jobs cannot be run as others: there is no {missing} in the daemon's PATH" in opened(
+        users, limits
+    )
+
+
+STATUS = "Name:\tcat\nUid:\t{uid}\t65534\t65534\t65534\nGid:\t65534\t65534\t65534\t65534\nCapInh:\t{caps}\n"
+STATUS += "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapAmb:\t0000000000000000\n"
+
+
+@pytest.mark.parametrize(
+    "code, stdout, stderr, why",
+    [
+        (127, "", "setpriv: setresuid failed: Operation not permitted\n", "says: setpriv: setresuid failed"),
+        (1, "", "", "setpriv says: 1"),
+        (0, STATUS.format(uid=0, caps="0" * 16), "", "keeps some of root's rights: {'Uid': '0"),
+        (0, STATUS.format(uid=65534, caps="0000000000000400"), "", "'CapInh': '0000000000000400'"),
+    ],
+)
+def test_what_does_not_leave_root_behind_ends_the_start(
+    users: FakeUsers,
+    limits: UserLimits,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    stdout: str,
+    stderr: str,
+    why: str,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(command_line, "find", lambda program: program)
+    monkeypatch.setattr(run_as, "find", lambda program: program)
+    done = subprocess.CompletedProcess([], code, stdout, stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert why in opened(users, limits)
+
+
+def test_what_hangs_ends_the_start(
+    users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(run_as, "_PATIENCE", 0.1)
+    for program in ("prlimit", "nice", "cat"):
+        (tmp_path / program).touch(0o700)
+    (tmp_path / "setpriv").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    (tmp_path / "setpriv").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "timed out after 0.1 seconds" in opened(users, limits)
+
+
+@other_users.only_root
+@pytest.mark.needs("setpriv", "prlimit")
+def test_root_can_run_jobs_as_their_owners(users: FakeUsers, limits: UserLimits) -> None:
+    told(users, limits).open()

@@ -1,0 +1,372 @@
+"""What an attempt is run with: what was asked for and brought, and what is its owner's where it has one."""
+
+import errno
+import os
+import pwd
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskqd.execution import run_builder
+from taskqd.execution.command_line import CannotStart, Owner, Run, sent
+from taskqd.execution.run_as import RunAs
+from taskqd.execution.run_builder import PATH, Runs, daemon_environment
+from taskqd.execution.user_limits import UserLimits
+from taskqd.execution.users import User, Users
+from taskqd.model.job import Job, Spec
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.spool.spool import Spool
+from taskqd.storage.spool.user_files import PROGRESS, Handover
+from tests.fakes.doors import START, clock, in_thread
+from tests.support import other_users
+
+
+class Bench:
+    """Runs over a real spool, of jobs that are ada's; who she is is what passwd says of us."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = place
+        self.handover = Handover(str(place / "state.jobs"))
+        self.spool = Spool(str(place / "state"), Disk(), clock(), in_thread, self.handover)
+        self.spool.open()
+        (place / "security").mkdir()
+        self.users = Users(clock().seconds)
+        self.ada = User("ada", os.geteuid(), os.getegid(), "/home/ada")
+        monkeypatch.setattr(self.users, "find", lambda name: self.ada if name == "ada" else None)
+        self.run_as = RunAs(False, self.users, UserLimits(str(place / "security")))
+        self.mask = 0o022
+
+    def make(self, attempt: int = 1, command: str = "", **spec: Any) -> Run:
+        job = Job(id=7, command=command, spec=Spec(**spec), owner="ada", submitted_at=START)
+        return self.made(job, attempt)
+
+    def made(self, job: Job, attempt: int = 1) -> Run:
+        return Runs(self.spool, "store", self.mask, self.run_as, self.handover).make(job, attempt)
+
+    def as_owner(self) -> None:
+        """Run jobs as who submitted them from now on; ada is another user, were it not for her uid."""
+        self.run_as.is_owner = True
+        self.handover.open()
+        self.ada = self.ada._replace(uid=os.geteuid() or 1)
+
+    def kept(self, name: str, content: bytes, mode: int = 0o600, job_id: int = 7) -> Path:
+        """Put a block in its place."""
+        path = Path(self.spool.path(job_id, name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(mode)
+        return path
+
+
+@pytest.fixture(name="bench")
+def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with other_users.open_place() as place:
+        bench = Bench(place, monkeypatch)
+        yield bench
+        bench.handover.close()
+
+
+# As the daemon's user.
+
+
+def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    me = pwd.getpwall()[0]
+    monkeypatch.setattr(os, "geteuid", lambda: me.pw_uid)
+    made = daemon_environment()
+    assert made == {
+        "PATH": run_builder.search_path(),
+        "HOME": me.pw_dir,
+        "LANG": "de_DE.UTF-8",
+        "USER": me.pw_name,
+        "SHELL": "/bin/sh",
+    }
+    monkeypatch.delenv("LANG")
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    made = daemon_environment()
+    assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
+
+
+@pytest.mark.parametrize("place", ["python", "argv"])
+def test_jobs_find_the_daemons_taskq_behind_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for name in ("python", "argv"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/python/python3")
+    monkeypatch.setattr(sys, "argv", [f"{tmp_path}/argv/twistd"])
+    assert run_builder.search_path() == PATH
+    (tmp_path / place / "taskq").write_text("#!/bin/sh\n")
+    assert run_builder.search_path() == PATH
+    (tmp_path / place / "taskq").chmod(0o755)
+    assert run_builder.search_path() == f"{PATH}:{tmp_path}/{place}"
+    monkeypatch.setattr(run_builder, "PATH", f"/bin:{tmp_path}/{place}")
+    assert run_builder.search_path() == run_builder.PATH
+
+
+def test_a_run_has_the_address_for_its_user(bench: Bench) -> None:
+    address = {False: "unix:/own", True: "unix:/others"}.get
+
+    def made() -> Run:
+        making = Runs(bench.spool, "store", bench.mask, bench.run_as, bench.handover, None, address)
+        return making.make(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
+
+    assert made().env["TASKQ_ADDRESS"] == "unix:/own"
+    bench.as_owner()
+    assert made().env["TASKQ_ADDRESS"] == "unix:/others"
+    assert "TASKQ_ADDRESS" not in bench.make(command="true").env
+
+
+def test_a_directory_that_is_not_utf8_is_entered_as_it_is(bench: Bench) -> None:
+    run = bench.make(command="true", cwd_base64=b"/\xff")
+    assert os.fsencode(run.cwd or "") == b"/\xff"
+
+
+@pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
+def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: int | None) -> None:
+    run = bench.make(
+        2,
+        command="true",
+        cwd="/tmp",
+        umask=umask,
+        nice=3,
+        timeout=9.0,
+        idle_timeout=8.0,
+        kill_after=1.0,
+        memory=10**9,
+        cpu_time=7.0,
+        nofile=99,
+        stdin=2,
+        env={"A": "1"},
+        env_base64={"B": b"\xff"},
+    )
+    assert run == Run(
+        id=7,
+        attempt=2,
+        command="true",
+        script=None,
+        interpreter=(),
+        stdin=bench.spool.path(7, "stdin"),
+        cwd="/tmp",
+        env=run.env,
+        umask=asked,
+        nice=3,
+        timeout=9.0,
+        kill_after=1.0,
+        idle_timeout=8.0,
+        memory=10**9,
+        cpu_time=7.0,
+        nofile=99,
+        owner=None,
+        brought=("A", "B"),
+    )
+    assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "\udcff", "2")
+    assert (run.env["TASKQ_PROGRESS"], run.env["TASKQ_RUN"]) == (bench.spool.path(7, "progress"), "store.7.2")
+    assert {name: run.env[name] for name in daemon_environment()} == daemon_environment()
+
+
+@pytest.mark.parametrize("array", [None, 7])
+def test_a_run_has_the_secrets_that_were_kept(bench: Bench, array: int | None) -> None:
+    bench.kept("secret", b"A=x\xff=\0B=\0")
+    spec = Spec(secrets=("A", "B"), env={"C": "1"})
+    job_id = 9 if array else 7
+    run = bench.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=array, index=array))
+    assert (run.env["A"], run.env["B"], run.env["C"]) == ("x\udcff=", "", "1")
+    assert set(run.brought) == {"A", "B", "C"}
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [(None, "No such file"), (b"A=1\0", "expected the values of A, B"), (b"A=1\0B=2", "the file has others")],
+)
+def test_a_job_whose_secrets_cannot_be_read_is_not_to_run(
+    bench: Bench, content: bytes | None, why: str
+) -> None:
+    if content is not None:
+        bench.kept("secret", content)
+    with pytest.raises(CannotStart, match=f"its secrets cannot be read: .*{why}"):
+        bench.make(command="true", secrets=("A", "B"))
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o700])
+@pytest.mark.parametrize(
+    "content, interpreter",
+    [(b"", ()), (b"echo 1\n", ()), (b"#!/usr/bin/env python3\n\0", ("/usr/bin/env", "python3"))],
+)
+def test_a_script_runs_by_the_interpreter_that_it_names_whatever_its_mode_is(
+    bench: Bench, mode: int, content: bytes, interpreter: tuple[str, ...]
+) -> None:
+    path = bench.kept("script", content, mode)
+    run = bench.make(script=0)
+    assert (run.command, run.script, run.interpreter) == (None, str(path), interpreter)
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (None, "its script cannot be read: .*No such file"),
+        (b"\x7fELF\x02\x01\x01\0", "its script is a program"),
+        (b"#!/bin/sh\r\necho 1\r\n", "its script names the interpreter '/bin/sh' with a carriage return"),
+    ],
+)
+def test_a_script_that_nothing_can_run_as_it_says_is_not_run(
+    bench: Bench, content: bytes | None, why: str
+) -> None:
+    if content is not None:
+        bench.kept("script", content)
+    with pytest.raises(CannotStart, match=why) as raised:
+        bench.make(script=0)
+    assert not raised.value.is_shortage
+
+
+def test_a_machine_without_descriptors_keeps_a_script_from_its_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.kept("script", b"true")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(run_builder, "open", refuse, raising=False)
+    with pytest.raises(CannotStart) as raised:
+        bench.make(script=0)
+    assert raised.value.is_shortage
+
+
+# What the daemon's own process has, and a job is not to have.
+
+
+def test_a_job_reads_clocks_as_its_schedule_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TZ", raising=False)
+    assert "TZ" not in daemon_environment() | run_builder.user_environment(bench.ada)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    assert daemon_environment()["TZ"] == run_builder.user_environment(bench.ada)["TZ"] == "Europe/Berlin"
+
+
+def test_a_job_without_a_directory_is_at_home_where_the_daemon_s_own_has_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Runs(bench.spool, "store", bench.mask, bench.run_as)
+    job = Job(id=7, owner="ada", submitted_at=START)
+    assert made.make(job, 1).home is None
+    gone = bench.place / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert made.make(job, 1).home == daemon_environment()["HOME"]
+    assert os.getcwd() == "/", "a shell would complain"
+    assert made.make(job, 1).home == daemon_environment()["HOME"]
+
+
+@pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
+def test_a_job_is_killed_for_want_of_memory_as_any_other_process(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, own: int, given: int | None
+) -> None:
+    monkeypatch.setattr(run_builder, "own_oom_score_adj", lambda: own)
+    assert bench.make().oom_score_adj == given
+
+
+def test_a_system_that_has_no_such_score_gives_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_builder.own_oom_score_adj() == int(Path("/proc/self/oom_score_adj").read_text())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(run_builder, "open", refuse, raising=False)
+    assert run_builder.own_oom_score_adj() == 0
+
+
+def test_a_task_runs_with_what_its_array_brought(bench: Bench) -> None:
+    script, stdin = bench.kept("script", b"x"), bench.kept("stdin", b"y")
+    spec = Spec(script=1, stdin=1)
+    run = bench.made(Job(id=9, spec=spec, owner="ada", submitted_at=START, array=7, index=1))
+    assert (run.script, run.stdin) == (str(script), str(stdin))
+    assert run.env["TASKQ_PROGRESS"] == bench.spool.path(9, "progress")
+
+
+# As its owner.
+
+
+def test_an_owner_s_environment_is_their_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    base = {
+        "PATH": run_builder.search_path(),
+        "HOME": "/home/ada",
+        "LANG": "de_DE.UTF-8",
+        "USER": "ada",
+        "LOGNAME": "ada",
+        "SHELL": "/bin/sh",
+    }
+    assert run_builder.user_environment(bench.ada) == base
+    assert run_builder.user_environment(bench.ada._replace(home=""))["HOME"] == "/"
+    assert run_builder.user_environment(bench.ada._replace(home="."))["HOME"] == "/"
+
+
+@other_users.only_root
+def test_an_owner_s_run_is_theirs_with_copies_that_are_theirs(bench: Bench) -> None:
+    bench.as_owner()
+    (bench.place / "security" / "limits.conf").write_text("ada - nproc 50\n")
+    bench.kept("script", b"#!/bin/sh\n", 0o700)
+    bench.kept("stdin", b"in")
+    run = bench.make(script=10, stdin=2, env={"LD_PRELOAD": "x"})
+    assert run.owner == Owner(1, bench.ada.gid, "/home/ada", ("--nproc=50:50",))
+    assert run.interpreter == ("/bin/sh",)
+    paths = [run.script, run.stdin, run.env["TASKQ_PROGRESS"]]
+    assert {os.path.dirname(str(path)) for path in paths} == {str(bench.place / "state.jobs")}
+    assert {os.stat(str(path)).st_uid for path in paths} == {1}
+    assert run.env["USER"] == "ada"
+    assert "LD_PRELOAD" not in sent(run)
+    Path(run.env["TASKQ_PROGRESS"]).write_bytes(b"60\n")
+    assert bench.spool.progress(7) == 60
+    bench.spool.release(7)
+    assert os.listdir(bench.place / "state.jobs") == []
+
+
+@other_users.only_root
+def test_a_task_has_copies_of_its_own_of_what_its_array_brought(bench: Bench) -> None:
+    bench.as_owner()
+    bench.kept("script", b"x")
+    spec = Spec(script=1)
+    made = [
+        bench.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=7, index=job_id))
+        for job_id in (8, 9)
+    ]
+    assert len({run.script for run in made}) == 2
+    bench.spool.release(8)
+    assert Path(str(made[1].script)).read_bytes() == b"x"
+
+
+def test_what_cannot_be_handed_over_is_not_to_run(bench: Bench) -> None:
+    bench.as_owner()
+    with pytest.raises(CannotStart, match=r"its files cannot be handed over to its owner: .*No such file"):
+        bench.make(script=1)
+    assert os.listdir(bench.place / "state.jobs") == []
+
+
+def test_a_user_who_is_gone_runs_nothing_and_is_given_nothing(bench: Bench) -> None:
+    bench.as_owner()
+    with pytest.raises(CannotStart, match="this machine has no user ben"):
+        bench.made(Job(id=7, command="true", owner="ben", submitted_at=START))
+    assert os.listdir(bench.place / "state.jobs") == []
+
+
+@other_users.only_root
+def test_what_is_the_daemon_s_own_is_run_with_what_lies_in_the_state_directory(bench: Bench) -> None:
+    bench.as_owner()
+    stdin = bench.kept("stdin", b"{}")
+    run = bench.make(command="true", stdin=2, as_daemon=True)
+    assert (run.owner, run.stdin) == (None, str(stdin))
+    assert run.env["TASKQ_PROGRESS"] == bench.spool.path(7, PROGRESS)
+    assert run.env["USER"] == pwd.getpwuid(os.geteuid()).pw_name
+    assert stat.S_IMODE(stdin.stat().st_mode) == 0o600
+
+
+def test_job_has_the_time_zone_that_was_asked_for_unless_its_environment_has_another(bench: Bench) -> None:
+    run = bench.make(command="date", tz="Europe/Berlin")
+    assert (run.env["TZ"], run.brought) == ("Europe/Berlin", ("TZ",))
+    assert bench.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"

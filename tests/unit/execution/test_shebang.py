@@ -1,0 +1,50 @@
+"""The first line of a script: what it names, and what cannot be run as it says."""
+
+import pytest
+
+from taskqd.execution.shebang import HEAD_BYTES, BadScript, interpreter
+
+NAMED = [
+    (b"", ()),
+    (b"echo hello\n", ()),
+    (b"\xef\xbb\xbfecho hello\n", ()),
+    (b"# !/bin/sh\n", ()),
+    (b" #!/bin/sh\n", ()),
+    (b"exit 0\n\x7fELF\0", ()),
+    (b"x" * HEAD_BYTES, ()),
+    (b"#!/bin/sh\n", ("/bin/sh",)),
+    (b"#!/bin/sh", ("/bin/sh",)),
+    (b"#! \t /bin/sh \t \necho", ("/bin/sh",)),
+    (b"#!/usr/bin/env python3\n", ("/usr/bin/env", "python3")),
+    (b"#!/usr/bin/env -S  python3  -u  \n", ("/usr/bin/env", "-S  python3  -u")),
+    (b"#!/usr/bin/awk\t-f\n", ("/usr/bin/awk", "-f")),
+    (b"#!./here\n", ("./here",)),
+    (b"#!/caf\xe9\n", ("/caf\udce9",)),
+    (b"#!/bin/sh\necho 1\r\n", ("/bin/sh",)),
+]
+
+
+@pytest.mark.parametrize("head, named", NAMED)
+def test_a_first_line_names_an_interpreter_as_the_kernel_reads_it(head: bytes, named: tuple[str]) -> None:
+    assert interpreter(head[:HEAD_BYTES]) == named
+
+
+REFUSED = [
+    (b"\x7fELF\x02\x01\x01\0\0\0", r"a program \(ELF\)"),
+    (b"\0", "no text"),
+    (b"MZ\x90\0\x03", "no text"),
+    (b"#!/bin/sh\0\n", "no text"),
+    (b"#!/bin/sh\r\n", "the interpreter '/bin/sh' with a carriage return"),
+    (b"#!/usr/bin/env python3\r", "the interpreter '/usr/bin/env python3' with a carriage return"),
+    (b"#!\n", "no interpreter"),
+    (b"\xef\xbb\xbf#!/usr/bin/env python3\n", "a byte order mark"),
+    (b"#! \t \n", "no interpreter"),
+    (b"#!python3 -u\n", "python3 without its directory: write #!/usr/bin/env python3"),
+    (b"#!/" + b"x" * HEAD_BYTES + b"\n", "more than 255 bytes"),
+]
+
+
+@pytest.mark.parametrize("head, why", REFUSED)
+def test_a_script_that_no_one_could_run_as_it_says_is_refused(head: bytes, why: str) -> None:
+    with pytest.raises(BadScript, match=why):
+        interpreter(head[:HEAD_BYTES])

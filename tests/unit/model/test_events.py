@@ -1,0 +1,187 @@
+"""The journal's events: their names, what they leave out, and the output that an Ended carries."""
+
+from types import UnionType
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.model.events import (
+    NOTHING,
+    AboutJob,
+    AboutOther,
+    Cancelled,
+    Changed,
+    Clocked,
+    Ended,
+    Event,
+    Held,
+    Opened,
+    Output,
+    Paused,
+    Record,
+    Released,
+    Removed,
+    Resized,
+    Resumed,
+    Retried,
+    Scheduled,
+    Skipped,
+    Snapshot,
+    Spawned,
+    Started,
+    Submitted,
+    Unscheduled,
+)
+from taskqd.model.job import MOVES, Array, Reason, Spec, Status, Usage
+
+EVENTS: list[tuple[Any, str]] = [
+    (
+        Submitted(id=1, at=1.5, owner="ann", command="x"),
+        '"submitted","id":1,"at":1.5,"owner":"ann","command":"x"',
+    ),
+    (Started(id=1, at=1.5, attempt=2), '"started","id":1,"at":1.5,"attempt":2'),
+    (Spawned(id=1, at=1.5, pid=9), '"spawned","id":1,"at":1.5,"pid":9'),
+    (Spawned(id=1, at=1.5, pid=9, started=8), '"spawned","id":1,"at":1.5,"pid":9,"started":8'),
+    (Cancelled(id=1, at=1.5, by="ann", signal=15), '"cancelled","id":1,"at":1.5,"by":"ann","signal":15'),
+    (Retried(id=1, at=1.5, by="ann"), '"retried","id":1,"at":1.5,"by":"ann"'),
+    (Removed(id=1, at=1.5, by="ann"), '"removed","id":1,"at":1.5,"by":"ann"'),
+    (
+        Submitted(id=1, at=1.5, owner="ann", spec=Spec(array=Array(1, 9, 2), after=(3,)), schedule=4),
+        (
+            '"submitted","id":1,"at":1.5,"owner":"ann",'
+            '"spec":{"after":[3],"array":{"first":1,"last":9,"at_once":2}},"schedule":4'
+        ),
+    ),
+    (Skipped(id=2, at=1.5, because=1), '"skipped","id":2,"at":1.5,"because":1'),
+    (Held(id=1, at=1.5, by="ann"), '"held","id":1,"at":1.5,"by":"ann"'),
+    (Released(id=1, at=1.5, by="ann"), '"released","id":1,"at":1.5,"by":"ann"'),
+    (
+        Changed(id=1, at=1.5, by="ann", command="x", spec=Spec(needs={"gpu": 1})),
+        '"changed","id":1,"at":1.5,"by":"ann","command":"x","spec":{"needs":{"gpu":1}}',
+    ),
+    (
+        Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0, usage=Usage(0.5, 0.25, 4096)),
+        (
+            '"ended","id":1,"at":1.5,"status":"COMPLETED","exit_code":0,'
+            '"usage":{"user":0.5,"system":0.25,"memory":4096}'
+        ),
+    ),
+    (
+        Ended(id=1, at=1.5, status=Status.COMPLETED, exit_code=0),
+        '"ended","id":1,"at":1.5,"status":"COMPLETED","exit_code":0',
+    ),
+    (
+        Ended(
+            id=1,
+            at=1.5,
+            status=Status.PENDING,
+            reason=Reason.EXIT,
+            exit_code=3,
+            retry_at=9.5,
+            stdout=Output.inline(b"x"),
+        ),
+        '"ended","id":1,"at":1.5,"status":"PENDING","reason":"exit","exit_code":3,"retry_at":9.5,"stdout":{"size":1,"text":"x"}',
+    ),
+]
+
+
+OTHERS: list[tuple[Any, str]] = [
+    (Resized(at=1.5, by="ann", queue="q", slots=2), '"resized","at":1.5,"by":"ann","queue":"q","slots":2'),
+    (Resized(at=1.5, by="ann", queue="q", slots=0), '"resized","at":1.5,"by":"ann","queue":"q","slots":0'),
+    (Resized(at=1.5, by="ann", queue="q"), '"resized","at":1.5,"by":"ann","queue":"q"'),
+    (Paused(at=1.5, by="ann"), '"paused","at":1.5,"by":"ann"'),
+    (Paused(at=1.5, by="ann", queue="q"), '"paused","at":1.5,"by":"ann","queue":"q"'),
+    (Resumed(at=1.5, by="ann", schedule=3), '"resumed","at":1.5,"by":"ann","schedule":3'),
+    (
+        Scheduled(at=1.5, by="ann", schedule=3, command="x", cron="@daily", overlap=True),
+        '"scheduled","at":1.5,"by":"ann","schedule":3,"command":"x","cron":"@daily","overlap":true',
+    ),
+    (
+        Scheduled(at=1.5, by="ann", schedule=3, command="x", every=60.0),
+        '"scheduled","at":1.5,"by":"ann","schedule":3,"command":"x","every":60.0',
+    ),
+    (Unscheduled(at=1.5, by="ann", schedule=3), '"unscheduled","at":1.5,"by":"ann","schedule":3'),
+]
+ALL = [*EVENTS, *OTHERS]
+
+
+@pytest.mark.parametrize("event, text", ALL)
+def test_an_event_is_written_with_what_differs_and_comes_back(event: Event, text: str) -> None:
+    written = msgspec.json.encode(event).decode()
+    assert written == f'{{"type":{text}}}'
+    assert msgspec.json.decode(written, type=Record) == event
+
+
+@pytest.mark.parametrize("event", [event for event, _ in ALL])
+def test_an_event_has_one_name_everywhere(event: Event) -> None:
+    assert event.name == type(event).__name__.lower()
+    assert msgspec.to_builtins(event)["type"] == event.name
+
+
+def test_a_job_s_events_are_those_by_which_it_moves_and_no_others() -> None:
+    assert {kind.__name__.lower() for kind in get_args(AboutJob)} == {"submitted"} | {
+        name for _, name in MOVES
+    }
+
+
+def test_every_event_and_the_beginning_of_a_segment_are_records() -> None:
+    union: UnionType = Event
+    assert {type(event) for event, _ in EVENTS} == set(get_args(AboutJob))
+    assert {type(event) for event, _ in OTHERS} == set(get_args(AboutOther))
+    assert set(get_args(union)) == {*get_args(AboutJob), *get_args(AboutOther), Clocked}
+    assert set(get_args(Record)) == {Opened, Snapshot, *get_args(union)}
+
+
+@pytest.mark.parametrize("event", [event for event, _ in ALL])
+def test_an_event_is_frozen(event: Any) -> None:
+    with pytest.raises(AttributeError):
+        event.at = 2.0
+
+
+@pytest.mark.parametrize(
+    "spec, last", [(Spec(), 7), (Spec(array=Array(0, 0)), 8), (Spec(array=Array(3, 5)), 10)]
+)
+def test_a_submission_takes_an_id_for_itself_and_for_each_task(spec: Spec, last: int) -> None:
+    assert Submitted(id=7, at=1.5, owner="ann", spec=spec).last_id == last
+
+
+OUTPUTS = [
+    (b"", NOTHING, "{}"),
+    (b"hi\n", Output(3, 0, "hi\n"), '{"size":3,"text":"hi\\n"}'),
+    ("Grüße\0".encode(), Output(8, 0, "Grüße\0"), '{"size":8,"text":"Grüße\\u0000"}'),
+    (b"\xff", Output(1, 0, None, b"\xff"), '{"size":1,"base64":"/w=="}'),
+    (b"\xed\xb2\x80", Output(3, 0, None, b"\xed\xb2\x80"), '{"size":3,"base64":"7bKA"}'),
+]
+
+
+@pytest.mark.parametrize("data, output, text", OUTPUTS)
+def test_a_short_output_stands_beside_its_end_and_comes_back(data: bytes, output: Output, text: str) -> None:
+    assert Output.inline(data) == output
+    assert msgspec.json.encode(output).decode() == text
+    assert msgspec.json.decode(text, type=Output).data == data
+
+
+@given(st.binary(), st.integers(0, 2**62))
+def test_any_short_output_survives_the_journal(data: bytes, dropped: int) -> None:
+    output = msgspec.json.decode(msgspec.json.encode(Output.inline(data, dropped)), type=Output)
+    assert (output.data, output.size, output.dropped) == (data, len(data), dropped)
+    assert output.is_inline
+
+
+@pytest.mark.parametrize("output", [Output(5000), Output(1, 7)])
+def test_an_output_without_its_bytes_is_in_a_file(output: Output) -> None:
+    assert output.data is None
+    assert not output.is_inline
+
+
+@pytest.mark.parametrize("output", [NOTHING, Output(0, 7)])
+def test_an_output_of_no_bytes_needs_no_file_even_if_all_was_dropped(output: Output) -> None:
+    assert output.data == b""
+    assert output.is_inline
+
+
+def test_clocks_that_were_read_have_a_name_as_every_event() -> None:
+    assert Clocked(at=1.0, boot_clock=2.0).name == "clocked"

@@ -1,0 +1,152 @@
+"""The bytes that a pending job counts with bound the memory that it takes."""
+
+import gc
+import tracemalloc
+from typing import Any
+
+import msgspec
+import pytest
+
+from taskqd.model.events import Submitted
+from taskqd.model.footprint import (
+    ATTEMPT_BYTES,
+    DEPENDENCY_BYTES,
+    ENTRY_BYTES,
+    JOB_BYTES,
+    ROOM_BYTES,
+    SPEC_BYTES,
+    TASK_BYTES,
+    footprint,
+    footprint_of,
+    text_bytes,
+)
+from taskqd.model.job import PLAIN, Array
+from taskqd.model.retry import MOST_CONDITIONS
+from taskqd.state.queue_state import Backlog
+from tests.support.events import (
+    array,
+    cancelled,
+    changed,
+    ended,
+    fold,
+    released,
+    retried,
+    spec,
+    started,
+    submitted,
+)
+
+
+@pytest.mark.parametrize("text, size", [("", 0), ("abc", 3), ("\xe9", 6), ("\u20ac", 7), ("\N{SNAKE}", 9)])
+def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it(
+    text: str, size: int
+) -> None:
+    assert text_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "asked, size",
+    [
+        ({}, 0),
+        ({"env": {"AB": "xyz"}}, ENTRY_BYTES + 5),
+        ({"env_base64": {"AB": b"xyz"}}, ENTRY_BYTES + 5),
+        ({"key": "abc"}, 3),
+        ({"cwd": "/tmp"}, 4),
+        ({"label": "mail"}, 4),
+        ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
+        ({"needs": {"gpu": 1}}, ROOM_BYTES + ENTRY_BYTES + 3),
+        ({"queue": "slow"}, ROOM_BYTES),
+        ({"slots": 2}, ROOM_BYTES),
+        ({"array": Array(3, 5)}, 3 * TASK_BYTES),
+        ({"retry_on": ("exit",), "no_retry_on": ("spawn",)}, 2 * ENTRY_BYTES),
+        ({"after": (1, 2), "after_any": (1,), "after_fail": (4,)}, 4 * DEPENDENCY_BYTES),
+    ],
+)
+def test_footprint_counts_each_part_of_a_spec_that_may_be_long(asked: dict[str, Any], size: int) -> None:
+    assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size + (SPEC_BYTES if asked else 0)
+    assert footprint("true", PLAIN) == JOB_BYTES + 4
+
+
+def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> None:
+    backlog = fold(submitted(1, env={"A": "1"}, label="x" * 50))
+    whole = JOB_BYTES + SPEC_BYTES + ENTRY_BYTES + 2 + 4
+    assert backlog.pending_bytes == whole + 50
+    backlog.apply(changed(1, env={"A": "1"}, label="y" * 10))
+    job = backlog.get(1)
+    assert job.asked is not None
+    assert job.spec.env is job.asked.env, "a replay keeps an environment once, as the daemon does"
+    assert backlog.pending_bytes == whole + 60 + SPEC_BYTES == footprint_of(job)
+    backlog.apply(started(1))
+    assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("ann")
+    backlog.apply(ended(1))
+    assert backlog.pending_bytes == 0
+    backlog.apply(retried(1))
+    assert backlog.pending_bytes == whole + 60 + SPEC_BYTES + ATTEMPT_BYTES == backlog.pending_bytes_of("ann")
+    backlog.apply(cancelled(1))
+    assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("bob")
+
+
+def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> None:
+    backlog = fold(array(1, 2, label="mail", delay=5.0))
+    whole = JOB_BYTES + SPEC_BYTES + 2 * TASK_BYTES
+    assert backlog.pending_bytes == whole + 8
+    backlog.apply(released(1))
+    assert backlog.pending_bytes == whole + 12 + SPEC_BYTES, "what was submitted is kept beside it"
+    for runs, task in enumerate((2, 3), 1):
+        backlog.apply(started(task))
+        assert backlog.pending_bytes == whole + 12 + SPEC_BYTES + runs * ATTEMPT_BYTES
+    backlog.apply(ended(2))
+    backlog.apply(ended(3))
+    assert backlog.pending_bytes == 0
+    assert backlog.expiry.memory == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
+    backlog.apply(retried(3))
+    assert backlog.pending_bytes == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
+    assert backlog.expiry.memory == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"env": {f"N{number}": "" for number in range(2000)}},
+        {"env": {"A": "\N{SNAKE}" * 10_000}},
+        {"after": tuple(range(1, 1001))},
+        {"after_any": tuple(range(1, 501)), "after_fail": tuple(range(501, 1001))},
+        {"label": "\u20ac" * 1000, "key": "k" * 100, "cwd": "/" + "x" * 4000},
+        {"retry_on": tuple(f"exit:{code}" for code in range(1, MOST_CONDITIONS + 1))},
+    ],
+    ids="-".join,
+)
+def test_a_pending_job_takes_no_more_memory_than_it_counts_with(asked: dict[str, Any]) -> None:
+    backlog = fold(*(submitted(job_id) for job_id in range(1, 1001)))
+    count, before = 20, backlog.pending_bytes
+    lines = [
+        msgspec.json.encode(Submitted(id=job_id, at=1.0, owner="ann", spec=spec(**{**asked, "nice": job_id})))
+        for job_id in range(1001, 1001 + count)
+    ]
+    taken = _bytes_for(backlog, lines)
+    assert taken <= backlog.pending_bytes - before
+
+
+def test_a_job_that_comes_after_a_thousand_others_takes_a_sixth_of_what_it_did() -> None:
+    backlog = fold(*(submitted(job_id) for job_id in range(1, 1001)))
+    ids = range(1, 1001)
+    lines = [
+        msgspec.json.encode(
+            Submitted(id=job_id, at=1.0, owner="ann", spec=spec(after=tuple(ids[: 1000 - job_id % 7])))
+        )
+        for job_id in range(1001, 1101)
+    ]
+    assert _bytes_for(backlog, lines) / len(lines) < 18_000
+
+
+def _bytes_for(backlog: Backlog, lines: list[bytes]) -> int:
+    """Return how many bytes it takes to keep the submissions on some lines."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for line in lines:
+            backlog.apply(msgspec.json.decode(line, type=Submitted))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()

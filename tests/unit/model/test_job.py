@@ -1,0 +1,107 @@
+"""A job's life: the table of moves, and what is known of a job at each place in it."""
+
+from typing import Any
+
+import pytest
+
+from taskqd.model.job import MOVES, Array, Attempt, Job, Reason, Spec, Status, TaskId, Tasks
+
+FINAL = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
+
+
+def _job(**known: Any) -> Job:
+    return Job(id=1, command="true", spec=Spec(retries=2), owner="ann", submitted_at=0.0, **known)
+
+
+def test_statuses_and_reasons_are_the_words_of_the_protocol() -> None:
+    assert [status.value for status in Status] == ["PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+    assert {reason.value for reason in Reason} <= {
+        *("queued", "held", "delayed", "after", "retrying", "paused"),
+        *("exit", "signal", "timeout", "spawn", "dependency", "interrupted", "output", "cancelled"),
+    }
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_is_final_when_only_a_retry_or_a_removal_leads_out_of_it(status: Status) -> None:
+    leading_out = {event for (before, event) in MOVES if before is status}
+    assert status.is_final == (status in FINAL)
+    assert (leading_out == {"retried", "removed"}) == status.is_final
+
+
+def test_every_status_is_reached_from_pending_and_leads_back_to_it() -> None:
+    reached = {Status.PENDING}
+    for _ in Status:
+        reached |= {after for (before, _), afters in MOVES.items() for after in afters if before in reached}
+    assert reached == set(Status)
+    for status in Status:
+        back = {status}
+        for _ in Status:
+            back |= {after for (before, _), afters in MOVES.items() for after in afters if before in back}
+        assert Status.PENDING in back
+
+
+def test_only_a_started_job_runs_and_only_a_running_one_completes() -> None:
+    for (before, event), afters in MOVES.items():
+        if Status.RUNNING in afters and before is not Status.RUNNING:
+            assert (before, event) == (Status.PENDING, "started")
+        if Status.COMPLETED in afters and event != "removed":
+            assert (before, event) == (Status.RUNNING, "ended")
+        if Status.FAILED in afters and event != "removed":
+            assert (before, event) in {(Status.RUNNING, "ended"), (Status.PENDING, "skipped")}
+
+
+def _attempt(**known: Any) -> Attempt:
+    return Attempt(number=1, started_at=0.0, **known)
+
+
+@pytest.mark.parametrize(
+    "status, attempt, code",
+    [
+        (Status.PENDING, None, None),
+        (Status.PENDING, _attempt(exit_code=3), None),
+        (Status.RUNNING, _attempt(), None),
+        (Status.RUNNING, _attempt(exit_code=0), None),
+        (Status.COMPLETED, _attempt(exit_code=0), 0),
+        (Status.FAILED, _attempt(exit_code=255), 255),
+        (Status.FAILED, _attempt(signal=11), -11),
+        (Status.FAILED, _attempt(signal=15, exit_code=143), -15),
+        (Status.FAILED, _attempt(), None),
+        (Status.CANCELLED, None, None),
+        (Status.CANCELLED, _attempt(signal=15), -15),
+    ],
+)
+def test_an_exit_code_is_there_when_a_process_of_a_finished_job_had_one(
+    status: Status, attempt: Attempt | None, code: int | None
+) -> None:
+    assert _job(status=status, attempt=attempt).exit_code == code
+
+
+def test_what_is_not_asked_for_is_as_the_protocol_has_it() -> None:
+    spec = Spec()
+    assert (spec.timeout, spec.kill_after, spec.retries, spec.retry_delay) == (None, 5.0, 0, 1.0)
+    assert (spec.umask, spec.nice, spec.max_output, spec.env) == (0o022, None, 256 * 1024**2, {})
+    assert (spec.key, spec.label, spec.cwd, spec.script, spec.stdin) == (None, None, None, None, None)
+
+
+def test_equal_options_are_equal_specs() -> None:
+    assert Spec(env={"A": "1"}) == Spec(env={"A": "1"})
+    assert Spec(script=3, blocks="aa") != Spec(script=3, blocks="bb")
+
+
+def test_a_changed_job_knows_with_what_it_was_submitted() -> None:
+    asked, now = Spec(priority=1), Spec(priority=2)
+    assert Job(id=1, spec=asked, owner="ann", submitted_at=0.0).submission == asked
+    assert Job(id=1, spec=now, owner="ann", submitted_at=0.0, asked=asked).submission == asked
+
+
+def test_a_task_is_named_by_its_array_and_its_index() -> None:
+    assert str(TaskId(7, 0)) == "7.0"
+
+
+@pytest.mark.parametrize("array, count", [(Array(0, 0), 1), (Array(3, 12, 2), 10)])
+def test_an_array_has_a_task_for_each_index_both_ends_included(array: Array, count: int) -> None:
+    assert array.count == count
+
+
+def test_the_ids_of_tasks_are_those_behind_the_array_s() -> None:
+    assert list(Tasks(first=8, count=3, counts={}).ids) == [8, 9, 10]

@@ -1,0 +1,178 @@
+"""What is followed by another attempt of the daemon's own accord, and when."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from taskqd.errors import BadRequest
+from taskqd.model.job import LONGEST_RETRY_DELAY, Job, Reason, Spec, Status
+from taskqd.model.retry import (
+    MOST_CONDITIONS,
+    REASONS,
+    backoff,
+    is_retryable,
+    parse_conditions,
+    parse_signal,
+    signal_name,
+)
+
+
+def _job(failures: int = 0, cancelling: int | None = None, **spec: Any) -> Job:
+    return Job(
+        id=1,
+        command="true",
+        spec=Spec(**{"retries": 2, **spec}),
+        owner="ann",
+        submitted_at=0.0,
+        status=Status.RUNNING,
+        failures=failures,
+        cancelling=cancelling,
+    )
+
+
+@pytest.mark.parametrize(
+    "delay, failures, seconds",
+    [
+        (1.0, 1, 1.0),
+        (1.0, 2, 2.0),
+        (1.0, 3, 4.0),
+        (0.5, 4, 4.0),
+        (1.0, 12, 2048.0),
+        (1.0, 13, LONGEST_RETRY_DELAY),
+        (1.0, 10**6, LONGEST_RETRY_DELAY),
+        (7200.0, 1, LONGEST_RETRY_DELAY),
+        (3155760000.0, 10**6, LONGEST_RETRY_DELAY),
+        (0.0, 1, 0.0),
+        (0.0, 10**6, 0.0),
+        (0.001, 5, 0.016),
+    ],
+)
+def test_a_retry_waits_twice_as_long_each_time_up_to_an_hour(
+    delay: float, failures: int, seconds: float
+) -> None:
+    assert backoff(Spec(retry_delay=delay), failures) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("most, seconds", [(0.0, 0.0), (5.0, 5.0), (86_400.0, 16_384.0)])
+def test_a_retry_waits_no_longer_than_was_asked_for(most: float, seconds: float) -> None:
+    assert backoff(Spec(retry_delay=1.0, retry_delay_max=most), 15) == seconds
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize(
+    "known, is_one_more",
+    [
+        ({"failures": 0}, True),
+        ({"failures": 1}, True),
+        ({"failures": 2}, False),
+        ({"failures": 3}, False),
+        ({"failures": 0, "cancelling": 15}, False),
+        ({"retries": 0}, False),
+    ],
+)
+def test_an_attempt_may_be_followed_by_another_while_retries_are_left(
+    known: dict[str, Any], is_one_more: bool, reason: Reason
+) -> None:
+    assert is_retryable(_job(**known), reason, None, None) is is_one_more
+
+
+EXIT_3 = (Reason.EXIT, 3, None)
+KILLED = (Reason.SIGNAL, None, 9)
+LATE = (Reason.TIMEOUT, None, 15)
+
+
+@pytest.mark.parametrize(
+    "retry_on, no_retry_on, end, is_one_more",
+    [
+        ((), (), EXIT_3, True),
+        (("exit",), (), EXIT_3, True),
+        (("exit:3",), (), EXIT_3, True),
+        (("exit:4",), (), EXIT_3, False),
+        (("exit:4", "exit:3"), (), EXIT_3, True),
+        (("signal",), (), EXIT_3, False),
+        (("signal",), (), KILLED, True),
+        (("signal:KILL",), (), KILLED, True),
+        (("signal:TERM",), (), KILLED, False),
+        (("exit", "spawn"), (), KILLED, False),
+        (("timeout",), (), LATE, True),
+        (("signal:TERM",), (), LATE, False),
+        ((), ("exit",), EXIT_3, False),
+        ((), ("exit:3",), EXIT_3, False),
+        ((), ("exit:4",), EXIT_3, True),
+        ((), ("signal:KILL",), KILLED, False),
+        ((), ("signal:TERM",), LATE, True),
+        (("exit",), ("exit:3",), EXIT_3, False),
+        (("exit:3",), ("exit",), EXIT_3, False),
+        (("exit",), ("exit:4",), EXIT_3, True),
+        (("spawn", "output", "interrupted"), (), (Reason.SPAWN, None, None), True),
+        (("spawn", "output", "interrupted"), (), (Reason.OUTPUT, None, 15), True),
+        (("spawn", "output", "interrupted"), (), (Reason.INTERRUPTED, None, None), True),
+    ],
+)
+def test_only_the_failures_are_retried_that_the_conditions_take(
+    retry_on: tuple[str, ...],
+    no_retry_on: tuple[str, ...],
+    end: tuple[Reason, int | None, int | None],
+    is_one_more: bool,
+) -> None:
+    assert is_retryable(_job(retry_on=retry_on, no_retry_on=no_retry_on), *end) is is_one_more
+
+
+@pytest.mark.parametrize(
+    "text, conditions",
+    [
+        ("exit", ("exit",)),
+        ("EXIT:075,Signal:sigkill,TimeOut", ("exit:75", "signal:KILL", "timeout")),
+        ("spawn,output,interrupted", ("spawn", "output", "interrupted")),
+        ("exit:1,exit:255", ("exit:1", "exit:255")),
+        ("signal:int", ("signal:INT",)),
+        (",".join(["exit"] * MOST_CONDITIONS), ("exit",) * MOST_CONDITIONS),
+    ],
+)
+def test_conditions_have_one_spelling(text: str, conditions: tuple[str, ...]) -> None:
+    assert parse_conditions(text) == conditions
+    assert parse_conditions(",".join(conditions)) == conditions
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("", "expected a way to fail such as exit:75"),
+        ("exit,", "expected a way to fail"),
+        ("éxit", "not 'éxit'"),
+        ("cancelled", "not 'cancelled'"),
+        ("dependency", "expected a way to fail"),
+        ("exit:", "expected a whole number"),
+        ("exit:0", "1 to 255"),
+        ("exit:256", "1 to 255"),
+        ("exit:3:4", "expected a whole number"),
+        ("signal:", "expected the name of a signal"),
+        ("signal:9", "expected the name of a signal"),
+        ("signal:_DFL", "expected the name of a signal"),
+        ("timeout:5", "timeout has no kinds of its own: expected timeout alone, not 'timeout:5'"),
+        ("x" * 100, "not '" + "x" * 40 + "'"),
+        (",".join(["exit"] * (MOST_CONDITIONS + 1)), "at most 50 conditions, not 51"),
+    ],
+)
+def test_a_condition_that_is_none_is_refused_by_what_was_expected(text: str, part: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        parse_conditions(text)
+    assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["TERM", "term", "SIGTERM", "SigTerm"])
+def test_a_signal_has_a_name(text: str) -> None:
+    assert parse_signal(text) == signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "number, name", [(15, "TERM"), (9, "KILL"), (34, "RTMIN"), (35, "35"), (0, "0"), (99, "99")]
+)
+def test_a_signal_without_a_name_is_told_by_its_number(number: int, name: str) -> None:
+    assert signal_name(number) == name
+
+
+def test_every_signal_comes_back_by_its_name() -> None:
+    for number in signal.Signals:
+        assert parse_signal(signal_name(number)) == number

@@ -1,0 +1,33 @@
+from taskqd.model import spec as specs
+from taskqd.model.job import PLAIN, Array, Spec
+from taskqd.model.spec import Specs
+
+
+def test_equal_specs_become_one() -> None:
+    known = Specs()
+    first = known.shared(Spec(label="x", env={"A": "1"}))
+    assert known.shared(Spec(label="y")) == Spec(label="y")
+    assert known.shared(Spec(label="x", env={"A": "1"})) is first
+    assert known.shared(first) is first
+
+
+def test_what_asks_for_nothing_is_plain() -> None:
+    known = Specs()
+    assert known.shared(PLAIN) is PLAIN
+    assert known.shared(Spec()) is PLAIN
+    assert known.shared(Spec(queue="default", env={})) is PLAIN
+
+
+def test_what_differs_stays_apart() -> None:
+    known = Specs()
+    different = [Spec(retries=1), Spec(priority=1), Spec(array=Array(1, 2)), Spec(after=(1,)), Spec(at=1.0)]
+    assert [known.shared(spec) for spec in different] == different
+
+
+def test_no_more_are_looked_out_for_than_there_is_room_for() -> None:
+    known = Specs()
+    first = known.shared(Spec(label="first"))
+    for number in range(specs.MOST):
+        assert known.shared(Spec(label=str(number))) == Spec(label=str(number))
+    assert known.shared(Spec(label="first")) is not first
+    assert known.shared(Spec()) is PLAIN

@@ -1,0 +1,282 @@
+"""What each verb's words become, each form and each refusal (docs/protocol.md §3)."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from taskqd.model.job import Status, TaskId
+from taskqd.protocol import requests
+from taskqd.protocol.requests import (
+    Cancellation,
+    Change,
+    Follow,
+    Listing,
+    Pause,
+    QueueChange,
+    Retrial,
+    Slice,
+    Wait,
+    Watch,
+)
+from taskqd.protocol.verbs import VERBS, read_line
+
+WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
+ALONE = ["DRAIN", "STATS", "HELLO", "PING", "QUIT", "QUEUES", "SCHEDULES"]
+
+MOST = 999_999_999_999_999_999
+NO_WAIT = {"delay": None, "at": None}
+
+READ = [
+    *((f"{verb} 5", 5) for verb in WITH_ID),
+    *((f"{verb} 5.17", TaskId(5, 17)) for verb in WITH_ID),
+    ("RETRY 5 --cascade", Retrial(id=5)),
+    ("RETRY --cascade 5.17", Retrial(id=TaskId(5, 17))),
+    ("STATUS 0005", 5),
+    ("STATUS " + "0" * 6000 + "5", 5),
+    ("STATUS   5  ", 5),
+    ("STATUS -- 5", 5),
+    ("STATUS 5 --", 5),
+    (f"STATUS {MOST}", MOST),
+    *((verb.lower(), None) for verb in ALONE),
+    ("PING  --  ", None),
+    ("AUTH s3cret/+=", "s3cret/+="),
+    ("AUTH  --s3cret_=\t ", "--s3cret_="),
+    ('AUTH "', '"'),
+    ("WAIT 5", Wait(ids=(5,))),
+    ("WAIT 5 --timeout=1.5", Wait(ids=(5,), timeout=1.5)),
+    ("WAIT --timeout=0 5", Wait(ids=(5,), timeout=0.0)),
+    ("WAIT 5 --any", Wait(ids=(5,), is_any=True)),
+    ("WAIT 5 --any 6.2 --timeout=1m 7 5", Wait(ids=(5, TaskId(6, 2), 7, 5), is_any=True, timeout=60.0)),
+    ("WAIT" + " 7" * 1000, Wait(ids=(7,) * 1000)),
+    ("FOLLOW 5", Follow(id=5)),
+    ("FOLLOW 5.1 --stdout=7", Follow(id=TaskId(5, 1), stdout=7)),
+    (f"FOLLOW --stderr={MOST} --stdout=0 5", Follow(id=5, stderr=MOST)),
+    ("WATCH", Watch()),
+    ("WATCH --since=0", Watch(since=0)),
+    ("WATCH --queue=gpu --job=5.3 --since=120", Watch(since=120, job=TaskId(5, 3), queue="gpu")),
+    ("CANCEL 5", Cancellation(id=5)),
+    ("CANCEL 5.1 --signal=INT", Cancellation(id=TaskId(5, 1), signal=signal.SIGINT)),
+    ("CANCEL --signal=sigkill 5", Cancellation(id=5, signal=signal.SIGKILL)),
+    ("CANCEL 5 --cascade", Cancellation(id=5, is_cascade=True)),
+    ("LIST", Listing()),
+    (
+        "LIST --status=failed,CANCELLED --queue=q --owner=ann --label=x --key=k --from=7 --limit=9 --reverse",
+        Listing(
+            statuses=frozenset({Status.FAILED, Status.CANCELLED}),
+            queue="q",
+            owner="ann",
+            label="x",
+            key="k",
+            first=7,
+            limit=9,
+            is_reverse=True,
+        ),
+    ),
+    ("LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED", Listing(statuses=frozenset(Status))),
+    ('LIST --label="a b" --limit=0', Listing(label="a b", limit=0)),
+    (f"LIST --from={MOST}", Listing(first=MOST)),
+    ("LIST --tasks", Listing(has_tasks=True)),
+    ("LIST --array=7", Listing(array=7)),
+    ("OUTPUT 5 stdout", Slice(id=5, stream="stdout")),
+    ("OUTPUT 5.2 STDERR", Slice(id=TaskId(5, 2), stream="stderr")),
+    ("OUTPUT --offset=3 5 stderr --limit=2k", Slice(id=5, stream="stderr", offset=3, limit=2048)),
+    (f"OUTPUT 5 stdout --offset={MOST}", Slice(id=5, stream="stdout", offset=MOST)),
+    ("OUTPUT 5 stdout --limit=1G", Slice(id=5, stream="stdout", limit=requests.LARGEST_OUTPUT)),
+    ("OUTPUT 5 stdout --tail=10", Slice(id=5, stream="stdout", limit=10, tail=10)),
+    ("OUTPUT 5 stdout --tail=1G", Slice(id=5, stream="stdout", limit=16 * 1024**2, tail=1024**3)),
+    ("OUTPUT 5 stdout --tail=10 --limit=4", Slice(id=5, stream="stdout", limit=4, tail=10)),
+    ("OUTPUT 5 stdout --attempt=2", Slice(id=5, stream="stdout", attempt=2)),
+    ("SET 5 --priority=-7", Change(id=5, values={"priority": -7})),
+    (
+        "SET --queue=q 5 --slots=2 --need=gpu:1 --retries=3 --kill-after=0",
+        Change(id=5, values={"queue": "q", "slots": 2, "needs": {"gpu": 1}, "retries": 3, "kill_after": 0.0}),
+    ),
+    (
+        "SET 5 --timeout=1m --idle-timeout=2m --retry-delay=1 --retry-delay-max=2 --retry-on=exit:75",
+        Change(
+            id=5,
+            values={
+                "timeout": 60.0,
+                "idle_timeout": 120.0,
+                "retry_delay": 1.0,
+                "retry_delay_max": 2.0,
+                "retry_on": ("exit:75",),
+            },
+        ),
+    ),
+    (
+        "SET 5 --no-retry-on=timeout --nice=5 --memory=1G --cpu-time=1h --nofile=64 --max-output=1k",
+        Change(
+            id=5,
+            values={
+                "no_retry_on": ("timeout",),
+                "nice": 5,
+                "memory": 1024**3,
+                "cpu_time": 3600.0,
+                "nofile": 64,
+                "max_output": 1024,
+            },
+        ),
+    ),
+    ("SET 5 --delay=10s", Change(id=5, values={"delay": 10.0, "at": None})),
+    ("SET 5 --at=1970-01-01T00:00:10Z", Change(id=5, values={"delay": None, "at": 10.0})),
+    (
+        "SET 5 --at=1970-01-01T09:00:10 --tz=Asia/Tokyo",
+        Change(id=5, values={"delay": None, "at": 10.0, "tz": "Asia/Tokyo"}),
+    ),
+    ("SET 5 --tz=Asia/Tokyo", Change(id=5, values={"tz": "Asia/Tokyo"})),
+    ("SET 5 --tz=none --at=none", Change(id=5, values={**NO_WAIT, "tz": None})),
+    ("SET 5 --delay=none", Change(id=5, values=NO_WAIT)),
+    ("SET 5 --at=none", Change(id=5, values=NO_WAIT)),
+    ("SET 5 --at=none --delay=none", Change(id=5, values=NO_WAIT)),
+    ("SET 5 --at=none --delay=3", Change(id=5, values={"delay": 3.0, "at": None})),
+    (
+        "SET 5 --timeout=none --idle-timeout=none --memory=none --cpu-time=none --nofile=none --nice=none",
+        Change(
+            id=5,
+            values=dict.fromkeys(("timeout", "idle_timeout", "memory", "cpu_time", "nofile", "nice"), None),
+        ),
+    ),
+    (
+        "SET 5 --need=none --retry-on=none --no-retry-on=none",
+        Change(id=5, values={"needs": {}, "retry_on": (), "no_retry_on": ()}),
+    ),
+    ('SET 5 --label=""', Change(id=5, values={"label": None})),
+    ("SET 5 --label=none", Change(id=5, values={"label": "none"})),
+    ("SET 5 --queue=none", Change(id=5, values={"queue": "none"})),
+    ("SET-QUEUE gpu --slots=4", QueueChange(queue="gpu", slots=4)),
+    ("SET-QUEUE --slots=10000 gpu", QueueChange(queue="gpu", slots=10_000)),
+    ("SET-QUEUE gpu --slots=none", QueueChange(queue="gpu", slots=0)),
+    ("SET-QUEUE gpu --slots=default", QueueChange(queue="gpu", slots=None)),
+    ("PAUSE", Pause()),
+    ("PAUSE gpu", Pause(queue="gpu")),
+    ("RESUME --schedule=03", Pause(schedule=3)),
+    ("UNSCHEDULE 3", 3),
+]
+"""Lines as they are typed, and the value that they become."""
+
+REFUSED = [
+    *((f"{verb} x", "BAD_REQUEST", "expected a job's id") for verb in WITH_ID),
+    *(
+        (f"{verb}{rest}", "BAD_REQUEST", f"expected {verb} <id>")
+        for verb in WITH_ID
+        for rest in ("", " ", " 5 6")
+    ),
+    *((f"{verb} x", "BAD_REQUEST", f"expected {verb}") for verb in ALONE),
+    *((f"{verb} --x", "BAD_REQUEST", f"--x is no option of {verb}") for verb in ALONE),
+    ("STATUS 1000000000000000000", "NO_SUCH_JOB", "there is no job 1000000000000000000"),
+    ("STATUS " + "9" * 60000, "NO_SUCH_JOB", "there is no job 999"),
+    ("STATUS 5 --x=1", "BAD_REQUEST", "--x is no option of STATUS, which takes none"),
+    ("STATUS --X 5", "BAD_REQUEST", "expected an option such as"),
+    ("PING " + "a " * 32000, "BAD_REQUEST", "expected PING"),
+    ("AUTH", "BAD_REQUEST", "expected AUTH <token>"),
+    ("AUTH a b", "BAD_REQUEST", "expected AUTH <token>"),
+    ("AUTH -- a", "BAD_REQUEST", "expected AUTH <token>"),
+    ("WAIT", "BAD_REQUEST", "expected WAIT <id>"),
+    ("WAIT --any", "BAD_REQUEST", "expected WAIT <id>"),
+    ("WAIT x", "BAD_REQUEST", "expected a job's id"),
+    ("WAIT 5 6 x", "BAD_REQUEST", "expected a job's id"),
+    ("WAIT" + " 7" * 32000, "BAD_REQUEST", "for at most 1000 jobs"),
+    ("WAIT 5,6", "BAD_REQUEST", "expected a job's id"),
+    ("WAIT" + " 7" * 1001, "BAD_REQUEST", "for at most 1000 jobs"),
+    ("WAIT 5 --any=yes", "BAD_REQUEST", "--any: takes no value"),
+    ("WAIT 5 --timeout=soon", "BAD_REQUEST", "--timeout: expected a duration"),
+    ("WAIT 5 --timeout", "BAD_REQUEST", "--timeout needs a value"),
+    ("FOLLOW", "BAD_REQUEST", "expected FOLLOW <id>"),
+    ("FOLLOW 5 stdout", "BAD_REQUEST", "expected FOLLOW <id>"),
+    ("FOLLOW 5 --stdout=-1", "BAD_REQUEST", "--stdout: expected a whole number from 0"),
+    ("FOLLOW 5 --stderr=1k", "BAD_REQUEST", "--stderr: expected a whole number from 0"),
+    ("WATCH 5", "BAD_REQUEST", "expected WATCH"),
+    ("WATCH --since=-1", "BAD_REQUEST", "--since: expected a whole number from 0"),
+    ("WATCH --job=all", "BAD_REQUEST", "--job: expected a job's id"),
+    ("WATCH --queue=", "BAD_REQUEST", "--queue: expected a name"),
+    ("CANCEL 5 --signal=9", "BAD_REQUEST", "--signal: expected the name of a signal"),
+    ("CANCEL 5 --signal=", "BAD_REQUEST", "--signal: expected the name of a signal"),
+    ("CANCEL 5 6", "BAD_REQUEST", "expected CANCEL <id>"),
+    ("CANCEL", "BAD_REQUEST", "expected CANCEL <id>"),
+    ("CANCEL 5 --cascade=1", "BAD_REQUEST", "--cascade: takes no value"),
+    ("LIST 5", "BAD_REQUEST", "expected LIST"),
+    ("LIST --status=", "BAD_REQUEST", "--status: expected some of PENDING,RUNNING"),
+    ("LIST --status=FAILED,", "BAD_REQUEST", "--status: expected some of PENDING,RUNNING"),
+    ("LIST --status=DONE", "BAD_REQUEST", "--status: expected some of PENDING,RUNNING"),
+    ('LIST --queue="a b"', "BAD_REQUEST", "--queue: expected a name"),
+    ("LIST --key=", "BAD_REQUEST", "--key: expected a name"),
+    ("LIST --array=5.1", "BAD_REQUEST", "--array: expected a job's id"),
+    ("LIST --tasks=5", "BAD_REQUEST", "--tasks: takes no value"),
+    ("LIST --from=0", "BAD_REQUEST", "--from: expected a whole number from 1"),
+    ("LIST --limit=-1", "BAD_REQUEST", "--limit: expected a whole number from 0 to 100000"),
+    ("LIST --limit=100001", "BAD_REQUEST", "--limit: expected a whole number from 0 to 100000"),
+    ("LIST --reverse=yes", "BAD_REQUEST", "--reverse: takes no value"),
+    ("OUTPUT 5", "BAD_REQUEST", "expected OUTPUT <id> stdout|stderr"),
+    ("OUTPUT 5 stdout x", "BAD_REQUEST", "expected OUTPUT <id> stdout|stderr"),
+    ("OUTPUT 5 stdin", "BAD_REQUEST", "expected stdout or stderr, not 'stdin'"),
+    ("OUTPUT x stdout", "BAD_REQUEST", "expected a job's id"),
+    ("OUTPUT 5 stdout --attempt=0", "BAD_REQUEST", "--attempt: expected a whole number from 1"),
+    ("OUTPUT 5 stdout --offset=-1", "BAD_REQUEST", "--offset: expected a whole number from 0"),
+    ("OUTPUT 5 stdout --offset=1k", "BAD_REQUEST", "--offset: expected a whole number from 0"),
+    ("OUTPUT 5 stdout --limit=x", "BAD_REQUEST", "--limit: expected a size"),
+    ("OUTPUT 5 stdout --offset=1 --tail=1", "BAD_REQUEST", "give one of them"),
+    ("SET", "BAD_REQUEST", "expected SET <id> --<option>=<value>"),
+    ("SET 5 6 --nice=1", "BAD_REQUEST", "expected SET <id> --<option>=<value>"),
+    ("SET 5", "BAD_REQUEST", "expected at least one option to change"),
+    ("SET x --nice=1", "BAD_REQUEST", "expected a job's id"),
+    ("SET 5 --priority=none", "BAD_REQUEST", "--priority: expected a whole number"),
+    ("SET 5 --retries=none", "BAD_REQUEST", "--retries: expected a whole number"),
+    ("SET 5 --timeout=never", "BAD_REQUEST", "--timeout: expected a duration"),
+    ("SET 5 --delay=1 --at=1970-01-01T00:00:10Z", "BAD_REQUEST", "give one of them"),
+    ("SET 5 --at=1970-01-01T09:00:10", "BAD_REQUEST", "add --tz with the time zone"),
+    ("SET 5 --at=1970-01-01T09:00:10 --tz=none", "BAD_REQUEST", "add --tz with the time zone"),
+    ("SET 5 --tz=Mars/Olympus", "BAD_REQUEST", "--tz: expected a time zone that this machine knows"),
+    ("SET 5 --key=k", "BAD_REQUEST", "--key is no option of SET; HELP SET lists those that it takes"),
+    ("SET 5 --notify-fail", "BAD_REQUEST", "--notify-fail is no option of SET"),
+    ("SET 5 --label", "BAD_REQUEST", "--label needs a value"),
+    ("SET 5 --nice=1 --nice=2", "BAD_REQUEST", "--nice is given twice"),
+    ("SET-QUEUE", "BAD_REQUEST", "expected SET-QUEUE <queue> --slots="),
+    ("SET-QUEUE gpu", "BAD_REQUEST", "expected SET-QUEUE <queue> --slots="),
+    ("SET-QUEUE --slots=1", "BAD_REQUEST", "expected SET-QUEUE <queue> --slots="),
+    ("SET-QUEUE a,b --slots=1", "BAD_REQUEST", "expected a name"),
+    ("SET-QUEUE gpu --slots=0", "BAD_REQUEST", "--slots: expected a whole number from 1 to 10000, none"),
+    ("SET-QUEUE gpu --slots=all", "BAD_REQUEST", "--slots: expected a whole number from 1 to 10000, none"),
+    ("PAUSE a b", "BAD_REQUEST", "expected PAUSE [<queue>] [--schedule=N]"),
+    ("PAUSE a,b", "BAD_REQUEST", "expected a name"),
+    ("PAUSE gpu --schedule=1", "BAD_REQUEST", "give one of them"),
+    ("RESUME --schedule=gpu", "BAD_REQUEST", "--schedule: expected a schedule's number"),
+    ("RESUME --schedule=0", "BAD_REQUEST", "--schedule: expected a whole number from 1"),
+    ("UNSCHEDULE", "BAD_REQUEST", "expected UNSCHEDULE <n>"),
+    ("UNSCHEDULE nightly", "BAD_REQUEST", "expected a schedule's number"),
+    ("UNSCHEDULE \u0665", "BAD_REQUEST", "expected a schedule's number"),
+]
+
+
+@pytest.mark.parametrize("line, argument", READ)
+def test_a_line_becomes_the_value_that_it_asks_for(line: str, argument: Any) -> None:
+    request = read_line(line.encode())
+    assert (request.argument, request.error) == (argument, None)
+    assert type(request.argument) is type(argument)
+
+
+@pytest.mark.parametrize("line, code, part", REFUSED)
+def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code: str, part: str) -> None:
+    request = read_line(line.encode())
+    assert request.error is not None
+    assert (request.error.code, request.argument) == (code, None)
+    assert part in str(request.error)
+    assert len(str(request.error)) < 400
+
+
+def test_only_a_wait_for_one_job_that_is_not_any_is_plain() -> None:
+    lines = ["WAIT 5", "WAIT 5 --timeout=1", "WAIT 5 --any", "WAIT 5 6", "WAIT 5 5"]
+    assert [read_line(line.encode()).argument.is_plain for line in lines] == [True, True, False, False, False]
+
+
+def test_help_has_the_form_of_every_option_that_set_takes() -> None:
+    assert list(VERBS["SET"].options) == list(requests.SET_OPTIONS)
+    assert VERBS["SET"].options["timeout"] == "<duration>|none"
+    assert VERBS["SET"].options["priority"] == "<int>"
+
+
+@pytest.mark.parametrize("verb", WITH_ID)
+def test_only_so_much_of_a_line_is_read_as_it_takes_to_refuse_it(verb: str) -> None:
+    request = read_line(f"{verb} 1 2 3 --Bad".encode())
+    assert str(request.error) == f"expected {VERBS[verb].usage}"

@@ -1,0 +1,492 @@
+"""SUBMIT's and SCHEDULE's options and command -> a Spec; and the sizes of its blocks, refused or not."""
+
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
+from taskqd.model.job import PLAIN, Array, Spec, TaskId
+from taskqd.protocol import submit
+from taskqd.protocol.arguments import flag
+from taskqd.protocol.submit import (
+    LARGEST_BLOCK,
+    LARGEST_SKIP,
+    Order,
+    Scheduling,
+    block_sizes,
+    read_scheduling,
+    read_submission,
+    secret_block,
+)
+
+PROTOCOL_OPTIONS = [
+    *(
+        "queue",
+        "priority",
+        "slots",
+        "need",
+        "timeout",
+        "idle-timeout",
+        "kill-after",
+        "retries",
+        "retry-delay",
+    ),
+    *(
+        "retry-delay-max",
+        "retry-on",
+        "no-retry-on",
+        "delay",
+        "at",
+        "tz",
+        "after",
+        "after-any",
+        "after-fail",
+        "hold",
+    ),
+    *("array", "key", "label", "cwd", "env", "secret", "umask", "nice", "memory", "cpu-time", "nofile"),
+    "max-output",
+    *("notify-fail", "script", "stdin"),
+]
+"""The options of docs/protocol.md §3."""
+
+ACCEPTED = [
+    ("echo hello world", Order("echo hello world", PLAIN)),
+    ("  echo  a  b ", Order("echo  a  b ", PLAIN)),
+    ('A=1 ./run "x y"', Order('A=1 ./run "x y"', PLAIN)),
+    ("-- --version", Order("--version", PLAIN)),
+    ("echo a\rb\tc", Order("echo a\rb\tc", PLAIN)),
+    ("echo --timeout=1 --stdin=5", Order("echo --timeout=1 --stdin=5", PLAIN)),
+    ("printf Grüße | wc", Order("printf Grüße | wc", PLAIN)),
+    ("--timeout=1.5 true", Order("true", Spec(timeout=1.5))),
+    ("--timeout=1ms true", Order("true", Spec(timeout=0.001))),
+    ("--kill-after=0 true", Order("true", Spec(kill_after=0.0))),
+    ("--retries=1000000 --retry-delay=500ms true", Order("true", Spec(retries=1_000_000, retry_delay=0.5))),
+    ("--key=nightly/2026-11-24 true", Order("true", Spec(key="nightly/2026-11-24"))),
+    (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Order("true", Spec(label="Grüße, 2"))),
+    ("--label=x true", Order("true", Spec(label="x"))),
+    ("--label=" + "x" * 1000 + " true", Order("true", Spec(label="x" * 1000))),
+    ('--cwd="/a b" true', Order("true", Spec(cwd="/a b"))),
+    (r'--cwd="/\xC3\xA9\xff" true', Order("true", Spec(cwd_base64=b"/\xc3\xa9\xff"))),
+    ('--env=A=1 --env=B="2 3" true', Order("true", Spec(env={"A": "1", "B": "2 3"}))),
+    ('--env=A=é --env=B="\\xC3\\xA9" true', Order("true", Spec(env={"A": "é", "B": "é"}))),
+    (
+        '--env=A="\\xff\\xc3\\xa9" --env=B=1 true',
+        Order("true", Spec(env={"B": "1"}, env_base64={"A": b"\xff\xc3\xa9"})),
+    ),
+    ('--env=A="\\xed\\xb2\\x80" true', Order("true", Spec(env_base64={"A": b"\xed\xb2\x80"}))),
+    ('--env=A="\\xff" --env=A=1 true', Order("true", Spec(env={"A": "1"}))),
+    ('--env=A=1 --env=A="\\xff" true', Order("true", Spec(env_base64={"A": b"\xff"}))),
+    ('--secret=B="2 3" --secret=A=1 true', Order("true", Spec(secrets=("A", "B")))),
+    ('--secret=A= --secret=A="\\xff" --env=B=2 true', Order("true", Spec(env={"B": "2"}, secrets=("A",)))),
+    ("--umask=077 true", Order("true", Spec(umask=0o77))),
+    ("--nice=-20 true", Order("true", Spec(nice=-20))),
+    ("--max-output=2G true", Order("true", Spec(max_output=2 * 1024**3))),
+    ("--max-output=0 true", Order("true", Spec(max_output=0))),
+    (
+        "--queue=gpu/large --priority=-1000000 true",
+        Order("true", Spec(queue="gpu/large", priority=-1_000_000)),
+    ),
+    ("--priority=1000000 --slots=10000 true", Order("true", Spec(priority=1_000_000, slots=10_000))),
+    ("--slots=1 --priority=0 --queue=default true", Order("true", PLAIN)),
+    ("--need=gpu:1 true", Order("true", Spec(needs={"gpu": 1}))),
+    (
+        "--need=gpu:2,a:b:03,net/in:1000000000 true",
+        Order("true", Spec(needs={"gpu": 2, "a:b": 3, "net/in": 10**9})),
+    ),
+    ("--idle-timeout=90s true", Order("true", Spec(idle_timeout=90.0))),
+    ("--retry-delay-max=0 true", Order("true", Spec(retry_delay_max=0.0))),
+    ("--retry-delay-max=1h true", Order("true", PLAIN)),
+    (
+        "--retry-on=exit:75,signal:SIGKILL,Timeout --no-retry-on=exit:2,spawn true",
+        Order(
+            "true",
+            Spec(
+                retry_on=("exit:75", "signal:KILL", "timeout"),
+                no_retry_on=("exit:2", "spawn"),
+            ),
+        ),
+    ),
+    ("--delay=0 true", Order("true", Spec(delay=0.0))),
+    ("--delay=1.5h true", Order("true", Spec(delay=5400.0))),
+    ("--at=2026-11-24T08:00:00+01:00 true", Order("true", Spec(at=1795503600.0))),
+    ("--at=1970-01-01T00:00:00Z true", Order("true", Spec(at=0.0))),
+    ("--after=3 true", Order("true", Spec(after=(3,)))),
+    ("--array=0-0 true", Order("true", Spec(array=Array(0, 0)))),
+    ("--array=1-1000%8 true", Order("true", Spec(array=Array(1, 1000, 8)))),
+    ("--array=007-010%1 true", Order("true", Spec(array=Array(7, 10, 1)))),
+    ("--array=999900000-999999999 true", Order("true", Spec(array=Array(999_900_000, 999_999_999)))),
+    ("--hold true", Order("true", Spec(hold=True))),
+    ("--memory=1M true", Order("true", Spec(memory=1024**2))),
+    ("--cpu-time=1ms true", Order("true", Spec(cpu_time=0.001))),
+    ("--nofile=3 true", Order("true", Spec(nofile=3))),
+    ("--nofile=1048576 true", Order("true", Spec(nofile=1024**2))),
+    ("--notify-fail --hold -- --hold", Order("--hold", Spec(notify_fail=True, hold=True))),
+    ("--stdin=5 cat", Order("cat", Spec(stdin=5))),
+    ("--stdin=0 cat", Order("cat", Spec(stdin=0))),
+    ("--script=12", Order("", Spec(script=12))),
+    ("--script=12 ", Order("", Spec(script=12))),
+    ("--script=12 --", Order("", Spec(script=12))),
+    ("--stdin=3 --script=0", Order("", Spec(script=0, stdin=3))),
+    (f"--stdin={LARGEST_BLOCK} cat", Order("cat", Spec(stdin=LARGEST_BLOCK))),
+]
+REFUSED = [
+    ("", BadRequest, "no command came"),
+    ("   ", BadRequest, "no command came"),
+    ("--retries=1", BadRequest, "no command came"),
+    ("--", BadRequest, "no command came"),
+    ("--script=5 true", BadRequest, "give one of them"),
+    ("--bogus=1 true", BadRequest, "--bogus is no option of SUBMIT"),
+    ("--timeout true", BadRequest, "--timeout needs a value"),
+    ("--timeout=0 true", BadRequest, "--timeout: expected a duration above 0"),
+    ("--timeout=soon true", BadRequest, "--timeout: expected a duration such as"),
+    ("--timeout=101d --timeout=1 true", BadRequest, "--timeout is given twice"),
+    ("--kill-after=-1 true", BadRequest, "--kill-after: expected a duration"),
+    ("--retries=1000001 true", BadRequest, "--retries: expected a whole number from 0"),
+    ("--retries=-1 true", BadRequest, "--retries: expected a whole number from 0"),
+    ("--key= true", BadRequest, "--key: expected a name"),
+    ('--key="a b" true', BadRequest, "--key: expected a name"),
+    ("--label= true", BadRequest, "--label: expected 1 to 1000 characters, not 0"),
+    ("--label=" + "x" * 1001 + " true", BadRequest, "--label: expected 1 to 1000 characters, not 1001"),
+    ("--cwd=here true", BadRequest, "--cwd: expected a path that begins with /"),
+    ("--cwd= true", BadRequest, "--cwd: expected a path that begins with /"),
+    ('--cwd="/a\\x00b" true', BadRequest, "--cwd has a NUL byte"),
+    ('--env=A="\\xff\\x00" true', BadRequest, "--env has a NUL byte"),
+    ('--env="\\xff=1" true', BadRequest, "--env: expected NAME=value"),
+    ('--label="\\xff" true', BadRequest, "--label is not UTF-8"),
+    ("--env=TASKQ_QUEUE=x true", BadRequest, "--env: names that begin with TASKQ_"),
+    ("--secret=TASKQ_QUEUE=x true", BadRequest, "--secret: names that begin with TASKQ_"),
+    ("--secret=A=1 --env=B=1 --env=A=2 true", BadRequest, "A is given by --env and by --secret"),
+    ("--secret true", BadRequest, "--secret needs a value"),
+    ("--umask=8 true", BadRequest, "--umask: expected an octal mask"),
+    ("--nice=20 true", BadRequest, "--nice: expected a whole number from -20 to 19"),
+    ("--max-output=-1 true", BadRequest, "--max-output: expected a size"),
+    ("--queue= true", BadRequest, "--queue: expected a name"),
+    ("--queue=a,b true", BadRequest, "--queue: expected a name"),
+    ("--priority=1000001 true", BadRequest, "--priority: expected a whole number from -1000000 to 1000000"),
+    ("--priority=high true", BadRequest, "--priority: expected a whole number"),
+    ("--slots=0 true", BadRequest, "--slots: expected a whole number from 1 to 10000"),
+    ("--slots=10001 true", BadRequest, "--slots: expected a whole number from 1 to 10000"),
+    (
+        "--need=gpu true",
+        BadRequest,
+        "--need: expected a resource and how much of it, such as gpu:1, not 'gpu'",
+    ),
+    ("--need= true", BadRequest, "--need: expected a resource and how much"),
+    ("--need=:1 true", BadRequest, "--need: expected a resource and how much"),
+    ("--need=gpu:1, true", BadRequest, "--need: expected a resource and how much"),
+    ("--need=gpu:0 true", BadRequest, "--need: expected a whole number from 1"),
+    ("--need=gpu:x true", BadRequest, "--need: expected a whole number from 1"),
+    ("--need=gpu:1,gpu:1 true", BadRequest, "--need: gpu is named twice"),
+    ("--idle-timeout=0 true", BadRequest, "--idle-timeout: expected a duration above 0"),
+    ("--retry-delay-max=-1 true", BadRequest, "--retry-delay-max: expected a duration"),
+    ("--retry-on= true", BadRequest, "--retry-on: expected a way to fail"),
+    ("--no-retry-on=exit:0 true", BadRequest, "--no-retry-on: expected a whole number from 1"),
+    ("--delay=tomorrow true", BadRequest, "--delay: expected a duration"),
+    ("--at=10:00 true", BadRequest, "--at: expected a time such as"),
+    ("--delay=1 --at=2026-11-24T08:00:00Z true", BadRequest, "give one of them"),
+    ("--after= true", BadRequest, "--after: expected a job's id"),
+    ("--after=1,,2 true", BadRequest, "--after: expected a job's id"),
+    ("--after-any=0 true", BadRequest, "--after-any: expected a job's id"),
+    ("--after-fail=1-3 true", BadRequest, "--after-fail: expected a job's id"),
+    ("--after=1000000000000000000 true", NoSuchJob, "there is no job 1000000000000000000"),
+    ("--hold=yes true", BadRequest, "--hold: takes no value"),
+    ("--array=5 true", BadRequest, "--array: expected <first>-<last>"),
+    ("--array= true", BadRequest, "--array: expected <first>-<last>"),
+    ("--array=1-3% true", BadRequest, "--array: expected <first>-<last>"),
+    ("--array=-1-3 true", BadRequest, "--array: expected <first>-<last>"),
+    ("--array=1,3 true", BadRequest, "--array: expected <first>-<last>"),
+    ("--array=\u0661-3 true", BadRequest, "--array: expected <first>-<last>"),
+    ("--array=3-1 true", BadRequest, "--array: expected 1 to 100000 tasks"),
+    ("--array=1-100001 true", BadRequest, "--array: expected 1 to 100000 tasks"),
+    ("--array=1-3%0 true", BadRequest, "--array: expected a whole number from 1 to 100000"),
+    ("--array=1-1000000000 true", BadRequest, "--array: expected a whole number from 0 to 999999999"),
+    ("--array=" + "9" * 5000 + "-1 true", BadRequest, "--array: expected a whole number from 0"),
+    ("--memory=512 true", BadRequest, "--memory: expected a size of at least 1M"),
+    ("--memory=lots true", BadRequest, "--memory: expected a size"),
+    ("--cpu-time=0 true", BadRequest, "--cpu-time: expected a duration above 0"),
+    ("--nofile=2 true", BadRequest, "--nofile: expected a whole number from 3 to 1048576"),
+    ("--notify-fail=1 true", BadRequest, "--notify-fail: takes no value"),
+    ("--every=1h true", BadRequest, "--every is an option of SCHEDULE"),
+    ('--cron="* * * * *" true', BadRequest, "--cron is an option of SCHEDULE"),
+    ("--overlap true", BadRequest, "--overlap is an option of SCHEDULE"),
+    ("--max-output=999999999999999G true", BadRequest, "--max-output: expected a size"),
+    ("--stdin=1x cat", BadRequest, "--stdin: expected a whole number"),
+    (f"--stdin={LARGEST_BLOCK + 1} cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+    (f"--script={LARGEST_SKIP}", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+]
+
+
+@pytest.mark.parametrize("text, order", ACCEPTED)
+def test_what_was_asked_becomes_an_order(text: str, order: Order) -> None:
+    assert read_submission(text) == order
+
+
+@pytest.mark.parametrize("text, error, part", REFUSED)
+def test_what_is_not_of_the_form_is_refused_by_its_name(text: str, error: type[Exception], part: str) -> None:
+    with pytest.raises(error) as refusal:
+        read_submission(text)
+    assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text, block",
+    [
+        ("--secret=B=2 --secret=A=1 --env=C=3 true --secret=D=4", b"A=1\0B=2\0"),
+        ('--secret=A=1 --secret=A="\\xff \\x22=" --stdin=3 cat', b'A=\xff "=\0'),
+        ('--secret="A=b c" true', b"A=b c\0"),
+        ("--env=A=1 true", b""),
+    ],
+)
+def test_the_values_of_secrets_are_a_block_of_their_own(text: str, block: bytes) -> None:
+    assert secret_block(text) == block
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--secret=hunter2 true",
+        "--secret=hunter-2=hunter2 true",
+        '--secret="hunter2" true',
+        '--secret=A="hunter1"hunter2 true',
+        '--secret=A="hunter2\\x00" true',
+        '--secret=A="hunter2',
+        "--secret=TASKQ_A=hunter2 true",
+        "--secret=A=hunter2 --env=A=1 true",
+        "--secret=A=hunter2 --bogus true",
+        "--secret=A=hunter2",
+    ],
+)
+def test_a_refusal_does_not_repeat_what_may_be_a_secret(text: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        read_submission(text)
+    assert "hunter" not in str(refusal.value)
+
+
+def test_the_options_are_those_of_the_protocol() -> None:
+    assert list(submit.OPTIONS) == PROTOCOL_OPTIONS
+
+
+def test_each_option_sets_a_field_of_its_own_name() -> None:
+    others = {"need": "needs", "secret": "secrets"}
+    fields = {others.get(name, name.replace("-", "_")) for name in submit.OPTIONS}
+    assert fields == {field for field, _ in submit.OPTIONS.values()}
+    assert fields == set(Spec.__struct_fields__) - {
+        *("command", "blocks", "cwd_base64", "env_base64", "as_daemon")
+    }
+
+
+def test_help_has_the_form_of_every_option() -> None:
+    assert list(submit.USAGES) == list(submit.OPTIONS)
+    assert list(submit.SCHEDULE_USAGES) == list(submit.SCHEDULE_OPTIONS)
+    for usages, table in (
+        (submit.USAGES, submit.OPTIONS),
+        (submit.SCHEDULE_USAGES, submit.SCHEDULE_OPTIONS),
+    ):
+        assert {name for name, usage in usages.items() if usage is None} == {
+            name for name, (_, reader) in table.items() if reader is flag
+        }
+
+
+def test_what_comes_before_may_be_named_as_a_task() -> None:
+    spec: Any = read_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true").spec
+    assert spec.after == (7, TaskId(7, 3))  # until the dispatcher has it
+    assert spec.after_any == (12,)
+    assert spec.after_fail == (TaskId(5, 0), 6)
+
+
+@pytest.mark.parametrize("counts", [(1001, 0, 0), (500, 500, 1), (0, 1, 1000)])
+def test_a_job_comes_after_1000_others_at_most(counts: tuple[int, int, int]) -> None:
+    names = ("after", "after-any", "after-fail")
+
+    def line(numbers: tuple[int, ...]) -> str:
+        given = [
+            f"--{name}={','.join(['7'] * number)}"
+            for name, number in zip(names, numbers, strict=True)
+            if number
+        ]
+        return " ".join([*given, "true"])
+
+    with pytest.raises(BadRequest, match="expected at most 1000 jobs to come after, not 1001"):
+        read_submission(line(counts))
+    most = max(counts)
+    read_submission(line(tuple(count - (count == most) for count in counts)))
+
+
+SCHEDULED = [
+    ("--every=1h echo hello  ", Scheduling(command="echo hello  ", every=3600.0)),
+    ("--every=1 true", Scheduling(command="true", every=1.0)),
+    (
+        '--cron="0 3 * * 1-5" --overlap true',
+        Scheduling(command="true", cron="0 3 * * 1-5", overlap=True),
+    ),
+    ('--cron=" 0  3 * *\\tMON " true', Scheduling(command="true", cron="0 3 * * MON")),
+    ("--cron=@daily true", Scheduling(command="true", cron="@daily")),
+    (
+        '--queue=q --every=1m --label="a b" --env=A="\\xff" --array=1-3 --retries=2 true',
+        Scheduling(
+            command="true",
+            spec=Spec(
+                queue="q",
+                label="a b",
+                env_base64={"A": b"\xff"},
+                array=Array(1, 3),
+                retries=2,
+            ),
+            every=60.0,
+        ),
+    ),
+]
+NOT_SCHEDULED = [
+    ("true", "expected either --every=<duration> or --cron="),
+    ('--every=1h --cron="* * * * *" true', "expected either --every=<duration> or --cron="),
+    ("--every=1h", "no command came"),
+    ("--every=1h  --  ", "no command came"),
+    ("--every=0.5 true", "--every: expected a duration of at least 1 s"),
+    ("--every=often true", "--every: expected a duration"),
+    ("--cron=hourly true", "--cron: expected the 5 fields of a cron expression"),
+    ('--cron="0 0 * * * *" true', "--cron: expected the 5 fields of a cron expression"),
+    ('--cron="60 0 * * *" true', "--cron: expected"),
+    ('--cron="0 0 31 2 *" true', "--cron: "),
+    ("--every=1h --overlap=1 true", "--overlap: takes no value"),
+    ("--every=1h --key=k true", "--key is no option of SCHEDULE: each of its jobs"),
+    ("--every=1h --stdin=5 cat", "--stdin is no option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --script=5", "--script is no option of SCHEDULE: a schedule keeps no blocks"),
+    ("--every=1h --secret=A=1 true", "--secret is no option of SCHEDULE: a schedule keeps nothing but"),
+    ("--every=1h --delay=5 true", "--delay is no option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --at=5 true", "--at is no option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --hold true", "--hold is no option of SCHEDULE: --every or --cron says when"),
+    ("--every=1h --after-any=5 true", "--after-any is no option of SCHEDULE: its jobs come after"),
+    ("--every=1h --bogus true", "--bogus is no option of SCHEDULE; HELP SCHEDULE lists"),
+]
+
+
+@pytest.mark.parametrize("text, scheduling", SCHEDULED)
+def test_what_is_to_be_done_again_and_again_becomes_a_spec_and_its_times(
+    text: str, scheduling: Scheduling
+) -> None:
+    assert read_scheduling(text) == scheduling
+
+
+@pytest.mark.parametrize("text, part", NOT_SCHEDULED)
+def test_a_schedule_that_is_not_of_the_form_is_refused_by_its_name(text: str, part: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        read_scheduling(text)
+    assert part in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
+SIZES = [
+    ("true", ()),
+    ("--retries=1 true", ()),
+    ("echo --stdin=5", ()),
+    ("-- --stdin=5", ()),
+    ("--stdin=5 cat", (5,)),
+    ('--stdin="5" cat', (5,)),
+    ("--stdin=05 cat", (5,)),
+    ("--stdin=0 cat", (0,)),
+    ("--script=7", (7,)),
+    ("--stdin=5 --script=7", (7, 5)),
+    ("--script=7 --stdin=5", (7, 5)),
+    (f"--stdin={LARGEST_SKIP} cat", (LARGEST_SKIP,)),
+    ("--label=--stdin=5 true", ()),
+    ('--label="--stdin=5" true', ()),
+]
+SIZES_OF_REFUSED = [
+    ("--stdin=5", (5,)),
+    ("--script=7 true", (7,)),
+    ("--bogus=1 --stdin=5 cat", (5,)),
+    ("--stdin=5 --bogus=1 cat", (5,)),
+    ("--every=1h --stdin=5 cat", (5,)),
+    ("--array=3-1 --stdin=5 cat", (5,)),
+    ("--timeout=soon --stdin=5 cat", (5,)),
+    ("--key=a --key=b --stdin=5 cat", (5,)),
+    (f"--script={LARGEST_BLOCK + 1} --stdin=5", (LARGEST_BLOCK + 1, 5)),
+    ("--Bogus true", ()),
+    ('--label="x true', ()),
+    ("--a1=1 echo stdin", ()),
+]
+LOST = [
+    ("--stdin cat", BadRequest, "--stdin needs the number of bytes"),
+    ("--stdin= cat", BadRequest, "--stdin needs the number of bytes"),
+    ("--stdin=x cat", BadRequest, "--stdin needs the number of bytes"),
+    ("--stdin=-5 cat", BadRequest, "--stdin needs the number of bytes"),
+    ("--stdin=1k cat", BadRequest, "--stdin needs the number of bytes"),
+    ("--stdin=\u0665 cat", BadRequest, "--stdin needs the number of bytes"),
+    ("--stdin=\u00b2 cat", BadRequest, "--stdin needs the number of bytes"),
+    ('--stdin="5', BadRequest, "does not end"),
+    ('--label="x --stdin=5 cat', BadRequest, "does not end"),
+    ("--Bogus --script=5", BadRequest, "expected an option"),
+    ("--stdin=5 --stdin=5 cat", BadRequest, "--stdin is given twice"),
+    ("--script=1 --stdin=x", BadRequest, "--stdin needs the number of bytes"),
+    (f"--stdin={LARGEST_SKIP + 1} cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+    ("--stdin=" + "9" * 18 + " cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+    ("--stdin=" + "9" * 60000 + " cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+]
+
+
+@pytest.mark.parametrize("text, sizes", SIZES)
+def test_the_blocks_that_follow_are_told_from_the_options(text: str, sizes: tuple[int, ...]) -> None:
+    assert block_sizes(text) == sizes
+
+
+@pytest.mark.parametrize("text, sizes", SIZES_OF_REFUSED)
+def test_the_blocks_of_a_refused_submission_follow_it_all_the_same(text: str, sizes: tuple[int, ...]) -> None:
+    with pytest.raises(TaskqError):
+        read_submission(text)
+    assert block_sizes(text) == sizes
+
+
+@pytest.mark.parametrize("text, error, part", LOST)
+def test_sizes_that_cannot_be_told_are_an_error_of_their_own(text: str, error: Any, part: str) -> None:
+    with pytest.raises(error) as refusal:
+        block_sizes(text)
+    assert part in str(refusal.value)
+    assert len(str(refusal.value)) < 200
+
+
+PIECES = ["--stdin=5", "--stdin=", "--script=7", "--", "--x=", "--retries=1", *'" \t=5é\0\\', "cat"]
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+@example("--stdin=5 --script=7")
+def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(text: str) -> None:
+    with suppress(TaskqError):
+        spec = read_submission(text).spec
+        assert block_sizes(text) == tuple(size for size in (spec.script, spec.stdin) if size is not None)
+
+
+@pytest.mark.parametrize(
+    "words, at",
+    [
+        ("--at=2026-03-29T02:30 --tz=Europe/Berlin", "2026-03-29T01:00:00+00:00"),
+        ("--tz=Europe/Berlin --at=2026-10-25T02:30:15", "2026-10-25T00:30:15+00:00"),
+        ("--tz=Europe/Berlin --at=2026-10-25T02:30:15Z", "2026-10-25T02:30:15+00:00"),
+    ],
+)
+def test_time_without_an_offset_is_one_of_the_zone_that_is_given(words: str, at: str) -> None:
+    spec = read_submission(f"{words} x").spec
+    assert (spec.tz, spec.at) == ("Europe/Berlin", datetime.fromisoformat(at).timestamp())
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        ("--at=2026-03-29T02:30", "add --tz with the time zone"),
+        ("--at=2026-02-30T02:30 --tz=UTC", "there is no such day or time"),
+        ("--tz=Mars/Olympus", "expected a time zone that this machine knows"),
+        ("--tz=../../etc/passwd", "expected a time zone that this machine knows"),
+        ("--tz=/etc/localtime", "expected a time zone that this machine knows"),
+        ("--tz=America", "expected a time zone that this machine knows"),
+    ],
+)
+def test_time_without_a_zone_and_a_zone_that_is_none_are_refused(words: str, part: str) -> None:
+    with pytest.raises(BadRequest, match=part):
+        read_submission(f"{words} x")
+
+
+def test_schedule_takes_a_zone() -> None:
+    assert read_scheduling('--cron="0 4 * * *" --tz=Europe/Berlin x').spec.tz == "Europe/Berlin"

@@ -1,0 +1,68 @@
+"""SUBMIT lines that are read the short way mean what they mean the long way."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.protocol.submit import block_sizes, read_submission
+from taskqd.protocol.submit_cache import read_alone, read_plain
+
+WORDS = (
+    *("--hold", "--queue=q", "--priority=5", "--env=A=b", "--env=A=b=c", "--stdin=3", "--script=2"),
+    *("--secret=A=b", '--label="a b"', "--queue=", '--env=A="b"', "--after=1,2.3", '--queue=a"b', "--hold=1"),
+    *("--key=k", "--delay=1", "--at=x", "--x", "--", "-", "true", "echo", "A=1", " ", "\t"),
+)
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=5), st.sampled_from([" ", "\t", "  "]))
+def test_what_is_read_the_plain_way_is_what_it_is_read_as_otherwise(words: list[str], blank: str) -> None:
+    text = blank.join(words)
+    plain = read_plain(line_of(text))
+    if plain is not None:
+        assert plain == (read_submission(text), block_sizes(text))
+
+
+def line_of(text: str) -> bytes:
+    return f"SUBMIT {text}".encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true",
+        "--hold true",
+        "--queue=q --hold  echo a --hold",
+        "\t--stdin=3 cat",
+        f"--env=PATH={40 * '/usr/local/sbin:'} --cwd=/ --umask=022 true",
+        "--env=A=1 --env=B=2 x",
+        "a",
+    ],
+)
+def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
+    assert read_plain(line_of(text)) == (read_submission(text), block_sizes(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "--hold", "--secret=A=b true", '--label="a" true', "-x", "--x true", "-- true"),
+        *("--stdin=x true", f"--label={'a' * 2000} true", "echo \0", "echo é", "--label=é true"),
+    ],
+)
+def test_what_is_quoted_secret_refused_long_or_no_ascii_is_not(text: str) -> None:
+    assert read_plain(line_of(text)) is None
+    assert read_alone(line_of(text), 0, len(line_of(text))) is None
+
+
+@pytest.mark.parametrize("before", ["", "PING\n"])
+@pytest.mark.parametrize("behind", ["", "\nSUBMIT x"])
+@pytest.mark.parametrize("text", ["true", "--hold true", "--queue=q  echo\ra", "x" * 300])
+def test_a_line_that_others_may_go_with_is_found_among_others(before: str, behind: str, text: str) -> None:
+    data = before.encode() + line_of(text) + behind.encode()
+    assert read_alone(data, len(before), len(data) - len(behind)) == read_submission(text)
+
+
+@pytest.mark.parametrize("option", ["key=k", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"])
+def test_what_brings_something_or_looks_at_another_job_goes_alone(option: str) -> None:
+    line = line_of(f"--{option} " + ("" if option.startswith("script") else "true"))
+    assert read_alone(line, 0, len(line)) is None

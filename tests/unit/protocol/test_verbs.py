@@ -1,0 +1,243 @@
+"""Request lines: the door of docs/protocol.md §3, which no line is too odd for; and the table of verbs."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.model.job import PLAIN, Spec
+from taskqd.protocol import requests, submit, verbs
+from taskqd.protocol.replies import LARGEST_RESULT
+from taskqd.protocol.requests import Listing
+from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP, Order, Scheduling
+from taskqd.protocol.verbs import Request, is_http, read_line
+
+VERBS = [
+    *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "FOLLOW", "CANCEL", "RETRY"),
+    *("HOLD", "RELEASE", "SET", "REMOVE", "HISTORY", "WHY"),
+    *("QUEUES", "SET-QUEUE", "PAUSE", "RESUME", "SCHEDULE", "SCHEDULES", "UNSCHEDULE", "WATCH"),
+    *("DRAIN", "STATS", "HELLO", "AUTH", "PING", "HELP", "QUIT"),
+]
+
+READ = [
+    ("SUBMIT echo hello world", "SUBMIT", Order("echo hello world", PLAIN)),
+    ("submit  --retries=2  a  b ", "SUBMIT", Order("a  b ", Spec(retries=2))),
+    ("  SuBmIt\ttrue", "SUBMIT", Order("true", PLAIN)),
+    ("SUBMIT Grüße", "SUBMIT", Order("Grüße", PLAIN)),
+    ("schedule --every=1h a  b ", "SCHEDULE", Scheduling(command="a  b ", every=3600.0)),
+    ("status 5", "STATUS", 5),
+    ("Set-Queue q --slots=2", "SET-QUEUE", requests.QueueChange(queue="q", slots=2)),
+    ("HELP", "HELP", None),
+    ("HELP submit", "HELP", "SUBMIT"),
+    ("HELP set-queue", "HELP", "SET-QUEUE"),
+]
+"""Lines as they are typed: the verb, and the value that they become."""
+
+LIMITS = [
+    (verbs.LONGEST_LINE, 65_536),
+    (requests.DEFAULT_OUTPUT, 1024**2),
+    (requests.LARGEST_OUTPUT, 16 * 1024**2),
+    (LARGEST_SKIP, 64 * 1024**2),
+    (LARGEST_BLOCK, 16 * 1024**2),
+    (LARGEST_RESULT, 1024**2),
+    (Listing().limit, 100),
+    (requests.MOST_WAITED_FOR, 1000),
+    (submit.MOST_AFTER, 1000),
+    (submit.MOST_TASKS, 100_000),
+]
+"""The numbers of docs/protocol.md, and the largest block, which is ours."""
+
+REFUSED = [
+    ("", "UNKNOWN_COMMAND", "'' is no command"),
+    ("EXPLODE 5", "UNKNOWN_COMMAND", "'EXPLODE' is no command"),
+    ("STATUS5", "UNKNOWN_COMMAND", "is no command"),
+    ("\u017ftatus 5", "UNKNOWN_COMMAND", "is no command"),
+    ("SUBM\u0131T true", "UNKNOWN_COMMAND", "is no command"),
+    ("\ufeffPING", "UNKNOWN_COMMAND", "is no command"),
+    ("--", "UNKNOWN_COMMAND", "is no command"),
+    ("x" * 60000, "UNKNOWN_COMMAND", "is no command"),
+    ("SETQUEUE q --slots=2", "UNKNOWN_COMMAND", "is no command"),
+    ("SUBMIT", "BAD_REQUEST", "no command came"),
+    ("SUBMIT --retries=x true", "BAD_REQUEST", "--retries: expected a whole number"),
+    ("SUBMIT --after=9999999999999999999 true", "NO_SUCH_JOB", "there is no job"),
+    ("SCHEDULE true", "BAD_REQUEST", "expected either --every"),
+    ("HELP EXPLODE", "BAD_REQUEST", "'EXPLODE' is no command"),
+    ("HELP PING PING", "BAD_REQUEST", "expected HELP [verb]"),
+    ("HELP --all", "BAD_REQUEST", "--all is no option of HELP"),
+    ("HELP \u017ftatus", "BAD_REQUEST", "is no command"),
+]
+SECRETS = [
+    (
+        'SUBMIT --secret=B="2 \\xff" --secret=A=1 true',
+        b"A=1\0B=2 \xff\0",
+        Order("true", Spec(secrets=("A", "B"))),
+    ),
+    ("SUBMIT true --secret=A=1", None, Order("true --secret=A=1", PLAIN)),
+    ("SUBMIT --env=A=1 true", None, Order("true", Spec(env={"A": "1"}))),
+]
+"""Submissions, what is kept apart of them, and what everybody may see."""
+NOT_TEXT = [
+    (b"PING \xff", "UTF-8"),
+    (b"\xff\xf4PING", "UTF-8"),
+    (b"SUBMIT echo \xc3", "UTF-8"),
+    (b"SUBMIT echo \xed\xb2\x80", "UTF-8"),
+    (b"SUBMIT echo \xc0\x80", "UTF-8"),
+    (b"SUBMIT echo a\0b", "NUL"),
+    (b"\0", "NUL"),
+    (b"PING\0", "NUL"),
+]
+
+
+@pytest.mark.parametrize("line, verb, argument", READ)
+def test_a_line_becomes_its_verb_and_its_value(line: str, verb: str, argument: Any) -> None:
+    assert read_line(line.encode()) == Request(verb, argument, None, ())
+
+
+@pytest.mark.parametrize("line, secret, spec", SECRETS)
+def test_the_values_of_secrets_stand_apart_from_what_was_asked_for(
+    line: str, secret: bytes | None, spec: Spec
+) -> None:
+    assert read_line(line.encode()) == Request("SUBMIT", spec, None, (), secret=secret)
+
+
+@pytest.mark.parametrize("line", ["SET 7 --secret=A=hunter2", "SCHEDULE --every=1h --secret=A=hunter2 true"])
+def test_only_a_submission_takes_secrets_and_a_refusal_does_not_repeat_them(line: str) -> None:
+    request = read_line(line.encode())
+    assert f"--secret is no option of {request.verb}" in str(request.error)
+    assert "hunter2" not in f"{request.error} {request.argument}"
+
+
+@pytest.mark.parametrize("line, code, part", REFUSED)
+def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code: str, part: str) -> None:
+    request = read_line(line.encode())
+    assert request.error is not None
+    assert (request.error.code, request.argument, request.is_lost) == (code, None, False)
+    assert part in str(request.error)
+    assert len(str(request.error)) < 400
+
+
+@pytest.mark.parametrize("line, part", NOT_TEXT)
+def test_a_line_that_is_no_text_is_a_bad_request(line: bytes, part: str) -> None:
+    request = read_line(line)
+    assert request.error is not None
+    assert request.error.code == "BAD_REQUEST"
+    assert part in str(request.error)
+
+
+@pytest.mark.parametrize("limit, number", LIMITS)
+def test_the_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
+    assert limit == number
+
+
+@pytest.mark.parametrize(
+    "line, sizes",
+    [
+        (b"SUBMIT --stdin=5 cat", (5,)),
+        (b"submit --stdin=5 --script=7", (7, 5)),
+        (b"SUBMIT --stdin=5", (5,)),
+        (b"SUBMIT --bogus=1 --stdin=5 cat", (5,)),
+        (b"SUBMIT --stdin=5 --every=1h cat", (5,)),
+        (b"SCHEDULE --stdin=5 --every=1h cat", (5,)),
+        (b"schedule --every=1h --stdin=5 --script=7", (7, 5)),
+        (b"SUBMIT --stdin=%d cat" % (LARGEST_BLOCK + 1), (LARGEST_BLOCK + 1,)),
+        (b"SUBMIT --stdin=5 cat \xff", (5,)),
+        (b"SUBMIT --label=\xff --stdin=5 cat", (5,)),
+        (b"SUBMIT --stdin=5 cat \0", (5,)),
+        (b"PING --stdin=5", ()),
+        (b"STATUS --stdin=5 1", ()),
+        (b"SUBMIT echo --stdin=5", ()),
+        (b"SUBMIT --Bogus echo", ()),
+    ],
+)
+def test_a_block_follows_its_line_even_when_the_line_is_refused(line: bytes, sizes: tuple[int, ...]) -> None:
+    request = read_line(line)
+    assert request.blocks == sizes
+    assert not request.is_lost
+
+
+@pytest.mark.parametrize(
+    "line, code",
+    [
+        (b"SUBMIT --stdin=x cat", "BAD_REQUEST"),
+        (b"SUBMIT --stdin=\xff cat", "BAD_REQUEST"),
+        (b"SUBMIT --stdin=5 --stdin=5 cat", "BAD_REQUEST"),
+        (b'SUBMIT --label="\xff" --stdin=5 cat', "BAD_REQUEST"),
+        (b"SUBMIT --stdin=%d cat" % (LARGEST_SKIP + 1), "TOO_LARGE"),
+        (b"SUBMIT --script=%d" % 10**17, "TOO_LARGE"),
+        (b"SCHEDULE --every=1h --stdin=x cat", "BAD_REQUEST"),
+    ],
+)
+def test_where_the_lengths_cannot_be_told_the_connection_is_lost(line: bytes, code: str) -> None:
+    request = read_line(line)
+    assert request.is_lost
+    assert request.error is not None
+    assert (request.error.code, request.blocks) == (code, ())
+
+
+PIECES = [
+    *(verb.encode() + b" " for verb in VERBS),
+    *(
+        b"--%b=" % name
+        for name in (
+            *(b"stdin", b"env", b"label", b"from", b"limit", b"signal", b"status", b"tail", b"array"),
+            *(b"need", b"after", b"retry-on", b"at", b"every", b"cron", b"slots", b"schedule", b"since"),
+        )
+    ),
+    *(
+        b" ",
+        b"\t",
+        b"--",
+        b'"',
+        b"=",
+        b"\\",
+        b"\\x",
+        b"5",
+        b"999999999999999999",
+        b"5.3",
+        b"gpu:1,",
+        b"exit:75",
+        b"1-3%2",
+        b"none",
+        b"stdout",
+        b"A",
+        b"\xff",
+        b"\0",
+    ),
+    "\u0665\u017f".encode(),
+]
+
+
+@given(st.binary() | st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
+def test_no_line_makes_the_reader_fail(line: bytes) -> None:
+    request = read_line(line)
+    assert (request.verb in VERBS) or request.error is not None
+    assert request.argument is None or request.error is None
+    assert request.error is None or len(str(request.error)) < 700
+    assert not request.is_lost or request.error is not None
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_explained_under_its_name(verb: str) -> None:
+    described = verbs.VERBS[verb]
+    assert described.usage.split()[0] == verb
+    assert described.summary.endswith(".")
+
+
+def test_the_verbs_are_those_of_the_protocol() -> None:
+    assert list(verbs.VERBS) == VERBS
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["GET / HTTP/1.1", "POST /x HTTP/1.0", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0", "CONNECT a:1 HTTP/1.1"],
+)
+def test_a_line_of_a_web_browser_is_recognised(line: str) -> None:
+    assert is_http(line.encode())
+
+
+@pytest.mark.parametrize(
+    "line", [*VERBS, *(f"{verb} 1" for verb in VERBS), "", "GET", "GETX / HTTP/1.1", " GET / HTTP/1.1"]
+)
+def test_no_line_of_a_client_looks_like_a_web_browsers(line: str) -> None:
+    assert not is_http(line.encode())

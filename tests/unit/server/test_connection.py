@@ -1,0 +1,1303 @@
+"""A connection: lines and blocks in any pieces, replies in order, no more of either than fits; its end."""
+
+import socket
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport, ITransport
+from zope.interface import directlyProvides
+from zope.interface.verify import verifyObject
+
+from taskqd.auth.principal import Principal
+from taskqd.config.limits import Quotas
+from taskqd.errors import AuthRequired
+from taskqd.execution.command_line import Outcome
+from taskqd.model.events import Output, Submitted
+from taskqd.model.job import Spec, Status
+from taskqd.model.roles import Role
+from taskqd.protocol import verbs
+from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP
+from taskqd.server import pipeline
+from taskqd.server.connection import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
+from taskqd.server.flow_control import MOST_AHEAD
+from taskqd.server.framing import LINES_AT_ONCE
+from taskqd.server.time_slices import TURN
+from taskqd.storage.interfaces import ICaller
+from tests.fakes.doors import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings
+
+
+def opened(slots: int = 2) -> House:
+    house = House(slots)
+    house.dispatcher.start()
+    return house
+
+
+def stranger(house: House) -> Client:
+    """Return a client that comes over TCP, so that nobody knows who it is."""
+    return Client(house, FakeSocket(socket.AF_INET))
+
+
+def beginnings(lines: list[str]) -> list[str]:
+    """Return the first two words of each reply: what it is, and the id or the code."""
+    return [" ".join(line.split(" ")[:2]) for line in lines]
+
+
+def asked(data: bytes, house: House | None = None) -> list[str]:
+    """Return the beginnings of the replies to some requests, once all is durable."""
+    house = house or opened()
+    client = Client(house)
+    client.send(data)
+    house.settle()
+    client.read()
+    return beginnings(client.lines())
+
+
+def test_a_connection_keeps_to_its_interfaces() -> None:
+    connection = Client(opened()).connection
+    for interface in (ICaller, IHalfCloseableProtocol, IPushProducer):
+        verifyObject(interface, connection)
+    verifyObject(ICaller, FakeCaller())
+    verifyObject(ITransport, FakeTransport(None))
+
+
+# Lines, however they come.
+
+CONVERSATIONS = [
+    (b"PING\n", ["OK"]),
+    (b"PING\r\n", ["OK"]),
+    (b"ping\nPiNg\r\nPING\n", ["OK", "OK", "OK"]),
+    (b" \t PING \t \n", ["OK"]),
+    (b"\n\r\n  \r\nPING\n", ["OK"]),
+    (b"PIN", []),
+    (b"PING\nPING", ["OK"]),
+    (b"PING\rPING\n", ["ERROR UNKNOWN_COMMAND"]),
+    (b"PING\r\r\n", ["ERROR UNKNOWN_COMMAND"]),
+    (b"FROB 1\nPING\n", ["ERROR UNKNOWN_COMMAND", "OK"]),
+    (b"STATUS\nSTATUS x\nSTATUS 7\n", ["ERROR BAD_REQUEST", "ERROR BAD_REQUEST", "ERROR NO_SUCH_JOB"]),
+    (b"PI\0NG\nPING\n", ["ERROR BAD_REQUEST", "OK"]),
+    (b"SUBMIT echo \xe9\nPING\n", ["ERROR BAD_REQUEST", "OK"]),
+    ("SUBMIT echo é\n".encode(), ["JOB_ID 1"]),
+    (b"SUBMIT true\nSTATUS 1\nSUBMIT true\n", ["JOB_ID 1", "STATUS PENDING", "JOB_ID 2"]),
+    (b"SUBMIT --stdin=5 cat\na\nb\r\n\r\nPING\n", ["JOB_ID 1", "OK"]),
+    (b"SUBMIT --stdin=5 --script=3\ncatPING\r\n\nPING\n", ["ERROR BAD_REQUEST"]),
+    (b"SUBMIT --stdin=4 --script=3\ncat\r\nPING\r\nPING\n", ["JOB_ID 1", "OK"]),
+    (b"SUBMIT --stdin=0 cat\n\nPING\n", ["JOB_ID 1", "OK"]),
+    (b"SUBMIT --bogus --stdin=4 cat\nPING\r\nPING\n", ["ERROR BAD_REQUEST", "OK"]),
+    (b"SUBMIT --stdin=4 cat\nPING\rX\nPING\n", ["ERROR BAD_REQUEST"]),
+    (b"SUBMIT --stdin=4 cat\nPING\r\r\nPING\n", ["ERROR BAD_REQUEST"]),
+    (b"SUBMIT --stdin=x cat\nPING\n", ["ERROR BAD_REQUEST"]),
+    (b"WATCH\nPING\n", ["OK 1", "END", "OK"]),
+    (b"WATCH\n\nPING\n", ["OK 1", "END", "OK"]),
+    (b"WATCH\r\n \r\n\r\nWATCH\r\n\r\n", ["OK 1", "END", "OK 1", "END"]),
+    (b"SUBMIT true\nWATCH\n\nPING\n", ["JOB_ID 1", "OK 1", "END", "OK"]),
+    (b"WATCH\nSUBMIT --stdin=2 cat\nab\nPING\n", ["OK 1", "END", "JOB_ID 1", "OK"]),
+    (b"QUIT\nPING\n", ["OK"]),
+    (b"SUBMIT true\nQUIT\nSUBMIT true\n", ["JOB_ID 1", "OK"]),
+    (b"PING\nGET / HTTP/1.1\nPING\n", ["OK", "ERROR UNKNOWN_COMMAND", "OK"]),
+    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nSUBMIT true\n", []),
+]
+
+
+def test_a_line_that_is_too_long_is_another_line_too() -> None:
+    watching = b"WATCH\n" + b"x" * (verbs.LONGEST_LINE + 10) + b"\n"
+    assert asked(watching) == ["OK 1", "END", "ERROR LINE_TOO_LONG"]
+
+
+@pytest.mark.parametrize("sent, replies", CONVERSATIONS)
+def test_a_conversation_is_the_same_however_its_bytes_come(sent: bytes, replies: list[str]) -> None:
+    for pieces in chunkings(sent):
+        house = opened()
+        client = Client(house)
+        for piece in pieces:
+            client.send(piece)
+        house.settle()
+        client.read()
+        assert beginnings(client.lines()) == replies, pieces
+
+
+def test_every_reply_line_ends_in_crlf() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\nSUBMIT true\nHELP\nFROB\n")
+    house.settle()
+    assert client.transport.received.count(b"\n") == client.transport.received.count(b"\r\n") > 4
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_line_may_be_as_long_as_the_contract_says(end: bytes) -> None:
+    line = b"SUBMIT ".ljust(verbs.LONGEST_LINE, b"x")
+    assert asked(line + end) == ["JOB_ID 1"]
+
+
+@pytest.mark.parametrize("more", [b"x\n", b"x\r\n", b"x" * 10, b"x" * 100_000, b"x" * 100_000 + b"\nPING\n"])
+@pytest.mark.parametrize("size", [1000, 10_000_000])
+def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_there(
+    more: bytes, size: int
+) -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\nSUBMIT ".ljust(verbs.LONGEST_LINE + 5, b"x") + more, size)
+    client.read()
+    assert beginnings(client.lines()) == ["OK", "ERROR LINE_TOO_LONG"]
+    assert client.transport.is_half_closed
+    assert not client.transport.is_closed
+    client.send(b"y" * 100_000)
+    assert client.lines() == []
+    client.half_close()
+    assert client.transport.is_closed
+    assert not client.transport.is_aborted
+    assert house.backlog.jobs == {}
+
+
+def test_a_client_that_does_not_go_after_the_last_reply_is_cut_off_in_the_end() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"QUIT\n")
+    client.read()
+    assert client.transport.is_half_closed
+    house.clock.advance(LINGER - 0.1)
+    assert not client.transport.is_closed
+    house.clock.advance(0.2)
+    assert client.transport.is_aborted
+    assert house.factory.connections == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1",
+        b"POST /submit HTTP/1.1",
+        b"HEAD / HTTP/1.0",
+        b"PUT /x HTTP/1.1",
+        b"DELETE /x HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"CONNECT x:80 HTTP/1.1",
+        b"PRI * HTTP/2.0",
+    ],
+)
+def test_a_web_browser_gets_no_word_and_submits_nothing(line: bytes) -> None:
+    house = opened()
+    client = Client(house)
+    client.send(line + b"\r\nHost: localhost\r\n\r\nSUBMIT true\r\n")
+    client.send(b"SUBMIT true\r\n")
+    house.settle()
+    client.read()
+    assert client.transport.received == b""
+    assert client.transport.is_closed
+    assert house.store.journal == []
+
+
+# Telnet.
+
+IAC, DONT, DO, WONT, WILL, SB, SE, IP, DM = (
+    bytes([n]) for n in (255, 254, 253, 252, 251, 250, 240, 244, 242)
+)
+
+SEQUENCES = [
+    (IAC + DO + b"\x01", IAC + WONT + b"\x01"),
+    (IAC + WILL + b"\x18", IAC + DONT + b"\x18"),
+    (IAC + DO + b"\x06", IAC + WILL + b"\x06"),
+    (IAC + DONT + b"\x01", b""),
+    (IAC + WONT + b"\x01", b""),
+    (IAC + IP, b""),
+    (IAC + IP + IAC + DM, b""),
+    (IAC + IP + IAC + DO + b"\x06", IAC + WILL + b"\x06"),
+    (IAC + SB + b"\x18\x01\nPING\n" + IAC + SE, b""),
+    (IAC + SB + b"\x1f" + IAC + IAC + SE + b"x" + IAC + SE, b""),
+    (IAC + DO + b"\n", IAC + WONT + b"\n"),
+    (IAC + WILL + IAC, IAC + DONT + IAC),
+]
+
+
+@pytest.mark.parametrize("sequence, answer", SEQUENCES)
+def test_telnet_s_sequences_between_lines_are_answered_and_part_of_no_request(
+    sequence: bytes, answer: bytes
+) -> None:
+    for sent, replies in (
+        (sequence + b"PING\n", answer + b"OK\r\n"),
+        (b"PING\r\n" + sequence + b"PING\r\n", b"OK\r\n" + answer + b"OK\r\n"),
+        (sequence * 2 + b"\r\n" + sequence, answer * 3),
+    ):
+        for pieces in chunkings(sent):
+            client = Client(opened())
+            for piece in pieces:
+                client.send(piece)
+            assert client.transport.received == replies, pieces
+
+
+def test_a_sequence_inside_a_line_is_part_of_it_and_refused_with_it() -> None:
+    for pieces in chunkings(b"STAT" + IAC + IP + b"US 1\nPING\n"):
+        client = Client(opened())
+        for piece in pieces:
+            client.send(piece)
+        assert beginnings(client.lines()) == ["ERROR BAD_REQUEST", "OK"]
+
+
+def test_a_block_is_taken_as_it_is_whatever_telnet_would_make_of_it() -> None:
+    block = IAC + DO + b"\x06\n" + IAC + IP + b"\0"
+    for pieces in chunkings(b"SUBMIT --stdin=7 cat\n" + block + b"\r\n"):
+        house = opened()
+        client = Client(house)
+        for piece in pieces:
+            client.send(piece)
+        house.settle()
+        assert house.spool.blocks == {1: {"stdin": block}}
+        assert client.transport.received == b"JOB_ID 1\r\n"
+
+
+def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None:
+    client = Client(opened())
+    client.send((IAC + DO + b"\x01") * 50_000 + b"PING\n", 3000)
+    assert client.is_held_back
+    assert len(client.transport.received) < 100_000
+    for _ in range(5):
+        client.read()
+    assert client.transport.received == (IAC + WONT + b"\x01") * 50_000 + b"OK\r\n"
+
+
+def test_telnet_is_answered_between_replies_and_not_within_a_line_of_one() -> None:
+    client = Client(opened())
+    client.connection.send_part(b'RESULT "a')
+    client.send(IAC + DO + b"\x01")
+    client.connection.send_part(b"b")
+    client.connection.send(b'" "" 0\r\n')
+    client.send(IAC + DO + b"\x06")
+    assert client.transport.received == b'RESULT "ab" "" 0\r\n' + IAC + WONT + b"\x01" + IAC + WILL + b"\x06"
+
+
+def test_a_client_that_is_expelled_within_a_line_gets_no_error_as_a_part_of_it() -> None:
+    client = Client(opened())
+    client.connection.send_part(b'RESULT "a')
+    client.connection.expel(AuthRequired("the token was revoked"))
+    assert (client.transport.received, client.transport.is_aborted) == (b'RESULT "a', True)
+
+
+def test_urgent_data_comes_in_line_and_a_peer_that_vanishes_is_noticed() -> None:
+    handle = FakeSocket(socket.AF_INET)
+    Client(opened(), handle)
+    assert (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1) in handle.options
+    assert set(KEEP_ALIVE) <= set(handle.options)
+
+
+def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        house = opened(1)
+        house.submit()
+        client = Client(house, ours)
+        client.send(b"WAIT 1\n" + b"PING\n" * 5000)
+        house.clock.pump([0.0] * 30)
+        assert not client.transport.is_reading
+        house.clock.advance(LOOK_FOR_HANGUP)
+        assert not client.transport.is_aborted
+        theirs.close()
+        house.clock.advance(LOOK_FOR_HANGUP)
+        assert client.transport.is_aborted
+
+
+# Order.
+
+
+def test_replies_come_in_the_order_of_the_requests_however_long_one_takes() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\nPING\nSTATUS 1\nFROB\n")
+    assert client.lines() == []
+    house.store.sync()
+    assert beginnings(client.lines()) == ["JOB_ID 1", "OK", "STATUS PENDING", "ERROR UNKNOWN_COMMAND"]
+
+
+def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT a\nSUBMIT --bogus b\nSUBMIT c\nFROB\nSUBMIT d\n")
+    assert len(house.store.on_its_way) == 3
+    assert client.lines() == []
+    house.settle()
+    assert beginnings(client.lines()) == [
+        "JOB_ID 1",
+        "ERROR BAD_REQUEST",
+        "JOB_ID 2",
+        "ERROR UNKNOWN_COMMAND",
+        "JOB_ID 3",
+    ]
+
+
+def test_an_earlier_submission_that_takes_longer_is_answered_first() -> None:
+    house = opened()
+    house.spool.is_slow = True
+    client = Client(house)
+    client.send(b"SUBMIT --stdin=1 cat\nx\nSUBMIT true\n")
+    house.settle()
+    assert client.lines() == []
+    house.spool.keeping[0].callback(None)
+    house.settle()
+    assert client.lines() == ["JOB_ID 1", "JOB_ID 2"]
+
+
+def test_each_request_sees_the_effect_of_those_before_it() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT a\nCANCEL 1\nRETRY 1\nSUBMIT --key=k b\nSUBMIT --key=k b\nSTATUS 2\nCANCEL 9\n")
+    house.settle()
+    assert beginnings(client.lines()) == [
+        "JOB_ID 1",
+        "STATUS RUNNING",
+        "ERROR WRONG_STATE",
+        "JOB_ID 2",
+        "JOB_ID 2",
+        "STATUS PENDING",
+        "ERROR NO_SUCH_JOB",
+    ]
+
+
+def test_a_wait_holds_up_what_follows_it_on_its_own_connection_only() -> None:
+    house = opened()
+    house.submit()
+    client, other = Client(house), Client(house)
+    client.send(b"WAIT 1\nPING\nSUBMIT true\n")
+    other.send(b"PING\n")
+    house.settle()
+    assert (client.lines(), other.lines()) == ([], ["OK"])
+    house.finish(1)
+    house.settle()
+    assert client.lines() == ["STATUS COMPLETED 100", "OK", "JOB_ID 2"]
+
+
+def test_many_waits_that_end_together_are_all_answered() -> None:
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n" * 900)
+    house.finish(1)
+    house.clock.advance(0)
+    assert client.lines() == ["STATUS COMPLETED 100"] * 900
+    assert not client.connection._held
+
+
+def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
+    house = opened()
+    client, other = Client(house), Client(house)
+    client.send(b"PING\n" * (3 * LINES_AT_ONCE))
+    other.send(b"PING\n")
+    assert (len(client.lines()), other.lines()) == (LINES_AT_ONCE, ["OK"])
+    client.send(b"STATUS 1\n")
+    assert client.lines() == []
+    house.clock.advance(0)  # this clock takes all turns that are due at once
+    lines = client.lines()
+    assert len(lines) == 2 * LINES_AT_ONCE + 1
+    assert beginnings(lines[-2:]) == ["OK", "ERROR NO_SUCH_JOB"]
+
+
+def test_a_flood_is_held_back_until_most_of_it_is_read() -> None:
+    house = opened()
+    client = Client(house)
+    flood = b"PING" + b" " * 1000 + b"\n"
+    client.send(flood * LINES_AT_ONCE + flood * (MOST_AHEAD // len(flood) + 2), size=1 << 20)
+    client.send(b"PING\n")
+    assert client.is_held_back
+    house.clock.advance(0)
+    client.deliver()
+    house.clock.advance(0)
+    assert not client.is_held_back
+    assert len(client.lines()) == LINES_AT_ONCE + MOST_AHEAD // len(flood) + 3
+
+
+def test_a_flood_that_ends_with_a_half_close_gets_every_reply_and_then_the_end() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\n" * (2 * LINES_AT_ONCE + 1))
+    client.half_close()
+    assert not client.transport.is_closed
+    house.clock.advance(0)
+    client.read()
+    assert len(client.lines()) == 2 * LINES_AT_ONCE + 1
+    assert client.transport.is_closed
+
+
+def test_a_flood_behind_a_quit_is_not_read() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\n" * LINES_AT_ONCE + b"QUIT\n" + b"PING\n" * LINES_AT_ONCE)
+    house.clock.advance(0)
+    client.read()
+    assert len(client.lines()) == LINES_AT_ONCE + 1
+    assert client.transport.is_half_closed
+
+
+def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"PING\n" * (2 * LINES_AT_ONCE))
+    client.connection.connectionLost()
+    house.clock.advance(0)
+    assert not house.clock.getDelayedCalls()
+
+
+def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
+    house.store.break_down()
+    client.send(b"SUBMIT c\nSTATUS 1\n")
+    assert beginnings(client.lines()) == [
+        "ERROR STORE_FAILED",
+        "ERROR STORE_FAILED",
+        "OK",
+        "ERROR STORE_FAILED",
+        "ERROR NO_SUCH_JOB",
+    ]
+
+
+# Blocks.
+
+
+def test_blocks_are_kept_by_their_names_script_before_stdin() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT --stdin=2 --script=3 \r\nls\n\r\nin\r\nSTATUS 1\r\n")
+    house.settle()
+    assert house.spool.blocks == {1: {"script": b"ls\n", "stdin": b"in"}}
+    assert (house.job(1).spec.script, house.job(1).spec.stdin) == (3, 2)
+    assert beginnings(client.lines()) == ["JOB_ID 1", "STATUS PENDING"]
+
+
+def test_nothing_of_a_submission_happens_before_its_blocks_are_there() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT --stdin=4 cat\nabcd\r")
+    house.settle()
+    assert house.spool.blocks == {}
+    client.send(b"\n")
+    house.settle()
+    assert client.lines() == ["JOB_ID 1"]
+
+
+def test_a_submission_with_secrets_passes_none_and_is_passed_by_none() -> None:
+    """Its block is on its way to the disk first, so another one's record would come before its own."""
+    house = opened()
+    house.spool.is_slow = True
+    client = Client(house)
+    client.send(b"SUBMIT --secret=A=1 a\nSUBMIT b\nSUBMIT --secret=A=2 --stdin=2 c\nhi\nSUBMIT d\n")
+    for number in range(2):
+        house.settle()
+        assert len(house.spool.keeping) == number + 1
+        house.spool.keeping[number].callback(None)
+    house.settle()
+    assert client.lines() == ["JOB_ID 1", "JOB_ID 2", "JOB_ID 3", "JOB_ID 4"]
+    assert [event.id for event in house.store.journal if isinstance(event, Submitted)] == [1, 2, 3, 4]
+    assert house.spool.blocks == {1: {"secret": b"A=1\0"}, 3: {"stdin": b"hi", "secret": b"A=2\0"}}
+    client.send(b"SHOW 3\nHISTORY 3\nLIST\n")
+    shown = client.transport.received
+    assert b'"secrets":["A"]' in shown
+    assert b"A=2" not in shown
+
+
+REFUSED = [
+    ("--bogus=1 --stdin=4 cat", "ERROR BAD_REQUEST"),
+    ("--stdin=4", "ERROR BAD_REQUEST"),
+    ("--array=3-1 --stdin=4 cat", "ERROR BAD_REQUEST"),
+    ("--retries=x --stdin=4 cat", "ERROR BAD_REQUEST"),
+    ("--script=4 echo", "ERROR BAD_REQUEST"),
+]
+
+
+@pytest.mark.parametrize("words, answer", REFUSED)
+def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_once(
+    words: str, answer: str
+) -> None:
+    house = opened()
+    client = Client(house)
+    client.send(f"SUBMIT {words}\n".encode())
+    assert beginnings(client.lines()) == [answer]
+    client.send(b"PING\r\nPING\n")
+    assert client.lines() == ["OK"]
+    assert house.spool.blocks == {}
+
+
+def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_it_comes() -> None:
+    house = opened()
+    client = Client(house)
+    size = LARGEST_BLOCK + 1
+    client.send(b"SUBMIT --stdin=%d cat\r\n" % size)
+    assert beginnings(client.lines()) == ["ERROR TOO_LARGE"]
+    piece = b"PING\r\n" * 100_000
+    for at in range(0, size, len(piece)):
+        client.send(piece[: size - at])
+    client.send(b"\r\nPING\r\n")
+    assert client.lines() == ["OK"]
+
+
+@pytest.mark.parametrize(
+    "line, code",
+    [
+        (b"SUBMIT --stdin=%d cat" % (LARGEST_SKIP + 1), "TOO_LARGE"),
+        (b"SUBMIT --stdin=1k cat", "BAD_REQUEST"),
+        (b"SUBMIT --script", "BAD_REQUEST"),
+        (b'SUBMIT --label="x --stdin=5 cat', "BAD_REQUEST"),
+    ],
+)
+def test_where_nobody_can_tell_what_follows_the_connection_ends_after_the_error(
+    line: bytes, code: str
+) -> None:
+    client = Client(opened())
+    client.send(line + b"\nPING\n")
+    client.send(b"PING\n")
+    client.read()
+    assert beginnings(client.lines()) == [f"ERROR {code}"]
+    assert client.transport.is_half_closed
+
+
+def test_a_block_without_its_line_end_ends_the_connection_and_submits_nothing() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT --stdin=4 cat\nPINGPING\nPING\n")
+    house.settle()
+    client.read()
+    assert beginnings(client.lines()) == ["ERROR BAD_REQUEST"]
+    assert client.transport.is_half_closed
+    assert house.backlog.jobs == {}
+
+
+# Who asks.
+
+CLOSED_TO_STRANGERS = [
+    "SUBMIT true",
+    *(f"{verb} 1" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL")),
+]
+
+
+@pytest.mark.parametrize(
+    "line", [*CLOSED_TO_STRANGERS, "RETRY 1", "LIST", "OUTPUT 1 stdout", "STATS", "STATUS x"]
+)
+def test_a_stranger_has_to_say_who_it_is_first(line: str) -> None:
+    house = opened()
+    client = stranger(house)
+    client.send(f"{line}\n".encode())
+    assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"]
+    assert house.store.on_its_way == []
+
+
+@pytest.mark.parametrize("line", ["PING", "HELP", "HELP SUBMIT", "HELLO"])
+def test_some_requests_are_for_everybody(line: str) -> None:
+    client = stranger(opened())
+    client.send(f"{line}\n".encode())
+    assert "ERROR" not in " ".join(client.lines())
+
+
+def test_a_stranger_who_has_the_token_is_known_from_the_next_request_on() -> None:
+    house = opened()
+    client = stranger(house)
+    client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\nSUBMIT --stdin=2 cat\nhi\n")
+    house.settle()
+    assert client.lines() == [
+        "ERROR AUTH_REQUIRED SUBMIT needs an AUTH <token> before it",
+        "OK token admin",
+        "JOB_ID 1",
+        "JOB_ID 2",
+    ]
+    assert house.job(1).owner == "token"
+    assert house.spool.blocks == {2: {"stdin": b"hi"}}
+
+
+def test_the_blocks_of_a_stranger_are_skipped() -> None:
+    house = opened()
+    client = stranger(house)
+    for pieces in chunkings(b"SUBMIT --stdin=12 cat\nAUTH sesame\n\r\nSTATS\n"):
+        for piece in pieces:
+            client.send(piece)
+        assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED", "ERROR AUTH_REQUIRED"]
+    assert house.spool.blocks == {}
+
+
+def test_three_wrong_tokens_end_the_connection() -> None:
+    house = opened()
+    client = stranger(house)
+    client.send(b"AUTH x\nPING\nAUTH y\nAUTH z\nAUTH sesame\n")
+    client.read()
+    assert beginnings(client.lines()) == ["ERROR AUTH_FAILED", "OK", "ERROR AUTH_FAILED", "ERROR AUTH_FAILED"]
+    assert client.transport.is_half_closed
+    assert client.connection.principal is None
+
+
+def test_a_peer_whom_the_socket_names_needs_no_token_and_is_another_with_one() -> None:
+    house = opened()
+    client = Client(house, FakeSocket(uid=4_000_000))
+    client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\n")
+    house.settle()
+    assert [job.owner for job in house.backlog.jobs.values()] == ["4000000", "token"]
+    assert client.connection.principal == Principal("token", Role.ADMIN)
+
+
+def test_a_token_comes_from_where_its_connection_does() -> None:
+    house = opened()
+    for client in (stranger(house), Client(house)):
+        client.send(b"AUTH sesame\n")
+    assert house.access.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
+
+
+def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = opened()
+    client = stranger(house)
+    monkeypatch.setattr(client.transport, "getPeer", lambda: UNIXAddress(""))
+    client.send(b"AUTH sesame\n")
+    assert house.access.asked == [("sesame", "unix")]
+
+
+# Not more than fits.
+
+
+def noisy(house: House, size: int) -> None:
+    """Make job 1 one that has printed so many bytes."""
+    house.submit()
+    house.spool.recordings[1].write(1, b"." * size)
+
+
+def test_a_client_that_does_not_read_is_not_read_from_and_goes_on_when_it_reads() -> None:
+    house = opened()
+    noisy(house, 50_000)
+    client = Client(house)
+    request = b"OUTPUT 1 stdout\n"
+    client.send(request * 20, len(request))
+    assert client.is_held_back
+    assert not client.transport.is_reading
+    assert client.transport.received.count(b"DATA") == 2
+    while client.is_held_back or not client.transport.is_reading:
+        client.read()
+    assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
+
+
+def test_what_came_in_one_piece_waits_for_the_client_to_read_too() -> None:
+    house = opened()
+    noisy(house, 50_000)
+    client = Client(house)
+    client.send(b"OUTPUT 1 stdout\n" * 20 + b"PING\n")
+    assert client.transport.received.count(b"DATA") == 2
+    for _ in range(20):
+        client.read()
+    assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
+    assert client.transport.received.endswith(b"\r\nOK\r\n")
+
+
+def test_requests_that_had_to_wait_are_handled_as_the_client_reads() -> None:
+    house = opened()
+    noisy(house, 50_000)
+    client = Client(house)
+    client.send(b"WAIT 1 --timeout=1\n" + b"OUTPUT 1 stdout\n" * 20)
+    house.clock.advance(1)
+    assert client.transport.received.count(b"DATA") == 2
+    for _ in range(20):
+        client.read()
+    assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
+
+
+def test_a_list_is_sent_as_the_client_reads_it() -> None:
+    house = opened(0)
+    for number in range(300):
+        house.submit(f"echo {number}")
+    client = Client(house)
+    client.send(b"LIST --limit=1000\nPING\n")
+    assert 0 < client.transport.received.count(b"JOB ") < 300
+    for _ in range(20):
+        client.read()
+    lines = client.lines()
+    assert len(lines) == 302
+    assert lines[-2:] == ["END 300", "OK"]
+
+
+def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_SUBMISSIONS", 3)
+    house = opened(0)
+    client = Client(house)
+    client.send(b"SUBMIT true\n" * 8)
+    assert len(house.store.on_its_way) == 3
+    house.store.sync()
+    assert len(house.store.on_its_way) == 3
+    house.settle()
+    assert client.lines() == [f"JOB_ID {number}" for number in range(1, 9)]
+
+
+@pytest.mark.parametrize("options", [b"", b'--label="of any kind" --env=PATH=' + 3000 * b"x" + b" "])
+@pytest.mark.parametrize("before, together", [(b"", [1, 3]), (b"WAIT 1\n", [4])])
+def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
+    before: bytes, together: list[int], options: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = opened()
+    house.submit()
+    counts: list[int] = []
+    submit_all = house.dispatcher.submit_all
+
+    def counted(batches: Any) -> Any:
+        counts.extend(len(batch.orders) for batch in batches)
+        return submit_all(batches)
+
+    monkeypatch.setattr(house.dispatcher, "submit_all", counted)
+    client = Client(house)
+    client.send(before)
+    client.send(b"SUBMIT one\n")
+    client.send(b"SUBMIT " + options + b"two\n\r\nSUBMIT three\nSUBMIT four\n")
+    house.finish(1)
+    house.settle()
+    assert counts == together
+    assert client.lines()[-4:] == [f"JOB_ID {number}" for number in range(2, 6)]
+
+
+def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n" + b"PING\n" * 50, 5)
+    assert client.is_held_back
+    house.finish(1)
+    client.read()
+    assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
+
+
+def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_WAITING_BYTES", 1000)
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n")
+    client.send(b"SUBMIT --stdin=600 cat\n" + b"x" * 600 + b"\r\n")
+    assert client.transport.is_reading
+    client.send(b"SUBMIT --stdin=600 cat\n" + b"x" * 600 + b"\r\n")
+    assert not client.transport.is_reading
+    client.send(b"PING\n")
+    assert client.is_held_back
+    house.finish(1)
+    house.settle()
+    client.read()
+    assert client.lines() == ["STATUS COMPLETED 100", "JOB_ID 2", "JOB_ID 3", "OK"]
+
+
+def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n" + b"PING\n" * 50)
+    assert not client.transport.is_reading
+    house.finish(1)
+    assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
+    assert client.transport.is_reading
+
+
+# Its end.
+
+
+def test_a_client_that_half_closes_gets_every_reply_and_then_the_end() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\nWAIT 1\nPING\nnot a whole li")
+    client.half_close()
+    client.read()
+    assert not client.transport.is_closed
+    house.settle()
+    client.read()
+    assert client.lines() == ["JOB_ID 1"]
+    assert not client.transport.is_closed
+    house.finish(1)
+    client.read()
+    assert client.lines() == ["STATUS COMPLETED 100", "OK"]
+    assert client.transport.is_closed
+    assert not client.transport.is_aborted
+
+
+@pytest.mark.parametrize("rest", [b"", b"PIN", b"\xff", b"\xff\xfd", b"SUBMIT --stdin=5 cat\nabc"])
+def test_a_half_close_with_nothing_to_answer_is_the_end(rest: bytes) -> None:
+    client = Client(opened())
+    client.send(rest)
+    client.half_close()
+    client.read()
+    assert client.transport.is_closed
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(count: int) -> None:
+    house = opened()
+    noisy(house, 100_000)
+    client = Client(house)
+    client.send(b"OUTPUT 1 stdout\n" * count)
+    client.half_close()
+    for _ in range(count + 1):
+        client.read()
+    assert client.transport.received.count(b"DATA stdout 0 100000\r\n") == count
+    assert client.transport.is_closed
+
+
+def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n" + b"PING\n" * 50)
+    client.half_close()
+    house.finish(1)
+    client.read()
+    assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
+    assert client.transport.is_closed
+
+
+def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_the_connection_has_to_end() -> (
+    None
+):
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\nSUBMIT --stdin=x cat\n")
+    client.half_close()
+    client.read()
+    assert not client.transport.is_closed
+    house.settle()
+    client.read()
+    assert beginnings(client.lines()) == ["JOB_ID 1", "ERROR BAD_REQUEST"]
+    assert client.transport.is_closed
+
+
+@pytest.mark.parametrize("line", [b"QUIT\n", b"SUBMIT --stdin=x cat\n", b"x" * 70_000])
+def test_what_ends_a_connection_is_answered_after_all_before_it(line: bytes) -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT a\nSUBMIT b\n" + line)
+    client.read()
+    assert client.lines() == []
+    assert not client.transport.is_half_closed
+    house.settle()
+    assert len(client.lines()) == 3
+    client.read()
+    assert client.transport.is_half_closed
+
+
+def test_a_quit_after_a_large_reply_ends_once_it_is_read() -> None:
+    house = opened()
+    noisy(house, 100_000)
+    client = Client(house)
+    client.send(b"OUTPUT 1 stdout\nQUIT\n")
+    for _ in range(3):
+        client.read()
+    assert client.transport.received.endswith(b"\r\nOK\r\n")
+    assert client.transport.is_half_closed
+    client.half_close()
+    assert client.transport.is_closed
+
+
+def test_a_client_lost_while_it_waits_leaves_no_waiter() -> None:
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\nPING\n")
+    assert sum(map(len, house.dispatcher._waiters.values())) == 1
+    client.transport.lose()
+    assert sum(map(len, house.dispatcher._waiters.values())) == 0
+    house.finish(1)
+    assert client.transport.received == b""
+
+
+def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
+    house = opened()
+    house.submit()
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        client = Client(house, ours)
+        client.send(b"WAIT 1\n")
+        theirs.shutdown(socket.SHUT_WR)
+        client.half_close()
+        house.clock.pump([LOOK_FOR_HANGUP] * 5)
+        assert not client.transport.is_closed
+        theirs.close()
+        house.clock.advance(LOOK_FOR_HANGUP)
+    assert client.transport.is_aborted
+    assert not any(house.dispatcher._waiters.values())
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_a_client_that_was_gone_before_its_end_was_read_keeps_no_waiter_either() -> None:
+    house = opened()
+    house.submit()
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours:
+        client = Client(house, ours)
+        client.send(b"SUBMIT true\nWAIT 1\n")
+        theirs.close()
+        client.half_close()
+    assert client.transport.is_closed
+    house.settle()
+    assert list(house.backlog.jobs) == [1, 2]
+    assert not any(house.dispatcher._waiters.values())
+
+
+def test_a_client_that_was_answered_is_looked_after_no_more() -> None:
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\n")
+    client.half_close()
+    house.finish(1)
+    client.read()
+    assert client.transport.is_closed
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_a_client_lost_while_it_submits_has_submitted_all_the_same() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\nSUBMIT true\n")
+    client.transport.lose()
+    house.settle()
+    assert list(house.backlog.jobs) == [1, 2]
+    assert [job.status for job in house.backlog.jobs.values()] == [Status.RUNNING] * 2
+
+
+def test_what_a_lost_client_had_only_begun_to_ask_is_not_done() -> None:
+    house = opened()
+    house.submit()
+    client = Client(house)
+    client.send(b"WAIT 1\nSUBMIT true\n")
+    client.transport.lose()
+    house.finish(1)
+    assert list(house.backlog.jobs) == [1]
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"LIST --limit=1000\n", b"OUTPUT 1 stdout\n", b"RESULT 1\n", b"CANCEL 1\n"]
+)
+def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: bytes) -> None:
+    house = opened()
+    noisy(house, 200_000)
+    for _ in range(300):
+        house.submit()
+    client = Client(house)
+    client.send(request_line + b"PING\n")
+    client.transport.lose()
+    house.settle()
+    house.clock.advance(1)
+    assert not client.connection._held
+    assert not client.connection._pacing._rooms
+    assert all(asked.reply is not None for asked in client.connection._exchange._unanswered)
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_a_lost_client_does_not_linger() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"QUIT\n")
+    client.read()
+    client.transport.lose()
+    assert house.clock.getDelayedCalls() == []
+
+
+# Bugs of ours.
+
+
+@pytest.mark.parametrize("handler", [lambda *_: 1 / 0, lambda *_: fail(ZeroDivisionError())])
+def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
+    handler: Callable[..., Any], logged_errors: Any
+) -> None:
+    house = opened()
+    house.verbs._handlers["STATUS"] = handler
+    client = Client(house)
+    client.send(b"STATUS 1\nPING\n")
+    assert client.lines() == ["ERROR INTERNAL STATUS met a bug of taskqd's; the daemon's log has it", "OK"]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_bug_that_submissions_meet_together_is_told_to_each(
+    is_at_once: bool, logged_errors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        if is_at_once:
+            raise ZeroDivisionError
+        return fail(ZeroDivisionError())
+
+    house = opened()
+    monkeypatch.setattr(house.dispatcher, "submit_all", broken)
+    client = Client(house)
+    client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
+    assert beginnings(client.lines()) == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_a_bug_met_for_a_client_that_is_gone_breaks_nothing(logged_errors: Any) -> None:
+    house = opened()
+    slow: Deferred[bytes] = Deferred()
+    house.verbs._handlers["STATUS"] = lambda *_: slow
+    client = Client(house)
+    client.send(b"STATUS 1\n")
+    client.transport.lose()
+    slow.errback(ZeroDivisionError())
+    logged_errors.flush(ZeroDivisionError)
+    assert client.transport.received == b""
+
+
+# TLS.
+
+
+class SecureTransport(FakeTransport):
+    """A transport over TLS: it has no half-close, and its handle is no socket."""
+
+    def __init__(self, handle: Any) -> None:
+        super().__init__(handle)
+        self.transport = FakeTransport(FakeSocket(socket.AF_INET))
+        directlyProvides(self, ISSLTransport)
+
+    def getHandle(self) -> Any:
+        pytest.fail("nobody looks at it")
+
+    def loseWriteConnection(self) -> None:
+        pytest.fail("TLS cannot half-close")
+
+    def loseConnection(self) -> None:
+        assert self._producer is None, "TLS does not close before its producer is gone"
+        super().loseConnection()
+
+
+def test_a_client_over_tls_is_a_stranger_and_its_end_is_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fakes.doors.FakeTransport", SecureTransport)
+    client = Client(opened())
+    client.send(b"STATS\nAUTH sesame\nQUIT\n")
+    client.read()
+    assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED", "OK token", "OK"]
+    assert client.transport.is_closed
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
+    is_encrypted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.fakes.doors.FakeTransport", SecureTransport)
+    house = opened()
+    client = Client(house)
+    if is_encrypted:
+        client.connection.handshakeCompleted()
+    house.clock.advance(house.quotas.auth_time or 0)
+    assert client.transport.is_aborted is not is_encrypted
+    assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"] * is_encrypted
+    client.read()
+    assert client.transport.is_closed
+    assert house.clock.getDelayedCalls() == []
+
+
+def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.fakes.doors.FakeTransport", SecureTransport)
+    house = House(quotas=Quotas(connections_per_user=1))
+    house.access.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
+    clients = [Client(house) for _ in range(2)]
+    for client in clients:
+        client.connection.handshakeCompleted()
+        client.send(b"SUBMIT true\n")
+    house.settle()
+    assert [beginnings(client.lines()) for client in clients] == [["JOB_ID 1"], ["ERROR QUEUE_FULL"]]
+    assert house.job(1).owner == "ana"
+    assert clients[1].connection.principal is None
+
+
+# Whatever comes.
+
+TOKENS = st.sampled_from(
+    [
+        *(
+            b"PING",
+            b"SUBMIT ",
+            b"STATUS 1",
+            b"LIST",
+            b"WAIT 1 --timeout=1",
+            b"CANCEL 1",
+            b"AUTH x",
+            b"HELP",
+            b"QUIT",
+        ),
+        *(b"--stdin=3 ", b"--script=2 ", b"--stdin=", b"--key=k ", b'--label="', b"true", b"GET / ", b"abc"),
+        *(
+            b"\n",
+            b"\r\n",
+            b"\r",
+            b"\0",
+            b"\xff",
+            b"\xff\xfd\x06",
+            b"\xff\xfa",
+            b"\xff\xf0",
+            b" ",
+            b"\xc3\xa9",
+        ),
+    ]
+)
+SENT = st.lists(TOKENS | st.binary(max_size=3), max_size=25).map(b"".join)
+
+
+def talk(sent: bytes, cuts: list[int], is_stranger: bool) -> tuple[bytes, dict[int, Spec]]:
+    house = opened()
+    house.submit()
+    client = stranger(house) if is_stranger else Client(house)
+    places = sorted({0, len(sent), *(cut % (len(sent) + 1) for cut in cuts)})
+    for start, end in pairwise(places):
+        client.send(sent[start:end])
+    client.half_close()
+    for _ in range(3):
+        house.settle()
+        house.clock.advance(1)
+        client.read()
+    assert client.transport.is_closed
+    return client.transport.received, {job.id: job.spec for job in house.backlog.jobs.values()}
+
+
+@settings(max_examples=250, deadline=None)
+@given(SENT, st.lists(st.integers(0, 200), max_size=5), st.booleans())
+@example(b"SUBMIT --stdin=3 --script=2 \nab\r\nabc\r\nPING\n", [3, 30, 35], False)
+def test_no_input_breaks_a_connection_and_no_chunking_changes_a_word(
+    sent: bytes, cuts: list[int], is_stranger: bool
+) -> None:
+    assert talk(sent, cuts, is_stranger) == talk(sent, [], is_stranger)
+
+
+def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
+    monkeypatch: pytest.MonkeyPatch, logged_errors: Any
+) -> None:
+    def fail(line: bytes) -> verbs.Request:
+        raise ValueError(f"{len(line)} bytes")
+
+    client = Client(opened())
+    client.send(b"PING\n")
+    monkeypatch.setattr(verbs, "read_line", fail)
+    client.send(b"STATUS 1\nPING\n")
+    assert client.transport.received.splitlines() == [
+        b"OK",
+        b"ERROR INTERNAL this line met a bug of taskqd's; the daemon's log has it",
+    ]
+    assert len(logged_errors.flush(ValueError)) == 1
+
+
+# Long replies, and many requests at once.
+
+
+def listing_house(count: int = 10) -> House:
+    house = opened()
+    for _ in range(count):
+        house.submit()
+    return house
+
+
+class Slow:
+    """Makes each look at a house's clock take time, as work does."""
+
+    def __init__(self, house: House, seconds: float) -> None:
+        clock = house.clock
+        look = clock.seconds
+
+        def seconds_pass() -> float:
+            clock.rightNow += seconds
+            return look()
+
+        clock.seconds = seconds_pass  # type: ignore[method-assign]
+
+
+def in_turns(house: House) -> int:
+    """Let the reactor come around until nothing is left to do at once, and return how often it did."""
+    turns = 0
+    while calls := [call for call in house.clock.calls if call.getTime() <= house.clock.rightNow]:
+        for call in calls:
+            house.clock.calls.remove(call)
+            call.func(*call.args, **call.kw)
+        turns += 1
+    return turns
+
+
+def test_a_long_list_gives_way_to_others_and_is_whole() -> None:
+    house = listing_house()
+    client, other = Client(house), Client(house)
+    Slow(house, TURN / 3)
+    client.send(b"LIST\nPING\n")
+    assert client.transport.received.count(b"JOB") < 5
+    other.send(b"PING\n")
+    assert other.lines() == ["OK"], "before the list is done"
+    assert in_turns(house) > 3
+    assert [line.split()[0] for line in client.lines()] == ["JOB"] * 10 + ["END", "OK"]
+
+
+def test_a_client_that_goes_amid_a_long_list_leaves_nothing_to_do() -> None:
+    house = listing_house()
+    client = Client(house)
+    Slow(house, TURN)
+    client.send(b"LIST\n")
+    client.transport.lose()
+    in_turns(house)
+    assert client.transport.received.count(b"JOB") < 10
+    assert not client.connection._held
+
+
+def test_a_client_that_is_sent_away_amid_a_long_list_is_sent_nothing_more() -> None:
+    house = listing_house()
+    client = Client(house)
+    Slow(house, TURN)
+    client.send(b"LIST\n")
+    client.connection.expel(AuthRequired("go"))
+    sent = client.transport.received
+    in_turns(house)
+    assert client.transport.received == sent
+    assert sent.endswith(b"ERROR AUTH_REQUIRED go\r\n")
+
+
+def test_many_requests_that_came_at_once_give_way_to_others() -> None:
+    house = listing_house(1)
+    client, other = Client(house), Client(house)
+    Slow(house, TURN / 2)
+    client.send(b"STATUS 1\n" * 100)
+    assert client.transport.received.count(b"STATUS") < 100
+    other.send(b"PING\n")
+    assert other.lines() == ["OK"]
+    assert in_turns(house) > 3
+    assert client.lines() == ["STATUS RUNNING 0"] * 100
+
+
+def test_requests_that_wait_while_others_have_their_turn_are_handled_in_order() -> None:
+    house = listing_house(1)
+    client = Client(house)
+    client.send(b"WAIT 1\n" + b"STATUS 1\nPING\n" * 50)
+    Slow(house, TURN / 2)
+    house.finish(1)
+    assert client.transport.received.count(b"OK") < 50
+    in_turns(house)
+    assert client.lines() == ["STATUS COMPLETED 100", *["STATUS COMPLETED 100", "OK"] * 50]
+
+
+def test_a_long_line_that_waits_is_read_once_more_when_its_turn_has_come() -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\n")
+    house.settle()
+    environment = b" ".join(b"--env=V%d=%d" % (number, number) for number in range(100))
+    client.send(b"WAIT 1\nSUBMIT --hold %b --stdin=2 cat\n" % environment)
+    client.send(b"ab\r\nSUBMIT --hold %b --queue=\n" % environment)
+    house.finish(1)
+    house.settle()
+    replies = client.lines()
+    assert replies[:3] == ["JOB_ID 1", "STATUS COMPLETED 100", "JOB_ID 2"]
+    assert replies[3].startswith("ERROR BAD_REQUEST")
+    assert len(house.job(2).spec.env) == 100
+    assert house.spool.blocks[2] == {"stdin": b"ab"}
+
+
+def test_a_reply_that_cannot_be_finished_closes_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+    house = opened()
+    client = Client(house)
+    client.send(b"SUBMIT true\n")
+    house.settle()
+    house.spool.on_disk[1, 1] = (b"x" * 70_000, b"")
+    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100_000), stderr=Output(0)))
+    client.transport.received = b""
+    client.send(b"OUTPUT 1 stdout\nPING\n")
+    client.read()
+    assert client.transport.is_aborted
+    assert client.transport.received.endswith(b"x")
+    assert "a reply was broken off and its connection closed: OUTPUT of job 1" in caplog.text

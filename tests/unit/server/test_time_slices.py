@@ -1,0 +1,101 @@
+"""Time slices: how long a reply may go on, and when the next one has its turn."""
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from taskqd.server.time_slices import SLICE, TURN, Slices
+from tests.fakes.doors import clock, error_of, result_of
+
+
+class Replies:
+    """Replies that are produced in steps of some seconds each, as coroutines do it."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = clock()
+        self.slices = Slices(self.clock)
+        self.made: list[str] = []
+
+    async def produce(self, name: str, steps: int, seconds: float) -> None:
+        for _ in range(steps):
+            while self.slices.is_spent:
+                await self.slices.turn()
+            self.made.append(name)
+            self.clock.rightNow += seconds
+
+    def begin(self, name: str, steps: int, seconds: float) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self.produce(name, steps, seconds))
+
+    def turn(self) -> list[str]:
+        """Let the reactor come around once, and return what was produced."""
+        self.made = []
+        calls, self.clock.calls = self.clock.calls, []
+        for call in calls:
+            call.func()
+        return self.made
+
+
+@pytest.fixture(name="replies")
+def some_replies() -> Replies:
+    return Replies()
+
+
+def test_a_short_reply_is_produced_at_once(replies: Replies) -> None:
+    result_of(replies.begin("a", 10, TURN / 20))
+    assert replies.made == ["a"] * 10
+
+
+def test_a_long_reply_goes_on_in_later_iterations_of_the_reactor(replies: Replies) -> None:
+    reply = replies.begin("a", 9, TURN * 0.6)
+    assert replies.made == ["a"] * 2
+    turns = [replies.turn() for _ in range(4)]
+    assert turns == [["a"] * 2] * 3 + [["a"]]
+    result_of(reply)
+
+
+def test_replies_have_their_turns_one_after_the_other(replies: Replies) -> None:
+    for name in "abc":
+        replies.begin(name, 4, TURN * 0.6)
+    assert replies.made == ["a", "a"]
+    assert replies.turn() == ["a", "a", "b", "b", "c", "c"]
+    assert replies.turn() == ["b", "b", "c", "c"]
+    assert replies.turn() == []
+
+
+def test_no_turn_begins_after_the_slice_of_an_iteration_is_over(replies: Replies) -> None:
+    most = round(SLICE / TURN)
+    count = 3 * most
+    for number in range(count + 1):
+        replies.begin(str(number), 1, TURN * 1.01)
+    assert replies.made == ["0"]
+    seen = [len(replies.turn()) for _ in range(4)]
+    assert seen == [most, most, most, 0]
+
+
+def test_a_reply_that_begins_while_others_wait_waits_behind_them(replies: Replies) -> None:
+    for number in range(20):
+        replies.begin(str(number), 1, TURN * 2)
+    replies.turn()
+    late = replies.begin("late", 1, 0)
+    turns = 0
+    while not late.called:
+        replies.turn()
+        turns += 1
+    assert turns > 1
+
+
+def test_a_turn_that_nobody_waits_for_any_more_is_left_out(replies: Replies) -> None:
+    gone, stays = replies.slices.turn(), replies.slices.turn()
+    gone.cancel()
+    assert isinstance(error_of(gone), CancelledError)
+    replies.turn()
+    result_of(stays)
+
+
+def test_a_turn_may_end_those_of_others(replies: Replies) -> None:
+    first, second = replies.slices.turn(), replies.slices.turn()
+    first.addCallback(lambda _: second.cancel())
+    replies.turn()
+    result_of(first)
+    assert isinstance(error_of(second), CancelledError)
+    assert not replies.clock.getDelayedCalls()

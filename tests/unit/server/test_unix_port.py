@@ -1,0 +1,239 @@
+"""Listening UNIX sockets: a file that is removed comes back, and only one's own is removed."""
+
+import errno
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+
+from taskqd.errors import StartRefused
+from taskqd.server import endpoints
+from taskqd.server.unix_port import HandedPort, SocketWatch, UnixPort
+from tests.fakes.doors import in_thread
+
+
+class Hello(Protocol):
+    """Says hello and closes."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(b"hello")
+        self.transport.loseConnection()
+
+
+async def listen(reactor: Any, endpoint: str) -> Any:
+    return await endpoints.listen(reactor, endpoint, Factory.forProtocol(Hello))
+
+
+def heard(path: Path) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        return client.recv(100)
+
+
+async def answer(path: Path) -> bytes:
+    talking: Deferred[bytes] = deferToThread(heard, path)
+    return await talking
+
+
+def watch(*ports: Any) -> SocketWatch:
+    return SocketWatch(ports, in_thread, endpoints.clear_the_way)
+
+
+def listening(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(str(path))
+    made.listen()
+    return made
+
+
+def kernel_allows() -> int:
+    return int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+def replace_by_a_dead_one(path: Path) -> None:
+    path.unlink()
+    listening(path).close()
+
+
+@pytest.mark.parametrize(
+    "take_away",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.rename(path.with_name("other")),
+        replace_by_a_dead_one,
+        lambda path: shutil.rmtree(path.parent),
+        lambda path: shutil.rmtree(path.parent.parent),
+    ],
+    ids=["removed", "renamed", "replaced by a dead one", "directory removed", "two directories removed"],
+)
+async def test_socket_whose_file_is_taken_away_is_made_again_with_its_mode(
+    reactor: Any, tmp_path: Path, take_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run" / "taskqd" / "s"
+    path.parent.mkdir(parents=True)
+    port = await listen(reactor, f"unix:{path}:mode=660")
+    looking = watch(port, object())
+    await looking.look()
+    assert not [record for record in caplog.records if "made it again" in record.getMessage()]
+    take_away(path)
+    for _ in range(2):
+        await looking.look()
+    assert len([record for record in caplog.records if "made it again" in record.getMessage()]) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert await answer(path) == b"hello"
+    await port.stopListening()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["another daemon", "a file", "a directory that cannot be made"])
+async def test_socket_that_cannot_be_made_again_is_said_once_and_tried_until_it_can(
+    reactor: Any, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run" / "s"
+    path.parent.mkdir()
+    port = await listen(reactor, f"unix:{path}")
+    looking = watch(port)
+    path.unlink()
+    other = None
+    if kind == "another daemon":
+        other = listening(path)
+    elif kind == "a file":
+        path.write_text("precious")
+    else:
+        path.parent.rmdir()
+        path.parent.write_text("a file")
+    for _ in range(3):
+        await looking.look()
+    assert (
+        len([record for record in caplog.records if "cannot be made again yet" in record.getMessage()]) == 1
+    )
+    if other is not None:
+        other.close()
+    elif kind == "a file":
+        path.unlink()
+    else:
+        path.parent.unlink()
+    await looking.look()
+    assert await answer(path) == b"hello"
+    await port.stopListening()
+
+
+async def test_socket_that_is_made_again_lets_nobody_in_while_there_is_no_room(
+    reactor: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    port = await listen(reactor, f"unix:{path}")
+    port.pauseProducing()
+    path.unlink()
+    await watch(port).look()
+    assert port not in reactor.getReaders()
+    port.resumeProducing()
+    assert await answer(path) == b"hello"
+    await port.stopListening()
+
+
+@pytest.mark.parametrize("by", ["nobody", "another daemon", "a file"])
+async def test_stop_removes_no_file_but_its_own(reactor: Any, tmp_path: Path, by: str) -> None:
+    path = tmp_path / "s"
+    port = await listen(reactor, f"unix:{path}")
+    path.unlink()
+    other = None
+    if by == "another daemon":
+        other = listening(path)
+    elif by == "a file":
+        path.write_text("precious")
+    await port.stopListening()
+    assert path.exists() is (by != "nobody")
+    if other is not None:
+        other.close()
+    await watch(port).look()
+    assert path.exists() is (by != "nobody"), "a port that listens no more is not looked at"
+
+
+async def test_stop_removes_a_socket_whose_mode_an_operator_has_changed(reactor: Any, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    port = await listen(reactor, f"unix:{path}")
+    path.chmod(0o666)
+    assert port.is_in_place()
+    await port.stopListening()
+    assert not path.exists()
+
+
+async def test_socket_with_a_lock_of_twisted_releases_it(reactor: Any, tmp_path: Path) -> None:
+    port = await listen(reactor, f"unix:{tmp_path}/s:lockfile=1")
+    assert sorted(os.listdir(tmp_path)) == ["s", "s.lock"]
+    await port.stopListening()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_socket_in_whose_place_nothing_can_be_bound_is_no_descriptor_lost(
+    reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    port = await listen(reactor, f"unix:{path}")
+    path.unlink()
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    port.listen_again(lambda _: None)
+    assert len(os.listdir("/proc/self/fd")) == before
+    await port.stopListening()
+
+
+async def test_socket_that_was_handed_over_keeps_its_file_its_mode_and_its_listener(
+    reactor: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    with listening(path) as systemd:
+        path.chmod(0o600)
+        port: Any = HandedPort.adopt(reactor, systemd.fileno(), Factory.forProtocol(Hello), 4096)
+        assert await answer(path) == b"hello"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        await watch(port).look()
+        await port.stopListening()
+        assert path.exists()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            systemd.accept()[0].close()
+
+
+async def test_backlog_is_what_the_kernel_allows(reactor: Any, tmp_path: Path) -> None:
+    port: UnixPort = await listen(reactor, f"unix:{tmp_path}/s")
+    port.pauseProducing()  # type: ignore[no-untyped-call]
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(min(400, kernel_allows()))]
+    for client in clients:
+        client.setblocking(False)
+        client.connect(f"{tmp_path}/s")
+    for client in clients:
+        client.close()
+    await port.stopListening()  # type: ignore[no-untyped-call]
+
+
+def test_socket_whose_queue_is_full_is_one_on_which_a_daemon_listens(tmp_path: Path) -> None:
+    with listening(tmp_path / "s") as other:
+        other.listen(0)
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+        for client in clients:
+            client.setblocking(False)
+            try:
+                client.connect(f"{tmp_path}/s")
+            except BlockingIOError:
+                break
+        with pytest.raises(StartRefused, match="another daemon already listens"):
+            endpoints.clear_the_way(f"{tmp_path}/s")
+        for client in clients:
+            client.close()

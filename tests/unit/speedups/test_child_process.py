@@ -1,0 +1,105 @@
+"""Children: when they are listened to. What becomes of real ones is in test_spawn.py."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import ProcessProtocol
+
+from taskqd.speedups.batch import Together
+from taskqd.speedups.child_process import LISTEN_AFTER, Child, Children
+from tests.fakes.doors import clock
+
+PID = 2**30
+"""More than the number of any process."""
+
+
+class Bench:
+    """Children by a clock, whose pipes nobody prints into; ``read`` has those that the reactor looks at."""
+
+    def __init__(self) -> None:
+        self.clock = clock()
+        self.read: set[Any] = set()
+        reactor: Any = self.clock
+        reactor.addReader, reactor.removeReader = self.read.add, self.read.discard
+        self.children = Children(reactor, Together())
+        self.writing: list[int] = []
+        self.added: list[Child] = []
+
+    def add(self) -> Child:
+        """Take in a process."""
+        (out, its_out), (err, its_err) = os.pipe(), os.pipe()
+        self.writing += [its_out, its_err]
+        child = self.children.add(ProcessProtocol(), PID + len(self.added), (out, err))
+        self.added.append(child)
+        return child
+
+    def is_heard(self, child: Child) -> bool:
+        """Whether the reactor looks at its pipes, at both or at none."""
+        [is_heard] = {pipe in self.read for pipe in child.pipes.values()}
+        return is_heard
+
+
+@pytest.fixture(name="bench")
+def a_bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    for child in bench.added:
+        for pipe in list(child.pipes.values()):
+            pipe.loseConnection()
+    for descriptor in bench.writing:
+        os.close(descriptor)
+    bench.children._by_pid.clear()
+    bench.children._rest()
+
+
+def test_a_child_is_listened_to_once_it_has_lasted(bench: Bench) -> None:
+    first = bench.add()
+    bench.clock.advance(LISTEN_AFTER / 2)
+    second = bench.add()
+    assert not bench.is_heard(first)
+    bench.clock.advance(LISTEN_AFTER / 2)
+    assert (bench.is_heard(first), bench.is_heard(second)) == (True, False)
+    bench.clock.advance(LISTEN_AFTER / 2)
+    assert bench.is_heard(second)
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_one_that_is_not_to_be_read_is_listened_to_only_when_it_is(bench: Bench) -> None:
+    child = bench.add()
+    child.pauseProducing()
+    bench.clock.advance(LISTEN_AFTER)
+    assert not bench.is_heard(child)
+    child.resumeProducing()
+    assert bench.is_heard(child)
+    child.pauseProducing()
+    assert not bench.is_heard(child)
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_unheard(bench: Bench) -> None:
+    first = bench.add()
+    bench.clock.rightNow -= 3600
+    second = bench.add()
+    bench.clock.advance(LISTEN_AFTER)
+    assert (bench.is_heard(first), bench.is_heard(second)) == (True, True)
+
+
+def test_our_ends_of_its_pipes_never_block(bench: Bench) -> None:
+    child = bench.add()
+    assert [os.get_blocking(pipe.fileno()) for pipe in child.pipes.values()] == [False, False]
+    assert [os.get_blocking(descriptor) for descriptor in bench.writing] == [True, True]
+
+
+def test_one_that_has_ended_is_not_reaped_again(bench: Bench) -> None:
+    child = bench.add()
+    child.pid = None
+    assert not child.reap()
+
+
+def test_what_has_closed_its_pipes_is_not_listened_to(bench: Bench) -> None:
+    child = bench.add()
+    for pipe in list(child.pipes.values()):
+        pipe.loseConnection()
+    bench.clock.advance(LISTEN_AFTER)
+    assert (child.pipes, bench.read) == ({}, set())

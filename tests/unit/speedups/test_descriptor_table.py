@@ -1,0 +1,166 @@
+"""A thread's own table of descriptors: what it has, what it borrows, and what it leaves alone."""
+
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from taskqd.speedups import descriptor_table
+
+
+def in_thread(call: Callable[[], Any]) -> Any:
+    """Return what a call returns in a thread that ends with it, or raise what it raises."""
+    results: list[Any] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as why:  # noqa: BLE001 - it is raised again
+            results.append(why)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]
+
+
+@pytest.fixture(name="pipe")
+def a_pipe() -> Any:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_a_thread_that_has_left_has_the_first_three_and_what_it_has_kept(pipe: tuple[int, int]) -> None:
+    before = os.listdir("/proc/self/fd")
+
+    def leave() -> tuple[int, list[str], bool]:
+        kept = descriptor_table.leave(pipe[1])
+        found = sorted(os.listdir("/proc/thread-self/fd"), key=int)
+        os.write(kept, b"from there")
+        return kept, found, os.get_inheritable(kept)
+
+    assert in_thread(leave) == (3, ["0", "1", "2", "3", "4"], False), "4 is the listing's own"
+    assert os.read(pipe[0], 99) == b"from there"
+    assert os.listdir("/proc/self/fd") == before, "the others have lost nothing"
+
+
+def test_what_is_kept_may_be_the_first_one_already() -> None:
+    code = (
+        "import os; from taskqd.speedups import descriptor_table\n"
+        "ours, theirs = os.pipe(); os.dup2(theirs, 3, inheritable=False)\n"
+        "print(descriptor_table.leave(3), sorted(os.listdir('/proc/thread-self/fd')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "3 ['0', '1', '2', '3', '4']\n"
+
+
+def test_what_it_borrows_is_there_for_as_long_as_it_needs_it(pipe: tuple[int, int]) -> None:
+    def borrow() -> tuple[bool, list[bool]]:
+        descriptor_table.leave(pipe[0])
+        for _ in range(3):
+            later = os.pipe2(0)
+            for end in later:
+                os.close(end)
+        with descriptor_table.borrowed([pipe[1], pipe[1]]) as borrowed:
+            for descriptor in borrowed:
+                os.write(descriptor, b"x")
+            inherited = [os.get_inheritable(descriptor) for descriptor in borrowed]
+        gone = []
+        for descriptor in borrowed:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+            gone.append(descriptor)
+        return gone == list(borrowed), inherited
+
+    assert in_thread(borrow) == (True, [False, False])
+    assert os.read(pipe[0], 99) == b"xx"
+
+
+def test_what_was_opened_later_can_be_borrowed_as_well(pipe: tuple[int, int]) -> None:
+    has_left, is_open = threading.Event(), threading.Event()
+    later: list[int] = []
+
+    def borrow() -> None:
+        descriptor_table.leave(pipe[0])
+        has_left.set()
+        assert is_open.wait(10)
+        with descriptor_table.borrowed(later[1:]) as (writing,):
+            os.write(writing, b"later")
+
+    def open_one() -> None:
+        assert has_left.wait(10)
+        later.extend(os.pipe())
+        is_open.set()
+
+    opener = threading.Thread(target=open_one)
+    opener.start()
+    in_thread(borrow)
+    opener.join()
+    assert os.read(later[0], 99) == b"later"
+    for descriptor in later:
+        os.close(descriptor)
+
+
+def test_what_is_not_there_cannot_be_borrowed_and_nothing_stays_borrowed(pipe: tuple[int, int]) -> None:
+    def borrow() -> tuple[list[str], list[str]]:
+        descriptor_table.leave(pipe[0])
+        with descriptor_table.borrowed([]):
+            before = os.listdir("/proc/thread-self/fd")
+        with pytest.raises(OSError, match="Bad file descriptor"), descriptor_table.borrowed([pipe[1], 2**20]):
+            pytest.fail("it is not there")
+        return before, os.listdir("/proc/thread-self/fd")
+
+    before, after = in_thread(borrow)
+    assert before == after
+
+
+def test_a_thread_that_has_not_left_has_what_it_would_borrow(pipe: tuple[int, int]) -> None:
+    with descriptor_table.borrowed(pipe) as borrowed:
+        assert borrowed == pipe
+    os.write(pipe[1], b"still open")
+
+
+def test_a_thread_that_has_left_handles_no_signal(pipe: tuple[int, int]) -> None:
+    def blocked() -> set[int]:
+        descriptor_table.leave(pipe[0])
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    assert signal.SIGCHLD in in_thread(blocked)
+    assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_python_that_was_built_for_an_older_kernel_changes_nothing(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    with pytest.raises(OSError, match="no pidfd_open"):
+        in_thread(lambda: descriptor_table.leave(pipe[0]))
+
+
+@pytest.mark.parametrize("call", ["syscall", "unshare"])
+def test_a_system_that_refuses_changes_nothing(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(descriptor_table._quick, call, lambda *_: -1)
+    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EPERM)
+    before = os.listdir("/proc/self/fd")
+
+    def leave() -> list[str]:
+        with pytest.raises(PermissionError):
+            descriptor_table.leave(pipe[0])
+        with descriptor_table.borrowed(pipe) as borrowed:
+            assert borrowed == pipe
+        return os.listdir("/proc/self/fd")
+
+    assert in_thread(leave) == before

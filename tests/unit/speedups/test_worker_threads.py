@@ -1,0 +1,240 @@
+"""Workers: calls in threads, and what comes of them in the reactor's."""
+
+import errno
+import os
+import select
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from taskqd.speedups import descriptor_table
+from taskqd.speedups.batch import Together
+from taskqd.speedups.worker_threads import Workers
+
+NAME = "taskqd-test"
+BEGIN, END = "a round begins", "a round ends"
+
+
+class Reactor:
+    """Reads what can be read when the test lets it turn."""
+
+    def __init__(self) -> None:
+        self.readers: list[Any] = []
+        self.addReader, self.removeReader = self.readers.append, self.readers.remove
+
+    def turn(self) -> None:
+        """Wait until something can be read, and have it read."""
+        ready, _, _ = select.select(self.readers, [], [], 10)
+        assert ready
+        for reader in ready:
+            reader.doRead()
+
+
+class Bench:
+    """Two workers at most, and what they handed back, in the order in which that came."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.results: list[str | Exception] = []
+        self.workers: Workers[str] = Workers(self.reactor, 2, NAME, Together(self))
+
+    def round_begins(self) -> None:
+        self.results.append(BEGIN)
+
+    def round_ends(self) -> None:
+        self.results.append(END)
+
+    def return_all(self, count: int) -> None:
+        """Let the reactor hear of calls until so many have come back."""
+        while len(self.results) - self.results.count(BEGIN) - self.results.count(END) < count:
+            self.reactor.turn()
+        self.results = [result for result in self.results if result not in (BEGIN, END)]
+
+    def threads(self) -> int:
+        """Return how many of theirs there are."""
+        return sum(thread.name == NAME for thread in threading.enumerate())
+
+
+@pytest.fixture(name="bench")
+def a_bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.workers.stop()
+    assert (bench.threads(), bench.reactor.readers) == (0, [])
+
+
+def test_workers_keep_to_their_interface(bench: Bench) -> None:
+    verifyObject(IReadDescriptor, bench.workers)
+    assert bench.workers.logPrefix() == NAME
+    bench.workers.connectionLost(Failure(ConnectionDone()))
+
+
+def test_a_call_is_made_in_a_thread_and_what_it_returns_comes_back_in_the_reactor_s(bench: Bench) -> None:
+    assert bench.threads() == 0, "there is none before there is something to do"
+    bench.workers.call(lambda: threading.current_thread().name, bench.results.append)
+    assert bench.results == []
+    bench.reactor.turn()
+    assert bench.results == [BEGIN, NAME, END]
+
+
+def test_what_comes_back_meanwhile_comes_in_one_round(bench: Bench) -> None:
+    for number in range(5):
+        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
+    bench.workers.stop()
+    assert sorted(map(str, bench.results[1:-1])) == list("01234")
+    assert (bench.results[0], bench.results[-1]) == (BEGIN, END)
+
+
+def test_a_bug_of_who_is_told_is_logged_and_keeps_no_other_from_being_told(
+    bench: Bench, logged_errors: Any
+) -> None:
+    def fail(_: str | Exception) -> None:
+        raise ZeroDivisionError("a bug")
+
+    bench.workers.call(lambda: "", fail)
+    bench.workers.call(lambda: "fine", bench.results.append)
+    bench.workers.stop()
+    assert bench.results == [BEGIN, "fine", END]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+
+
+def test_what_a_call_raises_comes_back_and_the_next_one_is_made(bench: Bench) -> None:
+    def fail() -> str:
+        raise ZeroDivisionError("a bug")
+
+    for _ in range(3):
+        bench.workers.call(fail, bench.results.append)
+    bench.workers.call(lambda: "fine", bench.results.append)
+    bench.return_all(4)
+    assert sorted(map(str, bench.results)) == ["a bug"] * 3 + ["fine"]
+
+
+def test_so_many_calls_wait_at_once_and_no_more(bench: Bench) -> None:
+    is_let_go = threading.Event()
+    is_begun = threading.Semaphore(0)
+
+    def wait() -> str:
+        is_begun.release()
+        return str(is_let_go.wait(10))
+
+    for _ in range(5):
+        bench.workers.call(wait, bench.results.append)
+    assert is_begun.acquire(timeout=10)
+    assert is_begun.acquire(timeout=10)
+    assert bench.threads() == 2
+    is_let_go.set()
+    bench.return_all(5)
+    assert bench.results == ["True"] * 5
+
+
+def test_a_stop_waits_for_what_was_handed_over(bench: Bench) -> None:
+    for number in range(5):
+        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
+    bench.workers.stop()
+    assert bench.threads() == 0
+    assert sorted(map(str, bench.results[1:-1])) == list("01234")
+
+
+class NoThreads:
+    """Threads of a machine that has room for ``room`` more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        start = threading.Thread.start
+
+        def try_to_start(thread: threading.Thread) -> None:
+            if self.room == 0:
+                raise RuntimeError("can't start new thread")
+            self.room -= 1
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", try_to_start)
+
+
+def test_a_thread_that_cannot_be_started_leaves_all_to_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    NoThreads(monkeypatch, room=1)
+    for number in range(3):
+        bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
+    bench.return_all(3)
+    assert (sorted(map(str, bench.results)), bench.threads()) == (["0", "1", "2"], 1)
+
+
+def test_without_any_thread_a_call_is_refused_as_the_machine_s_fault_and_works_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = NoThreads(monkeypatch, room=0)
+    for _ in range(2):
+        with pytest.raises(OSError, match="can't start new thread") as raised:
+            bench.workers.call(lambda: "never", bench.results.append)
+        assert raised.value.errno == errno.EAGAIN
+    threads.room = 9
+    bench.workers.call(lambda: "now", bench.results.append)
+    bench.return_all(1)
+    assert bench.results == ["now"]
+
+
+def test_workers_that_had_nothing_to_do_can_be_stopped(bench: Bench) -> None:
+    bench.workers.stop()
+
+
+def _descriptors() -> str:
+    return " ".join(sorted(os.listdir("/proc/thread-self/fd"), key=int))
+
+
+def test_a_worker_has_descriptors_of_its_own(bench: Bench) -> None:
+    pipe = os.pipe()
+    bench.workers.call(_descriptors, bench.results.append)
+    bench.return_all(1)
+    assert bench.results == ["0 1 2 3 4"], "3 is its bell, and 4 the directory that is listed"
+    for descriptor in pipe:
+        os.close(descriptor)
+
+
+def test_where_the_system_refuses_that_it_shares_those_of_the_process_and_says_so_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(descriptor_table, "leave", refuse)
+    pipe = os.pipe()
+    with capturedLogs() as logged:
+        for _ in range(2):
+            bench.workers.call(_descriptors, bench.results.append)
+        bench.workers.stop()  # once both threads have ended, the first one has logged
+    results = [result for result in bench.results if result not in (BEGIN, END)]
+    assert len(results) == 2
+    assert ["Operation not permitted" in str(event["why"]) for event in logged] == [True]
+    assert all(str(descriptor) in str(result).split() for result in results for descriptor in pipe)
+    for descriptor in pipe:
+        os.close(descriptor)
+
+
+def test_a_stop_before_a_thread_has_begun_loses_no_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_stopping = threading.Event()
+    join = threading.Thread.join
+
+    def joining(thread: threading.Thread) -> None:
+        is_stopping.set()
+        join(thread)
+
+    def refuse(_: int) -> int:
+        is_stopping.wait(10)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(descriptor_table, "leave", refuse)
+    monkeypatch.setattr(threading.Thread, "join", joining)
+    bench.workers.call(lambda: "done", bench.results.append)
+    bench.workers.stop()
+    assert bench.results == [BEGIN, "done", END]

@@ -1,0 +1,123 @@
+"""For how long others may pass one that does not fit, and for how long room is kept for it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskqd.state.backfill import PATIENCE, Phase, Reservation
+
+
+def _one() -> Reservation[str]:
+    reservation: Reservation[str] = Reservation()
+    reservation.add("big", is_first=True)
+    assert reservation.phase(0.0) == Phase(False, PATIENCE)
+    return reservation
+
+
+def test_nothing_is_kept_where_nobody_was_passed() -> None:
+    reservation: Reservation[str] = Reservation()
+    assert reservation.first is None
+    assert reservation.phase(5.0) == Phase(False, 0.0)
+    reservation.discard("big")
+    assert "big" not in reservation
+
+
+@pytest.mark.parametrize(
+    "now, is_kept, until",
+    [
+        (0.0, False, 60.0),
+        (59.0, False, 60.0),
+        (60.0, True, 120.0),
+        (119.0, True, 120.0),
+        (120.0, False, 240.0),
+        (239.0, False, 240.0),
+        (240.0, True, 360.0),
+        (360.0, False, 600.0),
+        (600.0, True, 840.0),
+        (839.9, True, 840.0),
+        (840.0, False, 1320.0),
+    ],
+)
+@pytest.mark.parametrize("is_looked_at_between", [True, False])
+def test_others_go_on_and_room_is_kept_in_turns_that_last_twice_as_long_each_time(
+    now: float, is_kept: bool, until: float, is_looked_at_between: bool
+) -> None:
+    reservation = _one()
+    for moment in range(0, int(now), 7) if is_looked_at_between else ():
+        reservation.phase(float(moment))
+    phase = reservation.phase(now)
+    assert phase.is_kept is is_kept
+    assert now + phase.left == pytest.approx(until)
+
+
+def test_the_turn_passes_to_the_next_and_comes_back_for_twice_as_long() -> None:
+    reservation = _one()
+    reservation.add("other", is_first=False)
+    turns = []
+    for now in range(0, 1000, 20):
+        is_kept = reservation.phase(float(now)).is_kept
+        turns.append((reservation.first, is_kept))
+    expected = [("big", 3), ("other", 3), ("big", 6), ("other", 6)]
+    assert turns[:36] == [
+        (who, is_kept) for who, looks in expected for is_kept in (False, True) for _ in range(looks)
+    ]
+
+
+def test_one_that_is_before_all_others_has_its_turn_at_once_and_the_one_whose_turn_it_was_is_next() -> None:
+    reservation = _one()
+    assert reservation.phase(70.0).is_kept
+    reservation.add("bigger", is_first=True)
+    assert reservation.first == "bigger"
+    assert reservation.phase(80.0) == Phase(False, PATIENCE)
+    reservation.discard("bigger")
+    assert reservation.first == "big"
+    assert reservation.phase(90.0) == Phase(False, PATIENCE)
+
+
+def test_one_that_is_not_in_its_turn_is_forgotten_without_a_change_of_turns() -> None:
+    reservation = _one()
+    reservation.add("other", is_first=False)
+    reservation.discard("other")
+    assert reservation.phase(70.0) == Phase(True, 50.0)
+    assert "other" not in reservation
+    assert "big" in reservation
+
+
+@pytest.mark.parametrize("before", [30.0, 70.0])
+def test_a_turn_begins_anew_where_the_clock_is_set_back(before: float) -> None:
+    reservation = _one()
+    reservation.phase(before)
+    reservation.phase(-1000.0)
+    assert reservation.phase(-950.0) == Phase(False, 10.0)
+    assert reservation.phase(-940.0) == Phase(True, PATIENCE)
+
+
+@given(st.floats(0.0, 1e10), st.lists(st.floats(0.0, 4.0), max_size=10))
+def test_a_phase_is_over_when_it_was_said_to_be(now: float, steps: list[float]) -> None:
+    """Whoever comes again when it was said does not find that a bit is left that no clock can show."""
+    reservation: Reservation[str] = Reservation()
+    reservation.add("big", is_first=True)
+    for step in steps:
+        now += step * PATIENCE
+        before = reservation.phase(now)
+        if before.left < now / 2:
+            after = reservation.phase(now + before.left)
+            assert after.is_kept is not before.is_kept
+        now += before.left
+
+
+@given(st.lists(st.floats(0.0, 5000.0), max_size=30))
+def test_room_is_kept_for_half_of_the_time_whenever_it_is_looked_at(moments: list[float]) -> None:
+    """Up to the end of any phase in which it is kept, it was kept for half of the time, not more."""
+    reservation = _one()
+    kept = 0.0
+    now = 0.0
+    for _ in range(20):
+        phase = reservation.phase(now)
+        for moment in sorted(moments):
+            if now <= moment < now + phase.left:
+                assert reservation.phase(moment).is_kept is phase.is_kept
+        if phase.is_kept:
+            kept += phase.left
+        now += phase.left
+        assert kept <= now / 2 + 1e-6

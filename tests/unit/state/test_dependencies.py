@@ -1,0 +1,315 @@
+"""Jobs that come after others: when they may start, and what becomes of them where they never may."""
+
+import time
+from typing import Any
+
+import pytest
+
+from taskqd.model.events import Event
+from taskqd.model.job import Reason, Status
+from taskqd.state.dependencies import MAX_ACTS_PER_TURN, MAX_LINKS_PER_TURN, Kind, Skips, named, portion
+from taskqd.state.queue_state import Backlog
+from tests.support.events import (
+    apply_all,
+    array,
+    cancelled,
+    ended,
+    fold,
+    line,
+    ran,
+    removed,
+    retried,
+    skipped,
+    spec,
+    started,
+    submitted,
+)
+
+ENDS: dict[Status, tuple[Event, ...]] = {
+    Status.COMPLETED: ran(1),
+    Status.FAILED: ran(1, Status.FAILED),
+    Status.CANCELLED: (cancelled(1),),
+}
+GOES_ON = {
+    ("after", Status.COMPLETED),
+    ("after_fail", Status.FAILED),
+    *(("after_any", status) for status in ENDS),
+}
+
+
+def _becomes(backlog: Backlog, job_id: int) -> str:
+    job = backlog.get(job_id)
+    if job_id in backlog.dependencies.doomed:
+        assert backlog.reason(job, 0.0) is Reason.AFTER
+        assert job_id not in line(backlog)
+        return "doomed"
+    return "waits" if job.waiting else "may start"
+
+
+@pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
+@pytest.mark.parametrize("status", ENDS)
+@pytest.mark.parametrize("is_submitted_late", [False, True])
+def test_a_job_starts_when_the_one_before_has_ended_as_it_has_to(
+    kind: str, status: Status, is_submitted_late: bool
+) -> None:
+    asked: dict[str, Any] = {kind: (1,)}
+    then = submitted(2, **asked)
+    if is_submitted_late:
+        backlog = fold(submitted(1), *ENDS[status], then)
+    else:
+        backlog = fold(submitted(1), then)
+        assert _becomes(backlog, 2) == "waits"
+        assert line(fold(submitted(1), then)) == [1]
+        apply_all(backlog, ENDS[status])
+    goes_on = (kind, status) in GOES_ON
+    assert _becomes(backlog, 2) == ("may start" if goes_on else "doomed")
+    assert backlog.dependencies.doomed == ({} if goes_on else {2: 1})
+    assert line(backlog) == ([2] if goes_on else [])
+
+
+def test_a_running_job_and_one_that_is_to_run_again_are_waited_for() -> None:
+    backlog = fold(submitted(1), submitted(2, after_any=(1,)), started(1))
+    assert _becomes(backlog, 2) == "waits"
+    backlog.apply(ended(1, Status.PENDING))
+    assert _becomes(backlog, 2) == "waits"
+
+
+def test_several_are_all_waited_for() -> None:
+    backlog = fold(*map(submitted, (1, 2, 3)), submitted(4, after=(1, 2), after_any=(3, 1)))
+    for job_id in (3, 1):
+        apply_all(backlog, ran(job_id))
+        assert _becomes(backlog, 4) == "waits"
+    apply_all(backlog, ran(2))
+    assert _becomes(backlog, 4) == "may start"
+
+
+def test_one_that_is_named_twice_is_waited_for_once() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1, 1)), *ran(1))
+    assert _becomes(backlog, 2) == "may start"
+
+
+def test_one_that_can_be_the_end_of_neither_way_dooms() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,), after_fail=(1,)))
+    apply_all(backlog, ran(1))
+    assert backlog.dependencies.doomed == {2: 1}
+
+
+def test_the_first_that_did_not_end_so_is_the_one_that_is_told() -> None:
+    backlog = fold(submitted(1), submitted(2), submitted(3, after=(2, 1)), cancelled(1), cancelled(2))
+    assert backlog.dependencies.doomed == {3: 1}
+    backlog.apply(skipped(3, 1))
+    assert backlog.dependencies.doomed == {}
+    assert backlog.needed_for(1) is None
+    assert backlog.needed_for(2) is None
+
+
+def test_a_skipped_job_has_failed_and_what_comes_after_it_is_told_in_turn() -> None:
+    chain = [submitted(n, after=(n - 1,)) for n in (2, 3, 4)]
+    backlog = fold(submitted(1), *chain, submitted(5, after_fail=(2,)), cancelled(1))
+    assert backlog.dependencies.doomed == {2: 1}
+    backlog.apply(skipped(2, 1))
+    job = backlog.get(2)
+    assert (job.status, job.reason, job.attempts) == (Status.FAILED, Reason.DEPENDENCY, 0)
+    assert backlog.dependencies.doomed == {3: 2}
+    assert line(backlog) == [5]
+
+
+def test_a_doomed_job_that_is_cancelled_is_not_skipped() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), cancelled(2))
+    assert backlog.dependencies.doomed == {}
+
+
+def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
+    assert list(backlog.dependencies.after(1)) == []
+    assert backlog.get(2).waiting == 0
+    apply_all(backlog, ran(1))
+    assert line(backlog) == []
+
+
+def test_what_a_retried_job_comes_after_is_looked_at_anew() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
+    assert backlog.dependencies.doomed == {2: 1}
+    apply_all(backlog, (skipped(2, 1), retried(1), retried(2)))
+    assert _becomes(backlog, 2) == "waits"
+    apply_all(backlog, ran(1))
+    assert line(backlog) == [2]
+
+
+def test_the_retry_of_the_one_before_does_not_bring_back_what_was_told() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), *ran(1), retried(1))
+    assert line(backlog) == [1, 2, 3]
+
+
+def test_a_job_that_was_removed_is_waited_for_by_nobody() -> None:
+    backlog = fold(submitted(1), submitted(2, after_fail=(1,)), *ran(1), skipped(2, 1), removed(1))
+    backlog.apply(retried(2))
+    assert line(backlog) == [2]
+
+
+# Arrays.
+
+
+@pytest.mark.parametrize("which", [1, 3])
+def test_an_array_and_a_task_of_one_can_be_waited_for(which: int) -> None:
+    backlog = fold(array(1, 2), submitted(4, after=(which,)))
+    apply_all(backlog, ran(2))
+    assert _becomes(backlog, 4) == "waits"
+    apply_all(backlog, ran(3))
+    assert _becomes(backlog, 4) == "may start"
+
+
+def test_an_array_waits_as_a_whole_and_all_of_its_tasks_start_then() -> None:
+    backlog = fold(submitted(1), array(2, 3, after=(1,)))
+    assert line(fold(submitted(1), array(2, 3, after=(1,)))) == [1]
+    assert [backlog.reason(task, 0.0) for task in backlog.tasks(backlog.get(2))] == [Reason.AFTER] * 3
+    apply_all(backlog, (cancelled(4), retried(4), *ran(1)))
+    assert line(backlog) == [3, 4, 5]
+
+
+def test_a_doomed_array_is_skipped_with_those_tasks_that_have_not_ended() -> None:
+    backlog = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3))
+    assert backlog.dependencies.doomed == {2: 1}
+    backlog.apply(skipped(2, 1))
+    assert [task.status for task in backlog.tasks(backlog.get(2))] == [Status.CANCELLED, Status.FAILED]
+    assert (backlog.get(2).status, backlog.get(2).reason) == (Status.FAILED, Reason.DEPENDENCY)
+    assert backlog.dependencies.doomed == {}
+
+
+def test_a_doomed_array_of_which_each_task_was_cancelled_is_not_skipped() -> None:
+    backlog = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3), cancelled(4))
+    assert backlog.dependencies.doomed == {}
+    assert backlog.get(2).waiting == 0
+
+
+def test_what_a_retried_array_comes_after_is_looked_at_anew_and_not_for_a_single_task() -> None:
+    backlog = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
+    assert backlog.dependencies.doomed == {2: 1}
+    backlog.apply(skipped(2, 1))
+    backlog.apply(retried(4))
+    assert line(backlog) == [4]
+
+
+# What can be told, and what it costs.
+
+
+def test_what_keeps_a_job_is_told_with_the_way_it_has_to_end() -> None:
+    backlog = fold(*map(submitted, (1, 2, 3)), submitted(4, after=(1, 2, 2), after_any=(2,), after_fail=(3,)))
+
+    def keeping() -> list[tuple[Kind, int]]:
+        return list(backlog.dependencies.awaited(backlog.get(4)))
+
+    before = [(Kind.COMPLETED, 1), (Kind.COMPLETED, 2), (Kind.ENDED, 2), (Kind.FAILED, 3)]
+    assert list(named(backlog.get(4).spec)) == [before[0], before[1], before[1], *before[2:]]
+    assert keeping() == before
+    apply_all(backlog, ran(1))
+    assert keeping() == before[1:]
+    backlog.apply(cancelled(3))
+    assert keeping() == before[1:]
+    apply_all(backlog, ran(2))
+    assert keeping() == before[3:]
+
+
+def test_who_waits_for_a_job_is_told() -> None:
+    backlog = fold(
+        submitted(1), submitted(2, after=(1,)), submitted(3, after_any=(1,)), submitted(4, after=(2,))
+    )
+    assert [list(backlog.dependencies.after(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
+
+
+def test_a_job_comes_after_older_ones_only_so_no_cycle_can_be_made() -> None:
+    """Whoever is named must be known already, and what a job comes after cannot be changed."""
+    backlog = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
+    assert line(backlog) == [1]
+
+
+def _seconds(jobs: int, **asked: Any) -> float:
+    """Return what it costs that a job ends after which so many come."""
+    backlog = fold(submitted(1), *(submitted(n, **asked) for n in range(2, jobs + 2)))
+    began = time.process_time()
+    apply_all(backlog, ENDS[Status.CANCELLED])
+    for job_id in list(backlog.dependencies.doomed):
+        backlog.apply(skipped(job_id, 1))
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("kind", ["after", "after_any"])
+def test_an_end_costs_as_much_for_each_that_waits_for_it_however_many_they_are(kind: str) -> None:
+    few, many = (min(_seconds(jobs, **{kind: (1,)}) for _ in range(3)) for jobs in (500, 10_000))
+    assert many < 20 * 4 * few + 0.05
+
+
+def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
+    count = 1000
+    backlog = fold(*map(submitted, range(1, count + 1)), submitted(9999, after=tuple(range(1, count + 1))))
+    for job_id in range(1, count + 1):
+        assert backlog.get(9999).waiting == count + 1 - job_id
+        apply_all(backlog, ran(job_id))
+    assert backlog.get(9999).waiting == 0
+
+
+@pytest.mark.parametrize(
+    "kind, accepted",
+    [
+        (Kind.COMPLETED, {Status.COMPLETED}),
+        (Kind.FAILED, {Status.FAILED}),
+        (Kind.ENDED, {Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
+    ],
+)
+def test_each_way_takes_its_ends(kind: Kind, accepted: set[Status]) -> None:
+    assert {status for status in Status if status.is_final and kind.accepts(status)} == accepted
+    assert list(named(spec())) == []
+
+
+def test_skips_are_known_until_they_are_discarded() -> None:
+    skips = Skips()
+    skips.add(8, 3)
+    skips.add(7, 3)
+    skips.add(9, 8)
+    assert (skips.of(3), skips.of(8), skips.of(7)) == ([7, 8], [9], [])
+    skips.discard(7)
+    skips.discard(7)
+    assert (skips.of(3), skips.count(3), skips.count(9)) == ([8], 1, 0)
+    skips.discard(8)
+    assert skips.of(3) == []
+
+
+def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_later() -> None:
+    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2))
+    assert list(backlog.dependencies.after(1)) == [2, 3]
+    apply_all(backlog, ran(1))
+    assert [_becomes(backlog, job_id) for job_id in (2, 3)] == ["may start", "may start"]
+
+
+def test_a_job_knows_which_were_skipped_because_of_it_until_they_are_retried_or_removed() -> None:
+    backlog = fold(
+        *(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))),
+        *ran(1, Status.FAILED),
+        *(skipped(2, 1), skipped(3, 1), skipped(4, 2)),
+    )
+    assert (backlog.skips.of(1), backlog.skips.of(2)) == ([2, 3], [4])
+    backlog.apply(removed(3))
+    backlog.apply(retried(1))
+    backlog.apply(retried(2))
+    assert (backlog.skips.of(1), backlog.skips.of(2)) == ([], [4])
+
+
+def test_a_job_that_was_skipped_because_of_a_task_was_because_of_its_array() -> None:
+    backlog = fold(
+        *(array(1, 2), submitted(4, after=(2,))),
+        *(*ran(2, Status.FAILED), skipped(4, 2)),
+    )
+    assert backlog.skips.of(1) == [4]
+
+
+def test_a_job_that_was_skipped_because_of_one_that_is_not_there_belongs_to_none() -> None:
+    backlog = fold(submitted(2), skipped(2, 1))
+    assert backlog.skips.count(1) == 0
+
+
+def test_a_portion_has_as_many_jobs_as_their_links_allow_and_one_at_least() -> None:
+    most = {1: (1,) * (MAX_LINKS_PER_TURN + 1), 2: (), 3: (1,) * (MAX_LINKS_PER_TURN - 1), 4: (1,), 5: (1,)}
+    jobs = fold(*(submitted(one, after=after) for one, after in most.items())).jobs
+    assert portion([1, 2, 3], jobs) == [1]
+    assert portion([2, 99, 3, 4, 5], jobs) == [2, 99, 3, 4]
+    assert portion(range(10, 10 + 2 * MAX_ACTS_PER_TURN), jobs) == [*range(10, 10 + MAX_ACTS_PER_TURN)]

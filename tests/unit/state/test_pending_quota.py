@@ -1,0 +1,127 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskqd.config.limits import PendingLimit
+from taskqd.errors import QueueFull
+from taskqd.model.events import Submitted
+from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES
+from taskqd.model.job import Array, Spec
+from taskqd.state.pending_quota import Intake, Pending, check_pending, pending_in_all, pending_of, size
+from tests.support.events import array, cancelled, fold, submitted
+
+ONE = Spec()
+FIVE = Spec(array=Array(1, 5))
+
+
+def arrived(intake: Intake, owner: str, spec: Spec) -> None:
+    intake.arrived(Submitted(id=99, at=0.0, owner=owner, command="true", spec=spec))
+
+
+def test_an_array_counts_as_all_of_its_tasks() -> None:
+    assert (size(ONE), size(FIVE)) == (1, 5)
+
+
+def test_no_limit_lets_everything_in() -> None:
+    intake = Intake(fold())
+    for _ in range(100):
+        intake.take("ann", "true", FIVE)
+
+
+def test_what_is_on_its_way_counts_with_what_is_there() -> None:
+    intake = Intake(fold(submitted(1), submitted(2)), PendingLimit(4))
+    intake.take("ann", "true", ONE)
+    intake.take("bob", "true", ONE)
+    with pytest.raises(QueueFull, match="4 jobs are pending, and with 1 more there would be more than 4"):
+        intake.take("cecil", "true", ONE)
+    arrived(intake, "bob", ONE)
+    intake.take("cecil", "true", ONE)
+
+
+def test_an_array_that_does_not_fit_is_refused_whole() -> None:
+    intake = Intake(fold(submitted(1)), PendingLimit(5))
+    with pytest.raises(QueueFull, match="1 job is pending, and with 5 more"):
+        intake.take("ann", "true", FIVE)
+    intake.take("ann", "true", ONE)
+
+
+def test_one_owner_has_so_many_and_others_have_theirs() -> None:
+    backlog = fold(array(1, 3))
+    intake = Intake(backlog)
+    with pytest.raises(
+        QueueFull, match="3 jobs are pending of ann, and with 1 more there would be more than 3"
+    ):
+        intake.take("ann", "true", ONE, PendingLimit(3))
+    intake.take("bob", "true", ONE, PendingLimit(3))
+    intake.take("ann", "true", ONE, PendingLimit(4))
+    with pytest.raises(QueueFull):
+        intake.take("ann", "true", ONE, PendingLimit(4))
+    arrived(intake, "ann", ONE)
+    backlog.apply(cancelled(1))
+    intake.take("ann", "true", ONE, PendingLimit(1))
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.sampled_from(["ann", "bob"]), st.integers(0, 4)), max_size=40),
+    st.none() | st.integers(1, 12),
+    st.none() | st.integers(1, 8),
+)
+def test_what_is_let_in_is_exactly_what_fits(
+    done: list[tuple[str, int]], most: int | None, most_of_one: int | None
+) -> None:
+    """So many jobs of somebody come in; 0 says that the oldest that is on its way was refused after all."""
+    intake, coming = Intake(fold(), PendingLimit(most)), list[tuple[str, int]]()
+    for owner, count in done:
+        if count == 0:
+            if coming:
+                name, size_of_it = coming.pop(0)
+                arrived(intake, name, Spec(array=Array(1, size_of_it)))
+            continue
+        fits = (most is None or sum(each for _, each in coming) + count <= most) and (
+            most_of_one is None or sum(each for name, each in coming if name == owner) + count <= most_of_one
+        )
+        try:
+            intake.take(owner, "true", Spec(array=Array(1, count)), PendingLimit(most_of_one))
+        except QueueFull:
+            assert not fits
+        else:
+            assert fits
+            coming.append((owner, count))
+    for owner, count in coming:
+        arrived(intake, owner, Spec(array=Array(1, count)))
+    assert intake.is_empty
+
+
+def test_who_has_none_on_the_way_is_forgotten() -> None:
+    intake = Intake(fold())
+    for _ in range(2):
+        intake.take("ann", "true", FIVE)
+    for _ in range(2):
+        assert not intake.is_empty
+        arrived(intake, "ann", FIVE)
+    assert intake.is_empty
+
+
+def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the_numbers() -> None:
+    backlog = fold(submitted(1), submitted(2, env={"A": "x" * 1000}))
+    there = backlog.pending_bytes
+    assert pending_in_all(backlog) == pending_of(backlog, "ann") == Pending(2, there)
+    assert pending_of(backlog, "bob") == Pending()
+    assert there == 2 * (JOB_BYTES + 4) + SPEC_BYTES + ENTRY_BYTES + 1001 == backlog.pending_bytes_of("ann")
+    intake = Intake(backlog, PendingLimit(bytes=there + JOB_BYTES + 100))
+    long = "y" * 101
+    refused = f"{there} bytes of memory are taken by pending jobs.*601 more.*limit pending-bytes.*retry when"
+    with pytest.raises(QueueFull, match=refused):
+        intake.take("bob", long, ONE)
+    with pytest.raises(QueueFull, match=r"pending jobs of ann, and .*limit pending-bytes-per-user"):
+        intake.take("ann", "y", ONE, PendingLimit(bytes=there))
+    intake.take("bob", long[1:], ONE)
+    with pytest.raises(QueueFull):
+        intake.take("bob", "y", ONE)
+    intake.arrived(Submitted(id=99, at=0.0, owner="bob", command=long[1:], spec=ONE))
+    assert intake.is_empty
+
+
+def test_check_pending_a_want_of_nothing_more_passes_beyond_a_limit() -> None:
+    check_pending(Pending(5, 5), Pending(0, 0), PendingLimit(1, 1))

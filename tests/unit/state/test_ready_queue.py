@@ -1,0 +1,626 @@
+"""The line: its order, who may pass whom, and that nobody is starved nor the machine left idle for ever."""
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import count
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskqd.model.job import Array, Job, Spec
+from taskqd.state.backfill import PATIENCE
+from taskqd.state.capacity import SLOTS, Capacity, Constraint, Limits, wants
+from taskqd.state.ready_queue import MAX_LOOKS, Line
+
+BIG = 1
+
+
+class Machine:
+    """A line with its capacity, queues and jobs, and a clock that is only a number."""
+
+    def __init__(self, slots: int = 4, **limits: Any) -> None:
+        self.queues: dict[str, int] = limits.pop("queues", {})
+        self.capacity = Capacity(Limits(slots=slots, **limits), self.queues.get)
+        self.paused: set[str] = set()
+        self.line = Line(self.capacity, lambda queue: queue in self.paused or "*" in self.paused)
+        self.jobs: dict[int, Job] = {}
+        self.now = 0.0
+
+    def submit(self, job_id: int, of: int | None = None, **asked: Any) -> Job:
+        spec = Spec(**asked)
+        job = self.jobs[job_id] = Job(id=job_id, spec=spec, owner="ann", submitted_at=0.0, array=of)
+        self.line.add(job)
+        return job
+
+    def fill(self) -> list[int]:
+        taken: list[int] = []
+        while (job_id := self.line.take(self.now)) is not None:
+            taken.append(job_id)
+        return taken
+
+    def end(self, *job_ids: int) -> list[int]:
+        """End jobs, and start what may start then."""
+        for job_id in job_ids:
+            self.line.give_back(job_id)
+        return self.fill()
+
+
+def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_changes() -> None:
+    machine = Machine(slots=1)
+    line = machine.line
+    assert not line.is_settled
+    assert machine.fill() == []
+    assert line.is_settled
+    job = machine.submit(1)
+    assert not line.is_settled
+    assert machine.line.take(0.0) == 1
+    assert not line.is_settled, "there may be more"
+    assert machine.fill() == []
+    line.give_back(2)
+    line.add(job)
+    line.remove(job)
+    assert line.is_settled, "nothing has come, gone or been given back"
+    changes: list[Callable[[], object]] = [
+        lambda: line.give_back(1),
+        line.wake_all,
+        lambda: machine.submit(2),
+        lambda: line.remove(machine.jobs[2]),
+        lambda: line.fill([]),
+    ]
+    for change in changes:
+        machine.fill()
+        machine.paused.add("*")
+        assert machine.fill() == []
+        assert line.is_settled
+        change()
+        assert not line.is_settled
+
+
+# The order.
+
+
+def test_a_higher_priority_is_first_and_of_equals_the_lower_id() -> None:
+    machine = Machine(slots=9)
+    for job_id, priority in ((5, 0), (1, -1), (4, 0), (2, 1_000_000), (3, 1), (6, -1_000_000)):
+        machine.submit(job_id, priority=priority)
+    assert machine.fill() == [2, 3, 4, 5, 1, 6]
+
+
+def test_the_order_is_the_same_across_queues_and_wants() -> None:
+    machine = Machine(slots=20, resources={"gpu": 9})
+    asked: list[dict[str, Any]] = [
+        *({"queue": "a"}, {"slots": 2}, {"needs": {"gpu": 1}}, {"queue": "b", "priority": 1}, {})
+    ]
+    for job_id, options in enumerate(asked, 1):
+        machine.submit(job_id, **options)
+    assert machine.fill() == [4, 1, 2, 3, 5]
+
+
+def test_a_job_that_is_there_already_or_runs_is_not_lined_up_twice() -> None:
+    machine = Machine(slots=9)
+    job = machine.submit(1)
+    machine.line.add(job)
+    assert machine.fill() == [1]
+    machine.line.add(job)
+    assert machine.fill() == []
+    assert machine.line.is_taken(1)
+    machine.line.give_back(1)
+    machine.line.give_back(1)
+    machine.line.add(job)
+    assert machine.fill() == [1]
+
+
+def test_a_job_that_is_not_there_cannot_be_taken_out() -> None:
+    machine = Machine()
+    machine.submit(2)
+    for stranger in (Spec(), Spec(queue="other")):
+        machine.line.remove(Job(id=1, spec=stranger, owner="ann", submitted_at=0.0))
+    assert machine.fill() == [2]
+
+
+@pytest.mark.parametrize("gone, left", [(1, [2, 3]), (2, [1, 3]), (3, [1, 2])])
+def test_whoever_is_taken_out_of_the_line_leaves_the_others_in_order(gone: int, left: list[int]) -> None:
+    machine = Machine()
+    jobs = {job_id: machine.submit(job_id) for job_id in (2, 3, 1)}
+    machine.line.remove(jobs[gone])
+    assert machine.fill() == left
+
+
+def test_what_a_job_has_is_what_it_wanted_when_it_took_it() -> None:
+    machine = Machine(resources={"gpu": 1})
+    job = machine.submit(1)
+    assert not machine.line.has_taken(job)
+    assert machine.fill() == [1]
+    assert machine.line.has_taken(job)
+    job.spec = Spec(needs={"gpu": 1})
+    assert not machine.line.has_taken(job)
+    assert machine.line.is_taken(1)
+
+
+# Room.
+
+
+def test_nothing_starts_beyond_what_there_is() -> None:
+    machine = Machine(slots=5, queues={"q": 1}, resources={"gpu": 2})
+    limited: list[dict[str, Any]] = [{"queue": "q"}] * 2
+    limited += [{"needs": {"gpu": 2}}, {"needs": {"gpu": 1}}]
+    for job_id, asked in enumerate(limited, 1):
+        machine.submit(job_id, **asked)
+    machine.capacity.limit_array(100, 1)
+    for job_id in (101, 102):
+        machine.submit(job_id, of=100, array=Array(1, 2, 1))
+    assert machine.fill() == [1, 3, 101]
+    assert machine.end(1) == [2]
+    assert machine.end(3) == [4]
+    assert machine.end(101) == [102]
+
+
+def test_one_that_has_waited_for_room_is_before_one_that_has_just_come() -> None:
+    machine = Machine(queues={"q": 1})
+    machine.submit(1, queue="q")
+    machine.submit(2, queue="q")
+    assert machine.fill() == [1]
+    machine.submit(3)
+    assert machine.end(1) == [2, 3]
+
+
+def test_one_that_wants_several_slots_takes_them() -> None:
+    machine = Machine(slots=4)
+    for job_id in (1, 2, 3):
+        machine.submit(job_id, slots=2)
+    assert machine.fill() == [1, 2]
+    assert machine.capacity.free(SLOTS) == 0
+    assert machine.end(2) == [3]
+
+
+def test_one_that_can_never_start_keeps_nobody_from_starting_until_it_can() -> None:
+    machine = Machine(slots=4, queues={"q": 1})
+    never: list[dict[str, Any]] = [{"slots": 5}, {"needs": {"tape": 1}}, {"queue": "q", "slots": 2}]
+    for job_id, asked in enumerate(never, 1):
+        machine.submit(job_id, **asked)
+    for job_id in range(10, 30):
+        machine.submit(job_id)
+    assert machine.fill() == [10, 11, 12, 13]
+    for step, job_id in enumerate(range(10, 20)):
+        machine.now = step * PATIENCE / 2
+        assert machine.end(job_id) == [job_id + 4]
+    machine.queues["q"] = 2
+    machine.line.wake_all()
+    assert machine.end(20, 21) == [3]
+
+
+def test_a_paused_queue_starts_nothing_and_is_no_reason_to_keep_room() -> None:
+    machine = Machine(slots=2)
+    machine.submit(1)
+    assert machine.fill() == [1]
+    machine.submit(2, queue="q", slots=2)
+    machine.submit(3)
+    assert machine.fill() == [3]  # and so 2 was passed
+    machine.now = 1.5 * PATIENCE
+    machine.submit(4)
+    assert machine.end(3) == []
+    assert machine.line.kept_for(machine.jobs[4], machine.now) == 2
+    machine.paused.add("q")
+    machine.line.wake_all()
+    assert machine.fill() == [4]
+    assert machine.end(1, 4) == []
+    machine.paused.clear()
+    machine.line.wake_all()
+    assert machine.fill() == [2]
+
+
+def test_who_has_what_is_told() -> None:
+    machine = Machine(slots=3, resources={"gpu": 2})
+    machine.submit(1, needs={"gpu": 1})
+    machine.submit(2)
+    machine.submit(3, queue="q")
+    assert machine.fill() == [1, 2, 3]
+    assert sorted(machine.line.holders(SLOTS)) == [1, 2, 3]
+    assert machine.line.holders(Constraint("resource", "gpu")) == [1]
+    assert machine.line.holders(Constraint("queue", "q")) == [3]
+
+
+def test_the_place_of_a_job_is_how_many_of_its_queue_are_before_it() -> None:
+    machine = Machine(slots=1)
+    asked: list[dict[str, Any]] = [{}, {"queue": "q"}, {"needs": {"gpu": 1}}, {"priority": 1}, {}]
+    for job_id, options in enumerate(asked, 1):
+        machine.submit(job_id, **options)
+    assert [machine.line.ahead(job) for job in machine.jobs.values()] == [1, 0, 2, 0, 3]
+
+
+# Who may pass whom, and for how long.
+
+
+def _passed() -> Machine:
+    """Return a machine where 1 wants all slots, 2, 3 and 4 run, and 5 has passed it at 0.0."""
+    machine = Machine(slots=4)
+    for job_id in (2, 3, 4):
+        machine.submit(job_id)
+    assert machine.fill() == [2, 3, 4]
+    machine.submit(BIG, slots=4)
+    machine.submit(5)
+    assert machine.fill() == [5]
+    return machine
+
+
+def test_what_fits_passes_what_does_not_for_a_while_and_then_room_is_kept() -> None:
+    machine = _passed()
+    for job_id in range(6, 12):
+        machine.submit(job_id)
+    assert machine.line.next_look(0.0) is None
+    machine.now = PATIENCE - 1
+    assert machine.end(5) == [6]
+    machine.now = PATIENCE
+    assert machine.end(6) == []
+    assert machine.line.next_look(machine.now) == 2 * PATIENCE
+    assert machine.end(2) == []
+    assert machine.line.kept_for(machine.jobs[7], machine.now) == BIG
+    machine.now = 2 * PATIENCE
+    assert machine.fill() == [7, 8]
+    assert machine.line.next_look(machine.now) is None
+
+
+def test_a_job_that_stands_before_the_one_for_which_room_is_kept_is_not_kept_from_it() -> None:
+    machine = _passed()
+    machine.submit(6)
+    machine.now = PATIENCE
+    assert machine.end(5) == []
+    machine.submit(7, priority=1)
+    assert machine.fill() == [7]
+
+
+def test_one_that_was_kept_from_starting_starts_as_soon_as_it_leaves_enough() -> None:
+    machine = Machine(slots=4, resources={"gpu": 1})
+    machine.submit(1, needs={"gpu": 1})
+    for job_id in (2, 3, 4):
+        machine.submit(job_id)
+    assert machine.fill() == [1, 2, 3, 4]
+    machine.submit(10, slots=2, needs={"gpu": 1})
+    machine.submit(11)
+    assert machine.end(2) == [11]
+    machine.now = PATIENCE
+    machine.submit(12)
+    assert machine.end(11) == []
+    assert machine.end(3) == []
+    assert machine.end(4) == [12]
+
+
+def test_whoever_stands_before_a_big_one_does_not_pass_it() -> None:
+    machine = Machine(slots=2)
+    machine.submit(1)
+    machine.submit(5, slots=2)
+    assert machine.fill() == [1]
+    machine.submit(2)
+    assert machine.fill() == [2]
+    machine.now = PATIENCE
+    machine.submit(6)
+    assert machine.end(2) == [6]
+
+
+def test_room_is_kept_no_more_when_the_one_for_which_it_was_is_gone() -> None:
+    machine = _passed()
+    machine.submit(6)
+    machine.now = PATIENCE
+    assert machine.end(5) == []
+    machine.line.remove(machine.jobs[BIG])
+    assert machine.fill() == [6]
+
+
+def test_what_leaves_room_for_the_one_for_which_it_is_kept_goes_on() -> None:
+    machine = Machine(slots=4, resources={"gpu": 2})
+    machine.submit(1, needs={"gpu": 1})
+    assert machine.fill() == [1]
+    machine.submit(2, needs={"gpu": 2})
+    machine.submit(3, needs={"gpu": 1})
+    assert machine.fill() == [3]
+    machine.now = PATIENCE
+    machine.submit(4, needs={"gpu": 1})
+    machine.submit(5)
+    assert machine.end(3) == [5]
+    assert machine.line.kept_for(machine.jobs[4], machine.now) == 2
+    assert machine.line.kept_for(machine.jobs[2], machine.now) is None
+
+
+def test_a_full_queue_is_robbed_by_nobody() -> None:
+    """Only jobs of the queue start there; that others have the slots meanwhile is no theft."""
+    machine = Machine(slots=3, queues={"q": 1})
+    for job_id, queue in enumerate(("q", "q", "other", "other"), 1):
+        machine.submit(job_id, queue=queue)
+    assert machine.fill() == [1, 3, 4]
+    machine.now = 10 * PATIENCE
+    machine.submit(5)
+    assert machine.end(3) == [5]
+
+
+def test_of_two_that_were_passed_the_first_in_order_has_its_turn_first() -> None:
+    machine = Machine(slots=3)
+    machine.submit(10)
+    assert machine.fill() == [10]
+    machine.submit(20, slots=3)
+    machine.submit(30)
+    assert machine.fill() == [30]
+    machine.submit(15, slots=2, priority=1)
+    machine.submit(40)
+    machine.now = 30.0
+    assert machine.fill() == [40]
+    machine.submit(50)
+    machine.now = 30.0 + PATIENCE
+    assert machine.end(40) == []
+    assert machine.line.kept_for(machine.jobs[50], machine.now) == 15
+
+
+# In the long run: a day and more of a machine that always has something to do.
+
+
+class Simulation(Machine):
+    """A machine on which jobs take their time; ``used`` is how many slots were used how long."""
+
+    def __init__(self, slots: int, **limits: Any) -> None:
+        super().__init__(slots, **limits)
+        self.starts: dict[int, float] = {}
+        self.used = 0.0
+        self._lengths: dict[int, float] = {}
+        self._ends: list[tuple[float, int]] = []
+
+    def add(self, job_id: int, seconds: float, **asked: Any) -> None:
+        self._lengths[job_id] = seconds
+        self.submit(job_id, **asked)
+
+    def run(self, until: float, feed: Callable[[], None]) -> None:
+        """Let time pass; ``feed`` is called before each start, to submit what comes then."""
+        while self.now < until:
+            feed()
+            for job_id in self.fill():
+                self.starts[job_id] = self.now
+                heappush(self._ends, (self.now + self._lengths[job_id], job_id))
+            self._check()
+            look = self.line.next_look(self.now)
+            following = min([until, *([self._ends[0][0]] if self._ends else []), *([look] if look else [])])
+            busy = self.capacity.taken(SLOTS)
+            self.used += busy * (following - self.now)
+            self.now = following
+            while self._ends and self._ends[0][0] <= self.now:
+                self.line.give_back(heappop(self._ends)[1])
+
+    def _check(self) -> None:
+        for constraint in (SLOTS, Constraint("resource", "gpu"), Constraint("queue", "default")):
+            free = self.capacity.free(constraint)
+            assert free is None or free >= 0
+
+
+def _stream(
+    simulation: Simulation, ids: Iterator[int], lengths: Callable[[], float], **asked: Any
+) -> Callable[[], None]:
+    """Return what keeps a hundred small jobs waiting at all times."""
+    waiting: list[int] = []
+
+    def feed() -> None:
+        waiting[:] = [job_id for job_id in waiting if job_id not in simulation.starts]
+        while len(waiting) < 100:
+            waiting.append(next(ids))
+            simulation.add(waiting[-1], lengths(), **asked)
+
+    return feed
+
+
+@pytest.mark.parametrize("longest", [1.0, 30.0, 60.0, 300.0, 3600.0])
+@pytest.mark.parametrize("big", [{"slots": 8}, {"slots": 5}, {"needs": {"gpu": 4}}], ids=str)
+def test_a_big_job_starts_in_the_first_round_that_lasts_as_long_as_the_jobs_it_waits_for(
+    longest: float, big: dict[str, Any]
+) -> None:
+    chance = Random(1)
+    simulation = Simulation(8, resources={"gpu": 4})
+    ids = count(2)
+    small = {"needs": {"gpu": 1}} if "needs" in big else {}
+    feed = _stream(simulation, ids, lambda: chance.uniform(longest / 2, longest), **small)
+    simulation.run(10.0, feed)
+    simulation.add(BIG, 1.0, **big)
+    length = PATIENCE
+    latest = 2 * PATIENCE
+    while length < longest:
+        length *= 2
+        latest += 2 * length
+    simulation.run(10.0 + latest + longest, feed)
+    assert BIG in simulation.starts
+
+
+def test_many_big_jobs_all_start_in_the_end() -> None:
+    chance = Random(2)
+    simulation = Simulation(6, resources={"gpu": 3})
+    ids = count(100)
+    feed = _stream(simulation, ids, lambda: chance.uniform(1.0, 50.0))
+    gpus = _stream(simulation, ids, lambda: chance.uniform(1.0, 50.0), needs={"gpu": 1})
+
+    def both() -> None:
+        feed()
+        gpus()
+
+    simulation.run(10.0, both)
+    for job_id in range(1, 31):
+        simulation.add(job_id, 20.0, **({"slots": job_id % 5 + 2} if job_id % 3 else {"needs": {"gpu": 3}}))
+    simulation.run(30 * 5 * PATIENCE, both)
+    assert set(range(1, 31)) <= set(simulation.starts)
+
+
+@pytest.mark.parametrize("bigs", [1, 2, 5])
+def test_one_that_runs_for_ever_leaves_the_others_half_of_the_time(bigs: int) -> None:
+    """A service in one slot: whoever wants all slots never starts, and the small jobs go on."""
+    simulation = Simulation(4)
+    simulation.add(50, 1e9)
+    feed = _stream(simulation, count(100), lambda: 20.0)
+    simulation.run(10.0, feed)
+    for job_id in range(1, bigs + 1):
+        simulation.add(job_id, 5.0, slots=4)
+    for days in (0.1, 1, 2):
+        simulation.run(days * 86_400, feed)
+        assert simulation.used >= simulation.now * (1 + 3 / 2) * 0.99
+    assert not set(range(1, bigs + 1)) & set(simulation.starts)
+
+
+def test_one_that_waits_in_vain_does_not_keep_another_big_one_from_its_turn() -> None:
+    """1 wants the gpu that 50 has for ever; 2 wants all the other slots and gets them."""
+    simulation = Simulation(4, resources={"gpu": 1})
+    simulation.add(50, 1e9)
+    feed = _stream(simulation, count(100), lambda: 100.0)
+    simulation.run(10.0, feed)
+    simulation.add(1, 5.0, slots=4)
+    simulation.add(2, 5.0, slots=3)
+    simulation.run(12 * PATIENCE, feed)
+    assert 2 in simulation.starts
+    assert 1 not in simulation.starts
+
+
+def test_nothing_idles_where_everything_fits() -> None:
+    simulation = Simulation(4)
+    feed = _stream(simulation, count(100), lambda: 7.0)
+    simulation.run(1000.0, feed)
+    assert simulation.used == pytest.approx(4 * 1000.0)
+
+
+# Any line, beside one that looks at all.
+
+SHAPES = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.sampled_from(["a", "b"]),
+        "slots": st.integers(1, 4),
+        "needs": st.dictionaries(st.sampled_from(["gpu", "tape"]), st.integers(1, 2)),
+        "priority": st.integers(-1, 1),
+    },
+)
+STEPS = st.one_of(
+    *[st.tuples(st.just("submit"), SHAPES)] * 3,
+    *[st.tuples(st.just("fill"), st.integers(1, 4))] * 3,
+    *[st.tuples(st.just("end"), st.integers(0, 9))] * 3,
+    st.tuples(st.just("remove"), st.integers(0, 9)),
+    st.tuples(st.just("pause"), st.sampled_from(["a", "b", "*"])),
+    st.tuples(st.just("resize"), st.sampled_from(["a", "b"]), st.integers(0, 3)),
+    st.tuples(st.just("pass"), st.sampled_from([1.0, 30.0, 60.0, 130.0, -50.0])),
+)
+
+
+class Compared(Machine):
+    """A machine whose every start is compared with what a look at all would have started."""
+
+    def __init__(self) -> None:
+        super().__init__(slots=4, queues={"a": 2}, resources={"gpu": 2, "tape": 1})
+        self.waiting: dict[int, Job] = {}
+        self.running: list[int] = []
+        self.looked_at: float | None = None
+
+    def first(self) -> int | None:
+        able = [job for job in self.waiting.values() if self.may_start(job)]
+        return min(able, key=lambda job: (-job.spec.priority, job.id)).id if able else None
+
+    def may_start(self, job: Job) -> bool:
+        if self.is_idle(job) or self.capacity.lacking(wants(job.spec)) is not None:
+            return False
+        kept_for = self.line.kept_for(job, self.now)
+        return kept_for is None or self.is_idle(self.waiting[kept_for])
+
+    def is_idle(self, job: Job) -> bool:
+        """Whether a job would not start even if all were free."""
+        is_paused = bool({"*", job.spec.queue} & self.paused)
+        return is_paused or self.capacity.impossible(wants(job.spec)) is not None
+
+    def begin(self, asked: list[dict[str, Any]]) -> None:
+        """Have jobs wait from the first on, as at a start."""
+        for job_id, options in enumerate(asked, 1):
+            self.jobs[job_id] = Job(id=job_id, spec=Spec(**options), owner="ann", submitted_at=0.0)
+        self.waiting = dict(self.jobs)
+        self.line.fill(self.jobs.values())
+
+    def step(self, act: str, what: Any, slots: int = 0) -> None:
+        if act == "submit":
+            job_id = len(self.jobs) + 1
+            self.waiting[job_id] = self.submit(job_id, **what)
+        elif act == "fill":
+            for _ in range(what):
+                expected = self.first()
+                taken = self.line.take(self.now)
+                assert taken == expected
+                self.looked_at = self.now
+                if taken is not None:
+                    del self.waiting[taken]
+                    self.running.append(taken)
+        elif act == "end" and self.running:
+            self.line.give_back(self.running.pop(what % len(self.running)))
+        elif act == "remove" and self.waiting:
+            self.line.remove(self.waiting.pop(list(self.waiting)[what % len(self.waiting)]))
+        elif act == "pause":
+            self.paused ^= {what}
+            self.line.wake_all()
+        elif act == "resize":
+            self.queues[what] = slots
+            self.line.wake_all()
+        elif act == "pass":
+            self.now += what
+
+    def check(self) -> None:
+        """See that where nobody would be looked for, there is nobody."""
+        if self.line.is_settled and self.looked_at == self.now:
+            assert self.first() is None
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.lists(SHAPES), st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
+def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
+    asked: list[dict[str, Any]], steps: list[Any]
+) -> None:
+    machine = Compared()
+    machine.begin(asked)
+    for step in steps:
+        machine.step(*step)
+        machine.check()
+    machine.now += 1e6
+    machine.step("fill", len(machine.waiting) + 1)
+    for job_id in machine.running:
+        machine.line.give_back(job_id)
+    assert all(
+        machine.capacity.taken(want.constraint) == 0
+        for job in machine.jobs.values()
+        for want in wants(job.spec)
+    )
+
+
+def test_starts_and_ends_among_many_amounts_look_at_a_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start and end looked at all: 8 jobs among 30,000 different --need mem:N took 5 s of CPU."""
+    machine = Machine(slots=8, resources={"mem": 100_000})
+    for job_id in range(1, 5001):
+        machine.submit(job_id, needs={"mem": 20_000 + job_id * 7 % 5003})
+    running: list[int] = []
+    while not machine.line.is_settled:
+        running += machine.fill()
+    looks = 0
+    original = Line._obstacle
+
+    def counting(line: Line, shape: Any, now: float) -> Any:
+        nonlocal looks
+        looks += 1
+        return original(line, shape, now)
+
+    monkeypatch.setattr(Line, "_obstacle", counting)
+    for step in range(200):
+        machine.now += 1.0  # so phases in which others go on and in which room is kept are passed through
+        looks = 0
+        running += machine.end(running.pop(0))
+        assert looks <= 8, (step, looks)
+    assert len(running) >= 3
+
+
+def test_shapes_that_do_not_fit_are_looked_at_a_portion_at_a_time_and_none_is_forgotten() -> None:
+    machine = Machine(slots=4, resources={"mem": 10_000})
+    for job_id in range(1, 2 * MAX_LOOKS + 11):
+        machine.submit(job_id, needs={"mem": 9_000 + job_id % 1000})
+    machine.submit(5000, needs={"mem": 1})
+    assert machine.fill() == [1]
+    assert not machine.line.is_settled
+    assert machine.line.next_look(7.0) == 7.0, "the rest is looked at in the next turn"
+    assert machine.fill() == []
+    assert machine.line.next_look(7.0) == 7.0
+    assert machine.fill() == [5000]
+    assert machine.line.is_settled
+    assert machine.line.next_look(7.0) is None

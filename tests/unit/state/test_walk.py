@@ -1,0 +1,689 @@
+"""Any legal walk over the backlog, beside a model that keeps no order, no index, and looks at everything."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec.structs import replace
+
+from taskqd.model.events import (
+    AboutJob,
+    Cancelled,
+    Changed,
+    Ended,
+    Event,
+    Held,
+    JobEvent,
+    Opened,
+    Output,
+    Paused,
+    Released,
+    Removed,
+    Resized,
+    Resumed,
+    Retried,
+    Scheduled,
+    Skipped,
+    Snapshot,
+    Spawned,
+    Started,
+    Submitted,
+    Unscheduled,
+)
+from taskqd.model.footprint import footprint_of
+from taskqd.model.job import Array, Job, Spec, Status
+from taskqd.state.capacity import Limits
+from taskqd.state.dependencies import Kind, named
+from taskqd.state.queue_state import Backlog, IllegalMove, Position
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.replay import Replay
+
+LIMITS = Limits(slots=3, queues={"q": 2}, resources={"gpu": 2})
+OWNERS = ["ann", "bob"]
+QUEUES = ("default", "q", "r")
+
+P, R, C, F, X = Status
+ENDS = (C, F, X, P)
+CHANGES: list[dict[str, Any]] = [
+    {"queue": "r"},
+    {"queue": "q"},
+    {"priority": 9},
+    {"priority": -9},
+    {"slots": 2},
+    {"needs": {"gpu": 1}},
+    {"label": "x"},
+    {"at": 8.0, "delay": None},
+    {"at": None, "delay": None},
+]
+
+
+def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = True) -> Backlog:
+    """Write events as a journal does, and read them back into a new backlog, with their places."""
+    events = list(entries)
+    opened = Opened(at=0.0, format=2, store="s", boot="b", next_id=1)
+    content = encode(opened, 1) + b"".join(
+        encode(event, number) for number, (event, _) in enumerate(events, 2)
+    )
+    _, *portions = Replay().read("segment", content, None)
+    records = [record for portion in portions for record in portion.records]
+    backlog = Backlog(LIMITS, is_open)
+    for record, (_, position) in zip(records, events, strict=True):
+        assert not isinstance(record, Opened | Snapshot)
+        backlog.apply(record, position)
+    backlog.open()
+    return backlog
+
+
+@dataclass
+class Model:
+    """A job, a task or an array, as anybody would write it down who need not be quick."""
+
+    id: int
+    spec: Spec
+    status: Status = P
+    is_held: bool = False
+    not_before: float | None = None
+    completed_at: float | None = None
+    array: "Model | None" = None
+    tasks: list["Model"] = field(default_factory=list)
+    open: set[tuple[Kind, int]] = field(default_factory=set)
+    failed: set[tuple[Kind, int]] = field(default_factory=set)
+    because: int | None = None
+
+    @property
+    def parts(self) -> list["Model"]:
+        return self.tasks or [self]
+
+    @property
+    def whole(self) -> "Model":
+        return self.array or self
+
+    @property
+    def is_free(self) -> bool:
+        return self.status is P and not self.is_held and not self.whole.waiting
+
+    @property
+    def waiting(self) -> int:
+        return len(self.open) + len(self.failed)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return -self.spec.priority, self.id
+
+    @property
+    def wants(self) -> Counter[str]:
+        at_once = self.spec.array.at_once if self.spec.array else None
+        return Counter(
+            {
+                "slots": self.spec.slots,
+                f"queue {self.spec.queue}": self.spec.slots,
+                **self.spec.needs,
+                **({f"array {self.whole.id} {at_once}": 1} if at_once else {}),
+            }
+        )
+
+    def aggregate(self) -> Status:
+        """Return the status of an array by the rule as docs/protocol.md has it."""
+        there = {task.status for task in self.tasks}
+        if there <= {P, X} and P in there:
+            return P
+        if there & {P, R}:
+            return R
+        return F if F in there else X if X in there else C
+
+
+def _counts_as_pending(job: Job) -> bool:
+    """Whether the bytes of a job or an array count as pending, by the rule as docs/security.md has it."""
+    if job.tasks is not None:
+        return not job.status.is_final
+    return job.array is None and job.status is P
+
+
+class Walk(RuleBasedStateMachine):
+    """Everything that a dispatcher may do to a backlog, by a clock that may be set back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backlog = Backlog(LIMITS)
+        self.events: list[tuple[Event, Position | None]] = []
+        self.now = 0.0
+        self.models: dict[int, Model] = {}
+        self.taken: dict[int, Counter[str]] = {}
+        self.last_id = 0
+        self.paused: set[str | None] = set()
+        self.resized: dict[str, int | None] = {}
+        self.schedules: dict[int, int | None] = {}
+        self.last_schedule = 0
+        self.next_look: float | None = None
+
+    # What the model knows.
+
+    def happen(self, event: Event) -> None:
+        position = (1, len(self.events), 1) if isinstance(event, Ended) else None
+        job = self.backlog.apply(event, position)
+        assert (job.id if job else None) == (event.id if isinstance(event, JobEvent) else None)
+        self.events.append((event, position))
+
+    def units(self, *statuses: Status) -> list[Model]:
+        """Return what may run by itself, and is in one of some statuses."""
+        return [one for one in self.models.values() if not one.tasks and one.status in statuses]
+
+    def wholes(self) -> list[Model]:
+        return [one for one in self.models.values() if one.array is None]
+
+    def ended(self) -> list[Model]:
+        """Return what has ended and is no task, in the order of the ends."""
+        ended = [one for one in self.wholes() if one.completed_at is not None]
+        return sorted(ended, key=lambda one: (one.completed_at, one.id))
+
+    def doomed(self) -> dict[int, int]:
+        return {one.id: one.because for one in self.models.values() if one.because is not None}
+
+    def is_needed(self, one: Model) -> bool:
+        ids = {one.id, *(task.id for task in one.tasks)}
+        return one.id in self.schedules.values() or any(
+            other.because in ids for other in self.models.values()
+        )
+
+    def is_closed(self, queue: str) -> bool:
+        return None in self.paused or queue in self.paused
+
+    def limit(self, name: str) -> int | None:
+        kind, _, rest = name.partition(" ")
+        if kind == "queue":
+            resized = self.resized.get(rest)
+            return LIMITS.queues.get(rest) if resized is None else resized or None
+        return int(rest.split()[1]) if kind == "array" else {"slots": 3, "gpu": 2}[kind]
+
+    def used(self) -> Counter[str]:
+        used: Counter[str] = Counter()
+        for wanted in self.taken.values():
+            used.update(wanted)
+        return used
+
+    def fits(self, one: Model) -> bool:
+        used = self.used()
+        limits = {name: self.limit(name) for name in one.wants}
+        return all(limits[n] is None or used[n] + amount <= limits[n] for n, amount in one.wants.items())  # type: ignore[operator]
+
+    def ready(self, now: float) -> list[Model]:
+        """Return what waits for nothing but room, in order."""
+        found = [
+            one
+            for one in self.units(P)
+            if one.id not in self.taken
+            and one.is_free
+            and (one.not_before is None or one.not_before <= now)
+            and not self.is_closed(one.spec.queue)
+        ]
+        return sorted(found, key=lambda one: one.place)
+
+    def come_in(self, one: Model) -> None:
+        """Have a job wait for those that it comes after, which are there."""
+        self.forget(one)
+        for kind, job_id in named(one.spec):
+            other = self.models.get(job_id)
+            if other is None:
+                continue
+            if not other.status.is_final:
+                one.open.add((kind, job_id))
+            elif not kind.accepts(other.status):
+                self.fail(one, kind, other)
+
+    def fail(self, one: Model, kind: Kind, other: Model) -> None:
+        """Have a job wait in vain for another, whatever becomes of that one later."""
+        one.failed.add((kind, other.id))
+        if one.because is None:
+            one.because = other.id
+
+    def forget(self, one: Model) -> None:
+        one.open, one.failed, one.because = set(), set(), None
+
+    def move(self, one: Model, after: Status, **known: Any) -> None:
+        """Have a job or task be in a status, and whatever depends on that."""
+        before, one.status = one.status, after
+        for name, value in known.items():
+            setattr(one, name, value)
+        self.settle(one, before)
+        if one.array is not None:
+            before, one.array.status = one.array.status, one.array.aggregate()
+            self.settle(one.array, before)
+
+    def settle(self, one: Model, before: Status) -> None:
+        one.completed_at = self.now if one.status.is_final else None
+        if not one.status.is_final or before.is_final:
+            return
+        self.forget(one)
+        for other in self.models.values():
+            for kind in Kind:
+                if (kind, one.id) in other.open:
+                    other.open.discard((kind, one.id))
+                    if not kind.accepts(one.status):
+                        self.fail(other, kind, one)
+
+    # What may happen.
+
+    @rule(seconds=st.sampled_from([1, 2, 3, 10, 50, 70, -1, -4]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(
+        data=st.data(),
+        queue=st.sampled_from(QUEUES),
+        priority=st.sampled_from([0, 0, -1, 5]),
+        slots=st.sampled_from([1, 1, 1, 2, 3]),
+        gpu=st.sampled_from([0, 0, 1, 2]),
+        time=st.sampled_from([{}, {}, {"hold": True}, {"delay": 3.0}, {"at": 4.0}]),
+        array=st.none() | st.builds(Array, st.just(3), st.integers(3, 5), st.sampled_from([None, 1, 2])),
+    )
+    def submit(self, data: st.DataObject, **asked: Any) -> None:
+        owner = data.draw(st.sampled_from(OWNERS))
+        spec = self._spec(data, owner, **asked)
+        job_id = self.last_id + data.draw(st.integers(1, 2))
+        schedule = data.draw(st.sampled_from([None, None, 7, *self.schedules]))
+        event = Submitted(id=job_id, at=self.now, owner=owner, spec=spec, schedule=schedule)
+        self.last_id = event.last_id
+        self.happen(event)
+        if schedule in self.schedules:
+            self.schedules[schedule] = job_id
+        at = spec.at if spec.delay is None else self.now + spec.delay
+        one = self.models[job_id] = Model(job_id, spec, is_held=spec.hold, not_before=at)
+        for task_id in range(job_id + 1, event.last_id + 1):
+            task = Model(task_id, spec, is_held=spec.hold, not_before=at, array=one)
+            self.models[task_id] = task
+            one.tasks.append(task)
+        self.come_in(one)
+
+    def _spec(self, data: st.DataObject, owner: str, gpu: int, time: dict[str, Any], **asked: Any) -> Spec:
+        known = sorted(self.models)
+        after: dict[str, Any] = {}
+        if known:
+            some = st.lists(st.sampled_from(known), max_size=2).map(tuple)
+            kinds = data.draw(st.sampled_from([(), (), ("after",), ("after_any",), ("after_fail", "after")]))
+            after = {kind: data.draw(some) for kind in kinds}
+        key = data.draw(st.sampled_from([None, "a", "b"]))
+        needs = {"gpu": gpu} if gpu else {}
+        is_free = key is None or self.backlog.by_key(key, owner) is None
+        return Spec(key=key if is_free else None, needs=needs, **asked, **time, **after)
+
+    @rule(ends=st.lists(st.sampled_from([None, *ENDS]), min_size=1, max_size=4))
+    def go_on(self, ends: list[Status | None]) -> None:
+        """Take one after the other and start it; let some of them run to their end."""
+        for end in ends:
+            one = self._take(self.backlog, self.now)
+            if one is not None:
+                self._start(one)
+                if end is not None and one.status is R:
+                    self._end(one, end, 1)
+                    self._give_back(one.id)
+
+    @rule()
+    def take(self) -> None:
+        self._take(self.backlog, self.now)
+
+    def _take(self, backlog: Backlog, now: float) -> Model | None:
+        """What may start is the first in order that fits, but for those from which room is kept."""
+        fitting = [one for one in self.ready(now) if self.fits(one)]
+        job = backlog.take(now)
+        for one in fitting:
+            if job is not None and one.id == job.id:
+                self.taken[one.id] = one.wants
+                return one
+            self._is_kept_from(one, backlog, now)
+        assert job is None
+        self.next_look = backlog.next_due(now)
+        return None
+
+    def _is_kept_from(self, one: Model, backlog: Backlog, now: float) -> None:
+        """Room is kept from a job only for one before it that does not fit, and would then fit less."""
+        kept_for = backlog.line.kept_for(backlog.get(one.id), now)
+        assert kept_for is not None, f"{one.id} waits, though there is room"
+        other = self.models[kept_for]
+        assert other.place < one.place
+        assert other in self.ready(now)
+        assert not self.fits(other)
+        assert set(other.wants) & set(one.wants)
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        one = self.models.get(data.draw(st.sampled_from(sorted(self.taken))))
+        if one is not None and one.status is P:
+            self._start(one)
+
+    def _start(self, one: Model) -> None:
+        """Start what was taken, if nothing has happened that keeps it from that."""
+        is_due = (
+            one.is_free
+            and (one.not_before is None or one.not_before <= self.now)
+            and self.taken[one.id] == one.wants
+            and not self.is_closed(one.spec.queue)
+        )
+        job = self.backlog.get(one.id)
+        assert self.backlog.is_due(job, self.now) == is_due
+        if is_due:
+            self.happen(Started(id=one.id, at=self.now, attempt=job.attempts + 1))
+            self.move(one, R, not_before=None)
+
+    @precondition(lambda self: self.taken)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.taken)))
+        one = self.models.get(job_id)
+        if one is None or one.status is not R:
+            self._give_back(job_id)
+
+    def _give_back(self, job_id: int) -> None:
+        self.backlog.give_back(job_id)
+        del self.taken[job_id]
+
+    @precondition(lambda self: self.units(R))
+    @rule(data=st.data(), pid=st.integers(2, 9))
+    def spawn(self, data: st.DataObject, pid: int) -> None:
+        one = data.draw(st.sampled_from(self.units(R)))
+        self.happen(Spawned(id=one.id, at=self.now, pid=pid))
+
+    @precondition(lambda self: self.units(R))
+    @rule(data=st.data(), after=st.sampled_from(ENDS), delay=st.integers(-1, 4), is_back=st.booleans())
+    def end(self, data: st.DataObject, after: Status, delay: int, is_back: bool) -> None:
+        one = data.draw(st.sampled_from(self.units(R)))
+        self._end(one, after, delay)
+        if is_back:
+            self._give_back(one.id)
+
+    def _end(self, one: Model, after: Status, delay: int) -> None:
+        retry_at = self.now + delay if after is P else None
+        output = Output.inline(b"x" * max(0, delay))
+        self.happen(Ended(id=one.id, at=self.now, status=after, retry_at=retry_at, stdout=output))
+        self.move(one, after, not_before=retry_at)
+
+    def of_some(self, *statuses: Status) -> list[Model]:
+        """Return all of which at least a part is in one of some statuses."""
+        return [one for one in self.models.values() if any(part.status in statuses for part in one.parts)]
+
+    @precondition(lambda self: self.units(P, R))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.of_some(P, R)))
+        self.happen(Cancelled(id=one.id, at=self.now, by="bob", signal=15))
+        for part in one.parts:
+            if part.status is P:
+                self.move(part, X, is_held=False, not_before=None)
+
+    @precondition(lambda self: self.doomed())
+    @rule(data=st.data())
+    def skip(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.doomed())))
+        self.happen(Skipped(id=job_id, at=self.now, because=self.doomed()[job_id]))
+        for part in self.models[job_id].parts:
+            if part.status is P:
+                self.move(part, F, is_held=False, not_before=None)
+
+    @precondition(lambda self: self.units(P))
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.of_some(P)))
+        self.happen(Held(id=one.id, at=self.now, by="bob"))
+        for part in one.parts:
+            part.is_held = part.is_held or part.status is P
+
+    @precondition(lambda self: self.units(P))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.of_some(P)))
+        self.happen(Released(id=one.id, at=self.now, by="bob"))
+        for part in one.parts:
+            if part.status is P:
+                part.is_held, part.not_before = False, None
+                part.spec = replace(part.spec, at=None, delay=None)
+        one.spec = replace(one.spec, at=None, delay=None)
+
+    @precondition(lambda self: self.units(P))
+    @rule(
+        data=st.data(),
+        changes=st.sampled_from(CHANGES),
+    )
+    def change(self, data: st.DataObject, changes: dict[str, Any]) -> None:
+        one = data.draw(st.sampled_from([one for one in self.of_some(P) if one.array is None]))
+        spec = replace(one.spec, **changes)
+        self.happen(Changed(id=one.id, at=self.now, by="bob", spec=spec))
+        is_other_time = (spec.at, spec.delay) != (one.spec.at, one.spec.delay)
+        for part in one.parts:
+            if part.status is P:
+                if is_other_time:
+                    part.not_before = spec.at
+                part.spec = spec
+        one.spec = spec
+
+    @precondition(lambda self: self.units(C, F, X))
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from([one for one in self.models.values() if one.status.is_final]))
+        self.happen(Retried(id=one.id, at=self.now, by="bob"))
+        if one.array is None:
+            self.come_in(one)
+        for part in [part for part in one.parts if part.status is not C] or one.parts:
+            self.move(part, P)
+
+    @precondition(lambda self: self.ended())
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.ended()))
+        assert (self.backlog.needed_for(one.id) is not None) == self.is_needed(one)
+        if not self.is_needed(one):
+            self._remove(one)
+
+    def _remove(self, one: Model) -> None:
+        self.happen(Removed(id=one.id, at=self.now, by="bob"))
+        for part in (one, *one.tasks):
+            del self.models[part.id]
+
+    @precondition(lambda self: self.ended())
+    @rule(age=st.sampled_from([0, 3, 1000]), most=st.integers(0, 3), data=st.data())
+    def expire(self, age: int, most: int, data: st.DataObject) -> None:
+        expected: list[int] = []
+        before, ended = self.now - age, self.ended()
+        for one in ended:
+            if self.is_needed(one):
+                continue
+            assert one.completed_at is not None
+            if one.completed_at >= before and len(ended) - len(expected) <= most:
+                break
+            expected.append(one.id)
+        assert self.backlog.expiry.take(before, most) == expected
+        for job_id in expected:
+            if data.draw(st.booleans()):
+                self._remove(self.models[job_id])
+            else:
+                self.backlog.expiry.keep(job_id)
+
+    @rule(data=st.data())
+    def decide(self, data: st.DataObject) -> None:
+        """Pause a queue or all, give a queue slots, or decide about a schedule."""
+        data.draw(st.sampled_from([self._pause, self._resize, self._decide_about_a_schedule]))(data)
+
+    def _pause(self, data: st.DataObject) -> None:
+        for queue in sorted(self.paused, key=str):
+            self.happen(Resumed(at=self.now, by="bob", queue=queue))
+            self.paused.discard(queue)
+            return
+        queue = data.draw(st.sampled_from([None, *QUEUES]))
+        self.happen(Paused(at=self.now, by="bob", queue=queue))
+        self.paused.add(queue)
+
+    def _resize(self, data: st.DataObject) -> None:
+        queue = data.draw(st.sampled_from(QUEUES))
+        slots = data.draw(st.sampled_from([None, 0, 1, 2, 3]))
+        self.happen(Resized(at=self.now, by="bob", queue=queue, slots=slots))
+        self.resized[queue] = slots
+
+    def _decide_about_a_schedule(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from([None, *self.schedules]))
+        if number is None:
+            number = self.last_schedule = self.last_schedule + 1
+            self.happen(Scheduled(at=self.now, by="bob", schedule=number, command="true", every=60.0))
+            self.schedules[number] = None
+            return
+        kind = data.draw(st.sampled_from([Paused, Resumed, Unscheduled]))
+        self.happen(kind(at=self.now, by="bob", schedule=number))
+        if kind is Unscheduled:
+            del self.schedules[number]
+
+    @rule(data=st.data(), job_id=st.integers(0, 40))
+    def nothing_else_happens(self, data: st.DataObject, job_id: int) -> None:
+        """What cannot be changes nothing, and keeps nobody from his place."""
+        other = _replayed(self.events)
+        event = data.draw(st.sampled_from(_anything(job_id)))
+        try:
+            other.apply(event)
+        except IllegalMove:
+            assert other == self.backlog
+            assert _line(other, self.now) == _line(_replayed(self.events), self.now)
+
+    # What is always true.
+
+    @invariant()
+    def jobs_are_where_the_model_has_them(self) -> None:
+        assert list(self.backlog.walk(1)) == sorted(self.backlog.jobs.values(), key=lambda job: job.id)
+        assert set(self.backlog.jobs) == set(self.models)
+        for one in self.models.values():
+            job = self.backlog.get(one.id)
+            found = (job.status, job.spec, job.waiting, job.completed_at, job.array)
+            whole = one.array.id if one.array else None
+            assert found == (one.status, one.spec, one.waiting, one.completed_at, whole)
+            if one.tasks:
+                recount = Counter(task.status for task in one.tasks)
+                assert job.tasks is not None
+                assert Counter({s: n for s, n in job.tasks.counts.items() if n}) == recount
+            else:
+                assert (job.is_held, job.not_before) == (one.is_held, one.not_before)
+
+    @invariant()
+    def those_that_are_to_be_skipped_are_known(self) -> None:
+        assert self.backlog.dependencies.doomed == self.doomed()
+
+    @invariant()
+    def counts_are_what_a_recount_gives(self) -> None:
+        units = self.units(*Status)
+        recount = Counter(one.status for one in units)
+        assert self.backlog.counts == {status: recount[status] for status in Status}
+        jobs = self.backlog.jobs.values()
+        of = Counter(job.owner for job in jobs if job.tasks is None and job.status is P)
+        assert {owner: self.backlog.pending_of(owner) for owner in OWNERS} == {o: of[o] for o in OWNERS}
+        sizes = [(job.owner, footprint_of(job)) for job in jobs if _counts_as_pending(job)]
+        assert self.backlog.pending_bytes == sum(size for _, size in sizes)
+        for owner in OWNERS:
+            assert self.backlog.pending_bytes_of(owner) == sum(
+                size for whose, size in sizes if whose == owner
+            )
+        assert self.backlog.last_id == self.last_id
+        assert self.backlog.expiry.count == len(self.ended())
+        whole = [job for job in jobs if job.array is None]
+        assert self.backlog.expiry.memory == sum(footprint_of(job) for job in whole if job.status.is_final)
+        for job in whole:
+            assert job.task_runs == sum(task.runs for task in self.backlog.tasks(job))
+        by_queue = Counter((one.spec.queue, one.status.value.lower()) for one in units)
+        busy = self.used()
+        for told in self.backlog.describe_queues():
+            name = told["name"]
+            assert {s: told[s] for s in map(str.lower, Status.__members__)} == {
+                s: by_queue.pop((name, s), 0) for s in map(str.lower, Status.__members__)
+            }
+            limit, paused = self.limit(f"queue {name}"), name in self.paused
+            assert (told["slots"], told["busy"], told["paused"]) == (limit, busy[f"queue {name}"], paused)
+        assert not by_queue
+
+    @invariant()
+    def where_nothing_has_changed_nobody_may_start_before_the_next_look(self) -> None:
+        if self.backlog.is_settled and (self.next_look is None or self.now < self.next_look):
+            for one in self.ready(self.now):
+                if self.fits(one):
+                    self._is_kept_from(one, self.backlog, self.now)
+
+    @invariant()
+    def the_backlog_is_what_a_replay_of_the_journal_gives(self) -> None:
+        assert self.backlog == _replayed(self.events, is_open=False)
+
+    def teardown(self) -> None:
+        """Whatever happened: nothing in line is lost, and nothing comes twice, here and after a replay."""
+        for job_id in list(self.taken):
+            one = self.models.get(job_id)
+            if one is None or one.status is not R:
+                self.backlog.give_back(job_id)
+                del self.taken[job_id]
+        later = [
+            one.not_before
+            for one in self.units(P)
+            if one.is_free and one.not_before is not None and one.not_before > self.now
+        ]
+        replayed = _replayed(self.events, is_open=False)
+        assert replayed.next_due(self.now) in ({min(later, default=None)} | self._due_before())
+        models = deepcopy(self.models)
+        self._all_come(self.backlog)
+        self.models, self.taken = models, {}
+        for one in list(self.units(R)):
+            replayed.apply(Ended(id=one.id, at=self.now, status=X))  # as a start does, which knows of no room
+            self.move(one, X)
+        self._all_come(replayed)
+
+    def _due_before(self) -> set[float | None]:
+        """Return the times at which something has been due that nobody has taken yet."""
+        return {
+            one.not_before
+            for one in self.units(P)
+            if one.not_before is not None and one.not_before <= self.now
+        }
+
+    def _all_come(self, backlog: Backlog) -> None:
+        """Have all that are ready come, with no pause, each cancelled and given back as soon as it does."""
+        for queue in (None, *QUEUES):
+            backlog.apply(Resumed(at=self.now, by="bob", queue=queue))
+        self.paused.clear()
+        for now in (self.now, self.now + 100_000):
+            while (one := self._take(backlog, now)) is not None:
+                backlog.apply(Cancelled(id=one.id, at=now, by="bob", signal=15))
+                backlog.give_back(one.id)
+                del self.taken[one.id]
+                self.move(one, X)
+
+
+def _line(backlog: Backlog, now: float) -> list[int]:
+    def taken() -> Iterator[Job]:
+        while (job := backlog.take(now)) is not None:
+            yield job
+
+    return [job.id for job in taken()]
+
+
+def _anything(job_id: int) -> list[AboutJob]:
+    common: dict[str, Any] = {"id": job_id, "at": 1.0}
+    return [
+        Submitted(**common, owner="ann", command="true", spec=Spec(array=Array(1, 3))),
+        Started(**common, attempt=1),
+        Spawned(**common, pid=2),
+        Skipped(**common, because=1),
+        Held(**common, by="bob"),
+        Released(**common, by="bob"),
+        Changed(**common, by="bob", command="false"),
+        Cancelled(**common, by="bob", signal=15),
+        Retried(**common, by="bob"),
+        Removed(**common, by="bob"),
+        *(Ended(**common, status=status) for status in Status),
+    ]
+
+
+def test_every_legal_walk_agrees_with_the_model_and_with_its_replay() -> None:
+    run_state_machine_as_test(
+        Walk, settings=settings(max_examples=180, stateful_step_count=40, deadline=None)
+    )

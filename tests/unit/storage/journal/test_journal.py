@@ -1,0 +1,1428 @@
+"""The journal on disk: durable before told, read back after a restart, refused where it can't be trusted."""
+
+import errno
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface.verify import verifyObject
+
+from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
+from taskqd.model.events import FORMAT, Cancelled, Ended, Event, JobEvent, Opened, Output, Started, Submitted
+from taskqd.model.job import Array, Spec, Status
+from taskqd.state.queue_state import Position
+from taskqd.storage.interfaces import IReading, IStore
+from taskqd.storage.journal import group_commit, segment_writer
+from taskqd.storage.journal.codec import decode, encode
+from taskqd.storage.journal.journal import LIGHT_BYTES, TRY_AGAIN, Store
+from taskqd.storage.journal.segment_writer import AHEAD, RUN, SMALL
+from taskqd.storage.journal.snapshot import Condenser
+from tests.fakes.doors import (
+    BOOT,
+    START,
+    FakeDisk,
+    FakeStore,
+    ThreadReactor,
+    Threads,
+    error_of,
+    in_thread,
+    read_all,
+    result_of,
+)
+from tests.support.leaks import LeakWatch
+
+SEGMENT = 64 * 1024**2
+
+
+def submitted(job_id: int, command: str = "true") -> Submitted:
+    return Submitted(id=job_id, at=START, owner="ada", command=command)
+
+
+def ids(events: list[Event]) -> list[int]:
+    return [event.id for event in events if isinstance(event, JobEvent)]
+
+
+class Bench:
+    """Stores one after the other on the same directory, each closed before the next is opened.
+
+    The reactor waits for their commits where it ``may_block``.
+    """
+
+    def __init__(self, directory: Path, may_block: bool = True) -> None:
+        self.may_block = may_block
+        self.directory = directory
+        self.journal = directory / "journal"
+        self.disk = FakeDisk()
+        self.segment_bytes = SEGMENT
+        self.store = self._build()
+
+    def _build(self, boot: str = "boot-1") -> Store:
+        self.reactor = ThreadReactor()
+        store = Store(
+            str(self.directory),
+            self.reactor,
+            self.disk,
+            boot,
+            self.reactor,
+            in_thread,
+            lambda: self.may_block,
+        )
+        store._committer._seconds = lambda: 0.0  # however slow the machine is that tests this
+        store.segment_bytes = self.segment_bytes
+        return store
+
+    def open(self, boot: str = "boot-1") -> list[Event]:
+        """Open a store as the service does, and return what it replays."""
+        self.store = self._build(boot)
+        self.store.lock()
+        events = [event for event, _ in self.store.replay()]
+        ids = [event.id for event in events if isinstance(event, Submitted)]
+        self.store.begin(max(ids, default=0))
+        return events
+
+    def append(self, *events: Event) -> list[Position]:
+        """Append events, and return their positions once they are durable."""
+        return [self.reactor.until(done) for done in [self.store.append(event) for event in events]]
+
+    def turn(self) -> None:
+        """Let the reactor turn until nothing is on its way to the disk."""
+        while self.store._committer.is_busy:
+            self.reactor.turn()
+
+    def close(self) -> None:
+        if self.store._locks:
+            self.reactor.until(self.store.close())
+
+    def unlock(self) -> None:
+        """Release what a store has locked that was never begun."""
+        for descriptor in self.store._locks:
+            os.close(descriptor)
+        self.store._locks = ()
+
+    def crash(self) -> None:
+        """End the store without a word, with nothing of it left open."""
+        self.close()
+
+    def segments(self) -> list[str]:
+        return sorted(path.name for path in self.journal.iterdir())
+
+    def lines(self, number: int = 1) -> list[bytes]:
+        return (self.journal / f"{number:08}.journal").read_bytes().splitlines(keepends=True)
+
+    def segment(self, number: int) -> Path:
+        return self.journal / f"{number:08}.journal"
+
+
+@pytest.fixture(name="bench", params=[True, False], ids=["here", "in the thread"])
+def a_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "state", request.param)
+    yield bench
+    bench.disk.mend()
+    bench.close()
+    assert bench.disk.descriptors == set(), "a closed store leaves no descriptor"
+
+
+def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+    bench.open()
+    verifyObject(IStore, bench.store)
+    verifyObject(IStore, FakeStore())
+
+
+# Durable before told.
+
+
+def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    seen: list[Any] = []
+    durable = bench.store.append(submitted(1))
+    durable.addCallback(lambda _: seen.append((bench.disk.calls[:], bench.lines()[-1])))
+    assert seen == []
+    bench.turn()
+    [(calls, line)] = seen
+    assert calls == ["write_at", "sync"]
+    assert decode(line[:-1]) == (2, submitted(1))
+
+
+def test_events_are_told_in_the_order_in_which_they_came(bench: Bench) -> None:
+    bench.open()
+    told: list[int] = []
+    for number in range(1, 8):
+        bench.store.append(submitted(number)).addCallback(lambda _, number: told.append(number), number)
+    assert told == []
+    bench.turn()
+    assert told == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_comes_in_one_turn_is_made_durable_by_one_sync(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    done = [bench.store.append(submitted(number)) for number in range(1, 101)]
+    for durable in done:
+        bench.reactor.until(durable)
+    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write_at") == 1
+
+
+def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_itself(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    told: list[Any] = []
+
+    def tell(_: Any, number: int) -> None:
+        told.append((number, bench.disk.calls.count("sync")))
+        if number < 3:
+            bench.store.append(submitted(number + 10)).addCallback(tell, number + 10)
+
+    for number in (1, 2, 3):
+        bench.store.append(submitted(number)).addCallback(tell, number)
+    bench.turn()
+    assert told == [(1, 1), (2, 1), (3, 1), (11, 2), (12, 2)]
+
+
+def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return for each write whether the reactor waits for it, as they are made."""
+    waits: list[bool] = []
+    write = bench.store._write
+
+    def noting(entries: Any) -> None:
+        if entries:
+            assert threading.current_thread().name == "taskqd-journal"
+            waits.append(bench.store._committer._is_waiting)
+        write(entries)
+
+    monkeypatch.setattr(bench.store, "_write", noting)
+    return waits
+
+
+def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_writer, "RUN", 2)
+    bench.open()
+    waits = noted(bench, monkeypatch)
+    may = bench.may_block
+    for command in ("true", "true", "true", "x" * SMALL, "true"):
+        bench.append(submitted(bench.store.next_id, command))
+    assert waits == [may, False, may, False, may]
+
+
+def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.open()
+    waits = noted(bench, monkeypatch)
+    may = bench.may_block
+    bench.append(submitted(1, "x" * (LIGHT_BYTES // 2)))
+    bench.append(submitted(2, "x" * LIGHT_BYTES))
+    bench.store.segment_bytes = 1
+    bench.append(submitted(3))
+    bench.store.segment_bytes = SEGMENT
+    bench.append(submitted(4))
+    assert waits == [may, False, False, may]
+
+
+def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As fsfreeze(8) does: the sync that is under way, the next write and all others wait for its end."""
+    bench.open()
+    [position] = bench.append(submitted(1))
+    monkeypatch.setattr(group_commit, "MAX_WAIT", 0.001)
+    bench.disk.stand_still()
+    written = [bench.store.append(submitted(2))]
+    bench.reactor.turn()
+    written.append(bench.store.append(submitted(3)))
+    assert bench.store.read(position) == submitted(1)
+    assert bench.store.sizes()["segment"] == 1
+    assert not any(each.called for each in written)
+    bench.disk.go_on()
+    for each in written:
+        bench.reactor.until(each)
+    bench.close()
+    assert ids(bench.open()) == [1, 2, 3]
+
+
+def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 1
+    bench.disk.calls.clear()
+    bench.append(submitted(1))
+    made = [call for call in bench.disk.calls if call != "remove"]
+    assert made == ["close", "create", "sync_directory", "write_at", "sync"]
+
+
+def marks(bench: Bench, number: int = 1) -> list[bool]:
+    """Return for each line of a segment whether it is marked as one that goes on with a batch."""
+    return [line.split(b" ")[1].startswith(b"+") for line in bench.lines(number)]
+
+
+def test_of_a_batch_all_lines_but_the_first_are_marked(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    for number in (2, 3, 4):
+        bench.store.append(submitted(number))
+    bench.turn()
+    bench.reactor.until(bench.store.append_all([submitted(5), submitted(6)]))
+    bench.store.append_now([submitted(7), submitted(8)])
+    assert marks(bench) == [False, False, *(False, True, True), *(False, True), *(False, True)]
+    bench.close()
+    assert ids(bench.open()) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_gathers_while_a_batch_is_under_way_is_the_next_batch(bench: Bench) -> None:
+    bench.open()
+    bench.may_block = False
+    bench.store.append(submitted(1))
+    bench.reactor.turn()
+    assert bench.store._committer.is_busy
+    for number in (2, 3):
+        bench.store.append(submitted(number))
+    bench.turn()
+    assert marks(bench) == [False, False, False, True]
+
+
+def test_a_segment_that_is_begun_in_the_midst_of_a_batch_begins_one_of_its_own(bench: Bench) -> None:
+    bench.open()
+    bench.store.append(submitted(1))
+    bench.store.append(submitted(2))
+    bench.store.segment_bytes = 1
+    bench.store.append(submitted(3))
+    bench.store.segment_bytes = SEGMENT
+    bench.store.append(submitted(4))
+    bench.turn()
+    assert (marks(bench), marks(bench, 2)) == ([False, False, True], [False, True, True])
+
+
+# Reading back.
+
+
+def test_a_record_is_read_back_from_its_position(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 600
+    events: list[Event] = [
+        Ended(id=n, at=START, status=Status.COMPLETED, stdout=Output.inline(b"\xff" * n)) for n in range(20)
+    ]
+    positions = bench.append(*events)
+    assert [bench.store.read(position) for position in positions] == events
+    assert {number for number, _, _ in positions} == set(range(1, len(bench.segments()) + 1))
+    assert len(bench.segments()) > 3
+
+
+def test_a_position_stays_what_it_is_after_a_restart(bench: Bench) -> None:
+    bench.open()
+    positions = bench.append(submitted(1), submitted(2, "echo é"))
+    bench.close()
+    bench.store = bench._build()
+    bench.store.lock()
+    assert [position for _, position in bench.store.replay()] == positions
+    assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2, "echo é")]
+    bench.store.begin(2)
+
+
+@pytest.mark.parametrize("position", [(1, 3, 10), (1, 100_000, 50), (9, 0, 50)])
+def test_what_cannot_be_read_back_is_an_error_of_the_store(bench: Bench, position: Position) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    with pytest.raises(StoreFailed, match="cannot be read back"):
+        bench.store.read(position)
+    assert bench.store.failure is None
+
+
+def test_a_position_is_shown_as_a_file_and_a_line(bench: Bench) -> None:
+    bench.open()
+    positions = bench.append(submitted(1), submitted(2))
+    assert [bench.store.segments.locate(position) for position in positions] == [
+        f"{bench.segment(1)}, line 2",
+        f"{bench.segment(1)}, line 3",
+    ]
+
+
+# Segments.
+
+
+def test_a_segment_that_is_full_is_followed_by_the_next_one(bench: Bench) -> None:
+    bench.segment_bytes = 500
+    bench.open()
+    events = [submitted(number) for number in range(1, 31)]
+    bench.append(*events)
+    assert len(bench.segments()) > 5
+    numbers = []
+    for number in range(1, len(bench.segments()) + 1):
+        records = [decode(line[:-1]) for line in bench.lines(number)]
+        numbers += [sequence for sequence, _ in records]
+        first = records[0][1]
+        assert isinstance(first, Opened)
+        assert first.next_id == records[1][1].id  # type: ignore[union-attr]
+        assert not any(isinstance(record, Opened) for _, record in records[1:])
+        assert bench.segment(number).stat().st_size < 500 + 200
+    assert numbers == list(range(1, len(numbers) + 1))
+    bench.close()
+    assert bench.open() == events
+
+
+def test_a_segment_is_full_when_it_has_reached_its_size(bench: Bench) -> None:
+    bench.open()
+    size = bench.segment(1).stat().st_size
+    bench.store.segment_bytes = size + 1
+    bench.append(submitted(1))
+    assert len(bench.segments()) == 1
+    bench.store.segment_bytes = bench.segment(1).stat().st_size
+    bench.append(submitted(2))
+    assert len(bench.segments()) == 2
+
+
+def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> None:
+    bench.open(boot="boot-1")
+    name = bench.store.name
+    bench.append(submitted(1))
+    bench.close()
+    bench.open(boot="boot-2")
+    assert bench.store.last_boot == "boot-1"
+    assert bench.store.name == name
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
+    journal = bench.disk.identity(str(bench.journal))
+    assert first == Opened(
+        at=START,
+        format=FORMAT,
+        store=name,
+        boot="boot-2",
+        next_id=2,
+        identity=journal,
+        boot_clock=BOOT,
+        ahead=0.0,
+    )
+    bench.close()
+    bench.open()
+    assert bench.store.last_boot == "boot-2"
+
+
+def test_two_stores_have_different_names(bench: Bench, tmp_path: Path) -> None:
+    bench.open()
+    other = Bench(tmp_path / "other")
+    other.open()
+    assert other.store.name != bench.store.name
+    other.close()
+
+
+def test_directory_with_the_name_of_an_unfinished_snapshot_is_left_alone_with_a_log_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    stray = bench.journal / "00000009.snapshot.new"
+    stray.mkdir()
+    assert bench.open() == [submitted(1)]
+    assert stray.is_dir()
+    assert f"{stray} is a directory, so not the daemon's: it is left alone" in caplog.text
+
+
+def test_store_that_was_copied_has_another_name_and_says_so_once(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    name = bench.store.name
+    bench.append(submitted(1))
+    bench.close()
+    shutil.copytree(bench.directory, tmp_path / "copy")
+    copy = Bench(tmp_path / "copy")
+    assert copy.open() == [submitted(1)]
+    assert copy.store.is_copy
+    assert copy.store.name != name
+    [said] = [record.getMessage() for record in caplog.records if "copy" in record.getMessage()]
+    assert name in said
+    assert copy.store.name in said
+    copied = copy.store.name
+    for again, expected in ((copy, copied), (bench, name)):
+        again.close()
+        again.open()
+        assert (again.store.is_copy, again.store.name) == (False, expected)
+    copy.close()
+
+
+def test_store_that_was_moved_within_its_file_system_is_no_copy(bench: Bench, tmp_path: Path) -> None:
+    bench.open()
+    name = bench.store.name
+    bench.close()
+    bench.directory.rename(tmp_path / "moved")
+    moved = Bench(tmp_path / "moved")
+    moved.open()
+    assert (moved.store.is_copy, moved.store.name) == (False, name)
+    moved.close()
+
+
+@pytest.mark.parametrize(
+    "last, boot, is_copy, has_its_name",
+    [
+        ("8:100", "boot-1", False, True),
+        ("8:100", "boot-2", False, True),
+        ("9:100", "boot-1", True, False),
+        ("9:100", "boot-2", False, False),
+        ("8:101", "boot-1", True, False),
+        ("8:101", "boot-2", True, False),
+        ("", "boot-1", False, True),
+        ("", "boot-2", False, True),
+    ],
+)
+def test_store_is_a_copy_by_its_inode_and_within_a_boot_by_its_device(
+    bench: Bench, last: str, boot: str, is_copy: bool, has_its_name: bool
+) -> None:
+    bench.journal.mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT, store="s", boot="boot-1", next_id=1, identity=last)
+    bench.segment(1).write_bytes(encode(opened, 1))
+    bench.disk.identities[str(bench.journal)] = "8:100"
+    bench.open(boot)
+    assert (bench.store.is_copy, bench.store.name == "s") == (is_copy, has_its_name)
+
+
+def test_other_files_beside_the_segments_are_not_touched(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    (bench.journal / "00000009.journal.bak").write_bytes(b"a copy")
+    (bench.journal / "README").write_bytes(b"mine")
+    assert bench.open() == [submitted(1)]
+    assert (bench.journal / "README").read_bytes() == b"mine"
+
+
+def test_files_are_for_their_owner_alone(bench: Bench) -> None:
+    bench.open()
+    for path in (bench.directory, bench.journal):
+        assert path.stat().st_mode & 0o777 == 0o700
+    for path in (bench.segment(1), bench.directory / "lock"):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+# Ids.
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_ids_go_on_counting_in_whatever_order_they_were_recorded(
+    bench: Bench, order: tuple[int, ...]
+) -> None:
+    bench.open()
+    bench.append(*map(submitted, order))
+    assert bench.store.next_id == 4
+    bench.close()
+    bench.open()
+    assert bench.store.next_id == 4
+
+
+def test_an_id_that_only_a_segment_s_first_record_remembers_is_not_used_again(bench: Bench) -> None:
+    bench.journal.mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT, store="s", boot="b", next_id=100)
+    bench.segment(1).write_bytes(encode(opened, 1))
+    assert bench.open() == []
+    assert bench.store.next_id == 100
+
+
+# After a crash.
+
+
+def test_what_was_told_is_replayed_after_a_close(bench: Bench) -> None:
+    assert bench.open() == []
+    events: list[Event] = [
+        submitted(1),
+        Started(id=1, at=START, attempt=1),
+        Cancelled(id=1, at=START, by="ada", signal=15),
+    ]
+    bench.append(*events)
+    bench.close()
+    assert bench.open() == events
+    bench.append(submitted(2))
+    bench.close()
+    assert bench.open() == [*events, submitted(2)]
+
+
+def test_a_torn_last_line_is_cut_off_with_a_line_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    bench.close()
+    whole = bench.segment(1).read_bytes()
+    last = len(bench.lines()[-1])
+    for cut in range(1, last):
+        for path in bench.journal.iterdir():
+            path.unlink()
+        bench.segment(1).write_bytes(whole[:-cut])
+        caplog.clear()
+        assert bench.open() == [submitted(1)]
+        [message] = [record.getMessage() for record in caplog.records]
+        assert str(bench.segment(1)) in message
+        assert f"cut off {last - cut} bytes" in message
+        assert bench.segment(1).read_bytes() == whole[:-last]
+        bench.close()
+
+
+def test_a_last_line_that_was_never_begun_needs_no_cut(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    assert bench.open() == [submitted(1)]
+    assert caplog.records == []
+
+
+def with_blanks(bench: Bench) -> int:
+    """Append until the segment has blanks, and return the number of the last job."""
+    for number in range(1, RUN + 3):
+        bench.append(submitted(number))
+    assert bench.segment(1).read_bytes().endswith(b"\n" * (AHEAD // 2))
+    return RUN + 2
+
+
+def killed(bench: Bench) -> bytes:
+    """Close, and put back what the segment was before; return that."""
+    content = bench.segment(1).read_bytes()
+    bench.close()
+    bench.segment(1).write_bytes(content)
+    return content
+
+
+def test_a_segment_that_is_closed_has_no_blanks_and_the_size_that_is_told_never_counts_them(
+    bench: Bench,
+) -> None:
+    bench.open()
+    with_blanks(bench)
+    told = bench.store.sizes()["segment_bytes"]
+    bench.close()
+    content = bench.segment(1).read_bytes()
+    assert len(content) == told
+    assert not content.endswith(b"\n\n")
+
+
+def test_blanks_that_a_crash_has_left_are_cut_off_without_a_word(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    last = with_blanks(bench)
+    size = bench.store.sizes()["segment_bytes"]
+    killed(bench)
+    assert ids(bench.open()) == list(range(1, last + 1))
+    assert bench.segment(1).stat().st_size == size == bench.store.closed_bytes
+    assert caplog.records == []
+
+
+def test_a_batch_that_was_torn_over_blanks_is_cut_off_with_a_line_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    last = with_blanks(bench)
+    size = bench.store.sizes()["segment_bytes"]
+    for number in (1, 2, 3):
+        bench.store.append(submitted(last + number))
+    bench.turn()
+    first = bench.lines()[last + 1]
+    content = killed(bench)
+    bench.segment(1).write_bytes(content.replace(first, b"\n" * len(first)))
+    assert ids(bench.open()) == list(range(1, last + 1))
+    assert bench.segment(1).stat().st_size == size
+    [message] = [record.getMessage() for record in caplog.records]
+    torn = len(content.rstrip(b"\n")) - size
+    assert message.startswith(f"{bench.segment(1)}: cut off {torn} bytes of a last write")
+    bench.append(submitted(last + 1))
+
+
+def test_a_batch_that_is_bad_before_a_later_one_is_refused(bench: Bench) -> None:
+    bench.open()
+    with_blanks(bench)
+    line = bench.lines()[RUN]
+    content = killed(bench)
+    bench.segment(1).write_bytes(content.replace(line, b"\n" * len(line)))
+    with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {RUN + 1} "):
+        bench.open()
+    bench.unlock()
+
+
+@pytest.mark.parametrize("left", [b"", b"7", b'e6a4f3a0 3 {"type":"opened"'])
+def test_a_segment_that_was_only_begun_is_begun_again(bench: Bench, left: bytes) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    bench.segment(2).write_bytes(left)
+    assert bench.open() == [submitted(1)]
+    assert bench.segments() == ["00000001.journal", "00000002.journal"]
+    bench.append(submitted(2))
+    bench.close()
+    assert bench.open() == [submitted(1), submitted(2)]
+
+
+@pytest.mark.parametrize(
+    "damage, line",
+    [
+        (lambda lines: [lines[0], lines[1].replace(b"true", b"trve"), *lines[2:]], 2),
+        (lambda lines: [lines[0], b"\n", *lines[1:]], 2),
+        (lambda lines: [*lines[:2], *lines[3:]], 3),
+        (lambda lines: [*lines[:2], lines[1], *lines[2:]], 3),
+        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], 2),
+        (lambda lines: [*lines[:3], b"\0" * 40 + b"\n"], 4),
+        (lambda lines: lines[1:], 1),
+    ],
+)
+def test_a_damaged_line_is_refused_by_its_file_and_number_and_nothing_is_changed(
+    bench: Bench, damage: Any, line: int
+) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2), submitted(3))
+    bench.close()
+    damaged = b"".join(damage(bench.lines()))
+    bench.segment(1).write_bytes(damaged)
+    bench.store = bench._build()
+    bench.store.lock()
+    with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {line} "):
+        list(bench.store.replay())
+    assert bench.segments() == ["00000001.journal"]
+    assert bench.segment(1).read_bytes() == damaged
+    bench.unlock()
+
+
+def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    bench.open()
+    bench.close()
+    bench.segment(1).write_bytes(bench.segment(1).read_bytes()[:-3])
+    with pytest.raises(JournalDamaged, match=r"00000001\.journal, line 2 .*does not end"):
+        bench.open()
+    bench.unlock()
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_missing_segment_is_refused_by_its_name(bench: Bench, missing: int) -> None:
+    for number in (1, 2, 3):
+        bench.open()
+        bench.append(submitted(number))
+        bench.close()
+    bench.segment(missing).unlink()
+    with pytest.raises(JournalDamaged, match=f"{bench.segment(missing)} is missing"):
+        bench.open()
+    bench.unlock()
+
+
+def test_a_newer_format_is_refused(bench: Bench) -> None:
+    bench.journal.mkdir(parents=True)
+    opened = Opened(at=START, format=FORMAT + 1, store="s", boot="b", next_id=1)
+    bench.segment(1).write_bytes(encode(opened, 1))
+    with pytest.raises(JournalDamaged, match=f"line 1 .*format is {FORMAT + 1}.*up to {FORMAT}"):
+        bench.open()
+    bench.unlock()
+
+
+# Who may have it.
+
+
+def test_a_second_store_on_the_same_directory_is_refused_in_one_line_that_names_the_pid(bench: Bench) -> None:
+    bench.open()
+    second = Bench(bench.directory)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StartRefused) as refusal:
+        second.store.lock()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert str(os.getpid()) in str(refusal.value)
+    assert str(bench.directory) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    bench.append(submitted(1))
+
+
+def test_a_closed_store_has_given_up_its_lock(bench: Bench) -> None:
+    bench.open()
+    bench.close()
+    bench.open()
+
+
+def test_a_lock_file_that_a_killed_daemon_left_keeps_nobody_out(bench: Bench) -> None:
+    bench.directory.mkdir()
+    (bench.directory / "lock").write_text("1234567890\n")
+    bench.open()
+    assert (bench.directory / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_state_directory_that_cannot_be_used_is_refused(bench: Bench) -> None:
+    bench.directory.write_bytes(b"a file")
+    with pytest.raises(StartRefused, match=f"the state directory {bench.directory} cannot be used"):
+        bench.store.lock()
+
+
+# When the disk fails.
+
+
+@pytest.mark.parametrize(
+    "call, written", [("write_at", 0), ("write_at", 1), ("write_at", 60), ("write_at", 10_000), ("sync", 0)]
+)
+def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_one(
+    bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.fail(call, code=errno.EIO, written=written)
+    refused = [bench.store.append(submitted(2))]
+    bench.reactor.turn()
+    if not bench.may_block:  # these gather behind what is under way
+        refused += [bench.store.append(submitted(number)) for number in (3, 4)]
+    bench.turn()
+    assert isinstance(error_of(refused[0]), StoreFailed)
+    assert bench.store.failure is not None
+    assert "Input/output error" in bench.store.failure
+    bench.disk.mend()
+    for late in (*refused[1:], bench.store.append(submitted(5))):
+        assert isinstance(error_of(late), StoreFailed)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+    bench.close()
+    assert bench.open() == [submitted(1)]
+    bench.append(submitted(2))
+
+
+@pytest.mark.parametrize("count", [1, RUN + 2])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced by a copy", "without its last segment"])
+def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_that_was_acknowledged(
+    bench: Bench, tmp_path: Path, how: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    events: list[Event] = [submitted(number) for number in range(1, count + 1)]
+    for event in events:
+        bench.append(event)
+    elsewhere = tmp_path / "elsewhere"
+    if how == "without its last segment":
+        bench.segment(1).unlink()
+    else:
+        bench.directory.rename(elsewhere)
+    if how == "removed":
+        shutil.rmtree(elsewhere)
+    elif how == "replaced by a copy":
+        shutil.copytree(elsewhere, bench.directory)
+    before = bench.segment(1).read_bytes() if how == "replaced by a copy" else b""
+    refused = bench.store.append(submitted(count + 1))
+    with pytest.raises(StoreFailed, match=r"written: /\S+ is not there any more: it was removed"):
+        bench.reactor.until(refused)
+    assert "CRITICAL" in [record.levelname for record in caplog.records]
+    try_again(bench)
+    assert bench.store.failure is not None, "what is written beside a gap would be refused by the next start"
+    if before:
+        assert bench.segments() == ["00000001.journal"]
+        assert bench.segment(1).read_bytes() == before
+    if how == "moved":
+        elsewhere.rename(bench.directory)
+        try_again(bench)
+        assert bench.store.failure is None
+        bench.append(submitted(count + 1))
+        bench.close()
+        assert bench.open() == [*events, submitted(count + 1)]
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench, is_whole: bool) -> None:
+    bench.open()
+    result_of(bench.store.look())
+    assert bench.store.failure is None
+    away = bench.directory if is_whole else bench.segment(1)
+    away.rename(away.with_name("elsewhere"))
+    for _ in range(2):
+        result_of(bench.store.look())
+    assert bench.store.failure is not None
+    assert "it was removed or moved while the daemon ran" in bench.store.failure
+    assert isinstance(error_of(bench.store.append(submitted(1))), StoreFailed)
+    away.with_name("elsewhere").rename(away)
+    try_again(bench)
+    assert bench.store.failure is None
+    bench.append(submitted(1))
+
+
+def test_journal_that_is_away_is_left_to_the_batch_that_is_under_way(bench: Bench) -> None:
+    bench.open()
+    under_way = bench.store.append(submitted(1))
+    bench.directory.rename(bench.directory.with_name("elsewhere"))
+    result_of(bench.store.look())
+    assert bench.store.failure is None
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(under_way)
+
+
+@pytest.mark.parametrize("call", ["create", "sync_directory", "close", "write_at", "sync"])
+def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: Bench, call: str) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.store.segment_bytes = 1
+    bench.disk.fail(call)
+    refused = bench.store.append(submitted(2))
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(refused)
+    bench.disk.mend()
+    bench.close()
+    assert bench.open() == [submitted(1)]
+
+
+def test_what_was_durable_before_the_failure_in_the_same_batch_is_told_as_durable(bench: Bench) -> None:
+    bench.open()
+    first = bench.store.append(submitted(1))
+    second = bench.store.append(submitted(2))
+    bench.store.segment_bytes = 1
+    third = bench.store.append(submitted(3))
+    bench.disk.fail("create")
+    bench.turn()
+    result_of(first)
+    result_of(second)
+    assert isinstance(error_of(third), StoreFailed)
+    bench.disk.mend()
+    bench.close()
+    assert bench.open() == [submitted(1), submitted(2)]
+
+
+def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.disk.fail("sync")
+    bench.disk.fail("truncate")
+    refused = bench.store.append(submitted(1))
+    bench.turn()
+    assert isinstance(error_of(refused), StoreFailed)
+    [message] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"the refused end of {bench.segment(1)} could not be cut off" in message
+
+
+def test_a_bug_in_the_writing_is_a_failure_like_any_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.open()
+    monkeypatch.setattr(bench.store, "_write", lambda _: 1 / 0)
+    refused = bench.store.append(submitted(1))
+    bench.turn()
+    assert isinstance(error_of(refused), StoreFailed)
+    assert bench.store.failure is not None
+
+
+@pytest.mark.parametrize("call", ["names", "content", "open", "size", "truncate"])
+def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    with bench.segment(1).open("ab") as file:
+        file.write(b"torn")
+    bench.disk.fail(call, code=errno.EACCES)
+    with pytest.raises(StartRefused, match="Permission denied") as refusal:
+        bench.open()
+    assert "\n" not in str(refusal.value)
+    bench.unlock()
+
+
+@pytest.mark.parametrize("call", ["create", "write_at", "sync", "sync_directory"])
+def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
+    bench.store.lock()
+    list(bench.store.replay())
+    bench.disk.fail(call)
+    with pytest.raises(StartRefused, match=r"cannot be written: .*No space left"):
+        bench.store.begin(0)
+    bench.disk.mend()
+    bench.unlock()
+    left = bench.store._tail.release()
+    bench.disk.close(left) if left is not None else None
+
+
+# Before the reactor runs.
+
+
+def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None:
+    bench.open()
+    bench.disk.calls.clear()
+    positions = bench.store.append_now([submitted(1), submitted(2)])
+    assert bench.disk.calls == ["write_at", "sync"]
+    assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2)]
+    assert bench.store.append_now([]) == []
+    bench.append(submitted(3))
+    bench.close()
+    assert bench.open() == [submitted(1), submitted(2), submitted(3)]
+
+
+def test_events_that_cannot_be_appended_now_refuse_the_start(bench: Bench) -> None:
+    bench.open()
+    bench.disk.fail("sync")
+    with pytest.raises(StartRefused, match="No space left"):
+        bench.store.append_now([submitted(1)])
+    bench.disk.mend()
+    bench.close()
+    assert bench.open() == []
+
+
+# The close.
+
+
+def test_a_close_waits_for_what_is_under_way_and_then_refuses(bench: Bench) -> None:
+    bench.open()
+    done = [bench.store.append(submitted(number)) for number in (1, 2, 3)]
+    closed = bench.store.close()
+    assert not closed.called
+    bench.reactor.until(closed)
+    for durable in done:
+        result_of(durable)
+    assert isinstance(error_of(bench.store.append(submitted(4))), StoreFailed)
+    assert bench.open() == [submitted(1), submitted(2), submitted(3)]
+
+
+def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
+    bench.open()
+    bench.disk.fail("sync")
+    bench.store.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
+    bench.reactor.until(bench.store.close())
+    assert "No space left" in (bench.store.failure or "")
+    bench.disk.mend()
+    assert bench.open() == []
+
+
+# Whatever happens.
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    runs=st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=4),
+    segment_bytes=st.sampled_from([1, 300, 700, SEGMENT]),
+    failure=st.none()
+    | st.tuples(
+        st.sampled_from(["write_at", "sync", "create", "truncate"]), st.integers(0, 5), st.integers(0, 400)
+    ),
+    blanks=st.sampled_from([(AHEAD, SMALL, RUN), (500, 200, 0), (500, 500, 1), (2000, 1000, 0)]),
+)
+def test_what_was_told_comes_back_and_what_was_refused_does_not(
+    tmp_path_factory: pytest.TempPathFactory,
+    runs: list[list[int]],
+    segment_bytes: int,
+    failure: tuple[str, int, int] | None,
+    blanks: tuple[int, int, int],
+) -> None:
+    sizes: dict[str, Any] = dict(zip(("AHEAD", "SMALL", "RUN"), blanks, strict=True), BLOCK=64)
+    with mock.patch.multiple(segment_writer, **sizes):
+        _live(Bench(tmp_path_factory.mktemp("state")), runs, segment_bytes, failure)
+
+
+def _live(
+    bench: Bench, runs: list[list[int]], segment_bytes: int, failure: tuple[str, int, int] | None
+) -> None:
+    bench.segment_bytes = segment_bytes
+    told: list[int] = []
+    next_id = 1
+    for run in runs:
+        assert bench.open() == [submitted(job_id) for job_id in told]
+        if failure is not None:
+            bench.disk.fail(failure[0], failure[1], written=failure[2])
+        done: list[Deferred[Any]] = []
+        for turns in run:
+            for _ in range(turns):
+                durable = bench.store.append(submitted(next_id))
+                durable.addCallback(lambda _, number: told.append(number), next_id)
+                durable.addErrback(lambda why: why.trap(StoreFailed))
+                done.append(durable)
+                next_id += 1
+            for durable in done[: turns // 2]:
+                bench.reactor.until(durable)
+        bench.reactor.until(bench.store.close())
+        bench.disk.mend()
+        assert all(durable.called for durable in done)
+    assert told == sorted(told)
+    assert bench.open() == [submitted(job_id) for job_id in told]
+    bench.close()
+    assert bench.disk.descriptors == set()
+
+
+# When the disk works again.
+
+
+def failed(bench: Bench, call: str = "sync", **how: Any) -> None:
+    """Let a record be refused."""
+    bench.disk.fail(call, **how)
+    with pytest.raises(StoreFailed):
+        bench.reactor.until(bench.store.append(submitted(bench.store.next_id)))
+
+
+def try_again(bench: Bench) -> None:
+    """Let the store try to begin a segment, once."""
+    bench.reactor.advance(TRY_AGAIN)
+    bench.turn()
+
+
+@pytest.mark.parametrize(
+    "call, written", [("write_at", 0), ("write_at", 30), ("write_at", 10**6), ("sync", 0)]
+)
+def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
+    bench: Bench, call: str, written: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    failed(bench, call, written=written)
+    waiting = bench.store.recovered()
+    bench.disk.mend()
+    assert bench.store.failure is not None
+    assert not waiting.called
+    try_again(bench)
+    result_of(waiting)
+    assert bench.store.failure is None
+    assert f"can be written again, from {bench.segment(2)} on" in caplog.text
+    result_of(bench.store.recovered())
+    bench.append(submitted(3), submitted(4))
+    bench.close()
+    assert ids(bench.open()) == [1, 3, 4]
+
+
+def test_a_store_that_works_does_not_try_anything(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    assert bench.reactor.getDelayedCalls() == []
+
+
+def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    failed(bench, "sync")
+    for call in ("create", "sync_directory", "write_at", "sync"):
+        bench.disk.mend()
+        bench.disk.fail(call)
+        try_again(bench)
+        assert bench.store.failure is not None
+    bench.disk.mend()
+    try_again(bench)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
+    bench.append(submitted(9))
+    bench.close()
+    assert ids(bench.open()) == [1, 9]
+
+
+def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment_follows(
+    bench: Bench,
+) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.fail("truncate", code=errno.EIO)
+    failed(bench, "sync")
+    bench.disk.mend()
+    assert len(bench.lines()) == 3
+    try_again(bench)
+    bench.append(submitted(7))
+    bench.close()
+    assert ids(bench.open()) == [1, 7]
+    positions = bench.append(submitted(8))
+    assert bench.store.read(positions[0]) == submitted(8)
+
+
+def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(bench: Bench) -> None:
+    bench.open()
+    bench.disk.fail("write_at")
+    bench.may_block = False
+    refused = [bench.store.append(submitted(1))]
+    bench.reactor.turn()
+    refused += [bench.store.append(submitted(number)) for number in (2, 3)]
+    bench.reactor.turn()
+    bench.reactor.advance(TRY_AGAIN)  # a batch is under way: not now
+    bench.turn()
+    assert all(isinstance(error_of(each), StoreFailed) for each in refused)
+    bench.disk.mend()
+    try_again(bench)
+    bench.append(submitted(4))
+    bench.close()
+    assert ids(bench.open()) == [4]
+
+
+def test_a_close_gives_up_trying(bench: Bench) -> None:
+    bench.open()
+    failed(bench)
+    bench.reactor.until(bench.store.close())
+    assert bench.reactor.getDelayedCalls() == []
+    bench.store._locks = ()
+
+
+def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
+    bench.open()
+    failed(bench)
+    gone, stays = bench.store.recovered(), bench.store.recovered()
+    gone.cancel()
+    assert isinstance(error_of(gone), CancelledError)
+    bench.disk.mend()
+    try_again(bench)
+    result_of(stays)
+
+
+@pytest.mark.parametrize("call", ["create", "sync_directory", "write_at", "sync"])
+def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_begin_one(
+    bench: Bench, call: str
+) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    failed(bench, "sync")
+    bench.disk.fail(call, after=0)
+    for _ in range(3):
+        try_again(bench)
+    closed = bench.segment(1).stat().st_size
+    assert bench.store.closed_bytes == closed
+    bench.disk.mend()
+    try_again(bench)
+    bench.append(submitted(4))
+    assert bench.store.closed_bytes == closed, "a segment without a durable record counts for nothing"
+
+
+def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 1
+    bench.disk.fail("sync")
+    refused = [bench.store.append(submitted(number)) for number in range(1, 4)]
+    bench.turn()
+    for durable in refused:
+        assert isinstance(error_of(durable), StoreFailed)
+    bench.disk.mend()
+    bench.store.segment_bytes = SEGMENT
+    try_again(bench)
+    assert bench.store.closed_bytes == bench.segment(1).stat().st_size
+
+
+def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.store.segment_bytes = 1
+    failed(bench, "create")
+    bench.disk.mend()
+    try_again(bench)
+    bench.store.segment_bytes = SEGMENT
+    bench.append(submitted(3))
+    assert bench.segments() == ["00000001.journal", "00000002.journal"]
+    bench.close()
+    assert ids(bench.open()) == [1, 3]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench, times: int) -> None:
+    bench.open()
+    [position] = bench.append(submitted(1))
+    bench.store.read(position)
+    bench.disk.fail("close", after=times - 1, code=errno.EIO)
+    bench.reactor.until(bench.store.close())
+    bench.disk.mend()
+    assert bench.open() == [submitted(1)]
+
+
+# Snapshots.
+
+
+def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Bench) -> None:
+    bench.segment_bytes = 300
+    bench.open()
+    bench.append(*map(submitted, range(1, 9)))
+    number = bench.store.segment - 1
+    closed = bench.store.closed_bytes
+    assert number >= 2
+    assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
+    Condenser(bench.store.segments, bench.disk, number).write()
+    assert bench.store.sizes()["closed_bytes"] == closed
+    positions = bench.append(submitted(9))
+    size = bench.store.segments.remove_obsolete(number)
+    bench.store.condensed(number, size)
+    assert bench.store.sizes() == {
+        "segment": bench.store.segment,
+        "segment_bytes": bench.segment(bench.store.segment).stat().st_size,
+        "closed_bytes": bench.store.closed_bytes,
+        "snapshot_bytes": (bench.journal / f"{number:08}.snapshot").stat().st_size,
+    }
+    assert bench.store.read(positions[0]) == submitted(9)
+    bench.close()
+    assert bench.open() == [submitted(each) for each in range(1, 10)]
+    assert bench.store.snapshot_bytes == size
+    bench.append(submitted(10))
+
+
+def test_segments_that_were_closed_while_a_snapshot_was_made_still_count_as_closed(bench: Bench) -> None:
+    bench.segment_bytes = 1
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    number = bench.store.segment - 1
+    bench.append(submitted(3), submitted(4))
+    bench.store.condensed(number, 10)
+    later = range(number + 1, bench.store.segment)
+    assert bench.store.closed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
+
+
+def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
+    bench.segment_bytes = 400
+    bench.open()
+    bench.append(*map(submitted, range(1, 9)))
+    number = bench.store.segment - 1
+    Condenser(bench.store.segments, bench.disk, number).write()
+    (bench.journal / "00000009.snapshot.new").write_bytes(b"half")
+    (bench.journal / "00000009.moved").write_bytes(b"1 1 2 3\n")
+    bench.close()
+    assert bench.open() == [submitted(each) for each in range(1, 9)]
+    kept = [f"{number:08}.snapshot", *(f"{each:08}.journal" for each in range(number + 1, number + 3))]
+    assert bench.segments() == sorted(kept)
+
+
+# One job.
+
+
+def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2), Started(id=1, at=START, attempt=1))
+    assert read_all(bench.store.find(1)) == [
+        (2, submitted(1)),
+        (4, Started(id=1, at=START, attempt=1)),
+    ]
+    on_its_way = bench.store.append(Cancelled(id=1, at=START, by="ada", signal=15))
+    bench.reactor.until(on_its_way)
+    assert len(read_all(bench.store.find(1))) == 3
+    assert read_all(bench.store.find(9)) == []
+
+
+@pytest.mark.parametrize("call", ["names", "content"])
+def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench: Bench, call: str) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.fail(call, code=errno.EIO)
+    assert isinstance(error_of(bench.store.find(1).portion()), StoreFailed)
+    bench.disk.mend()
+    path = bench.segment(1)
+    path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
+    assert isinstance(error_of(bench.store.find(1).portion()), StoreFailed)
+    path.write_bytes(path.read_bytes().replace(b"trve", b"true"))
+
+
+def test_all_that_is_durable_of_some_jobs_is_found(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2), submitted(3))
+    assert read_all(bench.store.find(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
+
+
+def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> None:
+    bench.open()
+    array = Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(array=Array(5, 7)))
+    bench.append(array)
+    assert bench.store.next_id == 5
+
+
+# Told once durable.
+
+
+def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *told: seen.append((*told, bench.store.last_sequence)))
+    bench.store.segment_bytes = 1
+    for job_id in (1, 2):
+        bench.store.append(submitted(job_id)).addCallback(lambda _, job_id: seen.append(job_id), job_id)
+    bench.turn()
+    assert seen == [1, (3, (submitted(1),), 3), 2, (5, (submitted(2),), 5)]
+    assert decode(bench.lines(2)[1][:-1]) == (3, submitted(1))
+
+
+def test_what_was_appended_together_is_told_together_with_the_first_number(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *told: seen.append((*told, bench.store.last_sequence)))
+    bench.store.append_all([submitted(1), submitted(2)])
+    bench.store.append(submitted(3))
+    bench.turn()
+    assert seen == [(2, [submitted(1), submitted(2)], 3), (4, (submitted(3),), 4)]
+
+
+def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_errors: LeakWatch) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *_: 1 // 0)
+    bench.store.on_durable(lambda sequence, _: seen.append(sequence))
+    bench.append(submitted(1), submitted(2))
+    assert seen == [2, 3]
+    assert len(logged_errors.flush(ZeroDivisionError)) == 2
+
+
+def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *told: seen.append(told))
+    bench.store.append_now([submitted(1), submitted(2)])
+    assert seen == [(2, (submitted(1),)), (3, (submitted(2),))]
+
+
+def test_what_was_refused_is_never_told(bench: Bench) -> None:
+    bench.open()
+    seen: list[Any] = []
+    bench.store.on_durable(lambda *told: seen.append(told))
+    bench.append(submitted(1))
+    failed(bench)
+    assert bench.store.last_sequence == 2
+    bench.disk.mend()
+    try_again(bench)
+    bench.append(submitted(3))
+    assert seen == [(2, (submitted(1),)), (4, (submitted(3),))]
+
+
+def test_the_last_number_goes_on_after_a_restart(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.close()
+    bench.open()
+    assert bench.store.last_sequence == 3
+
+
+# All that happened since.
+
+
+def read_since(bench: Bench, first: int) -> list[tuple[int, Event]]:
+    found: list[tuple[int, Event]] = []
+    reading = bench.store.since(first)
+    verifyObject(IReading, reading)
+    while portion := result_of(reading.portion()):
+        found += portion
+    assert reading.next == bench.store.last_sequence + 1
+    return found
+
+
+def test_all_events_from_a_number_on_are_read_up_to_the_last_that_was_told(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1), submitted(2))
+    bench.store.append(submitted(3))
+    assert read_since(bench, 1) == [(2, submitted(1)), (3, submitted(2))]
+    bench.turn()
+    assert read_since(bench, 3) == [(3, submitted(2)), (4, submitted(3))]
+    assert read_since(bench, 5) == []
+
+
+def test_where_nothing_follows_no_thread_is_asked(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    bench.disk.calls.clear()
+    assert result_of(bench.store.since(3).portion()) == []
+    assert bench.disk.calls == []
+
+
+def test_what_is_told_while_a_segment_s_begin_is_read_is_read_too(bench: Bench) -> None:
+    threads = Threads()
+    bench.open()
+    bench.store._in_thread = threads
+    portion = bench.store.since(1).portion()
+    bench.append(submitted(1))
+    threads.run()
+    assert result_of(portion) == [(2, submitted(1))]
+
+
+def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_number(bench: Bench) -> None:
+    bench.open()
+    bench.store.segment_bytes = 1
+    bench.append(submitted(1), submitted(2))
+    Condenser(bench.store.segments, bench.disk, 1).write()
+    lagged = error_of(bench.store.since(1).portion())
+    assert isinstance(lagged, Lagged)
+    assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]
+
+
+def test_a_journal_that_cannot_be_read_on_is_an_error_of_the_store(bench: Bench) -> None:
+    bench.open()
+    bench.append(submitted(1))
+    for call, after in (("names", 0), ("content", 0), ("open", 1), ("read", 1)):
+        bench.disk.fail(call, after, errno.EIO)
+        assert isinstance(error_of(bench.store.since(1).portion()), StoreFailed)
+        bench.disk.mend()

@@ -1,0 +1,259 @@
+"""The segment that is written to: its records are durable, and the blanks ahead of them harm nobody."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskqd.storage.journal import segment_writer as module
+from taskqd.storage.journal.segment_writer import Tail
+from taskqd.storage.journal.segments import End, Segments
+from tests.fakes.doors import FakeDisk
+
+AHEAD, BLOCK, SMALL, RUN = 1000, 64, 100, 3
+LINE = b"a line of some bytes\n"
+PLAIN = ["write_at", "sync"]
+
+
+class Disk(FakeDisk):
+    """The fake one, which may have room for so many blanks only."""
+
+    room_for_blanks = 10**9
+
+    def write_at(self, descriptor: int, data: bytes, offset: int) -> None:
+        is_blank = not data.strip(b"\n")
+        super().write_at(descriptor, data[: self.room_for_blanks] if is_blank else data, offset)
+        if is_blank and len(data) > self.room_for_blanks:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Bench:
+    """A tail on a disk of its own, and all that was written to the segment that it has begun last."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disk = Disk()
+        self.segments = Segments(str(directory), self.disk)
+        self.tail = Tail(self.segments, self.disk)
+        self.number = 0
+        self.begin()
+
+    def begin(self) -> None:
+        self.number += 1
+        self.tail.begin(self.number)
+        self.records = b""
+
+    def write(self, content: bytes = LINE) -> list[str]:
+        """Write, and return the calls of the disk that it took."""
+        self.disk.calls.clear()
+        self.tail.write(content, content.count(b"\n"))
+        self.records += content
+        return self.disk.calls[:]
+
+    def refused(self) -> None:
+        """Fail to write."""
+        with pytest.raises(OSError, match="No space left"):
+            self.write()
+        self.disk.mend()
+        self.tail.take_back()
+
+    def lay_blanks(self) -> None:
+        """Write until there are blanks."""
+        for _ in range(RUN + 1):
+            self.write()
+        assert self.blanks() > 0
+
+    def content(self, number: int = 0) -> bytes:
+        return Path(self.segments.path(number or self.number)).read_bytes()
+
+    def blanks(self) -> int:
+        """Return how many blanks there are; before them stands all that was written, and nothing else."""
+        content = self.content()
+        assert content.startswith(self.records)
+        rest = content[len(self.records) :]
+        assert rest == b"\n" * len(rest)
+        return len(rest)
+
+
+@pytest.fixture(name="bench")
+def a_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    for name, value in {"AHEAD": AHEAD, "BLOCK": BLOCK, "SMALL": SMALL, "RUN": RUN}.items():
+        monkeypatch.setattr(module, name, value)
+    bench = Bench(tmp_path)
+    yield bench
+    bench.disk.mend()
+    descriptor = bench.tail.release()
+    if descriptor is not None:
+        bench.disk.close(descriptor)
+    assert bench.disk.descriptors == set()
+
+
+def test_a_segment_is_in_its_directory_before_anything_is_written_to_it(bench: Bench) -> None:
+    bench.disk.calls.clear()
+    bench.begin()
+    assert bench.disk.calls == ["close", "create", "remove", "sync_directory"]
+    assert bench.tail.end == End(2, 0, 0)
+
+
+def test_the_end_is_behind_what_is_durable_and_stays_there_when_a_write_fails(bench: Bench) -> None:
+    bench.write(LINE * 2)
+    assert bench.tail.end == End(1, 2 * len(LINE), 2)
+    for call in ("write_at", "sync"):
+        bench.disk.fail(call, written=5)
+        bench.refused()
+        assert bench.tail.end == End(1, 2 * len(LINE), 2)
+        assert bench.content() == LINE * 2
+
+
+def test_blanks_are_laid_once_a_few_small_writes_have_come_in_a_row(bench: Bench) -> None:
+    for _ in range(RUN):
+        assert bench.write() == PLAIN
+        assert bench.blanks() == 0
+    assert bench.write() == PLAIN + PLAIN
+    assert AHEAD <= bench.blanks() < AHEAD + BLOCK
+    assert len(bench.content()) % BLOCK == 0
+
+
+def test_blanks_are_durable_before_a_record_is_written_over_them(bench: Bench) -> None:
+    for _ in range(RUN):
+        bench.write()
+    bench.disk.fail("sync", after=1)
+    bench.refused()
+    assert bench.content() == bench.records
+
+
+def test_a_record_that_is_written_over_blanks_leaves_the_file_as_long_as_it_is(bench: Bench) -> None:
+    bench.lay_blanks()
+    length = len(bench.content())
+    while bench.blanks() > len(LINE):
+        assert bench.write() == PLAIN
+        assert len(bench.content()) == length
+
+
+def test_one_blank_at_least_is_left_to_tell_where_they_end(bench: Bench) -> None:
+    bench.lay_blanks()
+    while bench.blanks() > 50:
+        bench.write()
+    left = bench.blanks()
+    assert bench.write(b"#" * (left - 2) + b"\n") == PLAIN
+    assert bench.blanks() == 1
+    assert bench.write() == PLAIN + PLAIN
+    assert bench.blanks() >= AHEAD
+
+
+def test_for_a_large_write_the_blanks_are_cut_off_first_and_begin_again_after_small_ones(
+    bench: Bench,
+) -> None:
+    bench.lay_blanks()
+    assert bench.write(LINE * 10) == ["truncate", *PLAIN]
+    assert bench.blanks() == 0
+    assert bench.write(LINE * 10) == PLAIN
+    for _ in range(RUN):
+        assert bench.write() == PLAIN
+    assert bench.blanks() == 0
+    bench.write()
+    assert bench.blanks() >= AHEAD
+
+
+def test_a_large_write_whose_blanks_cannot_be_cut_off_is_refused(bench: Bench) -> None:
+    bench.lay_blanks()
+    bench.disk.fail("truncate")
+    with pytest.raises(OSError, match="No space left"):
+        bench.write(LINE * 10)
+    bench.disk.mend()
+    bench.tail.take_back()
+    assert bench.content() == bench.records
+
+
+@pytest.mark.parametrize("written", [0, 1, 500])
+def test_where_no_blanks_can_be_written_the_records_are_and_the_segment_does_without(
+    bench: Bench, written: int
+) -> None:
+    for _ in range(RUN):
+        bench.write()
+
+    bench.disk.room_for_blanks = written
+    assert bench.write() == ["write_at", "truncate", *PLAIN]
+    assert bench.content() == bench.records
+    for _ in range(2 * RUN):
+        assert bench.write() == PLAIN
+    assert bench.content() == bench.records
+
+
+def test_where_blanks_cannot_be_synced_the_write_fails_and_the_segment_after_it_does_without(
+    bench: Bench,
+) -> None:
+    for _ in range(RUN):
+        bench.write()
+    bench.disk.fail("sync")
+    bench.refused()
+    bench.begin()
+    for _ in range(2 * RUN):
+        assert bench.write() == PLAIN
+    bench.begin()
+    bench.lay_blanks()
+
+
+def test_a_segment_that_is_left_keeps_its_records_alone(bench: Bench) -> None:
+    bench.lay_blanks()
+    records = bench.records
+    bench.begin()
+    assert bench.content(1) == records
+    assert bench.content(2) == b""
+
+
+def test_a_segment_that_is_released_keeps_its_records_alone(bench: Bench) -> None:
+    bench.lay_blanks()
+    descriptor = bench.tail.release()
+    assert descriptor is not None
+    bench.disk.close(descriptor)
+    assert bench.content() == bench.records
+    assert bench.tail.release() is None
+
+
+def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.lay_blanks()
+    length = len(bench.content())
+    bench.disk.fail("truncate", code=errno.EIO)
+    bench.begin()
+    assert len(bench.content(1)) == length
+    [message] = [record.getMessage() for record in caplog.records]
+    assert f"the blank end of {bench.segments.path(1)} could not be cut off" in message
+
+
+def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:
+    bench.lay_blanks()
+    bench.disk.fail("write_at", written=9)
+    bench.refused()
+    bench.disk.calls.clear()
+    bench.begin()
+    assert "truncate" not in bench.disk.calls
+
+
+def test_what_is_written_without_a_segment_is_refused(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Tail(Segments(str(tmp_path), disk), disk).write(LINE, 1)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 2 * SMALL) | st.integers(SMALL - 3, SMALL + 3), max_size=60))
+def test_whatever_is_written_it_stands_before_the_blanks_and_is_ready_if_it_takes_no_more_than_itself(
+    bench: Bench, sizes: list[int]
+) -> None:
+    bench.begin()
+    for size in sizes:
+        is_ready = bench.tail.is_ready(size)
+        before = len(bench.content())
+        calls = bench.write(b"#" * (size - 1) + b"\n")
+        assert (calls == PLAIN) is is_ready
+        assert bench.tail.end[:2] == (bench.number, len(bench.records))
+        blanks = bench.blanks()
+        assert blanks < AHEAD + BLOCK
+        assert not (blanks and size > SMALL)
+        if is_ready and blanks:
+            assert len(bench.content()) == before

@@ -1,0 +1,451 @@
+"""The files of a journal: which count, in what order, and what stands where."""
+
+from pathlib import Path
+
+import pytest
+
+from taskqd.errors import JournalDamaged, Lagged, StoreFailed
+from taskqd.model.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal import segments as module
+from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.segments import End, Finding, Layout, Segments, positions
+from taskqd.storage.journal.snapshot import Condenser
+from tests.fakes.doors import START, FakeDisk
+from tests.support.journals import portions, ran, replay, story, submitted, write
+
+OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
+
+
+def ids(events: list[Event]) -> list[int]:
+    return [event.id for event in events if isinstance(event, JobEvent)]
+
+
+def upto(sequence: int) -> End:
+    """Return an end at a record, wherever that stands."""
+    return End(99, 10**9, sequence)
+
+
+def all_of(finding: Finding) -> list[tuple[int, Event]]:
+    """Return all that a search finds."""
+    found: list[tuple[int, Event]] = []
+    while not finding.is_over:
+        found += finding.portion()
+    return found
+
+
+def names(directory: Path, *present: str) -> Layout:
+    directory.mkdir(exist_ok=True)
+    for name in present:
+        (directory / name).touch()
+    return Segments(str(directory), Disk()).layout()
+
+
+@pytest.mark.parametrize(
+    "present, snapshot, segments, obsolete",
+    [
+        ([], 0, [], []),
+        (["00000001.journal", "00000002.journal"], 0, [1, 2], []),
+        (["00000007.snapshot"], 7, [], []),
+        (["00000007.snapshot", "00000008.journal"], 7, [8], []),
+        (
+            ["00000007.snapshot", "00000006.journal", "00000007.journal", "00000008.journal"],
+            7,
+            [8],
+            ["00000006.journal", "00000007.journal"],
+        ),
+        (
+            ["00000003.snapshot", "00000007.snapshot", "00000008.journal"],
+            7,
+            [8],
+            ["00000003.snapshot"],
+        ),
+        (
+            ["00000001.journal", "00000002.journal", "00000001.moved", "00000001.snapshot.new"],
+            0,
+            [1, 2],
+            ["00000001.moved", "00000001.snapshot.new"],
+        ),
+        (
+            [
+                "00000001.journal",
+                "README",
+                "1.journal",
+                "00000001.journal.bak",
+                "0000000a.journal",
+                "x.moved",
+            ],
+            0,
+            [1],
+            [],
+        ),
+    ],
+)
+def test_the_newest_snapshot_counts_and_the_segments_after_it(
+    tmp_path: Path, present: list[str], snapshot: int, segments: list[int], obsolete: list[str]
+) -> None:
+    assert names(tmp_path, *present) == Layout(snapshot, segments, obsolete)
+
+
+@pytest.mark.parametrize(
+    "present, missing",
+    [
+        (["00000002.journal"], "00000001.journal"),
+        (["00000001.journal", "00000003.journal"], "00000002.journal"),
+        (["00000004.snapshot", "00000003.journal", "00000006.journal"], "00000005.journal"),
+    ],
+)
+def test_a_missing_segment_is_refused_by_its_name(tmp_path: Path, present: list[str], missing: str) -> None:
+    with pytest.raises(JournalDamaged, match=f"{tmp_path}/{missing} is missing"):
+        names(tmp_path, *present)
+
+
+def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
+    events = story(30)
+    write(tmp_path, *portions(events, 4))
+    assert replay(tmp_path) == events
+    reading = Replay()
+    segments = Segments(str(tmp_path), Disk())
+    found = list(segments.portions(segments.layout(), reading))
+    assert sum(isinstance(record, Opened) for _, portion in found for record in portion.records) == 4
+    assert reading.sequence == len(events) + 4
+    for number, portion in found:
+        assert [segments.read(position) for position in positions(number, portion)] == portion.records
+    segments.close()
+
+
+def test_the_lines_that_were_refused_when_their_segment_failed_do_not_count(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)], [submitted(3)])
+    refused = encode(submitted(9), 3) + encode(submitted(8), 4)
+    for rest in (b"", refused, refused[:-20], b"half a li"):
+        for number in (1, 2):
+            path = tmp_path / f"{number:08}.journal"
+            whole = path.read_bytes()
+            path.write_bytes(whole + rest)
+            assert ids(replay(tmp_path)) == [1, 2, 3]
+            path.write_bytes(whole)
+
+
+def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [], [submitted(3)])
+    third = encode(OPENED, 3) + encode(submitted(3), 4)
+    (tmp_path / "00000003.journal").write_bytes(third)
+    for begun in (b"", b"7", encode(OPENED, 3), encode(OPENED, 3)[:-1], encode(OPENED, 3) + b"x"):
+        (tmp_path / "00000002.journal").write_bytes(begun)
+        assert ids(replay(tmp_path)) == [1, 3]
+
+
+def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2)], [submitted(3)])
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    segments = Segments(str(tmp_path), Disk())
+    shown = [segments.locate(position) for _, position in segments.replay(segments.layout(), Replay())]
+    assert shown == [
+        f"{tmp_path}/00000001.snapshot, line 2",
+        f"{tmp_path}/00000001.snapshot, line 3",
+        f"{tmp_path}/00000002.journal, line 2",
+    ]
+
+
+def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    segments = Segments(str(tmp_path), Disk())
+    for position in [(1, 3, 10), (1, 100_000, 50), (9, 0, 50), (-1, 0, 50)]:
+        with pytest.raises(StoreFailed, match="cannot be read back"):
+            segments.read(position)
+    segments.close()
+
+
+# One job.
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 10**6])
+def test_all_that_the_journal_has_of_a_job_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT_ONCE", at_once)
+    events = story(25)
+    write(tmp_path, *portions(events, 3))
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    segments = Segments(str(tmp_path), Disk())
+    known = replay(tmp_path)
+    for job_id in range(1, 27):
+        found = all_of(segments.find((job_id,), upto(10**6)))
+        assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
+        assert [number for number, _ in found] == sorted(number for number, _ in found)
+
+
+def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
+    assert all_of(Segments(str(tmp_path), Disk()).find((2,), upto(100))) == [(3, submitted(2, "x"))]
+
+
+def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [*ran(1)])
+    first = tmp_path / "00000001.journal"
+    first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
+    segments = Segments(str(tmp_path), Disk())
+    assert [number for number, _ in all_of(segments.find((1,), upto(100)))] == [2, 4, 5, 6]
+    assert [number for number, _ in all_of(segments.find((1,), upto(5)))] == [2, 4, 5]
+    last = tmp_path / "00000002.journal"
+    last.write_bytes(last.read_bytes()[:-2])
+    assert [number for number, _ in all_of(segments.find((1,), upto(100)))] == [2, 4, 5]
+
+
+def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [*ran(1)])
+    last = tmp_path / "00000002.journal"
+    end = End(2, last.stat().st_size, 6)
+    for rest in (b'half a line of job "id":1,\n', encode(ran(1)[0], 7), b"\n" * 999 + b'"id":1,\n'):
+        whole = last.read_bytes()
+        last.write_bytes(whole + rest)
+        assert [number for number, _ in all_of(Segments(str(tmp_path), Disk()).find((1,), end))] == [
+            2,
+            4,
+            5,
+            6,
+        ]
+        last.write_bytes(whole)
+    (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 7) + b'"id":1,\n')
+    assert [number for number, _ in all_of(Segments(str(tmp_path), Disk()).find((1,), end))] == [2, 4, 5, 6]
+
+
+def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2)])
+    path = tmp_path / "00000001.journal"
+    path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
+    segments = Segments(str(tmp_path), Disk())
+    assert len(all_of(segments.find((1,), upto(100)))) == 1
+    with pytest.raises(JournalDamaged):
+        all_of(segments.find((2,), upto(100)))
+
+
+def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [submitted(2)])
+
+    class Once(Disk):
+        def open(self, path: str) -> int:
+            if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
+                Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                raise FileNotFoundError(2, "No such file", path)
+            return super().open(path)
+
+    segments = Segments(str(tmp_path), Once())
+    assert len(all_of(segments.find((1,), upto(100)))) == 3
+
+
+def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PORTION", 1)
+    events = [submitted(1), *ran(1), submitted(2)]
+    write(tmp_path, events, [submitted(3)])
+    segments = Segments(str(tmp_path), Disk())
+    finding = segments.find((1,), upto(100))
+    found = finding.portion()
+    assert [number for number, _ in found] == [2]
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    segments.remove_obsolete(1)
+    found += all_of(finding)
+    assert [event.name for _, event in found] == ["submitted", "started", "ended"]
+    assert [number for number, _ in found] == [2, 3, 5]
+
+
+def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT_ONCE", 100)
+    monkeypatch.setattr(module, "LOOKED_THROUGH", 200)
+    write(tmp_path, [submitted(number) for number in range(1, 20)])
+    finding = Segments(str(tmp_path), Disk()).find((99,), upto(100))
+    assert (finding.portion(), finding.is_over) == ([], False)
+    assert all_of(finding) == []
+
+
+def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        all_of(Segments(str(tmp_path / "nowhere"), Disk()).find((1,), upto(100)))
+
+
+def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    path = tmp_path / "00000001.journal"
+    batch = (
+        encode(submitted(2), 3) + encode(ran(1)[0], 4, goes_on=True) + encode(submitted(3), 5, goes_on=True)
+    )
+    path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
+    segments = Segments(str(tmp_path), Disk())
+    assert all_of(segments.find((1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
+    assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
+    assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
+    positions = [position for _, position in segments.replay(segments.layout(), Replay())]
+    assert segments.read(positions[2]) == ran(1)[0]
+    segments.close()
+
+
+# What a snapshot has taken the place of.
+
+
+def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
+    events: list[Event] = [submitted(1), *ran(1)]
+    write(tmp_path, events, ran(1, 2)[:0], [submitted(2)])
+    disk = FakeDisk()
+    segments = Segments(str(tmp_path), disk)
+    positions = [position for _, position in segments.replay(segments.layout(), Replay())]
+    assert isinstance(segments.read(positions[3]), Ended)
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 2).write()
+    assert segments.remove_obsolete(2) == (tmp_path / "00000002.snapshot").stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.snapshot", "00000003.journal"]
+    assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is let go"
+    [new] = [
+        position
+        for event, position in segments.replay(segments.layout(), Replay())
+        if isinstance(event, Ended)
+    ]
+    assert segments.read(new) == segments.read(positions[3])
+    segments.forget(2)
+    assert len(disk.descriptors) == 1
+    assert segments.read(new) == events[3]
+    segments.close()
+    assert disk.descriptors == set()
+
+
+def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
+    found = all_of(Segments(str(tmp_path), Disk()).find((2, 1), upto(100)))
+    assert [(number, str(event.name)) for number, event in found] == [
+        *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
+        *[(8, "started"), (9, "spawned"), (10, "ended")],
+    ]
+
+
+def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
+    paused = Paused(at=START, by='"id":1,', queue='"id":1,')
+    write(tmp_path, [submitted(1), paused])
+    assert all_of(Segments(str(tmp_path), Disk()).find((1,), upto(100))) == [(2, submitted(1))]
+
+
+# All that happened since.
+
+
+def since(directory: Path, first: int, last: int, disk: Disk | None = None) -> list[tuple[int, Event]]:
+    """Return all events from a number up to another, as they are read portion by portion."""
+    reading = Segments(str(directory), disk or Disk()).since(first)
+    found: list[tuple[int, Event]] = []
+    while portion := reading.portion(last):
+        found += portion
+    assert reading.next == max(first, last + 1)
+    return found
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 1000, 10**6])
+def test_all_events_from_a_number_on_are_read_whatever_the_portions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(module, "PORTION", at_once)
+    write(tmp_path, *portions(story(25), 3))
+    segments, reading = Segments(str(tmp_path), Disk()), Replay()
+    known: list[tuple[int, Event]] = []
+    for _, portion in segments.portions(segments.layout(), reading):
+        for sequence, record in zip(portion.sequences, portion.records, strict=True):
+            if not isinstance(record, Opened | Snapshot):
+                known.append((sequence, record))
+    last = reading.sequence
+    for first in range(1, last + 2, 7):
+        assert since(tmp_path, first, last) == [found for found in known if found[0] >= first]
+    assert since(tmp_path, 1, 40) == [found for found in known if found[0] <= 40]
+    assert since(tmp_path, last + 1, last) == []
+
+
+def test_a_reading_goes_on_where_the_journal_has_grown(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    reading = Segments(str(tmp_path), Disk()).since(1)
+    assert reading.portion(2) == [(2, submitted(1))]
+    assert reading.portion(2) == []
+    write(tmp_path, [submitted(1), submitted(2)])
+    assert reading.portion(3) == [(3, submitted(2))]
+    write(tmp_path, [submitted(1), submitted(2)], [], [submitted(3)])
+    assert reading.portion(4) == []
+    assert reading.portion(6) == [(6, submitted(3))]
+
+
+def test_what_was_refused_when_its_segment_failed_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)], [submitted(3)])
+    refused = encode(OPENED, 3) + encode(submitted(8), 4)
+    for number in (1, 2):
+        path = tmp_path / f"{number:08}.journal"
+        for rest in (refused, refused[:-20], b"half a li"):
+            whole = path.read_bytes()
+            path.write_bytes(whole + rest)
+            assert since(tmp_path, 1, 6) == [(2, submitted(1)), (4, submitted(2)), (6, submitted(3))]
+            path.write_bytes(whole)
+
+
+def test_a_segment_whose_begin_was_refused_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [], [submitted(3)])
+    (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 3) + encode(submitted(3), 4))
+    for begun in (b"", b"7", encode(OPENED, 3), encode(OPENED, 3)[:-1], encode(OPENED, 3) + b"x"):
+        (tmp_path / "00000002.journal").write_bytes(begun)
+        assert since(tmp_path, 1, 4) == [(2, submitted(1)), (4, submitted(3))]
+
+
+def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [submitted(2)], [submitted(3)])
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    for first in (1, 5):
+        with pytest.raises(Lagged) as lagged:
+            since(tmp_path, first, 9)
+        assert (lagged.value.sequence, str(lagged.value)) == (6, "6")
+    assert since(tmp_path, 6, 9) == [(7, submitted(2)), (9, submitted(3))]
+
+
+def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_further_once_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PORTION", 10)
+    write(tmp_path, [submitted(1), submitted(2), submitted(3)], [submitted(4)])
+    segments = Segments(str(tmp_path), Disk())
+    reading = segments.since(1)
+    assert reading.portion(6) == [(2, submitted(1))]
+    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    assert reading.portion(6) == [(3, submitted(2))]
+    segments.remove_obsolete(1)
+    with pytest.raises(Lagged, match="5"):
+        reading.portion(6)
+
+
+def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)])
+
+    class Once(Disk):
+        def content(self, path: str, most: int | None = None) -> bytes:
+            if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
+                Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                Segments(str(tmp_path), Disk()).remove_obsolete(1)
+            return super().content(path, most)
+
+    assert since(tmp_path, 3, 4, Once()) == [(4, submitted(2))]
+
+
+@pytest.mark.parametrize("damage", [b"x" * 20, b"00000000 x y", b"00000000 3 {}"])
+def test_a_damaged_line_ends_a_reading_with_an_error(tmp_path: Path, damage: bytes) -> None:
+    write(tmp_path, [submitted(1), submitted(2)])
+    path = tmp_path / "00000001.journal"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], damage, b""]))
+    with pytest.raises(JournalDamaged):
+        since(tmp_path, 1, 3)
+
+
+def test_a_record_that_is_missing_ends_a_reading_with_an_error(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), submitted(2), submitted(3)])
+    path = tmp_path / "00000001.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for left in (lines[:2], [*lines[:2], *lines[3:]]):
+        path.write_bytes(b"".join(left))
+        with pytest.raises(JournalDamaged):
+            since(tmp_path, 1, 4)
+    (tmp_path / "00000001.journal").unlink()
+    with pytest.raises(JournalDamaged):
+        since(tmp_path, 1, 4)

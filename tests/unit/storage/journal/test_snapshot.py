@@ -1,0 +1,525 @@
+"""Snapshots: what is left of closed segments, line by line, at once or not at all."""
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from taskqd.errors import JournalDamaged, StartRefused
+from taskqd.model.events import (
+    FORMAT,
+    Cancelled,
+    Changed,
+    Clocked,
+    Ended,
+    Event,
+    Held,
+    JobEvent,
+    Opened,
+    Paused,
+    Resized,
+    Resumed,
+    Scheduled,
+    Snapshot,
+    Spawned,
+    Started,
+    Submitted,
+    Unscheduled,
+)
+from taskqd.model.job import Array, Spec, Status
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal import snapshot as module
+from taskqd.storage.journal.codec import decode, encode
+from taskqd.storage.journal.replay import Replay
+from taskqd.storage.journal.segments import Segments
+from taskqd.storage.journal.snapshot import Condenser
+from tests.fakes.doors import START, FakeDisk
+from tests.support.faults import plain
+from tests.support.journals import fold, lines, portions, ran, removed, replay, story, submitted, write
+from tests.unit.engine.test_engine_walk import STEPS, Walk
+
+
+def condense(directory: Path, number: int, disk: Disk | None = None) -> int:
+    disk = disk or Disk()
+    return Condenser(Segments(str(directory), disk), disk, number).write()
+
+
+def header(path: Path) -> tuple[int, Snapshot]:
+    number, record = decode(path.read_bytes().split(b"\n")[0])
+    assert isinstance(record, Snapshot)
+    return number, record
+
+
+def known(directory: Path) -> object:
+    """Return what can be known of all jobs from the files that count."""
+    return plain(fold(replay(directory)))
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_lines_that_are_kept_are_kept_as_they_are_and_in_their_order(tmp_path: Path) -> None:
+    events = story(40)
+    write(tmp_path, *portions(events, 3), [submitted(99)])
+    before = [
+        line for number in (1, 2, 3) for line in lines((tmp_path / f"{number:08}.journal").read_bytes())
+    ]
+    count = condense(tmp_path, 3)
+    _, *kept = lines((tmp_path / "00000003.snapshot").read_bytes())
+    assert len(kept) == count < len(before)
+    assert set(kept) <= set(before)
+    assert [line for line in before if line in set(kept)] == kept
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_is_known_is_the_same_before_and_after(tmp_path: Path, number: int) -> None:
+    write(tmp_path, *portions(story(40), 4))
+    before = known(tmp_path)
+    condense(tmp_path, number)
+    assert Segments(str(tmp_path), Disk()).layout().snapshot == number
+    assert known(tmp_path) == before
+    Segments(str(tmp_path), Disk()).remove_obsolete(number)
+    assert known(tmp_path) == before
+
+
+def test_removed_jobs_are_gone_with_all_that_happened_to_them(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1), submitted(2)], [removed(1)], [submitted(3)])
+    assert condense(tmp_path, 2) == 1
+    assert replay(tmp_path) == [submitted(2), submitted(3)]
+
+
+def test_a_job_that_is_removed_later_is_still_there_for_its_removal(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [])
+    condense(tmp_path, 1)
+    assert [event.name for event in replay(tmp_path)] == [
+        "submitted",
+        "started",
+        "ended",
+        "removed",
+        "submitted",
+    ]
+    assert sorted(fold(replay(tmp_path)).jobs) == [2]
+    condense(tmp_path, 2)
+    assert replay(tmp_path) == [submitted(2)]
+
+
+def test_the_process_of_an_attempt_is_kept_while_it_may_run(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), *ran(1), submitted(2), *ran(2)[:2]], [])
+    condense(tmp_path, 1)
+    assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [2]
+
+
+def test_the_session_in_which_an_ended_attempt_left_processes_is_kept(tmp_path: Path) -> None:
+    *before, end = ran(1)
+    write(tmp_path, [submitted(1), *before, replace(end, pid=4242)], [])
+    condense(tmp_path, 1)
+    attempt = fold(replay(tmp_path)).jobs[1].attempt
+    assert attempt is not None
+    assert attempt.pid == 4242
+
+
+def test_the_header_has_what_the_last_segment_began_with_and_the_next_goes_on_after_it(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2), removed(2)], [submitted(3)])
+    condense(tmp_path, 2)
+    number, found = header(tmp_path / "00000002.snapshot")
+    opened = decode((tmp_path / "00000002.journal").read_bytes().split(b"\n")[0])[1]
+    assert isinstance(opened, Opened)
+    assert (found.at, found.format, found.store, found.boot) == (opened.at, FORMAT, "s", "b")
+    assert (number, found.records, found.next_id) == (5, 1, 3)
+
+
+def test_the_header_has_the_clocks_of_the_last_segment_too(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    path = tmp_path / "00000001.journal"
+    (_, opened), *rest = [decode(line) for line in path.read_bytes().splitlines()]
+    assert isinstance(opened, Opened)
+    changed = replace(opened, boot_clock=77.5, ahead=-3600.0)
+    path.write_bytes(b"".join(encode(*each) for each in [(changed, 1), *((one, n) for n, one in rest)]))
+    condense(tmp_path, 1)
+    found = header(tmp_path / "00000001.snapshot")[1]
+    assert (found.boot_clock, found.ahead) == (77.5, -3600.0)
+
+
+def clocked(ahead: float) -> Clocked:
+    return Clocked(at=START + ahead, boot_clock=0.0, ahead=ahead)
+
+
+def test_of_the_clocks_what_the_kept_records_are_read_by_is_kept(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        [clocked(0.0), submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0), *ran(1)],
+        [clocked(-60.0), clocked(3600.0), submitted(3), clocked(3600.0), submitted(4), clocked(7.0)],
+        [submitted(5)],
+    )
+    before = fold(replay(tmp_path))
+    condense(tmp_path, 2)
+    assert [event for event in replay(tmp_path) if isinstance(event, Clocked)] == [
+        clocked(3600.0),
+        clocked(7.0),
+    ]
+    after = fold(replay(tmp_path))
+    assert after.ahead == before.ahead == 7.0
+    assert [job.ended for job in after.jobs.values()] == [job.ended for job in before.jobs.values()]
+
+
+def test_of_clocks_that_came_to_nothing_none_is_kept(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1), clocked(60.0), submitted(2), *ran(2), removed(2), clocked(0.0)], [])
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [submitted(1)]
+
+
+def test_an_id_that_is_gone_is_never_given_again(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(7), *ran(7), removed(7)], [], next_id=1)
+    condense(tmp_path, 1)
+    assert header(tmp_path / "00000001.snapshot")[1].next_id == 8
+
+
+def test_a_snapshot_of_a_snapshot_is_a_snapshot(tmp_path: Path) -> None:
+    events = story(60)
+    write(tmp_path, *portions(events, 6))
+    before = known(tmp_path)
+    for number in (1, 2, 4, 5):
+        condense(tmp_path, number)
+        Segments(str(tmp_path), Disk()).remove_obsolete(number)
+        assert known(tmp_path) == before
+    assert files(tmp_path) == ["00000005.snapshot", "00000006.journal"]
+
+
+def test_a_snapshot_may_be_made_again(tmp_path: Path) -> None:
+    write(tmp_path, *portions(story(20), 2))
+    condense(tmp_path, 1)
+    content = (tmp_path / "00000001.snapshot").read_bytes()
+    condense(tmp_path, 1)
+    assert (tmp_path / "00000001.snapshot").read_bytes() == content
+
+
+def test_where_ends_stand_now_is_told(tmp_path: Path) -> None:
+    write(tmp_path, *portions(story(30), 2), [])
+    condense(tmp_path, 2)
+    content = (tmp_path / "00000002.snapshot").read_bytes()
+    moved = [tuple(map(int, line.split())) for line in lines((tmp_path / "00000002.moved").read_bytes())]
+    attempts: dict[int, int] = {}
+    expected = []
+    for event in replay(tmp_path):
+        if isinstance(event, Started):
+            attempts[event.id] = event.attempt
+        if isinstance(event, Ended):
+            expected.append((event.id, attempts[event.id], event))
+    found = [(job, attempt, decode(content[at : at + length])[1]) for job, attempt, at, length in moved]
+    assert found == expected
+    assert len(found) > 20
+
+
+@pytest.mark.parametrize("number", [0, 2, 9])
+def test_only_what_another_segment_follows_can_be_condensed(tmp_path: Path, number: int) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    with pytest.raises((StartRefused, OSError)):
+        condense(tmp_path, number)
+    assert files(tmp_path) == ["00000001.journal", "00000002.journal"]
+
+
+def test_a_segment_that_was_only_begun_does_not_follow(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)])
+    (tmp_path / "00000002.journal").write_bytes(b"8")
+    with pytest.raises(StartRefused, match="is not one that another follows"):
+        condense(tmp_path, 1)
+
+
+def test_a_damaged_journal_is_not_condensed(tmp_path: Path) -> None:
+    write(tmp_path, [submitted(1)], [submitted(2)], [])
+    path = tmp_path / "00000001.journal"
+    path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
+    with pytest.raises(JournalDamaged, match="line 2"):
+        condense(tmp_path, 2)
+    assert not (tmp_path / "00000002.snapshot").exists()
+
+
+@pytest.mark.parametrize("call", ["create", "write", "sync", "close", "rename", "content", "names"])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_snapshot_that_fails_changes_nothing_that_counts(tmp_path: Path, call: str, after: int) -> None:
+    write(tmp_path, *portions(story(20), 2))
+    before = known(tmp_path)
+    disk = FakeDisk()
+    disk.fail(call, after=after, code=errno.ENOSPC, written=10)
+    with suppress(OSError):
+        condense(tmp_path, 1, disk)
+    assert known(tmp_path) == before
+    assert disk.descriptors == set()
+    condense(tmp_path, 1)
+    assert known(tmp_path) == before
+
+
+def test_it_is_in_its_place_only_once_all_of_it_is_durable(tmp_path: Path) -> None:
+    write(tmp_path, *portions(story(20), 2))
+    disk = FakeDisk()
+    condense(tmp_path, 1, disk)
+    made = [call for call in disk.calls if call in ("create", "write", "sync", "rename")]
+    assert made == ["create", "write", "sync", "create", "write", "sync", "rename"]
+
+
+def test_a_large_snapshot_is_synced_a_little_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SYNC_EVERY", 500)
+    write(tmp_path, *portions(story(20), 2))
+    disk = FakeDisk()
+    condense(tmp_path, 1, disk)
+    assert disk.calls.count("sync") > 5
+    monkeypatch.undo()
+    content = (tmp_path / "00000001.snapshot").read_bytes()
+    condense(tmp_path, 1)
+    assert (tmp_path / "00000001.snapshot").read_bytes() == content
+
+
+def test_every_pass_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A condenser that a killed daemon left behind may finish an older snapshot between two passes."""
+    write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [submitted(3)], [])
+    before = known(tmp_path)
+    condenser = Condenser(Segments(str(tmp_path), Disk()), Disk(), 3)
+    header_of = condenser._header
+
+    def meanwhile(count: int) -> bytes:
+        condense(tmp_path, 2)
+        return header_of(count)
+
+    monkeypatch.setattr(condenser, "_header", meanwhile)
+    with suppress(OSError):
+        condenser.write()
+    assert known(tmp_path) == before
+
+
+# Queues, schedules and arrays.
+
+
+def paused(at: float, queue: str | None = None, schedule: int | None = None) -> Paused:
+    return Paused(at=at, by="ada", queue=queue, schedule=schedule)
+
+
+def resumed(at: float, queue: str | None = None, schedule: int | None = None) -> Resumed:
+    return Resumed(at=at, by="ada", queue=queue, schedule=schedule)
+
+
+def resized(at: float, queue: str, slots: int | None) -> Resized:
+    return Resized(at=at, by="ada", queue=queue, slots=slots)
+
+
+def scheduled(number: int, at: float = 1.0) -> Scheduled:
+    return Scheduled(schedule=number, at=at, by="ada", command="true", every=60.0)
+
+
+def unscheduled(number: int, at: float = 9.0) -> Unscheduled:
+    return Unscheduled(schedule=number, at=at, by="ada")
+
+
+def test_of_a_thousand_changes_of_a_held_job_with_a_large_environment_one_is_kept(tmp_path: Path) -> None:
+    spec = Spec(hold=True, env={"A": "x" * 6000})
+    changes: list[Event] = [
+        Changed(id=1, at=START, by="ana", command="true", spec=replace(spec, label=str(number)))
+        for number in range(1000)
+    ]
+    write(tmp_path, [Submitted(id=1, at=START, owner="ana", command="true", spec=spec), *changes], [])
+    before = known(tmp_path)
+    assert condense(tmp_path, 1) == 2
+    assert (tmp_path / "00000001.snapshot").stat().st_size < 3 * 6000
+    (tmp_path / "00000001.journal").unlink()
+    assert known(tmp_path) == before
+
+
+def test_of_queues_the_last_word_is_kept_and_nothing_else(tmp_path: Path) -> None:
+    first: list[Event] = [resized(1, "a", 3), paused(2, "a"), paused(3), resized(4, "b", 1), resumed(5, "a")]
+    second: list[Event] = [resized(6, "a", 0), resumed(7), paused(8, "a"), paused(9, "c"), paused(10)]
+    write(tmp_path, first, second, [])
+    before = known(tmp_path)
+    condense(tmp_path, 2)
+    assert replay(tmp_path) == [resized(4, "b", 1), second[0], *second[2:]]
+    assert known(tmp_path) == before
+
+
+def test_of_a_schedule_what_it_is_and_whether_it_is_paused_is_kept_until_it_ends(tmp_path: Path) -> None:
+    one: list[Event] = [scheduled(1), paused(2, schedule=1), resumed(3, schedule=1), paused(4, schedule=1)]
+    two: list[Event] = [scheduled(2), paused(5, schedule=2), unscheduled(2)]
+    three: list[Event] = [scheduled(3), paused(6, schedule=3), resumed(7, schedule=3)]
+    write(tmp_path, [*one, *two, *three], [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [one[0], one[3], three[0], three[2]]
+    assert known(tmp_path) == before
+
+
+def test_a_pause_of_a_queue_and_one_of_a_schedule_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    events: list[Event] = [scheduled(1), paused(1), paused(2, schedule=1), resumed(3, "1"), resumed(4)]
+    write(tmp_path, events, [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [events[0], *events[2:]]
+    assert known(tmp_path) == before
+
+
+def test_the_number_of_a_schedule_that_has_ended_is_never_given_again(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, [scheduled(1), unscheduled(1), scheduled(2), unscheduled(2)], [])
+    condense(tmp_path, 1)
+    assert replay(tmp_path) == [scheduled(2), unscheduled(2)]
+    assert fold(replay(tmp_path)).schedules.last_id == 2
+    Segments(str(tmp_path), Disk()).remove_obsolete(1)
+    (tmp_path / "00000002.journal").unlink()
+    write_more(tmp_path, 2, [scheduled(3)])
+    write_more(tmp_path, 3, [])
+    condense(tmp_path, 2)
+    assert replay(tmp_path) == [scheduled(3)]
+
+
+def write_more(directory: Path, number: int, events: list[Event]) -> None:
+    """Write one more segment behind those that are there."""
+    reading = Replay()
+    segments = Segments(str(directory), Disk())
+    list(segments.replay(segments.layout(), reading))
+    opened = Opened(at=START + number, format=FORMAT, store="s", boot="b", next_id=1)
+    lines = [encode(record, at) for at, record in enumerate((opened, *events), reading.sequence + 1)]
+    (directory / f"{number:08}.journal").write_bytes(b"".join(lines))
+
+
+def test_the_latest_run_of_a_schedule_is_known_afterwards(tmp_path: Path) -> None:
+    runs = [
+        Submitted(id=job_id, at=START + job_id, owner="ada", command="true", schedule=1) for job_id in (1, 2)
+    ]
+    write(tmp_path, [scheduled(1), runs[0], *ran(1), runs[1], *ran(2), removed(1)], [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert known(tmp_path) == before
+    schedule = fold(replay(tmp_path)).schedules.by_id[1]
+    assert (schedule.last_job, schedule.last_run_at) == (2, START + 2)
+
+
+def test_with_an_array_its_tasks_are_gone_and_their_ids_are_not_given_again(tmp_path: Path) -> None:
+    held = Held(id=4, at=START, by="ada")
+    events: list[Event] = [submitted(1, array=Array(1, 3)), held, *ran(2), *ran(3), submitted(5), *ran(5)]
+    cancelled = Cancelled(id=4, at=START, by="ada", signal=15)
+    write(tmp_path, [*events, cancelled, removed(1)], [], next_id=1)
+    before = known(tmp_path)
+    assert condense(tmp_path, 1) == 3, "its Submitted, Started and Ended"
+    assert {event.id for event in replay(tmp_path) if isinstance(event, JobEvent)} == {5}
+    assert known(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_the_next_id_is_beyond_the_tasks_of_an_array(tmp_path: Path, is_removed: bool) -> None:
+    array = submitted(7, array=Array(0, 9))
+    cancelled = Cancelled(id=7, at=START, by="ada", signal=15)
+    events: list[Event] = [array, cancelled, *([removed(7)] if is_removed else [])]
+    write_more(tmp_path, 1, events)
+    write_more(tmp_path, 2, [])
+    condense(tmp_path, 1)
+    assert header(tmp_path / "00000001.snapshot")[1].next_id == 18
+
+
+def test_of_an_array_that_is_known_all_is_kept_but_processes_that_have_ended(tmp_path: Path) -> None:
+    events = [submitted(1, array=Array(1, 3)), *ran(2), *ran(3, status=Status.FAILED), *ran(4)[:2]]
+    write(tmp_path, events, [])
+    before = known(tmp_path)
+    condense(tmp_path, 1)
+    assert known(tmp_path) == before
+    assert [event.id for event in replay(tmp_path) if isinstance(event, Spawned)] == [4]
+
+
+# As a program.
+
+
+def test_the_program_writes_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nice: list[int] = []
+    monkeypatch.setattr(os, "nice", nice.append)
+    monkeypatch.setattr(sys, "argv", ["snapshot", str(tmp_path), "1"])
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    module.main()
+    assert (tmp_path / "00000001.snapshot").exists()
+    assert nice == [module.NICENESS]
+
+
+@pytest.mark.parametrize("number, said", [("2", "00000003.journal"), ("1", "No such file")])
+def test_the_program_says_in_one_line_why_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, said: str
+) -> None:
+    directory = tmp_path if number == "2" else tmp_path / "nowhere"
+    monkeypatch.setattr(os, "nice", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["snapshot", str(directory), number])
+    write(tmp_path, [submitted(1)], [submitted(2)])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert said in str(end.value.code)
+    assert "\n" not in str(end.value.code)
+
+
+# Whatever happened.
+
+
+@settings(max_examples=60)
+@given(
+    order=st.permutations(range(1, 13)),
+    cuts=st.lists(st.integers(0, 60), min_size=2, max_size=5),
+    data=st.data(),
+)
+def test_a_journal_says_the_same_with_and_without_its_snapshots(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int], data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("journal")
+    told = [event for event in story(12) if isinstance(event, JobEvent)]
+    by_job = {job_id: [event for event in told if event.id == job_id] for job_id in order}
+    events: list[Event] = []
+    while any(by_job.values()):
+        job_id = data.draw(st.sampled_from(sorted(job for job, left in by_job.items() if left)))
+        events.append(cast(Event, by_job[job_id].pop(0)))
+    places = sorted({min(cut, len(events)) for cut in cuts})
+    parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
+    write(directory, *parts)
+    before = known(directory)
+    for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
+        condense(directory, number)
+        assert known(directory) == before
+        if data.draw(st.booleans()):
+            Segments(str(directory), Disk()).remove_obsolete(number)
+            assert known(directory) == before
+    reading = Replay()
+    segments = Segments(str(directory), Disk())
+    list(segments.replay(segments.layout(), reading))
+    assert reading.sequence == len(events) + len(parts)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=20, max_size=80),
+    st.lists(st.integers(0, 1000), min_size=2, max_size=4),
+    st.data(),
+)
+def test_whatever_is_asked_of_a_daemon_its_snapshots_say_the_same(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Any], cuts: list[int], data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("journal")
+    walk = Walk()
+    for act in steps:
+        walk.step(*act)
+    walk.die()
+    events = walk.house.store.journal
+    places = sorted(cut % (len(events) + 1) for cut in cuts)
+    parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
+    write(directory, *parts)
+    before = fold(replay(directory))
+    for number in sorted(data.draw(st.sets(st.integers(1, len(parts) - 1), max_size=3))):
+        condense(directory, number)
+        Segments(str(directory), Disk()).remove_obsolete(number)
+        after = fold(replay(directory))
+        assert plain(after) == plain(before)
+        assert after.schedules == before.schedules
+        assert after.dependencies.doomed == before.dependencies.doomed
+        next_id = header(directory / f"{number:08}.snapshot")[1].next_id
+        assert max(next_id - 1, after.last_id) == before.last_id or number < len(parts) - 1

@@ -1,0 +1,479 @@
+"""What an attempt prints: inline or in a file, within its quota, synced in time; and when the disk fails."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from taskqd.model.events import NOTHING, Output
+from taskqd.storage.interfaces import IRecording, OutputLost
+from taskqd.storage.spool import output as recording
+from taskqd.storage.spool.output import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
+from tests.fakes.doors import FakeDisk, FakeRecording, Threads, clock, error_of, result_of
+from tests.support.leaks import LeakWatch
+
+PLENTY = 10**9
+
+
+class Bench:
+    """A recording on a disk and with threads in the test's hands."""
+
+    def __init__(self, directory: Path, limit: int = PLENTY) -> None:
+        self.disk = FakeDisk()
+        self.clock = clock()
+        self.threads = Threads()
+        self.paths = {
+            1: directory / "output" / "0" / "1.1.stdout",
+            2: directory / "output" / "0" / "1.1.stderr",
+        }
+        self.recording = Recording(
+            {number: str(path) for number, path in self.paths.items()},
+            self.disk,
+            self.clock,
+            self.threads,
+            limit,
+            [lambda: self.followed.append(dict(self.sizes()))],
+        )
+        self.followed: list[dict[int, int]] = []
+        self.choked: list[bool] = []
+        self.failed: list[str] = []
+        self.recording.watch(self.choked.append, self.failed.append)
+
+    def write(self, stream: int, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.recording.write(stream, piece)
+
+    def sizes(self) -> dict[int, int]:
+        return {number: stream.size for number, stream in self.recording.streams.items()}
+
+    def on_disk(self, stream: int) -> bytes | None:
+        return self.paths[stream].read_bytes() if self.paths[stream].exists() else None
+
+    def closing(self) -> "Deferred[tuple[Output, Output]]":
+        closed = self.recording.close()
+        self.threads.run()
+        return closed
+
+    def close(self) -> tuple[Output, Output]:
+        return result_of(self.closing())
+
+
+def measured(outputs: tuple[Output, Output]) -> list[tuple[int, int]]:
+    """Return what was kept and what was dropped of each stream."""
+    return [(output.size, output.dropped) for output in outputs]
+
+
+@pytest.fixture(name="bench")
+def a_bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    assert bench.disk.descriptors == set(), "a closed recording leaves no descriptor"
+    assert bench.clock.getDelayedCalls() == [], "a closed recording leaves no call"
+
+
+def test_a_recording_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+    verifyObject(IRecording, bench.recording)
+    verifyObject(IRecording, FakeRecording())
+
+
+def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a follower")
+
+    bench.recording.followers.insert(0, fail)
+    bench.write(1, b"one", b"two")
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    assert [sizes[1] for sizes in bench.followed] == [3, 6], "others are called"
+    assert fail not in bench.recording.followers
+    assert bench.close()[0].size == 6
+
+
+# Inline or in a file.
+
+
+def test_who_prints_nothing_has_no_output_and_no_file(bench: Bench) -> None:
+    assert bench.close() == (NOTHING, NOTHING)
+    assert bench.on_disk(1) is bench.on_disk(2) is None
+    assert bench.disk.calls == []
+
+
+@pytest.mark.parametrize("data", [b"hello\n", b"\xff\0", b"x" * INLINE_BYTES])
+def test_what_is_short_and_soon_over_needs_no_file(bench: Bench, data: bytes) -> None:
+    bench.write(1, data[:2], data[2:])
+    bench.write(2, data)
+    assert bench.close() == (Output.inline(data), Output.inline(data))
+    assert bench.disk.calls == []
+
+
+def test_each_stream_is_kept_apart(bench: Bench) -> None:
+    bench.write(1, b"out ")
+    bench.write(2, b"err " * 2000)
+    bench.write(1, b"put")
+    stdout, stderr = bench.close()
+    assert (stdout.data, stderr) == (b"out put", Output(8000))
+    assert bench.on_disk(1) is None
+    assert bench.on_disk(2) == b"err " * 2000
+
+
+@pytest.mark.parametrize(
+    "pieces", [[INLINE_BYTES, 1], [INLINE_BYTES + 1], [1, INLINE_BYTES], [1] * 10 + [9000]]
+)
+def test_what_is_longer_is_in_a_file_from_its_first_byte_on(bench: Bench, pieces: list[int]) -> None:
+    data = bytes(range(256)) * 100
+    written = b""
+    for size in pieces:
+        bench.write(1, data[len(written) : len(written) + size])
+        written = data[: len(written) + size]
+    assert bench.on_disk(1) == written
+    bench.write(1, b"more")
+    assert bench.on_disk(1) == written + b"more"
+    assert bench.close()[0] == Output(len(written) + 4)
+
+
+def test_the_first_byte_is_on_disk_after_a_moment(bench: Bench) -> None:
+    bench.write(1, b"early")
+    bench.clock.advance(FLUSH_AFTER - 0.01)
+    assert bench.on_disk(1) is None
+    bench.clock.advance(0.02)
+    assert bench.on_disk(1) == b"early"
+    bench.write(1, b" and late")
+    assert bench.on_disk(1) == b"early and late"
+    assert bench.close()[0] == Output(14)
+
+
+def test_a_stream_that_was_silent_at_first_is_on_disk_after_a_moment_too(bench: Bench) -> None:
+    bench.write(1, b"early")
+    bench.clock.advance(FLUSH_AFTER)
+    bench.write(2, b"a late error")
+    bench.clock.advance(FLUSH_AFTER)
+    assert bench.on_disk(2) == b"a late error"
+    assert bench.close() == (Output(5), Output(12))
+
+
+def test_files_are_durable_with_their_names_before_the_close_is_told(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    closed = bench.recording.close()
+    bench.disk.calls.clear()
+    assert not closed.called
+    bench.threads.run()
+    assert bench.disk.calls[:2] == ["sync", "sync_directory"]
+    assert result_of(closed) == (Output(5000), NOTHING)
+
+
+# The quota.
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5, 4096, 5000])
+@pytest.mark.parametrize("pieces", [[10_000], [1] * 7 + [9993], [4999, 1, 1, 4999], [100] * 100])
+def test_what_is_over_the_quota_is_dropped_and_counted(tmp_path: Path, limit: int, pieces: list[int]) -> None:
+    bench = Bench(tmp_path, limit)
+    data = bytes(range(256)) * 40
+    at = 0
+    for size in pieces:
+        bench.write(1, data[at : at + size])
+        at += size
+    stdout, stderr = bench.close()
+    assert (stdout.size, stdout.dropped) == (limit, 10_000 - limit)
+    assert (stdout.data if limit <= INLINE_BYTES else bench.on_disk(1)) == data[:limit]
+    assert stderr == NOTHING
+
+
+def test_each_stream_has_a_quota_of_its_own(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 3)
+    bench.write(1, b"12345")
+    bench.write(2, b"12")
+    assert bench.close() == (Output.inline(b"123", 2), Output.inline(b"12"))
+
+
+def test_sizes_are_known_while_it_runs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 5000)
+    bench.write(1, b"x" * 6000)
+    out, err = bench.recording.streams[1], bench.recording.streams[2]
+    assert (out.size, out.dropped, err.size, err.dropped) == (5000, 1000, 0, 0)
+    bench.close()
+
+
+# Large output.
+
+
+@pytest.fixture(name="small")
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "SYNC_EVERY", 10_000)
+    monkeypatch.setattr(recording, "SYNC_BEHIND", 40_000)
+
+
+@pytest.mark.usefixtures("small")
+def test_large_output_is_synced_as_it_comes_one_sync_at_a_time(bench: Bench) -> None:
+    bench.write(1, *[b"x" * 3000] * 3)
+    assert bench.threads.waiting == []
+    bench.write(1, *[b"x" * 3000] * 5)
+    assert len(bench.threads.waiting) == 1
+    bench.threads.run()
+    assert bench.disk.calls.count("sync") == 1
+    bench.write(1, b"x" * 3000)
+    assert len(bench.threads.waiting) == 1
+    assert bench.close()[0] == Output(27_000)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_process_is_not_read_from_while_too_much_waits_to_be_synced(bench: Bench) -> None:
+    bench.write(1, *[b"x" * 5000] * 8)
+    assert bench.choked == []
+    bench.write(1, b"x" * 5000)
+    assert bench.choked == [True]
+    bench.write(1, b"x" * 5000)
+    bench.threads.run()
+    assert bench.choked == [True, False]
+    bench.write(1, b"x" * 5000)
+    bench.threads.run()
+    assert bench.choked == [True, False, True, False]
+    assert bench.close()[0] == Output(55_000)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_close_waits_for_the_sync_under_way(bench: Bench) -> None:
+    bench.write(1, b"x" * 20_000)
+    assert len(bench.threads.waiting) == 1
+    closed = bench.recording.close()
+    bench.threads.waiting.pop(0)()
+    assert not closed.called
+    assert len(bench.threads.waiting) == 1
+    bench.threads.run()
+    assert result_of(closed)[0] == Output(20_000)
+
+
+# When the disk fails.
+
+
+@pytest.mark.parametrize("call", ["make_directory", "create", "write"])
+def test_a_disk_that_takes_nothing_fails_the_recording_once(bench: Bench, call: str) -> None:
+    bench.disk.fail(call)
+    bench.write(1, *[b"x" * 5000] * 3)
+    bench.write(2, b"y" * 7000)
+    assert bench.failed == ["[Errno 28] No space left on device"]
+    assert measured(bench.close()) == [(0, 15_000), (0, 7000)]
+
+
+def test_what_a_full_disk_took_counts_and_the_rest_is_dropped(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    bench.disk.fail("write", written=100)
+    bench.write(1, b"x" * 1000, b"x" * 1000)
+    bench.write(2, b"late")
+    assert bench.failed == ["[Errno 28] No space left on device"]
+    assert measured(bench.close()) == [(5100, 1900), (0, 4)]
+
+
+def test_a_flush_that_fails_keeps_the_first_bytes_for_the_journal(bench: Bench) -> None:
+    bench.write(1, b"first words")
+    bench.disk.fail("create")
+    bench.clock.advance(FLUSH_AFTER)
+    assert len(bench.failed) == 1
+    bench.write(1, b" and last")
+    assert bench.close()[0] == Output.inline(b"first words", 9)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) -> None:
+    bench.write(1, b"x" * 20_000)
+    bench.disk.fail("sync", code=errno.EIO)
+    bench.threads.run()
+    assert bench.failed == ["[Errno 5] Input/output error"]
+    bench.disk.mend()
+    bench.write(1, b"x" * 20_000)
+    assert len(bench.failed) == 1
+    assert isinstance(error_of(bench.closing()), OSError)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_recording_whose_writes_and_syncs_fail_says_so_once(bench: Bench) -> None:
+    bench.write(1, b"x" * 20_000)
+    bench.disk.fail("write")
+    bench.disk.fail("sync")
+    bench.write(1, b"x" * 5000)
+    bench.threads.run()
+    assert len(bench.failed) == 1
+    error_of(bench.closing())
+
+
+@pytest.mark.usefixtures("small")
+def test_a_sync_that_fails_lets_a_choked_process_go_on(bench: Bench) -> None:
+    bench.write(1, b"x" * 50_000)
+    bench.disk.fail("sync")
+    bench.threads.run()
+    assert bench.choked == [True, False]
+    error_of(bench.closing())
+
+
+@pytest.mark.parametrize("streams", [(1,), (2,), (1, 2)])
+@pytest.mark.parametrize("call", ["sync", "sync_directory"])
+def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
+    bench: Bench, call: str, streams: tuple[int, ...]
+) -> None:
+    for stream in streams:
+        bench.write(stream, b"x" * 5000)
+    bench.disk.fail(call)
+    assert isinstance(error_of(bench.closing()), OSError)
+
+
+# A machine that has no descriptor for a file at the moment.
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_want_of_descriptors_fails_no_output_and_nothing_is_read_until_it_is_over(
+    bench: Bench, code: int
+) -> None:
+    bench.disk.fail("create", code=code)
+    bench.write(1, b"x" * 5000, b"y" * 10)
+    assert (bench.failed, bench.choked, bench.on_disk(1)) == ([], [True], None)
+    bench.clock.advance(FLUSH_AFTER)
+    bench.clock.advance(OPEN_AGAIN_AFTER)
+    assert (bench.failed, bench.choked) == ([], [True])
+    bench.disk.mend()
+    bench.clock.advance(OPEN_AGAIN_AFTER)
+    assert bench.choked == [True, False]
+    assert bench.on_disk(1) == b"x" * 5000 + b"y" * 10
+    assert measured(bench.close()) == [(5010, 0), (0, 0)]
+
+
+def test_a_little_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(2, b"hi")
+    bench.clock.advance(FLUSH_AFTER)
+    assert (bench.failed, bench.choked) == ([], [True])
+    out, err = bench.close()
+    assert (out.data, err.data) == (b"", b"hi")
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_a_stream_that_begins_late_waits_for_a_descriptor_too(bench: Bench) -> None:
+    bench.write(1, b"a")
+    bench.clock.advance(FLUSH_AFTER)
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(2, b"late")
+    assert bench.choked == [True]
+    bench.disk.mend()
+    bench.clock.advance(OPEN_AGAIN_AFTER)
+    assert (bench.choked, bench.on_disk(2)) == ([True, False], b"late")
+    bench.close()
+
+
+@pytest.mark.parametrize("code, why", [(errno.EMFILE, "the machine lacks descriptors"), (errno.EIO, "error")])
+def test_much_output_without_a_descriptor_at_its_end_is_an_error(bench: Bench, code: int, why: str) -> None:
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(1, b"x" * 5000)
+    bench.disk.fail("create", code=code)
+    assert why in str(error_of(bench.closing()))
+
+
+def test_much_output_that_has_a_descriptor_at_its_end_is_whole(bench: Bench) -> None:
+    bench.disk.fail("create", code=errno.EMFILE)
+    bench.write(1, b"x" * 5000)
+    bench.disk.mend()
+    assert measured(bench.close()) == [(5000, 0), (0, 0)]
+    assert bench.on_disk(1) == b"x" * 5000
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_file_that_was_removed_while_it_was_written_is_an_error_and_no_empty_output(
+    bench: Bench, stream: int
+) -> None:
+    bench.write(stream, b"x" * 5000)
+    bench.paths[stream].unlink()
+    bench.write(stream, b"y" * 5000)
+    bench.write(3 - stream, b"z" * 6000)
+    error = error_of(bench.closing())
+    assert isinstance(error, OutputLost)
+    assert f"{bench.paths[stream]} was removed while the job ran" in str(error)
+    assert measured(error.kept) == [(0, 0) if number == stream else (6000, 0) for number in (1, 2)]
+
+
+def test_two_files_that_were_removed_are_both_named(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    bench.write(2, b"x" * 5000)
+    for path in bench.paths.values():
+        path.unlink()
+    error = error_of(bench.closing())
+    assert isinstance(error, OutputLost)
+    assert error.kept == (NOTHING, NOTHING)
+    assert all(str(path) in str(error) for path in bench.paths.values())
+
+
+def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    shutil.rmtree(bench.paths[1].parent)
+    assert isinstance(error_of(bench.closing()), OSError)
+
+
+def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> None:
+    bench.write(1, b"x" * 5000)
+    os.truncate(bench.paths[1], 10)
+    assert "was cut to 10 bytes while the job ran, which had printed 5000" in str(error_of(bench.closing()))
+
+
+def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
+    disk = FakeDisk()
+    disk.fail("create")
+    alone = Recording({1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY, [])
+    alone.write(1, b"x" * 5000)
+    assert measured(result_of(alone.close())) == [(0, 5000), (0, 0)]
+
+
+# Who follows.
+
+
+def test_who_follows_is_told_once_what_was_printed_can_be_read(bench: Bench) -> None:
+    bench.write(1, b"abc", b"d" * 5000)
+    bench.write(2, b"e")
+    assert bench.followed == [{1: 3, 2: 0}, {1: 5003, 2: 0}, {1: 5003, 2: 1}]
+    bench.close()
+
+
+def test_who_follows_may_leave_while_it_is_told(bench: Bench) -> None:
+    seen: list[str] = []
+
+    def leave() -> None:
+        seen.append("last time")
+        bench.recording.followers.remove(leave)
+
+    bench.recording.followers[:] = [leave, lambda: seen.append("other")]
+    bench.write(1, b"a", b"b")
+    assert seen == ["last time", "other", "other"]
+    bench.close()
+
+
+# Whatever is printed.
+
+WRITES = st.lists(
+    st.tuples(st.sampled_from([1, 2]), st.binary(max_size=20), st.integers(1, 400), st.booleans()),
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(WRITES, st.sampled_from([0, 10, 4096, 5000, PLENTY]))
+def test_whatever_is_printed_is_kept_byte_for_byte_up_to_the_quota(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[Any], limit: int
+) -> None:
+    bench = Bench(tmp_path_factory.mktemp("state"), limit)
+    printed = {1: b"", 2: b""}
+    for stream, data, times, is_later in writes:
+        bench.write(stream, data * times)
+        printed[stream] += data * times
+        if is_later:
+            bench.clock.advance(FLUSH_AFTER / 2)
+    outputs = bench.close()
+    for stream, output in zip((1, 2), outputs, strict=True):
+        kept = printed[stream][:limit]
+        assert (output.size, output.dropped) == (len(kept), len(printed[stream]) - len(kept))
+        assert (bench.on_disk(stream) if output.data is None else output.data) == kept
+    assert bench.disk.descriptors == set()

@@ -1,0 +1,536 @@
+"""The spool: blocks that are kept, output that is read back wherever it lies, and progress."""
+
+import errno
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from taskqd.errors import StoreFailed
+from taskqd.model.events import NOTHING, Output
+from taskqd.storage.interfaces import ISpool
+from taskqd.storage.spool.output import FLUSH_AFTER
+from taskqd.storage.spool.spool import MAX_HASHED_AT_ONCE, READ_AT_ONCE, Spool
+from tests.fakes.doors import FakeDisk, FakeSpool, Threads, clock, error_of, result_of
+from tests.support.leaks import LeakWatch
+
+
+class Bench:
+    """A spool on a disk and with threads in the test's hands."""
+
+    def __init__(self, directory: Path) -> None:
+        self.disk = FakeDisk()
+        self.clock = clock()
+        self.threads = Threads()
+        self.directory = directory
+        self.spool = Spool(str(directory), self.disk, self.clock, self.threads)
+        self.spool.open()
+
+    def read(self, stream: int, offset: int, length: int, attempt: int = 1) -> bytes:
+        piece = self.spool.read(7, attempt, stream, offset, length)
+        self.threads.run()
+        return result_of(piece)
+
+    def reports(self, content: bytes) -> int:
+        Path(self.spool.path(7, "progress")).write_bytes(content)
+        return self.spool.progress(7)
+
+
+@pytest.fixture(name="bench")
+def a_bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_spool_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
+    verifyObject(ISpool, bench.spool)
+    verifyObject(ISpool, FakeSpool())
+
+
+def test_its_directories_are_for_their_owner_alone(bench: Bench) -> None:
+    made = {path.name: path.stat().st_mode & 0o777 for path in bench.directory.iterdir()}
+    assert made == {"output": 0o700, "input": 0o700, "progress": 0o700}
+    bench.spool.open()
+
+
+# Blocks.
+
+
+def test_digest_of_small_blocks_is_there_at_once_and_of_large_ones_is_computed_in_a_thread(
+    bench: Bench,
+) -> None:
+    small = bench.spool.digest([b"echo 1", b"in"])
+    assert result_of(small) == sha256(b"echo 1in").hexdigest()
+    large = bench.spool.digest([bytes(MAX_HASHED_AT_ONCE), b"!"])
+    assert not large.called
+    bench.threads.run()
+    assert result_of(large) == sha256(bytes(MAX_HASHED_AT_ONCE) + b"!").hexdigest()
+
+
+def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> None:
+    kept = bench.spool.keep(7, {"script": b"echo 1", "stdin": b"\0\xff"})
+    bench.disk.calls.clear()
+    assert not kept.called
+    bench.threads.run()
+    result_of(kept)
+    assert Path(bench.spool.path(7, "script")).read_bytes() == b"echo 1"
+    assert Path(bench.spool.path(7, "stdin")).read_bytes() == b"\0\xff"
+    calls = [call for call in bench.disk.calls if call in ("write", "sync", "sync_directory")]
+    assert calls[-6:] == ["write", "sync", "sync_directory"] * 2
+    assert bench.disk.descriptors == set()
+
+
+@pytest.mark.parametrize(
+    "name, content, is_program",
+    [
+        ("script", b"#!/usr/bin/python3\n", True),
+        ("script", b"echo 1\n", False),
+        ("script", b" #!/bin/sh\n", False),
+        ("stdin", b"#!/bin/sh\n", False),
+        ("secret", b"#!/bin/sh\n", False),
+    ],
+)
+def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
+    bench: Bench, name: str, content: bytes, is_program: bool
+) -> None:
+    bench.spool.keep(7, {name: content})
+    bench.threads.run()
+    assert Path(bench.spool.path(7, name)).stat().st_mode & 0o777 == (0o700 if is_program else 0o600)
+    assert bench.spool.block(7, name) == content
+    assert bench.disk.descriptors == set()
+
+
+def test_a_block_that_is_not_there_is_an_os_error(bench: Bench) -> None:
+    with pytest.raises(FileNotFoundError, match=r"7\.secret"):
+        bench.spool.block(7, "secret")
+
+
+@pytest.mark.parametrize("call", ["make_directory", "create", "write", "sync", "sync_directory"])
+def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench: Bench, call: str) -> None:
+    bench.disk.fail(call)
+    kept = bench.spool.keep(7, {"script": b"echo 1"})
+    bench.threads.run()
+    assert isinstance(error_of(kept), OSError)
+    assert bench.disk.descriptors == set()
+
+
+def test_blocks_of_an_id_that_was_refused_before_are_replaced(bench: Bench) -> None:
+    for content in (b"#!/bin/sh\nold", b"new"):
+        bench.spool.keep(7, {"script": content})
+        bench.threads.run()
+    path = Path(bench.spool.path(7, "script"))
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
+
+
+def test_many_jobs_do_not_share_one_directory(bench: Bench) -> None:
+    parents = {Path(bench.spool.path(job_id, "stdin")).parent for job_id in (1, 999, 1000, 123_456)}
+    assert len(parents) == 3
+    assert bench.spool.path(1000, "progress") == str(bench.directory / "progress" / "1000")
+
+
+# Output.
+
+
+def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"hello world")
+    assert bench.spool.sizes(7) == {
+        "stdout_bytes": 11,
+        "stderr_bytes": 0,
+        "stdout_dropped": 0,
+        "stderr_dropped": 0,
+    }
+    assert [bench.read(1, 0, 5), bench.read(1, 6, 100), bench.read(1, 11, 5), bench.read(2, 0, 5)] == [
+        b"hello",
+        b"world",
+        b"",
+        b"",
+    ]
+    result_of(recording.close())
+
+
+def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(2, b"hello ")
+    bench.clock.advance(FLUSH_AFTER)
+    recording.write(2, b"world")
+    assert [bench.read(2, 0, 5), bench.read(2, 6, 100), bench.read(2, 11, 5)] == [b"hello", b"world", b""]
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+    bench.spool.release(7)
+    assert bench.spool.sizes(7) is None
+    assert bench.read(2, 0, 100) == b"hello world"
+
+
+def test_each_attempt_has_files_of_its_own(bench: Bench) -> None:
+    for attempt in (1, 2):
+        recording = bench.spool.record(7, attempt, 10**9)
+        recording.write(1, b"%d" % attempt * 5000)
+        closed = recording.close()
+        bench.threads.run()
+        result_of(closed)
+        bench.spool.release(7)
+    assert [bench.read(1, 4990, 100, attempt) for attempt in (1, 2)] == [b"1" * 10, b"2" * 10]
+
+
+@pytest.mark.parametrize("length, is_in_thread", [(READ_AT_ONCE, False), (READ_AT_ONCE + 1, True)])
+def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"x" * 100_000)
+    piece = bench.spool.read(7, 1, 1, 0, length)
+    assert piece.called is not is_in_thread
+    bench.threads.run()
+    assert len(result_of(piece)) == length
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+
+
+@pytest.mark.parametrize("length", [10, READ_AT_ONCE + 1])
+def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, length: int) -> None:
+    piece = bench.spool.read(7, 1, 1, 0, length)
+    bench.threads.run()
+    error = error_of(piece)
+    assert isinstance(error, StoreFailed)
+    assert "7.1.stdout cannot be read" in str(error)
+
+
+def test_a_read_that_fails_gives_the_file_back(bench: Bench) -> None:
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"x" * 5000)
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+    bench.disk.fail("read")
+    assert isinstance(error_of(bench.spool.read(7, 1, 1, 0, 10)), StoreFailed)
+    assert bench.disk.descriptors == set()
+
+
+def test_what_a_crash_left_of_an_attempt_is_known_by_its_size(bench: Bench) -> None:
+    recording = bench.spool.record(7, 2, 10**9)
+    recording.write(1, b"x" * 5000)
+    assert bench.spool.recorded(7, 2) == (Output(5000), NOTHING)
+    assert bench.spool.recorded(7, 1) == (NOTHING, NOTHING)
+    closed = recording.close()
+    bench.threads.run()
+    result_of(closed)
+
+
+# Progress.
+
+
+@pytest.mark.parametrize(
+    "content, percentage",
+    [
+        (b"", 0),
+        (b"50\n", 50),
+        (b"10\n20\n30\n", 30),
+        (b"0\n", 0),
+        (b"100\n", 100),
+        (b"101\n", 100),
+        (b"999\n", 100),
+        (b" 42 \n", 42),
+        (b"42%\n", 42),
+        (b"42 %\r\n", 42),
+        (b"42.9\n", 42),
+        (b"10\n5", 10),
+        (b"50", 0),
+        (b"50\n\n", 50),
+        (b"x" * 10_000 + b"\n77\n", 77),
+    ],
+)
+def test_a_job_s_progress_is_the_percentage_of_its_last_whole_line(
+    bench: Bench, content: bytes, percentage: int
+) -> None:
+    assert bench.reports(content) == percentage
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"-1\n",
+        b"nonsense\n",
+        b"50\nnonsense\n",
+        b"1000\n",
+        b"5 0\n",
+        b"0x10\n",
+        b"\xff\xfe\n",
+        b"\0" * 1000 + b"\n",
+        "\u0665\n".encode(),
+        b"1" * 10_000 + b"\n",
+        b".5\n",
+        b"%\n",
+        b"\n",
+    ],
+)
+def test_anything_else_that_a_job_writes_counts_as_nothing(bench: Bench, content: bytes) -> None:
+    assert bench.reports(content) == 0
+
+
+def test_who_reports_nothing_has_no_progress(bench: Bench) -> None:
+    assert bench.spool.progress(7) == 0
+
+
+def test_a_pipe_in_place_of_the_file_holds_nobody_up(bench: Bench) -> None:
+    os.mkfifo(bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+    assert not os.path.lexists(bench.spool.path(7, "progress"))
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"50\n")
+    os.symlink(tmp_path / "precious", bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+    assert (tmp_path / "precious").read_bytes() == b"50\n"
+    assert not os.path.lexists(bench.spool.path(7, "progress"))
+
+
+def test_a_directory_in_place_of_the_file_does_no_harm(bench: Bench) -> None:
+    os.mkdir(bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+
+
+def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    assert bench.reports(b"50\n") == 50
+    bench.spool.release(7)
+    os.mkfifo(bench.spool.path(7, "progress"))
+    assert bench.spool.progress(7) == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_an_attempt_reported_is_gone_with_it(bench: Bench) -> None:
+    assert bench.reports(b"50\n") == 50
+    bench.spool.release(7)
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+
+
+# Jobs that are gone.
+
+
+def present(bench: Bench) -> set[str]:
+    """Return the names of all files of the spool."""
+    return {path.name for path in bench.directory.rglob("*") if path.is_file()}
+
+
+def filled(bench: Bench, *names: str) -> None:
+    """Put files of jobs below 1000 in their places."""
+    for name in names:
+        kind = "output" if name.endswith(("stdout", "stderr")) else "input" if "." in name else "progress"
+        directory = bench.directory / kind if kind == "progress" else bench.directory / kind / "0"
+        directory.mkdir(exist_ok=True)
+        (directory / name).touch()
+
+
+def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
+    filled(bench, "7.script", "7.stdin", "7.secret")
+    filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
+    purged = bench.spool.purge(7, 2)
+    assert "7.script" in present(bench)
+    bench.threads.run()
+    result_of(purged)
+    assert present(bench) == {"77.1.stdout", "70.stdin"}
+    again = bench.spool.purge(7, 2)
+    bench.threads.run()
+    result_of(again)
+
+
+def test_a_purge_that_fails_says_so(bench: Bench) -> None:
+    filled(bench, "7.stdin")
+    bench.disk.fail("remove")
+    purged = bench.spool.purge(7, 1)
+    bench.threads.run()
+    assert isinstance(error_of(purged), OSError)
+
+
+def test_a_sweep_removes_the_files_of_jobs_and_attempts_that_are_not_known(bench: Bench) -> None:
+    filled(
+        *(bench, "1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1.3.stdout", "1"),
+        *("2.stdin", "2.secret", "2.1.stderr", "2", "3"),
+    )
+    attempts = {1: 2, 3: 0}
+    assert bench.spool.sweep(attempts.get) == 5
+    assert present(bench) == {"1.script", "1.secret", "1.1.stdout", "1.2.stdout", "1", "3"}
+    assert bench.spool.sweep(attempts.get) == 0
+
+
+@pytest.mark.parametrize("name", ["README", "7.1.stdout.bak", "7.x", "x7", "7.1.2.stdout"])
+def test_a_sweep_leaves_what_is_not_of_a_job(bench: Bench, name: str) -> None:
+    for kind in ("output/0", "input/0", "progress"):
+        (bench.directory / kind).mkdir(exist_ok=True)
+        (bench.directory / kind / name).touch()
+    assert bench.spool.sweep(lambda _: None) == 0
+    assert present(bench) == {name}
+
+
+@pytest.mark.parametrize(
+    "path", ["progress/7/step", "output/README", "output/0/7.1.stdout/x", "input/notes/7.stdin", "input/7"]
+)
+def test_sweep_leaves_stray_entries_alone_and_says_so_in_one_line(
+    bench: Bench, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stray = bench.directory / path
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_text("precious")
+    (bench.directory / "output" / "link").symlink_to("/")
+    filled(bench, "8.stdin")
+    assert bench.spool.sweep(lambda _: None) == 1
+    assert stray.read_text() == "precious"
+    [record] = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"2 entries in {bench.directory} are not the daemon's and are left alone: ")
+    assert str(bench.directory / "output" / "link") in said
+
+
+def test_sweep_names_a_few_of_many_stray_entries(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(100):
+        (bench.directory / "output" / f"note-{number:02}").touch()
+    bench.spool.sweep(lambda _: None)
+    [record] = caplog.records
+    assert record.getMessage().startswith("100 entries in ")
+    assert record.getMessage().count("note-") == 5
+
+
+def test_directory_that_is_empty_is_removed_with_its_last_job_and_by_a_start(bench: Bench) -> None:
+    filled(bench, "1.stdin", "1.1.stdout", "2.stdin")
+    for job_id in (1001, 2001):
+        path = bench.directory / "output" / str(job_id // 1000) / f"{job_id}.1.stdout"
+        path.parent.mkdir()
+        path.touch()
+    result_of(ran(bench, bench.spool.purge(1, 1)))
+    assert directories(bench) == {"input/0", "output/1", "output/2"}
+    result_of(ran(bench, bench.spool.purge(2, 0)))
+    result_of(ran(bench, bench.spool.purge(1001, 1)))
+    assert directories(bench) == {"output/2"}
+    (bench.directory / "input" / "5").mkdir()
+    assert bench.spool.sweep(lambda _: None) == 1
+    assert directories(bench) == set()
+    result_of(ran(bench, bench.spool.keep(3, {"stdin": b"again"})))
+    assert directories(bench) == {"input/0"}
+
+
+def ran(bench: Bench, deferred: "Deferred[None]") -> "Deferred[None]":
+    """Return a Deferred once all that waits for a thread has run."""
+    bench.threads.run()
+    return deferred
+
+
+def directories(bench: Bench) -> set[str]:
+    """Return the directories ``N`` that are there."""
+    found = [path for kind in ("output", "input") for path in (bench.directory / kind).iterdir()]
+    return {str(path.relative_to(bench.directory)) for path in found}
+
+
+def test_directory_that_cannot_be_removed_is_an_error(bench: Bench) -> None:
+    filled(bench, "1.stdin")
+    bench.disk.fail("remove_empty_directory", code=errno.EIO)
+    assert isinstance(error_of(ran(bench, bench.spool.purge(1, 0))), OSError)
+
+
+def test_state_directory_that_was_moved_away_is_not_begun_anew(bench: Bench) -> None:
+    bench.directory.rename(bench.directory.with_name("elsewhere"))
+    assert isinstance(error_of(ran(bench, bench.spool.keep(3, {"stdin": b"late"}))), FileNotFoundError)
+    assert not bench.directory.exists()
+
+
+@pytest.mark.parametrize("call", ["names", "remove"])
+def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
+    filled(bench, "7.stdin")
+    bench.disk.fail(call)
+    with pytest.raises(OSError, match="No space left"):
+        bench.spool.sweep(lambda _: None)
+
+
+def test_an_earlier_attempt_is_read_from_its_file_while_the_next_one_runs(bench: Bench) -> None:
+    first = bench.spool.record(7, 1, 10**9)
+    first.write(1, b"x" * 5000)
+    closed = first.close()
+    bench.threads.run()
+    result_of(closed)
+    bench.spool.release(7)
+    second = bench.spool.record(7, 2, 10**9)
+    second.write(1, b"abc")
+    assert bench.read(1, 4999, 10) == b"x"
+    assert bench.read(1, 0, 10, attempt=2) == b"abc"
+    result_of(second.close())
+
+
+# Who follows.
+
+
+def test_who_follows_a_job_is_told_of_its_start_its_output_and_its_end(bench: Bench) -> None:
+    told: list[str] = []
+    leave = bench.spool.follow(7, lambda: told.append(f"{bench.spool.sizes(7)}"))
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"abc")
+    result_of(recording.close())
+    bench.spool.release(7)
+    assert [("'stdout_bytes': 3" in each, each == "None") for each in told] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    leave()
+    bench.spool.record(7, 2, 10**9)
+    bench.spool.release(7)
+    assert len(told) == 3
+
+
+def test_a_job_that_runs_already_can_be_followed_and_left_and_followed_again(bench: Bench) -> None:
+    told: list[int] = []
+    recording = bench.spool.record(7, 1, 10**9)
+    recording.write(1, b"a")
+    leave = bench.spool.follow(7, lambda: told.append(1))
+    leave_too = bench.spool.follow(7, lambda: told.append(2))
+    recording.write(1, b"b")
+    leave()
+    recording.write(1, b"c")
+    leave_too()
+    recording.write(1, b"d")
+    leave = bench.spool.follow(7, lambda: told.append(3))
+    recording.write(1, b"e")
+    leave()
+    assert told == [1, 2, 2, 3]
+    result_of(recording.close())
+
+
+def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt_too(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a follower")
+
+    leave = bench.spool.follow(7, fail)
+    recording = bench.spool.record(7, 1, 10**9)
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    leave()
+    leave = bench.spool.follow(7, fail)
+    result_of(recording.close())
+    bench.spool.release(7)
+    assert len(logged_errors.flush(ZeroDivisionError)) == 1
+    told: list[int] = []
+    leave_too = bench.spool.follow(7, lambda: told.append(1))
+    leave()
+    bench.spool.release(7)
+    assert told == [1]
+    leave_too()
+    assert not bench.spool._followers
+
+
+def test_nobody_is_told_of_another_job(bench: Bench) -> None:
+    told: list[int] = []
+    leave = bench.spool.follow(7, lambda: told.append(1))
+    other = bench.spool.record(8, 1, 10**9)
+    other.write(1, b"a")
+    result_of(other.close())
+    bench.spool.release(8)
+    assert told == []
+    leave()
+    assert not bench.spool._followers

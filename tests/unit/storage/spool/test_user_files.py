@@ -1,0 +1,372 @@
+"""What attempts of other users are given: theirs alone, gone with them, and no tool against anybody."""
+
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskqd.errors import StartRefused
+from taskqd.execution.users import User
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.spool.spool import Spool
+from taskqd.storage.spool.user_files import MODE, PROGRESS, Handover
+from tests.fakes.doors import clock, in_thread
+from tests.support import other_users
+
+ME = os.geteuid(), os.getegid()
+
+
+class Bench:
+    """A state directory in a place that others may pass through, and what is handed over beside it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.directory = place / "state.jobs"
+        self.state = place / "state"
+        self.handover = Handover(str(self.directory))
+        self.spool = Spool(str(self.state), Disk(), clock(), in_thread, self.handover)
+
+    def block(self, name: str, content: bytes, mode: int = 0o600) -> str:
+        self.state.mkdir(0o700, exist_ok=True)
+        path = self.state / f"7.{name}"
+        path.write_bytes(content)
+        path.chmod(mode)
+        return str(path)
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.directory))
+
+    def give(self, owner: tuple[int, int] = ME, job_id: int = 7, **blocks: str) -> dict[str, Path]:
+        given = self.handover.give(job_id, 1, *owner, blocks)
+        return {name: Path(path) for name, path in given.items()}
+
+
+@pytest.fixture(name="bench")
+def a_bench() -> Iterator[Bench]:
+    with other_users.open_place() as place:
+        bench = Bench(place)
+        yield bench
+        bench.handover.close()
+
+
+# The directory.
+
+
+def test_the_directory_can_be_passed_through_and_neither_listed_nor_written(bench: Bench) -> None:
+    before = os.umask(0o077)
+    try:
+        assert bench.handover.open() == 0
+    finally:
+        os.umask(before)
+    found = bench.directory.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (MODE, os.geteuid()) == (0o711, os.geteuid())
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o711, 0o755, 0o500])
+def test_a_directory_of_ours_is_taken(bench: Bench, mode: int) -> None:
+    bench.directory.mkdir()
+    bench.directory.chmod(mode)
+    bench.handover.open()
+    assert stat.S_IMODE(bench.directory.stat().st_mode) == MODE
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o731, 0o713])
+def test_a_directory_that_others_may_change_is_refused(bench: Bench, mode: int) -> None:
+    bench.directory.mkdir()
+    bench.directory.chmod(mode)
+    with pytest.raises(StartRefused, match=r"state\.jobs .* others than the daemon could change it: remove"):
+        bench.handover.open()
+
+
+@other_users.only_root
+def test_a_directory_of_somebody_else_s_is_refused(bench: Bench) -> None:
+    bench.directory.mkdir(MODE)
+    os.chown(bench.directory, other_users.user("games").uid, 0)
+    with pytest.raises(StartRefused, match="others than the daemon could change it"):
+        bench.handover.open()
+
+
+@pytest.mark.parametrize("what", ["file", "link", "dangling link", "pipe"])
+def test_what_is_no_directory_is_refused_and_not_followed(bench: Bench, what: str) -> None:
+    target = bench.place / "target"
+    if what == "file":
+        bench.directory.touch()
+    elif what == "pipe":
+        os.mkfifo(bench.directory)
+    else:
+        bench.directory.symlink_to(target)
+        if what == "link":
+            target.mkdir(0o700)
+    with pytest.raises(StartRefused, match=r"state\.jobs must be a directory"):
+        bench.handover.open()
+    assert not target.exists() or stat.S_IMODE(target.stat().st_mode) == 0o700
+
+
+def test_a_place_that_users_cannot_reach_is_refused(bench: Bench) -> None:
+    (bench.place / "closed").mkdir(0o700)
+    handover = Handover(str(bench.place / "closed" / "state.jobs"))
+    with pytest.raises(StartRefused, match=rf"may not pass through {bench.place}/closed, .* chmod o\+x"):
+        handover.open()
+    handover.close()
+
+
+def test_a_start_removes_what_a_crash_has_left_and_nothing_else(bench: Bench) -> None:
+    bench.handover.open()
+    bench.give(script=bench.block("script", b"x"))
+    kept = ["README", "7.progress", "x.1.0123456789abcdef.progress", "7.1.0123456789ABCDEF.progress"]
+    for name in kept:
+        (bench.directory / name).touch()
+    again = Handover(str(bench.directory))
+    assert again.open() == 2
+    assert bench.names() == sorted(kept)
+    again.close()
+    again.close()
+
+
+# What is given.
+
+
+def test_an_attempt_has_a_copy_of_what_was_brought_for_it_and_a_place_for_its_progress(bench: Bench) -> None:
+    bench.handover.open()
+    content = os.urandom(3 * 1024**2 + 17)
+    given = bench.give(
+        script=bench.block("script", b"#!/bin/sh\n", 0o700), stdin=bench.block("stdin", content)
+    )
+    assert {name: stat.S_IMODE(path.stat().st_mode) for name, path in given.items()} == {
+        "script": 0o500,
+        "stdin": 0o400,
+        PROGRESS: 0o600,
+    }
+    assert given["script"].read_bytes() == b"#!/bin/sh\n"
+    assert given["stdin"].read_bytes() == content
+    assert given[PROGRESS].read_bytes() == b""
+    assert (bench.state / "7.script").stat().st_ino != given["script"].stat().st_ino
+    assert (
+        stat.S_IMODE(bench.give(job_id=8, script=bench.block("script", b""))["script"].stat().st_mode)
+        == 0o400
+    )
+
+
+def test_no_two_attempts_have_a_name_in_common_that_somebody_could_guess(bench: Bench) -> None:
+    bench.handover.open()
+    names = [bench.give()[PROGRESS].name for _ in range(20)]
+    assert len({name.split(".")[2] for name in names}) == 20
+    assert {name.split(".")[:2] == ["7", "1"] for name in names} == {True}
+
+
+def test_what_was_given_is_gone_with_the_attempt(bench: Bench) -> None:
+    bench.handover.open()
+    bench.give(script=bench.block("script", b"x"))
+    theirs = bench.give(job_id=8)
+    bench.spool.release(7)
+    assert bench.names() == [theirs[PROGRESS].name]
+    bench.spool.release(7)
+    theirs[PROGRESS].unlink()
+    bench.spool.release(8)
+    assert bench.names() == []
+
+
+def test_what_cannot_be_given_whole_is_not_given_at_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.handover.open()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        bench.give(script=bench.block("script", b"x"), stdin=str(bench.place / "nothing"))
+    assert bench.names() == []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(PermissionError):
+        bench.give(script=bench.block("script", b"x"))
+    assert bench.names() == []
+    assert bench.handover.open_progress(7) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# What an attempt reports.
+
+
+@pytest.mark.parametrize("content, percentage", [(b"", 0), (b"50\n", 50), (b"10\n20\n3", 20), (b"\xff\n", 0)])
+def test_progress_is_read_from_what_was_given(bench: Bench, content: bytes, percentage: int) -> None:
+    bench.handover.open()
+    bench.give()[PROGRESS].write_bytes(content)
+    assert bench.spool.progress(7) == percentage
+
+
+def test_who_was_given_nothing_reports_in_the_state_directory_as_ever(bench: Bench) -> None:
+    bench.handover.open()
+    bench.state.mkdir(0o700)
+    bench.spool.open()
+    Path(bench.spool.path(7, PROGRESS)).write_bytes(b"30\n")
+    assert bench.spool.progress(7) == 30
+    bench.give()
+    assert bench.spool.progress(7) == 0
+
+
+def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
+    bench.handover.open()
+    bench.give()[PROGRESS].write_bytes(b"50\n")
+    before = len(os.listdir("/proc/self/fd"))
+    assert [bench.spool.progress(7) for _ in range(10)] == [50] * 10
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# Somebody hostile.
+
+
+@pytest.fixture(name="ana")
+def somebody() -> User:
+    return other_users.user("games")
+
+
+def given_to(bench: Bench, user: User) -> dict[str, Path]:
+    bench.handover.open()
+    script = bench.block("script", b"#!/bin/sh\necho mine\n", 0o700)
+    return bench.give((user.uid, user.gid), script=script, stdin=bench.block("stdin", b"secret"))
+
+
+@other_users.only_root
+def test_the_user_may_run_their_script_read_their_stdin_and_report(bench: Bench, ana: User) -> None:
+    given = given_to(bench, ana)
+    done = other_users.shell(
+        ana, f"{given['script']} && cat {given['stdin']} && echo 40 >> {given[PROGRESS]}"
+    )
+    assert (done.stdout, done.stderr) == ("mine\nsecret", "")
+    assert bench.spool.progress(7) == 40
+
+
+@other_users.only_root
+@pytest.mark.parametrize(
+    "command", ["cat {path}", "echo x >> {path}", "chmod 777 {path}", "rm -f {path}", "{path}"]
+)
+@pytest.mark.parametrize("name", ["script", "stdin", PROGRESS])
+def test_another_user_can_do_nothing_with_what_is_not_theirs(
+    bench: Bench, ana: User, name: str, command: str
+) -> None:
+    given = given_to(bench, ana)
+    before = given[name].read_bytes(), given[name].stat()
+    done = other_users.shell(other_users.user("daemon"), command.format(path=given[name]))
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert (given[name].read_bytes(), given[name].stat()[:9]) == (before[0], before[1][:9])
+
+
+@other_users.only_root
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls {directory}",
+        "touch {directory}/new",
+        "mkdir {directory}/new",
+        "rm -f {progress}",
+        "mv {progress} {directory}/other",
+        "ln -s /etc/shadow {directory}/new",
+        "ln /etc/passwd {directory}/new",
+        "mkfifo {directory}/new",
+        "rm -f {progress}; mkfifo {progress}",
+        "ln -sf /etc/shadow {progress}",
+        "chmod 777 {directory}",
+        "ls {state}",
+        "cat {state}/7.script",
+    ],
+)
+def test_a_user_can_put_nothing_in_the_place_of_what_was_given(bench: Bench, ana: User, command: str) -> None:
+    given = given_to(bench, ana)
+    inode, names = given[PROGRESS].stat().st_ino, bench.names()
+    places = {"directory": bench.directory, "progress": given[PROGRESS], "state": bench.state}
+    done = other_users.shell(ana, command.format(**places))
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert (given[PROGRESS].stat().st_ino, bench.names()) == (inode, names)
+
+
+@other_users.only_root
+@pytest.mark.parametrize(
+    "command",
+    [
+        "chmod 000 {path}",
+        "chmod 6777 {path}",
+        "truncate -s 1T {path}",
+        "head -c 3000000 /dev/zero >> {path}",
+        "yes 999999 | head -c 1000000 > {path}",
+        "printf '%s\\n' '; reboot' '$(reboot)' '../../../etc/shadow' > {path}",
+    ],
+)
+def test_whatever_a_user_makes_of_their_file_it_is_at_most_a_percentage(
+    bench: Bench, ana: User, command: str
+) -> None:
+    path = given_to(bench, ana)[PROGRESS]
+    assert other_users.shell(ana, command.format(path=path)).returncode == 0
+    assert bench.spool.progress(7) == 0
+    bench.spool.release(7)
+    assert bench.names() == []
+
+
+@other_users.only_root
+def test_what_a_user_makes_of_their_script_stays_with_the_attempt(bench: Bench, ana: User) -> None:
+    given = given_to(bench, ana)
+    done = other_users.shell(ana, f"chmod u+w {given['script']} && echo 'rm -rf /' > {given['script']}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (bench.state / "7.script").read_bytes() == b"#!/bin/sh\necho mine\n"
+    assert (bench.state / "7.script").stat().st_uid == os.geteuid()
+
+
+@other_users.only_root
+def test_a_link_that_a_user_keeps_is_to_their_own_copy_alone(bench: Bench, ana: User) -> None:
+    given = given_to(bench, ana)
+    theirs = bench.place / "theirs"
+    theirs.mkdir(0o700)
+    os.chown(theirs, ana.uid, ana.gid)
+    other_users.shell(ana, f"ln {given[PROGRESS]} {theirs}/kept; ln {given['script']} {theirs}/script")
+    bench.spool.release(7)
+    assert bench.names() == []
+    other = bench.give((other_users.user("daemon").uid, 1))
+    other_users.shell(ana, f"echo 90 >> {theirs}/kept")
+    assert bench.spool.progress(7) == 0
+    assert (theirs / "kept").stat().st_ino != other[PROGRESS].stat().st_ino
+
+
+LEASE = """\
+import fcntl, sys, time
+file = open({path!r}, "r+b")
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+fcntl.fcntl(file, fcntl.F_SETSIG, 0)
+import signal; signal.signal(signal.SIGIO, signal.SIG_IGN)
+print("held", flush=True)
+time.sleep(20)
+"""
+
+
+@other_users.only_root
+def test_a_lease_that_a_user_holds_keeps_nobody_waiting(bench: Bench, ana: User) -> None:
+    """The kernel would have whoever opens the file wait for 45 s, unless he says that he does not."""
+    path = given_to(bench, ana)[PROGRESS]
+    path.write_bytes(b"50\n")
+    with other_users.process(ana, LEASE.format(path=str(path))) as holder:
+        assert holder.readline() == "held\n"
+        is_read = threading.Event()
+        answers: list[int] = []
+
+        def look() -> None:
+            answers.append(bench.spool.progress(7))
+            is_read.set()
+
+        threading.Thread(target=look, daemon=True).start()
+        assert is_read.wait(5), "the daemon would hang"
+    assert answers == [0]
+
+
+def test_a_file_of_the_user_s_is_opened_without_waiting(bench: Bench) -> None:
+    bench.handover.open()
+    bench.give()
+    descriptor = bench.handover.open_progress(7)
+    assert descriptor is not None
+    assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_NONBLOCK
+    os.close(descriptor)
