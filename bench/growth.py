@@ -24,16 +24,18 @@ from zope.interface import implementer
 
 from taskqd.config.settings import Retention
 from taskqd.engine.engine import Dispatcher
-from taskqd.engine.retention import Housekeeper, condense
-from taskqd.execution.command_line import Outcome
+from taskqd.engine.retention import Housekeeper
+from taskqd.execution.interfaces import IExecutor
+from taskqd.execution.run import Outcome
 from taskqd.model import events
 from taskqd.model.actor import Actor
-from taskqd.model.job import PLAIN, Job, Reason, Status
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.spec import PLAIN
 from taskqd.state.capacity import Limits
 from taskqd.state.queue_state import Backlog
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import IExecutor
 from taskqd.storage.journal import codec
+from taskqd.storage.journal.compaction import condense
 from taskqd.storage.journal.journal import SEGMENT_BYTES, Store
 from taskqd.storage.spool.spool import Spool
 

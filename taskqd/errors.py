@@ -4,6 +4,7 @@ The codes are the closed list of docs/protocol.md §7. The domain raises these; 
 one ``ERROR`` line. An error that is not of this tree is a bug of ours and is answered ``INTERNAL``.
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -132,3 +133,12 @@ class SettingsError(StartRefused):
 
 class JournalDamaged(StartRefused):
     """A record of the journal cannot be trusted; the text names the file and the line."""
+
+
+SHORTAGES = frozenset((errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""The errors by which the system says that the machine lacks processes, descriptors or memory."""
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error is the machine's fault and not that of the job whose start met it."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORTAGES)

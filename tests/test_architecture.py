@@ -31,29 +31,14 @@ MAY_IMPORT = {
 """For each package, the packages and modules that it may import; ``daemon`` may import all but ``client``."""
 
 NOT_YET = {
-    ("cli.completions", "cli.parameters"),
-    ("cli.display.text", "cli.display.tables"),
-    ("cli.offline.journal", "protocol.replies"),
-    ("cli.offline.tokens", "protocol.replies"),
-    ("client.connection", "client.tls"),
-    ("engine.end_hook", "server.handlers.job_view"),
-    ("engine.submissions", "protocol.submit"),
-    ("execution.command_line", "engine.shortage"),
-    ("execution.executor", "engine.shortage"),
     ("execution.executor", "speedups.child_process"),
     ("execution.executor", "speedups.pipes"),
-    ("model.retry", "protocol.values"),
-    ("protocol.replies", "state.schedules"),
-    ("protocol.submit", "state.schedules"),
     ("server.connection", "speedups.direct_write"),
     ("server.endpoints", "speedups.byte_socket"),
     ("server.endpoints", "speedups.client_poller"),
     ("server.handlers.job_view", "execution.proc"),
     ("speedups.child_process", "model.job"),
     ("speedups.spawn", "execution.proc"),
-    ("storage.journal.journal", "state.queue_state"),
-    ("storage.journal.segments", "state.queue_state"),
-    ("storage.spool.output", "engine.shortage"),
 }
 """Imports against the table that the next steps remove."""
 

@@ -20,7 +20,7 @@ from taskqd.storage.journal.segments import End
 from taskqd.storage.journal.snapshot import Condenser
 from taskqd.storage.spool.output import Stream
 from taskqd.storage.spool.spool import Spool
-from tests.fakes.doors import LOOKS
+from tests.fakes.filesystem import LOOKS
 from tests.support import faults as faulty_day
 from tests.support.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
 from tests.support.journals import run_bounded, sweep

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from taskqd.client import encoder as client
 from taskqd.errors import TaskqError
-from taskqd.protocol import verbs
+from taskqd.protocol import parser, verbs
 from taskqd.protocol.requests import SET_OPTIONS
 from taskqd.protocol.submit import OPTIONS, SCHEDULE_OPTIONS
-from tests.fakes.doors import Client, FakeSocket, House, opened, running
+from tests.fakes.client import Client
+from tests.fakes.connections import FakeSocket
+from tests.fakes.engine import House, opened, running
 from tests.fuzz import oddities
 from tests.fuzz.grammar import Grammar
 from tests.fuzz.hearing import CLOSED_LIST, REPLIES, Broken, Ear
@@ -57,7 +59,7 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
     """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
     house = opened()
     house.submit()
-    house.submit(array=verbs.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
+    house.submit(array=parser.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
     house.finish(1)
     tidy(house)
     ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
@@ -165,7 +167,7 @@ def test_nothing_that_is_played_lets_paused_jobs_run(data: bytes) -> None:
     # Wherever a line may begin, be it behind a telnet sequence or within what was meant for a block.
     for line in session.data.split(b"\n"):
         for start in {0, *(at + 1 for at in range(len(line)) if line[at] in (0xFF, 0xF4, 0xF0, 0x06))}:
-            request = verbs.read_line(line[start:].removesuffix(b"\r"))
+            request = parser.read_line(line[start:].removesuffix(b"\r"))
             assert request.verb != "DRAIN"
             if request.verb == "RESUME" and request.error is None:
                 assert (request.argument.queue, request.argument.schedule) != (None, None)
@@ -352,7 +354,7 @@ ASKED = st.fixed_dictionaries(
 @given(ASKED, TEXT.filter(lambda text: not set(text) & set("\r\n") and text.strip(" \t")))
 def test_what_the_client_writes_is_what_the_server_reads(asked: client.Options, command: str) -> None:
     line, *blocks = client.submit(command, client.submit_options(asked)).split(b"\r\n")
-    request = verbs.read_line(line)
+    request = parser.read_line(line)
     assert (request.error, blocks) == (None, [b""])
     assert request.argument.command == command.lstrip(" \t")
     for name, value in asked.items():

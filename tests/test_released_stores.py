@@ -12,7 +12,8 @@ import pytest
 from taskqd import __version__
 from taskqd.errors import Gone, JournalDamaged
 from taskqd.model.events import FORMAT, Ended, Event, Opened, Snapshot, Submitted
-from taskqd.model.job import Job, Reason, Spec, Status
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCK, unpacked
 from taskqd.server.handlers.job_view import Results
 from taskqd.state.queue_state import Backlog
@@ -21,7 +22,9 @@ from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Store
 from taskqd.storage.journal.snapshot import Condenser
 from taskqd.storage.spool.spool import Spool
-from tests.fakes.doors import START, ThreadReactor, begin, in_thread, read_all, result_of
+from tests.fakes.clocks import START, ThreadReactor, in_thread
+from tests.fakes.deferreds import begin, result_of
+from tests.fakes.journal import read_all
 
 STORES = Path(__file__).parent / "stores"
 VERSIONS = sorted(path.name for path in STORES.iterdir() if path.name[0].isdigit())

@@ -15,14 +15,15 @@ from taskqd.config.settings import ON_END_QUEUE
 from taskqd.errors import Forbidden, QueueFull, TaskqError, TooLarge
 from taskqd.model import roles
 from taskqd.model.footprint import footprint, footprint_of
-from taskqd.model.job import PLAIN, Job, Spec, Status, TaskId
+from taskqd.model.job import Job, Status
+from taskqd.model.job_ref import Ref, TaskId
 from taskqd.model.roles import Need, Role
-from taskqd.protocol.job_refs import Ref
+from taskqd.model.schedule import Schedule
+from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.submission import Order
 from taskqd.protocol.requests import Cancellation, Change, Follow, Listing, Pause, Retrial, Slice, Wait, Watch
-from taskqd.protocol.submit import Order
 from taskqd.state.pending_quota import Pending, check_pending, pending_in_all, pending_of
 from taskqd.state.queue_state import Backlog
-from taskqd.state.schedules import Schedule
 
 LARGEST_CHARACTER = 4
 """A character is at most so many bytes of UTF-8."""

@@ -13,8 +13,7 @@ from zope.interface import implementer
 
 from taskqd.auth.principal import IPrincipal, Principal, user_name
 from taskqd.auth.token_registry import Registry
-from taskqd.config.converters import ANYBODY
-from taskqd.model.roles import Role
+from taskqd.model.roles import ANYBODY, Role
 from taskqd.protocol.values import is_name
 
 UID, TOKEN, NAME = "uid", "token", "name"

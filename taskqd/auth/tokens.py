@@ -18,8 +18,7 @@ from msgspec import Struct
 
 from taskqd.errors import BadRequest, StartRefused
 from taskqd.model.roles import Role
-from taskqd.protocol.replies import timestamp
-from taskqd.protocol.values import is_name, parse_time
+from taskqd.protocol.values import is_name, parse_time, timestamp
 
 _ID_BYTES = 4
 _SALT_BYTES = 16

@@ -13,7 +13,6 @@ from click.shell_completion import BashComplete, CompletionItem, FishComplete, S
 
 from taskqd.cli.context import Session
 from taskqd.cli.display.text import command_of, harmless
-from taskqd.cli.parameters import STATUSES
 from taskqd.client import Client, Facts, Refused, Unreachable
 
 PATIENCE = 0.5
@@ -108,3 +107,6 @@ def _asked(context: click.Context, ask: Callable[[Client], Iterable[Facts]]) -> 
     asking.start()
     asking.join(PATIENCE)
     return list(found)
+
+
+STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from taskqd.cli.completions import STATUSES
 from taskqd.cli.context import Session
 from taskqd.client import Ref, parse_address
 from taskqd.errors import BadRequest
@@ -20,7 +21,6 @@ Parser = Callable[[str], Any]
 Decorator = Callable[[Any], Any]
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
-STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 UNTIL_COMMAND = {"allow_interspersed_args": False}
 """Options end at the first word of the command: what follows, as -la, is its own."""
 MOST_SPELLED_OUT = 100_000

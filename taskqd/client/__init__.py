@@ -12,8 +12,8 @@
 It blocks, starts fast, and needs the standard library alone.
 """
 
+from taskqd.client.address import Unreachable, Untrusted, parse_address
 from taskqd.client.client import Client, Filters
-from taskqd.client.connection import Unreachable, Untrusted, parse_address
 from taskqd.client.decoder import Ended, Facts, Output, Refused, Result, Status
 from taskqd.client.discovery import find_address
 from taskqd.client.encoder import Changes, Options, Recurring, Ref

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from taskqd.client.connection import Connection, Unreachable
+from taskqd.client.address import Unreachable
+from taskqd.client.connection import Connection
 from taskqd.client.encoder import Ref
 from taskqd.protocol.values import take_quoted
 

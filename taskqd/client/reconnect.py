@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from taskqd.client.connection import Unreachable, Untrusted
+from taskqd.client.address import Unreachable, Untrusted
 from taskqd.errors import BadRequest
 from taskqd.protocol.values import parse_duration
 

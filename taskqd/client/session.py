@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from taskqd.client import encoder
-from taskqd.client.connection import Connection, Lost, Papers, papers_of, parse_address
+from taskqd.client.address import Papers, papers_of, parse_address
+from taskqd.client.connection import Connection, Lost
 from taskqd.client.decoder import Refused, Replies
 from taskqd.client.discovery import find_address
 from taskqd.client.reconnect import BACK, LOST, come_back, reconnect_timeout

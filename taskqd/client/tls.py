@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from taskqd.client.address import Address, Papers, Unreachable, Untrusted
 from taskqd.client.channel import PIECE
-from taskqd.client.connection import Address, Papers, Unreachable, Untrusted
 
 Used = TypeVar("Used")
 

@@ -9,11 +9,9 @@ from typing import Any
 
 from taskqd.config.limits import LIMITS, NONE, read_limit
 from taskqd.errors import BadRequest
-from taskqd.model.roles import Role
+from taskqd.model.roles import ANYBODY, Role
 from taskqd.protocol.values import is_name, parse_duration, parse_size
 
-ANYBODY = "*"
-"""Among the names that have a role, it stands for those from certificates and checkers that are not there."""
 ROLES = tuple(role.value for role in Role)
 
 

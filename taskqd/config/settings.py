@@ -18,6 +18,7 @@ from taskqd.config import converters
 from taskqd.config.converters import Wrong, shown
 from taskqd.config.limits import LIMITS, Quotas, quotas_of
 from taskqd.errors import BadRequest, SettingsError
+from taskqd.model import roles as roles_module
 from taskqd.model.roles import Role
 
 MOST_SLOTS = 10_000
@@ -113,7 +114,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "limit": Setting(f"one of {', '.join(LIMITS)} and its value, such as pending=1000", converters.limits),
     "role": Setting(
-        f'a name or "{converters.ANYBODY}", for all others, and one of {", ".join(converters.ROLES)}, '
+        f'a name or "{roles_module.ANYBODY}", for all others, and one of {", ".join(converters.ROLES)}, '
         "as ana=admin",
         converters.roles,
     ),

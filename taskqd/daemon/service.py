@@ -42,7 +42,7 @@ from taskqd.engine import clock_jumps
 from taskqd.engine.end_hook import Notices
 from taskqd.engine.engine import Dispatcher
 from taskqd.engine.recurring import Scheduler
-from taskqd.engine.retention import Housekeeper, condense
+from taskqd.engine.retention import Housekeeper
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.execution import proc
 from taskqd.execution.executor import Executor
@@ -53,7 +53,8 @@ from taskqd.execution.run_builder import Runs
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
 from taskqd.model.events import Event
-from taskqd.model.job import Spec, Status
+from taskqd.model.job import Status
+from taskqd.model.spec import Spec
 from taskqd.server import endpoints
 from taskqd.server.connection_limits import Doorkeeper
 from taskqd.server.factory import TaskqFactory
@@ -67,6 +68,7 @@ from taskqd.speedups.spawn import Spawner, close_on_exec
 from taskqd.state.capacity import Limits
 from taskqd.state.queue_state import Backlog, IllegalMove
 from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal.compaction import condense
 from taskqd.storage.journal.journal import Store
 from taskqd.storage.private_files import check_directory
 from taskqd.storage.spool.spool import Spool
@@ -235,7 +237,7 @@ class TaskqService(Service):
         self._threads.start()
         self._scheduler = Scheduler(dispatcher, self._clocks, self._settings.limits.most_pending_per_user)
         if self._settings.on_end is not None:
-            notices = Notices(dispatcher, results, self._settings.on_end)
+            notices = Notices(dispatcher, results.describe, self._settings.on_end)
             dispatcher.on_end(notices.told)
             for job in {backlog.whole(job).id: backlog.whole(job) for job in interrupted}.values():
                 if job.status.is_final:

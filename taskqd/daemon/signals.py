@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from taskqd.engine.shortage import is_shortage
+from taskqd.errors import is_shortage
 
 UNUSED = (
     *("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGQUIT", "SIGPWR", "SIGSTKFLT"),

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from taskqd.errors import BadRequest
-from taskqd.model.job import Spec
+from taskqd.model.spec import Spec
 from taskqd.state.capacity import wants
 from taskqd.state.explain import too_much
 from taskqd.state.queue_state import Backlog

@@ -17,11 +17,13 @@ from taskqd.engine.event_writer import Recorder
 from taskqd.engine.locks import JobTurns
 from taskqd.engine.shortage import FIRST_WAIT, MAX_WAIT, Shortage
 from taskqd.errors import StoreFailed
-from taskqd.execution.command_line import CannotStart, Outcome, Run, duration
+from taskqd.execution.command_line import duration
+from taskqd.execution.interfaces import IExecutor
+from taskqd.execution.run import CannotStart, Outcome, Run
 from taskqd.model.events import AboutJob, Ended, Spawned, Started
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.retry import backoff, is_retryable
-from taskqd.storage.interfaces import IExecutor, ISpool
+from taskqd.storage.interfaces import ISpool
 
 STOPPED = "the daemon was told to stop while it ran"
 """What is said of an attempt that a stop interrupted, and not a crash."""

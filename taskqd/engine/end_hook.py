@@ -4,6 +4,9 @@ Its queue has a few slots of its own, so that notices neither flood the machine 
 (docs/decisions/0012).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
@@ -13,8 +16,8 @@ from taskqd.config.settings import ON_END_QUEUE, OnEnd
 from taskqd.engine.engine import Dispatcher
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
-from taskqd.model.job import Job, Spec, Status
-from taskqd.server.handlers.job_view import Results
+from taskqd.model.job import Job, Status
+from taskqd.model.spec import Spec
 
 OWNER = Actor("[on_end]")
 """Who submits the notices: nobody else can have that name."""
@@ -27,9 +30,11 @@ class Notices:
 
     _log = Logger()
 
-    def __init__(self, dispatcher: Dispatcher, results: Results, on_end: OnEnd) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, describe: Callable[[Job], dict[str, Any]], on_end: OnEnd
+    ) -> None:
         self._dispatcher = dispatcher
-        self._results = results
+        self._describe = describe
         self._on_end = on_end
 
     def told(self, job: Job) -> None:
@@ -42,7 +47,7 @@ class Notices:
         is_wanted = job.status is Status.FAILED or not (self._on_end.is_of_failures or job.spec.notify_fail)
         if is_one_of_ours or job.array is not None or not is_wanted:
             return
-        document = msgspec.json.encode(self._results.describe(job)) + b"\n"
+        document = msgspec.json.encode(self._describe(job)) + b"\n"
         spec = Spec(
             queue=ON_END_QUEUE,
             priority=PRIORITY,

@@ -25,13 +25,15 @@ from taskqd.engine.locks import JobTurns, settled
 from taskqd.engine.queue_commands import Controls
 from taskqd.engine.submissions import Batch, Reception
 from taskqd.errors import Gone, TaskqError, WrongState
-from taskqd.execution.command_line import Run
+from taskqd.execution.interfaces import IExecutor
+from taskqd.execution.run import Run
 from taskqd.model.actor import Actor
 from taskqd.model.events import AboutJob, Cancelled, Removed, Retried
-from taskqd.model.job import Job, Reason, Spec, Status
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.spec import Spec
 from taskqd.state.dependencies import portion
 from taskqd.state.queue_state import Backlog
-from taskqd.storage.interfaces import IExecutor, ISpool, IStore
+from taskqd.storage.interfaces import ISpool, IStore
 
 MAX_LOOKS_PER_TURN = 1000
 """Jobs that one request looks at in one turn of the reactor: each takes one to five microseconds."""

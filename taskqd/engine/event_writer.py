@@ -8,9 +8,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from taskqd.errors import StoreFailed
-from taskqd.model.events import AboutJob, AboutOther, Clocked, Ended
+from taskqd.model.events import AboutJob, AboutOther, Clocked, Ended, Position
 from taskqd.model.job import Job
-from taskqd.state.queue_state import Backlog, Position
+from taskqd.state.queue_state import Backlog
 from taskqd.storage.interfaces import IStore
 
 

@@ -10,8 +10,8 @@ from taskqd.engine.event_writer import Recorder
 from taskqd.engine.locks import Turns
 from taskqd.model.actor import Actor
 from taskqd.model.events import AboutOther, Paused, Resized, Resumed, Scheduled, Unscheduled
-from taskqd.model.job import Spec
-from taskqd.state.schedules import check_cron, check_every
+from taskqd.model.schedule import check_cron, check_every
+from taskqd.model.spec import Spec
 
 
 class Controls:

@@ -14,7 +14,7 @@ from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.engine import Dispatcher
 from taskqd.errors import StoreFailed, TaskqError
 from taskqd.model.actor import Actor
-from taskqd.state.schedules import Schedule
+from taskqd.model.schedule import Schedule
 
 TRY_AGAIN = 1.0
 """While runs cannot be recorded, one is tried after so many seconds each time."""

@@ -4,14 +4,10 @@ Both go on beside everything else, a little at a time: a removal for each end of
 once; a snapshot in a process of its own, whose outcome is taken in a thousand lines a turn of the reactor.
 """
 
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,6 +17,7 @@ from taskqd.engine.engine import Dispatcher
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
 from taskqd.state.retention_index import AT_ONCE
+from taskqd.storage.journal.compaction import _portions, _read_lines
 from taskqd.storage.journal.journal import Store
 
 CHECK_EVERY, CHECK_SOON = 1.0, 0.02
@@ -29,8 +26,6 @@ SNAPSHOT_FROM = 16 * 1024**2
 """A snapshot is made when so many bytes stand in closed segments, or more if the last one is larger."""
 AFTER_FAILURE = 60.0
 """When no snapshot could be made, the next is tried after so many seconds."""
-MOVED_AT_ONCE = 1000
-"""So many lines of what has moved are taken in one turn of the reactor."""
 RETENTION = Actor("retention")
 """Who removed a job, where nobody asked for it."""
 
@@ -129,42 +124,3 @@ class Housekeeper:
         self._not_before = self._clock.seconds() + AFTER_FAILURE
         if not self._is_stopped:
             self._log.error("no snapshot could be made: {why}", why=failure.getErrorMessage())
-
-
-def _read_lines(path: str) -> list[bytes]:
-    with open(path, "rb") as file:
-        return file.readlines()
-
-
-def _portions(lines: list[bytes]) -> Iterator[list[bytes]]:
-    return (lines[at : at + MOVED_AT_ONCE] for at in range(0, len(lines), MOVED_AT_ONCE))
-
-
-class _Condensing(ProcessProtocol):
-    """The process that makes a snapshot; ``ended`` fires when it has, or fails with what it said."""
-
-    def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred()
-        self._said = b""
-
-    def errReceived(self, data: bytes) -> None:
-        self._said = (self._said + data)[-1000:]
-
-    def processEnded(self, reason: Failure) -> None:
-        if reason.check(ProcessDone):
-            self.ended.callback(None)
-        else:
-            self.ended.errback(OSError(self._said.decode("utf-8", "replace").strip() or str(reason.value)))
-
-
-def condense(reactor: Any, directory: str, number: int) -> "Deferred[None]":
-    """Make a snapshot in a process of its own; fails with OSError and what that process said.
-
-    The interpreter's first place to look for modules would be the daemon's directory, where jobs run: it is
-    left out.
-    """
-    program = "import sys; del sys.path[0]; from taskqd.storage.journal.snapshot import main; main()"
-    protocol = _Condensing()
-    line = [sys.executable, "-c", program, directory, str(number)]
-    reactor.spawnProcess(protocol, sys.executable, line, env=dict(os.environ))
-    return protocol.ended

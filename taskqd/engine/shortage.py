@@ -6,22 +6,12 @@ way at once. The shortage is over when starts have worked, or nothing was left t
 for QUIET_TIME. Time is an argument, in seconds.
 """
 
-import errno
-
 FIRST_WAIT = 0.1
 """Seconds before the first try: most shortages pass with the end of some other process."""
 MAX_WAIT = 10.0
 """Seconds between two tries at most: each refused one costs two records of the journal."""
 QUIET_TIME = 5.0
 """Seconds without a refusal after which the shortage is over, so that the log has no line for each job."""
-
-SHORTAGES = frozenset((errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""The errors by which the system says that the machine lacks processes, descriptors or memory."""
-
-
-def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error is the machine's fault and not that of the job whose start met it."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORTAGES)
 
 
 class Shortage:

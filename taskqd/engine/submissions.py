@@ -20,8 +20,9 @@ from taskqd.errors import Draining, KeyConflict, StoreFailed, TaskqError
 from taskqd.model import submission
 from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
-from taskqd.model.job import Job, Spec
-from taskqd.protocol.submit import Order
+from taskqd.model.job import Job
+from taskqd.model.spec import Spec
+from taskqd.model.submission import Order
 from taskqd.state.pending_quota import Intake
 from taskqd.storage.interfaces import ISpool
 

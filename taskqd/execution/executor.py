@@ -20,26 +20,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.engine.shortage import is_shortage
+from taskqd.errors import is_shortage
 from taskqd.execution import proc
-from taskqd.execution.command_line import (
-    MARK,
-    Outcome,
-    Run,
-    command_line,
-    duration,
-    may_be_refused,
-    refusal,
-    sent,
-)
+from taskqd.execution.command_line import command_line, duration, may_be_refused, refusal, sent
+from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.proc import Process, attempt_of
 from taskqd.execution.proc_scanner import InThread, Scanner
 from taskqd.execution.process_tree import Sweep, Tree
+from taskqd.execution.run import MARK, Outcome, Run
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from taskqd.speedups.child_process import MeasuredProtocol
 from taskqd.speedups.pipes import READ_BYTES, waiting
-from taskqd.storage.interfaces import IExecutor, IRecording, OutputLost
+from taskqd.storage.interfaces import IRecording, OutputLost
 
 STDERR = 2
 MAX_LEFTOVER_GRACE = 30.0

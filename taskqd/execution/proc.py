@@ -18,7 +18,7 @@ from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
-from taskqd.execution.command_line import MARK
+from taskqd.execution.run import MARK
 
 _STATE, _GROUP, _SESSION, _THREADS, _START_TIME = 0, 2, 3, 17, 19
 """The places of state, pgrp, session, num_threads and starttime in /proc/PID/stat, behind the name."""

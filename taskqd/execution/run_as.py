@@ -12,10 +12,12 @@ import subprocess
 from msgspec.structs import replace
 
 from taskqd.errors import Forbidden, QueueFull, StartRefused
-from taskqd.execution.command_line import CannotStart, Owner, become, find
+from taskqd.execution.command_line import become, find
+from taskqd.execution.run import CannotStart, Owner
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
-from taskqd.model.job import Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Spec
 
 ROOT = 0
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 
-from taskqd.execution.command_line import SHELL, CannotStart, Owner, Run, environment
+from taskqd.execution.command_line import SHELL, environment
+from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.shebang import HEAD_BYTES, BadScript, interpreter
 from taskqd.execution.users import User
-from taskqd.model.job import Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCK, unpacked
 from taskqd.storage.interfaces import ISpool
 from taskqd.storage.spool.user_files import PROGRESS, Handover

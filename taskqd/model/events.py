@@ -7,7 +7,8 @@ each as the line that it becomes.
 
 from msgspec import Struct, field
 
-from taskqd.model.job import PLAIN, Reason, Spec, Status, Usage
+from taskqd.model.job import Reason, Status, Usage
+from taskqd.model.spec import PLAIN, Spec
 
 FORMAT = 5
 """The version of the journal's format, written into every segment's first record."""
@@ -297,3 +298,7 @@ AboutOther = Resized | Paused | Resumed | Scheduled | Unscheduled
 """What is decided about queues and schedules."""
 Event = AboutJob | AboutOther | Clocked
 Record = Opened | Snapshot | Event
+
+
+Position = tuple[int, int, int]
+"""Where a record stands in the journal: (segment, offset, length), the latter two in bytes."""

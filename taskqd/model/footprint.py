@@ -4,7 +4,8 @@ Of pending jobs it is counted against the limits ``pending-bytes`` and ``pending
 of jobs that have ended against ``[retention] memory`` (expiry.py).
 """
 
-from taskqd.model.job import DEFAULT_QUEUE, PLAIN, Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import DEFAULT_QUEUE, PLAIN, Spec
 
 JOB_BYTES = 500
 """A job, and its places in the indexes."""

@@ -6,9 +6,8 @@ and of the first two also one in particular: ``exit:75``, ``signal:KILL`` (docs/
 
 import signal
 
-from taskqd.errors import BadRequest
-from taskqd.model.job import Job, Reason, Spec
-from taskqd.protocol.values import capitals, parse_integer
+from taskqd.model.job import Job, Reason
+from taskqd.model.spec import Spec
 
 REASONS = (
     Reason.EXIT,
@@ -19,41 +18,6 @@ REASONS = (
     Reason.INTERRUPTED,
 )
 """The ways in which an attempt can fail."""
-MOST_CONDITIONS = 50
-"""One option has so many conditions at most."""
-
-_EXPECTED = "such as exit:75, signal:KILL, timeout, spawn, output or interrupted"
-
-
-def parse_conditions(text: str) -> tuple[str, ...]:
-    """Return the conditions of ``exit:75,signal:KILL,…`` in their one spelling; raises BadRequest."""
-    words = text.split(",")
-    if len(words) > MOST_CONDITIONS:
-        raise BadRequest(f"expected at most {MOST_CONDITIONS} conditions, not {len(words)}")
-    return tuple(map(_parse_condition, words))
-
-
-def _parse_condition(text: str) -> str:
-    reason, colon, which = text.partition(":")
-    reason = reason.lower() if reason.isascii() else reason
-    if reason not in {known.value for known in REASONS}:
-        raise BadRequest(f"expected a way to fail {_EXPECTED}, not {text[:40]!r}")
-    if not colon:
-        return reason
-    if reason == Reason.EXIT.value:
-        return f"exit:{parse_integer(which, 1, 255)}"
-    if reason == Reason.SIGNAL.value:
-        return f"signal:{signal_name(parse_signal(which))}"
-    raise BadRequest(f"{reason} has no kinds of its own: expected {reason} alone, not {text[:40]!r}")
-
-
-def parse_signal(text: str) -> int:
-    """Return the number of a signal by its name, with or without SIG before it."""
-    name = capitals(text).removeprefix("SIG")
-    number = getattr(signal.Signals, "SIG" + name, None)
-    if not isinstance(number, signal.Signals):
-        raise BadRequest(f"expected the name of a signal such as TERM, INT or KILL, not {text[:40]!r}")
-    return int(number)
 
 
 def signal_name(number: int) -> str:

@@ -65,3 +65,7 @@ def check_owner(verb: str, role: Role, name: str, owner: str, what: str) -> None
     if role is Role.ADMIN or owner == name or (sees_all(role) and NEEDS[verb] in (Need.SEE, Need.KNOWN)):
         return
     raise Forbidden(f"{what} is somebody else's, and {verb} takes one of your own: you are {name}")
+
+
+ANYBODY = "*"
+"""Among the names that have a role, it stands for those from certificates and checkers that are not there."""

@@ -1,60 +1,81 @@
-"""Equal specs are one object: jobs may be millions, and nearly all are asked for in a few ways."""
+"""What a submission asks for, beside its command: the options of SUBMIT (docs/protocol.md §3)."""
 
-from collections.abc import Mapping
-from hashlib import blake2b
+from msgspec import Struct
 
-import msgspec
-from msgspec.structs import replace
-
-from taskqd.model.job import PLAIN, Job, Spec
-
-MOST = 1000
-"""So many different specs are looked out for; when there are more, others take their place."""
-
-_ENCODE = msgspec.json.Encoder().encode
-_DIGEST_BYTES = 32
-_FIXED = ("env", "env_base64", "secrets", "after", "after_any", "after_fail")
-"""What SET never changes, and may be long."""
+DEFAULT_QUEUE = "default"
+"""The queue of a job that names none."""
 
 
-class Specs:
-    """The specs of late, by their text, or by the digest of a long one."""
-
-    def __init__(self) -> None:
-        self._known = {_name(PLAIN): PLAIN}
-        self._last = PLAIN
-
-    def shared(self, spec: Spec) -> Spec:
-        """Return the spec, or one of late that is equal to it."""
-        if spec is self._last or spec is PLAIN:
-            return spec
-        if len(self._known) >= MOST:
-            self._known = {_name(PLAIN): PLAIN}
-        self._last = self._known.setdefault(_name(spec), spec)
-        return self._last
+LONGEST_RETRY_DELAY = 3600.0
+"""No retry waits longer than this unless told, in seconds, however often the delay was doubled."""
 
 
-def _name(spec: Spec) -> bytes:
-    text = _ENCODE(spec)
-    return text if len(text) <= _DIGEST_BYTES else blake2b(text, digest_size=_DIGEST_BYTES).digest()
+class Array(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What ``--array=<first>-<last>%<at_once>`` asks for: a task for each index, so many at once."""
+
+    first: int
+    last: int
+    at_once: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many tasks that are."""
+        return self.last - self.first + 1
 
 
-def with_known_ids(spec: Spec, jobs: Mapping[int, Job]) -> Spec:
-    """Return a spec whose dependencies are the very numbers that ``jobs`` have: one object per job."""
-    if not (spec.after or spec.after_any or spec.after_fail):
-        return spec
-    after, after_any, after_fail = (
-        tuple(jobs[one].id if one in jobs else one for one in ids)
-        for ids in (spec.after, spec.after_any, spec.after_fail)
-    )
-    return replace(spec, after=after, after_any=after_any, after_fail=after_fail)
+class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """How a command is to be run: the options of its SUBMIT, as they came.
+
+    Most jobs are asked for in few ways, so equal specs are one object where there are many (specs.py), and
+    the command is none of it. Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin``
+    are the sizes of the blocks that came with the submission and lie in the spool, ``blocks`` the SHA-256 of
+    the two in that order, so that equal commands with equal specs are equal submissions; a job has either a
+    command or a script. ``env_base64`` has the variables whose values are no text, ``cwd_base64`` is a path
+    that is none, ``secrets`` the names of those variables whose values lie in the spool alone.
+    ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
+    wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
+    so (run_as.py). ``tz`` is the time zone of ``at`` or of a schedule's ``cron``, and the job's own.
+    """
+
+    script: int | None = None
+    stdin: int | None = None
+    blocks: str | None = None
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    slots: int = 1
+    needs: dict[str, int] = {}
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    kill_after: float = 5.0
+    retries: int = 0
+    retry_delay: float = 1.0
+    retry_delay_max: float = LONGEST_RETRY_DELAY
+    retry_on: tuple[str, ...] = ()
+    no_retry_on: tuple[str, ...] = ()
+    delay: float | None = None
+    at: float | None = None
+    tz: str | None = None
+    after: tuple[int, ...] = ()
+    after_any: tuple[int, ...] = ()
+    after_fail: tuple[int, ...] = ()
+    hold: bool = False
+    array: Array | None = None
+    key: str | None = None
+    label: str | None = None
+    cwd: str | None = None
+    cwd_base64: bytes | None = None
+    env: dict[str, str] = {}
+    env_base64: dict[str, bytes] = {}
+    secrets: tuple[str, ...] = ()
+    umask: int = 0o022
+    nice: int | None = None
+    memory: int | None = None
+    cpu_time: float | None = None
+    nofile: int | None = None
+    max_output: int = 256 * 1024**2
+    notify_fail: bool = False
+    as_daemon: bool = False
 
 
-def with_parts_of(before: Spec, spec: Spec) -> Spec:
-    """Return a changed spec that shares with the one ``before`` what is equal in both and may be long."""
-    same = {
-        name: part
-        for name in _FIXED
-        if (part := getattr(before, name)) is not (new := getattr(spec, name)) and part == new
-    }
-    return replace(spec, **same) if same else spec
+PLAIN = Spec()
+"""What a SUBMIT without any option asks for."""

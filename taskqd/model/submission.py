@@ -5,6 +5,11 @@ equal secrets are equal blocks. Only the names are in the Spec, and so in the jo
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from taskqd.model.spec import PLAIN, Spec
 
 BLOCK = "secret"
 """The name of the block."""
@@ -26,3 +31,32 @@ def unpacked(block: bytes, names: Iterable[str]) -> dict[str, str]:
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+BLOCKS = ("script", "stdin")
+"""The options that announce a block, in the order in which the blocks follow."""
+
+
+class Order(NamedTuple):
+    """What a SUBMIT asks for: a command, and how it is to be run."""
+
+    command: str
+    spec: Spec
+
+
+class Scheduling(Struct, frozen=True, kw_only=True):
+    """What SCHEDULE asks for: a job every so many seconds, or whenever cron's five fields say so.
+
+    Where ``overlap`` is not set, none is submitted while the one before has not ended.
+    """
+
+    command: str
+    spec: Spec = PLAIN
+    every: float | None = None
+    cron: str | None = None
+    overlap: bool = False
+
+
+def looks_at_others(spec: Spec) -> bool:
+    """Whether what is asked is about other jobs too."""
+    return bool(spec.after or spec.after_any or spec.after_fail)

@@ -1,6 +1,6 @@
 """What an event means for the one job that it happens to: its status, and what is known of it.
 
-Which moves are legal is the table in job.py; what depends on a move is the backlog's.
+The table MOVES says which moves are legal; what depends on a move is the queue state's.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,30 @@ from taskqd.model.events import (
     Spawned,
     Started,
 )
-from taskqd.model.job import MOVES, Attempt, Job, Reason, Spec, Status
+from taskqd.model.job import Attempt, Job, Reason, Status
+from taskqd.model.spec import Spec
 
 MOST_PAST = 100
 """Of so many attempts before the latest, what is known of each is kept at hand; the journal has all."""
+
+MOVES: dict[tuple[Status, str], frozenset[Status]] = {
+    (Status.PENDING, "started"): frozenset({Status.RUNNING}),
+    (Status.PENDING, "cancelled"): frozenset({Status.CANCELLED}),
+    (Status.PENDING, "skipped"): frozenset({Status.FAILED}),
+    (Status.PENDING, "held"): frozenset({Status.PENDING}),
+    (Status.PENDING, "released"): frozenset({Status.PENDING}),
+    (Status.PENDING, "changed"): frozenset({Status.PENDING}),
+    (Status.RUNNING, "spawned"): frozenset({Status.RUNNING}),
+    (Status.RUNNING, "cancelled"): frozenset({Status.RUNNING}),
+    (Status.RUNNING, "ended"): frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.PENDING}),
+    (Status.COMPLETED, "retried"): frozenset({Status.PENDING}),
+    (Status.FAILED, "retried"): frozenset({Status.PENDING}),
+    (Status.CANCELLED, "retried"): frozenset({Status.PENDING}),
+    (Status.COMPLETED, "removed"): frozenset({Status.COMPLETED}),
+    (Status.FAILED, "removed"): frozenset({Status.FAILED}),
+    (Status.CANCELLED, "removed"): frozenset({Status.CANCELLED}),
+}
+"""(status, event) -> the statuses that the event may lead to; what is not here cannot happen."""
 
 
 def status_after(event: AboutJob, job: Job) -> Status | None:

@@ -1,12 +1,7 @@
 """How a request names a job: ``<id>``, or ``<id>.<index>`` for a task of an array (docs/protocol.md §2)."""
 
-from typing import TypeAlias
-
 from taskqd.errors import BadRequest, NoSuchJob
-from taskqd.model.job import TaskId
-
-Ref: TypeAlias = int | TaskId
-"""A job by its number, or a task by its array and its index there."""
+from taskqd.model.job_ref import Ref, TaskId
 
 _MOST_DIGITS = 18
 

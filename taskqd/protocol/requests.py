@@ -13,11 +13,18 @@ from msgspec import Struct
 
 from taskqd.errors import BadRequest
 from taskqd.model.job import Status
-from taskqd.model.retry import parse_signal
+from taskqd.model.job_ref import Ref
 from taskqd.protocol.arguments import Option, Table, flag, read, scan
-from taskqd.protocol.job_refs import Ref, parse_id, parse_ref
+from taskqd.protocol.job_refs import parse_id, parse_ref
 from taskqd.protocol.submit import MOST_SLOTS, SUBMIT_OPTIONS, USAGES, resolve_time
-from taskqd.protocol.values import capitals, parse_duration, parse_integer, parse_name, parse_size
+from taskqd.protocol.values import (
+    capitals,
+    parse_duration,
+    parse_integer,
+    parse_name,
+    parse_signal,
+    parse_size,
+)
 
 DEFAULT_OUTPUT = 1024**2
 """One OUTPUT reply carries so many bytes unless told otherwise."""

@@ -5,17 +5,17 @@ The two are read apart, because a refused SUBMIT's blocks follow it all the same
 
 import re
 from datetime import datetime
-from typing import Any, NamedTuple
-
-from msgspec import Struct
+from typing import Any
 
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
-from taskqd.model.job import PLAIN, Array, Spec
-from taskqd.model.retry import parse_conditions
-from taskqd.model.submission import packed
+from taskqd.model.job_ref import Ref
+from taskqd.model.schedule import check_cron, check_every
+from taskqd.model.spec import Array, Spec
+from taskqd.model.submission import BLOCKS, Order, Scheduling, packed
 from taskqd.protocol.arguments import Option, Table, flag, parse_env, parse_secret, read, scan
-from taskqd.protocol.job_refs import Ref, parse_ref
+from taskqd.protocol.job_refs import parse_ref
+from taskqd.protocol.retry_conditions import parse_conditions
 from taskqd.protocol.values import (
     is_name,
     is_utf8,
@@ -26,7 +26,6 @@ from taskqd.protocol.values import (
     parse_size,
     parse_time,
 )
-from taskqd.state.schedules import check_cron, check_every
 
 _SHOWN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 _ARRAY = re.compile(r"([0-9]+)-([0-9]+)(?:%([0-9]+))?")
@@ -38,8 +37,6 @@ LARGEST_SKIP = 64 * 1024**2
 LONGEST_LABEL = 1000
 """A label is at most so many characters."""
 
-BLOCKS = ("script", "stdin")
-"""The options that announce a block, in the order in which the blocks follow."""
 
 LARGEST_PRIORITY = 1_000_000
 """A priority is a whole number between this below 0 and this above."""
@@ -235,26 +232,6 @@ SCHEDULE_USAGES = {
 }
 
 
-class Order(NamedTuple):
-    """What a SUBMIT asks for: a command, and how it is to be run."""
-
-    command: str
-    spec: Spec
-
-
-class Scheduling(Struct, frozen=True, kw_only=True):
-    """What SCHEDULE asks for: a job every so many seconds, or whenever cron's five fields say so.
-
-    Where ``overlap`` is not set, none is submitted while the one before has not ended.
-    """
-
-    command: str
-    spec: Spec = PLAIN
-    every: float | None = None
-    cron: str | None = None
-    overlap: bool = False
-
-
 def _too_large(name: str, size: object) -> TooLarge:
     return TooLarge(f"--{name}={size} is more than the {LARGEST_BLOCK} bytes that a block may have")
 
@@ -284,11 +261,6 @@ def _sizes(name: str, options: list[Option]) -> list[int]:
         if len(value) > 18 or int(value) > LARGEST_SKIP:
             raise _too_large(name, value[:40])
     return [int(value) for value in values]
-
-
-def looks_at_others(spec: Spec) -> bool:
-    """Whether what is asked is about other jobs too."""
-    return bool(spec.after or spec.after_any or spec.after_fail)
 
 
 def secret_block(text: str) -> bytes:

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from taskqd.errors import TaskqError
-from taskqd.model.job import PLAIN, Spec
-from taskqd.protocol.submit import Order, block_sizes, looks_at_others, read_submission
+from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.submission import Order, looks_at_others
+from taskqd.protocol.submit import block_sizes, read_submission
 
 _PLAIN = re.compile(
     rb'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'

@@ -5,7 +5,8 @@ verb or a connection, and nothing is imported that would cost a command-line cli
 """
 
 import re
-from datetime import datetime
+import signal
+from datetime import datetime, timezone
 from typing import NoReturn
 
 from taskqd.errors import BadRequest
@@ -176,3 +177,20 @@ def parse_name(text: str) -> str:
     if not is_name(text):
         _refuse("a name of 1 to 200 of A-Z a-z 0-9 . _ + / : @ -", text)
     return text
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Return a time (seconds since the epoch) in RFC 3339, UTC with milliseconds."""
+    if seconds is None:
+        return None
+    moment = datetime.fromtimestamp(seconds + 0.0005, timezone.utc)  # what follows cuts off, and rounds so
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of a signal by its name, with or without SIG before it."""
+    name = capitals(text).removeprefix("SIG")
+    number = getattr(signal.Signals, "SIG" + name, None)
+    if not isinstance(number, signal.Signals):
+        raise BadRequest(f"expected the name of a signal such as TERM, INT or KILL, not {text[:40]!r}")
+    return int(number)

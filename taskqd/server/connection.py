@@ -24,18 +24,17 @@ from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
-from taskqd.protocol import replies
-from taskqd.protocol import verbs as wire
+from taskqd.protocol import parser, replies
 from taskqd.server.connection_limits import Doorkeeper, RequestMemory
 from taskqd.server.flow_control import Pacing
 from taskqd.server.framing import Reading
 from taskqd.server.handlers.router import Verbs
+from taskqd.server.interfaces import ICaller
 from taskqd.server.pending import Asked
 from taskqd.server.pipeline import FEW_BYTES, Exchange
 from taskqd.server.submit_batching import Gathering
 from taskqd.server.time_slices import Slices
 from taskqd.speedups import direct_write
-from taskqd.storage.interfaces import ICaller
 
 LINGER = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
@@ -355,7 +354,7 @@ class Connection(LineReceiver):
         else:
             self.transport.write(data)
 
-    def expect(self, request: wire.Request, line: bytes) -> Asked:
+    def expect(self, request: parser.Request, line: bytes) -> Asked:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
         request = self._verbs.expect(self, request)
         size, reserved = len(line), None

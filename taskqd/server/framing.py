@@ -9,9 +9,9 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from taskqd.errors import BadRequest, LineTooLong, TaskqError
-from taskqd.protocol import telnet, verbs
+from taskqd.model.submission import Order
+from taskqd.protocol import parser, telnet
 from taskqd.protocol.blocks import BlockReader
-from taskqd.protocol.submit import Order
 from taskqd.protocol.submit_cache import read_alone
 from taskqd.server.flow_control import Pacing
 from taskqd.server.pending import Asked, Submissions, goes_with_others
@@ -31,7 +31,7 @@ class Speaker(Protocol):
     def lineReceived(self, line: bytes) -> None:
         """Take a line that is no plain submission, without its end."""
 
-    def expect(self, request: verbs.Request, line: bytes) -> Asked:
+    def expect(self, request: parser.Request, line: bytes) -> Asked:
         """Return what is asked by a request, read from ``line``, whose blocks are on their way."""
 
     def release(self, asked: Asked) -> None:
@@ -155,7 +155,7 @@ class Reading:
             self._left = 0
         return end + 1
 
-    def _request(self, line: bytes) -> verbs.Request | None:
+    def _request(self, line: bytes) -> parser.Request | None:
         """Return what a line asks for, if it does."""
         if len(line) > self._longest_line:
             return _lost(
@@ -164,7 +164,7 @@ class Reading:
         if not line.strip():
             return None
         try:
-            return verbs.read_line(line)
+            return parser.read_line(line)
         except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
             self._log.failure("a line of {length} bytes met a bug of taskqd's", length=len(line))
             return _lost(TaskqError("this line met a bug of taskqd's; the daemon's log has it"))
@@ -177,7 +177,7 @@ class Reading:
             self._exchange.followed()
         elif request.is_lost:
             self._give_up(request.error)
-        elif is_first_line and verbs.is_http(line):
+        elif is_first_line and parser.is_http(line):
             self._speaker.end()
         elif request.blocks:
             self._wait_for_blocks(request, line)
@@ -188,7 +188,7 @@ class Reading:
                 self.is_identifying = True  # whether blocks behind it are wanted is told by who it is then
             self._exchange.ask(Asked(request, len(line), line=line))
 
-    def _wait_for_blocks(self, request: verbs.Request, line: bytes) -> None:
+    def _wait_for_blocks(self, request: parser.Request, line: bytes) -> None:
         self._exchange.followed()
         asked = self._speaker.expect(request, line)
         is_kept = asked.request.error is None
@@ -202,5 +202,5 @@ class Reading:
         self._exchange.ask(Asked(_lost(why), 0))
 
 
-def _lost(why: TaskqError | None) -> verbs.Request:
-    return verbs.Request("", None, why, is_lost=True)
+def _lost(why: TaskqError | None) -> parser.Request:
+    return parser.Request("", None, why, is_lost=True)

@@ -1,8 +1,8 @@
 """What was asked on a connection: it waits to be handled, and then for its reply."""
 
 from taskqd.auth.principal import Principal
-from taskqd.protocol import verbs
-from taskqd.protocol.submit import Order, looks_at_others
+from taskqd.model.submission import Order, looks_at_others
+from taskqd.protocol import parser
 
 LONG_LINE = 256
 """A line of this many bytes or more is kept as it came while it waits: once read, it takes ten times as much.
@@ -20,12 +20,12 @@ class Asked:
 
     def __init__(
         self,
-        request: verbs.Request,
+        request: parser.Request,
         size: int,
         reserved: tuple[Principal, int] | None = None,
         line: bytes = b"",
     ) -> None:
-        self._request: verbs.Request | None = request
+        self._request: parser.Request | None = request
         self._line = line
         self._may_follow: bool | None = None
         self.size = size
@@ -40,10 +40,10 @@ class Asked:
         return 1
 
     @property
-    def request(self) -> verbs.Request:
+    def request(self) -> parser.Request:
         """What is asked for; read once more from its line if that was all that was kept."""
         if self._request is None:
-            self._request = verbs.read_line(self._line)
+            self._request = parser.read_line(self._line)
         return self._request
 
     def shrink(self) -> None:
@@ -55,7 +55,7 @@ class Asked:
     def forget(self) -> None:
         """Keep no more of the request than its verb: it is handled, and waits for its reply."""
         self._may_follow = self.may_follow
-        self._request, self._line, self.blocks = verbs.Request(self.request.verb, None), b"", []
+        self._request, self._line, self.blocks = parser.Request(self.request.verb, None), b"", []
 
     @property
     def may_follow(self) -> bool:
@@ -103,7 +103,7 @@ class Submissions(Asked):
         return first
 
 
-def goes_with_others(request: verbs.Request) -> bool:
+def goes_with_others(request: parser.Request) -> bool:
     """Whether a request is a plain submission: it brings nothing but its line, and looks at no other job."""
     if request.verb != "SUBMIT" or request.error is not None or request.blocks or request.secret is not None:
         return False
@@ -111,4 +111,4 @@ def goes_with_others(request: verbs.Request) -> bool:
     return spec.key is None and not looks_at_others(spec)
 
 
-_SUBMIT = verbs.Request("SUBMIT", None)
+_SUBMIT = parser.Request("SUBMIT", None)

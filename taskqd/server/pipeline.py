@@ -17,9 +17,9 @@ from taskqd.protocol import replies
 from taskqd.server.connection_limits import RequestMemory
 from taskqd.server.flow_control import Pacing
 from taskqd.server.handlers.router import Verbs
+from taskqd.server.interfaces import ICaller
 from taskqd.server.pending import Asked, Submissions
 from taskqd.server.submit_batching import Gathering
-from taskqd.storage.interfaces import ICaller
 
 MOST_SUBMISSIONS = 1000
 """So many submissions of one connection may be on their way to the disk at once."""

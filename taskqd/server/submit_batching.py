@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from taskqd.errors import TaskqError
 from taskqd.protocol import replies
 from taskqd.server.handlers.router import Verbs
+from taskqd.server.interfaces import ICaller
 from taskqd.server.pending import Submissions
-from taskqd.storage.interfaces import ICaller
 
 Answered = Callable[[bytes, Submissions], object]
 """Takes the reply to what was asked, a line for each submission."""

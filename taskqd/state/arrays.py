@@ -19,7 +19,10 @@ from taskqd.model.events import (
     Skipped,
     Submitted,
 )
-from taskqd.model.job import MOVES, Array, Job, Reason, Status, TaskId, Tasks
+from taskqd.model.job import Job, Reason, Status, Tasks
+from taskqd.model.job_ref import TaskId
+from taskqd.model.spec import Array
+from taskqd.model.transitions import MOVES
 
 HAPPENS_TO_ARRAYS = Cancelled | Skipped | Held | Released | Changed | Retried | Removed
 """What can happen to an array as a whole; the rest happens to its tasks."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from taskqd.model.job import Spec
+from taskqd.model.spec import Spec
 
 
 class Limits(Struct, frozen=True):

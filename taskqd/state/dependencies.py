@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import islice
 
-from taskqd.model.job import Job, Spec, Status
+from taskqd.model.job import Job, Status
+from taskqd.model.spec import Spec
 
 MAX_ACTS_PER_TURN = 100
 """Jobs that are acted on in one turn of the reactor: each takes 50 to 100 microseconds."""

@@ -6,7 +6,8 @@ from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.errors import QueueFull
 from taskqd.model.events import Submitted
 from taskqd.model.footprint import footprint
-from taskqd.model.job import Spec, Status
+from taskqd.model.job import Status
+from taskqd.model.spec import Spec
 from taskqd.state.queue_state import Backlog
 
 _PENDING = Status.PENDING

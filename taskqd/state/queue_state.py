@@ -25,6 +25,7 @@ from taskqd.model.events import (
     Event,
     OtherEvent,
     Paused,
+    Position,
     Removed,
     Resized,
     Resumed,
@@ -35,8 +36,9 @@ from taskqd.model.events import (
     Unscheduled,
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
-from taskqd.model.job import Job, Reason, Status, TaskId
-from taskqd.model.spec import Specs, with_known_ids, with_parts_of
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.job_ref import TaskId
+from taskqd.model.spec_pool import Specs, with_known_ids, with_parts_of
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, Constraint, Limits
 from taskqd.state.dependencies import Dependencies, Skips
@@ -49,9 +51,6 @@ UNLIMITED = Limits(slots=2**31)
 
 _PENDING = Status.PENDING
 """By this name it is found in a fraction of the time that it takes through its class."""
-
-Position = tuple[int, int, int]
-"""Where a record stands in the journal: (segment, offset, length), the latter two in bytes."""
 
 
 class IllegalMove(Exception):

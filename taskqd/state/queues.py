@@ -12,7 +12,8 @@ from typing import Any
 from sortedcontainers import SortedDict
 
 from taskqd.model.events import Paused, Resized, Resumed
-from taskqd.model.job import DEFAULT_QUEUE, Status
+from taskqd.model.job import Status
+from taskqd.model.spec import DEFAULT_QUEUE
 
 LATEST = 50
 """From so many runs at most, the latest of a queue, an estimate is made."""

@@ -7,7 +7,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from taskqd.model.events import Event, Output
-from taskqd.model.job import Reason
+
+InThread = Callable[..., "Deferred[Any]"]
+"""Calls a function with arguments in a thread; fires with what it returns."""
 
 
 class IStore(Interface):
@@ -140,75 +142,3 @@ class ISpool(Interface):
 
     def release(job_id: int) -> None:
         """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""
-
-
-class IExecutor(Interface):
-    """Runs attempts as processes. It knows neither journal nor backlog: values go in, values come out."""
-
-    def start(
-        run: Any, recording: IRecording, spawned: Callable[[int, "int | None"], None]
-    ) -> "Deferred[Any]":
-        """Run a ``command_line.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
-
-        Of a process that has exited before it could be told of, ``spawned`` is not called.
-        The Deferred never fails: an attempt that could not be started is an outcome too.
-        """
-
-    def end(job_id: int, why: Reason, number: int) -> None:
-        """Signal all processes of a running attempt, and kill them after its grace."""
-
-    def kill_leftovers(job_id: int) -> "Deferred[None] | None":
-        """Kill at once what an ended attempt of a job left in its session, for which the job may be removed.
-
-        The Deferred fires once that is gone, or no signal ends it. None if there is nothing.
-        """
-
-    def kill() -> "Deferred[None]":
-        """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop.
-
-        The Deferred fires once all of it is gone, or no signal ends it.
-        """
-
-
-class ICaller(Interface):
-    """Whoever made a request, as its handler sees them: a connection."""
-
-    principal: Any = Attribute("The taskqd.access.Principal who asks, or None before an AUTH.")
-
-    address: str = Attribute("Where they are, as an Actor's origin: ``10.0.0.5:4242``, or ``pid 1234``.")
-
-    def identify(authenticating: "Deferred[Any]") -> "Deferred[Any]":
-        """Take whom ``authenticating`` fires with for the caller, and return it.
-
-        Nothing more is read from them until then. Where it fails with AuthFailed too often, the connection
-        ends after the answer; with QueueFull it fails for somebody who has too many connections.
-        """
-
-    has_room: bool = Attribute("Whether more of a reply may be produced and sent now, without ``room``.")
-
-    def send(data: bytes) -> None:
-        """Send a portion of a reply that is sent in portions, up to the end of a line or a block."""
-
-    def send_part(data: bytes) -> None:
-        """Send a part of a line or a block; nothing but its rest is sent before the next ``send``."""
-
-    def room() -> "Deferred[None]":
-        """Fire when the caller has read enough for more to be sent, and the reactor has time to produce it.
-
-        Fails when the caller is gone. May be cancelled.
-        """
-
-    def break_off(why: str) -> None:
-        """Close the connection at once: a reply was begun that cannot be finished. The log has ``why``."""
-
-    def next_line() -> "Deferred[None]":
-        """Fire when another line of the caller's has come, at once if one is there; may be cancelled.
-
-        An empty line counts, though it asks for nothing. None comes any more once the caller is gone.
-        """
-
-    def while_connected(deferred: "Deferred[Any]") -> "Deferred[Any]":
-        """Return ``deferred``, which is cancelled should the caller be gone before it fires."""
-
-    def finish() -> None:
-        """End the connection once everything asked so far is answered."""

@@ -16,7 +16,8 @@ from taskqd.auth.token_file import TokenFile
 from taskqd.auth.token_registry import Registry
 from taskqd.auth.tokens import Cost, Entry, Hash
 from taskqd.model.roles import Role
-from tests.fakes.doors import START, FakeSocket, Threads, clock
+from tests.fakes.clocks import START, Threads, clock
+from tests.fakes.connections import FakeSocket
 
 CHEAP = Cost(1, 1, 1)
 DAEMON = 4711

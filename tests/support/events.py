@@ -21,7 +21,8 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import Array, Reason, Spec, Status
+from taskqd.model.job import Reason, Status
+from taskqd.model.spec import Array, Spec
 from taskqd.state.capacity import Limits
 from taskqd.state.queue_state import Backlog
 

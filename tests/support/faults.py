@@ -41,14 +41,16 @@ from taskqd.engine import retention
 from taskqd.engine.engine import Dispatcher
 from taskqd.engine.retention import Housekeeper
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
-from taskqd.execution.command_line import Outcome, Run
+from taskqd.execution.interfaces import IExecutor
+from taskqd.execution.run import Outcome, Run
 from taskqd.model.events import NOTHING, Event, Output
-from taskqd.model.job import PLAIN, Array, Job, Reason, Spec, Status
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.spec import PLAIN, Array, Spec
 from taskqd.server.handlers.job_view import Results
 from taskqd.state.capacity import Limits
 from taskqd.state.queue_state import Backlog
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import IExecutor, IReading, IRecording
+from taskqd.storage.interfaces import IReading, IRecording
 from taskqd.storage.journal import segment_writer
 from taskqd.storage.journal.journal import TRY_AGAIN, Store
 from taskqd.storage.journal.replay import Replay
@@ -56,7 +58,11 @@ from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import Condenser
 from taskqd.storage.spool import output as recording
 from taskqd.storage.spool.spool import Spool
-from tests.fakes.doors import ACTOR, LOOKS, MONOTONIC, FakeClocks, begin, in_thread, run_of
+from tests.fakes.clocks import MONOTONIC, FakeClocks, in_thread
+from tests.fakes.deferreds import begin
+from tests.fakes.engine import ACTOR
+from tests.fakes.filesystem import LOOKS
+from tests.fakes.processes import run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500

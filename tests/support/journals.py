@@ -23,13 +23,14 @@ from taskqd.model.events import (
     Started,
     Submitted,
 )
-from taskqd.model.job import Reason, Spec, Status
+from taskqd.model.job import Reason, Status
+from taskqd.model.spec import Spec
 from taskqd.state.queue_state import Backlog
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
-from tests.fakes.doors import START
+from tests.fakes.clocks import START
 
 MAX_SWEEP_CPU = 180
 """CPU seconds of a sweep; the longest takes 25. How long that lasts on a busy machine says nothing."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from taskqd.errors import JournalDamaged
 from taskqd.model.job import Status
-from taskqd.protocol import replies
+from taskqd.protocol import documents, replies
 from taskqd.state.queue_state import Backlog, IllegalMove
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.replay import Replay
@@ -372,7 +372,7 @@ def replayed(journal: Path) -> dict[int, Shown]:
     shown = {}
     for job in backlog.jobs.values():
         progress = 100 if job.status is Status.COMPLETED else job.attempt.progress if job.attempt else 0
-        described = replies.describe(job, progress, backlog.reason(job, time.time()))
+        described = documents.describe(job, progress, backlog.reason(job, time.time()))
         shown[job.id] = json.loads(replies.as_json("JOB", described)[4:])
     return shown
 

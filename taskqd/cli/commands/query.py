@@ -8,6 +8,7 @@ import click
 from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
+from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
 from taskqd.cli.job_selection import say_status, tell_each
 from taskqd.client import Client, Facts, Ref
@@ -149,7 +150,7 @@ def list_jobs(session: Session, /, **filters: Any) -> int:
             for job in jobs:
                 session.say(terminal.columns(job), job)
     else:
-        terminal.print_jobs(jobs)
+        printer.print_jobs(jobs)
         following = jobs[-1]["id"] + (-1 if filters["reverse"] else 1) if jobs else 0
         if len(jobs) == limit and following:
             click.echo(f"There may be more: --from {following}", err=True)

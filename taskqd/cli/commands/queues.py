@@ -5,6 +5,7 @@ import click
 from taskqd.cli import parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
+from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
 from taskqd.client import Client, Facts
 
@@ -28,7 +29,7 @@ def queues(session: Session) -> int:
         found = client.queues()
     rows = [_cells(queue) for queue in found]
     if terminal.is_terminal() and not session.is_json:
-        terminal.print_queues(found)
+        printer.print_queues(found)
         return 0
     with session.listed():
         for row, queue in zip(rows, found, strict=True):

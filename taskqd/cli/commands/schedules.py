@@ -7,7 +7,7 @@ import click
 from taskqd.cli import job_options, parameters, submit_request
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
-from taskqd.cli.display import text
+from taskqd.cli.display import printer, text
 from taskqd.cli.job_selection import for_each
 from taskqd.cli.parameters import UNTIL_COMMAND
 from taskqd.client import Client, Facts, Ref
@@ -78,7 +78,7 @@ def schedules(session: Session) -> int:
         found = client.schedules()
     rows = [_cells(schedule) for schedule in found]
     if text.is_terminal() and not session.is_json:
-        text.print_schedules(found)
+        printer.print_schedules(found)
         return 0
     with session.listed():
         for row, facts in zip(rows, found, strict=True):

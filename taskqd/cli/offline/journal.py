@@ -16,9 +16,9 @@ import msgspec
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.display.sanitize import washed
 from taskqd.errors import JournalDamaged
-from taskqd.model.events import JobEvent, Opened, Record, Snapshot, Submitted
-from taskqd.protocol.replies import timestamp
-from taskqd.state.queue_state import Backlog, IllegalMove, Position
+from taskqd.model.events import JobEvent, Opened, Position, Record, Snapshot, Submitted
+from taskqd.protocol.values import timestamp
+from taskqd.state.queue_state import Backlog, IllegalMove
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Layout, Segments, positions

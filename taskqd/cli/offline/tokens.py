@@ -14,12 +14,12 @@ import click
 from taskqd.auth.token_file import TokenFile
 from taskqd.auth.tokens import Entry
 from taskqd.cli.context import REFUSED, Session
+from taskqd.cli.display import printer
 from taskqd.cli.display import text as terminal
 from taskqd.config.paths import NO_HOME, default_state
 from taskqd.errors import BadRequest, StartRefused
 from taskqd.model.roles import Role
-from taskqd.protocol.replies import timestamp
-from taskqd.protocol.values import parse_duration, parse_time
+from taskqd.protocol.values import parse_duration, parse_time, timestamp
 from taskqd.storage.private_files import check_directory
 
 
@@ -50,7 +50,7 @@ def show(session: Session, state: str | None) -> int:
         now = time.time()
         found = [_facts(entry, now) for entry in _file(state).read()]
         if terminal.is_terminal() and not session.is_json:
-            terminal.print_tokens(found)
+            printer.print_tokens(found)
             return 0
         with session.listed():
             for facts in found:

@@ -16,7 +16,7 @@ from taskqd.protocol import replies, requests, submit
 from taskqd.protocol import verbs as wire
 from taskqd.server.handlers.base import Handler, Reply, Room
 from taskqd.server.handlers.job_view import Results
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 PROTOCOL_VERSION = 1
 HELP_WIDTH = 100

@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.authorization import Gate
 from taskqd.engine.engine import Dispatcher
 from taskqd.errors import WrongState
-from taskqd.model.job import Job, TaskId
+from taskqd.model.job import Job
+from taskqd.model.job_ref import Ref, TaskId
 from taskqd.protocol import replies
-from taskqd.protocol.job_refs import Ref
 from taskqd.server.handlers.job_view import Results
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 PORTION_BYTES = 16_384
 """A portion of a reply is sent once it has this many bytes, or when its time slice is spent."""

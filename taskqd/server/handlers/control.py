@@ -7,11 +7,11 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.principal import Principal
 from taskqd.errors import Gone, NoSuchJob, WrongState
 from taskqd.model.job import Job
+from taskqd.model.job_ref import Ref
 from taskqd.protocol import replies
-from taskqd.protocol.job_refs import Ref
 from taskqd.protocol.requests import Cancellation, Change, Retrial
 from taskqd.server.handlers.base import Handler, Reply, Room
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 
 class Acts(Room):

@@ -19,8 +19,9 @@ from taskqd.errors import BadRequest, Lagged
 from taskqd.model.events import Clocked, Event, JobEvent
 from taskqd.model.job import Job
 from taskqd.protocol import replies
+from taskqd.server.interfaces import ICaller
 from taskqd.state.queue_state import Backlog
-from taskqd.storage.interfaces import ICaller, IStore
+from taskqd.storage.interfaces import IStore
 
 MOST_EVENTS = 10_000
 MOST_BYTES = 4 * 1024**2

@@ -13,7 +13,7 @@ from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.execution import proc
 from taskqd.model.events import Ended
 from taskqd.model.job import Attempt, Job, Reason, Status
-from taskqd.protocol import replies
+from taskqd.protocol import documents, replies, values
 from taskqd.storage.interfaces import IReading, ISpool, IStore
 
 STREAMS = {"stdout": 1, "stderr": 2}
@@ -54,13 +54,13 @@ class Results:
 
     def describe(self, job: Job) -> dict[str, Any]:
         """Return the job as JSON has it; the sizes of a running one are those of this moment."""
-        described = replies.describe(job, self.progress(job), self._reason(job))
-        described["not_before"] = replies.timestamp(self._not_before(job))
+        described = documents.describe(job, self.progress(job), self._reason(job))
+        described["not_before"] = values.timestamp(self._not_before(job))
         return {**described, **self._sizes(job)}
 
     def show(self, job: Job) -> dict[str, Any]:
         """Return the job as JSON has it, with all its attempts."""
-        runs = replies.runs(job)
+        runs = documents.runs(job)
         if runs:
             runs[-1].update(self._sizes(job))
         stopped = {"stopped": True} if self._is_stopped(job) else {}

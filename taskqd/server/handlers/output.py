@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred
 
 from taskqd.errors import StoreFailed, TaskqError
 from taskqd.model.job import Job
+from taskqd.model.job_ref import Ref
 from taskqd.protocol import replies, values
-from taskqd.protocol.job_refs import Ref
 from taskqd.protocol.requests import Slice
 from taskqd.server.handlers.base import Handler, Reply, Room, one_that_runs
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 PIECE_BYTES = 65_536
 """OUTPUT reads and sends this many bytes at a time."""

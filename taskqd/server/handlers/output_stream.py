@@ -13,7 +13,7 @@ from taskqd.engine.engine import Dispatcher
 from taskqd.model.job import Job
 from taskqd.protocol import replies
 from taskqd.server.handlers.job_view import Results
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 PIECE = 65_536
 """So many bytes are sent at a time."""

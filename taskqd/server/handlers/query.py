@@ -12,13 +12,14 @@ from taskqd.errors import TaskqError, WrongState
 from taskqd.model import submission as secret
 from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Tasks
+from taskqd.model.job_ref import Ref
+from taskqd.model.submission import BLOCKS, Order
 from taskqd.protocol import replies
-from taskqd.protocol.job_refs import Ref
 from taskqd.protocol.requests import Listing
-from taskqd.protocol.submit import BLOCKS, Order
 from taskqd.server.handlers.base import Handler, Lines, Reply, Room, send_all
+from taskqd.server.interfaces import ICaller
 from taskqd.state.explain import why
-from taskqd.storage.interfaces import ICaller, IReading
+from taskqd.storage.interfaces import IReading
 
 _NOBODY = Actor("")
 """Submits nothing: all that they ask for is refused."""

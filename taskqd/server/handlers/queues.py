@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.protocol import replies
+from taskqd.model.submission import Scheduling
+from taskqd.protocol import documents, replies
 from taskqd.protocol.requests import Pause, QueueChange
-from taskqd.protocol.submit import Scheduling
 from taskqd.server.handlers.base import Handler, Reply, Room, send_all
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 
 class Queues(Room):
@@ -64,7 +64,7 @@ class Queues(Room):
             if schedule is None or not self._gate.shows_schedule(who, schedule):
                 yield None
             else:
-                yield replies.as_json("SCHEDULE", replies.schedule(schedule, known.next_run(schedule)))
+                yield replies.as_json("SCHEDULE", documents.schedule(schedule, known.next_run(schedule)))
 
     def _unschedule(self, caller: ICaller, number: int) -> Reply:
         ended = self._dispatcher.controls.unschedule(number, caller.principal.actor)

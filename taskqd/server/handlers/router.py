@@ -15,8 +15,8 @@ from taskqd.auth.principal import Principal
 from taskqd.engine.engine import Dispatcher
 from taskqd.errors import AuthRequired, TaskqError
 from taskqd.model.roles import NEEDS, Need
-from taskqd.protocol import verbs
-from taskqd.protocol.submit import Order
+from taskqd.model.submission import Order
+from taskqd.protocol import parser, verbs
 from taskqd.server.handlers.admin import Daemon
 from taskqd.server.handlers.base import Handler, Reply
 from taskqd.server.handlers.control import Acts
@@ -25,7 +25,7 @@ from taskqd.server.handlers.output import Outputs
 from taskqd.server.handlers.query import Jobs, Submission
 from taskqd.server.handlers.queues import Queues
 from taskqd.server.handlers.streaming import Live
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 OPEN = frozenset(verb for verb, need in NEEDS.items() if need is Need.NOTHING)
 """The verbs for everybody; the others are for those whom the server knows."""
@@ -64,7 +64,7 @@ class Verbs:
         """Return whom the certificate names that came with a handshake, None if that takes an AUTH."""
         return self._access.certificate(transport)
 
-    def expect(self, caller: ICaller, request: verbs.Request) -> verbs.Request:
+    def expect(self, caller: ICaller, request: parser.Request) -> parser.Request:
         """Return a request whose blocks are on their way: refused already where nobody would want them."""
         if request.error is not None:
             return request
@@ -75,7 +75,7 @@ class Verbs:
             return request._replace(error=why)
         return request
 
-    def handle(self, caller: ICaller, request: verbs.Request, blocks: list[bytes]) -> Reply:
+    def handle(self, caller: ICaller, request: parser.Request, blocks: list[bytes]) -> Reply:
         """Do what a request asks for; raises its error."""
         self._check_known(caller, request.verb)
         if request.error is not None:

@@ -13,15 +13,15 @@ from twisted.python.failure import Failure
 from taskqd.auth.authorization import Gate
 from taskqd.engine.engine import Dispatcher
 from taskqd.errors import TimedOut
-from taskqd.model.job import Job, TaskId
+from taskqd.model.job import Job
+from taskqd.model.job_ref import Ref, TaskId
 from taskqd.protocol import replies
-from taskqd.protocol.job_refs import Ref
 from taskqd.protocol.requests import Follow, Wait, Watch
 from taskqd.server.handlers.base import Handler, Lines, Reply, Room, one_that_runs
 from taskqd.server.handlers.event_stream import Feed, Filter
 from taskqd.server.handlers.job_view import Results
 from taskqd.server.handlers.output_stream import Follower
-from taskqd.storage.interfaces import ICaller
+from taskqd.server.interfaces import ICaller
 
 
 class Live(Room):

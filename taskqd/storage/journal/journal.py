@@ -17,19 +17,18 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.errors import JournalDamaged, StartRefused, StoreFailed
-from taskqd.model.events import FORMAT, Event, Opened, Record, Snapshot, Submitted
-from taskqd.state.queue_state import Position
+from taskqd.errors import StartRefused, StoreFailed
+from taskqd.model.events import FORMAT, Event, Opened, Position, Record, Snapshot, Submitted
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import IReading, IStore
+from taskqd.storage.interfaces import InThread, IStore
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.group_commit import Committer
+from taskqd.storage.journal.reader import Events, Finding, JobEvents, Reading
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segment_writer import Tail
-from taskqd.storage.journal.segments import End, Finding, Layout, Reading, Segments
+from taskqd.storage.journal.segments import End, Layout, Segments
 from taskqd.storage.state_directory import take_lock
 
 SEGMENT_BYTES = 16 * 1024**2
@@ -39,7 +38,6 @@ TRY_AGAIN = 1.0
 LIGHT_BYTES = 1024**2
 """The reactor waits for no batch of more bytes than that."""
 
-InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
 
 
@@ -241,13 +239,14 @@ class Store:
         self._told.append(told)
 
     def since(self, sequence: int) -> "Events":
-        return Events(self, self.segments.since(sequence), self._in_thread)
+        reading = Reading(self.segments, self._disk, sequence)
+        return Events(reading, lambda: self.last_sequence, self._in_thread)
 
     def read(self, position: Position) -> Record:
         return self.segments.read(position)
 
-    def find(self, *job_ids: int) -> "Found":
-        return Found(self.segments.find(job_ids, self._tail.end), self._in_thread)
+    def find(self, *job_ids: int) -> "JobEvents":
+        return JobEvents(Finding(self.segments, self._disk, job_ids, self._tail.end), self._in_thread)
 
     def sizes(self) -> dict[str, int]:
         """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
@@ -442,57 +441,3 @@ class Store:
         recovered, self._recovered = self._recovered, []
         for waiting in recovered:
             waiting.callback(None)
-
-
-@implementer(IReading)
-class Events:
-    """The events of a store from a number on; the blocking part is in another thread."""
-
-    def __init__(self, store: Store, reading: Reading, in_thread: InThread) -> None:
-        self._store = store
-        self._reading = reading
-        self._in_thread = in_thread
-
-    @property
-    def next(self) -> int:
-        return self._reading.next
-
-    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
-        return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
-
-    async def _portion(self) -> list[tuple[int, Event]]:
-        while self.next <= self._store.last_sequence:
-            found: list[tuple[int, Event]] = await self._in_thread(
-                self._reading.portion, self._store.last_sequence
-            )
-            if found:
-                return found
-        return []
-
-
-@implementer(IReading)
-class Found:
-    """The events of some jobs that a store has; the blocking part is in another thread."""
-
-    def __init__(self, finding: Finding, in_thread: InThread) -> None:
-        self._finding = finding
-        self._in_thread = in_thread
-
-    @property
-    def next(self) -> int:
-        return self._finding.next
-
-    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
-        return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
-
-    async def _portion(self) -> list[tuple[int, Event]]:
-        while not self._finding.is_over:
-            found: list[tuple[int, Event]] = await self._in_thread(self._finding.portion)
-            if found:
-                return found
-        return []
-
-
-def _not_found(failure: Failure) -> list[tuple[int, Event]]:
-    failure.trap(OSError, JournalDamaged)
-    raise StoreFailed(f"the journal cannot be read back: {failure.value}")

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from msgspec import Struct
 
 from taskqd.model.events import Changed, Held, JobEvent, Released, Submitted
-from taskqd.model.job import Spec
+from taskqd.model.spec import Spec
 
 Times = tuple[float | None, float | None]
 """A spec's ``at`` and ``delay``."""

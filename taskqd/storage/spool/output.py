@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.engine.shortage import is_shortage
+from taskqd.errors import is_shortage
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import IRecording, OutputLost
+from taskqd.storage.interfaces import InThread, IRecording, OutputLost
 
 INLINE_BYTES = 4096
 """A stream of up to so many bytes can stand in the journal."""
@@ -29,8 +29,6 @@ SYNC_BEHIND = 32 * 1024**2
 OPEN_AGAIN_AFTER = 0.5
 """This many seconds after the machine had no descriptor for a file, it is tried again."""
 
-InThread = Callable[..., "Deferred[Any]"]
-"""Runs a blocking function with its arguments in another thread."""
 Followers = list[Callable[[], None]]
 """Who wants to be called when something was printed."""
 

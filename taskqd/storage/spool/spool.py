@@ -19,8 +19,8 @@ from zope.interface import implementer
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import ISpool
-from taskqd.storage.spool.output import Followers, InThread, Recording, notify
+from taskqd.storage.interfaces import InThread, ISpool
+from taskqd.storage.spool.output import Followers, Recording, notify
 from taskqd.storage.spool.user_files import Handover
 
 STREAMS = {1: "stdout", 2: "stderr"}

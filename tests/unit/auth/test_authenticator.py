@@ -21,7 +21,9 @@ from taskqd.auth.realm import NoRole
 from taskqd.errors import AuthFailed, SettingsError, StartRefused
 from taskqd.model.actor import Actor
 from taskqd.model.roles import Role
-from tests.fakes.doors import START, FakeSocket, clock, error_of, in_thread, result_of
+from tests.fakes.clocks import START, clock, in_thread
+from tests.fakes.connections import FakeSocket
+from tests.fakes.deferreds import error_of, result_of
 from tests.support.authenticators import DAEMON, Site, TlsTransport, Transport, cheap
 
 HERE = "10.0.0.5:4242"

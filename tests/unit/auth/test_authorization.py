@@ -11,8 +11,11 @@ from taskqd.errors import TaskqError
 from taskqd.model.footprint import JOB_BYTES
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
-from taskqd.protocol import verbs
-from tests.fakes.doors import FAILED, Client, FakeCaller, FakeSocket, House
+from taskqd.protocol import parser, verbs
+from tests.fakes.client import Client, FakeCaller
+from tests.fakes.connections import FakeSocket
+from tests.fakes.engine import House
+from tests.fakes.processes import FAILED
 from tests.support.every_verb import LINES, WHO, code_for
 
 ANN = Principal("ann", Role.SUBMIT, "pid 1")
@@ -34,7 +37,7 @@ class Place:
 
     def whole(self, who: Principal | None, line: str) -> str:
         caller = FakeCaller(who)
-        request = verbs.read_line(line.encode())
+        request = parser.read_line(line.encode())
         answer = maybeDeferred(self.house.verbs.handle, caller, request, [])
         said: list[str] = []
         answer.addCallbacks(

@@ -9,7 +9,8 @@ from taskqd.auth import hash_cache, tokens
 from taskqd.auth.hash_cache import Busy, Hashes
 from taskqd.auth.tokens import Entry
 from taskqd.model.roles import Role
-from tests.fakes.doors import START, Threads, error_of, result_of
+from tests.fakes.clocks import START, Threads
+from tests.fakes.deferreds import error_of, result_of
 from tests.support.authenticators import cheap
 from tests.support.leaks import LeakWatch
 

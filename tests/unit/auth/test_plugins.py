@@ -18,7 +18,7 @@ from taskqd.auth.plugins import Foreign, Plugin, make_plugins
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, SettingsError
 from taskqd.model.roles import Role
-from tests.fakes.doors import error_of, result_of
+from tests.fakes.deferreds import error_of, result_of
 from tests.support import checker_plugin
 from tests.support.authenticators import Site, cheap
 from tests.support.checker_plugin import ticket

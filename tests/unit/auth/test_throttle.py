@@ -12,7 +12,7 @@ from taskqd.auth.throttle import (
     Throttle,
     host_of,
 )
-from tests.fakes.doors import clock
+from tests.fakes.clocks import clock
 
 
 class Gate:

@@ -16,7 +16,7 @@ from taskqd.auth.token_file import TokenFile
 from taskqd.auth.tokens import Entry
 from taskqd.errors import BadRequest, StartRefused
 from taskqd.model.roles import Role
-from tests.fakes.doors import START
+from tests.fakes.clocks import START
 
 
 @pytest.fixture(name="place")

@@ -11,7 +11,7 @@ from taskqd.auth import tokens
 from taskqd.auth.tokens import COST, RANDOMNESS, Cost, Entry, Hash
 from taskqd.errors import BadRequest, StartRefused
 from taskqd.model.roles import Role
-from tests.fakes.doors import START
+from tests.fakes.clocks import START
 
 CHANCE = bytes(range(RANDOMNESS))
 CHEAP = Cost(4, 1, 1)

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from taskqd.client import Client, Refused, Unreachable, connection, streams
-from taskqd.client.connection import Untrusted
+from taskqd.client.address import Untrusted
 from tests.fakes.daemon import FakeDaemon, Request, Script, data
 from tests.support.certificates import CLIENT, Authority, Pair, self_signed, write_key
 

@@ -17,8 +17,8 @@ from taskqd.config.limits import (
     slots_within,
 )
 from taskqd.errors import BadRequest
+from taskqd.protocol.parser import LONGEST_LINE
 from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_PRIORITY, LONGEST_LABEL, MOST_TASKS
-from taskqd.protocol.verbs import LONGEST_LINE
 from taskqd.server.handlers.admin import LIMITS as ALWAYS
 
 KILO, MEGA, GIGA = 1024, 1024**2, 1024**3

@@ -9,8 +9,10 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from taskqd.daemon.audit_log import GATHER, Audit
 from taskqd.model.actor import Actor
 from taskqd.model.events import Decision, Event, JobEvent, OtherEvent, Submitted
-from taskqd.model.job import PLAIN, Spec
-from tests.fakes.doors import FakeStore, House, begin
+from taskqd.model.spec import PLAIN, Spec
+from tests.fakes.deferreds import begin
+from tests.fakes.engine import House
+from tests.fakes.journal import FakeStore
 from tests.support import events
 
 ANN = Actor("ann", "pid 12")

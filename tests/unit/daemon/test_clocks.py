@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from taskqd.daemon import clocks
 from taskqd.daemon.clocks import Clocks, use_monotonic
-from tests.fakes.doors import BOOT, MONOTONIC, START, FakeClocks
+from tests.fakes.clocks import BOOT, MONOTONIC, START, FakeClocks
 
 
 def test_clocks_are_timers_too() -> None:

@@ -34,7 +34,9 @@ from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.spool.user_files import Handover
-from tests.fakes.doors import START, replayed, result_of
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import result_of
+from tests.fakes.engine import replayed
 from tests.unit.daemon.test_tap import made, parsed, refused
 
 # Starts and stops, with the real reactor.

@@ -16,8 +16,9 @@ from taskqd.config.limits import LIMITS, Quotas, quotas_of
 from taskqd.config.settings import SETTINGS, OnEnd, Settings, read_toml
 from taskqd.daemon.service import TaskqService
 from taskqd.daemon.tap import Options, makeService
+from taskqd.execution.interfaces import IExecutor
 from taskqd.model.roles import Role
-from taskqd.storage.interfaces import IExecutor, ISpool, IStore
+from taskqd.storage.interfaces import ISpool, IStore
 
 OPTIONS: Any = Options
 """Options as mypy may see them: what they inherit has no types."""

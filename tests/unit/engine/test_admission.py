@@ -6,7 +6,7 @@ import pytest
 
 from taskqd.engine.admission import check, check_room, resolved
 from taskqd.errors import BadRequest, Gone, NoSuchJob
-from taskqd.model.job import TaskId
+from taskqd.model.job_ref import TaskId
 from taskqd.state.capacity import Limits
 from taskqd.state.queue_state import Backlog
 from tests.support.events import array, cancelled, fold, removed, resized, spec, submitted

@@ -8,8 +8,12 @@ from taskqd.daemon.clocks import Clocks
 from taskqd.engine.clock_jumps import LOOK_INTERVAL, RECORD_INTERVAL
 from taskqd.engine.dispatcher import LONGEST_SLEEP
 from taskqd.model.events import Clocked, Event, Opened
-from taskqd.model.job import Array, Reason
-from tests.fakes.doors import BOOT, FAILED, START, FakeClocks, House, opened, replayed, result_of, running
+from taskqd.model.job import Reason
+from taskqd.model.spec import Array
+from tests.fakes.clocks import BOOT, START, FakeClocks
+from tests.fakes.deferreds import result_of
+from tests.fakes.engine import House, opened, replayed, running
+from tests.fakes.processes import FAILED
 
 DAY = 86_400.0
 JUMPS = [7200.0, 8 * DAY, -7200.0, -8 * DAY, 50 * 365 * DAY]

@@ -9,10 +9,14 @@ from twisted.internet.defer import Deferred
 from taskqd.engine.engine import MAX_LOOKS_PER_TURN
 from taskqd.errors import StoreFailed, WrongState
 from taskqd.model.events import Cancelled, Ended, Skipped, Started
-from taskqd.model.job import Array, Reason, Status
+from taskqd.model.job import Reason, Status
+from taskqd.model.spec import Array
 from taskqd.state import dependencies
 from taskqd.state.dependencies import MAX_ACTS_PER_TURN
-from tests.fakes.doors import COMPLETED, FAILED, START, House, error_of, opened, replayed, result_of, running
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import House, opened, replayed, running
+from tests.fakes.processes import COMPLETED, FAILED
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 SKIPPED = (Status.FAILED, Reason.DEPENDENCY)

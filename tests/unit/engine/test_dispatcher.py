@@ -15,22 +15,15 @@ from taskqd.errors import (
     Draining,
     StartRefused,
 )
-from taskqd.execution.command_line import CannotStart, Outcome, Run
+from taskqd.execution.run import CannotStart, Outcome, Run
 from taskqd.model.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, Started, Submitted
-from taskqd.model.job import Array, Job, Reason, Spec, Status, Usage
+from taskqd.model.job import Job, Reason, Status, Usage
+from taskqd.model.spec import Array, Spec
 from taskqd.state.explain import why
-from tests.fakes.doors import (
-    COMPLETED,
-    FAILED,
-    START,
-    House,
-    begin,
-    error_of,
-    opened,
-    replayed,
-    result_of,
-    running,
-)
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import begin, error_of, result_of
+from tests.fakes.engine import House, opened, replayed, running
+from tests.fakes.processes import COMPLETED, FAILED
 from tests.support.leaks import LeakWatch
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED

@@ -8,8 +8,10 @@ from twisted.internet.defer import fail
 
 from taskqd.config.settings import ON_END_QUEUE, OnEnd
 from taskqd.engine.end_hook import OWNER, PRIORITY, Notices
-from taskqd.model.job import Array, Job, Status
-from tests.fakes.doors import COMPLETED, FAILED, House
+from taskqd.model.job import Job, Status
+from taskqd.model.spec import Array
+from tests.fakes.engine import House
+from tests.fakes.processes import COMPLETED, FAILED
 from tests.support.leaks import LeakWatch
 
 COMMAND = "tell-me"
@@ -21,7 +23,9 @@ class Notified:
     def __init__(self, slots: int = 4, **on_end: Any) -> None:
         settings = OnEnd(COMMAND, **on_end)
         self.house = House(slots, queues={ON_END_QUEUE: settings.slots})
-        self.house.dispatcher.on_end(Notices(self.house.dispatcher, self.house.results, settings).told)
+        self.house.dispatcher.on_end(
+            Notices(self.house.dispatcher, self.house.results.describe, settings).told
+        )
         self.house.dispatcher.start()
 
     def notices(self) -> list[Job]:

@@ -16,21 +16,15 @@ from taskqd.errors import (
     StoreFailed,
     WrongState,
 )
-from taskqd.execution.command_line import Outcome
+from taskqd.execution.run import Outcome
 from taskqd.model.events import Cancelled, Ended, Output, Removed, Spawned, Started, Submitted
-from taskqd.model.job import PLAIN, Array, Job, Reason, Spec, Status, TaskId
-from tests.fakes.doors import (
-    ACTOR,
-    COMPLETED,
-    FAILED,
-    START,
-    House,
-    error_of,
-    opened,
-    replayed,
-    result_of,
-    running,
-)
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.job_ref import TaskId
+from taskqd.model.spec import PLAIN, Array, Spec
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import ACTOR, House, opened, replayed, running
+from tests.fakes.processes import COMPLETED, FAILED
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 INTERRUPTED = Outcome(reason=Reason.INTERRUPTED, signal=15)

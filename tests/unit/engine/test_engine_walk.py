@@ -12,10 +12,12 @@ from twisted.internet.defer import Deferred, succeed
 
 from taskqd.errors import TaskqError
 from taskqd.model.events import Event, Removed, Scheduled, Started
-from taskqd.model.job import Array, Reason, Status
+from taskqd.model.job import Reason, Status
+from taskqd.model.spec import Array
 from taskqd.state.capacity import Constraint, wants
 from taskqd.state.queue_state import Backlog
-from tests.fakes.doors import ACTOR, COMPLETED, FAILED, House, replayed
+from tests.fakes.engine import ACTOR, House, replayed
+from tests.fakes.processes import COMPLETED, FAILED
 
 SLOTS, QUEUES, RESOURCES = 3, {"small": 1}, {"gpu": 2}
 FINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)

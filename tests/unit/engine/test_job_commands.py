@@ -8,8 +8,12 @@ from twisted.internet.defer import Deferred
 
 from taskqd.errors import BadRequest, Gone, NoSuchJob, StoreFailed, TaskqError, WrongState
 from taskqd.model.events import Changed, Held, Released, Started
-from taskqd.model.job import Array, Job, Reason, Spec, Status
-from tests.fakes.doors import FAILED, START, House, error_of, opened, replayed, result_of, running
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.spec import Array, Spec
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import House, opened, replayed, running
+from tests.fakes.processes import FAILED
 
 PENDING, RUNNING, CANCELLED = Status.PENDING, Status.RUNNING, Status.CANCELLED
 

@@ -6,8 +6,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from taskqd.engine.locks import JobTurns, Turns, settled
-from taskqd.model.job import Job, Spec, Tasks
-from tests.fakes.doors import START, begin, error_of, result_of
+from taskqd.model.job import Job, Tasks
+from taskqd.model.spec import Spec
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import begin, error_of, result_of
 
 
 def take(turns: Turns[str], name: str) -> "Deferred[None]":

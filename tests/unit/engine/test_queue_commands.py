@@ -8,8 +8,11 @@ from twisted.internet.defer import Deferred
 
 from taskqd.errors import BadRequest, NoSuchJob, StoreFailed
 from taskqd.model.events import Paused, Resized, Resumed, Scheduled, Started, Unscheduled
-from taskqd.model.job import PLAIN, Spec, Status
-from tests.fakes.doors import ACTOR, START, House, begin, error_of, opened, replayed, result_of, running
+from taskqd.model.job import Status
+from taskqd.model.spec import PLAIN, Spec
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import begin, error_of, result_of
+from tests.fakes.engine import ACTOR, House, opened, replayed, running
 
 Decision = Callable[[House], "Deferred[Any]"]
 

@@ -10,9 +10,12 @@ from taskqd.engine.clock_jumps import clocked
 from taskqd.engine.recurring import AT_ONCE, LONGEST_SLEEP, TRY_AGAIN, Scheduler
 from taskqd.errors import BadRequest, StoreFailed
 from taskqd.model.events import FORMAT, Event, Opened, Submitted
-from taskqd.model.job import PLAIN, Array, Spec, Status
-from taskqd.state.schedules import SET_BACK
-from tests.fakes.doors import ACTOR, BOOT, MONOTONIC, START, FakeClocks, House, begin, replayed, result_of
+from taskqd.model.job import Status
+from taskqd.model.schedule import SET_BACK
+from taskqd.model.spec import PLAIN, Array, Spec
+from tests.fakes.clocks import BOOT, MONOTONIC, START, FakeClocks
+from tests.fakes.deferreds import begin, result_of
+from tests.fakes.engine import ACTOR, House, replayed
 from tests.support.leaks import LeakWatch
 
 DAY = 86_400.0

@@ -21,16 +21,20 @@ from taskqd.engine.retention import (
     Housekeeper,
 )
 from taskqd.errors import WrongState
-from taskqd.execution.command_line import Outcome
+from taskqd.execution.run import Outcome
 from taskqd.model.events import Ended, Event, Output, Removed
 from taskqd.model.footprint import ATTEMPT_BYTES, JOB_BYTES
-from taskqd.model.job import PLAIN, Array
+from taskqd.model.spec import PLAIN, Array
 from taskqd.state.retention_index import AT_ONCE as EXPIRED_AT_ONCE
 from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal import compaction
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import Condenser
-from tests.fakes.doors import ACTOR, FAILED, House, Threads, error_of, in_thread, replayed, result_of
+from tests.fakes.clocks import Threads, in_thread
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import ACTOR, House, replayed
+from tests.fakes.processes import FAILED
 from tests.support.journals import portions, ran, story, submitted, write
 
 DAY = 86_400.0
@@ -445,7 +449,7 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
         pauses.append(Deferred())
         return pauses[-1]
 
-    monkeypatch.setattr(housekeeping, "MOVED_AT_ONCE", 10)
+    monkeypatch.setattr(compaction, "MOVED_AT_ONCE", 10)
     monkeypatch.setattr(housekeeping, "deferLater", pause)
     home = told(tmp_path)
     threads = home.threads = Threads()
@@ -512,7 +516,7 @@ class OneProcess:
 
 def test_the_snapshot_is_made_by_this_python_without_the_daemon_s_directory() -> None:
     reactor = OneProcess()
-    made = housekeeping.condense(reactor, "/j", 7)
+    made = compaction.condense(reactor, "/j", 7)
     assert reactor.line[0] == sys.executable
     assert reactor.line[-2:] == ["/j", "7"]
     reactor.protocol.processEnded(Failure(ProcessDone(0)))
@@ -529,7 +533,7 @@ def test_the_snapshot_is_made_by_this_python_without_the_daemon_s_directory() ->
 )
 def test_what_the_process_said_is_why_there_is_no_snapshot(said: bytes, why: str) -> None:
     reactor = OneProcess()
-    made = housekeeping.condense(reactor, "/j", 7)
+    made = compaction.condense(reactor, "/j", 7)
     errors: list[Any] = []
     made.addErrback(errors.append)
     for at in range(0, len(said), 700):
@@ -543,7 +547,7 @@ def test_what_the_process_said_is_why_there_is_no_snapshot(said: bytes, why: str
 
 async def test_a_real_process_makes_a_real_snapshot(reactor: Any, tmp_path: Path) -> None:
     write(tmp_path, *portions(story(20), 2))
-    await housekeeping.condense(reactor, str(tmp_path), 1)
+    await compaction.condense(reactor, str(tmp_path), 1)
     assert (tmp_path / "00000001.snapshot").exists()
     with pytest.raises(OSError, match=r"00000003\.journal"):
-        await housekeeping.condense(reactor, str(tmp_path), 2)
+        await compaction.condense(reactor, str(tmp_path), 2)

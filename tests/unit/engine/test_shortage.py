@@ -5,7 +5,8 @@ import itertools
 
 import pytest
 
-from taskqd.engine.shortage import FIRST_WAIT, MAX_WAIT, QUIET_TIME, Shortage, is_shortage
+from taskqd.engine.shortage import FIRST_WAIT, MAX_WAIT, QUIET_TIME, Shortage
+from taskqd.errors import is_shortage
 
 NOW = 1000.0
 

@@ -13,17 +13,16 @@ from taskqd.execution import command_line as launch
 from taskqd.execution.command_line import (
     CANNOT_ENTER,
     HIDDEN,
-    MARK,
-    Owner,
-    Run,
     command_line,
     duration,
     environment,
     refusal,
     sent,
 )
+from taskqd.execution.run import MARK, Owner, Run
 from taskqd.execution.shebang import HEAD_BYTES, interpreter
-from taskqd.model.job import Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Spec
 from tests.support import other_users
 
 PLAIN = Run(

@@ -15,16 +15,20 @@ from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
 from taskqd.execution import command_line, executor, proc_scanner, process_tree
-from taskqd.execution.command_line import MARK, Outcome, Owner, Run
 from taskqd.execution.executor import MAX_LEFTOVER_GRACE, YOUNG, Executor
+from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.proc import Process
 from taskqd.execution.process_tree import FIRST_LOOK
+from taskqd.execution.run import MARK, Outcome, Owner, Run
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
 from taskqd.speedups.batch import Together
 from taskqd.speedups.spawn import IS_FAST_WAY_KNOWN, Spawner
-from taskqd.storage.interfaces import IExecutor, OutputLost
-from tests.fakes.doors import FakeGroups, FakeProcess, FakeRecording, FakeSpawn, clock, in_thread, result_of
+from taskqd.storage.interfaces import OutputLost
+from tests.fakes.clocks import clock, in_thread
+from tests.fakes.deferreds import result_of
+from tests.fakes.processes import FakeGroups, FakeProcess, FakeSpawn
+from tests.fakes.spool import FakeRecording
 from tests.support.leaks import LeakWatch
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT

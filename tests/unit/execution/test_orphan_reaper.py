@@ -15,7 +15,7 @@ from twisted.internet import process
 from taskqd.execution import orphan_reaper
 from taskqd.execution.orphan_reaper import Orphans, is_reaper
 from taskqd.speedups import posix_spawn
-from tests.fakes.doors import clock
+from tests.fakes.clocks import clock
 
 SET_CHILD_SUBREAPER = 36
 

@@ -8,7 +8,8 @@ import pytest
 from taskqd.execution import proc_scanner
 from taskqd.execution.proc import Process
 from taskqd.execution.proc_scanner import REST, Scanner
-from tests.fakes.doors import FakeGroups, Threads, clock
+from tests.fakes.clocks import Threads, clock
+from tests.fakes.processes import FakeGroups
 from tests.support.leaks import LeakWatch
 
 ONE = Process(7, 50, 7, 7)

@@ -11,14 +11,15 @@ from msgspec.structs import replace
 
 from taskqd.errors import Forbidden, QueueFull, StartRefused
 from taskqd.execution import command_line, run_as
-from taskqd.execution.command_line import CannotStart
+from taskqd.execution.run import CannotStart
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User
-from taskqd.model.job import Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Spec
 from taskqd.protocol import submit
 from taskqd.protocol.requests import SET_OPTIONS
-from tests.fakes.doors import START
+from tests.fakes.clocks import START
 from tests.support import other_users
 
 KNOWN = {

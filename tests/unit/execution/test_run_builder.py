@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from taskqd.execution import run_builder
-from taskqd.execution.command_line import CannotStart, Owner, Run, sent
+from taskqd.execution.command_line import sent
+from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import PATH, Runs, daemon_environment
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
-from taskqd.model.job import Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Spec
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import PROGRESS, Handover
-from tests.fakes.doors import START, clock, in_thread
+from tests.fakes.clocks import START, clock, in_thread
 from tests.support import other_users
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskqd.execution.users import MOST_REMEMBERED, REMEMBERED, User, Users, group_id, groups_of
-from tests.fakes.doors import clock
+from tests.fakes.clocks import clock
 
 
 class Passwd:

@@ -35,7 +35,9 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import MOVES, Array, Reason, Spec, Status, Usage
+from taskqd.model.job import Reason, Status, Usage
+from taskqd.model.spec import Array, Spec
+from taskqd.model.transitions import MOVES
 
 EVENTS: list[tuple[Any, str]] = [
     (

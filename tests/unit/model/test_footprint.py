@@ -20,8 +20,8 @@ from taskqd.model.footprint import (
     footprint_of,
     text_bytes,
 )
-from taskqd.model.job import PLAIN, Array
-from taskqd.model.retry import MOST_CONDITIONS
+from taskqd.model.spec import PLAIN, Array
+from taskqd.protocol.retry_conditions import MOST_CONDITIONS
 from taskqd.state.queue_state import Backlog
 from tests.support.events import (
     array,

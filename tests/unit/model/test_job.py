@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
-from taskqd.model.job import MOVES, Array, Attempt, Job, Reason, Spec, Status, TaskId, Tasks
+from taskqd.model.job import Attempt, Job, Reason, Status, Tasks
+from taskqd.model.job_ref import TaskId
+from taskqd.model.spec import Array, Spec
+from taskqd.model.transitions import MOVES
 
 FINAL = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
 

@@ -6,16 +6,11 @@ from typing import Any
 import pytest
 
 from taskqd.errors import BadRequest
-from taskqd.model.job import LONGEST_RETRY_DELAY, Job, Reason, Spec, Status
-from taskqd.model.retry import (
-    MOST_CONDITIONS,
-    REASONS,
-    backoff,
-    is_retryable,
-    parse_conditions,
-    parse_signal,
-    signal_name,
-)
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.retry import REASONS, backoff, is_retryable, signal_name
+from taskqd.model.spec import LONGEST_RETRY_DELAY, Spec
+from taskqd.protocol.retry_conditions import MOST_CONDITIONS, parse_conditions
+from taskqd.protocol.values import parse_signal
 
 
 def _job(failures: int = 0, cancelling: int | None = None, **spec: Any) -> Job:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob
-from taskqd.model.job import TaskId
-from taskqd.protocol.job_refs import Ref, parse_id, parse_ref
+from taskqd.model.job_ref import Ref, TaskId
+from taskqd.protocol.job_refs import parse_id, parse_ref
 
 REFS = [
     ("5", 5),

@@ -31,10 +31,11 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import Array, Attempt, Job, Reason, Spec, Status, Tasks, Usage
-from taskqd.protocol import replies
+from taskqd.model.job import Attempt, Job, Reason, Status, Tasks, Usage
+from taskqd.model.schedule import Schedule
+from taskqd.model.spec import Array, Spec
+from taskqd.protocol import documents, replies, values
 from taskqd.protocol.values import escaped, take_quoted
-from taskqd.state.schedules import Schedule
 
 PERMANENT = {
     *("BAD_REQUEST", "UNKNOWN_COMMAND", "LINE_TOO_LONG", "TOO_LARGE", "NO_SUCH_JOB", "GONE", "WRONG_STATE"),
@@ -141,17 +142,17 @@ TIMES = [
 
 @pytest.mark.parametrize("seconds, text", TIMES)
 def test_a_time_is_utc_with_milliseconds(seconds: float, text: str) -> None:
-    assert replies.timestamp(seconds) == text
+    assert values.timestamp(seconds) == text
     assert datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() == pytest.approx(seconds, abs=0.0006)
 
 
 def test_no_time_is_no_text() -> None:
-    assert replies.timestamp(None) is None
+    assert values.timestamp(None) is None
 
 
 @given(st.floats(0, 5e9))
 def test_a_time_is_the_nearest_millisecond(seconds: float) -> None:
-    text = replies.timestamp(seconds)
+    text = values.timestamp(seconds)
     assert text is not None
     read = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z")
     assert read.tzinfo == timezone.utc
@@ -169,7 +170,7 @@ FIELDS = [
 
 
 def _described(job: Job, progress: int = 0, reason: Reason | None = None) -> dict[str, Any]:
-    line = replies.as_json("JOB", replies.describe(job, progress, reason or job.reason))
+    line = replies.as_json("JOB", documents.describe(job, progress, reason or job.reason))
     described: dict[str, Any] = msgspec.json.decode(line.removeprefix(b"JOB "))
     assert set(described) >= set(FIELDS)
     return described
@@ -329,7 +330,7 @@ def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
     )
     killed = _ended(reason=Reason.TIMEOUT, signal=15, detail="too slow")
     now = Attempt(number=3, started_at=1764000003.0)
-    runs = replies.runs(_job(past=(first, killed), attempt=now, status=Status.RUNNING))
+    runs = documents.runs(_job(past=(first, killed), attempt=now, status=Status.RUNNING))
     nothing = dict.fromkeys(SIZES, 0)
     unknown = {"cpu_user": None, "cpu_system": None, "memory_peak": None}
     assert runs == [
@@ -368,14 +369,14 @@ def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
 
 
 def test_a_job_that_has_not_started_has_no_attempts() -> None:
-    assert replies.runs(_job()) == []
+    assert documents.runs(_job()) == []
 
 
 # Schedules.
 
 
 def _scheduled(**known: Any) -> dict[str, Any]:
-    return replies.schedule(
+    return documents.schedule(
         Schedule(
             **{
                 "id": 3,

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from taskqd.model.job import Status, TaskId
+from taskqd.model.job import Status
+from taskqd.model.job_ref import TaskId
 from taskqd.protocol import requests
+from taskqd.protocol.parser import read_line
 from taskqd.protocol.requests import (
     Cancellation,
     Change,
@@ -19,7 +21,7 @@ from taskqd.protocol.requests import (
     Wait,
     Watch,
 )
-from taskqd.protocol.verbs import VERBS, read_line
+from taskqd.protocol.verbs import VERBS
 
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
 ALONE = ["DRAIN", "STATS", "HELLO", "PING", "QUIT", "QUEUES", "SCHEDULES"]

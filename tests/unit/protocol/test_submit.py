@@ -9,14 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
-from taskqd.model.job import PLAIN, Array, Spec, TaskId
+from taskqd.model.job_ref import TaskId
+from taskqd.model.spec import PLAIN, Array, Spec
+from taskqd.model.submission import Order, Scheduling
 from taskqd.protocol import submit
 from taskqd.protocol.arguments import flag
 from taskqd.protocol.submit import (
     LARGEST_BLOCK,
     LARGEST_SKIP,
-    Order,
-    Scheduling,
     block_sizes,
     read_scheduling,
     read_submission,

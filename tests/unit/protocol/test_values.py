@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest
 from taskqd.protocol import values
-from taskqd.protocol.replies import timestamp
+from taskqd.protocol.values import timestamp
 
 QUOTED = [
     (b"", '""'),

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.model.job import PLAIN, Spec
-from taskqd.protocol import requests, submit, verbs
+from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.submission import Order, Scheduling
+from taskqd.protocol import parser, requests, submit, verbs
+from taskqd.protocol.parser import Request, is_http, read_line
 from taskqd.protocol.replies import LARGEST_RESULT
 from taskqd.protocol.requests import Listing
-from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP, Order, Scheduling
-from taskqd.protocol.verbs import Request, is_http, read_line
+from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP
 
 VERBS = [
     *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "FOLLOW", "CANCEL", "RETRY"),
@@ -35,7 +36,7 @@ READ = [
 """Lines as they are typed: the verb, and the value that they become."""
 
 LIMITS = [
-    (verbs.LONGEST_LINE, 65_536),
+    (parser.LONGEST_LINE, 65_536),
     (requests.DEFAULT_OUTPUT, 1024**2),
     (requests.LARGEST_OUTPUT, 16 * 1024**2),
     (LARGEST_SKIP, 64 * 1024**2),

@@ -17,19 +17,22 @@ from zope.interface.verify import verifyObject
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import Quotas
 from taskqd.errors import AuthRequired
-from taskqd.execution.command_line import Outcome
+from taskqd.execution.run import Outcome
 from taskqd.model.events import Output, Submitted
-from taskqd.model.job import Spec, Status
+from taskqd.model.job import Status
 from taskqd.model.roles import Role
-from taskqd.protocol import verbs
+from taskqd.model.spec import Spec
+from taskqd.protocol import parser
 from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP
 from taskqd.server import pipeline
 from taskqd.server.connection import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
 from taskqd.server.flow_control import MOST_AHEAD
 from taskqd.server.framing import LINES_AT_ONCE
+from taskqd.server.interfaces import ICaller
 from taskqd.server.time_slices import TURN
-from taskqd.storage.interfaces import ICaller
-from tests.fakes.doors import Client, FakeCaller, FakeSocket, FakeTransport, House, chunkings
+from tests.fakes.client import Client, FakeCaller
+from tests.fakes.connections import FakeSocket, FakeTransport, chunkings
+from tests.fakes.engine import House
 
 
 def opened(slots: int = 2) -> House:
@@ -105,7 +108,7 @@ CONVERSATIONS = [
 
 
 def test_a_line_that_is_too_long_is_another_line_too() -> None:
-    watching = b"WATCH\n" + b"x" * (verbs.LONGEST_LINE + 10) + b"\n"
+    watching = b"WATCH\n" + b"x" * (parser.LONGEST_LINE + 10) + b"\n"
     assert asked(watching) == ["OK 1", "END", "ERROR LINE_TOO_LONG"]
 
 
@@ -131,7 +134,7 @@ def test_every_reply_line_ends_in_crlf() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_line_may_be_as_long_as_the_contract_says(end: bytes) -> None:
-    line = b"SUBMIT ".ljust(verbs.LONGEST_LINE, b"x")
+    line = b"SUBMIT ".ljust(parser.LONGEST_LINE, b"x")
     assert asked(line + end) == ["JOB_ID 1"]
 
 
@@ -142,7 +145,7 @@ def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_th
 ) -> None:
     house = opened()
     client = Client(house)
-    client.send(b"PING\nSUBMIT ".ljust(verbs.LONGEST_LINE + 5, b"x") + more, size)
+    client.send(b"PING\nSUBMIT ".ljust(parser.LONGEST_LINE + 5, b"x") + more, size)
     client.read()
     assert beginnings(client.lines()) == ["OK", "ERROR LINE_TOO_LONG"]
     assert client.transport.is_half_closed
@@ -1062,7 +1065,7 @@ class SecureTransport(FakeTransport):
 
 
 def test_a_client_over_tls_is_a_stranger_and_its_end_is_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.fakes.doors.FakeTransport", SecureTransport)
+    monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
     client = Client(opened())
     client.send(b"STATS\nAUTH sesame\nQUIT\n")
     client.read()
@@ -1074,7 +1077,7 @@ def test_a_client_over_tls_is_a_stranger_and_its_end_is_a_close(monkeypatch: pyt
 def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
     is_encrypted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.fakes.doors.FakeTransport", SecureTransport)
+    monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
     house = opened()
     client = Client(house)
     if is_encrypted:
@@ -1090,7 +1093,7 @@ def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
 def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tests.fakes.doors.FakeTransport", SecureTransport)
+    monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
     house = House(quotas=Quotas(connections_per_user=1))
     house.access.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
     clients = [Client(house) for _ in range(2)]
@@ -1164,12 +1167,12 @@ def test_no_input_breaks_a_connection_and_no_chunking_changes_a_word(
 def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
     monkeypatch: pytest.MonkeyPatch, logged_errors: Any
 ) -> None:
-    def fail(line: bytes) -> verbs.Request:
+    def fail(line: bytes) -> parser.Request:
         raise ValueError(f"{len(line)} bytes")
 
     client = Client(opened())
     client.send(b"PING\n")
-    monkeypatch.setattr(verbs, "read_line", fail)
+    monkeypatch.setattr(parser, "read_line", fail)
     client.send(b"STATUS 1\nPING\n")
     assert client.transport.received.splitlines() == [
         b"OK",

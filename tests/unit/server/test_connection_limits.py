@@ -15,7 +15,9 @@ from taskqd.model.roles import Role
 from taskqd.server.connection import LINGER, LINGER_OF_STRANGERS
 from taskqd.server.connection_limits import LOOK_EVERY, READING_SHARE, SHARE, Doorkeeper
 from taskqd.server.pipeline import FEW_BYTES
-from tests.fakes.doors import Client, FakePort, FakeSocket, House, watchers
+from tests.fakes.client import Client
+from tests.fakes.connections import FakePort, FakeSocket
+from tests.fakes.engine import House, watchers
 from tests.support.leaks import LeakWatch
 
 ANN = Principal("ann", Role.SUBMIT)

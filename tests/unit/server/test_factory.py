@@ -5,7 +5,10 @@ import socket
 import pytest
 
 from taskqd.server.factory import LINGER_AT_STOP
-from tests.fakes.doors import Client, FakeSocket, House, result_of, watchers
+from tests.fakes.client import Client
+from tests.fakes.connections import FakeSocket
+from tests.fakes.deferreds import result_of
+from tests.fakes.engine import House, watchers
 
 
 def opened(most_connections: int = 1000) -> House:

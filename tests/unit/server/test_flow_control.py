@@ -6,7 +6,8 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
 from taskqd.server.flow_control import MOST_AHEAD, Pacing
-from tests.fakes.doors import clock, error_of, result_of
+from tests.fakes.clocks import clock
+from tests.fakes.deferreds import error_of, result_of
 
 
 class Transport:

@@ -9,7 +9,8 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import Quotas
 from taskqd.engine.submissions import Batch
 from taskqd.model.roles import Role
-from tests.fakes.doors import Client, House
+from tests.fakes.client import Client
+from tests.fakes.engine import House
 
 
 def opened(**more: Any) -> House:

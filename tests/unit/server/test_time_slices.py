@@ -5,7 +5,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from taskqd.server.time_slices import SLICE, TURN, Slices
-from tests.fakes.doors import clock, error_of, result_of
+from tests.fakes.clocks import clock
+from tests.fakes.deferreds import error_of, result_of
 
 
 class Replies:

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from taskqd.errors import StartRefused
 from taskqd.server import endpoints
 from taskqd.server.unix_port import HandedPort, SocketWatch, UnixPort
-from tests.fakes.doors import in_thread
+from tests.fakes.clocks import in_thread
 
 
 class Hello(Protocol):

@@ -9,7 +9,7 @@ from twisted.internet.protocol import ProcessProtocol
 
 from taskqd.speedups.batch import Together
 from taskqd.speedups.child_process import LISTEN_AFTER, Child, Children
-from tests.fakes.doors import clock
+from tests.fakes.clocks import clock
 
 PID = 2**30
 """More than the number of any process."""

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.model.events import Event, Spawned
-from taskqd.model.job import Array, Job, Reason, Status
+from taskqd.model.job import Job, Reason, Status
+from taskqd.model.spec import Array
 from taskqd.state.queue_state import IllegalMove
 from tests.support.events import (
     apply_all,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskqd.model.job import Array
+from taskqd.model.spec import Array
 from taskqd.state.capacity import SLOTS, Capacity, Constraint, Limits, Want, Wants, wants
 from tests.support.events import spec
 

@@ -6,7 +6,7 @@ from taskqd.config.limits import PendingLimit
 from taskqd.errors import QueueFull
 from taskqd.model.events import Submitted
 from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES
-from taskqd.model.job import Array, Spec
+from taskqd.model.spec import Array, Spec
 from taskqd.state.pending_quota import Intake, Pending, check_pending, pending_in_all, pending_of, size
 from tests.support.events import array, cancelled, fold, submitted
 

@@ -6,11 +6,24 @@ import pytest
 from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, Gone, NoSuchJob
-from taskqd.model.events import AboutJob, Clocked, Ended, Event, Output, Removed, Spawned, Started, Submitted
-from taskqd.model.job import MOVES, Array, Reason, Spec, Status, TaskId
-from taskqd.model.transitions import MOST_PAST
+from taskqd.model.events import (
+    AboutJob,
+    Clocked,
+    Ended,
+    Event,
+    Output,
+    Position,
+    Removed,
+    Spawned,
+    Started,
+    Submitted,
+)
+from taskqd.model.job import Reason, Status
+from taskqd.model.job_ref import TaskId
+from taskqd.model.spec import Array, Spec
+from taskqd.model.transitions import MOST_PAST, MOVES
 from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog, IllegalMove, Position
+from taskqd.state.queue_state import Backlog, IllegalMove
 from tests.support.events import (
     apply_all,
     array,

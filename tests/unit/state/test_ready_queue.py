@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskqd.model.job import Array, Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Array, Spec
 from taskqd.state.backfill import PATIENCE
 from taskqd.state.capacity import SLOTS, Capacity, Constraint, Limits, wants
 from taskqd.state.ready_queue import MAX_LOOKS, Line

@@ -13,17 +13,10 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model.events import Paused, Resumed, Scheduled, Unscheduled
-from taskqd.model.job import Spec
+from taskqd.model.schedule import LONGEST_CRON, SET_BACK, Schedule, _next_of_cron, check_cron, check_every
+from taskqd.model.spec import Spec
 from taskqd.model.time_zones import LOCAL
-from taskqd.state.schedules import (
-    LONGEST_CRON,
-    SET_BACK,
-    Schedule,
-    Schedules,
-    _next_of_cron,
-    check_cron,
-    check_every,
-)
+from taskqd.state.schedules import Schedules
 
 T = 1_700_000_000.0
 """A Tuesday: 2023-11-14 22:13:20 UTC."""

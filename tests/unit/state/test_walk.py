@@ -28,6 +28,7 @@ from taskqd.model.events import (
     Opened,
     Output,
     Paused,
+    Position,
     Released,
     Removed,
     Resized,
@@ -42,10 +43,11 @@ from taskqd.model.events import (
     Unscheduled,
 )
 from taskqd.model.footprint import footprint_of
-from taskqd.model.job import Array, Job, Spec, Status
+from taskqd.model.job import Job, Status
+from taskqd.model.spec import Array, Spec
 from taskqd.state.capacity import Limits
 from taskqd.state.dependencies import Kind, named
-from taskqd.state.queue_state import Backlog, IllegalMove, Position
+from taskqd.state.queue_state import Backlog, IllegalMove
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
 

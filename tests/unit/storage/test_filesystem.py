@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskqd.storage.filesystem import Disk
-from tests.fakes.doors import FakeDisk
+from tests.fakes.filesystem import FakeDisk
 
 
 def mode(path: Path) -> int:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from taskqd.cli.display import tables, text
+from taskqd.cli.display import printer, tables, text
 from taskqd.client import Facts
 from tests.fakes.daemon import FakeDaemon, job, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
@@ -242,8 +242,8 @@ def test_schedules_say_their_next_run_from_now() -> None:
 def test_a_table_on_a_terminal_without_a_size_is_80_columns_wide(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(text, "get_terminal_size", lambda: os.terminal_size((0, 0)))  # as on Python 3.10
-    text.print_jobs([{"id": 7, "status": "FAILED", "command": "x" * 200}])
+    monkeypatch.setattr(printer, "get_terminal_size", lambda: os.terminal_size((0, 0)))  # as on Python 3.10
+    printer.print_jobs([{"id": 7, "status": "FAILED", "command": "x" * 200}])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].strip().startswith("7 ")
     assert max(map(len, lines)) <= 80

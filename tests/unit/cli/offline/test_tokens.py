@@ -10,9 +10,8 @@ import pytest
 from taskqd.auth import tokens
 from taskqd.auth.tokens import Entry
 from taskqd.cli.display import tables
-from taskqd.protocol.replies import timestamp
-from taskqd.protocol.values import parse_time
-from tests.fakes.doors import START
+from taskqd.protocol.values import parse_time, timestamp
+from tests.fakes.clocks import START
 from tests.support.cli_calls import Call, a_call, plain_environment  # noqa: F401 - these are fixtures
 from tests.support.command_line import Process
 

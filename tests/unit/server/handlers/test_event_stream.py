@@ -25,26 +25,21 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import Array, Job, Spec
+from taskqd.model.job import Job
+from taskqd.model.spec import Array, Spec
 from taskqd.protocol import replies
 from taskqd.server.handlers import event_stream as module
 from taskqd.server.handlers.event_stream import GATHER_INTERVAL, Feed, Filter
 from taskqd.state.queue_state import Backlog
-from taskqd.storage.journal import segments
+from taskqd.storage.journal import reader
 from taskqd.storage.journal.journal import Store
 from taskqd.storage.journal.snapshot import Condenser
-from tests.fakes.doors import (
-    START,
-    FakeCaller,
-    FakeDisk,
-    FakeStore,
-    ThreadReactor,
-    Threads,
-    begin,
-    clock,
-    error_of,
-    watchers,
-)
+from tests.fakes.client import FakeCaller
+from tests.fakes.clocks import START, ThreadReactor, Threads, clock
+from tests.fakes.deferreds import begin, error_of
+from tests.fakes.engine import watchers
+from tests.fakes.filesystem import FakeDisk
+from tests.fakes.journal import FakeStore
 
 
 def submitted(job_id: int, **spec: Any) -> Submitted:
@@ -589,7 +584,7 @@ def test_a_watch_has_no_gap_and_nothing_twice_whatever_happens_beside(
     steps: list[tuple[str, int]],
 ) -> None:
     with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "PORTION", 300)
+        patch.setattr(reader, "PORTION", 300)
         patch.setattr(module, "MOST_EVENTS", 8)
         world = World(os.path.join(directory, "state"))
         try:

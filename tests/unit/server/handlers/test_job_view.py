@@ -9,11 +9,15 @@ from twisted.internet.defer import Deferred
 
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
 from taskqd.execution import proc
-from taskqd.execution.command_line import Outcome
+from taskqd.execution.run import Outcome
 from taskqd.model.events import NOTHING, Event, Output, Started, Submitted
-from taskqd.model.job import Array, Reason, Status
+from taskqd.model.job import Reason, Status
+from taskqd.model.spec import Array
 from taskqd.protocol import replies
-from tests.fakes.doors import COMPLETED, FAILED, START, House, begin, error_of, result_of
+from tests.fakes.clocks import START
+from tests.fakes.deferreds import begin, error_of, result_of
+from tests.fakes.engine import House
+from tests.fakes.processes import COMPLETED, FAILED
 
 EVERYTHING = 10**9
 

@@ -10,13 +10,18 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 
 from taskqd.errors import Gone, StoreFailed
-from taskqd.execution.command_line import Outcome
+from taskqd.execution.run import Outcome
 from taskqd.model.job import Job, Status
 from taskqd.server.handlers.output_stream import PIECE, Follower
 from taskqd.storage.spool.output import FLUSH_AFTER
 from taskqd.storage.spool.spool import Spool
-from tests.fakes import doors
-from tests.fakes.doors import FAILED, FakeCaller, FakeDisk, House, Threads, begin, error_of, result_of
+from tests.fakes import clocks, engine
+from tests.fakes.client import FakeCaller
+from tests.fakes.clocks import Threads
+from tests.fakes.deferreds import begin, error_of, result_of
+from tests.fakes.engine import House
+from tests.fakes.filesystem import FakeDisk
+from tests.fakes.processes import FAILED
 
 
 def opened() -> House:
@@ -296,11 +301,11 @@ class World:
         spools: list[Spool] = []
 
         def make() -> Spool:
-            spools.append(Spool(str(directory), self.disk, doors.clock(), self.threads))
+            spools.append(Spool(str(directory), self.disk, clocks.clock(), self.threads))
             spools[0].open()
             return spools[0]
 
-        patch.setattr(doors, "FakeSpool", make)
+        patch.setattr(engine, "FakeSpool", make)
         self.house = House()
         [self.spool] = spools
         self.spool._clock = self.house.clock

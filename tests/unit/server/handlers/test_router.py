@@ -26,23 +26,18 @@ from taskqd.errors import (
     UnknownCommand,
     WrongState,
 )
-from taskqd.execution.command_line import Outcome
+from taskqd.execution.run import Outcome
 from taskqd.model.events import Held, Output, Released, Removed, Resized
 from taskqd.model.job import Reason, Status
 from taskqd.model.roles import Role
-from taskqd.protocol import replies, submit, verbs
+from taskqd.protocol import parser, submit, values, verbs
 from taskqd.server.handlers import admin as verbs_of_the_daemon
 from taskqd.server.handlers import output, query, router
-from tests.fakes.doors import (
-    COMPLETED,
-    FAILED,
-    FakeCaller,
-    FakeSocket,
-    FakeTransport,
-    House,
-    error_of,
-    result_of,
-)
+from tests.fakes.client import FakeCaller
+from tests.fakes.connections import FakeSocket, FakeTransport
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import House
+from tests.fakes.processes import COMPLETED, FAILED
 
 
 def opened(slots: int = 2) -> House:
@@ -53,7 +48,7 @@ def opened(slots: int = 2) -> House:
 
 def ask(house: House, line: str, caller: FakeCaller | None = None, blocks: list[bytes] | None = None) -> Any:
     """Return the Deferred of the reply to a request."""
-    request = verbs.read_line(line.encode())
+    request = parser.read_line(line.encode())
     return maybeDeferred(house.verbs.handle, caller or FakeCaller(), request, blocks or [])
 
 
@@ -716,7 +711,7 @@ def test_a_schedule_is_made_shown_paused_and_ended() -> None:
         "echo hello",
         "q",
     )
-    assert (first["owner"], first["next_run_at"]) == ("ada", replies.timestamp(house.clock.now() + 3600))
+    assert (first["owner"], first["next_run_at"]) == ("ada", values.timestamp(house.clock.now() + 3600))
     assert (second["schedule"], second["cron"], second["overlap"]) == (2, "0 3 * * *", True)
     assert answer(house, "PAUSE --schedule=1") == "OK\r\n"
     assert [(one["paused"], one["next_run_at"] is None) for one in schedules(house)] == [
@@ -768,7 +763,7 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert (stats["counters"]["submitted"], stats["counters"]["started"]) == (3, 2)
     assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
     assert stats["draining"] is False
-    assert stats["limits"]["line"] == verbs.LONGEST_LINE
+    assert stats["limits"]["line"] == parser.LONGEST_LINE
     house.store.break_down("no space left")
     assert shown(house, "STATS")["store"]["failure"] == "no space left"
 
@@ -829,7 +824,7 @@ def test_auth_says_who_one_is_then() -> None:
 
 
 def expected(house: House, caller: FakeCaller, line: str) -> TaskqError | None:
-    return house.verbs.expect(caller, verbs.read_line(line.encode())).error
+    return house.verbs.expect(caller, parser.read_line(line.encode())).error
 
 
 def test_blocks_are_expected_of_those_who_may_send_them() -> None:

@@ -9,9 +9,12 @@ from twisted.internet.defer import CancelledError, maybeDeferred
 from taskqd.auth.principal import Principal
 from taskqd.errors import BadRequest, Forbidden, Gone, Lagged, NoSuchJob, TimedOut, WrongState
 from taskqd.model.roles import Role
-from taskqd.protocol import verbs
+from taskqd.protocol import parser
 from taskqd.server.handlers import event_stream
-from tests.fakes.doors import FAILED, Client, FakeCaller, House, error_of, result_of, watchers
+from tests.fakes.client import Client, FakeCaller
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.engine import House, watchers
+from tests.fakes.processes import FAILED
 
 
 def opened(slots: int = 9) -> House:
@@ -22,7 +25,7 @@ def opened(slots: int = 9) -> House:
 
 def ask(house: House, line: str, caller: FakeCaller) -> Any:
     """Return the Deferred of the reply to a request."""
-    return maybeDeferred(house.verbs.handle, caller, verbs.read_line(line.encode()), [])
+    return maybeDeferred(house.verbs.handle, caller, parser.read_line(line.encode()), [])
 
 
 def refusal(house: House, line: str) -> BaseException:

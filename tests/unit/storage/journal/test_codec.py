@@ -33,7 +33,8 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import Array, Reason, Spec, Status, Usage
+from taskqd.model.job import Reason, Status, Usage
+from taskqd.model.spec import Array, Spec
 from taskqd.storage.journal import replay as module
 from taskqd.storage.journal.codec import decode, decode_events, encode
 from taskqd.storage.journal.replay import Portion, Replay, first_sequence

@@ -9,7 +9,8 @@ import pytest
 
 from taskqd.storage.journal import group_commit
 from taskqd.storage.journal.group_commit import PATIENCE, REST, SLOW, STALLED, Committer
-from tests.fakes.doors import ThreadReactor, result_of
+from tests.fakes.clocks import ThreadReactor
+from tests.fakes.deferreds import result_of
 
 THREAD = "taskqd-journal"
 

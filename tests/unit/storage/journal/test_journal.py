@@ -17,27 +17,30 @@ from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from taskqd.errors import JournalDamaged, Lagged, StartRefused, StoreFailed
-from taskqd.model.events import FORMAT, Cancelled, Ended, Event, JobEvent, Opened, Output, Started, Submitted
-from taskqd.model.job import Array, Spec, Status
-from taskqd.state.queue_state import Position
+from taskqd.model.events import (
+    FORMAT,
+    Cancelled,
+    Ended,
+    Event,
+    JobEvent,
+    Opened,
+    Output,
+    Position,
+    Started,
+    Submitted,
+)
+from taskqd.model.job import Status
+from taskqd.model.spec import Array, Spec
 from taskqd.storage.interfaces import IReading, IStore
 from taskqd.storage.journal import group_commit, segment_writer
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.journal import LIGHT_BYTES, TRY_AGAIN, Store
 from taskqd.storage.journal.segment_writer import AHEAD, RUN, SMALL
 from taskqd.storage.journal.snapshot import Condenser
-from tests.fakes.doors import (
-    BOOT,
-    START,
-    FakeDisk,
-    FakeStore,
-    ThreadReactor,
-    Threads,
-    error_of,
-    in_thread,
-    read_all,
-    result_of,
-)
+from tests.fakes.clocks import BOOT, START, ThreadReactor, Threads, in_thread
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.filesystem import FakeDisk
+from tests.fakes.journal import FakeStore, read_all
 from tests.support.leaks import LeakWatch
 
 SEGMENT = 64 * 1024**2

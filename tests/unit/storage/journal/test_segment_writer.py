@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from taskqd.storage.journal import segment_writer as module
 from taskqd.storage.journal.segment_writer import Tail
 from taskqd.storage.journal.segments import End, Segments
-from tests.fakes.doors import FakeDisk
+from tests.fakes.filesystem import FakeDisk
 
 AHEAD, BLOCK, SMALL, RUN = 1000, 64, 100, 3
 LINE = b"a line of some bytes\n"

@@ -7,12 +7,14 @@ import pytest
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.model.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.journal import segments as module
+from taskqd.storage.journal import reader
 from taskqd.storage.journal.codec import encode
+from taskqd.storage.journal.reader import Finding, Reading
 from taskqd.storage.journal.replay import Replay
-from taskqd.storage.journal.segments import End, Finding, Layout, Segments, positions
+from taskqd.storage.journal.segments import End, Layout, Segments, positions
 from taskqd.storage.journal.snapshot import Condenser
-from tests.fakes.doors import START, FakeDisk
+from tests.fakes.clocks import START
+from tests.fakes.filesystem import FakeDisk
 from tests.support.journals import portions, ran, replay, story, submitted, write
 
 OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
@@ -164,21 +166,23 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> No
 def test_all_that_the_journal_has_of_a_job_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(module, "LOOKED_AT_ONCE", at_once)
+    monkeypatch.setattr(reader, "LOOKED_AT_ONCE", at_once)
     events = story(25)
     write(tmp_path, *portions(events, 3))
     Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     segments = Segments(str(tmp_path), Disk())
     known = replay(tmp_path)
     for job_id in range(1, 27):
-        found = all_of(segments.find((job_id,), upto(10**6)))
+        found = all_of(Finding(segments, Disk(), (job_id,), upto(10**6)))
         assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
 def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
-    assert all_of(Segments(str(tmp_path), Disk()).find((2,), upto(100))) == [(3, submitted(2, "x"))]
+    assert all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (2,), upto(100))) == [
+        (3, submitted(2, "x"))
+    ]
 
 
 def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> None:
@@ -186,11 +190,11 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
     segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in all_of(segments.find((1,), upto(100)))] == [2, 4, 5, 6]
-    assert [number for number, _ in all_of(segments.find((1,), upto(5)))] == [2, 4, 5]
+    assert [number for number, _ in all_of(Finding(segments, Disk(), (1,), upto(100)))] == [2, 4, 5, 6]
+    assert [number for number, _ in all_of(Finding(segments, Disk(), (1,), upto(5)))] == [2, 4, 5]
     last = tmp_path / "00000002.journal"
     last.write_bytes(last.read_bytes()[:-2])
-    assert [number for number, _ in all_of(segments.find((1,), upto(100)))] == [2, 4, 5]
+    assert [number for number, _ in all_of(Finding(segments, Disk(), (1,), upto(100)))] == [2, 4, 5]
 
 
 def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
@@ -200,7 +204,9 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
     for rest in (b'half a line of job "id":1,\n', encode(ran(1)[0], 7), b"\n" * 999 + b'"id":1,\n'):
         whole = last.read_bytes()
         last.write_bytes(whole + rest)
-        assert [number for number, _ in all_of(Segments(str(tmp_path), Disk()).find((1,), end))] == [
+        assert [
+            number for number, _ in all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (1,), end))
+        ] == [
             2,
             4,
             5,
@@ -208,7 +214,12 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
         ]
         last.write_bytes(whole)
     (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 7) + b'"id":1,\n')
-    assert [number for number, _ in all_of(Segments(str(tmp_path), Disk()).find((1,), end))] == [2, 4, 5, 6]
+    assert [number for number, _ in all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (1,), end))] == [
+        2,
+        4,
+        5,
+        6,
+    ]
 
 
 def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Path) -> None:
@@ -216,9 +227,9 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
     segments = Segments(str(tmp_path), Disk())
-    assert len(all_of(segments.find((1,), upto(100)))) == 1
+    assert len(all_of(Finding(segments, Disk(), (1,), upto(100)))) == 1
     with pytest.raises(JournalDamaged):
-        all_of(segments.find((2,), upto(100)))
+        all_of(Finding(segments, Disk(), (2,), upto(100)))
 
 
 def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
@@ -231,18 +242,18 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
                 raise FileNotFoundError(2, "No such file", path)
             return super().open(path)
 
-    segments = Segments(str(tmp_path), Once())
-    assert len(all_of(segments.find((1,), upto(100)))) == 3
+    disk = Once()
+    assert len(all_of(Finding(Segments(str(tmp_path), disk), disk, (1,), upto(100)))) == 3
 
 
 def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PORTION", 1)
+    monkeypatch.setattr(reader, "PORTION", 1)
     events = [submitted(1), *ran(1), submitted(2)]
     write(tmp_path, events, [submitted(3)])
     segments = Segments(str(tmp_path), Disk())
-    finding = segments.find((1,), upto(100))
+    finding = Finding(segments, Disk(), (1,), upto(100))
     found = finding.portion()
     assert [number for number, _ in found] == [2]
     Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
@@ -255,17 +266,17 @@ def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segm
 def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOKED_AT_ONCE", 100)
-    monkeypatch.setattr(module, "LOOKED_THROUGH", 200)
+    monkeypatch.setattr(reader, "LOOKED_AT_ONCE", 100)
+    monkeypatch.setattr(reader, "LOOKED_THROUGH", 200)
     write(tmp_path, [submitted(number) for number in range(1, 20)])
-    finding = Segments(str(tmp_path), Disk()).find((99,), upto(100))
+    finding = Finding(Segments(str(tmp_path), Disk()), Disk(), (99,), upto(100))
     assert (finding.portion(), finding.is_over) == ([], False)
     assert all_of(finding) == []
 
 
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        all_of(Segments(str(tmp_path / "nowhere"), Disk()).find((1,), upto(100)))
+        all_of(Finding(Segments(str(tmp_path / "nowhere"), Disk()), Disk(), (1,), upto(100)))
 
 
 def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
@@ -276,7 +287,7 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
     )
     path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
     segments = Segments(str(tmp_path), Disk())
-    assert all_of(segments.find((1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
+    assert all_of(Finding(segments, Disk(), (1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
     assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
     assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
@@ -313,7 +324,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
 
 def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
-    found = all_of(Segments(str(tmp_path), Disk()).find((2, 1), upto(100)))
+    found = all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (2, 1), upto(100)))
     assert [(number, str(event.name)) for number, event in found] == [
         *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
         *[(8, "started"), (9, "spawned"), (10, "ended")],
@@ -323,7 +334,7 @@ def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
 def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
     paused = Paused(at=START, by='"id":1,', queue='"id":1,')
     write(tmp_path, [submitted(1), paused])
-    assert all_of(Segments(str(tmp_path), Disk()).find((1,), upto(100))) == [(2, submitted(1))]
+    assert all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (1,), upto(100))) == [(2, submitted(1))]
 
 
 # All that happened since.
@@ -331,7 +342,7 @@ def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
 
 def since(directory: Path, first: int, last: int, disk: Disk | None = None) -> list[tuple[int, Event]]:
     """Return all events from a number up to another, as they are read portion by portion."""
-    reading = Segments(str(directory), disk or Disk()).since(first)
+    reading = Reading(Segments(str(directory), disk or Disk()), disk or Disk(), first)
     found: list[tuple[int, Event]] = []
     while portion := reading.portion(last):
         found += portion
@@ -343,7 +354,7 @@ def since(directory: Path, first: int, last: int, disk: Disk | None = None) -> l
 def test_all_events_from_a_number_on_are_read_whatever_the_portions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(module, "PORTION", at_once)
+    monkeypatch.setattr(reader, "PORTION", at_once)
     write(tmp_path, *portions(story(25), 3))
     segments, reading = Segments(str(tmp_path), Disk()), Replay()
     known: list[tuple[int, Event]] = []
@@ -360,7 +371,7 @@ def test_all_events_from_a_number_on_are_read_whatever_the_portions(
 
 def test_a_reading_goes_on_where_the_journal_has_grown(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
-    reading = Segments(str(tmp_path), Disk()).since(1)
+    reading = Reading(Segments(str(tmp_path), Disk()), Disk(), 1)
     assert reading.portion(2) == [(2, submitted(1))]
     assert reading.portion(2) == []
     write(tmp_path, [submitted(1), submitted(2)])
@@ -403,10 +414,10 @@ def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_pa
 def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_further_once_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PORTION", 10)
+    monkeypatch.setattr(reader, "PORTION", 10)
     write(tmp_path, [submitted(1), submitted(2), submitted(3)], [submitted(4)])
     segments = Segments(str(tmp_path), Disk())
-    reading = segments.since(1)
+    reading = Reading(segments, Disk(), 1)
     assert reading.portion(6) == [(2, submitted(1))]
     Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     assert reading.portion(6) == [(3, submitted(2))]

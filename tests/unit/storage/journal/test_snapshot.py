@@ -33,14 +33,16 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.model.job import Array, Spec, Status
+from taskqd.model.job import Status
+from taskqd.model.spec import Array, Spec
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal import snapshot as module
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import Condenser
-from tests.fakes.doors import START, FakeDisk
+from tests.fakes.clocks import START
+from tests.fakes.filesystem import FakeDisk
 from tests.support.faults import plain
 from tests.support.journals import fold, lines, portions, ran, removed, replay, story, submitted, write
 from tests.unit.engine.test_engine_walk import STEPS, Walk

@@ -17,7 +17,10 @@ from taskqd.model.events import NOTHING, Output
 from taskqd.storage.interfaces import IRecording, OutputLost
 from taskqd.storage.spool import output as recording
 from taskqd.storage.spool.output import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
-from tests.fakes.doors import FakeDisk, FakeRecording, Threads, clock, error_of, result_of
+from tests.fakes.clocks import Threads, clock
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.filesystem import FakeDisk
+from tests.fakes.spool import FakeRecording
 from tests.support.leaks import LeakWatch
 
 PLENTY = 10**9

@@ -14,7 +14,10 @@ from taskqd.model.events import NOTHING, Output
 from taskqd.storage.interfaces import ISpool
 from taskqd.storage.spool.output import FLUSH_AFTER
 from taskqd.storage.spool.spool import MAX_HASHED_AT_ONCE, READ_AT_ONCE, Spool
-from tests.fakes.doors import FakeDisk, FakeSpool, Threads, clock, error_of, result_of
+from tests.fakes.clocks import Threads, clock
+from tests.fakes.deferreds import error_of, result_of
+from tests.fakes.filesystem import FakeDisk
+from tests.fakes.spool import FakeSpool
 from tests.support.leaks import LeakWatch
 
 

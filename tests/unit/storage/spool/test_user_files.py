@@ -14,7 +14,7 @@ from taskqd.execution.users import User
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import MODE, PROGRESS, Handover
-from tests.fakes.doors import clock, in_thread
+from tests.fakes.clocks import clock, in_thread
 from tests.support import other_users
 
 ME = os.geteuid(), os.getegid()

@@ -1,6 +1,6 @@
-from taskqd.model import spec as specs
-from taskqd.model.job import PLAIN, Array, Spec
-from taskqd.model.spec import Specs
+from taskqd.model import spec_pool as specs
+from taskqd.model.spec import PLAIN, Array, Spec
+from taskqd.model.spec_pool import Specs
 
 
 def test_equal_specs_become_one() -> None:

@@ -1,0 +1,149 @@
+"""A schedule, and when it is due: every so many seconds, or by a cron expression in a time zone."""
+
+import re
+from datetime import datetime, timedelta, timezone, tzinfo
+
+from cronsim import CronSim, CronSimError
+from msgspec import Struct
+
+from taskqd.errors import BadRequest
+from taskqd.model import time_zones
+from taskqd.model.spec import PLAIN, Spec
+
+SHORTEST = 1.0
+"""No schedule runs more often than every so many seconds."""
+
+
+SET_BACK = 60.0
+"""If the time of day is set back by more seconds, the runs of a `cron` count anew from then."""
+
+
+ROUNDING = 1e-4
+"""Times that are no further apart, in seconds, are the same: a sum of two of them is rounded."""
+
+
+LONGEST_CRON = 1000
+"""A cron expression has so many letters at most."""
+
+
+_NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+_EXPECTED = 'minute, hour, day of the month, month and weekday, such as "30 4 * * MON-FRI"'
+
+
+_FIELDS = 5
+
+
+_TO_SUNDAY = re.compile(r"-SUN(?=[,/]|\s*$)", re.IGNORECASE)
+
+
+_RANGE = re.compile(r"([A-Z]+|[0-9]+)-([A-Z]+|[0-9]+)")
+
+
+CRON_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+
+
+CRON_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
+"""What has no run in the fifty years from here has none ever: the calendar is the same again by then."""
+
+
+def check_every(seconds: float) -> None:
+    """Raise BadRequest if a schedule would run too often."""
+    if seconds < SHORTEST:
+        raise BadRequest(f"expected a duration of at least {SHORTEST:g} second, not {seconds:g}")
+
+
+def check_cron(text: str) -> None:
+    """Raise BadRequest if ``text`` is no cron expression, or one that no day ever matches."""
+    if text.strip().lower().startswith("@every"):
+        every = "".join(text.split()[1:]) or "5m"
+        raise BadRequest(f"@every is no cron expression: ask for --every={every[:30]} instead of --cron")
+    fields = _fields(text)
+    if len(text) > LONGEST_CRON or len(fields.split()) != _FIELDS:
+        raise BadRequest(
+            f"expected the {_FIELDS} fields of a cron expression, {_EXPECTED}, or one of "
+            f"{' '.join(_NICKNAMES)}, not {text[:60]!r}"
+        )
+    try:
+        first = next(CronSim(fields, _ANY_TIME), None)
+    except CronSimError as why:
+        wrong = str(why).replace("Bad", "wrong") + (_backwards(fields) or "")
+        raise BadRequest(f"expected {_EXPECTED}, not {text[:60]!r}: {wrong}") from None
+    if first is None:
+        raise BadRequest(f"expected a cron expression that some day matches, and {text[:60]!r} never does")
+
+
+def _fields(cron: str) -> str:
+    """Return the five fields of an expression; a range of weekdays may end with Sunday."""
+    return _TO_SUNDAY.sub("-7", _NICKNAMES.get(cron.strip().lower(), cron))
+
+
+def _backwards(fields: str) -> str | None:
+    """Return what is wrong with a range whose end comes before its beginning, None if there is none."""
+    for first, last in _RANGE.findall(fields.upper()):
+        for names in (CRON_DAYS, CRON_MONTHS):
+            number = {name: at for at, name in enumerate(names)}
+            ends = [number.get(end, int(end) if end.isdigit() else -1) for end in (first, last)]
+            if 0 <= ends[1] < ends[0]:
+                return f", since {first}-{last} ends before it begins; write two ranges, with a comma"
+    return None
+
+
+class Schedule(Struct, kw_only=True, gc=False):
+    """A schedule: the job that it submits, ``every`` so many seconds or as ``cron`` says.
+
+    Where ``overlap`` is not set, no job is submitted while ``last_job`` has not ended. That one was submitted
+    at ``last_run_at``. The next run is the first after ``counted_from``: when it ran last, or was made,
+    paused or resumed since, so that what a pause has kept from running is not made up for. That is a time of
+    day for a ``cron``, else a time on the clock of waits, which the time of day was ``ahead`` of when the
+    schedule was made (events.Clocked).
+    """
+
+    id: int
+    owner: str
+    command: str
+    spec: Spec = PLAIN
+    created_at: float
+    counted_from: float
+    every: float | None = None
+    cron: str | None = None
+    overlap: bool = False
+    is_paused: bool = False
+    ahead: float = 0.0
+    last_run_at: float | None = None
+    last_job: int | None = None
+
+
+def _next_of_every(created_at: float, every: float, after: float) -> float:
+    number = (after - created_at) // every + 1
+    at = created_at + number * every
+    return at if at > after else created_at + (number + 1) * every  # where rounding has made it no later
+
+
+def _next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
+    """Return the first run after a moment, None if there is none ever.
+
+    CronSim lists the times of day that match, and the zone says at which moments clocks show each.
+    """
+    fields = _fields(cron)
+    is_fixed = not any(field.startswith("*") for field in fields.split()[:2])
+    start = time_zones.wall(after, zone) - time_zones.spread(after, zone) - timedelta(seconds=1)
+    second: list[float] = []
+    for shown in CronSim(fields, start):
+        found = time_zones.at_or_after(shown, zone)[:1] if is_fixed else time_zones.moments(shown, zone)
+        if found and found[0] > after:
+            return min([*second, found[0]])
+        second += [moment for moment in found[1:] if moment > after]
+    return None

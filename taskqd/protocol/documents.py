@@ -1,0 +1,188 @@
+"""Jobs, attempts, schedules and events as JSON documents (docs/protocol.md §4)."""
+
+from typing import Any
+
+import msgspec
+
+from taskqd.model.events import Changed, Event, Scheduled, Submitted
+from taskqd.model.job import Attempt, Job, Reason, Status
+from taskqd.model.retry import signal_name
+from taskqd.model.schedule import Schedule
+from taskqd.model.spec import Spec
+from taskqd.protocol.values import timestamp
+
+
+def _shown(happened: Event) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(happened)
+    for name in ("at", "retry_at"):
+        if name in shown:
+            shown[name] = timestamp(shown[name])
+    if isinstance(happened, Submitted | Changed | Scheduled):
+        shown["spec"] = _asked(shown)
+    for name in ("stdout", "stderr"):
+        if name in shown:
+            shown[name] = {key: shown[name][key] for key in ("size", "dropped") if key in shown[name]}
+    return shown
+
+
+def _asked(shown: dict[str, Any]) -> dict[str, Any]:
+    """Take the command out of an event and return what was asked, the command first."""
+    command, spec = shown.pop("command", None), shown.get("spec", {})
+    if "at" in spec:
+        spec["at"] = timestamp(spec["at"])
+    return spec if command is None else {"command": command, **spec}
+
+
+def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
+    """Return a job as the JSON object of docs/protocol.md §4; durations in seconds, sizes in bytes.
+
+    ``reason`` is why it is where it is at this moment. The sizes are those of the latest attempt once it has
+    ended. Fields that have no value are None; those of arrays and of schedules are there only for theirs.
+    """
+    attempt = job.attempt
+    return {
+        "id": job.id,
+        **_kin(job),
+        "command": job.command or None,
+        "status": job.status.value,
+        "reason": reason.value if reason else None,
+        "progress": progress,
+        "exit_code": job.exit_code,
+        "signal": _signal(attempt) if job.status.is_final else None,
+        "queue": job.spec.queue,
+        "priority": job.spec.priority,
+        "owner": job.owner,
+        "label": job.spec.label,
+        "key": job.spec.key,
+        "attempts": job.attempts,
+        "retries": job.spec.retries,
+        "timeout": job.spec.timeout,
+        "submitted_at": timestamp(job.submitted_at),
+        "started_at": timestamp(attempt.started_at) if attempt else None,
+        "completed_at": timestamp(job.completed_at),
+        "not_before": timestamp(job.not_before),
+        "held": job.is_held,
+        "cwd": _cwd(job.spec),
+        "pid": attempt.pid if attempt and job.status is Status.RUNNING else None,
+        "detail": attempt.detail if attempt else None,
+        **_sizes(attempt),
+        **_used(_latest_ended(job)),
+        **_given(job.spec),
+    }
+
+
+def runs(job: Job) -> list[dict[str, Any]]:
+    """Return all attempts of a job as JSON has them, oldest first; of a running one all sizes are 0."""
+    return [_run(attempt) for attempt in (*job.past, job.attempt) if attempt is not None]
+
+
+def _run(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "started_at": timestamp(attempt.started_at),
+        "ended_at": timestamp(attempt.ended_at),
+        "reason": attempt.reason.value if attempt.reason else None,
+        "exit_code": attempt.exit_code if attempt.signal is None else -attempt.signal,
+        "signal": _signal(attempt),
+        "detail": attempt.detail,
+        **_sizes(attempt),
+        **_used(attempt),
+    }
+
+
+def schedule(known: Schedule, next_run_at: float | None) -> dict[str, Any]:
+    """Return a schedule as JSON has it."""
+    spec = known.spec
+    options = {name: getattr(spec, name) for name in ("label", "retries", "timeout", "cwd")}
+    return {
+        "schedule": known.id,
+        "every": known.every,
+        "cron": known.cron,
+        "overlap": known.overlap,
+        "paused": known.is_paused,
+        "owner": known.owner,
+        "created_at": timestamp(known.created_at),
+        "next_run_at": timestamp(next_run_at),
+        "last_run_at": timestamp(known.last_run_at),
+        "last_job": known.last_job,
+        "command": known.command,
+        "queue": spec.queue,
+        "priority": spec.priority,
+        **{name: value for name, value in options.items() if value},
+        **_given(spec),
+        **_array_spec(spec),
+    }
+
+
+def _kin(job: Job) -> dict[str, Any]:
+    """What it is a part of, or has parts of."""
+    kin: dict[str, Any] = {}
+    if job.array is not None:
+        kin = {"array": job.array, "index": job.index}
+    if job.tasks is not None:
+        counts = {status.value.lower(): job.tasks.counts.get(status, 0) for status in Status}
+        kin = {"tasks": {"first": job.tasks.first, "count": job.tasks.count, **counts}}
+        kin |= _array_spec(job.spec)
+    if job.schedule is not None:
+        kin["schedule"] = job.schedule
+    return kin
+
+
+def _array_spec(spec: Spec) -> dict[str, str]:
+    if spec.array is None:
+        return {}
+    at_once = "" if spec.array.at_once is None else f"%{spec.array.at_once}"
+    return {"array_spec": f"{spec.array.first}-{spec.array.last}{at_once}"}
+
+
+def _sizes(attempt: Attempt | None) -> dict[str, int]:
+    names = ("stdout_bytes", "stderr_bytes", "stdout_dropped", "stderr_dropped")
+    return {name: getattr(attempt, name) if attempt else 0 for name in names}
+
+
+def _latest_ended(job: Job) -> Attempt | None:
+    if job.attempt is not None and job.attempt.ended_at is None:
+        return job.past[-1] if job.past else None
+    return job.attempt
+
+
+def _used(attempt: Attempt | None) -> dict[str, float | int | None]:
+    usage = attempt.usage if attempt else None
+    return {
+        "cpu_user": round(usage.user, 6) if usage else None,
+        "cpu_system": round(usage.system, 6) if usage else None,
+        "memory_peak": usage.memory or None if usage else None,  # some kernels do not tell, and say 0
+    }
+
+
+_OPTIONS = (
+    *("slots", "idle_timeout", "kill_after", "retry_delay", "retry_delay_max", "retry_on", "no_retry_on"),
+    *("delay", "after", "after_any", "after_fail", "hold", "nice", "memory", "cpu_time", "nofile"),
+    *("max_output", "notify_fail", "script", "stdin", "secrets", "tz"),
+)
+"""The options that are shown as they are in the Spec, where they differ from what an empty SUBMIT means."""
+
+
+def _cwd(spec: Spec) -> str | None:
+    data = spec.cwd_base64
+    return spec.cwd if data is None else data.decode("utf-8", "backslashreplace")
+
+
+def _given(spec: Spec) -> dict[str, Any]:
+    """The other options, as far as they were given."""
+    given: dict[str, Any] = msgspec.to_builtins(spec)
+    shown = {name: given[name] for name in _OPTIONS if name in given}
+    if spec.needs:
+        shown["need"] = spec.needs
+    if spec.at is not None:
+        shown["at"] = timestamp(spec.at)
+    if "umask" in given:
+        shown["umask"] = f"{spec.umask:03o}"
+    if spec.env or spec.env_base64:
+        data = {name: value.decode("utf-8", "backslashreplace") for name, value in spec.env_base64.items()}
+        shown["env"] = {**spec.env, **data}
+    return shown
+
+
+def _signal(attempt: Attempt | None) -> str | None:
+    return None if attempt is None or attempt.signal is None else signal_name(attempt.signal)

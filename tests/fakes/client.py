@@ -1,0 +1,109 @@
+"""A client of the server without a socket: it sends bytes and collects replies."""
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from taskqd.auth.principal import Principal
+from taskqd.errors import AuthFailed
+from taskqd.server.interfaces import ICaller
+from tests.fakes.connections import ADA, FakeSocket, FakeTransport
+from tests.fakes.engine import House
+
+
+@implementer(ICaller)
+class FakeCaller:
+    """Somebody who asks; what a handler sends before its reply is in ``sent``."""
+
+    def __init__(self, principal: Principal | None = ADA) -> None:
+        self.principal = principal
+        self.address = "10.0.0.5:4242"
+        self.failures = 0
+        self.sent = b""
+        self.is_finished = False
+        self.broken_off: list[str] = []
+        self.rooms: list[Deferred[None]] = []
+        self.has_room = True
+        self.held: list[Deferred[Any]] = []
+        self.listening: list[Deferred[None]] = []
+
+    def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
+        def identified(principal: Principal) -> Principal:
+            self.principal = principal
+            return principal
+
+        def failed(failure: Failure) -> Failure:
+            failure.trap(AuthFailed)
+            self.failures += 1
+            return failure
+
+        return authenticating.addCallbacks(identified, failed)
+
+    def send(self, data: bytes) -> None:
+        self.sent += data
+
+    send_part = send
+
+    def room(self) -> "Deferred[None]":
+        if self.has_room:
+            return succeed(None)
+        self.rooms.append(Deferred())
+        return self.rooms[-1]
+
+    def break_off(self, why: str) -> None:
+        self.broken_off.append(why)
+
+    def next_line(self) -> "Deferred[None]":
+        self.listening.append(Deferred())
+        return self.listening[-1]
+
+    def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
+        self.held.append(deferred)
+        return deferred
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+class Client:
+    """A client of a house, connected through a FakeTransport."""
+
+    def __init__(self, house: House, handle: Any = None) -> None:
+        self.transport = FakeTransport(handle or FakeSocket())
+        self._unsent: list[bytes] = []
+        self.connection = cast("Any", house.factory.buildProtocol(None))
+        self.transport.protocol = self.connection
+        self.connection.makeConnection(self.transport)
+
+    def send(self, data: bytes, size: int | None = None) -> None:
+        """Send bytes, in pieces of ``size`` if it is given."""
+        step = size or len(data) or 1
+        self._unsent += (data[at : at + step] for at in range(0, len(data), step))
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Hand the server what was sent, for as long as it reads."""
+        while self._unsent and self.transport.is_reading and not self.transport.is_closed:
+            self.connection.dataReceived(self._unsent.pop(0))
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the server does not read all that was sent."""
+        return bool(self._unsent)
+
+    def read(self) -> None:
+        """Read all that the server has to say, and let it go on."""
+        self.transport.turn()
+        self.deliver()
+
+    def half_close(self) -> None:
+        """Say that nothing more will come."""
+        self.connection.readConnectionLost()
+
+    def lines(self) -> list[str]:
+        """Return the reply lines since the last call."""
+        text, self.transport.received = self.transport.received, b""
+        assert not text or text.endswith(b"\r\n")
+        return text.decode("utf-8").split("\r\n")[:-1]
