@@ -23,20 +23,20 @@ from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
 from taskqd.config.settings import Retention
-from taskqd.engine.engine import Dispatcher
-from taskqd.engine.retention import Housekeeper
+from taskqd.engine.engine import Engine
+from taskqd.engine.retention import RetentionTask
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import Outcome
 from taskqd.model import events
 from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Reason, Status
-from taskqd.model.spec import PLAIN
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog
+from taskqd.model.spec import DEFAULT_SPEC
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal import codec
 from taskqd.storage.journal.compaction import condense
-from taskqd.storage.journal.journal import SEGMENT_BYTES, Store
+from taskqd.storage.journal.journal import SEGMENT_BYTES, Journal
 from taskqd.storage.spool.spool import Spool
 
 reactor: Any = the_reactor
@@ -79,30 +79,28 @@ class Heart:
         self._call.cancel()
 
 
-class House:
+class Harness:
     """The daemon's parts over a state directory, without sockets and processes."""
 
     def __init__(self, directory: str, retention: Retention) -> None:
         disk = Disk()
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        self.store = Store(directory, reactor, disk, "boot", reactor.seconds, in_thread)
+        self.store = Journal(directory, reactor, disk, "boot", reactor.seconds, in_thread)
         spool = Spool(directory, disk, reactor, in_thread)
         self.store.lock()
-        self.backlog = Backlog(Limits(slots=4), is_open=False)
+        self.queue_state = QueueState(CapacityTotals(slots=4), is_open=False)
         for event, position in self.store.replay():
-            self.backlog.apply(event, position)
-        self.backlog.open()
-        self.store.begin(self.backlog.last_id)
+            self.queue_state.apply(event, position)
+        self.queue_state.open()
+        self.store.begin(self.queue_state.last_id)
         spool.open()
 
         def make_run(job: Job, _: int) -> Any:
             return job
 
-        self.dispatcher = Dispatcher(
-            self.backlog, self.store, spool, AtOnce(), reactor, make_run, lambda: 0.0
-        )
-        self.keeper = Housekeeper(
-            self.dispatcher, self.store, retention, reactor, partial(condense, reactor), in_thread
+        self.engine = Engine(self.queue_state, self.store, spool, AtOnce(), reactor, make_run, lambda: 0.0)
+        self.keeper = RetentionTask(
+            self.engine, self.store, retention, reactor, partial(condense, reactor), in_thread
         )
 
     @property
@@ -117,7 +115,7 @@ class House:
     async def close(self) -> None:
         """Stop everything."""
         self.keeper.stop()
-        await self.dispatcher.stop(requeue=False)
+        await self.engine.stop(requeue=False)
         await self.store.close()
 
 
@@ -148,38 +146,38 @@ def _write_store(directory: str, count: int) -> None:
 async def pause(count: int, directory: str) -> None:
     """Condense a store of so many ended jobs, and tell how long the reactor stood still at the most."""
     _write_store(directory, count)
-    house = House(directory, Retention(age=1e12, count=count))
-    before = house.size
+    harness = Harness(directory, Retention(age=1e12, count=count))
+    before = harness.size
     await deferLater(reactor, 1.0)
     heart = Heart()
     begun = time.monotonic()
-    house.keeper.start()
-    while not house.store.snapshot_bytes:
+    harness.keeper.start()
+    while not harness.store.snapshot_bytes:
         await deferLater(reactor, 0.1)
     print(f"{count} jobs, {before / 1e6:.0f} MB of journal condensed in {time.monotonic() - begun:.1f} s;")
     print(f"the reactor stood still for {heart.longest * 1000:.1f} ms at the most")
     heart.stop()
-    await house.close()
+    await harness.close()
 
 
 async def size(count: int, directory: str) -> None:
     """Let so many short jobs pass, keep the last 1,000, and tell the journal's size."""
-    house = House(directory, Retention(count=1000))
-    house.keeper.start()
-    house.dispatcher.start()
+    harness = Harness(directory, Retention(count=1000))
+    harness.keeper.start()
+    harness.engine.start()
     begun, largest = time.monotonic(), 0
     for submitted in range(1, count + 1):
-        last = house.dispatcher.submit(COMMAND, PLAIN, BENCH, {})
+        last = harness.engine.submit(COMMAND, DEFAULT_SPEC, BENCH, {})
         if submitted % IN_FLIGHT == 0:
             await last
-            largest = max(largest, house.size)
-    while house.dispatcher.busy or house.backlog.counts[Status.PENDING]:
+            largest = max(largest, harness.size)
+    while harness.engine.busy or harness.queue_state.counts[Status.PENDING]:
         await deferLater(reactor, 0.1)
     for _ in range(30):
         await deferLater(reactor, 0.1)
-    print(f"{count} jobs in {time.monotonic() - begun:.0f} s; {len(house.backlog.jobs)} are kept")
-    print(f"the journal has {house.size / 1e6:.1f} MB now, and had {largest / 1e6:.1f} MB at the most")
-    await house.close()
+    print(f"{count} jobs in {time.monotonic() - begun:.0f} s; {len(harness.queue_state.jobs)} are kept")
+    print(f"the journal has {harness.size / 1e6:.1f} MB now, and had {largest / 1e6:.1f} MB at the most")
+    await harness.close()
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 from tests.support.cuts import LAST, counting, judge, make
 from tests.support.journals import MemoryDisk, fold, replay, submitted, sweep, write
 
@@ -21,7 +21,7 @@ def a_disk(tmp_path_factory: pytest.TempPathFactory) -> MemoryDisk:
 def test_the_journal_has_some_hundred_records_a_snapshot_and_segments(disk: MemoryDisk) -> None:
     assert counting(disk) == ["00000002.snapshot", "00000003.journal", "00000004.journal", LAST]
     assert len(replay("", disk)) > 300
-    assert isinstance(fold(replay("", disk)), Backlog)
+    assert isinstance(fold(replay("", disk)), QueueState)
 
 
 def test_cut_or_torn_anywhere_it_gives_what_was_whole_and_a_flipped_bit_is_refused_by_its_line() -> None:

@@ -14,10 +14,10 @@ from taskqd.model.events import Cancelled, Event, Output, Record
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal import journal, segment_writer
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.journal import Store
-from taskqd.storage.journal.segment_writer import Tail
+from taskqd.storage.journal.journal import Journal
+from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import End
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from taskqd.storage.spool.output import Stream
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.filesystem import LOOKS
@@ -68,11 +68,11 @@ def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
 
 
 def test_a_refused_end_that_stays_in_the_journal_is_seen() -> None:
-    assert seen(Mode.CRASH, "sync", mock.patch.object(Tail, "take_back"))
+    assert seen(Mode.CRASH, "sync", mock.patch.object(SegmentWriter, "take_back"))
 
 
 def test_a_store_that_does_not_try_again_is_seen() -> None:
-    assert seen(Mode.ONCE, "write_at", mock.patch.object(Store, "_try_again"))
+    assert seen(Mode.ONCE, "write_at", mock.patch.object(Journal, "_try_again"))
 
 
 def test_a_word_before_the_disk_is_seen() -> None:
@@ -81,7 +81,7 @@ def test_a_word_before_the_disk_is_seen() -> None:
         self._disk.write_at(self._descriptor, content, size)
         self.end = End(number, size + len(content), sequence + records)
 
-    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(Tail, "write", write))
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "write", write))
 
 
 def test_a_batch_whose_lines_are_not_marked_is_seen_once_it_is_torn() -> None:
@@ -97,9 +97,11 @@ def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
 
     def is_seen(torn: float) -> bool:
         with mock.patch.object(faulty_day, "TORN", torn):
-            return seen(Mode.SUDDEN, "write_at", mock.patch.object(Tail, "is_ready", is_ready), step=1)
+            return seen(
+                Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "is_ready", is_ready), step=1
+            )
 
-    sound = Tail.is_ready
+    sound = SegmentWriter.is_ready
     assert any(map(is_seen, (0.1, 0.2, 0.4))), (
         "there are few such batches in a day, so luck has three chances"
     )
@@ -129,8 +131,8 @@ def test_a_snapshot_that_keeps_too_little_is_seen() -> None:
     def is_kept(self: Any, event: Event, sequence: int) -> bool:
         return not isinstance(event, Cancelled) and bool(sound(self, event, sequence))
 
-    sound = Condenser._is_kept
-    assert seen(Mode.ONCE, "rename", mock.patch.object(Condenser, "_is_kept", is_kept))
+    sound = SnapshotWriter._is_kept
+    assert seen(Mode.ONCE, "rename", mock.patch.object(SnapshotWriter, "_is_kept", is_kept))
 
 
 # That a sweep is bounded, but not by the clock.

@@ -21,7 +21,7 @@ from taskqd.protocol.requests import SET_OPTIONS
 from taskqd.protocol.submit import OPTIONS, SCHEDULE_OPTIONS
 from tests.fakes.client import Client
 from tests.fakes.connections import FakeSocket
-from tests.fakes.engine import House, opened, running
+from tests.fakes.engine import Harness, opened, running
 from tests.fuzz import oddities
 from tests.fuzz.grammar import Grammar
 from tests.fuzz.hearing import CLOSED_LIST, REPLIES, Broken, Ear
@@ -47,23 +47,23 @@ SCRAPS = st.sampled_from(
 BYTES = SESSIONS | st.lists(SCRAPS | st.binary(max_size=4), max_size=30).map(b"".join)
 
 
-def tidy(house: House) -> None:
+def tidy(harness: Harness) -> None:
     """Let what runs end and nothing start: a house that is thrown away lives on as long as jobs can start."""
-    house.pause()
-    house.settle()
-    for job_id in running(house):
-        house.finish(job_id)
+    harness.pause()
+    harness.settle()
+    for job_id in running(harness):
+        harness.finish(job_id)
 
 
 def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
     """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
-    house = opened()
-    house.submit()
-    house.submit(array=parser.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
-    house.finish(1)
-    tidy(house)
+    harness = opened()
+    harness.submit()
+    harness.submit(array=parser.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
+    harness.finish(1)
+    tidy(harness)
     ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
-    talker = Client(house, FakeSocket(socket.AF_INET) if is_stranger else None)
+    talker = Client(harness, FakeSocket(socket.AF_INET) if is_stranger else None)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     for start, end in pairwise(places):
         talker.send(data[start:end])
@@ -73,8 +73,8 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
         if is_open and not talker._unsent:  # an end comes behind what was sent, also where that had to wait
             is_open = False
             talker.half_close()
-        house.settle()
-        house.clock.advance(0.01)
+        harness.settle()
+        harness.clock.advance(0.01)
         talker.read()
         heard, talker.transport.received = talker.transport.received, b""
         ear.feed(heard)
@@ -86,7 +86,7 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
         assert waits_for is not None, "not closed, and nothing is left to be said"
         assert waits_for.may_wait, f"not closed, and waits for {waits_for}"
         talker.transport.lose()
-    tidy(house)
+    tidy(harness)
 
 
 @settings(max_examples=600, deadline=None)
@@ -117,11 +117,11 @@ def test_what_was_found_once_is_answered(data: bytes) -> None:
 
 
 def test_blocks_of_nothing_beside_others_of_one_user_are_answered() -> None:
-    house = opened()
-    one, other = Client(house), Client(house)
+    harness = opened()
+    one, other = Client(harness), Client(harness)
     one.send(b"SUBMIT --stdin=0 cat\n\n")
     other.send(b"SUBMIT --stdin=5 cat\nhello\n")
-    house.settle()
+    harness.settle()
     assert (one.lines(), other.lines()) == (["JOB_ID 1"], ["JOB_ID 2"])
 
 

@@ -15,12 +15,12 @@ from taskqd.model.events import FORMAT, Ended, Event, Opened, Snapshot, Submitte
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCK, unpacked
-from taskqd.server.handlers.job_view import Results
-from taskqd.state.queue_state import Backlog
+from taskqd.server.handlers.job_view import JobView
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.journal import Store
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.journal import Journal
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import START, ThreadReactor, in_thread
 from tests.fakes.deferreds import begin, result_of
@@ -99,16 +99,16 @@ class Site:
         self.state = state
         self.version = version
         self.reactor = ThreadReactor()
-        self.store = Store(str(state), self.reactor, Disk(), "boot", self.reactor, in_thread)
+        self.store = Journal(str(state), self.reactor, Disk(), "boot", self.reactor, in_thread)
         self.spool = Spool(str(state), Disk(), self.reactor, in_thread)
-        self.backlog = Backlog()
+        self.queue_state = QueueState()
 
     def open(self) -> None:
         self.store.lock()
         for event, position in self.store.replay():
-            self.backlog.apply(event, position)
-        self.backlog.last_id = max(self.backlog.last_id, self.store.next_id - 1)
-        self.store.begin(self.backlog.last_id)
+            self.queue_state.apply(event, position)
+        self.queue_state.last_id = max(self.queue_state.last_id, self.store.next_id - 1)
+        self.store.begin(self.queue_state.last_id)
         self.spool.open()
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Site:
     def output(self, job: Job) -> tuple[bytes, bytes]:
         return result_of(
             begin(
-                Results(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before).both(job)
+                JobView(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before).both(job)
             )
         )
 
@@ -134,33 +134,34 @@ def test_there_is_a_store_of_this_version() -> None:
 
 def check(site: Site) -> None:
     jobs = known(site.version)
-    assert sorted(site.backlog.jobs) == sorted(jobs)
+    assert sorted(site.queue_state.jobs) == sorted(jobs)
     for job_id, (state, output) in jobs.items():
-        job = site.backlog.get(job_id)
+        job = site.queue_state.get(job_id)
         assert found(job) == state, job_id
         if job.status.is_final:
             assert site.output(job) == output, job_id
     with pytest.raises(Gone):
-        site.backlog.get(8)
+        site.queue_state.get(8)
 
 
 def test_every_job_of_it_is_as_it_was(site: Site) -> None:
     site.open()
     check(site)
     last_id = max(known(site.version))
-    assert site.backlog.last_id == last_id
+    assert site.queue_state.last_id == last_id
     assert site.store.next_id == last_id + 1
     assert (
-        site.spool.sweep(lambda job_id: job.attempts if (job := site.backlog.jobs.get(job_id)) else None) == 0
+        site.spool.sweep(lambda job_id: job.attempts if (job := site.queue_state.jobs.get(job_id)) else None)
+        == 0
     )
     site.close()
 
 
 def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     site.open()
-    jobs = site.backlog.jobs
+    jobs = site.queue_state.jobs
     assert (jobs[1].command, jobs[1].spec) == ("echo hello", Spec(key="first", label="hello"))
-    assert site.backlog.by_key("first", jobs[1].owner) is jobs[1]
+    assert site.queue_state.by_key("first", jobs[1].owner) is jobs[1]
     assert jobs[1].owner == "root"
     assert (jobs[4].spec.script, jobs[4].spec.stdin, jobs[4].spec.env) == (28, 3, {"NAME": "v"})
     assert Path(site.spool.path(4, "script")).read_bytes() == b'#!/bin/sh\ncat; echo "$NAME"\n'
@@ -172,12 +173,12 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
         assert (jobs[12].command, jobs[12].submission) == ("true", Spec(queue="q", hold=True))
         assert (jobs[15].array, jobs[15].index, len(jobs[15].past)) == (13, 2, 1)
         assert jobs[22].is_held
-        assert site.backlog.describe_queue("q")["paused"]
-        assert site.backlog.describe_queue("q")["slots"] == 3
+        assert site.queue_state.describe_queue("q")["paused"]
+        assert site.queue_state.describe_queue("q")["slots"] == 3
         zoned = [] if site.version in BEFORE_0_5 else [(3, "30 4 * * *", False)]
-        schedules = [(one.id, one.cron, one.is_paused) for one in site.backlog.schedules.by_id.values()]
+        schedules = [(one.id, one.cron, one.is_paused) for one in site.queue_state.schedules.by_id.values()]
         assert schedules == [(1, "@yearly", True), *zoned]
-        assert site.backlog.schedules.last_id == 2 + len(zoned)
+        assert site.queue_state.schedules.last_id == 2 + len(zoned)
     if site.version not in ("0.1.0", "0.2.0"):
         assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
         assert unpacked(site.spool.block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
@@ -186,7 +187,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
         assert (submitted.origin or "").startswith("pid ")
     if site.version not in BEFORE_0_5:
         assert (jobs[24].spec.tz, jobs[25].spec.cwd_base64) == ("Europe/Berlin", b"/tmp/\xff")
-        assert site.backlog.schedules.by_id[3].spec.tz == "Australia/Lord_Howe"
+        assert site.queue_state.schedules.by_id[3].spec.tz == "Australia/Lord_Howe"
         history = read_all(site.store.find(27))
         assert [event.is_void for _, event in history if isinstance(event, Ended)] == [True, False]
     site.close()
@@ -194,7 +195,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
 
 def test_its_pending_jobs_are_next(site: Site) -> None:
     site.open()
-    taken = [site.backlog.take(2e9), site.backlog.take(2e9), site.backlog.take(2e9)]
+    taken = [site.queue_state.take(2e9), site.queue_state.take(2e9), site.queue_state.take(2e9)]
     pending = [10, 11] if site.version == "0.1.0" else []
     assert [job.id for job in taken if job] == pending
     site.close()
@@ -204,11 +205,11 @@ def test_it_is_written_on_and_condensed(site: Site) -> None:
     site.open()
     event = Submitted(id=30, at=START, owner="ada", command="true")
     site.reactor.until(site.store.append(event))
-    Condenser(site.store.segments, Disk(), site.store.segment - 1).write()
+    SnapshotWriter(site.store.segments, Disk(), site.store.segment - 1).write()
     site.close()
     again = Site(site.state, site.version)
     again.open()
-    assert again.backlog.jobs.pop(30).spec == event.spec
+    assert again.queue_state.jobs.pop(30).spec == event.spec
     assert list(again.state.glob("journal/*.snapshot"))
     check(again)
     again.close()

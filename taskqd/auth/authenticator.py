@@ -25,7 +25,7 @@ from taskqd.auth.principal import IPrincipal, Principal
 from taskqd.auth.realm import NoRole, Realm
 from taskqd.auth.throttle import Throttle
 from taskqd.auth.token_file import TokenFile
-from taskqd.auth.token_registry import Registry
+from taskqd.auth.token_registry import TokenRegistry
 from taskqd.errors import AuthFailed
 from taskqd.model.roles import Role
 
@@ -38,7 +38,7 @@ more than a check takes: the time does not tell whether there is a token of that
 _CREDENTIALS = struct.Struct("iII")
 
 
-class Access:
+class Authenticator:
     """Tells who a peer is, and who has a token.
 
     ``portal`` has the checkers, ``registry`` the tokens, which ``checker`` checks; ``methods`` are the ways
@@ -50,7 +50,7 @@ class Access:
     def __init__(
         self,
         portal: Portal,
-        registry: Registry,
+        registry: TokenRegistry,
         checker: TokenChecker,
         clock: Any,
         methods: Sequence[str] = ("token",),
@@ -65,7 +65,7 @@ class Access:
         self._timer: Any = None
 
     @property
-    def lets_in_from_afar(self) -> bool:
+    def accepts_remote_clients(self) -> bool:
         """Whether anybody can be let in who does not come by a UNIX socket."""
         return bool(self._registry.entries) or self.methods != ["token"]
 
@@ -218,14 +218,14 @@ def make_access(
     roles: Mapping[str, Role],
     auth: Sequence[str] = (),
     has_ca: bool = False,
-) -> Access:
+) -> Authenticator:
     """Return the access to a daemon whose state is in ``directory`` and whose user is ``uid``.
 
     ``roles`` and ``auth`` are the settings of that name; ``has_ca`` says that TLS asks for certificates. The
     tokens are read. Raises StartRefused.
     """
     random = secrets.token_bytes
-    registry = Registry(TokenFile(directory), clock, tokens.nobody(random(tokens.RANDOMNESS)))
+    registry = TokenRegistry(TokenFile(directory), clock, tokens.nobody(random(tokens.RANDOMNESS)))
     plugins = make_plugins(auth)
     registry.open()
     hashes = Hashes(in_thread, random(32))
@@ -234,14 +234,14 @@ def make_access(
 
 
 def assembled(
-    registry: Registry,
+    registry: TokenRegistry,
     hashes: Hashes,
     realm: Realm,
     clock: Any,
     plugins: Sequence[Plugin] = (),
     *,
     has_ca: bool = False,
-) -> Access:
+) -> Authenticator:
     """Return the access of these parts."""
     own = TokenChecker(registry, hashes, clock.now)
     portal = Portal(realm, [PeerChecker(), CertificateChecker()])
@@ -250,4 +250,4 @@ def assembled(
         if asked:
             portal.registerChecker(AnyOf(interface, asked))
     methods = ["token", *(["certificate"] if has_ca else []), *dict.fromkeys(each.name for each in plugins)]
-    return Access(portal, registry, own, clock, methods)
+    return Authenticator(portal, registry, own, clock, methods)

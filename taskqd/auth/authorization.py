@@ -1,6 +1,7 @@
 """What a request is let do before its handler sees it: by role, by owner, by quota. One place for all verbs.
 
-Lists are not looked at here: LIST, WATCH and SCHEDULES leave out what somebody may not see (``Gate.shows``).
+Lists are not looked at here: LIST, WATCH and SCHEDULES leave out what somebody may not see
+(``Authorizer.shows``).
 """
 
 from collections.abc import Callable, Iterable
@@ -10,20 +11,20 @@ from msgspec.structs import replace
 
 from taskqd.auth.principal import Principal
 from taskqd.auth.rate_limit import Buckets
-from taskqd.config.limits import BURST, UNBOUNDED, PendingLimit, Quotas
+from taskqd.config.limits import BURST, UNBOUNDED, Limits, PendingLimit
 from taskqd.config.settings import ON_END_QUEUE
 from taskqd.errors import Forbidden, QueueFull, TaskqError, TooLarge
 from taskqd.model import roles
 from taskqd.model.footprint import footprint, footprint_of
 from taskqd.model.job import Job, Status
-from taskqd.model.job_ref import Ref, TaskId
-from taskqd.model.roles import Need, Role
+from taskqd.model.job_ref import JobRef, TaskId
+from taskqd.model.roles import Permission, Role
 from taskqd.model.schedule import Schedule
-from taskqd.model.spec import PLAIN, Spec
-from taskqd.model.submission import Order
+from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.submission import Submission
 from taskqd.protocol.requests import Cancellation, Change, Follow, Listing, Pause, Retrial, Slice, Wait, Watch
 from taskqd.state.pending_quota import Pending, check_pending, pending_in_all, pending_of
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 
 LARGEST_CHARACTER = 4
 """A character is at most so many bytes of UTF-8."""
@@ -35,11 +36,11 @@ CheckRun = Callable[[Principal, Spec], Spec]
 """Returns a spec as it is to be run; raises Forbidden where no job of theirs could be (run_as.py)."""
 
 
-class Gate:
+class Authorizer:
     """Refuses what must not be; ``check_run`` looks at as whom a job would run."""
 
-    def __init__(self, backlog: Backlog, quotas: Quotas, clock: Any, check_run: CheckRun) -> None:
-        self._backlog = backlog
+    def __init__(self, queue_state: QueueState, quotas: Limits, clock: Any, check_run: CheckRun) -> None:
+        self._queue_state = queue_state
         self.quotas = quotas
         self._clock = clock
         self._check_run = check_run
@@ -56,17 +57,17 @@ class Gate:
         if who.role is not Role.ADMIN:
             self._check_theirs(who, verb, argument)
         if verb == "RETRY":
-            self._check_pending(who, self._backlog.get(_retried(argument)))
+            self._check_pending(who, self._queue_state.get(_retried(argument)))
         elif verb == "SET":
             self._check_values(argument.values)
-            self._check_growth(who, self._backlog.get(argument.id), argument.values)
-        if who.role is not Role.ADMIN and roles.NEEDS[verb] is Need.CHANGE:
+            self._check_growth(who, self._queue_state.get(argument.id), argument.values)
+        if who.role is not Role.ADMIN and roles.PERMISSIONS[verb] is Permission.MODIFY:
             self._check_acts(who, verb, argument)
 
     def _check_theirs(self, who: Principal, verb: str, argument: Any) -> None:
         """Raise what ``check`` raises of somebody who is no admin, for what a request is about."""
         for ref in _refs(verb, argument):
-            self._check_job(who, verb, self._backlog.get(ref))
+            self._check_job(who, verb, self._queue_state.get(ref))
         if verb in ("PAUSE", "RESUME"):
             self._check_pause(who, verb, argument)
         elif verb == "UNSCHEDULE":
@@ -77,7 +78,7 @@ class Gate:
     def expect(self, who: Principal, verb: str, argument: Any) -> None:
         """Raise what can be told of a submission before its blocks are there: Forbidden, and TooLarge."""
         roles.check_verb(verb, who.role)
-        if isinstance(argument, Order):
+        if isinstance(argument, Submission):
             for size in filter(None, (argument.spec.script, argument.spec.stdin)):
                 if size > self.quotas.block:
                     raise TooLarge(
@@ -92,7 +93,7 @@ class Gate:
 
     def _check_schedules(self, who: Principal, size: int) -> None:
         """Refuse one schedule too many of somebody's, or of ``size`` bytes where those have too many."""
-        schedules, most = self._backlog.schedules.by_id, self.quotas.schedules_per_user
+        schedules, most = self._queue_state.schedules.by_id, self.quotas.schedules_per_user
         theirs = [schedule for schedule in schedules.values() if schedule.owner == who.name]
         if most is not None and len(theirs) >= most:
             raise QueueFull(f"you have {most} schedules, which is the most; UNSCHEDULE one of them")
@@ -120,12 +121,12 @@ class Gate:
         self._check_rate(who)
         return spec
 
-    def admit_all(self, who: Principal, orders: Iterable[Order]) -> list[Order | TaskqError]:
+    def admit_all(self, who: Principal, orders: Iterable[Submission]) -> list[Submission | TaskqError]:
         """Return of each of several submissions what is accepted, or what ``admit`` raises of it.
 
         What is asked for in one way is looked at once.
         """
-        admitted: list[Order | TaskqError] = []
+        admitted: list[Submission | TaskqError] = []
         asked = within = None
         short, is_rated = self.quotas.command // LARGEST_CHARACTER, self._is_rated(who)
         for order in orders:
@@ -140,25 +141,25 @@ class Gate:
             except TaskqError as why:
                 admitted.append(why)
             else:
-                admitted.append(order if within is spec else Order(command, within))
+                admitted.append(order if within is spec else Submission(command, within))
         return admitted
 
     def _within(self, who: Principal, spec: Spec, secret: int) -> Spec:
         """Return a spec within the limits of who takes the defaults; raises what ``admit`` raises of it."""
         self._check_sizes(spec, secret)
         most = self.quotas.output
-        if most is not None and spec.max_output > most and spec.max_output == PLAIN.max_output:
+        if most is not None and spec.max_output > most and spec.max_output == DEFAULT_SPEC.max_output:
             spec = replace(spec, max_output=most)
         self._check_output(spec.max_output)
         spec = self._check_run(who, spec)
         if who.role is not Role.ADMIN:
             most = self.quotas.priority
-            if most is not None and spec.priority > most and spec.priority == PLAIN.priority:
+            if most is not None and spec.priority > most and spec.priority == DEFAULT_SPEC.priority:
                 spec = replace(spec, priority=most)
             self._check_priority(spec.priority)
             self._check_new_queue(who, spec.queue)
             for ref in (*spec.after, *spec.after_any, *spec.after_fail):
-                self._check_job(who, "SUBMIT", self._backlog.get(ref))
+                self._check_job(who, "SUBMIT", self._queue_state.get(ref))
         return spec
 
     def shows(self, who: Principal) -> Callable[[Job], bool]:
@@ -207,7 +208,7 @@ class Gate:
         self._check_schedule(who, verb, asked.schedule)
 
     def _check_schedule(self, who: Principal, verb: str, number: int) -> None:
-        schedule = self._backlog.schedules.get(number)
+        schedule = self._queue_state.schedules.get(number)
         roles.check_owner(verb, who.role, who.name, schedule.owner, f"schedule {number}")
         self._check_queue(
             who, schedule.spec.queue, f"schedule {number} is for the queue {schedule.spec.queue}"
@@ -249,7 +250,7 @@ class Gate:
         count = 1
         if job.tasks is not None:
             count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
-        whole = self._backlog.whole(job)
+        whole = self._queue_state.whole(job)
         size = footprint_of(whole) if whole.status.is_final else 0
         self._check_more(who, job, Pending(count, size))
 
@@ -260,8 +261,8 @@ class Gate:
             self._check_more(who, job, Pending(0, growth))
 
     def _check_more(self, who: Principal, job: Job, more: Pending) -> None:
-        check_pending(pending_in_all(self._backlog), more, self.quotas.most_pending)
-        check_pending(pending_of(self._backlog, job.owner), more, self.most_pending(who), job.owner)
+        check_pending(pending_in_all(self._queue_state), more, self.quotas.most_pending)
+        check_pending(pending_of(self._queue_state, job.owner), more, self.most_pending(who), job.owner)
 
     def _check_acts(self, who: Principal, verb: str, argument: Any) -> None:
         """Count an act as one on each of the jobs and tasks that it is about; one that is refused is none.
@@ -270,7 +271,7 @@ class Gate:
         """
         if isinstance(argument, Retrial) or (isinstance(argument, Cancellation) and argument.is_cascade):
             return
-        jobs = [self._backlog.get(ref) for ref in _refs(verb, argument)]
+        jobs = [self._queue_state.get(ref) for ref in _refs(verb, argument)]
         able = [job for job in jobs if job.status.is_final is (verb in ("RETRY", "REMOVE"))]
         if able or not jobs:
             self._check_rate(who, sum(map(_acts_on, able)) or 1)
@@ -332,11 +333,11 @@ def _acts_on(job: Job) -> int:
     return 1 if job.tasks is None else job.tasks.count
 
 
-def _retried(argument: Ref | Retrial) -> Ref:
+def _retried(argument: JobRef | Retrial) -> JobRef:
     return argument.id if isinstance(argument, Retrial) else argument
 
 
-def _refs(verb: str, argument: Any) -> Iterable[Ref]:
+def _refs(verb: str, argument: Any) -> Iterable[JobRef]:
     """Return the jobs that a request names, other than a SUBMIT."""
     match argument:
         case int() | TaskId():

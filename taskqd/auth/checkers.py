@@ -11,7 +11,7 @@ from zope.interface import implementer
 from taskqd.auth.credentials import ICertificate, IPeer, IToken
 from taskqd.auth.hash_cache import Hashes
 from taskqd.auth.realm import NAME, TOKEN, UID, avatar_id
-from taskqd.auth.token_registry import Registry
+from taskqd.auth.token_registry import TokenRegistry
 
 Found: TypeAlias = Deferred[bytes | tuple[()]]
 """What twisted.cred has a checker answer with; an empty tuple, for nobody in particular, is none of ours."""
@@ -53,7 +53,7 @@ class TokenChecker:
 
     credentialInterfaces = (IToken,)
 
-    def __init__(self, registry: Registry, hashes: Hashes, seconds: Callable[[], float]) -> None:
+    def __init__(self, registry: TokenRegistry, hashes: Hashes, seconds: Callable[[], float]) -> None:
         self._registry = registry
         self._hashes = hashes
         self._seconds = seconds

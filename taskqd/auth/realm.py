@@ -12,7 +12,7 @@ from twisted.cred.portal import IRealm
 from zope.interface import implementer
 
 from taskqd.auth.principal import IPrincipal, Principal, user_name
-from taskqd.auth.token_registry import Registry
+from taskqd.auth.token_registry import TokenRegistry
 from taskqd.model.roles import ANYBODY, Role
 from taskqd.protocol.values import is_name
 
@@ -35,7 +35,7 @@ class Realm:
     The mind of a login is its origin, from where somebody asks.
     """
 
-    def __init__(self, registry: Registry, roles: Mapping[str, Role], uid: int) -> None:
+    def __init__(self, registry: TokenRegistry, roles: Mapping[str, Role], uid: int) -> None:
         self._registry = registry
         self._roles = roles
         self._admins = frozenset({0, uid})

@@ -16,7 +16,7 @@ from taskqd.auth.tokens import Entry
 from taskqd.errors import StartRefused
 
 
-class Registry:
+class TokenRegistry:
     """Has the entries of ``file`` by id, and ``nobody``'s for tokens that have none.
 
     Nothing is there before ``open``.

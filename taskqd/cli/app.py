@@ -17,7 +17,7 @@ from taskqd.cli.interrupts import INTERRUPTED
 from taskqd.cli.parameters import Command, Verb
 
 SECTIONS: dict[str, dict[str, str]] = {
-    "Jobs in": {
+    "QueryHandlers in": {
         "submit": "submit",
         "run": "submit",
     },

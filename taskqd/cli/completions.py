@@ -12,7 +12,7 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
 from taskqd.cli.context import Session
-from taskqd.cli.display.text import command_of, harmless
+from taskqd.cli.display.text import command_of, sanitize_line
 from taskqd.client import Client, Facts, Refused, Unreachable
 
 PATIENCE = 0.5
@@ -68,7 +68,7 @@ def queues(context: click.Context, incomplete: str) -> list[CompletionItem]:
     """Return the names of queues that begin so; how full they are is the help."""
     return [
         CompletionItem(
-            harmless(queue["name"]), help=f"{queue['running']} running, {queue['pending']} pending"
+            sanitize_line(queue["name"]), help=f"{queue['running']} running, {queue['pending']} pending"
         )
         for queue in _asked(context, lambda client: client.queues())
         if queue["name"].startswith(incomplete)

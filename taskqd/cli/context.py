@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskqd.cli.display.text import harmless
+from taskqd.cli.display.text import sanitize_line
 from taskqd.cli.interrupts import INTERRUPTED, raising
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
 from taskqd.client.reconnect import RECONNECT_TIMEOUT
@@ -133,7 +133,7 @@ class Session:
         self.calm()
         sys.stdout.flush()
         with suppress(OSError):  # its terminal or reader has gone, and nobody is left to say it to
-            sys.stderr.write(f"taskq: {harmless(text)}\n")
+            sys.stderr.write(f"taskq: {sanitize_line(text)}\n")
             sys.stderr.flush()
 
     def refuse(self, refusal: Refused, subject: str = "", facts: Facts | None = None) -> int:

@@ -66,7 +66,7 @@ def _page(group: click.Group, context: click.Context) -> Iterator[str]:
     yield from _terms(_ENVIRONMENT)
     yield ".SH VALUES AND EXAMPLES"
     yield from _prose(_without_exit_codes(group.epilog or ""))
-    yield from (".SH SEE ALSO", ".BR twistd (1)")
+    yield from (".SH VIEW ALSO", ".BR twistd (1)")
 
 
 def _without_exit_codes(epilog: str) -> str:

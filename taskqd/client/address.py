@@ -14,7 +14,7 @@ class Untrusted(Unreachable):
     """TLS came to nothing for a certificate that is not trusted, or a file that is no use."""
 
 
-class Papers(NamedTuple):
+class TlsFiles(NamedTuple):
     """The PEM files that a client speaks TLS with; None is the system's CAs, and no certificate of its own.
 
     Without a ``key`` file, the key is in that of the certificate.
@@ -25,9 +25,9 @@ class Papers(NamedTuple):
     key: str | None = None
 
 
-def papers_of(environ: Mapping[str, str]) -> Papers:
+def papers_of(environ: Mapping[str, str]) -> TlsFiles:
     """Return what the environment names: TASKQ_CA, TASKQ_CERT and TASKQ_KEY."""
-    return Papers(*(environ.get(name) or None for name in ("TASKQ_CA", "TASKQ_CERT", "TASKQ_KEY")))
+    return TlsFiles(*(environ.get(name) or None for name in ("TASKQ_CA", "TASKQ_CERT", "TASKQ_KEY")))
 
 
 class Address(NamedTuple):

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 
-from taskqd.client.address import Address, Papers, Unreachable
+from taskqd.client.address import Address, TlsFiles, Unreachable
 from taskqd.client.channel import Channel, Plain
 from taskqd.config.paths import MAX_SOCKET_PATH_BYTES
 
@@ -28,10 +28,10 @@ class Lost(Unreachable):
 class Connection:
     """A connection to a daemon, read by lines and by lengths. Every failure of it is Unreachable."""
 
-    def __init__(self, address: Address, papers: Papers | None = None) -> None:
+    def __init__(self, address: Address, papers: TlsFiles | None = None) -> None:
         self.address = address.text
         self._where = address
-        self._papers = papers or Papers()
+        self._papers = papers or TlsFiles()
         self._has_heard = False
         self.open()
 
@@ -179,7 +179,7 @@ class Pipeline:
             self.unanswered -= 1
 
 
-def _connect(address: Address, papers: Papers) -> Channel:
+def _connect(address: Address, papers: TlsFiles) -> Channel:
     if not address.is_local:
         connected = socket.create_connection((address.host, address.port), PATIENCE)
         try:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from taskqd.client import encoder
-from taskqd.client.address import Papers, papers_of, parse_address
+from taskqd.client.address import TlsFiles, papers_of, parse_address
 from taskqd.client.connection import Connection, Lost
 from taskqd.client.decoder import Refused, Replies
 from taskqd.client.discovery import find_address
@@ -143,10 +143,10 @@ class Link:
         come_back(self._open, timeout, losses=losses)
 
 
-def _papers(ca: str | None, cert: str | None, key: str | None) -> Papers:
+def _papers(ca: str | None, cert: str | None, key: str | None) -> TlsFiles:
     """Return the files that are given, else those of the environment; a key belongs to its certificate."""
     named = papers_of(os.environ)
-    return Papers(ca or named.ca, *((cert, key) if cert or key else (named.cert, named.key)))
+    return TlsFiles(ca or named.ca, *((cert, key) if cert or key else (named.cert, named.key)))
 
 
 def written(write: Callable[[], bytes]) -> bytes:

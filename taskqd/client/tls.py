@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from taskqd.client.address import Address, Papers, Unreachable, Untrusted
+from taskqd.client.address import Address, TlsFiles, Unreachable, Untrusted
 from taskqd.client.channel import PIECE
 
 Used = TypeVar("Used")
@@ -34,7 +34,7 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RE
 """What OpenSSL says of an answer that is not TLS."""
 
 
-def secured(connected: socket.socket, address: Address, papers: Papers) -> "Secure":
+def secured(connected: socket.socket, address: Address, papers: TlsFiles) -> "Secure":
     """Return a TLS connection over a connected socket, whose timeout bounds the handshake.
 
     Raises Untrusted where one side has no certificate that the other takes, or a file of ours is no use;
@@ -57,7 +57,7 @@ def secured(connected: socket.socket, address: Address, papers: Papers) -> "Secu
     return Secure(tls, address, papers)
 
 
-def _context(papers: Papers) -> ssl.SSLContext:
+def _context(papers: TlsFiles) -> ssl.SSLContext:
     if papers.key and not papers.cert:
         raise Untrusted(f"the key {papers.key} (TASKQ_KEY) has no certificate: set TASKQ_CERT too")
     context = _usable("CA file", "TASKQ_CA", papers.ca, lambda: ssl.create_default_context(cafile=papers.ca))
@@ -86,7 +86,7 @@ def _no_passphrase() -> str:
     raise Untrusted("the key (TASKQ_KEY) has a passphrase; `openssl pkey` makes one without")
 
 
-def _failure(error: OSError, address: Address, papers: Papers) -> Unreachable:
+def _failure(error: OSError, address: Address, papers: TlsFiles) -> Unreachable:
     """Return what an error of TLS means: what came, and what to do."""
     where = f"the daemon at {address.text}"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -105,7 +105,7 @@ def _failure(error: OSError, address: Address, papers: Papers) -> Unreachable:
     return Unreachable(f"TLS with {where} came to nothing: {_words(reason) or error}")
 
 
-def _refusal(alert: str, where: str, papers: Papers) -> Untrusted:
+def _refusal(alert: str, where: str, papers: TlsFiles) -> Untrusted:
     """Return what the daemon means by an alert (RFC 8446 §6.2)."""
     if papers.cert and ("CERT" in alert or alert == "UNKNOWN_CA"):
         return Untrusted(f"{where} does not take the certificate {papers.cert} (TASKQ_CERT): {_words(alert)}")
@@ -114,7 +114,7 @@ def _refusal(alert: str, where: str, papers: Papers) -> Untrusted:
     return Untrusted(f"{where} does not agree on TLS: {_words(alert)}")
 
 
-def _advice(error: ssl.SSLCertVerificationError, papers: Papers) -> str:
+def _advice(error: ssl.SSLCertVerificationError, papers: TlsFiles) -> str:
     if error.verify_code in _ADVICE:
         return _ADVICE[error.verify_code]
     if papers.ca:
@@ -129,7 +129,7 @@ def _words(reason: str | None) -> str:
 class Secure:
     """A socket over TLS."""
 
-    def __init__(self, tls: ssl.SSLSocket, address: Address, papers: Papers) -> None:
+    def __init__(self, tls: ssl.SSLSocket, address: Address, papers: TlsFiles) -> None:
         self._tls = tls
         self._address = address
         self._papers = papers

@@ -15,7 +15,7 @@ from taskqd.protocol.values import is_name, parse_duration, parse_size
 ROLES = tuple(role.value for role in Role)
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """A value is not what its setting takes.
 
     ``part`` is the part that is not, None where that is all of it. Where a setting has several by name, each
@@ -32,7 +32,7 @@ class Wrong(Exception):
 def text(value: Any) -> str:
     """Read a text that says something."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise Wrong
+        raise InvalidValue
     return value
 
 
@@ -40,15 +40,15 @@ def texts(value: Any) -> tuple[str, ...]:
     """Read a text or a list of them, which may be empty."""
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list | tuple):
-        raise Wrong
+        raise InvalidValue
     return tuple(map(text, values))
 
 
-def some_texts(value: Any) -> tuple[str, ...]:
+def text_list(value: Any) -> tuple[str, ...]:
     """Read a text or a list with one at least."""
     found = texts(value)
     if not found:
-        raise Wrong
+        raise InvalidValue
     return found
 
 
@@ -57,7 +57,7 @@ def whole(least: int, most: int) -> Callable[[Any], int]:
 
     def read(value: Any) -> int:
         if type(value) is not int or not least <= value <= most:
-            raise Wrong
+            raise InvalidValue
         return value
 
     return read
@@ -66,11 +66,11 @@ def whole(least: int, most: int) -> Callable[[Any], int]:
 def duration(value: Any) -> float:
     """Read a duration, in seconds where it is a number."""
     if type(value) not in (int, float, str):
-        raise Wrong
+        raise InvalidValue
     try:
         return parse_duration(f"{value}")
     except (BadRequest, ValueError):  # ValueError: Python makes no text of a number of thousands of digits.
-        raise Wrong from None
+        raise InvalidValue from None
 
 
 def size_or_none(value: Any) -> int | None:
@@ -78,18 +78,18 @@ def size_or_none(value: Any) -> int | None:
     if value == NONE:
         return None
     if type(value) not in (int, str):
-        raise Wrong
+        raise InvalidValue
     try:
         return parse_size(f"{value}")
     except (BadRequest, ValueError):  # as above
-        raise Wrong from None
+        raise InvalidValue from None
 
 
 def positive_duration(value: Any) -> float:
     """Read a duration above 0."""
     seconds = duration(value)
     if seconds <= 0:
-        raise Wrong
+        raise InvalidValue
     return seconds
 
 
@@ -98,7 +98,7 @@ def either(no: str, yes: str) -> Callable[[Any], bool]:
 
     def read(value: Any) -> bool:
         if value not in (no, yes):
-            raise Wrong
+            raise InvalidValue
         return bool(value == yes)
 
     return read
@@ -114,7 +114,7 @@ def amounts(most: int, taken: tuple[str, ...] = ()) -> Callable[[Any], dict[str,
         pairs = _pairs(value, number)
         for name, amount in pairs.items():
             if not is_name(name) or name in taken or type(amount) is not int or not 1 <= amount <= most:
-                raise Wrong(f"{name} = {shown(amount)}")
+                raise InvalidValue(f"{name} = {shown(amount)}")
         return pairs
 
     return read
@@ -125,7 +125,7 @@ def roles(value: Any) -> dict[str, Role]:
     pairs = _pairs(value)
     for name, role in pairs.items():
         if not (is_name(name) or name == ANYBODY) or role not in ROLES:
-            raise Wrong(f"{name} = {shown(role)}")
+            raise InvalidValue(f"{name} = {shown(role)}")
     return {name: Role(role) for name, role in pairs.items()}
 
 
@@ -135,11 +135,11 @@ def limits(value: Any) -> dict[str, float | None]:
     for written, limit in _pairs(value).items():
         name = written.replace("_", "-")
         if name not in LIMITS:
-            raise Wrong(repr(written))
+            raise InvalidValue(repr(written))
         try:
             found[name] = read_limit(name, limit)
         except (BadRequest, ValueError):  # ValueError: as above.
-            raise Wrong(shown(limit), name, LIMITS[name].expected) from None
+            raise InvalidValue(shown(limit), name, LIMITS[name].expected) from None
     return found
 
 
@@ -151,7 +151,7 @@ def _pairs(value: Any, read: Callable[[str], Any] = str) -> dict[str, Any]:
     for pair in value:
         name, equals, behind = pair.rpartition("=")
         if not equals:
-            raise Wrong(repr(pair))
+            raise InvalidValue(repr(pair))
         pairs[name] = read(behind)
     return pairs
 

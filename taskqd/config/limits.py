@@ -39,7 +39,7 @@ class PendingLimit(NamedTuple):
 UNBOUNDED = PendingLimit()
 
 
-class Quotas(Struct, frozen=True, kw_only=True):
+class Limits(Struct, frozen=True, kw_only=True):
     """Every limit: times in seconds, sizes in bytes, None where there is none.
 
     Those of one user (``connections_per_user``, ``pending_per_user``, ``pending_bytes_per_user``,
@@ -191,13 +191,13 @@ def read_limit(name: str, value: Any) -> float | None:
     return limit.read(f"{value}")
 
 
-def quotas_of(limits: Mapping[str, float | None]) -> Quotas:
+def quotas_of(limits: Mapping[str, float | None]) -> Limits:
     """Return the quotas in which these limits, by their names in LIMITS, are not the default.
 
     Raises BadRequest if there is one beside which another one cannot be.
     """
     values: dict[str, Any] = {name.replace("-", "_"): limit for name, limit in limits.items()}
-    quotas = Quotas(**values)
+    quotas = Limits(**values)
     if quotas.block_memory is not None and quotas.block_memory < quotas.block:
         raise BadRequest(
             f"limit block-memory must be at least limit block, which is {quotas.block} bytes, "
@@ -206,7 +206,7 @@ def quotas_of(limits: Mapping[str, float | None]) -> Quotas:
     return quotas
 
 
-def describe(quotas: Quotas) -> dict[str, float | None]:
+def describe(quotas: Limits) -> dict[str, float | None]:
     """Return the limits for HELLO and STATS, where ``output`` is what one OUTPUT sends already."""
     described: dict[str, float | None] = asdict(quotas)
     described["max_output"] = described.pop("output")
@@ -218,7 +218,7 @@ def slots_within(descriptors: int) -> int:
     return max(1, (descriptors - DESCRIPTORS_RESERVED - CONNECTIONS_RESERVED) // DESCRIPTORS_A_SLOT)
 
 
-def connections_within(quotas: Quotas, descriptors: int, slots: int) -> int:
+def max_connections(quotas: Limits, descriptors: int, slots: int) -> int:
     """Return how many connections there may be in a process that may have so many descriptors.
 
     What jobs, the journal and the listeners need is kept back; one connection there always is.

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from taskqd.config import converters
-from taskqd.config.converters import Wrong, shown
-from taskqd.config.limits import LIMITS, Quotas, quotas_of
+from taskqd.config.converters import InvalidValue, shown
+from taskqd.config.limits import LIMITS, Limits, quotas_of
 from taskqd.errors import BadRequest, SettingsError
 from taskqd.model import roles as roles_module
 from taskqd.model.roles import Role
@@ -74,7 +74,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     queues: dict[str, int] = {}
     resources: dict[str, int] = {}
     on_end: OnEnd | None = None
-    limits: Quotas = Quotas()
+    limits: Limits = Limits()
     roles: dict[str, Role] = {}
     auth: tuple[str, ...] = ()
     run_as_owner: bool = False
@@ -91,7 +91,7 @@ class Setting(NamedTuple):
 SETTINGS: dict[str, Setting] = {
     "state": Setting('a path, such as "/var/lib/taskqd"', converters.text),
     "listen": Setting(
-        'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"', converters.some_texts
+        'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"', converters.text_list
     ),
     "slots": Setting(
         f"a whole number from 1 to {MOST_SLOTS}", converters.whole(1, MOST_SLOTS), is_number=True
@@ -210,7 +210,7 @@ def check(key: str, value: Any, source: str) -> Any:
         raise _no_setting(key, source)
     try:
         return SETTINGS[key].read(value)
-    except Wrong as wrong:
+    except InvalidValue as wrong:
         part = shown(value) if wrong.part is None else wrong.part
         what = f"{key} {wrong.name}" if wrong.name else key
         must_be = wrong.expected or SETTINGS[key].expected
@@ -252,7 +252,7 @@ def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping
     )
 
 
-def _quotas(limits: dict[str, float | None]) -> Quotas:
+def _quotas(limits: dict[str, float | None]) -> Limits:
     try:
         return quotas_of(limits)
     except BadRequest as why:

@@ -11,14 +11,14 @@ from typing import Any
 from msgspec import Struct
 from twisted.logger import Logger
 
-from taskqd.model.events import Decision, Event, JobEvent, OtherEvent, Submitted
-from taskqd.storage.interfaces import IStore
+from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Submitted
+from taskqd.storage.interfaces import IJournal
 
 GATHER = 1.0
 """What somebody goes on to do is told of together, every so many seconds."""
 
 
-DECIDED = (Decision, OtherEvent)
+DECIDED = (Decision, QueueEvent)
 Doing = tuple[str, str, type[Event]]
 """Who does something, from where, and the kind of event that it makes."""
 
@@ -27,8 +27,8 @@ class _Done(Struct):
     """What was done of it since it was last told of."""
 
     count: int = 0
-    first: JobEvent | OtherEvent | None = None
-    last: JobEvent | OtherEvent | None = None
+    first: JobEvent | QueueEvent | None = None
+    last: JobEvent | QueueEvent | None = None
 
 
 class Audit:
@@ -36,12 +36,12 @@ class Audit:
 
     _log = Logger()
 
-    def __init__(self, store: IStore, clock: Any) -> None:
+    def __init__(self, store: IJournal, clock: Any) -> None:
         self._clock = clock
         self._lately: dict[Doing, _Done] = {}
         self._timers: dict[Doing, Any] = {}
         self._is_stopped = False
-        store.on_durable(self._told)
+        store.add_observer(self._told)
 
     def stop(self) -> None:
         """Tell of what was gathered, and of nothing more: the daemon stops."""
@@ -93,7 +93,7 @@ class Audit:
         self._log.info("{who} ({origin}) {act} {what}", who=who, origin=origin, act=act, what=what)
 
 
-def _subject(event: JobEvent | OtherEvent) -> str:
+def _subject(event: JobEvent | QueueEvent) -> str:
     """Return what an event is about."""
     if isinstance(event, JobEvent):
         return f"job {event.id}"

@@ -28,10 +28,10 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from taskqd.auth.authenticator import Access, make_access
-from taskqd.auth.authorization import Gate
+from taskqd.auth.authenticator import Authenticator, make_access
+from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import DESCRIPTORS_A_SLOT, connections_within, slots_within
+from taskqd.config.limits import DESCRIPTORS_A_SLOT, max_connections, slots_within
 from taskqd.config.settings import Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals
 from taskqd.daemon.address_files import Addresses
@@ -39,10 +39,10 @@ from taskqd.daemon.audit_log import Audit
 from taskqd.daemon.clocks import Clocks
 from taskqd.daemon.log_output import LogOutput
 from taskqd.engine import clock_jumps
-from taskqd.engine.end_hook import Notices
-from taskqd.engine.engine import Dispatcher
-from taskqd.engine.recurring import Scheduler
-from taskqd.engine.retention import Housekeeper
+from taskqd.engine.end_hook import EndHook
+from taskqd.engine.engine import Engine
+from taskqd.engine.recurring import RecurringSubmitter
+from taskqd.engine.retention import RetentionTask
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.execution import proc
 from taskqd.execution.executor import Executor
@@ -56,23 +56,23 @@ from taskqd.model.events import Event
 from taskqd.model.job import Status
 from taskqd.model.spec import Spec
 from taskqd.server import endpoints
-from taskqd.server.connection_limits import Doorkeeper
+from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory
-from taskqd.server.handlers.event_stream import Feed
-from taskqd.server.handlers.job_view import Results
-from taskqd.server.handlers.router import Verbs
+from taskqd.server.handlers.event_stream import EventStream
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.router import Router
 from taskqd.server.unix_port import SocketWatch
-from taskqd.speedups.batch import Together
-from taskqd.speedups.client_poller import rounds_of
+from taskqd.speedups.batch import BatchScope
+from taskqd.speedups.client_poller import make_client_poller
 from taskqd.speedups.spawn import Spawner, close_on_exec
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.compaction import condense
-from taskqd.storage.journal.journal import Store
+from taskqd.storage.journal.journal import Journal
 from taskqd.storage.private_files import check_directory
 from taskqd.storage.spool.spool import Spool
-from taskqd.storage.spool.user_files import Handover
+from taskqd.storage.spool.user_files import UserFiles
 
 SPOOL_THREADS = 4
 STOP_PATIENCE = 10.0
@@ -118,30 +118,30 @@ class TaskqService(Service):
         self._lacks_threads = False
         disk = Disk()
         self._boot = proc.boot_id()
-        together = Together()
+        together = BatchScope()
         self._spawner = Spawner(reactor, together)
         self._executor = Executor(self._spawner.spawn, reactor, self._in_thread)
-        self._store = Store(
+        self._store = Journal(
             settings.state,
             reactor,
             disk,
             self._boot,
             self._clocks,
             self._in_thread,
-            self._executor.is_calm,
+            self._executor.only_short_lived_processes,
         )
         together.add(self._store)
         self._run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         beside = os.path.abspath(settings.state) + ".jobs"
-        self._handover = Handover(beside) if settings.run_as_owner else None
+        self._handover = UserFiles(beside) if settings.run_as_owner else None
         self._spool = Spool(settings.state, disk, reactor, self._in_thread, self._handover)
         self._orphans = Orphans(reactor)
         self._open_files: int | None = None
         self._addresses = Addresses()
-        self._access: Access | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._housekeeper: Housekeeper | None = None
-        self._scheduler: Scheduler | None = None
+        self._access: Authenticator | None = None
+        self._engine: Engine | None = None
+        self._housekeeper: RetentionTask | None = None
+        self._scheduler: RecurringSubmitter | None = None
         self._loops: list[LoopingCall] = []
 
     def setServiceParent(self, parent: Any) -> None:
@@ -210,43 +210,45 @@ class TaskqService(Service):
         self._run_as.open()
         self._store.lock()
         access = self._access = self._make_access()
-        backlog = self._replay()
-        self._store.begin(backlog.last_id)
-        self._note_clocks(backlog)
+        queue_state = self._replay()
+        self._store.begin(queue_state.last_id)
+        self._note_clocks(queue_state)
         try:
             self._spool.open()
-            swept = self._spool.sweep(lambda job_id: _attempts(backlog, job_id))
+            swept = self._spool.sweep(lambda job_id: _attempts(queue_state, job_id))
         except OSError as why:
             raise StartRefused(f"the state directory {self._settings.state} cannot be used: {why}") from None
         if swept:
             self._log.info("removed {count} files of jobs that are not known any more", count=swept)
-        self._end_leftovers(backlog)
+        self._end_leftovers(queue_state)
         self._open_handover()
-        dispatcher = self._dispatcher = self._make_dispatcher(backlog)
-        interrupted = dispatcher.recover(self._cause_of_interruption())
+        engine = self._engine = self._make_dispatcher(queue_state)
+        interrupted = engine.recover(self._cause_of_interruption())
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
-        results = Results(
+        results = JobView(
             self._store,
             self._spool,
-            lambda job: backlog.reason(job, self._clocks.elapsed()),
-            backlog.not_before,
+            lambda job: queue_state.reason(job, self._clocks.elapsed()),
+            queue_state.not_before,
         )
-        self._listen(dispatcher, results, access)
+        self._listen(engine, results, access)
         access.start()
         self._threads.start()
-        self._scheduler = Scheduler(dispatcher, self._clocks, self._settings.limits.most_pending_per_user)
+        self._scheduler = RecurringSubmitter(
+            engine, self._clocks, self._settings.limits.most_pending_per_user
+        )
         if self._settings.on_end is not None:
-            notices = Notices(dispatcher, results.describe, self._settings.on_end)
-            dispatcher.on_end(notices.told)
-            for job in {backlog.whole(job).id: backlog.whole(job) for job in interrupted}.values():
+            notices = EndHook(engine, results.describe, self._settings.on_end)
+            engine.on_end(notices.told)
+            for job in {queue_state.whole(job).id: queue_state.whole(job) for job in interrupted}.values():
                 if job.status.is_final:
                     notices.told(job)
-        dispatcher.start()
+        engine.start()
         self._scheduler.start()
-        dispatcher.jumps.start()
-        self._housekeeper = Housekeeper(
-            dispatcher,
+        engine.jumps.start()
+        self._housekeeper = RetentionTask(
+            engine,
             self._store,
             self._settings.retention,
             self._clocks,
@@ -258,7 +260,7 @@ class TaskqService(Service):
 
     def _watch(self) -> None:
         """Look every few seconds at what others may remove: the files of the sockets, the journal."""
-        sockets = SocketWatch(self._ports, self._in_thread, endpoints.clear_the_way)
+        sockets = SocketWatch(self._ports, self._in_thread, endpoints.remove_stale_socket)
         for look in (sockets.look, self._store.look):
             loop = LoopingCall(look)
             loop.clock = self._reactor
@@ -287,41 +289,43 @@ class TaskqService(Service):
         with suppress(ReactorNotRunning):  # it stops already
             self._reactor.stop()
 
-    def _replay(self) -> Backlog:
+    def _replay(self) -> QueueState:
         settings = self._settings
-        backlog = Backlog(Limits(settings.slots, settings.queues, settings.resources), is_open=False)
+        queue_state = QueueState(
+            CapacityTotals(settings.slots, settings.queues, settings.resources), is_open=False
+        )
         gc.disable()  # all that is made here stays
         try:
-            self._read(backlog)
-            backlog.open()
+            self._read(queue_state)
+            queue_state.open()
         finally:
             gc.enable()
         gc.freeze()
         gc.set_threshold(GARBAGE_AFTER)
-        backlog.last_id = max(backlog.last_id, self._store.next_id - 1)
-        self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(backlog.jobs))
-        return backlog
+        queue_state.last_id = max(queue_state.last_id, self._store.next_id - 1)
+        self._log.info("{state}: {count} jobs known", state=self._settings.state, count=len(queue_state.jobs))
+        return queue_state
 
-    def _read(self, backlog: Backlog) -> None:
+    def _read(self, queue_state: QueueState) -> None:
         event: Event | None = None
         for event, position in self._store.replay():
             try:
-                backlog.apply(event, position)
-            except IllegalMove as why:
+                queue_state.apply(event, position)
+            except InvalidTransition as why:
                 where = self._store.segments.locate(position)
                 raise JournalDamaged(f"{where} cannot be right: {why}") from None
         at = 0.0 if event is None else event.at
-        self._clocks.resume(self._store.last_opened, self._boot, at, at - backlog.ahead)
+        self._clocks.resume(self._store.last_opened, self._boot, at, at - queue_state.ahead)
 
-    def _note_clocks(self, backlog: Backlog) -> None:
+    def _note_clocks(self, queue_state: QueueState) -> None:
         """Record how the time of day stands to the clock of waits and ages, if that has changed."""
-        if self._clocks.ahead != backlog.ahead:
-            self._log.warn("{jump}", jump=clock_jumps.described(self._clocks.ahead - backlog.ahead))
+        if self._clocks.ahead != queue_state.ahead:
+            self._log.warn("{jump}", jump=clock_jumps.described(self._clocks.ahead - queue_state.ahead))
             clocked = clock_jumps.clocked(self._clocks)
             self._store.append_now([clocked])
-            backlog.apply(clocked)
+            queue_state.apply(clocked)
 
-    def _end_leftovers(self, backlog: Backlog) -> None:
+    def _end_leftovers(self, queue_state: QueueState) -> None:
         """Kill what a crash left running, before anything else runs."""
         if self._store.is_copy:
             return  # they are the original's
@@ -329,7 +333,7 @@ class TaskqService(Service):
             table = proc.scan(since=0)
         except OSError as why:
             raise StartRefused(f"the processes in /proc cannot be read: {why}") from None
-        found = _leftovers(table, self._store.name, backlog, self._store.last_boot == self._boot)
+        found = _leftovers(table, self._store.name, queue_state, self._store.last_boot == self._boot)
         for one in proc.kill_all(found, KILL_PATIENCE):
             self._log.error("process {pid} of an interrupted job does not end", pid=one.pid)
 
@@ -338,7 +342,7 @@ class TaskqService(Service):
             return COPIED
         return KILLED if self._store.last_boot == self._boot else REBOOTED
 
-    def _make_access(self) -> Access:
+    def _make_access(self) -> Authenticator:
         """Read who may come in, and say so where a port is open to nobody."""
         settings, uid = self._settings, os.geteuid()
         check_directory(settings.state, uid)
@@ -351,7 +355,7 @@ class TaskqService(Service):
             auth=settings.auth,
             has_ca=any(map(endpoints.has_ca, settings.listen)),
         )
-        if not access.lets_in_from_afar and not all(map(endpoints.is_local, settings.listen)):
+        if not access.accepts_remote_clients and not all(map(endpoints.is_local, settings.listen)):
             self._log.warn(
                 "there is no token yet, so nobody can use a port: make one with `taskq token add NAME "
                 "--role submit --state {state}`",
@@ -367,11 +371,11 @@ class TaskqService(Service):
             except OSError as why:
                 raise StartRefused(f"files cannot be handed over to the jobs' owners: {why}") from None
 
-    def _make_dispatcher(self, backlog: Backlog) -> Dispatcher:
+    def _make_dispatcher(self, queue_state: QueueState) -> Engine:
         mask = os.umask(0)
         os.umask(mask)
-        return Dispatcher(
-            backlog,
+        return Engine(
+            queue_state,
             self._store,
             self._spool,
             self._executor,
@@ -384,13 +388,15 @@ class TaskqService(Service):
             self._settings.limits.most_pending,
         )
 
-    def _listen(self, dispatcher: Dispatcher, results: Results, access: Access) -> None:
-        feed, limits = Feed(self._store, dispatcher.backlog, self._reactor), self._settings.limits
-        keeper = Doorkeeper(limits, self._most_connections(), self._reactor, access.is_valid, self._ports)
-        gate = Gate(dispatcher.backlog, limits, self._reactor, self._check_run)
-        verbs = Verbs(dispatcher, results, access, feed, self._clocks, gate, lambda: len(keeper.guests))
+    def _listen(self, engine: Engine, results: JobView, access: Authenticator) -> None:
+        feed, limits = EventStream(self._store, engine.queue_state, self._reactor), self._settings.limits
+        keeper = ConnectionLimits(
+            limits, self._most_connections(), self._reactor, access.is_valid, self._ports
+        )
+        gate = Authorizer(engine.queue_state, limits, self._reactor, self._check_run)
+        verbs = Router(engine, results, access, feed, self._clocks, gate, lambda: len(keeper.guests))
         factory = self._factory = TaskqFactory(verbs, keeper, self._reactor)
-        access.changed(keeper.look_around)
+        access.changed(keeper.close_expired)
         self._audit = Audit(self._store, self._reactor)
         refusals: list[Failure] = []
 
@@ -398,7 +404,7 @@ class TaskqService(Service):
             endpoints.accept_within(port, lambda: keeper.room)
             self._ports.append(port)
 
-        rounds = rounds_of(self._reactor, self._store, factory.gathering)
+        rounds = make_client_poller(self._reactor, self._store, factory.gathering)
         for endpoint in self._settings.listen:
             listening = endpoints.listen(self._reactor, endpoint, factory, rounds)
             listening.addCallbacks(opened, refusals.append)
@@ -419,7 +425,7 @@ class TaskqService(Service):
     def _most_connections(self) -> int:
         """Return how many there may be with the descriptors that this process may have."""
         limit, limits = descriptor_limit.limit(), self._settings.limits
-        most = connections_within(limits, limit, self._settings.slots)
+        most = max_connections(limits, limit, self._settings.slots)
         if limits.connections is None or most < limits.connections:
             self._log.info(
                 "at most {most} connections, since this process may open {descriptors} files (ulimit -n)",
@@ -433,14 +439,14 @@ class TaskqService(Service):
         return self._run_as.check(who.name, who.uid == 0, spec)
 
     async def _stop(self) -> None:
-        if self._dispatcher is not None and self._housekeeper is not None and self._scheduler is not None:
+        if self._engine is not None and self._housekeeper is not None and self._scheduler is not None:
             self._scheduler.stop()
             self._housekeeper.stop()
             for loop in self._loops:
                 if loop.running:
                     loop.stop()
-            self._dispatcher.jumps.stop()
-            await self._end_jobs(self._dispatcher)
+            self._engine.jumps.stop()
+            await self._end_jobs(self._engine)
             await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
             await self._factory.close()
             if self._access is not None:
@@ -455,16 +461,16 @@ class TaskqService(Service):
         if self._log_output is not None:
             self._log_output.end()
 
-    async def _end_jobs(self, dispatcher: Dispatcher) -> None:
+    async def _end_jobs(self, engine: Engine) -> None:
         """Let running jobs end for the grace, then end them; a second signal to stop takes all grace away."""
-        drained = dispatcher.drain()
+        drained = engine.drain()
         hurried = self._take_hurry(drained)
         drained.addTimeout(self._settings.stop_grace, self._reactor)
         try:
             await drained
         except (defer.TimeoutError, defer.CancelledError):
             self._log.info("ending what still runs")
-        stopped = dispatcher.stop(self._settings.requeue)
+        stopped = engine.stop(self._settings.requeue)
         stopped.addTimeout(STOP_PATIENCE + KILL_PATIENCE, self._reactor)
         if hurried.called:
             self._executor.kill()
@@ -511,12 +517,14 @@ def _is_of_threads(why: RuntimeError) -> bool:
     return "can't start new thread" in str(why)
 
 
-def _attempts(backlog: Backlog, job_id: int) -> int | None:
-    job = backlog.jobs.get(job_id)
+def _attempts(queue_state: QueueState, job_id: int) -> int | None:
+    job = queue_state.jobs.get(job_id)
     return None if job is None else job.attempts
 
 
-def _leftovers(table: list[Process], store: str, backlog: Backlog, is_same_boot: bool) -> list[Process]:
+def _leftovers(
+    table: list[Process], store: str, queue_state: QueueState, is_same_boot: bool
+) -> list[Process]:
     """Return the processes that are to be ended before anything else runs.
 
     Of an interrupted job they are those that have its mark, and its session. Of a job that has ended, they
@@ -525,29 +533,29 @@ def _leftovers(table: list[Process], store: str, backlog: Backlog, is_same_boot:
     the mark of a job that was removed live on: they have left its session, or it would not have been.
     """
     marks = {one: attempt_of(one.mark, store) for one in table}
-    sessions = {one.session for one, of in marks.items() if of and one.session == _pid(backlog, of[0])}
+    sessions = {one.session for one, of in marks.items() if of and one.session == _pid(queue_state, of[0])}
     if is_same_boot:
-        attempts = (job.attempt for job in backlog.running())
+        attempts = (job.attempt for job in queue_state.running())
         leaders = {(attempt.pid, attempt.pid_started) for attempt in attempts if attempt is not None}
         sessions |= {one.pid for one in table if one.name in leaders}
     return [
         one
         for one, of in marks.items()
-        if one.session in sessions or (of is not None and _is_interrupted(backlog, of[0]))
+        if one.session in sessions or (of is not None and _is_interrupted(queue_state, of[0]))
     ]
 
 
-def _pid(backlog: Backlog, job_id: int) -> int | None:
+def _pid(queue_state: QueueState, job_id: int) -> int | None:
     """Return the pid of a job's latest attempt, as far as it is known."""
-    job = backlog.jobs.get(job_id)
+    job = queue_state.jobs.get(job_id)
     return None if job is None or job.attempt is None else job.attempt.pid
 
 
-def _is_interrupted(backlog: Backlog, job_id: int) -> bool:
+def _is_interrupted(queue_state: QueueState, job_id: int) -> bool:
     """Whether a job ran when the daemon was killed; or the journal has not got its start, or the job."""
-    job = backlog.jobs.get(job_id)
+    job = queue_state.jobs.get(job_id)
     if job is None:
-        return job_id > backlog.last_id
+        return job_id > queue_state.last_id
     return job.attempt is None or job.status is Status.RUNNING
 
 

@@ -4,12 +4,12 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest
 from taskqd.model.spec import Spec
-from taskqd.state.capacity import wants
-from taskqd.state.explain import too_much
-from taskqd.state.queue_state import Backlog
+from taskqd.state.capacity import demands_of
+from taskqd.state.explain import describe_excess
+from taskqd.state.queue_state import QueueState
 
 
-def resolved(backlog: Backlog, spec: Spec) -> Spec:
+def resolved(queue_state: QueueState, spec: Spec) -> Spec:
     """Return a spec in which the jobs that it comes after are named by their ids alone.
 
     Raises NoSuchJob and Gone where it names a task of an array by its index, and there is none.
@@ -18,30 +18,31 @@ def resolved(backlog: Backlog, spec: Spec) -> Spec:
         return spec
     return replace(
         spec,
-        after=_ids(backlog, spec.after),
-        after_any=_ids(backlog, spec.after_any),
-        after_fail=_ids(backlog, spec.after_fail),
+        after=_ids(queue_state, spec.after),
+        after_any=_ids(queue_state, spec.after_any),
+        after_fail=_ids(queue_state, spec.after_fail),
     )
 
 
-def _ids(backlog: Backlog, which: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(one if type(one) is int else backlog.get(one).id for one in which)
+def _ids(queue_state: QueueState, which: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(one if type(one) is int else queue_state.get(one).id for one in which)
 
 
-def check(backlog: Backlog, spec: Spec) -> None:
+def check(queue_state: QueueState, spec: Spec) -> None:
     """Raise NoSuchJob or Gone for a job to come after that is not there, BadRequest if it can never start."""
     if spec.after or spec.after_any or spec.after_fail:
         for job_id in (*spec.after, *spec.after_any, *spec.after_fail):
-            backlog.get(job_id)
-    check_room(backlog, spec)
+            queue_state.get(job_id)
+    check_room(queue_state, spec)
 
 
-def check_room(backlog: Backlog, spec: Spec) -> None:
+def check_room(queue_state: QueueState, spec: Spec) -> None:
     """Raise BadRequest if a job wants more than there is in all."""
     if spec.slots == 1 and not spec.needs:
         return
-    impossible = backlog.capacity.impossible(wants(spec))
+    impossible = queue_state.capacity.impossible(demands_of(spec))
     if impossible is not None:
         raise BadRequest(
-            f"it could never start: {too_much(backlog, impossible)}; ask for less, or change the settings"
+            f"it could never start: {describe_excess(queue_state, impossible)}; ask for less, "
+            "or change the settings"
         )

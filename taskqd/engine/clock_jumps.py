@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd.engine.event_writer import Recorder
+from taskqd.engine.event_writer import EventWriter
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Clocked
 
@@ -26,7 +26,7 @@ class Jumps:
 
     _log = Logger()
 
-    def __init__(self, recorder: Recorder, clock: Any, fill: Callable[[], None]) -> None:
+    def __init__(self, recorder: EventWriter, clock: Any, fill: Callable[[], None]) -> None:
         self._recorder = recorder
         self._clock = clock
         self._told: list[Callable[[], object]] = [fill]

@@ -13,14 +13,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from taskqd.engine.event_writer import Recorder
-from taskqd.engine.locks import JobTurns
+from taskqd.engine.event_writer import EventWriter
+from taskqd.engine.locks import JobLocks
 from taskqd.engine.shortage import FIRST_WAIT, MAX_WAIT, Shortage
 from taskqd.errors import StoreFailed
 from taskqd.execution.command_line import duration
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import CannotStart, Outcome, Run
-from taskqd.model.events import AboutJob, Ended, Spawned, Started
+from taskqd.model.events import Ended, JobEventType, Spawned, Started
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.retry import backoff, is_retryable
 from taskqd.storage.interfaces import ISpool
@@ -33,7 +33,7 @@ JITTER = 0.25
 """A retry waits longer than its delay by up to this part of it, lest many come back at once."""
 
 
-class Slots:
+class Dispatcher:
     """What runs.
 
     ``make_run(job, attempt)`` builds what the executor takes, or raises CannotStart; ``chance()`` is a number
@@ -44,8 +44,8 @@ class Slots:
 
     def __init__(
         self,
-        recorder: Recorder,
-        turns: JobTurns,
+        recorder: EventWriter,
+        turns: JobLocks,
         spool: ISpool,
         executor: IExecutor,
         clock: Any,
@@ -54,7 +54,7 @@ class Slots:
     ) -> None:
         self.is_draining = False
         self._recorder = recorder
-        self._backlog = recorder.backlog
+        self._queue_state = recorder.queue_state
         self._store = recorder.store
         self._turns = turns
         self._spool = spool
@@ -66,7 +66,7 @@ class Slots:
         self._told_ended: Callable[[Job], None] = lambda _: None
         self._is_stopping = False
         self._is_requeuing = False
-        self._is_put_off = False
+        self._is_deferred = False
         self._taken: set[int] = set()
         self._tried: set[int] = set()
         self._uncounted: set[int] = set()
@@ -95,8 +95,8 @@ class Slots:
         Their processes must be gone. ``detail`` tells what the crash was. To be called once, before the
         reactor runs; blocks for one sync.
         """
-        running = self._backlog.running()
-        ends: list[AboutJob] = []
+        running = self._queue_state.running()
+        ends: list[JobEventType] = []
         for job in running:
             stdout, stderr = self._spool.recorded(job.id, job.attempts)
             outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)
@@ -126,26 +126,26 @@ class Slots:
         stopped = self.drain()
         for job_id in list(self._taken):
             self._executor.end(job_id, Reason.INTERRUPTED, signal.SIGTERM)
-        self._recorder.stop_waiting()
+        self._recorder.give_up()
         return stopped
 
     def fill(self) -> None:
         """Start what there is room for, if anything has changed since that was done."""
-        if self._is_put_off or not self._backlog.is_settled or self.shortage.detail is not None:
+        if self._is_deferred or not self._queue_state.is_quiescent or self.shortage.detail is not None:
             self._fill()
 
     def _fill(self) -> None:
         """Start what there is room for, and see to it that what becomes due later is not forgotten."""
-        self._is_put_off = True
+        self._is_deferred = True
         if self.is_draining or self._recorder.is_behind:
             return
         if self._store.failure is not None:
-            self._go_on_later()
+            self._resume_after_failure()
             return
-        self._is_put_off = False
+        self._is_deferred = False
         now = self._clock.elapsed()
         while self.shortage.allows(len(self._tried), now):
-            if (job := self._backlog.take(now)) is None:
+            if (job := self._queue_state.take(now)) is None:
                 if not self._tried:
                     self.shortage.idle()
                 break
@@ -163,7 +163,7 @@ class Slots:
         self._set_alarm(now)
 
     def _set_alarm(self, now: float) -> None:
-        looks = (self._backlog.next_due(now), self.shortage.next_look(now))
+        looks = (self._queue_state.next_due(now), self.shortage.next_look(now))
         due = min((look for look in looks if look is not None), default=None)
         is_set = self._alarm is not None and self._alarm.active()
         if is_set and due == self._alarm_at:
@@ -183,7 +183,7 @@ class Slots:
         except StoreFailed as why:
             status = job.status.value
             self._log.error("job {id} stays {status}: {why}", id=job.id, status=status, why=why)
-            self._go_on_later()
+            self._resume_after_failure()
         finally:
             self._unfinished -= 1
             self._give_back(job)
@@ -194,10 +194,10 @@ class Slots:
         if job.id in self._taken:
             self._taken.discard(job.id)
             self._tried.discard(job.id)
-            self._backlog.give_back(job.id)
+            self._queue_state.give_back(job.id)
         self.fill()
 
-    def _go_on_later(self) -> None:
+    def _resume_after_failure(self) -> None:
         """Start what is due when the store works again."""
         if self._going_on is None:
             self._going_on = self._store.recovered()
@@ -210,7 +210,7 @@ class Slots:
     async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
         """Record the start and spawn; None if the job is not to start after all."""
         async with self._turns.of(job):
-            if not self._backlog.is_due(job, self._clock.elapsed()):
+            if not self._queue_state.is_due(job, self._clock.elapsed()):
                 return None
             number = job.attempts + 1
             await self._recorder.record(Started(id=job.id, at=self._clock.now(), attempt=number))
@@ -240,7 +240,7 @@ class Slots:
     def _spawned(self, job_id: int, pid: int, started: int | None) -> None:
         self._count(job_id)
         event = Spawned(id=job_id, at=self._clock.now(), pid=pid, started=started)
-        self._recorder.record(event, is_patient=True).addErrback(self._broken, job_id)
+        self._recorder.record(event, may_wait=True).addErrback(self._broken, job_id)
         if job_id in self._tried:
             self._tried.discard(job_id)
             self.shortage.succeed()
@@ -262,10 +262,10 @@ class Slots:
                 ended = self._end_of(job, outcome)
                 if ended.is_void:
                     self._uncounted.discard(job.id)
-                recorded = self._recorder.record_for_sure(ended)
+                recorded = self._recorder.record_until_durable(ended)
             except Exception:  # noqa: BLE001 - whatever its end has that cannot be recorded, it has ended
                 self._broken(Failure(), job.id)
-                recorded = self._recorder.record_for_sure(self._plain_end(job, outcome))
+                recorded = self._recorder.record_until_durable(self._plain_end(job, outcome))
             self._count(job.id)
             self._give_back(job)
             await recorded

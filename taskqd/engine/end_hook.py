@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.config.settings import ON_END_QUEUE, OnEnd
-from taskqd.engine.engine import Dispatcher
+from taskqd.engine.engine import Engine
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Status
@@ -25,15 +25,13 @@ PRIORITY = 1_000_000
 """They go before everything else."""
 
 
-class Notices:
+class EndHook:
     """Submits a notice of each end that ``on_end`` is about."""
 
     _log = Logger()
 
-    def __init__(
-        self, dispatcher: Dispatcher, describe: Callable[[Job], dict[str, Any]], on_end: OnEnd
-    ) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, engine: Engine, describe: Callable[[Job], dict[str, Any]], on_end: OnEnd) -> None:
+        self._engine = engine
         self._describe = describe
         self._on_end = on_end
 
@@ -56,9 +54,7 @@ class Notices:
             stdin=len(document),
             as_daemon=True,
         )
-        submitted = maybeDeferred(
-            self._dispatcher.submit, self._on_end.command, spec, OWNER, {"stdin": document}
-        )
+        submitted = maybeDeferred(self._engine.submit, self._on_end.command, spec, OWNER, {"stdin": document})
         submitted.addErrback(self._not_submitted, job.id)
 
     def _not_submitted(self, failure: Failure, job_id: int) -> None:

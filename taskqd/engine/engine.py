@@ -17,29 +17,29 @@ from twisted.python.failure import Failure
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.clock_jumps import Jumps
-from taskqd.engine.dependency_failures import Skipping
-from taskqd.engine.dispatcher import Slots
-from taskqd.engine.event_writer import Recorder
-from taskqd.engine.job_commands import Changes
-from taskqd.engine.locks import JobTurns, settled
-from taskqd.engine.queue_commands import Controls
-from taskqd.engine.submissions import Batch, Reception
+from taskqd.engine.dependency_failures import DependencyFailures
+from taskqd.engine.dispatcher import Dispatcher
+from taskqd.engine.event_writer import EventWriter
+from taskqd.engine.job_commands import JobCommands
+from taskqd.engine.locks import JobLocks, gather_results
+from taskqd.engine.queue_commands import QueueCommands
+from taskqd.engine.submissions import SubmissionBatch, Submissions
 from taskqd.errors import Gone, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import Run
 from taskqd.model.actor import Actor
-from taskqd.model.events import AboutJob, Cancelled, Removed, Retried
+from taskqd.model.events import Cancelled, JobEventType, Removed, Retried
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Spec
 from taskqd.state.dependencies import portion
-from taskqd.state.queue_state import Backlog
-from taskqd.storage.interfaces import ISpool, IStore
+from taskqd.state.queue_state import QueueState
+from taskqd.storage.interfaces import IJournal, ISpool
 
 MAX_LOOKS_PER_TURN = 1000
 """Jobs that one request looks at in one turn of the reactor: each takes one to five microseconds."""
 
 
-class Dispatcher:
+class Engine:
     """Submissions, cancels, retries and removals, each told only once it is durable.
 
     Most has rooms of its own: what comes in (reception), what runs (slots), ``changes`` of pending jobs,
@@ -51,8 +51,8 @@ class Dispatcher:
 
     def __init__(
         self,
-        backlog: Backlog,
-        store: IStore,
+        queue_state: QueueState,
+        store: IJournal,
         spool: ISpool,
         executor: IExecutor,
         clock: Any,
@@ -60,37 +60,37 @@ class Dispatcher:
         chance: Callable[[], float],
         most_pending: PendingLimit = UNBOUNDED,
     ) -> None:
-        self.backlog = backlog
+        self.queue_state = queue_state
         self.counters = dict.fromkeys(("submitted", "started", "retried", "removed", *_COUNTED.values()), 0)
         self._store = store
         self._spool = spool
         self._executor = executor
         self._clock = clock
-        self._recorder = Recorder(store, backlog, clock)
-        self._turns = JobTurns()
+        self._recorder = EventWriter(store, queue_state, clock)
+        self._turns = JobLocks()
         self._waiters: dict[int, set[Callable[[Job], object]]] = {}
         self._told_of_ends: list[Callable[[Job], object]] = []
-        self._slots = Slots(self._recorder, self._turns, spool, executor, clock, make_run, chance)
+        self._slots = Dispatcher(self._recorder, self._turns, spool, executor, clock, make_run, chance)
         self._slots.listen(self._count_started, self._tell_ended)
-        self._skipping = Skipping(self._recorder, self._turns, clock, self._tell_ended)
-        self._reception = Reception(
+        self._skipping = DependencyFailures(self._recorder, self._turns, clock, self._tell_ended)
+        self._reception = Submissions(
             self._recorder,
             spool,
             clock,
-            max(backlog.last_id + 1, store.next_id),
+            max(queue_state.last_id + 1, store.next_id),
             most_pending,
             lambda: self.is_draining,
             self._accepted,
             self._purge,
         )
-        self.changes = Changes(self._recorder, self._turns, clock, self._slots.fill)
-        self.controls = Controls(self._recorder, clock, self._slots.fill)
+        self.changes = JobCommands(self._recorder, self._turns, clock, self._slots.fill)
+        self.controls = QueueCommands(self._recorder, clock, self._slots.fill)
         self.jumps = Jumps(self._recorder, clock, self._slots.fill)
 
     @property
     def slots(self) -> int:
         """How many slots there are in all."""
-        return self.backlog.capacity.limits.slots
+        return self.queue_state.capacity.limits.slots
 
     @property
     def busy(self) -> int:
@@ -135,18 +135,18 @@ class Dispatcher:
         """See Reception.submit."""
         return self._reception.submit(command, spec, by, blocks, schedule, most_pending)
 
-    def submit_all(self, batches: Sequence[Batch]) -> "Deferred[list[list[int | TaskqError]]]":
+    def submit_all(self, batches: Sequence[SubmissionBatch]) -> "Deferred[list[list[int | TaskqError]]]":
         """See Reception.submit_all."""
         return self._reception.submit_all(batches)
 
-    async def all_after(self, job_id: int, look: Callable[[Job], object] = lambda _: None) -> list[Job]:
+    async def dependents_of(self, job_id: int, look: Callable[[Job], object] = lambda _: None) -> list[Job]:
         """Return the jobs that wait for one, directly or not, each before those that it waits for itself.
 
         A job waits only for older ones, so these are the ids downwards. ``look`` is called with each, and
         ends this by what it raises. Others have their turn of the reactor after each portion.
         """
         found: list[Job] = []
-        for count, job in enumerate(self.backlog.walk_after(job_id), 1):
+        for count, job in enumerate(self.queue_state.walk_after(job_id), 1):
             look(job)
             found.append(job)
             if count % MAX_LOOKS_PER_TURN == 0:
@@ -162,8 +162,8 @@ class Dispatcher:
         found: dict[int, Job] = {}
         left = [job_id]
         while left:
-            for one in self.backlog.skips.of(left.pop()):
-                job = self.backlog.jobs.get(one)
+            for one in self.queue_state.skips.of(left.pop()):
+                job = self.queue_state.jobs.get(one)
                 if job is None or one in found:
                     continue
                 look(job)
@@ -176,11 +176,12 @@ class Dispatcher:
     async def cancel(self, job_id: int, by: Actor, number: int, before: Sequence[int] = ()) -> Job:
         """Cancel a job by a signal and return it once that is decided; asking again changes nothing.
 
-        The jobs ``before`` it, which come after it (``all_after``), are cancelled first, a portion per turn
+        The jobs ``before`` it, which come after it (``dependents_of``), are cancelled first, a portion per
+        turn
         of the reactor: after an error some of them are. Raises NoSuchJob, Gone, WrongState if it has ended
         otherwise, and StoreFailed.
         """
-        job = self.backlog.get(job_id)
+        job = self.queue_state.get(job_id)
         if before:
             self._check_cancellable(job)
         which = [*before, job_id]
@@ -188,10 +189,10 @@ class Dispatcher:
         while at < len(which):
             if at:
                 await deferLater(self._clock, 0)
-            some = portion(islice(which, at, None), self.backlog.jobs)
+            some = portion(islice(which, at, None), self.queue_state.jobs)
             at += len(some)
             cancels = [Deferred.fromCoroutine(self._cancel(one, by, number)) for one in some]
-            results = await settled(cancels)
+            results = await gather_results(cancels)
             for one, result in zip(some, results, strict=True):
                 # Another one may have started and ended by now, or be removed.
                 if isinstance(result, Failure) and (one == job_id or not result.check(WrongState, Gone)):
@@ -203,11 +204,11 @@ class Dispatcher:
             raise WrongState(f"job {job.id} has already ended: {job.status.value}; RETRY would run it again")
 
     async def _cancel(self, job_id: int, by: Actor, number: int) -> Job:
-        job = self.backlog.get(job_id)
+        job = self.queue_state.get(job_id)
         self._recorder.check()
         async with self._turns.of(job):
-            job = self.backlog.get(job_id)  # it may have been removed while its turn was waited for
-            parts = self.backlog.tasks(job) or [job]
+            job = self.queue_state.get(job_id)  # it may have been removed while its turn was waited for
+            parts = self.queue_state.tasks(job) or [job]
             pending = [part for part in parts if part.status is Status.PENDING]
             running = [part for part in parts if part.status is Status.RUNNING and part.cancelling is None]
             self._check_cancellable(job)
@@ -232,14 +233,14 @@ class Dispatcher:
 
     async def remove(self, job_id: int, by: Actor) -> None:
         """Forget a finished job and its output; raises NoSuchJob, Gone, WrongState and StoreFailed."""
-        job = self.backlog.get(job_id)
+        job = self.queue_state.get(job_id)
         if job.array is not None:
             raise WrongState(
                 f"job {job_id} is a task of array {job.array}: REMOVE {job.array} removes them all"
             )
-        tasks = self.backlog.tasks(job)
+        tasks = self.queue_state.tasks(job)
         removed = partial(Removed, id=job_id, by=by.name, origin=by.origin)
-        if job.status.is_final and self.backlog.needed_for(job_id) is None:
+        if job.status.is_final and self.queue_state.reason_to_keep(job_id) is None:
             await self._end_leftovers(tasks or [job])
         await self._record_of_ended(job_id, removed, self._refuse_if_needed)
         self.counters["removed"] += 1
@@ -254,18 +255,18 @@ class Dispatcher:
                 await killing
 
     def _refuse_if_needed(self, job: Job) -> None:
-        why = self.backlog.needed_for(job.id)
+        why = self.queue_state.reason_to_keep(job.id)
         if why is not None:
             raise WrongState(f"job {job.id} cannot be removed: {why}")
 
     async def _record_of_ended(
-        self, job_id: int, make: Callable[..., AboutJob], check: Callable[[Job], None] = lambda _: None
+        self, job_id: int, make: Callable[..., JobEventType], check: Callable[[Job], None] = lambda _: None
     ) -> Job:
         """Record an event that only a job which has ended can have, made with the time of its turn."""
-        job = self.backlog.get(job_id)
+        job = self.queue_state.get(job_id)
         self._recorder.check()
         async with self._turns.of(job):
-            job = self.backlog.get(job_id)  # as in _cancel
+            job = self.queue_state.get(job_id)  # as in _cancel
             if not job.status.is_final:
                 raise WrongState(f"job {job_id} has not ended: it is {job.status.value}; CANCEL would end it")
             check(job)
@@ -281,7 +282,7 @@ class Dispatcher:
 
     def wait(self, job_id: int) -> "Deferred[Job]":
         """Fire with the job when it has ended; may be cancelled. Raises NoSuchJob."""
-        job = self.backlog.get(job_id)
+        job = self.queue_state.get(job_id)
         if job.status.is_final:
             return succeed(job)
         waiter: Deferred[Job] = Deferred(lambda waiter: self._leave((job_id,), waiter.callback))
@@ -347,7 +348,7 @@ class Dispatcher:
         for job in ended:
             self.counters[_COUNTED[job.status]] += 1
             self._answer(job)
-        whole = self.backlog.whole(ended[0])
+        whole = self.queue_state.whole(ended[0])
         if whole.tasks is not None and whole.status.is_final:
             self._answer(whole)
         self._skipping.skip()

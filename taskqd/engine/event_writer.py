@@ -8,18 +8,18 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from taskqd.errors import StoreFailed
-from taskqd.model.events import AboutJob, AboutOther, Clocked, Ended, Position
+from taskqd.model.events import Clocked, Ended, JobEventType, Position, QueueEventType
 from taskqd.model.job import Job
-from taskqd.state.queue_state import Backlog
-from taskqd.storage.interfaces import IStore
+from taskqd.state.queue_state import QueueState
+from taskqd.storage.interfaces import IJournal
 
 
-class Recorder:
-    """Makes events durable in ``store`` and applies them to ``backlog``."""
+class EventWriter:
+    """Makes events durable in ``store`` and applies them to ``queue_state``."""
 
-    def __init__(self, store: IStore, backlog: Backlog, clock: Any) -> None:
+    def __init__(self, store: IJournal, queue_state: QueueState, clock: Any) -> None:
         self.store = store
-        self.backlog = backlog
+        self.queue_state = queue_state
         self._clock = clock
         self._is_last_chance = False
         self._waiting: list[Deferred[None]] = []
@@ -34,47 +34,47 @@ class Recorder:
         if self.store.failure is not None:
             raise StoreFailed(self.store.failure)
 
-    def record(self, event: AboutJob, is_patient: bool = False) -> "Deferred[Job]":
+    def record(self, event: JobEventType, may_wait: bool = False) -> "Deferred[Job]":
         """Fire with the changed job once the event is durable and applied; fails with StoreFailed.
 
-        One that ``is_patient`` waits for company: see IStore.append.
+        One that ``may_wait`` waits for company: see IJournal.append.
         """
-        return self.store.append(event, is_patient).addCallback(self._apply, event)
+        return self.store.append(event, may_wait).addCallback(self._apply, event)
 
-    def record_all(self, events: Sequence[AboutJob]) -> "Deferred[None]":
+    def record_all(self, events: Sequence[JobEventType]) -> "Deferred[None]":
         """Fire once events are durable and applied, all or none; fails with StoreFailed.
 
         They are of a kind of which nobody asks where it stands.
         """
         return self.store.append_all(events).addCallback(self._apply_all, events)
 
-    def record_other(self, event: AboutOther | Clocked) -> "Deferred[None]":
+    def record_other(self, event: QueueEventType | Clocked) -> "Deferred[None]":
         """Fire once an event that is about no job is durable and applied; fails with StoreFailed."""
         return self.store.append(event).addCallback(self._apply_other, event)
 
-    def record_now(self, events: list[AboutJob]) -> None:
+    def record_now(self, events: list[JobEventType]) -> None:
         """Record before the reactor runs; blocks, and raises StartRefused."""
         for event, position in zip(events, self.store.append_now(list(events)), strict=True):
             self._apply(position, event)
 
-    def record_for_sure(self, event: AboutJob) -> "Deferred[Job]":
+    def record_until_durable(self, event: JobEventType) -> "Deferred[Job]":
         """Record an event now or when the store works again; fails with StoreFailed only at a stop.
 
         Its times must have been read just now.
         """
         return self.record(event).addErrback(self._record_later, event, self._clock.ahead)
 
-    def _record_later(self, failure: Failure, event: AboutJob, ahead: float) -> "Deferred[Job]":
+    def _record_later(self, failure: Failure, event: JobEventType, ahead: float) -> "Deferred[Job]":
         why = failure.value
         if self._is_last_chance or not isinstance(why, StoreFailed):
             failure.raiseException()
         return Deferred.fromCoroutine(self._record_again(event, ahead, why))
 
-    async def _record_again(self, event: AboutJob, ahead: float, why: StoreFailed) -> Job:
+    async def _record_again(self, event: JobEventType, ahead: float, why: StoreFailed) -> Job:
         await self._wait_for_store(why)
-        return await self.record_for_sure(_moved(event, self._clock.ahead - ahead))
+        return await self.record_until_durable(_moved(event, self._clock.ahead - ahead))
 
-    def stop_waiting(self) -> None:
+    def give_up(self) -> None:
         """From now on what cannot be recorded at once is given up: the daemon stops."""
         self._is_last_chance = True
         for waiting in list(self._waiting):
@@ -90,18 +90,18 @@ class Recorder:
         finally:
             self._waiting.remove(waiting)
 
-    def _apply(self, position: Position, event: AboutJob) -> Job:
-        return cast("Job", self.backlog.apply(event, position))
+    def _apply(self, position: Position, event: JobEventType) -> Job:
+        return cast("Job", self.queue_state.apply(event, position))
 
-    def _apply_all(self, _: Position, events: Sequence[AboutJob]) -> None:
+    def _apply_all(self, _: Position, events: Sequence[JobEventType]) -> None:
         for event in events:
-            self.backlog.apply(event)
+            self.queue_state.apply(event)
 
-    def _apply_other(self, _: Position, event: AboutOther | Clocked) -> None:
-        self.backlog.apply(event)
+    def _apply_other(self, _: Position, event: QueueEventType | Clocked) -> None:
+        self.queue_state.apply(event)
 
 
-def _moved(event: AboutJob, jump: float) -> AboutJob:
+def _moved(event: JobEventType, jump: float) -> JobEventType:
     """Return an event with its times as the time of day has them since it was set by ``jump`` seconds."""
     if not jump:
         return event

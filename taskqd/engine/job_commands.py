@@ -6,23 +6,23 @@ from typing import Any
 from msgspec.structs import replace
 
 from taskqd.engine.admission import check_room
-from taskqd.engine.event_writer import Recorder
-from taskqd.engine.locks import JobTurns
+from taskqd.engine.event_writer import EventWriter
+from taskqd.engine.locks import JobLocks
 from taskqd.errors import WrongState
 from taskqd.model.actor import Actor
-from taskqd.model.events import AboutJob, Changed, Held, Released
+from taskqd.model.events import Changed, Held, JobEventType, Released
 from taskqd.model.job import Job, Status
 
 
-class Changes:
+class JobCommands:
     """Each is told only once it is durable; ``fill`` is called when more may start by it.
 
     All raise NoSuchJob, Gone, WrongState and StoreFailed.
     """
 
-    def __init__(self, recorder: Recorder, turns: JobTurns, clock: Any, fill: Callable[[], None]) -> None:
+    def __init__(self, recorder: EventWriter, turns: JobLocks, clock: Any, fill: Callable[[], None]) -> None:
         self._recorder = recorder
-        self._backlog = recorder.backlog
+        self._queue_state = recorder.queue_state
         self._turns = turns
         self._clock = clock
         self._fill = fill
@@ -45,7 +45,7 @@ class Changes:
 
         A ``delay`` among them counts from now. Raises BadRequest where it could then never start.
         """
-        job = self._backlog.get(job_id)
+        job = self._queue_state.get(job_id)
         self._recorder.check()
         async with self._turns.of(job):
             job = self._pending(job_id, "SET")
@@ -60,7 +60,7 @@ class Changes:
             if "delay" in values or "at" in values:
                 values = {"at": None, **values, "delay": None}
             spec = replace(job.spec, **values)
-            check_room(self._backlog, spec)
+            check_room(self._queue_state, spec)
             await self._recorder.record(
                 Changed(
                     id=job_id,
@@ -75,12 +75,12 @@ class Changes:
         self._fill()
         return job
 
-    async def _record(self, event: AboutJob, is_new: Any) -> Job:
-        job = self._backlog.get(event.id)
+    async def _record(self, event: JobEventType, is_new: Any) -> Job:
+        job = self._queue_state.get(event.id)
         self._recorder.check()
         async with self._turns.of(job):
             job = self._pending(event.id, "HOLD" if isinstance(event, Held) else "RELEASE")
-            pending = [task for task in self._backlog.tasks(job) if task.status is Status.PENDING]
+            pending = [task for task in self._queue_state.tasks(job) if task.status is Status.PENDING]
             if not any(map(is_new, [job, *pending])):
                 return job
             await self._recorder.record(replace(event, at=self._clock.now()))
@@ -89,7 +89,7 @@ class Changes:
 
     def _pending(self, job_id: int, verb: str) -> Job:
         """Return a job that has not started, or an array of which some task has not."""
-        job = self._backlog.get(job_id)
+        job = self._queue_state.get(job_id)
         is_pending = job.status is Status.PENDING or (
             job.tasks is not None and bool(job.tasks.counts.get(Status.PENDING))
         )

@@ -14,7 +14,7 @@ Name = TypeVar("Name", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Turns(Generic[Name]):
+class KeyedLock(Generic[Name]):
     """A lock for each name, taken in the order in which it was asked for; a free one costs one dict entry."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Turns(Generic[Name]):
             del self._waiting[name]
 
 
-class JobTurns:
+class JobLocks:
     """The turns of jobs, where an array's is that of all its tasks.
 
     Whoever decides about a task comes by its array's turn, and so waits for a decision about the whole;
@@ -68,7 +68,7 @@ class JobTurns:
     """
 
     def __init__(self) -> None:
-        self._turns: Turns[int] = Turns()
+        self._turns: KeyedLock[int] = KeyedLock()
 
     def of(self, job: Job) -> "JobTurn":
         """Return what holds a job's turn for an ``async with``, with an array's those of all its tasks."""
@@ -80,7 +80,7 @@ class JobTurn:
 
     __slots__ = ("_held", "_job", "_turns")
 
-    def __init__(self, turns: Turns[int], job: Job) -> None:
+    def __init__(self, turns: KeyedLock[int], job: Job) -> None:
         self._turns = turns
         self._job = job
         self._held: list[int] = []
@@ -107,7 +107,7 @@ class JobTurn:
             self._turns.give_back(job_id)
 
 
-async def settled(deferreds: Iterable["Deferred[Value]"]) -> list[Value | Failure]:
+async def gather_results(deferreds: Iterable["Deferred[Value]"]) -> list[Value | Failure]:
     """Return what each has fired with once all have: its result, or its Failure."""
     results: list[Any] = await DeferredList(deferreds, consumeErrors=True)
     return [result for _, result in results]

@@ -6,27 +6,27 @@ from typing import Any
 from msgspec.structs import replace
 
 from taskqd.engine.admission import check_room
-from taskqd.engine.event_writer import Recorder
-from taskqd.engine.locks import Turns
+from taskqd.engine.event_writer import EventWriter
+from taskqd.engine.locks import KeyedLock
 from taskqd.model.actor import Actor
-from taskqd.model.events import AboutOther, Paused, Resized, Resumed, Scheduled, Unscheduled
+from taskqd.model.events import Paused, QueueEventType, Resized, Resumed, Scheduled, Unscheduled
 from taskqd.model.schedule import check_cron, check_every
 from taskqd.model.spec import Spec
 
 
-class Controls:
+class QueueCommands:
     """Each decision is told only once it is durable; ``fill`` is called when more may start by it.
 
     All raise StoreFailed, and NoSuchJob for a schedule that is not there.
     """
 
-    def __init__(self, recorder: Recorder, clock: Any, fill: Callable[[], None]) -> None:
+    def __init__(self, recorder: EventWriter, clock: Any, fill: Callable[[], None]) -> None:
         self._recorder = recorder
-        self._backlog = recorder.backlog
+        self._queue_state = recorder.queue_state
         self._clock = clock
         self._fill = fill
-        self._turns: Turns[int] = Turns()
-        self._next_schedule = self._backlog.schedules.last_id + 1
+        self._turns: KeyedLock[int] = KeyedLock()
+        self._next_schedule = self._queue_state.schedules.last_id + 1
         self._told_of_schedules: Callable[[], object] = lambda: None
 
     def on_schedules(self, told: Callable[[], object]) -> None:
@@ -42,12 +42,12 @@ class Controls:
         if schedule is not None:
             await self._decide(event, schedule)
             return
-        self._backlog.queues.closing.append(queue)
+        self._queue_state.queues.closing.append(queue)
         try:
             await self._recorder.record_other(event)
         finally:
-            self._backlog.queues.closing.remove(queue)
-            self._backlog.line.wake_all()
+            self._queue_state.queues.closing.remove(queue)
+            self._queue_state.line.unblock_all()
             self._fill()
 
     async def resume(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
@@ -69,7 +69,7 @@ class Controls:
 
         Either ``every`` or ``cron`` is given.
         """
-        check_room(self._backlog, spec)
+        check_room(self._queue_state, spec)
         if every is not None:
             check_every(every)
         if cron is not None:
@@ -95,14 +95,14 @@ class Controls:
         """End a schedule; what it has submitted goes on."""
         await self._decide(Unscheduled(schedule=number, at=self._now(), by=by.name, origin=by.origin), number)
 
-    async def _decide(self, event: AboutOther, schedule: int | None) -> None:
+    async def _decide(self, event: QueueEventType, schedule: int | None) -> None:
         if schedule is None:
             await self._recorder.record_other(event)
             self._fill()
             return
         await self._turns.take(schedule)
         try:
-            self._backlog.schedules.get(schedule)  # it may have ended while its turn was waited for
+            self._queue_state.schedules.get(schedule)  # it may have ended while its turn was waited for
             await self._recorder.record_other(replace(event, at=self._now()))
         finally:
             self._turns.give_back(schedule)

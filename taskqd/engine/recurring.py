@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
-from taskqd.engine.engine import Dispatcher
+from taskqd.engine.engine import Engine
 from taskqd.errors import StoreFailed, TaskqError
 from taskqd.model.actor import Actor
 from taskqd.model.schedule import Schedule
@@ -24,26 +24,26 @@ AT_ONCE = 100
 """So many jobs are submitted in one turn of the reactor."""
 
 
-class Scheduler:
-    """Submits by ``dispatcher`` what is due; one alarm for all schedules, at the earliest run.
+class RecurringSubmitter:
+    """Submits by ``engine`` what is due; one alarm for all schedules, at the earliest run.
 
     Nothing is submitted for an owner by which more than ``most_pending`` would be pending.
     """
 
     _log = Logger()
 
-    def __init__(self, dispatcher: Dispatcher, clock: Any, most_pending: PendingLimit = UNBOUNDED) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, engine: Engine, clock: Any, most_pending: PendingLimit = UNBOUNDED) -> None:
+        self._engine = engine
         self._most_pending = most_pending
-        self._schedules = dispatcher.backlog.schedules
+        self._schedules = engine.queue_state.schedules
         self._clock = clock
         self._alarm: Any = None
         self._under_way: set[int] = set()
         self._refusals: dict[int, str] = {}
         self._not_before = 0.0
         self._is_stopped = False
-        dispatcher.controls.on_schedules(self._look)
-        dispatcher.jumps.on_jump(self._look)
+        engine.controls.on_schedules(self._look)
+        engine.jumps.on_jump(self._look)
 
     def start(self) -> None:
         """Submit what is due, and go on doing so until the daemon drains."""
@@ -70,7 +70,7 @@ class Scheduler:
 
     @property
     def _is_at_work(self) -> bool:
-        return not (self._is_stopped or self._dispatcher.is_draining)
+        return not (self._is_stopped or self._engine.is_draining)
 
     def _arm(self) -> None:
         """Set the alarm to the next run; what is due already comes in a turn of its own."""
@@ -83,7 +83,7 @@ class Scheduler:
 
     def _run(self, schedule: Schedule, now: float) -> None:
         """Submit the job of a schedule that is due, or leave that out; either way it is counted from now."""
-        self._schedules.count_from(schedule.id, now)
+        self._schedules.set_next_run_base(schedule.id, now)
         if schedule.id in self._under_way or (not schedule.overlap and self._is_active(schedule)):
             return
         self._under_way.add(schedule.id)
@@ -91,13 +91,13 @@ class Scheduler:
         submitted.addErrback(self._not_submitted, schedule.id)
 
     def _is_active(self, schedule: Schedule) -> bool:
-        job = self._dispatcher.backlog.jobs.get(schedule.last_job or 0)
+        job = self._engine.queue_state.jobs.get(schedule.last_job or 0)
         return job is not None and not job.status.is_final
 
     async def _submit(self, schedule: Schedule) -> None:
         try:
             owner = Actor(schedule.owner)
-            await self._dispatcher.submit(
+            await self._engine.submit(
                 schedule.command, schedule.spec, owner, {}, schedule.id, self._most_pending
             )
         finally:
@@ -118,6 +118,6 @@ class Scheduler:
             self._log.warn("schedule {number} could not submit: {why}", number=number, why=why)
         self._refusals[number] = why
         if failure.check(StoreFailed):
-            self._schedules.count_from(number, None)
+            self._schedules.set_next_run_base(number, None)
             self._not_before = self._clock.elapsed() + TRY_AGAIN
             self._arm()

@@ -13,12 +13,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.config.settings import Retention
-from taskqd.engine.engine import Dispatcher
+from taskqd.engine.engine import Engine
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
 from taskqd.state.retention_index import AT_ONCE
 from taskqd.storage.journal.compaction import _portions, _read_lines
-from taskqd.storage.journal.journal import Store
+from taskqd.storage.journal.journal import Journal
 
 CHECK_EVERY, CHECK_SOON = 1.0, 0.02
 """Every so many seconds it is looked whether anything is to be done, soon where there was a lot."""
@@ -30,7 +30,7 @@ RETENTION = Actor("retention")
 """Who removed a job, where nobody asked for it."""
 
 
-class Housekeeper:
+class RetentionTask:
     """Removes what ``retention`` lets go, and condenses what the ``store`` has closed.
 
     ``condense(directory, number)`` makes a snapshot and fires when it is there.
@@ -40,14 +40,14 @@ class Housekeeper:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        store: Store,
+        engine: Engine,
+        store: Journal,
         retention: Retention,
         clock: Any,
         condense: Callable[[str, int], "Deferred[None]"],
         in_thread: Callable[..., "Deferred[Any]"],
     ) -> None:
-        self._dispatcher = dispatcher
+        self._engine = engine
         self._store = store
         self._retention = retention
         self._clock = clock
@@ -61,7 +61,7 @@ class Housekeeper:
 
     def start(self) -> None:
         """Look after everything, now and again."""
-        self._dispatcher.on_end(lambda _: self.remove_expired())
+        self._engine.on_end(lambda _: self.remove_expired())
         self._check()
 
     def stop(self) -> None:
@@ -82,7 +82,7 @@ class Housekeeper:
         if self._is_condensing or self._store.failure is not None or self._clock.seconds() < self._not_before:
             return False
         is_anything_new = self._store.segment - 1 > self._store.snapshot
-        return is_anything_new and self._store.closed_bytes > max(SNAPSHOT_FROM, self._store.snapshot_bytes)
+        return is_anything_new and self._store.sealed_bytes > max(SNAPSHOT_FROM, self._store.snapshot_bytes)
 
     def remove_expired(self) -> bool:
         """Remove some of what has expired, unless enough is under way; tell whether there may be more."""
@@ -92,10 +92,10 @@ class Housekeeper:
             return True
         keep = self._retention
         before = self._clock.elapsed() - keep.age
-        expired = self._dispatcher.backlog.expiry.take(before, keep.count, keep.size, keep.memory)
+        expired = self._engine.queue_state.expiry.take(before, keep.count, keep.size, keep.memory)
         for job_id in expired:
             self._removals += 1
-            removal = Deferred.fromCoroutine(self._dispatcher.remove(job_id, RETENTION))
+            removal = Deferred.fromCoroutine(self._engine.remove(job_id, RETENTION))
             removal.addErrback(self._not_removed, job_id).addBoth(self._over)
         return bool(expired)
 
@@ -105,7 +105,7 @@ class Housekeeper:
 
     def _not_removed(self, failure: Failure, job_id: int) -> None:
         failure.trap(TaskqError)  # somebody retried or removed it first, or the store failed and has said so
-        self._dispatcher.backlog.expiry.keep(job_id)
+        self._engine.queue_state.expiry.keep(job_id)
 
     async def _make_snapshot(self) -> None:
         segments, number = self._store.segments, self._store.segment - 1
@@ -114,9 +114,9 @@ class Housekeeper:
             for lines in _portions(await self._in_thread(_read_lines, segments.moved(number))):
                 for line in lines:
                     job_id, attempt, offset, length = map(int, line.split())
-                    self._dispatcher.backlog.relocate(job_id, attempt, number, (-number, offset, length))
+                    self._engine.queue_state.relocate(job_id, attempt, number, (-number, offset, length))
                 await deferLater(self._clock, 0)
-            self._store.condensed(number, await self._in_thread(segments.remove_obsolete, number))
+            self._store.compacted(number, await self._in_thread(segments.remove_obsolete, number))
         finally:
             self._is_condensing = False
 

@@ -14,31 +14,31 @@ from twisted.python.failure import Failure
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine import admission
-from taskqd.engine.event_writer import Recorder
-from taskqd.engine.locks import Turns
+from taskqd.engine.event_writer import EventWriter
+from taskqd.engine.locks import KeyedLock
 from taskqd.errors import Draining, KeyConflict, StoreFailed, TaskqError
 from taskqd.model import submission
 from taskqd.model.actor import Actor
 from taskqd.model.events import Submitted
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
-from taskqd.model.submission import Order
-from taskqd.state.pending_quota import Intake
+from taskqd.model.submission import Submission
+from taskqd.state.pending_quota import PendingQuota
 from taskqd.storage.interfaces import ISpool
 
 
-class Batch(NamedTuple):
+class SubmissionBatch(NamedTuple):
     """What somebody submits together: orders that were let in, or why one was not.
 
     ``most_pending`` is how much they may have pending.
     """
 
     by: Actor
-    orders: Sequence[Order | TaskqError]
+    orders: Sequence[Submission | TaskqError]
     most_pending: PendingLimit = UNBOUNDED
 
 
-class Reception:
+class Submissions:
     """Takes jobs in, and gives each a number: the first is ``next_id``.
 
     ``is_draining()`` tells whether nothing is taken any more, ``accepted(count)`` is called when so many jobs
@@ -48,7 +48,7 @@ class Reception:
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: EventWriter,
         spool: ISpool,
         clock: Any,
         next_id: int,
@@ -58,15 +58,15 @@ class Reception:
         purge: Callable[[int], None],
     ) -> None:
         self._recorder = recorder
-        self._backlog = recorder.backlog
+        self._queue_state = recorder.queue_state
         self._spool = spool
         self._clock = clock
         self._next_id = next_id
-        self._intake = Intake(recorder.backlog, most_pending)
+        self._intake = PendingQuota(recorder.queue_state, most_pending)
         self._is_draining = is_draining
         self._told_accepted = accepted
         self._purge = purge
-        self._key_turns: Turns[tuple[str, str]] = Turns()
+        self._key_turns: KeyedLock[tuple[str, str]] = KeyedLock()
 
     def submit(
         self,
@@ -83,7 +83,7 @@ class Reception:
         ``most_pending`` how much they may have pending. Raises or fails with NoSuchJob, Gone,
         BadRequest, Draining, QueueFull, KeyConflict or StoreFailed, and then nothing was accepted.
         """
-        spec = admission.resolved(self._backlog, spec)
+        spec = admission.resolved(self._queue_state, spec)
         hashed = [content for name, content in blocks.items() if name != submission.BLOCK]
         if not hashed:
             return self._submit(command, spec, by, blocks, schedule, most_pending)
@@ -108,7 +108,7 @@ class Reception:
             return self._accept(command, spec, by, blocks, schedule, most_pending)
         return Deferred.fromCoroutine(self._accept_once(command, spec, spec.key, by, blocks, most_pending))
 
-    def submit_all(self, batches: Sequence[Batch]) -> "Deferred[list[list[int | TaskqError]]]":
+    def submit_all(self, batches: Sequence[SubmissionBatch]) -> "Deferred[list[list[int | TaskqError]]]":
         """Accept jobs that bring neither a key nor blocks, and look at no others.
 
         Fires with the id of each job of each batch, or why it was refused. They become durable together,
@@ -127,7 +127,7 @@ class Reception:
             self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
         )
 
-    def _take_in(self, batch: Batch, events: list[Submitted]) -> list[int | TaskqError]:
+    def _take_in(self, batch: SubmissionBatch, events: list[Submitted]) -> list[int | TaskqError]:
         """Add the events of a batch to others, and return their jobs' ids, or why there is none."""
         by, orders, most_pending = batch
         results: list[int | TaskqError] = []
@@ -175,7 +175,7 @@ class Reception:
         """Raise why nothing that is asked for in this way can be accepted now."""
         if self._is_draining():
             raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
-        admission.check(self._backlog, spec)
+        admission.check(self._queue_state, spec)
 
     def _submission(self, command: str, spec: Spec, by: Actor, schedule: int | None = None) -> Submitted:
         """Return the event of a submission that is accepted, with its job's number."""
@@ -203,7 +203,7 @@ class Reception:
         turn = (by.name, key)
         await self._key_turns.take(turn)
         try:
-            known = self._backlog.by_key(key, by.name)
+            known = self._queue_state.by_key(key, by.name)
             if known is None:
                 return await self._accept(command, spec, by, blocks, None, most_pending)
             is_same = (known.command, known.submission) == (command, spec)

@@ -71,7 +71,7 @@ def command_line(run: Run) -> list[str]:
         line = [find("prlimit"), *limits, "--", *line]
     if run.nice is not None:
         line = [find("nice"), "-n", str(run.nice), *line]  # in front: it is not to be under the limits
-    return line if run.owner is None else [*become(run.owner), *line]
+    return line if run.owner is None else [*setpriv_command(run.owner), *line]
 
 
 def _before(run: Run) -> str:
@@ -133,7 +133,7 @@ def _sets_open_files(run: Run) -> bool:
     return run.nofile is not None or any(limit.startswith("--nofile") for limit in limits)
 
 
-def become(owner: Owner) -> list[str]:
+def setpriv_command(owner: Owner) -> list[str]:
     """Return what makes the owner, with all groups and without any capability, of root."""
     drop = [
         *(find("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
@@ -144,7 +144,9 @@ def become(owner: Owner) -> list[str]:
 
 def _hidden(run: Run) -> list[str]:
     """Return the names of the variables that only the owner's shell is to know by them."""
-    return [] if run.owner is None else [name for name in run.brought if name not in _OF_THE_SHELL]
+    return (
+        [] if run.owner is None else [name for name in run.submitted_variables if name not in _OF_THE_SHELL]
+    )
 
 
 def sent(run: Run) -> Mapping[str, str]:

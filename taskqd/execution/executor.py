@@ -32,7 +32,7 @@ from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from taskqd.speedups.child_process import MeasuredProtocol
 from taskqd.speedups.pipes import READ_BYTES, waiting
-from taskqd.storage.interfaces import IRecording, OutputLost
+from taskqd.storage.interfaces import IOutputWriter, OutputLost
 
 STDERR = 2
 MAX_LEFTOVER_GRACE = 30.0
@@ -41,7 +41,7 @@ MAX_LEFTOVER_GRACE = 30.0
 MAX_COMPLAINT = 8192
 """This many bytes of stderr are looked at for why the shell could not start the command."""
 
-YOUNG = 0.1
+SHORT_LIVED = 0.1
 """In so many seconds an attempt cannot write so much that the disk is busy with it for long."""
 
 Spawn = Callable[[MeasuredProtocol, list[str], Mapping[str, str], int, int | None], "Deferred[Any]"]
@@ -53,7 +53,7 @@ The uid is that of another user who is to be able to open its streams, None wher
 """
 
 
-class Silence:
+class IdleTimer:
     """How long nothing was heard; ``over`` is called once that is ``limit`` seconds.
 
     What is heard only notes the time: the timer looks at it when it fires, and runs on for what is left.
@@ -108,7 +108,7 @@ class JobProcess(MeasuredProtocol):
     _log = Logger()
     transport: Any
 
-    def __init__(self, run: Run, recording: IRecording, clock: Any, scanner: Scanner) -> None:
+    def __init__(self, run: Run, recording: IOutputWriter, clock: Any, scanner: Scanner) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self.gone: Deferred[None] = Deferred()
         self.job_id = run.id
@@ -125,7 +125,7 @@ class JobProcess(MeasuredProtocol):
         self._awaited: int | None = None
         self._clearing: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
-        self._silence: Silence | None = None
+        self._silence: IdleTimer | None = None
         self._scanner = scanner
         self._tree: Tree | None = None
         self._made_sweep: Sweep | None = None
@@ -144,7 +144,7 @@ class JobProcess(MeasuredProtocol):
             self._running = Deferred()
             self._running.addTimeout(self._run.timeout, self._clock).addErrback(self._time_is_up)
         if self._run.idle_timeout is not None:
-            self._silence = Silence(self._run.idle_timeout, self._clock, self._was_silent)
+            self._silence = IdleTimer(self._run.idle_timeout, self._clock, self._was_silent)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         if self._silence is not None:
@@ -348,7 +348,7 @@ class JobProcess(MeasuredProtocol):
             closing = self._recording.close()
         except Exception:  # noqa: BLE001 - whatever it is, the attempt has ended
             closing = fail()
-        closing.addErrback(self._output_lost).addCallback(self._judge).chainDeferred(self.outcome)
+        closing.addErrback(self._output_lost).addCallback(self._make_outcome).chainDeferred(self.outcome)
 
     def _output_lost(self, failure: Failure) -> tuple[Output, Output]:
         if not failure.check(OSError):
@@ -363,7 +363,7 @@ class JobProcess(MeasuredProtocol):
     def _log_failure(self, failure: Failure) -> None:
         self._log.failure("the end of job {id} met a bug of taskqd's", failure, id=self._run.id)
 
-    def _judge(self, outputs: tuple[Output, Output]) -> Outcome:
+    def _make_outcome(self, outputs: tuple[Output, Output]) -> Outcome:
         end = self._exit
         code, number = (end.exitCode, end.signal) if isinstance(end, ProcessTerminated) else (0, None)
         why = self._why
@@ -405,7 +405,7 @@ class Executor:
         self._sweeps: set[Sweep] = set()
 
     def start(
-        self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
+        self, run: Run, recording: IOutputWriter, spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
         process = JobProcess(run, recording, self._clock, self._scanner)
         clear = None if run.attempt == 1 else process.clear_first(self._clear(run))
@@ -459,10 +459,10 @@ class Executor:
         process.kill()
         return gone
 
-    def is_calm(self) -> bool:
+    def only_short_lived_processes(self) -> bool:
         """Whether whatever runs, or was left by an ended attempt, began so lately that it is young."""
         oldest = next(iter(self._present.values()), None)
-        return oldest is None or 0 <= self._clock.seconds() - oldest < YOUNG
+        return oldest is None or 0 <= self._clock.seconds() - oldest < SHORT_LIVED
 
     def kill(self) -> "Deferred[None]":
         gone: list[Deferred[None]] = []

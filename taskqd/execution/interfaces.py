@@ -7,14 +7,14 @@ from twisted.internet.defer import Deferred
 from zope.interface import Interface
 
 from taskqd.model.job import Reason
-from taskqd.storage.interfaces import IRecording
+from taskqd.storage.interfaces import IOutputWriter
 
 
 class IExecutor(Interface):
     """Runs attempts as processes. It knows neither journal nor backlog: values go in, values come out."""
 
     def start(
-        run: Any, recording: IRecording, spawned: Callable[[int, "int | None"], None]
+        run: Any, recording: IOutputWriter, spawned: Callable[[int, "int | None"], None]
     ) -> "Deferred[Any]":
         """Run a ``command_line.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
 

@@ -38,8 +38,8 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     the most address space in bytes, ``cpu_time`` the most CPU time, ``nofile`` the most descriptors: of each
     single process, as setrlimit(2) counts. None is no limit but the daemon's own.
 
-    ``owner`` is None where it is the daemon's user who runs it. ``brought`` has the names of those variables
-    of ``env`` whose values came with the submission.
+    ``owner`` is None where it is the daemon's user who runs it. ``submitted_variables`` has the names of
+    those variables of ``env`` whose values came with the submission.
     """
 
     id: int
@@ -59,7 +59,7 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     cpu_time: float | None = None
     nofile: int | None = None
     owner: Owner | None = None
-    brought: tuple[str, ...] = ()
+    submitted_variables: tuple[str, ...] = ()
     home: str | None = None
     open_files: int | None = None
     oom_score_adj: int | None = None

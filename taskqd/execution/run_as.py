@@ -12,7 +12,7 @@ import subprocess
 from msgspec.structs import replace
 
 from taskqd.errors import Forbidden, QueueFull, StartRefused
-from taskqd.execution.command_line import become, find
+from taskqd.execution.command_line import find, setpriv_command
 from taskqd.execution.run import CannotStart, Owner
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
@@ -47,7 +47,7 @@ class RunAs:
         try:
             for program in ("prlimit", "nice"):
                 find(program)
-            _check_drop(become(_NOBODY))
+            _check_drop(setpriv_command(_NOBODY))
         except (OSError, subprocess.SubprocessError) as why:
             raise StartRefused(f'run-as is "owner", and jobs cannot be run as others: {why}') from None
 

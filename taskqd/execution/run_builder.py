@@ -16,7 +16,7 @@ from taskqd.model.job import Job
 from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCK, unpacked
 from taskqd.storage.interfaces import ISpool
-from taskqd.storage.spool.user_files import PROGRESS, Handover
+from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """A job's PATH, unless its submission brings one; the directory of the daemon's ``taskq`` comes last."""
@@ -38,7 +38,7 @@ class Runs:
         store: str,
         mask: int,
         run_as: RunAs,
-        handover: Handover | None = None,
+        handover: UserFiles | None = None,
         open_files: int | None = None,
         address: Callable[[bool], str | None] = lambda _: None,
     ) -> None:
@@ -88,7 +88,7 @@ class Runs:
             cpu_time=spec.cpu_time,
             nofile=spec.nofile,
             owner=owner,
-            brought=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
+            submitted_variables=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
             home=self._home,
             open_files=self._open_files,
             oom_score_adj=self._oom_score_adj,

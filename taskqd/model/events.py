@@ -8,7 +8,7 @@ each as the line that it becomes.
 from msgspec import Struct, field
 
 from taskqd.model.job import Reason, Status, Usage
-from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 FORMAT = 5
 """The version of the journal's format, written into every segment's first record."""
@@ -82,7 +82,7 @@ class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
 
     owner: str
     command: str = ""
-    spec: Spec = PLAIN
+    spec: Spec = DEFAULT_SPEC
     schedule: int | None = None
     origin: str | None = field(default=None, name="from")
 
@@ -132,7 +132,7 @@ class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
     """
 
     command: str = ""
-    spec: Spec = PLAIN
+    spec: Spec = DEFAULT_SPEC
     is_delay: bool = False
 
 
@@ -209,7 +209,7 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     pid: int | None = None
 
 
-class OtherEvent(Struct, frozen=True, omit_defaults=True, kw_only=True, tag=_tag):
+class QueueEvent(Struct, frozen=True, omit_defaults=True, kw_only=True, tag=_tag):
     """Something that somebody decided about a queue, about a schedule, or about all queues."""
 
     at: float
@@ -222,28 +222,28 @@ class OtherEvent(Struct, frozen=True, omit_defaults=True, kw_only=True, tag=_tag
         return str(self.__struct_config__.tag)
 
 
-class Resized(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+class Resized(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """A queue was given slots: a number, 0 for no limit of its own, None for what the settings say."""
 
     queue: str
     slots: int | None = None
 
 
-class Paused(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+class Paused(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """Nothing new starts from now on: in a queue, of a schedule, or where neither is named, at all."""
 
     queue: str | None = None
     schedule: int | None = None
 
 
-class Resumed(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+class Resumed(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """A pause is over: that of a queue, of a schedule, or where neither is named, the one of all."""
 
     queue: str | None = None
     schedule: int | None = None
 
 
-class Scheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+class Scheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """A schedule was made: a job again and again, ``every`` so many seconds or as ``cron`` says.
 
     Where ``overlap`` is not set, none is submitted while the one before has not ended.
@@ -251,13 +251,13 @@ class Scheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
 
     schedule: int
     command: str = ""
-    spec: Spec = PLAIN
+    spec: Spec = DEFAULT_SPEC
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
 
 
-class Unscheduled(OtherEvent, frozen=True, kw_only=True, tag=_tag):
+class Unscheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
     """A schedule has ended; its jobs go on."""
 
     schedule: int
@@ -280,7 +280,7 @@ class Clocked(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True, t
         return str(self.__struct_config__.tag)
 
 
-AboutJob = (
+JobEventType = (
     Submitted
     | Started
     | Spawned
@@ -294,9 +294,9 @@ AboutJob = (
     | Ended
 )
 """What happens to one job; of an array, to those of its tasks that it can happen to."""
-AboutOther = Resized | Paused | Resumed | Scheduled | Unscheduled
+QueueEventType = Resized | Paused | Resumed | Scheduled | Unscheduled
 """What is decided about queues and schedules."""
-Event = AboutJob | AboutOther | Clocked
+Event = JobEventType | QueueEventType | Clocked
 Record = Opened | Snapshot | Event
 
 

@@ -5,7 +5,7 @@ of jobs that have ended against ``[retention] memory`` (expiry.py).
 """
 
 from taskqd.model.job import Job
-from taskqd.model.spec import DEFAULT_QUEUE, PLAIN, Spec
+from taskqd.model.spec import DEFAULT_QUEUE, DEFAULT_SPEC, Spec
 
 JOB_BYTES = 500
 """A job, and its places in the indexes."""
@@ -38,7 +38,7 @@ def text_bytes(text: str) -> int:
 def footprint(command: str, spec: Spec) -> int:
     """Return how many bytes a command and a spec take."""
     size = JOB_BYTES + (len(command) if command.isascii() else text_bytes(command))
-    if spec is PLAIN or spec == PLAIN:
+    if spec is DEFAULT_SPEC or spec == DEFAULT_SPEC:
         return size
     size += SPEC_BYTES
     for name, value in spec.env.items():

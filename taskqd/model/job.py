@@ -1,14 +1,14 @@
 """A job: what was asked of it, what is known of it, and the moves that it may make.
 
-The table MOVES is the life of a job; nothing else decides whether a change is legal. Times are seconds since
-the epoch, UTC.
+The table TRANSITIONS is the life of a job; nothing else decides whether a change is legal. Times are seconds
+since the epoch, UTC.
 """
 
 from enum import Enum
 
 from msgspec import Struct
 
-from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 
 class Status(str, Enum):
@@ -117,7 +117,7 @@ class Job(Struct, kw_only=True, gc=False):
 
     id: int
     command: str = ""
-    spec: Spec = PLAIN
+    spec: Spec = DEFAULT_SPEC
     owner: str
     submitted_at: float
     status: Status = Status.PENDING

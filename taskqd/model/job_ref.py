@@ -15,5 +15,5 @@ class TaskId(Struct, frozen=True, gc=False):
         return f"{self.array}.{self.index}"
 
 
-Ref: TypeAlias = int | TaskId
+JobRef: TypeAlias = int | TaskId
 """A job by its number, or a task by its array and its index there."""

@@ -17,26 +17,28 @@ class Role(str, Enum):
     READ = "read"
 
 
-class Need(Enum):
+class Permission(Enum):
     """What a verb asks of those who use it."""
 
     NOTHING = "everybody, even before an AUTH"
     KNOWN = "everybody who is known"
-    SEE = "jobs that one may see"
-    CHANGE = "jobs that one may change"
+    VIEW = "jobs that one may see"
+    MODIFY = "jobs that one may change"
     SUBMIT = "being let submit jobs"
-    RULE = "being an admin"
+    ADMIN = "being an admin"
 
 
-NEEDS: dict[str, Need] = {
-    **dict.fromkeys(("HELLO", "PING", "HELP", "AUTH", "QUIT"), Need.NOTHING),
-    **dict.fromkeys(("STATS", "QUEUES", "LIST", "SCHEDULES", "WATCH"), Need.KNOWN),
-    **dict.fromkeys(("STATUS", "RESULT", "SHOW", "OUTPUT", "HISTORY", "WHY", "WAIT", "FOLLOW"), Need.SEE),
-    **dict.fromkeys(("CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "SET", "UNSCHEDULE"), Need.CHANGE),
-    **dict.fromkeys(("SUBMIT", "SCHEDULE"), Need.SUBMIT),
-    **dict.fromkeys(("SET-QUEUE", "DRAIN"), Need.RULE),
+PERMISSIONS: dict[str, Permission] = {
+    **dict.fromkeys(("HELLO", "PING", "HELP", "AUTH", "QUIT"), Permission.NOTHING),
+    **dict.fromkeys(("STATS", "QUEUES", "LIST", "SCHEDULES", "WATCH"), Permission.KNOWN),
+    **dict.fromkeys(
+        ("STATUS", "RESULT", "SHOW", "OUTPUT", "HISTORY", "WHY", "WAIT", "FOLLOW"), Permission.VIEW
+    ),
+    **dict.fromkeys(("CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "SET", "UNSCHEDULE"), Permission.MODIFY),
+    **dict.fromkeys(("SUBMIT", "SCHEDULE"), Permission.SUBMIT),
+    **dict.fromkeys(("SET-QUEUE", "DRAIN"), Permission.ADMIN),
     # Of a queue or of all they take an admin, which is looked at where it is known what they are about.
-    **dict.fromkeys(("PAUSE", "RESUME"), Need.CHANGE),
+    **dict.fromkeys(("PAUSE", "RESUME"), Permission.MODIFY),
 }
 """Every verb, by what it needs."""
 
@@ -45,10 +47,10 @@ _ONLY_LOOKS = "the role read sees everything and changes nothing"
 
 def check_verb(verb: str, role: Role) -> None:
     """Raise Forbidden if a role may not use a verb at all, whatever it is about."""
-    need = NEEDS[verb]
-    if need is Need.RULE and role is not Role.ADMIN:
+    need = PERMISSIONS[verb]
+    if need is Permission.ADMIN and role is not Role.ADMIN:
         raise Forbidden(f"{verb} is for admins, and you are here with the role {role.value}")
-    if need in (Need.CHANGE, Need.SUBMIT) and role is Role.READ:
+    if need in (Permission.MODIFY, Permission.SUBMIT) and role is Role.READ:
         raise Forbidden(f"{verb} changes something, and {_ONLY_LOOKS}")
 
 
@@ -62,7 +64,11 @@ def check_owner(verb: str, role: Role, name: str, owner: str, what: str) -> None
 
     ``what`` names it: ``job 7``. The verb itself was let through by ``check_verb``.
     """
-    if role is Role.ADMIN or owner == name or (sees_all(role) and NEEDS[verb] in (Need.SEE, Need.KNOWN)):
+    if (
+        role is Role.ADMIN
+        or owner == name
+        or (sees_all(role) and PERMISSIONS[verb] in (Permission.VIEW, Permission.KNOWN))
+    ):
         return
     raise Forbidden(f"{what} is somebody else's, and {verb} takes one of your own: you are {name}")
 

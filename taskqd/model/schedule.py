@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from taskqd.errors import BadRequest
 from taskqd.model import time_zones
-from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 SHORTEST = 1.0
 """No schedule runs more often than every so many seconds."""
@@ -105,7 +105,7 @@ class Schedule(Struct, kw_only=True, gc=False):
     """A schedule: the job that it submits, ``every`` so many seconds or as ``cron`` says.
 
     Where ``overlap`` is not set, no job is submitted while ``last_job`` has not ended. That one was submitted
-    at ``last_run_at``. The next run is the first after ``counted_from``: when it ran last, or was made,
+    at ``last_run_at``. The next run is the first after ``next_run_base``: when it ran last, or was made,
     paused or resumed since, so that what a pause has kept from running is not made up for. That is a time of
     day for a ``cron``, else a time on the clock of waits, which the time of day was ``ahead`` of when the
     schedule was made (events.Clocked).
@@ -114,9 +114,9 @@ class Schedule(Struct, kw_only=True, gc=False):
     id: int
     owner: str
     command: str
-    spec: Spec = PLAIN
+    spec: Spec = DEFAULT_SPEC
     created_at: float
-    counted_from: float
+    next_run_base: float
     every: float | None = None
     cron: str | None = None
     overlap: bool = False

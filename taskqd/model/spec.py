@@ -77,5 +77,5 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     as_daemon: bool = False
 
 
-PLAIN = Spec()
+DEFAULT_SPEC = Spec()
 """What a SUBMIT without any option asks for."""

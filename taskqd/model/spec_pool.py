@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taskqd.model.job import Job
-from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 MOST = 1000
 """So many different specs are looked out for; when there are more, others take their place."""
@@ -18,19 +18,19 @@ _FIXED = ("env", "env_base64", "secrets", "after", "after_any", "after_fail")
 """What SET never changes, and may be long."""
 
 
-class Specs:
+class SpecPool:
     """The specs of late, by their text, or by the digest of a long one."""
 
     def __init__(self) -> None:
-        self._known = {_name(PLAIN): PLAIN}
-        self._last = PLAIN
+        self._known = {_name(DEFAULT_SPEC): DEFAULT_SPEC}
+        self._last = DEFAULT_SPEC
 
     def shared(self, spec: Spec) -> Spec:
         """Return the spec, or one of late that is equal to it."""
-        if spec is self._last or spec is PLAIN:
+        if spec is self._last or spec is DEFAULT_SPEC:
             return spec
         if len(self._known) >= MOST:
-            self._known = {_name(PLAIN): PLAIN}
+            self._known = {_name(DEFAULT_SPEC): DEFAULT_SPEC}
         self._last = self._known.setdefault(_name(spec), spec)
         return self._last
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 BLOCK = "secret"
 """The name of the block."""
@@ -37,26 +37,26 @@ BLOCKS = ("script", "stdin")
 """The options that announce a block, in the order in which the blocks follow."""
 
 
-class Order(NamedTuple):
+class Submission(NamedTuple):
     """What a SUBMIT asks for: a command, and how it is to be run."""
 
     command: str
     spec: Spec
 
 
-class Scheduling(Struct, frozen=True, kw_only=True):
+class ScheduleRequest(Struct, frozen=True, kw_only=True):
     """What SCHEDULE asks for: a job every so many seconds, or whenever cron's five fields say so.
 
     Where ``overlap`` is not set, none is submitted while the one before has not ended.
     """
 
     command: str
-    spec: Spec = PLAIN
+    spec: Spec = DEFAULT_SPEC
     every: float | None = None
     cron: str | None = None
     overlap: bool = False
 
 
-def looks_at_others(spec: Spec) -> bool:
+def names_other_jobs(spec: Spec) -> bool:
     """Whether what is asked is about other jobs too."""
     return bool(spec.after or spec.after_any or spec.after_fail)

@@ -1,6 +1,6 @@
 """What an event means for the one job that it happens to: its status, and what is known of it.
 
-The table MOVES says which moves are legal; what depends on a move is the queue state's.
+The table TRANSITIONS says which moves are legal; what depends on a move is the queue state's.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from typing import Any, cast, get_args
 from msgspec.structs import replace
 
 from taskqd.model.events import (
-    AboutJob,
     Cancelled,
     Changed,
     Ended,
     Held,
+    JobEventType,
     Output,
     Released,
     Removed,
@@ -28,7 +28,7 @@ from taskqd.model.spec import Spec
 MOST_PAST = 100
 """Of so many attempts before the latest, what is known of each is kept at hand; the journal has all."""
 
-MOVES: dict[tuple[Status, str], frozenset[Status]] = {
+TRANSITIONS: dict[tuple[Status, str], frozenset[Status]] = {
     (Status.PENDING, "started"): frozenset({Status.RUNNING}),
     (Status.PENDING, "cancelled"): frozenset({Status.CANCELLED}),
     (Status.PENDING, "skipped"): frozenset({Status.FAILED}),
@@ -48,7 +48,7 @@ MOVES: dict[tuple[Status, str], frozenset[Status]] = {
 """(status, event) -> the statuses that the event may lead to; what is not here cannot happen."""
 
 
-def status_after(event: AboutJob, job: Job) -> Status | None:
+def next_status(event: JobEventType, job: Job) -> Status | None:
     """Return the status of a job after an event, None where it cannot happen to it."""
     leads_to = _LEADS_TO.get((job.status, type(event)), ())
     if type(event) is Ended:
@@ -56,7 +56,7 @@ def status_after(event: AboutJob, job: Job) -> Status | None:
     return leads_to[0] if leads_to else None
 
 
-def change(job: Job, event: AboutJob, asked: Spec, ahead: float) -> None:
+def change(job: Job, event: JobEventType, asked: Spec, ahead: float) -> None:
     """Make an event true for a job that has its new status already, but for what depends on that.
 
     ``asked`` is what was asked of the job before, or of the array that it is a task of. ``ahead`` is how far
@@ -192,8 +192,8 @@ _CHANGES: dict[type, Callable[[Job, Any], None]] = {
 
 _LEADS_TO = {
     (status, kind): (*afters,)
-    for (status, name), afters in MOVES.items()
-    for kind in get_args(AboutJob)
+    for (status, name), afters in TRANSITIONS.items()
+    for kind in get_args(JobEventType)
     if name == kind.__name__.lower()
 }
 """The table of moves by the type of the event. Only an end may lead to several; it says to which it does."""

@@ -1,7 +1,7 @@
 """How a request names a job: ``<id>``, or ``<id>.<index>`` for a task of an array (docs/protocol.md §2)."""
 
 from taskqd.errors import BadRequest, NoSuchJob
-from taskqd.model.job_ref import Ref, TaskId
+from taskqd.model.job_ref import JobRef, TaskId
 
 _MOST_DIGITS = 18
 
@@ -16,7 +16,7 @@ def parse_id(text: str) -> int:
     return int(digits)
 
 
-def parse_ref(text: str) -> Ref:
+def parse_ref(text: str) -> JobRef:
     """Return a job number, or a task by its array and index. Raises as ``parse_id`` does."""
     array, dot, index = text.partition(".")
     if not dot:

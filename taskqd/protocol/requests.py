@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from taskqd.errors import BadRequest
 from taskqd.model.job import Status
-from taskqd.model.job_ref import Ref
+from taskqd.model.job_ref import JobRef
 from taskqd.protocol.arguments import Option, Table, flag, read, scan
 from taskqd.protocol.job_refs import parse_id, parse_ref
 from taskqd.protocol.submit import MOST_SLOTS, SUBMIT_OPTIONS, USAGES, resolve_time
@@ -63,7 +63,7 @@ class Slice(Struct, frozen=True, kw_only=True):
     ``attempt`` is the latest one where it is None.
     """
 
-    id: Ref
+    id: JobRef
     stream: str
     attempt: int | None = None
     offset: int = 0
@@ -74,7 +74,7 @@ class Slice(Struct, frozen=True, kw_only=True):
 class Wait(Struct, frozen=True, kw_only=True):
     """WAIT for jobs to end, for all or for ``is_any`` one of them, for ``timeout`` seconds or for ever."""
 
-    ids: tuple[Ref, ...]
+    ids: tuple[JobRef, ...]
     is_any: bool = False
     timeout: float | None = None
 
@@ -87,7 +87,7 @@ class Wait(Struct, frozen=True, kw_only=True):
 class Follow(Struct, frozen=True, kw_only=True):
     """FOLLOW a job's output from an offset of each stream on, in bytes."""
 
-    id: Ref
+    id: JobRef
     stdout: int = 0
     stderr: int = 0
 
@@ -96,14 +96,14 @@ class Watch(Struct, frozen=True, kw_only=True):
     """WATCH what happens from a number on, of a job or a queue alone where one is named."""
 
     since: int | None = None
-    job: Ref | None = None
+    job: JobRef | None = None
     queue: str | None = None
 
 
 class Cancellation(Struct, frozen=True, kw_only=True):
     """CANCEL a job by a signal, and if ``is_cascade`` what comes after it."""
 
-    id: Ref
+    id: JobRef
     signal: int = signal.SIGTERM
     is_cascade: bool = False
 
@@ -111,13 +111,13 @@ class Cancellation(Struct, frozen=True, kw_only=True):
 class Retrial(Struct, frozen=True, kw_only=True):
     """RETRY a job with those that were skipped because of it, and those that were because of these."""
 
-    id: Ref
+    id: JobRef
 
 
 class Change(Struct, frozen=True, kw_only=True):
     """SET fields of a job's Spec; of ``delay`` and ``at`` both are there if either is."""
 
-    id: Ref
+    id: JobRef
     values: dict[str, Any]
 
 
@@ -158,7 +158,7 @@ def nothing(usage: str, text: str) -> None:
     cut(usage, text, 0, 0)
 
 
-def job(usage: str, text: str) -> Ref:
+def job(usage: str, text: str) -> JobRef:
     """Read a request about one job."""
     if text.isascii() and text.isdigit():
         return parse_id(text)
@@ -254,7 +254,7 @@ def cancellation(usage: str, text: str) -> Cancellation:
     return Cancellation(id=parse_ref(ref), **values)
 
 
-def retrial(usage: str, text: str) -> Ref | Retrial:
+def retrial(usage: str, text: str) -> JobRef | Retrial:
     """Read a RETRY."""
     (ref,), values = cut(usage, text, 1, 1, {"cascade": ("is_cascade", flag)})
     return Retrial(id=parse_ref(ref)) if values else parse_ref(ref)

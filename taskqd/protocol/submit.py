@@ -9,10 +9,10 @@ from typing import Any
 
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
-from taskqd.model.job_ref import Ref
+from taskqd.model.job_ref import JobRef
 from taskqd.model.schedule import check_cron, check_every
 from taskqd.model.spec import Array, Spec
-from taskqd.model.submission import BLOCKS, Order, Scheduling, packed
+from taskqd.model.submission import BLOCKS, ScheduleRequest, Submission, packed
 from taskqd.protocol.arguments import Option, Table, flag, parse_env, parse_secret, read, scan
 from taskqd.protocol.job_refs import parse_ref
 from taskqd.protocol.retry_conditions import parse_conditions
@@ -79,7 +79,7 @@ def _block(text: str) -> int:
     return parse_integer(text, 0, LARGEST_SKIP)
 
 
-def _refs(text: str) -> tuple[Ref, ...]:
+def _refs(text: str) -> tuple[JobRef, ...]:
     return tuple(map(parse_ref, text.split(",")))
 
 
@@ -272,7 +272,7 @@ def secret_block(text: str) -> bytes:
     return packed(values)
 
 
-def read_submission(text: str) -> Order:
+def read_submission(text: str) -> Submission:
     """Return what a SUBMIT asks for; ``text`` is what stands behind the verb.
 
     Of its secrets there are only the names. The jobs that it comes after may still be tasks by their array
@@ -300,7 +300,7 @@ def read_submission(text: str) -> Order:
     after = sum(len(values.get(field, ())) for field in AFTER)
     if after > MOST_AFTER:
         raise BadRequest(f"expected at most {MOST_AFTER} jobs to come after, not {after}")
-    return Order(command, _spec(values))
+    return Submission(command, _spec(values))
 
 
 def _at(text: str) -> float | datetime:
@@ -327,7 +327,7 @@ def resolve_time(values: dict[str, Any]) -> None:
         values["at"] = time_zones.at_or_after(at, time_zones.named(values["tz"]))[0]
 
 
-def read_scheduling(text: str) -> Scheduling:
+def read_scheduling(text: str) -> ScheduleRequest:
     """Return what a SCHEDULE asks for; ``text`` is what stands behind the verb. Raises BadRequest."""
     options, command = scan(text)
     for name, _ in options:
@@ -341,7 +341,7 @@ def read_scheduling(text: str) -> Scheduling:
         )
     if not command.strip(" \t"):
         raise BadRequest("expected SCHEDULE --every=...|--cron=... [options] <command>, but no command came")
-    return Scheduling(command=command, spec=_spec(values), **timing)
+    return ScheduleRequest(command=command, spec=_spec(values), **timing)
 
 
 def _spec(values: dict[str, Any]) -> Spec:

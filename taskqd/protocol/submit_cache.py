@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from taskqd.errors import TaskqError
-from taskqd.model.spec import PLAIN, Spec
-from taskqd.model.submission import Order, looks_at_others
+from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.submission import Submission, names_other_jobs
 from taskqd.protocol.submit import block_sizes, read_submission
 
 _PLAIN = re.compile(
@@ -35,10 +35,10 @@ class Plain(NamedTuple):
     is_alone: bool
 
 
-_ALONE = Plain(PLAIN, (), is_alone=True)
+_ALONE = Plain(DEFAULT_SPEC, (), is_alone=True)
 
 
-def read_alone(data: bytes, at: int, end: int) -> Order | None:
+def read_alone(data: bytes, at: int, end: int) -> Submission | None:
     """Return the order of a SUBMIT that stands in ``data`` from ``at`` to ``end``, which others may go with.
 
     None for any other line, and wherever ``read_plain`` returns it.
@@ -48,19 +48,19 @@ def read_alone(data: bytes, at: int, end: int) -> Order | None:
         return None
     options, command = form.groups()
     if not options:
-        return Order(command.decode("ascii"), PLAIN)
+        return Submission(command.decode("ascii"), DEFAULT_SPEC)
     plain = _plain(options)
-    return Order(command.decode("ascii"), plain.spec) if plain is not None and plain.is_alone else None
+    return Submission(command.decode("ascii"), plain.spec) if plain is not None and plain.is_alone else None
 
 
-def read_plain(line: bytes) -> tuple[Order, tuple[int, ...]] | None:
+def read_plain(line: bytes) -> tuple[Submission, tuple[int, ...]] | None:
     """Return the order and the blocks' sizes of a SUBMIT that is read the short way, None for another."""
     form = _PLAIN.fullmatch(line)
     if form is None:
         return None
     options, command = form.groups()
     plain = _plain(options) if options else _ALONE
-    return None if plain is None else (Order(command.decode("ascii"), plain.spec), plain.blocks)
+    return None if plain is None else (Submission(command.decode("ascii"), plain.spec), plain.blocks)
 
 
 def _plain(options: bytes) -> Plain | None:
@@ -76,4 +76,4 @@ def _plain(options: bytes) -> Plain | None:
 def _read_options(options: bytes) -> Plain:
     whole = f"{options.decode('ascii')} :"
     spec, blocks = read_submission(whole).spec, block_sizes(whole)
-    return Plain(spec, blocks, not blocks and spec.key is None and not looks_at_others(spec))
+    return Plain(spec, blocks, not blocks and spec.key is None and not names_other_jobs(spec))

@@ -25,14 +25,14 @@ from zope.interface import implementer
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.protocol import parser, replies
-from taskqd.server.connection_limits import Doorkeeper, RequestMemory
-from taskqd.server.flow_control import Pacing
+from taskqd.server.connection_limits import ConnectionLimits, RequestMemory
+from taskqd.server.flow_control import FlowControl
 from taskqd.server.framing import Reading
-from taskqd.server.handlers.router import Verbs
-from taskqd.server.interfaces import ICaller
-from taskqd.server.pending import Asked
-from taskqd.server.pipeline import FEW_BYTES, Exchange
-from taskqd.server.submit_batching import Gathering
+from taskqd.server.handlers.router import Router
+from taskqd.server.interfaces import IClient
+from taskqd.server.pending import PendingRequest
+from taskqd.server.pipeline import FEW_BYTES, RequestPipeline
+from taskqd.server.submit_batching import SubmitBatcher
 from taskqd.server.time_slices import Slices
 from taskqd.speedups import direct_write
 
@@ -54,7 +54,7 @@ LINGER_OF_STRANGERS = 1.0
 """Of who is sent away without having said who they are, the place is free again after so many seconds."""
 
 
-@implementer(ICaller, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+@implementer(IClient, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Connection(LineReceiver):
     """One client. It is its own transport's producer: reading stops while too many replies are unread.
 
@@ -67,9 +67,9 @@ class Connection(LineReceiver):
 
     def __init__(
         self,
-        verbs: Verbs,
-        gathering: Gathering,
-        keeper: Doorkeeper,
+        verbs: Router,
+        gathering: SubmitBatcher,
+        keeper: ConnectionLimits,
         clock: Any,
         slices: Slices,
         opened: Callable[["Connection"], object],
@@ -83,7 +83,7 @@ class Connection(LineReceiver):
         self._opened = opened
         self._lost = lost
         self._heard_at = clock.seconds()
-        self._pacing = Pacing(clock, self._read_on)
+        self._pacing = FlowControl(clock, self._read_on)
         self._origin: str | None = None
         self._is_reading = False
         self._is_encrypted = False
@@ -94,7 +94,7 @@ class Connection(LineReceiver):
         self._is_within_line = False
         self._postponed = b""
         self._failures = 0
-        self._exchange = Exchange(
+        self._exchange = RequestPipeline(
             verbs, gathering, self, self._pacing, self._go_on, self.release, RequestMemory(keeper)
         )
         self._reading = Reading(self, self._exchange, self._pacing, keeper.quotas.line)
@@ -122,21 +122,21 @@ class Connection(LineReceiver):
             self._keeper.settle()
         else:
             self._origin = peer.origin
-            self._introduce(peer)
+            self._identify_peer(peer)
 
     def handshakeCompleted(self) -> None:
         self._is_encrypted = True
         certified = self._verbs.certificate(self.transport)
         if certified is not None:
-            self._introduce(certified)
+            self._identify_peer(certified)
 
-    def _introduce(self, principal: Principal) -> None:
+    def _identify_peer(self, principal: Principal) -> None:
         """Take somebody for who the system says that they are."""
         try:
             self._keeper.known(self, principal)
             self.principal = principal
         except QueueFull as why:
-            self.expel(why)
+            self.close_with_error(why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost(self, reason)
@@ -321,9 +321,9 @@ class Connection(LineReceiver):
 
     def is_idle(self, since: float) -> bool:
         """Whether it waits for nothing, or does not read it, and nothing was heard of it since a time."""
-        return self._heard_at <= since and (self._exchange.is_quiet or self._pacing.is_choked)
+        return self._heard_at <= since and (self._exchange.is_idle or self._pacing.is_choked)
 
-    def expel(self, why: TaskqError) -> None:
+    def close_with_error(self, why: TaskqError) -> None:
         """Say why, in place of all that is unanswered, and close."""
         if self._is_gone or self._is_expelled:
             return
@@ -354,7 +354,7 @@ class Connection(LineReceiver):
         else:
             self.transport.write(data)
 
-    def expect(self, request: parser.Request, line: bytes) -> Asked:
+    def expect(self, request: parser.Request, line: bytes) -> PendingRequest:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
         request = self._verbs.expect(self, request)
         size, reserved = len(line), None
@@ -365,11 +365,11 @@ class Connection(LineReceiver):
                 size, reserved = size + more, (self.principal, more)
             except QueueFull as why:
                 request = request._replace(error=why)
-        asked = Asked(request, size, reserved, line)
+        asked = PendingRequest(request, size, reserved, line)
         asked.shrink()  # its blocks may take their time
         return asked
 
-    def release(self, asked: Asked) -> None:
+    def release(self, asked: PendingRequest) -> None:
         if asked.reserved is not None:
             self._keeper.give_back(*asked.reserved)
             asked.reserved = None
@@ -394,7 +394,7 @@ class Connection(LineReceiver):
     def _end_if_done(self) -> None:
         if not (self._is_eof or self._is_finishing):
             return
-        if self._is_gone or self._is_reading or not self._exchange.is_quiet:
+        if self._is_gone or self._is_reading or not self._exchange.is_idle:
             return
         if not self._is_finishing and (self._pacing.is_breathing or self._reading.is_behind):
             return

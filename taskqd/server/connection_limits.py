@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import Quotas
+from taskqd.config.limits import Limits
 from taskqd.errors import AuthRequired, QueueFull, TaskqError
 from taskqd.model.roles import Role
 
@@ -23,7 +23,7 @@ READING_SHARE = 16
 """When what one user has on the way takes one part in so many, requests are read one by one."""
 
 
-class Guest(Protocol):
+class IConnection(Protocol):
     """A connection, as it is seen from the door."""
 
     principal: Principal | None
@@ -31,14 +31,14 @@ class Guest(Protocol):
     def is_idle(self, since: float) -> bool:
         """Whether it waits for nothing and nothing was heard of it since a time."""
 
-    def expel(self, why: TaskqError) -> None:
+    def close_with_error(self, why: TaskqError) -> None:
         """Say why, and close."""
 
     def end(self) -> None:
         """Close once what was answered is written."""
 
 
-class Doorkeeper:
+class ConnectionLimits:
     """Lets connections in, up to ``most`` of them; ``is_valid`` tells whether a token still is.
 
     ``ports`` are the listening ports, and may be filled later.
@@ -47,9 +47,9 @@ class Doorkeeper:
     _log = Logger()
 
     def __init__(
-        self, quotas: Quotas, most: int, clock: Any, is_valid: Callable[[Principal], bool], ports: list[Any]
+        self, quotas: Limits, most: int, clock: Any, is_valid: Callable[[Principal], bool], ports: list[Any]
     ) -> None:
-        self.guests: set[Guest] = set()
+        self.guests: set[IConnection] = set()
         self.quotas = quotas
         self._most = most
         self._clock = clock
@@ -57,8 +57,8 @@ class Doorkeeper:
         self._ports = ports
         self._is_full = False
         self._has_told = False
-        self._strangers: dict[Guest, Any] = {}
-        self._names: dict[Guest, str] = {}
+        self._strangers: dict[IConnection, Any] = {}
+        self._names: dict[IConnection, str] = {}
         self._of: dict[str, int] = {}
         self._block_bytes = 0
         self._block_bytes_of: dict[str, int] = {}
@@ -74,7 +74,7 @@ class Doorkeeper:
         """Whether another one may come in."""
         return self.room > 0
 
-    def came(self, guest: Guest) -> None:
+    def came(self, guest: IConnection) -> None:
         """Count a connection in; one that the system knows already is told by ``known`` at once."""
         self.guests.add(guest)
         limit = self.quotas.auth_time
@@ -89,11 +89,11 @@ class Doorkeeper:
         if most is not None and len(self._strangers) > most:
             oldest = next(iter(self._strangers))
             self._know(oldest)
-            oldest.expel(
+            oldest.close_with_error(
                 AuthRequired(f"more than {most} connections have not said who they are; AUTH at once")
             )
 
-    def known(self, guest: Guest, principal: Principal) -> None:
+    def known(self, guest: IConnection, principal: Principal) -> None:
         """Take note of who somebody is; raises QueueFull for one connection too many of theirs."""
         if self._names.get(guest) == principal.name:
             return
@@ -105,7 +105,7 @@ class Doorkeeper:
         self._names[guest] = principal.name
         self._of[principal.name] = count + 1
 
-    def left(self, guest: Guest) -> None:
+    def left(self, guest: IConnection) -> None:
         """Count a connection out."""
         self.guests.discard(guest)
         self._know(guest)
@@ -159,22 +159,22 @@ class Doorkeeper:
             self._look.cancel()
             self._look = None
 
-    def _know(self, guest: Guest) -> None:
+    def _know(self, guest: IConnection) -> None:
         """Count somebody among the strangers no longer."""
         timer = self._strangers.pop(guest, None)
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _forget(self, guest: Guest) -> None:
+    def _forget(self, guest: IConnection) -> None:
         name = self._names.pop(guest, None)
         if name is not None:
             self._of[name] -= 1
             if not self._of[name]:
                 del self._of[name]
 
-    def _has_been_silent(self, guest: Guest) -> None:
+    def _has_been_silent(self, guest: IConnection) -> None:
         del self._strangers[guest]
-        guest.expel(
+        guest.close_with_error(
             AuthRequired(f"nobody said who they are within {self.quotas.auth_time:g} s; AUTH at once")
         )
 
@@ -200,20 +200,22 @@ class Doorkeeper:
             wait = LOOK_EVERY if idle is None else min(LOOK_EVERY, idle / 4)
             self._look = self._clock.callLater(wait, self._look_again)
 
-    def look_around(self) -> None:
+    def close_expired(self) -> None:
         """Close what is idle, and what came by a token that is not valid any more."""
         idle = self.quotas.idle_time
         since = None if idle is None else self._clock.seconds() - idle
         for guest in list(self.guests):
             who = guest.principal
             if who is not None and who.token is not None and not self._is_valid(who):
-                guest.expel(AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another"))
+                guest.close_with_error(
+                    AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another")
+                )
             elif since is not None and guest.is_idle(since):
                 guest.end()
 
     def _look_again(self) -> None:
         self._look = None
-        self.look_around()
+        self.close_expired()
         self._look_later()
 
 
@@ -223,7 +225,7 @@ class RequestMemory:
     Of a stranger nothing is counted: of those there are few, and what they may ask is answered at once.
     """
 
-    def __init__(self, keeper: Doorkeeper) -> None:
+    def __init__(self, keeper: ConnectionLimits) -> None:
         self._keeper = keeper
         self._of: Principal | None = None
         self._size = 0

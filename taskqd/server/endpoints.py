@@ -25,7 +25,7 @@ from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import tls
 from taskqd.server.unix_port import HandedPort, UnixPort
 from taskqd.speedups import byte_socket
-from taskqd.speedups.client_poller import Rounds
+from taskqd.speedups.client_poller import ClientPoller
 
 BACKLOG = tls.BACKLOG
 """As many clients may wait to be let in, or as the kernel allows (net.core.somaxconn), if that is less."""
@@ -73,7 +73,7 @@ def has_ca(endpoint: str) -> bool:
     return kind in _TLS and any(name in tls.CLIENT_CA for name, _ in arguments)
 
 
-def guarded(endpoint: str) -> str:
+def with_default_mode(endpoint: str) -> str:
     """Return the endpoint string with our defaults in place of Twisted's.
 
     A UNIX socket is for its owner alone and has no lock of Twisted's, unless it is behind ``haproxy:``; more
@@ -140,13 +140,13 @@ def _make(reactor: Any, endpoint: str) -> tuple[IStreamServerEndpoint, list[str]
     if kind == ("", "haproxy") and arguments and arguments[0] in _TLS:
         raise StartRefused("expected haproxy:tcp:...; TLS ends at the proxy, or at a port of its own")
     if kind not in _TLS:
-        return serverFromString(reactor, guarded(endpoint)), []
+        return serverFromString(reactor, with_default_mode(endpoint)), []
     terms = tls.read_terms(arguments)
     papers = tls.read_papers(terms)
-    return tls.server(reactor, terms, papers), list(tls.doubts(papers, time.time()))
+    return tls.server(reactor, terms, papers), list(tls.validity_warnings(papers, time.time()))
 
 
-def clear_the_way(path: str) -> None:
+def remove_stale_socket(path: str) -> None:
     """Remove a socket that nobody listens on; raises StartRefused if somebody does or it is no socket."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -186,7 +186,7 @@ def accept_within(port: Any, room: Callable[[], int]) -> None:
 
 
 def listen(
-    reactor: Any, endpoint: str, factory: Factory, rounds: Rounds | None = None
+    reactor: Any, endpoint: str, factory: Factory, rounds: ClientPoller | None = None
 ) -> "Deferred[IListeningPort]":
     """Listen on an endpoint string that was checked; raises or fails with StartRefused, naming it.
 
@@ -194,12 +194,12 @@ def listen(
     """
     path = socket_path(endpoint)
     if path is not None:
-        clear_the_way(path)
+        remove_stale_socket(path)
     try:
-        server, doubts = _make(reactor, endpoint)
+        server, validity_warnings = _make(reactor, endpoint)
     except StartRefused as why:
         raise StartRefused(f"{endpoint} cannot be listened on: {why}") from None
-    for doubt in doubts:
+    for doubt in validity_warnings:
         _log.warn("{endpoint}: {doubt}", endpoint=endpoint, doubt=doubt)
 
     def refused(failure: Failure) -> IListeningPort:
@@ -221,7 +221,7 @@ def _listening(
 
 
 def _listen_on_unix(reactor: Any, endpoint: str, factory: Factory) -> IListeningPort:
-    given = _named(_arguments(guarded(endpoint))[1:], _UNIX)
+    given = _named(_arguments(with_default_mode(endpoint))[1:], _UNIX)
     port: Any = UnixPort(
         os.fsencode(given["address"]),
         factory,

@@ -8,10 +8,10 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from taskqd.server.connection import Connection
-from taskqd.server.connection_limits import Doorkeeper
-from taskqd.server.handlers.router import Verbs
+from taskqd.server.connection_limits import ConnectionLimits
+from taskqd.server.handlers.router import Router
 from taskqd.server.handshake_log import Handshakes
-from taskqd.server.submit_batching import Gathering
+from taskqd.server.submit_batching import SubmitBatcher
 from taskqd.server.time_slices import Slices
 from taskqd.server.tls import handshake_error
 
@@ -27,9 +27,9 @@ class TaskqFactory(Factory):
 
     noisy = False
 
-    def __init__(self, verbs: Verbs, keeper: Doorkeeper, clock: Any) -> None:
+    def __init__(self, verbs: Router, keeper: ConnectionLimits, clock: Any) -> None:
         self.connections: set[Connection] = set()
-        self.gathering = Gathering(verbs)
+        self.gathering = SubmitBatcher(verbs)
         self._verbs = verbs
         self._keeper = keeper
         self._clock = clock

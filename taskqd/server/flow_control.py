@@ -15,7 +15,7 @@ MOST_AHEAD = 65_536
 """When so many bytes that came are still unread, no more are taken from the connection."""
 
 
-class Pacing:
+class FlowControl:
     """The pace of one connection; ``read_on`` is called when a breath is over.
 
     ``ahead`` is what came and was not read yet, ``unread`` how many bytes its client has not read. The
@@ -39,7 +39,7 @@ class Pacing:
         """Whether the rest of what came is left for the next turn of the reactor."""
         return self._breath is not None
 
-    def breathe(self) -> None:
+    def yield_to_reactor(self) -> None:
         """Let others have their turn, and read on then."""
         self._breath = self._clock.callLater(0, self._breathed)
 

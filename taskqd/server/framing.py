@@ -9,13 +9,13 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from taskqd.errors import BadRequest, LineTooLong, TaskqError
-from taskqd.model.submission import Order
+from taskqd.model.submission import Submission
 from taskqd.protocol import parser, telnet
 from taskqd.protocol.blocks import BlockReader
 from taskqd.protocol.submit_cache import read_alone
-from taskqd.server.flow_control import Pacing
-from taskqd.server.pending import Asked, Submissions, goes_with_others
-from taskqd.server.pipeline import Exchange
+from taskqd.server.flow_control import FlowControl
+from taskqd.server.pending import PendingRequest, SubmitBatch, is_batchable
+from taskqd.server.pipeline import RequestPipeline
 
 _CR = 13
 LONG_LINE = 256
@@ -31,10 +31,10 @@ class Speaker(Protocol):
     def lineReceived(self, line: bytes) -> None:
         """Take a line that is no plain submission, without its end."""
 
-    def expect(self, request: parser.Request, line: bytes) -> Asked:
+    def expect(self, request: parser.Request, line: bytes) -> PendingRequest:
         """Return what is asked by a request, read from ``line``, whose blocks are on their way."""
 
-    def release(self, asked: Asked) -> None:
+    def release(self, asked: PendingRequest) -> None:
         """Give back what was set aside for blocks."""
 
     @property
@@ -57,7 +57,9 @@ class Reading:
 
     _log = Logger()
 
-    def __init__(self, speaker: Speaker, exchange: Exchange, pacing: Pacing, longest_line: int) -> None:
+    def __init__(
+        self, speaker: Speaker, exchange: RequestPipeline, pacing: FlowControl, longest_line: int
+    ) -> None:
         self.is_deaf = False
         self.is_paused = False
         self.is_behind = False
@@ -68,7 +70,7 @@ class Reading:
         self._longest_line = longest_line
         self._is_first_line = True
         self._left = 0
-        self._block: tuple[Asked, BlockReader] | None = None
+        self._block: tuple[PendingRequest, BlockReader] | None = None
 
     def read(self) -> None:
         """Read what is ahead, up to LINES_AT_ONCE lines and pieces of blocks: the rest has another turn."""
@@ -77,7 +79,7 @@ class Reading:
         self._left = LINES_AT_ONCE
         while at < len(data) and not self.is_paused and not self.is_deaf:
             if not self._left:
-                pacing.breathe()
+                pacing.yield_to_reactor()
                 break
             begun = at
             if self._block is not None:
@@ -106,7 +108,7 @@ class Reading:
         self._speaker.answer(sequence.answer)
         return sequence.end
 
-    def _read_block(self, asked: Asked, reader: BlockReader, data: bytes, at: int) -> int:
+    def _read_block(self, asked: PendingRequest, reader: BlockReader, data: bytes, at: int) -> int:
         self._left -= 1
         piece = data[at : at + reader.wanted]
         try:
@@ -125,7 +127,7 @@ class Reading:
     def _read_submissions(self, data: bytes, at: int) -> int:
         """Read plain submissions, which are asked for together, up to the first line that is none."""
         begun, longest = at, self._longest_line
-        orders: list[Order] = []
+        orders: list[Submission] = []
         while (end := data.find(b"\n", at)) >= 0:
             try:
                 order = read_alone(data, at, end - (data[end - 1] == _CR)) if end - at <= longest else None
@@ -140,7 +142,7 @@ class Reading:
         if orders:
             self._left -= len(orders)
             self._is_first_line = False
-            self._exchange.ask(Submissions(orders, at - begun))
+            self._exchange.ask(SubmitBatch(orders, at - begun))
         return at
 
     def _read_line(self, data: bytes, at: int) -> int:
@@ -181,12 +183,12 @@ class Reading:
             self._speaker.end()
         elif request.blocks:
             self._wait_for_blocks(request, line)
-        elif goes_with_others(request):
-            self._exchange.ask(Submissions([request.argument], len(line)))
+        elif is_batchable(request):
+            self._exchange.ask(SubmitBatch([request.argument], len(line)))
         else:
             if request.verb == "AUTH" and request.error is None:
                 self.is_identifying = True  # whether blocks behind it are wanted is told by who it is then
-            self._exchange.ask(Asked(request, len(line), line=line))
+            self._exchange.ask(PendingRequest(request, len(line), line=line))
 
     def _wait_for_blocks(self, request: parser.Request, line: bytes) -> None:
         self._exchange.followed()
@@ -199,7 +201,7 @@ class Reading:
     def _give_up(self, why: TaskqError | None) -> None:
         """Answer with an error once all before it is answered, and end: what follows can't be understood."""
         self.is_deaf = True
-        self._exchange.ask(Asked(_lost(why), 0))
+        self._exchange.ask(PendingRequest(_lost(why), 0))
 
 
 def _lost(why: TaskqError | None) -> parser.Request:

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 
-class ICaller(Interface):
+class IClient(Interface):
     """Whoever made a request, as its handler sees them: a connection."""
 
     principal: Any = Attribute("The taskqd.access.Principal who asks, or None before an AUTH.")

@@ -1,7 +1,7 @@
 """What was asked on a connection: it waits to be handled, and then for its reply."""
 
 from taskqd.auth.principal import Principal
-from taskqd.model.submission import Order, looks_at_others
+from taskqd.model.submission import Submission, names_other_jobs
 from taskqd.protocol import parser
 
 LONG_LINE = 256
@@ -9,7 +9,7 @@ LONG_LINE = 256
 """
 
 
-class Asked:
+class PendingRequest:
     """One request: it has ``size`` bytes, and ``reserved`` is for whom how much memory its blocks have.
 
     It ``is_followed`` once another line has come, be it an empty one. ``line`` is what ``request`` was read
@@ -49,16 +49,16 @@ class Asked:
     def shrink(self) -> None:
         """Keep the line alone, where that may be much less, until the request is handled."""
         if len(self._line) >= LONG_LINE and self._request is not None and self._request.error is None:
-            self._may_follow = self.may_follow
+            self._may_follow = self.can_overlap
             self._request = None
 
     def forget(self) -> None:
         """Keep no more of the request than its verb: it is handled, and waits for its reply."""
-        self._may_follow = self.may_follow
+        self._may_follow = self.can_overlap
         self._request, self._line, self.blocks = parser.Request(self.request.verb, None), b"", []
 
     @property
-    def may_follow(self) -> bool:
+    def can_overlap(self) -> bool:
         """Whether this may be handled while submissions before it are still unanswered."""
         if self._may_follow is None:
             self._may_follow = self._looks_at_nothing()
@@ -70,15 +70,15 @@ class Asked:
             return True
         if request.verb != "SUBMIT" or request.blocks or request.secret is not None:
             return False
-        return not looks_at_others(request.argument.spec)
+        return not names_other_jobs(request.argument.spec)
 
 
-class Submissions(Asked):
+class SubmitBatch(PendingRequest):
     """Plain submissions that came together: they are handled and answered as one."""
 
     __slots__ = ("orders",)
 
-    def __init__(self, orders: list[Order], size: int) -> None:
+    def __init__(self, orders: list[Submission], size: int) -> None:
         super().__init__(_SUBMIT, size)
         self.orders = orders
 
@@ -87,28 +87,28 @@ class Submissions(Asked):
         return len(self.orders)
 
     @property
-    def may_follow(self) -> bool:
+    def can_overlap(self) -> bool:
         return True
 
-    def join(self, other: "Submissions") -> None:
+    def join(self, other: "SubmitBatch") -> None:
         """Have those that came behind these go with them."""
         self.orders += other.orders
         self.size += other.size
 
-    def split(self, count: int) -> "Submissions":
+    def split(self, count: int) -> "SubmitBatch":
         """Take the first this many out of these, with their part of the bytes."""
-        first = Submissions(self.orders[:count], self.size * count // self.count)
+        first = SubmitBatch(self.orders[:count], self.size * count // self.count)
         self.size -= first.size
         del self.orders[:count]
         return first
 
 
-def goes_with_others(request: parser.Request) -> bool:
+def is_batchable(request: parser.Request) -> bool:
     """Whether a request is a plain submission: it brings nothing but its line, and looks at no other job."""
     if request.verb != "SUBMIT" or request.error is not None or request.blocks or request.secret is not None:
         return False
     spec = request.argument.spec
-    return spec.key is None and not looks_at_others(spec)
+    return spec.key is None and not names_other_jobs(spec)
 
 
 _SUBMIT = parser.Request("SUBMIT", None)

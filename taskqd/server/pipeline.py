@@ -15,13 +15,13 @@ from twisted.python.failure import Failure
 from taskqd.errors import TaskqError
 from taskqd.protocol import replies
 from taskqd.server.connection_limits import RequestMemory
-from taskqd.server.flow_control import Pacing
-from taskqd.server.handlers.router import Verbs
-from taskqd.server.interfaces import ICaller
-from taskqd.server.pending import Asked, Submissions
-from taskqd.server.submit_batching import Gathering
+from taskqd.server.flow_control import FlowControl
+from taskqd.server.handlers.router import Router
+from taskqd.server.interfaces import IClient
+from taskqd.server.pending import PendingRequest, SubmitBatch
+from taskqd.server.submit_batching import SubmitBatcher
 
-MOST_SUBMISSIONS = 1000
+MAX_IN_FLIGHT = 1000
 """So many submissions of one connection may be on their way to the disk at once."""
 MOST_WAITING = 1000
 """When so many requests of a connection wait to be handled, no more is read from it."""
@@ -38,7 +38,7 @@ LOOK_EVERY = 8
 """After this many requests it is seen whether the reactor's thread was held for too long."""
 
 
-class Exchange:
+class RequestPipeline:
     """What ``caller`` asks of ``verbs``; plain submissions go through ``gathering``.
 
     Nothing is handled while its ``pacing`` is choked; ``moved`` is called whenever something was handled or
@@ -50,12 +50,12 @@ class Exchange:
 
     def __init__(
         self,
-        verbs: Verbs,
-        gathering: Gathering,
-        caller: ICaller,
-        pacing: Pacing,
+        verbs: Router,
+        gathering: SubmitBatcher,
+        caller: IClient,
+        pacing: FlowControl,
         moved: Callable[[], None],
-        release: Callable[[Asked], None],
+        release: Callable[[PendingRequest], None],
         memory: RequestMemory,
     ) -> None:
         self._verbs = verbs
@@ -69,10 +69,10 @@ class Exchange:
         self._handled = 0
         self._is_handling = False
         self._is_over = False
-        self._waiting: deque[Asked] = deque()
+        self._waiting: deque[PendingRequest] = deque()
         self._waiting_count = 0
         self._waiting_bytes = 0
-        self._unanswered: deque[Asked] = deque()
+        self._unanswered: deque[PendingRequest] = deque()
         self._unanswered_count = 0
         self._unanswered_bytes = 0
         self._listening: list[Deferred[None]] = []
@@ -85,24 +85,24 @@ class Exchange:
         """
         if self._waiting_count >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES:
             return True
-        return self._memory.is_used_up and not self.is_quiet and not self._listening
+        return self._memory.is_used_up and not self.is_idle and not self._listening
 
     @property
-    def is_quiet(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether all that was asked is answered."""
         return not self._unanswered and not self._waiting
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked: PendingRequest) -> None:
         """Take what was asked next. Plain submissions wait for ``advance``, so that they go together."""
         self.followed()
         self._waiting_count += asked.count
         self._waiting_bytes += asked.size
-        if not isinstance(asked, Submissions):
+        if not isinstance(asked, SubmitBatch):
             self._waiting.append(asked)
             self.advance()
             if self._waiting:
                 asked.shrink()
-        elif self._waiting and isinstance(last := self._waiting[-1], Submissions):
+        elif self._waiting and isinstance(last := self._waiting[-1], SubmitBatch):
             last.join(asked)
         else:
             self._waiting.append(asked)
@@ -122,7 +122,7 @@ class Exchange:
             deferred.callback(None)
 
     def next_line(self) -> "Deferred[None]":
-        """See ICaller."""
+        """See IClient."""
         if self._unanswered[-1].is_followed:
             return succeed(None)
         listening: Deferred[None] = Deferred(self._listening.remove)
@@ -141,7 +141,7 @@ class Exchange:
                 if not self._waiting or not self._may_handle(self._waiting[0]):
                     break
                 asked = self._take()
-                if isinstance(asked, Submissions):
+                if isinstance(asked, SubmitBatch):
                     self._gathering.put(self._caller, asked, self._answered)
                 else:
                     self._handle(asked)
@@ -157,7 +157,7 @@ class Exchange:
 
     def most_read(self, most: int) -> int:
         """Return how many bytes are read at once: fewer while something is unanswered."""
-        return min(self.most_unread(most), most if self.is_quiet else BUSY_BYTES)
+        return min(self.most_unread(most), most if self.is_idle else BUSY_BYTES)
 
     def count_memory(self) -> None:
         """Count what is not answered, what is not read yet, and what the client has not read."""
@@ -186,18 +186,18 @@ class Exchange:
         self._unanswered_count = self._unanswered_bytes = 0
         self._memory.take(None, 0)
 
-    def _may_handle(self, asked: Asked) -> bool:
+    def _may_handle(self, asked: PendingRequest) -> bool:
         if self._pacing.is_choked or self._is_resting:
             return False
         return not self._unanswered or (
-            asked.may_follow and self._unanswered_count < MOST_SUBMISSIONS and self._unanswered[-1].may_follow
+            asked.can_overlap and self._unanswered_count < MAX_IN_FLIGHT and self._unanswered[-1].can_overlap
         )
 
-    def _take(self) -> Asked:
+    def _take(self) -> PendingRequest:
         """Take what is next; of plain submissions as many as may be on their way."""
         asked = self._waiting[0]
-        room = MOST_SUBMISSIONS - self._unanswered_count
-        if isinstance(asked, Submissions) and asked.count > room:
+        room = MAX_IN_FLIGHT - self._unanswered_count
+        if isinstance(asked, SubmitBatch) and asked.count > room:
             asked = asked.split(room)
         else:
             del self._waiting[0]
@@ -208,7 +208,7 @@ class Exchange:
         self._unanswered_bytes += asked.size
         return asked
 
-    def _handle(self, asked: Asked) -> None:
+    def _handle(self, asked: PendingRequest) -> None:
         request = asked.request
         if request.is_lost:
             self._caller.finish()
@@ -237,18 +237,18 @@ class Exchange:
         self._is_resting = False
         self.advance()
 
-    def _refused(self, failure: Failure, asked: Asked) -> bytes:
+    def _refused(self, failure: Failure, asked: PendingRequest) -> bytes:
         if isinstance(failure.value, TaskqError):
             return replies.error(failure.value)
         return b"" if self._is_over else self._bug(failure, asked)
 
-    def _bug(self, failure: Failure, asked: Asked) -> bytes:
+    def _bug(self, failure: Failure, asked: PendingRequest) -> bytes:
         self._log.failure("{verb} met a bug of taskqd's", failure, verb=asked.request.verb)
         return replies.error(
             TaskqError(f"{asked.request.verb} met a bug of taskqd's; the daemon's log has it")
         )
 
-    def _answered(self, reply: bytes, asked: Asked) -> None:
+    def _answered(self, reply: bytes, asked: PendingRequest) -> None:
         asked.reply = reply
         self.advance()
 

@@ -11,36 +11,36 @@ from twisted.python.failure import Failure
 
 from taskqd.errors import TaskqError
 from taskqd.protocol import replies
-from taskqd.server.handlers.router import Verbs
-from taskqd.server.interfaces import ICaller
-from taskqd.server.pending import Submissions
+from taskqd.server.handlers.router import Router
+from taskqd.server.interfaces import IClient
+from taskqd.server.pending import SubmitBatch
 
-Answered = Callable[[bytes, Submissions], object]
+Answered = Callable[[bytes, SubmitBatch], object]
 """Takes the reply to what was asked, a line for each submission."""
-_Asker = tuple[ICaller, Submissions, Answered]
+_Asker = tuple[IClient, SubmitBatch, Answered]
 
 
-class Gathering:
+class SubmitBatcher:
     """Hands to ``verbs`` what comes in a round, and gives each who asked their reply."""
 
     _log = Logger()
 
-    def __init__(self, verbs: Verbs) -> None:
+    def __init__(self, verbs: Router) -> None:
         self._verbs = verbs
         self._is_open = False
         self._gathered: list[_Asker] = []
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         """Gather from now on."""
         self._is_open = True
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         """Let go of what was gathered."""
         self._is_open = False
         if self._gathered:
             self._let_go()
 
-    def put(self, caller: ICaller, asked: Submissions, answered: Answered) -> None:
+    def put(self, caller: IClient, asked: SubmitBatch, answered: Answered) -> None:
         """Have plain submissions made, and ``answered`` called with their reply."""
         self._gathered.append((caller, asked, answered))
         if not self._is_open:

@@ -41,7 +41,7 @@ BACKLOG = 4096
 """This many clients may wait to be let in; listen(2) takes it for net.core.somaxconn if that is less."""
 
 
-class Terms(NamedTuple):
+class TlsOptions(NamedTuple):
     """What a TLS endpoint string says: where to listen, and which files to listen with, each in PEM."""
 
     port: int
@@ -54,7 +54,7 @@ class Terms(NamedTuple):
     ca_directory: str | None
 
 
-class Papers(NamedTuple):
+class TlsFiles(NamedTuple):
     """What the files of an endpoint hold: our certificate with those that link it to its CA, and the CAs."""
 
     key: Any
@@ -62,7 +62,7 @@ class Papers(NamedTuple):
     authorities: "tuple[Certificate, ...]"
 
 
-def read_terms(arguments: Iterable[tuple[str, str]]) -> Terms:
+def read_terms(arguments: Iterable[tuple[str, str]]) -> TlsOptions:
     """Read the (name, value) of each argument that follows the kind; raises ValueError for what is none."""
     found: dict[str, str] = {}
     for given, value in arguments:
@@ -80,7 +80,7 @@ def read_terms(arguments: Iterable[tuple[str, str]]) -> Terms:
     for name in ("port", "key"):
         if name not in found:
             raise ValueError(f"no {name} is given: expected tls:PORT:key=FILE:cert=FILE")
-    return Terms(
+    return TlsOptions(
         port=_number(found, "port"),
         interface=found.get("interface", ""),
         backlog=_number({"backlog": str(BACKLOG), **found}, "backlog"),
@@ -99,7 +99,7 @@ def _number(found: dict[str, str], name: str) -> int:
     return int(text)
 
 
-def read_papers(terms: Terms) -> Papers:
+def read_papers(terms: TlsOptions) -> TlsFiles:
     """Read the files; raises StartRefused, naming the one that cannot be used and what to do."""
     _load_openssl()
     key = _read_key(terms.key)
@@ -113,10 +113,10 @@ def read_papers(terms: Terms) -> Papers:
     chain += _read_certificates(terms.chain) if terms.chain else ()
     authorities = _read_certificates(terms.ca) if terms.ca else ()
     authorities += _read_directory(terms.ca_directory) if terms.ca_directory else ()
-    return Papers(key, chain, authorities)
+    return TlsFiles(key, chain, authorities)
 
 
-def server(reactor: Any, terms: Terms, papers: Papers) -> IStreamServerEndpoint:
+def server(reactor: Any, terms: TlsOptions, papers: TlsFiles) -> IStreamServerEndpoint:
     """Return the endpoint; raises StartRefused where OpenSSL does not take the papers."""
     from OpenSSL import SSL, crypto  # noqa: PLC0415 - an extra that is loaded only if it is used
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415 - as above
@@ -141,7 +141,7 @@ def server(reactor: Any, terms: Terms, papers: Papers) -> IStreamServerEndpoint:
     return SSL4ServerEndpoint(reactor, terms.port, options, terms.backlog, terms.interface)
 
 
-def doubts(papers: Papers, now: float) -> Iterator[str]:
+def validity_warnings(papers: TlsFiles, now: float) -> Iterator[str]:
     """Yield a line for each certificate that is not valid at ``now``, so that nobody should take it."""
     moment = datetime.fromtimestamp(now, timezone.utc)
     for kind, certificates in (("certificate", papers.chain), ("CA", papers.authorities)):

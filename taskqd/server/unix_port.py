@@ -67,16 +67,17 @@ class UnixPort(unix.Port):
             return None
         return _File(found.st_dev, found.st_ino, found.st_mtime_ns)
 
-    def listen_again(self, clear_the_way: Callable[[str], None]) -> None:
+    def listen_again(self, remove_stale_socket: Callable[[str], None]) -> None:
         """Make the socket again, its directory too, after its file was removed or replaced.
 
-        ``clear_the_way(path)`` removes what a dead daemon left there, and raises StartRefused if a living one
+        ``remove_stale_socket(path)`` removes what a dead daemon left there, and raises StartRefused if a
+        living one
         listens there. The log says once what is in the way; the next call tries again. Clients that are
         connected stay so.
         """
         try:
             os.makedirs(os.path.dirname(self.path) or ".", 0o700, exist_ok=True)
-            clear_the_way(self.path)
+            remove_stale_socket(self.path)
             made = self._listening()
         except (OSError, StartRefused) as why:
             if not self._has_told:
@@ -145,11 +146,11 @@ class SocketWatch:
     """
 
     def __init__(
-        self, ports: Iterable[Any], in_thread: InThread, clear_the_way: Callable[[str], None]
+        self, ports: Iterable[Any], in_thread: InThread, remove_stale_socket: Callable[[str], None]
     ) -> None:
         self._ports = ports
         self._in_thread = in_thread
-        self._clear_the_way = clear_the_way
+        self._clear_the_way = remove_stale_socket
 
     def look(self) -> "Deferred[Any]":
         """Look at each in another thread; fires when all were looked at."""

@@ -5,37 +5,37 @@ from typing import Protocol
 from twisted.logger import Logger
 
 
-class Gatherer(Protocol):
+class IBatchObserver(Protocol):
     """Whoever wants to know what comes together."""
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         """Take note that a round begins."""
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         """Take note that all of it is there."""
 
 
-class Together:
+class BatchScope:
     """Those who gather, to be told of each round: when it begins, and when it ends, the last one first."""
 
     _log = Logger()
 
-    def __init__(self, *gatherers: Gatherer) -> None:
+    def __init__(self, *gatherers: IBatchObserver) -> None:
         self._gatherers = gatherers
 
-    def add(self, gatherer: Gatherer) -> None:
+    def add(self, gatherer: IBatchObserver) -> None:
         """Have one more told."""
         self._gatherers = (*self._gatherers, gatherer)
 
     def begin(self) -> None:
         """Begin a round."""
         for one in self._gatherers:
-            one.round_begins()
+            one.batch_started()
 
     def end(self) -> None:
         """End it, whatever became of it."""
         for one in reversed(self._gatherers):
             try:
-                one.round_ends()
+                one.batch_ended()
             except BaseException:  # noqa: BLE001 - it would end whatever has begun the round
                 self._log.failure("the end of a round met a bug of taskqd's")

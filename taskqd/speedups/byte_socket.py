@@ -11,7 +11,7 @@ from typing import Any, cast
 from twisted.internet import main, unix
 from twisted.internet.interfaces import IListeningPort
 
-from taskqd.speedups.client_poller import Rounds
+from taskqd.speedups.client_poller import ClientPoller
 
 
 class BytesOnly(unix.Server):
@@ -42,7 +42,7 @@ class BytesOnly(unix.Server):
             return 0 if why.errno == errno.ENOBUFS else main.CONNECTION_LOST
 
 
-def take_bytes_only(port: IListeningPort, rounds: Rounds | None = None) -> IListeningPort:
+def take_bytes_only(port: IListeningPort, rounds: ClientPoller | None = None) -> IListeningPort:
     """Have a port make such sockets for its clients, if it makes Twisted's UNIX sockets for them.
 
     They are served in ``rounds``, if there are any.
@@ -53,7 +53,7 @@ def take_bytes_only(port: IListeningPort, rounds: Rounds | None = None) -> IList
     return port
 
 
-def _served(rounds: Rounds, *arguments: Any) -> BytesOnly:
+def _served(rounds: ClientPoller, *arguments: Any) -> BytesOnly:
     """Make a client's end that has rounds in the place of the reactor, the last of Twisted's arguments."""
     make: Any = BytesOnly
     return cast("BytesOnly", make(*arguments[:-1], rounds))

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.model.job import Usage
-from taskqd.speedups.batch import Together
+from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.pipes import Pipe
 
 MARGIN = 4 * 1024**2
@@ -43,7 +43,7 @@ class MeasuredProtocol(ProcessProtocol):
     usage: Usage | None = None
 
 
-class Child:
+class ChildProcess:
     """A process, as the transport of its protocol; ``ends`` are our ends of its pipes, stdout's and stderr's.
 
     The protocol is told what Twisted's own transport tells: that it has exited, and that it has ended, which
@@ -125,24 +125,24 @@ def _end_of(status: int) -> ProcessDone | ProcessTerminated:
     return ProcessTerminated(None, -code, status) if code < 0 else ProcessTerminated(code, None, status)
 
 
-class Children:
-    """All children of this process that are ``Child``; those who have exited together end in one round.
+class ChildReaper:
+    """All children of this process that are ``ChildProcess``; those that exited together end in one batch.
 
     While there are any it is among those whom Twisted asks to reap whenever a child has exited.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, together: Together) -> None:
+    def __init__(self, reactor: Any, together: BatchScope) -> None:
         self._reactor = reactor
         self._together = together
-        self._by_pid: dict[int, Child] = {}
-        self._young: deque[tuple[float, Child]] = deque()
+        self._by_pid: dict[int, ChildProcess] = {}
+        self._young: deque[tuple[float, ChildProcess]] = deque()
         self._timer: Any = None
 
-    def add(self, protocol: Any, pid: int, ends: tuple[int, int]) -> Child:
+    def add(self, protocol: Any, pid: int, ends: tuple[int, int]) -> ChildProcess:
         """Take in a process that was just started, and tell the protocol of it."""
-        child = Child(self._reactor, protocol, pid, ends)
+        child = ChildProcess(self._reactor, protocol, pid, ends)
         self._by_pid[pid] = child
         _handlers[id(self)] = self  # no pid is as large as that
         self._listen_later(child)
@@ -197,7 +197,7 @@ class Children:
             self._timer.cancel()
             self._timer = None
 
-    def _listen_later(self, child: Child) -> None:
+    def _listen_later(self, child: ChildProcess) -> None:
         due = self._reactor.seconds() + LISTEN_AFTER
         self._young.append((due, child))
         if self._timer is None:

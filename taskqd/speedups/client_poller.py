@@ -15,14 +15,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.speedups.batch import Gatherer, Together
+from taskqd.speedups.batch import BatchScope, IBatchObserver
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 ENDED = select.EPOLLHUP | select.EPOLLERR
 
 
 @implementer(IReadDescriptor)
-class Rounds:
+class ClientPoller:
     """What its clients take for the reactor, and the reactor for a descriptor.
 
     In a round, of which the ``gatherers`` are told, each client that is ready is served once. For all but
@@ -31,9 +31,9 @@ class Rounds:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, *gatherers: Gatherer) -> None:
+    def __init__(self, reactor: Any, *gatherers: IBatchObserver) -> None:
         self._reactor = reactor
-        self._together = Together(*gatherers)
+        self._together = BatchScope(*gatherers)
         self._epoll = select.epoll()
         self._clients: dict[int, Any] = {}
         self._wanted: dict[int, int] = {}
@@ -146,6 +146,6 @@ class Rounds:
             client.connectionLost(Failure(why))
 
 
-def rounds_of(reactor: Any, *gatherers: Gatherer) -> Rounds | None:
+def make_client_poller(reactor: Any, *gatherers: IBatchObserver) -> ClientPoller | None:
     """Return rounds for a reactor's clients, None where it takes no descriptors."""
-    return Rounds(reactor, *gatherers) if IReactorFDSet.providedBy(reactor) else None
+    return ClientPoller(reactor, *gatherers) if IReactorFDSet.providedBy(reactor) else None

@@ -21,10 +21,10 @@ from twisted.internet.defer import Deferred, succeed
 
 from taskqd.execution import proc
 from taskqd.speedups import child_process, posix_spawn
-from taskqd.speedups.batch import Together
-from taskqd.speedups.child_process import Children, MeasuredProtocol
+from taskqd.speedups.batch import BatchScope
+from taskqd.speedups.child_process import ChildReaper, MeasuredProtocol
 from taskqd.speedups.posix_spawn import Spawning
-from taskqd.speedups.worker_threads import Workers
+from taskqd.speedups.worker_threads import WorkerThreads
 
 AT_ONCE = 2
 """So many spawns are under way at once: while one waits for a processor, another may get one."""
@@ -63,11 +63,11 @@ def _bear(spawning: Spawning) -> Born:
 class Spawner:
     """Starts processes, the fast way if it ``is_fast``; of ends and starts it is told ``together``."""
 
-    def __init__(self, reactor: Any, together: Together, is_fast: bool = IS_FAST_WAY_KNOWN) -> None:
+    def __init__(self, reactor: Any, together: BatchScope, is_fast: bool = IS_FAST_WAY_KNOWN) -> None:
         self._reactor = reactor
         self._is_fast = is_fast
-        self._children = Children(reactor, together)
-        self._workers: Workers[Born] = Workers(reactor, AT_ONCE, "taskqd-spawn", together)
+        self._children = ChildReaper(reactor, together)
+        self._workers: WorkerThreads[Born] = WorkerThreads(reactor, AT_ONCE, "taskqd-spawn", together)
 
     def spawn(
         self,

@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.speedups import descriptor_table
-from taskqd.speedups.batch import Together
+from taskqd.speedups.batch import BatchScope
 
 Value = TypeVar("Value")
 
 
 @implementer(IReadDescriptor)
-class Workers(Generic[Value]):
+class WorkerThreads(Generic[Value]):
     """Up to ``most`` threads, which are there from the first call on; ``name`` is what they are called.
 
     It is handed over and back by less than Twisted's ThreadPool takes: for what is called a thousand times a
@@ -32,7 +32,7 @@ class Workers(Generic[Value]):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, most: int, name: str, together: Together) -> None:
+    def __init__(self, reactor: Any, most: int, name: str, together: BatchScope) -> None:
         self._reactor = reactor
         self._most = most
         self._name = name

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.events import (
-    AboutJob,
     Cancelled,
     Changed,
     Held,
+    JobEventType,
     Released,
     Removed,
     Retried,
@@ -22,7 +22,7 @@ from taskqd.model.events import (
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array
-from taskqd.model.transitions import MOVES
+from taskqd.model.transitions import TRANSITIONS
 
 HAPPENS_TO_ARRAYS = Cancelled | Skipped | Held | Released | Changed | Retried | Removed
 """What can happen to an array as a whole; the rest happens to its tasks."""
@@ -58,12 +58,12 @@ def task_id(array: Job, task: TaskId) -> int:
     return array.id + 1 + task.index - asked.first
 
 
-def affected(event: AboutJob, tasks: list[Job]) -> list[Job]:
+def affected(event: JobEventType, tasks: list[Job]) -> list[Job]:
     """Return those tasks of an array to which something can happen that happens to the whole.
 
     Of one that is run again these are the ones that did not complete, or all if all did.
     """
-    able = [task for task in tasks if (task.status, event.name) in MOVES]
+    able = [task for task in tasks if (task.status, event.name) in TRANSITIONS]
     if isinstance(event, Retried):
         return [task for task in able if task.status is not Status.COMPLETED] or able
     return able
@@ -91,7 +91,7 @@ def note_move(array: Job, task: Job, before: Status, at: float, jobs: Mapping[in
         array.completed_at = None
 
 
-def note_change(array: Job, event: AboutJob, ahead: float) -> None:
+def note_change(array: Job, event: JobEventType, ahead: float) -> None:
     """Take over what a change of the whole means for the array itself."""
     if isinstance(event, Changed):
         if array.status is Status.PENDING:

@@ -25,7 +25,7 @@ class Phase(NamedTuple):
     left: float
 
 
-class Reservation(Generic[Name]):
+class Backfill(Generic[Name]):
     """Those that were passed, and since when it is the turn of the first."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from taskqd.model.spec import Spec
 
 
-class Limits(Struct, frozen=True):
+class CapacityTotals(Struct, frozen=True):
     """What the settings give: slots in all, slots by queue, and amounts by resource."""
 
     slots: int = 1
@@ -30,22 +30,22 @@ class Constraint(NamedTuple):
 SLOTS = Constraint("slots")
 
 
-class Want(NamedTuple):
+class Demand(NamedTuple):
     """How much of one constraint a job takes while it runs."""
 
     constraint: Constraint
     amount: int
 
 
-Wants = tuple[Want, ...]
+Demands = tuple[Demand, ...]
 
 
-def wants(spec: Spec, array: int | None = None) -> Wants:
+def demands_of(spec: Spec, array: int | None = None) -> Demands:
     """Return all that a job takes while it runs; ``array`` is the one that it is a task of."""
-    found = [Want(SLOTS, spec.slots), Want(Constraint("queue", spec.queue), spec.slots)]
-    found += [Want(Constraint("resource", name), amount) for name, amount in sorted(spec.needs.items())]
+    found = [Demand(SLOTS, spec.slots), Demand(Constraint("queue", spec.queue), spec.slots)]
+    found += [Demand(Constraint("resource", name), amount) for name, amount in sorted(spec.needs.items())]
     if array is not None and spec.array is not None and spec.array.at_once is not None:
-        found.append(Want(Constraint("array", str(array)), 1))
+        found.append(Demand(Constraint("array", str(array)), 1))
     return tuple(found)
 
 
@@ -55,7 +55,7 @@ class Capacity:
     ``queue_limit(name)`` tells a queue's slots, None where it has no limit of its own.
     """
 
-    def __init__(self, limits: Limits, queue_limit: Callable[[str], int | None]) -> None:
+    def __init__(self, limits: CapacityTotals, queue_limit: Callable[[str], int | None]) -> None:
         self.limits = limits
         self._queue_limit = queue_limit
         self._arrays: dict[str, int] = {}
@@ -87,7 +87,7 @@ class Capacity:
         total = self.total(constraint)
         return None if total is None else total - self.taken(constraint)
 
-    def lacking(self, wanted: Wants) -> Want | None:
+    def lacking(self, wanted: Demands) -> Demand | None:
         """Return the first want for which there is not enough left, None if all fit."""
         for want in wanted:
             free = self.free(want.constraint)
@@ -95,7 +95,7 @@ class Capacity:
                 return want
         return None
 
-    def impossible(self, wanted: Wants) -> Want | None:
+    def impossible(self, wanted: Demands) -> Demand | None:
         """Return the first want that is more than there is in all, so that it will never fit."""
         for want in wanted:
             total = self.total(want.constraint)
@@ -103,16 +103,16 @@ class Capacity:
                 return want
         return None
 
-    def spoiling(self, first: Wants, then: Wants) -> Want | None:
+    def spoiling(self, first: Demands, then: Demands) -> Demand | None:
         """Return the want of ``first`` that would leave ``then`` less than it wants, None if none does."""
         used = dict(first)
         for constraint, amount in then:
             free = self.free(constraint) if constraint in used else None
             if free is not None and free - used[constraint] < amount:
-                return Want(constraint, used[constraint])
+                return Demand(constraint, used[constraint])
         return None
 
-    def least_robbed(self, taken: Want) -> int | None:
+    def least_robbed(self, taken: Demand) -> int | None:
         """Return the least amount that one which does not fit lacks, were ``taken`` taken; None if none does.
 
         Slots count only where they are what that one lacks: with everything else that is given back there
@@ -123,12 +123,12 @@ class Capacity:
             return None
         return (free if taken.constraint == SLOTS else free - taken.amount) + 1
 
-    def take(self, wanted: Wants) -> None:
+    def take(self, wanted: Demands) -> None:
         """Take what fits."""
         for constraint, amount in wanted:
             self._taken[constraint] = self._taken.get(constraint, 0) + amount
 
-    def give_back(self, wanted: Wants) -> None:
+    def give_back(self, wanted: Demands) -> None:
         """Give back what was taken."""
         for constraint, amount in wanted:
             left = self._taken[constraint] - amount

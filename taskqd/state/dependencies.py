@@ -96,13 +96,13 @@ class Skips:
 
 
 class Dependencies:
-    """Who waits for whom; ``doomed`` has by id the job because of which one is to be skipped.
+    """Who waits for whom; ``unsatisfiable`` has by id the job because of which one is to be skipped.
 
     ``_blamed`` has the same by the array of that job, where it is a task, and ``_blames`` counts those.
     """
 
     def __init__(self) -> None:
-        self.doomed: dict[int, int] = {}
+        self.unsatisfiable: dict[int, int] = {}
         self._blamed: dict[int, int] = {}
         self._blames: Counter[int] = Counter()
         self._waiting: dict[int, array[int]] = {}
@@ -118,7 +118,7 @@ class Dependencies:
                 self._wait(kind, job.id, job_id)
                 count += 1
             elif not kind.accepts(other.status):
-                self._doom(job.id, other)
+                self._mark_unsatisfiable(job.id, other)
                 count += 1
         return count
 
@@ -129,7 +129,7 @@ class Dependencies:
         """
         for kind, job_id in named(job.spec):
             self._wait_no_more(kind, job.id, job_id)
-        if self.doomed.pop(job.id, None) is None:
+        if self.unsatisfiable.pop(job.id, None) is None:
             return None
         blamed = self._blamed.pop(job.id)
         self._blames[blamed] -= 1
@@ -144,21 +144,21 @@ class Dependencies:
             if kind.accepts(job.status):
                 yield waiting
             else:
-                self._doom(waiting, job)
+                self._mark_unsatisfiable(waiting, job)
 
-    def _doom(self, job_id: int, because: Job) -> None:
-        if job_id not in self.doomed:
-            self.doomed[job_id] = because.id
+    def _mark_unsatisfiable(self, job_id: int, because: Job) -> None:
+        if job_id not in self.unsatisfiable:
+            self.unsatisfiable[job_id] = because.id
             self._blamed[job_id] = whole = because.id if because.array is None else because.array
             self._blames[whole] += 1
 
-    def is_blamed(self, job_id: int) -> bool:
+    def is_cause(self, job_id: int) -> bool:
         """Whether a job, or a task of an array, dooms one that has not been skipped yet."""
         return job_id in self._blames
 
     def awaited(self, job: Job) -> Iterator[tuple[Kind, int]]:
         """Yield each (kind, id) that keeps a job waiting."""
-        because = self.doomed.get(job.id)
+        because = self.unsatisfiable.get(job.id)
         for kind, job_id in dict.fromkeys(named(job.spec)):
             if job_id == because or self._place(kind, job.id, job_id) is not None:
                 yield kind, job_id

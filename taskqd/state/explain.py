@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from taskqd.model.job import Job, Reason, Status
-from taskqd.state.capacity import Want, wants
-from taskqd.state.queue_state import Backlog
+from taskqd.state.capacity import Demand, demands_of
+from taskqd.state.queue_state import QueueState
 
 FEWEST = 3
 """No estimate is made from fewer runs."""
@@ -18,23 +18,23 @@ MOST_NAMED = 5
 """So many jobs are named at most, the others counted."""
 
 
-def why(backlog: Backlog, job: Job, now: float, shortage: str | None = None) -> str:
+def why(queue_state: QueueState, job: Job, now: float, shortage: str | None = None) -> str:
     """Return what keeps a job where it is; ``shortage`` says what the machine lacks for a start."""
     if job.status is not Status.PENDING:
         return _unpending(job)
-    reason = backlog.reason(job, now)
+    reason = queue_state.reason(job, now)
     if reason is Reason.HELD:
         text = f"it is held; RELEASE {job.id} lets it start"
     elif reason is Reason.AFTER:
-        text = _after(backlog, backlog.whole(job))
-    elif (wait := backlog.wait(job, now)) > 0:
-        text = _delayed(job, wait, now + backlog.ahead)
+        text = _after(queue_state, queue_state.whole(job))
+    elif (wait := queue_state.wait(job, now)) > 0:
+        text = _delayed(job, wait, now + queue_state.ahead)
     elif job.tasks is not None:
-        text = _array(backlog, job, now, shortage)
+        text = _array(queue_state, job, now, shortage)
     elif reason is Reason.PAUSED:
-        text = _paused(backlog, job.spec.queue)
+        text = _paused(queue_state, job.spec.queue)
     else:
-        text = _room(backlog, job, now, shortage)
+        text = _room(queue_state, job, now, shortage)
     return text
 
 
@@ -46,15 +46,15 @@ def _unpending(job: Job) -> str:
     )
 
 
-def _paused(backlog: Backlog, queue: str) -> str:
-    if backlog.queues.is_paused:
+def _paused(queue_state: QueueState, queue: str) -> str:
+    if queue_state.queues.is_paused:
         return "everything is paused; RESUME ends that"
     return f"queue {queue} is paused; RESUME {queue} ends that"
 
 
-def _after(backlog: Backlog, job: Job) -> str:
-    awaited = backlog.dependencies.awaited(job)
-    names = (f"{other} ({backlog.jobs[other].status.value}, --{kind.value})" for kind, other in awaited)
+def _after(queue_state: QueueState, job: Job) -> str:
+    awaited = queue_state.dependencies.awaited(job)
+    names = (f"{other} ({queue_state.jobs[other].status.value}, --{kind.value})" for kind, other in awaited)
     return f"it comes after job {_listed(names)}"
 
 
@@ -66,28 +66,27 @@ def _delayed(job: Job, wait: float, time_of_day: float) -> str:
     return f"attempt {job.attempts} has ended ({ended}) and the next is due at {when}"
 
 
-def _array(backlog: Backlog, array: Job, now: float, shortage: str | None) -> str:
-    tasks = (backlog.jobs[job_id] for job_id in array.tasks.ids) if array.tasks else ()
+def _array(queue_state: QueueState, array: Job, now: float, shortage: str | None) -> str:
+    tasks = (queue_state.jobs[job_id] for job_id in array.tasks.ids) if array.tasks else ()
     first = next(task for task in tasks if task.status is Status.PENDING)
-    return (
-        f"none of its tasks runs; of the first that waits, {first.id}: {why(backlog, first, now, shortage)}"
-    )
+    reason = why(queue_state, first, now, shortage)
+    return f"none of its tasks runs; of the first that waits, {first.id}: {reason}"
 
 
-def _room(backlog: Backlog, job: Job, now: float, shortage: str | None) -> str:
-    wanted = wants(job.spec, job.array)
-    ahead = backlog.line.ahead(job)
-    impossible = backlog.capacity.impossible(wanted)
+def _room(queue_state: QueueState, job: Job, now: float, shortage: str | None) -> str:
+    wanted = demands_of(job.spec, job.array)
+    ahead = queue_state.line.ahead(job)
+    impossible = queue_state.capacity.impossible(wanted)
     if impossible is not None:
-        return f"it can never start: {too_much(backlog, impossible)}"
-    if backlog.line.is_taken(job.id):
+        return f"it can never start: {describe_excess(queue_state, impossible)}"
+    if queue_state.line.is_taken(job.id):
         return "its start is being recorded"
-    kept_for = backlog.line.kept_for(job, now)
-    lacking = backlog.capacity.lacking(wanted)
-    if kept_for is not None:
-        text = f"room is kept for job {kept_for}, which wants more and was passed by others"
+    reserved_for = queue_state.line.reserved_for(job, now)
+    lacking = queue_state.capacity.lacking(wanted)
+    if reserved_for is not None:
+        text = f"room is kept for job {reserved_for}, which wants more and was passed by others"
     elif lacking is not None:
-        text = _lack(backlog, lacking)
+        text = _lack(queue_state, lacking)
     elif shortage is not None:
         text = f"there is room for it, but no job starts for now: {shortage}"
     else:
@@ -97,24 +96,24 @@ def _room(backlog: Backlog, job: Job, now: float, shortage: str | None) -> str:
         if ahead
         else f"it is the next of queue {job.spec.queue}"
     )
-    return f"{text}; {place}" + _estimate(backlog, job, ahead)
+    return f"{text}; {place}" + _estimate(queue_state, job, ahead)
 
 
-def too_much(backlog: Backlog, want: Want) -> str:
+def describe_excess(queue_state: QueueState, want: Demand) -> str:
     """Return in words that something wanted is more than there is in all."""
-    total = backlog.capacity.total(want.constraint) or 0
+    total = queue_state.capacity.total(want.constraint) or 0
     return f"it wants {_amount(want)}, and there {'is' if total == 1 else 'are'} {total} in all"
 
 
-def _lack(backlog: Backlog, want: Want) -> str:
-    total = backlog.capacity.total(want.constraint) or 0
-    free = max(0, total - backlog.capacity.taken(want.constraint))
+def _lack(queue_state: QueueState, want: Demand) -> str:
+    total = queue_state.capacity.total(want.constraint) or 0
+    free = max(0, total - queue_state.capacity.taken(want.constraint))
     left = f"{free or 'none'} of {total} {'is' if free < 2 else 'are'} free"
-    holders = _listed(map(str, sorted(backlog.line.holders(want.constraint))))
+    holders = _listed(map(str, sorted(queue_state.line.holders(want.constraint))))
     return f"it wants {_amount(want)}; {left}, the rest is taken by job {holders}"
 
 
-def _amount(want: Want) -> str:
+def _amount(want: Demand) -> str:
     (kind, name), amount = want
     noun = "slot" if amount == 1 else "slots"
     if kind == "queue":
@@ -124,12 +123,12 @@ def _amount(want: Want) -> str:
     return f"{amount} {name or noun}"
 
 
-def _estimate(backlog: Backlog, job: Job, ahead: int) -> str:
-    latest = backlog.queues.latest(job.spec.queue)
+def _estimate(queue_state: QueueState, job: Job, ahead: int) -> str:
+    latest = queue_state.queues.latest(job.spec.queue)
     if len(latest) < FEWEST:
         return ""
     mean = sum(latest) / len(latest)
-    beside = max(1, backlog.queues.running(job.spec.queue))
+    beside = max(1, queue_state.queues.running(job.spec.queue))
     return (
         f"; it may start in about {_span(mean * (ahead + 1) / beside)}: "
         f"the last {len(latest)} runs there took {_span(mean)} on average, and {beside} go on at once"

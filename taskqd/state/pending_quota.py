@@ -8,7 +8,7 @@ from taskqd.model.events import Submitted
 from taskqd.model.footprint import footprint
 from taskqd.model.job import Status
 from taskqd.model.spec import Spec
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 
 _PENDING = Status.PENDING
 
@@ -25,14 +25,14 @@ def size(spec: Spec) -> int:
     return 1 if spec.array is None else spec.array.count
 
 
-def pending_in_all(backlog: Backlog) -> Pending:
+def pending_in_all(queue_state: QueueState) -> Pending:
     """Return what is pending."""
-    return Pending(backlog.counts[Status.PENDING], backlog.pending_bytes)
+    return Pending(queue_state.counts[Status.PENDING], queue_state.pending_bytes)
 
 
-def pending_of(backlog: Backlog, owner: str) -> Pending:
+def pending_of(queue_state: QueueState, owner: str) -> Pending:
     """Return what is pending of one owner."""
-    return Pending(backlog.pending_of(owner), backlog.pending_bytes_of(owner))
+    return Pending(queue_state.pending_of(owner), queue_state.pending_bytes_of(owner))
 
 
 def check_pending(pending: Pending, more: Pending, limit: PendingLimit, owner: str | None = None) -> None:
@@ -53,11 +53,11 @@ def _full(there: str, more: int, would: str, limit: int, name: str, owner: str |
     )
 
 
-class Intake:
-    """Counts what was let in and is not in ``backlog`` yet; ``limit`` is for all owners together."""
+class PendingQuota:
+    """Counts what was let in and is not in ``queue_state`` yet; ``limit`` is for all owners together."""
 
-    def __init__(self, backlog: Backlog, limit: PendingLimit = UNBOUNDED) -> None:
-        self._backlog = backlog
+    def __init__(self, queue_state: QueueState, limit: PendingLimit = UNBOUNDED) -> None:
+        self._queue_state = queue_state
         self._limit = limit
         self._jobs = 0
         self._bytes = 0
@@ -72,14 +72,16 @@ class Intake:
     def take(self, owner: str, command: str, spec: Spec, limit: PendingLimit = UNBOUNDED) -> None:
         """Let a submission in, of an owner who may have so much pending; raises QueueFull."""
         count = size(spec)
-        more, backlog = footprint(command, spec), self._backlog
+        more, queue_state = footprint(command, spec), self._queue_state
         jobs, taken = self._jobs + count, self._bytes + more
-        if _is_beyond(self._limit, backlog.counts[_PENDING] + jobs, backlog.pending_bytes + taken):
-            there = Pending(backlog.counts[_PENDING] + self._jobs, backlog.pending_bytes + self._bytes)
+        if _is_beyond(self._limit, queue_state.counts[_PENDING] + jobs, queue_state.pending_bytes + taken):
+            there = Pending(
+                queue_state.counts[_PENDING] + self._jobs, queue_state.pending_bytes + self._bytes
+            )
             check_pending(there, Pending(count, more), self._limit)
         jobs_of, bytes_of = self._jobs_of.get(owner, 0), self._bytes_of.get(owner, 0)
         if limit is not UNBOUNDED:
-            there_of = backlog.pending_of(owner) + jobs_of, backlog.pending_bytes_of(owner) + bytes_of
+            there_of = queue_state.pending_of(owner) + jobs_of, queue_state.pending_bytes_of(owner) + bytes_of
             if _is_beyond(limit, there_of[0] + count, there_of[1] + more):
                 check_pending(Pending(*there_of), Pending(count, more), limit, owner)
         self._jobs, self._bytes = jobs, taken

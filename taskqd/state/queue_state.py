@@ -17,15 +17,15 @@ from msgspec.structs import replace
 from taskqd.errors import Gone, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.events import (
-    AboutJob,
-    AboutOther,
     Changed,
     Clocked,
     Ended,
     Event,
-    OtherEvent,
+    JobEventType,
     Paused,
     Position,
+    QueueEvent,
+    QueueEventType,
     Removed,
     Resized,
     Resumed,
@@ -38,26 +38,26 @@ from taskqd.model.events import (
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.job_ref import TaskId
-from taskqd.model.spec_pool import Specs, with_known_ids, with_parts_of
+from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
 from taskqd.state import arrays
-from taskqd.state.capacity import Capacity, Constraint, Limits
+from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
 from taskqd.state.dependencies import Dependencies, Skips
 from taskqd.state.queues import Queues
-from taskqd.state.ready_queue import Line
-from taskqd.state.retention_index import Expiry
+from taskqd.state.ready_queue import ReadyQueue
+from taskqd.state.retention_index import RetentionIndex
 from taskqd.state.schedules import Schedules
 
-UNLIMITED = Limits(slots=2**31)
+UNLIMITED = CapacityTotals(slots=2**31)
 
 _PENDING = Status.PENDING
 """By this name it is found in a fraction of the time that it takes through its class."""
 
 
-class IllegalMove(Exception):
+class InvalidTransition(Exception):
     """An event does not fit what it is about: a bug, or a journal that was edited by hand."""
 
 
-class Backlog:
+class QueueState:
     """The jobs by id, with what is needed to find the next one to start.
 
     Times that are handed in are on the clock of waits and ages, which the time of day is ``ahead`` of (see
@@ -65,7 +65,7 @@ class Backlog:
     ``open`` lines up all that is there at its end.
     """
 
-    def __init__(self, limits: Limits = UNLIMITED, is_open: bool = True) -> None:
+    def __init__(self, limits: CapacityTotals = UNLIMITED, is_open: bool = True) -> None:
         self.jobs: dict[int, Job] = {}
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.last_id = 0
@@ -73,11 +73,11 @@ class Backlog:
         self.queues = Queues(limits.queues)
         self.schedules = Schedules()
         self.capacity = Capacity(limits, self.queues.limit)
-        self.line = Line(self.capacity, self.queues.is_closed)
+        self.line = ReadyQueue(self.capacity, self.queues.is_closed)
         self.dependencies = Dependencies()
         self.skips = Skips()
-        self.expiry = Expiry(self.jobs, lambda job_id: self.needed_for(job_id) is not None)
-        self._specs = Specs()
+        self.expiry = RetentionIndex(self.jobs, lambda job_id: self.reason_to_keep(job_id) is not None)
+        self._specs = SpecPool()
         self._is_open = is_open
         self._keys: dict[str, tuple[int, ...]] = {}
         self._pending_of: defaultdict[str, int] = defaultdict(int)
@@ -86,7 +86,7 @@ class Backlog:
         self._waiting: dict[bool, list[tuple[float, int]]] = {False: [], True: []}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Backlog) and self._compared() == other._compared()
+        return isinstance(other, QueueState) and self._compared() == other._compared()
 
     def _compared(self) -> tuple[Any, ...]:
         known = self.jobs, self.counts, self.last_id, self.ahead, self.queues, self.schedules
@@ -197,11 +197,11 @@ class Backlog:
             return job.not_before
         return job.not_before + self.ahead
 
-    def needed_for(self, job_id: int) -> str | None:
+    def reason_to_keep(self, job_id: int) -> str | None:
         """Return why a job that has ended cannot be removed yet, None if it can."""
         if self.schedules.is_latest(job_id):
             return "it is the latest run of its schedule, which UNSCHEDULE would end"
-        if self.dependencies.is_blamed(job_id):
+        if self.dependencies.is_cause(job_id):
             return "a job that came after it has not been told of its end yet"
         return None
 
@@ -219,9 +219,9 @@ class Backlog:
     # What is next.
 
     @property
-    def is_settled(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Whether nobody could be taken, and nothing has changed since but the time."""
-        return self.line.is_settled
+        return self.line.is_quiescent
 
     def take(self, now: float) -> Job | None:
         """Take the next job that may start at ``now`` out of the line, or return None if there is none.
@@ -287,16 +287,16 @@ class Backlog:
     def apply(self, event: Event, position: Position | None = None) -> Job | None:
         """Make an event that is on disk true, and return the job that it is about, if it is about one.
 
-        ``position`` is where it stands. Raises IllegalMove, having changed nothing, if it cannot be.
+        ``position`` is where it stands. Raises InvalidTransition, having changed nothing, if it cannot be.
         """
         if type(event) is Submitted:
             return self._submitted(event)
-        if isinstance(event, OtherEvent | Clocked):
+        if isinstance(event, QueueEvent | Clocked):
             self._apply_other(event)
             return None
         job = self.jobs.get(event.id)
         if job is None:
-            raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is unknown")
+            raise InvalidTransition(f"{event.name} cannot happen to job {event.id}, which is unknown")
         if type(event) is Changed:
             event = replace(event, spec=with_parts_of(job.spec, event.spec))
         if job.tasks is not None:
@@ -313,27 +313,27 @@ class Backlog:
             self.skips.discard(job.id)
         return job
 
-    def _apply_other(self, event: AboutOther | Clocked) -> None:
+    def _apply_other(self, event: QueueEventType | Clocked) -> None:
         if isinstance(event, Clocked):
             self.ahead = event.ahead
             self.schedules.set_time(event.at, event.ahead)
-            self.line.is_settled = False  # what waits for a time of day may be due now
+            self.line.is_quiescent = False  # what waits for a time of day may be due now
         elif isinstance(event, Scheduled | Unscheduled) or (
             not isinstance(event, Resized) and event.schedule is not None
         ):
             self._apply_to_schedule(event)
         else:
             self.queues.apply(event)
-            self.line.wake_all()
+            self.line.unblock_all()
 
     def _apply_to_schedule(self, event: Scheduled | Unscheduled | Paused | Resumed) -> None:
         latest = self._latest_run(cast(int, event.schedule))
         try:
             self.schedules.apply(event)
         except ValueError as why:
-            raise IllegalMove(str(why)) from None
+            raise InvalidTransition(str(why)) from None
         if latest is not None:
-            self.expiry.add_again(latest)
+            self.expiry.reconsider(latest)
 
     def _latest_run(self, schedule: int) -> int | None:
         known = self.schedules.by_id.get(schedule)
@@ -343,7 +343,7 @@ class Backlog:
         spec = self._specs.shared(with_known_ids(event.spec, self.jobs))
         is_known = event.id in self.jobs
         if is_known or (spec.array and not self.jobs.keys().isdisjoint(range(event.id, event.last_id + 1))):
-            raise IllegalMove(f"job {event.id} was submitted twice")
+            raise InvalidTransition(f"job {event.id} was submitted twice")
         job = Job(
             id=event.id,
             command=event.command,
@@ -365,7 +365,7 @@ class Backlog:
             latest = self._latest_run(event.schedule)
             self.schedules.ran(event.schedule, event.at, job.id)
             if latest is not None:
-                self.expiry.add_again(latest)
+                self.expiry.reconsider(latest)
         if spec.array is None:
             self._come_in(job)
         else:
@@ -382,17 +382,17 @@ class Backlog:
     def _come_in(self, job: Job) -> None:
         self.counts[_PENDING] += 1
         self._pending_of[job.owner] += 1
-        self.queues.came_in(job.spec.queue)
+        self.queues.job_added(job.spec.queue)
 
     def _count_bytes(self, job: Job, more: int) -> None:
         self.pending_bytes += more
         self._pending_bytes_of[job.owner] += more
 
-    def _move(self, job: Job, event: AboutJob) -> None:
+    def _move(self, job: Job, event: JobEventType) -> None:
         """Make an event true for one job that is no array, and for whatever depends on that."""
-        before, after = job.status, transitions.status_after(event, job)
+        before, after = job.status, transitions.next_status(event, job)
         if after is None:
-            raise IllegalMove(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
+            raise InvalidTransition(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
         if before is _PENDING and self._is_open:
             self.line.remove(job)
         queue, runs = job.spec.queue, job.runs
@@ -428,7 +428,9 @@ class Backlog:
             self.queues.count(job.spec.queue, None, after)
             self.queues.count(queue, before, None)
 
-    def _note_move_in(self, array: Job, task: Job, before: Status, event: AboutJob, more_runs: int) -> None:
+    def _note_move_in(
+        self, array: Job, task: Job, before: Status, event: JobEventType, more_runs: int
+    ) -> None:
         """See to what depends on whether an array has ended; until then it counts as pending in bytes."""
         had_ended = array.status
         array.task_runs += more_runs
@@ -445,7 +447,7 @@ class Backlog:
         """Take in how long an attempt lasted; the time of day may have been set meanwhile."""
         if not event.is_void:
             lasted = (event.at - self.ahead) - (transitions.attempt_of(job).started_at - job.ahead)
-            self.queues.note_run(queue, max(0.0, lasted))
+            self.queues.record_duration(queue, max(0.0, lasted))
 
     def _note_end(self, job: Job, before: Status) -> None:
         """See to what depends on whether a job has ended, which it had not, or the other way round."""
@@ -456,7 +458,7 @@ class Backlog:
                 job.waiting = 0
                 blameless = self.dependencies.discard(job)
                 if blameless is not None:
-                    self.expiry.add_again(blameless)
+                    self.expiry.reconsider(blameless)
             for job_id in list(self.dependencies.settle(job)):
                 waiting = self.jobs[job_id]
                 waiting.waiting -= 1
@@ -464,12 +466,12 @@ class Backlog:
         elif before.is_final and not job.status.is_final:
             self.expiry.discard(job)
 
-    def _apply_to_array(self, array: Job, event: AboutJob) -> None:
+    def _apply_to_array(self, array: Job, event: JobEventType) -> None:
         tasks = self.tasks(array)
         affected = arrays.affected(event, tasks)
         is_whole = array.status.is_final or not isinstance(event, Removed | Retried)
         if not affected or not is_whole or not isinstance(event, arrays.HAPPENS_TO_ARRAYS):
-            raise IllegalMove(
+            raise InvalidTransition(
                 f"{event.name} cannot happen to array {array.id}, which is {array.status.value}"
             )
         if isinstance(event, Retried):
@@ -509,7 +511,7 @@ class Backlog:
         if self._is_open and self._is_free(job):
             if job.not_before is not None:
                 heappush(self._waiting[job.is_dated], (job.not_before, job.id))
-                self.line.is_settled = False  # when to look again may have changed
+                self.line.is_quiescent = False  # when to look again may have changed
             else:
                 self.line.add(job)
 

@@ -98,7 +98,7 @@ class Queues:
             self._get(event.queue).is_paused = isinstance(event, Paused)
             self._forget(event.queue)
 
-    def came_in(self, name: str) -> None:
+    def job_added(self, name: str) -> None:
         """Take note that a job has come into a queue, PENDING."""
         queue = self._queues.get(name) or self._get(name)
         queue.counts[_PENDING] += 1
@@ -115,7 +115,7 @@ class Queues:
             if after is None:
                 self._forget(name)
 
-    def note_run(self, name: str, seconds: float) -> None:
+    def record_duration(self, name: str, seconds: float) -> None:
         """Take note of how long a run of a queue's has taken."""
         queue = self._get(name)
         if queue.latest is None:

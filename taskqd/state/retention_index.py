@@ -10,7 +10,7 @@ AT_ONCE = 50
 """``take`` returns so many jobs at most."""
 
 
-class Expiry:
+class RetentionIndex:
     """``jobs`` are all that are known; ``is_needed(id)`` tells whether one has to stay nevertheless.
 
     Those that are taken count as removed from then on, until they are, or are given back by ``keep``. An
@@ -57,7 +57,7 @@ class Expiry:
         while self._ended and len(ids) < AT_ONCE:
             ended_at, job_id = self._ended[0]
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
-                heappop(self._ended)  # what is needed comes back by `add_again`, once it is not
+                heappop(self._ended)  # what is needed comes back by `reconsider`, once it is not
             elif ended_at < before or self._is_beyond(most, most_bytes, most_memory):
                 heappop(self._ended)
                 self._expiring.add(job_id)
@@ -73,7 +73,7 @@ class Expiry:
         job = self._jobs.get(job_id)
         if job is not None:
             self._forget(job)
-        self.add_again(job_id)
+        self.reconsider(job_id)
 
     def _is_beyond(self, most: int, most_bytes: int | None, most_memory: int | None) -> bool:
         count = self.count - len(self._expiring)
@@ -88,7 +88,7 @@ class Expiry:
             self._expiring_bytes -= job.kept_bytes
             self._expiring_memory -= footprint_of(job)
 
-    def add_again(self, job_id: int) -> None:
+    def reconsider(self, job_id: int) -> None:
         """Look at a job again that was passed over because it was needed."""
         job = self._jobs.get(job_id)
         if job is not None and job.ended is not None and job.array is None:

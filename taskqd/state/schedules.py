@@ -34,9 +34,10 @@ from taskqd.model.time_zones import LOCAL
 class Schedules:
     """The schedules by number, in the order of their next runs.
 
-    ``_counted_from`` has by number the times that ``count_from`` was told. It is in memory only, and not what
+    ``_counted_from`` has by number the times that ``set_next_run_base`` was told. It is in memory only, and
+    not what
     makes two of them equal: after a restart, a run that was left out and is still to come is due once.
-    Both it and ``_next`` are on the clock of each, as `counted_from` is. ``_next`` and ``_upcoming``, the
+    Both it and ``_next`` are on the clock of each, as `next_run_base` is. ``_next`` and ``_upcoming``, the
     latter of (time, number) apart for those with a ``cron``, are derived, and wrong for the numbers that are
     in ``_stale``. The time of day is ``ahead`` of the clock of waits.
     """
@@ -88,7 +89,7 @@ class Schedules:
             command=event.command,
             spec=event.spec,
             created_at=event.at,
-            counted_from=event.at - (self.ahead if event.cron is None else 0.0),
+            next_run_base=event.at - (self.ahead if event.cron is None else 0.0),
             ahead=self.ahead,
             every=event.every,
             cron=event.cron,
@@ -103,7 +104,7 @@ class Schedules:
     def _paused_or_resumed(self, number: int, event: Paused | Resumed) -> None:
         schedule = self.by_id[number]
         schedule.is_paused = type(event) is Paused
-        schedule.counted_from = self._on_its_clock(schedule, event.at)
+        schedule.next_run_base = self._on_its_clock(schedule, event.at)
         self._counted_from.pop(number, None)
 
     _changes: ClassVar[dict[type, Callable[["Schedules", int, Any], None]]] = {
@@ -121,7 +122,7 @@ class Schedules:
         self._latest.discard(schedule.last_job or 0)
         self._latest.add(job_id)
         schedule.last_run_at, schedule.last_job = at, job_id
-        schedule.counted_from = at = self._on_its_clock(schedule, at)
+        schedule.next_run_base = at = self._on_its_clock(schedule, at)
         if self._counted_from.get(number, at) <= at:
             self._counted_from.pop(number, None)
         self._stale.add(number)
@@ -130,7 +131,7 @@ class Schedules:
         """Whether a job is the latest one of a schedule, so that its submission tells when that ran last."""
         return job_id in self._latest
 
-    def count_from(self, number: int, at: float | None) -> None:
+    def set_next_run_base(self, number: int, at: float | None) -> None:
         """Have a schedule's next run be the first after ``at``, until it has run; None takes that back.
 
         This is for a run that is under way or is left out. ``at`` is on the clock of waits.
@@ -147,8 +148,8 @@ class Schedules:
         self.ahead = ahead
         for number, schedule in self.by_id.items():
             if schedule.cron is not None:
-                if schedule.counted_from > at + SET_BACK:
-                    schedule.counted_from = at
+                if schedule.next_run_base > at + SET_BACK:
+                    schedule.next_run_base = at
                     self._stale.add(number)
                 if self._counted_from.get(number, at) > at + SET_BACK:
                     self._counted_from[number] = at
@@ -196,7 +197,7 @@ class Schedules:
     def _first_after(self, schedule: Schedule | None) -> float | None:
         if schedule is None or schedule.is_paused:
             return None
-        after = self._counted_from.get(schedule.id, schedule.counted_from) + ROUNDING
+        after = self._counted_from.get(schedule.id, schedule.next_run_base) + ROUNDING
         if schedule.every is not None:
             return _next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
         try:

@@ -12,7 +12,7 @@ InThread = Callable[..., "Deferred[Any]"]
 """Calls a function with arguments in a thread; fires with what it returns."""
 
 
-class IStore(Interface):
+class IJournal(Interface):
     """The journal on disk."""
 
     failure: str | None = Attribute("Why nothing can be recorded any more, or None while all is well.")
@@ -21,10 +21,10 @@ class IStore(Interface):
 
     last_sequence: int = Attribute("The number of the last record that is durable and was told.")
 
-    def append(event: Event, is_patient: bool = False) -> "Deferred[tuple[int, int, int]]":
+    def append(event: Event, may_wait: bool = False) -> "Deferred[tuple[int, int, int]]":
         """Put an event into the journal and return a Deferred of its position.
 
-        One that ``is_patient`` may wait for a moment, for others to become durable with.
+        One that ``may_wait`` may wait for a moment, for others to become durable with.
 
         It fires once the event is durable, and in the order of the calls. It fails with StoreFailed if the
         event could not be written or synced; then it is not in the journal and never will be.
@@ -51,7 +51,7 @@ class IStore(Interface):
     def find(*job_ids: int) -> "IReading":
         """Return a reading of all that the journal has of some jobs at this moment."""
 
-    def on_durable(told: "Callable[[int, Sequence[Event]], object]") -> None:
+    def add_observer(told: "Callable[[int, Sequence[Event]], object]") -> None:
         """Have ``told(sequence, events)`` called for what was appended together, once its Deferred has fired.
 
         ``sequence`` is the first one's number. Events of ``append_now`` are told each by itself, before it
@@ -88,7 +88,7 @@ class OutputLost(OSError):
         self.kept = kept
 
 
-class IRecording(Interface):
+class IOutputWriter(Interface):
     """What one attempt prints, from its start to its end. Streams are named by number: 1 stdout, 2 stderr."""
 
     def write(stream: int, data: bytes) -> None:
@@ -116,7 +116,7 @@ class ISpool(Interface):
     def path(job_id: int, name: str) -> str:
         """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
 
-    def record(job_id: int, attempt: int, limit: int) -> IRecording:
+    def record(job_id: int, attempt: int, limit: int) -> IOutputWriter:
         """Begin to record an attempt; ``limit`` is in bytes a stream."""
 
     def recorded(job_id: int, attempt: int) -> tuple[Output, Output]:

@@ -8,13 +8,13 @@ from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed
-from taskqd.server.interfaces import ICaller
+from taskqd.server.interfaces import IClient
 from tests.fakes.connections import ADA, FakeSocket, FakeTransport
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 
 
-@implementer(ICaller)
-class FakeCaller:
+@implementer(IClient)
+class FakeClient:
     """Somebody who asks; what a handler sends before its reply is in ``sent``."""
 
     def __init__(self, principal: Principal | None = ADA) -> None:
@@ -70,10 +70,10 @@ class FakeCaller:
 class Client:
     """A client of a house, connected through a FakeTransport."""
 
-    def __init__(self, house: House, handle: Any = None) -> None:
+    def __init__(self, harness: Harness, handle: Any = None) -> None:
         self.transport = FakeTransport(handle or FakeSocket())
         self._unsent: list[bytes] = []
-        self.connection = cast("Any", house.factory.buildProtocol(None))
+        self.connection = cast("Any", harness.factory.buildProtocol(None))
         self.transport.protocol = self.connection
         self.connection.makeConnection(self.transport)
 

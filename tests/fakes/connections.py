@@ -34,7 +34,7 @@ class FakePort:
         self.is_listening = True
 
 
-class FakeAccess:
+class FakeAuthenticator:
     """Knows one token, ``sesame``, and takes users of this machine for admins unless told otherwise."""
 
     def __init__(self) -> None:

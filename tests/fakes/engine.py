@@ -5,33 +5,33 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from taskqd.auth.authorization import Gate
+from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import UNBOUNDED, Quotas
-from taskqd.engine.engine import Dispatcher
+from taskqd.config.limits import UNBOUNDED, Limits
+from taskqd.engine.engine import Engine
 from taskqd.execution.run import Outcome
 from taskqd.model.actor import Actor
 from taskqd.model.events import Event
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
-from taskqd.server.connection_limits import Doorkeeper
+from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.factory import TaskqFactory
-from taskqd.server.handlers.event_stream import Feed
-from taskqd.server.handlers.job_view import Results
-from taskqd.server.handlers.router import Verbs
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import UNLIMITED, Backlog
+from taskqd.server.handlers.event_stream import EventStream
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.router import Router
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import UNLIMITED, QueueState
 from tests.fakes.clocks import FakeClocks, clock
-from tests.fakes.connections import FakeAccess, FakePort
+from tests.fakes.connections import FakeAuthenticator, FakePort
 from tests.fakes.deferreds import begin, result_of
-from tests.fakes.journal import FakeStore
+from tests.fakes.journal import FakeJournal
 from tests.fakes.processes import COMPLETED, FakeExecutor, run_of
 from tests.fakes.spool import FakeSpool
 
 ACTOR = Actor("ada")
 
 
-class House:
+class Harness:
     """A dispatcher over fakes of everything below it; ``journal`` is what was recorded before."""
 
     def __init__(
@@ -42,16 +42,16 @@ class House:
         next_id: int = 1,
         queues: dict[str, int] | None = None,
         resources: dict[str, int] | None = None,
-        quotas: Quotas | None = None,
+        quotas: Limits | None = None,
         most_connections: int = 1000,
         clocks: FakeClocks | None = None,
     ) -> None:
         self.clock = clocks or clock()
-        self.store = FakeStore(journal, next_id)
+        self.store = FakeJournal(journal, next_id)
         self.spool = FakeSpool()
         self.executor = FakeExecutor()
-        self.dispatcher = Dispatcher(
-            replayed(self.store.journal, Limits(slots, queues or {}, resources or {})),
+        self.engine = Engine(
+            replayed(self.store.journal, CapacityTotals(slots, queues or {}, resources or {})),
             self.store,
             self.spool,
             self.executor,
@@ -60,18 +60,18 @@ class House:
             lambda: chance,
             quotas.most_pending if quotas else UNBOUNDED,
         )
-        self.access = FakeAccess()
-        self.quotas = Quotas() if quotas is None else quotas
-        self.gate = Gate(self.backlog, self.quotas, self.clock, self.check_run)
-        self.results = Results(
+        self.access = FakeAuthenticator()
+        self.quotas = Limits() if quotas is None else quotas
+        self.gate = Authorizer(self.queue_state, self.quotas, self.clock, self.check_run)
+        self.results = JobView(
             self.store,
             self.spool,
-            lambda job: self.backlog.reason(job, self.clock.elapsed()),
-            self.backlog.not_before,
+            lambda job: self.queue_state.reason(job, self.clock.elapsed()),
+            self.queue_state.not_before,
         )
-        self.feed = Feed(self.store, self.backlog, self.clock)
-        self.verbs = Verbs(
-            self.dispatcher,
+        self.feed = EventStream(self.store, self.queue_state, self.clock)
+        self.verbs = Router(
+            self.engine,
             self.results,
             cast("Any", self.access),
             self.feed,
@@ -80,7 +80,9 @@ class House:
             lambda: len(self.factory.connections),
         )
         self.ports: list[FakePort] = [FakePort()]
-        self.keeper = Doorkeeper(self.quotas, most_connections, self.clock, self.access.is_valid, self.ports)
+        self.keeper = ConnectionLimits(
+            self.quotas, most_connections, self.clock, self.access.is_valid, self.ports
+        )
         self.factory = TaskqFactory(self.verbs, self.keeper, self.clock)
 
     def check_run(self, who: Principal, spec: Spec) -> Spec:
@@ -88,17 +90,17 @@ class House:
         return spec
 
     @property
-    def backlog(self) -> Backlog:
+    def queue_state(self) -> QueueState:
         """The dispatcher's backlog."""
-        return self.dispatcher.backlog
+        return self.engine.queue_state
 
     def job(self, job_id: int) -> Job:
         """Return a job as it is."""
-        return self.backlog.get(job_id)
+        return self.queue_state.get(job_id)
 
     def statuses(self) -> list[Status]:
         """Return the jobs' statuses by id."""
-        return [job.status for job in self.backlog.walk(1)]
+        return [job.status for job in self.queue_state.walk(1)]
 
     def settle(self) -> None:
         """Make durable whatever is on its way, and what comes of it."""
@@ -109,7 +111,7 @@ class House:
     ) -> "Deferred[int]":
         """Return the Deferred of a submission by ada, of which nothing is durable yet."""
         spec = Spec(**options)
-        return maybeDeferred(self.dispatcher.submit, command, spec, ACTOR, blocks or {})
+        return maybeDeferred(self.engine.submit, command, spec, ACTOR, blocks or {})
 
     def submit(self, command: str = "true", **options: Any) -> int:
         """Return the id of a new job, once all is durable."""
@@ -122,49 +124,49 @@ class House:
         return begin(self._cancel(job_id, number, cascade))
 
     async def _cancel(self, job_id: int, number: int, cascade: bool) -> Job:
-        before = [job.id for job in await self.dispatcher.all_after(job_id)] if cascade else ()
-        return await self.dispatcher.cancel(job_id, ACTOR, number, before)
+        before = [job.id for job in await self.engine.dependents_of(job_id)] if cascade else ()
+        return await self.engine.cancel(job_id, ACTOR, number, before)
 
     def hold(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a hold."""
-        return begin(self.dispatcher.changes.hold(job_id, ACTOR))
+        return begin(self.engine.changes.hold(job_id, ACTOR))
 
     def release(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a release."""
-        return begin(self.dispatcher.changes.release(job_id, ACTOR))
+        return begin(self.engine.changes.release(job_id, ACTOR))
 
     def change(self, job_id: int, **values: Any) -> "Deferred[Job]":
         """Return the Deferred of a change of a spec's fields."""
-        return begin(self.dispatcher.changes.change(job_id, ACTOR, values))
+        return begin(self.engine.changes.change(job_id, ACTOR, values))
 
     def pause(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
         """Return the Deferred of a pause."""
-        return begin(self.dispatcher.controls.pause(ACTOR, queue, schedule))
+        return begin(self.engine.controls.pause(ACTOR, queue, schedule))
 
     def resume(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
         """Return the Deferred of a pause's end."""
-        return begin(self.dispatcher.controls.resume(ACTOR, queue, schedule))
+        return begin(self.engine.controls.resume(ACTOR, queue, schedule))
 
     def resize(self, queue: str, slots: int | None) -> "Deferred[None]":
         """Return the Deferred of a change of a queue's slots."""
-        return begin(self.dispatcher.controls.resize(ACTOR, queue, slots))
+        return begin(self.engine.controls.resize(ACTOR, queue, slots))
 
     def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
         """Return the Deferred of a new schedule."""
         command, spec = options.pop("command", "true"), Spec(**options)
-        return begin(self.dispatcher.controls.schedule(command, spec, ACTOR, every, None, False))
+        return begin(self.engine.controls.schedule(command, spec, ACTOR, every, None, False))
 
     def unschedule(self, number: int) -> "Deferred[None]":
         """Return the Deferred of a schedule's end."""
-        return begin(self.dispatcher.controls.unschedule(number, ACTOR))
+        return begin(self.engine.controls.unschedule(number, ACTOR))
 
     def retry(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a retry."""
-        return begin(self.dispatcher.retry(job_id, ACTOR))
+        return begin(self.engine.retry(job_id, ACTOR))
 
     def remove(self, job_id: int) -> "Deferred[None]":
         """Return the Deferred of a removal."""
-        return begin(self.dispatcher.remove(job_id, ACTOR))
+        return begin(self.engine.remove(job_id, ACTOR))
 
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
         """End a running attempt, durably."""
@@ -172,27 +174,27 @@ class House:
         self.settle()
 
 
-def opened(slots: int = 2, **options: Any) -> House:
+def opened(slots: int = 2, **options: Any) -> Harness:
     """Return a house that has started."""
-    house = House(slots, **options)
-    house.dispatcher.start()
-    return house
+    harness = Harness(slots, **options)
+    harness.engine.start()
+    return harness
 
 
-def running(house: House) -> list[int]:
+def running(harness: Harness) -> list[int]:
     """Return the ids of the jobs that run, upwards."""
-    return sorted(house.executor.running)
+    return sorted(harness.executor.running)
 
 
-def watchers(feed: Feed) -> int:
+def watchers(feed: EventStream) -> int:
     """Return how many watchers of a feed have caught up."""
     return sum(len(group.watchers) for group in feed._groups.values())
 
 
-def replayed(events: list[Event], limits: Limits = UNLIMITED) -> Backlog:
+def replayed(events: list[Event], limits: CapacityTotals = UNLIMITED) -> QueueState:
     """Return what the journal says, as a start reads it."""
-    backlog = Backlog(limits, is_open=False)
+    queue_state = QueueState(limits, is_open=False)
     for number, event in enumerate(events):
-        backlog.apply(event, (1, number, 1))
-    backlog.open()
-    return backlog
+        queue_state.apply(event, (1, number, 1))
+    queue_state.open()
+    return queue_state

@@ -7,12 +7,12 @@ from zope.interface import implementer
 
 from taskqd.errors import Lagged, StartRefused, StoreFailed
 from taskqd.model.events import Event, JobEvent, Position
-from taskqd.storage.interfaces import IReading, IStore
+from taskqd.storage.interfaces import IJournal, IReading
 from tests.fakes.deferreds import result_of
 
 
-@implementer(IStore)
-class FakeStore:
+@implementer(IJournal)
+class FakeJournal:
     """The journal in memory: an event is on its way until the test says that it is durable, or fails.
 
     ``journal`` has what is durable; events before number ``oldest`` can't be read any more as a whole.
@@ -33,7 +33,7 @@ class FakeStore:
         """The events that have been appended and are not durable yet."""
         return [event for events, _ in self._on_their_way for event in events]
 
-    def append(self, event: Event, is_patient: bool = False) -> "Deferred[Position]":
+    def append(self, event: Event, may_wait: bool = False) -> "Deferred[Position]":
         return self.append_all((event,))
 
     def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
@@ -67,7 +67,7 @@ class FakeStore:
     def find(self, *job_ids: int) -> "FakeReading":
         return FakeReading(self, 1, job_ids)
 
-    def on_durable(self, told: Callable[[int, Sequence[Event]], object]) -> None:
+    def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
 
     def since(self, sequence: int) -> "FakeReading":
@@ -121,7 +121,7 @@ class FakeReading:
 
     AT_ONCE = 3
 
-    def __init__(self, store: FakeStore, sequence: int, job_ids: tuple[int, ...] | None = None) -> None:
+    def __init__(self, store: FakeJournal, sequence: int, job_ids: tuple[int, ...] | None = None) -> None:
         self.next = sequence
         self._store = store
         self._ids = job_ids

@@ -18,7 +18,7 @@ from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
 from taskqd.model.job import Job, Reason, Usage
 from taskqd.speedups.child_process import MeasuredProtocol
-from taskqd.storage.interfaces import IRecording
+from taskqd.storage.interfaces import IOutputWriter
 
 COMPLETED = Outcome(reason=None, exit_code=0)
 
@@ -40,7 +40,7 @@ class FakeExecutor:
         self.leftovers: dict[int, Deferred[None]] = {}
 
     def start(
-        self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
+        self, run: Run, recording: IOutputWriter, spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
         assert run.id not in self.running, f"job {run.id} runs twice"
         self.runs.append(run)

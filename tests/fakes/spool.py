@@ -10,11 +10,11 @@ from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
-from taskqd.storage.interfaces import IRecording, ISpool
+from taskqd.storage.interfaces import IOutputWriter, ISpool
 
 
-@implementer(IRecording)
-class FakeRecording:
+@implementer(IOutputWriter)
+class FakeOutputWriter:
     """Keeps what it is given; ``close`` gives it back, or the test's error, once the test lets it."""
 
     def __init__(self, attempt: int = 1) -> None:
@@ -56,7 +56,7 @@ class FakeSpool:
         self.keeping: list[Deferred[None]] = []
         self.is_slow = False
         self.error: Exception | None = None
-        self.recordings: dict[int, FakeRecording] = {}
+        self.recordings: dict[int, FakeOutputWriter] = {}
         self.limits: dict[int, int] = {}
         self.released: list[int] = []
         self.on_disk: dict[tuple[int, int], tuple[bytes, bytes]] = {}
@@ -84,10 +84,10 @@ class FakeSpool:
     def path(self, job_id: int, name: str) -> str:
         return f"/spool/{job_id}.{name}"
 
-    def record(self, job_id: int, attempt: int, limit: int) -> FakeRecording:
+    def record(self, job_id: int, attempt: int, limit: int) -> FakeOutputWriter:
         assert job_id not in self.recordings, "the attempt before was not released"
         self.limits[job_id] = limit
-        recording = self.recordings[job_id] = FakeRecording(attempt)
+        recording = self.recordings[job_id] = FakeOutputWriter(attempt)
         recording.followers = self.followers[job_id]
         self._tell(job_id)
         return recording

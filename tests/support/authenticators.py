@@ -8,12 +8,12 @@ from twisted.internet.interfaces import ISSLTransport
 from zope.interface import alsoProvides
 
 from taskqd.auth import tokens
-from taskqd.auth.authenticator import Access, assembled
+from taskqd.auth.authenticator import Authenticator, assembled
 from taskqd.auth.hash_cache import Hashes
 from taskqd.auth.plugins import Plugin
 from taskqd.auth.realm import Realm
 from taskqd.auth.token_file import TokenFile
-from taskqd.auth.token_registry import Registry
+from taskqd.auth.token_registry import TokenRegistry
 from taskqd.auth.tokens import Cost, Entry, Hash
 from taskqd.model.roles import Role
 from tests.fakes.clocks import START, Threads, clock
@@ -39,7 +39,7 @@ class Site:
         self.threads = Threads()
         self.is_ready = ready
         self.hashed: list[str] = []
-        self.registry = Registry(self.file, self.clock, tokens.nobody(bytes(tokens.RANDOMNESS), CHEAP))
+        self.registry = TokenRegistry(self.file, self.clock, tokens.nobody(bytes(tokens.RANDOMNESS), CHEAP))
 
     def in_thread(self, function: Any, entry: Entry, text: str) -> Any:
         """Stand in for a thread, and remember what was hashed."""
@@ -55,7 +55,7 @@ class Site:
         plugins: Sequence[Plugin] = (),
         *,
         has_ca: bool = False,
-    ) -> Access:
+    ) -> Authenticator:
         """Return the access."""
         self.registry.open()
         hashes = Hashes(self.in_thread, b"k" * 32)

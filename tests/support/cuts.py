@@ -19,7 +19,7 @@ from taskqd.model.events import Event
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.segments import Segments
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.support.journals import MemoryDisk, portions, replay, story, write
 
 JOBS = 100
@@ -35,7 +35,7 @@ def make(directory: Path) -> MemoryDisk:
     events = story(JOBS)
     whole = portions(events, 4)
     write(directory, *whole, story(JOBS + 12)[len(events) :])
-    Condenser(Segments(str(directory), Disk()), Disk(), 2).write()
+    SnapshotWriter(Segments(str(directory), Disk()), Disk(), 2).write()
     return MemoryDisk(directory)
 
 

@@ -23,8 +23,8 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Array, Spec
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import QueueState
 
 
 def spec(**asked: Any) -> Spec:
@@ -106,22 +106,22 @@ def unscheduled(number: int = 1) -> Unscheduled:
     return Unscheduled(at=0.0, by="bob", schedule=number)
 
 
-def fold(*events: Event, limits: Limits | None = None) -> Backlog:
+def fold(*events: Event, limits: CapacityTotals | None = None) -> QueueState:
     """Return the backlog to which all that has happened, with as many slots as are wanted unless told."""
-    backlog = Backlog(limits) if limits else Backlog()
+    queue_state = QueueState(limits) if limits else QueueState()
     for event in events:
-        backlog.apply(event)
-    return backlog
+        queue_state.apply(event)
+    return queue_state
 
 
-def line(backlog: Backlog, now: float = 1000.0) -> list[int]:
+def line(queue_state: QueueState, now: float = 1000.0) -> list[int]:
     """Take all that may start at ``now``, and return their ids in the order in which they came."""
     taken: list[int] = []
-    while (job := backlog.take(now)) is not None:
+    while (job := queue_state.take(now)) is not None:
         taken.append(job.id)
     return taken
 
 
-def apply_all(backlog: Backlog, events: Iterable[Event]) -> None:
+def apply_all(queue_state: QueueState, events: Iterable[Event]) -> None:
     for event in events:
-        backlog.apply(event)
+        queue_state.apply(event)

@@ -38,24 +38,24 @@ from zope.interface import implementer
 
 from taskqd.config.settings import Retention
 from taskqd.engine import retention
-from taskqd.engine.engine import Dispatcher
-from taskqd.engine.retention import Housekeeper
+from taskqd.engine.engine import Engine
+from taskqd.engine.retention import RetentionTask
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import Outcome, Run
 from taskqd.model.events import NOTHING, Event, Output
 from taskqd.model.job import Job, Reason, Status
-from taskqd.model.spec import PLAIN, Array, Spec
-from taskqd.server.handlers.job_view import Results
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog
+from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
+from taskqd.server.handlers.job_view import JobView
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import IReading, IRecording
+from taskqd.storage.interfaces import IOutputWriter, IReading
 from taskqd.storage.journal import segment_writer
-from taskqd.storage.journal.journal import TRY_AGAIN, Store
+from taskqd.storage.journal.journal import TRY_AGAIN, Journal
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from taskqd.storage.spool import output as recording
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import MONOTONIC, FakeClocks, in_thread
@@ -75,7 +75,7 @@ TORN = 0.4
 """So many of the sectors that were not synced are lost in a power cut."""
 SECTOR = 512
 """A disk writes so many bytes at once, or none of them."""
-LIMITS = Limits(slots=2)
+LIMITS = CapacityTotals(slots=2)
 KEPT = 12
 """So many finished jobs are kept."""
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
@@ -333,7 +333,7 @@ class _AtOnce:
 
 
 class _Attempt:
-    def __init__(self, recording: IRecording) -> None:
+    def __init__(self, recording: IOutputWriter) -> None:
         self.recording = recording
         self.ended: Deferred[Outcome] = Deferred()
         self.why: Reason | None = None
@@ -351,7 +351,7 @@ class Attempts:
         self._numbers: dict[int, int] = {}
 
     def start(
-        self, run: Run, recording: IRecording, spawned: Callable[[int, int | None], None]
+        self, run: Run, recording: IOutputWriter, spawned: Callable[[int, int | None], None]
     ) -> "Deferred[Outcome]":
         assert run.id not in self.running, f"job {run.id} runs twice"
         assert (run.id, run.attempt) not in self.printed, f"attempt {run.attempt} of job {run.id} ran already"
@@ -436,7 +436,7 @@ class Day:
         self.executor = Attempts(self._started)
         self.executor.printed.update(self._printed)
         now_and_then = partial(_is_idle, self.executor)
-        self.store = Store(
+        self.store = Journal(
             self.directory, self.reactor, self.disk, "boot", self.reactor, in_thread, now_and_then
         )
         self.store.segment_bytes = SEGMENT_BYTES
@@ -445,35 +445,35 @@ class Day:
         committer.start = lambda: None
         committer._batches = _AtOnce(committer, self.reactor)
         self.store.lock()
-        backlog = Backlog(LIMITS, is_open=False)
+        queue_state = QueueState(LIMITS, is_open=False)
         for event, position in self.store.replay():
-            backlog.apply(event, position)
-        backlog.last_id = max(backlog.last_id, self.store.next_id - 1)
-        backlog.open()
-        self.store.begin(backlog.last_id)
+            queue_state.apply(event, position)
+        queue_state.last_id = max(queue_state.last_id, self.store.next_id - 1)
+        queue_state.open()
+        self.store.begin(queue_state.last_id)
         self.spool = Spool(self.directory, self.disk, self.reactor, in_thread)
         try:
             self.spool.open()
-            self.spool.sweep(lambda job_id: _attempts(backlog, job_id))
+            self.spool.sweep(lambda job_id: _attempts(queue_state, job_id))
         except OSError as why:
             raise StartRefused(str(why)) from None
-        self.dispatcher = Dispatcher(
-            backlog, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
+        self.engine = Engine(
+            queue_state, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
-        self.results = Results(
-            self.store, self.spool, lambda job: backlog.reason(job, now), backlog.not_before
+        self.results = JobView(
+            self.store, self.spool, lambda job: queue_state.reason(job, now), queue_state.not_before
         )
-        self.dispatcher.recover("the daemon was killed")
-        self.dispatcher.start()
-        self.housekeeper = Housekeeper(
-            self.dispatcher, self.store, Retention(1e9, KEPT), self.reactor, self._condense, in_thread
+        self.engine.recover("the daemon was killed")
+        self.engine.start()
+        self.housekeeper = RetentionTask(
+            self.engine, self.store, Retention(1e9, KEPT), self.reactor, self._condense, in_thread
         )
         self.housekeeper.start()
         self._is_on = True
 
     def _condense(self, directory: str, number: int) -> "Deferred[None]":
         try:
-            Condenser(Segments(directory, self.disk), self.disk, number).write()
+            SnapshotWriter(Segments(directory, self.disk), self.disk, number).write()
         except (OSError, StartRefused) as why:
             return fail(OSError(str(why)))
         return succeed(None)
@@ -488,7 +488,7 @@ class Day:
         """End without a word."""
         if self._is_on:
             self._printed = dict(self.executor.printed)
-            self._cut_off |= {(job.id, job.attempts) for job in self.dispatcher.backlog.running()}
+            self._cut_off |= {(job.id, job.attempts) for job in self.engine.queue_state.running()}
         self._is_on = False
         self._asked.clear()
         self._waits.clear()
@@ -515,17 +515,17 @@ class Day:
 
     # What is true.
 
-    def replayed(self, upto: int | None = None) -> Backlog:
+    def replayed(self, upto: int | None = None) -> QueueState:
         """Return what the files say, up to a record's number, read by a healthy disk."""
-        backlog = Backlog(LIMITS, is_open=False)
+        queue_state = QueueState(LIMITS, is_open=False)
         segments = Segments(os.path.join(self.directory, "journal"), Disk())
         reading = Replay()
         for event, position in segments.replay(segments.layout(), reading):
             if upto is None or reading.sequence <= upto:
-                backlog.apply(event, position)
+                queue_state.apply(event, position)
         last_id = reading.opened.next_id - 1 if reading.opened else 0
-        backlog.last_id = max(backlog.last_id, last_id)
-        return backlog
+        queue_state.last_id = max(queue_state.last_id, last_id)
+        return queue_state
 
     def check(self) -> None:
         """Compare what was answered, what the daemon believes and what the disk has."""
@@ -537,7 +537,7 @@ class Day:
         self._asked.clear()
         if self.fault.mode is Mode.ONCE and self.store.failure is not None:
             raise Untrue(f"the store is not tried again: {self.store.failure}")
-        mine = self.dispatcher.backlog
+        mine = self.engine.queue_state
         compare(plain(mine), plain(self.replayed()))
         if self.store.failure is None and not self.disk.is_full:
             self._check_nothing_is_left()
@@ -549,17 +549,17 @@ class Day:
 
     def _check_nothing_is_left(self) -> None:
         now = self.reactor.elapsed()
-        for job in self.dispatcher.backlog.jobs.values():
+        for job in self.engine.queue_state.jobs.values():
             if job.tasks is None and job.status is Status.RUNNING and job.id not in self.executor.running:
                 raise Untrue(f"the end of job {job.id} is not recorded")
-            is_due = self.dispatcher.backlog.reason(job, now) is Reason.QUEUED and job.tasks is None
+            is_due = self.engine.queue_state.reason(job, now) is Reason.QUEUED and job.tasks is None
             has_room = len(self.executor.running) < LIMITS.slots and job.spec.array is None
-            if is_due and has_room and not self.dispatcher.is_draining:
+            if is_due and has_room and not self.engine.is_draining:
                 raise Untrue(f"job {job.id} is due, and does not start though there is a slot")
 
     def check_output(self) -> None:
         """All that was printed can be read, or is told to be missing."""
-        for job in self.dispatcher.backlog.jobs.values():
+        for job in self.engine.queue_state.jobs.values():
             if job.attempt is None or not job.status.is_final:
                 continue
             printed = self.executor.printed.get((job.id, job.attempt.number), b"")
@@ -618,23 +618,23 @@ class Day:
                 raise Untrue(f"job {job_id} is acknowledged and not on disk")
             ids.append(job_id)
             self._blocks[job_id] = blocks or {}
-            self._waits.append((job_id, self.dispatcher.wait(job_id)))
+            self._waits.append((job_id, self.engine.wait(job_id)))
             return job_id
 
-        self.ask("SUBMIT", self.dispatcher.submit(command, spec, ACTOR, blocks or {}).addCallback(accepted))
+        self.ask("SUBMIT", self.engine.submit(command, spec, ACTOR, blocks or {}).addCallback(accepted))
         return ids
 
     def cancel(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("CANCEL", begin(self.dispatcher.cancel(job_id, ACTOR, 15)))
+            self.ask("CANCEL", begin(self.engine.cancel(job_id, ACTOR, 15)))
 
     def retry(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("RETRY", begin(self.dispatcher.retry(job_id, ACTOR)))
+            self.ask("RETRY", begin(self.engine.retry(job_id, ACTOR)))
 
     def remove(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("REMOVE", begin(self.dispatcher.remove(job_id, ACTOR)))
+            self.ask("REMOVE", begin(self.engine.remove(job_id, ACTOR)))
 
     def decide(self, what: str, decision: "Coroutine[Deferred[Any], Any, Any]") -> None:
         """Change a job, a queue or a schedule."""
@@ -743,7 +743,7 @@ class Day:
 
     def _change_their_minds(self) -> Iterator[None]:
         """Use what is about more than one job, or about one that has not started."""
-        changes, controls = self.dispatcher.changes, self.dispatcher.controls
+        changes, controls = self.engine.changes, self.engine.controls
         self.decide("PAUSE", controls.pause(ACTOR, "slow"))
         self.decide("SET-QUEUE", controls.resize(ACTOR, "slow", 1))
         yield
@@ -759,7 +759,7 @@ class Day:
             self.decide("SET", changes.change(job_id, ACTOR, {"priority": 7, "label": "changed"}))
             self.decide("RELEASE", changes.release(job_id, ACTOR))
         self.decide("RESUME", controls.resume(ACTOR, "slow"))
-        self.decide("SCHEDULE", controls.schedule("again", PLAIN, ACTOR, 3600.0, None, False))
+        self.decide("SCHEDULE", controls.schedule("again", DEFAULT_SPEC, ACTOR, 3600.0, None, False))
         yield
         self.end_all()
         yield
@@ -776,12 +776,12 @@ class Day:
 
     def _stop_and_start(self) -> Iterator[None]:
         self.housekeeper.stop()
-        stopped = self.dispatcher.stop(requeue=True)
+        stopped = self.engine.stop(requeue=True)
         self.end(list(self.executor.running), b" and so far")
         self.settle()
         if not stopped.called:
             raise Untrue("the stop does not come to its end")
-        before = plain(self.dispatcher.backlog)
+        before = plain(self.engine.queue_state)
         closed = self.store.close()
         self.reactor.turn()
         if not closed.called:
@@ -830,7 +830,7 @@ class Day:
 
         Of what was on its way when the power was cut some may be there.
         """
-        before = plain(self.dispatcher.backlog)
+        before = plain(self.engine.queue_state)
         told = self.store.last_sequence if self.disk.is_off else None
         self.die()
         if self.fault.mode is Mode.POWER_CUT:
@@ -844,13 +844,13 @@ class Day:
         self.settle()
         self.check()
         self.end_all()
-        if not job or self.dispatcher.backlog.get(job[0]).status is not Status.COMPLETED:
+        if not job or self.engine.queue_state.get(job[0]).status is not Status.COMPLETED:
             raise Untrue("nothing works in the morning")
         self.die()
 
     def _check_files(self) -> None:
         """The blocks of all jobs are there, and no file of any job that is not known."""
-        jobs = self.dispatcher.backlog.jobs
+        jobs = self.engine.queue_state.jobs
         for job_id in jobs:
             for name, content in self._blocks.get(job_id, {}).items():
                 with open(self.spool.path(job_id, name), "rb") as file:
@@ -881,14 +881,14 @@ async def _read_all(reading: IReading) -> list[tuple[int, Event]]:
     return found
 
 
-def _attempts(backlog: Backlog, job_id: int) -> int | None:
-    job = backlog.jobs.get(job_id)
+def _attempts(queue_state: QueueState, job_id: int) -> int | None:
+    job = queue_state.jobs.get(job_id)
     return None if job is None else job.attempts
 
 
-def plain(backlog: Backlog) -> dict[str, Any]:
+def plain(queue_state: QueueState) -> dict[str, Any]:
     """Return what is known of all jobs, without where it stands and what nobody can see of ended attempts."""
-    jobs = msgspec.to_builtins(backlog.jobs, str_keys=True)
+    jobs = msgspec.to_builtins(queue_state.jobs, str_keys=True)
     for job in jobs.values():
         is_running = job["status"] == "RUNNING" and not job["tasks"]
         for attempt in (job["attempt"], *job["past"]):
@@ -896,15 +896,15 @@ def plain(backlog: Backlog) -> dict[str, Any]:
                 attempt["record"] = None
                 if not is_running or attempt is not job["attempt"]:
                     attempt["pid"] = attempt["pid_started"] = None
-    counts = {status.value: count for status, count in backlog.counts.items()}
+    counts = {status.value: count for status, count in queue_state.counts.items()}
     others: dict[str, Any] = {
-        "queues": list(backlog.describe_queues()),
-        "paused": backlog.queues.is_paused,
-        "schedules": msgspec.to_builtins(backlog.schedules.by_id),
+        "queues": list(queue_state.describe_queues()),
+        "paused": queue_state.queues.is_paused,
+        "schedules": msgspec.to_builtins(queue_state.schedules.by_id),
     }
     for queue in others["queues"]:
         queue["busy"] = None  # that is of those that run here
-    return {"jobs": jobs, "counts": counts, "keys": dict(backlog._keys), "others": others}
+    return {"jobs": jobs, "counts": counts, "keys": dict(queue_state._keys), "others": others}
 
 
 def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:

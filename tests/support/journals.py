@@ -25,7 +25,7 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Spec
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
@@ -109,11 +109,11 @@ def replay(directory: Path | str, disk: Disk | None = None) -> list[Event]:
     return [event for event, _ in segments.replay(segments.layout(), Replay())]
 
 
-def fold(events: Iterable[Event]) -> Backlog:
-    backlog = Backlog()
+def fold(events: Iterable[Event]) -> QueueState:
+    queue_state = QueueState()
     for event in events:
-        backlog.apply(event)
-    return backlog
+        queue_state.apply(event)
+    return queue_state
 
 
 class MemoryDisk(Disk):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from taskqd.errors import JournalDamaged
 from taskqd.model.job import Status
 from taskqd.protocol import documents, replies
-from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
@@ -363,16 +363,16 @@ _WAYS: dict[Callable[[Campaign], None], int] = {
 def replayed(journal: Path) -> dict[int, Shown]:
     """Return the jobs that the journal has, by id, as SHOW would tell of them."""
     segments = Segments(str(journal), Disk())
-    backlog = Backlog()
+    queue_state = QueueState()
     try:
         for event, position in segments.replay(segments.layout(), Replay()):
-            backlog.apply(event, position)
-    except (JournalDamaged, IllegalMove) as why:
+            queue_state.apply(event, position)
+    except (JournalDamaged, InvalidTransition) as why:
         raise Broken("a journal can be replayed", None, why) from None
     shown = {}
-    for job in backlog.jobs.values():
+    for job in queue_state.jobs.values():
         progress = 100 if job.status is Status.COMPLETED else job.attempt.progress if job.attempt else 0
-        described = documents.describe(job, progress, backlog.reason(job, time.time()))
+        described = documents.describe(job, progress, queue_state.reason(job, time.time()))
         shown[job.id] = json.loads(replies.as_json("JOB", described)[4:])
     return shown
 

@@ -18,5 +18,5 @@ journal.SEGMENT_BYTES = _segment
 retention.SNAPSHOT_FROM = _snapshot
 retention.CHECK_EVERY = 0.05
 # However large the last snapshot is, the next one does not wait for as much again.
-setattr(journal.Store, "snapshot_bytes", property(lambda _: 0, lambda _, __: None))  # noqa: B010 - for mypy
+setattr(journal.Journal, "snapshot_bytes", property(lambda _: 0, lambda _, __: None))  # noqa: B010 - for mypy
 run()

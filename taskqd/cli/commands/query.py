@@ -85,7 +85,7 @@ def why(session: Session, jobs: Sequence[Ref]) -> int:
     def tell(client: Client, job: Ref) -> None:
         text = client.why(job)
         before = f"{job} " if len(jobs) > 1 else ""
-        session.say(before + terminal.harmless(text), {"id": job, "why": text})
+        session.say(before + terminal.sanitize_line(text), {"id": job, "why": text})
 
     return tell_each(session, jobs, tell)
 

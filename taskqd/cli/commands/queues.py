@@ -40,7 +40,7 @@ def queues(session: Session) -> int:
 def _cells(queue: Facts) -> tuple[str, ...]:
     counts = (queue[name] for name in ("pending", "running", "completed", "failed", "cancelled"))
     return (
-        terminal.harmless(queue["name"]),
+        terminal.sanitize_line(queue["name"]),
         str(queue["busy"]),
         _slots(queue),
         *map(str, counts),

@@ -90,7 +90,7 @@ def _cells(schedule: Facts) -> tuple[str, ...]:
     cron, every, zone = schedule.get("cron"), schedule.get("every"), schedule.get("tz")
     return (
         str(schedule["schedule"]),
-        text.harmless(cron + (f" ({zone})" if zone else "")) if cron else f"every {every:g} s",
+        text.sanitize_line(cron + (f" ({zone})" if zone else "")) if cron else f"every {every:g} s",
         "- (paused)" if schedule["paused"] else schedule.get("next_run_at") or "-",
         schedule.get("last_run_at") or "-",
         str(schedule.get("last_job") or "-"),

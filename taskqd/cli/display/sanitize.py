@@ -38,7 +38,7 @@ _SHOWN = {chr(code): f"^{chr(code ^ 0x40)}" for code in (*range(0x20), 0x7F)}
 _SHOWN |= {chr(code): f"\\u{code:04x}" for code in _UNSEEN}
 
 
-def washed(data: bytes, encoding: str = "utf-8") -> bytes:
+def sanitize_output(data: bytes, encoding: str = "utf-8") -> bytes:
     """Return what may be written of something that is whole by itself, such as a line."""
     if not data.translate(None, _PLAIN):
         return data

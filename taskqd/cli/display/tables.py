@@ -1,6 +1,6 @@
 """Tables for a terminal: which columns there are at which width, and what stands in them.
 
-Loaded late, for rich is. What is in a table is text of jobs, so all of it goes through ``harmless``.
+Loaded late, for rich is. What is in a table is text of jobs, so all of it goes through ``sanitize_line``.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from taskqd.cli.display.text import bar, clock, command_of, harmless, relative
+from taskqd.cli.display.text import bar, clock, command_of, relative, sanitize_line
 
 Facts = dict[str, Any]
 
@@ -61,7 +61,7 @@ def fitting(columns: Sequence[Column], rows: Sequence[Facts], width: int) -> Tab
 
 
 def _plain(text: object) -> Text:
-    return Text("" if text is None else harmless(str(text)), no_wrap=True, overflow="ellipsis")
+    return Text("" if text is None else sanitize_line(str(text)), no_wrap=True, overflow="ellipsis")
 
 
 def _named(name: str, default: str | None = "") -> Callable[[Facts], Text]:

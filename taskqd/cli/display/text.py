@@ -18,7 +18,7 @@ USUAL_SIZE = (80, 24)
 """Columns and lines of a terminal that does not know its own size."""
 
 
-def harmless(text: str) -> str:
+def sanitize_line(text: str) -> str:
     """Return ``text`` with everything that is not printed escaped: it stays on its line and moves no cursor.
 
     Besides control characters these are the ones that turn the direction of writing or hide.
@@ -39,14 +39,14 @@ def lines(facts: dict[str, Any], prefix: str = "") -> Iterable[str]:
         if isinstance(value, dict):
             yield from lines(value, f"{prefix}{name}.")
         elif isinstance(value, list):
-            yield harmless(f"{prefix}{name}: {' '.join(map(str, value))}")
+            yield sanitize_line(f"{prefix}{name}: {' '.join(map(str, value))}")
         elif value is not None:
-            yield harmless(f"{prefix}{name}: {json.dumps(value) if isinstance(value, bool) else value}")
+            yield sanitize_line(f"{prefix}{name}: {json.dumps(value) if isinstance(value, bool) else value}")
 
 
 def command_of(job: dict[str, Any]) -> str:
     """Return what a job runs, on one line."""
-    return harmless(job.get("command") or f"(a script of {job.get('script')} bytes)")
+    return sanitize_line(job.get("command") or f"(a script of {job.get('script')} bytes)")
 
 
 def columns(job: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
         more += [str(event[name]) for name in ("status", "reason", "detail") if event.get(name)]
         more += [f"again at {event['retry_at']}"] if event.get("retry_at") else []
     exit_code = -event["signal"] if kind == "ended" and event.get("signal") else event.get("exit_code")
-    return (event["at"], kind, harmless(", ".join(more)), "-" if exit_code is None else str(exit_code))
+    return (event["at"], kind, sanitize_line(", ".join(more)), "-" if exit_code is None else str(exit_code))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from taskqd.cli.context import REFUSED, Session
-from taskqd.cli.display.sanitize import washed
+from taskqd.cli.display.sanitize import sanitize_output
 from taskqd.errors import JournalDamaged
 from taskqd.model.events import JobEvent, Opened, Position, Record, Snapshot, Submitted
 from taskqd.protocol.values import timestamp
-from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Layout, Segments, positions
@@ -136,7 +136,7 @@ def _at_rest(read: Callable[[], Found]) -> Found:
 
 def _survey(directory: str) -> tuple[dict[str, Any], Torn | None]:
     reading = Reading(directory)
-    backlog = Backlog(is_open=False)
+    queue_state = QueueState(is_open=False)
     count = 0
     with ExitStack() as stack:
         for _, record, position in reading.records(_bar(stack, reading.size, sys.stderr.isatty())):
@@ -144,11 +144,11 @@ def _survey(directory: str) -> tuple[dict[str, Any], Torn | None]:
             if isinstance(record, Opened | Snapshot):
                 continue
             try:
-                backlog.apply(record, position)
-            except IllegalMove as why:
+                queue_state.apply(record, position)
+            except InvalidTransition as why:
                 where = reading.segments.locate(position)
                 raise JournalDamaged(f"{where} cannot be right: {why}") from None
-    jobs = {status.value.lower(): number for status, number in backlog.counts.items()}
+    jobs = {status.value.lower(): number for status, number in queue_state.counts.items()}
     facts = {
         "journal": reading.segments.directory,
         "files": len(reading.files),
@@ -189,7 +189,7 @@ def dump(session: Session, directory: str, job: int | None, since: float | None)
                     continue
                 printed = sequence
                 line = encode({"seq": printed, **_shown(record)}) + b"\n"
-                sys.stdout.buffer.write(washed(line, sys.stdout.encoding) if is_terminal else line)
+                sys.stdout.buffer.write(sanitize_output(line, sys.stdout.encoding) if is_terminal else line)
 
     try:
         _at_rest(write)

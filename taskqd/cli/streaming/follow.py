@@ -12,7 +12,7 @@ from queue import Queue
 from typing import NamedTuple
 
 from taskqd.cli.context import REFUSED, Session
-from taskqd.cli.display.sanitize import washed
+from taskqd.cli.display.sanitize import sanitize_output
 from taskqd.cli.display.text import coloured, has_colours
 from taskqd.cli.job_output import content, printing
 from taskqd.client import Client, Facts, Output, Ref, Refused, Unreachable, Untrusted
@@ -177,7 +177,9 @@ class Lines:
         before = coloured(self._names[job], self._colours[job], has_colours(stream)).encode() + b" "
         if stream.isatty() and not self._is_raw:
             # What goes back to its beginning would stand over the job's name: show what is seen in the end.
-            lines = [washed(line.rstrip(b"\r").rpartition(b"\r")[2], stream.encoding) for line in lines]
+            lines = [
+                sanitize_output(line.rstrip(b"\r").rpartition(b"\r")[2], stream.encoding) for line in lines
+            ]
         if lines:
             # In one piece: there may be very many short ones.
             stream.buffer.write(before + (b"\n" + before).join(lines) + b"\n")

@@ -71,7 +71,7 @@ def subject(event: Facts) -> str:
         return str(event["id"])
     for kind in ("schedule", "queue"):
         if event.get(kind) is not None:
-            return text.harmless(f"{kind} {event[kind]}")
+            return text.sanitize_line(f"{kind} {event[kind]}")
     return "all"
 
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from taskqd.cli.display.tables import COLOURS, progress_of, waiting_for
-from taskqd.cli.display.text import age, bar, command_of, harmless, relative, span
+from taskqd.cli.display.text import age, bar, command_of, relative, sanitize_line, span
 from taskqd.cli.top.state import Look, Mode, News, State, ref
 from taskqd.client import Facts
 
@@ -61,7 +61,7 @@ def _head(state: State, width: int) -> Text:
     line.append(f"  {bar(stats['busy'], stats['slots'], 10)}", style="not bold cyan")
     line.append(f" {stats['busy']}/{stats['slots']} slots", style="not bold")
     for name, resource in stats.get("resources", {}).items():
-        line.append(f"  {harmless(name)} {resource['busy']}/{resource['total']}", style="not bold")
+        line.append(f"  {sanitize_line(name)} {resource['busy']}/{resource['total']}", style="not bold")
     jobs = stats["jobs"]
     line.append(f"  {jobs['running']} running, {jobs['pending']} pending", style="not bold")
     if stats.get("draining"):
@@ -78,9 +78,9 @@ def _foot(state: State, width: int) -> Text:
     if state.question is not None:
         return Text(f"Cancel {state.question.subject}? [y/n]", style="bold yellow")
     if state.trouble:
-        return Text(harmless(state.trouble), style="bold red")
+        return Text(sanitize_line(state.trouble), style="bold red")
     if state.message:
-        return Text(harmless(state.message), style="bold")
+        return Text(sanitize_line(state.message), style="bold")
     if state.mode is Mode.OUTPUT:
         return Text("q back  Tab the other stream  ↑↓ scroll  End follow", style="dim")
     return Text(KEYS if width >= len(KEYS) else SHORT_KEYS, style="dim")
@@ -107,7 +107,7 @@ def _folded(output: bytes, width: int) -> list[str]:
     folded: list[str] = []
     for line in text.removesuffix("\n").split("\n"):
         # What goes back to the line's beginning, as progress bars do, is seen only as it is in the end.
-        shown = harmless(line.rstrip("\r").rpartition("\r")[2])
+        shown = sanitize_line(line.rstrip("\r").rpartition("\r")[2])
         folded += [shown[at : at + width] for at in range(0, len(shown), width)] or [""]
     return folded
 
@@ -197,7 +197,7 @@ def _queues(queues: Sequence[Facts], width: int, rows: int) -> list[Text]:
     shown = busiest[:rows]
     for queue in sorted(shown, key=lambda queue: str(queue["name"])):
         slots = "-" if queue["slots"] is None else queue["slots"]
-        line = Text(set_cell_size(_cut(harmless(queue["name"]), name_width), name_width))
+        line = Text(set_cell_size(_cut(sanitize_line(queue["name"]), name_width), name_width))
         if not is_narrow:
             drawn = bar(queue["busy"], queue["slots"], 8) if queue["slots"] else ""
             line.append(f" {drawn:8}", style="cyan")
@@ -220,8 +220,8 @@ def _cut(text: str, width: int) -> str:
 def _begin(job: Facts, width: int) -> Text:
     line = Text(f"{ref(job):>7} ")
     if width >= NARROW:
-        line.append(set_cell_size(_cut(harmless(job["queue"]), 10), 11))
-        line.append(set_cell_size(_cut(harmless(job.get("owner") or ""), 8), 9))
+        line.append(set_cell_size(_cut(sanitize_line(job["queue"]), 10), 11))
+        line.append(set_cell_size(_cut(sanitize_line(job.get("owner") or ""), 8), 9))
     return line
 
 

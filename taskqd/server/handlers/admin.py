@@ -7,16 +7,16 @@ from typing import Any
 from twisted.logger import Logger
 
 from taskqd import __version__
-from taskqd.auth.authenticator import Access
-from taskqd.auth.authorization import Gate
+from taskqd.auth.authenticator import Authenticator
+from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config import limits
-from taskqd.engine.engine import Dispatcher
+from taskqd.engine.engine import Engine
 from taskqd.protocol import replies, requests, submit
 from taskqd.protocol import verbs as wire
-from taskqd.server.handlers.base import Handler, Reply, Room
-from taskqd.server.handlers.job_view import Results
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.interfaces import IClient
 
 PROTOCOL_VERSION = 1
 HELP_WIDTH = 100
@@ -34,21 +34,21 @@ LIMITS = {
 """What HELLO and STATS say of what every server takes and sends, in bytes or jobs; quotas.py has the rest."""
 
 
-class Daemon(Room):
+class AdminHandlers(HandlerGroup):
     """Tells about the server; ``connections`` tells how many there are."""
 
     _log = Logger()
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        results: Results,
+        engine: Engine,
+        results: JobView,
         clock: Any,
-        gate: Gate,
-        access: Access,
+        gate: Authorizer,
+        access: Authenticator,
         connections: Callable[[], int],
     ) -> None:
-        super().__init__(dispatcher, results, clock, gate)
+        super().__init__(engine, results, clock, gate)
         self._access = access
         self._connections = connections
         self._limits = {**LIMITS, **limits.describe(gate.quotas)}
@@ -66,35 +66,35 @@ class Daemon(Room):
             "DRAIN": self._drain,
         }
 
-    def _drain(self, caller: ICaller, _: None) -> bytes:
+    def _drain(self, caller: IClient, _: None) -> bytes:
         who = caller.principal
         self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
-        self._dispatcher.drain()
+        self._engine.drain()
         return replies.OK
 
-    def _stats(self, caller: ICaller, _: None) -> bytes:
-        dispatcher, backlog = self._dispatcher, self._backlog
+    def _stats(self, caller: IClient, _: None) -> bytes:
+        engine, queue_state = self._engine, self._queue_state
         return replies.as_json(
             "STATS",
             {
                 "version": __version__,
                 "uptime": round(self._clock.seconds() - self._started_at, 3),
-                "slots": dispatcher.slots,
-                "busy": dispatcher.busy,
-                "resources": backlog.capacity.resources(),
-                "paused": backlog.queues.is_paused,
-                "draining": dispatcher.is_draining,
-                "shortage": dispatcher.shortage(),
-                "jobs": {status.value.lower(): count for status, count in backlog.counts.items()},
-                "pending_bytes": backlog.pending_bytes,
+                "slots": engine.slots,
+                "busy": engine.busy,
+                "resources": queue_state.capacity.resources(),
+                "paused": queue_state.queues.is_paused,
+                "draining": engine.is_draining,
+                "shortage": engine.shortage(),
+                "jobs": {status.value.lower(): count for status, count in queue_state.counts.items()},
+                "pending_bytes": queue_state.pending_bytes,
                 "connections": self._connections(),
-                "counters": dispatcher.counters,
-                "store": dispatcher.store_state(),
+                "counters": engine.counters,
+                "store": engine.store_state(),
                 "limits": self._limits,
             },
         )
 
-    def _hello(self, caller: ICaller, _: None) -> bytes:
+    def _hello(self, caller: IClient, _: None) -> bytes:
         hello = {
             "version": __version__,
             "verbs": list(wire.VERBS),
@@ -105,21 +105,21 @@ class Daemon(Room):
         }
         return replies.as_json(f"TASKQ {PROTOCOL_VERSION}", hello)
 
-    def _auth(self, caller: ICaller, token: str) -> Reply:
+    def _auth(self, caller: IClient, token: str) -> Reply:
         identified = caller.identify(self._access.authenticate(token, caller.address))
         return identified.addCallback(lambda who: replies.ok(f"{who.name} {who.role.value}"))
 
-    def _ping(self, caller: ICaller, _: None) -> bytes:
+    def _ping(self, caller: IClient, _: None) -> bytes:
         return replies.OK
 
-    def _help(self, caller: ICaller, topic: str | None) -> bytes:
+    def _help(self, caller: IClient, topic: str | None) -> bytes:
         verbs = wire.VERBS.values() if topic is None else [wire.VERBS[topic]]
         lines = [f"{verb.usage}  {verb.summary}" for verb in verbs]
         if topic is not None:
             lines += _options(wire.VERBS[topic].options)
         return b"".join((*map(replies.ok, lines), replies.END))
 
-    def _quit(self, caller: ICaller, _: None) -> bytes:
+    def _quit(self, caller: IClient, _: None) -> bytes:
         caller.finish()
         return replies.OK
 

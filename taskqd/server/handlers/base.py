@@ -9,35 +9,35 @@ from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 
-from taskqd.auth.authorization import Gate
-from taskqd.engine.engine import Dispatcher
+from taskqd.auth.authorization import Authorizer
+from taskqd.engine.engine import Engine
 from taskqd.errors import WrongState
 from taskqd.model.job import Job
-from taskqd.model.job_ref import Ref, TaskId
+from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import replies
-from taskqd.server.handlers.job_view import Results
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.interfaces import IClient
 
 PORTION_BYTES = 16_384
 """A portion of a reply is sent once it has this many bytes, or when its time slice is spent."""
 
 Reply: TypeAlias = bytes | Deferred[bytes]
-Handler: TypeAlias = Callable[[ICaller, Any], Reply]
+Handler: TypeAlias = Callable[[IClient, Any], Reply]
 
 
-class Room:
+class HandlerGroup:
     """The handlers of some verbs; what is asked of them has been let through by ``gate``."""
 
-    def __init__(self, dispatcher: Dispatcher, results: Results, clock: Any, gate: Gate) -> None:
-        self._dispatcher = dispatcher
-        self._backlog = dispatcher.backlog
+    def __init__(self, engine: Engine, results: JobView, clock: Any, gate: Authorizer) -> None:
+        self._engine = engine
+        self._queue_state = engine.queue_state
         self._results = results
         self._clock = clock
         self._gate = gate
 
-    def _id(self, ref: Ref) -> int:
+    def _id(self, ref: JobRef) -> int:
         """Return a job's number; raises NoSuchJob and Gone."""
-        return self._backlog.get(ref).id
+        return self._queue_state.get(ref).id
 
     def _status(self, job: Job) -> bytes:
         return replies.status(job, self._results.progress(job))
@@ -60,7 +60,7 @@ class Lines:
     Lines are gathered for as long as nothing else can happen, so that each is true when it is sent.
     """
 
-    def __init__(self, caller: ICaller) -> None:
+    def __init__(self, caller: IClient) -> None:
         self.count = 0
         self._caller = caller
         self._gathered: list[bytes] = []
@@ -89,7 +89,7 @@ class Lines:
         return b"".join((*self._gathered, replies.end(self.count)))
 
 
-async def send_all(caller: ICaller, lines: Iterable[bytes | None]) -> bytes:
+async def send_all(caller: IClient, lines: Iterable[bytes | None]) -> bytes:
     """Send lines in portions, and return the last portion with its END.
 
     The lines are produced one by one as the caller reads them. None stands for something that was looked at

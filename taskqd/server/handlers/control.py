@@ -7,14 +7,14 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.principal import Principal
 from taskqd.errors import Gone, NoSuchJob, WrongState
 from taskqd.model.job import Job
-from taskqd.model.job_ref import Ref
+from taskqd.model.job_ref import JobRef
 from taskqd.protocol import replies
 from taskqd.protocol.requests import Cancellation, Change, Retrial
-from taskqd.server.handlers.base import Handler, Reply, Room
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
+from taskqd.server.interfaces import IClient
 
 
-class Acts(Room):
+class ControlHandlers(HandlerGroup):
     """Changes what becomes of a job; each answers when it is decided and durable."""
 
     def handlers(self) -> dict[str, Handler]:
@@ -28,23 +28,23 @@ class Acts(Room):
             "SET": self._set,
         }
 
-    def _cancel(self, caller: ICaller, asked: Cancellation) -> Reply:
+    def _cancel(self, caller: IClient, asked: Cancellation) -> Reply:
         return Deferred.fromCoroutine(self._cancelled(caller.principal, asked)).addCallback(self._status)
 
     async def _cancelled(self, who: Principal, asked: Cancellation) -> Job:
         """Cancel a job; before anything is changed, see that all others may be cancelled too."""
-        job = self._backlog.get(asked.id)
+        job = self._queue_state.get(asked.id)
         after: list[Job] = []
         if asked.is_cascade:
-            after = await self._dispatcher.all_after(job.id, lambda one: self._gate.check_after(who, one))
+            after = await self._engine.dependents_of(job.id, lambda one: self._gate.check_after(who, one))
             self._gate.charge(who, (job, *after))
-        return await self._dispatcher.cancel(job.id, who.actor, asked.signal, [one.id for one in after])
+        return await self._engine.cancel(job.id, who.actor, asked.signal, [one.id for one in after])
 
-    def _retry(self, caller: ICaller, asked: Ref | Retrial) -> Reply:
+    def _retry(self, caller: IClient, asked: JobRef | Retrial) -> Reply:
         if isinstance(asked, Retrial):
             retried = self._retry_all(caller.principal, self._id(asked.id))
         else:
-            retried = self._dispatcher.retry(self._id(asked), caller.principal.actor)
+            retried = self._engine.retry(self._id(asked), caller.principal.actor)
         return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
 
     async def _retry_all(self, who: Principal, job_id: int) -> Job:
@@ -52,29 +52,29 @@ class Acts(Room):
 
         After an error the older ones of them are retried, and the others are as they were.
         """
-        job = self._backlog.get(job_id)
-        skipped = await self._dispatcher.all_skipped(job_id, lambda one: self._gate.check_skipped(who, one))
+        job = self._queue_state.get(job_id)
+        skipped = await self._engine.all_skipped(job_id, lambda one: self._gate.check_skipped(who, one))
         self._gate.charge(who, (job, *skipped))
-        await self._dispatcher.retry(job_id, who.actor)
+        await self._engine.retry(job_id, who.actor)
         for one in skipped:
             with suppress(WrongState, NoSuchJob, Gone):  # somebody else has retried or removed it meanwhile
                 self._gate.check_retry(who, one)
-                await self._dispatcher.retry(one.id, who.actor)
+                await self._engine.retry(one.id, who.actor)
         return job
 
-    def _remove(self, caller: ICaller, ref: Ref) -> Reply:
-        removed = Deferred.fromCoroutine(self._dispatcher.remove(self._id(ref), caller.principal.actor))
+    def _remove(self, caller: IClient, ref: JobRef) -> Reply:
+        removed = Deferred.fromCoroutine(self._engine.remove(self._id(ref), caller.principal.actor))
         return removed.addCallback(lambda _: replies.OK)
 
-    def _hold(self, caller: ICaller, ref: Ref) -> Reply:
-        held = self._dispatcher.changes.hold(self._id(ref), caller.principal.actor)
+    def _hold(self, caller: IClient, ref: JobRef) -> Reply:
+        held = self._engine.changes.hold(self._id(ref), caller.principal.actor)
         return Deferred.fromCoroutine(held).addCallback(self._status)
 
-    def _release(self, caller: ICaller, ref: Ref) -> Reply:
-        released = self._dispatcher.changes.release(self._id(ref), caller.principal.actor)
+    def _release(self, caller: IClient, ref: JobRef) -> Reply:
+        released = self._engine.changes.release(self._id(ref), caller.principal.actor)
         return Deferred.fromCoroutine(released).addCallback(self._status)
 
-    def _set(self, caller: ICaller, asked: Change) -> Reply:
+    def _set(self, caller: IClient, asked: Change) -> Reply:
         by, job_id = caller.principal.actor, self._id(asked.id)
-        changed = self._dispatcher.changes.change(job_id, by, asked.values)
+        changed = self._engine.changes.change(job_id, by, asked.values)
         return Deferred.fromCoroutine(changed).addCallback(self._described)

@@ -19,9 +19,9 @@ from taskqd.errors import BadRequest, Lagged
 from taskqd.model.events import Clocked, Event, JobEvent
 from taskqd.model.job import Job
 from taskqd.protocol import replies
-from taskqd.server.interfaces import ICaller
-from taskqd.state.queue_state import Backlog
-from taskqd.storage.interfaces import IStore
+from taskqd.server.interfaces import IClient
+from taskqd.state.queue_state import QueueState
+from taskqd.storage.interfaces import IJournal
 
 MOST_EVENTS = 10_000
 MOST_BYTES = 4 * 1024**2
@@ -36,7 +36,7 @@ FLUSH_BYTES = 4 * PIECE_BYTES
 """When this many bytes were gathered, they are sent at once."""
 
 
-class Filter(Struct, frozen=True):
+class EventFilter(Struct, frozen=True):
     """Which events are wanted: of the jobs in ``ids``, of one queue; None lets everything through.
 
     ``owner`` and ``of_token`` are those of jobs, and of schedules, that the watcher may see: of what is no
@@ -49,7 +49,7 @@ class Filter(Struct, frozen=True):
     of_token: str | None = None
 
     @classmethod
-    def of_job(cls, job: Job, queue: str | None = None) -> "Filter":
+    def of_job(cls, job: Job, queue: str | None = None) -> "EventFilter":
         """Return what wants the events of a job: of an array with its tasks, of a task with its array."""
         ids = [range(job.id, job.id + 1)]
         if job.tasks is not None:
@@ -123,9 +123,9 @@ class Group:
     to it. ``unsent`` bytes were gathered since the last flush.
     """
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self.wanted = wanted
-        self.watchers: dict[Watcher, None] = {}
+        self.watchers: dict[Subscriber, None] = {}
         self.begin = 0
         self.bytes = 0
         self.unsent = 0
@@ -156,10 +156,10 @@ class Group:
             self._is_open = False
         return self._pieces[number - self.begin].joined()
 
-    def join(self, caller: ICaller) -> "Watcher":
+    def join(self, caller: IClient) -> "Subscriber":
         """Return a watcher of what comes from now on."""
         self._is_open = False
-        watcher = Watcher(caller, self)
+        watcher = Subscriber(caller, self)
         self.watchers[watcher] = None
         return watcher
 
@@ -191,13 +191,13 @@ class Group:
         return piece
 
 
-class Watcher:
+class Subscriber:
     """Sends ``caller`` the pieces of its group from number ``at`` on, as there is room for them.
 
     ``over`` fails with Lagged, and is cancelled by whoever ends the watch.
     """
 
-    def __init__(self, caller: ICaller, group: Group) -> None:
+    def __init__(self, caller: IClient, group: Group) -> None:
         self.at = group.end
         self.over: Deferred[None] = Deferred()
         self._caller = caller
@@ -235,19 +235,20 @@ class Watcher:
             room.cancel()
 
 
-class Feed:
+class EventStream:
     """The events of ``store`` as they become true, for any number of watchers.
 
-    It must be told of them after they are applied to ``backlog``: ``_tell`` is for ``store.on_durable``.
+    It must be told of them after they are applied to ``queue_state``: ``_tell`` is for
+    ``store.add_observer``.
     """
 
-    def __init__(self, store: IStore, backlog: Backlog, clock: Any) -> None:
+    def __init__(self, store: IJournal, queue_state: QueueState, clock: Any) -> None:
         self._store = store
-        self._jobs = backlog.jobs
+        self._jobs = queue_state.jobs
         self._clock = clock
-        self._groups: dict[Filter, Group] = {}
+        self._groups: dict[EventFilter, Group] = {}
         self._gathering: Any = None
-        store.on_durable(self._tell)
+        store.add_observer(self._tell)
 
     def _tell(self, first: int, events: Sequence[Event]) -> None:
         groups = list(self._groups.values())
@@ -283,7 +284,7 @@ class Feed:
             raise BadRequest(f"there is no event {since} yet: the next one is {following}")
         return following if since is None else max(since, 1)
 
-    async def watch(self, caller: ICaller, wanted: Filter, first: int) -> None:
+    async def watch(self, caller: IClient, wanted: EventFilter, first: int) -> None:
         """Send EVENT lines from a number on, at the caller's pace, until cancelled.
 
         Raises Lagged with the number to go on with, and StoreFailed.

@@ -14,12 +14,12 @@ from taskqd.execution import proc
 from taskqd.model.events import Ended
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.protocol import documents, replies, values
-from taskqd.storage.interfaces import IReading, ISpool, IStore
+from taskqd.storage.interfaces import IJournal, IReading, ISpool
 
 STREAMS = {"stdout": 1, "stderr": 2}
 
 
-class Results:
+class JobView:
     """Reads for people and scripts what the store and the spool have.
 
     ``reason(job)`` is why a job is where it is at this moment, ``not_before(job)`` the time of day before
@@ -28,7 +28,7 @@ class Results:
 
     def __init__(
         self,
-        store: IStore,
+        store: IJournal,
         spool: ISpool,
         reason: Callable[[Job], Reason | None],
         not_before: Callable[[Job], float | None],

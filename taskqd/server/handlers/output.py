@@ -12,11 +12,11 @@ from twisted.internet.defer import Deferred
 
 from taskqd.errors import StoreFailed, TaskqError
 from taskqd.model.job import Job
-from taskqd.model.job_ref import Ref
+from taskqd.model.job_ref import JobRef
 from taskqd.protocol import replies, values
 from taskqd.protocol.requests import Slice
-from taskqd.server.handlers.base import Handler, Reply, Room, one_that_runs
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.base import Handler, HandlerGroup, Reply, one_that_runs
+from taskqd.server.interfaces import IClient
 
 PIECE_BYTES = 65_536
 """OUTPUT reads and sends this many bytes at a time."""
@@ -24,18 +24,18 @@ ESCAPED_BYTES = 16_384
 """RESULT escapes this many bytes at a time, to four times as many at most."""
 
 
-class Outputs(Room):
+class OutputHandlers(HandlerGroup):
     """Gives what jobs have printed."""
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by verb."""
         return {"RESULT": self._result, "OUTPUT": self._output}
 
-    def _result(self, caller: ICaller, ref: Ref) -> Reply:
-        job = one_that_runs(self._backlog.get(ref))
+    def _result(self, caller: IClient, ref: JobRef) -> Reply:
+        job = one_that_runs(self._queue_state.get(ref))
         return Deferred.fromCoroutine(self._both_streams(caller, job))
 
-    async def _both_streams(self, caller: ICaller, job: Job) -> bytes:
+    async def _both_streams(self, caller: IClient, job: Job) -> bytes:
         exit_code = job.exit_code  # now: a RETRY may come in between
         sizes = self._results.check_result(job)
         if sum(sizes.values()) <= ESCAPED_BYTES:
@@ -58,8 +58,8 @@ class Outputs(Room):
             return _broken_off(caller, f"RESULT of job {job.id} cannot be read on: {why}")
         return portion + replies.result_end(exit_code)
 
-    def _output(self, caller: ICaller, part: Slice) -> Reply:
-        job = one_that_runs(self._backlog.get(part.id))
+    def _output(self, caller: IClient, part: Slice) -> Reply:
+        job = one_that_runs(self._queue_state.get(part.id))
         size = self._results.size(job, part.stream, part.attempt)
         offset = part.offset if part.tail is None else max(0, size - part.tail)
         length = max(0, min(part.limit, size - offset))
@@ -67,7 +67,7 @@ class Outputs(Room):
         return Deferred.fromCoroutine(self._slice(caller, job, part.stream, number, offset, length))
 
     async def _slice(
-        self, caller: ICaller, job: Job, stream: str, number: int, offset: int, length: int
+        self, caller: IClient, job: Job, stream: str, number: int, offset: int, length: int
     ) -> bytes:
         first = await self._piece(job, stream, number, offset, min(length, PIECE_BYTES))
         portion = replies.data_begin(stream, offset, length) + first
@@ -101,11 +101,11 @@ def _pieces(offset: int, length: int, most: int) -> Iterator[tuple[int, int]]:
         yield at, min(most, offset + length - at)
 
 
-async def _send(caller: ICaller, portion: bytes) -> None:
+async def _send(caller: IClient, portion: bytes) -> None:
     caller.send_part(portion)
     await caller.room()
 
 
-def _broken_off(caller: ICaller, why: str) -> bytes:
+def _broken_off(caller: IClient, why: str) -> bytes:
     caller.break_off(why)
     return b""

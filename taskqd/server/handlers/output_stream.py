@@ -9,11 +9,11 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from taskqd.engine.engine import Dispatcher
+from taskqd.engine.engine import Engine
 from taskqd.model.job import Job
 from taskqd.protocol import replies
-from taskqd.server.handlers.job_view import Results
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.interfaces import IClient
 
 PIECE = 65_536
 """So many bytes are sent at a time."""
@@ -27,19 +27,19 @@ class Follower:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        results: Results,
-        caller: ICaller,
+        engine: Engine,
+        results: JobView,
+        caller: IClient,
         job_id: int,
         offsets: dict[str, int],
     ) -> None:
-        self._dispatcher = dispatcher
-        self._backlog = dispatcher.backlog
+        self._engine = engine
+        self._queue_state = engine.queue_state
         self._results = results
         self._caller = caller
         self._job_id = job_id
         self._offsets = offsets
-        self._attempt = self._backlog.get(job_id).attempts
+        self._attempt = self._queue_state.get(job_id).attempts
 
     async def follow(self) -> Job:
         """Return the job when it has ended and all that it printed was sent; may be cancelled.
@@ -49,7 +49,7 @@ class Follower:
         while True:
             if await self._send_some():
                 continue
-            job = self._backlog.get(self._job_id)
+            job = self._queue_state.get(self._job_id)
             if self._attempt < job.attempts:
                 self._go_to_next_attempt(job)
             elif job.status.is_final:
@@ -61,7 +61,7 @@ class Follower:
         """Send a piece of each stream, where there is one, and tell whether there was."""
         is_any = False
         for stream in self._offsets:
-            job = self._backlog.get(self._job_id)
+            job = self._queue_state.get(self._job_id)
             if any(attempt.number == self._attempt for attempt in self._results.attempts(job)):
                 is_any |= await self._send_piece(job, stream)
         return is_any
@@ -86,7 +86,7 @@ class Follower:
         """Wait until there may be more: output, an attempt, or the end. All that there was has been sent."""
         more: Deferred[None] = Deferred()
         leave = self._results.follow(self._job_id, partial(_ring, more))
-        ended = self._dispatcher.wait(self._job_id)
+        ended = self._engine.wait(self._job_id)
         ended.addCallbacks(partial(_ring, more), _ignore_cancel)
         try:
             await more

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple, cast
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.engine.submissions import Batch
+from taskqd.engine.submissions import SubmissionBatch
 from taskqd.errors import TaskqError, WrongState
 from taskqd.model import submission as secret
 from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Tasks
-from taskqd.model.job_ref import Ref
-from taskqd.model.submission import BLOCKS, Order
+from taskqd.model.job_ref import JobRef
+from taskqd.model.submission import BLOCKS, Submission
 from taskqd.protocol import replies
 from taskqd.protocol.requests import Listing
-from taskqd.server.handlers.base import Handler, Lines, Reply, Room, send_all
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.base import Handler, HandlerGroup, Lines, Reply, send_all
+from taskqd.server.interfaces import IClient
 from taskqd.state.explain import why
 from taskqd.storage.interfaces import IReading
 
@@ -27,15 +27,15 @@ WALKED_AT_ONCE = 1000
 """LIST looks up this many job numbers at a time: there may be a job under few of them, or under none."""
 
 
-class Submission(NamedTuple):
+class SubmitRequest(NamedTuple):
     """What came with a SUBMIT: its line as read, the blocks behind it, and the values of its secrets."""
 
-    order: Order
+    order: Submission
     blocks: list[bytes]
     secret: bytes | None = None
 
 
-class Jobs(Room):
+class QueryHandlers(HandlerGroup):
     """Takes jobs, and tells what is known of them."""
 
     def handlers(self) -> dict[str, Handler]:
@@ -49,7 +49,7 @@ class Jobs(Room):
             "WHY": self._why,
         }
 
-    def _submit(self, caller: ICaller, asked: Submission) -> Reply:
+    def _submit(self, caller: IClient, asked: SubmitRequest) -> Reply:
         command, spec = asked.order
         names = [name for name in BLOCKS if getattr(spec, name) is not None]
         blocks = dict(zip(names, asked.blocks, strict=True))
@@ -58,36 +58,36 @@ class Jobs(Room):
         who = caller.principal
         spec = self._gate.admit(who, command, spec, len(asked.secret or b""))
         most = self._gate.most_pending(who)
-        accepted = self._dispatcher.submit(command, spec, who.actor, blocks, most_pending=most)
+        accepted = self._engine.submit(command, spec, who.actor, blocks, most_pending=most)
         return accepted.addCallback(replies.job_id)
 
     def submit_all(
-        self, batches: list[tuple[Principal | TaskqError, list[Order]]]
+        self, batches: list[tuple[Principal | TaskqError, list[Submission]]]
     ) -> "Deferred[list[bytes]]":
         """Take jobs that have neither keys nor blocks, and fire with the reply to each batch.
 
         A batch is who asks, or why they may not, and their orders.
         """
-        return self._dispatcher.submit_all(list(starmap(self._admitted, batches))).addCallback(_answers)
+        return self._engine.submit_all(list(starmap(self._admitted, batches))).addCallback(_answers)
 
-    def _admitted(self, who: Principal | TaskqError, orders: list[Order]) -> Batch:
+    def _admitted(self, who: Principal | TaskqError, orders: list[Submission]) -> SubmissionBatch:
         """Return orders as they are accepted, or why each is not."""
         if isinstance(who, TaskqError):
-            return Batch(_NOBODY, [who] * len(orders))
-        return Batch(who.actor, self._gate.admit_all(who, orders), self._gate.most_pending(who))
+            return SubmissionBatch(_NOBODY, [who] * len(orders))
+        return SubmissionBatch(who.actor, self._gate.admit_all(who, orders), self._gate.most_pending(who))
 
-    def _tell_status(self, caller: ICaller, ref: Ref) -> bytes:
-        return self._status(self._backlog.get(ref))
+    def _tell_status(self, caller: IClient, ref: JobRef) -> bytes:
+        return self._status(self._queue_state.get(ref))
 
-    def _show(self, caller: ICaller, ref: Ref) -> bytes:
-        job = self._backlog.get(ref)
-        skipped = self._backlog.skips.count(job.id)
+    def _show(self, caller: IClient, ref: JobRef) -> bytes:
+        job = self._queue_state.get(ref)
+        skipped = self._queue_state.skips.count(job.id)
         return replies.as_json(
             "JOB", {**self._results.show(job), **({"skipped": skipped} if skipped else {})}
         )
 
-    def _list(self, caller: ICaller, listing: Listing) -> Reply:
-        if listing.array is not None and self._backlog.get(listing.array).tasks is None:
+    def _list(self, caller: IClient, listing: Listing) -> Reply:
+        if listing.array is not None and self._queue_state.get(listing.array).tasks is None:
             raise WrongState(f"job {listing.array} is no array, so it has no tasks")
         return Deferred.fromCoroutine(send_all(caller, self._shown(caller.principal, listing)))
 
@@ -108,28 +108,28 @@ class Jobs(Room):
         if listing.array is not None:
             return self._tasks(listing.array, listing)
         if listing.key is not None and not listing.has_tasks:
-            jobs = [job for job in self._backlog.with_key(listing.key) if _is_on_page(job, listing)]
+            jobs = [job for job in self._queue_state.with_key(listing.key) if _is_on_page(job, listing)]
             return jobs[::-1] if listing.is_reverse else jobs
-        first = self._backlog.last_id if listing.is_reverse else 1
+        first = self._queue_state.last_id if listing.is_reverse else 1
         first = first if listing.first is None else listing.first
         if listing.has_tasks:
             return self._walk(first, listing.is_reverse)
         return self._wholes(first, listing.is_reverse)
 
     def _tasks(self, array_id: int, listing: Listing) -> Iterable[Job | None]:
-        ids = cast("Tasks", self._backlog.get(array_id).tasks).ids
+        ids = cast("Tasks", self._queue_state.get(array_id).tasks).ids
         if listing.is_reverse:
             ids = range(min(ids[-1], listing.first or ids[-1]), ids[0] - 1, -1)
         else:
             ids = range(max(ids[0], listing.first or ids[0]), ids[-1] + 1)
-        return map(self._backlog.jobs.get, ids)
+        return map(self._queue_state.jobs.get, ids)
 
     def _walk(self, first: int, is_reverse: bool) -> Iterator[Job | None]:
         """Yield the jobs from an id on, with a None among them for each WALKED_AT_ONCE numbers."""
-        last = self._backlog.last_id
+        last = self._queue_state.last_id
         ids = range(min(first, last), 0, -1) if is_reverse else range(max(first, 1), last + 1)
         for at in range(0, len(ids), WALKED_AT_ONCE):
-            yield from filter(None, map(self._backlog.jobs.get, ids[at : at + WALKED_AT_ONCE]))
+            yield from filter(None, map(self._queue_state.jobs.get, ids[at : at + WALKED_AT_ONCE]))
             yield None
 
     def _wholes(self, first: int | None, is_reverse: bool) -> Iterator[Job | None]:
@@ -142,7 +142,7 @@ class Jobs(Room):
                     continue
                 if job.array is None:
                     yield job
-                tasks = self._backlog.whole(job).tasks
+                tasks = self._queue_state.whole(job).tasks
                 if tasks is not None and not is_reverse:
                     first = tasks.ids.stop
                     break
@@ -150,18 +150,18 @@ class Jobs(Room):
                     first = job.array
                     break
 
-    def _history(self, caller: ICaller, ref: Ref) -> Reply:
-        job = self._backlog.get(ref)
+    def _history(self, caller: IClient, ref: JobRef) -> Reply:
+        job = self._queue_state.get(ref)
         ids = (job.id,) if job.array is None else (job.id, job.array)
         return Deferred.fromCoroutine(_send_events(caller, self._results.history(*ids)))
 
-    def _why(self, caller: ICaller, ref: Ref) -> bytes:
+    def _why(self, caller: IClient, ref: JobRef) -> bytes:
         return replies.ok(
-            why(self._backlog, self._backlog.get(ref), self._clock.elapsed(), self._dispatcher.lack())
+            why(self._queue_state, self._queue_state.get(ref), self._clock.elapsed(), self._engine.lack())
         )
 
 
-async def _send_events(caller: ICaller, reading: IReading) -> bytes:
+async def _send_events(caller: IClient, reading: IReading) -> bytes:
     reply = Lines(caller)
     while portion := await caller.while_connected(reading.portion()):
         for sequence, happened in portion:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.model.submission import Scheduling
+from taskqd.model.submission import ScheduleRequest
 from taskqd.protocol import documents, replies
 from taskqd.protocol.requests import Pause, QueueChange
-from taskqd.server.handlers.base import Handler, Reply, Room, send_all
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.base import Handler, HandlerGroup, Reply, send_all
+from taskqd.server.interfaces import IClient
 
 
-class Queues(Room):
+class QueueHandlers(HandlerGroup):
     """Tells of queues and schedules, and changes what holds for all jobs of one."""
 
     def handlers(self) -> dict[str, Handler]:
@@ -27,38 +27,38 @@ class Queues(Room):
             "UNSCHEDULE": self._unschedule,
         }
 
-    def _queues(self, caller: ICaller, _: None) -> Reply:
-        lines = (replies.as_json("QUEUE", queue) for queue in self._backlog.describe_queues())
+    def _queues(self, caller: IClient, _: None) -> Reply:
+        lines = (replies.as_json("QUEUE", queue) for queue in self._queue_state.describe_queues())
         return Deferred.fromCoroutine(send_all(caller, lines))
 
-    def _set_queue(self, caller: ICaller, asked: QueueChange) -> Reply:
-        resized = self._dispatcher.controls.resize(caller.principal.actor, asked.queue, asked.slots)
+    def _set_queue(self, caller: IClient, asked: QueueChange) -> Reply:
+        resized = self._engine.controls.resize(caller.principal.actor, asked.queue, asked.slots)
         return Deferred.fromCoroutine(resized).addCallback(
-            lambda _: replies.as_json("QUEUE", self._backlog.describe_queue(asked.queue))
+            lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(asked.queue))
         )
 
-    def _pause(self, caller: ICaller, asked: Pause) -> Reply:
-        paused = self._dispatcher.controls.pause(caller.principal.actor, asked.queue, asked.schedule)
+    def _pause(self, caller: IClient, asked: Pause) -> Reply:
+        paused = self._engine.controls.pause(caller.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
 
-    def _resume(self, caller: ICaller, asked: Pause) -> Reply:
-        resumed = self._dispatcher.controls.resume(caller.principal.actor, asked.queue, asked.schedule)
+    def _resume(self, caller: IClient, asked: Pause) -> Reply:
+        resumed = self._engine.controls.resume(caller.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
-    def _schedule(self, caller: ICaller, asked: Scheduling) -> Reply:
+    def _schedule(self, caller: IClient, asked: ScheduleRequest) -> Reply:
         who = caller.principal
         spec = self._gate.admit_schedule(who, asked.command, asked.spec)
-        made = self._dispatcher.controls.schedule(
+        made = self._engine.controls.schedule(
             asked.command, spec, who.actor, asked.every, asked.cron, asked.overlap
         )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
-    def _schedules(self, caller: ICaller, _: None) -> Reply:
+    def _schedules(self, caller: IClient, _: None) -> Reply:
         return Deferred.fromCoroutine(send_all(caller, self._shown_schedules(caller.principal)))
 
     def _shown_schedules(self, who: Principal) -> Iterator[bytes | None]:
         """Yield a line for each schedule, None for one that is not shown or has ended meanwhile."""
-        known = self._backlog.schedules
+        known = self._queue_state.schedules
         for number in list(known.by_id):
             schedule = known.by_id.get(number)
             if schedule is None or not self._gate.shows_schedule(who, schedule):
@@ -66,6 +66,6 @@ class Queues(Room):
             else:
                 yield replies.as_json("SCHEDULE", documents.schedule(schedule, known.next_run(schedule)))
 
-    def _unschedule(self, caller: ICaller, number: int) -> Reply:
-        ended = self._dispatcher.controls.unschedule(number, caller.principal.actor)
+    def _unschedule(self, caller: IClient, number: int) -> Reply:
+        ended = self._engine.controls.unschedule(number, caller.principal.actor)
         return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

@@ -9,51 +9,51 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 
-from taskqd.auth.authenticator import Access
-from taskqd.auth.authorization import Gate
+from taskqd.auth.authenticator import Authenticator
+from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
-from taskqd.engine.engine import Dispatcher
+from taskqd.engine.engine import Engine
 from taskqd.errors import AuthRequired, TaskqError
-from taskqd.model.roles import NEEDS, Need
-from taskqd.model.submission import Order
+from taskqd.model.roles import PERMISSIONS, Permission
+from taskqd.model.submission import Submission
 from taskqd.protocol import parser, verbs
-from taskqd.server.handlers.admin import Daemon
+from taskqd.server.handlers.admin import AdminHandlers
 from taskqd.server.handlers.base import Handler, Reply
-from taskqd.server.handlers.control import Acts
-from taskqd.server.handlers.job_view import Results
-from taskqd.server.handlers.output import Outputs
-from taskqd.server.handlers.query import Jobs, Submission
-from taskqd.server.handlers.queues import Queues
-from taskqd.server.handlers.streaming import Live
-from taskqd.server.interfaces import ICaller
+from taskqd.server.handlers.control import ControlHandlers
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.output import OutputHandlers
+from taskqd.server.handlers.query import QueryHandlers, SubmitRequest
+from taskqd.server.handlers.queues import QueueHandlers
+from taskqd.server.handlers.streaming import StreamingHandlers
+from taskqd.server.interfaces import IClient
 
-OPEN = frozenset(verb for verb, need in NEEDS.items() if need is Need.NOTHING)
+OPEN = frozenset(verb for verb, need in PERMISSIONS.items() if need is Permission.NOTHING)
 """The verbs for everybody; the others are for those whom the server knows."""
 
 
-class Verbs:
+class Router:
     """The handlers, by verb; ``connections`` tells how many there are."""
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        results: Results,
-        access: Access,
+        engine: Engine,
+        results: JobView,
+        access: Authenticator,
         feed: Any,
         clock: Any,
-        gate: Gate,
+        gate: Authorizer,
         connections: Callable[[], int],
     ) -> None:
         self._access = access
         self._gate = gate
-        self._jobs = Jobs(dispatcher, results, clock, gate)
+        self._jobs = QueryHandlers(engine, results, clock, gate)
         self._handlers: dict[str, Handler] = {
             **self._jobs.handlers(),
-            **Outputs(dispatcher, results, clock, gate).handlers(),
-            **Acts(dispatcher, results, clock, gate).handlers(),
-            **Queues(dispatcher, results, clock, gate).handlers(),
-            **Live(dispatcher, results, clock, gate, feed).handlers(),
-            **Daemon(dispatcher, results, clock, gate, access, connections).handlers(),
+            **OutputHandlers(engine, results, clock, gate).handlers(),
+            **ControlHandlers(engine, results, clock, gate).handlers(),
+            **QueueHandlers(engine, results, clock, gate).handlers(),
+            **StreamingHandlers(engine, results, clock, gate, feed).handlers(),
+            **AdminHandlers(engine, results, clock, gate, access, connections).handlers(),
         }
 
     def peer(self, transport: Any) -> Principal | None:
@@ -64,7 +64,7 @@ class Verbs:
         """Return whom the certificate names that came with a handshake, None if that takes an AUTH."""
         return self._access.certificate(transport)
 
-    def expect(self, caller: ICaller, request: parser.Request) -> parser.Request:
+    def expect(self, caller: IClient, request: parser.Request) -> parser.Request:
         """Return a request whose blocks are on their way: refused already where nobody would want them."""
         if request.error is not None:
             return request
@@ -75,7 +75,7 @@ class Verbs:
             return request._replace(error=why)
         return request
 
-    def handle(self, caller: ICaller, request: parser.Request, blocks: list[bytes]) -> Reply:
+    def handle(self, caller: IClient, request: parser.Request, blocks: list[bytes]) -> Reply:
         """Do what a request asks for; raises its error."""
         self._check_known(caller, request.verb)
         if request.error is not None:
@@ -84,14 +84,14 @@ class Verbs:
             self._gate.check(caller.principal, request.verb, request.argument)
         argument = request.argument
         if request.verb == "SUBMIT":
-            argument = Submission(argument, blocks, request.secret)
+            argument = SubmitRequest(argument, blocks, request.secret)
         return self._handlers[request.verb](caller, argument)
 
-    def submit_all(self, batches: "list[tuple[ICaller, list[Order]]]") -> "Deferred[list[bytes]]":
+    def submit_all(self, batches: "list[tuple[IClient, list[Submission]]]") -> "Deferred[list[bytes]]":
         """Do what SUBMITs of their lines alone ask for, and fire with the reply of each batch."""
         return self._jobs.submit_all([(self._let_in(caller), orders) for caller, orders in batches])
 
-    def _let_in(self, caller: ICaller) -> Principal | TaskqError:
+    def _let_in(self, caller: IClient) -> Principal | TaskqError:
         """Return who is behind a caller that submits, or why they may not."""
         try:
             self._check_known(caller, "SUBMIT")
@@ -100,7 +100,7 @@ class Verbs:
             return why
         return cast("Principal", caller.principal)
 
-    def _check_known(self, caller: ICaller, verb: str) -> None:
+    def _check_known(self, caller: IClient, verb: str) -> None:
         """Raise AuthRequired where it must be known who asks, and is not, or not any more."""
         who = caller.principal
         if verb in OPEN or verb not in verbs.VERBS:

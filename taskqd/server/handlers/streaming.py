@@ -10,36 +10,38 @@ from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from taskqd.auth.authorization import Gate
-from taskqd.engine.engine import Dispatcher
+from taskqd.auth.authorization import Authorizer
+from taskqd.engine.engine import Engine
 from taskqd.errors import TimedOut
 from taskqd.model.job import Job
-from taskqd.model.job_ref import Ref, TaskId
+from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import replies
 from taskqd.protocol.requests import Follow, Wait, Watch
-from taskqd.server.handlers.base import Handler, Lines, Reply, Room, one_that_runs
-from taskqd.server.handlers.event_stream import Feed, Filter
-from taskqd.server.handlers.job_view import Results
+from taskqd.server.handlers.base import Handler, HandlerGroup, Lines, Reply, one_that_runs
+from taskqd.server.handlers.event_stream import EventFilter, EventStream
+from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.output_stream import Follower
-from taskqd.server.interfaces import ICaller
+from taskqd.server.interfaces import IClient
 
 
-class Live(Room):
+class StreamingHandlers(HandlerGroup):
     """Has a caller wait for what jobs do."""
 
-    def __init__(self, dispatcher: Dispatcher, results: Results, clock: Any, gate: Gate, feed: Feed) -> None:
-        super().__init__(dispatcher, results, clock, gate)
+    def __init__(
+        self, engine: Engine, results: JobView, clock: Any, gate: Authorizer, feed: EventStream
+    ) -> None:
+        super().__init__(engine, results, clock, gate)
         self._feed = feed
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by verb."""
         return {"WAIT": self._wait, "FOLLOW": self._follow, "WATCH": self._watch}
 
-    def _wait(self, caller: ICaller, wait: Wait) -> Reply:
-        jobs = {job.id: job for job in map(self._backlog.get, wait.ids)}
+    def _wait(self, caller: IClient, wait: Wait) -> Reply:
+        jobs = {job.id: job for job in map(self._queue_state.get, wait.ids)}
         ended: Deferred[Any]
         if wait.is_plain:
-            ended = self._dispatcher.wait(next(iter(jobs))).addCallback(self._status)
+            ended = self._engine.wait(next(iter(jobs))).addCallback(self._status)
         else:
             ended = Deferred.fromCoroutine(
                 self._wait_for_several(caller, Names(wait.ids, self._id), wait.is_any, jobs)
@@ -50,11 +52,11 @@ class Live(Room):
         return ended.addErrback(self._waited_in_vain, jobs)
 
     async def _wait_for_several(
-        self, caller: ICaller, names: "Names", is_any: bool, jobs: dict[int, Job]
+        self, caller: IClient, names: "Names", is_any: bool, jobs: dict[int, Job]
     ) -> bytes:
         """Send the STATUS of each of these jobs as it ends, under the name by which it was asked for."""
         left = 1 if is_any else names.count
-        ends = Ends(jobs.values(), self._dispatcher.tell_end)
+        ends = Ends(jobs.values(), self._engine.tell_end)
         reply = Lines(caller)
         try:
             while left:
@@ -76,23 +78,23 @@ class Live(Room):
             raise TimedOut(f"job {job.id} is still {job.status.value}")
         raise TimedOut(f"{len(left)} of {len(jobs)} jobs have not ended")
 
-    def _follow(self, caller: ICaller, asked: Follow) -> Reply:
-        job = one_that_runs(self._backlog.get(asked.id))
+    def _follow(self, caller: IClient, asked: Follow) -> Reply:
+        job = one_that_runs(self._queue_state.get(asked.id))
         offsets = {"stdout": asked.stdout, "stderr": asked.stderr}
-        follower = Follower(self._dispatcher, self._results, caller, job.id, offsets)
+        follower = Follower(self._engine, self._results, caller, job.id, offsets)
         ended: Deferred[Any] = caller.while_connected(Deferred.fromCoroutine(follower.follow()))
         return ended.addCallback(self._status)
 
-    def _watch(self, caller: ICaller, asked: Watch) -> Reply:
-        wanted = Filter(queue=asked.queue)
+    def _watch(self, caller: IClient, asked: Watch) -> Reply:
+        wanted = EventFilter(queue=asked.queue)
         if asked.job is not None:
-            wanted = Filter.of_job(self._backlog.get(asked.job), asked.queue)
+            wanted = EventFilter.of_job(self._queue_state.get(asked.job), asked.queue)
         wanted = replace(wanted, owner=self._gate.only(caller.principal), of_token=caller.principal.queue)
         first = self._feed.first(asked.since)
         caller.send(replies.ok(str(first)))
         return Deferred.fromCoroutine(self._watch_until_next_line(caller, wanted, first))
 
-    async def _watch_until_next_line(self, caller: ICaller, wanted: Filter, first: int) -> bytes:
+    async def _watch_until_next_line(self, caller: IClient, wanted: EventFilter, first: int) -> bytes:
         heard = caller.next_line()
         watching = Deferred.fromCoroutine(self._feed.watch(caller, wanted, first))
         heard.addCallbacks(lambda _: watching.cancel(), _ignore_cancel)
@@ -107,7 +109,7 @@ class Live(Room):
 class Names:
     """The names under which jobs were asked for: their numbers, tasks also by their arrays and indexes."""
 
-    def __init__(self, refs: Iterable[Ref], task_of: Callable[[TaskId], int]) -> None:
+    def __init__(self, refs: Iterable[JobRef], task_of: Callable[[TaskId], int]) -> None:
         self._tasks = {task_of(ref): ref for ref in refs if isinstance(ref, TaskId)}
         self._numbers = frozenset(ref for ref in refs if not isinstance(ref, TaskId))
 

@@ -30,7 +30,7 @@ PATIENCE = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 
 
-class Committer(Generic[Item]):
+class GroupCommit(Generic[Item]):
     """Takes items one by one, and passes them to ``commit`` in batches, in order, never two at a time.
 
     ``commit(items)`` returns when they are durable or raises; then ``done(items, error)`` is called
@@ -68,7 +68,7 @@ class Committer(Generic[Item]):
         self._patience: Any = None
 
     @property
-    def has_gathered(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether something waits that the next item will be committed with."""
         return bool(self._gathered)
 
@@ -77,30 +77,30 @@ class Committer(Generic[Item]):
         self._thread = Thread(target=self._run, name="taskqd-journal", daemon=True)
         self._thread.start()
 
-    def put(self, item: Item, is_patient: bool = False) -> None:
+    def put(self, item: Item, may_wait: bool = False) -> None:
         """Have an item committed with whatever else comes in the round of clients that is under way.
 
         Between rounds it is what else comes in the reactor's turn, or in the one behind it. An item that
-        ``is_patient`` is committed with the next one that is not, or a little later by itself.
+        ``may_wait`` is committed with the next one that is not, or a little later by itself.
         """
         self._gathered.append(item)
-        if not is_patient:
+        if not may_wait:
             self._is_pressed = True
             if not self.is_busy and not self._is_in_round:
                 self._begin()
         elif self._patience is None and not self.is_busy:
-            self._patience = self._reactor.callLater(PATIENCE, self._lose_patience)
+            self._patience = self._reactor.callLater(PATIENCE, self._flush_delayed)
 
-    def _lose_patience(self) -> None:
+    def _flush_delayed(self) -> None:
         self._patience = None
         if self._gathered and not self.is_busy:
             self._begin()
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         """Take note that clients are about to be served, all that are ready."""
         self._is_in_round = True
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         """Commit what they have brought, unless a batch is under way that it goes behind."""
         self._is_in_round = False
         if self._is_pressed and not self.is_busy:

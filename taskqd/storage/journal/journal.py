@@ -22,12 +22,12 @@ from zope.interface import implementer
 from taskqd.errors import StartRefused, StoreFailed
 from taskqd.model.events import FORMAT, Event, Opened, Position, Record, Snapshot, Submitted
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import InThread, IStore
+from taskqd.storage.interfaces import IJournal, InThread
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.group_commit import Committer
-from taskqd.storage.journal.reader import Events, Finding, JobEvents, Reading
+from taskqd.storage.journal.group_commit import GroupCommit
+from taskqd.storage.journal.reader import EventReader, JobEventFinder, JobEventReader, Reading
 from taskqd.storage.journal.replay import Replay
-from taskqd.storage.journal.segment_writer import Tail
+from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import End, Layout, Segments
 from taskqd.storage.state_directory import take_lock
 
@@ -61,8 +61,8 @@ class _Entry(NamedTuple):
     kind: _Kind
 
 
-@implementer(IStore)
-class Store:
+@implementer(IJournal)
+class Journal:
     """The journal below ``directory``/journal, and the lock that keeps a second daemon out.
 
     ``is_copy`` tells after the replay that the last daemon wrote this journal elsewhere: it was copied or
@@ -98,7 +98,7 @@ class Store:
         self.snapshot_bytes = 0
         self._closed: dict[int, int] = {}
         self.segments = Segments(os.path.join(directory, "journal"), disk)
-        self._tail = Tail(self.segments, disk)
+        self._tail = SegmentWriter(self.segments, disk)
         self._disk = disk
         self._reactor = reactor
         self._clock = clock
@@ -115,10 +115,10 @@ class Store:
         self._attempt: Any = None
         self._told: list[Callable[[int, Sequence[Event]], object]] = []
         self._may_block = may_block
-        self._committer = Committer[_Entry](reactor, self._commit, self._committed, self._may_wait)
+        self._committer = GroupCommit[_Entry](reactor, self._commit, self._committed, self._may_wait)
 
     @property
-    def closed_bytes(self) -> int:
+    def sealed_bytes(self) -> int:
         """The bytes in the segments that are not written to any more, and not condensed yet."""
         return sum(self._closed.values())
 
@@ -204,21 +204,21 @@ class Store:
         self._commit_now([self._begin_segment(_Kind.ROTATION)])
         self._committer.start()
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         """Take note that clients are about to be served: what they bring is one batch."""
-        self._committer.round_begins()
+        self._committer.batch_started()
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         """Make durable what they have brought."""
-        self._committer.round_ends()
+        self._committer.batch_ended()
 
-    def append(self, event: Event, is_patient: bool = False) -> "Deferred[Position]":
-        return self._append((event,), is_patient)
+    def append(self, event: Event, may_wait: bool = False) -> "Deferred[Position]":
+        return self._append((event,), may_wait)
 
     def append_all(self, events: Sequence[Event]) -> "Deferred[Position]":
-        return self._append(events, is_patient=False)
+        return self._append(events, may_wait=False)
 
-    def _append(self, events: Sequence[Event], is_patient: bool) -> "Deferred[Position]":
+    def _append(self, events: Sequence[Event], may_wait: bool) -> "Deferred[Position]":
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         if self._size >= self.segment_bytes:
@@ -226,8 +226,8 @@ class Store:
         last = events[-1]
         if type(last) is Submitted:
             self.next_id = max(self.next_id, last.last_id + 1)
-        entry = self._entry(events, _Kind.RECORD, self._committer.has_gathered)
-        self._committer.put(entry, is_patient)
+        entry = self._entry(events, _Kind.RECORD, self._committer.has_pending)
+        self._committer.put(entry, may_wait)
         return entry.durable
 
     def append_now(self, events: list[Event]) -> list[Position]:
@@ -235,25 +235,27 @@ class Store:
         self._commit_now(entries)
         return [entry.position for entry in entries]
 
-    def on_durable(self, told: Callable[[int, Sequence[Event]], object]) -> None:
+    def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
 
-    def since(self, sequence: int) -> "Events":
+    def since(self, sequence: int) -> "EventReader":
         reading = Reading(self.segments, self._disk, sequence)
-        return Events(reading, lambda: self.last_sequence, self._in_thread)
+        return EventReader(reading, lambda: self.last_sequence, self._in_thread)
 
     def read(self, position: Position) -> Record:
         return self.segments.read(position)
 
-    def find(self, *job_ids: int) -> "JobEvents":
-        return JobEvents(Finding(self.segments, self._disk, job_ids, self._tail.end), self._in_thread)
+    def find(self, *job_ids: int) -> "JobEventReader":
+        return JobEventReader(
+            JobEventFinder(self.segments, self._disk, job_ids, self._tail.end), self._in_thread
+        )
 
     def sizes(self) -> dict[str, int]:
         """Return what STATS tells of the journal's size: segments by number, the rest in bytes."""
         return {
             "segment": self._segment,
             "segment_bytes": self._size,
-            "closed_bytes": self.closed_bytes,
+            "sealed_bytes": self.sealed_bytes,
             "snapshot_bytes": self.snapshot_bytes,
         }
 
@@ -264,7 +266,7 @@ class Store:
         self._recovered.append(waiting)
         return waiting
 
-    def condensed(self, number: int, size: int) -> None:
+    def compacted(self, number: int, size: int) -> None:
         """Take note that a snapshot of ``size`` bytes has taken the place of all up to segment ``number``.
 
         Nobody may have a position in those files any more.

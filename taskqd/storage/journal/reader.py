@@ -102,7 +102,7 @@ class Reading:
         self._offset += at
 
 
-class Finding:
+class JobEventFinder:
     """The events of some jobs up to the durable ``end``, a portion at a time, while the journal is condensed.
 
     ``is_over`` once all were found. Those before number ``next`` have been found already: where a snapshot
@@ -216,7 +216,7 @@ def _lines_with(content: bytes, words: Sequence[bytes]) -> Iterator[tuple[int, i
 
 
 @implementer(IReading)
-class Events:
+class EventReader:
     """The events of a store from a number on; the blocking part is in another thread."""
 
     def __init__(self, reading: Reading, last_sequence: Callable[[], int], in_thread: InThread) -> None:
@@ -242,10 +242,10 @@ class Events:
 
 
 @implementer(IReading)
-class JobEvents:
+class JobEventReader:
     """The events of some jobs that a store has; the blocking part is in another thread."""
 
-    def __init__(self, finding: Finding, in_thread: InThread) -> None:
+    def __init__(self, finding: JobEventFinder, in_thread: InThread) -> None:
         self._finding = finding
         self._in_thread = in_thread
 

@@ -39,7 +39,7 @@ class Away(FileNotFoundError):
         )
 
 
-class Tail:
+class SegmentWriter:
     """The end of the journal, for one writer.
 
     ``end`` is where the durable records end, ``created`` the number of the last segment that has a file.
@@ -134,9 +134,9 @@ class Tail:
         if size > SMALL:
             self._cut()
         else:
-            self._lay_blanks(size)
+            self._preallocate(size)
 
-    def _lay_blanks(self, size: int) -> None:
+    def _preallocate(self, size: int) -> None:
         """Lay blanks ahead of so many bytes; where they cannot be written, the segment does without."""
         length = -(-(self.end.size + size + AHEAD) // BLOCK) * BLOCK
         self._without_blanks = self.end.segment + 1  # should this fail, the next one does without them, too

@@ -24,8 +24,8 @@ from taskqd.model.events import (
     Event,
     JobEvent,
     Opened,
-    OtherEvent,
     Paused,
+    QueueEvent,
     Record,
     Removed,
     Resized,
@@ -55,7 +55,7 @@ class Line(NamedTuple):
     text: bytes
 
 
-class Condenser:
+class SnapshotWriter:
     """Reads what there is up to segment ``number``, first to see what is left of it, and then to write that.
 
     The segment after it must have been begun. Raises JournalDamaged, OSError, and StartRefused where there is
@@ -110,7 +110,7 @@ class Condenser:
         elif isinstance(record, Removed):
             self._removed.add(record.id)
             self._removed.update(self._tasks.pop(record.id, ()))
-        elif isinstance(record, OtherEvent):
+        elif isinstance(record, QueueEvent):
             self._latest[_subject(record)] = sequence
             if isinstance(record, Unscheduled):
                 self._unscheduled.add(record.schedule)
@@ -147,13 +147,13 @@ class Condenser:
     def _is_kept(self, event: Event, sequence: int) -> bool:
         if isinstance(event, Clocked):
             return True
-        if isinstance(event, OtherEvent):
+        if isinstance(event, QueueEvent):
             return self._is_latest(event, sequence)
         if event.id in self._removed or sequence in self._superseded.sequences:
             return False
         return not isinstance(event, Spawned) or event.id in self._running
 
-    def _is_latest(self, event: OtherEvent, sequence: int) -> bool:
+    def _is_latest(self, event: QueueEvent, sequence: int) -> bool:
         """Whether nothing has taken the place of what was decided; the last schedule's number is not lost."""
         schedule = getattr(event, "schedule", None)
         if schedule in self._unscheduled:
@@ -220,7 +220,7 @@ class Condenser:
         gathered.clear()
 
 
-def _subject(event: OtherEvent) -> tuple[object, ...]:
+def _subject(event: QueueEvent) -> tuple[object, ...]:
     """Return what an event decides about: of two with the same, the later one holds."""
     if isinstance(event, Paused | Resumed):
         return "pause", event.queue, event.schedule
@@ -235,7 +235,7 @@ def main() -> None:
     os.nice(NICENESS)
     disk = Disk()
     try:
-        Condenser(Segments(directory, disk), disk, int(number)).write()
+        SnapshotWriter(Segments(directory, disk), disk, int(number)).write()
     except (OSError, StartRefused) as why:
         sys.exit(str(why))
 

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from taskqd.errors import is_shortage
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import InThread, IRecording, OutputLost
+from taskqd.storage.interfaces import InThread, IOutputWriter, OutputLost
 
 INLINE_BYTES = 4096
 """A stream of up to so many bytes can stand in the journal."""
@@ -179,8 +179,8 @@ class Stream:
             self._disk.close(descriptor)
 
 
-@implementer(IRecording)
-class Recording:
+@implementer(IOutputWriter)
+class OutputWriter:
     """Both streams of an attempt; ``paths`` are those of their files, should they need any.
 
     Each of ``followers`` is called when there is more to be read; the list is the spool's, which changes it.

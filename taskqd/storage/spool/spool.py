@@ -20,8 +20,8 @@ from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.interfaces import InThread, ISpool
-from taskqd.storage.spool.output import Followers, Recording, notify
-from taskqd.storage.spool.user_files import Handover
+from taskqd.storage.spool.output import Followers, OutputWriter, notify
+from taskqd.storage.spool.user_files import UserFiles
 
 STREAMS = {1: "stdout", 2: "stderr"}
 """The streams of an attempt, by their descriptor."""
@@ -51,7 +51,7 @@ class _Running(NamedTuple):
     """An attempt by its number, and what it prints."""
 
     attempt: int
-    recording: Recording
+    recording: OutputWriter
 
 
 @implementer(ISpool)
@@ -64,7 +64,7 @@ class Spool:
     _log = Logger()
 
     def __init__(
-        self, directory: str, disk: Disk, clock: Any, in_thread: InThread, handover: Handover | None = None
+        self, directory: str, disk: Disk, clock: Any, in_thread: InThread, handover: UserFiles | None = None
     ) -> None:
         self._directory = directory
         self._handover = handover
@@ -108,10 +108,10 @@ class Spool:
             return f"{self._directory}/progress/{job_id}"
         return f"{self._directory}/input/{job_id // _JOBS_A_DIRECTORY}/{job_id}.{name}"
 
-    def record(self, job_id: int, attempt: int, limit: int) -> Recording:
+    def record(self, job_id: int, attempt: int, limit: int) -> OutputWriter:
         paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
         followers = self._followers.get(job_id, [])
-        recording = Recording(paths, self._disk, self._clock, self._in_thread, limit, followers)
+        recording = OutputWriter(paths, self._disk, self._clock, self._in_thread, limit, followers)
         self._running[job_id] = _Running(attempt, recording)
         notify(followers)
         return recording

@@ -32,7 +32,7 @@ class Given(NamedTuple):
     paths: Mapping[str, str]
 
 
-class Handover:
+class UserFiles:
     """The files in ``directory``, an absolute path, while their attempts last."""
 
     def __init__(self, directory: str) -> None:

@@ -15,7 +15,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from taskqd.auth import throttle as throttling
 from taskqd.auth import tokens
-from taskqd.auth.authenticator import REFUSAL_DELAY, Access, make_access
+from taskqd.auth.authenticator import REFUSAL_DELAY, Authenticator, make_access
 from taskqd.auth.principal import IPrincipal, Principal, user_name
 from taskqd.auth.realm import NoRole
 from taskqd.errors import AuthFailed, SettingsError, StartRefused
@@ -41,7 +41,7 @@ def a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return Site(state)
 
 
-def refused(access: Access, text: str, address: str = HERE, throttled: "Site | None" = None) -> str:
+def refused(access: Authenticator, text: str, address: str = HERE, throttled: "Site | None" = None) -> str:
     asked = access.authenticate(text, address)
     if not asked.called and throttled is not None:
         throttled.clock.advance(REFUSAL_DELAY)
@@ -191,10 +191,10 @@ def test_a_token_is_good_until_it_expires_and_only_who_has_it_hears_that(site: S
 
 def test_a_token_that_is_made_while_the_daemon_runs_is_good_at_once(site: Site) -> None:
     access = site.open()
-    assert not access.lets_in_from_afar
+    assert not access.accepts_remote_clients
     text = site.add()
     assert result_of(access.authenticate(text, HERE)).name == "ci"
-    assert access.lets_in_from_afar
+    assert access.accepts_remote_clients
 
 
 def test_a_token_that_is_revoked_is_refused_at_once(site: Site) -> None:
@@ -537,10 +537,10 @@ def test_the_ways_in_are_told(site: Site) -> None:
     assert site.open().methods == ["token"]
     access = site.open(has_ca=True)
     assert access.methods == ["token", "certificate"]
-    assert access.lets_in_from_afar
+    assert access.accepts_remote_clients
 
 
-def make(site: Site, **more: Any) -> Access:
+def make(site: Site, **more: Any) -> Authenticator:
     return make_access(str(site.state), clock(), in_thread, uid=DAEMON, roles={}, **more)
 
 

@@ -6,15 +6,15 @@ import pytest
 from twisted.internet.defer import maybeDeferred
 
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import Quotas
+from taskqd.config.limits import Limits
 from taskqd.errors import TaskqError
 from taskqd.model.footprint import JOB_BYTES
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.protocol import parser, verbs
-from tests.fakes.client import Client, FakeCaller
+from tests.fakes.client import Client, FakeClient
 from tests.fakes.connections import FakeSocket
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 from tests.fakes.processes import FAILED
 from tests.support.every_verb import LINES, WHO, code_for
 
@@ -29,21 +29,21 @@ class Place:
     """A house in which somebody asks, with what they were answered: the first word, or the error's code."""
 
     def __init__(self, **quotas: Any) -> None:
-        self.house = House(slots=1, quotas=Quotas(**quotas))
-        self.house.dispatcher.start()
+        self.harness = Harness(slots=1, quotas=Limits(**quotas))
+        self.harness.engine.start()
 
     def ask(self, who: Principal | None, line: str) -> str:
         return self.whole(who, line).split()[0]
 
     def whole(self, who: Principal | None, line: str) -> str:
-        caller = FakeCaller(who)
+        caller = FakeClient(who)
         request = parser.read_line(line.encode())
-        answer = maybeDeferred(self.house.verbs.handle, caller, request, [])
+        answer = maybeDeferred(self.harness.verbs.handle, caller, request, [])
         said: list[str] = []
         answer.addCallbacks(
             lambda reply: said.append(reply.decode()), lambda why: said.append(_code(why.value))
         )
-        self.house.settle()
+        self.harness.settle()
         if not said:
             caller.listening.clear()
             answer.cancel()
@@ -51,7 +51,7 @@ class Place:
         return caller.sent.decode() + said[0]
 
     def status(self, job_id: int) -> Status:
-        return self.house.job(job_id).status
+        return self.harness.job(job_id).status
 
 
 def _code(why: Exception) -> str:
@@ -94,20 +94,20 @@ def test_who_may_do_what_and_what_is_refused_changes_nothing(verb: str) -> None:
     found: dict[str, str | None] = {}
     for who, principal in THOSE.items():
         place = place_of_ann()
-        before = list(place.house.store.journal), place.house.dispatcher.is_draining
+        before = list(place.harness.store.journal), place.harness.engine.is_draining
         said = place.ask(principal, LINES[verb].format(**THINGS))
         found[who] = said if said in ("FORBIDDEN", "AUTH_REQUIRED") else None
         if found[who]:
-            assert (place.house.store.journal, place.house.dispatcher.is_draining) == before
+            assert (place.harness.store.journal, place.harness.engine.is_draining) == before
     assert found == {who: code_for(verb, who) for who in WHO}
 
 
 @pytest.mark.parametrize("line", ["PAUSE", "RESUME", "PAUSE q", "RESUME q"])
 def test_what_stands_still_for_all_is_an_admin_s_matter(place: Place, line: str) -> None:
-    before = list(place.house.store.journal)
+    before = list(place.harness.store.journal)
     for who in (ANN, EVE, IN_Q):
         assert place.ask(who, line) == "FORBIDDEN"
-    assert place.house.store.journal == before
+    assert place.harness.store.journal == before
     assert place.ask(ROOT, line) == "OK"
 
 
@@ -120,7 +120,7 @@ def test_of_what_is_not_there_it_is_said_so_to_everybody(place: Place, verb: str
 def test_a_wait_for_several_of_which_one_is_another_s_waits_for_none(place: Place) -> None:
     place.ask(BOB, "SUBMIT --hold b")
     assert place.ask(BOB, "WAIT 4 3 --any") == "FORBIDDEN"
-    assert not place.house.dispatcher._waiters
+    assert not place.harness.engine._waiters
 
 
 def test_lists_show_what_may_be_seen_and_nothing_else(place: Place) -> None:
@@ -134,7 +134,7 @@ def test_a_watch_tells_of_one_s_own_alone(place: Place) -> None:
     place.ask(ROOT, "PAUSE q")
     told = {who.name: place.whole(who, "WATCH --since=1").count("EVENT") for who in (ANN, BOB, EVE, ROOT)}
     assert told["bob"] == 1
-    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.house.store.journal)
+    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.harness.store.journal)
 
 
 def test_what_comes_after_a_job_of_another_s_is_refused(place: Place) -> None:
@@ -199,8 +199,8 @@ def test_who_asks_for_no_priority_gets_none_that_is_for_admins() -> None:
     for who in (ANN, ROOT):
         place.ask(who, "SUBMIT --hold true")
         place.ask(who, "SCHEDULE --every=1h true")
-    assert [place.house.job(number).spec.priority for number in (1, 2)] == [-7, 0]
-    assert [place.house.backlog.schedules.get(number).spec.priority for number in (1, 2)] == [-7, 0]
+    assert [place.harness.job(number).spec.priority for number in (1, 2)] == [-7, 0]
+    assert [place.harness.queue_state.schedules.get(number).spec.priority for number in (1, 2)] == [-7, 0]
     assert place.ask(ANN, "SUBMIT --priority=-6 true") == "FORBIDDEN"
     assert place.ask(ANN, "SET 1 --label=x") == "JOB", "of the priority nothing was asked"
     assert place.ask(ANN, "SET 1 --priority=-6") == "FORBIDDEN"
@@ -215,7 +215,7 @@ def test_one_user_s_pending_jobs_have_a_limit_and_an_admin_s_have_none() -> None
     place = Place(pending_per_user=2)
     for _ in range(3):
         place.ask(ANN, "SUBMIT --hold true")
-    assert place.house.backlog.pending_of("ann") == 2
+    assert place.harness.queue_state.pending_of("ann") == 2
     assert place.ask(ANN, "SUBMIT --array=1-3 true") == "QUEUE_FULL"
     assert [place.ask(ROOT, "SUBMIT --hold true") for _ in range(3)] == ["JOB_ID"] * 3
     place.ask(ANN, "CANCEL 1")
@@ -235,7 +235,7 @@ def test_what_is_retried_has_to_have_room_of_an_array_as_many_as_would_be_pendin
         "(limit pending-per-user); retry when some have started"
     )
     assert place.ask(ANN, "RETRY 1.2") == "JOB_ID"
-    place.house.finish(3, FAILED)
+    place.harness.finish(3, FAILED)
     place.ask(BOB, "SUBMIT --hold true")
     assert place.whole(ROOT, "RETRY 1") == (
         "QUEUE_FULL 3 jobs are pending, and with 3 more there would be more than 5, which is the most "
@@ -248,8 +248,8 @@ def test_what_is_retried_has_to_have_room_of_an_array_as_many_as_would_be_pendin
 def test_of_an_array_that_partly_completed_the_rest_needs_room() -> None:
     place = Place(pending_per_user=2)
     place.ask(ANN, "SUBMIT --array=1-2 true")
-    place.house.finish(2)
-    place.house.finish(3, FAILED)
+    place.harness.finish(2)
+    place.harness.finish(3, FAILED)
     place.ask(ANN, "SUBMIT true")
     place.ask(ANN, "SUBMIT --hold true")
     assert place.ask(ANN, "RETRY 1") == "JOB_ID"
@@ -258,8 +258,8 @@ def test_of_an_array_that_partly_completed_the_rest_needs_room() -> None:
     assert place.ask(ANN, "RETRY 2") == "JOB_ID"
     done = Place(pending_per_user=2)
     done.ask(ANN, "SUBMIT --array=1-2 true")
-    done.house.finish(2)
-    done.house.finish(3)
+    done.harness.finish(2)
+    done.harness.finish(3)
     for _ in range(2):
         done.ask(ANN, "SUBMIT true")
     assert done.ask(ANN, "RETRY 1") == "QUEUE_FULL", "of one that completed all are run again"
@@ -268,7 +268,7 @@ def test_of_an_array_that_partly_completed_the_rest_needs_room() -> None:
 def test_what_has_started_makes_room() -> None:
     place = Place(pending_per_user=1, pending=1)
     assert [place.ask(ANN, "SUBMIT true") for _ in range(3)] == ["JOB_ID", "JOB_ID", "QUEUE_FULL"]
-    place.house.finish(1)
+    place.harness.finish(1)
     assert [place.ask(ANN, "SUBMIT true") for _ in range(2)] == ["JOB_ID", "QUEUE_FULL"]
 
 
@@ -280,7 +280,7 @@ def test_a_cascade_counts_as_a_cancel_of_each_job() -> None:
         assert place.ask(ANN, "SUBMIT --after=2 true") == "JOB_ID"
     assert place.ask(ANN, "HOLD 2") == "STATUS"
     assert place.ask(ANN, "CANCEL 2 --cascade") == "QUEUE_FULL", "its burst of ten is used up"
-    place.house.clock.advance(2)
+    place.harness.clock.advance(2)
     assert place.ask(ANN, "CANCEL 2 --cascade") == "STATUS"
     assert place.whole(ANN, "SUBMIT true").endswith("retry in 8.000 s"), "2 - (1 + 8) are left, 1 is needed"
 
@@ -324,7 +324,7 @@ def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_chang
     assert place.whole(ANN, f"SUBMIT --hold --label={long} true") == refused
     assert place.whole(ANN, "RETRY 1") == refused
     assert place.ask(ANN, f"SET 3 --label={long}{long}") == "QUEUE_FULL"
-    assert place.house.job(3).spec.label == long
+    assert place.harness.job(3).spec.label == long
     assert place.ask(ANN, "SET 3 --label=short") == "JOB"
     assert place.ask(BOB, f"SUBMIT --hold --label={long} true") == "JOB_ID"
     assert place.ask(ROOT, f"SUBMIT --hold --label={long}{long} true") == "JOB_ID"
@@ -334,9 +334,9 @@ def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_chang
 
 
 def test_what_could_not_be_recorded_takes_no_room() -> None:
-    house = House(slots=1, quotas=Quotas(pending_per_user=3, pending=4))
-    house.access.roles["4000001"] = Role.SUBMIT
-    client = Client(house, FakeSocket(uid=4_000_001))
+    harness = Harness(slots=1, quotas=Limits(pending_per_user=3, pending=4))
+    harness.access.roles["4000001"] = Role.SUBMIT
+    client = Client(harness, FakeSocket(uid=4_000_001))
     for sent in (
         b"SUBMIT a\nSUBMIT b\nSUBMIT c\n",
         b"SUBMIT --array=1-3 a\n",
@@ -344,14 +344,14 @@ def test_what_could_not_be_recorded_takes_no_room() -> None:
         b"SUBMIT --secret=A=1 a\n",
     ):
         client.send(sent)
-        house.store.break_down()
-        house.store.mend()
-    house.spool.error = OSError(28, "No space left on device")
+        harness.store.break_down()
+        harness.store.mend()
+    harness.spool.error = OSError(28, "No space left on device")
     client.send(b"SUBMIT --stdin=2 cat\nhi\r\n")
-    house.spool.error = None
+    harness.spool.error = None
     assert [line.split()[1] for line in client.lines()] == ["STORE_FAILED"] * 7
     client.send(b"SUBMIT --hold --array=1-3 true\nSUBMIT a\n")
-    house.settle()
+    harness.settle()
     assert [line.split()[0] for line in client.lines()] == ["JOB_ID", "ERROR"]
 
 
@@ -365,19 +365,19 @@ def test_all_pending_jobs_have_a_limit_for_everybody() -> None:
 
 
 def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
-    house = House(slots=1, quotas=Quotas(pending_per_user=600, pending=1100))
-    house.access.roles = dict.fromkeys(("4000001", "4000002"), Role.SUBMIT)
-    clients = [Client(house, FakeSocket(uid=uid)) for uid in (4_000_001, 4_000_001, 4_000_002)]
+    harness = Harness(slots=1, quotas=Limits(pending_per_user=600, pending=1100))
+    harness.access.roles = dict.fromkeys(("4000001", "4000002"), Role.SUBMIT)
+    clients = [Client(harness, FakeSocket(uid=uid)) for uid in (4_000_001, 4_000_001, 4_000_002)]
     for client in clients:
         client.send((b"SUBMIT --hold true\n" * 19 + b"SUBMIT --hold --array=1-10 true\n") * 50)
-    while house.store.on_its_way or house.clock.getDelayedCalls()[0].getTime() <= house.clock.seconds():
-        house.clock.advance(0)
-        house.settle()
+    while harness.store.on_its_way or harness.clock.getDelayedCalls()[0].getTime() <= harness.clock.seconds():
+        harness.clock.advance(0)
+        harness.settle()
     replies = [line.split()[:2] for client in clients for line in client.lines()]
     assert len(replies) == 3000
     assert {code for word, code in replies if word == "ERROR"} == {"QUEUE_FULL"}
-    assert [house.backlog.pending_of(name) for name in ("4000001", "4000002")] == [600, 500]
-    assert house.dispatcher._reception._intake.is_empty
+    assert [harness.queue_state.pending_of(name) for name in ("4000001", "4000002")] == [600, 500]
+    assert harness.engine._reception._intake.is_empty
 
 
 def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
@@ -387,7 +387,7 @@ def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
     assert refused == "QUEUE_FULL you submit or change more than 2 jobs a second; retry in 0.500 s"
     assert place.ask(BOB, "SUBMIT --hold true") == "JOB_ID"
     assert [place.ask(ROOT, "SUBMIT --hold true") for _ in range(50)] == ["JOB_ID"] * 50
-    place.house.clock.advance(0.5)
+    place.harness.clock.advance(0.5)
     assert place.ask(ANN, "SUBMIT --hold true") == "JOB_ID"
     unlimited = Place(submissions=None)
     assert [unlimited.ask(ANN, "SUBMIT --hold true") for _ in range(50)] == ["JOB_ID"] * 50
@@ -446,7 +446,7 @@ def test_a_set_gives_a_job_no_more_than_a_submission(option: str) -> None:
         assert place.ask(who, f"SET 1 --{option}") == "TOO_LARGE"
         assert place.ask(who, "SET 1 --label=abc --max-output=1000") == "JOB"
         assert place.ask(who, "SET 1 --label= --priority=-1") == "JOB"
-    assert len(place.house.store.journal) == 5
+    assert len(place.harness.store.journal) == 5
     unlimited = Place(output=None)
     unlimited.ask(ANN, "SUBMIT --hold true")
     assert unlimited.ask(ANN, "SET 1 --max-output=100000G") == "JOB"
@@ -461,12 +461,12 @@ def test_secrets_count_with_the_environment() -> None:
 def test_who_asks_for_no_output_limit_gets_no_more_than_the_setting() -> None:
     place = Place(output=1000)
     place.ask(ANN, "SUBMIT --hold true")
-    assert place.house.job(1).spec.max_output == 1000
+    assert place.harness.job(1).spec.max_output == 1000
 
 
 def test_a_block_that_is_too_large_is_refused_before_it_comes_and_the_connection_stays_in_step() -> None:
-    house = House(quotas=Quotas(block=10))
-    client = Client(house)
+    harness = Harness(quotas=Limits(block=10))
+    client = Client(harness)
     for line in (b"SUBMIT --stdin=11 cat\n", b"SUBMIT --script=11\n"):
         client.send(line)
         assert client.lines() == [
@@ -475,14 +475,14 @@ def test_a_block_that_is_too_large_is_refused_before_it_comes_and_the_connection
         client.send(b"PING\nPING\nP\r\nPING\n")
         assert client.lines() == ["OK"]
     client.send(b"SUBMIT --stdin=10 cat\n0123456789\r\n")
-    house.settle()
+    harness.settle()
     assert client.lines()[-1] == "JOB_ID 1"
 
 
 def test_who_may_not_submit_is_told_before_the_block_comes() -> None:
-    house = House()
-    house.access.roles["4000001"] = Role.READ
-    client = Client(house, FakeSocket(uid=4_000_001))
+    harness = Harness()
+    harness.access.roles["4000001"] = Role.READ
+    client = Client(harness, FakeSocket(uid=4_000_001))
     client.send(b"SUBMIT --stdin=2 cat\n")
     assert client.transport.received.startswith(b"ERROR FORBIDDEN SUBMIT changes something")
     client.send(b"hi\r\nPING\n")
@@ -490,18 +490,18 @@ def test_who_may_not_submit_is_told_before_the_block_comes() -> None:
 
 
 def test_submissions_that_come_together_are_refused_one_by_one() -> None:
-    house = House(quotas=Quotas(command=5))
-    client = Client(house)
+    harness = Harness(quotas=Limits(command=5))
+    client = Client(harness)
     client.send(b"SUBMIT true\nSUBMIT too long\nSUBMIT false\nSUBMIT --after=99 x\nSUBMIT x\n")
-    house.settle()
+    harness.settle()
     words = [line.split()[:2] for line in client.transport.received.decode().splitlines()]
     assert words == [
         *(["JOB_ID", "1"], ["ERROR", "TOO_LARGE"], ["JOB_ID", "2"], ["ERROR", "NO_SUCH_JOB"], ["JOB_ID", "3"])
     ]
     client.send(b"SUBMIT x\nSUBMIT y\n")
-    house.store.break_down()
+    harness.store.break_down()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
-    assert house.dispatcher._reception._intake.is_empty
+    assert harness.engine._reception._intake.is_empty
 
 
 def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:
@@ -513,7 +513,7 @@ def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:
     for line, word in (("STATUS 1", "STATUS"), ("WHY 1", "OK"), ("LIST --array=1", "JOB")):
         assert place.ask(ANN, line) == word
     assert [place.ask(ROOT, f"SET 1 --label={text}") for text in "abc"] == ["JOB"] * 3
-    place.house.clock.advance(11.0)
+    place.harness.clock.advance(11.0)
     assert place.ask(ANN, "CANCEL 1") == "STATUS"
 
 
@@ -533,17 +533,17 @@ def test_an_act_on_an_array_that_is_refused_is_not_counted(line: str, code: str)
     place.ask(ANN, "SUBMIT --hold true")
     place.ask(BOB, "SUBMIT --hold b")
     place.ask(ROOT, "SUBMIT --after=1 r")
-    bucket = place.house.gate._buckets._buckets["ann"]  # type: ignore[union-attr]
+    bucket = place.harness.gate._buckets._buckets["ann"]  # type: ignore[union-attr]
     left = bucket.left
     assert place.whole(ANN, line).startswith(code)
     assert bucket.left == left
 
 
 def test_a_submission_sees_those_that_came_with_it() -> None:
-    house = House(slots=1)
-    client = Client(house)
+    harness = Harness(slots=1)
+    client = Client(harness)
     client.send(b"SUBMIT --hold true\nSUBMIT --after=1 true\nSUBMIT --key=k true\nSUBMIT true\n")
     for _ in range(4):
-        house.settle()
+        harness.settle()
     words = [line.split() for line in client.transport.received.decode().splitlines()]
     assert words == [["JOB_ID", str(number)] for number in (1, 2, 3, 4)]

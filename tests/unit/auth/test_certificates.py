@@ -18,7 +18,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from taskqd.auth.authenticator import Access
+from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.principal import Principal
 from taskqd.model.roles import Role
 from tests.support import certificates
@@ -46,7 +46,7 @@ def a_ca(tmp_path: Path) -> Authority:
 class Asking(Protocol):
     """Asks, once the handshake is done, whom the certificate names."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Authenticator) -> None:
         self._access = access
         self.found: list[Principal | None] = []
 
@@ -71,7 +71,7 @@ class Contexts:
 
 
 def shown(
-    access: Access, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
+    access: Authenticator, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
 ) -> list[Principal | None]:
     """Show a certificate to a port; return what access says of it, nothing where the handshake fails."""
     protocol = Asking(access)

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 import twisted.plugins
 from taskqd.auth import tokens
-from taskqd.auth.authenticator import Access
+from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.plugins import Foreign, Plugin, make_plugins
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, SettingsError
@@ -57,7 +57,7 @@ def the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"ticket:{key}"
 
 
-def refused(access: Access, text: str) -> str:
+def refused(access: Authenticator, text: str) -> str:
     error = error_of(access.authenticate(text, HERE))
     assert isinstance(error, AuthFailed)
     return str(error)
@@ -88,7 +88,7 @@ def fixed(answer: Any) -> Plugin:
 def test_a_name_and_its_password_let_in_with_the_role_of_the_name(site: Site, users: str) -> None:
     access = site.open(ROLES, make_plugins([users]))
     assert access.methods == ["token", "file"]
-    assert access.lets_in_from_afar
+    assert access.accepts_remote_clients
     assert result_of(access.authenticate("ana:sesame", HERE)) == Principal("ana", Role.ADMIN, HERE)
     assert result_of(access.authenticate("ben:open", HERE)) == Principal("ben", Role.READ, HERE)
     assert site.hashed == []

@@ -121,7 +121,9 @@ def test_what_is_under_way_counts_and_what_lets_in_does_not(gate: Gate) -> None:
 # Tokens.
 
 
-def test_a_known_token_from_a_host_that_failed_too_often_is_checked_and_others_are_not(gate: Gate) -> None:
+def test_a_known_token_from_a_host_that_failed_too_often_is_checked_and_others_are_not(
+    gate: Gate,
+) -> None:
     gate.fail(times=MOST_FAILURES)
     assert gate.is_refused()
     assert not gate.is_refused(token="aaaaaaaa")

@@ -1152,7 +1152,7 @@ def test_a_list_that_is_piped_has_a_line_a_job_with_tabs(serve: Serve, call: Cal
     ],
 )
 def test_text_of_jobs_is_made_harmless(text: str, shown: str) -> None:
-    assert terminal.harmless(text) == shown
+    assert terminal.sanitize_line(text) == shown
 
 
 @pytest.mark.parametrize(

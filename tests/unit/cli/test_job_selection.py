@@ -12,7 +12,7 @@ from tests.support.command_line import Process
 CANCELLED = b"STATUS CANCELLED 0\r\n"
 
 
-class Jobs:
+class QueryHandlers:
     """A script for a daemon with these jobs, which does all that it is asked but to job 13."""
 
     def __init__(self, *jobs: bytes) -> None:
@@ -64,7 +64,7 @@ class Jobs:
 def test_a_filter_finds_the_jobs_with_which_it_can_be_done(
     serve: Serve, call: Call, words: tuple[str, ...], listing: str, act: str
 ) -> None:
-    daemon = serve(Jobs(job(7)))
+    daemon = serve(QueryHandlers(job(7)))
     outcome = call(*words)
     assert [line for line in daemon.lines if not line.startswith("SHOW")] == [listing, act]
     assert outcome.code == 0
@@ -72,7 +72,7 @@ def test_a_filter_finds_the_jobs_with_which_it_can_be_done(
 
 
 def test_what_is_found_is_told_by_its_number_and_what_was_refused_too(serve: Serve, call: Call) -> None:
-    serve(Jobs(job(7), job(13), job(14)))
+    serve(QueryHandlers(job(7), job(13), job(14)))
     assert call("cancel", "--queue", "q") == (
         1,
         b"7 CANCELLED 0\n14 CANCELLED 0\n",
@@ -81,12 +81,12 @@ def test_what_is_found_is_told_by_its_number_and_what_was_refused_too(serve: Ser
 
 
 def test_where_nothing_is_found_nothing_is_done_and_that_is_no_error(serve: Serve, call: Call) -> None:
-    serve(Jobs())
+    serve(QueryHandlers())
     assert call("cancel", "--label", "x") == (0, b"", "taskq: no job that could be cancelled\n")
 
 
 def test_a_range_is_those_of_its_jobs_with_which_it_can_be_done(serve: Serve, call: Call) -> None:
-    daemon = serve(Jobs(job(4), job(7), job(9)))
+    daemon = serve(QueryHandlers(job(4), job(7), job(9)))
     outcome = call("cancel", "3-8", "12.1", "4")
     assert daemon.lines == [
         "LIST --status=PENDING,RUNNING --from=3 --limit=1000 --tasks",
@@ -97,7 +97,7 @@ def test_a_range_is_those_of_its_jobs_with_which_it_can_be_done(serve: Serve, ca
 
 def test_the_tasks_of_an_array_in_a_range_go_with_it(serve: Serve, call: Call) -> None:
     tasks = [job(number, array=array, index=number) for number, array in ((3, 2), (6, 5), (7, 5))]
-    daemon = serve(Jobs(tasks[0], job(5), *tasks[1:]))
+    daemon = serve(QueryHandlers(tasks[0], job(5), *tasks[1:]))
     call("cancel", "3-8")
     assert daemon.lines[1:] == ["CANCEL 3", "CANCEL 5"]
 
@@ -108,7 +108,7 @@ def test_the_tasks_of_an_array_in_a_range_go_with_it(serve: Serve, call: Call) -
 class Rated:
     """A script for a daemon that takes a change of a job only at its ``tries``-th request."""
 
-    def __init__(self, jobs: Jobs, tries: int, text: str) -> None:
+    def __init__(self, jobs: QueryHandlers, tries: int, text: str) -> None:
         self._jobs = jobs
         self._left = self._tries = tries
         self._text = text
@@ -131,7 +131,7 @@ def test_an_act_that_comes_too_fast_is_sent_again_after_the_wait(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    daemon = serve(Rated(Jobs(), 3, TOO_FAST))
+    daemon = serve(Rated(QueryHandlers(), 3, TOO_FAST))
     outcome = call(verb, *(("--label", "x", "7", "8") if verb == "set" else ("7", "8")))
     sent = [line for line in daemon.lines if line.startswith(verb.upper())]
     assert [line.split()[1] for line in sent] == ["7"] * 3 + ["8"] * 3
@@ -143,7 +143,9 @@ def test_an_act_that_comes_too_fast_is_sent_again_after_the_wait(
 
 
 def test_an_act_that_is_refused_for_another_limit_is_not_sent_again(serve: Serve, call: Call) -> None:
-    daemon = serve(Rated(Jobs(), 2, "100 jobs are pending (limit 100); retry when some have started"))
+    daemon = serve(
+        Rated(QueryHandlers(), 2, "100 jobs are pending (limit 100); retry when some have started")
+    )
     outcome = call("retry", "7")
     assert (outcome.code, daemon.lines) == (1, ["RETRY 7"])
 
@@ -157,7 +159,7 @@ def test_a_person_is_asked_before_it_is_done_to_several(
     tmp_path: Path, words: tuple[str, ...], answer: bytes, is_done: bool
 ) -> None:
     with (
-        FakeDaemon(Jobs(job(7), job(8)), tmp_path) as daemon,
+        FakeDaemon(QueryHandlers(job(7), job(8)), tmp_path) as daemon,
         Process(daemon.address, *words, on_terminal=("stdin", "stderr")) as process,
     ):
         process.read("terminal", b"Cancel 2 jobs? [y/N] ")
@@ -171,7 +173,7 @@ def test_a_person_is_asked_before_it_is_done_to_several(
 @pytest.mark.parametrize("words", [("cancel", "7", "8"), ("cancel", "7"), ("cancel", "--yes", "7-8")])
 def test_no_question_is_asked_about_named_jobs_or_with_yes(tmp_path: Path, words: tuple[str, ...]) -> None:
     with (
-        FakeDaemon(Jobs(job(7), job(8)), tmp_path) as daemon,
+        FakeDaemon(QueryHandlers(job(7), job(8)), tmp_path) as daemon,
         Process(daemon.address, *words, on_terminal=("stdin", "stderr")) as process,
     ):
         end = process.end()

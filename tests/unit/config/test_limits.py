@@ -8,10 +8,10 @@ from taskqd.config.limits import (
     BURST,
     CONNECTIONS_RESERVED,
     LIMITS,
+    Limits,
     PendingLimit,
-    Quotas,
-    connections_within,
     describe,
+    max_connections,
     quotas_of,
     read_limit,
     slots_within,
@@ -65,15 +65,15 @@ WRONG = [
 
 
 def test_every_limit_has_a_setting_by_its_name_and_every_setting_a_limit() -> None:
-    assert [name.replace("-", "_") for name in LIMITS] == list(Quotas.__struct_fields__)
+    assert [name.replace("-", "_") for name in LIMITS] == list(Limits.__struct_fields__)
     assert list(RANGES) == list(LIMITS)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_default_may_be_set(name: str) -> None:
-    default = getattr(Quotas(), name.replace("-", "_"))
+    default = getattr(Limits(), name.replace("-", "_"))
     assert read_limit(name, default) == default
-    assert quotas_of({name: default}) == Quotas()
+    assert quotas_of({name: default}) == Limits()
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -115,9 +115,9 @@ def test_sizes_and_times_may_have_units_and_rates_a_point() -> None:
 
 
 def test_a_block_fits_into_the_memory_for_blocks() -> None:
-    assert quotas_of({"block-memory": 16 * MEGA}) == Quotas(block_memory=16 * MEGA)
-    assert quotas_of({"block-memory": None}) == Quotas(block_memory=None)
-    assert quotas_of({"block-memory": MEGA, "block": MEGA}) == Quotas(block_memory=MEGA, block=MEGA)
+    assert quotas_of({"block-memory": 16 * MEGA}) == Limits(block_memory=16 * MEGA)
+    assert quotas_of({"block-memory": None}) == Limits(block_memory=None)
+    assert quotas_of({"block-memory": MEGA, "block": MEGA}) == Limits(block_memory=MEGA, block=MEGA)
     with pytest.raises(
         BadRequest, match=r"^limit block-memory must be at least limit block, which is 16777216"
     ):
@@ -129,25 +129,25 @@ def test_the_slowest_that_may_submit_has_a_burst_of_one() -> None:
 
 
 def test_the_largest_array_is_within_what_a_user_may_have_pending() -> None:
-    assert Quotas().pending_per_user == MOST_TASKS
+    assert Limits().pending_per_user == MOST_TASKS
 
 
 def test_most_pending_is_jobs_and_bytes_in_all_and_of_one_user() -> None:
-    quotas = Quotas(pending=5, pending_bytes=None, pending_per_user=None, pending_bytes_per_user=7)
+    quotas = Limits(pending=5, pending_bytes=None, pending_per_user=None, pending_bytes_per_user=7)
     assert quotas.most_pending == PendingLimit(jobs=5, bytes=None)
     assert quotas.most_pending_per_user == PendingLimit(jobs=None, bytes=7)
 
 
 def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_meaning() -> None:
-    told = describe(Quotas())
-    assert set(told) == {*Quotas.__struct_fields__, "max_output"} - {"output"}
-    assert told["max_output"] == Quotas().output
+    told = describe(Limits())
+    assert set(told) == {*Limits.__struct_fields__, "max_output"} - {"output"}
+    assert told["max_output"] == Limits().output
     assert not set(told) & set(ALWAYS)
     assert (told["line"], told["block"], told["label"]) == (LONGEST_LINE, LARGEST_BLOCK, LONGEST_LABEL)
     assert (
-        describe(Quotas(pending=None, idle_time=None)).items() >= {"pending": None, "idle_time": None}.items()
+        describe(Limits(pending=None, idle_time=None)).items() >= {"pending": None, "idle_time": None}.items()
     )
-    assert describe(Quotas(output=5))["max_output"] == 5
+    assert describe(Limits(output=5))["max_output"] == 5
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_
 def test_connections_leave_descriptors_to_jobs_and_to_the_rest(
     most: int | None, descriptors: int, slots: int, expected: int
 ) -> None:
-    assert connections_within(Quotas(connections=most), descriptors, slots) == expected
+    assert max_connections(Limits(connections=most), descriptors, slots) == expected
 
 
 @pytest.mark.parametrize("limit", [0, 64, 256, 1024, 65_536])
@@ -174,8 +174,8 @@ def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
     slots = slots_within(limit)
     assert slots >= 1
     if slots > 1:
-        assert connections_within(Quotas(), limit, slots) >= CONNECTIONS_RESERVED
-        assert connections_within(Quotas(), limit, slots + 1) < CONNECTIONS_RESERVED
+        assert max_connections(Limits(), limit, slots) >= CONNECTIONS_RESERVED
+        assert max_connections(Limits(), limit, slots + 1) < CONNECTIONS_RESERVED
 
 
 def test_a_small_limit_of_descriptors_carries_so_many_slots() -> None:

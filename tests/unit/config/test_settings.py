@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.config.limits import LIMITS, Quotas
+from taskqd.config.limits import LIMITS, Limits
 from taskqd.config.settings import (
     LARGEST_AMOUNT,
     MOST_KEPT,
@@ -397,14 +397,14 @@ def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
 
 def test_without_a_word_the_limits_are_the_default_nobody_has_a_role_and_jobs_run_as_the_daemon() -> None:
     settings = merge({}, {}, DEFAULTS)
-    assert (settings.limits, settings.roles) == (Quotas(), {})
+    assert (settings.limits, settings.roles) == (Limits(), {})
     assert (settings.auth, settings.run_as_owner) == ((), False)
 
 
 def test_each_limit_and_each_role_comes_from_wherever_it_was_given() -> None:
     file = {"limit": {"pending": 1, "label": 2}, "role": {"ana": Role.READ, "ben": Role.READ}}
     settings = merge({"limit": {"label": 3}, "role": {"ana": Role.ADMIN}}, file, DEFAULTS)
-    assert settings.limits == Quotas(pending=1, label=3)
+    assert settings.limits == Limits(pending=1, label=3)
     assert settings.roles == {"ana": Role.ADMIN, "ben": Role.READ}
 
 

@@ -8,11 +8,11 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from taskqd.daemon.audit_log import GATHER, Audit
 from taskqd.model.actor import Actor
-from taskqd.model.events import Decision, Event, JobEvent, OtherEvent, Submitted
-from taskqd.model.spec import PLAIN, Spec
+from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Submitted
+from taskqd.model.spec import DEFAULT_SPEC, Spec
 from tests.fakes.deferreds import begin
-from tests.fakes.engine import House
-from tests.fakes.journal import FakeStore
+from tests.fakes.engine import Harness
+from tests.fakes.journal import FakeJournal
 from tests.support import events
 
 ANN = Actor("ann", "pid 12")
@@ -23,14 +23,14 @@ class Audited:
     """A house whose log is looked at."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
-        self.house = House(slots=1)
-        self.audit = Audit(self.house.store, self.house.clock)
+        self.harness = Harness(slots=1)
+        self.audit = Audit(self.harness.store, self.harness.clock)
         self._caplog = caplog
 
     def submit(self, by: Actor, count: int = 1) -> None:
         for _ in range(count):
-            self.house.dispatcher.submit("true", Spec(hold=True), by, {})
-        self.house.settle()
+            self.harness.engine.submit("true", Spec(hold=True), by, {})
+        self.harness.settle()
 
     def lines(self) -> list[str]:
         said = [message for message in self._caplog.messages if "(" in message]
@@ -45,20 +45,20 @@ def an_audited_house(caplog: pytest.LogCaptureFixture) -> Audited:
 
 def test_who_did_what_from_where_is_one_line(audited: Audited) -> None:
     audited.submit(ANN)
-    dispatcher = audited.house.dispatcher
+    engine = audited.harness.engine
     for act in (
-        dispatcher.controls.pause(BOB),
-        dispatcher.changes.release(1, BOB),
-        dispatcher.changes.change(1, BOB, {"priority": 1}),
-        dispatcher.changes.hold(1, BOB),
-        dispatcher.cancel(1, BOB, 15),
-        dispatcher.retry(1, BOB),
-        dispatcher.cancel(1, ANN, 15),
-        dispatcher.remove(1, BOB),
-        dispatcher.controls.resume(BOB, "q"),
+        engine.controls.pause(BOB),
+        engine.changes.release(1, BOB),
+        engine.changes.change(1, BOB, {"priority": 1}),
+        engine.changes.hold(1, BOB),
+        engine.cancel(1, BOB, 15),
+        engine.retry(1, BOB),
+        engine.cancel(1, ANN, 15),
+        engine.remove(1, BOB),
+        engine.controls.resume(BOB, "q"),
     ):
         begin(act)
-        audited.house.settle()
+        audited.harness.settle()
     assert audited.lines() == [
         "ann (pid 12) submitted job 1",
         *(f"bob (10.0.0.5:4242) {act}" for act in ("paused all queues", "released job 1", "changed job 1")),
@@ -98,11 +98,11 @@ UNTOLD: tuple[Event, ...] = (
 
 def is_somebody_s(kind: type) -> bool:
     """Whether an event of a kind says who decided it."""
-    return "origin" in kind.__annotations__ or issubclass(kind, Decision | OtherEvent)
+    return "origin" in kind.__annotations__ or issubclass(kind, Decision | QueueEvent)
 
 
 def test_there_is_an_example_of_every_event_that_somebody_decides() -> None:
-    kinds = {kind for kind in get_args(Event) if issubclass(kind, JobEvent | OtherEvent)}
+    kinds = {kind for kind in get_args(Event) if issubclass(kind, JobEvent | QueueEvent)}
     assert {type(event) for event, _ in TOLD} == {kind for kind in kinds if is_somebody_s(kind)}
 
 
@@ -110,7 +110,7 @@ def test_there_is_an_example_of_every_event_that_somebody_decides() -> None:
 def test_each_event_that_somebody_decides_is_told(
     event: Any, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FakeStore()
+    store = FakeJournal()
     audit = Audit(store, Clock())
     store.append(replace(event, origin="pid 12"))
     assert caplog.messages == [], "it is not durable yet"
@@ -121,7 +121,7 @@ def test_each_event_that_somebody_decides_is_told(
 
 
 def test_what_happens_by_itself_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    store, clock = FakeStore(), Clock()
+    store, clock = FakeJournal(), Clock()
     Audit(store, clock)
     for event in UNTOLD:
         store.append(event)
@@ -156,13 +156,13 @@ def test_no_name_makes_another_line_of_it(who: Actor, audited: Audited) -> None:
 def test_of_many_that_follow_each_other_one_line_a_second_tells(audited: Audited) -> None:
     audited.submit(ANN, 1000)
     assert audited.lines() == ["ann (pid 12) submitted job 1"]
-    audited.house.clock.advance(GATHER)
+    audited.harness.clock.advance(GATHER)
     assert audited.lines() == ["ann (pid 12) submitted 999 more, from job 2 to job 1000"]
     audited.submit(ANN)
     assert audited.lines() == []
-    audited.house.clock.advance(GATHER)
+    audited.harness.clock.advance(GATHER)
     assert audited.lines() == ["ann (pid 12) submitted job 1001"]
-    audited.house.clock.advance(GATHER)
+    audited.harness.clock.advance(GATHER)
     audited.submit(ANN)
     assert audited.lines() == ["ann (pid 12) submitted job 1002"]
     audited.audit.stop()
@@ -183,7 +183,7 @@ def test_another_who_and_another_where_have_lines_of_their_own(audited: Audited)
 def test_what_the_daemon_does_by_itself_is_not_told(audited: Audited) -> None:
     audited.submit(Actor("retention"))
     assert audited.lines() == []
-    assert audited.house.clock.getDelayedCalls() == []
+    assert audited.harness.clock.getDelayedCalls() == []
 
 
 def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) -> None:
@@ -191,11 +191,11 @@ def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) ->
     audited.lines()
     audited.audit.stop()
     assert audited.lines() == ["ann (pid 12) submitted 2 more, from job 2 to job 3"]
-    assert audited.house.clock.getDelayedCalls() == []
+    assert audited.harness.clock.getDelayedCalls() == []
 
 
 def test_a_schedule_is_named_by_its_number(audited: Audited) -> None:
-    begin(audited.house.dispatcher.controls.schedule("true", PLAIN, ANN, 60.0, None, False))
-    audited.house.settle()
+    begin(audited.harness.engine.controls.schedule("true", DEFAULT_SPEC, ANN, 60.0, None, False))
+    audited.harness.settle()
     assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]
     audited.audit.stop()

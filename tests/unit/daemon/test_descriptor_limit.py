@@ -8,7 +8,7 @@ import pytest
 from taskqd.daemon import descriptor_limit
 
 
-class Limits:
+class CapacityTotals:
     """The limits of a process in the test's hands."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> None:
@@ -24,19 +24,19 @@ class Limits:
 
 
 def test_the_soft_limit_is_raised_and_known_for_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = Limits(monkeypatch, 1024, 65_536)
+    limits = CapacityTotals(monkeypatch, 1024, 65_536)
     assert descriptor_limit.raise_limit() == 1024
     assert (limits.now, descriptor_limit.limit()) == ((65_536, 65_536), 65_536)
 
 
 def test_a_soft_limit_that_is_the_hard_one_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    Limits(monkeypatch, 65_536, 65_536)
+    CapacityTotals(monkeypatch, 65_536, 65_536)
     assert descriptor_limit.raise_limit() is None
 
 
 @pytest.mark.parametrize("error", [PermissionError("no"), ValueError("no")])
 def test_a_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    limits = Limits(monkeypatch, 1024, 65_536)
+    limits = CapacityTotals(monkeypatch, 1024, 65_536)
     limits.error = error
     assert descriptor_limit.raise_limit() is None
     assert descriptor_limit.limit() == 1024

@@ -33,7 +33,7 @@ from taskqd.model.events import FORMAT, Ended, Event, Opened, Removed, Spawned, 
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.spool.user_files import Handover
+from taskqd.storage.spool.user_files import UserFiles
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import result_of
 from tests.fakes.engine import replayed
@@ -386,7 +386,7 @@ async def test_a_stop_ends_though_a_job_does_not(
         await site.stop()
     assert "do not end though they were killed" in caplog.text
     kill()
-    while not taskq._executor.is_calm():
+    while not taskq._executor.only_short_lived_processes():
         await deferLater(reactor, 0.01)
 
 
@@ -478,7 +478,7 @@ async def test_files_that_cannot_be_handed_over_refuse_the_start(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunAs, "open", lambda _: None)
-    monkeypatch.setattr(Handover, "open", refuse)
+    monkeypatch.setattr(UserFiles, "open", refuse)
     assert "files cannot be handed over to the jobs' owners: [Errno 28]" in await refuse_start(
         site, StartRefused, "--run-as", "owner"
     )

@@ -12,13 +12,13 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from taskqd import __version__
-from taskqd.config.limits import LIMITS, Quotas, quotas_of
+from taskqd.config.limits import LIMITS, Limits, quotas_of
 from taskqd.config.settings import SETTINGS, OnEnd, Settings, read_toml
 from taskqd.daemon.service import TaskqService
 from taskqd.daemon.tap import Options, makeService
 from taskqd.execution.interfaces import IExecutor
 from taskqd.model.roles import Role
-from taskqd.storage.interfaces import ISpool, IStore
+from taskqd.storage.interfaces import IJournal, ISpool
 
 OPTIONS: Any = Options
 """Options as mypy may see them: what they inherit has no types."""
@@ -89,7 +89,7 @@ def test_limits_roles_checkers_and_as_whom_jobs_run_are_options_too(home: Path) 
     limits = ["--limit", "pending=5", "--limit", "idle_time=none", "--limit", "priority=-1"]
     roles = ["--role", "ana=admin", "--role", "*=read"]
     settings = parsed(*limits, *roles, "--auth", "file:/a", "--auth", "unix", "--run-as", "owner")
-    assert settings.limits == Quotas(pending=5, idle_time=None, priority=-1)
+    assert settings.limits == Limits(pending=5, idle_time=None, priority=-1)
     assert settings.roles == {"ana": Role.ADMIN, "*": Role.READ}
     assert settings.auth == ("file:/a", "unix")
     assert settings.run_as_owner
@@ -102,7 +102,7 @@ def test_of_the_limits_and_roles_in_the_file_an_option_changes_the_one_that_it_n
         '[roles]\nana = "admin"\nben = "read"\n'
     )
     settings = parsed("-c", str(file), "--limit", "idle-time=2h", "--role", "ben=submit", "--auth", "file:/a")
-    assert settings.limits == Quotas(pending=5, idle_time=7200.0)
+    assert settings.limits == Limits(pending=5, idle_time=7200.0)
     assert settings.roles == {"ana": Role.ADMIN, "ben": Role.SUBMIT}
     assert settings.auth == ("file:/a",)
     assert settings.run_as_owner
@@ -143,7 +143,7 @@ def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: P
     assert settings.on_end == OnEnd(values["on-end-command"])
     assert set(settings.roles.values()) == set(Role)
     assert list(values["limit"]) == list(LIMITS)
-    assert quotas_of(values["limit"]) == Quotas()
+    assert quotas_of(values["limit"]) == Limits()
 
 
 def test_the_default_socket_follows_the_state(home: Path) -> None:
@@ -335,7 +335,7 @@ def test_making_the_service_opens_nothing(tmp_path: Path) -> None:
     taskq = made(tmp_path / "state")
     assert list(tmp_path.iterdir()) == []
     assert set(os.listdir("/proc/self/fd")) == before
-    verifyObject(IStore, taskq._store)
+    verifyObject(IJournal, taskq._store)
     verifyObject(ISpool, taskq._spool)
     verifyObject(IExecutor, taskq._executor)
 

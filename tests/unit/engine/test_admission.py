@@ -7,22 +7,22 @@ import pytest
 from taskqd.engine.admission import check, check_room, resolved
 from taskqd.errors import BadRequest, Gone, NoSuchJob
 from taskqd.model.job_ref import TaskId
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import QueueState
 from tests.support.events import array, cancelled, fold, removed, resized, spec, submitted
 
-LIMITS = Limits(slots=4, queues={"build": 2}, resources={"gpu": 1})
+LIMITS = CapacityTotals(slots=4, queues={"build": 2}, resources={"gpu": 1})
 
 
-def _backlog() -> Backlog:
+def _queue_state() -> QueueState:
     return fold(submitted(1), array(2, 3), submitted(9), cancelled(9), removed(9), limits=LIMITS)
 
 
 def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> None:
     asked = spec(after=(TaskId(2, 1), 1), after_any=(TaskId(2, 3),), after_fail=(2, TaskId(2, 2)))
-    assert resolved(_backlog(), asked) == spec(after=(3, 1), after_any=(5,), after_fail=(2, 4))
+    assert resolved(_queue_state(), asked) == spec(after=(3, 1), after_any=(5,), after_fail=(2, 4))
     plain = spec()
-    assert resolved(_backlog(), plain) is plain
+    assert resolved(_queue_state(), plain) is plain
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_a_task_that_is_not_there_is_refused(
     which: TaskId, error: type[Exception], text: str, kind: str
 ) -> None:
     with pytest.raises(error) as refusal:
-        resolved(_backlog(), spec(**{kind: (which,)}))
+        resolved(_queue_state(), spec(**{kind: (which,)}))
     assert text in str(refusal.value)
 
 
 @pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
 def test_a_job_comes_only_after_jobs_that_are_there(kind: str) -> None:
-    check(_backlog(), spec(**{kind: (1, 2, 5)}))
+    check(_queue_state(), spec(**{kind: (1, 2, 5)}))
     for job_id, error in ((10, NoSuchJob), (9, Gone)):
         with pytest.raises(error):
-            check(_backlog(), spec(**{kind: (1, job_id)}))
+            check(_queue_state(), spec(**{kind: (1, job_id)}))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_job_comes_only_after_jobs_that_are_there(kind: str) -> None:
     ids=str,
 )
 def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any]) -> None:
-    check(_backlog(), spec(**asked))
+    check(_queue_state(), spec(**asked))
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any
     ],
 )
 def test_what_could_never_start_is_refused_with_what_there_is(asked: dict[str, Any], text: str) -> None:
-    backlog = _backlog()
-    backlog.apply(resized("small", 1))
+    queue_state = _queue_state()
+    queue_state.apply(resized("small", 1))
     for checks in (check, check_room):
         with pytest.raises(BadRequest) as refusal:
-            checks(backlog, spec(**asked))
+            checks(queue_state, spec(**asked))
         assert str(refusal.value) == (f"it could never start: {text}; ask for less, or change the settings")

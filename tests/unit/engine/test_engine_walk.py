@@ -14,9 +14,9 @@ from taskqd.errors import TaskqError
 from taskqd.model.events import Event, Removed, Scheduled, Started
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Array
-from taskqd.state.capacity import Constraint, wants
-from taskqd.state.queue_state import Backlog
-from tests.fakes.engine import ACTOR, House, replayed
+from taskqd.state.capacity import Constraint, demands_of
+from taskqd.state.queue_state import QueueState
+from tests.fakes.engine import ACTOR, Harness, replayed
 from tests.fakes.processes import COMPLETED, FAILED
 
 SLOTS, QUEUES, RESOURCES = 3, {"small": 1}, {"gpu": 2}
@@ -82,28 +82,28 @@ class Walk:
         self._open([])
 
     def _open(self, journal: list[Event]) -> None:
-        self.house = House(SLOTS, journal=journal, queues=QUEUES, resources=RESOURCES)
+        self.harness = Harness(SLOTS, journal=journal, queues=QUEUES, resources=RESOURCES)
         self.told: Counter[tuple[int, Status]] = Counter()
         self.limits: dict[str, int | None] = {"small": 1, "other": None}
         self.taken: dict[str, int] = {}
-        self.house.dispatcher.on_end(lambda job: self.told.update([(job.id, job.status)]))
-        self.house.dispatcher.recover("it was killed")
-        self.since = len(self.house.store.journal)
-        self.house.dispatcher.start()
+        self.harness.engine.on_end(lambda job: self.told.update([(job.id, job.status)]))
+        self.harness.engine.recover("it was killed")
+        self.since = len(self.harness.store.journal)
+        self.harness.engine.start()
 
     def crash(self) -> None:
         """Begin anew with what was durable."""
         self.die()
-        self._open(list(self.house.store.journal))
+        self._open(list(self.harness.store.journal))
 
     def die(self) -> None:
         """Let nothing become durable any more, and leave nothing that waits for it."""
-        self.house.store.break_down("the daemon is dead")
-        self.house.dispatcher.stop(requeue=False)
+        self.harness.store.break_down("the daemon is dead")
+        self.harness.engine.stop(requeue=False)
 
     def job(self, number: int) -> int:
         """Return the id of some job."""
-        ids = list(self.house.backlog.jobs) or [1]
+        ids = list(self.harness.queue_state.jobs) or [1]
         return ids[number % len(ids)]
 
     def step(self, act: str, *details: Any) -> None:
@@ -112,56 +112,56 @@ class Walk:
         self.answers.append((answer or succeed(None)).addErrback(lambda failure: failure.trap(TaskqError)))
 
     def _submit(self, options: dict[str, Any], after: dict[str, list[int]]) -> "Deferred[Any]":
-        if self.house.backlog.jobs:
+        if self.harness.queue_state.jobs:
             options = {**options, **{kind: tuple(map(self.job, which)) for kind, which in after.items()}}
-        return self.house.asked(**options)
+        return self.harness.asked(**options)
 
     def _keyed(self, number: int) -> "Deferred[Any]":
-        return self.house.asked(f"echo {number // 2}", key=f"k{number % 2}")
+        return self.harness.asked(f"echo {number // 2}", key=f"k{number % 2}")
 
     def _end(self, outcome: Any, number: int) -> None:
-        running = sorted(self.house.executor.running)
+        running = sorted(self.harness.executor.running)
         if running:
-            self.house.executor.finish(running[number % len(running)], outcome)
+            self.harness.executor.finish(running[number % len(running)], outcome)
 
     def _schedule(self, _: int) -> "Deferred[Any]":
-        return self.house.schedule(5.0).addCallback(self.numbers.append)
+        return self.harness.schedule(5.0).addCallback(self.numbers.append)
 
     def _run_of_schedule(self, number: int) -> "Deferred[Any]":
-        schedules = list(self.house.backlog.schedules.by_id.values())
+        schedules = list(self.harness.queue_state.schedules.by_id.values())
         if not schedules:
             return succeed(None)
         schedule = schedules[number % len(schedules)]
-        return self.house.dispatcher.submit(schedule.command, schedule.spec, ACTOR, {}, schedule.id)
+        return self.harness.engine.submit(schedule.command, schedule.spec, ACTOR, {}, schedule.id)
 
     def _sync(self, count: int) -> None:
-        self.house.store.sync(min(count, len(self.house.store.on_its_way)))
+        self.harness.store.sync(min(count, len(self.harness.store.on_its_way)))
 
     _acts: ClassVar[dict[str, Callable[..., Any]]] = {
         "submit": _submit,
         "keyed": _keyed,
-        "cancel": lambda self, number: self.house.cancel(self.job(number)),
-        "cascade": lambda self, number: self.house.cancel(self.job(number), cascade=True),
-        "retry": lambda self, number: self.house.retry(self.job(number)),
-        "remove": lambda self, number: self.house.remove(self.job(number)),
-        "hold": lambda self, number: self.house.hold(self.job(number)),
-        "release": lambda self, number: self.house.release(self.job(number)),
-        "change": lambda self, number, values: self.house.change(self.job(number), **values),
+        "cancel": lambda self, number: self.harness.cancel(self.job(number)),
+        "cascade": lambda self, number: self.harness.cancel(self.job(number), cascade=True),
+        "retry": lambda self, number: self.harness.retry(self.job(number)),
+        "remove": lambda self, number: self.harness.remove(self.job(number)),
+        "hold": lambda self, number: self.harness.hold(self.job(number)),
+        "release": lambda self, number: self.harness.release(self.job(number)),
+        "change": lambda self, number, values: self.harness.change(self.job(number), **values),
         "complete": lambda self, number: self._end(COMPLETED, number),
         "fail": lambda self, number: self._end(FAILED, number),
-        "pause": lambda self, queue: self.house.pause(queue),
-        "resume": lambda self, queue: self.house.resume(queue),
-        "resize": lambda self, queue, slots: self.house.resize(queue, slots),
+        "pause": lambda self, queue: self.harness.pause(queue),
+        "resume": lambda self, queue: self.harness.resume(queue),
+        "resize": lambda self, queue, slots: self.harness.resize(queue, slots),
         "schedule": _schedule,
-        "unschedule": lambda self, number: self.house.unschedule(number),
-        "pause schedule": lambda self, number: self.house.pause(schedule=number),
-        "resume schedule": lambda self, number: self.house.resume(schedule=number),
+        "unschedule": lambda self, number: self.harness.unschedule(number),
+        "pause schedule": lambda self, number: self.harness.pause(schedule=number),
+        "resume schedule": lambda self, number: self.harness.resume(schedule=number),
         "run": _run_of_schedule,
         "sync": _sync,
-        "settle": lambda self: self.house.settle(),
-        "advance": lambda self, seconds: self.house.clock.advance(seconds),
-        "break down": lambda self: self.house.store.break_down(),
-        "mend": lambda self: self.house.store.mend(),
+        "settle": lambda self: self.harness.settle(),
+        "advance": lambda self, seconds: self.harness.clock.advance(seconds),
+        "break down": lambda self: self.harness.store.break_down(),
+        "mend": lambda self: self.harness.store.mend(),
         "crash": lambda self: self.crash(),
     }
 
@@ -169,63 +169,70 @@ class Walk:
 
     def check(self) -> None:
         """See that nothing is wrong at this moment."""
-        backlog, running = self.house.backlog, self.house.executor.running
-        assert backlog == replayed(self.house.store.journal, backlog.capacity.limits)
-        jobs = [backlog.jobs[job_id] for job_id in running]
+        queue_state, running = self.harness.queue_state, self.harness.executor.running
+        assert queue_state == replayed(self.harness.store.journal, queue_state.capacity.limits)
+        jobs = [queue_state.jobs[job_id] for job_id in running]
         assert all(job.status is Status.RUNNING for job in jobs)
         assert sum(job.spec.slots for job in jobs) <= SLOTS
         for name, total in RESOURCES.items():
             assert sum(job.spec.needs.get(name, 0) for job in jobs) <= total
         for name in ("small", "other"):
             used = sum(job.spec.slots for job in jobs if job.spec.queue == name)
-            limit, taken = backlog.queues.limit(name), backlog.capacity.taken(Constraint("queue", name))
+            limit, taken = (
+                queue_state.queues.limit(name),
+                queue_state.capacity.taken(Constraint("queue", name)),
+            )
             limits = limit, self.limits.get(name)
             assert used <= taken
             assert None in limits or taken <= max(self.taken.get(name, 0), *filter(None, limits))
             self.limits[name], self.taken[name] = limit, taken
-        for array in [job for job in backlog.jobs.values() if job.spec.array and job.tasks]:
+        for array in [job for job in queue_state.jobs.values() if job.spec.array and job.tasks]:
             at_once = array.spec.array.at_once if array.spec.array else None
             assert at_once is None or sum(job.array == array.id for job in jobs) <= at_once
-        assert all(backlog.jobs[job_id].status is Status.PENDING for job_id in self._unskipped())
+        assert all(queue_state.jobs[job_id].status is Status.PENDING for job_id in self._unskipped())
 
     def _unskipped(self) -> list[int]:
         """Return the doomed jobs, but arrays, of which some tasks may have been cancelled."""
-        doomed = self.house.backlog.dependencies.doomed
-        return [job_id for job_id in doomed if self.house.backlog.jobs[job_id].tasks is None]
+        unsatisfiable = self.harness.queue_state.dependencies.unsatisfiable
+        return [job_id for job_id in unsatisfiable if self.harness.queue_state.jobs[job_id].tasks is None]
 
     def check_quiet(self) -> None:
         """See that, with all that is durable told, nothing is left undone that could be done."""
-        backlog, now = self.house.backlog, self.house.clock.elapsed()
-        assert not backlog.dependencies.doomed
-        for job in backlog.jobs.values():
-            if job.tasks is not None or backlog.reason(job, now) is not Reason.QUEUED:
+        queue_state, now = self.harness.queue_state, self.harness.clock.elapsed()
+        assert not queue_state.dependencies.unsatisfiable
+        for job in queue_state.jobs.values():
+            if job.tasks is not None or queue_state.reason(job, now) is not Reason.QUEUED:
                 continue
-            wanted = wants(job.spec, job.array)
-            has_room = backlog.capacity.lacking(wanted) is None and not backlog.capacity.impossible(wanted)
-            assert not has_room or backlog.line.kept_for(job, now) is not None, f"job {job.id} is forgotten"
-        assert self.told == ends(self.house.store.journal, self.since)
+            wanted = demands_of(job.spec, job.array)
+            has_room = queue_state.capacity.lacking(wanted) is None and not queue_state.capacity.impossible(
+                wanted
+            )
+            assert not has_room or queue_state.line.reserved_for(job, now) is not None, (
+                f"job {job.id} is forgotten"
+            )
+        assert self.told == ends(self.harness.store.journal, self.since)
 
     def finish(self) -> None:
         """Let everything come to its end."""
-        self.house.store.mend()
-        self.house.settle()
+        self.harness.store.mend()
+        self.harness.settle()
         for queue in (None, "small", "other"):
-            self.house.resume(queue)
-            self.house.settle()
+            self.harness.resume(queue)
+            self.harness.settle()
         for queue in ("small", "other"):
-            self.house.resize(queue, 0)
-        self.house.settle()
-        for job in list(self.house.backlog.jobs.values()):
+            self.harness.resize(queue, 0)
+        self.harness.settle()
+        for job in list(self.harness.queue_state.jobs.values()):
             if job.status is Status.PENDING and (job.array is None or job.is_held):
-                self.house.release(job.id)
-        self.house.settle()
+                self.harness.release(job.id)
+        self.harness.settle()
         for _ in range(10_000):
-            if self.house.executor.running:
-                self.house.finish(min(self.house.executor.running))
-            elif any(not job.status.is_final for job in self.house.backlog.jobs.values()):
-                assert self.house.clock.getDelayedCalls(), "something waits, and nothing is done for it"
-                self.house.clock.advance(3600)
-                self.house.settle()
+            if self.harness.executor.running:
+                self.harness.finish(min(self.harness.executor.running))
+            elif any(not job.status.is_final for job in self.harness.queue_state.jobs.values()):
+                assert self.harness.clock.getDelayedCalls(), "something waits, and nothing is done for it"
+                self.harness.clock.advance(3600)
+                self.harness.settle()
             else:
                 return
         raise AssertionError("it does not come to an end")
@@ -233,13 +240,13 @@ class Walk:
 
 def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
     """Return how often each job has ended how, by all events from a place on."""
-    backlog = Backlog()
+    queue_state = QueueState()
     found: Counter[tuple[int, Status]] = Counter()
     for number, event in enumerate(journal):
-        before = {job.id: job.status for job in backlog.jobs.values()}
-        backlog.apply(event)
+        before = {job.id: job.status for job in queue_state.jobs.values()}
+        queue_state.apply(event)
         if number >= since:
-            for job in backlog.jobs.values():
+            for job in queue_state.jobs.values():
                 if job.status.is_final and not before.get(job.id, Status.PENDING).is_final:
                     found[job.id, job.status] += 1
     return found
@@ -252,19 +259,19 @@ def test_whatever_is_asked_for_nothing_is_lost_told_twice_or_runs_beyond_its_lim
     for act in steps:
         walk.step(*act)
         walk.check()
-        if walk.house.store.failure is None and not walk.house.store.on_its_way:
+        if walk.harness.store.failure is None and not walk.harness.store.on_its_way:
             walk.check_quiet()
     walk.finish()
     walk.check()
     walk.check_quiet()
-    journal = walk.house.store.journal
+    journal = walk.harness.store.journal
     starts = [(event.id, event.attempt) for event in journal if isinstance(event, Started)]
     assert len(set(starts)) == len(starts)
     scheduled = [event.schedule for event in journal if isinstance(event, Scheduled)]
     assert len(set(scheduled)) == len(scheduled)
     assert len(set(walk.numbers)) == len(walk.numbers)
     gone = {event.id for event in journal if isinstance(event, Removed)}
-    assert not gone & set(walk.house.backlog.jobs)
+    assert not gone & set(walk.harness.queue_state.jobs)
 
 
 @settings(max_examples=100, deadline=None)
@@ -273,16 +280,16 @@ def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[
     walk = Walk()
     for act in before:
         walk.step(*act)
-    walk.house.store.mend()
-    walk.house.store.break_down()
-    starts = len(walk.house.executor.runs)
-    known = replayed(walk.house.store.journal)
-    assert walk.house.backlog == known
+    walk.harness.store.mend()
+    walk.harness.store.break_down()
+    starts = len(walk.harness.executor.runs)
+    known = replayed(walk.harness.store.journal)
+    assert walk.harness.queue_state == known
     for act in after:
         if act[0] not in ("mend", "crash"):
             walk.step(*act)
-    assert walk.house.backlog == known
-    assert len(walk.house.executor.runs) == starts
+    assert walk.harness.queue_state == known
+    assert len(walk.harness.executor.runs) == starts
     walk.die()
 
 
@@ -320,9 +327,9 @@ def cross(first: tuple[Any, ...], second: tuple[Any, ...], place: int, later: in
     walk.step(*ARRAY)
     walk.step("submit", {}, {"after": [0]})
     if has_ended:
-        walk.house.settle()
-        walk.house.finish(2)
-        walk.house.finish(3, FAILED)
+        walk.harness.settle()
+        walk.harness.finish(2)
+        walk.harness.finish(3, FAILED)
         walk.step("retry", 2)
     for synced in range(9):
         if synced == place:
@@ -331,7 +338,7 @@ def cross(first: tuple[Any, ...], second: tuple[Any, ...], place: int, later: in
             walk.step(*second)
         walk.step("sync", 1)
         walk.check()
-    walk.house.settle()
+    walk.harness.settle()
     walk.check_quiet()
     assert all(answer.called for answer in walk.answers)
     walk.finish()

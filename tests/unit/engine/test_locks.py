@@ -5,25 +5,25 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from taskqd.engine.locks import JobTurns, Turns, settled
+from taskqd.engine.locks import JobLocks, KeyedLock, gather_results
 from taskqd.model.job import Job, Tasks
 from taskqd.model.spec import Spec
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 
 
-def take(turns: Turns[str], name: str) -> "Deferred[None]":
+def take(turns: KeyedLock[str], name: str) -> "Deferred[None]":
     return begin(turns.take(name))
 
 
 def test_a_free_turn_is_taken_at_once_and_names_do_not_know_each_other() -> None:
-    turns: Turns[str] = Turns()
+    turns: KeyedLock[str] = KeyedLock()
     assert take(turns, "a").called
     assert take(turns, "b").called
 
 
 def test_others_get_their_turn_in_the_order_of_asking() -> None:
-    turns: Turns[str] = Turns()
+    turns: KeyedLock[str] = KeyedLock()
     took = [take(turns, "a") for _ in range(4)]
     for number in range(4):
         assert [turn.called for turn in took] == [True] * (number + 1) + [False] * (3 - number)
@@ -31,7 +31,7 @@ def test_others_get_their_turn_in_the_order_of_asking() -> None:
 
 
 def test_who_asks_while_a_turn_is_handed_on_comes_last() -> None:
-    turns: Turns[str] = Turns()
+    turns: KeyedLock[str] = KeyedLock()
     order = []
     take(turns, "a")
     for number in (1, 2):
@@ -44,7 +44,7 @@ def test_who_asks_while_a_turn_is_handed_on_comes_last() -> None:
 
 
 def test_a_free_name_costs_nothing() -> None:
-    turns: Turns[str] = Turns()
+    turns: KeyedLock[str] = KeyedLock()
     take(turns, "a")
     take(turns, "a")
     turns.give_back("a")
@@ -66,12 +66,12 @@ FIRST, SECOND, THIRD = (
 class Holding:
     """Somebody who asks for a job's turn and keeps it until told."""
 
-    def __init__(self, turns: JobTurns, job: Job) -> None:
+    def __init__(self, turns: JobLocks, job: Job) -> None:
         self.has_it = False
         self._leaving: Deferred[None] = Deferred()
         self._held = begin(self._hold(turns, job))
 
-    async def _hold(self, turns: JobTurns, job: Job) -> None:
+    async def _hold(self, turns: JobLocks, job: Job) -> None:
         async with turns.of(job):
             self.has_it = True
             await self._leaving
@@ -87,14 +87,14 @@ def leave(holders: list[Holding]) -> None:
 
 
 def test_tasks_of_an_array_do_not_wait_for_each_other() -> None:
-    turns = JobTurns()
+    turns = JobLocks()
     holders = [Holding(turns, job) for job in (FIRST, SECOND, THIRD, ALONE)]
     assert all(holder.has_it for holder in holders)
     leave(holders)
 
 
 def test_a_task_waits_for_who_decides_about_its_array() -> None:
-    turns = JobTurns()
+    turns = JobLocks()
     whole = Holding(turns, ARRAY)
     tasks = [Holding(turns, task) for task in (THIRD, FIRST)]
     assert whole.has_it
@@ -105,7 +105,7 @@ def test_a_task_waits_for_who_decides_about_its_array() -> None:
 
 
 def test_who_decides_about_an_array_waits_for_those_of_its_tasks_that_are_being_decided_about() -> None:
-    turns = JobTurns()
+    turns = JobLocks()
     first, third = Holding(turns, FIRST), Holding(turns, THIRD)
     whole = Holding(turns, ARRAY)
     late = Holding(turns, SECOND)
@@ -120,7 +120,7 @@ def test_who_decides_about_an_array_waits_for_those_of_its_tasks_that_are_being_
 
 
 def test_of_one_task_whoever_asked_first_comes_first_and_the_array_in_between() -> None:
-    turns = JobTurns()
+    turns = JobLocks()
     holders = [Holding(turns, job) for job in (FIRST, FIRST, ARRAY, FIRST, ARRAY, SECOND)]
     for number, holder in enumerate(holders):
         assert [one.has_it for one in holders] == [True] * (number + 1) + [False] * (5 - number)
@@ -129,7 +129,7 @@ def test_of_one_task_whoever_asked_first_comes_first_and_the_array_in_between() 
 
 
 def test_a_turn_is_given_back_whatever_happens_in_it() -> None:
-    turns = JobTurns()
+    turns = JobLocks()
 
     async def fail_in(job: Job) -> None:
         async with turns.of(job):
@@ -145,7 +145,7 @@ def test_a_turn_is_given_back_whatever_happens_in_it() -> None:
     st.lists(st.integers(0, 7), min_size=8, max_size=8),
 )
 def test_nobody_waits_for_ever_and_no_two_decide_about_the_same(jobs: list[Job], order: list[int]) -> None:
-    turns = JobTurns()
+    turns = JobLocks()
     holders = {number: Holding(turns, job) for number, job in enumerate(jobs)}
     while holders:
         decided = [jobs[number].id for number, holder in holders.items() if holder.has_it]
@@ -161,7 +161,7 @@ def test_nobody_waits_for_ever_and_no_two_decide_about_the_same(jobs: list[Job],
 
 def test_settled_waits_for_all_and_has_each_with_its_result_or_its_failure() -> None:
     slow: Deferred[int] = Deferred()
-    all_of_them = begin(settled([succeed(1), fail(ZeroDivisionError()), slow]))
+    all_of_them = begin(gather_results([succeed(1), fail(ZeroDivisionError()), slow]))
     assert not all_of_them.called
     slow.callback(3)
     one, failure, three = result_of(all_of_them)
@@ -171,7 +171,7 @@ def test_settled_waits_for_all_and_has_each_with_its_result_or_its_failure() -> 
 
 
 def test_however_many_wait_and_are_done_at_once_none_is_within_another() -> None:
-    turns: Turns[str] = Turns()
+    turns: KeyedLock[str] = KeyedLock()
     done: list[int] = []
 
     async def come(number: int) -> None:

@@ -7,15 +7,15 @@ from twisted.internet.defer import Deferred, fail
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
 from taskqd.engine.clock_jumps import clocked
-from taskqd.engine.recurring import AT_ONCE, LONGEST_SLEEP, TRY_AGAIN, Scheduler
+from taskqd.engine.recurring import AT_ONCE, LONGEST_SLEEP, TRY_AGAIN, RecurringSubmitter
 from taskqd.errors import BadRequest, StoreFailed
 from taskqd.model.events import FORMAT, Event, Opened, Submitted
 from taskqd.model.job import Status
 from taskqd.model.schedule import SET_BACK
-from taskqd.model.spec import PLAIN, Array, Spec
+from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
 from tests.fakes.clocks import BOOT, MONOTONIC, START, FakeClocks
 from tests.fakes.deferreds import begin, result_of
-from tests.fakes.engine import ACTOR, House, replayed
+from tests.fakes.engine import ACTOR, Harness, replayed
 from tests.support.leaks import LeakWatch
 
 DAY = 86_400.0
@@ -37,45 +37,45 @@ class Clockwork:
             last = journal[-1].at
             clocks.resume(OPENED, "this boot", last, last)
             journal = [*journal, *([clocked(clocks)] if clocks.ahead else [])]
-        self.house = House(slots, journal=journal, clocks=clocks)
-        self.scheduler = Scheduler(self.house.dispatcher, self.house.clock, most_pending)
-        self.house.dispatcher.start()
+        self.harness = Harness(slots, journal=journal, clocks=clocks)
+        self.scheduler = RecurringSubmitter(self.harness.engine, self.harness.clock, most_pending)
+        self.harness.engine.start()
         self.scheduler.start()
-        self.house.settle()
+        self.harness.settle()
 
     def make(
         self, every: float | None = 60.0, cron: str | None = None, overlap: bool = False, **options: Any
     ) -> int:
         """Make a schedule by ada, durably."""
         spec = Spec(**options)
-        made = begin(self.house.dispatcher.controls.schedule("work", spec, ACTOR, every, cron, overlap))
-        self.house.settle()
+        made = begin(self.harness.engine.controls.schedule("work", spec, ACTOR, every, cron, overlap))
+        self.harness.settle()
         return result_of(made)
 
     def advance(self, *seconds: float) -> None:
         """Let time pass, in steps, at each of which everything becomes durable."""
         for step in seconds:
-            self.house.clock.advance(step)
-            self.house.settle()
+            self.harness.clock.advance(step)
+            self.harness.settle()
 
     def set_clock(self, now: float) -> None:
         """Set the clock, as a person or NTP does, and have it noticed."""
-        self.house.clock.set_time(now)
-        self.house.dispatcher.jumps.look()
-        self.house.settle()
+        self.harness.clock.set_time(now)
+        self.harness.engine.jumps.look()
+        self.harness.settle()
         self.advance(0)
 
     def ran(self, number: int = 1) -> list[float]:
         """Return when a schedule ran, in seconds since START."""
         return [
             event.at - START
-            for event in self.house.store.journal
+            for event in self.harness.store.journal
             if isinstance(event, Submitted) and event.schedule == number
         ]
 
     def finish(self, number: int = 1) -> None:
         """End the latest job of a schedule."""
-        self.house.finish(self.house.backlog.schedules.get(number).last_job or 0)
+        self.harness.finish(self.harness.queue_state.schedules.get(number).last_job or 0)
 
     def run(self, count: int, every: float = 60.0) -> None:
         """Let a schedule run so many times, each job ending at once."""
@@ -98,7 +98,7 @@ def test_a_job_is_submitted_at_each_regular_time(works: Clockwork) -> None:
     assert works.ran() == []
     works.advance(1.0)
     assert works.ran() == [60.0]
-    job = works.house.job(1)
+    job = works.harness.job(1)
     assert (job.owner, job.schedule, job.command) == ("ada", 1, "work")
     assert job.spec == Spec(label="nightly", queue="q")
     works.finish()
@@ -125,33 +125,33 @@ def test_a_schedule_that_is_made_earlier_than_all_others_is_not_waited_past(work
 
 def test_an_unscheduled_one_runs_no_more(works: Clockwork) -> None:
     works.make()
-    works.house.unschedule(1)
+    works.harness.unschedule(1)
     works.advance(0, 600.0)
     assert works.ran() == []
-    assert works.house.clock.getDelayedCalls() == []
+    assert works.harness.clock.getDelayedCalls() == []
 
 
 def test_no_timer_goes_while_there_is_nothing_to_wait_for(works: Clockwork) -> None:
-    assert works.house.clock.getDelayedCalls() == []
+    assert works.harness.clock.getDelayedCalls() == []
 
 
 def test_thousands_that_are_due_at_once_are_submitted_a_few_a_turn(works: Clockwork) -> None:
     for _ in range(AT_ONCE + 1):
         works.make()
-    works.house.clock.suspend(60.0)
+    works.harness.clock.suspend(60.0)
     works.scheduler.start()
-    assert len(works.house.store.on_its_way) == AT_ONCE
+    assert len(works.harness.store.on_its_way) == AT_ONCE
     works.advance(0)
     assert [works.ran(number) for number in range(1, AT_ONCE + 2)] == [[60.0]] * (AT_ONCE + 1)
 
 
 def test_a_pause_of_everything_or_of_a_queue_holds_back_starts_and_no_schedule(works: Clockwork) -> None:
     works.make(overlap=True)
-    works.house.pause()
-    works.house.pause(queue="default")
+    works.harness.pause()
+    works.harness.pause(queue="default")
     works.advance(0, 60.0, 60.0)
     assert works.ran() == [60.0, 120.0]
-    assert works.house.statuses() == [Status.PENDING] * 2
+    assert works.harness.statuses() == [Status.PENDING] * 2
 
 
 # What was missed.
@@ -162,7 +162,7 @@ def made_and_ran(works: Clockwork) -> list[Event]:
     works.make()
     works.run(1)
     works.scheduler.stop()
-    return works.house.store.journal
+    return works.harness.store.journal
 
 
 def test_runs_that_were_missed_while_the_daemon_was_down_are_one(works: Clockwork) -> None:
@@ -206,16 +206,16 @@ def test_a_clock_that_is_set_moves_no_run_of_an_every(works: Clockwork, jump: fl
 def test_a_suspended_machine_s_schedules_go_on(works: Clockwork) -> None:
     works.make(overlap=True)
     works.make(every=None, cron="* * * * *", overlap=True)
-    works.house.clock.suspend(90.0)
+    works.harness.clock.suspend(90.0)
     works.advance(LONGEST_SLEEP)
     assert works.ran(1) == works.ran(2) == [90.0 + LONGEST_SLEEP]
 
 
 def test_what_a_pause_of_the_schedule_has_kept_from_running_is_not_made_up_for(works: Clockwork) -> None:
     works.make()
-    works.house.pause(schedule=1)
+    works.harness.pause(schedule=1)
     works.advance(0, 600.0)
-    works.house.resume(schedule=1)
+    works.harness.resume(schedule=1)
     works.advance(0, 59.0)
     assert works.ran() == []
     works.advance(1.0)
@@ -241,10 +241,10 @@ def test_a_pending_job_and_one_that_waits_for_a_retry_have_not_ended(works: Cloc
     works.make(hold=True)
     works.advance(60.0, 60.0)
     assert works.ran() == [60.0]
-    works.house.release(1)
+    works.harness.release(1)
     works.advance(0)
     works.finish()
-    works.house.retry(1)
+    works.harness.retry(1)
     works.advance(0, 60.0)
     assert works.ran() == [60.0]
 
@@ -252,10 +252,10 @@ def test_a_pending_job_and_one_that_waits_for_a_retry_have_not_ended(works: Cloc
 def test_an_array_is_one_job_that_ends_with_the_last_of_its_tasks(works: Clockwork) -> None:
     works.make(array=Array(1, 2))
     works.advance(60.0)
-    works.house.finish(2)
+    works.harness.finish(2)
     works.advance(60.0)
     assert works.ran() == [60.0]
-    works.house.finish(3)
+    works.harness.finish(3)
     works.advance(60.0)
     assert works.ran() == [60.0, 180.0]
 
@@ -268,9 +268,9 @@ def test_with_overlap_every_run_is_made(works: Clockwork) -> None:
 
 def test_a_run_is_left_out_while_the_one_before_is_on_its_way_to_the_disk(works: Clockwork) -> None:
     works.make(overlap=True)
-    works.house.clock.advance(60.0)
-    works.house.clock.advance(60.0)
-    works.house.settle()
+    works.harness.clock.advance(60.0)
+    works.harness.clock.advance(60.0)
+    works.harness.settle()
     assert works.ran() == [60.0]
     works.advance(60.0)
     assert works.ran() == [60.0, 180.0]
@@ -284,11 +284,11 @@ def test_a_run_that_cannot_be_recorded_is_made_up_for_once_it_can(
 ) -> None:
     works.make()
     works.make()
-    works.house.store.break_down("the disk is full")
+    works.harness.store.break_down("the disk is full")
     works.advance(60.0, *[TRY_AGAIN] * 200)
     assert works.ran() == []
     assert caplog.messages == ["schedule 1 could not submit: the disk is full"]
-    works.house.store.mend()
+    works.harness.store.mend()
     works.advance(TRY_AGAIN)
     assert works.ran(1) == works.ran(2) == [261.0]
     works.finish(1)
@@ -308,7 +308,7 @@ def test_one_is_tried_a_second_while_nothing_can_be_recorded(
         asked.append(args)
         return fail(StoreFailed("the disk is full"))
 
-    monkeypatch.setattr(works.house.dispatcher, "submit", refuse)
+    monkeypatch.setattr(works.harness.engine, "submit", refuse)
     works.advance(60.0, *[TRY_AGAIN / 4] * 20)
     assert len(asked) == 6
 
@@ -318,9 +318,9 @@ def test_runs_that_were_refused_on_their_way_to_the_disk_come_again(
 ) -> None:
     works.make()
     works.make()
-    works.house.clock.advance(60.0)
-    works.house.store.break_down("no room")
-    works.house.store.mend()
+    works.harness.clock.advance(60.0)
+    works.harness.store.break_down("no room")
+    works.harness.store.mend()
     works.advance(TRY_AGAIN)
     assert works.ran(1) == works.ran(2) == [61.0]
     assert caplog.messages == [f"schedule {number} could not submit: no room" for number in (1, 2)]
@@ -331,9 +331,9 @@ def test_what_is_said_is_said_again_when_it_has_worked_meanwhile(
 ) -> None:
     works.make(overlap=True)
     for _ in range(2):
-        works.house.store.break_down("no room")
+        works.harness.store.break_down("no room")
         works.advance(60.0)
-        works.house.store.mend()
+        works.harness.store.mend()
         works.advance(TRY_AGAIN)
     assert len(caplog.messages) == 2
     assert len(works.ran()) == 2
@@ -343,7 +343,7 @@ def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_f
     works: Clockwork, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works.make()
-    monkeypatch.setattr(works.house.dispatcher, "submit", lambda *_, **__: fail(BadRequest("too much")))
+    monkeypatch.setattr(works.harness.engine, "submit", lambda *_, **__: fail(BadRequest("too much")))
     works.advance(60.0, 60.0, 30.0)
     assert caplog.messages == ["schedule 1 could not submit: too much"]
     monkeypatch.undo()
@@ -362,7 +362,7 @@ def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_s
     assert works.ran() == [60.0, 120.0, 180.0]
     assert len(caplog.messages) == 1, "it is said once"
     assert caplog.messages[0].startswith("schedule 1 could not submit: 2 jobs are pending of ada, and with 1")
-    works.house.finish(1)
+    works.harness.finish(1)
     works.advance(60.0, 60.0)
     assert works.ran() == [60.0, 120.0, 180.0, 360.0]
     assert len(caplog.messages) == 2, "it has worked meanwhile"
@@ -380,7 +380,7 @@ def test_a_bug_is_logged_and_the_schedule_goes_on(
     works: Clockwork, logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works.make()
-    monkeypatch.setattr(works.house.dispatcher, "submit", lambda *_, **__: fail(ZeroDivisionError()))
+    monkeypatch.setattr(works.harness.engine, "submit", lambda *_, **__: fail(ZeroDivisionError()))
     works.advance(60.0)
     monkeypatch.undo()
     works.advance(60.0)
@@ -393,32 +393,32 @@ def test_nothing_is_submitted_while_the_daemon_drains(
 ) -> None:
     works.make(overlap=True)
     works.advance(60.0)
-    works.house.dispatcher.drain()
+    works.harness.engine.drain()
     works.advance(60.0, 60.0, 60.0)
     assert works.ran() == [60.0]
     assert caplog.messages == []
-    assert works.house.clock.getDelayedCalls() == []
+    assert works.harness.clock.getDelayedCalls() == []
 
 
 def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None:
     works.make(overlap=True)
     works.make(overlap=True)
     works.advance(60.0)
-    works.house.clock.advance(60.0)
+    works.harness.clock.advance(60.0)
     works.scheduler.stop()
-    works.house.store.sync()
-    works.house.store.break_down("no room")
-    assert works.house.clock.getDelayedCalls() == []
+    works.harness.store.sync()
+    works.harness.store.break_down("no room")
+    assert works.harness.clock.getDelayedCalls() == []
     assert works.ran(1) == [60.0, 120.0]
-    begin(works.house.dispatcher.controls.schedule("x", PLAIN, ACTOR, 1.0, None, False)).addErrback(
+    begin(works.harness.engine.controls.schedule("x", DEFAULT_SPEC, ACTOR, 1.0, None, False)).addErrback(
         lambda failure: failure.trap(StoreFailed)
     )
-    assert works.house.clock.getDelayedCalls() == []
+    assert works.harness.clock.getDelayedCalls() == []
 
 
 def test_a_stop_before_anything_was_scheduled_is_one(works: Clockwork) -> None:
     works.scheduler.stop()
-    assert works.house.clock.getDelayedCalls() == []
+    assert works.harness.clock.getDelayedCalls() == []
 
 
 # A clock that is set back.
@@ -445,7 +445,7 @@ def test_a_clock_that_is_set_back_a_lot_does_not_stop_a_schedule_until_then_nor_
     assert works.ran() == [40.0, 40.0 - DAY]
     works.advance(*[5.0] * 12)
     assert works.ran() == [40.0, 40.0 - DAY, 100.0 - DAY]
-    assert replayed(works.house.store.journal).schedules == works.house.backlog.schedules
+    assert replayed(works.harness.store.journal).schedules == works.harness.queue_state.schedules
 
 
 def test_a_run_under_way_when_the_clock_is_set_back_is_not_waited_for_until_then(works: Clockwork) -> None:
@@ -469,20 +469,20 @@ def test_a_clock_that_was_set_back_while_the_daemon_was_down_stops_no_schedule(w
 
 def test_it_is_looked_again_now_and_then_even_when_the_next_run_is_far(works: Clockwork) -> None:
     works.make(every=DAY)
-    [alarm] = works.house.clock.getDelayedCalls()
+    [alarm] = works.harness.clock.getDelayedCalls()
     assert alarm.getTime() - MONOTONIC == LONGEST_SLEEP
     works.advance(LONGEST_SLEEP)
-    [alarm] = works.house.clock.getDelayedCalls()
+    [alarm] = works.harness.clock.getDelayedCalls()
     assert alarm.getTime() - MONOTONIC == 2 * LONGEST_SLEEP
 
 
 def test_the_backlog_is_what_the_journal_says_whatever_was_left_out(works: Clockwork) -> None:
     works.make()
     works.make(overlap=True)
-    works.house.pause(schedule=2)
+    works.harness.pause(schedule=2)
     works.advance(0, 60.0, 60.0)
-    works.house.resume(schedule=2)
+    works.harness.resume(schedule=2)
     works.advance(0, 60.0, 60.0)
     assert works.ran(1) == [60.0]
     assert works.ran(2) == [180.0, 240.0]
-    assert replayed(works.house.store.journal).schedules == works.house.backlog.schedules
+    assert replayed(works.harness.store.journal).schedules == works.harness.queue_state.schedules

@@ -18,22 +18,22 @@ from taskqd.engine.retention import (
     CHECK_SOON,
     RETENTION,
     SNAPSHOT_FROM,
-    Housekeeper,
+    RetentionTask,
 )
 from taskqd.errors import WrongState
 from taskqd.execution.run import Outcome
 from taskqd.model.events import Ended, Event, Output, Removed
 from taskqd.model.footprint import ATTEMPT_BYTES, JOB_BYTES
-from taskqd.model.spec import PLAIN, Array
+from taskqd.model.spec import DEFAULT_SPEC, Array
 from taskqd.state.retention_index import AT_ONCE as EXPIRED_AT_ONCE
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal import compaction
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import Threads, in_thread
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.engine import ACTOR, House, replayed
+from tests.fakes.engine import ACTOR, Harness, replayed
 from tests.fakes.processes import FAILED
 from tests.support.journals import portions, ran, story, submitted, write
 
@@ -47,32 +47,32 @@ class FakeJournal:
         self.segments = Segments(str(directory), Disk())
         self.failure: str | None = None
         self.segment = 4
-        self.closed_bytes = 0
+        self.sealed_bytes = 0
         self.snapshot = 0
         self.snapshot_bytes = 0
         self.taken: list[tuple[int, int]] = []
 
-    def condensed(self, number: int, size: int) -> None:
+    def compacted(self, number: int, size: int) -> None:
         self.taken.append((number, size))
-        self.closed_bytes, self.snapshot, self.snapshot_bytes = 0, number, size
+        self.sealed_bytes, self.snapshot, self.snapshot_bytes = 0, number, size
 
 
 class Home:
     """A house that is kept, and whatever it takes to keep it in the hands of the test."""
 
     def __init__(self, directory: Path, journal: list[Event] | None = None, **retention: Any) -> None:
-        self.house = House(4, journal=journal)
-        self.house.dispatcher.start()
-        self.house.settle()
+        self.harness = Harness(4, journal=journal)
+        self.harness.engine.start()
+        self.harness.settle()
         self.store = FakeJournal(directory)
         self.asked: list[tuple[str, int]] = []
         self.answer: Deferred[None] = succeed(None)
         self.threads: Any = in_thread
-        self.keeper = Housekeeper(
-            self.house.dispatcher,
+        self.keeper = RetentionTask(
+            self.harness.engine,
             cast("Any", self.store),
             Retention(**{"age": 7 * DAY, "count": 1000, **retention}),
-            self.house.clock,
+            self.harness.clock,
             self._condense,
             self._in_thread,
         )
@@ -87,14 +87,14 @@ class Home:
     def end(self, count: int = 1) -> None:
         """Let so many jobs come and go."""
         for _ in range(count):
-            self.house.finish(self.house.submit())
+            self.harness.finish(self.harness.submit())
 
     def advance(self, seconds: float = CHECK_EVERY) -> None:
-        self.house.clock.advance(seconds)
-        self.house.settle()
+        self.harness.clock.advance(seconds)
+        self.harness.settle()
 
     def known(self) -> list[int]:
-        return sorted(self.house.backlog.jobs)
+        return sorted(self.harness.queue_state.jobs)
 
 
 @pytest.fixture(name="home")
@@ -115,15 +115,15 @@ def test_jobs_that_ended_long_enough_ago_are_removed_by_the_retention(tmp_path: 
     assert home.known() == [1, 2, 3]
     home.advance(CHECK_EVERY)
     assert home.known() == [3]
-    removals = [event for event in home.house.store.journal if isinstance(event, Removed)]
+    removals = [event for event in home.harness.store.journal if isinstance(event, Removed)]
     assert [(event.id, event.by) for event in removals] == [(1, RETENTION.name), (2, RETENTION.name)]
-    assert home.house.spool.purged == [(1, 1), (2, 1)]
+    assert home.harness.spool.purged == [(1, 1), (2, 1)]
 
 
 def test_no_more_finished_jobs_are_kept_than_asked_for(tmp_path: Path) -> None:
     home = Home(tmp_path, count=3)
     home.keeper.start()
-    waiting = home.house.submit()
+    waiting = home.harness.submit()
     home.end(10)
     assert home.known() == [waiting, 9, 10, 11]
 
@@ -132,13 +132,13 @@ def test_no_more_output_is_kept_than_asked_for_and_replay_agrees(tmp_path: Path)
     home = Home(tmp_path, size=25)
     home.keeper.start()
     for job_id in range(1, 6):
-        home.house.submit()
-        home.house.finish(job_id, Outcome(reason=None, exit_code=0, stdout=Output(10)))
-    home.house.settle()
+        home.harness.submit()
+        home.harness.finish(job_id, Outcome(reason=None, exit_code=0, stdout=Output(10)))
+    home.harness.settle()
     assert home.known() == [4, 5]
-    again = replayed(home.house.store.journal)
-    assert again == home.house.backlog
-    assert again.expiry.bytes == home.house.backlog.expiry.bytes == 20
+    again = replayed(home.harness.store.journal)
+    assert again == home.harness.queue_state
+    assert again.expiry.bytes == home.harness.queue_state.expiry.bytes == 20
 
 
 def test_ended_jobs_take_no_more_memory_than_asked_for_and_replay_agrees(tmp_path: Path) -> None:
@@ -146,28 +146,28 @@ def test_ended_jobs_take_no_more_memory_than_asked_for_and_replay_agrees(tmp_pat
     home = Home(tmp_path, memory=2 * one)
     home.keeper.start()
     home.end(5)
-    home.house.settle()
+    home.harness.settle()
     assert home.known() == [4, 5]
-    again = replayed(home.house.store.journal)
-    assert again == home.house.backlog
-    assert again.expiry.memory == home.house.backlog.expiry.memory <= 2 * one
+    again = replayed(home.harness.store.journal)
+    assert again == home.harness.queue_state
+    assert again.expiry.memory == home.harness.queue_state.expiry.memory <= 2 * one
 
 
 def test_never_fewer_are_kept_than_asked_for_while_removals_are_on_their_way(tmp_path: Path) -> None:
     home = Home(tmp_path, count=3)
     home.keeper.start()
     for _ in range(4):
-        home.house.submit()
+        home.harness.submit()
     for job_id in (1, 2, 3, 4):
-        home.house.executor.finish(job_id)
-    home.house.store.sync(4)
-    assert [event.id for event in home.house.store.on_its_way if isinstance(event, Removed)] == [1]
+        home.harness.executor.finish(job_id)
+    home.harness.store.sync(4)
+    assert [event.id for event in home.harness.store.on_its_way if isinstance(event, Removed)] == [1]
     for _ in range(3):
-        home.house.asked()
-    home.house.settle()
+        home.harness.asked()
+    home.harness.settle()
     for job_id in (5, 6, 7):
-        home.house.executor.finish(job_id)
-    home.house.settle()
+        home.harness.executor.finish(job_id)
+    home.harness.settle()
     assert home.known() == [5, 6, 7]
 
 
@@ -182,12 +182,12 @@ def test_a_retried_job_is_kept(tmp_path: Path) -> None:
     home = Home(tmp_path, age=DAY)
     home.end(2)
     home.advance(DAY)
-    home.house.retry(1)
-    home.house.settle()
+    home.harness.retry(1)
+    home.harness.settle()
     home.keeper.start()
     home.advance()
     assert home.known() == [1]
-    home.house.finish(1, FAILED)
+    home.harness.finish(1, FAILED)
     home.advance(DAY - 1)
     assert home.known() == [1]
     home.advance(DAY)
@@ -197,12 +197,12 @@ def test_a_retried_job_is_kept(tmp_path: Path) -> None:
 def test_a_job_whose_retry_is_on_its_way_is_kept(tmp_path: Path) -> None:
     home = Home(tmp_path, count=0, age=DAY)
     home.end()
-    retried = home.house.retry(1)
+    retried = home.harness.retry(1)
     home.keeper.start()
-    home.house.settle()
+    home.harness.settle()
     result_of(retried)
     assert home.known() == [1]
-    home.house.finish(1)
+    home.harness.finish(1)
     home.advance()
     assert home.known() == []
 
@@ -212,7 +212,7 @@ def test_many_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
     home.end(2 * EXPIRED_AT_ONCE + 1)
     home.keeper._retention = Retention(age=7 * DAY, count=0)
     home.keeper.start()
-    home.house.settle()
+    home.harness.settle()
     assert len(home.known()) == EXPIRED_AT_ONCE + 1
     home.advance(CHECK_SOON)
     assert len(home.known()) == 1
@@ -226,13 +226,13 @@ def test_many_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
 def test_a_batch_of_ends_begins_no_more_removals_than_one(tmp_path: Path) -> None:
     home = Home(tmp_path, age=1.0)
     home.end(3 * EXPIRED_AT_ONCE)
-    home.house.clock.advance(2)
+    home.harness.clock.advance(2)
     for _ in range(5):
         assert home.keeper.remove_expired()
-        assert len(home.house.store.on_its_way) == EXPIRED_AT_ONCE
-    home.house.settle()
+        assert len(home.harness.store.on_its_way) == EXPIRED_AT_ONCE
+    home.harness.settle()
     assert home.keeper.remove_expired()
-    assert len(home.house.store.on_its_way) == EXPIRED_AT_ONCE
+    assert len(home.harness.store.on_its_way) == EXPIRED_AT_ONCE
 
 
 def test_what_a_failed_store_cannot_remove_is_removed_when_it_works_again(tmp_path: Path) -> None:
@@ -240,16 +240,16 @@ def test_what_a_failed_store_cannot_remove_is_removed_when_it_works_again(tmp_pa
     home.end(3)
     home.advance(DAY + 1)
     home.keeper.start()
-    assert len(home.house.store.on_its_way) == 3
-    home.house.store.break_down()
-    home.store.failure = home.house.store.failure
+    assert len(home.harness.store.on_its_way) == 3
+    home.harness.store.break_down()
+    home.store.failure = home.harness.store.failure
     home.advance()
     assert home.known() == [1, 2, 3]
-    home.house.store.mend()
+    home.harness.store.mend()
     home.store.failure = None
     home.advance()
     assert home.known() == []
-    removals = [event.id for event in home.house.store.journal if isinstance(event, Removed)]
+    removals = [event.id for event in home.harness.store.journal if isinstance(event, Removed)]
     assert removals == [1, 2, 3]
 
 
@@ -267,44 +267,44 @@ def test_nothing_begins_after_a_stop(tmp_path: Path) -> None:
     home.end()
     assert home.known() == [1]
     home.keeper.stop()
-    home.store.closed_bytes = 2 * SNAPSHOT_FROM
+    home.store.sealed_bytes = 2 * SNAPSHOT_FROM
     home.advance(10)
     assert home.asked == []
-    assert home.house.clock.getDelayedCalls() == []
+    assert home.harness.clock.getDelayedCalls() == []
 
 
 def test_an_array_goes_as_one_job_with_all_its_tasks_once_it_has_ended(tmp_path: Path) -> None:
     home = Home(tmp_path, count=1)
     home.keeper.start()
-    array = home.house.submit(array=Array(1, 3))
+    array = home.harness.submit(array=Array(1, 3))
     assert array == 1
     for task in (2, 3):
-        home.house.finish(task)
+        home.harness.finish(task)
     home.end(2)
     assert home.known() == [1, 2, 3, 4, 6]
     home.advance()
-    home.house.finish(4)
+    home.harness.finish(4)
     assert home.known() == [1, 2, 3, 4]
     home.advance()
     home.end()
     assert home.known() == [7]
-    assert [event.id for event in home.house.store.journal if isinstance(event, Removed)] == [5, 6, 1]
-    assert sorted(home.house.spool.purged) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
-    assert home.house.dispatcher.counters["removed"] == 3
+    assert [event.id for event in home.harness.store.journal if isinstance(event, Removed)] == [5, 6, 1]
+    assert sorted(home.harness.spool.purged) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
+    assert home.harness.engine.counters["removed"] == 3
 
 
 def test_of_an_array_that_has_ended_no_task_that_runs_again_is_removed(tmp_path: Path) -> None:
     home = Home(tmp_path, age=DAY)
-    home.house.submit(array=Array(1, 2))
-    home.house.finish(2)
-    home.house.finish(3)
-    home.house.retry(3)
-    home.house.settle()
+    home.harness.submit(array=Array(1, 2))
+    home.harness.finish(2)
+    home.harness.finish(3)
+    home.harness.retry(3)
+    home.harness.settle()
     home.keeper.start()
     home.advance(DAY + 1)
     home.advance()
     assert home.known() == [1, 2, 3]
-    home.house.finish(3)
+    home.harness.finish(3)
     home.advance(DAY + 1)
     home.advance()
     assert home.known() == []
@@ -315,23 +315,23 @@ def test_the_latest_run_of_a_schedule_stays_until_there_is_a_later_one_or_the_sc
 ) -> None:
     home = Home(tmp_path, count=0)
     home.keeper.start()
-    home.house.schedule()
-    home.house.settle()
-    home.house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
-    home.house.settle()
-    home.house.finish(1)
+    home.harness.schedule()
+    home.harness.settle()
+    home.harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    home.harness.settle()
+    home.harness.finish(1)
     home.end()
     home.advance()
     assert home.known() == [1]
-    home.house.dispatcher.submit("true", PLAIN, ACTOR, {}, schedule=1)
-    home.house.settle()
+    home.harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    home.harness.settle()
     home.advance()
     assert home.known() == [3]
-    home.house.finish(3)
+    home.harness.finish(3)
     home.advance()
     assert home.known() == [3]
-    assert isinstance(error_of(home.house.remove(3)), WrongState)
-    home.house.unschedule(1)
+    assert isinstance(error_of(home.harness.remove(3)), WrongState)
+    home.harness.unschedule(1)
     home.advance()
     home.advance()
     assert home.known() == []
@@ -343,15 +343,15 @@ def test_a_job_because_of_which_others_are_skipped_goes_after_they_are_and_is_no
 ) -> None:
     home = Home(tmp_path, count=0)
     home.keeper.start()
-    house = home.house
-    first = house.submit(array=Array(1, 1)) + 1 if is_task else house.submit()
+    harness = home.harness
+    first = harness.submit(array=Array(1, 1)) + 1 if is_task else harness.submit()
     for _ in range(3):
-        house.submit(after=(first,))
-    house.executor.finish(first, FAILED)
-    house.settle()
+        harness.submit(after=(first,))
+    harness.executor.finish(first, FAILED)
+    harness.settle()
     home.advance()
     home.advance()
-    kinds = [event.name for event in house.store.journal]
+    kinds = [event.name for event in harness.store.journal]
     assert kinds.count("skipped") == 3
     last = len(kinds) - 1 - kinds[::-1].index("skipped")
     assert "removed" not in kinds[:last]
@@ -374,7 +374,7 @@ def test_a_job_because_of_which_others_are_skipped_goes_after_they_are_and_is_no
 def test_a_snapshot_is_made_of_the_closed_segments_when_they_outgrow_the_last_one(
     home: Home, closed: int, last: int, is_due: bool
 ) -> None:
-    home.store.closed_bytes, home.store.snapshot_bytes = closed, last
+    home.store.sealed_bytes, home.store.snapshot_bytes = closed, last
     home.answer = Deferred()
     home.keeper.start()
     assert home.asked == ([(home.store.segments.directory, 3)] if is_due else [])
@@ -382,7 +382,7 @@ def test_a_snapshot_is_made_of_the_closed_segments_when_they_outgrow_the_last_on
 
 
 def test_one_snapshot_is_made_at_a_time_and_none_while_the_store_has_failed(home: Home) -> None:
-    home.store.closed_bytes = SNAPSHOT_FROM + 1
+    home.store.sealed_bytes = SNAPSHOT_FROM + 1
     home.store.failure = "full"
     home.answer = Deferred()
     home.keeper.start()
@@ -396,7 +396,7 @@ def test_one_snapshot_is_made_at_a_time_and_none_while_the_store_has_failed(home
 def test_a_snapshot_that_fails_is_told_once_and_tried_again_later(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home.store.closed_bytes = SNAPSHOT_FROM + 1
+    home.store.sealed_bytes = SNAPSHOT_FROM + 1
     home.answer = fail(OSError("no space left"))
     home.keeper.start()
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
@@ -413,7 +413,7 @@ def test_a_snapshot_that_fails_is_told_once_and_tried_again_later(
 def test_a_snapshot_that_a_stop_cuts_off_is_nobody_s_business(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
-    home.store.closed_bytes = SNAPSHOT_FROM + 1
+    home.store.sealed_bytes = SNAPSHOT_FROM + 1
     home.answer = Deferred()
     home.keeper.start()
     home.keeper.stop()
@@ -428,14 +428,14 @@ def told(tmp_path: Path) -> Home:
     segments = Segments(str(tmp_path), Disk())
     home = Home(tmp_path)
     for event, position in segments.replay(segments.layout(), Replay()):
-        home.house.backlog.apply(event, position)
-    home.store.closed_bytes = SNAPSHOT_FROM + 1
+        home.harness.queue_state.apply(event, position)
+    home.store.sealed_bytes = SNAPSHOT_FROM + 1
     return home
 
 
 def ends(home: Home) -> dict[int, tuple[Any, Any]]:
     """Return by job where the last end stands, and what is read there."""
-    jobs = home.house.backlog.jobs.values()
+    jobs = home.harness.queue_state.jobs.values()
     positions = {job.id: job.attempt.record for job in jobs if job.attempt and job.attempt.record}
     return {job: (position, home.store.segments.read(position)) for job, position in positions.items()}
 
@@ -458,7 +458,7 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
     home.answer = Deferred()
     home.keeper.start()
     home.keeper._timer.cancel()
-    Condenser(home.store.segments, Disk(), 3).write()
+    SnapshotWriter(home.store.segments, Disk(), 3).write()
     home.answer.callback(None)
     threads.run()
     turns = 0
@@ -483,13 +483,13 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
 
 def test_after_one_snapshot_comes_the_next(tmp_path: Path) -> None:
     home = told(tmp_path)
-    Condenser(home.store.segments, Disk(), 3).write()
+    SnapshotWriter(home.store.segments, Disk(), 3).write()
     home.keeper.start()
     home.advance(0)
     assert len(home.store.taken) == 1
     home.advance()
     assert len(home.asked) == 1
-    home.store.closed_bytes = SNAPSHOT_FROM + 1
+    home.store.sealed_bytes = SNAPSHOT_FROM + 1
     home.advance()
     assert len(home.asked) == 1, "all that is durable has been condensed"
     home.store.segment += 1

@@ -327,7 +327,7 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
     (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, *RUN]),
     (SCRIPT, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"]),
     # What the shell itself understands comes as it is.
-    ({"brought": ("IFS", "UID")}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
+    ({"submitted_variables": ("IFS", "UID")}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
 ]
 
 
@@ -341,7 +341,7 @@ def test_an_owner_s_run_leaves_root_behind_first(
 
 def test_what_a_submission_brings_reaches_no_program_that_is_still_root() -> None:
     env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
-    run = replace(PLAIN, env=env, brought=("LD_PRELOAD", "IFS"))
+    run = replace(PLAIN, env=env, submitted_variables=("LD_PRELOAD", "IFS"))
     assert sent(run) == env, "all is the daemon's user's here"
     assert sent(replace(run, owner=OWNER)) == {
         "PATH": "/bin",
@@ -369,7 +369,7 @@ def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
 ) -> None:
     if options:
         options = script(tmp_path, "exec env -0\n")
-    brought = {
+    submitted_variables = {
         "A": ANY_BYTES,
         "B": "",
         "C": "  a  'b' \"c\" $HOME `id` $(id) \\ \n\n",
@@ -387,13 +387,15 @@ def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
     run = replace(
         PLAIN,
         **{"command": "exec env -0", **options},
-        env={**brought, "MINE": "1"},
-        brought=tuple(brought),
+        env={**submitted_variables, "MINE": "1"},
+        submitted_variables=tuple(submitted_variables),
         owner=OWNER,
     )
     done = taken(run)
     shown = dict(each.split(b"=", 1) for each in done.stdout.split(b"\0")[:-1])
-    expected = {name.encode(): os.fsencode(value) for name, value in {**brought, "MINE": "1"}.items()}
+    expected = {
+        name.encode(): os.fsencode(value) for name, value in {**submitted_variables, "MINE": "1"}.items()
+    }
     of_the_shell = {b"PWD", b"SHLVL", b"_"}
     assert {name: value for name, value in shown.items() if name not in of_the_shell} == expected
     assert done.stderr == b""
@@ -402,7 +404,9 @@ def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
 @pytest.mark.needs("setpriv")
 @pytest.mark.parametrize("name", sorted(launch._OF_THE_SHELL))
 def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
-    run = replace(PLAIN, env={name: "1", "A": "2"}, brought=(name, "A"), owner=OWNER, command='echo "$A" b')
+    run = replace(
+        PLAIN, env={name: "1", "A": "2"}, submitted_variables=(name, "A"), owner=OWNER, command='echo "$A" b'
+    )
     done = taken(run)
     assert (done.stdout, done.stderr) == (b"2 b\n", b"")
 
@@ -410,7 +414,9 @@ def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
 @pytest.mark.needs("setpriv")
 def test_thousands_of_variables_are_taken() -> None:
     env = {f"V{number}": str(number) for number in range(4000)}
-    run = replace(PLAIN, env=env, brought=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l")
+    run = replace(
+        PLAIN, env=env, submitted_variables=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l"
+    )
     assert taken(run).stdout.split()[:2] == [b"0", b"3999"]
 
 
@@ -484,7 +490,9 @@ LOADER = {
 def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) -> None:
     user = other_users.user("games")
     env = {name: LOADER[name]}
-    run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
+    run = replace(
+        PLAIN, command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/")
+    )
 
     def printed(environment: Mapping[str, str]) -> bytes:
         done = subprocess.run(command_line(run), env=environment, capture_output=True, check=True)
@@ -507,7 +515,9 @@ def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str)
     user = other_users.user("games")
     with other_users.open_place() as place:
         env = {"LANG": "C.UTF-8", name: value.format(place=place)}
-        run = replace(PLAIN, command=":", env=env, brought=(name,), owner=Owner(user.uid, user.gid, "/"))
+        run = replace(
+            PLAIN, command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/")
+        )
 
         def opened(environment: Mapping[str, str]) -> bool:
             trace = ["strace", "-f", "-e", "trace=openat", "-o", str(place / "trace"), *command_line(run)]

@@ -15,20 +15,20 @@ from twisted.internet.interfaces import IProcessTransport
 from zope.interface.verify import verifyObject
 
 from taskqd.execution import command_line, executor, proc_scanner, process_tree
-from taskqd.execution.executor import MAX_LEFTOVER_GRACE, YOUNG, Executor
+from taskqd.execution.executor import MAX_LEFTOVER_GRACE, SHORT_LIVED, Executor
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.proc import Process
 from taskqd.execution.process_tree import FIRST_LOOK
 from taskqd.execution.run import MARK, Outcome, Owner, Run
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
-from taskqd.speedups.batch import Together
+from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.spawn import IS_FAST_WAY_KNOWN, Spawner
 from taskqd.storage.interfaces import OutputLost
 from tests.fakes.clocks import clock, in_thread
 from tests.fakes.deferreds import result_of
 from tests.fakes.processes import FakeGroups, FakeProcess, FakeSpawn
-from tests.fakes.spool import FakeRecording
+from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
@@ -62,7 +62,7 @@ class Bench:
         self.groups = FakeGroups()
         self.spawn = FakeSpawn(self.groups)
         self.executor = Executor(self.spawn, self.clock, in_thread)
-        self.recording = FakeRecording()
+        self.recording = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
         for module in (executor, proc_scanner, process_tree):
@@ -218,7 +218,7 @@ def test_an_attempt_of_another_user_s_is_spawned_for_them(
 ) -> None:
     monkeypatch.setattr(command_line, "find", lambda program: program)
     env = {"A": "1", "LD_PRELOAD": "x"}
-    bench.start(owner=Owner(1000, 100, "/home/ada"), env=env, brought=("LD_PRELOAD",))
+    bench.start(owner=Owner(1000, 100, "/home/ada"), env=env, submitted_variables=("LD_PRELOAD",))
     assert bench.spawn.uids == [1000]
     assert bench.spawn.lines[0][:2] == ["setpriv", "--reuid=1000"]
     assert bench.spawn.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
@@ -253,13 +253,13 @@ def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
 
 @pytest.fixture(name="real")
 def a_real_executor(reactor: Any) -> Iterator[Executor]:
-    spawner = Spawner(reactor, Together())
+    spawner = Spawner(reactor, BatchScope())
     yield Executor(spawner.spawn, reactor, in_thread)
     spawner.stop()
 
 
 async def test_what_a_real_process_reads_waits_as_ever(real: Executor, tmp_path: Path) -> None:
-    recording = FakeRecording()
+    recording = FakeOutputWriter()
     (tmp_path / "stdin").write_bytes(b"in")
     flags = "grep flags /proc/self/fdinfo/0"
     options: dict[str, Any] = {
@@ -286,7 +286,7 @@ def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
     bench.exits()
     assert held() == []
     bench.spawn.error = OSError("no more processes")
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     bench.start(stdin=str(stdin))
     assert held() == []
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) ->
     assert bench.spawned == []
     assert bench.recording.is_closed
     bench.spawn.error = None
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     again = bench.start()
     bench.exits()
     assert result_of(again).reason is None
@@ -385,7 +385,7 @@ def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
     for number, options in enumerate(asked, 1):
         for job_id, kind in ((number, {}), (number + 10, script)):
             given = {"cwd": "/hung/cwd", **kind, **options}
-            bench.recording = FakeRecording()
+            bench.recording = FakeOutputWriter()
             bench.executor.start(run(job_id, **given), bench.recording, bench._note)
             bench.exits()
     assert not [path for path in looked if path.startswith("/hung")]
@@ -487,7 +487,7 @@ def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
     ended = bench.start()
     bench.exits(usage=used)
     assert result_of(ended).usage == used
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     ended = bench.start()
     bench.exits()
     assert result_of(ended).usage is None
@@ -537,7 +537,7 @@ def test_an_end_has_the_number_of_the_session_if_something_is_left_in_it(bench: 
         ({}, 0, False),
         ({"timeout": 1.0}, 1, False),
     ):
-        bench.recording = FakeRecording()
+        bench.recording = FakeOutputWriter()
         result = bench.start(**options)
         bench.exits(code, leaves=leaves)
         results.append(result_of(result).pid == bench.process.pid)
@@ -592,7 +592,7 @@ def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(b
     bench.exits(leaves=True)
     assert result_of(result).reason is None
     first = bench.process
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     again = bench.start()
     bench.pass_time(6)
     assert [number for pgid, number in bench.groups.sent if pgid == first.pid] == [TERM, KILL]
@@ -605,7 +605,7 @@ def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grac
     bench.start(job_id=1)
     left = bench.process
     bench.exits(leaves=True)
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     ended = bench.start(job_id=2)
     bench.executor.end(2, Reason.INTERRUPTED, TERM)
     killing = bench.executor.kill()
@@ -632,23 +632,23 @@ def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
 
 
 def test_it_is_calm_while_what_runs_is_young_and_until_leftovers_are_gone(bench: Bench) -> None:
-    assert bench.executor.is_calm()
+    assert bench.executor.only_short_lived_processes()
     bench.start()
     old = bench.process
-    bench.clock.advance(YOUNG / 2)
-    bench.executor.start(run(2), FakeRecording(), bench._note)
-    assert bench.executor.is_calm()
-    bench.clock.advance(YOUNG)
-    assert not bench.executor.is_calm()
+    bench.clock.advance(SHORT_LIVED / 2)
+    bench.executor.start(run(2), FakeOutputWriter(), bench._note)
+    assert bench.executor.only_short_lived_processes()
+    bench.clock.advance(SHORT_LIVED)
+    assert not bench.executor.only_short_lived_processes()
     bench.exits()
-    assert not bench.executor.is_calm()
+    assert not bench.executor.only_short_lived_processes()
     bench.clock.rightNow -= 3600
-    assert not bench.executor.is_calm()
+    assert not bench.executor.only_short_lived_processes()
     bench.clock.rightNow += 3600
     old.exits(leaves=True)
-    assert not bench.executor.is_calm()
+    assert not bench.executor.only_short_lived_processes()
     bench.pass_time(LONG)
-    assert bench.executor.is_calm()
+    assert bench.executor.only_short_lived_processes()
 
 
 def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
@@ -910,7 +910,7 @@ def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> N
     bench.pass_time(65)
     bench.exits(number=15)
     assert result_of(ended).detail == "it ran for longer than 1 min 30 s"
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
     bench.pass_time(95)
     bench.exits(number=15)
@@ -928,7 +928,7 @@ def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
 
 
 async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Executor) -> None:
-    recording = FakeRecording()
+    recording = FakeOutputWriter()
     command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
     options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
     outcome = await real.start(run(**options), recording, lambda pid, started: None)
@@ -1109,7 +1109,7 @@ def sent_to(bench: Bench, number: int) -> list[int]:
 
 def test_an_end_that_leaves_nothing_reads_nothing_of_proc(bench: Bench) -> None:
     for options, code in (({}, 0), ({"timeout": 1.0, "idle_timeout": 1.0}, 1)):
-        bench.recording = FakeRecording()
+        bench.recording = FakeOutputWriter()
         bench.start(**options)
         bench.exits(code)
     assert bench.groups.scans == []
@@ -1222,7 +1222,7 @@ def test_a_session_is_known_by_a_member_that_was_there_before(bench: Bench) -> N
 
 def test_one_scan_serves_all_that_ask_in_the_same_moment(bench: Bench) -> None:
     for number in range(1, 51):
-        bench.recording = FakeRecording()
+        bench.recording = FakeOutputWriter()
         bench.start(job_id=number)
         bench.process.exits(leaves=True)
     bench.look()
@@ -1252,7 +1252,7 @@ def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Be
 def test_a_retry_starts_once_the_session_of_the_attempt_before_is_gone(bench: Bench) -> None:
     bench.start(kill_after=3.0)
     bench.exits(code=1, leaves=True)
-    bench.recording = FakeRecording()
+    bench.recording = FakeOutputWriter()
     again = bench.start(attempt=2)
     bench.pass_time(2.875)
     assert len(bench.spawn.lines) == 1

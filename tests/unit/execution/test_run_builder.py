@@ -22,7 +22,7 @@ from taskqd.model.job import Job
 from taskqd.model.spec import Spec
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.spool.spool import Spool
-from taskqd.storage.spool.user_files import PROGRESS, Handover
+from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 from tests.fakes.clocks import START, clock, in_thread
 from tests.support import other_users
 
@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place = place
-        self.handover = Handover(str(place / "state.jobs"))
+        self.handover = UserFiles(str(place / "state.jobs"))
         self.spool = Spool(str(place / "state"), Disk(), clock(), in_thread, self.handover)
         self.spool.open()
         (place / "security").mkdir()
@@ -165,7 +165,7 @@ def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: i
         cpu_time=7.0,
         nofile=99,
         owner=None,
-        brought=("A", "B"),
+        submitted_variables=("A", "B"),
     )
     assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "\udcff", "2")
     assert (run.env["TASKQ_PROGRESS"], run.env["TASKQ_RUN"]) == (bench.spool.path(7, "progress"), "store.7.2")
@@ -179,7 +179,7 @@ def test_a_run_has_the_secrets_that_were_kept(bench: Bench, array: int | None) -
     job_id = 9 if array else 7
     run = bench.made(Job(id=job_id, spec=spec, owner="ada", submitted_at=START, array=array, index=array))
     assert (run.env["A"], run.env["B"], run.env["C"]) == ("x\udcff=", "", "1")
-    assert set(run.brought) == {"A", "B", "C"}
+    assert set(run.submitted_variables) == {"A", "B", "C"}
 
 
 @pytest.mark.parametrize(
@@ -370,5 +370,5 @@ def test_what_is_the_daemon_s_own_is_run_with_what_lies_in_the_state_directory(b
 
 def test_job_has_the_time_zone_that_was_asked_for_unless_its_environment_has_another(bench: Bench) -> None:
     run = bench.make(command="date", tz="Europe/Berlin")
-    assert (run.env["TZ"], run.brought) == ("Europe/Berlin", ("TZ",))
+    assert (run.env["TZ"], run.submitted_variables) == ("Europe/Berlin", ("TZ",))
     assert bench.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from taskqd.model.events import (
     NOTHING,
-    AboutJob,
-    AboutOther,
     Cancelled,
     Changed,
     Clocked,
     Ended,
     Event,
     Held,
+    JobEventType,
     Opened,
     Output,
     Paused,
+    QueueEventType,
     Record,
     Released,
     Removed,
@@ -37,7 +37,7 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import Array, Spec
-from taskqd.model.transitions import MOVES
+from taskqd.model.transitions import TRANSITIONS
 
 EVENTS: list[tuple[Any, str]] = [
     (
@@ -124,16 +124,16 @@ def test_an_event_has_one_name_everywhere(event: Event) -> None:
 
 
 def test_a_job_s_events_are_those_by_which_it_moves_and_no_others() -> None:
-    assert {kind.__name__.lower() for kind in get_args(AboutJob)} == {"submitted"} | {
-        name for _, name in MOVES
+    assert {kind.__name__.lower() for kind in get_args(JobEventType)} == {"submitted"} | {
+        name for _, name in TRANSITIONS
     }
 
 
 def test_every_event_and_the_beginning_of_a_segment_are_records() -> None:
     union: UnionType = Event
-    assert {type(event) for event, _ in EVENTS} == set(get_args(AboutJob))
-    assert {type(event) for event, _ in OTHERS} == set(get_args(AboutOther))
-    assert set(get_args(union)) == {*get_args(AboutJob), *get_args(AboutOther), Clocked}
+    assert {type(event) for event, _ in EVENTS} == set(get_args(JobEventType))
+    assert {type(event) for event, _ in OTHERS} == set(get_args(QueueEventType))
+    assert set(get_args(union)) == {*get_args(JobEventType), *get_args(QueueEventType), Clocked}
     assert set(get_args(Record)) == {Opened, Snapshot, *get_args(union)}
 
 

@@ -20,9 +20,9 @@ from taskqd.model.footprint import (
     footprint_of,
     text_bytes,
 )
-from taskqd.model.spec import PLAIN, Array
+from taskqd.model.spec import DEFAULT_SPEC, Array
 from taskqd.protocol.retry_conditions import MOST_CONDITIONS
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     array,
     cancelled,
@@ -64,44 +64,48 @@ def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it
 )
 def test_footprint_counts_each_part_of_a_spec_that_may_be_long(asked: dict[str, Any], size: int) -> None:
     assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size + (SPEC_BYTES if asked else 0)
-    assert footprint("true", PLAIN) == JOB_BYTES + 4
+    assert footprint("true", DEFAULT_SPEC) == JOB_BYTES + 4
 
 
 def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> None:
-    backlog = fold(submitted(1, env={"A": "1"}, label="x" * 50))
+    queue_state = fold(submitted(1, env={"A": "1"}, label="x" * 50))
     whole = JOB_BYTES + SPEC_BYTES + ENTRY_BYTES + 2 + 4
-    assert backlog.pending_bytes == whole + 50
-    backlog.apply(changed(1, env={"A": "1"}, label="y" * 10))
-    job = backlog.get(1)
+    assert queue_state.pending_bytes == whole + 50
+    queue_state.apply(changed(1, env={"A": "1"}, label="y" * 10))
+    job = queue_state.get(1)
     assert job.asked is not None
     assert job.spec.env is job.asked.env, "a replay keeps an environment once, as the daemon does"
-    assert backlog.pending_bytes == whole + 60 + SPEC_BYTES == footprint_of(job)
-    backlog.apply(started(1))
-    assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("ann")
-    backlog.apply(ended(1))
-    assert backlog.pending_bytes == 0
-    backlog.apply(retried(1))
-    assert backlog.pending_bytes == whole + 60 + SPEC_BYTES + ATTEMPT_BYTES == backlog.pending_bytes_of("ann")
-    backlog.apply(cancelled(1))
-    assert backlog.pending_bytes == 0 == backlog.pending_bytes_of("bob")
+    assert queue_state.pending_bytes == whole + 60 + SPEC_BYTES == footprint_of(job)
+    queue_state.apply(started(1))
+    assert queue_state.pending_bytes == 0 == queue_state.pending_bytes_of("ann")
+    queue_state.apply(ended(1))
+    assert queue_state.pending_bytes == 0
+    queue_state.apply(retried(1))
+    assert (
+        queue_state.pending_bytes
+        == whole + 60 + SPEC_BYTES + ATTEMPT_BYTES
+        == queue_state.pending_bytes_of("ann")
+    )
+    queue_state.apply(cancelled(1))
+    assert queue_state.pending_bytes == 0 == queue_state.pending_bytes_of("bob")
 
 
 def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> None:
-    backlog = fold(array(1, 2, label="mail", delay=5.0))
+    queue_state = fold(array(1, 2, label="mail", delay=5.0))
     whole = JOB_BYTES + SPEC_BYTES + 2 * TASK_BYTES
-    assert backlog.pending_bytes == whole + 8
-    backlog.apply(released(1))
-    assert backlog.pending_bytes == whole + 12 + SPEC_BYTES, "what was submitted is kept beside it"
+    assert queue_state.pending_bytes == whole + 8
+    queue_state.apply(released(1))
+    assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES, "what was submitted is kept beside it"
     for runs, task in enumerate((2, 3), 1):
-        backlog.apply(started(task))
-        assert backlog.pending_bytes == whole + 12 + SPEC_BYTES + runs * ATTEMPT_BYTES
-    backlog.apply(ended(2))
-    backlog.apply(ended(3))
-    assert backlog.pending_bytes == 0
-    assert backlog.expiry.memory == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
-    backlog.apply(retried(3))
-    assert backlog.pending_bytes == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
-    assert backlog.expiry.memory == 0
+        queue_state.apply(started(task))
+        assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES + runs * ATTEMPT_BYTES
+    queue_state.apply(ended(2))
+    queue_state.apply(ended(3))
+    assert queue_state.pending_bytes == 0
+    assert queue_state.expiry.memory == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
+    queue_state.apply(retried(3))
+    assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
+    assert queue_state.expiry.memory == 0
 
 
 @pytest.mark.parametrize(
@@ -117,18 +121,18 @@ def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> 
     ids="-".join,
 )
 def test_a_pending_job_takes_no_more_memory_than_it_counts_with(asked: dict[str, Any]) -> None:
-    backlog = fold(*(submitted(job_id) for job_id in range(1, 1001)))
-    count, before = 20, backlog.pending_bytes
+    queue_state = fold(*(submitted(job_id) for job_id in range(1, 1001)))
+    count, before = 20, queue_state.pending_bytes
     lines = [
         msgspec.json.encode(Submitted(id=job_id, at=1.0, owner="ann", spec=spec(**{**asked, "nice": job_id})))
         for job_id in range(1001, 1001 + count)
     ]
-    taken = _bytes_for(backlog, lines)
-    assert taken <= backlog.pending_bytes - before
+    taken = _bytes_for(queue_state, lines)
+    assert taken <= queue_state.pending_bytes - before
 
 
 def test_a_job_that_comes_after_a_thousand_others_takes_a_sixth_of_what_it_did() -> None:
-    backlog = fold(*(submitted(job_id) for job_id in range(1, 1001)))
+    queue_state = fold(*(submitted(job_id) for job_id in range(1, 1001)))
     ids = range(1, 1001)
     lines = [
         msgspec.json.encode(
@@ -136,16 +140,16 @@ def test_a_job_that_comes_after_a_thousand_others_takes_a_sixth_of_what_it_did()
         )
         for job_id in range(1001, 1101)
     ]
-    assert _bytes_for(backlog, lines) / len(lines) < 18_000
+    assert _bytes_for(queue_state, lines) / len(lines) < 18_000
 
 
-def _bytes_for(backlog: Backlog, lines: list[bytes]) -> int:
+def _bytes_for(queue_state: QueueState, lines: list[bytes]) -> int:
     """Return how many bytes it takes to keep the submissions on some lines."""
     gc.collect()
     tracemalloc.start()
     try:
         for line in lines:
-            backlog.apply(msgspec.json.decode(line, type=Submitted))
+            queue_state.apply(msgspec.json.decode(line, type=Submitted))
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
     finally:

@@ -7,7 +7,7 @@ import pytest
 from taskqd.model.job import Attempt, Job, Reason, Status, Tasks
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
-from taskqd.model.transitions import MOVES
+from taskqd.model.transitions import TRANSITIONS
 
 FINAL = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
 
@@ -26,7 +26,7 @@ def test_statuses_and_reasons_are_the_words_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("status", Status)
 def test_a_status_is_final_when_only_a_retry_or_a_removal_leads_out_of_it(status: Status) -> None:
-    leading_out = {event for (before, event) in MOVES if before is status}
+    leading_out = {event for (before, event) in TRANSITIONS if before is status}
     assert status.is_final == (status in FINAL)
     assert (leading_out == {"retried", "removed"}) == status.is_final
 
@@ -34,17 +34,21 @@ def test_a_status_is_final_when_only_a_retry_or_a_removal_leads_out_of_it(status
 def test_every_status_is_reached_from_pending_and_leads_back_to_it() -> None:
     reached = {Status.PENDING}
     for _ in Status:
-        reached |= {after for (before, _), afters in MOVES.items() for after in afters if before in reached}
+        reached |= {
+            after for (before, _), afters in TRANSITIONS.items() for after in afters if before in reached
+        }
     assert reached == set(Status)
     for status in Status:
         back = {status}
         for _ in Status:
-            back |= {after for (before, _), afters in MOVES.items() for after in afters if before in back}
+            back |= {
+                after for (before, _), afters in TRANSITIONS.items() for after in afters if before in back
+            }
         assert Status.PENDING in back
 
 
 def test_only_a_started_job_runs_and_only_a_running_one_completes() -> None:
-    for (before, event), afters in MOVES.items():
+    for (before, event), afters in TRANSITIONS.items():
         if Status.RUNNING in afters and before is not Status.RUNNING:
             assert (before, event) == (Status.PENDING, "started")
         if Status.COMPLETED in afters and event != "removed":

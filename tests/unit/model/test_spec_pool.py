@@ -1,10 +1,10 @@
 from taskqd.model import spec_pool as specs
-from taskqd.model.spec import PLAIN, Array, Spec
-from taskqd.model.spec_pool import Specs
+from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
+from taskqd.model.spec_pool import SpecPool
 
 
 def test_equal_specs_become_one() -> None:
-    known = Specs()
+    known = SpecPool()
     first = known.shared(Spec(label="x", env={"A": "1"}))
     assert known.shared(Spec(label="y")) == Spec(label="y")
     assert known.shared(Spec(label="x", env={"A": "1"})) is first
@@ -12,22 +12,22 @@ def test_equal_specs_become_one() -> None:
 
 
 def test_what_asks_for_nothing_is_plain() -> None:
-    known = Specs()
-    assert known.shared(PLAIN) is PLAIN
-    assert known.shared(Spec()) is PLAIN
-    assert known.shared(Spec(queue="default", env={})) is PLAIN
+    known = SpecPool()
+    assert known.shared(DEFAULT_SPEC) is DEFAULT_SPEC
+    assert known.shared(Spec()) is DEFAULT_SPEC
+    assert known.shared(Spec(queue="default", env={})) is DEFAULT_SPEC
 
 
 def test_what_differs_stays_apart() -> None:
-    known = Specs()
+    known = SpecPool()
     different = [Spec(retries=1), Spec(priority=1), Spec(array=Array(1, 2)), Spec(after=(1,)), Spec(at=1.0)]
     assert [known.shared(spec) for spec in different] == different
 
 
 def test_no_more_are_looked_out_for_than_there_is_room_for() -> None:
-    known = Specs()
+    known = SpecPool()
     first = known.shared(Spec(label="first"))
     for number in range(specs.MOST):
         assert known.shared(Spec(label=str(number))) == Spec(label=str(number))
     assert known.shared(Spec(label="first")) is not first
-    assert known.shared(Spec()) is PLAIN
+    assert known.shared(Spec()) is DEFAULT_SPEC

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob
-from taskqd.model.job_ref import Ref, TaskId
+from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol.job_refs import parse_id, parse_ref
 
 REFS = [
@@ -49,7 +49,7 @@ UNREACHED = [
 
 
 @pytest.mark.parametrize("text, ref", REFS)
-def test_a_job_is_named_by_its_number_or_as_a_task_of_an_array(text: str, ref: Ref) -> None:
+def test_a_job_is_named_by_its_number_or_as_a_task_of_an_array(text: str, ref: JobRef) -> None:
     assert parse_ref(text) == ref
     assert parse_ref(str(ref)) == ref
     assert type(parse_ref(text)) is type(ref)

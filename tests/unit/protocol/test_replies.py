@@ -384,7 +384,7 @@ def _scheduled(**known: Any) -> dict[str, Any]:
                 "command": "true",
                 "spec": Spec(),
                 "created_at": 1764000000.0,
-                "counted_from": 1764000000.0,
+                "next_run_base": 1764000000.0,
                 **known,
             }
         ),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from taskqd.errors import BadRequest, NoSuchJob, TaskqError, TooLarge
 from taskqd.model.job_ref import TaskId
-from taskqd.model.spec import PLAIN, Array, Spec
-from taskqd.model.submission import Order, Scheduling
+from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
+from taskqd.model.submission import ScheduleRequest, Submission
 from taskqd.protocol import submit
 from taskqd.protocol.arguments import flag
 from taskqd.protocol.submit import (
@@ -54,55 +54,61 @@ PROTOCOL_OPTIONS = [
 """The options of docs/protocol.md §3."""
 
 ACCEPTED = [
-    ("echo hello world", Order("echo hello world", PLAIN)),
-    ("  echo  a  b ", Order("echo  a  b ", PLAIN)),
-    ('A=1 ./run "x y"', Order('A=1 ./run "x y"', PLAIN)),
-    ("-- --version", Order("--version", PLAIN)),
-    ("echo a\rb\tc", Order("echo a\rb\tc", PLAIN)),
-    ("echo --timeout=1 --stdin=5", Order("echo --timeout=1 --stdin=5", PLAIN)),
-    ("printf Grüße | wc", Order("printf Grüße | wc", PLAIN)),
-    ("--timeout=1.5 true", Order("true", Spec(timeout=1.5))),
-    ("--timeout=1ms true", Order("true", Spec(timeout=0.001))),
-    ("--kill-after=0 true", Order("true", Spec(kill_after=0.0))),
-    ("--retries=1000000 --retry-delay=500ms true", Order("true", Spec(retries=1_000_000, retry_delay=0.5))),
-    ("--key=nightly/2026-11-24 true", Order("true", Spec(key="nightly/2026-11-24"))),
-    (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Order("true", Spec(label="Grüße, 2"))),
-    ("--label=x true", Order("true", Spec(label="x"))),
-    ("--label=" + "x" * 1000 + " true", Order("true", Spec(label="x" * 1000))),
-    ('--cwd="/a b" true', Order("true", Spec(cwd="/a b"))),
-    (r'--cwd="/\xC3\xA9\xff" true', Order("true", Spec(cwd_base64=b"/\xc3\xa9\xff"))),
-    ('--env=A=1 --env=B="2 3" true', Order("true", Spec(env={"A": "1", "B": "2 3"}))),
-    ('--env=A=é --env=B="\\xC3\\xA9" true', Order("true", Spec(env={"A": "é", "B": "é"}))),
+    ("echo hello world", Submission("echo hello world", DEFAULT_SPEC)),
+    ("  echo  a  b ", Submission("echo  a  b ", DEFAULT_SPEC)),
+    ('A=1 ./run "x y"', Submission('A=1 ./run "x y"', DEFAULT_SPEC)),
+    ("-- --version", Submission("--version", DEFAULT_SPEC)),
+    ("echo a\rb\tc", Submission("echo a\rb\tc", DEFAULT_SPEC)),
+    ("echo --timeout=1 --stdin=5", Submission("echo --timeout=1 --stdin=5", DEFAULT_SPEC)),
+    ("printf Grüße | wc", Submission("printf Grüße | wc", DEFAULT_SPEC)),
+    ("--timeout=1.5 true", Submission("true", Spec(timeout=1.5))),
+    ("--timeout=1ms true", Submission("true", Spec(timeout=0.001))),
+    ("--kill-after=0 true", Submission("true", Spec(kill_after=0.0))),
+    (
+        "--retries=1000000 --retry-delay=500ms true",
+        Submission("true", Spec(retries=1_000_000, retry_delay=0.5)),
+    ),
+    ("--key=nightly/2026-11-24 true", Submission("true", Spec(key="nightly/2026-11-24"))),
+    (r'--label="Gr\xc3\xbc\xc3\x9fe, 2" true', Submission("true", Spec(label="Grüße, 2"))),
+    ("--label=x true", Submission("true", Spec(label="x"))),
+    ("--label=" + "x" * 1000 + " true", Submission("true", Spec(label="x" * 1000))),
+    ('--cwd="/a b" true', Submission("true", Spec(cwd="/a b"))),
+    (r'--cwd="/\xC3\xA9\xff" true', Submission("true", Spec(cwd_base64=b"/\xc3\xa9\xff"))),
+    ('--env=A=1 --env=B="2 3" true', Submission("true", Spec(env={"A": "1", "B": "2 3"}))),
+    ('--env=A=é --env=B="\\xC3\\xA9" true', Submission("true", Spec(env={"A": "é", "B": "é"}))),
     (
         '--env=A="\\xff\\xc3\\xa9" --env=B=1 true',
-        Order("true", Spec(env={"B": "1"}, env_base64={"A": b"\xff\xc3\xa9"})),
+        Submission("true", Spec(env={"B": "1"}, env_base64={"A": b"\xff\xc3\xa9"})),
     ),
-    ('--env=A="\\xed\\xb2\\x80" true', Order("true", Spec(env_base64={"A": b"\xed\xb2\x80"}))),
-    ('--env=A="\\xff" --env=A=1 true', Order("true", Spec(env={"A": "1"}))),
-    ('--env=A=1 --env=A="\\xff" true', Order("true", Spec(env_base64={"A": b"\xff"}))),
-    ('--secret=B="2 3" --secret=A=1 true', Order("true", Spec(secrets=("A", "B")))),
-    ('--secret=A= --secret=A="\\xff" --env=B=2 true', Order("true", Spec(env={"B": "2"}, secrets=("A",)))),
-    ("--umask=077 true", Order("true", Spec(umask=0o77))),
-    ("--nice=-20 true", Order("true", Spec(nice=-20))),
-    ("--max-output=2G true", Order("true", Spec(max_output=2 * 1024**3))),
-    ("--max-output=0 true", Order("true", Spec(max_output=0))),
+    ('--env=A="\\xed\\xb2\\x80" true', Submission("true", Spec(env_base64={"A": b"\xed\xb2\x80"}))),
+    ('--env=A="\\xff" --env=A=1 true', Submission("true", Spec(env={"A": "1"}))),
+    ('--env=A=1 --env=A="\\xff" true', Submission("true", Spec(env_base64={"A": b"\xff"}))),
+    ('--secret=B="2 3" --secret=A=1 true', Submission("true", Spec(secrets=("A", "B")))),
+    (
+        '--secret=A= --secret=A="\\xff" --env=B=2 true',
+        Submission("true", Spec(env={"B": "2"}, secrets=("A",))),
+    ),
+    ("--umask=077 true", Submission("true", Spec(umask=0o77))),
+    ("--nice=-20 true", Submission("true", Spec(nice=-20))),
+    ("--max-output=2G true", Submission("true", Spec(max_output=2 * 1024**3))),
+    ("--max-output=0 true", Submission("true", Spec(max_output=0))),
     (
         "--queue=gpu/large --priority=-1000000 true",
-        Order("true", Spec(queue="gpu/large", priority=-1_000_000)),
+        Submission("true", Spec(queue="gpu/large", priority=-1_000_000)),
     ),
-    ("--priority=1000000 --slots=10000 true", Order("true", Spec(priority=1_000_000, slots=10_000))),
-    ("--slots=1 --priority=0 --queue=default true", Order("true", PLAIN)),
-    ("--need=gpu:1 true", Order("true", Spec(needs={"gpu": 1}))),
+    ("--priority=1000000 --slots=10000 true", Submission("true", Spec(priority=1_000_000, slots=10_000))),
+    ("--slots=1 --priority=0 --queue=default true", Submission("true", DEFAULT_SPEC)),
+    ("--need=gpu:1 true", Submission("true", Spec(needs={"gpu": 1}))),
     (
         "--need=gpu:2,a:b:03,net/in:1000000000 true",
-        Order("true", Spec(needs={"gpu": 2, "a:b": 3, "net/in": 10**9})),
+        Submission("true", Spec(needs={"gpu": 2, "a:b": 3, "net/in": 10**9})),
     ),
-    ("--idle-timeout=90s true", Order("true", Spec(idle_timeout=90.0))),
-    ("--retry-delay-max=0 true", Order("true", Spec(retry_delay_max=0.0))),
-    ("--retry-delay-max=1h true", Order("true", PLAIN)),
+    ("--idle-timeout=90s true", Submission("true", Spec(idle_timeout=90.0))),
+    ("--retry-delay-max=0 true", Submission("true", Spec(retry_delay_max=0.0))),
+    ("--retry-delay-max=1h true", Submission("true", DEFAULT_SPEC)),
     (
         "--retry-on=exit:75,signal:SIGKILL,Timeout --no-retry-on=exit:2,spawn true",
-        Order(
+        Submission(
             "true",
             Spec(
                 retry_on=("exit:75", "signal:KILL", "timeout"),
@@ -110,28 +116,28 @@ ACCEPTED = [
             ),
         ),
     ),
-    ("--delay=0 true", Order("true", Spec(delay=0.0))),
-    ("--delay=1.5h true", Order("true", Spec(delay=5400.0))),
-    ("--at=2026-11-24T08:00:00+01:00 true", Order("true", Spec(at=1795503600.0))),
-    ("--at=1970-01-01T00:00:00Z true", Order("true", Spec(at=0.0))),
-    ("--after=3 true", Order("true", Spec(after=(3,)))),
-    ("--array=0-0 true", Order("true", Spec(array=Array(0, 0)))),
-    ("--array=1-1000%8 true", Order("true", Spec(array=Array(1, 1000, 8)))),
-    ("--array=007-010%1 true", Order("true", Spec(array=Array(7, 10, 1)))),
-    ("--array=999900000-999999999 true", Order("true", Spec(array=Array(999_900_000, 999_999_999)))),
-    ("--hold true", Order("true", Spec(hold=True))),
-    ("--memory=1M true", Order("true", Spec(memory=1024**2))),
-    ("--cpu-time=1ms true", Order("true", Spec(cpu_time=0.001))),
-    ("--nofile=3 true", Order("true", Spec(nofile=3))),
-    ("--nofile=1048576 true", Order("true", Spec(nofile=1024**2))),
-    ("--notify-fail --hold -- --hold", Order("--hold", Spec(notify_fail=True, hold=True))),
-    ("--stdin=5 cat", Order("cat", Spec(stdin=5))),
-    ("--stdin=0 cat", Order("cat", Spec(stdin=0))),
-    ("--script=12", Order("", Spec(script=12))),
-    ("--script=12 ", Order("", Spec(script=12))),
-    ("--script=12 --", Order("", Spec(script=12))),
-    ("--stdin=3 --script=0", Order("", Spec(script=0, stdin=3))),
-    (f"--stdin={LARGEST_BLOCK} cat", Order("cat", Spec(stdin=LARGEST_BLOCK))),
+    ("--delay=0 true", Submission("true", Spec(delay=0.0))),
+    ("--delay=1.5h true", Submission("true", Spec(delay=5400.0))),
+    ("--at=2026-11-24T08:00:00+01:00 true", Submission("true", Spec(at=1795503600.0))),
+    ("--at=1970-01-01T00:00:00Z true", Submission("true", Spec(at=0.0))),
+    ("--after=3 true", Submission("true", Spec(after=(3,)))),
+    ("--array=0-0 true", Submission("true", Spec(array=Array(0, 0)))),
+    ("--array=1-1000%8 true", Submission("true", Spec(array=Array(1, 1000, 8)))),
+    ("--array=007-010%1 true", Submission("true", Spec(array=Array(7, 10, 1)))),
+    ("--array=999900000-999999999 true", Submission("true", Spec(array=Array(999_900_000, 999_999_999)))),
+    ("--hold true", Submission("true", Spec(hold=True))),
+    ("--memory=1M true", Submission("true", Spec(memory=1024**2))),
+    ("--cpu-time=1ms true", Submission("true", Spec(cpu_time=0.001))),
+    ("--nofile=3 true", Submission("true", Spec(nofile=3))),
+    ("--nofile=1048576 true", Submission("true", Spec(nofile=1024**2))),
+    ("--notify-fail --hold -- --hold", Submission("--hold", Spec(notify_fail=True, hold=True))),
+    ("--stdin=5 cat", Submission("cat", Spec(stdin=5))),
+    ("--stdin=0 cat", Submission("cat", Spec(stdin=0))),
+    ("--script=12", Submission("", Spec(script=12))),
+    ("--script=12 ", Submission("", Spec(script=12))),
+    ("--script=12 --", Submission("", Spec(script=12))),
+    ("--stdin=3 --script=0", Submission("", Spec(script=0, stdin=3))),
+    (f"--stdin={LARGEST_BLOCK} cat", Submission("cat", Spec(stdin=LARGEST_BLOCK))),
 ]
 REFUSED = [
     ("", BadRequest, "no command came"),
@@ -221,7 +227,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text, order", ACCEPTED)
-def test_what_was_asked_becomes_an_order(text: str, order: Order) -> None:
+def test_what_was_asked_becomes_an_order(text: str, order: Submission) -> None:
     assert read_submission(text) == order
 
 
@@ -317,17 +323,17 @@ def test_a_job_comes_after_1000_others_at_most(counts: tuple[int, int, int]) -> 
 
 
 SCHEDULED = [
-    ("--every=1h echo hello  ", Scheduling(command="echo hello  ", every=3600.0)),
-    ("--every=1 true", Scheduling(command="true", every=1.0)),
+    ("--every=1h echo hello  ", ScheduleRequest(command="echo hello  ", every=3600.0)),
+    ("--every=1 true", ScheduleRequest(command="true", every=1.0)),
     (
         '--cron="0 3 * * 1-5" --overlap true',
-        Scheduling(command="true", cron="0 3 * * 1-5", overlap=True),
+        ScheduleRequest(command="true", cron="0 3 * * 1-5", overlap=True),
     ),
-    ('--cron=" 0  3 * *\\tMON " true', Scheduling(command="true", cron="0 3 * * MON")),
-    ("--cron=@daily true", Scheduling(command="true", cron="@daily")),
+    ('--cron=" 0  3 * *\\tMON " true', ScheduleRequest(command="true", cron="0 3 * * MON")),
+    ("--cron=@daily true", ScheduleRequest(command="true", cron="@daily")),
     (
         '--queue=q --every=1m --label="a b" --env=A="\\xff" --array=1-3 --retries=2 true',
-        Scheduling(
+        ScheduleRequest(
             command="true",
             spec=Spec(
                 queue="q",
@@ -366,7 +372,7 @@ NOT_SCHEDULED = [
 
 @pytest.mark.parametrize("text, scheduling", SCHEDULED)
 def test_what_is_to_be_done_again_and_again_becomes_a_spec_and_its_times(
-    text: str, scheduling: Scheduling
+    text: str, scheduling: ScheduleRequest
 ) -> None:
     assert read_scheduling(text) == scheduling
 

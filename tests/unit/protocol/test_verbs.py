@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.model.spec import PLAIN, Spec
-from taskqd.model.submission import Order, Scheduling
+from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.model.submission import ScheduleRequest, Submission
 from taskqd.protocol import parser, requests, submit, verbs
 from taskqd.protocol.parser import Request, is_http, read_line
 from taskqd.protocol.replies import LARGEST_RESULT
@@ -22,11 +22,11 @@ VERBS = [
 ]
 
 READ = [
-    ("SUBMIT echo hello world", "SUBMIT", Order("echo hello world", PLAIN)),
-    ("submit  --retries=2  a  b ", "SUBMIT", Order("a  b ", Spec(retries=2))),
-    ("  SuBmIt\ttrue", "SUBMIT", Order("true", PLAIN)),
-    ("SUBMIT Grüße", "SUBMIT", Order("Grüße", PLAIN)),
-    ("schedule --every=1h a  b ", "SCHEDULE", Scheduling(command="a  b ", every=3600.0)),
+    ("SUBMIT echo hello world", "SUBMIT", Submission("echo hello world", DEFAULT_SPEC)),
+    ("submit  --retries=2  a  b ", "SUBMIT", Submission("a  b ", Spec(retries=2))),
+    ("  SuBmIt\ttrue", "SUBMIT", Submission("true", DEFAULT_SPEC)),
+    ("SUBMIT Grüße", "SUBMIT", Submission("Grüße", DEFAULT_SPEC)),
+    ("schedule --every=1h a  b ", "SCHEDULE", ScheduleRequest(command="a  b ", every=3600.0)),
     ("status 5", "STATUS", 5),
     ("Set-Queue q --slots=2", "SET-QUEUE", requests.QueueChange(queue="q", slots=2)),
     ("HELP", "HELP", None),
@@ -72,10 +72,10 @@ SECRETS = [
     (
         'SUBMIT --secret=B="2 \\xff" --secret=A=1 true',
         b"A=1\0B=2 \xff\0",
-        Order("true", Spec(secrets=("A", "B"))),
+        Submission("true", Spec(secrets=("A", "B"))),
     ),
-    ("SUBMIT true --secret=A=1", None, Order("true --secret=A=1", PLAIN)),
-    ("SUBMIT --env=A=1 true", None, Order("true", Spec(env={"A": "1"}))),
+    ("SUBMIT true --secret=A=1", None, Submission("true --secret=A=1", DEFAULT_SPEC)),
+    ("SUBMIT --env=A=1 true", None, Submission("true", Spec(env={"A": "1"}))),
 ]
 """Submissions, what is kept apart of them, and what everybody may see."""
 NOT_TEXT = [

@@ -15,7 +15,7 @@ from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import Quotas
+from taskqd.config.limits import Limits
 from taskqd.errors import AuthRequired
 from taskqd.execution.run import Outcome
 from taskqd.model.events import Output, Submitted
@@ -28,22 +28,22 @@ from taskqd.server import pipeline
 from taskqd.server.connection import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
 from taskqd.server.flow_control import MOST_AHEAD
 from taskqd.server.framing import LINES_AT_ONCE
-from taskqd.server.interfaces import ICaller
+from taskqd.server.interfaces import IClient
 from taskqd.server.time_slices import TURN
-from tests.fakes.client import Client, FakeCaller
+from tests.fakes.client import Client, FakeClient
 from tests.fakes.connections import FakeSocket, FakeTransport, chunkings
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 
 
-def opened(slots: int = 2) -> House:
-    house = House(slots)
-    house.dispatcher.start()
-    return house
+def opened(slots: int = 2) -> Harness:
+    harness = Harness(slots)
+    harness.engine.start()
+    return harness
 
 
-def stranger(house: House) -> Client:
+def stranger(harness: Harness) -> Client:
     """Return a client that comes over TCP, so that nobody knows who it is."""
-    return Client(house, FakeSocket(socket.AF_INET))
+    return Client(harness, FakeSocket(socket.AF_INET))
 
 
 def beginnings(lines: list[str]) -> list[str]:
@@ -51,21 +51,21 @@ def beginnings(lines: list[str]) -> list[str]:
     return [" ".join(line.split(" ")[:2]) for line in lines]
 
 
-def asked(data: bytes, house: House | None = None) -> list[str]:
+def asked(data: bytes, harness: Harness | None = None) -> list[str]:
     """Return the beginnings of the replies to some requests, once all is durable."""
-    house = house or opened()
-    client = Client(house)
+    harness = harness or opened()
+    client = Client(harness)
     client.send(data)
-    house.settle()
+    harness.settle()
     client.read()
     return beginnings(client.lines())
 
 
 def test_a_connection_keeps_to_its_interfaces() -> None:
     connection = Client(opened()).connection
-    for interface in (ICaller, IHalfCloseableProtocol, IPushProducer):
+    for interface in (IClient, IHalfCloseableProtocol, IPushProducer):
         verifyObject(interface, connection)
-    verifyObject(ICaller, FakeCaller())
+    verifyObject(IClient, FakeClient())
     verifyObject(ITransport, FakeTransport(None))
 
 
@@ -115,20 +115,20 @@ def test_a_line_that_is_too_long_is_another_line_too() -> None:
 @pytest.mark.parametrize("sent, replies", CONVERSATIONS)
 def test_a_conversation_is_the_same_however_its_bytes_come(sent: bytes, replies: list[str]) -> None:
     for pieces in chunkings(sent):
-        house = opened()
-        client = Client(house)
+        harness = opened()
+        client = Client(harness)
         for piece in pieces:
             client.send(piece)
-        house.settle()
+        harness.settle()
         client.read()
         assert beginnings(client.lines()) == replies, pieces
 
 
 def test_every_reply_line_ends_in_crlf() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"PING\nSUBMIT true\nHELP\nFROB\n")
-    house.settle()
+    harness.settle()
     assert client.transport.received.count(b"\n") == client.transport.received.count(b"\r\n") > 4
 
 
@@ -143,8 +143,8 @@ def test_a_line_may_be_as_long_as_the_contract_says(end: bytes) -> None:
 def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_there(
     more: bytes, size: int
 ) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"PING\nSUBMIT ".ljust(parser.LONGEST_LINE + 5, b"x") + more, size)
     client.read()
     assert beginnings(client.lines()) == ["OK", "ERROR LINE_TOO_LONG"]
@@ -155,20 +155,20 @@ def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_th
     client.half_close()
     assert client.transport.is_closed
     assert not client.transport.is_aborted
-    assert house.backlog.jobs == {}
+    assert harness.queue_state.jobs == {}
 
 
 def test_a_client_that_does_not_go_after_the_last_reply_is_cut_off_in_the_end() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"QUIT\n")
     client.read()
     assert client.transport.is_half_closed
-    house.clock.advance(LINGER - 0.1)
+    harness.clock.advance(LINGER - 0.1)
     assert not client.transport.is_closed
-    house.clock.advance(0.2)
+    harness.clock.advance(0.2)
     assert client.transport.is_aborted
-    assert house.factory.connections == set()
+    assert harness.factory.connections == set()
 
 
 @pytest.mark.parametrize(
@@ -185,15 +185,15 @@ def test_a_client_that_does_not_go_after_the_last_reply_is_cut_off_in_the_end() 
     ],
 )
 def test_a_web_browser_gets_no_word_and_submits_nothing(line: bytes) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(line + b"\r\nHost: localhost\r\n\r\nSUBMIT true\r\n")
     client.send(b"SUBMIT true\r\n")
-    house.settle()
+    harness.settle()
     client.read()
     assert client.transport.received == b""
     assert client.transport.is_closed
-    assert house.store.journal == []
+    assert harness.store.journal == []
 
 
 # Telnet.
@@ -245,12 +245,12 @@ def test_a_sequence_inside_a_line_is_part_of_it_and_refused_with_it() -> None:
 def test_a_block_is_taken_as_it_is_whatever_telnet_would_make_of_it() -> None:
     block = IAC + DO + b"\x06\n" + IAC + IP + b"\0"
     for pieces in chunkings(b"SUBMIT --stdin=7 cat\n" + block + b"\r\n"):
-        house = opened()
-        client = Client(house)
+        harness = opened()
+        client = Client(harness)
         for piece in pieces:
             client.send(piece)
-        house.settle()
-        assert house.spool.blocks == {1: {"stdin": block}}
+        harness.settle()
+        assert harness.spool.blocks == {1: {"stdin": block}}
         assert client.transport.received == b"JOB_ID 1\r\n"
 
 
@@ -277,7 +277,7 @@ def test_telnet_is_answered_between_replies_and_not_within_a_line_of_one() -> No
 def test_a_client_that_is_expelled_within_a_line_gets_no_error_as_a_part_of_it() -> None:
     client = Client(opened())
     client.connection.send_part(b'RESULT "a')
-    client.connection.expel(AuthRequired("the token was revoked"))
+    client.connection.close_with_error(AuthRequired("the token was revoked"))
     assert (client.transport.received, client.transport.is_aborted) == (b'RESULT "a', True)
 
 
@@ -291,16 +291,16 @@ def test_urgent_data_comes_in_line_and_a_peer_that_vanishes_is_noticed() -> None
 def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_read() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        house = opened(1)
-        house.submit()
-        client = Client(house, ours)
+        harness = opened(1)
+        harness.submit()
+        client = Client(harness, ours)
         client.send(b"WAIT 1\n" + b"PING\n" * 5000)
-        house.clock.pump([0.0] * 30)
+        harness.clock.pump([0.0] * 30)
         assert not client.transport.is_reading
-        house.clock.advance(LOOK_FOR_HANGUP)
+        harness.clock.advance(LOOK_FOR_HANGUP)
         assert not client.transport.is_aborted
         theirs.close()
-        house.clock.advance(LOOK_FOR_HANGUP)
+        harness.clock.advance(LOOK_FOR_HANGUP)
         assert client.transport.is_aborted
 
 
@@ -308,21 +308,21 @@ def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_re
 
 
 def test_replies_come_in_the_order_of_the_requests_however_long_one_takes() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\nPING\nSTATUS 1\nFROB\n")
     assert client.lines() == []
-    house.store.sync()
+    harness.store.sync()
     assert beginnings(client.lines()) == ["JOB_ID 1", "OK", "STATUS PENDING", "ERROR UNKNOWN_COMMAND"]
 
 
 def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT --bogus b\nSUBMIT c\nFROB\nSUBMIT d\n")
-    assert len(house.store.on_its_way) == 3
+    assert len(harness.store.on_its_way) == 3
     assert client.lines() == []
-    house.settle()
+    harness.settle()
     assert beginnings(client.lines()) == [
         "JOB_ID 1",
         "ERROR BAD_REQUEST",
@@ -333,22 +333,22 @@ def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -
 
 
 def test_an_earlier_submission_that_takes_longer_is_answered_first() -> None:
-    house = opened()
-    house.spool.is_slow = True
-    client = Client(house)
+    harness = opened()
+    harness.spool.is_slow = True
+    client = Client(harness)
     client.send(b"SUBMIT --stdin=1 cat\nx\nSUBMIT true\n")
-    house.settle()
+    harness.settle()
     assert client.lines() == []
-    house.spool.keeping[0].callback(None)
-    house.settle()
+    harness.spool.keeping[0].callback(None)
+    harness.settle()
     assert client.lines() == ["JOB_ID 1", "JOB_ID 2"]
 
 
 def test_each_request_sees_the_effect_of_those_before_it() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT a\nCANCEL 1\nRETRY 1\nSUBMIT --key=k b\nSUBMIT --key=k b\nSTATUS 2\nCANCEL 9\n")
-    house.settle()
+    harness.settle()
     assert beginnings(client.lines()) == [
         "JOB_ID 1",
         "STATUS RUNNING",
@@ -361,93 +361,93 @@ def test_each_request_sees_the_effect_of_those_before_it() -> None:
 
 
 def test_a_wait_holds_up_what_follows_it_on_its_own_connection_only() -> None:
-    house = opened()
-    house.submit()
-    client, other = Client(house), Client(house)
+    harness = opened()
+    harness.submit()
+    client, other = Client(harness), Client(harness)
     client.send(b"WAIT 1\nPING\nSUBMIT true\n")
     other.send(b"PING\n")
-    house.settle()
+    harness.settle()
     assert (client.lines(), other.lines()) == ([], ["OK"])
-    house.finish(1)
-    house.settle()
+    harness.finish(1)
+    harness.settle()
     assert client.lines() == ["STATUS COMPLETED 100", "OK", "JOB_ID 2"]
 
 
 def test_many_waits_that_end_together_are_all_answered() -> None:
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\n" * 900)
-    house.finish(1)
-    house.clock.advance(0)
+    harness.finish(1)
+    harness.clock.advance(0)
     assert client.lines() == ["STATUS COMPLETED 100"] * 900
     assert not client.connection._held
 
 
 def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
-    house = opened()
-    client, other = Client(house), Client(house)
+    harness = opened()
+    client, other = Client(harness), Client(harness)
     client.send(b"PING\n" * (3 * LINES_AT_ONCE))
     other.send(b"PING\n")
     assert (len(client.lines()), other.lines()) == (LINES_AT_ONCE, ["OK"])
     client.send(b"STATUS 1\n")
     assert client.lines() == []
-    house.clock.advance(0)  # this clock takes all turns that are due at once
+    harness.clock.advance(0)  # this clock takes all turns that are due at once
     lines = client.lines()
     assert len(lines) == 2 * LINES_AT_ONCE + 1
     assert beginnings(lines[-2:]) == ["OK", "ERROR NO_SUCH_JOB"]
 
 
 def test_a_flood_is_held_back_until_most_of_it_is_read() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     flood = b"PING" + b" " * 1000 + b"\n"
     client.send(flood * LINES_AT_ONCE + flood * (MOST_AHEAD // len(flood) + 2), size=1 << 20)
     client.send(b"PING\n")
     assert client.is_held_back
-    house.clock.advance(0)
+    harness.clock.advance(0)
     client.deliver()
-    house.clock.advance(0)
+    harness.clock.advance(0)
     assert not client.is_held_back
     assert len(client.lines()) == LINES_AT_ONCE + MOST_AHEAD // len(flood) + 3
 
 
 def test_a_flood_that_ends_with_a_half_close_gets_every_reply_and_then_the_end() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"PING\n" * (2 * LINES_AT_ONCE + 1))
     client.half_close()
     assert not client.transport.is_closed
-    house.clock.advance(0)
+    harness.clock.advance(0)
     client.read()
     assert len(client.lines()) == 2 * LINES_AT_ONCE + 1
     assert client.transport.is_closed
 
 
 def test_a_flood_behind_a_quit_is_not_read() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"PING\n" * LINES_AT_ONCE + b"QUIT\n" + b"PING\n" * LINES_AT_ONCE)
-    house.clock.advance(0)
+    harness.clock.advance(0)
     client.read()
     assert len(client.lines()) == LINES_AT_ONCE + 1
     assert client.transport.is_half_closed
 
 
 def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"PING\n" * (2 * LINES_AT_ONCE))
     client.connection.connectionLost()
-    house.clock.advance(0)
-    assert not house.clock.getDelayedCalls()
+    harness.clock.advance(0)
+    assert not harness.clock.getDelayedCalls()
 
 
 def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
-    house.store.break_down()
+    harness.store.break_down()
     client.send(b"SUBMIT c\nSTATUS 1\n")
     assert beginnings(client.lines()) == [
         "ERROR STORE_FAILED",
@@ -462,40 +462,40 @@ def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
 
 
 def test_blocks_are_kept_by_their_names_script_before_stdin() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT --stdin=2 --script=3 \r\nls\n\r\nin\r\nSTATUS 1\r\n")
-    house.settle()
-    assert house.spool.blocks == {1: {"script": b"ls\n", "stdin": b"in"}}
-    assert (house.job(1).spec.script, house.job(1).spec.stdin) == (3, 2)
+    harness.settle()
+    assert harness.spool.blocks == {1: {"script": b"ls\n", "stdin": b"in"}}
+    assert (harness.job(1).spec.script, harness.job(1).spec.stdin) == (3, 2)
     assert beginnings(client.lines()) == ["JOB_ID 1", "STATUS PENDING"]
 
 
 def test_nothing_of_a_submission_happens_before_its_blocks_are_there() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT --stdin=4 cat\nabcd\r")
-    house.settle()
-    assert house.spool.blocks == {}
+    harness.settle()
+    assert harness.spool.blocks == {}
     client.send(b"\n")
-    house.settle()
+    harness.settle()
     assert client.lines() == ["JOB_ID 1"]
 
 
 def test_a_submission_with_secrets_passes_none_and_is_passed_by_none() -> None:
     """Its block is on its way to the disk first, so another one's record would come before its own."""
-    house = opened()
-    house.spool.is_slow = True
-    client = Client(house)
+    harness = opened()
+    harness.spool.is_slow = True
+    client = Client(harness)
     client.send(b"SUBMIT --secret=A=1 a\nSUBMIT b\nSUBMIT --secret=A=2 --stdin=2 c\nhi\nSUBMIT d\n")
     for number in range(2):
-        house.settle()
-        assert len(house.spool.keeping) == number + 1
-        house.spool.keeping[number].callback(None)
-    house.settle()
+        harness.settle()
+        assert len(harness.spool.keeping) == number + 1
+        harness.spool.keeping[number].callback(None)
+    harness.settle()
     assert client.lines() == ["JOB_ID 1", "JOB_ID 2", "JOB_ID 3", "JOB_ID 4"]
-    assert [event.id for event in house.store.journal if isinstance(event, Submitted)] == [1, 2, 3, 4]
-    assert house.spool.blocks == {1: {"secret": b"A=1\0"}, 3: {"stdin": b"hi", "secret": b"A=2\0"}}
+    assert [event.id for event in harness.store.journal if isinstance(event, Submitted)] == [1, 2, 3, 4]
+    assert harness.spool.blocks == {1: {"secret": b"A=1\0"}, 3: {"stdin": b"hi", "secret": b"A=2\0"}}
     client.send(b"SHOW 3\nHISTORY 3\nLIST\n")
     shown = client.transport.received
     assert b'"secrets":["A"]' in shown
@@ -515,18 +515,18 @@ REFUSED = [
 def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_once(
     words: str, answer: str
 ) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(f"SUBMIT {words}\n".encode())
     assert beginnings(client.lines()) == [answer]
     client.send(b"PING\r\nPING\n")
     assert client.lines() == ["OK"]
-    assert house.spool.blocks == {}
+    assert harness.spool.blocks == {}
 
 
 def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_it_comes() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     size = LARGEST_BLOCK + 1
     client.send(b"SUBMIT --stdin=%d cat\r\n" % size)
     assert beginnings(client.lines()) == ["ERROR TOO_LARGE"]
@@ -558,14 +558,14 @@ def test_where_nobody_can_tell_what_follows_the_connection_ends_after_the_error(
 
 
 def test_a_block_without_its_line_end_ends_the_connection_and_submits_nothing() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT --stdin=4 cat\nPINGPING\nPING\n")
-    house.settle()
+    harness.settle()
     client.read()
     assert beginnings(client.lines()) == ["ERROR BAD_REQUEST"]
     assert client.transport.is_half_closed
-    assert house.backlog.jobs == {}
+    assert harness.queue_state.jobs == {}
 
 
 # Who asks.
@@ -580,11 +580,11 @@ CLOSED_TO_STRANGERS = [
     "line", [*CLOSED_TO_STRANGERS, "RETRY 1", "LIST", "OUTPUT 1 stdout", "STATS", "STATUS x"]
 )
 def test_a_stranger_has_to_say_who_it_is_first(line: str) -> None:
-    house = opened()
-    client = stranger(house)
+    harness = opened()
+    client = stranger(harness)
     client.send(f"{line}\n".encode())
     assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"]
-    assert house.store.on_its_way == []
+    assert harness.store.on_its_way == []
 
 
 @pytest.mark.parametrize("line", ["PING", "HELP", "HELP SUBMIT", "HELLO"])
@@ -595,33 +595,33 @@ def test_some_requests_are_for_everybody(line: str) -> None:
 
 
 def test_a_stranger_who_has_the_token_is_known_from_the_next_request_on() -> None:
-    house = opened()
-    client = stranger(house)
+    harness = opened()
+    client = stranger(harness)
     client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\nSUBMIT --stdin=2 cat\nhi\n")
-    house.settle()
+    harness.settle()
     assert client.lines() == [
         "ERROR AUTH_REQUIRED SUBMIT needs an AUTH <token> before it",
         "OK token admin",
         "JOB_ID 1",
         "JOB_ID 2",
     ]
-    assert house.job(1).owner == "token"
-    assert house.spool.blocks == {2: {"stdin": b"hi"}}
+    assert harness.job(1).owner == "token"
+    assert harness.spool.blocks == {2: {"stdin": b"hi"}}
 
 
 def test_the_blocks_of_a_stranger_are_skipped() -> None:
-    house = opened()
-    client = stranger(house)
+    harness = opened()
+    client = stranger(harness)
     for pieces in chunkings(b"SUBMIT --stdin=12 cat\nAUTH sesame\n\r\nSTATS\n"):
         for piece in pieces:
             client.send(piece)
         assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED", "ERROR AUTH_REQUIRED"]
-    assert house.spool.blocks == {}
+    assert harness.spool.blocks == {}
 
 
 def test_three_wrong_tokens_end_the_connection() -> None:
-    house = opened()
-    client = stranger(house)
+    harness = opened()
+    client = stranger(harness)
     client.send(b"AUTH x\nPING\nAUTH y\nAUTH z\nAUTH sesame\n")
     client.read()
     assert beginnings(client.lines()) == ["ERROR AUTH_FAILED", "OK", "ERROR AUTH_FAILED", "ERROR AUTH_FAILED"]
@@ -630,44 +630,44 @@ def test_three_wrong_tokens_end_the_connection() -> None:
 
 
 def test_a_peer_whom_the_socket_names_needs_no_token_and_is_another_with_one() -> None:
-    house = opened()
-    client = Client(house, FakeSocket(uid=4_000_000))
+    harness = opened()
+    client = Client(harness, FakeSocket(uid=4_000_000))
     client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\n")
-    house.settle()
-    assert [job.owner for job in house.backlog.jobs.values()] == ["4000000", "token"]
+    harness.settle()
+    assert [job.owner for job in harness.queue_state.jobs.values()] == ["4000000", "token"]
     assert client.connection.principal == Principal("token", Role.ADMIN)
 
 
 def test_a_token_comes_from_where_its_connection_does() -> None:
-    house = opened()
-    for client in (stranger(house), Client(house)):
+    harness = opened()
+    for client in (stranger(harness), Client(harness)):
         client.send(b"AUTH sesame\n")
-    assert house.access.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
+    assert harness.access.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
 
 
 def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    house = opened()
-    client = stranger(house)
+    harness = opened()
+    client = stranger(harness)
     monkeypatch.setattr(client.transport, "getPeer", lambda: UNIXAddress(""))
     client.send(b"AUTH sesame\n")
-    assert house.access.asked == [("sesame", "unix")]
+    assert harness.access.asked == [("sesame", "unix")]
 
 
 # Not more than fits.
 
 
-def noisy(house: House, size: int) -> None:
+def noisy(harness: Harness, size: int) -> None:
     """Make job 1 one that has printed so many bytes."""
-    house.submit()
-    house.spool.recordings[1].write(1, b"." * size)
+    harness.submit()
+    harness.spool.recordings[1].write(1, b"." * size)
 
 
 def test_a_client_that_does_not_read_is_not_read_from_and_goes_on_when_it_reads() -> None:
-    house = opened()
-    noisy(house, 50_000)
-    client = Client(house)
+    harness = opened()
+    noisy(harness, 50_000)
+    client = Client(harness)
     request = b"OUTPUT 1 stdout\n"
     client.send(request * 20, len(request))
     assert client.is_held_back
@@ -679,9 +679,9 @@ def test_a_client_that_does_not_read_is_not_read_from_and_goes_on_when_it_reads(
 
 
 def test_what_came_in_one_piece_waits_for_the_client_to_read_too() -> None:
-    house = opened()
-    noisy(house, 50_000)
-    client = Client(house)
+    harness = opened()
+    noisy(harness, 50_000)
+    client = Client(harness)
     client.send(b"OUTPUT 1 stdout\n" * 20 + b"PING\n")
     assert client.transport.received.count(b"DATA") == 2
     for _ in range(20):
@@ -691,11 +691,11 @@ def test_what_came_in_one_piece_waits_for_the_client_to_read_too() -> None:
 
 
 def test_requests_that_had_to_wait_are_handled_as_the_client_reads() -> None:
-    house = opened()
-    noisy(house, 50_000)
-    client = Client(house)
+    harness = opened()
+    noisy(harness, 50_000)
+    client = Client(harness)
     client.send(b"WAIT 1 --timeout=1\n" + b"OUTPUT 1 stdout\n" * 20)
-    house.clock.advance(1)
+    harness.clock.advance(1)
     assert client.transport.received.count(b"DATA") == 2
     for _ in range(20):
         client.read()
@@ -703,10 +703,10 @@ def test_requests_that_had_to_wait_are_handled_as_the_client_reads() -> None:
 
 
 def test_a_list_is_sent_as_the_client_reads_it() -> None:
-    house = opened(0)
+    harness = opened(0)
     for number in range(300):
-        house.submit(f"echo {number}")
-    client = Client(house)
+        harness.submit(f"echo {number}")
+    client = Client(harness)
     client.send(b"LIST --limit=1000\nPING\n")
     assert 0 < client.transport.received.count(b"JOB ") < 300
     for _ in range(20):
@@ -717,14 +717,14 @@ def test_a_list_is_sent_as_the_client_reads_it() -> None:
 
 
 def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_SUBMISSIONS", 3)
-    house = opened(0)
-    client = Client(house)
+    monkeypatch.setattr(pipeline, "MAX_IN_FLIGHT", 3)
+    harness = opened(0)
+    client = Client(harness)
     client.send(b"SUBMIT true\n" * 8)
-    assert len(house.store.on_its_way) == 3
-    house.store.sync()
-    assert len(house.store.on_its_way) == 3
-    house.settle()
+    assert len(harness.store.on_its_way) == 3
+    harness.store.sync()
+    assert len(harness.store.on_its_way) == 3
+    harness.settle()
     assert client.lines() == [f"JOB_ID {number}" for number in range(1, 9)]
 
 
@@ -733,43 +733,43 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
 def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
     before: bytes, together: list[int], options: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = opened()
-    house.submit()
+    harness = opened()
+    harness.submit()
     counts: list[int] = []
-    submit_all = house.dispatcher.submit_all
+    submit_all = harness.engine.submit_all
 
     def counted(batches: Any) -> Any:
         counts.extend(len(batch.orders) for batch in batches)
         return submit_all(batches)
 
-    monkeypatch.setattr(house.dispatcher, "submit_all", counted)
-    client = Client(house)
+    monkeypatch.setattr(harness.engine, "submit_all", counted)
+    client = Client(harness)
     client.send(before)
     client.send(b"SUBMIT one\n")
     client.send(b"SUBMIT " + options + b"two\n\r\nSUBMIT three\nSUBMIT four\n")
-    house.finish(1)
-    house.settle()
+    harness.finish(1)
+    harness.settle()
     assert counts == together
     assert client.lines()[-4:] == [f"JOB_ID {number}" for number in range(2, 6)]
 
 
 def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\n" + b"PING\n" * 50, 5)
     assert client.is_held_back
-    house.finish(1)
+    harness.finish(1)
     client.read()
     assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
 
 
 def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MOST_WAITING_BYTES", 1000)
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\n")
     client.send(b"SUBMIT --stdin=600 cat\n" + b"x" * 600 + b"\r\n")
     assert client.transport.is_reading
@@ -777,20 +777,20 @@ def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: 
     assert not client.transport.is_reading
     client.send(b"PING\n")
     assert client.is_held_back
-    house.finish(1)
-    house.settle()
+    harness.finish(1)
+    harness.settle()
     client.read()
     assert client.lines() == ["STATUS COMPLETED 100", "JOB_ID 2", "JOB_ID 3", "OK"]
 
 
 def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\n" + b"PING\n" * 50)
     assert not client.transport.is_reading
-    house.finish(1)
+    harness.finish(1)
     assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
     assert client.transport.is_reading
 
@@ -799,17 +799,17 @@ def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.Mon
 
 
 def test_a_client_that_half_closes_gets_every_reply_and_then_the_end() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\nWAIT 1\nPING\nnot a whole li")
     client.half_close()
     client.read()
     assert not client.transport.is_closed
-    house.settle()
+    harness.settle()
     client.read()
     assert client.lines() == ["JOB_ID 1"]
     assert not client.transport.is_closed
-    house.finish(1)
+    harness.finish(1)
     client.read()
     assert client.lines() == ["STATUS COMPLETED 100", "OK"]
     assert client.transport.is_closed
@@ -827,9 +827,9 @@ def test_a_half_close_with_nothing_to_answer_is_the_end(rest: bytes) -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(count: int) -> None:
-    house = opened()
-    noisy(house, 100_000)
-    client = Client(house)
+    harness = opened()
+    noisy(harness, 100_000)
+    client = Client(harness)
     client.send(b"OUTPUT 1 stdout\n" * count)
     client.half_close()
     for _ in range(count + 1):
@@ -840,12 +840,12 @@ def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(cou
 
 def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\n" + b"PING\n" * 50)
     client.half_close()
-    house.finish(1)
+    harness.finish(1)
     client.read()
     assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
     assert client.transport.is_closed
@@ -854,13 +854,13 @@ def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.Monk
 def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_the_connection_has_to_end() -> (
     None
 ):
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\nSUBMIT --stdin=x cat\n")
     client.half_close()
     client.read()
     assert not client.transport.is_closed
-    house.settle()
+    harness.settle()
     client.read()
     assert beginnings(client.lines()) == ["JOB_ID 1", "ERROR BAD_REQUEST"]
     assert client.transport.is_closed
@@ -868,22 +868,22 @@ def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_th
 
 @pytest.mark.parametrize("line", [b"QUIT\n", b"SUBMIT --stdin=x cat\n", b"x" * 70_000])
 def test_what_ends_a_connection_is_answered_after_all_before_it(line: bytes) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\n" + line)
     client.read()
     assert client.lines() == []
     assert not client.transport.is_half_closed
-    house.settle()
+    harness.settle()
     assert len(client.lines()) == 3
     client.read()
     assert client.transport.is_half_closed
 
 
 def test_a_quit_after_a_large_reply_ends_once_it_is_read() -> None:
-    house = opened()
-    noisy(house, 100_000)
-    client = Client(house)
+    harness = opened()
+    noisy(harness, 100_000)
+    client = Client(harness)
     client.send(b"OUTPUT 1 stdout\nQUIT\n")
     for _ in range(3):
         client.read()
@@ -894,108 +894,108 @@ def test_a_quit_after_a_large_reply_ends_once_it_is_read() -> None:
 
 
 def test_a_client_lost_while_it_waits_leaves_no_waiter() -> None:
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\nPING\n")
-    assert sum(map(len, house.dispatcher._waiters.values())) == 1
+    assert sum(map(len, harness.engine._waiters.values())) == 1
     client.transport.lose()
-    assert sum(map(len, house.dispatcher._waiters.values())) == 0
-    house.finish(1)
+    assert sum(map(len, harness.engine._waiters.values())) == 0
+    harness.finish(1)
     assert client.transport.received == b""
 
 
 def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
-    house = opened()
-    house.submit()
+    harness = opened()
+    harness.submit()
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        client = Client(house, ours)
+        client = Client(harness, ours)
         client.send(b"WAIT 1\n")
         theirs.shutdown(socket.SHUT_WR)
         client.half_close()
-        house.clock.pump([LOOK_FOR_HANGUP] * 5)
+        harness.clock.pump([LOOK_FOR_HANGUP] * 5)
         assert not client.transport.is_closed
         theirs.close()
-        house.clock.advance(LOOK_FOR_HANGUP)
+        harness.clock.advance(LOOK_FOR_HANGUP)
     assert client.transport.is_aborted
-    assert not any(house.dispatcher._waiters.values())
-    assert house.clock.getDelayedCalls() == []
+    assert not any(harness.engine._waiters.values())
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_a_client_that_was_gone_before_its_end_was_read_keeps_no_waiter_either() -> None:
-    house = opened()
-    house.submit()
+    harness = opened()
+    harness.submit()
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours:
-        client = Client(house, ours)
+        client = Client(harness, ours)
         client.send(b"SUBMIT true\nWAIT 1\n")
         theirs.close()
         client.half_close()
     assert client.transport.is_closed
-    house.settle()
-    assert list(house.backlog.jobs) == [1, 2]
-    assert not any(house.dispatcher._waiters.values())
+    harness.settle()
+    assert list(harness.queue_state.jobs) == [1, 2]
+    assert not any(harness.engine._waiters.values())
 
 
 def test_a_client_that_was_answered_is_looked_after_no_more() -> None:
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\n")
     client.half_close()
-    house.finish(1)
+    harness.finish(1)
     client.read()
     assert client.transport.is_closed
-    assert house.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_a_client_lost_while_it_submits_has_submitted_all_the_same() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\nSUBMIT true\n")
     client.transport.lose()
-    house.settle()
-    assert list(house.backlog.jobs) == [1, 2]
-    assert [job.status for job in house.backlog.jobs.values()] == [Status.RUNNING] * 2
+    harness.settle()
+    assert list(harness.queue_state.jobs) == [1, 2]
+    assert [job.status for job in harness.queue_state.jobs.values()] == [Status.RUNNING] * 2
 
 
 def test_what_a_lost_client_had_only_begun_to_ask_is_not_done() -> None:
-    house = opened()
-    house.submit()
-    client = Client(house)
+    harness = opened()
+    harness.submit()
+    client = Client(harness)
     client.send(b"WAIT 1\nSUBMIT true\n")
     client.transport.lose()
-    house.finish(1)
-    assert list(house.backlog.jobs) == [1]
+    harness.finish(1)
+    assert list(harness.queue_state.jobs) == [1]
 
 
 @pytest.mark.parametrize(
     "request_line", [b"LIST --limit=1000\n", b"OUTPUT 1 stdout\n", b"RESULT 1\n", b"CANCEL 1\n"]
 )
 def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: bytes) -> None:
-    house = opened()
-    noisy(house, 200_000)
+    harness = opened()
+    noisy(harness, 200_000)
     for _ in range(300):
-        house.submit()
-    client = Client(house)
+        harness.submit()
+    client = Client(harness)
     client.send(request_line + b"PING\n")
     client.transport.lose()
-    house.settle()
-    house.clock.advance(1)
+    harness.settle()
+    harness.clock.advance(1)
     assert not client.connection._held
     assert not client.connection._pacing._rooms
     assert all(asked.reply is not None for asked in client.connection._exchange._unanswered)
-    assert house.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_a_lost_client_does_not_linger() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"QUIT\n")
     client.read()
     client.transport.lose()
-    assert house.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 # Bugs of ours.
@@ -1005,9 +1005,9 @@ def test_a_lost_client_does_not_linger() -> None:
 def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
     handler: Callable[..., Any], logged_errors: Any
 ) -> None:
-    house = opened()
-    house.verbs._handlers["STATUS"] = handler
-    client = Client(house)
+    harness = opened()
+    harness.verbs._handlers["STATUS"] = handler
+    client = Client(harness)
     client.send(b"STATUS 1\nPING\n")
     assert client.lines() == ["ERROR INTERNAL STATUS met a bug of taskqd's; the daemon's log has it", "OK"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
@@ -1022,19 +1022,19 @@ def test_a_bug_that_submissions_meet_together_is_told_to_each(
             raise ZeroDivisionError
         return fail(ZeroDivisionError())
 
-    house = opened()
-    monkeypatch.setattr(house.dispatcher, "submit_all", broken)
-    client = Client(house)
+    harness = opened()
+    monkeypatch.setattr(harness.engine, "submit_all", broken)
+    client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
     assert beginnings(client.lines()) == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
 def test_a_bug_met_for_a_client_that_is_gone_breaks_nothing(logged_errors: Any) -> None:
-    house = opened()
+    harness = opened()
     slow: Deferred[bytes] = Deferred()
-    house.verbs._handlers["STATUS"] = lambda *_: slow
-    client = Client(house)
+    harness.verbs._handlers["STATUS"] = lambda *_: slow
+    client = Client(harness)
     client.send(b"STATUS 1\n")
     client.transport.lose()
     slow.errback(ZeroDivisionError())
@@ -1078,31 +1078,31 @@ def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
     is_encrypted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     if is_encrypted:
         client.connection.handshakeCompleted()
-    house.clock.advance(house.quotas.auth_time or 0)
+    harness.clock.advance(harness.quotas.auth_time or 0)
     assert client.transport.is_aborted is not is_encrypted
     assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"] * is_encrypted
     client.read()
     assert client.transport.is_closed
-    assert house.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
-    house = House(quotas=Quotas(connections_per_user=1))
-    house.access.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
-    clients = [Client(house) for _ in range(2)]
+    harness = Harness(quotas=Limits(connections_per_user=1))
+    harness.access.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
+    clients = [Client(harness) for _ in range(2)]
     for client in clients:
         client.connection.handshakeCompleted()
         client.send(b"SUBMIT true\n")
-    house.settle()
+    harness.settle()
     assert [beginnings(client.lines()) for client in clients] == [["JOB_ID 1"], ["ERROR QUEUE_FULL"]]
-    assert house.job(1).owner == "ana"
+    assert harness.job(1).owner == "ana"
     assert clients[1].connection.principal is None
 
 
@@ -1140,19 +1140,19 @@ SENT = st.lists(TOKENS | st.binary(max_size=3), max_size=25).map(b"".join)
 
 
 def talk(sent: bytes, cuts: list[int], is_stranger: bool) -> tuple[bytes, dict[int, Spec]]:
-    house = opened()
-    house.submit()
-    client = stranger(house) if is_stranger else Client(house)
+    harness = opened()
+    harness.submit()
+    client = stranger(harness) if is_stranger else Client(harness)
     places = sorted({0, len(sent), *(cut % (len(sent) + 1) for cut in cuts)})
     for start, end in pairwise(places):
         client.send(sent[start:end])
     client.half_close()
     for _ in range(3):
-        house.settle()
-        house.clock.advance(1)
+        harness.settle()
+        harness.clock.advance(1)
         client.read()
     assert client.transport.is_closed
-    return client.transport.received, {job.id: job.spec for job in house.backlog.jobs.values()}
+    return client.transport.received, {job.id: job.spec for job in harness.queue_state.jobs.values()}
 
 
 @settings(max_examples=250, deadline=None)
@@ -1184,18 +1184,18 @@ def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
 # Long replies, and many requests at once.
 
 
-def listing_house(count: int = 10) -> House:
-    house = opened()
+def listing_house(count: int = 10) -> Harness:
+    harness = opened()
     for _ in range(count):
-        house.submit()
-    return house
+        harness.submit()
+    return harness
 
 
 class Slow:
     """Makes each look at a house's clock take time, as work does."""
 
-    def __init__(self, house: House, seconds: float) -> None:
-        clock = house.clock
+    def __init__(self, harness: Harness, seconds: float) -> None:
+        clock = harness.clock
         look = clock.seconds
 
         def seconds_pass() -> float:
@@ -1205,99 +1205,99 @@ class Slow:
         clock.seconds = seconds_pass  # type: ignore[method-assign]
 
 
-def in_turns(house: House) -> int:
+def in_turns(harness: Harness) -> int:
     """Let the reactor come around until nothing is left to do at once, and return how often it did."""
     turns = 0
-    while calls := [call for call in house.clock.calls if call.getTime() <= house.clock.rightNow]:
+    while calls := [call for call in harness.clock.calls if call.getTime() <= harness.clock.rightNow]:
         for call in calls:
-            house.clock.calls.remove(call)
+            harness.clock.calls.remove(call)
             call.func(*call.args, **call.kw)
         turns += 1
     return turns
 
 
 def test_a_long_list_gives_way_to_others_and_is_whole() -> None:
-    house = listing_house()
-    client, other = Client(house), Client(house)
-    Slow(house, TURN / 3)
+    harness = listing_house()
+    client, other = Client(harness), Client(harness)
+    Slow(harness, TURN / 3)
     client.send(b"LIST\nPING\n")
     assert client.transport.received.count(b"JOB") < 5
     other.send(b"PING\n")
     assert other.lines() == ["OK"], "before the list is done"
-    assert in_turns(house) > 3
+    assert in_turns(harness) > 3
     assert [line.split()[0] for line in client.lines()] == ["JOB"] * 10 + ["END", "OK"]
 
 
 def test_a_client_that_goes_amid_a_long_list_leaves_nothing_to_do() -> None:
-    house = listing_house()
-    client = Client(house)
-    Slow(house, TURN)
+    harness = listing_house()
+    client = Client(harness)
+    Slow(harness, TURN)
     client.send(b"LIST\n")
     client.transport.lose()
-    in_turns(house)
+    in_turns(harness)
     assert client.transport.received.count(b"JOB") < 10
     assert not client.connection._held
 
 
 def test_a_client_that_is_sent_away_amid_a_long_list_is_sent_nothing_more() -> None:
-    house = listing_house()
-    client = Client(house)
-    Slow(house, TURN)
+    harness = listing_house()
+    client = Client(harness)
+    Slow(harness, TURN)
     client.send(b"LIST\n")
-    client.connection.expel(AuthRequired("go"))
+    client.connection.close_with_error(AuthRequired("go"))
     sent = client.transport.received
-    in_turns(house)
+    in_turns(harness)
     assert client.transport.received == sent
     assert sent.endswith(b"ERROR AUTH_REQUIRED go\r\n")
 
 
 def test_many_requests_that_came_at_once_give_way_to_others() -> None:
-    house = listing_house(1)
-    client, other = Client(house), Client(house)
-    Slow(house, TURN / 2)
+    harness = listing_house(1)
+    client, other = Client(harness), Client(harness)
+    Slow(harness, TURN / 2)
     client.send(b"STATUS 1\n" * 100)
     assert client.transport.received.count(b"STATUS") < 100
     other.send(b"PING\n")
     assert other.lines() == ["OK"]
-    assert in_turns(house) > 3
+    assert in_turns(harness) > 3
     assert client.lines() == ["STATUS RUNNING 0"] * 100
 
 
 def test_requests_that_wait_while_others_have_their_turn_are_handled_in_order() -> None:
-    house = listing_house(1)
-    client = Client(house)
+    harness = listing_house(1)
+    client = Client(harness)
     client.send(b"WAIT 1\n" + b"STATUS 1\nPING\n" * 50)
-    Slow(house, TURN / 2)
-    house.finish(1)
+    Slow(harness, TURN / 2)
+    harness.finish(1)
     assert client.transport.received.count(b"OK") < 50
-    in_turns(house)
+    in_turns(harness)
     assert client.lines() == ["STATUS COMPLETED 100", *["STATUS COMPLETED 100", "OK"] * 50]
 
 
 def test_a_long_line_that_waits_is_read_once_more_when_its_turn_has_come() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\n")
-    house.settle()
+    harness.settle()
     environment = b" ".join(b"--env=V%d=%d" % (number, number) for number in range(100))
     client.send(b"WAIT 1\nSUBMIT --hold %b --stdin=2 cat\n" % environment)
     client.send(b"ab\r\nSUBMIT --hold %b --queue=\n" % environment)
-    house.finish(1)
-    house.settle()
+    harness.finish(1)
+    harness.settle()
     replies = client.lines()
     assert replies[:3] == ["JOB_ID 1", "STATUS COMPLETED 100", "JOB_ID 2"]
     assert replies[3].startswith("ERROR BAD_REQUEST")
-    assert len(house.job(2).spec.env) == 100
-    assert house.spool.blocks[2] == {"stdin": b"ab"}
+    assert len(harness.job(2).spec.env) == 100
+    assert harness.spool.blocks[2] == {"stdin": b"ab"}
 
 
 def test_a_reply_that_cannot_be_finished_closes_its_connection(caplog: pytest.LogCaptureFixture) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\n")
-    house.settle()
-    house.spool.on_disk[1, 1] = (b"x" * 70_000, b"")
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100_000), stderr=Output(0)))
+    harness.settle()
+    harness.spool.on_disk[1, 1] = (b"x" * 70_000, b"")
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100_000), stderr=Output(0)))
     client.transport.received = b""
     client.send(b"OUTPUT 1 stdout\nPING\n")
     client.read()

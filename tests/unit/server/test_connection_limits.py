@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import Quotas
+from taskqd.config.limits import Limits
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.model.roles import Role
 from taskqd.server.connection import LINGER, LINGER_OF_STRANGERS
-from taskqd.server.connection_limits import LOOK_EVERY, READING_SHARE, SHARE, Doorkeeper
+from taskqd.server.connection_limits import LOOK_EVERY, READING_SHARE, SHARE, ConnectionLimits
 from taskqd.server.pipeline import FEW_BYTES
 from tests.fakes.client import Client
 from tests.fakes.connections import FakePort, FakeSocket
-from tests.fakes.engine import House, watchers
+from tests.fakes.engine import Harness, watchers
 from tests.support.leaks import LeakWatch
 
 ANN = Principal("ann", Role.SUBMIT)
@@ -25,18 +25,18 @@ BOB = Principal("bob", Role.SUBMIT)
 ROOT = Principal("root", Role.ADMIN)
 
 
-def house_of(most_connections: int = 1000, **quotas: Any) -> House:
-    house = House(quotas=Quotas(**quotas), most_connections=most_connections)
-    house.access.roles["4000001"] = Role.SUBMIT
-    return house
+def house_of(most_connections: int = 1000, **quotas: Any) -> Harness:
+    harness = Harness(quotas=Limits(**quotas), most_connections=most_connections)
+    harness.access.roles["4000001"] = Role.SUBMIT
+    return harness
 
 
-def stranger(house: House) -> Client:
-    return Client(house, FakeSocket(socket.AF_INET))
+def stranger(harness: Harness) -> Client:
+    return Client(harness, FakeSocket(socket.AF_INET))
 
 
-def user(house: House) -> Client:
-    return Client(house, FakeSocket(uid=4_000_001))
+def user(harness: Harness) -> Client:
+    return Client(harness, FakeSocket(uid=4_000_001))
 
 
 def said(client: Client) -> str:
@@ -45,10 +45,10 @@ def said(client: Client) -> str:
 
 
 def test_who_says_nothing_of_himself_has_to_go() -> None:
-    house = house_of(auth_time=10.0)
-    silent, known, local = stranger(house), stranger(house), user(house)
+    harness = house_of(auth_time=10.0)
+    silent, known, local = stranger(harness), stranger(harness), user(harness)
     known.send(b"AUTH sesame\n")
-    house.clock.advance(10.0)
+    harness.clock.advance(10.0)
     assert "ERROR AUTH_REQUIRED nobody said who they are within 10 s; AUTH at once" in said(silent)
     assert silent.transport.is_closed
     assert not known.transport.is_closed
@@ -56,30 +56,30 @@ def test_who_says_nothing_of_himself_has_to_go() -> None:
 
 
 def test_a_failed_auth_gives_no_more_time() -> None:
-    house = house_of(auth_time=10.0)
-    client = stranger(house)
+    harness = house_of(auth_time=10.0)
+    client = stranger(harness)
     client.send(b"AUTH wrong\nPING\n")
-    house.clock.advance(10.0)
+    harness.clock.advance(10.0)
     assert "AUTH_FAILED" in said(client)
     assert client.transport.is_closed
 
 
 def test_of_too_many_strangers_the_oldest_goes() -> None:
-    house = house_of(connections_before_auth=2)
-    first, second = stranger(house), stranger(house)
-    user(house)
+    harness = house_of(connections_before_auth=2)
+    first, second = stranger(harness), stranger(harness)
+    user(harness)
     assert not first.transport.is_closed
-    third = stranger(house)
+    third = stranger(harness)
     assert "ERROR AUTH_REQUIRED more than 2 connections have not said who they are" in said(first)
     assert [client.transport.is_closed for client in (first, second, third)] == [True, False, False]
     second.send(b"AUTH sesame\n")
-    stranger(house)
+    stranger(harness)
     assert not third.transport.is_closed
 
 
 def test_one_user_has_so_many_connections_and_an_admin_as_many_as_he_likes() -> None:
-    house = house_of(connections_per_user=2)
-    clients = [user(house) for _ in range(3)]
+    harness = house_of(connections_per_user=2)
+    clients = [user(harness) for _ in range(3)]
     assert [client.transport.is_closed or bool(client.transport.received) for client in clients] == [
         False,
         False,
@@ -89,14 +89,14 @@ def test_one_user_has_so_many_connections_and_an_admin_as_many_as_he_likes() -> 
         clients[2]
     )
     clients[0].transport.lose()
-    assert not user(house).transport.received
-    assert not any(Client(house).transport.received for _ in range(5))
+    assert not user(harness).transport.received
+    assert not any(Client(harness).transport.received for _ in range(5))
 
 
 def test_an_auth_that_makes_one_connection_too_many_is_refused() -> None:
-    house = house_of(connections_per_user=1)
-    house.access.tokens["t"] = Principal("ann", Role.SUBMIT, token="1")
-    first, second = stranger(house), stranger(house)
+    harness = house_of(connections_per_user=1)
+    harness.access.tokens["t"] = Principal("ann", Role.SUBMIT, token="1")
+    first, second = stranger(harness), stranger(harness)
     first.send(b"AUTH t\nPING\n")
     second.send(b"AUTH t\nSTATS\n")
     assert said(first) == "OK ann submit\r\nOK\r\n"
@@ -105,118 +105,118 @@ def test_an_auth_that_makes_one_connection_too_many_is_refused() -> None:
 
 
 def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.LogCaptureFixture) -> None:
-    house = house_of(most_connections=2)
-    clients = [Client(house), Client(house)]
-    assert not house.ports[0].is_listening
-    assert house.factory.buildProtocol(None) is None
+    harness = house_of(most_connections=2)
+    clients = [Client(harness), Client(harness)]
+    assert not harness.ports[0].is_listening
+    assert harness.factory.buildProtocol(None) is None
     clients[0].transport.lose()
-    assert house.ports[0].is_listening
-    Client(house)
-    assert not house.ports[0].is_listening
+    assert harness.ports[0].is_listening
+    Client(harness)
+    assert not harness.ports[0].is_listening
     assert [message for message in caplog.messages if "connections" in message] == [
         "2 connections are all that there may be: nobody else is let in until one closes"
     ]
 
 
 def test_all_ports_are_closed_and_opened_together() -> None:
-    house = house_of(most_connections=1)
-    house.ports += [FakePort(), FakePort()]
-    client = stranger(house)
-    assert [port.is_listening for port in house.ports] == [False] * 3
+    harness = house_of(most_connections=1)
+    harness.ports += [FakePort(), FakePort()]
+    client = stranger(harness)
+    assert [port.is_listening for port in harness.ports] == [False] * 3
     client.transport.lose()
-    assert [port.is_listening for port in house.ports] == [True] * 3
+    assert [port.is_listening for port in harness.ports] == [True] * 3
 
 
 def test_who_is_sent_away_unknown_and_reads_nothing_holds_his_place_no_longer_than_a_moment() -> None:
-    house = house_of(connections_before_auth=1, replies=4096)
-    noisy, done = stranger(house), stranger(house)
+    harness = house_of(connections_before_auth=1, replies=4096)
+    noisy, done = stranger(harness), stranger(harness)
     noisy.send(b"HELP SUBMIT\n" * 100)
     done.send(b"QUIT\n")
-    third = stranger(house)
-    house.clock.advance(LINGER_OF_STRANGERS)
+    third = stranger(harness)
+    harness.clock.advance(LINGER_OF_STRANGERS)
     assert [client.transport.is_closed for client in (noisy, done, third)] == [True, True, False]
-    assert house.keeper.guests == {third.connection}
+    assert harness.keeper.guests == {third.connection}
 
 
 def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
-    house = house_of()
-    house.access.tokens["t"] = ANN._replace(token="1")
-    client = stranger(house)
+    harness = house_of()
+    harness.access.tokens["t"] = ANN._replace(token="1")
+    client = stranger(harness)
     client.send(b"AUTH t\n")
-    house.access.revoked.add("1")
-    house.keeper.look_around()
-    house.clock.advance(LINGER - 0.1)
+    harness.access.revoked.add("1")
+    harness.keeper.close_expired()
+    harness.clock.advance(LINGER - 0.1)
     assert not client.transport.is_closed
-    house.clock.advance(0.1)
+    harness.clock.advance(0.1)
     assert client.transport.is_aborted
 
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
-    house = house_of(idle_time=60.0)
-    client = Client(house)
+    harness = house_of(idle_time=60.0)
+    client = Client(harness)
     for _ in range(2):
         client.send(b"PING\n")
         client.read()
-        house.clock.pump([LOOK_EVERY] * 55)
+        harness.clock.pump([LOOK_EVERY] * 55)
         assert not client.transport.is_closed
-    house.clock.pump([LOOK_EVERY] * 10)
+    harness.clock.pump([LOOK_EVERY] * 10)
     assert said(client) == "OK\r\nOK\r\n"
     assert client.transport.is_closed
 
 
 @pytest.mark.parametrize("line", [b"WAIT 1\n", b"FOLLOW 1\n", b"WATCH\n"])
 def test_who_waits_for_something_is_not_idle(line: bytes) -> None:
-    house = house_of(idle_time=60.0)
-    house.submit()
-    client = Client(house)
+    harness = house_of(idle_time=60.0)
+    harness.submit()
+    client = Client(harness)
     client.send(line)
-    house.clock.pump([LOOK_EVERY] * 100)
+    harness.clock.pump([LOOK_EVERY] * 100)
     assert not client.transport.is_closed
 
 
 @pytest.mark.parametrize("line", [b"HELP SUBMIT\n" * 100, b"LIST\n", b"FOLLOW 1\n"])
 def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
-    house = house_of(idle_time=60.0, replies=4096)
-    house.dispatcher.start()
+    harness = house_of(idle_time=60.0, replies=4096)
+    harness.engine.start()
     for _ in range(60):
-        house.submit()
-    house.spool.recordings[1].write(1, b"." * 100_000)
-    client = Client(house)
+        harness.submit()
+    harness.spool.recordings[1].write(1, b"." * 100_000)
+    client = Client(harness)
     client.send(line)
-    house.clock.pump([LOOK_EVERY] * 65)
-    house.clock.advance(LINGER)
+    harness.clock.pump([LOOK_EVERY] * 65)
+    harness.clock.advance(LINGER)
     assert client.transport.is_closed
 
 
 @pytest.mark.parametrize("line", [b"", b"WATCH\n", b"WAIT 1\n", b"FOLLOW 1\n", b"SUBMIT --stdin=5 cat\nab"])
 def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: bytes) -> None:
-    house = house_of()
-    house.submit()
-    house.access.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
-    client, other = stranger(house), stranger(house)
+    harness = house_of()
+    harness.submit()
+    harness.access.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
+    client, other = stranger(harness), stranger(harness)
     client.send(b"AUTH t\n" + line)
     other.send(b"AUTH sesame\n")
-    house.access.revoked.add("1")
-    house.clock.advance(LOOK_EVERY)
-    assert (watchers(house.feed), any(house.dispatcher._waiters.values())) == (0, False)
-    house.submit()
-    house.finish(1)
-    house.clock.advance(LOOK_EVERY)
+    harness.access.revoked.add("1")
+    harness.clock.advance(LOOK_EVERY)
+    assert (watchers(harness.feed), any(harness.engine._waiters.values())) == (0, False)
+    harness.submit()
+    harness.finish(1)
+    harness.clock.advance(LOOK_EVERY)
     assert said(client).endswith(
         "ERROR AUTH_REQUIRED the token of ann is not valid any more; AUTH with another\r\n"
     ), "nothing is written behind it"
     assert said(client).count("not valid any more") == 1
     assert client.transport.is_closed
     assert not other.transport.is_closed
-    assert house.keeper._block_bytes == 0
+    assert harness.keeper._block_bytes == 0
 
 
 def test_between_two_looks_a_revoked_token_is_good_for_nothing() -> None:
-    house = house_of()
-    house.access.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
-    client = stranger(house)
+    harness = house_of()
+    harness.access.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
+    client = stranger(harness)
     client.send(b"AUTH t\nPING\n")
-    house.access.revoked.add("1")
+    harness.access.revoked.add("1")
     client.send(b"STATS\nSUBMIT true\nSUBMIT --stdin=2 cat\nhi\r\nPING\n")
     lines = said(client).splitlines()
     assert [line.split()[:2] for line in lines[2:5]] == [["ERROR", "AUTH_REQUIRED"]] * 3
@@ -224,8 +224,8 @@ def test_between_two_looks_a_revoked_token_is_good_for_nothing() -> None:
 
 
 def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None:
-    house = house_of(block_memory=1000, block=1000)
-    slow, other = Client(house), Client(house)
+    harness = house_of(block_memory=1000, block=1000)
+    slow, other = Client(harness), Client(harness)
     slow.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 100)
     other.send(b"SUBMIT --stdin=200 cat\n")
     assert said(other).startswith(
@@ -235,45 +235,45 @@ def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None
     assert said(other).endswith("\r\nOK\r\n")
     slow.transport.lose()
     other.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 900 + b"\r\n")
-    house.settle()
+    harness.settle()
     assert "JOB_ID" in said(other)
-    assert house.keeper._block_bytes == 0
+    assert harness.keeper._block_bytes == 0
 
 
 def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more() -> None:
-    house = house_of(block_memory=80_000, block=1000)
-    house.access.roles["4000001"] = Role.SUBMIT
-    house.access.roles["4000002"] = Role.SUBMIT
-    hog, twin, other = (Client(house, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
+    harness = house_of(block_memory=80_000, block=1000)
+    harness.access.roles["4000001"] = Role.SUBMIT
+    harness.access.roles["4000002"] = Role.SUBMIT
+    hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
     hog.send(b"SUBMIT --hold true\n")
     other.send(b"SUBMIT --hold true\n")
-    house.settle()
+    harness.settle()
     for client in (hog, twin):
         client.send(b"WAIT 1\n")
     for _ in range(40):
         hog.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
     assert hog.is_held_back, "the share up to which requests are read, a sixteenth, is used up"
-    assert 5_000 <= house.keeper._block_bytes < 15_000
+    assert 5_000 <= harness.keeper._block_bytes < 15_000
     for _ in range(40):
         twin.send(b"STATUS 1\n" * 20)
     assert twin.is_held_back, "the share is that of all its connections"
-    assert house.keeper._block_bytes < 45_000
+    assert harness.keeper._block_bytes < 45_000
     other.send(b"PING\n")
     assert said(other).endswith("OK\r\n")
     hog.transport.lose()
     twin.transport.lose()
-    assert house.keeper._block_bytes == 0
+    assert harness.keeper._block_bytes == 0
 
 
 def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_few_bytes_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("taskqd.speedups.direct_write.unread", lambda transport: transport._unread)
-    house = house_of(block_memory=320_000, block=1000)
-    house.access.roles["4000001"] = Role.SUBMIT
-    house.access.roles["4000002"] = Role.SUBMIT
-    hog, twin, other = (Client(house, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
-    while house.keeper._block_bytes <= 320_000 // READING_SHARE:
+    harness = house_of(block_memory=320_000, block=1000)
+    harness.access.roles["4000001"] = Role.SUBMIT
+    harness.access.roles["4000002"] = Role.SUBMIT
+    hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
+    while harness.keeper._block_bytes <= 320_000 // READING_SHARE:
         hog.send(b"HELLO\n")
     assert hog.transport.bufferSize == 65_536
     for client, most in ((hog, FEW_BYTES), (twin, FEW_BYTES), (other, 65_536)):
@@ -281,17 +281,17 @@ def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_f
         assert client.transport.bufferSize == most
     assert said(twin) == "OK\r\n", "one who has nothing unanswered is answered"
     hog.read()
-    assert house.keeper._block_bytes == 0
+    assert harness.keeper._block_bytes == 0
     hog.send(b"PING\n")
     assert hog.transport.bufferSize == 65_536
 
 
 def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be_ended() -> None:
-    house = house_of(block_memory=40_000, block=1000)
-    hog, watcher, quiet = Client(house), Client(house), Client(house)
+    harness = house_of(block_memory=40_000, block=1000)
+    hog, watcher, quiet = Client(harness), Client(harness), Client(harness)
     watcher.send(b"WATCH\n")
     hog.send(b"SUBMIT --hold true\n")
-    house.settle()
+    harness.settle()
     hog.send(b"WAIT 1\n")
     while not hog.is_held_back:
         hog.send(b"SUBMIT " + b"x" * 900 + b"\n" + b"STATUS 1\n")
@@ -299,46 +299,46 @@ def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be
     watcher.send(b"PING\n")
     assert (said(quiet), said(watcher).endswith("END\r\nOK\r\n")) == ("OK\r\n", True)
     quiet.send(b"CANCEL 1\n")
-    house.settle()
-    house.clock.advance(0)
+    harness.settle()
+    harness.clock.advance(0)
     hog.read()
-    house.settle()
+    harness.settle()
     assert not hog.is_held_back
 
 
-def revoked(house: House, client: Client) -> None:
-    house.access.revoked.add("1")
-    house.clock.advance(LOOK_EVERY)
-    assert house.keeper._block_bytes == 0, "at once, though the connection is still there"
+def revoked(harness: Harness, client: Client) -> None:
+    harness.access.revoked.add("1")
+    harness.clock.advance(LOOK_EVERY)
+    assert harness.keeper._block_bytes == 0, "at once, though the connection is still there"
     assert not client.transport.is_closed
 
 
-def lost(house: House, client: Client) -> None:
+def lost(harness: Harness, client: Client) -> None:
     client.transport.lose()
 
 
-def drained(house: House, client: Client) -> None:
-    house.dispatcher.drain()
+def drained(harness: Harness, client: Client) -> None:
+    harness.engine.drain()
 
 
-def arrived(house: House, client: Client) -> None:
+def arrived(harness: Harness, client: Client) -> None:
     client.send(b"llo\r\n")
 
 
-def not_recorded(house: House, client: Client) -> None:
-    house.store.break_down()
+def not_recorded(harness: Harness, client: Client) -> None:
+    harness.store.break_down()
 
 
-def cut_wrong(house: House, client: Client) -> None:
+def cut_wrong(harness: Harness, client: Client) -> None:
     client.send(b"lloX\n")
 
 
-def closed(house: House, client: Client) -> None:
-    house.factory.close()
+def closed(harness: Harness, client: Client) -> None:
+    harness.factory.close()
 
 
-def answered(house: House, client: Client) -> None:
-    house.finish(1)
+def answered(harness: Harness, client: Client) -> None:
+    harness.finish(1)
 
 
 @pytest.mark.parametrize(
@@ -352,20 +352,20 @@ def answered(house: House, client: Client) -> None:
     ],
 )
 def test_what_a_block_took_is_given_back_however_it_ends(
-    before: bytes, steps: list[Callable[[House, Client], None]]
+    before: bytes, steps: list[Callable[[Harness, Client], None]]
 ) -> None:
-    house = house_of()
-    house.dispatcher.start()
-    house.submit()
-    house.access.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
-    client = stranger(house)
+    harness = house_of()
+    harness.engine.start()
+    harness.submit()
+    harness.access.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
+    client = stranger(harness)
     client.send(b"AUTH t\n" + before + b"SUBMIT --stdin=5 cat\nhe")
-    assert (house.keeper._block_bytes, house.keeper._block_bytes_of) == (5, {"ann": 5})
+    assert (harness.keeper._block_bytes, harness.keeper._block_bytes_of) == (5, {"ann": 5})
     for step in steps:
-        step(house, client)
-    house.settle()
+        step(harness, client)
+    harness.settle()
     client.read()
-    assert (house.keeper._block_bytes, house.keeper._block_bytes_of) == (0, {})
+    assert (harness.keeper._block_bytes, harness.keeper._block_bytes_of) == (0, {})
 
 
 def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its_size() -> None:
@@ -395,37 +395,37 @@ def test_a_block_of_no_bytes_takes_nothing_and_gives_nothing_back() -> None:
 
 
 def test_without_limits_there_are_none() -> None:
-    house = house_of(
+    harness = house_of(
         connections_per_user=None,
         connections_before_auth=None,
         auth_time=None,
         idle_time=None,
         block_memory=None,
     )
-    clients = [user(house) for _ in range(20)] + [stranger(house) for _ in range(20)]
-    house.keeper.reserve(ANN, 10**12)
-    house.clock.pump([3600.0] * 100)
+    clients = [user(harness) for _ in range(20)] + [stranger(harness) for _ in range(20)]
+    harness.keeper.reserve(ANN, 10**12)
+    harness.clock.pump([3600.0] * 100)
     assert not any(client.transport.is_closed for client in clients)
 
 
 def test_what_was_known_of_who_has_left_is_forgotten() -> None:
-    house = house_of()
-    clients = [user(house), stranger(house), Client(house)]
+    harness = house_of()
+    clients = [user(harness), stranger(harness), Client(harness)]
     for client in clients:
         client.transport.lose()
-    assert (house.keeper.guests, house.keeper._of, house.keeper._names, house.keeper._strangers) == (
+    assert (harness.keeper.guests, harness.keeper._of, harness.keeper._names, harness.keeper._strangers) == (
         set(),
         {},
         {},
         {},
     )
-    assert house.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_it_is_looked_often_enough_for_a_short_time_to_be_idle() -> None:
-    house = house_of(idle_time=0.4)
-    client = Client(house)
-    house.clock.pump([0.1] * 5)
+    harness = house_of(idle_time=0.4)
+    client = Client(harness)
+    harness.clock.pump([0.1] * 5)
     client.read()
     assert client.transport.is_closed
 
@@ -435,13 +435,13 @@ class Fleeting:
 
     principal: Principal | None = ANN._replace(token="1")
 
-    def __init__(self, keeper: Doorkeeper) -> None:
+    def __init__(self, keeper: ConnectionLimits) -> None:
         self._keeper = keeper
 
     def is_idle(self, since: float) -> bool:
         return False
 
-    def expel(self, why: TaskqError) -> None:
+    def close_with_error(self, why: TaskqError) -> None:
         self._keeper.left(self)
 
     def end(self) -> None:
@@ -449,117 +449,117 @@ class Fleeting:
 
 
 def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> None:
-    house = house_of()
-    guest = Fleeting(house.keeper)
-    house.keeper.came(guest)
-    house.keeper.known(guest, ANN)
-    house.access.revoked.add("1")
-    house.clock.advance(LOOK_EVERY)
-    assert house.keeper.guests == set()
-    assert house.clock.getDelayedCalls() == []
+    harness = house_of()
+    guest = Fleeting(harness.keeper)
+    harness.keeper.came(guest)
+    harness.keeper.known(guest, ANN)
+    harness.access.revoked.add("1")
+    harness.clock.advance(LOOK_EVERY)
+    assert harness.keeper.guests == set()
+    assert harness.clock.getDelayedCalls() == []
 
 
 # An AUTH that takes its time.
 
 
 def test_what_comes_behind_an_auth_is_handled_in_the_light_of_it() -> None:
-    house = house_of()
-    house.access.slow = []
-    client = stranger(house)
+    harness = house_of()
+    harness.access.slow = []
+    client = stranger(harness)
     client.send(b"AUTH t\nSUBMIT a\nSUBMIT --stdin=2 cat\nhi\r\nSTATUS 1\nQUIT\n")
     assert client.transport.received == b""
-    house.access.slow[0].callback(ANN)
-    house.settle()
-    house.settle()
+    harness.access.slow[0].callback(ANN)
+    harness.settle()
+    harness.settle()
     words = [line.split()[0] for line in said(client).splitlines()]
     assert words == ["OK", "JOB_ID", "JOB_ID", "STATUS", "OK"]
-    assert [job.owner for job in house.backlog.jobs.values()] == ["ann", "ann"]
+    assert [job.owner for job in harness.queue_state.jobs.values()] == ["ann", "ann"]
 
 
 def test_who_is_gone_before_he_is_known_leaves_nothing() -> None:
-    house = house_of()
-    house.access.slow = []
-    client = stranger(house)
+    harness = house_of()
+    harness.access.slow = []
+    client = stranger(harness)
     client.send(b"AUTH t\nSUBMIT a\n")
     client.transport.lose()
-    assert house.access.slow[0].called, "nobody goes on with the AUTH of who is gone"
-    house.access.slow[0].callback(ANN)
-    house.settle()
-    assert (house.backlog.jobs, house.keeper._of) == ({}, {})
+    assert harness.access.slow[0].called, "nobody goes on with the AUTH of who is gone"
+    harness.access.slow[0].callback(ANN)
+    harness.settle()
+    assert (harness.queue_state.jobs, harness.keeper._of) == ({}, {})
 
 
 def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something_is_waited_for() -> None:
-    house = house_of()
-    house.dispatcher.start()
-    house.submit()
-    house.access.tokens.update(read=Principal("eve", Role.READ), write=ANN)
-    client = stranger(house)
+    harness = house_of()
+    harness.engine.start()
+    harness.submit()
+    harness.access.tokens.update(read=Principal("eve", Role.READ), write=ANN)
+    client = stranger(harness)
     client.send(b"AUTH read\nWAIT 1\nAUTH write\nSUBMIT --stdin=2 cat\nhi\r\nAUTH read\nSUBMIT --stdin=2 x\n")
     client.send(b"hi\r\nPING\n")
-    house.finish(1)
+    harness.finish(1)
     for _ in range(3):
         client.read()
-        house.settle()
+        harness.settle()
     assert [line.split()[:2] for line in client.lines()] == [
         *(["OK", "eve"], ["STATUS", "COMPLETED"], ["OK", "ann"], ["JOB_ID", "2"], ["OK", "eve"]),
         *(["ERROR", "FORBIDDEN"], ["OK"]),
     ]
-    assert house.spool.blocks == {2: {"stdin": b"hi"}}
+    assert harness.spool.blocks == {2: {"stdin": b"hi"}}
 
 
 def test_three_auths_that_fail_in_their_own_time_end_the_connection() -> None:
-    house = house_of()
-    house.access.slow = []
-    client = stranger(house)
+    harness = house_of()
+    harness.access.slow = []
+    client = stranger(harness)
     client.send(b"AUTH a\nAUTH b\nAUTH c\nAUTH d\nPING\n")
     for number in range(3):
-        assert len(house.access.slow) == number + 1, "one at a time"
-        house.access.slow[number].errback(AuthFailed("no"))
+        assert len(harness.access.slow) == number + 1, "one at a time"
+        harness.access.slow[number].errback(AuthFailed("no"))
     client.read()
     assert client.lines() == ["ERROR AUTH_FAILED no"] * 3
     assert client.transport.is_half_closed
 
 
 def test_what_goes_wrong_here_is_no_failure_of_who_auths(logged_errors: LeakWatch) -> None:
-    house = house_of()
-    house.access.slow = []
-    client = stranger(house)
+    harness = house_of()
+    harness.access.slow = []
+    client = stranger(harness)
     client.send(b"AUTH a\n" * 3 + b"PING\n")
     for number in range(3):
-        house.access.slow[number].errback(ZeroDivisionError())
+        harness.access.slow[number].errback(ZeroDivisionError())
     assert [line.split()[:2] for line in client.lines()] == [["ERROR", "INTERNAL"]] * 3 + [["OK"]]
     assert len(logged_errors.flush(ZeroDivisionError)) == 3
 
 
 def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
-    house = house_of(connections_per_user=1)
-    house.access.tokens.update(a=ANN, b=BOB)
-    first, second = stranger(house), stranger(house)
+    harness = house_of(connections_per_user=1)
+    harness.access.tokens.update(a=ANN, b=BOB)
+    first, second = stranger(harness), stranger(harness)
     first.send(b"AUTH a\nAUTH b\nAUTH b\nSUBMIT x\n")
-    assert house.keeper._of == {"bob": 1}
+    assert harness.keeper._of == {"bob": 1}
     second.send(b"AUTH a\nAUTH b\nSUBMIT y\n")
-    house.settle()
+    harness.settle()
     assert [line.split()[:2] for line in second.lines()] == [
         ["OK", "ann"],
         ["ERROR", "QUEUE_FULL"],
         ["JOB_ID", "2"],
     ]
-    assert [job.owner for job in house.backlog.jobs.values()] == ["bob", "ann"]
+    assert [job.owner for job in harness.queue_state.jobs.values()] == ["bob", "ann"]
 
 
 def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> None:
-    house = house_of(auth_time=10.0)
-    house.access.slow = []
-    client = stranger(house)
+    harness = house_of(auth_time=10.0)
+    harness.access.slow = []
+    client = stranger(harness)
     client.send(b"AUTH t\nSUBMIT a\n")
-    house.clock.advance(10.0)
-    assert house.access.slow[0].called, "as of who is gone"
-    house.access.slow[0].callback(ANN)
-    house.settle()
+    harness.clock.advance(10.0)
+    assert harness.access.slow[0].called, "as of who is gone"
+    harness.access.slow[0].callback(ANN)
+    harness.settle()
     assert [line.split()[1] for line in client.lines()] == ["AUTH_REQUIRED"]
     client.read()
     assert client.transport.is_closed
-    assert (house.backlog.jobs, house.keeper._of, house.keeper._names) == ({}, {}, {})
+    assert (harness.queue_state.jobs, harness.keeper._of, harness.keeper._names) == ({}, {}, {})
 
 
 # Whatever comes.
@@ -575,33 +575,33 @@ class Lobby:
     """A house with narrow doors, and whoever comes and goes there."""
 
     def __init__(self) -> None:
-        self.house = house_of(
+        self.harness = house_of(
             connections_per_user=2,
             connections_before_auth=2,
             auth_time=5.0,
             block_memory=64,
             most_connections=6,
         )
-        self.house.dispatcher.start()
-        self.house.submit()
-        self.house.access.tokens.update(t=ANN._replace(token="1"), other=BOB)
-        self.house.access.slow = []
+        self.harness.engine.start()
+        self.harness.submit()
+        self.harness.access.tokens.update(t=ANN._replace(token="1"), other=BOB)
+        self.harness.access.slow = []
         self.clients: list[Client] = []
 
     def do(self, which: int, what: str | bytes) -> None:
-        house = self.house
+        harness = self.harness
         if what in ("come", "come locally"):
-            if house.keeper.has_room:
-                self.clients.append(stranger(house) if what == "come" else user(house))
+            if harness.keeper.has_room:
+                self.clients.append(stranger(harness) if what == "come" else user(harness))
         elif what == "settle":
-            house.settle()
+            harness.settle()
         elif what == "fail":
-            house.store.break_down()
-            house.store.mend()
+            harness.store.break_down()
+            harness.store.mend()
         elif what == "wait":
-            house.clock.pump([1.0] * 3)
+            harness.clock.pump([1.0] * 3)
         elif what == "revoke":
-            house.access.revoked ^= {"1"}
+            harness.access.revoked ^= {"1"}
         elif what == "answer":
             self.answer()
         elif self.clients:
@@ -621,18 +621,18 @@ class Lobby:
 
     def answer(self) -> None:
         """Let all AUTHs that are under way be answered."""
-        slow = self.house.access.slow or []
+        slow = self.harness.access.slow or []
         while slow:
-            token = self.house.access.asked[-len(slow)][0]
-            found = self.house.access.tokens.get(token)
+            token = self.harness.access.asked[-len(slow)][0]
+            found = self.harness.access.tokens.get(token)
             slow.pop(0).callback(found) if found else slow.pop(0).errback(AuthFailed("no"))
 
     def check(self) -> None:
-        keeper = self.house.keeper
+        keeper = self.harness.keeper
         inside = {client.connection for client in self.clients if not client.transport.is_closed}
         assert keeper.guests == inside
         assert len(inside) <= 6
-        assert self.house.ports[0].is_listening is keeper.has_room
+        assert self.harness.ports[0].is_listening is keeper.has_room
         assert set(keeper._strangers) | set(keeper._names) <= inside
         assert not set(keeper._strangers) & set(keeper._names)
         assert sum(keeper._of.values()) == len(keeper._names)
@@ -653,8 +653,8 @@ def test_whatever_is_done_the_counts_are_right_and_nothing_is_left(done: list[tu
         lobby.act(client, "lose")
     lobby.check()
     lobby.answer()
-    lobby.house.settle()
-    keeper = lobby.house.keeper
+    lobby.harness.settle()
+    keeper = lobby.harness.keeper
     assert (keeper._of, keeper._block_bytes_of, keeper._strangers) == ({}, {}, {})
-    lobby.house.clock.advance(0)
-    assert lobby.house.clock.getDelayedCalls() == []
+    lobby.harness.clock.advance(0)
+    assert lobby.harness.clock.getDelayedCalls() == []

@@ -11,7 +11,14 @@ from twisted.internet.protocol import Factory
 
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints
-from taskqd.server.endpoints import check, clear_the_way, guarded, has_ca, is_local, socket_path
+from taskqd.server.endpoints import (
+    check,
+    has_ca,
+    is_local,
+    remove_stale_socket,
+    socket_path,
+    with_default_mode,
+)
 
 PATHS = [
     ("unix:/run/taskq.sock", "/run/taskq.sock"),
@@ -64,7 +71,7 @@ def test_the_path_of_a_unix_socket_is_told_from_its_string(endpoint: str, path: 
 
 @pytest.mark.parametrize("endpoint, result", GUARDED)
 def test_a_unix_socket_is_for_its_owner_alone_unless_told(endpoint: str, result: str) -> None:
-    assert guarded(endpoint) == result
+    assert with_default_mode(endpoint) == result
 
 
 @pytest.mark.parametrize(
@@ -158,14 +165,14 @@ def test_a_socket_that_a_killed_daemon_left_behind_is_removed(
 ) -> None:
     path = tmp_path / "s"
     left_behind(path)
-    clear_the_way(str(path))
+    remove_stale_socket(str(path))
     assert not path.exists()
     [record] = caplog.records
     assert f"{path}: removed the socket" in record.getMessage()
 
 
 def test_where_nothing_is_nothing_is_in_the_way(tmp_path: Path) -> None:
-    clear_the_way(str(tmp_path / "s"))
+    remove_stale_socket(str(tmp_path / "s"))
 
 
 def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> None:
@@ -174,7 +181,7 @@ def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> Non
         other.bind(str(path))
         other.listen()
         with pytest.raises(StartRefused, match=f"another daemon already listens on {path}"):
-            clear_the_way(str(path))
+            remove_stale_socket(str(path))
     assert path.exists()
 
 
@@ -189,7 +196,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
         left_behind(tmp_path / "target")
         path.symlink_to(tmp_path / "target")
     with pytest.raises(StartRefused, match=f"{path} is there and is no socket"):
-        clear_the_way(str(path))
+        remove_stale_socket(str(path))
     assert os.path.lexists(path)
 
 
@@ -204,7 +211,7 @@ def test_a_socket_that_may_not_be_looked_at_refuses_the_start(
 
     monkeypatch.setattr(os, "lstat", refuse)
     with pytest.raises(StartRefused, match=f"{path} cannot be listened on: .*Permission denied"):
-        clear_the_way(str(path))
+        remove_stale_socket(str(path))
 
 
 # Listening.

@@ -8,81 +8,81 @@ from taskqd.server.factory import LINGER_AT_STOP
 from tests.fakes.client import Client
 from tests.fakes.connections import FakeSocket
 from tests.fakes.deferreds import result_of
-from tests.fakes.engine import House, watchers
+from tests.fakes.engine import Harness, watchers
 
 
-def opened(most_connections: int = 1000) -> House:
-    house = House(most_connections=most_connections)
-    house.dispatcher.start()
-    return house
+def opened(most_connections: int = 1000) -> Harness:
+    harness = Harness(most_connections=most_connections)
+    harness.engine.start()
+    return harness
 
 
 def test_a_factory_knows_who_is_connected() -> None:
-    house = opened()
-    clients = [Client(house) for _ in range(3)]
-    assert len(house.factory.connections) == 3
+    harness = opened()
+    clients = [Client(harness) for _ in range(3)]
+    assert len(harness.factory.connections) == 3
     clients[1].transport.lose()
-    assert house.factory.connections == {clients[0].connection, clients[2].connection}
+    assert harness.factory.connections == {clients[0].connection, clients[2].connection}
 
 
 def test_a_connection_for_which_there_is_no_place_is_not_made() -> None:
-    house = opened(most_connections=1)
-    client = Client(house)
-    assert house.factory.buildProtocol(None) is None
-    assert house.factory.connections == {client.connection} == house.keeper.guests
+    harness = opened(most_connections=1)
+    client = Client(harness)
+    assert harness.factory.buildProtocol(None) is None
+    assert harness.factory.connections == {client.connection} == harness.keeper.guests
     client.transport.lose()
-    assert house.factory.buildProtocol(None) is not None
+    assert harness.factory.buildProtocol(None) is not None
 
 
 def test_closing_ends_every_connection_once_what_is_written_is_read() -> None:
-    house = opened()
-    house.submit()
-    clients = [Client(house) for _ in range(3)]
+    harness = opened()
+    harness.submit()
+    clients = [Client(harness) for _ in range(3)]
     clients[0].send(b"PING\n")
     clients[1].send(b"QUIT\n")
     clients[1].read()
     clients[2].send(b"WAIT 1\n")
-    house.finish(1)
-    closed = house.factory.close()
+    harness.finish(1)
+    closed = harness.factory.close()
     for client in clients:
         assert not closed.called
         client.read()
         assert client.lines()
     result_of(closed)
-    assert house.clock.getDelayedCalls() == []
+    assert harness.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("sent", [b"", b"PING\n", b"WATCH\n", b"FOLLOW 1\n", b"SUBMIT --stdin=5 cat\nhe"])
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
 def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, family: int) -> None:
-    house = opened()
-    house.submit()
-    clients = [Client(house, FakeSocket(family)) for _ in range(2)]
+    harness = opened()
+    harness.submit()
+    clients = [Client(harness, FakeSocket(family)) for _ in range(2)]
     for client in clients:
         client.send(sent)
     clients[0].send(b"QUIT\n")
-    closed = house.factory.close()
+    closed = harness.factory.close()
     for client in clients:
         client.read()
     result_of(closed)
-    assert house.clock.getDelayedCalls() == []
-    assert (house.keeper.guests, house.keeper._block_bytes, watchers(house.feed)) == (set(), 0, 0)
+    assert harness.clock.getDelayedCalls() == []
+    assert (harness.keeper.guests, harness.keeper._block_bytes, watchers(harness.feed)) == (set(), 0, 0)
 
 
 def test_closing_cuts_off_who_does_not_read() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"PING\n")
-    closed = house.factory.close()
+    closed = harness.factory.close()
     client.send(b"SUBMIT true\n")
-    house.clock.advance(LINGER_AT_STOP)
+    harness.clock.advance(LINGER_AT_STOP)
     result_of(closed)
     assert client.transport.is_aborted
-    assert house.backlog.jobs == {}
-    assert house.clock.getDelayedCalls() == []
+    assert harness.queue_state.jobs == {}
+    assert harness.clock.getDelayedCalls() == []
 
 
 def test_closing_where_nobody_is_connected_fires_at_once() -> None:
-    house = opened()
-    result_of(house.factory.close())
-    assert house.clock.getDelayedCalls() == []
+    harness = opened()
+    result_of(harness.factory.close())
+    assert harness.clock.getDelayedCalls() == []

@@ -5,7 +5,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
-from taskqd.server.flow_control import MOST_AHEAD, Pacing
+from taskqd.server.flow_control import MOST_AHEAD, FlowControl
 from tests.fakes.clocks import clock
 from tests.fakes.deferreds import error_of, result_of
 
@@ -28,7 +28,7 @@ class Bench:
         self.clock: Clock = clock()
         self.reads = 0
         self.transport = Transport()
-        self.pacing = Pacing(self.clock, self._read_on)
+        self.pacing = FlowControl(self.clock, self._read_on)
 
     def _read_on(self) -> None:
         assert not self.pacing.is_breathing
@@ -78,7 +78,7 @@ def test_who_waits_for_room_when_the_connection_ends_is_told_so() -> None:
 
 def test_after_a_breath_reading_goes_on_in_the_next_turn() -> None:
     bench = Bench()
-    bench.pacing.breathe()
+    bench.pacing.yield_to_reactor()
     assert (bench.pacing.is_breathing, bench.reads) == (True, 0)
     bench.clock.advance(0)
     assert (bench.pacing.is_breathing, bench.reads) == (False, 1)
@@ -87,7 +87,7 @@ def test_after_a_breath_reading_goes_on_in_the_next_turn() -> None:
 
 def test_a_breath_ends_with_the_connection() -> None:
     bench = Bench()
-    bench.pacing.breathe()
+    bench.pacing.yield_to_reactor()
     bench.pacing.end()
     bench.clock.advance(0)
     assert bench.reads == 0
@@ -118,5 +118,5 @@ def test_no_more_is_taken_while_too_much_waits_for_the_next_turn(
     bench = Bench()
     bench.pacing.ahead = b"x" * ahead
     if is_breathing:
-        bench.pacing.breathe()
+        bench.pacing.yield_to_reactor()
     assert bench.hold(is_deaf=is_deaf) == (["pause"] if is_held else [])

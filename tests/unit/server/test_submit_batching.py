@@ -6,86 +6,86 @@ import pytest
 from twisted.internet.defer import fail
 
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import Quotas
-from taskqd.engine.submissions import Batch
+from taskqd.config.limits import Limits
+from taskqd.engine.submissions import SubmissionBatch
 from taskqd.model.roles import Role
 from tests.fakes.client import Client
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 
 
-def opened(**more: Any) -> House:
-    house = House(0, **more)
-    house.dispatcher.start()
-    return house
+def opened(**more: Any) -> Harness:
+    harness = Harness(0, **more)
+    harness.engine.start()
+    return harness
 
 
-def in_a_round(house: House, *sent: tuple[Client, bytes]) -> None:
+def in_a_round(harness: Harness, *sent: tuple[Client, bytes]) -> None:
     """Have the server read what clients have sent, all in one round."""
-    house.factory.gathering.round_begins()
+    harness.factory.gathering.batch_started()
     for client, data in sent:
         client.send(data)
-    house.factory.gathering.round_ends()
+    harness.factory.gathering.batch_ended()
 
 
-def as_ada(house: House, role: Role = Role.SUBMIT) -> Client:
-    client = Client(house)
+def as_ada(harness: Harness, role: Role = Role.SUBMIT) -> Client:
+    client = Client(harness)
     client.connection.principal = Principal("ada", role)
     return client
 
 
-def entries(house: House) -> list[int]:
+def entries(harness: Harness) -> list[int]:
     """Return how many events each entry has that is on its way to the disk."""
-    return [len(events) for events, _ in house.store._on_their_way]
+    return [len(events) for events, _ in harness.store._on_their_way]
 
 
 def test_what_comes_in_one_round_is_one_entry_and_each_is_answered() -> None:
-    house = opened()
-    one, two, three = Client(house), Client(house), Client(house)
-    in_a_round(house, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"PING\n"), (three, b"SUBMIT c\n"))
-    assert entries(house) == [3]
+    harness = opened()
+    one, two, three = Client(harness), Client(harness), Client(harness)
+    in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"PING\n"), (three, b"SUBMIT c\n"))
+    assert entries(harness) == [3]
     assert two.lines() == ["OK"]
-    house.settle()
+    harness.settle()
     assert one.lines() == ["JOB_ID 1", "JOB_ID 2"]
     assert three.lines() == ["JOB_ID 3"]
-    assert [house.job(number).command for number in (1, 2, 3)] == ["a", "b", "c"]
+    assert [harness.job(number).command for number in (1, 2, 3)] == ["a", "b", "c"]
 
 
 def test_what_comes_between_rounds_goes_at_once() -> None:
-    house = opened()
-    one, two = Client(house), Client(house)
+    harness = opened()
+    one, two = Client(harness), Client(harness)
     one.send(b"SUBMIT a\n")
-    assert entries(house) == [1]
-    in_a_round(house, (two, b"SUBMIT b\n"))
-    in_a_round(house)
+    assert entries(harness) == [1]
+    in_a_round(harness, (two, b"SUBMIT b\n"))
+    in_a_round(harness)
     one.send(b"SUBMIT c\n")
-    assert entries(house) == [1, 1, 1]
+    assert entries(harness) == [1, 1, 1]
 
 
 def test_each_is_the_owner_of_what_they_submit() -> None:
-    house = opened()
-    one, two = as_ada(house), Client(house)
+    harness = opened()
+    one, two = as_ada(harness), Client(harness)
     two.connection.principal = Principal("bob", Role.SUBMIT, "pid 7")
-    in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
-    house.settle()
-    assert [job.owner for job in house.backlog.walk(1)] == ["ada", "bob"]
-    assert [getattr(event, "origin", "") for event in house.store.journal] == [None, "pid 7"]
+    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    harness.settle()
+    assert [job.owner for job in harness.queue_state.walk(1)] == ["ada", "bob"]
+    assert [getattr(event, "origin", "") for event in harness.store.journal] == [None, "pid 7"]
 
 
 def test_what_is_refused_to_one_is_not_to_the_others() -> None:
-    house = opened(quotas=Quotas(label=5))
-    one, two, reader = Client(house), Client(house), as_ada(house, Role.READ)
-    stranger = Client(house)
+    harness = opened(quotas=Limits(label=5))
+    one, two, reader = Client(harness), Client(harness), as_ada(harness, Role.READ)
+    stranger = Client(harness)
     stranger.connection.principal = None
     in_a_round(
-        house,
+        harness,
         (one, b"SUBMIT a\nSUBMIT --label=too-long b\nSUBMIT c\n"),
         (reader, b"SUBMIT d\nSUBMIT e\n"),
         (stranger, b"SUBMIT f\n"),
         (two, b"SUBMIT --slots=2 g\nSUBMIT h\n"),
     )
-    assert entries(house) == [3]
+    assert entries(harness) == [3]
     assert reader.lines() == []
-    house.settle()
+    harness.settle()
     assert [line[:15] for line in one.lines()] == ["JOB_ID 1", "ERROR TOO_LARGE", "JOB_ID 2"]
     assert [line[:15] for line in reader.lines()] == ["ERROR FORBIDDEN"] * 2
     assert [line[:19] for line in stranger.lines()] == ["ERROR AUTH_REQUIRED"]
@@ -93,75 +93,75 @@ def test_what_is_refused_to_one_is_not_to_the_others() -> None:
 
 
 def test_where_all_is_refused_nothing_waits_for_the_disk() -> None:
-    house = opened()
-    one, two = as_ada(house, Role.READ), as_ada(house, Role.READ)
-    in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nPING\n"))
-    assert entries(house) == []
+    harness = opened()
+    one, two = as_ada(harness, Role.READ), as_ada(harness, Role.READ)
+    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nPING\n"))
+    assert entries(harness) == []
     assert [line[:15] for line in one.lines()] == ["ERROR FORBIDDEN"]
     assert [line[:15] for line in two.lines()] == ["ERROR FORBIDDEN", "OK"]
 
 
 def test_a_limit_counts_what_others_of_the_same_name_have_asked_for_in_this_round() -> None:
-    house = opened(quotas=Quotas(pending_per_user=3))
-    one, two = as_ada(house), as_ada(house)
-    in_a_round(house, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"SUBMIT c\nSUBMIT d\n"))
-    house.settle()
+    harness = opened(quotas=Limits(pending_per_user=3))
+    one, two = as_ada(harness), as_ada(harness)
+    in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"SUBMIT c\nSUBMIT d\n"))
+    harness.settle()
     assert one.lines() == ["JOB_ID 1", "JOB_ID 2"]
     assert [line[:16] for line in two.lines()] == ["JOB_ID 3", "ERROR QUEUE_FULL"]
 
 
 def test_when_the_disk_fails_all_are_told_and_nothing_was_taken() -> None:
-    house = opened(quotas=Quotas(pending_per_user=2))
-    one, two = as_ada(house), as_ada(house)
-    in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
-    house.store.break_down()
+    harness = opened(quotas=Limits(pending_per_user=2))
+    one, two = as_ada(harness), as_ada(harness)
+    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    harness.store.break_down()
     for client in (one, two):
         assert [line[:18] for line in client.lines()] == ["ERROR STORE_FAILED"]
-    assert not house.backlog.jobs
-    house.store.mend()
-    in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
-    house.settle()
+    assert not harness.queue_state.jobs
+    harness.store.mend()
+    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    harness.settle()
     assert [client.lines()[0][:6] for client in (one, two)] == ["JOB_ID"] * 2
 
 
 def test_what_stands_behind_a_submission_waits_for_it() -> None:
-    house = opened()
-    one, two = Client(house), Client(house)
-    in_a_round(house, (one, b"SUBMIT a\nSTATUS 1\nSUBMIT b\n"), (two, b"SUBMIT c\n"))
+    harness = opened()
+    one, two = Client(harness), Client(harness)
+    in_a_round(harness, (one, b"SUBMIT a\nSTATUS 1\nSUBMIT b\n"), (two, b"SUBMIT c\n"))
     assert one.lines() == []
-    house.settle()
+    harness.settle()
     assert one.lines() == ["JOB_ID 1", "STATUS PENDING 0", "JOB_ID 3"]
     assert two.lines() == ["JOB_ID 2"]
 
 
 def test_who_is_gone_before_the_end_of_the_round_has_submitted_all_the_same() -> None:
-    house = opened()
-    one, two = Client(house), Client(house)
-    house.factory.gathering.round_begins()
+    harness = opened()
+    one, two = Client(harness), Client(harness)
+    harness.factory.gathering.batch_started()
     one.send(b"SUBMIT a\n")
     two.send(b"SUBMIT b\n")
     one.transport.lose()
-    house.factory.gathering.round_ends()
-    house.settle()
+    harness.factory.gathering.batch_ended()
+    harness.settle()
     assert two.lines() == ["JOB_ID 2"]
-    assert house.job(1).command == "a"
+    assert harness.job(1).command == "a"
 
 
 def test_a_bug_that_one_meets_is_told_to_that_one_alone(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = opened(quotas=Quotas(pending_per_user=2))
-    admit_all = house.gate.admit_all
+    harness = opened(quotas=Limits(pending_per_user=2))
+    admit_all = harness.gate.admit_all
 
     def broken(who: Principal, orders: Any) -> Any:
         if orders[0].command == "broken":
             raise ZeroDivisionError
         return admit_all(who, orders)
 
-    monkeypatch.setattr(house.gate, "admit_all", broken)
-    one, two, three = as_ada(house), as_ada(house), as_ada(house)
-    in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT broken\nSUBMIT x\n"), (three, b"SUBMIT c\n"))
-    house.settle()
+    monkeypatch.setattr(harness.gate, "admit_all", broken)
+    one, two, three = as_ada(harness), as_ada(harness), as_ada(harness)
+    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT broken\nSUBMIT x\n"), (three, b"SUBMIT c\n"))
+    harness.settle()
     assert [line[:6] for line in one.lines()] == ["JOB_ID"]
     assert [line[:14] for line in two.lines()] == ["ERROR INTERNAL"] * 2
     assert [line[:6] for line in three.lines()] == ["JOB_ID"]
@@ -171,20 +171,20 @@ def test_a_bug_that_one_meets_is_told_to_that_one_alone(
 def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = opened(quotas=Quotas(pending_per_user=2))
-    take_in = house.dispatcher._reception._take_in
+    harness = opened(quotas=Limits(pending_per_user=2))
+    take_in = harness.engine._reception._take_in
 
-    def broken(batch: Batch, events: Any) -> Any:
+    def broken(batch: SubmissionBatch, events: Any) -> Any:
         results = take_in(batch, events)
         if len(batch.orders) == 2:
             raise ZeroDivisionError
         return results
 
-    monkeypatch.setattr(house.dispatcher._reception, "_take_in", broken)
-    one, two = as_ada(house), as_ada(house)
+    monkeypatch.setattr(harness.engine._reception, "_take_in", broken)
+    one, two = as_ada(harness), as_ada(harness)
     for _ in range(2):
-        in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nSUBMIT c\n"))
-        house.settle()
+        in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nSUBMIT c\n"))
+        harness.settle()
     assert [line[:6] for line in one.lines()] == ["JOB_ID"] * 2
     assert [line[:14] for line in two.lines()] == ["ERROR INTERNAL"] * 4
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
@@ -193,10 +193,10 @@ def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
 def test_a_bug_behind_the_disk_is_told_to_all_and_logged_once(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = opened()
-    monkeypatch.setattr(house.dispatcher, "submit_all", lambda _: fail(ZeroDivisionError()))
-    one, two = Client(house), Client(house)
-    in_a_round(house, (one, b"SUBMIT a\nSUBMIT b\nPING\n"), (two, b"SUBMIT c\n"))
+    harness = opened()
+    monkeypatch.setattr(harness.engine, "submit_all", lambda _: fail(ZeroDivisionError()))
+    one, two = Client(harness), Client(harness)
+    in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\nPING\n"), (two, b"SUBMIT c\n"))
     assert [line[:14] for line in one.lines()] == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]
     assert [line[:14] for line in two.lines()] == ["ERROR INTERNAL"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
@@ -205,10 +205,10 @@ def test_a_bug_behind_the_disk_is_told_to_all_and_logged_once(
 def test_a_bug_in_answering_one_keeps_nobody_else_from_their_reply(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = opened()
-    one, two = Client(house), Client(house)
-    in_a_round(house, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    harness = opened()
+    one, two = Client(harness), Client(harness)
+    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     monkeypatch.setattr(one.connection, "send", lambda _: 1 // 0)
-    house.settle()
+    harness.settle()
     assert two.lines() == ["JOB_ID 2"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1

@@ -28,7 +28,7 @@ from tests.support.certificates import CLIENT, SERVER, Authority, Pair, self_sig
 
 # The string.
 
-BASE = tls.Terms(9501, "", 4096, "k", "c", None, None, None)
+BASE = tls.TlsOptions(9501, "", 4096, "k", "c", None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,9 @@ BASE = tls.Terms(9501, "", 4096, "k", "c", None, None, None)
         ([("", "9501"), ("key", "k"), ("cert", "c"), ("extraCertChain", "i")], BASE._replace(chain="i")),
     ],
 )
-def test_ours_and_twisted_s_names_mean_the_same(arguments: list[tuple[str, str]], terms: tls.Terms) -> None:
+def test_ours_and_twisted_s_names_mean_the_same(
+    arguments: list[tuple[str, str]], terms: tls.TlsOptions
+) -> None:
     assert tls.read_terms(arguments) == terms
 
 
@@ -229,7 +231,7 @@ def test_only_root_s_key_may_be_read_by_its_group(
 ) -> None:
     found = os.stat_result((0o100000 | mode, 0, 0, 1, owner, owner, 0, 0, 0, 0))
     monkeypatch.setattr(os, "fstat", lambda _: found)
-    papers = tls.Terms(0, "", 50, str(site.ours.key), str(site.ours.cert), None, None, None)
+    papers = tls.TlsOptions(0, "", 50, str(site.ours.key), str(site.ours.cert), None, None, None)
     if is_taken:
         assert tls.read_papers(papers).chain
     else:

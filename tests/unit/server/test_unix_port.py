@@ -47,7 +47,7 @@ async def answer(path: Path) -> bytes:
 
 
 def watch(*ports: Any) -> SocketWatch:
-    return SocketWatch(ports, in_thread, endpoints.clear_the_way)
+    return SocketWatch(ports, in_thread, endpoints.remove_stale_socket)
 
 
 def listening(path: Path) -> socket.socket:
@@ -234,6 +234,6 @@ def test_socket_whose_queue_is_full_is_one_on_which_a_daemon_listens(tmp_path: P
             except BlockingIOError:
                 break
         with pytest.raises(StartRefused, match="another daemon already listens"):
-            endpoints.clear_the_way(f"{tmp_path}/s")
+            endpoints.remove_stale_socket(f"{tmp_path}/s")
         for client in clients:
             client.close()

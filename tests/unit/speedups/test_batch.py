@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from taskqd.speedups.batch import Together
+from taskqd.speedups.batch import BatchScope
 
 
-class Gatherer:
+class IBatchObserver:
     """Notes what it is told; ``error`` is what its end of a round raises."""
 
     def __init__(self, name: str, told: list[str], error: BaseException | None = None) -> None:
@@ -13,10 +13,10 @@ class Gatherer:
         self._told = told
         self._error = error
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         self._told.append(f"{self._name} begins")
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         self._told.append(f"{self._name} ends")
         if self._error is not None:
             raise self._error
@@ -24,8 +24,8 @@ class Gatherer:
 
 def test_the_last_one_is_told_of_the_end_first() -> None:
     told: list[str] = []
-    together = Together(Gatherer("one", told))
-    together.add(Gatherer("two", told))
+    together = BatchScope(IBatchObserver("one", told))
+    together.add(IBatchObserver("two", told))
     together.begin()
     together.end()
     assert told == ["one begins", "two begins", "two ends", "one ends"]
@@ -33,7 +33,9 @@ def test_the_last_one_is_told_of_the_end_first() -> None:
 
 def test_a_bug_of_one_is_logged_and_keeps_no_other_from_its_end(logged_errors: Any) -> None:
     told: list[str] = []
-    together = Together(Gatherer("one", told), Gatherer("two", told, ZeroDivisionError("a bug")))
+    together = BatchScope(
+        IBatchObserver("one", told), IBatchObserver("two", told, ZeroDivisionError("a bug"))
+    )
     together.begin()
     together.end()
     assert told[2:] == ["two ends", "one ends"]

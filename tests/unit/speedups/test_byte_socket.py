@@ -16,12 +16,12 @@ from twisted.python.failure import Failure
 from taskqd.server import endpoints
 from taskqd.speedups import byte_socket
 from taskqd.speedups.byte_socket import BytesOnly
-from taskqd.speedups.client_poller import Rounds
+from taskqd.speedups.client_poller import ClientPoller
 
 
 @pytest.fixture(name="rounds", params=[True, False], ids=["in rounds", "by the reactor"])
-def rounds_or_none(request: pytest.FixtureRequest, reactor: Any) -> Rounds | None:
-    return Rounds(reactor) if request.param else None
+def rounds_or_none(request: pytest.FixtureRequest, reactor: Any) -> ClientPoller | None:
+    return ClientPoller(reactor) if request.param else None
 
 
 class Echo(Protocol):
@@ -47,7 +47,7 @@ def talked(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes
 
 
 async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_through(
-    reactor: Any, rounds: Rounds | None, tmp_path: Path
+    reactor: Any, rounds: ClientPoller | None, tmp_path: Path
 ) -> None:
     port: Any = await endpoints.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Echo), rounds)
     reading, writing = os.pipe()
@@ -60,7 +60,7 @@ async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_t
 
 
 async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
-    reactor: Any, rounds: Rounds | None, tmp_path: Path
+    reactor: Any, rounds: ClientPoller | None, tmp_path: Path
 ) -> None:
     much = b"x" * 3_000_000
 
@@ -81,7 +81,7 @@ async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
     await port.stopListening()
 
 
-class Guest(Protocol):
+class Connection(Protocol):
     """Remembers how it ended."""
 
     transport: Any
@@ -99,9 +99,9 @@ class Guest(Protocol):
 
 @pytest.mark.parametrize("has_unread, reason", [(False, ConnectionDone), (True, ConnectionLost)])
 async def test_who_closes_is_done_and_who_breaks_off_is_lost(
-    reactor: Any, rounds: Rounds | None, tmp_path: Path, has_unread: bool, reason: type[Exception]
+    reactor: Any, rounds: ClientPoller | None, tmp_path: Path, has_unread: bool, reason: type[Exception]
 ) -> None:
-    guest = Guest()
+    guest = Connection()
     factory = cast("Any", Factory())
     factory.buildProtocol = lambda _: guest
     port: Any = await endpoints.listen(reactor, f"unix:{tmp_path}/s", factory, rounds)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet.protocol import ProcessProtocol
 
-from taskqd.speedups.batch import Together
-from taskqd.speedups.child_process import LISTEN_AFTER, Child, Children
+from taskqd.speedups.batch import BatchScope
+from taskqd.speedups.child_process import LISTEN_AFTER, ChildProcess, ChildReaper
 from tests.fakes.clocks import clock
 
 PID = 2**30
@@ -23,11 +23,11 @@ class Bench:
         self.read: set[Any] = set()
         reactor: Any = self.clock
         reactor.addReader, reactor.removeReader = self.read.add, self.read.discard
-        self.children = Children(reactor, Together())
+        self.children = ChildReaper(reactor, BatchScope())
         self.writing: list[int] = []
-        self.added: list[Child] = []
+        self.added: list[ChildProcess] = []
 
-    def add(self) -> Child:
+    def add(self) -> ChildProcess:
         """Take in a process."""
         (out, its_out), (err, its_err) = os.pipe(), os.pipe()
         self.writing += [its_out, its_err]
@@ -35,7 +35,7 @@ class Bench:
         self.added.append(child)
         return child
 
-    def is_heard(self, child: Child) -> bool:
+    def is_heard(self, child: ChildProcess) -> bool:
         """Whether the reactor looks at its pipes, at both or at none."""
         [is_heard] = {pipe in self.read for pipe in child.pipes.values()}
         return is_heard

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from taskqd.speedups.byte_socket import BytesOnly
-from taskqd.speedups.client_poller import Rounds, rounds_of
+from taskqd.speedups.client_poller import ClientPoller, make_client_poller
 
 LINGERING = 3_000_000
 """A socket does not take so many bytes at once."""
@@ -34,13 +34,13 @@ class Descriptors(Clock):
         self.readers.remove(reader)
 
 
-class Guest(Protocol):
-    """Takes note in ``house.happened`` of what happens to it, and does what ``on_data`` says."""
+class Connection(Protocol):
+    """Takes note in ``harness.happened`` of what happens to it, and does what ``on_data`` says."""
 
     transport: Any
 
-    def __init__(self, house: "House", name: str) -> None:
-        self._house = house
+    def __init__(self, harness: "Harness", name: str) -> None:
+        self._house = harness
         self._name = name
         self.on_data: Any = lambda: None
         self.on_lost: Any = lambda: None
@@ -55,7 +55,7 @@ class Guest(Protocol):
 
 
 @implementer(IHalfCloseableProtocol)
-class Closeable(Guest):
+class Closeable(Connection):
     """One to which the two halves of a connection end apart."""
 
     def readConnectionLost(self) -> None:
@@ -72,24 +72,24 @@ class Bystander:
         self._told = told
         self._name = name
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         self._told(f"begin{self._name}")
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         self._told(f"end{self._name}")
 
 
-class House:
+class Harness:
     """Rounds over a reactor in the test's hands, and clients at the other ends of real sockets."""
 
     def __init__(self) -> None:
         self.happened: list[str] = []
         self.reactor = Descriptors()
-        self.rounds = Rounds(self.reactor, Bystander(self.happened.append))
-        self.guests: list[Guest] = []
+        self.rounds = ClientPoller(self.reactor, Bystander(self.happened.append))
+        self.guests: list[Connection] = []
         self.clients: list[socket.socket] = []
 
-    def come(self, kind: type[Guest] = Guest) -> None:
+    def come(self, kind: type[Connection] = Connection) -> None:
         """Let a client in, whose name is its place."""
         ours, theirs = socket.socketpair()
         guest = kind(self, str(len(self.guests)))
@@ -116,181 +116,181 @@ class House:
         assert self.reactor.readers == []
 
 
-@pytest.fixture(name="house")
+@pytest.fixture(name="harness")
 def a_house() -> Any:
-    house = House()
-    yield house
-    house.leave()
+    harness = Harness()
+    yield harness
+    harness.leave()
 
 
-def test_rounds_keep_to_their_interface(house: House) -> None:
-    verifyObject(IReadDescriptor, house.rounds)
-    assert house.rounds.logPrefix() == "clients"
+def test_rounds_keep_to_their_interface(harness: Harness) -> None:
+    verifyObject(IReadDescriptor, harness.rounds)
+    assert harness.rounds.logPrefix() == "clients"
 
 
-def test_all_who_are_ready_are_served_in_one_round(house: House) -> None:
+def test_all_who_are_ready_are_served_in_one_round(harness: Harness) -> None:
     for _ in range(3):
-        house.come()
+        harness.come()
     for number in (0, 2):
-        house.clients[number].send(b"x")
-    assert house.turn() == ["begin", "0 x", "2 x", "end"]
-    assert house.turn() == ["begin", "end"]
+        harness.clients[number].send(b"x")
+    assert harness.turn() == ["begin", "0 x", "2 x", "end"]
+    assert harness.turn() == ["begin", "end"]
 
 
-def test_each_is_served_once_in_a_round_however_much_it_sends(house: House) -> None:
-    house.come()
-    house.guests[0].on_data = lambda: house.clients[0].send(b"y")
-    house.clients[0].send(b"x")
-    assert house.turn() == ["begin", "0 x", "end"]
-    house.guests[0].on_data = lambda: None
-    assert house.turn() == ["begin", "0 y", "end"]
+def test_each_is_served_once_in_a_round_however_much_it_sends(harness: Harness) -> None:
+    harness.come()
+    harness.guests[0].on_data = lambda: harness.clients[0].send(b"y")
+    harness.clients[0].send(b"x")
+    assert harness.turn() == ["begin", "0 x", "end"]
+    harness.guests[0].on_data = lambda: None
+    assert harness.turn() == ["begin", "0 y", "end"]
 
 
-def test_the_reactor_has_one_descriptor_for_all_and_none_when_they_are_gone(house: House) -> None:
-    assert house.reactor.readers == []
-    house.come()
-    house.come()
-    assert house.reactor.readers == [house.rounds]
-    house.clients[0].close()
-    assert house.turn() == ["begin", "0 ConnectionDone", "end"]
-    assert house.reactor.readers == [house.rounds]
-    house.clients[1].close()
-    house.turn()
-    assert house.reactor.readers == []
-    house.come()
-    assert house.reactor.readers == [house.rounds]
+def test_the_reactor_has_one_descriptor_for_all_and_none_when_they_are_gone(harness: Harness) -> None:
+    assert harness.reactor.readers == []
+    harness.come()
+    harness.come()
+    assert harness.reactor.readers == [harness.rounds]
+    harness.clients[0].close()
+    assert harness.turn() == ["begin", "0 ConnectionDone", "end"]
+    assert harness.reactor.readers == [harness.rounds]
+    harness.clients[1].close()
+    harness.turn()
+    assert harness.reactor.readers == []
+    harness.come()
+    assert harness.reactor.readers == [harness.rounds]
 
 
-def test_who_is_paused_is_not_read_from_until_it_goes_on(house: House) -> None:
-    house.come()
-    house.guests[0].transport.pauseProducing()
-    house.clients[0].send(b"x")
-    assert house.turn() == []
-    house.guests[0].transport.resumeProducing()
-    assert house.turn() == ["begin", "0 x", "end"]
+def test_who_is_paused_is_not_read_from_until_it_goes_on(harness: Harness) -> None:
+    harness.come()
+    harness.guests[0].transport.pauseProducing()
+    harness.clients[0].send(b"x")
+    assert harness.turn() == []
+    harness.guests[0].transport.resumeProducing()
+    assert harness.turn() == ["begin", "0 x", "end"]
 
 
-def test_what_a_socket_does_not_take_is_written_when_it_does(house: House) -> None:
-    house.come()
-    client = house.clients[0]
+def test_what_a_socket_does_not_take_is_written_when_it_does(harness: Harness) -> None:
+    harness.come()
+    client = harness.clients[0]
     client.setblocking(False)
-    house.guests[0].transport.write(b"x" * LINGERING)
-    house.guests[0].transport.loseConnection()
+    harness.guests[0].transport.write(b"x" * LINGERING)
+    harness.guests[0].transport.loseConnection()
     received = 0
-    while "0 ConnectionDone" not in house.turn():
+    while "0 ConnectionDone" not in harness.turn():
         received += len(client.recv(LINGERING))
     while more := len(client.recv(LINGERING)):
         received += more
     assert received == LINGERING
 
 
-def test_who_was_ended_in_this_round_is_not_served_in_it(house: House) -> None:
-    house.come()
-    house.come()
-    house.guests[0].on_data = house.guests[1].transport.abortConnection
-    for client in house.clients:
+def test_who_was_ended_in_this_round_is_not_served_in_it(harness: Harness) -> None:
+    harness.come()
+    harness.come()
+    harness.guests[0].on_data = harness.guests[1].transport.abortConnection
+    for client in harness.clients:
         client.send(b"x")
-    assert house.turn() == ["begin", "0 x", "end", f"1 {ConnectionAborted.__name__}"]
+    assert harness.turn() == ["begin", "0 x", "end", f"1 {ConnectionAborted.__name__}"]
 
 
-def test_who_ends_while_it_is_read_from_is_not_written_to(house: House, logged_errors: Any) -> None:
-    house.come()
-    guest = house.guests[0]
+def test_who_ends_while_it_is_read_from_is_not_written_to(harness: Harness, logged_errors: Any) -> None:
+    harness.come()
+    guest = harness.guests[0]
     guest.transport.write(b"x")
     guest.on_data = lambda: guest.transport.connectionLost(Failure(ConnectionDone()))
-    house.clients[0].send(b"x")
-    assert house.turn() == ["begin", "0 x", "0 ConnectionDone", "end"]
+    harness.clients[0].send(b"x")
+    assert harness.turn() == ["begin", "0 x", "0 ConnectionDone", "end"]
     assert logged_errors.flush() == []
 
 
-def test_a_bug_that_one_meets_is_logged_and_ends_that_one_alone(house: House, logged_errors: Any) -> None:
-    house.come()
-    house.come()
-    house.guests[0].on_data = lambda: 1 // 0
-    for client in house.clients:
+def test_a_bug_that_one_meets_is_logged_and_ends_that_one_alone(harness: Harness, logged_errors: Any) -> None:
+    harness.come()
+    harness.come()
+    harness.guests[0].on_data = lambda: 1 // 0
+    for client in harness.clients:
         client.send(b"x")
-    assert house.turn() == ["begin", "0 x", "0 ZeroDivisionError", "1 x", "end"]
+    assert harness.turn() == ["begin", "0 x", "0 ZeroDivisionError", "1 x", "end"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
-    assert house.clients[0].recv(1) == b""
+    assert harness.clients[0].recv(1) == b""
 
 
 def test_a_bug_at_the_end_of_one_is_logged_and_keeps_nobody_from_theirs(
-    house: House, logged_errors: Any
+    harness: Harness, logged_errors: Any
 ) -> None:
-    house.come()
-    house.come()
-    house.guests[0].on_lost = lambda: 1 // 0
-    house.clients[0].close()
-    house.clients[1].send(b"x")
-    assert house.turn() == ["begin", "0 ConnectionDone", "1 x", "end"]
+    harness.come()
+    harness.come()
+    harness.guests[0].on_lost = lambda: 1 // 0
+    harness.clients[0].close()
+    harness.clients[1].send(b"x")
+    assert harness.turn() == ["begin", "0 ConnectionDone", "1 x", "end"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_those_beside_hear_of_the_end_in_the_other_order(house: House) -> None:
-    told = house.happened.append
-    house.rounds = Rounds(house.reactor, Bystander(told, " 1"), Bystander(told, " 2"))
-    house.come()
-    house.clients[0].send(b"x")
-    assert house.turn() == ["begin 1", "begin 2", "0 x", "end 2", "end 1"]
+def test_those_beside_hear_of_the_end_in_the_other_order(harness: Harness) -> None:
+    told = harness.happened.append
+    harness.rounds = ClientPoller(harness.reactor, Bystander(told, " 1"), Bystander(told, " 2"))
+    harness.come()
+    harness.clients[0].send(b"x")
+    assert harness.turn() == ["begin 1", "begin 2", "0 x", "end 2", "end 1"]
 
 
-def test_a_bug_at_the_end_of_a_round_is_logged_and_ends_nobody(house: House, logged_errors: Any) -> None:
-    broken: Any = Bystander(house.happened.append)
-    broken.round_ends = lambda: 1 // 0
-    house.rounds = Rounds(house.reactor, Bystander(house.happened.append), broken)
-    house.come()
+def test_a_bug_at_the_end_of_a_round_is_logged_and_ends_nobody(harness: Harness, logged_errors: Any) -> None:
+    broken: Any = Bystander(harness.happened.append)
+    broken.batch_ended = lambda: 1 // 0
+    harness.rounds = ClientPoller(harness.reactor, Bystander(harness.happened.append), broken)
+    harness.come()
     for data in (b"x", b"y"):
-        house.clients[0].send(data)
-        assert house.turn() == ["begin", "begin", f"0 {data.decode()}", "end"]
+        harness.clients[0].send(data)
+        assert harness.turn() == ["begin", "begin", f"0 {data.decode()}", "end"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
-    broken.round_ends = lambda: None
+    broken.batch_ended = lambda: None
 
 
-def test_who_closes_a_half_is_still_written_to(house: House) -> None:
-    house.come(Closeable)
-    house.clients[0].shutdown(socket.SHUT_WR)
-    assert house.turn() == ["begin", "0 reads no more", "end"]
-    house.guests[0].transport.write(b"x")
-    house.turn()
-    assert house.clients[0].recv(10) == b"x"
-    assert house.turn() == []
-    house.guests[0].transport.loseConnection()
-    assert house.turn() == ["begin", "0 ConnectionDone", "end"]
+def test_who_closes_a_half_is_still_written_to(harness: Harness) -> None:
+    harness.come(Closeable)
+    harness.clients[0].shutdown(socket.SHUT_WR)
+    assert harness.turn() == ["begin", "0 reads no more", "end"]
+    harness.guests[0].transport.write(b"x")
+    harness.turn()
+    assert harness.clients[0].recv(10) == b"x"
+    assert harness.turn() == []
+    harness.guests[0].transport.loseConnection()
+    assert harness.turn() == ["begin", "0 ConnectionDone", "end"]
 
 
-def test_who_has_no_halves_is_gone_with_the_first(house: House) -> None:
-    house.come()
-    house.clients[0].shutdown(socket.SHUT_WR)
-    assert house.turn() == ["begin", "0 ConnectionDone", "end"]
+def test_who_has_no_halves_is_gone_with_the_first(harness: Harness) -> None:
+    harness.come()
+    harness.clients[0].shutdown(socket.SHUT_WR)
+    assert harness.turn() == ["begin", "0 ConnectionDone", "end"]
 
 
-@pytest.mark.parametrize("kind", [Guest, Closeable])
-def test_who_goes_while_it_is_only_written_to_is_lost(house: House, kind: type[Guest]) -> None:
-    house.come(kind)
-    house.guests[0].transport.write(b"x" * LINGERING)
-    house.turn()
-    house.guests[0].transport.pauseProducing()
-    house.clients[0].close()
-    assert house.turn() == ["begin", f"0 {ConnectionLost.__name__}", "end"]
+@pytest.mark.parametrize("kind", [Connection, Closeable])
+def test_who_goes_while_it_is_only_written_to_is_lost(harness: Harness, kind: type[Connection]) -> None:
+    harness.come(kind)
+    harness.guests[0].transport.write(b"x" * LINGERING)
+    harness.turn()
+    harness.guests[0].transport.pauseProducing()
+    harness.clients[0].close()
+    assert harness.turn() == ["begin", f"0 {ConnectionLost.__name__}", "end"]
 
 
-def test_at_the_end_of_the_reactor_all_are_gone(house: House) -> None:
-    house.come()
-    house.come()
-    house.rounds.connectionLost(Failure(ConnectionDone()))
-    assert house.turn() == ["0 ConnectionDone", "1 ConnectionDone"]
+def test_at_the_end_of_the_reactor_all_are_gone(harness: Harness) -> None:
+    harness.come()
+    harness.come()
+    harness.rounds.connectionLost(Failure(ConnectionDone()))
+    assert harness.turn() == ["0 ConnectionDone", "1 ConnectionDone"]
 
 
-def test_what_is_gone_may_still_be_paused(house: House) -> None:
-    house.come()
-    house.come()
-    transport = house.guests[0].transport
-    house.clients[0].close()
-    house.turn()
+def test_what_is_gone_may_still_be_paused(harness: Harness) -> None:
+    harness.come()
+    harness.come()
+    transport = harness.guests[0].transport
+    harness.clients[0].close()
+    harness.turn()
     transport.stopReading()
     transport.stopWriting()
-    house.clients[1].send(b"x")
-    assert house.turn() == ["begin", "1 x", "end"]
+    harness.clients[1].send(b"x")
+    assert harness.turn() == ["begin", "1 x", "end"]
 
 
 def test_there_are_rounds_only_where_the_reactor_takes_descriptors() -> None:
@@ -298,5 +298,5 @@ def test_there_are_rounds_only_where_the_reactor_takes_descriptors() -> None:
         """One that takes none."""
 
     with_descriptors = implementer(IReactorFDSet)(type("WithDescriptors", (Descriptors,), {}))
-    assert rounds_of(Other()) is None
-    assert isinstance(rounds_of(with_descriptors()), Rounds)
+    assert make_client_poller(Other()) is None
+    assert isinstance(make_client_poller(with_descriptors()), ClientPoller)

@@ -23,7 +23,7 @@ from taskqd.execution import proc
 from taskqd.execution.command_line import command_line
 from taskqd.model.job import Usage
 from taskqd.speedups import child_process, posix_spawn, spawn
-from taskqd.speedups.batch import Together
+from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.child_process import MeasuredProtocol
 from tests.support import other_users
 from tests.support.leaks import LeakWatch
@@ -42,7 +42,7 @@ WAYS = [
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
-class Watcher(MeasuredProtocol):
+class Subscriber(MeasuredProtocol):
     """Collects what a process prints; ``ended`` fires with its exit code, or minus the signal.
 
     ``used`` is what was known of its usage when its exit was told. If it ``is_patient``, the process has
@@ -76,13 +76,13 @@ class Watcher(MeasuredProtocol):
         self.ended.callback(-number if number else code)
 
 
-Spawn = Callable[..., tuple[Watcher, "Deferred[Any]"]]
+Spawn = Callable[..., tuple[Subscriber, "Deferred[Any]"]]
 
 
 @cache
 def spawner(reactor: Any, is_fast: bool) -> spawn.Spawner:
     """Return the one spawner of its way that all tests use, and so its threads."""
-    return spawn.Spawner(reactor, Together(), is_fast)
+    return spawn.Spawner(reactor, BatchScope(), is_fast)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,9 +102,9 @@ def starter(reactor: Any, is_fast: bool) -> Spawn:
         stdin: str = os.devnull,
         is_patient: bool = False,
         uid: int | None = None,
-    ) -> "tuple[Watcher, Deferred[Any]]":
+    ) -> "tuple[Subscriber, Deferred[Any]]":
         line = ["/bin/sh", "-c", command] if isinstance(command, str) else command
-        watcher = Watcher(is_patient)
+        watcher = Subscriber(is_patient)
         descriptor = os.open(stdin, os.O_RDONLY)
         started = maybeDeferred(
             spawner(reactor, is_fast=is_fast).spawn, watcher, line, environment, descriptor, uid
@@ -206,10 +206,10 @@ async def test_what_exits_inside_the_spawn_is_told_of_once(start: Spawn) -> None
 async def test_a_bug_of_whom_it_was_for_leaves_no_process_behind(
     reactor: Any, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
-    def fail(_: Watcher) -> None:
+    def fail(_: Subscriber) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Watcher, "connectionMade", fail)
+    monkeypatch.setattr(Subscriber, "connectionMade", fail)
     watcher, _ = starter(reactor, True)("exit 3")
     assert await watcher.ended == 3
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
@@ -422,7 +422,7 @@ async def test_a_dead_child_that_is_not_ours_hides_nobody(reactor: Any) -> None:
     assert os.waitpid(other, 0) == (other, 0)  # noqa: ASYNC222 - as above
 
 
-class Noting(Watcher):
+class Noting(Subscriber):
     """Notes its exit among the rounds; if it ``has_bug`` that raises."""
 
     def __init__(self, told: list[str], has_bug: bool = False) -> None:
@@ -430,7 +430,7 @@ class Noting(Watcher):
         self._told = told
         self._has_bug = has_bug
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         self._told.append("begin")
 
     def processExited(self, reason: Failure) -> None:
@@ -438,7 +438,7 @@ class Noting(Watcher):
         if self._has_bug:
             raise ZeroDivisionError("a bug")
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         self._told.append("end")
 
 
@@ -447,7 +447,7 @@ async def test_those_who_have_exited_end_in_one_round_whatever_one_is_told_comes
 ) -> None:
     told: list[str] = []
     watchers = [Noting(told, has_bug=number == 0) for number in range(3)]
-    mine = spawn.Spawner(reactor, Together(watchers[0]), is_fast=True)
+    mine = spawn.Spawner(reactor, BatchScope(watchers[0]), is_fast=True)
     stdin, writing = os.pipe()
     line = ["/bin/sh", "-c", "read -r _"]
     started = [await mine.spawn(watcher, line, ENVIRONMENT, stdin) for watcher in watchers]
@@ -473,12 +473,12 @@ async def test_a_process_that_cannot_be_taken_in_is_ended_and_its_spawn_fails(
         taken.append(pid)
         raise ZeroDivisionError("a bug")
 
-    mine = spawn.Spawner(reactor, Together(), is_fast=True)
+    mine = spawn.Spawner(reactor, BatchScope(), is_fast=True)
     monkeypatch.setattr(mine._children, "add", partial(refuse, mine))
     stdin = os.open(os.devnull, os.O_RDONLY)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ZeroDivisionError):
-        await mine.spawn(Watcher(), ["/bin/sleep", "300"], ENVIRONMENT, stdin)
+        await mine.spawn(Subscriber(), ["/bin/sleep", "300"], ENVIRONMENT, stdin)
     assert str(taken[0]) not in os.listdir("/proc")
     mine.stop()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -491,11 +491,11 @@ async def test_a_spawn_for_which_there_is_no_thread_fails_and_leaves_no_pipe(
     def refuse(*_: object) -> None:
         raise OSError(errno.EAGAIN, "can't start new thread")
 
-    mine = spawn.Spawner(reactor, Together(), is_fast=True)
+    mine = spawn.Spawner(reactor, BatchScope(), is_fast=True)
     monkeypatch.setattr(mine._workers, "call", refuse)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(BlockingIOError):
-        mine.spawn(Watcher(), ["/bin/true"], ENVIRONMENT, 0)
+        mine.spawn(Subscriber(), ["/bin/true"], ENVIRONMENT, 0)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -579,8 +579,8 @@ def test_a_twisted_that_does_not_ask_to_reap_is_not_taken_the_fast_way(
 
 
 async def test_a_stop_waits_for_the_spawns_that_are_asked_for(reactor: Any) -> None:
-    mine = spawn.Spawner(reactor, Together(), is_fast=True)
-    watchers = [Watcher() for _ in range(5)]
+    mine = spawn.Spawner(reactor, BatchScope(), is_fast=True)
+    watchers = [Subscriber() for _ in range(5)]
     with open(os.devnull, "rb") as stdin:  # noqa: ASYNC230 - it never waits
         started = [mine.spawn(watcher, ["/bin/true"], ENVIRONMENT, stdin.fileno()) for watcher in watchers]
         mine.stop()

@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from taskqd.speedups import descriptor_table
-from taskqd.speedups.batch import Together
-from taskqd.speedups.worker_threads import Workers
+from taskqd.speedups.batch import BatchScope
+from taskqd.speedups.worker_threads import WorkerThreads
 
 NAME = "taskqd-test"
 BEGIN, END = "a round begins", "a round ends"
@@ -43,12 +43,12 @@ class Bench:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.results: list[str | Exception] = []
-        self.workers: Workers[str] = Workers(self.reactor, 2, NAME, Together(self))
+        self.workers: WorkerThreads[str] = WorkerThreads(self.reactor, 2, NAME, BatchScope(self))
 
-    def round_begins(self) -> None:
+    def batch_started(self) -> None:
         self.results.append(BEGIN)
 
-    def round_ends(self) -> None:
+    def batch_ended(self) -> None:
         self.results.append(END)
 
     def return_all(self, count: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from taskqd.model.events import Event, Spawned
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array
-from taskqd.state.queue_state import IllegalMove
+from taskqd.state.queue_state import InvalidTransition
 from tests.support.events import (
     apply_all,
     array,
@@ -46,23 +46,23 @@ def _array_of(*statuses: Status) -> tuple[Event, ...]:
 
 
 def _tasks(*events: Event) -> list[Job]:
-    backlog = fold(*events)
-    return backlog.tasks(backlog.get(1))
+    queue_state = fold(*events)
+    return queue_state.tasks(queue_state.get(1))
 
 
 def test_the_tasks_are_jobs_of_their_own_behind_the_array() -> None:
-    backlog = fold(submitted(7, array=Array(3, 5), hold=True, delay=2.0, queue="q"))
-    assert backlog.last_id == 10
-    whole, *tasks = backlog.walk(1)
+    queue_state = fold(submitted(7, array=Array(3, 5), hold=True, delay=2.0, queue="q"))
+    assert queue_state.last_id == 10
+    whole, *tasks = queue_state.walk(1)
     assert [(task.id, task.array, task.index) for task in tasks] == [(8, 7, 3), (9, 7, 4), (10, 7, 5)]
     assert {(task.is_held, task.not_before, task.owner, task.submitted_at) for task in tasks} == {
         (True, 9.0, "ann", 7.0)
     }
     assert all(task.spec is whole.spec and task.tasks is None for task in tasks)
     assert whole.tasks is not None
-    assert [backlog.whole(job).id for job in (whole, tasks[0])] == [7, 7]
-    assert backlog.tasks(whole) == tasks
-    assert backlog.tasks(tasks[0]) == []
+    assert [queue_state.whole(job).id for job in (whole, tasks[0])] == [7, 7]
+    assert queue_state.tasks(whole) == tasks
+    assert queue_state.tasks(tasks[0]) == []
 
 
 def test_tasks_start_by_index_and_the_array_itself_never_does() -> None:
@@ -70,11 +70,11 @@ def test_tasks_start_by_index_and_the_array_itself_never_does() -> None:
 
 
 def test_no_more_tasks_run_at_once_than_were_asked_for() -> None:
-    backlog = fold(array(1, 5, at_once=2), submitted(7))
-    assert line(backlog) == [2, 3, 7]
-    apply_all(backlog, ran(3))
-    backlog.give_back(3)
-    assert line(backlog) == [4]
+    queue_state = fold(array(1, 5, at_once=2), submitted(7))
+    assert line(queue_state) == [2, 3, 7]
+    apply_all(queue_state, ran(3))
+    queue_state.give_back(3)
+    assert line(queue_state) == [4]
 
 
 def test_two_arrays_have_each_its_own_limit() -> None:
@@ -93,8 +93,8 @@ def _aggregate(counts: Counter[Status]) -> Status:
 
 @given(st.lists(st.sampled_from(Status), min_size=1, max_size=6))
 def test_the_whole_is_what_the_tasks_are(statuses: list[Status]) -> None:
-    backlog = fold(*_array_of(*statuses))
-    whole = backlog.get(1)
+    queue_state = fold(*_array_of(*statuses))
+    whole = queue_state.get(1)
     assert whole.status is _aggregate(Counter(statuses))
     assert whole.tasks is not None
     assert +Counter(whole.tasks.counts) == Counter(statuses)
@@ -124,12 +124,12 @@ def test_the_whole_ends_for_the_reason_of_the_first_task_that_ended_so(
 
 
 def test_a_cancel_reaches_what_has_not_ended_and_the_array_ends_with_the_last_of_it() -> None:
-    backlog = fold(*_array_of(COMPLETED, RUNNING, PENDING), cancelled(1))
-    whole = backlog.get(1)
-    assert [task.status for task in backlog.tasks(whole)] == [COMPLETED, RUNNING, CANCELLED]
-    assert backlog.get(3).cancelling == 15
+    queue_state = fold(*_array_of(COMPLETED, RUNNING, PENDING), cancelled(1))
+    whole = queue_state.get(1)
+    assert [task.status for task in queue_state.tasks(whole)] == [COMPLETED, RUNNING, CANCELLED]
+    assert queue_state.get(3).cancelling == 15
     assert whole.status is RUNNING
-    backlog.apply(ended(3, CANCELLED))
+    queue_state.apply(ended(3, CANCELLED))
     assert (whole.status, whole.completed_at) == (CANCELLED, 200.0)
 
 
@@ -145,63 +145,63 @@ def test_a_cancel_reaches_what_has_not_ended_and_the_array_ends_with_the_last_of
 def test_a_retry_runs_again_what_did_not_complete_or_all_if_all_did(
     statuses: tuple[Status, ...], again: list[int]
 ) -> None:
-    backlog = fold(*_array_of(*statuses), retried(1))
-    assert line(backlog) == again
-    assert backlog.get(1).completed_at is None
+    queue_state = fold(*_array_of(*statuses), retried(1))
+    assert line(queue_state) == again
+    assert queue_state.get(1).completed_at is None
 
 
 def test_a_task_runs_again_alone() -> None:
-    backlog = fold(*_array_of(COMPLETED, COMPLETED), retried(3))
-    assert line(backlog) == [3]
-    assert backlog.get(1).status is RUNNING
+    queue_state = fold(*_array_of(COMPLETED, COMPLETED), retried(3))
+    assert line(queue_state) == [3]
+    assert queue_state.get(1).status is RUNNING
 
 
 def test_a_hold_is_of_all_that_have_not_started_and_a_task_is_held_alone() -> None:
-    backlog = fold(*_array_of(COMPLETED, PENDING, PENDING, PENDING), held(1), released(4))
-    assert line(backlog) == [4]
-    backlog.apply(released(1))
-    assert line(backlog) == [3, 5]
-    backlog = fold(array(1, 2), held(2))
-    assert line(backlog) == [3]
+    queue_state = fold(*_array_of(COMPLETED, PENDING, PENDING, PENDING), held(1), released(4))
+    assert line(queue_state) == [4]
+    queue_state.apply(released(1))
+    assert line(queue_state) == [3, 5]
+    queue_state = fold(array(1, 2), held(2))
+    assert line(queue_state) == [3]
 
 
 @pytest.mark.parametrize("then", [released(1), changed(1, array=Array(1, 2))], ids=lambda event: event.name)
 def test_an_array_is_delayed_no_more_when_its_tasks_are_not(then: Event) -> None:
-    backlog = fold(array(1, 2, delay=900.0))
-    assert backlog.reason(backlog.get(1), 500.0) is Reason.DELAYED
-    backlog.apply(then)
-    assert backlog.reason(backlog.get(1), 500.0) is Reason.QUEUED
-    assert line(backlog, 500.0) == [2, 3]
+    queue_state = fold(array(1, 2, delay=900.0))
+    assert queue_state.reason(queue_state.get(1), 500.0) is Reason.DELAYED
+    queue_state.apply(then)
+    assert queue_state.reason(queue_state.get(1), 500.0) is Reason.QUEUED
+    assert line(queue_state, 500.0) == [2, 3]
 
 
 def test_an_array_that_is_changed_to_start_later_is_delayed_with_its_tasks() -> None:
-    backlog = fold(array(1, 2), changed(1, array=Array(1, 2), at=900.0))
-    assert backlog.reason(backlog.get(1), 500.0) is Reason.DELAYED
-    assert line(backlog, 500.0) == []
+    queue_state = fold(array(1, 2), changed(1, array=Array(1, 2), at=900.0))
+    assert queue_state.reason(queue_state.get(1), 500.0) is Reason.DELAYED
+    assert line(queue_state, 500.0) == []
 
 
 @pytest.mark.parametrize("how", [{"hold": True}, {"delay": 999.0}], ids=str)
 def test_an_array_that_is_run_again_after_a_cancel_is_held_and_delayed_no_more(
     how: dict[str, Any],
 ) -> None:
-    backlog = fold(array(1, 2, **how), cancelled(1), retried(1))
-    assert (backlog.get(1).is_held, backlog.get(1).not_before) == (False, None)
-    assert backlog.reason(backlog.get(1), 500.0) is Reason.QUEUED
-    assert line(backlog, 500.0) == [2, 3]
+    queue_state = fold(array(1, 2, **how), cancelled(1), retried(1))
+    assert (queue_state.get(1).is_held, queue_state.get(1).not_before) == (False, None)
+    assert queue_state.reason(queue_state.get(1), 500.0) is Reason.QUEUED
+    assert line(queue_state, 500.0) == [2, 3]
 
 
 def test_a_change_is_of_all_that_have_not_started_and_what_is_known_of_the_rest_stays() -> None:
     now = changed(1, array=Array(1, 3), queue="q", priority=2)
-    backlog = fold(*_array_of(COMPLETED, PENDING, PENDING), now)
-    assert [task.spec.queue for task in backlog.tasks(backlog.get(1))] == ["default", "q", "q"]
-    assert (backlog.get(1).spec.queue, backlog.get(1).submission.queue) == ("q", "default")
+    queue_state = fold(*_array_of(COMPLETED, PENDING, PENDING), now)
+    assert [task.spec.queue for task in queue_state.tasks(queue_state.get(1))] == ["default", "q", "q"]
+    assert (queue_state.get(1).spec.queue, queue_state.get(1).submission.queue) == ("q", "default")
 
 
 def test_a_removed_array_is_gone_with_its_tasks_and_their_limit() -> None:
-    backlog = fold(array(1, 3, at_once=1), cancelled(1), removed(1))
-    assert not backlog.jobs
-    assert set(backlog.counts.values()) == {0}
-    assert backlog == fold(array(1, 3), cancelled(1), removed(1))
+    queue_state = fold(array(1, 3, at_once=1), cancelled(1), removed(1))
+    assert not queue_state.jobs
+    assert set(queue_state.counts.values()) == {0}
+    assert queue_state == fold(array(1, 3), cancelled(1), removed(1))
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ def test_what_can_happen_to_none_of_its_tasks_or_to_tasks_alone_cannot_happen_to
     statuses: tuple[Status, ...], event: Event
 ) -> None:
     before = _array_of(*statuses)
-    backlog = fold(*before)
-    with pytest.raises(IllegalMove, match=f"{event.name} cannot happen to array 1, which is"):
-        backlog.apply(event)
-    assert backlog == fold(*before)
-    assert line(backlog) == line(fold(*before))
+    queue_state = fold(*before)
+    with pytest.raises(InvalidTransition, match=f"{event.name} cannot happen to array 1, which is"):
+        queue_state.apply(event)
+    assert queue_state == fold(*before)
+    assert line(queue_state) == line(fold(*before))
 
 
 def test_the_tasks_of_one_that_is_doomed_are_skipped_where_they_wait() -> None:

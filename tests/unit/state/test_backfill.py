@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.state.backfill import PATIENCE, Phase, Reservation
+from taskqd.state.backfill import PATIENCE, Backfill, Phase
 
 
-def _one() -> Reservation[str]:
-    reservation: Reservation[str] = Reservation()
+def _one() -> Backfill[str]:
+    reservation: Backfill[str] = Backfill()
     reservation.add("big", is_first=True)
     assert reservation.phase(0.0) == Phase(False, PATIENCE)
     return reservation
 
 
 def test_nothing_is_kept_where_nobody_was_passed() -> None:
-    reservation: Reservation[str] = Reservation()
+    reservation: Backfill[str] = Backfill()
     assert reservation.first is None
     assert reservation.phase(5.0) == Phase(False, 0.0)
     reservation.discard("big")
@@ -95,7 +95,7 @@ def test_a_turn_begins_anew_where_the_clock_is_set_back(before: float) -> None:
 @given(st.floats(0.0, 1e10), st.lists(st.floats(0.0, 4.0), max_size=10))
 def test_a_phase_is_over_when_it_was_said_to_be(now: float, steps: list[float]) -> None:
     """Whoever comes again when it was said does not find that a bit is left that no clock can show."""
-    reservation: Reservation[str] = Reservation()
+    reservation: Backfill[str] = Backfill()
     reservation.add("big", is_first=True)
     for step in steps:
         now += step * PATIENCE

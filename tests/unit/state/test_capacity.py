@@ -3,7 +3,7 @@
 import pytest
 
 from taskqd.model.spec import Array
-from taskqd.state.capacity import SLOTS, Capacity, Constraint, Limits, Want, Wants, wants
+from taskqd.state.capacity import SLOTS, Capacity, CapacityTotals, Constraint, Demand, Demands, demands_of
 from tests.support.events import spec
 
 GPU, DISK = Constraint("resource", "gpu"), Constraint("resource", "disk")
@@ -11,8 +11,8 @@ BUILD, OTHER = Constraint("queue", "build"), Constraint("queue", "other")
 ARRAY = Constraint("array", "7")
 
 
-def _capacity(*taken: Want) -> Capacity:
-    capacity = Capacity(Limits(slots=4, resources={"gpu": 2}), {"build": 2}.get)
+def _capacity(*taken: Demand) -> Capacity:
+    capacity = Capacity(CapacityTotals(slots=4, resources={"gpu": 2}), {"build": 2}.get)
     capacity.limit_array(7, 2)
     capacity.take(taken)
     return capacity
@@ -20,13 +20,13 @@ def _capacity(*taken: Want) -> Capacity:
 
 def test_a_job_wants_slots_of_all_and_of_its_queue_what_it_needs_and_its_place_in_the_array() -> None:
     plain = spec()
-    assert wants(plain) == (Want(SLOTS, 1), Want(Constraint("queue", "default"), 1))
+    assert demands_of(plain) == (Demand(SLOTS, 1), Demand(Constraint("queue", "default"), 1))
     much = spec(queue="build", slots=3, needs={"gpu": 2, "disk": 1})
-    assert wants(much) == (Want(SLOTS, 3), Want(BUILD, 3), Want(DISK, 1), Want(GPU, 2))
+    assert demands_of(much) == (Demand(SLOTS, 3), Demand(BUILD, 3), Demand(DISK, 1), Demand(GPU, 2))
     task = spec(queue="build", array=Array(1, 9, 2))
-    assert wants(task, 7) == (Want(SLOTS, 1), Want(BUILD, 1), Want(ARRAY, 1))
-    assert wants(task) == wants(spec(queue="build"))
-    assert wants(spec(queue="build", array=Array(1, 9)), 7) == wants(spec(queue="build"))
+    assert demands_of(task, 7) == (Demand(SLOTS, 1), Demand(BUILD, 1), Demand(ARRAY, 1))
+    assert demands_of(task) == demands_of(spec(queue="build"))
+    assert demands_of(spec(queue="build", array=Array(1, 9)), 7) == demands_of(spec(queue="build"))
 
 
 @pytest.mark.parametrize(
@@ -57,43 +57,45 @@ def test_the_limit_of_an_array_goes_with_it() -> None:
 
 
 def test_what_was_taken_is_free_when_it_is_given_back() -> None:
-    capacity = _capacity(Want(SLOTS, 2), Want(GPU, 2), Want(OTHER, 2))
-    capacity.take((Want(SLOTS, 1), Want(OTHER, 1)))
+    capacity = _capacity(Demand(SLOTS, 2), Demand(GPU, 2), Demand(OTHER, 2))
+    capacity.take((Demand(SLOTS, 1), Demand(OTHER, 1)))
     assert [capacity.taken(one) for one in (SLOTS, GPU, OTHER)] == [3, 2, 3]
     assert [capacity.free(one) for one in (SLOTS, GPU, OTHER)] == [1, 0, None]
     assert capacity.resources() == {"gpu": {"total": 2, "busy": 2}}
-    capacity.give_back((Want(SLOTS, 2), Want(GPU, 2), Want(OTHER, 2)))
+    capacity.give_back((Demand(SLOTS, 2), Demand(GPU, 2), Demand(OTHER, 2)))
     assert [capacity.taken(one) for one in (SLOTS, GPU, OTHER)] == [1, 0, 1]
     assert capacity.resources() == {"gpu": {"total": 2, "busy": 0}}
 
 
 def test_less_than_nothing_is_free_where_a_limit_was_lowered() -> None:
     limits = {"build": 2}
-    capacity = Capacity(Limits(slots=4), limits.get)
-    capacity.take((Want(BUILD, 2),))
+    capacity = Capacity(CapacityTotals(slots=4), limits.get)
+    capacity.take((Demand(BUILD, 2),))
     limits["build"] = 1
     assert capacity.free(BUILD) == -1
-    assert capacity.lacking((Want(BUILD, 1),)) == Want(BUILD, 1)
+    assert capacity.lacking((Demand(BUILD, 1),)) == Demand(BUILD, 1)
 
 
 @pytest.mark.parametrize(
     "wanted, lacking, impossible",
     [
-        ((Want(SLOTS, 2), Want(OTHER, 2)), None, None),
-        ((Want(SLOTS, 3), Want(OTHER, 3)), Want(SLOTS, 3), None),
-        ((Want(SLOTS, 5), Want(OTHER, 5)), Want(SLOTS, 5), Want(SLOTS, 5)),
-        ((Want(SLOTS, 1), Want(BUILD, 1)), None, None),
-        ((Want(SLOTS, 2), Want(BUILD, 2)), Want(BUILD, 2), None),
-        ((Want(SLOTS, 3), Want(BUILD, 3)), Want(SLOTS, 3), Want(BUILD, 3)),
-        ((Want(GPU, 1), Want(ARRAY, 1)), Want(GPU, 1), None),
-        ((Want(ARRAY, 1),), Want(ARRAY, 1), None),
-        ((Want(DISK, 1),), Want(DISK, 1), Want(DISK, 1)),
+        ((Demand(SLOTS, 2), Demand(OTHER, 2)), None, None),
+        ((Demand(SLOTS, 3), Demand(OTHER, 3)), Demand(SLOTS, 3), None),
+        ((Demand(SLOTS, 5), Demand(OTHER, 5)), Demand(SLOTS, 5), Demand(SLOTS, 5)),
+        ((Demand(SLOTS, 1), Demand(BUILD, 1)), None, None),
+        ((Demand(SLOTS, 2), Demand(BUILD, 2)), Demand(BUILD, 2), None),
+        ((Demand(SLOTS, 3), Demand(BUILD, 3)), Demand(SLOTS, 3), Demand(BUILD, 3)),
+        ((Demand(GPU, 1), Demand(ARRAY, 1)), Demand(GPU, 1), None),
+        ((Demand(ARRAY, 1),), Demand(ARRAY, 1), None),
+        ((Demand(DISK, 1),), Demand(DISK, 1), Demand(DISK, 1)),
     ],
 )
 def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
-    wanted: Wants, lacking: Want | None, impossible: Want | None
+    wanted: Demands, lacking: Demand | None, impossible: Demand | None
 ) -> None:
-    capacity = _capacity(Want(SLOTS, 2), Want(BUILD, 1), Want(GPU, 2), Want(ARRAY, 2), Want(OTHER, 99))
+    capacity = _capacity(
+        Demand(SLOTS, 2), Demand(BUILD, 1), Demand(GPU, 2), Demand(ARRAY, 2), Demand(OTHER, 99)
+    )
     assert capacity.lacking(wanted) == lacking
     assert capacity.impossible(wanted) == impossible
 
@@ -101,34 +103,34 @@ def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
 @pytest.mark.parametrize(
     "first, then, spoiling",
     [
-        ((Want(SLOTS, 1),), (Want(SLOTS, 1),), None),
-        ((Want(SLOTS, 1),), (Want(SLOTS, 2),), Want(SLOTS, 1)),
-        ((Want(SLOTS, 1), Want(OTHER, 1)), (Want(SLOTS, 1), Want(GPU, 2)), None),
-        ((Want(SLOTS, 1), Want(GPU, 1)), (Want(SLOTS, 1), Want(GPU, 2)), Want(GPU, 1)),
-        ((Want(OTHER, 1),), (Want(OTHER, 99),), None),
-        ((Want(GPU, 1),), (Want(SLOTS, 4),), None),
+        ((Demand(SLOTS, 1),), (Demand(SLOTS, 1),), None),
+        ((Demand(SLOTS, 1),), (Demand(SLOTS, 2),), Demand(SLOTS, 1)),
+        ((Demand(SLOTS, 1), Demand(OTHER, 1)), (Demand(SLOTS, 1), Demand(GPU, 2)), None),
+        ((Demand(SLOTS, 1), Demand(GPU, 1)), (Demand(SLOTS, 1), Demand(GPU, 2)), Demand(GPU, 1)),
+        ((Demand(OTHER, 1),), (Demand(OTHER, 99),), None),
+        ((Demand(GPU, 1),), (Demand(SLOTS, 4),), None),
     ],
 )
 def test_a_start_leaves_another_what_that_one_wants_of_the_same(
-    first: Wants, then: Wants, spoiling: Want | None
+    first: Demands, then: Demands, spoiling: Demand | None
 ) -> None:
-    assert _capacity(Want(SLOTS, 2)).spoiling(first, then) == spoiling
+    assert _capacity(Demand(SLOTS, 2)).spoiling(first, then) == spoiling
 
 
 @pytest.mark.parametrize(
     "taken, amount, is_robbed",
     [
-        (Want(GPU, 1), 1, False),
-        (Want(GPU, 1), 2, True),
-        (Want(GPU, 2), 1, True),
-        (Want(OTHER, 1), 99, False),
-        (Want(SLOTS, 1), 1, False),
-        (Want(SLOTS, 2), 1, False),
-        (Want(SLOTS, 1), 3, True),
+        (Demand(GPU, 1), 1, False),
+        (Demand(GPU, 1), 2, True),
+        (Demand(GPU, 2), 1, True),
+        (Demand(OTHER, 1), 99, False),
+        (Demand(SLOTS, 1), 1, False),
+        (Demand(SLOTS, 2), 1, False),
+        (Demand(SLOTS, 1), 3, True),
     ],
 )
 def test_a_start_robs_one_that_does_not_fit_of_what_it_wants_and_of_slots_only_where_it_lacks_them(
-    taken: Want, amount: int, is_robbed: bool
+    taken: Demand, amount: int, is_robbed: bool
 ) -> None:
-    least = _capacity(Want(SLOTS, 2)).least_robbed(taken)
+    least = _capacity(Demand(SLOTS, 2)).least_robbed(taken)
     assert (least is not None and amount >= least) is is_robbed

@@ -8,7 +8,7 @@ import pytest
 from taskqd.model.events import Event
 from taskqd.model.job import Reason, Status
 from taskqd.state.dependencies import MAX_ACTS_PER_TURN, MAX_LINKS_PER_TURN, Kind, Skips, named, portion
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     apply_all,
     array,
@@ -37,12 +37,12 @@ GOES_ON = {
 }
 
 
-def _becomes(backlog: Backlog, job_id: int) -> str:
-    job = backlog.get(job_id)
-    if job_id in backlog.dependencies.doomed:
-        assert backlog.reason(job, 0.0) is Reason.AFTER
-        assert job_id not in line(backlog)
-        return "doomed"
+def _becomes(queue_state: QueueState, job_id: int) -> str:
+    job = queue_state.get(job_id)
+    if job_id in queue_state.dependencies.unsatisfiable:
+        assert queue_state.reason(job, 0.0) is Reason.AFTER
+        assert job_id not in line(queue_state)
+        return "unsatisfiable"
     return "waits" if job.waiting else "may start"
 
 
@@ -55,96 +55,96 @@ def test_a_job_starts_when_the_one_before_has_ended_as_it_has_to(
     asked: dict[str, Any] = {kind: (1,)}
     then = submitted(2, **asked)
     if is_submitted_late:
-        backlog = fold(submitted(1), *ENDS[status], then)
+        queue_state = fold(submitted(1), *ENDS[status], then)
     else:
-        backlog = fold(submitted(1), then)
-        assert _becomes(backlog, 2) == "waits"
+        queue_state = fold(submitted(1), then)
+        assert _becomes(queue_state, 2) == "waits"
         assert line(fold(submitted(1), then)) == [1]
-        apply_all(backlog, ENDS[status])
+        apply_all(queue_state, ENDS[status])
     goes_on = (kind, status) in GOES_ON
-    assert _becomes(backlog, 2) == ("may start" if goes_on else "doomed")
-    assert backlog.dependencies.doomed == ({} if goes_on else {2: 1})
-    assert line(backlog) == ([2] if goes_on else [])
+    assert _becomes(queue_state, 2) == ("may start" if goes_on else "unsatisfiable")
+    assert queue_state.dependencies.unsatisfiable == ({} if goes_on else {2: 1})
+    assert line(queue_state) == ([2] if goes_on else [])
 
 
 def test_a_running_job_and_one_that_is_to_run_again_are_waited_for() -> None:
-    backlog = fold(submitted(1), submitted(2, after_any=(1,)), started(1))
-    assert _becomes(backlog, 2) == "waits"
-    backlog.apply(ended(1, Status.PENDING))
-    assert _becomes(backlog, 2) == "waits"
+    queue_state = fold(submitted(1), submitted(2, after_any=(1,)), started(1))
+    assert _becomes(queue_state, 2) == "waits"
+    queue_state.apply(ended(1, Status.PENDING))
+    assert _becomes(queue_state, 2) == "waits"
 
 
 def test_several_are_all_waited_for() -> None:
-    backlog = fold(*map(submitted, (1, 2, 3)), submitted(4, after=(1, 2), after_any=(3, 1)))
+    queue_state = fold(*map(submitted, (1, 2, 3)), submitted(4, after=(1, 2), after_any=(3, 1)))
     for job_id in (3, 1):
-        apply_all(backlog, ran(job_id))
-        assert _becomes(backlog, 4) == "waits"
-    apply_all(backlog, ran(2))
-    assert _becomes(backlog, 4) == "may start"
+        apply_all(queue_state, ran(job_id))
+        assert _becomes(queue_state, 4) == "waits"
+    apply_all(queue_state, ran(2))
+    assert _becomes(queue_state, 4) == "may start"
 
 
 def test_one_that_is_named_twice_is_waited_for_once() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1, 1)), *ran(1))
-    assert _becomes(backlog, 2) == "may start"
+    queue_state = fold(submitted(1), submitted(2, after=(1, 1)), *ran(1))
+    assert _becomes(queue_state, 2) == "may start"
 
 
 def test_one_that_can_be_the_end_of_neither_way_dooms() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,), after_fail=(1,)))
-    apply_all(backlog, ran(1))
-    assert backlog.dependencies.doomed == {2: 1}
+    queue_state = fold(submitted(1), submitted(2, after=(1,), after_fail=(1,)))
+    apply_all(queue_state, ran(1))
+    assert queue_state.dependencies.unsatisfiable == {2: 1}
 
 
 def test_the_first_that_did_not_end_so_is_the_one_that_is_told() -> None:
-    backlog = fold(submitted(1), submitted(2), submitted(3, after=(2, 1)), cancelled(1), cancelled(2))
-    assert backlog.dependencies.doomed == {3: 1}
-    backlog.apply(skipped(3, 1))
-    assert backlog.dependencies.doomed == {}
-    assert backlog.needed_for(1) is None
-    assert backlog.needed_for(2) is None
+    queue_state = fold(submitted(1), submitted(2), submitted(3, after=(2, 1)), cancelled(1), cancelled(2))
+    assert queue_state.dependencies.unsatisfiable == {3: 1}
+    queue_state.apply(skipped(3, 1))
+    assert queue_state.dependencies.unsatisfiable == {}
+    assert queue_state.reason_to_keep(1) is None
+    assert queue_state.reason_to_keep(2) is None
 
 
 def test_a_skipped_job_has_failed_and_what_comes_after_it_is_told_in_turn() -> None:
     chain = [submitted(n, after=(n - 1,)) for n in (2, 3, 4)]
-    backlog = fold(submitted(1), *chain, submitted(5, after_fail=(2,)), cancelled(1))
-    assert backlog.dependencies.doomed == {2: 1}
-    backlog.apply(skipped(2, 1))
-    job = backlog.get(2)
+    queue_state = fold(submitted(1), *chain, submitted(5, after_fail=(2,)), cancelled(1))
+    assert queue_state.dependencies.unsatisfiable == {2: 1}
+    queue_state.apply(skipped(2, 1))
+    job = queue_state.get(2)
     assert (job.status, job.reason, job.attempts) == (Status.FAILED, Reason.DEPENDENCY, 0)
-    assert backlog.dependencies.doomed == {3: 2}
-    assert line(backlog) == [5]
+    assert queue_state.dependencies.unsatisfiable == {3: 2}
+    assert line(queue_state) == [5]
 
 
 def test_a_doomed_job_that_is_cancelled_is_not_skipped() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), cancelled(2))
-    assert backlog.dependencies.doomed == {}
+    queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), cancelled(2))
+    assert queue_state.dependencies.unsatisfiable == {}
 
 
 def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
-    assert list(backlog.dependencies.after(1)) == []
-    assert backlog.get(2).waiting == 0
-    apply_all(backlog, ran(1))
-    assert line(backlog) == []
+    queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
+    assert list(queue_state.dependencies.after(1)) == []
+    assert queue_state.get(2).waiting == 0
+    apply_all(queue_state, ran(1))
+    assert line(queue_state) == []
 
 
 def test_what_a_retried_job_comes_after_is_looked_at_anew() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
-    assert backlog.dependencies.doomed == {2: 1}
-    apply_all(backlog, (skipped(2, 1), retried(1), retried(2)))
-    assert _becomes(backlog, 2) == "waits"
-    apply_all(backlog, ran(1))
-    assert line(backlog) == [2]
+    queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
+    assert queue_state.dependencies.unsatisfiable == {2: 1}
+    apply_all(queue_state, (skipped(2, 1), retried(1), retried(2)))
+    assert _becomes(queue_state, 2) == "waits"
+    apply_all(queue_state, ran(1))
+    assert line(queue_state) == [2]
 
 
 def test_the_retry_of_the_one_before_does_not_bring_back_what_was_told() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), *ran(1), retried(1))
-    assert line(backlog) == [1, 2, 3]
+    queue_state = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), *ran(1), retried(1))
+    assert line(queue_state) == [1, 2, 3]
 
 
 def test_a_job_that_was_removed_is_waited_for_by_nobody() -> None:
-    backlog = fold(submitted(1), submitted(2, after_fail=(1,)), *ran(1), skipped(2, 1), removed(1))
-    backlog.apply(retried(2))
-    assert line(backlog) == [2]
+    queue_state = fold(submitted(1), submitted(2, after_fail=(1,)), *ran(1), skipped(2, 1), removed(1))
+    queue_state.apply(retried(2))
+    assert line(queue_state) == [2]
 
 
 # Arrays.
@@ -152,84 +152,91 @@ def test_a_job_that_was_removed_is_waited_for_by_nobody() -> None:
 
 @pytest.mark.parametrize("which", [1, 3])
 def test_an_array_and_a_task_of_one_can_be_waited_for(which: int) -> None:
-    backlog = fold(array(1, 2), submitted(4, after=(which,)))
-    apply_all(backlog, ran(2))
-    assert _becomes(backlog, 4) == "waits"
-    apply_all(backlog, ran(3))
-    assert _becomes(backlog, 4) == "may start"
+    queue_state = fold(array(1, 2), submitted(4, after=(which,)))
+    apply_all(queue_state, ran(2))
+    assert _becomes(queue_state, 4) == "waits"
+    apply_all(queue_state, ran(3))
+    assert _becomes(queue_state, 4) == "may start"
 
 
 def test_an_array_waits_as_a_whole_and_all_of_its_tasks_start_then() -> None:
-    backlog = fold(submitted(1), array(2, 3, after=(1,)))
+    queue_state = fold(submitted(1), array(2, 3, after=(1,)))
     assert line(fold(submitted(1), array(2, 3, after=(1,)))) == [1]
-    assert [backlog.reason(task, 0.0) for task in backlog.tasks(backlog.get(2))] == [Reason.AFTER] * 3
-    apply_all(backlog, (cancelled(4), retried(4), *ran(1)))
-    assert line(backlog) == [3, 4, 5]
+    assert [queue_state.reason(task, 0.0) for task in queue_state.tasks(queue_state.get(2))] == [
+        Reason.AFTER
+    ] * 3
+    apply_all(queue_state, (cancelled(4), retried(4), *ran(1)))
+    assert line(queue_state) == [3, 4, 5]
 
 
 def test_a_doomed_array_is_skipped_with_those_tasks_that_have_not_ended() -> None:
-    backlog = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3))
-    assert backlog.dependencies.doomed == {2: 1}
-    backlog.apply(skipped(2, 1))
-    assert [task.status for task in backlog.tasks(backlog.get(2))] == [Status.CANCELLED, Status.FAILED]
-    assert (backlog.get(2).status, backlog.get(2).reason) == (Status.FAILED, Reason.DEPENDENCY)
-    assert backlog.dependencies.doomed == {}
+    queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3))
+    assert queue_state.dependencies.unsatisfiable == {2: 1}
+    queue_state.apply(skipped(2, 1))
+    assert [task.status for task in queue_state.tasks(queue_state.get(2))] == [
+        Status.CANCELLED,
+        Status.FAILED,
+    ]
+    assert (queue_state.get(2).status, queue_state.get(2).reason) == (Status.FAILED, Reason.DEPENDENCY)
+    assert queue_state.dependencies.unsatisfiable == {}
 
 
 def test_a_doomed_array_of_which_each_task_was_cancelled_is_not_skipped() -> None:
-    backlog = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3), cancelled(4))
-    assert backlog.dependencies.doomed == {}
-    assert backlog.get(2).waiting == 0
+    queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3), cancelled(4))
+    assert queue_state.dependencies.unsatisfiable == {}
+    assert queue_state.get(2).waiting == 0
 
 
 def test_what_a_retried_array_comes_after_is_looked_at_anew_and_not_for_a_single_task() -> None:
-    backlog = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
-    assert backlog.dependencies.doomed == {2: 1}
-    backlog.apply(skipped(2, 1))
-    backlog.apply(retried(4))
-    assert line(backlog) == [4]
+    queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
+    assert queue_state.dependencies.unsatisfiable == {2: 1}
+    queue_state.apply(skipped(2, 1))
+    queue_state.apply(retried(4))
+    assert line(queue_state) == [4]
 
 
 # What can be told, and what it costs.
 
 
 def test_what_keeps_a_job_is_told_with_the_way_it_has_to_end() -> None:
-    backlog = fold(*map(submitted, (1, 2, 3)), submitted(4, after=(1, 2, 2), after_any=(2,), after_fail=(3,)))
+    queue_state = fold(
+        *map(submitted, (1, 2, 3)), submitted(4, after=(1, 2, 2), after_any=(2,), after_fail=(3,))
+    )
 
     def keeping() -> list[tuple[Kind, int]]:
-        return list(backlog.dependencies.awaited(backlog.get(4)))
+        return list(queue_state.dependencies.awaited(queue_state.get(4)))
 
     before = [(Kind.COMPLETED, 1), (Kind.COMPLETED, 2), (Kind.ENDED, 2), (Kind.FAILED, 3)]
-    assert list(named(backlog.get(4).spec)) == [before[0], before[1], before[1], *before[2:]]
+    assert list(named(queue_state.get(4).spec)) == [before[0], before[1], before[1], *before[2:]]
     assert keeping() == before
-    apply_all(backlog, ran(1))
+    apply_all(queue_state, ran(1))
     assert keeping() == before[1:]
-    backlog.apply(cancelled(3))
+    queue_state.apply(cancelled(3))
     assert keeping() == before[1:]
-    apply_all(backlog, ran(2))
+    apply_all(queue_state, ran(2))
     assert keeping() == before[3:]
 
 
 def test_who_waits_for_a_job_is_told() -> None:
-    backlog = fold(
+    queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after_any=(1,)), submitted(4, after=(2,))
     )
-    assert [list(backlog.dependencies.after(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
+    assert [list(queue_state.dependencies.after(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
 
 
 def test_a_job_comes_after_older_ones_only_so_no_cycle_can_be_made() -> None:
     """Whoever is named must be known already, and what a job comes after cannot be changed."""
-    backlog = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
-    assert line(backlog) == [1]
+    queue_state = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
+    assert line(queue_state) == [1]
 
 
 def _seconds(jobs: int, **asked: Any) -> float:
     """Return what it costs that a job ends after which so many come."""
-    backlog = fold(submitted(1), *(submitted(n, **asked) for n in range(2, jobs + 2)))
+    queue_state = fold(submitted(1), *(submitted(n, **asked) for n in range(2, jobs + 2)))
     began = time.process_time()
-    apply_all(backlog, ENDS[Status.CANCELLED])
-    for job_id in list(backlog.dependencies.doomed):
-        backlog.apply(skipped(job_id, 1))
+    apply_all(queue_state, ENDS[Status.CANCELLED])
+    for job_id in list(queue_state.dependencies.unsatisfiable):
+        queue_state.apply(skipped(job_id, 1))
     return time.process_time() - began
 
 
@@ -241,11 +248,13 @@ def test_an_end_costs_as_much_for_each_that_waits_for_it_however_many_they_are(k
 
 def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
     count = 1000
-    backlog = fold(*map(submitted, range(1, count + 1)), submitted(9999, after=tuple(range(1, count + 1))))
+    queue_state = fold(
+        *map(submitted, range(1, count + 1)), submitted(9999, after=tuple(range(1, count + 1)))
+    )
     for job_id in range(1, count + 1):
-        assert backlog.get(9999).waiting == count + 1 - job_id
-        apply_all(backlog, ran(job_id))
-    assert backlog.get(9999).waiting == 0
+        assert queue_state.get(9999).waiting == count + 1 - job_id
+        apply_all(queue_state, ran(job_id))
+    assert queue_state.get(9999).waiting == 0
 
 
 @pytest.mark.parametrize(
@@ -275,36 +284,38 @@ def test_skips_are_known_until_they_are_discarded() -> None:
 
 
 def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_later() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2))
-    assert list(backlog.dependencies.after(1)) == [2, 3]
-    apply_all(backlog, ran(1))
-    assert [_becomes(backlog, job_id) for job_id in (2, 3)] == ["may start", "may start"]
+    queue_state = fold(
+        submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2)
+    )
+    assert list(queue_state.dependencies.after(1)) == [2, 3]
+    apply_all(queue_state, ran(1))
+    assert [_becomes(queue_state, job_id) for job_id in (2, 3)] == ["may start", "may start"]
 
 
 def test_a_job_knows_which_were_skipped_because_of_it_until_they_are_retried_or_removed() -> None:
-    backlog = fold(
+    queue_state = fold(
         *(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))),
         *ran(1, Status.FAILED),
         *(skipped(2, 1), skipped(3, 1), skipped(4, 2)),
     )
-    assert (backlog.skips.of(1), backlog.skips.of(2)) == ([2, 3], [4])
-    backlog.apply(removed(3))
-    backlog.apply(retried(1))
-    backlog.apply(retried(2))
-    assert (backlog.skips.of(1), backlog.skips.of(2)) == ([], [4])
+    assert (queue_state.skips.of(1), queue_state.skips.of(2)) == ([2, 3], [4])
+    queue_state.apply(removed(3))
+    queue_state.apply(retried(1))
+    queue_state.apply(retried(2))
+    assert (queue_state.skips.of(1), queue_state.skips.of(2)) == ([], [4])
 
 
 def test_a_job_that_was_skipped_because_of_a_task_was_because_of_its_array() -> None:
-    backlog = fold(
+    queue_state = fold(
         *(array(1, 2), submitted(4, after=(2,))),
         *(*ran(2, Status.FAILED), skipped(4, 2)),
     )
-    assert backlog.skips.of(1) == [4]
+    assert queue_state.skips.of(1) == [4]
 
 
 def test_a_job_that_was_skipped_because_of_one_that_is_not_there_belongs_to_none() -> None:
-    backlog = fold(submitted(2), skipped(2, 1))
-    assert backlog.skips.count(1) == 0
+    queue_state = fold(submitted(2), skipped(2, 1))
+    assert queue_state.skips.count(1) == 0
 
 
 def test_a_portion_has_as_many_jobs_as_their_links_allow_and_one_at_least() -> None:

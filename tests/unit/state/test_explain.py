@@ -6,9 +6,9 @@ import pytest
 
 from taskqd.model.events import Event
 from taskqd.model.job import Status
-from taskqd.state.capacity import Limits
+from taskqd.state.capacity import CapacityTotals
 from taskqd.state.explain import why
-from taskqd.state.queue_state import Backlog
+from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     apply_all,
     array,
@@ -25,18 +25,18 @@ from tests.support.events import (
     submitted,
 )
 
-LIMITS = Limits(slots=4, queues={"build": 2}, resources={"gpu": 1, "disk": 5})
+LIMITS = CapacityTotals(slots=4, queues={"build": 2}, resources={"gpu": 1, "disk": 5})
 NOW = 1000.0
 LATER = NOW + 90.0
 THEN = "1970-01-01T00:18:10Z, in 1.5 min"
 
 
-def _backlog(*events: Event) -> Backlog:
+def _queue_state(*events: Event) -> QueueState:
     return fold(*events, limits=LIMITS)
 
 
-def _why(backlog: Backlog, job_id: int, now: float = NOW) -> str:
-    return why(backlog, backlog.get(job_id), now)
+def _why(queue_state: QueueState, job_id: int, now: float = NOW) -> str:
+    return why(queue_state, queue_state.get(job_id), now)
 
 
 RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=LATER))
@@ -89,7 +89,7 @@ TEN: tuple[Event, ...] = tuple(submitted(n) for n in range(1, 11))
     ],
 )
 def test_what_a_job_waits_for_is_told(events: tuple[Event, ...], job_id: int, text: str) -> None:
-    assert _why(_backlog(*events), job_id) == text
+    assert _why(_queue_state(*events), job_id) == text
 
 
 @pytest.mark.parametrize(
@@ -113,39 +113,41 @@ def test_what_a_job_waits_for_is_told(events: tuple[Event, ...], job_id: int, te
 def test_what_is_lacking_is_told_with_who_has_it(
     first: dict[str, Any], then: dict[str, Any], text: str
 ) -> None:
-    backlog = _backlog(submitted(1, **first), submitted(2, **then))
-    assert line(backlog) == [1]
-    assert _why(backlog, 2) == f"{text}; it is the next of queue {then.get('queue', 'default')}"
-    assert _why(backlog, 1) == "its start is being recorded"
+    queue_state = _queue_state(submitted(1, **first), submitted(2, **then))
+    assert line(queue_state) == [1]
+    assert _why(queue_state, 2) == f"{text}; it is the next of queue {then.get('queue', 'default')}"
+    assert _why(queue_state, 1) == "its start is being recorded"
 
 
 def test_what_runs_on_where_a_limit_was_lowered_leaves_none() -> None:
-    backlog = _backlog(*(submitted(n, queue="build") for n in (1, 2, 3)))
-    assert line(backlog) == [1, 2]
-    backlog.apply(resized("build", 1))
-    assert _why(backlog, 3).startswith(
+    queue_state = _queue_state(*(submitted(n, queue="build") for n in (1, 2, 3)))
+    assert line(queue_state) == [1, 2]
+    queue_state.apply(resized("build", 1))
+    assert _why(queue_state, 3).startswith(
         "it wants 1 slot of queue build; none of 1 is free, the rest is taken by"
     )
 
 
 def test_many_that_have_what_is_lacking_are_counted() -> None:
-    backlog = fold(*TEN, limits=Limits(slots=8))
-    assert len(line(backlog)) == 8
-    assert "taken by job 1, 2, 3, 4, 5 and 3 more; it is the next of queue default" in _why(backlog, 9)
+    queue_state = fold(*TEN, limits=CapacityTotals(slots=8))
+    assert len(line(queue_state)) == 8
+    assert "taken by job 1, 2, 3, 4, 5 and 3 more; it is the next of queue default" in _why(queue_state, 9)
 
 
 def test_one_from_which_room_is_kept_is_told_for_whom() -> None:
-    backlog = _backlog(*(submitted(n) for n in (1, 2, 3)), submitted(4, slots=4), *map(submitted, (5, 6, 7)))
-    assert line(backlog, NOW) == [1, 2, 3, 5]
+    queue_state = _queue_state(
+        *(submitted(n) for n in (1, 2, 3)), submitted(4, slots=4), *map(submitted, (5, 6, 7))
+    )
+    assert line(queue_state, NOW) == [1, 2, 3, 5]
     for job_id in (1, 2):
-        apply_all(backlog, ran(job_id))
-        backlog.give_back(job_id)
-    assert "there is room for it; 1 before it" in _why(backlog, 6, NOW + 59)
-    assert _why(backlog, 6, NOW + 60) == (
+        apply_all(queue_state, ran(job_id))
+        queue_state.give_back(job_id)
+    assert "there is room for it; 1 before it" in _why(queue_state, 6, NOW + 59)
+    assert _why(queue_state, 6, NOW + 60) == (
         "room is kept for job 4, which wants more and was passed by others; 1 before it in queue default"
     )
-    assert line(backlog, NOW + 60) == []
-    assert "it wants 4 slots; 2 of 4 are free" in _why(backlog, 4, NOW + 60)
+    assert line(queue_state, NOW + 60) == []
+    assert "it wants 4 slots; 2 of 4 are free" in _why(queue_state, 4, NOW + 60)
 
 
 # Arrays.
@@ -183,13 +185,13 @@ def test_one_from_which_room_is_kept_is_told_for_whom() -> None:
 def test_what_an_array_and_its_tasks_wait_for_is_told(
     events: tuple[Event, ...], job_id: int, text: str
 ) -> None:
-    assert _why(_backlog(*events), job_id) == text
+    assert _why(_queue_state(*events), job_id) == text
 
 
 def test_a_task_that_its_array_s_own_limit_keeps_is_told() -> None:
-    backlog = _backlog(array(1, 3, at_once=1))
-    assert line(backlog) == [2]
-    assert _why(backlog, 3) == (
+    queue_state = _queue_state(array(1, 3, at_once=1))
+    assert line(queue_state) == [2]
+    assert _why(queue_state, 3) == (
         "it wants one of the places at once of array 1; none of 1 is free, the rest is taken by job 2; "
         "it is the next of queue default"
     )
@@ -198,17 +200,17 @@ def test_a_task_that_its_array_s_own_limit_keeps_is_told() -> None:
 # When it may start.
 
 
-def _after_runs(*seconds: float) -> Backlog:
+def _after_runs(*seconds: float) -> QueueState:
     """Return the backlog of a queue whose runs took so long, with 7 to 10 waiting and four running."""
     runs = [
         event
         for job_id, length in enumerate(seconds, 100)
         for event in (submitted(job_id), started(job_id, at=0.0), ended(job_id, at=length))
     ]
-    backlog = _backlog(*TEN, *runs)
-    assert line(backlog) == [1, 2, 3, 4]
-    apply_all(backlog, map(started, (1, 2, 3, 4)))
-    return backlog
+    queue_state = _queue_state(*TEN, *runs)
+    assert line(queue_state) == [1, 2, 3, 4]
+    apply_all(queue_state, map(started, (1, 2, 3, 4)))
+    return queue_state
 
 
 def test_no_start_is_estimated_from_fewer_than_three_runs() -> None:
@@ -233,31 +235,35 @@ def test_a_start_is_estimated_from_the_latest_runs_of_the_queue(
 
 
 def test_it_is_estimated_as_for_one_at_once_where_none_runs_now() -> None:
-    backlog = _backlog(*TEN, *(event for job_id in (1, 2, 3) for event in ran(job_id)))
-    assert _why(backlog, 5) == (
+    queue_state = _queue_state(*TEN, *(event for job_id in (1, 2, 3) for event in ran(job_id)))
+    assert _why(queue_state, 5) == (
         "there is room for it; 1 before it in queue default; it may start in about 3.3 min: "
         "the last 3 runs there took 1.7 min on average, and 1 go on at once"
     )
 
 
 def test_no_start_is_estimated_for_one_that_waits_for_anything_but_room() -> None:
-    backlog = _after_runs(4.0, 4.0, 4.0)
-    backlog.apply(held(7))
-    assert "may start" not in _why(backlog, 7)
+    queue_state = _after_runs(4.0, 4.0, 4.0)
+    queue_state.apply(held(7))
+    assert "may start" not in _why(queue_state, 7)
 
 
 def test_the_order_counts_and_not_the_id() -> None:
-    backlog = _backlog(*TEN[:5], submitted(6, priority=1))
-    apply_all(backlog, (cancelled(1), retried(1)))
-    assert _why(backlog, 6) == "there is room for it; it is the next of queue default"
-    assert _why(backlog, 1) == "there is room for it; 1 before it in queue default"
+    queue_state = _queue_state(*TEN[:5], submitted(6, priority=1))
+    apply_all(queue_state, (cancelled(1), retried(1)))
+    assert _why(queue_state, 6) == "there is room for it; it is the next of queue default"
+    assert _why(queue_state, 1) == "there is room for it; 1 before it in queue default"
 
 
 def test_a_shortage_of_the_machine_s_is_told_of_what_has_room_and_of_nothing_else() -> None:
-    backlog = _backlog(*TEN, *(submitted(number, slots=9) for number in (11,)), submitted(12, hold=True))
-    text = why(backlog, backlog.get(1), NOW, "the machine lacks processes")
+    queue_state = _queue_state(
+        *TEN, *(submitted(number, slots=9) for number in (11,)), submitted(12, hold=True)
+    )
+    text = why(queue_state, queue_state.get(1), NOW, "the machine lacks processes")
     assert text.startswith(
         "there is room for it, but no job starts for now: the machine lacks processes; it is"
     )
     for job_id in (11, 12):
-        assert "lacks processes" not in why(backlog, backlog.get(job_id), NOW, "the machine lacks processes")
+        assert "lacks processes" not in why(
+            queue_state, queue_state.get(job_id), NOW, "the machine lacks processes"
+        )

@@ -7,14 +7,14 @@ from taskqd.errors import QueueFull
 from taskqd.model.events import Submitted
 from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES
 from taskqd.model.spec import Array, Spec
-from taskqd.state.pending_quota import Intake, Pending, check_pending, pending_in_all, pending_of, size
+from taskqd.state.pending_quota import Pending, PendingQuota, check_pending, pending_in_all, pending_of, size
 from tests.support.events import array, cancelled, fold, submitted
 
 ONE = Spec()
 FIVE = Spec(array=Array(1, 5))
 
 
-def arrived(intake: Intake, owner: str, spec: Spec) -> None:
+def arrived(intake: PendingQuota, owner: str, spec: Spec) -> None:
     intake.arrived(Submitted(id=99, at=0.0, owner=owner, command="true", spec=spec))
 
 
@@ -23,13 +23,13 @@ def test_an_array_counts_as_all_of_its_tasks() -> None:
 
 
 def test_no_limit_lets_everything_in() -> None:
-    intake = Intake(fold())
+    intake = PendingQuota(fold())
     for _ in range(100):
         intake.take("ann", "true", FIVE)
 
 
 def test_what_is_on_its_way_counts_with_what_is_there() -> None:
-    intake = Intake(fold(submitted(1), submitted(2)), PendingLimit(4))
+    intake = PendingQuota(fold(submitted(1), submitted(2)), PendingLimit(4))
     intake.take("ann", "true", ONE)
     intake.take("bob", "true", ONE)
     with pytest.raises(QueueFull, match="4 jobs are pending, and with 1 more there would be more than 4"):
@@ -39,15 +39,15 @@ def test_what_is_on_its_way_counts_with_what_is_there() -> None:
 
 
 def test_an_array_that_does_not_fit_is_refused_whole() -> None:
-    intake = Intake(fold(submitted(1)), PendingLimit(5))
+    intake = PendingQuota(fold(submitted(1)), PendingLimit(5))
     with pytest.raises(QueueFull, match="1 job is pending, and with 5 more"):
         intake.take("ann", "true", FIVE)
     intake.take("ann", "true", ONE)
 
 
 def test_one_owner_has_so_many_and_others_have_theirs() -> None:
-    backlog = fold(array(1, 3))
-    intake = Intake(backlog)
+    queue_state = fold(array(1, 3))
+    intake = PendingQuota(queue_state)
     with pytest.raises(
         QueueFull, match="3 jobs are pending of ann, and with 1 more there would be more than 3"
     ):
@@ -57,7 +57,7 @@ def test_one_owner_has_so_many_and_others_have_theirs() -> None:
     with pytest.raises(QueueFull):
         intake.take("ann", "true", ONE, PendingLimit(4))
     arrived(intake, "ann", ONE)
-    backlog.apply(cancelled(1))
+    queue_state.apply(cancelled(1))
     intake.take("ann", "true", ONE, PendingLimit(1))
 
 
@@ -71,7 +71,7 @@ def test_what_is_let_in_is_exactly_what_fits(
     done: list[tuple[str, int]], most: int | None, most_of_one: int | None
 ) -> None:
     """So many jobs of somebody come in; 0 says that the oldest that is on its way was refused after all."""
-    intake, coming = Intake(fold(), PendingLimit(most)), list[tuple[str, int]]()
+    intake, coming = PendingQuota(fold(), PendingLimit(most)), list[tuple[str, int]]()
     for owner, count in done:
         if count == 0:
             if coming:
@@ -94,7 +94,7 @@ def test_what_is_let_in_is_exactly_what_fits(
 
 
 def test_who_has_none_on_the_way_is_forgotten() -> None:
-    intake = Intake(fold())
+    intake = PendingQuota(fold())
     for _ in range(2):
         intake.take("ann", "true", FIVE)
     for _ in range(2):
@@ -104,12 +104,14 @@ def test_who_has_none_on_the_way_is_forgotten() -> None:
 
 
 def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the_numbers() -> None:
-    backlog = fold(submitted(1), submitted(2, env={"A": "x" * 1000}))
-    there = backlog.pending_bytes
-    assert pending_in_all(backlog) == pending_of(backlog, "ann") == Pending(2, there)
-    assert pending_of(backlog, "bob") == Pending()
-    assert there == 2 * (JOB_BYTES + 4) + SPEC_BYTES + ENTRY_BYTES + 1001 == backlog.pending_bytes_of("ann")
-    intake = Intake(backlog, PendingLimit(bytes=there + JOB_BYTES + 100))
+    queue_state = fold(submitted(1), submitted(2, env={"A": "x" * 1000}))
+    there = queue_state.pending_bytes
+    assert pending_in_all(queue_state) == pending_of(queue_state, "ann") == Pending(2, there)
+    assert pending_of(queue_state, "bob") == Pending()
+    assert (
+        there == 2 * (JOB_BYTES + 4) + SPEC_BYTES + ENTRY_BYTES + 1001 == queue_state.pending_bytes_of("ann")
+    )
+    intake = PendingQuota(queue_state, PendingLimit(bytes=there + JOB_BYTES + 100))
     long = "y" * 101
     refused = f"{there} bytes of memory are taken by pending jobs.*601 more.*limit pending-bytes.*retry when"
     with pytest.raises(QueueFull, match=refused):

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, Gone, NoSuchJob
 from taskqd.model.events import (
-    AboutJob,
     Clocked,
     Ended,
     Event,
+    JobEventType,
     Output,
     Position,
     Removed,
@@ -21,9 +21,9 @@ from taskqd.model.events import (
 from taskqd.model.job import Reason, Status
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
-from taskqd.model.transitions import MOST_PAST, MOVES
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.model.transitions import MOST_PAST, TRANSITIONS
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from tests.support.events import (
     apply_all,
     array,
@@ -56,7 +56,7 @@ WAYS: dict[Status, tuple[Event, ...]] = {
 }
 """How a job comes to each status."""
 
-EVENTS: list[AboutJob] = [
+EVENTS: list[JobEventType] = [
     started(1),
     Spawned(id=1, at=5.0, pid=9, started=8),
     cancelled(1),
@@ -70,9 +70,9 @@ EVENTS: list[AboutJob] = [
 ]
 
 
-def _outcome(status: Status, event: AboutJob) -> Status | None:
+def _outcome(status: Status, event: JobEventType) -> Status | None:
     """Return where the table of moves lets an event lead, None if it forbids it."""
-    allowed = MOVES.get((status, event.name), frozenset())
+    allowed = TRANSITIONS.get((status, event.name), frozenset())
     if isinstance(event, Ended):
         return event.status if event.status in allowed else None
     (after,) = allowed or [None]
@@ -81,73 +81,78 @@ def _outcome(status: Status, event: AboutJob) -> Status | None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
 @pytest.mark.parametrize("status", Status)
-def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: AboutJob) -> None:
-    backlog = fold(*WAYS[status])
+def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: JobEventType) -> None:
+    queue_state = fold(*WAYS[status])
     after = _outcome(status, event)
     if after is None:
         with pytest.raises(
-            IllegalMove, match=f"{event.name} cannot happen to job 1, which is {status.value}"
+            InvalidTransition, match=f"{event.name} cannot happen to job 1, which is {status.value}"
         ):
-            backlog.apply(event)
-        assert backlog == fold(*WAYS[status])
-        assert line(backlog, 1000.0) == line(fold(*WAYS[status]), 1000.0)
+            queue_state.apply(event)
+        assert queue_state == fold(*WAYS[status])
+        assert line(queue_state, 1000.0) == line(fold(*WAYS[status]), 1000.0)
     else:
-        job = backlog.apply(event)
+        job = queue_state.apply(event)
         assert job is not None
         assert job.status is after
         is_there = not isinstance(event, Removed)
-        assert backlog.counts == {**dict.fromkeys(Status, 0), after: int(is_there)}
-        assert bool(backlog.jobs) is is_there
+        assert queue_state.counts == {**dict.fromkeys(Status, 0), after: int(is_there)}
+        assert bool(queue_state.jobs) is is_there
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
-def test_nothing_happens_to_a_job_that_is_not_there(event: AboutJob) -> None:
-    backlog = fold(submitted(2))
-    with pytest.raises(IllegalMove, match=f"{event.name} cannot happen to job 1, which is unknown"):
-        backlog.apply(event)
-    assert backlog == fold(submitted(2))
+def test_nothing_happens_to_a_job_that_is_not_there(event: JobEventType) -> None:
+    queue_state = fold(submitted(2))
+    with pytest.raises(InvalidTransition, match=f"{event.name} cannot happen to job 1, which is unknown"):
+        queue_state.apply(event)
+    assert queue_state == fold(submitted(2))
 
 
 def test_an_id_is_given_to_one_job_only() -> None:
-    backlog = fold(submitted(1, key="k"))
-    with pytest.raises(IllegalMove, match="job 1 was submitted twice"):
-        backlog.apply(submitted(1, key="other"))
-    assert backlog == fold(submitted(1, key="k"))
-    assert line(backlog, 0.0) == [1]
+    queue_state = fold(submitted(1, key="k"))
+    with pytest.raises(InvalidTransition, match="job 1 was submitted twice"):
+        queue_state.apply(submitted(1, key="other"))
+    assert queue_state == fold(submitted(1, key="k"))
+    assert line(queue_state, 0.0) == [1]
 
 
 @pytest.mark.parametrize("job_id", [1, 2, 3])
 def test_an_array_takes_no_ids_that_are_given_away(job_id: int) -> None:
-    backlog = fold(array(1, 2))
-    with pytest.raises(IllegalMove, match=f"job {job_id} was submitted twice"):
-        backlog.apply(submitted(job_id))
-    with pytest.raises(IllegalMove, match="job 0 was submitted twice"):
-        backlog.apply(array(0, 3))
-    assert backlog == fold(array(1, 2))
+    queue_state = fold(array(1, 2))
+    with pytest.raises(InvalidTransition, match=f"job {job_id} was submitted twice"):
+        queue_state.apply(submitted(job_id))
+    with pytest.raises(InvalidTransition, match="job 0 was submitted twice"):
+        queue_state.apply(array(0, 3))
+    assert queue_state == fold(array(1, 2))
 
 
-def _known(backlog: Backlog, **expected: Any) -> None:
-    job = backlog.get(1)
+def _known(queue_state: QueueState, **expected: Any) -> None:
+    job = queue_state.get(1)
     assert {name: getattr(job, name) for name in expected} == expected
 
 
 def test_what_is_known_of_a_job_follows_its_events() -> None:
-    backlog = fold(submitted(1))
-    _known(backlog, status=Status.PENDING, reason=Reason.QUEUED, submitted_at=1.0, attempt=None)
-    _known(backlog, attempts=0, failures=0, not_before=None, completed_at=None, cancelling=None)
-    backlog.apply(started(1))
-    _known(backlog, status=Status.RUNNING, reason=None, attempts=1, failures=0)
-    backlog.apply(Spawned(id=1, at=101.0, pid=9, started=8))
-    attempt = backlog.get(1).attempt
+    queue_state = fold(submitted(1))
+    _known(queue_state, status=Status.PENDING, reason=Reason.QUEUED, submitted_at=1.0, attempt=None)
+    _known(queue_state, attempts=0, failures=0, not_before=None, completed_at=None, cancelling=None)
+    queue_state.apply(started(1))
+    _known(queue_state, status=Status.RUNNING, reason=None, attempts=1, failures=0)
+    queue_state.apply(Spawned(id=1, at=101.0, pid=9, started=8))
+    attempt = queue_state.get(1).attempt
     assert attempt is not None
     assert (attempt.number, attempt.started_at, attempt.pid, attempt.pid_started) == (1, 100.0, 9, 8)
-    backlog.apply(ended(1, Status.PENDING, retry_at=250.0), (1, 0, 9))
+    queue_state.apply(ended(1, Status.PENDING, retry_at=250.0), (1, 0, 9))
     _known(
-        backlog, status=Status.PENDING, reason=Reason.RETRYING, not_before=250.0, failures=1, exit_code=None
+        queue_state,
+        status=Status.PENDING,
+        reason=Reason.RETRYING,
+        not_before=250.0,
+        failures=1,
+        exit_code=None,
     )
     assert (attempt.exit_code, attempt.signal, attempt.progress, attempt.record) == (3, None, 0, (1, 0, 9))
-    backlog.apply(started(1, attempt=2))
-    _known(backlog, not_before=None, attempts=2, completed_at=None)
+    queue_state.apply(started(1, attempt=2))
+    _known(queue_state, not_before=None, attempts=2, completed_at=None)
     end = Ended(
         id=1,
         at=200.0,
@@ -159,88 +164,94 @@ def test_what_is_known_of_a_job_follows_its_events() -> None:
         stdout=Output.inline(b"hi", 3),
         stderr=Output(9000, 4),
     )
-    backlog.apply(end, (1, 10, 20))
-    _known(backlog, status=Status.FAILED, reason=Reason.SIGNAL, completed_at=200.0, failures=2, exit_code=-9)
-    attempt = backlog.get(1).attempt
+    queue_state.apply(end, (1, 10, 20))
+    _known(
+        queue_state, status=Status.FAILED, reason=Reason.SIGNAL, completed_at=200.0, failures=2, exit_code=-9
+    )
+    attempt = queue_state.get(1).attempt
     assert attempt is not None
     assert (attempt.number, attempt.ended_at, attempt.detail, attempt.progress) == (2, 200.0, "why", 42)
     assert (attempt.stdout_bytes, attempt.stdout_dropped, attempt.stdout_inline) == (2, 3, True)
     assert (attempt.stderr_bytes, attempt.stderr_dropped, attempt.stderr_inline) == (9000, 4, False)
     assert attempt.record == (1, 10, 20)
-    backlog.apply(retried(1))
-    _known(backlog, status=Status.PENDING, reason=Reason.QUEUED, attempts=2, failures=0, completed_at=None)
+    queue_state.apply(retried(1))
+    _known(
+        queue_state, status=Status.PENDING, reason=Reason.QUEUED, attempts=2, failures=0, completed_at=None
+    )
 
 
 def test_a_retry_without_a_time_is_due_at_once() -> None:
-    backlog = fold(submitted(1), started(1), ended(1, Status.PENDING))
-    _known(backlog, not_before=200.0)
+    queue_state = fold(submitted(1), started(1), ended(1, Status.PENDING))
+    _known(queue_state, not_before=200.0)
 
 
 def test_a_running_job_that_is_cancelled_runs_until_its_process_has_ended() -> None:
-    backlog = fold(submitted(1), started(1), cancelled(1))
-    _known(backlog, status=Status.RUNNING, cancelling=15)
-    backlog.apply(ended(1, Status.CANCELLED))
-    _known(backlog, status=Status.CANCELLED, cancelling=None, failures=0, completed_at=200.0)
+    queue_state = fold(submitted(1), started(1), cancelled(1))
+    _known(queue_state, status=Status.RUNNING, cancelling=15)
+    queue_state.apply(ended(1, Status.CANCELLED))
+    _known(queue_state, status=Status.CANCELLED, cancelling=None, failures=0, completed_at=200.0)
 
 
 def test_a_pending_job_that_is_cancelled_has_ended() -> None:
-    backlog = fold(submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0), cancelled(1))
-    _known(backlog, status=Status.CANCELLED, reason=Reason.CANCELLED, not_before=None, completed_at=300.0)
+    queue_state = fold(submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0), cancelled(1))
+    _known(queue_state, status=Status.CANCELLED, reason=Reason.CANCELLED, not_before=None, completed_at=300.0)
 
 
 # Finding jobs.
 
 
 def test_a_job_is_found_by_its_id_or_there_was_none() -> None:
-    backlog = fold(submitted(2), submitted(1))
-    assert backlog.get(1).id == 1
+    queue_state = fold(submitted(2), submitted(1))
+    assert queue_state.get(1).id == 1
     for job_id in (0, -1, 3, 10**30):
         with pytest.raises(NoSuchJob, match=f"there is no job {job_id}: the newest is 2"):
-            backlog.get(job_id)
+            queue_state.get(job_id)
 
 
 def test_a_task_is_found_by_its_index_as_well() -> None:
-    backlog = fold(submitted(1, array=Array(0, 2)), submitted(5))
-    assert [backlog.get(TaskId(1, index)).id for index in (0, 1, 2)] == [2, 3, 4]
+    queue_state = fold(submitted(1, array=Array(0, 2)), submitted(5))
+    assert [queue_state.get(TaskId(1, index)).id for index in (0, 1, 2)] == [2, 3, 4]
     with pytest.raises(NoSuchJob, match="array 1 has the indexes 0 to 2, not 3"):
-        backlog.get(TaskId(1, 3))
+        queue_state.get(TaskId(1, 3))
     for job_id in (5, 4):  # one that is no array, and one that is of one
         with pytest.raises(BadRequest, match=rf"job {job_id} is no array, so it has no task {job_id}\.0"):
-            backlog.get(TaskId(job_id, 0))
+            queue_state.get(TaskId(job_id, 0))
     with pytest.raises(NoSuchJob, match="there is no job 9"):
-        backlog.get(TaskId(9, 0))
+        queue_state.get(TaskId(9, 0))
 
 
 def test_the_key_of_an_array_is_that_of_the_whole() -> None:
-    backlog = fold(array(1, 2, key="k"), cancelled(1))
-    assert backlog.by_key("k", "ann") is backlog.get(1)
-    backlog.apply(removed(1))
-    assert backlog.by_key("k", "ann") is None
-    assert not backlog.jobs
+    queue_state = fold(array(1, 2, key="k"), cancelled(1))
+    assert queue_state.by_key("k", "ann") is queue_state.get(1)
+    queue_state.apply(removed(1))
+    assert queue_state.by_key("k", "ann") is None
+    assert not queue_state.jobs
 
 
 def test_a_job_that_was_removed_is_gone_and_its_key_is_free() -> None:
-    backlog = fold(submitted(1, key="k"), submitted(2), started(1), ended(1, Status.COMPLETED), removed(1))
+    queue_state = fold(
+        submitted(1, key="k"), submitted(2), started(1), ended(1, Status.COMPLETED), removed(1)
+    )
     with pytest.raises(Gone, match="job 1 has been removed"):
-        backlog.get(1)
-    assert backlog.by_key("k", "ann") is None
-    assert [job.id for job in backlog.walk(1)] == [2]
-    backlog.apply(submitted(3, key="k"))
-    assert backlog.by_key("k", "ann") is backlog.get(3)
+        queue_state.get(1)
+    assert queue_state.by_key("k", "ann") is None
+    assert [job.id for job in queue_state.walk(1)] == [2]
+    queue_state.apply(submitted(3, key="k"))
+    assert queue_state.by_key("k", "ann") is queue_state.get(3)
 
 
 def test_the_removal_of_a_job_leaves_the_key_to_whoever_has_it_now() -> None:
-    backlog = fold(submitted(1, key="k"), cancelled(1), submitted(2, key="k"), removed(1))
-    assert backlog.by_key("k", "ann") is backlog.get(2)
+    queue_state = fold(submitted(1, key="k"), cancelled(1), submitted(2, key="k"), removed(1))
+    assert queue_state.by_key("k", "ann") is queue_state.get(2)
 
 
 def test_a_removed_job_is_in_nobody_s_way() -> None:
     delayed = (started(1), ended(1, Status.PENDING, retry_at=250.0), cancelled(1), removed(1))
-    backlog = fold(submitted(1), *delayed, submitted(2))
-    assert backlog.next_due(0.0) is None
-    assert line(backlog, 1000.0) == [2]
-    backlog = fold(submitted(1), cancelled(1), removed(1))
-    assert line(backlog, 1000.0) == []
+    queue_state = fold(submitted(1), *delayed, submitted(2))
+    assert queue_state.next_due(0.0) is None
+    assert line(queue_state, 1000.0) == [2]
+    queue_state = fold(submitted(1), cancelled(1), removed(1))
+    assert line(queue_state, 1000.0) == []
     assert line(fold(submitted(1), *delayed), 1000.0) == []
 
 
@@ -288,69 +299,71 @@ AFTER = (submitted(2), submitted(1, after=(2,)))
     ],
 )
 def test_of_several_reasons_the_gravest_is_told(events: tuple[Event, ...], reason: Reason | None) -> None:
-    backlog = fold(*(replace(event, at=1.0) if event.name == "submitted" else event for event in events))
-    assert backlog.reason(backlog.get(1), now=450.0) is reason
-    assert (1 in line(backlog, 450.0)) == (reason is Reason.QUEUED)
+    queue_state = fold(*(replace(event, at=1.0) if event.name == "submitted" else event for event in events))
+    assert queue_state.reason(queue_state.get(1), now=450.0) is reason
+    assert (1 in line(queue_state, 450.0)) == (reason is Reason.QUEUED)
 
 
 def test_a_cancelled_job_is_held_and_delayed_no_more() -> None:
-    backlog = fold(submitted(1, hold=True, delay=999.0), cancelled(1), retried(1))
-    _known(backlog, is_held=False, not_before=None)
-    assert line(backlog, 450.0) == [1]
+    queue_state = fold(submitted(1, hold=True, delay=999.0), cancelled(1), retried(1))
+    _known(queue_state, is_held=False, not_before=None)
+    assert line(queue_state, 450.0) == [1]
 
 
 # Changes.
 
 
 def test_a_changed_job_is_what_it_was_changed_to_and_knows_what_was_asked() -> None:
-    backlog = fold(submitted(1, priority=1, label="a"), changed(1, priority=2), changed(1, priority=3))
-    job = backlog.get(1)
+    queue_state = fold(submitted(1, priority=1, label="a"), changed(1, priority=2), changed(1, priority=3))
+    job = queue_state.get(1)
     assert (job.spec.priority, job.spec.label) == (3, None)
     assert (job.submission.priority, job.submission.label) == (1, "a")
 
 
 def test_a_changed_job_stands_in_line_where_it_belongs_now() -> None:
-    backlog = fold(submitted(1), submitted(2), submitted(3), changed(3, priority=1), changed(1, priority=-1))
-    assert line(backlog) == [3, 2, 1]
+    queue_state = fold(
+        submitted(1), submitted(2), submitted(3), changed(3, priority=1), changed(1, priority=-1)
+    )
+    assert line(queue_state) == [3, 2, 1]
 
 
 def test_a_job_that_changes_its_queue_is_counted_there() -> None:
-    backlog = fold(submitted(1), changed(1, queue="other"))
-    described = {queue["name"]: queue["pending"] for queue in backlog.describe_queues()}
+    queue_state = fold(submitted(1), changed(1, queue="other"))
+    described = {queue["name"]: queue["pending"] for queue in queue_state.describe_queues()}
     assert described == {"default": 0, "other": 1}
-    assert backlog.describe_queue("other")["pending"] == 1
+    assert queue_state.describe_queue("other")["pending"] == 1
 
 
 # Who may not go yet.
 
 
 def test_the_latest_run_of_a_schedule_has_to_stay_until_there_is_a_later_one() -> None:
-    backlog = fold(scheduled(), submitted(1, schedule=1), started(1), ended(1))
-    assert backlog.needed_for(1) == "it is the latest run of its schedule, which UNSCHEDULE would end"
-    backlog.apply(submitted(2, schedule=1))
-    assert backlog.needed_for(1) is None
-    backlog.apply(unscheduled())
-    assert backlog.needed_for(2) is None
+    queue_state = fold(scheduled(), submitted(1, schedule=1), started(1), ended(1))
+    assert queue_state.reason_to_keep(1) == "it is the latest run of its schedule, which UNSCHEDULE would end"
+    queue_state.apply(submitted(2, schedule=1))
+    assert queue_state.reason_to_keep(1) is None
+    queue_state.apply(unscheduled())
+    assert queue_state.reason_to_keep(2) is None
 
 
 def test_what_dooms_others_has_to_stay_until_they_were_told() -> None:
-    backlog = fold(array(1, 2), submitted(9), *(submitted(n, after=(2, 9)) for n in (4, 5)))
-    apply_all(backlog, (started(2), ended(2, Status.FAILED), started(3), ended(3)))
-    assert backlog.needed_for(1) == "a job that came after it has not been told of its end yet"
-    assert backlog.needed_for(9) is None
-    backlog.apply(skipped(4, 2))
-    assert backlog.needed_for(1) is not None
-    backlog.apply(cancelled(5))
-    assert backlog.needed_for(1) is None
+    queue_state = fold(array(1, 2), submitted(9), *(submitted(n, after=(2, 9)) for n in (4, 5)))
+    apply_all(queue_state, (started(2), ended(2, Status.FAILED), started(3), ended(3)))
+    assert queue_state.reason_to_keep(1) == "a job that came after it has not been told of its end yet"
+    assert queue_state.reason_to_keep(9) is None
+    queue_state.apply(skipped(4, 2))
+    assert queue_state.reason_to_keep(1) is not None
+    queue_state.apply(cancelled(5))
+    assert queue_state.reason_to_keep(1) is None
 
 
 # Queues and schedules.
 
 
 def test_what_is_decided_about_queues_and_schedules_is_about_no_job() -> None:
-    backlog = fold()
+    queue_state = fold()
     for event in (paused(), paused("q"), resumed(), scheduled(), paused(schedule=1), unscheduled()):
-        assert backlog.apply(event) is None
+        assert queue_state.apply(event) is None
 
 
 @pytest.mark.parametrize(
@@ -359,10 +372,10 @@ def test_what_is_decided_about_queues_and_schedules_is_about_no_job() -> None:
     ids=lambda event: event.name,
 )
 def test_what_cannot_happen_to_a_schedule_changes_nothing(event: Event) -> None:
-    backlog = fold(scheduled())
-    with pytest.raises(IllegalMove, match="schedule"):
-        backlog.apply(event)
-    assert backlog == fold(scheduled())
+    queue_state = fold(scheduled())
+    with pytest.raises(InvalidTransition, match="schedule"):
+        queue_state.apply(event)
+    assert queue_state == fold(scheduled())
 
 
 def test_a_job_of_a_schedule_that_has_ended_is_a_job_all_the_same() -> None:
@@ -384,38 +397,38 @@ def test_a_job_of_a_schedule_that_has_ended_is_a_job_all_the_same() -> None:
 def test_the_end_of_the_latest_attempt_moves_with_the_file_it_was_in(
     record: Position, attempt: int, moved: bool
 ) -> None:
-    backlog = fold(submitted(1), started(1))
-    backlog.apply(ended(1, Status.FAILED), record)
-    backlog.relocate(1, attempt, 3, (-3, 0, 9))
-    found = backlog.get(1).attempt
+    queue_state = fold(submitted(1), started(1))
+    queue_state.apply(ended(1, Status.FAILED), record)
+    queue_state.relocate(1, attempt, 3, (-3, 0, 9))
+    found = queue_state.get(1).attempt
     assert found is not None
     assert found.record == ((-3, 0, 9) if moved else record)
 
 
 def test_the_end_of_an_earlier_attempt_moves_too() -> None:
-    backlog = fold(submitted(1))
+    queue_state = fold(submitted(1))
     for number in (1, 2, 3):
-        backlog.apply(started(1, number))
-        backlog.apply(ended(1, Status.PENDING), (number, 0, 9))
-    backlog.relocate(1, 2, 3, (-3, 0, 9))
-    job = backlog.get(1)
+        queue_state.apply(started(1, number))
+        queue_state.apply(ended(1, Status.PENDING), (number, 0, 9))
+    queue_state.relocate(1, 2, 3, (-3, 0, 9))
+    job = queue_state.get(1)
     assert job.attempt is not None
     assert [one.record for one in (*job.past, job.attempt)] == [(1, 0, 9), (-3, 0, 9), (3, 0, 9)]
 
 
 def test_of_many_attempts_the_latest_are_known() -> None:
-    backlog = fold(submitted(1))
+    queue_state = fold(submitted(1))
     for number in range(1, MOST_PAST + 10):
-        backlog.apply(started(1, number))
-        backlog.apply(ended(1, Status.PENDING))
-    assert [one.number for one in backlog.get(1).past] == list(range(9, MOST_PAST + 9))
+        queue_state.apply(started(1, number))
+        queue_state.apply(ended(1, Status.PENDING))
+    assert [one.number for one in queue_state.get(1).past] == list(range(9, MOST_PAST + 9))
 
 
 def test_what_has_no_end_or_is_not_there_does_not_move() -> None:
-    backlog = fold(submitted(1), submitted(2), started(2))
+    queue_state = fold(submitted(1), submitted(2), started(2))
     for job_id in (1, 2, 3):
-        backlog.relocate(job_id, 1, 3, (-3, 0, 9))
-    attempt = backlog.get(2).attempt
+        queue_state.relocate(job_id, 1, 3, (-3, 0, 9))
+    attempt = queue_state.get(2).attempt
     assert attempt is not None
     assert attempt.record is None
 
@@ -424,14 +437,14 @@ def test_an_attempt_that_is_free_does_not_count_against_the_retries() -> None:
     end = Ended(
         id=1, at=200.0, status=Status.PENDING, reason=Reason.INTERRUPTED, is_free=True, retry_at=200.0
     )
-    backlog = fold(submitted(1), started(1), end)
-    _known(backlog, status=Status.PENDING, reason=Reason.RETRYING, failures=0, not_before=200.0)
+    queue_state = fold(submitted(1), started(1), end)
+    _known(queue_state, status=Status.PENDING, reason=Reason.RETRYING, failures=0, not_before=200.0)
 
 
 def test_a_job_is_found_by_its_key() -> None:
-    backlog = fold(submitted(1, key="k"), submitted(2))
-    assert backlog.by_key("k", "ann") is backlog.get(1)
-    assert backlog.by_key("K", "ann") is None
+    queue_state = fold(submitted(1, key="k"), submitted(2))
+    assert queue_state.by_key("k", "ann") is queue_state.get(1)
+    assert queue_state.by_key("K", "ann") is None
 
 
 @pytest.mark.parametrize(
@@ -450,36 +463,36 @@ def test_a_job_is_found_by_its_key() -> None:
     ],
 )
 def test_jobs_are_walked_by_id_in_both_directions(first: int, backwards: bool, ids: list[int]) -> None:
-    backlog = fold(submitted(1), submitted(4), submitted(2))
-    assert [job.id for job in backlog.walk(first, backwards)] == ids
+    queue_state = fold(submitted(1), submitted(4), submitted(2))
+    assert [job.id for job in queue_state.walk(first, backwards)] == ids
 
 
 def test_a_walk_shows_jobs_as_they_are_when_it_reaches_them() -> None:
-    backlog = fold(submitted(1), submitted(2))
-    walk = backlog.walk(1)
+    queue_state = fold(submitted(1), submitted(2))
+    walk = queue_state.walk(1)
     next(walk)
-    backlog.apply(cancelled(2))
+    queue_state.apply(cancelled(2))
     assert next(walk).status is Status.CANCELLED
 
 
 def test_those_that_run_are_told() -> None:
-    backlog = fold(submitted(1), submitted(2), submitted(3), started(3), started(1))
-    assert sorted(job.id for job in backlog.running()) == [1, 3]
+    queue_state = fold(submitted(1), submitted(2), submitted(3), started(3), started(1))
+    assert sorted(job.id for job in queue_state.running()) == [1, 3]
 
 
 def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
-    backlog, other = fold(submitted(1)), fold(submitted(1))
-    backlog.take(0.0)
-    assert backlog == other
+    queue_state, other = fold(submitted(1)), fold(submitted(1))
+    queue_state.take(0.0)
+    assert queue_state == other
     other.apply(started(1))
-    assert backlog != other
-    assert backlog != "a backlog"
+    assert queue_state != other
+    assert queue_state != "a backlog"
     with pytest.raises(TypeError):
-        hash(backlog)
+        hash(queue_state)
 
 
 def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itself() -> None:
-    backlog = fold(
+    queue_state = fold(
         submitted(1),
         submitted(2, after=(1,)),
         array(3, 2, after_any=(2,)),
@@ -487,10 +500,10 @@ def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itse
         submitted(7, after=(6, 3)),
         submitted(8, after_fail=(4, 1)),
     )
-    assert _after(backlog, 1) == [8, 7, 3, 2]
-    assert _after(backlog, 2) == [8, 7, 3], "who waits for a task waits for its array's dependencies too"
-    assert _after(backlog, 6) == [7]
-    assert _after(backlog, 8) == []
+    assert _after(queue_state, 1) == [8, 7, 3, 2]
+    assert _after(queue_state, 2) == [8, 7, 3], "who waits for a task waits for its array's dependencies too"
+    assert _after(queue_state, 6) == [7]
+    assert _after(queue_state, 8) == []
 
 
 # The line.
@@ -498,14 +511,14 @@ def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itse
 
 @pytest.mark.parametrize("is_open", [False, True])
 def test_opened_before_or_after_it_was_read_it_lines_up_the_same(is_open: bool) -> None:
-    backlog = Backlog(is_open=is_open)
-    apply_all(backlog, [submitted(2), array(3, 2), submitted(1, delay=498.0), submitted(6), started(6)])
+    queue_state = QueueState(is_open=is_open)
+    apply_all(queue_state, [submitted(2), array(3, 2), submitted(1, delay=498.0), submitted(6), started(6)])
     if not is_open:
-        assert backlog.take(1000.0) is None, "nothing is in line before it is open"
+        assert queue_state.take(1000.0) is None, "nothing is in line before it is open"
     for _ in range(2):
-        backlog.open()
-    backlog.apply(submitted(7))
-    assert line(backlog, 1000.0) == [1, 2, 4, 5, 7]
+        queue_state.open()
+    queue_state.apply(submitted(7))
+    assert line(queue_state, 1000.0) == [1, 2, 4, 5, 7]
 
 
 def test_the_lowest_id_is_first_whatever_came_first() -> None:
@@ -513,7 +526,7 @@ def test_the_lowest_id_is_first_whatever_came_first() -> None:
 
 
 def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
-    backlog = fold(
+    queue_state = fold(
         *(submitted(job_id) for job_id in range(1, 7)),
         *(started(job_id) for job_id in (1, 2, 3)),
         ended(1, Status.COMPLETED),
@@ -522,35 +535,35 @@ def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
         cancelled(5),
         retried(5),
     )
-    assert line(backlog, 1000.0) == [5, 6]
+    assert line(queue_state, 1000.0) == [5, 6]
 
 
 def test_a_job_that_was_put_back_comes_again() -> None:
-    backlog = fold(submitted(1), submitted(2))
-    job = backlog.take(0.0)
+    queue_state = fold(submitted(1), submitted(2))
+    job = queue_state.take(0.0)
     assert job is not None
-    backlog.give_back(job.id)
-    assert line(backlog, 0.0) == [1, 2]
+    queue_state.give_back(job.id)
+    assert line(queue_state, 0.0) == [1, 2]
 
 
 def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker() -> None:
-    backlog = fold(submitted(1))
-    job = backlog.take(0.0)
+    queue_state = fold(submitted(1))
+    job = queue_state.take(0.0)
     assert job is not None
-    backlog.apply(cancelled(1))
-    backlog.give_back(job.id)
-    assert line(backlog, 0.0) == []
-    backlog.apply(retried(1))
-    assert line(backlog, 0.0) == [1]
+    queue_state.apply(cancelled(1))
+    queue_state.give_back(job.id)
+    assert line(queue_state, 0.0) == []
+    queue_state.apply(retried(1))
+    assert line(queue_state, 0.0) == [1]
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_job_that_was_cancelled_and_retried_comes_once(times: int) -> None:
-    backlog = fold(submitted(1), submitted(2))
+    queue_state = fold(submitted(1), submitted(2))
     for _ in range(times):
-        backlog.apply(cancelled(1))
-        backlog.apply(retried(1))
-    assert line(backlog, 0.0) == [1, 2]
+        queue_state.apply(cancelled(1))
+        queue_state.apply(retried(1))
+    assert line(queue_state, 0.0) == [1, 2]
 
 
 RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0))
@@ -562,64 +575,64 @@ def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) 
 
 
 def test_it_is_settled_when_nobody_could_be_taken_until_something_changes() -> None:
-    backlog = fold(*RETRYING, submitted(2))
-    assert not backlog.is_settled
-    assert line(backlog, 0.0) == [2]
-    assert backlog.is_settled
-    backlog.apply(submitted(3, delay=5.0))
-    assert not backlog.is_settled, "when to look again has changed"
-    assert line(backlog, 0.0) == []
-    backlog.apply(started(2))
-    assert backlog.is_settled
-    backlog.apply(ended(2, Status.COMPLETED))
-    assert backlog.is_settled, "what it had is given back by itself"
-    backlog.give_back(2)
-    assert not backlog.is_settled
+    queue_state = fold(*RETRYING, submitted(2))
+    assert not queue_state.is_quiescent
+    assert line(queue_state, 0.0) == [2]
+    assert queue_state.is_quiescent
+    queue_state.apply(submitted(3, delay=5.0))
+    assert not queue_state.is_quiescent, "when to look again has changed"
+    assert line(queue_state, 0.0) == []
+    queue_state.apply(started(2))
+    assert queue_state.is_quiescent
+    queue_state.apply(ended(2, Status.COMPLETED))
+    assert queue_state.is_quiescent, "what it had is given back by itself"
+    queue_state.give_back(2)
+    assert not queue_state.is_quiescent
 
 
 def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
     for event in (paused(None), held(1), changed(1, at=600.0), cancelled(1)):
-        backlog = fold(submitted(1))
-        job = backlog.get(1)
-        assert not backlog.is_due(job, 500.0), "nobody has taken it"
-        assert backlog.take(500.0) is job
-        assert backlog.is_due(job, 500.0)
-        backlog.apply(event)
-        assert not backlog.is_due(job, 500.0)
+        queue_state = fold(submitted(1))
+        job = queue_state.get(1)
+        assert not queue_state.is_due(job, 500.0), "nobody has taken it"
+        assert queue_state.take(500.0) is job
+        assert queue_state.is_due(job, 500.0)
+        queue_state.apply(event)
+        assert not queue_state.is_due(job, 500.0)
 
 
 def test_a_delayed_job_that_was_cancelled_and_retried_does_not_wait() -> None:
-    backlog = fold(*RETRYING, cancelled(1), retried(1))
-    assert line(backlog, 0.0) == [1]
-    assert line(backlog, 1000.0) == []
+    queue_state = fold(*RETRYING, cancelled(1), retried(1))
+    assert line(queue_state, 0.0) == [1]
+    assert line(queue_state, 1000.0) == []
 
 
 def test_a_delayed_job_that_failed_again_for_the_same_moment_comes_once() -> None:
     again = (cancelled(1), retried(1), started(1, 2), ended(1, Status.PENDING, retry_at=500.0))
-    backlog = fold(*RETRYING, *again)
-    assert line(backlog, 499.0) == []
-    assert line(backlog, 500.0) == [1]
+    queue_state = fold(*RETRYING, *again)
+    assert line(queue_state, 499.0) == []
+    assert line(queue_state, 500.0) == [1]
 
 
 def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
-    backlog = fold(*RETRYING, submitted(2))
-    backlog.apply(cancelled(2))
-    backlog.apply(retried(2))
-    assert backlog.take(600.0) is backlog.get(1)
-    backlog.give_back(1)
-    assert line(backlog, 400.0) == [2]
-    assert backlog.next_due(0.0) == 500.0
-    assert line(backlog, 500.0) == [1]
+    queue_state = fold(*RETRYING, submitted(2))
+    queue_state.apply(cancelled(2))
+    queue_state.apply(retried(2))
+    assert queue_state.take(600.0) is queue_state.get(1)
+    queue_state.give_back(1)
+    assert line(queue_state, 400.0) == [2]
+    assert queue_state.next_due(0.0) == 500.0
+    assert line(queue_state, 500.0) == [1]
 
 
 def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_is_set_back() -> None:
-    backlog = fold(submitted(1), submitted(2, delay=498.0), limits=Limits(slots=1))
-    assert line(backlog, 600.0) == [1]
-    backlog.apply(cancelled(1))
-    backlog.give_back(1)
-    assert line(backlog, 400.0) == []
-    assert backlog.next_due(400.0) == 500.0
-    assert line(backlog, 500.0) == [2]
+    queue_state = fold(submitted(1), submitted(2, delay=498.0), limits=CapacityTotals(slots=1))
+    assert line(queue_state, 600.0) == [1]
+    queue_state.apply(cancelled(1))
+    queue_state.give_back(1)
+    assert line(queue_state, 400.0) == []
+    assert queue_state.next_due(400.0) == 500.0
+    assert line(queue_state, 500.0) == [2]
 
 
 @pytest.mark.parametrize(
@@ -641,35 +654,40 @@ def test_the_next_delayed_job_is_told_and_no_other(events: tuple[Event, ...], du
 
 
 def test_a_key_is_its_owner_s_own() -> None:
-    backlog = fold(
+    queue_state = fold(
         submitted(1, key="k"), Submitted(id=2, at=2.0, owner="bob", command="x", spec=Spec(key="k"))
     )
-    assert (backlog.by_key("k", "ann"), backlog.by_key("k", "bob")) == (backlog.get(1), backlog.get(2))
-    assert [job.id for job in backlog.with_key("k")] == [1, 2]
-    assert backlog.by_key("k", "cecil") is None
+    assert (queue_state.by_key("k", "ann"), queue_state.by_key("k", "bob")) == (
+        queue_state.get(1),
+        queue_state.get(2),
+    )
+    assert [job.id for job in queue_state.with_key("k")] == [1, 2]
+    assert queue_state.by_key("k", "cecil") is None
     for event in (cancelled(1), removed(1)):
-        backlog.apply(event)
-    assert (backlog.by_key("k", "ann"), backlog.by_key("k", "bob")) == (None, backlog.get(2))
+        queue_state.apply(event)
+    assert (queue_state.by_key("k", "ann"), queue_state.by_key("k", "bob")) == (None, queue_state.get(2))
 
 
 def test_the_pending_jobs_of_each_owner_are_counted() -> None:
-    backlog = fold(array(1, 3), Submitted(id=5, at=5.0, owner="bob", command="x"))
-    assert [backlog.pending_of(owner) for owner in ("ann", "bob", "cecil")] == [3, 1, 0]
-    backlog.apply(cancelled(5))
-    assert backlog.pending_of("bob") == 0
+    queue_state = fold(array(1, 3), Submitted(id=5, at=5.0, owner="bob", command="x"))
+    assert [queue_state.pending_of(owner) for owner in ("ann", "bob", "cecil")] == [3, 1, 0]
+    queue_state.apply(cancelled(5))
+    assert queue_state.pending_of("bob") == 0
 
 
-def _after(backlog: Backlog, job_id: int) -> list[int]:
-    return sorted((job.id for job in backlog.walk_after(job_id)), reverse=True)
+def _after(queue_state: QueueState, job_id: int) -> list[int]:
+    return sorted((job.id for job in queue_state.walk_after(job_id)), reverse=True)
 
 
 def test_walk_after_jobs_that_go_meanwhile_are_left_out() -> None:
-    backlog = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,)))
-    walk = backlog.walk_after(1)
+    queue_state = fold(
+        submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))
+    )
+    walk = queue_state.walk_after(1)
     assert next(walk).id == 2
     for job_id in (4, 2, 3):
-        backlog.apply(cancelled(job_id))
-        backlog.apply(removed(job_id))
+        queue_state.apply(cancelled(job_id))
+        queue_state.apply(removed(job_id))
     assert list(walk) == []
 
 
@@ -679,14 +697,14 @@ def test_a_start_that_is_taken_back_leaves_a_job_as_it_was(before: tuple[Event, 
     number = as_before.get(1).attempts + 1
     taken_back = Ended(id=1, at=10.0, status=Status.PENDING, reason=Reason.SPAWN, is_free=True, is_void=True)
     begun = Started(id=1, at=10.0, attempt=number)
-    backlog = fold(submitted(1, retries=3), *before, begun)
-    backlog.apply(taken_back, (1, 2, 3))
-    job, was = backlog.get(1), as_before.get(1)
+    queue_state = fold(submitted(1, retries=3), *before, begun)
+    queue_state.apply(taken_back, (1, 2, 3))
+    job, was = queue_state.get(1), as_before.get(1)
     assert (job.status, job.reason) == (Status.PENDING, Reason.QUEUED)
     assert (job.attempts, job.failures, job.past) == (was.attempts, was.failures, was.past)
     assert job.attempt == was.attempt, "nor does it know of another record"
-    assert backlog.queues.latest("default") == as_before.queues.latest("default"), "that was no run"
-    taken = backlog.take(10.0)
+    assert queue_state.queues.latest("default") == as_before.queues.latest("default"), "that was no run"
+    taken = queue_state.take(10.0)
     assert taken is not None
     assert taken.id == 1
 
@@ -697,7 +715,7 @@ SET = Clocked(at=1300.0, boot_clock=1.0, ahead=1000.0)
 
 
 def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_day() -> None:
-    backlog = fold(
+    queue_state = fold(
         submitted(1, delay=500.0),
         submitted(2, at=1600.0),
         submitted(3, delay=1.0),
@@ -708,25 +726,25 @@ def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_
         started(5, at=1310.0),
         replace(ended(5, Status.PENDING, retry_at=1900.0), at=1320.0),
     )
-    waits = {job_id: backlog.wait(backlog.get(job_id), 300.0) for job_id in (1, 2, 3, 4, 5)}
+    waits = {job_id: queue_state.wait(queue_state.get(job_id), 300.0) for job_id in (1, 2, 3, 4, 5)}
     assert waits == {1: 201.0, 2: 300.0, 3: 500.0, 4: 400.0, 5: 600.0}
-    assert [backlog.not_before(backlog.get(job_id)) for job_id in (1, 2)] == [1501.0, 1600.0]
-    assert backlog.next_due(300.0) == 501.0
-    assert line(backlog, 501.0) == [1]
-    assert line(backlog, 600.0) == [2]
+    assert [queue_state.not_before(queue_state.get(job_id)) for job_id in (1, 2)] == [1501.0, 1600.0]
+    assert queue_state.next_due(300.0) == 501.0
+    assert line(queue_state, 501.0) == [1]
+    assert line(queue_state, 600.0) == [2]
 
 
 def test_time_of_day_that_is_set_back_keeps_a_dated_job_waiting() -> None:
-    backlog = fold(SET, submitted(1, at=1600.0), Clocked(at=300.0, boot_clock=1.0))
-    assert (line(backlog, 600.0), backlog.next_due(600.0)) == ([], 1600.0)
+    queue_state = fold(SET, submitted(1, at=1600.0), Clocked(at=300.0, boot_clock=1.0))
+    assert (line(queue_state, 600.0), queue_state.next_due(600.0)) == ([], 1600.0)
 
 
 def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:
-    backlog = fold(submitted(1), started(1), ended(1), SET, submitted(2), started(2, at=1300.0))
-    backlog.apply(ended(2, at=1400.0))
-    assert [backlog.get(job_id).ended for job_id in (1, 2)] == [200.0, 400.0]
-    assert backlog.expiry.take(300.0, 10) == [1]
-    assert list(backlog.queues.latest("default")) == [100.0, 100.0]
+    queue_state = fold(submitted(1), started(1), ended(1), SET, submitted(2), started(2, at=1300.0))
+    queue_state.apply(ended(2, at=1400.0))
+    assert [queue_state.get(job_id).ended for job_id in (1, 2)] == [200.0, 400.0]
+    assert queue_state.expiry.take(300.0, 10) == [1]
+    assert list(queue_state.queues.latest("default")) == [100.0, 100.0]
 
 
 def test_backlogs_with_another_time_of_day_are_not_equal() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from taskqd.model.events import Event
 from taskqd.model.job import Status
-from taskqd.state.capacity import Limits
-from taskqd.state.queue_state import Backlog
+from taskqd.state.capacity import CapacityTotals
+from taskqd.state.queue_state import QueueState
 from taskqd.state.queues import LATEST, NAMES_AT_ONCE, Queue, Queues
 from tests.support.events import (
     apply_all,
@@ -26,13 +26,13 @@ from tests.support.events import (
     submitted,
 )
 
-LIMITS = Limits(slots=9, queues={"build": 2})
+LIMITS = CapacityTotals(slots=9, queues={"build": 2})
 
 
-def _told(backlog: Backlog, name: str) -> dict[str, Any]:
+def _told(queue_state: QueueState, name: str) -> dict[str, Any]:
     """Return what is told of a queue, but for what is nothing."""
-    described = {queue["name"]: queue for queue in backlog.describe_queues()}
-    assert name not in described or backlog.describe_queue(name) == described[name]
+    described = {queue["name"]: queue for queue in queue_state.describe_queues()}
+    assert name not in described or queue_state.describe_queue(name) == described[name]
     return {key: value for key, value in described.get(name, {}).items() if value and key != "name"}
 
 
@@ -71,23 +71,23 @@ def test_a_queue_that_nobody_has_named_is_as_it_would_be() -> None:
 
 
 def test_jobs_and_tasks_are_counted_where_they_are_and_arrays_are_not() -> None:
-    backlog = fold(submitted(1, queue="a"), array(2, 3, queue="a"), limits=LIMITS)
-    assert _told(backlog, "a") == {"pending": 4}
-    apply_all(backlog, (*ran(1), started(3), *ran(4, Status.FAILED), cancelled(5)))
-    assert _told(backlog, "a") == {"running": 1, "completed": 1, "failed": 1, "cancelled": 1}
-    apply_all(backlog, (retried(1), ended(3, Status.PENDING)))
-    assert _told(backlog, "a") == {"pending": 2, "failed": 1, "cancelled": 1}
-    apply_all(backlog, (started(3, 2), ended(3), removed(2), cancelled(1), removed(1)))
-    assert _told(backlog, "a") == {}
+    queue_state = fold(submitted(1, queue="a"), array(2, 3, queue="a"), limits=LIMITS)
+    assert _told(queue_state, "a") == {"pending": 4}
+    apply_all(queue_state, (*ran(1), started(3), *ran(4, Status.FAILED), cancelled(5)))
+    assert _told(queue_state, "a") == {"running": 1, "completed": 1, "failed": 1, "cancelled": 1}
+    apply_all(queue_state, (retried(1), ended(3, Status.PENDING)))
+    assert _told(queue_state, "a") == {"pending": 2, "failed": 1, "cancelled": 1}
+    apply_all(queue_state, (started(3, 2), ended(3), removed(2), cancelled(1), removed(1)))
+    assert _told(queue_state, "a") == {}
 
 
 def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
-    backlog = fold(submitted(1, queue="build", slots=2), submitted(2, queue="build"), limits=LIMITS)
-    assert line(backlog) == [1]
-    assert _told(backlog, "build") == {"slots": 2, "busy": 2, "pending": 2}
-    backlog.apply(cancelled(1))
-    backlog.give_back(1)
-    assert _told(backlog, "build") == {"slots": 2, "pending": 1, "cancelled": 1}
+    queue_state = fold(submitted(1, queue="build", slots=2), submitted(2, queue="build"), limits=LIMITS)
+    assert line(queue_state) == [1]
+    assert _told(queue_state, "build") == {"slots": 2, "busy": 2, "pending": 2}
+    queue_state.apply(cancelled(1))
+    queue_state.give_back(1)
+    assert _told(queue_state, "build") == {"slots": 2, "pending": 1, "cancelled": 1}
 
 
 @pytest.mark.parametrize(
@@ -107,27 +107,27 @@ def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
 def test_slots_given_while_the_daemon_runs_win_until_they_are_taken_back(
     queue: str, resizes: list[int | None], slots: int | None
 ) -> None:
-    backlog = fold(*(resized(queue, slots) for slots in resizes), limits=LIMITS)
-    assert backlog.queues.limit(queue) == slots
-    assert backlog.describe_queue(queue)["slots"] == slots
+    queue_state = fold(*(resized(queue, slots) for slots in resizes), limits=LIMITS)
+    assert queue_state.queues.limit(queue) == slots
+    assert queue_state.describe_queue(queue)["slots"] == slots
 
 
 def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> None:
-    backlog = fold(*(submitted(n, queue="build") for n in range(1, 7)), limits=LIMITS)
-    assert line(backlog) == [1, 2]
-    backlog.apply(resized("build", 3))
-    assert line(backlog) == [3]
-    backlog.apply(resized("build", 1))
-    assert _told(backlog, "build")["busy"] == 3
+    queue_state = fold(*(submitted(n, queue="build") for n in range(1, 7)), limits=LIMITS)
+    assert line(queue_state) == [1, 2]
+    queue_state.apply(resized("build", 3))
+    assert line(queue_state) == [3]
+    queue_state.apply(resized("build", 1))
+    assert _told(queue_state, "build")["busy"] == 3
     for job_id in (1, 2):
-        apply_all(backlog, ran(job_id))
-        backlog.give_back(job_id)
-        assert line(backlog) == []
-    apply_all(backlog, ran(3))
-    backlog.give_back(3)
-    assert line(backlog) == [4]
-    backlog.apply(resized("build", 0))
-    assert line(backlog) == [5, 6]
+        apply_all(queue_state, ran(job_id))
+        queue_state.give_back(job_id)
+        assert line(queue_state) == []
+    apply_all(queue_state, ran(3))
+    queue_state.give_back(3)
+    assert line(queue_state) == [4]
+    queue_state.apply(resized("build", 0))
+    assert line(queue_state) == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -144,16 +144,16 @@ def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> N
     ],
 )
 def test_a_pause_of_all_is_one_of_its_own(events: tuple[Event, ...], may_start: list[int]) -> None:
-    backlog = fold(submitted(1, queue="a"), submitted(2, queue="b"), *events)
-    assert backlog.queues.is_paused == (paused() in events and resumed() not in events)
-    assert line(backlog) == may_start
+    queue_state = fold(submitted(1, queue="a"), submitted(2, queue="b"), *events)
+    assert queue_state.queues.is_paused == (paused() in events and resumed() not in events)
+    assert line(queue_state) == may_start
     assert line(fold(*events, submitted(1, queue="a"), submitted(2, queue="b"))) == may_start
 
 
 def test_the_pause_of_a_queue_is_told_and_that_of_all_is_not_one_of_each() -> None:
-    backlog = fold(paused("a"), paused())
-    assert _told(backlog, "a") == {"paused": True}
-    assert _told(backlog, "default") == {}
+    queue_state = fold(paused("a"), paused())
+    assert _told(queue_state, "a") == {"paused": True}
+    assert _told(queue_state, "default") == {}
 
 
 def test_the_latest_runs_are_known() -> None:
@@ -161,18 +161,18 @@ def test_the_latest_runs_are_known() -> None:
     assert queues.latest("a") == []
     assert queues.running("a") == 0
     for seconds in range(LATEST + 5):
-        queues.note_run("a", float(seconds))
+        queues.record_duration("a", float(seconds))
     assert queues.latest("a") == [float(seconds) for seconds in range(5, LATEST + 5)]
 
 
 def test_a_run_that_a_clock_set_back_has_shortened_is_not_less_than_nothing() -> None:
-    backlog = fold(submitted(1), started(1, at=500.0), ended(1, at=200.0))
-    assert backlog.queues.latest("default") == [0.0]
+    queue_state = fold(submitted(1), started(1, at=500.0), ended(1, at=200.0))
+    assert queue_state.queues.latest("default") == [0.0]
 
 
 def test_queues_are_equal_by_what_the_journal_has() -> None:
     one, other = fold(submitted(1)).queues, fold(submitted(1)).queues
-    one.note_run("default", 3.0)
+    one.record_duration("default", 3.0)
     assert one == other
     assert fold(paused()).queues != fold().queues
     assert fold(paused("a")).queues != fold(resized("a", 1)).queues
@@ -184,19 +184,19 @@ def test_queues_are_equal_by_what_the_journal_has() -> None:
 
 
 def test_queues_that_come_and_go_while_they_are_told_of_are_told_of_once_or_not_at_all() -> None:
-    backlog = fold(submitted(1, queue="a"), submitted(2, queue="z"))
-    told = backlog.describe_queues()
+    queue_state = fold(submitted(1, queue="a"), submitted(2, queue="z"))
+    told = queue_state.describe_queues()
     names = [next(told)["name"]]
     changes = cancelled(2), removed(2), submitted(3, queue="b"), submitted(4, queue="zz")
-    apply_all(backlog, changes)
+    apply_all(queue_state, changes)
     names += [queue["name"] for queue in told]
     assert names == ["a", "default", "zz"]
 
 
 def test_many_queues_are_told_of_in_order() -> None:
     names = [f"q{number:03}" for number in range(NAMES_AT_ONCE * 2 + 5)]
-    backlog = fold(*(submitted(number, queue=name) for number, name in enumerate(reversed(names), 1)))
-    assert [queue["name"] for queue in backlog.describe_queues()] == ["default", *names]
+    queue_state = fold(*(submitted(number, queue=name) for number, name in enumerate(reversed(names), 1)))
+    assert [queue["name"] for queue in queue_state.describe_queues()] == ["default", *names]
 
 
 def test_a_queue_without_a_run_has_no_latest() -> None:

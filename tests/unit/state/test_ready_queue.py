@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from taskqd.model.job import Job
 from taskqd.model.spec import Array, Spec
 from taskqd.state.backfill import PATIENCE
-from taskqd.state.capacity import SLOTS, Capacity, Constraint, Limits, wants
-from taskqd.state.ready_queue import MAX_LOOKS, Line
+from taskqd.state.capacity import SLOTS, Capacity, CapacityTotals, Constraint, demands_of
+from taskqd.state.ready_queue import MAX_LOOKS, ReadyQueue
 
 BIG = 1
 
@@ -24,9 +24,9 @@ class Machine:
 
     def __init__(self, slots: int = 4, **limits: Any) -> None:
         self.queues: dict[str, int] = limits.pop("queues", {})
-        self.capacity = Capacity(Limits(slots=slots, **limits), self.queues.get)
+        self.capacity = Capacity(CapacityTotals(slots=slots, **limits), self.queues.get)
         self.paused: set[str] = set()
-        self.line = Line(self.capacity, lambda queue: queue in self.paused or "*" in self.paused)
+        self.line = ReadyQueue(self.capacity, lambda queue: queue in self.paused or "*" in self.paused)
         self.jobs: dict[int, Job] = {}
         self.now = 0.0
 
@@ -52,21 +52,21 @@ class Machine:
 def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_changes() -> None:
     machine = Machine(slots=1)
     line = machine.line
-    assert not line.is_settled
+    assert not line.is_quiescent
     assert machine.fill() == []
-    assert line.is_settled
+    assert line.is_quiescent
     job = machine.submit(1)
-    assert not line.is_settled
+    assert not line.is_quiescent
     assert machine.line.take(0.0) == 1
-    assert not line.is_settled, "there may be more"
+    assert not line.is_quiescent, "there may be more"
     assert machine.fill() == []
     line.give_back(2)
     line.add(job)
     line.remove(job)
-    assert line.is_settled, "nothing has come, gone or been given back"
+    assert line.is_quiescent, "nothing has come, gone or been given back"
     changes: list[Callable[[], object]] = [
         lambda: line.give_back(1),
-        line.wake_all,
+        line.unblock_all,
         lambda: machine.submit(2),
         lambda: line.remove(machine.jobs[2]),
         lambda: line.fill([]),
@@ -75,9 +75,9 @@ def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_chang
         machine.fill()
         machine.paused.add("*")
         assert machine.fill() == []
-        assert line.is_settled
+        assert line.is_quiescent
         change()
-        assert not line.is_settled
+        assert not line.is_quiescent
 
 
 # The order.
@@ -189,7 +189,7 @@ def test_one_that_can_never_start_keeps_nobody_from_starting_until_it_can() -> N
         machine.now = step * PATIENCE / 2
         assert machine.end(job_id) == [job_id + 4]
     machine.queues["q"] = 2
-    machine.line.wake_all()
+    machine.line.unblock_all()
     assert machine.end(20, 21) == [3]
 
 
@@ -203,13 +203,13 @@ def test_a_paused_queue_starts_nothing_and_is_no_reason_to_keep_room() -> None:
     machine.now = 1.5 * PATIENCE
     machine.submit(4)
     assert machine.end(3) == []
-    assert machine.line.kept_for(machine.jobs[4], machine.now) == 2
+    assert machine.line.reserved_for(machine.jobs[4], machine.now) == 2
     machine.paused.add("q")
-    machine.line.wake_all()
+    machine.line.unblock_all()
     assert machine.fill() == [4]
     assert machine.end(1, 4) == []
     machine.paused.clear()
-    machine.line.wake_all()
+    machine.line.unblock_all()
     assert machine.fill() == [2]
 
 
@@ -258,7 +258,7 @@ def test_what_fits_passes_what_does_not_for_a_while_and_then_room_is_kept() -> N
     assert machine.end(6) == []
     assert machine.line.next_look(machine.now) == 2 * PATIENCE
     assert machine.end(2) == []
-    assert machine.line.kept_for(machine.jobs[7], machine.now) == BIG
+    assert machine.line.reserved_for(machine.jobs[7], machine.now) == BIG
     machine.now = 2 * PATIENCE
     assert machine.fill() == [7, 8]
     assert machine.line.next_look(machine.now) is None
@@ -321,8 +321,8 @@ def test_what_leaves_room_for_the_one_for_which_it_is_kept_goes_on() -> None:
     machine.submit(4, needs={"gpu": 1})
     machine.submit(5)
     assert machine.end(3) == [5]
-    assert machine.line.kept_for(machine.jobs[4], machine.now) == 2
-    assert machine.line.kept_for(machine.jobs[2], machine.now) is None
+    assert machine.line.reserved_for(machine.jobs[4], machine.now) == 2
+    assert machine.line.reserved_for(machine.jobs[2], machine.now) is None
 
 
 def test_a_full_queue_is_robbed_by_nobody() -> None:
@@ -350,7 +350,7 @@ def test_of_two_that_were_passed_the_first_in_order_has_its_turn_first() -> None
     machine.submit(50)
     machine.now = 30.0 + PATIENCE
     assert machine.end(40) == []
-    assert machine.line.kept_for(machine.jobs[50], machine.now) == 15
+    assert machine.line.reserved_for(machine.jobs[50], machine.now) == 15
 
 
 # In the long run: a day and more of a machine that always has something to do.
@@ -517,15 +517,15 @@ class Compared(Machine):
         return min(able, key=lambda job: (-job.spec.priority, job.id)).id if able else None
 
     def may_start(self, job: Job) -> bool:
-        if self.is_idle(job) or self.capacity.lacking(wants(job.spec)) is not None:
+        if self.is_idle(job) or self.capacity.lacking(demands_of(job.spec)) is not None:
             return False
-        kept_for = self.line.kept_for(job, self.now)
-        return kept_for is None or self.is_idle(self.waiting[kept_for])
+        reserved_for = self.line.reserved_for(job, self.now)
+        return reserved_for is None or self.is_idle(self.waiting[reserved_for])
 
     def is_idle(self, job: Job) -> bool:
         """Whether a job would not start even if all were free."""
         is_paused = bool({"*", job.spec.queue} & self.paused)
-        return is_paused or self.capacity.impossible(wants(job.spec)) is not None
+        return is_paused or self.capacity.impossible(demands_of(job.spec)) is not None
 
     def begin(self, asked: list[dict[str, Any]]) -> None:
         """Have jobs wait from the first on, as at a start."""
@@ -553,16 +553,16 @@ class Compared(Machine):
             self.line.remove(self.waiting.pop(list(self.waiting)[what % len(self.waiting)]))
         elif act == "pause":
             self.paused ^= {what}
-            self.line.wake_all()
+            self.line.unblock_all()
         elif act == "resize":
             self.queues[what] = slots
-            self.line.wake_all()
+            self.line.unblock_all()
         elif act == "pass":
             self.now += what
 
     def check(self) -> None:
         """See that where nobody would be looked for, there is nobody."""
-        if self.line.is_settled and self.looked_at == self.now:
+        if self.line.is_quiescent and self.looked_at == self.now:
             assert self.first() is None
 
 
@@ -583,7 +583,7 @@ def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
     assert all(
         machine.capacity.taken(want.constraint) == 0
         for job in machine.jobs.values()
-        for want in wants(job.spec)
+        for want in demands_of(job.spec)
     )
 
 
@@ -593,17 +593,17 @@ def test_starts_and_ends_among_many_amounts_look_at_a_few_shapes(monkeypatch: py
     for job_id in range(1, 5001):
         machine.submit(job_id, needs={"mem": 20_000 + job_id * 7 % 5003})
     running: list[int] = []
-    while not machine.line.is_settled:
+    while not machine.line.is_quiescent:
         running += machine.fill()
     looks = 0
-    original = Line._obstacle
+    original = ReadyQueue._obstacle
 
-    def counting(line: Line, shape: Any, now: float) -> Any:
+    def counting(line: ReadyQueue, shape: Any, now: float) -> Any:
         nonlocal looks
         looks += 1
         return original(line, shape, now)
 
-    monkeypatch.setattr(Line, "_obstacle", counting)
+    monkeypatch.setattr(ReadyQueue, "_obstacle", counting)
     for step in range(200):
         machine.now += 1.0  # so phases in which others go on and in which room is kept are passed through
         looks = 0
@@ -618,10 +618,10 @@ def test_shapes_that_do_not_fit_are_looked_at_a_portion_at_a_time_and_none_is_fo
         machine.submit(job_id, needs={"mem": 9_000 + job_id % 1000})
     machine.submit(5000, needs={"mem": 1})
     assert machine.fill() == [1]
-    assert not machine.line.is_settled
+    assert not machine.line.is_quiescent
     assert machine.line.next_look(7.0) == 7.0, "the rest is looked at in the next turn"
     assert machine.fill() == []
     assert machine.line.next_look(7.0) == 7.0
     assert machine.fill() == [5000]
-    assert machine.line.is_settled
+    assert machine.line.is_quiescent
     assert machine.line.next_look(7.0) is None

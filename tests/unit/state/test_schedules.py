@@ -88,7 +88,7 @@ def test_a_run_at_its_very_time_is_that_run() -> None:
 
 def test_the_regular_times_are_the_same_where_the_clock_was_set_back_to_before_the_creation() -> None:
     schedules = made(scheduled(every=60))
-    schedules.count_from(1, T - 1000)
+    schedules.set_next_run_base(1, T - 1000)
     assert next_of(schedules) == T - 960
     schedules.ran(1, T - 960, 7)
     assert next_of(schedules) == T - 900
@@ -386,7 +386,7 @@ def test_a_pause_that_kept_nothing_from_running_changes_nothing() -> None:
 
 def test_a_run_that_was_left_out_is_not_made_up_for() -> None:
     schedules = made(scheduled(every=60))
-    schedules.count_from(1, T + 60)
+    schedules.set_next_run_base(1, T + 60)
     assert next_of(schedules) == T + 120
     schedules.ran(1, T + 120, 7)
     assert next_of(schedules) == T + 180
@@ -394,21 +394,21 @@ def test_a_run_that_was_left_out_is_not_made_up_for() -> None:
 
 def test_a_run_that_could_not_be_is_due_again() -> None:
     schedules = made(scheduled(every=60))
-    schedules.count_from(1, T + 60)
-    schedules.count_from(1, None)
+    schedules.set_next_run_base(1, T + 60)
+    schedules.set_next_run_base(1, None)
     assert next_of(schedules) == T + 60
 
 
 def test_a_run_of_long_ago_does_not_bring_back_a_later_one_that_was_left_out() -> None:
     schedules = made(scheduled(every=60))
-    schedules.count_from(1, T + 120)
+    schedules.set_next_run_base(1, T + 120)
     schedules.ran(1, T + 60, 7)
     assert next_of(schedules) == T + 180
 
 
 def test_what_was_left_out_is_forgotten_by_a_resume() -> None:
     schedules = made(scheduled(every=60))
-    schedules.count_from(1, T + 5000)
+    schedules.set_next_run_base(1, T + 5000)
     schedules.apply(resumed(at=T + 60))
     assert next_of(schedules) == T + 120
 
@@ -423,8 +423,8 @@ def test_the_last_word_about_a_pause_is_all_that_matters(dropped: int) -> None:
         paused(at=T + 200),
         resumed(at=T + 400),
     ]
-    whole, condensed = made(*words), made(words[0], *words[1 + dropped :])
-    assert whole == condensed
+    whole, compacted = made(*words), made(words[0], *words[1 + dropped :])
+    assert whole == compacted
     assert next_of(whole) == T + 420
     assert made(*words[:4]) == made(words[0], words[3])
 
@@ -451,7 +451,7 @@ def test_a_schedule_knows_its_last_run() -> None:
         owner="ada",
         command="work",
         created_at=T,
-        counted_from=T,
+        next_run_base=T,
         every=60,
         overlap=True,
     )
@@ -475,8 +475,8 @@ def test_an_unscheduled_one_is_gone_and_its_number_is_not_given_again() -> None:
 def test_what_comes_of_an_unscheduled_one_is_ignored() -> None:
     schedules = made(scheduled(every=60), unscheduled())
     schedules.ran(1, T + 60, 7)
-    schedules.count_from(1, T + 60)
-    schedules.count_from(1, None)
+    schedules.set_next_run_base(1, T + 60)
+    schedules.set_next_run_base(1, None)
     assert schedules == made(scheduled(every=60), unscheduled())
     assert not schedules.is_latest(7)
     assert schedules.upcoming() is None
@@ -503,7 +503,7 @@ def test_an_event_that_cannot_be_changes_nothing(event: Known, part: str) -> Non
 
 def test_schedules_are_equal_by_what_the_journal_has() -> None:
     one, other = made(scheduled(every=60)), made(scheduled(every=60))
-    one.count_from(1, T + 60)
+    one.set_next_run_base(1, T + 60)
     assert one == other
     assert one.__eq__(1) is False
     one.ran(1, T + 120, 7)
@@ -533,7 +533,7 @@ def test_what_is_upcoming_is_the_least_of_all_next_runs(acts: list[tuple[str, in
         if act == "ran":
             schedules.ran(number, now, job_id)
         elif act == "left out":
-            schedules.count_from(number, now)
+            schedules.set_next_run_base(number, now)
         elif act == "scheduled" and number not in schedules.by_id:
             schedules.apply(scheduled(number, every=60.0 * number, at=now))
         elif act in events and number in schedules.by_id:
@@ -576,18 +576,18 @@ def test_time_of_day_that_is_set_moves_a_cron_and_no_every() -> None:
     assert (upcoming[1].id, upcoming[0]) == (2, at("2023-11-14T23:00") - 24 * HOUR)
     schedules.apply(resumed(1, at=T + 24.5 * HOUR))
     assert next_of(schedules, 1) == T + 25 * HOUR
-    schedules.count_from(2, T)
+    schedules.set_next_run_base(2, T)
     assert next_of(schedules, 2) == at("2023-11-15T23:00")
 
 
 def test_cron_counts_anew_if_the_time_of_day_is_set_back_by_more_than_a_minute() -> None:
     schedules = made(scheduled(1, cron="0 * * * *"), scheduled(2, cron="0 * * * *", at=T - 48 * HOUR))
-    schedules.count_from(1, T + 2 * HOUR)
-    schedules.count_from(2, T - 47 * HOUR)
+    schedules.set_next_run_base(1, T + 2 * HOUR)
+    schedules.set_next_run_base(2, T - 47 * HOUR)
     clock_set(schedules, T - SET_BACK, -SET_BACK)
-    assert schedules.by_id[1].counted_from == T
+    assert schedules.by_id[1].next_run_base == T
     clock_set(schedules, T - 24 * HOUR, -24 * HOUR)
-    assert schedules.by_id[1].counted_from == T - 24 * HOUR
+    assert schedules.by_id[1].next_run_base == T - 24 * HOUR
     assert next_of(schedules, 1) == at("2023-11-13T23:00")
     assert next_of(schedules, 2) == at("2023-11-13T00:00")
 

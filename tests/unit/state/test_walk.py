@@ -18,13 +18,13 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from taskqd.model.events import (
-    AboutJob,
     Cancelled,
     Changed,
     Ended,
     Event,
     Held,
     JobEvent,
+    JobEventType,
     Opened,
     Output,
     Paused,
@@ -45,13 +45,13 @@ from taskqd.model.events import (
 from taskqd.model.footprint import footprint_of
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Array, Spec
-from taskqd.state.capacity import Limits
+from taskqd.state.capacity import CapacityTotals
 from taskqd.state.dependencies import Kind, named
-from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
 
-LIMITS = Limits(slots=3, queues={"q": 2}, resources={"gpu": 2})
+LIMITS = CapacityTotals(slots=3, queues={"q": 2}, resources={"gpu": 2})
 OWNERS = ["ann", "bob"]
 QUEUES = ("default", "q", "r")
 
@@ -70,7 +70,7 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = True) -> Backlog:
+def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = True) -> QueueState:
     """Write events as a journal does, and read them back into a new backlog, with their places."""
     events = list(entries)
     opened = Opened(at=0.0, format=2, store="s", boot="b", next_id=1)
@@ -79,12 +79,12 @@ def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = 
     )
     _, *portions = Replay().read("segment", content, None)
     records = [record for portion in portions for record in portion.records]
-    backlog = Backlog(LIMITS, is_open)
+    queue_state = QueueState(LIMITS, is_open)
     for record, (_, position) in zip(records, events, strict=True):
         assert not isinstance(record, Opened | Snapshot)
-        backlog.apply(record, position)
-    backlog.open()
-    return backlog
+        queue_state.apply(record, position)
+    queue_state.open()
+    return queue_state
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Model:
         return -self.spec.priority, self.id
 
     @property
-    def wants(self) -> Counter[str]:
+    def demands_of(self) -> Counter[str]:
         at_once = self.spec.array.at_once if self.spec.array else None
         return Counter(
             {
@@ -157,7 +157,7 @@ class Walk(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backlog = Backlog(LIMITS)
+        self.queue_state = QueueState(LIMITS)
         self.events: list[tuple[Event, Position | None]] = []
         self.now = 0.0
         self.models: dict[int, Model] = {}
@@ -173,7 +173,7 @@ class Walk(RuleBasedStateMachine):
 
     def happen(self, event: Event) -> None:
         position = (1, len(self.events), 1) if isinstance(event, Ended) else None
-        job = self.backlog.apply(event, position)
+        job = self.queue_state.apply(event, position)
         assert (job.id if job else None) == (event.id if isinstance(event, JobEvent) else None)
         self.events.append((event, position))
 
@@ -189,7 +189,7 @@ class Walk(RuleBasedStateMachine):
         ended = [one for one in self.wholes() if one.completed_at is not None]
         return sorted(ended, key=lambda one: (one.completed_at, one.id))
 
-    def doomed(self) -> dict[int, int]:
+    def unsatisfiable(self) -> dict[int, int]:
         return {one.id: one.because for one in self.models.values() if one.because is not None}
 
     def is_needed(self, one: Model) -> bool:
@@ -216,8 +216,8 @@ class Walk(RuleBasedStateMachine):
 
     def fits(self, one: Model) -> bool:
         used = self.used()
-        limits = {name: self.limit(name) for name in one.wants}
-        return all(limits[n] is None or used[n] + amount <= limits[n] for n, amount in one.wants.items())  # type: ignore[operator]
+        limits = {name: self.limit(name) for name in one.demands_of}
+        return all(limits[n] is None or used[n] + amount <= limits[n] for n, amount in one.demands_of.items())  # type: ignore[operator]
 
     def ready(self, now: float) -> list[Model]:
         """Return what waits for nothing but room, in order."""
@@ -316,14 +316,14 @@ class Walk(RuleBasedStateMachine):
             after = {kind: data.draw(some) for kind in kinds}
         key = data.draw(st.sampled_from([None, "a", "b"]))
         needs = {"gpu": gpu} if gpu else {}
-        is_free = key is None or self.backlog.by_key(key, owner) is None
+        is_free = key is None or self.queue_state.by_key(key, owner) is None
         return Spec(key=key if is_free else None, needs=needs, **asked, **time, **after)
 
     @rule(ends=st.lists(st.sampled_from([None, *ENDS]), min_size=1, max_size=4))
     def go_on(self, ends: list[Status | None]) -> None:
         """Take one after the other and start it; let some of them run to their end."""
         for end in ends:
-            one = self._take(self.backlog, self.now)
+            one = self._take(self.queue_state, self.now)
             if one is not None:
                 self._start(one)
                 if end is not None and one.status is R:
@@ -332,30 +332,30 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        self._take(self.backlog, self.now)
+        self._take(self.queue_state, self.now)
 
-    def _take(self, backlog: Backlog, now: float) -> Model | None:
+    def _take(self, queue_state: QueueState, now: float) -> Model | None:
         """What may start is the first in order that fits, but for those from which room is kept."""
         fitting = [one for one in self.ready(now) if self.fits(one)]
-        job = backlog.take(now)
+        job = queue_state.take(now)
         for one in fitting:
             if job is not None and one.id == job.id:
-                self.taken[one.id] = one.wants
+                self.taken[one.id] = one.demands_of
                 return one
-            self._is_kept_from(one, backlog, now)
+            self._is_kept_from(one, queue_state, now)
         assert job is None
-        self.next_look = backlog.next_due(now)
+        self.next_look = queue_state.next_due(now)
         return None
 
-    def _is_kept_from(self, one: Model, backlog: Backlog, now: float) -> None:
+    def _is_kept_from(self, one: Model, queue_state: QueueState, now: float) -> None:
         """Room is kept from a job only for one before it that does not fit, and would then fit less."""
-        kept_for = backlog.line.kept_for(backlog.get(one.id), now)
-        assert kept_for is not None, f"{one.id} waits, though there is room"
-        other = self.models[kept_for]
+        reserved_for = queue_state.line.reserved_for(queue_state.get(one.id), now)
+        assert reserved_for is not None, f"{one.id} waits, though there is room"
+        other = self.models[reserved_for]
         assert other.place < one.place
         assert other in self.ready(now)
         assert not self.fits(other)
-        assert set(other.wants) & set(one.wants)
+        assert set(other.demands_of) & set(one.demands_of)
 
     @precondition(lambda self: self.taken)
     @rule(data=st.data())
@@ -369,11 +369,11 @@ class Walk(RuleBasedStateMachine):
         is_due = (
             one.is_free
             and (one.not_before is None or one.not_before <= self.now)
-            and self.taken[one.id] == one.wants
+            and self.taken[one.id] == one.demands_of
             and not self.is_closed(one.spec.queue)
         )
-        job = self.backlog.get(one.id)
-        assert self.backlog.is_due(job, self.now) == is_due
+        job = self.queue_state.get(one.id)
+        assert self.queue_state.is_due(job, self.now) == is_due
         if is_due:
             self.happen(Started(id=one.id, at=self.now, attempt=job.attempts + 1))
             self.move(one, R, not_before=None)
@@ -387,7 +387,7 @@ class Walk(RuleBasedStateMachine):
             self._give_back(job_id)
 
     def _give_back(self, job_id: int) -> None:
-        self.backlog.give_back(job_id)
+        self.queue_state.give_back(job_id)
         del self.taken[job_id]
 
     @precondition(lambda self: self.units(R))
@@ -423,11 +423,11 @@ class Walk(RuleBasedStateMachine):
             if part.status is P:
                 self.move(part, X, is_held=False, not_before=None)
 
-    @precondition(lambda self: self.doomed())
+    @precondition(lambda self: self.unsatisfiable())
     @rule(data=st.data())
     def skip(self, data: st.DataObject) -> None:
-        job_id = data.draw(st.sampled_from(sorted(self.doomed())))
-        self.happen(Skipped(id=job_id, at=self.now, because=self.doomed()[job_id]))
+        job_id = data.draw(st.sampled_from(sorted(self.unsatisfiable())))
+        self.happen(Skipped(id=job_id, at=self.now, because=self.unsatisfiable()[job_id]))
         for part in self.models[job_id].parts:
             if part.status is P:
                 self.move(part, F, is_held=False, not_before=None)
@@ -482,7 +482,7 @@ class Walk(RuleBasedStateMachine):
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
         one = data.draw(st.sampled_from(self.ended()))
-        assert (self.backlog.needed_for(one.id) is not None) == self.is_needed(one)
+        assert (self.queue_state.reason_to_keep(one.id) is not None) == self.is_needed(one)
         if not self.is_needed(one):
             self._remove(one)
 
@@ -503,12 +503,12 @@ class Walk(RuleBasedStateMachine):
             if one.completed_at >= before and len(ended) - len(expected) <= most:
                 break
             expected.append(one.id)
-        assert self.backlog.expiry.take(before, most) == expected
+        assert self.queue_state.expiry.take(before, most) == expected
         for job_id in expected:
             if data.draw(st.booleans()):
                 self._remove(self.models[job_id])
             else:
-                self.backlog.expiry.keep(job_id)
+                self.queue_state.expiry.keep(job_id)
 
     @rule(data=st.data())
     def decide(self, data: st.DataObject) -> None:
@@ -549,18 +549,20 @@ class Walk(RuleBasedStateMachine):
         event = data.draw(st.sampled_from(_anything(job_id)))
         try:
             other.apply(event)
-        except IllegalMove:
-            assert other == self.backlog
+        except InvalidTransition:
+            assert other == self.queue_state
             assert _line(other, self.now) == _line(_replayed(self.events), self.now)
 
     # What is always true.
 
     @invariant()
     def jobs_are_where_the_model_has_them(self) -> None:
-        assert list(self.backlog.walk(1)) == sorted(self.backlog.jobs.values(), key=lambda job: job.id)
-        assert set(self.backlog.jobs) == set(self.models)
+        assert list(self.queue_state.walk(1)) == sorted(
+            self.queue_state.jobs.values(), key=lambda job: job.id
+        )
+        assert set(self.queue_state.jobs) == set(self.models)
         for one in self.models.values():
-            job = self.backlog.get(one.id)
+            job = self.queue_state.get(one.id)
             found = (job.status, job.spec, job.waiting, job.completed_at, job.array)
             whole = one.array.id if one.array else None
             assert found == (one.status, one.spec, one.waiting, one.completed_at, whole)
@@ -573,31 +575,33 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def those_that_are_to_be_skipped_are_known(self) -> None:
-        assert self.backlog.dependencies.doomed == self.doomed()
+        assert self.queue_state.dependencies.unsatisfiable == self.unsatisfiable()
 
     @invariant()
     def counts_are_what_a_recount_gives(self) -> None:
         units = self.units(*Status)
         recount = Counter(one.status for one in units)
-        assert self.backlog.counts == {status: recount[status] for status in Status}
-        jobs = self.backlog.jobs.values()
+        assert self.queue_state.counts == {status: recount[status] for status in Status}
+        jobs = self.queue_state.jobs.values()
         of = Counter(job.owner for job in jobs if job.tasks is None and job.status is P)
-        assert {owner: self.backlog.pending_of(owner) for owner in OWNERS} == {o: of[o] for o in OWNERS}
+        assert {owner: self.queue_state.pending_of(owner) for owner in OWNERS} == {o: of[o] for o in OWNERS}
         sizes = [(job.owner, footprint_of(job)) for job in jobs if _counts_as_pending(job)]
-        assert self.backlog.pending_bytes == sum(size for _, size in sizes)
+        assert self.queue_state.pending_bytes == sum(size for _, size in sizes)
         for owner in OWNERS:
-            assert self.backlog.pending_bytes_of(owner) == sum(
+            assert self.queue_state.pending_bytes_of(owner) == sum(
                 size for whose, size in sizes if whose == owner
             )
-        assert self.backlog.last_id == self.last_id
-        assert self.backlog.expiry.count == len(self.ended())
+        assert self.queue_state.last_id == self.last_id
+        assert self.queue_state.expiry.count == len(self.ended())
         whole = [job for job in jobs if job.array is None]
-        assert self.backlog.expiry.memory == sum(footprint_of(job) for job in whole if job.status.is_final)
+        assert self.queue_state.expiry.memory == sum(
+            footprint_of(job) for job in whole if job.status.is_final
+        )
         for job in whole:
-            assert job.task_runs == sum(task.runs for task in self.backlog.tasks(job))
+            assert job.task_runs == sum(task.runs for task in self.queue_state.tasks(job))
         by_queue = Counter((one.spec.queue, one.status.value.lower()) for one in units)
         busy = self.used()
-        for told in self.backlog.describe_queues():
+        for told in self.queue_state.describe_queues():
             name = told["name"]
             assert {s: told[s] for s in map(str.lower, Status.__members__)} == {
                 s: by_queue.pop((name, s), 0) for s in map(str.lower, Status.__members__)
@@ -608,21 +612,21 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def where_nothing_has_changed_nobody_may_start_before_the_next_look(self) -> None:
-        if self.backlog.is_settled and (self.next_look is None or self.now < self.next_look):
+        if self.queue_state.is_quiescent and (self.next_look is None or self.now < self.next_look):
             for one in self.ready(self.now):
                 if self.fits(one):
-                    self._is_kept_from(one, self.backlog, self.now)
+                    self._is_kept_from(one, self.queue_state, self.now)
 
     @invariant()
     def the_backlog_is_what_a_replay_of_the_journal_gives(self) -> None:
-        assert self.backlog == _replayed(self.events, is_open=False)
+        assert self.queue_state == _replayed(self.events, is_open=False)
 
     def teardown(self) -> None:
         """Whatever happened: nothing in line is lost, and nothing comes twice, here and after a replay."""
         for job_id in list(self.taken):
             one = self.models.get(job_id)
             if one is None or one.status is not R:
-                self.backlog.give_back(job_id)
+                self.queue_state.give_back(job_id)
                 del self.taken[job_id]
         later = [
             one.not_before
@@ -632,7 +636,7 @@ class Walk(RuleBasedStateMachine):
         replayed = _replayed(self.events, is_open=False)
         assert replayed.next_due(self.now) in ({min(later, default=None)} | self._due_before())
         models = deepcopy(self.models)
-        self._all_come(self.backlog)
+        self._all_come(self.queue_state)
         self.models, self.taken = models, {}
         for one in list(self.units(R)):
             replayed.apply(Ended(id=one.id, at=self.now, status=X))  # as a start does, which knows of no room
@@ -647,28 +651,28 @@ class Walk(RuleBasedStateMachine):
             if one.not_before is not None and one.not_before <= self.now
         }
 
-    def _all_come(self, backlog: Backlog) -> None:
+    def _all_come(self, queue_state: QueueState) -> None:
         """Have all that are ready come, with no pause, each cancelled and given back as soon as it does."""
         for queue in (None, *QUEUES):
-            backlog.apply(Resumed(at=self.now, by="bob", queue=queue))
+            queue_state.apply(Resumed(at=self.now, by="bob", queue=queue))
         self.paused.clear()
         for now in (self.now, self.now + 100_000):
-            while (one := self._take(backlog, now)) is not None:
-                backlog.apply(Cancelled(id=one.id, at=now, by="bob", signal=15))
-                backlog.give_back(one.id)
+            while (one := self._take(queue_state, now)) is not None:
+                queue_state.apply(Cancelled(id=one.id, at=now, by="bob", signal=15))
+                queue_state.give_back(one.id)
                 del self.taken[one.id]
                 self.move(one, X)
 
 
-def _line(backlog: Backlog, now: float) -> list[int]:
+def _line(queue_state: QueueState, now: float) -> list[int]:
     def taken() -> Iterator[Job]:
-        while (job := backlog.take(now)) is not None:
+        while (job := queue_state.take(now)) is not None:
             yield job
 
     return [job.id for job in taken()]
 
 
-def _anything(job_id: int) -> list[AboutJob]:
+def _anything(job_id: int) -> list[JobEventType]:
     common: dict[str, Any] = {"id": job_id, "at": 1.0}
     return [
         Submitted(**common, owner="ann", command="true", spec=Spec(array=Array(1, 3))),

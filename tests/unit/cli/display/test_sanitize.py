@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.cli.display.sanitize import LONGEST, Washer, washed
+from taskqd.cli.display.sanitize import LONGEST, Washer, sanitize_output
 from tests.fakes.daemon import FakeDaemon, Request, data, job, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.support.command_line import CHECKOUT, Process
@@ -62,12 +62,12 @@ SHOWN = [
 
 @pytest.mark.parametrize("text", THROUGH)
 def test_text_line_ends_and_colours_go_through(text: bytes) -> None:
-    assert washed(text) == text
+    assert sanitize_output(text) == text
 
 
 @pytest.mark.parametrize("text, shown", SHOWN)
 def test_everything_else_is_shown(text: bytes, shown: bytes) -> None:
-    assert washed(text) == shown
+    assert sanitize_output(text) == shown
 
 
 @pytest.mark.parametrize("text, shown", [*((text, text) for text in THROUGH), *SHOWN])
@@ -116,7 +116,7 @@ def test_colours_that_were_set_are_ended_once(text: bytes, is_reset: bool) -> No
 )
 def test_what_is_a_character_is_the_terminals_to_say(encoding: str, text: bytes, shown: bytes) -> None:
     """In Latin-1 the second byte of a UTF-8 character may be the C1 control that begins a sequence."""
-    assert washed(text, encoding) == shown
+    assert sanitize_output(text, encoding) == shown
 
 
 SCRAPS = st.sampled_from(
@@ -143,7 +143,7 @@ SCRAPS = st.sampled_from(
 def test_nothing_but_text_and_colours_comes_out_however_it_is_cut(pieces: list[bytes]) -> None:
     washer = Washer()
     shown = b"".join([*map(washer.wash, pieces), washer.end()])
-    assert shown == washed(b"".join(pieces))
+    assert shown == sanitize_output(b"".join(pieces))
     text = shown.decode("utf-8")
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
     assert all(re.match(r"\x1b\[[0-9;:]*m", text[at.start() :]) for at in re.finditer("\x1b", text))

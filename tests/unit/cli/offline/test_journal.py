@@ -45,7 +45,7 @@ def ended(number: int, at: float = AT) -> Ended:
     return Ended(id=number, at=at, status=Status.COMPLETED, exit_code=0, stdout=Output.inline(b"\xff"))
 
 
-class Store:
+class Journal:
     """A state directory with these segments, the records counted up through them."""
 
     def __init__(self, place: Path, *segments: list[Record]) -> None:
@@ -97,9 +97,9 @@ def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
 
 
 @pytest.fixture(name="store")
-def a_store(tmp_path: Path) -> Store:
+def a_store(tmp_path: Path) -> Journal:
     """Return a store of two segments: job 1 is COMPLETED, job 2 PENDING, job 3 removed."""
-    return Store(
+    return Journal(
         tmp_path,
         [opened(), submitted(1), started(1), submitted(3), Cancelled(id=3, at=AT, by="ana", signal=15)],
         [opened(AT + 100), ended(1, AT + 100), submitted(2, AT + 200), Removed(id=3, at=AT + 200, by="ana")],
@@ -109,7 +109,7 @@ def a_store(tmp_path: Path) -> Store:
 # verify
 
 
-def test_a_whole_journal_is_summed_up(store: Store, call: Call) -> None:
+def test_a_whole_journal_is_summed_up(store: Journal, call: Call) -> None:
     assert call("verify", store.place) == (
         0,
         f"{store.journal}: all is well: 2 files, 9 records up to number 9, 2 jobs: 1 pending, 1 completed\n",
@@ -121,7 +121,7 @@ def test_a_whole_journal_is_summed_up(store: Store, call: Call) -> None:
 
 
 def test_an_empty_journal_is_well(tmp_path: Path, call: Call) -> None:
-    store = Store(tmp_path)
+    store = Journal(tmp_path)
     assert call("verify", tmp_path).stdout == (
         f"{store.journal}: all is well: 0 files, 0 records up to number 0, 0 jobs\n"
     )
@@ -131,7 +131,7 @@ def test_an_empty_journal_is_well(tmp_path: Path, call: Call) -> None:
     "at,line,size", [(-1, 4, None), (-10, 4, None), (None, 5, 7), ("all but one", 1, 20)], ids=str
 )
 def test_a_torn_last_line_is_no_damage_and_is_told(
-    store: Store, call: Call, at: Any, line: int, size: int | None
+    store: Journal, call: Call, at: Any, line: int, size: int | None
 ) -> None:
     last = store.segment(2)
     content = last.read_bytes()
@@ -150,7 +150,7 @@ def test_a_torn_last_line_is_no_damage_and_is_told(
     assert facts["torn"] == {"path": str(last), "line": line, "size": size}
 
 
-DAMAGES: list[tuple[str, Callable[[Store], object], str]] = [
+DAMAGES: list[tuple[str, Callable[[Journal], object], str]] = [
     (
         "a flipped bit",
         lambda it: it.segment(1).write_bytes(it.segment(1).read_bytes().replace(b'"x"', b'"y"', 1)),
@@ -181,7 +181,7 @@ DAMAGES: list[tuple[str, Callable[[Store], object], str]] = [
 
 @pytest.mark.parametrize("damage,text", [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
 def test_what_is_wrong_is_told_with_its_file_and_line(
-    store: Store, call: Call, damage: Callable[[Store], object], text: str
+    store: Journal, call: Call, damage: Callable[[Journal], object], text: str
 ) -> None:
     damage(store)
     before = {path: path.read_bytes() for path in store.journal.iterdir()}
@@ -192,7 +192,7 @@ def test_what_is_wrong_is_told_with_its_file_and_line(
     assert {path: path.read_bytes() for path in store.journal.iterdir()} == before
 
 
-def test_what_a_later_segment_refuses_does_not_count(store: Store, call: Call) -> None:
+def test_what_a_later_segment_refuses_does_not_count(store: Journal, call: Call) -> None:
     store.segment(2).write_bytes(store.segment(2).read_bytes() + encode(started(1), 10) + b"half a l")
     store.segment(3).write_bytes(store.lines([opened()]))
     assert call("verify", store.place).stdout.endswith(
@@ -205,7 +205,7 @@ def test_a_directory_without_a_journal_is_told(tmp_path: Path, call: Call) -> No
 
 
 @pytest.mark.parametrize("rest,size", [(b"", 0), (b"x\n\n\nhalf a li\n", 13)])
-def test_blanks_are_not_told_and_a_torn_batch_is(store: Store, call: Call, rest: bytes, size: int) -> None:
+def test_blanks_are_not_told_and_a_torn_batch_is(store: Journal, call: Call, rest: bytes, size: int) -> None:
     now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
     last = store.segment(3)
     last.write_bytes(store.lines([now, submitted(5)]) + rest + b"\n" * 5000)
@@ -217,7 +217,7 @@ def test_blanks_are_not_told_and_a_torn_batch_is(store: Store, call: Call, rest:
 
 @pytest.mark.parametrize("command", ["verify", "dump"])
 def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
-    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch, command: str
+    store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
     head, one, two = (store.lines([record]) for record in (now, submitted(5), submitted(6)))
@@ -239,7 +239,7 @@ def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
 # dump
 
 
-def test_each_record_is_a_document_with_its_number_and_time(store: Store, call: Call) -> None:
+def test_each_record_is_a_document_with_its_number_and_time(store: Journal, call: Call) -> None:
     outcome = call("dump", store.place)
     assert (outcome.code, outcome.stderr) == (0, "")
     assert [document["seq"] for document in outcome.documents] == list(range(1, 10))
@@ -258,7 +258,7 @@ def test_a_retrys_time_is_written_as_a_time(tmp_path: Path, call: Call) -> None:
     again = Ended(
         id=1, at=AT, status=Status.PENDING, reason=Reason.EXIT, exit_code=1, retry_at=AT + 1.5, is_free=True
     )
-    store = Store(tmp_path, [opened(), submitted(1), started(1), again])
+    store = Journal(tmp_path, [opened(), submitted(1), started(1), again])
     assert call("dump", store.place).documents[-1]["retry_at"] == "2025-11-24T16:00:01.500Z"
 
 
@@ -273,13 +273,13 @@ def test_a_retrys_time_is_written_as_a_time(tmp_path: Path, call: Call) -> None:
     ],
 )
 def test_a_part_of_it_may_be_asked_for(
-    store: Store, call: Call, options: list[object], numbers: list[int]
+    store: Journal, call: Call, options: list[object], numbers: list[int]
 ) -> None:
     documents = call("dump", store.place, *options).documents
     assert [document["seq"] for document in documents] == numbers
 
 
-def test_on_a_terminal_it_is_harmless(store: Store, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_it_is_harmless(store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = Submitted(id=4, at=AT, owner="ana", command="\x1b]0;x\x07 \x9b2J \x7f")
     content = store.segment(2).read_bytes()
     store.segment(2).write_bytes(content + encode(evil, 10))
@@ -290,7 +290,7 @@ def test_on_a_terminal_it_is_harmless(store: Store, call: Call, monkeypatch: pyt
     assert shown.isascii()
 
 
-def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Store, call: Call) -> None:
+def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Journal, call: Call) -> None:
     store.segment(2).write_bytes(store.segment(2).read_bytes().replace(b"ana", b"ben", 1))
     outcome = call("dump", store.place)
     assert (outcome.code, [document["seq"] for document in outcome.documents]) == (1, list(range(1, 8)))
@@ -300,7 +300,7 @@ def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Store, 
 # snapshots
 
 
-def condense(store: Store) -> None:
+def condense(store: Journal) -> None:
     """Put a snapshot in the place of the first segment, as a daemon does beside us; job 3 was removed."""
     kept = store.segment(1).read_bytes().splitlines(keepends=True)[1:3]
     header = Snapshot(at=AT, format=1, store="s", boot="b", next_id=4, records=len(kept))
@@ -309,7 +309,7 @@ def condense(store: Store) -> None:
 
 
 @pytest.fixture(name="condensing")
-def a_snapshot_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def a_snapshot_meanwhile(store: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a snapshot made when the reader has seen which files there are."""
     whole_layout = Segments.layout
     todo = [condense]
@@ -323,13 +323,13 @@ def a_snapshot_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Segments, "layout", layout)
 
 
-def without_job_3(store: Store) -> None:
+def without_job_3(store: Journal) -> None:
     removed = Removed(id=3, at=AT + 200, by="ana")
     content = store.segment(2).read_bytes()
     store.segment(2).write_bytes(content.replace(encode(removed, 9), encode(submitted(4), 9)))
 
 
-def test_a_snapshot_is_read_in_the_place_of_what_it_replaces(store: Store, call: Call) -> None:
+def test_a_snapshot_is_read_in_the_place_of_what_it_replaces(store: Journal, call: Call) -> None:
     without_job_3(store)
     condense(store)
     summary = "2 files, 6 records up to number 9, 3 jobs: 2 pending, 1 completed\n"
@@ -338,7 +338,7 @@ def test_a_snapshot_is_read_in_the_place_of_what_it_replaces(store: Store, call:
 
 
 def test_a_snapshot_made_meanwhile_begins_the_reading_again(
-    store: Store, call: Call, condensing: None
+    store: Journal, call: Call, condensing: None
 ) -> None:
     without_job_3(store)
     assert call("verify", store.place).stdout.endswith(
@@ -347,7 +347,7 @@ def test_a_snapshot_made_meanwhile_begins_the_reading_again(
 
 
 def test_a_snapshot_made_meanwhile_prints_nothing_twice(
-    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch
+    store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_job_3(store)
     whole_content = Disk.content
@@ -367,7 +367,7 @@ def test_a_snapshot_made_meanwhile_prints_nothing_twice(
 
 
 def test_a_large_journal_shows_a_bar_on_a_terminal(
-    store: Store, call: Call, monkeypatch: pytest.MonkeyPatch
+    store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "LARGE", 10)
     monkeypatch.setenv("TERM", "xterm")

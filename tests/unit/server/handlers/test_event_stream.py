@@ -29,36 +29,36 @@ from taskqd.model.job import Job
 from taskqd.model.spec import Array, Spec
 from taskqd.protocol import replies
 from taskqd.server.handlers import event_stream as module
-from taskqd.server.handlers.event_stream import GATHER_INTERVAL, Feed, Filter
-from taskqd.state.queue_state import Backlog
+from taskqd.server.handlers.event_stream import GATHER_INTERVAL, EventFilter, EventStream
+from taskqd.state.queue_state import QueueState
 from taskqd.storage.journal import reader
-from taskqd.storage.journal.journal import Store
-from taskqd.storage.journal.snapshot import Condenser
-from tests.fakes.client import FakeCaller
+from taskqd.storage.journal.journal import Journal
+from taskqd.storage.journal.snapshot import SnapshotWriter
+from tests.fakes.client import FakeClient
 from tests.fakes.clocks import START, ThreadReactor, Threads, clock
 from tests.fakes.deferreds import begin, error_of
 from tests.fakes.engine import watchers
 from tests.fakes.filesystem import FakeDisk
-from tests.fakes.journal import FakeStore
+from tests.fakes.journal import FakeJournal
 
 
 def submitted(job_id: int, **spec: Any) -> Submitted:
     return Submitted(id=job_id, at=START, owner="ada", command="true", spec=Spec(**spec))
 
 
-ALL = Filter()
+ALL = EventFilter()
 
 
 class Desk:
     """A feed over a store in memory, its backlog applied as the recorder does it."""
 
     def __init__(self, *journal: Event) -> None:
-        self.store = FakeStore(list(journal))
-        self.backlog = Backlog()
+        self.store = FakeJournal(list(journal))
+        self.queue_state = QueueState()
         for event in journal:
-            self.backlog.apply(event)
+            self.queue_state.apply(event)
         self.clock = clock()
-        self.feed = Feed(self.store, self.backlog, self.clock)
+        self.feed = EventStream(self.store, self.queue_state, self.clock)
 
     def happen(self, *events: Event) -> None:
         """Let events happen one after the other, each after what was gathered before it was sent."""
@@ -69,14 +69,14 @@ class Desk:
     def happen_together(self, *events: Event) -> None:
         durable = self.store.append_all(events)
         for event in events:
-            durable.addCallback(lambda _, event: self.backlog.apply(event), event)
+            durable.addCallback(lambda _, event: self.queue_state.apply(event), event)
         self.store.sync()
 
-    def watch(self, caller: FakeCaller, wanted: Filter = ALL, since: int | None = None) -> Any:
+    def watch(self, caller: FakeClient, wanted: EventFilter = ALL, since: int | None = None) -> Any:
         return begin(self.feed.watch(caller, wanted, self.feed.first(since)))
 
 
-def numbers(caller: FakeCaller) -> list[int]:
+def numbers(caller: FakeClient) -> list[int]:
     return [int(line.split()[1]) for line in caller.sent.splitlines()]
 
 
@@ -91,7 +91,7 @@ def ended(watching: "Deferred[None]") -> None:
 
 
 def test_a_watcher_gets_what_happens_from_now_on() -> None:
-    desk, caller = Desk(submitted(1)), FakeCaller()
+    desk, caller = Desk(submitted(1)), FakeClient()
     watching = desk.watch(caller)
     assert caller.sent == b""
     desk.happen(submitted(2), submitted(3))
@@ -104,7 +104,7 @@ def test_a_watcher_gets_what_happens_from_now_on() -> None:
 
 @pytest.mark.parametrize("since", [0, 1, 3, 9, 10, 11])
 def test_a_watcher_gets_what_has_happened_since_a_number_and_what_comes(since: int) -> None:
-    desk, caller = Desk(*map(submitted, range(1, 11))), FakeCaller()
+    desk, caller = Desk(*map(submitted, range(1, 11))), FakeClient()
     watching = desk.watch(caller, since=since)
     desk.happen(submitted(11), submitted(12))
     assert numbers(caller) == list(range(max(since, 1), 13))
@@ -119,7 +119,7 @@ def test_a_number_that_nothing_can_have_yet_is_refused() -> None:
 
 
 def test_what_is_not_there_any_more_is_said_with_the_number_to_go_on_with() -> None:
-    desk, caller = Desk(*map(submitted, range(1, 11))), FakeCaller()
+    desk, caller = Desk(*map(submitted, range(1, 11))), FakeClient()
     desk.store.oldest = 5
     lagged = error_of(desk.watch(caller, since=4))
     assert isinstance(lagged, Lagged)
@@ -132,11 +132,11 @@ def test_what_is_not_there_any_more_is_said_with_the_number_to_go_on_with() -> N
 def test_a_journal_that_cannot_be_read_ends_the_watch() -> None:
     desk = Desk(submitted(1))
     desk.store.break_down()
-    assert isinstance(error_of(desk.watch(FakeCaller(), since=1)), StoreFailed)
+    assert isinstance(error_of(desk.watch(FakeClient(), since=1)), StoreFailed)
 
 
 def test_what_comes_while_the_past_is_read_follows_it_once() -> None:
-    desk, caller = Desk(*map(submitted, range(1, 8))), FakeCaller()
+    desk, caller = Desk(*map(submitted, range(1, 8))), FakeClient()
     caller.has_room = False
     watching = desk.watch(caller, since=1)
     for job_id in range(8, 12):
@@ -150,7 +150,7 @@ def test_what_comes_while_the_past_is_read_follows_it_once() -> None:
 
 
 def test_what_comes_together_is_told_in_its_order() -> None:
-    desk, caller = Desk(), FakeCaller()
+    desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     desk.happen_together(*map(submitted, (1, 2, 3)))
     assert caller.sent == lines(*enumerate(map(submitted, (1, 2, 3)), 1))
@@ -158,7 +158,7 @@ def test_what_comes_together_is_told_in_its_order() -> None:
 
 
 def test_who_comes_in_while_others_are_told_gets_what_is_behind_all_that_came_together() -> None:
-    desk, caller, late = Desk(), FakeCaller(), FakeCaller()
+    desk, caller, late = Desk(), FakeClient(), FakeClient()
     watching = [desk.watch(caller)]
     send = caller.send
 
@@ -179,7 +179,7 @@ def test_who_comes_in_while_others_are_told_gets_what_is_behind_all_that_came_to
 def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for bound, value in (("MOST_EVENTS", 2), ("PIECE_BYTES", 1), ("FLUSH_BYTES", 1)):
         monkeypatch.setattr(module, bound, value)
-    desk, caller, quick = Desk(), FakeCaller(), FakeCaller()
+    desk, caller, quick = Desk(), FakeClient(), FakeClient()
     watching, other = desk.watch(caller), desk.watch(quick)
     caller.has_room = False
     desk.happen_together(*map(submitted, range(1, 8)))
@@ -195,7 +195,7 @@ def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch
 
 
 def test_what_a_watcher_cannot_take_waits_for_it() -> None:
-    desk, caller = Desk(), FakeCaller()
+    desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     caller.has_room = False
     desk.happen(*map(submitted, range(1, 8)))
@@ -208,7 +208,7 @@ def test_what_a_watcher_cannot_take_waits_for_it() -> None:
 
 def test_a_watcher_takes_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES", 3 * len(lines((1, submitted(1)))))
-    desk, caller = Desk(), FakeCaller()
+    desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     caller.has_room = False
     desk.happen_together(*map(submitted, range(1, 9)))
@@ -223,7 +223,7 @@ def test_a_watcher_that_is_too_slow_is_told_where_to_go_on(
     monkeypatch: pytest.MonkeyPatch, bound: str, size: int
 ) -> None:
     monkeypatch.setattr(module, bound, 5 * size)
-    desk, caller = Desk(), FakeCaller()
+    desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     caller.has_room = False
     desk.happen(*map(submitted, range(1, 7)))
@@ -243,7 +243,7 @@ def test_a_watcher_that_is_too_slow_is_told_where_to_go_on(
 
 def test_a_watcher_that_has_kept_up_for_long_has_not_lagged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 5 * len(lines((1, submitted(1)))))
-    desk, caller = Desk(), FakeCaller()
+    desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     for first in range(1, 30, 3):
         caller.has_room = False
@@ -256,7 +256,7 @@ def test_a_watcher_that_has_kept_up_for_long_has_not_lagged(monkeypatch: pytest.
 
 @pytest.mark.parametrize("moment", ["reading", "waiting for events", "waiting for room"])
 def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
-    desk, caller = Desk(*map(submitted, range(1, 8))), FakeCaller()
+    desk, caller = Desk(*map(submitted, range(1, 8))), FakeClient()
     caller.has_room = moment == "waiting for events"
     watching = desk.watch(caller, since=1 if moment == "reading" else None)
     if moment == "waiting for room":
@@ -268,7 +268,7 @@ def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
 def test_an_event_is_encoded_once_for_all_who_want_it_and_never_for_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    desk, callers = Desk(), [FakeCaller(), FakeCaller()]
+    desk, callers = Desk(), [FakeClient(), FakeClient()]
     encoded: list[int] = []
     encode = replies.event
 
@@ -279,7 +279,7 @@ def test_an_event_is_encoded_once_for_all_who_want_it_and_never_for_nobody(
     monkeypatch.setattr(replies, "event", event)
     desk.happen(submitted(1))
     watching = [desk.watch(caller) for caller in callers]
-    ignorant = desk.watch(FakeCaller(), Filter(queue="elsewhere"))
+    ignorant = desk.watch(FakeClient(), EventFilter(queue="elsewhere"))
     desk.happen(submitted(2), submitted(3))
     assert encoded == [2, 3]
     assert [numbers(caller) for caller in callers] == [[2, 3]] * 2
@@ -291,7 +291,7 @@ def test_an_event_is_encoded_once_for_all_who_want_it_and_never_for_nobody(
 
 
 def test_what_comes_within_a_moment_is_sent_in_one_piece_to_each_watcher() -> None:
-    desk, callers = Desk(), [FakeCaller(), FakeCaller()]
+    desk, callers = Desk(), [FakeClient(), FakeClient()]
     watching = [desk.watch(caller) for caller in callers]
     sent: list[bytes] = []
     for caller in callers:
@@ -309,7 +309,7 @@ def test_what_comes_within_a_moment_is_sent_in_one_piece_to_each_watcher() -> No
 
 
 def test_a_watch_that_is_ended_has_all_that_happened_before() -> None:
-    desk, caller, slow = Desk(), FakeCaller(), FakeCaller()
+    desk, caller, slow = Desk(), FakeClient(), FakeClient()
     watching, other = desk.watch(caller), desk.watch(slow)
     slow.has_room = False
     for number in (1, 2, 3):
@@ -322,7 +322,7 @@ def test_a_watch_that_is_ended_has_all_that_happened_before() -> None:
 
 
 def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
-    desk, first, late = Desk(), FakeCaller(), FakeCaller()
+    desk, first, late = Desk(), FakeClient(), FakeClient()
     watching = [desk.watch(first)]
     first.has_room = False
     desk.happen_together(submitted(1))
@@ -341,8 +341,8 @@ def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
 def test_what_is_kept_for_all_watchers_together_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(lines((1, submitted(1, queue="q0"))))
     monkeypatch.setattr(module, "MAX_BYTES_IN_ALL", 10 * size)
-    desk, callers = Desk(), [FakeCaller() for _ in range(4)]
-    watching = [desk.watch(caller, Filter(queue=f"q{at}")) for at, caller in enumerate(callers)]
+    desk, callers = Desk(), [FakeClient() for _ in range(4)]
+    watching = [desk.watch(caller, EventFilter(queue=f"q{at}")) for at, caller in enumerate(callers)]
     for caller in callers:
         caller.has_room = False
     numbers_of = iter(range(1, 100))
@@ -395,22 +395,22 @@ def of(job_id: int) -> Event:
     ],
 )
 def test_a_filter_lets_through_what_is_of_its_job_or_queue(event: Event, takers: set[str]) -> None:
-    jobs: dict[int, Job] = Desk(FIRST, TASKS).backlog.jobs
+    jobs: dict[int, Job] = Desk(FIRST, TASKS).queue_state.jobs
     filters = {
         "all": ALL,
-        "a": Filter(queue="a"),
-        "b": Filter(queue="b"),
-        "job 1": Filter.of_job(jobs[1]),
-        "array": Filter.of_job(jobs[2]),
-        "task": Filter.of_job(jobs[4]),
+        "a": EventFilter(queue="a"),
+        "b": EventFilter(queue="b"),
+        "job 1": EventFilter.of_job(jobs[1]),
+        "array": EventFilter.of_job(jobs[2]),
+        "task": EventFilter.of_job(jobs[4]),
     }
     assert {name for name, wanted in filters.items() if wanted.takes(event, jobs)} == takers
 
 
 def test_a_job_s_filter_can_be_for_its_queue_too() -> None:
-    jobs = Desk(FIRST, TASKS).backlog.jobs
-    assert Filter.of_job(jobs[1], "a").takes(of(1), jobs)
-    assert not Filter.of_job(jobs[1], "b").takes(of(1), jobs)
+    jobs = Desk(FIRST, TASKS).queue_state.jobs
+    assert EventFilter.of_job(jobs[1], "a").takes(of(1), jobs)
+    assert not EventFilter.of_job(jobs[1], "b").takes(of(1), jobs)
 
 
 EVES = Submitted(id=6, at=START, owner="eve", command="true", spec=Spec(queue="a"))
@@ -441,21 +441,21 @@ BY_EVE: dict[str, Any] = {"at": START, "by": "eve"}
 )
 def test_who_may_not_see_everything_is_told_of_what_they_may(event: Event, takers: set[str]) -> None:
     """Of a job that is not known any more, and so not known to be theirs, nothing is told."""
-    jobs = Desk(FIRST, TASKS, EVES).backlog.jobs
+    jobs = Desk(FIRST, TASKS, EVES).queue_state.jobs
     filters = {
-        "ada": Filter(owner="ada"),
-        "eve": Filter(owner="eve"),
-        "a": Filter(of_token="a"),
-        "ada in a": Filter(owner="ada", of_token="a"),
-        "ada's watch of queue a": Filter(owner="ada", queue="a"),
-        "ada's watch of a job of eve's": replace(Filter.of_job(jobs[6]), owner="ada"),
+        "ada": EventFilter(owner="ada"),
+        "eve": EventFilter(owner="eve"),
+        "a": EventFilter(of_token="a"),
+        "ada in a": EventFilter(owner="ada", of_token="a"),
+        "ada's watch of queue a": EventFilter(owner="ada", queue="a"),
+        "ada's watch of a job of eve's": replace(EventFilter.of_job(jobs[6]), owner="ada"),
     }
     assert {name for name, wanted in filters.items() if wanted.takes(event, jobs)} == takers
 
 
 def test_what_may_be_seen_holds_for_the_past_and_for_what_comes() -> None:
-    desk, caller = Desk(FIRST, TASKS, EVES, of(1), of(6)), FakeCaller()
-    watching = desk.watch(caller, Filter(owner="eve"), 1)
+    desk, caller = Desk(FIRST, TASKS, EVES, of(1), of(6)), FakeClient()
+    watching = desk.watch(caller, EventFilter(owner="eve"), 1)
     assert numbers(caller) == [3, 5]
     desk.happen(of(2), Removed(id=6, at=START, by="eve"), Paused(**BY), Paused(**BY_EVE))
     assert numbers(caller) == [3, 5, 9]
@@ -463,8 +463,8 @@ def test_what_may_be_seen_holds_for_the_past_and_for_what_comes() -> None:
 
 
 def test_a_filter_holds_for_the_past_and_for_what_comes() -> None:
-    desk, caller = Desk(FIRST, TASKS, of(1), submitted(6, queue="a")), FakeCaller()
-    watching = desk.watch(caller, Filter(queue="a"), 1)
+    desk, caller = Desk(FIRST, TASKS, of(1), submitted(6, queue="a")), FakeClient()
+    watching = desk.watch(caller, EventFilter(queue="a"), 1)
     assert numbers(caller) == [1, 3, 4]
     desk.happen(submitted(7, queue="a"), submitted(8, queue="b"), REMOVED)
     assert numbers(caller) == [1, 3, 4, 5, 7]
@@ -485,16 +485,16 @@ class World:
 
     def __init__(self, directory: str) -> None:
         self.disk, self.threads, self.reactor = FakeDisk(), Threads(), ThreadReactor()
-        self.store = Store(directory, self.reactor, self.disk, "boot", self.reactor, self.threads)
+        self.store = Journal(directory, self.reactor, self.disk, "boot", self.reactor, self.threads)
         self.store.segment_bytes = 600
         self.store.lock()
         list(self.store.replay())
         self.store.begin(0)
-        self.backlog = Backlog()
-        self.feed = Feed(self.store, self.backlog, self.reactor)
+        self.queue_state = QueueState()
+        self.feed = EventStream(self.store, self.queue_state, self.reactor)
         self.journal: list[tuple[int, Event]] = []
-        self.store.on_durable(lambda first, events: self.journal.extend(enumerate(events, first)))
-        self.caller = FakeCaller()
+        self.store.add_observer(lambda first, events: self.journal.extend(enumerate(events, first)))
+        self.caller = FakeClient()
         self.first = 0
         self.watching: Deferred[Any] | None = None
 
@@ -506,7 +506,7 @@ class World:
     def watch(self, since: int) -> None:
         if self.watching is None:
             self.first = min(since, self.store.last_sequence + 1)
-            self.caller, before = FakeCaller(), self.caller
+            self.caller, before = FakeClient(), self.caller
             self.caller.has_room = before.has_room
             self.watching = begin(self.feed.watch(self.caller, ALL, self.feed.first(self.first)))
             self.watching.addErrback(self._over)
@@ -543,8 +543,8 @@ class World:
     def snapshot(self, _: int) -> None:
         number = self.store.segment - 1
         if number > self.store.snapshot:
-            Condenser(self.store.segments, self.disk, number).write()
-            self.store.condensed(number, self.store.segments.remove_obsolete(number))
+            SnapshotWriter(self.store.segments, self.disk, number).write()
+            self.store.compacted(number, self.store.segments.remove_obsolete(number))
 
     def fail(self, _: int) -> None:
         self.disk.fail("sync")

@@ -16,124 +16,124 @@ from taskqd.model.spec import Array
 from taskqd.protocol import replies
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 from tests.fakes.processes import COMPLETED, FAILED
 
 EVERYTHING = 10**9
 
 
-def opened() -> House:
-    house = House()
-    house.dispatcher.start()
-    return house
+def opened() -> Harness:
+    harness = Harness()
+    harness.engine.start()
+    return harness
 
 
-def ended(stdout: Output, stderr: Output = NOTHING, reason: Reason | None = None) -> House:
+def ended(stdout: Output, stderr: Output = NOTHING, reason: Reason | None = None) -> Harness:
     """Return a house whose job 1 has ended with these outputs."""
-    house = opened()
-    house.submit()
-    house.finish(1, Outcome(reason=reason, exit_code=0, stdout=stdout, stderr=stderr))
-    return house
+    harness = opened()
+    harness.submit()
+    harness.finish(1, Outcome(reason=reason, exit_code=0, stdout=stdout, stderr=stderr))
+    return harness
 
 
-def read(house: House, stream: str, offset: int = 0, length: int = EVERYTHING) -> bytes:
-    return result_of(house.results.read(house.job(1), stream, offset, length))
+def read(harness: Harness, stream: str, offset: int = 0, length: int = EVERYTHING) -> bytes:
+    return result_of(harness.results.read(harness.job(1), stream, offset, length))
 
 
-def both(house: House) -> "Deferred[tuple[bytes, bytes]]":
-    return begin(house.results.both(house.job(1)))
+def both(harness: Harness) -> "Deferred[tuple[bytes, bytes]]":
+    return begin(harness.results.both(harness.job(1)))
 
 
 # Progress.
 
 
 def test_progress_is_what_the_running_job_reports_and_all_when_it_has_completed() -> None:
-    house = opened()
-    house.submit()
-    job = house.job(1)
-    assert house.results.progress(job) == 0
-    house.spool.percentages[1] = 42
-    assert house.results.progress(job) == 42
-    house.finish(1)
-    assert house.results.progress(job) == 100
+    harness = opened()
+    harness.submit()
+    job = harness.job(1)
+    assert harness.results.progress(job) == 0
+    harness.spool.percentages[1] = 42
+    assert harness.results.progress(job) == 42
+    harness.finish(1)
+    assert harness.results.progress(job) == 100
 
 
 def test_progress_of_a_failed_job_is_what_it_reported_last() -> None:
-    house = opened()
-    house.submit()
-    house.spool.percentages[1] = 42
-    house.finish(1, FAILED)
-    assert house.results.progress(house.job(1)) == 42
+    harness = opened()
+    harness.submit()
+    harness.spool.percentages[1] = 42
+    harness.finish(1, FAILED)
+    assert harness.results.progress(harness.job(1)) == 42
 
 
 def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> None:
-    house = opened()
-    house.submit(retries=1)
-    house.spool.percentages[1] = 42
-    house.finish(1, FAILED)
-    assert house.job(1).status is Status.PENDING
-    assert house.results.progress(house.job(1)) == 0
-    house.cancel(1)
-    house.settle()
-    assert house.results.progress(house.job(1)) == 42
+    harness = opened()
+    harness.submit(retries=1)
+    harness.spool.percentages[1] = 42
+    harness.finish(1, FAILED)
+    assert harness.job(1).status is Status.PENDING
+    assert harness.results.progress(harness.job(1)) == 0
+    harness.cancel(1)
+    harness.settle()
+    assert harness.results.progress(harness.job(1)) == 42
 
 
 # Output.
 
 
 def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
-    house = opened()
-    house.submit()
-    house.spool.recordings[1].write(1, b"so far")
+    harness = opened()
+    harness.submit()
+    harness.spool.recordings[1].write(1, b"so far")
     assert [
-        read(house, "stdout"),
-        read(house, "stdout", 3, 2),
-        read(house, "stdout", 6),
-        read(house, "stderr"),
+        read(harness, "stdout"),
+        read(harness, "stdout", 3, 2),
+        read(harness, "stdout", 6),
+        read(harness, "stderr"),
     ] == [
         b"so far",
         b"fa",
         b"",
         b"",
     ]
-    assert house.results.size(house.job(1), "stdout") == 6
-    assert house.results.describe(house.job(1))["stdout_bytes"] == 6
+    assert harness.results.size(harness.job(1), "stdout") == 6
+    assert harness.results.describe(harness.job(1))["stdout_bytes"] == 6
 
 
 @pytest.mark.parametrize("data", [b"hello\n", b"\xff\0\xfe"])
 def test_short_output_is_read_from_the_journal(data: bytes) -> None:
-    house = ended(Output.inline(data), Output.inline(b"oh"))
-    assert (read(house, "stdout"), read(house, "stderr"), read(house, "stdout", 1, 1)) == (
+    harness = ended(Output.inline(data), Output.inline(b"oh"))
+    assert (read(harness, "stdout"), read(harness, "stderr"), read(harness, "stdout", 1, 1)) == (
         data,
         b"oh",
         data[1:2],
     )
-    assert result_of(both(house)) == (data, b"oh")
+    assert result_of(both(harness)) == (data, b"oh")
 
 
 def test_long_output_is_read_from_its_file() -> None:
-    house = ended(Output(10_000), Output.inline(b"short"))
-    house.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
-    assert read(house, "stdout", 9990, 100) == b"x" * 10
-    assert result_of(both(house)) == (b"x" * 10_000, b"short")
+    harness = ended(Output(10_000), Output.inline(b"short"))
+    harness.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
+    assert read(harness, "stdout", 9990, 100) == b"x" * 10
+    assert result_of(both(harness)) == (b"x" * 10_000, b"short")
 
 
 def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
-    house = ended(Output.inline(b"", 77), Output.inline(b"kept", 3))
-    job = house.results.describe(house.job(1))
+    harness = ended(Output.inline(b"", 77), Output.inline(b"kept", 3))
+    job = harness.results.describe(harness.job(1))
     assert (job["stdout_bytes"], job["stdout_dropped"], job["stderr_bytes"], job["stderr_dropped"]) == (
         0,
         77,
         4,
         3,
     )
-    assert result_of(both(house)) == (b"", b"kept")
+    assert result_of(both(harness)) == (b"", b"kept")
 
 
 @pytest.mark.parametrize("offset, length", [(6, 1), (7, 10), (10**17, 10), (0, 0)])
 def test_beyond_the_end_there_is_nothing(offset: int, length: int) -> None:
-    house = ended(Output.inline(b"hello\n"))
-    assert read(house, "stdout", offset, length) == b""
+    harness = ended(Output.inline(b"hello\n"))
+    assert read(harness, "stdout", offset, length) == b""
 
 
 @pytest.mark.parametrize("offset", [5000, 5001, 10**17])
@@ -142,31 +142,31 @@ def test_beyond_the_end_of_a_file_nobody_looks_for_it(offset: int) -> None:
 
 
 def test_a_job_that_never_ran_has_printed_nothing() -> None:
-    house = House(0)
-    house.submit()
-    assert read(house, "stdout") == b""
-    house.cancel(1)
-    house.settle()
-    assert result_of(both(house)) == (b"", b"")
+    harness = Harness(0)
+    harness.submit()
+    assert read(harness, "stdout") == b""
+    harness.cancel(1)
+    harness.settle()
+    assert result_of(both(harness)) == (b"", b"")
 
 
 def test_output_is_that_of_the_latest_attempt() -> None:
-    house = ended(Output.inline(b"first"))
-    house.retry(1)
-    house.settle()
-    assert (house.job(1).status, read(house, "stdout")) == (Status.RUNNING, b"")
-    house.spool.recordings[1].write(1, b"second")
-    assert read(house, "stdout") == b"second"
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"second!")))
-    assert read(house, "stdout") == b"second!"
+    harness = ended(Output.inline(b"first"))
+    harness.retry(1)
+    harness.settle()
+    assert (harness.job(1).status, read(harness, "stdout")) == (Status.RUNNING, b"")
+    harness.spool.recordings[1].write(1, b"second")
+    assert read(harness, "stdout") == b"second"
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"second!")))
+    assert read(harness, "stdout") == b"second!"
 
 
 def test_output_of_the_last_attempt_can_be_read_while_the_next_one_waits() -> None:
-    house = opened()
-    house.submit(retries=1)
-    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"first")))
-    assert house.job(1).status is Status.PENDING
-    assert read(house, "stdout") == b"first"
+    harness = opened()
+    harness.submit(retries=1)
+    harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"first")))
+    assert harness.job(1).status is Status.PENDING
+    assert read(harness, "stdout") == b"first"
 
 
 # Results.
@@ -174,34 +174,34 @@ def test_output_of_the_last_attempt_can_be_read_while_the_next_one_waits() -> No
 
 @pytest.mark.parametrize("slots", [0, 1])
 def test_a_job_that_has_not_ended_has_no_result(slots: int) -> None:
-    house = House(slots)
-    house.dispatcher.start()
-    house.submit()
-    error = error_of(both(house))
+    harness = Harness(slots)
+    harness.engine.start()
+    harness.submit()
+    error = error_of(both(harness))
     assert isinstance(error, NotFinished)
     assert "WAIT 1" in str(error)
 
 
 @pytest.mark.parametrize("sizes", [(replies.LARGEST_RESULT + 1, 0), (0, replies.LARGEST_RESULT + 1)])
 def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> None:
-    house = ended(Output(sizes[0]), Output(sizes[1]))
-    error = error_of(both(house))
+    harness = ended(Output(sizes[0]), Output(sizes[1]))
+    error = error_of(both(harness))
     assert isinstance(error, TooLarge)
     assert all(str(part) in str(error) for part in (*sizes, "OUTPUT 1"))
 
 
 def test_a_result_may_be_as_large_as_the_contract_says() -> None:
-    house = ended(Output(replies.LARGEST_RESULT), Output(replies.LARGEST_RESULT))
-    house.spool.on_disk[1, 1] = (b"x" * replies.LARGEST_RESULT, b"y" * replies.LARGEST_RESULT)
-    assert [len(data) for data in result_of(both(house))] == [replies.LARGEST_RESULT] * 2
+    harness = ended(Output(replies.LARGEST_RESULT), Output(replies.LARGEST_RESULT))
+    harness.spool.on_disk[1, 1] = (b"x" * replies.LARGEST_RESULT, b"y" * replies.LARGEST_RESULT)
+    assert [len(data) for data in result_of(both(harness))] == [replies.LARGEST_RESULT] * 2
 
 
 @pytest.mark.parametrize(
     "outputs", [(Output(5000), Output()), (Output(), Output(5000)), (Output(5000), Output(5000))]
 )
 def test_output_that_is_gone_from_the_disk_is_an_error_of_the_store(outputs: tuple[Output, Output]) -> None:
-    house = ended(*outputs)
-    assert isinstance(error_of(both(house)), StoreFailed)
+    harness = ended(*outputs)
+    assert isinstance(error_of(both(harness)), StoreFailed)
 
 
 def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
@@ -209,24 +209,24 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
         Submitted(id=1, at=START, owner="ada", command="true"),
         Started(id=1, at=START, attempt=1),
     ]
-    house = House(journal=journal)
-    house.dispatcher.recover("why")
-    assert result_of(both(house)) == (b"", b"")
+    harness = Harness(journal=journal)
+    harness.engine.recover("why")
+    assert result_of(both(harness)) == (b"", b"")
 
 
 # Earlier attempts.
 
 
-def retried() -> House:
+def retried() -> Harness:
     """Return a house whose job 1 has had two attempts and is in its third."""
-    house = opened()
-    house.submit(retries=2)
+    harness = opened()
+    harness.submit(retries=2)
     for output in (b"one", b"three"):
-        house.finish(1, replace(FAILED, stdout=Output.inline(output)))
-        house.clock.advance(60)
-        house.settle()
-    house.spool.recordings[1].write(1, b"fifth")
-    return house
+        harness.finish(1, replace(FAILED, stdout=Output.inline(output)))
+        harness.clock.advance(60)
+        harness.settle()
+    harness.spool.recordings[1].write(1, b"fifth")
+    return harness
 
 
 def replace(outcome: Outcome, **values: Any) -> Outcome:
@@ -235,50 +235,50 @@ def replace(outcome: Outcome, **values: Any) -> Outcome:
 
 @pytest.mark.parametrize("attempt, output", [(1, b"one"), (2, b"three"), (3, b"fifth"), (None, b"fifth")])
 def test_the_output_of_each_attempt_can_be_read(attempt: int | None, output: bytes) -> None:
-    house = retried()
-    job = house.job(1)
-    assert house.results.size(job, "stdout", attempt) == len(output)
-    assert result_of(house.results.read(job, "stdout", 1, EVERYTHING, attempt)) == output[1:]
-    assert result_of(house.results.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
+    harness = retried()
+    job = harness.job(1)
+    assert harness.results.size(job, "stdout", attempt) == len(output)
+    assert result_of(harness.results.read(job, "stdout", 1, EVERYTHING, attempt)) == output[1:]
+    assert result_of(harness.results.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
 
 
 def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> None:
-    house = opened()
-    house.submit(retries=1)
-    house.finish(1, replace(FAILED, stdout=Output(6000)))
-    house.clock.advance(60)
-    house.settle()
-    house.spool.on_disk[1, 1] = (b"x" * 6000, b"")
-    assert len(result_of(house.results.read(house.job(1), "stdout", 10, EVERYTHING, 1))) == 5990
+    harness = opened()
+    harness.submit(retries=1)
+    harness.finish(1, replace(FAILED, stdout=Output(6000)))
+    harness.clock.advance(60)
+    harness.settle()
+    harness.spool.on_disk[1, 1] = (b"x" * 6000, b"")
+    assert len(result_of(harness.results.read(harness.job(1), "stdout", 10, EVERYTHING, 1))) == 5990
 
 
 @pytest.mark.parametrize("attempt", [0, 4])
 def test_an_attempt_that_is_not_known_is_refused_with_those_that_are(attempt: int) -> None:
-    house = retried()
+    harness = retried()
     with pytest.raises(WrongState, match="attempts 1 to 3 are"):
-        house.results.read(house.job(1), "stdout", 0, 10, attempt)
-    house.job(1).past = house.job(1).past[1:]
+        harness.results.read(harness.job(1), "stdout", 0, 10, attempt)
+    harness.job(1).past = harness.job(1).past[1:]
     with pytest.raises(WrongState, match="attempts 2 to 3 are"):
-        house.results.size(house.job(1), "stdout", 1)
+        harness.results.size(harness.job(1), "stdout", 1)
 
 
 def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
-    house = opened()
-    house.submit(hold=True)
-    assert read(house, "stdout") == b""
-    assert house.results.size(house.job(1), "stdout") == 0
+    harness = opened()
+    harness.submit(hold=True)
+    assert read(harness, "stdout") == b""
+    assert harness.results.size(harness.job(1), "stdout") == 0
     with pytest.raises(WrongState, match="none is"):
-        house.results.read(house.job(1), "stdout", 0, 10, 1)
+        harness.results.read(harness.job(1), "stdout", 0, 10, 1)
 
 
 # SHOW.
 
 
 def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
-    house = retried()
-    shown = house.results.show(house.job(1))
+    harness = retried()
+    shown = harness.results.show(harness.job(1))
     assert [(run["attempt"], run["stdout_bytes"]) for run in shown["runs"]] == [(1, 3), (2, 5), (3, 5)]
-    assert (shown["stdout_bytes"], shown["status"], "runs" in house.results.describe(house.job(1))) == (
+    assert (shown["stdout_bytes"], shown["status"], "runs" in harness.results.describe(harness.job(1))) == (
         5,
         "RUNNING",
         False,
@@ -286,9 +286,9 @@ def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
 
 
 def test_a_job_that_was_never_started_has_no_attempts_to_show() -> None:
-    house = opened()
-    house.submit(hold=True)
-    shown = house.results.show(house.job(1))
+    harness = opened()
+    harness.submit(hold=True)
+    shown = harness.results.show(harness.job(1))
     assert (shown["runs"], shown["reason"]) == ([], "held")
 
 
@@ -296,17 +296,17 @@ def test_a_job_that_was_never_started_has_no_attempts_to_show() -> None:
 
 
 def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
-    house = House(slots=3)
-    house.dispatcher.start()
-    house.submit(array=Array(1, 3))
-    seen = [house.results.progress(house.job(1))]
+    harness = Harness(slots=3)
+    harness.engine.start()
+    harness.submit(array=Array(1, 3))
+    seen = [harness.results.progress(harness.job(1))]
     for task in (2, 3, 4):
-        house.finish(task, FAILED if task == 3 else COMPLETED)
-        seen.append(house.results.progress(house.job(1)))
+        harness.finish(task, FAILED if task == 3 else COMPLETED)
+        seen.append(harness.results.progress(harness.job(1)))
     assert seen == [0, 33, 66, 100]
-    house.submit(array=Array(1, 1))
-    house.finish(6)
-    assert house.results.progress(house.job(5)) == 100
+    harness.submit(array=Array(1, 1))
+    harness.finish(6)
+    assert harness.results.progress(harness.job(5)) == 100
 
 
 # Whether it is stopped.
@@ -322,22 +322,24 @@ def test_show_says_that_the_first_process_of_a_running_job_is_stopped(
         return len(asked) == 1
 
     monkeypatch.setattr(proc, "is_stopped", is_stopped)
-    house = opened()
-    house.submit()
-    assert house.results.show(house.job(1))["stopped"] is True
-    assert "stopped" not in house.results.show(house.job(1))
-    assert "stopped" not in house.results.describe(house.job(1))
-    house.finish(1)
-    assert "stopped" not in house.results.show(house.job(1))
+    harness = opened()
+    harness.submit()
+    assert harness.results.show(harness.job(1))["stopped"] is True
+    assert "stopped" not in harness.results.show(harness.job(1))
+    assert "stopped" not in harness.results.describe(harness.job(1))
+    harness.finish(1)
+    assert "stopped" not in harness.results.show(harness.job(1))
     assert asked == [(1001, 77)] * 2
 
 
-@pytest.mark.parametrize("look", [both, lambda house: house.results.read(house.job(1), "stdout", 10, 90)])
+@pytest.mark.parametrize(
+    "look", [both, lambda harness: harness.results.read(harness.job(1), "stdout", 10, 90)]
+)
 def test_output_whose_file_was_cut_after_the_end_is_an_error_and_not_a_part_of_it(
-    look: Callable[[House], "Deferred[object]"],
+    look: Callable[[Harness], "Deferred[object]"],
 ) -> None:
-    house = ended(Output(100))
-    house.spool.on_disk[1, 1] = (b"x" * 40, b"")
-    error = error_of(look(house))
+    harness = ended(Output(100))
+    harness.spool.on_disk[1, 1] = (b"x" * 40, b"")
+    error = error_of(look(harness))
     assert isinstance(error, StoreFailed)
     assert "the stdout of attempt 1 of job 1 had 100 bytes, and its file has 40" in str(error)

@@ -16,24 +16,24 @@ from taskqd.server.handlers.output_stream import PIECE, Follower
 from taskqd.storage.spool.output import FLUSH_AFTER
 from taskqd.storage.spool.spool import Spool
 from tests.fakes import clocks, engine
-from tests.fakes.client import FakeCaller
+from tests.fakes.client import FakeClient
 from tests.fakes.clocks import Threads
 from tests.fakes.deferreds import begin, error_of, result_of
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 from tests.fakes.filesystem import FakeDisk
 from tests.fakes.processes import FAILED
 
 
-def opened() -> House:
-    house = House()
-    house.dispatcher.start()
-    return house
+def opened() -> Harness:
+    harness = Harness()
+    harness.engine.start()
+    return harness
 
 
-def follow(house: House, caller: FakeCaller, stdout: int = 0, stderr: int = 0) -> "Deferred[Job]":
+def follow(harness: Harness, caller: FakeClient, stdout: int = 0, stderr: int = 0) -> "Deferred[Job]":
     """Follow job 1."""
     offsets = {"stdout": stdout, "stderr": stderr}
-    return begin(Follower(house.dispatcher, house.results, caller, 1, offsets).follow())
+    return begin(Follower(harness.engine, harness.results, caller, 1, offsets).follow())
 
 
 def parts(sent: bytes) -> list[tuple[str, int, bytes]]:
@@ -49,126 +49,126 @@ def parts(sent: bytes) -> list[tuple[str, int, bytes]]:
     return found
 
 
-def ended(house: House, stdout: bytes = b"", stderr: bytes = b"", **end: Any) -> None:
+def ended(harness: Harness, stdout: bytes = b"", stderr: bytes = b"", **end: Any) -> None:
     """Let the running attempt of job 1 print the rest and end."""
-    recording = house.spool.recordings[1]
+    recording = harness.spool.recordings[1]
     recording.write(1, stdout)
     recording.write(2, stderr)
     out, err = result_of(recording.close())
-    house.finish(1, Outcome(**{"reason": None, "exit_code": 0, **end}, stdout=out, stderr=err))
+    harness.finish(1, Outcome(**{"reason": None, "exit_code": 0, **end}, stdout=out, stderr=err))
 
 
-def gone(house: House) -> None:
+def gone(harness: Harness) -> None:
     """See that nothing is left of a follower."""
-    assert not any(house.spool.followers.values())
-    assert not any(house.dispatcher._waiters.values())
+    assert not any(harness.spool.followers.values())
+    assert not any(harness.engine._waiters.values())
 
 
 def test_both_streams_are_sent_as_they_appear_and_then_the_job() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit()
-    house.spool.recordings[1].write(1, b"before")
-    following = follow(house, caller)
-    house.spool.recordings[1].write(2, b"oh")
-    house.spool.recordings[1].write(1, b" after")
+    harness, caller = opened(), FakeClient()
+    harness.submit()
+    harness.spool.recordings[1].write(1, b"before")
+    following = follow(harness, caller)
+    harness.spool.recordings[1].write(2, b"oh")
+    harness.spool.recordings[1].write(1, b" after")
     assert parts(caller.sent) == [("stdout", 0, b"before"), ("stderr", 0, b"oh"), ("stdout", 6, b" after")]
     assert not following.called
-    ended(house, b"!")
+    ended(harness, b"!")
     assert result_of(following).status is Status.COMPLETED
     assert parts(caller.sent)[3:] == [("stdout", 12, b"!")]
-    gone(house)
+    gone(harness)
 
 
 def test_a_job_that_has_ended_is_sent_at_once() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit()
-    ended(house, b"out", b"err", reason=None)
-    assert result_of(follow(house, caller)).status is Status.COMPLETED
+    harness, caller = opened(), FakeClient()
+    harness.submit()
+    ended(harness, b"out", b"err", reason=None)
+    assert result_of(follow(harness, caller)).status is Status.COMPLETED
     assert parts(caller.sent) == [("stdout", 0, b"out"), ("stderr", 0, b"err")]
-    gone(house)
+    gone(harness)
 
 
 @pytest.mark.parametrize("moment", ["before", "running", "after"])
 def test_it_begins_at_the_offsets_that_are_given(moment: str) -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(delay=10)
-    following = follow(house, caller, 4, 99) if moment == "before" else None
-    house.clock.advance(10)
-    house.settle()
-    house.spool.recordings[1].write(1, b"0123456")
-    following = follow(house, caller, 4, 99) if moment == "running" else following
-    ended(house, b"789", b"nothing of this")
-    following = following or follow(house, caller, 4, 99)
+    harness, caller = opened(), FakeClient()
+    harness.submit(delay=10)
+    following = follow(harness, caller, 4, 99) if moment == "before" else None
+    harness.clock.advance(10)
+    harness.settle()
+    harness.spool.recordings[1].write(1, b"0123456")
+    following = follow(harness, caller, 4, 99) if moment == "running" else following
+    ended(harness, b"789", b"nothing of this")
+    following = following or follow(harness, caller, 4, 99)
     result_of(following)
     assert {each[0] for each in parts(caller.sent)} == {"stdout"}
     assert b"".join(each[2] for each in parts(caller.sent)) == b"456789"
 
 
 def test_a_job_that_has_not_started_is_waited_for() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(delay=10)
-    following = follow(house, caller)
+    harness, caller = opened(), FakeClient()
+    harness.submit(delay=10)
+    following = follow(harness, caller)
     assert not following.called
-    house.clock.advance(10)
-    house.settle()
-    assert house.job(1).status is Status.RUNNING
-    ended(house, b"out")
+    harness.clock.advance(10)
+    harness.settle()
+    assert harness.job(1).status is Status.RUNNING
+    ended(harness, b"out")
     result_of(following)
     assert parts(caller.sent) == [("stdout", 0, b"out")]
-    gone(house)
+    gone(harness)
 
 
 def test_a_job_that_is_cancelled_before_it_starts_has_ended() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(hold=True)
-    following = follow(house, caller)
-    house.cancel(1)
-    house.settle()
+    harness, caller = opened(), FakeClient()
+    harness.submit(hold=True)
+    following = follow(harness, caller)
+    harness.cancel(1)
+    harness.settle()
     assert result_of(following).status is Status.CANCELLED
     assert caller.sent == b""
-    gone(house)
+    gone(harness)
 
 
 def test_a_retry_begins_again_at_the_first_byte() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(retries=1)
-    following = follow(house, caller, 2)
-    ended(house, b"first", reason=FAILED.reason)
-    assert house.job(1).status is Status.PENDING
+    harness, caller = opened(), FakeClient()
+    harness.submit(retries=1)
+    following = follow(harness, caller, 2)
+    ended(harness, b"first", reason=FAILED.reason)
+    assert harness.job(1).status is Status.PENDING
     assert not following.called
-    house.clock.advance(60)
-    house.settle()
-    ended(house, b"second")
+    harness.clock.advance(60)
+    harness.settle()
+    ended(harness, b"second")
     assert result_of(following).status is Status.COMPLETED
     assert parts(caller.sent) == [("stdout", 2, b"rst"), ("stdout", 0, b"second")]
-    gone(house)
+    gone(harness)
 
 
 def test_a_retry_that_waits_is_followed_from_what_the_attempt_before_printed() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(retries=1)
-    ended(house, b"first", reason=FAILED.reason)
-    following = follow(house, caller)
+    harness, caller = opened(), FakeClient()
+    harness.submit(retries=1)
+    ended(harness, b"first", reason=FAILED.reason)
+    following = follow(harness, caller)
     assert parts(caller.sent) == [("stdout", 0, b"first")]
     assert not following.called
-    house.clock.advance(60)
-    house.settle()
-    ended(house)
+    harness.clock.advance(60)
+    harness.settle()
+    ended(harness)
     result_of(following)
 
 
 def test_a_slow_reader_gets_each_attempt_whole_before_the_next() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(retries=2)
+    harness, caller = opened(), FakeClient()
+    harness.submit(retries=2)
     caller.has_room = False
-    house.spool.recordings[1].write(1, b"a")
-    following = follow(house, caller)
-    ended(house, b"bc", reason=FAILED.reason)
+    harness.spool.recordings[1].write(1, b"a")
+    following = follow(harness, caller)
+    ended(harness, b"bc", reason=FAILED.reason)
     for output in (b"def", b"ghi"):
-        house.clock.advance(60)
-        house.settle()
-        ended(house, output, reason=FAILED.reason)
-    assert house.job(1).status is Status.FAILED
+        harness.clock.advance(60)
+        harness.settle()
+        ended(harness, output, reason=FAILED.reason)
+    assert harness.job(1).status is Status.FAILED
     assert parts(caller.sent) == [("stdout", 0, b"a")]
     caller.has_room = True
     caller.rooms.pop().callback(None)
@@ -177,17 +177,17 @@ def test_a_slow_reader_gets_each_attempt_whole_before_the_next() -> None:
 
 
 def test_an_attempt_that_is_not_known_any_more_is_passed_over() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(retries=2)
+    harness, caller = opened(), FakeClient()
+    harness.submit(retries=2)
     caller.has_room = False
-    house.spool.recordings[1].write(1, b"a")
-    following = follow(house, caller)
-    ended(house, b"bc", reason=FAILED.reason)
+    harness.spool.recordings[1].write(1, b"a")
+    following = follow(harness, caller)
+    ended(harness, b"bc", reason=FAILED.reason)
     for output in (b"def", b"ghi"):
-        house.clock.advance(60)
-        house.settle()
-        ended(house, output, reason=FAILED.reason)
-    house.job(1).past = house.job(1).past[1:]
+        harness.clock.advance(60)
+        harness.settle()
+        ended(harness, output, reason=FAILED.reason)
+    harness.job(1).past = harness.job(1).past[1:]
     caller.has_room = True
     caller.rooms.pop().callback(None)
     result_of(following)
@@ -195,94 +195,94 @@ def test_an_attempt_that_is_not_known_any_more_is_passed_over() -> None:
 
 
 def test_output_is_sent_in_pieces_and_only_as_there_is_room() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit()
+    harness, caller = opened(), FakeClient()
+    harness.submit()
     caller.has_room = False
-    following = follow(house, caller)
-    house.spool.recordings[1].write(1, b"x" * (2 * PIECE + 5))
+    following = follow(harness, caller)
+    harness.spool.recordings[1].write(1, b"x" * (2 * PIECE + 5))
     sizes = []
     while caller.rooms:
         sizes.append(len(parts(caller.sent)[-1][2]))
         caller.rooms.pop().callback(None)
     assert sizes == [PIECE, PIECE, 5]
-    ended(house)
+    ended(harness)
     result_of(following)
 
 
 def test_a_job_that_is_run_again_by_hand_while_its_output_is_sent_is_followed_on() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit()
+    harness, caller = opened(), FakeClient()
+    harness.submit()
     caller.has_room = False
-    house.spool.recordings[1].write(1, b"a")
-    following = follow(house, caller)
-    ended(house)
-    house.dispatcher.drain()
-    house.retry(1)
-    house.settle()
+    harness.spool.recordings[1].write(1, b"a")
+    following = follow(harness, caller)
+    ended(harness)
+    harness.engine.drain()
+    harness.retry(1)
+    harness.settle()
     caller.rooms.pop().callback(None)
     assert not following.called
-    house.cancel(1)
-    house.settle()
+    harness.cancel(1)
+    harness.settle()
     assert result_of(following).status is Status.CANCELLED
 
 
 def test_a_job_that_is_removed_while_its_output_is_sent_is_gone() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit()
+    harness, caller = opened(), FakeClient()
+    harness.submit()
     caller.has_room = False
-    house.spool.recordings[1].write(1, b"a")
-    following = follow(house, caller)
-    ended(house, b"b")
-    house.remove(1)
-    house.settle()
+    harness.spool.recordings[1].write(1, b"a")
+    following = follow(harness, caller)
+    ended(harness, b"b")
+    harness.remove(1)
+    harness.settle()
     caller.rooms.pop().callback(None)
     assert isinstance(error_of(following), Gone)
-    gone(house)
+    gone(harness)
 
 
 def test_output_that_cannot_be_read_ends_it_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    house = opened()
-    house.submit()
-    ended(house, b"a")
+    harness = opened()
+    harness.submit()
+    ended(harness, b"a")
 
     def fail(position: Any) -> Any:
         raise StoreFailed("unreadable")
 
-    monkeypatch.setattr(house.store, "read", fail)
-    assert isinstance(error_of(follow(house, FakeCaller())), StoreFailed)
-    gone(house)
+    monkeypatch.setattr(harness.store, "read", fail)
+    assert isinstance(error_of(follow(harness, FakeClient())), StoreFailed)
+    gone(harness)
 
 
 @pytest.mark.parametrize("moment", ["pending", "running", "choked"])
 def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit(hold=moment == "pending")
+    harness, caller = opened(), FakeClient()
+    harness.submit(hold=moment == "pending")
     caller.has_room = moment != "choked"
-    following = follow(house, caller)
+    following = follow(harness, caller)
     if moment != "pending":
-        house.spool.recordings[1].write(1, b"a")
+        harness.spool.recordings[1].write(1, b"a")
     following.cancel()
     assert isinstance(error_of(following), CancelledError)
-    gone(house)
+    gone(harness)
     if moment != "pending":
-        house.spool.recordings[1].write(1, b"b")
+        harness.spool.recordings[1].write(1, b"b")
         assert parts(caller.sent) == [("stdout", 0, b"a")]
 
 
 def test_who_goes_away_just_when_there_is_more_gets_none_of_it() -> None:
-    house, caller = opened(), FakeCaller()
-    house.submit()
+    harness, caller = opened(), FakeClient()
+    harness.submit()
 
     def go() -> None:
         following.cancel()
 
-    leave = house.spool.follow(1, go)
-    following = follow(house, caller)
-    house.spool.recordings[1].write(1, b"a")
+    leave = harness.spool.follow(1, go)
+    following = follow(harness, caller)
+    harness.spool.recordings[1].write(1, b"a")
     assert isinstance(error_of(following), CancelledError)
     assert caller.sent == b""
     leave()
-    gone(house)
+    gone(harness)
 
 
 # On a real spool: in memory, in a file, in the journal.
@@ -306,14 +306,14 @@ class World:
             return spools[0]
 
         patch.setattr(engine, "FakeSpool", make)
-        self.house = House()
+        self.harness = Harness()
         [self.spool] = spools
-        self.spool._clock = self.house.clock
-        self.house.dispatcher.start()
-        self.house.submit(retries=100)
+        self.spool._clock = self.harness.clock
+        self.harness.engine.start()
+        self.harness.submit(retries=100)
         self.printed: list[dict[str, bytes]] = [{"stdout": b"", "stderr": b""}]
-        self.caller = FakeCaller()
-        self.following = follow(self.house, self.caller)
+        self.caller = FakeClient()
+        self.following = follow(self.harness, self.caller)
 
     def print(self, stream: int, size: int) -> None:
         data = (b"%d," % size * size)[:size]
@@ -321,7 +321,7 @@ class World:
         self.spool._running[1].recording.write(stream, data)
 
     def later(self, *_: int) -> None:
-        self.house.clock.advance(FLUSH_AFTER)
+        self.harness.clock.advance(FLUSH_AFTER)
 
     def read(self, *_: int) -> None:
         for room in self.caller.rooms[:1]:
@@ -337,15 +337,15 @@ class World:
 
     def retry(self, *_: int) -> None:
         self.end(reason=FAILED.reason)
-        self.house.clock.advance(4000)
-        self.house.settle()
+        self.harness.clock.advance(4000)
+        self.harness.settle()
         self.printed.append({"stdout": b"", "stderr": b""})
 
     def end(self, **how: Any) -> None:
         closing = self.spool._running[1].recording.close()
         self.threads.run()
         out, err = result_of(closing)
-        self.house.finish(1, Outcome(**{"reason": None, "exit_code": 0, **how}, stdout=out, stderr=err))
+        self.harness.finish(1, Outcome(**{"reason": None, "exit_code": 0, **how}, stdout=out, stderr=err))
 
     def got(self) -> list[dict[str, bytes]]:
         """Return what came, by attempt: one that printed nothing is not seen."""

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from taskqd import __version__
 from taskqd.auth.principal import Principal
-from taskqd.config.limits import Quotas, describe
+from taskqd.config.limits import Limits, describe
 from taskqd.errors import (
     AuthFailed,
     AuthRequired,
@@ -33,56 +33,58 @@ from taskqd.model.roles import Role
 from taskqd.protocol import parser, submit, values, verbs
 from taskqd.server.handlers import admin as verbs_of_the_daemon
 from taskqd.server.handlers import output, query, router
-from tests.fakes.client import FakeCaller
+from tests.fakes.client import FakeClient
 from tests.fakes.connections import FakeSocket, FakeTransport
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.engine import House
+from tests.fakes.engine import Harness
 from tests.fakes.processes import COMPLETED, FAILED
 
 
-def opened(slots: int = 2) -> House:
-    house = House(slots)
-    house.dispatcher.start()
-    return house
+def opened(slots: int = 2) -> Harness:
+    harness = Harness(slots)
+    harness.engine.start()
+    return harness
 
 
-def ask(house: House, line: str, caller: FakeCaller | None = None, blocks: list[bytes] | None = None) -> Any:
+def ask(
+    harness: Harness, line: str, caller: FakeClient | None = None, blocks: list[bytes] | None = None
+) -> Any:
     """Return the Deferred of the reply to a request."""
     request = parser.read_line(line.encode())
-    return maybeDeferred(house.verbs.handle, caller or FakeCaller(), request, blocks or [])
+    return maybeDeferred(harness.verbs.handle, caller or FakeClient(), request, blocks or [])
 
 
-def answer(house: House, line: str) -> str:
+def answer(harness: Harness, line: str) -> str:
     """Return the reply to a request, once all is durable."""
-    replied = ask(house, line)
-    house.settle()
+    replied = ask(harness, line)
+    harness.settle()
     return bytes(result_of(replied)).decode()
 
 
-def answer_of(house: House, line: str, caller: FakeCaller) -> str:
+def answer_of(harness: Harness, line: str, caller: FakeClient) -> str:
     """Return the reply that somebody gets at once."""
-    return bytes(result_of(ask(house, line, caller))).decode()
+    return bytes(result_of(ask(harness, line, caller))).decode()
 
 
-def refusal(house: House, line: str, caller: FakeCaller | None = None) -> BaseException:
-    return error_of(ask(house, line, caller))
+def refusal(harness: Harness, line: str, caller: FakeClient | None = None) -> BaseException:
+    return error_of(ask(harness, line, caller))
 
 
-def shown(house: House, line: str) -> Any:
+def shown(harness: Harness, line: str) -> Any:
     """Return the JSON of a reply of one word and one value."""
-    return json.loads(answer(house, line).split(" ", 1)[1])
+    return json.loads(answer(harness, line).split(" ", 1)[1])
 
 
-def whole_answer(house: House, line: str, caller: FakeCaller | None = None) -> list[str]:
+def whole_answer(harness: Harness, line: str, caller: FakeClient | None = None) -> list[str]:
     """Return the lines of a reply that is sent in portions."""
-    caller = caller or FakeCaller()
-    end = result_of(ask(house, line, caller))
+    caller = caller or FakeClient()
+    end = result_of(ask(harness, line, caller))
     return (caller.sent + bytes(end)).decode().splitlines(keepends=True)
 
 
-def listed(house: House, line: str) -> tuple[list[int], str]:
+def listed(harness: Harness, line: str) -> tuple[list[int], str]:
     """Return the ids that a LIST gives, and its last line."""
-    *lines, end = whole_answer(house, line)
+    *lines, end = whole_answer(harness, line)
     return [json.loads(text.removeprefix("JOB "))["id"] for text in lines], end
 
 
@@ -94,15 +96,15 @@ def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
 
 
 def test_submit_status_and_result_have_the_form_that_they_keep_for_ever() -> None:
-    house = opened()
-    assert answer(house, "SUBMIT echo hello") == "JOB_ID 1\r\n"
-    assert answer(house, "STATUS 1") == "STATUS RUNNING 0\r\n"
+    harness = opened()
+    assert answer(harness, "SUBMIT echo hello") == "JOB_ID 1\r\n"
+    assert answer(harness, "STATUS 1") == "STATUS RUNNING 0\r\n"
     outcome = Outcome(
         reason=None, exit_code=0, stdout=Output.inline(b"hello\n"), stderr=Output.inline(b'a "b"\t\\\r\xff')
     )
-    house.finish(1, outcome)
-    assert answer(house, "STATUS 1") == "STATUS COMPLETED 100\r\n"
-    assert answer(house, "RESULT 1") == 'RESULT "hello\\n" "a \\"b\\"\\t\\\\\\r\\xFF" 0\r\n'
+    harness.finish(1, outcome)
+    assert answer(harness, "STATUS 1") == "STATUS COMPLETED 100\r\n"
+    assert answer(harness, "RESULT 1") == 'RESULT "hello\\n" "a \\"b\\"\\t\\\\\\r\\xFF" 0\r\n'
 
 
 @pytest.mark.parametrize(
@@ -116,21 +118,21 @@ def test_submit_status_and_result_have_the_form_that_they_keep_for_ever() -> Non
     ],
 )
 def test_a_result_has_the_exit_code_or_the_signal_or_none(outcome: Outcome, code: str) -> None:
-    house = opened()
-    house.submit()
-    house.finish(1, outcome)
-    assert answer(house, "RESULT 1") == f'RESULT "" "" {code}\r\n'
+    harness = opened()
+    harness.submit()
+    harness.finish(1, outcome)
+    assert answer(harness, "RESULT 1") == f'RESULT "" "" {code}\r\n'
 
 
 def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
-    house, caller = opened(), FakeCaller()
-    house.submit()
-    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
+    harness, caller = opened(), FakeClient()
+    harness.submit()
+    harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
     caller.has_room = False
-    replied = ask(house, "RESULT 1", caller)
-    house.retry(1)
-    house.settle()
+    replied = ask(harness, "RESULT 1", caller)
+    harness.retry(1)
+    harness.settle()
     caller.has_room = True
     caller.rooms.pop().callback(None)
     assert caller.sent + result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
@@ -138,12 +140,12 @@ def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.Mon
 
 def test_a_long_result_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
-    house, caller = opened(), FakeCaller()
-    house.submit()
+    harness, caller = opened(), FakeClient()
+    harness.submit()
     stdout, stderr = Output.inline(b'"\xff' * 15), Output.inline(b"e" * 12)
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=stdout, stderr=stderr))
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=stdout, stderr=stderr))
     caller.has_room = False
-    replied, sizes = ask(house, "RESULT 1", caller), [len(caller.sent)]
+    replied, sizes = ask(harness, "RESULT 1", caller), [len(caller.sent)]
     while caller.rooms:
         caller.rooms.pop().callback(None)
         sizes.append(len(caller.sent))
@@ -158,14 +160,14 @@ def test_a_reply_that_cannot_be_finished_ends_the_connection(
 ) -> None:
     monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
     monkeypatch.setattr(output, "PIECE_BYTES", 10)
-    house, caller = opened(), FakeCaller()
-    house.submit()
-    house.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(10_000), stderr=Output(0)))
+    harness, caller = opened(), FakeClient()
+    harness.submit()
+    harness.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(10_000), stderr=Output(0)))
     caller.has_room = False
-    replied = ask(house, line, caller)
+    replied = ask(harness, line, caller)
     assert b"xxxxx" in caller.sent
-    del house.spool.on_disk[1, 1]
+    del harness.spool.on_disk[1, 1]
     caller.rooms.pop().callback(None)
     assert result_of(replied) == b""
     (why,) = caller.broken_off
@@ -177,13 +179,13 @@ def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
     monkeypatch: pytest.MonkeyPatch, missing: int
 ) -> None:
     monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
-    house, caller = opened(), FakeCaller()
-    house.submit()
+    harness, caller = opened(), FakeClient()
+    harness.submit()
     streams = [b"x" * 100, b"y" * 100]
     streams[missing - 1] = b""
-    house.spool.on_disk[1, 1] = (streams[0], streams[1])
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100), stderr=Output(100)))
-    assert isinstance(error_of(ask(house, "RESULT 1", caller)), OSError | TaskqError)
+    harness.spool.on_disk[1, 1] = (streams[0], streams[1])
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100), stderr=Output(100)))
+    assert isinstance(error_of(ask(harness, "RESULT 1", caller)), OSError | TaskqError)
     assert caller.sent == b""
     assert caller.broken_off == []
 
@@ -192,45 +194,45 @@ def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(output, "PIECE_BYTES", 10)
-    house, caller = opened(), FakeCaller()
-    house.submit()
-    house.spool.on_disk[1, 1] = (b"x" * 15, b"")
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
-    assert result_of(ask(house, "OUTPUT 1 stdout", caller)) == b""
+    harness, caller = opened(), FakeClient()
+    harness.submit()
+    harness.spool.on_disk[1, 1] = (b"x" * 15, b"")
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
+    assert result_of(ask(harness, "OUTPUT 1 stdout", caller)) == b""
     (why,) = caller.broken_off
     assert "the stdout of attempt 1 of job 1 had 20 bytes, and its file has 15" in why
 
 
 def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "PIECE_BYTES", 10)
-    house, caller = opened(), FakeCaller()
-    house.submit()
-    house.spool.recordings[1].write(1, b"0123456789" * 3)
+    harness, caller = opened(), FakeClient()
+    harness.submit()
+    harness.spool.recordings[1].write(1, b"0123456789" * 3)
     caller.has_room = False
-    replied = ask(house, "OUTPUT 1 stdout --offset=1", caller)
+    replied = ask(harness, "OUTPUT 1 stdout --offset=1", caller)
     assert caller.sent == b"DATA stdout 1 29\r\n1234567890"
-    house.finish(1, Outcome(reason=None, exit_code=1, stdout=Output.inline(b"0123456789" * 3)))
+    harness.finish(1, Outcome(reason=None, exit_code=1, stdout=Output.inline(b"0123456789" * 3)))
     while caller.rooms:
         caller.rooms.pop().callback(None)
     assert caller.sent + result_of(replied) == b"DATA stdout 1 29\r\n%b\r\n" % (b"0123456789" * 3)[1:]
 
 
 def test_a_job_that_has_not_ended_has_no_result_yet() -> None:
-    house = opened(1)
-    house.submit()
-    house.submit()
+    harness = opened(1)
+    harness.submit()
+    harness.submit()
     for job_id in (1, 2):
-        assert isinstance(refusal(house, f"RESULT {job_id}"), NotFinished)
+        assert isinstance(refusal(harness, f"RESULT {job_id}"), NotFinished)
 
 
 @pytest.mark.parametrize(
     "line", [f"{verb} 9" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY")]
 )
 def test_there_is_no_job_of_an_id_that_nobody_was_given(line: str) -> None:
-    house = opened()
-    house.submit()
-    assert isinstance(refusal(house, line), NoSuchJob)
-    assert isinstance(refusal(house, "OUTPUT 9 stdout"), NoSuchJob)
+    harness = opened()
+    harness.submit()
+    assert isinstance(refusal(harness, line), NoSuchJob)
+    assert isinstance(refusal(harness, "OUTPUT 9 stdout"), NoSuchJob)
 
 
 @pytest.mark.parametrize(
@@ -247,31 +249,31 @@ def test_a_request_that_could_not_be_read_is_refused_for_that(line: str, error: 
 
 
 def test_a_submission_s_blocks_go_by_their_names() -> None:
-    house = opened()
-    result = ask(house, "SUBMIT --stdin=2 --script=6", blocks=[b"echo 1", b"in"])
-    house.settle()
+    harness = opened()
+    result = ask(harness, "SUBMIT --stdin=2 --script=6", blocks=[b"echo 1", b"in"])
+    harness.settle()
     assert result_of(result) == b"JOB_ID 1\r\n"
-    assert house.spool.blocks == {1: {"script": b"echo 1", "stdin": b"in"}}
-    ask(house, "SUBMIT --stdin=0 cat", blocks=[b""])
-    assert house.spool.blocks[2] == {"stdin": b""}
+    assert harness.spool.blocks == {1: {"script": b"echo 1", "stdin": b"in"}}
+    ask(harness, "SUBMIT --stdin=0 cat", blocks=[b""])
+    assert harness.spool.blocks[2] == {"stdin": b""}
 
 
 def test_a_submission_belongs_to_whoever_asked() -> None:
-    house = opened()
-    ask(house, "SUBMIT true", FakeCaller(Principal("grace", Role.ADMIN)))
-    house.settle()
-    assert house.job(1).owner == "grace"
+    harness = opened()
+    ask(harness, "SUBMIT true", FakeClient(Principal("grace", Role.ADMIN)))
+    harness.settle()
+    assert harness.job(1).owner == "grace"
 
 
 # SHOW and LIST.
 
 
 def test_show_tells_all_that_is_known() -> None:
-    house = opened()
-    answer(house, "SUBMIT --label=x --retries=2 --env=A=1 echo hello")
-    house.spool.percentages[1] = 30
-    house.spool.recordings[1].write(2, b"12345")
-    job = shown(house, "SHOW 1")
+    harness = opened()
+    answer(harness, "SUBMIT --label=x --retries=2 --env=A=1 echo hello")
+    harness.spool.percentages[1] = 30
+    harness.spool.recordings[1].write(2, b"12345")
+    job = shown(harness, "SHOW 1")
     assert {
         name: job[name] for name in ("id", "command", "status", "progress", "owner", "label", "retries")
     } == {
@@ -285,8 +287,8 @@ def test_show_tells_all_that_is_known() -> None:
     }
     assert (job["stdout_bytes"], job["stderr_bytes"], job["env"], job["attempts"]) == (0, 5, {"A": "1"}, 1)
     assert job["pid"] == 1001
-    house.finish(1, FAILED)
-    job = shown(house, "SHOW 1")
+    harness.finish(1, FAILED)
+    job = shown(harness, "SHOW 1")
     assert (job["status"], job["reason"], job["exit_code"]) == ("PENDING", "retrying", None)
 
 
@@ -322,17 +324,17 @@ LISTS = [
 
 @pytest.mark.parametrize("line, ids", LISTS)
 def test_a_list_has_the_jobs_that_were_asked_for_and_says_how_many(line: str, ids: list[int]) -> None:
-    house = opened(1)
-    house.submit()
-    house.finish(1)
-    house.submit()
-    house.submit(label="blue")
-    house.submit(label="blue")
-    house.submit(key="k")
-    house.submit()
-    house.cancel(4)
-    house.settle()
-    assert listed(house, line) == (ids, f"END {len(ids)}\r\n")
+    harness = opened(1)
+    harness.submit()
+    harness.finish(1)
+    harness.submit()
+    harness.submit(label="blue")
+    harness.submit(label="blue")
+    harness.submit(key="k")
+    harness.submit()
+    harness.cancel(4)
+    harness.settle()
+    assert listed(harness, line) == (ids, f"END {len(ids)}\r\n")
 
 
 ARRAY_LISTS = [
@@ -367,18 +369,18 @@ ARRAY_LISTS = [
 
 @pytest.mark.parametrize("line, ids", ARRAY_LISTS)
 def test_a_list_has_an_array_as_one_and_its_tasks_if_they_are_asked_for(line: str, ids: list[int]) -> None:
-    house = opened(0)
+    harness = opened(0)
     for words in ("", "--array=1-3 --queue=q", "--queue=q", "--array=0-1 --key=k", ""):
-        answer(house, f"SUBMIT {words} true")
-    answer(house, "CANCEL 2.2")
-    assert listed(house, line) == (ids, f"END {len(ids)}\r\n")
+        answer(harness, f"SUBMIT {words} true")
+    answer(harness, "CANCEL 2.2")
+    assert listed(harness, line) == (ids, f"END {len(ids)}\r\n")
 
 
 def test_only_an_array_has_tasks_to_list() -> None:
-    house = opened()
-    house.submit()
-    assert isinstance(refusal(house, "LIST --array=1"), WrongState)
-    assert isinstance(refusal(house, "LIST --array=2"), NoSuchJob)
+    harness = opened()
+    harness.submit()
+    assert isinstance(refusal(harness, "LIST --array=1"), WrongState)
+    assert isinstance(refusal(harness, "LIST --array=2"), NoSuchJob)
 
 
 def test_a_list_of_nothing_ends_at_once() -> None:
@@ -387,19 +389,19 @@ def test_a_list_of_nothing_ends_at_once() -> None:
 
 
 def test_a_list_has_100_jobs_unless_told() -> None:
-    house = opened(0)
+    harness = opened(0)
     for _ in range(130):
-        house.submit()
-    assert listed(house, "LIST") == (list(range(1, 101)), "END 100\r\n")
-    assert listed(house, "LIST --limit=1000")[1] == "END 130\r\n"
+        harness.submit()
+    assert listed(harness, "LIST") == (list(range(1, 101)), "END 100\r\n")
+    assert listed(harness, "LIST --limit=1000")[1] == "END 130\r\n"
 
 
 def test_a_list_that_shows_nothing_gives_way_as_well() -> None:
-    house, caller = opened(0), FakeCaller()
+    harness, caller = opened(0), FakeClient()
     for _ in range(10):
-        house.submit()
+        harness.submit()
     caller.has_room = False
-    replied = ask(house, "LIST --queue=other", caller)
+    replied = ask(harness, "LIST --queue=other", caller)
     waited = 0
     while caller.rooms:
         waited += 1
@@ -409,15 +411,15 @@ def test_a_list_that_shows_nothing_gives_way_as_well() -> None:
 
 def test_numbers_without_a_job_are_looked_up_a_thousand_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "WALKED_AT_ONCE", 3)
-    house, caller = opened(20), FakeCaller()
+    harness, caller = opened(20), FakeClient()
     for number in range(1, 11):
-        house.submit()
-        house.finish(number)
+        harness.submit()
+        harness.finish(number)
     for number in range(1, 10):
-        house.remove(number)
-    house.settle()
+        harness.remove(number)
+    harness.settle()
     caller.has_room = False
-    replied = ask(house, "LIST", caller)
+    replied = ask(harness, "LIST", caller)
     waited = 0
     while caller.rooms:
         waited += 1
@@ -426,12 +428,12 @@ def test_numbers_without_a_job_are_looked_up_a_thousand_at_a_time(monkeypatch: p
 
 
 def test_a_list_waits_for_its_caller_to_read() -> None:
-    house = opened(0)
+    harness = opened(0)
     for _ in range(3):
-        house.submit()
-    caller = FakeCaller()
+        harness.submit()
+    caller = FakeClient()
     caller.has_room = False
-    replied = ask(house, "LIST", caller)
+    replied = ask(harness, "LIST", caller)
     assert caller.sent.count(b"JOB") == 1
     caller.has_room = True
     caller.rooms.pop().callback(None)
@@ -457,210 +459,212 @@ def test_a_list_waits_for_its_caller_to_read() -> None:
     ],
 )
 def test_output_is_a_piece_of_a_stream_with_its_place(words: str, reply: str) -> None:
-    house = opened()
-    house.submit()
-    house.spool.recordings[1].write(1, b"0123456789")
-    assert answer(house, f"OUTPUT 1 stdout {words}") == reply
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"0123456789")))
-    assert answer(house, f"OUTPUT 1 stdout {words}") == reply
-    assert answer(house, "OUTPUT 1 stderr") == "DATA stderr 0 0\r\n\r\n"
+    harness = opened()
+    harness.submit()
+    harness.spool.recordings[1].write(1, b"0123456789")
+    assert answer(harness, f"OUTPUT 1 stdout {words}") == reply
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"0123456789")))
+    assert answer(harness, f"OUTPUT 1 stdout {words}") == reply
+    assert answer(harness, "OUTPUT 1 stderr") == "DATA stderr 0 0\r\n\r\n"
 
 
 def test_output_that_cannot_be_read_is_refused() -> None:
-    house = opened()
-    house.submit()
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(5000)))
-    assert isinstance(refusal(house, "OUTPUT 1 stdout"), StoreFailed)
-    assert isinstance(refusal(house, "RESULT 1"), StoreFailed)
+    harness = opened()
+    harness.submit()
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(5000)))
+    assert isinstance(refusal(harness, "OUTPUT 1 stdout"), StoreFailed)
+    assert isinstance(refusal(harness, "RESULT 1"), StoreFailed)
 
 
 @pytest.mark.parametrize("number, text", [(1, "one"), (2, "two!")])
 def test_output_of_an_earlier_attempt_is_asked_for_by_its_number(number: int, text: str) -> None:
-    house = opened()
-    house.submit(retries=1, retry_delay=0.0)
-    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
-    house.clock.advance(0)
-    house.settle()
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"two!")))
-    assert answer(house, f"OUTPUT 1 stdout --attempt={number}") == f"DATA stdout 0 {len(text)}\r\n{text}\r\n"
+    harness = opened()
+    harness.submit(retries=1, retry_delay=0.0)
+    harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
+    harness.clock.advance(0)
+    harness.settle()
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"two!")))
+    assert (
+        answer(harness, f"OUTPUT 1 stdout --attempt={number}") == f"DATA stdout 0 {len(text)}\r\n{text}\r\n"
+    )
     last = f"DATA stdout {len(text) - 1} 1\r\n{text[-1]}\r\n"
-    assert answer(house, f"OUTPUT 1 stdout --attempt={number} --tail=1") == last
-    assert isinstance(refusal(house, "OUTPUT 1 stdout --attempt=3"), WrongState)
+    assert answer(harness, f"OUTPUT 1 stdout --attempt={number} --tail=1") == last
+    assert isinstance(refusal(harness, "OUTPUT 1 stdout --attempt=3"), WrongState)
 
 
 def test_an_array_has_no_output_of_its_own_and_says_whose_to_ask_for() -> None:
-    house = opened(1)
-    answer(house, "SUBMIT --array=5-7 true")
+    harness = opened(1)
+    answer(harness, "SUBMIT --array=5-7 true")
     for line in ("RESULT 1", "OUTPUT 1 stdout"):
-        error = refusal(house, line)
+        error = refusal(harness, line)
         assert isinstance(error, WrongState)
         assert "1.5 to 1.7" in str(error)
-    house.finish(2, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"five")))
-    assert answer(house, "OUTPUT 1.5 stdout") == "DATA stdout 0 4\r\nfive\r\n"
-    assert answer(house, "RESULT 1.5") == answer(house, "RESULT 2") == 'RESULT "five" "" 0\r\n'
+    harness.finish(2, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"five")))
+    assert answer(harness, "OUTPUT 1.5 stdout") == "DATA stdout 0 4\r\nfive\r\n"
+    assert answer(harness, "RESULT 1.5") == answer(harness, "RESULT 2") == 'RESULT "five" "" 0\r\n'
 
 
 # WAIT.
 
 
 def test_wait_answers_when_the_job_has_ended() -> None:
-    house = opened()
-    house.submit()
-    waiting = ask(house, "WAIT 1")
-    timed = ask(house, "WAIT 1 --timeout=10")
+    harness = opened()
+    harness.submit()
+    waiting = ask(harness, "WAIT 1")
+    timed = ask(harness, "WAIT 1 --timeout=10")
     assert not waiting.called
-    house.finish(1)
+    harness.finish(1)
     assert result_of(waiting) == result_of(timed) == b"STATUS COMPLETED 100\r\n"
-    assert answer(house, "WAIT 1") == answer(house, "WAIT 1 --timeout=5") == "STATUS COMPLETED 100\r\n"
-    assert house.clock.getDelayedCalls() == []
+    assert answer(harness, "WAIT 1") == answer(harness, "WAIT 1 --timeout=5") == "STATUS COMPLETED 100\r\n"
+    assert harness.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("timeout", [0, 2.5])
 def test_wait_is_timed_out_and_leaves_no_waiter(timeout: float) -> None:
-    house = opened()
-    house.submit()
-    waiting = ask(house, f"WAIT 1 --timeout={timeout}")
-    house.clock.advance(timeout)
+    harness = opened()
+    harness.submit()
+    waiting = ask(harness, f"WAIT 1 --timeout={timeout}")
+    harness.clock.advance(timeout)
     error = error_of(waiting)
     assert isinstance(error, TimedOut)
     assert "RUNNING" in str(error)
-    assert not any(house.dispatcher._waiters.values())
-    house.finish(1)
+    assert not any(harness.engine._waiters.values())
+    harness.finish(1)
 
 
 def test_a_wait_is_let_go_with_its_caller() -> None:
-    house = opened()
-    house.submit()
-    caller = FakeCaller()
-    waiting = ask(house, "WAIT 1", caller)
+    harness = opened()
+    harness.submit()
+    caller = FakeClient()
+    waiting = ask(harness, "WAIT 1", caller)
     caller.held[0].cancel()
     assert not isinstance(error_of(waiting), TaskqError)
-    assert not any(house.dispatcher._waiters.values())
+    assert not any(harness.engine._waiters.values())
 
 
 # CANCEL and RETRY.
 
 
 def test_cancel_is_answered_when_it_is_decided() -> None:
-    house = opened(1)
-    house.submit()
-    house.submit()
-    assert answer(house, "CANCEL 1") == "STATUS RUNNING 0\r\n"
-    assert answer(house, "CANCEL 1") == "STATUS RUNNING 0\r\n"
-    assert answer(house, "CANCEL 2 --signal=INT") == "STATUS CANCELLED 0\r\n"
-    house.finish(1, FAILED)
-    assert answer(house, "STATUS 1") == "STATUS CANCELLED 0\r\n"
-    assert answer(house, "CANCEL 1") == "STATUS CANCELLED 0\r\n"
+    harness = opened(1)
+    harness.submit()
+    harness.submit()
+    assert answer(harness, "CANCEL 1") == "STATUS RUNNING 0\r\n"
+    assert answer(harness, "CANCEL 1") == "STATUS RUNNING 0\r\n"
+    assert answer(harness, "CANCEL 2 --signal=INT") == "STATUS CANCELLED 0\r\n"
+    harness.finish(1, FAILED)
+    assert answer(harness, "STATUS 1") == "STATUS CANCELLED 0\r\n"
+    assert answer(harness, "CANCEL 1") == "STATUS CANCELLED 0\r\n"
 
 
 @pytest.mark.parametrize("name, number", [("", 15), (" --signal=INT", 2), (" --signal=SIGKILL", 9)])
 def test_cancel_sends_the_signal_that_was_asked_for(name: str, number: int) -> None:
-    house = opened()
-    house.submit()
-    answer(house, f"CANCEL 1{name}")
-    assert house.executor.signals == [(1, Reason.CANCELLED, number)]
+    harness = opened()
+    harness.submit()
+    answer(harness, f"CANCEL 1{name}")
+    assert harness.executor.signals == [(1, Reason.CANCELLED, number)]
 
 
 def test_retry_answers_with_the_id_and_a_job_that_has_not_ended_is_refused() -> None:
-    house = opened()
-    house.submit()
-    assert isinstance(refusal(house, "RETRY 1"), WrongState)
-    house.finish(1)
-    assert isinstance(refusal(house, "CANCEL 1"), WrongState)
-    assert answer(house, "RETRY 1") == "JOB_ID 1\r\n"
-    assert house.job(1).status is Status.RUNNING
+    harness = opened()
+    harness.submit()
+    assert isinstance(refusal(harness, "RETRY 1"), WrongState)
+    harness.finish(1)
+    assert isinstance(refusal(harness, "CANCEL 1"), WrongState)
+    assert answer(harness, "RETRY 1") == "JOB_ID 1\r\n"
+    assert harness.job(1).status is Status.RUNNING
 
 
 def test_cancel_with_cascade_also_ends_what_would_come_after() -> None:
-    house = opened(1)
-    house.submit()
-    answer(house, "SUBMIT --after=1 true")
-    answer(house, "SUBMIT --after=2 true")
-    assert answer(house, "CANCEL 2 --cascade") == "STATUS CANCELLED 0\r\n"
-    assert house.statuses() == [Status.RUNNING, Status.CANCELLED, Status.CANCELLED]
+    harness = opened(1)
+    harness.submit()
+    answer(harness, "SUBMIT --after=1 true")
+    answer(harness, "SUBMIT --after=2 true")
+    assert answer(harness, "CANCEL 2 --cascade") == "STATUS CANCELLED 0\r\n"
+    assert harness.statuses() == [Status.RUNNING, Status.CANCELLED, Status.CANCELLED]
 
 
 def test_a_task_is_named_by_its_array_and_index_wherever_an_id_is_taken() -> None:
-    house = opened(1)
-    answer(house, "SUBMIT --array=5-7 true")
-    assert answer(house, "STATUS 1.5") == "STATUS RUNNING 0\r\n"
-    assert shown(house, "SHOW 1.6")["id"] == 3
-    assert answer(house, "HOLD 1.6") == "STATUS PENDING 0\r\n"
-    assert house.job(3).is_held
-    assert answer(house, "RELEASE 1.6") == "STATUS PENDING 0\r\n"
-    assert not house.job(3).is_held
-    assert answer(house, "CANCEL 1.7") == "STATUS CANCELLED 0\r\n"
-    assert answer(house, "RETRY 1.7") == "JOB_ID 4\r\n"
-    assert answer(house, "WHY 1.7").startswith("OK ")
-    waiting = ask(house, "WAIT 1.5")
-    house.finish(2)
+    harness = opened(1)
+    answer(harness, "SUBMIT --array=5-7 true")
+    assert answer(harness, "STATUS 1.5") == "STATUS RUNNING 0\r\n"
+    assert shown(harness, "SHOW 1.6")["id"] == 3
+    assert answer(harness, "HOLD 1.6") == "STATUS PENDING 0\r\n"
+    assert harness.job(3).is_held
+    assert answer(harness, "RELEASE 1.6") == "STATUS PENDING 0\r\n"
+    assert not harness.job(3).is_held
+    assert answer(harness, "CANCEL 1.7") == "STATUS CANCELLED 0\r\n"
+    assert answer(harness, "RETRY 1.7") == "JOB_ID 4\r\n"
+    assert answer(harness, "WHY 1.7").startswith("OK ")
+    waiting = ask(harness, "WAIT 1.5")
+    harness.finish(2)
     assert result_of(waiting) == b"STATUS COMPLETED 100\r\n"
     for verb in ("STATUS", "SHOW", "RESULT", "WAIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "WHY", "HOLD"):
-        assert isinstance(refusal(house, f"{verb} 1.8"), NoSuchJob), verb
-    assert isinstance(refusal(house, "SET 1.8 --nice=1"), NoSuchJob)
-    assert isinstance(refusal(house, "REMOVE 1.5"), WrongState)
+        assert isinstance(refusal(harness, f"{verb} 1.8"), NoSuchJob), verb
+    assert isinstance(refusal(harness, "SET 1.8 --nice=1"), NoSuchJob)
+    assert isinstance(refusal(harness, "REMOVE 1.5"), WrongState)
 
 
 # HOLD, RELEASE, SET and WHY.
 
 
 def test_a_held_job_starts_once_it_is_released() -> None:
-    house = opened(1)
-    house.submit()
-    house.submit()
-    assert answer(house, "HOLD 2") == "STATUS PENDING 0\r\n"
-    house.finish(1)
-    assert answer(house, "STATUS 2") == "STATUS PENDING 0\r\n"
-    assert shown(house, "SHOW 2")["reason"] == "held"
-    assert "held" in answer(house, "WHY 2")
-    assert answer(house, "RELEASE 2") == "STATUS PENDING 0\r\n"
-    assert answer(house, "STATUS 2") == "STATUS RUNNING 0\r\n"
+    harness = opened(1)
+    harness.submit()
+    harness.submit()
+    assert answer(harness, "HOLD 2") == "STATUS PENDING 0\r\n"
+    harness.finish(1)
+    assert answer(harness, "STATUS 2") == "STATUS PENDING 0\r\n"
+    assert shown(harness, "SHOW 2")["reason"] == "held"
+    assert "held" in answer(harness, "WHY 2")
+    assert answer(harness, "RELEASE 2") == "STATUS PENDING 0\r\n"
+    assert answer(harness, "STATUS 2") == "STATUS RUNNING 0\r\n"
     for verb in ("HOLD", "RELEASE"):
-        assert isinstance(refusal(house, f"{verb} 2"), WrongState)
-    told = [event for event in house.store.journal if isinstance(event, Held | Released)]
+        assert isinstance(refusal(harness, f"{verb} 2"), WrongState)
+    told = [event for event in harness.store.journal if isinstance(event, Held | Released)]
     assert [event.by for event in told] == ["ada", "ada"]
 
 
 def test_set_answers_with_the_job_as_it_is_then() -> None:
-    house = opened(1)
-    house.submit()
-    house.submit(label="x", timeout=5.0)
-    job = shown(house, 'SET 2 --priority=7 --queue=q --label="" --timeout=none --delay=60')
+    harness = opened(1)
+    harness.submit()
+    harness.submit(label="x", timeout=5.0)
+    job = shown(harness, 'SET 2 --priority=7 --queue=q --label="" --timeout=none --delay=60')
     assert (job["priority"], job["queue"], job["label"], job["timeout"]) == (7, "q", None, None)
     assert (job["status"], job["reason"]) == ("PENDING", "delayed")
-    assert shown(house, "SET 2 --at=none")["reason"] == "queued"
-    assert isinstance(refusal(house, "SET 1 --priority=1"), WrongState)
-    assert isinstance(refusal(house, "SET 2 --slots=2"), BadRequest)
+    assert shown(harness, "SET 2 --at=none")["reason"] == "queued"
+    assert isinstance(refusal(harness, "SET 1 --priority=1"), WrongState)
+    assert isinstance(refusal(harness, "SET 2 --slots=2"), BadRequest)
 
 
 def test_why_says_what_a_job_waits_for_in_one_line() -> None:
-    house = opened(1)
-    house.submit()
-    house.submit()
-    reply = answer(house, "WHY 2")
+    harness = opened(1)
+    harness.submit()
+    harness.submit()
+    reply = answer(harness, "WHY 2")
     assert reply.startswith("OK it wants 1 slot; none of 1 is free")
     assert reply.count("\r\n") == 1
-    assert answer(house, "WHY 1") == "OK it waits for nothing: it runs\r\n"
+    assert answer(harness, "WHY 1") == "OK it waits for nothing: it runs\r\n"
 
 
 # Queues and schedules.
 
 
-def queues(house: House) -> dict[str, Any]:
-    *lines, end = whole_answer(house, "QUEUES")
+def queues(harness: Harness) -> dict[str, Any]:
+    *lines, end = whole_answer(harness, "QUEUES")
     found = [json.loads(line.removeprefix("QUEUE ")) for line in lines]
     assert end == f"END {len(found)}\r\n"
     return {queue["name"]: queue for queue in found}
 
 
 def test_queues_has_each_queue_with_its_slots_and_counts() -> None:
-    house = House(3, queues={"gpu": 1})
-    house.dispatcher.start()
+    harness = Harness(3, queues={"gpu": 1})
+    harness.engine.start()
     for queue in ("gpu", "gpu", "mail"):
-        answer(house, f"SUBMIT --queue={queue} true")
+        answer(harness, f"SUBMIT --queue={queue} true")
     nothing = {"pending": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
     none = {"slots": None, "busy": 0, "paused": False, **nothing}
-    assert queues(house) == {
+    assert queues(harness) == {
         "default": {"name": "default", **none},
         "gpu": {"name": "gpu", **none, "slots": 1, "busy": 1, "pending": 1, "running": 1},
         "mail": {"name": "mail", **none, "busy": 1, "running": 1},
@@ -668,69 +672,69 @@ def test_queues_has_each_queue_with_its_slots_and_counts() -> None:
 
 
 def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
-    house = House(3, queues={"gpu": 1})
-    house.dispatcher.start()
+    harness = Harness(3, queues={"gpu": 1})
+    harness.engine.start()
     for _ in range(3):
-        answer(house, "SUBMIT --queue=gpu true")
-    assert shown(house, "SET-QUEUE gpu --slots=2")["slots"] == 2
-    assert queues(house)["gpu"]["running"] == 2
-    assert shown(house, "SET-QUEUE gpu --slots=none")["slots"] is None
-    assert queues(house)["gpu"]["running"] == 3
-    assert shown(house, "SET-QUEUE gpu --slots=default")["slots"] == 1
-    assert house.store.journal[-1] == Resized(at=house.clock.now(), by="ada", queue="gpu", slots=None)
+        answer(harness, "SUBMIT --queue=gpu true")
+    assert shown(harness, "SET-QUEUE gpu --slots=2")["slots"] == 2
+    assert queues(harness)["gpu"]["running"] == 2
+    assert shown(harness, "SET-QUEUE gpu --slots=none")["slots"] is None
+    assert queues(harness)["gpu"]["running"] == 3
+    assert shown(harness, "SET-QUEUE gpu --slots=default")["slots"] == 1
+    assert harness.store.journal[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
 
 
 @pytest.mark.parametrize("words", ["", " gpu"])
 def test_nothing_starts_while_it_is_paused(words: str) -> None:
-    house = opened(1)
-    assert answer(house, f"PAUSE{words}") == "OK\r\n"
-    answer(house, "SUBMIT --queue=gpu true")
-    assert shown(house, "SHOW 1")["reason"] == "paused"
-    assert shown(house, "STATS")["paused"] is (words == "")
-    assert queues(house)["gpu"]["paused"] is (words != "")
-    assert answer(house, f"RESUME{words}") == "OK\r\n"
-    assert answer(house, "STATUS 1") == "STATUS RUNNING 0\r\n"
+    harness = opened(1)
+    assert answer(harness, f"PAUSE{words}") == "OK\r\n"
+    answer(harness, "SUBMIT --queue=gpu true")
+    assert shown(harness, "SHOW 1")["reason"] == "paused"
+    assert shown(harness, "STATS")["paused"] is (words == "")
+    assert queues(harness)["gpu"]["paused"] is (words != "")
+    assert answer(harness, f"RESUME{words}") == "OK\r\n"
+    assert answer(harness, "STATUS 1") == "STATUS RUNNING 0\r\n"
 
 
-def schedules(house: House) -> list[Any]:
-    *lines, end = whole_answer(house, "SCHEDULES")
+def schedules(harness: Harness) -> list[Any]:
+    *lines, end = whole_answer(harness, "SCHEDULES")
     found = [json.loads(line.removeprefix("SCHEDULE ")) for line in lines]
     assert end == f"END {len(found)}\r\n"
     return found
 
 
 def test_a_schedule_is_made_shown_paused_and_ended() -> None:
-    house = opened()
-    assert schedules(house) == []
-    assert answer(house, "SCHEDULE --every=1h --queue=q echo hello") == "OK 1\r\n"
-    assert answer(house, 'SCHEDULE --cron="0 3 * * *" --overlap true') == "OK 2\r\n"
-    first, second = schedules(house)
+    harness = opened()
+    assert schedules(harness) == []
+    assert answer(harness, "SCHEDULE --every=1h --queue=q echo hello") == "OK 1\r\n"
+    assert answer(harness, 'SCHEDULE --cron="0 3 * * *" --overlap true') == "OK 2\r\n"
+    first, second = schedules(harness)
     assert (first["schedule"], first["every"], first["command"], first["queue"]) == (
         1,
         3600.0,
         "echo hello",
         "q",
     )
-    assert (first["owner"], first["next_run_at"]) == ("ada", values.timestamp(house.clock.now() + 3600))
+    assert (first["owner"], first["next_run_at"]) == ("ada", values.timestamp(harness.clock.now() + 3600))
     assert (second["schedule"], second["cron"], second["overlap"]) == (2, "0 3 * * *", True)
-    assert answer(house, "PAUSE --schedule=1") == "OK\r\n"
-    assert [(one["paused"], one["next_run_at"] is None) for one in schedules(house)] == [
+    assert answer(harness, "PAUSE --schedule=1") == "OK\r\n"
+    assert [(one["paused"], one["next_run_at"] is None) for one in schedules(harness)] == [
         (True, True),
         (False, False),
     ]
-    assert answer(house, "RESUME --schedule=1") == "OK\r\n"
-    assert schedules(house)[0]["paused"] is False
-    assert answer(house, "UNSCHEDULE 1") == "OK\r\n"
-    assert [one["schedule"] for one in schedules(house)] == [2]
+    assert answer(harness, "RESUME --schedule=1") == "OK\r\n"
+    assert schedules(harness)[0]["paused"] is False
+    assert answer(harness, "UNSCHEDULE 1") == "OK\r\n"
+    assert [one["schedule"] for one in schedules(harness)] == [2]
     for line in ("UNSCHEDULE 1", "PAUSE --schedule=1", "RESUME --schedule=3"):
-        assert isinstance(refusal(house, line), NoSuchJob), line
+        assert isinstance(refusal(harness, line), NoSuchJob), line
 
 
 def test_a_list_of_queues_waits_for_its_caller_to_read() -> None:
-    house = House(queues={"a": 1, "b": 1})
-    caller = FakeCaller()
+    harness = Harness(queues={"a": 1, "b": 1})
+    caller = FakeClient()
     caller.has_room = False
-    replied = ask(house, "QUEUES", caller)
+    replied = ask(harness, "QUEUES", caller)
     assert caller.sent.count(b"QUEUE") == 1
     caller.has_room = True
     caller.rooms.pop().callback(None)
@@ -741,22 +745,22 @@ def test_a_list_of_queues_waits_for_its_caller_to_read() -> None:
 
 
 def test_stats_has_the_resources_and_how_much_of_them_is_taken() -> None:
-    house = House(resources={"gpu": 2, "disk": 5})
-    house.dispatcher.start()
-    answer(house, "SUBMIT --need=gpu:2 true")
-    assert shown(house, "STATS")["resources"] == {
+    harness = Harness(resources={"gpu": 2, "disk": 5})
+    harness.engine.start()
+    answer(harness, "SUBMIT --need=gpu:2 true")
+    assert shown(harness, "STATS")["resources"] == {
         "gpu": {"total": 2, "busy": 2},
         "disk": {"total": 5, "busy": 0},
     }
 
 
 def test_stats_has_the_counters_and_gauges() -> None:
-    house = opened(1)
+    harness = opened(1)
     for _ in range(3):
-        house.submit()
-    house.finish(1)
-    house.clock.advance(12.5)
-    stats = shown(house, "STATS")
+        harness.submit()
+    harness.finish(1)
+    harness.clock.advance(12.5)
+    stats = shown(harness, "STATS")
     assert stats["jobs"] == {"pending": 1, "running": 1, "completed": 1, "failed": 0, "cancelled": 0}
     assert (stats["slots"], stats["uptime"], stats["connections"]) == (1, 12.5, 0)
     assert stats["version"] == __version__
@@ -764,29 +768,29 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
     assert stats["draining"] is False
     assert stats["limits"]["line"] == parser.LONGEST_LINE
-    house.store.break_down("no space left")
-    assert shown(house, "STATS")["store"]["failure"] == "no space left"
+    harness.store.break_down("no space left")
+    assert shown(harness, "STATS")["store"]["failure"] == "no space left"
 
 
 def test_hello_says_who_both_are() -> None:
-    house = opened()
-    word, version, text = answer(house, "HELLO").split(" ", 2)
+    harness = opened()
+    word, version, text = answer(harness, "HELLO").split(" ", 2)
     hello = json.loads(text)
     assert (word, version) == ("TASKQ", "1")
     assert hello["verbs"] == list(verbs.VERBS)
     assert hello["options"] == [f"--{name}" for name in submit.OPTIONS]
     assert hello["you"] == {"name": "ada", "role": "admin"}
     assert hello["auth"] == ["token"]
-    stranger = result_of(ask(house, "HELLO", FakeCaller(None)))
+    stranger = result_of(ask(harness, "HELLO", FakeClient(None)))
     assert json.loads(stranger.split(b" ", 2)[2])["you"] is None
 
 
 def test_auth_makes_whoever_has_the_token_an_admin() -> None:
-    house = opened()
-    caller = FakeCaller(None)
-    assert isinstance(refusal(house, "AUTH wrong", caller), AuthFailed)
+    harness = opened()
+    caller = FakeClient(None)
+    assert isinstance(refusal(harness, "AUTH wrong", caller), AuthFailed)
     assert (caller.principal, caller.failures) == (None, 1)
-    assert result_of(ask(house, "AUTH sesame", caller)) == b"OK token admin\r\n"
+    assert result_of(ask(harness, "AUTH sesame", caller)) == b"OK token admin\r\n"
     assert caller.principal == Principal("token", Role.ADMIN)
 
 
@@ -801,15 +805,15 @@ def test_auth_makes_whoever_has_the_token_an_admin() -> None:
     ],
 )
 def test_hello_says_what_one_is_taken_for(who: Principal, told: dict[str, str]) -> None:
-    reply = result_of(ask(opened(), "HELLO", FakeCaller(who)))
+    reply = result_of(ask(opened(), "HELLO", FakeClient(who)))
     assert json.loads(reply.split(b" ", 2)[2])["you"] == told
 
 
 def test_hello_and_stats_have_every_limit() -> None:
-    quotas = Quotas(connections=7, submissions=2.5, idle_time=None, output=1000, line=2048)
-    house = House(quotas=quotas)
-    stats = shown(house, "STATS")["limits"]
-    hello = json.loads(answer(house, "HELLO").split(" ", 2)[2])["limits"]
+    quotas = Limits(connections=7, submissions=2.5, idle_time=None, output=1000, line=2048)
+    harness = Harness(quotas=quotas)
+    stats = shown(harness, "STATS")["limits"]
+    hello = json.loads(answer(harness, "HELLO").split(" ", 2)[2])["limits"]
     assert hello == stats == {**verbs_of_the_daemon.LIMITS, **describe(quotas)}
     assert set(asdict(quotas)) - {"output"} | {"max_output"} <= set(stats)
     assert (stats["connections"], stats["submissions"], stats["idle_time"]) == (7, 2.5, None)
@@ -817,40 +821,40 @@ def test_hello_and_stats_have_every_limit() -> None:
 
 
 def test_auth_says_who_one_is_then() -> None:
-    house, caller = opened(), FakeCaller(None)
-    house.access.tokens["t"] = Principal("ann", Role.SUBMIT, queue="q", token="1")
-    assert result_of(ask(house, "AUTH t", caller)) == b"OK ann submit\r\n"
-    assert caller.principal == house.access.tokens["t"]
+    harness, caller = opened(), FakeClient(None)
+    harness.access.tokens["t"] = Principal("ann", Role.SUBMIT, queue="q", token="1")
+    assert result_of(ask(harness, "AUTH t", caller)) == b"OK ann submit\r\n"
+    assert caller.principal == harness.access.tokens["t"]
 
 
-def expected(house: House, caller: FakeCaller, line: str) -> TaskqError | None:
-    return house.verbs.expect(caller, parser.read_line(line.encode())).error
+def expected(harness: Harness, caller: FakeClient, line: str) -> TaskqError | None:
+    return harness.verbs.expect(caller, parser.read_line(line.encode())).error
 
 
 def test_blocks_are_expected_of_those_who_may_send_them() -> None:
-    house = House(quotas=Quotas(block=10))
+    harness = Harness(quotas=Limits(block=10))
     line = "SUBMIT --stdin=10 cat"
-    reader, user = (FakeCaller(Principal("ann", role)) for role in (Role.READ, Role.SUBMIT))
-    assert expected(house, user, line) is expected(house, FakeCaller(), line) is None
-    assert isinstance(expected(house, FakeCaller(None), line), AuthRequired)
-    assert isinstance(expected(house, reader, line), Forbidden)
+    reader, user = (FakeClient(Principal("ann", role)) for role in (Role.READ, Role.SUBMIT))
+    assert expected(harness, user, line) is expected(harness, FakeClient(), line) is None
+    assert isinstance(expected(harness, FakeClient(None), line), AuthRequired)
+    assert isinstance(expected(harness, reader, line), Forbidden)
     for large in ("SUBMIT --stdin=11 cat", "SUBMIT --script=11", "SUBMIT --script=1 --stdin=11"):
-        assert isinstance(expected(house, FakeCaller(), large), TooLarge)
-    assert isinstance(expected(house, reader, "SUBMIT --bogus --stdin=1 cat"), BadRequest)
-    assert isinstance(expected(house, user, "SCHEDULE --every=1h --stdin=1 cat"), BadRequest)
+        assert isinstance(expected(harness, FakeClient(), large), TooLarge)
+    assert isinstance(expected(harness, reader, "SUBMIT --bogus --stdin=1 cat"), BadRequest)
+    assert isinstance(expected(harness, user, "SCHEDULE --every=1h --stdin=1 cat"), BadRequest)
 
 
 def test_a_token_that_is_not_valid_any_more_is_told_so_whatever_comes_with_it() -> None:
-    house = opened()
-    caller = FakeCaller(Principal("ann", Role.ADMIN, token="1"))
-    assert answer_of(house, "STATS", caller).startswith("STATS ")
-    house.access.revoked.add("1")
-    assert isinstance(expected(house, caller, "SUBMIT --stdin=1 cat"), AuthRequired)
+    harness = opened()
+    caller = FakeClient(Principal("ann", Role.ADMIN, token="1"))
+    assert answer_of(harness, "STATS", caller).startswith("STATS ")
+    harness.access.revoked.add("1")
+    assert isinstance(expected(harness, caller, "SUBMIT --stdin=1 cat"), AuthRequired)
     for line in ("STATS", "SUBMIT true", "STATUS x"):
-        why = refusal(house, line, caller)
+        why = refusal(harness, line, caller)
         assert str(why) == "the token of ann is not valid any more; AUTH with another"
     for line in ("PING", "HELLO", "AUTH sesame"):
-        assert not answer_of(house, line, caller).startswith("ERROR")
+        assert not answer_of(harness, line, caller).startswith("ERROR")
     assert caller.principal == Principal("token", Role.ADMIN)
 
 
@@ -861,21 +865,21 @@ def test_a_peer_is_who_its_socket_says() -> None:
 
 
 def test_ping_and_quit_are_ok_and_quit_ends_the_connection() -> None:
-    house = opened()
-    caller = FakeCaller()
-    assert result_of(ask(house, "PING", caller)) == b"OK\r\n"
+    harness = opened()
+    caller = FakeClient()
+    assert result_of(ask(harness, "PING", caller)) == b"OK\r\n"
     assert not caller.is_finished
-    assert result_of(ask(house, "QUIT", caller)) == b"OK\r\n"
+    assert result_of(ask(harness, "QUIT", caller)) == b"OK\r\n"
     assert caller.is_finished
 
 
 def test_help_has_a_line_for_every_verb_and_more_for_submit() -> None:
-    house = opened()
-    lines = answer(house, "HELP").split("\r\n")
+    harness = opened()
+    lines = answer(harness, "HELP").split("\r\n")
     assert [line.split()[1] for line in lines[:-2]] == list(verbs.VERBS)
     assert lines[-2:] == ["END", ""]
     for verb in verbs.VERBS:
-        first, *_, end, _ = answer(house, f"HELP {verb}").split("\r\n")
+        first, *_, end, _ = answer(harness, f"HELP {verb}").split("\r\n")
         assert first.startswith(f"OK {verb}")
         assert end == "END"
 
@@ -893,9 +897,9 @@ def test_help_for_a_verb_of_many_options_has_the_form_of_each(verb: str) -> None
 
 @pytest.mark.parametrize("verb", verbs.VERBS)
 def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
-    house = opened()
+    harness = opened()
     line = {"AUTH": "AUTH sesame"}.get(verb, f"{verb} 1")
-    replied: Deferred[Any] = ask(house, line, FakeCaller(None))
+    replied: Deferred[Any] = ask(harness, line, FakeClient(None))
     errors: list[Any] = []
     replied.addErrback(lambda failure: errors.append(failure.value))
     assert (verb in router.OPEN) is not any(isinstance(error, AuthRequired) for error in errors)
@@ -905,27 +909,27 @@ def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
 
 
 def test_remove_forgets_a_finished_job() -> None:
-    house = opened()
-    house.submit()
-    assert isinstance(refusal(house, "REMOVE 1"), WrongState)
-    assert isinstance(refusal(house, "REMOVE 2"), NoSuchJob)
-    house.finish(1)
-    assert answer(house, "REMOVE 1") == "OK\r\n"
+    harness = opened()
+    harness.submit()
+    assert isinstance(refusal(harness, "REMOVE 1"), WrongState)
+    assert isinstance(refusal(harness, "REMOVE 2"), NoSuchJob)
+    harness.finish(1)
+    assert answer(harness, "REMOVE 1") == "OK\r\n"
     for verb in ("STATUS", "SHOW", "RESULT", "WAIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "OUTPUT"):
         line = f"{verb} 1 stdout" if verb == "OUTPUT" else f"{verb} 1"
-        assert isinstance(refusal(house, line), Gone), verb
-    assert answer(house, "LIST") == "END 0\r\n"
-    assert shown(house, "STATS")["counters"]["removed"] == 1
-    assert isinstance(house.store.journal[-1], Removed)
-    assert house.store.journal[-1].by == "ada"
+        assert isinstance(refusal(harness, line), Gone), verb
+    assert answer(harness, "LIST") == "END 0\r\n"
+    assert shown(harness, "STATS")["counters"]["removed"] == 1
+    assert isinstance(harness.store.journal[-1], Removed)
+    assert harness.store.journal[-1].by == "ada"
 
 
 def test_history_tells_all_that_happened_to_a_job() -> None:
-    house = opened()
-    house.submit("echo 1")
-    house.submit("echo 2")
-    house.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"secret")))
-    lines = answer(house, "HISTORY 1").split("\r\n")
+    harness = opened()
+    harness.submit("echo 1")
+    harness.submit("echo 2")
+    harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"secret")))
+    lines = answer(harness, "HISTORY 1").split("\r\n")
     assert lines[-2:] == ["END 4", ""]
     words = [line.split(" ", 2) for line in lines[:-2]]
     assert [word for word, _, _ in words] == ["EVENT"] * 4
@@ -936,18 +940,18 @@ def test_history_tells_all_that_happened_to_a_job() -> None:
     assert all(event["id"] == 1 for event in events)
     assert events[0]["owner"] == "ada"
     assert "secret" not in "".join(lines)
-    assert isinstance(refusal(house, "HISTORY 3"), NoSuchJob)
-    house.store.break_down()
-    assert isinstance(refusal(house, "HISTORY 1"), StoreFailed)
+    assert isinstance(refusal(harness, "HISTORY 3"), NoSuchJob)
+    harness.store.break_down()
+    assert isinstance(refusal(harness, "HISTORY 1"), StoreFailed)
 
 
 def test_history_of_a_task_has_what_happened_to_its_array_too() -> None:
-    house = opened(1)
-    answer(house, "SUBMIT --array=1-2 true")
-    answer(house, "CANCEL 1")
+    harness = opened(1)
+    answer(harness, "SUBMIT --array=1-2 true")
+    answer(harness, "CANCEL 1")
 
     def told(line: str) -> list[Any]:
-        events = [json.loads(line.split(" ", 2)[2]) for line in answer(house, line).split("\r\n")[:-2]]
+        events = [json.loads(line.split(" ", 2)[2]) for line in answer(harness, line).split("\r\n")[:-2]]
         return [(event["type"], event["id"]) for event in events]
 
     started = [("started", 2), ("spawned", 2)]
@@ -957,29 +961,29 @@ def test_history_of_a_task_has_what_happened_to_its_array_too() -> None:
 
 
 def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far() -> None:
-    house = opened()
-    house.submit(retries=1, retry_delay=0.0)
-    house.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
-    house.clock.advance(0)
-    house.settle()
-    house.spool.recordings[1].write(1, b"12345")
-    runs = shown(house, "SHOW 1")["runs"]
+    harness = opened()
+    harness.submit(retries=1, retry_delay=0.0)
+    harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
+    harness.clock.advance(0)
+    harness.settle()
+    harness.spool.recordings[1].write(1, b"12345")
+    runs = shown(harness, "SHOW 1")["runs"]
     assert [(run["attempt"], run["exit_code"], run["stdout_bytes"]) for run in runs] == [
         (1, 1, 3),
         (2, None, 5),
     ]
-    assert '"runs"' not in "".join(whole_answer(house, "LIST"))
+    assert '"runs"' not in "".join(whole_answer(harness, "LIST"))
 
 
 def test_drain_takes_nothing_new_and_starts_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    house = opened(1)
-    house.submit()
-    house.submit()
-    who = FakeCaller(Principal("ann", Role.ADMIN, "pid 7"))
-    assert result_of(ask(house, "DRAIN", who)) == b"OK\r\n"
+    harness = opened(1)
+    harness.submit()
+    harness.submit()
+    who = FakeClient(Principal("ann", Role.ADMIN, "pid 7"))
+    assert result_of(ask(harness, "DRAIN", who)) == b"OK\r\n"
     assert caplog.messages == ["ann (pid 7) drained the daemon"]
-    assert isinstance(refusal(house, "SUBMIT true"), Draining)
-    assert shown(house, "STATS")["draining"] is True
-    house.finish(1)
-    assert house.statuses() == [Status.COMPLETED, Status.PENDING]
-    assert answer(house, "DRAIN") == "OK\r\n"
+    assert isinstance(refusal(harness, "SUBMIT true"), Draining)
+    assert shown(harness, "STATS")["draining"] is True
+    harness.finish(1)
+    assert harness.statuses() == [Status.COMPLETED, Status.PENDING]
+    assert answer(harness, "DRAIN") == "OK\r\n"

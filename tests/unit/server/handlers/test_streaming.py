@@ -11,179 +11,179 @@ from taskqd.errors import BadRequest, Forbidden, Gone, Lagged, NoSuchJob, TimedO
 from taskqd.model.roles import Role
 from taskqd.protocol import parser
 from taskqd.server.handlers import event_stream
-from tests.fakes.client import Client, FakeCaller
+from tests.fakes.client import Client, FakeClient
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.engine import House, watchers
+from tests.fakes.engine import Harness, watchers
 from tests.fakes.processes import FAILED
 
 
-def opened(slots: int = 9) -> House:
-    house = House(slots)
-    house.dispatcher.start()
-    return house
+def opened(slots: int = 9) -> Harness:
+    harness = Harness(slots)
+    harness.engine.start()
+    return harness
 
 
-def ask(house: House, line: str, caller: FakeCaller) -> Any:
+def ask(harness: Harness, line: str, caller: FakeClient) -> Any:
     """Return the Deferred of the reply to a request."""
-    return maybeDeferred(house.verbs.handle, caller, parser.read_line(line.encode()), [])
+    return maybeDeferred(harness.verbs.handle, caller, parser.read_line(line.encode()), [])
 
 
-def refusal(house: House, line: str) -> BaseException:
-    return error_of(ask(house, line, FakeCaller()))
+def refusal(harness: Harness, line: str) -> BaseException:
+    return error_of(ask(harness, line, FakeClient()))
 
 
-def submitted(house: House, count: int) -> None:
+def submitted(harness: Harness, count: int) -> None:
     for _ in range(count):
-        house.submit()
+        harness.submit()
 
 
-def gone(house: House) -> None:
+def gone(harness: Harness) -> None:
     """See that nobody waits or watches any more."""
-    assert not any(house.dispatcher._waiters.values())
-    assert not any(house.spool.followers.values())
-    assert watchers(house.feed) == 0
+    assert not any(harness.engine._waiters.values())
+    assert not any(harness.spool.followers.values())
+    assert watchers(harness.feed) == 0
 
 
 # WAIT.
 
 
 def test_each_of_several_jobs_is_told_of_as_it_ends_and_then_their_number() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 3)
-    house.finish(2)
-    waiting = ask(house, "WAIT 1 2 3", caller)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 3)
+    harness.finish(2)
+    waiting = ask(harness, "WAIT 1 2 3", caller)
     assert caller.sent == b"STATUS COMPLETED 100 2\r\n"
-    house.finish(3, FAILED)
+    harness.finish(3, FAILED)
     assert caller.sent.endswith(b"\r\nSTATUS FAILED 0 3\r\n")
     assert not waiting.called
-    house.finish(1)
+    harness.finish(1)
     assert result_of(waiting) == b"END 3\r\n"
     assert caller.sent.endswith(b"\r\nSTATUS COMPLETED 100 1\r\n")
-    gone(house)
+    gone(harness)
 
 
 @pytest.mark.parametrize("is_ended", [True, False])
 def test_with_any_the_first_that_has_ended_is_enough(is_ended: bool) -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 3)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 3)
     if is_ended:
-        house.finish(2)
-        house.finish(3)
-    waiting = ask(house, "WAIT 1 3 2 --any", caller)
+        harness.finish(2)
+        harness.finish(3)
+    waiting = ask(harness, "WAIT 1 3 2 --any", caller)
     if not is_ended:
         assert not waiting.called
-        house.finish(3)
+        harness.finish(3)
     assert caller.sent + result_of(waiting) == b"STATUS COMPLETED 100 3\r\nEND 1\r\n"
-    gone(house)
+    gone(harness)
 
 
 def test_one_job_with_any_is_answered_like_several() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 1)
-    waiting = ask(house, "WAIT 1 --any", caller)
-    house.finish(1)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 1)
+    waiting = ask(harness, "WAIT 1 --any", caller)
+    harness.finish(1)
     assert (caller.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
 
 
 def test_a_job_that_is_named_twice_is_told_of_once() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 1)
-    waiting = ask(house, "WAIT 1 1", caller)
-    house.finish(1)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 1)
+    waiting = ask(harness, "WAIT 1 1", caller)
+    harness.finish(1)
     assert (caller.sent, result_of(waiting)) == (b"STATUS COMPLETED 100 1\r\n", b"END 1\r\n")
 
 
 def test_a_task_is_told_of_by_the_name_under_which_it_was_asked_for() -> None:
-    house, caller = opened(), FakeCaller()
-    result = ask(house, "SUBMIT --array=7-8 true", caller)
-    house.settle()
+    harness, caller = opened(), FakeClient()
+    result = ask(harness, "SUBMIT --array=7-8 true", caller)
+    harness.settle()
     assert result_of(result) == b"JOB_ID 1\r\n"
-    waiting = ask(house, "WAIT 1.8 1 2", caller)
-    house.finish(3)
+    waiting = ask(harness, "WAIT 1.8 1 2", caller)
+    harness.finish(3)
     assert caller.sent == b"STATUS COMPLETED 100 1.8\r\n"
-    house.finish(2)
+    harness.finish(2)
     assert sorted(caller.sent.splitlines()[1:]) == [b"STATUS COMPLETED 100 1", b"STATUS COMPLETED 100 2"]
     assert result_of(waiting) == b"END 3\r\n"
 
 
 def test_what_has_not_ended_in_time_is_said_at_the_end() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 3)
-    waiting = ask(house, "WAIT 1 2 3 --timeout=10", caller)
-    house.finish(2)
-    house.clock.advance(10)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 3)
+    waiting = ask(harness, "WAIT 1 2 3 --timeout=10", caller)
+    harness.finish(2)
+    harness.clock.advance(10)
     error = error_of(waiting)
     assert isinstance(error, TimedOut)
     assert str(error) == "2 of 3 jobs have not ended"
     assert caller.sent == b"STATUS COMPLETED 100 2\r\n"
-    gone(house)
+    gone(harness)
 
 
 @pytest.mark.parametrize(
     "line, text", [("WAIT 1", "job 1 is still RUNNING"), ("WAIT 1 --any", "job 1 is still")]
 )
 def test_one_job_that_has_not_ended_in_time_is_named(line: str, text: str) -> None:
-    house = opened()
-    submitted(house, 1)
-    waiting = ask(house, f"{line} --timeout=10", FakeCaller())
-    house.clock.advance(10)
+    harness = opened()
+    submitted(harness, 1)
+    waiting = ask(harness, f"{line} --timeout=10", FakeClient())
+    harness.clock.advance(10)
     assert text in str(error_of(waiting))
 
 
 def test_a_wait_for_a_job_that_is_not_there_waits_for_none() -> None:
-    house = opened()
-    submitted(house, 1)
-    assert isinstance(refusal(house, "WAIT 1 9"), NoSuchJob)
-    gone(house)
+    harness = opened()
+    submitted(harness, 1)
+    assert isinstance(refusal(harness, "WAIT 1 9"), NoSuchJob)
+    gone(harness)
 
 
 def test_who_waits_for_several_and_goes_away_leaves_nothing_behind() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 2)
-    waiting = ask(house, "WAIT 1 2", caller)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 2)
+    waiting = ask(harness, "WAIT 1 2", caller)
     [held] = caller.held
     held.cancel()
     assert isinstance(error_of(waiting), CancelledError)
-    gone(house)
+    gone(harness)
 
 
 # FOLLOW.
 
 
 def test_a_follower_gets_the_output_and_then_the_status() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 1)
-    following = ask(house, "FOLLOW 1 --stdout=2", caller)
-    house.spool.recordings[1].write(1, b"abc")
-    house.spool.recordings[1].write(2, b"x")
-    house.finish(1)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 1)
+    following = ask(harness, "FOLLOW 1 --stdout=2", caller)
+    harness.spool.recordings[1].write(1, b"abc")
+    harness.spool.recordings[1].write(2, b"x")
+    harness.finish(1)
     assert caller.sent == b"DATA stdout 2 1\r\nc\r\nDATA stderr 0 1\r\nx\r\n"
     assert result_of(following) == b"STATUS COMPLETED 100\r\n"
-    gone(house)
+    gone(harness)
 
 
 def test_what_cannot_be_followed_is_refused_for_its_reason() -> None:
-    house = opened()
-    submitted(house, 1)
-    house.finish(1)
-    house.remove(1)
-    ask(house, "SUBMIT --array=1-2 true", FakeCaller())
-    house.settle()
-    assert isinstance(refusal(house, "FOLLOW 1"), Gone)
-    assert isinstance(refusal(house, "FOLLOW 9"), NoSuchJob)
-    refused = refusal(house, "FOLLOW 2")
+    harness = opened()
+    submitted(harness, 1)
+    harness.finish(1)
+    harness.remove(1)
+    ask(harness, "SUBMIT --array=1-2 true", FakeClient())
+    harness.settle()
+    assert isinstance(refusal(harness, "FOLLOW 1"), Gone)
+    assert isinstance(refusal(harness, "FOLLOW 9"), NoSuchJob)
+    refused = refusal(harness, "FOLLOW 2")
     assert isinstance(refused, WrongState)
     assert "2.1" in str(refused)
 
 
 def test_who_follows_and_goes_away_leaves_nothing_behind() -> None:
-    house, caller = opened(), FakeCaller()
-    submitted(house, 1)
-    following = ask(house, "FOLLOW 1", caller)
+    harness, caller = opened(), FakeClient()
+    submitted(harness, 1)
+    following = ask(harness, "FOLLOW 1", caller)
     [held] = caller.held
     held.cancel()
     assert isinstance(error_of(following), CancelledError)
-    gone(house)
+    gone(harness)
 
 
 # WATCH.
@@ -200,50 +200,50 @@ def events(lines: list[str]) -> list[tuple[int, str]]:
 
 
 def test_a_watch_tells_from_which_number_on_and_ends_with_the_next_line() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"SUBMIT true\n")
-    house.settle()
+    harness.settle()
     client.read()
     assert client.lines() == ["JOB_ID 1"]
     client.send(b"WATCH\n")
     assert client.lines() == ["OK 4"]
-    house.finish(1)
+    harness.finish(1)
     [ended] = client.lines()
     assert events([ended]) == [(4, "ended")]
     client.send(b"PING\n")
     assert client.lines() == ["END", "OK"]
-    house.submit()
+    harness.submit()
     assert client.lines() == []
-    gone(house)
+    gone(harness)
 
 
 @pytest.mark.parametrize("line", [b"\n", b"\r\n", b"  \r\n"])
 def test_an_empty_line_ends_a_watch_and_asks_for_nothing(line: bytes) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"WATCH\r\n")
     client.send(line)
     assert client.lines() == ["OK 1", "END"]
-    gone(house)
+    gone(harness)
 
 
 def test_a_watch_can_follow_another() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"WATCH\n")
     client.send(b"WATCH --since=1 --queue=elsewhere\n")
     client.send(b"PING\n")
     assert client.lines() == ["OK 1", "END", "OK 1", "END", "OK"]
-    gone(house)
+    gone(harness)
 
 
 def test_a_watch_has_what_happened_since_a_number_and_what_comes() -> None:
-    house = opened()
-    submitted(house, 2)
-    client = Client(house)
+    harness = opened()
+    submitted(harness, 2)
+    client = Client(harness)
     client.send(b"WATCH --since=2\n")
-    house.finish(1)
+    harness.finish(1)
     client.read()
     first, *rest = client.lines()
     assert first == "OK 2"
@@ -253,12 +253,12 @@ def test_a_watch_has_what_happened_since_a_number_and_what_comes() -> None:
 
 
 def test_a_watch_of_a_job_has_nothing_of_another_and_of_an_array_it_has_its_tasks() -> None:
-    house, caller = opened(), FakeCaller()
-    ask(house, "SUBMIT --array=1-2 true", caller)
-    house.settle()
-    submitted(house, 1)
+    harness, caller = opened(), FakeClient()
+    ask(harness, "SUBMIT --array=1-2 true", caller)
+    harness.settle()
+    submitted(harness, 1)
     for line, numbers in (("--job=1", {1, 2, 3}), ("--job=1.2", {1, 3}), ("--job=4", {4})):
-        client = Client(house)
+        client = Client(harness)
         client.send(f"WATCH --since=1 {line}\n".encode())
         client.read()
         _, *told = client.lines()
@@ -266,91 +266,91 @@ def test_a_watch_of_a_job_has_nothing_of_another_and_of_an_array_it_has_its_task
 
 
 def test_what_cannot_be_watched_is_refused() -> None:
-    house = opened()
-    assert isinstance(refusal(house, "WATCH --job=9"), NoSuchJob)
-    assert isinstance(refusal(house, "WATCH --since=2"), BadRequest)
-    gone(house)
+    harness = opened()
+    assert isinstance(refusal(harness, "WATCH --job=9"), NoSuchJob)
+    assert isinstance(refusal(harness, "WATCH --since=2"), BadRequest)
+    gone(harness)
 
 
 def test_a_watch_of_one_s_own_goes_on_beside_what_others_do() -> None:
-    house = opened()
-    ann, bob = (FakeCaller(Principal(name, Role.SUBMIT)) for name in ("ann", "bob"))
-    watching = ask(house, "WATCH", ann)
+    harness = opened()
+    ann, bob = (FakeClient(Principal(name, Role.SUBMIT)) for name in ("ann", "bob"))
+    watching = ask(harness, "WATCH", ann)
     for who in (bob, ann, bob):
-        ask(house, "SUBMIT --hold true", who)
-        house.settle()
-    ask(house, "CANCEL 2", FakeCaller())
-    house.settle()
-    house.clock.advance(event_stream.GATHER_INTERVAL)
+        ask(harness, "SUBMIT --hold true", who)
+        harness.settle()
+    ask(harness, "CANCEL 2", FakeClient())
+    harness.settle()
+    harness.clock.advance(event_stream.GATHER_INTERVAL)
     told = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
     assert [(event["type"], event["id"]) for event in told] == [("submitted", 2), ("cancelled", 2)]
     assert [told[0]["owner"], told[1]["by"]] == ["ann", "ada"]
     ann.listening.pop().callback(None)
     assert result_of(watching) == b"END\r\n"
-    gone(house)
+    gone(harness)
 
 
 @pytest.mark.parametrize("line", ["WAIT 2 1 --any", "WAIT 1", "FOLLOW 1", "WATCH --job=1"])
 def test_what_is_another_s_is_neither_waited_for_nor_watched(line: str) -> None:
-    house, bob = opened(), FakeCaller(Principal("bob", Role.SUBMIT))
-    submitted(house, 1)
-    ask(house, "SUBMIT true", bob)
-    house.settle()
-    assert isinstance(error_of(ask(house, line, bob)), Forbidden)
+    harness, bob = opened(), FakeClient(Principal("bob", Role.SUBMIT))
+    submitted(harness, 1)
+    ask(harness, "SUBMIT true", bob)
+    harness.settle()
+    assert isinstance(error_of(ask(harness, line, bob)), Forbidden)
     assert bob.sent == b""
-    gone(house)
+    gone(harness)
 
 
 def test_a_watch_from_a_number_that_is_gone_says_where_to_go_on() -> None:
-    house = opened()
-    submitted(house, 2)
-    house.store.oldest = 4
-    client = Client(house)
+    harness = opened()
+    submitted(harness, 2)
+    harness.store.oldest = 4
+    client = Client(harness)
     client.send(b"WATCH --since=2\nPING\n", size=16)
     assert client.lines() == ["OK 2", "ERROR LAGGED 4", "OK"]
-    assert isinstance(refusal(house, "WATCH --since=2"), Lagged)
-    gone(house)
+    assert isinstance(refusal(harness, "WATCH --since=2"), Lagged)
+    gone(harness)
 
 
 def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(event_stream, "MOST_EVENTS", 5)
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.transport.bufferSize = 1
     client.send(b"WATCH\n")
     client.read()
-    submitted(house, 3)
-    assert watchers(house.feed) == 0
+    submitted(harness, 3)
+    assert watchers(harness.feed) == 0
     client.read()
     _, *told, last = client.lines()
     got = [int(line.split()[1]) for line in told]
     assert last == f"ERROR LAGGED {got[-1] + 1}"
     assert got == list(range(1, got[-1] + 1))
-    gone(house)
+    gone(harness)
 
 
 @pytest.mark.parametrize("is_choked", [False, True])
 def test_a_watcher_that_is_lost_leaves_nothing_behind(is_choked: bool) -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.transport.bufferSize = 1 if is_choked else 65_536
     client.send(b"WATCH --since=1\n")
-    submitted(house, 1)
+    submitted(harness, 1)
     client.transport.lose()
-    gone(house)
+    gone(harness)
     assert not client.connection._exchange._listening
-    house.finish(1)
+    harness.finish(1)
 
 
 def test_a_watcher_that_has_said_its_last_goes_on_watching() -> None:
-    house = opened()
-    client = Client(house)
+    harness = opened()
+    client = Client(harness)
     client.send(b"WATCH\n")
     client.half_close()
-    house.submit()
-    house.clock.advance(event_stream.GATHER_INTERVAL)
+    harness.submit()
+    harness.clock.advance(event_stream.GATHER_INTERVAL)
     assert len(client.lines()) == 4
     client.transport.lose()
-    gone(house)
+    gone(harness)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskqd.storage.journal import group_commit
-from taskqd.storage.journal.group_commit import PATIENCE, REST, SLOW, STALLED, Committer
+from taskqd.storage.journal.group_commit import PATIENCE, REST, SLOW, STALLED, GroupCommit
 from tests.fakes.clocks import ThreadReactor
 from tests.fakes.deferreds import result_of
 
@@ -30,7 +30,7 @@ class Bench:
         self.may_block = may_block
         self.now = 1000.0
         self.took = 0.0
-        self.committer = Committer[int](
+        self.committer = GroupCommit[int](
             self.reactor, self._commit, self._told, lambda _: self.may_block, lambda: self.now
         )
         self.committer.start()
@@ -100,47 +100,47 @@ def test_one_item_waits_for_the_end_of_the_turn_and_several_for_one_turn_more(be
 
 
 def test_it_is_told_whether_the_next_item_will_be_committed_with_others(bench: Bench) -> None:
-    assert not bench.committer.has_gathered
+    assert not bench.committer.has_pending
     bench.committer.put(0)
-    assert bench.committer.has_gathered
+    assert bench.committer.has_pending
     bench.turn()
-    assert not bench.committer.has_gathered
+    assert not bench.committer.has_pending
 
 
 def test_what_is_under_way_is_not_what_the_next_item_will_be_committed_with(thread: Bench) -> None:
     thread.committer.put(0)
     thread.reactor.turn()
     assert thread.committer.is_busy
-    assert not thread.committer.has_gathered
+    assert not thread.committer.has_pending
     thread.committer.put(1)
     thread.turn()
     assert thread.batches == [[0], [1]]
 
 
 def test_what_a_round_brings_is_committed_at_its_end(bench: Bench) -> None:
-    bench.committer.round_begins()
+    bench.committer.batch_started()
     for item in range(3):
         bench.committer.put(item)
     assert bench.batches == []
     assert not bench.committer.is_busy
-    bench.committer.round_ends()
+    bench.committer.batch_ended()
     assert bench.committer.is_busy is not bench.may_block, "where the reactor commits, it has"
     bench.turn()
     assert bench.done == [([0, 1, 2], None)]
 
 
 def test_a_round_that_brings_nothing_commits_nothing(bench: Bench) -> None:
-    bench.committer.round_begins()
-    bench.committer.round_ends()
+    bench.committer.batch_started()
+    bench.committer.batch_ended()
     assert not bench.committer.is_busy
     assert bench.done == []
 
 
 def test_what_gathered_before_a_round_has_its_turn_with_what_that_brings(bench: Bench) -> None:
     bench.committer.put(0)
-    bench.committer.round_begins()
+    bench.committer.batch_started()
     bench.committer.put(1)
-    bench.committer.round_ends()
+    bench.committer.batch_ended()
     assert bench.batches == []
     bench.turn()
     assert bench.batches == [[0, 1]]
@@ -149,9 +149,9 @@ def test_what_gathered_before_a_round_has_its_turn_with_what_that_brings(bench: 
 def test_what_a_round_brings_goes_behind_what_the_thread_commits(thread: Bench) -> None:
     thread.committer.put(0)
     thread.reactor.turn()
-    thread.committer.round_begins()
+    thread.committer.batch_started()
     thread.committer.put(1)
-    thread.committer.round_ends()
+    thread.committer.batch_ended()
     thread.turn()
     assert thread.batches == [[0], [1]]
 
@@ -164,9 +164,9 @@ def test_an_item_put_while_it_is_told_of_a_round_waits_for_the_next_turn() -> No
             bench.committer.put(2)
 
     bench.committer._done = put_next
-    bench.committer.round_begins()
+    bench.committer.batch_started()
     bench.committer.put(1)
-    bench.committer.round_ends()
+    bench.committer.batch_ended()
     assert bench.batches == [[1]]
     bench.turn()
     assert bench.batches == [[1], [2]]
@@ -335,7 +335,7 @@ def test_how_long_the_thread_takes_says_nothing_of_the_disk(thread: Bench) -> No
 
 
 def test_what_is_patient_goes_with_the_next_that_is_not(bench: Bench) -> None:
-    bench.committer.put(1, is_patient=True)
+    bench.committer.put(1, may_wait=True)
     assert not bench.committer.is_busy
     bench.committer.put(2)
     bench.turn()
@@ -345,13 +345,13 @@ def test_what_is_patient_goes_with_the_next_that_is_not(bench: Bench) -> None:
 
 
 def test_what_is_patient_is_committed_by_itself_in_the_end(bench: Bench) -> None:
-    bench.committer.put(1, is_patient=True)
+    bench.committer.put(1, may_wait=True)
     bench.reactor.advance(PATIENCE / 2)
-    bench.committer.put(2, is_patient=True)
+    bench.committer.put(2, may_wait=True)
     bench.reactor.advance(PATIENCE / 2)
     bench.turn()
     assert bench.batches == [[1, 2]]
-    bench.committer.put(3, is_patient=True)
+    bench.committer.put(3, may_wait=True)
     bench.reactor.advance(PATIENCE)
     bench.turn()
     assert bench.batches == [[1, 2], [3]]
@@ -359,27 +359,27 @@ def test_what_is_patient_is_committed_by_itself_in_the_end(bench: Bench) -> None
 
 def test_what_is_patient_goes_with_what_gathers_behind_a_batch(thread: Bench) -> None:
     thread.committer.put(1)
-    thread.committer.put(2, is_patient=True)
+    thread.committer.put(2, may_wait=True)
     thread.turn()
     assert [item for batch in thread.batches for item in batch] == [1, 2]
     assert thread.reactor.getDelayedCalls() == []
 
 
 def test_a_round_that_brings_only_what_is_patient_commits_nothing(bench: Bench) -> None:
-    bench.committer.round_begins()
-    bench.committer.put(1, is_patient=True)
-    bench.committer.round_ends()
+    bench.committer.batch_started()
+    bench.committer.put(1, may_wait=True)
+    bench.committer.batch_ended()
     assert not bench.committer.is_busy
-    bench.committer.round_begins()
+    bench.committer.batch_started()
     bench.committer.put(2)
-    bench.committer.round_ends()
+    bench.committer.batch_ended()
     bench.turn()
     assert bench.done == [([1, 2], None)]
     bench.reactor.advance(PATIENCE)
 
 
 def test_a_stop_commits_what_is_patient(bench: Bench) -> None:
-    bench.committer.put(1, is_patient=True)
+    bench.committer.put(1, may_wait=True)
     stopped = bench.committer.stop()
     bench.turn()
     result_of(stopped)
@@ -410,10 +410,10 @@ def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(
 
 
 def test_a_stop_in_a_round_waits_for_what_that_has_brought(bench: Bench) -> None:
-    bench.committer.round_begins()
+    bench.committer.batch_started()
     bench.committer.put(1)
     stopped = bench.committer.stop()
-    bench.committer.round_ends()
+    bench.committer.batch_ended()
     bench.reactor.until(stopped)
     assert bench.batches == [[1]]
 
@@ -424,4 +424,4 @@ def test_a_stop_of_an_idle_committer_fires_at_once(bench: Bench) -> None:
 
 
 def test_a_committer_that_was_never_started_can_be_stopped() -> None:
-    result_of(Committer[int](ThreadReactor(), lambda _: None, lambda *_: None, lambda _: True).stop())
+    result_of(GroupCommit[int](ThreadReactor(), lambda _: None, lambda *_: None, lambda _: True).stop())

@@ -31,16 +31,16 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Status
 from taskqd.model.spec import Array, Spec
-from taskqd.storage.interfaces import IReading, IStore
+from taskqd.storage.interfaces import IJournal, IReading
 from taskqd.storage.journal import group_commit, segment_writer
 from taskqd.storage.journal.codec import decode, encode
-from taskqd.storage.journal.journal import LIGHT_BYTES, TRY_AGAIN, Store
+from taskqd.storage.journal.journal import LIGHT_BYTES, TRY_AGAIN, Journal
 from taskqd.storage.journal.segment_writer import AHEAD, RUN, SMALL
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import BOOT, START, ThreadReactor, Threads, in_thread
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.filesystem import FakeDisk
-from tests.fakes.journal import FakeStore, read_all
+from tests.fakes.journal import FakeJournal, read_all
 from tests.support.leaks import LeakWatch
 
 SEGMENT = 64 * 1024**2
@@ -68,9 +68,9 @@ class Bench:
         self.segment_bytes = SEGMENT
         self.store = self._build()
 
-    def _build(self, boot: str = "boot-1") -> Store:
+    def _build(self, boot: str = "boot-1") -> Journal:
         self.reactor = ThreadReactor()
-        store = Store(
+        store = Journal(
             str(self.directory),
             self.reactor,
             self.disk,
@@ -136,8 +136,8 @@ def a_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
     bench.open()
-    verifyObject(IStore, bench.store)
-    verifyObject(IStore, FakeStore())
+    verifyObject(IJournal, bench.store)
+    verifyObject(IJournal, FakeJournal())
 
 
 # Durable before told.
@@ -614,7 +614,7 @@ def test_blanks_that_a_crash_has_left_are_cut_off_without_a_word(
     size = bench.store.sizes()["segment_bytes"]
     killed(bench)
     assert ids(bench.open()) == list(range(1, last + 1))
-    assert bench.segment(1).stat().st_size == size == bench.store.closed_bytes
+    assert bench.segment(1).stat().st_size == size == bench.store.sealed_bytes
     assert caplog.records == []
 
 
@@ -1165,11 +1165,11 @@ def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_beg
     for _ in range(3):
         try_again(bench)
     closed = bench.segment(1).stat().st_size
-    assert bench.store.closed_bytes == closed
+    assert bench.store.sealed_bytes == closed
     bench.disk.mend()
     try_again(bench)
     bench.append(submitted(4))
-    assert bench.store.closed_bytes == closed, "a segment without a durable record counts for nothing"
+    assert bench.store.sealed_bytes == closed, "a segment without a durable record counts for nothing"
 
 
 def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(bench: Bench) -> None:
@@ -1183,7 +1183,7 @@ def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(
     bench.disk.mend()
     bench.store.segment_bytes = SEGMENT
     try_again(bench)
-    assert bench.store.closed_bytes == bench.segment(1).stat().st_size
+    assert bench.store.sealed_bytes == bench.segment(1).stat().st_size
 
 
 def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
@@ -1219,18 +1219,18 @@ def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Be
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
     number = bench.store.segment - 1
-    closed = bench.store.closed_bytes
+    closed = bench.store.sealed_bytes
     assert number >= 2
     assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
-    Condenser(bench.store.segments, bench.disk, number).write()
-    assert bench.store.sizes()["closed_bytes"] == closed
+    SnapshotWriter(bench.store.segments, bench.disk, number).write()
+    assert bench.store.sizes()["sealed_bytes"] == closed
     positions = bench.append(submitted(9))
     size = bench.store.segments.remove_obsolete(number)
-    bench.store.condensed(number, size)
+    bench.store.compacted(number, size)
     assert bench.store.sizes() == {
         "segment": bench.store.segment,
         "segment_bytes": bench.segment(bench.store.segment).stat().st_size,
-        "closed_bytes": bench.store.closed_bytes,
+        "sealed_bytes": bench.store.sealed_bytes,
         "snapshot_bytes": (bench.journal / f"{number:08}.snapshot").stat().st_size,
     }
     assert bench.store.read(positions[0]) == submitted(9)
@@ -1246,9 +1246,9 @@ def test_segments_that_were_closed_while_a_snapshot_was_made_still_count_as_clos
     bench.append(submitted(1), submitted(2))
     number = bench.store.segment - 1
     bench.append(submitted(3), submitted(4))
-    bench.store.condensed(number, 10)
+    bench.store.compacted(number, 10)
     later = range(number + 1, bench.store.segment)
-    assert bench.store.closed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
+    assert bench.store.sealed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
 
 
 def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
@@ -1256,7 +1256,7 @@ def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
     number = bench.store.segment - 1
-    Condenser(bench.store.segments, bench.disk, number).write()
+    SnapshotWriter(bench.store.segments, bench.disk, number).write()
     (bench.journal / "00000009.snapshot.new").write_bytes(b"half")
     (bench.journal / "00000009.moved").write_bytes(b"1 1 2 3\n")
     bench.close()
@@ -1313,7 +1313,7 @@ def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> Non
 def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda *told: seen.append((*told, bench.store.last_sequence)))
+    bench.store.add_observer(lambda *told: seen.append((*told, bench.store.last_sequence)))
     bench.store.segment_bytes = 1
     for job_id in (1, 2):
         bench.store.append(submitted(job_id)).addCallback(lambda _, job_id: seen.append(job_id), job_id)
@@ -1325,7 +1325,7 @@ def test_an_event_is_told_after_its_deferred_has_fired_with_its_number(bench: Be
 def test_what_was_appended_together_is_told_together_with_the_first_number(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda *told: seen.append((*told, bench.store.last_sequence)))
+    bench.store.add_observer(lambda *told: seen.append((*told, bench.store.last_sequence)))
     bench.store.append_all([submitted(1), submitted(2)])
     bench.store.append(submitted(3))
     bench.turn()
@@ -1335,8 +1335,8 @@ def test_what_was_appended_together_is_told_together_with_the_first_number(bench
 def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_errors: LeakWatch) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda *_: 1 // 0)
-    bench.store.on_durable(lambda sequence, _: seen.append(sequence))
+    bench.store.add_observer(lambda *_: 1 // 0)
+    bench.store.add_observer(lambda sequence, _: seen.append(sequence))
     bench.append(submitted(1), submitted(2))
     assert seen == [2, 3]
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
@@ -1345,7 +1345,7 @@ def test_all_who_listen_are_told_though_one_meets_a_bug(bench: Bench, logged_err
 def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda *told: seen.append(told))
+    bench.store.add_observer(lambda *told: seen.append(told))
     bench.store.append_now([submitted(1), submitted(2)])
     assert seen == [(2, (submitted(1),)), (3, (submitted(2),))]
 
@@ -1353,7 +1353,7 @@ def test_what_is_recorded_before_the_reactor_runs_is_told_too(bench: Bench) -> N
 def test_what_was_refused_is_never_told(bench: Bench) -> None:
     bench.open()
     seen: list[Any] = []
-    bench.store.on_durable(lambda *told: seen.append(told))
+    bench.store.add_observer(lambda *told: seen.append(told))
     bench.append(submitted(1))
     failed(bench)
     assert bench.store.last_sequence == 2
@@ -1416,7 +1416,7 @@ def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_
     bench.open()
     bench.store.segment_bytes = 1
     bench.append(submitted(1), submitted(2))
-    Condenser(bench.store.segments, bench.disk, 1).write()
+    SnapshotWriter(bench.store.segments, bench.disk, 1).write()
     lagged = error_of(bench.store.since(1).portion())
     assert isinstance(lagged, Lagged)
     assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskqd.storage.journal import segment_writer as module
-from taskqd.storage.journal.segment_writer import Tail
+from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import End, Segments
 from tests.fakes.filesystem import FakeDisk
 
@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.disk = Disk()
         self.segments = Segments(str(directory), self.disk)
-        self.tail = Tail(self.segments, self.disk)
+        self.tail = SegmentWriter(self.segments, self.disk)
         self.number = 0
         self.begin()
 
@@ -237,7 +237,7 @@ def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:
 def test_what_is_written_without_a_segment_is_refused(tmp_path: Path) -> None:
     disk = FakeDisk()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        Tail(Segments(str(tmp_path), disk), disk).write(LINE, 1)
+        SegmentWriter(Segments(str(tmp_path), disk), disk).write(LINE, 1)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

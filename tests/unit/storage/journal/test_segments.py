@@ -9,10 +9,10 @@ from taskqd.model.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.journal import reader
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.reader import Finding, Reading
+from taskqd.storage.journal.reader import JobEventFinder, Reading
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import End, Layout, Segments, positions
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import START
 from tests.fakes.filesystem import FakeDisk
 from tests.support.journals import portions, ran, replay, story, submitted, write
@@ -29,7 +29,7 @@ def upto(sequence: int) -> End:
     return End(99, 10**9, sequence)
 
 
-def all_of(finding: Finding) -> list[tuple[int, Event]]:
+def all_of(finding: JobEventFinder) -> list[tuple[int, Event]]:
     """Return all that a search finds."""
     found: list[tuple[int, Event]] = []
     while not finding.is_over:
@@ -140,7 +140,7 @@ def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: P
 
 def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)], [submitted(3)])
-    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     segments = Segments(str(tmp_path), Disk())
     shown = [segments.locate(position) for _, position in segments.replay(segments.layout(), Replay())]
     assert shown == [
@@ -169,18 +169,18 @@ def test_all_that_the_journal_has_of_a_job_is_found(
     monkeypatch.setattr(reader, "LOOKED_AT_ONCE", at_once)
     events = story(25)
     write(tmp_path, *portions(events, 3))
-    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     segments = Segments(str(tmp_path), Disk())
     known = replay(tmp_path)
     for job_id in range(1, 27):
-        found = all_of(Finding(segments, Disk(), (job_id,), upto(10**6)))
+        found = all_of(JobEventFinder(segments, Disk(), (job_id,), upto(10**6)))
         assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
 def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
-    assert all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (2,), upto(100))) == [
+    assert all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (2,), upto(100))) == [
         (3, submitted(2, "x"))
     ]
 
@@ -190,11 +190,11 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
     segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in all_of(Finding(segments, Disk(), (1,), upto(100)))] == [2, 4, 5, 6]
-    assert [number for number, _ in all_of(Finding(segments, Disk(), (1,), upto(5)))] == [2, 4, 5]
+    assert [number for number, _ in all_of(JobEventFinder(segments, Disk(), (1,), upto(100)))] == [2, 4, 5, 6]
+    assert [number for number, _ in all_of(JobEventFinder(segments, Disk(), (1,), upto(5)))] == [2, 4, 5]
     last = tmp_path / "00000002.journal"
     last.write_bytes(last.read_bytes()[:-2])
-    assert [number for number, _ in all_of(Finding(segments, Disk(), (1,), upto(100)))] == [2, 4, 5]
+    assert [number for number, _ in all_of(JobEventFinder(segments, Disk(), (1,), upto(100)))] == [2, 4, 5]
 
 
 def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
         whole = last.read_bytes()
         last.write_bytes(whole + rest)
         assert [
-            number for number, _ in all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (1,), end))
+            number for number, _ in all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (1,), end))
         ] == [
             2,
             4,
@@ -214,7 +214,9 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
         ]
         last.write_bytes(whole)
     (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 7) + b'"id":1,\n')
-    assert [number for number, _ in all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (1,), end))] == [
+    assert [
+        number for number, _ in all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (1,), end))
+    ] == [
         2,
         4,
         5,
@@ -227,9 +229,9 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
     segments = Segments(str(tmp_path), Disk())
-    assert len(all_of(Finding(segments, Disk(), (1,), upto(100)))) == 1
+    assert len(all_of(JobEventFinder(segments, Disk(), (1,), upto(100)))) == 1
     with pytest.raises(JournalDamaged):
-        all_of(Finding(segments, Disk(), (2,), upto(100)))
+        all_of(JobEventFinder(segments, Disk(), (2,), upto(100)))
 
 
 def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
@@ -238,12 +240,12 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
     class Once(Disk):
         def open(self, path: str) -> int:
             if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
-                Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
                 raise FileNotFoundError(2, "No such file", path)
             return super().open(path)
 
     disk = Once()
-    assert len(all_of(Finding(Segments(str(tmp_path), disk), disk, (1,), upto(100)))) == 3
+    assert len(all_of(JobEventFinder(Segments(str(tmp_path), disk), disk, (1,), upto(100)))) == 3
 
 
 def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
@@ -253,10 +255,10 @@ def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segm
     events = [submitted(1), *ran(1), submitted(2)]
     write(tmp_path, events, [submitted(3)])
     segments = Segments(str(tmp_path), Disk())
-    finding = Finding(segments, Disk(), (1,), upto(100))
+    finding = JobEventFinder(segments, Disk(), (1,), upto(100))
     found = finding.portion()
     assert [number for number, _ in found] == [2]
-    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     segments.remove_obsolete(1)
     found += all_of(finding)
     assert [event.name for _, event in found] == ["submitted", "started", "ended"]
@@ -269,14 +271,14 @@ def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
     monkeypatch.setattr(reader, "LOOKED_AT_ONCE", 100)
     monkeypatch.setattr(reader, "LOOKED_THROUGH", 200)
     write(tmp_path, [submitted(number) for number in range(1, 20)])
-    finding = Finding(Segments(str(tmp_path), Disk()), Disk(), (99,), upto(100))
+    finding = JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (99,), upto(100))
     assert (finding.portion(), finding.is_over) == ([], False)
     assert all_of(finding) == []
 
 
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        all_of(Finding(Segments(str(tmp_path / "nowhere"), Disk()), Disk(), (1,), upto(100)))
+        all_of(JobEventFinder(Segments(str(tmp_path / "nowhere"), Disk()), Disk(), (1,), upto(100)))
 
 
 def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
     )
     path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
     segments = Segments(str(tmp_path), Disk())
-    assert all_of(Finding(segments, Disk(), (1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
+    assert all_of(JobEventFinder(segments, Disk(), (1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
     assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
     assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
@@ -305,7 +307,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
     segments = Segments(str(tmp_path), disk)
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
     assert isinstance(segments.read(positions[3]), Ended)
-    Condenser(Segments(str(tmp_path), Disk()), Disk(), 2).write()
+    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 2).write()
     assert segments.remove_obsolete(2) == (tmp_path / "00000002.snapshot").stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.snapshot", "00000003.journal"]
     assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is let go"
@@ -324,7 +326,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
 
 def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
-    found = all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (2, 1), upto(100)))
+    found = all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (2, 1), upto(100)))
     assert [(number, str(event.name)) for number, event in found] == [
         *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
         *[(8, "started"), (9, "spawned"), (10, "ended")],
@@ -334,7 +336,9 @@ def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
 def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
     paused = Paused(at=START, by='"id":1,', queue='"id":1,')
     write(tmp_path, [submitted(1), paused])
-    assert all_of(Finding(Segments(str(tmp_path), Disk()), Disk(), (1,), upto(100))) == [(2, submitted(1))]
+    assert all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (1,), upto(100))) == [
+        (2, submitted(1))
+    ]
 
 
 # All that happened since.
@@ -403,7 +407,7 @@ def test_a_segment_whose_begin_was_refused_is_not_read(tmp_path: Path) -> None:
 
 def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [submitted(2)], [submitted(3)])
-    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     for first in (1, 5):
         with pytest.raises(Lagged) as lagged:
             since(tmp_path, first, 9)
@@ -419,7 +423,7 @@ def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_fur
     segments = Segments(str(tmp_path), Disk())
     reading = Reading(segments, Disk(), 1)
     assert reading.portion(6) == [(2, submitted(1))]
-    Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
     assert reading.portion(6) == [(3, submitted(2))]
     segments.remove_obsolete(1)
     with pytest.raises(Lagged, match="5"):
@@ -432,7 +436,7 @@ def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: 
     class Once(Disk):
         def content(self, path: str, most: int | None = None) -> bytes:
             if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
-                Condenser(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
                 Segments(str(tmp_path), Disk()).remove_obsolete(1)
             return super().content(path, most)
 

@@ -40,7 +40,7 @@ from taskqd.storage.journal import snapshot as module
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
-from taskqd.storage.journal.snapshot import Condenser
+from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import START
 from tests.fakes.filesystem import FakeDisk
 from tests.support.faults import plain
@@ -50,7 +50,7 @@ from tests.unit.engine.test_engine_walk import STEPS, Walk
 
 def condense(directory: Path, number: int, disk: Disk | None = None) -> int:
     disk = disk or Disk()
-    return Condenser(Segments(str(directory), disk), disk, number).write()
+    return SnapshotWriter(Segments(str(directory), disk), disk, number).write()
 
 
 def header(path: Path) -> tuple[int, Snapshot]:
@@ -287,7 +287,7 @@ def test_every_pass_reads_the_same_files(tmp_path: Path, monkeypatch: pytest.Mon
     """A condenser that a killed daemon left behind may finish an older snapshot between two passes."""
     write(tmp_path, [submitted(1), *ran(1)], [removed(1), submitted(2)], [submitted(3)], [])
     before = known(tmp_path)
-    condenser = Condenser(Segments(str(tmp_path), Disk()), Disk(), 3)
+    condenser = SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 3)
     header_of = condenser._header
 
     def meanwhile(count: int) -> bytes:
@@ -511,7 +511,7 @@ def test_whatever_is_asked_of_a_daemon_its_snapshots_say_the_same(
     for act in steps:
         walk.step(*act)
     walk.die()
-    events = walk.house.store.journal
+    events = walk.harness.store.journal
     places = sorted(cut % (len(events) + 1) for cut in cuts)
     parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
     write(directory, *parts)
@@ -522,6 +522,6 @@ def test_whatever_is_asked_of_a_daemon_its_snapshots_say_the_same(
         after = fold(replay(directory))
         assert plain(after) == plain(before)
         assert after.schedules == before.schedules
-        assert after.dependencies.doomed == before.dependencies.doomed
+        assert after.dependencies.unsatisfiable == before.dependencies.unsatisfiable
         next_id = header(directory / f"{number:08}.snapshot")[1].next_id
         assert max(next_id - 1, after.last_id) == before.last_id or number < len(parts) - 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from taskqd.model.events import Event, JobEvent
 from taskqd.model.job import Status
-from taskqd.state.queue_state import Backlog, IllegalMove
+from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.journal.superseded import Superseded
 from tests.support.events import array, cancelled, changed, ended, held, released, retried, started, submitted
 
@@ -102,25 +102,25 @@ _STEPS = st.one_of(
 def test_what_is_kept_says_the_same_as_all(times: dict[str, Any], steps: list[Any]) -> None:
     """Job 1 is an array of the tasks 2 to 4, and 5 stands alone."""
     events: list[Event] = [array(1, 3, **times), submitted(5, **times)]
-    backlog = Backlog()
+    queue_state = QueueState()
     for event in events:
-        backlog.apply(event)
+        queue_state.apply(event)
     for event in (one for step in steps for one in (step if isinstance(step, list) else [step])):
         try:
-            backlog.apply(event)
-        except IllegalMove:
+            queue_state.apply(event)
+        except InvalidTransition:
             continue
         events.append(event)
     left = kept(events)
-    assert _fold(left) == backlog
-    assert _fold(kept(left)) == backlog, "and so does a snapshot of the snapshot"
+    assert _fold(left) == queue_state
+    assert _fold(kept(left)) == queue_state, "and so does a snapshot of the snapshot"
 
 
-def _fold(events: Sequence[Event]) -> Backlog:
-    backlog = Backlog()
+def _fold(events: Sequence[Event]) -> QueueState:
+    queue_state = QueueState()
     for event in events:
-        backlog.apply(event)
-    return backlog
+        queue_state.apply(event)
+    return queue_state
 
 
 def test_a_time_that_was_set_and_taken_back_leaves_no_trace() -> None:

@@ -14,13 +14,13 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from taskqd.model.events import NOTHING, Output
-from taskqd.storage.interfaces import IRecording, OutputLost
+from taskqd.storage.interfaces import IOutputWriter, OutputLost
 from taskqd.storage.spool import output as recording
-from taskqd.storage.spool.output import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, Recording
+from taskqd.storage.spool.output import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, OutputWriter
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.filesystem import FakeDisk
-from tests.fakes.spool import FakeRecording
+from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
 PLENTY = 10**9
@@ -37,7 +37,7 @@ class Bench:
             1: directory / "output" / "0" / "1.1.stdout",
             2: directory / "output" / "0" / "1.1.stderr",
         }
-        self.recording = Recording(
+        self.recording = OutputWriter(
             {number: str(path) for number, path in self.paths.items()},
             self.disk,
             self.clock,
@@ -83,8 +83,8 @@ def a_bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_recording_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
-    verifyObject(IRecording, bench.recording)
-    verifyObject(IRecording, FakeRecording())
+    verifyObject(IOutputWriter, bench.recording)
+    verifyObject(IOutputWriter, FakeOutputWriter())
 
 
 def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
@@ -426,7 +426,9 @@ def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> N
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
     disk = FakeDisk()
     disk.fail("create")
-    alone = Recording({1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY, [])
+    alone = OutputWriter(
+        {1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY, []
+    )
     alone.write(1, b"x" * 5000)
     assert measured(result_of(alone.close())) == [(0, 5000), (0, 0)]
 

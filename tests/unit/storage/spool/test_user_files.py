@@ -13,7 +13,7 @@ from taskqd.errors import StartRefused
 from taskqd.execution.users import User
 from taskqd.storage.filesystem import Disk
 from taskqd.storage.spool.spool import Spool
-from taskqd.storage.spool.user_files import MODE, PROGRESS, Handover
+from taskqd.storage.spool.user_files import MODE, PROGRESS, UserFiles
 from tests.fakes.clocks import clock, in_thread
 from tests.support import other_users
 
@@ -27,7 +27,7 @@ class Bench:
         self.place = place
         self.directory = place / "state.jobs"
         self.state = place / "state"
-        self.handover = Handover(str(self.directory))
+        self.handover = UserFiles(str(self.directory))
         self.spool = Spool(str(self.state), Disk(), clock(), in_thread, self.handover)
 
     def block(self, name: str, content: bytes, mode: int = 0o600) -> str:
@@ -108,7 +108,7 @@ def test_what_is_no_directory_is_refused_and_not_followed(bench: Bench, what: st
 
 def test_a_place_that_users_cannot_reach_is_refused(bench: Bench) -> None:
     (bench.place / "closed").mkdir(0o700)
-    handover = Handover(str(bench.place / "closed" / "state.jobs"))
+    handover = UserFiles(str(bench.place / "closed" / "state.jobs"))
     with pytest.raises(StartRefused, match=rf"may not pass through {bench.place}/closed, .* chmod o\+x"):
         handover.open()
     handover.close()
@@ -120,7 +120,7 @@ def test_a_start_removes_what_a_crash_has_left_and_nothing_else(bench: Bench) ->
     kept = ["README", "7.progress", "x.1.0123456789abcdef.progress", "7.1.0123456789ABCDEF.progress"]
     for name in kept:
         (bench.directory / name).touch()
-    again = Handover(str(bench.directory))
+    again = UserFiles(str(bench.directory))
     assert again.open() == 2
     assert bench.names() == sorted(kept)
     again.close()
