@@ -59,7 +59,7 @@ def talked(data: bytes, cuts: Sequence[int], is_stranger: bool) -> None:
     """Talk to a house with an ended job and an array, where nothing starts; hear whether it answers well."""
     harness = opened()
     harness.submit()
-    harness.submit(array=parser.read_line(b"SUBMIT --array=0-2 true").argument.spec.array)
+    harness.submit(array=parser.parse_line(b"SUBMIT --array=0-2 true").argument.spec.array)
     harness.finish(1)
     tidy(harness)
     ear = Ear(read(data, VERBS), {"AUTH_REQUIRED"} if is_stranger else set())
@@ -167,7 +167,7 @@ def test_nothing_that_is_played_lets_paused_jobs_run(data: bytes) -> None:
     # Wherever a line may begin, be it behind a telnet sequence or within what was meant for a block.
     for line in session.data.split(b"\n"):
         for start in {0, *(at + 1 for at in range(len(line)) if line[at] in (0xFF, 0xF4, 0xF0, 0x06))}:
-            request = parser.read_line(line[start:].removesuffix(b"\r"))
+            request = parser.parse_line(line[start:].removesuffix(b"\r"))
             assert request.verb != "DRAIN"
             if request.verb == "RESUME" and request.error is None:
                 assert (request.argument.queue, request.argument.schedule) != (None, None)
@@ -354,7 +354,7 @@ ASKED = st.fixed_dictionaries(
 @given(ASKED, TEXT.filter(lambda text: not set(text) & set("\r\n") and text.strip(" \t")))
 def test_what_the_client_writes_is_what_the_server_reads(asked: client.Options, command: str) -> None:
     line, *blocks = client.submit(command, client.submit_options(asked)).split(b"\r\n")
-    request = parser.read_line(line)
+    request = parser.parse_line(line)
     assert (request.error, blocks) == (None, [b""])
     assert request.argument.command == command.lstrip(" \t")
     for name, value in asked.items():

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest, TaskqError, UnknownCommand
 from taskqd.protocol import submit
-from taskqd.protocol.submit_cache import read_plain
+from taskqd.protocol.submit_cache import parse_cached
 from taskqd.protocol.values import capitals
 from taskqd.protocol.verbs import VERBS
 
-LONGEST_LINE = 65_536
+MAX_LINE_LENGTH = 65_536
 """A request line is at most so long, in bytes, its line end not counted."""
 
 
@@ -44,9 +44,9 @@ def is_http(line: bytes) -> bool:
     return _HTTP.match(line) is not None
 
 
-def read_line(line: bytes) -> Request:
+def parse_line(line: bytes) -> Request:
     """Read one request line, which came without its line end."""
-    plain = read_plain(line)
+    plain = parse_cached(line)
     if plain is not None:
         return Request("SUBMIT", plain[0], None, plain[1])
     text = line.decode("utf-8", "surrogateescape")

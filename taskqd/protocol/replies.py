@@ -10,7 +10,7 @@ from taskqd.model.events import Event
 from taskqd.model.job import Job
 from taskqd.protocol.documents import _shown
 
-LARGEST_RESULT = 1024**2
+MAX_RESULT_STREAM = 1024**2
 """RESULT sends streams of at most so many bytes each; larger ones are read with OUTPUT."""
 
 OK = b"OK\r\n"

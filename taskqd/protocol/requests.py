@@ -16,7 +16,7 @@ from taskqd.model.job import Status
 from taskqd.model.job_ref import JobRef
 from taskqd.protocol.arguments import Option, Table, flag, read, scan
 from taskqd.protocol.job_refs import parse_id, parse_ref
-from taskqd.protocol.submit import MOST_SLOTS, SUBMIT_OPTIONS, USAGES, resolve_time
+from taskqd.protocol.submit import MAX_SLOTS, SUBMIT_OPTIONS, USAGES, resolve_time
 from taskqd.protocol.values import (
     capitals,
     parse_duration,
@@ -28,11 +28,11 @@ from taskqd.protocol.values import (
 
 DEFAULT_OUTPUT = 1024**2
 """One OUTPUT reply carries so many bytes unless told otherwise."""
-LARGEST_OUTPUT = 16 * 1024**2
+MAX_OUTPUT_LIMIT = 16 * 1024**2
 """One OUTPUT reply carries at most so many bytes."""
-LARGEST_PAGE = 100_000
+MAX_LIST_LIMIT = 100_000
 """One LIST answers at most so many jobs."""
-MOST_WAITED_FOR = 1000
+MAX_WAIT_JOBS = 1000
 """One WAIT waits for at most so many jobs."""
 
 _LARGEST_NUMBER = 10**18 - 1
@@ -198,7 +198,7 @@ _LIST: Table = {
     "array": ("array", parse_id),
     "tasks": ("has_tasks", flag),
     "from": ("first", _positive),
-    "limit": ("limit", lambda text: parse_integer(text, 0, LARGEST_PAGE)),
+    "limit": ("limit", lambda text: parse_integer(text, 0, MAX_LIST_LIMIT)),
     "reverse": ("is_reverse", flag),
 }
 
@@ -224,14 +224,14 @@ def part(usage: str, text: str) -> Slice:
     if "tail" in values and "offset" in values:
         raise BadRequest("--tail counts from the end and --offset from the start; give one of them")
     limit = values.pop("limit", values.get("tail", DEFAULT_OUTPUT))
-    values["limit"] = min(limit, LARGEST_OUTPUT)
+    values["limit"] = min(limit, MAX_OUTPUT_LIMIT)
     return Slice(id=parse_ref(ref), stream=stream.lower(), **values)
 
 
 def wait(usage: str, text: str) -> Wait:
     """Read a WAIT."""
     table: Table = {"any": ("is_any", flag), "timeout": ("timeout", parse_duration)}
-    refs, values = cut(f"{usage}, for at most {MOST_WAITED_FOR} jobs", text, 1, MOST_WAITED_FOR, table)
+    refs, values = cut(f"{usage}, for at most {MAX_WAIT_JOBS} jobs", text, 1, MAX_WAIT_JOBS, table)
     return Wait(ids=tuple(map(parse_ref, refs)), **values)
 
 
@@ -316,10 +316,10 @@ def _queue_slots(text: str) -> int | None:
     if text in ("none", "default"):
         return 0 if text == "none" else None
     try:
-        return parse_integer(text, 1, MOST_SLOTS)
+        return parse_integer(text, 1, MAX_SLOTS)
     except BadRequest:
         raise BadRequest(
-            f"expected a whole number from 1 to {MOST_SLOTS}, none (no limit of its own) or default (what "
+            f"expected a whole number from 1 to {MAX_SLOTS}, none (no limit of its own) or default (what "
             f"the settings say), not {text[:40]!r}; PAUSE has nothing start"
         ) from None
 
@@ -332,7 +332,7 @@ def queue_change(usage: str, text: str) -> QueueChange:
     return QueueChange(queue=parse_name(queue), **values)
 
 
-def parse_schedule(text: str) -> int:
+def parse_schedule_number(text: str) -> int:
     """Return the number of a schedule."""
     if not text.isascii() or not text.isdigit():
         raise BadRequest(f"expected a schedule's number, a whole number from 1, not {text[:40]!r}")
@@ -341,7 +341,7 @@ def parse_schedule(text: str) -> int:
 
 def pause(usage: str, text: str) -> Pause:
     """Read a PAUSE or a RESUME."""
-    words, values = cut(usage, text, 0, 1, {"schedule": ("schedule", parse_schedule)})
+    words, values = cut(usage, text, 0, 1, {"schedule": ("schedule", parse_schedule_number)})
     if words and values:
         raise BadRequest("a queue and a schedule are two things; give one of them")
     return Pause(queue=parse_name(words[0]) if words else None, **values)
@@ -350,4 +350,4 @@ def pause(usage: str, text: str) -> Pause:
 def schedule_number(usage: str, text: str) -> int:
     """Read an UNSCHEDULE."""
     (number,), _ = cut(usage, text, 1, 1)
-    return parse_schedule(number)
+    return parse_schedule_number(number)

@@ -5,7 +5,7 @@ from taskqd.model.job import Reason
 from taskqd.model.retry import REASONS, signal_name
 from taskqd.protocol.values import parse_integer, parse_signal
 
-MOST_CONDITIONS = 50
+MAX_CONDITIONS = 50
 """One option has so many conditions at most."""
 
 
@@ -15,8 +15,8 @@ _EXPECTED = "such as exit:75, signal:KILL, timeout, spawn, output or interrupted
 def parse_conditions(text: str) -> tuple[str, ...]:
     """Return the conditions of ``exit:75,signal:KILL,…`` in their one spelling; raises BadRequest."""
     words = text.split(",")
-    if len(words) > MOST_CONDITIONS:
-        raise BadRequest(f"expected at most {MOST_CONDITIONS} conditions, not {len(words)}")
+    if len(words) > MAX_CONDITIONS:
+        raise BadRequest(f"expected at most {MAX_CONDITIONS} conditions, not {len(words)}")
     return tuple(map(_parse_condition, words))
 
 

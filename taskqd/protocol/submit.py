@@ -30,27 +30,27 @@ from taskqd.protocol.values import (
 _SHOWN = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
 _ARRAY = re.compile(r"([0-9]+)-([0-9]+)(?:%([0-9]+))?")
 
-LARGEST_BLOCK = 16 * 1024**2
+MAX_BLOCK_SIZE = 16 * 1024**2
 """A script or a stdin block is at most so large, in bytes."""
-LARGEST_SKIP = 64 * 1024**2
+MAX_SKIPPED_BLOCK = 64 * 1024**2
 """A refused block of up to so many bytes is read and thrown away; a larger one ends the connection."""
-LONGEST_LABEL = 1000
+MAX_LABEL_LENGTH = 1000
 """A label is at most so many characters."""
 
 
-LARGEST_PRIORITY = 1_000_000
+MAX_PRIORITY = 1_000_000
 """A priority is a whole number between this below 0 and this above."""
-MOST_SLOTS = 10_000
+MAX_SLOTS = 10_000
 """A job takes at most so many slots."""
-LARGEST_NEED = 1_000_000_000
+MAX_NEED = 1_000_000_000
 """A job needs at most so much of one resource."""
-MOST_AFTER = 1000
+MAX_DEPENDENCIES = 1000
 """A job comes after at most so many others."""
-MOST_TASKS = 100_000
+MAX_TASKS = 100_000
 """An array has at most so many tasks."""
-LARGEST_INDEX = 999_999_999
+MAX_TASK_INDEX = 999_999_999
 """A task's index is at most this."""
-SMALLEST_MEMORY = 1024**2
+MIN_MEMORY = 1024**2
 """Within less memory than so many bytes no program gets as far as to say that it is too little."""
 AFTER = ("after", "after_any", "after_fail")
 """The fields of Spec that name other jobs."""
@@ -70,13 +70,13 @@ def _path(text: str) -> str:
 
 
 def _label(text: str) -> str:
-    if not 1 <= len(text) <= LONGEST_LABEL:
-        raise BadRequest(f"expected 1 to {LONGEST_LABEL} characters, not {len(text)}")
+    if not 1 <= len(text) <= MAX_LABEL_LENGTH:
+        raise BadRequest(f"expected 1 to {MAX_LABEL_LENGTH} characters, not {len(text)}")
     return text
 
 
 def _block(text: str) -> int:
-    return parse_integer(text, 0, LARGEST_SKIP)
+    return parse_integer(text, 0, MAX_SKIPPED_BLOCK)
 
 
 def _refs(text: str) -> tuple[JobRef, ...]:
@@ -92,7 +92,7 @@ def _need(text: str) -> dict[str, int]:
             raise BadRequest(f"expected a resource and how much of it, such as gpu:1, not {part[:60]!r}")
         if name in needs:
             raise BadRequest(f"{name} is named twice; add the two up")
-        needs[name] = parse_integer(amount, 1, LARGEST_NEED)
+        needs[name] = parse_integer(amount, 1, MAX_NEED)
     return needs
 
 
@@ -103,26 +103,24 @@ def _array(text: str) -> Array:
         raise BadRequest(
             f"expected <first>-<last> or <first>-<last>%<at once>, such as 1-100%8, not {text[:60]!r}"
         )
-    first, last = (parse_integer(index, 0, LARGEST_INDEX) for index in form.group(1, 2))
-    array = Array(first, last, parse_integer(form[3], 1, MOST_TASKS) if form[3] else None)
-    if not 1 <= array.count <= MOST_TASKS:
-        raise BadRequest(
-            f"expected 1 to {MOST_TASKS} tasks from a lower to a higher index, not {text[:60]!r}"
-        )
+    first, last = (parse_integer(index, 0, MAX_TASK_INDEX) for index in form.group(1, 2))
+    array = Array(first, last, parse_integer(form[3], 1, MAX_TASKS) if form[3] else None)
+    if not 1 <= array.count <= MAX_TASKS:
+        raise BadRequest(f"expected 1 to {MAX_TASKS} tasks from a lower to a higher index, not {text[:60]!r}")
     return array
 
 
 def _memory(text: str) -> int:
     size = parse_size(text)
-    if size < SMALLEST_MEMORY:
+    if size < MIN_MEMORY:
         raise BadRequest(f"expected a size of at least 1M, such as 512M or 2G, not {text!r}")
     return size
 
 
 OPTIONS: Table = {
     "queue": ("queue", parse_name),
-    "priority": ("priority", lambda text: parse_integer(text, -LARGEST_PRIORITY, LARGEST_PRIORITY)),
-    "slots": ("slots", lambda text: parse_integer(text, 1, MOST_SLOTS)),
+    "priority": ("priority", lambda text: parse_integer(text, -MAX_PRIORITY, MAX_PRIORITY)),
+    "slots": ("slots", lambda text: parse_integer(text, 1, MAX_SLOTS)),
     "need": ("needs", _need),
     "timeout": ("timeout", _positive_duration),
     "idle-timeout": ("idle_timeout", _positive_duration),
@@ -233,7 +231,7 @@ SCHEDULE_USAGES = {
 
 
 def _too_large(name: str, size: object) -> TooLarge:
-    return TooLarge(f"--{name}={size} is more than the {LARGEST_BLOCK} bytes that a block may have")
+    return TooLarge(f"--{name}={size} is more than the {MAX_BLOCK_SIZE} bytes that a block may have")
 
 
 def block_sizes(text: str) -> tuple[int, ...]:
@@ -258,7 +256,7 @@ def _sizes(name: str, options: list[Option]) -> list[int]:
     for value in values:
         if not value.isascii() or not value.isdigit():
             raise BadRequest(f"--{name} needs the number of bytes that follow, not {value[:40]!r}")
-        if len(value) > 18 or int(value) > LARGEST_SKIP:
+        if len(value) > 18 or int(value) > MAX_SKIPPED_BLOCK:
             raise _too_large(name, value[:40])
     return [int(value) for value in values]
 
@@ -272,7 +270,7 @@ def secret_block(text: str) -> bytes:
     return packed(values)
 
 
-def read_submission(text: str) -> Submission:
+def parse_submission(text: str) -> Submission:
     """Return what a SUBMIT asks for; ``text`` is what stands behind the verb.
 
     Of its secrets there are only the names. The jobs that it comes after may still be tasks by their array
@@ -285,7 +283,7 @@ def read_submission(text: str) -> Submission:
     values = read("SUBMIT", options, SUBMIT_OPTIONS)
     resolve_time(values)
     for name in BLOCKS:
-        if values.get(name, 0) > LARGEST_BLOCK:
+        if values.get(name, 0) > MAX_BLOCK_SIZE:
             raise _too_large(name, values[name])
     if command and "script" in values:
         raise BadRequest("a --script stands in place of the command; give one of them, not both")
@@ -298,8 +296,8 @@ def read_submission(text: str) -> Submission:
     if both:
         raise BadRequest(f"{min(both)} is given by --env and by --secret; give it once")
     after = sum(len(values.get(field, ())) for field in AFTER)
-    if after > MOST_AFTER:
-        raise BadRequest(f"expected at most {MOST_AFTER} jobs to come after, not {after}")
+    if after > MAX_DEPENDENCIES:
+        raise BadRequest(f"expected at most {MAX_DEPENDENCIES} jobs to come after, not {after}")
     return Submission(command, _spec(values))
 
 
@@ -327,7 +325,7 @@ def resolve_time(values: dict[str, Any]) -> None:
         values["at"] = time_zones.at_or_after(at, time_zones.named(values["tz"]))[0]
 
 
-def read_scheduling(text: str) -> ScheduleRequest:
+def parse_schedule(text: str) -> ScheduleRequest:
     """Return what a SCHEDULE asks for; ``text`` is what stands behind the verb. Raises BadRequest."""
     options, command = scan(text)
     for name, _ in options:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from taskqd.errors import TaskqError
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.submission import Submission, names_other_jobs
-from taskqd.protocol.submit import block_sizes, read_submission
+from taskqd.protocol.submit import block_sizes, parse_submission
 
 _PLAIN = re.compile(
     rb'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'
@@ -38,10 +38,10 @@ class Plain(NamedTuple):
 _ALONE = Plain(DEFAULT_SPEC, (), is_alone=True)
 
 
-def read_alone(data: bytes, at: int, end: int) -> Submission | None:
+def parse_batchable(data: bytes, at: int, end: int) -> Submission | None:
     """Return the order of a SUBMIT that stands in ``data`` from ``at`` to ``end``, which others may go with.
 
-    None for any other line, and wherever ``read_plain`` returns it.
+    None for any other line, and wherever ``parse_cached`` returns it.
     """
     form = _PLAIN.fullmatch(data, at, end)
     if form is None:
@@ -53,7 +53,7 @@ def read_alone(data: bytes, at: int, end: int) -> Submission | None:
     return Submission(command.decode("ascii"), plain.spec) if plain is not None and plain.is_alone else None
 
 
-def read_plain(line: bytes) -> tuple[Submission, tuple[int, ...]] | None:
+def parse_cached(line: bytes) -> tuple[Submission, tuple[int, ...]] | None:
     """Return the order and the blocks' sizes of a SUBMIT that is read the short way, None for another."""
     form = _PLAIN.fullmatch(line)
     if form is None:
@@ -75,5 +75,5 @@ def _plain(options: bytes) -> Plain | None:
 @lru_cache(_PLAIN_KNOWN)
 def _read_options(options: bytes) -> Plain:
     whole = f"{options.decode('ascii')} :"
-    spec, blocks = read_submission(whole).spec, block_sizes(whole)
+    spec, blocks = parse_submission(whole).spec, block_sizes(whole)
     return Plain(spec, blocks, not blocks and spec.key is None and not names_other_jobs(spec))

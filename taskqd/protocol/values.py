@@ -31,9 +31,9 @@ _TIME = re.compile(
 _SECONDS = {None: 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {None: 1, "k": 1024, "M": 1024**2, "G": 1024**3}
 
-LONGEST_DURATION = 100 * 365.25 * 86400.0
+MAX_DURATION = 100 * 365.25 * 86400.0
 """No duration may be longer: a hundred years, in seconds."""
-LARGEST_SIZE = 2**63 - 1
+MAX_SIZE = 2**63 - 1
 """No size may be larger, in bytes: what a file may have, and what every reader of JSON can hold."""
 TIMES_END = 253370764800.0
 """Every time is before the year 9999, in seconds since the epoch: a little later is still a date."""
@@ -103,8 +103,8 @@ def _refuse(expected: str, text: str) -> NoReturn:
 def parse_duration(text: str) -> float:
     """Return the seconds of a ``<duration>``: a number, and ``ms s m h d`` or nothing (seconds) behind it."""
     form = _DURATION.fullmatch(text)
-    seconds = float(form[1]) * _SECONDS[form[2]] if form else LONGEST_DURATION + 1
-    if seconds > LONGEST_DURATION:
+    seconds = float(form[1]) * _SECONDS[form[2]] if form else MAX_DURATION + 1
+    if seconds > MAX_DURATION:
         _refuse("a duration such as 1.5, 500ms, 10m, 2h or 1d, at most 36525d", text)
     return seconds
 
@@ -133,8 +133,8 @@ def _moment(date: str, minute: str, second: str, fraction: str, offset: str) -> 
 def parse_size(text: str) -> int:
     """Return the bytes of a ``<size>``: a whole number, and ``k M G`` (1024) or nothing (bytes) behind it."""
     form = _SIZE.fullmatch(text)
-    size = int(form[1]) * _BYTES[form[2]] if form else LARGEST_SIZE + 1
-    if size > LARGEST_SIZE:
+    size = int(form[1]) * _BYTES[form[2]] if form else MAX_SIZE + 1
+    if size > MAX_SIZE:
         _refuse("a size such as 4096, 64k, 1M or 2G, of at most 15 digits", text)
     return size
 

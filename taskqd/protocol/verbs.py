@@ -1,6 +1,6 @@
 """Request lines -> values: the table of all verbs, each with the reader of its words (docs/protocol.md §3).
 
-``read_line`` is the door: it never fails, since a refused line must still say how many bytes follow it.
+``parse_line`` is the door: it never fails, since a refused line must still say how many bytes follow it.
 No connection is in sight here, and no job. The readers are in requests.py and submission.py, what the server
 answers in replies.py.
 """
@@ -40,7 +40,7 @@ _ALL = (
     Verb(
         "SUBMIT [options] <command>",
         "Take a job: JOB_ID <id> once it is on disk. The command goes to /bin/sh -c as it is.",
-        lambda _, text: submit.read_submission(text),
+        lambda _, text: submit.parse_submission(text),
         submit.USAGES,
     ),
     Verb("STATUS <id>", "Tell where a job stands: STATUS <status> <progress>.", requests.job),
@@ -111,7 +111,7 @@ _ALL = (
     Verb(
         "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>",
         "Submit a job again and again: OK <number of the schedule>.",
-        lambda _, text: submit.read_scheduling(text),
+        lambda _, text: submit.parse_schedule(text),
         submit.SCHEDULE_USAGES,
     ),
     Verb("SCHEDULES", "Tell of each schedule: SCHEDULE <json> each, then END <count>.", requests.nothing),

@@ -12,7 +12,7 @@ from taskqd.errors import BadRequest, LineTooLong, TaskqError
 from taskqd.model.submission import Submission
 from taskqd.protocol import parser, telnet
 from taskqd.protocol.blocks import BlockReader
-from taskqd.protocol.submit_cache import read_alone
+from taskqd.protocol.submit_cache import parse_batchable
 from taskqd.server.flow_control import FlowControl
 from taskqd.server.pending import PendingRequest, SubmitBatch, is_batchable
 from taskqd.server.pipeline import RequestPipeline
@@ -130,7 +130,9 @@ class Reading:
         orders: list[Submission] = []
         while (end := data.find(b"\n", at)) >= 0:
             try:
-                order = read_alone(data, at, end - (data[end - 1] == _CR)) if end - at <= longest else None
+                order = (
+                    parse_batchable(data, at, end - (data[end - 1] == _CR)) if end - at <= longest else None
+                )
             except Exception:  # noqa: BLE001 - it is met again where the line is read alone, and answered
                 break
             if order is None:
@@ -166,7 +168,7 @@ class Reading:
         if not line.strip():
             return None
         try:
-            return parser.read_line(line)
+            return parser.parse_line(line)
         except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the client gets an answer
             self._log.failure("a line of {length} bytes met a bug of taskqd's", length=len(line))
             return _lost(TaskqError("this line met a bug of taskqd's; the daemon's log has it"))

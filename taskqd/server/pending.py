@@ -43,7 +43,7 @@ class PendingRequest:
     def request(self) -> parser.Request:
         """What is asked for; read once more from its line if that was all that was kept."""
         if self._request is None:
-            self._request = parser.read_line(self._line)
+            self._request = parser.parse_line(self._line)
         return self._request
 
     def shrink(self) -> None:

@@ -23,13 +23,13 @@ HELP_WIDTH = 100
 """HELP's lines of options have at most so many characters."""
 
 LIMITS = {
-    "skip": submit.LARGEST_SKIP,
-    "result": replies.LARGEST_RESULT,
-    "output": requests.LARGEST_OUTPUT,
-    "list": requests.LARGEST_PAGE,
-    "wait": requests.MOST_WAITED_FOR,
-    "after": submit.MOST_AFTER,
-    "array": submit.MOST_TASKS,
+    "skip": submit.MAX_SKIPPED_BLOCK,
+    "result": replies.MAX_RESULT_STREAM,
+    "output": requests.MAX_OUTPUT_LIMIT,
+    "list": requests.MAX_LIST_LIMIT,
+    "wait": requests.MAX_WAIT_JOBS,
+    "after": submit.MAX_DEPENDENCIES,
+    "array": submit.MAX_TASKS,
 }
 """What HELLO and STATS say of what every server takes and sends, in bytes or jobs; quotas.py has the rest."""
 

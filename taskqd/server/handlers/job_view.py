@@ -142,10 +142,10 @@ class JobView:
         if not job.status.is_final:
             raise NotFinished(f"job {job.id} is {job.status.value}; WAIT {job.id} answers when it has ended")
         sizes = {stream: self.size(job, stream) for stream in STREAMS}
-        if max(sizes.values()) > replies.LARGEST_RESULT:
+        if max(sizes.values()) > replies.MAX_RESULT_STREAM:
             raise TooLarge(
                 f"stdout has {sizes['stdout']} bytes and stderr {sizes['stderr']}, and RESULT sends up to "
-                f"{replies.LARGEST_RESULT} of each; read them with OUTPUT {job.id}"
+                f"{replies.MAX_RESULT_STREAM} of each; read them with OUTPUT {job.id}"
             )
         return sizes
 

@@ -37,7 +37,7 @@ class Place:
 
     def whole(self, who: Principal | None, line: str) -> str:
         caller = FakeClient(who)
-        request = parser.read_line(line.encode())
+        request = parser.parse_line(line.encode())
         answer = maybeDeferred(self.harness.verbs.handle, caller, request, [])
         said: list[str] = []
         answer.addCallbacks(

@@ -17,8 +17,8 @@ from taskqd.config.limits import (
     slots_within,
 )
 from taskqd.errors import BadRequest
-from taskqd.protocol.parser import LONGEST_LINE
-from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_PRIORITY, LONGEST_LABEL, MOST_TASKS
+from taskqd.protocol.parser import MAX_LINE_LENGTH
+from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_LABEL_LENGTH, MAX_PRIORITY, MAX_TASKS
 from taskqd.server.handlers.admin import LIMITS as ALWAYS
 
 KILO, MEGA, GIGA = 1024, 1024**2, 1024**3
@@ -31,11 +31,11 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "connections-before-auth": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
     "auth-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
     "idle-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
-    "line": (KILO - 1, KILO, LONGEST_LINE, LONGEST_LINE + 1),
-    "block": (-1, 0, LARGEST_BLOCK, LARGEST_BLOCK + 1),
-    "command": (0, 1, LONGEST_LINE, LONGEST_LINE + 1),
-    "environment": (-1, 0, LONGEST_LINE, LONGEST_LINE + 1),
-    "label": (0, 1, LONGEST_LABEL, LONGEST_LABEL + 1),
+    "line": (KILO - 1, KILO, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),
+    "block": (-1, 0, MAX_BLOCK_SIZE, MAX_BLOCK_SIZE + 1),
+    "command": (0, 1, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),
+    "environment": (-1, 0, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),
+    "label": (0, 1, MAX_LABEL_LENGTH, MAX_LABEL_LENGTH + 1),
     "pending": (0, 1, MOST_PENDING, MOST_PENDING + 1),
     "pending-per-user": (0, 1, MOST_PENDING, MOST_PENDING + 1),
     "pending-bytes": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "replies": (4 * KILO - 1, 4 * KILO, 16 * MEGA, 16 * MEGA + 1),
     "output": (-1, 0, 100_000 * GIGA, 100_000 * GIGA + 1),
     "block-memory": (64 * KILO - 1, 64 * KILO, 100_000 * GIGA, 100_000 * GIGA + 1),
-    "priority": (-LARGEST_PRIORITY - 1, -LARGEST_PRIORITY, LARGEST_PRIORITY, LARGEST_PRIORITY + 1),
+    "priority": (-MAX_PRIORITY - 1, -MAX_PRIORITY, MAX_PRIORITY, MAX_PRIORITY + 1),
 }
 NEVER_NONE = {"line", "block", "command", "environment", "label", "replies"}
 WRONG = [
@@ -129,7 +129,7 @@ def test_the_slowest_that_may_submit_has_a_burst_of_one() -> None:
 
 
 def test_the_largest_array_is_within_what_a_user_may_have_pending() -> None:
-    assert Limits().pending_per_user == MOST_TASKS
+    assert Limits().pending_per_user == MAX_TASKS
 
 
 def test_most_pending_is_jobs_and_bytes_in_all_and_of_one_user() -> None:
@@ -143,7 +143,7 @@ def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_
     assert set(told) == {*Limits.__struct_fields__, "max_output"} - {"output"}
     assert told["max_output"] == Limits().output
     assert not set(told) & set(ALWAYS)
-    assert (told["line"], told["block"], told["label"]) == (LONGEST_LINE, LARGEST_BLOCK, LONGEST_LABEL)
+    assert (told["line"], told["block"], told["label"]) == (MAX_LINE_LENGTH, MAX_BLOCK_SIZE, MAX_LABEL_LENGTH)
     assert (
         describe(Limits(pending=None, idle_time=None)).items() >= {"pending": None, "idle_time": None}.items()
     )

@@ -21,7 +21,7 @@ from taskqd.model.footprint import (
     text_bytes,
 )
 from taskqd.model.spec import DEFAULT_SPEC, Array
-from taskqd.protocol.retry_conditions import MOST_CONDITIONS
+from taskqd.protocol.retry_conditions import MAX_CONDITIONS
 from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     array,
@@ -116,7 +116,7 @@ def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> 
         {"after": tuple(range(1, 1001))},
         {"after_any": tuple(range(1, 501)), "after_fail": tuple(range(501, 1001))},
         {"label": "\u20ac" * 1000, "key": "k" * 100, "cwd": "/" + "x" * 4000},
-        {"retry_on": tuple(f"exit:{code}" for code in range(1, MOST_CONDITIONS + 1))},
+        {"retry_on": tuple(f"exit:{code}" for code in range(1, MAX_CONDITIONS + 1))},
     ],
     ids="-".join,
 )

@@ -9,7 +9,7 @@ from taskqd.errors import BadRequest
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.retry import REASONS, backoff, is_retryable, signal_name
 from taskqd.model.spec import LONGEST_RETRY_DELAY, Spec
-from taskqd.protocol.retry_conditions import MOST_CONDITIONS, parse_conditions
+from taskqd.protocol.retry_conditions import MAX_CONDITIONS, parse_conditions
 from taskqd.protocol.values import parse_signal
 
 
@@ -122,7 +122,7 @@ def test_only_the_failures_are_retried_that_the_conditions_take(
         ("spawn,output,interrupted", ("spawn", "output", "interrupted")),
         ("exit:1,exit:255", ("exit:1", "exit:255")),
         ("signal:int", ("signal:INT",)),
-        (",".join(["exit"] * MOST_CONDITIONS), ("exit",) * MOST_CONDITIONS),
+        (",".join(["exit"] * MAX_CONDITIONS), ("exit",) * MAX_CONDITIONS),
     ],
 )
 def test_conditions_have_one_spelling(text: str, conditions: tuple[str, ...]) -> None:
@@ -147,7 +147,7 @@ def test_conditions_have_one_spelling(text: str, conditions: tuple[str, ...]) ->
         ("signal:_DFL", "expected the name of a signal"),
         ("timeout:5", "timeout has no kinds of its own: expected timeout alone, not 'timeout:5'"),
         ("x" * 100, "not '" + "x" * 40 + "'"),
-        (",".join(["exit"] * (MOST_CONDITIONS + 1)), "at most 50 conditions, not 51"),
+        (",".join(["exit"] * (MAX_CONDITIONS + 1)), "at most 50 conditions, not 51"),
     ],
 )
 def test_a_condition_that_is_none_is_refused_by_what_was_expected(text: str, part: str) -> None:

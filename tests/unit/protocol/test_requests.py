@@ -8,7 +8,7 @@ import pytest
 from taskqd.model.job import Status
 from taskqd.model.job_ref import TaskId
 from taskqd.protocol import requests
-from taskqd.protocol.parser import read_line
+from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
     Cancellation,
     Change,
@@ -84,7 +84,7 @@ READ = [
     ("OUTPUT 5.2 STDERR", Slice(id=TaskId(5, 2), stream="stderr")),
     ("OUTPUT --offset=3 5 stderr --limit=2k", Slice(id=5, stream="stderr", offset=3, limit=2048)),
     (f"OUTPUT 5 stdout --offset={MOST}", Slice(id=5, stream="stdout", offset=MOST)),
-    ("OUTPUT 5 stdout --limit=1G", Slice(id=5, stream="stdout", limit=requests.LARGEST_OUTPUT)),
+    ("OUTPUT 5 stdout --limit=1G", Slice(id=5, stream="stdout", limit=requests.MAX_OUTPUT_LIMIT)),
     ("OUTPUT 5 stdout --tail=10", Slice(id=5, stream="stdout", limit=10, tail=10)),
     ("OUTPUT 5 stdout --tail=1G", Slice(id=5, stream="stdout", limit=16 * 1024**2, tail=1024**3)),
     ("OUTPUT 5 stdout --tail=10 --limit=4", Slice(id=5, stream="stdout", limit=4, tail=10)),
@@ -253,14 +253,14 @@ REFUSED = [
 
 @pytest.mark.parametrize("line, argument", READ)
 def test_a_line_becomes_the_value_that_it_asks_for(line: str, argument: Any) -> None:
-    request = read_line(line.encode())
+    request = parse_line(line.encode())
     assert (request.argument, request.error) == (argument, None)
     assert type(request.argument) is type(argument)
 
 
 @pytest.mark.parametrize("line, code, part", REFUSED)
 def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code: str, part: str) -> None:
-    request = read_line(line.encode())
+    request = parse_line(line.encode())
     assert request.error is not None
     assert (request.error.code, request.argument) == (code, None)
     assert part in str(request.error)
@@ -269,7 +269,13 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code
 
 def test_only_a_wait_for_one_job_that_is_not_any_is_plain() -> None:
     lines = ["WAIT 5", "WAIT 5 --timeout=1", "WAIT 5 --any", "WAIT 5 6", "WAIT 5 5"]
-    assert [read_line(line.encode()).argument.is_plain for line in lines] == [True, True, False, False, False]
+    assert [parse_line(line.encode()).argument.is_plain for line in lines] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_help_has_the_form_of_every_option_that_set_takes() -> None:
@@ -280,5 +286,5 @@ def test_help_has_the_form_of_every_option_that_set_takes() -> None:
 
 @pytest.mark.parametrize("verb", WITH_ID)
 def test_only_so_much_of_a_line_is_read_as_it_takes_to_refuse_it(verb: str) -> None:
-    request = read_line(f"{verb} 1 2 3 --Bad".encode())
+    request = parse_line(f"{verb} 1 2 3 --Bad".encode())
     assert str(request.error) == f"expected {VERBS[verb].usage}"

@@ -15,11 +15,11 @@ from taskqd.model.submission import ScheduleRequest, Submission
 from taskqd.protocol import submit
 from taskqd.protocol.arguments import flag
 from taskqd.protocol.submit import (
-    LARGEST_BLOCK,
-    LARGEST_SKIP,
+    MAX_BLOCK_SIZE,
+    MAX_SKIPPED_BLOCK,
     block_sizes,
-    read_scheduling,
-    read_submission,
+    parse_schedule,
+    parse_submission,
     secret_block,
 )
 
@@ -137,7 +137,7 @@ ACCEPTED = [
     ("--script=12 ", Submission("", Spec(script=12))),
     ("--script=12 --", Submission("", Spec(script=12))),
     ("--stdin=3 --script=0", Submission("", Spec(script=0, stdin=3))),
-    (f"--stdin={LARGEST_BLOCK} cat", Submission("cat", Spec(stdin=LARGEST_BLOCK))),
+    (f"--stdin={MAX_BLOCK_SIZE} cat", Submission("cat", Spec(stdin=MAX_BLOCK_SIZE))),
 ]
 REFUSED = [
     ("", BadRequest, "no command came"),
@@ -221,20 +221,20 @@ REFUSED = [
     ("--overlap true", BadRequest, "--overlap is an option of SCHEDULE"),
     ("--max-output=999999999999999G true", BadRequest, "--max-output: expected a size"),
     ("--stdin=1x cat", BadRequest, "--stdin: expected a whole number"),
-    (f"--stdin={LARGEST_BLOCK + 1} cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
-    (f"--script={LARGEST_SKIP}", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+    (f"--stdin={MAX_BLOCK_SIZE + 1} cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
+    (f"--script={MAX_SKIPPED_BLOCK}", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
 ]
 
 
 @pytest.mark.parametrize("text, order", ACCEPTED)
 def test_what_was_asked_becomes_an_order(text: str, order: Submission) -> None:
-    assert read_submission(text) == order
+    assert parse_submission(text) == order
 
 
 @pytest.mark.parametrize("text, error, part", REFUSED)
 def test_what_is_not_of_the_form_is_refused_by_its_name(text: str, error: type[Exception], part: str) -> None:
     with pytest.raises(error) as refusal:
-        read_submission(text)
+        parse_submission(text)
     assert part in str(refusal.value)
 
 
@@ -268,7 +268,7 @@ def test_the_values_of_secrets_are_a_block_of_their_own(text: str, block: bytes)
 )
 def test_a_refusal_does_not_repeat_what_may_be_a_secret(text: str) -> None:
     with pytest.raises(BadRequest) as refusal:
-        read_submission(text)
+        parse_submission(text)
     assert "hunter" not in str(refusal.value)
 
 
@@ -298,7 +298,7 @@ def test_help_has_the_form_of_every_option() -> None:
 
 
 def test_what_comes_before_may_be_named_as_a_task() -> None:
-    spec: Any = read_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true").spec
+    spec: Any = parse_submission("--after=7,7.3 --after-any=0012 --after-fail=5.0,6 true").spec
     assert spec.after == (7, TaskId(7, 3))  # until the dispatcher has it
     assert spec.after_any == (12,)
     assert spec.after_fail == (TaskId(5, 0), 6)
@@ -317,9 +317,9 @@ def test_a_job_comes_after_1000_others_at_most(counts: tuple[int, int, int]) -> 
         return " ".join([*given, "true"])
 
     with pytest.raises(BadRequest, match="expected at most 1000 jobs to come after, not 1001"):
-        read_submission(line(counts))
+        parse_submission(line(counts))
     most = max(counts)
-    read_submission(line(tuple(count - (count == most) for count in counts)))
+    parse_submission(line(tuple(count - (count == most) for count in counts)))
 
 
 SCHEDULED = [
@@ -374,13 +374,13 @@ NOT_SCHEDULED = [
 def test_what_is_to_be_done_again_and_again_becomes_a_spec_and_its_times(
     text: str, scheduling: ScheduleRequest
 ) -> None:
-    assert read_scheduling(text) == scheduling
+    assert parse_schedule(text) == scheduling
 
 
 @pytest.mark.parametrize("text, part", NOT_SCHEDULED)
 def test_a_schedule_that_is_not_of_the_form_is_refused_by_its_name(text: str, part: str) -> None:
     with pytest.raises(BadRequest) as refusal:
-        read_scheduling(text)
+        parse_schedule(text)
     assert part in str(refusal.value)
     assert len(str(refusal.value)) < 400
 
@@ -397,7 +397,7 @@ SIZES = [
     ("--script=7", (7,)),
     ("--stdin=5 --script=7", (7, 5)),
     ("--script=7 --stdin=5", (7, 5)),
-    (f"--stdin={LARGEST_SKIP} cat", (LARGEST_SKIP,)),
+    (f"--stdin={MAX_SKIPPED_BLOCK} cat", (MAX_SKIPPED_BLOCK,)),
     ("--label=--stdin=5 true", ()),
     ('--label="--stdin=5" true', ()),
 ]
@@ -410,7 +410,7 @@ SIZES_OF_REFUSED = [
     ("--array=3-1 --stdin=5 cat", (5,)),
     ("--timeout=soon --stdin=5 cat", (5,)),
     ("--key=a --key=b --stdin=5 cat", (5,)),
-    (f"--script={LARGEST_BLOCK + 1} --stdin=5", (LARGEST_BLOCK + 1, 5)),
+    (f"--script={MAX_BLOCK_SIZE + 1} --stdin=5", (MAX_BLOCK_SIZE + 1, 5)),
     ("--Bogus true", ()),
     ('--label="x true', ()),
     ("--a1=1 echo stdin", ()),
@@ -428,9 +428,9 @@ LOST = [
     ("--Bogus --script=5", BadRequest, "expected an option"),
     ("--stdin=5 --stdin=5 cat", BadRequest, "--stdin is given twice"),
     ("--script=1 --stdin=x", BadRequest, "--stdin needs the number of bytes"),
-    (f"--stdin={LARGEST_SKIP + 1} cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
-    ("--stdin=" + "9" * 18 + " cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
-    ("--stdin=" + "9" * 60000 + " cat", TooLarge, f"more than the {LARGEST_BLOCK} bytes"),
+    (f"--stdin={MAX_SKIPPED_BLOCK + 1} cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
+    ("--stdin=" + "9" * 18 + " cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
+    ("--stdin=" + "9" * 60000 + " cat", TooLarge, f"more than the {MAX_BLOCK_SIZE} bytes"),
 ]
 
 
@@ -442,7 +442,7 @@ def test_the_blocks_that_follow_are_told_from_the_options(text: str, sizes: tupl
 @pytest.mark.parametrize("text, sizes", SIZES_OF_REFUSED)
 def test_the_blocks_of_a_refused_submission_follow_it_all_the_same(text: str, sizes: tuple[int, ...]) -> None:
     with pytest.raises(TaskqError):
-        read_submission(text)
+        parse_submission(text)
     assert block_sizes(text) == sizes
 
 
@@ -461,7 +461,7 @@ PIECES = ["--stdin=5", "--stdin=", "--script=7", "--", "--x=", "--retries=1", *'
 @example("--stdin=5 --script=7")
 def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(text: str) -> None:
     with suppress(TaskqError):
-        spec = read_submission(text).spec
+        spec = parse_submission(text).spec
         assert block_sizes(text) == tuple(size for size in (spec.script, spec.stdin) if size is not None)
 
 
@@ -474,7 +474,7 @@ def test_an_accepted_submission_is_followed_by_just_the_blocks_that_it_names(tex
     ],
 )
 def test_time_without_an_offset_is_one_of_the_zone_that_is_given(words: str, at: str) -> None:
-    spec = read_submission(f"{words} x").spec
+    spec = parse_submission(f"{words} x").spec
     assert (spec.tz, spec.at) == ("Europe/Berlin", datetime.fromisoformat(at).timestamp())
 
 
@@ -491,8 +491,8 @@ def test_time_without_an_offset_is_one_of_the_zone_that_is_given(words: str, at:
 )
 def test_time_without_a_zone_and_a_zone_that_is_none_are_refused(words: str, part: str) -> None:
     with pytest.raises(BadRequest, match=part):
-        read_submission(f"{words} x")
+        parse_submission(f"{words} x")
 
 
 def test_schedule_takes_a_zone() -> None:
-    assert read_scheduling('--cron="0 4 * * *" --tz=Europe/Berlin x').spec.tz == "Europe/Berlin"
+    assert parse_schedule('--cron="0 4 * * *" --tz=Europe/Berlin x').spec.tz == "Europe/Berlin"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.protocol.submit import block_sizes, read_submission
-from taskqd.protocol.submit_cache import read_alone, read_plain
+from taskqd.protocol.submit import block_sizes, parse_submission
+from taskqd.protocol.submit_cache import parse_batchable, parse_cached
 
 WORDS = (
     *("--hold", "--queue=q", "--priority=5", "--env=A=b", "--env=A=b=c", "--stdin=3", "--script=2"),
@@ -17,9 +17,9 @@ WORDS = (
 @given(st.lists(st.sampled_from(WORDS), max_size=5), st.sampled_from([" ", "\t", "  "]))
 def test_what_is_read_the_plain_way_is_what_it_is_read_as_otherwise(words: list[str], blank: str) -> None:
     text = blank.join(words)
-    plain = read_plain(line_of(text))
+    plain = parse_cached(line_of(text))
     if plain is not None:
-        assert plain == (read_submission(text), block_sizes(text))
+        assert plain == (parse_submission(text), block_sizes(text))
 
 
 def line_of(text: str) -> bytes:
@@ -39,7 +39,7 @@ def line_of(text: str) -> bytes:
     ],
 )
 def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
-    assert read_plain(line_of(text)) == (read_submission(text), block_sizes(text))
+    assert parse_cached(line_of(text)) == (parse_submission(text), block_sizes(text))
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_what_asks_for_nothing_unusual_is_read_the_plain_way(text: str) -> None:
     ],
 )
 def test_what_is_quoted_secret_refused_long_or_no_ascii_is_not(text: str) -> None:
-    assert read_plain(line_of(text)) is None
-    assert read_alone(line_of(text), 0, len(line_of(text))) is None
+    assert parse_cached(line_of(text)) is None
+    assert parse_batchable(line_of(text), 0, len(line_of(text))) is None
 
 
 @pytest.mark.parametrize("before", ["", "PING\n"])
@@ -59,10 +59,10 @@ def test_what_is_quoted_secret_refused_long_or_no_ascii_is_not(text: str) -> Non
 @pytest.mark.parametrize("text", ["true", "--hold true", "--queue=q  echo\ra", "x" * 300])
 def test_a_line_that_others_may_go_with_is_found_among_others(before: str, behind: str, text: str) -> None:
     data = before.encode() + line_of(text) + behind.encode()
-    assert read_alone(data, len(before), len(data) - len(behind)) == read_submission(text)
+    assert parse_batchable(data, len(before), len(data) - len(behind)) == parse_submission(text)
 
 
 @pytest.mark.parametrize("option", ["key=k", "after=1", "after-any=1", "after-fail=1", "stdin=3", "script=2"])
 def test_what_brings_something_or_looks_at_another_job_goes_alone(option: str) -> None:
     line = line_of(f"--{option} " + ("" if option.startswith("script") else "true"))
-    assert read_alone(line, 0, len(line)) is None
+    assert parse_batchable(line, 0, len(line)) is None

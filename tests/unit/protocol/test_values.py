@@ -118,8 +118,8 @@ DURATIONS = [
     ("10m", 600.0),
     ("2h", 7200.0),
     ("1.5d", 129600.0),
-    ("36525d", values.LONGEST_DURATION),
-    ("3155760000", values.LONGEST_DURATION),
+    ("36525d", values.MAX_DURATION),
+    ("3155760000", values.MAX_DURATION),
 ]
 SIZES = [
     ("0", 0),

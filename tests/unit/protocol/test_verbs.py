@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.submission import ScheduleRequest, Submission
 from taskqd.protocol import parser, requests, submit, verbs
-from taskqd.protocol.parser import Request, is_http, read_line
-from taskqd.protocol.replies import LARGEST_RESULT
+from taskqd.protocol.parser import Request, is_http, parse_line
+from taskqd.protocol.replies import MAX_RESULT_STREAM
 from taskqd.protocol.requests import Listing
-from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP
+from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 
 VERBS = [
     *("SUBMIT", "STATUS", "RESULT", "SHOW", "LIST", "OUTPUT", "WAIT", "FOLLOW", "CANCEL", "RETRY"),
@@ -36,16 +36,16 @@ READ = [
 """Lines as they are typed: the verb, and the value that they become."""
 
 LIMITS = [
-    (parser.LONGEST_LINE, 65_536),
+    (parser.MAX_LINE_LENGTH, 65_536),
     (requests.DEFAULT_OUTPUT, 1024**2),
-    (requests.LARGEST_OUTPUT, 16 * 1024**2),
-    (LARGEST_SKIP, 64 * 1024**2),
-    (LARGEST_BLOCK, 16 * 1024**2),
-    (LARGEST_RESULT, 1024**2),
+    (requests.MAX_OUTPUT_LIMIT, 16 * 1024**2),
+    (MAX_SKIPPED_BLOCK, 64 * 1024**2),
+    (MAX_BLOCK_SIZE, 16 * 1024**2),
+    (MAX_RESULT_STREAM, 1024**2),
     (Listing().limit, 100),
-    (requests.MOST_WAITED_FOR, 1000),
-    (submit.MOST_AFTER, 1000),
-    (submit.MOST_TASKS, 100_000),
+    (requests.MAX_WAIT_JOBS, 1000),
+    (submit.MAX_DEPENDENCIES, 1000),
+    (submit.MAX_TASKS, 100_000),
 ]
 """The numbers of docs/protocol.md, and the largest block, which is ours."""
 
@@ -92,26 +92,26 @@ NOT_TEXT = [
 
 @pytest.mark.parametrize("line, verb, argument", READ)
 def test_a_line_becomes_its_verb_and_its_value(line: str, verb: str, argument: Any) -> None:
-    assert read_line(line.encode()) == Request(verb, argument, None, ())
+    assert parse_line(line.encode()) == Request(verb, argument, None, ())
 
 
 @pytest.mark.parametrize("line, secret, spec", SECRETS)
 def test_the_values_of_secrets_stand_apart_from_what_was_asked_for(
     line: str, secret: bytes | None, spec: Spec
 ) -> None:
-    assert read_line(line.encode()) == Request("SUBMIT", spec, None, (), secret=secret)
+    assert parse_line(line.encode()) == Request("SUBMIT", spec, None, (), secret=secret)
 
 
 @pytest.mark.parametrize("line", ["SET 7 --secret=A=hunter2", "SCHEDULE --every=1h --secret=A=hunter2 true"])
 def test_only_a_submission_takes_secrets_and_a_refusal_does_not_repeat_them(line: str) -> None:
-    request = read_line(line.encode())
+    request = parse_line(line.encode())
     assert f"--secret is no option of {request.verb}" in str(request.error)
     assert "hunter2" not in f"{request.error} {request.argument}"
 
 
 @pytest.mark.parametrize("line, code, part", REFUSED)
 def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code: str, part: str) -> None:
-    request = read_line(line.encode())
+    request = parse_line(line.encode())
     assert request.error is not None
     assert (request.error.code, request.argument, request.is_lost) == (code, None, False)
     assert part in str(request.error)
@@ -120,7 +120,7 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code
 
 @pytest.mark.parametrize("line, part", NOT_TEXT)
 def test_a_line_that_is_no_text_is_a_bad_request(line: bytes, part: str) -> None:
-    request = read_line(line)
+    request = parse_line(line)
     assert request.error is not None
     assert request.error.code == "BAD_REQUEST"
     assert part in str(request.error)
@@ -141,7 +141,7 @@ def test_the_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
         (b"SUBMIT --stdin=5 --every=1h cat", (5,)),
         (b"SCHEDULE --stdin=5 --every=1h cat", (5,)),
         (b"schedule --every=1h --stdin=5 --script=7", (7, 5)),
-        (b"SUBMIT --stdin=%d cat" % (LARGEST_BLOCK + 1), (LARGEST_BLOCK + 1,)),
+        (b"SUBMIT --stdin=%d cat" % (MAX_BLOCK_SIZE + 1), (MAX_BLOCK_SIZE + 1,)),
         (b"SUBMIT --stdin=5 cat \xff", (5,)),
         (b"SUBMIT --label=\xff --stdin=5 cat", (5,)),
         (b"SUBMIT --stdin=5 cat \0", (5,)),
@@ -152,7 +152,7 @@ def test_the_limits_are_those_of_the_protocol(limit: int, number: int) -> None:
     ],
 )
 def test_a_block_follows_its_line_even_when_the_line_is_refused(line: bytes, sizes: tuple[int, ...]) -> None:
-    request = read_line(line)
+    request = parse_line(line)
     assert request.blocks == sizes
     assert not request.is_lost
 
@@ -164,13 +164,13 @@ def test_a_block_follows_its_line_even_when_the_line_is_refused(line: bytes, siz
         (b"SUBMIT --stdin=\xff cat", "BAD_REQUEST"),
         (b"SUBMIT --stdin=5 --stdin=5 cat", "BAD_REQUEST"),
         (b'SUBMIT --label="\xff" --stdin=5 cat', "BAD_REQUEST"),
-        (b"SUBMIT --stdin=%d cat" % (LARGEST_SKIP + 1), "TOO_LARGE"),
+        (b"SUBMIT --stdin=%d cat" % (MAX_SKIPPED_BLOCK + 1), "TOO_LARGE"),
         (b"SUBMIT --script=%d" % 10**17, "TOO_LARGE"),
         (b"SCHEDULE --every=1h --stdin=x cat", "BAD_REQUEST"),
     ],
 )
 def test_where_the_lengths_cannot_be_told_the_connection_is_lost(line: bytes, code: str) -> None:
-    request = read_line(line)
+    request = parse_line(line)
     assert request.is_lost
     assert request.error is not None
     assert (request.error.code, request.blocks) == (code, ())
@@ -211,7 +211,7 @@ PIECES = [
 
 @given(st.binary() | st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
 def test_no_line_makes_the_reader_fail(line: bytes) -> None:
-    request = read_line(line)
+    request = parse_line(line)
     assert (request.verb in VERBS) or request.error is not None
     assert request.argument is None or request.error is None
     assert request.error is None or len(str(request.error)) < 700

@@ -23,7 +23,7 @@ from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.model.spec import Spec
 from taskqd.protocol import parser
-from taskqd.protocol.submit import LARGEST_BLOCK, LARGEST_SKIP
+from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 from taskqd.server import pipeline
 from taskqd.server.connection import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
 from taskqd.server.flow_control import MOST_AHEAD
@@ -108,7 +108,7 @@ CONVERSATIONS = [
 
 
 def test_a_line_that_is_too_long_is_another_line_too() -> None:
-    watching = b"WATCH\n" + b"x" * (parser.LONGEST_LINE + 10) + b"\n"
+    watching = b"WATCH\n" + b"x" * (parser.MAX_LINE_LENGTH + 10) + b"\n"
     assert asked(watching) == ["OK 1", "END", "ERROR LINE_TOO_LONG"]
 
 
@@ -134,7 +134,7 @@ def test_every_reply_line_ends_in_crlf() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_line_may_be_as_long_as_the_contract_says(end: bytes) -> None:
-    line = b"SUBMIT ".ljust(parser.LONGEST_LINE, b"x")
+    line = b"SUBMIT ".ljust(parser.MAX_LINE_LENGTH, b"x")
     assert asked(line + end) == ["JOB_ID 1"]
 
 
@@ -145,7 +145,7 @@ def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_th
 ) -> None:
     harness = opened()
     client = Client(harness)
-    client.send(b"PING\nSUBMIT ".ljust(parser.LONGEST_LINE + 5, b"x") + more, size)
+    client.send(b"PING\nSUBMIT ".ljust(parser.MAX_LINE_LENGTH + 5, b"x") + more, size)
     client.read()
     assert beginnings(client.lines()) == ["OK", "ERROR LINE_TOO_LONG"]
     assert client.transport.is_half_closed
@@ -527,7 +527,7 @@ def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_on
 def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_it_comes() -> None:
     harness = opened()
     client = Client(harness)
-    size = LARGEST_BLOCK + 1
+    size = MAX_BLOCK_SIZE + 1
     client.send(b"SUBMIT --stdin=%d cat\r\n" % size)
     assert beginnings(client.lines()) == ["ERROR TOO_LARGE"]
     piece = b"PING\r\n" * 100_000
@@ -540,7 +540,7 @@ def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_i
 @pytest.mark.parametrize(
     "line, code",
     [
-        (b"SUBMIT --stdin=%d cat" % (LARGEST_SKIP + 1), "TOO_LARGE"),
+        (b"SUBMIT --stdin=%d cat" % (MAX_SKIPPED_BLOCK + 1), "TOO_LARGE"),
         (b"SUBMIT --stdin=1k cat", "BAD_REQUEST"),
         (b"SUBMIT --script", "BAD_REQUEST"),
         (b'SUBMIT --label="x --stdin=5 cat', "BAD_REQUEST"),
@@ -1172,7 +1172,7 @@ def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
 
     client = Client(opened())
     client.send(b"PING\n")
-    monkeypatch.setattr(parser, "read_line", fail)
+    monkeypatch.setattr(parser, "parse_line", fail)
     client.send(b"STATUS 1\nPING\n")
     assert client.transport.received.splitlines() == [
         b"OK",

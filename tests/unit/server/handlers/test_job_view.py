@@ -182,7 +182,7 @@ def test_a_job_that_has_not_ended_has_no_result(slots: int) -> None:
     assert "WAIT 1" in str(error)
 
 
-@pytest.mark.parametrize("sizes", [(replies.LARGEST_RESULT + 1, 0), (0, replies.LARGEST_RESULT + 1)])
+@pytest.mark.parametrize("sizes", [(replies.MAX_RESULT_STREAM + 1, 0), (0, replies.MAX_RESULT_STREAM + 1)])
 def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> None:
     harness = ended(Output(sizes[0]), Output(sizes[1]))
     error = error_of(both(harness))
@@ -191,9 +191,9 @@ def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> No
 
 
 def test_a_result_may_be_as_large_as_the_contract_says() -> None:
-    harness = ended(Output(replies.LARGEST_RESULT), Output(replies.LARGEST_RESULT))
-    harness.spool.on_disk[1, 1] = (b"x" * replies.LARGEST_RESULT, b"y" * replies.LARGEST_RESULT)
-    assert [len(data) for data in result_of(both(harness))] == [replies.LARGEST_RESULT] * 2
+    harness = ended(Output(replies.MAX_RESULT_STREAM), Output(replies.MAX_RESULT_STREAM))
+    harness.spool.on_disk[1, 1] = (b"x" * replies.MAX_RESULT_STREAM, b"y" * replies.MAX_RESULT_STREAM)
+    assert [len(data) for data in result_of(both(harness))] == [replies.MAX_RESULT_STREAM] * 2
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def ask(
     harness: Harness, line: str, caller: FakeClient | None = None, blocks: list[bytes] | None = None
 ) -> Any:
     """Return the Deferred of the reply to a request."""
-    request = parser.read_line(line.encode())
+    request = parser.parse_line(line.encode())
     return maybeDeferred(harness.verbs.handle, caller or FakeClient(), request, blocks or [])
 
 
@@ -767,7 +767,7 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert (stats["counters"]["submitted"], stats["counters"]["started"]) == (3, 2)
     assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
     assert stats["draining"] is False
-    assert stats["limits"]["line"] == parser.LONGEST_LINE
+    assert stats["limits"]["line"] == parser.MAX_LINE_LENGTH
     harness.store.break_down("no space left")
     assert shown(harness, "STATS")["store"]["failure"] == "no space left"
 
@@ -828,7 +828,7 @@ def test_auth_says_who_one_is_then() -> None:
 
 
 def expected(harness: Harness, caller: FakeClient, line: str) -> TaskqError | None:
-    return harness.verbs.expect(caller, parser.read_line(line.encode())).error
+    return harness.verbs.expect(caller, parser.parse_line(line.encode())).error
 
 
 def test_blocks_are_expected_of_those_who_may_send_them() -> None:

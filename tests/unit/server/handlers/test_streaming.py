@@ -25,7 +25,7 @@ def opened(slots: int = 9) -> Harness:
 
 def ask(harness: Harness, line: str, caller: FakeClient) -> Any:
     """Return the Deferred of the reply to a request."""
-    return maybeDeferred(harness.verbs.handle, caller, parser.read_line(line.encode()), [])
+    return maybeDeferred(harness.verbs.handle, caller, parser.parse_line(line.encode()), [])
 
 
 def refusal(harness: Harness, line: str) -> BaseException:
