@@ -1,7 +1,7 @@
 """What a request is let do before its handler sees it: by role, by owner, by quota. One place for all verbs.
 
 Lists are not looked at here: LIST, WATCH and SCHEDULES leave out what somebody may not see
-(``Authorizer.shows``).
+(``Authorizer.visible_jobs``).
 """
 
 from collections.abc import Callable, Iterable
@@ -85,11 +85,11 @@ class Authorizer:
                         f"a block of {size} bytes is more than the {self.quotas.block} that one may have"
                     )
 
-    def admit_schedule(self, who: Principal, command: str, spec: Spec) -> Spec:
-        """Return what is accepted of a schedule, as ``admit`` does of each of its submissions."""
+    def authorize_schedule(self, who: Principal, command: str, spec: Spec) -> Spec:
+        """Return the spec of a schedule's submissions as it is accepted (see `authorize_submission`)."""
         if who.role is not Role.ADMIN:
             self._check_schedules(who, _kept_bytes(command, spec))
-        return self.admit(who, command, spec)
+        return self.authorize_submission(who, command, spec)
 
     def _check_schedules(self, who: Principal, size: int) -> None:
         """Refuse one schedule too many of somebody's, or of ``size`` bytes where those have too many."""
@@ -110,21 +110,23 @@ class Authorizer:
                 f"more than the {MAX_SCHEDULES_BYTES} that one user may have; UNSCHEDULE one of them"
             )
 
-    def admit(self, who: Principal, command: str, spec: Spec, secret: int = 0) -> Spec:
+    def authorize_submission(self, who: Principal, command: str, spec: Spec, secret: int = 0) -> Spec:
         """Return what is accepted of a submission: the spec, within the limits of who takes the defaults.
 
         ``secret`` is how many bytes its secrets take.
         Raises what ``check`` raises of the jobs that it comes after, and TooLarge and QueueFull.
         """
         self._check_command(command)
-        spec = self._within(who, spec, secret)
+        spec = self._apply_defaults(who, spec, secret)
         self._check_rate(who)
         return spec
 
-    def admit_all(self, who: Principal, orders: Iterable[Submission]) -> list[Submission | TaskqError]:
-        """Return of each of several submissions what is accepted, or what ``admit`` raises of it.
+    def authorize_submissions(
+        self, who: Principal, orders: Iterable[Submission]
+    ) -> list[Submission | TaskqError]:
+        """Return each submission as it is accepted, or the error that `authorize_submission` raises for it.
 
-        What is asked for in one way is looked at once.
+        Consecutive submissions with the same spec are checked once.
         """
         admitted: list[Submission | TaskqError] = []
         asked = within = None
@@ -135,7 +137,7 @@ class Authorizer:
                 if len(command) > short:
                     self._check_command(command)
                 if within is None or spec is not asked:
-                    within, asked = self._within(who, spec, 0), spec
+                    within, asked = self._apply_defaults(who, spec, 0), spec
                 if is_rated:
                     self._check_rate(who)
             except TaskqError as why:
@@ -144,8 +146,8 @@ class Authorizer:
                 admitted.append(order if within is spec else Submission(command, within))
         return admitted
 
-    def _within(self, who: Principal, spec: Spec, secret: int) -> Spec:
-        """Return a spec within the limits of who takes the defaults; raises what ``admit`` raises of it."""
+    def _apply_defaults(self, who: Principal, spec: Spec, secret: int) -> Spec:
+        """Return a spec whose defaults are within the limits; raises as `authorize_submission` does."""
         self._check_sizes(spec, secret)
         most = self.quotas.output
         if most is not None and spec.max_output > most and spec.max_output == DEFAULT_SPEC.max_output:
@@ -162,18 +164,18 @@ class Authorizer:
                 self._check_job(who, "SUBMIT", self._queue_state.get(ref))
         return spec
 
-    def shows(self, who: Principal) -> Callable[[Job], bool]:
+    def visible_jobs(self, who: Principal) -> Callable[[Job], bool]:
         """Return what tells whether ``who`` may see a job."""
-        owner, queue = self.only(who), who.queue
+        owner, queue = self.visible_owner(who), who.queue
         return lambda job: (
             (owner is None or job.owner == owner) and (queue is None or job.spec.queue == queue)
         )
 
-    def only(self, who: Principal) -> str | None:
+    def visible_owner(self, who: Principal) -> str | None:
         """Return whose jobs ``who`` may see, None for everybody's."""
         return None if roles.sees_all(who.role) else who.name
 
-    def shows_schedule(self, who: Principal, schedule: Schedule) -> bool:
+    def can_see_schedule(self, who: Principal, schedule: Schedule) -> bool:
         """Whether ``who`` may see a schedule."""
         is_theirs = roles.sees_all(who.role) or schedule.owner == who.name
         return is_theirs and who.queue in (None, schedule.spec.queue)

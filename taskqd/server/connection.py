@@ -273,12 +273,12 @@ class Connection(LineReceiver):
             self._exchange.count_memory()
 
     @property
-    def has_room(self) -> bool:
+    def can_send(self) -> bool:
         pacing = self._pacing
         return not pacing.is_choked and not pacing.is_over and not self._slices.is_spent
 
-    def room(self) -> "Deferred[None]":
-        if self.has_room:
+    def writable(self) -> "Deferred[None]":
+        if self.can_send:
             return succeed(None)
         return Deferred.fromCoroutine(self._room_and_turn())
 
@@ -288,7 +288,7 @@ class Connection(LineReceiver):
             await self.while_connected(self._slices.turn())
             await self._pacing.room()
 
-    def break_off(self, why: str) -> None:
+    def abort(self, why: str) -> None:
         self._log.warn(
             "{address}: a reply was broken off and its connection closed: {why}",
             address=self.address,

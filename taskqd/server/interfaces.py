@@ -20,7 +20,7 @@ class IClient(Interface):
         ends after the answer; with QueueFull it fails for somebody who has too many connections.
         """
 
-    has_room: bool = Attribute("Whether more of a reply may be produced and sent now, without ``room``.")
+    can_send: bool = Attribute("Whether more of a reply may be produced and sent now, without ``writable``.")
 
     def send(data: bytes) -> None:
         """Send a portion of a reply that is sent in portions, up to the end of a line or a block."""
@@ -28,13 +28,13 @@ class IClient(Interface):
     def send_part(data: bytes) -> None:
         """Send a part of a line or a block; nothing but its rest is sent before the next ``send``."""
 
-    def room() -> "Deferred[None]":
+    def writable() -> "Deferred[None]":
         """Fire when the caller has read enough for more to be sent, and the reactor has time to produce it.
 
         Fails when the caller is gone. May be cancelled.
         """
 
-    def break_off(why: str) -> None:
+    def abort(why: str) -> None:
         """Close the connection at once: a reply was begun that cannot be finished. The log has ``why``."""
 
     def next_line() -> "Deferred[None]":

@@ -225,13 +225,13 @@ class RequestPipeline:
                 asked.forget()
                 reply.addErrback(self._refused, asked).addCallback(self._answered, asked)
         self._handled += 1
-        if not self._handled % LOOK_EVERY and not self._caller.has_room:
+        if not self._handled % LOOK_EVERY and not self._caller.can_send:
             self._rest()
 
     def _rest(self) -> None:
         """Handle nothing more until the reactor has time again: others' requests are read meanwhile."""
         self._is_resting = True
-        self._caller.room().addCallbacks(self._rested, _ignore_end)
+        self._caller.writable().addCallbacks(self._rested, _ignore_end)
 
     def _rested(self, _: None) -> None:
         self._is_resting = False

@@ -23,9 +23,9 @@ class FakeClient:
         self.failures = 0
         self.sent = b""
         self.is_finished = False
-        self.broken_off: list[str] = []
-        self.rooms: list[Deferred[None]] = []
-        self.has_room = True
+        self.aborts: list[str] = []
+        self.writable_waiters: list[Deferred[None]] = []
+        self.can_send = True
         self.held: list[Deferred[Any]] = []
         self.listening: list[Deferred[None]] = []
 
@@ -46,14 +46,14 @@ class FakeClient:
 
     send_part = send
 
-    def room(self) -> "Deferred[None]":
-        if self.has_room:
+    def writable(self) -> "Deferred[None]":
+        if self.can_send:
             return succeed(None)
-        self.rooms.append(Deferred())
-        return self.rooms[-1]
+        self.writable_waiters.append(Deferred())
+        return self.writable_waiters[-1]
 
-    def break_off(self, why: str) -> None:
-        self.broken_off.append(why)
+    def abort(self, why: str) -> None:
+        self.aborts.append(why)
 
     def next_line(self) -> "Deferred[None]":
         self.listening.append(Deferred())

@@ -66,13 +66,13 @@ class AdminHandlers(HandlerGroup):
             "DRAIN": self._drain,
         }
 
-    def _drain(self, caller: IClient, _: None) -> bytes:
-        who = caller.principal
+    def _drain(self, client: IClient, _: None) -> bytes:
+        who = client.principal
         self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
         self._engine.drain()
         return replies.OK
 
-    def _stats(self, caller: IClient, _: None) -> bytes:
+    def _stats(self, client: IClient, _: None) -> bytes:
         engine, queue_state = self._engine, self._queue_state
         return replies.as_json(
             "STATS",
@@ -94,33 +94,33 @@ class AdminHandlers(HandlerGroup):
             },
         )
 
-    def _hello(self, caller: IClient, _: None) -> bytes:
+    def _hello(self, client: IClient, _: None) -> bytes:
         hello = {
             "version": __version__,
             "verbs": list(wire.VERBS),
             "options": [f"--{name}" for name in submit.OPTIONS],
             "limits": self._limits,
-            "you": _described(caller.principal),
+            "you": _described(client.principal),
             "auth": self._access.methods,
         }
         return replies.as_json(f"TASKQ {PROTOCOL_VERSION}", hello)
 
-    def _auth(self, caller: IClient, token: str) -> Reply:
-        identified = caller.identify(self._access.authenticate(token, caller.address))
+    def _auth(self, client: IClient, token: str) -> Reply:
+        identified = client.identify(self._access.authenticate(token, client.address))
         return identified.addCallback(lambda who: replies.ok(f"{who.name} {who.role.value}"))
 
-    def _ping(self, caller: IClient, _: None) -> bytes:
+    def _ping(self, client: IClient, _: None) -> bytes:
         return replies.OK
 
-    def _help(self, caller: IClient, topic: str | None) -> bytes:
+    def _help(self, client: IClient, topic: str | None) -> bytes:
         verbs = wire.VERBS.values() if topic is None else [wire.VERBS[topic]]
         lines = [f"{verb.usage}  {verb.summary}" for verb in verbs]
         if topic is not None:
             lines += _options(wire.VERBS[topic].options)
         return b"".join((*map(replies.ok, lines), replies.END))
 
-    def _quit(self, caller: IClient, _: None) -> bytes:
-        caller.finish()
+    def _quit(self, client: IClient, _: None) -> bytes:
+        client.finish()
         return replies.OK
 
 

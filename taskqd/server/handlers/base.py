@@ -33,7 +33,7 @@ class HandlerGroup:
         self._queue_state = engine.queue_state
         self._results = results
         self._clock = clock
-        self._gate = gate
+        self._authorizer = gate
 
     def _id(self, ref: JobRef) -> int:
         """Return a job's number; raises NoSuchJob and Gone."""
@@ -60,9 +60,9 @@ class Lines:
     Lines are gathered for as long as nothing else can happen, so that each is true when it is sent.
     """
 
-    def __init__(self, caller: IClient) -> None:
+    def __init__(self, client: IClient) -> None:
         self.count = 0
-        self._caller = caller
+        self._client = client
         self._gathered: list[bytes] = []
         self._size = 0
 
@@ -75,27 +75,27 @@ class Lines:
     @property
     def is_due(self) -> bool:
         """Whether a portion must be sent before more is produced."""
-        return self._size >= PORTION_BYTES or not self._caller.has_room
+        return self._size >= PORTION_BYTES or not self._client.can_send
 
     async def send(self) -> None:
         """Send what is gathered, and wait until the caller has room for more and the reactor has time."""
         if self._gathered:
-            self._caller.send(b"".join(self._gathered))
+            self._client.send(b"".join(self._gathered))
             self._gathered, self._size = [], 0
-        await self._caller.room()
+        await self._client.writable()
 
     def end(self) -> bytes:
         """Return what is gathered and was not sent yet, and the END with the count of all lines."""
         return b"".join((*self._gathered, replies.end(self.count)))
 
 
-async def send_all(caller: IClient, lines: Iterable[bytes | None]) -> bytes:
+async def send_all(client: IClient, lines: Iterable[bytes | None]) -> bytes:
     """Send lines in portions, and return the last portion with its END.
 
     The lines are produced one by one as the caller reads them. None stands for something that was looked at
     and is not shown.
     """
-    reply = Lines(caller)
+    reply = Lines(client)
     for line in lines:
         if line is not None:
             reply.add(line)

@@ -28,23 +28,25 @@ class ControlHandlers(HandlerGroup):
             "SET": self._set,
         }
 
-    def _cancel(self, caller: IClient, asked: Cancellation) -> Reply:
-        return Deferred.fromCoroutine(self._cancelled(caller.principal, asked)).addCallback(self._status)
+    def _cancel(self, client: IClient, asked: Cancellation) -> Reply:
+        return Deferred.fromCoroutine(self._cancelled(client.principal, asked)).addCallback(self._status)
 
     async def _cancelled(self, who: Principal, asked: Cancellation) -> Job:
         """Cancel a job; before anything is changed, see that all others may be cancelled too."""
         job = self._queue_state.get(asked.id)
         after: list[Job] = []
         if asked.is_cascade:
-            after = await self._engine.dependents_of(job.id, lambda one: self._gate.check_after(who, one))
-            self._gate.charge(who, (job, *after))
+            after = await self._engine.dependents_of(
+                job.id, lambda one: self._authorizer.check_after(who, one)
+            )
+            self._authorizer.charge(who, (job, *after))
         return await self._engine.cancel(job.id, who.actor, asked.signal, [one.id for one in after])
 
-    def _retry(self, caller: IClient, asked: JobRef | Retrial) -> Reply:
+    def _retry(self, client: IClient, asked: JobRef | Retrial) -> Reply:
         if isinstance(asked, Retrial):
-            retried = self._retry_all(caller.principal, self._id(asked.id))
+            retried = self._retry_all(client.principal, self._id(asked.id))
         else:
-            retried = self._engine.retry(self._id(asked), caller.principal.actor)
+            retried = self._engine.retry(self._id(asked), client.principal.actor)
         return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
 
     async def _retry_all(self, who: Principal, job_id: int) -> Job:
@@ -53,28 +55,28 @@ class ControlHandlers(HandlerGroup):
         After an error the older ones of them are retried, and the others are as they were.
         """
         job = self._queue_state.get(job_id)
-        skipped = await self._engine.all_skipped(job_id, lambda one: self._gate.check_skipped(who, one))
-        self._gate.charge(who, (job, *skipped))
+        skipped = await self._engine.all_skipped(job_id, lambda one: self._authorizer.check_skipped(who, one))
+        self._authorizer.charge(who, (job, *skipped))
         await self._engine.retry(job_id, who.actor)
         for one in skipped:
             with suppress(WrongState, NoSuchJob, Gone):  # somebody else has retried or removed it meanwhile
-                self._gate.check_retry(who, one)
+                self._authorizer.check_retry(who, one)
                 await self._engine.retry(one.id, who.actor)
         return job
 
-    def _remove(self, caller: IClient, ref: JobRef) -> Reply:
-        removed = Deferred.fromCoroutine(self._engine.remove(self._id(ref), caller.principal.actor))
+    def _remove(self, client: IClient, ref: JobRef) -> Reply:
+        removed = Deferred.fromCoroutine(self._engine.remove(self._id(ref), client.principal.actor))
         return removed.addCallback(lambda _: replies.OK)
 
-    def _hold(self, caller: IClient, ref: JobRef) -> Reply:
-        held = self._engine.changes.hold(self._id(ref), caller.principal.actor)
+    def _hold(self, client: IClient, ref: JobRef) -> Reply:
+        held = self._engine.changes.hold(self._id(ref), client.principal.actor)
         return Deferred.fromCoroutine(held).addCallback(self._status)
 
-    def _release(self, caller: IClient, ref: JobRef) -> Reply:
-        released = self._engine.changes.release(self._id(ref), caller.principal.actor)
+    def _release(self, client: IClient, ref: JobRef) -> Reply:
+        released = self._engine.changes.release(self._id(ref), client.principal.actor)
         return Deferred.fromCoroutine(released).addCallback(self._status)
 
-    def _set(self, caller: IClient, asked: Change) -> Reply:
-        by, job_id = caller.principal.actor, self._id(asked.id)
+    def _set(self, client: IClient, asked: Change) -> Reply:
+        by, job_id = client.principal.actor, self._id(asked.id)
         changed = self._engine.changes.change(job_id, by, asked.values)
         return Deferred.fromCoroutine(changed).addCallback(self._described)

@@ -156,10 +156,10 @@ class Group:
             self._is_open = False
         return self._pieces[number - self.begin].joined()
 
-    def join(self, caller: IClient) -> "Subscriber":
+    def join(self, client: IClient) -> "Subscriber":
         """Return a watcher of what comes from now on."""
         self._is_open = False
-        watcher = Subscriber(caller, self)
+        watcher = Subscriber(client, self)
         self.watchers[watcher] = None
         return watcher
 
@@ -192,29 +192,29 @@ class Group:
 
 
 class Subscriber:
-    """Sends ``caller`` the pieces of its group from number ``at`` on, as there is room for them.
+    """Sends ``client`` the pieces of its group from number ``at`` on, as there is room for them.
 
     ``over`` fails with Lagged, and is cancelled by whoever ends the watch.
     """
 
-    def __init__(self, caller: IClient, group: Group) -> None:
+    def __init__(self, client: IClient, group: Group) -> None:
         self.at = group.end
         self.over: Deferred[None] = Deferred()
-        self._caller = caller
+        self._client = client
         self._group = group
-        self._room: Deferred[None] | None = None
+        self._writable: Deferred[None] | None = None
 
     def go_on(self) -> None:
         """Send what is there, as long as there is room."""
-        while self._room is None and self.at < self._group.end:
+        while self._writable is None and self.at < self._group.end:
             number, self.at = self.at, self.at + 1
-            self._caller.send(self._group.piece(number))
-            if not self._caller.has_room:
-                self._room = self._caller.room()
-                self._room.addCallbacks(self._has_room, _ignore_end)
+            self._client.send(self._group.piece(number))
+            if not self._client.can_send:
+                self._writable = self._client.writable()
+                self._writable.addCallbacks(self._on_writable, _ignore_end)
 
-    def _has_room(self, _: None) -> None:
-        self._room = None
+    def _on_writable(self, _: None) -> None:
+        self._writable = None
         self.go_on()
         self._group.trim()
 
@@ -230,9 +230,9 @@ class Subscriber:
 
     def _leave(self) -> None:
         self._group.watchers.pop(self, None)
-        room, self._room = self._room, None
-        if room is not None:
-            room.cancel()
+        writable, self._writable = self._writable, None
+        if writable is not None:
+            writable.cancel()
 
 
 class EventStream:
@@ -284,7 +284,7 @@ class EventStream:
             raise BadRequest(f"there is no event {since} yet: the next one is {following}")
         return following if since is None else max(since, 1)
 
-    async def watch(self, caller: IClient, wanted: EventFilter, first: int) -> None:
+    async def watch(self, client: IClient, wanted: EventFilter, first: int) -> None:
         """Send EVENT lines from a number on, at the caller's pace, until cancelled.
 
         Raises Lagged with the number to go on with, and StoreFailed.
@@ -295,14 +295,14 @@ class EventStream:
             for sequence, event in portion:
                 if wanted.takes(event, self._jobs):
                     lines.append(replies.event(sequence, event))
-                if not caller.has_room:
-                    caller.send(b"".join(lines))
+                if not client.can_send:
+                    client.send(b"".join(lines))
                     lines.clear()
-                    await caller.room()
-            caller.send(b"".join(lines))
+                    await client.writable()
+            client.send(b"".join(lines))
         # Nothing was told since the reading found nothing more, so that what is told now comes next.
         group = self._groups.setdefault(wanted, Group(wanted))
-        watcher = group.join(caller)
+        watcher = group.join(client)
         try:
             await watcher.over
         except CancelledError:

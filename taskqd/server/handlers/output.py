@@ -31,11 +31,11 @@ class OutputHandlers(HandlerGroup):
         """Return the handlers by verb."""
         return {"RESULT": self._result, "OUTPUT": self._output}
 
-    def _result(self, caller: IClient, ref: JobRef) -> Reply:
+    def _result(self, client: IClient, ref: JobRef) -> Reply:
         job = one_that_runs(self._queue_state.get(ref))
-        return Deferred.fromCoroutine(self._both_streams(caller, job))
+        return Deferred.fromCoroutine(self._both_streams(client, job))
 
-    async def _both_streams(self, caller: IClient, job: Job) -> bytes:
+    async def _both_streams(self, client: IClient, job: Job) -> bytes:
         exit_code = job.exit_code  # now: a RETRY may come in between
         sizes = self._results.check_result(job)
         if sum(sizes.values()) <= ESCAPED_BYTES:
@@ -51,33 +51,33 @@ class OutputHandlers(HandlerGroup):
             for stream, size in sizes.items():
                 portion += b' "' + values.escaped(first[stream])
                 for offset, length in _pieces(len(first[stream]), size - len(first[stream]), ESCAPED_BYTES):
-                    await _send(caller, portion)
+                    await _send(client, portion)
                     portion = values.escaped(await self._piece(job, stream, number, offset, length))
                 portion += b'"'
         except (TaskqError, OSError) as why:
-            return _broken_off(caller, f"RESULT of job {job.id} cannot be read on: {why}")
+            return _broken_off(client, f"RESULT of job {job.id} cannot be read on: {why}")
         return portion + replies.result_end(exit_code)
 
-    def _output(self, caller: IClient, part: Slice) -> Reply:
+    def _output(self, client: IClient, part: Slice) -> Reply:
         job = one_that_runs(self._queue_state.get(part.id))
         size = self._results.size(job, part.stream, part.attempt)
         offset = part.offset if part.tail is None else max(0, size - part.tail)
         length = max(0, min(part.limit, size - offset))
         number = _latest(job) if part.attempt is None else part.attempt
-        return Deferred.fromCoroutine(self._slice(caller, job, part.stream, number, offset, length))
+        return Deferred.fromCoroutine(self._slice(client, job, part.stream, number, offset, length))
 
     async def _slice(
-        self, caller: IClient, job: Job, stream: str, number: int, offset: int, length: int
+        self, client: IClient, job: Job, stream: str, number: int, offset: int, length: int
     ) -> bytes:
         first = await self._piece(job, stream, number, offset, min(length, PIECE_BYTES))
         portion = replies.data_begin(stream, offset, length) + first
         try:
             for at, size in _pieces(offset + len(first), length - len(first), PIECE_BYTES):
-                await _send(caller, portion)
+                await _send(client, portion)
                 portion = b""
                 portion = await self._piece(job, stream, number, at, size)
         except (TaskqError, OSError) as why:
-            return _broken_off(caller, f"OUTPUT of job {job.id} cannot be read on: {why}")
+            return _broken_off(client, f"OUTPUT of job {job.id} cannot be read on: {why}")
         return portion + replies.DATA_END
 
     async def _piece(self, job: Job, stream: str, number: int, offset: int, length: int) -> bytes:
@@ -101,11 +101,11 @@ def _pieces(offset: int, length: int, most: int) -> Iterator[tuple[int, int]]:
         yield at, min(most, offset + length - at)
 
 
-async def _send(caller: IClient, portion: bytes) -> None:
-    caller.send_part(portion)
-    await caller.room()
+async def _send(client: IClient, portion: bytes) -> None:
+    client.send_part(portion)
+    await client.writable()
 
 
-def _broken_off(caller: IClient, why: str) -> bytes:
-    caller.break_off(why)
+def _broken_off(client: IClient, why: str) -> bytes:
+    client.abort(why)
     return b""

@@ -20,7 +20,7 @@ PIECE = 65_536
 
 
 class Follower:
-    """Sends what job ``job_id`` prints to ``caller``, from ``offsets`` by stream on; bytes.
+    """Sends what job ``job_id`` prints to ``client``, from ``offsets`` by stream on; bytes.
 
     The offsets are those in the latest attempt that there is at first. Every later one begins at 0.
     """
@@ -29,14 +29,14 @@ class Follower:
         self,
         engine: Engine,
         results: JobView,
-        caller: IClient,
+        client: IClient,
         job_id: int,
         offsets: dict[str, int],
     ) -> None:
         self._engine = engine
         self._queue_state = engine.queue_state
         self._results = results
-        self._caller = caller
+        self._client = client
         self._job_id = job_id
         self._offsets = offsets
         self._attempt = self._queue_state.get(job_id).attempts
@@ -70,9 +70,9 @@ class Follower:
         offset = self._offsets[stream]
         content = await self._results.read(job, stream, offset, PIECE, self._attempt)
         if content:
-            self._caller.send(replies.data(stream, offset, content))
+            self._client.send(replies.data(stream, offset, content))
             self._offsets[stream] += len(content)
-            await self._caller.room()
+            await self._client.writable()
         return bool(content)
 
     def _go_to_next_attempt(self, job: Job) -> None:

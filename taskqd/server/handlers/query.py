@@ -49,15 +49,15 @@ class QueryHandlers(HandlerGroup):
             "WHY": self._why,
         }
 
-    def _submit(self, caller: IClient, asked: SubmitRequest) -> Reply:
+    def _submit(self, client: IClient, asked: SubmitRequest) -> Reply:
         command, spec = asked.order
         names = [name for name in BLOCKS if getattr(spec, name) is not None]
         blocks = dict(zip(names, asked.blocks, strict=True))
         if asked.secret is not None:
             blocks[secret.BLOCK] = asked.secret
-        who = caller.principal
-        spec = self._gate.admit(who, command, spec, len(asked.secret or b""))
-        most = self._gate.most_pending(who)
+        who = client.principal
+        spec = self._authorizer.authorize_submission(who, command, spec, len(asked.secret or b""))
+        most = self._authorizer.most_pending(who)
         accepted = self._engine.submit(command, spec, who.actor, blocks, most_pending=most)
         return accepted.addCallback(replies.job_id)
 
@@ -74,28 +74,30 @@ class QueryHandlers(HandlerGroup):
         """Return orders as they are accepted, or why each is not."""
         if isinstance(who, TaskqError):
             return SubmissionBatch(_NOBODY, [who] * len(orders))
-        return SubmissionBatch(who.actor, self._gate.admit_all(who, orders), self._gate.most_pending(who))
+        return SubmissionBatch(
+            who.actor, self._authorizer.authorize_submissions(who, orders), self._authorizer.most_pending(who)
+        )
 
-    def _tell_status(self, caller: IClient, ref: JobRef) -> bytes:
+    def _tell_status(self, client: IClient, ref: JobRef) -> bytes:
         return self._status(self._queue_state.get(ref))
 
-    def _show(self, caller: IClient, ref: JobRef) -> bytes:
+    def _show(self, client: IClient, ref: JobRef) -> bytes:
         job = self._queue_state.get(ref)
         skipped = self._queue_state.skips.count(job.id)
         return replies.as_json(
             "JOB", {**self._results.show(job), **({"skipped": skipped} if skipped else {})}
         )
 
-    def _list(self, caller: IClient, listing: Listing) -> Reply:
+    def _list(self, client: IClient, listing: Listing) -> Reply:
         if listing.array is not None and self._queue_state.get(listing.array).tasks is None:
             raise WrongState(f"job {listing.array} is no array, so it has no tasks")
-        return Deferred.fromCoroutine(send_all(caller, self._shown(caller.principal, listing)))
+        return Deferred.fromCoroutine(send_all(client, self._shown(client.principal, listing)))
 
     def _shown(self, who: Principal, listing: Listing) -> Iterator[bytes | None]:
         """Yield a line for each job that is asked for, None for others that were looked at."""
-        shows, left = self._gate.shows(who), listing.limit
+        visible_jobs, left = self._authorizer.visible_jobs(who), listing.limit
         for job in self._candidates(listing) if left else ():
-            if job is None or not _matches(job, listing) or not shows(job):
+            if job is None or not _matches(job, listing) or not visible_jobs(job):
                 yield None
                 continue
             yield self._described(job)
@@ -150,20 +152,20 @@ class QueryHandlers(HandlerGroup):
                     first = job.array
                     break
 
-    def _history(self, caller: IClient, ref: JobRef) -> Reply:
+    def _history(self, client: IClient, ref: JobRef) -> Reply:
         job = self._queue_state.get(ref)
         ids = (job.id,) if job.array is None else (job.id, job.array)
-        return Deferred.fromCoroutine(_send_events(caller, self._results.history(*ids)))
+        return Deferred.fromCoroutine(_send_events(client, self._results.history(*ids)))
 
-    def _why(self, caller: IClient, ref: JobRef) -> bytes:
+    def _why(self, client: IClient, ref: JobRef) -> bytes:
         return replies.ok(
             why(self._queue_state, self._queue_state.get(ref), self._clock.elapsed(), self._engine.lack())
         )
 
 
-async def _send_events(caller: IClient, reading: IReading) -> bytes:
-    reply = Lines(caller)
-    while portion := await caller.while_connected(reading.portion()):
+async def _send_events(client: IClient, reading: IReading) -> bytes:
+    reply = Lines(client)
+    while portion := await client.while_connected(reading.portion()):
         for sequence, happened in portion:
             reply.add(replies.event(sequence, happened))
             if reply.is_due:

@@ -27,45 +27,45 @@ class QueueHandlers(HandlerGroup):
             "UNSCHEDULE": self._unschedule,
         }
 
-    def _queues(self, caller: IClient, _: None) -> Reply:
+    def _queues(self, client: IClient, _: None) -> Reply:
         lines = (replies.as_json("QUEUE", queue) for queue in self._queue_state.describe_queues())
-        return Deferred.fromCoroutine(send_all(caller, lines))
+        return Deferred.fromCoroutine(send_all(client, lines))
 
-    def _set_queue(self, caller: IClient, asked: QueueChange) -> Reply:
-        resized = self._engine.controls.resize(caller.principal.actor, asked.queue, asked.slots)
+    def _set_queue(self, client: IClient, asked: QueueChange) -> Reply:
+        resized = self._engine.controls.resize(client.principal.actor, asked.queue, asked.slots)
         return Deferred.fromCoroutine(resized).addCallback(
             lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(asked.queue))
         )
 
-    def _pause(self, caller: IClient, asked: Pause) -> Reply:
-        paused = self._engine.controls.pause(caller.principal.actor, asked.queue, asked.schedule)
+    def _pause(self, client: IClient, asked: Pause) -> Reply:
+        paused = self._engine.controls.pause(client.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
 
-    def _resume(self, caller: IClient, asked: Pause) -> Reply:
-        resumed = self._engine.controls.resume(caller.principal.actor, asked.queue, asked.schedule)
+    def _resume(self, client: IClient, asked: Pause) -> Reply:
+        resumed = self._engine.controls.resume(client.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
-    def _schedule(self, caller: IClient, asked: ScheduleRequest) -> Reply:
-        who = caller.principal
-        spec = self._gate.admit_schedule(who, asked.command, asked.spec)
+    def _schedule(self, client: IClient, asked: ScheduleRequest) -> Reply:
+        who = client.principal
+        spec = self._authorizer.authorize_schedule(who, asked.command, asked.spec)
         made = self._engine.controls.schedule(
             asked.command, spec, who.actor, asked.every, asked.cron, asked.overlap
         )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
-    def _schedules(self, caller: IClient, _: None) -> Reply:
-        return Deferred.fromCoroutine(send_all(caller, self._shown_schedules(caller.principal)))
+    def _schedules(self, client: IClient, _: None) -> Reply:
+        return Deferred.fromCoroutine(send_all(client, self._shown_schedules(client.principal)))
 
     def _shown_schedules(self, who: Principal) -> Iterator[bytes | None]:
         """Yield a line for each schedule, None for one that is not shown or has ended meanwhile."""
         known = self._queue_state.schedules
         for number in list(known.by_id):
             schedule = known.by_id.get(number)
-            if schedule is None or not self._gate.shows_schedule(who, schedule):
+            if schedule is None or not self._authorizer.can_see_schedule(who, schedule):
                 yield None
             else:
                 yield replies.as_json("SCHEDULE", documents.schedule(schedule, known.next_run(schedule)))
 
-    def _unschedule(self, caller: IClient, number: int) -> Reply:
-        ended = self._engine.controls.unschedule(number, caller.principal.actor)
+    def _unschedule(self, client: IClient, number: int) -> Reply:
+        ended = self._engine.controls.unschedule(number, client.principal.actor)
         return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

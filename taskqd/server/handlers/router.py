@@ -45,7 +45,7 @@ class Router:
         connections: Callable[[], int],
     ) -> None:
         self._access = access
-        self._gate = gate
+        self._authorizer = gate
         self._jobs = QueryHandlers(engine, results, clock, gate)
         self._handlers: dict[str, Handler] = {
             **self._jobs.handlers(),
@@ -64,45 +64,45 @@ class Router:
         """Return whom the certificate names that came with a handshake, None if that takes an AUTH."""
         return self._access.certificate(transport)
 
-    def expect(self, caller: IClient, request: parser.Request) -> parser.Request:
+    def expect(self, client: IClient, request: parser.Request) -> parser.Request:
         """Return a request whose blocks are on their way: refused already where nobody would want them."""
         if request.error is not None:
             return request
         try:
-            self._check_known(caller, request.verb)
-            self._gate.expect(caller.principal, request.verb, request.argument)
+            self._check_known(client, request.verb)
+            self._authorizer.expect(client.principal, request.verb, request.argument)
         except TaskqError as why:
             return request._replace(error=why)
         return request
 
-    def handle(self, caller: IClient, request: parser.Request, blocks: list[bytes]) -> Reply:
+    def handle(self, client: IClient, request: parser.Request, blocks: list[bytes]) -> Reply:
         """Do what a request asks for; raises its error."""
-        self._check_known(caller, request.verb)
+        self._check_known(client, request.verb)
         if request.error is not None:
             raise request.error
         if request.verb not in OPEN:
-            self._gate.check(caller.principal, request.verb, request.argument)
+            self._authorizer.check(client.principal, request.verb, request.argument)
         argument = request.argument
         if request.verb == "SUBMIT":
             argument = SubmitRequest(argument, blocks, request.secret)
-        return self._handlers[request.verb](caller, argument)
+        return self._handlers[request.verb](client, argument)
 
     def submit_all(self, batches: "list[tuple[IClient, list[Submission]]]") -> "Deferred[list[bytes]]":
         """Do what SUBMITs of their lines alone ask for, and fire with the reply of each batch."""
-        return self._jobs.submit_all([(self._let_in(caller), orders) for caller, orders in batches])
+        return self._jobs.submit_all([(self._let_in(client), orders) for client, orders in batches])
 
-    def _let_in(self, caller: IClient) -> Principal | TaskqError:
+    def _let_in(self, client: IClient) -> Principal | TaskqError:
         """Return who is behind a caller that submits, or why they may not."""
         try:
-            self._check_known(caller, "SUBMIT")
-            self._gate.check(caller.principal, "SUBMIT", None)
+            self._check_known(client, "SUBMIT")
+            self._authorizer.check(client.principal, "SUBMIT", None)
         except TaskqError as why:
             return why
-        return cast("Principal", caller.principal)
+        return cast("Principal", client.principal)
 
-    def _check_known(self, caller: IClient, verb: str) -> None:
+    def _check_known(self, client: IClient, verb: str) -> None:
         """Raise AuthRequired where it must be known who asks, and is not, or not any more."""
-        who = caller.principal
+        who = client.principal
         if verb in OPEN or verb not in verbs.VERBS:
             return
         if who is None:

@@ -37,27 +37,27 @@ class StreamingHandlers(HandlerGroup):
         """Return the handlers by verb."""
         return {"WAIT": self._wait, "FOLLOW": self._follow, "WATCH": self._watch}
 
-    def _wait(self, caller: IClient, wait: Wait) -> Reply:
+    def _wait(self, client: IClient, wait: Wait) -> Reply:
         jobs = {job.id: job for job in map(self._queue_state.get, wait.ids)}
         ended: Deferred[Any]
         if wait.is_plain:
             ended = self._engine.wait(next(iter(jobs))).addCallback(self._status)
         else:
             ended = Deferred.fromCoroutine(
-                self._wait_for_several(caller, Names(wait.ids, self._id), wait.is_any, jobs)
+                self._wait_for_several(client, Names(wait.ids, self._id), wait.is_any, jobs)
             )
-        ended = caller.while_connected(ended)
+        ended = client.while_connected(ended)
         if wait.timeout is not None:
             ended.addTimeout(wait.timeout, self._clock)
         return ended.addErrback(self._waited_in_vain, jobs)
 
     async def _wait_for_several(
-        self, caller: IClient, names: "Names", is_any: bool, jobs: dict[int, Job]
+        self, client: IClient, names: "Names", is_any: bool, jobs: dict[int, Job]
     ) -> bytes:
         """Send the STATUS of each of these jobs as it ends, under the name by which it was asked for."""
         left = 1 if is_any else names.count
         ends = Ends(jobs.values(), self._engine.tell_end)
-        reply = Lines(caller)
+        reply = Lines(client)
         try:
             while left:
                 job = await ends.next()
@@ -78,29 +78,31 @@ class StreamingHandlers(HandlerGroup):
             raise TimedOut(f"job {job.id} is still {job.status.value}")
         raise TimedOut(f"{len(left)} of {len(jobs)} jobs have not ended")
 
-    def _follow(self, caller: IClient, asked: Follow) -> Reply:
+    def _follow(self, client: IClient, asked: Follow) -> Reply:
         job = one_that_runs(self._queue_state.get(asked.id))
         offsets = {"stdout": asked.stdout, "stderr": asked.stderr}
-        follower = Follower(self._engine, self._results, caller, job.id, offsets)
-        ended: Deferred[Any] = caller.while_connected(Deferred.fromCoroutine(follower.follow()))
+        follower = Follower(self._engine, self._results, client, job.id, offsets)
+        ended: Deferred[Any] = client.while_connected(Deferred.fromCoroutine(follower.follow()))
         return ended.addCallback(self._status)
 
-    def _watch(self, caller: IClient, asked: Watch) -> Reply:
+    def _watch(self, client: IClient, asked: Watch) -> Reply:
         wanted = EventFilter(queue=asked.queue)
         if asked.job is not None:
             wanted = EventFilter.of_job(self._queue_state.get(asked.job), asked.queue)
-        wanted = replace(wanted, owner=self._gate.only(caller.principal), of_token=caller.principal.queue)
+        wanted = replace(
+            wanted, owner=self._authorizer.visible_owner(client.principal), of_token=client.principal.queue
+        )
         first = self._feed.first(asked.since)
-        caller.send(replies.ok(str(first)))
-        return Deferred.fromCoroutine(self._watch_until_next_line(caller, wanted, first))
+        client.send(replies.ok(str(first)))
+        return Deferred.fromCoroutine(self._watch_until_next_line(client, wanted, first))
 
-    async def _watch_until_next_line(self, caller: IClient, wanted: EventFilter, first: int) -> bytes:
-        heard = caller.next_line()
-        watching = Deferred.fromCoroutine(self._feed.watch(caller, wanted, first))
+    async def _watch_until_next_line(self, client: IClient, wanted: EventFilter, first: int) -> bytes:
+        heard = client.next_line()
+        watching = Deferred.fromCoroutine(self._feed.watch(client, wanted, first))
         heard.addCallbacks(lambda _: watching.cancel(), _ignore_cancel)
         try:
             with suppress(CancelledError):
-                await caller.while_connected(watching)
+                await client.while_connected(watching)
         finally:
             heard.cancel()
         return replies.END

@@ -151,14 +151,14 @@ def test_a_bug_that_one_meets_is_told_to_that_one_alone(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened(quotas=Limits(pending_per_user=2))
-    admit_all = harness.gate.admit_all
+    authorize_submissions = harness.gate.authorize_submissions
 
     def broken(who: Principal, orders: Any) -> Any:
         if orders[0].command == "broken":
             raise ZeroDivisionError
-        return admit_all(who, orders)
+        return authorize_submissions(who, orders)
 
-    monkeypatch.setattr(harness.gate, "admit_all", broken)
+    monkeypatch.setattr(harness.gate, "authorize_submissions", broken)
     one, two, three = as_ada(harness), as_ada(harness), as_ada(harness)
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT broken\nSUBMIT x\n"), (three, b"SUBMIT c\n"))
     harness.settle()

@@ -137,13 +137,13 @@ def test_a_journal_that_cannot_be_read_ends_the_watch() -> None:
 
 def test_what_comes_while_the_past_is_read_follows_it_once() -> None:
     desk, caller = Desk(*map(submitted, range(1, 8))), FakeClient()
-    caller.has_room = False
+    caller.can_send = False
     watching = desk.watch(caller, since=1)
     for job_id in range(8, 12):
         desk.happen(submitted(job_id))
-        caller.rooms.pop().callback(None)
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+        caller.writable_waiters.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     desk.happen(submitted(12))
     assert numbers(caller) == list(range(1, 13))
     ended(watching)
@@ -181,7 +181,7 @@ def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch
         monkeypatch.setattr(module, bound, value)
     desk, caller, quick = Desk(), FakeClient(), FakeClient()
     watching, other = desk.watch(caller), desk.watch(quick)
-    caller.has_room = False
+    caller.can_send = False
     desk.happen_together(*map(submitted, range(1, 8)))
     lagged = error_of(watching)
     assert isinstance(lagged, Lagged)
@@ -197,11 +197,11 @@ def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch
 def test_what_a_watcher_cannot_take_waits_for_it() -> None:
     desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
-    caller.has_room = False
+    caller.can_send = False
     desk.happen(*map(submitted, range(1, 8)))
     assert numbers(caller) == [1]
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     assert numbers(caller) == list(range(1, 8))
     ended(watching)
 
@@ -210,11 +210,11 @@ def test_a_watcher_takes_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "PIECE_BYTES", 3 * len(lines((1, submitted(1)))))
     desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
-    caller.has_room = False
+    caller.can_send = False
     desk.happen_together(*map(submitted, range(1, 9)))
     for upto in (3, 6, 8):
         assert numbers(caller) == list(range(1, upto + 1))
-        caller.rooms.pop().callback(None)
+        caller.writable_waiters.pop().callback(None)
     ended(watching)
 
 
@@ -225,17 +225,17 @@ def test_a_watcher_that_is_too_slow_is_told_where_to_go_on(
     monkeypatch.setattr(module, bound, 5 * size)
     desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
-    caller.has_room = False
+    caller.can_send = False
     desk.happen(*map(submitted, range(1, 7)))
     assert watchers(desk.feed) == 1
     desk.happen(submitted(7))
     assert watchers(desk.feed) == 0, "nothing more waits for it"
-    caller.rooms.pop().callback(None)
+    caller.writable_waiters.pop().callback(None)
     lagged = error_of(watching)
     assert isinstance(lagged, Lagged)
     assert lagged.sequence == 2
     assert numbers(caller) == [1]
-    caller.has_room = True
+    caller.can_send = True
     again = desk.watch(caller, since=2)
     assert numbers(caller) == list(range(1, 8))
     ended(again)
@@ -246,10 +246,10 @@ def test_a_watcher_that_has_kept_up_for_long_has_not_lagged(monkeypatch: pytest.
     desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     for first in range(1, 30, 3):
-        caller.has_room = False
+        caller.can_send = False
         desk.happen(*map(submitted, range(first, first + 3)))
-        caller.has_room = True
-        caller.rooms.pop().callback(None)
+        caller.can_send = True
+        caller.writable_waiters.pop().callback(None)
     assert numbers(caller) == list(range(1, 31))
     ended(watching)
 
@@ -257,7 +257,7 @@ def test_a_watcher_that_has_kept_up_for_long_has_not_lagged(monkeypatch: pytest.
 @pytest.mark.parametrize("moment", ["reading", "waiting for events", "waiting for room"])
 def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
     desk, caller = Desk(*map(submitted, range(1, 8))), FakeClient()
-    caller.has_room = moment == "waiting for events"
+    caller.can_send = moment == "waiting for events"
     watching = desk.watch(caller, since=1 if moment == "reading" else None)
     if moment == "waiting for room":
         desk.happen(submitted(8))
@@ -311,7 +311,7 @@ def test_what_comes_within_a_moment_is_sent_in_one_piece_to_each_watcher() -> No
 def test_a_watch_that_is_ended_has_all_that_happened_before() -> None:
     desk, caller, slow = Desk(), FakeClient(), FakeClient()
     watching, other = desk.watch(caller), desk.watch(slow)
-    slow.has_room = False
+    slow.can_send = False
     for number in (1, 2, 3):
         desk.happen_together(submitted(number))
     ended(watching)
@@ -324,13 +324,13 @@ def test_a_watch_that_is_ended_has_all_that_happened_before() -> None:
 def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
     desk, first, late = Desk(), FakeClient(), FakeClient()
     watching = [desk.watch(first)]
-    first.has_room = False
+    first.can_send = False
     desk.happen_together(submitted(1))
     desk.happen_together(submitted(2))
     watching.append(desk.watch(late))
     desk.happen_together(submitted(3))
-    first.has_room = True
-    first.rooms.pop().callback(None)
+    first.can_send = True
+    first.writable_waiters.pop().callback(None)
     desk.happen_together(submitted(4))
     desk.clock.advance(GATHER_INTERVAL)
     assert (numbers(first), numbers(late)) == ([1, 2, 3, 4], [3, 4])
@@ -344,7 +344,7 @@ def test_what_is_kept_for_all_watchers_together_has_a_bound(monkeypatch: pytest.
     desk, callers = Desk(), [FakeClient() for _ in range(4)]
     watching = [desk.watch(caller, EventFilter(queue=f"q{at}")) for at, caller in enumerate(callers)]
     for caller in callers:
-        caller.has_room = False
+        caller.can_send = False
     numbers_of = iter(range(1, 100))
     for at in (0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3):
         desk.happen(submitted(next(numbers_of), queue=f"q{at}"))
@@ -352,10 +352,10 @@ def test_what_is_kept_for_all_watchers_together_has_a_bound(monkeypatch: pytest.
     assert isinstance(lagged := error_of(watching[1]), Lagged)
     assert lagged.sequence == 4
     for caller in callers:
-        caller.has_room = True
-        for room in caller.rooms[-1:]:
-            if not room.called:
-                room.callback(None)
+        caller.can_send = True
+        for writable in caller.writable_waiters[-1:]:
+            if not writable.called:
+                writable.callback(None)
     assert [numbers(caller) for caller in callers] == [[1, 2], [3], [8, 9, 10], [11, 12, 13, 14]]
     for each in (watching[0], *watching[2:]):
         ended(each)
@@ -476,7 +476,9 @@ def test_a_filter_holds_for_the_past_and_for_what_comes() -> None:
 STEP = st.one_of(
     st.tuples(st.just("append"), st.integers(1, 4)),
     st.tuples(st.just("watch"), st.integers(1, 40)),
-    st.tuples(st.sampled_from(["leave", "choke", "room", "read", "wait", "snapshot", "fail"]), st.just(0)),
+    st.tuples(
+        st.sampled_from(["leave", "choke", "writable", "read", "wait", "snapshot", "fail"]), st.just(0)
+    ),
 )
 
 
@@ -507,7 +509,7 @@ class World:
         if self.watching is None:
             self.first = min(since, self.store.last_sequence + 1)
             self.caller, before = FakeClient(), self.caller
-            self.caller.has_room = before.has_room
+            self.caller.can_send = before.can_send
             self.watching = begin(self.feed.watch(self.caller, ALL, self.feed.first(self.first)))
             self.watching.addErrback(self._over)
 
@@ -525,13 +527,13 @@ class World:
             self.watching.cancel()
 
     def choke(self, _: int) -> None:
-        self.caller.has_room = False
+        self.caller.can_send = False
 
-    def room(self, _: int) -> None:
-        self.caller.has_room = True
-        rooms, self.caller.rooms = self.caller.rooms, []
-        for room in rooms:
-            room.callback(None)
+    def writable(self, _: int) -> None:
+        self.caller.can_send = True
+        writable_waiters, self.caller.writable_waiters = self.caller.writable_waiters, []
+        for writable in writable_waiters:
+            writable.callback(None)
 
     def read(self, _: int) -> None:
         if self.threads.waiting:
@@ -568,10 +570,10 @@ class World:
 
     def catch_up(self) -> None:
         self.reactor.advance(GATHER_INTERVAL)
-        self.room(0)
+        self.writable(0)
         while self.threads.waiting and self.watching is not None:
             self.read(0)
-            self.room(0)
+            self.writable(0)
 
     def close(self) -> None:
         self.leave()

@@ -160,7 +160,7 @@ def test_a_retry_that_waits_is_followed_from_what_the_attempt_before_printed() -
 def test_a_slow_reader_gets_each_attempt_whole_before_the_next() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit(retries=2)
-    caller.has_room = False
+    caller.can_send = False
     harness.spool.recordings[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness, b"bc", reason=FAILED.reason)
@@ -170,8 +170,8 @@ def test_a_slow_reader_gets_each_attempt_whole_before_the_next() -> None:
         ended(harness, output, reason=FAILED.reason)
     assert harness.job(1).status is Status.FAILED
     assert parts(caller.sent) == [("stdout", 0, b"a")]
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     result_of(following)
     assert parts(caller.sent)[1:] == [("stdout", 1, b"bc"), ("stdout", 0, b"def"), ("stdout", 0, b"ghi")]
 
@@ -179,7 +179,7 @@ def test_a_slow_reader_gets_each_attempt_whole_before_the_next() -> None:
 def test_an_attempt_that_is_not_known_any_more_is_passed_over() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit(retries=2)
-    caller.has_room = False
+    caller.can_send = False
     harness.spool.recordings[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness, b"bc", reason=FAILED.reason)
@@ -188,8 +188,8 @@ def test_an_attempt_that_is_not_known_any_more_is_passed_over() -> None:
         harness.settle()
         ended(harness, output, reason=FAILED.reason)
     harness.job(1).past = harness.job(1).past[1:]
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     result_of(following)
     assert parts(caller.sent)[1:] == [("stdout", 0, b"def"), ("stdout", 0, b"ghi")]
 
@@ -197,13 +197,13 @@ def test_an_attempt_that_is_not_known_any_more_is_passed_over() -> None:
 def test_output_is_sent_in_pieces_and_only_as_there_is_room() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit()
-    caller.has_room = False
+    caller.can_send = False
     following = follow(harness, caller)
     harness.spool.recordings[1].write(1, b"x" * (2 * PIECE + 5))
     sizes = []
-    while caller.rooms:
+    while caller.writable_waiters:
         sizes.append(len(parts(caller.sent)[-1][2]))
-        caller.rooms.pop().callback(None)
+        caller.writable_waiters.pop().callback(None)
     assert sizes == [PIECE, PIECE, 5]
     ended(harness)
     result_of(following)
@@ -212,14 +212,14 @@ def test_output_is_sent_in_pieces_and_only_as_there_is_room() -> None:
 def test_a_job_that_is_run_again_by_hand_while_its_output_is_sent_is_followed_on() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit()
-    caller.has_room = False
+    caller.can_send = False
     harness.spool.recordings[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness)
     harness.engine.drain()
     harness.retry(1)
     harness.settle()
-    caller.rooms.pop().callback(None)
+    caller.writable_waiters.pop().callback(None)
     assert not following.called
     harness.cancel(1)
     harness.settle()
@@ -229,13 +229,13 @@ def test_a_job_that_is_run_again_by_hand_while_its_output_is_sent_is_followed_on
 def test_a_job_that_is_removed_while_its_output_is_sent_is_gone() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit()
-    caller.has_room = False
+    caller.can_send = False
     harness.spool.recordings[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness, b"b")
     harness.remove(1)
     harness.settle()
-    caller.rooms.pop().callback(None)
+    caller.writable_waiters.pop().callback(None)
     assert isinstance(error_of(following), Gone)
     gone(harness)
 
@@ -257,7 +257,7 @@ def test_output_that_cannot_be_read_ends_it_with_an_error(monkeypatch: pytest.Mo
 def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
     harness, caller = opened(), FakeClient()
     harness.submit(hold=moment == "pending")
-    caller.has_room = moment != "choked"
+    caller.can_send = moment != "choked"
     following = follow(harness, caller)
     if moment != "pending":
         harness.spool.recordings[1].write(1, b"a")
@@ -289,7 +289,7 @@ def test_who_goes_away_just_when_there_is_more_gets_none_of_it() -> None:
 
 STEP = st.one_of(
     st.tuples(st.just("print"), st.sampled_from([1, 2]), st.integers(1, 6000)),
-    st.tuples(st.sampled_from(["later", "read", "choke", "room", "retry"]), st.just(0), st.just(0)),
+    st.tuples(st.sampled_from(["later", "read", "choke", "writable", "retry"]), st.just(0), st.just(0)),
 )
 
 
@@ -324,15 +324,15 @@ class World:
         self.harness.clock.advance(FLUSH_AFTER)
 
     def read(self, *_: int) -> None:
-        for room in self.caller.rooms[:1]:
-            del self.caller.rooms[:1]
-            room.callback(None)
+        for writable in self.caller.writable_waiters[:1]:
+            del self.caller.writable_waiters[:1]
+            writable.callback(None)
 
     def choke(self, *_: int) -> None:
-        self.caller.has_room = False
+        self.caller.can_send = False
 
-    def room(self, *_: int) -> None:
-        self.caller.has_room = True
+    def writable(self, *_: int) -> None:
+        self.caller.can_send = True
         self.read()
 
     def retry(self, *_: int) -> None:
@@ -374,13 +374,13 @@ def test_all_that_is_printed_arrives_in_order_wherever_it_lies(
     with pytest.MonkeyPatch.context() as patch:
         world = World(tmp_path_factory.mktemp("spool"), patch)
         acts: dict[str, Callable[..., None]] = {
-            name: getattr(world, name) for name in ("print", "later", "read", "choke", "room", "retry")
+            name: getattr(world, name) for name in ("print", "later", "read", "choke", "writable", "retry")
         }
         for name, stream, size in steps:
             acts[name](stream, size)
         world.end()
-        world.caller.has_room = True
-        while world.caller.rooms:
+        world.caller.can_send = True
+        while world.caller.writable_waiters:
             world.read()
         assert result_of(world.following).status is Status.COMPLETED
         printed = [each for each in world.printed if any(each.values())]

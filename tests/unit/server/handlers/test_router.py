@@ -129,12 +129,12 @@ def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.Mon
     harness, caller = opened(), FakeClient()
     harness.submit()
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, "RESULT 1", caller)
     harness.retry(1)
     harness.settle()
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     assert caller.sent + result_of(replied) == b'RESULT "%b" "" 3\r\n' % (b"x" * 25)
 
 
@@ -144,10 +144,10 @@ def test_a_long_result_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pyt
     harness.submit()
     stdout, stderr = Output.inline(b'"\xff' * 15), Output.inline(b"e" * 12)
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=stdout, stderr=stderr))
-    caller.has_room = False
+    caller.can_send = False
     replied, sizes = ask(harness, "RESULT 1", caller), [len(caller.sent)]
-    while caller.rooms:
-        caller.rooms.pop().callback(None)
+    while caller.writable_waiters:
+        caller.writable_waiters.pop().callback(None)
         sizes.append(len(caller.sent))
     assert sizes == [38, 68, 111, 111]
     whole = caller.sent + result_of(replied)
@@ -164,13 +164,13 @@ def test_a_reply_that_cannot_be_finished_ends_the_connection(
     harness.submit()
     harness.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(10_000), stderr=Output(0)))
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, line, caller)
     assert b"xxxxx" in caller.sent
     del harness.spool.on_disk[1, 1]
-    caller.rooms.pop().callback(None)
+    caller.writable_waiters.pop().callback(None)
     assert result_of(replied) == b""
-    (why,) = caller.broken_off
+    (why,) = caller.aborts
     assert f"{line.split(maxsplit=1)[0]} of job 1 cannot be read on" in why
 
 
@@ -187,7 +187,7 @@ def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100), stderr=Output(100)))
     assert isinstance(error_of(ask(harness, "RESULT 1", caller)), OSError | TaskqError)
     assert caller.sent == b""
-    assert caller.broken_off == []
+    assert caller.aborts == []
 
 
 def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
@@ -199,7 +199,7 @@ def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     harness.spool.on_disk[1, 1] = (b"x" * 15, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
     assert result_of(ask(harness, "OUTPUT 1 stdout", caller)) == b""
-    (why,) = caller.broken_off
+    (why,) = caller.aborts
     assert "the stdout of attempt 1 of job 1 had 20 bytes, and its file has 15" in why
 
 
@@ -208,12 +208,12 @@ def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pyt
     harness, caller = opened(), FakeClient()
     harness.submit()
     harness.spool.recordings[1].write(1, b"0123456789" * 3)
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, "OUTPUT 1 stdout --offset=1", caller)
     assert caller.sent == b"DATA stdout 1 29\r\n1234567890"
     harness.finish(1, Outcome(reason=None, exit_code=1, stdout=Output.inline(b"0123456789" * 3)))
-    while caller.rooms:
-        caller.rooms.pop().callback(None)
+    while caller.writable_waiters:
+        caller.writable_waiters.pop().callback(None)
     assert caller.sent + result_of(replied) == b"DATA stdout 1 29\r\n%b\r\n" % (b"0123456789" * 3)[1:]
 
 
@@ -400,12 +400,12 @@ def test_a_list_that_shows_nothing_gives_way_as_well() -> None:
     harness, caller = opened(0), FakeClient()
     for _ in range(10):
         harness.submit()
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, "LIST --queue=other", caller)
     waited = 0
-    while caller.rooms:
+    while caller.writable_waiters:
         waited += 1
-        caller.rooms.pop().callback(None)
+        caller.writable_waiters.pop().callback(None)
     assert (waited, caller.sent, result_of(replied)) == (11, b"", b"END 0\r\n")
 
 
@@ -418,12 +418,12 @@ def test_numbers_without_a_job_are_looked_up_a_thousand_at_a_time(monkeypatch: p
     for number in range(1, 10):
         harness.remove(number)
     harness.settle()
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, "LIST", caller)
     waited = 0
-    while caller.rooms:
+    while caller.writable_waiters:
         waited += 1
-        caller.rooms.pop().callback(None)
+        caller.writable_waiters.pop().callback(None)
     assert (waited, (caller.sent + result_of(replied)).count(b"JOB")) == (5, 1)
 
 
@@ -432,11 +432,11 @@ def test_a_list_waits_for_its_caller_to_read() -> None:
     for _ in range(3):
         harness.submit()
     caller = FakeClient()
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, "LIST", caller)
     assert caller.sent.count(b"JOB") == 1
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     assert (caller.sent + result_of(replied)).count(b"JOB") == 3
 
 
@@ -733,11 +733,11 @@ def test_a_schedule_is_made_shown_paused_and_ended() -> None:
 def test_a_list_of_queues_waits_for_its_caller_to_read() -> None:
     harness = Harness(queues={"a": 1, "b": 1})
     caller = FakeClient()
-    caller.has_room = False
+    caller.can_send = False
     replied = ask(harness, "QUEUES", caller)
     assert caller.sent.count(b"QUEUE") == 1
-    caller.has_room = True
-    caller.rooms.pop().callback(None)
+    caller.can_send = True
+    caller.writable_waiters.pop().callback(None)
     assert (caller.sent + result_of(replied)).count(b"QUEUE") == 3
 
 
