@@ -1,14 +1,20 @@
-"""The limit of descriptors, RLIMIT_NOFILE: the daemon raises its own, and its jobs get what it was given.
+"""The limit of open descriptors (RLIMIT_NOFILE), and how many slots and connections it allows.
 
-A soft limit is low by default for the sake of programs that use select(2), which jobs may be and the daemon
-is not.
+The daemon raises its own soft limit; its jobs get the one that the daemon was started with. That one is low
+by default because of programs that use select(2): a job may be such a program, the daemon is not.
 """
 
 import resource
 
+from twisted.logger import Logger
+
+from taskqd.config.limits import DESCRIPTORS_A_SLOT, Limits, max_connections, slots_within
+
+_log = Logger()
+
 
 def raise_limit() -> int | None:
-    """Raise the soft limit to the hard one; return the soft one that there was, None if it stays."""
+    """Raise the soft limit to the hard limit; return the old soft limit, None if it has not changed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return None
@@ -20,5 +26,33 @@ def raise_limit() -> int | None:
 
 
 def limit() -> int:
-    """Return how many descriptors this process may have."""
+    """Return how many descriptors this process may have open."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def usable_slots(slots: int) -> int:
+    """Return the slots of the settings, or the number that the descriptors allow if that is lower."""
+    allowed = slots_within(limit())
+    if slots <= allowed:
+        return slots
+    _log.warn(
+        "{most} slots in place of slots = {slots}: each takes up to {each} descriptors, and this "
+        "process may have {limit} (ulimit -Hn, or LimitNOFILE of the unit); raise that",
+        most=allowed,
+        slots=slots,
+        each=DESCRIPTORS_A_SLOT,
+        limit=limit(),
+    )
+    return allowed
+
+
+def usable_connections(limits: Limits, slots: int) -> int:
+    """Return how many connections the settings and the descriptors allow."""
+    allowed = max_connections(limits, limit(), slots)
+    if limits.connections is None or allowed < limits.connections:
+        _log.info(
+            "at most {most} connections, since this process may open {descriptors} files (ulimit -n)",
+            most=allowed,
+            descriptors=limit(),
+        )
+    return allowed

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,20 @@ from twisted.python.failure import Failure
 
 from taskqd.auth.token_file import TokenFile
 from taskqd.config.settings import Settings
-from taskqd.daemon import descriptor_limit, service, signals
+from taskqd.daemon import descriptor_limit, recovery, service, signals
 from taskqd.daemon.service import TaskqService
 from taskqd.engine import retention
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.execution import proc
 from taskqd.execution.proc import Process
 from taskqd.execution.run_as import RunAs
-from taskqd.model.events import FORMAT, Ended, Event, Opened, Removed, Spawned, Started, Submitted
+from taskqd.model.events import FORMAT, Ended, Event, Opened, Started
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.spool.user_files import UserFiles
 from tests.fakes.clocks import START
-from tests.fakes.deferreds import result_of
-from tests.fakes.engine import replayed
+from tests.unit.daemon.test_recovery import left, submitted
 from tests.unit.daemon.test_tap import made, parsed, refused
 
 # Starts and stops, with the real reactor.
@@ -110,10 +108,6 @@ def journal(state: Path, *events: Event, boot: str = "b", identity: str = "") ->
     opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1, identity=identity)
     lines = [encode(record, number) for number, record in enumerate((opened, *events), 1)]
     (state / "journal" / "00000001.journal").write_bytes(b"".join(lines))
-
-
-def submitted(job_id: int, command: str = "true") -> Submitted:
-    return Submitted(id=job_id, at=START, owner="ada", command=command)
 
 
 async def test_a_daemon_takes_runs_remembers_and_answers(site: Site) -> None:
@@ -338,12 +332,12 @@ async def test_a_crash_is_told_from_a_restart_of_the_machine(
 ) -> None:
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot="another")
     site.start()
-    assert service.REBOOTED in (await site.talk(b"SHOW 1\n"))[0]
+    assert recovery.REBOOTED in (await site.talk(b"SHOW 1\n"))[0]
     await site.stop()
     shutil.rmtree(site.state / "journal")
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot=proc.boot_id())
     site.start()
-    assert service.KILLED in (await site.talk(b"SHOW 1\n"))[0]
+    assert recovery.KILLED in (await site.talk(b"SHOW 1\n"))[0]
     await site.stop()
 
 
@@ -361,7 +355,7 @@ async def test_a_second_signal_kills_what_takes_its_time(site: Site, reactor: An
 
 
 async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "STOP_PATIENCE", 0.05)
+    monkeypatch.setattr(service, "STOP_TIMEOUT", 0.05)
     site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
@@ -372,21 +366,21 @@ async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.Mon
 async def test_a_stop_ends_though_a_job_does_not(
     site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "STOP_PATIENCE", 0.05)
-    monkeypatch.setattr(service, "KILL_PATIENCE", 0.05)
-    monkeypatch.setattr(service, "GONE_TIMEOUT", 0.05)
+    monkeypatch.setattr(service, "STOP_TIMEOUT", 0.05)
+    monkeypatch.setattr(service, "KILL_TIMEOUT", 0.05)
+    monkeypatch.setattr(service, "LEFTOVERS_TIMEOUT", 0.05)
     taskq = site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT echo ready; exec sleep 300\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
         pass
-    kill = taskq._executor.kill
+    kill = taskq.components.executor.kill
     with monkeypatch.context() as patched:
-        patched.setattr(taskq._executor, "end", lambda *_: None)
-        patched.setattr(taskq._executor, "kill", Deferred)
+        patched.setattr(taskq.components.executor, "end", lambda *_: None)
+        patched.setattr(taskq.components.executor, "kill", Deferred)
         await site.stop()
     assert "do not end though they were killed" in caplog.text
     kill()
-    while not taskq._executor.only_short_lived_processes():
+    while not taskq.components.executor.only_short_lived_processes():
         await deferLater(reactor, 0.01)
 
 
@@ -404,9 +398,9 @@ async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Sit
 
 def unlock(taskq: TaskqService) -> None:
     """Release what a daemon has locked whose start was refused."""
-    for descriptor in taskq._store._locks:
+    for descriptor in taskq.components.journal._locks:
         os.close(descriptor)
-    taskq._store._locks = ()
+    taskq.components.journal._locks = ()
 
 
 async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *words: str) -> str:
@@ -415,12 +409,12 @@ async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *wor
         site.start(*words)
     [taskq] = site.running
     site.running.clear()
-    thread = taskq._store._committer._thread
+    thread = taskq.components.journal._committer._thread
     if thread is not None and thread.is_alive():
-        await taskq._store.close()
+        await taskq.components.journal.close()
     else:
         unlock(taskq)
-    assert sys.excepthook is service._say_in_one_line
+    assert sys.excepthook is service.print_refusal
     text = str(refusal.value)
     assert "\n" not in text
     return text
@@ -586,40 +580,10 @@ def test_a_start_without_room_for_threads_is_refused(
         taskq.startService()
 
 
-async def test_a_call_is_made_in_the_daemon_s_own_thread_if_the_machine_has_no_other(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    taskq = made(site.state)
-    taskq._threads.start()
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
-        for _ in range(2):
-            assert result_of(taskq._in_thread(threading.get_ident)) == threading.get_ident()
-    assert caplog.text.count("no thread can be started") == 1
-    assert await taskq._in_thread(threading.get_ident) != threading.get_ident()
-    taskq._threads.stop()
-
-
-async def test_a_bug_of_the_pool_is_not_taken_for_a_shortage(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*args: Any) -> None:
-        raise RuntimeError("a bug")
-
-    taskq = made(site.state)
-    monkeypatch.setattr(taskq._threads, "callInThreadWithCallback", refuse)
-    with pytest.raises(RuntimeError, match="a bug"):
-        taskq._in_thread(str.upper, "never")
-
-
 async def test_slots_are_bounded_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptor_limit, "limit", lambda: 130)
     taskq = site.start("--slots", "100")
-    assert taskq._settings.slots == 10
+    assert taskq.settings.slots == 10
     await site.stop()
 
 
@@ -633,137 +597,18 @@ def test_a_terminal_that_goes_stops_the_reactor_once(site: Site, monkeypatch: py
             raise error
 
     monkeypatch.setattr(site._reactor, "stop", stop)
-    taskq._hung_up()
-    taskq._hung_up()
+    taskq.stop_reactor()
+    taskq.stop_reactor()
     assert stops == []
 
 
 def test_a_refusal_is_one_line_and_a_bug_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", said)
-    service._say_in_one_line(StartRefused, StartRefused("no"), None)
+    service.print_refusal(StartRefused, StartRefused("no"), None)
     assert said.getvalue() == "taskqd: no\n"
     bugs: list[Any] = []
     monkeypatch.setattr(sys, "__excepthook__", lambda *args: bugs.append(args))
     why = ZeroDivisionError()
-    service._say_in_one_line(ZeroDivisionError, why, None)
+    service.print_refusal(ZeroDivisionError, why, None)
     assert bugs == [(ZeroDivisionError, why, None)]
-
-
-# What a crash left running.
-
-STARTED: list[Event] = [
-    submitted(1),
-    Started(id=1, at=START, attempt=1),
-    Spawned(id=1, at=START, pid=101, started=77),
-    submitted(2),
-    Started(id=2, at=START, attempt=1),
-    Spawned(id=2, at=START, pid=102, started=77),
-    Ended(id=2, at=START, status=Status.COMPLETED),
-    submitted(3),
-]
-
-
-def ended_leftovers(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    *table: Process,
-    boot: str = "same",
-    is_copy: bool = False,
-) -> list[int]:
-    """Return the pids that are killed before anything runs, where a crash left these processes."""
-    killed: list[int] = []
-
-    def kill_all(found: list[Process], seconds: float) -> list[Process]:
-        killed.extend(one.pid for one in found)
-        return found
-
-    monkeypatch.setattr(proc, "boot_id", lambda: "same")
-    monkeypatch.setattr(proc, "scan", lambda since: list(table))
-    monkeypatch.setattr(proc, "kill_all", kill_all)
-    taskq = made(tmp_path / "state")
-    taskq._store.last_boot = boot
-    taskq._store.is_copy = is_copy
-    taskq._store.name = "store"
-    taskq._end_leftovers(replayed(STARTED))
-    return killed
-
-
-def left(session: int, mark: str = "", pid: int = 500, started: int = 90) -> Process:
-    return Process(pid, started, pid, session, mark)
-
-
-@pytest.mark.parametrize(
-    "one, is_ended",
-    [
-        (left(101, "store.1.1"), True),
-        (left(500, "store.1.1"), True),
-        (left(90, "store.1.0"), True),
-        (left(102, "store.2.1"), True),
-        (left(500, "store.2.1"), False),
-        (left(500, "store.3.1"), True),
-        (left(500, "store.9.1"), True),
-        (left(500, "other.1.1"), False),
-        (left(101), False),
-        (left(102), False),
-        (left(101, pid=101, started=77), True),
-        (left(101, pid=101, started=78), False),
-        (left(102, pid=102, started=77), False),
-    ],
-)
-def test_a_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still_in_its_session(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Process, is_ended: bool
-) -> None:
-    assert ended_leftovers(monkeypatch, tmp_path, one) == ([one.pid] if is_ended else [])
-
-
-def test_a_session_is_ended_whole_if_its_leader_or_a_marked_member_is_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    table = [
-        *(left(101, pid=101, started=77), left(101, pid=501)),
-        *(left(102, "store.2.1", pid=502), left(102, pid=503)),
-    ]
-    assert ended_leftovers(monkeypatch, tmp_path, *table) == [101, 501, 502, 503]
-
-
-def test_the_start_times_of_another_boot_prove_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    one = left(101, pid=101, started=77)
-    assert ended_leftovers(monkeypatch, tmp_path, one, boot="another") == []
-
-
-def test_what_a_removed_job_had_started_and_left_its_session_lives_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(
-        "tests.unit.daemon.test_service.STARTED", [*STARTED, Removed(id=2, at=START, by="ada")]
-    )
-    assert ended_leftovers(monkeypatch, tmp_path, left(500, "store.2.1")) == []
-
-
-def test_a_start_is_refused_if_processes_cannot_be_looked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def refuse(since: int) -> list[Process]:
-        raise OSError("no /proc")
-
-    monkeypatch.setattr(proc, "scan", refuse)
-    with pytest.raises(StartRefused, match="no /proc"):
-        made(tmp_path / "state")._end_leftovers(replayed(STARTED))
-
-
-def test_process_that_the_original_of_a_copy_started_is_not_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = left(101, pid=101, started=77)
-    assert ended_leftovers(monkeypatch, tmp_path, one) == [101]
-    assert ended_leftovers(monkeypatch, tmp_path, one, is_copy=True) == []
-
-
-def test_what_does_not_end_is_told_to_the_operator(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    ended_leftovers(monkeypatch, tmp_path, left(101, "store.1.1"))
-    assert "process 500 of an interrupted job does not end" in caplog.text

@@ -335,9 +335,9 @@ def test_making_the_service_opens_nothing(tmp_path: Path) -> None:
     taskq = made(tmp_path / "state")
     assert list(tmp_path.iterdir()) == []
     assert set(os.listdir("/proc/self/fd")) == before
-    verifyObject(IJournal, taskq._store)
-    verifyObject(ISpool, taskq._spool)
-    verifyObject(IExecutor, taskq._executor)
+    verifyObject(IJournal, taskq.components.journal)
+    verifyObject(ISpool, taskq.components.spool)
+    verifyObject(IExecutor, taskq.components.executor)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_the_service_knows_to_whom_twistd_is_going_to_drop(
     tmp_path: Path, parent: dict[str, Any] | None, owner: tuple[int, int] | None, is_daemon: bool
 ) -> None:
     taskq = made(tmp_path / "state", parent)
-    assert (taskq._owner, taskq._is_daemon) == (owner, is_daemon)
+    assert (taskq.owner, taskq.is_daemon) == (owner, is_daemon)
 
 
 def test_directories_are_made_for_whom_the_daemon_will_be(

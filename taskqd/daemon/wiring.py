@@ -1,0 +1,184 @@
+"""Constructs the objects of a daemon and connects them."""
+
+import os
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from taskqd.auth.authenticator import Authenticator, make_access
+from taskqd.auth.authorization import Authorizer
+from taskqd.auth.principal import Principal
+from taskqd.config.settings import Settings
+from taskqd.daemon.address_files import Addresses
+from taskqd.daemon.audit_log import Audit
+from taskqd.daemon.clocks import Clocks
+from taskqd.daemon.io_threads import IOThreads
+from taskqd.engine.engine import Engine
+from taskqd.engine.retention import RetentionTask
+from taskqd.execution import proc
+from taskqd.execution.executor import Executor
+from taskqd.execution.orphan_reaper import Orphans
+from taskqd.execution.run_as import RunAs
+from taskqd.execution.run_builder import Runs
+from taskqd.execution.user_limits import UserLimits
+from taskqd.execution.users import Users
+from taskqd.model.spec import Spec
+from taskqd.server import endpoints
+from taskqd.server.connection_limits import ConnectionLimits
+from taskqd.server.factory import TaskqFactory
+from taskqd.server.handlers.event_stream import EventStream
+from taskqd.server.handlers.job_view import JobView
+from taskqd.server.handlers.router import Router
+from taskqd.speedups.batch import BatchScope
+from taskqd.speedups.client_poller import ClientPoller, make_client_poller
+from taskqd.speedups.spawn import Spawner
+from taskqd.state.queue_state import QueueState
+from taskqd.storage.filesystem import Disk
+from taskqd.storage.journal.compaction import condense
+from taskqd.storage.journal.journal import Journal
+from taskqd.storage.private_files import check_directory
+from taskqd.storage.spool.spool import Spool
+from taskqd.storage.spool.user_files import UserFiles
+
+
+class Components:
+    """The objects that need nothing but the settings and the reactor. Constructing them opens nothing."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.clocks = Clocks(reactor)
+        self.threads = IOThreads(reactor)
+        self.boot = proc.boot_id()
+        disk = Disk()
+        batches = BatchScope()
+        self.spawner = Spawner(reactor, batches)
+        self.executor = Executor(self.spawner.spawn, reactor, self.threads.run)
+        self.journal = Journal(
+            settings.state,
+            reactor,
+            disk,
+            self.boot,
+            self.clocks,
+            self.threads.run,
+            self.executor.only_short_lived_processes,
+        )
+        batches.add(self.journal)
+        self.run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
+        user_files = os.path.abspath(settings.state) + ".jobs"
+        self.user_files = UserFiles(user_files) if settings.run_as_owner else None
+        self.spool = Spool(settings.state, disk, reactor, self.threads.run, self.user_files)
+        self.orphans = Orphans(reactor)
+        self.addresses = Addresses()
+
+    async def close(self) -> None:
+        """Close the files, and end the threads and what they have under way."""
+        await self.journal.close()
+        self.spawner.stop()
+        self.orphans.stop()
+        self.threads.stop()
+        if self.user_files is not None:
+            self.user_files.close()
+
+
+class Server(NamedTuple):
+    """The objects that serve clients; ``poller`` is None if this version of Twisted cannot use it."""
+
+    factory: TaskqFactory
+    poller: ClientPoller | None
+    connections: ConnectionLimits
+    audit_log: Audit
+
+
+def make_authenticator(components: Components) -> Authenticator:
+    """Read the tokens; raises StartRefused, also if others can use the state directory."""
+    settings, uid = components.settings, os.geteuid()
+    check_directory(settings.state, uid)
+    return make_access(
+        settings.state,
+        components.clocks,
+        components.threads.run,
+        uid=uid,
+        roles=settings.roles,
+        auth=settings.auth,
+        has_ca=any(map(endpoints.has_ca, settings.listen)),
+    )
+
+
+def make_engine(components: Components, queue_state: QueueState, open_files: int | None) -> Engine:
+    """Make the engine; ``open_files`` is the soft limit of descriptors for jobs, None for the daemon's."""
+    umask = os.umask(0)
+    os.umask(umask)
+    runs = Runs(
+        components.spool,
+        components.journal.name,
+        umask,
+        components.run_as,
+        components.user_files,
+        open_files,
+        components.addresses.of_job,
+    )
+    return Engine(
+        queue_state,
+        components.journal,
+        components.spool,
+        components.executor,
+        components.clocks,
+        runs.make,
+        random.SystemRandom().random,
+        components.settings.limits.most_pending,
+    )
+
+
+def make_job_view(components: Components, queue_state: QueueState) -> JobView:
+    """Make the view of jobs that clients and the ``on_end`` command are given."""
+    return JobView(
+        components.journal,
+        components.spool,
+        lambda job: queue_state.reason(job, components.clocks.elapsed()),
+        queue_state.not_before,
+    )
+
+
+def make_retention_task(components: Components, engine: Engine) -> RetentionTask:
+    """Make the task that removes old jobs and compacts the journal."""
+    return RetentionTask(
+        engine,
+        components.journal,
+        components.settings.retention,
+        components.clocks,
+        partial(condense, components.reactor),
+        components.threads.run,
+    )
+
+
+def make_server(
+    components: Components,
+    engine: Engine,
+    job_view: JobView,
+    authenticator: Authenticator,
+    max_clients: int,
+    ports: list[Any],
+) -> Server:
+    """Make the factory of connections; ``ports`` are those that listen, which are added later."""
+    limits, reactor = components.settings.limits, components.reactor
+    connections = ConnectionLimits(limits, max_clients, reactor, authenticator.is_valid, ports)
+    router = Router(
+        engine,
+        job_view,
+        authenticator,
+        EventStream(components.journal, engine.queue_state, reactor),
+        components.clocks,
+        Authorizer(engine.queue_state, limits, reactor, _check_run(components.run_as)),
+        lambda: len(connections.guests),
+    )
+    factory = TaskqFactory(router, connections, reactor)
+    authenticator.changed(connections.close_expired)
+    poller = make_client_poller(reactor, components.journal, factory.gathering)
+    return Server(factory, poller, connections, Audit(components.journal, reactor))
+
+
+def _check_run(run_as: RunAs) -> Callable[[Principal, Spec], Spec]:
+    """Return the check that the user of a submission may run it; it raises Forbidden."""
+    return lambda who, spec: run_as.check(who.name, who.uid == 0, spec)
