@@ -255,7 +255,7 @@ class Journal:
         return {
             "segment": self._segment,
             "segment_bytes": self._size,
-            "sealed_bytes": self.sealed_bytes,
+            "closed_bytes": self.sealed_bytes,
             "snapshot_bytes": self.snapshot_bytes,
         }
 

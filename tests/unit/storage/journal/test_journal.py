@@ -1223,14 +1223,14 @@ def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Be
     assert number >= 2
     assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
     SnapshotWriter(bench.store.segments, bench.disk, number).write()
-    assert bench.store.sizes()["sealed_bytes"] == closed
+    assert bench.store.sizes()["closed_bytes"] == closed
     positions = bench.append(submitted(9))
     size = bench.store.segments.remove_obsolete(number)
     bench.store.compacted(number, size)
     assert bench.store.sizes() == {
         "segment": bench.store.segment,
         "segment_bytes": bench.segment(bench.store.segment).stat().st_size,
-        "sealed_bytes": bench.store.sealed_bytes,
+        "closed_bytes": bench.store.sealed_bytes,
         "snapshot_bytes": (bench.journal / f"{number:08}.snapshot").stat().st_size,
     }
     assert bench.store.read(positions[0]) == submitted(9)
