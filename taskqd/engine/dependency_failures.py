@@ -57,7 +57,7 @@ class DependencyFailures:
                 return  # it was cancelled while its turn was waited for
             parts = self._recorder.queue_state.tasks(job) or [job]
             pending = [part for part in parts if part.status is Status.PENDING]
-            event = Skipped(id=job_id, at=self._clock.now(), because=because)
+            event = Skipped(id=job_id, at=self._clock.now(), dependency=because)
             await self._recorder.record_until_durable(event)
         self._told_ended(*pending)
 

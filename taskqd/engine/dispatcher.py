@@ -20,7 +20,7 @@ from taskqd.errors import StoreFailed
 from taskqd.execution.command_line import duration
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import CannotStart, Outcome, Run
-from taskqd.model.events import Ended, JobEventType, Spawned, Started
+from taskqd.model.events import Ended, JobEvent, Spawned, Started
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.retry import backoff, is_retryable
 from taskqd.storage.interfaces import ISpool
@@ -96,7 +96,7 @@ class Dispatcher:
         reactor runs; blocks for one sync.
         """
         running = self._queue_state.running()
-        ends: list[JobEventType] = []
+        ends: list[JobEvent] = []
         for job in running:
             stdout, stderr = self._spool.recorded(job.id, job.attempts)
             outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)

@@ -28,7 +28,7 @@ from taskqd.errors import Gone, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import Run
 from taskqd.model.actor import Actor
-from taskqd.model.events import Cancelled, JobEventType, Removed, Retried
+from taskqd.model.events import Cancelled, JobEvent, Removed, Retried
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Spec
 from taskqd.state.dependencies import portion
@@ -260,7 +260,7 @@ class Engine:
             raise WrongState(f"job {job.id} cannot be removed: {why}")
 
     async def _record_of_ended(
-        self, job_id: int, make: Callable[..., JobEventType], check: Callable[[Job], None] = lambda _: None
+        self, job_id: int, make: Callable[..., JobEvent], check: Callable[[Job], None] = lambda _: None
     ) -> Job:
         """Record an event that only a job which has ended can have, made with the time of its turn."""
         job = self.queue_state.get(job_id)

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from taskqd.errors import StoreFailed
-from taskqd.model.events import Clocked, Ended, JobEventType, Position, QueueEventType
+from taskqd.model.events import Clocked, Ended, JobEvent, Position, QueueEvent
 from taskqd.model.job import Job
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.interfaces import IJournal
@@ -34,43 +34,43 @@ class EventWriter:
         if self.store.failure is not None:
             raise StoreFailed(self.store.failure)
 
-    def record(self, event: JobEventType, may_wait: bool = False) -> "Deferred[Job]":
+    def record(self, event: JobEvent, may_wait: bool = False) -> "Deferred[Job]":
         """Fire with the changed job once the event is durable and applied; fails with StoreFailed.
 
         One that ``may_wait`` waits for company: see IJournal.append.
         """
         return self.store.append(event, may_wait).addCallback(self._apply, event)
 
-    def record_all(self, events: Sequence[JobEventType]) -> "Deferred[None]":
+    def record_all(self, events: Sequence[JobEvent]) -> "Deferred[None]":
         """Fire once events are durable and applied, all or none; fails with StoreFailed.
 
         They are of a kind of which nobody asks where it stands.
         """
         return self.store.append_all(events).addCallback(self._apply_all, events)
 
-    def record_other(self, event: QueueEventType | Clocked) -> "Deferred[None]":
+    def record_other(self, event: QueueEvent | Clocked) -> "Deferred[None]":
         """Fire once an event that is about no job is durable and applied; fails with StoreFailed."""
         return self.store.append(event).addCallback(self._apply_other, event)
 
-    def record_now(self, events: list[JobEventType]) -> None:
+    def record_now(self, events: list[JobEvent]) -> None:
         """Record before the reactor runs; blocks, and raises StartRefused."""
         for event, position in zip(events, self.store.append_now(list(events)), strict=True):
             self._apply(position, event)
 
-    def record_until_durable(self, event: JobEventType) -> "Deferred[Job]":
+    def record_until_durable(self, event: JobEvent) -> "Deferred[Job]":
         """Record an event now or when the store works again; fails with StoreFailed only at a stop.
 
         Its times must have been read just now.
         """
         return self.record(event).addErrback(self._record_later, event, self._clock.ahead)
 
-    def _record_later(self, failure: Failure, event: JobEventType, ahead: float) -> "Deferred[Job]":
+    def _record_later(self, failure: Failure, event: JobEvent, ahead: float) -> "Deferred[Job]":
         why = failure.value
         if self._is_last_chance or not isinstance(why, StoreFailed):
             failure.raiseException()
         return Deferred.fromCoroutine(self._record_again(event, ahead, why))
 
-    async def _record_again(self, event: JobEventType, ahead: float, why: StoreFailed) -> Job:
+    async def _record_again(self, event: JobEvent, ahead: float, why: StoreFailed) -> Job:
         await self._wait_for_store(why)
         return await self.record_until_durable(_moved(event, self._clock.ahead - ahead))
 
@@ -90,18 +90,18 @@ class EventWriter:
         finally:
             self._waiting.remove(waiting)
 
-    def _apply(self, position: Position, event: JobEventType) -> Job:
+    def _apply(self, position: Position, event: JobEvent) -> Job:
         return cast("Job", self.queue_state.apply(event, position))
 
-    def _apply_all(self, _: Position, events: Sequence[JobEventType]) -> None:
+    def _apply_all(self, _: Position, events: Sequence[JobEvent]) -> None:
         for event in events:
             self.queue_state.apply(event)
 
-    def _apply_other(self, _: Position, event: QueueEventType | Clocked) -> None:
+    def _apply_other(self, _: Position, event: QueueEvent | Clocked) -> None:
         self.queue_state.apply(event)
 
 
-def _moved(event: JobEventType, jump: float) -> JobEventType:
+def _moved(event: JobEvent, jump: float) -> JobEvent:
     """Return an event with its times as the time of day has them since it was set by ``jump`` seconds."""
     if not jump:
         return event

@@ -10,7 +10,7 @@ from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks
 from taskqd.errors import WrongState
 from taskqd.model.actor import Actor
-from taskqd.model.events import Changed, Held, JobEventType, Released
+from taskqd.model.events import Changed, Held, JobEvent, Released
 from taskqd.model.job import Job, Status
 
 
@@ -75,7 +75,7 @@ class JobCommands:
         self._fill()
         return job
 
-    async def _record(self, event: JobEventType, is_new: Any) -> Job:
+    async def _record(self, event: JobEvent, is_new: Any) -> Job:
         job = self._queue_state.get(event.id)
         self._recorder.check()
         async with self._turns.of(job):

@@ -9,7 +9,7 @@ from taskqd.engine.admission import check_room
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.model.actor import Actor
-from taskqd.model.events import Paused, QueueEventType, Resized, Resumed, Scheduled, Unscheduled
+from taskqd.model.events import Paused, QueueEvent, Resized, Resumed, Scheduled, Unscheduled
 from taskqd.model.schedule import check_cron, check_every
 from taskqd.model.spec import Spec
 
@@ -95,7 +95,7 @@ class QueueCommands:
         """End a schedule; what it has submitted goes on."""
         await self._decide(Unscheduled(schedule=number, at=self._now(), by=by.name, origin=by.origin), number)
 
-    async def _decide(self, event: QueueEventType, schedule: int | None) -> None:
+    async def _decide(self, event: QueueEvent, schedule: int | None) -> None:
         if schedule is None:
             await self._recorder.record_other(event)
             self._fill()

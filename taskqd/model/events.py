@@ -1,9 +1,16 @@
-"""The facts that the journal keeps, in the order in which they became true.
+"""The events of the journal: what happened to jobs, queues and schedules, in the order in which it did.
 
-An event is frozen, carries its own time (seconds since the epoch) and says all that replay needs; whatever
-was decided by chance or by the clock, such as when a retry is due, is in it as decided. docs/journal.md shows
-each as the line that it becomes.
+An event is immutable, carries its own time (seconds since the epoch) and all that replay needs: whatever
+depended on chance or on the clock, such as when a retry is due, is recorded as it was decided.
+docs/journal.md shows each event as the line that it becomes.
+
+A new event is one class here, one row in transitions.TRANSITIONS, the command that records it, and how the
+client shows it. Each class states two rules about itself: ``in_snapshot`` (which of these events a snapshot
+keeps), and for events of jobs ``applies_to_arrays`` (whether one can happen to an array as a whole).
 """
+
+from enum import Enum
+from typing import ClassVar, TypeVar
 
 from msgspec import Struct, field
 
@@ -11,7 +18,22 @@ from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 FORMAT = 5
-"""The version of the journal's format, written into every segment's first record."""
+"""The version of the journal's format, written into the first record of each segment."""
+
+
+class InSnapshot(Enum):
+    """Which records of a type a snapshot keeps; it keeps none about jobs that have been removed."""
+
+    ALWAYS = "always"
+    LATEST = "latest"
+    """The latest one of each ``subject``, until its schedule ends."""
+    UNLESS_SUPERSEDED = "unless superseded"
+    """Unless later events make it redundant (storage/journal/superseded.py)."""
+    WHILE_RUNNING = "while running"
+    """While the attempt that it is about has not ended."""
+    ON_CHANGE = "on change"
+    """If it changes how the times of the records after it are read."""
+    NEVER = "never"
 
 
 def _tag(name: str) -> str:
@@ -19,14 +41,16 @@ def _tag(name: str) -> str:
 
 
 class Opened(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
-    """A segment begins: who wrote it, and in which boot of the machine.
+    """The first record of a segment: who wrote it, and in which boot of the machine.
 
-    ``store`` is a random name that this store keeps for ever and that marks its processes; ``boot`` is the
-    kernel's boot id; ``next_id`` is the first job number that was free. What an earlier segment has from this
-    record's number on was refused and does not count. ``identity`` is that of the directory ``journal`` in
-    that boot, as ``<device>:<inode>``; a journal of format 4 or older has none. ``boot_clock`` is what the
-    boot clock showed at ``at``, None before format 5; ``ahead`` is that of Clocked.
+    ``store`` is a random name that this state directory keeps for ever and that marks its processes;
+    ``boot`` is the kernel's boot id. ``next_id`` is the first job id that was free: records of earlier
+    segments from this record's own number on were rejected and do not count. ``identity`` is that of the
+    directory ``journal`` in that boot, as ``<device>:<inode>``, empty up to format 4. ``boot_clock`` is the
+    boot clock at ``at``, None before format 5; ``ahead`` is that of Clocked.
     """
+
+    in_snapshot: ClassVar = InSnapshot.NEVER
 
     at: float
     format: int
@@ -39,10 +63,13 @@ class Opened(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
-    """A snapshot begins: the records of the jobs that were still known, out of all up to this one's number.
+    """The first record of a snapshot, which replaces all segments up to its number.
 
-    The fields are those of the last Opened among them; ``records`` is how many lines follow.
+    The fields are those of the last Opened among the replaced records; ``records`` is the number of lines
+    that follow.
     """
+
+    in_snapshot: ClassVar = InSnapshot.NEVER
 
     at: float
     format: int
@@ -55,30 +82,41 @@ class Snapshot(Struct, frozen=True, omit_defaults=True, tag=_tag, kw_only=True):
     ahead: float = 0.0
 
 
-class JobEvent(Struct, frozen=True, gc=False, omit_defaults=True, tag=_tag):
+class _Named(Struct, frozen=True, omit_defaults=True, tag=_tag):
+    """An event; ``name`` is its name in the journal's ``type``."""
+
+    in_snapshot: ClassVar[InSnapshot]
+
+    @property
+    def name(self) -> str:
+        """The class's name in lower case."""
+        return str(self.__struct_config__.tag)
+
+
+class JobEvent(_Named, frozen=True, gc=False, tag=_tag):
     """Something that happened to one job."""
+
+    applies_to_arrays: ClassVar[bool]
 
     id: int
     at: float
 
-    @property
-    def name(self) -> str:
-        """The event's name, as in the table of moves and in the journal's ``type``."""
-        return str(self.__struct_config__.tag)
-
 
 class Decision(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """Something that somebody decided about a job; ``origin`` is from where, ``from`` in the journal."""
+    """A user's decision about a job, made from ``origin`` (in the journal, ``from``)."""
 
     by: str
     origin: str | None = field(default=None, name="from")
 
 
 class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """A job was accepted; ``schedule`` is the one that submitted it, ``origin`` from where somebody did.
+    """A job was accepted, from the user at ``origin`` or from a schedule.
 
-    Where the spec has an array, its tasks are accepted with it, under the ids that follow.
+    If the spec has an array, its tasks are accepted with it and get the ids that follow.
     """
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+    applies_to_arrays: ClassVar = False
 
     owner: str
     command: str = ""
@@ -88,12 +126,15 @@ class Submitted(JobEvent, frozen=True, kw_only=True, tag=_tag):
 
     @property
     def last_id(self) -> int:
-        """The highest job number that this has given away."""
+        """The highest job id that this uses: its own, or that of its last task."""
         return self.id + (self.spec.array.count if self.spec.array else 0)
 
 
 class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """An attempt is about to be spawned; the spawn comes only after this is on disk."""
+    """An attempt is about to be spawned; this is durable before the spawn."""
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+    applies_to_arrays: ClassVar = False
 
     attempt: int
 
@@ -101,35 +142,56 @@ class Started(JobEvent, frozen=True, kw_only=True, tag=_tag):
 class Spawned(JobEvent, frozen=True, kw_only=True, tag=_tag):
     """The attempt has a process; ``started`` is its start time in clock ticks since boot, None if unknown."""
 
+    in_snapshot: ClassVar = InSnapshot.WHILE_RUNNING
+    applies_to_arrays: ClassVar = False
+
     pid: int
     started: int | None = None
 
 
 class Cancelled(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody cancelled the job: a pending one has ended by it, a running one ends once its process has."""
+    """A user cancelled the job: a pending job has ended, a running job ends when its process does."""
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+    applies_to_arrays: ClassVar = True
 
     signal: int
 
 
 class Skipped(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """A pending job has failed without a start: job ``because``, which it came after, did not end so."""
+    """A pending job failed without a start because its dependency can no longer be met.
 
-    because: int
+    ``dependency`` is the job that did not end as required (``because`` in the journal).
+    """
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+    applies_to_arrays: ClassVar = True
+
+    dependency: int = field(name="because")
 
 
 class Held(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody has a pending job not start until it is released."""
+    """A user held a pending job: it does not start until it is released."""
+
+    in_snapshot: ClassVar = InSnapshot.UNLESS_SUPERSEDED
+    applies_to_arrays: ClassVar = True
 
 
 class Released(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody let a pending job start, though it was held or delayed."""
+    """A user released a pending job that was held or delayed."""
+
+    in_snapshot: ClassVar = InSnapshot.UNLESS_SUPERSEDED
+    applies_to_arrays: ClassVar = True
 
 
 class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody changed how a pending job is to be run; ``spec`` is what holds from now on.
+    """A user changed a pending job; ``command`` and ``spec`` replace those that it had.
 
-    With ``is_delay`` its ``at`` is the end of a delay, and is not moved by a change of the time of day.
+    With ``is_delay`` the spec's ``at`` is the end of a delay, which setting the system clock does not move.
     """
+
+    in_snapshot: ClassVar = InSnapshot.UNLESS_SUPERSEDED
+    applies_to_arrays: ClassVar = True
 
     command: str = ""
     spec: Spec = DEFAULT_SPEC
@@ -137,18 +199,24 @@ class Changed(Decision, frozen=True, kw_only=True, tag=_tag):
 
 
 class Retried(Decision, frozen=True, kw_only=True, tag=_tag):
-    """Somebody asked for a finished job to run again."""
+    """A user retried a finished job: it is pending again."""
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+    applies_to_arrays: ClassVar = True
 
 
 class Removed(Decision, frozen=True, kw_only=True, tag=_tag):
-    """A finished job was forgotten, by somebody or by the retention."""
+    """A finished job was removed, by a user or because it was older than the retention."""
+
+    in_snapshot: ClassVar = InSnapshot.NEVER
+    applies_to_arrays: ClassVar = True
 
 
 class Output(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What one stream of an attempt printed: its size in bytes, how many more were dropped, and the bytes.
+    """The output of an attempt on one stream: bytes kept, bytes dropped beyond the quota, and the content.
 
-    A short output stands here, as text where it is UTF-8 and as base64 where not; a longer one, for which
-    both are missing, is in a file of the spool.
+    A short output is stored here, as text if it is valid UTF-8 and else as base64. A longer one, which has
+    neither, is in a file of the spool.
     """
 
     size: int = 0
@@ -158,7 +226,7 @@ class Output(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def inline(cls, data: bytes, dropped: int = 0) -> "Output":
-        """Return an output that carries its bytes with it."""
+        """Return an output that contains its bytes."""
         try:
             text: str | None = data.decode("utf-8")
         except UnicodeDecodeError:
@@ -176,7 +244,7 @@ class Output(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def is_inline(self) -> bool:
-        """Whether it carries its bytes with it."""
+        """Whether it contains its bytes."""
         return self.text is not None or self.base64 is not None or self.size == 0
 
 
@@ -185,14 +253,16 @@ NOTHING = Output()
 
 
 class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
-    """An attempt ended, and the job with it unless ``status`` is PENDING: then it runs again at ``retry_at``.
+    """An attempt ended, and the job with it unless ``status`` is PENDING: then it is retried at ``retry_at``.
 
-    ``reason`` is why this attempt ended, also where the job is to be retried. ``detail`` tells a person more,
-    such as why the spawn failed. An attempt that ``is_free`` does not count against the job's retries. With
-    ``is_void`` there was no attempt: the machine lacked what a start takes, and the start is taken back.
-    ``pid`` is the number of the attempt's session if processes were left in it, so that they are found after
-    a crash.
+    ``reason`` is why this attempt ended, even if the job is retried; ``detail`` says more, such as why the
+    spawn failed. An attempt that ``is_free`` does not count against the job's retries. ``is_void`` means that
+    the machine lacked the resources to start a process: the start is undone, as if there had been no attempt.
+    ``pid`` is the session id of the attempt if processes remain in it, so that a restart can find them.
     """
+
+    in_snapshot: ClassVar = InSnapshot.ALWAYS
+    applies_to_arrays: ClassVar = False
 
     status: Status
     reason: Reason | None = None
@@ -208,45 +278,57 @@ class Ended(JobEvent, frozen=True, kw_only=True, tag=_tag):
     stderr: Output = NOTHING
     pid: int | None = None
 
+    @property
+    def counts_against_retries(self) -> bool:
+        """Whether the attempt, if it failed, uses up one of the job's retries."""
+        return not self.is_free
 
-class QueueEvent(Struct, frozen=True, omit_defaults=True, kw_only=True, tag=_tag):
-    """Something that somebody decided about a queue, about a schedule, or about all queues."""
+
+class QueueEvent(_Named, frozen=True, kw_only=True, tag=_tag):
+    """A user's decision about a queue, about a schedule, or about all queues."""
+
+    in_snapshot: ClassVar = InSnapshot.LATEST
 
     at: float
     by: str
     origin: str | None = field(default=None, name="from")
 
     @property
-    def name(self) -> str:
-        """The event's name, as in the journal's ``type``."""
-        return str(self.__struct_config__.tag)
+    def subject(self) -> tuple[object, ...]:
+        """The setting that this event decides; a later event with the same subject replaces it."""
+        return self.name, getattr(self, "queue", None), getattr(self, "schedule", None)
 
 
 class Resized(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A queue was given slots: a number, 0 for no limit of its own, None for what the settings say."""
+    """A queue got another number of slots: 0 for no limit of its own, None for that of the settings."""
 
     queue: str
     slots: int | None = None
 
 
-class Paused(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """Nothing new starts from now on: in a queue, of a schedule, or where neither is named, at all."""
+class _PauseEvent(QueueEvent, frozen=True, kw_only=True, tag=_tag):
+    """The start or end of a pause: of a queue, of a schedule, or of everything if neither is named."""
 
     queue: str | None = None
     schedule: int | None = None
 
+    @property
+    def subject(self) -> tuple[object, ...]:
+        return "pause", self.queue, self.schedule
 
-class Resumed(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A pause is over: that of a queue, of a schedule, or where neither is named, the one of all."""
 
-    queue: str | None = None
-    schedule: int | None = None
+class Paused(_PauseEvent, frozen=True, kw_only=True, tag=_tag):
+    """Nothing starts any more in a queue or by a schedule, or if neither is named, at all."""
+
+
+class Resumed(_PauseEvent, frozen=True, kw_only=True, tag=_tag):
+    """The pause of a queue or schedule, or if neither is named, the general one, has ended."""
 
 
 class Scheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A schedule was made: a job again and again, ``every`` so many seconds or as ``cron`` says.
+    """A schedule was created: it submits a job ``every`` that many seconds, or when ``cron`` says.
 
-    Where ``overlap`` is not set, none is submitted while the one before has not ended.
+    Unless ``overlap`` is set, a run is skipped while the job of the previous run has not ended.
     """
 
     schedule: int
@@ -258,47 +340,43 @@ class Scheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
 
 
 class Unscheduled(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A schedule has ended; its jobs go on."""
+    """A schedule was ended; the jobs that it submitted are not affected."""
 
     schedule: int
 
 
-class Clocked(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True, tag=_tag):
-    """The clocks were read: from here on the time of day is ``ahead`` of the clock of waits and ages.
+class Clocked(_Named, frozen=True, gc=False, kw_only=True, tag=_tag):
+    """The clocks were read: from here on the time of day is ``ahead`` seconds ahead of the monotonic clock.
 
-    That clock is the boot clock, continued from one boot of the machine to the next. So ``at - ahead`` of any
-    later record is when it was on that clock. ``boot_clock`` is what the boot clock showed, in seconds.
+    The monotonic clock, by which delays and ages are measured, is the boot clock, continued from one boot of
+    the machine to the next: ``at - ahead`` of any later record is its time on that clock. ``boot_clock`` is
+    what the boot clock showed, in seconds.
     """
+
+    in_snapshot: ClassVar = InSnapshot.ON_CHANGE
 
     at: float
     boot_clock: float
     ahead: float = 0.0
 
-    @property
-    def name(self) -> str:
-        """The event's name, as in the journal's ``type``."""
-        return str(self.__struct_config__.tag)
 
-
-JobEventType = (
-    Submitted
-    | Started
-    | Spawned
-    | Cancelled
-    | Skipped
-    | Held
-    | Released
-    | Changed
-    | Retried
-    | Removed
-    | Ended
-)
-"""What happens to one job; of an array, to those of its tasks that it can happen to."""
-QueueEventType = Resized | Paused | Resumed | Scheduled | Unscheduled
-"""What is decided about queues and schedules."""
-Event = JobEventType | QueueEventType | Clocked
+Event = JobEvent | QueueEvent | Clocked
 Record = Opened | Snapshot | Event
 
+Base = TypeVar("Base")
+
+
+def _concrete(base: type[Base]) -> tuple[type[Base], ...]:
+    """Return the classes under a base that have no subclasses, in the order of their definition."""
+    subclasses = base.__subclasses__()
+    return tuple(leaf for each in subclasses for leaf in _concrete(each)) if subclasses else (base,)
+
+
+JOB_EVENTS = _concrete(JobEvent)
+QUEUE_EVENTS = _concrete(QueueEvent)
+EVENTS: tuple[type[Event], ...] = (*JOB_EVENTS, *QUEUE_EVENTS, Clocked)
+RECORDS: tuple[type[Record], ...] = (Opened, Snapshot, *EVENTS)
+"""The types that may be in a journal, for its decoder."""
 
 Position = tuple[int, int, int]
-"""Where a record stands in the journal: (segment, offset, length), the latter two in bytes."""
+"""Where a record is in the journal: (segment, offset, length), the latter two in bytes."""

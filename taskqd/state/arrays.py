@@ -9,23 +9,16 @@ from collections.abc import Iterator, Mapping
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import transitions
 from taskqd.model.events import (
-    Cancelled,
     Changed,
     Held,
-    JobEventType,
+    JobEvent,
     Released,
-    Removed,
     Retried,
-    Skipped,
     Submitted,
 )
 from taskqd.model.job import Job, Reason, Status, Tasks
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array
-from taskqd.model.transitions import TRANSITIONS
-
-HAPPENS_TO_ARRAYS = Cancelled | Skipped | Held | Released | Changed | Retried | Removed
-"""What can happen to an array as a whole; the rest happens to its tasks."""
 
 
 def make_tasks(array: Job, event: Submitted, asked: Array) -> Iterator[Job]:
@@ -58,12 +51,12 @@ def task_id(array: Job, task: TaskId) -> int:
     return array.id + 1 + task.index - asked.first
 
 
-def affected(event: JobEventType, tasks: list[Job]) -> list[Job]:
+def affected(event: JobEvent, tasks: list[Job]) -> list[Job]:
     """Return those tasks of an array to which something can happen that happens to the whole.
 
     Of one that is run again these are the ones that did not complete, or all if all did.
     """
-    able = [task for task in tasks if (task.status, event.name) in TRANSITIONS]
+    able = [task for task in tasks if transitions.can_apply(event, task)]
     if isinstance(event, Retried):
         return [task for task in able if task.status is not Status.COMPLETED] or able
     return able
@@ -91,11 +84,11 @@ def note_move(array: Job, task: Job, before: Status, at: float, jobs: Mapping[in
         array.completed_at = None
 
 
-def note_change(array: Job, event: JobEventType, ahead: float) -> None:
+def note_change(array: Job, event: JobEvent, ahead: float) -> None:
     """Take over what a change of the whole means for the array itself."""
     if isinstance(event, Changed):
         if array.status is Status.PENDING:
-            transitions.change_start(array, event, array.spec, ahead)
+            transitions.change_start_time(array, event, array.spec, ahead)
         array.asked = array.submission
         array.spec = event.spec
     if isinstance(event, Held | Released):
@@ -103,7 +96,7 @@ def note_change(array: Job, event: JobEventType, ahead: float) -> None:
     if isinstance(event, Released):
         array.not_before = None
         array.is_dated = False
-        transitions.forget_times(array)
+        transitions.clear_start_time(array)
 
 
 def _status(tasks: Tasks) -> Status:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from sys import intern
-from typing import Any, cast
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -21,19 +21,13 @@ from taskqd.model.events import (
     Clocked,
     Ended,
     Event,
-    JobEventType,
-    Paused,
+    JobEvent,
     Position,
     QueueEvent,
-    QueueEventType,
     Removed,
-    Resized,
-    Resumed,
     Retried,
-    Scheduled,
     Skipped,
     Submitted,
-    Unscheduled,
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
 from taskqd.model.job import Job, Reason, Status
@@ -306,28 +300,26 @@ class QueueState:
         if type(event) is Ended and not event.is_void:
             transitions.attempt_of(job).record = position
         elif type(event) is Skipped:
-            because = self.jobs.get(event.because)
+            because = self.jobs.get(event.dependency)
             if because is not None:  # it may have been removed since, and its events with it
                 self.skips.add(job.id, self.whole(because).id)
         elif isinstance(event, Retried | Removed):
             self.skips.discard(job.id)
         return job
 
-    def _apply_other(self, event: QueueEventType | Clocked) -> None:
+    def _apply_other(self, event: QueueEvent | Clocked) -> None:
         if isinstance(event, Clocked):
             self.ahead = event.ahead
             self.schedules.set_time(event.at, event.ahead)
             self.line.is_quiescent = False  # what waits for a time of day may be due now
-        elif isinstance(event, Scheduled | Unscheduled) or (
-            not isinstance(event, Resized) and event.schedule is not None
-        ):
-            self._apply_to_schedule(event)
+        elif (schedule := getattr(event, "schedule", None)) is not None:
+            self._apply_to_schedule(schedule, event)
         else:
             self.queues.apply(event)
             self.line.unblock_all()
 
-    def _apply_to_schedule(self, event: Scheduled | Unscheduled | Paused | Resumed) -> None:
-        latest = self._latest_run(cast(int, event.schedule))
+    def _apply_to_schedule(self, schedule: int, event: QueueEvent) -> None:
+        latest = self._latest_run(schedule)
         try:
             self.schedules.apply(event)
         except ValueError as why:
@@ -388,7 +380,7 @@ class QueueState:
         self.pending_bytes += more
         self._pending_bytes_of[job.owner] += more
 
-    def _move(self, job: Job, event: JobEventType) -> None:
+    def _move(self, job: Job, event: JobEvent) -> None:
         """Make an event true for one job that is no array, and for whatever depends on that."""
         before, after = job.status, transitions.next_status(event, job)
         if after is None:
@@ -399,7 +391,7 @@ class QueueState:
         if before is _PENDING and job.array is None:
             self._count_bytes(job, -footprint_of(job))
         job.status = after
-        transitions.change(job, event, self.whole(job).spec, self.ahead)
+        transitions.apply_event(job, event, self.whole(job).spec, self.ahead)
         if type(event) is Removed:
             self._forget(job)
             return
@@ -428,9 +420,7 @@ class QueueState:
             self.queues.count(job.spec.queue, None, after)
             self.queues.count(queue, before, None)
 
-    def _note_move_in(
-        self, array: Job, task: Job, before: Status, event: JobEventType, more_runs: int
-    ) -> None:
+    def _note_move_in(self, array: Job, task: Job, before: Status, event: JobEvent, more_runs: int) -> None:
         """See to what depends on whether an array has ended; until then it counts as pending in bytes."""
         had_ended = array.status
         array.task_runs += more_runs
@@ -466,11 +456,11 @@ class QueueState:
         elif before.is_final and not job.status.is_final:
             self.expiry.discard(job)
 
-    def _apply_to_array(self, array: Job, event: JobEventType) -> None:
+    def _apply_to_array(self, array: Job, event: JobEvent) -> None:
         tasks = self.tasks(array)
         affected = arrays.affected(event, tasks)
         is_whole = array.status.is_final or not isinstance(event, Removed | Retried)
-        if not affected or not is_whole or not isinstance(event, arrays.HAPPENS_TO_ARRAYS):
+        if not affected or not is_whole or not event.applies_to_arrays:
             raise InvalidTransition(
                 f"{event.name} cannot happen to array {array.id}, which is {array.status.value}"
             )

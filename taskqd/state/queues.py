@@ -11,7 +11,7 @@ from typing import Any
 
 from sortedcontainers import SortedDict
 
-from taskqd.model.events import Paused, Resized, Resumed
+from taskqd.model.events import Paused, QueueEvent, Resized, Resumed
 from taskqd.model.job import Status
 from taskqd.model.spec import DEFAULT_QUEUE
 
@@ -87,16 +87,20 @@ class Queues:
         is_paused = self.is_paused or (queue is not None and queue.is_paused)
         return is_paused or (bool(self.closing) and (None in self.closing or name in self.closing))
 
-    def apply(self, event: Resized | Paused | Resumed) -> None:
+    def apply(self, event: QueueEvent) -> None:
         """Change a queue, or the pause of all."""
         if isinstance(event, Resized):
             self._get(event.queue).resized = event.slots
             self._forget(event.queue)
-        elif event.queue is None:
-            self.is_paused = isinstance(event, Paused)
+        elif isinstance(event, Paused | Resumed):
+            self._set_paused(event.queue, isinstance(event, Paused))
+
+    def _set_paused(self, name: str | None, is_paused: bool) -> None:
+        if name is None:
+            self.is_paused = is_paused
         else:
-            self._get(event.queue).is_paused = isinstance(event, Paused)
-            self._forget(event.queue)
+            self._get(name).is_paused = is_paused
+            self._forget(name)
 
     def job_added(self, name: str) -> None:
         """Take note that a job has come into a queue, PENDING."""

@@ -18,7 +18,7 @@ from sortedcontainers import SortedList
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import time_zones
-from taskqd.model.events import Paused, Resumed, Scheduled, Unscheduled
+from taskqd.model.events import Paused, QueueEvent, Resumed, Scheduled, Unscheduled
 from taskqd.model.schedule import (
     ROUNDING,
     SET_BACK,
@@ -64,12 +64,12 @@ class Schedules:
             raise NoSuchJob(f"there is no schedule {number}; SCHEDULES has those that there are")
         return self.by_id[number]
 
-    def apply(self, event: Scheduled | Unscheduled | Paused | Resumed) -> None:
-        """Change the one schedule that ``event`` is about; the event is already on disk.
+    def apply(self, event: QueueEvent) -> None:
+        """Apply a durable event that names a schedule.
 
-        Raises ValueError, having changed nothing, if such an event cannot be.
+        Raises ValueError, having changed nothing, if the event is not possible.
         """
-        number = cast(int, event.schedule)
+        number = cast(Scheduled, event).schedule
         if (type(event) is Scheduled) is (number in self.by_id):
             raise ValueError(
                 f"{event.name} cannot happen to schedule {number}, which is "

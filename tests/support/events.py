@@ -63,7 +63,7 @@ def cancelled(job_id: int, at: float = 300.0) -> Cancelled:
 
 
 def skipped(job_id: int, because: int) -> Skipped:
-    return Skipped(id=job_id, at=300.0, because=because)
+    return Skipped(id=job_id, at=300.0, dependency=because)
 
 
 def held(job_id: int) -> Held:

@@ -11,6 +11,8 @@ the line before it has a ``+`` before its number, so one without it tells that a
 
 import re
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from struct import pack
 from zlib import crc32
 
@@ -19,11 +21,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskqd.errors import JournalDamaged
-from taskqd.model.events import Changed, Event, Record, Scheduled, Submitted
+from taskqd.model.events import EVENTS, RECORDS, Changed, Event, Record, Scheduled, Submitted
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
-_EVENT_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(reduce(or_, RECORDS))
+_EVENT_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(reduce(or_, EVENTS))
 _NO_RECORD = (ValueError, RecursionError, msgspec.MsgspecError)
 """What is raised for a text that is no record."""
 

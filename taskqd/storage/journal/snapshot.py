@@ -22,17 +22,14 @@ from taskqd.model.events import (
     Clocked,
     Ended,
     Event,
+    InSnapshot,
     JobEvent,
     Opened,
-    Paused,
     QueueEvent,
     Record,
     Removed,
-    Resized,
-    Resumed,
     Scheduled,
     Snapshot,
-    Spawned,
     Started,
     Submitted,
     Unscheduled,
@@ -111,7 +108,7 @@ class SnapshotWriter:
             self._removed.add(record.id)
             self._removed.update(self._tasks.pop(record.id, ()))
         elif isinstance(record, QueueEvent):
-            self._latest[_subject(record)] = sequence
+            self._latest[record.subject] = sequence
             if isinstance(record, Unscheduled):
                 self._unscheduled.add(record.schedule)
             elif isinstance(record, Scheduled):
@@ -145,20 +142,26 @@ class SnapshotWriter:
                     yield Line(record, line + b"\n")
 
     def _is_kept(self, event: Event, sequence: int) -> bool:
-        if isinstance(event, Clocked):
-            return True
         if isinstance(event, QueueEvent):
             return self._is_latest(event, sequence)
-        if event.id in self._removed or sequence in self._superseded.sequences:
-            return False
-        return not isinstance(event, Spawned) or event.id in self._running
+        if isinstance(event, JobEvent):
+            return event.id not in self._removed and self._is_needed(event, sequence)
+        return True  # _kept decides about Clocked
+
+    def _is_needed(self, event: JobEvent, sequence: int) -> bool:
+        """Whether the job of an event would be another without it."""
+        if event.in_snapshot is InSnapshot.UNLESS_SUPERSEDED:
+            return sequence not in self._superseded.sequences
+        if event.in_snapshot is InSnapshot.WHILE_RUNNING:
+            return event.id in self._running
+        return event.in_snapshot is InSnapshot.ALWAYS
 
     def _is_latest(self, event: QueueEvent, sequence: int) -> bool:
-        """Whether nothing has taken the place of what was decided; the last schedule's number is not lost."""
+        """Whether no later event has replaced this one; the last schedule is kept even if it ended."""
         schedule = getattr(event, "schedule", None)
         if schedule in self._unscheduled:
             return schedule == self._last_schedule and isinstance(event, Scheduled | Unscheduled)
-        return self._latest[_subject(event)] == sequence
+        return self._latest[event.subject] == sequence
 
     def _header(self, count: int) -> bytes:
         opened, following = self._opened, self._segments.first(self._number + 1)
@@ -218,15 +221,6 @@ class SnapshotWriter:
         self._disk.write(descriptor, b"".join(gathered))
         self._disk.sync(descriptor)
         gathered.clear()
-
-
-def _subject(event: QueueEvent) -> tuple[object, ...]:
-    """Return what an event decides about: of two with the same, the later one holds."""
-    if isinstance(event, Paused | Resumed):
-        return "pause", event.queue, event.schedule
-    if isinstance(event, Resized):
-        return "slots", event.queue
-    return event.name, getattr(event, "schedule", None)
 
 
 def main() -> None:

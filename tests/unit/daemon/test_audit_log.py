@@ -1,5 +1,5 @@
 import io
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -8,7 +8,7 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from taskqd.daemon.audit_log import GATHER, Audit
 from taskqd.model.actor import Actor
-from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Submitted
+from taskqd.model.events import JOB_EVENTS, QUEUE_EVENTS, Decision, Event, QueueEvent, Submitted
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 from tests.fakes.deferreds import begin
 from tests.fakes.engine import Harness
@@ -102,8 +102,8 @@ def is_somebody_s(kind: type) -> bool:
 
 
 def test_there_is_an_example_of_every_event_that_somebody_decides() -> None:
-    kinds = {kind for kind in get_args(Event) if issubclass(kind, JobEvent | QueueEvent)}
-    assert {type(event) for event, _ in TOLD} == {kind for kind in kinds if is_somebody_s(kind)}
+    kinds = {kind for kind in (*JOB_EVENTS, *QUEUE_EVENTS) if is_somebody_s(kind)}
+    assert {type(event) for event, _ in TOLD} == kinds
 
 
 @pytest.mark.parametrize("event, told", TOLD)

@@ -75,7 +75,7 @@ def test_a_skip_says_because_of_which_job_and_is_told_once_it_is_durable() -> No
     waiting = harness.engine.wait(2)
     harness.executor.finish(1, FAILED)
     harness.store.sync()
-    assert harness.store.on_its_way == [Skipped(id=2, at=START, because=1)]
+    assert harness.store.on_its_way == [Skipped(id=2, at=START, dependency=1)]
     assert not waiting.called
     assert harness.job(2).status is PENDING
     harness.settle()

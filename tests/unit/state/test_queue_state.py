@@ -10,7 +10,7 @@ from taskqd.model.events import (
     Clocked,
     Ended,
     Event,
-    JobEventType,
+    JobEvent,
     Output,
     Position,
     Removed,
@@ -21,7 +21,7 @@ from taskqd.model.events import (
 from taskqd.model.job import Reason, Status
 from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array, Spec
-from taskqd.model.transitions import MOST_PAST, TRANSITIONS
+from taskqd.model.transitions import MAX_PAST_ATTEMPTS, TRANSITIONS
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import InvalidTransition, QueueState
 from tests.support.events import (
@@ -56,7 +56,7 @@ WAYS: dict[Status, tuple[Event, ...]] = {
 }
 """How a job comes to each status."""
 
-EVENTS: list[JobEventType] = [
+EVENTS: list[JobEvent] = [
     started(1),
     Spawned(id=1, at=5.0, pid=9, started=8),
     cancelled(1),
@@ -70,18 +70,17 @@ EVENTS: list[JobEventType] = [
 ]
 
 
-def _outcome(status: Status, event: JobEventType) -> Status | None:
-    """Return where the table of moves lets an event lead, None if it forbids it."""
-    allowed = TRANSITIONS.get((status, event.name), frozenset())
+def _outcome(status: Status, event: JobEvent) -> Status | None:
+    """Return the status that the table allows after an event, None if it does not allow the event."""
+    allowed = TRANSITIONS[type(event)].statuses.get(status, ())
     if isinstance(event, Ended):
         return event.status if event.status in allowed else None
-    (after,) = allowed or [None]
-    return after
+    return allowed[0] if allowed else None
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
 @pytest.mark.parametrize("status", Status)
-def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: JobEventType) -> None:
+def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: JobEvent) -> None:
     queue_state = fold(*WAYS[status])
     after = _outcome(status, event)
     if after is None:
@@ -101,7 +100,7 @@ def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
-def test_nothing_happens_to_a_job_that_is_not_there(event: JobEventType) -> None:
+def test_nothing_happens_to_a_job_that_is_not_there(event: JobEvent) -> None:
     queue_state = fold(submitted(2))
     with pytest.raises(InvalidTransition, match=f"{event.name} cannot happen to job 1, which is unknown"):
         queue_state.apply(event)
@@ -418,10 +417,10 @@ def test_the_end_of_an_earlier_attempt_moves_too() -> None:
 
 def test_of_many_attempts_the_latest_are_known() -> None:
     queue_state = fold(submitted(1))
-    for number in range(1, MOST_PAST + 10):
+    for number in range(1, MAX_PAST_ATTEMPTS + 10):
         queue_state.apply(started(1, number))
         queue_state.apply(ended(1, Status.PENDING))
-    assert [one.number for one in queue_state.get(1).past] == list(range(9, MOST_PAST + 9))
+    assert [one.number for one in queue_state.get(1).past] == list(range(9, MAX_PAST_ATTEMPTS + 9))
 
 
 def test_what_has_no_end_or_is_not_there_does_not_move() -> None:

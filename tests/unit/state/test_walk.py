@@ -24,7 +24,6 @@ from taskqd.model.events import (
     Event,
     Held,
     JobEvent,
-    JobEventType,
     Opened,
     Output,
     Paused,
@@ -427,7 +426,7 @@ class Walk(RuleBasedStateMachine):
     @rule(data=st.data())
     def skip(self, data: st.DataObject) -> None:
         job_id = data.draw(st.sampled_from(sorted(self.unsatisfiable())))
-        self.happen(Skipped(id=job_id, at=self.now, because=self.unsatisfiable()[job_id]))
+        self.happen(Skipped(id=job_id, at=self.now, dependency=self.unsatisfiable()[job_id]))
         for part in self.models[job_id].parts:
             if part.status is P:
                 self.move(part, F, is_held=False, not_before=None)
@@ -672,13 +671,13 @@ def _line(queue_state: QueueState, now: float) -> list[int]:
     return [job.id for job in taken()]
 
 
-def _anything(job_id: int) -> list[JobEventType]:
+def _anything(job_id: int) -> list[JobEvent]:
     common: dict[str, Any] = {"id": job_id, "at": 1.0}
     return [
         Submitted(**common, owner="ann", command="true", spec=Spec(array=Array(1, 3))),
         Started(**common, attempt=1),
         Spawned(**common, pid=2),
-        Skipped(**common, because=1),
+        Skipped(**common, dependency=1),
         Held(**common, by="bob"),
         Released(**common, by="bob"),
         Changed(**common, by="bob", command="false"),

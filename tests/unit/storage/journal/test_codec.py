@@ -103,7 +103,7 @@ MORE_LINES: list[tuple[Record, bytes]] = [
         ),
     ),
     (
-        Skipped(id=2, at=1764000007.0, because=1),
+        Skipped(id=2, at=1764000007.0, dependency=1),
         b'76008af1 9 {"type":"skipped","id":2,"at":1764000007.0,"because":1}\n',
     ),
     (
