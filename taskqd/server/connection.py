@@ -33,12 +33,12 @@ from taskqd.server.interfaces import IClient
 from taskqd.server.pending import PendingRequest
 from taskqd.server.pipeline import FEW_BYTES, RequestPipeline
 from taskqd.server.submit_batching import SubmitBatcher
-from taskqd.server.time_slices import Slices
+from taskqd.server.time_slices import TimeSlices
 from taskqd.speedups import direct_write
 
-LINGER = 10.0
+CLOSE_TIMEOUT = 10.0
 """After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
-LOOK_FOR_HANGUP = 5.0
+HANGUP_CHECK_INTERVAL = 5.0
 """A client that is not read from, since it has closed its half or asks too much, is looked after so often."""
 KEEP_ALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -48,9 +48,9 @@ KEEP_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 70_000),
 )
 """A TCP peer that goes without a word is found out within 70 s (tcp(7)); the kernel takes two hours."""
-MOST_FAILURES = 3
+MAX_AUTH_FAILURES = 3
 """So many failed AUTHs end a connection."""
-LINGER_OF_STRANGERS = 1.0
+UNIDENTIFIED_CLOSE_TIMEOUT = 1.0
 """Of who is sent away without having said who they are, the place is free again after so many seconds."""
 
 
@@ -68,16 +68,16 @@ class Connection(LineReceiver):
     def __init__(
         self,
         verbs: Router,
-        gathering: SubmitBatcher,
-        keeper: ConnectionLimits,
+        submit_batcher: SubmitBatcher,
+        connection_limits: ConnectionLimits,
         clock: Any,
-        slices: Slices,
+        slices: TimeSlices,
         opened: Callable[["Connection"], object],
         lost: Callable[["Connection", Failure], object],
     ) -> None:
         self.principal: Principal | None = None
         self._verbs = verbs
-        self._keeper = keeper
+        self._connection_limits = connection_limits
         self._clock = clock
         self._slices = slices
         self._opened = opened
@@ -95,9 +95,15 @@ class Connection(LineReceiver):
         self._postponed = b""
         self._failures = 0
         self._exchange = RequestPipeline(
-            verbs, gathering, self, self._pacing, self._go_on, self.release, RequestMemory(keeper)
+            verbs,
+            submit_batcher,
+            self,
+            self._pacing,
+            self._go_on,
+            self.release,
+            RequestMemory(connection_limits),
         )
-        self._reading = Reading(self, self._exchange, self._pacing, keeper.quotas.line)
+        self._reading = Reading(self, self._exchange, self._pacing, connection_limits.limits.line)
         self._held: set[Deferred[Any]] = set()
         self._linger: Any = None
         self._lookout: Any = None
@@ -106,9 +112,11 @@ class Connection(LineReceiver):
 
     def connectionMade(self) -> None:
         self._opened(self)
-        self._keeper.came(self)
+        self._connection_limits.opened(self)
         below = self._below()
-        below.bufferSize = min(FEW_BYTES, self._keeper.quotas.replies)  # more once something has come
+        below.bufferSize = min(
+            FEW_BYTES, self._connection_limits.limits.replies
+        )  # more once something has come
         handle = below.getHandle()
         if handle.family != socket.AF_UNIX:
             for level, option, value in KEEP_ALIVE:
@@ -119,7 +127,7 @@ class Connection(LineReceiver):
         self.transport.registerProducer(self, True)
         peer = None if self._is_tls() else self._verbs.peer(self.transport)
         if peer is None:
-            self._keeper.settle()
+            self._connection_limits.evict_unidentified()
         else:
             self._origin = peer.origin
             self._identify_peer(peer)
@@ -133,14 +141,14 @@ class Connection(LineReceiver):
     def _identify_peer(self, principal: Principal) -> None:
         """Take somebody for who the system says that they are."""
         try:
-            self._keeper.known(self, principal)
+            self._connection_limits.identified(self, principal)
             self.principal = principal
         except QueueFull as why:
             self.close_with_error(why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost(self, reason)
-        self._keeper.left(self)
+        self._connection_limits.closed(self)
         self._is_gone = self._reading.is_deaf = True
         self._exchange.end()
         self._reading.forget_block()
@@ -174,7 +182,7 @@ class Connection(LineReceiver):
         if poll.poll(0):
             self.transport.abortConnection()
         else:
-            self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)
+            self._lookout = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._look_for_hangup)
 
     def _below(self) -> Any:
         """Return the transport that has the socket: TLS is on top of another."""
@@ -199,7 +207,7 @@ class Connection(LineReceiver):
     def dataReceived(self, data: bytes) -> None:
         if not self._reading.is_deaf:
             self._pacing.ahead += data
-            self._below().bufferSize = self._exchange.most_read(self._keeper.quotas.replies)
+            self._below().bufferSize = self._exchange.most_read(self._connection_limits.limits.replies)
             self._read_on()
 
     def _read_on(self) -> None:
@@ -234,10 +242,10 @@ class Connection(LineReceiver):
         self._reading.is_identifying = False
         if isinstance(result, Failure):
             self._failures += result.check(AuthFailed) is not None
-            if self._failures >= MOST_FAILURES:
+            if self._failures >= MAX_AUTH_FAILURES:
                 self.finish()
         elif not self._is_gone:
-            self._keeper.known(self, result)
+            self._connection_limits.identified(self, result)
             self.principal = result
         return result
 
@@ -262,7 +270,7 @@ class Connection(LineReceiver):
 
     def _write(self, data: bytes) -> None:
         """Write and count what is unread then."""
-        below, pacing, most = self._below(), self._pacing, self._keeper.quotas.replies
+        below, pacing, most = self._below(), self._pacing, self._connection_limits.limits.replies
         # Twisted has one bound for what is read at once and for what may be unread.
         below.bufferSize = self._exchange.most_unread(most)
         direct_write.write(self.transport, data)
@@ -338,7 +346,7 @@ class Connection(LineReceiver):
             deferred.cancel()
         self._pacing.end()
         if self.principal is None:
-            self._cut_off_in(LINGER_OF_STRANGERS)
+            self._cut_off_in(UNIDENTIFIED_CLOSE_TIMEOUT)
         self._close()
 
     # What Reading and Exchange call.
@@ -361,7 +369,7 @@ class Connection(LineReceiver):
         if request.error is None and self.principal is not None:
             more = sum(request.blocks)
             try:
-                self._keeper.reserve(self.principal, more)
+                self._connection_limits.reserve(self.principal, more)
                 size, reserved = size + more, (self.principal, more)
             except QueueFull as why:
                 request = request._replace(error=why)
@@ -371,7 +379,7 @@ class Connection(LineReceiver):
 
     def release(self, asked: PendingRequest) -> None:
         if asked.reserved is not None:
-            self._keeper.give_back(*asked.reserved)
+            self._connection_limits.give_back(*asked.reserved)
             asked.reserved = None
 
     def _go_on(self) -> None:
@@ -387,7 +395,7 @@ class Connection(LineReceiver):
         if not self._is_eof and (reading.is_paused or pacing.is_held or pacing.is_breathing):
             pacing.hold(self.transport, reading.is_paused, reading.is_deaf)
             if reading.is_paused and self._lookout is None:
-                self._lookout = self._clock.callLater(LOOK_FOR_HANGUP, self._look_for_hangup)
+                self._lookout = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._look_for_hangup)
         if reading.is_behind and not reading.is_paused and not pacing.is_breathing:
             self._read_on()
 
@@ -403,14 +411,14 @@ class Connection(LineReceiver):
         elif self._linger is None:
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()
-            self._cut_off_in(LINGER)
+            self._cut_off_in(CLOSE_TIMEOUT)
 
     def _close(self) -> None:
         """Close once all is written; a transport that has a producer would ask it for more instead."""
         self.transport.unregisterProducer()
         self.transport.loseConnection()
         if self._linger is None:
-            self._cut_off_in(LINGER)
+            self._cut_off_in(CLOSE_TIMEOUT)
 
     def _cut_off_in(self, seconds: float) -> None:
         if self._linger is not None:

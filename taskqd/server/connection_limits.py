@@ -47,10 +47,10 @@ class ConnectionLimits:
     _log = Logger()
 
     def __init__(
-        self, quotas: Limits, most: int, clock: Any, is_valid: Callable[[Principal], bool], ports: list[Any]
+        self, limits: Limits, most: int, clock: Any, is_valid: Callable[[Principal], bool], ports: list[Any]
     ) -> None:
-        self.guests: set[IConnection] = set()
-        self.quotas = quotas
+        self.connections: set[IConnection] = set()
+        self.limits = limits
         self._most = most
         self._clock = clock
         self._is_valid = is_valid
@@ -67,25 +67,27 @@ class ConnectionLimits:
     @property
     def room(self) -> int:
         """How many more may come in."""
-        return self._most - len(self.guests)
+        return self._most - len(self.connections)
 
     @property
     def has_room(self) -> bool:
         """Whether another one may come in."""
         return self.room > 0
 
-    def came(self, guest: IConnection) -> None:
-        """Count a connection in; one that the system knows already is told by ``known`` at once."""
-        self.guests.add(guest)
-        limit = self.quotas.auth_time
-        self._strangers[guest] = limit and self._clock.callLater(limit, self._has_been_silent, guest)
+    def opened(self, connection: IConnection) -> None:
+        """Count a connection in; one that the system knows already is told by ``identified`` at once."""
+        self.connections.add(connection)
+        limit = self.limits.auth_time
+        self._strangers[connection] = limit and self._clock.callLater(
+            limit, self._has_been_silent, connection
+        )
         if not self.has_room:
             self._close_the_doors()
         self._look_later()
 
-    def settle(self) -> None:
+    def evict_unidentified(self) -> None:
         """Send the stranger away who has been there longest, if there are too many of them."""
-        most = self.quotas.connections_before_auth
+        most = self.limits.connections_before_auth
         if most is not None and len(self._strangers) > most:
             oldest = next(iter(self._strangers))
             self._know(oldest)
@@ -93,31 +95,31 @@ class ConnectionLimits:
                 AuthRequired(f"more than {most} connections have not said who they are; AUTH at once")
             )
 
-    def known(self, guest: IConnection, principal: Principal) -> None:
+    def identified(self, connection: IConnection, principal: Principal) -> None:
         """Take note of who somebody is; raises QueueFull for one connection too many of theirs."""
-        if self._names.get(guest) == principal.name:
+        if self._names.get(connection) == principal.name:
             return
-        count, most = self._of.get(principal.name, 0), self.quotas.connections_per_user
+        count, most = self._of.get(principal.name, 0), self.limits.connections_per_user
         if principal.role is not Role.ADMIN and most is not None and count >= most:
             raise QueueFull(f"{principal.name} has {count} connections, which is the most; close one of them")
-        self._know(guest)
-        self._forget(guest)
-        self._names[guest] = principal.name
+        self._know(connection)
+        self._forget(connection)
+        self._names[connection] = principal.name
         self._of[principal.name] = count + 1
 
-    def left(self, guest: IConnection) -> None:
+    def closed(self, connection: IConnection) -> None:
         """Count a connection out."""
-        self.guests.discard(guest)
-        self._know(guest)
-        self._forget(guest)
+        self.connections.discard(connection)
+        self._know(connection)
+        self._forget(connection)
         if self._is_full and self.has_room:
             self._open_the_doors()
-        if not self.guests:
+        if not self.connections:
             self.stop()
 
     def reserve(self, principal: Principal, size: int) -> None:
         """Set memory aside for blocks on their way in; raises QueueFull where there is no more."""
-        most, name = self.quotas.block_memory, principal.name
+        most, name = self.limits.block_memory, principal.name
         if most is not None:
             of = self._block_bytes_of.get(name, 0)
             is_over = principal.role is not Role.ADMIN and of and of + size > most // SHARE
@@ -131,7 +133,7 @@ class ConnectionLimits:
 
     def is_used_up(self, principal: Principal) -> bool:
         """Whether what is on its way in takes all the memory that it may take, or that of one user's."""
-        most, of = self.quotas.block_memory, self._block_bytes_of.get(principal.name, 0)
+        most, of = self.limits.block_memory, self._block_bytes_of.get(principal.name, 0)
         if most is None:
             return False
         return self._block_bytes > most or (principal.role is not Role.ADMIN and of > most // READING_SHARE)
@@ -142,9 +144,9 @@ class ConnectionLimits:
 
     def _take(self, name: str, size: int) -> None:
         self._block_bytes += size
-        left = self._block_bytes_of.get(name, 0) + size
-        if left:
-            self._block_bytes_of[name] = left
+        closed = self._block_bytes_of.get(name, 0) + size
+        if closed:
+            self._block_bytes_of[name] = closed
         else:
             self._block_bytes_of.pop(name, None)
 
@@ -159,23 +161,23 @@ class ConnectionLimits:
             self._look.cancel()
             self._look = None
 
-    def _know(self, guest: IConnection) -> None:
+    def _know(self, connection: IConnection) -> None:
         """Count somebody among the strangers no longer."""
-        timer = self._strangers.pop(guest, None)
+        timer = self._strangers.pop(connection, None)
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _forget(self, guest: IConnection) -> None:
-        name = self._names.pop(guest, None)
+    def _forget(self, connection: IConnection) -> None:
+        name = self._names.pop(connection, None)
         if name is not None:
             self._of[name] -= 1
             if not self._of[name]:
                 del self._of[name]
 
-    def _has_been_silent(self, guest: IConnection) -> None:
-        del self._strangers[guest]
-        guest.close_with_error(
-            AuthRequired(f"nobody said who they are within {self.quotas.auth_time:g} s; AUTH at once")
+    def _has_been_silent(self, connection: IConnection) -> None:
+        del self._strangers[connection]
+        connection.close_with_error(
+            AuthRequired(f"nobody said who they are within {self.limits.auth_time:g} s; AUTH at once")
         )
 
     def _close_the_doors(self) -> None:
@@ -186,7 +188,7 @@ class ConnectionLimits:
             self._has_told = True
             self._log.warn(
                 "{count} connections are all that there may be: nobody else is let in until one closes",
-                count=len(self.guests),
+                count=len(self.connections),
             )
 
     def _open_the_doors(self) -> None:
@@ -195,23 +197,23 @@ class ConnectionLimits:
             port.resumeProducing()
 
     def _look_later(self) -> None:
-        if self._look is None and self.guests:
-            idle = self.quotas.idle_time
+        if self._look is None and self.connections:
+            idle = self.limits.idle_time
             wait = LOOK_EVERY if idle is None else min(LOOK_EVERY, idle / 4)
             self._look = self._clock.callLater(wait, self._look_again)
 
     def close_expired(self) -> None:
         """Close what is idle, and what came by a token that is not valid any more."""
-        idle = self.quotas.idle_time
+        idle = self.limits.idle_time
         since = None if idle is None else self._clock.seconds() - idle
-        for guest in list(self.guests):
-            who = guest.principal
+        for connection in list(self.connections):
+            who = connection.principal
             if who is not None and who.token is not None and not self._is_valid(who):
-                guest.close_with_error(
+                connection.close_with_error(
                     AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another")
                 )
-            elif since is not None and guest.is_idle(since):
-                guest.end()
+            elif since is not None and connection.is_idle(since):
+                connection.end()
 
     def _look_again(self) -> None:
         self._look = None
@@ -220,31 +222,31 @@ class ConnectionLimits:
 
 
 class RequestMemory:
-    """What the requests of one connection take that are not answered yet; ``keeper`` counts those of all.
+    """Memory that the unanswered requests of one connection take.
 
     Of a stranger nothing is counted: of those there are few, and what they may ask is answered at once.
     """
 
-    def __init__(self, keeper: ConnectionLimits) -> None:
-        self._keeper = keeper
+    def __init__(self, connection_limits: ConnectionLimits) -> None:
+        self._connection_limits = connection_limits
         self._of: Principal | None = None
         self._size = 0
 
     @property
     def is_used_up(self) -> bool:
         """Whether the user, or all users together, have no memory left for more requests."""
-        return self._of is not None and self._keeper.is_used_up(self._of)
+        return self._of is not None and self._connection_limits.is_used_up(self._of)
 
     def is_used_up_for(self, principal: Principal) -> bool:
         """Whether a user, or all users together, have no memory left, though nothing is counted here yet."""
-        return self._keeper.is_used_up(principal)
+        return self._connection_limits.is_used_up(principal)
 
     def take(self, principal: Principal | None, size: int) -> None:
         """Count ``size`` bytes in all, in place of what was counted before, for who asks now."""
         if size == self._size and (not size or principal is self._of):
             return
         if self._of is not None and self._size:
-            self._keeper.take(self._of, -self._size)
+            self._connection_limits.take(self._of, -self._size)
         self._of, self._size = principal, size
         if principal is not None and size:
-            self._keeper.take(principal, size)
+            self._connection_limits.take(principal, size)

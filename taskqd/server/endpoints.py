@@ -141,9 +141,9 @@ def _make(reactor: Any, endpoint: str) -> tuple[IStreamServerEndpoint, list[str]
         raise StartRefused("expected haproxy:tcp:...; TLS ends at the proxy, or at a port of its own")
     if kind not in _TLS:
         return serverFromString(reactor, with_default_mode(endpoint)), []
-    terms = tls.read_terms(arguments)
-    papers = tls.read_papers(terms)
-    return tls.server(reactor, terms, papers), list(tls.validity_warnings(papers, time.time()))
+    options = tls.parse_options(arguments)
+    files = tls.load_files(options)
+    return tls.server(reactor, options, files), list(tls.validity_warnings(files, time.time()))
 
 
 def remove_stale_socket(path: str) -> None:
@@ -206,7 +206,7 @@ def listen(
         raise StartRefused(f"{endpoint} cannot be listened on: {failure.value}")
 
     listening = _listening(reactor, endpoint, server, factory)
-    return listening.addCallbacks(partial(byte_socket.take_bytes_only, rounds=rounds), refused)
+    return listening.addCallbacks(partial(byte_socket.use_byte_sockets, rounds=rounds), refused)
 
 
 def _listening(

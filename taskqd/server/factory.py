@@ -10,41 +10,41 @@ from twisted.python.failure import Failure
 from taskqd.server.connection import Connection
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.handlers.router import Router
-from taskqd.server.handshake_log import Handshakes
+from taskqd.server.handshake_log import HandshakeLog
 from taskqd.server.submit_batching import SubmitBatcher
-from taskqd.server.time_slices import Slices
+from taskqd.server.time_slices import TimeSlices
 from taskqd.server.tls import handshake_error
 
-LINGER_AT_STOP = 2.0
+CLOSE_TIMEOUT = 2.0
 """When the daemon stops, a client has so many seconds to take what it was answered."""
 
 
 class TaskqFactory(Factory):
-    """The connections that ``keeper`` lets in; ``connections`` has those that are open.
+    """The connections that ``connection_limits`` lets in; ``connections`` has those that are open.
 
-    ``gathering`` takes what all of them submit.
+    ``submit_batcher`` takes what all of them submit.
     """
 
     noisy = False
 
-    def __init__(self, verbs: Router, keeper: ConnectionLimits, clock: Any) -> None:
+    def __init__(self, verbs: Router, connection_limits: ConnectionLimits, clock: Any) -> None:
         self.connections: set[Connection] = set()
-        self.gathering = SubmitBatcher(verbs)
+        self.submit_batcher = SubmitBatcher(verbs)
         self._verbs = verbs
-        self._keeper = keeper
+        self._connection_limits = connection_limits
         self._clock = clock
-        self._handshakes = Handshakes(clock)
-        self._slices = Slices(clock)
+        self._handshakes = HandshakeLog(clock)
+        self._slices = TimeSlices(clock)
         self._closed: Deferred[None] | None = None
         self._patience: Any = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        if not self._keeper.has_room:
+        if not self._connection_limits.has_room:
             return None
         return Connection(
             self._verbs,
-            self.gathering,
-            self._keeper,
+            self.submit_batcher,
+            self._connection_limits,
             self._clock,
             self._slices,
             self._opened,
@@ -64,9 +64,9 @@ class TaskqFactory(Factory):
     def close(self) -> "Deferred[None]":
         """End all connections and fire when they are; what does not read its replies is cut off."""
         closed = self._closed = Deferred()
-        self._keeper.stop()
+        self._connection_limits.stop()
         self._handshakes.stop()
-        self._patience = self._clock.callLater(LINGER_AT_STOP, self._cut_off)
+        self._patience = self._clock.callLater(CLOSE_TIMEOUT, self._cut_off)
         for connection in list(self.connections):
             connection.end()
         self._tell_if_closed()

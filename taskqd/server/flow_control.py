@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-MOST_AHEAD = 65_536
+MAX_BUFFERED = 65_536
 """When so many bytes that came are still unread, no more are taken from the connection."""
 
 
@@ -73,7 +73,7 @@ class FlowControl:
 
         Of one that ``is_deaf`` everything is taken, to be thrown away.
         """
-        is_behind = self.is_breathing and len(self.ahead) > MOST_AHEAD and not is_deaf
+        is_behind = self.is_breathing and len(self.ahead) > MAX_BUFFERED and not is_deaf
         is_held = is_paused or is_behind
         if is_held != self.is_held:
             self.is_held = is_held

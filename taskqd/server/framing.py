@@ -21,7 +21,7 @@ _CR = 13
 LONG_LINE = 256
 LOOK_EVERY = 8
 """After a line of LONG_LINE bytes, and after every LOOK_EVERY lines, it is seen how late it is."""
-LINES_AT_ONCE = 250
+LINES_PER_TURN = 250
 """So many lines of a connection are read in one turn of the reactor: then others have theirs."""
 
 
@@ -73,10 +73,10 @@ class Reading:
         self._block: tuple[PendingRequest, BlockReader] | None = None
 
     def read(self) -> None:
-        """Read what is ahead, up to LINES_AT_ONCE lines and pieces of blocks: the rest has another turn."""
+        """Read what is ahead, up to LINES_PER_TURN lines and pieces of blocks: the rest has another turn."""
         pacing = self._pacing
         data, at = pacing.ahead, 0
-        self._left = LINES_AT_ONCE
+        self._left = LINES_PER_TURN
         while at < len(data) and not self.is_paused and not self.is_deaf:
             if not self._left:
                 pacing.yield_to_reactor()

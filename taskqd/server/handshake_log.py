@@ -8,7 +8,7 @@ LOG_INTERVAL = 10.0
 """Failed handshakes are logged together every this many seconds, so that no scan fills the log."""
 
 
-class Handshakes:
+class HandshakeLog:
     """Logs the handshakes that fail, by address and reason."""
 
     _log = Logger()

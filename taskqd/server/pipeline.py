@@ -23,9 +23,9 @@ from taskqd.server.submit_batching import SubmitBatcher
 
 MAX_IN_FLIGHT = 1000
 """So many submissions of one connection may be on their way to the disk at once."""
-MOST_WAITING = 1000
+MAX_QUEUED = 1000
 """When so many requests of a connection wait to be handled, no more is read from it."""
-MOST_WAITING_BYTES = 1024**2
+MAX_QUEUED_BYTES = 1024**2
 REQUEST_BYTES = 512
 """A request that is not answered yet takes this much memory beside the bytes of its line."""
 BUSY_BYTES = 16_384
@@ -39,9 +39,9 @@ LOOK_EVERY = 8
 
 
 class RequestPipeline:
-    """What ``caller`` asks of ``verbs``; plain submissions go through ``gathering``.
+    """What ``caller`` asks of ``verbs``; plain submissions go through ``submit_batcher``.
 
-    Nothing is handled while its ``pacing`` is choked; ``moved`` is called whenever something was handled or
+    Nothing is handled while its ``pacing`` is choked; ``on_progress`` is called when something was handled or
     answered, ``release`` with what needs the memory for its blocks no longer. ``memory`` counts what the
     requests take that are not answered yet.
     """
@@ -51,31 +51,31 @@ class RequestPipeline:
     def __init__(
         self,
         verbs: Router,
-        gathering: SubmitBatcher,
+        submit_batcher: SubmitBatcher,
         caller: IClient,
         pacing: FlowControl,
-        moved: Callable[[], None],
+        on_progress: Callable[[], None],
         release: Callable[[PendingRequest], None],
         memory: RequestMemory,
     ) -> None:
         self._verbs = verbs
-        self._gathering = gathering
+        self._batcher = submit_batcher
         self._caller = caller
         self._pacing = pacing
-        self._moved = moved
+        self._on_progress = on_progress
         self._release = release
         self._memory = memory
         self._is_resting = False
         self._handled = 0
-        self._is_handling = False
-        self._is_over = False
-        self._waiting: deque[PendingRequest] = deque()
-        self._waiting_count = 0
-        self._waiting_bytes = 0
-        self._unanswered: deque[PendingRequest] = deque()
-        self._unanswered_count = 0
-        self._unanswered_bytes = 0
-        self._listening: list[Deferred[None]] = []
+        self._is_processing = False
+        self._is_closed = False
+        self._queued: deque[PendingRequest] = deque()
+        self._queued_count = 0
+        self._queued_bytes = 0
+        self._in_flight: deque[PendingRequest] = deque()
+        self._in_flight_count = 0
+        self._in_flight_bytes = 0
+        self._next_line_waiters: list[Deferred[None]] = []
 
     @property
     def is_full(self) -> bool:
@@ -83,72 +83,72 @@ class RequestPipeline:
 
         One that is quiet may always ask, and one that watches may always end that.
         """
-        if self._waiting_count >= MOST_WAITING or self._waiting_bytes > MOST_WAITING_BYTES:
+        if self._queued_count >= MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
             return True
-        return self._memory.is_used_up and not self.is_idle and not self._listening
+        return self._memory.is_used_up and not self.is_idle and not self._next_line_waiters
 
     @property
     def is_idle(self) -> bool:
         """Whether all that was asked is answered."""
-        return not self._unanswered and not self._waiting
+        return not self._in_flight and not self._queued
 
     def ask(self, asked: PendingRequest) -> None:
         """Take what was asked next. Plain submissions wait for ``advance``, so that they go together."""
         self.followed()
-        self._waiting_count += asked.count
-        self._waiting_bytes += asked.size
+        self._queued_count += asked.count
+        self._queued_bytes += asked.size
         if not isinstance(asked, SubmitBatch):
-            self._waiting.append(asked)
+            self._queued.append(asked)
             self.advance()
-            if self._waiting:
+            if self._queued:
                 asked.shrink()
-        elif self._waiting and isinstance(last := self._waiting[-1], SubmitBatch):
+        elif self._queued and isinstance(last := self._queued[-1], SubmitBatch):
             last.join(asked)
         else:
-            self._waiting.append(asked)
+            self._queued.append(asked)
 
     def followed(self) -> None:
         """Take note that another line has come behind the last request, and tell whoever listens for it."""
-        if self._waiting:
-            self._waiting[-1].is_followed = True
-        elif self._unanswered:
-            self._unanswered[-1].is_followed = True
-            if self._listening:
+        if self._queued:
+            self._queued[-1].is_followed = True
+        elif self._in_flight:
+            self._in_flight[-1].is_followed = True
+            if self._next_line_waiters:
                 self._tell_followed()
 
     def _tell_followed(self) -> None:
-        listening, self._listening = self._listening, []
+        listening, self._next_line_waiters = self._next_line_waiters, []
         for deferred in listening:
             deferred.callback(None)
 
     def next_line(self) -> "Deferred[None]":
         """See IClient."""
-        if self._unanswered[-1].is_followed:
+        if self._in_flight[-1].is_followed:
             return succeed(None)
-        listening: Deferred[None] = Deferred(self._listening.remove)
-        self._listening.append(listening)
+        listening: Deferred[None] = Deferred(self._next_line_waiters.remove)
+        self._next_line_waiters.append(listening)
         return listening
 
     def advance(self) -> None:
         """Handle what may be handled and send what may be sent, until nothing more can be done now."""
-        if self._is_handling or self._is_over:
+        if self._is_processing or self._is_closed:
             return
-        self._is_handling = True
+        self._is_processing = True
         try:
             while True:
-                if self._unanswered and self._unanswered[0].reply is not None:
+                if self._in_flight and self._in_flight[0].reply is not None:
                     self._send_replies()
-                if not self._waiting or not self._may_handle(self._waiting[0]):
+                if not self._queued or not self._may_handle(self._queued[0]):
                     break
-                asked = self._take()
+                asked = self._dequeue()
                 if isinstance(asked, SubmitBatch):
-                    self._gathering.put(self._caller, asked, self._answered)
+                    self._batcher.put(self._caller, asked, self._complete)
                 else:
                     self._handle(asked)
         finally:
-            self._is_handling = False
+            self._is_processing = False
         self.count_memory()
-        self._moved()
+        self._on_progress()
 
     def most_unread(self, most: int) -> int:
         """Return how many bytes of replies may be unread: ``most``, fewer where memory is used up."""
@@ -161,51 +161,51 @@ class RequestPipeline:
 
     def count_memory(self) -> None:
         """Count what is not answered, what is not read yet, and what the client has not read."""
-        if self._is_over:
+        if self._is_closed:
             return
-        requests = self._waiting_count + self._unanswered_count
-        taken = self._waiting_bytes + self._unanswered_bytes + requests * REQUEST_BYTES
+        requests = self._queued_count + self._in_flight_count
+        taken = self._queued_bytes + self._in_flight_bytes + requests * REQUEST_BYTES
         taken += len(self._pacing.ahead) + self._pacing.unread
         self._memory.take(self._caller.principal, max(0, taken - FREE_BYTES))
 
     def drop(self) -> None:
         """Handle nothing of what waits."""
-        for asked in self._waiting:
+        for asked in self._queued:
             self._release(asked)
-        self._waiting.clear()
-        self._waiting_count = self._waiting_bytes = 0
+        self._queued.clear()
+        self._queued_count = self._queued_bytes = 0
         self.count_memory()
 
     def end(self) -> None:
         """Handle and send nothing more: there is nobody who would read it."""
-        self._is_over = True
+        self._is_closed = True
         self.drop()
-        for asked in self._unanswered:
+        for asked in self._in_flight:
             self._release(asked)
-        self._unanswered.clear()
-        self._unanswered_count = self._unanswered_bytes = 0
+        self._in_flight.clear()
+        self._in_flight_count = self._in_flight_bytes = 0
         self._memory.take(None, 0)
 
     def _may_handle(self, asked: PendingRequest) -> bool:
         if self._pacing.is_choked or self._is_resting:
             return False
-        return not self._unanswered or (
-            asked.can_overlap and self._unanswered_count < MAX_IN_FLIGHT and self._unanswered[-1].can_overlap
+        return not self._in_flight or (
+            asked.can_overlap and self._in_flight_count < MAX_IN_FLIGHT and self._in_flight[-1].can_overlap
         )
 
-    def _take(self) -> PendingRequest:
+    def _dequeue(self) -> PendingRequest:
         """Take what is next; of plain submissions as many as may be on their way."""
-        asked = self._waiting[0]
-        room = MAX_IN_FLIGHT - self._unanswered_count
+        asked = self._queued[0]
+        room = MAX_IN_FLIGHT - self._in_flight_count
         if isinstance(asked, SubmitBatch) and asked.count > room:
             asked = asked.split(room)
         else:
-            del self._waiting[0]
-        self._waiting_count -= asked.count
-        self._waiting_bytes -= asked.size
-        self._unanswered.append(asked)
-        self._unanswered_count += asked.count
-        self._unanswered_bytes += asked.size
+            del self._queued[0]
+        self._queued_count -= asked.count
+        self._queued_bytes -= asked.size
+        self._in_flight.append(asked)
+        self._in_flight_count += asked.count
+        self._in_flight_bytes += asked.size
         return asked
 
     def _handle(self, asked: PendingRequest) -> None:
@@ -223,7 +223,7 @@ class RequestPipeline:
                 asked.reply = reply
             else:
                 asked.forget()
-                reply.addErrback(self._refused, asked).addCallback(self._answered, asked)
+                reply.addErrback(self._refused, asked).addCallback(self._complete, asked)
         self._handled += 1
         if not self._handled % LOOK_EVERY and not self._caller.can_send:
             self._rest()
@@ -240,7 +240,7 @@ class RequestPipeline:
     def _refused(self, failure: Failure, asked: PendingRequest) -> bytes:
         if isinstance(failure.value, TaskqError):
             return replies.error(failure.value)
-        return b"" if self._is_over else self._bug(failure, asked)
+        return b"" if self._is_closed else self._bug(failure, asked)
 
     def _bug(self, failure: Failure, asked: PendingRequest) -> bytes:
         self._log.failure("{verb} met a bug of taskqd's", failure, verb=asked.request.verb)
@@ -248,19 +248,19 @@ class RequestPipeline:
             TaskqError(f"{asked.request.verb} met a bug of taskqd's; the daemon's log has it")
         )
 
-    def _answered(self, reply: bytes, asked: PendingRequest) -> None:
+    def _complete(self, reply: bytes, asked: PendingRequest) -> None:
         asked.reply = reply
         self.advance()
 
     def _send_replies(self) -> None:
         """Send the replies that are there, as far as none is missing before them."""
         ready: list[bytes] = []
-        unanswered = self._unanswered
+        unanswered = self._in_flight
         while unanswered and (reply := unanswered[0].reply) is not None:
             ready.append(reply)
             asked = unanswered.popleft()
-            self._unanswered_count -= asked.count
-            self._unanswered_bytes -= asked.size
+            self._in_flight_count -= asked.count
+            self._in_flight_bytes -= asked.size
             if asked.reserved is not None:
                 self._release(asked)
         self._caller.send(b"".join(ready))

@@ -19,7 +19,7 @@ SLICE = 0.01
 """In one iteration of the reactor no turn begins after this many seconds: requests are read in between."""
 
 
-class Slices:
+class TimeSlices:
     """The turns of all replies of a daemon; ``clock`` is its reactor."""
 
     def __init__(self, clock: Any) -> None:

@@ -62,7 +62,7 @@ class TlsFiles(NamedTuple):
     authorities: "tuple[Certificate, ...]"
 
 
-def read_terms(arguments: Iterable[tuple[str, str]]) -> TlsOptions:
+def parse_options(arguments: Iterable[tuple[str, str]]) -> TlsOptions:
     """Read the (name, value) of each argument that follows the kind; raises ValueError for what is none."""
     found: dict[str, str] = {}
     for given, value in arguments:
@@ -99,52 +99,54 @@ def _number(found: dict[str, str], name: str) -> int:
     return int(text)
 
 
-def read_papers(terms: TlsOptions) -> TlsFiles:
+def load_files(options: TlsOptions) -> TlsFiles:
     """Read the files; raises StartRefused, naming the one that cannot be used and what to do."""
     _load_openssl()
-    key = _read_key(terms.key)
-    chain = _read_certificates(terms.cert)
+    key = _read_key(options.key)
+    chain = _read_certificates(options.cert)
     if not _is_pair(chain[0], key):
-        first = f"{terms.cert} ({_subject(chain[0])})"
+        first = f"{options.cert} ({_subject(chain[0])})"
         raise StartRefused(
-            f"the certificate in {first} is not that of the key in {terms.key}; "
+            f"the certificate in {first} is not that of the key in {options.key}; "
             "where a file has several, the daemon's own stands first"
         )
-    chain += _read_certificates(terms.chain) if terms.chain else ()
-    authorities = _read_certificates(terms.ca) if terms.ca else ()
-    authorities += _read_directory(terms.ca_directory) if terms.ca_directory else ()
+    chain += _read_certificates(options.chain) if options.chain else ()
+    authorities = _read_certificates(options.ca) if options.ca else ()
+    authorities += _read_directory(options.ca_directory) if options.ca_directory else ()
     return TlsFiles(key, chain, authorities)
 
 
-def server(reactor: Any, terms: TlsOptions, papers: TlsFiles) -> IStreamServerEndpoint:
+def server(reactor: Any, options: TlsOptions, files: TlsFiles) -> IStreamServerEndpoint:
     """Return the endpoint; raises StartRefused where OpenSSL does not take the papers."""
     from OpenSSL import SSL, crypto  # noqa: PLC0415 - an extra that is loaded only if it is used
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415 - as above
 
     clients: dict[str, Any] = {}
-    if papers.authorities:
+    if files.authorities:
         # Asked for and, if there is one, verified; who has none may AUTH.
-        trusted = [crypto.X509.from_cryptography(each) for each in papers.authorities]
+        trusted = [crypto.X509.from_cryptography(each) for each in files.authorities]
         clients = {"verify": True, "requireCertificate": False, "caCerts": trusted}
-    ours: list[Any] = list(papers.chain)  # what pyOpenSSL wants now, though Twisted's types say its own X509
-    options = CertificateOptions(
-        privateKey=papers.key,
+    ours: list[Any] = list(files.chain)  # what pyOpenSSL wants now, though Twisted's types say its own X509
+    certificates = CertificateOptions(
+        privateKey=files.key,
         certificate=ours[0],
         extraCertChain=ours[1:],
         raiseMinimumTo=TLSVersion.TLSv1_2,
         **clients,
     )
     try:
-        options.getContext()
+        certificates.getContext()
     except (SSL.Error, crypto.Error) as error:
-        raise StartRefused(f"OpenSSL does not take {terms.cert} and {terms.key}: {_reason(error)}") from None
-    return SSL4ServerEndpoint(reactor, terms.port, options, terms.backlog, terms.interface)
+        raise StartRefused(
+            f"OpenSSL does not take {options.cert} and {options.key}: {_reason(error)}"
+        ) from None
+    return SSL4ServerEndpoint(reactor, options.port, certificates, options.backlog, options.interface)
 
 
-def validity_warnings(papers: TlsFiles, now: float) -> Iterator[str]:
+def validity_warnings(files: TlsFiles, now: float) -> Iterator[str]:
     """Yield a line for each certificate that is not valid at ``now``, so that nobody should take it."""
     moment = datetime.fromtimestamp(now, timezone.utc)
-    for kind, certificates in (("certificate", papers.chain), ("CA", papers.authorities)):
+    for kind, certificates in (("certificate", files.chain), ("CA", files.authorities)):
         for each in certificates:
             whose = f"the {kind} {_subject(each)}"
             if each.not_valid_after_utc < moment:

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IListeningPort
 from taskqd.speedups.client_poller import ClientPoller
 
 
-class BytesOnly(unix.Server):
+class ByteSocket(unix.Server):
     """A client's end of a UNIX socket, which takes and gives nothing but bytes.
 
     The two methods do what twisted.internet.tcp's do, in fewer steps; Python itself retries what a signal
@@ -42,18 +42,18 @@ class BytesOnly(unix.Server):
             return 0 if why.errno == errno.ENOBUFS else main.CONNECTION_LOST
 
 
-def take_bytes_only(port: IListeningPort, rounds: ClientPoller | None = None) -> IListeningPort:
+def use_byte_sockets(port: IListeningPort, rounds: ClientPoller | None = None) -> IListeningPort:
     """Have a port make such sockets for its clients, if it makes Twisted's UNIX sockets for them.
 
     They are served in ``rounds``, if there are any.
     """
     where: Any = port
     if getattr(where, "transport", None) is unix.Server:
-        where.transport = BytesOnly if rounds is None else partial(_served, rounds)
+        where.transport = ByteSocket if rounds is None else partial(_served, rounds)
     return port
 
 
-def _served(rounds: ClientPoller, *arguments: Any) -> BytesOnly:
+def _served(rounds: ClientPoller, *arguments: Any) -> ByteSocket:
     """Make a client's end that has rounds in the place of the reactor, the last of Twisted's arguments."""
-    make: Any = BytesOnly
-    return cast("BytesOnly", make(*arguments[:-1], rounds))
+    make: Any = ByteSocket
+    return cast("ByteSocket", make(*arguments[:-1], rounds))

@@ -43,7 +43,7 @@ class Harness:
         queues: dict[str, int] | None = None,
         resources: dict[str, int] | None = None,
         quotas: Limits | None = None,
-        most_connections: int = 1000,
+        max_connections: int = 1000,
         clocks: FakeClocks | None = None,
     ) -> None:
         self.clock = clocks or clock()
@@ -80,10 +80,10 @@ class Harness:
             lambda: len(self.factory.connections),
         )
         self.ports: list[FakePort] = [FakePort()]
-        self.keeper = ConnectionLimits(
-            self.quotas, most_connections, self.clock, self.access.is_valid, self.ports
+        self.connection_limits = ConnectionLimits(
+            self.quotas, max_connections, self.clock, self.access.is_valid, self.ports
         )
-        self.factory = TaskqFactory(self.verbs, self.keeper, self.clock)
+        self.factory = TaskqFactory(self.verbs, self.connection_limits, self.clock)
 
     def check_run(self, who: Principal, spec: Spec) -> Spec:
         """Let everybody run everything."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.fuzz.reading import HERE, IAC, MARKS, Asked, Reading
 
-MOST_FAILURES = 3
+MAX_AUTH_FAILURES = 3
 """So many failed AUTHs end a connection."""
 
 _Step = Generator[None, None, None]
@@ -268,7 +268,7 @@ class Ear:
             raise Broken(f"{asked.line!r}: the text of its error is none for a person: {why[:300]!r}")
         if code == "AUTH_FAILED":
             self._failures += 1
-            self.is_over = self._failures == MOST_FAILURES
+            self.is_over = self._failures == MAX_AUTH_FAILURES
 
     # from bytes to words
 

@@ -18,7 +18,7 @@ from tests.fuzz.session import Session
 THREADS = 3
 REMEMBERED = 30
 """With a failing session so many before it are kept: it may be they that matter."""
-MOST_FAILURES = 3
+MAX_AUTH_FAILURES = 3
 """A worker that has met so many in one round stops it."""
 
 Way = tuple[str, str]
@@ -82,7 +82,9 @@ class Worker:
     def _play_some(self, orders: Orders, tally: Tally, until: float, before: deque[Session]) -> None:
         newest = max(orders.kept, default=0)
         while (
-            time.monotonic() < until and len(tally.jobs) < orders.jobs and len(tally.failures) < MOST_FAILURES
+            time.monotonic() < until
+            and len(tally.jobs) < orders.jobs
+            and len(tally.failures) < MAX_AUTH_FAILURES
         ):
             with self._lock:
                 number = next(self._numbers)

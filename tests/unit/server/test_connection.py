@@ -25,9 +25,9 @@ from taskqd.model.spec import Spec
 from taskqd.protocol import parser
 from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 from taskqd.server import pipeline
-from taskqd.server.connection import KEEP_ALIVE, LINGER, LOOK_FOR_HANGUP
-from taskqd.server.flow_control import MOST_AHEAD
-from taskqd.server.framing import LINES_AT_ONCE
+from taskqd.server.connection import CLOSE_TIMEOUT, HANGUP_CHECK_INTERVAL, KEEP_ALIVE
+from taskqd.server.flow_control import MAX_BUFFERED
+from taskqd.server.framing import LINES_PER_TURN
 from taskqd.server.interfaces import IClient
 from taskqd.server.time_slices import TURN
 from tests.fakes.client import Client, FakeClient
@@ -164,7 +164,7 @@ def test_a_client_that_does_not_go_after_the_last_reply_is_cut_off_in_the_end() 
     client.send(b"QUIT\n")
     client.read()
     assert client.transport.is_half_closed
-    harness.clock.advance(LINGER - 0.1)
+    harness.clock.advance(CLOSE_TIMEOUT - 0.1)
     assert not client.transport.is_closed
     harness.clock.advance(0.2)
     assert client.transport.is_aborted
@@ -297,10 +297,10 @@ def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_re
         client.send(b"WAIT 1\n" + b"PING\n" * 5000)
         harness.clock.pump([0.0] * 30)
         assert not client.transport.is_reading
-        harness.clock.advance(LOOK_FOR_HANGUP)
+        harness.clock.advance(HANGUP_CHECK_INTERVAL)
         assert not client.transport.is_aborted
         theirs.close()
-        harness.clock.advance(LOOK_FOR_HANGUP)
+        harness.clock.advance(HANGUP_CHECK_INTERVAL)
         assert client.transport.is_aborted
 
 
@@ -387,14 +387,14 @@ def test_many_waits_that_end_together_are_all_answered() -> None:
 def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
     harness = opened()
     client, other = Client(harness), Client(harness)
-    client.send(b"PING\n" * (3 * LINES_AT_ONCE))
+    client.send(b"PING\n" * (3 * LINES_PER_TURN))
     other.send(b"PING\n")
-    assert (len(client.lines()), other.lines()) == (LINES_AT_ONCE, ["OK"])
+    assert (len(client.lines()), other.lines()) == (LINES_PER_TURN, ["OK"])
     client.send(b"STATUS 1\n")
     assert client.lines() == []
     harness.clock.advance(0)  # this clock takes all turns that are due at once
     lines = client.lines()
-    assert len(lines) == 2 * LINES_AT_ONCE + 1
+    assert len(lines) == 2 * LINES_PER_TURN + 1
     assert beginnings(lines[-2:]) == ["OK", "ERROR NO_SUCH_JOB"]
 
 
@@ -402,42 +402,42 @@ def test_a_flood_is_held_back_until_most_of_it_is_read() -> None:
     harness = opened()
     client = Client(harness)
     flood = b"PING" + b" " * 1000 + b"\n"
-    client.send(flood * LINES_AT_ONCE + flood * (MOST_AHEAD // len(flood) + 2), size=1 << 20)
+    client.send(flood * LINES_PER_TURN + flood * (MAX_BUFFERED // len(flood) + 2), size=1 << 20)
     client.send(b"PING\n")
     assert client.is_held_back
     harness.clock.advance(0)
     client.deliver()
     harness.clock.advance(0)
     assert not client.is_held_back
-    assert len(client.lines()) == LINES_AT_ONCE + MOST_AHEAD // len(flood) + 3
+    assert len(client.lines()) == LINES_PER_TURN + MAX_BUFFERED // len(flood) + 3
 
 
 def test_a_flood_that_ends_with_a_half_close_gets_every_reply_and_then_the_end() -> None:
     harness = opened()
     client = Client(harness)
-    client.send(b"PING\n" * (2 * LINES_AT_ONCE + 1))
+    client.send(b"PING\n" * (2 * LINES_PER_TURN + 1))
     client.half_close()
     assert not client.transport.is_closed
     harness.clock.advance(0)
     client.read()
-    assert len(client.lines()) == 2 * LINES_AT_ONCE + 1
+    assert len(client.lines()) == 2 * LINES_PER_TURN + 1
     assert client.transport.is_closed
 
 
 def test_a_flood_behind_a_quit_is_not_read() -> None:
     harness = opened()
     client = Client(harness)
-    client.send(b"PING\n" * LINES_AT_ONCE + b"QUIT\n" + b"PING\n" * LINES_AT_ONCE)
+    client.send(b"PING\n" * LINES_PER_TURN + b"QUIT\n" + b"PING\n" * LINES_PER_TURN)
     harness.clock.advance(0)
     client.read()
-    assert len(client.lines()) == LINES_AT_ONCE + 1
+    assert len(client.lines()) == LINES_PER_TURN + 1
     assert client.transport.is_half_closed
 
 
 def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> None:
     harness = opened()
     client = Client(harness)
-    client.send(b"PING\n" * (2 * LINES_AT_ONCE))
+    client.send(b"PING\n" * (2 * LINES_PER_TURN))
     client.connection.connectionLost()
     harness.clock.advance(0)
     assert not harness.clock.getDelayedCalls()
@@ -754,7 +754,7 @@ def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
 
 
 def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
+    monkeypatch.setattr(pipeline, "MAX_QUEUED", 5)
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -766,7 +766,7 @@ def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.Mo
 
 
 def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_WAITING_BYTES", 1000)
+    monkeypatch.setattr(pipeline, "MAX_QUEUED_BYTES", 1000)
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -784,7 +784,7 @@ def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: 
 
 
 def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
+    monkeypatch.setattr(pipeline, "MAX_QUEUED", 5)
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -839,7 +839,7 @@ def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(cou
 
 
 def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_WAITING", 5)
+    monkeypatch.setattr(pipeline, "MAX_QUEUED", 5)
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -914,10 +914,10 @@ def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
         client.send(b"WAIT 1\n")
         theirs.shutdown(socket.SHUT_WR)
         client.half_close()
-        harness.clock.pump([LOOK_FOR_HANGUP] * 5)
+        harness.clock.pump([HANGUP_CHECK_INTERVAL] * 5)
         assert not client.transport.is_closed
         theirs.close()
-        harness.clock.advance(LOOK_FOR_HANGUP)
+        harness.clock.advance(HANGUP_CHECK_INTERVAL)
     assert client.transport.is_aborted
     assert not any(harness.engine._waiters.values())
     assert harness.clock.getDelayedCalls() == []

@@ -12,7 +12,7 @@ from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.model.roles import Role
-from taskqd.server.connection import LINGER, LINGER_OF_STRANGERS
+from taskqd.server.connection import CLOSE_TIMEOUT, UNIDENTIFIED_CLOSE_TIMEOUT
 from taskqd.server.connection_limits import LOOK_EVERY, READING_SHARE, SHARE, ConnectionLimits
 from taskqd.server.pipeline import FEW_BYTES
 from tests.fakes.client import Client
@@ -25,8 +25,8 @@ BOB = Principal("bob", Role.SUBMIT)
 ROOT = Principal("root", Role.ADMIN)
 
 
-def house_of(most_connections: int = 1000, **quotas: Any) -> Harness:
-    harness = Harness(quotas=Limits(**quotas), most_connections=most_connections)
+def house_of(max_connections: int = 1000, **quotas: Any) -> Harness:
+    harness = Harness(quotas=Limits(**quotas), max_connections=max_connections)
     harness.access.roles["4000001"] = Role.SUBMIT
     return harness
 
@@ -105,7 +105,7 @@ def test_an_auth_that_makes_one_connection_too_many_is_refused() -> None:
 
 
 def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.LogCaptureFixture) -> None:
-    harness = house_of(most_connections=2)
+    harness = house_of(max_connections=2)
     clients = [Client(harness), Client(harness)]
     assert not harness.ports[0].is_listening
     assert harness.factory.buildProtocol(None) is None
@@ -119,7 +119,7 @@ def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.L
 
 
 def test_all_ports_are_closed_and_opened_together() -> None:
-    harness = house_of(most_connections=1)
+    harness = house_of(max_connections=1)
     harness.ports += [FakePort(), FakePort()]
     client = stranger(harness)
     assert [port.is_listening for port in harness.ports] == [False] * 3
@@ -133,9 +133,9 @@ def test_who_is_sent_away_unknown_and_reads_nothing_holds_his_place_no_longer_th
     noisy.send(b"HELP SUBMIT\n" * 100)
     done.send(b"QUIT\n")
     third = stranger(harness)
-    harness.clock.advance(LINGER_OF_STRANGERS)
+    harness.clock.advance(UNIDENTIFIED_CLOSE_TIMEOUT)
     assert [client.transport.is_closed for client in (noisy, done, third)] == [True, True, False]
-    assert harness.keeper.guests == {third.connection}
+    assert harness.connection_limits.connections == {third.connection}
 
 
 def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
@@ -144,8 +144,8 @@ def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
     client = stranger(harness)
     client.send(b"AUTH t\n")
     harness.access.revoked.add("1")
-    harness.keeper.close_expired()
-    harness.clock.advance(LINGER - 0.1)
+    harness.connection_limits.close_expired()
+    harness.clock.advance(CLOSE_TIMEOUT - 0.1)
     assert not client.transport.is_closed
     harness.clock.advance(0.1)
     assert client.transport.is_aborted
@@ -184,7 +184,7 @@ def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
     client = Client(harness)
     client.send(line)
     harness.clock.pump([LOOK_EVERY] * 65)
-    harness.clock.advance(LINGER)
+    harness.clock.advance(CLOSE_TIMEOUT)
     assert client.transport.is_closed
 
 
@@ -208,7 +208,7 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
     assert said(client).count("not valid any more") == 1
     assert client.transport.is_closed
     assert not other.transport.is_closed
-    assert harness.keeper._block_bytes == 0
+    assert harness.connection_limits._block_bytes == 0
 
 
 def test_between_two_looks_a_revoked_token_is_good_for_nothing() -> None:
@@ -237,7 +237,7 @@ def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None
     other.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 900 + b"\r\n")
     harness.settle()
     assert "JOB_ID" in said(other)
-    assert harness.keeper._block_bytes == 0
+    assert harness.connection_limits._block_bytes == 0
 
 
 def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more() -> None:
@@ -253,16 +253,16 @@ def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more()
     for _ in range(40):
         hog.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
     assert hog.is_held_back, "the share up to which requests are read, a sixteenth, is used up"
-    assert 5_000 <= harness.keeper._block_bytes < 15_000
+    assert 5_000 <= harness.connection_limits._block_bytes < 15_000
     for _ in range(40):
         twin.send(b"STATUS 1\n" * 20)
     assert twin.is_held_back, "the share is that of all its connections"
-    assert harness.keeper._block_bytes < 45_000
+    assert harness.connection_limits._block_bytes < 45_000
     other.send(b"PING\n")
     assert said(other).endswith("OK\r\n")
     hog.transport.lose()
     twin.transport.lose()
-    assert harness.keeper._block_bytes == 0
+    assert harness.connection_limits._block_bytes == 0
 
 
 def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_few_bytes_are_read(
@@ -273,7 +273,7 @@ def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_f
     harness.access.roles["4000001"] = Role.SUBMIT
     harness.access.roles["4000002"] = Role.SUBMIT
     hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
-    while harness.keeper._block_bytes <= 320_000 // READING_SHARE:
+    while harness.connection_limits._block_bytes <= 320_000 // READING_SHARE:
         hog.send(b"HELLO\n")
     assert hog.transport.bufferSize == 65_536
     for client, most in ((hog, FEW_BYTES), (twin, FEW_BYTES), (other, 65_536)):
@@ -281,7 +281,7 @@ def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_f
         assert client.transport.bufferSize == most
     assert said(twin) == "OK\r\n", "one who has nothing unanswered is answered"
     hog.read()
-    assert harness.keeper._block_bytes == 0
+    assert harness.connection_limits._block_bytes == 0
     hog.send(b"PING\n")
     assert hog.transport.bufferSize == 65_536
 
@@ -309,7 +309,7 @@ def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be
 def revoked(harness: Harness, client: Client) -> None:
     harness.access.revoked.add("1")
     harness.clock.advance(LOOK_EVERY)
-    assert harness.keeper._block_bytes == 0, "at once, though the connection is still there"
+    assert harness.connection_limits._block_bytes == 0, "at once, though the connection is still there"
     assert not client.transport.is_closed
 
 
@@ -360,38 +360,41 @@ def test_what_a_block_took_is_given_back_however_it_ends(
     harness.access.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
     client = stranger(harness)
     client.send(b"AUTH t\n" + before + b"SUBMIT --stdin=5 cat\nhe")
-    assert (harness.keeper._block_bytes, harness.keeper._block_bytes_of) == (5, {"ann": 5})
+    assert (harness.connection_limits._block_bytes, harness.connection_limits._block_bytes_of) == (
+        5,
+        {"ann": 5},
+    )
     for step in steps:
         step(harness, client)
     harness.settle()
     client.read()
-    assert (harness.keeper._block_bytes, harness.keeper._block_bytes_of) == (0, {})
+    assert (harness.connection_limits._block_bytes, harness.connection_limits._block_bytes_of) == (0, {})
 
 
 def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its_size() -> None:
-    keeper = house_of(block_memory=1000).keeper
-    keeper.reserve(ANN, 600)
+    connection_limits = house_of(block_memory=1000).connection_limits
+    connection_limits.reserve(ANN, 600)
     with pytest.raises(QueueFull):
-        keeper.reserve(ANN, 1)
-    keeper.reserve(BOB, 1000 // SHARE)
+        connection_limits.reserve(ANN, 1)
+    connection_limits.reserve(BOB, 1000 // SHARE)
     with pytest.raises(QueueFull):
-        keeper.reserve(BOB, 1)
-    keeper.reserve(ROOT, 150)
+        connection_limits.reserve(BOB, 1)
+    connection_limits.reserve(ROOT, 150)
     with pytest.raises(QueueFull):
-        keeper.reserve(ROOT, 1)
-    keeper.give_back(ANN, 600)
-    keeper.reserve(ROOT, 100)
-    keeper.reserve(ROOT, 100)
-    keeper.reserve(ANN, 400)
+        connection_limits.reserve(ROOT, 1)
+    connection_limits.give_back(ANN, 600)
+    connection_limits.reserve(ROOT, 100)
+    connection_limits.reserve(ROOT, 100)
+    connection_limits.reserve(ANN, 400)
 
 
 def test_a_block_of_no_bytes_takes_nothing_and_gives_nothing_back() -> None:
-    keeper = house_of().keeper
-    keeper.reserve(ANN, 5)
-    keeper.reserve(ANN, 0)
-    keeper.give_back(ANN, 5)
-    keeper.give_back(ANN, 0)
-    assert (keeper._block_bytes, keeper._block_bytes_of) == (0, {})
+    connection_limits = house_of().connection_limits
+    connection_limits.reserve(ANN, 5)
+    connection_limits.reserve(ANN, 0)
+    connection_limits.give_back(ANN, 5)
+    connection_limits.give_back(ANN, 0)
+    assert (connection_limits._block_bytes, connection_limits._block_bytes_of) == (0, {})
 
 
 def test_without_limits_there_are_none() -> None:
@@ -403,7 +406,7 @@ def test_without_limits_there_are_none() -> None:
         block_memory=None,
     )
     clients = [user(harness) for _ in range(20)] + [stranger(harness) for _ in range(20)]
-    harness.keeper.reserve(ANN, 10**12)
+    harness.connection_limits.reserve(ANN, 10**12)
     harness.clock.pump([3600.0] * 100)
     assert not any(client.transport.is_closed for client in clients)
 
@@ -413,7 +416,12 @@ def test_what_was_known_of_who_has_left_is_forgotten() -> None:
     clients = [user(harness), stranger(harness), Client(harness)]
     for client in clients:
         client.transport.lose()
-    assert (harness.keeper.guests, harness.keeper._of, harness.keeper._names, harness.keeper._strangers) == (
+    assert (
+        harness.connection_limits.connections,
+        harness.connection_limits._of,
+        harness.connection_limits._names,
+        harness.connection_limits._strangers,
+    ) == (
         set(),
         {},
         {},
@@ -435,14 +443,14 @@ class Fleeting:
 
     principal: Principal | None = ANN._replace(token="1")
 
-    def __init__(self, keeper: ConnectionLimits) -> None:
-        self._keeper = keeper
+    def __init__(self, connection_limits: ConnectionLimits) -> None:
+        self._connection_limits = connection_limits
 
     def is_idle(self, since: float) -> bool:
         return False
 
     def close_with_error(self, why: TaskqError) -> None:
-        self._keeper.left(self)
+        self._connection_limits.closed(self)
 
     def end(self) -> None:
         pytest.fail("he is not idle")
@@ -450,12 +458,12 @@ class Fleeting:
 
 def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> None:
     harness = house_of()
-    guest = Fleeting(harness.keeper)
-    harness.keeper.came(guest)
-    harness.keeper.known(guest, ANN)
+    guest = Fleeting(harness.connection_limits)
+    harness.connection_limits.opened(guest)
+    harness.connection_limits.identified(guest, ANN)
     harness.access.revoked.add("1")
     harness.clock.advance(LOOK_EVERY)
-    assert harness.keeper.guests == set()
+    assert harness.connection_limits.connections == set()
     assert harness.clock.getDelayedCalls() == []
 
 
@@ -485,7 +493,7 @@ def test_who_is_gone_before_he_is_known_leaves_nothing() -> None:
     assert harness.access.slow[0].called, "nobody goes on with the AUTH of who is gone"
     harness.access.slow[0].callback(ANN)
     harness.settle()
-    assert (harness.queue_state.jobs, harness.keeper._of) == ({}, {})
+    assert (harness.queue_state.jobs, harness.connection_limits._of) == ({}, {})
 
 
 def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something_is_waited_for() -> None:
@@ -536,7 +544,7 @@ def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
     harness.access.tokens.update(a=ANN, b=BOB)
     first, second = stranger(harness), stranger(harness)
     first.send(b"AUTH a\nAUTH b\nAUTH b\nSUBMIT x\n")
-    assert harness.keeper._of == {"bob": 1}
+    assert harness.connection_limits._of == {"bob": 1}
     second.send(b"AUTH a\nAUTH b\nSUBMIT y\n")
     harness.settle()
     assert [line.split()[:2] for line in second.lines()] == [
@@ -559,7 +567,11 @@ def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> No
     assert [line.split()[1] for line in client.lines()] == ["AUTH_REQUIRED"]
     client.read()
     assert client.transport.is_closed
-    assert (harness.queue_state.jobs, harness.keeper._of, harness.keeper._names) == ({}, {}, {})
+    assert (harness.queue_state.jobs, harness.connection_limits._of, harness.connection_limits._names) == (
+        {},
+        {},
+        {},
+    )
 
 
 # Whatever comes.
@@ -580,7 +592,7 @@ class Lobby:
             connections_before_auth=2,
             auth_time=5.0,
             block_memory=64,
-            most_connections=6,
+            max_connections=6,
         )
         self.harness.engine.start()
         self.harness.submit()
@@ -591,7 +603,7 @@ class Lobby:
     def do(self, which: int, what: str | bytes) -> None:
         harness = self.harness
         if what in ("come", "come locally"):
-            if harness.keeper.has_room:
+            if harness.connection_limits.has_room:
                 self.clients.append(stranger(harness) if what == "come" else user(harness))
         elif what == "settle":
             harness.settle()
@@ -628,18 +640,18 @@ class Lobby:
             slow.pop(0).callback(found) if found else slow.pop(0).errback(AuthFailed("no"))
 
     def check(self) -> None:
-        keeper = self.harness.keeper
+        connection_limits = self.harness.connection_limits
         inside = {client.connection for client in self.clients if not client.transport.is_closed}
-        assert keeper.guests == inside
+        assert connection_limits.connections == inside
         assert len(inside) <= 6
-        assert self.harness.ports[0].is_listening is keeper.has_room
-        assert set(keeper._strangers) | set(keeper._names) <= inside
-        assert not set(keeper._strangers) & set(keeper._names)
-        assert sum(keeper._of.values()) == len(keeper._names)
-        assert all(0 < count <= 2 for count in keeper._of.values())
-        assert sum(not guest._is_expelled for guest in keeper._strangers) <= 2  # type: ignore[attr-defined]
-        assert 0 <= keeper._block_bytes == sum(keeper._block_bytes_of.values())
-        assert all(keeper._block_bytes_of.values())
+        assert self.harness.ports[0].is_listening is connection_limits.has_room
+        assert set(connection_limits._strangers) | set(connection_limits._names) <= inside
+        assert not set(connection_limits._strangers) & set(connection_limits._names)
+        assert sum(connection_limits._of.values()) == len(connection_limits._names)
+        assert all(0 < count <= 2 for count in connection_limits._of.values())
+        assert sum(not guest._is_expelled for guest in connection_limits._strangers) <= 2  # type: ignore[attr-defined]
+        assert 0 <= connection_limits._block_bytes == sum(connection_limits._block_bytes_of.values())
+        assert all(connection_limits._block_bytes_of.values())
 
 
 @settings(max_examples=150, deadline=None)
@@ -654,7 +666,11 @@ def test_whatever_is_done_the_counts_are_right_and_nothing_is_left(done: list[tu
     lobby.check()
     lobby.answer()
     lobby.harness.settle()
-    keeper = lobby.harness.keeper
-    assert (keeper._of, keeper._block_bytes_of, keeper._strangers) == ({}, {}, {})
+    connection_limits = lobby.harness.connection_limits
+    assert (connection_limits._of, connection_limits._block_bytes_of, connection_limits._strangers) == (
+        {},
+        {},
+        {},
+    )
     lobby.harness.clock.advance(0)
     assert lobby.harness.clock.getDelayedCalls() == []

@@ -4,15 +4,15 @@ import socket
 
 import pytest
 
-from taskqd.server.factory import LINGER_AT_STOP
+from taskqd.server.factory import CLOSE_TIMEOUT
 from tests.fakes.client import Client
 from tests.fakes.connections import FakeSocket
 from tests.fakes.deferreds import result_of
 from tests.fakes.engine import Harness, watchers
 
 
-def opened(most_connections: int = 1000) -> Harness:
-    harness = Harness(most_connections=most_connections)
+def opened(max_connections: int = 1000) -> Harness:
+    harness = Harness(max_connections=max_connections)
     harness.engine.start()
     return harness
 
@@ -26,10 +26,10 @@ def test_a_factory_knows_who_is_connected() -> None:
 
 
 def test_a_connection_for_which_there_is_no_place_is_not_made() -> None:
-    harness = opened(most_connections=1)
+    harness = opened(max_connections=1)
     client = Client(harness)
     assert harness.factory.buildProtocol(None) is None
-    assert harness.factory.connections == {client.connection} == harness.keeper.guests
+    assert harness.factory.connections == {client.connection} == harness.connection_limits.connections
     client.transport.lose()
     assert harness.factory.buildProtocol(None) is not None
 
@@ -66,7 +66,11 @@ def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, fam
         client.read()
     result_of(closed)
     assert harness.clock.getDelayedCalls() == []
-    assert (harness.keeper.guests, harness.keeper._block_bytes, watchers(harness.feed)) == (set(), 0, 0)
+    assert (
+        harness.connection_limits.connections,
+        harness.connection_limits._block_bytes,
+        watchers(harness.feed),
+    ) == (set(), 0, 0)
 
 
 def test_closing_cuts_off_who_does_not_read() -> None:
@@ -75,7 +79,7 @@ def test_closing_cuts_off_who_does_not_read() -> None:
     client.send(b"PING\n")
     closed = harness.factory.close()
     client.send(b"SUBMIT true\n")
-    harness.clock.advance(LINGER_AT_STOP)
+    harness.clock.advance(CLOSE_TIMEOUT)
     result_of(closed)
     assert client.transport.is_aborted
     assert harness.queue_state.jobs == {}

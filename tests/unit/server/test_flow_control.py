@@ -5,7 +5,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 
-from taskqd.server.flow_control import MOST_AHEAD, FlowControl
+from taskqd.server.flow_control import MAX_BUFFERED, FlowControl
 from tests.fakes.clocks import clock
 from tests.fakes.deferreds import error_of, result_of
 
@@ -106,10 +106,10 @@ def test_the_transport_is_told_once_of_each_change() -> None:
 @pytest.mark.parametrize(
     "ahead, is_breathing, is_deaf, is_held",
     [
-        (MOST_AHEAD + 1, True, False, True),
-        (MOST_AHEAD, True, False, False),
-        (MOST_AHEAD + 1, False, False, False),
-        (MOST_AHEAD + 1, True, True, False),
+        (MAX_BUFFERED + 1, True, False, True),
+        (MAX_BUFFERED, True, False, False),
+        (MAX_BUFFERED + 1, False, False, False),
+        (MAX_BUFFERED + 1, True, True, False),
     ],
 )
 def test_no_more_is_taken_while_too_much_waits_for_the_next_turn(

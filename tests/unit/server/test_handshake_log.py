@@ -3,12 +3,12 @@
 import pytest
 from twisted.internet.task import Clock
 
-from taskqd.server.handshake_log import LOG_INTERVAL, Handshakes
+from taskqd.server.handshake_log import LOG_INTERVAL, HandshakeLog
 
 
 def test_handshakes_that_fail_are_logged_at_once_and_then_together(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    handshakes = Handshakes(clock)
+    handshakes = HandshakeLog(clock)
 
     def said() -> list[str]:
         lines = [record.getMessage() for record in caplog.records]

@@ -21,10 +21,10 @@ def opened(**more: Any) -> Harness:
 
 def in_a_round(harness: Harness, *sent: tuple[Client, bytes]) -> None:
     """Have the server read what clients have sent, all in one round."""
-    harness.factory.gathering.batch_started()
+    harness.factory.submit_batcher.batch_started()
     for client, data in sent:
         client.send(data)
-    harness.factory.gathering.batch_ended()
+    harness.factory.submit_batcher.batch_ended()
 
 
 def as_ada(harness: Harness, role: Role = Role.SUBMIT) -> Client:
@@ -137,11 +137,11 @@ def test_what_stands_behind_a_submission_waits_for_it() -> None:
 def test_who_is_gone_before_the_end_of_the_round_has_submitted_all_the_same() -> None:
     harness = opened()
     one, two = Client(harness), Client(harness)
-    harness.factory.gathering.batch_started()
+    harness.factory.submit_batcher.batch_started()
     one.send(b"SUBMIT a\n")
     two.send(b"SUBMIT b\n")
     one.transport.lose()
-    harness.factory.gathering.batch_ended()
+    harness.factory.submit_batcher.batch_ended()
     harness.settle()
     assert two.lines() == ["JOB_ID 2"]
     assert harness.job(1).command == "a"

@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from taskqd.server.time_slices import SLICE, TURN, Slices
+from taskqd.server.time_slices import SLICE, TURN, TimeSlices
 from tests.fakes.clocks import clock
 from tests.fakes.deferreds import error_of, result_of
 
@@ -14,7 +14,7 @@ class Replies:
 
     def __init__(self) -> None:
         self.clock: Clock = clock()
-        self.slices = Slices(self.clock)
+        self.slices = TimeSlices(self.clock)
         self.made: list[str] = []
 
     async def produce(self, name: str, steps: int, seconds: float) -> None:

@@ -32,7 +32,7 @@ BASE = tls.TlsOptions(9501, "", 4096, "k", "c", None, None, None)
 
 
 @pytest.mark.parametrize(
-    "arguments, terms",
+    "arguments, options",
     [
         ([("", "9501"), ("key", "k"), ("cert", "c")], BASE),
         ([("", "9501"), ("privateKey", "k"), ("certKey", "c")], BASE),
@@ -48,9 +48,9 @@ BASE = tls.TlsOptions(9501, "", 4096, "k", "c", None, None, None)
     ],
 )
 def test_ours_and_twisted_s_names_mean_the_same(
-    arguments: list[tuple[str, str]], terms: tls.TlsOptions
+    arguments: list[tuple[str, str]], options: tls.TlsOptions
 ) -> None:
-    assert tls.read_terms(arguments) == terms
+    assert tls.parse_options(arguments) == options
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_another_string_is_refused_with_what_was_expected(
     arguments: list[tuple[str, str]], expected: str
 ) -> None:
     with pytest.raises(ValueError, match=expected):
-        tls.read_terms(arguments)
+        tls.parse_options(arguments)
 
 
 # The files.
@@ -231,12 +231,12 @@ def test_only_root_s_key_may_be_read_by_its_group(
 ) -> None:
     found = os.stat_result((0o100000 | mode, 0, 0, 1, owner, owner, 0, 0, 0, 0))
     monkeypatch.setattr(os, "fstat", lambda _: found)
-    papers = tls.TlsOptions(0, "", 50, str(site.ours.key), str(site.ours.cert), None, None, None)
+    options = tls.TlsOptions(0, "", 50, str(site.ours.key), str(site.ours.cert), None, None, None)
     if is_taken:
-        assert tls.read_papers(papers).chain
+        assert tls.load_files(options).chain
     else:
         with pytest.raises(StartRefused, match="is open to others"):
-            tls.read_papers(papers)
+            tls.load_files(options)
 
 
 def test_without_the_extra_what_to_install_is_said(
@@ -395,8 +395,8 @@ async def test_older_versions_are_refused(version: ssl.TLSVersion, site: Site, r
 
 
 def test_older_versions_are_off_though_openssl_might_have_them(site: Site, reactor: Any) -> None:
-    terms = BASE._replace(key=str(site.ours.key), cert=str(site.ours.cert))
-    server: Any = tls.server(reactor, terms, tls.read_papers(terms))
+    options = BASE._replace(key=str(site.ours.key), cert=str(site.ours.cert))
+    server: Any = tls.server(reactor, options, tls.load_files(options))
     off = SSL.OP_NO_SSLv3 | SSL.OP_NO_TLSv1 | SSL.OP_NO_TLSv1_1
     assert server._sslContextFactory._options & off == off
 

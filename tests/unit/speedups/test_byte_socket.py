@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from taskqd.server import endpoints
 from taskqd.speedups import byte_socket
-from taskqd.speedups.byte_socket import BytesOnly
+from taskqd.speedups.byte_socket import ByteSocket
 from taskqd.speedups.client_poller import ClientPoller
 
 
@@ -28,7 +28,7 @@ class Echo(Protocol):
     transport: Any
 
     def dataReceived(self, data: bytes) -> None:
-        assert isinstance(self.transport, BytesOnly)
+        assert isinstance(self.transport, ByteSocket)
         transport: Any = self.transport
         transport.write(data)
 
@@ -129,8 +129,8 @@ def test_other_sockets_are_left_as_they_are() -> None:
 
     for transport in (tcp.Server, Newer, None):
         port: Any = Port(transport)
-        taken: Any = byte_socket.take_bytes_only(port)
+        taken: Any = byte_socket.use_byte_sockets(port)
         assert taken is port
         assert taken.transport is transport
     without: Any = object()
-    assert byte_socket.take_bytes_only(without) is without
+    assert byte_socket.use_byte_sockets(without) is without

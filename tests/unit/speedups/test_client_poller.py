@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from taskqd.speedups.byte_socket import BytesOnly
+from taskqd.speedups.byte_socket import ByteSocket
 from taskqd.speedups.client_poller import ClientPoller, make_client_poller
 
 LINGERING = 3_000_000
@@ -95,7 +95,7 @@ class Harness:
         guest = kind(self, str(len(self.guests)))
         self.guests.append(guest)
         self.clients.append(theirs)
-        make: Any = BytesOnly
+        make: Any = ByteSocket
         meet: Any = guest.makeConnection
         meet(make(ours, guest, None, None, 0, self.rounds))
 
