@@ -171,11 +171,11 @@ def make_server(
         EventStream(components.journal, engine.queue_state, reactor),
         components.clocks,
         Authorizer(engine.queue_state, limits, reactor, _check_run(components.run_as)),
-        lambda: len(connections.guests),
+        lambda: len(connections.connections),
     )
     factory = TaskqFactory(router, connections, reactor)
     authenticator.changed(connections.close_expired)
-    poller = make_client_poller(reactor, components.journal, factory.gathering)
+    poller = make_client_poller(reactor, components.journal, factory.submit_batcher)
     return Server(factory, poller, connections, Audit(components.journal, reactor))
 
 
