@@ -67,23 +67,23 @@ class Connection(LineReceiver):
 
     def __init__(
         self,
-        verbs: Router,
+        router: Router,
         submit_batcher: SubmitBatcher,
         connection_limits: ConnectionLimits,
         clock: Any,
-        slices: TimeSlices,
+        time_slices: TimeSlices,
         opened: Callable[["Connection"], object],
         lost: Callable[["Connection", Failure], object],
     ) -> None:
         self.principal: Principal | None = None
-        self._verbs = verbs
+        self._router = router
         self._connection_limits = connection_limits
         self._clock = clock
-        self._slices = slices
+        self._time_slices = time_slices
         self._opened = opened
         self._lost = lost
         self._heard_at = clock.seconds()
-        self._pacing = FlowControl(clock, self._read_on)
+        self._flow = FlowControl(clock, self._read_on)
         self._origin: str | None = None
         self._is_reading = False
         self._is_encrypted = False
@@ -94,16 +94,16 @@ class Connection(LineReceiver):
         self._is_within_line = False
         self._postponed = b""
         self._failures = 0
-        self._exchange = RequestPipeline(
-            verbs,
+        self._pipeline = RequestPipeline(
+            router,
             submit_batcher,
             self,
-            self._pacing,
+            self._flow,
             self._go_on,
             self.release,
             RequestMemory(connection_limits),
         )
-        self._reading = Reading(self, self._exchange, self._pacing, connection_limits.limits.line)
+        self._reading = Reading(self, self._pipeline, self._flow, connection_limits.limits.line)
         self._held: set[Deferred[Any]] = set()
         self._linger: Any = None
         self._lookout: Any = None
@@ -125,7 +125,7 @@ class Connection(LineReceiver):
             # An interrupt's data mark comes as urgent data: out of line it would tear its sequence apart.
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.transport.registerProducer(self, True)
-        peer = None if self._is_tls() else self._verbs.peer(self.transport)
+        peer = None if self._is_tls() else self._router.peer(self.transport)
         if peer is None:
             self._connection_limits.evict_unidentified()
         else:
@@ -134,7 +134,7 @@ class Connection(LineReceiver):
 
     def handshakeCompleted(self) -> None:
         self._is_encrypted = True
-        certified = self._verbs.certificate(self.transport)
+        certified = self._router.certificate(self.transport)
         if certified is not None:
             self._identify_peer(certified)
 
@@ -150,22 +150,22 @@ class Connection(LineReceiver):
         self._lost(self, reason)
         self._connection_limits.closed(self)
         self._is_gone = self._reading.is_deaf = True
-        self._exchange.end()
+        self._pipeline.end()
         self._reading.forget_block()
         for timer in (self._linger, self._lookout):
             if timer is not None and timer.active():
                 timer.cancel()
         for deferred in list(self._held):
             deferred.cancel()
-        self._pacing.end()
-        self._pacing.ahead = b""
+        self._flow.end()
+        self._flow.ahead = b""
         direct_write.forget(self._below())
 
     def readConnectionLost(self) -> None:
         self._is_eof = True
         if self._linger is not None:
             self._close()
-        self._exchange.advance()
+        self._pipeline.advance()
         if self._lookout is None:
             self._look_for_hangup()
 
@@ -192,22 +192,22 @@ class Connection(LineReceiver):
         """Our own half of the connection was closed, by ourselves."""
 
     def pauseProducing(self) -> None:
-        self._pacing.choke()
+        self._flow.choke()
         self._pace()
 
     def resumeProducing(self) -> None:
         self._heard_at = self._clock.seconds()
-        self._pacing.unread = 0
-        self._pacing.relieve()
-        self._exchange.advance()
+        self._flow.unread = 0
+        self._flow.relieve()
+        self._pipeline.advance()
 
     def stopProducing(self) -> None:
-        self._pacing.choke()
+        self._flow.choke()
 
     def dataReceived(self, data: bytes) -> None:
         if not self._reading.is_deaf:
-            self._pacing.ahead += data
-            self._below().bufferSize = self._exchange.most_read(self._connection_limits.limits.replies)
+            self._flow.ahead += data
+            self._below().bufferSize = self._pipeline.most_read(self._connection_limits.limits.replies)
             self._read_on()
 
     def _read_on(self) -> None:
@@ -215,8 +215,8 @@ class Connection(LineReceiver):
         self._heard_at = self._clock.seconds()
         if self._is_reading:
             return
-        if self._pacing.is_breathing:
-            self._exchange.count_memory()
+        if self._flow.is_breathing:
+            self._pipeline.count_memory()
             self._pace()
             return
         self._is_reading = True
@@ -224,7 +224,7 @@ class Connection(LineReceiver):
             self._reading.read()
         finally:
             self._is_reading = False
-        self._exchange.advance()
+        self._pipeline.advance()
 
     def lineReceived(self, line: bytes) -> None:
         self._reading.take(line)
@@ -270,20 +270,20 @@ class Connection(LineReceiver):
 
     def _write(self, data: bytes) -> None:
         """Write and count what is unread then."""
-        below, pacing, most = self._below(), self._pacing, self._connection_limits.limits.replies
+        below, flow, most = self._below(), self._flow, self._connection_limits.limits.replies
         # Twisted has one bound for what is read at once and for what may be unread.
-        below.bufferSize = self._exchange.most_unread(most)
+        below.bufferSize = self._pipeline.most_unread(most)
         direct_write.write(self.transport, data)
-        below.bufferSize = self._exchange.most_read(most)
+        below.bufferSize = self._pipeline.most_read(most)
         unread = direct_write.unread(below)
-        if unread != pacing.unread:
-            pacing.unread = unread
-            self._exchange.count_memory()
+        if unread != flow.unread:
+            flow.unread = unread
+            self._pipeline.count_memory()
 
     @property
     def can_send(self) -> bool:
-        pacing = self._pacing
-        return not pacing.is_choked and not pacing.is_over and not self._slices.is_spent
+        flow = self._flow
+        return not flow.is_choked and not flow.is_over and not self._time_slices.is_spent
 
     def writable(self) -> "Deferred[None]":
         if self.can_send:
@@ -291,10 +291,10 @@ class Connection(LineReceiver):
         return Deferred.fromCoroutine(self._room_and_turn())
 
     async def _room_and_turn(self) -> None:
-        await self._pacing.room()
-        while self._slices.is_spent:
-            await self.while_connected(self._slices.turn())
-            await self._pacing.room()
+        await self._flow.room()
+        while self._time_slices.is_spent:
+            await self.while_connected(self._time_slices.turn())
+            await self._flow.room()
 
     def abort(self, why: str) -> None:
         self._log.warn(
@@ -305,7 +305,7 @@ class Connection(LineReceiver):
         self.transport.abortConnection()
 
     def next_line(self) -> "Deferred[None]":
-        return self._exchange.next_line()
+        return self._pipeline.next_line()
 
     def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
         def let_go(result: Any) -> Any:
@@ -318,7 +318,7 @@ class Connection(LineReceiver):
     def finish(self) -> None:
         self._reading.is_deaf = True
         self._is_finishing = True
-        self._exchange.drop()
+        self._pipeline.drop()
 
     # What the service and the doorkeeper call.
 
@@ -329,7 +329,7 @@ class Connection(LineReceiver):
 
     def is_idle(self, since: float) -> bool:
         """Whether it waits for nothing, or does not read it, and nothing was heard of it since a time."""
-        return self._heard_at <= since and (self._exchange.is_idle or self._pacing.is_choked)
+        return self._heard_at <= since and (self._pipeline.is_idle or self._flow.is_choked)
 
     def close_with_error(self, why: TaskqError) -> None:
         """Say why, in place of all that is unanswered, and close."""
@@ -340,11 +340,11 @@ class Connection(LineReceiver):
             self.transport.abortConnection()
             return
         self.transport.write(replies.error(why))
-        self._exchange.end()
+        self._pipeline.end()
         self._reading.forget_block()
         for deferred in list(self._held):
             deferred.cancel()
-        self._pacing.end()
+        self._flow.end()
         if self.principal is None:
             self._cut_off_in(UNIDENTIFIED_CLOSE_TIMEOUT)
         self._close()
@@ -353,7 +353,7 @@ class Connection(LineReceiver):
 
     @property
     def is_late(self) -> bool:
-        return self._slices.is_spent
+        return self._time_slices.is_spent
 
     def answer(self, data: bytes) -> None:
         """Answer a sequence of telnet's: between two replies or their lines, never within one."""
@@ -364,7 +364,7 @@ class Connection(LineReceiver):
 
     def expect(self, request: parser.Request, line: bytes) -> PendingRequest:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
-        request = self._verbs.expect(self, request)
+        request = self._router.expect(self, request)
         size, reserved = len(line), None
         if request.error is None and self.principal is not None:
             more = sum(request.blocks)
@@ -389,22 +389,22 @@ class Connection(LineReceiver):
 
     def _pace(self) -> None:
         """Read on, or not, as there is room for replies and for requests."""
-        reading, pacing = self._reading, self._pacing
-        is_full = reading.is_identifying or self._exchange.is_full
-        reading.is_paused = (pacing.is_choked or is_full) and not reading.is_deaf
-        if not self._is_eof and (reading.is_paused or pacing.is_held or pacing.is_breathing):
-            pacing.hold(self.transport, reading.is_paused, reading.is_deaf)
+        reading, flow = self._reading, self._flow
+        is_full = reading.is_identifying or self._pipeline.is_full
+        reading.is_paused = (flow.is_choked or is_full) and not reading.is_deaf
+        if not self._is_eof and (reading.is_paused or flow.is_held or flow.is_breathing):
+            flow.hold(self.transport, reading.is_paused, reading.is_deaf)
             if reading.is_paused and self._lookout is None:
                 self._lookout = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._look_for_hangup)
-        if reading.is_behind and not reading.is_paused and not pacing.is_breathing:
+        if reading.is_behind and not reading.is_paused and not flow.is_breathing:
             self._read_on()
 
     def _end_if_done(self) -> None:
         if not (self._is_eof or self._is_finishing):
             return
-        if self._is_gone or self._is_reading or not self._exchange.is_idle:
+        if self._is_gone or self._is_reading or not self._pipeline.is_idle:
             return
-        if not self._is_finishing and (self._pacing.is_breathing or self._reading.is_behind):
+        if not self._is_finishing and (self._flow.is_breathing or self._reading.is_behind):
             return
         if self._is_eof or self._is_tls():
             self._close()

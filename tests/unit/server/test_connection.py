@@ -984,8 +984,8 @@ def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: byt
     harness.settle()
     harness.clock.advance(1)
     assert not client.connection._held
-    assert not client.connection._pacing._rooms
-    assert all(asked.reply is not None for asked in client.connection._exchange._unanswered)
+    assert not client.connection._flow._rooms
+    assert all(asked.reply is not None for asked in client.connection._pipeline._in_flight)
     assert harness.clock.getDelayedCalls() == []
 
 
