@@ -94,6 +94,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel:
         name for name in names if ".dist-info/" not in name and not name.startswith(("taskqd/", "twisted/"))
     ]
     assert [name.partition(".data/")[2] for name in others] == ["scripts/taskq"]
+    assert "taskqd/py.typed" in names
     sources = {str(file.relative_to(CHECKOUT)) for file in (CHECKOUT / "taskqd").rglob("*.py")}
     assert sources <= set(names)
 
