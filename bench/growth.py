@@ -33,7 +33,7 @@ from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import DEFAULT_SPEC
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import codec
 from taskqd.storage.journal.compaction import condense
 from taskqd.storage.journal.journal import SEGMENT_BYTES, Journal
@@ -83,7 +83,7 @@ class Harness:
     """The daemon's parts over a state directory, without sockets and processes."""
 
     def __init__(self, directory: str, retention: Retention) -> None:
-        disk = Disk()
+        disk = Filesystem()
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
         self.store = Journal(directory, reactor, disk, "boot", reactor.seconds, in_thread)
         spool = Spool(directory, disk, reactor, in_thread)
@@ -92,7 +92,7 @@ class Harness:
         for event, position in self.store.replay():
             self.queue_state.apply(event, position)
         self.queue_state.open()
-        self.store.begin(self.queue_state.last_id)
+        self.store.start_writing(self.queue_state.last_id)
         spool.open()
 
         def make_run(job: Job, _: int) -> Any:

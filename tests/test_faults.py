@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from taskqd.model.events import Cancelled, Event, Output, Record
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import journal, segment_writer
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Journal
@@ -34,7 +34,7 @@ def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
     assert not {name for name in day.counts if "refused" in name}
     about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
     assert set(day.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
-    assert set(day.faulty.calls) == {name for name in vars(Disk) if not name.startswith("_")} - LOOKS
+    assert set(day.faulty.calls) == {name for name in vars(Filesystem) if not name.startswith("_")} - LOOKS
     assert day.faulty.calls.count("rename") > 1, "there is no snapshot in it"
     assert day.faulty.calls.count("create") > 15, "there are no segments in it"
 
@@ -123,7 +123,7 @@ def test_blocks_that_are_not_synced_are_seen() -> None:
         with mock.patch.object(FaultyDisk, "_note_name"):  # no directory is ever synced
             return sound(self, job_id, blocks)
 
-    sound = Spool.keep
+    sound = Spool.store_blocks
     assert seen(Mode.POWER_CUT, "close", mock.patch.object(Spool, "keep", keep))
 
 

@@ -17,7 +17,7 @@ from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCK, unpacked
 from taskqd.server.handlers.job_view import JobView
 from taskqd.state.queue_state import QueueState
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -99,8 +99,8 @@ class Site:
         self.state = state
         self.version = version
         self.reactor = ThreadReactor()
-        self.store = Journal(str(state), self.reactor, Disk(), "boot", self.reactor, in_thread)
-        self.spool = Spool(str(state), Disk(), self.reactor, in_thread)
+        self.store = Journal(str(state), self.reactor, Filesystem(), "boot", self.reactor, in_thread)
+        self.spool = Spool(str(state), Filesystem(), self.reactor, in_thread)
         self.queue_state = QueueState()
 
     def open(self) -> None:
@@ -108,7 +108,7 @@ class Site:
         for event, position in self.store.replay():
             self.queue_state.apply(event, position)
         self.queue_state.last_id = max(self.queue_state.last_id, self.store.next_id - 1)
-        self.store.begin(self.queue_state.last_id)
+        self.store.start_writing(self.queue_state.last_id)
         self.spool.open()
 
     def close(self) -> None:
@@ -181,14 +181,14 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
         assert site.queue_state.schedules.last_id == 2 + len(zoned)
     if site.version not in ("0.1.0", "0.2.0"):
         assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
-        assert unpacked(site.spool.block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
-        submitted = read_all(site.store.find(23))[0][1]
+        assert unpacked(site.spool.read_block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
+        submitted = read_all(site.store.events_of(23))[0][1]
         assert isinstance(submitted, Submitted)
         assert (submitted.origin or "").startswith("pid ")
     if site.version not in BEFORE_0_5:
         assert (jobs[24].spec.tz, jobs[25].spec.cwd_base64) == ("Europe/Berlin", b"/tmp/\xff")
         assert site.queue_state.schedules.by_id[3].spec.tz == "Australia/Lord_Howe"
-        history = read_all(site.store.find(27))
+        history = read_all(site.store.events_of(27))
         assert [event.is_void for _, event in history if isinstance(event, Ended)] == [True, False]
     site.close()
 
@@ -205,7 +205,7 @@ def test_it_is_written_on_and_condensed(site: Site) -> None:
     site.open()
     event = Submitted(id=30, at=START, owner="ada", command="true")
     site.reactor.until(site.store.append(event))
-    SnapshotWriter(site.store.segments, Disk(), site.store.segment - 1).write()
+    SnapshotWriter(site.store.segments, Filesystem(), site.store.last_durable_segment - 1).write()
     site.close()
     again = Site(site.state, site.version)
     again.open()
@@ -217,7 +217,7 @@ def test_it_is_written_on_and_condensed(site: Site) -> None:
 
 def test_all_that_happened_to_its_jobs_is_found(site: Site) -> None:
     site.open()
-    histories: list[tuple[int, Event]] = read_all(site.store.find(1))
+    histories: list[tuple[int, Event]] = read_all(site.store.events_of(1))
     # A process that had ended before it could be noted has no spawned.
     assert [event.name for _, event in histories if event.name != "spawned"] == [
         *("submitted", "started", "ended", "retried", "started", "ended")

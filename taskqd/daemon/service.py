@@ -169,7 +169,7 @@ class TaskqService(Service):
         parts, settings = self.components, self.settings
         queue_state = recovery.replay(CapacityTotals(settings.slots, settings.queues, settings.resources))
         self._log.info("{state}: {count} jobs known", state=settings.state, count=len(queue_state.jobs))
-        parts.journal.begin(queue_state.last_id)
+        parts.journal.start_writing(queue_state.last_id)
         recovery.record_clock_jump(queue_state)
         try:
             parts.spool.open()
@@ -231,7 +231,7 @@ class TaskqService(Service):
     def _start_checks(self) -> None:
         """Check every few seconds the files that others may remove: those of the sockets and the journal."""
         sockets = SocketWatch(self._ports, self.components.threads.run, endpoints.remove_stale_socket)
-        for check in (sockets.look, self.components.journal.look):
+        for check in (sockets.look, self.components.journal.check_location):
             loop = LoopingCall(check)
             loop.clock = self._reactor
             loop.start(CHECK_INTERVAL, now=False).addErrback(self._on_check_failed)

@@ -34,7 +34,7 @@ from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.client_poller import ClientPoller, make_client_poller
 from taskqd.speedups.spawn import Spawner
 from taskqd.state.queue_state import QueueState
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.compaction import condense
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.private_files import check_directory
@@ -51,7 +51,7 @@ class Components:
         self.clocks = Clocks(reactor)
         self.threads = IOThreads(reactor)
         self.boot = proc.boot_id()
-        disk = Disk()
+        disk = Filesystem()
         batches = BatchScope()
         self.spawner = Spawner(reactor, batches)
         self.executor = Executor(self.spawner.spawn, reactor, self.threads.run)

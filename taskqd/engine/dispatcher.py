@@ -98,12 +98,12 @@ class Dispatcher:
         running = self._queue_state.running()
         ends: list[JobEvent] = []
         for job in running:
-            stdout, stderr = self._spool.recorded(job.id, job.attempts)
+            stdout, stderr = self._spool.output_on_disk(job.id, job.attempts)
             outcome = Outcome(reason=Reason.INTERRUPTED, detail=detail, stdout=stdout, stderr=stderr)
             ends.append(self._end_of(job, outcome))
         self._recorder.record_now(ends)
         for job in running:
-            self._spool.release(job.id)
+            self._spool.close_attempt(job.id)
         return running
 
     def drain(self) -> "Deferred[None]":
@@ -200,7 +200,7 @@ class Dispatcher:
     def _resume_after_failure(self) -> None:
         """Start what is due when the store works again."""
         if self._going_on is None:
-            self._going_on = self._store.recovered()
+            self._going_on = self._store.when_writable()
             self._going_on.addCallbacks(self._go_on, lambda failure: failure.trap(CancelledError))
 
     def _go_on(self, _: None) -> None:
@@ -222,7 +222,7 @@ class Dispatcher:
                     detail = self.shortage.detail
                     return succeed(Outcome(reason=Reason.SPAWN, detail=detail, is_shortage=True))
                 run = self._make_run(job, number)
-                recording = self._spool.record(job.id, number, job.spec.max_output)
+                recording = self._spool.open_output(job.id, number, job.spec.max_output)
                 return self._executor.start(run, recording, partial(self._spawned, job.id))
             except CannotStart as why:
                 detail = f"could not be started: {why}"
@@ -269,7 +269,7 @@ class Dispatcher:
             self._count(job.id)
             self._give_back(job)
             await recorded
-        self._spool.release(job.id)
+        self._spool.close_attempt(job.id)
         if job.status.is_final:
             self._told_ended(job)
 
@@ -312,7 +312,7 @@ class Dispatcher:
             exit_code=outcome.exit_code,
             signal=outcome.signal,
             detail=STOPPED if outcome.reason is Reason.INTERRUPTED and self._is_stopping else outcome.detail,
-            progress=self._spool.progress(job.id),
+            progress=self._spool.read_progress(job.id),
             is_free=is_free,
             is_void=is_void,
             retry_at=retry_at,

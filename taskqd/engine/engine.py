@@ -274,7 +274,7 @@ class Engine:
         return job
 
     def _purge(self, job_id: int, attempts: int = 0) -> None:
-        self._spool.purge(job_id, attempts).addErrback(self._left_behind, job_id)
+        self._spool.remove_job(job_id, attempts).addErrback(self._left_behind, job_id)
 
     def _left_behind(self, failure: Failure, job_id: int) -> None:
         failure.trap(OSError)

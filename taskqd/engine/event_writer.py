@@ -81,7 +81,7 @@ class EventWriter:
             waiting.cancel()
 
     async def _wait_for_store(self, why: StoreFailed) -> None:
-        waiting = self.store.recovered()
+        waiting = self.store.when_writable()
         self._waiting.append(waiting)
         try:
             await waiting

@@ -81,7 +81,7 @@ class RetentionTask:
     def _is_snapshot_due(self) -> bool:
         if self._is_condensing or self._store.failure is not None or self._clock.seconds() < self._not_before:
             return False
-        is_anything_new = self._store.segment - 1 > self._store.snapshot
+        is_anything_new = self._store.last_durable_segment - 1 > self._store.snapshot_number
         return is_anything_new and self._store.sealed_bytes > max(SNAPSHOT_FROM, self._store.snapshot_bytes)
 
     def remove_expired(self) -> bool:
@@ -108,7 +108,7 @@ class RetentionTask:
         self._engine.queue_state.expiry.keep(job_id)
 
     async def _make_snapshot(self) -> None:
-        segments, number = self._store.segments, self._store.segment - 1
+        segments, number = self._store.segments, self._store.last_durable_segment - 1
         try:
             await self._condense(segments.directory, number)
             for lines in _portions(await self._in_thread(_read_lines, segments.moved(number))):

@@ -165,7 +165,7 @@ class Submissions:
         if not blocks:
             recorded = self._recorder.record(event)
         else:
-            kept = self._spool.keep(event.id, blocks).addErrback(_not_kept)
+            kept = self._spool.store_blocks(event.id, blocks).addErrback(_not_kept)
             recorded = kept.addCallback(lambda _: self._recorder.record(replace(event, at=self._clock.now())))
         return recorded.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
@@ -246,7 +246,7 @@ class Submissions:
         if block is None:
             return True
         try:
-            return compare_digest(self._spool.block(job.id, submission.BLOCK), block)
+            return compare_digest(self._spool.read_block(job.id, submission.BLOCK), block)
         except OSError as why:
             raise StoreFailed(
                 f"whether this is the same as job {job.id} cannot be told: its secrets cannot be read: {why}"

@@ -129,7 +129,7 @@ class JobProcess(MeasuredProtocol):
         self._scanner = scanner
         self._tree: Tree | None = None
         self._made_sweep: Sweep | None = None
-        recording.watch(self._choke, self._fail)
+        recording.set_callbacks(self._choke, self._fail)
 
     @property
     def has_exited(self) -> bool:

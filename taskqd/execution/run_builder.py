@@ -127,7 +127,7 @@ class Runs:
         if owner is None or self._handover is None:
             return {**blocks, PROGRESS: self._spool.path(job.id, PROGRESS)}
         try:
-            return self._handover.give(job.id, attempt, owner.uid, owner.gid, blocks)
+            return self._handover.provide(job.id, attempt, owner.uid, owner.gid, blocks)
         except OSError as why:
             raise CannotStart(f"its files cannot be handed over to its owner: {why}", why) from None
 
@@ -135,7 +135,7 @@ class Runs:
         """Return the values of a job's secrets; raises CannotStart, since it is never to run without them."""
         names = job.spec.secrets
         try:
-            return unpacked(self._spool.block(job.array or job.id, BLOCK), names) if names else {}
+            return unpacked(self._spool.read_block(job.array or job.id, BLOCK), names) if names else {}
         except (OSError, ValueError) as why:
             raise CannotStart(f"its secrets cannot be read: {why}", why) from None
 

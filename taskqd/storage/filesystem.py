@@ -10,7 +10,7 @@ from mmap import PROT_READ, mmap
 from threading import RLock
 
 
-class Disk:
+class Filesystem:
     """The real one. Whoever takes a Disk must hold no promise before ``sync`` has returned."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Disk:
             offset += len(piece)
         return b"".join(pieces)
 
-    def content(self, path: str, most: int | None = None) -> bytes:
+    def read_file(self, path: str, most: int | None = None) -> bytes:
         """Return a whole file, or its first bytes."""
         descriptor = self.open(path)
         try:
@@ -61,7 +61,7 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def mapped(self, path: str) -> bytes | mmap:
+    def map_file(self, path: str) -> bytes | mmap:
         """Return a whole file, mapped rather than read: one that nobody will ever cut."""
         descriptor = self.open(path)
         try:
@@ -99,7 +99,7 @@ class Disk:
         found = os.stat(path)
         return f"{found.st_dev}:{found.st_ino}"
 
-    def is_at(self, descriptor: int, path: str) -> bool:
+    def is_same_file(self, descriptor: int, path: str) -> bool:
         """Whether ``path`` leads to an open file."""
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(path))
@@ -110,11 +110,11 @@ class Disk:
         """Whether an open file still has a name."""
         return os.fstat(descriptor).st_nlink > 0
 
-    def names(self, path: str) -> list[str]:
+    def list_directory(self, path: str) -> list[str]:
         """Return the names in a directory, sorted."""
         return sorted(os.listdir(path))
 
-    def create_below(self, path: str, mode: int = 0o600) -> int:
+    def create_with_parents(self, path: str, mode: int = 0o600) -> int:
         """Open a new file as ``create`` does; its directory, and the one above that, are made if need be.
 
         The one above both is not: a state directory that was moved away is not to be begun anew.

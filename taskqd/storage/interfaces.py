@@ -39,7 +39,7 @@ class IJournal(Interface):
     def sizes() -> "dict[str, int]":
         """Return what STATS tells of the journal's size, in bytes but for the segment's number."""
 
-    def recovered() -> "Deferred[None]":
+    def when_writable() -> "Deferred[None]":
         """Fire when something can be recorded again, at once where that is so; may be cancelled."""
 
     def append_now(events: "list[Event]") -> "list[tuple[int, int, int]]":
@@ -48,7 +48,7 @@ class IJournal(Interface):
     def read(position: tuple[int, int, int]) -> Any:
         """Return the record at a position; raises StoreFailed if it cannot be read."""
 
-    def find(*job_ids: int) -> "IReading":
+    def events_of(*job_ids: int) -> "IEventReader":
         """Return a reading of all that the journal has of some jobs at this moment."""
 
     def add_observer(told: "Callable[[int, Sequence[Event]], object]") -> None:
@@ -58,19 +58,19 @@ class IJournal(Interface):
         returns, so before they are applied.
         """
 
-    def since(sequence: int) -> "IReading":
+    def events_since(sequence: int) -> "IEventReader":
         """Return a reading of all events from a number on."""
 
     def close() -> "Deferred[None]":
         """Wait for what is under way, then give up the files and the lock."""
 
 
-class IReading(Interface):
+class IEventReader(Interface):
     """The events of a store, from a number on or of some jobs, for one reader, a portion at a time."""
 
-    next: int = Attribute("The number of the first record that has not been read.")
+    next_sequence: int = Attribute("The number of the first record that has not been read.")
 
-    def portion() -> "Deferred[list[tuple[int, Event]]]":
+    def read_batch() -> "Deferred[list[tuple[int, Event]]]":
         """Return (sequence, event) of those that follow, none if all that was told has been read.
 
         Of a reading from a number on, nothing was told since then: what is told from now on is all that
@@ -94,7 +94,7 @@ class IOutputWriter(Interface):
     def write(stream: int, data: bytes) -> None:
         """Take what the attempt printed; what is over the quota is counted and dropped."""
 
-    def watch(choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
+    def set_callbacks(choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
         """Have ``choked`` told when to stop and go on reading, and ``failed`` why output can't be kept."""
 
     def close() -> "Deferred[tuple[Output, Output]]":
@@ -104,41 +104,41 @@ class IOutputWriter(Interface):
 class ISpool(Interface):
     """What jobs print and are given to read, on disk."""
 
-    def keep(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
+    def store_blocks(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         """Keep a submission's blocks by name (``script stdin secret``); fires when they are durable."""
 
     def digest(blocks: "Sequence[bytes]") -> "Deferred[str]":
         """Return the SHA-256 of some blocks, one after the other, in hex digits."""
 
-    def block(job_id: int, name: str) -> bytes:
+    def read_block(job_id: int, name: str) -> bytes:
         """Return a block that was kept, a small one; raises OSError."""
 
     def path(job_id: int, name: str) -> str:
         """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
 
-    def record(job_id: int, attempt: int, limit: int) -> IOutputWriter:
+    def open_output(job_id: int, attempt: int, limit: int) -> IOutputWriter:
         """Begin to record an attempt; ``limit`` is in bytes a stream."""
 
-    def recorded(job_id: int, attempt: int) -> tuple[Output, Output]:
+    def output_on_disk(job_id: int, attempt: int) -> tuple[Output, Output]:
         """Return what is on disk of an attempt whose recording was cut off."""
 
-    def sizes(job_id: int) -> "dict[str, int] | None":
+    def output_sizes(job_id: int) -> "dict[str, int] | None":
         """Return the four sizes of what is being recorded, named as in a job's JSON; None if nothing is."""
 
-    def read(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+    def read_output(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
         """Return a piece of what an attempt printed, whether it is being recorded or lies in a file."""
 
-    def progress(job_id: int) -> int:
+    def read_progress(job_id: int) -> int:
         """Return the whole percentage that the job last reported, 0 if it reported none."""
 
-    def purge(job_id: int, attempts: int) -> "Deferred[None]":
+    def remove_job(job_id: int, attempts: int) -> "Deferred[None]":
         """Remove all files of a job that is no longer known; fails with OSError."""
 
-    def follow(job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+    def add_output_observer(job_id: int, told: Callable[[], None]) -> Callable[[], None]:
         """Have ``told`` called when a job prints something, and when an attempt is recorded or released.
 
         Returns what ends that, which is to be called once.
         """
 
-    def release(job_id: int) -> None:
+    def close_attempt(job_id: int) -> None:
         """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""

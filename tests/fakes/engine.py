@@ -51,7 +51,7 @@ class Harness:
         self.spool = FakeSpool()
         self.executor = FakeExecutor()
         self.engine = Engine(
-            replayed(self.store.journal, CapacityTotals(slots, queues or {}, resources or {})),
+            replayed(self.store.events, CapacityTotals(slots, queues or {}, resources or {})),
             self.store,
             self.spool,
             self.executor,

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from tests.fakes.clocks import LONGEST_TURN
 
-LOOKS = {"identity", "is_at", "is_linked"}
+LOOKS = {"identity", "is_same_file", "is_linked"}
 """The calls that only look at names and open files: they are not counted, and none is made to fail."""
-_DISK_CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) - LOOKS
+_DISK_CALLS = frozenset(name for name in vars(Filesystem) if not name.startswith("_")) - LOOKS
 
 
-class FakeDisk(Disk):
+class FakeFilesystem(Filesystem):
     """The real disk, of which any call can be made to fail; ``calls`` names those that were made.
 
     Nothing is synced in truth: no test cuts the power, and it would take most of their time.
@@ -29,11 +29,11 @@ class FakeDisk(Disk):
         self._failures: dict[str, tuple[int, OSError, int]] = {}
         self._goes_on: threading.Event | None = None
 
-    def stand_still(self) -> None:
+    def block(self) -> None:
         """Have writes and syncs wait until the disk goes on: as on a file system that is frozen."""
         self._goes_on = threading.Event()
 
-    def go_on(self) -> None:
+    def unblock(self) -> None:
         """Let those that wait go on, and all others."""
         if self._goes_on is not None:
             self._goes_on.set()
@@ -46,7 +46,7 @@ class FakeDisk(Disk):
         """
         self._failures[name] = (after, OSError(code, os.strerror(code)), written)
 
-    def mend(self) -> None:
+    def clear_failures(self) -> None:
         """Let everything work again."""
         self._failures.clear()
 
@@ -74,7 +74,7 @@ class FakeDisk(Disk):
             raise error
         before = set(self.descriptors)
         result: Any = None if name in {"sync", "sync_directory"} else call(*args)
-        if name == "content":
+        if name == "read_file":
             self.descriptors = before  # it has closed by itself what it had opened
         if name in {"create", "open"}:
             self.descriptors.add(result)

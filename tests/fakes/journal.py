@@ -7,7 +7,7 @@ from zope.interface import implementer
 
 from taskqd.errors import Lagged, StartRefused, StoreFailed
 from taskqd.model.events import Event, JobEvent, Position
-from taskqd.storage.interfaces import IJournal, IReading
+from taskqd.storage.interfaces import IEventReader, IJournal
 from tests.fakes.deferreds import result_of
 
 
@@ -21,15 +21,15 @@ class FakeJournal:
     def __init__(self, journal: list[Event] | None = None, next_id: int = 1) -> None:
         self.failure: str | None = None
         self.next_id = next_id
-        self.journal: list[Event] = journal or []
+        self.events: list[Event] = journal or []
         self._on_their_way: list[tuple[Sequence[Event], Deferred[Position]]] = []
         self._waiting: list[Deferred[None]] = []
         self._told: list[Callable[[int, Sequence[Event]], object]] = []
-        self.last_sequence = len(self.journal)
+        self.last_sequence = len(self.events)
         self.oldest = 1
 
     @property
-    def on_its_way(self) -> list[Event]:
+    def pending(self) -> list[Event]:
         """The events that have been appended and are not durable yet."""
         return [event for events, _ in self._on_their_way for event in events]
 
@@ -47,14 +47,14 @@ class FakeJournal:
         if self.failure is not None:
             raise StartRefused(self.failure)
         positions = [self._keep(event) for event in events]
-        for sequence, event in enumerate(events, len(self.journal) - len(events) + 1):
+        for sequence, event in enumerate(events, len(self.events) - len(events) + 1):
             self._tell(sequence, (event,))
         return positions
 
     def sizes(self) -> dict[str, int]:
-        return {"segment": 1, "segment_bytes": len(self.journal)}
+        return {"segment": 1, "segment_bytes": len(self.events)}
 
-    def recovered(self) -> "Deferred[None]":
+    def when_writable(self) -> "Deferred[None]":
         if self.failure is None:
             return succeed(None)
         waiting: Deferred[None] = Deferred(self._waiting.remove)
@@ -62,16 +62,16 @@ class FakeJournal:
         return waiting
 
     def read(self, position: Position) -> Event:
-        return self.journal[position[1]]
+        return self.events[position[1]]
 
-    def find(self, *job_ids: int) -> "FakeReading":
-        return FakeReading(self, 1, job_ids)
+    def events_of(self, *job_ids: int) -> "FakeEventReader":
+        return FakeEventReader(self, 1, job_ids)
 
     def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
 
-    def since(self, sequence: int) -> "FakeReading":
-        return FakeReading(self, sequence)
+    def events_since(self, sequence: int) -> "FakeEventReader":
+        return FakeEventReader(self, sequence)
 
     def close(self) -> "Deferred[None]":
         self.sync_all()
@@ -82,7 +82,7 @@ class FakeJournal:
         """Make the next events durable, those that go together with each."""
         for _ in range(count):
             events, durable = self._on_their_way.pop(0)
-            first = len(self.journal) + 1
+            first = len(self.events) + 1
             positions = [self._keep(event) for event in events]
             durable.callback(positions[0])
             self._tell(first, events)
@@ -92,13 +92,13 @@ class FakeJournal:
         while self._on_their_way:
             self.sync()
 
-    def break_down(self, why: str = "the disk is full") -> None:
+    def fail(self, why: str = "the disk is full") -> None:
         """Refuse what is on its way, and everything from now on."""
         self.failure = why
         while self._on_their_way:
             self._on_their_way.pop(0)[1].errback(StoreFailed(why))
 
-    def mend(self) -> None:
+    def recover(self) -> None:
         """Take events again, and say so."""
         self.failure = None
         waiting, self._waiting = self._waiting, []
@@ -111,42 +111,42 @@ class FakeJournal:
             told(first, events)
 
     def _keep(self, event: Event) -> Position:
-        self.journal.append(event)
-        return (1, len(self.journal) - 1, 1)
+        self.events.append(event)
+        return (1, len(self.events) - 1, 1)
 
 
-@implementer(IReading)
-class FakeReading:
+@implementer(IEventReader)
+class FakeEventReader:
     """The journal in memory, a few events at a time."""
 
     AT_ONCE = 3
 
     def __init__(self, store: FakeJournal, sequence: int, job_ids: tuple[int, ...] | None = None) -> None:
-        self.next = sequence
+        self.next_sequence = sequence
         self._store = store
         self._ids = job_ids
 
-    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
-        if self.next < self._store.oldest:
+    def read_batch(self) -> "Deferred[list[tuple[int, Event]]]":
+        if self.next_sequence < self._store.oldest:
             return fail(Lagged(self._store.oldest))
         if self._store.failure is not None:
             return fail(StoreFailed(self._store.failure))
-        following = range(self.next, self._store.last_sequence + 1)
+        following = range(self.next_sequence, self._store.last_sequence + 1)
         found = [(number, event) for number in following if self._is_wanted(event := self._event(number))]
         found = found[: self.AT_ONCE]
-        self.next = found[-1][0] + 1 if found else following.stop
+        self.next_sequence = found[-1][0] + 1 if found else following.stop
         return succeed(found)
 
     def _event(self, number: int) -> Event:
-        return self._store.journal[number - 1]
+        return self._store.events[number - 1]
 
     def _is_wanted(self, event: Event) -> bool:
         return self._ids is None or (isinstance(event, JobEvent) and event.id in self._ids)
 
 
-def read_all(reading: IReading) -> list[tuple[int, Event]]:
+def read_all(reading: IEventReader) -> list[tuple[int, Event]]:
     """Return all that a reading has; it must not have to wait for any."""
     found: list[tuple[int, Event]] = []
-    while portion := result_of(reading.portion()):
+    while portion := result_of(reading.read_batch()):
         found += portion
     return found

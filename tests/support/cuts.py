@@ -16,7 +16,7 @@ from pathlib import Path
 
 from taskqd.errors import JournalDamaged
 from taskqd.model.events import Event
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -35,7 +35,7 @@ def make(directory: Path) -> MemoryDisk:
     events = story(JOBS)
     whole = portions(events, 4)
     write(directory, *whole, story(JOBS + 12)[len(events) :])
-    SnapshotWriter(Segments(str(directory), Disk()), Disk(), 2).write()
+    SnapshotWriter(Segments(str(directory), Filesystem()), Filesystem(), 2).write()
     return MemoryDisk(directory)
 
 

@@ -49,8 +49,8 @@ from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
 from taskqd.server.handlers.job_view import JobView
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
-from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import IOutputWriter, IReading
+from taskqd.storage.filesystem import Filesystem
+from taskqd.storage.interfaces import IEventReader, IOutputWriter
 from taskqd.storage.journal import segment_writer
 from taskqd.storage.journal.journal import TRY_AGAIN, Journal
 from taskqd.storage.journal.replay import Replay
@@ -81,7 +81,7 @@ KEPT = 12
 CONSEQUENCES = (StoreFailed, WrongState, Gone, NoSuchJob)
 """What may be answered once something was refused."""
 
-_CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) - LOOKS
+_CALLS = frozenset(name for name in vars(Filesystem) if not name.startswith("_")) - LOOKS
 _WRITES = frozenset({"write", "write_at"})
 _NEEDS_SPACE = frozenset({*_WRITES, "create", "make_directory", "sync"})
 
@@ -147,7 +147,7 @@ class _File:
                     content[start:end] = before[start - offset : end - offset]
 
 
-class FaultyDisk(Disk):
+class FaultyDisk(Filesystem):
     """The real one, of which one call fails; it remembers what was synced, and syncs nothing in truth."""
 
     def __init__(self, fault: Fault) -> None:
@@ -183,7 +183,7 @@ class FaultyDisk(Disk):
         try:
             result = None if name in {"sync", "sync_directory"} else call(*args)
         finally:
-            if name in {"content", "mapped"}:
+            if name in {"read_file", "map_file"}:
                 self._open = before  # it closes by itself what it has opened
         self._note(name, result, *args)
         return result
@@ -359,7 +359,7 @@ class Attempts:
         attempt = self.running[run.id] = _Attempt(recording)
         self.printed[run.id, run.attempt] = b""
         self._numbers[run.id] = run.attempt
-        recording.watch(lambda _: None, lambda _: self.end(run.id, Reason.OUTPUT, 15))
+        recording.set_callbacks(lambda _: None, lambda _: self.end(run.id, Reason.OUTPUT, 15))
         spawned(1000 + run.id, 77)
         return attempt.ended
 
@@ -450,7 +450,7 @@ class Day:
             queue_state.apply(event, position)
         queue_state.last_id = max(queue_state.last_id, self.store.next_id - 1)
         queue_state.open()
-        self.store.begin(queue_state.last_id)
+        self.store.start_writing(queue_state.last_id)
         self.spool = Spool(self.directory, self.disk, self.reactor, in_thread)
         try:
             self.spool.open()
@@ -518,7 +518,7 @@ class Day:
     def replayed(self, upto: int | None = None) -> QueueState:
         """Return what the files say, up to a record's number, read by a healthy disk."""
         queue_state = QueueState(LIMITS, is_open=False)
-        segments = Segments(os.path.join(self.directory, "journal"), Disk())
+        segments = Segments(os.path.join(self.directory, "journal"), Filesystem())
         reading = Replay()
         for event, position in segments.replay(segments.layout(), reading):
             if upto is None or reading.sequence <= upto:
@@ -874,9 +874,9 @@ def _is_idle(executor: Attempts) -> bool:
     return not executor.running
 
 
-async def _read_all(reading: IReading) -> list[tuple[int, Event]]:
+async def _read_all(reading: IEventReader) -> list[tuple[int, Event]]:
     found: list[tuple[int, Event]] = []
-    while portion := await reading.portion():
+    while portion := await reading.read_batch():
         found += portion
     return found
 

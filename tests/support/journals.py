@@ -26,7 +26,7 @@ from taskqd.model.events import (
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Spec
 from taskqd.state.queue_state import QueueState
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
@@ -103,9 +103,9 @@ def portions(events: list[Event], count: int) -> list[list[Event]]:
     return [events[at : at + size] for at in range(0, len(events), size)]
 
 
-def replay(directory: Path | str, disk: Disk | None = None) -> list[Event]:
+def replay(directory: Path | str, disk: Filesystem | None = None) -> list[Event]:
     """Return all that counts in a journal; raises JournalDamaged."""
-    segments = Segments(str(directory), disk or Disk())
+    segments = Segments(str(directory), disk or Filesystem())
     return [event for event, _ in segments.replay(segments.layout(), Replay())]
 
 
@@ -116,21 +116,21 @@ def fold(events: Iterable[Event]) -> QueueState:
     return queue_state
 
 
-class MemoryDisk(Disk):
+class MemoryDisk(Filesystem):
     """The files of a directory, in memory and to be damaged."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self.files = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
-    def names(self, path: str) -> list[str]:
+    def list_directory(self, path: str) -> list[str]:
         return sorted(self.files)
 
-    def content(self, path: str, most: int | None = None) -> bytes:
+    def read_file(self, path: str, most: int | None = None) -> bytes:
         return self.files[os.path.basename(path)][:most]
 
-    def mapped(self, path: str) -> bytes:
-        return self.content(path)
+    def map_file(self, path: str) -> bytes:
+        return self.read_file(path)
 
 
 def sweep(module: str, every: int) -> str:

@@ -19,7 +19,7 @@ from taskqd.errors import JournalDamaged
 from taskqd.model.job import Status
 from taskqd.protocol import documents, replies
 from taskqd.state.queue_state import InvalidTransition, QueueState
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from tests.end_to_end.wire import until
@@ -362,7 +362,7 @@ _WAYS: dict[Callable[[Campaign], None], int] = {
 
 def replayed(journal: Path) -> dict[int, Shown]:
     """Return the jobs that the journal has, by id, as SHOW would tell of them."""
-    segments = Segments(str(journal), Disk())
+    segments = Segments(str(journal), Filesystem())
     queue_state = QueueState()
     try:
         for event, position in segments.replay(segments.layout(), Replay()):

@@ -19,7 +19,7 @@ from taskqd.errors import JournalDamaged
 from taskqd.model.events import JobEvent, Opened, Position, Record, Snapshot, Submitted
 from taskqd.protocol.values import timestamp
 from taskqd.state.queue_state import InvalidTransition, QueueState
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Layout, Segments, positions
 
@@ -39,15 +39,15 @@ class Torn(NamedTuple):
     size: int
 
 
-class _Measuring(Disk):
+class _Measuring(Filesystem):
     """Keeps how many bytes of a file were there when it was read: its daemon may add to it meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: dict[str, int] = {}
 
-    def content(self, path: str, most: int | None = None) -> bytes:
-        found = super().content(path, most)
+    def read_file(self, path: str, most: int | None = None) -> bytes:
+        found = super().read_file(path, most)
         self.sizes[path] = len(found)
         return found
 

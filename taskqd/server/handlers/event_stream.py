@@ -289,8 +289,8 @@ class EventStream:
 
         Raises Lagged with the number to go on with, and StoreFailed.
         """
-        reading = self._store.since(first)
-        while portion := await reading.portion():
+        reading = self._store.events_since(first)
+        while portion := await reading.read_batch():
             lines: list[bytes] = []
             for sequence, event in portion:
                 if wanted.takes(event, self._jobs):

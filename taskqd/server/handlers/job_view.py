@@ -14,7 +14,7 @@ from taskqd.execution import proc
 from taskqd.model.events import Ended
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.protocol import documents, replies, values
-from taskqd.storage.interfaces import IJournal, IReading, ISpool
+from taskqd.storage.interfaces import IEventReader, IJournal, ISpool
 
 STREAMS = {"stdout": 1, "stderr": 2}
 
@@ -49,7 +49,7 @@ class JobView:
             ended = sum(count for status, count in job.tasks.counts.items() if status.is_final)
             return 100 * ended // job.tasks.count
         if job.status is Status.RUNNING:
-            return self._spool.progress(job.id)
+            return self._spool.read_progress(job.id)
         return job.attempt.progress if job.attempt and job.status.is_final else 0
 
     def describe(self, job: Job) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class JobView:
 
     def _sizes(self, job: Job) -> dict[str, int]:
         """Return the sizes of what is being recorded, named as in JSON; nothing where nothing is."""
-        return (self._spool.sizes(job.id) if job.status is Status.RUNNING else None) or {}
+        return (self._spool.output_sizes(job.id) if job.status is Status.RUNNING else None) or {}
 
     def attempts(self, job: Job) -> list[Attempt]:
         """Return the attempts of a job that are known, oldest first; of very many the oldest are not."""
@@ -119,7 +119,7 @@ class JobView:
             return succeed(b"")
         if of.record is not None and getattr(of, f"{stream}_inline"):
             return succeed(self._inline(of, stream)[offset : offset + length])
-        read = self._spool.read(job.id, of.number, STREAMS[stream], offset, length)
+        read = self._spool.read_output(job.id, of.number, STREAMS[stream], offset, length)
         if of is job.attempt and job.status is Status.RUNNING:
             return read
 
@@ -135,7 +135,7 @@ class JobView:
 
     def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
         """Have ``told`` called when there may be more to read of a job; returns what ends that."""
-        return self._spool.follow(job_id, told)
+        return self._spool.add_output_observer(job_id, told)
 
     def check_result(self, job: Job) -> dict[str, int]:
         """Return the sizes of both streams of a finished job; raises NotFinished and TooLarge."""
@@ -155,9 +155,9 @@ class JobView:
         stdout = await self.read(job, "stdout", 0, sizes["stdout"])
         return stdout, await self.read(job, "stderr", 0, sizes["stderr"])
 
-    def history(self, *job_ids: int) -> IReading:
+    def history(self, *job_ids: int) -> IEventReader:
         """Return a reading of all that the journal has of some jobs."""
-        return self._store.find(*job_ids)
+        return self._store.events_of(*job_ids)
 
     def _inline(self, attempt: Attempt, stream: str) -> bytes:
         ended = self._store.read(attempt.record) if attempt.record else None

@@ -19,7 +19,7 @@ from taskqd.protocol.requests import Listing
 from taskqd.server.handlers.base import Handler, HandlerGroup, Lines, Reply, send_all
 from taskqd.server.interfaces import IClient
 from taskqd.state.explain import why
-from taskqd.storage.interfaces import IReading
+from taskqd.storage.interfaces import IEventReader
 
 _NOBODY = Actor("")
 """Submits nothing: all that they ask for is refused."""
@@ -163,9 +163,9 @@ class QueryHandlers(HandlerGroup):
         )
 
 
-async def _send_events(client: IClient, reading: IReading) -> bytes:
+async def _send_events(client: IClient, reading: IEventReader) -> bytes:
     reply = Lines(client)
-    while portion := await client.while_connected(reading.portion()):
+    while portion := await client.while_connected(reading.read_batch()):
         for sequence, happened in portion:
             reply.add(replies.event(sequence, happened))
             if reply.is_due:

@@ -21,11 +21,11 @@ from zope.interface import implementer
 
 from taskqd.errors import StartRefused, StoreFailed
 from taskqd.model.events import FORMAT, Event, Opened, Position, Record, Snapshot, Submitted
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IJournal, InThread
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.group_commit import GroupCommit
-from taskqd.storage.journal.reader import EventReader, JobEventFinder, JobEventReader, Reading
+from taskqd.storage.journal.reader import EventReader, JobEventFinder, JobEventReader, SegmentReader
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import End, Layout, Segments
@@ -79,7 +79,7 @@ class Journal:
         self,
         directory: str,
         reactor: Any,
-        disk: Disk,
+        disk: Filesystem,
         boot: str,
         clock: Any,
         in_thread: InThread,
@@ -94,7 +94,7 @@ class Journal:
         self.last_sequence = 0
         self.failure: str | None = None
         self.segment_bytes = SEGMENT_BYTES
-        self.snapshot = 0
+        self.snapshot_number = 0
         self.snapshot_bytes = 0
         self._closed: dict[int, int] = {}
         self.segments = Segments(os.path.join(directory, "journal"), disk)
@@ -123,7 +123,7 @@ class Journal:
         return sum(self._closed.values())
 
     @property
-    def segment(self) -> int:
+    def last_durable_segment(self) -> int:
         """The number of the last segment of which a record is durable."""
         end = self._tail.end
         return end.segment if end.size else end.segment - 1
@@ -188,7 +188,7 @@ class Journal:
         while segments and self.segments.first(segments[-1]) is None:
             self._disk.remove(self.segments.path(segments.pop()))
         self._segment = segments[-1] if segments else layout.snapshot
-        self.snapshot = layout.snapshot
+        self.snapshot_number = layout.snapshot
         if layout.snapshot:
             self.snapshot_bytes = self._disk.size(self.segments.path(-layout.snapshot)) or 0
         for number in segments:
@@ -197,7 +197,7 @@ class Journal:
             self._cut(self.segments.path(self._segment), reading)
             self._size = reading.good_bytes
 
-    def begin(self, last_id: int) -> None:
+    def start_writing(self, last_id: int) -> None:
         """Begin the segment that this run of the daemon writes to; appending works from here on."""
         self.name = self.name or uuid4().hex
         self.next_id = max(self.next_id, last_id + 1)
@@ -238,14 +238,14 @@ class Journal:
     def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
         self._told.append(told)
 
-    def since(self, sequence: int) -> "EventReader":
-        reading = Reading(self.segments, self._disk, sequence)
+    def events_since(self, sequence: int) -> "EventReader":
+        reading = SegmentReader(self.segments, self._disk, sequence)
         return EventReader(reading, lambda: self.last_sequence, self._in_thread)
 
     def read(self, position: Position) -> Record:
         return self.segments.read(position)
 
-    def find(self, *job_ids: int) -> "JobEventReader":
+    def events_of(self, *job_ids: int) -> "JobEventReader":
         return JobEventReader(
             JobEventFinder(self.segments, self._disk, job_ids, self._tail.end), self._in_thread
         )
@@ -259,7 +259,7 @@ class Journal:
             "snapshot_bytes": self.snapshot_bytes,
         }
 
-    def recovered(self) -> "Deferred[None]":
+    def when_writable(self) -> "Deferred[None]":
         if self.failure is None:
             return succeed(None)
         waiting: Deferred[None] = Deferred(self._recovered.remove)
@@ -271,11 +271,11 @@ class Journal:
 
         Nobody may have a position in those files any more.
         """
-        self.snapshot, self.snapshot_bytes = number, size
+        self.snapshot_number, self.snapshot_bytes = number, size
         self._closed = {segment: left for segment, left in self._closed.items() if segment > number}
         self.segments.forget(number)
 
-    def look(self) -> "Deferred[None]":
+    def check_location(self) -> "Deferred[None]":
         """Look in another thread whether the journal is still in its place, and fail aloud if it is not."""
         number = self._tail.created
 

@@ -8,8 +8,8 @@ from zope.interface import implementer
 
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.model.events import Event, JobEvent, Opened, Snapshot
-from taskqd.storage.filesystem import Disk
-from taskqd.storage.interfaces import InThread, IReading
+from taskqd.storage.filesystem import Filesystem
+from taskqd.storage.interfaces import IEventReader, InThread
 from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.segments import End, Segments, Span, while_condensed
 
@@ -21,20 +21,20 @@ PORTION = 65_536
 """A reading takes in so many bytes of the journal at a time, or one line where that is longer."""
 
 
-class Reading:
+class SegmentReader:
     """The events from record ``next`` on, a portion at a time, while the journal grows and is condensed.
 
     A snapshot has not every event of what it took the place of: it is not read from.
     """
 
-    def __init__(self, segments: Segments, disk: Disk, first: int) -> None:
-        self.next = first
+    def __init__(self, segments: Segments, disk: Filesystem, first: int) -> None:
+        self.next_sequence = first
         self._segments = segments
         self._disk = disk
         self._span = Span(0, 0, 0)
         self._offset = 0
 
-    def portion(self, last: int) -> list[tuple[int, Event]]:
+    def read_batch(self, last: int) -> list[tuple[int, Event]]:
         """Return (sequence, event) of those that follow, up to record ``last``; none if that was reached.
 
         Blocks. Raises Lagged where they are not there any more, OSError, and JournalDamaged.
@@ -43,8 +43,8 @@ class Reading:
 
     def _portion(self, last: int) -> list[tuple[int, Event]]:
         found: list[tuple[int, Event]] = []
-        while not found and self.next <= last:
-            if self._span.last is None or self.next > self._span.last:
+        while not found and self.next_sequence <= last:
+            if self._span.last is None or self.next_sequence > self._span.last:
                 self._look_for_span()
             found = self._read(last if self._span.last is None else min(last, self._span.last))
         return found
@@ -52,12 +52,14 @@ class Reading:
     def _look_for_span(self) -> None:
         layout = self._segments.layout()
         spans = self._segments.spans(layout)
-        if spans and self.next < spans[0].first:
+        if spans and self.next_sequence < spans[0].first:
             raise Lagged(spans[0].first)
         # Of two that begin with one number, the earlier was refused: it ends before it begins.
-        span = next((span for span in reversed(spans) if span.first <= self.next), None)
+        span = next((span for span in reversed(spans) if span.first <= self.next_sequence), None)
         if span is None:
-            raise JournalDamaged(f"record {self.next} is in no segment of {self._segments.directory}")
+            raise JournalDamaged(
+                f"record {self.next_sequence} is in no segment of {self._segments.directory}"
+            )
         if span.number != self._span.number:
             self._offset = 0
         self._span = span
@@ -69,11 +71,11 @@ class Reading:
         descriptor = self._open(path)
         try:
             length = PORTION
-            while not found and self.next <= last:
+            while not found and self.next_sequence <= last:
                 piece = self._disk.read(descriptor, length, self._offset)
                 whole = piece.rfind(b"\n") + 1
                 if not whole and len(piece) < length:
-                    raise JournalDamaged(f"{path} ends before its record {self.next}")
+                    raise JournalDamaged(f"{path} ends before its record {self.next_sequence}")
                 self._take(piece[:whole], last, found)
                 length = PORTION if whole else 2 * length
         finally:
@@ -89,15 +91,15 @@ class Reading:
 
     def _take(self, lines: bytes, last: int, found: list[tuple[int, Event]]) -> None:
         at = 0
-        while at < len(lines) and self.next <= last:
+        while at < len(lines) and self.next_sequence <= last:
             end = lines.index(b"\n", at)
-            if _sequence_of(lines[at:end]) >= self.next:
+            if _sequence_of(lines[at:end]) >= self.next_sequence:
                 sequence, record = decode(lines[at:end])
-                if sequence != self.next:
-                    raise JournalDamaged(f"record {sequence} stands where {self.next} was expected")
+                if sequence != self.next_sequence:
+                    raise JournalDamaged(f"record {sequence} stands where {self.next_sequence} was expected")
                 if not isinstance(record, Opened | Snapshot):
                     found.append((sequence, record))
-                self.next += 1
+                self.next_sequence += 1
             at = end + 1
         self._offset += at
 
@@ -109,8 +111,8 @@ class JobEventFinder:
     takes the place of a file that was to be read, it is looked through from its beginning.
     """
 
-    def __init__(self, segments: Segments, disk: Disk, job_ids: tuple[int, ...], end: End) -> None:
-        self.next = 0
+    def __init__(self, segments: Segments, disk: Filesystem, job_ids: tuple[int, ...], end: End) -> None:
+        self.next_sequence = 0
         self.is_over = False
         self._segments = segments
         self._disk = disk
@@ -120,7 +122,7 @@ class JobEventFinder:
         self._files: list[tuple[int, int]] | None = None
         self._offset = 0
 
-    def portion(self) -> list[tuple[int, Event]]:
+    def read_batch(self) -> list[tuple[int, Event]]:
         """Return (sequence, event) of some that follow; perhaps none, though it is not over yet.
 
         Blocks. Raises OSError, and JournalDamaged where a line of these jobs cannot be trusted.
@@ -139,7 +141,7 @@ class JobEventFinder:
             for start, end in _lines_with(piece, self._words):
                 line = piece[start:end]
                 at = end + 1
-                if _sequence_of(line) >= self.next:
+                if _sequence_of(line) >= self.next_sequence:
                     self._take(line, last, found)
                     size += len(line)
                     if size >= PORTION:
@@ -188,7 +190,7 @@ class JobEventFinder:
         sequence, record = decode(line)
         if sequence <= last and isinstance(record, JobEvent) and record.id in self._ids:
             found.append((sequence, record))
-            self.next = sequence + 1
+            self.next_sequence = sequence + 1
 
 
 def _sequence_of(line: bytes) -> int:
@@ -215,33 +217,33 @@ def _lines_with(content: bytes, words: Sequence[bytes]) -> Iterator[tuple[int, i
                 places[word] = content.find(word, at)
 
 
-@implementer(IReading)
+@implementer(IEventReader)
 class EventReader:
     """The events of a store from a number on; the blocking part is in another thread."""
 
-    def __init__(self, reading: Reading, last_sequence: Callable[[], int], in_thread: InThread) -> None:
+    def __init__(self, reading: SegmentReader, last_sequence: Callable[[], int], in_thread: InThread) -> None:
         self._reading = reading
         self._last_sequence = last_sequence
         self._in_thread = in_thread
 
     @property
-    def next(self) -> int:
-        return self._reading.next
+    def next_sequence(self) -> int:
+        return self._reading.next_sequence
 
-    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+    def read_batch(self) -> "Deferred[list[tuple[int, Event]]]":
         return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
 
     async def _portion(self) -> list[tuple[int, Event]]:
-        while self.next <= self._last_sequence():
+        while self.next_sequence <= self._last_sequence():
             found: list[tuple[int, Event]] = await self._in_thread(
-                self._reading.portion, self._last_sequence()
+                self._reading.read_batch, self._last_sequence()
             )
             if found:
                 return found
         return []
 
 
-@implementer(IReading)
+@implementer(IEventReader)
 class JobEventReader:
     """The events of some jobs that a store has; the blocking part is in another thread."""
 
@@ -250,15 +252,15 @@ class JobEventReader:
         self._in_thread = in_thread
 
     @property
-    def next(self) -> int:
-        return self._finding.next
+    def next_sequence(self) -> int:
+        return self._finding.next_sequence
 
-    def portion(self) -> "Deferred[list[tuple[int, Event]]]":
+    def read_batch(self) -> "Deferred[list[tuple[int, Event]]]":
         return Deferred.fromCoroutine(self._portion()).addErrback(_not_found)
 
     async def _portion(self) -> list[tuple[int, Event]]:
         while not self._finding.is_over:
-            found: list[tuple[int, Event]] = await self._in_thread(self._finding.portion)
+            found: list[tuple[int, Event]] = await self._in_thread(self._finding.read_batch)
             if found:
                 return found
         return []

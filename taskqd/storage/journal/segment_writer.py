@@ -11,7 +11,7 @@ import os
 
 from twisted.logger import Logger
 
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.segments import End, Segments
 
 AHEAD = 256 * 1024
@@ -50,7 +50,7 @@ class SegmentWriter:
 
     _log = Logger()
 
-    def __init__(self, segments: Segments, disk: Disk) -> None:
+    def __init__(self, segments: Segments, disk: Filesystem) -> None:
         self._segments = segments
         self._disk = disk
         self.end = End(0, 0, 0)
@@ -101,7 +101,7 @@ class SegmentWriter:
         """Make the lines of so many records durable, all of them."""
         number, size, sequence = self.end
         path = self._segments.path(number)
-        if not self._disk.is_at(self._descriptor, path):
+        if not self._disk.is_same_file(self._descriptor, path):
             raise Away(path)
         if not self.is_ready(len(content)):
             self._prepare(len(content))
@@ -152,7 +152,7 @@ class SegmentWriter:
     def _cut(self) -> None:
         """Cut off all but the records, durably: a crash must not leave blanks that more is appended to."""
         path = self._segments.path(self.end.segment)
-        if not self._disk.is_at(self._descriptor, path):
+        if not self._disk.is_same_file(self._descriptor, path):
             raise Away(path)
         self._disk.truncate(path, self.end.size)
         self._length = self.end.size

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar, cast
 
 from taskqd.errors import JournalDamaged, StoreFailed
 from taskqd.model.events import Event, Opened, Position, Record
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.replay import Content, Portion, Replay, first_sequence
 
@@ -60,7 +60,7 @@ class Segments:
     In a Position, the number of a snapshot is negative: minus that of the last segment it takes the place of.
     """
 
-    def __init__(self, directory: str, disk: Disk) -> None:
+    def __init__(self, directory: str, disk: Filesystem) -> None:
         self.directory = directory
         self._disk = disk
         self._readers: dict[int, int] = {}
@@ -75,7 +75,7 @@ class Segments:
 
     def layout(self) -> Layout:
         """Look at what is there; raises JournalDamaged if a segment is missing, and OSError."""
-        names = self._disk.names(self.directory)
+        names = self._disk.list_directory(self.directory)
         found = [(int(form[1]), form[2]) for name in names if (form := _NAME.fullmatch(name))]
         snapshot = max((number for number, kind in found if kind == "snapshot"), default=0)
         segments = sorted(number for number, kind in found if kind == "journal" and number > snapshot)
@@ -120,11 +120,13 @@ class Segments:
 
     def content(self, number: int) -> Content:
         """Return a whole segment or snapshot; the latter is mapped, as it may be large and never changes."""
-        return self._disk.content(self.path(number)) if number > 0 else self._disk.mapped(self.path(number))
+        return (
+            self._disk.read_file(self.path(number)) if number > 0 else self._disk.map_file(self.path(number))
+        )
 
     def first(self, number: int) -> int | None:
         """Return the number of a segment's first record, None if that was not wholly written."""
-        head = self._disk.content(self.path(number), LONGEST_OPENED)
+        head = self._disk.read_file(self.path(number), LONGEST_OPENED)
         return first_sequence(self.path(number), head, len(head) == LONGEST_OPENED)
 
     def read(self, position: Position) -> Record:

@@ -34,7 +34,7 @@ from taskqd.model.events import (
     Submitted,
     Unscheduled,
 )
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Portion, Replay
 from taskqd.storage.journal.segments import Segments
@@ -59,7 +59,7 @@ class SnapshotWriter:
     nothing up to that number.
     """
 
-    def __init__(self, segments: Segments, disk: Disk, number: int) -> None:
+    def __init__(self, segments: Segments, disk: Filesystem, number: int) -> None:
         self._segments = segments
         self._layout = segments.layout()  # once: another snapshot may come between two readings
         self._disk = disk
@@ -227,7 +227,7 @@ def main() -> None:
     """Write the snapshot that the command line asks for; exit with 1 and a line on stderr if that fails."""
     directory, number = sys.argv[1:]
     os.nice(NICENESS)
-    disk = Disk()
+    disk = Filesystem()
     try:
         SnapshotWriter(Segments(directory, disk), disk, int(number)).write()
     except (OSError, StartRefused) as why:

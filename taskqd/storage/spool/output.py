@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from taskqd.errors import is_shortage
 from taskqd.model.events import NOTHING, Output
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, IOutputWriter, OutputLost
 
 INLINE_BYTES = 4096
@@ -54,7 +54,12 @@ class Stream:
     """
 
     def __init__(
-        self, path: str, disk: Disk, in_thread: InThread, limit: int, synced: Callable[[OSError | None], None]
+        self,
+        path: str,
+        disk: Filesystem,
+        in_thread: InThread,
+        limit: int,
+        synced: Callable[[OSError | None], None],
     ) -> None:
         self.size = 0
         self.dropped = 0
@@ -137,7 +142,7 @@ class Stream:
         self.is_short = False
         if self._descriptor is None:
             try:
-                self._descriptor = self._disk.create_below(self._path)
+                self._descriptor = self._disk.create_with_parents(self._path)
             except OSError as why:
                 if not is_shortage(why):
                     raise
@@ -189,7 +194,7 @@ class OutputWriter:
     def __init__(
         self,
         paths: dict[int, str],
-        disk: Disk,
+        disk: Filesystem,
         clock: Any,
         in_thread: InThread,
         limit: int,
@@ -206,7 +211,7 @@ class OutputWriter:
         self._choked: Callable[[bool], None] = lambda _: None
         self._failed: Callable[[str], None] = lambda _: None
 
-    def watch(self, choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
+    def set_callbacks(self, choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
         self._choked, self._failed = choked, failed
 
     def write(self, stream: int, data: bytes) -> None:

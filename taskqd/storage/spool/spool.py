@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, ISpool
 from taskqd.storage.spool.output import Followers, OutputWriter, notify
 from taskqd.storage.spool.user_files import UserFiles
@@ -64,7 +64,12 @@ class Spool:
     _log = Logger()
 
     def __init__(
-        self, directory: str, disk: Disk, clock: Any, in_thread: InThread, handover: UserFiles | None = None
+        self,
+        directory: str,
+        disk: Filesystem,
+        clock: Any,
+        in_thread: InThread,
+        handover: UserFiles | None = None,
     ) -> None:
         self._directory = directory
         self._handover = handover
@@ -80,12 +85,12 @@ class Spool:
         for name in ("output", "input", "progress"):
             self._disk.make_directory(os.path.join(self._directory, name))
 
-    def keep(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
+    def store_blocks(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         def write() -> None:
             for name, content in blocks.items():
                 path = self.path(job_id, name)
                 is_program = name == "script" and content.startswith(b"#!")
-                descriptor = self._disk.create_below(path, 0o700 if is_program else 0o600)
+                descriptor = self._disk.create_with_parents(path, 0o700 if is_program else 0o600)
                 try:
                     self._disk.write(descriptor, content)
                     self._disk.sync(descriptor)
@@ -100,15 +105,15 @@ class Spool:
             return succeed(_digest(blocks))
         return self._in_thread(_digest, blocks)
 
-    def block(self, job_id: int, name: str) -> bytes:
-        return self._disk.content(self.path(job_id, name))
+    def read_block(self, job_id: int, name: str) -> bytes:
+        return self._disk.read_file(self.path(job_id, name))
 
     def path(self, job_id: int, name: str) -> str:
         if name == "progress":
             return f"{self._directory}/progress/{job_id}"
         return f"{self._directory}/input/{job_id // _JOBS_A_DIRECTORY}/{job_id}.{name}"
 
-    def record(self, job_id: int, attempt: int, limit: int) -> OutputWriter:
+    def open_output(self, job_id: int, attempt: int, limit: int) -> OutputWriter:
         paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
         followers = self._followers.get(job_id, [])
         recording = OutputWriter(paths, self._disk, self._clock, self._in_thread, limit, followers)
@@ -116,7 +121,7 @@ class Spool:
         notify(followers)
         return recording
 
-    def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+    def add_output_observer(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
         running = self._running.get(job_id)
         if job_id not in self._followers:
             self._followers[job_id] = [] if running is None else running.recording.followers
@@ -131,7 +136,7 @@ class Spool:
 
         return leave
 
-    def purge(self, job_id: int, attempts: int) -> "Deferred[None]":
+    def remove_job(self, job_id: int, attempts: int) -> "Deferred[None]":
         paths = [self.path(job_id, name) for name in ("script", "stdin", "secret")]
         paths += [
             self._output_path(job_id, number, stream)
@@ -184,7 +189,7 @@ class Spool:
             top = os.path.join(self._directory, kind)
             directories = [top] if kind == "progress" else list(self._directories(kind, stray))
             for directory in directories:
-                for name in self._disk.names(directory):
+                for name in self._disk.list_directory(directory):
                     form = _FILE.fullmatch(name)
                     path = os.path.join(directory, name)
                     if form:
@@ -195,28 +200,28 @@ class Spool:
     def _directories(self, kind: str, stray: list[str] | None = None) -> Iterator[str]:
         """Yield the directories ``N`` below ``output`` or ``input``; other entries are added to ``stray``."""
         top = os.path.join(self._directory, kind)
-        for name in self._disk.names(top):
+        for name in self._disk.list_directory(top):
             path = os.path.join(top, name)
             if _DIRECTORY.fullmatch(name) and os.path.isdir(path) and not os.path.islink(path):
                 yield path
             elif stray is not None:
                 stray.append(path)
 
-    def release(self, job_id: int) -> None:
+    def close_attempt(self, job_id: int) -> None:
         self._running.pop(job_id, None)
         if job_id in self._reporting:
             self._reporting.discard(job_id)
             with suppress(OSError):
                 self._disk.remove(self.path(job_id, "progress"))
         if self._handover is not None:
-            self._handover.take_back(job_id)
+            self._handover.remove(job_id)
         notify(self._followers.get(job_id, []))
 
-    def recorded(self, job_id: int, attempt: int) -> tuple[Output, Output]:
+    def output_on_disk(self, job_id: int, attempt: int) -> tuple[Output, Output]:
         sizes = [self._disk.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]
         return Output(sizes[0] or 0), Output(sizes[1] or 0)
 
-    def sizes(self, job_id: int) -> dict[str, int] | None:
+    def output_sizes(self, job_id: int) -> dict[str, int] | None:
         running = self._running.get(job_id)
         if running is None:
             return None
@@ -228,7 +233,9 @@ class Spool:
             "stderr_dropped": err.dropped,
         }
 
-    def read(self, job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+    def read_output(
+        self, job_id: int, attempt: int, stream: int, offset: int, length: int
+    ) -> "Deferred[bytes]":
         running = self._running.get(job_id)
         is_it = running is not None and running.attempt == attempt
         head = running.recording.streams[stream].head if running is not None and is_it else None
@@ -239,7 +246,7 @@ class Spool:
             return execute(self._read, path, offset, length)
         return self._in_thread(self._read, path, offset, length)
 
-    def progress(self, job_id: int) -> int:
+    def read_progress(self, job_id: int) -> int:
         """Return the last whole line's percentage, 0 to 100; anything else that a job wrote counts as 0."""
         try:
             progress = self._last_report(job_id)

@@ -72,7 +72,7 @@ class UserFiles:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def give(
+    def provide(
         self, job_id: int, attempt: int, uid: int, gid: int, blocks: Mapping[str, str]
     ) -> Mapping[str, str]:
         """Make the files of an attempt, for one user alone, and return their paths by name.
@@ -101,7 +101,7 @@ class UserFiles:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
         return os.open(given.names[PROGRESS], flags, dir_fd=self._descriptor)
 
-    def take_back(self, job_id: int) -> None:
+    def remove(self, job_id: int) -> None:
         """Remove the files of a job's attempt, if it was given any."""
         given = self._given.pop(job_id, None)
         if given is not None:

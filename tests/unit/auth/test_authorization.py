@@ -94,20 +94,20 @@ def test_who_may_do_what_and_what_is_refused_changes_nothing(verb: str) -> None:
     found: dict[str, str | None] = {}
     for who, principal in THOSE.items():
         place = place_of_ann()
-        before = list(place.harness.store.journal), place.harness.engine.is_draining
+        before = list(place.harness.store.events), place.harness.engine.is_draining
         said = place.ask(principal, LINES[verb].format(**THINGS))
         found[who] = said if said in ("FORBIDDEN", "AUTH_REQUIRED") else None
         if found[who]:
-            assert (place.harness.store.journal, place.harness.engine.is_draining) == before
+            assert (place.harness.store.events, place.harness.engine.is_draining) == before
     assert found == {who: code_for(verb, who) for who in WHO}
 
 
 @pytest.mark.parametrize("line", ["PAUSE", "RESUME", "PAUSE q", "RESUME q"])
 def test_what_stands_still_for_all_is_an_admin_s_matter(place: Place, line: str) -> None:
-    before = list(place.harness.store.journal)
+    before = list(place.harness.store.events)
     for who in (ANN, EVE, IN_Q):
         assert place.ask(who, line) == "FORBIDDEN"
-    assert place.harness.store.journal == before
+    assert place.harness.store.events == before
     assert place.ask(ROOT, line) == "OK"
 
 
@@ -134,7 +134,7 @@ def test_a_watch_tells_of_one_s_own_alone(place: Place) -> None:
     place.ask(ROOT, "PAUSE q")
     told = {who.name: place.whole(who, "WATCH --since=1").count("EVENT") for who in (ANN, BOB, EVE, ROOT)}
     assert told["bob"] == 1
-    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.harness.store.journal)
+    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.harness.store.events)
 
 
 def test_what_comes_after_a_job_of_another_s_is_refused(place: Place) -> None:
@@ -344,8 +344,8 @@ def test_what_could_not_be_recorded_takes_no_room() -> None:
         b"SUBMIT --secret=A=1 a\n",
     ):
         client.send(sent)
-        harness.store.break_down()
-        harness.store.mend()
+        harness.store.fail()
+        harness.store.recover()
     harness.spool.error = OSError(28, "No space left on device")
     client.send(b"SUBMIT --stdin=2 cat\nhi\r\n")
     harness.spool.error = None
@@ -370,7 +370,7 @@ def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
     clients = [Client(harness, FakeSocket(uid=uid)) for uid in (4_000_001, 4_000_001, 4_000_002)]
     for client in clients:
         client.send((b"SUBMIT --hold true\n" * 19 + b"SUBMIT --hold --array=1-10 true\n") * 50)
-    while harness.store.on_its_way or harness.clock.getDelayedCalls()[0].getTime() <= harness.clock.seconds():
+    while harness.store.pending or harness.clock.getDelayedCalls()[0].getTime() <= harness.clock.seconds():
         harness.clock.advance(0)
         harness.settle()
     replies = [line.split()[:2] for client in clients for line in client.lines()]
@@ -446,7 +446,7 @@ def test_a_set_gives_a_job_no_more_than_a_submission(option: str) -> None:
         assert place.ask(who, f"SET 1 --{option}") == "TOO_LARGE"
         assert place.ask(who, "SET 1 --label=abc --max-output=1000") == "JOB"
         assert place.ask(who, "SET 1 --label= --priority=-1") == "JOB"
-    assert len(place.harness.store.journal) == 5
+    assert len(place.harness.store.events) == 5
     unlimited = Place(output=None)
     unlimited.ask(ANN, "SUBMIT --hold true")
     assert unlimited.ask(ANN, "SET 1 --max-output=100000G") == "JOB"
@@ -499,7 +499,7 @@ def test_submissions_that_come_together_are_refused_one_by_one() -> None:
         *(["JOB_ID", "1"], ["ERROR", "TOO_LARGE"], ["JOB_ID", "2"], ["ERROR", "NO_SUCH_JOB"], ["JOB_ID", "3"])
     ]
     client.send(b"SUBMIT x\nSUBMIT y\n")
-    harness.store.break_down()
+    harness.store.fail()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
     assert harness.engine._reception._intake.is_empty
 

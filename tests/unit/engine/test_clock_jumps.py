@@ -41,12 +41,12 @@ def advance(harness: Harness, seconds: float) -> None:
 
 
 def clocked(harness: Harness) -> list[Event]:
-    return [event for event in harness.store.journal if isinstance(event, Clocked)]
+    return [event for event in harness.store.events if isinstance(event, Clocked)]
 
 
 def check(harness: Harness) -> None:
     """The backlog is what the journal says."""
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -94,11 +94,11 @@ def test_time_stamps_go_by_the_old_time_of_day_until_a_jump_can_be_recorded() ->
     harness.clock.set_time(START + 8 * DAY)
     harness.clock.advance(LOOK_INTERVAL)
     assert harness.clock.now() == START + 8 * DAY + LOOK_INTERVAL
-    harness.store.break_down()
+    harness.store.fail()
     assert harness.clock.now() == START + LOOK_INTERVAL
     advance(harness, 5.0)
     assert (harness.clock.now(), harness.queue_state.ahead) == (START + 6.0, 0.0)
-    harness.store.mend()
+    harness.store.recover()
     advance(harness, 2.0)
     assert (harness.clock.now(), harness.queue_state.ahead) == (START + 8.0 + 8 * DAY, 8 * DAY)
     check(harness)
@@ -108,7 +108,7 @@ def test_time_stamps_go_by_the_old_time_of_day_until_a_jump_can_be_recorded() ->
 def test_end_that_could_not_be_recorded_before_a_jump_keeps_its_age(jump: float) -> None:
     harness = started()
     job = harness.submit(retries=1, retry_delay=100.0)
-    harness.store.break_down()
+    harness.store.fail()
     harness.executor.finish(job, FAILED)
     harness.clock.set_time(START + jump)
     harness.store._waiting, waiting = [], harness.store._waiting
@@ -202,7 +202,7 @@ def test_ended_job_is_as_old_as_the_boot_clock_says(jump: float) -> None:
     now = harness.clock.elapsed()
     assert harness.queue_state.expiry.take(now - 11.5, 1000) == []
     assert harness.queue_state.expiry.take(now - 10.9, 1000) == [job, array]
-    assert replayed(harness.store.journal).expiry.take(now - 10.9, 1000) == [job, array]
+    assert replayed(harness.store.events).expiry.take(now - 10.9, 1000) == [job, array]
 
 
 def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:

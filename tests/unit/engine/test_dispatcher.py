@@ -67,12 +67,12 @@ def test_starts_on_their_way_to_the_disk_count_against_the_slots() -> None:
     for _ in range(5):
         harness.asked()
     harness.store.sync(5)
-    assert [type(event) for event in harness.store.on_its_way] == [Started, Started]
+    assert [type(event) for event in harness.store.pending] == [Started, Started]
 
 
 def on_its_way(harness: Harness) -> list[tuple[type, int]]:
     """Return what is on its way to the disk, and of which job."""
-    return [(type(event), event.id) for event in harness.store.on_its_way if isinstance(event, JobEvent)]
+    return [(type(event), event.id) for event in harness.store.pending if isinstance(event, JobEvent)]
 
 
 def test_the_next_start_goes_to_the_disk_right_behind_the_end_that_makes_room_for_it() -> None:
@@ -91,9 +91,9 @@ def test_an_end_that_cannot_be_recorded_goes_before_the_start_that_it_makes_room
     for _ in range(3):
         harness.submit()
     harness.executor.finish(1)
-    harness.store.break_down()
+    harness.store.fail()
     assert (harness.statuses(), running(harness)) == ([Status.RUNNING, Status.PENDING, Status.PENDING], [])
-    harness.store.mend()
+    harness.store.recover()
     assert on_its_way(harness) == [(Ended, 1), (Started, 2)]
     harness.settle()
     assert running(harness) == [2]
@@ -108,8 +108,8 @@ def test_a_skip_that_waits_for_the_disk_keeps_no_start_from_following_it() -> No
     harness.store.sync(1)
     expected: list[tuple[type, int]] = [(Started, 3), (Skipped, 2)]
     assert on_its_way(harness) == expected
-    harness.store.break_down()
-    harness.store.mend()
+    harness.store.fail()
+    harness.store.recover()
     harness.settle()
     assert running(harness) == [3]
 
@@ -131,7 +131,7 @@ def test_a_job_that_ends_inside_its_spawn_ends_like_any_other() -> None:
         harness.asked()
     harness.settle()
     assert harness.statuses() == [Status.COMPLETED] * 50
-    kinds = [type(event) for event in harness.store.journal if isinstance(event, JobEvent) and event.id == 7]
+    kinds = [type(event) for event in harness.store.events if isinstance(event, JobEvent) and event.id == 7]
     assert kinds == [Submitted, Started, Spawned, Ended]
 
 
@@ -202,7 +202,7 @@ class Short:
             self.harness.settle()
 
     def starts(self) -> int:
-        return sum(isinstance(event, Started) for event in self.harness.store.journal)
+        return sum(isinstance(event, Started) for event in self.harness.store.events)
 
 
 def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
@@ -215,7 +215,7 @@ def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
         attempts = 1 if job.status is Status.RUNNING else 0
         assert (job.attempts, job.failures, job.past) == (attempts, 0, ())
         assert (job.attempt is not None) == bool(attempts)
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 def test_a_start_that_is_taken_back_is_not_counted_as_started() -> None:
@@ -246,7 +246,7 @@ def test_a_shortage_that_lasts_costs_a_try_of_one_job_now_and_then() -> None:
     short.pass_time(600)
     assert 60 <= short.starts() - before < 80
     assert short.harness.queue_state.counts[Status.PENDING] == 300
-    assert replayed(short.harness.store.journal) == short.harness.queue_state
+    assert replayed(short.harness.store.events) == short.harness.queue_state
 
 
 def test_after_a_shortage_all_goes_on_by_itself_and_that_is_logged_once(logged: list[str]) -> None:
@@ -344,7 +344,7 @@ def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
     harness.settle()
     job = harness.job(1)
     assert (job.status, job.attempts, job.failures, job.attempt, job.past) == (PENDING, 1, 1, before, ())
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 # After a crash.
@@ -359,7 +359,7 @@ def crashed(*events: Event, **spec: Any) -> Harness:
 
 def test_an_attempt_that_a_crash_cut_off_was_interrupted_and_does_not_run_again_unasked() -> None:
     harness = crashed()
-    harness.spool.on_disk = {}
+    harness.spool.leftovers = {}
     assert (harness.job(1).status, harness.job(1).reason, harness.job(1).exit_code) == (
         Status.FAILED,
         Reason.INTERRUPTED,
@@ -368,7 +368,7 @@ def test_an_attempt_that_a_crash_cut_off_was_interrupted_and_does_not_run_again_
     harness.engine.start()
     harness.settle()
     assert harness.executor.runs == []
-    assert harness.spool.released == [1]
+    assert harness.spool.closed_attempts == [1]
 
 
 def test_an_interrupted_attempt_is_followed_by_another_only_if_its_retries_allow() -> None:
@@ -383,7 +383,7 @@ def test_an_interrupted_attempt_is_followed_by_another_only_if_its_retries_allow
     harness.settle()
     assert running(harness) == [1]
     assert harness.job(1).attempts == 2
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 def test_a_running_job_that_was_cancelled_before_the_crash_is_cancelled() -> None:
@@ -399,7 +399,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
             Spawned(id=1, at=START, pid=99, started=3),
         ]
     )
-    harness.spool.on_disk[1, 1] = (b"so far", b"")
+    harness.spool.leftovers[1, 1] = (b"so far", b"")
     assert harness.engine.recover("the daemon was killed") == [harness.job(1)]
     attempt = harness.job(1).attempt
     assert attempt is not None
@@ -474,7 +474,7 @@ def test_a_stopping_dispatcher_takes_nothing_new() -> None:
     result_of(harness.engine.stop(requeue=False))
     assert isinstance(error_of(harness.asked()), Draining)
     assert isinstance(error_of(harness.asked(key="k")), Draining)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrupted() -> None:
@@ -496,7 +496,7 @@ def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_
     harness.clock.advance(5)
     harness.settle()
     assert running(harness) == []
-    again = Harness(journal=harness.store.journal)
+    again = Harness(journal=harness.store.events)
     again.engine.start()
     again.settle()
     assert running(again) == [1]
@@ -591,10 +591,10 @@ def test_with_requeue_what_a_stop_interrupts_is_pending_again_and_has_spent_no_r
     result_of(stopped)
     job = harness.job(1)
     assert (job.status, job.reason, job.failures, job.attempts) == (PENDING, Reason.RETRYING, 0, 1)
-    end = harness.store.journal[-1]
+    end = harness.store.events[-1]
     assert isinstance(end, Ended)
     assert (end.is_free, end.retry_at, end.reason, end.detail) == (True, START, Reason.INTERRUPTED, STOPPED)
-    again = Harness(journal=harness.store.journal)
+    again = Harness(journal=harness.store.events)
     again.engine.start()
     again.settle()
     assert running(again) == [1]
@@ -644,11 +644,11 @@ def test_an_end_that_could_not_be_recorded_is_recorded_when_the_store_works_agai
     harness.submit()
     harness.submit()
     waiting = harness.engine.wait(1)
-    harness.store.break_down()
+    harness.store.fail()
     harness.executor.finish(1)
     assert not waiting.called
     assert running(harness) == []
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert result_of(waiting).status is Status.COMPLETED
     assert running(harness) == [2]
@@ -659,9 +659,9 @@ def test_an_end_waits_through_one_failure_after_the_other() -> None:
     harness.submit()
     harness.executor.finish(1)
     for _ in range(3):
-        harness.store.break_down()
-        harness.store.mend()
-        assert [type(event) for event in harness.store.on_its_way] == [Ended]
+        harness.store.fail()
+        harness.store.recover()
+        assert [type(event) for event in harness.store.pending] == [Ended]
     harness.settle()
     assert harness.statuses() == [Status.COMPLETED]
 
@@ -671,9 +671,9 @@ def test_a_job_whose_start_was_refused_starts_when_the_store_works_again() -> No
     harness.asked()
     harness.asked()
     harness.store.sync(2)
-    harness.store.break_down()
+    harness.store.fail()
     assert harness.executor.runs == []
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert running(harness) == [1, 2]
     assert [job.attempts for job in harness.queue_state.walk(1)] == [1, 1]
@@ -683,10 +683,10 @@ def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> 
     harness = opened()
     harness.submit(retries=1, retry_delay=1.0)
     harness.finish(1, FAILED)
-    harness.store.break_down()
+    harness.store.fail()
     harness.clock.advance(5)
     assert running(harness) == []
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert running(harness) == [1]
 
@@ -696,11 +696,11 @@ def test_a_job_that_comes_due_while_an_end_waits_for_the_store_starts_afterwards
     harness.submit(retries=1, retry_delay=1.0)
     harness.submit()
     harness.finish(1, FAILED)
-    harness.store.break_down()
+    harness.store.fail()
     harness.executor.finish(2)
     harness.clock.advance(5)
     assert running(harness) == []
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert running(harness) == [1]
     assert harness.statuses()[1] is Status.COMPLETED
@@ -712,7 +712,7 @@ def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards
     harness.store.failure = "the disk is full"  # a store tells first of its failure, then of what was durable
     harness.store.sync()
     result_of(answer)
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert running(harness) == [1]
 
@@ -720,12 +720,12 @@ def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards
 def test_a_stop_does_not_wait_for_the_store() -> None:
     harness = opened()
     harness.submit()
-    harness.store.break_down()
+    harness.store.fail()
     harness.executor.finish(1)
     stopped = harness.engine.stop(requeue=False)
     result_of(stopped)
     assert harness.statuses() == [RUNNING]
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert harness.statuses() == [RUNNING], "the next start says what became of it"
 
@@ -734,7 +734,7 @@ def test_who_waits_for_the_store_to_go_on_may_be_given_up() -> None:
     harness = opened()
     harness.asked()
     harness.store.sync()
-    harness.store.break_down()
+    harness.store.fail()
     harness.store._waiting[0].cancel()
     assert harness.statuses() == [PENDING]
 
@@ -826,7 +826,7 @@ def test_a_daemon_that_stops_starts_nothing_that_waits_for_anything(
     assert [run.id for run in harness.executor.runs] == [1]
     assert harness.job(job_id).status is PENDING
     assert harness.clock.getDelayedCalls() == []
-    again = Harness(4, journal=harness.store.journal)
+    again = Harness(4, journal=harness.store.events)
     again.engine.recover("it was killed")
     again.engine.start()
     again.settle()
@@ -875,7 +875,7 @@ def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> 
     harness.submit(array=Array(1, 3), retries=0)
     harness.submit(array=Array(1, 1), retries=1, retry_delay=0.0)
     harness.finish(2)
-    again = Harness(2, journal=harness.store.journal)
+    again = Harness(2, journal=harness.store.events)
     interrupted = again.engine.recover("it was killed")
     assert [job.id for job in interrupted] == [3, 4]
     assert [again.job(task).status for task in (1, 2, 3, 4)] == [
@@ -887,13 +887,13 @@ def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> 
     again.engine.start()
     again.settle()
     assert running(again) == [6]
-    assert replayed(again.store.journal) == again.queue_state
+    assert replayed(again.store.events) == again.queue_state
 
 
 def test_interrupted_tasks_run_again_if_their_retries_allow() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 2), retries=1, retry_delay=0.0)
-    again = Harness(2, journal=harness.store.journal)
+    again = Harness(2, journal=harness.store.events)
     again.engine.recover("it was killed")
     assert (again.job(1).status, again.job(2).reason) == (PENDING, Reason.RETRYING)
     again.engine.start()
@@ -942,7 +942,7 @@ def test_what_an_attempt_has_used_is_recorded_with_its_end() -> None:
     harness.submit()
     usage = Usage(user=1.5, system=0.5, memory=4096)
     harness.finish(1, Outcome(reason=None, exit_code=0, usage=usage))
-    end = harness.store.journal[-1]
+    end = harness.store.events[-1]
     assert isinstance(end, Ended)
     assert end.usage == usage
 
@@ -997,7 +997,7 @@ def test_an_end_that_cannot_be_recorded_as_it_was_is_recorded_without_that(
     if is_cancelled:
         harness.cancel(1)
         harness.settle()
-    monkeypatch.setattr(harness.spool, "progress", _break)
+    monkeypatch.setattr(harness.spool, "read_progress", _break)
     harness.executor.finish(1, Outcome(reason=Reason.EXIT, exit_code=7))
     monkeypatch.undo()
     harness.settle()

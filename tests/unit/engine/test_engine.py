@@ -48,7 +48,7 @@ def test_a_job_is_spawned_once_its_start_is_durable_and_not_before() -> None:
     harness = opened()
     harness.asked("true")
     harness.store.sync()
-    assert harness.store.on_its_way == [Started(id=1, at=START, attempt=1)]
+    assert harness.store.pending == [Started(id=1, at=START, attempt=1)]
     assert harness.executor.runs == []
     assert harness.statuses() == [PENDING]
     harness.store.sync()
@@ -95,7 +95,7 @@ def test_the_life_of_a_job_is_recorded_in_its_order() -> None:
     harness.clock.advance(1.5)
     harness.spool.percentages[1] = 40
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"hello\n")))
-    assert harness.store.journal == [
+    assert harness.store.events == [
         Submitted(id=1, at=START, owner="ada", command="echo hello", spec=Spec(label="x")),
         Started(id=1, at=START, attempt=1),
         Spawned(id=1, at=START, pid=1001, started=77),
@@ -108,7 +108,7 @@ def test_the_life_of_a_job_is_recorded_in_its_order() -> None:
             stdout=Output(size=6, text="hello\n"),
         ),
     ]
-    assert harness.spool.released == [1]
+    assert harness.spool.closed_attempts == [1]
 
 
 def test_an_attempt_is_recorded_up_to_the_limit_of_its_job() -> None:
@@ -131,9 +131,9 @@ def test_a_submission_is_recorded_once_its_blocks_are_durable() -> None:
     harness = opened()
     harness.spool.is_slow = True
     answer = harness.asked("", {"script": b"echo 1", "stdin": b"in"}, script=6, stdin=2)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
     assert harness.spool.blocks == {1: {"script": b"echo 1", "stdin": b"in"}}
-    harness.spool.keeping[0].callback(None)
+    harness.spool.pending_writes[0].callback(None)
     harness.settle()
     assert result_of(answer) == 1
 
@@ -143,7 +143,7 @@ def test_blocks_that_cannot_be_kept_refuse_the_submission() -> None:
     harness.spool.error = OSError("no space left")
     answer = harness.asked("cat", {"stdin": b"in"}, stdin=2)
     assert isinstance(error_of(answer), StoreFailed)
-    assert harness.store.journal == harness.store.on_its_way == []
+    assert harness.store.events == harness.store.pending == []
     harness.spool.error = None
     assert harness.submit() == 2
 
@@ -159,7 +159,7 @@ def test_a_later_submission_does_not_wait_for_the_blocks_of_an_earlier_one() -> 
     harness.spool.is_slow = True
     slow = harness.asked("cat", {"stdin": b"in"}, stdin=2)
     assert harness.submit() == 2
-    harness.spool.keeping[0].callback(None)
+    harness.spool.pending_writes[0].callback(None)
     harness.settle()
     assert result_of(slow) == 1
     assert harness.queue_state.last_id == 2
@@ -190,7 +190,7 @@ def test_a_key_is_known_while_its_first_submission_is_on_its_way() -> None:
     harness.settle()
     assert result_of(first) == result_of(same) == 1
     assert isinstance(error_of(other), KeyConflict)
-    assert [type(event) for event in harness.store.journal].count(Submitted) == 1
+    assert [type(event) for event in harness.store.events].count(Submitted) == 1
 
 
 def test_blocks_belong_to_what_a_key_compares() -> None:
@@ -212,12 +212,12 @@ def test_the_values_of_secrets_are_kept_and_never_recorded() -> None:
     harness = opened()
     harness.spool.is_slow = True
     answer = with_secret(harness, b"hunter2")
-    assert harness.store.on_its_way == []
-    harness.spool.keeping[0].callback(None)
+    assert harness.store.pending == []
+    harness.spool.pending_writes[0].callback(None)
     harness.settle()
     assert harness.spool.blocks[result_of(answer)] == {"secret": b"A=hunter2\0"}
     assert harness.job(1).spec == Spec(secrets=("A",))
-    assert "hunter2" not in repr(harness.store.journal)
+    assert "hunter2" not in repr(harness.store.events)
 
 
 def test_the_hash_of_the_blocks_tells_nothing_of_a_secret() -> None:
@@ -256,12 +256,12 @@ def test_the_secrets_of_a_submission_that_was_refused_do_not_stay(is_kept: bool)
     harness.spool.is_slow = True
     answer = with_secret(harness, b"1")
     if is_kept:
-        harness.spool.keeping[0].callback(None)
-        harness.store.break_down()
+        harness.spool.pending_writes[0].callback(None)
+        harness.store.fail()
     else:
-        harness.spool.keeping[0].errback(OSError("no space"))
+        harness.spool.pending_writes[0].errback(OSError("no space"))
     assert isinstance(error_of(answer), StoreFailed)
-    assert harness.spool.purged == [(1, 0)]
+    assert harness.spool.removed == [(1, 0)]
 
 
 def test_a_key_whose_first_submission_failed_is_free() -> None:
@@ -269,8 +269,8 @@ def test_a_key_whose_first_submission_failed_is_free() -> None:
     harness.spool.is_slow = True
     first = harness.asked("cat", {"stdin": b"in"}, stdin=2, key="k")
     second = harness.asked("cat", {"stdin": b"in"}, stdin=2, key="k")
-    harness.spool.keeping[0].errback(OSError("no space"))
-    harness.spool.keeping[1].callback(None)
+    harness.spool.pending_writes[0].errback(OSError("no space"))
+    harness.spool.pending_writes[1].callback(None)
     harness.settle()
     assert isinstance(error_of(first), StoreFailed)
     assert harness.job(result_of(second)).spec.key == "k"
@@ -316,7 +316,7 @@ def test_a_cancel_says_who_and_how() -> None:
     harness.submit()
     harness.clock.advance(2)
     harness.cancel(1, signal.SIGINT)
-    assert harness.store.on_its_way == [Cancelled(id=1, at=START + 2, by="ada", signal=2)]
+    assert harness.store.pending == [Cancelled(id=1, at=START + 2, by="ada", signal=2)]
 
 
 def test_cancelling_again_changes_nothing() -> None:
@@ -327,7 +327,7 @@ def test_cancelling_again_changes_nothing() -> None:
     harness.settle()
     answers += [harness.cancel(1), harness.cancel(2)]
     assert [result_of(answer).id for answer in answers] == [1, 1, 2, 2, 1, 2]
-    assert [type(event) for event in harness.store.journal].count(Cancelled) == 2
+    assert [type(event) for event in harness.store.events].count(Cancelled) == 2
     assert len(harness.executor.signals) == 1
 
 
@@ -336,7 +336,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled() -> None:
     harness.submit()
     harness.finish(1)
     assert isinstance(error_of(harness.cancel(1)), WrongState)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 def test_a_cancel_while_the_start_is_on_its_way_ends_the_process_that_starts() -> None:
@@ -344,7 +344,7 @@ def test_a_cancel_while_the_start_is_on_its_way_ends_the_process_that_starts() -
     harness.asked()
     harness.store.sync()
     answer = harness.cancel(1)
-    assert [type(event) for event in harness.store.on_its_way] == [Started]
+    assert [type(event) for event in harness.store.pending] == [Started]
     harness.settle()
     assert result_of(answer).status is RUNNING
     assert len(harness.executor.runs) == 1
@@ -442,9 +442,9 @@ def test_the_delay_doubles_and_its_jitter_is_recorded(chance: float) -> None:
         harness.settle()
     factor = 1 + JITTER * chance
     assert delays == pytest.approx([min(2.0**n, 3600) * factor for n in range(14)])
-    recorded = [event.retry_at for event in harness.store.journal if isinstance(event, Ended)]
+    recorded = [event.retry_at for event in harness.store.events if isinstance(event, Ended)]
     assert len(recorded) == 14
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 def test_a_job_that_waits_for_its_retry_takes_no_slot_and_starts_when_it_is_due() -> None:
@@ -612,7 +612,7 @@ def test_a_failed_store_refuses_submissions_and_starts_nothing() -> None:
     harness.submit()
     harness.submit()
     on_its_way = harness.asked()
-    harness.store.break_down()
+    harness.store.fail()
     assert isinstance(error_of(on_its_way), StoreFailed)
     assert isinstance(error_of(harness.asked()), StoreFailed)
     harness.executor.finish(1)
@@ -627,7 +627,7 @@ def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_th
     harness = opened(1)
     harness.asked()
     harness.store.sync()
-    harness.store.break_down()
+    harness.store.fail()
     assert harness.executor.runs == []
     assert harness.statuses() == [PENDING]
     assert harness.queue_state.take(harness.clock.elapsed()) is harness.job(1)
@@ -639,7 +639,7 @@ def test_an_end_that_could_not_be_recorded_is_told_to_nobody() -> None:
     harness.submit()
     waiting = harness.engine.wait(1)
     harness.executor.finish(1)
-    harness.store.break_down()
+    harness.store.fail()
     assert not waiting.called
     assert harness.statuses() == [RUNNING]
 
@@ -654,7 +654,7 @@ def test_what_a_failed_store_cannot_record_is_refused_and_changes_nothing(
         harness.finish(1)
     before = harness.job(1).status
     answer = act(harness, 1)
-    harness.store.break_down()
+    harness.store.fail()
     assert isinstance(error_of(answer), StoreFailed)
     assert isinstance(error_of(act(harness, 1)), StoreFailed)
     assert harness.job(1).status is before
@@ -665,8 +665,8 @@ def test_a_pid_that_could_not_be_recorded_changes_nothing() -> None:
     harness = opened()
     harness.asked()
     harness.store.sync(2)
-    assert [type(event) for event in harness.store.on_its_way] == [Spawned]
-    harness.store.break_down()
+    assert [type(event) for event in harness.store.pending] == [Spawned]
+    harness.store.fail()
     assert running(harness) == [1]
     attempt = harness.job(1).attempt
     assert attempt is not None
@@ -676,7 +676,7 @@ def test_a_pid_that_could_not_be_recorded_changes_nothing() -> None:
 def test_a_stop_with_a_failed_store_fires_all_the_same() -> None:
     harness = opened()
     harness.submit()
-    harness.store.break_down()
+    harness.store.fail()
     stopped = harness.engine.stop(requeue=False)
     harness.executor.finish(1, INTERRUPTED)
     result_of(stopped)
@@ -732,17 +732,17 @@ def test_a_removal_is_answered_once_it_is_durable_and_the_files_go_then() -> Non
     answer = harness.remove(1)
     assert not answer.called
     assert harness.statuses() == [Status.COMPLETED]
-    assert harness.spool.purged == []
+    assert harness.spool.removed == []
     harness.settle()
     result_of(answer)
-    assert harness.store.journal[-1] == Removed(id=1, at=START + 1, by="ada")
-    assert harness.spool.purged == [(1, 2)]
+    assert harness.store.events[-1] == Removed(id=1, at=START + 1, by="ada")
+    assert harness.spool.removed == [(1, 2)]
     assert harness.engine.counters["removed"] == 1
     refused: list[Deferred[Any]] = [harness.remove(1), harness.retry(1), harness.cancel(1)]
     assert all(isinstance(error_of(each), Gone) for each in refused)
     with pytest.raises(Gone):
         harness.engine.wait(1)
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 @pytest.mark.parametrize("is_running", [True, False])
@@ -751,7 +751,7 @@ def test_what_has_not_ended_is_not_removed(is_running: bool) -> None:
     harness.submit()
     assert isinstance(error_of(harness.remove(1)), WrongState)
     assert isinstance(error_of(harness.remove(2)), NoSuchJob)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 def test_a_removal_waits_for_what_the_job_has_left_behind() -> None:
@@ -780,8 +780,8 @@ def test_whoever_asks_while_a_removal_is_on_its_way_finds_the_job_gone(
     harness.settle()
     result_of(answers[0])
     assert isinstance(error_of(answers[1]), Gone)
-    assert [type(event) for event in harness.store.journal].count(Removed) == 1
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert [type(event) for event in harness.store.events].count(Removed) == 1
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 def test_a_removal_waits_for_a_retry_on_its_way_and_is_refused_then() -> None:
@@ -800,10 +800,10 @@ def test_a_removal_that_cannot_be_recorded_changes_nothing() -> None:
     harness.submit()
     harness.finish(1)
     answer = harness.remove(1)
-    harness.store.break_down()
+    harness.store.fail()
     assert isinstance(error_of(answer), StoreFailed)
     assert harness.statuses() == [Status.COMPLETED]
-    assert harness.spool.purged == []
+    assert harness.spool.removed == []
 
 
 def test_files_that_cannot_be_removed_are_left_for_the_next_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -845,7 +845,7 @@ def test_a_job_can_come_only_after_jobs_that_are_there(kind: str) -> None:
     assert isinstance(error_of(harness.asked(**unknown)), NoSuchJob)
     assert isinstance(error_of(harness.asked(**gone)), Gone)
     assert isinstance(error_of(harness.asked(**unknown, key="k")), NoSuchJob)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
     assert harness.submit(key="k") == 2
 
 
@@ -871,7 +871,7 @@ def test_what_could_never_start_is_refused(wish: dict[str, Any]) -> None:
     harness = opened(2, queues={"a": 1}, resources={"gpu": 1})
     assert isinstance(error_of(harness.asked(**wish)), BadRequest)
     assert isinstance(error_of(harness.asked(key="k", **wish)), BadRequest)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
@@ -897,11 +897,11 @@ def told(harness: Harness) -> list[tuple[int, Status]]:
 def test_an_array_is_one_submission_one_record_and_as_many_ids_as_it_has_tasks_and_one() -> None:
     harness = opened(9)
     first, second = harness.asked(array=Array(1, 3)), harness.asked()
-    assert len(harness.store.on_its_way) == 2
+    assert len(harness.store.pending) == 2
     harness.settle()
     assert (result_of(first), result_of(second)) == (1, 5)
     assert running(harness) == [2, 3, 4, 5]
-    again = Harness(journal=harness.store.journal[:1])
+    again = Harness(journal=harness.store.events[:1])
     assert again.submit() == 5
 
 
@@ -924,7 +924,7 @@ def test_a_cancel_of_an_array_is_one_event_and_each_end_is_told_once() -> None:
     harness.submit(array=Array(1, 3))
     ends = told(harness)
     answer = harness.cancel(1)
-    assert len(harness.store.on_its_way) == 1
+    assert len(harness.store.pending) == 1
     harness.settle()
     assert result_of(answer) is harness.job(1)
     assert harness.executor.signals == [(2, Reason.CANCELLED, TERM)]
@@ -968,7 +968,7 @@ def test_a_retry_of_an_array_is_one_of_the_tasks_that_did_not_complete_or_of_all
     for task, outcome in ((2, COMPLETED), (3, FAILED), (4, FAILED)):
         harness.finish(task, outcome)
     harness.retry(1)
-    assert len(harness.store.on_its_way) == 1
+    assert len(harness.store.pending) == 1
     harness.settle()
     assert running(harness) == [3, 4]
     assert isinstance(error_of(harness.retry(1)), WrongState)
@@ -993,7 +993,7 @@ def test_an_array_is_removed_with_its_tasks_and_a_task_alone_is_not() -> None:
     harness.settle()
     result_of(answer)
     assert harness.queue_state.jobs == {}
-    assert harness.spool.purged == [(1, 0), (2, 1), (3, 1), (4, 1)]
+    assert harness.spool.removed == [(1, 0), (2, 1), (3, 1), (4, 1)]
     assert isinstance(error_of(harness.cancel(3)), Gone)
     assert harness.submit() == 5
 

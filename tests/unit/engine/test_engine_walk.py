@@ -88,17 +88,17 @@ class Walk:
         self.taken: dict[str, int] = {}
         self.harness.engine.on_end(lambda job: self.told.update([(job.id, job.status)]))
         self.harness.engine.recover("it was killed")
-        self.since = len(self.harness.store.journal)
+        self.since = len(self.harness.store.events)
         self.harness.engine.start()
 
     def crash(self) -> None:
         """Begin anew with what was durable."""
         self.die()
-        self._open(list(self.harness.store.journal))
+        self._open(list(self.harness.store.events))
 
     def die(self) -> None:
         """Let nothing become durable any more, and leave nothing that waits for it."""
-        self.harness.store.break_down("the daemon is dead")
+        self.harness.store.fail("the daemon is dead")
         self.harness.engine.stop(requeue=False)
 
     def job(self, number: int) -> int:
@@ -135,7 +135,7 @@ class Walk:
         return self.harness.engine.submit(schedule.command, schedule.spec, ACTOR, {}, schedule.id)
 
     def _sync(self, count: int) -> None:
-        self.harness.store.sync(min(count, len(self.harness.store.on_its_way)))
+        self.harness.store.sync(min(count, len(self.harness.store.pending)))
 
     _acts: ClassVar[dict[str, Callable[..., Any]]] = {
         "submit": _submit,
@@ -160,8 +160,8 @@ class Walk:
         "sync": _sync,
         "settle": lambda self: self.harness.settle(),
         "advance": lambda self, seconds: self.harness.clock.advance(seconds),
-        "break down": lambda self: self.harness.store.break_down(),
-        "mend": lambda self: self.harness.store.mend(),
+        "break down": lambda self: self.harness.store.fail(),
+        "mend": lambda self: self.harness.store.recover(),
         "crash": lambda self: self.crash(),
     }
 
@@ -170,7 +170,7 @@ class Walk:
     def check(self) -> None:
         """See that nothing is wrong at this moment."""
         queue_state, running = self.harness.queue_state, self.harness.executor.running
-        assert queue_state == replayed(self.harness.store.journal, queue_state.capacity.limits)
+        assert queue_state == replayed(self.harness.store.events, queue_state.capacity.limits)
         jobs = [queue_state.jobs[job_id] for job_id in running]
         assert all(job.status is Status.RUNNING for job in jobs)
         assert sum(job.spec.slots for job in jobs) <= SLOTS
@@ -210,11 +210,11 @@ class Walk:
             assert not has_room or queue_state.line.reserved_for(job, now) is not None, (
                 f"job {job.id} is forgotten"
             )
-        assert self.told == ends(self.harness.store.journal, self.since)
+        assert self.told == ends(self.harness.store.events, self.since)
 
     def finish(self) -> None:
         """Let everything come to its end."""
-        self.harness.store.mend()
+        self.harness.store.recover()
         self.harness.settle()
         for queue in (None, "small", "other"):
             self.harness.resume(queue)
@@ -259,12 +259,12 @@ def test_whatever_is_asked_for_nothing_is_lost_told_twice_or_runs_beyond_its_lim
     for act in steps:
         walk.step(*act)
         walk.check()
-        if walk.harness.store.failure is None and not walk.harness.store.on_its_way:
+        if walk.harness.store.failure is None and not walk.harness.store.pending:
             walk.check_quiet()
     walk.finish()
     walk.check()
     walk.check_quiet()
-    journal = walk.harness.store.journal
+    journal = walk.harness.store.events
     starts = [(event.id, event.attempt) for event in journal if isinstance(event, Started)]
     assert len(set(starts)) == len(starts)
     scheduled = [event.schedule for event in journal if isinstance(event, Scheduled)]
@@ -280,10 +280,10 @@ def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[
     walk = Walk()
     for act in before:
         walk.step(*act)
-    walk.harness.store.mend()
-    walk.harness.store.break_down()
+    walk.harness.store.recover()
+    walk.harness.store.fail()
     starts = len(walk.harness.executor.runs)
-    known = replayed(walk.harness.store.journal)
+    known = replayed(walk.harness.store.events)
     assert walk.harness.queue_state == known
     for act in after:
         if act[0] not in ("mend", "crash"):

@@ -42,13 +42,13 @@ def settled(harness: Harness) -> Harness:
 @EVERY_DECISION
 def test_a_decision_is_told_once_it_is_durable_and_not_before(decide: Decision) -> None:
     harness = settled(opened())
-    before = replayed(harness.store.journal)
+    before = replayed(harness.store.events)
     answer = decide(harness)
     assert not answer.called
     assert harness.queue_state == before
     harness.settle()
     result_of(answer)
-    assert harness.queue_state == replayed(harness.store.journal) != before
+    assert harness.queue_state == replayed(harness.store.events) != before
 
 
 @EVERY_DECISION
@@ -56,13 +56,13 @@ def test_a_decision_that_a_failed_store_cannot_record_is_refused_and_nothing_has
     decide: Decision,
 ) -> None:
     harness = settled(opened())
-    before = replayed(harness.store.journal)
+    before = replayed(harness.store.events)
     answers = [decide(harness)]
-    harness.store.break_down()
+    harness.store.fail()
     answers.append(decide(harness))
     assert all(isinstance(error_of(answer), StoreFailed) for answer in answers)
     assert harness.queue_state == before
-    harness.store.mend()
+    harness.store.recover()
     again = decide(harness)
     harness.settle()
     result_of(again)
@@ -80,7 +80,7 @@ def test_who_and_when_is_recorded() -> None:
     harness.unschedule(1)
     harness.settle()
     at = START + 1
-    assert harness.store.journal == [
+    assert harness.store.events == [
         Paused(at=at, by="ada", queue="a"),
         Resumed(at=at, by="ada"),
         Resized(at=at, by="ada", queue="a", slots=0),
@@ -95,7 +95,7 @@ def test_a_decision_holds_after_a_restart(decide: Decision) -> None:
     harness = settled(opened())
     decide(harness)
     harness.settle()
-    again = Harness(journal=harness.store.journal)
+    again = Harness(journal=harness.store.events)
     assert again.queue_state == harness.queue_state
     assert list(again.queue_state.describe_queues()) == list(harness.queue_state.describe_queues())
 
@@ -143,7 +143,7 @@ def test_a_start_that_is_on_its_way_when_the_pause_comes_becomes_true_and_the_ne
     harness = opened(2)
     harness.asked()
     harness.store.sync()
-    assert harness.store.on_its_way == [Started(id=1, at=START, attempt=1)]
+    assert harness.store.pending == [Started(id=1, at=START, attempt=1)]
     paused = harness.pause("default")
     harness.asked()
     harness.settle()
@@ -160,7 +160,7 @@ def test_no_start_is_recorded_behind_a_pause_that_is_on_its_way() -> None:
     harness.asked()
     harness.store.sync(2)
     result_of(paused)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
     harness.settle()
     assert running(harness) == []
 
@@ -170,9 +170,9 @@ def test_a_pause_that_cannot_be_recorded_keeps_nothing_from_its_start() -> None:
     harness.asked()
     paused = harness.pause("default")
     harness.store.sync()
-    harness.store.break_down()
+    harness.store.fail()
     assert isinstance(error_of(paused), StoreFailed)
-    harness.store.mend()
+    harness.store.recover()
     harness.settle()
     assert running(harness) == [1]
 
@@ -236,7 +236,7 @@ def test_more_slots_are_taken_at_once_none_is_no_limit_and_the_settings_may_say_
     harness.resize("a", slots)
     harness.settle()
     assert len(running(harness)) == max(2, most)
-    again = Harness(4, journal=harness.store.journal, queues={"a": 1})
+    again = Harness(4, journal=harness.store.events, queues={"a": 1})
     assert again.queue_state.describe_queue("a")["slots"] == {3: 3, 0: None, None: 1}[slots]
 
 
@@ -274,7 +274,7 @@ def test_a_number_is_never_used_twice() -> None:
         harness.settle()
         harness.unschedule(number)
         harness.settle()
-    again = Harness(journal=harness.store.journal)
+    again = Harness(journal=harness.store.events)
     third = again.schedule()
     again.settle()
     assert result_of(third) == 3
@@ -283,9 +283,9 @@ def test_a_number_is_never_used_twice() -> None:
 def test_a_number_that_a_failed_store_refused_is_not_given_to_two() -> None:
     harness = opened()
     refused = harness.schedule()
-    harness.store.break_down()
+    harness.store.fail()
     assert isinstance(error_of(refused), StoreFailed)
-    harness.store.mend()
+    harness.store.recover()
     answers = [harness.schedule() for _ in range(2)]
     harness.settle()
     assert len({result_of(answer) for answer in answers}) == 2
@@ -301,13 +301,13 @@ def test_what_is_asked_of_a_schedule_that_ends_just_now_finds_none(
     result_of(ended)
     assert isinstance(error_of(second), NoSuchJob)
     assert isinstance(error_of(act(harness, 7)), NoSuchJob)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 def test_a_schedule_of_what_could_never_start_is_refused() -> None:
     harness = opened(2)
     assert isinstance(error_of(harness.schedule(slots=3)), BadRequest)
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 @pytest.mark.parametrize("every, cron", [(0.5, None), (None, "61 * * * *")])
@@ -316,7 +316,7 @@ def test_a_schedule_that_cannot_be_is_refused_before_it_is_recorded(
 ) -> None:
     harness = opened()
     made = begin(harness.engine.controls.schedule("true", DEFAULT_SPEC, ACTOR, every, cron, False))
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
     assert isinstance(error_of(made), BadRequest)
 
 
@@ -345,7 +345,7 @@ def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
     harness.settle()
     harness.finish(job_id)
     assert harness.job(job_id).status is Status.COMPLETED
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state
 
 
 def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> None:
@@ -354,4 +354,4 @@ def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> No
     answer = harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
     harness.settle()
     assert running(harness) == [result_of(answer)]
-    assert replayed(harness.store.journal) == harness.queue_state
+    assert replayed(harness.store.events) == harness.queue_state

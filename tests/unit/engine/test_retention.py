@@ -26,7 +26,7 @@ from taskqd.model.events import Ended, Event, Output, Removed
 from taskqd.model.footprint import ATTEMPT_BYTES, JOB_BYTES
 from taskqd.model.spec import DEFAULT_SPEC, Array
 from taskqd.state.retention_index import AT_ONCE as EXPIRED_AT_ONCE
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import compaction
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
@@ -44,17 +44,17 @@ class FakeJournal:
     """The store as a housekeeper sees it: how much is closed, and what has become of it."""
 
     def __init__(self, directory: Path) -> None:
-        self.segments = Segments(str(directory), Disk())
+        self.segments = Segments(str(directory), Filesystem())
         self.failure: str | None = None
-        self.segment = 4
+        self.last_durable_segment = 4
         self.sealed_bytes = 0
-        self.snapshot = 0
+        self.snapshot_number = 0
         self.snapshot_bytes = 0
         self.taken: list[tuple[int, int]] = []
 
     def compacted(self, number: int, size: int) -> None:
         self.taken.append((number, size))
-        self.sealed_bytes, self.snapshot, self.snapshot_bytes = 0, number, size
+        self.sealed_bytes, self.snapshot_number, self.snapshot_bytes = 0, number, size
 
 
 class Home:
@@ -115,9 +115,9 @@ def test_jobs_that_ended_long_enough_ago_are_removed_by_the_retention(tmp_path: 
     assert home.known() == [1, 2, 3]
     home.advance(CHECK_EVERY)
     assert home.known() == [3]
-    removals = [event for event in home.harness.store.journal if isinstance(event, Removed)]
+    removals = [event for event in home.harness.store.events if isinstance(event, Removed)]
     assert [(event.id, event.by) for event in removals] == [(1, RETENTION.name), (2, RETENTION.name)]
-    assert home.harness.spool.purged == [(1, 1), (2, 1)]
+    assert home.harness.spool.removed == [(1, 1), (2, 1)]
 
 
 def test_no_more_finished_jobs_are_kept_than_asked_for(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_no_more_output_is_kept_than_asked_for_and_replay_agrees(tmp_path: Path)
         home.harness.finish(job_id, Outcome(reason=None, exit_code=0, stdout=Output(10)))
     home.harness.settle()
     assert home.known() == [4, 5]
-    again = replayed(home.harness.store.journal)
+    again = replayed(home.harness.store.events)
     assert again == home.harness.queue_state
     assert again.expiry.bytes == home.harness.queue_state.expiry.bytes == 20
 
@@ -148,7 +148,7 @@ def test_ended_jobs_take_no_more_memory_than_asked_for_and_replay_agrees(tmp_pat
     home.end(5)
     home.harness.settle()
     assert home.known() == [4, 5]
-    again = replayed(home.harness.store.journal)
+    again = replayed(home.harness.store.events)
     assert again == home.harness.queue_state
     assert again.expiry.memory == home.harness.queue_state.expiry.memory <= 2 * one
 
@@ -161,7 +161,7 @@ def test_never_fewer_are_kept_than_asked_for_while_removals_are_on_their_way(tmp
     for job_id in (1, 2, 3, 4):
         home.harness.executor.finish(job_id)
     home.harness.store.sync(4)
-    assert [event.id for event in home.harness.store.on_its_way if isinstance(event, Removed)] == [1]
+    assert [event.id for event in home.harness.store.pending if isinstance(event, Removed)] == [1]
     for _ in range(3):
         home.harness.asked()
     home.harness.settle()
@@ -229,10 +229,10 @@ def test_a_batch_of_ends_begins_no_more_removals_than_one(tmp_path: Path) -> Non
     home.harness.clock.advance(2)
     for _ in range(5):
         assert home.keeper.remove_expired()
-        assert len(home.harness.store.on_its_way) == EXPIRED_AT_ONCE
+        assert len(home.harness.store.pending) == EXPIRED_AT_ONCE
     home.harness.settle()
     assert home.keeper.remove_expired()
-    assert len(home.harness.store.on_its_way) == EXPIRED_AT_ONCE
+    assert len(home.harness.store.pending) == EXPIRED_AT_ONCE
 
 
 def test_what_a_failed_store_cannot_remove_is_removed_when_it_works_again(tmp_path: Path) -> None:
@@ -240,16 +240,16 @@ def test_what_a_failed_store_cannot_remove_is_removed_when_it_works_again(tmp_pa
     home.end(3)
     home.advance(DAY + 1)
     home.keeper.start()
-    assert len(home.harness.store.on_its_way) == 3
-    home.harness.store.break_down()
+    assert len(home.harness.store.pending) == 3
+    home.harness.store.fail()
     home.store.failure = home.harness.store.failure
     home.advance()
     assert home.known() == [1, 2, 3]
-    home.harness.store.mend()
+    home.harness.store.recover()
     home.store.failure = None
     home.advance()
     assert home.known() == []
-    removals = [event.id for event in home.harness.store.journal if isinstance(event, Removed)]
+    removals = [event.id for event in home.harness.store.events if isinstance(event, Removed)]
     assert removals == [1, 2, 3]
 
 
@@ -288,8 +288,8 @@ def test_an_array_goes_as_one_job_with_all_its_tasks_once_it_has_ended(tmp_path:
     home.advance()
     home.end()
     assert home.known() == [7]
-    assert [event.id for event in home.harness.store.journal if isinstance(event, Removed)] == [5, 6, 1]
-    assert sorted(home.harness.spool.purged) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
+    assert [event.id for event in home.harness.store.events if isinstance(event, Removed)] == [5, 6, 1]
+    assert sorted(home.harness.spool.removed) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
     assert home.harness.engine.counters["removed"] == 3
 
 
@@ -351,7 +351,7 @@ def test_a_job_because_of_which_others_are_skipped_goes_after_they_are_and_is_no
     harness.settle()
     home.advance()
     home.advance()
-    kinds = [event.name for event in harness.store.journal]
+    kinds = [event.name for event in harness.store.events]
     assert kinds.count("skipped") == 3
     last = len(kinds) - 1 - kinds[::-1].index("skipped")
     assert "removed" not in kinds[:last]
@@ -425,7 +425,7 @@ def told(tmp_path: Path) -> Home:
     """Return a house whose jobs ended as in a journal, of whose first three segments a snapshot is due."""
     events = story(40)
     write(tmp_path, *portions(events, 4))
-    segments = Segments(str(tmp_path), Disk())
+    segments = Segments(str(tmp_path), Filesystem())
     home = Home(tmp_path)
     for event, position in segments.replay(segments.layout(), Replay()):
         home.harness.queue_state.apply(event, position)
@@ -458,7 +458,7 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
     home.answer = Deferred()
     home.keeper.start()
     home.keeper._timer.cancel()
-    SnapshotWriter(home.store.segments, Disk(), 3).write()
+    SnapshotWriter(home.store.segments, Filesystem(), 3).write()
     home.answer.callback(None)
     threads.run()
     turns = 0
@@ -483,7 +483,7 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
 
 def test_after_one_snapshot_comes_the_next(tmp_path: Path) -> None:
     home = told(tmp_path)
-    SnapshotWriter(home.store.segments, Disk(), 3).write()
+    SnapshotWriter(home.store.segments, Filesystem(), 3).write()
     home.keeper.start()
     home.advance(0)
     assert len(home.store.taken) == 1
@@ -492,7 +492,7 @@ def test_after_one_snapshot_comes_the_next(tmp_path: Path) -> None:
     home.store.sealed_bytes = SNAPSHOT_FROM + 1
     home.advance()
     assert len(home.asked) == 1, "all that is durable has been condensed"
-    home.store.segment += 1
+    home.store.last_durable_segment += 1
     home.advance()
     assert len(home.asked) == 2
     home.keeper.stop()

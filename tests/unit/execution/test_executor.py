@@ -725,7 +725,7 @@ def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
     bench.pass_time(1.125)
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.executor.end(1, Reason.INTERRUPTED, INT)
-    bench.recording.fail("the disk is full")
+    bench.recording.on_failure("the disk is full")
     assert bench.signals == [TERM, INT], "the second is that of the cancel"
     bench.exits(number=15)
     assert result_of(ended).reason is Reason.TIMEOUT
@@ -866,9 +866,9 @@ def test_output_resets_no_timer(bench: Bench) -> None:
 def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     bench.pass_time(4)
-    bench.recording.choke(True)
+    bench.recording.on_backpressure(True)
     bench.pass_time(100)
-    bench.recording.choke(False)
+    bench.recording.on_backpressure(False)
     bench.pass_time(5.875)
     assert bench.signals == []
     bench.pass_time(0.125)
@@ -878,7 +878,7 @@ def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -
 
 def test_what_exits_while_its_output_is_not_read_leaves_no_timer(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
-    bench.recording.choke(True)
+    bench.recording.on_backpressure(True)
     bench.exits()
     assert bench.clock.getDelayedCalls() == []
 
@@ -942,18 +942,18 @@ async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Exe
 
 def test_a_recording_that_is_behind_stops_the_reading_and_starts_it_again(bench: Bench) -> None:
     bench.start()
-    bench.recording.choke(True)
+    bench.recording.on_backpressure(True)
     assert not bench.process.is_reading
-    bench.recording.choke(False)
+    bench.recording.on_backpressure(False)
     assert bench.process.is_reading
     bench.exits()
-    bench.recording.choke(True)
+    bench.recording.on_backpressure(True)
     assert bench.process.is_reading
 
 
 def test_an_attempt_whose_output_cannot_be_kept_is_ended_for_that(bench: Bench) -> None:
     ended = bench.start()
-    bench.recording.fail("no space left on device")
+    bench.recording.on_failure("no space left on device")
     assert bench.signals == [TERM]
     bench.exits(number=15)
     outcome = result_of(ended)
@@ -967,7 +967,7 @@ def test_output_that_cannot_be_kept_once_the_process_has_exited_fails_the_attemp
 
     def fail(stream: int, data: bytes) -> None:
         write(stream, data)
-        bench.recording.fail("no space left on device")
+        bench.recording.on_failure("no space left on device")
 
     bench.recording.write = fail  # type: ignore[method-assign]
     bench.process.pipes[1].put(b"last words")
@@ -1160,7 +1160,7 @@ def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, w
     if way == "cancel":
         bench.executor.end(1, Reason.CANCELLED, TERM)
     elif way == "output":
-        bench.recording.fail("no space left on device")
+        bench.recording.on_failure("no space left on device")
     bench.pass_time(1.0)
     assert [sent_to(bench, number) for number in (5000, 7, 8, 9, 10, 11)] == [[TERM]] * 3 + [[]] * 3
     bench.exits(number=15)

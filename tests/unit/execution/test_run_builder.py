@@ -20,7 +20,7 @@ from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 from tests.fakes.clocks import START, clock, in_thread
@@ -33,7 +33,7 @@ class Bench:
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place = place
         self.handover = UserFiles(str(place / "state.jobs"))
-        self.spool = Spool(str(place / "state"), Disk(), clock(), in_thread, self.handover)
+        self.spool = Spool(str(place / "state"), Filesystem(), clock(), in_thread, self.handover)
         self.spool.open()
         (place / "security").mkdir()
         self.users = Users(clock().seconds)
@@ -324,8 +324,8 @@ def test_an_owner_s_run_is_theirs_with_copies_that_are_theirs(bench: Bench) -> N
     assert run.env["USER"] == "ada"
     assert "LD_PRELOAD" not in sent(run)
     Path(run.env["TASKQ_PROGRESS"]).write_bytes(b"60\n")
-    assert bench.spool.progress(7) == 60
-    bench.spool.release(7)
+    assert bench.spool.read_progress(7) == 60
+    bench.spool.close_attempt(7)
     assert os.listdir(bench.place / "state.jobs") == []
 
 
@@ -339,7 +339,7 @@ def test_a_task_has_copies_of_its_own_of_what_its_array_brought(bench: Bench) ->
         for job_id in (8, 9)
     ]
     assert len({run.script for run in made}) == 2
-    bench.spool.release(8)
+    bench.spool.close_attempt(8)
     assert Path(str(made[1].script)).read_bytes() == b"x"
 
 

@@ -193,7 +193,7 @@ def test_a_web_browser_gets_no_word_and_submits_nothing(line: bytes) -> None:
     client.read()
     assert client.transport.received == b""
     assert client.transport.is_closed
-    assert harness.store.journal == []
+    assert harness.store.events == []
 
 
 # Telnet.
@@ -320,7 +320,7 @@ def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT --bogus b\nSUBMIT c\nFROB\nSUBMIT d\n")
-    assert len(harness.store.on_its_way) == 3
+    assert len(harness.store.pending) == 3
     assert client.lines() == []
     harness.settle()
     assert beginnings(client.lines()) == [
@@ -339,7 +339,7 @@ def test_an_earlier_submission_that_takes_longer_is_answered_first() -> None:
     client.send(b"SUBMIT --stdin=1 cat\nx\nSUBMIT true\n")
     harness.settle()
     assert client.lines() == []
-    harness.spool.keeping[0].callback(None)
+    harness.spool.pending_writes[0].callback(None)
     harness.settle()
     assert client.lines() == ["JOB_ID 1", "JOB_ID 2"]
 
@@ -447,7 +447,7 @@ def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
-    harness.store.break_down()
+    harness.store.fail()
     client.send(b"SUBMIT c\nSTATUS 1\n")
     assert beginnings(client.lines()) == [
         "ERROR STORE_FAILED",
@@ -490,11 +490,11 @@ def test_a_submission_with_secrets_passes_none_and_is_passed_by_none() -> None:
     client.send(b"SUBMIT --secret=A=1 a\nSUBMIT b\nSUBMIT --secret=A=2 --stdin=2 c\nhi\nSUBMIT d\n")
     for number in range(2):
         harness.settle()
-        assert len(harness.spool.keeping) == number + 1
-        harness.spool.keeping[number].callback(None)
+        assert len(harness.spool.pending_writes) == number + 1
+        harness.spool.pending_writes[number].callback(None)
     harness.settle()
     assert client.lines() == ["JOB_ID 1", "JOB_ID 2", "JOB_ID 3", "JOB_ID 4"]
-    assert [event.id for event in harness.store.journal if isinstance(event, Submitted)] == [1, 2, 3, 4]
+    assert [event.id for event in harness.store.events if isinstance(event, Submitted)] == [1, 2, 3, 4]
     assert harness.spool.blocks == {1: {"secret": b"A=1\0"}, 3: {"stdin": b"hi", "secret": b"A=2\0"}}
     client.send(b"SHOW 3\nHISTORY 3\nLIST\n")
     shown = client.transport.received
@@ -584,7 +584,7 @@ def test_a_stranger_has_to_say_who_it_is_first(line: str) -> None:
     client = stranger(harness)
     client.send(f"{line}\n".encode())
     assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"]
-    assert harness.store.on_its_way == []
+    assert harness.store.pending == []
 
 
 @pytest.mark.parametrize("line", ["PING", "HELP", "HELP SUBMIT", "HELLO"])
@@ -661,7 +661,7 @@ def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody
 def noisy(harness: Harness, size: int) -> None:
     """Make job 1 one that has printed so many bytes."""
     harness.submit()
-    harness.spool.recordings[1].write(1, b"." * size)
+    harness.spool.writers[1].write(1, b"." * size)
 
 
 def test_a_client_that_does_not_read_is_not_read_from_and_goes_on_when_it_reads() -> None:
@@ -721,9 +721,9 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
     harness = opened(0)
     client = Client(harness)
     client.send(b"SUBMIT true\n" * 8)
-    assert len(harness.store.on_its_way) == 3
+    assert len(harness.store.pending) == 3
     harness.store.sync()
-    assert len(harness.store.on_its_way) == 3
+    assert len(harness.store.pending) == 3
     harness.settle()
     assert client.lines() == [f"JOB_ID {number}" for number in range(1, 9)]
 
@@ -1296,7 +1296,7 @@ def test_a_reply_that_cannot_be_finished_closes_its_connection(caplog: pytest.Lo
     client = Client(harness)
     client.send(b"SUBMIT true\n")
     harness.settle()
-    harness.spool.on_disk[1, 1] = (b"x" * 70_000, b"")
+    harness.spool.leftovers[1, 1] = (b"x" * 70_000, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100_000), stderr=Output(0)))
     client.transport.received = b""
     client.send(b"OUTPUT 1 stdout\nPING\n")

@@ -180,7 +180,7 @@ def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
     harness.engine.start()
     for _ in range(60):
         harness.submit()
-    harness.spool.recordings[1].write(1, b"." * 100_000)
+    harness.spool.writers[1].write(1, b"." * 100_000)
     client = Client(harness)
     client.send(line)
     harness.clock.pump([LOOK_EVERY] * 65)
@@ -326,7 +326,7 @@ def arrived(harness: Harness, client: Client) -> None:
 
 
 def not_recorded(harness: Harness, client: Client) -> None:
-    harness.store.break_down()
+    harness.store.fail()
 
 
 def cut_wrong(harness: Harness, client: Client) -> None:
@@ -608,8 +608,8 @@ class Lobby:
         elif what == "settle":
             harness.settle()
         elif what == "fail":
-            harness.store.break_down()
-            harness.store.mend()
+            harness.store.fail()
+            harness.store.recover()
         elif what == "wait":
             harness.clock.pump([1.0] * 3)
         elif what == "revoke":

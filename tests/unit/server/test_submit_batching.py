@@ -68,7 +68,7 @@ def test_each_is_the_owner_of_what_they_submit() -> None:
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.settle()
     assert [job.owner for job in harness.queue_state.walk(1)] == ["ada", "bob"]
-    assert [getattr(event, "origin", "") for event in harness.store.journal] == [None, "pid 7"]
+    assert [getattr(event, "origin", "") for event in harness.store.events] == [None, "pid 7"]
 
 
 def test_what_is_refused_to_one_is_not_to_the_others() -> None:
@@ -114,11 +114,11 @@ def test_when_the_disk_fails_all_are_told_and_nothing_was_taken() -> None:
     harness = opened(quotas=Limits(pending_per_user=2))
     one, two = as_ada(harness), as_ada(harness)
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
-    harness.store.break_down()
+    harness.store.fail()
     for client in (one, two):
         assert [line[:18] for line in client.lines()] == ["ERROR STORE_FAILED"]
     assert not harness.queue_state.jobs
-    harness.store.mend()
+    harness.store.recover()
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.settle()
     assert [client.lines()[0][:6] for client in (one, two)] == ["JOB_ID"] * 2

@@ -22,7 +22,7 @@ from taskqd.model.events import (
     Submitted,
 )
 from taskqd.model.job import Reason, Status
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.segments import Layout, Segments
 
@@ -222,15 +222,15 @@ def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
     now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
     head, one, two = (store.lines([record]) for record in (now, submitted(5), submitted(6)))
     store.segment(3).write_bytes(head + b"\n" * len(one) + two + b"\n" * 999)
-    whole_content = Disk.content
+    whole_content = Filesystem.read_file
 
-    def content(disk: Disk, path: str, most: int | None = None) -> bytes:
+    def content(disk: Filesystem, path: str, most: int | None = None) -> bytes:
         found = whole_content(disk, path, most)
         if path == str(store.segment(3)) and most is None:
             store.segment(3).write_bytes(head + one + two + b"\n" * 999)
         return found
 
-    monkeypatch.setattr(Disk, "content", content)
+    monkeypatch.setattr(Filesystem, "read_file", content)
     outcome = call(command, store.place)
     assert (outcome.code, outcome.stderr) == (0, "")
     assert "12 records" in outcome.stdout or len(outcome.documents) == 12
@@ -350,15 +350,15 @@ def test_a_snapshot_made_meanwhile_prints_nothing_twice(
     store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_job_3(store)
-    whole_content = Disk.content
+    whole_content = Filesystem.read_file
 
-    def content(disk: Disk, path: str, most: int | None = None) -> bytes:
+    def content(disk: Filesystem, path: str, most: int | None = None) -> bytes:
         if most is None and path == str(store.segment(2)) and store.segment(1).exists():
             condense(store)
             raise FileNotFoundError(2, "No such file or directory", path)
         return whole_content(disk, path, most)
 
-    monkeypatch.setattr(Disk, "content", content)
+    monkeypatch.setattr(Filesystem, "read_file", content)
     outcome = call("dump", store.place)
     assert [document["seq"] for document in outcome.documents] == list(range(1, 10))
 

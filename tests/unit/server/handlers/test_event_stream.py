@@ -38,7 +38,7 @@ from tests.fakes.client import FakeClient
 from tests.fakes.clocks import START, ThreadReactor, Threads, clock
 from tests.fakes.deferreds import begin, error_of
 from tests.fakes.engine import watchers
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.journal import FakeJournal
 
 
@@ -131,7 +131,7 @@ def test_what_is_not_there_any_more_is_said_with_the_number_to_go_on_with() -> N
 
 def test_a_journal_that_cannot_be_read_ends_the_watch() -> None:
     desk = Desk(submitted(1))
-    desk.store.break_down()
+    desk.store.fail()
     assert isinstance(error_of(desk.watch(FakeClient(), since=1)), StoreFailed)
 
 
@@ -486,12 +486,12 @@ class World:
     """A store on a disk with a feed, and one client that watches, leaves, and comes again."""
 
     def __init__(self, directory: str) -> None:
-        self.disk, self.threads, self.reactor = FakeDisk(), Threads(), ThreadReactor()
+        self.disk, self.threads, self.reactor = FakeFilesystem(), Threads(), ThreadReactor()
         self.store = Journal(directory, self.reactor, self.disk, "boot", self.reactor, self.threads)
         self.store.segment_bytes = 600
         self.store.lock()
         list(self.store.replay())
-        self.store.begin(0)
+        self.store.start_writing(0)
         self.queue_state = QueueState()
         self.feed = EventStream(self.store, self.queue_state, self.reactor)
         self.journal: list[tuple[int, Event]] = []
@@ -543,8 +543,8 @@ class World:
         self.reactor.advance(GATHER_INTERVAL)
 
     def snapshot(self, _: int) -> None:
-        number = self.store.segment - 1
-        if number > self.store.snapshot:
+        number = self.store.last_durable_segment - 1
+        if number > self.store.snapshot_number:
             SnapshotWriter(self.store.segments, self.disk, number).write()
             self.store.compacted(number, self.store.segments.remove_obsolete(number))
 
@@ -552,9 +552,9 @@ class World:
         self.disk.fail("sync")
         done = self.store.append(submitted(self.store.next_id))
         assert isinstance(self.until_failed(done), StoreFailed)
-        self.disk.mend()
+        self.disk.clear_failures()
         self.reactor.advance(1.0)
-        self.reactor.until(self.store.recovered())
+        self.reactor.until(self.store.when_writable())
 
     def until_failed(self, done: "Deferred[Any]") -> BaseException:
         failures: list[Any] = []

@@ -84,7 +84,7 @@ def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> Non
 def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
     harness = opened()
     harness.submit()
-    harness.spool.recordings[1].write(1, b"so far")
+    harness.spool.writers[1].write(1, b"so far")
     assert [
         read(harness, "stdout"),
         read(harness, "stdout", 3, 2),
@@ -113,7 +113,7 @@ def test_short_output_is_read_from_the_journal(data: bytes) -> None:
 
 def test_long_output_is_read_from_its_file() -> None:
     harness = ended(Output(10_000), Output.inline(b"short"))
-    harness.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
+    harness.spool.leftovers[1, 1] = (b"x" * 10_000, b"")
     assert read(harness, "stdout", 9990, 100) == b"x" * 10
     assert result_of(both(harness)) == (b"x" * 10_000, b"short")
 
@@ -155,7 +155,7 @@ def test_output_is_that_of_the_latest_attempt() -> None:
     harness.retry(1)
     harness.settle()
     assert (harness.job(1).status, read(harness, "stdout")) == (Status.RUNNING, b"")
-    harness.spool.recordings[1].write(1, b"second")
+    harness.spool.writers[1].write(1, b"second")
     assert read(harness, "stdout") == b"second"
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"second!")))
     assert read(harness, "stdout") == b"second!"
@@ -192,7 +192,7 @@ def test_a_result_that_is_too_large_says_how_large(sizes: tuple[int, int]) -> No
 
 def test_a_result_may_be_as_large_as_the_contract_says() -> None:
     harness = ended(Output(replies.MAX_RESULT_STREAM), Output(replies.MAX_RESULT_STREAM))
-    harness.spool.on_disk[1, 1] = (b"x" * replies.MAX_RESULT_STREAM, b"y" * replies.MAX_RESULT_STREAM)
+    harness.spool.leftovers[1, 1] = (b"x" * replies.MAX_RESULT_STREAM, b"y" * replies.MAX_RESULT_STREAM)
     assert [len(data) for data in result_of(both(harness))] == [replies.MAX_RESULT_STREAM] * 2
 
 
@@ -225,7 +225,7 @@ def retried() -> Harness:
         harness.finish(1, replace(FAILED, stdout=Output.inline(output)))
         harness.clock.advance(60)
         harness.settle()
-    harness.spool.recordings[1].write(1, b"fifth")
+    harness.spool.writers[1].write(1, b"fifth")
     return harness
 
 
@@ -248,7 +248,7 @@ def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> No
     harness.finish(1, replace(FAILED, stdout=Output(6000)))
     harness.clock.advance(60)
     harness.settle()
-    harness.spool.on_disk[1, 1] = (b"x" * 6000, b"")
+    harness.spool.leftovers[1, 1] = (b"x" * 6000, b"")
     assert len(result_of(harness.results.read(harness.job(1), "stdout", 10, EVERYTHING, 1))) == 5990
 
 
@@ -339,7 +339,7 @@ def test_output_whose_file_was_cut_after_the_end_is_an_error_and_not_a_part_of_i
     look: Callable[[Harness], "Deferred[object]"],
 ) -> None:
     harness = ended(Output(100))
-    harness.spool.on_disk[1, 1] = (b"x" * 40, b"")
+    harness.spool.leftovers[1, 1] = (b"x" * 40, b"")
     error = error_of(look(harness))
     assert isinstance(error, StoreFailed)
     assert "the stdout of attempt 1 of job 1 had 100 bytes, and its file has 40" in str(error)

@@ -20,7 +20,7 @@ from tests.fakes.client import FakeClient
 from tests.fakes.clocks import Threads
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import Harness
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.processes import FAILED
 
 
@@ -51,7 +51,7 @@ def parts(sent: bytes) -> list[tuple[str, int, bytes]]:
 
 def ended(harness: Harness, stdout: bytes = b"", stderr: bytes = b"", **end: Any) -> None:
     """Let the running attempt of job 1 print the rest and end."""
-    recording = harness.spool.recordings[1]
+    recording = harness.spool.writers[1]
     recording.write(1, stdout)
     recording.write(2, stderr)
     out, err = result_of(recording.close())
@@ -60,17 +60,17 @@ def ended(harness: Harness, stdout: bytes = b"", stderr: bytes = b"", **end: Any
 
 def gone(harness: Harness) -> None:
     """See that nothing is left of a follower."""
-    assert not any(harness.spool.followers.values())
+    assert not any(harness.spool.observers.values())
     assert not any(harness.engine._waiters.values())
 
 
 def test_both_streams_are_sent_as_they_appear_and_then_the_job() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit()
-    harness.spool.recordings[1].write(1, b"before")
+    harness.spool.writers[1].write(1, b"before")
     following = follow(harness, caller)
-    harness.spool.recordings[1].write(2, b"oh")
-    harness.spool.recordings[1].write(1, b" after")
+    harness.spool.writers[1].write(2, b"oh")
+    harness.spool.writers[1].write(1, b" after")
     assert parts(caller.sent) == [("stdout", 0, b"before"), ("stderr", 0, b"oh"), ("stdout", 6, b" after")]
     assert not following.called
     ended(harness, b"!")
@@ -95,7 +95,7 @@ def test_it_begins_at_the_offsets_that_are_given(moment: str) -> None:
     following = follow(harness, caller, 4, 99) if moment == "before" else None
     harness.clock.advance(10)
     harness.settle()
-    harness.spool.recordings[1].write(1, b"0123456")
+    harness.spool.writers[1].write(1, b"0123456")
     following = follow(harness, caller, 4, 99) if moment == "running" else following
     ended(harness, b"789", b"nothing of this")
     following = following or follow(harness, caller, 4, 99)
@@ -161,7 +161,7 @@ def test_a_slow_reader_gets_each_attempt_whole_before_the_next() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit(retries=2)
     caller.can_send = False
-    harness.spool.recordings[1].write(1, b"a")
+    harness.spool.writers[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness, b"bc", reason=FAILED.reason)
     for output in (b"def", b"ghi"):
@@ -180,7 +180,7 @@ def test_an_attempt_that_is_not_known_any_more_is_passed_over() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit(retries=2)
     caller.can_send = False
-    harness.spool.recordings[1].write(1, b"a")
+    harness.spool.writers[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness, b"bc", reason=FAILED.reason)
     for output in (b"def", b"ghi"):
@@ -199,7 +199,7 @@ def test_output_is_sent_in_pieces_and_only_as_there_is_room() -> None:
     harness.submit()
     caller.can_send = False
     following = follow(harness, caller)
-    harness.spool.recordings[1].write(1, b"x" * (2 * PIECE + 5))
+    harness.spool.writers[1].write(1, b"x" * (2 * PIECE + 5))
     sizes = []
     while caller.writable_waiters:
         sizes.append(len(parts(caller.sent)[-1][2]))
@@ -213,7 +213,7 @@ def test_a_job_that_is_run_again_by_hand_while_its_output_is_sent_is_followed_on
     harness, caller = opened(), FakeClient()
     harness.submit()
     caller.can_send = False
-    harness.spool.recordings[1].write(1, b"a")
+    harness.spool.writers[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness)
     harness.engine.drain()
@@ -230,7 +230,7 @@ def test_a_job_that_is_removed_while_its_output_is_sent_is_gone() -> None:
     harness, caller = opened(), FakeClient()
     harness.submit()
     caller.can_send = False
-    harness.spool.recordings[1].write(1, b"a")
+    harness.spool.writers[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness, b"b")
     harness.remove(1)
@@ -260,12 +260,12 @@ def test_who_goes_away_leaves_nothing_behind(moment: str) -> None:
     caller.can_send = moment != "choked"
     following = follow(harness, caller)
     if moment != "pending":
-        harness.spool.recordings[1].write(1, b"a")
+        harness.spool.writers[1].write(1, b"a")
     following.cancel()
     assert isinstance(error_of(following), CancelledError)
     gone(harness)
     if moment != "pending":
-        harness.spool.recordings[1].write(1, b"b")
+        harness.spool.writers[1].write(1, b"b")
         assert parts(caller.sent) == [("stdout", 0, b"a")]
 
 
@@ -276,9 +276,9 @@ def test_who_goes_away_just_when_there_is_more_gets_none_of_it() -> None:
     def go() -> None:
         following.cancel()
 
-    leave = harness.spool.follow(1, go)
+    leave = harness.spool.add_output_observer(1, go)
     following = follow(harness, caller)
-    harness.spool.recordings[1].write(1, b"a")
+    harness.spool.writers[1].write(1, b"a")
     assert isinstance(error_of(following), CancelledError)
     assert caller.sent == b""
     leave()
@@ -297,7 +297,7 @@ class World:
     """A house with a spool on a disk, its job 1, and one who follows it; ``printed`` is by attempt."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
-        self.disk, self.threads = FakeDisk(), Threads()
+        self.disk, self.threads = FakeFilesystem(), Threads()
         spools: list[Spool] = []
 
         def make() -> Spool:

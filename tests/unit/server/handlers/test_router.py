@@ -162,12 +162,12 @@ def test_a_reply_that_cannot_be_finished_ends_the_connection(
     monkeypatch.setattr(output, "PIECE_BYTES", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
-    harness.spool.on_disk[1, 1] = (b"x" * 10_000, b"")
+    harness.spool.leftovers[1, 1] = (b"x" * 10_000, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(10_000), stderr=Output(0)))
     caller.can_send = False
     replied = ask(harness, line, caller)
     assert b"xxxxx" in caller.sent
-    del harness.spool.on_disk[1, 1]
+    del harness.spool.leftovers[1, 1]
     caller.writable_waiters.pop().callback(None)
     assert result_of(replied) == b""
     (why,) = caller.aborts
@@ -183,7 +183,7 @@ def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
     harness.submit()
     streams = [b"x" * 100, b"y" * 100]
     streams[missing - 1] = b""
-    harness.spool.on_disk[1, 1] = (streams[0], streams[1])
+    harness.spool.leftovers[1, 1] = (streams[0], streams[1])
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(100), stderr=Output(100)))
     assert isinstance(error_of(ask(harness, "RESULT 1", caller)), OSError | TaskqError)
     assert caller.sent == b""
@@ -196,7 +196,7 @@ def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     monkeypatch.setattr(output, "PIECE_BYTES", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
-    harness.spool.on_disk[1, 1] = (b"x" * 15, b"")
+    harness.spool.leftovers[1, 1] = (b"x" * 15, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
     assert result_of(ask(harness, "OUTPUT 1 stdout", caller)) == b""
     (why,) = caller.aborts
@@ -207,7 +207,7 @@ def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pyt
     monkeypatch.setattr(output, "PIECE_BYTES", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
-    harness.spool.recordings[1].write(1, b"0123456789" * 3)
+    harness.spool.writers[1].write(1, b"0123456789" * 3)
     caller.can_send = False
     replied = ask(harness, "OUTPUT 1 stdout --offset=1", caller)
     assert caller.sent == b"DATA stdout 1 29\r\n1234567890"
@@ -272,7 +272,7 @@ def test_show_tells_all_that_is_known() -> None:
     harness = opened()
     answer(harness, "SUBMIT --label=x --retries=2 --env=A=1 echo hello")
     harness.spool.percentages[1] = 30
-    harness.spool.recordings[1].write(2, b"12345")
+    harness.spool.writers[1].write(2, b"12345")
     job = shown(harness, "SHOW 1")
     assert {
         name: job[name] for name in ("id", "command", "status", "progress", "owner", "label", "retries")
@@ -461,7 +461,7 @@ def test_a_list_waits_for_its_caller_to_read() -> None:
 def test_output_is_a_piece_of_a_stream_with_its_place(words: str, reply: str) -> None:
     harness = opened()
     harness.submit()
-    harness.spool.recordings[1].write(1, b"0123456789")
+    harness.spool.writers[1].write(1, b"0123456789")
     assert answer(harness, f"OUTPUT 1 stdout {words}") == reply
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"0123456789")))
     assert answer(harness, f"OUTPUT 1 stdout {words}") == reply
@@ -621,7 +621,7 @@ def test_a_held_job_starts_once_it_is_released() -> None:
     assert answer(harness, "STATUS 2") == "STATUS RUNNING 0\r\n"
     for verb in ("HOLD", "RELEASE"):
         assert isinstance(refusal(harness, f"{verb} 2"), WrongState)
-    told = [event for event in harness.store.journal if isinstance(event, Held | Released)]
+    told = [event for event in harness.store.events if isinstance(event, Held | Released)]
     assert [event.by for event in told] == ["ada", "ada"]
 
 
@@ -681,7 +681,7 @@ def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
     assert shown(harness, "SET-QUEUE gpu --slots=none")["slots"] is None
     assert queues(harness)["gpu"]["running"] == 3
     assert shown(harness, "SET-QUEUE gpu --slots=default")["slots"] == 1
-    assert harness.store.journal[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
+    assert harness.store.events[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
 
 
 @pytest.mark.parametrize("words", ["", " gpu"])
@@ -768,7 +768,7 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
     assert stats["draining"] is False
     assert stats["limits"]["line"] == parser.MAX_LINE_LENGTH
-    harness.store.break_down("no space left")
+    harness.store.fail("no space left")
     assert shown(harness, "STATS")["store"]["failure"] == "no space left"
 
 
@@ -920,8 +920,8 @@ def test_remove_forgets_a_finished_job() -> None:
         assert isinstance(refusal(harness, line), Gone), verb
     assert answer(harness, "LIST") == "END 0\r\n"
     assert shown(harness, "STATS")["counters"]["removed"] == 1
-    assert isinstance(harness.store.journal[-1], Removed)
-    assert harness.store.journal[-1].by == "ada"
+    assert isinstance(harness.store.events[-1], Removed)
+    assert harness.store.events[-1].by == "ada"
 
 
 def test_history_tells_all_that_happened_to_a_job() -> None:
@@ -941,7 +941,7 @@ def test_history_tells_all_that_happened_to_a_job() -> None:
     assert events[0]["owner"] == "ada"
     assert "secret" not in "".join(lines)
     assert isinstance(refusal(harness, "HISTORY 3"), NoSuchJob)
-    harness.store.break_down()
+    harness.store.fail()
     assert isinstance(refusal(harness, "HISTORY 1"), StoreFailed)
 
 
@@ -966,7 +966,7 @@ def test_show_has_every_attempt_and_of_a_running_one_what_it_has_printed_so_far(
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=1, stdout=Output.inline(b"one")))
     harness.clock.advance(0)
     harness.settle()
-    harness.spool.recordings[1].write(1, b"12345")
+    harness.spool.writers[1].write(1, b"12345")
     runs = shown(harness, "SHOW 1")["runs"]
     assert [(run["attempt"], run["exit_code"], run["stdout_bytes"]) for run in runs] == [
         (1, 1, 3),

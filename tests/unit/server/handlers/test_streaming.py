@@ -40,7 +40,7 @@ def submitted(harness: Harness, count: int) -> None:
 def gone(harness: Harness) -> None:
     """See that nobody waits or watches any more."""
     assert not any(harness.engine._waiters.values())
-    assert not any(harness.spool.followers.values())
+    assert not any(harness.spool.observers.values())
     assert watchers(harness.feed) == 0
 
 
@@ -154,8 +154,8 @@ def test_a_follower_gets_the_output_and_then_the_status() -> None:
     harness, caller = opened(), FakeClient()
     submitted(harness, 1)
     following = ask(harness, "FOLLOW 1 --stdout=2", caller)
-    harness.spool.recordings[1].write(1, b"abc")
-    harness.spool.recordings[1].write(2, b"x")
+    harness.spool.writers[1].write(1, b"abc")
+    harness.spool.writers[1].write(2, b"x")
     harness.finish(1)
     assert caller.sent == b"DATA stdout 2 1\r\nc\r\nDATA stderr 0 1\r\nx\r\n"
     assert result_of(following) == b"STATUS COMPLETED 100\r\n"

@@ -31,7 +31,7 @@ from taskqd.model.events import (
 )
 from taskqd.model.job import Status
 from taskqd.model.spec import Array, Spec
-from taskqd.storage.interfaces import IJournal, IReading
+from taskqd.storage.interfaces import IEventReader, IJournal
 from taskqd.storage.journal import group_commit, segment_writer
 from taskqd.storage.journal.codec import decode, encode
 from taskqd.storage.journal.journal import LIGHT_BYTES, TRY_AGAIN, Journal
@@ -39,7 +39,7 @@ from taskqd.storage.journal.segment_writer import AHEAD, RUN, SMALL
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import BOOT, START, ThreadReactor, Threads, in_thread
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.journal import FakeJournal, read_all
 from tests.support.leaks import LeakWatch
 
@@ -64,7 +64,7 @@ class Bench:
         self.may_block = may_block
         self.directory = directory
         self.journal = directory / "journal"
-        self.disk = FakeDisk()
+        self.disk = FakeFilesystem()
         self.segment_bytes = SEGMENT
         self.store = self._build()
 
@@ -89,7 +89,7 @@ class Bench:
         self.store.lock()
         events = [event for event, _ in self.store.replay()]
         ids = [event.id for event in events if isinstance(event, Submitted)]
-        self.store.begin(max(ids, default=0))
+        self.store.start_writing(max(ids, default=0))
         return events
 
     def append(self, *events: Event) -> list[Position]:
@@ -129,7 +129,7 @@ class Bench:
 def a_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(tmp_path / "state", request.param)
     yield bench
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.close()
     assert bench.disk.descriptors == set(), "a closed store leaves no descriptor"
 
@@ -240,14 +240,14 @@ def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothi
     bench.open()
     [position] = bench.append(submitted(1))
     monkeypatch.setattr(group_commit, "MAX_WAIT", 0.001)
-    bench.disk.stand_still()
+    bench.disk.block()
     written = [bench.store.append(submitted(2))]
     bench.reactor.turn()
     written.append(bench.store.append(submitted(3)))
     assert bench.store.read(position) == submitted(1)
     assert bench.store.sizes()["segment"] == 1
     assert not any(each.called for each in written)
-    bench.disk.go_on()
+    bench.disk.unblock()
     for each in written:
         bench.reactor.until(each)
     bench.close()
@@ -328,7 +328,7 @@ def test_a_position_stays_what_it_is_after_a_restart(bench: Bench) -> None:
     bench.store.lock()
     assert [position for _, position in bench.store.replay()] == positions
     assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2, "echo é")]
-    bench.store.begin(2)
+    bench.store.start_writing(2)
 
 
 @pytest.mark.parametrize("position", [(1, 3, 10), (1, 100_000, 50), (9, 0, 50)])
@@ -779,7 +779,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     assert isinstance(error_of(refused[0]), StoreFailed)
     assert bench.store.failure is not None
     assert "Input/output error" in bench.store.failure
-    bench.disk.mend()
+    bench.disk.clear_failures()
     for late in (*refused[1:], bench.store.append(submitted(5))):
         assert isinstance(error_of(late), StoreFailed)
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
@@ -828,12 +828,12 @@ def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_t
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench, is_whole: bool) -> None:
     bench.open()
-    result_of(bench.store.look())
+    result_of(bench.store.check_location())
     assert bench.store.failure is None
     away = bench.directory if is_whole else bench.segment(1)
     away.rename(away.with_name("elsewhere"))
     for _ in range(2):
-        result_of(bench.store.look())
+        result_of(bench.store.check_location())
     assert bench.store.failure is not None
     assert "it was removed or moved while the daemon ran" in bench.store.failure
     assert isinstance(error_of(bench.store.append(submitted(1))), StoreFailed)
@@ -847,7 +847,7 @@ def test_journal_that_is_away_is_left_to_the_batch_that_is_under_way(bench: Benc
     bench.open()
     under_way = bench.store.append(submitted(1))
     bench.directory.rename(bench.directory.with_name("elsewhere"))
-    result_of(bench.store.look())
+    result_of(bench.store.check_location())
     assert bench.store.failure is None
     with pytest.raises(StoreFailed):
         bench.reactor.until(under_way)
@@ -862,7 +862,7 @@ def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: B
     refused = bench.store.append(submitted(2))
     with pytest.raises(StoreFailed):
         bench.reactor.until(refused)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.close()
     assert bench.open() == [submitted(1)]
 
@@ -878,7 +878,7 @@ def test_what_was_durable_before_the_failure_in_the_same_batch_is_told_as_durabl
     result_of(first)
     result_of(second)
     assert isinstance(error_of(third), StoreFailed)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.close()
     assert bench.open() == [submitted(1), submitted(2)]
 
@@ -907,7 +907,7 @@ def test_a_bug_in_the_writing_is_a_failure_like_any_other(
     assert bench.store.failure is not None
 
 
-@pytest.mark.parametrize("call", ["names", "content", "open", "size", "truncate"])
+@pytest.mark.parametrize("call", ["list_directory", "read_file", "open", "size", "truncate"])
 def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
@@ -927,8 +927,8 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
     list(bench.store.replay())
     bench.disk.fail(call)
     with pytest.raises(StartRefused, match=r"cannot be written: .*No space left"):
-        bench.store.begin(0)
-    bench.disk.mend()
+        bench.store.start_writing(0)
+    bench.disk.clear_failures()
     bench.unlock()
     left = bench.store._tail.release()
     bench.disk.close(left) if left is not None else None
@@ -954,7 +954,7 @@ def test_events_that_cannot_be_appended_now_refuse_the_start(bench: Bench) -> No
     bench.disk.fail("sync")
     with pytest.raises(StartRefused, match="No space left"):
         bench.store.append_now([submitted(1)])
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.close()
     assert bench.open() == []
 
@@ -980,7 +980,7 @@ def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
     bench.store.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
     bench.reactor.until(bench.store.close())
     assert "No space left" in (bench.store.failure or "")
-    bench.disk.mend()
+    bench.disk.clear_failures()
     assert bench.open() == []
 
 
@@ -1030,7 +1030,7 @@ def _live(
             for durable in done[: turns // 2]:
                 bench.reactor.until(durable)
         bench.reactor.until(bench.store.close())
-        bench.disk.mend()
+        bench.disk.clear_failures()
         assert all(durable.called for durable in done)
     assert told == sorted(told)
     assert bench.open() == [submitted(job_id) for job_id in told]
@@ -1063,15 +1063,15 @@ def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     bench.open()
     bench.append(submitted(1))
     failed(bench, call, written=written)
-    waiting = bench.store.recovered()
-    bench.disk.mend()
+    waiting = bench.store.when_writable()
+    bench.disk.clear_failures()
     assert bench.store.failure is not None
     assert not waiting.called
     try_again(bench)
     result_of(waiting)
     assert bench.store.failure is None
     assert f"can be written again, from {bench.segment(2)} on" in caplog.text
-    result_of(bench.store.recovered())
+    result_of(bench.store.when_writable())
     bench.append(submitted(3), submitted(4))
     bench.close()
     assert ids(bench.open()) == [1, 3, 4]
@@ -1088,11 +1088,11 @@ def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.
     bench.append(submitted(1))
     failed(bench, "sync")
     for call in ("create", "sync_directory", "write_at", "sync"):
-        bench.disk.mend()
+        bench.disk.clear_failures()
         bench.disk.fail(call)
         try_again(bench)
         assert bench.store.failure is not None
-    bench.disk.mend()
+    bench.disk.clear_failures()
     try_again(bench)
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
     bench.append(submitted(9))
@@ -1107,7 +1107,7 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
     bench.append(submitted(1))
     bench.disk.fail("truncate", code=errno.EIO)
     failed(bench, "sync")
-    bench.disk.mend()
+    bench.disk.clear_failures()
     assert len(bench.lines()) == 3
     try_again(bench)
     bench.append(submitted(7))
@@ -1128,7 +1128,7 @@ def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(benc
     bench.reactor.advance(TRY_AGAIN)  # a batch is under way: not now
     bench.turn()
     assert all(isinstance(error_of(each), StoreFailed) for each in refused)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     try_again(bench)
     bench.append(submitted(4))
     bench.close()
@@ -1146,10 +1146,10 @@ def test_a_close_gives_up_trying(bench: Bench) -> None:
 def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
     bench.open()
     failed(bench)
-    gone, stays = bench.store.recovered(), bench.store.recovered()
+    gone, stays = bench.store.when_writable(), bench.store.when_writable()
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     try_again(bench)
     result_of(stays)
 
@@ -1166,7 +1166,7 @@ def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_beg
         try_again(bench)
     closed = bench.segment(1).stat().st_size
     assert bench.store.sealed_bytes == closed
-    bench.disk.mend()
+    bench.disk.clear_failures()
     try_again(bench)
     bench.append(submitted(4))
     assert bench.store.sealed_bytes == closed, "a segment without a durable record counts for nothing"
@@ -1180,7 +1180,7 @@ def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(
     bench.turn()
     for durable in refused:
         assert isinstance(error_of(durable), StoreFailed)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.store.segment_bytes = SEGMENT
     try_again(bench)
     assert bench.store.sealed_bytes == bench.segment(1).stat().st_size
@@ -1191,7 +1191,7 @@ def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
     bench.append(submitted(1))
     bench.store.segment_bytes = 1
     failed(bench, "create")
-    bench.disk.mend()
+    bench.disk.clear_failures()
     try_again(bench)
     bench.store.segment_bytes = SEGMENT
     bench.append(submitted(3))
@@ -1207,7 +1207,7 @@ def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench,
     bench.store.read(position)
     bench.disk.fail("close", after=times - 1, code=errno.EIO)
     bench.reactor.until(bench.store.close())
-    bench.disk.mend()
+    bench.disk.clear_failures()
     assert bench.open() == [submitted(1)]
 
 
@@ -1218,7 +1218,7 @@ def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Be
     bench.segment_bytes = 300
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
-    number = bench.store.segment - 1
+    number = bench.store.last_durable_segment - 1
     closed = bench.store.sealed_bytes
     assert number >= 2
     assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
@@ -1228,8 +1228,8 @@ def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Be
     size = bench.store.segments.remove_obsolete(number)
     bench.store.compacted(number, size)
     assert bench.store.sizes() == {
-        "segment": bench.store.segment,
-        "segment_bytes": bench.segment(bench.store.segment).stat().st_size,
+        "segment": bench.store.last_durable_segment,
+        "segment_bytes": bench.segment(bench.store.last_durable_segment).stat().st_size,
         "closed_bytes": bench.store.sealed_bytes,
         "snapshot_bytes": (bench.journal / f"{number:08}.snapshot").stat().st_size,
     }
@@ -1244,10 +1244,10 @@ def test_segments_that_were_closed_while_a_snapshot_was_made_still_count_as_clos
     bench.segment_bytes = 1
     bench.open()
     bench.append(submitted(1), submitted(2))
-    number = bench.store.segment - 1
+    number = bench.store.last_durable_segment - 1
     bench.append(submitted(3), submitted(4))
     bench.store.compacted(number, 10)
-    later = range(number + 1, bench.store.segment)
+    later = range(number + 1, bench.store.last_durable_segment)
     assert bench.store.sealed_bytes == sum(bench.segment(each).stat().st_size for each in later) > 0
 
 
@@ -1255,7 +1255,7 @@ def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
     bench.segment_bytes = 400
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
-    number = bench.store.segment - 1
+    number = bench.store.last_durable_segment - 1
     SnapshotWriter(bench.store.segments, bench.disk, number).write()
     (bench.journal / "00000009.snapshot.new").write_bytes(b"half")
     (bench.journal / "00000009.moved").write_bytes(b"1 1 2 3\n")
@@ -1271,33 +1271,33 @@ def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
 def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), Started(id=1, at=START, attempt=1))
-    assert read_all(bench.store.find(1)) == [
+    assert read_all(bench.store.events_of(1)) == [
         (2, submitted(1)),
         (4, Started(id=1, at=START, attempt=1)),
     ]
     on_its_way = bench.store.append(Cancelled(id=1, at=START, by="ada", signal=15))
     bench.reactor.until(on_its_way)
-    assert len(read_all(bench.store.find(1))) == 3
-    assert read_all(bench.store.find(9)) == []
+    assert len(read_all(bench.store.events_of(1))) == 3
+    assert read_all(bench.store.events_of(9)) == []
 
 
-@pytest.mark.parametrize("call", ["names", "content"])
+@pytest.mark.parametrize("call", ["list_directory", "read_file"])
 def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.disk.fail(call, code=errno.EIO)
-    assert isinstance(error_of(bench.store.find(1).portion()), StoreFailed)
-    bench.disk.mend()
+    assert isinstance(error_of(bench.store.events_of(1).read_batch()), StoreFailed)
+    bench.disk.clear_failures()
     path = bench.segment(1)
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
-    assert isinstance(error_of(bench.store.find(1).portion()), StoreFailed)
+    assert isinstance(error_of(bench.store.events_of(1).read_batch()), StoreFailed)
     path.write_bytes(path.read_bytes().replace(b"trve", b"true"))
 
 
 def test_all_that_is_durable_of_some_jobs_is_found(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1), submitted(2), submitted(3))
-    assert read_all(bench.store.find(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
+    assert read_all(bench.store.events_of(3, 1)) == [(2, submitted(1)), (4, submitted(3))]
 
 
 def test_the_ids_of_an_array_s_tasks_are_given_away_with_it(bench: Bench) -> None:
@@ -1357,7 +1357,7 @@ def test_what_was_refused_is_never_told(bench: Bench) -> None:
     bench.append(submitted(1))
     failed(bench)
     assert bench.store.last_sequence == 2
-    bench.disk.mend()
+    bench.disk.clear_failures()
     try_again(bench)
     bench.append(submitted(3))
     assert seen == [(2, (submitted(1),)), (4, (submitted(3),))]
@@ -1376,11 +1376,11 @@ def test_the_last_number_goes_on_after_a_restart(bench: Bench) -> None:
 
 def read_since(bench: Bench, first: int) -> list[tuple[int, Event]]:
     found: list[tuple[int, Event]] = []
-    reading = bench.store.since(first)
-    verifyObject(IReading, reading)
-    while portion := result_of(reading.portion()):
+    reading = bench.store.events_since(first)
+    verifyObject(IEventReader, reading)
+    while portion := result_of(reading.read_batch()):
         found += portion
-    assert reading.next == bench.store.last_sequence + 1
+    assert reading.next_sequence == bench.store.last_sequence + 1
     return found
 
 
@@ -1398,7 +1398,7 @@ def test_where_nothing_follows_no_thread_is_asked(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
     bench.disk.calls.clear()
-    assert result_of(bench.store.since(3).portion()) == []
+    assert result_of(bench.store.events_since(3).read_batch()) == []
     assert bench.disk.calls == []
 
 
@@ -1406,7 +1406,7 @@ def test_what_is_told_while_a_segment_s_begin_is_read_is_read_too(bench: Bench) 
     threads = Threads()
     bench.open()
     bench.store._in_thread = threads
-    portion = bench.store.since(1).portion()
+    portion = bench.store.events_since(1).read_batch()
     bench.append(submitted(1))
     threads.run()
     assert result_of(portion) == [(2, submitted(1))]
@@ -1417,7 +1417,7 @@ def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_
     bench.store.segment_bytes = 1
     bench.append(submitted(1), submitted(2))
     SnapshotWriter(bench.store.segments, bench.disk, 1).write()
-    lagged = error_of(bench.store.since(1).portion())
+    lagged = error_of(bench.store.events_since(1).read_batch())
     assert isinstance(lagged, Lagged)
     assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]
 
@@ -1425,7 +1425,7 @@ def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_
 def test_a_journal_that_cannot_be_read_on_is_an_error_of_the_store(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
-    for call, after in (("names", 0), ("content", 0), ("open", 1), ("read", 1)):
+    for call, after in (("list_directory", 0), ("read_file", 0), ("open", 1), ("read", 1)):
         bench.disk.fail(call, after, errno.EIO)
-        assert isinstance(error_of(bench.store.since(1).portion()), StoreFailed)
-        bench.disk.mend()
+        assert isinstance(error_of(bench.store.events_since(1).read_batch()), StoreFailed)
+        bench.disk.clear_failures()

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from taskqd.storage.journal import segment_writer as module
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import End, Segments
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 
 AHEAD, BLOCK, SMALL, RUN = 1000, 64, 100, 3
 LINE = b"a line of some bytes\n"
 PLAIN = ["write_at", "sync"]
 
 
-class Disk(FakeDisk):
+class Filesystem(FakeFilesystem):
     """The fake one, which may have room for so many blanks only."""
 
     room_for_blanks = 10**9
@@ -34,7 +34,7 @@ class Bench:
     """A tail on a disk of its own, and all that was written to the segment that it has begun last."""
 
     def __init__(self, directory: Path) -> None:
-        self.disk = Disk()
+        self.disk = Filesystem()
         self.segments = Segments(str(directory), self.disk)
         self.tail = SegmentWriter(self.segments, self.disk)
         self.number = 0
@@ -56,7 +56,7 @@ class Bench:
         """Fail to write."""
         with pytest.raises(OSError, match="No space left"):
             self.write()
-        self.disk.mend()
+        self.disk.clear_failures()
         self.tail.take_back()
 
     def lay_blanks(self) -> None:
@@ -83,7 +83,7 @@ def a_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         monkeypatch.setattr(module, name, value)
     bench = Bench(tmp_path)
     yield bench
-    bench.disk.mend()
+    bench.disk.clear_failures()
     descriptor = bench.tail.release()
     if descriptor is not None:
         bench.disk.close(descriptor)
@@ -162,7 +162,7 @@ def test_a_large_write_whose_blanks_cannot_be_cut_off_is_refused(bench: Bench) -
     bench.disk.fail("truncate")
     with pytest.raises(OSError, match="No space left"):
         bench.write(LINE * 10)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.tail.take_back()
     assert bench.content() == bench.records
 
@@ -235,7 +235,7 @@ def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:
 
 
 def test_what_is_written_without_a_segment_is_refused(tmp_path: Path) -> None:
-    disk = FakeDisk()
+    disk = FakeFilesystem()
     with pytest.raises(OSError, match="Bad file descriptor"):
         SegmentWriter(Segments(str(tmp_path), disk), disk).write(LINE, 1)
 

@@ -6,15 +6,15 @@ import pytest
 
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.model.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import reader
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.reader import JobEventFinder, Reading
+from taskqd.storage.journal.reader import JobEventFinder, SegmentReader
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import End, Layout, Segments, positions
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import START
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 from tests.support.journals import portions, ran, replay, story, submitted, write
 
 OPENED = Opened(at=START, format=1, store="s", boot="b", next_id=1)
@@ -33,7 +33,7 @@ def all_of(finding: JobEventFinder) -> list[tuple[int, Event]]:
     """Return all that a search finds."""
     found: list[tuple[int, Event]] = []
     while not finding.is_over:
-        found += finding.portion()
+        found += finding.read_batch()
     return found
 
 
@@ -41,7 +41,7 @@ def names(directory: Path, *present: str) -> Layout:
     directory.mkdir(exist_ok=True)
     for name in present:
         (directory / name).touch()
-    return Segments(str(directory), Disk()).layout()
+    return Segments(str(directory), Filesystem()).layout()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
     write(tmp_path, *portions(events, 4))
     assert replay(tmp_path) == events
     reading = Replay()
-    segments = Segments(str(tmp_path), Disk())
+    segments = Segments(str(tmp_path), Filesystem())
     found = list(segments.portions(segments.layout(), reading))
     assert sum(isinstance(record, Opened) for _, portion in found for record in portion.records) == 4
     assert reading.sequence == len(events) + 4
@@ -140,8 +140,8 @@ def test_a_segment_that_was_only_begun_between_others_does_not_count(tmp_path: P
 
 def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2)], [submitted(3)])
-    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
-    segments = Segments(str(tmp_path), Disk())
+    SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
+    segments = Segments(str(tmp_path), Filesystem())
     shown = [segments.locate(position) for _, position in segments.replay(segments.layout(), Replay())]
     assert shown == [
         f"{tmp_path}/00000001.snapshot, line 2",
@@ -152,7 +152,7 @@ def test_a_position_is_shown_as_a_file_and_a_line(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
-    segments = Segments(str(tmp_path), Disk())
+    segments = Segments(str(tmp_path), Filesystem())
     for position in [(1, 3, 10), (1, 100_000, 50), (9, 0, 50), (-1, 0, 50)]:
         with pytest.raises(StoreFailed, match="cannot be read back"):
             segments.read(position)
@@ -169,18 +169,18 @@ def test_all_that_the_journal_has_of_a_job_is_found(
     monkeypatch.setattr(reader, "LOOKED_AT_ONCE", at_once)
     events = story(25)
     write(tmp_path, *portions(events, 3))
-    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
-    segments = Segments(str(tmp_path), Disk())
+    SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
+    segments = Segments(str(tmp_path), Filesystem())
     known = replay(tmp_path)
     for job_id in range(1, 27):
-        found = all_of(JobEventFinder(segments, Disk(), (job_id,), upto(10**6)))
+        found = all_of(JobEventFinder(segments, Filesystem(), (job_id,), upto(10**6)))
         assert [event for _, event in found] == [event for event in known if ids([event]) == [job_id]]
         assert [number for number, _ in found] == sorted(number for number, _ in found)
 
 
 def test_a_job_that_only_talks_of_another_is_not_found_for_it(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1, 'echo {"id":2,'), submitted(2, "x"), submitted(12), submitted(20)])
-    assert all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (2,), upto(100))) == [
+    assert all_of(JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (2,), upto(100))) == [
         (3, submitted(2, "x"))
     ]
 
@@ -189,12 +189,25 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
     write(tmp_path, [submitted(1)], [*ran(1)])
     first = tmp_path / "00000001.journal"
     first.write_bytes(first.read_bytes() + encode(ran(1)[0], 3))
-    segments = Segments(str(tmp_path), Disk())
-    assert [number for number, _ in all_of(JobEventFinder(segments, Disk(), (1,), upto(100)))] == [2, 4, 5, 6]
-    assert [number for number, _ in all_of(JobEventFinder(segments, Disk(), (1,), upto(5)))] == [2, 4, 5]
+    segments = Segments(str(tmp_path), Filesystem())
+    assert [number for number, _ in all_of(JobEventFinder(segments, Filesystem(), (1,), upto(100)))] == [
+        2,
+        4,
+        5,
+        6,
+    ]
+    assert [number for number, _ in all_of(JobEventFinder(segments, Filesystem(), (1,), upto(5)))] == [
+        2,
+        4,
+        5,
+    ]
     last = tmp_path / "00000002.journal"
     last.write_bytes(last.read_bytes()[:-2])
-    assert [number for number, _ in all_of(JobEventFinder(segments, Disk(), (1,), upto(100)))] == [2, 4, 5]
+    assert [number for number, _ in all_of(JobEventFinder(segments, Filesystem(), (1,), upto(100)))] == [
+        2,
+        4,
+        5,
+    ]
 
 
 def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
@@ -205,7 +218,10 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
         whole = last.read_bytes()
         last.write_bytes(whole + rest)
         assert [
-            number for number, _ in all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (1,), end))
+            number
+            for number, _ in all_of(
+                JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (1,), end)
+            )
         ] == [
             2,
             4,
@@ -215,7 +231,10 @@ def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> 
         last.write_bytes(whole)
     (tmp_path / "00000003.journal").write_bytes(encode(OPENED, 7) + b'"id":1,\n')
     assert [
-        number for number, _ in all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (1,), end))
+        number
+        for number, _ in all_of(
+            JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (1,), end)
+        )
     ] == [
         2,
         4,
@@ -228,19 +247,19 @@ def test_a_damaged_line_of_the_job_is_refused_and_no_other_matters(tmp_path: Pat
     write(tmp_path, [submitted(1), submitted(2)])
     path = tmp_path / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b'"id":2,"at":17', b'"id":2,"at":18'))
-    segments = Segments(str(tmp_path), Disk())
-    assert len(all_of(JobEventFinder(segments, Disk(), (1,), upto(100)))) == 1
+    segments = Segments(str(tmp_path), Filesystem())
+    assert len(all_of(JobEventFinder(segments, Filesystem(), (1,), upto(100)))) == 1
     with pytest.raises(JournalDamaged):
-        all_of(JobEventFinder(segments, Disk(), (2,), upto(100)))
+        all_of(JobEventFinder(segments, Filesystem(), (2,), upto(100)))
 
 
 def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [submitted(2)])
 
-    class Once(Disk):
+    class Once(Filesystem):
         def open(self, path: str) -> int:
             if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
-                SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+                SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
                 raise FileNotFoundError(2, "No such file", path)
             return super().open(path)
 
@@ -254,11 +273,11 @@ def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segm
     monkeypatch.setattr(reader, "PORTION", 1)
     events = [submitted(1), *ran(1), submitted(2)]
     write(tmp_path, events, [submitted(3)])
-    segments = Segments(str(tmp_path), Disk())
-    finding = JobEventFinder(segments, Disk(), (1,), upto(100))
-    found = finding.portion()
+    segments = Segments(str(tmp_path), Filesystem())
+    finding = JobEventFinder(segments, Filesystem(), (1,), upto(100))
+    found = finding.read_batch()
     assert [number for number, _ in found] == [2]
-    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
     segments.remove_obsolete(1)
     found += all_of(finding)
     assert [event.name for _, event in found] == ["submitted", "started", "ended"]
@@ -271,14 +290,16 @@ def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
     monkeypatch.setattr(reader, "LOOKED_AT_ONCE", 100)
     monkeypatch.setattr(reader, "LOOKED_THROUGH", 200)
     write(tmp_path, [submitted(number) for number in range(1, 20)])
-    finding = JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (99,), upto(100))
-    assert (finding.portion(), finding.is_over) == ([], False)
+    finding = JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (99,), upto(100))
+    assert (finding.read_batch(), finding.is_over) == ([], False)
     assert all_of(finding) == []
 
 
 def test_a_journal_that_is_gone_is_not_looked_for_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        all_of(JobEventFinder(Segments(str(tmp_path / "nowhere"), Disk()), Disk(), (1,), upto(100)))
+        all_of(
+            JobEventFinder(Segments(str(tmp_path / "nowhere"), Filesystem()), Filesystem(), (1,), upto(100))
+        )
 
 
 def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
@@ -288,8 +309,11 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
         encode(submitted(2), 3) + encode(ran(1)[0], 4, goes_on=True) + encode(submitted(3), 5, goes_on=True)
     )
     path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
-    segments = Segments(str(tmp_path), Disk())
-    assert all_of(JobEventFinder(segments, Disk(), (1,), upto(5))) == [(2, submitted(1)), (4, ran(1)[0])]
+    segments = Segments(str(tmp_path), Filesystem())
+    assert all_of(JobEventFinder(segments, Filesystem(), (1,), upto(5))) == [
+        (2, submitted(1)),
+        (4, ran(1)[0]),
+    ]
     assert [number for number, _ in since(tmp_path, 1, 5)] == [2, 3, 4, 5]
     assert since(tmp_path, 4, 4) == [(4, ran(1)[0])]
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
@@ -303,11 +327,11 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
 def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
     events: list[Event] = [submitted(1), *ran(1)]
     write(tmp_path, events, ran(1, 2)[:0], [submitted(2)])
-    disk = FakeDisk()
+    disk = FakeFilesystem()
     segments = Segments(str(tmp_path), disk)
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
     assert isinstance(segments.read(positions[3]), Ended)
-    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 2).write()
+    SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 2).write()
     assert segments.remove_obsolete(2) == (tmp_path / "00000002.snapshot").stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002.snapshot", "00000003.journal"]
     assert isinstance(segments.read(positions[3]), Ended), "an open file can be read until it is let go"
@@ -326,7 +350,7 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
 
 def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), submitted(2, 'echo {"id":1,'), *ran(1)], [*ran(2), submitted(3)])
-    found = all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (2, 1), upto(100)))
+    found = all_of(JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (2, 1), upto(100)))
     assert [(number, str(event.name)) for number, event in found] == [
         *[(2, "submitted"), (3, "submitted"), (4, "started"), (5, "spawned"), (6, "ended")],
         *[(8, "started"), (9, "spawned"), (10, "ended")],
@@ -336,7 +360,7 @@ def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
 def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
     paused = Paused(at=START, by='"id":1,', queue='"id":1,')
     write(tmp_path, [submitted(1), paused])
-    assert all_of(JobEventFinder(Segments(str(tmp_path), Disk()), Disk(), (1,), upto(100))) == [
+    assert all_of(JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (1,), upto(100))) == [
         (2, submitted(1))
     ]
 
@@ -344,13 +368,13 @@ def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
 # All that happened since.
 
 
-def since(directory: Path, first: int, last: int, disk: Disk | None = None) -> list[tuple[int, Event]]:
+def since(directory: Path, first: int, last: int, disk: Filesystem | None = None) -> list[tuple[int, Event]]:
     """Return all events from a number up to another, as they are read portion by portion."""
-    reading = Reading(Segments(str(directory), disk or Disk()), disk or Disk(), first)
+    reading = SegmentReader(Segments(str(directory), disk or Filesystem()), disk or Filesystem(), first)
     found: list[tuple[int, Event]] = []
-    while portion := reading.portion(last):
+    while portion := reading.read_batch(last):
         found += portion
-    assert reading.next == max(first, last + 1)
+    assert reading.next_sequence == max(first, last + 1)
     return found
 
 
@@ -360,7 +384,7 @@ def test_all_events_from_a_number_on_are_read_whatever_the_portions(
 ) -> None:
     monkeypatch.setattr(reader, "PORTION", at_once)
     write(tmp_path, *portions(story(25), 3))
-    segments, reading = Segments(str(tmp_path), Disk()), Replay()
+    segments, reading = Segments(str(tmp_path), Filesystem()), Replay()
     known: list[tuple[int, Event]] = []
     for _, portion in segments.portions(segments.layout(), reading):
         for sequence, record in zip(portion.sequences, portion.records, strict=True):
@@ -375,14 +399,14 @@ def test_all_events_from_a_number_on_are_read_whatever_the_portions(
 
 def test_a_reading_goes_on_where_the_journal_has_grown(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
-    reading = Reading(Segments(str(tmp_path), Disk()), Disk(), 1)
-    assert reading.portion(2) == [(2, submitted(1))]
-    assert reading.portion(2) == []
+    reading = SegmentReader(Segments(str(tmp_path), Filesystem()), Filesystem(), 1)
+    assert reading.read_batch(2) == [(2, submitted(1))]
+    assert reading.read_batch(2) == []
     write(tmp_path, [submitted(1), submitted(2)])
-    assert reading.portion(3) == [(3, submitted(2))]
+    assert reading.read_batch(3) == [(3, submitted(2))]
     write(tmp_path, [submitted(1), submitted(2)], [], [submitted(3)])
-    assert reading.portion(4) == []
-    assert reading.portion(6) == [(6, submitted(3))]
+    assert reading.read_batch(4) == []
+    assert reading.read_batch(6) == [(6, submitted(3))]
 
 
 def test_what_was_refused_when_its_segment_failed_is_not_read(tmp_path: Path) -> None:
@@ -407,7 +431,7 @@ def test_a_segment_whose_begin_was_refused_is_not_read(tmp_path: Path) -> None:
 
 def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1), *ran(1)], [submitted(2)], [submitted(3)])
-    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
+    SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
     for first in (1, 5):
         with pytest.raises(Lagged) as lagged:
             since(tmp_path, first, 9)
@@ -420,25 +444,25 @@ def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_fur
 ) -> None:
     monkeypatch.setattr(reader, "PORTION", 10)
     write(tmp_path, [submitted(1), submitted(2), submitted(3)], [submitted(4)])
-    segments = Segments(str(tmp_path), Disk())
-    reading = Reading(segments, Disk(), 1)
-    assert reading.portion(6) == [(2, submitted(1))]
-    SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
-    assert reading.portion(6) == [(3, submitted(2))]
+    segments = Segments(str(tmp_path), Filesystem())
+    reading = SegmentReader(segments, Filesystem(), 1)
+    assert reading.read_batch(6) == [(2, submitted(1))]
+    SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
+    assert reading.read_batch(6) == [(3, submitted(2))]
     segments.remove_obsolete(1)
     with pytest.raises(Lagged, match="5"):
-        reading.portion(6)
+        reading.read_batch(6)
 
 
 def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2)])
 
-    class Once(Disk):
-        def content(self, path: str, most: int | None = None) -> bytes:
+    class Once(Filesystem):
+        def read_file(self, path: str, most: int | None = None) -> bytes:
             if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
-                SnapshotWriter(Segments(str(tmp_path), Disk()), Disk(), 1).write()
-                Segments(str(tmp_path), Disk()).remove_obsolete(1)
-            return super().content(path, most)
+                SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
+                Segments(str(tmp_path), Filesystem()).remove_obsolete(1)
+            return super().read_file(path, most)
 
     assert since(tmp_path, 3, 4, Once()) == [(4, submitted(2))]
 

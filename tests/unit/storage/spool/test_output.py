@@ -19,7 +19,7 @@ from taskqd.storage.spool import output as recording
 from taskqd.storage.spool.output import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, OutputWriter
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
@@ -30,7 +30,7 @@ class Bench:
     """A recording on a disk and with threads in the test's hands."""
 
     def __init__(self, directory: Path, limit: int = PLENTY) -> None:
-        self.disk = FakeDisk()
+        self.disk = FakeFilesystem()
         self.clock = clock()
         self.threads = Threads()
         self.paths = {
@@ -48,7 +48,7 @@ class Bench:
         self.followed: list[dict[int, int]] = []
         self.choked: list[bool] = []
         self.failed: list[str] = []
-        self.recording.watch(self.choked.append, self.failed.append)
+        self.recording.set_callbacks(self.choked.append, self.failed.append)
 
     def write(self, stream: int, *pieces: bytes) -> None:
         for piece in pieces:
@@ -291,7 +291,7 @@ def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) 
     bench.disk.fail("sync", code=errno.EIO)
     bench.threads.run()
     assert bench.failed == ["[Errno 5] Input/output error"]
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.write(1, b"x" * 20_000)
     assert len(bench.failed) == 1
     assert isinstance(error_of(bench.closing()), OSError)
@@ -341,7 +341,7 @@ def test_a_want_of_descriptors_fails_no_output_and_nothing_is_read_until_it_is_o
     bench.clock.advance(FLUSH_AFTER)
     bench.clock.advance(OPEN_AGAIN_AFTER)
     assert (bench.failed, bench.choked) == ([], [True])
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.clock.advance(OPEN_AGAIN_AFTER)
     assert bench.choked == [True, False]
     assert bench.on_disk(1) == b"x" * 5000 + b"y" * 10
@@ -364,7 +364,7 @@ def test_a_stream_that_begins_late_waits_for_a_descriptor_too(bench: Bench) -> N
     bench.disk.fail("create", code=errno.EMFILE)
     bench.write(2, b"late")
     assert bench.choked == [True]
-    bench.disk.mend()
+    bench.disk.clear_failures()
     bench.clock.advance(OPEN_AGAIN_AFTER)
     assert (bench.choked, bench.on_disk(2)) == ([True, False], b"late")
     bench.close()
@@ -381,7 +381,7 @@ def test_much_output_without_a_descriptor_at_its_end_is_an_error(bench: Bench, c
 def test_much_output_that_has_a_descriptor_at_its_end_is_whole(bench: Bench) -> None:
     bench.disk.fail("create", code=errno.EMFILE)
     bench.write(1, b"x" * 5000)
-    bench.disk.mend()
+    bench.disk.clear_failures()
     assert measured(bench.close()) == [(5000, 0), (0, 0)]
     assert bench.on_disk(1) == b"x" * 5000
 
@@ -424,7 +424,7 @@ def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> N
 
 
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
-    disk = FakeDisk()
+    disk = FakeFilesystem()
     disk.fail("create")
     alone = OutputWriter(
         {1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY, []

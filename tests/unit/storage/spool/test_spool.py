@@ -16,7 +16,7 @@ from taskqd.storage.spool.output import FLUSH_AFTER
 from taskqd.storage.spool.spool import MAX_HASHED_AT_ONCE, READ_AT_ONCE, Spool
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import error_of, result_of
-from tests.fakes.filesystem import FakeDisk
+from tests.fakes.filesystem import FakeFilesystem
 from tests.fakes.spool import FakeSpool
 from tests.support.leaks import LeakWatch
 
@@ -25,7 +25,7 @@ class Bench:
     """A spool on a disk and with threads in the test's hands."""
 
     def __init__(self, directory: Path) -> None:
-        self.disk = FakeDisk()
+        self.disk = FakeFilesystem()
         self.clock = clock()
         self.threads = Threads()
         self.directory = directory
@@ -33,13 +33,13 @@ class Bench:
         self.spool.open()
 
     def read(self, stream: int, offset: int, length: int, attempt: int = 1) -> bytes:
-        piece = self.spool.read(7, attempt, stream, offset, length)
+        piece = self.spool.read_output(7, attempt, stream, offset, length)
         self.threads.run()
         return result_of(piece)
 
     def reports(self, content: bytes) -> int:
         Path(self.spool.path(7, "progress")).write_bytes(content)
-        return self.spool.progress(7)
+        return self.spool.read_progress(7)
 
 
 @pytest.fixture(name="bench")
@@ -73,7 +73,7 @@ def test_digest_of_small_blocks_is_there_at_once_and_of_large_ones_is_computed_i
 
 
 def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> None:
-    kept = bench.spool.keep(7, {"script": b"echo 1", "stdin": b"\0\xff"})
+    kept = bench.spool.store_blocks(7, {"script": b"echo 1", "stdin": b"\0\xff"})
     bench.disk.calls.clear()
     assert not kept.called
     bench.threads.run()
@@ -98,22 +98,22 @@ def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> N
 def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
     bench: Bench, name: str, content: bytes, is_program: bool
 ) -> None:
-    bench.spool.keep(7, {name: content})
+    bench.spool.store_blocks(7, {name: content})
     bench.threads.run()
     assert Path(bench.spool.path(7, name)).stat().st_mode & 0o777 == (0o700 if is_program else 0o600)
-    assert bench.spool.block(7, name) == content
+    assert bench.spool.read_block(7, name) == content
     assert bench.disk.descriptors == set()
 
 
 def test_a_block_that_is_not_there_is_an_os_error(bench: Bench) -> None:
     with pytest.raises(FileNotFoundError, match=r"7\.secret"):
-        bench.spool.block(7, "secret")
+        bench.spool.read_block(7, "secret")
 
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write", "sync", "sync_directory"])
 def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench: Bench, call: str) -> None:
     bench.disk.fail(call)
-    kept = bench.spool.keep(7, {"script": b"echo 1"})
+    kept = bench.spool.store_blocks(7, {"script": b"echo 1"})
     bench.threads.run()
     assert isinstance(error_of(kept), OSError)
     assert bench.disk.descriptors == set()
@@ -121,7 +121,7 @@ def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench
 
 def test_blocks_of_an_id_that_was_refused_before_are_replaced(bench: Bench) -> None:
     for content in (b"#!/bin/sh\nold", b"new"):
-        bench.spool.keep(7, {"script": content})
+        bench.spool.store_blocks(7, {"script": content})
         bench.threads.run()
     path = Path(bench.spool.path(7, "script"))
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"new", 0o600)
@@ -137,9 +137,9 @@ def test_many_jobs_do_not_share_one_directory(bench: Bench) -> None:
 
 
 def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
-    recording = bench.spool.record(7, 1, 10**9)
+    recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"hello world")
-    assert bench.spool.sizes(7) == {
+    assert bench.spool.output_sizes(7) == {
         "stdout_bytes": 11,
         "stderr_bytes": 0,
         "stdout_dropped": 0,
@@ -155,7 +155,7 @@ def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
 
 
 def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
-    recording = bench.spool.record(7, 1, 10**9)
+    recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(2, b"hello ")
     bench.clock.advance(FLUSH_AFTER)
     recording.write(2, b"world")
@@ -163,27 +163,27 @@ def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
     closed = recording.close()
     bench.threads.run()
     result_of(closed)
-    bench.spool.release(7)
-    assert bench.spool.sizes(7) is None
+    bench.spool.close_attempt(7)
+    assert bench.spool.output_sizes(7) is None
     assert bench.read(2, 0, 100) == b"hello world"
 
 
 def test_each_attempt_has_files_of_its_own(bench: Bench) -> None:
     for attempt in (1, 2):
-        recording = bench.spool.record(7, attempt, 10**9)
+        recording = bench.spool.open_output(7, attempt, 10**9)
         recording.write(1, b"%d" % attempt * 5000)
         closed = recording.close()
         bench.threads.run()
         result_of(closed)
-        bench.spool.release(7)
+        bench.spool.close_attempt(7)
     assert [bench.read(1, 4990, 100, attempt) for attempt in (1, 2)] == [b"1" * 10, b"2" * 10]
 
 
 @pytest.mark.parametrize("length, is_in_thread", [(READ_AT_ONCE, False), (READ_AT_ONCE + 1, True)])
 def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
-    recording = bench.spool.record(7, 1, 10**9)
+    recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"x" * 100_000)
-    piece = bench.spool.read(7, 1, 1, 0, length)
+    piece = bench.spool.read_output(7, 1, 1, 0, length)
     assert piece.called is not is_in_thread
     bench.threads.run()
     assert len(result_of(piece)) == length
@@ -194,7 +194,7 @@ def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_i
 
 @pytest.mark.parametrize("length", [10, READ_AT_ONCE + 1])
 def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, length: int) -> None:
-    piece = bench.spool.read(7, 1, 1, 0, length)
+    piece = bench.spool.read_output(7, 1, 1, 0, length)
     bench.threads.run()
     error = error_of(piece)
     assert isinstance(error, StoreFailed)
@@ -202,21 +202,21 @@ def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, lengt
 
 
 def test_a_read_that_fails_gives_the_file_back(bench: Bench) -> None:
-    recording = bench.spool.record(7, 1, 10**9)
+    recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"x" * 5000)
     closed = recording.close()
     bench.threads.run()
     result_of(closed)
     bench.disk.fail("read")
-    assert isinstance(error_of(bench.spool.read(7, 1, 1, 0, 10)), StoreFailed)
+    assert isinstance(error_of(bench.spool.read_output(7, 1, 1, 0, 10)), StoreFailed)
     assert bench.disk.descriptors == set()
 
 
 def test_what_a_crash_left_of_an_attempt_is_known_by_its_size(bench: Bench) -> None:
-    recording = bench.spool.record(7, 2, 10**9)
+    recording = bench.spool.open_output(7, 2, 10**9)
     recording.write(1, b"x" * 5000)
-    assert bench.spool.recorded(7, 2) == (Output(5000), NOTHING)
-    assert bench.spool.recorded(7, 1) == (NOTHING, NOTHING)
+    assert bench.spool.output_on_disk(7, 2) == (Output(5000), NOTHING)
+    assert bench.spool.output_on_disk(7, 1) == (NOTHING, NOTHING)
     closed = recording.close()
     bench.threads.run()
     result_of(closed)
@@ -274,45 +274,45 @@ def test_anything_else_that_a_job_writes_counts_as_nothing(bench: Bench, content
 
 
 def test_who_reports_nothing_has_no_progress(bench: Bench) -> None:
-    assert bench.spool.progress(7) == 0
+    assert bench.spool.read_progress(7) == 0
 
 
 def test_a_pipe_in_place_of_the_file_holds_nobody_up(bench: Bench) -> None:
     os.mkfifo(bench.spool.path(7, "progress"))
-    assert bench.spool.progress(7) == 0
-    bench.spool.release(7)
+    assert bench.spool.read_progress(7) == 0
+    bench.spool.close_attempt(7)
     assert not os.path.lexists(bench.spool.path(7, "progress"))
 
 
 def test_a_link_in_place_of_the_file_is_not_followed(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"50\n")
     os.symlink(tmp_path / "precious", bench.spool.path(7, "progress"))
-    assert bench.spool.progress(7) == 0
-    bench.spool.release(7)
+    assert bench.spool.read_progress(7) == 0
+    bench.spool.close_attempt(7)
     assert (tmp_path / "precious").read_bytes() == b"50\n"
     assert not os.path.lexists(bench.spool.path(7, "progress"))
 
 
 def test_a_directory_in_place_of_the_file_does_no_harm(bench: Bench) -> None:
     os.mkdir(bench.spool.path(7, "progress"))
-    assert bench.spool.progress(7) == 0
-    bench.spool.release(7)
+    assert bench.spool.read_progress(7) == 0
+    bench.spool.close_attempt(7)
 
 
 def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
     before = len(os.listdir("/proc/self/fd"))
     assert bench.reports(b"50\n") == 50
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     os.mkfifo(bench.spool.path(7, "progress"))
-    assert bench.spool.progress(7) == 0
+    assert bench.spool.read_progress(7) == 0
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_an_attempt_reported_is_gone_with_it(bench: Bench) -> None:
     assert bench.reports(b"50\n") == 50
-    bench.spool.release(7)
-    assert bench.spool.progress(7) == 0
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
+    assert bench.spool.read_progress(7) == 0
+    bench.spool.close_attempt(7)
 
 
 # Jobs that are gone.
@@ -335,12 +335,12 @@ def filled(bench: Bench, *names: str) -> None:
 def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
     filled(bench, "7.script", "7.stdin", "7.secret")
     filled(bench, "7.1.stdout", "7.2.stderr", "7.2.stdout", "77.1.stdout", "70.stdin")
-    purged = bench.spool.purge(7, 2)
+    purged = bench.spool.remove_job(7, 2)
     assert "7.script" in present(bench)
     bench.threads.run()
     result_of(purged)
     assert present(bench) == {"77.1.stdout", "70.stdin"}
-    again = bench.spool.purge(7, 2)
+    again = bench.spool.remove_job(7, 2)
     bench.threads.run()
     result_of(again)
 
@@ -348,7 +348,7 @@ def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
 def test_a_purge_that_fails_says_so(bench: Bench) -> None:
     filled(bench, "7.stdin")
     bench.disk.fail("remove")
-    purged = bench.spool.purge(7, 1)
+    purged = bench.spool.remove_job(7, 1)
     bench.threads.run()
     assert isinstance(error_of(purged), OSError)
 
@@ -407,15 +407,15 @@ def test_directory_that_is_empty_is_removed_with_its_last_job_and_by_a_start(ben
         path = bench.directory / "output" / str(job_id // 1000) / f"{job_id}.1.stdout"
         path.parent.mkdir()
         path.touch()
-    result_of(ran(bench, bench.spool.purge(1, 1)))
+    result_of(ran(bench, bench.spool.remove_job(1, 1)))
     assert directories(bench) == {"input/0", "output/1", "output/2"}
-    result_of(ran(bench, bench.spool.purge(2, 0)))
-    result_of(ran(bench, bench.spool.purge(1001, 1)))
+    result_of(ran(bench, bench.spool.remove_job(2, 0)))
+    result_of(ran(bench, bench.spool.remove_job(1001, 1)))
     assert directories(bench) == {"output/2"}
     (bench.directory / "input" / "5").mkdir()
     assert bench.spool.sweep(lambda _: None) == 1
     assert directories(bench) == set()
-    result_of(ran(bench, bench.spool.keep(3, {"stdin": b"again"})))
+    result_of(ran(bench, bench.spool.store_blocks(3, {"stdin": b"again"})))
     assert directories(bench) == {"input/0"}
 
 
@@ -434,16 +434,18 @@ def directories(bench: Bench) -> set[str]:
 def test_directory_that_cannot_be_removed_is_an_error(bench: Bench) -> None:
     filled(bench, "1.stdin")
     bench.disk.fail("remove_empty_directory", code=errno.EIO)
-    assert isinstance(error_of(ran(bench, bench.spool.purge(1, 0))), OSError)
+    assert isinstance(error_of(ran(bench, bench.spool.remove_job(1, 0))), OSError)
 
 
 def test_state_directory_that_was_moved_away_is_not_begun_anew(bench: Bench) -> None:
     bench.directory.rename(bench.directory.with_name("elsewhere"))
-    assert isinstance(error_of(ran(bench, bench.spool.keep(3, {"stdin": b"late"}))), FileNotFoundError)
+    assert isinstance(
+        error_of(ran(bench, bench.spool.store_blocks(3, {"stdin": b"late"}))), FileNotFoundError
+    )
     assert not bench.directory.exists()
 
 
-@pytest.mark.parametrize("call", ["names", "remove"])
+@pytest.mark.parametrize("call", ["list_directory", "remove"])
 def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
     filled(bench, "7.stdin")
     bench.disk.fail(call)
@@ -452,13 +454,13 @@ def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
 
 
 def test_an_earlier_attempt_is_read_from_its_file_while_the_next_one_runs(bench: Bench) -> None:
-    first = bench.spool.record(7, 1, 10**9)
+    first = bench.spool.open_output(7, 1, 10**9)
     first.write(1, b"x" * 5000)
     closed = first.close()
     bench.threads.run()
     result_of(closed)
-    bench.spool.release(7)
-    second = bench.spool.record(7, 2, 10**9)
+    bench.spool.close_attempt(7)
+    second = bench.spool.open_output(7, 2, 10**9)
     second.write(1, b"abc")
     assert bench.read(1, 4999, 10) == b"x"
     assert bench.read(1, 0, 10, attempt=2) == b"abc"
@@ -470,34 +472,34 @@ def test_an_earlier_attempt_is_read_from_its_file_while_the_next_one_runs(bench:
 
 def test_who_follows_a_job_is_told_of_its_start_its_output_and_its_end(bench: Bench) -> None:
     told: list[str] = []
-    leave = bench.spool.follow(7, lambda: told.append(f"{bench.spool.sizes(7)}"))
-    recording = bench.spool.record(7, 1, 10**9)
+    leave = bench.spool.add_output_observer(7, lambda: told.append(f"{bench.spool.output_sizes(7)}"))
+    recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"abc")
     result_of(recording.close())
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     assert [("'stdout_bytes': 3" in each, each == "None") for each in told] == [
         (False, False),
         (True, False),
         (False, True),
     ]
     leave()
-    bench.spool.record(7, 2, 10**9)
-    bench.spool.release(7)
+    bench.spool.open_output(7, 2, 10**9)
+    bench.spool.close_attempt(7)
     assert len(told) == 3
 
 
 def test_a_job_that_runs_already_can_be_followed_and_left_and_followed_again(bench: Bench) -> None:
     told: list[int] = []
-    recording = bench.spool.record(7, 1, 10**9)
+    recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"a")
-    leave = bench.spool.follow(7, lambda: told.append(1))
-    leave_too = bench.spool.follow(7, lambda: told.append(2))
+    leave = bench.spool.add_output_observer(7, lambda: told.append(1))
+    leave_too = bench.spool.add_output_observer(7, lambda: told.append(2))
     recording.write(1, b"b")
     leave()
     recording.write(1, b"c")
     leave_too()
     recording.write(1, b"d")
-    leave = bench.spool.follow(7, lambda: told.append(3))
+    leave = bench.spool.add_output_observer(7, lambda: told.append(3))
     recording.write(1, b"e")
     leave()
     assert told == [1, 2, 2, 3]
@@ -510,18 +512,18 @@ def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt
     def fail() -> None:
         raise ZeroDivisionError("a follower")
 
-    leave = bench.spool.follow(7, fail)
-    recording = bench.spool.record(7, 1, 10**9)
+    leave = bench.spool.add_output_observer(7, fail)
+    recording = bench.spool.open_output(7, 1, 10**9)
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
     leave()
-    leave = bench.spool.follow(7, fail)
+    leave = bench.spool.add_output_observer(7, fail)
     result_of(recording.close())
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
     told: list[int] = []
-    leave_too = bench.spool.follow(7, lambda: told.append(1))
+    leave_too = bench.spool.add_output_observer(7, lambda: told.append(1))
     leave()
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     assert told == [1]
     leave_too()
     assert not bench.spool._followers
@@ -529,11 +531,11 @@ def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt
 
 def test_nobody_is_told_of_another_job(bench: Bench) -> None:
     told: list[int] = []
-    leave = bench.spool.follow(7, lambda: told.append(1))
-    other = bench.spool.record(8, 1, 10**9)
+    leave = bench.spool.add_output_observer(7, lambda: told.append(1))
+    other = bench.spool.open_output(8, 1, 10**9)
     other.write(1, b"a")
     result_of(other.close())
-    bench.spool.release(8)
+    bench.spool.close_attempt(8)
     assert told == []
     leave()
     assert not bench.spool._followers

@@ -11,7 +11,7 @@ import pytest
 
 from taskqd.errors import StartRefused
 from taskqd.execution.users import User
-from taskqd.storage.filesystem import Disk
+from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import MODE, PROGRESS, UserFiles
 from tests.fakes.clocks import clock, in_thread
@@ -28,7 +28,7 @@ class Bench:
         self.directory = place / "state.jobs"
         self.state = place / "state"
         self.handover = UserFiles(str(self.directory))
-        self.spool = Spool(str(self.state), Disk(), clock(), in_thread, self.handover)
+        self.spool = Spool(str(self.state), Filesystem(), clock(), in_thread, self.handover)
 
     def block(self, name: str, content: bytes, mode: int = 0o600) -> str:
         self.state.mkdir(0o700, exist_ok=True)
@@ -41,7 +41,7 @@ class Bench:
         return sorted(os.listdir(self.directory))
 
     def give(self, owner: tuple[int, int] = ME, job_id: int = 7, **blocks: str) -> dict[str, Path]:
-        given = self.handover.give(job_id, 1, *owner, blocks)
+        given = self.handover.provide(job_id, 1, *owner, blocks)
         return {name: Path(path) for name, path in given.items()}
 
 
@@ -162,11 +162,11 @@ def test_what_was_given_is_gone_with_the_attempt(bench: Bench) -> None:
     bench.handover.open()
     bench.give(script=bench.block("script", b"x"))
     theirs = bench.give(job_id=8)
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     assert bench.names() == [theirs[PROGRESS].name]
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     theirs[PROGRESS].unlink()
-    bench.spool.release(8)
+    bench.spool.close_attempt(8)
     assert bench.names() == []
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_given_whole_is_not_given_at_all(
 def test_progress_is_read_from_what_was_given(bench: Bench, content: bytes, percentage: int) -> None:
     bench.handover.open()
     bench.give()[PROGRESS].write_bytes(content)
-    assert bench.spool.progress(7) == percentage
+    assert bench.spool.read_progress(7) == percentage
 
 
 def test_who_was_given_nothing_reports_in_the_state_directory_as_ever(bench: Bench) -> None:
@@ -205,16 +205,16 @@ def test_who_was_given_nothing_reports_in_the_state_directory_as_ever(bench: Ben
     bench.state.mkdir(0o700)
     bench.spool.open()
     Path(bench.spool.path(7, PROGRESS)).write_bytes(b"30\n")
-    assert bench.spool.progress(7) == 30
+    assert bench.spool.read_progress(7) == 30
     bench.give()
-    assert bench.spool.progress(7) == 0
+    assert bench.spool.read_progress(7) == 0
 
 
 def test_looking_at_progress_leaves_no_descriptor(bench: Bench) -> None:
     bench.handover.open()
     bench.give()[PROGRESS].write_bytes(b"50\n")
     before = len(os.listdir("/proc/self/fd"))
-    assert [bench.spool.progress(7) for _ in range(10)] == [50] * 10
+    assert [bench.spool.read_progress(7) for _ in range(10)] == [50] * 10
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -239,7 +239,7 @@ def test_the_user_may_run_their_script_read_their_stdin_and_report(bench: Bench,
         ana, f"{given['script']} && cat {given['stdin']} && echo 40 >> {given[PROGRESS]}"
     )
     assert (done.stdout, done.stderr) == ("mine\nsecret", "")
-    assert bench.spool.progress(7) == 40
+    assert bench.spool.read_progress(7) == 40
 
 
 @other_users.only_root
@@ -304,8 +304,8 @@ def test_whatever_a_user_makes_of_their_file_it_is_at_most_a_percentage(
 ) -> None:
     path = given_to(bench, ana)[PROGRESS]
     assert other_users.shell(ana, command.format(path=path)).returncode == 0
-    assert bench.spool.progress(7) == 0
-    bench.spool.release(7)
+    assert bench.spool.read_progress(7) == 0
+    bench.spool.close_attempt(7)
     assert bench.names() == []
 
 
@@ -325,11 +325,11 @@ def test_a_link_that_a_user_keeps_is_to_their_own_copy_alone(bench: Bench, ana: 
     theirs.mkdir(0o700)
     os.chown(theirs, ana.uid, ana.gid)
     other_users.shell(ana, f"ln {given[PROGRESS]} {theirs}/kept; ln {given['script']} {theirs}/script")
-    bench.spool.release(7)
+    bench.spool.close_attempt(7)
     assert bench.names() == []
     other = bench.give((other_users.user("daemon").uid, 1))
     other_users.shell(ana, f"echo 90 >> {theirs}/kept")
-    assert bench.spool.progress(7) == 0
+    assert bench.spool.read_progress(7) == 0
     assert (theirs / "kept").stat().st_ino != other[PROGRESS].stat().st_ino
 
 
@@ -355,7 +355,7 @@ def test_a_lease_that_a_user_holds_keeps_nobody_waiting(bench: Bench, ana: User)
         answers: list[int] = []
 
         def look() -> None:
-            answers.append(bench.spool.progress(7))
+            answers.append(bench.spool.read_progress(7))
             is_read.set()
 
         threading.Thread(target=look, daemon=True).start()
