@@ -15,7 +15,7 @@ from taskqd.auth import tokens
 from taskqd.auth.tokens import Entry
 from taskqd.errors import StartRefused
 from taskqd.model.roles import Role
-from taskqd.storage.private_files import content
+from taskqd.storage.state_directory import read_private_file
 
 _NAME = "tokens"
 _NEW = "tokens.new"
@@ -133,7 +133,7 @@ class TokenFile:
 
     def _read(self, directory: int) -> list[Entry]:
         try:
-            text = content(directory, _NAME, self.path, MOST_BYTES)
+            text = read_private_file(directory, _NAME, self.path, MOST_BYTES)
         except FileNotFoundError:
             return []
         return tokens.read(text, self.path)
@@ -141,7 +141,7 @@ class TokenFile:
     def _plain(self, directory: int) -> str | None:
         """Return the token that stands in the plain file, None if there is no such file."""
         try:
-            text = content(directory, _PLAIN, self.plain_path, MOST_BYTES)
+            text = read_private_file(directory, _PLAIN, self.plain_path, MOST_BYTES)
             token = text.decode("utf-8").strip()
         except FileNotFoundError:
             return None

@@ -20,7 +20,7 @@ from taskqd.daemon.log_output import output_of
 from taskqd.daemon.service import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints
-from taskqd.storage.state_directory import refuse_if_locked
+from taskqd.storage.state_directory import check_unlocked
 
 _OPTIONS = "twistd taskq"
 """Where a setting comes from that is an option."""
@@ -207,7 +207,7 @@ def _read_config(path: str) -> dict[str, Any]:
 def _refuse_if_in_use(state: str) -> None:
     """Say early, and before twistd looks at its pid file, that another daemon has the state directory."""
     try:
-        refuse_if_locked(state)
+        check_unlocked(state)
     except OSError as why:
         raise StartRefused(f"the state directory {state} cannot be used: {why}") from None
 

@@ -37,9 +37,9 @@ from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.compaction import condense
 from taskqd.storage.journal.journal import Journal
-from taskqd.storage.private_files import check_directory
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import UserFiles
+from taskqd.storage.state_directory import check_permissions
 
 
 class Components:
@@ -94,7 +94,7 @@ class Server(NamedTuple):
 def make_authenticator(components: Components) -> Authenticator:
     """Read the tokens; raises StartRefused, also if others can use the state directory."""
     settings, uid = components.settings, os.geteuid()
-    check_directory(settings.state, uid)
+    check_permissions(settings.state, uid)
     return make_access(
         settings.state,
         components.clocks,

@@ -244,7 +244,7 @@ def test_a_state_directory_of_somebody_else_ends_the_start_with_one_line(daemon:
     os.chown(one.state, 12345, 12345)
     code, said = one.refused()
     assert code == 1
-    assert f"taskqd: {one.state} belongs to the user 12345, and the daemon runs as 0: " in said
+    assert f"taskqd: {one.state} belongs to uid 12345, and the daemon runs as uid 0: " in said
 
 
 def test_names_and_passwords_of_a_plugin_of_twisted_s(daemon: DaemonFactory, tmp_path: Path) -> None:

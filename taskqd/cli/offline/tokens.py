@@ -20,7 +20,7 @@ from taskqd.config.paths import NO_HOME, default_state
 from taskqd.errors import BadRequest, StartRefused
 from taskqd.model.roles import Role
 from taskqd.protocol.values import parse_duration, parse_time, timestamp
-from taskqd.storage.private_files import check_directory
+from taskqd.storage.state_directory import check_permissions
 
 
 def add(
@@ -96,7 +96,7 @@ def _file(state: str | None) -> TokenFile:
     if state is None and not os.path.isabs(directory):
         raise StartRefused(NO_HOME.format(uid=os.getuid()))
     try:
-        check_directory(directory)
+        check_permissions(directory)
     except FileNotFoundError:
         raise StartRefused(
             f"there is no state directory {directory}; start the daemon once, or name another with --state"

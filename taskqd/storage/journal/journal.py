@@ -29,7 +29,7 @@ from taskqd.storage.journal.reader import EventReader, JobEventFinder, JobEventR
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import End, Layout, Segments
-from taskqd.storage.state_directory import take_lock
+from taskqd.storage.state_directory import acquire_lock
 
 SEGMENT_BYTES = 16 * 1024**2
 """A segment that has reached so many bytes is followed by the next one."""
@@ -132,7 +132,7 @@ class Journal:
         """Make the directory ours; raises StartRefused if another daemon has it or it can't be used."""
         try:
             self._disk.make_directory(self.segments.directory)
-            self._locks = take_lock(self.directory)
+            self._locks = acquire_lock(self.directory)
             self._identity = self._tail.identity = self._disk.identity(self.segments.directory)
         except OSError as why:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None

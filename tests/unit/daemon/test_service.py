@@ -387,7 +387,8 @@ async def test_a_stop_ends_though_a_job_does_not(
 async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Site) -> None:
     site.start()
     assert refused("--state", str(site.state)) == (
-        f"taskqd: another daemon, pid {os.getpid()}, already runs on the state directory {site.state}"
+        f"taskqd: another daemon, pid {os.getpid()}, already runs on the state directory {site.state}; "
+        "stop it, or choose another --state"
     )
     await site.stop()
     parsed("--state", str(site.state))
@@ -503,7 +504,7 @@ async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) 
 
 async def test_a_state_directory_that_others_may_use_refuses_the_start(site: Site) -> None:
     site.state.mkdir(mode=0o755)
-    why = f"{site.state} may be used by others than its owner (mode 755): chmod 700 {site.state}"
+    why = f"{site.state} can be accessed by other users (mode 755): chmod 700 {site.state}"
     assert why in await refuse_start(site)
     assert not (site.state / "s").exists()
 
@@ -513,7 +514,7 @@ async def test_tokens_that_others_may_read_refuse_the_start(site: Site, name: st
     site.state.mkdir(mode=0o700)
     (site.state / name).write_bytes(b"")
     (site.state / name).chmod(0o640)
-    why = f"{site.state}/{name} may be read by others than its owner: chmod 600 {site.state}/{name}"
+    why = f"{site.state}/{name} can be accessed by other users (mode 640): chmod 600 {site.state}/{name}"
     assert why in await refuse_start(site)
 
 

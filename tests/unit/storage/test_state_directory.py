@@ -1,4 +1,4 @@
-"""One daemon per state directory."""
+"""The locks of the state directory, and the checks of its permissions."""
 
 import errno
 import fcntl
@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from taskqd.errors import StartRefused
-from taskqd.storage.state_directory import refuse_if_locked, take_lock
+from taskqd.storage.state_directory import acquire_lock, check_permissions, check_unlocked, read_private_file
+
+ME = os.getuid()
+
+# Locks.
 
 
 @pytest.fixture(name="state")
-def a_state(tmp_path: Path) -> Path:
+def make_state(tmp_path: Path) -> Path:
     (tmp_path / "journal").mkdir()
     return tmp_path
 
@@ -23,45 +27,47 @@ def release(held: tuple[int, ...]) -> None:
 
 
 def refused(state: Path) -> str:
-    """Return why a second daemon is refused; it must leave no descriptor open."""
+    """Return the error of a second daemon; checks that it leaves no descriptor open."""
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StartRefused) as refusal:
-        take_lock(str(state))
+        acquire_lock(str(state))
     with pytest.raises(StartRefused) as early:
-        refuse_if_locked(str(state))
+        check_unlocked(str(state))
     assert str(early.value) == str(refusal.value)
     assert len(os.listdir("/proc/self/fd")) == before
     return str(refusal.value)
 
 
 def test_lock_is_held_until_its_descriptors_are_closed(state: Path) -> None:
-    held = take_lock(str(state))
+    held = acquire_lock(str(state))
     for _ in range(3):
-        said = f"another daemon, pid {os.getpid()}, already runs on the state directory {state}"
-        assert refused(state) == said
+        assert refused(state) == (
+            f"another daemon, pid {os.getpid()}, already runs on the state directory {state}; "
+            "stop it, or choose another --state"
+        )
     release(held)
-    refuse_if_locked(str(state))
-    release(take_lock(str(state)))
+    check_unlocked(str(state))
+    release(acquire_lock(str(state)))
 
 
-def test_lock_whose_file_was_removed_refuses_a_second_daemon(state: Path) -> None:
-    held = take_lock(str(state))
+def test_lock_with_a_removed_file_refuses_a_second_daemon(state: Path) -> None:
+    held = acquire_lock(str(state))
     (state / "lock").unlink()
     assert "another daemon, pid unknown, already runs" in refused(state)
     assert not (state / "lock").exists()
     release(held)
-    release(take_lock(str(state)))
+    release(acquire_lock(str(state)))
 
 
-def test_lock_whose_journal_was_replaced_refuses_a_second_daemon(state: Path) -> None:
-    held = take_lock(str(state))
+def test_lock_with_a_replaced_journal_refuses_a_second_daemon(state: Path) -> None:
+    held = acquire_lock(str(state))
     (state / "journal").rename(state / "old")
     (state / "journal").mkdir()
     assert f"another daemon, pid {os.getpid()}, already runs" in refused(state)
     release(held)
 
 
-def test_lock_of_a_daemon_that_locks_the_file_alone_is_respected(state: Path) -> None:
+def test_lock_of_an_older_daemon_on_the_file_only_is_respected(state: Path) -> None:
     with open(state / "lock", "w", encoding="ascii") as older:
         older.write("17\n")
         older.flush()
@@ -69,8 +75,8 @@ def test_lock_of_a_daemon_that_locks_the_file_alone_is_respected(state: Path) ->
         assert "another daemon, pid 17, already runs" in refused(state)
 
 
-def test_lock_of_the_state_directory_itself_is_left_to_the_token_file(state: Path) -> None:
-    held = take_lock(str(state))
+def test_lock_leaves_the_state_directory_itself_unlocked(state: Path) -> None:
+    held = acquire_lock(str(state))
     directory = os.open(state, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(directory)
@@ -78,7 +84,7 @@ def test_lock_of_the_state_directory_itself_is_left_to_the_token_file(state: Pat
 
 
 @pytest.mark.parametrize("code", [errno.EBADF, errno.ENOLCK])
-def test_file_system_that_locks_no_directories_leaves_the_file_to_decide(
+def test_lock_on_a_file_system_without_directory_locks_uses_the_file(
     state: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = fcntl.flock
@@ -89,7 +95,7 @@ def test_file_system_that_locks_no_directories_leaves_the_file_to_decide(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", refuse_directories)
-    held = take_lock(str(state))
+    held = acquire_lock(str(state))
     assert "already runs" in refused(state)
     release(held)
 
@@ -107,37 +113,120 @@ def test_lock_file_that_cannot_be_locked_is_an_error_and_leaves_nothing_open(
     monkeypatch.setattr(fcntl, "flock", refuse_files)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No locks available"):
-        take_lock(str(state))
+        acquire_lock(str(state))
     with pytest.raises(OSError, match="No locks available"):
-        refuse_if_locked(str(state))
+        check_unlocked(str(state))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("left", [b"", b"1234567890\n", b"\xff" * 100])
-def test_lock_file_that_a_killed_daemon_left_refuses_nothing(state: Path, left: bytes) -> None:
+def test_lock_file_of_a_killed_daemon_does_not_refuse_the_next_one(state: Path, left: bytes) -> None:
     (state / "lock").write_bytes(left)
-    held = take_lock(str(state))
+    held = acquire_lock(str(state))
     assert (state / "lock").read_text() == f"{os.getpid()}\n"
     release(held)
 
 
 @pytest.mark.parametrize("content, named", [(b"", "unknown"), (b"\n", "unknown"), (b"\xff\n", "\ufffd")])
-def test_holder_that_has_not_written_its_pid_yet_is_unknown(state: Path, content: bytes, named: str) -> None:
-    held = take_lock(str(state))
+def test_lock_file_without_a_pid_is_reported_as_unknown(state: Path, content: bytes, named: str) -> None:
+    held = acquire_lock(str(state))
     (state / "lock").write_bytes(content)
     assert f"another daemon, pid {named}, already" in refused(state)
     release(held)
 
 
-def test_lock_is_for_its_owner_alone_and_not_for_children(state: Path) -> None:
-    held = take_lock(str(state))
+def test_lock_file_is_private_and_not_inherited(state: Path) -> None:
+    held = acquire_lock(str(state))
     assert (state / "lock").stat().st_mode & 0o777 == 0o600
     assert not any(map(os.get_inheritable, held))
     release(held)
 
 
-def test_directory_that_is_missing_is_an_error_of_the_system_and_in_no_use(tmp_path: Path) -> None:
+def test_lock_of_a_missing_directory_raises_an_os_error_and_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        take_lock(str(tmp_path / "nowhere"))
-    refuse_if_locked(str(tmp_path / "nowhere"))
+        acquire_lock(str(tmp_path / "nowhere"))
+    check_unlocked(str(tmp_path / "nowhere"))
     assert list(tmp_path.iterdir()) == []
+
+
+# Permissions.
+
+
+@pytest.fixture(name="place")
+def make_place(tmp_path: Path) -> Path:
+    place = tmp_path / "state"
+    place.mkdir(mode=0o700)
+    return place
+
+
+def read(place: Path, name: str, max_bytes: int = 100) -> bytes:
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return read_private_file(directory, name, f"{place}/{name}", max_bytes)
+    finally:
+        os.close(directory)
+
+
+def test_private_directory_is_accepted(place: Path) -> None:
+    check_permissions(str(place))
+    check_permissions(str(place), ME)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o770, 0o711, 0o720, 0o3704])
+def test_directory_that_others_can_access_is_refused_with_a_chmod_command(place: Path, mode: int) -> None:
+    place.chmod(mode)
+    with pytest.raises(StartRefused) as refusal:
+        check_permissions(str(place), ME)
+    assert str(refusal.value) == (
+        f"{place} can be accessed by other users (mode {mode:o}): chmod 700 {place}"
+    )
+
+
+def test_directory_of_another_user_is_refused_with_a_chown_command(place: Path) -> None:
+    with pytest.raises(StartRefused) as refusal:
+        check_permissions(str(place), ME + 1)
+    assert f"{place} belongs to uid {ME}, and the daemon runs as uid {ME + 1}: " in str(refusal.value)
+    assert f"chown -R {ME + 1} {place}" in str(refusal.value)
+
+
+def test_path_that_is_a_file_or_missing_is_refused(place: Path) -> None:
+    (place / "file").touch()
+    with pytest.raises(StartRefused, match="is not a directory; give the state directory"):
+        check_permissions(f"{place}/file")
+    with pytest.raises(FileNotFoundError):
+        check_permissions(f"{place}/none")
+
+
+def test_private_file_is_read_up_to_its_size_limit(place: Path) -> None:
+    (place / "tokens").write_bytes(b"hello")
+    (place / "tokens").chmod(0o600)
+    assert read(place, "tokens") == b"hello"
+    assert read(place, "tokens", 5) == b"hello"
+    with pytest.raises(StartRefused, match="has 5 bytes, the limit is 4"):
+        read(place, "tokens", 4)
+    with pytest.raises(FileNotFoundError):
+        read(place, "none")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o660])
+def test_file_that_others_can_access_is_refused_with_a_chmod_command(place: Path, mode: int) -> None:
+    (place / "tokens").write_bytes(b"sesame")
+    (place / "tokens").chmod(mode)
+    with pytest.raises(StartRefused) as refusal:
+        read(place, "tokens")
+    assert str(refusal.value) == (
+        f"{place}/tokens can be accessed by other users (mode {mode:o}): chmod 600 {place}/tokens"
+    )
+
+
+def test_links_pipes_and_directories_are_refused_without_blocking(place: Path) -> None:
+    (place / "secret").write_bytes(b"root:x")
+    (place / "secret").chmod(0o600)
+    (place / "link").symlink_to(place / "secret")
+    with pytest.raises(OSError, match="symbolic links"):
+        read(place, "link")
+    os.mkfifo(place / "pipe", 0o600)
+    (place / "directory").mkdir(0o700)
+    for name in ("pipe", "directory"):
+        with pytest.raises(StartRefused, match=f"{name} is not a regular file; move it away"):
+            read(place, name)

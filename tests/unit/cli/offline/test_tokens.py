@@ -285,10 +285,7 @@ def test_a_state_directory_that_is_not_there_or_not_private_is_told(
     state.chmod(0o750)
     outcome = call("token", *words, "--state", str(state))
     assert (outcome.code, outcome.stdout) == (1, b"")
-    assert (
-        outcome.stderr
-        == f"taskq: {state} may be used by others than its owner (mode 750): chmod 700 {state}\n"
-    )
+    assert outcome.stderr == f"taskq: {state} can be accessed by other users (mode 750): chmod 700 {state}\n"
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -301,7 +298,7 @@ def test_a_file_that_is_damaged_or_open_is_told(call: Call, state: Path, words: 
     assert outcome.stderr.startswith(f"taskq: {path}, line 1 is no token's: ")
     path.chmod(0o644)
     outcome = call("token", *words, "--state", str(state))
-    assert outcome.stderr == f"taskq: {path} may be read by others than its owner: chmod 600 {path}\n"
+    assert outcome.stderr == f"taskq: {path} can be accessed by other users (mode 644): chmod 600 {path}\n"
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -311,7 +308,7 @@ def test_what_the_system_refuses_is_told(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", str(state))
 
-    monkeypatch.setattr("taskqd.cli.offline.tokens.check_directory", refuse)
+    monkeypatch.setattr("taskqd.cli.offline.tokens.check_permissions", refuse)
     assert call("token", *words, "--state", str(state)) == (1, b"", f"taskq: {state}: Permission denied\n")
 
 
