@@ -31,14 +31,10 @@ MAY_IMPORT = {
 """For each package, the packages and modules that it may import; ``daemon`` may import all but ``client``."""
 
 NOT_YET = {
-    ("execution.executor", "speedups.child_process"),
-    ("execution.executor", "speedups.pipes"),
     ("server.connection", "speedups.direct_write"),
     ("server.endpoints", "speedups.byte_socket"),
     ("server.endpoints", "speedups.client_poller"),
     ("server.handlers.job_view", "execution.proc"),
-    ("speedups.child_process", "model.job"),
-    ("speedups.spawn", "execution.proc"),
 }
 """Imports against the table that the next steps remove."""
 

@@ -35,11 +35,11 @@ from taskqd.engine.engine import Engine
 from taskqd.engine.recurring import RecurringSubmitter
 from taskqd.engine.retention import RetentionTask
 from taskqd.errors import StartRefused
+from taskqd.execution import proc
 from taskqd.model.job import Job
 from taskqd.server import endpoints
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.unix_port import SocketWatch
-from taskqd.speedups.spawn import close_on_exec
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 
@@ -128,7 +128,7 @@ class TaskqService(Service):
         signals.on_hangup(self._reactor, self.stop_reactor)
         open_files = descriptor_limit.raise_limit()
         self.settings = replace(self.settings, slots=descriptor_limit.usable_slots(self.settings.slots))
-        close_on_exec()
+        proc.set_close_on_exec()
         parts.orphans.start()
         parts.run_as.open()
         parts.journal.lock()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from zope.interface import alsoProvides
+
 from taskqd.auth.authenticator import Authenticator, make_access
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
@@ -18,6 +20,7 @@ from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
 from taskqd.execution.executor import Executor
+from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.execution.orphan_reaper import Orphans
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import Runs
@@ -30,9 +33,8 @@ from taskqd.server.factory import TaskqFactory
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.router import Router
-from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.client_poller import ClientPoller, make_client_poller
-from taskqd.speedups.spawn import Spawner
+from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.compaction import condense
@@ -52,9 +54,10 @@ class Components:
         self.threads = IOThreads(reactor)
         self.boot = proc.boot_id()
         disk = Filesystem()
-        batches = BatchScope()
-        self.spawner = Spawner(reactor, batches)
-        self.executor = Executor(self.spawner.spawn, reactor, self.threads.run)
+        self.accelerated = AcceleratedReactor(reactor)
+        if self.accelerated.starts_sessions:
+            alsoProvides(self.accelerated, ISessionSpawner)  # which speedups must not import
+        self.executor = Executor(self.accelerated, reactor, self.threads.run)
         self.journal = Journal(
             settings.state,
             reactor,
@@ -64,7 +67,7 @@ class Components:
             self.threads.run,
             self.executor.only_short_lived_processes,
         )
-        batches.add(self.journal)
+        self.accelerated.batches.add(self.journal)
         self.run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         user_files = os.path.abspath(settings.state) + ".jobs"
         self.user_files = UserFiles(user_files) if settings.run_as_owner else None
@@ -75,7 +78,7 @@ class Components:
     async def close(self) -> None:
         """Close the files, and end the threads and what they have under way."""
         await self.journal.close()
-        self.spawner.stop()
+        self.accelerated.stop_spawning()
         self.orphans.stop()
         self.threads.stop()
         if self.user_files is not None:

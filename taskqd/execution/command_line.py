@@ -57,7 +57,7 @@ def command_line(run: Run) -> list[str]:
     What an owner asks for is set as that user, and so cannot raise anything; what the machine sets them is
     set before, as root.
     """
-    before = _before(run)
+    before = shell_prologue(run)
     if run.script is None:
         text = before + (run.command or "")
         line = [SHELL, "-c", *(["--"] if text.startswith(("-", "+")) else []), text]
@@ -68,13 +68,13 @@ def command_line(run: Run) -> list[str]:
         line = program if is_ours else [SHELL, "-c", before + 'exec "$@"', SHELL, *program]
     limits = _limits(run)
     if limits:
-        line = [find("prlimit"), *limits, "--", *line]
+        line = [find_program("prlimit"), *limits, "--", *line]
     if run.nice is not None:
-        line = [find("nice"), "-n", str(run.nice), *line]  # in front: it is not to be under the limits
+        line = [find_program("nice"), "-n", str(run.nice), *line]  # nice(1) itself is not limited
     return line if run.owner is None else [*setpriv_command(run.owner), *line]
 
 
-def _before(run: Run) -> str:
+def shell_prologue(run: Run) -> str:
     """Return what the shell does before the command."""
     before = ""
     if run.oom_score_adj is not None:
@@ -136,10 +136,10 @@ def _sets_open_files(run: Run) -> bool:
 def setpriv_command(owner: Owner) -> list[str]:
     """Return what makes the owner, with all groups and without any capability, of root."""
     drop = [
-        *(find("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
+        *(find_program("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
         *("--inh-caps=-all", "--ambient-caps=-all", "--"),
     ]
-    return [find("prlimit"), *owner.limits, "--", *drop] if owner.limits else drop
+    return [find_program("prlimit"), *owner.limits, "--", *drop] if owner.limits else drop
 
 
 def _hidden(run: Run) -> list[str]:
@@ -149,7 +149,7 @@ def _hidden(run: Run) -> list[str]:
     )
 
 
-def sent(run: Run) -> Mapping[str, str]:
+def process_environment(run: Run) -> Mapping[str, str]:
     """Return the environment with which the command line is started."""
     hidden = set(_hidden(run))
     if not hidden:
@@ -170,7 +170,7 @@ def _limits(run: Run) -> list[str]:
     return limits
 
 
-def find(program: str) -> str:
+def find_program(program: str) -> str:
     """Return the path of a program of the system's, found by the daemon's PATH and not by the job's."""
     places = os.environ.get("PATH", os.defpath).split(os.pathsep)
     path = shutil.which(program, path=os.pathsep.join(filter(os.path.isabs, places)))

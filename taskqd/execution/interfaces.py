@@ -1,38 +1,69 @@
-"""The interface of what runs attempts."""
+"""The interfaces of the executor, and of the reactor and the transports that it uses."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorProcess
 from zope.interface import Interface
 
+from taskqd.execution.run import Outcome, Run
 from taskqd.model.job import Reason
 from taskqd.storage.interfaces import IOutputWriter
 
+OnSpawned = Callable[[int, "int | None"], None]
+"""Called with the pid of a new process, and its start time in clock ticks since boot if it is known."""
+
 
 class IExecutor(Interface):
-    """Runs attempts as processes. It knows neither journal nor backlog: values go in, values come out."""
+    """Runs attempts as processes. It knows neither the journal nor the queue."""
 
-    def start(
-        run: Any, recording: IOutputWriter, spawned: Callable[[int, "int | None"], None]
-    ) -> "Deferred[Any]":
-        """Run a ``command_line.Run``; ``spawned(pid, start time)`` is called, then an Outcome is delivered.
+    def start(run: Run, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
+        """Start an attempt; the Deferred fires when it has ended, and never fails.
 
-        Of a process that has exited before it could be told of, ``spawned`` is not called.
-        The Deferred never fails: an attempt that could not be started is an outcome too.
+        An attempt that cannot be started has an outcome, too. ``on_spawned`` is not called for a process
+        that has exited before it could be reported.
         """
 
-    def end(job_id: int, why: Reason, number: int) -> None:
-        """Signal all processes of a running attempt, and kill them after its grace."""
+    def end(job_id: int, reason: Reason, number: int) -> None:
+        """Signal all processes of a running attempt, and kill them after its ``kill_after``."""
 
     def kill_leftovers(job_id: int) -> "Deferred[None] | None":
-        """Kill at once what an ended attempt of a job left in its session, for which the job may be removed.
+        """Kill the processes that an ended attempt of a job left in its session; None if there are none.
 
-        The Deferred fires once that is gone, or no signal ends it. None if there is nothing.
+        The Deferred fires when they are gone or no signal ends them. The job may be removed then.
         """
 
     def kill() -> "Deferred[None]":
-        """Kill at once all that runs and all that ended attempts left behind: the daemon is about to stop.
+        """Kill all running attempts and all that ended attempts left behind: the daemon is about to stop.
 
-        The Deferred fires once all of it is gone, or no signal ends it.
+        The Deferred fires when they are gone or no signal ends them.
         """
+
+
+class ISessionSpawner(IReactorProcess):
+    """A reactor that starts each process as the leader of a new session, and later than Twisted's.
+
+    Its ``spawnProcess`` returns at once. When the process exists it calls ``connectionMade`` and
+    ``processRunning`` of a ``JobProcess``, else ``processNotStarted`` with the failure. It sets the
+    attributes of the JobProcess that are described there.
+    """
+
+
+class Pipe(Protocol):
+    """Our end of a pipe that a process prints into."""
+
+    def fileno(self) -> int: ...
+
+    def loseConnection(self) -> None: ...
+
+
+class ChildTransport(Protocol):
+    """The part of a process's transport that is used; ``pipes`` has those that are open, by descriptor."""
+
+    pid: int
+    pipes: Mapping[int, Pipe]
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...

@@ -12,6 +12,8 @@ import os
 import re
 import select
 import signal
+import struct
+import termios
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -163,6 +165,30 @@ def is_number_used(pid: int) -> bool:
 def _owned() -> int:
     """Open, once for all, what gets the owners; as no one asked for signals of it, there are none."""
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def unread_bytes(pipe: int) -> int:
+    """Return how many bytes are in a pipe; another reader may take them first."""
+    count: int = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"))[0]
+    return count
+
+
+def set_close_on_exec() -> None:
+    """Keep inherited descriptors from this process's children, and open 0 to 2 if they are closed.
+
+    If 0 to 2 were closed, a pipe could get one of these numbers, and the child's end would overwrite it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor > 2:
+            try:
+                flags = fcntl.fcntl(descriptor, fcntl.F_GETFD)
+                fcntl.fcntl(descriptor, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+            except OSError:
+                continue  # the listing's own descriptor, which is closed by now
 
 
 def signal_group(pgid: int, number: int) -> bool:

@@ -64,6 +64,11 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
     open_files: int | None = None
     oom_score_adj: int | None = None
 
+    @property
+    def uid(self) -> int | None:
+        """The user that the attempt is run as, None if it is the daemon's own."""
+        return None if self.owner is None else self.owner.uid
+
 
 class CannotStart(Exception):
     """An attempt must not be started, since it would not be what was asked for; the text says why.

@@ -12,7 +12,7 @@ import subprocess
 from msgspec.structs import replace
 
 from taskqd.errors import Forbidden, QueueFull, StartRefused
-from taskqd.execution.command_line import find, setpriv_command
+from taskqd.execution.command_line import find_program, setpriv_command
 from taskqd.execution.run import CannotStart, Owner
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
@@ -46,7 +46,7 @@ class RunAs:
             )
         try:
             for program in ("prlimit", "nice"):
-                find(program)
+                find_program(program)
             _check_drop(setpriv_command(_NOBODY))
         except (OSError, subprocess.SubprocessError) as why:
             raise StartRefused(f'run-as is "owner", and jobs cannot be run as others: {why}') from None
@@ -110,7 +110,7 @@ def _no_user(name: str) -> str:
 def _check_drop(drop: list[str]) -> None:
     """Become somebody else once, and look; raises OSError if that did not leave all of root behind."""
     done = subprocess.run(
-        [*drop, find("cat"), "/proc/self/status"],
+        [*drop, find_program("cat"), "/proc/self/status"],
         env={},
         stdin=subprocess.DEVNULL,
         capture_output=True,

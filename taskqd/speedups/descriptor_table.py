@@ -1,8 +1,8 @@
-"""A thread with a table of descriptors of its own, which is all that its children get a copy of.
+"""Gives a thread a descriptor table that it does not share, so that its children inherit a small one.
 
-A child gets a copy of all descriptors that there are, and closes each as it executes its program: where
-thousands of clients are connected, that takes as long as a short program does. A thread may leave the table
-that the others share (unshare(2)), and take out of that what it needs for a moment (pidfd_getfd(2)).
+A child gets a copy of its parent's descriptor table, and the kernel closes each descriptor when the child
+executes its program. With thousands of connected clients that takes as long as a short program. A thread can
+leave the shared table (unshare(2)), and then fetch single descriptors from it (pidfd_getfd(2)).
 """
 
 import ctypes
@@ -16,72 +16,73 @@ from contextlib import contextmanager
 
 _CLONE_FILES = 0x400
 _PIDFD_GETFD = 438
-"""Its number among the system calls, on all machines but Alphas; the C library has no name for it."""
+"""The number of the system call, on all architectures but Alpha; the C library has no wrapper for it."""
 _FIRST = 3
-"""0 to 2 stay what they are."""
+"""The descriptor that `unshare` keeps; 0 to 2 stay as well."""
 
-_quick = ctypes.PyDLL(None, use_errno=True)
-"""Calls that take less time than to let another thread run meanwhile."""
-
-
-class _Here(threading.local):
-    is_own = False
-    process: int | None = None
+_libc = ctypes.PyDLL(None, use_errno=True)
+"""Called with the GIL: these calls take less time than to release it."""
 
 
-_here = _Here()
+class _ThreadState(threading.local):
+    is_unshared = False
+    pidfd: int | None = None
 
 
-def leave(kept: int) -> int:
-    """Give the thread that calls it a table of its own, in which beside 0 to 2 there is only ``kept``.
+_thread = _ThreadState()
 
-    Returns which one that is there. The thread handles no signal from now on: Python's handlers write into
-    a descriptor of the others'. Raises OSError, having changed nothing else, where the system refuses.
+
+def unshare(kept: int) -> int:
+    """Give the calling thread its own descriptor table, with 0 to 2 and ``kept``; return the latter's number.
+
+    The thread blocks all signals from now on, since Python's handler writes to a descriptor of the shared
+    table. Raises OSError if the system refuses; then nothing else has changed.
     """
     if not hasattr(os, "pidfd_open"):
-        raise OSError(errno.ENOSYS, "this Python knows no pidfd_open")
+        raise OSError(errno.ENOSYS, "this Python has no os.pidfd_open")
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    process = os.pidfd_open(os.getpid())
+    pidfd = os.pidfd_open(os.getpid())
     try:
-        os.close(_take(process, kept))
+        os.close(_fetch(pidfd, kept))  # raises if the system has no pidfd_getfd
     finally:
-        os.close(process)
-    if _quick.unshare(_CLONE_FILES):
+        os.close(pidfd)
+    if _libc.unshare(_CLONE_FILES):
         raise _error()
     if kept != _FIRST:
         os.dup2(kept, _FIRST, inheritable=False)
     os.closerange(_FIRST + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    _here.is_own = True
+    _thread.is_unshared = True
     return _FIRST
 
 
 @contextmanager
-def borrowed(descriptors: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Have descriptors of the process in this thread's table; in a thread that shares it they are there.
+def borrow(descriptors: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Duplicate descriptors of the shared table into this thread's, for the duration of the context.
 
-    Raises OSError where there is no such descriptor, or no room for it.
+    In a thread that has not called `unshare` they are returned unchanged. Raises OSError if a descriptor does
+    not exist or the table is full.
     """
-    if not _here.is_own:
+    if not _thread.is_unshared:
         yield tuple(descriptors)
         return
-    if _here.process is None:
-        _here.process = os.pidfd_open(os.getpid())
-    taken: list[int] = []
+    if _thread.pidfd is None:
+        _thread.pidfd = os.pidfd_open(os.getpid())
+    borrowed: list[int] = []
     try:
         for descriptor in descriptors:
-            taken += (_take(_here.process, descriptor),)
-        yield tuple(taken)
+            borrowed += (_fetch(_thread.pidfd, descriptor),)
+        yield tuple(borrowed)
     finally:
-        for descriptor in taken:
+        for descriptor in borrowed:
             os.close(descriptor)
 
 
-def _take(process: int, descriptor: int) -> int:
-    """Return a duplicate of a process's descriptor, one that its children do not get."""
-    taken: int = _quick.syscall(_PIDFD_GETFD, process, descriptor, 0)
-    if taken < 0:
+def _fetch(pidfd: int, descriptor: int) -> int:
+    """Return a duplicate of a process's descriptor; it is close-on-exec."""
+    duplicate: int = _libc.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+    if duplicate < 0:
         raise _error()
-    return taken
+    return duplicate
 
 
 def _error() -> OSError:

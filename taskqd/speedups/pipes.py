@@ -1,9 +1,6 @@
-"""What a process prints into: read in large pieces, and by the reactor only where that is worth it."""
+"""Our end of a pipe that a child prints into: large reads, and none by the reactor before it is asked."""
 
-import fcntl
 import os
-import struct
-import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -12,18 +9,17 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-READ_BYTES = 65_536
-"""A pipe is read in pieces of up to so many bytes."""
+READ_SIZE = 65_536
+"""Bytes per read: the default capacity of a pipe. Twisted's own reader takes 8 KiB."""
 
 
 @implementer(IReadDescriptor)
 class Pipe:
-    """Our end of a pipe: what comes goes to ``told(stream, data)``, and ``lost(stream)`` hears of its end.
+    """Calls ``on_data(stream, data)`` with what it reads, and ``on_closed(stream)`` when it is closed.
 
-    It never blocks: a process that opens /proc/self/fd/1 for reading can take back what it has printed.
-
-    The reactor is not asked to look at it before ``startReading``: that costs more than to read what is there
-    once a short process has ended.
+    It is non-blocking: a process that opens /proc/self/fd/1 for reading can take bytes out of the pipe after
+    the reactor has seen them. Adding it to the reactor costs more than reading the output of a short process
+    once, when that has exited; so that is done only by ``startReading``.
     """
 
     def __init__(
@@ -31,16 +27,16 @@ class Pipe:
         reactor: Any,
         stream: int,
         descriptor: int,
-        told: Callable[[int, bytes], None],
-        lost: Callable[[int], None],
+        on_data: Callable[[int, bytes], None],
+        on_closed: Callable[[int], None],
     ) -> None:
         self._reactor = reactor
         self._stream = stream
         self._descriptor = descriptor
-        self._told = told
-        self._lost = lost
-        self._is_read = False
-        self._is_lost = False
+        self._on_data = on_data
+        self._on_closed = on_closed
+        self._is_reading = False
+        self._is_closed = False
         os.set_blocking(descriptor, False)
 
     def fileno(self) -> int:
@@ -50,41 +46,35 @@ class Pipe:
         return "process"
 
     def startReading(self) -> None:
-        """Have the reactor read it whenever something is there."""
-        if self._is_read or self._is_lost:
+        """Have the reactor read the pipe whenever it has data."""
+        if self._is_reading or self._is_closed:
             return
-        self._is_read = True
+        self._is_reading = True
         self._reactor.addReader(self)
 
     def stopReading(self) -> None:
-        """Leave what comes in the pipe."""
-        if self._is_read:
-            self._is_read = False
+        """Leave data in the pipe until ``startReading``."""
+        if self._is_reading:
+            self._is_reading = False
             self._reactor.removeReader(self)
 
     def doRead(self) -> Any:
         try:
-            data = os.read(self._descriptor, READ_BYTES)
+            data = os.read(self._descriptor, READ_SIZE)
         except BlockingIOError:
             return None
         if not data:
             return main.CONNECTION_DONE
-        self._told(self._stream, data)
+        self._on_data(self._stream, data)
         return None
 
     def connectionLost(self, reason: Failure) -> None:
         self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Close it, whatever is in it."""
-        if not self._is_lost:
+        """Close the pipe, even if there is data in it."""
+        if not self._is_closed:
             self.stopReading()
-            self._is_lost = True
+            self._is_closed = True
             os.close(self._descriptor)
-            self._lost(self._stream)
-
-
-def waiting(pipe: Any) -> int:
-    """Return how many bytes are in a pipe now; another reader of it may take them before us."""
-    count: int = struct.unpack("i", fcntl.ioctl(pipe.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
-    return count
+            self._on_closed(self._stream)

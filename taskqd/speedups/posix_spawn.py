@@ -1,10 +1,9 @@
-"""posix_spawn(3), called so that other threads run meanwhile.
+"""posix_spawn(3) in a new session, called without the GIL.
 
-Whoever spawns waits until the child has got a processor and has executed its program: on a busy machine that
-takes milliseconds, and Python's own os.posix_spawn keeps all threads waiting. So the C library's is called
-by ctypes, which lets them run. What is prepared for it is done by calls that keep the GIL, as they take less
-time than to pass it on. The flags are those of <spawn.h>, alike in glibc and musl, and the C library's
-structures are handed to it as it has filled them.
+posix_spawn returns when the child has got a processor and has executed its program, which takes milliseconds
+on a busy machine. os.posix_spawn holds the GIL meanwhile, so the C library is called through ctypes, which
+releases it. The calls that prepare a spawn keep the GIL: they take less time than to release it. The flags
+are those of <spawn.h>, which are the same in glibc and musl; the C library's structures are opaque here.
 """
 
 import ctypes
@@ -15,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import finalize
 
-from taskqd.speedups.descriptor_table import borrowed
+from taskqd.speedups.descriptor_table import borrow
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80
 _NAMES = (
@@ -23,21 +22,22 @@ _NAMES = (
     *("posix_spawnattr_setsigmask", "posix_spawn_file_actions_init", "posix_spawn_file_actions_adddup2"),
     *("posix_spawn_file_actions_destroy", "sigemptyset", "sigfillset", "sigdelset"),
 )
-"""What is called of the C library."""
-_HAS_ITS_SESSION = b'read -r _ _ _ _ _ session _ <"/proc/$$/stat"; [ $$ = $session ]'
-_KEPT = 256
-"""So many sets of streams are kept prepared."""
-_ROOM = 1024
-"""No C library's attributes, file actions or sets of signals have as many bytes."""
+"""The functions that the C library must have."""
+_CHECK_SESSION = b'read -r _ _ _ _ _ session _ <"/proc/$$/stat"; [ $$ = $session ]'
+"""A shell script that exits with 0 if its shell is the leader of a session."""
+_CACHE_SIZE = 256
+"""Sets of streams whose file actions are kept."""
+_STRUCT_SIZE = 1024
+"""Bytes for each of the C library's structures: more than any of them has."""
 
-_slow, _quick = ctypes.CDLL(None), ctypes.PyDLL(None)
+_libc, _libc_with_gil = ctypes.CDLL(None), ctypes.PyDLL(None)
 
 
 class Spawning:
-    """A spawn that is prepared: of the program ``argv[0]``, in a session of its own.
+    """A prepared spawn of the program ``argv[0]`` as the leader of a new session.
 
-    ``environ`` has NAME=value, ``streams`` are what the process gets as its descriptors 0, 1 and 2. It
-    ignores and blocks no signal. Raises ValueError of what has a NUL in it.
+    ``environ`` has NAME=value; ``streams`` become the process's descriptors 0, 1 and 2. All its signals have
+    their default action, and none is blocked. Raises ValueError if a text contains a NUL.
     """
 
     def __init__(self, argv: Sequence[bytes], environ: Sequence[bytes], streams: Sequence[int]) -> None:
@@ -45,64 +45,64 @@ class Spawning:
         self._streams = streams
 
     def spawn(self) -> int:
-        """Start it, and return its pid once it has its program; raises OSError."""
+        """Start the process; return its pid once it has executed its program. Raises OSError."""
         pid, argv = ctypes.c_int(), self._argv
-        with borrowed(self._streams) as streams:
-            actions = _actions(streams).made
-            _check(_slow.posix_spawnp(ctypes.byref(pid), argv[0], actions, _ATTRIBUTES, argv, self._environ))
+        with borrow(self._streams) as streams:
+            actions = _file_actions(streams).struct
+            _check(_libc.posix_spawnp(ctypes.byref(pid), argv[0], actions, _ATTRIBUTES, argv, self._environ))
         return pid.value
 
 
-class _Actions:
-    """What gives a process its streams: descriptors of ours, as its own from 0 on."""
+class _FileActions:
+    """The file actions that duplicate descriptors of this process to 0, 1, ... in the child."""
 
     def __init__(self, streams: Sequence[int]) -> None:
-        self.made = ctypes.create_string_buffer(_ROOM)
-        _check(_quick.posix_spawn_file_actions_init(self.made))
-        for theirs, ours in enumerate(streams):
-            _check(_quick.posix_spawn_file_actions_adddup2(self.made, ours, theirs))
-        finalize(self, _quick.posix_spawn_file_actions_destroy, self.made).atexit = False
+        self.struct = ctypes.create_string_buffer(_STRUCT_SIZE)
+        _check(_libc_with_gil.posix_spawn_file_actions_init(self.struct))
+        for in_child, descriptor in enumerate(streams):
+            _check(_libc_with_gil.posix_spawn_file_actions_adddup2(self.struct, descriptor, in_child))
+        finalize(self, _libc_with_gil.posix_spawn_file_actions_destroy, self.struct).atexit = False
 
 
-_actions = lru_cache(_KEPT)(_Actions)
-"""Descriptors come again and again, and to prepare this takes twelve calls of the kernel."""
+_file_actions = lru_cache(_CACHE_SIZE)(_FileActions)
+"""The same descriptors come again and again, and preparing their file actions takes twelve system calls."""
 
 
 def _check(error: int) -> None:
-    """Raise OSError if something was refused; posix_spawn(3) and what it takes return errno's numbers."""
+    """Raise OSError for an error number as posix_spawn(3) and its relatives return it."""
     if error:
         raise OSError(error, os.strerror(error))
 
 
 def _array(texts: Sequence[bytes]) -> Any:
-    """Return texts as C has them, a NULL behind the last; raises ValueError of what C would cut short."""
+    """Return an array of C strings that ends with NULL; raises ValueError if a text contains a NUL."""
     if b"\0" in b"".join(texts):
         raise ValueError("embedded null byte")
     return (ctypes.c_char_p * (len(texts) + 1))(*texts)
 
 
 def _attributes() -> Any:
-    """Return what asks for a new session, and for all signals as they are by default."""
-    attributes, none, every = (ctypes.create_string_buffer(_ROOM) for _ in range(3))
-    _quick.posix_spawnattr_init(attributes)
-    _quick.sigemptyset(none)
-    _quick.sigfillset(every)
+    """Return the attributes for a new session, no blocked signals, and default actions for all signals."""
+    attributes, none, every = (ctypes.create_string_buffer(_STRUCT_SIZE) for _ in range(3))
+    _libc_with_gil.posix_spawnattr_init(attributes)
+    _libc_with_gil.sigemptyset(none)
+    _libc_with_gil.sigfillset(every)
     for number in (signal.SIGKILL, signal.SIGSTOP):
-        _quick.sigdelset(every, number)
-    _quick.posix_spawnattr_setsigmask(attributes, none)
-    _quick.posix_spawnattr_setsigdefault(attributes, every)
-    _quick.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID))
+        _libc_with_gil.sigdelset(every, number)
+    _libc_with_gil.posix_spawnattr_setsigmask(attributes, none)
+    _libc_with_gil.posix_spawnattr_setsigdefault(attributes, every)
+    _libc_with_gil.posix_spawnattr_setflags(attributes, ctypes.c_short(_SETSIGDEF | _SETSIGMASK | _SETSID))
     return attributes
 
 
-def is_known() -> bool:
-    """Whether this C library has what is called here, and starts a process in a session of its own."""
+def is_supported() -> bool:
+    """Whether this C library has all functions that are needed, and can start a process in a new session."""
     if _ATTRIBUTES is None:
         return False
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent left it so: no child would have an end
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # as inherited: the kernel would reap children
     try:
-        pid = Spawning([b"/bin/sh", b"-c", _HAS_ITS_SESSION], [], ()).spawn()
+        pid = Spawning([b"/bin/sh", b"-c", _CHECK_SESSION], [], ()).spawn()
     except OSError:
         return False
     return os.waitpid(pid, 0)[1] == 0
@@ -112,4 +112,4 @@ def _has_all(library: Any) -> bool:
     return all(hasattr(library, name) for name in _NAMES)
 
 
-_ATTRIBUTES = _attributes() if _has_all(_quick) else None
+_ATTRIBUTES = _attributes() if _has_all(_libc_with_gil) else None

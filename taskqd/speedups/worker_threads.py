@@ -1,4 +1,4 @@
-"""A few threads that call what they are handed, while the reactor goes on."""
+"""A small thread pool that returns its results to the reactor in batches."""
 
 import errno
 import os
@@ -21,121 +21,121 @@ Value = TypeVar("Value")
 
 @implementer(IReadDescriptor)
 class WorkerThreads(Generic[Value]):
-    """Up to ``most`` threads, which are there from the first call on; ``name`` is what they are called.
+    """Up to ``max_threads`` threads with a common ``name``; they are started by the first calls.
 
-    It is handed over and back by less than Twisted's ThreadPool takes: for what is called a thousand times a
-    second that counts. What has come back meanwhile is told of in one round.
+    A call costs less than with Twisted's ThreadPool, which counts for a thousand calls per second. All
+    results that have arrived when the reactor wakes up are one batch.
 
-    Each has a table of descriptors of its own where the kernel allows that, so it must not use any other
-    than those that it has borrowed (descriptor_table.py). What wakes the reactor is the one that it keeps.
+    If the kernel allows it, each thread has its own descriptor table: a call must use only descriptors that
+    it has borrowed (descriptor_table.py). The thread keeps the eventfd(2) that wakes the reactor.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, most: int, name: str, together: BatchScope) -> None:
+    def __init__(self, reactor: Any, max_threads: int, name: str, batches: BatchScope) -> None:
         self._reactor = reactor
-        self._most = most
+        self._max_threads = max_threads
         self._name = name
-        self._together = together
+        self._batches = batches
         self._calls: SimpleQueue[tuple[Callable[[], Value], Callable[[Value | Exception], None]] | None]
         self._calls = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._returned: deque[tuple[Callable[[Value | Exception], None], Value | Exception]] = deque()
-        self._bell = -1
-        self._is_rung = False
+        self._results: deque[tuple[Callable[[Value | Exception], None], Value | Exception]] = deque()
+        self._wakeup_fd = -1
+        self._is_signalled = False
 
-    def call(self, function: Callable[[], Value], done: Callable[[Value | Exception], None]) -> None:
-        """Call ``function`` in a thread, then ``done`` in the reactor's with what it returned or raised.
+    def call(self, function: Callable[[], Value], on_done: Callable[[Value | Exception], None]) -> None:
+        """Call ``function`` in a thread, then ``on_done`` in the reactor's with what it returned or raised.
 
-        Raises OSError, having called neither, if there is no thread and none can be started.
+        Raises OSError if there is no thread and none can be started; then neither is called.
         """
-        if self._bell < 0:
-            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        if self._wakeup_fd < 0:
+            self._wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._reactor.addReader(self)
-        if len(self._threads) < self._most:
+        if len(self._threads) < self._max_threads:
             self._add_thread()
-        self._calls.put((function, done))
+        self._calls.put((function, on_done))
 
     def _add_thread(self) -> None:
-        """Start one more thread; without room for it those that there are go on alone."""
+        """Start one more thread; if the system refuses, the existing ones do all work."""
         is_first = not self._threads
         thread = threading.Thread(target=self._work, args=(is_first,), name=self._name, daemon=True)
         self._threads.append(thread)
         try:
             thread.start()
-        except RuntimeError as why:  # what Python raises for any error of pthread_create(3)
+        except RuntimeError as why:  # Python raises this for any error of pthread_create(3)
             self._threads.pop()
             if not self._threads:
                 raise OSError(errno.EAGAIN, f"{why} ({os.strerror(errno.EAGAIN)})") from None
 
     def stop(self) -> None:
-        """End the threads once all is called that was handed to them, and tell what that came to."""
-        if self._bell < 0:
+        """Finish all calls that were made, report their results, and end the threads."""
+        if self._wakeup_fd < 0:
             return
         for _ in self._threads:
             self._calls.put(None)
         while self._threads:
             self._threads.pop().join()
         self._reactor.removeReader(self)
-        os.close(self._bell)
-        self._bell = -1
-        self._tell()
+        os.close(self._wakeup_fd)
+        self._wakeup_fd = -1
+        self._report()
 
     def _work(self, is_first: bool) -> None:
-        bell = self._enter(is_first)
+        wakeup_fd = self._unshare(is_first)
         while (call := self._calls.get()) is not None:
-            function, done = call
+            function, on_done = call
             result: Value | Exception
             try:
                 result = function()
-            except Exception as why:  # noqa: BLE001 - whoever handed it over is told
+            except Exception as why:  # noqa: BLE001 - it is passed to the callback
                 result = why
-            self._returned.append((done, result))
-            if not self._is_rung:
-                self._is_rung = True
-                os.eventfd_write(bell, 1)
+            self._results.append((on_done, result))
+            if not self._is_signalled:
+                self._is_signalled = True
+                os.eventfd_write(wakeup_fd, 1)
 
-    def _enter(self, is_first: bool) -> int:
-        """Leave the others' descriptors alone if that can be; returns the one to ring the bell by.
+    def _unshare(self, is_first: bool) -> int:
+        """Leave the shared descriptor table if the kernel allows it; return the eventfd of this thread.
 
-        The thread that ``is_first`` logs it if not.
+        If the kernel does not, the first thread logs that.
         """
         try:
-            return descriptor_table.leave(self._bell)
+            return descriptor_table.unshare(self._wakeup_fd)
         except OSError as why:
             if is_first:
                 self._log.info(
-                    "this system lets no thread have descriptors of its own ({why}): with thousands of "
-                    "clients a start takes longer",
+                    "threads cannot have their own descriptor tables on this system ({why}); with thousands "
+                    "of clients, starting a job takes longer",
                     why=why,
                 )
-            return self._bell
+            return self._wakeup_fd
 
     # What the reactor calls.
 
     def fileno(self) -> int:
-        """Return the descriptor that is ready once something has come back."""
-        return self._bell
+        """Return the descriptor that becomes readable when there are results."""
+        return self._wakeup_fd
 
     def logPrefix(self) -> str:
-        """Return by what the log names this."""
+        """Return the name for the log."""
         return self._name
 
     def doRead(self) -> None:
-        """Tell of all that has come back."""
-        os.eventfd_read(self._bell)
-        self._tell()
+        """Report all results that there are."""
+        os.eventfd_read(self._wakeup_fd)
+        self._report()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Nothing is left to be told: the reactor stops."""
+        """Do nothing: the reactor stops."""
 
-    def _tell(self) -> None:
-        self._is_rung = False  # first: what returns from here on is told of now, or rings again
-        self._together.begin()
-        while self._returned:
-            done, result = self._returned.popleft()
+    def _report(self) -> None:
+        self._is_signalled = False  # first: later results are reported now, or wake the reactor again
+        self._batches.begin()
+        while self._results:
+            on_done, result = self._results.popleft()
             try:
-                done(result)
-            except Exception:  # noqa: BLE001 - it must not keep the others from being told
-                self._log.failure("whoever is told what a call came to met a bug")
-        self._together.end()
+                on_done(result)
+            except Exception:  # noqa: BLE001 - the other results must still be reported
+                self._log.failure("unexpected error in the callback of {name}", name=self._name)
+        self._batches.end()

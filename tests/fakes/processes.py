@@ -5,19 +5,20 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.internet.interfaces import IProcessTransport
+from twisted.internet.interfaces import IProcessTransport, IReactorProcess
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
-from taskqd.execution.interfaces import IExecutor
+from taskqd.execution import proc
+from taskqd.execution.interfaces import IExecutor, ISessionSpawner, OnSpawned
+from taskqd.execution.job_process import JobProcess
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
-from taskqd.model.job import Job, Reason, Usage
-from taskqd.speedups.child_process import MeasuredProtocol
+from taskqd.model.job import Job, Reason
 from taskqd.storage.interfaces import IOutputWriter
 
 COMPLETED = Outcome(reason=None, exit_code=0)
@@ -39,22 +40,20 @@ class FakeExecutor:
         self.is_killed = False
         self.leftovers: dict[int, Deferred[None]] = {}
 
-    def start(
-        self, run: Run, recording: IOutputWriter, spawned: Callable[[int, int | None], None]
-    ) -> "Deferred[Outcome]":
+    def start(self, run: Run, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
         assert run.id not in self.running, f"job {run.id} runs twice"
         self.runs.append(run)
         if self.at_once is not None and self.at_once.reason is Reason.SPAWN:
             return succeed(self.at_once)
-        spawned(1000 + run.id, 77)
+        on_spawned(1000 + run.id, 77)
         if self.at_once is not None:
             return succeed(self.at_once)
         self.running[run.id] = Deferred()
         self.most = max(self.most, len(self.running))
         return self.running[run.id]
 
-    def end(self, job_id: int, why: Reason, number: int) -> None:
-        self.signals.append((job_id, why, number))
+    def end(self, job_id: int, reason: Reason, number: int) -> None:
+        self.signals.append((job_id, reason, number))
 
     def kill_leftovers(self, job_id: int) -> "Deferred[None] | None":
         return self.leftovers.get(job_id)
@@ -113,6 +112,9 @@ class FakeGroups:
     def is_number_used(self, pid: int) -> bool:
         return pid in self.alive or any(pid in (one.pid, one.group, one.session) for one in self.others)
 
+    def unread_bytes(self, pipe: int) -> int:
+        return proc.unread_bytes(pipe)
+
     def signal_group(self, pgid: int, number: int) -> bool:
         if pgid not in self.alive:
             return False
@@ -157,39 +159,47 @@ class FakePipe:
         self.is_closed = True
 
 
+class FakeRusage(NamedTuple):
+    """The part of a resource usage that is read (getrusage(2))."""
+
+    ru_utime: float
+    ru_stime: float
+    ru_maxrss: int
+
+
 @implementer(IProcessTransport)
 class FakeProcess:
     """The transport of one process; the test lets it print and exit."""
 
-    def __init__(self, protocol: MeasuredProtocol, pid: int, groups: FakeGroups) -> None:
+    def __init__(self, protocol: JobProcess, pid: int, groups: FakeGroups) -> None:
         self.pid = pid
         self.pipes = {1: FakePipe(), 2: FakePipe()}
         self.is_reading = True
-        self._protocol = protocol
+        self.protocol = protocol
         self._groups = groups
 
-    def begin(self, started: int | None) -> None:
-        """Tell of the process."""
-        self._protocol.started = started
-        cast("Any", self._protocol).makeConnection(self)
+    def connect(self, started: int | None) -> None:
+        """Connect the protocol, as a spawner does that may know the start time."""
+        self.protocol.started = started
+        cast("Any", self.protocol).makeConnection(self)
 
     def prints(self, stream: int, data: bytes) -> None:
         """Let the reactor read what the process prints."""
-        self._protocol.childDataReceived(stream, data)
+        self.protocol.childDataReceived(stream, data)
 
     def exits(
         self,
         code: int = 0,
         number: int | None = None,
         leaves: bool = False,
-        usage: Usage | None = None,
+        rusage: FakeRusage | None = None,
     ) -> None:
         """End the process; unless it ``leaves`` something in its group, the group is gone too."""
         if not leaves:
             self._groups.alive.discard(self.pid)
-        self._protocol.usage = usage
+        self.protocol.rusage = rusage
         failed = ProcessTerminated(code if number is None else None, number)
-        self._protocol.processExited(Failure(failed if code or number else ProcessDone(0)))
+        self.protocol.processExited(Failure(failed if code or number else ProcessDone(0)))
 
     def pauseProducing(self) -> None:
         self.is_reading = False
@@ -232,57 +242,71 @@ class FakeProcess:
         raise NotImplementedError
 
 
-class FakeSpawn:
-    """Spawns FakeProcesses; ``error`` is how it fails, ``at_once`` is done to each before it is told of.
+@implementer(IReactorProcess)
+class FakeProcessReactor:
+    """Spawns FakeProcesses, as an ISessionSpawner if ``starts_sessions``, else as Twisted does.
 
-    ``started`` is the start time that it knows of each.
-
-    If it ``is_slow`` there is no process before ``go_on``; ``spawning`` is what the last call returned.
+    ``error`` is raised by the next spawn. ``on_connected`` is called with each process when its protocol is
+    connected, before it is reported as running. ``started`` is the start time that a session spawner knows.
+    If it ``is_slow``, a process exists only after ``go_on``, or never after ``fail``.
     """
 
-    def __init__(self, groups: FakeGroups) -> None:
+    def __init__(self, groups: FakeGroups, *, starts_sessions: bool = True) -> None:
         self.processes: list[FakeProcess] = []
         self.lines: list[list[str]] = []
         self.environments: list[Mapping[str, str]] = []
         self.inputs: list[bytes] = []
-        self.uids: list[int | None] = []
+        self.pipe_owners: list[int | None] = []
         self.error: Exception | None = None
-        self.at_once: Callable[[FakeProcess], None] = lambda _: None
+        self.on_connected: Callable[[FakeProcess], None] = lambda _: None
         self.has_group = True
         self.is_slow = False
-        self.spawning: Deferred[FakeProcess] = Deferred()
         self.started: int | None = None
         self._groups = groups
+        self._starts_sessions = starts_sessions
+        if starts_sessions:
+            alsoProvides(self, ISessionSpawner)
 
-    def __call__(
+    def spawnProcess(
         self,
-        protocol: MeasuredProtocol,
-        line: list[str],
-        environment: Mapping[str, str],
-        stdin: int,
-        uid: int | None,
-    ) -> "Deferred[FakeProcess]":
+        processProtocol: Any,
+        executable: Any,
+        args: Any = (),
+        env: Any = None,
+        path: Any = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        usePTY: object = 0,
+        childFDs: Any = None,
+    ) -> Any:
         if self.error is not None:
-            return fail(self.error)
-        self.lines.append(line)
-        self.uids.append(uid)
-        self.environments.append(environment)
-        self.inputs.append(os.read(stdin, 4096))
-        process = FakeProcess(protocol, 5000 + len(self.processes), self._groups)
-        self.processes.append(process)
-        self.spawning = Deferred()
+            if not self._starts_sessions:
+                raise self.error
+            processProtocol.processNotStarted(Failure(self.error))
+            return
+        assert executable == args[0]
+        assert (childFDs[1], childFDs[2]) == ("r", "r")
+        self.lines.append([word.decode("utf-8", "surrogateescape") for word in args])
+        self.environments.append({name.decode(): value.decode() for name, value in env.items()})
+        self.inputs.append(os.read(childFDs[0], 4096))
+        self.pipe_owners.append(processProtocol.pipe_owner)
+        self.processes.append(FakeProcess(processProtocol, 5000 + len(self.processes), self._groups))
         if not self.is_slow:
             self.go_on()
-        return self.spawning
 
     def go_on(self) -> None:
-        """Have the process that was asked for last."""
+        """Let the process exist that was asked for last."""
         process = self.processes[-1]
         if self.has_group:
             self._groups.alive.add(process.pid)
-        process.begin(self.started)
-        self.at_once(process)
-        self.spawning.callback(process)
+        process.connect(self.started)
+        self.on_connected(process)
+        if self._starts_sessions:
+            process.protocol.processRunning()
+
+    def fail(self, error: Exception) -> None:
+        """Let the spawn fail that was asked for last."""
+        self.processes[-1].protocol.processNotStarted(Failure(error))
 
     def close(self) -> None:
         """Close the pipes of all processes."""

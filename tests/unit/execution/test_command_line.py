@@ -16,8 +16,8 @@ from taskqd.execution.command_line import (
     command_line,
     duration,
     environment,
+    process_environment,
     refusal,
-    sent,
 )
 from taskqd.execution.run import MARK, Owner, Run
 from taskqd.execution.shebang import HEAD_BYTES, interpreter
@@ -115,7 +115,7 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
 def test_a_run_is_one_command_line(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
-    monkeypatch.setattr(launch, "find", lambda program: program)
+    monkeypatch.setattr(launch, "find_program", lambda program: program)
     assert command_line(replace(PLAIN, **options)) == line
 
 
@@ -141,10 +141,10 @@ def test_a_program_is_found_only_where_the_path_is_a_whole_one(
         (tmp_path / directory / "nice").touch(0o700)
     (tmp_path / "nice").touch(0o700)
     monkeypatch.setenv("PATH", f".:bin::{tmp_path}/other")
-    assert launch.find("nice") == f"{tmp_path}/other/nice"
+    assert launch.find_program("nice") == f"{tmp_path}/other/nice"
     monkeypatch.setenv("PATH", ".:bin:")
     with pytest.raises(FileNotFoundError):
-        launch.find("nice")
+        launch.find_program("nice")
 
 
 def ran(directory: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
@@ -335,15 +335,15 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
 def test_an_owner_s_run_leaves_root_behind_first(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
-    monkeypatch.setattr(launch, "find", lambda program: program)
+    monkeypatch.setattr(launch, "find_program", lambda program: program)
     assert command_line(replace(PLAIN, **{"owner": OWNER, **options})) == line
 
 
 def test_what_a_submission_brings_reaches_no_program_that_is_still_root() -> None:
     env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
     run = replace(PLAIN, env=env, submitted_variables=("LD_PRELOAD", "IFS"))
-    assert sent(run) == env, "all is the daemon's user's here"
-    assert sent(replace(run, owner=OWNER)) == {
+    assert process_environment(run) == env, "all is the daemon's user's here"
+    assert process_environment(replace(run, owner=OWNER)) == {
         "PATH": "/bin",
         HIDDEN + "LD_PRELOAD": "/evil.so",
         "IFS": ":",
@@ -358,7 +358,7 @@ def taken(run: Run) -> "subprocess.CompletedProcess[bytes]":
     """Run what an owner's shell runs, with the environment that it is given, as whoever we are."""
     line = command_line(run)
     line = line[line.index("/bin/sh") :]
-    env = {os.fsencode(name): os.fsencode(value) for name, value in sent(run).items()}
+    env = {os.fsencode(name): os.fsencode(value) for name, value in process_environment(run).items()}
     return subprocess.run(line, env=env, cwd="/", capture_output=True, check=True)
 
 
@@ -424,7 +424,9 @@ def owned(name: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
     """Run as a user of this machine what is to be run as them."""
     user = other_users.user(name)
     run = replace(PLAIN, owner=Owner(user.uid, user.gid, user.home), **options)
-    return subprocess.run(command_line(run), env=sent(run), cwd="/", capture_output=True, check=False)
+    return subprocess.run(
+        command_line(run), env=process_environment(run), cwd="/", capture_output=True, check=False
+    )
 
 
 @other_users.only_root
@@ -499,9 +501,9 @@ def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) 
         return done.stdout + done.stderr
 
     assert printed(env), "setpriv and the shell obey it where it is handed to them"
-    assert printed(sent(run)) == b""
+    assert printed(process_environment(run)) == b""
     run = replace(run, command="/bin/true")
-    assert printed(sent(run)), "what the job itself runs obeys it"
+    assert printed(process_environment(run)), "what the job itself runs obeys it"
 
 
 @other_users.only_root
@@ -525,7 +527,7 @@ def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str)
             return str(place) in (place / "trace").read_text("latin-1")
 
         assert opened(env), "setpriv looks there where it is handed to it"
-        assert not opened(sent(run))
+        assert not opened(process_environment(run))
 
 
 # The environment.

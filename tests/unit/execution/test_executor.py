@@ -12,22 +12,23 @@ import pytest
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessTransport
+from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
-from taskqd.execution import command_line, executor, proc_scanner, process_tree
-from taskqd.execution.executor import MAX_LEFTOVER_GRACE, SHORT_LIVED, Executor
-from taskqd.execution.interfaces import IExecutor
+from taskqd.execution import command_line, executor, job_process, proc_scanner, process_tree
+from taskqd.execution.executor import SHORT_LIVED, Executor
+from taskqd.execution.interfaces import IExecutor, ISessionSpawner
+from taskqd.execution.job_process import MAX_LEFTOVER_GRACE
 from taskqd.execution.proc import Process
 from taskqd.execution.process_tree import FIRST_LOOK
 from taskqd.execution.run import MARK, Outcome, Owner, Run
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
-from taskqd.speedups.batch import BatchScope
-from taskqd.speedups.spawn import IS_FAST_WAY_KNOWN, Spawner
+from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.storage.interfaces import OutputLost
 from tests.fakes.clocks import clock, in_thread
 from tests.fakes.deferreds import result_of
-from tests.fakes.processes import FakeGroups, FakeProcess, FakeSpawn
+from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, FakeRusage
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
@@ -57,15 +58,15 @@ def run(job_id: int = 1, **options: Any) -> Run:
 class Bench:
     """An executor over fake processes."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, starts_sessions: bool = True) -> None:
         self.clock = clock()
         self.groups = FakeGroups()
-        self.spawn = FakeSpawn(self.groups)
-        self.executor = Executor(self.spawn, self.clock, in_thread)
+        self.reactor = FakeProcessReactor(self.groups, starts_sessions=starts_sessions)
+        self.executor = Executor(self.reactor, self.clock, in_thread)
         self.recording = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
-        for module in (executor, proc_scanner, process_tree):
+        for module in (job_process, proc_scanner, process_tree):
             monkeypatch.setattr(module, "proc", self.groups)
         monkeypatch.setattr(proc_scanner, "thread_time", lambda: 0.0)
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
@@ -78,7 +79,7 @@ class Bench:
 
     @property
     def process(self) -> FakeProcess:
-        return self.spawn.processes[-1]
+        return self.reactor.processes[-1]
 
     @property
     def signals(self) -> list[int]:
@@ -104,7 +105,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(monkeypatch)
     yield bench
     bench.look()
-    bench.spawn.close()
+    bench.reactor.close()
     assert not bench.executor._running
     assert not bench.executor._present
     assert bench.clock.getDelayedCalls() == [], "an ended attempt leaves no call behind"
@@ -121,11 +122,11 @@ def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> 
 
 
 def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(bench: Bench) -> None:
-    bench.spawn.is_slow = True
+    bench.reactor.is_slow = True
     ended = bench.start(timeout=1.0)
     bench.pass_time(LONG)
     assert (bench.spawned, ended.called) == ([], False)
-    bench.spawn.go_on()
+    bench.reactor.go_on()
     assert [pid for pid, _ in bench.spawned] == [bench.process.pid]
     bench.pass_time(0.5)
     assert bench.signals == []
@@ -134,31 +135,31 @@ def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(ben
 
 
 def test_who_is_to_end_before_there_is_a_process_gets_the_signal_as_soon_as_there_is(bench: Bench) -> None:
-    bench.spawn.is_slow = True
+    bench.reactor.is_slow = True
     ended = bench.start()
     bench.executor.end(1, Reason.CANCELLED, INT)
-    bench.spawn.go_on()
+    bench.reactor.go_on()
     assert bench.signals == [INT]
     bench.exits(number=INT)
     assert result_of(ended).reason is Reason.CANCELLED
 
 
 def test_who_is_to_end_and_has_had_its_grace_is_killed_as_soon_as_there_is_a_process(bench: Bench) -> None:
-    bench.spawn.is_slow = True
+    bench.reactor.is_slow = True
     ended = bench.start(kill_after=1.0)
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.pass_time(2.0)
-    bench.spawn.go_on()
+    bench.reactor.go_on()
     assert bench.signals == [KILL]
     bench.exits(number=KILL)
     assert result_of(ended).reason is Reason.CANCELLED
 
 
 def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> None:
-    bench.spawn.is_slow = True
+    bench.reactor.is_slow = True
     ended = bench.start()
     bench.executor.kill()
-    bench.spawn.go_on()
+    bench.reactor.go_on()
     assert bench.signals == [KILL]
     bench.exits(number=KILL)
     assert result_of(ended).signal == KILL
@@ -166,18 +167,18 @@ def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> Non
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_a_spawn_that_fails_after_a_while_has_failed(bench: Bench, is_cancelled: bool) -> None:
-    bench.spawn.is_slow = True
+    bench.reactor.is_slow = True
     ended = bench.start()
     if is_cancelled:
         bench.executor.end(1, Reason.CANCELLED, TERM)
-    bench.spawn.spawning.errback(OSError("no more processes"))
+    bench.reactor.fail(OSError("no more processes"))
     outcome = result_of(ended)
     assert (outcome.reason, outcome.detail) == (Reason.SPAWN, "could not be started: no more processes")
     assert (bench.spawned, bench.recording.is_closed) == ([], True)
 
 
 def test_a_bug_in_a_spawn_is_logged_and_ends_the_attempt(bench: Bench, logged_errors: LeakWatch) -> None:
-    bench.spawn.error = ZeroDivisionError("a bug")
+    bench.reactor.error = ZeroDivisionError("a bug")
     assert result_of(bench.start()).reason is Reason.SPAWN
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
@@ -187,10 +188,10 @@ def test_a_bug_in_a_spawn_is_logged_and_ends_the_attempt(bench: Bench, logged_er
 
 def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(bench: Bench) -> None:
     ended = bench.start(command="echo hello")
-    assert bench.spawn.lines == [["/bin/sh", "-c", "echo hello"]]
-    assert bench.spawn.environments == [{"A": "1"}]
-    assert bench.spawn.inputs == [b""]
-    assert bench.spawn.uids == [None]
+    assert bench.reactor.lines == [["/bin/sh", "-c", "echo hello"]]
+    assert bench.reactor.environments == [{"A": "1"}]
+    assert bench.reactor.inputs == [b""]
+    assert bench.reactor.pipe_owners == [None]
     bench.exits()
     assert result_of(ended).reason is None
 
@@ -199,7 +200,7 @@ def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(
 def test_a_start_time_that_the_spawn_does_not_know_is_read(
     bench: Bench, known: int | None, told: int
 ) -> None:
-    bench.spawn.started = known
+    bench.reactor.started = known
     bench.start()
     assert bench.spawned == [(bench.process.pid, told)]
     bench.exits()
@@ -209,19 +210,19 @@ def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) 
     stdin = tmp_path / "stdin"
     stdin.write_bytes(b"what it reads")
     bench.start(stdin=str(stdin))
-    assert bench.spawn.inputs == [b"what it reads"]
+    assert bench.reactor.inputs == [b"what it reads"]
     bench.exits()
 
 
 def test_an_attempt_of_another_user_s_is_spawned_for_them(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_line, "find", lambda program: program)
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
     env = {"A": "1", "LD_PRELOAD": "x"}
     bench.start(owner=Owner(1000, 100, "/home/ada"), env=env, submitted_variables=("LD_PRELOAD",))
-    assert bench.spawn.uids == [1000]
-    assert bench.spawn.lines[0][:2] == ["setpriv", "--reuid=1000"]
-    assert bench.spawn.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
+    assert bench.reactor.pipe_owners == [1000]
+    assert bench.reactor.lines[0][:2] == ["setpriv", "--reuid=1000"]
+    assert bench.reactor.environments == [{"A": "1", "TASKQ_ENV_LD_PRELOAD": "x"}]
     bench.exits()
 
 
@@ -230,7 +231,7 @@ def test_a_machine_without_setpriv_is_a_spawn_that_failed(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = result_of(bench.start(owner=Owner(1000, 100, "/home/ada")))
-    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert (outcome.reason, bench.reactor.lines) == (Reason.SPAWN, [])
     assert "there is no setpriv" in (outcome.detail or "")
 
 
@@ -253,9 +254,10 @@ def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
 
 @pytest.fixture(name="real")
 def a_real_executor(reactor: Any) -> Iterator[Executor]:
-    spawner = Spawner(reactor, BatchScope())
-    yield Executor(spawner.spawn, reactor, in_thread)
-    spawner.stop()
+    accelerated = AcceleratedReactor(reactor)
+    alsoProvides(accelerated, ISessionSpawner)
+    yield Executor(accelerated, reactor, in_thread)
+    accelerated.stop_spawning()
 
 
 async def test_what_a_real_process_reads_waits_as_ever(real: Executor, tmp_path: Path) -> None:
@@ -285,7 +287,7 @@ def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
     bench.start(stdin=str(stdin))
     bench.exits()
     assert held() == []
-    bench.spawn.error = OSError("no more processes")
+    bench.reactor.error = OSError("no more processes")
     bench.recording = FakeOutputWriter()
     bench.start(stdin=str(stdin))
     assert held() == []
@@ -296,13 +298,13 @@ def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
     [FileNotFoundError("no such file: /bin/sh"), OSError(11, "too many"), ValueError("embedded null byte")],
 )
 def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) -> None:
-    bench.spawn.error = error
+    bench.reactor.error = error
     outcome = result_of(bench.start())
     assert (outcome.reason, outcome.exit_code, outcome.signal) == (Reason.SPAWN, None, None)
     assert str(error) in (outcome.detail or "")
     assert bench.spawned == []
     assert bench.recording.is_closed
-    bench.spawn.error = None
+    bench.reactor.error = None
     bench.recording = FakeOutputWriter()
     again = bench.start()
     bench.exits()
@@ -314,7 +316,7 @@ def test_a_missing_prlimit_is_a_spawn_that_failed(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = result_of(bench.start(nofile=64))
-    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert (outcome.reason, bench.reactor.lines) == (Reason.SPAWN, [])
     assert "there is no prlimit" in (outcome.detail or "")
 
 
@@ -365,7 +367,7 @@ def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that does not answer would hold the reactor, or a thread that starts others."""
-    monkeypatch.setattr(command_line, "find", lambda program: program)
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
     looked: list[str] = []
 
     def look(name: str) -> Callable[..., Any]:
@@ -389,7 +391,7 @@ def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
             bench.executor.start(run(job_id, **given), bench.recording, bench._note)
             bench.exits()
     assert not [path for path in looked if path.startswith("/hung")]
-    assert not [line[0] for line in bench.spawn.lines if line[0].startswith("/hung")]
+    assert not [line[0] for line in bench.reactor.lines if line[0].startswith("/hung")]
 
 
 SHORTAGES = [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
@@ -407,7 +409,7 @@ SHORTAGES = [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
 def test_a_start_that_the_machine_has_no_room_for_is_told_from_one_that_is_the_job_s_fault(
     bench: Bench, error: Exception, is_shortage: bool
 ) -> None:
-    bench.spawn.error = error
+    bench.reactor.error = error
     outcome = result_of(bench.start())
     assert (outcome.reason, outcome.is_shortage) == (Reason.SPAWN, is_shortage)
 
@@ -423,7 +425,7 @@ def test_a_stdin_that_cannot_be_opened_for_want_of_descriptors_is_the_machine_s_
 
 
 def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: Bench) -> None:
-    bench.spawn.at_once = lambda process: process.exits(code=7)
+    bench.reactor.on_connected = lambda process: process.exits(code=7)
     outcome = result_of(bench.start())
     assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 7)
     assert bench.spawned == []
@@ -483,10 +485,9 @@ def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
 
 
 def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
-    used = Usage(1.5, 0.25, 2**20)
     ended = bench.start()
-    bench.exits(usage=used)
-    assert result_of(ended).usage == used
+    bench.exits(rusage=FakeRusage(1.5, 0.25, 2**30))
+    assert result_of(ended).usage == Usage(1.5, 0.25, 2**40)
     bench.recording = FakeOutputWriter()
     ended = bench.start()
     bench.exits()
@@ -494,9 +495,9 @@ def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
 
 
 def test_the_end_inside_the_spawn_says_what_was_used(bench: Bench) -> None:
-    used = Usage(0.0, 0.25, 0)
-    bench.spawn.at_once = lambda process: process.exits(usage=used)
-    assert result_of(bench.start()).usage == used
+    rusage = FakeRusage(0.0, 0.25, 1)
+    bench.reactor.on_connected = lambda process: process.exits(rusage=rusage)
+    assert result_of(bench.start()).usage == Usage(0.0, 0.25, 0), "a peak below the daemon's own is unknown"
 
 
 # What it leaves behind.
@@ -805,7 +806,7 @@ def test_ending_an_attempt_whose_end_is_being_made_durable_does_nothing(bench: B
 
 
 def test_a_process_that_has_no_group_yet_is_signalled_by_its_pid(bench: Bench) -> None:
-    bench.spawn.has_group = False
+    bench.reactor.has_group = False
     bench.start()
     bench.executor.end(1, Reason.CANCELLED, TERM)
     assert bench.killed == [(bench.process.pid, TERM)]
@@ -934,7 +935,7 @@ async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Exe
     outcome = await real.start(run(**options), recording, lambda pid, started: None)
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 0.5 s")
     assert outcome.stdout == Output.inline(b"1\n2\n3\n4\n")
-    assert (outcome.usage is not None) == IS_FAST_WAY_KNOWN
+    assert outcome.usage is not None
 
 
 # Output.
@@ -1042,7 +1043,7 @@ def _raise(why: Exception) -> Any:
 
 @pytest.mark.parametrize("is_ended_by_us", [False, True])
 @pytest.mark.parametrize("why", [BlockingIOError(11, "busy"), RuntimeError("can't start new thread")])
-@pytest.mark.parametrize("place", ["write", "close", "waiting"])
+@pytest.mark.parametrize("place", ["write", "close", "unread_bytes"])
 def test_an_exit_whose_handling_fails_ends_the_attempt_all_the_same(
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
@@ -1052,8 +1053,8 @@ def test_an_exit_whose_handling_fails_ends_the_attempt_all_the_same(
     is_ended_by_us: bool,
 ) -> None:
     ended = bench.start()
-    if place == "waiting":
-        monkeypatch.setattr(executor, "waiting", lambda pipe: _raise(why))
+    if place == "unread_bytes":
+        monkeypatch.setattr(bench.groups, "unread_bytes", lambda pipe: _raise(why))
     else:
         monkeypatch.setattr(bench.recording, place, lambda *_: _raise(why))
     if is_ended_by_us:
@@ -1071,7 +1072,7 @@ def test_a_recording_that_cannot_be_closed_does_not_hide_that_nothing_was_starte
     bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
     monkeypatch.setattr(bench.recording, "close", lambda: _raise(RuntimeError("can't start new thread")))
-    bench.spawn.error = OSError("no more processes")
+    bench.reactor.error = OSError("no more processes")
     assert result_of(bench.start()).reason is Reason.SPAWN
     assert len(logged_errors.flush(RuntimeError)) == 1
 
@@ -1079,7 +1080,7 @@ def test_a_recording_that_cannot_be_closed_does_not_hide_that_nothing_was_starte
 def test_output_that_another_reader_has_taken_is_the_end_of_the_draining(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "waiting", lambda pipe: 5)
+    monkeypatch.setattr(bench.groups, "unread_bytes", lambda pipe: 5)
     ended = bench.start()
     bench.process.pipes[2].put(b"oh")
     bench.exits()
@@ -1175,7 +1176,7 @@ def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, w
 def test_the_mark_counts_only_of_the_user_that_the_job_is_run_as(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command_line, "find", lambda program: program)
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
     ended = bench.start(env=ENV, owner=Owner(1000, 100, "/home/ada"))
     bench.groups.others = [marked(7, uid=1000), marked(8, uid=1001)]
     bench.executor.end(1, Reason.CANCELLED, KILL)
@@ -1240,12 +1241,12 @@ def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Be
     bench.groups.others = [*left, marked(9, "store.1.3"), marked(10, "store.2.1")]
     bench.groups.deadly = {TERM}
     bench.start(attempt=3, env={MARK: "store.1.3"})
-    assert bench.spawn.lines == []
+    assert bench.reactor.lines == []
     bench.look()
     assert bench.groups.sent == [(7, TERM), (8, TERM)]
-    assert bench.spawn.lines == []
+    assert bench.reactor.lines == []
     bench.clock.advance(FIRST_LOOK)
-    assert len(bench.spawn.lines) == 1
+    assert len(bench.reactor.lines) == 1
     bench.exits()
 
 
@@ -1255,9 +1256,9 @@ def test_a_retry_starts_once_the_session_of_the_attempt_before_is_gone(bench: Be
     bench.recording = FakeOutputWriter()
     again = bench.start(attempt=2)
     bench.pass_time(2.875)
-    assert len(bench.spawn.lines) == 1
+    assert len(bench.reactor.lines) == 1
     bench.pass_time(1)
-    assert len(bench.spawn.lines) == 2
+    assert len(bench.reactor.lines) == 2
     bench.exits()
     assert result_of(again).reason is None
 
@@ -1268,7 +1269,7 @@ def test_a_retry_does_not_start_beside_what_no_signal_ends(bench: Bench) -> None
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1e9)
     bench.pass_time(MAX_LEFTOVER_GRACE + LONG)
     outcome = result_of(ended)
-    assert (outcome.reason, bench.spawn.lines) == (Reason.SPAWN, [])
+    assert (outcome.reason, bench.reactor.lines) == (Reason.SPAWN, [])
     assert outcome.detail == "could not be started: process 7 of an earlier attempt does not end"
     assert sent_to(bench, 7) == [TERM, KILL]
 
@@ -1285,9 +1286,9 @@ def test_a_retry_waits_while_the_machine_lacks_descriptors_to_look_for_earlier_a
     with monkeypatch.context() as context:
         context.setattr(bench.groups, door, refuse)
         bench.pass_time(60)
-    assert (ended.called, bench.spawn.lines) == (False, [])
+    assert (ended.called, bench.reactor.lines) == (False, [])
     bench.pass_time(2)
-    assert (sent_to(bench, 7), len(bench.spawn.lines)) == ([KILL], 1)
+    assert (sent_to(bench, 7), len(bench.reactor.lines)) == ([KILL], 1)
     bench.exits()
 
 
@@ -1297,10 +1298,10 @@ def test_a_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None
     bench.look()
     bench.executor.end(1, Reason.INTERRUPTED, TERM)
     outcome = result_of(ended)
-    assert (outcome.reason, bench.spawn.lines) == (Reason.INTERRUPTED, [])
+    assert (outcome.reason, bench.reactor.lines) == (Reason.INTERRUPTED, [])
     bench.pass_time(LONG)
     assert sent_to(bench, 7) == [TERM, KILL]
-    assert bench.spawn.lines == []
+    assert bench.reactor.lines == []
 
 
 def test_a_kill_of_everything_reaches_what_a_retry_waits_for(bench: Bench) -> None:

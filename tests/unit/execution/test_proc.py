@@ -297,3 +297,15 @@ def test_the_ticks_around_a_start_are_those_of_its_start_time(start: Start) -> N
         process = start()
         after = proc.ticks()
         assert before <= (proc.start_time(process.pid) or 0) <= after
+
+
+def test_closed_standard_descriptors_are_opened() -> None:
+    code = (
+        "import os; os.close(0); os.close(2)\n"
+        "from taskqd.execution import proc\n"
+        "proc.set_close_on_exec()\n"
+        "print([os.readlink(f'/proc/self/fd/{n}') for n in (0, 2)])\n"
+        "print([os.get_inheritable(n) for n in (0, 1, 2)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "['/dev/null', '/dev/null']\n[True, True, True]\n"

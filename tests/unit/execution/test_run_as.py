@@ -217,8 +217,8 @@ def test_what_does_not_leave_root_behind_ends_the_start(
     why: str,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(command_line, "find", lambda program: program)
-    monkeypatch.setattr(run_as, "find", lambda program: program)
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
+    monkeypatch.setattr(run_as, "find_program", lambda program: program)
     done = subprocess.CompletedProcess([], code, stdout, stderr)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert why in opened(users, limits)

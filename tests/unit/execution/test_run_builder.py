@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskqd.execution import run_builder
-from taskqd.execution.command_line import sent
+from taskqd.execution.command_line import process_environment
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import PATH, Runs, daemon_environment
@@ -322,7 +322,7 @@ def test_an_owner_s_run_is_theirs_with_copies_that_are_theirs(bench: Bench) -> N
     assert {os.path.dirname(str(path)) for path in paths} == {str(bench.place / "state.jobs")}
     assert {os.stat(str(path)).st_uid for path in paths} == {1}
     assert run.env["USER"] == "ada"
-    assert "LD_PRELOAD" not in sent(run)
+    assert "LD_PRELOAD" not in process_environment(run)
     Path(run.env["TASKQ_PROGRESS"]).write_bytes(b"60\n")
     assert bench.spool.read_progress(7) == 60
     bench.spool.close_attempt(7)

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.protocol import ProcessProtocol
 
 from taskqd.speedups.batch import BatchScope
-from taskqd.speedups.child_process import LISTEN_AFTER, ChildProcess, ChildReaper
+from taskqd.speedups.child_process import READ_DELAY, ChildProcess, ChildReaper
 from tests.fakes.clocks import clock
 
 PID = 2**30
@@ -51,17 +51,17 @@ def a_bench() -> Iterator[Bench]:
     for descriptor in bench.writing:
         os.close(descriptor)
     bench.children._by_pid.clear()
-    bench.children._rest()
+    bench.children._unregister()
 
 
 def test_a_child_is_listened_to_once_it_has_lasted(bench: Bench) -> None:
     first = bench.add()
-    bench.clock.advance(LISTEN_AFTER / 2)
+    bench.clock.advance(READ_DELAY / 2)
     second = bench.add()
     assert not bench.is_heard(first)
-    bench.clock.advance(LISTEN_AFTER / 2)
+    bench.clock.advance(READ_DELAY / 2)
     assert (bench.is_heard(first), bench.is_heard(second)) == (True, False)
-    bench.clock.advance(LISTEN_AFTER / 2)
+    bench.clock.advance(READ_DELAY / 2)
     assert bench.is_heard(second)
     assert bench.clock.getDelayedCalls() == []
 
@@ -69,7 +69,7 @@ def test_a_child_is_listened_to_once_it_has_lasted(bench: Bench) -> None:
 def test_one_that_is_not_to_be_read_is_listened_to_only_when_it_is(bench: Bench) -> None:
     child = bench.add()
     child.pauseProducing()
-    bench.clock.advance(LISTEN_AFTER)
+    bench.clock.advance(READ_DELAY)
     assert not bench.is_heard(child)
     child.resumeProducing()
     assert bench.is_heard(child)
@@ -81,7 +81,7 @@ def test_a_clock_that_is_set_back_keeps_nobody_unheard(bench: Bench) -> None:
     first = bench.add()
     bench.clock.rightNow -= 3600
     second = bench.add()
-    bench.clock.advance(LISTEN_AFTER)
+    bench.clock.advance(READ_DELAY)
     assert (bench.is_heard(first), bench.is_heard(second)) == (True, True)
 
 
@@ -101,5 +101,5 @@ def test_what_has_closed_its_pipes_is_not_listened_to(bench: Bench) -> None:
     child = bench.add()
     for pipe in list(child.pipes.values()):
         pipe.loseConnection()
-    bench.clock.advance(LISTEN_AFTER)
+    bench.clock.advance(READ_DELAY)
     assert (child.pipes, bench.read) == ({}, set())

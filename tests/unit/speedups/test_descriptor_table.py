@@ -45,7 +45,7 @@ def test_a_thread_that_has_left_has_the_first_three_and_what_it_has_kept(pipe: t
     before = os.listdir("/proc/self/fd")
 
     def leave() -> tuple[int, list[str], bool]:
-        kept = descriptor_table.leave(pipe[1])
+        kept = descriptor_table.unshare(pipe[1])
         found = sorted(os.listdir("/proc/thread-self/fd"), key=int)
         os.write(kept, b"from there")
         return kept, found, os.get_inheritable(kept)
@@ -59,7 +59,7 @@ def test_what_is_kept_may_be_the_first_one_already() -> None:
     code = (
         "import os; from taskqd.speedups import descriptor_table\n"
         "ours, theirs = os.pipe(); os.dup2(theirs, 3, inheritable=False)\n"
-        "print(descriptor_table.leave(3), sorted(os.listdir('/proc/thread-self/fd')))\n"
+        "print(descriptor_table.unshare(3), sorted(os.listdir('/proc/thread-self/fd')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout == "3 ['0', '1', '2', '3', '4']\n"
@@ -67,12 +67,12 @@ def test_what_is_kept_may_be_the_first_one_already() -> None:
 
 def test_what_it_borrows_is_there_for_as_long_as_it_needs_it(pipe: tuple[int, int]) -> None:
     def borrow() -> tuple[bool, list[bool]]:
-        descriptor_table.leave(pipe[0])
+        descriptor_table.unshare(pipe[0])
         for _ in range(3):
             later = os.pipe2(0)
             for end in later:
                 os.close(end)
-        with descriptor_table.borrowed([pipe[1], pipe[1]]) as borrowed:
+        with descriptor_table.borrow([pipe[1], pipe[1]]) as borrowed:
             for descriptor in borrowed:
                 os.write(descriptor, b"x")
             inherited = [os.get_inheritable(descriptor) for descriptor in borrowed]
@@ -92,10 +92,10 @@ def test_what_was_opened_later_can_be_borrowed_as_well(pipe: tuple[int, int]) ->
     later: list[int] = []
 
     def borrow() -> None:
-        descriptor_table.leave(pipe[0])
+        descriptor_table.unshare(pipe[0])
         has_left.set()
         assert is_open.wait(10)
-        with descriptor_table.borrowed(later[1:]) as (writing,):
+        with descriptor_table.borrow(later[1:]) as (writing,):
             os.write(writing, b"later")
 
     def open_one() -> None:
@@ -114,10 +114,10 @@ def test_what_was_opened_later_can_be_borrowed_as_well(pipe: tuple[int, int]) ->
 
 def test_what_is_not_there_cannot_be_borrowed_and_nothing_stays_borrowed(pipe: tuple[int, int]) -> None:
     def borrow() -> tuple[list[str], list[str]]:
-        descriptor_table.leave(pipe[0])
-        with descriptor_table.borrowed([]):
+        descriptor_table.unshare(pipe[0])
+        with descriptor_table.borrow([]):
             before = os.listdir("/proc/thread-self/fd")
-        with pytest.raises(OSError, match="Bad file descriptor"), descriptor_table.borrowed([pipe[1], 2**20]):
+        with pytest.raises(OSError, match="Bad file descriptor"), descriptor_table.borrow([pipe[1], 2**20]):
             pytest.fail("it is not there")
         return before, os.listdir("/proc/thread-self/fd")
 
@@ -126,14 +126,14 @@ def test_what_is_not_there_cannot_be_borrowed_and_nothing_stays_borrowed(pipe: t
 
 
 def test_a_thread_that_has_not_left_has_what_it_would_borrow(pipe: tuple[int, int]) -> None:
-    with descriptor_table.borrowed(pipe) as borrowed:
+    with descriptor_table.borrow(pipe) as borrowed:
         assert borrowed == pipe
     os.write(pipe[1], b"still open")
 
 
 def test_a_thread_that_has_left_handles_no_signal(pipe: tuple[int, int]) -> None:
     def blocked() -> set[int]:
-        descriptor_table.leave(pipe[0])
+        descriptor_table.unshare(pipe[0])
         return signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     assert signal.SIGCHLD in in_thread(blocked)
@@ -144,22 +144,22 @@ def test_a_python_that_was_built_for_an_older_kernel_changes_nothing(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "pidfd_open")
-    with pytest.raises(OSError, match="no pidfd_open"):
-        in_thread(lambda: descriptor_table.leave(pipe[0]))
+    with pytest.raises(OSError, match="has no os"):
+        in_thread(lambda: descriptor_table.unshare(pipe[0]))
 
 
 @pytest.mark.parametrize("call", ["syscall", "unshare"])
 def test_a_system_that_refuses_changes_nothing(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(descriptor_table._quick, call, lambda *_: -1)
+    monkeypatch.setattr(descriptor_table._libc, call, lambda *_: -1)
     monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EPERM)
     before = os.listdir("/proc/self/fd")
 
     def leave() -> list[str]:
         with pytest.raises(PermissionError):
-            descriptor_table.leave(pipe[0])
-        with descriptor_table.borrowed(pipe) as borrowed:
+            descriptor_table.unshare(pipe[0])
+        with descriptor_table.borrow(pipe) as borrowed:
             assert borrowed == pipe
         return os.listdir("/proc/self/fd")
 

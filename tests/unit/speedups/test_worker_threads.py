@@ -205,7 +205,7 @@ def test_where_the_system_refuses_that_it_shares_those_of_the_process_and_says_s
     def refuse(_: int) -> int:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(descriptor_table, "leave", refuse)
+    monkeypatch.setattr(descriptor_table, "unshare", refuse)
     pipe = os.pipe()
     with capturedLogs() as logged:
         for _ in range(2):
@@ -233,7 +233,7 @@ def test_a_stop_before_a_thread_has_begun_loses_no_call(
         is_stopping.wait(10)
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(descriptor_table, "leave", refuse)
+    monkeypatch.setattr(descriptor_table, "unshare", refuse)
     monkeypatch.setattr(threading.Thread, "join", joining)
     bench.workers.call(lambda: "done", bench.results.append)
     bench.workers.stop()

@@ -1,0 +1,390 @@
+"""One attempt's process: its output, its timeouts, its signals, and its end.
+
+An attempt ends when its first process has exited, and its end is reported at once. What it leaves in its
+session gets SIGTERM, and SIGKILL after a grace. If the daemon ends an attempt (a timeout, a cancel), the end
+is reported when its session and all processes with its mark are gone, since a retry must not run beside them.
+docs/operations.md has the table, "Which processes are ended".
+"""
+
+import os
+import signal
+from typing import Any, cast
+
+from twisted.internet import defer
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
+from twisted.internet.error import ProcessTerminated
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from taskqd.errors import is_shortage
+from taskqd.execution import proc
+from taskqd.execution.command_line import duration, may_be_refused, refusal
+from taskqd.execution.idle_timer import IdleTimer
+from taskqd.execution.interfaces import ChildTransport, OnSpawned
+from taskqd.execution.proc import Process
+from taskqd.execution.proc_scanner import Scanner
+from taskqd.execution.process_tree import Sweep, Tree
+from taskqd.execution.run import MARK, Outcome, Run
+from taskqd.execution.usage import least_known_peak, usage_of
+from taskqd.model.events import NOTHING, Output
+from taskqd.model.job import Reason
+from taskqd.storage.interfaces import IOutputWriter, OutputLost
+
+STDERR = 2
+MAX_LEFTOVER_GRACE = 30.0
+"""Seconds from SIGTERM to SIGKILL for what an attempt leaves behind, if its ``kill_after`` is not shorter."""
+MAX_COMPLAINT = 8192
+"""Bytes of stderr that are searched for the reason why the shell could not start the command."""
+MAX_READ = 65_536
+"""Bytes per read when the pipes are drained."""
+
+
+class JobProcess(ProcessProtocol):
+    """One attempt, from the spawn of its first process until all of its processes are gone.
+
+    ``outcome`` fires once, with how the attempt ended; ``gone`` fires when none of its processes is left,
+    which may be later. ``processRunning`` must be called when the process exists and the protocol is
+    connected, or ``processNotStarted`` if it cannot be started.
+
+    An ISessionSpawner gives the pipes to the user with the uid ``pipe_owner`` if that is not None, who can
+    then open /dev/stdout. It sets ``started``, the start time in clock ticks since boot if it knows that,
+    before ``connectionMade``, and ``rusage``, as wait4(2) returns it, before ``processExited``.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, run: Run, output: IOutputWriter, clock: IReactorTime, scanner: Scanner, on_spawned: OnSpawned
+    ) -> None:
+        self.outcome: Deferred[Outcome] = Deferred()
+        self.gone: Deferred[None] = Deferred()
+        self.job_id = run.id
+        self.pid: int | None = None
+        self.pipe_owner = run.uid
+        self.started: int | None = None
+        self.rusage: Any = None  # Any: typeshed's struct_rusage cannot be made by a test
+        self._run = run
+        self._output = output
+        self._clock = clock
+        self._scanner = scanner
+        self._on_spawned = on_spawned
+        self._child: ChildTransport | None = None
+        self._least_peak = 0
+        self._end_reason: Reason | None = None
+        self._details: dict[Reason, str] = {}
+        self._exit: BaseException | None = None
+        self._complaint: bytearray | None = bytearray() if may_be_refused(run) else None
+        self._is_reported = False
+        self._has_leftovers = True
+        self._pending_signal: int | None = None
+        self._predecessors: Deferred[None] | None = None
+        self._timeout: Deferred[None] | None = None
+        self._idle_timer: IdleTimer | None = None
+        self._tree: Tree | None = None
+        self._sweep: Sweep | None = None
+        output.set_callbacks(self._on_backpressure, self._on_output_failure)
+
+    # The start.
+
+    def start_after(self, predecessors: "Deferred[None]") -> "Deferred[None]":
+        """Wait for ``predecessors`` before the spawn; ending the attempt meanwhile cancels that Deferred."""
+        self._predecessors = predecessors
+        return predecessors.addBoth(self._on_predecessors_gone)
+
+    def _on_predecessors_gone(self, result: Any) -> Any:
+        self._predecessors = None
+        return result
+
+    def connectionMade(self) -> None:
+        self._child = cast(ChildTransport, self.transport)
+        self.pid = self._child.pid
+        self._least_peak = least_known_peak()
+        if self._pending_signal is not None:
+            self._get_sweep().signal(self._pending_signal)
+        if self._run.timeout is not None:
+            self._timeout = Deferred()
+            self._timeout.addTimeout(self._run.timeout, self._clock).addErrback(self._on_timeout)
+        if self._run.idle_timeout is not None:
+            self._idle_timer = IdleTimer(self._run.idle_timeout, self._clock, self._on_idle)
+
+    def give_pipes_to_owner(self) -> None:
+        """Let the user who is ``pipe_owner`` open the pipes by their names.
+
+        The process exists already, but it is still executing setsid(1), prlimit(1) and setpriv(1).
+        """
+        if self.pipe_owner is not None and self._child is not None:
+            for pipe in self._child.pipes.values():
+                os.fchown(pipe.fileno(), self.pipe_owner, -1)  # both ends of a pipe are one inode
+
+    def processRunning(self) -> None:
+        """Report the pid, unless the process has exited already."""
+        if self.pid is None or self._exit is not None:
+            return
+        started = proc.start_time(self.pid) if self.started is None else self.started
+        try:
+            self._on_spawned(self.pid, started)
+        except Exception:  # noqa: BLE001 - the process runs, and its end will be reported
+            self._log.failure("unexpected error in reporting the pid of job {id}", id=self.job_id)
+
+    def processNotStarted(self, failure: Failure) -> None:
+        """Report that the process could not be started, and why."""
+        reason, detail = Reason.SPAWN, f"could not be started: {failure.value}"
+        if failure.check(CancelledError) and self._end_reason is not None:
+            reason, detail = self._end_reason, "it was ended before it started"
+        elif not failure.check(OSError, ValueError, MemoryError):
+            self._log.failure("unexpected error in starting job {id}", failure, id=self.job_id)
+        self._is_reported = True
+        maybeDeferred(self._output.close).addErrback(self._log_end_failure)
+        has_shortage = reason is Reason.SPAWN and is_shortage(failure.value)
+        self.outcome.callback(Outcome(reason=reason, detail=detail, is_shortage=has_shortage))
+        self._finish_without_leftovers()
+
+    # Output.
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.reset()
+        try:
+            self._write(childFD, data)
+        except Exception as why:  # noqa: BLE001 - the reactor would close the pipe
+            self._log.failure("unexpected error in writing the output of job {id}", id=self.job_id)
+            self._on_output_failure(str(why))
+
+    def _write(self, stream: int, data: bytes) -> None:
+        if self._complaint is not None and stream == STDERR and len(self._complaint) < MAX_COMPLAINT:
+            self._complaint += data[:MAX_COMPLAINT]
+        self._output.write(stream, data)
+
+    def _on_backpressure(self, is_paused: bool) -> None:
+        if self._exit is not None or self._child is None:
+            return
+        if self._idle_timer is not None:
+            self._idle_timer.set_paused(is_paused)
+        if is_paused:
+            self._child.pauseProducing()
+        else:
+            self._child.resumeProducing()
+
+    def _on_output_failure(self, why: str) -> None:
+        self._details[Reason.OUTPUT] = f"its output cannot be kept: {why}"
+        if self._exit is not None:
+            self._end_reason = self._end_reason or Reason.OUTPUT
+        self.end(Reason.OUTPUT, signal.SIGTERM)
+
+    # Ending it.
+
+    def end(self, reason: Reason, number: int, detail: str | None = None) -> None:
+        """Signal all processes of the attempt, and kill them after ``kill_after``.
+
+        The first reason stands. A cancel still sends its signal if the attempt is being ended already.
+        """
+        if self._end_reason is not None and reason is Reason.CANCELLED and not self._is_reported:
+            self._signal(number)
+        if self._exit is not None or self._end_reason is not None:
+            return
+        self._end_reason = reason
+        if detail is not None:
+            self._details[reason] = detail
+        if self._predecessors is not None:
+            self._predecessors.cancel()
+            return
+        self._include_marked()
+        self._signal(number)
+
+    def kill(self) -> None:
+        """Kill all that is left of the attempt."""
+        self._get_sweep().kill()
+
+    def _signal(self, number: int) -> None:
+        if number == signal.SIGKILL:
+            self._get_sweep().kill()
+        else:
+            self._get_sweep().signal(number)
+            self._get_sweep().kill_within(self._run.kill_after)
+
+    def _on_timeout(self, failure: Failure) -> None:
+        failure.trap(defer.TimeoutError)
+        detail = f"it ran for longer than {duration(self._run.timeout or 0)}"
+        self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
+
+    def _on_idle(self) -> None:
+        if self._idle_timer is not None and self._has_unread_output():
+            self._idle_timer.start()  # the reactor was too busy to read it
+        else:
+            detail = f"it printed nothing for {duration(self._run.idle_timeout or 0)}"
+            self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
+
+    def _has_unread_output(self) -> bool:
+        return self._child is not None and any(
+            proc.unread_bytes(pipe.fileno()) for pipe in self._child.pipes.values()
+        )
+
+    # Its processes.
+
+    def _get_sweep(self) -> Sweep:
+        """Return what ends the attempt's processes; most attempts need none."""
+        if self._sweep is None:
+            self._sweep = Sweep(
+                self.job_id, self._get_tree().find, self._signal_group, self._scanner, self._clock
+            )
+            self._sweep.gone.addCallback(self._finish)
+        return self._sweep
+
+    def _get_tree(self) -> Tree:
+        if self._tree is None:
+            self._tree = Tree(self._run.env.get(MARK, ""), self._run.uid)
+        self._tree.leader = self.pid
+        return self._tree
+
+    def _include_marked(self) -> None:
+        """Have the processes ended that have left the session, too."""
+        self._get_tree().is_marked_too = True
+        self._get_sweep().since = self.started or 0
+
+    def _signal_group(self, number: int) -> int | None:
+        """Signal the process group of the first process, and return its number; see Sweep.
+
+        If the process does not exist yet, it gets the signal when it does.
+        """
+        if self.pid is None:
+            self._pending_signal = number
+            return None
+        if self._exit is not None:
+            return 0  # another process may have the pid by now; a scan finds what is left
+        try:
+            if not proc.signal_group(self.pid, number):
+                os.kill(self.pid, number)  # setsid(1) has not run yet, so the group does not exist
+        except OSError as why:
+            self._log.warn("job {id} cannot be signalled: {why}", id=self.job_id, why=why)
+        return self.pid
+
+    # Its end.
+
+    def processExited(self, reason: Failure) -> None:
+        self._exit = reason.value
+        try:
+            self._on_exit()
+        except Exception:  # noqa: BLE001 - the attempt has ended, and its slot must become free
+            failure = Failure()
+            self._log_end_failure(failure)
+            self._note_lost_output(failure.value)
+            self._report()
+            self._end_leftovers()
+
+    def _on_exit(self) -> None:
+        self._has_leftovers = self.pid is not None and proc.is_number_used(self.pid)
+        if self._idle_timer is not None:
+            self._idle_timer.stop()
+        self._drain_pipes()
+        if self._timeout is not None and not self._timeout.called:
+            self._timeout.callback(None)
+        if self._end_reason is None:
+            self._report()
+        self._end_leftovers()
+
+    def _drain_pipes(self) -> None:
+        """Read what is in the pipes, and close them: leftovers that hold them must not delay the end.
+
+        A pipe may have less than it says, since the process may read it as well; an empty read ends it.
+        """
+        failure: Exception | None = None
+        pipes = {} if self._child is None else self._child.pipes
+        for stream, pipe in list(pipes.items()):
+            try:
+                left = proc.unread_bytes(pipe.fileno())
+                while left > 0 and (data := _read(pipe.fileno(), left)):
+                    self._write(stream, data)
+                    left -= len(data)
+            except Exception as why:  # noqa: BLE001 - the other pipe must be drained as well
+                failure = why
+            pipe.loseConnection()
+        if failure is not None:
+            raise failure
+
+    def _end_leftovers(self) -> None:
+        if self._end_reason is None and self.pid is not None and not self._has_leftovers:
+            self._finish_without_leftovers()
+            return
+        sweep = self._get_sweep()
+        self._get_tree().reaped = proc.ticks()
+        grace = self._run.kill_after
+        if self._end_reason is None:
+            grace = min(grace, MAX_LEFTOVER_GRACE)
+        else:
+            self._include_marked()
+        sweep.kill_within(grace)
+        if sweep.number is None:
+            sweep.signal(signal.SIGTERM)
+        sweep.wait()
+
+    def _finish_without_leftovers(self) -> None:
+        if self._sweep is None:
+            self._finish([])
+        else:
+            self._sweep.finish([])
+
+    def _finish(self, left: list[Process]) -> None:
+        self._has_leftovers = bool(left)
+        self._report()
+        self.gone.callback(None)
+
+    # Its outcome.
+
+    def _report(self) -> None:
+        if self._is_reported:
+            return
+        self._is_reported = True
+        try:
+            closing = self._output.close()
+        except Exception:  # noqa: BLE001 - the attempt has ended all the same
+            closing = fail()
+        closing.addErrback(self._on_output_lost).addCallback(self._make_outcome).chainDeferred(self.outcome)
+
+    def _on_output_lost(self, failure: Failure) -> tuple[Output, Output]:
+        if not failure.check(OSError):
+            self._log_end_failure(failure)
+        self._note_lost_output(failure.value)
+        return failure.value.kept if isinstance(failure.value, OutputLost) else (NOTHING, NOTHING)
+
+    def _note_lost_output(self, why: BaseException | None) -> None:
+        self._end_reason = self._end_reason or Reason.OUTPUT
+        self._details.setdefault(Reason.OUTPUT, f"its output could not be kept: {why}")
+
+    def _log_end_failure(self, failure: Failure) -> None:
+        self._log.failure("unexpected error at the end of job {id}", failure, id=self.job_id)
+
+    def _make_outcome(self, outputs: tuple[Output, Output]) -> Outcome:
+        exit_ = self._exit
+        code, number = (exit_.exitCode, exit_.signal) if isinstance(exit_, ProcessTerminated) else (0, None)
+        reason = self._end_reason
+        if reason is None and number is not None:
+            reason = Reason.SIGNAL
+        stdout, stderr = outputs
+        pid = self.pid if self._has_leftovers else None
+        if reason is None and self._complaint is not None:
+            refused = refusal(self._run, code, bytes(self._complaint))
+            if refused is not None:
+                detail = f"could not be started: {refused}"
+                return Outcome(reason=Reason.SPAWN, detail=detail, stdout=stdout, stderr=stderr, pid=pid)
+        if reason is None and code:
+            reason = Reason.EXIT
+        return Outcome(
+            reason=reason,
+            exit_code=code,
+            signal=number,
+            detail="; ".join(self._details.values()) or None,
+            stdout=stdout,
+            stderr=stderr,
+            usage=None if self.rusage is None else usage_of(self.rusage, self._least_peak),
+            pid=pid,
+        )
+
+
+def _read(descriptor: int, length: int) -> bytes:
+    """Return what can be read from a pipe without waiting, nothing if it is empty."""
+    try:
+        return os.read(descriptor, min(length, MAX_READ))
+    except BlockingIOError:
+        return b""

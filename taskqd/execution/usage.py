@@ -1,0 +1,28 @@
+"""The CPU time and the memory that an attempt has used, from what wait4(2) returns.
+
+The CPU time is that of the attempt's first process, including nice(1) and prlimit(1) before it, and of its
+descendants that were waited for, each by its parent. Not counted are processes that nothing waited for:
+background processes that go on after the end, and children of a process that ignores SIGCHLD. The peak of
+memory is the largest resident set of a single one of them, shared libraries included; it is not a sum.
+"""
+
+import resource
+
+from taskqd.model.job import Usage
+
+MARGIN = 4 * 1024**2
+"""Bytes by which two readings of one peak may differ: the kernel sums its per-CPU counters now and then."""
+
+
+def least_known_peak() -> int:
+    """Return the peak of memory in bytes up to which that of a process started now will be unknown.
+
+    Linux counts the memory of the daemon as the child's until the child executes its program.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MARGIN
+
+
+def usage_of(rusage: resource.struct_rusage, least_peak: int) -> Usage:
+    """Return the usage of a process; its memory is 0 if the peak is not above ``least_peak``."""
+    peak = rusage.ru_maxrss * 1024  # KiB: getrusage(2)
+    return Usage(round(rusage.ru_utime, 6), round(rusage.ru_stime, 6), peak if peak > least_peak else 0)

@@ -1,0 +1,73 @@
+"""The usage of real attempts, as an accelerated reactor and the executor report it."""
+
+import os
+import resource
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from zope.interface import alsoProvides
+
+from taskqd.execution.executor import Executor
+from taskqd.execution.interfaces import ISessionSpawner
+from taskqd.model.job import Usage
+from taskqd.speedups.reactor import AcceleratedReactor
+from tests.fakes.clocks import in_thread
+from tests.fakes.spool import FakeOutputWriter
+from tests.unit.execution.test_executor import run
+
+Measure = Callable[[str], Awaitable[Usage]]
+
+
+def burn(seconds: float) -> str:
+    """Return a command that takes so much CPU time, and a little more to start."""
+    return f"{sys.executable} -c 'import time\nwhile time.process_time() < {seconds}: sum(range(9999))'"
+
+
+@pytest.fixture(name="measure")
+def a_measured_attempt(reactor: Any) -> Iterator[Measure]:
+    """Return a function that runs a command as an attempt and returns its usage."""
+    accelerated = AcceleratedReactor(reactor)
+    alsoProvides(accelerated, ISessionSpawner)
+    executor = Executor(accelerated, reactor, in_thread)
+
+    async def measure(command: str) -> Usage:
+        attempt = run(command=command, env={"PATH": os.environ["PATH"]})
+        outcome = await executor.start(attempt, FakeOutputWriter(), lambda pid, started: None)
+        leftovers = executor.kill_leftovers(attempt.id)
+        if leftovers is not None:
+            await leftovers
+        assert outcome.exit_code == 0
+        assert outcome.usage is not None
+        return outcome.usage
+
+    yield measure
+    accelerated.stop_spawning()
+
+
+async def test_usage_has_the_cpu_time_of_the_process(measure: Measure) -> None:
+    usage = await measure("exec " + burn(0.2))
+    assert 0.2 <= usage.user + usage.system < 2
+    assert usage.user > usage.system
+
+
+async def test_usage_has_the_cpu_time_of_a_child_that_was_waited_for(measure: Measure) -> None:
+    usage = await measure(burn(0.2) + "; true")
+    assert 0.2 <= usage.user + usage.system < 2
+
+
+async def test_usage_lacks_the_cpu_time_of_a_child_that_was_not_waited_for(measure: Measure) -> None:
+    usage = await measure(burn(0.5) + " & exit 0")
+    assert usage.user + usage.system < 0.5
+
+
+async def test_memory_is_the_peak_of_the_largest_process(measure: Measure) -> None:
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 64 * 1024**2
+    allocate = f"{sys.executable} -c 'len(bytes(1) * {size})'"
+    usage = await measure(f"{allocate}; {allocate}; true")
+    assert size < usage.memory < size + 64 * 1024**2
+
+
+async def test_memory_is_unknown_if_the_peak_may_be_the_daemon_s_own(measure: Measure) -> None:
+    assert (await measure("true")).memory == 0
