@@ -13,15 +13,15 @@ EVERY = 37
 """Of all bytes, every so many-th is flipped here, bit by bit."""
 
 
-@pytest.fixture(name="disk", scope="module")
+@pytest.fixture(name="filesystem", scope="module")
 def a_disk(tmp_path_factory: pytest.TempPathFactory) -> MemoryDisk:
     return make(tmp_path_factory.mktemp("cuts") / "journal")
 
 
-def test_the_journal_has_some_hundred_records_a_snapshot_and_segments(disk: MemoryDisk) -> None:
-    assert counting(disk) == ["00000002.snapshot", "00000003.journal", "00000004.journal", LAST]
-    assert len(replay("", disk)) > 300
-    assert isinstance(fold(replay("", disk)), QueueState)
+def test_the_journal_has_some_hundred_records_a_snapshot_and_segments(filesystem: MemoryDisk) -> None:
+    assert counting(filesystem) == ["00000002.snapshot", "00000003.journal", "00000004.journal", LAST]
+    assert len(replay("", filesystem)) > 300
+    assert isinstance(fold(replay("", filesystem)), QueueState)
 
 
 def test_cut_or_torn_anywhere_it_gives_what_was_whole_and_a_flipped_bit_is_refused_by_its_line() -> None:
@@ -36,30 +36,32 @@ def test_cut_or_torn_anywhere_it_gives_what_was_whole_and_a_flipped_bit_is_refus
 
 
 @pytest.mark.parametrize("name", ["00000002.snapshot", "00000003.journal", "00000004.journal"])
-def test_a_file_before_the_last_that_is_cut_is_refused(disk: MemoryDisk, name: str) -> None:
-    content = disk.files[name]
+def test_a_file_before_the_last_that_is_cut_is_refused(filesystem: MemoryDisk, name: str) -> None:
+    content = filesystem.files[name]
     for cut in range(0, len(content), 7):
-        disk.files[name] = content[:cut]
-        count, said = judge(disk, [])
+        filesystem.files[name] = content[:cut]
+        count, said = judge(filesystem, [])
         assert count is None, cut
         assert "cannot be trusted: " in said
-    disk.files[name] = content
+    filesystem.files[name] = content
 
 
 @pytest.mark.parametrize("name", ["00000003.journal", "00000004.journal"])
-def test_a_segment_before_the_last_that_is_gone_is_refused_by_its_name(disk: MemoryDisk, name: str) -> None:
-    content = disk.files.pop(name)
-    count, said = judge(disk, [])
-    disk.files[name] = content
+def test_a_segment_before_the_last_that_is_gone_is_refused_by_its_name(
+    filesystem: MemoryDisk, name: str
+) -> None:
+    content = filesystem.files.pop(name)
+    count, said = judge(filesystem, [])
+    filesystem.files[name] = content
     assert count is None
     assert f"{name} is missing" in said
 
 
 def test_a_damaged_first_line_end_does_not_make_a_segment_look_only_begun(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [submitted(2, "#" * 10_000)])
-    disk = MemoryDisk(tmp_path)
-    content = disk.files["00000002.journal"]
-    disk.files["00000002.journal"] = content.replace(b"\n", b"\x0b", 1)
-    count, said = judge(disk, [submitted(1), submitted(2, "#" * 10_000)])
+    filesystem = MemoryDisk(tmp_path)
+    content = filesystem.files["00000002.journal"]
+    filesystem.files["00000002.journal"] = content.replace(b"\n", b"\x0b", 1)
+    count, said = judge(filesystem, [submitted(1), submitted(2, "#" * 10_000)])
     assert count is None
     assert "00000002.journal, line 1 cannot be trusted" in said

@@ -16,9 +16,9 @@ from taskqd.storage.journal import journal, segment_writer
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.journal.segment_writer import SegmentWriter
-from taskqd.storage.journal.segments import End
+from taskqd.storage.journal.segments import JournalEnd
 from taskqd.storage.journal.snapshot import SnapshotWriter
-from taskqd.storage.spool.output import Stream
+from taskqd.storage.spool.output import OutputStream
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.filesystem import LOOKS
 from tests.support import faults as faulty_day
@@ -78,8 +78,8 @@ def test_a_store_that_does_not_try_again_is_seen() -> None:
 def test_a_word_before_the_disk_is_seen() -> None:
     def write(self: Any, content: bytes, records: int) -> None:
         number, size, sequence = self.end
-        self._disk.write_at(self._descriptor, content, size)
-        self.end = End(number, size + len(content), sequence + records)
+        self._filesystem.write_at(self._descriptor, content, size)
+        self.end = JournalEnd(number, size + len(content), sequence + records)
 
     assert seen(Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "write", write))
 
@@ -93,7 +93,7 @@ def test_a_batch_whose_lines_are_not_marked_is_seen_once_it_is_torn() -> None:
 
 def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
     def is_ready(self: Any, size: int) -> bool:
-        return size > segment_writer.SMALL or sound(self, size)
+        return size > segment_writer.MAX_SMALL_WRITE or sound(self, size)
 
     def is_seen(torn: float) -> bool:
         with mock.patch.object(faulty_day, "TORN", torn):
@@ -101,7 +101,7 @@ def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
                 Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "is_ready", is_ready), step=1
             )
 
-    sound = SegmentWriter.is_ready
+    sound = SegmentWriter.can_append
     assert any(map(is_seen, (0.1, 0.2, 0.4))), (
         "there are few such batches in a day, so luck has three chances"
     )
@@ -109,13 +109,13 @@ def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
 
 def test_output_that_is_not_synced_is_seen() -> None:
     def finish(self: Any, descriptor: int) -> Output:
-        self._disk.sync_directory(os.path.dirname(self._path))
-        size = self._disk.size(self._path) or 0
-        self._disk.close(descriptor)
+        self._filesystem.sync_directory(os.path.dirname(self._path))
+        size = self._filesystem.size(self._path) or 0
+        self._filesystem.close(descriptor)
         return Output(size, self.dropped + self.size - size)
 
-    with mock.patch.object(faulty_day, "SYNC_EVERY", 1 << 40):  # or most is synced before the end
-        assert seen(Mode.POWER_CUT, "write", mock.patch.object(Stream, "_finish", finish))
+    with mock.patch.object(faulty_day, "SYNC_INTERVAL_BYTES", 1 << 40):  # or most is synced before the end
+        assert seen(Mode.POWER_CUT, "write", mock.patch.object(OutputStream, "_finish", finish))
 
 
 def test_blocks_that_are_not_synced_are_seen() -> None:
@@ -160,20 +160,20 @@ def test_a_sweep_that_spins_hangs_or_fails_fails_the_test(code: str, why: str) -
 
 
 def test_a_power_cut_leaves_what_was_synced(tmp_path: Path) -> None:
-    disk = FaultyDisk(NO_FAULT)
-    disk.make_directory(str(tmp_path / "a"))
+    filesystem = FaultyDisk(NO_FAULT)
+    filesystem.make_directory(str(tmp_path / "a"))
     paths = [str(tmp_path / "a" / name) for name in ("synced", "nameless", "half")]
-    descriptors = [disk.create(path) for path in paths]
+    descriptors = [filesystem.create(path) for path in paths]
     for descriptor in descriptors:
-        disk.write(descriptor, b"12345")
-        disk.sync(descriptor)
-        disk.write(descriptor, b"6789")
-    disk.sync(descriptors[0])
-    disk.sync_directory(str(tmp_path / "a"))
-    late = disk.create(str(tmp_path / "a" / "late"))
-    disk.sync(late)
-    disk.let_go()
-    disk.cut_power()
+        filesystem.write(descriptor, b"12345")
+        filesystem.sync(descriptor)
+        filesystem.write(descriptor, b"6789")
+    filesystem.sync(descriptors[0])
+    filesystem.sync_directory(str(tmp_path / "a"))
+    late = filesystem.create(str(tmp_path / "a" / "late"))
+    filesystem.sync(late)
+    filesystem.let_go()
+    filesystem.cut_power()
     assert {name: (tmp_path / "a" / name).read_bytes() for name in os.listdir(tmp_path / "a")} == {
         "synced": b"123456789",
         "nameless": b"12345",
@@ -184,18 +184,18 @@ def test_a_power_cut_leaves_what_was_synced(tmp_path: Path) -> None:
 def test_of_what_was_written_over_something_else_a_power_cut_leaves_any_sectors(tmp_path: Path) -> None:
     found = set()
     for number in range(1, 200):
-        disk = FaultyDisk(Fault(-number, errno.EIO))
+        filesystem = FaultyDisk(Fault(-number, errno.EIO))
         path = str(tmp_path / str(number))
-        descriptor = disk.create(path)
-        disk.write(descriptor, b"." * 2000)
-        disk.sync(descriptor)
-        disk.sync_directory(str(tmp_path))
-        disk.write_at(descriptor, b"o" * 100, 0)
-        disk.sync(descriptor)
-        disk.write_at(descriptor, b"x" * 1100, 500)
-        disk.write_at(descriptor, b"lost", 2000)
-        disk.let_go()
-        disk.cut_power()
+        descriptor = filesystem.create(path)
+        filesystem.write(descriptor, b"." * 2000)
+        filesystem.sync(descriptor)
+        filesystem.sync_directory(str(tmp_path))
+        filesystem.write_at(descriptor, b"o" * 100, 0)
+        filesystem.sync(descriptor)
+        filesystem.write_at(descriptor, b"x" * 1100, 500)
+        filesystem.write_at(descriptor, b"lost", 2000)
+        filesystem.let_go()
+        filesystem.cut_power()
         content = Path(path).read_bytes()
         assert re.fullmatch(
             rb"o{100}\.{400}(x{12}|\.{12})(x{512}|\.{512})(x{512}|\.{512})(x{64}|\.{64})\.{400}", content
@@ -205,17 +205,17 @@ def test_of_what_was_written_over_something_else_a_power_cut_leaves_any_sectors(
 
 
 def test_what_stands_behind_a_failed_sync_is_lost(tmp_path: Path) -> None:
-    disk = FaultyDisk(Fault(6, errno.EIO, False, Mode.ONCE))
+    filesystem = FaultyDisk(Fault(6, errno.EIO, False, Mode.ONCE))
     path = str(tmp_path / "a")
-    descriptor = disk.create(path)
-    disk.sync_directory(str(tmp_path))
-    disk.write(descriptor, b"123")
-    while len(disk.calls) < 5:
-        disk.sync(descriptor)
+    descriptor = filesystem.create(path)
+    filesystem.sync_directory(str(tmp_path))
+    filesystem.write(descriptor, b"123")
+    while len(filesystem.calls) < 5:
+        filesystem.sync(descriptor)
     with pytest.raises(OSError, match="Input/output error"):
-        disk.sync(descriptor)
-    disk.write(descriptor, b"456")
-    disk.sync(descriptor)
-    disk.let_go()
-    disk.cut_power()
+        filesystem.sync(descriptor)
+    filesystem.write(descriptor, b"456")
+    filesystem.sync(descriptor)
+    filesystem.let_go()
+    filesystem.cut_power()
     assert Path(path).read_bytes() == b"123"

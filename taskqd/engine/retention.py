@@ -111,7 +111,7 @@ class RetentionTask:
         segments, number = self._store.segments, self._store.last_durable_segment - 1
         try:
             await self._condense(segments.directory, number)
-            for lines in _portions(await self._in_thread(_read_lines, segments.moved(number))):
+            for lines in _portions(await self._in_thread(_read_lines, segments.relocations_path(number))):
                 for line in lines:
                     job_id, attempt, offset, length = map(int, line.split())
                     self._engine.queue_state.relocate(job_id, attempt, number, (-number, offset, length))

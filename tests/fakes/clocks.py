@@ -23,7 +23,7 @@ BOOT = 5_000.0
 """Their boot clock begins here, in seconds since the machine was started."""
 
 
-LONGEST_TURN = 10.0
+TURN_TIMEOUT = 10.0
 """A test waits for so many seconds for another thread before it fails."""
 
 
@@ -95,7 +95,7 @@ class ThreadReactor(FakeClocks):
 
     def turn(self) -> None:
         """Make the next call that another thread asks for, waiting until there is one."""
-        self._calls.get(timeout=LONGEST_TURN)()
+        self._calls.get(timeout=TURN_TIMEOUT)()
 
     def until(self, deferred: "Deferred[Value]") -> Value:
         """Turn until a Deferred has fired, and return its result or raise its error."""

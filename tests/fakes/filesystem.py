@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from taskqd.storage.filesystem import Filesystem
-from tests.fakes.clocks import LONGEST_TURN
+from tests.fakes.clocks import TURN_TIMEOUT
 
 LOOKS = {"identity", "is_same_file", "is_linked"}
 """The calls that only look at names and open files: they are not counted, and none is made to fail."""
@@ -61,7 +61,7 @@ class FakeFilesystem(Filesystem):
     def _called(self, name: str, call: Callable[..., Any], *args: Any) -> Any:
         self.calls.append(name)
         if self._goes_on is not None and name in {"write", "write_at", "sync"}:
-            assert self._goes_on.wait(LONGEST_TURN), "nobody had the disk go on"
+            assert self._goes_on.wait(TURN_TIMEOUT), "nobody had the disk go on"
         left, error, written = self._failures.get(name, (1, None, 0))
         if error is not None and left > 0:
             self._failures[name] = (left - 1, error, written)

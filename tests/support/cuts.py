@@ -39,62 +39,64 @@ def make(directory: Path) -> MemoryDisk:
     return MemoryDisk(directory)
 
 
-def counting(disk: MemoryDisk) -> list[str]:
+def counting(filesystem: MemoryDisk) -> list[str]:
     """Return the names of the files that count."""
-    layout = Segments("", disk).layout()
-    return [Path(Segments("", disk).path(number)).name for number in (-layout.snapshot, *layout.segments)]
+    layout = Segments("", filesystem).layout()
+    return [
+        Path(Segments("", filesystem).path(number)).name for number in (-layout.snapshot, *layout.segments)
+    ]
 
 
-def judge(disk: MemoryDisk, events: list[Event]) -> tuple[int | None, str]:
+def judge(filesystem: MemoryDisk, events: list[Event]) -> tuple[int | None, str]:
     """Return how many of the events are read, None where it is refused, and what is then said."""
     try:
-        found = replay("", disk)
+        found = replay("", filesystem)
     except JournalDamaged as why:
         return None, str(why)
     assert found == events[: len(found)], "what is read is no prefix"
     return len(found), ""
 
 
-def cuts(disk: MemoryDisk) -> Counter[str]:
+def cuts(filesystem: MemoryDisk) -> Counter[str]:
     """Cut the last segment at every byte; return how often it came to what."""
     counts: Counter[str] = Counter()
-    events = replay("", disk)
-    content = disk.files[LAST]
+    events = replay("", filesystem)
+    content = filesystem.files[LAST]
     before = len(events) - content.count(b"\n") + 1
     for cut in range(len(content) + 1):
-        disk.files[LAST] = content[:cut]
-        count, said = judge(disk, events)
+        filesystem.files[LAST] = content[:cut]
+        count, said = judge(filesystem, events)
         assert count is not None, said
         assert count == before + max(0, content[:cut].count(b"\n") - 1)
         counts["cuts"] += 1
-    disk.files[LAST] = content
+    filesystem.files[LAST] = content
     return counts
 
 
-def flips(disk: MemoryDisk, step: int) -> Counter[str]:
+def flips(filesystem: MemoryDisk, step: int) -> Counter[str]:
     """Flip every bit of every ``step``-th byte of all files, and of all line ends; return what came of it."""
     counts: Counter[str] = Counter()
-    events = replay("", disk)
-    for name in counting(disk):
-        content = disk.files[name]
+    events = replay("", filesystem)
+    for name in counting(filesystem):
+        content = filesystem.files[name]
         ends = {at for at, byte in enumerate(content) if byte == 10}
         for at in sorted(ends | set(range(0, len(content), step))):
             for bit in range(8):
                 damaged = bytearray(content)
                 damaged[at] ^= 1 << bit
-                disk.files[name] = bytes(damaged)
-                counts[_flipped(disk, events, name, at)] += 1
-        disk.files[name] = content
+                filesystem.files[name] = bytes(damaged)
+                counts[_flipped(filesystem, events, name, at)] += 1
+        filesystem.files[name] = content
     return counts
 
 
 class OverBlanks:
     """The last segment as the store leaves it when it is killed: ``good`` lines, a last batch, and blanks."""
 
-    def __init__(self, disk: MemoryDisk) -> None:
-        self.disk = disk
-        self.events = replay("", disk)
-        records = [decode(line) for line in disk.files[LAST].splitlines()]
+    def __init__(self, filesystem: MemoryDisk) -> None:
+        self.filesystem = filesystem
+        self.events = replay("", filesystem)
+        records = [decode(line) for line in filesystem.files[LAST].splitlines()]
         self.good = b"".join(
             encode(record, number, goes_on=at % 3 > 0) for at, (number, record) in enumerate(records[:-BATCH])
         )
@@ -106,8 +108,8 @@ class OverBlanks:
 
     def judge(self, content: bytes) -> tuple[int | None, str]:
         """Return what is read of the journal with this in the place of its last segment, and what is said."""
-        self.disk.files[LAST] = content
-        return judge(self.disk, self.events)
+        self.filesystem.files[LAST] = content
+        return judge(self.filesystem, self.events)
 
     def torn(self, blank: Iterable[int]) -> bytes:
         """Return the segment with these sectors of the last batch as they were before it."""
@@ -124,11 +126,11 @@ class OverBlanks:
             yield from combinations(sectors, count)
 
 
-def tears(disk: MemoryDisk, step: int) -> Counter[str]:
+def tears(filesystem: MemoryDisk, step: int) -> Counter[str]:
     """Tear the last batch, and flip bits before, in and behind it; return how often it came to what."""
     counts: Counter[str] = Counter()
-    content = disk.files[LAST]
-    last = OverBlanks(disk)
+    content = filesystem.files[LAST]
+    last = OverBlanks(filesystem)
     for blank in last.patterns():
         torn = last.torn(blank)
         pairs = enumerate(zip(torn[len(last.good) :], last.batch, strict=False))
@@ -151,13 +153,13 @@ def tears(disk: MemoryDisk, step: int) -> Counter[str]:
                 counts["blank prefixes"] += 1
             else:
                 assert at >= len(last.whole) - 2, said
-    disk.files[LAST] = content
+    filesystem.files[LAST] = content
     return counts
 
 
-def _flipped(disk: MemoryDisk, events: list[Event], name: str, at: int) -> str:
-    count, said = judge(disk, events)
-    content = disk.files[name]
+def _flipped(filesystem: MemoryDisk, events: list[Event], name: str, at: int) -> str:
+    count, said = judge(filesystem, events)
+    content = filesystem.files[name]
     if count is not None:
         # Only without its last newline does a journal look like one that was being written.
         assert (name, at) == (LAST, len(content) - 1)
@@ -174,11 +176,11 @@ def _flipped(disk: MemoryDisk, events: list[Event], name: str, at: int) -> str:
 def main() -> None:
     """Cut everywhere and flip every bit (or those of every N-th byte), and say how it went."""
     with tempfile.TemporaryDirectory() as directory:
-        disk = make(Path(directory) / "journal")
+        filesystem = make(Path(directory) / "journal")
         step = int(sys.argv[1]) if sys.argv[1:] else 1
-        found = cuts(disk) + tears(disk, step) + flips(disk, step)
-        size = sum(len(disk.files[name]) for name in counting(disk))
-        print(f"{size} bytes, {len(replay('', disk))} records: {dict(found)}")
+        found = cuts(filesystem) + tears(filesystem, step) + flips(filesystem, step)
+        size = sum(len(filesystem.files[name]) for name in counting(filesystem))
+        print(f"{size} bytes, {len(replay('', filesystem))} records: {dict(found)}")
 
 
 if __name__ == "__main__":

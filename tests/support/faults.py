@@ -52,7 +52,7 @@ from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IEventReader, IOutputWriter
 from taskqd.storage.journal import segment_writer
-from taskqd.storage.journal.journal import TRY_AGAIN, Journal
+from taskqd.storage.journal.journal import RETRY_INTERVAL, Journal
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -67,9 +67,9 @@ from tests.fakes.processes import run_of
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
 SNAPSHOT_FROM = 2000
-SYNC_EVERY = 2500
+SYNC_INTERVAL_BYTES = 2500
 """So small that a day has segments and snapshots, and syncs in the midst of output."""
-AHEAD, BLOCK, SMALL, RUN = 700, 100, 900, 1
+PREALLOCATION, BLOCK_SIZE, MAX_SMALL_WRITE, PREALLOCATE_AFTER = 700, 100, 900, 1
 """So small that most segments have blanks, some of them twice, and some batches are too large for them."""
 TORN = 0.4
 """So many of the sectors that were not synced are lost in a power cut."""
@@ -413,7 +413,7 @@ class Day:
     def __init__(self, directory: str, fault: Fault) -> None:
         self.directory = directory
         self.fault = fault
-        self.disk = self.faulty = FaultyDisk(fault)
+        self.filesystem = self.faulty = FaultyDisk(fault)
         self.counts: Counter[str] = Counter()
         self.reactor = Reactor()
         self._asked: list[tuple[str, Deferred[Any]]] = []
@@ -437,10 +437,10 @@ class Day:
         self.executor.printed.update(self._printed)
         now_and_then = partial(_is_idle, self.executor)
         self.store = Journal(
-            self.directory, self.reactor, self.disk, "boot", self.reactor, in_thread, now_and_then
+            self.directory, self.reactor, self.filesystem, "boot", self.reactor, in_thread, now_and_then
         )
         self.store.segment_bytes = SEGMENT_BYTES
-        committer: Any = self.store._committer
+        committer: Any = self.store._group_commit
         committer._seconds = lambda: 0.0  # no commit is slow, whatever the machine does
         committer.start = lambda: None
         committer._batches = _AtOnce(committer, self.reactor)
@@ -451,7 +451,7 @@ class Day:
         queue_state.last_id = max(queue_state.last_id, self.store.next_id - 1)
         queue_state.open()
         self.store.start_writing(queue_state.last_id)
-        self.spool = Spool(self.directory, self.disk, self.reactor, in_thread)
+        self.spool = Spool(self.directory, self.filesystem, self.reactor, in_thread)
         try:
             self.spool.open()
             self.spool.sweep(lambda job_id: _attempts(queue_state, job_id))
@@ -473,7 +473,7 @@ class Day:
 
     def _condense(self, directory: str, number: int) -> "Deferred[None]":
         try:
-            SnapshotWriter(Segments(directory, self.disk), self.disk, number).write()
+            SnapshotWriter(Segments(directory, self.filesystem), self.filesystem, number).write()
         except (OSError, StartRefused) as why:
             return fail(OSError(str(why)))
         return succeed(None)
@@ -492,10 +492,10 @@ class Day:
         self._is_on = False
         self._asked.clear()
         self._waits.clear()
-        is_off = self.disk.is_off
-        self.disk = self.disk.let_go()
+        is_off = self.filesystem.is_off
+        self.filesystem = self.filesystem.let_go()
         if is_off:
-            self.disk.cut_power()
+            self.filesystem.cut_power()
         for descriptor in self.store._locks:
             with suppress(OSError):  # its close may be the call that failed
                 os.close(descriptor)
@@ -506,11 +506,11 @@ class Day:
         try:
             self.start()
         except StartRefused:
-            if not self.disk.has_failed:
+            if not self.filesystem.has_failed:
                 raise
             self.counts["start refused"] += 1
             self.die()
-            self.disk.is_full = False
+            self.filesystem.is_full = False
             self.start()
 
     # What is true.
@@ -539,7 +539,7 @@ class Day:
             raise Untrue(f"the store is not tried again: {self.store.failure}")
         mine = self.engine.queue_state
         compare(plain(mine), plain(self.replayed()))
-        if self.store.failure is None and not self.disk.is_full:
+        if self.store.failure is None and not self.filesystem.is_full:
             self._check_nothing_is_left()
         for job_id, waiting in self._waits:
             job = mine.jobs.get(job_id)
@@ -573,7 +573,7 @@ class Day:
         return job.reason is Reason.OUTPUT or (job.id, job.attempts) in self._cut_off
 
     def _read(self, job: Job, kept: bytes) -> "Deferred[None]":
-        has_failed = self.disk.has_failed
+        has_failed = self.filesystem.has_failed
 
         def compare_it(found: tuple[bytes, bytes]) -> None:
             if found[0] != (kept[: len(found[0])] if self._is_cut_off(job) else kept):
@@ -581,9 +581,9 @@ class Day:
 
         def refused(failure: Failure) -> None:
             failure.trap(StoreFailed)
-            if self.disk.is_off:
+            if self.filesystem.is_off:
                 return
-            if has_failed or not self.disk.has_failed:
+            if has_failed or not self.filesystem.has_failed:
                 raise Untrue(f"the output of job {job.id} is lost: {failure.getErrorMessage()}")
 
         read = begin(self.results.both(job)).addCallbacks(compare_it, refused)
@@ -598,7 +598,7 @@ class Day:
         def refused(failure: Failure) -> None:
             failure.trap(TaskqError)
             self.counts[f"{what} refused"] += 1
-            allowed = CONSEQUENCES if self.disk.has_failed else ()
+            allowed = CONSEQUENCES if self.filesystem.has_failed else ()
             if not isinstance(failure.value, allowed):
                 raise Untrue(f"{what}: {failure.value!r}")
 
@@ -666,9 +666,9 @@ class Day:
             self.reactor.turn()
         if self.store.failure and self.fault.mode in (Mode.ONCE, Mode.FULL):
             for _ in range(2):
-                self.reactor.advance(TRY_AGAIN)
+                self.reactor.advance(RETRY_INTERVAL)
                 self.reactor.turn()
-        if self.disk.is_off:
+        if self.filesystem.is_off:
             raise PowerCut
 
     def acts(self) -> Iterator[None]:  # noqa: PLR0915 - a day is long
@@ -797,13 +797,19 @@ class Day:
         try:
             with (
                 mock.patch.object(retention, "SNAPSHOT_FROM", SNAPSHOT_FROM),
-                mock.patch.object(recording, "SYNC_EVERY", SYNC_EVERY),
-                mock.patch.multiple(segment_writer, AHEAD=AHEAD, BLOCK=BLOCK, SMALL=SMALL, RUN=RUN),
+                mock.patch.object(recording, "SYNC_INTERVAL_BYTES", SYNC_INTERVAL_BYTES),
+                mock.patch.multiple(
+                    segment_writer,
+                    PREALLOCATION=PREALLOCATION,
+                    BLOCK_SIZE=BLOCK_SIZE,
+                    MAX_SMALL_WRITE=MAX_SMALL_WRITE,
+                    PREALLOCATE_AFTER=PREALLOCATE_AFTER,
+                ),
             ):
                 self._live()
         finally:
             globalLogPublisher.removeObserver(self)
-            self.disk.let_go()
+            self.filesystem.let_go()
         return self.counts
 
     def _live(self) -> None:
@@ -816,12 +822,12 @@ class Day:
         for _ in self.acts():
             self.settle()
             self.check()
-            if self.disk.has_failed and self.fault.mode in (Mode.CRASH, Mode.POWER_CUT, Mode.SUDDEN):
+            if self.filesystem.has_failed and self.fault.mode in (Mode.CRASH, Mode.POWER_CUT, Mode.SUDDEN):
                 break
-            if self.disk.is_full:
+            if self.filesystem.is_full:
                 self._acts_since_full += 1
                 if self._acts_since_full == 2:
-                    self.disk.is_full = False
+                    self.filesystem.is_full = False
                     self.settle()
                     self.check()
 
@@ -831,12 +837,12 @@ class Day:
         Of what was on its way when the power was cut some may be there.
         """
         before = plain(self.engine.queue_state)
-        told = self.store.last_sequence if self.disk.is_off else None
+        told = self.store.last_sequence if self.filesystem.is_off else None
         self.die()
         if self.fault.mode is Mode.POWER_CUT:
-            self.disk.cut_power()
+            self.filesystem.cut_power()
         compare(before, plain(self.replayed(told)))
-        self.disk = FaultyDisk(NO_FAULT)
+        self.filesystem = FaultyDisk(NO_FAULT)
         self.start()
         self._check_files()
         self.check_output()

@@ -103,9 +103,9 @@ def portions(events: list[Event], count: int) -> list[list[Event]]:
     return [events[at : at + size] for at in range(0, len(events), size)]
 
 
-def replay(directory: Path | str, disk: Filesystem | None = None) -> list[Event]:
+def replay(directory: Path | str, filesystem: Filesystem | None = None) -> list[Event]:
     """Return all that counts in a journal; raises JournalDamaged."""
-    segments = Segments(str(directory), disk or Filesystem())
+    segments = Segments(str(directory), filesystem or Filesystem())
     return [event for event, _ in segments.replay(segments.layout(), Replay())]
 
 

@@ -80,7 +80,7 @@ class Reading:
         ``moved`` is told how many bytes are read.
         """
         before, end = 0, 0
-        for number, portion in self.segments.portions(self.layout, self._replay):
+        for number, portion in self.segments.batches(self.layout, self._replay):
             if number != self._file:
                 before, self._file, self._lines = before + end, number, 0
             yield from zip(portion.sequences, portion.records, positions(number, portion), strict=True)

@@ -10,7 +10,7 @@ from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-MOVED_AT_ONCE = 1000
+RELOCATIONS_PER_TURN = 1000
 """So many lines of what has moved are taken in one turn of the reactor."""
 
 
@@ -20,7 +20,7 @@ def _read_lines(path: str) -> list[bytes]:
 
 
 def _portions(lines: list[bytes]) -> Iterator[list[bytes]]:
-    return (lines[at : at + MOVED_AT_ONCE] for at in range(0, len(lines), MOVED_AT_ONCE))
+    return (lines[at : at + RELOCATIONS_PER_TURN] for at in range(0, len(lines), RELOCATIONS_PER_TURN))
 
 
 class _Condensing(ProcessProtocol):

@@ -18,15 +18,15 @@ from twisted.internet.defer import Deferred
 
 Item = TypeVar("Item")
 
-SLOW = 0.001
+SLOW_SYNC = 0.001
 """A commit for which the reactor waits this many seconds or more is slow; two in a row are too many,"""
-STALLED = 0.005
+STALLED_SYNC = 0.005
 """and so is a single one of so many: less may have been spent waiting for a processor, not for the disk."""
-REST = 50
+BACKOFF_FACTOR = 50
 """After that the reactor waits for none for this many times as long, so that little time is lost to such."""
 MAX_WAIT = 0.005
 """The reactor waits this many seconds for a commit of the thread: a disk that stands still stops nobody."""
-PATIENCE = 0.005
+MAX_DELAY = 0.005
 """What is in no hurry waits for so many seconds at most for others to be committed with."""
 
 
@@ -50,13 +50,13 @@ class GroupCommit(Generic[Item]):
     ) -> None:
         self._reactor = reactor
         self._commit = commit
-        self._done = done
+        self._on_committed = done
         self._may_block = may_block
-        self._seconds = seconds
-        self._gathered: list[Item] = []
-        self.is_busy = False
-        self._is_in_round = False
-        self._rests_until = 0.0
+        self._now = seconds
+        self._pending: list[Item] = []
+        self.is_committing = False
+        self._is_in_batch = False
+        self._backoff_until = 0.0
         self._was_slow = False
         self._batches: SimpleQueue[list[Item] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[Exception | None] = SimpleQueue()
@@ -64,59 +64,59 @@ class GroupCommit(Generic[Item]):
         self._is_waiting = False
         self._idle: Deferred[None] | None = None
         self._thread: Thread | None = None
-        self._is_pressed = False
-        self._patience: Any = None
+        self._must_flush = False
+        self._delay_timer: Any = None
 
     @property
     def has_pending(self) -> bool:
         """Whether something waits that the next item will be committed with."""
-        return bool(self._gathered)
+        return bool(self._pending)
 
     def start(self) -> None:
         """Start the thread; it is made only now, since twistd forks before."""
         self._thread = Thread(target=self._run, name="taskqd-journal", daemon=True)
         self._thread.start()
 
-    def put(self, item: Item, may_wait: bool = False) -> None:
+    def submit(self, item: Item, may_wait: bool = False) -> None:
         """Have an item committed with whatever else comes in the round of clients that is under way.
 
         Between rounds it is what else comes in the reactor's turn, or in the one behind it. An item that
         ``may_wait`` is committed with the next one that is not, or a little later by itself.
         """
-        self._gathered.append(item)
+        self._pending.append(item)
         if not may_wait:
-            self._is_pressed = True
-            if not self.is_busy and not self._is_in_round:
-                self._begin()
-        elif self._patience is None and not self.is_busy:
-            self._patience = self._reactor.callLater(PATIENCE, self._flush_delayed)
+            self._must_flush = True
+            if not self.is_committing and not self._is_in_batch:
+                self._schedule_flush()
+        elif self._delay_timer is None and not self.is_committing:
+            self._delay_timer = self._reactor.callLater(MAX_DELAY, self._flush_delayed)
 
     def _flush_delayed(self) -> None:
-        self._patience = None
-        if self._gathered and not self.is_busy:
-            self._begin()
+        self._delay_timer = None
+        if self._pending and not self.is_committing:
+            self._schedule_flush()
 
     def batch_started(self) -> None:
         """Take note that clients are about to be served, all that are ready."""
-        self._is_in_round = True
+        self._is_in_batch = True
 
     def batch_ended(self) -> None:
         """Commit what they have brought, unless a batch is under way that it goes behind."""
-        self._is_in_round = False
-        if self._is_pressed and not self.is_busy:
-            self.is_busy = True
-            self._commit_gathered()
+        self._is_in_batch = False
+        if self._must_flush and not self.is_committing:
+            self.is_committing = True
+            self._flush()
 
     def stop(self) -> "Deferred[None]":
         """Commit what has gathered, end the thread, and fire."""
         idle: Deferred[None] = Deferred()
         idle.addCallback(self._join)
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        if self._gathered and not self.is_busy:
-            self._begin()
-        if self.is_busy:
+        if self._delay_timer is not None:
+            self._delay_timer.cancel()
+            self._delay_timer = None
+        if self._pending and not self.is_committing:
+            self._schedule_flush()
+        if self.is_committing:
             self._idle = idle
         else:
             idle.callback(None)
@@ -127,30 +127,30 @@ class GroupCommit(Generic[Item]):
         if self._thread is not None:
             self._thread.join()
 
-    def _begin(self) -> None:
-        self.is_busy = True
-        self._reactor.callFromThread(self._turn_ends)
+    def _schedule_flush(self) -> None:
+        self.is_committing = True
+        self._reactor.callFromThread(self._end_turn)
 
-    def _turn_ends(self) -> None:
-        if len(self._gathered) > 1:  # where some ask at once, others are about to: one more turn
-            self._reactor.callFromThread(self._commit_gathered)
+    def _end_turn(self) -> None:
+        if len(self._pending) > 1:  # where some ask at once, others are about to: one more turn
+            self._reactor.callFromThread(self._flush)
         else:
-            self._commit_gathered()
+            self._flush()
 
-    def _commit_gathered(self) -> None:
-        batch, self._gathered, self._is_pressed = self._gathered, [], False
-        now = self._seconds()
-        if now < self._rests_until or not self._may_block(batch):
+    def _flush(self) -> None:
+        batch, self._pending, self._must_flush = self._pending, [], False
+        now = self._now()
+        if now < self._backoff_until or not self._may_block(batch):
             self._batches.put(batch)
             return
         is_done, error = self._wait_for(batch)
-        took = self._seconds() - now
-        is_slow = took >= SLOW
-        if took >= STALLED or (is_slow and self._was_slow):
-            self._rests_until = now + took + REST * took
+        took = self._now() - now
+        is_slow = took >= SLOW_SYNC
+        if took >= STALLED_SYNC or (is_slow and self._was_slow):
+            self._backoff_until = now + took + BACKOFF_FACTOR * took
         self._was_slow = is_slow
         if is_done:
-            self._returned(batch, error)
+            self._finish(batch, error)
 
     def _wait_for(self, batch: list[Item]) -> tuple[bool, Exception | None]:
         """Have the thread commit a batch, and wait a little for it; return whether that was enough."""
@@ -163,12 +163,12 @@ class GroupCommit(Generic[Item]):
                 is_late, self._is_waiting = self._is_waiting, False
         return (False, None) if is_late else (True, self._outcomes.get())
 
-    def _returned(self, batch: list[Item], error: Exception | None) -> None:
-        self.is_busy = False
-        if self._gathered:
-            self._begin()
-        self._done(batch, error)
-        if self._idle is not None and not self.is_busy:
+    def _finish(self, batch: list[Item], error: Exception | None) -> None:
+        self.is_committing = False
+        if self._pending:
+            self._schedule_flush()
+        self._on_committed(batch, error)
+        if self._idle is not None and not self.is_committing:
             idle, self._idle = self._idle, None
             idle.callback(None)
 
@@ -187,4 +187,4 @@ class GroupCommit(Generic[Item]):
             if is_awaited:
                 self._outcomes.put(error)
             else:
-                self._reactor.callFromThread(self._returned, batch, error)
+                self._reactor.callFromThread(self._finish, batch, error)

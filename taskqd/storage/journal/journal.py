@@ -28,14 +28,14 @@ from taskqd.storage.journal.group_commit import GroupCommit
 from taskqd.storage.journal.reader import EventReader, JobEventFinder, JobEventReader, SegmentReader
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segment_writer import SegmentWriter
-from taskqd.storage.journal.segments import End, Layout, Segments
+from taskqd.storage.journal.segments import JournalEnd, Layout, Segments
 from taskqd.storage.state_directory import acquire_lock
 
 SEGMENT_BYTES = 16 * 1024**2
 """A segment that has reached so many bytes is followed by the next one."""
-TRY_AGAIN = 1.0
+RETRY_INTERVAL = 1.0
 """After a failure a new segment is tried every so many seconds."""
-LIGHT_BYTES = 1024**2
+MAX_BLOCKING_BYTES = 1024**2
 """The reactor waits for no batch of more bytes than that."""
 
 """Runs a blocking function with its arguments in another thread."""
@@ -79,7 +79,7 @@ class Journal:
         self,
         directory: str,
         reactor: Any,
-        disk: Filesystem,
+        filesystem: Filesystem,
         boot: str,
         clock: Any,
         in_thread: InThread,
@@ -96,10 +96,10 @@ class Journal:
         self.segment_bytes = SEGMENT_BYTES
         self.snapshot_number = 0
         self.snapshot_bytes = 0
-        self._closed: dict[int, int] = {}
-        self.segments = Segments(os.path.join(directory, "journal"), disk)
-        self._tail = SegmentWriter(self.segments, disk)
-        self._disk = disk
+        self._sealed: dict[int, int] = {}
+        self.segments = Segments(os.path.join(directory, "journal"), filesystem)
+        self._writer = SegmentWriter(self.segments, filesystem)
+        self._filesystem = filesystem
         self._reactor = reactor
         self._clock = clock
         self._in_thread = in_thread
@@ -111,29 +111,29 @@ class Journal:
         self._sequence = 0
         self._is_broken = False
         self._is_closing = False
-        self._recovered: list[Deferred[None]] = []
-        self._attempt: Any = None
-        self._told: list[Callable[[int, Sequence[Event]], object]] = []
-        self._may_block = may_block
-        self._committer = GroupCommit[_Entry](reactor, self._commit, self._committed, self._may_wait)
+        self._writable_waiters: list[Deferred[None]] = []
+        self._retry_timer: Any = None
+        self._observers: list[Callable[[int, Sequence[Event]], object]] = []
+        self._may_wait_for_sync = may_block
+        self._group_commit = GroupCommit[_Entry](reactor, self._commit, self._on_committed, self._may_block)
 
     @property
     def sealed_bytes(self) -> int:
         """The bytes in the segments that are not written to any more, and not condensed yet."""
-        return sum(self._closed.values())
+        return sum(self._sealed.values())
 
     @property
     def last_durable_segment(self) -> int:
         """The number of the last segment of which a record is durable."""
-        end = self._tail.end
+        end = self._writer.end
         return end.segment if end.size else end.segment - 1
 
     def lock(self) -> None:
         """Make the directory ours; raises StartRefused if another daemon has it or it can't be used."""
         try:
-            self._disk.make_directory(self.segments.directory)
+            self._filesystem.make_directory(self.segments.directory)
             self._locks = acquire_lock(self.directory)
-            self._identity = self._tail.identity = self._disk.identity(self.segments.directory)
+            self._identity = self._writer.identity = self._filesystem.identity(self.segments.directory)
         except OSError as why:
             raise StartRefused(f"the state directory {self.directory} cannot be used: {why}") from None
 
@@ -155,7 +155,7 @@ class Journal:
             self.next_id = reading.opened.next_id
             self._take_another_name_if_elsewhere(reading.opened.identity)
         self.last_sequence = self._sequence = reading.sequence
-        self._tail.follow(End(self._segment, self._size, self._sequence))
+        self._writer.resume_at(JournalEnd(self._segment, self._size, self._sequence))
 
     def _take_another_name_if_elsewhere(self, last: str) -> None:
         """Give the store another name unless the journal is the directory that it was at the last start.
@@ -181,18 +181,18 @@ class Journal:
         for name in layout.obsolete:
             path = os.path.join(self.segments.directory, name)
             try:
-                self._disk.remove(path)
+                self._filesystem.remove(path)
             except IsADirectoryError:
                 self._log.warn("{path} is a directory, so not the daemon's: it is left alone", path=path)
         segments = layout.segments
-        while segments and self.segments.first(segments[-1]) is None:
-            self._disk.remove(self.segments.path(segments.pop()))
+        while segments and self.segments.first_sequence(segments[-1]) is None:
+            self._filesystem.remove(self.segments.path(segments.pop()))
         self._segment = segments[-1] if segments else layout.snapshot
         self.snapshot_number = layout.snapshot
         if layout.snapshot:
-            self.snapshot_bytes = self._disk.size(self.segments.path(-layout.snapshot)) or 0
+            self.snapshot_bytes = self._filesystem.size(self.segments.path(-layout.snapshot)) or 0
         for number in segments:
-            self._closed[number] = self._size = self._disk.size(self.segments.path(number)) or 0
+            self._sealed[number] = self._size = self._filesystem.size(self.segments.path(number)) or 0
         if segments and reading.good_bytes < self._size:
             self._cut(self.segments.path(self._segment), reading)
             self._size = reading.good_bytes
@@ -202,15 +202,15 @@ class Journal:
         self.name = self.name or uuid4().hex
         self.next_id = max(self.next_id, last_id + 1)
         self._commit_now([self._begin_segment(_Kind.ROTATION)])
-        self._committer.start()
+        self._group_commit.start()
 
     def batch_started(self) -> None:
         """Take note that clients are about to be served: what they bring is one batch."""
-        self._committer.batch_started()
+        self._group_commit.batch_started()
 
     def batch_ended(self) -> None:
         """Make durable what they have brought."""
-        self._committer.batch_ended()
+        self._group_commit.batch_ended()
 
     def append(self, event: Event, may_wait: bool = False) -> "Deferred[Position]":
         return self._append((event,), may_wait)
@@ -222,12 +222,12 @@ class Journal:
         if self.failure is not None:
             return fail(StoreFailed(self.failure))
         if self._size >= self.segment_bytes:
-            self._committer.put(self._begin_segment(_Kind.ROTATION))
+            self._group_commit.submit(self._begin_segment(_Kind.ROTATION))
         last = events[-1]
         if type(last) is Submitted:
             self.next_id = max(self.next_id, last.last_id + 1)
-        entry = self._entry(events, _Kind.RECORD, self._committer.has_pending)
-        self._committer.put(entry, may_wait)
+        entry = self._entry(events, _Kind.RECORD, self._group_commit.has_pending)
+        self._group_commit.submit(entry, may_wait)
         return entry.durable
 
     def append_now(self, events: list[Event]) -> list[Position]:
@@ -236,10 +236,10 @@ class Journal:
         return [entry.position for entry in entries]
 
     def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
-        self._told.append(told)
+        self._observers.append(told)
 
     def events_since(self, sequence: int) -> "EventReader":
-        reading = SegmentReader(self.segments, self._disk, sequence)
+        reading = SegmentReader(self.segments, self._filesystem, sequence)
         return EventReader(reading, lambda: self.last_sequence, self._in_thread)
 
     def read(self, position: Position) -> Record:
@@ -247,7 +247,7 @@ class Journal:
 
     def events_of(self, *job_ids: int) -> "JobEventReader":
         return JobEventReader(
-            JobEventFinder(self.segments, self._disk, job_ids, self._tail.end), self._in_thread
+            JobEventFinder(self.segments, self._filesystem, job_ids, self._writer.end), self._in_thread
         )
 
     def sizes(self) -> dict[str, int]:
@@ -262,8 +262,8 @@ class Journal:
     def when_writable(self) -> "Deferred[None]":
         if self.failure is None:
             return succeed(None)
-        waiting: Deferred[None] = Deferred(self._recovered.remove)
-        self._recovered.append(waiting)
+        waiting: Deferred[None] = Deferred(self._writable_waiters.remove)
+        self._writable_waiters.append(waiting)
         return waiting
 
     def compacted(self, number: int, size: int) -> None:
@@ -272,42 +272,47 @@ class Journal:
         Nobody may have a position in those files any more.
         """
         self.snapshot_number, self.snapshot_bytes = number, size
-        self._closed = {segment: left for segment, left in self._closed.items() if segment > number}
-        self.segments.forget(number)
+        self._sealed = {segment: left for segment, left in self._sealed.items() if segment > number}
+        self.segments.close_replaced(number)
 
     def check_location(self) -> "Deferred[None]":
         """Look in another thread whether the journal is still in its place, and fail aloud if it is not."""
-        number = self._tail.created
+        number = self._writer.last_created
 
         def looked(away: OSError | None) -> None:
             # A batch that is under way looks by itself, and a segment that is not the last may be condensed.
-            is_busy = self._committer.is_busy or self._is_closing
-            if away is not None and self.failure is None and not is_busy and number == self._tail.created:
+            is_busy = self._group_commit.is_committing or self._is_closing
+            if (
+                away is not None
+                and self.failure is None
+                and not is_busy
+                and number == self._writer.last_created
+            ):
                 self._is_broken = True
-                self._failed(away)
+                self._fail(away)
 
         return self._in_thread(self._look_for, number).addCallback(looked)
 
     def _look_for(self, number: int) -> OSError | None:
         """Return what is wrong with the place of a segment, None if nothing is; in another thread."""
         try:
-            self._tail.check_segment(number)
+            self._writer.check_segment(number)
         except OSError as why:
             return why
         return None
 
     def close(self) -> "Deferred[None]":
         self._is_closing = True
-        if self._attempt is not None and self._attempt.active():
-            self._attempt.cancel()
-        return self._committer.stop().addCallback(self._give_up)
+        if self._retry_timer is not None and self._retry_timer.active():
+            self._retry_timer.cancel()
+        return self._group_commit.stop().addCallback(self._release_files)
 
-    def _give_up(self, _: None) -> None:
+    def _release_files(self, _: None) -> None:
         self.failure = self.failure or "the daemon is stopping"
-        for descriptor in (*self.segments.release(), self._tail.release(), *self._locks):
+        for descriptor in (*self.segments.detach_descriptors(), self._writer.detach(), *self._locks):
             try:
                 if descriptor is not None:
-                    self._disk.close(descriptor)
+                    self._filesystem.close(descriptor)
             except OSError as why:  # all that was told is synced
                 self._log.warn("a file of the journal could not be closed: {why}", why=why)
         self._locks = ()
@@ -320,12 +325,12 @@ class Journal:
                 path=path,
                 bytes=reading.torn_bytes,
             )
-        self._disk.truncate(path, reading.good_bytes)
+        self._filesystem.truncate(path, reading.good_bytes)
 
     # Lines to be written; in the reactor's thread.
 
     def _begin_segment(self, kind: _Kind) -> _Entry:
-        self._closed[self._segment] = self._size
+        self._sealed[self._segment] = self._size
         self._segment += 1
         self._size = 0
         opened = Opened(
@@ -340,12 +345,12 @@ class Journal:
         )
         return self._entry((opened,), kind, goes_on=False)
 
-    def _may_wait(self, entries: list[_Entry]) -> bool:
+    def _may_block(self, entries: list[_Entry]) -> bool:
         """Whether the reactor may wait for a batch: it is not large, and needs nothing else on the disk."""
-        if not self._may_block() or any(entry.kind is not _Kind.RECORD for entry in entries):
+        if not self._may_wait_for_sync() or any(entry.kind is not _Kind.RECORD for entry in entries):
             return False
         size = sum([len(entry.lines) for entry in entries])
-        return size <= LIGHT_BYTES and self._tail.is_ready(size)
+        return size <= MAX_BLOCKING_BYTES and self._writer.can_append(size)
 
     def _entry(self, records: Sequence[Record], kind: _Kind, goes_on: bool) -> _Entry:
         """Number and encode records; the first ``goes_on`` with a batch where it is not the first of that."""
@@ -366,7 +371,7 @@ class Journal:
         except OSError as why:
             raise StartRefused(f"the journal in {self.segments.directory} cannot be written: {why}") from None
         for entry in entries:
-            self._tell(entry)
+            self._notify_observers(entry)
 
     def _commit(self, entries: list[_Entry]) -> None:
         """Make entries durable. On an error those before the tail's end are in the journal, no others."""
@@ -378,68 +383,68 @@ class Journal:
                 if entry.kind is not _Kind.RECORD:
                     self._write(gathered)
                     gathered = []
-                    self._tail.begin(entry.position[0])
+                    self._writer.begin_segment(entry.position[0])
                 gathered.append(entry)
             self._write(gathered)
         except Exception:
             if not self._is_broken:
                 self._is_broken = True
-                self._tail.take_back()
+                self._writer.discard_failed()
             raise
         self._is_broken = False
 
     def _write(self, entries: list[_Entry]) -> None:
         if entries:
             content = b"".join([entry.lines for entry in entries])
-            self._tail.write(content, sum([len(entry.records) for entry in entries]))
+            self._writer.write(content, sum([len(entry.records) for entry in entries]))
 
     # Lines that came back; in the reactor's thread.
 
-    def _committed(self, entries: list[_Entry], error: Exception | None) -> None:
+    def _on_committed(self, entries: list[_Entry], error: Exception | None) -> None:
         if error is not None:
-            self._failed(error)
+            self._fail(error)
         elif entries[0].kind is _Kind.RECOVERY:
-            self._works_again()
+            self._resume()
         for entry in entries:
-            if error is None or entry.position[:2] < self._tail.end[:2]:
+            if error is None or entry.position[:2] < self._writer.end[:2]:
                 entry.durable.callback(entry.position)
-                self._tell(entry)
+                self._notify_observers(entry)
             elif entry.kind is _Kind.RECORD:
                 entry.durable.errback(StoreFailed(self.failure))
 
-    def _tell(self, entry: _Entry) -> None:
+    def _notify_observers(self, entry: _Entry) -> None:
         """Count durable records, and tell of those that are events."""
         self.last_sequence = entry.sequence + len(entry.records) - 1
         if entry.kind is _Kind.RECORD:
-            for told in self._told:
+            for told in self._observers:
                 try:
                     told(entry.sequence, cast("Sequence[Event]", entry.records))
                 except Exception:  # noqa: BLE001 - whoever listens must not keep others from theirs
                     self._log.failure("telling of record {sequence} met a bug", sequence=entry.sequence)
 
-    def _failed(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         if self.failure is None:
             self.failure = f"the journal in {self.segments.directory} cannot be written: {error}"
             self._log.critical("{why}. Nothing new is accepted until it can be.", why=self.failure)
-        if not self._is_closing and (self._attempt is None or not self._attempt.active()):
-            self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
+        if not self._is_closing and (self._retry_timer is None or not self._retry_timer.active()):
+            self._retry_timer = self._reactor.callLater(RETRY_INTERVAL, self._retry)
 
-    def _try_again(self) -> None:
-        if self._committer.is_busy:
-            self._attempt = self._reactor.callLater(TRY_AGAIN, self._try_again)
+    def _retry(self) -> None:
+        if self._group_commit.is_committing:
+            self._retry_timer = self._reactor.callLater(RETRY_INTERVAL, self._retry)
             return
-        end = self._tail.end
-        self._sequence, self._segment = end.sequence, self._tail.created
+        end = self._writer.end
+        self._sequence, self._segment = end.sequence, self._writer.last_created
         # Of a segment in which no record is durable nothing counts, and others were counted but not begun.
         self._size = end.size if end.segment == self._segment else 0
-        self._closed = {number: size for number, size in self._closed.items() if number < self._segment}
-        self._committer.put(self._begin_segment(_Kind.RECOVERY))
+        self._sealed = {number: size for number, size in self._sealed.items() if number < self._segment}
+        self._group_commit.submit(self._begin_segment(_Kind.RECOVERY))
 
-    def _works_again(self) -> None:
+    def _resume(self) -> None:
         self._log.warn(
             "the journal can be written again, from {path} on", path=self.segments.path(self._segment)
         )
         self.failure = None
-        recovered, self._recovered = self._recovered, []
+        recovered, self._writable_waiters = self._writable_waiters, []
         for waiting in recovered:
             waiting.callback(None)

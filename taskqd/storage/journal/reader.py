@@ -11,13 +11,13 @@ from taskqd.model.events import Event, JobEvent, Opened, Snapshot
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IEventReader, InThread
 from taskqd.storage.journal.codec import decode
-from taskqd.storage.journal.segments import End, Segments, Span, while_condensed
+from taskqd.storage.journal.segments import JournalEnd, Segments, SegmentSpan, retry_if_compacted
 
-LOOKED_AT_ONCE = 1024**2
+SEARCH_READ_BYTES = 1024**2
 """A search reads and looks through this many bytes at a time, or one line where that is longer."""
-LOOKED_THROUGH = 64 * LOOKED_AT_ONCE
+MAX_SEARCH_BYTES = 64 * SEARCH_READ_BYTES
 """A search that has looked through this many bytes lets its caller decide whether it goes on."""
-PORTION = 65_536
+BATCH_BYTES = 65_536
 """A reading takes in so many bytes of the journal at a time, or one line where that is longer."""
 
 
@@ -27,11 +27,11 @@ class SegmentReader:
     A snapshot has not every event of what it took the place of: it is not read from.
     """
 
-    def __init__(self, segments: Segments, disk: Filesystem, first: int) -> None:
+    def __init__(self, segments: Segments, filesystem: Filesystem, first: int) -> None:
         self.next_sequence = first
         self._segments = segments
-        self._disk = disk
-        self._span = Span(0, 0, 0)
+        self._filesystem = filesystem
+        self._span = SegmentSpan(0, 0, 0)
         self._offset = 0
 
     def read_batch(self, last: int) -> list[tuple[int, Event]]:
@@ -39,7 +39,7 @@ class SegmentReader:
 
         Blocks. Raises Lagged where they are not there any more, OSError, and JournalDamaged.
         """
-        return while_condensed(lambda: self._portion(last))
+        return retry_if_compacted(lambda: self._portion(last))
 
     def _portion(self, last: int) -> list[tuple[int, Event]]:
         found: list[tuple[int, Event]] = []
@@ -70,23 +70,23 @@ class SegmentReader:
         path = self._segments.path(self._span.number)
         descriptor = self._open(path)
         try:
-            length = PORTION
+            length = BATCH_BYTES
             while not found and self.next_sequence <= last:
-                piece = self._disk.read(descriptor, length, self._offset)
+                piece = self._filesystem.read(descriptor, length, self._offset)
                 whole = piece.rfind(b"\n") + 1
                 if not whole and len(piece) < length:
                     raise JournalDamaged(f"{path} ends before its record {self.next_sequence}")
                 self._take(piece[:whole], last, found)
-                length = PORTION if whole else 2 * length
+                length = BATCH_BYTES if whole else 2 * length
         finally:
-            self._disk.close(descriptor)
+            self._filesystem.close(descriptor)
         return found
 
     def _open(self, path: str) -> int:
         try:
-            return self._disk.open(path)
+            return self._filesystem.open(path)
         except FileNotFoundError:
-            self._span = Span(0, 0, 0)
+            self._span = SegmentSpan(0, 0, 0)
             raise
 
     def _take(self, lines: bytes, last: int, found: list[tuple[int, Event]]) -> None:
@@ -111,11 +111,13 @@ class JobEventFinder:
     takes the place of a file that was to be read, it is looked through from its beginning.
     """
 
-    def __init__(self, segments: Segments, disk: Filesystem, job_ids: tuple[int, ...], end: End) -> None:
+    def __init__(
+        self, segments: Segments, filesystem: Filesystem, job_ids: tuple[int, ...], end: JournalEnd
+    ) -> None:
         self.next_sequence = 0
         self.is_over = False
         self._segments = segments
-        self._disk = disk
+        self._filesystem = filesystem
         self._ids = frozenset(job_ids)
         self._words = [b'"id":%d,' % job_id for job_id in self._ids]
         self._end = end
@@ -127,14 +129,14 @@ class JobEventFinder:
 
         Blocks. Raises OSError, and JournalDamaged where a line of these jobs cannot be trusted.
         """
-        return while_condensed(self._portion)
+        return retry_if_compacted(self._portion)
 
     def _portion(self) -> list[tuple[int, Event]]:
         if self._files is None:
             self._files = list(self._layout())
         found: list[tuple[int, Event]] = []
         looked = size = 0
-        while self._files and looked < LOOKED_THROUGH and size < PORTION:
+        while self._files and looked < MAX_SEARCH_BYTES and size < BATCH_BYTES:
             number, last = self._files[0]
             piece, is_last = self._piece(number)
             at = 0
@@ -144,7 +146,7 @@ class JobEventFinder:
                 if _sequence_of(line) >= self.next_sequence:
                     self._take(line, last, found)
                     size += len(line)
-                    if size >= PORTION:
+                    if size >= BATCH_BYTES:
                         break
             else:
                 at = len(piece)
@@ -168,20 +170,20 @@ class JobEventFinder:
         descriptor = self._open(self._segments.path(number))
         try:
             left = self._end.size - self._offset if number == self._end.segment else None
-            wanted = LOOKED_AT_ONCE
+            wanted = SEARCH_READ_BYTES
             while True:
                 length = wanted if left is None else min(wanted, left)
-                piece = self._disk.read(descriptor, length, self._offset)
+                piece = self._filesystem.read(descriptor, length, self._offset)
                 whole, is_last = piece.rfind(b"\n") + 1, len(piece) < wanted
                 if whole or is_last:
                     return piece[:whole], is_last
                 wanted *= 2
         finally:
-            self._disk.close(descriptor)
+            self._filesystem.close(descriptor)
 
     def _open(self, path: str) -> int:
         try:
-            return self._disk.open(path)
+            return self._filesystem.open(path)
         except FileNotFoundError:
             self._files = None
             raise

@@ -12,7 +12,7 @@ from taskqd.errors import JournalDamaged
 from taskqd.model.events import FORMAT, Opened, Record, Snapshot
 from taskqd.storage.journal.codec import begins_batch, decode, decode_events
 
-PORTION = 65_536
+BATCH_BYTES = 65_536
 """So many bytes of lines are taken in at once, or one line where that is longer."""
 
 FORMAT_WITH_BLANKS = 4
@@ -34,7 +34,7 @@ class Content(Protocol):
     def rfind(self, sub: bytes, start: int = ..., end: int = ..., /) -> int: ...
 
 
-class Portion(NamedTuple):
+class RecordBatch(NamedTuple):
     """Records that follow each other in a file, with their numbers, and their lines without the newline.
 
     ``start`` is where the first line begins, in bytes.
@@ -112,7 +112,7 @@ class Replay:
         self.torn_bytes = 0
         self._good_lines = 0
 
-    def read_snapshot(self, name: str, content: Content) -> Iterator[Portion]:
+    def read_snapshot(self, name: str, content: Content) -> Iterator[RecordBatch]:
         """Yield the records of a snapshot, but for the one that begins it."""
         self.good_bytes = self._good_lines = 0
         try:
@@ -127,7 +127,7 @@ class Replay:
         except JournalDamaged as why:
             raise self._refusal(name, why) from None
 
-    def read(self, name: str, content: Content, upto: int | None) -> Iterator[Portion]:
+    def read(self, name: str, content: Content, upto: int | None) -> Iterator[RecordBatch]:
         """Yield the records of a segment up to number ``upto``; Opened is a portion of its own.
 
         What comes after that was refused when it was written. ``upto`` is None for the last segment: it ends
@@ -163,24 +163,24 @@ class Replay:
         is_begun = self.good_bytes > 0
         return is_begun and self.opened is not None and self.opened.format >= FORMAT_WITH_BLANKS
 
-    def _rest(self, content: Content, order: _Counted | _Ascending) -> Iterator[Portion]:
+    def _rest(self, content: Content, order: _Counted | _Ascending) -> Iterator[RecordBatch]:
         while self.good_bytes < len(content) and not order.is_over(self.sequence):
-            lines = _whole_lines(content, self.good_bytes, PORTION)
+            lines = _whole_lines(content, self.good_bytes, BATCH_BYTES)
             events = decode_events(lines)
             if events is not None and order.fits(self.sequence, events[0]):
-                yield self._take(Portion(self.good_bytes, lines, *events))
+                yield self._take(RecordBatch(self.good_bytes, lines, *events))
             else:
                 yield from self._one_by_one(lines, order)
 
-    def _one_by_one(self, lines: list[bytes], order: _Counted | _Ascending) -> Iterator[Portion]:
+    def _one_by_one(self, lines: list[bytes], order: _Counted | _Ascending) -> Iterator[RecordBatch]:
         for line in lines:
             if order.is_over(self.sequence):
                 return
             sequence, record = decode(line)
             order.check(self.sequence, sequence, record)
-            yield self._take(Portion(self.good_bytes, [line], [sequence], [record]))
+            yield self._take(RecordBatch(self.good_bytes, [line], [sequence], [record]))
 
-    def _take(self, portion: Portion) -> Portion:
+    def _take(self, portion: RecordBatch) -> RecordBatch:
         """Take note that a portion has been read."""
         record = portion.records[0]
         if isinstance(record, Opened | Snapshot):
@@ -207,7 +207,7 @@ def first_sequence(name: str, head: bytes, is_more: bool = False) -> int | None:
         raise _damaged(name, 1, why) from None
 
 
-def _first(content: Content, kind: type[Beginning]) -> tuple[Portion, Beginning]:
+def _first(content: Content, kind: type[Beginning]) -> tuple[RecordBatch, Beginning]:
     """Return the line that begins a file, and its record; raises JournalDamaged if it cannot do that."""
     lines = _whole_lines(content, 0, 1)
     sequence, record = decode(*lines)
@@ -215,7 +215,7 @@ def _first(content: Content, kind: type[Beginning]) -> tuple[Portion, Beginning]
         raise JournalDamaged(f"the first record must be {kind.__name__}")
     if record.format > FORMAT:
         raise JournalDamaged(f"its format is {record.format}, and this taskqd reads formats up to {FORMAT}")
-    return Portion(0, lines, [sequence], [record]), record
+    return RecordBatch(0, lines, [sequence], [record]), record
 
 
 def _whole_lines(content: Content, start: int, size: int) -> list[bytes]:

@@ -36,11 +36,11 @@ from taskqd.model.events import (
 )
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.replay import Portion, Replay
+from taskqd.storage.journal.replay import RecordBatch, Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.superseded import Superseded
 
-SYNC_EVERY = 8 * 1024**2
+SYNC_INTERVAL_BYTES = 8 * 1024**2
 """So many bytes are synced at a time, lest the journal's own syncs wait behind a large one."""
 NICENESS = 10
 
@@ -59,10 +59,10 @@ class SnapshotWriter:
     nothing up to that number.
     """
 
-    def __init__(self, segments: Segments, disk: Filesystem, number: int) -> None:
+    def __init__(self, segments: Segments, filesystem: Filesystem, number: int) -> None:
         self._segments = segments
         self._layout = segments.layout()  # once: another snapshot may come between two readings
-        self._disk = disk
+        self._filesystem = filesystem
         self._number = number
         self._removed: set[int] = set()
         self._running: set[int] = set()
@@ -81,8 +81,8 @@ class SnapshotWriter:
         path = self._segments.path(-self._number)
         header = self._header(count)
         moved = self._write_lines(path + ".new", header)
-        self._write_pieces(self._segments.moved(self._number), moved)
-        self._disk.rename(path + ".new", path)
+        self._write_pieces(self._segments.relocations_path(self._number), moved)
+        self._filesystem.rename(path + ".new", path)
         return count
 
     def _survey(self) -> None:
@@ -95,7 +95,7 @@ class SnapshotWriter:
 
     def _take_note(self, sequence: int, record: Record) -> None:
         if isinstance(record, JobEvent):
-            self._superseded.take(sequence, record)
+            self._superseded.add(sequence, record)
         if isinstance(record, Submitted):
             self._last_id = max(self._last_id, record.last_id)
             if record.spec.array is not None:
@@ -114,8 +114,8 @@ class SnapshotWriter:
             elif isinstance(record, Scheduled):
                 self._last_schedule = max(self._last_schedule, record.schedule)
 
-    def _portions(self, reading: Replay) -> Iterator[Portion]:
-        for number, portion in self._segments.portions(self._layout, reading):
+    def _portions(self, reading: Replay) -> Iterator[RecordBatch]:
+        for number, portion in self._segments.batches(self._layout, reading):
             if number > self._number:
                 return
             yield portion
@@ -164,7 +164,7 @@ class SnapshotWriter:
         return self._latest[event.subject] == sequence
 
     def _header(self, count: int) -> bytes:
-        opened, following = self._opened, self._segments.first(self._number + 1)
+        opened, following = self._opened, self._segments.first_sequence(self._number + 1)
         if opened is None or following is None:
             raise StartRefused(f"segment {self._number} is not one that another follows")
         header = Snapshot(
@@ -203,23 +203,23 @@ class SnapshotWriter:
         return moved
 
     def _write_pieces(self, path: str, pieces: Iterable[bytes]) -> None:
-        descriptor = self._disk.create(path)
+        descriptor = self._filesystem.create(path)
         try:
             gathered: list[bytes] = []
             size = 0
             for piece in pieces:
                 gathered.append(piece)
                 size += len(piece)
-                if size >= SYNC_EVERY:
+                if size >= SYNC_INTERVAL_BYTES:
                     self._flush(descriptor, gathered)
                     size = 0
             self._flush(descriptor, gathered)
         finally:
-            self._disk.close(descriptor)
+            self._filesystem.close(descriptor)
 
     def _flush(self, descriptor: int, gathered: list[bytes]) -> None:
-        self._disk.write(descriptor, b"".join(gathered))
-        self._disk.sync(descriptor)
+        self._filesystem.write(descriptor, b"".join(gathered))
+        self._filesystem.sync(descriptor)
         gathered.clear()
 
 
@@ -227,9 +227,9 @@ def main() -> None:
     """Write the snapshot that the command line asks for; exit with 1 and a line on stderr if that fails."""
     directory, number = sys.argv[1:]
     os.nice(NICENESS)
-    disk = Filesystem()
+    filesystem = Filesystem()
     try:
-        SnapshotWriter(Segments(directory, disk), disk, int(number)).write()
+        SnapshotWriter(Segments(directory, filesystem), filesystem, int(number)).write()
     except (OSError, StartRefused) as why:
         sys.exit(str(why))
 

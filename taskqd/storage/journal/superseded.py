@@ -52,7 +52,7 @@ class Superseded:
         self._last_tasks: list[int] = []
         self._generations: dict[int, int] = {}
 
-    def take(self, sequence: int, event: JobEvent) -> None:
+    def add(self, sequence: int, event: JobEvent) -> None:
         """Take the next record about a job."""
         if isinstance(event, Submitted):
             self._submitted(event)

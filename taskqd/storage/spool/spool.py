@@ -20,15 +20,15 @@ from taskqd.errors import StoreFailed
 from taskqd.model.events import Output
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import InThread, ISpool
-from taskqd.storage.spool.output import Followers, OutputWriter, notify
+from taskqd.storage.spool.output import OutputObservers, OutputWriter, notify
 from taskqd.storage.spool.user_files import UserFiles
 
 STREAMS = {1: "stdout", 2: "stderr"}
 """The streams of an attempt, by their descriptor."""
-READ_AT_ONCE = 65_536
+MAX_BLOCKING_READ = 65_536
 """A piece of output of up to so many bytes is read in the reactor's thread, a larger one in another."""
 
-MAX_HASHED_AT_ONCE = 262_144
+MAX_BLOCKING_HASH = 262_144
 """Bytes of blocks that are hashed in the reactor's thread, in less than a millisecond; more in another."""
 MAX_STRAY_NAMES = 5
 """Of entries that are not the daemon's the log names this many at most."""
@@ -66,47 +66,47 @@ class Spool:
     def __init__(
         self,
         directory: str,
-        disk: Filesystem,
+        filesystem: Filesystem,
         clock: Any,
         in_thread: InThread,
         handover: UserFiles | None = None,
     ) -> None:
         self._directory = directory
-        self._handover = handover
-        self._disk = disk
+        self._user_files = handover
+        self._filesystem = filesystem
         self._clock = clock
         self._in_thread = in_thread
-        self._running: dict[int, _Running] = {}
-        self._reporting: set[int] = set()
-        self._followers: dict[int, Followers] = {}
+        self._open_attempts: dict[int, _Running] = {}
+        self._with_progress: set[int] = set()
+        self._observers: dict[int, OutputObservers] = {}
 
     def open(self) -> None:
         """Make the directories; raises OSError."""
         for name in ("output", "input", "progress"):
-            self._disk.make_directory(os.path.join(self._directory, name))
+            self._filesystem.make_directory(os.path.join(self._directory, name))
 
     def store_blocks(self, job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
         def write() -> None:
             for name, content in blocks.items():
                 path = self.path(job_id, name)
                 is_program = name == "script" and content.startswith(b"#!")
-                descriptor = self._disk.create_with_parents(path, 0o700 if is_program else 0o600)
+                descriptor = self._filesystem.create_with_parents(path, 0o700 if is_program else 0o600)
                 try:
-                    self._disk.write(descriptor, content)
-                    self._disk.sync(descriptor)
+                    self._filesystem.write(descriptor, content)
+                    self._filesystem.sync(descriptor)
                 finally:
-                    self._disk.close(descriptor)
-                self._disk.sync_directory(os.path.dirname(path))
+                    self._filesystem.close(descriptor)
+                self._filesystem.sync_directory(os.path.dirname(path))
 
         return self._in_thread(write)
 
     def digest(self, blocks: Sequence[bytes]) -> "Deferred[str]":
-        if sum(map(len, blocks)) <= MAX_HASHED_AT_ONCE:
+        if sum(map(len, blocks)) <= MAX_BLOCKING_HASH:
             return succeed(_digest(blocks))
         return self._in_thread(_digest, blocks)
 
     def read_block(self, job_id: int, name: str) -> bytes:
-        return self._disk.read_file(self.path(job_id, name))
+        return self._filesystem.read_file(self.path(job_id, name))
 
     def path(self, job_id: int, name: str) -> str:
         if name == "progress":
@@ -115,24 +115,24 @@ class Spool:
 
     def open_output(self, job_id: int, attempt: int, limit: int) -> OutputWriter:
         paths = {stream: self._output_path(job_id, attempt, stream) for stream in STREAMS}
-        followers = self._followers.get(job_id, [])
-        recording = OutputWriter(paths, self._disk, self._clock, self._in_thread, limit, followers)
-        self._running[job_id] = _Running(attempt, recording)
+        followers = self._observers.get(job_id, [])
+        recording = OutputWriter(paths, self._filesystem, self._clock, self._in_thread, limit, followers)
+        self._open_attempts[job_id] = _Running(attempt, recording)
         notify(followers)
         return recording
 
     def add_output_observer(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
-        running = self._running.get(job_id)
-        if job_id not in self._followers:
-            self._followers[job_id] = [] if running is None else running.recording.followers
-        followers = self._followers[job_id]
+        running = self._open_attempts.get(job_id)
+        if job_id not in self._observers:
+            self._observers[job_id] = [] if running is None else running.recording.observers
+        followers = self._observers[job_id]
         followers.append(told)
 
         def leave() -> None:
             if told in followers:  # else it was dropped
                 followers.remove(told)
-            if not followers and self._followers.get(job_id) is followers:
-                del self._followers[job_id]
+            if not followers and self._observers.get(job_id) is followers:
+                del self._observers[job_id]
 
         return leave
 
@@ -146,9 +146,9 @@ class Spool:
 
         def remove() -> None:
             for path in paths:
-                self._disk.remove(path)
+                self._filesystem.remove(path)
             for directory in {os.path.dirname(path) for path in paths}:
-                self._disk.remove_empty_directory(directory)
+                self._filesystem.remove_empty_directory(directory)
 
         return self._in_thread(remove)
 
@@ -164,13 +164,13 @@ class Spool:
             if known is not None and attempt <= known:
                 continue
             try:
-                self._disk.remove(path)
+                self._filesystem.remove(path)
                 count += 1
             except (IsADirectoryError, PermissionError):
                 stray.append(path)
         for kind in ("output", "input"):
             for directory in self._directories(kind):
-                self._disk.remove_empty_directory(directory)
+                self._filesystem.remove_empty_directory(directory)
         if stray:
             self._log.warn(
                 "{count} entries in {state} are not the daemon's and are left alone: {names}",
@@ -189,7 +189,7 @@ class Spool:
             top = os.path.join(self._directory, kind)
             directories = [top] if kind == "progress" else list(self._directories(kind, stray))
             for directory in directories:
-                for name in self._disk.list_directory(directory):
+                for name in self._filesystem.list_directory(directory):
                     form = _FILE.fullmatch(name)
                     path = os.path.join(directory, name)
                     if form:
@@ -200,7 +200,7 @@ class Spool:
     def _directories(self, kind: str, stray: list[str] | None = None) -> Iterator[str]:
         """Yield the directories ``N`` below ``output`` or ``input``; other entries are added to ``stray``."""
         top = os.path.join(self._directory, kind)
-        for name in self._disk.list_directory(top):
+        for name in self._filesystem.list_directory(top):
             path = os.path.join(top, name)
             if _DIRECTORY.fullmatch(name) and os.path.isdir(path) and not os.path.islink(path):
                 yield path
@@ -208,21 +208,21 @@ class Spool:
                 stray.append(path)
 
     def close_attempt(self, job_id: int) -> None:
-        self._running.pop(job_id, None)
-        if job_id in self._reporting:
-            self._reporting.discard(job_id)
+        self._open_attempts.pop(job_id, None)
+        if job_id in self._with_progress:
+            self._with_progress.discard(job_id)
             with suppress(OSError):
-                self._disk.remove(self.path(job_id, "progress"))
-        if self._handover is not None:
-            self._handover.remove(job_id)
-        notify(self._followers.get(job_id, []))
+                self._filesystem.remove(self.path(job_id, "progress"))
+        if self._user_files is not None:
+            self._user_files.remove(job_id)
+        notify(self._observers.get(job_id, []))
 
     def output_on_disk(self, job_id: int, attempt: int) -> tuple[Output, Output]:
-        sizes = [self._disk.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]
+        sizes = [self._filesystem.size(self._output_path(job_id, attempt, stream)) for stream in STREAMS]
         return Output(sizes[0] or 0), Output(sizes[1] or 0)
 
     def output_sizes(self, job_id: int) -> dict[str, int] | None:
-        running = self._running.get(job_id)
+        running = self._open_attempts.get(job_id)
         if running is None:
             return None
         out, err = running.recording.streams.values()
@@ -236,13 +236,13 @@ class Spool:
     def read_output(
         self, job_id: int, attempt: int, stream: int, offset: int, length: int
     ) -> "Deferred[bytes]":
-        running = self._running.get(job_id)
+        running = self._open_attempts.get(job_id)
         is_it = running is not None and running.attempt == attempt
         head = running.recording.streams[stream].head if running is not None and is_it else None
         if head is not None:
             return succeed(bytes(head[offset : offset + length]))
         path = self._output_path(job_id, attempt, stream)
-        if length <= READ_AT_ONCE:
+        if length <= MAX_BLOCKING_READ:
             return execute(self._read, path, offset, length)
         return self._in_thread(self._read, path, offset, length)
 
@@ -251,11 +251,11 @@ class Spool:
         try:
             progress = self._last_report(job_id)
         except FileNotFoundError:
-            self._reporting.discard(job_id)
+            self._with_progress.discard(job_id)
             return 0
         except OSError:
             progress = 0
-        self._reporting.add(job_id)
+        self._with_progress.add(job_id)
         return progress
 
     def _last_report(self, job_id: int) -> int:
@@ -270,7 +270,7 @@ class Spool:
         return min(int(report[1]), 100) if report else 0
 
     def _open_progress(self, job_id: int) -> int:
-        handed_over = None if self._handover is None else self._handover.open_progress(job_id)
+        handed_over = None if self._user_files is None else self._user_files.open_progress(job_id)
         if handed_over is not None:
             return handed_over
         path = self.path(job_id, "progress")
@@ -280,11 +280,11 @@ class Spool:
 
     def _read(self, path: str, offset: int, length: int) -> bytes:
         try:
-            descriptor = self._disk.open(path)
+            descriptor = self._filesystem.open(path)
             try:
-                return self._disk.read(descriptor, length, offset)
+                return self._filesystem.read(descriptor, length, offset)
             finally:
-                self._disk.close(descriptor)
+                self._filesystem.close(descriptor)
         except OSError as why:
             raise StoreFailed(f"{path} cannot be read: {why}") from None
 

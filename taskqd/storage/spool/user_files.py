@@ -22,10 +22,10 @@ PROGRESS = "progress"
 """The name of the file to which an attempt reports, beside those of the blocks that it is given."""
 
 _NAME = re.compile(r"[0-9]+\.[0-9]+\.[0-9a-f]{16}\.[a-z]+")
-_PIECE = 1024**2
+_COPY_BYTES = 1024**2
 
 
-class Given(NamedTuple):
+class ProvidedFiles(NamedTuple):
     """The files of an attempt: their names in the directory by what they are, and their paths."""
 
     names: Mapping[str, str]
@@ -38,7 +38,7 @@ class UserFiles:
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._descriptor: int | None = None
-        self._given: dict[int, Given] = {}
+        self._given: dict[int, ProvidedFiles] = {}
 
     def open(self) -> int:
         """Make the directory or take the one that is there, and remove what a crash has left.
@@ -90,7 +90,7 @@ class UserFiles:
         except BaseException:
             self._remove(names.values())
             raise
-        self._given[job_id] = Given(names, paths)
+        self._given[job_id] = ProvidedFiles(names, paths)
         return paths
 
     def open_progress(self, job_id: int) -> int | None:
@@ -113,7 +113,7 @@ class UserFiles:
         descriptor = os.open(name, flags, 0o600, dir_fd=self._descriptor)
         try:
             at = 0
-            while source is not None and (count := os.sendfile(descriptor, source, at, _PIECE)):
+            while source is not None and (count := os.sendfile(descriptor, source, at, _COPY_BYTES)):
                 at += count
             os.fchmod(descriptor, mode)
             os.fchown(descriptor, uid, gid)

@@ -449,7 +449,7 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
         pauses.append(Deferred())
         return pauses[-1]
 
-    monkeypatch.setattr(compaction, "MOVED_AT_ONCE", 10)
+    monkeypatch.setattr(compaction, "RELOCATIONS_PER_TURN", 10)
     monkeypatch.setattr(housekeeping, "deferLater", pause)
     home = told(tmp_path)
     threads = home.threads = Threads()
@@ -472,7 +472,7 @@ def test_ends_are_read_in_the_snapshot_once_it_is_there(
     threads.run()
     [(number, size)] = home.store.taken
     assert (number, size) == (3, (tmp_path / "00000003.snapshot").stat().st_size)
-    home.store.segments.forget(3)
+    home.store.segments.close_replaced(3)
     after = ends(home)
     assert {position[0] for position, _ in after.values()} == {-3, 4}
     assert {job: end for job, (_, end) in after.items()} == {job: end for job, (_, end) in before.items()}

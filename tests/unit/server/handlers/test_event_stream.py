@@ -486,8 +486,8 @@ class World:
     """A store on a disk with a feed, and one client that watches, leaves, and comes again."""
 
     def __init__(self, directory: str) -> None:
-        self.disk, self.threads, self.reactor = FakeFilesystem(), Threads(), ThreadReactor()
-        self.store = Journal(directory, self.reactor, self.disk, "boot", self.reactor, self.threads)
+        self.filesystem, self.threads, self.reactor = FakeFilesystem(), Threads(), ThreadReactor()
+        self.store = Journal(directory, self.reactor, self.filesystem, "boot", self.reactor, self.threads)
         self.store.segment_bytes = 600
         self.store.lock()
         list(self.store.replay())
@@ -545,14 +545,14 @@ class World:
     def snapshot(self, _: int) -> None:
         number = self.store.last_durable_segment - 1
         if number > self.store.snapshot_number:
-            SnapshotWriter(self.store.segments, self.disk, number).write()
+            SnapshotWriter(self.store.segments, self.filesystem, number).write()
             self.store.compacted(number, self.store.segments.remove_obsolete(number))
 
     def fail(self, _: int) -> None:
-        self.disk.fail("sync")
+        self.filesystem.fail("sync")
         done = self.store.append(submitted(self.store.next_id))
         assert isinstance(self.until_failed(done), StoreFailed)
-        self.disk.clear_failures()
+        self.filesystem.clear_failures()
         self.reactor.advance(1.0)
         self.reactor.until(self.store.when_writable())
 
@@ -586,7 +586,7 @@ def test_a_watch_has_no_gap_and_nothing_twice_whatever_happens_beside(
     steps: list[tuple[str, int]],
 ) -> None:
     with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "PORTION", 300)
+        patch.setattr(reader, "BATCH_BYTES", 300)
         patch.setattr(module, "MOST_EVENTS", 8)
         world = World(os.path.join(directory, "state"))
         try:

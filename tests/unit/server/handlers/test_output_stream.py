@@ -13,7 +13,7 @@ from taskqd.errors import Gone, StoreFailed
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Job, Status
 from taskqd.server.handlers.output_stream import PIECE, Follower
-from taskqd.storage.spool.output import FLUSH_AFTER
+from taskqd.storage.spool.output import FLUSH_TIMEOUT
 from taskqd.storage.spool.spool import Spool
 from tests.fakes import clocks, engine
 from tests.fakes.client import FakeClient
@@ -297,11 +297,11 @@ class World:
     """A house with a spool on a disk, its job 1, and one who follows it; ``printed`` is by attempt."""
 
     def __init__(self, directory: Path, patch: pytest.MonkeyPatch) -> None:
-        self.disk, self.threads = FakeFilesystem(), Threads()
+        self.filesystem, self.threads = FakeFilesystem(), Threads()
         spools: list[Spool] = []
 
         def make() -> Spool:
-            spools.append(Spool(str(directory), self.disk, clocks.clock(), self.threads))
+            spools.append(Spool(str(directory), self.filesystem, clocks.clock(), self.threads))
             spools[0].open()
             return spools[0]
 
@@ -318,10 +318,10 @@ class World:
     def print(self, stream: int, size: int) -> None:
         data = (b"%d," % size * size)[:size]
         self.printed[-1]["stdout" if stream == 1 else "stderr"] += data
-        self.spool._running[1].recording.write(stream, data)
+        self.spool._open_attempts[1].recording.write(stream, data)
 
     def later(self, *_: int) -> None:
-        self.harness.clock.advance(FLUSH_AFTER)
+        self.harness.clock.advance(FLUSH_TIMEOUT)
 
     def read(self, *_: int) -> None:
         for writable in self.caller.writable_waiters[:1]:
@@ -342,7 +342,7 @@ class World:
         self.printed.append({"stdout": b"", "stderr": b""})
 
     def end(self, **how: Any) -> None:
-        closing = self.spool._running[1].recording.close()
+        closing = self.spool._open_attempts[1].recording.close()
         self.threads.run()
         out, err = result_of(closing)
         self.harness.finish(1, Outcome(**{"reason": None, "exit_code": 0, **how}, stdout=out, stderr=err))
@@ -385,4 +385,4 @@ def test_all_that_is_printed_arrives_in_order_wherever_it_lies(
         assert result_of(world.following).status is Status.COMPLETED
         printed = [each for each in world.printed if any(each.values())]
         assert world.got() == (printed or [{"stdout": b"", "stderr": b""}])
-        assert not world.spool._followers
+        assert not world.spool._observers

@@ -37,7 +37,7 @@ from taskqd.model.job import Reason, Status, Usage
 from taskqd.model.spec import Array, Spec
 from taskqd.storage.journal import replay as module
 from taskqd.storage.journal.codec import decode, decode_events, encode
-from taskqd.storage.journal.replay import Portion, Replay, first_sequence
+from taskqd.storage.journal.replay import RecordBatch, Replay, first_sequence
 
 OPENED = Opened(at=1764000000.25, format=1, store="s", boot="b", next_id=1)
 
@@ -382,7 +382,7 @@ def test_many_lines_are_what_each_of_them_is(lines: list[bytes], other: tuple[in
 def test_a_damaged_line_is_found_whatever_is_taken_in_with_it(
     monkeypatch: pytest.MonkeyPatch, at_once: int, damaged: int
 ) -> None:
-    monkeypatch.setattr(module, "PORTION", at_once)
+    monkeypatch.setattr(module, "BATCH_BYTES", at_once)
     lines = [line for _, line in LINES]
     lines[damaged] = lines[damaged].replace(b'"id":1', b'"id":2')
     replay = Replay()
@@ -529,7 +529,7 @@ def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() ->
     assert _read(replay, SEGMENT, 7) == RECORDS
     opened = encode(OPENED, 8)
     assert list(replay.read("segment-2", opened + b"torn", None)) == [
-        Portion(0, [opened[:-1]], [8], [OPENED])
+        RecordBatch(0, [opened[:-1]], [8], [OPENED])
     ]
     assert replay.good_bytes == len(opened)
     assert list(replay.read("segment-3", b"torn", None)) == []

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from taskqd.storage.journal import group_commit
-from taskqd.storage.journal.group_commit import PATIENCE, REST, SLOW, STALLED, GroupCommit
+from taskqd.storage.journal.group_commit import (
+    BACKOFF_FACTOR,
+    MAX_DELAY,
+    SLOW_SYNC,
+    STALLED_SYNC,
+    GroupCommit,
+)
 from tests.fakes.clocks import ThreadReactor
 from tests.fakes.deferreds import result_of
 
@@ -47,15 +53,15 @@ class Bench:
 
     def is_waited_for(self) -> bool:
         """Have a batch committed, and return whether the reactor waited for it."""
-        self.committer.put(0)
+        self.committer.submit(0)
         self.reactor.turn()
-        is_waited_for = not self.committer.is_busy
+        is_waited_for = not self.committer.is_committing
         self.turn()
         return is_waited_for
 
     def turn(self) -> None:
         """Let the reactor turn until nothing is under way."""
-        while self.committer.is_busy:
+        while self.committer.is_committing:
             self.reactor.turn()
 
 
@@ -75,7 +81,7 @@ def a_bench_that_may_not_block() -> Iterator[Bench]:
 
 def test_what_comes_in_one_turn_of_the_reactor_goes_together(bench: Bench) -> None:
     for item in range(5):
-        bench.committer.put(item)
+        bench.committer.submit(item)
     assert bench.batches == []
     assert bench.done == []
     bench.turn()
@@ -84,35 +90,35 @@ def test_what_comes_in_one_turn_of_the_reactor_goes_together(bench: Bench) -> No
 
 
 def test_one_item_waits_for_the_end_of_the_turn_and_several_for_one_turn_more(bench: Bench) -> None:
-    bench.committer.put(0)
+    bench.committer.submit(0)
     bench.reactor.turn()
-    bench.committer.put(1)  # where the reactor commits, the first is durable by now
+    bench.committer.submit(1)  # where the reactor commits, the first is durable by now
     bench.turn()
     assert bench.batches == [[0], [1]]
-    bench.committer.put(2)
-    bench.committer.put(3)
+    bench.committer.submit(2)
+    bench.committer.submit(3)
     bench.reactor.turn()
-    bench.committer.put(4)
+    bench.committer.submit(4)
     bench.reactor.turn()
-    bench.committer.put(5)
+    bench.committer.submit(5)
     bench.turn()
     assert bench.batches[2:] == [[2, 3, 4], [5]]
 
 
 def test_it_is_told_whether_the_next_item_will_be_committed_with_others(bench: Bench) -> None:
     assert not bench.committer.has_pending
-    bench.committer.put(0)
+    bench.committer.submit(0)
     assert bench.committer.has_pending
     bench.turn()
     assert not bench.committer.has_pending
 
 
 def test_what_is_under_way_is_not_what_the_next_item_will_be_committed_with(thread: Bench) -> None:
-    thread.committer.put(0)
+    thread.committer.submit(0)
     thread.reactor.turn()
-    assert thread.committer.is_busy
+    assert thread.committer.is_committing
     assert not thread.committer.has_pending
-    thread.committer.put(1)
+    thread.committer.submit(1)
     thread.turn()
     assert thread.batches == [[0], [1]]
 
@@ -120,11 +126,11 @@ def test_what_is_under_way_is_not_what_the_next_item_will_be_committed_with(thre
 def test_what_a_round_brings_is_committed_at_its_end(bench: Bench) -> None:
     bench.committer.batch_started()
     for item in range(3):
-        bench.committer.put(item)
+        bench.committer.submit(item)
     assert bench.batches == []
-    assert not bench.committer.is_busy
+    assert not bench.committer.is_committing
     bench.committer.batch_ended()
-    assert bench.committer.is_busy is not bench.may_block, "where the reactor commits, it has"
+    assert bench.committer.is_committing is not bench.may_block, "where the reactor commits, it has"
     bench.turn()
     assert bench.done == [([0, 1, 2], None)]
 
@@ -132,14 +138,14 @@ def test_what_a_round_brings_is_committed_at_its_end(bench: Bench) -> None:
 def test_a_round_that_brings_nothing_commits_nothing(bench: Bench) -> None:
     bench.committer.batch_started()
     bench.committer.batch_ended()
-    assert not bench.committer.is_busy
+    assert not bench.committer.is_committing
     assert bench.done == []
 
 
 def test_what_gathered_before_a_round_has_its_turn_with_what_that_brings(bench: Bench) -> None:
-    bench.committer.put(0)
+    bench.committer.submit(0)
     bench.committer.batch_started()
-    bench.committer.put(1)
+    bench.committer.submit(1)
     bench.committer.batch_ended()
     assert bench.batches == []
     bench.turn()
@@ -147,10 +153,10 @@ def test_what_gathered_before_a_round_has_its_turn_with_what_that_brings(bench: 
 
 
 def test_what_a_round_brings_goes_behind_what_the_thread_commits(thread: Bench) -> None:
-    thread.committer.put(0)
+    thread.committer.submit(0)
     thread.reactor.turn()
     thread.committer.batch_started()
-    thread.committer.put(1)
+    thread.committer.submit(1)
     thread.committer.batch_ended()
     thread.turn()
     assert thread.batches == [[0], [1]]
@@ -161,11 +167,11 @@ def test_an_item_put_while_it_is_told_of_a_round_waits_for_the_next_turn() -> No
 
     def put_next(batch: list[int], _: Exception | None) -> None:
         if batch == [1]:
-            bench.committer.put(2)
+            bench.committer.submit(2)
 
-    bench.committer._done = put_next
+    bench.committer._on_committed = put_next
     bench.committer.batch_started()
-    bench.committer.put(1)
+    bench.committer.submit(1)
     bench.committer.batch_ended()
     assert bench.batches == [[1]]
     bench.turn()
@@ -174,10 +180,10 @@ def test_an_item_put_while_it_is_told_of_a_round_waits_for_the_next_turn() -> No
 
 
 def test_what_gathers_while_the_thread_commits_goes_together(thread: Bench) -> None:
-    thread.committer.put(0)
+    thread.committer.submit(0)
     thread.reactor.turn()
     for item in (1, 2, 3):
-        thread.committer.put(item)
+        thread.committer.submit(item)
     thread.turn()
     assert thread.batches == [[0], [1, 2, 3]]
     assert thread.done == [([0], None), ([1, 2, 3], None)]
@@ -187,11 +193,11 @@ def test_an_item_put_while_it_is_told_of_others_waits_for_the_next_turn(bench: B
     def put_next(batch: list[int], _: Exception | None) -> None:
         committed = len(bench.batches)
         if batch[0] < 3:
-            bench.committer.put(batch[0] + 1)
+            bench.committer.submit(batch[0] + 1)
         assert len(bench.batches) == committed
 
-    bench.committer._done = put_next
-    bench.committer.put(1)
+    bench.committer._on_committed = put_next
+    bench.committer.submit(1)
     bench.turn()
     assert bench.batches == [[1], [2], [3]]
 
@@ -200,7 +206,7 @@ def test_an_item_put_while_it_is_told_of_others_waits_for_the_next_turn(bench: B
 def test_whatever_goes_wrong_is_told_and_the_next_batch_is_tried(bench: Bench, error: Exception) -> None:
     bench.error = error
     for item in (1, 2):
-        bench.committer.put(item)
+        bench.committer.submit(item)
         bench.turn()
     assert bench.done == [([1], error), ([2], error)]
 
@@ -228,11 +234,11 @@ def test_a_disk_that_stands_still_holds_the_reactor_for_no_longer_than_it_waits(
         commit(batch)
 
     bench.committer._commit = standing
-    bench.committer.put(1)
+    bench.committer.submit(1)
     bench.reactor.turn()
-    assert bench.committer.is_busy
+    assert bench.committer.is_committing
     bench.now += 1.0
-    bench.committer.put(2)
+    bench.committer.submit(2)
     assert bench.done == []
     goes_on.set()
     bench.turn()
@@ -269,7 +275,7 @@ def test_an_outcome_that_comes_just_when_the_reactor_gives_up_is_taken(
 
 def test_whether_it_may_block_is_asked_when_the_turn_ends() -> None:
     bench = Bench(True)
-    bench.committer.put(1)
+    bench.committer.submit(1)
     bench.may_block = False
     bench.turn()
     assert bench.threads == [THREAD]
@@ -286,10 +292,10 @@ def test_what_came_behind_a_batch_in_the_thread_never_overtakes_it(thread: Bench
         commit(batch)
 
     thread.committer._commit = slow
-    thread.committer.put(1)
+    thread.committer.submit(1)
     thread.reactor.turn()
     thread.may_block = True
-    thread.committer.put(2)
+    thread.committer.submit(2)
     assert thread.batches == []
     first.set()
     thread.turn()
@@ -302,14 +308,14 @@ def test_after_two_slow_commits_or_a_stall_the_thread_is_used_for_many_times_as_
 ) -> None:
     bench = Bench(True)
     bench.error = error
-    for took in (1.1 * SLOW, 1.1 * STALLED, 0.25):
-        if took < STALLED:
-            bench.took = 1.1 * SLOW
+    for took in (1.1 * SLOW_SYNC, 1.1 * STALLED_SYNC, 0.25):
+        if took < STALLED_SYNC:
+            bench.took = 1.1 * SLOW_SYNC
             assert bench.is_waited_for()
         bench.took = took
         assert bench.is_waited_for()
         bench.took = 0.0
-        bench.now += REST * took - 0.001
+        bench.now += BACKOFF_FACTOR * took - 0.001
         assert not bench.is_waited_for()
         bench.now += 0.002
         assert bench.is_waited_for()
@@ -318,7 +324,7 @@ def test_after_two_slow_commits_or_a_stall_the_thread_is_used_for_many_times_as_
 
 def test_commits_that_are_quick_enough_change_nothing_nor_does_a_slow_one_among_them() -> None:
     bench = Bench(True)
-    for took in (0.9 * SLOW, 0.9 * SLOW, 0.9 * STALLED, 0.9 * SLOW, 1.1 * SLOW, 0.0):
+    for took in (0.9 * SLOW_SYNC, 0.9 * SLOW_SYNC, 0.9 * STALLED_SYNC, 0.9 * SLOW_SYNC, 1.1 * SLOW_SYNC, 0.0):
         bench.took = took
         assert bench.is_waited_for()
     bench.reactor.until(bench.committer.stop())
@@ -335,31 +341,31 @@ def test_how_long_the_thread_takes_says_nothing_of_the_disk(thread: Bench) -> No
 
 
 def test_what_is_patient_goes_with_the_next_that_is_not(bench: Bench) -> None:
-    bench.committer.put(1, may_wait=True)
-    assert not bench.committer.is_busy
-    bench.committer.put(2)
+    bench.committer.submit(1, may_wait=True)
+    assert not bench.committer.is_committing
+    bench.committer.submit(2)
     bench.turn()
     assert bench.batches == [[1, 2]]
-    bench.reactor.advance(PATIENCE)
-    assert not bench.committer.is_busy
+    bench.reactor.advance(MAX_DELAY)
+    assert not bench.committer.is_committing
 
 
 def test_what_is_patient_is_committed_by_itself_in_the_end(bench: Bench) -> None:
-    bench.committer.put(1, may_wait=True)
-    bench.reactor.advance(PATIENCE / 2)
-    bench.committer.put(2, may_wait=True)
-    bench.reactor.advance(PATIENCE / 2)
+    bench.committer.submit(1, may_wait=True)
+    bench.reactor.advance(MAX_DELAY / 2)
+    bench.committer.submit(2, may_wait=True)
+    bench.reactor.advance(MAX_DELAY / 2)
     bench.turn()
     assert bench.batches == [[1, 2]]
-    bench.committer.put(3, may_wait=True)
-    bench.reactor.advance(PATIENCE)
+    bench.committer.submit(3, may_wait=True)
+    bench.reactor.advance(MAX_DELAY)
     bench.turn()
     assert bench.batches == [[1, 2], [3]]
 
 
 def test_what_is_patient_goes_with_what_gathers_behind_a_batch(thread: Bench) -> None:
-    thread.committer.put(1)
-    thread.committer.put(2, may_wait=True)
+    thread.committer.submit(1)
+    thread.committer.submit(2, may_wait=True)
     thread.turn()
     assert [item for batch in thread.batches for item in batch] == [1, 2]
     assert thread.reactor.getDelayedCalls() == []
@@ -367,19 +373,19 @@ def test_what_is_patient_goes_with_what_gathers_behind_a_batch(thread: Bench) ->
 
 def test_a_round_that_brings_only_what_is_patient_commits_nothing(bench: Bench) -> None:
     bench.committer.batch_started()
-    bench.committer.put(1, may_wait=True)
+    bench.committer.submit(1, may_wait=True)
     bench.committer.batch_ended()
-    assert not bench.committer.is_busy
+    assert not bench.committer.is_committing
     bench.committer.batch_started()
-    bench.committer.put(2)
+    bench.committer.submit(2)
     bench.committer.batch_ended()
     bench.turn()
     assert bench.done == [([1, 2], None)]
-    bench.reactor.advance(PATIENCE)
+    bench.reactor.advance(MAX_DELAY)
 
 
 def test_a_stop_commits_what_is_patient(bench: Bench) -> None:
-    bench.committer.put(1, may_wait=True)
+    bench.committer.submit(1, may_wait=True)
     stopped = bench.committer.stop()
     bench.turn()
     result_of(stopped)
@@ -389,7 +395,7 @@ def test_a_stop_commits_what_is_patient(bench: Bench) -> None:
 
 def test_a_stop_waits_for_what_has_gathered(bench: Bench) -> None:
     for item in range(3):
-        bench.committer.put(item)
+        bench.committer.submit(item)
     stopped = bench.committer.stop()
     assert not stopped.called
     bench.reactor.until(stopped)
@@ -398,9 +404,9 @@ def test_a_stop_waits_for_what_has_gathered(bench: Bench) -> None:
 
 
 def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(thread: Bench) -> None:
-    thread.committer.put(0)
+    thread.committer.submit(0)
     thread.reactor.turn()
-    thread.committer.put(1)
+    thread.committer.submit(1)
     stopped = thread.committer.stop()
     thread.reactor.turn()
     assert not stopped.called
@@ -411,7 +417,7 @@ def test_a_stop_waits_for_what_is_under_way_and_for_what_has_gathered_behind_it(
 
 def test_a_stop_in_a_round_waits_for_what_that_has_brought(bench: Bench) -> None:
     bench.committer.batch_started()
-    bench.committer.put(1)
+    bench.committer.submit(1)
     stopped = bench.committer.stop()
     bench.committer.batch_ended()
     bench.reactor.until(stopped)

@@ -34,8 +34,8 @@ from taskqd.model.spec import Array, Spec
 from taskqd.storage.interfaces import IEventReader, IJournal
 from taskqd.storage.journal import group_commit, segment_writer
 from taskqd.storage.journal.codec import decode, encode
-from taskqd.storage.journal.journal import LIGHT_BYTES, TRY_AGAIN, Journal
-from taskqd.storage.journal.segment_writer import AHEAD, RUN, SMALL
+from taskqd.storage.journal.journal import MAX_BLOCKING_BYTES, RETRY_INTERVAL, Journal
+from taskqd.storage.journal.segment_writer import MAX_SMALL_WRITE, PREALLOCATE_AFTER, PREALLOCATION
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import BOOT, START, ThreadReactor, Threads, in_thread
 from tests.fakes.deferreds import error_of, result_of
@@ -64,7 +64,7 @@ class Bench:
         self.may_block = may_block
         self.directory = directory
         self.journal = directory / "journal"
-        self.disk = FakeFilesystem()
+        self.filesystem = FakeFilesystem()
         self.segment_bytes = SEGMENT
         self.store = self._build()
 
@@ -73,13 +73,13 @@ class Bench:
         store = Journal(
             str(self.directory),
             self.reactor,
-            self.disk,
+            self.filesystem,
             boot,
             self.reactor,
             in_thread,
             lambda: self.may_block,
         )
-        store._committer._seconds = lambda: 0.0  # however slow the machine is that tests this
+        store._group_commit._now = lambda: 0.0  # however slow the machine is that tests this
         store.segment_bytes = self.segment_bytes
         return store
 
@@ -98,7 +98,7 @@ class Bench:
 
     def turn(self) -> None:
         """Let the reactor turn until nothing is on its way to the disk."""
-        while self.store._committer.is_busy:
+        while self.store._group_commit.is_committing:
             self.reactor.turn()
 
     def close(self) -> None:
@@ -129,9 +129,9 @@ class Bench:
 def a_bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(tmp_path / "state", request.param)
     yield bench
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.close()
-    assert bench.disk.descriptors == set(), "a closed store leaves no descriptor"
+    assert bench.filesystem.descriptors == set(), "a closed store leaves no descriptor"
 
 
 def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
@@ -145,10 +145,10 @@ def test_the_store_and_its_fake_keep_to_the_interface(bench: Bench) -> None:
 
 def test_an_event_is_told_once_it_is_written_and_synced_and_not_before(bench: Bench) -> None:
     bench.open()
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     seen: list[Any] = []
     durable = bench.store.append(submitted(1))
-    durable.addCallback(lambda _: seen.append((bench.disk.calls[:], bench.lines()[-1])))
+    durable.addCallback(lambda _: seen.append((bench.filesystem.calls[:], bench.lines()[-1])))
     assert seen == []
     bench.turn()
     [(calls, line)] = seen
@@ -168,20 +168,20 @@ def test_events_are_told_in_the_order_in_which_they_came(bench: Bench) -> None:
 
 def test_what_comes_in_one_turn_is_made_durable_by_one_sync(bench: Bench) -> None:
     bench.open()
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     done = [bench.store.append(submitted(number)) for number in range(1, 101)]
     for durable in done:
         bench.reactor.until(durable)
-    assert bench.disk.calls.count("sync") == bench.disk.calls.count("write_at") == 1
+    assert bench.filesystem.calls.count("sync") == bench.filesystem.calls.count("write_at") == 1
 
 
 def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_itself(bench: Bench) -> None:
     bench.open()
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     told: list[Any] = []
 
     def tell(_: Any, number: int) -> None:
-        told.append((number, bench.disk.calls.count("sync")))
+        told.append((number, bench.filesystem.calls.count("sync")))
         if number < 3:
             bench.store.append(submitted(number + 10)).addCallback(tell, number + 10)
 
@@ -199,7 +199,7 @@ def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     def noting(entries: Any) -> None:
         if entries:
             assert threading.current_thread().name == "taskqd-journal"
-            waits.append(bench.store._committer._is_waiting)
+            waits.append(bench.store._group_commit._is_waiting)
         write(entries)
 
     monkeypatch.setattr(bench.store, "_write", noting)
@@ -209,11 +209,11 @@ def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_the_reactor_waits_for_no_blanks_to_be_laid_or_cut_off(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segment_writer, "RUN", 2)
+    monkeypatch.setattr(segment_writer, "PREALLOCATE_AFTER", 2)
     bench.open()
     waits = noted(bench, monkeypatch)
     may = bench.may_block
-    for command in ("true", "true", "true", "x" * SMALL, "true"):
+    for command in ("true", "true", "true", "x" * MAX_SMALL_WRITE, "true"):
         bench.append(submitted(bench.store.next_id, command))
     assert waits == [may, False, may, False, may]
 
@@ -224,8 +224,8 @@ def test_the_reactor_waits_for_no_new_segment_and_for_nothing_large(
     bench.open()
     waits = noted(bench, monkeypatch)
     may = bench.may_block
-    bench.append(submitted(1, "x" * (LIGHT_BYTES // 2)))
-    bench.append(submitted(2, "x" * LIGHT_BYTES))
+    bench.append(submitted(1, "x" * (MAX_BLOCKING_BYTES // 2)))
+    bench.append(submitted(2, "x" * MAX_BLOCKING_BYTES))
     bench.store.segment_bytes = 1
     bench.append(submitted(3))
     bench.store.segment_bytes = SEGMENT
@@ -240,14 +240,14 @@ def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothi
     bench.open()
     [position] = bench.append(submitted(1))
     monkeypatch.setattr(group_commit, "MAX_WAIT", 0.001)
-    bench.disk.block()
+    bench.filesystem.block()
     written = [bench.store.append(submitted(2))]
     bench.reactor.turn()
     written.append(bench.store.append(submitted(3)))
     assert bench.store.read(position) == submitted(1)
     assert bench.store.sizes()["segment"] == 1
     assert not any(each.called for each in written)
-    bench.disk.unblock()
+    bench.filesystem.unblock()
     for each in written:
         bench.reactor.until(each)
     bench.close()
@@ -257,9 +257,9 @@ def test_a_disk_that_stands_still_keeps_no_reader_from_an_answer_and_loses_nothi
 def test_a_new_segment_is_in_its_directory_before_anything_in_it_is_told(bench: Bench) -> None:
     bench.open()
     bench.store.segment_bytes = 1
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     bench.append(submitted(1))
-    made = [call for call in bench.disk.calls if call != "remove"]
+    made = [call for call in bench.filesystem.calls if call != "remove"]
     assert made == ["close", "create", "sync_directory", "write_at", "sync"]
 
 
@@ -286,7 +286,7 @@ def test_what_gathers_while_a_batch_is_under_way_is_the_next_batch(bench: Bench)
     bench.may_block = False
     bench.store.append(submitted(1))
     bench.reactor.turn()
-    assert bench.store._committer.is_busy
+    assert bench.store._group_commit.is_committing
     for number in (2, 3):
         bench.store.append(submitted(number))
     bench.turn()
@@ -393,7 +393,7 @@ def test_each_start_begins_a_segment_that_says_who_writes_it(bench: Bench) -> No
     assert bench.store.name == name
     assert re.fullmatch("[0-9a-f]{32}", name)
     [(_, first)] = [decode(line[:-1]) for line in bench.lines(2)]
-    journal = bench.disk.identity(str(bench.journal))
+    journal = bench.filesystem.identity(str(bench.journal))
     assert first == Opened(
         at=START,
         format=FORMAT,
@@ -483,7 +483,7 @@ def test_store_is_a_copy_by_its_inode_and_within_a_boot_by_its_device(
     bench.journal.mkdir(parents=True)
     opened = Opened(at=START, format=FORMAT, store="s", boot="boot-1", next_id=1, identity=last)
     bench.segment(1).write_bytes(encode(opened, 1))
-    bench.disk.identities[str(bench.journal)] = "8:100"
+    bench.filesystem.identities[str(bench.journal)] = "8:100"
     bench.open(boot)
     assert (bench.store.is_copy, bench.store.name == "s") == (is_copy, has_its_name)
 
@@ -580,10 +580,10 @@ def test_a_last_line_that_was_never_begun_needs_no_cut(
 
 def with_blanks(bench: Bench) -> int:
     """Append until the segment has blanks, and return the number of the last job."""
-    for number in range(1, RUN + 3):
+    for number in range(1, PREALLOCATE_AFTER + 3):
         bench.append(submitted(number))
-    assert bench.segment(1).read_bytes().endswith(b"\n" * (AHEAD // 2))
-    return RUN + 2
+    assert bench.segment(1).read_bytes().endswith(b"\n" * (PREALLOCATION // 2))
+    return PREALLOCATE_AFTER + 2
 
 
 def killed(bench: Bench) -> bytes:
@@ -641,10 +641,12 @@ def test_a_batch_that_was_torn_over_blanks_is_cut_off_with_a_line_in_the_log(
 def test_a_batch_that_is_bad_before_a_later_one_is_refused(bench: Bench) -> None:
     bench.open()
     with_blanks(bench)
-    line = bench.lines()[RUN]
+    line = bench.lines()[PREALLOCATE_AFTER]
     content = killed(bench)
     bench.segment(1).write_bytes(content.replace(line, b"\n" * len(line)))
-    with pytest.raises(JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {RUN + 1} "):
+    with pytest.raises(
+        JournalDamaged, match=rf"{re.escape(str(bench.segment(1)))}, line {PREALLOCATE_AFTER + 1} "
+    ):
         bench.open()
     bench.unlock()
 
@@ -770,7 +772,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
 ) -> None:
     bench.open()
     bench.append(submitted(1))
-    bench.disk.fail(call, code=errno.EIO, written=written)
+    bench.filesystem.fail(call, code=errno.EIO, written=written)
     refused = [bench.store.append(submitted(2))]
     bench.reactor.turn()
     if not bench.may_block:  # these gather behind what is under way
@@ -779,7 +781,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     assert isinstance(error_of(refused[0]), StoreFailed)
     assert bench.store.failure is not None
     assert "Input/output error" in bench.store.failure
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     for late in (*refused[1:], bench.store.append(submitted(5))):
         assert isinstance(error_of(late), StoreFailed)
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
@@ -788,7 +790,7 @@ def test_a_record_that_cannot_be_made_durable_is_refused_and_so_is_every_later_o
     bench.append(submitted(2))
 
 
-@pytest.mark.parametrize("count", [1, RUN + 2])
+@pytest.mark.parametrize("count", [1, PREALLOCATE_AFTER + 2])
 @pytest.mark.parametrize("how", ["removed", "moved", "replaced by a copy", "without its last segment"])
 def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_that_was_acknowledged(
     bench: Bench, tmp_path: Path, how: str, count: int, caplog: pytest.LogCaptureFixture
@@ -858,11 +860,11 @@ def test_a_segment_that_cannot_be_begun_refuses_what_should_stand_in_it(bench: B
     bench.open()
     bench.append(submitted(1))
     bench.store.segment_bytes = 1
-    bench.disk.fail(call)
+    bench.filesystem.fail(call)
     refused = bench.store.append(submitted(2))
     with pytest.raises(StoreFailed):
         bench.reactor.until(refused)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.close()
     assert bench.open() == [submitted(1)]
 
@@ -873,12 +875,12 @@ def test_what_was_durable_before_the_failure_in_the_same_batch_is_told_as_durabl
     second = bench.store.append(submitted(2))
     bench.store.segment_bytes = 1
     third = bench.store.append(submitted(3))
-    bench.disk.fail("create")
+    bench.filesystem.fail("create")
     bench.turn()
     result_of(first)
     result_of(second)
     assert isinstance(error_of(third), StoreFailed)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.close()
     assert bench.open() == [submitted(1), submitted(2)]
 
@@ -887,8 +889,8 @@ def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.open()
-    bench.disk.fail("sync")
-    bench.disk.fail("truncate")
+    bench.filesystem.fail("sync")
+    bench.filesystem.fail("truncate")
     refused = bench.store.append(submitted(1))
     bench.turn()
     assert isinstance(error_of(refused), StoreFailed)
@@ -914,7 +916,7 @@ def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(benc
     bench.close()
     with bench.segment(1).open("ab") as file:
         file.write(b"torn")
-    bench.disk.fail(call, code=errno.EACCES)
+    bench.filesystem.fail(call, code=errno.EACCES)
     with pytest.raises(StartRefused, match="Permission denied") as refusal:
         bench.open()
     assert "\n" not in str(refusal.value)
@@ -925,13 +927,13 @@ def test_a_journal_that_cannot_be_read_or_cut_refuses_the_start_in_one_line(benc
 def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: Bench, call: str) -> None:
     bench.store.lock()
     list(bench.store.replay())
-    bench.disk.fail(call)
+    bench.filesystem.fail(call)
     with pytest.raises(StartRefused, match=r"cannot be written: .*No space left"):
         bench.store.start_writing(0)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.unlock()
-    left = bench.store._tail.release()
-    bench.disk.close(left) if left is not None else None
+    left = bench.store._writer.detach()
+    bench.filesystem.close(left) if left is not None else None
 
 
 # Before the reactor runs.
@@ -939,9 +941,9 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
 
 def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None:
     bench.open()
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     positions = bench.store.append_now([submitted(1), submitted(2)])
-    assert bench.disk.calls == ["write_at", "sync"]
+    assert bench.filesystem.calls == ["write_at", "sync"]
     assert [bench.store.read(position) for position in positions] == [submitted(1), submitted(2)]
     assert bench.store.append_now([]) == []
     bench.append(submitted(3))
@@ -951,10 +953,10 @@ def test_events_appended_now_are_durable_when_that_returns(bench: Bench) -> None
 
 def test_events_that_cannot_be_appended_now_refuse_the_start(bench: Bench) -> None:
     bench.open()
-    bench.disk.fail("sync")
+    bench.filesystem.fail("sync")
     with pytest.raises(StartRefused, match="No space left"):
         bench.store.append_now([submitted(1)])
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.close()
     assert bench.open() == []
 
@@ -976,11 +978,11 @@ def test_a_close_waits_for_what_is_under_way_and_then_refuses(bench: Bench) -> N
 
 def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
     bench.open()
-    bench.disk.fail("sync")
+    bench.filesystem.fail("sync")
     bench.store.append(submitted(1)).addErrback(lambda failure: failure.trap(StoreFailed))
     bench.reactor.until(bench.store.close())
     assert "No space left" in (bench.store.failure or "")
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     assert bench.open() == []
 
 
@@ -995,7 +997,9 @@ def test_a_store_that_has_failed_can_be_closed(bench: Bench) -> None:
     | st.tuples(
         st.sampled_from(["write_at", "sync", "create", "truncate"]), st.integers(0, 5), st.integers(0, 400)
     ),
-    blanks=st.sampled_from([(AHEAD, SMALL, RUN), (500, 200, 0), (500, 500, 1), (2000, 1000, 0)]),
+    blanks=st.sampled_from(
+        [(PREALLOCATION, MAX_SMALL_WRITE, PREALLOCATE_AFTER), (500, 200, 0), (500, 500, 1), (2000, 1000, 0)]
+    ),
 )
 def test_what_was_told_comes_back_and_what_was_refused_does_not(
     tmp_path_factory: pytest.TempPathFactory,
@@ -1004,7 +1008,9 @@ def test_what_was_told_comes_back_and_what_was_refused_does_not(
     failure: tuple[str, int, int] | None,
     blanks: tuple[int, int, int],
 ) -> None:
-    sizes: dict[str, Any] = dict(zip(("AHEAD", "SMALL", "RUN"), blanks, strict=True), BLOCK=64)
+    sizes: dict[str, Any] = dict(
+        zip(("PREALLOCATION", "MAX_SMALL_WRITE", "PREALLOCATE_AFTER"), blanks, strict=True), BLOCK_SIZE=64
+    )
     with mock.patch.multiple(segment_writer, **sizes):
         _live(Bench(tmp_path_factory.mktemp("state")), runs, segment_bytes, failure)
 
@@ -1018,7 +1024,7 @@ def _live(
     for run in runs:
         assert bench.open() == [submitted(job_id) for job_id in told]
         if failure is not None:
-            bench.disk.fail(failure[0], failure[1], written=failure[2])
+            bench.filesystem.fail(failure[0], failure[1], written=failure[2])
         done: list[Deferred[Any]] = []
         for turns in run:
             for _ in range(turns):
@@ -1030,12 +1036,12 @@ def _live(
             for durable in done[: turns // 2]:
                 bench.reactor.until(durable)
         bench.reactor.until(bench.store.close())
-        bench.disk.clear_failures()
+        bench.filesystem.clear_failures()
         assert all(durable.called for durable in done)
     assert told == sorted(told)
     assert bench.open() == [submitted(job_id) for job_id in told]
     bench.close()
-    assert bench.disk.descriptors == set()
+    assert bench.filesystem.descriptors == set()
 
 
 # When the disk works again.
@@ -1043,14 +1049,14 @@ def _live(
 
 def failed(bench: Bench, call: str = "sync", **how: Any) -> None:
     """Let a record be refused."""
-    bench.disk.fail(call, **how)
+    bench.filesystem.fail(call, **how)
     with pytest.raises(StoreFailed):
         bench.reactor.until(bench.store.append(submitted(bench.store.next_id)))
 
 
 def try_again(bench: Bench) -> None:
     """Let the store try to begin a segment, once."""
-    bench.reactor.advance(TRY_AGAIN)
+    bench.reactor.advance(RETRY_INTERVAL)
     bench.turn()
 
 
@@ -1064,7 +1070,7 @@ def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     bench.append(submitted(1))
     failed(bench, call, written=written)
     waiting = bench.store.when_writable()
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     assert bench.store.failure is not None
     assert not waiting.called
     try_again(bench)
@@ -1088,11 +1094,11 @@ def test_it_is_tried_again_and_again_and_told_once(bench: Bench, caplog: pytest.
     bench.append(submitted(1))
     failed(bench, "sync")
     for call in ("create", "sync_directory", "write_at", "sync"):
-        bench.disk.clear_failures()
-        bench.disk.fail(call)
+        bench.filesystem.clear_failures()
+        bench.filesystem.fail(call)
         try_again(bench)
         assert bench.store.failure is not None
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     try_again(bench)
     assert [record.levelname for record in caplog.records] == ["CRITICAL", "WARNING"]
     bench.append(submitted(9))
@@ -1105,9 +1111,9 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
 ) -> None:
     bench.open()
     bench.append(submitted(1))
-    bench.disk.fail("truncate", code=errno.EIO)
+    bench.filesystem.fail("truncate", code=errno.EIO)
     failed(bench, "sync")
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     assert len(bench.lines()) == 3
     try_again(bench)
     bench.append(submitted(7))
@@ -1119,16 +1125,16 @@ def test_the_refused_end_that_could_not_be_cut_off_does_not_count_once_a_segment
 
 def test_what_gathered_behind_a_failure_is_refused_before_it_is_tried_again(bench: Bench) -> None:
     bench.open()
-    bench.disk.fail("write_at")
+    bench.filesystem.fail("write_at")
     bench.may_block = False
     refused = [bench.store.append(submitted(1))]
     bench.reactor.turn()
     refused += [bench.store.append(submitted(number)) for number in (2, 3)]
     bench.reactor.turn()
-    bench.reactor.advance(TRY_AGAIN)  # a batch is under way: not now
+    bench.reactor.advance(RETRY_INTERVAL)  # a batch is under way: not now
     bench.turn()
     assert all(isinstance(error_of(each), StoreFailed) for each in refused)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     try_again(bench)
     bench.append(submitted(4))
     bench.close()
@@ -1149,7 +1155,7 @@ def test_who_waits_for_the_store_may_give_up(bench: Bench) -> None:
     gone, stays = bench.store.when_writable(), bench.store.when_writable()
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     try_again(bench)
     result_of(stays)
 
@@ -1161,12 +1167,12 @@ def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_beg
     bench.open()
     bench.append(submitted(1), submitted(2))
     failed(bench, "sync")
-    bench.disk.fail(call, after=0)
+    bench.filesystem.fail(call, after=0)
     for _ in range(3):
         try_again(bench)
     closed = bench.segment(1).stat().st_size
     assert bench.store.sealed_bytes == closed
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     try_again(bench)
     bench.append(submitted(4))
     assert bench.store.sealed_bytes == closed, "a segment without a durable record counts for nothing"
@@ -1175,12 +1181,12 @@ def test_closed_bytes_are_those_of_the_closed_segments_after_failed_tries_to_beg
 def test_closed_bytes_count_no_segment_whose_beginning_was_refused_with_a_batch(bench: Bench) -> None:
     bench.open()
     bench.store.segment_bytes = 1
-    bench.disk.fail("sync")
+    bench.filesystem.fail("sync")
     refused = [bench.store.append(submitted(number)) for number in range(1, 4)]
     bench.turn()
     for durable in refused:
         assert isinstance(error_of(durable), StoreFailed)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.store.segment_bytes = SEGMENT
     try_again(bench)
     assert bench.store.sealed_bytes == bench.segment(1).stat().st_size
@@ -1191,7 +1197,7 @@ def test_a_rotation_that_fails_is_recovered_from_too(bench: Bench) -> None:
     bench.append(submitted(1))
     bench.store.segment_bytes = 1
     failed(bench, "create")
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     try_again(bench)
     bench.store.segment_bytes = SEGMENT
     bench.append(submitted(3))
@@ -1205,9 +1211,9 @@ def test_a_close_that_fails_leaves_nothing_open_and_nobody_waiting(bench: Bench,
     bench.open()
     [position] = bench.append(submitted(1))
     bench.store.read(position)
-    bench.disk.fail("close", after=times - 1, code=errno.EIO)
+    bench.filesystem.fail("close", after=times - 1, code=errno.EIO)
     bench.reactor.until(bench.store.close())
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     assert bench.open() == [submitted(1)]
 
 
@@ -1222,7 +1228,7 @@ def test_a_store_goes_on_after_a_snapshot_and_removes_what_it_replaces(bench: Be
     closed = bench.store.sealed_bytes
     assert number >= 2
     assert closed == sum(bench.segment(each).stat().st_size for each in range(1, number + 1))
-    SnapshotWriter(bench.store.segments, bench.disk, number).write()
+    SnapshotWriter(bench.store.segments, bench.filesystem, number).write()
     assert bench.store.sizes()["closed_bytes"] == closed
     positions = bench.append(submitted(9))
     size = bench.store.segments.remove_obsolete(number)
@@ -1256,7 +1262,7 @@ def test_a_start_removes_what_a_crash_left_of_a_snapshot(bench: Bench) -> None:
     bench.open()
     bench.append(*map(submitted, range(1, 9)))
     number = bench.store.last_durable_segment - 1
-    SnapshotWriter(bench.store.segments, bench.disk, number).write()
+    SnapshotWriter(bench.store.segments, bench.filesystem, number).write()
     (bench.journal / "00000009.snapshot.new").write_bytes(b"half")
     (bench.journal / "00000009.moved").write_bytes(b"1 1 2 3\n")
     bench.close()
@@ -1285,9 +1291,9 @@ def test_all_that_is_durable_of_a_job_is_found(bench: Bench) -> None:
 def test_a_journal_that_cannot_be_looked_through_is_an_error_of_the_store(bench: Bench, call: str) -> None:
     bench.open()
     bench.append(submitted(1))
-    bench.disk.fail(call, code=errno.EIO)
+    bench.filesystem.fail(call, code=errno.EIO)
     assert isinstance(error_of(bench.store.events_of(1).read_batch()), StoreFailed)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     path = bench.segment(1)
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
     assert isinstance(error_of(bench.store.events_of(1).read_batch()), StoreFailed)
@@ -1357,7 +1363,7 @@ def test_what_was_refused_is_never_told(bench: Bench) -> None:
     bench.append(submitted(1))
     failed(bench)
     assert bench.store.last_sequence == 2
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     try_again(bench)
     bench.append(submitted(3))
     assert seen == [(2, (submitted(1),)), (4, (submitted(3),))]
@@ -1397,9 +1403,9 @@ def test_all_events_from_a_number_on_are_read_up_to_the_last_that_was_told(bench
 def test_where_nothing_follows_no_thread_is_asked(bench: Bench) -> None:
     bench.open()
     bench.append(submitted(1))
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     assert result_of(bench.store.events_since(3).read_batch()) == []
-    assert bench.disk.calls == []
+    assert bench.filesystem.calls == []
 
 
 def test_what_is_told_while_a_segment_s_begin_is_read_is_read_too(bench: Bench) -> None:
@@ -1416,7 +1422,7 @@ def test_a_reading_of_what_a_snapshot_has_taken_the_place_of_is_told_the_oldest_
     bench.open()
     bench.store.segment_bytes = 1
     bench.append(submitted(1), submitted(2))
-    SnapshotWriter(bench.store.segments, bench.disk, 1).write()
+    SnapshotWriter(bench.store.segments, bench.filesystem, 1).write()
     lagged = error_of(bench.store.events_since(1).read_batch())
     assert isinstance(lagged, Lagged)
     assert read_since(bench, lagged.sequence) == [(3, submitted(1)), (5, submitted(2))]
@@ -1426,6 +1432,6 @@ def test_a_journal_that_cannot_be_read_on_is_an_error_of_the_store(bench: Bench)
     bench.open()
     bench.append(submitted(1))
     for call, after in (("list_directory", 0), ("read_file", 0), ("open", 1), ("read", 1)):
-        bench.disk.fail(call, after, errno.EIO)
+        bench.filesystem.fail(call, after, errno.EIO)
         assert isinstance(error_of(bench.store.events_since(1).read_batch()), StoreFailed)
-        bench.disk.clear_failures()
+        bench.filesystem.clear_failures()

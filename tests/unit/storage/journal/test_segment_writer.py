@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from taskqd.storage.journal import segment_writer as module
 from taskqd.storage.journal.segment_writer import SegmentWriter
-from taskqd.storage.journal.segments import End, Segments
+from taskqd.storage.journal.segments import JournalEnd, Segments
 from tests.fakes.filesystem import FakeFilesystem
 
-AHEAD, BLOCK, SMALL, RUN = 1000, 64, 100, 3
+PREALLOCATION, BLOCK_SIZE, MAX_SMALL_WRITE, PREALLOCATE_AFTER = 1000, 64, 100, 3
 LINE = b"a line of some bytes\n"
 PLAIN = ["write_at", "sync"]
 
@@ -34,34 +34,34 @@ class Bench:
     """A tail on a disk of its own, and all that was written to the segment that it has begun last."""
 
     def __init__(self, directory: Path) -> None:
-        self.disk = Filesystem()
-        self.segments = Segments(str(directory), self.disk)
-        self.tail = SegmentWriter(self.segments, self.disk)
+        self.filesystem = Filesystem()
+        self.segments = Segments(str(directory), self.filesystem)
+        self.tail = SegmentWriter(self.segments, self.filesystem)
         self.number = 0
         self.begin()
 
     def begin(self) -> None:
         self.number += 1
-        self.tail.begin(self.number)
+        self.tail.begin_segment(self.number)
         self.records = b""
 
     def write(self, content: bytes = LINE) -> list[str]:
         """Write, and return the calls of the disk that it took."""
-        self.disk.calls.clear()
+        self.filesystem.calls.clear()
         self.tail.write(content, content.count(b"\n"))
         self.records += content
-        return self.disk.calls[:]
+        return self.filesystem.calls[:]
 
     def refused(self) -> None:
         """Fail to write."""
         with pytest.raises(OSError, match="No space left"):
             self.write()
-        self.disk.clear_failures()
-        self.tail.take_back()
+        self.filesystem.clear_failures()
+        self.tail.discard_failed()
 
     def lay_blanks(self) -> None:
         """Write until there are blanks."""
-        for _ in range(RUN + 1):
+        for _ in range(PREALLOCATE_AFTER + 1):
             self.write()
         assert self.blanks() > 0
 
@@ -79,47 +79,52 @@ class Bench:
 
 @pytest.fixture(name="bench")
 def a_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    for name, value in {"AHEAD": AHEAD, "BLOCK": BLOCK, "SMALL": SMALL, "RUN": RUN}.items():
+    for name, value in {
+        "PREALLOCATION": PREALLOCATION,
+        "BLOCK_SIZE": BLOCK_SIZE,
+        "MAX_SMALL_WRITE": MAX_SMALL_WRITE,
+        "PREALLOCATE_AFTER": PREALLOCATE_AFTER,
+    }.items():
         monkeypatch.setattr(module, name, value)
     bench = Bench(tmp_path)
     yield bench
-    bench.disk.clear_failures()
-    descriptor = bench.tail.release()
+    bench.filesystem.clear_failures()
+    descriptor = bench.tail.detach()
     if descriptor is not None:
-        bench.disk.close(descriptor)
-    assert bench.disk.descriptors == set()
+        bench.filesystem.close(descriptor)
+    assert bench.filesystem.descriptors == set()
 
 
 def test_a_segment_is_in_its_directory_before_anything_is_written_to_it(bench: Bench) -> None:
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     bench.begin()
-    assert bench.disk.calls == ["close", "create", "remove", "sync_directory"]
-    assert bench.tail.end == End(2, 0, 0)
+    assert bench.filesystem.calls == ["close", "create", "remove", "sync_directory"]
+    assert bench.tail.end == JournalEnd(2, 0, 0)
 
 
 def test_the_end_is_behind_what_is_durable_and_stays_there_when_a_write_fails(bench: Bench) -> None:
     bench.write(LINE * 2)
-    assert bench.tail.end == End(1, 2 * len(LINE), 2)
+    assert bench.tail.end == JournalEnd(1, 2 * len(LINE), 2)
     for call in ("write_at", "sync"):
-        bench.disk.fail(call, written=5)
+        bench.filesystem.fail(call, written=5)
         bench.refused()
-        assert bench.tail.end == End(1, 2 * len(LINE), 2)
+        assert bench.tail.end == JournalEnd(1, 2 * len(LINE), 2)
         assert bench.content() == LINE * 2
 
 
 def test_blanks_are_laid_once_a_few_small_writes_have_come_in_a_row(bench: Bench) -> None:
-    for _ in range(RUN):
+    for _ in range(PREALLOCATE_AFTER):
         assert bench.write() == PLAIN
         assert bench.blanks() == 0
     assert bench.write() == PLAIN + PLAIN
-    assert AHEAD <= bench.blanks() < AHEAD + BLOCK
-    assert len(bench.content()) % BLOCK == 0
+    assert PREALLOCATION <= bench.blanks() < PREALLOCATION + BLOCK_SIZE
+    assert len(bench.content()) % BLOCK_SIZE == 0
 
 
 def test_blanks_are_durable_before_a_record_is_written_over_them(bench: Bench) -> None:
-    for _ in range(RUN):
+    for _ in range(PREALLOCATE_AFTER):
         bench.write()
-    bench.disk.fail("sync", after=1)
+    bench.filesystem.fail("sync", after=1)
     bench.refused()
     assert bench.content() == bench.records
 
@@ -140,7 +145,7 @@ def test_one_blank_at_least_is_left_to_tell_where_they_end(bench: Bench) -> None
     assert bench.write(b"#" * (left - 2) + b"\n") == PLAIN
     assert bench.blanks() == 1
     assert bench.write() == PLAIN + PLAIN
-    assert bench.blanks() >= AHEAD
+    assert bench.blanks() >= PREALLOCATION
 
 
 def test_for_a_large_write_the_blanks_are_cut_off_first_and_begin_again_after_small_ones(
@@ -150,20 +155,20 @@ def test_for_a_large_write_the_blanks_are_cut_off_first_and_begin_again_after_sm
     assert bench.write(LINE * 10) == ["truncate", *PLAIN]
     assert bench.blanks() == 0
     assert bench.write(LINE * 10) == PLAIN
-    for _ in range(RUN):
+    for _ in range(PREALLOCATE_AFTER):
         assert bench.write() == PLAIN
     assert bench.blanks() == 0
     bench.write()
-    assert bench.blanks() >= AHEAD
+    assert bench.blanks() >= PREALLOCATION
 
 
 def test_a_large_write_whose_blanks_cannot_be_cut_off_is_refused(bench: Bench) -> None:
     bench.lay_blanks()
-    bench.disk.fail("truncate")
+    bench.filesystem.fail("truncate")
     with pytest.raises(OSError, match="No space left"):
         bench.write(LINE * 10)
-    bench.disk.clear_failures()
-    bench.tail.take_back()
+    bench.filesystem.clear_failures()
+    bench.tail.discard_failed()
     assert bench.content() == bench.records
 
 
@@ -171,13 +176,13 @@ def test_a_large_write_whose_blanks_cannot_be_cut_off_is_refused(bench: Bench) -
 def test_where_no_blanks_can_be_written_the_records_are_and_the_segment_does_without(
     bench: Bench, written: int
 ) -> None:
-    for _ in range(RUN):
+    for _ in range(PREALLOCATE_AFTER):
         bench.write()
 
-    bench.disk.room_for_blanks = written
+    bench.filesystem.room_for_blanks = written
     assert bench.write() == ["write_at", "truncate", *PLAIN]
     assert bench.content() == bench.records
-    for _ in range(2 * RUN):
+    for _ in range(2 * PREALLOCATE_AFTER):
         assert bench.write() == PLAIN
     assert bench.content() == bench.records
 
@@ -185,12 +190,12 @@ def test_where_no_blanks_can_be_written_the_records_are_and_the_segment_does_wit
 def test_where_blanks_cannot_be_synced_the_write_fails_and_the_segment_after_it_does_without(
     bench: Bench,
 ) -> None:
-    for _ in range(RUN):
+    for _ in range(PREALLOCATE_AFTER):
         bench.write()
-    bench.disk.fail("sync")
+    bench.filesystem.fail("sync")
     bench.refused()
     bench.begin()
-    for _ in range(2 * RUN):
+    for _ in range(2 * PREALLOCATE_AFTER):
         assert bench.write() == PLAIN
     bench.begin()
     bench.lay_blanks()
@@ -206,11 +211,11 @@ def test_a_segment_that_is_left_keeps_its_records_alone(bench: Bench) -> None:
 
 def test_a_segment_that_is_released_keeps_its_records_alone(bench: Bench) -> None:
     bench.lay_blanks()
-    descriptor = bench.tail.release()
+    descriptor = bench.tail.detach()
     assert descriptor is not None
-    bench.disk.close(descriptor)
+    bench.filesystem.close(descriptor)
     assert bench.content() == bench.records
-    assert bench.tail.release() is None
+    assert bench.tail.detach() is None
 
 
 def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
@@ -218,7 +223,7 @@ def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
 ) -> None:
     bench.lay_blanks()
     length = len(bench.content())
-    bench.disk.fail("truncate", code=errno.EIO)
+    bench.filesystem.fail("truncate", code=errno.EIO)
     bench.begin()
     assert len(bench.content(1)) == length
     [message] = [record.getMessage() for record in caplog.records]
@@ -227,33 +232,38 @@ def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
 
 def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:
     bench.lay_blanks()
-    bench.disk.fail("write_at", written=9)
+    bench.filesystem.fail("write_at", written=9)
     bench.refused()
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     bench.begin()
-    assert "truncate" not in bench.disk.calls
+    assert "truncate" not in bench.filesystem.calls
 
 
 def test_what_is_written_without_a_segment_is_refused(tmp_path: Path) -> None:
-    disk = FakeFilesystem()
+    filesystem = FakeFilesystem()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        SegmentWriter(Segments(str(tmp_path), disk), disk).write(LINE, 1)
+        SegmentWriter(Segments(str(tmp_path), filesystem), filesystem).write(LINE, 1)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sizes=st.lists(st.integers(1, 2 * SMALL) | st.integers(SMALL - 3, SMALL + 3), max_size=60))
+@given(
+    sizes=st.lists(
+        st.integers(1, 2 * MAX_SMALL_WRITE) | st.integers(MAX_SMALL_WRITE - 3, MAX_SMALL_WRITE + 3),
+        max_size=60,
+    )
+)
 def test_whatever_is_written_it_stands_before_the_blanks_and_is_ready_if_it_takes_no_more_than_itself(
     bench: Bench, sizes: list[int]
 ) -> None:
     bench.begin()
     for size in sizes:
-        is_ready = bench.tail.is_ready(size)
+        is_ready = bench.tail.can_append(size)
         before = len(bench.content())
         calls = bench.write(b"#" * (size - 1) + b"\n")
         assert (calls == PLAIN) is is_ready
         assert bench.tail.end[:2] == (bench.number, len(bench.records))
         blanks = bench.blanks()
-        assert blanks < AHEAD + BLOCK
-        assert not (blanks and size > SMALL)
+        assert blanks < PREALLOCATION + BLOCK_SIZE
+        assert not (blanks and size > MAX_SMALL_WRITE)
         if is_ready and blanks:
             assert len(bench.content()) == before

@@ -11,7 +11,7 @@ from taskqd.storage.journal import reader
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.reader import JobEventFinder, SegmentReader
 from taskqd.storage.journal.replay import Replay
-from taskqd.storage.journal.segments import End, Layout, Segments, positions
+from taskqd.storage.journal.segments import JournalEnd, Layout, Segments, positions
 from taskqd.storage.journal.snapshot import SnapshotWriter
 from tests.fakes.clocks import START
 from tests.fakes.filesystem import FakeFilesystem
@@ -24,9 +24,9 @@ def ids(events: list[Event]) -> list[int]:
     return [event.id for event in events if isinstance(event, JobEvent)]
 
 
-def upto(sequence: int) -> End:
+def upto(sequence: int) -> JournalEnd:
     """Return an end at a record, wherever that stands."""
-    return End(99, 10**9, sequence)
+    return JournalEnd(99, 10**9, sequence)
 
 
 def all_of(finding: JobEventFinder) -> list[tuple[int, Event]]:
@@ -109,7 +109,7 @@ def test_all_that_counts_is_read_in_its_order(tmp_path: Path) -> None:
     assert replay(tmp_path) == events
     reading = Replay()
     segments = Segments(str(tmp_path), Filesystem())
-    found = list(segments.portions(segments.layout(), reading))
+    found = list(segments.batches(segments.layout(), reading))
     assert sum(isinstance(record, Opened) for _, portion in found for record in portion.records) == 4
     assert reading.sequence == len(events) + 4
     for number, portion in found:
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> No
 def test_all_that_the_journal_has_of_a_job_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(reader, "LOOKED_AT_ONCE", at_once)
+    monkeypatch.setattr(reader, "SEARCH_READ_BYTES", at_once)
     events = story(25)
     write(tmp_path, *portions(events, 3))
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
@@ -213,7 +213,7 @@ def test_what_was_refused_or_is_not_durable_yet_is_not_found(tmp_path: Path) -> 
 def test_what_stands_behind_the_durable_end_is_not_looked_at(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)], [*ran(1)])
     last = tmp_path / "00000002.journal"
-    end = End(2, last.stat().st_size, 6)
+    end = JournalEnd(2, last.stat().st_size, 6)
     for rest in (b'half a line of job "id":1,\n', encode(ran(1)[0], 7), b"\n" * 999 + b'"id":1,\n'):
         whole = last.read_bytes()
         last.write_bytes(whole + rest)
@@ -263,14 +263,14 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
                 raise FileNotFoundError(2, "No such file", path)
             return super().open(path)
 
-    disk = Once()
-    assert len(all_of(JobEventFinder(Segments(str(tmp_path), disk), disk, (1,), upto(100)))) == 3
+    filesystem = Once()
+    assert len(all_of(JobEventFinder(Segments(str(tmp_path), filesystem), filesystem, (1,), upto(100)))) == 3
 
 
 def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "PORTION", 1)
+    monkeypatch.setattr(reader, "BATCH_BYTES", 1)
     events = [submitted(1), *ran(1), submitted(2)]
     write(tmp_path, events, [submitted(3)])
     segments = Segments(str(tmp_path), Filesystem())
@@ -287,8 +287,8 @@ def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segm
 def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "LOOKED_AT_ONCE", 100)
-    monkeypatch.setattr(reader, "LOOKED_THROUGH", 200)
+    monkeypatch.setattr(reader, "SEARCH_READ_BYTES", 100)
+    monkeypatch.setattr(reader, "MAX_SEARCH_BYTES", 200)
     write(tmp_path, [submitted(number) for number in range(1, 20)])
     finding = JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (99,), upto(100))
     assert (finding.read_batch(), finding.is_over) == ([], False)
@@ -327,8 +327,8 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
 def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
     events: list[Event] = [submitted(1), *ran(1)]
     write(tmp_path, events, ran(1, 2)[:0], [submitted(2)])
-    disk = FakeFilesystem()
-    segments = Segments(str(tmp_path), disk)
+    filesystem = FakeFilesystem()
+    segments = Segments(str(tmp_path), filesystem)
     positions = [position for _, position in segments.replay(segments.layout(), Replay())]
     assert isinstance(segments.read(positions[3]), Ended)
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 2).write()
@@ -341,11 +341,11 @@ def test_what_does_not_count_is_removed_and_let_go(tmp_path: Path) -> None:
         if isinstance(event, Ended)
     ]
     assert segments.read(new) == segments.read(positions[3])
-    segments.forget(2)
-    assert len(disk.descriptors) == 1
+    segments.close_replaced(2)
+    assert len(filesystem.descriptors) == 1
     assert segments.read(new) == events[3]
     segments.close()
-    assert disk.descriptors == set()
+    assert filesystem.descriptors == set()
 
 
 def test_all_of_some_jobs_is_found_in_its_order(tmp_path: Path) -> None:
@@ -368,9 +368,13 @@ def test_what_happens_to_a_queue_is_of_no_job(tmp_path: Path) -> None:
 # All that happened since.
 
 
-def since(directory: Path, first: int, last: int, disk: Filesystem | None = None) -> list[tuple[int, Event]]:
+def since(
+    directory: Path, first: int, last: int, filesystem: Filesystem | None = None
+) -> list[tuple[int, Event]]:
     """Return all events from a number up to another, as they are read portion by portion."""
-    reading = SegmentReader(Segments(str(directory), disk or Filesystem()), disk or Filesystem(), first)
+    reading = SegmentReader(
+        Segments(str(directory), filesystem or Filesystem()), filesystem or Filesystem(), first
+    )
     found: list[tuple[int, Event]] = []
     while portion := reading.read_batch(last):
         found += portion
@@ -382,11 +386,11 @@ def since(directory: Path, first: int, last: int, disk: Filesystem | None = None
 def test_all_events_from_a_number_on_are_read_whatever_the_portions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(reader, "PORTION", at_once)
+    monkeypatch.setattr(reader, "BATCH_BYTES", at_once)
     write(tmp_path, *portions(story(25), 3))
     segments, reading = Segments(str(tmp_path), Filesystem()), Replay()
     known: list[tuple[int, Event]] = []
-    for _, portion in segments.portions(segments.layout(), reading):
+    for _, portion in segments.batches(segments.layout(), reading):
         for sequence, record in zip(portion.sequences, portion.records, strict=True):
             if not isinstance(record, Opened | Snapshot):
                 known.append((sequence, record))
@@ -442,7 +446,7 @@ def test_before_a_snapshot_nothing_is_whole_and_the_oldest_number_is_told(tmp_pa
 def test_a_segment_is_read_to_its_end_though_a_snapshot_has_its_place_and_no_further_once_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "PORTION", 10)
+    monkeypatch.setattr(reader, "BATCH_BYTES", 10)
     write(tmp_path, [submitted(1), submitted(2), submitted(3)], [submitted(4)])
     segments = Segments(str(tmp_path), Filesystem())
     reading = SegmentReader(segments, Filesystem(), 1)

@@ -48,9 +48,9 @@ from tests.support.journals import fold, lines, portions, ran, removed, replay, 
 from tests.unit.engine.test_engine_walk import STEPS, Walk
 
 
-def condense(directory: Path, number: int, disk: Filesystem | None = None) -> int:
-    disk = disk or Filesystem()
-    return SnapshotWriter(Segments(str(directory), disk), disk, number).write()
+def condense(directory: Path, number: int, filesystem: Filesystem | None = None) -> int:
+    filesystem = filesystem or Filesystem()
+    return SnapshotWriter(Segments(str(directory), filesystem), filesystem, number).write()
 
 
 def header(path: Path) -> tuple[int, Snapshot]:
@@ -253,32 +253,32 @@ def test_a_damaged_journal_is_not_condensed(tmp_path: Path) -> None:
 def test_a_snapshot_that_fails_changes_nothing_that_counts(tmp_path: Path, call: str, after: int) -> None:
     write(tmp_path, *portions(story(20), 2))
     before = known(tmp_path)
-    disk = FakeFilesystem()
-    disk.fail(call, after=after, code=errno.ENOSPC, written=10)
+    filesystem = FakeFilesystem()
+    filesystem.fail(call, after=after, code=errno.ENOSPC, written=10)
     with suppress(OSError):
-        condense(tmp_path, 1, disk)
+        condense(tmp_path, 1, filesystem)
     assert known(tmp_path) == before
-    assert disk.descriptors == set()
+    assert filesystem.descriptors == set()
     condense(tmp_path, 1)
     assert known(tmp_path) == before
 
 
 def test_it_is_in_its_place_only_once_all_of_it_is_durable(tmp_path: Path) -> None:
     write(tmp_path, *portions(story(20), 2))
-    disk = FakeFilesystem()
-    condense(tmp_path, 1, disk)
-    made = [call for call in disk.calls if call in ("create", "write", "sync", "rename")]
+    filesystem = FakeFilesystem()
+    condense(tmp_path, 1, filesystem)
+    made = [call for call in filesystem.calls if call in ("create", "write", "sync", "rename")]
     assert made == ["create", "write", "sync", "create", "write", "sync", "rename"]
 
 
 def test_a_large_snapshot_is_synced_a_little_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SYNC_EVERY", 500)
+    monkeypatch.setattr(module, "SYNC_INTERVAL_BYTES", 500)
     write(tmp_path, *portions(story(20), 2))
-    disk = FakeFilesystem()
-    condense(tmp_path, 1, disk)
-    assert disk.calls.count("sync") > 5
+    filesystem = FakeFilesystem()
+    condense(tmp_path, 1, filesystem)
+    assert filesystem.calls.count("sync") > 5
     monkeypatch.undo()
     content = (tmp_path / "00000001.snapshot").read_bytes()
     condense(tmp_path, 1)

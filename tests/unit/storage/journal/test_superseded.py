@@ -20,7 +20,7 @@ def kept(events: Sequence[Event]) -> list[Event]:
     superseded = Superseded()
     for sequence, event in enumerate(events):
         assert isinstance(event, JobEvent)
-        superseded.take(sequence, event)
+        superseded.add(sequence, event)
     return [event for sequence, event in enumerate(events) if sequence not in superseded.sequences]
 
 

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
 from taskqd.storage.spool import output as recording
-from taskqd.storage.spool.output import FLUSH_AFTER, INLINE_BYTES, OPEN_AGAIN_AFTER, OutputWriter
+from taskqd.storage.spool.output import FLUSH_TIMEOUT, MAX_INLINE_BYTES, REOPEN_INTERVAL, OutputWriter
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.filesystem import FakeFilesystem
@@ -30,7 +30,7 @@ class Bench:
     """A recording on a disk and with threads in the test's hands."""
 
     def __init__(self, directory: Path, limit: int = PLENTY) -> None:
-        self.disk = FakeFilesystem()
+        self.filesystem = FakeFilesystem()
         self.clock = clock()
         self.threads = Threads()
         self.paths = {
@@ -39,7 +39,7 @@ class Bench:
         }
         self.recording = OutputWriter(
             {number: str(path) for number, path in self.paths.items()},
-            self.disk,
+            self.filesystem,
             self.clock,
             self.threads,
             limit,
@@ -78,7 +78,7 @@ def measured(outputs: tuple[Output, Output]) -> list[tuple[int, int]]:
 def a_bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    assert bench.disk.descriptors == set(), "a closed recording leaves no descriptor"
+    assert bench.filesystem.descriptors == set(), "a closed recording leaves no descriptor"
     assert bench.clock.getDelayedCalls() == [], "a closed recording leaves no call"
 
 
@@ -93,11 +93,11 @@ def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
     def fail() -> None:
         raise ZeroDivisionError("a follower")
 
-    bench.recording.followers.insert(0, fail)
+    bench.recording.observers.insert(0, fail)
     bench.write(1, b"one", b"two")
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
     assert [sizes[1] for sizes in bench.followed] == [3, 6], "others are called"
-    assert fail not in bench.recording.followers
+    assert fail not in bench.recording.observers
     assert bench.close()[0].size == 6
 
 
@@ -107,15 +107,15 @@ def test_a_follower_that_raises_is_logged_and_dropped_and_the_output_goes_on(
 def test_who_prints_nothing_has_no_output_and_no_file(bench: Bench) -> None:
     assert bench.close() == (NOTHING, NOTHING)
     assert bench.on_disk(1) is bench.on_disk(2) is None
-    assert bench.disk.calls == []
+    assert bench.filesystem.calls == []
 
 
-@pytest.mark.parametrize("data", [b"hello\n", b"\xff\0", b"x" * INLINE_BYTES])
+@pytest.mark.parametrize("data", [b"hello\n", b"\xff\0", b"x" * MAX_INLINE_BYTES])
 def test_what_is_short_and_soon_over_needs_no_file(bench: Bench, data: bytes) -> None:
     bench.write(1, data[:2], data[2:])
     bench.write(2, data)
     assert bench.close() == (Output.inline(data), Output.inline(data))
-    assert bench.disk.calls == []
+    assert bench.filesystem.calls == []
 
 
 def test_each_stream_is_kept_apart(bench: Bench) -> None:
@@ -129,7 +129,7 @@ def test_each_stream_is_kept_apart(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "pieces", [[INLINE_BYTES, 1], [INLINE_BYTES + 1], [1, INLINE_BYTES], [1] * 10 + [9000]]
+    "pieces", [[MAX_INLINE_BYTES, 1], [MAX_INLINE_BYTES + 1], [1, MAX_INLINE_BYTES], [1] * 10 + [9000]]
 )
 def test_what_is_longer_is_in_a_file_from_its_first_byte_on(bench: Bench, pieces: list[int]) -> None:
     data = bytes(range(256)) * 100
@@ -145,7 +145,7 @@ def test_what_is_longer_is_in_a_file_from_its_first_byte_on(bench: Bench, pieces
 
 def test_the_first_byte_is_on_disk_after_a_moment(bench: Bench) -> None:
     bench.write(1, b"early")
-    bench.clock.advance(FLUSH_AFTER - 0.01)
+    bench.clock.advance(FLUSH_TIMEOUT - 0.01)
     assert bench.on_disk(1) is None
     bench.clock.advance(0.02)
     assert bench.on_disk(1) == b"early"
@@ -156,9 +156,9 @@ def test_the_first_byte_is_on_disk_after_a_moment(bench: Bench) -> None:
 
 def test_a_stream_that_was_silent_at_first_is_on_disk_after_a_moment_too(bench: Bench) -> None:
     bench.write(1, b"early")
-    bench.clock.advance(FLUSH_AFTER)
+    bench.clock.advance(FLUSH_TIMEOUT)
     bench.write(2, b"a late error")
-    bench.clock.advance(FLUSH_AFTER)
+    bench.clock.advance(FLUSH_TIMEOUT)
     assert bench.on_disk(2) == b"a late error"
     assert bench.close() == (Output(5), Output(12))
 
@@ -166,10 +166,10 @@ def test_a_stream_that_was_silent_at_first_is_on_disk_after_a_moment_too(bench: 
 def test_files_are_durable_with_their_names_before_the_close_is_told(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     closed = bench.recording.close()
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     assert not closed.called
     bench.threads.run()
-    assert bench.disk.calls[:2] == ["sync", "sync_directory"]
+    assert bench.filesystem.calls[:2] == ["sync", "sync_directory"]
     assert result_of(closed) == (Output(5000), NOTHING)
 
 
@@ -187,7 +187,7 @@ def test_what_is_over_the_quota_is_dropped_and_counted(tmp_path: Path, limit: in
         at += size
     stdout, stderr = bench.close()
     assert (stdout.size, stdout.dropped) == (limit, 10_000 - limit)
-    assert (stdout.data if limit <= INLINE_BYTES else bench.on_disk(1)) == data[:limit]
+    assert (stdout.data if limit <= MAX_INLINE_BYTES else bench.on_disk(1)) == data[:limit]
     assert stderr == NOTHING
 
 
@@ -211,8 +211,8 @@ def test_sizes_are_known_while_it_runs(tmp_path: Path) -> None:
 
 @pytest.fixture(name="small")
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "SYNC_EVERY", 10_000)
-    monkeypatch.setattr(recording, "SYNC_BEHIND", 40_000)
+    monkeypatch.setattr(recording, "SYNC_INTERVAL_BYTES", 10_000)
+    monkeypatch.setattr(recording, "MAX_UNSYNCED", 40_000)
 
 
 @pytest.mark.usefixtures("small")
@@ -222,7 +222,7 @@ def test_large_output_is_synced_as_it_comes_one_sync_at_a_time(bench: Bench) -> 
     bench.write(1, *[b"x" * 3000] * 5)
     assert len(bench.threads.waiting) == 1
     bench.threads.run()
-    assert bench.disk.calls.count("sync") == 1
+    assert bench.filesystem.calls.count("sync") == 1
     bench.write(1, b"x" * 3000)
     assert len(bench.threads.waiting) == 1
     assert bench.close()[0] == Output(27_000)
@@ -260,7 +260,7 @@ def test_a_close_waits_for_the_sync_under_way(bench: Bench) -> None:
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write"])
 def test_a_disk_that_takes_nothing_fails_the_recording_once(bench: Bench, call: str) -> None:
-    bench.disk.fail(call)
+    bench.filesystem.fail(call)
     bench.write(1, *[b"x" * 5000] * 3)
     bench.write(2, b"y" * 7000)
     assert bench.failed == ["[Errno 28] No space left on device"]
@@ -269,7 +269,7 @@ def test_a_disk_that_takes_nothing_fails_the_recording_once(bench: Bench, call: 
 
 def test_what_a_full_disk_took_counts_and_the_rest_is_dropped(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
-    bench.disk.fail("write", written=100)
+    bench.filesystem.fail("write", written=100)
     bench.write(1, b"x" * 1000, b"x" * 1000)
     bench.write(2, b"late")
     assert bench.failed == ["[Errno 28] No space left on device"]
@@ -278,8 +278,8 @@ def test_what_a_full_disk_took_counts_and_the_rest_is_dropped(bench: Bench) -> N
 
 def test_a_flush_that_fails_keeps_the_first_bytes_for_the_journal(bench: Bench) -> None:
     bench.write(1, b"first words")
-    bench.disk.fail("create")
-    bench.clock.advance(FLUSH_AFTER)
+    bench.filesystem.fail("create")
+    bench.clock.advance(FLUSH_TIMEOUT)
     assert len(bench.failed) == 1
     bench.write(1, b" and last")
     assert bench.close()[0] == Output.inline(b"first words", 9)
@@ -288,10 +288,10 @@ def test_a_flush_that_fails_keeps_the_first_bytes_for_the_journal(bench: Bench) 
 @pytest.mark.usefixtures("small")
 def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) -> None:
     bench.write(1, b"x" * 20_000)
-    bench.disk.fail("sync", code=errno.EIO)
+    bench.filesystem.fail("sync", code=errno.EIO)
     bench.threads.run()
     assert bench.failed == ["[Errno 5] Input/output error"]
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     bench.write(1, b"x" * 20_000)
     assert len(bench.failed) == 1
     assert isinstance(error_of(bench.closing()), OSError)
@@ -300,8 +300,8 @@ def test_a_sync_that_fails_fails_the_recording_once_and_its_close(bench: Bench) 
 @pytest.mark.usefixtures("small")
 def test_a_recording_whose_writes_and_syncs_fail_says_so_once(bench: Bench) -> None:
     bench.write(1, b"x" * 20_000)
-    bench.disk.fail("write")
-    bench.disk.fail("sync")
+    bench.filesystem.fail("write")
+    bench.filesystem.fail("sync")
     bench.write(1, b"x" * 5000)
     bench.threads.run()
     assert len(bench.failed) == 1
@@ -311,7 +311,7 @@ def test_a_recording_whose_writes_and_syncs_fail_says_so_once(bench: Bench) -> N
 @pytest.mark.usefixtures("small")
 def test_a_sync_that_fails_lets_a_choked_process_go_on(bench: Bench) -> None:
     bench.write(1, b"x" * 50_000)
-    bench.disk.fail("sync")
+    bench.filesystem.fail("sync")
     bench.threads.run()
     assert bench.choked == [True, False]
     error_of(bench.closing())
@@ -324,7 +324,7 @@ def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
 ) -> None:
     for stream in streams:
         bench.write(stream, b"x" * 5000)
-    bench.disk.fail(call)
+    bench.filesystem.fail(call)
     assert isinstance(error_of(bench.closing()), OSError)
 
 
@@ -335,23 +335,23 @@ def test_a_close_that_cannot_make_it_durable_fails_and_gives_the_files_back(
 def test_a_want_of_descriptors_fails_no_output_and_nothing_is_read_until_it_is_over(
     bench: Bench, code: int
 ) -> None:
-    bench.disk.fail("create", code=code)
+    bench.filesystem.fail("create", code=code)
     bench.write(1, b"x" * 5000, b"y" * 10)
     assert (bench.failed, bench.choked, bench.on_disk(1)) == ([], [True], None)
-    bench.clock.advance(FLUSH_AFTER)
-    bench.clock.advance(OPEN_AGAIN_AFTER)
+    bench.clock.advance(FLUSH_TIMEOUT)
+    bench.clock.advance(REOPEN_INTERVAL)
     assert (bench.failed, bench.choked) == ([], [True])
-    bench.disk.clear_failures()
-    bench.clock.advance(OPEN_AGAIN_AFTER)
+    bench.filesystem.clear_failures()
+    bench.clock.advance(REOPEN_INTERVAL)
     assert bench.choked == [True, False]
     assert bench.on_disk(1) == b"x" * 5000 + b"y" * 10
     assert measured(bench.close()) == [(5010, 0), (0, 0)]
 
 
 def test_a_little_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
-    bench.disk.fail("create", code=errno.EMFILE)
+    bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(2, b"hi")
-    bench.clock.advance(FLUSH_AFTER)
+    bench.clock.advance(FLUSH_TIMEOUT)
     assert (bench.failed, bench.choked) == ([], [True])
     out, err = bench.close()
     assert (out.data, err.data) == (b"", b"hi")
@@ -360,28 +360,28 @@ def test_a_little_output_waits_in_memory_for_a_descriptor(bench: Bench) -> None:
 
 def test_a_stream_that_begins_late_waits_for_a_descriptor_too(bench: Bench) -> None:
     bench.write(1, b"a")
-    bench.clock.advance(FLUSH_AFTER)
-    bench.disk.fail("create", code=errno.EMFILE)
+    bench.clock.advance(FLUSH_TIMEOUT)
+    bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(2, b"late")
     assert bench.choked == [True]
-    bench.disk.clear_failures()
-    bench.clock.advance(OPEN_AGAIN_AFTER)
+    bench.filesystem.clear_failures()
+    bench.clock.advance(REOPEN_INTERVAL)
     assert (bench.choked, bench.on_disk(2)) == ([True, False], b"late")
     bench.close()
 
 
 @pytest.mark.parametrize("code, why", [(errno.EMFILE, "the machine lacks descriptors"), (errno.EIO, "error")])
 def test_much_output_without_a_descriptor_at_its_end_is_an_error(bench: Bench, code: int, why: str) -> None:
-    bench.disk.fail("create", code=errno.EMFILE)
+    bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(1, b"x" * 5000)
-    bench.disk.fail("create", code=code)
+    bench.filesystem.fail("create", code=code)
     assert why in str(error_of(bench.closing()))
 
 
 def test_much_output_that_has_a_descriptor_at_its_end_is_whole(bench: Bench) -> None:
-    bench.disk.fail("create", code=errno.EMFILE)
+    bench.filesystem.fail("create", code=errno.EMFILE)
     bench.write(1, b"x" * 5000)
-    bench.disk.clear_failures()
+    bench.filesystem.clear_failures()
     assert measured(bench.close()) == [(5000, 0), (0, 0)]
     assert bench.on_disk(1) == b"x" * 5000
 
@@ -424,10 +424,10 @@ def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> N
 
 
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:
-    disk = FakeFilesystem()
-    disk.fail("create")
+    filesystem = FakeFilesystem()
+    filesystem.fail("create")
     alone = OutputWriter(
-        {1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, disk, clock(), Threads(), PLENTY, []
+        {1: str(tmp_path / "a"), 2: str(tmp_path / "b")}, filesystem, clock(), Threads(), PLENTY, []
     )
     alone.write(1, b"x" * 5000)
     assert measured(result_of(alone.close())) == [(0, 5000), (0, 0)]
@@ -448,9 +448,9 @@ def test_who_follows_may_leave_while_it_is_told(bench: Bench) -> None:
 
     def leave() -> None:
         seen.append("last time")
-        bench.recording.followers.remove(leave)
+        bench.recording.observers.remove(leave)
 
-    bench.recording.followers[:] = [leave, lambda: seen.append("other")]
+    bench.recording.observers[:] = [leave, lambda: seen.append("other")]
     bench.write(1, b"a", b"b")
     assert seen == ["last time", "other", "other"]
     bench.close()
@@ -475,10 +475,10 @@ def test_whatever_is_printed_is_kept_byte_for_byte_up_to_the_quota(
         bench.write(stream, data * times)
         printed[stream] += data * times
         if is_later:
-            bench.clock.advance(FLUSH_AFTER / 2)
+            bench.clock.advance(FLUSH_TIMEOUT / 2)
     outputs = bench.close()
     for stream, output in zip((1, 2), outputs, strict=True):
         kept = printed[stream][:limit]
         assert (output.size, output.dropped) == (len(kept), len(printed[stream]) - len(kept))
         assert (bench.on_disk(stream) if output.data is None else output.data) == kept
-    assert bench.disk.descriptors == set()
+    assert bench.filesystem.descriptors == set()

@@ -12,8 +12,8 @@ from zope.interface.verify import verifyObject
 from taskqd.errors import StoreFailed
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.interfaces import ISpool
-from taskqd.storage.spool.output import FLUSH_AFTER
-from taskqd.storage.spool.spool import MAX_HASHED_AT_ONCE, READ_AT_ONCE, Spool
+from taskqd.storage.spool.output import FLUSH_TIMEOUT
+from taskqd.storage.spool.spool import MAX_BLOCKING_HASH, MAX_BLOCKING_READ, Spool
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.filesystem import FakeFilesystem
@@ -25,11 +25,11 @@ class Bench:
     """A spool on a disk and with threads in the test's hands."""
 
     def __init__(self, directory: Path) -> None:
-        self.disk = FakeFilesystem()
+        self.filesystem = FakeFilesystem()
         self.clock = clock()
         self.threads = Threads()
         self.directory = directory
-        self.spool = Spool(str(directory), self.disk, self.clock, self.threads)
+        self.spool = Spool(str(directory), self.filesystem, self.clock, self.threads)
         self.spool.open()
 
     def read(self, stream: int, offset: int, length: int, attempt: int = 1) -> bytes:
@@ -66,23 +66,23 @@ def test_digest_of_small_blocks_is_there_at_once_and_of_large_ones_is_computed_i
 ) -> None:
     small = bench.spool.digest([b"echo 1", b"in"])
     assert result_of(small) == sha256(b"echo 1in").hexdigest()
-    large = bench.spool.digest([bytes(MAX_HASHED_AT_ONCE), b"!"])
+    large = bench.spool.digest([bytes(MAX_BLOCKING_HASH), b"!"])
     assert not large.called
     bench.threads.run()
-    assert result_of(large) == sha256(bytes(MAX_HASHED_AT_ONCE) + b"!").hexdigest()
+    assert result_of(large) == sha256(bytes(MAX_BLOCKING_HASH) + b"!").hexdigest()
 
 
 def test_blocks_are_kept_durably_under_the_names_of_their_job(bench: Bench) -> None:
     kept = bench.spool.store_blocks(7, {"script": b"echo 1", "stdin": b"\0\xff"})
-    bench.disk.calls.clear()
+    bench.filesystem.calls.clear()
     assert not kept.called
     bench.threads.run()
     result_of(kept)
     assert Path(bench.spool.path(7, "script")).read_bytes() == b"echo 1"
     assert Path(bench.spool.path(7, "stdin")).read_bytes() == b"\0\xff"
-    calls = [call for call in bench.disk.calls if call in ("write", "sync", "sync_directory")]
+    calls = [call for call in bench.filesystem.calls if call in ("write", "sync", "sync_directory")]
     assert calls[-6:] == ["write", "sync", "sync_directory"] * 2
-    assert bench.disk.descriptors == set()
+    assert bench.filesystem.descriptors == set()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_only_a_script_that_names_its_interpreter_can_be_run_itself(
     bench.threads.run()
     assert Path(bench.spool.path(7, name)).stat().st_mode & 0o777 == (0o700 if is_program else 0o600)
     assert bench.spool.read_block(7, name) == content
-    assert bench.disk.descriptors == set()
+    assert bench.filesystem.descriptors == set()
 
 
 def test_a_block_that_is_not_there_is_an_os_error(bench: Bench) -> None:
@@ -112,11 +112,11 @@ def test_a_block_that_is_not_there_is_an_os_error(bench: Bench) -> None:
 
 @pytest.mark.parametrize("call", ["make_directory", "create", "write", "sync", "sync_directory"])
 def test_blocks_that_cannot_be_kept_are_an_os_error_and_give_the_file_back(bench: Bench, call: str) -> None:
-    bench.disk.fail(call)
+    bench.filesystem.fail(call)
     kept = bench.spool.store_blocks(7, {"script": b"echo 1"})
     bench.threads.run()
     assert isinstance(error_of(kept), OSError)
-    assert bench.disk.descriptors == set()
+    assert bench.filesystem.descriptors == set()
 
 
 def test_blocks_of_an_id_that_was_refused_before_are_replaced(bench: Bench) -> None:
@@ -157,7 +157,7 @@ def test_output_is_read_from_memory_while_it_waits_there(bench: Bench) -> None:
 def test_output_is_read_from_its_file_once_it_is_there(bench: Bench) -> None:
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(2, b"hello ")
-    bench.clock.advance(FLUSH_AFTER)
+    bench.clock.advance(FLUSH_TIMEOUT)
     recording.write(2, b"world")
     assert [bench.read(2, 0, 5), bench.read(2, 6, 100), bench.read(2, 11, 5)] == [b"hello", b"world", b""]
     closed = recording.close()
@@ -179,7 +179,7 @@ def test_each_attempt_has_files_of_its_own(bench: Bench) -> None:
     assert [bench.read(1, 4990, 100, attempt) for attempt in (1, 2)] == [b"1" * 10, b"2" * 10]
 
 
-@pytest.mark.parametrize("length, is_in_thread", [(READ_AT_ONCE, False), (READ_AT_ONCE + 1, True)])
+@pytest.mark.parametrize("length, is_in_thread", [(MAX_BLOCKING_READ, False), (MAX_BLOCKING_READ + 1, True)])
 def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_in_thread: bool) -> None:
     recording = bench.spool.open_output(7, 1, 10**9)
     recording.write(1, b"x" * 100_000)
@@ -192,7 +192,7 @@ def test_a_large_piece_is_read_in_another_thread(bench: Bench, length: int, is_i
     result_of(closed)
 
 
-@pytest.mark.parametrize("length", [10, READ_AT_ONCE + 1])
+@pytest.mark.parametrize("length", [10, MAX_BLOCKING_READ + 1])
 def test_output_that_cannot_be_read_is_an_error_of_the_store(bench: Bench, length: int) -> None:
     piece = bench.spool.read_output(7, 1, 1, 0, length)
     bench.threads.run()
@@ -207,9 +207,9 @@ def test_a_read_that_fails_gives_the_file_back(bench: Bench) -> None:
     closed = recording.close()
     bench.threads.run()
     result_of(closed)
-    bench.disk.fail("read")
+    bench.filesystem.fail("read")
     assert isinstance(error_of(bench.spool.read_output(7, 1, 1, 0, 10)), StoreFailed)
-    assert bench.disk.descriptors == set()
+    assert bench.filesystem.descriptors == set()
 
 
 def test_what_a_crash_left_of_an_attempt_is_known_by_its_size(bench: Bench) -> None:
@@ -347,7 +347,7 @@ def test_a_purge_removes_all_that_a_job_has_left(bench: Bench) -> None:
 
 def test_a_purge_that_fails_says_so(bench: Bench) -> None:
     filled(bench, "7.stdin")
-    bench.disk.fail("remove")
+    bench.filesystem.fail("remove")
     purged = bench.spool.remove_job(7, 1)
     bench.threads.run()
     assert isinstance(error_of(purged), OSError)
@@ -433,7 +433,7 @@ def directories(bench: Bench) -> set[str]:
 
 def test_directory_that_cannot_be_removed_is_an_error(bench: Bench) -> None:
     filled(bench, "1.stdin")
-    bench.disk.fail("remove_empty_directory", code=errno.EIO)
+    bench.filesystem.fail("remove_empty_directory", code=errno.EIO)
     assert isinstance(error_of(ran(bench, bench.spool.remove_job(1, 0))), OSError)
 
 
@@ -448,7 +448,7 @@ def test_state_directory_that_was_moved_away_is_not_begun_anew(bench: Bench) -> 
 @pytest.mark.parametrize("call", ["list_directory", "remove"])
 def test_a_sweep_that_fails_says_so(bench: Bench, call: str) -> None:
     filled(bench, "7.stdin")
-    bench.disk.fail(call)
+    bench.filesystem.fail(call)
     with pytest.raises(OSError, match="No space left"):
         bench.spool.sweep(lambda _: None)
 
@@ -526,7 +526,7 @@ def test_followers_that_raise_are_dropped_at_the_start_and_the_end_of_an_attempt
     bench.spool.close_attempt(7)
     assert told == [1]
     leave_too()
-    assert not bench.spool._followers
+    assert not bench.spool._observers
 
 
 def test_nobody_is_told_of_another_job(bench: Bench) -> None:
@@ -538,4 +538,4 @@ def test_nobody_is_told_of_another_job(bench: Bench) -> None:
     bench.spool.close_attempt(8)
     assert told == []
     leave()
-    assert not bench.spool._followers
+    assert not bench.spool._observers
