@@ -26,7 +26,7 @@ from taskqd.cli.parameters import (
     text,
 )
 from taskqd.client import Changes, Ref
-from taskqd.client.encoder import LONGEST_LINE
+from taskqd.client.encoder import MAX_LINE_BYTES
 from taskqd.errors import BadRequest
 from taskqd.model.time_zones import LOCAL, named
 from taskqd.protocol.values import parse_duration, parse_integer, parse_name, parse_octal, parse_size
@@ -62,7 +62,7 @@ def _secret_file(text: str) -> tuple[str, bytes]:
         raise BadRequest(f"expected NAME=PATH, not {text!r}")
     try:
         with open(path, "rb") as file:
-            value = file.read(LONGEST_LINE + 1)
+            value = file.read(MAX_LINE_BYTES + 1)
     except OSError as why:
         raise BadRequest(f"{path} cannot be read: {why.strerror}") from None
     return name, value.removesuffix(b"\n").removesuffix(b"\r")

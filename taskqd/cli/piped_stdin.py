@@ -7,7 +7,7 @@ from io import BufferedReader, BytesIO
 from typing import BinaryIO
 
 from taskqd.cli.context import Session
-from taskqd.client.encoder import LARGEST_BLOCK
+from taskqd.client.encoder import MAX_BLOCK_BYTES
 
 STDIN = 0
 QUIET = 2.0
@@ -26,7 +26,7 @@ def piped_stdin(session: Session, script: BufferedReader | None) -> BinaryIO | N
         return None
     data = bytearray()
     is_told = False
-    while len(data) <= LARGEST_BLOCK:
+    while len(data) <= MAX_BLOCK_BYTES:
         if not is_told and not select.select([STDIN], [], [], QUIET)[0]:
             is_told = True
             session.complain("reading stdin for the job, to its end; --no-stdin starts the job without")

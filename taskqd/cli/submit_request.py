@@ -9,11 +9,11 @@ from typing import Any, cast
 import click
 
 from taskqd.client import Options, Recurring
-from taskqd.client.encoder import LARGEST_BLOCK, program
+from taskqd.client.encoder import MAX_BLOCK_BYTES, shell_command
 
 
 def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
-    """Return the shell command that runs ``words``: one is a line of shell, several are what a program gets.
+    """Return the shell command that runs ``words``: one is a line of shell, several are words of a program.
 
     None if there is a script in its place.
     """
@@ -27,7 +27,7 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
 
 def line(words: Sequence[str]) -> str:
     """Return the shell command: one word is a line of shell, several are a program and its arguments."""
-    return words[0] if len(words) == 1 else program(words)
+    return words[0] if len(words) == 1 else shell_command(words)
 
 
 def check_times(given: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ def options(is_local: bool, given: dict[str, Any]) -> Options:
     found = _with_surroundings(is_local, given)
     found["secret"] = dict((*given["secret"], *found.pop("secret_file")))
     for block in {"stdin", "script"} & found.keys():
-        found[block] = found[block].read(LARGEST_BLOCK + 1)  # one more is enough to be refused
+        found[block] = found[block].read(MAX_BLOCK_BYTES + 1)  # one more is enough to be refused
     return cast("Options", found)
 
 

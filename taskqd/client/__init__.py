@@ -1,4 +1,4 @@
-"""A client of the daemon for scripts: one method a verb, plain values back (docs/protocol.md §3).
+"""A blocking client for scripts: one method per verb, plain values as results (docs/protocol.md §3).
 
 ::
 
@@ -9,7 +9,7 @@
         client.wait(job)
         print(client.result(job).exit_code)
 
-It blocks, starts fast, and needs the standard library alone.
+It needs only the standard library, so that importing it is fast.
 """
 
 from taskqd.client.address import Unreachable, Untrusted, parse_address

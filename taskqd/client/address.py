@@ -1,23 +1,24 @@
-"""The address of a daemon, and what TLS needs to reach it (docs/protocol.md §1)."""
+"""Addresses of a daemon, TLS files, and the errors of a failed connection (docs/protocol.md §1)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_SECURED = ("tls:", "ssl:")
+_TLS_SCHEMES = ("tls:", "ssl:")
 
 
 class Unreachable(Exception):
-    """No daemon answers at the address, or the connection to it was lost; the text names the address."""
+    """No daemon answers at the address, or the connection was lost; the text names the address."""
 
 
 class Untrusted(Unreachable):
-    """TLS came to nothing for a certificate that is not trusted, or a file that is no use."""
+    """TLS failed because a certificate is not trusted or a key or certificate file is unusable."""
 
 
 class TlsFiles(NamedTuple):
-    """The PEM files that a client speaks TLS with; None is the system's CAs, and no certificate of its own.
+    """The PEM files that a client uses for TLS.
 
-    Without a ``key`` file, the key is in that of the certificate.
+    Without ``ca`` the CAs of the system are trusted; without ``cert`` the client has no certificate; without
+    ``key`` the private key is read from the ``cert`` file.
     """
 
     ca: str | None = None
@@ -25,13 +26,13 @@ class TlsFiles(NamedTuple):
     key: str | None = None
 
 
-def papers_of(environ: Mapping[str, str]) -> TlsFiles:
-    """Return what the environment names: TASKQ_CA, TASKQ_CERT and TASKQ_KEY."""
+def tls_files_from_environ(environ: Mapping[str, str]) -> TlsFiles:
+    """Return the files that TASKQ_CA, TASKQ_CERT and TASKQ_KEY name."""
     return TlsFiles(*(environ.get(name) or None for name in ("TASKQ_CA", "TASKQ_CERT", "TASKQ_KEY")))
 
 
 class Address(NamedTuple):
-    """Where a daemon listens: the path of a UNIX socket, or a host and a port."""
+    """The path of a UNIX socket, or a host and a port."""
 
     text: str
     path: str = ""
@@ -40,22 +41,22 @@ class Address(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a UNIX socket, so that client and daemon see the same files."""
+        """Whether this is a UNIX socket, so that client and daemon share a file system."""
         return bool(self.path)
 
     @property
-    def is_secured(self) -> bool:
-        """Whether TLS is spoken there."""
-        return self.text.startswith(_SECURED)
+    def uses_tls(self) -> bool:
+        """Whether the connection is encrypted with TLS."""
+        return self.text.startswith(_TLS_SCHEMES)
 
 
 def parse_address(text: str) -> Address:
-    """Read ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``; raises ValueError.
+    """Parse ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``; raises ValueError.
 
-    ``ssl:`` is the same as ``tls:``, and an IPv6 address stands in brackets.
+    ``ssl:`` is an alias of ``tls:``. An IPv6 address is written in brackets.
     """
-    kind, _, rest = text.partition(":")
-    if kind == "unix" and rest:
+    scheme, _, rest = text.partition(":")
+    if scheme == "unix" and rest:
         return Address(text, path=rest)
     host, _, port = rest.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -63,9 +64,9 @@ def parse_address(text: str) -> Address:
     elif ":" in host:
         host = ""
     is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    if f"{kind}:" in ("tcp:", *_SECURED) and host and is_port:
+    if f"{scheme}:" in ("tcp:", *_TLS_SCHEMES) and host and is_port:
         return Address(text, host=host, port=int(port))
     raise ValueError(
-        "expected unix:PATH, tcp:HOST:PORT or tls:HOST:PORT as an address, "
-        f"an IPv6 address as HOST in brackets, not {text!r}"
+        "expected an address unix:PATH, tcp:HOST:PORT or tls:HOST:PORT, with an IPv6 host in brackets, "
+        f"not {text!r}"
     )

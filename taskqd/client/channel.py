@@ -1,29 +1,29 @@
-"""Bytes to a daemon and from it, over a socket as it is; over TLS by ``secure``."""
+"""Sends and receives bytes over a plain socket; ``tls`` has the same over TLS."""
 
 import select
 import socket
 from collections.abc import Callable
 from typing import Protocol
 
-PIECE = 256 * 1024
-"""So many bytes are received at once."""
+RECEIVE_SIZE = 256 * 1024
+"""Maximum number of bytes per ``recv``."""
 
 
 class Channel(Protocol):
-    """Bytes to a daemon and from it, as they come and go."""
+    """A byte stream to and from a daemon."""
 
-    def send(self, data: memoryview, hear: Callable[[bytes], None]) -> None:
-        """Send all of ``data``; what the daemon says meanwhile is given to ``hear``."""
+    def send(self, data: memoryview, on_received: Callable[[bytes], None]) -> None:
+        """Send all of ``data``; bytes that arrive meanwhile are passed to ``on_received``."""
 
-    def receive(self, seconds: float | None) -> bytes | None:
-        """Return what comes next, nothing at the end; None if it takes longer than so many seconds."""
+    def receive(self, timeout: float | None) -> bytes | None:
+        """Return the next bytes, ``b""`` at the end of the stream, or None after ``timeout`` seconds."""
 
     def close(self) -> None:
-        """Close it; closing it again does nothing."""
+        """Close the stream; closing it again has no effect."""
 
 
-class Plain:
-    """A socket as it is."""
+class PlainChannel:
+    """A socket without encryption."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -31,13 +31,13 @@ class Plain:
     def close(self) -> None:
         self._socket.close()
 
-    def send(self, data: memoryview, hear: Callable[[bytes], None]) -> None:
+    def send(self, data: memoryview, on_received: Callable[[bytes], None]) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | select.POLLOUT)
         while data:
             for _, events in poll.poll():
                 if events & select.POLLIN:
-                    hear(self._socket.recv(PIECE))
+                    on_received(self._socket.recv(RECEIVE_SIZE))
                 if events & ~select.POLLIN:
                     data = data[self._send_some(data) :]
 
@@ -47,10 +47,10 @@ class Plain:
         except BlockingIOError:
             return 0
 
-    def receive(self, seconds: float | None) -> bytes | None:
-        if seconds is not None:
+    def receive(self, timeout: float | None) -> bytes | None:
+        if timeout is not None:
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
-            if not poll.poll(seconds * 1000):
+            if not poll.poll(timeout * 1000):
                 return None
-        return self._socket.recv(PIECE)
+        return self._socket.recv(RECEIVE_SIZE)

@@ -1,9 +1,9 @@
-"""The verbs of the protocol as methods: a request out, its reply read (docs/protocol.md §3).
+"""The verbs of the protocol as methods (docs/protocol.md §3).
 
-A request that the daemon refuses raises Refused and leaves the client usable. A restart of the daemon is
-waited for (``Link``); Unreachable means that it did not come back, or that it is not known whether what was
-asked has been done. A client belongs to one thread at a time, and one whose call was broken off by
-KeyboardInterrupt can only be closed.
+A request that the daemon refuses raises Refused; the client stays usable. When the daemon is restarted, the
+client reconnects (``ClientSession``). Unreachable means that the daemon did not come back, or that it is
+unknown whether the request was carried out. A client must not be shared between threads. After a
+KeyboardInterrupt within a call it can only be closed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, TypedDict
 from taskqd.client import encoder
 from taskqd.client.decoder import Facts, Output, Result, Status
 from taskqd.client.encoder import Changes, Command, Options, Recurring, Ref, option
-from taskqd.client.session import Read, written
-from taskqd.client.streams import Streams, countdown, submission
+from taskqd.client.session import Reply, encode_request
+from taskqd.client.streams import Streams, encode_submission, remaining_time
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PAGE = 1000
-"""``list_all`` asks for so many jobs at a time."""
+PAGE_SIZE = 1000
+"""Number of jobs per request of ``list_all``."""
 
 
 class Filters(TypedDict, total=False):
-    """Which jobs to list: those that pass all that are given.
+    """Filters for a list of jobs; a job must match all that are given.
 
-    ``status`` may name several: ``"PENDING,RUNNING"``. An array is listed as one job; its tasks are listed
-    with ``tasks``, and those of one array alone with ``array``.
+    ``status`` may name several statuses: ``"PENDING,RUNNING"``. An array is listed as one job; ``tasks``
+    lists its tasks too, and ``array`` only the tasks of one array.
     """
 
     status: str | None
@@ -39,99 +39,99 @@ class Filters(TypedDict, total=False):
 
 
 class Client(Streams):
-    """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``, made at once.
+    """A connection to the daemon at ``unix:PATH``, ``tcp:HOST:PORT`` or ``tls:HOST:PORT``.
 
-    Without an address it is the daemon that ``taskq`` finds (``find_address``).
-    ``token`` authenticates on TCP and TLS; a UNIX socket knows its peer, and the token is not sent. ``ca``,
-    ``cert`` and ``key`` are the PEM files of TLS, in place of those of the environment (``Link``). Raises
-    ValueError for an address of another form, Unreachable where no daemon answers, Untrusted where TLS comes
-    to nothing for a certificate, Refused where the token is wrong.
+    It connects at once. Without an address, it uses the daemon that ``taskq`` finds (``find_address``).
+    ``token`` authenticates on TCP and TLS; it is not sent over a UNIX socket, whose peer is known to the
+    daemon. ``ca``, ``cert`` and ``key`` are the PEM files for TLS (``ClientSession``). Raises ValueError for
+    an invalid address, Unreachable if no daemon answers, Untrusted if TLS fails because of a certificate,
+    and Refused if the token is wrong.
     """
 
-    # jobs in
+    # submitting
 
     def submit(self, command: Command | None = None, **options: "Unpack[Options]") -> int:
-        """Submit a shell command, or a ``script=`` in its place; return the job's id once it is on disk.
+        """Submit a shell command, or a ``script=``; return the job's id when the job is on disk.
 
-        A list is a program and its arguments, which reach it as they are. The options are those of
-        ``Options``. Where the connection is lost before the answer, nobody can tell
-        whether the job was taken; with a ``key`` it is safe to ask again.
+        A list is run as a program with arguments, without a shell's interpretation. The options are those of
+        ``Options``. If the connection is lost before the reply, it is unknown whether the job was accepted;
+        with a ``key`` the request can be repeated safely.
         """
-        request = submission(command, options)
+        line = encode_submission(command, options)
 
-        def ask() -> int:
-            self._send(request)
-            return self._replies.id()
+        def request() -> int:
+            self._send(line)
+            return self._reader.read_id()
 
-        return self._again(ask) if options.get("key") else ask()
+        return self._repeat_after_restart(request) if options.get("key") else request()
 
     # one job
 
     def status(self, job: Ref) -> Status:
-        """Tell where a job stands."""
-        return self._look_at("STATUS", job, self._replies.status)
+        """Return the status of a job and its progress."""
+        return self._query_job("STATUS", job, self._reader.read_status)
 
     def result(self, job: Ref) -> Result:
-        """Return what a finished job printed and its exit code.
+        """Return the output and exit code of a finished job.
 
-        Refused as NOT_FINISHED before its end, and as TOO_LARGE where a stream is over 1 MiB: see ``stream``.
+        Refused with NOT_FINISHED before its end, and with TOO_LARGE if a stream exceeds 1 MiB; see
+        ``stream``.
         """
-        return self._look_at("RESULT", job, self._replies.result)
+        return self._query_job("RESULT", job, self._reader.read_result)
 
     def show(self, job: Ref) -> Facts:
-        """Return all that is known of a job."""
-        return self._look_at("SHOW", job, self._replies.job)
+        """Return all fields of a job."""
+        return self._query_job("SHOW", job, self._reader.read_job)
 
     def why(self, job: Ref) -> str:
-        """Tell a person why a job is where it is: what a pending one waits for, and for how long perhaps."""
-        return self._look_at("WHY", job, self._replies.text)
+        """Explain in one sentence, for people, why a job has its status and what a pending job waits for."""
+        return self._query_job("WHY", job, self._reader.read_text)
 
     def wait(self, job: Ref, timeout: float | str | None = None) -> Status:
-        """Wait until a job has ended; Refused as TIMED_OUT after ``timeout``, in seconds or as ``"10m"``."""
-        left = countdown(timeout)
-        return self._again(
-            lambda: self._ask_about("WAIT", job, self._replies.status, option("timeout", left()))
+        """Wait until a job ends; Refused with TIMED_OUT after ``timeout`` (seconds, or text as ``"10m"``)."""
+        left = remaining_time(timeout)
+        return self._repeat_after_restart(
+            lambda: self._request_job("WAIT", job, self._reader.read_status, option("timeout", left()))
         )
 
     def cancel(self, job: Ref, signal: str | None = None, *, cascade: bool = False) -> Status:
-        """End a job by SIGTERM or another signal; return where it stands, which may still be RUNNING.
+        """Cancel a job with SIGTERM or another signal; return its status, which may still be RUNNING.
 
-        With ``cascade`` the pending jobs that come after it are cancelled too, and those after them.
+        With ``cascade``, pending jobs that depend on it are cancelled too, directly or indirectly.
         """
         options = option("signal", signal) + b" --cascade" * cascade
-        return self._ask_about("CANCEL", job, self._replies.status, options)
+        return self._request_job("CANCEL", job, self._reader.read_status, options)
 
     def hold(self, job: Ref) -> Status:
-        """Have a pending job not start until it is released."""
-        return self._ask_about("HOLD", job, self._replies.status)
+        """Prevent a pending job from starting until it is released."""
+        return self._request_job("HOLD", job, self._reader.read_status)
 
     def release(self, job: Ref) -> Status:
-        """Let a pending job start that was held or delayed."""
-        return self._ask_about("RELEASE", job, self._replies.status)
+        """Allow a held or delayed job to start."""
+        return self._request_job("RELEASE", job, self._reader.read_status)
 
     def set(self, job: Ref, **changes: "Unpack[Changes]") -> Facts:
-        """Change what is asked of a pending job, and return all that is then known of it.
-
-        The options are those of ``Changes``.
-        """
-        return self._ask_about("SET", job, self._replies.job, written(lambda: encoder.changes(changes)))
+        """Change options of a pending job (``Changes``); return all its fields afterwards."""
+        return self._request_job(
+            "SET", job, self._reader.read_job, encode_request(lambda: encoder.changes(changes))
+        )
 
     def retry(self, job: Ref, *, cascade: bool = False) -> int:
-        """Make a finished job PENDING again, and return its id, which stays the same.
+        """Make a finished job PENDING again; return its id, which does not change.
 
-        With ``cascade`` the jobs that FAILED because of it by ``dependency`` too, and those because of these.
+        With ``cascade``, jobs that FAILED with the reason ``dependency`` because of it are retried too.
         """
-        return self._ask_about("RETRY", job, self._replies.id, b" --cascade" * cascade)
+        return self._request_job("RETRY", job, self._reader.read_id, b" --cascade" * cascade)
 
     def remove(self, job: Ref) -> None:
-        """Forget a finished job and its output; its id is Refused as GONE from then on."""
-        self._ask_about("REMOVE", job, self._replies.ok)
+        """Delete a finished job and its output; requests for its id are then Refused with GONE."""
+        self._request_job("REMOVE", job, self._reader.read_ok)
 
     def history(self, job: Ref) -> Sequence[Facts]:
-        """Return all that happened to a job, oldest first: events of the journal, each with its ``seq``."""
-        return self._look_at("HISTORY", job, self._replies.events)
+        """Return the events of a job from the journal, oldest first, each with its number as ``seq``."""
+        return self._query_job("HISTORY", job, self._reader.read_events)
 
-    # what a job prints
+    # output
 
     def output(
         self,
@@ -143,24 +143,26 @@ class Client(Streams):
         tail: int | str | None = None,
         attempt: int | None = None,
     ) -> Output:
-        """Return a piece of what a job has printed so far, 1 MiB unless told; no bytes at the end.
+        """Return a part of a job's output so far; the data is empty at the end of the stream.
 
-        ``tail`` counts from the end. One piece has 16 MiB at most, whatever ``limit`` says. ``attempt`` is
-        the number of an earlier one.
+        The default ``limit`` is 1 MiB, the maximum 16 MiB. ``tail`` counts from the end. ``attempt`` selects
+        an earlier attempt by its number.
         """
-        options = {"offset": offset, "limit": limit, "tail": tail, "attempt": attempt}
-        asked = b"".join(option(name, value) for name, value in options.items())
-        return self._look_at("OUTPUT", job, self._replies.output, b" %b" % stream.encode("ascii") + asked)
+        given = {"offset": offset, "limit": limit, "tail": tail, "attempt": attempt}
+        options = b"".join(option(name, value) for name, value in given.items())
+        return self._query_job(
+            "OUTPUT", job, self._reader.read_output, b" %b" % stream.encode("ascii") + options
+        )
 
     def stream(
         self, job: Ref, stream: str = "stdout", offset: int = 0, *, attempt: int | None = None
     ) -> Iterator[Output]:
-        """Yield all that a job has printed so far on one stream, from ``offset`` on, in pieces."""
+        """Yield a job's output so far on one stream, from ``offset``, in pieces."""
         while (piece := self.output(job, stream, offset=offset, attempt=attempt)).data:
             yield piece
             offset = piece.offset + len(piece.data)
 
-    # many jobs
+    # several jobs
 
     def list(
         self,
@@ -170,46 +172,45 @@ class Client(Streams):
         reverse: bool = False,
         **filters: "Unpack[Filters]",
     ) -> Sequence[Facts]:
-        """Return the jobs that pass all filters, by id, 100 unless told.
+        """Return the jobs that match all filters, ordered by id; 100 by default.
 
-        ``start`` is the id to begin with: for the next page the one after the last, or before it with
-        ``reverse``.
+        ``start`` is the first id. For the next page it is the last id plus 1, or minus 1 with ``reverse``.
         """
         given = dict(filters)
         has_tasks = bool(given.pop("tasks", False))
-        asked = b"".join(option(name, str(value)) for name, value in given.items() if value is not None)
-        asked += option("from", start) + option("limit", limit) + b" --tasks" * has_tasks
-        return self._look(b"LIST" + asked + b" --reverse" * reverse, self._replies.jobs)
+        options = b"".join(option(name, str(value)) for name, value in given.items() if value is not None)
+        options += option("from", start) + option("limit", limit) + b" --tasks" * has_tasks
+        return self._query(b"LIST" + options + b" --reverse" * reverse, self._reader.read_jobs)
 
     def list_all(self, start: int | None = None, **filters: "Unpack[Filters]") -> Iterator[Facts]:
-        """Yield all jobs that pass the filters, by id upwards from ``start`` on, however many there are."""
-        while page := self.list(start=start, limit=PAGE, **filters):
+        """Yield all jobs that match the filters, ordered by id, beginning with ``start``."""
+        while page := self.list(start=start, limit=PAGE_SIZE, **filters):
             yield from page
-            if len(page) < PAGE:
+            if len(page) < PAGE_SIZE:
                 return
             start = page[-1]["id"] + 1
 
     # queues and schedules
 
     def queues(self) -> Sequence[Facts]:
-        """Return the queues: their slots, and how many jobs of each are in which status."""
-        return self._look(b"QUEUES", self._replies.queues)
+        """Return the queues with their slots and the number of jobs per status."""
+        return self._query(b"QUEUES", self._reader.read_queues)
 
     def set_queue(self, queue: str, slots: int | str | None) -> Facts:
-        """Change how many slots a queue has, and return what is then known of it.
+        """Set the number of slots of a queue; return the queue.
 
-        None is no limit of its own, ``"default"`` what the daemon's settings say.
+        None removes the limit of the queue, ``"default"`` restores the value of the daemon's settings.
         """
-        asked = option("slots", "none" if slots is None else slots)
-        return self._ask(b"SET-QUEUE " + _word(queue) + asked, self._replies.queue)
+        options = option("slots", "none" if slots is None else slots)
+        return self._request(b"SET-QUEUE " + _encode_name(queue) + options, self._reader.read_queue)
 
     def pause(self, queue: str | None = None, *, schedule: int | None = None) -> None:
-        """Have nothing new start in a queue, or of a schedule, or at all; what runs goes on."""
-        self._ask(b"PAUSE" + _subject(queue, schedule), self._replies.ok)
+        """Start no more jobs of a queue, of a schedule, or at all; running jobs continue."""
+        self._request(b"PAUSE" + _pause_target(queue, schedule), self._reader.read_ok)
 
     def resume(self, queue: str | None = None, *, schedule: int | None = None) -> None:
-        """End the pause of a queue, or of a schedule, or the one of all."""
-        self._ask(b"RESUME" + _subject(queue, schedule), self._replies.ok)
+        """End the pause of a queue, of a schedule, or the general one."""
+        self._request(b"RESUME" + _pause_target(queue, schedule), self._reader.read_ok)
 
     def schedule(
         self,
@@ -220,51 +221,53 @@ class Client(Streams):
         overlap: bool = False,
         **options: "Unpack[Recurring]",
     ) -> int:
-        """Have a command submitted again and again; return the number of the schedule.
+        """Submit a command periodically; return the number of the schedule.
 
-        ``every`` is a duration, ``cron`` five fields as in crontab(5), in the daemon's local time. While a
-        job of it has not ended, no other is submitted, unless ``overlap``.
+        ``every`` is a duration, ``cron`` has five fields as in crontab(5), in the daemon's local time.
+        Without ``overlap``, no job is submitted while the previous one has not ended.
         """
         when = {"every": every, "cron": cron, "overlap": overlap}
-        return self._ask(written(lambda: encoder.schedule(command, options, **when)), self._replies.number)
+        return self._request(
+            encode_request(lambda: encoder.schedule(command, options, **when)), self._reader.read_number
+        )
 
     def schedules(self) -> Sequence[Facts]:
         """Return the schedules."""
-        return self._look(b"SCHEDULES", self._replies.schedules)
+        return self._query(b"SCHEDULES", self._reader.read_schedules)
 
     def unschedule(self, schedule: int) -> None:
-        """End a schedule; jobs that it has submitted go on."""
-        self._ask(b"UNSCHEDULE %d" % schedule, self._replies.ok)
+        """Delete a schedule; jobs that it has submitted continue."""
+        self._request(b"UNSCHEDULE %d" % schedule, self._reader.read_ok)
 
     # the daemon
 
     def stats(self) -> Facts:
         """Return the daemon's counters, gauges, uptime and limits."""
-        return self._look(b"STATS", self._replies.stats)
+        return self._query(b"STATS", self._reader.read_stats)
 
     def drain(self) -> None:
-        """Have the daemon take no new jobs and start none, until it is started again; what runs goes on."""
-        self._ask(b"DRAIN", self._replies.ok)
+        """Make the daemon refuse new jobs and start none until it is restarted; running jobs continue."""
+        self._request(b"DRAIN", self._reader.read_ok)
 
     def hello(self) -> Facts:
-        """Return the daemon's version, verbs and limits, who you are to it, and the ``protocol``'s number."""
-        return self._look(b"HELLO", self._replies.hello)
+        """Return the version, verbs, limits and ``protocol`` version of the daemon, and who we are to it."""
+        return self._query(b"HELLO", self._reader.read_hello)
 
     def ping(self) -> None:
         """Return if the daemon answers."""
-        self._look(b"PING", self._replies.ok)
+        self._query(b"PING", self._reader.read_ok)
 
-    def _ask_about(self, verb: str, job: Ref, read: Callable[[], Read], options: bytes = b"") -> Read:
-        named = written(lambda: encoder.ref(job))
-        return self._ask(verb.encode("ascii") + b" " + named + options, read)
+    def _request_job(self, verb: str, job: Ref, read: Callable[[], Reply], options: bytes = b"") -> Reply:
+        ref = encode_request(lambda: encoder.ref(job))
+        return self._request(verb.encode("ascii") + b" " + ref + options, read)
 
-    def _look_at(self, verb: str, job: Ref, read: Callable[[], Read], options: bytes = b"") -> Read:
-        return self._again(lambda: self._ask_about(verb, job, read, options))
-
-
-def _word(name: str) -> bytes:
-    return written(lambda: encoder.name(name))
+    def _query_job(self, verb: str, job: Ref, read: Callable[[], Reply], options: bytes = b"") -> Reply:
+        return self._repeat_after_restart(lambda: self._request_job(verb, job, read, options))
 
 
-def _subject(queue: str | None, schedule: int | None) -> bytes:
-    return (b"" if queue is None else b" " + _word(queue)) + option("schedule", schedule)
+def _encode_name(name: str) -> bytes:
+    return encode_request(lambda: encoder.name(name))
+
+
+def _pause_target(queue: str | None, schedule: int | None) -> bytes:
+    return (b"" if queue is None else b" " + _encode_name(queue)) + option("schedule", schedule)

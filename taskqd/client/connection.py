@@ -1,7 +1,7 @@
-"""The client's end of a connection: addresses, and bytes that come and go (docs/protocol.md §1).
+"""A connection to a daemon: opens the socket, sends requests, reads lines and blocks (docs/protocol.md §1).
 
-Sockets of the standard library. What the lines mean is left to ``client``, TLS to ``secure``, which is loaded
-only for an address that begins with ``tls:``.
+The meaning of the lines is left to ``decoder``. TLS is in ``tls``, which is imported only for ``tls:``
+addresses because loading ssl takes time.
 """
 
 import errno
@@ -10,202 +10,211 @@ import socket
 import time
 
 from taskqd.client.address import Address, TlsFiles, Unreachable
-from taskqd.client.channel import Channel, Plain
+from taskqd.client.channel import Channel, PlainChannel
 from taskqd.config.paths import MAX_SOCKET_PATH_BYTES
 
-PATIENCE = 10.0
-"""A daemon behind TCP has so many seconds to take the connection."""
+CONNECT_TIMEOUT = 10.0
+"""Time that a TCP connection and its TLS handshake may take (seconds)."""
 
-_IS_CUT = (BrokenPipeError, ConnectionResetError)
-_ALERT = b"\x15\x03"
-"""What TLS says to a client that does not speak it begins with this, which no reply does (RFC 8446 §5.1)."""
+_DISCONNECTED = (BrokenPipeError, ConnectionResetError)
+_TLS_ALERT = b"\x15\x03"
+"""First bytes of a TLS alert (RFC 8446 §5.1), which a TLS server sends to a client without TLS."""
 
 
-class Lost(Unreachable):
-    """The connection was made, and was lost before the reply came."""
+class ConnectionLost(Unreachable):
+    """The connection was established, and was lost before the reply arrived."""
 
 
 class Connection:
-    """A connection to a daemon, read by lines and by lengths. Every failure of it is Unreachable."""
+    """A connection to a daemon, read by lines and by lengths. Every failure is raised as Unreachable."""
 
-    def __init__(self, address: Address, papers: TlsFiles | None = None) -> None:
+    def __init__(self, address: Address, tls_files: TlsFiles | None = None) -> None:
         self.address = address.text
-        self._where = address
-        self._papers = papers or TlsFiles()
-        self._has_heard = False
+        self._address = address
+        self._tls_files = tls_files or TlsFiles()
+        self._has_received = False
         self.open()
 
     def open(self) -> None:
-        """Connect, after a ``close`` once more; what had come before is forgotten."""
-        self._inbox = bytearray()
+        """Connect, or connect again after ``close``; bytes that were received before are discarded."""
+        self._buffer = bytearray()
         self._opened_at = time.monotonic()
         try:
-            self._channel = _connect(self._where, self._papers)
-        except (OSError, ValueError) as error:  # UnicodeError is one, of what cannot be a host's name
-            raise Unreachable(f"no daemon answers at {self.address}: {_reason(error)}") from None
+            self._channel = _connect(self._address, self._tls_files)
+        except (OSError, ValueError) as error:  # UnicodeError, for an invalid host name, is a ValueError
+            raise Unreachable(f"cannot reach the daemon at {self.address}: {_reason(error)}") from None
 
     def close(self) -> None:
-        """Close the connection; closing it again does nothing."""
+        """Close the connection; closing it again has no effect."""
         self._channel.close()
 
     def send(self, data: bytes) -> None:
-        """Send all of ``data``.
+        """Send all of ``data``, and read replies whenever the daemon does not accept more.
 
-        While the daemon takes no more, what it says is read: it stops reading from a client that does not,
-        and the two would wait for each other. A daemon that has closed may have said why before it did, so
-        that shows where the reply is read.
+        The daemon stops reading from a client that does not read its replies, so both would wait for each
+        other. If the daemon has closed the connection, nothing is raised here: it may have sent the reason
+        before, and the caller gets that when it reads the reply.
         """
         try:
-            self._channel.send(memoryview(data), self._hear)
-        except _IS_CUT:
+            self._channel.send(memoryview(data), self._on_received)
+        except _DISCONNECTED:
             return
         except (OSError, ValueError) as error:
             raise self._lost(error) from None
 
-    def line(self) -> bytes:
+    def read_line(self) -> bytes:
         """Return the next line without its line end."""
-        seen = 0
-        while (end := self._inbox.find(b"\n", seen)) < 0:
-            seen = len(self._inbox)
-            self._await()
-        self._refuse_tls()
-        line = bytes(self._inbox[:end])
-        del self._inbox[: end + 1]
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            self._receive()
+        self._check_for_tls_alert()
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line.removesuffix(b"\r")
 
-    def has_line(self, seconds: float = 0.0) -> bool:
-        """Whether ``line`` would return at once; so many seconds are waited for more than is there."""
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._inbox:
+    def has_line(self, timeout: float = 0.0) -> bool:
+        """Whether a line can be read without blocking, after waiting up to ``timeout`` seconds for one.
+
+        Without a timeout only bytes that were received before count.
+        """
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if seconds == 0.0 or left < 0 or not self._await(left):
+            if timeout == 0.0 or left < 0 or not self._receive(left):
                 return False
         return True
 
     @property
-    def is_mute(self) -> bool:
-        """Whether what closed it may be no daemon for us: over the network, at once, without a word."""
-        return not (self._where.is_local or self._has_heard or time.monotonic() - self._opened_at > PATIENCE)
+    def closed_without_reply(self) -> bool:
+        """Whether a remote peer closed the connection early without sending anything.
 
-    def is_gone(self) -> bool:
-        """Whether the daemon has closed the connection; raises Unreachable if we have."""
+        Such a peer is probably no daemon, or one that rejects this client, so a retry makes no sense.
+        """
+        return not (
+            self._address.is_local
+            or self._has_received
+            or time.monotonic() - self._opened_at > CONNECT_TIMEOUT
+        )
+
+    def is_closed_by_peer(self) -> bool:
+        """Whether the daemon has closed the connection; raises Unreachable if this side has."""
         try:
-            while self._await(0.0):
+            while self._receive(0.0):
                 pass
-        except Lost:
+        except ConnectionLost:
             return True
         return False
 
-    def take(self, length: int) -> bytes:
+    def read(self, length: int) -> bytes:
         """Return the next ``length`` bytes."""
-        while len(self._inbox) < length:
-            self._await()
-        data = bytes(self._inbox[:length])
-        del self._inbox[:length]
+        while len(self._buffer) < length:
+            self._receive()
+        data = bytes(self._buffer[:length])
+        del self._buffer[:length]
         return data
 
-    def _await(self, seconds: float | None = None) -> bool:
-        """Whether something has come within so many seconds; without a number it is waited for."""
+    def _receive(self, timeout: float | None = None) -> bool:
+        """Receive some bytes; return False if none arrive within ``timeout`` seconds."""
         try:
-            piece = self._channel.receive(seconds)
-            if piece is not None:
-                self._hear(piece)
+            data = self._channel.receive(timeout)
+            if data is not None:
+                self._on_received(data)
         except (OSError, ValueError) as error:
             raise self._lost(error) from None
-        return piece is not None
+        return data is not None
 
-    def _hear(self, piece: bytes) -> None:
-        if not piece:
-            raise ConnectionResetError(errno.ECONNRESET, "the daemon closed it")
-        self._has_heard = True
-        self._inbox += piece
+    def _on_received(self, data: bytes) -> None:
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "closed by the daemon")
+        self._has_received = True
+        self._buffer += data
 
-    def _refuse_tls(self) -> None:
-        if self._inbox.startswith(_ALERT):
-            raise Unreachable(f"TLS is spoken at {self.address}: its address begins with tls:")
+    def _check_for_tls_alert(self) -> None:
+        if self._buffer.startswith(_TLS_ALERT):
+            raise Unreachable(f"the daemon at {self.address} requires TLS; its address begins with tls:")
 
     def _lost(self, error: OSError | ValueError) -> Unreachable:
-        self._refuse_tls()
-        is_open = isinstance(error, OSError) and error.errno != errno.EBADF
-        why = _reason(error) + self._guess() if is_open else "it is closed"
-        return (Lost if is_open else Unreachable)(
-            f"the connection to {self.address} was lost before the reply came: {why}; "
-            "what was asked may have been done or not"
+        self._check_for_tls_alert()
+        was_open = isinstance(error, OSError) and error.errno != errno.EBADF
+        why = _reason(error) + self._hint() if was_open else "the client is closed"
+        return (ConnectionLost if was_open else Unreachable)(
+            f"the connection to {self.address} was lost before the reply arrived: {why}; "
+            "the request may or may not have been carried out"
         )
 
-    def _guess(self) -> str:
-        """Return what may be wrong with a daemon over the network that has said nothing at all."""
-        if self._has_heard or self._where.is_local:
+    def _hint(self) -> str:
+        """Return the likely cause if a remote daemon has closed the connection without any reply."""
+        if self._has_received or self._address.is_local:
             return ""
-        if not self._where.is_secured:
-            return " (if TLS is spoken there, its address begins with tls:)"
-        return f" (it may not take the certificate {self._papers.cert})" if self._papers.cert else ""
+        if not self._address.uses_tls:
+            return " (if the daemon requires TLS, its address begins with tls:)"
+        cert = self._tls_files.cert
+        return f" (the daemon may reject the certificate {cert})" if cert else ""
 
 
 class Pipeline:
-    """Requests sent ahead of the answers to those before them, one answer each.
+    """Sends requests ahead of the replies to earlier ones; each request has one reply.
 
-    ``size`` is how many bytes are held and not sent yet; ``unanswered`` how many requests were sent whose
-    answer has not been read.
+    ``buffered_bytes`` counts the bytes that have not been sent yet, ``unanswered`` the requests that were
+    sent and whose reply has not been read.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._held: list[bytes] = []
-        self.size = 0
+        self._buffered: list[bytes] = []
+        self.buffered_bytes = 0
         self.unanswered = 0
 
-    def put(self, request: bytes) -> None:
-        """Hold a whole request, to be sent with others."""
-        self._held.append(request)
-        self.size += len(request)
+    def add(self, request: bytes) -> None:
+        """Buffer a whole request."""
+        self._buffered.append(request)
+        self.buffered_bytes += len(request)
 
-    def send(self) -> None:
-        """Send what is held."""
-        self._connection.send(b"".join(self._held))
-        self.unanswered += len(self._held)
-        self._held.clear()
-        self.size = 0
+    def flush(self) -> None:
+        """Send the buffered requests."""
+        self._connection.send(b"".join(self._buffered))
+        self.unanswered += len(self._buffered)
+        self._buffered.clear()
+        self.buffered_bytes = 0
 
-    def is_due(self, most: int) -> bool:
-        """Whether to read an answer: more than ``most`` are missing, or one is there."""
-        return self.unanswered > most or (self.unanswered > 0 and self._connection.has_line())
+    def should_read_reply(self, max_unanswered: int) -> bool:
+        """Whether more than ``max_unanswered`` replies are outstanding, or one has already arrived."""
+        return self.unanswered > max_unanswered or (self.unanswered > 0 and self._connection.has_line())
 
-    def discard_answers(self) -> None:
-        """Drop what is held, and read past the answers still missing, so that the connection is in step."""
-        self._held.clear()
+    def discard_replies(self) -> None:
+        """Drop buffered requests and outstanding replies, so that the connection can be used again."""
+        self._buffered.clear()
         while self.unanswered:
-            self._connection.line()
+            self._connection.read_line()
             self.unanswered -= 1
 
 
-def _connect(address: Address, papers: TlsFiles) -> Channel:
+def _connect(address: Address, tls_files: TlsFiles) -> Channel:
     if not address.is_local:
-        connected = socket.create_connection((address.host, address.port), PATIENCE)
+        connected = socket.create_connection((address.host, address.port), CONNECT_TIMEOUT)
         try:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # A WAIT may last for days: this tells a quiet daemon from one whose machine is gone.
+            # A WAIT may take days; keepalive detects that the daemon's machine is gone.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if address.is_secured:
+            if address.uses_tls:
                 from taskqd.client import tls  # noqa: PLC0415 - ssl takes time to load
 
-                return tls.secured(connected, address, papers)
+                return tls.open_tls_channel(connected, address, tls_files)
             connected.settimeout(None)
         except BaseException:
             connected.close()
             raise
-        return Plain(connected)
+        return PlainChannel(connected)
     if (size := len(os.fsencode(address.path))) > MAX_SOCKET_PATH_BYTES:
-        raise ValueError(
-            f"its path has {size} bytes, and that of a UNIX socket has at most {MAX_SOCKET_PATH_BYTES}"
-        )
+        raise ValueError(f"its path has {size} bytes, the limit for a UNIX socket is {MAX_SOCKET_PATH_BYTES}")
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connected.connect(address.path)
     except BaseException:
         connected.close()
         raise
-    return Plain(connected)
+    return PlainChannel(connected)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -1,4 +1,4 @@
-"""Reply lines -> values, for the client (docs/protocol.md §3, §4, §7)."""
+"""Decodes reply lines into values (docs/protocol.md §3, §4, §7)."""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from taskqd.client.encoder import Ref
 from taskqd.protocol.values import take_quoted
 
 Facts = dict[str, Any]
-"""A JSON object as the daemon sent it; the fields of a job are those of docs/protocol.md §4."""
+"""A JSON object as the daemon sent it; docs/protocol.md §4 lists the fields of a job."""
 
 
 class Refused(Exception):
     """The request was refused and has changed nothing.
 
-    ``code`` is one of docs/protocol.md §7, ``text`` is for a person. What cannot even be written as a request
-    is refused in the same way before it is sent. A watch that is LAGGED can be taken up again at the event
-    with the number ``next``.
+    ``code`` is one of docs/protocol.md §7, ``text`` is a message for people. A request that cannot be encoded
+    is refused in the same way before it is sent. After LAGGED, a watch can continue with the event number
+    ``next``.
     """
 
     def __init__(self, code: str, text: str) -> None:
@@ -30,14 +30,14 @@ class Refused(Exception):
 
 
 class Status(NamedTuple):
-    """Where a job stands: a word of docs/protocol.md §2, and its progress in percent."""
+    """The status of a job, a word of docs/protocol.md §2, and its progress in percent."""
 
     status: str
     progress: int
 
 
 class Ended(NamedTuple):
-    """A job that was waited for and has ended: as it was asked for, and where it stands."""
+    """A job that has ended: its reference as in the request, its final status and progress."""
 
     job: Ref
     status: str
@@ -45,7 +45,7 @@ class Ended(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a job ended; ``exit_code`` is ``-N`` if signal N ended it, None if there is none."""
+    """The output and exit code of a job; the code is ``-N`` if signal N ended it, None if there is none."""
 
     stdout: bytes
     stderr: bytes
@@ -53,143 +53,143 @@ class Result(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A piece of what a job printed: on ``stdout`` or ``stderr``, and how many bytes of it stand before."""
+    """A piece of a job's output on ``stdout`` or ``stderr``, and its offset in that stream (bytes)."""
 
     stream: str
     offset: int
     data: bytes
 
 
-class Replies:
-    """The replies that come on a connection, each read by the method of its kind.
+class ReplyReader:
+    """Reads the replies that arrive on a connection, one method per kind of reply.
 
-    Every method raises Refused for an ERROR in its place, and Unreachable for what is no reply of its kind.
+    Every method raises Refused if an ERROR arrives, and Unreachable if the line is not of the expected kind.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def _begin(self, *words: str) -> tuple[str, str]:
-        """Read a reply's first line, which must begin with one of ``words``: that word and the rest."""
-        line = self._connection.line().decode("utf-8", "replace")
+    def _read_first_line(self, *words: str) -> tuple[str, str]:
+        """Read the first line of a reply; return its first word, one of ``words``, and the rest."""
+        line = self._connection.read_line().decode("utf-8", "replace")
         word, _, rest = line.partition(" ")
         if word == "ERROR":
             code, _, text = rest.partition(" ")
             raise Refused(code, text)
         if word not in words:
             raise Unreachable(
-                f"what answers at {self._connection.address} is no taskq daemon: it said {line[:60]!r}"
+                f"the server at {self._connection.address} is not a taskqd daemon: it sent {line[:60]!r}"
             )
         return word, rest
 
-    def ok(self) -> None:
+    def read_ok(self) -> None:
         """Read an OK."""
-        self._begin("OK")
+        self._read_first_line("OK")
 
-    def text(self) -> str:
+    def read_text(self) -> str:
         """Read the text of an OK."""
-        return self._begin("OK")[1]
+        return self._read_first_line("OK")[1]
 
-    def number(self) -> int:
+    def read_number(self) -> int:
         """Read the number of an OK."""
-        return int(self._begin("OK")[1].split(" ")[0])
+        return int(self._read_first_line("OK")[1].split(" ")[0])
 
-    def id(self) -> int:
+    def read_id(self) -> int:
         """Read a JOB_ID."""
-        return int(self._begin("JOB_ID")[1].split(" ")[0])
+        return int(self._read_first_line("JOB_ID")[1].split(" ")[0])
 
-    def status(self) -> Status:
+    def read_status(self) -> Status:
         """Read a STATUS."""
-        return _status(self._begin("STATUS")[1])
+        return _parse_status(self._read_first_line("STATUS")[1])
 
-    def ended(self) -> Ended | None:
-        """Read the STATUS of one of several jobs, or None for their END."""
-        word, rest = self._begin("STATUS", "END")
+    def read_ended(self) -> Ended | None:
+        """Read the STATUS of one of several jobs; return None at their END."""
+        word, rest = self._read_first_line("STATUS", "END")
         if word == "END":
             return None
         status, progress, job = rest.split(" ")[:3]
         return Ended(int(job) if job.isdecimal() else job, status, int(progress))
 
-    def result(self) -> Result:
+    def read_result(self) -> Result:
         """Read a RESULT."""
-        text = self._begin("RESULT")[1]
+        text = self._read_first_line("RESULT")[1]
         stdout, end = take_quoted(text, 0)
         stderr, end = take_quoted(text, end + 1)
         code = text[end + 1 :].split(" ")[0]
         return Result(stdout, stderr, None if code == "-" else int(code))
 
-    def output(self) -> Output:
+    def read_output(self) -> Output:
         """Read a DATA block."""
-        return self._block(self._begin("DATA")[1])
+        return self._read_block(self._read_first_line("DATA")[1])
 
-    def followed(self) -> Output | Status:
-        """Read a DATA block, or the STATUS that is behind the last of them."""
-        word, rest = self._begin("DATA", "STATUS")
-        return self._block(rest) if word == "DATA" else _status(rest)
+    def read_output_or_status(self) -> Output | Status:
+        """Read a DATA block, or the STATUS that follows the last of them."""
+        word, rest = self._read_first_line("DATA", "STATUS")
+        return self._read_block(rest) if word == "DATA" else _parse_status(rest)
 
-    def _block(self, rest: str) -> Output:
+    def _read_block(self, rest: str) -> Output:
         stream, offset, length = rest.split(" ")[:3]
-        data = self._connection.take(int(length))
-        self._connection.take(len(b"\r\n"))
+        data = self._connection.read(int(length))
+        self._connection.read(len(b"\r\n"))
         return Output(stream, int(offset), data)
 
-    def job(self) -> Facts:
+    def read_job(self) -> Facts:
         """Read a JOB."""
-        return _facts(self._begin("JOB")[1])
+        return _parse_facts(self._read_first_line("JOB")[1])
 
-    def jobs(self) -> Sequence[Facts]:
+    def read_jobs(self) -> Sequence[Facts]:
         """Read JOB lines up to their END."""
-        return self._several("JOB")
+        return self._read_list("JOB")
 
-    def queue(self) -> Facts:
+    def read_queue(self) -> Facts:
         """Read a QUEUE."""
-        return _facts(self._begin("QUEUE")[1])
+        return _parse_facts(self._read_first_line("QUEUE")[1])
 
-    def queues(self) -> Sequence[Facts]:
+    def read_queues(self) -> Sequence[Facts]:
         """Read QUEUE lines up to their END."""
-        return self._several("QUEUE")
+        return self._read_list("QUEUE")
 
-    def schedules(self) -> Sequence[Facts]:
+    def read_schedules(self) -> Sequence[Facts]:
         """Read SCHEDULE lines up to their END."""
-        return self._several("SCHEDULE")
+        return self._read_list("SCHEDULE")
 
-    def _several(self, kind: str) -> Sequence[Facts]:
+    def _read_list(self, kind: str) -> Sequence[Facts]:
         found = []
-        while (reply := self._begin(kind, "END"))[0] == kind:
-            found.append(_facts(reply[1]))
+        while (reply := self._read_first_line(kind, "END"))[0] == kind:
+            found.append(_parse_facts(reply[1]))
         return found
 
-    def event(self) -> Facts:
+    def read_event(self) -> Facts:
         """Read an EVENT, its number as ``seq``."""
-        return _event(self._begin("EVENT")[1])
+        return _parse_event(self._read_first_line("EVENT")[1])
 
-    def events(self) -> Sequence[Facts]:
+    def read_events(self) -> Sequence[Facts]:
         """Read EVENT lines up to their END."""
         events = []
-        while (reply := self._begin("EVENT", "END"))[0] == "EVENT":
-            events.append(_event(reply[1]))
+        while (reply := self._read_first_line("EVENT", "END"))[0] == "EVENT":
+            events.append(_parse_event(reply[1]))
         return events
 
-    def stats(self) -> Facts:
+    def read_stats(self) -> Facts:
         """Read STATS."""
-        return _facts(self._begin("STATS")[1])
+        return _parse_facts(self._read_first_line("STATS")[1])
 
-    def hello(self) -> Facts:
+    def read_hello(self) -> Facts:
         """Read a TASKQ."""
-        version, _, text = self._begin("TASKQ")[1].partition(" ")
-        return {"protocol": int(version), **_facts(text)}
+        version, _, text = self._read_first_line("TASKQ")[1].partition(" ")
+        return {"protocol": int(version), **_parse_facts(text)}
 
 
-def _status(text: str) -> Status:
+def _parse_status(text: str) -> Status:
     status, progress = text.split(" ")[:2]
     return Status(status, int(progress))
 
 
-def _event(text: str) -> Facts:
+def _parse_event(text: str) -> Facts:
     sequence, _, facts = text.partition(" ")
-    return {"seq": int(sequence), **_facts(facts)}
+    return {"seq": int(sequence), **_parse_facts(facts)}
 
 
-def _facts(text: str) -> Facts:
+def _parse_facts(text: str) -> Facts:
     facts: Facts = json.loads(text)
     return facts

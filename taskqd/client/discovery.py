@@ -1,7 +1,8 @@
-"""Where the daemon is when nobody says so (docs/operations.md, "Finding the daemon").
+"""Finds the daemon when no address is given (docs/operations.md, "Finding the daemon").
 
-The daemon's environment and ours may differ: cron, ``ssh host command`` and su set no XDG_RUNTIME_DIR. So a
-daemon writes its address into its state directory, and the places of its default socket are tried in order.
+The environments of the daemon and of the client may differ: cron, ``ssh host command`` and su do not set
+XDG_RUNTIME_DIR. A daemon therefore writes its address into its state directory, and the client tries the
+addresses it finds there before the default sockets.
 """
 
 import os
@@ -13,40 +14,40 @@ from contextlib import suppress
 from taskqd.config.paths import address_file, default_socket, default_sockets, default_state
 
 MAX_ADDRESS_BYTES = 4096
-"""Of the file with the address this many bytes are read."""
+"""Read at most this much of an address file (bytes)."""
 
 
 def find_address(environ: Mapping[str, str] | None = None) -> str:
-    """Return TASKQ_ADDRESS, or the first address at which a daemon of this user answers.
+    """Return TASKQ_ADDRESS, or the first address at which a daemon of this user accepts a connection.
 
-    If none does, return the one that a daemon started in this environment would have.
+    If none does, return the default address of a daemon that is started in this environment.
     """
     environ = os.environ if environ is None else environ
-    if named := environ.get("TASKQ_ADDRESS"):
-        return named
+    if configured := environ.get("TASKQ_ADDRESS"):
+        return configured
     uid = os.getuid()
-    found = list(dict.fromkeys(path for path in _paths(environ, uid) if os.path.exists(path)))
-    answering = found if len(found) == 1 else filter(_answers, found)
-    return f"unix:{next(iter(answering), default_socket(environ, uid))}"
+    existing = list(dict.fromkeys(path for path in _candidates(environ, uid) if os.path.exists(path)))
+    usable = existing if len(existing) == 1 else filter(_accepts_connections, existing)
+    return f"unix:{next(iter(usable), default_socket(environ, uid))}"
 
 
-def _paths(environ: Mapping[str, str], uid: int) -> Iterator[str]:
-    """Yield the paths where the socket may be, in the order in which they are tried."""
+def _candidates(environ: Mapping[str, str], uid: int) -> Iterator[str]:
+    """Yield the possible paths of the socket, in the order in which they are tried."""
     home = ""
     with suppress(KeyError):
         home = pwd.getpwuid(uid).pw_dir
     environs = [environ, {"HOME": home}] if os.path.isabs(home) else [environ]
     for each in environs:
-        if path := _written(address_file(default_state(each, uid))):
+        if path := _read_socket_path(address_file(default_state(each, uid))):
             yield path
     for each in environs:
         yield from default_sockets(each, uid)
 
 
-def _written(path: str) -> str | None:
-    """Return the socket's path that a daemon has written into a file, None if there is none."""
+def _read_socket_path(path: str) -> str | None:
+    """Return the socket path in an address file, or None if there is none."""
     try:
-        # What is no file, such as a pipe, is not waited for.
+        # O_NONBLOCK: opening a named pipe must not block.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             text = os.fsdecode(file.read(MAX_ADDRESS_BYTES).strip())
     except OSError:
@@ -54,7 +55,7 @@ def _written(path: str) -> str | None:
     return text.removeprefix("unix:") if text.startswith("unix:/") else None
 
 
-def _answers(path: str) -> bool:
+def _accepts_connections(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)

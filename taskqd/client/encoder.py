@@ -1,7 +1,7 @@
-"""Values -> request lines, for the client: words, options, SUBMIT with its blocks (docs/protocol.md §2, §3).
+"""Encodes values as request lines: words, options, SUBMIT with its blocks (docs/protocol.md §2, §3).
 
-Nothing here knows a connection. What can be seen to be no request is refused here with the code by which the
-server would refuse it; everything else is the server's to judge.
+Does no I/O. Values that cannot form a valid request are rejected here with the error code that the server
+would use; everything else is validated by the server.
 """
 
 import re
@@ -13,10 +13,10 @@ from typing import Any, TypedDict
 from taskqd.errors import BadRequest, LineTooLong, TooLarge
 from taskqd.protocol.values import parse_name, quoted
 
-LONGEST_LINE = 65_536
-"""A request line is at most so long, in bytes, its line end not counted."""
-LARGEST_BLOCK = 64 * 1024**2
-"""A larger script or stdin, in bytes, no daemon even reads past: it would close the connection."""
+MAX_LINE_BYTES = 65_536
+"""Maximum length of a request line without its line end (bytes); the server rejects longer ones."""
+MAX_BLOCK_BYTES = 64 * 1024**2
+"""Maximum size of a script or stdin (bytes); the daemon closes the connection if a block is larger."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9._+/:@,%-]+")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -26,17 +26,17 @@ _REF = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _BLOCKS = ("script", "stdin")
 
 Command = str | bytes | Sequence[str | bytes]
-"""A line for the shell, or in a list a program and its arguments, which reach it as they are."""
+"""A shell command, or a list of a program and its arguments, which no shell interprets."""
 Ref = int | str
-"""A job by its id, or a task of an array as text: ``"7.3"`` is the one with that index in array 7."""
+"""The id of a job, or a task of an array as text: ``"7.3"`` is the task with index 3 of array 7."""
 
 
 class Recurring(TypedDict, total=False):
-    """What every submission may ask for, that of a schedule too; each may be left out.
+    """Options of a submission that a schedule accepts too; all are optional.
 
-    Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``need`` has
-    amounts by resource, or is text such as ``"gpu:1"``; ``retry_on`` and ``no_retry_on`` are conditions such
-    as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``; ``tz`` is a time zone such as ``"UTC"``.
+    Durations are seconds, or text such as ``"10m"``; sizes are bytes, or text such as ``"64k"``. ``need``
+    maps resources to amounts, or is text such as ``"gpu:1"``; ``retry_on`` and ``no_retry_on`` are conditions
+    such as ``"exit:75"``; ``array`` is text such as ``"1-100%8"``; ``tz`` is a time zone such as ``"UTC"``.
     """
 
     queue: str
@@ -66,11 +66,11 @@ class Recurring(TypedDict, total=False):
 
 
 class Options(Recurring, total=False):
-    """What one submission may ask for besides its command.
+    """Options of a single submission.
 
-    ``at`` is a time of RFC 3339, or seconds since the epoch. ``after``, ``after_any`` and ``after_fail`` are
-    the jobs to wait for. ``secret`` has variables whose values the daemon shows to nobody but the job.
-    ``stdin`` is what the job reads; ``script`` stands in place of the command.
+    ``at`` is a time in RFC 3339 format, or seconds since the epoch. ``after``, ``after_any`` and
+    ``after_fail`` are the jobs to wait for. ``secret`` contains variables whose values the daemon reveals
+    only to the job. ``stdin`` is the input of the job; ``script`` replaces the command.
     """
 
     delay: float | str
@@ -86,7 +86,7 @@ class Options(Recurring, total=False):
 
 
 class Changes(TypedDict, total=False):
-    """What can be changed of a pending job; None takes away what was asked for, and ``delay`` begins anew."""
+    """Options of a pending job that can be changed; None removes an option, and ``delay`` counts from now."""
 
     queue: str
     priority: int
@@ -112,7 +112,7 @@ class Changes(TypedDict, total=False):
 
 
 def ref(job: Ref) -> bytes:
-    """Return how a request names a job, or a task of an array; raises BadRequest for what is no id."""
+    """Encode a reference to a job, or to a task of an array; raises BadRequest for anything else."""
     text = str(job)
     if not _REF.fullmatch(text):
         raise BadRequest(f"expected a job's id such as 7, or 7.3 for a task of an array, not {text[:40]!r}")
@@ -120,18 +120,18 @@ def ref(job: Ref) -> bytes:
 
 
 def name(text: str) -> bytes:
-    """Return a name as a word of a request line; raises BadRequest for what is none."""
+    """Encode a name as a word of a request line; raises BadRequest for an invalid name."""
     return parse_name(text).encode("ascii")
 
 
 def word(value: str | bytes) -> bytes:
-    """Return ``value`` as a word of a request line: as it is where that is safe, else ``<quoted>``."""
-    data = _encoded(value)
+    """Encode ``value`` as a word of a request line, quoted if necessary."""
+    data = _encode(value)
     return data if _PLAIN.fullmatch(data) else quoted(data)
 
 
 def option(name: str, value: str | bytes | float | None) -> bytes:
-    """Return `` --name=value`` with the space before it, or nothing for None."""
+    """Return `` --name=value`` with a leading space, or nothing for None."""
     if value is None:
         return b""
     text = value if isinstance(value, str | bytes) else f"{value:.9f}".rstrip("0").rstrip(".")
@@ -139,41 +139,41 @@ def option(name: str, value: str | bytes | float | None) -> bytes:
 
 
 def submit_options(options: Options) -> bytes:
-    """Return the options of a SUBMIT, but for its blocks, each with a space before it.
+    """Return the options of a SUBMIT except its blocks, each with a leading space.
 
-    Raises BadRequest for a name that no environment variable can have, and TypeError for an unknown option.
+    Raises BadRequest for an invalid name of an environment variable, and TypeError for an unknown option.
     """
-    return _options(
+    return _encode_options(
         "a submission", Options, {name: value for name, value in options.items() if name not in _BLOCKS}
     )
 
 
 def changes(options: Changes) -> bytes:
-    """Return the options of a SET, each with a space before it."""
+    """Return the options of a SET, each with a leading space."""
     given = {name: "none" if value is None else value for name, value in options.items()}
-    return _options("a change", Changes, given)
+    return _encode_options("a change", Changes, given)
 
 
-def _options(what: str, known: type, options: Mapping[str, Any]) -> bytes:
+def _encode_options(what: str, known: type, options: Mapping[str, Any]) -> bytes:
     for name in options.keys() - known.__annotations__.keys():
         raise TypeError(f"{what} has no option {name!r}")
-    return b"".join(_written(name, value) for name, value in options.items())
+    return b"".join(_encode_option(name, value) for name, value in options.items())
 
 
-def _written(name: str, value: Any) -> bytes:
+def _encode_option(name: str, value: Any) -> bytes:
     if name in ("env", "secret"):
-        return b"".join(_variable(name, *variable) for variable in value.items())
+        return b"".join(_encode_variable(name, *variable) for variable in value.items())
     if isinstance(value, bool):
         return f" --{name.replace('_', '-')}".encode("ascii") * value
-    return option(name.replace("_", "-"), _text(name, value))
+    return option(name.replace("_", "-"), _option_text(name, value))
 
 
-def _text(name: str, value: Any) -> str | bytes | float | None:
-    """Return the value of an option as ``option`` takes it."""
+def _option_text(name: str, value: Any) -> str | bytes | float | None:
+    """Convert the value of an option to the argument of ``option``."""
     if name == "umask":
         return f"{value:03o}"
     if name == "at" and isinstance(value, float | int):
-        return moment(value)
+        return format_time(value)
     if isinstance(value, str | bytes | float | int | None):
         return value
     if isinstance(value, Mapping):
@@ -181,23 +181,23 @@ def _text(name: str, value: Any) -> str | bytes | float | None:
     return ",".join(map(str, value))
 
 
-def moment(seconds: float) -> str:
-    """Return a time, in seconds since the epoch, in the form of RFC 3339, to the millisecond."""
+def format_time(seconds: float) -> str:
+    """Format a time (seconds since the epoch) as RFC 3339 with milliseconds."""
     whole, thousandths = divmod(round(seconds * 1000), 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03}Z"
 
 
-def _variable(option: str, name: str, value: str | bytes) -> bytes:
+def _encode_variable(option: str, name: str, value: str | bytes) -> bytes:
     if not _ENV_NAME.fullmatch(name):
-        raise BadRequest(f"expected a variable's name of letters, digits and _, not {name[:60]!r}")
+        raise BadRequest(f"expected the name of a variable, with letters, digits and _, not {name[:60]!r}")
     return b" --%b=%b=%b" % (option.encode("ascii"), name.encode("ascii"), word(value))
 
 
-def program(words: Sequence[str | bytes]) -> str:
-    """Return the shell command that runs a program with these words, whatever they mean to a shell.
+def shell_command(words: Sequence[str | bytes]) -> str:
+    """Return a shell command that runs a program with exactly these arguments.
 
-    Without ``exec``, ``if`` would be a keyword, ``A=1`` an assignment and ``echo`` the shell's own. env(1) is
-    for a name that begins with ``-``, which some shells take for an option of exec.
+    Without ``exec``, ``if`` would be a keyword, ``A=1`` an assignment and ``echo`` a builtin of the shell. A
+    name that begins with ``-`` needs env(1), because some shells take it for an option of exec.
     """
     texts = [each if isinstance(each, str) else each.decode("utf-8", "surrogateescape") for each in words]
     start = "exec env -- " if texts[0].startswith("-") else "exec "
@@ -207,10 +207,10 @@ def program(words: Sequence[str | bytes]) -> str:
 def submit(
     command: Command | None, options: bytes = b"", script: bytes | None = None, stdin: bytes | None = None
 ) -> bytes:
-    """Return a whole SUBMIT: its line with the ``submit_options``, and the blocks that follow it.
+    """Return a whole SUBMIT: its line with the encoded options, and the blocks that follow it.
 
-    A command that cannot stand on a line, because of line breaks, its length, or bytes that are not UTF-8,
-    goes as a script. Raises BadRequest for a NUL in it, which no shell takes, LineTooLong, and TooLarge.
+    A command that does not fit on a line, because of line breaks, its length, or bytes that are not UTF-8, is
+    sent as a script. Raises BadRequest for a NUL byte in the command, LineTooLong, and TooLarge.
     """
     if (command is None) == (script is None):
         raise BadRequest("expected either a command or a script")
@@ -219,70 +219,82 @@ def submit(
         head += b" --stdin=%d" % len(stdin)
     line = b""
     if command is not None:
-        text = _text_of(command)
-        line = head + _command(text)
-        if len(line) > LONGEST_LINE or not _is_line(text):
+        text = _command_bytes(command)
+        line = head + _command_argument(text)
+        if len(line) > MAX_LINE_BYTES or not _fits_on_line(text):
             script = text
     if script is not None:
         line = head + b" --script=%d" % len(script)
-    if len(line) > LONGEST_LINE:
+    if len(line) > MAX_LINE_BYTES:
         raise LineTooLong(
-            f"the options make a line of {len(line)} bytes, and a line has {LONGEST_LINE} at most; "
-            "leave some --env or --secret out"
+            f"the options need a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}; "
+            "shorten or remove some --env or --secret"
         )
     blocks = [block for block in (script, stdin) if block is not None]
-    if any(len(block) > LARGEST_BLOCK for block in blocks):
-        raise TooLarge(f"a script or stdin has {LARGEST_BLOCK} bytes at most; let the job read a file")
+    if any(len(block) > MAX_BLOCK_BYTES for block in blocks):
+        raise TooLarge(
+            f"a script or stdin exceeds the limit of {MAX_BLOCK_BYTES} bytes; let the job read a file"
+        )
     return b"\r\n".join([line, *blocks, b""])
 
 
 def schedule(command: Command, options: Recurring, **when: Any) -> bytes:
-    """Return a SCHEDULE, without its end; ``when`` are every, cron and overlap.
+    """Return a SCHEDULE without its line end; ``when`` has every, cron and overlap.
 
-    Raises BadRequest for a command that cannot stand on a line, and LineTooLong.
+    Raises BadRequest for a command that does not fit on a line, and LineTooLong.
     """
-    words = b"".join(_written(name, value) for name, value in when.items())
-    line = b"SCHEDULE" + words + _options("a schedule", Recurring, options) + _command(_text_of(command))
-    if not _is_line(line):
-        raise BadRequest("the command of a schedule is one line of UTF-8; let it run a file")
-    if len(line) > LONGEST_LINE:
-        raise LineTooLong(f"that makes a line of {len(line)} bytes, and a line has {LONGEST_LINE} at most")
+    words = b"".join(_encode_option(name, value) for name, value in when.items())
+    line = (
+        b"SCHEDULE"
+        + words
+        + _encode_options("a schedule", Recurring, options)
+        + _command_argument(_command_bytes(command))
+    )
+    if not _fits_on_line(line):
+        raise BadRequest("the command of a schedule must be a single line of UTF-8; let it run a script file")
+    if len(line) > MAX_LINE_BYTES:
+        raise LineTooLong(
+            f"the request needs a line of {len(line)} bytes, the limit is {MAX_LINE_BYTES}; "
+            "let it run a script file"
+        )
     return line
 
 
-def _text_of(command: Command) -> bytes:
-    """Return what the shell is to run; raises BadRequest where there is no program in a list."""
+def _command_bytes(command: Command) -> bytes:
+    """Return the command for the shell; raises BadRequest for an empty list."""
     if isinstance(command, str | bytes):
-        return _encoded(command)
+        return _encode(command)
     if not command:
-        raise BadRequest("expected a program and its arguments, and the list is empty")
-    return _encoded(program(command))
+        raise BadRequest("expected a program and its arguments, not an empty list")
+    return _encode(shell_command(command))
 
 
-def _command(text: bytes) -> bytes:
-    """Return a command as it ends a line, with the space before it; raises BadRequest for a NUL in it."""
+def _command_argument(text: bytes) -> bytes:
+    """Return a command as the end of a line, with a leading space; raises BadRequest for a NUL byte."""
     if b"\0" in text:
-        raise BadRequest(f"a command cannot hold a NUL byte; this one has it after {text.index(0)} bytes")
+        raise BadRequest(f"a command cannot contain a NUL byte; this one has one at offset {text.index(0)}")
     return (b" -- " if text.lstrip(b" \t").startswith(b"--") else b" ") + text
 
 
 def auth(token: str) -> bytes:
-    """Return an AUTH line, without its end; raises BadRequest for what cannot be a token."""
+    """Return an AUTH line without its line end; raises BadRequest for an invalid token."""
     if not _TOKEN.fullmatch(token):
         raise BadRequest("expected a token of printable ASCII without spaces")
     return b"AUTH " + token.encode("ascii")
 
 
-def _encoded(value: str | bytes) -> bytes:
+def _encode(value: str | bytes) -> bytes:
     if isinstance(value, bytes):
         return value
     try:
-        return value.encode("utf-8", "surrogateescape")  # as the command line and the environment come
+        return value.encode("utf-8", "surrogateescape")  # the encoding of arguments and of the environment
     except UnicodeEncodeError:
-        raise BadRequest(f"{value[:40]!r} has a lone surrogate in it, which is no character") from None
+        raise BadRequest(
+            f"{value[:40]!r} contains a lone surrogate, which is not a valid character"
+        ) from None
 
 
-def _is_line(text: bytes) -> bool:
+def _fits_on_line(text: bytes) -> bool:
     if _LINE_BREAK.search(text):
         return False
     try:

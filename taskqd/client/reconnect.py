@@ -1,4 +1,4 @@
-"""Coming back to a daemon that has been started again: how often to try, how long, and what to say of it."""
+"""Reconnects to a daemon that is being restarted: retry intervals, timeout and the messages about it."""
 
 import os
 import time
@@ -10,21 +10,23 @@ from taskqd.errors import BadRequest
 from taskqd.protocol.values import parse_duration
 
 RECONNECT_TIMEOUT = 60.0
-"""A daemon that has gone may take this many seconds to come back, unless TASKQ_RECONNECT says otherwise."""
-FIRST_PAUSE = 0.1
-MAX_PAUSE = 2.0
-"""Between two tries there are this many seconds, at first and at most."""
+"""Default time to wait for a daemon to come back (seconds); TASKQ_RECONNECT overrides it."""
+MIN_RETRY_INTERVAL = 0.1
+MAX_RETRY_INTERVAL = 2.0
+"""Time between two attempts to connect (seconds); it doubles from the minimum to the maximum."""
 
-LOST = "the connection to the daemon was lost; waiting for it to come back"
-BACK = "the daemon is back"
+CONNECTION_LOST = "the connection to the daemon was lost; reconnecting"
+RECONNECTED = "reconnected to the daemon"
 
 Made = TypeVar("Made")
 
 
-def reconnect_timeout(given: float | str | None = None, environ: Mapping[str, str] | None = None) -> float:
-    """Return how many seconds a daemon may be away: what is given, else what the environment says.
+def parse_reconnect_timeout(
+    given: float | str | None = None, environ: Mapping[str, str] | None = None
+) -> float:
+    """Return the reconnect timeout in seconds: the argument, else TASKQ_RECONNECT, else the default.
 
-    Raises ValueError for what is no duration.
+    Raises ValueError for anything but a duration.
     """
     text = (os.environ if environ is None else environ).get("TASKQ_RECONNECT") if given is None else given
     if text is None or text == "":
@@ -35,7 +37,7 @@ def reconnect_timeout(given: float | str | None = None, environ: Mapping[str, st
         raise ValueError(f"TASKQ_RECONNECT or reconnect: {why}") from None
 
 
-def come_back(
+def reconnect(
     connect: Callable[[], Made],
     timeout: float = RECONNECT_TIMEOUT,
     pause: Callable[[float], object] = time.sleep,
@@ -43,16 +45,16 @@ def come_back(
     *,
     losses: int = 1,
 ) -> Made:
-    """Return what ``connect`` makes in place of a lost connection; raises Unreachable after ``timeout``.
+    """Call ``connect`` until it succeeds; raises Unreachable after ``timeout`` seconds.
 
-    ``losses`` is how many connections in succession were lost without an answer: the first pause is twice
-    as long for each, so that a daemon which closes every connection is not asked ten times a second.
-    Raises Untrusted at once: waiting makes no certificate better.
+    ``losses`` is the number of consecutive connections that were lost before a reply. The first interval
+    doubles with each, so that a daemon that closes every connection is not contacted ten times per second.
+    Untrusted is raised at once, since waiting does not change a certificate.
     """
     deadline = now() + timeout
-    wait = min(FIRST_PAUSE * 2 ** min(losses - 1, 10), MAX_PAUSE)
+    interval = min(MIN_RETRY_INTERVAL * 2 ** min(losses - 1, 10), MAX_RETRY_INTERVAL)
     while True:
-        pause(wait)
+        pause(interval)
         try:
             return connect()
         except Untrusted:
@@ -60,4 +62,4 @@ def come_back(
         except Unreachable as error:
             if now() >= deadline:
                 raise Unreachable(f"{error}; gave up after {round(timeout, 2):g} s") from None
-        wait = min(2 * wait, MAX_PAUSE)
+        interval = min(2 * interval, MAX_RETRY_INTERVAL)

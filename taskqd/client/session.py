@@ -1,4 +1,4 @@
-"""A connection that knows its daemon: made, authenticated, asked, and made anew where it was left."""
+"""An authenticated connection that is opened again when the daemon is restarted."""
 
 import os
 import time
@@ -7,29 +7,30 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from taskqd.client import encoder
-from taskqd.client.address import TlsFiles, papers_of, parse_address
-from taskqd.client.connection import Connection, Lost
-from taskqd.client.decoder import Refused, Replies
+from taskqd.client.address import TlsFiles, parse_address, tls_files_from_environ
+from taskqd.client.connection import Connection, ConnectionLost
+from taskqd.client.decoder import Refused, ReplyReader
 from taskqd.client.discovery import find_address
-from taskqd.client.reconnect import BACK, LOST, come_back, reconnect_timeout
+from taskqd.client.reconnect import CONNECTION_LOST, RECONNECTED, parse_reconnect_timeout, reconnect
 from taskqd.errors import TaskqError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Read = TypeVar("Read")
+Reply = TypeVar("Reply")
 
 
-class Link:
-    """What ``Client`` knows of its connection, whatever is asked on it.
+class ClientSession:
+    """The connection of a ``Client``: authentication, requests and reconnects, for any verb.
 
-    ``ca``, ``cert`` and ``key`` are the PEM files that TLS is spoken with; what is not given, the environment
-    may name: TASKQ_CA, TASKQ_CERT and TASKQ_KEY. Without a CA those of the system are trusted. A certificate
-    says who one is, as a token does; where there is no token, none is sent.
+    ``ca``, ``cert`` and ``key`` are the PEM files for TLS; TASKQ_CA, TASKQ_CERT and TASKQ_KEY are used for
+    those that are not given. Without a CA, those of the system are trusted. A certificate authenticates the
+    client as a token does; no token is sent if there is none.
 
-    If the daemon goes, it may take ``reconnect`` seconds to come back (or TASKQ_RECONNECT, or 60): a
-    request that changes nothing is then asked again, and every other one is sent if nothing of it was sent
-    before. 0 waits for no daemon. ``on_news`` is called with a sentence when it has gone and when it is back.
+    If the daemon is restarted, the client tries to reconnect for ``reconnect`` seconds (default:
+    TASKQ_RECONNECT, else 60; 0 disables it). Requests that change nothing are then sent again; others only
+    if no part of them had been sent. ``on_news`` is called with a message when the connection is lost and
+    when it is back.
     """
 
     on_news: Callable[[str], object] = staticmethod(lambda _: None)
@@ -45,20 +46,20 @@ class Link:
         reconnect: float | str | None = None,
     ) -> None:
         self.address = address or find_address()
-        self._where = parse_address(self.address)
+        self._parsed_address = parse_address(self.address)
         self._token = token
-        self._papers = _papers(ca, cert, key)
-        self._is_left = False
-        self._is_fresh = True
-        self._reconnect = reconnect_timeout(reconnect)
-        self._connection = Connection(self._where, self._papers)
-        self._replies = Replies(self._connection)
+        self._tls_files = _choose_tls_files(ca, cert, key)
+        self._is_abandoned = False
+        self._is_unused = True
+        self._reconnect_timeout = parse_reconnect_timeout(reconnect)
+        self._connection = Connection(self._parsed_address, self._tls_files)
+        self._reader = ReplyReader(self._connection)
         self._authenticate()
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a UNIX socket, so that client and daemon see the same files."""
-        return self._where.is_local
+        """Whether this is a UNIX socket, so that client and daemon share a file system."""
+        return self._parsed_address.is_local
 
     def __enter__(self) -> "Self":
         return self
@@ -69,89 +70,92 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Jobs do not mind."""
-        self._is_left = False
+        """Close the connection. Jobs are not affected."""
+        self._is_abandoned = False
         self._connection.close()
 
     def another(self) -> "Self":
-        """Return a second client of the same daemon, for what is to be asked while this one is busy."""
-        return type(self)(self.address, self._token, **self._papers._asdict(), reconnect=self._reconnect)
+        """Return a second client of the same daemon, for requests while this one is busy."""
+        return type(self)(
+            self.address, self._token, **self._tls_files._asdict(), reconnect=self._reconnect_timeout
+        )
 
     def _authenticate(self) -> None:
         if self._token is not None and not self.is_local:
             try:
-                self._connection.send(written(lambda: encoder.auth(self._token or "")) + b"\r\n")
-                self._replies.ok()
+                self._connection.send(encode_request(lambda: encoder.auth(self._token or "")) + b"\r\n")
+                self._reader.read_ok()
             except BaseException:
                 self.close()
                 raise
 
-    def _leave(self) -> None:
-        """Close the connection in the middle of a reply; the next request makes another."""
+    def _abandon(self) -> None:
+        """Close the connection while replies are outstanding; the next request opens another."""
         self._connection.close()
-        self._is_left = True
+        self._is_abandoned = True
 
-    def _open(self) -> None:
-        """Make the connection anew."""
+    def _reopen(self) -> None:
+        """Open the connection again and authenticate."""
         self._connection.open()
-        self._is_left = False
-        self._is_fresh = True
+        self._is_abandoned = False
+        self._is_unused = True
         self._authenticate()
 
     def _send(self, data: bytes) -> None:
-        if self._is_left:
-            self._open()
-        elif self._reconnect and not self._is_fresh and self._connection.is_gone():
-            self.on_news(LOST)
-            self._come_back(self._reconnect)
-            self.on_news(BACK)
-        self._is_fresh = False
+        if self._is_abandoned:
+            self._reopen()
+        elif self._reconnect_timeout and not self._is_unused and self._connection.is_closed_by_peer():
+            self.on_news(CONNECTION_LOST)
+            self._reconnect(self._reconnect_timeout)
+            self.on_news(RECONNECTED)
+        self._is_unused = False
         self._connection.send(data)
 
-    def _ask(self, line: bytes, read: Callable[[], Read]) -> Read:
+    def _request(self, line: bytes, read: Callable[[], Reply]) -> Reply:
+        """Send a request and read its reply; it is not repeated if the connection is lost."""
         self._send(line + b"\r\n")
         return read()
 
-    def _look(self, line: bytes, read: Callable[[], Read]) -> Read:
-        """Ask for something that changes nothing, again if the daemon goes meanwhile."""
-        return self._again(lambda: self._ask(line, read))
+    def _query(self, line: bytes, read: Callable[[], Reply]) -> Reply:
+        """Send a request that changes nothing, and repeat it if the daemon is restarted meanwhile."""
+        return self._repeat_after_restart(lambda: self._request(line, read))
 
-    def _again(self, ask: Callable[[], Read]) -> Read:
-        """Return what ``ask`` returns; ask again after a restart of the daemon, as long as that may take."""
+    def _repeat_after_restart(self, request: Callable[[], Reply]) -> Reply:
+        """Return the result of ``request``; reconnect and call it again if the connection is lost."""
         deadline: float | None = None
         losses = 0
         while True:
             try:
-                answer = ask()
-            except Lost:
+                reply = request()
+            except ConnectionLost:
                 losses += 1
-                if self._connection.is_mute or not self._reconnect:
+                if self._connection.closed_without_reply or not self._reconnect_timeout:
                     raise
                 if deadline is None:
-                    deadline = time.monotonic() + self._reconnect
-                    self.on_news(LOST)
+                    deadline = time.monotonic() + self._reconnect_timeout
+                    self.on_news(CONNECTION_LOST)
                 if deadline < time.monotonic():
                     raise
-                self._come_back(deadline - time.monotonic(), losses)
+                self._reconnect(deadline - time.monotonic(), losses)
             else:
                 if deadline is not None:
-                    self.on_news(BACK)
-                return answer
+                    self.on_news(RECONNECTED)
+                return reply
 
-    def _come_back(self, timeout: float, losses: int = 1) -> None:
+    def _reconnect(self, timeout: float, losses: int = 1) -> None:
         self._connection.close()
-        come_back(self._open, timeout, losses=losses)
+        reconnect(self._reopen, timeout, losses=losses)
 
 
-def _papers(ca: str | None, cert: str | None, key: str | None) -> TlsFiles:
-    """Return the files that are given, else those of the environment; a key belongs to its certificate."""
-    named = papers_of(os.environ)
-    return TlsFiles(ca or named.ca, *((cert, key) if cert or key else (named.cert, named.key)))
+def _choose_tls_files(ca: str | None, cert: str | None, key: str | None) -> TlsFiles:
+    """Return the given files, else those of the environment; certificate and key have the same source."""
+    default = tls_files_from_environ(os.environ)
+    return TlsFiles(ca or default.ca, *((cert, key) if cert or key else (default.cert, default.key)))
 
 
-def written(write: Callable[[], bytes]) -> bytes:
-    """Return what ``write`` returns; what cannot be written as a request is Refused as the server would."""
+def encode_request(encode: Callable[[], bytes]) -> bytes:
+    """Return the result of ``encode``; a value that cannot be encoded is Refused with the server's code."""
     try:
-        return write()
+        return encode()
     except TaskqError as why:
         raise Refused(why.code, str(why)) from None

@@ -1,4 +1,4 @@
-"""The requests with more than one answer, each an iterator over what comes (docs/protocol.md §3)."""
+"""Client methods for requests with several replies; each returns an iterator (docs/protocol.md §3)."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -6,122 +6,122 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from taskqd.client import encoder
-from taskqd.client.connection import Lost, Pipeline
+from taskqd.client.connection import ConnectionLost, Pipeline
 from taskqd.client.decoder import Ended, Facts, Output, Refused, Status
 from taskqd.client.encoder import Command, Options, Ref, option
-from taskqd.client.session import Link, written
+from taskqd.client.session import ClientSession, encode_request
 from taskqd.errors import BadRequest
 from taskqd.protocol.values import parse_duration
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-BATCH = 64 * 1024
-"""``submit_many`` sends so many bytes at once."""
-WINDOW = 4096
-"""``submit_many`` lets so many submissions wait for their answers, and one batch more."""
-PAUSE = 0.1
-"""``follow`` and ``watch`` come up for air so many seconds after the last news."""
+MAX_BATCH_BYTES = 64 * 1024
+"""``submit_many`` sends its buffered requests when they reach this size (bytes)."""
+MAX_UNANSWERED = 4096
+"""``submit_many`` sends another batch only while at most this many requests are unanswered."""
+IDLE_INTERVAL = 0.1
+"""``follow`` and ``watch`` yield an empty item after this much time without news (seconds)."""
 
 
-class Streams(Link):
-    """The part of the client whose methods give an iterator.
+class Streams(ClientSession):
+    """The part of the client whose methods return iterators.
 
-    Who stops iterating in the middle of ``follow``, ``watch`` or ``wait_many`` closes the connection by it,
-    for there is no other word for it in the protocol; the client makes another when it is next asked for
-    something. Until then nothing else can be asked: ``another`` gives a second client.
+    The protocol has no request that ends ``follow``, ``watch`` or ``wait_many`` early, so leaving the loop
+    closes the connection; the next request opens another. While such an iterator is in use, nothing else can
+    be requested on this client: ``another`` returns a second one.
     """
 
     next_event: int | None = None
-    """The number of the event with which a ``watch`` that was broken off goes on without a gap."""
+    """The sequence number with which an interrupted ``watch`` can continue without a gap."""
 
     def submit_many(
         self, commands: Iterable[Command | None], **options: "Unpack[Options]"
     ) -> Iterator[int | Refused]:
-        """Submit commands without waiting for each; yield their ids in order, and the Refused of one refused.
+        """Submit commands without waiting for each reply; yield an id or a Refused per command, in order.
 
-        The options hold for all. A None among the commands says that the next may take a while: what is there
-        is sent, and its ids are yielded, before it is asked for. Who stops iterating early has submitted some
-        more than the ids seen.
+        The options apply to all commands. A None among the commands announces that the next one may take a
+        while: all commands before it are sent, and their ids are yielded, before the next is requested. If
+        the caller stops iterating, more commands may have been submitted than ids were yielded.
         """
         self._send(b"")
         pipeline = Pipeline(self._connection)
         try:
             for command in commands:
                 if command is None:
-                    yield from self._answers(pipeline, 0)
+                    yield from self._read_ids(pipeline, 0)
                     continue
                 try:
-                    pipeline.put(submission(command, options))
+                    pipeline.add(encode_submission(command, options))
                 except Refused as refusal:
-                    yield from self._answers(pipeline, 0)
+                    yield from self._read_ids(pipeline, 0)
                     yield refusal
-                if pipeline.size >= BATCH:
-                    yield from self._answers(pipeline, WINDOW)
-            yield from self._answers(pipeline, 0)
+                if pipeline.buffered_bytes >= MAX_BATCH_BYTES:
+                    yield from self._read_ids(pipeline, MAX_UNANSWERED)
+            yield from self._read_ids(pipeline, 0)
         except GeneratorExit:
-            pipeline.discard_answers()
+            pipeline.discard_replies()
             raise
 
-    def _answers(self, pipeline: Pipeline, most: int) -> Iterator[int | Refused]:
-        """Send what is held; read answers until at most so many are missing, and those that are there."""
-        pipeline.send()
-        while pipeline.is_due(most):
+    def _read_ids(self, pipeline: Pipeline, max_unanswered: int) -> Iterator[int | Refused]:
+        """Flush the pipeline, then yield results while replies have arrived or too many are outstanding."""
+        pipeline.flush()
+        while pipeline.should_read_reply(max_unanswered):
             pipeline.unanswered -= 1
             try:
-                yield self._replies.id()
+                yield self._reader.read_id()
             except Refused as refusal:
                 yield refusal
 
     def wait_many(
         self, jobs: Iterable[Ref], *, any_: bool = False, timeout: float | str | None = None
     ) -> Iterator[Ended]:
-        """Yield jobs as they end, up to 1,000; with ``any_`` the first alone.
+        """Yield each of up to 1,000 jobs when it ends; with ``any_`` only the first.
 
-        Refused as TIMED_OUT after ``timeout`` if there are some that have not ended.
+        Refused with TIMED_OUT if some have not ended after ``timeout``.
         """
         waiting = {str(job): job for job in jobs}
-        left = countdown(timeout)
-        is_one = is_asked = False
+        left = remaining_time(timeout)
+        is_single = has_sent = False
 
-        def next_end() -> Ended | None:
-            """Read the next end; on a new connection, ask first for those jobs that are left."""
-            nonlocal is_one, is_asked
-            if not is_asked:
-                is_one = len(waiting) == 1 and not any_
-                refs = written(lambda: b" ".join(map(encoder.ref, waiting.values())))
+        def read_next_end() -> Ended | None:
+            """Read the next end; on a new connection, first send the request for the remaining jobs."""
+            nonlocal is_single, has_sent
+            if not has_sent:
+                is_single = len(waiting) == 1 and not any_
+                refs = encode_request(lambda: b" ".join(map(encoder.ref, waiting.values())))
                 self._send(b"WAIT " + refs + b" --any" * any_ + option("timeout", left()) + b"\r\n")
-            is_asked = False  # if the connection is lost now
-            reply = self._replies.status() if is_one else self._replies.ended()
-            is_asked = True
+            has_sent = False  # in case the connection is lost while reading
+            reply = self._reader.read_status() if is_single else self._reader.read_ended()
+            has_sent = True
             return Ended(next(iter(waiting.values())), *reply) if isinstance(reply, Status) else reply
 
-        with self._held():
-            while end := self._again(next_end):
+        with self._abandon_if_left():
+            while end := self._repeat_after_restart(read_next_end):
                 waiting.pop(str(end.job), None)
                 yield end
-                if is_one:
+                if is_single:
                     return
                 if any_ or not waiting:
-                    with suppress(Lost):  # all that was asked for is known without the END
-                        self._replies.ended()
+                    with suppress(ConnectionLost):  # all results are known; only the END line is missing
+                        self._reader.read_ended()
                     return
 
     def follow(self, job: Ref, stdout: int = 0, stderr: int = 0) -> Iterator[Output]:
-        """Yield what a job prints on both streams as it comes, to the end of the job, from those offsets on.
+        """Yield the output of a job on both streams, from the given offsets, until the job ends.
 
-        A job that has not started is waited for; one that is run again begins again at offset 0. Where
-        nothing comes, an empty piece does every tenth of a second, so that other things can be done in
-        between. The daemon sends no faster than the pieces are taken.
+        Waits for a job that has not started. When the job is retried, the offsets start at 0 again. When
+        there is no output, an empty piece is yielded every 0.1 s, so that the caller can do other things. The
+        daemon sends no faster than the caller iterates.
         """
         starts = option("stdout", stdout or None) + option("stderr", stderr or None)
-        self._send(written(lambda: b"FOLLOW " + encoder.ref(job)) + starts + b"\r\n")
-        with self._held():
+        self._send(encode_request(lambda: b"FOLLOW " + encoder.ref(job)) + starts + b"\r\n")
+        with self._abandon_if_left():
             while True:
-                if not self._connection.has_line(PAUSE):
+                if not self._connection.has_line(IDLE_INTERVAL):
                     yield Output("stdout", 0, b"")
                     continue
-                reply = self._replies.followed()
+                reply = self._reader.read_output_or_status()
                 if isinstance(reply, Status):
                     return
                 yield reply
@@ -129,40 +129,40 @@ class Streams(Link):
     def watch(
         self, since: int | None = None, job: Ref | None = None, queue: str | None = None
     ) -> Iterator[Facts | None]:
-        """Yield what happens to jobs, queues and schedules as it does, each event with its number ``seq``.
+        """Yield events of jobs, queues and schedules as they occur, each with its number as ``seq``.
 
-        ``since`` is the number of the first one: without it, what happens from now on. None comes first, when
-        the daemon has begun, and where nothing else comes, every tenth of a second. Who does not read fast
-        enough, or asks for what is not there any more, is Refused as LAGGED, and ``next`` says from which
-        number on there are events still. ``next_event`` is the number to go on with after any end of it.
+        ``since`` is the number of the first event; without it, only new events are yielded. None is yielded
+        when the daemon has accepted the request, and every 0.1 s without an event. A client that reads too
+        slowly, or asks for events that are no longer stored, is Refused with LAGGED, whose ``next`` is the
+        number of the first event that is available. ``next_event`` is the number to continue with.
         """
-        chosen = written(lambda: b"" if job is None else b" --job=" + encoder.ref(job))
-        asked = b"WATCH" + option("since", since) + chosen + option("queue", queue)
-        self.next_event = self._ask(asked, self._replies.number)
-        with self._held():
+        chosen = encode_request(lambda: b"" if job is None else b" --job=" + encoder.ref(job))
+        line = b"WATCH" + option("since", since) + chosen + option("queue", queue)
+        self.next_event = self._request(line, self._reader.read_number)
+        with self._abandon_if_left():
             yield None
             while True:
-                if not self._connection.has_line(PAUSE):
+                if not self._connection.has_line(IDLE_INTERVAL):
                     yield None
                     continue
-                event = self._replies.event()
+                event = self._reader.read_event()
                 self.next_event = event["seq"] + 1
                 yield event
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the connection while replies still come; who leaves before the last one closes it."""
+    def _abandon_if_left(self) -> Iterator[None]:
+        """Abandon the connection if the caller leaves the iteration before the last reply."""
         try:
             yield
         except (GeneratorExit, KeyboardInterrupt):
-            self._leave()
+            self._abandon()
             raise
 
 
-def countdown(timeout: float | str | None) -> Callable[[], float | str | None]:
-    """Return what tells how much is left of ``timeout``, for a wait that is asked for again.
+def remaining_time(timeout: float | str | None) -> Callable[[], float | str | None]:
+    """Return a function that returns the rest of ``timeout``, for a request that may be repeated.
 
-    At first it is the timeout as it was given.
+    The first call returns the timeout as given and starts the clock.
     """
     if timeout is None:
         return lambda: None
@@ -172,18 +172,18 @@ def countdown(timeout: float | str | None) -> Callable[[], float | str | None]:
         nonlocal end
         if end is not None:
             return max(0.0, end - time.monotonic())
-        with suppress(BadRequest):  # it is the daemon's to refuse
+        with suppress(BadRequest):  # the daemon reports an invalid timeout
             end = time.monotonic() + (parse_duration(timeout) if isinstance(timeout, str) else timeout)
         return timeout
 
     return left
 
 
-def submission(command: Command | None, options: Options) -> bytes:
-    """Return a whole SUBMIT with its blocks."""
+def encode_submission(command: Command | None, options: Options) -> bytes:
+    """Return a whole SUBMIT request with its blocks."""
 
-    def write() -> bytes:
+    def encode() -> bytes:
         words = encoder.submit_options(options)
         return encoder.submit(command, words, options.get("script"), options.get("stdin"))
 
-    return written(write)
+    return encode_request(encode)

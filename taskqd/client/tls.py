@@ -1,8 +1,8 @@
-"""A connection over TLS: whom it trusts, whom it shows, and its bytes as they come and go.
+"""Opens TLS connections, and sends and receives bytes over them.
 
-The daemon's certificate must be of a CA that is trusted, and of the host that was asked for. TLS is spoken
-from version 1.2 on. The socket does not block: what OpenSSL has read of a record and not given out no poll
-tells of, and what it has to wait for is not always what was asked of it.
+The certificate of the daemon must be signed by a trusted CA and name the host of the address. The minimum
+version is TLS 1.2. The socket is non-blocking: poll does not see bytes that OpenSSL has already read and
+buffered, and sending may have to wait for the socket to become readable (and vice versa).
 """
 
 import errno
@@ -15,166 +15,173 @@ from contextlib import suppress
 from typing import TypeVar
 
 from taskqd.client.address import Address, TlsFiles, Unreachable, Untrusted
-from taskqd.client.channel import PIECE
+from taskqd.client.channel import RECEIVE_SIZE
 
-Used = TypeVar("Used")
+Loaded = TypeVar("Loaded")
 
-_AT_ONCE = 64 * 1024
-"""So many bytes are handed to OpenSSL: when they cannot go, the same ones must be handed to it again."""
+MAX_WRITE_BYTES = 64 * 1024
+"""Maximum number of bytes per write: OpenSSL requires that an incomplete write is repeated unchanged."""
+
 
 _ADVICE = {
-    9: "are the clocks of both machines right?",
+    9: "check the clocks of both machines",
     10: "the daemon needs a new one",
-    26: "it was made for another use than a server's",
-    **dict.fromkeys((62, 64), "give --address with a host of its subjectAltName, or have one made for it"),
+    26: "it must be a server certificate",
+    **dict.fromkeys(
+        (62, 64), "use a host of its subjectAltName in --address, or issue a certificate for this host"
+    ),
 }
-"""What to do about a certificate, by the number of X509_STORE_CTX_get_error(3)."""
+"""Advice for an untrusted certificate by error number, see X509_STORE_CTX_get_error(3)."""
 
 _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-"""What OpenSSL says of an answer that is not TLS."""
+"""Reasons that OpenSSL gives for a reply that is not TLS."""
 
 
-def secured(connected: socket.socket, address: Address, papers: TlsFiles) -> "Secure":
-    """Return a TLS connection over a connected socket, whose timeout bounds the handshake.
+def open_tls_channel(connected: socket.socket, address: Address, tls_files: TlsFiles) -> "TlsChannel":
+    """Perform the TLS handshake on a connected socket, limited by the timeout of the socket.
 
-    Raises Untrusted where one side has no certificate that the other takes, or a file of ours is no use;
-    Unreachable or OSError where TLS comes to nothing for another reason.
+    Raises Untrusted if either side rejects the certificate of the other or a file is unusable, and
+    Unreachable or OSError if the handshake fails for another reason.
     """
     try:
-        tls = _context(papers).wrap_socket(
+        tls = _make_context(tls_files).wrap_socket(
             connected, server_hostname=address.host, do_handshake_on_connect=False
         )
     except ValueError as error:
-        raise Unreachable(f"the host of {address.text} has no name that TLS takes: {error}") from None
+        raise Unreachable(f"the host of {address.text} is not a valid name for TLS: {error}") from None
     try:
         tls.do_handshake()
     except BaseException as error:
         tls.close()
         if isinstance(error, OSError):
-            raise _failure(error, address, papers) from None
+            raise _handshake_error(error, address, tls_files) from None
         raise
     tls.setblocking(False)
-    return Secure(tls, address, papers)
+    return TlsChannel(tls, address, tls_files)
 
 
-def _context(papers: TlsFiles) -> ssl.SSLContext:
-    if papers.key and not papers.cert:
-        raise Untrusted(f"the key {papers.key} (TASKQ_KEY) has no certificate: set TASKQ_CERT too")
-    context = _usable("CA file", "TASKQ_CA", papers.ca, lambda: ssl.create_default_context(cafile=papers.ca))
+def _make_context(tls_files: TlsFiles) -> ssl.SSLContext:
+    if tls_files.key and not tls_files.cert:
+        raise Untrusted(f"the key {tls_files.key} (TASKQ_KEY) needs a certificate: set TASKQ_CERT too")
+    context = _load(
+        "CA file", "TASKQ_CA", tls_files.ca, lambda: ssl.create_default_context(cafile=tls_files.ca)
+    )
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.hostname_checks_common_name = False  # where a client's certificate has its name
-    if papers.cert:
-        cert, key = papers.cert, papers.key
-        _usable("key", "TASKQ_KEY", key, lambda: None)
-        _usable("certificate", "TASKQ_CERT", cert, lambda: context.load_cert_chain(cert, key, _no_passphrase))
+    context.hostname_checks_common_name = False  # only client certificates use it
+    if tls_files.cert:
+        cert, key = tls_files.cert, tls_files.key
+        _load("key", "TASKQ_KEY", key, lambda: None)
+        _load("certificate", "TASKQ_CERT", cert, lambda: context.load_cert_chain(cert, key, _no_passphrase))
     return context
 
 
-def _usable(kind: str, variable: str, path: str | None, use: Callable[[], Used]) -> Used:
-    """Return what ``use`` makes of a file of ours; raises Untrusted, naming it, where it is no use."""
+def _load(kind: str, variable: str, path: str | None, use: Callable[[], Loaded]) -> Loaded:
+    """Return the result of ``use``; raises Untrusted with the name of the file if it is unusable."""
     try:
         if path is not None:
             with open(path, "rb"):
-                pass  # OpenSSL does not tell which file is missing
+                pass  # OpenSSL does not report which file is missing
         return use()
     except OSError as error:
-        why = _words(error.reason) if isinstance(error, ssl.SSLError) else error.strerror
-        raise Untrusted(f"the {kind} {path} ({variable}) cannot be used: {why or error}") from None
+        why = _readable(error.reason) if isinstance(error, ssl.SSLError) else error.strerror
+        raise Untrusted(f"cannot use the {kind} {path} ({variable}): {why or error}") from None
 
 
 def _no_passphrase() -> str:
-    raise Untrusted("the key (TASKQ_KEY) has a passphrase; `openssl pkey` makes one without")
+    raise Untrusted("the key (TASKQ_KEY) has a passphrase; remove it with `openssl pkey`")
 
 
-def _failure(error: OSError, address: Address, papers: TlsFiles) -> Unreachable:
-    """Return what an error of TLS means: what came, and what to do."""
+def _handshake_error(error: OSError, address: Address, tls_files: TlsFiles) -> Unreachable:
+    """Translate an error of OpenSSL into one that says what to do."""
     where = f"the daemon at {address.text}"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
-        return Untrusted(f"the certificate of {where} is not trusted: {why}; {_advice(error, papers)}")
+        return Untrusted(f"the certificate of {where} is not trusted: {why}; {_advice(error, tls_files)}")
     reason = getattr(error, "reason", None) or ""
     if isinstance(error, TimeoutError) or reason in _NO_TLS:
         return Unreachable(
-            f"no TLS is spoken at {address.text}; if a daemon is there, its address begins with tcp:"
+            f"the server at {address.text} does not use TLS; if it is a daemon, its address begins with tcp:"
         )
     if isinstance(error, (ConnectionError, ssl.SSLEOFError)):
-        return Unreachable(f"{where} closed the connection before TLS was agreed on; is it one?")
+        return Unreachable(f"{where} closed the connection during the TLS handshake; is it a taskqd daemon?")
     _, is_alert, alert = reason.partition("ALERT_")
     if is_alert:
-        return _refusal(alert, where, papers)
-    return Unreachable(f"TLS with {where} came to nothing: {_words(reason) or error}")
+        return _alert_error(alert, where, tls_files)
+    return Unreachable(f"the TLS handshake with {where} failed: {_readable(reason) or error}")
 
 
-def _refusal(alert: str, where: str, papers: TlsFiles) -> Untrusted:
-    """Return what the daemon means by an alert (RFC 8446 §6.2)."""
-    if papers.cert and ("CERT" in alert or alert == "UNKNOWN_CA"):
-        return Untrusted(f"{where} does not take the certificate {papers.cert} (TASKQ_CERT): {_words(alert)}")
+def _alert_error(alert: str, where: str, tls_files: TlsFiles) -> Untrusted:
+    """Translate an alert of the daemon (RFC 8446 §6.2)."""
+    if tls_files.cert and ("CERT" in alert or alert == "UNKNOWN_CA"):
+        return Untrusted(
+            f"{where} rejected the certificate {tls_files.cert} (TASKQ_CERT): {_readable(alert)}"
+        )
     if "CERT" in alert:
-        return Untrusted(f"{where} wants a certificate of ours: set TASKQ_CERT and TASKQ_KEY")
-    return Untrusted(f"{where} does not agree on TLS: {_words(alert)}")
+        return Untrusted(f"{where} requires a client certificate: set TASKQ_CERT and TASKQ_KEY")
+    return Untrusted(f"{where} rejected the TLS handshake: {_readable(alert)}")
 
 
-def _advice(error: ssl.SSLCertVerificationError, papers: TlsFiles) -> str:
+def _advice(error: ssl.SSLCertVerificationError, tls_files: TlsFiles) -> str:
     if error.verify_code in _ADVICE:
         return _ADVICE[error.verify_code]
-    if papers.ca:
-        return f"is it of the CA in {papers.ca} (TASKQ_CA)?"
+    if tls_files.ca:
+        return f"check that the CA in {tls_files.ca} (TASKQ_CA) signed it"
     return "set TASKQ_CA to the file of the CA that signed it"
 
 
-def _words(reason: str | None) -> str:
+def _readable(reason: str | None) -> str:
     return (reason or "").replace("_", " ").lower()
 
 
-class Secure:
-    """A socket over TLS."""
+class TlsChannel:
+    """A socket with TLS."""
 
-    def __init__(self, tls: ssl.SSLSocket, address: Address, papers: TlsFiles) -> None:
+    def __init__(self, tls: ssl.SSLSocket, address: Address, tls_files: TlsFiles) -> None:
         self._tls = tls
         self._address = address
-        self._papers = papers
+        self._tls_files = tls_files
 
     def close(self) -> None:
-        # What is said in farewell cannot be waited for, and need not arrive.
+        # The close_notify alert is sent if possible; the peer does not need it.
         with suppress(OSError, ValueError):
             self._tls.unwrap()
         self._tls.close()
 
-    def send(self, data: memoryview, hear: Callable[[bytes], None]) -> None:
+    def send(self, data: memoryview, on_received: Callable[[bytes], None]) -> None:
         while data:
             try:
-                data = data[self._tls.send(data[:_AT_ONCE]) :]
+                data = data[self._tls.send(data[:MAX_WRITE_BYTES]) :]
                 continue
             except ssl.SSLWantReadError:
                 wanted = select.POLLIN
             except ssl.SSLWantWriteError:
                 wanted = select.POLLIN | select.POLLOUT
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                raise ConnectionResetError(errno.ECONNRESET, "the daemon closed it") from None
-            while isinstance(heard := self._receive_some(), bytes):
-                hear(heard)
-            self._wait(wanted | heard, None)
+                raise ConnectionResetError(errno.ECONNRESET, "closed by the daemon") from None
+            while isinstance(received := self._receive_some(), bytes):
+                on_received(received)
+            self._wait(wanted | received, None)
 
-    def receive(self, seconds: float | None) -> bytes | None:
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while not isinstance(heard := self._receive_some(), bytes):
-            if not self._wait(heard, deadline):
+    def receive(self, timeout: float | None) -> bytes | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not isinstance(received := self._receive_some(), bytes):
+            if not self._wait(received, deadline):
                 return None
-        return heard
+        return received
 
     def _receive_some(self) -> bytes | int:
-        """Return what is there, nothing at the end; or where nothing is there now, what to wait for."""
+        """Return available bytes, ``b""`` at the end, or the poll events to wait for if there are none."""
         try:
-            return self._tls.recv(PIECE)
+            return self._tls.recv(RECEIVE_SIZE)
         except ssl.SSLWantReadError:
             return select.POLLIN
         except ssl.SSLWantWriteError:
             return select.POLLOUT
         except ssl.SSLError as error:
-            raise _failure(error, self._address, self._papers) from None
+            raise _handshake_error(error, self._address, self._tls_files) from None
 
-    def _wait(self, wanted: int, deadline: float | None) -> bool:
-        """Wait for the socket; whether it was there before the deadline."""
+    def _wait(self, events: int, deadline: float | None) -> bool:
+        """Wait for events on the socket; return False if the deadline passes first."""
         poll = select.poll()
-        poll.register(self._tls, wanted)
+        poll.register(self._tls, events)
         return bool(poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000))

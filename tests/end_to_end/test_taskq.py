@@ -596,7 +596,7 @@ def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory,
     assert (run.returncode, wait.returncode) == (3, 3)
     assert out.endswith(b"first\nlast\n")
     for said in (err, waited):
-        assert said.count(b"taskq: the daemon is back\n") == 1
+        assert said.count(b"taskq: reconnected to the daemon\n") == 1
 
 
 def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:

@@ -435,15 +435,15 @@ def test_taskq_says_what_came_and_what_to_do(site: Site, daemon_of_site: Daemon,
     assert "not trusted: self-signed certificate in certificate chain; set TASKQ_CA" in complaint(
         site.taskq("submit", "true", TASKQ_CA="")
     )
-    assert "the CA file /none (TASKQ_CA) cannot be used" in complaint(
+    assert "cannot use the CA file /none (TASKQ_CA)" in complaint(
         site.taskq("submit", "true", TASKQ_CA="/none")
     )
     eve = self_signed(tmp_path, "eve")
-    assert f"does not take the certificate {eve.cert} (TASKQ_CERT): unknown ca" in complaint(
+    assert f"rejected the certificate {eve.cert} (TASKQ_CERT): unknown ca" in complaint(
         site.taskq_as(eve, "submit", "true")
     )
     plain = f"tls:localhost:{daemon_of_site.port}"
-    assert "no TLS is spoken" in complaint(site.taskq("--address", plain, "submit", "true"))
+    assert "does not use TLS" in complaint(site.taskq("--address", plain, "submit", "true"))
     secured = f"tcp:localhost:{site.port}"
     assert "its address begins with tls:" in complaint(site.taskq("--address", secured, "submit", "true"))
 

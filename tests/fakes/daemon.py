@@ -1,6 +1,6 @@
-"""A daemon for the client's tests: it keeps to the lines of docs/protocol.md and says what a test scripts.
+"""A fake daemon for tests of the client: it frames requests (docs/protocol.md), replies are scripted.
 
-It runs nothing and knows no job; every request is noted in ``requests``, its blocks beside it.
+It runs no jobs. Every request is recorded in ``requests`` with its blocks.
 """
 
 import json
@@ -31,9 +31,9 @@ class Request(NamedTuple):
 
 
 Script = Callable[[Request], bytes | Iterable[bytes] | None]
-"""Gives the reply to a request, its line end included, or the parts of it as they come.
+"""Returns the reply to a request, with its line end, or an iterable of the parts of a reply.
 
-None closes the connection without one. Parts are asked for as long as the daemon is there.
+None closes the connection without a reply. Parts are sent until the daemon is closed.
 """
 
 
@@ -43,7 +43,7 @@ def data(stream: str, offset: int, content: bytes) -> bytes:
 
 
 def replies(table: Mapping[str, bytes]) -> Script:
-    """Return a script that finds a reply by the whole line, or else by its verb."""
+    """Return a script that looks up the reply by the whole line, else by its verb."""
 
     def answer(request: Request) -> bytes:
         return table.get(request.line) or table[request.verb]
@@ -63,7 +63,7 @@ def job(number: int = 7, status: str = "COMPLETED", exit_code: int | None = 0, *
 
 
 class FakeDaemon:
-    """Listens on a UNIX socket below ``place``, or on loopback TCP without one, until it is closed."""
+    """Listens on a UNIX socket in the directory ``place``, or on loopback TCP, until it is closed."""
 
     def __init__(self, script: Script, place: Path | None = None) -> None:
         self._script = script
@@ -77,7 +77,7 @@ class FakeDaemon:
         else:
             self._listener = socket.create_server(("127.0.0.1", 0))
             self.address = f"tcp:127.0.0.1:{self._listener.getsockname()[1]}"
-        self._connections: list[socket.socket] = []
+        self.connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -90,14 +90,14 @@ class FakeDaemon:
         self.close()
 
     def close(self) -> None:
-        """Stop listening, cut what is connected, and wait for every thread."""
+        """Stop listening, close all connections, and wait for every thread."""
         self._is_closed = True
-        for each in (self._listener, *self._connections):
+        for each in (self._listener, *self.connections):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
-        for each in (self._listener, *self._connections):
+        for each in (self._listener, *self.connections):
             each.close()
 
     @property
@@ -113,7 +113,7 @@ class FakeDaemon:
         with suppress(OSError):
             while True:
                 connection = self._listener.accept()[0]
-                self._connections.append(connection)
+                self.connections.append(connection)
                 self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:

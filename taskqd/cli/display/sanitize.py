@@ -55,16 +55,16 @@ class Washer:
     def __init__(self, encoding: str = "utf-8") -> None:
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)("backslashreplace")
-        self._held = ""
+        self._exclusively = ""
         self._is_coloured = False
 
     def wash(self, data: bytes) -> bytes:
         """Return what may be written of a piece."""
-        text = self._held + self._decoder.decode(data)
+        text = self._exclusively + self._decoder.decode(data)
         begun = text.rfind("\x1b", -LONGEST)
         if begun < 0 or not _BEGUN.fullmatch(text, begun):
             begun = len(text)
-        self._held = text[begun:]
+        self._exclusively = text[begun:]
         return self._shown(text[:begun])
 
     def calm(self) -> bytes:
@@ -75,7 +75,7 @@ class Washer:
 
     def end(self) -> bytes:
         """Return what is held, and what ends the colours: nothing more comes."""
-        held, self._held = self._held + self._decoder.decode(b"", True), ""
+        held, self._exclusively = self._exclusively + self._decoder.decode(b"", True), ""
         return self._shown(held) + self.calm()
 
     def _shown(self, text: str) -> bytes:

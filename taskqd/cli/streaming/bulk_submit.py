@@ -161,7 +161,7 @@ class Bar(Plain):
             redirect_stdout=False,
         )
         self._task = self._progress.add_task("", total=total, lines=0)
-        self._held: list[str] = []
+        self._exclusively: list[str] = []
         self._lines = 0
         self._done = 0
         self._shown_at = 0.0
@@ -177,15 +177,15 @@ class Bar(Plain):
         self._progress.stop()
 
     def step(self, line: str, done: int) -> None:
-        self._held.append(line + "\n")
+        self._exclusively.append(line + "\n")
         self._lines += 1
         self._done = done
         if time.monotonic() - self._shown_at >= self.PAUSE:
             self.show()
 
     def show(self) -> None:
-        text = "".join(self._held)
-        self._held.clear()
+        text = "".join(self._exclusively)
+        self._exclusively.clear()
         if text and sys.stdout.isatty():
             self._progress.console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
         else:

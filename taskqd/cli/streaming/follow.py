@@ -16,8 +16,8 @@ from taskqd.cli.display.sanitize import sanitize_output
 from taskqd.cli.display.text import coloured, has_colours
 from taskqd.cli.job_output import content, printing
 from taskqd.client import Client, Facts, Output, Ref, Refused, Unreachable, Untrusted
-from taskqd.client.connection import Lost
-from taskqd.client.reconnect import BACK, LOST, RECONNECT_TIMEOUT, come_back
+from taskqd.client.connection import ConnectionLost
+from taskqd.client.reconnect import CONNECTION_LOST, RECONNECT_TIMEOUT, RECONNECTED, reconnect
 
 MOST_JOBS = 100
 """So many may be followed at once: each has a connection and a thread."""
@@ -79,20 +79,20 @@ class Reading:
                 with client:
                     for told in self._to_the_end(client):
                         if deadline is not None:
-                            yield Word(BACK)
+                            yield Word(RECONNECTED)
                             deadline = None
                             losses = 0
                         yield told
                 return
-            except Lost:
+            except ConnectionLost:
                 is_late = deadline is not None and deadline < time.monotonic()
                 if (self._is_new and not self._is_known) or not self._reconnect or is_late:
                     raise
             if deadline is None:
                 deadline = time.monotonic() + self._reconnect
-                yield Word(LOST)
+                yield Word(CONNECTION_LOST)
             losses += 1
-            client = come_back(self._connect, deadline - time.monotonic(), self._pause, losses=losses)
+            client = reconnect(self._connect, deadline - time.monotonic(), self._pause, losses=losses)
 
     def _first_client(self) -> Client:
         try:
@@ -100,7 +100,7 @@ class Reading:
         except Untrusted:
             raise
         except Unreachable as error:
-            raise Lost(str(error)) from None
+            raise ConnectionLost(str(error)) from None
 
     def _to_the_end(self, client: Client) -> Iterator[Told]:
         yield from self._follow(client)

@@ -7,7 +7,7 @@ from typing import Any
 from taskqd.cli.context import Session
 from taskqd.cli.display import text
 from taskqd.client import Facts, Ref, Refused, Unreachable
-from taskqd.client.reconnect import BACK, LOST, come_back
+from taskqd.client.reconnect import CONNECTION_LOST, RECONNECTED, reconnect
 
 _KINDS = {"started": 6, "spawned": 6, "cancelled": 3, "skipped": 1, "paused": 3, "held": 3}
 _ENDS = {"COMPLETED": 2, "FAILED": 1, "CANCELLED": 3}
@@ -37,9 +37,9 @@ def watch(session: Session, since: int | None, job: Ref | None, queue: str | Non
             if not has_begun:
                 raise
             since = since if client.next_event is None else client.next_event
-            session.complain(LOST)
-            client = come_back(session.connect_once, session.reconnect)
-            session.complain(BACK)
+            session.complain(CONNECTION_LOST)
+            client = reconnect(session.connect_once, session.reconnect)
+            session.complain(RECONNECTED)
 
 
 def _print(session: Session, event: Facts) -> None:

@@ -122,7 +122,7 @@ def _pause(state: State) -> Pressed:
     return Act(Verb.RESUME if state.is_paused(queue) else Verb.PAUSE, queue=queue)
 
 
-def _look(state: State) -> Pressed:
+def _query(state: State) -> Pressed:
     job = state.job or {}
     if job.get("tasks"):
         state.message = f"array {job['id']} prints nothing itself: look into its tasks"
@@ -138,6 +138,6 @@ _OF_A_JOB: dict[str, Callable[[State], Pressed]] = {
     "h": _hold,
     "r": _retry,
     "p": _pause,
-    "o": _look,
-    "enter": _look,
+    "o": _query,
+    "enter": _query,
 }

@@ -98,7 +98,7 @@ class Asking:
         self._connect = connect
         self._told = told
         self._asked: SimpleQueue[Act | Look | None] = SimpleQueue()
-        self._look: Look | None = None
+        self._query: Look | None = None
         self._client: Client | None = None
 
     def start(self) -> str:
@@ -134,7 +134,7 @@ class Asking:
         next(events)  # it watches from now on: what the lists do not tell any more, the events do
         tracks = begin(client)
         while True:
-            self._told(ask(client, self._look, tracks))
+            self._told(ask(client, self._query, tracks))
             self._wait(client, events, tracks)
 
     def _wait(self, client: Client, events: Iterator[Facts | None], tracks: Tracks) -> None:
@@ -159,5 +159,5 @@ class Asking:
         if isinstance(asked, Act):
             self._told(do(client, asked))
         else:
-            self._look = asked
+            self._query = asked
         return True

@@ -115,7 +115,7 @@ class Top:
                     size = os.get_terminal_size(sys.stdout.fileno())
                     console.size = (max(20, size.columns), max(5, size.lines))
                     live.update(draw(self._state, *console.size, time.time()), refresh=True)
-                    self._hear()
+                    self._on_received()
             self._suspend_if_asked()
         return self._code
 
@@ -135,7 +135,7 @@ class Top:
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, handler)
 
-    def _hear(self) -> None:
+    def _on_received(self) -> None:
         """Wait until something has happened, and take it all in."""
         ready = select.select([self._terminal, self._bell], [], [], 1.0)[0]
         if self._bell in ready:

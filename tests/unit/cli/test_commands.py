@@ -86,7 +86,9 @@ def test_a_schedule_of_several_words_runs_the_program_with_them(serve: Serve, ca
     assert daemon.lines[0].endswith(" exec echo -n hi")
     refused = call("schedule", "--every", "1m", "printf", "a\nb")
     assert refused.code == 1
-    assert "the command of a schedule is one line of UTF-8; let it run a file" in refused.stderr
+    assert (
+        "the command of a schedule must be a single line of UTF-8; let it run a script file" in refused.stderr
+    )
 
 
 def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:
@@ -221,7 +223,7 @@ def test_a_refused_line_is_told_by_its_number_and_the_others_are_submitted(
         b"7\n7\n",
         (
             "taskq: line 3: it is bad (BAD_REQUEST)\n"
-            "taskq: line 4: a command cannot hold a NUL byte; this one has it after 4 bytes (BAD_REQUEST)\n"
+            "taskq: line 4: a command cannot contain a NUL byte; this one has one at offset 4 (BAD_REQUEST)\n"
         ),
     )
 
@@ -267,8 +269,8 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("status",), "ID"),
         (("status", "0"), "expected a whole number from 1"),
         (("output", "7", "stdin"), "'stdin'"),
-        (("--address", "nowhere", "stats"), "expected unix:PATH"),
-        (("stats", "--address", "tcp:x"), "expected unix:PATH"),
+        (("--address", "nowhere", "stats"), "expected an address unix:PATH"),
+        (("stats", "--address", "tcp:x"), "expected an address unix:PATH"),
         (("remove",), "ID"),
         (("history", "x"), "expected a whole number from 1"),
         (("journal", "verify", "none"), "'none'"),
@@ -346,7 +348,7 @@ def test_no_daemon_is_exit_code_69_and_says_where_and_how_to_start_one(call: Cal
         69,
         b"",
         (
-            f"taskq: no daemon answers at unix:{tmp_path}/none: No such file or directory; "
+            f"taskq: cannot reach the daemon at unix:{tmp_path}/none: No such file or directory; "
             "start one with `twistd taskq` or give its --address\n"
         ),
     )

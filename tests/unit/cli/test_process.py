@@ -305,7 +305,7 @@ def test_many_submissions_show_a_bar_on_a_terminal_and_every_id(
     terminal = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", end.terminal)
     assert end.code == 1
     assert b"300 jobs" in terminal
-    assert b"taskq: line 301: a command cannot hold a NUL byte" in terminal
+    assert b"taskq: line 301: a command cannot contain a NUL byte" in terminal
     ids = end.stdout.split(b"\n") if end.stdout else re.split(rb"[\r\n]+", terminal)
     assert ids.count(b"7") == 300
 
@@ -402,7 +402,7 @@ def test_ctrl_c_while_the_daemon_is_away_leaves_the_job(tmp_path: Path) -> None:
     ):
         process.read("stdout", b"word")
         daemon.close()
-        process.read("stderr", b"waiting for it to come back")
+        process.read("stderr", b"reconnecting")
         process.interrupt()
         end = process.end()
     assert end.code == 130

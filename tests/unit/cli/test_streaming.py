@@ -14,13 +14,13 @@ from tests.support.command_line import Process
 
 AT = "2026-11-24T07:00:00.000Z"
 DONE = b"STATUS COMPLETED 100\r\n"
-LOST = f"taskq: {reconnect.LOST}\ntaskq: {reconnect.BACK}\n"
+LOST = f"taskq: {reconnect.CONNECTION_LOST}\ntaskq: {reconnect.RECONNECTED}\n"
 
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Come back at once."""
-    monkeypatch.setattr(reconnect, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(reconnect, "MIN_RETRY_INTERVAL", 0.0)
 
 
 def cut(*parts: bytes) -> Iterator[bytes]:
@@ -182,9 +182,9 @@ def test_a_daemon_that_does_not_come_back_is_given_up() -> None:
     times = iter(range(0, 10_000, 100))
     pauses: list[float] = []
     with pytest.raises(Unreachable, match="nobody; gave up after 300 s"):
-        reconnect.come_back(connect, 300.0, pauses.append, lambda: float(next(times)))
+        reconnect.reconnect(connect, 300.0, pauses.append, lambda: float(next(times)))
     assert len(pauses) == 3
-    assert max(pauses) <= reconnect.MAX_PAUSE
+    assert max(pauses) <= reconnect.MAX_RETRY_INTERVAL
 
 
 def test_one_may_not_follow_too_many(call: Call) -> None:

@@ -1,3 +1,5 @@
+"""The client against a fake daemon: requests, replies, reconnects."""
+
 import os
 import socket
 import threading
@@ -28,7 +30,7 @@ Serve = Callable[..., tuple[Client, list[Request]]]
 
 @pytest.fixture(name="serve")
 def a_client_of(tmp_path: Path) -> Iterator[Serve]:
-    """Return a function that gives a client of a daemon with these replies, and the requests that it gets."""
+    """Return a function that starts a daemon with scripted replies; it returns a client and the requests."""
     with ExitStack() as opened:
 
         def serve(*replies: bytes | Iterable[bytes] | None) -> tuple[Client, list[Request]]:
@@ -53,7 +55,9 @@ def a_client_of(tmp_path: Path) -> Iterator[Serve]:
         ("ssl:[::1]:9501", "", "::1", 9501),
     ],
 )
-def test_an_address_is_a_socket_or_a_host_and_a_port(text: str, path: str, host: str, port: int) -> None:
+def test_parse_address_accepts_socket_path_or_host_and_port(
+    text: str, path: str, host: str, port: int
+) -> None:
     assert parse_address(text) == (text, path, host, port)
 
 
@@ -73,13 +77,13 @@ def test_an_address_is_a_socket_or_a_host_and_a_port(text: str, path: str, host:
         *("tls:", "tls:localhost", "tls:::1:9501", "tlsx:h:1", ":h:1"),
     ],
 )
-def test_another_address_is_refused_with_the_forms_that_there_are(text: str) -> None:
-    with pytest.raises(ValueError, match="expected unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"):
+def test_parse_address_rejects_other_forms_and_lists_the_valid_ones(text: str) -> None:
+    with pytest.raises(ValueError, match="expected an address unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"):
         parse_address(text)
 
 
-def test_no_daemon_is_unreachable_and_says_where(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match=f"no daemon answers at unix:{tmp_path}/none: No such file"):
+def test_client_without_daemon_is_unreachable_and_names_the_address(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=f"cannot reach the daemon at unix:{tmp_path}/none: No such file"):
         Client(f"unix:{tmp_path}/none")
 
 
@@ -132,7 +136,7 @@ AFTER = "SUBMIT --after=3,4.1 --after-any=5 --after-fail=6,7 a"
         ("ls " + os.fsdecode(b"\xff"), {}, "SUBMIT --script=4", (b"ls \xff",)),
     ],
 )
-def test_a_submission_is_written_as_the_protocol_has_it(
+def test_submit_encodes_options_command_and_blocks(
     serve: Serve, command: Any, options: Any, line: str, blocks: tuple[bytes, ...]
 ) -> None:
     client, requests = serve(b"JOB_ID 7\r\n")
@@ -141,7 +145,9 @@ def test_a_submission_is_written_as_the_protocol_has_it(
 
 
 @pytest.mark.parametrize("length,is_script", [(65_536, False), (65_537, True)])
-def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: int, is_script: bool) -> None:
+def test_submit_sends_command_too_long_for_a_line_as_script(
+    serve: Serve, length: int, is_script: bool
+) -> None:
     client, requests = serve(b"JOB_ID 1\r\n")
     client.submit("x" * (length - len("SUBMIT ")))
     assert (requests[0].blocks != ()) is is_script
@@ -150,19 +156,19 @@ def test_a_command_too_long_for_a_line_goes_as_a_script(serve: Serve, length: in
 @pytest.mark.parametrize(
     "command,options,code,text",
     [
-        ("a\0b", {}, "BAD_REQUEST", "NUL byte; this one has it after 1 bytes"),
+        ("a\0b", {}, "BAD_REQUEST", "NUL byte; this one has one at offset 1"),
         ("\ud800", {}, "BAD_REQUEST", "lone surrogate"),
-        ([], {}, "BAD_REQUEST", "a program and its arguments, and the list is empty"),
+        ([], {}, "BAD_REQUEST", "a program and its arguments, not an empty list"),
         (["a", "b\0"], {}, "BAD_REQUEST", "NUL byte"),
         ("a", {"script": b"b"}, "BAD_REQUEST", "either a command or a script"),
         (None, {}, "BAD_REQUEST", "either a command or a script"),
-        ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
-        ("a", {"secret": {"A B": "1"}}, "BAD_REQUEST", "variable's name"),
-        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "leave some --env or --secret out"),
+        ("a", {"env": {"A B": "1"}}, "BAD_REQUEST", "name of a variable"),
+        ("a", {"secret": {"A B": "1"}}, "BAD_REQUEST", "name of a variable"),
+        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "shorten or remove some --env or --secret"),
         ("a", {"stdin": bytes(64 * 1024**2 + 1)}, "TOO_LARGE", "let the job read a file"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_it_is_sent(
+def test_submit_refuses_invalid_values_before_sending(
     serve: Serve, command: Any, options: Any, code: str, text: str
 ) -> None:
     client, _ = serve(b"OK\r\n")
@@ -175,13 +181,13 @@ def test_what_cannot_be_written_is_refused_before_it_is_sent(
 @pytest.mark.parametrize(
     "command,options,code,text",
     [
-        ("a\nb", {}, "BAD_REQUEST", "one line of UTF-8"),
-        (b"\xff", {}, "BAD_REQUEST", "one line of UTF-8"),
+        ("a\nb", {}, "BAD_REQUEST", "single line of UTF-8"),
+        (b"\xff", {}, "BAD_REQUEST", "single line of UTF-8"),
         ("a\0b", {}, "BAD_REQUEST", "NUL byte"),
-        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "a line has 65536 at most"),
+        ("a", {"env": {"A": "x" * 70_000}}, "LINE_TOO_LONG", "the limit is 65536; let it run a script file"),
     ],
 )
-def test_the_command_of_a_schedule_stands_on_one_line(
+def test_schedule_refuses_command_that_does_not_fit_on_a_line(
     serve: Serve, command: str | bytes, options: Any, code: str, text: str
 ) -> None:
     with pytest.raises(Refused, match=text) as refused:
@@ -189,7 +195,7 @@ def test_the_command_of_a_schedule_stands_on_one_line(
     assert refused.value.code == code
 
 
-def test_an_unknown_option_is_a_mistake_of_the_caller(serve: Serve) -> None:
+def test_unknown_option_raises_type_error(serve: Serve) -> None:
     client, _ = serve()
     with pytest.raises(TypeError, match="'colour'"):
         client.submit("a", colour="red")  # type: ignore[call-arg]
@@ -206,7 +212,7 @@ NONE = Output("stdout", 0, b"")
 
 
 @pytest.mark.parametrize(
-    "ask,line,reply,value",
+    "call,line,reply,value",
     [
         (lambda it: it.status(7), "STATUS 7", b"STATUS RUNNING 40 more\r\n", Status("RUNNING", 40)),
         (
@@ -303,16 +309,16 @@ NONE = Output("stdout", 0, b"")
         (lambda it: it.ping(), "PING", b"OK\r\n", None),
     ],
 )
-def test_a_method_asks_for_its_verb_and_reads_the_reply(
-    serve: Serve, ask: Callable[[Client], object], line: str, reply: bytes, value: object
+def test_method_sends_its_verb_and_decodes_the_reply(
+    serve: Serve, call: Callable[[Client], object], line: str, reply: bytes, value: object
 ) -> None:
     client, requests = serve(reply, b"OK\r\n")
-    assert ask(client) == value
+    assert call(client) == value
     client.ping()
     assert requests == [Request(line), Request("PING")]
 
 
-def test_a_refusal_has_code_and_text_and_leaves_the_client_usable(serve: Serve) -> None:
+def test_refusal_has_code_and_text_and_leaves_client_usable(serve: Serve) -> None:
     client, _ = serve(b"ERROR NO_SUCH_JOB there is no job 9\r\n", b"STATUS PENDING 0\r\n")
     with pytest.raises(Refused, match="NO_SUCH_JOB there is no job 9") as refused:
         client.status(9)
@@ -320,26 +326,26 @@ def test_a_refusal_has_code_and_text_and_leaves_the_client_usable(serve: Serve) 
     assert client.status(7) == Status("PENDING", 0)
 
 
-def test_a_lost_connection_is_unreachable_and_says_what_that_leaves_open(serve: Serve) -> None:
+def test_lost_connection_is_unreachable_and_states_that_the_outcome_is_unknown(serve: Serve) -> None:
     client, _ = serve(None)
-    with pytest.raises(Unreachable, match="may have been done or not"):
+    with pytest.raises(Unreachable, match="may or may not have been carried out"):
         client.submit("a")
 
 
-def test_a_closed_client_is_unreachable(serve: Serve) -> None:
+def test_closed_client_is_unreachable(serve: Serve) -> None:
     client, _ = serve()
     client.close()
-    with pytest.raises(Unreachable, match="it is closed"):
+    with pytest.raises(Unreachable, match="the client is closed"):
         client.ping()
 
 
-def test_something_else_that_answers_is_unreachable(serve: Serve) -> None:
+def test_server_that_is_no_daemon_is_unreachable(serve: Serve) -> None:
     client, _ = serve(b"HTTP/1.1 400 Bad Request\r\n")
-    with pytest.raises(Unreachable, match="is no taskq daemon: it said 'HTTP/1"):
+    with pytest.raises(Unreachable, match="is not a taskqd daemon: it sent 'HTTP/1"):
         client.ping()
 
 
-def test_the_answer_given_before_the_end_of_a_block_is_read(tmp_path: Path) -> None:
+def test_refusal_sent_before_the_end_of_a_block_is_read(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "socket"))
     listener.listen()
@@ -361,39 +367,39 @@ def test_the_answer_given_before_the_end_of_a_block_is_read(tmp_path: Path) -> N
 # TCP
 
 
-def authority(request: Request) -> bytes:
+def check_token(request: Request) -> bytes:
     return b"OK token admin\r\n" if request.line in ("AUTH secret", "PING") else b"ERROR AUTH_FAILED no\r\n"
 
 
-def test_a_token_authenticates_on_tcp() -> None:
-    with FakeDaemon(authority) as daemon, Client(daemon.address, "secret") as client:
+def test_token_authenticates_on_tcp() -> None:
+    with FakeDaemon(check_token) as daemon, Client(daemon.address, "secret") as client:
         client.ping()
         assert daemon.lines == ["AUTH secret", "PING"]
 
 
 @pytest.mark.parametrize("token", ["wrong", "two words", "secret\r\nPING", ""])
-def test_a_wrong_token_is_refused(token: str) -> None:
-    with FakeDaemon(authority) as daemon, pytest.raises(Refused):
+def test_wrong_token_is_refused(token: str) -> None:
+    with FakeDaemon(check_token) as daemon, pytest.raises(Refused):
         Client(daemon.address, token)
 
 
-def test_a_token_is_not_sent_to_a_unix_socket(tmp_path: Path) -> None:
-    with FakeDaemon(authority, tmp_path) as daemon, Client(daemon.address, "secret") as client:
+def test_token_is_not_sent_to_unix_socket(tmp_path: Path) -> None:
+    with FakeDaemon(check_token, tmp_path) as daemon, Client(daemon.address, "secret") as client:
         client.ping()
         assert daemon.lines == ["PING"]
 
 
-def test_a_daemon_that_closes_without_a_word_may_speak_tls() -> None:
-    told = r"\(if TLS is spoken there, its address begins with tls:\)"
+def test_connection_closed_without_reply_hints_at_tls() -> None:
+    hint = r"\(if the daemon requires TLS, its address begins with tls:\)"
     with (
         FakeDaemon(lambda _: None) as daemon,
         Client(daemon.address) as client,
-        pytest.raises(Unreachable, match=told),
+        pytest.raises(Unreachable, match=hint),
     ):
         client.ping()
 
 
-def test_a_daemon_that_has_spoken_before_it_closes_does_not_speak_tls() -> None:
+def test_connection_closed_after_a_reply_does_not_hint_at_tls() -> None:
     table = {"PING": b"OK\r\n"}
     with (
         FakeDaemon(lambda it: table.get(it.line)) as daemon,
@@ -406,14 +412,14 @@ def test_a_daemon_that_has_spoken_before_it_closes_does_not_speak_tls() -> None:
 
 
 @pytest.mark.parametrize("end", [b"F", b"\n", b"\n and more"])
-def test_an_alert_of_tls_is_told_from_a_reply(end: bytes) -> None:
+def test_tls_alert_is_recognized_instead_of_a_reply(end: bytes) -> None:
     def alert(_: Request) -> Iterator[bytes]:
         yield b"\x15\x03\x03\0\x02\x02" + end
-        raise ConnectionAbortedError  # which closes it
+        raise ConnectionAbortedError  # closes the connection
 
     with FakeDaemon(alert) as daemon, Client(daemon.address) as client:
-        told = f"TLS is spoken at {daemon.address}: its address begins with tls:"
-        with pytest.raises(Unreachable, match=told):
+        text = f"the daemon at {daemon.address} requires TLS; its address begins with tls:"
+        with pytest.raises(Unreachable, match=text):
             client.ping()
 
 
@@ -421,25 +427,25 @@ def test_an_alert_of_tls_is_told_from_a_reply(end: bytes) -> None:
 
 
 def counting() -> Callable[[Request], bytes]:
-    """Return a script that gives ids from 1 on, and refuses what begins with ``bad``."""
+    """Return a script that assigns ids from 1 upwards and refuses commands that begin with ``bad``."""
     ids = iter(range(1, 10**9))
 
     def answer(request: Request) -> bytes:
         if request.line.startswith("SUBMIT bad"):
-            return b"ERROR BAD_REQUEST it is bad\r\n"
+            return b"ERROR BAD_REQUEST bad command\r\n"
         return b"JOB_ID %d\r\n" % next(ids)
 
     return answer
 
 
-def test_many_submissions_give_their_ids_in_order(tmp_path: Path) -> None:
+def test_submit_many_yields_ids_in_order(tmp_path: Path) -> None:
     with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
         ids = client.submit_many((f"echo {number}" for number in range(20_000)), nice=1)
         assert list(ids) == list(range(1, 20_001))
         assert daemon.lines[-1] == "SUBMIT --nice=1 echo 19999"
 
 
-def test_a_refusal_among_many_loses_none_of_the_others(tmp_path: Path) -> None:
+def test_submit_many_continues_after_a_refusal(tmp_path: Path) -> None:
     with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
         answers = list(client.submit_many(["a", "bad", "b", "with\0nul", "two\nlines", "c"]))
         assert [answer if isinstance(answer, int) else answer.code for answer in answers] == [
@@ -448,7 +454,7 @@ def test_a_refusal_among_many_loses_none_of_the_others(tmp_path: Path) -> None:
         assert daemon.requests[3] == Request("SUBMIT --script=9", (b"two\nlines",))
 
 
-def test_a_none_among_many_yields_what_is_there_before_it_goes_on(tmp_path: Path) -> None:
+def test_submit_many_yields_ids_so_far_at_none(tmp_path: Path) -> None:
     seen: list[int | Refused] = []
 
     def commands() -> Iterator[str | None]:
@@ -460,11 +466,11 @@ def test_a_none_among_many_yields_what_is_there_before_it_goes_on(tmp_path: Path
 
     with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
         for answer in client.submit_many(commands()):
-            seen.append(answer)  # noqa: PERF402 - the commands look at it meanwhile
+            seen.append(answer)  # noqa: PERF402 - commands() reads it meanwhile
     assert seen == [1, 2, 3]
 
 
-def test_a_client_is_in_step_after_many_were_left_early(tmp_path: Path) -> None:
+def test_client_is_usable_after_submit_many_was_left_early(tmp_path: Path) -> None:
     with FakeDaemon(counting(), tmp_path) as daemon, Client(daemon.address) as client:
         ids = client.submit_many(f"echo {number}" for number in range(20_000))
         assert next(ids) == 1
@@ -472,8 +478,8 @@ def test_a_client_is_in_step_after_many_were_left_early(tmp_path: Path) -> None:
         assert client.submit("after") == len(daemon.requests)
 
 
-def test_neither_side_waits_for_the_other_when_both_have_much_to_say(tmp_path: Path) -> None:
-    # Each reply is larger than what the sockets hold, and the fake reads nothing before it has sent one.
+def test_submit_many_does_not_deadlock_with_large_requests_and_replies(tmp_path: Path) -> None:
+    # Each reply exceeds the socket buffers, and the fake reads nothing before it has sent one.
     long = b"ERROR BAD_REQUEST " + b"x" * 1_000_000 + b"\r\n"
     with FakeDaemon(lambda _: long, tmp_path) as daemon, Client(daemon.address) as client:
         assert len(list(client.submit_many("y" * 60_000 for _ in range(50)))) == 50
@@ -485,7 +491,7 @@ def test_neither_side_waits_for_the_other_when_both_have_much_to_say(tmp_path: P
 COMPLETED = b"STATUS COMPLETED 100\r\n"
 
 
-def test_a_stream_is_read_piece_by_piece_to_its_end(serve: Serve) -> None:
+def test_stream_reads_pieces_to_the_end(serve: Serve) -> None:
     client, requests = serve(data("stdout", 0, b"abc"), data("stdout", 3, b"de"), data("stdout", 5, b""))
     assert b"".join(piece.data for piece in client.stream(7)) == b"abcde"
     assert [request.line for request in requests] == [
@@ -497,7 +503,7 @@ def followed(client: Client, **offsets: int) -> list[Output]:
     return [piece for piece in client.follow(7, **offsets) if piece.data]
 
 
-def test_following_yields_both_streams_as_they_come_and_ends_with_the_job(serve: Serve) -> None:
+def test_follow_yields_both_streams_until_the_job_ends(serve: Serve) -> None:
     reply = data("stdout", 0, b"a\r\n") + data("stderr", 0, b"x") + data("stdout", 3, b"b") + COMPLETED
     client, requests = serve(reply, b"OK\r\n")
     assert followed(client) == [("stdout", 0, b"a\r\n"), ("stderr", 0, b"x"), ("stdout", 3, b"b")]
@@ -505,35 +511,35 @@ def test_following_yields_both_streams_as_they_come_and_ends_with_the_job(serve:
     assert [request.line for request in requests] == ["FOLLOW 7", "PING"]
 
 
-def test_a_piece_larger_than_what_is_received_at_once_is_whole(serve: Serve) -> None:
+def test_follow_yields_piece_larger_than_one_receive_whole(serve: Serve) -> None:
     client, _ = serve(data("stdout", 0, bytes(2_000_000)) + COMPLETED)
     assert [len(piece.data) for piece in followed(client)] == [2_000_000]
 
 
-def test_following_goes_on_from_where_it_was_left(serve: Serve) -> None:
+def test_follow_starts_at_given_offsets(serve: Serve) -> None:
     client, requests = serve(data("stderr", 4, b"x") + COMPLETED)
     assert followed(client, stdout=10, stderr=4) == [("stderr", 4, b"x")]
     assert requests == [Request("FOLLOW 7 --stdout=10 --stderr=4")]
 
 
-def test_following_comes_up_for_air_when_nothing_comes(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "PAUSE", 0.01)
-    goes_on = threading.Event()
+def test_follow_yields_empty_piece_when_idle(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "IDLE_INTERVAL", 0.01)
+    may_continue = threading.Event()
 
     def parts() -> Iterator[bytes]:
         yield data("stdout", 0, b"a")
-        goes_on.wait()
+        may_continue.wait()
         yield COMPLETED[:5]
         yield COMPLETED[5:]
 
     pieces = serve(parts())[0].follow(7)
     assert next(pieces).data == b"a"
     assert next(pieces) == Output("stdout", 0, b"")
-    goes_on.set()
+    may_continue.set()
     assert not [piece for piece in pieces if piece.data]
 
 
-def test_following_no_job_is_refused_and_leaves_the_client_in_step(serve: Serve) -> None:
+def test_follow_of_unknown_job_is_refused_and_leaves_client_usable(serve: Serve) -> None:
     client, requests = serve(b"ERROR NO_SUCH_JOB none\r\n", b"OK\r\n")
     with pytest.raises(Refused, match="NO_SUCH_JOB"):
         next(client.follow(7))
@@ -549,7 +555,7 @@ def test_following_no_job_is_refused_and_leaves_the_client_in_step(serve: Serve)
         lambda client: client.wait_many([7, 8]),
     ],
 )
-def test_who_leaves_a_stream_early_closes_the_connection_and_the_next_request_makes_another(
+def test_leaving_a_stream_early_closes_the_connection_and_the_next_request_opens_another(
     tmp_path: Path, begin: Callable[[Client], Iterator[object]]
 ) -> None:
     firsts = {
@@ -569,11 +575,11 @@ def test_who_leaves_a_stream_early_closes_the_connection_and_the_next_request_ma
         client.ping()
         assert daemon.lines[1:] == ["PING", "PING"]
         client.close()
-        with pytest.raises(Unreachable, match="it is closed"):
+        with pytest.raises(Unreachable, match="the client is closed"):
             client.ping()
 
 
-def test_the_connection_made_after_one_that_was_left_is_authenticated() -> None:
+def test_connection_opened_after_a_stream_was_left_is_authenticated() -> None:
     table = {"AUTH secret": b"OK token admin\r\n", "WATCH": b"OK 4\r\n", "PING": b"OK\r\n"}
     with FakeDaemon(lambda it: table.get(it.line)) as daemon, Client(daemon.address, "secret") as client:
         stream = client.watch()
@@ -583,9 +589,9 @@ def test_the_connection_made_after_one_that_was_left_is_authenticated() -> None:
         assert daemon.lines == ["AUTH secret", "WATCH", "AUTH secret", "PING"]
 
 
-def test_another_client_asks_the_same_daemon_in_the_same_name() -> None:
+def test_another_connects_to_the_same_daemon_with_the_same_token() -> None:
     with (
-        FakeDaemon(authority) as daemon,
+        FakeDaemon(check_token) as daemon,
         Client(daemon.address, "secret") as client,
         client.another() as second,
     ):
@@ -593,37 +599,37 @@ def test_another_client_asks_the_same_daemon_in_the_same_name() -> None:
         assert daemon.lines == ["AUTH secret", "AUTH secret", "PING"]
 
 
-def test_a_client_closed_while_it_follows_is_unreachable(serve: Serve) -> None:
+def test_client_closed_while_following_is_unreachable(serve: Serve) -> None:
     client, _ = serve(data("stdout", 0, b"a"))
     pieces = client.follow(7)
     next(pieces)
     client.close()
-    with pytest.raises(Unreachable, match="it is closed"):
+    with pytest.raises(Unreachable, match="the client is closed"):
         next(pieces)
 
 
 # events
 
 
-def test_watching_yields_events_with_their_numbers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "PAUSE", 0.01)
-    goes_on = threading.Event()
+def test_watch_yields_events_with_sequence_numbers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "IDLE_INTERVAL", 0.01)
+    may_continue = threading.Event()
 
     def parts() -> Iterator[bytes]:
         yield b"OK 12\r\n"
-        goes_on.wait()
+        may_continue.wait()
         yield b'EVENT 12 {"type":"held","id":7}\r\n'
 
     client, requests = serve(parts())
     events = client.watch(since=12, job="7.1", queue="q")
     assert (next(events), next(events)) == (None, None)
-    goes_on.set()
+    may_continue.set()
     assert next(filter(None, events)) == {"seq": 12, "type": "held", "id": 7}
     assert requests == [Request("WATCH --since=12 --job=7.1 --queue=q")]
     events.close()  # type: ignore[attr-defined]
 
 
-def test_a_watch_that_lags_says_where_to_go_on_and_leaves_the_client_in_step(serve: Serve) -> None:
+def test_lagged_watch_names_the_next_event_and_leaves_client_usable(serve: Serve) -> None:
     client, _ = serve(b"OK 1\r\nERROR LAGGED 90 events from 1 on are no longer there\r\n", b"OK\r\n")
     with pytest.raises(Refused, match="LAGGED") as refused:
         list(client.watch())
@@ -631,16 +637,16 @@ def test_a_watch_that_lags_says_where_to_go_on_and_leaves_the_client_in_step(ser
     client.ping()
 
 
-def test_another_refusal_says_nothing_of_where_to_go_on(serve: Serve) -> None:
+def test_refusal_other_than_lagged_has_no_next_event(serve: Serve) -> None:
     with pytest.raises(Refused) as refused:
         serve(b"ERROR GONE 90 is gone\r\n")[0].status(90)
     assert refused.value.next is None
 
 
-# several at once
+# waiting for several jobs
 
 
-def test_several_jobs_are_told_of_as_they_end(serve: Serve) -> None:
+def test_wait_many_yields_jobs_as_they_end(serve: Serve) -> None:
     client, requests = serve(
         b"STATUS FAILED 0 8\r\nSTATUS COMPLETED 100 7.1 more\r\nEND 2\r\n",
         b"STATUS COMPLETED 100 8\r\nEND 1\r\n",
@@ -659,7 +665,7 @@ def test_several_jobs_are_told_of_as_they_end(serve: Serve) -> None:
     ]
 
 
-def test_a_wait_for_several_whose_time_is_up_yields_those_that_have_ended(serve: Serve) -> None:
+def test_wait_many_yields_ended_jobs_before_it_times_out(serve: Serve) -> None:
     client, _ = serve(b"STATUS COMPLETED 100 8\r\nERROR TIMED_OUT 1 is still to come\r\n", b"OK\r\n")
     ended = client.wait_many([7, 8], timeout="1s")
     assert next(ended).job == 8
@@ -668,8 +674,8 @@ def test_a_wait_for_several_whose_time_is_up_yields_those_that_have_ended(serve:
     client.ping()
 
 
-def test_all_jobs_are_listed_page_by_page(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAGE", 2)
+def test_list_all_requests_page_by_page(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PAGE_SIZE", 2)
     page = b'JOB {"id":3}\r\nJOB {"id":5}\r\nEND 2\r\n'
     client, requests = serve(page, b'JOB {"id":6}\r\nEND 1\r\n', page, b"END 0\r\n")
     assert [job["id"] for job in client.list_all(queue="q", tasks=True)] == [3, 5, 6]
@@ -683,47 +689,47 @@ def test_all_jobs_are_listed_page_by_page(serve: Serve, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("job", ["x", "7.", "7 8", "7\r\nPING", -1, "\u0667"])
-def test_what_is_no_id_is_refused_before_it_is_sent(serve: Serve, job: Any) -> None:
+def test_invalid_job_reference_is_refused_before_sending(serve: Serve, job: Any) -> None:
     client, requests = serve(b"OK\r\n")
-    for ask in (client.status, client.follow, lambda job: client.watch(job=job)):
+    for method in (client.status, client.follow, lambda job: client.watch(job=job)):
         with pytest.raises(Refused, match="expected a job's id"):
-            list(ask(job))
+            list(method(job))
     client.ping()
     assert len(requests) == 1
 
 
-def test_what_is_no_queue_is_refused_before_it_is_sent(serve: Serve) -> None:
+def test_invalid_queue_name_is_refused_before_sending(serve: Serve) -> None:
     with pytest.raises(Refused, match="expected a name"):
         serve()[0].pause("a b")
 
 
-def test_a_socket_path_that_is_too_long_is_refused_with_the_limit() -> None:
+def test_too_long_socket_path_is_unreachable_and_names_the_limit() -> None:
     path = "/" + "\u00e9" * 60
-    with pytest.raises(Unreachable, match=r"its path has 121 bytes, and .* has at most 107"):
+    with pytest.raises(Unreachable, match=r"its path has 121 bytes, the limit .* is 107"):
         Client(f"unix:{path}")
 
 
-# a daemon that is started again
+# restarts of the daemon
 
 
 @pytest.fixture(name="quick")
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnect, "FIRST_PAUSE", 0.0)
+def no_retry_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconnect, "MIN_RETRY_INTERVAL", 0.0)
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_wait_goes_on_after_a_restart_and_says_so(serve: Serve) -> None:
+def test_wait_continues_after_a_restart_and_reports_it(serve: Serve) -> None:
     client, requests = serve(None, None, b"STATUS COMPLETED 100\r\n")
     news: list[str] = []
     client.on_news = news.append
     assert client.wait(7, "1h") == Status("COMPLETED", 100)
-    assert news == [reconnect.LOST, reconnect.BACK]
+    assert news == [reconnect.CONNECTION_LOST, reconnect.RECONNECTED]
     assert requests[0].line == "WAIT 7 --timeout=1h"
     assert [float(each.line.partition("=")[2]) < 3600 for each in requests[1:]] == [True, True]
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_wait_for_several_asks_again_for_those_that_are_left(tmp_path: Path) -> None:
+def test_wait_many_repeats_the_request_for_remaining_jobs_after_a_restart(tmp_path: Path) -> None:
     def answer(request: Request) -> bytes | Iterator[bytes]:
         if request.line == "WAIT 7 8 9":
             return cut(b"STATUS COMPLETED 100 8\r\n")
@@ -742,56 +748,58 @@ def test_a_wait_for_several_asks_again_for_those_that_are_left(tmp_path: Path) -
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    "look", [lambda client: client.status(7), lambda client: client.submit("x", key="k")]
+    "call", [lambda client: client.status(7), lambda client: client.submit("x", key="k")]
 )
-def test_what_is_safe_to_repeat_is_asked_again(serve: Serve, look: Callable[[Client], object]) -> None:
+def test_request_that_is_safe_to_repeat_is_repeated_after_a_restart(
+    serve: Serve, call: Callable[[Client], object]
+) -> None:
     client, requests = serve(None, b"ERROR NO_SUCH_JOB no\r\n")
     with pytest.raises(Refused):
-        look(client)
+        call(client)
     assert len(requests) == 2
 
 
-@pytest.mark.parametrize("act", [lambda client: client.submit("x"), lambda client: client.cancel(7)])
-def test_what_may_have_been_done_is_not_asked_again(serve: Serve, act: Callable[[Client], object]) -> None:
+@pytest.mark.parametrize("call", [lambda client: client.submit("x"), lambda client: client.cancel(7)])
+def test_request_that_may_have_been_carried_out_is_not_repeated(
+    serve: Serve, call: Callable[[Client], object]
+) -> None:
     client, requests = serve(None, b"OK\r\n")
-    with pytest.raises(Unreachable, match="may have been done or not"):
-        act(client)
+    with pytest.raises(Unreachable, match="may or may not have been carried out"):
+        call(client)
     assert len(requests) == 1
 
 
-def test_a_daemon_that_closes_every_connection_is_asked_more_and_more_seldom(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reconnect_counts_consecutive_losses(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def come_back(connect: Callable[[], None], _: float, *, losses: int) -> None:
+    def reconnect(connect: Callable[[], None], _: float, *, losses: int) -> None:
         seen.append(losses)
         connect()
 
-    monkeypatch.setattr(session, "come_back", come_back)
+    monkeypatch.setattr(session, "reconnect", reconnect)
     client, _ = serve(None, None, None, b"STATUS PENDING 0\r\n")
     assert client.status(7) == Status("PENDING", 0)
     assert seen == [1, 2, 3]
 
 
 @pytest.mark.parametrize("losses, pause", [(1, 0.1), (2, 0.2), (5, 1.6), (6, 2.0), (5000, 2.0)])
-def test_a_pause_before_the_next_connection_doubles_with_each_loss(losses: int, pause: float) -> None:
+def test_reconnect_interval_doubles_with_each_loss(losses: int, pause: float) -> None:
     pauses: list[float] = []
-    reconnect.come_back(lambda: None, 60.0, pauses.append, losses=losses)
+    reconnect.reconnect(lambda: None, 60.0, pauses.append, losses=losses)
     assert pauses == [pause]
 
 
-def test_a_time_that_is_over_is_named_in_round_numbers() -> None:
+def test_reconnect_reports_its_timeout_rounded() -> None:
     def connect() -> None:
         raise Unreachable("no")
 
     times = iter([0.0, 9.0])
     with pytest.raises(Unreachable, match="gave up after 3 s"):
-        reconnect.come_back(connect, 2.99996, lambda _: None, lambda: next(times))
+        reconnect.reconnect(connect, 2.99996, lambda _: None, lambda: next(times))
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_was_not_sent_yet_is_sent_to_the_daemon_that_came_back(serve: Serve) -> None:
+def test_request_is_sent_after_reconnect_if_nothing_of_it_was_sent(serve: Serve) -> None:
     client, requests = serve(b"OK\r\n", None, b"JOB_ID 7\r\n")
     client.ping()
     with pytest.raises(Unreachable):
@@ -801,16 +809,16 @@ def test_what_was_not_sent_yet_is_sent_to_the_daemon_that_came_back(serve: Serve
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_daemon_that_stays_away_is_unreachable_after_the_time_for_it(tmp_path: Path) -> None:
+def test_daemon_that_does_not_come_back_is_unreachable_after_the_timeout(tmp_path: Path) -> None:
     with FakeDaemon(lambda _: None, tmp_path) as daemon, Client(daemon.address, reconnect=0.2) as client:
-        with pytest.raises(Unreachable, match="lost before the reply came"):
+        with pytest.raises(Unreachable, match="lost before the reply arrived"):
             client.wait(7)
         (tmp_path / "taskq.sock").unlink()
         with pytest.raises(Unreachable, match=r"gave up after 0\.\d* s"):
             client.wait(7)
 
 
-def test_nothing_is_waited_for_if_that_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconnect_timeout_of_zero_does_not_reconnect(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKQ_RECONNECT", "0")
     client, requests = serve(None, b"OK\r\n")
     with pytest.raises(Unreachable):
@@ -822,12 +830,12 @@ def test_nothing_is_waited_for_if_that_is_asked(serve: Serve, monkeypatch: pytes
     "given, named, seconds",
     [(None, {}, 60), (None, {"TASKQ_RECONNECT": "2m"}, 120), ("1s", {}, 1), (3, {}, 3)],
 )
-def test_the_time_for_a_restart_is_given_or_named_or_a_minute(
+def test_reconnect_timeout_is_argument_or_environment_or_default(
     given: str | float | None, named: dict[str, str], seconds: float
 ) -> None:
-    assert reconnect.reconnect_timeout(given, named) == seconds
+    assert reconnect.parse_reconnect_timeout(given, named) == seconds
 
 
-def test_a_time_for_a_restart_that_is_none_is_refused() -> None:
+def test_invalid_reconnect_timeout_is_rejected() -> None:
     with pytest.raises(ValueError, match="expected a duration"):
-        reconnect.reconnect_timeout(None, {"TASKQ_RECONNECT": "soon"})
+        reconnect.parse_reconnect_timeout(None, {"TASKQ_RECONNECT": "soon"})

@@ -1,4 +1,4 @@
-"""Which daemon is found when no address is given: the same one in every environment."""
+"""Finding the daemon without an address: every environment finds the same one."""
 
 import os
 import pwd
@@ -16,7 +16,7 @@ UID = 4_000_000
 
 
 class Home(NamedTuple):
-    """A user's home and a runtime directory, and listening sockets in them."""
+    """A user's home and runtime directory with sockets in them."""
 
     path: Path
     sockets: list[socket.socket]
@@ -56,23 +56,23 @@ def a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         each.close()
 
 
-def test_a_named_address_wins(home: Home) -> None:
+def test_find_address_prefers_taskq_address(home: Home) -> None:
     home.listen(home.state / "taskq.sock")
     assert find_address({**home.plain, "TASKQ_ADDRESS": "tcp:h:1"}) == "tcp:h:1"
 
 
-def test_a_daemon_started_in_a_session_is_found_outside_of_it(home: Home) -> None:
+def test_daemon_started_in_a_session_is_found_outside_of_it(home: Home) -> None:
     address = home.listen(home.path / "run/taskqd/taskq.sock")
     home.write(f"{address}\n")
     assert find_address(home.plain) == find_address(home.session) == address
 
 
-def test_a_daemon_started_outside_of_a_session_is_found_in_it(home: Home) -> None:
+def test_daemon_started_outside_of_a_session_is_found_in_it(home: Home) -> None:
     address = home.listen(home.state / "taskq.sock")
     assert find_address(home.plain) == find_address(home.session) == address
 
 
-def test_a_socket_left_by_a_dead_daemon_is_passed_over(home: Home) -> None:
+def test_socket_of_a_dead_daemon_is_skipped(home: Home) -> None:
     dead = home.listen(home.path / "run/taskqd/taskq.sock", is_dead=True)
     home.write(f"{dead}\n")
     address = home.listen(home.state / "taskq.sock")
@@ -80,33 +80,33 @@ def test_a_socket_left_by_a_dead_daemon_is_passed_over(home: Home) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "taskq.sock", "unix:relative", "tcp:h:1", "\0"])
-def test_a_file_without_the_path_of_a_socket_is_passed_over(home: Home, text: str) -> None:
+def test_address_file_without_socket_path_is_skipped(home: Home, text: str) -> None:
     home.write(text)
     address = home.listen(home.state / "taskq.sock")
     assert find_address(home.session) == address
 
 
-def test_pipe_in_the_place_of_the_file_is_passed_over_and_not_waited_for(home: Home) -> None:
+def test_address_file_that_is_a_pipe_is_skipped_without_blocking(home: Home) -> None:
     address = home.listen(home.state / "taskq.sock")
     os.mkfifo(home.state / "address")
     assert find_address(home.plain) == address
 
 
-def test_the_home_of_passwd_counts_where_another_is_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_of_the_passwd_entry_is_searched_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     address = home.listen(home.state / "taskq.sock")
     user = pwd.struct_passwd(("ann", "x", UID, UID, "", str(home.path), "/bin/sh"))
     monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
     assert find_address({"HOME": "/nowhere"}) == address
 
 
-def test_where_no_daemon_is_the_address_is_that_of_this_environment(home: Home) -> None:
+def test_find_address_returns_default_socket_without_daemon(home: Home) -> None:
     assert find_address(home.session) == f"unix:{home.path}/run/taskqd/taskq.sock"
     home.listen(home.path / "run/taskqd/taskq.sock", is_dead=True)
     home.listen(home.state / "taskq.sock", is_dead=True)
     assert find_address(home.session) == f"unix:{home.path}/run/taskqd/taskq.sock"
 
 
-def test_a_client_without_an_address_finds_the_daemon(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_without_address_finds_the_daemon(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     home.state.mkdir(parents=True)
     for name in ("TASKQ_ADDRESS", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)

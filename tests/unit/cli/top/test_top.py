@@ -742,7 +742,7 @@ def test_a_daemon_that_is_gone_is_said_and_waited_for(tmp_path: Path) -> None:
     with FakeDaemon(answer, tmp_path) as daemon, Screen(daemon.address) as view:
         view.read("terminal", b"job-6")
         daemon.close()
-        view.seen(b"no daemon answers")
+        view.seen(b"cannot reach the daemon")
         os.unlink(tmp_path / "taskq.sock")
         with FakeDaemon(answer, tmp_path):
             view.typed(b"", b"q quit")
