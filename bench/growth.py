@@ -25,6 +25,7 @@ from zope.interface import implementer
 from taskqd.config.settings import Retention
 from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
+from taskqd.engine.submissions import NewJob
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import Outcome
 from taskqd.model import events
@@ -115,7 +116,7 @@ class Harness:
     async def close(self) -> None:
         """Stop everything."""
         self.keeper.stop()
-        await self.engine.stop(requeue=False)
+        await self.engine.dispatcher.stop(requeue=False)
         await self.store.close()
 
 
@@ -167,11 +168,11 @@ async def size(count: int, directory: str) -> None:
     harness.engine.start()
     begun, largest = time.monotonic(), 0
     for submitted in range(1, count + 1):
-        last = harness.engine.submit(COMMAND, DEFAULT_SPEC, BENCH, {})
+        last = harness.engine.submissions.submit(NewJob(COMMAND, DEFAULT_SPEC, BENCH))
         if submitted % IN_FLIGHT == 0:
             await last
             largest = max(largest, harness.size)
-    while harness.engine.busy or harness.queue_state.counts[Status.PENDING]:
+    while harness.engine.dispatcher.busy or harness.queue_state.counts[Status.PENDING]:
         await deferLater(reactor, 0.1)
     for _ in range(30):
         await deferLater(reactor, 0.1)

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from taskqd.model.events import Opened, Snapshot
+from taskqd.storage.interfaces import IClock
 
 MIN_JUMP = 0.5
 """The time of day was set if it is further from where it would be, in seconds."""
@@ -41,7 +41,7 @@ def use_monotonic(reactor: Any) -> None:
     reactor.seconds = time.monotonic
 
 
-@implementer(IReactorTime)
+@implementer(IClock)
 class Clocks:
     """All clocks as one argument; `boot` and `time_of_day` read those that the reactor does not have."""
 
@@ -52,7 +52,7 @@ class Clocks:
         time_of_day: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
-        self.boot = boot
+        self._boot = boot
         self.ahead = 0.0
         self._time_of_day = time_of_day
         self._origin = time_of_day() - boot()
@@ -75,6 +75,10 @@ class Clocks:
     def getDelayedCalls(self) -> Any:
         """Return the timers that are set."""
         return self._reactor.getDelayedCalls()
+
+    def boot(self) -> float:
+        """Return the boot clock: the seconds since the machine was started."""
+        return self._boot()
 
     def elapsed(self) -> float:
         """Return the clock of waits and ages, in seconds; it began as the time of day of the first start."""

@@ -63,8 +63,8 @@ class Recovery:
     def record_clock_jump(self, queue_state: QueueState) -> None:
         """Record it if the time of day was set while no daemon ran."""
         if self._clocks.ahead != queue_state.ahead:
-            self._log.warn("{jump}", jump=clock_jumps.described(self._clocks.ahead - queue_state.ahead))
-            clocked = clock_jumps.clocked(self._clocks)
+            self._log.warn("{jump}", jump=clock_jumps.describe_jump(self._clocks.ahead - queue_state.ahead))
+            clocked = clock_jumps.make_record(self._clocks)
             self._journal.append_now([clocked])
             queue_state.apply(clocked)
 

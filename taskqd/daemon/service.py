@@ -136,7 +136,7 @@ class TaskqService(Service):
         recovery = Recovery(parts.journal, parts.clocks, parts.boot)
         queue_state = self._recover(recovery)
         engine = wiring.make_engine(parts, queue_state, open_files)
-        interrupted = engine.recover(recovery.cause_of_interruption())
+        interrupted = engine.dispatcher.recover(recovery.cause_of_interruption())
         for job in interrupted:
             self._log.warn("job {id} was interrupted and is {status} now", id=job.id, status=job.status.value)
         job_view = wiring.make_job_view(parts, queue_state)
@@ -147,7 +147,7 @@ class TaskqService(Service):
         self._start_end_hook(engine, job_view, interrupted)
         engine.start()
         recurring.start()
-        engine.jumps.start()
+        engine.clock_jumps.start()
         retention = wiring.make_retention_task(parts, engine)
         retention.start()
         self._start_checks()
@@ -221,12 +221,12 @@ class TaskqService(Service):
         """Run the ``on_end`` command from now on, first for the jobs that the last crash ended."""
         if self.settings.on_end is None:
             return
-        hook = EndHook(engine, job_view.describe, self.settings.on_end)
-        engine.on_end(hook.told)
+        hook = EndHook(engine.submissions, job_view.describe, self.settings.on_end)
+        engine.add_end_observer(hook.on_job_ended)
         queue_state = engine.queue_state
         for job in {queue_state.whole(job).id: queue_state.whole(job) for job in interrupted}.values():
             if job.status.is_final:
-                hook.told(job)
+                hook.on_job_ended(job)
 
     def _start_checks(self) -> None:
         """Check every few seconds the files that others may remove: those of the sockets and the journal."""
@@ -279,7 +279,7 @@ class TaskqService(Service):
         """Stop each part after those that still need it."""
         running.recurring.stop()
         running.retention.stop()
-        running.engine.jumps.stop()
+        running.engine.clock_jumps.stop()
         await self._end_jobs(running.engine)
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         await running.server.factory.close()
@@ -290,14 +290,14 @@ class TaskqService(Service):
     async def _end_jobs(self, engine: Engine) -> None:
         """Let running jobs end for the grace period, then end them; a second signal kills them at once."""
         executor = self.components.executor
-        drained = engine.drain()
+        drained = engine.dispatcher.drain()
         second_signal = self._await_second_signal(drained)
         drained.addTimeout(self.settings.stop_grace, self._reactor)
         try:
             await drained
         except (defer.TimeoutError, defer.CancelledError):
             self._log.info("ending what still runs")
-        stopped = engine.stop(self.settings.requeue)
+        stopped = engine.dispatcher.stop(self.settings.requeue)
         stopped.addTimeout(STOP_TIMEOUT + KILL_TIMEOUT, self._reactor)
         if second_signal.called:
             executor.kill()

@@ -1,4 +1,4 @@
-"""What must be true of a submission before it is accepted: its jobs are there, and it can have room."""
+"""The conditions for accepting a job: the jobs that it depends on exist, and its demands can be met."""
 
 from msgspec.structs import replace
 
@@ -9,10 +9,10 @@ from taskqd.state.explain import describe_excess
 from taskqd.state.queue_state import QueueState
 
 
-def resolved(queue_state: QueueState, spec: Spec) -> Spec:
-    """Return a spec in which the jobs that it comes after are named by their ids alone.
+def resolve_dependencies(queue_state: QueueState, spec: Spec) -> Spec:
+    """Return a spec that names each dependency by its job id; raises NoSuchJob and Gone.
 
-    Raises NoSuchJob and Gone where it names a task of an array by its index, and there is none.
+    A submission may also name a task by its array and its index.
     """
     if not (spec.after or spec.after_any or spec.after_fail):
         return spec
@@ -24,20 +24,20 @@ def resolved(queue_state: QueueState, spec: Spec) -> Spec:
     )
 
 
-def _ids(queue_state: QueueState, which: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(one if type(one) is int else queue_state.get(one).id for one in which)
+def _ids(queue_state: QueueState, refs: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(ref if type(ref) is int else queue_state.get(ref).id for ref in refs)
 
 
 def check(queue_state: QueueState, spec: Spec) -> None:
-    """Raise NoSuchJob or Gone for a job to come after that is not there, BadRequest if it can never start."""
+    """Raise NoSuchJob or Gone if a dependency does not exist, BadRequest if the job could never start."""
     if spec.after or spec.after_any or spec.after_fail:
         for job_id in (*spec.after, *spec.after_any, *spec.after_fail):
             queue_state.get(job_id)
-    check_room(queue_state, spec)
+    check_capacity(queue_state, spec)
 
 
-def check_room(queue_state: QueueState, spec: Spec) -> None:
-    """Raise BadRequest if a job wants more than there is in all."""
+def check_capacity(queue_state: QueueState, spec: Spec) -> None:
+    """Raise BadRequest if a job demands more than the total capacity."""
     if spec.slots == 1 and not spec.needs:
         return
     impossible = queue_state.capacity.impossible(demands_of(spec))

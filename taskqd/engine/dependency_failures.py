@@ -1,10 +1,9 @@
-"""What becomes of jobs that came after one which did not end as it had to: each is skipped, by its own event.
+"""Fails the jobs that depend on a job which did not end as they need: each becomes FAILED by its own event.
 
-They are skipped some at a time, so that thousands of them do not keep everybody else waiting.
+A portion of them is recorded at a time, so that thousands do not block the reactor.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -19,49 +18,50 @@ from taskqd.state.dependencies import portion
 
 
 class DependencyFailures:
-    """Records what dooms jobs; ``told_ended`` is called with a job that has ended so, or an array's tasks."""
+    """Skips jobs whose dependency cannot be met; ``on_ended`` is given each job, or an array's tasks."""
 
     _log = Logger()
 
-    def __init__(
-        self, recorder: EventWriter, turns: JobLocks, clock: Any, told_ended: Callable[..., None]
-    ) -> None:
-        self._recorder = recorder
-        self._doomed = recorder.queue_state.dependencies.unsatisfiable
-        self._turns = turns
-        self._clock = clock
-        self._told_ended = told_ended
+    def __init__(self, event_writer: EventWriter, locks: JobLocks, on_ended: Callable[..., None]) -> None:
+        self._event_writer = event_writer
+        self._queue_state = event_writer.queue_state
+        self._unsatisfiable = event_writer.queue_state.dependencies.unsatisfiable
+        self._locks = locks
+        self._clock = event_writer.clock
+        self._on_ended = on_ended
         self._is_busy = False
 
-    def skip(self) -> None:
-        """Skip what is doomed, unless that is being done."""
-        if self._doomed and not self._is_busy:
+    def process(self) -> None:
+        """Skip all jobs whose dependency cannot be met, unless that is under way."""
+        if self._unsatisfiable and not self._is_busy:
             self._is_busy = True
-            Deferred.fromCoroutine(self._skip_all()).addErrback(self._given_up)
+            Deferred.fromCoroutine(self._skip_all()).addErrback(self._on_failure)
 
     async def _skip_all(self) -> None:
         try:
-            while self._doomed:
-                some = portion(self._doomed, self._recorder.queue_state.jobs)
-                skips = [Deferred.fromCoroutine(self._skip(one, self._doomed[one])) for one in some]
+            while self._unsatisfiable:
+                some = portion(self._unsatisfiable, self._queue_state.jobs)
+                skips = [
+                    Deferred.fromCoroutine(self._skip(job_id, self._unsatisfiable[job_id])) for job_id in some
+                ]
                 for result in await gather_results(skips):
                     if isinstance(result, Failure):
                         result.raiseException()
         finally:
             self._is_busy = False
 
-    async def _skip(self, job_id: int, because: int) -> None:
-        job = self._recorder.queue_state.get(job_id)
-        async with self._turns.of(job):
-            if self._doomed.get(job_id) != because:
-                return  # it was cancelled while its turn was waited for
-            parts = self._recorder.queue_state.tasks(job) or [job]
+    async def _skip(self, job_id: int, dependency: int) -> None:
+        job = self._queue_state.get(job_id)
+        async with self._locks.of(job):
+            if self._unsatisfiable.get(job_id) != dependency:
+                return  # it was cancelled while this waited for the lock
+            parts = self._queue_state.tasks(job) or [job]
             pending = [part for part in parts if part.status is Status.PENDING]
-            event = Skipped(id=job_id, at=self._clock.now(), dependency=because)
-            await self._recorder.record_until_durable(event)
-        self._told_ended(*pending)
+            event = Skipped(id=job_id, at=self._clock.now(), dependency=dependency)
+            await self._event_writer.record_until_durable(event)
+        self._on_ended(*pending)
 
-    def _given_up(self, failure: Failure) -> None:
-        """Leave it to the next start, where the daemon stops before the store works again."""
+    def _on_failure(self, failure: Failure) -> None:
+        """Log a bug; if the daemon stops before the journal works again, the next start skips the jobs."""
         if failure.check(StoreFailed) is None:
-            self._log.failure("jobs that came after others met a bug of taskqd's", failure)
+            self._log.failure("internal error while failing jobs whose dependency failed", failure)

@@ -1,6 +1,6 @@
-"""What the operator has run when a job ends: a job of its own, with the ended job's JSON on its stdin.
+"""Runs the operator's ``on_end`` command when a job ends, as a job with the ended job's JSON on its stdin.
 
-Its queue has a few slots of its own, so that notices neither flood the machine nor wait behind the backlog
+These jobs have a queue with a few slots, so that they neither flood the machine nor wait behind other jobs
 (docs/decisions/0012).
 """
 
@@ -13,50 +13,55 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.config.settings import ON_END_QUEUE, OnEnd
-from taskqd.engine.engine import Engine
+from taskqd.engine.submissions import NewJob, Submissions
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
 
 OWNER = Actor("[on_end]")
-"""Who submits the notices: nobody else can have that name."""
+"""The owner of the jobs; users cannot have a name with brackets."""
 PRIORITY = 1_000_000
-"""They go before everything else."""
+"""Above the priority of any other job."""
 
 
 class EndHook:
-    """Submits a notice of each end that ``on_end`` is about."""
+    """Submits the ``on_end`` command for each end of a job that the settings ask for.
+
+    ``describe(job)`` returns the job as a JSON document.
+    """
 
     _log = Logger()
 
-    def __init__(self, engine: Engine, describe: Callable[[Job], dict[str, Any]], on_end: OnEnd) -> None:
-        self._engine = engine
+    def __init__(
+        self, submissions: Submissions, describe: Callable[[Job], dict[str, Any]], settings: OnEnd
+    ) -> None:
+        self._submissions = submissions
         self._describe = describe
-        self._on_end = on_end
+        self._settings = settings
 
-    def told(self, job: Job) -> None:
-        """Submit the notice of a job that has ended, if there is to be one.
+    def on_job_ended(self, job: Job) -> None:
+        """Submit the command for a job that has ended.
 
-        There is none of a notice itself, nor of a task: its array has one. One that cannot be submitted is
-        logged, and lost.
+        It does not run for itself, nor for a task: it runs once for the array. If it cannot be submitted,
+        that is logged and not tried again.
         """
-        is_one_of_ours = job.spec.queue == ON_END_QUEUE
-        is_wanted = job.status is Status.FAILED or not (self._on_end.is_of_failures or job.spec.notify_fail)
-        if is_one_of_ours or job.array is not None or not is_wanted:
+        is_hook = job.spec.queue == ON_END_QUEUE
+        is_wanted = job.status is Status.FAILED or not (self._settings.is_of_failures or job.spec.notify_fail)
+        if is_hook or job.array is not None or not is_wanted:
             return
         document = msgspec.json.encode(self._describe(job)) + b"\n"
         spec = Spec(
             queue=ON_END_QUEUE,
             priority=PRIORITY,
-            timeout=self._on_end.timeout,
+            timeout=self._settings.timeout,
             label=f"on_end {job.id}",
             stdin=len(document),
             as_daemon=True,
         )
-        submitted = maybeDeferred(self._engine.submit, self._on_end.command, spec, OWNER, {"stdin": document})
-        submitted.addErrback(self._not_submitted, job.id)
+        new = NewJob(self._settings.command, spec, OWNER, {"stdin": document})
+        maybeDeferred(self._submissions.submit, new).addErrback(self._on_submit_failed, job.id)
 
-    def _not_submitted(self, failure: Failure, job_id: int) -> None:
+    def _on_submit_failed(self, failure: Failure, job_id: int) -> None:
         failure.trap(TaskqError)
-        self._log.warn("no notice of the end of job {id}: {why}", id=job_id, why=failure.value)
+        self._log.warn("the on_end command does not run for job {id}: {why}", id=job_id, why=failure.value)

@@ -1,7 +1,7 @@
-"""From an event to the state that it makes: first into the store, then into the backlog, never otherwise."""
+"""Makes an event durable in the journal, then applies it to the state. The state has no other writer."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,77 +11,77 @@ from taskqd.errors import StoreFailed
 from taskqd.model.events import Clocked, Ended, JobEvent, Position, QueueEvent
 from taskqd.model.job import Job
 from taskqd.state.queue_state import QueueState
-from taskqd.storage.interfaces import IJournal
+from taskqd.storage.interfaces import IClock, IJournal
 
 
 class EventWriter:
-    """Makes events durable in ``store`` and applies them to ``queue_state``."""
+    """Appends events to ``journal`` and applies them to ``queue_state``, in the same order."""
 
-    def __init__(self, store: IJournal, queue_state: QueueState, clock: Any) -> None:
-        self.store = store
+    def __init__(self, journal: IJournal, queue_state: QueueState, clock: IClock) -> None:
+        self.journal = journal
         self.queue_state = queue_state
-        self._clock = clock
-        self._is_last_chance = False
+        self.clock = clock
+        self._has_given_up = False
         self._waiting: list[Deferred[None]] = []
 
     @property
-    def is_behind(self) -> bool:
-        """Whether something that has happened waits for the store to work again."""
+    def has_unwritten(self) -> bool:
+        """Whether an event that has happened waits for the journal to be writable again."""
         return bool(self._waiting)
 
-    def check(self) -> None:
-        """Raise StoreFailed if nothing can be recorded now: nobody should wait for turns in vain."""
-        if self.store.failure is not None:
-            raise StoreFailed(self.store.failure)
+    def check_writable(self) -> None:
+        """Raise StoreFailed if the journal cannot be written: a command need not wait for a lock then."""
+        if self.journal.failure is not None:
+            raise StoreFailed(self.journal.failure)
 
     def record(self, event: JobEvent, may_wait: bool = False) -> "Deferred[Job]":
-        """Fire with the changed job once the event is durable and applied; fails with StoreFailed.
+        """Fire with the changed job when the event is durable and applied; fail with StoreFailed.
 
-        One that ``may_wait`` waits for company: see IJournal.append.
+        ``may_wait`` allows the journal to delay the event for a larger batch (IJournal.append).
         """
-        return self.store.append(event, may_wait).addCallback(self._apply, event)
+        return self.journal.append(event, may_wait).addCallback(self._apply, event)
 
     def record_all(self, events: Sequence[JobEvent]) -> "Deferred[None]":
-        """Fire once events are durable and applied, all or none; fails with StoreFailed.
+        """Fire when events are durable and applied, all or none; fail with StoreFailed.
 
-        They are of a kind of which nobody asks where it stands.
+        Their positions in the journal are not kept, so they must be events that are never read again.
         """
-        return self.store.append_all(events).addCallback(self._apply_all, events)
+        return self.journal.append_all(events).addCallback(self._apply_all, events)
 
     def record_other(self, event: QueueEvent | Clocked) -> "Deferred[None]":
-        """Fire once an event that is about no job is durable and applied; fails with StoreFailed."""
-        return self.store.append(event).addCallback(self._apply_other, event)
+        """Fire when an event that concerns no single job is durable and applied; fail with StoreFailed."""
+        return self.journal.append(event).addCallback(self._apply_other, event)
 
     def record_now(self, events: list[JobEvent]) -> None:
-        """Record before the reactor runs; blocks, and raises StartRefused."""
-        for event, position in zip(events, self.store.append_now(list(events)), strict=True):
+        """Record events before the reactor runs: block until they are durable; raise StartRefused."""
+        for event, position in zip(events, self.journal.append_now(list(events)), strict=True):
             self._apply(position, event)
 
     def record_until_durable(self, event: JobEvent) -> "Deferred[Job]":
-        """Record an event now or when the store works again; fails with StoreFailed only at a stop.
+        """Record an event, again and again while the journal fails; fail with StoreFailed only at a stop.
 
-        Its times must have been read just now.
+        The event's times must have been read from the clock just now.
         """
-        return self.record(event).addErrback(self._record_later, event, self._clock.ahead)
+        return self.record(event).addErrback(self._record_later, event, self.clock.ahead)
 
     def _record_later(self, failure: Failure, event: JobEvent, ahead: float) -> "Deferred[Job]":
         why = failure.value
-        if self._is_last_chance or not isinstance(why, StoreFailed):
+        if self._has_given_up or not isinstance(why, StoreFailed):
             failure.raiseException()
         return Deferred.fromCoroutine(self._record_again(event, ahead, why))
 
     async def _record_again(self, event: JobEvent, ahead: float, why: StoreFailed) -> Job:
-        await self._wait_for_store(why)
-        return await self.record_until_durable(_moved(event, self._clock.ahead - ahead))
+        await self._wait_for_journal(why)
+        return await self.record_until_durable(_shifted(event, self.clock.ahead - ahead))
 
     def give_up(self) -> None:
-        """From now on what cannot be recorded at once is given up: the daemon stops."""
-        self._is_last_chance = True
+        """Fail all events that wait for the journal, and from now on those that it cannot write at once."""
+        self._has_given_up = True
         for waiting in list(self._waiting):
             waiting.cancel()
 
-    async def _wait_for_store(self, why: StoreFailed) -> None:
-        waiting = self.store.when_writable()
+    async def _wait_for_journal(self, why: StoreFailed) -> None:
+        waiting = self.journal.when_writable()
         self._waiting.append(waiting)
         try:
             await waiting
@@ -101,8 +101,8 @@ class EventWriter:
         self.queue_state.apply(event)
 
 
-def _moved(event: JobEvent, jump: float) -> JobEvent:
-    """Return an event with its times as the time of day has them since it was set by ``jump`` seconds."""
+def _shifted(event: JobEvent, jump: float) -> JobEvent:
+    """Return an event whose times follow the time of day, which was set by ``jump`` seconds since."""
     if not jump:
         return event
     if isinstance(event, Ended) and event.retry_at is not None:

@@ -1,4 +1,7 @@
-"""Turns: whoever decides about a thing holds its turn until the decision is true, and the next one waits."""
+"""Locks by key, first come, first served. A command holds the lock of its job until its event is applied.
+
+So every decision about a job is made on the outcome of the one before.
+"""
 
 from collections import deque
 from collections.abc import Hashable, Iterable
@@ -10,104 +13,113 @@ from twisted.python.failure import Failure
 
 from taskqd.model.job import Job
 
-Name = TypeVar("Name", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class KeyedLock(Generic[Name]):
-    """A lock for each name, taken in the order in which it was asked for; a free one costs one dict entry."""
+class KeyedLock(Generic[Key]):
+    """A FIFO lock for each key. A key that is not locked takes no memory."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Name, deque[Deferred[None]]] = {}
-        self._ended: deque[Name] = deque()
-        self._is_passing_on = False
+        self._waiters: dict[Key, deque[Deferred[None]]] = {}
+        self._released: deque[Key] = deque()
+        self._is_resuming = False
 
-    def is_taken(self, name: Name) -> bool:
-        """Whether somebody holds the turn."""
-        return name in self._waiting
+    @property
+    def locked_count(self) -> int:
+        """The number of keys that are locked."""
+        return len(self._waiters)
 
-    async def take(self, name: Name) -> None:
-        """Return when the turn is the caller's, who must give it back."""
-        if name not in self._waiting:
-            self._waiting[name] = deque()
+    def is_locked(self, key: Key) -> bool:
+        """Whether the lock of a key is held."""
+        return key in self._waiters
+
+    async def acquire(self, key: Key) -> None:
+        """Wait for the lock of a key. The caller must release it."""
+        if key not in self._waiters:
+            self._waiters[key] = deque()
             return
-        turn: Deferred[None] = Deferred()
-        self._waiting[name].append(turn)
-        await turn
+        waiter: Deferred[None] = Deferred()
+        self._waiters[key].append(waiter)
+        await waiter
 
-    def give_back(self, name: Name) -> None:
-        """End the caller's turn and let the next one have it.
+    def release(self, key: Key) -> None:
+        """Release the lock of a key and resume its next waiter.
 
-        Who gives it back at once, in his turn that this began, does so when this is done: however many wait,
-        they come one after the other, and not each within the one before.
+        Waiters are resumed one after the other and not recursively, so that any number of them that release
+        at once cannot exhaust the stack.
         """
-        self._ended.append(name)
-        if self._is_passing_on:
+        self._released.append(key)
+        if self._is_resuming:
             return
-        self._is_passing_on = True
+        self._is_resuming = True
         try:
-            while self._ended:
-                self._pass_on(self._ended.popleft())
+            while self._released:
+                self._resume_next(self._released.popleft())
         finally:
-            self._is_passing_on = False
+            self._is_resuming = False
 
-    def _pass_on(self, name: Name) -> None:
-        waiting = self._waiting[name]
-        if waiting:
-            waiting.popleft().callback(None)
+    def _resume_next(self, key: Key) -> None:
+        waiters = self._waiters[key]
+        if waiters:
+            waiters.popleft().callback(None)
         else:
-            del self._waiting[name]
+            del self._waiters[key]
 
 
 class JobLocks:
-    """The turns of jobs, where an array's is that of all its tasks.
+    """The locks of jobs. The lock of an array covers its tasks.
 
-    Whoever decides about a task comes by its array's turn, and so waits for a decision about the whole;
-    whoever decides about the whole keeps that turn, and waits for the tasks about which something is just
-    being decided.
+    A command for a task acquires the array's lock first, so it waits for a command for the whole array. A
+    command for the array keeps the array's lock and waits for those tasks whose own locks are held.
     """
 
     def __init__(self) -> None:
-        self._turns: KeyedLock[int] = KeyedLock()
+        self._locks: KeyedLock[int] = KeyedLock()
 
-    def of(self, job: Job) -> "JobTurn":
-        """Return what holds a job's turn for an ``async with``, with an array's those of all its tasks."""
-        return JobTurn(self._turns, job)
+    @property
+    def locked_count(self) -> int:
+        """The number of jobs that are locked."""
+        return self._locks.locked_count
+
+    def of(self, job: Job) -> "JobLock":
+        """Return the lock of a job, for ``async with``."""
+        return JobLock(self._locks, job)
 
 
-class JobTurn:
-    """One turn, from ``async with`` to its end; giving it back waits for nothing."""
+class JobLock:
+    """The lock of one job, held within an ``async with``; the end of the block waits for nothing."""
 
-    __slots__ = ("_held", "_job", "_turns")
+    __slots__ = ("_held", "_job", "_locks")
 
-    def __init__(self, turns: KeyedLock[int], job: Job) -> None:
-        self._turns = turns
+    def __init__(self, locks: KeyedLock[int], job: Job) -> None:
+        self._locks = locks
         self._job = job
         self._held: list[int] = []
 
     async def __aenter__(self) -> None:
-        job, turns = self._job, self._turns
+        job, locks = self._job, self._locks
         if job.array is not None:
-            await turns.take(job.array)
-            await turns.take(job.id)
-            turns.give_back(job.array)
+            await locks.acquire(job.array)
+            await locks.acquire(job.id)
+            locks.release(job.array)
             self._held.append(job.id)
             return
-        await turns.take(job.id)
+        await locks.acquire(job.id)
         self._held.append(job.id)
         for task in job.tasks.ids if job.tasks else ():
-            if turns.is_taken(task):
-                await turns.take(task)
+            if locks.is_locked(task):
+                await locks.acquire(task)
                 self._held.append(task)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for job_id in self._held:
-            self._turns.give_back(job_id)
+            self._locks.release(job_id)
 
 
 async def gather_results(deferreds: Iterable["Deferred[Value]"]) -> list[Value | Failure]:
-    """Return what each has fired with once all have: its result, or its Failure."""
+    """Wait for all Deferreds; return the result of each, or its Failure."""
     results: list[Any] = await DeferredList(deferreds, consumeErrors=True)
     return [result for _, result in results]

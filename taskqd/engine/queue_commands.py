@@ -1,11 +1,10 @@
-"""What is decided about queues and schedules: pauses, slots, and what is run again and again."""
+"""The commands for queues and schedules: pause, resume, resize, schedule, unschedule."""
 
 from collections.abc import Callable
-from typing import Any
 
 from msgspec.structs import replace
 
-from taskqd.engine.admission import check_room
+from taskqd.engine.admission import check_capacity
 from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import KeyedLock
 from taskqd.model.actor import Actor
@@ -15,61 +14,65 @@ from taskqd.model.spec import Spec
 
 
 class QueueCommands:
-    """Each decision is told only once it is durable; ``fill`` is called when more may start by it.
+    """Changes queues and schedules; ``start_due_jobs`` is called when more jobs may be able to start.
 
-    All raise StoreFailed, and NoSuchJob for a schedule that is not there.
+    Each command returns when its event is durable and applied. All raise StoreFailed, and NoSuchJob for a
+    schedule that does not exist.
     """
 
-    def __init__(self, recorder: EventWriter, clock: Any, fill: Callable[[], None]) -> None:
-        self._recorder = recorder
-        self._queue_state = recorder.queue_state
-        self._clock = clock
-        self._fill = fill
-        self._turns: KeyedLock[int] = KeyedLock()
+    def __init__(self, event_writer: EventWriter, start_due_jobs: Callable[[], None]) -> None:
+        self._event_writer = event_writer
+        self._queue_state = event_writer.queue_state
+        self._clock = event_writer.clock
+        self._start_due_jobs = start_due_jobs
+        self._schedule_locks: KeyedLock[int] = KeyedLock()
         self._next_schedule = self._queue_state.schedules.last_id + 1
-        self._told_of_schedules: Callable[[], object] = lambda: None
+        self._schedule_observers: list[Callable[[], object]] = []
 
-    def on_schedules(self, told: Callable[[], object]) -> None:
-        """Have ``told`` called whenever a schedule is made, ends, is paused or goes on."""
-        self._told_of_schedules = told
+    def add_schedule_observer(self, on_schedules_changed: Callable[[], object]) -> None:
+        """Call ``on_schedules_changed`` when a schedule has been made, ended, paused or resumed."""
+        self._schedule_observers.append(on_schedules_changed)
 
     async def pause(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
-        """Start nothing new: of a queue, of a schedule, or where neither is named, of anything.
+        """Pause a queue or a schedule; without either, all queues.
 
-        From the call on no start is recorded, so that none comes after the pause.
+        From the call on no start is recorded, so that no start follows the pause in the journal.
         """
-        event = Paused(at=self._now(), by=by.name, origin=by.origin, queue=queue, schedule=schedule)
+        event = Paused(at=self._clock.now(), by=by.name, origin=by.origin, queue=queue, schedule=schedule)
         if schedule is not None:
-            await self._decide(event, schedule)
+            await self._record_for_schedule(event, schedule)
             return
         self._queue_state.queues.closing.append(queue)
         try:
-            await self._recorder.record_other(event)
+            await self._event_writer.record_other(event)
         finally:
             self._queue_state.queues.closing.remove(queue)
             self._queue_state.line.unblock_all()
-            self._fill()
+            self._start_due_jobs()
 
     async def resume(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:
-        """End the pause of a queue, of a schedule, or where neither is named, the one of everything."""
-        await self._decide(
-            Resumed(at=self._now(), by=by.name, origin=by.origin, queue=queue, schedule=schedule), schedule
-        )
+        """End the pause of a queue or a schedule; without either, the pause of all queues."""
+        event = Resumed(at=self._clock.now(), by=by.name, origin=by.origin, queue=queue, schedule=schedule)
+        if schedule is not None:
+            await self._record_for_schedule(event, schedule)
+            return
+        await self._event_writer.record_other(event)
+        self._start_due_jobs()
 
     async def resize(self, by: Actor, queue: str, slots: int | None) -> None:
-        """Give a queue slots: a number, 0 for no limit of its own, None for what the settings say."""
-        await self._decide(
-            Resized(at=self._now(), by=by.name, origin=by.origin, queue=queue, slots=slots), None
-        )
+        """Set the slots of a queue; 0 is no limit, None is what the settings say."""
+        event = Resized(at=self._clock.now(), by=by.name, origin=by.origin, queue=queue, slots=slots)
+        await self._event_writer.record_other(event)
+        self._start_due_jobs()
 
     async def schedule(
         self, command: str, spec: Spec, by: Actor, every: float | None, cron: str | None, overlap: bool
     ) -> int:
-        """Submit a job again and again, and return the schedule's number; raises as ``submit`` does.
+        """Make a schedule that submits a job repeatedly, and return its number; raises BadRequest.
 
-        Either ``every`` or ``cron`` is given.
+        Either ``every``, in seconds, or ``cron`` is given.
         """
-        check_room(self._queue_state, spec)
+        check_capacity(self._queue_state, spec)
         if every is not None:
             check_every(every)
         if cron is not None:
@@ -78,7 +81,7 @@ class QueueCommands:
         self._next_schedule += 1
         event = Scheduled(
             schedule=number,
-            at=self._now(),
+            at=self._clock.now(),
             by=by.name,
             origin=by.origin,
             command=command,
@@ -87,27 +90,24 @@ class QueueCommands:
             cron=cron,
             overlap=overlap,
         )
-        await self._recorder.record_other(event)
-        self._told_of_schedules()
+        await self._event_writer.record_other(event)
+        self._notify_schedules_changed()
         return number
 
     async def unschedule(self, number: int, by: Actor) -> None:
-        """End a schedule; what it has submitted goes on."""
-        await self._decide(Unscheduled(schedule=number, at=self._now(), by=by.name, origin=by.origin), number)
+        """End a schedule; the jobs that it has submitted are left alone."""
+        event = Unscheduled(schedule=number, at=self._clock.now(), by=by.name, origin=by.origin)
+        await self._record_for_schedule(event, number)
 
-    async def _decide(self, event: QueueEvent, schedule: int | None) -> None:
-        if schedule is None:
-            await self._recorder.record_other(event)
-            self._fill()
-            return
-        await self._turns.take(schedule)
+    async def _record_for_schedule(self, event: QueueEvent, number: int) -> None:
+        await self._schedule_locks.acquire(number)
         try:
-            self._queue_state.schedules.get(schedule)  # it may have ended while its turn was waited for
-            await self._recorder.record_other(replace(event, at=self._now()))
+            self._queue_state.schedules.get(number)  # it may have ended while this waited for the lock
+            await self._event_writer.record_other(replace(event, at=self._clock.now()))
         finally:
-            self._turns.give_back(schedule)
-        self._told_of_schedules()
+            self._schedule_locks.release(number)
+        self._notify_schedules_changed()
 
-    def _now(self) -> float:
-        now: float = self._clock.now()
-        return now
+    def _notify_schedules_changed(self) -> None:
+        for on_schedules_changed in self._schedule_observers:
+            on_schedules_changed()

@@ -61,7 +61,7 @@ class RetentionTask:
 
     def start(self) -> None:
         """Look after everything, now and again."""
-        self._engine.on_end(lambda _: self.remove_expired())
+        self._engine.add_end_observer(lambda _: self.remove_expired())
         self._check()
 
     def stop(self) -> None:
@@ -95,7 +95,7 @@ class RetentionTask:
         expired = self._engine.queue_state.expiry.take(before, keep.count, keep.size, keep.memory)
         for job_id in expired:
             self._removals += 1
-            removal = Deferred.fromCoroutine(self._engine.remove(job_id, RETENTION))
+            removal = Deferred.fromCoroutine(self._engine.job_commands.remove(job_id, RETENTION))
             removal.addErrback(self._not_removed, job_id).addBoth(self._over)
         return bool(expired)
 

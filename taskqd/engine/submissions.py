@@ -1,12 +1,12 @@
-"""Jobs come in: each is checked, counted and recorded, and one that has a key is taken once.
+"""Accepts jobs: each is checked, counted against the quotas, given an id and recorded.
 
-What the dispatcher does for submissions; how many may be pending is counted in intake.py, who may submit what
-is decided before, in verbs/gate.
+The server has already decided who may submit what (auth/authorization.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
-from typing import Any, NamedTuple, cast
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, succeed
@@ -26,159 +26,167 @@ from taskqd.model.submission import Submission
 from taskqd.state.pending_quota import PendingQuota
 from taskqd.storage.interfaces import ISpool
 
+NO_BLOCKS: Mapping[str, bytes] = MappingProxyType({})
+
+
+class NewJob(NamedTuple):
+    """A job to accept.
+
+    ``blocks`` are its script, stdin and secrets by name, ``schedule`` is the number of the schedule that
+    submits it, and ``max_pending`` is the limit of pending jobs of its owner.
+    """
+
+    command: str
+    spec: Spec
+    by: Actor
+    blocks: Mapping[str, bytes] = NO_BLOCKS
+    schedule: int | None = None
+    max_pending: PendingLimit = UNBOUNDED
+
 
 class SubmissionBatch(NamedTuple):
-    """What somebody submits together: orders that were let in, or why one was not.
+    """Submissions of one user, or the errors with which they were refused.
 
-    ``most_pending`` is how much they may have pending.
+    ``max_pending`` is the limit of pending jobs of this user.
     """
 
     by: Actor
-    orders: Sequence[Submission | TaskqError]
-    most_pending: PendingLimit = UNBOUNDED
+    submissions: Sequence[Submission | TaskqError]
+    max_pending: PendingLimit = UNBOUNDED
 
 
 class Submissions:
-    """Takes jobs in, and gives each a number: the first is ``next_id``.
+    """Accepts jobs, the first with the id ``next_id``; ``max_pending`` is the limit for all users together.
 
-    ``is_draining()`` tells whether nothing is taken any more, ``accepted(count)`` is called when so many jobs
-    are there, and ``purge(job)`` removes what was kept of one that is not. ``most_pending`` is
-    how much may be pending at once.
+    ``is_draining()`` tells whether new jobs are refused, ``on_accepted(count)`` is called after jobs have
+    been accepted, and ``purge(job_id)`` removes the files of a job that could not be recorded.
     """
 
     def __init__(
         self,
-        recorder: EventWriter,
+        event_writer: EventWriter,
         spool: ISpool,
-        clock: Any,
         next_id: int,
-        most_pending: PendingLimit,
+        max_pending: PendingLimit,
         is_draining: Callable[[], bool],
-        accepted: Callable[[int], None],
+        on_accepted: Callable[[int], None],
         purge: Callable[[int], None],
     ) -> None:
-        self._recorder = recorder
-        self._queue_state = recorder.queue_state
+        self.quota = PendingQuota(event_writer.queue_state, max_pending)
+        self._event_writer = event_writer
+        self._queue_state = event_writer.queue_state
         self._spool = spool
-        self._clock = clock
+        self._clock = event_writer.clock
         self._next_id = next_id
-        self._intake = PendingQuota(recorder.queue_state, most_pending)
         self._is_draining = is_draining
-        self._told_accepted = accepted
+        self._on_accepted = on_accepted
         self._purge = purge
-        self._key_turns: KeyedLock[tuple[str, str]] = KeyedLock()
+        self._key_locks: KeyedLock[tuple[str, str]] = KeyedLock()
 
-    def submit(
-        self,
-        command: str,
-        spec: Spec,
-        by: Actor,
-        blocks: dict[str, bytes],
-        schedule: int | None = None,
-        most_pending: PendingLimit = UNBOUNDED,
-    ) -> "Deferred[int]":
-        """Accept a job of somebody's and fire with its id once it is durable.
+    def submit(self, new: NewJob) -> "Deferred[int]":
+        """Accept a job; fire with its id when it is durable.
 
-        ``blocks`` are its script, stdin and secret, ``schedule`` is the one that submits it, and
-        ``most_pending`` how much they may have pending. Raises or fails with NoSuchJob, Gone,
-        BadRequest, Draining, QueueFull, KeyConflict or StoreFailed, and then nothing was accepted.
+        Raises or fails with NoSuchJob, Gone, BadRequest, Draining, QueueFull, KeyConflict or StoreFailed;
+        the job was not accepted then.
         """
-        spec = admission.resolved(self._queue_state, spec)
-        hashed = [content for name, content in blocks.items() if name != submission.BLOCK]
-        if not hashed:
-            return self._submit(command, spec, by, blocks, schedule, most_pending)
-        digest = self._spool.digest(hashed)
+        new = new._replace(spec=admission.resolve_dependencies(self._queue_state, new.spec))
+        to_hash = [content for name, content in new.blocks.items() if name != submission.BLOCK]
+        if not to_hash:
+            return self._submit(new)
+        digest = self._spool.digest(to_hash)
         return digest.addCallback(
-            lambda found: self._submit(
-                command, replace(spec, blocks=found), by, blocks, schedule, most_pending
-            )
+            lambda found: self._submit(new._replace(spec=replace(new.spec, blocks=found)))
         )
 
-    def _submit(
-        self,
-        command: str,
-        spec: Spec,
-        by: Actor,
-        blocks: dict[str, bytes],
-        schedule: int | None,
-        most_pending: PendingLimit,
-    ) -> "Deferred[int]":
-        """Accept a job of which the blocks are hashed."""
-        if spec.key is None:
-            return self._accept(command, spec, by, blocks, schedule, most_pending)
-        return Deferred.fromCoroutine(self._accept_once(command, spec, spec.key, by, blocks, most_pending))
+    def _submit(self, new: NewJob) -> "Deferred[int]":
+        """Accept a job whose spec has the digest of its blocks."""
+        if new.spec.key is None:
+            return self._accept(new)
+        return Deferred.fromCoroutine(self._accept_once(new, new.spec.key))
 
     def submit_all(self, batches: Sequence[SubmissionBatch]) -> "Deferred[list[list[int | TaskqError]]]":
-        """Accept jobs that bring neither a key nor blocks, and look at no others.
+        """Accept jobs that have no keys and no blocks, and name no other jobs.
 
-        Fires with the id of each job of each batch, or why it was refused. They become durable together,
-        which costs less than one by one.
+        Fires with the id of each job of each batch, or the error that refused it. The jobs become durable
+        together, which costs less than one by one.
         """
         events: list[Submitted] = []
         try:
-            results = [self._take_in(batch, events) for batch in batches]
+            results = [self._admit(batch, events) for batch in batches]
             if not events:
                 return succeed(results)
-            recorded = self._recorder.record_all(events)
+            recorded = self._event_writer.record_all(events)
         except BaseException:
-            self._intake.arrived(*events)
+            self.quota.arrived(*events)
             raise
         return recorded.addCallbacks(
             self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
         )
 
-    def _take_in(self, batch: SubmissionBatch, events: list[Submitted]) -> list[int | TaskqError]:
-        """Add the events of a batch to others, and return their jobs' ids, or why there is none."""
-        by, orders, most_pending = batch
+    def _admit(self, batch: SubmissionBatch, events: list[Submitted]) -> list[int | TaskqError]:
+        """Append the events of a batch to ``events``; return the ids of its jobs, or the errors."""
+        by, submissions, max_pending = batch
         results: list[int | TaskqError] = []
         checked = None
-        for order in orders:
-            if isinstance(order, TaskqError):
-                results.append(order)
+        for each in submissions:
+            if isinstance(each, TaskqError):
+                results.append(each)
                 continue
-            command, spec = order
+            command, spec = each
             try:
                 if spec is not checked:
                     self._check(spec)
                     checked = spec
-                self._intake.take(by.name, command, spec, most_pending)
+                self.quota.take(by.name, command, spec, max_pending)
             except TaskqError as why:
                 results.append(why)
             else:
-                event = self._submission(command, spec, by)
+                event = self._make_event(command, spec, by)
                 results.append(event.id)
                 events.append(event)
         return results
 
-    def _accept(
-        self,
-        command: str,
-        spec: Spec,
-        by: Actor,
-        blocks: dict[str, bytes],
-        schedule: int | None,
-        most_pending: PendingLimit,
-    ) -> "Deferred[int]":
-        self._check(spec)
-        self._intake.take(by.name, command, spec, most_pending)
-        event = self._submission(command, spec, by, schedule)
-        if not blocks:
-            recorded = self._recorder.record(event)
+    def _accept(self, new: NewJob) -> "Deferred[int]":
+        self._check(new.spec)
+        self.quota.take(new.by.name, new.command, new.spec, new.max_pending)
+        event = self._make_event(new.command, new.spec, new.by, new.schedule)
+        if not new.blocks:
+            recorded = self._event_writer.record(event)
         else:
-            kept = self._spool.store_blocks(event.id, blocks).addErrback(_not_kept)
-            recorded = kept.addCallback(lambda _: self._recorder.record(replace(event, at=self._clock.now())))
+            kept = self._spool.store_blocks(event.id, dict(new.blocks)).addErrback(_raise_not_kept)
+            recorded = kept.addCallback(
+                lambda _: self._event_writer.record(replace(event, at=self._clock.now()))
+            )
         return recorded.addCallbacks(
             self._accepted, self._not_accepted, callbackArgs=(event,), errbackArgs=(event,)
         )
 
+    async def _accept_once(self, new: NewJob, key: str) -> int:
+        """Accept a job that has a key, or return the id of the same job that was accepted before."""
+        locked = (new.by.name, key)
+        await self._key_locks.acquire(locked)
+        try:
+            known = self._queue_state.by_key(key, new.by.name)
+            if known is None:
+                return await self._accept(new)
+            is_same = (known.command, known.submission) == (new.command, new.spec)
+            if not is_same or not self._has_secrets(known, new.blocks.get(submission.BLOCK)):
+                raise KeyConflict(
+                    f"the key {key} cannot be used: job {known.id} has it and is a different submission; "
+                    "choose another key"
+                )
+            return known.id
+        finally:
+            self._key_locks.release(locked)
+
     def _check(self, spec: Spec) -> None:
-        """Raise why nothing that is asked for in this way can be accepted now."""
+        """Raise if no job with this spec can be accepted now."""
         if self._is_draining():
-            raise Draining("the daemon is about to stop and takes nothing new; submit again once it is back")
+            raise Draining("the daemon is stopping and accepts no new jobs; submit again when it is back")
         admission.check(self._queue_state, spec)
 
-    def _submission(self, command: str, spec: Spec, by: Actor, schedule: int | None = None) -> Submitted:
-        """Return the event of a submission that is accepted, with its job's number."""
+    def _make_event(self, command: str, spec: Spec, by: Actor, schedule: int | None = None) -> Submitted:
+        """Return the event of an accepted job, with the next free id."""
         event = Submitted(
             id=self._next_id,
             at=self._clock.now(),
@@ -191,68 +199,45 @@ class Submissions:
         self._next_id = event.last_id + 1
         return event
 
-    async def _accept_once(
-        self,
-        command: str,
-        spec: Spec,
-        key: str,
-        by: Actor,
-        blocks: dict[str, bytes],
-        most_pending: PendingLimit,
-    ) -> int:
-        turn = (by.name, key)
-        await self._key_turns.take(turn)
-        try:
-            known = self._queue_state.by_key(key, by.name)
-            if known is None:
-                return await self._accept(command, spec, by, blocks, None, most_pending)
-            is_same = (known.command, known.submission) == (command, spec)
-            if not is_same or not self._has_secret(known, blocks.get(submission.BLOCK)):
-                raise KeyConflict(
-                    f"job {known.id} has the key {key} and is another submission; choose another key"
-                )
-            return known.id
-        finally:
-            self._key_turns.give_back(turn)
-
     def _all_accepted(
         self, _: None, events: list[Submitted], results: list[list[int | TaskqError]]
     ) -> list[list[int | TaskqError]]:
-        self._intake.arrived(*events)
-        self._told_accepted(len(events))
+        self.quota.arrived(*events)
+        self._on_accepted(len(events))
         return results
 
     def _none_accepted(
         self, failure: Failure, events: list[Submitted], results: list[list[int | TaskqError]]
     ) -> list[list[int | TaskqError]]:
         failure.trap(StoreFailed)
-        self._intake.arrived(*events)
+        self.quota.arrived(*events)
         why = cast("StoreFailed", failure.value)
         return [[why if isinstance(result, int) else result for result in batch] for batch in results]
 
     def _accepted(self, job: Job, event: Submitted) -> int:
-        self._intake.arrived(event)
-        self._told_accepted(1)
+        self.quota.arrived(event)
+        self._on_accepted(1)
         return job.id
 
     def _not_accepted(self, failure: Failure, event: Submitted) -> Failure:
-        self._intake.arrived(event)
-        if event.spec.secrets:  # other blocks may lie there until the next start
+        self.quota.arrived(event)
+        if event.spec.secrets:  # files without secrets can stay until the next start
             self._purge(event.id)
         return failure
 
-    def _has_secret(self, job: Job, block: bytes | None) -> bool:
-        """Whether a job that has the same spec has the same secrets too; raises StoreFailed."""
+    def _has_secrets(self, job: Job, block: bytes | None) -> bool:
+        """Whether a job that has the same spec also has the same secrets; raises StoreFailed."""
         if block is None:
             return True
         try:
             return compare_digest(self._spool.read_block(job.id, submission.BLOCK), block)
         except OSError as why:
             raise StoreFailed(
-                f"whether this is the same as job {job.id} cannot be told: its secrets cannot be read: {why}"
+                f"the submission cannot be compared with job {job.id}, which has the same key: the secrets "
+                f"of that job cannot be read: {why}"
             ) from None
 
 
-def _not_kept(failure: Failure) -> None:
+def _raise_not_kept(failure: Failure) -> None:
     failure.trap(OSError)
-    raise StoreFailed(f"the script, stdin or secrets of the job cannot be kept: {failure.value}")
+    raise StoreFailed(f"the script, stdin or secrets of the job cannot be written: {failure.value}")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import Attribute, Interface
 
 from taskqd.model.events import Event, Output
@@ -142,3 +143,21 @@ class ISpool(Interface):
 
     def close_attempt(job_id: int) -> None:
         """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""
+
+
+class IClock(IReactorTime):
+    """The clocks of the daemon, and the timers of the reactor (daemon/clocks.py)."""
+
+    ahead: float = Attribute("Seconds by which the time of day is ahead of ``elapsed``.")
+
+    def now() -> float:
+        """Return the time of day, in seconds since the epoch: for time stamps, ``--at`` and ``--cron``."""
+
+    def elapsed() -> float:
+        """Return the clock of waits and ages, in seconds; it goes on while the machine is suspended."""
+
+    def boot() -> float:
+        """Return the seconds since the machine was started."""
+
+    def measured() -> float:
+        """Return how far the system's time of day is ahead of ``elapsed`` now."""

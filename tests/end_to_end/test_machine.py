@@ -75,7 +75,7 @@ def test_a_want_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[
     last = submit(wire, 1, "true")[0]
     until(lambda: wire.stats()["shortage"] is not None, "the shortage")
     assert "Resource temporarily unavailable" in wire.stats()["shortage"]["detail"]
-    assert "the machine lacks what a start takes" in wire.ask(f"WHY {last}")
+    assert "the machine lacks what a start needs" in wire.ask(f"WHY {last}")
     wire.cancel(*blockers)
     assert wire.wait(last) == "COMPLETED"
     jobs = submit(wire, 300, "exec sleep 0.01")  # for what a job itself forks is its own
@@ -180,7 +180,7 @@ def test_a_terminal_that_goes_ends_the_daemon_in_order(tmp_path: Path, made: lis
     assert "the terminal is gone, so the daemon stops" in daemon.log
     assert not daemon.pid_file.exists()
     daemon.start()
-    assert daemon.connect().show(job)["runs"][0]["detail"] == "the daemon was told to stop while it ran"
+    assert daemon.connect().show(job)["runs"][0]["detail"] == "the daemon was stopped while it ran"
 
 
 def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[Daemon]) -> None:

@@ -12,7 +12,7 @@ from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
-STOPPED = "the daemon was told to stop while it ran"
+STOPPED = "the daemon was stopped while it ran"
 KILLED = "the daemon was killed while it ran"
 STUBBORN = "--kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.05; done"
 

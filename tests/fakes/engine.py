@@ -9,6 +9,7 @@ from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import UNBOUNDED, Limits
 from taskqd.engine.engine import Engine
+from taskqd.engine.submissions import NewJob
 from taskqd.execution.run import Outcome
 from taskqd.model.actor import Actor
 from taskqd.model.events import Event
@@ -111,7 +112,7 @@ class Harness:
     ) -> "Deferred[int]":
         """Return the Deferred of a submission by ada, of which nothing is durable yet."""
         spec = Spec(**options)
-        return maybeDeferred(self.engine.submit, command, spec, ACTOR, blocks or {})
+        return maybeDeferred(self.engine.submissions.submit, NewJob(command, spec, ACTOR, blocks or {}))
 
     def submit(self, command: str = "true", **options: Any) -> int:
         """Return the id of a new job, once all is durable."""
@@ -124,49 +125,49 @@ class Harness:
         return begin(self._cancel(job_id, number, cascade))
 
     async def _cancel(self, job_id: int, number: int, cascade: bool) -> Job:
-        before = [job.id for job in await self.engine.dependents_of(job_id)] if cascade else ()
-        return await self.engine.cancel(job_id, ACTOR, number, before)
+        before = [job.id for job in await self.engine.job_commands.dependents_of(job_id)] if cascade else ()
+        return await self.engine.job_commands.cancel(job_id, ACTOR, number, before)
 
     def hold(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a hold."""
-        return begin(self.engine.changes.hold(job_id, ACTOR))
+        return begin(self.engine.job_commands.hold(job_id, ACTOR))
 
     def release(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a release."""
-        return begin(self.engine.changes.release(job_id, ACTOR))
+        return begin(self.engine.job_commands.release(job_id, ACTOR))
 
     def change(self, job_id: int, **values: Any) -> "Deferred[Job]":
         """Return the Deferred of a change of a spec's fields."""
-        return begin(self.engine.changes.change(job_id, ACTOR, values))
+        return begin(self.engine.job_commands.change(job_id, ACTOR, values))
 
     def pause(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
         """Return the Deferred of a pause."""
-        return begin(self.engine.controls.pause(ACTOR, queue, schedule))
+        return begin(self.engine.queue_commands.pause(ACTOR, queue, schedule))
 
     def resume(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
         """Return the Deferred of a pause's end."""
-        return begin(self.engine.controls.resume(ACTOR, queue, schedule))
+        return begin(self.engine.queue_commands.resume(ACTOR, queue, schedule))
 
     def resize(self, queue: str, slots: int | None) -> "Deferred[None]":
         """Return the Deferred of a change of a queue's slots."""
-        return begin(self.engine.controls.resize(ACTOR, queue, slots))
+        return begin(self.engine.queue_commands.resize(ACTOR, queue, slots))
 
     def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
         """Return the Deferred of a new schedule."""
         command, spec = options.pop("command", "true"), Spec(**options)
-        return begin(self.engine.controls.schedule(command, spec, ACTOR, every, None, False))
+        return begin(self.engine.queue_commands.schedule(command, spec, ACTOR, every, None, False))
 
     def unschedule(self, number: int) -> "Deferred[None]":
         """Return the Deferred of a schedule's end."""
-        return begin(self.engine.controls.unschedule(number, ACTOR))
+        return begin(self.engine.queue_commands.unschedule(number, ACTOR))
 
     def retry(self, job_id: int) -> "Deferred[Job]":
         """Return the Deferred of a retry."""
-        return begin(self.engine.retry(job_id, ACTOR))
+        return begin(self.engine.job_commands.retry(job_id, ACTOR))
 
     def remove(self, job_id: int) -> "Deferred[None]":
         """Return the Deferred of a removal."""
-        return begin(self.engine.remove(job_id, ACTOR))
+        return begin(self.engine.job_commands.remove(job_id, ACTOR))
 
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
         """End a running attempt, durably."""

@@ -40,6 +40,7 @@ from taskqd.config.settings import Retention
 from taskqd.engine import retention
 from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
+from taskqd.engine.submissions import NewJob
 from taskqd.errors import Gone, NoSuchJob, StartRefused, StoreFailed, TaskqError, WrongState
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import Outcome, Run
@@ -463,7 +464,7 @@ class Day:
         self.results = JobView(
             self.store, self.spool, lambda job: queue_state.reason(job, now), queue_state.not_before
         )
-        self.engine.recover("the daemon was killed")
+        self.engine.dispatcher.recover("the daemon was killed")
         self.engine.start()
         self.housekeeper = RetentionTask(
             self.engine, self.store, Retention(1e9, KEPT), self.reactor, self._condense, in_thread
@@ -554,7 +555,7 @@ class Day:
                 raise Untrue(f"the end of job {job.id} is not recorded")
             is_due = self.engine.queue_state.reason(job, now) is Reason.QUEUED and job.tasks is None
             has_room = len(self.executor.running) < LIMITS.slots and job.spec.array is None
-            if is_due and has_room and not self.engine.is_draining:
+            if is_due and has_room and not self.engine.dispatcher.is_draining:
                 raise Untrue(f"job {job.id} is due, and does not start though there is a slot")
 
     def check_output(self) -> None:
@@ -621,20 +622,21 @@ class Day:
             self._waits.append((job_id, self.engine.wait(job_id)))
             return job_id
 
-        self.ask("SUBMIT", self.engine.submit(command, spec, ACTOR, blocks or {}).addCallback(accepted))
+        new = NewJob(command, spec, ACTOR, blocks or {})
+        self.ask("SUBMIT", self.engine.submissions.submit(new).addCallback(accepted))
         return ids
 
     def cancel(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("CANCEL", begin(self.engine.cancel(job_id, ACTOR, 15)))
+            self.ask("CANCEL", begin(self.engine.job_commands.cancel(job_id, ACTOR, 15)))
 
     def retry(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("RETRY", begin(self.engine.retry(job_id, ACTOR)))
+            self.ask("RETRY", begin(self.engine.job_commands.retry(job_id, ACTOR)))
 
     def remove(self, ids: list[int]) -> None:
         for job_id in ids:
-            self.ask("REMOVE", begin(self.engine.remove(job_id, ACTOR)))
+            self.ask("REMOVE", begin(self.engine.job_commands.remove(job_id, ACTOR)))
 
     def decide(self, what: str, decision: "Coroutine[Deferred[Any], Any, Any]") -> None:
         """Change a job, a queue or a schedule."""
@@ -743,7 +745,7 @@ class Day:
 
     def _change_their_minds(self) -> Iterator[None]:
         """Use what is about more than one job, or about one that has not started."""
-        changes, controls = self.engine.changes, self.engine.controls
+        changes, controls = self.engine.job_commands, self.engine.queue_commands
         self.decide("PAUSE", controls.pause(ACTOR, "slow"))
         self.decide("SET-QUEUE", controls.resize(ACTOR, "slow", 1))
         yield
@@ -776,7 +778,7 @@ class Day:
 
     def _stop_and_start(self) -> Iterator[None]:
         self.housekeeper.stop()
-        stopped = self.engine.stop(requeue=True)
+        stopped = self.engine.dispatcher.stop(requeue=True)
         self.end(list(self.executor.running), b" and so far")
         self.settle()
         if not stopped.called:

@@ -69,7 +69,7 @@ class AdminHandlers(HandlerGroup):
     def _drain(self, client: IClient, _: None) -> bytes:
         who = client.principal
         self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
-        self._engine.drain()
+        self._engine.dispatcher.drain()
         return replies.OK
 
     def _stats(self, client: IClient, _: None) -> bytes:
@@ -79,17 +79,17 @@ class AdminHandlers(HandlerGroup):
             {
                 "version": __version__,
                 "uptime": round(self._clock.seconds() - self._started_at, 3),
-                "slots": engine.slots,
-                "busy": engine.busy,
+                "slots": queue_state.capacity.limits.slots,
+                "busy": engine.dispatcher.busy,
                 "resources": queue_state.capacity.resources(),
                 "paused": queue_state.queues.is_paused,
-                "draining": engine.is_draining,
-                "shortage": engine.shortage(),
+                "draining": engine.dispatcher.is_draining,
+                "shortage": engine.dispatcher.shortage.stats(self._clock.elapsed()),
                 "jobs": {status.value.lower(): count for status, count in queue_state.counts.items()},
                 "pending_bytes": queue_state.pending_bytes,
                 "connections": self._connections(),
                 "counters": engine.counters,
-                "store": engine.store_state(),
+                "store": engine.journal_stats(),
                 "limits": self._limits,
             },
         )

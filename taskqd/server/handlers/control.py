@@ -36,17 +36,19 @@ class ControlHandlers(HandlerGroup):
         job = self._queue_state.get(asked.id)
         after: list[Job] = []
         if asked.is_cascade:
-            after = await self._engine.dependents_of(
+            after = await self._engine.job_commands.dependents_of(
                 job.id, lambda one: self._authorizer.check_after(who, one)
             )
             self._authorizer.charge(who, (job, *after))
-        return await self._engine.cancel(job.id, who.actor, asked.signal, [one.id for one in after])
+        return await self._engine.job_commands.cancel(
+            job.id, who.actor, asked.signal, [one.id for one in after]
+        )
 
     def _retry(self, client: IClient, asked: JobRef | Retrial) -> Reply:
         if isinstance(asked, Retrial):
             retried = self._retry_all(client.principal, self._id(asked.id))
         else:
-            retried = self._engine.retry(self._id(asked), client.principal.actor)
+            retried = self._engine.job_commands.retry(self._id(asked), client.principal.actor)
         return Deferred.fromCoroutine(retried).addCallback(lambda job: replies.job_id(job.id))
 
     async def _retry_all(self, who: Principal, job_id: int) -> Job:
@@ -55,28 +57,32 @@ class ControlHandlers(HandlerGroup):
         After an error the older ones of them are retried, and the others are as they were.
         """
         job = self._queue_state.get(job_id)
-        skipped = await self._engine.all_skipped(job_id, lambda one: self._authorizer.check_skipped(who, one))
+        skipped = await self._engine.job_commands.skipped_because_of(
+            job_id, lambda one: self._authorizer.check_skipped(who, one)
+        )
         self._authorizer.charge(who, (job, *skipped))
-        await self._engine.retry(job_id, who.actor)
+        await self._engine.job_commands.retry(job_id, who.actor)
         for one in skipped:
             with suppress(WrongState, NoSuchJob, Gone):  # somebody else has retried or removed it meanwhile
                 self._authorizer.check_retry(who, one)
-                await self._engine.retry(one.id, who.actor)
+                await self._engine.job_commands.retry(one.id, who.actor)
         return job
 
     def _remove(self, client: IClient, ref: JobRef) -> Reply:
-        removed = Deferred.fromCoroutine(self._engine.remove(self._id(ref), client.principal.actor))
+        removed = Deferred.fromCoroutine(
+            self._engine.job_commands.remove(self._id(ref), client.principal.actor)
+        )
         return removed.addCallback(lambda _: replies.OK)
 
     def _hold(self, client: IClient, ref: JobRef) -> Reply:
-        held = self._engine.changes.hold(self._id(ref), client.principal.actor)
+        held = self._engine.job_commands.hold(self._id(ref), client.principal.actor)
         return Deferred.fromCoroutine(held).addCallback(self._status)
 
     def _release(self, client: IClient, ref: JobRef) -> Reply:
-        released = self._engine.changes.release(self._id(ref), client.principal.actor)
+        released = self._engine.job_commands.release(self._id(ref), client.principal.actor)
         return Deferred.fromCoroutine(released).addCallback(self._status)
 
     def _set(self, client: IClient, asked: Change) -> Reply:
         by, job_id = client.principal.actor, self._id(asked.id)
-        changed = self._engine.changes.change(job_id, by, asked.values)
+        changed = self._engine.job_commands.change(job_id, by, asked.values)
         return Deferred.fromCoroutine(changed).addCallback(self._described)

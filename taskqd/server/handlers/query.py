@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.engine.submissions import SubmissionBatch
+from taskqd.engine.submissions import NewJob, SubmissionBatch
 from taskqd.errors import TaskqError, WrongState
 from taskqd.model import submission as secret
 from taskqd.model.actor import Actor
@@ -57,8 +57,9 @@ class QueryHandlers(HandlerGroup):
             blocks[secret.BLOCK] = asked.secret
         who = client.principal
         spec = self._authorizer.authorize_submission(who, command, spec, len(asked.secret or b""))
-        most = self._authorizer.most_pending(who)
-        accepted = self._engine.submit(command, spec, who.actor, blocks, most_pending=most)
+        max_pending = self._authorizer.most_pending(who)
+        new = NewJob(command, spec, who.actor, blocks, max_pending=max_pending)
+        accepted = self._engine.submissions.submit(new)
         return accepted.addCallback(replies.job_id)
 
     def submit_all(
@@ -68,7 +69,9 @@ class QueryHandlers(HandlerGroup):
 
         A batch is who asks, or why they may not, and their orders.
         """
-        return self._engine.submit_all(list(starmap(self._admitted, batches))).addCallback(_answers)
+        return self._engine.submissions.submit_all(list(starmap(self._admitted, batches))).addCallback(
+            _answers
+        )
 
     def _admitted(self, who: Principal | TaskqError, orders: list[Submission]) -> SubmissionBatch:
         """Return orders as they are accepted, or why each is not."""
@@ -158,8 +161,14 @@ class QueryHandlers(HandlerGroup):
         return Deferred.fromCoroutine(_send_events(client, self._results.history(*ids)))
 
     def _why(self, client: IClient, ref: JobRef) -> bytes:
+        now = self._clock.elapsed()
         return replies.ok(
-            why(self._queue_state, self._queue_state.get(ref), self._clock.elapsed(), self._engine.lack())
+            why(
+                self._queue_state,
+                self._queue_state.get(ref),
+                now,
+                self._engine.dispatcher.shortage.explain(now),
+            )
         )
 
 

@@ -32,23 +32,23 @@ class QueueHandlers(HandlerGroup):
         return Deferred.fromCoroutine(send_all(client, lines))
 
     def _set_queue(self, client: IClient, asked: QueueChange) -> Reply:
-        resized = self._engine.controls.resize(client.principal.actor, asked.queue, asked.slots)
+        resized = self._engine.queue_commands.resize(client.principal.actor, asked.queue, asked.slots)
         return Deferred.fromCoroutine(resized).addCallback(
             lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(asked.queue))
         )
 
     def _pause(self, client: IClient, asked: Pause) -> Reply:
-        paused = self._engine.controls.pause(client.principal.actor, asked.queue, asked.schedule)
+        paused = self._engine.queue_commands.pause(client.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
 
     def _resume(self, client: IClient, asked: Pause) -> Reply:
-        resumed = self._engine.controls.resume(client.principal.actor, asked.queue, asked.schedule)
+        resumed = self._engine.queue_commands.resume(client.principal.actor, asked.queue, asked.schedule)
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
     def _schedule(self, client: IClient, asked: ScheduleRequest) -> Reply:
         who = client.principal
         spec = self._authorizer.authorize_schedule(who, asked.command, asked.spec)
-        made = self._engine.controls.schedule(
+        made = self._engine.queue_commands.schedule(
             asked.command, spec, who.actor, asked.every, asked.cron, asked.overlap
         )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
@@ -67,5 +67,5 @@ class QueueHandlers(HandlerGroup):
                 yield replies.as_json("SCHEDULE", documents.schedule(schedule, known.next_run(schedule)))
 
     def _unschedule(self, client: IClient, number: int) -> Reply:
-        ended = self._engine.controls.unschedule(number, client.principal.actor)
+        ended = self._engine.queue_commands.unschedule(number, client.principal.actor)
         return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

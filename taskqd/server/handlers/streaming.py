@@ -56,7 +56,7 @@ class StreamingHandlers(HandlerGroup):
     ) -> bytes:
         """Send the STATUS of each of these jobs as it ends, under the name by which it was asked for."""
         left = 1 if is_any else names.count
-        ends = Ends(jobs.values(), self._engine.tell_end)
+        ends = Ends(jobs.values(), self._engine.subscribe_to_ends)
         reply = Lines(client)
         try:
             while left:

@@ -94,11 +94,11 @@ def test_who_may_do_what_and_what_is_refused_changes_nothing(verb: str) -> None:
     found: dict[str, str | None] = {}
     for who, principal in THOSE.items():
         place = place_of_ann()
-        before = list(place.harness.store.events), place.harness.engine.is_draining
+        before = list(place.harness.store.events), place.harness.engine.dispatcher.is_draining
         said = place.ask(principal, LINES[verb].format(**THINGS))
         found[who] = said if said in ("FORBIDDEN", "AUTH_REQUIRED") else None
         if found[who]:
-            assert (place.harness.store.events, place.harness.engine.is_draining) == before
+            assert (place.harness.store.events, place.harness.engine.dispatcher.is_draining) == before
     assert found == {who: code_for(verb, who) for who in WHO}
 
 
@@ -120,7 +120,7 @@ def test_of_what_is_not_there_it_is_said_so_to_everybody(place: Place, verb: str
 def test_a_wait_for_several_of_which_one_is_another_s_waits_for_none(place: Place) -> None:
     place.ask(BOB, "SUBMIT --hold b")
     assert place.ask(BOB, "WAIT 4 3 --any") == "FORBIDDEN"
-    assert not place.harness.engine._waiters
+    assert not place.harness.engine.waiter_count
 
 
 def test_lists_show_what_may_be_seen_and_nothing_else(place: Place) -> None:
@@ -377,7 +377,7 @@ def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
     assert len(replies) == 3000
     assert {code for word, code in replies if word == "ERROR"} == {"QUEUE_FULL"}
     assert [harness.queue_state.pending_of(name) for name in ("4000001", "4000002")] == [600, 500]
-    assert harness.engine._reception._intake.is_empty
+    assert harness.engine.submissions.quota.is_empty
 
 
 def test_who_submits_too_fast_is_told_when_to_try_again() -> None:
@@ -501,7 +501,7 @@ def test_submissions_that_come_together_are_refused_one_by_one() -> None:
     client.send(b"SUBMIT x\nSUBMIT y\n")
     harness.store.fail()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
-    assert harness.engine._reception._intake.is_empty
+    assert harness.engine.submissions.quota.is_empty
 
 
 def test_an_act_on_an_array_counts_as_one_on_each_of_its_tasks() -> None:

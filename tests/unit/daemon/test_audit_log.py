@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher, textFileLogObserver
 
 from taskqd.daemon.audit_log import GATHER, Audit
+from taskqd.engine.submissions import NewJob
 from taskqd.model.actor import Actor
 from taskqd.model.events import JOB_EVENTS, QUEUE_EVENTS, Decision, Event, QueueEvent, Submitted
 from taskqd.model.spec import DEFAULT_SPEC, Spec
@@ -29,7 +30,7 @@ class Audited:
 
     def submit(self, by: Actor, count: int = 1) -> None:
         for _ in range(count):
-            self.harness.engine.submit("true", Spec(hold=True), by, {})
+            self.harness.engine.submissions.submit(NewJob("true", Spec(hold=True), by))
         self.harness.settle()
 
     def lines(self) -> list[str]:
@@ -47,15 +48,15 @@ def test_who_did_what_from_where_is_one_line(audited: Audited) -> None:
     audited.submit(ANN)
     engine = audited.harness.engine
     for act in (
-        engine.controls.pause(BOB),
-        engine.changes.release(1, BOB),
-        engine.changes.change(1, BOB, {"priority": 1}),
-        engine.changes.hold(1, BOB),
-        engine.cancel(1, BOB, 15),
-        engine.retry(1, BOB),
-        engine.cancel(1, ANN, 15),
-        engine.remove(1, BOB),
-        engine.controls.resume(BOB, "q"),
+        engine.queue_commands.pause(BOB),
+        engine.job_commands.release(1, BOB),
+        engine.job_commands.change(1, BOB, {"priority": 1}),
+        engine.job_commands.hold(1, BOB),
+        engine.job_commands.cancel(1, BOB, 15),
+        engine.job_commands.retry(1, BOB),
+        engine.job_commands.cancel(1, ANN, 15),
+        engine.job_commands.remove(1, BOB),
+        engine.queue_commands.resume(BOB, "q"),
     ):
         begin(act)
         audited.harness.settle()
@@ -195,7 +196,7 @@ def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) ->
 
 
 def test_a_schedule_is_named_by_its_number(audited: Audited) -> None:
-    begin(audited.harness.engine.controls.schedule("true", DEFAULT_SPEC, ANN, 60.0, None, False))
+    begin(audited.harness.engine.queue_commands.schedule("true", DEFAULT_SPEC, ANN, 60.0, None, False))
     audited.harness.settle()
     assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]
     audited.audit.stop()

@@ -192,7 +192,7 @@ async def test_a_stop_ends_what_runs_and_whoever_waits_for_it_is_answered(site: 
     site.start()
     [shown] = await site.talk(b"SHOW 1\n")
     assert '"reason":"interrupted"' in shown
-    assert '"detail":"the daemon was told to stop while it ran"' in shown
+    assert '"detail":"the daemon was stopped while it ran"' in shown
     await site.stop()
 
 

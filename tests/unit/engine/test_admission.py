@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskqd.engine.admission import check, check_room, resolved
+from taskqd.engine.admission import check, check_capacity, resolve_dependencies
 from taskqd.errors import BadRequest, Gone, NoSuchJob
 from taskqd.model.job_ref import TaskId
 from taskqd.state.capacity import CapacityTotals
@@ -20,9 +20,11 @@ def _queue_state() -> QueueState:
 
 def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> None:
     asked = spec(after=(TaskId(2, 1), 1), after_any=(TaskId(2, 3),), after_fail=(2, TaskId(2, 2)))
-    assert resolved(_queue_state(), asked) == spec(after=(3, 1), after_any=(5,), after_fail=(2, 4))
+    assert resolve_dependencies(_queue_state(), asked) == spec(
+        after=(3, 1), after_any=(5,), after_fail=(2, 4)
+    )
     plain = spec()
-    assert resolved(_queue_state(), plain) is plain
+    assert resolve_dependencies(_queue_state(), plain) is plain
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_a_task_that_is_not_there_is_refused(
     which: TaskId, error: type[Exception], text: str, kind: str
 ) -> None:
     with pytest.raises(error) as refusal:
-        resolved(_queue_state(), spec(**{kind: (which,)}))
+        resolve_dependencies(_queue_state(), spec(**{kind: (which,)}))
     assert text in str(refusal.value)
 
 
@@ -73,7 +75,7 @@ def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any
 def test_what_could_never_start_is_refused_with_what_there_is(asked: dict[str, Any], text: str) -> None:
     queue_state = _queue_state()
     queue_state.apply(resized("small", 1))
-    for checks in (check, check_room):
+    for checks in (check, check_capacity):
         with pytest.raises(BadRequest) as refusal:
             checks(queue_state, spec(**asked))
         assert str(refusal.value) == (f"it could never start: {text}; ask for less, or change the settings")

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from taskqd.daemon.clocks import Clocks
-from taskqd.engine.clock_jumps import LOOK_INTERVAL, RECORD_INTERVAL
-from taskqd.engine.dispatcher import LONGEST_SLEEP
+from taskqd.engine.clock_jumps import CHECK_INTERVAL, RECORD_INTERVAL
+from taskqd.engine.dispatcher import MAX_SLEEP
 from taskqd.model.events import Clocked, Event, Opened
 from taskqd.model.job import Reason
 from taskqd.model.spec import Array
@@ -22,14 +22,14 @@ JUMPS = [7200.0, 8 * DAY, -7200.0, -8 * DAY, 50 * 365 * DAY]
 def started(slots: int = 2) -> Harness:
     """Return a house that has started and compares its clocks."""
     harness = opened(slots)
-    harness.engine.jumps.start()
+    harness.engine.clock_jumps.start()
     return harness
 
 
 def set_time(harness: Harness, jump: float) -> None:
     """Set the time of day, and let it be noticed."""
     harness.clock.set_time(harness.clock.now() + jump)
-    advance(harness, LOOK_INTERVAL)
+    advance(harness, CHECK_INTERVAL)
 
 
 def advance(harness: Harness, seconds: float) -> None:
@@ -60,8 +60,8 @@ def test_jump_of_the_time_of_day_is_one_record_and_one_log_line(
     assert [record.getMessage() for record in caplog.records] == [
         f"the time of day was set {way} by {abs(jump):.1f} s; only --at and --cron follow it"
     ]
-    at = START + LOOK_INTERVAL + jump
-    assert clocked(harness) == [Clocked(at=at, boot_clock=BOOT + LOOK_INTERVAL, ahead=jump)]
+    at = START + CHECK_INTERVAL + jump
+    assert clocked(harness) == [Clocked(at=at, boot_clock=BOOT + CHECK_INTERVAL, ahead=jump)]
     assert harness.queue_state.ahead == jump
     check(harness)
 
@@ -84,18 +84,18 @@ def test_clocks_are_recorded_every_hour() -> None:
 
 def test_stop_ends_the_comparison() -> None:
     harness = started()
-    harness.engine.jumps.stop()
+    harness.engine.clock_jumps.stop()
     assert harness.clock.getDelayedCalls() == []
-    opened().engine.jumps.stop()
+    opened().engine.clock_jumps.stop()
 
 
 def test_time_stamps_go_by_the_old_time_of_day_until_a_jump_can_be_recorded() -> None:
     harness = started()
     harness.clock.set_time(START + 8 * DAY)
-    harness.clock.advance(LOOK_INTERVAL)
-    assert harness.clock.now() == START + 8 * DAY + LOOK_INTERVAL
+    harness.clock.advance(CHECK_INTERVAL)
+    assert harness.clock.now() == START + 8 * DAY + CHECK_INTERVAL
     harness.store.fail()
-    assert harness.clock.now() == START + LOOK_INTERVAL
+    assert harness.clock.now() == START + CHECK_INTERVAL
     advance(harness, 5.0)
     assert (harness.clock.now(), harness.queue_state.ahead) == (START + 6.0, 0.0)
     harness.store.recover()
@@ -113,12 +113,12 @@ def test_end_that_could_not_be_recorded_before_a_jump_keeps_its_age(jump: float)
     harness.clock.set_time(START + jump)
     harness.store._waiting, waiting = [], harness.store._waiting
     harness.store.failure = None
-    advance(harness, LOOK_INTERVAL)  # the jump is recorded before the end is
+    advance(harness, CHECK_INTERVAL)  # the jump is recorded before the end is
     for each in waiting:
         each.callback(None)
     harness.settle()
     assert harness.queue_state.wait(harness.job(job), harness.clock.elapsed()) == pytest.approx(
-        100.0 - LOOK_INTERVAL
+        100.0 - CHECK_INTERVAL
     )
     check(harness)
 
@@ -136,7 +136,7 @@ def test_delay_and_retry_are_as_long_as_was_asked(jump: float) -> None:
     advance(harness, 98.0)
     assert running(harness) == []
     assert harness.queue_state.reason(harness.job(delayed), harness.clock.elapsed()) is Reason.DELAYED
-    advance(harness, 1.5 + LONGEST_SLEEP)
+    advance(harness, 1.5 + MAX_SLEEP)
     assert running(harness) == [delayed, array + 1, failing]
     check(harness)
 
@@ -151,7 +151,7 @@ def test_set_with_a_delay_is_not_moved(jump: float) -> None:
     set_time(harness, jump)
     advance(harness, 98.0)
     assert running(harness) == []
-    advance(harness, 1.5 + LONGEST_SLEEP)
+    advance(harness, 1.5 + MAX_SLEEP)
     assert running(harness) == [job]
     check(harness)
 
@@ -186,7 +186,7 @@ def test_suspended_machine_has_delays_go_on() -> None:
     harness = started()
     job = harness.submit(delay=3600.0)
     harness.clock.suspend(3600.0)
-    advance(harness, LONGEST_SLEEP)
+    advance(harness, MAX_SLEEP)
     assert running(harness) == [job]
 
 
@@ -211,7 +211,7 @@ def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:
         job = harness.submit()
         set_time(harness, jump)
         harness.finish(job)
-    assert harness.queue_state.queues.latest("default") == pytest.approx([LOOK_INTERVAL] * len(JUMPS))
+    assert harness.queue_state.queues.latest("default") == pytest.approx([CHECK_INTERVAL] * len(JUMPS))
     check(harness)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from taskqd.engine.engine import MAX_LOOKS_PER_TURN
+from taskqd.engine.job_commands import MAX_VISITS_PER_TURN
 from taskqd.errors import StoreFailed, WrongState
 from taskqd.model.events import Cancelled, Ended, Skipped, Started
 from taskqd.model.job import Reason, Status
@@ -34,7 +34,7 @@ def skips(harness: Harness) -> list[int]:
 def told(harness: Harness) -> "Counter[int]":
     """Return how often each end is told from now on."""
     ends: Counter[int] = Counter()
-    harness.engine.on_end(lambda job: ends.update([job.id]))
+    harness.engine.add_end_observer(lambda job: ends.update([job.id]))
     return ends
 
 
@@ -280,10 +280,10 @@ def test_a_stop_in_between_leaves_the_rest_to_the_next_start() -> None:
     harness = many(250)
     harness.store.sync(30)
     harness.store.fail()
-    result_of(harness.engine.stop(requeue=False))
+    result_of(harness.engine.dispatcher.stop(requeue=False))
     assert len(skips(harness)) == 30
     again = Harness(journal=harness.store.events)
-    assert again.engine.recover("it was killed") == []
+    assert again.engine.dispatcher.recover("it was killed") == []
     again.engine.start()
     again.settle()
     assert sorted(skips(again)) == list(range(2, 252))
@@ -296,7 +296,7 @@ def test_what_a_crash_has_left_unskipped_is_skipped_at_the_start_and_never_start
     [ended] = [number for number, event in enumerate(harness.store.events) if isinstance(event, Ended)]
     for cut in range(ended + 1, len(harness.store.events) + 1):
         again = Harness(journal=harness.store.events[:cut])
-        again.engine.recover("it was killed")
+        again.engine.dispatcher.recover("it was killed")
         again.engine.start()
         again.settle()
         assert [end(again, job_id) for job_id in range(2, 7)] == [SKIPPED] * 5
@@ -310,7 +310,7 @@ def test_after_an_attempt_that_a_crash_cut_off_comes_what_was_to_come_after_it()
     harness.submit(after=(1,))
     harness.submit(after_fail=(1,))
     again = Harness(journal=harness.store.events)
-    again.engine.recover("it was killed")
+    again.engine.dispatcher.recover("it was killed")
     again.engine.start()
     again.settle()
     assert end(again, 2) == SKIPPED
@@ -459,7 +459,7 @@ def fan(count: int) -> Harness:
 
 
 def test_a_cascade_over_thousands_is_recorded_a_portion_per_turn_and_answered_after_the_last() -> None:
-    count = 2 * MAX_LOOKS_PER_TURN + MAX_ACTS_PER_TURN // 2
+    count = 2 * MAX_VISITS_PER_TURN + MAX_ACTS_PER_TURN // 2
     harness = fan(count)
     answer = harness.cancel(1, cascade=True)
     assert harness.store.pending == [], "the jobs after it are looked for, a portion per turn"
@@ -555,7 +555,7 @@ def test_a_bug_in_telling_of_a_skip_is_logged_and_the_rest_is_skipped_at_the_nex
 ) -> None:
     harness = many(3)
     with monkeypatch.context() as patched:
-        patched.setattr(harness.engine._skipping, "_told_ended", lambda *_: 1 / 0)
+        patched.setattr(harness.engine._dependency_failures, "_on_ended", lambda *_: 1 / 0)
         harness.store.sync(3)
     assert logged_errors.flush(ZeroDivisionError)
     assert len(skips(harness)) == 3

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from taskqd.engine.dispatcher import STOPPED
+from taskqd.engine.end_events import STOPPED
 from taskqd.errors import (
     Draining,
     StartRefused,
@@ -81,7 +81,7 @@ def test_the_next_start_goes_to_the_disk_right_behind_the_end_that_makes_room_fo
     harness.submit()
     harness.executor.finish(1)
     assert on_its_way(harness) == [(Ended, 1), (Started, 2)]
-    assert (harness.statuses(), harness.engine.busy) == ([Status.RUNNING, Status.PENDING], 1)
+    assert (harness.statuses(), harness.engine.dispatcher.busy) == ([Status.RUNNING, Status.PENDING], 1)
     harness.settle()
     assert running(harness) == [2]
 
@@ -117,7 +117,7 @@ def test_a_skip_that_waits_for_the_disk_keeps_no_start_from_following_it() -> No
 def test_a_drain_waits_for_the_ends_that_are_on_their_way() -> None:
     harness = opened(1)
     harness.submit()
-    drained = harness.engine.drain()
+    drained = harness.engine.dispatcher.drain()
     harness.executor.finish(1)
     assert not drained.called
     harness.settle()
@@ -149,7 +149,7 @@ def test_a_job_that_cannot_be_spawned_has_failed_with_the_reason() -> None:
 def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_be_retried() -> None:
     """Its secrets cannot be read, for instance: it never runs without them."""
     harness = opened(1)
-    make_run = harness.engine._slots._make_run
+    make_run = harness.engine.dispatcher._make_run
     flaws = ["no file", "no file"]
 
     def refuse(job: Job, attempt: int) -> Run:
@@ -157,7 +157,7 @@ def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_
             raise CannotStart(flaws.pop())
         return make_run(job, attempt)
 
-    harness.engine._slots._make_run = refuse
+    harness.engine.dispatcher._make_run = refuse
     harness.submit(retries=1, retry_delay=1.0)
     job = harness.job(1)
     assert (job.status, job.attempts, harness.executor.runs) == (Status.PENDING, 1, [])
@@ -300,9 +300,9 @@ def test_a_job_that_is_cancelled_while_the_machine_refuses_it_is_cancelled() -> 
 def test_a_shortage_keeps_no_drain_and_no_stop_waiting() -> None:
     short = Short(room=0)
     short.submit(5)
-    drained = short.harness.engine.drain()
+    drained = short.harness.engine.dispatcher.drain()
     result_of(drained)
-    stopped = short.harness.engine.stop(False)
+    stopped = short.harness.engine.dispatcher.stop(False)
     short.harness.settle()
     result_of(stopped)
     assert short.harness.queue_state.counts[Status.PENDING] == 5
@@ -315,7 +315,7 @@ def test_an_attempt_whose_files_cannot_be_made_for_want_of_descriptors_is_taken_
     def refuse(job: Job, attempt: int) -> Run:
         raise CannotStart("its files cannot be handed over", OSError(errno.EMFILE, "too many"))
 
-    harness.engine._slots._make_run = refuse
+    harness.engine.dispatcher._make_run = refuse
     harness.submit(retries=1)
     assert (harness.job(1).status, harness.job(1).attempts) == (PENDING, 0)
 
@@ -324,14 +324,15 @@ def test_a_shortage_is_told_by_stats_and_why() -> None:
     short = Short(room=1)
     short.submit(3)
     harness = short.harness
-    told = harness.engine.shortage()
+    told = harness.engine.dispatcher.shortage.stats(harness.clock.elapsed())
     assert told is not None
     assert (told["detail"], told["next_try_in"] > 0) == ("no more processes", True)
-    text = why(harness.queue_state, harness.job(3), harness.clock.elapsed(), harness.engine.lack())
-    assert "the machine lacks what a start takes (no more processes)" in text
+    shortage, now = harness.engine.dispatcher.shortage, harness.clock.elapsed()
+    text = why(harness.queue_state, harness.job(3), now, shortage.explain(now))
+    assert "the machine lacks what a start needs (no more processes)" in text
     short.room = 10
     short.pass_time(10)
-    assert (harness.engine.shortage(), harness.engine.lack()) == (None, None)
+    assert (shortage.stats(now), shortage.explain(now)) == (None, None)
 
 
 def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
@@ -353,7 +354,7 @@ def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
 def crashed(*events: Event, **spec: Any) -> Harness:
     journal: list[Event] = [Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(**spec))]
     harness = Harness(journal=[*journal, Started(id=1, at=START, attempt=1), *events])
-    harness.engine.recover("the daemon was killed")
+    harness.engine.dispatcher.recover("the daemon was killed")
     return harness
 
 
@@ -400,7 +401,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
         ]
     )
     harness.spool.leftovers[1, 1] = (b"so far", b"")
-    assert harness.engine.recover("the daemon was killed") == [harness.job(1)]
+    assert harness.engine.dispatcher.recover("the daemon was killed") == [harness.job(1)]
     attempt = harness.job(1).attempt
     assert attempt is not None
     assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
@@ -417,7 +418,7 @@ def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_i
     )
     harness.store.failure = "the disk is full"
     with pytest.raises(StartRefused):
-        harness.engine.recover("the daemon was killed")
+        harness.engine.dispatcher.recover("the daemon was killed")
 
 
 def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> None:
@@ -428,7 +429,7 @@ def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> Non
             Submitted(id=2, at=START, owner="ada", command="true"),
         ],
     )
-    assert harness.engine.recover("the daemon was killed") == []
+    assert harness.engine.dispatcher.recover("the daemon was killed") == []
     assert harness.executor.runs == []
     harness.engine.start()
     harness.settle()
@@ -442,7 +443,7 @@ def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -
     harness = opened(2)
     for _ in range(4):
         harness.submit()
-    stopped = harness.engine.stop(requeue=False)
+    stopped = harness.engine.dispatcher.stop(requeue=False)
     assert harness.executor.signals == [(1, Reason.INTERRUPTED, TERM), (2, Reason.INTERRUPTED, TERM)]
     harness.finish(1, INTERRUPTED)
     harness.executor.finish(2, INTERRUPTED)
@@ -456,14 +457,14 @@ def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -
 
 def test_a_stop_of_an_idle_dispatcher_fires_at_once_and_so_does_another() -> None:
     harness = opened()
-    result_of(harness.engine.stop(requeue=False))
-    result_of(harness.engine.stop(requeue=False))
+    result_of(harness.engine.dispatcher.stop(requeue=False))
+    result_of(harness.engine.dispatcher.stop(requeue=False))
 
 
 def test_two_stops_fire_together() -> None:
     harness = opened()
     harness.submit()
-    stops = [harness.engine.stop(requeue=False), harness.engine.stop(requeue=False)]
+    stops = [harness.engine.dispatcher.stop(requeue=False), harness.engine.dispatcher.stop(requeue=False)]
     harness.finish(1, INTERRUPTED)
     for stop in stops:
         result_of(stop)
@@ -471,7 +472,7 @@ def test_two_stops_fire_together() -> None:
 
 def test_a_stopping_dispatcher_takes_nothing_new() -> None:
     harness = opened()
-    result_of(harness.engine.stop(requeue=False))
+    result_of(harness.engine.dispatcher.stop(requeue=False))
     assert isinstance(error_of(harness.asked()), Draining)
     assert isinstance(error_of(harness.asked(key="k")), Draining)
     assert harness.store.pending == []
@@ -481,7 +482,7 @@ def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrup
     harness = opened()
     harness.asked()
     harness.store.sync()
-    stopped = harness.engine.stop(requeue=False)
+    stopped = harness.engine.dispatcher.stop(requeue=False)
     harness.settle()
     result_of(stopped)
     assert harness.executor.runs == []
@@ -491,7 +492,7 @@ def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrup
 def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_retries_allow() -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=0.0)
-    harness.engine.stop(requeue=False)
+    harness.engine.dispatcher.stop(requeue=False)
     harness.finish(1, INTERRUPTED)
     harness.clock.advance(5)
     harness.settle()
@@ -505,7 +506,7 @@ def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_
 def test_a_job_that_ends_by_itself_during_the_stop_has_its_own_end() -> None:
     harness = opened()
     harness.submit()
-    stopped = harness.engine.stop(requeue=False)
+    stopped = harness.engine.dispatcher.stop(requeue=False)
     harness.finish(1, COMPLETED)
     result_of(stopped)
     assert harness.statuses() == [Status.COMPLETED]
@@ -516,7 +517,7 @@ def test_a_stop_leaves_no_alarm() -> None:
     harness.submit(retries=1)
     harness.finish(1, FAILED)
     assert harness.clock.getDelayedCalls()
-    harness.engine.stop(requeue=False)
+    harness.engine.dispatcher.stop(requeue=False)
     assert harness.clock.getDelayedCalls() == []
 
 
@@ -527,7 +528,7 @@ def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_e
     harness = opened(1)
     for _ in range(3):
         harness.submit()
-    drained = harness.engine.drain()
+    drained = harness.engine.dispatcher.drain()
     assert isinstance(error_of(harness.asked()), Draining)
     assert isinstance(error_of(harness.asked(key="k")), Draining)
     assert not drained.called
@@ -535,7 +536,7 @@ def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_e
     harness.finish(1)
     result_of(drained)
     assert harness.statuses() == [Status.COMPLETED, PENDING, PENDING]
-    assert (harness.engine.is_draining, harness.engine.busy) == (True, 0)
+    assert (harness.engine.dispatcher.is_draining, harness.engine.dispatcher.busy) == (True, 0)
     cancelled = harness.cancel(2)
     harness.settle()
     result_of(cancelled)
@@ -549,8 +550,8 @@ def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
     harness = opened()
     harness.asked()
     harness.store.sync()
-    drained = harness.engine.drain()
-    assert harness.engine.busy == 1
+    drained = harness.engine.dispatcher.drain()
+    assert harness.engine.dispatcher.busy == 1
     harness.settle()
     assert not drained.called
     harness.finish(1)
@@ -559,10 +560,10 @@ def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
 
 def test_an_idle_dispatcher_is_drained_at_once_and_whoever_gave_up_is_not_told() -> None:
     harness = opened()
-    result_of(harness.engine.drain())
+    result_of(harness.engine.dispatcher.drain())
     harness = opened()
     harness.submit()
-    gone, stays = harness.engine.drain(), harness.engine.drain()
+    gone, stays = harness.engine.dispatcher.drain(), harness.engine.dispatcher.drain()
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
     harness.finish(1)
@@ -573,7 +574,7 @@ def test_a_delayed_job_does_not_start_while_draining() -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=1.0)
     harness.finish(1, FAILED)
-    harness.engine.drain()
+    harness.engine.dispatcher.drain()
     assert harness.clock.getDelayedCalls() == []
     harness.clock.advance(5)
     harness.settle()
@@ -586,7 +587,7 @@ def test_a_delayed_job_does_not_start_while_draining() -> None:
 def test_with_requeue_what_a_stop_interrupts_is_pending_again_and_has_spent_no_retry() -> None:
     harness = opened()
     harness.submit(retries=1)
-    stopped = harness.engine.stop(requeue=True)
+    stopped = harness.engine.dispatcher.stop(requeue=True)
     harness.finish(1, INTERRUPTED)
     result_of(stopped)
     job = harness.job(1)
@@ -607,7 +608,7 @@ def test_with_requeue_what_ends_by_itself_or_was_cancelled_is_not_requeued() -> 
         harness.submit()
     harness.cancel(2)
     harness.settle()
-    harness.engine.stop(requeue=True)
+    harness.engine.dispatcher.stop(requeue=True)
     harness.finish(1, COMPLETED)
     harness.finish(2, INTERRUPTED)
     harness.finish(3, FAILED)
@@ -618,7 +619,7 @@ def test_with_requeue_a_start_on_its_way_is_requeued_too() -> None:
     harness = opened()
     harness.asked()
     harness.store.sync()
-    harness.engine.stop(requeue=True)
+    harness.engine.dispatcher.stop(requeue=True)
     harness.settle()
     assert (harness.statuses(), harness.job(1).failures) == ([PENDING], 0)
 
@@ -626,7 +627,7 @@ def test_with_requeue_a_start_on_its_way_is_requeued_too() -> None:
 def test_a_stop_is_told_from_a_crash() -> None:
     harness = opened()
     harness.submit()
-    harness.engine.stop(requeue=False)
+    harness.engine.dispatcher.stop(requeue=False)
     harness.finish(1, INTERRUPTED)
     attempt = harness.job(1).attempt
     assert attempt is not None
@@ -722,7 +723,7 @@ def test_a_stop_does_not_wait_for_the_store() -> None:
     harness.submit()
     harness.store.fail()
     harness.executor.finish(1)
-    stopped = harness.engine.stop(requeue=False)
+    stopped = harness.engine.dispatcher.stop(requeue=False)
     result_of(stopped)
     assert harness.statuses() == [RUNNING]
     harness.store.recover()
@@ -815,7 +816,7 @@ def test_a_daemon_that_stops_starts_nothing_that_waits_for_anything(
     harness = opened(1)
     harness.submit()
     job_id = harness.submit(**options)
-    stopped = harness.engine.stop(requeue=False) if is_stop else harness.engine.drain()
+    stopped = harness.engine.dispatcher.stop(requeue=False) if is_stop else harness.engine.dispatcher.drain()
     harness.release(job_id)
     harness.resize("default", 5)
     harness.settle()
@@ -827,7 +828,7 @@ def test_a_daemon_that_stops_starts_nothing_that_waits_for_anything(
     assert harness.job(job_id).status is PENDING
     assert harness.clock.getDelayedCalls() == []
     again = Harness(4, journal=harness.store.events)
-    again.engine.recover("it was killed")
+    again.engine.dispatcher.recover("it was killed")
     again.engine.start()
     again.settle()
     again.clock.advance(10)
@@ -839,7 +840,7 @@ def test_what_fails_while_the_daemon_drains_still_has_its_consequences() -> None
     harness = opened(1)
     harness.submit()
     harness.submit(after=(1,))
-    drained = harness.engine.drain()
+    drained = harness.engine.dispatcher.drain()
     harness.finish(1, FAILED)
     result_of(drained)
     assert (harness.job(2).status, harness.job(2).reason) == (Status.FAILED, Reason.DEPENDENCY)
@@ -852,7 +853,7 @@ def test_the_tasks_of_an_array_run_like_jobs_and_the_array_never_does() -> None:
     harness = opened(2)
     harness.submit("run", array=Array(5, 7))
     assert [(run.id, run.command) for run in harness.executor.runs] == [(2, "run"), (3, "run")]
-    assert harness.engine.busy == 2
+    assert harness.engine.dispatcher.busy == 2
     for task in (2, 3, 4):
         harness.finish(task)
     assert harness.job(1).status is Status.COMPLETED
@@ -862,7 +863,7 @@ def test_the_tasks_of_an_array_run_like_jobs_and_the_array_never_does() -> None:
 def test_a_stop_ends_the_tasks_and_requeues_them_if_it_is_to() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 3))
-    stopped = harness.engine.stop(requeue=True)
+    stopped = harness.engine.dispatcher.stop(requeue=True)
     assert [signalled for signalled, _, _ in harness.executor.signals] == [2, 3]
     for task in (2, 3):
         harness.finish(task, INTERRUPTED)
@@ -876,7 +877,7 @@ def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> 
     harness.submit(array=Array(1, 1), retries=1, retry_delay=0.0)
     harness.finish(2)
     again = Harness(2, journal=harness.store.events)
-    interrupted = again.engine.recover("it was killed")
+    interrupted = again.engine.dispatcher.recover("it was killed")
     assert [job.id for job in interrupted] == [3, 4]
     assert [again.job(task).status for task in (1, 2, 3, 4)] == [
         Status.FAILED,
@@ -894,7 +895,7 @@ def test_interrupted_tasks_run_again_if_their_retries_allow() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 2), retries=1, retry_delay=0.0)
     again = Harness(2, journal=harness.store.events)
-    again.engine.recover("it was killed")
+    again.engine.dispatcher.recover("it was killed")
     assert (again.job(1).status, again.job(2).reason) == (PENDING, Reason.RETRYING)
     again.engine.start()
     again.settle()
@@ -954,13 +955,13 @@ def _break(*_: object) -> Any:
     raise ZeroDivisionError("a bug")
 
 
-@pytest.mark.parametrize("place", ["_make_run", "_told_started"])
+@pytest.mark.parametrize("place", ["_make_run", "_on_started"])
 def test_a_bug_between_the_recorded_start_and_the_process_ends_the_attempt(
     logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     harness = opened(1)
     with monkeypatch.context() as patched:
-        patched.setattr(harness.engine._slots, place, _break)
+        patched.setattr(harness.engine.dispatcher, place, _break)
         harness.submit()
     job = harness.job(1)
     assert (job.status, job.reason, job.attempt and job.attempt.detail) == (

@@ -23,7 +23,9 @@ class Notified:
     def __init__(self, slots: int = 4, **on_end: Any) -> None:
         settings = OnEnd(COMMAND, **on_end)
         self.harness = Harness(slots, queues={ON_END_QUEUE: settings.slots})
-        self.harness.engine.on_end(EndHook(self.harness.engine, self.harness.results.describe, settings).told)
+        self.harness.engine.add_end_observer(
+            EndHook(self.harness.engine.submissions, self.harness.results.describe, settings).on_job_ended
+        )
         self.harness.engine.start()
 
     def notices(self) -> list[Job]:
@@ -167,7 +169,9 @@ def test_one_that_cannot_be_recorded_is_logged_and_lost(
     harness.finish(later)
     assert notified.labels() == [f"on_end {later}"]
     [said] = caplog.messages
-    assert said.startswith("no notice of the end of job 1: the script, stdin or secrets of the job cannot be")
+    assert said.startswith(
+        "the on_end command does not run for job 1: the script, stdin or secrets of the job cannot be"
+    )
 
 
 def test_a_daemon_that_is_about_to_stop_tells_nobody_but_the_log(
@@ -175,10 +179,12 @@ def test_a_daemon_that_is_about_to_stop_tells_nobody_but_the_log(
 ) -> None:
     harness = notified.harness
     job_id = harness.submit()
-    harness.engine.drain()
+    harness.engine.dispatcher.drain()
     harness.finish(job_id)
     assert notified.notices() == []
-    assert [line.partition(": ")[0] for line in caplog.messages] == ["no notice of the end of job 1"]
+    assert [line.partition(": ")[0] for line in caplog.messages] == [
+        "the on_end command does not run for job 1"
+    ]
 
 
 def test_a_bug_there_is_logged_and_keeps_no_job_from_its_slot(
@@ -187,7 +193,7 @@ def test_a_bug_there_is_logged_and_keeps_no_job_from_its_slot(
     harness = notified.harness
     job_id = harness.submit()
     with monkeypatch.context() as patched:
-        patched.setattr(harness.engine, "submit", lambda *_, **__: fail(ZeroDivisionError()))
+        patched.setattr(harness.engine.submissions, "submit", lambda *_, **__: fail(ZeroDivisionError()))
         harness.finish(job_id)
     harness.finish(harness.submit())
     assert notified.labels() == ["on_end 2"]

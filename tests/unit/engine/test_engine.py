@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from taskqd.engine.dispatcher import JITTER
+from taskqd.engine.end_events import JITTER
+from taskqd.engine.submissions import NewJob
 from taskqd.errors import (
     BadRequest,
     Gone,
@@ -246,7 +247,7 @@ def test_a_known_key_whose_secrets_cannot_be_read_is_an_error_of_the_store() -> 
     harness.settle()
     del harness.spool.blocks[1]
     again = with_secret(harness, b"1", key="k")
-    assert "whether this is the same as job 1 cannot be told" in str(error_of(again))
+    assert "cannot be compared with job 1, which has the same key" in str(error_of(again))
     assert isinstance(error_of(with_secret(harness, b"1", key="k")), StoreFailed)
 
 
@@ -545,7 +546,7 @@ def test_a_job_retried_while_its_cancel_and_its_start_wait_runs_once_in_one_slot
     for _ in range(3):
         harness.submit()
     assert running(harness) == [3, 4]
-    stopped = harness.engine.stop(requeue=False)
+    stopped = harness.engine.dispatcher.stop(requeue=False)
     assert [signalled for signalled, _, _ in harness.executor.signals] == [3, 4]
     harness.finish(3)
     harness.finish(4)
@@ -574,10 +575,10 @@ def test_a_waiter_who_gave_up_is_forgotten() -> None:
     gone, stays = harness.engine.wait(1), harness.engine.wait(1)
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
-    assert harness.engine._waiters == {1: {stays.callback}}
+    assert harness.engine.waiter_count == 1
     harness.finish(1)
     assert result_of(stays).id == 1
-    assert harness.engine._waiters == {}
+    assert harness.engine.waiter_count == 0
 
 
 def test_a_waiter_may_give_up_another_when_it_is_told() -> None:
@@ -618,7 +619,7 @@ def test_a_failed_store_refuses_submissions_and_starts_nothing() -> None:
     harness.executor.finish(1)
     assert [run.id for run in harness.executor.runs] == [1]
     assert harness.statuses() == [RUNNING, PENDING]
-    assert harness.engine.store_state() == {"failure": "the disk is full", "segment": 1, "segment_bytes": 4}
+    assert harness.engine.journal_stats() == {"failure": "the disk is full", "segment": 1, "segment_bytes": 4}
 
 
 def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_the_line(
@@ -677,7 +678,7 @@ def test_a_stop_with_a_failed_store_fires_all_the_same() -> None:
     harness = opened()
     harness.submit()
     harness.store.fail()
-    stopped = harness.engine.stop(requeue=False)
+    stopped = harness.engine.dispatcher.stop(requeue=False)
     harness.executor.finish(1, INTERRUPTED)
     result_of(stopped)
 
@@ -820,7 +821,7 @@ def test_files_that_cannot_be_removed_are_left_for_the_next_start(caplog: pytest
 def test_whoever_looks_after_old_jobs_is_told_of_every_end() -> None:
     harness = opened()
     told: list[list[Status]] = []
-    harness.engine.on_end(lambda _: told.append(harness.statuses()))
+    harness.engine.add_end_observer(lambda _: told.append(harness.statuses()))
     harness.submit(retries=1)
     harness.submit()
     harness.finish(1, FAILED)
@@ -878,7 +879,7 @@ def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
     harness = opened()
     harness.schedule()
     harness.settle()
-    answer = harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    answer = harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     harness.settle()
     assert harness.job(result_of(answer)).schedule == 1
     assert harness.queue_state.schedules.by_id[1].last_job == 1
@@ -890,7 +891,7 @@ def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
 def told(harness: Harness) -> list[tuple[int, Status]]:
     """Return all ends that are told from now on."""
     ends: list[tuple[int, Status]] = []
-    harness.engine.on_end(lambda job: ends.append((job.id, job.status)))
+    harness.engine.add_end_observer(lambda job: ends.append((job.id, job.status)))
     return ends
 
 
@@ -1001,7 +1002,7 @@ def test_an_array_is_removed_with_its_tasks_and_a_task_alone_is_not() -> None:
 def test_who_listens_to_ends_keeps_nobody_from_a_slot_by_a_bug(logged_errors: Any) -> None:
     harness = opened(1)
     ends = told(harness)
-    harness.engine.on_end(lambda _: 1 / 0)
+    harness.engine.add_end_observer(lambda _: 1 / 0)
     later = told(harness)
     harness.submit()
     harness.submit()

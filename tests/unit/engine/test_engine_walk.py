@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 
+from taskqd.engine.submissions import NewJob
 from taskqd.errors import TaskqError
 from taskqd.model.events import Event, Removed, Scheduled, Started
 from taskqd.model.job import Reason, Status
@@ -86,8 +87,8 @@ class Walk:
         self.told: Counter[tuple[int, Status]] = Counter()
         self.limits: dict[str, int | None] = {"small": 1, "other": None}
         self.taken: dict[str, int] = {}
-        self.harness.engine.on_end(lambda job: self.told.update([(job.id, job.status)]))
-        self.harness.engine.recover("it was killed")
+        self.harness.engine.add_end_observer(lambda job: self.told.update([(job.id, job.status)]))
+        self.harness.engine.dispatcher.recover("it was killed")
         self.since = len(self.harness.store.events)
         self.harness.engine.start()
 
@@ -99,7 +100,7 @@ class Walk:
     def die(self) -> None:
         """Let nothing become durable any more, and leave nothing that waits for it."""
         self.harness.store.fail("the daemon is dead")
-        self.harness.engine.stop(requeue=False)
+        self.harness.engine.dispatcher.stop(requeue=False)
 
     def job(self, number: int) -> int:
         """Return the id of some job."""
@@ -132,7 +133,9 @@ class Walk:
         if not schedules:
             return succeed(None)
         schedule = schedules[number % len(schedules)]
-        return self.harness.engine.submit(schedule.command, schedule.spec, ACTOR, {}, schedule.id)
+        return self.harness.engine.submissions.submit(
+            NewJob(schedule.command, schedule.spec, ACTOR, schedule=schedule.id)
+        )
 
     def _sync(self, count: int) -> None:
         self.harness.store.sync(min(count, len(self.harness.store.pending)))

@@ -147,7 +147,7 @@ def test_a_held_job_stays_so_through_a_restart_and_can_be_cancelled() -> None:
     harness.hold(2)
     harness.settle()
     again = Harness(journal=harness.store.events)
-    again.engine.recover("it was killed")
+    again.engine.dispatcher.recover("it was killed")
     again.engine.start()
     again.settle()
     assert running(again) == []

@@ -13,7 +13,7 @@ from tests.fakes.deferreds import begin, error_of, result_of
 
 
 def take(turns: KeyedLock[str], name: str) -> "Deferred[None]":
-    return begin(turns.take(name))
+    return begin(turns.acquire(name))
 
 
 def test_a_free_turn_is_taken_at_once_and_names_do_not_know_each_other() -> None:
@@ -27,7 +27,7 @@ def test_others_get_their_turn_in_the_order_of_asking() -> None:
     took = [take(turns, "a") for _ in range(4)]
     for number in range(4):
         assert [turn.called for turn in took] == [True] * (number + 1) + [False] * (3 - number)
-        turns.give_back("a")
+        turns.release("a")
 
 
 def test_who_asks_while_a_turn_is_handed_on_comes_last() -> None:
@@ -36,10 +36,10 @@ def test_who_asks_while_a_turn_is_handed_on_comes_last() -> None:
     take(turns, "a")
     for number in (1, 2):
         take(turns, "a").addCallback(lambda _, number: order.append(number), number)
-    turns.give_back("a")
+    turns.release("a")
     take(turns, "a").addCallback(lambda _: order.append(3))
-    turns.give_back("a")
-    turns.give_back("a")
+    turns.release("a")
+    turns.release("a")
     assert order == [1, 2, 3]
 
 
@@ -47,9 +47,9 @@ def test_a_free_name_costs_nothing() -> None:
     turns: KeyedLock[str] = KeyedLock()
     take(turns, "a")
     take(turns, "a")
-    turns.give_back("a")
-    turns.give_back("a")
-    assert turns._waiting == {}
+    turns.release("a")
+    turns.release("a")
+    assert turns.locked_count == 0
     assert take(turns, "a").called
 
 
@@ -125,7 +125,7 @@ def test_of_one_task_whoever_asked_first_comes_first_and_the_array_in_between() 
     for number, holder in enumerate(holders):
         assert [one.has_it for one in holders] == [True] * (number + 1) + [False] * (5 - number)
         holder.leave()
-    assert turns._turns._waiting == {}
+    assert turns.locked_count == 0
 
 
 def test_a_turn_is_given_back_whatever_happens_in_it() -> None:
@@ -137,7 +137,7 @@ def test_a_turn_is_given_back_whatever_happens_in_it() -> None:
 
     for job in (FIRST, ARRAY, ALONE):
         assert isinstance(error_of(begin(fail_in(job))), ZeroDivisionError)
-    assert turns._turns._waiting == {}
+    assert turns.locked_count == 0
 
 
 @given(
@@ -153,7 +153,7 @@ def test_nobody_waits_for_ever_and_no_two_decide_about_the_same(jobs: list[Job],
         assert ARRAY.id not in decided or not {FIRST.id, SECOND.id} & set(decided)
         deciding = [number for number, holder in holders.items() if holder.has_it]
         holders.pop(deciding[order.pop() % len(deciding)]).leave()
-    assert turns._turns._waiting == {}
+    assert turns.locked_count == 0
 
 
 # Several at once.
@@ -175,13 +175,13 @@ def test_however_many_wait_and_are_done_at_once_none_is_within_another() -> None
     done: list[int] = []
 
     async def come(number: int) -> None:
-        await turns.take("a")
+        await turns.acquire("a")
         done.append(number)
-        turns.give_back("a")
+        turns.release("a")
 
-    begin(turns.take("a"))
+    begin(turns.acquire("a"))
     for number in range(5000):
         begin(come(number))
-    turns.give_back("a")
+    turns.release("a")
     assert done == list(range(5000))
-    assert not turns.is_taken("a")
+    assert not turns.is_locked("a")

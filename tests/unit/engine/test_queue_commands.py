@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from taskqd.engine.submissions import NewJob
 from taskqd.errors import BadRequest, NoSuchJob, StoreFailed
 from taskqd.model.events import Paused, Resized, Resumed, Scheduled, Started, Unscheduled
 from taskqd.model.job import Status
@@ -315,7 +316,7 @@ def test_a_schedule_that_cannot_be_is_refused_before_it_is_recorded(
     every: float | None, cron: str | None
 ) -> None:
     harness = opened()
-    made = begin(harness.engine.controls.schedule("true", DEFAULT_SPEC, ACTOR, every, cron, False))
+    made = begin(harness.engine.queue_commands.schedule("true", DEFAULT_SPEC, ACTOR, every, cron, False))
     assert harness.store.pending == []
     assert isinstance(error_of(made), BadRequest)
 
@@ -324,7 +325,7 @@ def test_who_looks_after_schedules_is_told_of_each_change_once_it_is_true() -> N
     harness = opened()
     told: list[tuple[int, ...]] = []
     schedules = harness.queue_state.schedules.by_id
-    harness.engine.controls.on_schedules(lambda: told.append(tuple(schedules)))
+    harness.engine.queue_commands.add_schedule_observer(lambda: told.append(tuple(schedules)))
     harness.schedule()
     harness.settle()
     harness.pause(schedule=1)
@@ -337,7 +338,7 @@ def test_who_looks_after_schedules_is_told_of_each_change_once_it_is_true() -> N
 
 def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
     harness = settled(opened())
-    answer = harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    answer = harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     harness.settle()
     job_id = result_of(answer)
     assert harness.job(job_id).schedule == 1
@@ -351,7 +352,7 @@ def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
 def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> None:
     harness = settled(opened())
     harness.unschedule(1)
-    answer = harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    answer = harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     harness.settle()
     assert running(harness) == [result_of(answer)]
     assert replayed(harness.store.events) == harness.queue_state

@@ -6,8 +6,8 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 
 from taskqd.config.limits import UNBOUNDED, PendingLimit
-from taskqd.engine.clock_jumps import clocked
-from taskqd.engine.recurring import AT_ONCE, LONGEST_SLEEP, TRY_AGAIN, RecurringSubmitter
+from taskqd.engine.clock_jumps import make_record
+from taskqd.engine.recurring import MAX_SLEEP, MAX_SUBMISSIONS_PER_TURN, RETRY_INTERVAL, RecurringSubmitter
 from taskqd.errors import BadRequest, StoreFailed
 from taskqd.model.events import FORMAT, Event, Opened, Submitted
 from taskqd.model.job import Status
@@ -36,7 +36,7 @@ class Clockwork:
         if journal:
             last = journal[-1].at
             clocks.resume(OPENED, "this boot", last, last)
-            journal = [*journal, *([clocked(clocks)] if clocks.ahead else [])]
+            journal = [*journal, *([make_record(clocks)] if clocks.ahead else [])]
         self.harness = Harness(slots, journal=journal, clocks=clocks)
         self.scheduler = RecurringSubmitter(self.harness.engine, self.harness.clock, most_pending)
         self.harness.engine.start()
@@ -48,7 +48,7 @@ class Clockwork:
     ) -> int:
         """Make a schedule by ada, durably."""
         spec = Spec(**options)
-        made = begin(self.harness.engine.controls.schedule("work", spec, ACTOR, every, cron, overlap))
+        made = begin(self.harness.engine.queue_commands.schedule("work", spec, ACTOR, every, cron, overlap))
         self.harness.settle()
         return result_of(made)
 
@@ -61,7 +61,7 @@ class Clockwork:
     def set_clock(self, now: float) -> None:
         """Set the clock, as a person or NTP does, and have it noticed."""
         self.harness.clock.set_time(now)
-        self.harness.engine.jumps.look()
+        self.harness.engine.clock_jumps.check()
         self.harness.settle()
         self.advance(0)
 
@@ -136,13 +136,15 @@ def test_no_timer_goes_while_there_is_nothing_to_wait_for(works: Clockwork) -> N
 
 
 def test_thousands_that_are_due_at_once_are_submitted_a_few_a_turn(works: Clockwork) -> None:
-    for _ in range(AT_ONCE + 1):
+    for _ in range(MAX_SUBMISSIONS_PER_TURN + 1):
         works.make()
     works.harness.clock.suspend(60.0)
     works.scheduler.start()
-    assert len(works.harness.store.pending) == AT_ONCE
+    assert len(works.harness.store.pending) == MAX_SUBMISSIONS_PER_TURN
     works.advance(0)
-    assert [works.ran(number) for number in range(1, AT_ONCE + 2)] == [[60.0]] * (AT_ONCE + 1)
+    assert [works.ran(number) for number in range(1, MAX_SUBMISSIONS_PER_TURN + 2)] == [[60.0]] * (
+        MAX_SUBMISSIONS_PER_TURN + 1
+    )
 
 
 def test_a_pause_of_everything_or_of_a_queue_holds_back_starts_and_no_schedule(works: Clockwork) -> None:
@@ -207,8 +209,8 @@ def test_a_suspended_machine_s_schedules_go_on(works: Clockwork) -> None:
     works.make(overlap=True)
     works.make(every=None, cron="* * * * *", overlap=True)
     works.harness.clock.suspend(90.0)
-    works.advance(LONGEST_SLEEP)
-    assert works.ran(1) == works.ran(2) == [90.0 + LONGEST_SLEEP]
+    works.advance(MAX_SLEEP)
+    assert works.ran(1) == works.ran(2) == [90.0 + MAX_SLEEP]
 
 
 def test_what_a_pause_of_the_schedule_has_kept_from_running_is_not_made_up_for(works: Clockwork) -> None:
@@ -285,11 +287,11 @@ def test_a_run_that_cannot_be_recorded_is_made_up_for_once_it_can(
     works.make()
     works.make()
     works.harness.store.fail("the disk is full")
-    works.advance(60.0, *[TRY_AGAIN] * 200)
+    works.advance(60.0, *[RETRY_INTERVAL] * 200)
     assert works.ran() == []
     assert caplog.messages == ["schedule 1 could not submit: the disk is full"]
     works.harness.store.recover()
-    works.advance(TRY_AGAIN)
+    works.advance(RETRY_INTERVAL)
     assert works.ran(1) == works.ran(2) == [261.0]
     works.finish(1)
     works.finish(2)
@@ -308,8 +310,8 @@ def test_one_is_tried_a_second_while_nothing_can_be_recorded(
         asked.append(args)
         return fail(StoreFailed("the disk is full"))
 
-    monkeypatch.setattr(works.harness.engine, "submit", refuse)
-    works.advance(60.0, *[TRY_AGAIN / 4] * 20)
+    monkeypatch.setattr(works.harness.engine.submissions, "submit", refuse)
+    works.advance(60.0, *[RETRY_INTERVAL / 4] * 20)
     assert len(asked) == 6
 
 
@@ -321,7 +323,7 @@ def test_runs_that_were_refused_on_their_way_to_the_disk_come_again(
     works.harness.clock.advance(60.0)
     works.harness.store.fail("no room")
     works.harness.store.recover()
-    works.advance(TRY_AGAIN)
+    works.advance(RETRY_INTERVAL)
     assert works.ran(1) == works.ran(2) == [61.0]
     assert caplog.messages == [f"schedule {number} could not submit: no room" for number in (1, 2)]
 
@@ -334,7 +336,7 @@ def test_what_is_said_is_said_again_when_it_has_worked_meanwhile(
         works.harness.store.fail("no room")
         works.advance(60.0)
         works.harness.store.recover()
-        works.advance(TRY_AGAIN)
+        works.advance(RETRY_INTERVAL)
     assert len(caplog.messages) == 2
     assert len(works.ran()) == 2
 
@@ -343,7 +345,9 @@ def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_f
     works: Clockwork, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works.make()
-    monkeypatch.setattr(works.harness.engine, "submit", lambda *_, **__: fail(BadRequest("too much")))
+    monkeypatch.setattr(
+        works.harness.engine.submissions, "submit", lambda *_, **__: fail(BadRequest("too much"))
+    )
     works.advance(60.0, 60.0, 30.0)
     assert caplog.messages == ["schedule 1 could not submit: too much"]
     monkeypatch.undo()
@@ -380,7 +384,9 @@ def test_a_bug_is_logged_and_the_schedule_goes_on(
     works: Clockwork, logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works.make()
-    monkeypatch.setattr(works.harness.engine, "submit", lambda *_, **__: fail(ZeroDivisionError()))
+    monkeypatch.setattr(
+        works.harness.engine.submissions, "submit", lambda *_, **__: fail(ZeroDivisionError())
+    )
     works.advance(60.0)
     monkeypatch.undo()
     works.advance(60.0)
@@ -393,7 +399,7 @@ def test_nothing_is_submitted_while_the_daemon_drains(
 ) -> None:
     works.make(overlap=True)
     works.advance(60.0)
-    works.harness.engine.drain()
+    works.harness.engine.dispatcher.drain()
     works.advance(60.0, 60.0, 60.0)
     assert works.ran() == [60.0]
     assert caplog.messages == []
@@ -410,9 +416,9 @@ def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None
     works.harness.store.fail("no room")
     assert works.harness.clock.getDelayedCalls() == []
     assert works.ran(1) == [60.0, 120.0]
-    begin(works.harness.engine.controls.schedule("x", DEFAULT_SPEC, ACTOR, 1.0, None, False)).addErrback(
-        lambda failure: failure.trap(StoreFailed)
-    )
+    begin(
+        works.harness.engine.queue_commands.schedule("x", DEFAULT_SPEC, ACTOR, 1.0, None, False)
+    ).addErrback(lambda failure: failure.trap(StoreFailed))
     assert works.harness.clock.getDelayedCalls() == []
 
 
@@ -470,10 +476,10 @@ def test_a_clock_that_was_set_back_while_the_daemon_was_down_stops_no_schedule(w
 def test_it_is_looked_again_now_and_then_even_when_the_next_run_is_far(works: Clockwork) -> None:
     works.make(every=DAY)
     [alarm] = works.harness.clock.getDelayedCalls()
-    assert alarm.getTime() - MONOTONIC == LONGEST_SLEEP
-    works.advance(LONGEST_SLEEP)
+    assert alarm.getTime() - MONOTONIC == MAX_SLEEP
+    works.advance(MAX_SLEEP)
     [alarm] = works.harness.clock.getDelayedCalls()
-    assert alarm.getTime() - MONOTONIC == 2 * LONGEST_SLEEP
+    assert alarm.getTime() - MONOTONIC == 2 * MAX_SLEEP
 
 
 def test_the_backlog_is_what_the_journal_says_whatever_was_left_out(works: Clockwork) -> None:

@@ -20,6 +20,7 @@ from taskqd.engine.retention import (
     SNAPSHOT_FROM,
     RetentionTask,
 )
+from taskqd.engine.submissions import NewJob
 from taskqd.errors import WrongState
 from taskqd.execution.run import Outcome
 from taskqd.model.events import Ended, Event, Output, Removed
@@ -317,13 +318,13 @@ def test_the_latest_run_of_a_schedule_stays_until_there_is_a_later_one_or_the_sc
     home.keeper.start()
     home.harness.schedule()
     home.harness.settle()
-    home.harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    home.harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     home.harness.settle()
     home.harness.finish(1)
     home.end()
     home.advance()
     assert home.known() == [1]
-    home.harness.engine.submit("true", DEFAULT_SPEC, ACTOR, {}, schedule=1)
+    home.harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     home.harness.settle()
     home.advance()
     assert home.known() == [3]

@@ -736,13 +736,13 @@ def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
     harness = opened()
     harness.submit()
     counts: list[int] = []
-    submit_all = harness.engine.submit_all
+    submit_all = harness.engine.submissions.submit_all
 
     def counted(batches: Any) -> Any:
         counts.extend(len(batch.orders) for batch in batches)
         return submit_all(batches)
 
-    monkeypatch.setattr(harness.engine, "submit_all", counted)
+    monkeypatch.setattr(harness.engine.submissions, "submit_all", counted)
     client = Client(harness)
     client.send(before)
     client.send(b"SUBMIT one\n")
@@ -898,9 +898,9 @@ def test_a_client_lost_while_it_waits_leaves_no_waiter() -> None:
     harness.submit()
     client = Client(harness)
     client.send(b"WAIT 1\nPING\n")
-    assert sum(map(len, harness.engine._waiters.values())) == 1
+    assert harness.engine.waiter_count == 1
     client.transport.lose()
-    assert sum(map(len, harness.engine._waiters.values())) == 0
+    assert harness.engine.waiter_count == 0
     harness.finish(1)
     assert client.transport.received == b""
 
@@ -919,7 +919,7 @@ def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
         theirs.close()
         harness.clock.advance(HANGUP_CHECK_INTERVAL)
     assert client.transport.is_aborted
-    assert not any(harness.engine._waiters.values())
+    assert not harness.engine.waiter_count
     assert harness.clock.getDelayedCalls() == []
 
 
@@ -935,7 +935,7 @@ def test_a_client_that_was_gone_before_its_end_was_read_keeps_no_waiter_either()
     assert client.transport.is_closed
     harness.settle()
     assert list(harness.queue_state.jobs) == [1, 2]
-    assert not any(harness.engine._waiters.values())
+    assert not harness.engine.waiter_count
 
 
 def test_a_client_that_was_answered_is_looked_after_no_more() -> None:
@@ -1023,7 +1023,7 @@ def test_a_bug_that_submissions_meet_together_is_told_to_each(
         return fail(ZeroDivisionError())
 
     harness = opened()
-    monkeypatch.setattr(harness.engine, "submit_all", broken)
+    monkeypatch.setattr(harness.engine.submissions, "submit_all", broken)
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
     assert beginnings(client.lines()) == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]

@@ -198,7 +198,7 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
     other.send(b"AUTH sesame\n")
     harness.access.revoked.add("1")
     harness.clock.advance(LOOK_EVERY)
-    assert (watchers(harness.feed), any(harness.engine._waiters.values())) == (0, False)
+    assert (watchers(harness.feed), bool(harness.engine.waiter_count)) == (0, False)
     harness.submit()
     harness.finish(1)
     harness.clock.advance(LOOK_EVERY)
@@ -318,7 +318,7 @@ def lost(harness: Harness, client: Client) -> None:
 
 
 def drained(harness: Harness, client: Client) -> None:
-    harness.engine.drain()
+    harness.engine.dispatcher.drain()
 
 
 def arrived(harness: Harness, client: Client) -> None:

@@ -153,10 +153,10 @@ def test_a_bug_that_one_meets_is_told_to_that_one_alone(
     harness = opened(quotas=Limits(pending_per_user=2))
     authorize_submissions = harness.gate.authorize_submissions
 
-    def broken(who: Principal, orders: Any) -> Any:
-        if orders[0].command == "broken":
+    def broken(who: Principal, submissions: Any) -> Any:
+        if submissions[0].command == "broken":
             raise ZeroDivisionError
-        return authorize_submissions(who, orders)
+        return authorize_submissions(who, submissions)
 
     monkeypatch.setattr(harness.gate, "authorize_submissions", broken)
     one, two, three = as_ada(harness), as_ada(harness), as_ada(harness)
@@ -172,15 +172,15 @@ def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened(quotas=Limits(pending_per_user=2))
-    take_in = harness.engine._reception._take_in
+    take_in = harness.engine.submissions._admit
 
     def broken(batch: SubmissionBatch, events: Any) -> Any:
         results = take_in(batch, events)
-        if len(batch.orders) == 2:
+        if len(batch.submissions) == 2:
             raise ZeroDivisionError
         return results
 
-    monkeypatch.setattr(harness.engine._reception, "_take_in", broken)
+    monkeypatch.setattr(harness.engine.submissions, "_admit", broken)
     one, two = as_ada(harness), as_ada(harness)
     for _ in range(2):
         in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nSUBMIT c\n"))
@@ -194,7 +194,7 @@ def test_a_bug_behind_the_disk_is_told_to_all_and_logged_once(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened()
-    monkeypatch.setattr(harness.engine, "submit_all", lambda _: fail(ZeroDivisionError()))
+    monkeypatch.setattr(harness.engine.submissions, "submit_all", lambda _: fail(ZeroDivisionError()))
     one, two = Client(harness), Client(harness)
     in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\nPING\n"), (two, b"SUBMIT c\n"))
     assert [line[:14] for line in one.lines()] == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]

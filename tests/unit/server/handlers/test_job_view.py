@@ -210,7 +210,7 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
         Started(id=1, at=START, attempt=1),
     ]
     harness = Harness(journal=journal)
-    harness.engine.recover("why")
+    harness.engine.dispatcher.recover("why")
     assert result_of(both(harness)) == (b"", b"")
 
 

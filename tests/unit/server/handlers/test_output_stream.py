@@ -61,7 +61,7 @@ def ended(harness: Harness, stdout: bytes = b"", stderr: bytes = b"", **end: Any
 def gone(harness: Harness) -> None:
     """See that nothing is left of a follower."""
     assert not any(harness.spool.observers.values())
-    assert not any(harness.engine._waiters.values())
+    assert not harness.engine.waiter_count
 
 
 def test_both_streams_are_sent_as_they_appear_and_then_the_job() -> None:
@@ -216,7 +216,7 @@ def test_a_job_that_is_run_again_by_hand_while_its_output_is_sent_is_followed_on
     harness.spool.writers[1].write(1, b"a")
     following = follow(harness, caller)
     ended(harness)
-    harness.engine.drain()
+    harness.engine.dispatcher.drain()
     harness.retry(1)
     harness.settle()
     caller.writable_waiters.pop().callback(None)

@@ -528,7 +528,7 @@ def test_wait_is_timed_out_and_leaves_no_waiter(timeout: float) -> None:
     error = error_of(waiting)
     assert isinstance(error, TimedOut)
     assert "RUNNING" in str(error)
-    assert not any(harness.engine._waiters.values())
+    assert not harness.engine.waiter_count
     harness.finish(1)
 
 
@@ -539,7 +539,7 @@ def test_a_wait_is_let_go_with_its_caller() -> None:
     waiting = ask(harness, "WAIT 1", caller)
     caller.held[0].cancel()
     assert not isinstance(error_of(waiting), TaskqError)
-    assert not any(harness.engine._waiters.values())
+    assert not harness.engine.waiter_count
 
 
 # CANCEL and RETRY.

@@ -39,7 +39,7 @@ def submitted(harness: Harness, count: int) -> None:
 
 def gone(harness: Harness) -> None:
     """See that nobody waits or watches any more."""
-    assert not any(harness.engine._waiters.values())
+    assert not harness.engine.waiter_count
     assert not any(harness.spool.observers.values())
     assert watchers(harness.feed) == 0
 
