@@ -739,7 +739,7 @@ def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
     submit_all = harness.engine.submissions.submit_all
 
     def counted(batches: Any) -> Any:
-        counts.extend(len(batch.orders) for batch in batches)
+        counts.extend(len(batch.submissions) for batch in batches)
         return submit_all(batches)
 
     monkeypatch.setattr(harness.engine.submissions, "submit_all", counted)
