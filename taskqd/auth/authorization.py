@@ -252,7 +252,7 @@ class Authorizer:
         count = 1
         if job.tasks is not None:
             count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
-        whole = self._queue_state.whole(job)
+        whole = self._queue_state.array_of(job)
         size = footprint_of(whole) if whole.status.is_final else 0
         self._check_more(who, job, Pending(count, size))
 

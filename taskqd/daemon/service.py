@@ -224,7 +224,7 @@ class TaskqService(Service):
         hook = EndHook(engine.submissions, job_view.describe, self.settings.on_end)
         engine.add_end_observer(hook.on_job_ended)
         queue_state = engine.queue_state
-        for job in {queue_state.whole(job).id: queue_state.whole(job) for job in interrupted}.values():
+        for job in {queue_state.array_of(job).id: queue_state.array_of(job) for job in interrupted}.values():
             if job.status.is_final:
                 hook.on_job_ended(job)
 

@@ -140,7 +140,7 @@ def make_job_view(components: Components, queue_state: QueueState) -> JobView:
         components.journal,
         components.spool,
         lambda job: queue_state.reason(job, components.clocks.elapsed()),
-        queue_state.not_before,
+        queue_state.earliest_start,
     )
 
 

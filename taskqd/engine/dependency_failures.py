@@ -14,7 +14,7 @@ from taskqd.engine.locks import JobLocks, gather_results
 from taskqd.errors import StoreFailed
 from taskqd.model.events import Skipped
 from taskqd.model.job import Status
-from taskqd.state.dependencies import portion
+from taskqd.state.dependencies import next_batch
 
 
 class DependencyFailures:
@@ -40,7 +40,7 @@ class DependencyFailures:
     async def _skip_all(self) -> None:
         try:
             while self._unsatisfiable:
-                some = portion(self._unsatisfiable, self._queue_state.jobs)
+                some = next_batch(self._unsatisfiable, self._queue_state.jobs)
                 skips = [
                     Deferred.fromCoroutine(self._skip(job_id, self._unsatisfiable[job_id])) for job_id in some
                 ]

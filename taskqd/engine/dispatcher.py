@@ -129,7 +129,7 @@ class Dispatcher:
 
     def start_due_jobs(self) -> None:
         """Start due jobs, unless nothing has changed since the last attempt."""
-        if self._is_deferred or not self._queue_state.is_quiescent or self.shortage.detail is not None:
+        if self._is_deferred or self._queue_state.needs_scheduling or self.shortage.detail is not None:
             self._start_due_jobs()
 
     def _start_due_jobs(self) -> None:
@@ -143,7 +143,7 @@ class Dispatcher:
         self._is_deferred = False
         now = self._clock.elapsed()
         while self.shortage.allows_start(len(self._trial_starts), now):
-            if (job := self._queue_state.take(now)) is None:
+            if (job := self._queue_state.next_job(now)) is None:
                 if not self._trial_starts:
                     self.shortage.record_idle()
                 break
@@ -207,13 +207,13 @@ class Dispatcher:
         if job.id in self._allocated:
             self._allocated.discard(job.id)
             self._trial_starts.discard(job.id)
-            self._queue_state.give_back(job.id)
+            self._queue_state.release(job.id)
         self.start_due_jobs()
 
     async def _begin(self, job: Job) -> "Deferred[Outcome] | None":
         """Record the start and spawn the process; None if the job may no longer start."""
         async with self._locks.of(job):
-            if not self._queue_state.is_due(job, self._clock.elapsed()):
+            if not self._queue_state.may_start(job, self._clock.elapsed()):
                 return None
             number = job.attempts + 1
             await self._event_writer.record(Started(id=job.id, at=self._clock.now(), attempt=number))

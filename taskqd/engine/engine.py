@@ -157,7 +157,7 @@ class Engine:
         for job in ended:
             self.counters[_COUNTERS[job.status]] += 1
             self._notify_ended(job)
-        array = self.queue_state.whole(ended[0])
+        array = self.queue_state.array_of(ended[0])
         if array.tasks is not None and array.status.is_final:
             self._notify_ended(array)
         self._act_on_changes()

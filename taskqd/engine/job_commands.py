@@ -24,7 +24,7 @@ from taskqd.model.actor import Actor
 from taskqd.model.events import Cancelled, Changed, Held, JobEvent, Released, Removed, Retried
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Spec
-from taskqd.state.dependencies import portion
+from taskqd.state.dependencies import next_batch
 from taskqd.storage.interfaces import ISpool
 
 MAX_VISITS_PER_TURN = 1000
@@ -76,7 +76,7 @@ class JobCommands:
         while done < len(job_ids):
             if done:
                 await deferLater(self._clock, 0)
-            some = portion(islice(job_ids, done, None), self._queue_state.jobs)
+            some = next_batch(islice(job_ids, done, None), self._queue_state.jobs)
             done += len(some)
             cancels = [Deferred.fromCoroutine(self._cancel(each, by, signal)) for each in some]
             results = await gather_results(cancels)
@@ -113,7 +113,7 @@ class JobCommands:
         each job and may raise. The reactor serves others after every MAX_VISITS_PER_TURN jobs.
         """
         found: list[Job] = []
-        for count, job in enumerate(self._queue_state.walk_after(job_id), 1):
+        for count, job in enumerate(self._queue_state.dependents_of(job_id), 1):
             check(job)
             found.append(job)
             if count % MAX_VISITS_PER_TURN == 0:

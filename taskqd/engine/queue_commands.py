@@ -42,12 +42,12 @@ class QueueCommands:
         if schedule is not None:
             await self._record_for_schedule(event, schedule)
             return
-        self._queue_state.queues.closing.append(queue)
+        self._queue_state.queues.pausing.append(queue)
         try:
             await self._event_writer.record_other(event)
         finally:
-            self._queue_state.queues.closing.remove(queue)
-            self._queue_state.line.unblock_all()
+            self._queue_state.queues.pausing.remove(queue)
+            self._queue_state.ready_queue.unblock_all()
             self._start_due_jobs()
 
     async def resume(self, by: Actor, queue: str | None = None, schedule: int | None = None) -> None:

@@ -65,7 +65,7 @@ class RecurringSubmitter:
         self._set_timer()
 
     def _due(self, now: float) -> Schedule | None:
-        upcoming = self._schedules.upcoming()
+        upcoming = self._schedules.next_due()
         is_due = self._is_active and upcoming is not None and max(upcoming[0], self._not_before) <= now
         return upcoming[1] if upcoming is not None and is_due else None
 
@@ -77,7 +77,7 @@ class RecurringSubmitter:
         """Set the timer for the next run; if it is due already, for the next turn of the reactor."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        upcoming = self._schedules.upcoming()
+        upcoming = self._schedules.next_due()
         if self._is_active and upcoming is not None:
             delay = max(upcoming[0], self._not_before) - self._clock.elapsed()
             self._timer = self._clock.callLater(min(max(delay, 0.0), MAX_SLEEP), self._submit_due)

@@ -16,7 +16,7 @@ from taskqd.config.settings import Retention
 from taskqd.engine.engine import Engine
 from taskqd.errors import TaskqError
 from taskqd.model.actor import Actor
-from taskqd.state.retention_index import AT_ONCE
+from taskqd.state.retention_index import MAX_BATCH
 from taskqd.storage.journal.compaction import _portions, _read_lines
 from taskqd.storage.journal.journal import Journal
 
@@ -88,11 +88,13 @@ class RetentionTask:
         """Remove some of what has expired, unless enough is under way; tell whether there may be more."""
         if self._is_stopped or self._store.failure is not None:
             return False
-        if self._removals >= AT_ONCE:
+        if self._removals >= MAX_BATCH:
             return True
         keep = self._retention
         before = self._clock.elapsed() - keep.age
-        expired = self._engine.queue_state.expiry.take(before, keep.count, keep.size, keep.memory)
+        expired = self._engine.queue_state.retention_index.pop_expired(
+            before, keep.count, keep.size, keep.memory
+        )
         for job_id in expired:
             self._removals += 1
             removal = Deferred.fromCoroutine(self._engine.job_commands.remove(job_id, RETENTION))
@@ -105,7 +107,7 @@ class RetentionTask:
 
     def _not_removed(self, failure: Failure, job_id: int) -> None:
         failure.trap(TaskqError)  # somebody retried or removed it first, or the store failed and has said so
-        self._engine.queue_state.expiry.keep(job_id)
+        self._engine.queue_state.retention_index.retain(job_id)
 
     async def _make_snapshot(self) -> None:
         segments, number = self._store.segments, self._store.last_durable_segment - 1

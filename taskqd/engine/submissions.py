@@ -117,7 +117,7 @@ class Submissions:
                 return succeed(results)
             recorded = self._event_writer.record_all(events)
         except BaseException:
-            self.quota.arrived(*events)
+            self.quota.release(*events)
             raise
         return recorded.addCallbacks(
             self._all_accepted, self._none_accepted, (events, results), errbackArgs=(events, results)
@@ -137,7 +137,7 @@ class Submissions:
                 if spec is not checked:
                     self._check(spec)
                     checked = spec
-                self.quota.take(by.name, command, spec, max_pending)
+                self.quota.reserve(by.name, command, spec, max_pending)
             except TaskqError as why:
                 results.append(why)
             else:
@@ -148,7 +148,7 @@ class Submissions:
 
     def _accept(self, new: NewJob) -> "Deferred[int]":
         self._check(new.spec)
-        self.quota.take(new.by.name, new.command, new.spec, new.max_pending)
+        self.quota.reserve(new.by.name, new.command, new.spec, new.max_pending)
         event = self._make_event(new.command, new.spec, new.by, new.schedule)
         if not new.blocks:
             recorded = self._event_writer.record(event)
@@ -202,7 +202,7 @@ class Submissions:
     def _all_accepted(
         self, _: None, events: list[Submitted], results: list[list[int | TaskqError]]
     ) -> list[list[int | TaskqError]]:
-        self.quota.arrived(*events)
+        self.quota.release(*events)
         self._on_accepted(len(events))
         return results
 
@@ -210,17 +210,17 @@ class Submissions:
         self, failure: Failure, events: list[Submitted], results: list[list[int | TaskqError]]
     ) -> list[list[int | TaskqError]]:
         failure.trap(StoreFailed)
-        self.quota.arrived(*events)
+        self.quota.release(*events)
         why = cast("StoreFailed", failure.value)
         return [[why if isinstance(result, int) else result for result in batch] for batch in results]
 
     def _accepted(self, job: Job, event: Submitted) -> int:
-        self.quota.arrived(event)
+        self.quota.release(event)
         self._on_accepted(1)
         return job.id
 
     def _not_accepted(self, failure: Failure, event: Submitted) -> Failure:
-        self.quota.arrived(event)
+        self.quota.release(event)
         if event.spec.secrets:  # files without secrets can stay until the next start
             self._purge(event.id)
         return failure

@@ -126,13 +126,14 @@ class Schedule(Struct, kw_only=True, gc=False):
     last_job: int | None = None
 
 
-def _next_of_every(created_at: float, every: float, after: float) -> float:
+def next_of_every(created_at: float, every: float, after: float) -> float:
+    """Return the first run after a time, which is a multiple of the period after the creation."""
     number = (after - created_at) // every + 1
     at = created_at + number * every
     return at if at > after else created_at + (number + 1) * every  # where rounding has made it no later
 
 
-def _next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
+def next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
     """Return the first run after a moment, None if there is none ever.
 
     CronSim lists the times of day that match, and the zone says at which moments clocks show each.

@@ -1,4 +1,4 @@
-"""Equal specs are one object: jobs may be millions, and nearly all are asked for in a few ways."""
+"""Shares equal specs: there may be millions of jobs, and nearly all have one of a few specs."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -9,39 +9,39 @@ from msgspec.structs import replace
 from taskqd.model.job import Job
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
-MOST = 1000
-"""So many different specs are looked out for; when there are more, others take their place."""
+MAX_SPECS = 1000
+"""Specs that a pool remembers; when there are more, it starts again with none."""
 
 _ENCODE = msgspec.json.Encoder().encode
 _DIGEST_BYTES = 32
 _FIXED = ("env", "env_base64", "secrets", "after", "after_any", "after_fail")
-"""What SET never changes, and may be long."""
+"""Fields that SET never changes and that may be large."""
 
 
 class SpecPool:
-    """The specs of late, by their text, or by the digest of a long one."""
+    """Recent specs, by their JSON, or by its digest if that is shorter."""
 
     def __init__(self) -> None:
-        self._known = {_name(DEFAULT_SPEC): DEFAULT_SPEC}
+        self._known = {_key(DEFAULT_SPEC): DEFAULT_SPEC}
         self._last = DEFAULT_SPEC
 
-    def shared(self, spec: Spec) -> Spec:
-        """Return the spec, or one of late that is equal to it."""
+    def intern(self, spec: Spec) -> Spec:
+        """Return an equal spec that was interned before, else the spec itself."""
         if spec is self._last or spec is DEFAULT_SPEC:
             return spec
-        if len(self._known) >= MOST:
-            self._known = {_name(DEFAULT_SPEC): DEFAULT_SPEC}
-        self._last = self._known.setdefault(_name(spec), spec)
+        if len(self._known) >= MAX_SPECS:
+            self._known = {_key(DEFAULT_SPEC): DEFAULT_SPEC}
+        self._last = self._known.setdefault(_key(spec), spec)
         return self._last
 
 
-def _name(spec: Spec) -> bytes:
+def _key(spec: Spec) -> bytes:
     text = _ENCODE(spec)
     return text if len(text) <= _DIGEST_BYTES else blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
 
 def with_known_ids(spec: Spec, jobs: Mapping[int, Job]) -> Spec:
-    """Return a spec whose dependencies are the very numbers that ``jobs`` have: one object per job."""
+    """Return the spec with the int objects of ``jobs`` as ids of its dependencies, to save memory."""
     if not (spec.after or spec.after_any or spec.after_fail):
         return spec
     after, after_any, after_fail = (
@@ -52,7 +52,7 @@ def with_known_ids(spec: Spec, jobs: Mapping[int, Job]) -> Spec:
 
 
 def with_parts_of(before: Spec, spec: Spec) -> Spec:
-    """Return a changed spec that shares with the one ``before`` what is equal in both and may be long."""
+    """Return a changed spec that shares large equal fields with the spec ``before`` it."""
     same = {
         name: part
         for name in _FIXED

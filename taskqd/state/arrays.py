@@ -1,7 +1,7 @@
-"""What an array makes of what happens to its tasks: its own status is theirs, taken together.
+"""Job arrays: the tasks of an array, and how the array's own status follows from theirs.
 
-An array takes the ids behind its own for its tasks, one for each index. What happens to the whole happens to
-those of its tasks to which it can; what happens to a task may change the whole.
+The tasks of an array have the ids after its own, one per index. An event of the array is applied to each task
+to which it is possible; an event of a task may change the status of the array.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,10 +21,10 @@ from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import Array
 
 
-def make_tasks(array: Job, event: Submitted, asked: Array) -> Iterator[Job]:
-    """Give an array its tasks, which are ``asked`` for, and yield them."""
-    array.tasks = Tasks(first=array.id + 1, count=asked.count, counts={Status.PENDING: asked.count})
-    for index, job_id in zip(range(asked.first, asked.last + 1), array.tasks.ids, strict=True):
+def make_tasks(array: Job, event: Submitted, indexes: Array) -> Iterator[Job]:
+    """Create the tasks of an array, one per index, and yield them."""
+    array.tasks = Tasks(first=array.id + 1, count=indexes.count, counts={Status.PENDING: indexes.count})
+    for index, job_id in zip(range(indexes.first, indexes.last + 1), array.tasks.ids, strict=True):
         yield Job(
             id=job_id,
             command=event.command,
@@ -42,28 +42,30 @@ def make_tasks(array: Job, event: Submitted, asked: Array) -> Iterator[Job]:
 
 
 def task_id(array: Job, task: TaskId) -> int:
-    """Return the id of a task; raises BadRequest if the job is no array, NoSuchJob for an index beyond it."""
-    asked = array.spec.array
-    if asked is None or array.tasks is None:  # a task has the spec of its array
-        raise BadRequest(f"job {array.id} is no array, so it has no task {task}")
-    if not asked.first <= task.index <= asked.last:
-        raise NoSuchJob(f"array {array.id} has the indexes {asked.first} to {asked.last}, not {task.index}")
-    return array.id + 1 + task.index - asked.first
+    """Return the id of a task; raises BadRequest if the job is not an array, NoSuchJob for a wrong index."""
+    indexes = array.spec.array
+    if indexes is None or array.tasks is None:  # a task has the spec of its array
+        raise BadRequest(f"job {array.id} is not an array; it has no task {task}")
+    if not indexes.first <= task.index <= indexes.last:
+        raise NoSuchJob(
+            f"array {array.id} has the indexes {indexes.first} to {indexes.last}, not {task.index}"
+        )
+    return array.id + 1 + task.index - indexes.first
 
 
 def affected(event: JobEvent, tasks: list[Job]) -> list[Job]:
-    """Return those tasks of an array to which something can happen that happens to the whole.
+    """Return the tasks to which an event of their array is to be applied.
 
-    Of one that is run again these are the ones that did not complete, or all if all did.
+    RETRY of an array applies to the tasks that did not complete, or to all if all completed.
     """
-    able = [task for task in tasks if transitions.can_apply(event, task)]
+    possible = [task for task in tasks if transitions.can_apply(event, task)]
     if isinstance(event, Retried):
-        return [task for task in able if task.status is not Status.COMPLETED] or able
-    return able
+        return [task for task in possible if task.status is not Status.COMPLETED] or possible
+    return possible
 
 
-def note_move(array: Job, task: Job, before: Status, at: float, jobs: Mapping[int, Job]) -> None:
-    """Take note that a task of an array, which was in status ``before``, has moved.
+def task_moved(array: Job, task: Job, before: Status, at: float, jobs: Mapping[int, Job]) -> None:
+    """Update an array whose task had another status before.
 
     ``jobs`` has all tasks by id.
     """
@@ -84,8 +86,8 @@ def note_move(array: Job, task: Job, before: Status, at: float, jobs: Mapping[in
         array.completed_at = None
 
 
-def note_change(array: Job, event: JobEvent, ahead: float) -> None:
-    """Take over what a change of the whole means for the array itself."""
+def apply_event(array: Job, event: JobEvent, ahead: float) -> None:
+    """Update the array itself after an event that has been applied to its tasks."""
     if isinstance(event, Changed):
         if array.status is Status.PENDING:
             transitions.change_start_time(array, event, array.spec, ahead)
@@ -100,17 +102,17 @@ def note_change(array: Job, event: JobEvent, ahead: float) -> None:
 
 
 def _status(tasks: Tasks) -> Status:
-    there = {status for status, count in tasks.counts.items() if count}
-    if Status.PENDING in there:
-        return Status.PENDING if there <= {Status.PENDING, Status.CANCELLED} else Status.RUNNING
-    return next(status for status in _GRAVEST if status in there)
+    present = {status for status, count in tasks.counts.items() if count}
+    if Status.PENDING in present:
+        return Status.PENDING if present <= {Status.PENDING, Status.CANCELLED} else Status.RUNNING
+    return next(status for status in _BY_PRECEDENCE if status in present)
 
 
-_GRAVEST = (Status.RUNNING, Status.FAILED, Status.CANCELLED, Status.COMPLETED)
+_BY_PRECEDENCE = (Status.RUNNING, Status.FAILED, Status.CANCELLED, Status.COMPLETED)
 
 
 def _reason(array: Job, tasks: Tasks, jobs: Mapping[int, Job]) -> Reason | None:
-    """Return why an array has ended: as the first of its tasks did that ended as the whole shows."""
+    """Return the reason of a finished array: that of its first task with the same status."""
     if array.status is Status.COMPLETED:
         return None
     return next(jobs[job_id].reason for job_id in tasks.ids if jobs[job_id].status is array.status)

@@ -1,70 +1,76 @@
-"""How long others may pass a job that wants more than is free, and how long what it wants is kept for it.
+"""Backfill policy: how long others may overtake a job, and how long capacity is then reserved for it.
 
-Small jobs pass a big one that does not fit, or the machine would stand idle; were that all, there might
-always be another small one. So when one has been passed, the others go on for PATIENCE seconds; then what it
-wants is kept for it for as long. If it still waits then, it is the turn of the next that was passed, and each
-has twice the time in its next round. So what is kept stands idle for half of the time at the most, however
-long the jobs go on that are waited for; and a big job starts at the latest in its first round that lasts as
-long as those jobs do. docs/decisions/0008 tells why.
+A job that does not fit may be overtaken by later jobs that do; otherwise capacity would stand idle. To keep
+the overtaken job from starving, time alternates between two phases of equal length:
+
+* open: later jobs may overtake it;
+* reserved: nothing may start that would take what it needs.
+
+The first round has phases of ``FIRST_PHASE`` seconds. If the job has still not started when its round ends,
+the next overtaken job follows, and the job's own phases are twice as long in its next round. So reserved
+capacity stands idle at most half of the time, and a job starts at the latest in its first round whose phases
+are as long as the jobs that it waits for (docs/decisions/0008).
 """
 
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-PATIENCE = 60.0
-"""The first round lasts so many seconds, and then as many again."""
+FIRST_PHASE = 60.0
+"""Length of each phase of a job's first round, in seconds."""
 
-Name = TypeVar("Name", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Phase(NamedTuple):
-    """Whether room ``is_kept`` at a moment, and in how many seconds that changes."""
+    """The current phase, and the seconds that remain of it."""
 
-    is_kept: bool
-    left: float
+    is_reserved: bool
+    remaining: float
 
 
-class Backfill(Generic[Name]):
-    """Those that were passed, and since when it is the turn of the first."""
+class Backfill(Generic[Key]):
+    """The overtaken jobs (or groups of jobs), in the order of their rounds."""
 
     def __init__(self) -> None:
-        self._rounds: OrderedDict[Name, int] = OrderedDict()
-        self._since: float | None = None
+        self._rounds: OrderedDict[Key, int] = OrderedDict()  # completed rounds; the first key is current
+        self._started_at: float | None = None  # of the current round
 
-    def __contains__(self, name: Name) -> bool:
-        return name in self._rounds
+    def __contains__(self, key: Key) -> bool:
+        return key in self._rounds
 
     @property
-    def first(self) -> Name | None:
-        """The one whose turn it is, None if nobody was passed."""
+    def first(self) -> Key | None:
+        """The one whose round it is, None if none has been overtaken."""
         return next(iter(self._rounds), None)
 
-    def add(self, name: Name, is_first: bool) -> None:
-        """Take in one that has been passed: at the end, or before all others."""
-        self._rounds[name] = 0
-        if is_first:
-            self._rounds.move_to_end(name, last=False)
-            self._since = None
+    def add(self, key: Key, *, at_front: bool) -> None:
+        """Add one that has been overtaken, at the end or in front of all others."""
+        self._rounds[key] = 0
+        if at_front:
+            self._rounds.move_to_end(key, last=False)
+            self._started_at = None
 
-    def discard(self, name: Name) -> None:
-        """Forget one, if it is there: it has started, or waits for something else."""
-        if name == self.first:
-            self._since = None
-        self._rounds.pop(name, None)
+    def discard(self, key: Key) -> None:
+        """Remove one that has started or waits for something else now; does nothing if it is not here."""
+        if key == self.first:
+            self._started_at = None
+        self._rounds.pop(key, None)
 
     def phase(self, now: float) -> Phase:
-        """Return the phase of a moment; what was passed last begins its turn by this."""
+        """Return the phase at a time; starts the first round of a new key, and ends rounds that are over."""
         if not self._rounds:
-            return Phase(False, 0.0)
-        since = now if self._since is None else min(self._since, now)  # the clock may have been set back
-        while now >= since + 2 * (length := self._length()):
-            name = next(iter(self._rounds))
-            self._rounds[name] = self._rounds.pop(name) + 1
-            since += 2 * length
-        self._since = since
-        is_kept = now >= since + length
-        return Phase(is_kept, since + (2 * length if is_kept else length) - now)
+            return Phase(is_reserved=False, remaining=0.0)
+        # The clock may have been set back since the round started.
+        started_at = now if self._started_at is None else min(self._started_at, now)
+        while now >= started_at + 2 * (length := self._phase_length()):
+            key = next(iter(self._rounds))
+            self._rounds[key] = self._rounds.pop(key) + 1  # to the end, with one more round
+            started_at += 2 * length
+        self._started_at = started_at
+        is_reserved = now >= started_at + length
+        ends_at = started_at + (2 * length if is_reserved else length)
+        return Phase(is_reserved, ends_at - now)
 
-    def _length(self) -> float:
-        return PATIENCE * 2.0 ** next(iter(self._rounds.values()))
+    def _phase_length(self) -> float:
+        return FIRST_PHASE * 2.0 ** next(iter(self._rounds.values()))

@@ -1,7 +1,7 @@
-"""What there is to run jobs with, and how much of it is taken.
+"""Slots and resources: how much there is, and how much is allocated to running jobs.
 
-Each is a constraint: an amount in all, None for no limit, of which every running job takes what it wants.
-That is never more than there is. Nothing here is written anywhere: what is taken is what runs.
+Each constraint limits a total, and every running job holds its demand of it; more than the total is never
+allocated. Nothing here is persistent: what is allocated follows from which jobs run.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from taskqd.model.spec import Spec
 
 
 class CapacityTotals(Struct, frozen=True):
-    """What the settings give: slots in all, slots by queue, and amounts by resource."""
+    """The totals of the settings: slots, slots by queue, and amounts by resource."""
 
     slots: int = 1
     queues: Mapping[str, int] = {}
@@ -21,7 +21,7 @@ class CapacityTotals(Struct, frozen=True):
 
 
 class Constraint(NamedTuple):
-    """Something that is limited: ``slots``, a ``queue`` or ``resource`` by name, an ``array`` by number."""
+    """Something limited: ``slots``, a ``queue`` or ``resource`` by name, an ``array`` by id."""
 
     kind: str
     name: str = ""
@@ -31,7 +31,7 @@ SLOTS = Constraint("slots")
 
 
 class Demand(NamedTuple):
-    """How much of one constraint a job takes while it runs."""
+    """The amount of one constraint that a job holds while it runs."""
 
     constraint: Constraint
     amount: int
@@ -41,7 +41,7 @@ Demands = tuple[Demand, ...]
 
 
 def demands_of(spec: Spec, array: int | None = None) -> Demands:
-    """Return all that a job takes while it runs; ``array`` is the one that it is a task of."""
+    """Return the demands of a job; ``array`` is the one that it is a task of."""
     found = [Demand(SLOTS, spec.slots), Demand(Constraint("queue", spec.queue), spec.slots)]
     found += [Demand(Constraint("resource", name), amount) for name, amount in sorted(spec.needs.items())]
     if array is not None and spec.array is not None and spec.array.at_once is not None:
@@ -50,96 +50,96 @@ def demands_of(spec: Spec, array: int | None = None) -> Demands:
 
 
 class Capacity:
-    """How much of each constraint there is and is taken.
+    """The total of each constraint, and the amount that is allocated.
 
-    ``queue_limit(name)`` tells a queue's slots, None where it has no limit of its own.
+    ``queue_limit(name)`` returns a queue's slots, None if it has no limit of its own.
     """
 
-    def __init__(self, limits: CapacityTotals, queue_limit: Callable[[str], int | None]) -> None:
-        self.limits = limits
+    def __init__(self, totals: CapacityTotals, queue_limit: Callable[[str], int | None]) -> None:
+        self.totals = totals
         self._queue_limit = queue_limit
         self._arrays: dict[str, int] = {}
-        self._taken: dict[Constraint, int] = {}
+        self._allocated: dict[Constraint, int] = {}
 
-    def limit_array(self, job_id: int, at_once: int | None) -> None:
-        """Let so many tasks of an array run at once; None forgets it."""
-        if at_once is None:
+    def limit_array(self, job_id: int, max_running: int | None) -> None:
+        """Set how many tasks of an array may run together; None removes the limit."""
+        if max_running is None:
             self._arrays.pop(str(job_id), None)
         else:
-            self._arrays[str(job_id)] = at_once
+            self._arrays[str(job_id)] = max_running
 
     def total(self, constraint: Constraint) -> int | None:
-        """Return how much there is in all, None where there is no limit."""
+        """Return the total of a constraint, None if there is no limit."""
         if constraint.kind == "slots":
-            return self.limits.slots
+            return self.totals.slots
         if constraint.kind == "queue":
             return self._queue_limit(constraint.name)
         if constraint.kind == "resource":
-            return self.limits.resources.get(constraint.name, 0)
+            return self.totals.resources.get(constraint.name, 0)
         return self._arrays.get(constraint.name)
 
-    def taken(self, constraint: Constraint) -> int:
-        """Return how much is taken."""
-        return self._taken.get(constraint, 0)
+    def allocated(self, constraint: Constraint) -> int:
+        """Return how much of a constraint is allocated."""
+        return self._allocated.get(constraint, 0)
 
-    def free(self, constraint: Constraint) -> int | None:
-        """Return how much is left, None where there is no limit; below 0 where a limit was lowered."""
+    def available(self, constraint: Constraint) -> int | None:
+        """Return how much is not allocated, None if there is no limit; below 0 if the limit was lowered."""
         total = self.total(constraint)
-        return None if total is None else total - self.taken(constraint)
+        return None if total is None else total - self.allocated(constraint)
 
-    def lacking(self, wanted: Demands) -> Demand | None:
-        """Return the first want for which there is not enough left, None if all fit."""
-        for want in wanted:
-            free = self.free(want.constraint)
-            if free is not None and free < want.amount:
-                return want
+    def shortage(self, demands: Demands) -> Demand | None:
+        """Return the first demand that is more than is available, None if all fit."""
+        for demand in demands:
+            available = self.available(demand.constraint)
+            if available is not None and available < demand.amount:
+                return demand
         return None
 
-    def impossible(self, wanted: Demands) -> Demand | None:
-        """Return the first want that is more than there is in all, so that it will never fit."""
-        for want in wanted:
-            total = self.total(want.constraint)
-            if total is not None and want.amount > total:
-                return want
+    def exceeds_total(self, demands: Demands) -> Demand | None:
+        """Return the first demand that is more than the total and so never fits, None if there is none."""
+        for demand in demands:
+            total = self.total(demand.constraint)
+            if total is not None and demand.amount > total:
+                return demand
         return None
 
-    def spoiling(self, first: Demands, then: Demands) -> Demand | None:
-        """Return the want of ``first`` that would leave ``then`` less than it wants, None if none does."""
-        used = dict(first)
-        for constraint, amount in then:
-            free = self.free(constraint) if constraint in used else None
-            if free is not None and free - used[constraint] < amount:
-                return Demand(constraint, used[constraint])
+    def conflict(self, demands: Demands, reserved: Demands) -> Demand | None:
+        """Return the demand whose allocation would leave less than is reserved, None if there is none."""
+        amounts = dict(demands)
+        for constraint, amount in reserved:
+            available = self.available(constraint) if constraint in amounts else None
+            if available is not None and available - amounts[constraint] < amount:
+                return Demand(constraint, amounts[constraint])
         return None
 
-    def least_robbed(self, taken: Demand) -> int | None:
-        """Return the least amount that one which does not fit lacks, were ``taken`` taken; None if none does.
+    def min_delayed(self, demand: Demand) -> int | None:
+        """Return the smallest amount that does not fit once ``demand`` is allocated; None without a limit.
 
-        Slots count only where they are what that one lacks: with everything else that is given back there
-        comes a slot.
+        For slots it is the smallest amount that does not fit already: a job that waits for something else
+        gets a slot together with that, when another job ends.
         """
-        free = self.free(taken.constraint)
-        if free is None:
+        available = self.available(demand.constraint)
+        if available is None:
             return None
-        return (free if taken.constraint == SLOTS else free - taken.amount) + 1
+        return (available if demand.constraint == SLOTS else available - demand.amount) + 1
 
-    def take(self, wanted: Demands) -> None:
-        """Take what fits."""
-        for constraint, amount in wanted:
-            self._taken[constraint] = self._taken.get(constraint, 0) + amount
+    def allocate(self, demands: Demands) -> None:
+        """Allocate demands that fit."""
+        for constraint, amount in demands:
+            self._allocated[constraint] = self._allocated.get(constraint, 0) + amount
 
-    def give_back(self, wanted: Demands) -> None:
-        """Give back what was taken."""
-        for constraint, amount in wanted:
-            left = self._taken[constraint] - amount
+    def release(self, demands: Demands) -> None:
+        """Release demands that were allocated."""
+        for constraint, amount in demands:
+            left = self._allocated[constraint] - amount
             if left:
-                self._taken[constraint] = left
+                self._allocated[constraint] = left
             else:
-                del self._taken[constraint]
+                del self._allocated[constraint]
 
     def resources(self) -> dict[str, dict[str, int]]:
         """Return {name: {total, busy}} of the resources."""
         return {
-            name: {"total": total, "busy": self.taken(Constraint("resource", name))}
-            for name, total in self.limits.resources.items()
+            name: {"total": total, "busy": self.allocated(Constraint("resource", name))}
+            for name, total in self.totals.resources.items()
         }

@@ -1,10 +1,9 @@
-"""Which jobs come after which, and what becomes of them when those have ended.
+"""Dependencies: which jobs wait for which others, and which can never start because of them.
 
-A job waits for others by what is asked of it: ``after`` some that all must complete, ``after_any`` some that
-must end, ``after_fail`` some that must fail. Only jobs that were there before can be named, so no cycle can
-be made. An end is passed on at O(1) for each job that waits for it. One that did not end as it had to dooms
-those that wait: they are to be skipped, each by an event of its own. A job that has been removed is waited
-for by nobody any more.
+A spec names jobs that must complete (``after``), end (``after_any``) or fail (``after_fail``) first. Only
+existing jobs can be named, so there are no cycles. The end of a job costs O(1) per job that waits for it. A
+job whose dependency did not end as required is unsatisfiable: the engine fails it by a Skipped event. A job
+that has been removed is no longer waited for.
 """
 
 from array import array
@@ -17,32 +16,32 @@ from itertools import islice
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Spec
 
-MAX_ACTS_PER_TURN = 100
-"""Jobs that are acted on in one turn of the reactor: each takes 50 to 100 microseconds."""
-MAX_LINKS_PER_TURN = 5_000
-"""Jobs that those of one turn come after, all together: each takes one microsecond."""
+MAX_JOBS_PER_BATCH = 100
+"""Jobs that are failed in one turn of the reactor, at 50 to 100 µs each."""
+MAX_DEPENDENCIES_PER_BATCH = 5_000
+"""Dependencies of all jobs of a batch together, at 1 µs each."""
 
 
 class Kind(Enum):
-    """How a job has to end for another to come after it."""
+    """How a job must end for those that depend on it; the value is the option of SUBMIT."""
 
     COMPLETED = "after"
     ENDED = "after-any"
     FAILED = "after-fail"
 
     def accepts(self, status: Status) -> bool:
-        """Whether a job that has ended so has ended as it had to."""
+        """Whether a job with this final status satisfies the dependency."""
         return self is Kind.ENDED or status.value == self.name
 
 
 _KINDS = tuple(Kind)
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 _KIND_BITS = 2
-"""A job that waits is one number: its id, and behind it these bits of the kind."""
+"""A waiting job is stored as one number: its id, followed by the bits of the kind."""
 
 
-def named(spec: Spec) -> Iterator[tuple[Kind, int]]:
-    """Yield each (kind, id) that a job is to come after."""
+def dependencies_of(spec: Spec) -> Iterator[tuple[Kind, int]]:
+    """Yield the dependencies of a spec as (kind, id)."""
     for kind, ids in (
         (Kind.COMPLETED, spec.after),
         (Kind.ENDED, spec.after_any),
@@ -52,65 +51,67 @@ def named(spec: Spec) -> Iterator[tuple[Kind, int]]:
             yield kind, job_id
 
 
-def portion(job_ids: Iterable[int], jobs: Mapping[int, Job]) -> list[int]:
-    """Return the first of these jobs, as many as can be ended in one turn of the reactor."""
+def next_batch(job_ids: Iterable[int], jobs: Mapping[int, Job]) -> list[int]:
+    """Return as many of these jobs, from the first on, as can be failed in one turn of the reactor."""
     found: list[int] = []
     links = 0
-    for job_id in islice(job_ids, MAX_ACTS_PER_TURN):
+    for job_id in islice(job_ids, MAX_JOBS_PER_BATCH):
         if job_id in jobs:
             spec = jobs[job_id].spec
             links += len(spec.after) + len(spec.after_any) + len(spec.after_fail)
-        if found and links > MAX_LINKS_PER_TURN:
+        if found and links > MAX_DEPENDENCIES_PER_BATCH:
             break
         found.append(job_id)
     return found
 
 
 class Skips:
-    """Which jobs have FAILED because of which other one, as long as they are known and were not retried."""
+    """Skipped jobs by the job or array because of which they failed, until they are retried or removed."""
 
     def __init__(self) -> None:
-        self._by_other: dict[int, set[int]] = {}
-        self._other_of: dict[int, int] = {}
+        self._by_cause: dict[int, set[int]] = {}
+        self._cause_of: dict[int, int] = {}
 
-    def add(self, job_id: int, other: int) -> None:
-        """Note that a job was skipped because of another, of a task because of its array."""
-        self._by_other.setdefault(other, set()).add(job_id)
-        self._other_of[job_id] = other
+    def add(self, job_id: int, cause: int) -> None:
+        """Record that a job was skipped because of another job or array."""
+        self._by_cause.setdefault(cause, set()).add(job_id)
+        self._cause_of[job_id] = cause
 
     def discard(self, job_id: int) -> None:
-        """Forget that a job was skipped, if it was."""
-        other = self._other_of.pop(job_id, None)
-        if other is not None:
-            self._by_other[other].remove(job_id)
-            if not self._by_other[other]:
-                del self._by_other[other]
+        """Remove a job; does nothing if it was not skipped."""
+        cause = self._cause_of.pop(job_id, None)
+        if cause is not None:
+            self._by_cause[cause].remove(job_id)
+            if not self._by_cause[cause]:
+                del self._by_cause[cause]
 
     def count(self, job_id: int) -> int:
-        """Return how many jobs were skipped because of one."""
-        return len(self._by_other.get(job_id, ()))
+        """Return how many jobs were skipped because of a job or array."""
+        return len(self._by_cause.get(job_id, ()))
 
     def of(self, job_id: int) -> list[int]:
-        """Return the ids of the jobs that were skipped because of one, upwards."""
-        return sorted(self._by_other.get(job_id, ()))
+        """Return the ids of the jobs that were skipped because of a job or array, sorted."""
+        return sorted(self._by_cause.get(job_id, ()))
 
 
 class Dependencies:
-    """Who waits for whom; ``unsatisfiable`` has by id the job because of which one is to be skipped.
+    """The jobs that wait for others.
 
-    ``_blamed`` has the same by the array of that job, where it is a task, and ``_blames`` counts those.
+    ``unsatisfiable`` maps each job that can never start, and has not been skipped yet, to the job that is the
+    cause. ``_causes`` maps it to the cause too, but to the array if the cause is a task; ``_cause_counts`` is
+    the number of such jobs per cause.
     """
 
     def __init__(self) -> None:
         self.unsatisfiable: dict[int, int] = {}
-        self._blamed: dict[int, int] = {}
-        self._blames: Counter[int] = Counter()
+        self._causes: dict[int, int] = {}
+        self._cause_counts: Counter[int] = Counter()
         self._waiting: dict[int, array[int]] = {}
 
     def add(self, job: Job, jobs: Mapping[int, Job]) -> int:
-        """Have a job wait for those that it comes after; return for how many that is."""
+        """Make a job wait for its dependencies, and return how many are not satisfied."""
         count = 0
-        for kind, job_id in dict.fromkeys(named(job.spec)):
+        for kind, job_id in dict.fromkeys(dependencies_of(job.spec)):
             other = jobs.get(job_id)
             if other is None:
                 continue
@@ -123,63 +124,63 @@ class Dependencies:
         return count
 
     def discard(self, job: Job) -> int | None:
-        """Have a job wait for nothing any more: it has ended without a start.
+        """Stop waiting for the dependencies of a job that has ended without a start.
 
-        Return the id of the job or array that dooms nobody any more by that, None if there is none.
+        Return the id of the job or array that is no longer the cause of any unsatisfiable job, if any.
         """
-        for kind, job_id in named(job.spec):
-            self._wait_no_more(kind, job.id, job_id)
+        for kind, job_id in dependencies_of(job.spec):
+            self._stop_waiting(kind, job.id, job_id)
         if self.unsatisfiable.pop(job.id, None) is None:
             return None
-        blamed = self._blamed.pop(job.id)
-        self._blames[blamed] -= 1
-        if self._blames[blamed]:
+        cause = self._causes.pop(job.id)
+        self._cause_counts[cause] -= 1
+        if self._cause_counts[cause]:
             return None
-        del self._blames[blamed]
-        return blamed
+        del self._cause_counts[cause]
+        return cause
 
-    def settle(self, job: Job) -> Iterator[int]:
-        """Yield the ids of the jobs for which one that has ended is a job less to wait for."""
+    def resolve(self, job: Job) -> Iterator[int]:
+        """Yield the ids of the jobs for which the end of a job satisfies a dependency; mark the others."""
         for kind, waiting in map(_decoded, self._waiting.pop(job.id, ())):
             if kind.accepts(job.status):
                 yield waiting
             else:
                 self._mark_unsatisfiable(waiting, job)
 
-    def _mark_unsatisfiable(self, job_id: int, because: Job) -> None:
+    def _mark_unsatisfiable(self, job_id: int, cause: Job) -> None:
         if job_id not in self.unsatisfiable:
-            self.unsatisfiable[job_id] = because.id
-            self._blamed[job_id] = whole = because.id if because.array is None else because.array
-            self._blames[whole] += 1
+            self.unsatisfiable[job_id] = cause.id
+            self._causes[job_id] = job_or_array = cause.id if cause.array is None else cause.array
+            self._cause_counts[job_or_array] += 1
 
     def is_cause(self, job_id: int) -> bool:
-        """Whether a job, or a task of an array, dooms one that has not been skipped yet."""
-        return job_id in self._blames
+        """Whether a job, or a task of an array, makes a job unsatisfiable that has not been skipped yet."""
+        return job_id in self._cause_counts
 
     def awaited(self, job: Job) -> Iterator[tuple[Kind, int]]:
-        """Yield each (kind, id) that keeps a job waiting."""
-        because = self.unsatisfiable.get(job.id)
-        for kind, job_id in dict.fromkeys(named(job.spec)):
-            if job_id == because or self._place(kind, job.id, job_id) is not None:
+        """Yield the dependencies that keep a job from starting, as (kind, id)."""
+        cause = self.unsatisfiable.get(job.id)
+        for kind, job_id in dict.fromkeys(dependencies_of(job.spec)):
+            if job_id == cause or self._place(kind, job.id, job_id) is not None:
                 yield kind, job_id
 
-    def after(self, job_id: int) -> Iterator[int]:
-        """Yield the ids of the jobs that wait for one, as they are when this begins."""
+    def waiting_for(self, job_id: int) -> Iterator[int]:
+        """Yield the ids of the jobs that waited for a job when the iteration began."""
         for code in self._waiting.get(job_id, ())[:]:
             yield code >> _KIND_BITS
 
-    # ``_waiting`` has by job those that wait for it, sorted, as numbers of eight bytes each.
+    # ``_waiting`` maps a job to those that wait for it: sorted numbers of 8 bytes each (see _KIND_BITS).
 
     def _wait(self, kind: Kind, job_id: int, other: int) -> None:
         code, waiting = _coded(kind, job_id), self._waiting.get(other)
         if waiting is None:
             self._waiting[other] = array("q", (code,))
-        elif code > waiting[-1]:  # where nearly all belong
+        elif code > waiting[-1]:  # the common case
             waiting.append(code)
         else:
             waiting.insert(bisect_left(waiting, code), code)
 
-    def _wait_no_more(self, kind: Kind, job_id: int, other: int) -> None:
+    def _stop_waiting(self, kind: Kind, job_id: int, other: int) -> None:
         place = self._place(kind, job_id, other)
         if place is not None:
             del self._waiting[other][place]
@@ -187,7 +188,7 @@ class Dependencies:
                 del self._waiting[other]
 
     def _place(self, kind: Kind, job_id: int, other: int) -> int | None:
-        """Return where a job stands among those that wait for another, None if it does not."""
+        """Return the index of a job among those that wait for another, None if it does not wait."""
         code, waiting = _coded(kind, job_id), self._waiting.get(other, ())
         place = bisect_left(waiting, code)
         return place if place < len(waiting) and waiting[place] == code else None

@@ -26,8 +26,8 @@ def why(queue_state: QueueState, job: Job, now: float, shortage: str | None = No
     if reason is Reason.HELD:
         text = f"it is held; RELEASE {job.id} lets it start"
     elif reason is Reason.AFTER:
-        text = _after(queue_state, queue_state.whole(job))
-    elif (wait := queue_state.wait(job, now)) > 0:
+        text = _after(queue_state, queue_state.array_of(job))
+    elif (wait := queue_state.remaining_delay(job, now)) > 0:
         text = _delayed(job, wait, now + queue_state.ahead)
     elif job.tasks is not None:
         text = _array(queue_state, job, now, shortage)
@@ -75,14 +75,14 @@ def _array(queue_state: QueueState, array: Job, now: float, shortage: str | None
 
 def _room(queue_state: QueueState, job: Job, now: float, shortage: str | None) -> str:
     wanted = demands_of(job.spec, job.array)
-    ahead = queue_state.line.ahead(job)
-    impossible = queue_state.capacity.impossible(wanted)
+    ahead = queue_state.ready_queue.count_ahead(job)
+    impossible = queue_state.capacity.exceeds_total(wanted)
     if impossible is not None:
         return f"it can never start: {describe_excess(queue_state, impossible)}"
-    if queue_state.line.is_taken(job.id):
+    if queue_state.ready_queue.is_allocated(job.id):
         return "its start is being recorded"
-    reserved_for = queue_state.line.reserved_for(job, now)
-    lacking = queue_state.capacity.lacking(wanted)
+    reserved_for = queue_state.ready_queue.reserved_for(job, now)
+    lacking = queue_state.capacity.shortage(wanted)
     if reserved_for is not None:
         text = f"room is kept for job {reserved_for}, which wants more and was passed by others"
     elif lacking is not None:
@@ -107,9 +107,9 @@ def describe_excess(queue_state: QueueState, want: Demand) -> str:
 
 def _lack(queue_state: QueueState, want: Demand) -> str:
     total = queue_state.capacity.total(want.constraint) or 0
-    free = max(0, total - queue_state.capacity.taken(want.constraint))
+    free = max(0, total - queue_state.capacity.allocated(want.constraint))
     left = f"{free or 'none'} of {total} {'is' if free < 2 else 'are'} free"
-    holders = _listed(map(str, sorted(queue_state.line.holders(want.constraint))))
+    holders = _listed(map(str, sorted(queue_state.ready_queue.holders(want.constraint))))
     return f"it wants {_amount(want)}; {left}, the rest is taken by job {holders}"
 
 
@@ -124,7 +124,7 @@ def _amount(want: Demand) -> str:
 
 
 def _estimate(queue_state: QueueState, job: Job, ahead: int) -> str:
-    latest = queue_state.queues.latest(job.spec.queue)
+    latest = queue_state.queues.recent_durations(job.spec.queue)
     if len(latest) < FEWEST:
         return ""
     mean = sum(latest) / len(latest)

@@ -1,7 +1,7 @@
-"""The queues: their slots, whether they are paused, and how many of their jobs are where.
+"""Queues: their slots, whether they are paused, and how many of their jobs have which status.
 
-A queue is there as soon as a job names it; the settings may give it slots, and so may somebody while the
-daemon runs, which then holds until it is taken back. Nothing here is about a single job.
+A queue exists as soon as a job names it. Its slots are those of the settings, unless SET-QUEUE has set
+others. Nothing here is about a single job.
 """
 
 from collections import deque
@@ -15,28 +15,29 @@ from taskqd.model.events import Paused, QueueEvent, Resized, Resumed
 from taskqd.model.job import Status
 from taskqd.model.spec import DEFAULT_QUEUE
 
-LATEST = 50
-"""From so many runs at most, the latest of a queue, an estimate is made."""
+MAX_DURATIONS = 50
+"""Latest attempts of a queue from which the start of a job is estimated."""
 
-NAMES_AT_ONCE = 100
-"""QUEUES looks up this many names at a time."""
+NAME_BATCH = 100
+"""Names that QUEUES looks up at a time."""
 
 _PENDING = Status.PENDING
 
 
 class Queue:
-    """One queue; ``resized`` are slots given while the daemon runs: 0 for no limit, None for none given.
+    """One queue.
 
-    ``latest`` has the seconds that its latest runs took. It is not part of what is compared.
+    ``resized`` are the slots that SET-QUEUE has set: 0 for no limit, None if it has set none. ``durations``
+    are those of the latest attempts, in seconds; they are not compared.
     """
 
-    __slots__ = ("counts", "is_paused", "latest", "resized")
+    __slots__ = ("counts", "durations", "is_paused", "resized")
 
     def __init__(self) -> None:
         self.counts: dict[Status, int] = dict.fromkeys(Status, 0)
         self.is_paused = False
         self.resized: int | None = None
-        self.latest: deque[float] | None = None  # made for the first run: it takes most of the memory
+        self.durations: deque[float] | None = None  # created when needed: it takes most of the memory
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Queue) and (self.counts, self.is_paused, self.resized) == (
@@ -48,21 +49,21 @@ class Queue:
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
     @property
-    def is_forgettable(self) -> bool:
-        """Whether nothing is known of it."""
+    def is_default(self) -> bool:
+        """Whether it is the same as a queue that no job has named."""
         return not self.is_paused and self.resized is None and not any(self.counts.values())
 
 
 class Queues:
-    """The queues by name; ``limits`` are the slots that the settings give.
+    """The queues by name; ``limits`` are the slots of the settings.
 
-    ``closing`` has the queues whose pause is on its way to the disk, None for that of all: nothing of them
-    may start any more, or a start could come behind the pause. It is not part of what is compared.
+    ``pausing`` has the queues whose pause is being written to the journal, and None if everything is being
+    paused. Their jobs must not start, or the start could be recorded after the pause. It is not compared.
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self.is_paused = False
-        self.closing: list[str | None] = []
+        self.pausing: list[str | None] = []
         self._limits = limits
         self._queues: SortedDict[str, Queue] = SortedDict()
 
@@ -75,23 +76,23 @@ class Queues:
     __hash__ = None  # type: ignore[assignment]  # as above
 
     def limit(self, name: str) -> int | None:
-        """Return a queue's slots, None where it has no limit of its own."""
+        """Return a queue's slots, None if it has no limit of its own."""
         queue = self._queues.get(name)
         if queue is not None and queue.resized is not None:
             return queue.resized or None
         return self._limits.get(name)
 
-    def is_closed(self, name: str) -> bool:
-        """Whether nothing of a queue may start, as it is paused or is about to be."""
+    def has_pause(self, name: str) -> bool:
+        """Whether no job of a queue may start: the queue or everything is paused, or is about to be."""
         queue = self._queues.get(name)
         is_paused = self.is_paused or (queue is not None and queue.is_paused)
-        return is_paused or (bool(self.closing) and (None in self.closing or name in self.closing))
+        return is_paused or (bool(self.pausing) and (None in self.pausing or name in self.pausing))
 
     def apply(self, event: QueueEvent) -> None:
-        """Change a queue, or the pause of all."""
+        """Apply an event that names a queue, or pauses or resumes everything."""
         if isinstance(event, Resized):
             self._get(event.queue).resized = event.slots
-            self._forget(event.queue)
+            self._discard_default(event.queue)
         elif isinstance(event, Paused | Resumed):
             self._set_paused(event.queue, isinstance(event, Paused))
 
@@ -100,15 +101,15 @@ class Queues:
             self.is_paused = is_paused
         else:
             self._get(name).is_paused = is_paused
-            self._forget(name)
+            self._discard_default(name)
 
     def job_added(self, name: str) -> None:
-        """Take note that a job has come into a queue, PENDING."""
+        """Count a new PENDING job of a queue."""
         queue = self._queues.get(name) or self._get(name)
         queue.counts[_PENDING] += 1
 
-    def count(self, name: str, before: Status | None, after: Status | None) -> None:
-        """Take note that one job of a queue has moved; None is outside."""
+    def job_moved(self, name: str, before: Status | None, after: Status | None) -> None:
+        """Count a job whose status has changed; None is for a job that has come from or gone to elsewhere."""
         if before is after:
             return
         queue = self._get(name)
@@ -117,47 +118,47 @@ class Queues:
         if before is not None:
             queue.counts[before] -= 1
             if after is None:
-                self._forget(name)
+                self._discard_default(name)
 
     def record_duration(self, name: str, seconds: float) -> None:
-        """Take note of how long a run of a queue's has taken."""
+        """Record the duration of an attempt of a queue's job."""
         queue = self._get(name)
-        if queue.latest is None:
-            queue.latest = deque(maxlen=LATEST)
-        queue.latest.append(seconds)
+        if queue.durations is None:
+            queue.durations = deque(maxlen=MAX_DURATIONS)
+        queue.durations.append(seconds)
 
-    def latest(self, name: str) -> list[float]:
-        """Return how long the latest runs of a queue have taken."""
+    def recent_durations(self, name: str) -> list[float]:
+        """Return the durations of the latest attempts of a queue's jobs, in seconds."""
         queue = self._queues.get(name)
-        return [] if queue is None or queue.latest is None else list(queue.latest)
+        return [] if queue is None or queue.durations is None else list(queue.durations)
 
     def running(self, name: str) -> int:
-        """Return how many jobs of a queue run."""
+        """Return how many jobs of a queue are RUNNING."""
         return self._queues[name].counts[Status.RUNNING] if name in self._queues else 0
 
     def describe(self, busy: Callable[[str], int]) -> Iterator[dict[str, Any]]:
-        """Yield what QUEUES tells of each, by name; ``busy(name)`` is how many of its slots are taken.
+        """Yield the description of each queue, by name; ``busy(name)`` is the number of its allocated slots.
 
-        Queues may come and go meanwhile: each is told of at most once, as it is when it is reached.
+        Queues may be added and removed meanwhile; each is described at most once, as it is then.
         """
         names = self._names_after("")
         while names:
             for name in names:
-                if name in self._queues or self._is_always_there(name):
+                if name in self._queues or self._is_permanent(name):
                     yield self.describe_one(name, busy(name))
             names = self._names_after(names[-1])
 
     def _names_after(self, last: str) -> list[str]:
-        """Return the next names in order, of queues that are known or always there; none at the end."""
-        known = islice(self._queues.irange(last, inclusive=(False, True)), NAMES_AT_ONCE)
-        always = (name for name in (DEFAULT_QUEUE, *self._limits) if name > last)
-        return sorted({*known, *always})[:NAMES_AT_ONCE]
+        """Return the next names in order, an empty list at the end."""
+        known = islice(self._queues.irange(last, inclusive=(False, True)), NAME_BATCH)
+        permanent = (name for name in (DEFAULT_QUEUE, *self._limits) if name > last)
+        return sorted({*known, *permanent})[:NAME_BATCH]
 
-    def _is_always_there(self, name: str) -> bool:
+    def _is_permanent(self, name: str) -> bool:
         return name == DEFAULT_QUEUE or name in self._limits
 
     def describe_one(self, name: str, busy: int) -> dict[str, Any]:
-        """Return what QUEUES tells of one."""
+        """Return the description of a queue, as QUEUES sends it."""
         queue = self._queues.get(name) or Queue()
         counts = {status.value.lower(): count for status, count in queue.counts.items()}
         return {"name": name, "slots": self.limit(name), "busy": busy, "paused": queue.is_paused, **counts}
@@ -167,6 +168,6 @@ class Queues:
             self._queues[name] = Queue()
         return self._queues[name]
 
-    def _forget(self, name: str) -> None:
-        if self._queues[name].is_forgettable:
+    def _discard_default(self, name: str) -> None:
+        if self._queues[name].is_default:
             del self._queues[name]

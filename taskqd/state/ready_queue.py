@@ -1,12 +1,19 @@
-"""The jobs that wait for nothing but room, and which of them is the next to have it.
+"""The ready queue: jobs that wait only for capacity, and which of them starts next.
 
-The order is by priority, higher first, and then by id. The next to start is the first in that order for which
-there is room; one that wants more than is free may be passed for a while (reservation.py). Jobs that want the
-same, of the same queue, are of one shape: only the first of them needs to be looked at. A shape that does not
-fit is put aside with those that lack the same, by how much of it, and the first of those for which there is
-enough is looked at again (minima.py). Likewise a shape is aside from which room is kept, by how much it would
-take of that. So a start or an end costs O(log n), whatever amounts are wanted, and looks at few shapes; at
-all that are aside only when a limit or a pause changes.
+Order. Jobs start by priority, highest first, then by id, lowest first. A job that does not fit is skipped in
+favour of the first one that does (backfilling). A job that has been overtaken this way gets capacity reserved
+after a while, so that it cannot starve (backfill.py).
+
+Data structure. Jobs of one queue with the same demands are interchangeable, so they form one ``JobGroup`` and
+only its first job is ever examined. A group is in exactly one of two places:
+
+* ``_candidates``: groups whose first job may fit, sorted by rank;
+* ``_blocked``: groups whose first job does not fit, indexed by the constraint and amount that they are short
+  of, or that they would take from a reservation (range_minimum.py).
+
+When capacity is released, only groups that demand no more than is available of it are examined again.
+Starting or ending a job therefore costs O(log n), whatever amounts are demanded, and does not depend on how
+many jobs are waiting; only a change of a limit or of a pause examines all blocked groups again.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,64 +23,35 @@ from sortedcontainers import SortedList
 from taskqd.model.job import Job
 from taskqd.state.backfill import Backfill
 from taskqd.state.capacity import SLOTS, Capacity, Constraint, Demand, Demands, demands_of
-from taskqd.state.minima import MAX_AMOUNT, Minima
+from taskqd.state.range_minimum import MAX_AMOUNT, RangeMinimum
 
 _ID_BITS = 62
-_IDS = 1 << _ID_BITS
 
-MAX_LOOKS = 500
-"""Shapes that are looked at in one turn of the reactor, at ten to twenty microseconds each."""
+MAX_EXAMINED = 500
+"""Groups that ``take`` examines per call, at 10 to 20 µs each, so that it does not block the reactor."""
 
-PAUSED = Demand(Constraint("paused"), 0)
-NEVER = Demand(Constraint("never"), 0)
-_KEPT = "kept "
-"""Before a constraint's kind: it is of shapes that would take of it what is kept for another."""
+# Reasons for being blocked other than a shortage of capacity.
+QUEUE_PAUSED = Demand(Constraint("paused"), 0)
+IMPOSSIBLE = Demand(Constraint("impossible"), 0)
 
-
-def _kept(constraint: Constraint) -> Constraint:
-    return Constraint(_KEPT + constraint.kind, constraint.name)
+_RESERVED = "reserved "
+"""Prefix of a constraint's kind: for groups that would take what is reserved of it for another group."""
 
 
-def _is_kept(lacks: Demand | None) -> bool:
-    return lacks is not None and lacks.constraint.kind.startswith(_KEPT)
+def _reserved(constraint: Constraint) -> Constraint:
+    return Constraint(_RESERVED + constraint.kind, constraint.name)
 
 
-class JobGroup:
-    """The jobs that are alike for the line, in order: of one ``queue``, and with the same ``demands_of``.
-
-    ``name`` tells it from others; ``lacks`` is what keeps its first job from its start, as far as that was
-    looked at.
-    """
-
-    __slots__ = ("demands_of", "keys", "lacks", "name", "queue")
-
-    def __init__(self, name: "Name", job: Job, keys: Iterable[int] = ()) -> None:
-        self.name = name
-        self.queue = job.spec.queue
-        self.demands_of: Demands = demands_of(job.spec, job.array)
-        self.keys: SortedList[int] = SortedList(keys)
-        self.lacks: Demand | None = None
-
-    @property
-    def first(self) -> int:
-        """The key of its first job."""
-        key: int = self.keys[0]
-        return key
-
-    @property
-    def last(self) -> int:
-        """The key of its last job."""
-        key: int = self.keys[-1]
-        return key
+def _is_reserved(obstacle: Demand | None) -> bool:
+    return obstacle is not None and obstacle.constraint.kind.startswith(_RESERVED)
 
 
-Name = tuple[str, int] | tuple[str, int, frozenset[tuple[str, int]], int | None]
-"""What makes jobs alike: queue, slots, and where there are any, needs, and the array with its own limit."""
-Head = tuple[int, JobGroup]
-"""A shape by the key of its first job."""
+GroupKey = tuple[str, int] | tuple[str, int, frozenset[tuple[str, int]], int | None]
+"""(queue, slots) for most jobs; with resources or a per-array limit also (resources, array id)."""
 
 
-def _name(job: Job) -> Name:
+def group_key(job: Job) -> GroupKey:
+    """Return what makes jobs interchangeable for scheduling."""
     spec = job.spec
     array = job.array if spec.array is not None and spec.array.at_once is not None else None
     if array is None and not spec.needs:
@@ -82,299 +60,344 @@ def _name(job: Job) -> Name:
 
 
 def rank_of(job: Job) -> int:
-    """Return a number by which jobs are in order: of two the one with the lower starts first."""
+    """Return the job's sort key: the job with the lowest rank starts first."""
     priority = job.spec.priority
     return job.id - (priority << _ID_BITS) if priority else job.id
 
 
-class _Groups:
-    """Shapes by constraint and amount; ``kept`` are the constraints of those from which room is kept."""
+def _id_of(rank: int) -> int:
+    return rank % (1 << _ID_BITS)
+
+
+class JobGroup:
+    """Ready jobs of one queue with the same demands, by rank.
+
+    ``blocked_by`` is why the first job could not start when it was last examined; None if it may fit.
+    """
+
+    __slots__ = ("blocked_by", "demands", "key", "queue", "ranks")
+
+    def __init__(self, key: GroupKey, job: Job, ranks: Iterable[int] = ()) -> None:
+        self.key = key
+        self.queue = job.spec.queue
+        self.demands: Demands = demands_of(job.spec, job.array)
+        self.ranks: SortedList[int] = SortedList(ranks)
+        self.blocked_by: Demand | None = None
+
+    @property
+    def first(self) -> int:
+        """The rank of the first job."""
+        rank: int = self.ranks[0]
+        return rank
+
+    @property
+    def last(self) -> int:
+        """The rank of the last job."""
+        rank: int = self.ranks[-1]
+        return rank
+
+
+Entry = tuple[int, JobGroup]
+"""A group with the rank of its first job, for sorting."""
+
+
+class _GroupIndex:
+    """Groups by demand; ``reserved`` are the constraints of the groups that a reservation blocks."""
 
     def __init__(self) -> None:
-        self.kept: set[Constraint] = set()
-        self._groups: dict[Constraint, Minima[Head]] = {}
+        self.reserved: set[Constraint] = set()
+        self._by_constraint: dict[Constraint, RangeMinimum[Entry]] = {}
 
-    def add(self, want: Demand, shape: JobGroup) -> None:
-        self._groups.setdefault(want.constraint, Minima()).add(want.amount, (shape.first, shape))
-        if _is_kept(want):
-            self.kept.add(want.constraint)
+    def add(self, demand: Demand, group: JobGroup) -> None:
+        entries = self._by_constraint.setdefault(demand.constraint, RangeMinimum())
+        entries.add(demand.amount, (group.first, group))
+        if _is_reserved(demand):
+            self.reserved.add(demand.constraint)
 
-    def remove(self, want: Demand, shape: JobGroup) -> None:
-        group = self._groups[want.constraint]
-        group.remove(want.amount, (shape.first, shape))
-        if not group:
-            del self._groups[want.constraint]
-            self.kept.discard(want.constraint)
+    def remove(self, demand: Demand, group: JobGroup) -> None:
+        entries = self._by_constraint[demand.constraint]
+        entries.remove(demand.amount, (group.first, group))
+        if not entries:
+            del self._by_constraint[demand.constraint]
+            self.reserved.discard(demand.constraint)
 
-    def first(self, constraint: Constraint, least: int, most: int) -> Head | None:
-        """Return the first shape of a constraint with an amount within a range, None if there is none."""
-        group = self._groups.get(constraint)
-        return None if group is None else group.first(least, most)
+    def first(self, constraint: Constraint, low: int, high: int) -> Entry | None:
+        """Return the first group that demands an amount from ``low`` to ``high``, None if there is none."""
+        entries = self._by_constraint.get(constraint)
+        return None if entries is None else entries.first(low, high)
 
-    def shapes(self) -> list[JobGroup]:
-        """Return all shapes."""
-        return [shape for group in self._groups.values() for _, shape in group]
+    def groups(self) -> list[JobGroup]:
+        """Return all groups."""
+        return [group for entries in self._by_constraint.values() for _, group in entries]
 
 
 class ReadyQueue:
-    """The jobs that are ready, and what was taken by those that left it to run.
+    """The ready jobs, and the capacity allocated to the jobs that were taken from here.
 
-    ``is_paused(queue)`` tells whether a queue may start nothing. Each shape is in ``_candidates`` if it may
-    fit,
-    or else ``_blocked`` under what it lacks. Those aside that lack room, and have not been ``_passed`` yet,
-    are
-    in ``_overtakable`` under each of their wants. ``_to_recheck`` are the constraints of which some may fit
-    again; ``_keeping_for`` is the one for which room was kept when that was looked at last.
-
-    It ``is_quiescent`` when nobody could be taken and nothing has changed since but the time.
+    ``is_paused(queue)`` tells whether nothing of a queue may start. ``needs_scheduling`` is False once no job
+    could be taken and nothing but time has changed since; the caller then need not try again before
+    ``next_wakeup``.
     """
 
     def __init__(self, capacity: Capacity, is_paused: Callable[[str], bool]) -> None:
-        self.is_quiescent = False
+        self.needs_scheduling = True
         self._capacity = capacity
         self._is_paused = is_paused
-        self._shapes: dict[Name, JobGroup] = {}
-        self._candidates: SortedList[Head] = SortedList()
-        self._blocked = _Groups()
-        self._overtakable = _Groups()
-        self._passed: Backfill[JobGroup] = Backfill()
-        self._to_recheck: set[Constraint] = set()
-        self._keeping_for: JobGroup | None = None
-        self._is_interrupted = False
-        self._taken: dict[int, JobGroup] = {}
+        self._groups: dict[GroupKey, JobGroup] = {}
+        self._candidates: SortedList[Entry] = SortedList()
+        self._blocked = _GroupIndex()  # every blocked group, under its `blocked_by`
+        self._overtakable = _GroupIndex()  # blocked for capacity, not overtaken yet, under each demand
+        self._overtaken: Backfill[JobGroup] = Backfill()
+        self._to_recheck: set[Constraint] = set()  # constraints of which blocked groups may fit now
+        self._reserving_for: JobGroup | None = None  # at the latest call of `take`
+        self._is_interrupted = False  # the latest call of `take` reached MAX_EXAMINED
+        self._allocations: dict[int, JobGroup] = {}
+
+    # Adding and removing jobs.
 
     def add(self, job: Job) -> None:
-        """Put a job into the line, at its place; one that is there already or runs stays where it is."""
-        if job.id in self._taken:
+        """Add a ready job; a job that is already here or holds an allocation is left alone."""
+        if job.id in self._allocations:
             return
-        self.is_quiescent = False
-        name, key = _name(job), rank_of(job)
-        shape = self._shapes.get(name)
-        if shape is None:
-            shape = self._shapes[name] = JobGroup(name, job)
-        elif key > shape.last:  # where nearly all belong
-            shape.keys.add(key)
+        self.needs_scheduling = True
+        key, rank = group_key(job), rank_of(job)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = JobGroup(key, job)
+        elif rank > group.last:  # the common case: appended behind its peers
+            group.ranks.add(rank)
             return
-        elif key in shape.keys:
+        elif rank in group.ranks:
             return
-        elif key > shape.first:
-            shape.keys.add(key)
+        elif rank > group.first:
+            group.ranks.add(rank)
             return
-        else:
-            self._unfile(shape)
-        shape.keys.add(key)
-        if _is_kept(shape.lacks):
-            shape.lacks = None  # it may be before the one for which that is kept
-        self._file(shape)
+        else:  # it becomes the first of its group, so the group is filed under another rank
+            self._unfile(group)
+        group.ranks.add(rank)
+        if _is_reserved(group.blocked_by):
+            group.blocked_by = None  # the new first job may outrank the one that capacity is reserved for
+        self._file(group)
 
-    def fill(self, jobs: Iterable[Job]) -> None:
-        """Put jobs into a line that has none yet; a million take a fraction of what they do one by one."""
-        self.is_quiescent = False
-        alike: dict[Name, tuple[Job, list[int]]] = {}
-        before: Job | None = None
-        keys: list[int] = []
+    def add_all(self, jobs: Iterable[Job]) -> None:
+        """Fill an empty queue; for a million jobs this is several times faster than ``add``."""
+        self.needs_scheduling = True
+        peers: dict[GroupKey, tuple[Job, list[int]]] = {}
+        previous: Job | None = None
+        ranks: list[int] = []
         for job in jobs:
-            if before is None or job.spec is not before.spec or job.array != before.array:
-                _, keys = alike.setdefault(_name(job), (job, []))
-            keys.append(rank_of(job))
-            before = job
-        for name, (job, keys) in alike.items():
-            shape = self._shapes[name] = JobGroup(name, job, keys)
-            self._file(shape)
+            if previous is None or job.spec is not previous.spec or job.array != previous.array:
+                _, ranks = peers.setdefault(group_key(job), (job, []))
+            ranks.append(rank_of(job))
+            previous = job
+        for key, (job, ranks) in peers.items():
+            group = self._groups[key] = JobGroup(key, job, ranks)
+            self._file(group)
 
     def remove(self, job: Job) -> None:
-        """Take a job out of the line, if it is there; its spec must be the one with which it came in."""
-        shape, key = self._shapes.get(_name(job)), rank_of(job)
-        if shape is not None and key in shape.keys:
-            self._remove(shape, key)
+        """Remove a job if it is here; its spec must be the one that it was added with."""
+        group, rank = self._groups.get(group_key(job)), rank_of(job)
+        if group is not None and rank in group.ranks:
+            self._remove(group, rank)
 
-    def _remove(self, shape: JobGroup, key: int) -> None:
-        self.is_quiescent = False
-        if key != shape.first:
-            shape.keys.remove(key)
+    def _remove(self, group: JobGroup, rank: int) -> None:
+        self.needs_scheduling = True
+        if rank != group.first:
+            group.ranks.remove(rank)
             return
-        self._unfile(shape)
-        self._passed.discard(shape)
-        del shape.keys[0]
-        if shape.keys:
-            self._file(shape)
+        self._unfile(group)
+        self._overtaken.discard(group)
+        del group.ranks[0]
+        if group.ranks:
+            self._file(group)
         else:
-            del self._shapes[shape.name]
+            del self._groups[group.key]
 
-    def _file(self, shape: JobGroup) -> None:
-        if shape.lacks is None:
-            self._candidates.add((shape.first, shape))
+    def _file(self, group: JobGroup) -> None:
+        if group.blocked_by is None:
+            self._candidates.add((group.first, group))
             return
-        self._blocked.add(shape.lacks, shape)
-        for want in self._passable_by(shape):
-            self._overtakable.add(want, shape)
+        self._blocked.add(group.blocked_by, group)
+        for demand in self._overtakable_demands(group):
+            self._overtakable.add(demand, group)
 
-    def _unfile(self, shape: JobGroup) -> None:
-        if shape.lacks is None:
-            self._candidates.remove((shape.first, shape))
+    def _unfile(self, group: JobGroup) -> None:
+        if group.blocked_by is None:
+            self._candidates.remove((group.first, group))
             return
-        self._blocked.remove(shape.lacks, shape)
-        for want in self._passable_by(shape):
-            self._overtakable.remove(want, shape)
+        self._blocked.remove(group.blocked_by, group)
+        for demand in self._overtakable_demands(group):
+            self._overtakable.remove(demand, group)
 
-    def _passable_by(self, shape: JobGroup) -> Demands:
-        return () if shape.lacks in (PAUSED, NEVER) or shape in self._passed else shape.demands_of
+    def _overtakable_demands(self, group: JobGroup) -> Demands:
+        is_short = group.blocked_by not in (QUEUE_PAUSED, IMPOSSIBLE)
+        return group.demands if is_short and group not in self._overtaken else ()
+
+    # Choosing the next job.
 
     def take(self, now: float) -> int | None:
-        """Take the next job that may start out of the line and what it wants for it; None if none may.
+        """Allocate capacity to the next job that fits and return its id; None if no job fits.
 
-        The caller has to ``give_back`` once it does not run any more. After MAX_LOOKS shapes that do not fit
-        it is None too, the line is not settled, and ``next_look`` is now.
+        The job leaves the queue. The caller must ``release`` the allocation when the job no longer runs.
+        After MAX_EXAMINED groups that do not fit the result is None too; then ``needs_scheduling`` stays True
+        and ``next_wakeup`` is now.
         """
-        keeping_for = self._passed.first if self._passed.phase(now).is_kept else None
-        if keeping_for is not self._keeping_for:
-            self._keeping_for = keeping_for
-            self._to_recheck |= self._blocked.kept
+        reserving_for = self._overtaken.first if self._overtaken.phase(now).is_reserved else None
+        if reserving_for is not self._reserving_for:
+            self._reserving_for = reserving_for
+            self._to_recheck |= self._blocked.reserved
         self._is_interrupted = False
-        for _ in range(MAX_LOOKS):
-            shape = self._next() if self._capacity.free(SLOTS) != 0 else None
-            if shape is None:
-                self.is_quiescent = True
+        for _ in range(MAX_EXAMINED):
+            group = self._first_candidate() if self._capacity.available(SLOTS) != 0 else None
+            if group is None:
+                self.needs_scheduling = False
                 return None
-            lacks = self._obstacle(shape, now)
-            if lacks is None:
-                return self._start(shape)
-            self._move(shape, lacks)
+            obstacle = self._obstacle(group, now)
+            if obstacle is None:
+                return self._allocate(group)
+            self._move(group, obstacle)
         self._is_interrupted = True
         return None
 
-    def _next(self) -> JobGroup | None:
-        """Return the first of the shapes that may fit."""
-        first: Head | None = self._candidates[0] if self._candidates else None
+    def _first_candidate(self) -> JobGroup | None:
+        """Return the group with the lowest rank among the candidates and the groups that may fit again."""
+        first: Entry | None = self._candidates[0] if self._candidates else None
         for constraint in list(self._to_recheck):
-            fits = self._first_fitting(constraint)
-            if fits is None:
+            entry = self._first_unblocked(constraint)
+            if entry is None:
                 self._to_recheck.discard(constraint)
-            elif first is None or fits < first:
-                first = fits
+            elif first is None or entry < first:
+                first = entry
         return None if first is None else first[1]
 
-    def _first_fitting(self, constraint: Constraint) -> Head | None:
-        """Return the first shape that is aside for a constraint and of which that keeps no longer."""
-        if not constraint.kind.startswith(_KEPT):
-            return self._blocked.first(constraint, 0, self._free(constraint))
-        base = Constraint(constraint.kind.removeprefix(_KEPT), constraint.name)
-        free, keeping_for = self._free(base), self._keeping_for
-        first = self._blocked.first(constraint, 0, free)
-        if first is None or keeping_for is None or first[0] <= keeping_for.first:
+    def _first_unblocked(self, constraint: Constraint) -> Entry | None:
+        """Return the first group blocked by a constraint that no longer blocks it, None if there is none."""
+        if not constraint.kind.startswith(_RESERVED):
+            return self._blocked.first(constraint, 0, self._available(constraint))
+        base = Constraint(constraint.kind.removeprefix(_RESERVED), constraint.name)
+        available, reserving_for = self._available(base), self._reserving_for
+        first = self._blocked.first(constraint, 0, available)
+        if first is None or reserving_for is None or first[0] <= reserving_for.first:
             return first
-        return self._blocked.first(constraint, 0, free - dict(keeping_for.demands_of).get(base, 0))
+        return self._blocked.first(constraint, 0, available - dict(reserving_for.demands).get(base, 0))
 
-    def _free(self, constraint: Constraint) -> int:
-        free = self._capacity.free(constraint)
-        return MAX_AMOUNT if free is None else free
+    def _available(self, constraint: Constraint) -> int:
+        available = self._capacity.available(constraint)
+        return MAX_AMOUNT if available is None else available
 
-    def _start(self, shape: JobGroup) -> int:
-        key = shape.first
-        self._note_passed(shape)
-        self._move(shape, None)
-        self._remove(shape, key)
-        job_id = key % _IDS
-        self._taken[job_id] = shape
-        self._capacity.take(shape.demands_of)
+    def _obstacle(self, group: JobGroup, now: float) -> Demand | None:
+        """Return what keeps the group's first job from starting, None if it can start now."""
+        if self._is_paused(group.queue):
+            return QUEUE_PAUSED
+        shortage = self._capacity.shortage(group.demands)
+        if shortage is not None:
+            return IMPOSSIBLE if self._capacity.exceeds_total(group.demands) else shortage
+        conflict = self._conflict(group.demands, group.first, now)
+        return None if conflict is None else Demand(_reserved(conflict.constraint), conflict.amount)
+
+    def _allocate(self, group: JobGroup) -> int:
+        rank = group.first
+        self._note_overtaking(group)
+        self._move(group, None)
+        self._remove(group, rank)
+        job_id = _id_of(rank)
+        self._allocations[job_id] = group
+        self._capacity.allocate(group.demands)
         return job_id
 
-    def _move(self, shape: JobGroup, lacks: Demand | None) -> None:
-        """Put a shape aside under what it lacks, or where it is looked at again."""
-        if lacks == shape.lacks:
+    def _move(self, group: JobGroup, obstacle: Demand | None) -> None:
+        """File a group under a new obstacle, or among the candidates."""
+        if obstacle == group.blocked_by:
             return
-        self._unfile(shape)
-        shape.lacks = lacks
-        if lacks in (PAUSED, NEVER):
-            self._passed.discard(shape)  # it waits for something else now
-        self._file(shape)
+        self._unfile(group)
+        group.blocked_by = obstacle
+        if obstacle in (QUEUE_PAUSED, IMPOSSIBLE):
+            self._overtaken.discard(group)  # it no longer waits for capacity
+        self._file(group)
 
-    def _obstacle(self, shape: JobGroup, now: float) -> Demand | None:
-        if self._is_paused(shape.queue):
-            return PAUSED
-        lacks = self._capacity.lacking(shape.demands_of)
-        if lacks is not None:
-            return NEVER if self._capacity.impossible(shape.demands_of) else lacks
-        spoiling = self._spoiling(shape.demands_of, shape.first, now)
-        return None if spoiling is None else Demand(_kept(spoiling.constraint), spoiling.amount)
+    # Backfilling.
 
-    def _spoiling(self, wanted: Demands, key: int, now: float) -> Demand | None:
-        """Return what one that would start would take of the room that is kept for another, or None."""
-        first = self._passed.first
-        if first is None or first.first >= key or not self._passed.phase(now).is_kept:
+    def _conflict(self, demands: Demands, rank: int, now: float) -> Demand | None:
+        """Return the demand that would take capacity reserved for an overtaken job, None if there is none."""
+        group = self._overtaken.first
+        if group is None or group.first >= rank or not self._overtaken.phase(now).is_reserved:
             return None
-        return self._capacity.spoiling(wanted, first.demands_of)
+        return self._capacity.conflict(demands, group.demands)
 
-    def _note_passed(self, shape: JobGroup) -> None:
-        """See whether a start takes something away from one that is before it, and does not fit."""
-        first, passed = min(self._robbed_by(shape), default=(shape.first, shape))
-        if first >= shape.first:
+    def _note_overtaking(self, group: JobGroup) -> None:
+        """Register the first job that is overtaken if this group's first job starts now."""
+        rank, overtaken = min(self._overtaken_by(group), default=(group.first, group))
+        if rank >= group.first:
             return
-        before = self._passed.first
-        self._unfile(passed)
-        self._passed.add(passed, is_first=before is None or first < before.first)
-        self._file(passed)
+        current = self._overtaken.first
+        self._unfile(overtaken)
+        self._overtaken.add(overtaken, at_front=current is None or rank < current.first)
+        self._file(overtaken)
 
-    def _robbed_by(self, shape: JobGroup) -> Iterator[Head]:
-        for want in shape.demands_of:
-            least = self._capacity.least_robbed(want)
-            robbed = None if least is None else self._overtakable.first(want.constraint, least, MAX_AMOUNT)
-            if robbed is not None:
-                yield robbed
+    def _overtaken_by(self, group: JobGroup) -> Iterator[Entry]:
+        for demand in group.demands:
+            low = self._capacity.min_delayed(demand)
+            entry = None if low is None else self._overtakable.first(demand.constraint, low, MAX_AMOUNT)
+            if entry is not None:
+                yield entry
 
-    def next_look(self, now: float) -> float | None:
-        """Return when to look again if nothing else happens, as when kept room is free; None for never."""
+    def next_wakeup(self, now: float) -> float | None:
+        """Return when a job may start without another event, as when a reservation lapses; else None."""
         if self._is_interrupted:
             return now
-        kept = self._passed.phase(now)
-        return now + kept.left if kept.is_kept and self._blocked.kept else None
+        phase = self._overtaken.phase(now)
+        return now + phase.remaining if phase.is_reserved and self._blocked.reserved else None
 
-    def give_back(self, job_id: int) -> None:
-        """Give back what a job took; nothing where it took nothing."""
-        shape = self._taken.pop(job_id, None)
-        if shape is None:
+    # Capacity that becomes available.
+
+    def release(self, job_id: int) -> None:
+        """Release a job's allocation; does nothing if it has none."""
+        group = self._allocations.pop(job_id, None)
+        if group is None:
             return
-        self.is_quiescent = False
-        self._capacity.give_back(shape.demands_of)
-        for constraint, _ in shape.demands_of:
+        self.needs_scheduling = True
+        self._capacity.release(group.demands)
+        for constraint, _ in group.demands:
             self._to_recheck.add(constraint)
-        self._to_recheck |= self._blocked.kept
+        self._to_recheck |= self._blocked.reserved
 
     def unblock_all(self) -> None:
-        """Look again at all shapes: a limit or a pause has changed."""
-        self.is_quiescent = False
-        shapes = self._blocked.shapes()
-        self._blocked, self._overtakable = _Groups(), _Groups()
+        """Re-examine every group: a limit or a pause has changed."""
+        self.needs_scheduling = True
+        groups = self._blocked.groups()
+        self._blocked, self._overtakable = _GroupIndex(), _GroupIndex()
         self._to_recheck.clear()
-        for shape in shapes:
-            shape.lacks = None
-        self._candidates.update((shape.first, shape) for shape in shapes)
+        for group in groups:
+            group.blocked_by = None
+        self._candidates.update((group.first, group) for group in groups)
 
-    def is_taken(self, job_id: int) -> bool:
-        """Whether a job has what it wants."""
-        return job_id in self._taken
+    # Queries.
 
-    def has_taken(self, job: Job) -> bool:
-        """Whether a job has what it wants by now, which may have changed since it took that."""
-        shape = self._taken.get(job.id)
-        return shape is not None and shape.name == _name(job)
+    def is_allocated(self, job_id: int) -> bool:
+        """Whether a job holds an allocation."""
+        return job_id in self._allocations
+
+    def has_current_allocation(self, job: Job) -> bool:
+        """Whether a job holds an allocation for the demands that it has now (SET may have changed them)."""
+        group = self._allocations.get(job.id)
+        return group is not None and group.key == group_key(job)
 
     def holders(self, constraint: Constraint) -> list[int]:
-        """Return the ids of the jobs that have some of a constraint."""
+        """Return the ids of the jobs that hold some of a constraint."""
         return [
             job_id
-            for job_id, shape in self._taken.items()
-            if any(constraint == wanted for wanted, _ in shape.demands_of)
+            for job_id, group in self._allocations.items()
+            if any(constraint == demanded for demanded, _ in group.demands)
         ]
 
-    def ahead(self, job: Job) -> int:
-        """Return how many of a job's queue are in the line before it."""
-        key = rank_of(job)
-        shapes = (shape for shape in self._shapes.values() if shape.queue == job.spec.queue)
-        return sum(shape.keys.bisect_left(key) for shape in shapes)
+    def count_ahead(self, job: Job) -> int:
+        """Return how many ready jobs of the same queue rank before a job."""
+        rank = rank_of(job)
+        groups = (group for group in self._groups.values() if group.queue == job.spec.queue)
+        return sum(group.ranks.bisect_left(rank) for group in groups)
 
     def reserved_for(self, job: Job, now: float) -> int | None:
-        """Return the id of the job for which room is kept from this one at a moment, or None."""
-        first = self._passed.first
-        is_kept = self._spoiling(demands_of(job.spec, job.array), rank_of(job), now) is not None
-        return first.first % _IDS if first is not None and is_kept else None
+        """Return the id of the overtaken job whose reservation blocks a job, None if there is none."""
+        first = self._overtaken.first
+        conflict = self._conflict(demands_of(job.spec, job.array), rank_of(job), now)
+        return None if first is None or conflict is None else _id_of(first.first)

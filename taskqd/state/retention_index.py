@@ -1,4 +1,4 @@
-"""The jobs that have ended, oldest first, for the retention: those of an array go with it."""
+"""Finished jobs by age, for the retention. The tasks of an array are removed together with it."""
 
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
@@ -6,15 +6,15 @@ from heapq import heappop, heappush
 from taskqd.model.footprint import footprint_of
 from taskqd.model.job import Job
 
-AT_ONCE = 50
-"""``take`` returns so many jobs at most."""
+MAX_BATCH = 50
+"""Jobs that ``pop_expired`` returns at most."""
 
 
 class RetentionIndex:
-    """``jobs`` are all that are known; ``is_needed(id)`` tells whether one has to stay nevertheless.
+    """The finished jobs among ``jobs``, oldest first, and what they occupy together.
 
-    Those that are taken count as removed from then on, until they are, or are given back by ``keep``. An
-    entry of the heap whose job has moved on since is passed over.
+    ``is_needed(id)`` tells whether a job must not be removed. A job that ``pop_expired`` returned counts as
+    removed until it is, or until ``retain`` is called for it. Outdated entries of the heap are ignored.
     """
 
     def __init__(self, jobs: Mapping[int, Job], is_needed: Callable[[int], bool]) -> None:
@@ -29,7 +29,7 @@ class RetentionIndex:
         self._expiring: set[int] = set()
 
     def add(self, job: Job) -> None:
-        """Take in a job that has ended."""
+        """Add a job that has ended."""
         if job.array is None and job.ended is not None:
             self.count += 1
             self.bytes += job.kept_bytes
@@ -37,28 +37,28 @@ class RetentionIndex:
             heappush(self._ended, (job.ended, job.id))
 
     def discard(self, job: Job) -> None:
-        """Take note that a job that had ended runs again or is removed."""
+        """Remove a finished job that runs again or has been removed."""
         if job.array is None:
             self.count -= 1
             self.bytes -= job.kept_bytes
             self.memory -= footprint_of(job)
-            self._forget(job)
+            self._unmark(job)
 
-    def take(
-        self, before: float, most: int, most_bytes: int | None = None, most_memory: int | None = None
+    def pop_expired(
+        self, before: float, max_count: int, max_bytes: int | None = None, max_memory: int | None = None
     ) -> list[int]:
-        """Return the ids of jobs that ended before a time or are more than ``most``, AT_ONCE at most.
+        """Return the ids of the oldest jobs that are to be removed, up to MAX_BATCH.
 
-        They are also those by which all that have ended keep more than ``most_bytes``, or take more than
-        ``most_memory`` as `footprint` counts it; None is no limit. The last one stays, however much it keeps.
-        The time is on the clock of ages, as `Job.ended` is.
+        Those are the jobs that ended before a time (on the monotonic clock, as ``Job.ended``), and those by
+        which the finished jobs exceed a number, a size of kept output and input, or a footprint in memory;
+        None is no limit. The sizes never expire the last finished job.
         """
         ids: list[int] = []
-        while self._ended and len(ids) < AT_ONCE:
+        while self._ended and len(ids) < MAX_BATCH:
             ended_at, job_id = self._ended[0]
             if self._is_stale(ended_at, job_id) or self._is_needed(job_id):
-                heappop(self._ended)  # what is needed comes back by `reconsider`, once it is not
-            elif ended_at < before or self._is_beyond(most, most_bytes, most_memory):
+                heappop(self._ended)  # `reconsider` adds a needed job again
+            elif ended_at < before or self._is_over(max_count, max_bytes, max_memory):
                 heappop(self._ended)
                 self._expiring.add(job_id)
                 self._expiring_bytes += self._jobs[job_id].kept_bytes
@@ -68,28 +68,28 @@ class RetentionIndex:
                 break
         return ids
 
-    def keep(self, job_id: int) -> None:
-        """Take back that a job has expired: it was not removed."""
+    def retain(self, job_id: int) -> None:
+        """Undo the expiry of a job that could not be removed."""
         job = self._jobs.get(job_id)
         if job is not None:
-            self._forget(job)
+            self._unmark(job)
         self.reconsider(job_id)
 
-    def _is_beyond(self, most: int, most_bytes: int | None, most_memory: int | None) -> bool:
+    def _is_over(self, max_count: int, max_bytes: int | None, max_memory: int | None) -> bool:
         count = self.count - len(self._expiring)
-        is_beyond = most_bytes is not None and self.bytes - self._expiring_bytes > most_bytes
-        if most_memory is not None:
-            is_beyond = is_beyond or self.memory - self._expiring_memory > most_memory
-        return count > most or (is_beyond and count > 1)
+        is_over = max_bytes is not None and self.bytes - self._expiring_bytes > max_bytes
+        if max_memory is not None:
+            is_over = is_over or self.memory - self._expiring_memory > max_memory
+        return count > max_count or (is_over and count > 1)
 
-    def _forget(self, job: Job) -> None:
+    def _unmark(self, job: Job) -> None:
         if job.id in self._expiring:
             self._expiring.discard(job.id)
             self._expiring_bytes -= job.kept_bytes
             self._expiring_memory -= footprint_of(job)
 
     def reconsider(self, job_id: int) -> None:
-        """Look at a job again that was passed over because it was needed."""
+        """Consider a job again that was needed when it expired."""
         job = self._jobs.get(job_id)
         if job is not None and job.ended is not None and job.array is None:
             heappush(self._ended, (job.ended, job_id))

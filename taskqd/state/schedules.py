@@ -1,13 +1,13 @@
-"""Schedules: jobs that are submitted again and again, and when each is due next.
+"""The schedules, and when each is due next.
 
-Like the backlog, of which they are a part, they are a fold of the journal: ``apply`` and ``ran`` are the ways
-in. The runs of an ``every`` are at its creation and so many times that many seconds. Those of a ``cron`` are
-what crontab(5) would have, in the time zone of the spec, or else in one that is handed in: the daemon's own.
+They are part of the queue state and a fold of the journal: they change only by ``apply``, ``job_submitted``
+and ``set_time``. An ``every`` schedule is due at its creation plus multiples of its period. A ``cron``
+schedule is due when crontab(5) says, in the time zone of its spec, or else in the daemon's.
 
-Where clocks are put forward or back, cron's runs are those of Debian's cron. If neither its minute nor its
-hour begins with ``*``, it goes by what clocks show: what falls into an hour that is left out comes at that
-hour's end, once, and what falls into an hour that comes twice comes the first time only. Any other goes by
-the time that passes: nothing is moved, and the hour that comes twice has its runs twice.
+When clocks are put forward or back, ``cron`` follows Debian's cron. If neither the minute nor the hour field
+begins with ``*``, the schedule follows what clocks show: a run in the hour that is left out is due at the
+end of that hour, once, and a run in the hour that occurs twice is due in the first one only. Any other
+schedule follows the time that passes: no run is moved, and the hour that occurs twice has its runs twice.
 """
 
 from collections.abc import Callable
@@ -23,23 +23,22 @@ from taskqd.model.schedule import (
     ROUNDING,
     SET_BACK,
     Schedule,
-    _next_of_cron,
-    _next_of_every,
     check_cron,
     check_every,
+    next_of_cron,
+    next_of_every,
 )
 from taskqd.model.time_zones import LOCAL
 
 
 class Schedules:
-    """The schedules by number, in the order of their next runs.
+    """The schedules by number, and an index of their next runs.
 
-    ``_counted_from`` has by number the times that ``set_next_run_base`` was told. It is in memory only, and
-    not what
-    makes two of them equal: after a restart, a run that was left out and is still to come is due once.
-    Both it and ``_next`` are on the clock of each, as `next_run_base` is. ``_next`` and ``_upcoming``, the
-    latter of (time, number) apart for those with a ``cron``, are derived, and wrong for the numbers that are
-    in ``_stale``. The time of day is ``ahead`` of the clock of waits.
+    ``_base_overrides`` has the times that ``set_next_run_base`` has set, by number. They are not persistent
+    and not compared: after a restart, a run that was skipped and is still ahead is due once. They and
+    ``_next`` are on each schedule's own clock, as ``Schedule.next_run_base`` is. ``_next`` and ``_upcoming``,
+    which is sorted by (time, number) for each of the two clocks, are derived, and outdated for the numbers in
+    ``_stale``. The time of day is ``ahead`` of the monotonic clock.
     """
 
     def __init__(self, zone: tzinfo = LOCAL) -> None:
@@ -48,7 +47,7 @@ class Schedules:
         self.ahead = 0.0
         self._zone = zone
         self._latest: set[int] = set()
-        self._counted_from: dict[int, float] = {}
+        self._base_overrides: dict[int, float] = {}
         self._next: dict[int, float] = {}
         self._upcoming: dict[bool, SortedList[tuple[float, int]]] = {False: SortedList(), True: SortedList()}
         self._stale: set[int] = set()
@@ -59,9 +58,9 @@ class Schedules:
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
 
     def get(self, number: int) -> Schedule:
-        """Return the schedule of that number; raises NoSuchJob."""
+        """Return a schedule by its number; raises NoSuchJob."""
         if number not in self.by_id:
-            raise NoSuchJob(f"there is no schedule {number}; SCHEDULES has those that there are")
+            raise NoSuchJob(f"there is no schedule {number}; SCHEDULES lists them")
         return self.by_id[number]
 
     def apply(self, event: QueueEvent) -> None:
@@ -82,7 +81,7 @@ class Schedules:
         try:
             _check(event)
         except BadRequest as why:
-            raise ValueError(f"schedule {number} cannot be: {why}") from None
+            raise ValueError(f"schedule {number} is invalid: {why}") from None
         self.by_id[number] = Schedule(
             id=number,
             owner=event.by,
@@ -99,13 +98,13 @@ class Schedules:
 
     def _unscheduled(self, number: int, event: Unscheduled) -> None:
         self._latest.discard(self.by_id.pop(number).last_job or 0)
-        self._counted_from.pop(number, None)
+        self._base_overrides.pop(number, None)
 
     def _paused_or_resumed(self, number: int, event: Paused | Resumed) -> None:
         schedule = self.by_id[number]
         schedule.is_paused = type(event) is Paused
         schedule.next_run_base = self._on_its_clock(schedule, event.at)
-        self._counted_from.pop(number, None)
+        self._base_overrides.pop(number, None)
 
     _changes: ClassVar[dict[type, Callable[["Schedules", int, Any], None]]] = {
         Scheduled: _scheduled,
@@ -114,8 +113,8 @@ class Schedules:
         Resumed: _paused_or_resumed,
     }
 
-    def ran(self, number: int, at: float, job_id: int) -> None:
-        """Take in that a schedule has submitted a job; one that has ended meanwhile is ignored."""
+    def job_submitted(self, number: int, at: float, job_id: int) -> None:
+        """Record that a schedule has submitted a job; does nothing if the schedule was ended meanwhile."""
         schedule = self.by_id.get(number)
         if schedule is None:
             return
@@ -123,54 +122,54 @@ class Schedules:
         self._latest.add(job_id)
         schedule.last_run_at, schedule.last_job = at, job_id
         schedule.next_run_base = at = self._on_its_clock(schedule, at)
-        if self._counted_from.get(number, at) <= at:
-            self._counted_from.pop(number, None)
+        if self._base_overrides.get(number, at) <= at:
+            self._base_overrides.pop(number, None)
         self._stale.add(number)
 
-    def is_latest(self, job_id: int) -> bool:
-        """Whether a job is the latest one of a schedule, so that its submission tells when that ran last."""
+    def is_latest_run(self, job_id: int) -> bool:
+        """Whether a job is the latest run of a schedule: its record tells when the schedule ran last."""
         return job_id in self._latest
 
     def set_next_run_base(self, number: int, at: float | None) -> None:
-        """Have a schedule's next run be the first after ``at``, until it has run; None takes that back.
+        """Make the first run after ``at`` the next one, until the schedule has run; None undoes that.
 
-        This is for a run that is under way or is left out. ``at`` is on the clock of waits.
+        This is for a run that is being submitted or is skipped. ``at`` is on the monotonic clock.
         """
         schedule = self.by_id.get(number)
         if schedule is not None and at is not None:
-            self._counted_from[number] = at if schedule.cron is None else at + self.ahead
+            self._base_overrides[number] = at if schedule.cron is None else at + self.ahead
         else:
-            self._counted_from.pop(number, None)
+            self._base_overrides.pop(number, None)
         self._stale.add(number)
 
     def set_time(self, at: float, ahead: float) -> None:
-        """Take in that the time of day is ``at`` now, ``ahead`` of the clock of waits."""
+        """Record that the time of day is ``at`` now, ``ahead`` of the monotonic clock."""
         self.ahead = ahead
         for number, schedule in self.by_id.items():
             if schedule.cron is not None:
                 if schedule.next_run_base > at + SET_BACK:
                     schedule.next_run_base = at
                     self._stale.add(number)
-                if self._counted_from.get(number, at) > at + SET_BACK:
-                    self._counted_from[number] = at
+                if self._base_overrides.get(number, at) > at + SET_BACK:
+                    self._base_overrides[number] = at
                     self._stale.add(number)
 
     def _on_its_clock(self, schedule: Schedule, at: float) -> float:
-        """Return a time of day that was recorded on the clock from which a schedule counts."""
+        """Convert a recorded time of day to the clock of a schedule."""
         return at - self.ahead if schedule.cron is None else at
 
     def next_run(self, schedule: Schedule) -> float | None:
         """Return the time of day at which a schedule is due next, None while it is paused.
 
-        What lies in the past is due now.
+        A time in the past means that it is due now.
         """
-        self._settle()
+        self._refresh()
         at = self._next.get(schedule.id)
         return at if at is None or schedule.cron is not None else at + self.ahead
 
-    def upcoming(self) -> tuple[float, Schedule] | None:
-        """Return the schedule that is due first of all, after when that is on the clock of waits."""
-        self._settle()
+    def next_due(self) -> tuple[float, Schedule] | None:
+        """Return the schedule that is due first, as (time on the monotonic clock, schedule)."""
+        self._refresh()
         firsts = [
             (runs[0][0] - (self.ahead if is_cron else 0.0), runs[0][1])
             for is_cron, runs in self._upcoming.items()
@@ -181,7 +180,7 @@ class Schedules:
         at, number = min(firsts)
         return at, self.by_id[number]
 
-    def _settle(self) -> None:
+    def _refresh(self) -> None:
         while self._stale:
             number = self._stale.pop()
             if number in self._next:
@@ -197,14 +196,14 @@ class Schedules:
     def _first_after(self, schedule: Schedule | None) -> float | None:
         if schedule is None or schedule.is_paused:
             return None
-        after = self._counted_from.get(schedule.id, schedule.next_run_base) + ROUNDING
+        after = self._base_overrides.get(schedule.id, schedule.next_run_base) + ROUNDING
         if schedule.every is not None:
-            return _next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
+            return next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
         try:
             zone = self._zone if schedule.spec.tz is None else time_zones.named(schedule.spec.tz)
         except BadRequest:
-            return None  # the machine does not know it any more; there is no telling when that would be
-        return _next_of_cron(cast(str, schedule.cron), after, zone)
+            return None  # the machine no longer has the time zone
+        return next_of_cron(cast(str, schedule.cron), after, zone)
 
 
 def _check(event: Scheduled) -> None:

@@ -134,7 +134,7 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
             assert one.connect().ask("PING") == "OK"
         pending = [games.ask("SUBMIT --hold true") for _ in range(6)]
         assert [reply.split()[0] for reply in pending] == ["JOB_ID"] * 5 + ["ERROR"]
-        assert pending[-1].startswith("ERROR QUEUE_FULL 5 jobs are pending of games")
+        assert pending[-1].startswith("ERROR QUEUE_FULL cannot add 1 job: games has 5 pending jobs, ")
         assert games.ask("SUBMIT --array=1-6 true").startswith("ERROR QUEUE_FULL ")
         assert games.show(1)["priority"] == -1
         assert games.ask("SUBMIT --priority=1 true").startswith(

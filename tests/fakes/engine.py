@@ -68,7 +68,7 @@ class Harness:
             self.store,
             self.spool,
             lambda job: self.queue_state.reason(job, self.clock.elapsed()),
-            self.queue_state.not_before,
+            self.queue_state.earliest_start,
         )
         self.feed = EventStream(self.store, self.queue_state, self.clock)
         self.verbs = Router(

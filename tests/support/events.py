@@ -117,7 +117,7 @@ def fold(*events: Event, limits: CapacityTotals | None = None) -> QueueState:
 def line(queue_state: QueueState, now: float = 1000.0) -> list[int]:
     """Take all that may start at ``now``, and return their ids in the order in which they came."""
     taken: list[int] = []
-    while (job := queue_state.take(now)) is not None:
+    while (job := queue_state.next_job(now)) is not None:
         taken.append(job.id)
     return taken
 

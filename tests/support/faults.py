@@ -462,7 +462,7 @@ class Day:
             queue_state, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
         self.results = JobView(
-            self.store, self.spool, lambda job: queue_state.reason(job, now), queue_state.not_before
+            self.store, self.spool, lambda job: queue_state.reason(job, now), queue_state.earliest_start
         )
         self.engine.dispatcher.recover("the daemon was killed")
         self.engine.start()

@@ -79,7 +79,7 @@ class AdminHandlers(HandlerGroup):
             {
                 "version": __version__,
                 "uptime": round(self._clock.seconds() - self._started_at, 3),
-                "slots": queue_state.capacity.limits.slots,
+                "slots": queue_state.capacity.totals.slots,
                 "busy": engine.dispatcher.busy,
                 "resources": queue_state.capacity.resources(),
                 "paused": queue_state.queues.is_paused,

@@ -147,7 +147,7 @@ class QueryHandlers(HandlerGroup):
                     continue
                 if job.array is None:
                     yield job
-                tasks = self._queue_state.whole(job).tasks
+                tasks = self._queue_state.array_of(job).tasks
                 if tasks is not None and not is_reverse:
                     first = tasks.ids.stop
                     break

@@ -231,15 +231,15 @@ def test_what_is_retried_has_to_have_room_of_an_array_as_many_as_would_be_pendin
     for _ in range(2):
         place.ask(ANN, "SUBMIT --hold true")
     assert place.whole(ANN, "RETRY 1") == (
-        "QUEUE_FULL 2 jobs are pending of ann, and with 3 more there would be more than 4, which is the most "
-        "(limit pending-per-user); retry when some have started"
+        "QUEUE_FULL cannot add 3 jobs: ann has 2 pending jobs, "
+        "the limit for one user is 4 (pending-per-user); retry when some have started"
     )
     assert place.ask(ANN, "RETRY 1.2") == "JOB_ID"
     place.harness.finish(3, FAILED)
     place.ask(BOB, "SUBMIT --hold true")
     assert place.whole(ROOT, "RETRY 1") == (
-        "QUEUE_FULL 3 jobs are pending, and with 3 more there would be more than 5, which is the most "
-        "(limit pending); retry when some have started"
+        "QUEUE_FULL cannot add 3 jobs: the daemon has 3 pending jobs, "
+        "the limit for all users is 5 (pending); retry when some have started"
     )
     place.ask(BOB, "CANCEL 7")
     assert place.ask(ROOT, "RETRY 1") == "JOB_ID", "one user's limit is none for an admin"
@@ -318,8 +318,8 @@ def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_chang
     assert place.ask(ANN, "SUBMIT --hold true") == "JOB_ID"
     assert place.ask(ANN, f"SUBMIT --hold --label={long} true") == "JOB_ID"
     refused = (
-        "QUEUE_FULL 2708 bytes of memory are taken by pending jobs of ann, and with 1604 more it would be "
-        "more than 3000, which is the most (limit pending-bytes-per-user); retry when some have started"
+        "QUEUE_FULL cannot add 1604 bytes: ann has 2708 bytes of pending jobs, "
+        "the limit for one user is 3000 bytes (pending-bytes-per-user); retry when some have started"
     )
     assert place.whole(ANN, f"SUBMIT --hold --label={long} true") == refused
     assert place.whole(ANN, "RETRY 1") == refused

@@ -31,7 +31,7 @@ def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> 
     "which, error, text",
     [
         (TaskId(2, 4), NoSuchJob, "array 2 has the indexes 1 to 3, not 4"),
-        (TaskId(1, 1), BadRequest, "job 1 is no array, so it has no task 1.1"),
+        (TaskId(1, 1), BadRequest, "job 1 is not an array; it has no task 1.1"),
         (TaskId(50, 1), NoSuchJob, "there is no job 50"),
         (TaskId(9, 1), Gone, "job 9 has been removed"),
     ],

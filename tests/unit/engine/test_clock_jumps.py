@@ -117,7 +117,7 @@ def test_end_that_could_not_be_recorded_before_a_jump_keeps_its_age(jump: float)
     for each in waiting:
         each.callback(None)
     harness.settle()
-    assert harness.queue_state.wait(harness.job(job), harness.clock.elapsed()) == pytest.approx(
+    assert harness.queue_state.remaining_delay(harness.job(job), harness.clock.elapsed()) == pytest.approx(
         100.0 - CHECK_INTERVAL
     )
     check(harness)
@@ -197,12 +197,12 @@ def test_ended_job_is_as_old_as_the_boot_clock_says(jump: float) -> None:
     harness.finish(job)
     harness.finish(array + 1)
     set_time(harness, jump)
-    harness.queue_state.expiry.keep(job)
+    harness.queue_state.retention_index.retain(job)
     advance(harness, 10.0)
     now = harness.clock.elapsed()
-    assert harness.queue_state.expiry.take(now - 11.5, 1000) == []
-    assert harness.queue_state.expiry.take(now - 10.9, 1000) == [job, array]
-    assert replayed(harness.store.events).expiry.take(now - 10.9, 1000) == [job, array]
+    assert harness.queue_state.retention_index.pop_expired(now - 11.5, 1000) == []
+    assert harness.queue_state.retention_index.pop_expired(now - 10.9, 1000) == [job, array]
+    assert replayed(harness.store.events).retention_index.pop_expired(now - 10.9, 1000) == [job, array]
 
 
 def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:
@@ -211,7 +211,9 @@ def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:
         job = harness.submit()
         set_time(harness, jump)
         harness.finish(job)
-    assert harness.queue_state.queues.latest("default") == pytest.approx([CHECK_INTERVAL] * len(JUMPS))
+    assert harness.queue_state.queues.recent_durations("default") == pytest.approx(
+        [CHECK_INTERVAL] * len(JUMPS)
+    )
     check(harness)
 
 

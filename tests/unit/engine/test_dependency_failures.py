@@ -12,7 +12,7 @@ from taskqd.model.events import Cancelled, Ended, Skipped, Started
 from taskqd.model.job import Reason, Status
 from taskqd.model.spec import Array
 from taskqd.state import dependencies
-from taskqd.state.dependencies import MAX_ACTS_PER_TURN
+from taskqd.state.dependencies import MAX_JOBS_PER_BATCH
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
@@ -249,11 +249,11 @@ def test_thousands_are_skipped_some_at_a_time_and_others_get_in_between() -> Non
     harness = many(3000)
     ends = told(harness)
     waiting = [harness.engine.wait(job_id) for job_id in (2, 1500, 3001)]
-    assert len(harness.store.pending) == MAX_ACTS_PER_TURN
+    assert len(harness.store.pending) == MAX_JOBS_PER_BATCH
     between = harness.asked()
-    harness.store.sync(MAX_ACTS_PER_TURN + 1)
+    harness.store.sync(MAX_JOBS_PER_BATCH + 1)
     assert result_of(between) == 3002
-    assert len(harness.store.pending) == MAX_ACTS_PER_TURN + 1
+    assert len(harness.store.pending) == MAX_JOBS_PER_BATCH + 1
     harness.settle()
     assert skips(harness) == list(range(2, 3002))
     assert all(waiter.called for waiter in waiting)
@@ -459,16 +459,16 @@ def fan(count: int) -> Harness:
 
 
 def test_a_cascade_over_thousands_is_recorded_a_portion_per_turn_and_answered_after_the_last() -> None:
-    count = 2 * MAX_VISITS_PER_TURN + MAX_ACTS_PER_TURN // 2
+    count = 2 * MAX_VISITS_PER_TURN + MAX_JOBS_PER_BATCH // 2
     harness = fan(count)
     answer = harness.cancel(1, cascade=True)
     assert harness.store.pending == [], "the jobs after it are looked for, a portion per turn"
     harness.clock.advance(0)
     done = 0
     while not answer.called:
-        assert len(harness.store.pending) <= MAX_ACTS_PER_TURN
+        assert len(harness.store.pending) <= MAX_JOBS_PER_BATCH
         harness.settle()
-        assert 0 < len(cancels(harness)) - done <= MAX_ACTS_PER_TURN
+        assert 0 < len(cancels(harness)) - done <= MAX_JOBS_PER_BATCH
         assert harness.store.pending == [], "the next portion waits for the next turn"
         done = len(cancels(harness))
         assert answer.called == (done == count + 1)
@@ -482,7 +482,7 @@ def test_a_cascade_over_thousands_is_recorded_a_portion_per_turn_and_answered_af
 def test_jobs_that_come_after_many_others_are_ended_so_many_a_turn_as_they_have_links(
     monkeypatch: pytest.MonkeyPatch, is_cascade: bool
 ) -> None:
-    monkeypatch.setattr(dependencies, "MAX_LINKS_PER_TURN", 11)
+    monkeypatch.setattr(dependencies, "MAX_DEPENDENCIES_PER_BATCH", 11)
     harness = opened()
     others = tuple(harness.submit(hold=True) for _ in range(5))
     for _ in range(9):
@@ -505,7 +505,7 @@ def test_a_cascade_that_a_crash_cuts_off_is_a_beginning_and_asking_again_does_th
     harness.settle()
     again = Harness(journal=harness.store.events)
     assert again.queue_state == harness.queue_state
-    assert len(cancels(again)) == MAX_ACTS_PER_TURN
+    assert len(cancels(again)) == MAX_JOBS_PER_BATCH
     assert again.job(1).status is PENDING
     answer = again.cancel(1, cascade=True)
     while not answer.called:
@@ -517,7 +517,7 @@ def test_a_cascade_that_a_crash_cuts_off_is_a_beginning_and_asking_again_does_th
 
 
 def test_a_cascade_goes_on_where_a_job_was_cancelled_and_removed_before_its_portion_came() -> None:
-    harness = fan(MAX_ACTS_PER_TURN + 2)
+    harness = fan(MAX_JOBS_PER_BATCH + 2)
     answer = harness.cancel(1, cascade=True)
     harness.settle()
     harness.cancel(3)
@@ -531,7 +531,7 @@ def test_a_cascade_goes_on_where_a_job_was_cancelled_and_removed_before_its_port
 
 
 def test_a_cascade_whose_store_fails_between_portions_is_told_so() -> None:
-    harness = fan(MAX_ACTS_PER_TURN + 1)
+    harness = fan(MAX_JOBS_PER_BATCH + 1)
     answer = harness.cancel(1, cascade=True)
     harness.settle()
     harness.clock.advance(0)

@@ -631,7 +631,7 @@ def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_th
     harness.store.fail()
     assert harness.executor.runs == []
     assert harness.statuses() == [PENDING]
-    assert harness.queue_state.take(harness.clock.elapsed()) is harness.job(1)
+    assert harness.queue_state.next_job(harness.clock.elapsed()) is harness.job(1)
     assert "job 1 stays PENDING: the disk is full" in caplog.text
 
 

@@ -173,7 +173,7 @@ class Walk:
     def check(self) -> None:
         """See that nothing is wrong at this moment."""
         queue_state, running = self.harness.queue_state, self.harness.executor.running
-        assert queue_state == replayed(self.harness.store.events, queue_state.capacity.limits)
+        assert queue_state == replayed(self.harness.store.events, queue_state.capacity.totals)
         jobs = [queue_state.jobs[job_id] for job_id in running]
         assert all(job.status is Status.RUNNING for job in jobs)
         assert sum(job.spec.slots for job in jobs) <= SLOTS
@@ -183,7 +183,7 @@ class Walk:
             used = sum(job.spec.slots for job in jobs if job.spec.queue == name)
             limit, taken = (
                 queue_state.queues.limit(name),
-                queue_state.capacity.taken(Constraint("queue", name)),
+                queue_state.capacity.allocated(Constraint("queue", name)),
             )
             limits = limit, self.limits.get(name)
             assert used <= taken
@@ -207,10 +207,10 @@ class Walk:
             if job.tasks is not None or queue_state.reason(job, now) is not Reason.QUEUED:
                 continue
             wanted = demands_of(job.spec, job.array)
-            has_room = queue_state.capacity.lacking(wanted) is None and not queue_state.capacity.impossible(
+            has_room = queue_state.capacity.shortage(
                 wanted
-            )
-            assert not has_room or queue_state.line.reserved_for(job, now) is not None, (
+            ) is None and not queue_state.capacity.exceeds_total(wanted)
+            assert not has_room or queue_state.ready_queue.reserved_for(job, now) is not None, (
                 f"job {job.id} is forgotten"
             )
         assert self.told == ends(self.harness.store.events, self.since)

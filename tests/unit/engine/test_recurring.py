@@ -365,7 +365,7 @@ def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_s
     works.advance(60.0, 60.0, 60.0, 60.0, 60.0)
     assert works.ran() == [60.0, 120.0, 180.0]
     assert len(caplog.messages) == 1, "it is said once"
-    assert caplog.messages[0].startswith("schedule 1 could not submit: 2 jobs are pending of ada, and with 1")
+    assert caplog.messages[0].startswith("schedule 1 could not submit: cannot add 1 job: ada has 2 pending")
     works.harness.finish(1)
     works.advance(60.0, 60.0)
     assert works.ran() == [60.0, 120.0, 180.0, 360.0]

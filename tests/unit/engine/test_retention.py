@@ -26,7 +26,7 @@ from taskqd.execution.run import Outcome
 from taskqd.model.events import Ended, Event, Output, Removed
 from taskqd.model.footprint import ATTEMPT_BYTES, JOB_BYTES
 from taskqd.model.spec import DEFAULT_SPEC, Array
-from taskqd.state.retention_index import AT_ONCE as EXPIRED_AT_ONCE
+from taskqd.state.retention_index import MAX_BATCH as EXPIRED_AT_ONCE
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import compaction
 from taskqd.storage.journal.replay import Replay
@@ -139,7 +139,7 @@ def test_no_more_output_is_kept_than_asked_for_and_replay_agrees(tmp_path: Path)
     assert home.known() == [4, 5]
     again = replayed(home.harness.store.events)
     assert again == home.harness.queue_state
-    assert again.expiry.bytes == home.harness.queue_state.expiry.bytes == 20
+    assert again.retention_index.bytes == home.harness.queue_state.retention_index.bytes == 20
 
 
 def test_ended_jobs_take_no_more_memory_than_asked_for_and_replay_agrees(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_ended_jobs_take_no_more_memory_than_asked_for_and_replay_agrees(tmp_pat
     assert home.known() == [4, 5]
     again = replayed(home.harness.store.events)
     assert again == home.harness.queue_state
-    assert again.expiry.memory == home.harness.queue_state.expiry.memory <= 2 * one
+    assert again.retention_index.memory == home.harness.queue_state.retention_index.memory <= 2 * one
 
 
 def test_never_fewer_are_kept_than_asked_for_while_removals_are_on_their_way(tmp_path: Path) -> None:

@@ -102,10 +102,10 @@ def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> 
     queue_state.apply(ended(2))
     queue_state.apply(ended(3))
     assert queue_state.pending_bytes == 0
-    assert queue_state.expiry.memory == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
+    assert queue_state.retention_index.memory == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
     queue_state.apply(retried(3))
     assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES + 2 * ATTEMPT_BYTES
-    assert queue_state.expiry.memory == 0
+    assert queue_state.retention_index.memory == 0
 
 
 @pytest.mark.parametrize(

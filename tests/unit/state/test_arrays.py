@@ -60,7 +60,7 @@ def test_the_tasks_are_jobs_of_their_own_behind_the_array() -> None:
     }
     assert all(task.spec is whole.spec and task.tasks is None for task in tasks)
     assert whole.tasks is not None
-    assert [queue_state.whole(job).id for job in (whole, tasks[0])] == [7, 7]
+    assert [queue_state.array_of(job).id for job in (whole, tasks[0])] == [7, 7]
     assert queue_state.tasks(whole) == tasks
     assert queue_state.tasks(tasks[0]) == []
 
@@ -73,7 +73,7 @@ def test_no_more_tasks_run_at_once_than_were_asked_for() -> None:
     queue_state = fold(array(1, 5, at_once=2), submitted(7))
     assert line(queue_state) == [2, 3, 7]
     apply_all(queue_state, ran(3))
-    queue_state.give_back(3)
+    queue_state.release(3)
     assert line(queue_state) == [4]
 
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.state.backfill import PATIENCE, Backfill, Phase
+from taskqd.state.backfill import FIRST_PHASE, Backfill, Phase
 
 
 def _one() -> Backfill[str]:
     reservation: Backfill[str] = Backfill()
-    reservation.add("big", is_first=True)
-    assert reservation.phase(0.0) == Phase(False, PATIENCE)
+    reservation.add("big", at_front=True)
+    assert reservation.phase(0.0) == Phase(False, FIRST_PHASE)
     return reservation
 
 
@@ -46,16 +46,16 @@ def test_others_go_on_and_room_is_kept_in_turns_that_last_twice_as_long_each_tim
     for moment in range(0, int(now), 7) if is_looked_at_between else ():
         reservation.phase(float(moment))
     phase = reservation.phase(now)
-    assert phase.is_kept is is_kept
-    assert now + phase.left == pytest.approx(until)
+    assert phase.is_reserved is is_kept
+    assert now + phase.remaining == pytest.approx(until)
 
 
 def test_the_turn_passes_to_the_next_and_comes_back_for_twice_as_long() -> None:
     reservation = _one()
-    reservation.add("other", is_first=False)
+    reservation.add("other", at_front=False)
     turns = []
     for now in range(0, 1000, 20):
-        is_kept = reservation.phase(float(now)).is_kept
+        is_kept = reservation.phase(float(now)).is_reserved
         turns.append((reservation.first, is_kept))
     expected = [("big", 3), ("other", 3), ("big", 6), ("other", 6)]
     assert turns[:36] == [
@@ -65,18 +65,18 @@ def test_the_turn_passes_to_the_next_and_comes_back_for_twice_as_long() -> None:
 
 def test_one_that_is_before_all_others_has_its_turn_at_once_and_the_one_whose_turn_it_was_is_next() -> None:
     reservation = _one()
-    assert reservation.phase(70.0).is_kept
-    reservation.add("bigger", is_first=True)
+    assert reservation.phase(70.0).is_reserved
+    reservation.add("bigger", at_front=True)
     assert reservation.first == "bigger"
-    assert reservation.phase(80.0) == Phase(False, PATIENCE)
+    assert reservation.phase(80.0) == Phase(False, FIRST_PHASE)
     reservation.discard("bigger")
     assert reservation.first == "big"
-    assert reservation.phase(90.0) == Phase(False, PATIENCE)
+    assert reservation.phase(90.0) == Phase(False, FIRST_PHASE)
 
 
 def test_one_that_is_not_in_its_turn_is_forgotten_without_a_change_of_turns() -> None:
     reservation = _one()
-    reservation.add("other", is_first=False)
+    reservation.add("other", at_front=False)
     reservation.discard("other")
     assert reservation.phase(70.0) == Phase(True, 50.0)
     assert "other" not in reservation
@@ -89,21 +89,21 @@ def test_a_turn_begins_anew_where_the_clock_is_set_back(before: float) -> None:
     reservation.phase(before)
     reservation.phase(-1000.0)
     assert reservation.phase(-950.0) == Phase(False, 10.0)
-    assert reservation.phase(-940.0) == Phase(True, PATIENCE)
+    assert reservation.phase(-940.0) == Phase(True, FIRST_PHASE)
 
 
 @given(st.floats(0.0, 1e10), st.lists(st.floats(0.0, 4.0), max_size=10))
 def test_a_phase_is_over_when_it_was_said_to_be(now: float, steps: list[float]) -> None:
     """Whoever comes again when it was said does not find that a bit is left that no clock can show."""
     reservation: Backfill[str] = Backfill()
-    reservation.add("big", is_first=True)
+    reservation.add("big", at_front=True)
     for step in steps:
-        now += step * PATIENCE
+        now += step * FIRST_PHASE
         before = reservation.phase(now)
-        if before.left < now / 2:
-            after = reservation.phase(now + before.left)
-            assert after.is_kept is not before.is_kept
-        now += before.left
+        if before.remaining < now / 2:
+            after = reservation.phase(now + before.remaining)
+            assert after.is_reserved is not before.is_reserved
+        now += before.remaining
 
 
 @given(st.lists(st.floats(0.0, 5000.0), max_size=30))
@@ -115,9 +115,9 @@ def test_room_is_kept_for_half_of_the_time_whenever_it_is_looked_at(moments: lis
     for _ in range(20):
         phase = reservation.phase(now)
         for moment in sorted(moments):
-            if now <= moment < now + phase.left:
-                assert reservation.phase(moment).is_kept is phase.is_kept
-        if phase.is_kept:
-            kept += phase.left
-        now += phase.left
+            if now <= moment < now + phase.remaining:
+                assert reservation.phase(moment).is_reserved is phase.is_reserved
+        if phase.is_reserved:
+            kept += phase.remaining
+        now += phase.remaining
         assert kept <= now / 2 + 1e-6

@@ -14,7 +14,7 @@ ARRAY = Constraint("array", "7")
 def _capacity(*taken: Demand) -> Capacity:
     capacity = Capacity(CapacityTotals(slots=4, resources={"gpu": 2}), {"build": 2}.get)
     capacity.limit_array(7, 2)
-    capacity.take(taken)
+    capacity.allocate(taken)
     return capacity
 
 
@@ -45,8 +45,8 @@ def test_there_is_what_the_settings_give_and_of_an_unknown_resource_nothing(
     constraint: Constraint, total: int | None
 ) -> None:
     capacity = _capacity()
-    assert (capacity.total(constraint), capacity.free(constraint)) == (total, total)
-    assert capacity.taken(constraint) == 0
+    assert (capacity.total(constraint), capacity.available(constraint)) == (total, total)
+    assert capacity.allocated(constraint) == 0
 
 
 def test_the_limit_of_an_array_goes_with_it() -> None:
@@ -58,22 +58,22 @@ def test_the_limit_of_an_array_goes_with_it() -> None:
 
 def test_what_was_taken_is_free_when_it_is_given_back() -> None:
     capacity = _capacity(Demand(SLOTS, 2), Demand(GPU, 2), Demand(OTHER, 2))
-    capacity.take((Demand(SLOTS, 1), Demand(OTHER, 1)))
-    assert [capacity.taken(one) for one in (SLOTS, GPU, OTHER)] == [3, 2, 3]
-    assert [capacity.free(one) for one in (SLOTS, GPU, OTHER)] == [1, 0, None]
+    capacity.allocate((Demand(SLOTS, 1), Demand(OTHER, 1)))
+    assert [capacity.allocated(one) for one in (SLOTS, GPU, OTHER)] == [3, 2, 3]
+    assert [capacity.available(one) for one in (SLOTS, GPU, OTHER)] == [1, 0, None]
     assert capacity.resources() == {"gpu": {"total": 2, "busy": 2}}
-    capacity.give_back((Demand(SLOTS, 2), Demand(GPU, 2), Demand(OTHER, 2)))
-    assert [capacity.taken(one) for one in (SLOTS, GPU, OTHER)] == [1, 0, 1]
+    capacity.release((Demand(SLOTS, 2), Demand(GPU, 2), Demand(OTHER, 2)))
+    assert [capacity.allocated(one) for one in (SLOTS, GPU, OTHER)] == [1, 0, 1]
     assert capacity.resources() == {"gpu": {"total": 2, "busy": 0}}
 
 
 def test_less_than_nothing_is_free_where_a_limit_was_lowered() -> None:
     limits = {"build": 2}
     capacity = Capacity(CapacityTotals(slots=4), limits.get)
-    capacity.take((Demand(BUILD, 2),))
+    capacity.allocate((Demand(BUILD, 2),))
     limits["build"] = 1
-    assert capacity.free(BUILD) == -1
-    assert capacity.lacking((Demand(BUILD, 1),)) == Demand(BUILD, 1)
+    assert capacity.available(BUILD) == -1
+    assert capacity.shortage((Demand(BUILD, 1),)) == Demand(BUILD, 1)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
     capacity = _capacity(
         Demand(SLOTS, 2), Demand(BUILD, 1), Demand(GPU, 2), Demand(ARRAY, 2), Demand(OTHER, 99)
     )
-    assert capacity.lacking(wanted) == lacking
-    assert capacity.impossible(wanted) == impossible
+    assert capacity.shortage(wanted) == lacking
+    assert capacity.exceeds_total(wanted) == impossible
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
 def test_a_start_leaves_another_what_that_one_wants_of_the_same(
     first: Demands, then: Demands, spoiling: Demand | None
 ) -> None:
-    assert _capacity(Demand(SLOTS, 2)).spoiling(first, then) == spoiling
+    assert _capacity(Demand(SLOTS, 2)).conflict(first, then) == spoiling
 
 
 @pytest.mark.parametrize(
@@ -132,5 +132,5 @@ def test_a_start_leaves_another_what_that_one_wants_of_the_same(
 def test_a_start_robs_one_that_does_not_fit_of_what_it_wants_and_of_slots_only_where_it_lacks_them(
     taken: Demand, amount: int, is_robbed: bool
 ) -> None:
-    least = _capacity(Demand(SLOTS, 2)).least_robbed(taken)
+    least = _capacity(Demand(SLOTS, 2)).min_delayed(taken)
     assert (least is not None and amount >= least) is is_robbed

@@ -7,7 +7,14 @@ import pytest
 
 from taskqd.model.events import Event
 from taskqd.model.job import Reason, Status
-from taskqd.state.dependencies import MAX_ACTS_PER_TURN, MAX_LINKS_PER_TURN, Kind, Skips, named, portion
+from taskqd.state.dependencies import (
+    MAX_DEPENDENCIES_PER_BATCH,
+    MAX_JOBS_PER_BATCH,
+    Kind,
+    Skips,
+    dependencies_of,
+    next_batch,
+)
 from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     apply_all,
@@ -121,7 +128,7 @@ def test_a_doomed_job_that_is_cancelled_is_not_skipped() -> None:
 
 def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
-    assert list(queue_state.dependencies.after(1)) == []
+    assert list(queue_state.dependencies.waiting_for(1)) == []
     assert queue_state.get(2).waiting == 0
     apply_all(queue_state, ran(1))
     assert line(queue_state) == []
@@ -207,7 +214,7 @@ def test_what_keeps_a_job_is_told_with_the_way_it_has_to_end() -> None:
         return list(queue_state.dependencies.awaited(queue_state.get(4)))
 
     before = [(Kind.COMPLETED, 1), (Kind.COMPLETED, 2), (Kind.ENDED, 2), (Kind.FAILED, 3)]
-    assert list(named(queue_state.get(4).spec)) == [before[0], before[1], before[1], *before[2:]]
+    assert list(dependencies_of(queue_state.get(4).spec)) == [before[0], before[1], before[1], *before[2:]]
     assert keeping() == before
     apply_all(queue_state, ran(1))
     assert keeping() == before[1:]
@@ -221,11 +228,11 @@ def test_who_waits_for_a_job_is_told() -> None:
     queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after_any=(1,)), submitted(4, after=(2,))
     )
-    assert [list(queue_state.dependencies.after(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
+    assert [list(queue_state.dependencies.waiting_for(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
 
 
 def test_a_job_comes_after_older_ones_only_so_no_cycle_can_be_made() -> None:
-    """Whoever is named must be known already, and what a job comes after cannot be changed."""
+    """Whoever is dependencies_of must be known already, and what a job comes after cannot be changed."""
     queue_state = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
     assert line(queue_state) == [1]
 
@@ -267,7 +274,7 @@ def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
 )
 def test_each_way_takes_its_ends(kind: Kind, accepted: set[Status]) -> None:
     assert {status for status in Status if status.is_final and kind.accepts(status)} == accepted
-    assert list(named(spec())) == []
+    assert list(dependencies_of(spec())) == []
 
 
 def test_skips_are_known_until_they_are_discarded() -> None:
@@ -287,7 +294,7 @@ def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_late
     queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2)
     )
-    assert list(queue_state.dependencies.after(1)) == [2, 3]
+    assert list(queue_state.dependencies.waiting_for(1)) == [2, 3]
     apply_all(queue_state, ran(1))
     assert [_becomes(queue_state, job_id) for job_id in (2, 3)] == ["may start", "may start"]
 
@@ -319,8 +326,14 @@ def test_a_job_that_was_skipped_because_of_one_that_is_not_there_belongs_to_none
 
 
 def test_a_portion_has_as_many_jobs_as_their_links_allow_and_one_at_least() -> None:
-    most = {1: (1,) * (MAX_LINKS_PER_TURN + 1), 2: (), 3: (1,) * (MAX_LINKS_PER_TURN - 1), 4: (1,), 5: (1,)}
+    most = {
+        1: (1,) * (MAX_DEPENDENCIES_PER_BATCH + 1),
+        2: (),
+        3: (1,) * (MAX_DEPENDENCIES_PER_BATCH - 1),
+        4: (1,),
+        5: (1,),
+    }
     jobs = fold(*(submitted(one, after=after) for one, after in most.items())).jobs
-    assert portion([1, 2, 3], jobs) == [1]
-    assert portion([2, 99, 3, 4, 5], jobs) == [2, 99, 3, 4]
-    assert portion(range(10, 10 + 2 * MAX_ACTS_PER_TURN), jobs) == [*range(10, 10 + MAX_ACTS_PER_TURN)]
+    assert next_batch([1, 2, 3], jobs) == [1]
+    assert next_batch([2, 99, 3, 4, 5], jobs) == [2, 99, 3, 4]
+    assert next_batch(range(10, 10 + 2 * MAX_JOBS_PER_BATCH), jobs) == [*range(10, 10 + MAX_JOBS_PER_BATCH)]

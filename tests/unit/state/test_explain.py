@@ -141,7 +141,7 @@ def test_one_from_which_room_is_kept_is_told_for_whom() -> None:
     assert line(queue_state, NOW) == [1, 2, 3, 5]
     for job_id in (1, 2):
         apply_all(queue_state, ran(job_id))
-        queue_state.give_back(job_id)
+        queue_state.release(job_id)
     assert "there is room for it; 1 before it" in _why(queue_state, 6, NOW + 59)
     assert _why(queue_state, 6, NOW + 60) == (
         "room is kept for job 4, which wants more and was passed by others; 1 before it in queue default"

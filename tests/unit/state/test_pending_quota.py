@@ -7,7 +7,14 @@ from taskqd.errors import QueueFull
 from taskqd.model.events import Submitted
 from taskqd.model.footprint import ENTRY_BYTES, JOB_BYTES, SPEC_BYTES
 from taskqd.model.spec import Array, Spec
-from taskqd.state.pending_quota import Pending, PendingQuota, check_pending, pending_in_all, pending_of, size
+from taskqd.state.pending_quota import (
+    Pending,
+    PendingQuota,
+    check_pending,
+    job_count,
+    pending_in_all,
+    pending_of,
+)
 from tests.support.events import array, cancelled, fold, submitted
 
 ONE = Spec()
@@ -15,50 +22,52 @@ FIVE = Spec(array=Array(1, 5))
 
 
 def arrived(intake: PendingQuota, owner: str, spec: Spec) -> None:
-    intake.arrived(Submitted(id=99, at=0.0, owner=owner, command="true", spec=spec))
+    intake.release(Submitted(id=99, at=0.0, owner=owner, command="true", spec=spec))
 
 
 def test_an_array_counts_as_all_of_its_tasks() -> None:
-    assert (size(ONE), size(FIVE)) == (1, 5)
+    assert (job_count(ONE), job_count(FIVE)) == (1, 5)
 
 
 def test_no_limit_lets_everything_in() -> None:
     intake = PendingQuota(fold())
     for _ in range(100):
-        intake.take("ann", "true", FIVE)
+        intake.reserve("ann", "true", FIVE)
 
 
 def test_what_is_on_its_way_counts_with_what_is_there() -> None:
     intake = PendingQuota(fold(submitted(1), submitted(2)), PendingLimit(4))
-    intake.take("ann", "true", ONE)
-    intake.take("bob", "true", ONE)
-    with pytest.raises(QueueFull, match="4 jobs are pending, and with 1 more there would be more than 4"):
-        intake.take("cecil", "true", ONE)
+    intake.reserve("ann", "true", ONE)
+    intake.reserve("bob", "true", ONE)
+    with pytest.raises(
+        QueueFull, match="cannot add 1 job: the daemon has 4 pending jobs, the limit for all users is 4"
+    ):
+        intake.reserve("cecil", "true", ONE)
     arrived(intake, "bob", ONE)
-    intake.take("cecil", "true", ONE)
+    intake.reserve("cecil", "true", ONE)
 
 
 def test_an_array_that_does_not_fit_is_refused_whole() -> None:
     intake = PendingQuota(fold(submitted(1)), PendingLimit(5))
-    with pytest.raises(QueueFull, match="1 job is pending, and with 5 more"):
-        intake.take("ann", "true", FIVE)
-    intake.take("ann", "true", ONE)
+    with pytest.raises(QueueFull, match="cannot add 5 jobs: the daemon has 1 pending job, the"):
+        intake.reserve("ann", "true", FIVE)
+    intake.reserve("ann", "true", ONE)
 
 
 def test_one_owner_has_so_many_and_others_have_theirs() -> None:
     queue_state = fold(array(1, 3))
     intake = PendingQuota(queue_state)
     with pytest.raises(
-        QueueFull, match="3 jobs are pending of ann, and with 1 more there would be more than 3"
+        QueueFull, match="cannot add 1 job: ann has 3 pending jobs, the limit for one user is 3"
     ):
-        intake.take("ann", "true", ONE, PendingLimit(3))
-    intake.take("bob", "true", ONE, PendingLimit(3))
-    intake.take("ann", "true", ONE, PendingLimit(4))
+        intake.reserve("ann", "true", ONE, PendingLimit(3))
+    intake.reserve("bob", "true", ONE, PendingLimit(3))
+    intake.reserve("ann", "true", ONE, PendingLimit(4))
     with pytest.raises(QueueFull):
-        intake.take("ann", "true", ONE, PendingLimit(4))
+        intake.reserve("ann", "true", ONE, PendingLimit(4))
     arrived(intake, "ann", ONE)
     queue_state.apply(cancelled(1))
-    intake.take("ann", "true", ONE, PendingLimit(1))
+    intake.reserve("ann", "true", ONE, PendingLimit(1))
 
 
 @settings(max_examples=200)
@@ -82,7 +91,7 @@ def test_what_is_let_in_is_exactly_what_fits(
             most_of_one is None or sum(each for name, each in coming if name == owner) + count <= most_of_one
         )
         try:
-            intake.take(owner, "true", Spec(array=Array(1, count)), PendingLimit(most_of_one))
+            intake.reserve(owner, "true", Spec(array=Array(1, count)), PendingLimit(most_of_one))
         except QueueFull:
             assert not fits
         else:
@@ -96,7 +105,7 @@ def test_what_is_let_in_is_exactly_what_fits(
 def test_who_has_none_on_the_way_is_forgotten() -> None:
     intake = PendingQuota(fold())
     for _ in range(2):
-        intake.take("ann", "true", FIVE)
+        intake.reserve("ann", "true", FIVE)
     for _ in range(2):
         assert not intake.is_empty
         arrived(intake, "ann", FIVE)
@@ -113,15 +122,17 @@ def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the
     )
     intake = PendingQuota(queue_state, PendingLimit(bytes=there + JOB_BYTES + 100))
     long = "y" * 101
-    refused = f"{there} bytes of memory are taken by pending jobs.*601 more.*limit pending-bytes.*retry when"
+    refused = (
+        f"cannot add 601 bytes: the daemon has {there} bytes of pending.*{there + JOB_BYTES + 100} bytes"
+    )
     with pytest.raises(QueueFull, match=refused):
-        intake.take("bob", long, ONE)
-    with pytest.raises(QueueFull, match=r"pending jobs of ann, and .*limit pending-bytes-per-user"):
-        intake.take("ann", "y", ONE, PendingLimit(bytes=there))
-    intake.take("bob", long[1:], ONE)
+        intake.reserve("bob", long, ONE)
+    with pytest.raises(QueueFull, match=r"ann has .* the limit for one user is .*pending-bytes-per-user"):
+        intake.reserve("ann", "y", ONE, PendingLimit(bytes=there))
+    intake.reserve("bob", long[1:], ONE)
     with pytest.raises(QueueFull):
-        intake.take("bob", "y", ONE)
-    intake.arrived(Submitted(id=99, at=0.0, owner="bob", command=long[1:], spec=ONE))
+        intake.reserve("bob", "y", ONE)
+    intake.release(Submitted(id=99, at=0.0, owner="bob", command=long[1:], spec=ONE))
     assert intake.is_empty
 
 

@@ -213,7 +213,7 @@ def test_a_task_is_found_by_its_index_as_well() -> None:
     with pytest.raises(NoSuchJob, match="array 1 has the indexes 0 to 2, not 3"):
         queue_state.get(TaskId(1, 3))
     for job_id in (5, 4):  # one that is no array, and one that is of one
-        with pytest.raises(BadRequest, match=rf"job {job_id} is no array, so it has no task {job_id}\.0"):
+        with pytest.raises(BadRequest, match=rf"job {job_id} is not an array; it has no task {job_id}\.0"):
             queue_state.get(TaskId(job_id, 0))
     with pytest.raises(NoSuchJob, match="there is no job 9"):
         queue_state.get(TaskId(9, 0))
@@ -338,7 +338,9 @@ def test_a_job_that_changes_its_queue_is_counted_there() -> None:
 
 def test_the_latest_run_of_a_schedule_has_to_stay_until_there_is_a_later_one() -> None:
     queue_state = fold(scheduled(), submitted(1, schedule=1), started(1), ended(1))
-    assert queue_state.reason_to_keep(1) == "it is the latest run of its schedule, which UNSCHEDULE would end"
+    assert (
+        queue_state.reason_to_keep(1) == "it is the latest run of its schedule; UNSCHEDULE ends the schedule"
+    )
     queue_state.apply(submitted(2, schedule=1))
     assert queue_state.reason_to_keep(1) is None
     queue_state.apply(unscheduled())
@@ -348,7 +350,7 @@ def test_the_latest_run_of_a_schedule_has_to_stay_until_there_is_a_later_one() -
 def test_what_dooms_others_has_to_stay_until_they_were_told() -> None:
     queue_state = fold(array(1, 2), submitted(9), *(submitted(n, after=(2, 9)) for n in (4, 5)))
     apply_all(queue_state, (started(2), ended(2, Status.FAILED), started(3), ended(3)))
-    assert queue_state.reason_to_keep(1) == "a job that came after it has not been told of its end yet"
+    assert queue_state.reason_to_keep(1) == "a job that depends on it has not been failed yet"
     assert queue_state.reason_to_keep(9) is None
     queue_state.apply(skipped(4, 2))
     assert queue_state.reason_to_keep(1) is not None
@@ -481,7 +483,7 @@ def test_those_that_run_are_told() -> None:
 
 def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
     queue_state, other = fold(submitted(1)), fold(submitted(1))
-    queue_state.take(0.0)
+    queue_state.next_job(0.0)
     assert queue_state == other
     other.apply(started(1))
     assert queue_state != other
@@ -513,7 +515,7 @@ def test_opened_before_or_after_it_was_read_it_lines_up_the_same(is_open: bool) 
     queue_state = QueueState(is_open=is_open)
     apply_all(queue_state, [submitted(2), array(3, 2), submitted(1, delay=498.0), submitted(6), started(6)])
     if not is_open:
-        assert queue_state.take(1000.0) is None, "nothing is in line before it is open"
+        assert queue_state.next_job(1000.0) is None, "nothing is in line before it is open"
     for _ in range(2):
         queue_state.open()
     queue_state.apply(submitted(7))
@@ -539,18 +541,18 @@ def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
 
 def test_a_job_that_was_put_back_comes_again() -> None:
     queue_state = fold(submitted(1), submitted(2))
-    job = queue_state.take(0.0)
+    job = queue_state.next_job(0.0)
     assert job is not None
-    queue_state.give_back(job.id)
+    queue_state.release(job.id)
     assert line(queue_state, 0.0) == [1, 2]
 
 
 def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker() -> None:
     queue_state = fold(submitted(1))
-    job = queue_state.take(0.0)
+    job = queue_state.next_job(0.0)
     assert job is not None
     queue_state.apply(cancelled(1))
-    queue_state.give_back(job.id)
+    queue_state.release(job.id)
     assert line(queue_state, 0.0) == []
     queue_state.apply(retried(1))
     assert line(queue_state, 0.0) == [1]
@@ -575,29 +577,29 @@ def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) 
 
 def test_it_is_settled_when_nobody_could_be_taken_until_something_changes() -> None:
     queue_state = fold(*RETRYING, submitted(2))
-    assert not queue_state.is_quiescent
+    assert queue_state.needs_scheduling
     assert line(queue_state, 0.0) == [2]
-    assert queue_state.is_quiescent
+    assert not queue_state.needs_scheduling
     queue_state.apply(submitted(3, delay=5.0))
-    assert not queue_state.is_quiescent, "when to look again has changed"
+    assert queue_state.needs_scheduling, "when to look again has changed"
     assert line(queue_state, 0.0) == []
     queue_state.apply(started(2))
-    assert queue_state.is_quiescent
+    assert not queue_state.needs_scheduling
     queue_state.apply(ended(2, Status.COMPLETED))
-    assert queue_state.is_quiescent, "what it had is given back by itself"
-    queue_state.give_back(2)
-    assert not queue_state.is_quiescent
+    assert not queue_state.needs_scheduling, "what it had is given back by itself"
+    queue_state.release(2)
+    assert queue_state.needs_scheduling
 
 
 def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
     for event in (paused(None), held(1), changed(1, at=600.0), cancelled(1)):
         queue_state = fold(submitted(1))
         job = queue_state.get(1)
-        assert not queue_state.is_due(job, 500.0), "nobody has taken it"
-        assert queue_state.take(500.0) is job
-        assert queue_state.is_due(job, 500.0)
+        assert not queue_state.may_start(job, 500.0), "nobody has taken it"
+        assert queue_state.next_job(500.0) is job
+        assert queue_state.may_start(job, 500.0)
         queue_state.apply(event)
-        assert not queue_state.is_due(job, 500.0)
+        assert not queue_state.may_start(job, 500.0)
 
 
 def test_a_delayed_job_that_was_cancelled_and_retried_does_not_wait() -> None:
@@ -617,8 +619,8 @@ def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
     queue_state = fold(*RETRYING, submitted(2))
     queue_state.apply(cancelled(2))
     queue_state.apply(retried(2))
-    assert queue_state.take(600.0) is queue_state.get(1)
-    queue_state.give_back(1)
+    assert queue_state.next_job(600.0) is queue_state.get(1)
+    queue_state.release(1)
     assert line(queue_state, 400.0) == [2]
     assert queue_state.next_due(0.0) == 500.0
     assert line(queue_state, 500.0) == [1]
@@ -628,7 +630,7 @@ def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_i
     queue_state = fold(submitted(1), submitted(2, delay=498.0), limits=CapacityTotals(slots=1))
     assert line(queue_state, 600.0) == [1]
     queue_state.apply(cancelled(1))
-    queue_state.give_back(1)
+    queue_state.release(1)
     assert line(queue_state, 400.0) == []
     assert queue_state.next_due(400.0) == 500.0
     assert line(queue_state, 500.0) == [2]
@@ -675,14 +677,14 @@ def test_the_pending_jobs_of_each_owner_are_counted() -> None:
 
 
 def _after(queue_state: QueueState, job_id: int) -> list[int]:
-    return sorted((job.id for job in queue_state.walk_after(job_id)), reverse=True)
+    return sorted((job.id for job in queue_state.dependents_of(job_id)), reverse=True)
 
 
 def test_walk_after_jobs_that_go_meanwhile_are_left_out() -> None:
     queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))
     )
-    walk = queue_state.walk_after(1)
+    walk = queue_state.dependents_of(1)
     assert next(walk).id == 2
     for job_id in (4, 2, 3):
         queue_state.apply(cancelled(job_id))
@@ -702,8 +704,10 @@ def test_a_start_that_is_taken_back_leaves_a_job_as_it_was(before: tuple[Event, 
     assert (job.status, job.reason) == (Status.PENDING, Reason.QUEUED)
     assert (job.attempts, job.failures, job.past) == (was.attempts, was.failures, was.past)
     assert job.attempt == was.attempt, "nor does it know of another record"
-    assert queue_state.queues.latest("default") == as_before.queues.latest("default"), "that was no run"
-    taken = queue_state.take(10.0)
+    assert queue_state.queues.recent_durations("default") == as_before.queues.recent_durations("default"), (
+        "that was no run"
+    )
+    taken = queue_state.next_job(10.0)
     assert taken is not None
     assert taken.id == 1
 
@@ -725,9 +729,11 @@ def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_
         started(5, at=1310.0),
         replace(ended(5, Status.PENDING, retry_at=1900.0), at=1320.0),
     )
-    waits = {job_id: queue_state.wait(queue_state.get(job_id), 300.0) for job_id in (1, 2, 3, 4, 5)}
+    waits = {
+        job_id: queue_state.remaining_delay(queue_state.get(job_id), 300.0) for job_id in (1, 2, 3, 4, 5)
+    }
     assert waits == {1: 201.0, 2: 300.0, 3: 500.0, 4: 400.0, 5: 600.0}
-    assert [queue_state.not_before(queue_state.get(job_id)) for job_id in (1, 2)] == [1501.0, 1600.0]
+    assert [queue_state.earliest_start(queue_state.get(job_id)) for job_id in (1, 2)] == [1501.0, 1600.0]
     assert queue_state.next_due(300.0) == 501.0
     assert line(queue_state, 501.0) == [1]
     assert line(queue_state, 600.0) == [2]
@@ -742,8 +748,8 @@ def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:
     queue_state = fold(submitted(1), started(1), ended(1), SET, submitted(2), started(2, at=1300.0))
     queue_state.apply(ended(2, at=1400.0))
     assert [queue_state.get(job_id).ended for job_id in (1, 2)] == [200.0, 400.0]
-    assert queue_state.expiry.take(300.0, 10) == [1]
-    assert list(queue_state.queues.latest("default")) == [100.0, 100.0]
+    assert queue_state.retention_index.pop_expired(300.0, 10) == [1]
+    assert list(queue_state.queues.recent_durations("default")) == [100.0, 100.0]
 
 
 def test_backlogs_with_another_time_of_day_are_not_equal() -> None:

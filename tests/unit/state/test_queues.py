@@ -8,7 +8,7 @@ from taskqd.model.events import Event
 from taskqd.model.job import Status
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
-from taskqd.state.queues import LATEST, NAMES_AT_ONCE, Queue, Queues
+from taskqd.state.queues import MAX_DURATIONS, NAME_BATCH, Queue, Queues
 from tests.support.events import (
     apply_all,
     array,
@@ -86,7 +86,7 @@ def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
     assert line(queue_state) == [1]
     assert _told(queue_state, "build") == {"slots": 2, "busy": 2, "pending": 2}
     queue_state.apply(cancelled(1))
-    queue_state.give_back(1)
+    queue_state.release(1)
     assert _told(queue_state, "build") == {"slots": 2, "pending": 1, "cancelled": 1}
 
 
@@ -121,10 +121,10 @@ def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> N
     assert _told(queue_state, "build")["busy"] == 3
     for job_id in (1, 2):
         apply_all(queue_state, ran(job_id))
-        queue_state.give_back(job_id)
+        queue_state.release(job_id)
         assert line(queue_state) == []
     apply_all(queue_state, ran(3))
-    queue_state.give_back(3)
+    queue_state.release(3)
     assert line(queue_state) == [4]
     queue_state.apply(resized("build", 0))
     assert line(queue_state) == [5, 6]
@@ -158,16 +158,16 @@ def test_the_pause_of_a_queue_is_told_and_that_of_all_is_not_one_of_each() -> No
 
 def test_the_latest_runs_are_known() -> None:
     queues = Queues({})
-    assert queues.latest("a") == []
+    assert queues.recent_durations("a") == []
     assert queues.running("a") == 0
-    for seconds in range(LATEST + 5):
+    for seconds in range(MAX_DURATIONS + 5):
         queues.record_duration("a", float(seconds))
-    assert queues.latest("a") == [float(seconds) for seconds in range(5, LATEST + 5)]
+    assert queues.recent_durations("a") == [float(seconds) for seconds in range(5, MAX_DURATIONS + 5)]
 
 
 def test_a_run_that_a_clock_set_back_has_shortened_is_not_less_than_nothing() -> None:
     queue_state = fold(submitted(1), started(1, at=500.0), ended(1, at=200.0))
-    assert queue_state.queues.latest("default") == [0.0]
+    assert queue_state.queues.recent_durations("default") == [0.0]
 
 
 def test_queues_are_equal_by_what_the_journal_has() -> None:
@@ -194,11 +194,11 @@ def test_queues_that_come_and_go_while_they_are_told_of_are_told_of_once_or_not_
 
 
 def test_many_queues_are_told_of_in_order() -> None:
-    names = [f"q{number:03}" for number in range(NAMES_AT_ONCE * 2 + 5)]
+    names = [f"q{number:03}" for number in range(NAME_BATCH * 2 + 5)]
     queue_state = fold(*(submitted(number, queue=name) for number, name in enumerate(reversed(names), 1)))
     assert [queue["name"] for queue in queue_state.describe_queues()] == ["default", *names]
 
 
 def test_a_queue_without_a_run_has_no_latest() -> None:
     queues = fold(submitted(1, queue="a")).queues
-    assert (queues.latest("a"), queues.latest("b")) == ([], [])
+    assert (queues.recent_durations("a"), queues.recent_durations("b")) == ([], [])

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from taskqd.model.job import Job
 from taskqd.model.spec import Array, Spec
-from taskqd.state.backfill import PATIENCE
+from taskqd.state.backfill import FIRST_PHASE
 from taskqd.state.capacity import SLOTS, Capacity, CapacityTotals, Constraint, demands_of
-from taskqd.state.ready_queue import MAX_LOOKS, ReadyQueue
+from taskqd.state.ready_queue import MAX_EXAMINED, ReadyQueue
 
 BIG = 1
 
@@ -45,39 +45,39 @@ class Machine:
     def end(self, *job_ids: int) -> list[int]:
         """End jobs, and start what may start then."""
         for job_id in job_ids:
-            self.line.give_back(job_id)
+            self.line.release(job_id)
         return self.fill()
 
 
 def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_changes() -> None:
     machine = Machine(slots=1)
     line = machine.line
-    assert not line.is_quiescent
+    assert line.needs_scheduling
     assert machine.fill() == []
-    assert line.is_quiescent
+    assert not line.needs_scheduling
     job = machine.submit(1)
-    assert not line.is_quiescent
+    assert line.needs_scheduling
     assert machine.line.take(0.0) == 1
-    assert not line.is_quiescent, "there may be more"
+    assert line.needs_scheduling, "there may be more"
     assert machine.fill() == []
-    line.give_back(2)
+    line.release(2)
     line.add(job)
     line.remove(job)
-    assert line.is_quiescent, "nothing has come, gone or been given back"
+    assert not line.needs_scheduling, "nothing has come, gone or been given back"
     changes: list[Callable[[], object]] = [
-        lambda: line.give_back(1),
+        lambda: line.release(1),
         line.unblock_all,
         lambda: machine.submit(2),
         lambda: line.remove(machine.jobs[2]),
-        lambda: line.fill([]),
+        lambda: line.add_all([]),
     ]
     for change in changes:
         machine.fill()
         machine.paused.add("*")
         assert machine.fill() == []
-        assert line.is_quiescent
+        assert not line.needs_scheduling
         change()
-        assert not line.is_quiescent
+        assert line.needs_scheduling
 
 
 # The order.
@@ -107,9 +107,9 @@ def test_a_job_that_is_there_already_or_runs_is_not_lined_up_twice() -> None:
     assert machine.fill() == [1]
     machine.line.add(job)
     assert machine.fill() == []
-    assert machine.line.is_taken(1)
-    machine.line.give_back(1)
-    machine.line.give_back(1)
+    assert machine.line.is_allocated(1)
+    machine.line.release(1)
+    machine.line.release(1)
     machine.line.add(job)
     assert machine.fill() == [1]
 
@@ -133,12 +133,12 @@ def test_whoever_is_taken_out_of_the_line_leaves_the_others_in_order(gone: int, 
 def test_what_a_job_has_is_what_it_wanted_when_it_took_it() -> None:
     machine = Machine(resources={"gpu": 1})
     job = machine.submit(1)
-    assert not machine.line.has_taken(job)
+    assert not machine.line.has_current_allocation(job)
     assert machine.fill() == [1]
-    assert machine.line.has_taken(job)
+    assert machine.line.has_current_allocation(job)
     job.spec = Spec(needs={"gpu": 1})
-    assert not machine.line.has_taken(job)
-    assert machine.line.is_taken(1)
+    assert not machine.line.has_current_allocation(job)
+    assert machine.line.is_allocated(1)
 
 
 # Room.
@@ -173,7 +173,7 @@ def test_one_that_wants_several_slots_takes_them() -> None:
     for job_id in (1, 2, 3):
         machine.submit(job_id, slots=2)
     assert machine.fill() == [1, 2]
-    assert machine.capacity.free(SLOTS) == 0
+    assert machine.capacity.available(SLOTS) == 0
     assert machine.end(2) == [3]
 
 
@@ -186,7 +186,7 @@ def test_one_that_can_never_start_keeps_nobody_from_starting_until_it_can() -> N
         machine.submit(job_id)
     assert machine.fill() == [10, 11, 12, 13]
     for step, job_id in enumerate(range(10, 20)):
-        machine.now = step * PATIENCE / 2
+        machine.now = step * FIRST_PHASE / 2
         assert machine.end(job_id) == [job_id + 4]
     machine.queues["q"] = 2
     machine.line.unblock_all()
@@ -200,7 +200,7 @@ def test_a_paused_queue_starts_nothing_and_is_no_reason_to_keep_room() -> None:
     machine.submit(2, queue="q", slots=2)
     machine.submit(3)
     assert machine.fill() == [3]  # and so 2 was passed
-    machine.now = 1.5 * PATIENCE
+    machine.now = 1.5 * FIRST_PHASE
     machine.submit(4)
     assert machine.end(3) == []
     assert machine.line.reserved_for(machine.jobs[4], machine.now) == 2
@@ -229,7 +229,7 @@ def test_the_place_of_a_job_is_how_many_of_its_queue_are_before_it() -> None:
     asked: list[dict[str, Any]] = [{}, {"queue": "q"}, {"needs": {"gpu": 1}}, {"priority": 1}, {}]
     for job_id, options in enumerate(asked, 1):
         machine.submit(job_id, **options)
-    assert [machine.line.ahead(job) for job in machine.jobs.values()] == [1, 0, 2, 0, 3]
+    assert [machine.line.count_ahead(job) for job in machine.jobs.values()] == [1, 0, 2, 0, 3]
 
 
 # Who may pass whom, and for how long.
@@ -251,23 +251,23 @@ def test_what_fits_passes_what_does_not_for_a_while_and_then_room_is_kept() -> N
     machine = _passed()
     for job_id in range(6, 12):
         machine.submit(job_id)
-    assert machine.line.next_look(0.0) is None
-    machine.now = PATIENCE - 1
+    assert machine.line.next_wakeup(0.0) is None
+    machine.now = FIRST_PHASE - 1
     assert machine.end(5) == [6]
-    machine.now = PATIENCE
+    machine.now = FIRST_PHASE
     assert machine.end(6) == []
-    assert machine.line.next_look(machine.now) == 2 * PATIENCE
+    assert machine.line.next_wakeup(machine.now) == 2 * FIRST_PHASE
     assert machine.end(2) == []
     assert machine.line.reserved_for(machine.jobs[7], machine.now) == BIG
-    machine.now = 2 * PATIENCE
+    machine.now = 2 * FIRST_PHASE
     assert machine.fill() == [7, 8]
-    assert machine.line.next_look(machine.now) is None
+    assert machine.line.next_wakeup(machine.now) is None
 
 
 def test_a_job_that_stands_before_the_one_for_which_room_is_kept_is_not_kept_from_it() -> None:
     machine = _passed()
     machine.submit(6)
-    machine.now = PATIENCE
+    machine.now = FIRST_PHASE
     assert machine.end(5) == []
     machine.submit(7, priority=1)
     assert machine.fill() == [7]
@@ -282,7 +282,7 @@ def test_one_that_was_kept_from_starting_starts_as_soon_as_it_leaves_enough() ->
     machine.submit(10, slots=2, needs={"gpu": 1})
     machine.submit(11)
     assert machine.end(2) == [11]
-    machine.now = PATIENCE
+    machine.now = FIRST_PHASE
     machine.submit(12)
     assert machine.end(11) == []
     assert machine.end(3) == []
@@ -296,7 +296,7 @@ def test_whoever_stands_before_a_big_one_does_not_pass_it() -> None:
     assert machine.fill() == [1]
     machine.submit(2)
     assert machine.fill() == [2]
-    machine.now = PATIENCE
+    machine.now = FIRST_PHASE
     machine.submit(6)
     assert machine.end(2) == [6]
 
@@ -304,7 +304,7 @@ def test_whoever_stands_before_a_big_one_does_not_pass_it() -> None:
 def test_room_is_kept_no_more_when_the_one_for_which_it_was_is_gone() -> None:
     machine = _passed()
     machine.submit(6)
-    machine.now = PATIENCE
+    machine.now = FIRST_PHASE
     assert machine.end(5) == []
     machine.line.remove(machine.jobs[BIG])
     assert machine.fill() == [6]
@@ -317,7 +317,7 @@ def test_what_leaves_room_for_the_one_for_which_it_is_kept_goes_on() -> None:
     machine.submit(2, needs={"gpu": 2})
     machine.submit(3, needs={"gpu": 1})
     assert machine.fill() == [3]
-    machine.now = PATIENCE
+    machine.now = FIRST_PHASE
     machine.submit(4, needs={"gpu": 1})
     machine.submit(5)
     assert machine.end(3) == [5]
@@ -331,7 +331,7 @@ def test_a_full_queue_is_robbed_by_nobody() -> None:
     for job_id, queue in enumerate(("q", "q", "other", "other"), 1):
         machine.submit(job_id, queue=queue)
     assert machine.fill() == [1, 3, 4]
-    machine.now = 10 * PATIENCE
+    machine.now = 10 * FIRST_PHASE
     machine.submit(5)
     assert machine.end(3) == [5]
 
@@ -348,7 +348,7 @@ def test_of_two_that_were_passed_the_first_in_order_has_its_turn_first() -> None
     machine.now = 30.0
     assert machine.fill() == [40]
     machine.submit(50)
-    machine.now = 30.0 + PATIENCE
+    machine.now = 30.0 + FIRST_PHASE
     assert machine.end(40) == []
     assert machine.line.reserved_for(machine.jobs[50], machine.now) == 15
 
@@ -378,17 +378,17 @@ class Simulation(Machine):
                 self.starts[job_id] = self.now
                 heappush(self._ends, (self.now + self._lengths[job_id], job_id))
             self._check()
-            look = self.line.next_look(self.now)
+            look = self.line.next_wakeup(self.now)
             following = min([until, *([self._ends[0][0]] if self._ends else []), *([look] if look else [])])
-            busy = self.capacity.taken(SLOTS)
+            busy = self.capacity.allocated(SLOTS)
             self.used += busy * (following - self.now)
             self.now = following
             while self._ends and self._ends[0][0] <= self.now:
-                self.line.give_back(heappop(self._ends)[1])
+                self.line.release(heappop(self._ends)[1])
 
     def _check(self) -> None:
         for constraint in (SLOTS, Constraint("resource", "gpu"), Constraint("queue", "default")):
-            free = self.capacity.free(constraint)
+            free = self.capacity.available(constraint)
             assert free is None or free >= 0
 
 
@@ -419,8 +419,8 @@ def test_a_big_job_starts_in_the_first_round_that_lasts_as_long_as_the_jobs_it_w
     feed = _stream(simulation, ids, lambda: chance.uniform(longest / 2, longest), **small)
     simulation.run(10.0, feed)
     simulation.add(BIG, 1.0, **big)
-    length = PATIENCE
-    latest = 2 * PATIENCE
+    length = FIRST_PHASE
+    latest = 2 * FIRST_PHASE
     while length < longest:
         length *= 2
         latest += 2 * length
@@ -442,7 +442,7 @@ def test_many_big_jobs_all_start_in_the_end() -> None:
     simulation.run(10.0, both)
     for job_id in range(1, 31):
         simulation.add(job_id, 20.0, **({"slots": job_id % 5 + 2} if job_id % 3 else {"needs": {"gpu": 3}}))
-    simulation.run(30 * 5 * PATIENCE, both)
+    simulation.run(30 * 5 * FIRST_PHASE, both)
     assert set(range(1, 31)) <= set(simulation.starts)
 
 
@@ -469,7 +469,7 @@ def test_one_that_waits_in_vain_does_not_keep_another_big_one_from_its_turn() ->
     simulation.run(10.0, feed)
     simulation.add(1, 5.0, slots=4)
     simulation.add(2, 5.0, slots=3)
-    simulation.run(12 * PATIENCE, feed)
+    simulation.run(12 * FIRST_PHASE, feed)
     assert 2 in simulation.starts
     assert 1 not in simulation.starts
 
@@ -517,7 +517,7 @@ class Compared(Machine):
         return min(able, key=lambda job: (-job.spec.priority, job.id)).id if able else None
 
     def may_start(self, job: Job) -> bool:
-        if self.is_idle(job) or self.capacity.lacking(demands_of(job.spec)) is not None:
+        if self.is_idle(job) or self.capacity.shortage(demands_of(job.spec)) is not None:
             return False
         reserved_for = self.line.reserved_for(job, self.now)
         return reserved_for is None or self.is_idle(self.waiting[reserved_for])
@@ -525,14 +525,14 @@ class Compared(Machine):
     def is_idle(self, job: Job) -> bool:
         """Whether a job would not start even if all were free."""
         is_paused = bool({"*", job.spec.queue} & self.paused)
-        return is_paused or self.capacity.impossible(demands_of(job.spec)) is not None
+        return is_paused or self.capacity.exceeds_total(demands_of(job.spec)) is not None
 
     def begin(self, asked: list[dict[str, Any]]) -> None:
         """Have jobs wait from the first on, as at a start."""
         for job_id, options in enumerate(asked, 1):
             self.jobs[job_id] = Job(id=job_id, spec=Spec(**options), owner="ann", submitted_at=0.0)
         self.waiting = dict(self.jobs)
-        self.line.fill(self.jobs.values())
+        self.line.add_all(self.jobs.values())
 
     def step(self, act: str, what: Any, slots: int = 0) -> None:
         if act == "submit":
@@ -548,7 +548,7 @@ class Compared(Machine):
                     del self.waiting[taken]
                     self.running.append(taken)
         elif act == "end" and self.running:
-            self.line.give_back(self.running.pop(what % len(self.running)))
+            self.line.release(self.running.pop(what % len(self.running)))
         elif act == "remove" and self.waiting:
             self.line.remove(self.waiting.pop(list(self.waiting)[what % len(self.waiting)]))
         elif act == "pause":
@@ -562,7 +562,7 @@ class Compared(Machine):
 
     def check(self) -> None:
         """See that where nobody would be looked for, there is nobody."""
-        if self.line.is_quiescent and self.looked_at == self.now:
+        if not self.line.needs_scheduling and self.looked_at == self.now:
             assert self.first() is None
 
 
@@ -579,9 +579,9 @@ def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
     machine.now += 1e6
     machine.step("fill", len(machine.waiting) + 1)
     for job_id in machine.running:
-        machine.line.give_back(job_id)
+        machine.line.release(job_id)
     assert all(
-        machine.capacity.taken(want.constraint) == 0
+        machine.capacity.allocated(want.constraint) == 0
         for job in machine.jobs.values()
         for want in demands_of(job.spec)
     )
@@ -593,7 +593,7 @@ def test_starts_and_ends_among_many_amounts_look_at_a_few_shapes(monkeypatch: py
     for job_id in range(1, 5001):
         machine.submit(job_id, needs={"mem": 20_000 + job_id * 7 % 5003})
     running: list[int] = []
-    while not machine.line.is_quiescent:
+    while machine.line.needs_scheduling:
         running += machine.fill()
     looks = 0
     original = ReadyQueue._obstacle
@@ -614,14 +614,14 @@ def test_starts_and_ends_among_many_amounts_look_at_a_few_shapes(monkeypatch: py
 
 def test_shapes_that_do_not_fit_are_looked_at_a_portion_at_a_time_and_none_is_forgotten() -> None:
     machine = Machine(slots=4, resources={"mem": 10_000})
-    for job_id in range(1, 2 * MAX_LOOKS + 11):
+    for job_id in range(1, 2 * MAX_EXAMINED + 11):
         machine.submit(job_id, needs={"mem": 9_000 + job_id % 1000})
     machine.submit(5000, needs={"mem": 1})
     assert machine.fill() == [1]
-    assert not machine.line.is_quiescent
-    assert machine.line.next_look(7.0) == 7.0, "the rest is looked at in the next turn"
+    assert machine.line.needs_scheduling
+    assert machine.line.next_wakeup(7.0) == 7.0, "the rest is looked at in the next turn"
     assert machine.fill() == []
-    assert machine.line.next_look(7.0) == 7.0
+    assert machine.line.next_wakeup(7.0) == 7.0
     assert machine.fill() == [5000]
-    assert machine.line.is_quiescent
-    assert machine.line.next_look(7.0) is None
+    assert not machine.line.needs_scheduling
+    assert machine.line.next_wakeup(7.0) is None

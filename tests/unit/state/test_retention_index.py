@@ -10,7 +10,7 @@ from taskqd.model.events import Ended, Event, Output
 from taskqd.model.footprint import ATTEMPT_BYTES, JOB_BYTES, SPEC_BYTES, TASK_BYTES
 from taskqd.model.job import Status
 from taskqd.state.queue_state import QueueState
-from taskqd.state.retention_index import AT_ONCE
+from taskqd.state.retention_index import MAX_BATCH
 from tests.support.events import (
     array,
     cancelled,
@@ -56,44 +56,44 @@ def _remove(queue_state: QueueState, ids: list[int]) -> list[int]:
 )
 def test_jobs_expire_by_age_and_by_count_oldest_first(before: float, most: int, ids: list[int]) -> None:
     queue_state = _finished(5)
-    assert _remove(queue_state, queue_state.expiry.take(before, most)) == ids
-    assert queue_state.expiry.take(before, most) == []
+    assert _remove(queue_state, queue_state.retention_index.pop_expired(before, most)) == ids
+    assert queue_state.retention_index.pop_expired(before, most) == []
 
 
 def test_so_many_jobs_expire_at_once_and_no_more() -> None:
-    queue_state = _finished(AT_ONCE + 3)
-    assert len(_remove(queue_state, queue_state.expiry.take(0.0, 0))) == AT_ONCE
-    assert len(_remove(queue_state, queue_state.expiry.take(0.0, 0))) == 3
-    assert queue_state.expiry.take(0.0, 0) == []
+    queue_state = _finished(MAX_BATCH + 3)
+    assert len(_remove(queue_state, queue_state.retention_index.pop_expired(0.0, 0))) == MAX_BATCH
+    assert len(_remove(queue_state, queue_state.retention_index.pop_expired(0.0, 0))) == 3
+    assert queue_state.retention_index.pop_expired(0.0, 0) == []
 
 
 def test_a_retried_job_expires_by_its_last_end() -> None:
     queue_state = _finished(2)
     queue_state.apply(retried(1))
-    assert queue_state.expiry.take(9.0, 0) == [2]
+    assert queue_state.retention_index.pop_expired(9.0, 0) == [2]
     queue_state.apply(cancelled(1, at=7.0))
     queue_state.apply(removed(2))
-    assert queue_state.expiry.take(7.0, 10) == []
-    assert queue_state.expiry.take(7.5, 10) == [1]
+    assert queue_state.retention_index.pop_expired(7.0, 10) == []
+    assert queue_state.retention_index.pop_expired(7.5, 10) == [1]
 
 
 def test_a_job_that_could_not_be_removed_expires_again() -> None:
     queue_state = _finished(2)
-    [job_id] = queue_state.expiry.take(0.0, 1)
-    assert queue_state.expiry.take(0.0, 1) == []
-    queue_state.expiry.keep(job_id)
-    assert queue_state.expiry.take(0.0, 1) == [job_id]
+    [job_id] = queue_state.retention_index.pop_expired(0.0, 1)
+    assert queue_state.retention_index.pop_expired(0.0, 1) == []
+    queue_state.retention_index.retain(job_id)
+    assert queue_state.retention_index.pop_expired(0.0, 1) == [job_id]
     queue_state.apply(retried(1))
-    queue_state.expiry.keep(1)
-    assert queue_state.expiry.take(0.0, 1) == []
+    queue_state.retention_index.retain(1)
+    assert queue_state.retention_index.pop_expired(0.0, 1) == []
 
 
 def test_jobs_on_their_way_out_do_not_count_twice() -> None:
     queue_state = _finished(11)
-    assert queue_state.expiry.take(0.0, 10) == [1]
+    assert queue_state.retention_index.pop_expired(0.0, 10) == [1]
     queue_state.apply(submitted(12))
     queue_state.apply(cancelled(12, at=12.0))
-    assert queue_state.expiry.take(0.0, 10) == [2]
+    assert queue_state.retention_index.pop_expired(0.0, 10) == [2]
 
 
 # Size.
@@ -120,55 +120,55 @@ def test_jobs_expire_by_the_bytes_they_keep_oldest_first_but_for_the_last(
     most_bytes: int | None, ids: list[int]
 ) -> None:
     queue_state = _printed(5, 5)
-    assert queue_state.expiry.bytes == 50
-    assert _remove(queue_state, queue_state.expiry.take(0.0, 10, most_bytes)) == ids
-    assert queue_state.expiry.bytes == 50 - 10 * len(ids)
-    assert queue_state.expiry.take(0.0, 10, most_bytes) == []
+    assert queue_state.retention_index.bytes == 50
+    assert _remove(queue_state, queue_state.retention_index.pop_expired(0.0, 10, most_bytes)) == ids
+    assert queue_state.retention_index.bytes == 50 - 10 * len(ids)
+    assert queue_state.retention_index.pop_expired(0.0, 10, most_bytes) == []
 
 
 def test_jobs_on_their_way_out_keep_nothing_and_one_that_stays_after_all_does_again() -> None:
     queue_state = _printed(3, 5)
-    assert queue_state.expiry.take(0.0, 10, 25) == [1]
-    assert queue_state.expiry.take(0.0, 10, 25) == []
-    queue_state.expiry.keep(1)
-    assert queue_state.expiry.take(0.0, 10, 25) == [1]
+    assert queue_state.retention_index.pop_expired(0.0, 10, 25) == [1]
+    assert queue_state.retention_index.pop_expired(0.0, 10, 25) == []
+    queue_state.retention_index.retain(1)
+    assert queue_state.retention_index.pop_expired(0.0, 10, 25) == [1]
     queue_state.apply(retried(1))
-    assert queue_state.expiry.take(0.0, 10, 19) == [2]
+    assert queue_state.retention_index.pop_expired(0.0, 10, 19) == [2]
 
 
 def test_the_output_of_all_attempts_counts_with_the_blocks_and_what_runs_again_does_not() -> None:
     queue_state = fold(submitted(1, script=100, stdin=50), started(1))
     queue_state.apply(_ended(1, 5, at=1.0, status=Status.PENDING, retry_at=2.0))
-    assert queue_state.expiry.bytes == 0
+    assert queue_state.retention_index.bytes == 0
     queue_state.apply(started(1, attempt=2))
     queue_state.apply(_ended(1, 7, at=3.0))
-    assert queue_state.expiry.bytes == 150 + 10 + 14
+    assert queue_state.retention_index.bytes == 150 + 10 + 14
     queue_state.apply(retried(1))
-    assert queue_state.expiry.bytes == 0
+    assert queue_state.retention_index.bytes == 0
 
 
 def test_an_array_keeps_what_its_tasks_printed_and_its_blocks_once() -> None:
     queue_state = fold(array(1, 2, stdin=50), started(2), started(3))
     queue_state.apply(_ended(2, 5, at=1.0))
-    assert queue_state.expiry.bytes == 0
+    assert queue_state.retention_index.bytes == 0
     queue_state.apply(_ended(3, 7, at=2.0))
-    assert queue_state.expiry.bytes == 50 + 10 + 14
+    assert queue_state.retention_index.bytes == 50 + 10 + 14
     queue_state.apply(retried(3))
-    assert queue_state.expiry.bytes == 0
+    assert queue_state.retention_index.bytes == 0
     queue_state.apply(started(3, attempt=2))
     queue_state.apply(_ended(3, 1, at=3.0))
-    assert queue_state.expiry.bytes == 50 + 10 + 14 + 2
+    assert queue_state.retention_index.bytes == 50 + 10 + 14 + 2
     queue_state.apply(removed(1))
-    assert queue_state.expiry.bytes == 0
+    assert queue_state.retention_index.bytes == 0
 
 
 def test_one_that_was_removed_by_somebody_else_is_not_kept() -> None:
     queue_state = _printed(2, 5)
-    assert queue_state.expiry.take(0.0, 10, 15) == [1]
+    assert queue_state.retention_index.pop_expired(0.0, 10, 15) == [1]
     queue_state.apply(removed(1))
-    queue_state.expiry.keep(1)
-    assert queue_state.expiry.take(0.0, 10, 15) == []
-    assert queue_state.expiry.bytes == 10
+    queue_state.retention_index.retain(1)
+    assert queue_state.retention_index.pop_expired(0.0, 10, 15) == []
+    assert queue_state.retention_index.bytes == 10
 
 
 # Arrays.
@@ -176,23 +176,23 @@ def test_one_that_was_removed_by_somebody_else_is_not_kept() -> None:
 
 def test_an_array_expires_as_one_job_by_the_end_of_its_last_task() -> None:
     queue_state = fold(array(1, 2), cancelled(2, at=5.0), submitted(4), cancelled(4, at=6.0))
-    assert queue_state.expiry.count == 1
-    assert queue_state.expiry.take(99.0, 0) == [4]
+    assert queue_state.retention_index.count == 1
+    assert queue_state.retention_index.pop_expired(99.0, 0) == [4]
     queue_state.apply(cancelled(3, at=7.0))
-    assert queue_state.expiry.count == 2
-    assert queue_state.expiry.take(7.0, 9) == []
-    assert queue_state.expiry.take(7.5, 9) == [1]
+    assert queue_state.retention_index.count == 2
+    assert queue_state.retention_index.pop_expired(7.0, 9) == []
+    assert queue_state.retention_index.pop_expired(7.5, 9) == [1]
 
 
 def test_an_array_of_which_a_task_runs_again_does_not_expire() -> None:
     queue_state = fold(array(1, 2), cancelled(1, at=5.0), retried(3))
-    assert queue_state.expiry.count == 0
-    assert queue_state.expiry.take(99.0, 0) == []
+    assert queue_state.retention_index.count == 0
+    assert queue_state.retention_index.pop_expired(99.0, 0) == []
     queue_state.apply(cancelled(3, at=7.0))
-    assert queue_state.expiry.take(6.0, 9) == []
-    assert queue_state.expiry.take(7.5, 9) == [1]
+    assert queue_state.retention_index.pop_expired(6.0, 9) == []
+    assert queue_state.retention_index.pop_expired(7.5, 9) == [1]
     queue_state.apply(removed(1))
-    assert queue_state.expiry.count == 0
+    assert queue_state.retention_index.count == 0
 
 
 # What is needed.
@@ -201,20 +201,20 @@ def test_an_array_of_which_a_task_runs_again_does_not_expire() -> None:
 def test_the_latest_run_of_a_schedule_expires_once_there_is_a_later_one() -> None:
     run = submitted(1, schedule=1)
     queue_state = fold(scheduled(), run, cancelled(1, at=1.0), submitted(2), cancelled(2, at=2.0))
-    assert queue_state.expiry.take(99.0, 0) == [2]
-    assert queue_state.expiry.take(99.0, 0) == []
+    assert queue_state.retention_index.pop_expired(99.0, 0) == [2]
+    assert queue_state.retention_index.pop_expired(99.0, 0) == []
     queue_state.apply(submitted(3, schedule=1))
-    assert queue_state.expiry.take(99.0, 0) == [1]
+    assert queue_state.retention_index.pop_expired(99.0, 0) == [1]
 
 
 @pytest.mark.parametrize("is_looked_at_before", [True, False])
 def test_the_latest_run_of_a_schedule_expires_once_that_has_ended(is_looked_at_before: bool) -> None:
     queue_state = fold(scheduled(), submitted(1, schedule=1), cancelled(1, at=1.0))
     if is_looked_at_before:
-        assert queue_state.expiry.take(99.0, 0) == []
+        assert queue_state.retention_index.pop_expired(99.0, 0) == []
     queue_state.apply(unscheduled())
-    assert queue_state.expiry.take(99.0, 0) == [1]
-    assert queue_state.expiry.take(99.0, 0) == []
+    assert queue_state.retention_index.pop_expired(99.0, 0) == [1]
+    assert queue_state.retention_index.pop_expired(99.0, 0) == []
 
 
 FAILED_TASK: tuple[Event, ...] = (started(2), ended(2, Status.FAILED))
@@ -233,20 +233,20 @@ def test_what_dooms_others_expires_once_all_of_them_were_told(
     before: Iterable[Event], needed: int, last: Event
 ) -> None:
     queue_state = fold(*before, submitted(4, after=(2,)), submitted(5, after=(2,)))
-    assert queue_state.expiry.take(999.0, 9) == []
+    assert queue_state.retention_index.pop_expired(999.0, 9) == []
     queue_state.apply(skipped(4, 2))
-    assert queue_state.expiry.take(999.0, 9) == [4]
+    assert queue_state.retention_index.pop_expired(999.0, 9) == [4]
     queue_state.apply(last)
-    assert set(queue_state.expiry.take(999.0, 9)) == {5, needed}
+    assert set(queue_state.retention_index.pop_expired(999.0, 9)) == {5, needed}
 
 
 def test_what_is_needed_again_by_nobody_is_passed_over_as_often_as_it_is_looked_at() -> None:
     queue_state = fold(scheduled(), submitted(1, schedule=1), cancelled(1, at=1.0))
     for _ in range(3):
-        assert queue_state.expiry.take(99.0, 0) == []
+        assert queue_state.retention_index.pop_expired(99.0, 0) == []
     queue_state.apply(retried(1))
     queue_state.apply(unscheduled())
-    assert queue_state.expiry.take(99.0, 0) == []
+    assert queue_state.retention_index.pop_expired(99.0, 0) == []
 
 
 # Memory.
@@ -260,24 +260,24 @@ def test_jobs_expire_by_the_memory_they_take_oldest_first_but_for_the_last(
     most_memory: int | None, left: int
 ) -> None:
     queue_state = _finished(5)
-    assert queue_state.expiry.memory == 5 * (JOB_BYTES + 4)
-    assert _remove(queue_state, queue_state.expiry.take(0.0, 10, None, most_memory)) == list(
+    assert queue_state.retention_index.memory == 5 * (JOB_BYTES + 4)
+    assert _remove(queue_state, queue_state.retention_index.pop_expired(0.0, 10, None, most_memory)) == list(
         range(1, 6 - left)
     )
-    assert queue_state.expiry.memory == left * (JOB_BYTES + 4)
-    assert queue_state.expiry.take(0.0, 10, None, most_memory) == []
+    assert queue_state.retention_index.memory == left * (JOB_BYTES + 4)
+    assert queue_state.retention_index.pop_expired(0.0, 10, None, most_memory) == []
 
 
 def test_jobs_on_their_way_out_take_no_memory_and_one_that_stays_after_all_does_again() -> None:
     queue_state = _finished(3)
     most = 2 * (JOB_BYTES + 4)
-    assert queue_state.expiry.take(0.0, 10, None, most) == [1]
-    assert queue_state.expiry.take(0.0, 10, None, most) == []
-    queue_state.expiry.keep(1)
-    assert queue_state.expiry.take(0.0, 10, None, most) == [1]
+    assert queue_state.retention_index.pop_expired(0.0, 10, None, most) == [1]
+    assert queue_state.retention_index.pop_expired(0.0, 10, None, most) == []
+    queue_state.retention_index.retain(1)
+    assert queue_state.retention_index.pop_expired(0.0, 10, None, most) == [1]
     queue_state.apply(retried(1))
-    assert queue_state.expiry.memory == most
-    assert queue_state.expiry.take(0.0, 10, None, most - 1) == [2]
+    assert queue_state.retention_index.memory == most
+    assert queue_state.retention_index.pop_expired(0.0, 10, None, most - 1) == [2]
 
 
 def test_the_attempts_of_an_ended_job_and_the_tasks_of_an_array_count_with_their_memory() -> None:
@@ -285,7 +285,10 @@ def test_the_attempts_of_an_ended_job_and_the_tasks_of_an_array_count_with_their
     assert queue_state.pending_bytes == JOB_BYTES + 4 + ATTEMPT_BYTES
     queue_state.apply(started(1, attempt=2))
     queue_state.apply(ended(1))
-    assert queue_state.expiry.memory == JOB_BYTES + 4 + 2 * ATTEMPT_BYTES
+    assert queue_state.retention_index.memory == JOB_BYTES + 4 + 2 * ATTEMPT_BYTES
     queue_state.apply(array(2, 3))
     queue_state.apply(cancelled(2, at=5.0))
-    assert queue_state.expiry.memory == 2 * (JOB_BYTES + 4 + ATTEMPT_BYTES) + SPEC_BYTES + 3 * TASK_BYTES
+    assert (
+        queue_state.retention_index.memory
+        == 2 * (JOB_BYTES + 4 + ATTEMPT_BYTES) + SPEC_BYTES + 3 * TASK_BYTES
+    )

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model.events import Paused, Resumed, Scheduled, Unscheduled
-from taskqd.model.schedule import LONGEST_CRON, SET_BACK, Schedule, _next_of_cron, check_cron, check_every
+from taskqd.model.schedule import LONGEST_CRON, SET_BACK, Schedule, check_cron, check_every, next_of_cron
 from taskqd.model.spec import Spec
 from taskqd.model.time_zones import LOCAL
 from taskqd.state.schedules import Schedules
@@ -67,22 +67,22 @@ def text(moment: float | None) -> str:
 def test_an_every_runs_at_its_creation_and_so_many_times_that_long() -> None:
     schedules = made(scheduled(every=60))
     assert next_of(schedules) == T + 60
-    schedules.ran(1, T + 60.25, 7)
+    schedules.job_submitted(1, T + 60.25, 7)
     assert next_of(schedules) == T + 120
 
 
 def test_all_the_runs_that_were_missed_are_one() -> None:
     schedules = made(scheduled(every=60))
-    schedules.ran(1, T + 60, 7)
+    schedules.job_submitted(1, T + 60, 7)
     assert next_of(schedules) == T + 120, "due at once, if that is long ago"
-    schedules.ran(1, T + 1000, 8)
+    schedules.job_submitted(1, T + 1000, 8)
     assert next_of(schedules) == T + 1020
 
 
 def test_a_run_at_its_very_time_is_that_run() -> None:
     schedules = made(scheduled(every=60))
-    schedules.ran(1, T + 60, 7)
-    schedules.ran(1, T + 120, 8)
+    schedules.job_submitted(1, T + 60, 7)
+    schedules.job_submitted(1, T + 120, 8)
     assert next_of(schedules) == T + 180
 
 
@@ -90,7 +90,7 @@ def test_the_regular_times_are_the_same_where_the_clock_was_set_back_to_before_t
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T - 1000)
     assert next_of(schedules) == T - 960
-    schedules.ran(1, T - 960, 7)
+    schedules.job_submitted(1, T - 960, 7)
     assert next_of(schedules) == T - 900
 
 
@@ -106,7 +106,7 @@ def test_the_next_run_is_a_regular_time_after_the_last_and_no_later_than_it_must
     schedules = made(scheduled(every=every, at=at))
     for gap in gaps:
         ran_at = (next_of(schedules) or 0) + late + gap
-        schedules.ran(1, ran_at, 7)
+        schedules.job_submitted(1, ran_at, 7)
         due = next_of(schedules)
         assert due is not None
         assert due > ran_at
@@ -119,7 +119,7 @@ def test_a_schedule_runs_once_a_second_at_most(seconds: float) -> None:
     check_every(1.0)
     with pytest.raises(BadRequest, match=r"^expected a duration of at least 1 second, not 0"):
         check_every(seconds)
-    with pytest.raises(ValueError, match="schedule 1 cannot be: expected a duration of at least 1 second"):
+    with pytest.raises(ValueError, match="schedule 1 is invalid: expected a duration of at least 1 second"):
         made(scheduled(every=seconds))
 
 
@@ -150,14 +150,14 @@ def test_a_cron_runs_when_crontab_5_says(cron: str, first: str, second: str) -> 
     schedules = made(scheduled(cron=cron))
     due = next_of(schedules)
     assert text(due) == first
-    schedules.ran(1, due or 0, 7)
+    schedules.job_submitted(1, due or 0, 7)
     assert text(next_of(schedules)) == second
 
 
 def test_a_cron_that_missed_runs_is_due_once() -> None:
     schedules = made(scheduled(cron="0 * * * *"))
     assert text(next_of(schedules)) == "2023-11-14 23:00:00"
-    schedules.ran(1, T + 100 * HOUR, 7)
+    schedules.job_submitted(1, T + 100 * HOUR, 7)
     assert text(next_of(schedules)) == "2023-11-19 03:00:00"
 
 
@@ -195,7 +195,7 @@ def test_a_cron_that_has_no_run_is_refused_with_the_reason(cron: str, part: str)
         check_cron(cron)
     assert part in str(refusal.value)
     assert len(str(refusal.value)) < 300
-    with pytest.raises(ValueError, match="schedule 1 cannot be"):
+    with pytest.raises(ValueError, match="schedule 1 is invalid"):
         made(scheduled(cron=cron))
 
 
@@ -238,7 +238,7 @@ def hours(start: float, cron: str, count: int, tz: str | None = None) -> list[fl
         due = schedules.next_run(schedules.by_id[1])
         assert due is not None
         runs.append((due - start) / HOUR)
-        schedules.ran(1, due, job_id + 1)
+        schedules.job_submitted(1, due, job_id + 1)
     return runs
 
 
@@ -346,7 +346,7 @@ def test_range_of_weekdays_may_end_with_sunday() -> None:
 def test_schedule_whose_zone_the_machine_does_not_know_any_more_has_no_next_run() -> None:
     schedules = made(replace(scheduled(cron="0 0 * * *"), spec=Spec(tz="Mars/Olympus")))
     assert next_of(schedules) is None
-    assert schedules.upcoming() is None
+    assert schedules.next_due() is None
 
 
 @pytest.mark.usefixtures("central_europe")
@@ -370,7 +370,7 @@ def test_a_paused_schedule_has_no_next_run() -> None:
     schedules = made(scheduled(every=60), paused())
     assert schedules.get(1).is_paused
     assert next_of(schedules) is None
-    assert schedules.upcoming() is None
+    assert schedules.next_due() is None
 
 
 def test_what_a_pause_has_kept_from_running_is_not_made_up_for() -> None:
@@ -388,7 +388,7 @@ def test_a_run_that_was_left_out_is_not_made_up_for() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T + 60)
     assert next_of(schedules) == T + 120
-    schedules.ran(1, T + 120, 7)
+    schedules.job_submitted(1, T + 120, 7)
     assert next_of(schedules) == T + 180
 
 
@@ -402,7 +402,7 @@ def test_a_run_that_could_not_be_is_due_again() -> None:
 def test_a_run_of_long_ago_does_not_bring_back_a_later_one_that_was_left_out() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T + 120)
-    schedules.ran(1, T + 60, 7)
+    schedules.job_submitted(1, T + 60, 7)
     assert next_of(schedules) == T + 180
 
 
@@ -436,11 +436,11 @@ def test_the_schedules_come_up_in_the_order_of_their_next_runs() -> None:
     schedules = made(scheduled(1, every=60), scheduled(2, every=20), scheduled(3, cron="* * * * *"))
     found: list[tuple[float, int]] = []
     for job_id in range(1, 6):
-        upcoming = schedules.upcoming()
+        upcoming = schedules.next_due()
         assert upcoming is not None
         at, schedule = upcoming
         found.append((at - T, schedule.id))
-        schedules.ran(schedule.id, at, job_id)
+        schedules.job_submitted(schedule.id, at, job_id)
     assert found == [(20, 2), (40, 2), (40, 3), (60, 1), (60, 2)]
 
 
@@ -455,31 +455,31 @@ def test_a_schedule_knows_its_last_run() -> None:
         every=60,
         overlap=True,
     )
-    schedules.ran(1, T + 60, 7)
-    schedules.ran(1, T + 120, 9)
+    schedules.job_submitted(1, T + 60, 7)
+    schedules.job_submitted(1, T + 120, 9)
     assert (schedules.get(1).last_run_at, schedules.get(1).last_job) == (T + 120, 9)
-    assert [schedules.is_latest(job_id) for job_id in (7, 8, 9)] == [False, False, True]
+    assert [schedules.is_latest_run(job_id) for job_id in (7, 8, 9)] == [False, False, True]
 
 
 def test_an_unscheduled_one_is_gone_and_its_number_is_not_given_again() -> None:
     schedules = made(scheduled(1, every=60), scheduled(2, every=60))
-    schedules.ran(2, T + 60, 7)
+    schedules.job_submitted(2, T + 60, 7)
     schedules.apply(unscheduled(2))
     assert list(schedules.by_id) == [1]
     assert schedules.last_id == 2
-    assert not schedules.is_latest(7)
-    with pytest.raises(NoSuchJob, match=r"^there is no schedule 2; SCHEDULES has"):
+    assert not schedules.is_latest_run(7)
+    with pytest.raises(NoSuchJob, match=r"^there is no schedule 2; SCHEDULES lists"):
         schedules.get(2)
 
 
 def test_what_comes_of_an_unscheduled_one_is_ignored() -> None:
     schedules = made(scheduled(every=60), unscheduled())
-    schedules.ran(1, T + 60, 7)
+    schedules.job_submitted(1, T + 60, 7)
     schedules.set_next_run_base(1, T + 60)
     schedules.set_next_run_base(1, None)
     assert schedules == made(scheduled(every=60), unscheduled())
-    assert not schedules.is_latest(7)
-    assert schedules.upcoming() is None
+    assert not schedules.is_latest_run(7)
+    assert schedules.next_due() is None
 
 
 @pytest.mark.parametrize(
@@ -490,8 +490,8 @@ def test_what_comes_of_an_unscheduled_one_is_ignored() -> None:
         (resumed(2), "resumed cannot happen to schedule 2"),
         (unscheduled(2), "unscheduled cannot happen to schedule 2"),
         (Paused(at=T, by="ada", queue="default"), "paused cannot happen to schedule None"),
-        (scheduled(2), "schedule 2 cannot be: expected either a duration or a cron expression"),
-        (scheduled(2, every=60, cron="@daily"), "schedule 2 cannot be: expected either"),
+        (scheduled(2), "schedule 2 is invalid: expected either a duration or a cron expression"),
+        (scheduled(2, every=60, cron="@daily"), "schedule 2 is invalid: expected either"),
     ],
 )
 def test_an_event_that_cannot_be_changes_nothing(event: Known, part: str) -> None:
@@ -506,7 +506,7 @@ def test_schedules_are_equal_by_what_the_journal_has() -> None:
     one.set_next_run_base(1, T + 60)
     assert one == other
     assert one.__eq__(1) is False
-    one.ran(1, T + 120, 7)
+    one.job_submitted(1, T + 120, 7)
     assert one != other
     assert made(scheduled(1, every=60), unscheduled(1)) != made()
 
@@ -531,7 +531,7 @@ def test_what_is_upcoming_is_the_least_of_all_next_runs(acts: list[tuple[str, in
     for job_id, (act, number, seconds) in enumerate(acts, 1):
         now += seconds
         if act == "ran":
-            schedules.ran(number, now, job_id)
+            schedules.job_submitted(number, now, job_id)
         elif act == "left out":
             schedules.set_next_run_base(number, now)
         elif act == "scheduled" and number not in schedules.by_id:
@@ -540,18 +540,18 @@ def test_what_is_upcoming_is_the_least_of_all_next_runs(acts: list[tuple[str, in
             schedules.apply(events[act](number, now))
         runs = [(schedules.next_run(one), one.id) for one in schedules.by_id.values()]
         due = sorted((at, number) for at, number in runs if at is not None)
-        upcoming = schedules.upcoming()
+        upcoming = schedules.next_due()
         assert (upcoming and (upcoming[0], upcoming[1].id)) == (due[0] if due else None)
 
 
 def test_the_cost_of_a_run_does_not_grow_with_the_schedules() -> None:
     schedules = made(*(scheduled(number, every=3600.0 + number) for number in range(1, 3001)))
-    schedules.upcoming()
+    schedules.next_due()
     before = time.perf_counter()
     for job_id in range(1, 3001):
-        upcoming = schedules.upcoming()
+        upcoming = schedules.next_due()
         assert upcoming is not None
-        schedules.ran(upcoming[1].id, upcoming[0], job_id)
+        schedules.job_submitted(upcoming[1].id, upcoming[0], job_id)
     assert time.perf_counter() - before < 2.0, "a scan for each would take ten times that"
 
 
@@ -559,7 +559,7 @@ def test_a_cron_is_looked_up_in_no_time() -> None:
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     for cron in ("0 0 29 2 *", "0 0 * 2 MON#5", "* * 29 2 *", "59 23 31 12 7"):
         before = time.perf_counter()
-        made(scheduled(cron=cron, at=(start + timedelta(days=1)).timestamp())).upcoming()
+        made(scheduled(cron=cron, at=(start + timedelta(days=1)).timestamp())).next_due()
         assert time.perf_counter() - before < 1.0
 
 
@@ -571,7 +571,7 @@ def test_time_of_day_that_is_set_moves_a_cron_and_no_every() -> None:
     schedules = made(scheduled(1, every=HOUR), scheduled(2, cron="0 * * * *"))
     clock_set(schedules, T + 24 * HOUR, 24 * HOUR)
     assert next_of(schedules, 1) == T + 25 * HOUR
-    upcoming = schedules.upcoming()
+    upcoming = schedules.next_due()
     assert upcoming is not None
     assert (upcoming[1].id, upcoming[0]) == (2, at("2023-11-14T23:00") - 24 * HOUR)
     schedules.apply(resumed(1, at=T + 24.5 * HOUR))
@@ -593,4 +593,4 @@ def test_cron_counts_anew_if_the_time_of_day_is_set_back_by_more_than_a_minute()
 
 
 def test_cron_that_no_day_ever_matches_in_fifty_years_has_no_next_run() -> None:
-    assert _next_of_cron("0 0 */31 * MON#3", T, timezone.utc) is None
+    assert next_of_cron("0 0 */31 * MON#3", T, timezone.utc) is None

@@ -45,7 +45,7 @@ from taskqd.model.footprint import footprint_of
 from taskqd.model.job import Job, Status
 from taskqd.model.spec import Array, Spec
 from taskqd.state.capacity import CapacityTotals
-from taskqd.state.dependencies import Kind, named
+from taskqd.state.dependencies import Kind, dependencies_of
 from taskqd.state.queue_state import InvalidTransition, QueueState
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.replay import Replay
@@ -233,7 +233,7 @@ class Walk(RuleBasedStateMachine):
     def come_in(self, one: Model) -> None:
         """Have a job wait for those that it comes after, which are there."""
         self.forget(one)
-        for kind, job_id in named(one.spec):
+        for kind, job_id in dependencies_of(one.spec):
             other = self.models.get(job_id)
             if other is None:
                 continue
@@ -336,7 +336,7 @@ class Walk(RuleBasedStateMachine):
     def _take(self, queue_state: QueueState, now: float) -> Model | None:
         """What may start is the first in order that fits, but for those from which room is kept."""
         fitting = [one for one in self.ready(now) if self.fits(one)]
-        job = queue_state.take(now)
+        job = queue_state.next_job(now)
         for one in fitting:
             if job is not None and one.id == job.id:
                 self.taken[one.id] = one.demands_of
@@ -348,7 +348,7 @@ class Walk(RuleBasedStateMachine):
 
     def _is_kept_from(self, one: Model, queue_state: QueueState, now: float) -> None:
         """Room is kept from a job only for one before it that does not fit, and would then fit less."""
-        reserved_for = queue_state.line.reserved_for(queue_state.get(one.id), now)
+        reserved_for = queue_state.ready_queue.reserved_for(queue_state.get(one.id), now)
         assert reserved_for is not None, f"{one.id} waits, though there is room"
         other = self.models[reserved_for]
         assert other.place < one.place
@@ -372,7 +372,7 @@ class Walk(RuleBasedStateMachine):
             and not self.is_closed(one.spec.queue)
         )
         job = self.queue_state.get(one.id)
-        assert self.queue_state.is_due(job, self.now) == is_due
+        assert self.queue_state.may_start(job, self.now) == is_due
         if is_due:
             self.happen(Started(id=one.id, at=self.now, attempt=job.attempts + 1))
             self.move(one, R, not_before=None)
@@ -386,7 +386,7 @@ class Walk(RuleBasedStateMachine):
             self._give_back(job_id)
 
     def _give_back(self, job_id: int) -> None:
-        self.queue_state.give_back(job_id)
+        self.queue_state.release(job_id)
         del self.taken[job_id]
 
     @precondition(lambda self: self.units(R))
@@ -502,12 +502,12 @@ class Walk(RuleBasedStateMachine):
             if one.completed_at >= before and len(ended) - len(expected) <= most:
                 break
             expected.append(one.id)
-        assert self.queue_state.expiry.take(before, most) == expected
+        assert self.queue_state.retention_index.pop_expired(before, most) == expected
         for job_id in expected:
             if data.draw(st.booleans()):
                 self._remove(self.models[job_id])
             else:
-                self.queue_state.expiry.keep(job_id)
+                self.queue_state.retention_index.retain(job_id)
 
     @rule(data=st.data())
     def decide(self, data: st.DataObject) -> None:
@@ -591,9 +591,9 @@ class Walk(RuleBasedStateMachine):
                 size for whose, size in sizes if whose == owner
             )
         assert self.queue_state.last_id == self.last_id
-        assert self.queue_state.expiry.count == len(self.ended())
+        assert self.queue_state.retention_index.count == len(self.ended())
         whole = [job for job in jobs if job.array is None]
-        assert self.queue_state.expiry.memory == sum(
+        assert self.queue_state.retention_index.memory == sum(
             footprint_of(job) for job in whole if job.status.is_final
         )
         for job in whole:
@@ -611,7 +611,7 @@ class Walk(RuleBasedStateMachine):
 
     @invariant()
     def where_nothing_has_changed_nobody_may_start_before_the_next_look(self) -> None:
-        if self.queue_state.is_quiescent and (self.next_look is None or self.now < self.next_look):
+        if not self.queue_state.needs_scheduling and (self.next_look is None or self.now < self.next_look):
             for one in self.ready(self.now):
                 if self.fits(one):
                     self._is_kept_from(one, self.queue_state, self.now)
@@ -625,7 +625,7 @@ class Walk(RuleBasedStateMachine):
         for job_id in list(self.taken):
             one = self.models.get(job_id)
             if one is None or one.status is not R:
-                self.queue_state.give_back(job_id)
+                self.queue_state.release(job_id)
                 del self.taken[job_id]
         later = [
             one.not_before
@@ -658,14 +658,14 @@ class Walk(RuleBasedStateMachine):
         for now in (self.now, self.now + 100_000):
             while (one := self._take(queue_state, now)) is not None:
                 queue_state.apply(Cancelled(id=one.id, at=now, by="bob", signal=15))
-                queue_state.give_back(one.id)
+                queue_state.release(one.id)
                 del self.taken[one.id]
                 self.move(one, X)
 
 
 def _line(queue_state: QueueState, now: float) -> list[int]:
     def taken() -> Iterator[Job]:
-        while (job := queue_state.take(now)) is not None:
+        while (job := queue_state.next_job(now)) is not None:
             yield job
 
     return [job.id for job in taken()]

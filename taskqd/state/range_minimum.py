@@ -1,7 +1,8 @@
-"""The smallest of the items that have an amount within a range, in O(log) of the largest amount.
+"""An index of items by amount that finds the smallest item with an amount within a range.
 
-A binary trie of the amounts with compressed paths: a branch stands for the amounts that are alike in all bits
-above one, and knows the smallest item below it. So it has a branch less than amounts, and 30 levels at most.
+It is a binary trie of the amounts with compressed paths (a radix tree). A branch stands for the amounts that
+are equal in all bits above one bit, and knows the smallest item below it. So there is one branch fewer than
+amounts, at most 30 levels of them, and every operation is logarithmic in the largest amount.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from sortedcontainers import SortedList
 
 MAX_AMOUNT = 2**30 - 1
-"""Amounts are from 0 to this; a larger one counts as this."""
+"""Amounts are from 0 to this; larger ones are treated as equal to it."""
 
 Item = TypeVar("Item", bound=Any)
 
@@ -28,15 +29,15 @@ class _Branch(Generic[Item]):
         self.update()
 
     def update(self) -> None:
-        """Look again which item is the smallest."""
+        """Recompute the smallest item."""
         self.first: Item = min(self.zero.first, self.one.first)
 
     def below(self, amount: int) -> "_Tree[Item]":
-        """Return the subtree in which an amount is."""
+        """Return the subtree that contains an amount."""
         return self.one if amount & self.bit else self.zero
 
     def replace(self, amount: int, tree: "_Tree[Item]") -> None:
-        """Put a subtree where an amount is."""
+        """Replace the subtree that contains an amount."""
         if amount & self.bit:
             self.one = tree
         else:
@@ -44,7 +45,7 @@ class _Branch(Generic[Item]):
 
 
 class _Leaf(Generic[Item]):
-    """The items of one amount, one at least."""
+    """The items of one amount; there is at least one."""
 
     __slots__ = ("amount", "items")
 
@@ -61,8 +62,8 @@ class _Leaf(Generic[Item]):
 _Tree = _Branch[Item] | _Leaf[Item]
 
 
-class Minima(Generic[Item]):
-    """Items by amount; an item is there once."""
+class RangeMinimum(Generic[Item]):
+    """Items by amount; an item may be added once."""
 
     def __init__(self) -> None:
         self._root: _Tree[Item] | None = None
@@ -80,7 +81,7 @@ class Minima(Generic[Item]):
                 trees += (tree.one, tree.zero)
 
     def add(self, amount: int, item: Item) -> None:
-        """Add an item that has an amount."""
+        """Add an item under an amount."""
         amount = min(amount, MAX_AMOUNT)
         path, leaf = self._find(amount)
         if leaf is None or self._root is None:
@@ -97,11 +98,11 @@ class Minima(Generic[Item]):
         _update(path)
 
     def remove(self, amount: int, item: Item) -> None:
-        """Remove an item, which must be there."""
+        """Remove an item; raises ValueError if nothing has its amount."""
         amount = min(amount, MAX_AMOUNT)
         path, leaf = self._find(amount)
         if leaf is None or leaf.amount != amount:
-            raise ValueError(f"nothing has the amount {amount}")
+            raise ValueError(f"no item has the amount {amount}")
         leaf.items.remove(item)
         if not leaf.items:
             if not path:
@@ -111,24 +112,24 @@ class Minima(Generic[Item]):
             self._put(path, amount, branch.zero if amount & branch.bit else branch.one)
         _update(path)
 
-    def first(self, least: int, most: int) -> Item | None:
-        """Return the smallest item with an amount from ``least`` to ``most``, None if there is none."""
-        least, most = min(least, MAX_AMOUNT), min(most, MAX_AMOUNT)
+    def first(self, low: int, high: int) -> Item | None:
+        """Return the smallest item with an amount from ``low`` to ``high``, None if there is none."""
+        low, high = min(low, MAX_AMOUNT), min(high, MAX_AMOUNT)
         found: Item | None = None
         trees = [] if self._root is None else [self._root]
         while trees:
             tree = trees.pop()
-            low, high = (tree.amount, tree.amount) if isinstance(tree, _Leaf) else _range(tree)
-            if high < least or most < low:
+            first, last = (tree.amount, tree.amount) if isinstance(tree, _Leaf) else _range(tree)
+            if last < low or high < first:
                 continue
-            if isinstance(tree, _Leaf) or (least <= low and high <= most):
+            if isinstance(tree, _Leaf) or (low <= first and last <= high):
                 found = tree.first if found is None else min(found, tree.first)
             else:
                 trees += (tree.one, tree.zero)
         return found
 
     def _find(self, amount: int) -> "tuple[list[_Branch[Item]], _Leaf[Item] | None]":
-        """Return the branches to where an amount is or would be, and the leaf there."""
+        """Return the branches on the path to an amount, and the leaf at its end, None if there is none."""
         path: list[_Branch[Item]] = []
         tree = self._root
         while isinstance(tree, _Branch):
@@ -148,7 +149,7 @@ def _update(path: list[_Branch[Item]]) -> None:
         before = branch.first
         branch.update()
         if branch.first is before:
-            return  # it is so in those above as well
+            return  # the branches above do not change either
 
 
 def _range(branch: _Branch[Item]) -> tuple[int, int]:

@@ -1,0 +1,62 @@
+"""The delay queue: jobs that wait only for their time.
+
+A job is due either at a time of day (a dated job, submitted with ``--at``) or at a time on the monotonic
+clock (after ``--delay`` or before a retry). Setting the system clock moves the former relative to the latter,
+so there is one heap for each. An entry is not removed when its job is changed, held or removed; it is
+recognised as outdated and dropped when it reaches the front.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from heapq import heapify, heappop, heappush
+
+from taskqd.model.job import Job
+
+
+class DelayQueue:
+    """Jobs by the time at which they are due; ``is_ready(job)`` tells whether one waits only for its time."""
+
+    def __init__(self, jobs: Mapping[int, Job], is_ready: Callable[[Job], bool]) -> None:
+        self._jobs = jobs
+        self._is_ready = is_ready
+        self._dated: list[tuple[float, int]] = []
+        self._monotonic: list[tuple[float, int]] = []
+
+    def add(self, job: Job, due_at: float) -> None:
+        """Add a job that is due at its ``not_before``."""
+        heappush(self._dated if job.is_dated else self._monotonic, (due_at, job.id))
+
+    def add_all(self, jobs: Iterable[Job]) -> None:
+        """Fill an empty queue; for many jobs this is faster than ``add``."""
+        for job in jobs:
+            if job.not_before is not None:
+                (self._dated if job.is_dated else self._monotonic).append((job.not_before, job.id))
+        heapify(self._dated)
+        heapify(self._monotonic)
+
+    def pop_due(self, now: float, time_of_day: float) -> Iterator[Job]:
+        """Remove and yield the jobs that are due, at a time on both clocks."""
+        for heap, is_dated, until in ((self._monotonic, False, now), (self._dated, True, time_of_day)):
+            while heap and heap[0][0] <= until:
+                job = self._current(is_dated, *heappop(heap))
+                if job is not None:
+                    yield job
+
+    def next_due(self, ahead: float) -> float | None:
+        """Return when the next job is due on the monotonic clock, None if there is none.
+
+        ``ahead`` is how far the time of day is ahead of that clock.
+        """
+        times = []
+        for heap, is_dated, offset in ((self._monotonic, False, 0.0), (self._dated, True, ahead)):
+            while heap and self._current(is_dated, *heap[0]) is None:
+                heappop(heap)
+            if heap:
+                times.append(heap[0][0] - offset)
+        return min(times, default=None)
+
+    def _current(self, is_dated: bool, due_at: float, job_id: int) -> Job | None:
+        """Return the job of an entry, None if the entry is outdated."""
+        job = self._jobs.get(job_id)
+        if job is None or (job.not_before, job.is_dated) != (due_at, is_dated) or not self._is_ready(job):
+            return None
+        return job
