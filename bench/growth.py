@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
 from taskqd.config.settings import Retention
+from taskqd.daemon.clocks import Clocks
 from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
 from taskqd.engine.submissions import NewJob
@@ -36,7 +37,7 @@ from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal import codec
-from taskqd.storage.journal.compaction import condense
+from taskqd.storage.journal.compaction import Compactor, write_snapshot
 from taskqd.storage.journal.journal import SEGMENT_BYTES, Journal
 from taskqd.storage.spool.spool import Spool
 
@@ -58,6 +59,9 @@ class AtOnce:
         """Nothing runs."""
 
     def kill(self) -> None:
+        """Nothing runs."""
+
+    def kill_leftovers(self, job_id: int) -> None:
         """Nothing runs."""
 
 
@@ -86,38 +90,41 @@ class Harness:
     def __init__(self, directory: str, retention: Retention) -> None:
         disk = Filesystem()
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        self.store = Journal(directory, reactor, disk, "boot", reactor.seconds, in_thread)
+        clocks = Clocks(reactor)
+        self.journal = Journal(directory, reactor, disk, "boot", clocks, in_thread)
         spool = Spool(directory, disk, reactor, in_thread)
-        self.store.lock()
+        self.journal.lock()
         self.queue_state = QueueState(CapacityTotals(slots=4), is_open=False)
-        for event, position in self.store.replay():
+        for event, position in self.journal.replay():
             self.queue_state.apply(event, position)
         self.queue_state.open()
-        self.store.start_writing(self.queue_state.last_id)
+        self.journal.start_writing(self.queue_state.last_id)
         spool.open()
 
         def make_run(job: Job, _: int) -> Any:
             return job
 
-        self.engine = Engine(self.queue_state, self.store, spool, AtOnce(), reactor, make_run, lambda: 0.0)
-        self.keeper = RetentionTask(
-            self.engine, self.store, retention, reactor, partial(condense, reactor), in_thread
+        self.engine = Engine(self.queue_state, self.journal, spool, AtOnce(), clocks, make_run, lambda: 0.0)
+        self.retention_task = RetentionTask(self.engine, self.journal, retention, clocks)
+        self.compactor = Compactor(
+            self.journal, reactor, partial(write_snapshot, reactor), self.queue_state.relocate, in_thread
         )
 
     @property
     def size(self) -> int:
         """The bytes of all files of the journal."""
         total = 0
-        for entry in os.scandir(self.store.segments.directory):
+        for entry in os.scandir(self.journal.segments.directory):
             with suppress(FileNotFoundError):  # a snapshot has taken its place
                 total += entry.stat().st_size
         return total
 
     async def close(self) -> None:
         """Stop everything."""
-        self.keeper.stop()
+        self.retention_task.stop()
+        self.compactor.stop()
         await self.engine.dispatcher.stop(requeue=False)
-        await self.store.close()
+        await self.journal.close()
 
 
 def _ended_jobs(count: int) -> Iterator[events.Event]:
@@ -152,8 +159,9 @@ async def pause(count: int, directory: str) -> None:
     await deferLater(reactor, 1.0)
     heart = Heart()
     begun = time.monotonic()
-    harness.keeper.start()
-    while not harness.store.snapshot_bytes:
+    harness.retention_task.start()
+    harness.compactor.start()
+    while not harness.journal.snapshot_bytes:
         await deferLater(reactor, 0.1)
     print(f"{count} jobs, {before / 1e6:.0f} MB of journal condensed in {time.monotonic() - begun:.1f} s;")
     print(f"the reactor stood still for {heart.longest * 1000:.1f} ms at the most")
@@ -164,7 +172,8 @@ async def pause(count: int, directory: str) -> None:
 async def size(count: int, directory: str) -> None:
     """Let so many short jobs pass, keep the last 1,000, and tell the journal's size."""
     harness = Harness(directory, Retention(count=1000))
-    harness.keeper.start()
+    harness.retention_task.start()
+    harness.compactor.start()
     harness.engine.start()
     begun, largest = time.monotonic(), 0
     for submitted in range(1, count + 1):

@@ -1,4 +1,4 @@
-"""The fault sweep, or rather a sample of it: ``python -m tests.support.faults`` lives all of its days."""
+"""A sample of the fault sweep; ``python -m tests.support.faults`` tries every fault."""
 
 import errno
 import os
@@ -25,33 +25,33 @@ from tests.support import faults as faulty_day
 from tests.support.faults import NO_FAULT, Fault, FaultyDisk, Mode, Untrue, faults, live
 from tests.support.journals import run_bounded, sweep
 
-EVERY = 61
-"""Of all faults, every so many-th is tried here."""
+STEP = 61
+"""Every 61st fault is tried here."""
 
 
-def test_a_day_without_a_fault_has_all_that_can_fail_in_it() -> None:
+def test_run_without_a_fault_makes_every_call_and_command() -> None:
     day = live(NO_FAULT)
     assert not {name for name in day.counts if "refused" in name}
     about_jobs = {"SUBMIT", "CANCEL", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "SET"}
     assert set(day.counts) == about_jobs | {"PAUSE", "RESUME", "SET-QUEUE", "SCHEDULE", "UNSCHEDULE"}
     assert set(day.faulty.calls) == {name for name in vars(Filesystem) if not name.startswith("_")} - LOOKS
-    assert day.faulty.calls.count("rename") > 1, "there is no snapshot in it"
-    assert day.faulty.calls.count("create") > 15, "there are no segments in it"
+    assert day.faulty.calls.count("rename") > 1, "the run has no snapshot"
+    assert day.faulty.calls.count("create") > 15, "the run has too few segments"
 
 
-def test_whatever_call_fails_no_answer_is_untrue_and_nothing_is_lost() -> None:
-    said = sweep("tests.support.faults", EVERY)
+def test_sweep_of_faults_finds_no_wrong_reply_and_no_lost_data() -> None:
+    said = sweep("tests.support.faults", STEP)
     calls, tried = re.findall("[0-9]+", said)[:2]
     assert int(calls) > 800
     assert int(tried) > 200
     assert "'SUBMIT refused': " in said
 
 
-# That the sweep would see it if something were wrong.
+# The sweep detects faulty code.
 
 
 def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
-    """Whether any of a few faults of ``call`` is found to be untrue while something is ``wrong``."""
+    """Whether the sweep reports any of a few faults of ``call`` while the patch ``wrong`` is active."""
     names = live(NO_FAULT).faulty.calls
     wanted = [
         fault
@@ -67,15 +67,15 @@ def seen(mode: Mode, call: str, wrong: Any, step: int = 3) -> bool:
     return False
 
 
-def test_a_refused_end_that_stays_in_the_journal_is_seen() -> None:
-    assert seen(Mode.CRASH, "sync", mock.patch.object(SegmentWriter, "take_back"))
+def test_sweep_detects_a_refused_end_that_stays_in_the_journal() -> None:
+    assert seen(Mode.CRASH, "sync", mock.patch.object(SegmentWriter, "discard_failed"))
 
 
-def test_a_store_that_does_not_try_again_is_seen() -> None:
-    assert seen(Mode.ONCE, "write_at", mock.patch.object(Journal, "_try_again"))
+def test_sweep_detects_a_journal_that_does_not_retry() -> None:
+    assert seen(Mode.ONCE, "write_at", mock.patch.object(Journal, "_retry"))
 
 
-def test_a_word_before_the_disk_is_seen() -> None:
+def test_sweep_detects_a_reply_before_the_sync() -> None:
     def write(self: Any, content: bytes, records: int) -> None:
         number, size, sequence = self.end
         self._filesystem.write_at(self._descriptor, content, size)
@@ -84,50 +84,50 @@ def test_a_word_before_the_disk_is_seen() -> None:
     assert seen(Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "write", write))
 
 
-def test_a_batch_whose_lines_are_not_marked_is_seen_once_it_is_torn() -> None:
+def test_sweep_detects_batch_lines_without_marks_when_torn() -> None:
     def unmarked(record: Record, sequence: int, goes_on: bool = False) -> bytes:
         return encode(record, sequence)
 
     assert seen(Mode.SUDDEN, "write_at", mock.patch.object(journal, "encode", unmarked), step=1)
 
 
-def test_blanks_that_are_not_cut_off_before_more_is_appended_are_seen() -> None:
-    def is_ready(self: Any, size: int) -> bool:
+def test_sweep_detects_blanks_left_before_a_large_write() -> None:
+    def can_append(self: Any, size: int) -> bool:
         return size > segment_writer.MAX_SMALL_WRITE or sound(self, size)
 
     def is_seen(torn: float) -> bool:
         with mock.patch.object(faulty_day, "TORN", torn):
             return seen(
-                Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "is_ready", is_ready), step=1
+                Mode.SUDDEN, "write_at", mock.patch.object(SegmentWriter, "can_append", can_append), step=1
             )
 
     sound = SegmentWriter.can_append
     assert any(map(is_seen, (0.1, 0.2, 0.4))), (
-        "there are few such batches in a day, so luck has three chances"
+        "few such batches occur in a run, so three tear rates are tried"
     )
 
 
-def test_output_that_is_not_synced_is_seen() -> None:
+def test_sweep_detects_output_that_is_not_synced() -> None:
     def finish(self: Any, descriptor: int) -> Output:
         self._filesystem.sync_directory(os.path.dirname(self._path))
         size = self._filesystem.size(self._path) or 0
         self._filesystem.close(descriptor)
         return Output(size, self.dropped + self.size - size)
 
-    with mock.patch.object(faulty_day, "SYNC_INTERVAL_BYTES", 1 << 40):  # or most is synced before the end
+    with mock.patch.object(faulty_day, "SYNC_INTERVAL_BYTES", 1 << 40):  # else most is synced before the end
         assert seen(Mode.POWER_CUT, "write", mock.patch.object(OutputStream, "_finish", finish))
 
 
-def test_blocks_that_are_not_synced_are_seen() -> None:
-    def keep(self: Any, job_id: int, blocks: dict[str, bytes]) -> Any:
-        with mock.patch.object(FaultyDisk, "_note_name"):  # no directory is ever synced
+def test_sweep_detects_blocks_that_are_not_synced() -> None:
+    def store_blocks(self: Any, job_id: int, blocks: dict[str, bytes]) -> Any:
+        with mock.patch.object(FaultyDisk, "_note_name"):  # directories are never synced
             return sound(self, job_id, blocks)
 
     sound = Spool.store_blocks
-    assert seen(Mode.POWER_CUT, "close", mock.patch.object(Spool, "keep", keep))
+    assert seen(Mode.POWER_CUT, "close", mock.patch.object(Spool, "store_blocks", store_blocks))
 
 
-def test_a_snapshot_that_keeps_too_little_is_seen() -> None:
+def test_sweep_detects_a_snapshot_that_omits_a_record() -> None:
     def is_kept(self: Any, event: Event, sequence: int) -> bool:
         return not isinstance(event, Cancelled) and bool(sound(self, event, sequence))
 
@@ -135,10 +135,10 @@ def test_a_snapshot_that_keeps_too_little_is_seen() -> None:
     assert seen(Mode.ONCE, "rename", mock.patch.object(SnapshotWriter, "_is_kept", is_kept))
 
 
-# That a sweep is bounded, but not by the clock.
+# The sweep is limited by CPU time and progress.
 
 
-def test_a_sweep_that_gets_little_of_a_busy_machine_is_waited_for() -> None:
+def test_sweep_on_a_busy_machine_is_not_timed_out() -> None:
     code = "import time\nfor _ in range(8): sum(range(500_000)); time.sleep(0.25)\nprint('done')"
     assert run_bounded([sys.executable, "-c", code], cpu=20, still=1.5, look=0.1) == "done\n"
 
@@ -151,15 +151,15 @@ def test_a_sweep_that_gets_little_of_a_busy_machine_is_waited_for() -> None:
         ("print('wrong'); raise SystemExit(3)", "ended with 3: wrong"),
     ],
 )
-def test_a_sweep_that_spins_hangs_or_fails_fails_the_test(code: str, why: str) -> None:
+def test_sweep_that_spins_hangs_or_fails_raises(code: str, why: str) -> None:
     with pytest.raises(AssertionError, match=why):
         run_bounded([sys.executable, "-c", code], cpu=1, still=1.0, look=0.1)
 
 
-# The disk of the sweep.
+# The file system of the sweep.
 
 
-def test_a_power_cut_leaves_what_was_synced(tmp_path: Path) -> None:
+def test_faulty_disk_keeps_synced_data_after_a_power_cut(tmp_path: Path) -> None:
     filesystem = FaultyDisk(NO_FAULT)
     filesystem.make_directory(str(tmp_path / "a"))
     paths = [str(tmp_path / "a" / name) for name in ("synced", "nameless", "half")]
@@ -181,7 +181,7 @@ def test_a_power_cut_leaves_what_was_synced(tmp_path: Path) -> None:
     }
 
 
-def test_of_what_was_written_over_something_else_a_power_cut_leaves_any_sectors(tmp_path: Path) -> None:
+def test_faulty_disk_keeps_any_sectors_of_an_unsynced_overwrite(tmp_path: Path) -> None:
     found = set()
     for number in range(1, 200):
         filesystem = FaultyDisk(Fault(-number, errno.EIO))
@@ -204,7 +204,7 @@ def test_of_what_was_written_over_something_else_a_power_cut_leaves_any_sectors(
     assert len(found) == 16
 
 
-def test_what_stands_behind_a_failed_sync_is_lost(tmp_path: Path) -> None:
+def test_faulty_disk_loses_data_after_a_failed_sync(tmp_path: Path) -> None:
     filesystem = FaultyDisk(Fault(6, errno.EIO, False, Mode.ONCE))
     path = str(tmp_path / "a")
     descriptor = filesystem.create(path)

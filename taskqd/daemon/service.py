@@ -42,6 +42,7 @@ from taskqd.server.handlers.job_view import JobView
 from taskqd.server.unix_port import SocketWatch
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
+from taskqd.storage.journal.compaction import Compactor
 
 STOP_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL for jobs at a stop, or their --kill-after if that is shorter."""
@@ -59,6 +60,7 @@ class Running(NamedTuple):
     server: Server
     recurring: RecurringSubmitter
     retention: RetentionTask
+    compactor: Compactor
 
 
 class TaskqService(Service):
@@ -150,8 +152,10 @@ class TaskqService(Service):
         engine.clock_jumps.start()
         retention = wiring.make_retention_task(parts, engine)
         retention.start()
+        compactor = wiring.make_compactor(parts, queue_state)
+        compactor.start()
         self._start_checks()
-        self._running = Running(engine, authenticator, server, recurring, retention)
+        self._running = Running(engine, authenticator, server, recurring, retention, compactor)
 
     def _make_authenticator(self) -> Authenticator:
         authenticator = wiring.make_authenticator(self.components)
@@ -279,6 +283,7 @@ class TaskqService(Service):
         """Stop each part after those that still need it."""
         running.recurring.stop()
         running.retention.stop()
+        running.compactor.stop()
         running.engine.clock_jumps.stop()
         await self._end_jobs(running.engine)
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])

@@ -37,7 +37,7 @@ from taskqd.speedups.client_poller import ClientPoller, make_client_poller
 from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.journal.compaction import condense
+from taskqd.storage.journal.compaction import Compactor, write_snapshot
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.spool.spool import Spool
 from taskqd.storage.spool.user_files import UserFiles
@@ -145,13 +145,17 @@ def make_job_view(components: Components, queue_state: QueueState) -> JobView:
 
 
 def make_retention_task(components: Components, engine: Engine) -> RetentionTask:
-    """Make the task that removes old jobs and compacts the journal."""
-    return RetentionTask(
-        engine,
+    """Make the task that removes old jobs."""
+    return RetentionTask(engine, components.journal, components.settings.retention, components.clocks)
+
+
+def make_compactor(components: Components, queue_state: QueueState) -> Compactor:
+    """Make the task that compacts the journal."""
+    return Compactor(
         components.journal,
-        components.settings.retention,
         components.clocks,
-        partial(condense, components.reactor),
+        partial(write_snapshot, components.reactor),
+        queue_state.relocate,
         components.threads.run,
     )
 

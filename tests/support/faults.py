@@ -37,7 +37,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.config.settings import Retention
-from taskqd.engine import retention
 from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
 from taskqd.engine.submissions import NewJob
@@ -52,7 +51,8 @@ from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.interfaces import IEventReader, IOutputWriter
-from taskqd.storage.journal import segment_writer
+from taskqd.storage.journal import compaction, segment_writer
+from taskqd.storage.journal.compaction import Compactor
 from taskqd.storage.journal.journal import RETRY_INTERVAL, Journal
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
@@ -67,7 +67,7 @@ from tests.fakes.processes import run_of
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EDQUOT)
 SEGMENT_BYTES = 1500
-SNAPSHOT_FROM = 2000
+MIN_SEALED_BYTES = 2000
 SYNC_INTERVAL_BYTES = 2500
 """So small that a day has segments and snapshots, and syncs in the midst of output."""
 PREALLOCATION, BLOCK_SIZE, MAX_SMALL_WRITE, PREALLOCATE_AFTER = 700, 100, 900, 1
@@ -330,7 +330,7 @@ class _AtOnce:
             self._committer._is_waiting = False
             self._committer._outcomes.put(error)
         else:
-            self._reactor.callFromThread(self._committer._returned, batch, error)
+            self._reactor.callFromThread(self._committer._finish, batch, error)
 
 
 class _Attempt:
@@ -442,7 +442,7 @@ class Day:
         )
         self.store.segment_bytes = SEGMENT_BYTES
         committer: Any = self.store._group_commit
-        committer._seconds = lambda: 0.0  # no commit is slow, whatever the machine does
+        committer._now = lambda: 0.0  # no commit is slow, whatever the machine does
         committer.start = lambda: None
         committer._batches = _AtOnce(committer, self.reactor)
         self.store.lock()
@@ -466,13 +466,15 @@ class Day:
         )
         self.engine.dispatcher.recover("the daemon was killed")
         self.engine.start()
-        self.housekeeper = RetentionTask(
-            self.engine, self.store, Retention(1e9, KEPT), self.reactor, self._condense, in_thread
+        self.retention_task = RetentionTask(self.engine, self.store, Retention(1e9, KEPT), self.reactor)
+        self.retention_task.start()
+        self.compactor = Compactor(
+            self.store, self.reactor, self._write_snapshot, queue_state.relocate, in_thread
         )
-        self.housekeeper.start()
+        self.compactor.start()
         self._is_on = True
 
-    def _condense(self, directory: str, number: int) -> "Deferred[None]":
+    def _write_snapshot(self, directory: str, number: int) -> "Deferred[None]":
         try:
             SnapshotWriter(Segments(directory, self.filesystem), self.filesystem, number).write()
         except (OSError, StartRefused) as why:
@@ -717,7 +719,7 @@ class Day:
         self.check_output()
         self.end_all()
         yield
-        self.settle(2.0)  # the housekeeper makes a snapshot
+        self.settle(2.0)  # the compactor makes a snapshot
         yield
         self.check_output()
         self.remove(long)
@@ -777,7 +779,8 @@ class Day:
         yield
 
     def _stop_and_start(self) -> Iterator[None]:
-        self.housekeeper.stop()
+        self.retention_task.stop()
+        self.compactor.stop()
         stopped = self.engine.dispatcher.stop(requeue=True)
         self.end(list(self.executor.running), b" and so far")
         self.settle()
@@ -798,7 +801,7 @@ class Day:
         globalLogPublisher.addObserver(self)
         try:
             with (
-                mock.patch.object(retention, "SNAPSHOT_FROM", SNAPSHOT_FROM),
+                mock.patch.object(compaction, "MIN_SEALED_BYTES", MIN_SEALED_BYTES),
                 mock.patch.object(recording, "SYNC_INTERVAL_BYTES", SYNC_INTERVAL_BYTES),
                 mock.patch.multiple(
                     segment_writer,

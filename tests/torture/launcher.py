@@ -12,11 +12,12 @@ del sys.argv[1:3], sys.path[0]
 from twisted.scripts.twistd import run  # noqa: E402 - the first place to look for modules was this folder
 
 from taskqd.engine import retention  # noqa: E402
-from taskqd.storage.journal import journal  # noqa: E402
+from taskqd.storage.journal import compaction, journal  # noqa: E402
 
 journal.SEGMENT_BYTES = _segment
-retention.SNAPSHOT_FROM = _snapshot
-retention.CHECK_EVERY = 0.05
+compaction.MIN_SEALED_BYTES = _snapshot
+compaction.CHECK_INTERVAL = 0.05
+retention.CHECK_INTERVAL = 0.05
 # However large the last snapshot is, the next one does not wait for as much again.
 setattr(journal.Journal, "snapshot_bytes", property(lambda _: 0, lambda _, __: None))  # noqa: B010 - for mypy
 run()

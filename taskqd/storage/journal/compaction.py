@@ -1,53 +1,151 @@
-"""Replaces old segments by a snapshot, in a process that runs beside the daemon."""
+"""Compaction: replaces sealed segments by a snapshot, which a process beside the daemon writes."""
 
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from taskqd.model.events import Position
+from taskqd.storage.interfaces import InThread
+from taskqd.storage.journal.journal import Journal
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks whether a snapshot is due."""
+MIN_SEALED_BYTES = 16 * 1024**2
+"""A snapshot is due when the sealed segments have more bytes than this and than the last snapshot.
+
+So each byte is copied a bounded number of times while the journal grows, and the journal has at most about
+twice the size of its live records.
+"""
+RETRY_INTERVAL = 60.0
+"""Seconds between a snapshot that failed and the next attempt."""
 RELOCATIONS_PER_TURN = 1000
-"""So many lines of what has moved are taken in one turn of the reactor."""
+"""Relocations applied per turn of the reactor, which takes about a millisecond."""
+MAX_ERROR_BYTES = 1000
+"""Bytes of the process's stderr that its error message may have; the last ones are kept."""
+
+Relocate = Callable[[int, int, int, Position], object]
+"""``relocate(job_id, attempt, number, position)``: the attempt's ``ended`` record has moved.
+
+``position`` is the new one, valid if the old one was in a file up to segment ``number``.
+"""
 
 
-def _read_lines(path: str) -> list[bytes]:
-    with open(path, "rb") as file:
-        return file.readlines()
+class Compactor:
+    """Replaces sealed segments of ``journal`` by a snapshot, whenever they have outgrown the last snapshot.
+
+    ``write_snapshot(directory, number)`` writes the snapshot of all segments up to ``number`` and fires when
+    it is durable. The old files are removed once ``relocate`` has been called for every record that moved,
+    so a known position can be read at any time. One snapshot is made at a time.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: IReactorTime,
+        write_snapshot: Callable[[str, int], "Deferred[None]"],
+        relocate: Relocate,
+        in_thread: InThread,
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._write_snapshot = write_snapshot
+        self._relocate = relocate
+        self._in_thread = in_thread
+        self._timer: IDelayedCall | None = None
+        self._is_running = False
+        self._is_stopped = False
+        self._retry_at = 0.0
+
+    def start(self) -> None:
+        """Check now and every CHECK_INTERVAL whether a snapshot is due, and make it."""
+        if self._is_stopped:
+            return
+        if self._is_snapshot_due():
+            self._is_running = True
+            Deferred.fromCoroutine(self._make_snapshot()).addErrback(self._on_failure)
+        self._timer = self._clock.callLater(CHECK_INTERVAL, self.start)
+
+    def stop(self) -> None:
+        """Start no more snapshots; if one is being written, its process ends without the daemon."""
+        self._is_stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _is_snapshot_due(self) -> bool:
+        journal = self._journal
+        if self._is_running or journal.failure is not None or self._clock.seconds() < self._retry_at:
+            return False
+        has_new_segments = journal.last_durable_segment - 1 > journal.snapshot_number
+        return has_new_segments and journal.sealed_bytes > max(MIN_SEALED_BYTES, journal.snapshot_bytes)
+
+    async def _make_snapshot(self) -> None:
+        segments, number = self._journal.segments, self._journal.last_durable_segment - 1
+        try:
+            await self._write_snapshot(segments.directory, number)
+            lines: list[bytes] = await self._in_thread(_read_lines, segments.relocations_path(number))
+            for start in range(0, len(lines), RELOCATIONS_PER_TURN):
+                for line in lines[start : start + RELOCATIONS_PER_TURN]:
+                    job_id, attempt, offset, length = map(int, line.split())
+                    self._relocate(job_id, attempt, number, (-number, offset, length))
+                await deferLater(self._clock, 0)
+            self._journal.compacted(number, await self._in_thread(segments.remove_obsolete, number))
+        finally:
+            self._is_running = False
+
+    def _on_failure(self, failure: Failure) -> None:
+        self._retry_at = self._clock.seconds() + RETRY_INTERVAL
+        if not self._is_stopped:
+            self._log.error(
+                "snapshot of {directory} failed: {why}; the next attempt is in {seconds:g} s",
+                directory=self._journal.segments.directory,
+                why=failure.getErrorMessage(),
+                seconds=RETRY_INTERVAL,
+            )
 
 
-def _portions(lines: list[bytes]) -> Iterator[list[bytes]]:
-    return (lines[at : at + RELOCATIONS_PER_TURN] for at in range(0, len(lines), RELOCATIONS_PER_TURN))
+class SnapshotProcess(ProcessProtocol):
+    """The process that writes a snapshot.
 
-
-class _Condensing(ProcessProtocol):
-    """The process that makes a snapshot; ``ended`` fires when it has, or fails with what it said."""
+    ``ended`` fires when it has exited with 0. Else it fails with an OSError that has the end of its stderr.
+    """
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
-        self._said = b""
+        self._stderr = b""
 
     def errReceived(self, data: bytes) -> None:
-        self._said = (self._said + data)[-1000:]
+        self._stderr = (self._stderr + data)[-MAX_ERROR_BYTES:]
 
     def processEnded(self, reason: Failure) -> None:
         if reason.check(ProcessDone):
             self.ended.callback(None)
         else:
-            self.ended.errback(OSError(self._said.decode("utf-8", "replace").strip() or str(reason.value)))
+            message = self._stderr.decode("utf-8", "replace").strip()
+            self.ended.errback(OSError(message or str(reason.value)))
 
 
-def condense(reactor: Any, directory: str, number: int) -> "Deferred[None]":
-    """Make a snapshot in a process of its own; fails with OSError and what that process said.
+def write_snapshot(reactor: IReactorProcess, directory: str, number: int) -> "Deferred[None]":
+    """Write the snapshot up to segment ``number`` in another process; see `SnapshotProcess.ended`.
 
-    The interpreter's first place to look for modules would be the daemon's directory, where jobs run: it is
-    left out.
+    The daemon's working directory, in which jobs run, is not searched for modules.
     """
     program = "import sys; del sys.path[0]; from taskqd.storage.journal.snapshot import main; main()"
-    protocol = _Condensing()
-    line = [sys.executable, "-c", program, directory, str(number)]
-    reactor.spawnProcess(protocol, sys.executable, line, env=dict(os.environ))
-    return protocol.ended
+    process = SnapshotProcess()
+    argv = [sys.executable, "-c", program, directory, str(number)]
+    reactor.spawnProcess(process, sys.executable, argv, env=dict(os.environ))
+    return process.ended
+
+
+def _read_lines(path: str) -> list[bytes]:
+    with open(path, "rb") as file:
+        return file.readlines()

@@ -31,6 +31,7 @@ from taskqd.execution.run_as import RunAs
 from taskqd.model.events import FORMAT, Ended, Event, Opened, Started
 from taskqd.model.job import Status
 from taskqd.model.roles import Role
+from taskqd.storage.journal import compaction
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.spool.user_files import UserFiles
 from tests.fakes.clocks import START
@@ -244,11 +245,12 @@ async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again
     await site.stop()
 
 
-async def test_old_jobs_are_removed_and_closed_segments_condensed(
+async def test_service_removes_old_jobs_and_compacts_the_journal(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "SNAPSHOT_FROM", 1)
-    monkeypatch.setattr(retention, "CHECK_EVERY", 0.05)
+    monkeypatch.setattr(compaction, "MIN_SEALED_BYTES", 1)
+    monkeypatch.setattr(compaction, "CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(retention, "CHECK_INTERVAL", 0.05)
     site.start("--retention-count", "2")
     for number in (1, 2, 3):  # one after the other, so that the first to end is the first to go
         await site.talk(b"SUBMIT echo %d\nWAIT %d\n" % (number, number))
