@@ -23,7 +23,7 @@ from taskqd.execution.executor import Executor
 from taskqd.execution.interfaces import ISessionSpawner
 from taskqd.execution.orphan_reaper import Orphans
 from taskqd.execution.run_as import RunAs
-from taskqd.execution.run_builder import Runs
+from taskqd.execution.run_builder import RunBuilder
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import Users
 from taskqd.model.spec import Spec
@@ -113,7 +113,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
     """Make the engine; ``open_files`` is the soft limit of descriptors for jobs, None for the daemon's."""
     umask = os.umask(0)
     os.umask(umask)
-    runs = Runs(
+    run_builder = RunBuilder(
         components.spool,
         components.journal.name,
         umask,
@@ -128,7 +128,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         components.spool,
         components.executor,
         components.clocks,
-        runs.make,
+        run_builder.build,
         random.SystemRandom().random,
         components.settings.limits.most_pending,
     )

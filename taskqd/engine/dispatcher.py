@@ -18,9 +18,9 @@ from taskqd.engine.event_writer import EventWriter
 from taskqd.engine.locks import JobLocks
 from taskqd.engine.shortage import MAX_DELAY, MIN_DELAY, Shortage
 from taskqd.errors import StoreFailed
-from taskqd.execution.command_line import duration
 from taskqd.execution.interfaces import IExecutor
 from taskqd.execution.run import CannotStart, Outcome, Run
+from taskqd.model.durations import format_duration
 from taskqd.model.events import JobEvent, Spawned, Started
 from taskqd.model.job import Job, Reason
 from taskqd.storage.interfaces import ISpool
@@ -154,7 +154,7 @@ class Dispatcher:
             Deferred.fromCoroutine(self._run(job)).addErrback(self._log_internal_error, job.id)
         if self.shortage.end_if_over(now):
             self._trial_starts.clear()
-            seconds = duration(now - self.shortage.began_at)
+            seconds = format_duration(now - self.shortage.began_at)
             self._log.info("jobs start again: the shortage of {seconds} is over", seconds=seconds)
             self._start_due_jobs()
             return

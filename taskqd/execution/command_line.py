@@ -1,13 +1,12 @@
-"""How an attempt is run: the plain value that the executor takes, and the command line that it becomes.
+"""An attempt as an argument list and an environment, and what the shell's messages say of its start.
 
-Whatever a program already does is left to it: the shell enters the directory and sets the umask, nice(1) sets
-the niceness, prlimit(1) the limits, setpriv(1) makes another user of root. Each program in the chain costs an
-exec, so none is there that is not asked for.
+Existing programs do the work: the shell enters the directory and sets the umask, nice(1) sets the niceness,
+prlimit(1) the limits, setpriv(1) changes the user. Each program costs an exec, so only those are in the list
+that are needed.
 
-What runs before setpriv(1) is root still, and takes its orders from the daemon alone. The variables that a
-submission brings would be orders too: to the loader, to the C library, to whatever looks users up, and no
-list of the names that they obey is whole. So those come under names that mean nothing to any program, and the
-user's own shell gives them theirs (docs/decisions/0013).
+The programs before setpriv(1) run as root, and must obey the daemon only. Variables of a submission could
+control the dynamic loader, the C library or user lookups, and no list of their names is complete. So these
+get a prefix that means nothing to any program, and the user's own shell removes it (docs/decisions/0013).
 """
 
 import math
@@ -22,89 +21,88 @@ from taskqd.model.job import Job
 
 SHELL = "/bin/sh"
 CANNOT_ENTER = 126
-"""The exit code of an attempt whose directory cannot be entered, or whose interpreter may not be run."""
+"""The exit code if the directory cannot be entered, or the interpreter not be executed."""
 NOT_FOUND = 127
-"""The exit code of an attempt whose directory or interpreter is not there."""
-_FORGET = "unset OLDPWD; "
-"""What follows each cd: that would be the daemon's directory, and of no use to a job."""
-_ENTER = "cd -- {path} || {{ [ -d {path} ]; exit $((126+$?)); }}; "
-"""What enters a directory, or ends with 126 or 127: only the child looks at it, which may take for ever."""
+"""The exit code if the directory or the interpreter does not exist."""
 CPU_GRACE = 5
-"""A process that goes on for so many seconds of CPU time after its SIGXCPU is killed by the kernel."""
+"""Seconds of CPU time from SIGXCPU until the kernel kills the process."""
 
+_CD = "cd -- {path} || {{ [ -d {path} ]; exit $((126+$?)); }}; "
+"""Enters a directory, or exits with 126 or 127. Only the child accesses it, since that may take forever."""
+_UNSET_OLDPWD = "unset OLDPWD; "
+"""Follows each cd: the variable has the daemon's directory."""
 
-HIDDEN = "TASKQ_ENV_"
-"""What stands before the names of variables that a submission brings, up to the shell of its owner."""
-_OF_THE_SHELL = frozenset(
+HIDDEN_PREFIX = "TASKQ_ENV_"
+"""The prefix of submitted variables until the shell of the job's user removes it."""
+_SHELL_VARIABLES = frozenset(
     ("BASHOPTS", "BASH_VERSINFO", "EUID", "IFS", "LINENO", "OPTIND", "PPID", "SHELLOPTS", "UID", "_")
 )
-"""Variables of shells alone, which come as they are: some may not be set, some change what is read next."""
-_TAKE = (
+"""Variables without a prefix: only shells use them, and setting some in a shell fails or breaks parsing."""
+_REVEAL = (
     "for TASKQ_N in {names}; "
-    'do eval "export $TASKQ_N=\\"\\${hidden}$TASKQ_N\\""; unset "{hidden}$TASKQ_N"; done; unset TASKQ_N; '
+    'do eval "export $TASKQ_N=\\"\\${prefix}$TASKQ_N\\""; unset "{prefix}$TASKQ_N"; done; unset TASKQ_N; '
 )
-"""What gives hidden variables their names; the names are of letters, digits and _ (options.py)."""
+"""Removes the prefix of variables; their names consist of letters, digits and _ (protocol/submit.py)."""
 
 
 def command_line(run: Run) -> list[str]:
-    """Return the argument list that runs an attempt; its first word is the program.
+    """Return the argument list of an attempt; its first word is the program.
 
-    Raises FileNotFoundError if a program of the system's that was asked for is not there. Where it is there
-    and is refused what it is to set, such as a limit above the daemon's own, it says so on stderr and fails
-    before the command: prlimit(1) with exit code 1, setpriv(1) with 127, while nice(1) only warns. Under a
-    limit that is too low for the shell itself, or for its libraries, the shell fails (127) or is killed.
+    Raises FileNotFoundError if the system lacks a program that is needed. A program that is refused what it
+    is to set, such as a limit above the daemon's own, says so on stderr and fails before the command:
+    prlimit(1) with exit code 1, setpriv(1) with 127; nice(1) only warns. Under a limit that is too low for
+    the shell or its libraries, the shell exits with 127 or is killed.
 
-    What an owner asks for is set as that user, and so cannot raise anything; what the machine sets them is
-    set before, as root.
+    The limits of a submission are set as the job's user, who cannot raise any; those of the machine's
+    administrator are set before, as root.
     """
-    before = shell_prologue(run)
+    spec = run.spec
+    prologue = shell_prologue(run)
     if run.script is None:
-        text = before + (run.command or "")
+        text = prologue + (run.command or "")
         line = [SHELL, "-c", *(["--"] if text.startswith(("-", "+")) else []), text]
     else:
         program = [*(run.interpreter or (SHELL,)), run.script]
-        # The interpreter may lie where a look at it takes for ever: only the child does that.
-        is_ours = not before and not run.interpreter
-        line = program if is_ours else [SHELL, "-c", before + 'exec "$@"', SHELL, *program]
+        # A named interpreter may be on a file system that hangs: only the child may look it up.
+        is_direct = not prologue and not run.interpreter
+        line = program if is_direct else [SHELL, "-c", prologue + 'exec "$@"', SHELL, *program]
     limits = _limits(run)
     if limits:
         line = [find_program("prlimit"), *limits, "--", *line]
-    if run.nice is not None:
-        line = [find_program("nice"), "-n", str(run.nice), *line]  # nice(1) itself is not limited
+    if spec.nice is not None:
+        line = [find_program("nice"), "-n", str(spec.nice), *line]  # nice(1) itself is not limited
     return line if run.owner is None else [*setpriv_command(run.owner), *line]
 
 
 def shell_prologue(run: Run) -> str:
-    """Return what the shell does before the command."""
-    before = ""
+    """Return the shell commands that run before the job's command."""
+    prologue = ""
     if run.oom_score_adj is not None:
-        before += f"{{ echo {run.oom_score_adj} >/proc/self/oom_score_adj; }} 2>/dev/null; "
+        prologue += f"{{ echo {run.oom_score_adj} >/proc/self/oom_score_adj; }} 2>/dev/null; "
     if run.open_files is not None and not _sets_open_files(run):
-        before += f"ulimit -S -n {run.open_files} 2>/dev/null; "
+        prologue += f"ulimit -S -n {run.open_files} 2>/dev/null; "
     if run.umask is not None:
-        before += f"umask {run.umask:03o}; "
+        prologue += f"umask {run.umask:03o}; "
     home = run.home if run.owner is None else run.owner.home
-    if run.cwd is not None:
-        before += _enter(run.cwd, run.owner is None) + _FORGET
+    cwd = run.cwd
+    if cwd is not None:
+        prologue += _cd(cwd, is_explained=run.owner is None) + _UNSET_OLDPWD
     elif home is not None:
-        before += f"cd -- {quote(home)} 2>/dev/null || cd /; " + _FORGET
-    if names := " ".join(_hidden(run)):
-        before += _TAKE.format(names=names, hidden=HIDDEN)
-    return before
+        prologue += f"cd -- {quote(home)} 2>/dev/null || cd /; " + _UNSET_OLDPWD
+    if names := " ".join(_hidden_variables(run)):
+        prologue += _REVEAL.format(names=names, prefix=HIDDEN_PREFIX)
+    return prologue
 
 
-def _enter(path: str, is_told: bool) -> str:
-    """Return what enters a directory; if it ``is_told`` why that fails, ``refusal`` finds it on stderr."""
-    if not is_told:
-        return f"cd -- {quote(path)} || exit {CANNOT_ENTER}; "
-    return _ENTER.format(path=quote(path))
+def _cd(path: str, *, is_explained: bool) -> str:
+    """Return the command that enters a directory; if it ``is_explained``, ``refusal`` can parse its error."""
+    return _CD.format(path=quote(path)) if is_explained else f"cd -- {quote(path)} || exit {CANNOT_ENTER}; "
 
 
 def refusal(run: Run, exit_code: int, complaint: bytes) -> str | None:
-    """Return why the command of a run was never started, None where it was.
+    """Return why the shell did not start the command of an attempt, None if it did.
 
-    ``complaint`` is the beginning of what was printed on stderr. A job can print the same; it then says of
-    itself alone that it was not started.
+    ``complaint`` is the beginning of stderr. A job that prints the same is reported as not started.
     """
     if not may_be_refused(run) or exit_code not in (CANNOT_ENTER, NOT_FOUND):
         return None
@@ -112,10 +110,8 @@ def refusal(run: Run, exit_code: int, complaint: bytes) -> str | None:
     if not line.startswith(f"{SHELL}: "):
         return None
     if run.cwd is not None and "cd: " in line:
-        is_there = exit_code == CANNOT_ENTER
-        return (
-            f"the directory {run.cwd} may not be entered" if is_there else f"there is no directory {run.cwd}"
-        )
+        exists = exit_code == CANNOT_ENTER
+        return f"the directory {run.cwd} may not be entered" if exists else f"there is no directory {run.cwd}"
     if run.interpreter and run.interpreter[0] in line:
         why = "may not be executed" if exit_code == CANNOT_ENTER else "is not there"
         return f"the interpreter {run.interpreter[0]} that its script names {why}"
@@ -123,18 +119,18 @@ def refusal(run: Run, exit_code: int, complaint: bytes) -> str | None:
 
 
 def may_be_refused(run: Run) -> bool:
-    """Whether the shell may find that the command cannot be started, and is to be believed."""
+    """Whether the shell may be unable to start the command, and its message can be trusted."""
     return run.owner is None and bool(run.cwd is not None or run.interpreter)
 
 
 def _sets_open_files(run: Run) -> bool:
-    """Whether prlimit(1) sets how many descriptors a run may have."""
+    """Whether prlimit(1) sets the limit of descriptors."""
     limits = () if run.owner is None else run.owner.limits
-    return run.nofile is not None or any(limit.startswith("--nofile") for limit in limits)
+    return run.spec.nofile is not None or any(limit.startswith("--nofile") for limit in limits)
 
 
 def setpriv_command(owner: Owner) -> list[str]:
-    """Return what makes the owner, with all groups and without any capability, of root."""
+    """Return the command that changes from root to a user, with all groups and without any capability."""
     drop = [
         *(find_program("setpriv"), f"--reuid={owner.uid}", f"--regid={owner.gid}", "--init-groups"),
         *("--inh-caps=-all", "--ambient-caps=-all", "--"),
@@ -142,36 +138,36 @@ def setpriv_command(owner: Owner) -> list[str]:
     return [find_program("prlimit"), *owner.limits, "--", *drop] if owner.limits else drop
 
 
-def _hidden(run: Run) -> list[str]:
-    """Return the names of the variables that only the owner's shell is to know by them."""
-    return (
-        [] if run.owner is None else [name for name in run.submitted_variables if name not in _OF_THE_SHELL]
-    )
+def _hidden_variables(run: Run) -> list[str]:
+    """Return the names of the variables that have a prefix until the user's shell removes it."""
+    names = () if run.owner is None else run.submitted_variables
+    return [name for name in names if name not in _SHELL_VARIABLES]
 
 
 def process_environment(run: Run) -> Mapping[str, str]:
-    """Return the environment with which the command line is started."""
-    hidden = set(_hidden(run))
+    """Return the environment in which the argument list is started."""
+    hidden = set(_hidden_variables(run))
     if not hidden:
         return run.env
-    return {HIDDEN + name if name in hidden else name: value for name, value in run.env.items()}
+    return {HIDDEN_PREFIX + name if name in hidden else name: value for name, value in run.env.items()}
 
 
 def _limits(run: Run) -> list[str]:
-    """Return prlimit's options; SIGXCPU comes first and can be caught, SIGKILL when the hard limit is met."""
+    """Return prlimit(1)'s options. SIGXCPU comes first and can be caught; the hard limit is SIGKILL."""
+    spec = run.spec
     limits = []
-    if run.memory is not None:
-        limits.append(f"--as={run.memory}")
-    if run.cpu_time is not None:
-        seconds = math.ceil(run.cpu_time)
+    if spec.memory is not None:
+        limits.append(f"--as={spec.memory}")
+    if spec.cpu_time is not None:
+        seconds = math.ceil(spec.cpu_time)
         limits.append(f"--cpu={seconds}:{seconds + CPU_GRACE}")
-    if run.nofile is not None:
-        limits.append(f"--nofile={run.nofile}")
+    if spec.nofile is not None:
+        limits.append(f"--nofile={spec.nofile}")
     return limits
 
 
 def find_program(program: str) -> str:
-    """Return the path of a program of the system's, found by the daemon's PATH and not by the job's."""
+    """Return the path of a program of the system, by the daemon's PATH and not by the job's."""
     places = os.environ.get("PATH", os.defpath).split(os.pathsep)
     path = shutil.which(program, path=os.pathsep.join(filter(os.path.isabs, places)))
     if path is None:
@@ -179,7 +175,7 @@ def find_program(program: str) -> str:
     return path
 
 
-def environment(
+def job_environment(
     base: Mapping[str, str],
     job: Job,
     attempt: int,
@@ -188,12 +184,12 @@ def environment(
     secrets: Mapping[str, str] = MappingProxyType({}),
     address: str | None = None,
 ) -> dict[str, str]:
-    """Return the environment of an attempt: ``base``, then what was asked for, then what the daemon says.
+    """Return the environment of a job: ``base``, then the submission's variables, then the daemon's.
 
     ``store`` is the store's name, ``progress`` the path of the file to which the job may write percentages,
-    ``secrets`` are the values of those that the job's spec names, ``address`` is where the daemon is reached.
+    ``secrets`` has the values of the secrets that the job's spec names, ``address`` is the daemon's.
     """
-    made = {
+    variables = {
         **base,
         **job.spec.env,
         **{name: value.decode("utf-8", "surrogateescape") for name, value in job.spec.env_base64.items()},
@@ -205,23 +201,9 @@ def environment(
         MARK: f"{store}.{job.id}.{attempt}",
     }
     if address is not None:
-        made["TASKQ_ADDRESS"] = address
+        variables["TASKQ_ADDRESS"] = address
     if job.array is not None:
-        made |= {"TASKQ_ARRAY_ID": str(job.array), "TASKQ_INDEX": str(job.index)}
+        variables |= {"TASKQ_ARRAY_ID": str(job.array), "TASKQ_INDEX": str(job.index)}
     if job.schedule is not None:
-        made["TASKQ_SCHEDULE"] = str(job.schedule)
-    return made
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: ``10 s``, ``1.5 s``, ``2 min``, ``1 h 30 min``."""
-    left = round(seconds, 3)
-    words = []
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        count, left = divmod(left, size)
-        if count:
-            words.append(f"{count:.0f} {unit}")
-    left = round(left, 3)
-    if left or not words:
-        words.append(f"{left:g} s")
-    return " ".join(words)
+        variables["TASKQ_SCHEDULE"] = str(job.schedule)
+    return variables

@@ -91,7 +91,7 @@ class Executor:
 
         def begin(_: object) -> None:
             sweep.gone.addCallback(on_gone)
-            sweep.kill_within(min(run.kill_after, MAX_LEFTOVER_GRACE))
+            sweep.kill_within(min(run.spec.kill_after, MAX_LEFTOVER_GRACE))
             sweep.signal(signal.SIGTERM)
             sweep.wait()
 

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from taskqd.errors import is_shortage
 from taskqd.execution import proc
-from taskqd.execution.command_line import duration, may_be_refused, refusal
+from taskqd.execution.command_line import may_be_refused, refusal
 from taskqd.execution.idle_timer import IdleTimer
 from taskqd.execution.interfaces import ChildTransport, OnSpawned
 from taskqd.execution.proc import Process
@@ -28,6 +28,7 @@ from taskqd.execution.proc_scanner import Scanner
 from taskqd.execution.process_tree import Sweep, Tree
 from taskqd.execution.run import MARK, Outcome, Run
 from taskqd.execution.usage import least_known_peak, usage_of
+from taskqd.model.durations import format_duration
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
@@ -66,6 +67,7 @@ class JobProcess(ProcessProtocol):
         self.started: int | None = None
         self.rusage: Any = None  # Any: typeshed's struct_rusage cannot be made by a test
         self._run = run
+        self._spec = run.spec
         self._output = output
         self._clock = clock
         self._scanner = scanner
@@ -103,11 +105,11 @@ class JobProcess(ProcessProtocol):
         self._least_peak = least_known_peak()
         if self._pending_signal is not None:
             self._get_sweep().signal(self._pending_signal)
-        if self._run.timeout is not None:
+        if self._spec.timeout is not None:
             self._timeout = Deferred()
-            self._timeout.addTimeout(self._run.timeout, self._clock).addErrback(self._on_timeout)
-        if self._run.idle_timeout is not None:
-            self._idle_timer = IdleTimer(self._run.idle_timeout, self._clock, self._on_idle)
+            self._timeout.addTimeout(self._spec.timeout, self._clock).addErrback(self._on_timeout)
+        if self._spec.idle_timeout is not None:
+            self._idle_timer = IdleTimer(self._spec.idle_timeout, self._clock, self._on_idle)
 
     def give_pipes_to_owner(self) -> None:
         """Let the user who is ``pipe_owner`` open the pipes by their names.
@@ -202,18 +204,18 @@ class JobProcess(ProcessProtocol):
             self._get_sweep().kill()
         else:
             self._get_sweep().signal(number)
-            self._get_sweep().kill_within(self._run.kill_after)
+            self._get_sweep().kill_within(self._spec.kill_after)
 
     def _on_timeout(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
-        detail = f"it ran for longer than {duration(self._run.timeout or 0)}"
+        detail = f"it ran for longer than {format_duration(self._spec.timeout or 0)}"
         self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
     def _on_idle(self) -> None:
         if self._idle_timer is not None and self._has_unread_output():
             self._idle_timer.start()  # the reactor was too busy to read it
         else:
-            detail = f"it printed nothing for {duration(self._run.idle_timeout or 0)}"
+            detail = f"it printed nothing for {format_duration(self._spec.idle_timeout or 0)}"
             self.end(Reason.TIMEOUT, signal.SIGTERM, detail)
 
     def _has_unread_output(self) -> bool:
@@ -309,7 +311,7 @@ class JobProcess(ProcessProtocol):
             return
         sweep = self._get_sweep()
         self._get_tree().reaped = proc.ticks()
-        grace = self._run.kill_after
+        grace = self._spec.kill_after
         if self._end_reason is None:
             grace = min(grace, MAX_LEFTOVER_GRACE)
         else:

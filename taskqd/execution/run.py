@@ -1,4 +1,4 @@
-"""How an attempt is run, and how it ended: plain values."""
+"""One attempt to run a job, and its outcome: plain values."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,15 +8,17 @@ from msgspec import Struct
 from taskqd.errors import is_shortage
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
+from taskqd.model.spec import Spec
 
 MARK = "TASKQ_RUN"
 """The environment variable that marks a job's processes: ``<store>.<job>.<attempt>``."""
 
 
 class Owner(NamedTuple):
-    """Whom an attempt is run as that is not run as the daemon's user.
+    """The user of an attempt that is not run as the daemon's user.
 
-    ``limits`` are prlimit(1)'s options for the limits that the machine sets that user.
+    ``limits`` are options of prlimit(1) for the resource limits that the machine's administrator sets the
+    user.
     """
 
     uid: int
@@ -26,38 +28,26 @@ class Owner(NamedTuple):
 
 
 class Run(Struct, frozen=True, kw_only=True, gc=False):
-    """One attempt: what to run and how. Durations are seconds, paths absolute.
+    """One attempt: the job's ``spec``, and what the daemon adds to it. Paths are absolute.
 
-    Either ``command`` or ``script``, the path of a file, is set; ``interpreter`` is what the script names to
-    run it (scripts.py), the shell if that is empty. ``umask`` is None where the daemon's own is the one that
-    was asked for. Without ``cwd`` it runs in the daemon's own directory, or in ``home``, where that is set:
-    the daemon's has been removed. ``open_files`` is the soft limit of descriptors that it gets, and
-    ``oom_score_adj`` what proc(5) calls so, each None where the daemon's own is right.
-
-    ``timeout`` is for the whole, ``idle_timeout`` for each while in which nothing is printed. ``memory`` is
-    the most address space in bytes, ``cpu_time`` the most CPU time, ``nofile`` the most descriptors: of each
-    single process, as setrlimit(2) counts. None is no limit but the daemon's own.
-
-    ``owner`` is None where it is the daemon's user who runs it. ``submitted_variables`` has the names of
-    those variables of ``env`` whose values came with the submission.
+    Either ``command`` or ``script``, the path of a file, is set. ``interpreter`` is the one that the script
+    names (shebang.py), empty if it names none. ``stdin`` is the path of a file, None for no input. ``umask``
+    is None if the daemon's own is the one that was requested. An attempt without a directory runs in the
+    daemon's own, or in ``home`` if that is set, because the daemon's directory was removed. ``open_files`` is
+    the soft limit of descriptors and ``oom_score_adj`` the value of that file in /proc (proc(5)); each is
+    None if the daemon's own is right. ``owner`` is None for the daemon's user. ``submitted_variables`` are
+    the names of the variables in ``env`` whose values came with the submission.
     """
 
     id: int
     attempt: int
-    command: str | None
-    script: str | None
-    interpreter: tuple[str, ...]
-    stdin: str | None
-    cwd: str | None
+    spec: Spec
     env: Mapping[str, str]
-    umask: int | None
-    nice: int | None
-    timeout: float | None
-    kill_after: float
-    idle_timeout: float | None = None
-    memory: int | None = None
-    cpu_time: float | None = None
-    nofile: int | None = None
+    command: str | None = None
+    script: str | None = None
+    interpreter: tuple[str, ...] = ()
+    stdin: str | None = None
+    umask: int | None = None
     owner: Owner | None = None
     submitted_variables: tuple[str, ...] = ()
     home: str | None = None
@@ -69,11 +59,17 @@ class Run(Struct, frozen=True, kw_only=True, gc=False):
         """The user that the attempt is run as, None if it is the daemon's own."""
         return None if self.owner is None else self.owner.uid
 
+    @property
+    def cwd(self) -> str | None:
+        """The requested directory; bytes that are not UTF-8 are surrogates (PEP 383)."""
+        data = self.spec.cwd_base64
+        return self.spec.cwd if data is None else data.decode("utf-8", "surrogateescape")
+
 
 class CannotStart(Exception):
-    """An attempt must not be started, since it would not be what was asked for; the text says why.
+    """An attempt must not be started, because it would not be what was requested; the text says why.
 
-    With ``is_shortage`` the machine lacks what the start takes.
+    ``is_shortage`` is set if the machine lacks resources for it now.
     """
 
     def __init__(self, text: str, why: BaseException | None = None) -> None:
@@ -82,11 +78,11 @@ class CannotStart(Exception):
 
 
 class Outcome(Struct, frozen=True, kw_only=True, gc=False):
-    """How an attempt ended: ``reason`` is None if it exited with 0 and nobody had to end it.
+    """How an attempt ended: ``reason`` is None if it exited with 0 and the daemon did not end it.
 
-    ``usage`` is None where nobody tells what it has used (spawn.py). With ``is_shortage`` there was no
-    process, since the machine lacks what a start takes: the attempt is to be taken back. ``pid`` is that of
-    its first process if something was left in the session of that, None otherwise.
+    ``usage`` is None if it is unknown, as always without ``speedups``. With ``is_shortage`` there was no
+    process because the machine lacks resources; the attempt is withdrawn. ``pid`` is that of its first
+    process if something was left in the session of that, else None.
     """
 
     reason: Reason | None

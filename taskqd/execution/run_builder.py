@@ -1,4 +1,4 @@
-"""What an attempt is run with: a job, what it brought, and as whom -> the Run that the executor takes."""
+"""Makes a Run from a job, the files in its spool, and its user."""
 
 import os
 import pwd
@@ -7,27 +7,26 @@ from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 
-from taskqd.execution.command_line import SHELL, environment
+from taskqd.execution.command_line import SHELL, job_environment
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
-from taskqd.execution.shebang import HEAD_BYTES, BadScript, interpreter
+from taskqd.execution.shebang import HEAD_SIZE, BadScript, parse_shebang
 from taskqd.execution.users import User
 from taskqd.model.job import Job
-from taskqd.model.spec import Spec
 from taskqd.model.submission import BLOCK, unpacked
 from taskqd.storage.interfaces import ISpool
 from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""A job's PATH, unless its submission brings one; the directory of the daemon's ``taskq`` comes last."""
+"""The PATH of jobs whose submission has none; the directory of the daemon's ``taskq`` is appended."""
 
 
-class Runs:
+class RunBuilder:
     """Makes Runs.
 
-    ``store`` is the store's name, ``mask`` the daemon's own umask; ``handover`` is for what jobs of other
-    users must be able to open, None where all run as the daemon's user. ``address`` returns where a job
-    reaches the daemon, and is given whether it runs as another user.
+    ``store`` is the store's name, ``umask`` the daemon's own. ``user_files`` has the files that jobs of other
+    users must be able to open, None if all jobs run as the daemon's user. ``address`` returns the address at
+    which a job reaches the daemon, given whether the job runs as another user.
     """
 
     _log = Logger()
@@ -36,25 +35,25 @@ class Runs:
         self,
         spool: ISpool,
         store: str,
-        mask: int,
+        umask: int,
         run_as: RunAs,
-        handover: UserFiles | None = None,
+        user_files: UserFiles | None = None,
         open_files: int | None = None,
         address: Callable[[bool], str | None] = lambda _: None,
     ) -> None:
         self._spool = spool
         self._store = store
-        self._mask = mask
+        self._umask = umask
         self._run_as = run_as
-        self._handover = handover
+        self._user_files = user_files
         self._address = address
-        self._base = daemon_environment()
+        self._base = daemon_user_environment()
         self._open_files = open_files
         self._oom_score_adj = None if own_oom_score_adj() == 0 else 0
         self._home: str | None = None
 
-    def make(self, job: Job, attempt: int) -> Run:
-        """Return what runs an attempt; raises CannotStart where nothing may, or can."""
+    def build(self, job: Job, attempt: int) -> Run:
+        """Return the Run of an attempt; raises CannotStart if it must not or cannot be started."""
         user = self._run_as.user_of(job)
         owner = None
         if user is not None:
@@ -62,31 +61,23 @@ class Runs:
         secrets = self._secrets(job)
         spec = job.spec
         paths = self._files(job, attempt, owner)
-        script = paths.get("script")
-        if not _is_here():
-            self._leave()
+        if not _has_working_directory():
+            self._leave_working_directory()
         base = self._base if user is None else user_environment(user)
         if spec.tz is not None:
             base = {**base, "TZ": spec.tz}
         return Run(
             id=job.id,
             attempt=attempt,
+            spec=spec,
             command=job.command or None,
-            script=script,
+            script=paths.get("script"),
             interpreter=self._interpreter(job),
             stdin=paths.get("stdin"),
-            cwd=_directory(spec),
-            env=environment(
+            env=job_environment(
                 base, job, attempt, self._store, paths[PROGRESS], secrets, self._address(owner is not None)
             ),
-            umask=None if spec.umask == self._mask else spec.umask,
-            nice=spec.nice,
-            timeout=spec.timeout,
-            kill_after=spec.kill_after,
-            idle_timeout=spec.idle_timeout,
-            memory=spec.memory,
-            cpu_time=spec.cpu_time,
-            nofile=spec.nofile,
+            umask=None if spec.umask == self._umask else spec.umask,
             owner=owner,
             submitted_variables=(*spec.env, *spec.env_base64, *secrets, *([] if spec.tz is None else ["TZ"])),
             home=self._home,
@@ -94,45 +85,45 @@ class Runs:
             oom_score_adj=self._oom_score_adj,
         )
 
-    def _leave(self) -> None:
-        """Leave the daemon's own directory, which was removed; from now on jobs without one start at home."""
+    def _leave_working_directory(self) -> None:
+        """Leave the daemon's directory, which was removed; jobs without --cwd start at home from now on."""
         self._home = self._base["HOME"]
         os.chdir("/")
         self._log.warn(
-            "the daemon's working directory was removed: jobs without --cwd start in {home} from now on, or "
-            "in / where that cannot be entered",
+            "the daemon's working directory was removed; jobs without --cwd now start in {home}, or in / if "
+            "that cannot be entered",
             home=self._home,
         )
 
     def _interpreter(self, job: Job) -> tuple[str, ...]:
-        """Return what the script of a job names to run it; raises CannotStart where it cannot be run."""
+        """Return the interpreter that a job's script names; raises CannotStart if it cannot be run."""
         if job.spec.script is None:
             return ()
         try:
             with open(self._spool.path(job.array or job.id, "script"), "rb", buffering=0) as file:
-                return interpreter(file.read(HEAD_BYTES))
+                return parse_shebang(file.read(HEAD_SIZE))
         except OSError as why:
             raise CannotStart(f"its script cannot be read: {why}", why) from None
         except BadScript as why:
             raise CannotStart(f"its script {why}") from None
 
     def _files(self, job: Job, attempt: int, owner: Owner | None) -> Mapping[str, str]:
-        """Return the paths of what an attempt opens, by name: what was brought for it, and its progress."""
-        brought_with = job.array or job.id
+        """Return the paths of the files that an attempt opens, by name: script, stdin, and its progress."""
+        submitted_with = job.array or job.id
         blocks = {
-            name: self._spool.path(brought_with, name)
+            name: self._spool.path(submitted_with, name)
             for name in ("script", "stdin")
             if getattr(job.spec, name) is not None
         }
-        if owner is None or self._handover is None:
+        if owner is None or self._user_files is None:
             return {**blocks, PROGRESS: self._spool.path(job.id, PROGRESS)}
         try:
-            return self._handover.provide(job.id, attempt, owner.uid, owner.gid, blocks)
+            return self._user_files.provide(job.id, attempt, owner.uid, owner.gid, blocks)
         except OSError as why:
-            raise CannotStart(f"its files cannot be handed over to its owner: {why}", why) from None
+            raise CannotStart(f"its files cannot be copied for its user: {why}", why) from None
 
     def _secrets(self, job: Job) -> dict[str, str]:
-        """Return the values of a job's secrets; raises CannotStart, since it is never to run without them."""
+        """Return the values of a job's secrets; raises CannotStart, since it must not run without them."""
         names = job.spec.secrets
         try:
             return unpacked(self._spool.read_block(job.array or job.id, BLOCK), names) if names else {}
@@ -140,18 +131,12 @@ class Runs:
             raise CannotStart(f"its secrets cannot be read: {why}", why) from None
 
 
-def _directory(spec: Spec) -> str | None:
-    """Return the directory that was asked for; bytes that are not UTF-8 are surrogates (PEP 383)."""
-    data = spec.cwd_base64
-    return spec.cwd if data is None else data.decode("utf-8", "surrogateescape")
-
-
-def daemon_environment() -> dict[str, str]:
-    """Return what the environment of jobs begins with that run as the daemon's user: small and clean."""
+def daemon_user_environment() -> dict[str, str]:
+    """Return the base of the environment of jobs that run as the daemon's user."""
     uid = os.geteuid()
     try:
-        found = pwd.getpwuid(uid)
-        name, home = found.pw_name, found.pw_dir
+        entry = pwd.getpwuid(uid)
+        name, home = entry.pw_name, entry.pw_dir
     except KeyError:
         name, home = str(uid), "/"
     return {
@@ -165,9 +150,9 @@ def daemon_environment() -> dict[str, str]:
 
 
 def user_environment(user: User) -> dict[str, str]:
-    """Return what the environment of a job begins with that runs as another user.
+    """Return the base of the environment of jobs that run as another user.
 
-    The shell is the one that runs the job, as cron(8) has it, and not the one that the user logs in with.
+    SHELL is the one that runs the job, as in cron(8), and not the user's login shell.
     """
     return {
         "PATH": search_path(),
@@ -181,12 +166,12 @@ def user_environment(user: User) -> dict[str, str]:
 
 
 def home_of(user: User) -> str:
-    """Return where a user is at home, the root directory where passwd has no such place."""
+    """Return a user's home directory, the root directory if passwd has none."""
     return user.home if user.home.startswith("/") else "/"
 
 
 def own_oom_score_adj() -> int:
-    """Return what this process has in /proc/self/oom_score_adj (proc(5)), which jobs are not to inherit."""
+    """Return /proc/self/oom_score_adj of this process (proc(5)), which jobs must not inherit."""
     try:
         with open("/proc/self/oom_score_adj", encoding="ascii") as file:
             return int(file.read())
@@ -194,8 +179,8 @@ def own_oom_score_adj() -> int:
         return 0
 
 
-def _is_here() -> bool:
-    """Whether the daemon's own directory still has a name; the file system itself is not asked."""
+def _has_working_directory() -> bool:
+    """Whether the daemon's directory still has a name; this does not access its file system."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -204,15 +189,15 @@ def _is_here() -> bool:
 
 
 def _time_zone() -> dict[str, str]:
-    """Return the TZ by which schedules are read, for their jobs to read clocks in the same."""
+    """Return the daemon's TZ, so that jobs read clocks in the zone in which schedules are read."""
     zone = os.environ.get("TZ")
     return {} if zone is None else {"TZ": zone}
 
 
 def search_path() -> str:
-    """Return the PATH of jobs: they find ``taskq`` beside the program that the daemon is, or its Python."""
-    beside = (os.path.dirname(os.path.abspath(program)) for program in (sys.executable, sys.argv[0]))
-    found = next((each for each in beside if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
+    """Return the PATH of jobs; they find the ``taskq`` that is beside the daemon's program or its Python."""
+    directories = (os.path.dirname(os.path.abspath(program)) for program in (sys.executable, sys.argv[0]))
+    found = next((each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
     return PATH if found is None or found in PATH.split(":") else f"{PATH}:{found}"
 
 

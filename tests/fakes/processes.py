@@ -19,6 +19,7 @@ from taskqd.execution.job_process import JobProcess
 from taskqd.execution.proc import Process
 from taskqd.execution.run import Outcome, Run
 from taskqd.model.job import Job, Reason
+from taskqd.model.spec import Spec
 from taskqd.storage.interfaces import IOutputWriter
 
 COMPLETED = Outcome(reason=None, exit_code=0)
@@ -69,21 +70,13 @@ class FakeExecutor:
 
 def run_of(job: Job, attempt: int) -> Run:
     """Return a plain attempt of a job, in the place of the service's function."""
-    spec = job.spec
-    return Run(
-        id=job.id,
-        attempt=attempt,
-        command=job.command,
-        script=None,
-        interpreter=(),
-        stdin=None,
-        cwd=spec.cwd,
-        env=spec.env,
-        umask=None,
-        nice=spec.nice,
-        timeout=spec.timeout,
-        kill_after=spec.kill_after,
-    )
+    return Run(id=job.id, attempt=attempt, spec=job.spec, command=job.command, env=job.spec.env)
+
+
+def make_run(**options: Any) -> Run:
+    """Return an attempt; the options are fields of Run, and of its Spec."""
+    fields = {name: options.pop(name) for name in Run.__struct_fields__ if name in options}
+    return Run(**{"id": 1, "attempt": 1, "command": "true", "env": {}, "spec": Spec(**options), **fields})
 
 
 class FakeGroups:

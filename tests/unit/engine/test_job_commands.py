@@ -166,7 +166,7 @@ def test_a_job_runs_as_it_was_changed() -> None:
     harness.settle()
     harness.finish(1)
     run = harness.executor.runs[-1]
-    assert (run.id, run.command, run.timeout, run.kill_after) == (2, "sleep 1", None, 7.0)
+    assert (run.id, run.command, run.spec.timeout, run.spec.kill_after) == (2, "sleep 1", None, 7.0)
 
 
 def test_a_priority_puts_a_job_before_others_and_behind_them() -> None:

@@ -12,33 +12,25 @@ from msgspec.structs import replace
 from taskqd.execution import command_line as launch
 from taskqd.execution.command_line import (
     CANNOT_ENTER,
-    HIDDEN,
+    HIDDEN_PREFIX,
     command_line,
-    duration,
-    environment,
+    job_environment,
     process_environment,
     refusal,
 )
 from taskqd.execution.run import MARK, Owner, Run
-from taskqd.execution.shebang import HEAD_BYTES, interpreter
+from taskqd.execution.shebang import HEAD_SIZE, parse_shebang
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
+from tests.fakes.processes import make_run
 from tests.support import other_users
 
-PLAIN = Run(
-    id=7,
-    attempt=2,
-    command="echo hello",
-    script=None,
-    interpreter=(),
-    stdin=None,
-    cwd=None,
-    env={},
-    umask=None,
-    nice=None,
-    timeout=None,
-    kill_after=5.0,
-)
+
+def attempt(**options: Any) -> Run:
+    """Return attempt 2 of job 7; the options are fields of Run, and of its Spec."""
+    return make_run(**{"id": 7, "attempt": 2, "command": "echo hello", **options})
+
+
 SCRIPT: dict[str, Any] = {"command": None, "script": "/spool/7.script"}
 PROGRAM: dict[str, Any] = {**SCRIPT, "interpreter": ("/usr/bin/env", "awk -f")}
 EXEC = 'exec "$@"'
@@ -116,7 +108,7 @@ def test_a_run_is_one_command_line(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
     monkeypatch.setattr(launch, "find_program", lambda program: program)
-    assert command_line(replace(PLAIN, **options)) == line
+    assert command_line(attempt(**options)) == line
 
 
 @pytest.mark.parametrize("asked", [{"nice": 1}, {"memory": 1}, {"cpu_time": 1.0}, {"nofile": 1}])
@@ -124,7 +116,7 @@ def test_programs_are_the_system_s_whatever_the_job_s_path_is_and_have_to_be_the
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: dict[str, Any]
 ) -> None:
     name = "nice" if "nice" in asked else "prlimit"
-    run = replace(PLAIN, env={"PATH": "/nonexistent"}, **asked)
+    run = attempt(env={"PATH": "/nonexistent"}, **asked)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=f"there is no {name} in the daemon's PATH"):
         command_line(run)
@@ -148,16 +140,14 @@ def test_a_program_is_found_only_where_the_path_is_a_whole_one(
 
 
 def ran(directory: Path, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        command_line(replace(PLAIN, **options)), cwd=directory, capture_output=True, check=False
-    )
+    return subprocess.run(command_line(attempt(**options)), cwd=directory, capture_output=True, check=False)
 
 
 def script(directory: Path, text: str, mode: int = 0o600) -> dict[str, Any]:
     path = directory / "7.script"
     path.write_text(text)
     path.chmod(mode)
-    named = interpreter(path.read_bytes()[:HEAD_BYTES])
+    named = parse_shebang(path.read_bytes()[:HEAD_SIZE])
     return {"command": None, "script": str(path), "interpreter": named}
 
 
@@ -177,7 +167,7 @@ def test_a_directory_that_cannot_be_entered_is_said_before_the_command(
     (tmp_path / "file").touch()
     done = ran(tmp_path, cwd=str(tmp_path / name), command="echo never")
     assert done.stdout == b""
-    run = replace(PLAIN, cwd=str(tmp_path / name))
+    run = attempt(cwd=str(tmp_path / name))
     assert refusal(run, done.returncode, done.stderr) == f"{why} {tmp_path / name}"
 
 
@@ -186,7 +176,7 @@ def test_a_directory_that_cannot_be_entered_is_said_before_the_command(
 def test_a_directory_that_may_not_be_entered_is_said_before_the_command() -> None:
     with other_users.open_place() as place:
         (place / "closed").mkdir(0o700)
-        run = replace(PLAIN, cwd=str(place / "closed"), command="echo never")
+        run = attempt(cwd=str(place / "closed"), command="echo never")
         line = ["setpriv", "--reuid=1", "--clear-groups", *command_line(run)]
         done = subprocess.run(line, capture_output=True, check=False)
         assert done.stdout == b""
@@ -208,7 +198,7 @@ def test_a_directory_that_may_not_be_entered_is_said_before_the_command() -> Non
 def test_a_command_that_was_started_has_its_exit_code_for_itself(
     options: dict[str, Any], code: int, stderr: bytes
 ) -> None:
-    assert refusal(replace(PLAIN, **options), code, stderr) is None
+    assert refusal(attempt(**options), code, stderr) is None
 
 
 @pytest.mark.parametrize("name, why", [("missing", "is not there"), ("barred", "may not be executed")])
@@ -219,7 +209,7 @@ def test_a_script_whose_interpreter_cannot_be_run_says_so_and_runs_by_no_other(
     options = script(tmp_path, f"#!{tmp_path}/{name}\necho never\n", 0o700)
     done = ran(tmp_path, **options)
     assert done.stdout == b""
-    said = refusal(replace(PLAIN, **options), done.returncode, done.stderr)
+    said = refusal(attempt(**options), done.returncode, done.stderr)
     assert said == f"the interpreter {tmp_path}/{name} that its script names {why}"
 
 
@@ -232,12 +222,12 @@ def test_a_script_on_a_file_system_mounted_noexec_is_run_by_the_interpreter_that
     mount = 'mount -t tmpfs -o noexec none "$0"; printf %s "$1" > "$2"; chmod 700 "$2"; shift 2; exec "$@"'
     text = Path(options["script"]).read_text()
     line = ["unshare", "-m", "/bin/sh", "-c", mount, str(tmp_path), text, options["script"]]
-    done = subprocess.run([*line, *command_line(replace(PLAIN, **options))], capture_output=True, check=False)
+    done = subprocess.run([*line, *command_line(attempt(**options))], capture_output=True, check=False)
     assert (done.stdout, done.stderr) == (b"42\n", b"")
 
 
 def test_a_job_has_nothing_of_the_directory_that_the_daemon_was_in(tmp_path: Path) -> None:
-    line = command_line(replace(PLAIN, cwd=str(tmp_path), command="env"))
+    line = command_line(attempt(cwd=str(tmp_path), command="env"))
     done = subprocess.run(line, env={"PWD": "/daemon"}, cwd="/", capture_output=True, check=True)
     assert done.stdout.decode().splitlines() == [f"PWD={tmp_path}"]
 
@@ -336,16 +326,16 @@ def test_an_owner_s_run_leaves_root_behind_first(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
     monkeypatch.setattr(launch, "find_program", lambda program: program)
-    assert command_line(replace(PLAIN, **{"owner": OWNER, **options})) == line
+    assert command_line(attempt(**{"owner": OWNER, **options})) == line
 
 
 def test_what_a_submission_brings_reaches_no_program_that_is_still_root() -> None:
     env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
-    run = replace(PLAIN, env=env, submitted_variables=("LD_PRELOAD", "IFS"))
+    run = attempt(env=env, submitted_variables=("LD_PRELOAD", "IFS"))
     assert process_environment(run) == env, "all is the daemon's user's here"
     assert process_environment(replace(run, owner=OWNER)) == {
         "PATH": "/bin",
-        HIDDEN + "LD_PRELOAD": "/evil.so",
+        HIDDEN_PREFIX + "LD_PRELOAD": "/evil.so",
         "IFS": ":",
         MARK: "s.7.2",
     }
@@ -384,8 +374,7 @@ def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
         "CDPATH": "/tmp",
         "ENV": "/nonexistent",
     }
-    run = replace(
-        PLAIN,
+    run = attempt(
         **{"command": "exec env -0", **options},
         env={**submitted_variables, "MINE": "1"},
         submitted_variables=tuple(submitted_variables),
@@ -402,10 +391,10 @@ def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
 
 
 @pytest.mark.needs("setpriv")
-@pytest.mark.parametrize("name", sorted(launch._OF_THE_SHELL))
+@pytest.mark.parametrize("name", sorted(launch._SHELL_VARIABLES))
 def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
-    run = replace(
-        PLAIN, env={name: "1", "A": "2"}, submitted_variables=(name, "A"), owner=OWNER, command='echo "$A" b'
+    run = attempt(
+        env={name: "1", "A": "2"}, submitted_variables=(name, "A"), owner=OWNER, command='echo "$A" b'
     )
     done = taken(run)
     assert (done.stdout, done.stderr) == (b"2 b\n", b"")
@@ -414,8 +403,8 @@ def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
 @pytest.mark.needs("setpriv")
 def test_thousands_of_variables_are_taken() -> None:
     env = {f"V{number}": str(number) for number in range(4000)}
-    run = replace(
-        PLAIN, env=env, submitted_variables=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l"
+    run = attempt(
+        env=env, submitted_variables=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l"
     )
     assert taken(run).stdout.split()[:2] == [b"0", b"3999"]
 
@@ -423,7 +412,7 @@ def test_thousands_of_variables_are_taken() -> None:
 def owned(name: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
     """Run as a user of this machine what is to be run as them."""
     user = other_users.user(name)
-    run = replace(PLAIN, owner=Owner(user.uid, user.gid, user.home), **options)
+    run = attempt(owner=Owner(user.uid, user.gid, user.home), **options)
     return subprocess.run(
         command_line(run), env=process_environment(run), cwd="/", capture_output=True, check=False
     )
@@ -449,11 +438,13 @@ def test_an_owner_s_run_has_nothing_of_root_s_and_all_of_the_owner_s(name: str) 
 def test_what_is_asked_for_raises_nothing() -> None:
     user = other_users.user("games")
     owner = Owner(user.uid, user.gid, user.home, ("--nofile=30:40",))
-    run = replace(PLAIN, owner=owner, nice=-5, command="nice; ulimit -n; ulimit -Hn")
+    run = attempt(owner=owner, nice=-5, command="nice; ulimit -n; ulimit -Hn")
     done = subprocess.run(command_line(run), env={}, cwd="/", capture_output=True, check=False)
     assert done.stdout == b"%d\n30\n40\n" % (os.nice(0) + 0)
     assert b"cannot set niceness" in done.stderr
-    done = subprocess.run(command_line(replace(run, nofile=41)), env={}, capture_output=True, check=False)
+    done = subprocess.run(
+        command_line(attempt(owner=owner, nofile=41)), env={}, capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"NOFILE" in done.stderr
 
@@ -473,7 +464,7 @@ def test_a_directory_is_entered_with_the_rights_of_the_owner() -> None:
         for directory in (place / "open", theirs):
             assert owned("games", cwd=str(directory), command="pwd").stdout == f"{directory}\n".encode()
         for home, entered in ((str(theirs), str(theirs)), (str(place / "closed"), "/"), ("/nowhere", "/")):
-            run = replace(PLAIN, owner=Owner(user.uid, user.gid, home), command="pwd")
+            run = attempt(owner=Owner(user.uid, user.gid, home), command="pwd")
             done = subprocess.run(command_line(run), env={}, cwd=place, capture_output=True, check=False)
             assert (done.stdout, done.stderr) == (f"{entered}\n".encode(), b"")
 
@@ -492,9 +483,7 @@ LOADER = {
 def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) -> None:
     user = other_users.user("games")
     env = {name: LOADER[name]}
-    run = replace(
-        PLAIN, command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/")
-    )
+    run = attempt(command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/"))
 
     def printed(environment: Mapping[str, str]) -> bytes:
         done = subprocess.run(command_line(run), env=environment, capture_output=True, check=True)
@@ -517,9 +506,7 @@ def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str)
     user = other_users.user("games")
     with other_users.open_place() as place:
         env = {"LANG": "C.UTF-8", name: value.format(place=place)}
-        run = replace(
-            PLAIN, command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/")
-        )
+        run = attempt(command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/"))
 
         def opened(environment: Mapping[str, str]) -> bool:
             trace = ["strace", "-f", "-e", "trace=openat", "-o", str(place / "trace"), *command_line(run)]
@@ -538,7 +525,9 @@ def job(**options: Any) -> Job:
 
 
 def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> None:
-    made = environment({"PATH": "/bin", "HOME": "/"}, job(env={"A": "1"}), 2, "store", "/spool/progress/7")
+    made = job_environment(
+        {"PATH": "/bin", "HOME": "/"}, job(env={"A": "1"}), 2, "store", "/spool/progress/7"
+    )
     assert made == {
         "PATH": "/bin",
         "HOME": "/",
@@ -552,47 +541,26 @@ def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> No
 
 
 def test_a_job_sees_the_queue_the_array_and_the_schedule_that_it_is_of() -> None:
-    made = environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), 1, "s", "p")
+    made = job_environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), 1, "s", "p")
     assert made["TASKQ_QUEUE"] == "nightly"
     assert (made["TASKQ_ARRAY_ID"], made["TASKQ_INDEX"], made["TASKQ_SCHEDULE"]) == ("12", "0", "3")
 
 
 def test_what_was_asked_for_wins_over_the_daemon_s_own_and_the_daemon_says_who_it_is() -> None:
-    made = environment(
+    made = job_environment(
         {"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), 1, "s", "p"
     )
     assert (made["PATH"], made["TASKQ_JOB_ID"], made[MARK]) == ("/mine", "7", "s.7.1")
 
 
 def test_a_value_that_is_no_text_reaches_the_job_as_the_bytes_that_it_is() -> None:
-    made = environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), 1, "s", "p")
+    made = job_environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), 1, "s", "p")
     assert made["RAW"].encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
 
 
 def test_secrets_stand_beside_what_was_asked_for_and_not_in_the_place_of_what_the_daemon_says() -> None:
     secrets = {"KEY": "x", "PATH": "/mine", "TASKQ_JOB_ID": "9"}
-    made = environment({"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), 1, "s", "p", secrets)
+    made = job_environment(
+        {"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), 1, "s", "p", secrets
+    )
     assert (made["A"], made["KEY"], made["PATH"], made["TASKQ_JOB_ID"]) == ("1", "x", "/mine", "7")
-
-
-# Words.
-
-
-@pytest.mark.parametrize(
-    "seconds, words",
-    [
-        (0, "0 s"),
-        (0.25, "0.25 s"),
-        (0.0004, "0 s"),
-        (1.5, "1.5 s"),
-        (10.0, "10 s"),
-        (59.9999, "1 min"),
-        (90, "1 min 30 s"),
-        (120.0, "2 min"),
-        (3600, "1 h"),
-        (5400.5, "1 h 30 min 0.5 s"),
-        (86_400 * 10 + 60, "10 d 1 min"),
-    ],
-)
-def test_a_duration_is_said_as_people_say_it(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessTransport
 from zope.interface import alsoProvides
@@ -28,7 +27,7 @@ from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.storage.interfaces import OutputLost
 from tests.fakes.clocks import clock, in_thread
 from tests.fakes.deferreds import result_of
-from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, FakeRusage
+from tests.fakes.processes import FakeGroups, FakeProcess, FakeProcessReactor, FakeRusage, make_run
 from tests.fakes.spool import FakeOutputWriter
 from tests.support.leaks import LeakWatch
 
@@ -38,21 +37,7 @@ LONG = 20.0
 
 
 def run(job_id: int = 1, **options: Any) -> Run:
-    plain = Run(
-        id=job_id,
-        attempt=1,
-        command="true",
-        script=None,
-        interpreter=(),
-        stdin=None,
-        cwd=None,
-        env={"A": "1"},
-        umask=None,
-        nice=None,
-        timeout=None,
-        kill_after=5.0,
-    )
-    return replace(plain, **options)
+    return make_run(**{"id": job_id, "env": {"A": "1"}, **options})
 
 
 class Bench:

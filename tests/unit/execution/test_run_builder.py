@@ -15,7 +15,7 @@ from taskqd.execution import run_builder
 from taskqd.execution.command_line import process_environment
 from taskqd.execution.run import CannotStart, Owner, Run
 from taskqd.execution.run_as import RunAs
-from taskqd.execution.run_builder import PATH, Runs, daemon_environment
+from taskqd.execution.run_builder import PATH, RunBuilder, daemon_user_environment
 from taskqd.execution.user_limits import UserLimits
 from taskqd.execution.users import User, Users
 from taskqd.model.job import Job
@@ -47,7 +47,7 @@ class Bench:
         return self.made(job, attempt)
 
     def made(self, job: Job, attempt: int = 1) -> Run:
-        return Runs(self.spool, "store", self.mask, self.run_as, self.handover).make(job, attempt)
+        return RunBuilder(self.spool, "store", self.mask, self.run_as, self.handover).build(job, attempt)
 
     def as_owner(self) -> None:
         """Run jobs as who submitted them from now on; ada is another user, were it not for her uid."""
@@ -80,7 +80,7 @@ def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     me = pwd.getpwall()[0]
     monkeypatch.setattr(os, "geteuid", lambda: me.pw_uid)
-    made = daemon_environment()
+    made = daemon_user_environment()
     assert made == {
         "PATH": run_builder.search_path(),
         "HOME": me.pw_dir,
@@ -90,7 +90,7 @@ def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> 
     }
     monkeypatch.delenv("LANG")
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    made = daemon_environment()
+    made = daemon_user_environment()
     assert (made["HOME"], made["USER"], made["LANG"]) == ("/", "4000000", "C.UTF-8")
 
 
@@ -115,8 +115,8 @@ def test_a_run_has_the_address_for_its_user(bench: Bench) -> None:
     address = {False: "unix:/own", True: "unix:/others"}.get
 
     def made() -> Run:
-        making = Runs(bench.spool, "store", bench.mask, bench.run_as, bench.handover, None, address)
-        return making.make(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
+        making = RunBuilder(bench.spool, "store", bench.mask, bench.run_as, bench.handover, None, address)
+        return making.build(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
 
     assert made().env["TASKQ_ADDRESS"] == "unix:/own"
     bench.as_owner()
@@ -150,26 +150,17 @@ def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: i
     assert run == Run(
         id=7,
         attempt=2,
+        spec=run.spec,
         command="true",
-        script=None,
-        interpreter=(),
         stdin=bench.spool.path(7, "stdin"),
-        cwd="/tmp",
         env=run.env,
         umask=asked,
-        nice=3,
-        timeout=9.0,
-        kill_after=1.0,
-        idle_timeout=8.0,
-        memory=10**9,
-        cpu_time=7.0,
-        nofile=99,
-        owner=None,
         submitted_variables=("A", "B"),
     )
+    assert (run.cwd, run.uid, run.spec.nofile) == ("/tmp", None, 99)
     assert (run.env["A"], run.env["B"], run.env["TASKQ_ATTEMPT"]) == ("1", "\udcff", "2")
     assert (run.env["TASKQ_PROGRESS"], run.env["TASKQ_RUN"]) == (bench.spool.path(7, "progress"), "store.7.2")
-    assert {name: run.env[name] for name in daemon_environment()} == daemon_environment()
+    assert {name: run.env[name] for name in daemon_user_environment()} == daemon_user_environment()
 
 
 @pytest.mark.parametrize("array", [None, 7])
@@ -245,24 +236,24 @@ def test_a_machine_without_descriptors_keeps_a_script_from_its_start(
 
 def test_a_job_reads_clocks_as_its_schedule_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZ", raising=False)
-    assert "TZ" not in daemon_environment() | run_builder.user_environment(bench.ada)
+    assert "TZ" not in daemon_user_environment() | run_builder.user_environment(bench.ada)
     monkeypatch.setenv("TZ", "Europe/Berlin")
-    assert daemon_environment()["TZ"] == run_builder.user_environment(bench.ada)["TZ"] == "Europe/Berlin"
+    assert daemon_user_environment()["TZ"] == run_builder.user_environment(bench.ada)["TZ"] == "Europe/Berlin"
 
 
 def test_a_job_without_a_directory_is_at_home_where_the_daemon_s_own_has_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Runs(bench.spool, "store", bench.mask, bench.run_as)
+    made = RunBuilder(bench.spool, "store", bench.mask, bench.run_as)
     job = Job(id=7, owner="ada", submitted_at=START)
-    assert made.make(job, 1).home is None
+    assert made.build(job, 1).home is None
     gone = bench.place / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert made.make(job, 1).home == daemon_environment()["HOME"]
+    assert made.build(job, 1).home == daemon_user_environment()["HOME"]
     assert os.getcwd() == "/", "a shell would complain"
-    assert made.make(job, 1).home == daemon_environment()["HOME"]
+    assert made.build(job, 1).home == daemon_user_environment()["HOME"]
 
 
 @pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
@@ -345,7 +336,7 @@ def test_a_task_has_copies_of_its_own_of_what_its_array_brought(bench: Bench) ->
 
 def test_what_cannot_be_handed_over_is_not_to_run(bench: Bench) -> None:
     bench.as_owner()
-    with pytest.raises(CannotStart, match=r"its files cannot be handed over to its owner: .*No such file"):
+    with pytest.raises(CannotStart, match=r"its files cannot be copied for its user: .*No such file"):
         bench.make(script=1)
     assert os.listdir(bench.place / "state.jobs") == []
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskqd.execution.shebang import HEAD_BYTES, BadScript, interpreter
+from taskqd.execution.shebang import HEAD_SIZE, BadScript, parse_shebang
 
 NAMED = [
     (b"", ()),
@@ -11,7 +11,7 @@ NAMED = [
     (b"# !/bin/sh\n", ()),
     (b" #!/bin/sh\n", ()),
     (b"exit 0\n\x7fELF\0", ()),
-    (b"x" * HEAD_BYTES, ()),
+    (b"x" * HEAD_SIZE, ()),
     (b"#!/bin/sh\n", ("/bin/sh",)),
     (b"#!/bin/sh", ("/bin/sh",)),
     (b"#! \t /bin/sh \t \necho", ("/bin/sh",)),
@@ -26,7 +26,7 @@ NAMED = [
 
 @pytest.mark.parametrize("head, named", NAMED)
 def test_a_first_line_names_an_interpreter_as_the_kernel_reads_it(head: bytes, named: tuple[str]) -> None:
-    assert interpreter(head[:HEAD_BYTES]) == named
+    assert parse_shebang(head[:HEAD_SIZE]) == named
 
 
 REFUSED = [
@@ -40,11 +40,11 @@ REFUSED = [
     (b"\xef\xbb\xbf#!/usr/bin/env python3\n", "a byte order mark"),
     (b"#! \t \n", "no interpreter"),
     (b"#!python3 -u\n", "python3 without its directory: write #!/usr/bin/env python3"),
-    (b"#!/" + b"x" * HEAD_BYTES + b"\n", "more than 255 bytes"),
+    (b"#!/" + b"x" * HEAD_SIZE + b"\n", "more than 255 bytes"),
 ]
 
 
 @pytest.mark.parametrize("head, why", REFUSED)
 def test_a_script_that_no_one_could_run_as_it_says_is_refused(head: bytes, why: str) -> None:
     with pytest.raises(BadScript, match=why):
-        interpreter(head[:HEAD_BYTES])
+        parse_shebang(head[:HEAD_SIZE])

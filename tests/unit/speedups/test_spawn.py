@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from twisted.internet import process
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
@@ -25,9 +24,9 @@ from taskqd.speedups import child_process, posix_spawn, spawn
 from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.speedups.spawn import Spawner
+from tests.fakes.processes import make_run
 from tests.support import other_users
 from tests.support.leaks import LeakWatch
-from tests.unit.execution.test_command_line import PLAIN
 
 WAYS = [
     pytest.param(True, id="accelerated"),
@@ -554,7 +553,7 @@ ALLOCATE = f"exec {sys.executable} -c 'bytes(1) * 512 * 1024 ** 2'"
     ],
 )
 async def test_limits_hold(start: Spawn, limits: dict[str, Any], command: str, end: int, said: bytes) -> None:
-    subscriber = start(command_line(replace(PLAIN, command=command, **limits)))
+    subscriber = start(command_line(make_run(command=command, **limits)))
     assert await subscriber.ended == end
     assert said in subscriber.printed[2]
 
