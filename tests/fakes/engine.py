@@ -38,53 +38,53 @@ class Harness:
     def __init__(
         self,
         slots: int = 2,
-        journal: list[Event] | None = None,
+        events: list[Event] | None = None,
         chance: float = 0.0,
         next_id: int = 1,
         queues: dict[str, int] | None = None,
         resources: dict[str, int] | None = None,
-        quotas: Limits | None = None,
+        limits: Limits | None = None,
         max_connections: int = 1000,
         clocks: FakeClocks | None = None,
     ) -> None:
         self.clock = clocks or clock()
-        self.store = FakeJournal(journal, next_id)
+        self.journal = FakeJournal(events, next_id)
         self.spool = FakeSpool()
         self.executor = FakeExecutor()
         self.engine = Engine(
-            replayed(self.store.events, CapacityTotals(slots, queues or {}, resources or {})),
-            self.store,
+            replayed(self.journal.events, CapacityTotals(slots, queues or {}, resources or {})),
+            self.journal,
             self.spool,
             self.executor,
             self.clock,
             run_of,
             lambda: chance,
-            quotas.most_pending if quotas else UNBOUNDED,
+            limits.most_pending if limits else UNBOUNDED,
         )
-        self.access = FakeAuthenticator()
-        self.quotas = Limits() if quotas is None else quotas
-        self.gate = Authorizer(self.queue_state, self.quotas, self.clock, self.check_run)
-        self.results = JobView(
-            self.store,
+        self.authenticator = FakeAuthenticator()
+        self.limits = Limits() if limits is None else limits
+        self.authorizer = Authorizer(self.queue_state, self.limits, self.clock, self.check_run)
+        self.job_view = JobView(
+            self.journal,
             self.spool,
             lambda job: self.queue_state.reason(job, self.clock.elapsed()),
             self.queue_state.earliest_start,
         )
-        self.feed = EventStream(self.store, self.queue_state, self.clock)
-        self.verbs = Router(
+        self.event_stream = EventStream(self.journal, self.queue_state, self.clock)
+        self.router = Router(
             self.engine,
-            self.results,
-            cast("Any", self.access),
-            self.feed,
+            self.job_view,
+            cast("Any", self.authenticator),
+            self.event_stream,
             self.clock,
-            self.gate,
+            self.authorizer,
             lambda: len(self.factory.connections),
         )
         self.ports: list[FakePort] = [FakePort()]
         self.connection_limits = ConnectionLimits(
-            self.quotas, max_connections, self.clock, self.access.is_valid, self.ports
+            self.limits, max_connections, self.clock, self.authenticator.is_valid, self.ports
         )
-        self.factory = TaskqFactory(self.verbs, self.connection_limits, self.clock)
+        self.factory = TaskqFactory(self.router, self.connection_limits, self.clock)
 
     def check_run(self, who: Principal, spec: Spec) -> Spec:
         """Let everybody run everything."""
@@ -105,7 +105,7 @@ class Harness:
 
     def settle(self) -> None:
         """Make durable whatever is on its way, and what comes of it."""
-        self.store.sync_all()
+        self.journal.sync_all()
 
     def asked(
         self, command: str = "true", blocks: dict[str, bytes] | None = None, **options: Any

@@ -29,7 +29,7 @@ class Place:
     """A house in which somebody asks, with what they were answered: the first word, or the error's code."""
 
     def __init__(self, **quotas: Any) -> None:
-        self.harness = Harness(slots=1, quotas=Limits(**quotas))
+        self.harness = Harness(slots=1, limits=Limits(**quotas))
         self.harness.engine.start()
 
     def ask(self, who: Principal | None, line: str) -> str:
@@ -38,7 +38,7 @@ class Place:
     def whole(self, who: Principal | None, line: str) -> str:
         caller = FakeClient(who)
         request = parser.parse_line(line.encode())
-        answer = maybeDeferred(self.harness.verbs.handle, caller, request, [])
+        answer = maybeDeferred(self.harness.router.handle, caller, request, [])
         said: list[str] = []
         answer.addCallbacks(
             lambda reply: said.append(reply.decode()), lambda why: said.append(_code(why.value))
@@ -94,20 +94,20 @@ def test_who_may_do_what_and_what_is_refused_changes_nothing(verb: str) -> None:
     found: dict[str, str | None] = {}
     for who, principal in THOSE.items():
         place = place_of_ann()
-        before = list(place.harness.store.events), place.harness.engine.dispatcher.is_draining
+        before = list(place.harness.journal.events), place.harness.engine.dispatcher.is_draining
         said = place.ask(principal, LINES[verb].format(**THINGS))
         found[who] = said if said in ("FORBIDDEN", "AUTH_REQUIRED") else None
         if found[who]:
-            assert (place.harness.store.events, place.harness.engine.dispatcher.is_draining) == before
+            assert (place.harness.journal.events, place.harness.engine.dispatcher.is_draining) == before
     assert found == {who: code_for(verb, who) for who in WHO}
 
 
 @pytest.mark.parametrize("line", ["PAUSE", "RESUME", "PAUSE q", "RESUME q"])
 def test_what_stands_still_for_all_is_an_admin_s_matter(place: Place, line: str) -> None:
-    before = list(place.harness.store.events)
+    before = list(place.harness.journal.events)
     for who in (ANN, EVE, IN_Q):
         assert place.ask(who, line) == "FORBIDDEN"
-    assert place.harness.store.events == before
+    assert place.harness.journal.events == before
     assert place.ask(ROOT, line) == "OK"
 
 
@@ -134,7 +134,7 @@ def test_a_watch_tells_of_one_s_own_alone(place: Place) -> None:
     place.ask(ROOT, "PAUSE q")
     told = {who.name: place.whole(who, "WATCH --since=1").count("EVENT") for who in (ANN, BOB, EVE, ROOT)}
     assert told["bob"] == 1
-    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.harness.store.events)
+    assert told["ann"] + 2 == told["eve"] == told["root"] == len(place.harness.journal.events)
 
 
 def test_what_comes_after_a_job_of_another_s_is_refused(place: Place) -> None:
@@ -334,8 +334,8 @@ def test_submit_retry_and_set_beyond_the_bytes_of_one_user_are_refused_and_chang
 
 
 def test_what_could_not_be_recorded_takes_no_room() -> None:
-    harness = Harness(slots=1, quotas=Limits(pending_per_user=3, pending=4))
-    harness.access.roles["4000001"] = Role.SUBMIT
+    harness = Harness(slots=1, limits=Limits(pending_per_user=3, pending=4))
+    harness.authenticator.roles["4000001"] = Role.SUBMIT
     client = Client(harness, FakeSocket(uid=4_000_001))
     for sent in (
         b"SUBMIT a\nSUBMIT b\nSUBMIT c\n",
@@ -344,8 +344,8 @@ def test_what_could_not_be_recorded_takes_no_room() -> None:
         b"SUBMIT --secret=A=1 a\n",
     ):
         client.send(sent)
-        harness.store.fail()
-        harness.store.recover()
+        harness.journal.fail()
+        harness.journal.recover()
     harness.spool.error = OSError(28, "No space left on device")
     client.send(b"SUBMIT --stdin=2 cat\nhi\r\n")
     harness.spool.error = None
@@ -365,12 +365,12 @@ def test_all_pending_jobs_have_a_limit_for_everybody() -> None:
 
 
 def test_the_limit_is_exact_for_a_pipelined_flood() -> None:
-    harness = Harness(slots=1, quotas=Limits(pending_per_user=600, pending=1100))
-    harness.access.roles = dict.fromkeys(("4000001", "4000002"), Role.SUBMIT)
+    harness = Harness(slots=1, limits=Limits(pending_per_user=600, pending=1100))
+    harness.authenticator.roles = dict.fromkeys(("4000001", "4000002"), Role.SUBMIT)
     clients = [Client(harness, FakeSocket(uid=uid)) for uid in (4_000_001, 4_000_001, 4_000_002)]
     for client in clients:
         client.send((b"SUBMIT --hold true\n" * 19 + b"SUBMIT --hold --array=1-10 true\n") * 50)
-    while harness.store.pending or harness.clock.getDelayedCalls()[0].getTime() <= harness.clock.seconds():
+    while harness.journal.pending or harness.clock.getDelayedCalls()[0].getTime() <= harness.clock.seconds():
         harness.clock.advance(0)
         harness.settle()
     replies = [line.split()[:2] for client in clients for line in client.lines()]
@@ -446,7 +446,7 @@ def test_a_set_gives_a_job_no_more_than_a_submission(option: str) -> None:
         assert place.ask(who, f"SET 1 --{option}") == "TOO_LARGE"
         assert place.ask(who, "SET 1 --label=abc --max-output=1000") == "JOB"
         assert place.ask(who, "SET 1 --label= --priority=-1") == "JOB"
-    assert len(place.harness.store.events) == 5
+    assert len(place.harness.journal.events) == 5
     unlimited = Place(output=None)
     unlimited.ask(ANN, "SUBMIT --hold true")
     assert unlimited.ask(ANN, "SET 1 --max-output=100000G") == "JOB"
@@ -465,7 +465,7 @@ def test_who_asks_for_no_output_limit_gets_no_more_than_the_setting() -> None:
 
 
 def test_a_block_that_is_too_large_is_refused_before_it_comes_and_the_connection_stays_in_step() -> None:
-    harness = Harness(quotas=Limits(block=10))
+    harness = Harness(limits=Limits(block=10))
     client = Client(harness)
     for line in (b"SUBMIT --stdin=11 cat\n", b"SUBMIT --script=11\n"):
         client.send(line)
@@ -481,7 +481,7 @@ def test_a_block_that_is_too_large_is_refused_before_it_comes_and_the_connection
 
 def test_who_may_not_submit_is_told_before_the_block_comes() -> None:
     harness = Harness()
-    harness.access.roles["4000001"] = Role.READ
+    harness.authenticator.roles["4000001"] = Role.READ
     client = Client(harness, FakeSocket(uid=4_000_001))
     client.send(b"SUBMIT --stdin=2 cat\n")
     assert client.transport.received.startswith(b"ERROR FORBIDDEN SUBMIT changes something")
@@ -490,7 +490,7 @@ def test_who_may_not_submit_is_told_before_the_block_comes() -> None:
 
 
 def test_submissions_that_come_together_are_refused_one_by_one() -> None:
-    harness = Harness(quotas=Limits(command=5))
+    harness = Harness(limits=Limits(command=5))
     client = Client(harness)
     client.send(b"SUBMIT true\nSUBMIT too long\nSUBMIT false\nSUBMIT --after=99 x\nSUBMIT x\n")
     harness.settle()
@@ -499,7 +499,7 @@ def test_submissions_that_come_together_are_refused_one_by_one() -> None:
         *(["JOB_ID", "1"], ["ERROR", "TOO_LARGE"], ["JOB_ID", "2"], ["ERROR", "NO_SUCH_JOB"], ["JOB_ID", "3"])
     ]
     client.send(b"SUBMIT x\nSUBMIT y\n")
-    harness.store.fail()
+    harness.journal.fail()
     assert client.transport.received.count(b"ERROR STORE_FAILED") == 2
     assert harness.engine.submissions.quota.is_empty
 
@@ -533,7 +533,7 @@ def test_an_act_on_an_array_that_is_refused_is_not_counted(line: str, code: str)
     place.ask(ANN, "SUBMIT --hold true")
     place.ask(BOB, "SUBMIT --hold b")
     place.ask(ROOT, "SUBMIT --after=1 r")
-    bucket = place.harness.gate._buckets._buckets["ann"]  # type: ignore[union-attr]
+    bucket = place.harness.authorizer._buckets._buckets["ann"]  # type: ignore[union-attr]
     left = bucket.left
     assert place.whole(ANN, line).startswith(code)
     assert bucket.left == left

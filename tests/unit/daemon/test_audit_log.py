@@ -25,7 +25,7 @@ class Audited:
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.harness = Harness(slots=1)
-        self.audit = Audit(self.harness.store, self.harness.clock)
+        self.audit = Audit(self.harness.journal, self.harness.clock)
         self._caplog = caplog
 
     def submit(self, by: Actor, count: int = 1) -> None:

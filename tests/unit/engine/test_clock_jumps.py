@@ -41,12 +41,12 @@ def advance(harness: Harness, seconds: float) -> None:
 
 
 def clocked(harness: Harness) -> list[Event]:
-    return [event for event in harness.store.events if isinstance(event, Clocked)]
+    return [event for event in harness.journal.events if isinstance(event, Clocked)]
 
 
 def check(harness: Harness) -> None:
     """The backlog is what the journal says."""
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -94,11 +94,11 @@ def test_time_stamps_go_by_the_old_time_of_day_until_a_jump_can_be_recorded() ->
     harness.clock.set_time(START + 8 * DAY)
     harness.clock.advance(CHECK_INTERVAL)
     assert harness.clock.now() == START + 8 * DAY + CHECK_INTERVAL
-    harness.store.fail()
+    harness.journal.fail()
     assert harness.clock.now() == START + CHECK_INTERVAL
     advance(harness, 5.0)
     assert (harness.clock.now(), harness.queue_state.ahead) == (START + 6.0, 0.0)
-    harness.store.recover()
+    harness.journal.recover()
     advance(harness, 2.0)
     assert (harness.clock.now(), harness.queue_state.ahead) == (START + 8.0 + 8 * DAY, 8 * DAY)
     check(harness)
@@ -108,11 +108,11 @@ def test_time_stamps_go_by_the_old_time_of_day_until_a_jump_can_be_recorded() ->
 def test_end_that_could_not_be_recorded_before_a_jump_keeps_its_age(jump: float) -> None:
     harness = started()
     job = harness.submit(retries=1, retry_delay=100.0)
-    harness.store.fail()
+    harness.journal.fail()
     harness.executor.finish(job, FAILED)
     harness.clock.set_time(START + jump)
-    harness.store._waiting, waiting = [], harness.store._waiting
-    harness.store.failure = None
+    harness.journal._waiting, waiting = [], harness.journal._waiting
+    harness.journal.failure = None
     advance(harness, CHECK_INTERVAL)  # the jump is recorded before the end is
     for each in waiting:
         each.callback(None)
@@ -130,9 +130,9 @@ def test_delay_and_retry_are_as_long_as_was_asked(jump: float) -> None:
     array = harness.submit(delay=100.0, array=Array(0, 0))
     failing = harness.submit(retries=1, retry_delay=100.0)
     harness.finish(failing, FAILED)
-    shown = harness.results.describe(harness.job(delayed))["not_before"]
+    shown = harness.job_view.describe(harness.job(delayed))["not_before"]
     set_time(harness, jump)
-    assert harness.results.describe(harness.job(delayed))["not_before"] != shown
+    assert harness.job_view.describe(harness.job(delayed))["not_before"] != shown
     advance(harness, 98.0)
     assert running(harness) == []
     assert harness.queue_state.reason(harness.job(delayed), harness.clock.elapsed()) is Reason.DELAYED
@@ -202,7 +202,7 @@ def test_ended_job_is_as_old_as_the_boot_clock_says(jump: float) -> None:
     now = harness.clock.elapsed()
     assert harness.queue_state.retention_index.pop_expired(now - 11.5, 1000) == []
     assert harness.queue_state.retention_index.pop_expired(now - 10.9, 1000) == [job, array]
-    assert replayed(harness.store.events).retention_index.pop_expired(now - 10.9, 1000) == [job, array]
+    assert replayed(harness.journal.events).retention_index.pop_expired(now - 10.9, 1000) == [job, array]
 
 
 def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:

@@ -28,7 +28,7 @@ def end(harness: Harness, job_id: int) -> tuple[Status, Reason | None]:
 
 
 def skips(harness: Harness) -> list[int]:
-    return [event.id for event in harness.store.events if isinstance(event, Skipped)]
+    return [event.id for event in harness.journal.events if isinstance(event, Skipped)]
 
 
 def told(harness: Harness) -> "Counter[int]":
@@ -61,8 +61,8 @@ def test_a_job_starts_right_after_the_one_it_comes_after_or_is_skipped(
     harness.submit(**options)
     assert running(harness) == [1]
     harness.executor.finish(1, outcome)
-    harness.store.sync()
-    kinds = [type(event) for event in harness.store.pending]
+    harness.journal.sync()
+    kinds = [type(event) for event in harness.journal.pending]
     assert kinds == ([Started] if starts else [Skipped])
     harness.settle()
     assert end(harness, 2) == ((RUNNING, None) if starts else SKIPPED)
@@ -74,8 +74,8 @@ def test_a_skip_says_because_of_which_job_and_is_told_once_it_is_durable() -> No
     harness.submit(after=(1,))
     waiting = harness.engine.wait(2)
     harness.executor.finish(1, FAILED)
-    harness.store.sync()
-    assert harness.store.pending == [Skipped(id=2, at=START, dependency=1)]
+    harness.journal.sync()
+    assert harness.journal.pending == [Skipped(id=2, at=START, dependency=1)]
     assert not waiting.called
     assert harness.job(2).status is PENDING
     harness.settle()
@@ -108,7 +108,7 @@ def test_a_job_that_comes_after_several_is_skipped_at_the_first_that_fails_and_t
         harness.finish(job_id, outcome)
     assert skips(harness) == [4]
     assert ends[4] == 1
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
@@ -124,7 +124,7 @@ def test_a_job_that_was_cancelled_is_not_skipped_as_well(is_removed: bool, outco
         harness.settle()
     harness.finish(1, outcome)
     assert skips(harness) == []
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_job_that_was_cancelled_and_retried_waits_once() -> None:
@@ -144,7 +144,7 @@ def test_a_submission_after_a_job_that_has_failed_is_accepted_and_then_skipped()
     harness.submit()
     harness.finish(1, FAILED)
     answer = harness.asked(after=(1,))
-    harness.store.sync()
+    harness.journal.sync()
     assert result_of(answer) == 2
     assert harness.job(2).status is PENDING
     harness.settle()
@@ -187,7 +187,7 @@ def test_a_cancel_while_the_skip_is_on_its_way_comes_too_late() -> None:
     harness.submit()
     harness.submit(after=(1,))
     harness.executor.finish(1, FAILED)
-    harness.store.sync()
+    harness.journal.sync()
     cancelled = harness.cancel(2)
     harness.settle()
     assert isinstance(error_of(cancelled), WrongState)
@@ -199,12 +199,12 @@ def test_a_retry_of_the_other_while_the_skip_is_on_its_way_does_not_undo_it() ->
     harness.submit()
     harness.submit(after=(1,))
     harness.executor.finish(1, FAILED)
-    harness.store.sync()
+    harness.journal.sync()
     harness.retry(1)
     harness.settle()
     assert end(harness, 2) == SKIPPED
     harness.finish(1)
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
     assert running(harness) == []
 
 
@@ -222,7 +222,7 @@ def test_the_job_because_of_which_others_are_skipped_stays_until_they_are() -> N
     harness.submit()
     harness.submit(after=(1,))
     harness.executor.finish(1, FAILED)
-    harness.store.sync()
+    harness.journal.sync()
     assert isinstance(error_of(harness.remove(1)), WrongState)
     harness.settle()
     removed = harness.remove(1)
@@ -241,7 +241,7 @@ def many(count: int) -> Harness:
     harness.settle()
     assert all(answer.called for answer in answers)
     harness.executor.finish(1, FAILED)
-    harness.store.sync()
+    harness.journal.sync()
     return harness
 
 
@@ -249,28 +249,28 @@ def test_thousands_are_skipped_some_at_a_time_and_others_get_in_between() -> Non
     harness = many(3000)
     ends = told(harness)
     waiting = [harness.engine.wait(job_id) for job_id in (2, 1500, 3001)]
-    assert len(harness.store.pending) == MAX_JOBS_PER_BATCH
+    assert len(harness.journal.pending) == MAX_JOBS_PER_BATCH
     between = harness.asked()
-    harness.store.sync(MAX_JOBS_PER_BATCH + 1)
+    harness.journal.sync(MAX_JOBS_PER_BATCH + 1)
     assert result_of(between) == 3002
-    assert len(harness.store.pending) == MAX_JOBS_PER_BATCH + 1
+    assert len(harness.journal.pending) == MAX_JOBS_PER_BATCH + 1
     harness.settle()
     assert skips(harness) == list(range(2, 3002))
     assert all(waiter.called for waiter in waiting)
     assert set(ends.values()) == {1}
     assert running(harness) == [3002]
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_store_that_fails_in_between_leaves_nothing_unskipped() -> None:
     harness = many(250)
     ends = told(harness)
-    harness.store.sync(130)
+    harness.journal.sync(130)
     for _ in range(2):
-        harness.store.fail()
+        harness.journal.fail()
         harness.clock.advance(1)
-        harness.store.recover()
-        harness.store.sync(10)
+        harness.journal.recover()
+        harness.journal.sync(10)
     harness.settle()
     assert sorted(skips(harness)) == list(range(2, 252))
     assert set(ends.values()) == {1}
@@ -278,11 +278,11 @@ def test_a_store_that_fails_in_between_leaves_nothing_unskipped() -> None:
 
 def test_a_stop_in_between_leaves_the_rest_to_the_next_start() -> None:
     harness = many(250)
-    harness.store.sync(30)
-    harness.store.fail()
+    harness.journal.sync(30)
+    harness.journal.fail()
     result_of(harness.engine.dispatcher.stop(requeue=False))
     assert len(skips(harness)) == 30
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     assert again.engine.dispatcher.recover("it was killed") == []
     again.engine.start()
     again.settle()
@@ -293,15 +293,15 @@ def test_a_stop_in_between_leaves_the_rest_to_the_next_start() -> None:
 def test_what_a_crash_has_left_unskipped_is_skipped_at_the_start_and_never_starts() -> None:
     harness = many(5)
     harness.settle()
-    [ended] = [number for number, event in enumerate(harness.store.events) if isinstance(event, Ended)]
-    for cut in range(ended + 1, len(harness.store.events) + 1):
-        again = Harness(journal=harness.store.events[:cut])
+    [ended] = [number for number, event in enumerate(harness.journal.events) if isinstance(event, Ended)]
+    for cut in range(ended + 1, len(harness.journal.events) + 1):
+        again = Harness(events=harness.journal.events[:cut])
         again.engine.dispatcher.recover("it was killed")
         again.engine.start()
         again.settle()
         assert [end(again, job_id) for job_id in range(2, 7)] == [SKIPPED] * 5
         assert again.executor.runs == []
-        assert replayed(again.store.events) == again.queue_state
+        assert replayed(again.journal.events) == again.queue_state
 
 
 def test_after_an_attempt_that_a_crash_cut_off_comes_what_was_to_come_after_it() -> None:
@@ -309,7 +309,7 @@ def test_after_an_attempt_that_a_crash_cut_off_comes_what_was_to_come_after_it()
     harness.submit()
     harness.submit(after=(1,))
     harness.submit(after_fail=(1,))
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     again.engine.dispatcher.recover("it was killed")
     again.engine.start()
     again.settle()
@@ -347,7 +347,7 @@ def test_an_array_all_of_whose_tasks_were_cancelled_is_not_skipped() -> None:
     assert end(harness, 2)[0] is CANCELLED
     harness.finish(1, FAILED)
     assert skips(harness) == []
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_a_cascade_cancels_all_that_waits_for_a_job_directly_or_not_and_nothing_
     assert not answer.called
     harness.settle()
     assert result_of(answer) is harness.job(2)
-    assert [event.id for event in harness.store.events if isinstance(event, Cancelled)] == [5, 4, 2]
+    assert [event.id for event in harness.journal.events if isinstance(event, Cancelled)] == [5, 4, 2]
     assert skips(harness) == []
     assert harness.statuses() == [RUNNING, CANCELLED, PENDING, CANCELLED, CANCELLED, RUNNING]
     assert ends == {2: 1, 4: 1, 5: 1}
@@ -430,7 +430,7 @@ def test_a_cascade_of_a_job_that_has_ended_is_refused_and_one_of_a_cancelled_job
     harness.cancel(2, cascade=True)
     harness.settle()
     assert result_of(harness.cancel(2, cascade=True)).status is CANCELLED
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_cascade_beside_a_hold_on_its_way_cancels_that_job_too() -> None:
@@ -445,7 +445,7 @@ def test_a_cascade_beside_a_hold_on_its_way_cancels_that_job_too() -> None:
 
 
 def cancels(harness: Harness) -> list[int]:
-    return [event.id for event in harness.store.events if isinstance(event, Cancelled)]
+    return [event.id for event in harness.journal.events if isinstance(event, Cancelled)]
 
 
 def fan(count: int) -> Harness:
@@ -462,14 +462,14 @@ def test_a_cascade_over_thousands_is_recorded_a_portion_per_turn_and_answered_af
     count = 2 * MAX_VISITS_PER_TURN + MAX_JOBS_PER_BATCH // 2
     harness = fan(count)
     answer = harness.cancel(1, cascade=True)
-    assert harness.store.pending == [], "the jobs after it are looked for, a portion per turn"
+    assert harness.journal.pending == [], "the jobs after it are looked for, a portion per turn"
     harness.clock.advance(0)
     done = 0
     while not answer.called:
-        assert len(harness.store.pending) <= MAX_JOBS_PER_BATCH
+        assert len(harness.journal.pending) <= MAX_JOBS_PER_BATCH
         harness.settle()
         assert 0 < len(cancels(harness)) - done <= MAX_JOBS_PER_BATCH
-        assert harness.store.pending == [], "the next portion waits for the next turn"
+        assert harness.journal.pending == [], "the next portion waits for the next turn"
         done = len(cancels(harness))
         assert answer.called == (done == count + 1)
         harness.clock.advance(0)
@@ -492,8 +492,8 @@ def test_jobs_that_come_after_many_others_are_ended_so_many_a_turn_as_they_have_
     portions = []
     for _ in range(30):
         harness.clock.advance(0)
-        portions.append(len(harness.store.pending))
-        harness.store.sync(portions[-1])
+        portions.append(len(harness.journal.pending))
+        harness.journal.sync(portions[-1])
     assert result_of(answer).status is CANCELLED
     assert {harness.job(one).status for one in range(6, 15)} == {CANCELLED if is_cascade else Status.FAILED}
     assert max(portions) == 2
@@ -503,7 +503,7 @@ def test_a_cascade_that_a_crash_cuts_off_is_a_beginning_and_asking_again_does_th
     harness = fan(250)
     harness.cancel(1, cascade=True)
     harness.settle()
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     assert again.queue_state == harness.queue_state
     assert len(cancels(again)) == MAX_JOBS_PER_BATCH
     assert again.job(1).status is PENDING
@@ -535,7 +535,7 @@ def test_a_cascade_whose_store_fails_between_portions_is_told_so() -> None:
     answer = harness.cancel(1, cascade=True)
     harness.settle()
     harness.clock.advance(0)
-    harness.store.fail()
+    harness.journal.fail()
     assert isinstance(error_of(answer), StoreFailed)
     assert harness.job(1).status is PENDING
 
@@ -544,8 +544,8 @@ def test_a_cascade_that_a_failed_store_cannot_record_changes_nothing() -> None:
     harness = opened()
     chain(harness)
     answer = harness.cancel(2, cascade=True)
-    before = replayed(harness.store.events)
-    harness.store.fail()
+    before = replayed(harness.journal.events)
+    harness.journal.fail()
     error_of(answer)
     assert harness.queue_state == before
 
@@ -556,7 +556,7 @@ def test_a_bug_in_telling_of_a_skip_is_logged_and_the_rest_is_skipped_at_the_nex
     harness = many(3)
     with monkeypatch.context() as patched:
         patched.setattr(harness.engine._dependency_failures, "_on_ended", lambda *_: 1 / 0)
-        harness.store.sync(3)
+        harness.journal.sync(3)
     assert logged_errors.flush(ZeroDivisionError)
     assert len(skips(harness)) == 3
     harness.submit()

@@ -66,13 +66,13 @@ def test_starts_on_their_way_to_the_disk_count_against_the_slots() -> None:
     harness = opened(2)
     for _ in range(5):
         harness.asked()
-    harness.store.sync(5)
-    assert [type(event) for event in harness.store.pending] == [Started, Started]
+    harness.journal.sync(5)
+    assert [type(event) for event in harness.journal.pending] == [Started, Started]
 
 
 def on_its_way(harness: Harness) -> list[tuple[type, int]]:
     """Return what is on its way to the disk, and of which job."""
-    return [(type(event), event.id) for event in harness.store.pending if isinstance(event, JobEvent)]
+    return [(type(event), event.id) for event in harness.journal.pending if isinstance(event, JobEvent)]
 
 
 def test_the_next_start_goes_to_the_disk_right_behind_the_end_that_makes_room_for_it() -> None:
@@ -91,9 +91,9 @@ def test_an_end_that_cannot_be_recorded_goes_before_the_start_that_it_makes_room
     for _ in range(3):
         harness.submit()
     harness.executor.finish(1)
-    harness.store.fail()
+    harness.journal.fail()
     assert (harness.statuses(), running(harness)) == ([Status.RUNNING, Status.PENDING, Status.PENDING], [])
-    harness.store.recover()
+    harness.journal.recover()
     assert on_its_way(harness) == [(Ended, 1), (Started, 2)]
     harness.settle()
     assert running(harness) == [2]
@@ -105,11 +105,11 @@ def test_a_skip_that_waits_for_the_disk_keeps_no_start_from_following_it() -> No
     harness.submit(after=(1,))
     harness.submit()
     harness.executor.finish(1, FAILED)
-    harness.store.sync(1)
+    harness.journal.sync(1)
     expected: list[tuple[type, int]] = [(Started, 3), (Skipped, 2)]
     assert on_its_way(harness) == expected
-    harness.store.fail()
-    harness.store.recover()
+    harness.journal.fail()
+    harness.journal.recover()
     harness.settle()
     assert running(harness) == [3]
 
@@ -131,7 +131,7 @@ def test_a_job_that_ends_inside_its_spawn_ends_like_any_other() -> None:
         harness.asked()
     harness.settle()
     assert harness.statuses() == [Status.COMPLETED] * 50
-    kinds = [type(event) for event in harness.store.events if isinstance(event, JobEvent) and event.id == 7]
+    kinds = [type(event) for event in harness.journal.events if isinstance(event, JobEvent) and event.id == 7]
     assert kinds == [Submitted, Started, Spawned, Ended]
 
 
@@ -202,7 +202,7 @@ class Short:
             self.harness.settle()
 
     def starts(self) -> int:
-        return sum(isinstance(event, Started) for event in self.harness.store.events)
+        return sum(isinstance(event, Started) for event in self.harness.journal.events)
 
 
 def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
@@ -215,7 +215,7 @@ def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
         attempts = 1 if job.status is Status.RUNNING else 0
         assert (job.attempts, job.failures, job.past) == (attempts, 0, ())
         assert (job.attempt is not None) == bool(attempts)
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_start_that_is_taken_back_is_not_counted_as_started() -> None:
@@ -246,7 +246,7 @@ def test_a_shortage_that_lasts_costs_a_try_of_one_job_now_and_then() -> None:
     short.pass_time(600)
     assert 60 <= short.starts() - before < 80
     assert short.harness.queue_state.counts[Status.PENDING] == 300
-    assert replayed(short.harness.store.events) == short.harness.queue_state
+    assert replayed(short.harness.journal.events) == short.harness.queue_state
 
 
 def test_after_a_shortage_all_goes_on_by_itself_and_that_is_logged_once(logged: list[str]) -> None:
@@ -345,7 +345,7 @@ def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
     harness.settle()
     job = harness.job(1)
     assert (job.status, job.attempts, job.failures, job.attempt, job.past) == (PENDING, 1, 1, before, ())
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 # After a crash.
@@ -353,7 +353,7 @@ def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
 
 def crashed(*events: Event, **spec: Any) -> Harness:
     journal: list[Event] = [Submitted(id=1, at=START, owner="ada", command="true", spec=Spec(**spec))]
-    harness = Harness(journal=[*journal, Started(id=1, at=START, attempt=1), *events])
+    harness = Harness(events=[*journal, Started(id=1, at=START, attempt=1), *events])
     harness.engine.dispatcher.recover("the daemon was killed")
     return harness
 
@@ -384,7 +384,7 @@ def test_an_interrupted_attempt_is_followed_by_another_only_if_its_retries_allow
     harness.settle()
     assert running(harness) == [1]
     assert harness.job(1).attempts == 2
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_running_job_that_was_cancelled_before_the_crash_is_cancelled() -> None:
@@ -394,7 +394,7 @@ def test_a_running_job_that_was_cancelled_before_the_crash_is_cancelled() -> Non
 
 def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
     harness = Harness(
-        journal=[
+        events=[
             Submitted(id=1, at=START, owner="ada", command="true"),
             Started(id=1, at=START, attempt=1),
             Spawned(id=1, at=START, pid=99, started=3),
@@ -406,17 +406,17 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
     assert attempt is not None
     assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
     assert attempt.detail
-    assert result_of(begin(harness.results.both(harness.job(1)))) == (b"so far", b"")
+    assert result_of(begin(harness.job_view.both(harness.job(1)))) == (b"so far", b"")
 
 
 def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_is_refused() -> None:
     harness = Harness(
-        journal=[
+        events=[
             Submitted(id=1, at=START, owner="ada", command="true"),
             Started(id=1, at=START, attempt=1),
         ]
     )
-    harness.store.failure = "the disk is full"
+    harness.journal.failure = "the disk is full"
     with pytest.raises(StartRefused):
         harness.engine.dispatcher.recover("the daemon was killed")
 
@@ -424,7 +424,7 @@ def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_i
 def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> None:
     harness = Harness(
         1,
-        journal=[
+        events=[
             Submitted(id=1, at=START, owner="ada", command="true"),
             Submitted(id=2, at=START, owner="ada", command="true"),
         ],
@@ -475,13 +475,13 @@ def test_a_stopping_dispatcher_takes_nothing_new() -> None:
     result_of(harness.engine.dispatcher.stop(requeue=False))
     assert isinstance(error_of(harness.asked()), Draining)
     assert isinstance(error_of(harness.asked(key="k")), Draining)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrupted() -> None:
     harness = opened()
     harness.asked()
-    harness.store.sync()
+    harness.journal.sync()
     stopped = harness.engine.dispatcher.stop(requeue=False)
     harness.settle()
     result_of(stopped)
@@ -497,7 +497,7 @@ def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_
     harness.clock.advance(5)
     harness.settle()
     assert running(harness) == []
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     again.engine.start()
     again.settle()
     assert running(again) == [1]
@@ -549,7 +549,7 @@ def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_e
 def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
     harness = opened()
     harness.asked()
-    harness.store.sync()
+    harness.journal.sync()
     drained = harness.engine.dispatcher.drain()
     assert harness.engine.dispatcher.busy == 1
     harness.settle()
@@ -592,10 +592,10 @@ def test_with_requeue_what_a_stop_interrupts_is_pending_again_and_has_spent_no_r
     result_of(stopped)
     job = harness.job(1)
     assert (job.status, job.reason, job.failures, job.attempts) == (PENDING, Reason.RETRYING, 0, 1)
-    end = harness.store.events[-1]
+    end = harness.journal.events[-1]
     assert isinstance(end, Ended)
     assert (end.is_free, end.retry_at, end.reason, end.detail) == (True, START, Reason.INTERRUPTED, STOPPED)
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     again.engine.start()
     again.settle()
     assert running(again) == [1]
@@ -618,7 +618,7 @@ def test_with_requeue_what_ends_by_itself_or_was_cancelled_is_not_requeued() -> 
 def test_with_requeue_a_start_on_its_way_is_requeued_too() -> None:
     harness = opened()
     harness.asked()
-    harness.store.sync()
+    harness.journal.sync()
     harness.engine.dispatcher.stop(requeue=True)
     harness.settle()
     assert (harness.statuses(), harness.job(1).failures) == ([PENDING], 0)
@@ -645,11 +645,11 @@ def test_an_end_that_could_not_be_recorded_is_recorded_when_the_store_works_agai
     harness.submit()
     harness.submit()
     waiting = harness.engine.wait(1)
-    harness.store.fail()
+    harness.journal.fail()
     harness.executor.finish(1)
     assert not waiting.called
     assert running(harness) == []
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert result_of(waiting).status is Status.COMPLETED
     assert running(harness) == [2]
@@ -660,9 +660,9 @@ def test_an_end_waits_through_one_failure_after_the_other() -> None:
     harness.submit()
     harness.executor.finish(1)
     for _ in range(3):
-        harness.store.fail()
-        harness.store.recover()
-        assert [type(event) for event in harness.store.pending] == [Ended]
+        harness.journal.fail()
+        harness.journal.recover()
+        assert [type(event) for event in harness.journal.pending] == [Ended]
     harness.settle()
     assert harness.statuses() == [Status.COMPLETED]
 
@@ -671,10 +671,10 @@ def test_a_job_whose_start_was_refused_starts_when_the_store_works_again() -> No
     harness = opened(2)
     harness.asked()
     harness.asked()
-    harness.store.sync(2)
-    harness.store.fail()
+    harness.journal.sync(2)
+    harness.journal.fail()
     assert harness.executor.runs == []
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert running(harness) == [1, 2]
     assert [job.attempts for job in harness.queue_state.walk(1)] == [1, 1]
@@ -684,10 +684,10 @@ def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> 
     harness = opened()
     harness.submit(retries=1, retry_delay=1.0)
     harness.finish(1, FAILED)
-    harness.store.fail()
+    harness.journal.fail()
     harness.clock.advance(5)
     assert running(harness) == []
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert running(harness) == [1]
 
@@ -697,11 +697,11 @@ def test_a_job_that_comes_due_while_an_end_waits_for_the_store_starts_afterwards
     harness.submit(retries=1, retry_delay=1.0)
     harness.submit()
     harness.finish(1, FAILED)
-    harness.store.fail()
+    harness.journal.fail()
     harness.executor.finish(2)
     harness.clock.advance(5)
     assert running(harness) == []
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert running(harness) == [1]
     assert harness.statuses()[1] is Status.COMPLETED
@@ -710,10 +710,12 @@ def test_a_job_that_comes_due_while_an_end_waits_for_the_store_starts_afterwards
 def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards() -> None:
     harness = opened()
     answer = harness.asked()
-    harness.store.failure = "the disk is full"  # a store tells first of its failure, then of what was durable
-    harness.store.sync()
+    harness.journal.failure = (
+        "the disk is full"  # a store tells first of its failure, then of what was durable
+    )
+    harness.journal.sync()
     result_of(answer)
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert running(harness) == [1]
 
@@ -721,12 +723,12 @@ def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards
 def test_a_stop_does_not_wait_for_the_store() -> None:
     harness = opened()
     harness.submit()
-    harness.store.fail()
+    harness.journal.fail()
     harness.executor.finish(1)
     stopped = harness.engine.dispatcher.stop(requeue=False)
     result_of(stopped)
     assert harness.statuses() == [RUNNING]
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert harness.statuses() == [RUNNING], "the next start says what became of it"
 
@@ -734,9 +736,9 @@ def test_a_stop_does_not_wait_for_the_store() -> None:
 def test_who_waits_for_the_store_to_go_on_may_be_given_up() -> None:
     harness = opened()
     harness.asked()
-    harness.store.sync()
-    harness.store.fail()
-    harness.store._waiting[0].cancel()
+    harness.journal.sync()
+    harness.journal.fail()
+    harness.journal._waiting[0].cancel()
     assert harness.statuses() == [PENDING]
 
 
@@ -827,7 +829,7 @@ def test_a_daemon_that_stops_starts_nothing_that_waits_for_anything(
     assert [run.id for run in harness.executor.runs] == [1]
     assert harness.job(job_id).status is PENDING
     assert harness.clock.getDelayedCalls() == []
-    again = Harness(4, journal=harness.store.events)
+    again = Harness(4, events=harness.journal.events)
     again.engine.dispatcher.recover("it was killed")
     again.engine.start()
     again.settle()
@@ -876,7 +878,7 @@ def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> 
     harness.submit(array=Array(1, 3), retries=0)
     harness.submit(array=Array(1, 1), retries=1, retry_delay=0.0)
     harness.finish(2)
-    again = Harness(2, journal=harness.store.events)
+    again = Harness(2, events=harness.journal.events)
     interrupted = again.engine.dispatcher.recover("it was killed")
     assert [job.id for job in interrupted] == [3, 4]
     assert [again.job(task).status for task in (1, 2, 3, 4)] == [
@@ -888,13 +890,13 @@ def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> 
     again.engine.start()
     again.settle()
     assert running(again) == [6]
-    assert replayed(again.store.events) == again.queue_state
+    assert replayed(again.journal.events) == again.queue_state
 
 
 def test_interrupted_tasks_run_again_if_their_retries_allow() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 2), retries=1, retry_delay=0.0)
-    again = Harness(2, journal=harness.store.events)
+    again = Harness(2, events=harness.journal.events)
     again.engine.dispatcher.recover("it was killed")
     assert (again.job(1).status, again.job(2).reason) == (PENDING, Reason.RETRYING)
     again.engine.start()
@@ -943,7 +945,7 @@ def test_what_an_attempt_has_used_is_recorded_with_its_end() -> None:
     harness.submit()
     usage = Usage(user=1.5, system=0.5, memory=4096)
     harness.finish(1, Outcome(reason=None, exit_code=0, usage=usage))
-    end = harness.store.events[-1]
+    end = harness.journal.events[-1]
     assert isinstance(end, Ended)
     assert end.usage == usage
 

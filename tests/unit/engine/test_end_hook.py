@@ -24,7 +24,7 @@ class Notified:
         settings = OnEnd(COMMAND, **on_end)
         self.harness = Harness(slots, queues={ON_END_QUEUE: settings.slots})
         self.harness.engine.add_end_observer(
-            EndHook(self.harness.engine.submissions, self.harness.results.describe, settings).on_job_ended
+            EndHook(self.harness.engine.submissions, self.harness.job_view.describe, settings).on_job_ended
         )
         self.harness.engine.start()
 
@@ -56,7 +56,7 @@ def test_the_end_of_a_job_submits_one_that_has_its_json_on_stdin(notified: Notif
     job_id = harness.submit("work\n", label="mine")
     harness.finish(job_id, FAILED)
     [notice] = notified.notices()
-    assert notified.document(notice) == json.loads(json.dumps(harness.results.describe(harness.job(job_id))))
+    assert notified.document(notice) == json.loads(json.dumps(harness.job_view.describe(harness.job(job_id))))
     assert notified.document(notice)["status"] == "FAILED"
     assert notice.owner == OWNER.name
     spec = notice.spec

@@ -40,7 +40,7 @@ def test_a_submission_is_answered_once_it_is_durable_and_not_before() -> None:
     answer: Deferred[int] = harness.asked("true")
     assert not answer.called
     assert harness.queue_state.jobs == {}
-    harness.store.sync()
+    harness.journal.sync()
     assert result_of(answer) == 1
     assert harness.statuses() == [PENDING]
 
@@ -48,11 +48,11 @@ def test_a_submission_is_answered_once_it_is_durable_and_not_before() -> None:
 def test_a_job_is_spawned_once_its_start_is_durable_and_not_before() -> None:
     harness = opened()
     harness.asked("true")
-    harness.store.sync()
-    assert harness.store.pending == [Started(id=1, at=START, attempt=1)]
+    harness.journal.sync()
+    assert harness.journal.pending == [Started(id=1, at=START, attempt=1)]
     assert harness.executor.runs == []
     assert harness.statuses() == [PENDING]
-    harness.store.sync()
+    harness.journal.sync()
     assert [run.id for run in harness.executor.runs] == [1]
     assert harness.statuses() == [RUNNING]
 
@@ -86,7 +86,7 @@ def test_a_retry_is_answered_once_it_is_durable_and_not_before() -> None:
     answer = harness.retry(1)
     assert not answer.called
     assert harness.statuses() == [Status.FAILED]
-    harness.store.sync()
+    harness.journal.sync()
     assert result_of(answer).status is PENDING
 
 
@@ -96,7 +96,7 @@ def test_the_life_of_a_job_is_recorded_in_its_order() -> None:
     harness.clock.advance(1.5)
     harness.spool.percentages[1] = 40
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output.inline(b"hello\n")))
-    assert harness.store.events == [
+    assert harness.journal.events == [
         Submitted(id=1, at=START, owner="ada", command="echo hello", spec=Spec(label="x")),
         Started(id=1, at=START, attempt=1),
         Spawned(id=1, at=START, pid=1001, started=77),
@@ -119,7 +119,7 @@ def test_an_attempt_is_recorded_up_to_the_limit_of_its_job() -> None:
 
 
 def test_ids_go_on_where_the_journal_or_the_store_says() -> None:
-    harness = Harness(journal=[Submitted(id=7, at=START, owner="ada", command="true")])
+    harness = Harness(events=[Submitted(id=7, at=START, owner="ada", command="true")])
     assert harness.submit() == 8
     harness = Harness(next_id=20)
     assert harness.submit() == 20
@@ -132,7 +132,7 @@ def test_a_submission_is_recorded_once_its_blocks_are_durable() -> None:
     harness = opened()
     harness.spool.is_slow = True
     answer = harness.asked("", {"script": b"echo 1", "stdin": b"in"}, script=6, stdin=2)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
     assert harness.spool.blocks == {1: {"script": b"echo 1", "stdin": b"in"}}
     harness.spool.pending_writes[0].callback(None)
     harness.settle()
@@ -144,7 +144,7 @@ def test_blocks_that_cannot_be_kept_refuse_the_submission() -> None:
     harness.spool.error = OSError("no space left")
     answer = harness.asked("cat", {"stdin": b"in"}, stdin=2)
     assert isinstance(error_of(answer), StoreFailed)
-    assert harness.store.events == harness.store.pending == []
+    assert harness.journal.events == harness.journal.pending == []
     harness.spool.error = None
     assert harness.submit() == 2
 
@@ -191,7 +191,7 @@ def test_a_key_is_known_while_its_first_submission_is_on_its_way() -> None:
     harness.settle()
     assert result_of(first) == result_of(same) == 1
     assert isinstance(error_of(other), KeyConflict)
-    assert [type(event) for event in harness.store.events].count(Submitted) == 1
+    assert [type(event) for event in harness.journal.events].count(Submitted) == 1
 
 
 def test_blocks_belong_to_what_a_key_compares() -> None:
@@ -213,12 +213,12 @@ def test_the_values_of_secrets_are_kept_and_never_recorded() -> None:
     harness = opened()
     harness.spool.is_slow = True
     answer = with_secret(harness, b"hunter2")
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
     harness.spool.pending_writes[0].callback(None)
     harness.settle()
     assert harness.spool.blocks[result_of(answer)] == {"secret": b"A=hunter2\0"}
     assert harness.job(1).spec == Spec(secrets=("A",))
-    assert "hunter2" not in repr(harness.store.events)
+    assert "hunter2" not in repr(harness.journal.events)
 
 
 def test_the_hash_of_the_blocks_tells_nothing_of_a_secret() -> None:
@@ -258,7 +258,7 @@ def test_the_secrets_of_a_submission_that_was_refused_do_not_stay(is_kept: bool)
     answer = with_secret(harness, b"1")
     if is_kept:
         harness.spool.pending_writes[0].callback(None)
-        harness.store.fail()
+        harness.journal.fail()
     else:
         harness.spool.pending_writes[0].errback(OSError("no space"))
     assert isinstance(error_of(answer), StoreFailed)
@@ -317,7 +317,7 @@ def test_a_cancel_says_who_and_how() -> None:
     harness.submit()
     harness.clock.advance(2)
     harness.cancel(1, signal.SIGINT)
-    assert harness.store.pending == [Cancelled(id=1, at=START + 2, by="ada", signal=2)]
+    assert harness.journal.pending == [Cancelled(id=1, at=START + 2, by="ada", signal=2)]
 
 
 def test_cancelling_again_changes_nothing() -> None:
@@ -328,7 +328,7 @@ def test_cancelling_again_changes_nothing() -> None:
     harness.settle()
     answers += [harness.cancel(1), harness.cancel(2)]
     assert [result_of(answer).id for answer in answers] == [1, 1, 2, 2, 1, 2]
-    assert [type(event) for event in harness.store.events].count(Cancelled) == 2
+    assert [type(event) for event in harness.journal.events].count(Cancelled) == 2
     assert len(harness.executor.signals) == 1
 
 
@@ -337,15 +337,15 @@ def test_a_job_that_has_ended_cannot_be_cancelled() -> None:
     harness.submit()
     harness.finish(1)
     assert isinstance(error_of(harness.cancel(1)), WrongState)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_cancel_while_the_start_is_on_its_way_ends_the_process_that_starts() -> None:
     harness = opened()
     harness.asked()
-    harness.store.sync()
+    harness.journal.sync()
     answer = harness.cancel(1)
-    assert [type(event) for event in harness.store.pending] == [Started]
+    assert [type(event) for event in harness.journal.pending] == [Started]
     harness.settle()
     assert result_of(answer).status is RUNNING
     assert len(harness.executor.runs) == 1
@@ -443,9 +443,9 @@ def test_the_delay_doubles_and_its_jitter_is_recorded(chance: float) -> None:
         harness.settle()
     factor = 1 + JITTER * chance
     assert delays == pytest.approx([min(2.0**n, 3600) * factor for n in range(14)])
-    recorded = [event.retry_at for event in harness.store.events if isinstance(event, Ended)]
+    recorded = [event.retry_at for event in harness.journal.events if isinstance(event, Ended)]
     assert len(recorded) == 14
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_job_that_waits_for_its_retry_takes_no_slot_and_starts_when_it_is_due() -> None:
@@ -613,7 +613,7 @@ def test_a_failed_store_refuses_submissions_and_starts_nothing() -> None:
     harness.submit()
     harness.submit()
     on_its_way = harness.asked()
-    harness.store.fail()
+    harness.journal.fail()
     assert isinstance(error_of(on_its_way), StoreFailed)
     assert isinstance(error_of(harness.asked()), StoreFailed)
     harness.executor.finish(1)
@@ -627,8 +627,8 @@ def test_a_job_whose_start_could_not_be_recorded_is_not_run_and_not_lost_from_th
 ) -> None:
     harness = opened(1)
     harness.asked()
-    harness.store.sync()
-    harness.store.fail()
+    harness.journal.sync()
+    harness.journal.fail()
     assert harness.executor.runs == []
     assert harness.statuses() == [PENDING]
     assert harness.queue_state.next_job(harness.clock.elapsed()) is harness.job(1)
@@ -640,7 +640,7 @@ def test_an_end_that_could_not_be_recorded_is_told_to_nobody() -> None:
     harness.submit()
     waiting = harness.engine.wait(1)
     harness.executor.finish(1)
-    harness.store.fail()
+    harness.journal.fail()
     assert not waiting.called
     assert harness.statuses() == [RUNNING]
 
@@ -655,7 +655,7 @@ def test_what_a_failed_store_cannot_record_is_refused_and_changes_nothing(
         harness.finish(1)
     before = harness.job(1).status
     answer = act(harness, 1)
-    harness.store.fail()
+    harness.journal.fail()
     assert isinstance(error_of(answer), StoreFailed)
     assert isinstance(error_of(act(harness, 1)), StoreFailed)
     assert harness.job(1).status is before
@@ -665,9 +665,9 @@ def test_what_a_failed_store_cannot_record_is_refused_and_changes_nothing(
 def test_a_pid_that_could_not_be_recorded_changes_nothing() -> None:
     harness = opened()
     harness.asked()
-    harness.store.sync(2)
-    assert [type(event) for event in harness.store.pending] == [Spawned]
-    harness.store.fail()
+    harness.journal.sync(2)
+    assert [type(event) for event in harness.journal.pending] == [Spawned]
+    harness.journal.fail()
     assert running(harness) == [1]
     attempt = harness.job(1).attempt
     assert attempt is not None
@@ -677,7 +677,7 @@ def test_a_pid_that_could_not_be_recorded_changes_nothing() -> None:
 def test_a_stop_with_a_failed_store_fires_all_the_same() -> None:
     harness = opened()
     harness.submit()
-    harness.store.fail()
+    harness.journal.fail()
     stopped = harness.engine.dispatcher.stop(requeue=False)
     harness.executor.finish(1, INTERRUPTED)
     result_of(stopped)
@@ -736,14 +736,14 @@ def test_a_removal_is_answered_once_it_is_durable_and_the_files_go_then() -> Non
     assert harness.spool.removed == []
     harness.settle()
     result_of(answer)
-    assert harness.store.events[-1] == Removed(id=1, at=START + 1, by="ada")
+    assert harness.journal.events[-1] == Removed(id=1, at=START + 1, by="ada")
     assert harness.spool.removed == [(1, 2)]
     assert harness.engine.counters["removed"] == 1
     refused: list[Deferred[Any]] = [harness.remove(1), harness.retry(1), harness.cancel(1)]
     assert all(isinstance(error_of(each), Gone) for each in refused)
     with pytest.raises(Gone):
         harness.engine.wait(1)
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 @pytest.mark.parametrize("is_running", [True, False])
@@ -752,7 +752,7 @@ def test_what_has_not_ended_is_not_removed(is_running: bool) -> None:
     harness.submit()
     assert isinstance(error_of(harness.remove(1)), WrongState)
     assert isinstance(error_of(harness.remove(2)), NoSuchJob)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_removal_waits_for_what_the_job_has_left_behind() -> None:
@@ -781,8 +781,8 @@ def test_whoever_asks_while_a_removal_is_on_its_way_finds_the_job_gone(
     harness.settle()
     result_of(answers[0])
     assert isinstance(error_of(answers[1]), Gone)
-    assert [type(event) for event in harness.store.events].count(Removed) == 1
-    assert replayed(harness.store.events) == harness.queue_state
+    assert [type(event) for event in harness.journal.events].count(Removed) == 1
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_removal_waits_for_a_retry_on_its_way_and_is_refused_then() -> None:
@@ -801,7 +801,7 @@ def test_a_removal_that_cannot_be_recorded_changes_nothing() -> None:
     harness.submit()
     harness.finish(1)
     answer = harness.remove(1)
-    harness.store.fail()
+    harness.journal.fail()
     assert isinstance(error_of(answer), StoreFailed)
     assert harness.statuses() == [Status.COMPLETED]
     assert harness.spool.removed == []
@@ -846,7 +846,7 @@ def test_a_job_can_come_only_after_jobs_that_are_there(kind: str) -> None:
     assert isinstance(error_of(harness.asked(**unknown)), NoSuchJob)
     assert isinstance(error_of(harness.asked(**gone)), Gone)
     assert isinstance(error_of(harness.asked(**unknown, key="k")), NoSuchJob)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
     assert harness.submit(key="k") == 2
 
 
@@ -872,7 +872,7 @@ def test_what_could_never_start_is_refused(wish: dict[str, Any]) -> None:
     harness = opened(2, queues={"a": 1}, resources={"gpu": 1})
     assert isinstance(error_of(harness.asked(**wish)), BadRequest)
     assert isinstance(error_of(harness.asked(key="k", **wish)), BadRequest)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_the_schedule_that_submits_a_job_is_recorded_with_it() -> None:
@@ -898,11 +898,11 @@ def told(harness: Harness) -> list[tuple[int, Status]]:
 def test_an_array_is_one_submission_one_record_and_as_many_ids_as_it_has_tasks_and_one() -> None:
     harness = opened(9)
     first, second = harness.asked(array=Array(1, 3)), harness.asked()
-    assert len(harness.store.pending) == 2
+    assert len(harness.journal.pending) == 2
     harness.settle()
     assert (result_of(first), result_of(second)) == (1, 5)
     assert running(harness) == [2, 3, 4, 5]
-    again = Harness(journal=harness.store.events[:1])
+    again = Harness(events=harness.journal.events[:1])
     assert again.submit() == 5
 
 
@@ -925,7 +925,7 @@ def test_a_cancel_of_an_array_is_one_event_and_each_end_is_told_once() -> None:
     harness.submit(array=Array(1, 3))
     ends = told(harness)
     answer = harness.cancel(1)
-    assert len(harness.store.pending) == 1
+    assert len(harness.journal.pending) == 1
     harness.settle()
     assert result_of(answer) is harness.job(1)
     assert harness.executor.signals == [(2, Reason.CANCELLED, TERM)]
@@ -969,7 +969,7 @@ def test_a_retry_of_an_array_is_one_of_the_tasks_that_did_not_complete_or_of_all
     for task, outcome in ((2, COMPLETED), (3, FAILED), (4, FAILED)):
         harness.finish(task, outcome)
     harness.retry(1)
-    assert len(harness.store.pending) == 1
+    assert len(harness.journal.pending) == 1
     harness.settle()
     assert running(harness) == [3, 4]
     assert isinstance(error_of(harness.retry(1)), WrongState)

@@ -83,23 +83,23 @@ class Walk:
         self._open([])
 
     def _open(self, journal: list[Event]) -> None:
-        self.harness = Harness(SLOTS, journal=journal, queues=QUEUES, resources=RESOURCES)
+        self.harness = Harness(SLOTS, events=journal, queues=QUEUES, resources=RESOURCES)
         self.told: Counter[tuple[int, Status]] = Counter()
         self.limits: dict[str, int | None] = {"small": 1, "other": None}
         self.taken: dict[str, int] = {}
         self.harness.engine.add_end_observer(lambda job: self.told.update([(job.id, job.status)]))
         self.harness.engine.dispatcher.recover("it was killed")
-        self.since = len(self.harness.store.events)
+        self.since = len(self.harness.journal.events)
         self.harness.engine.start()
 
     def crash(self) -> None:
         """Begin anew with what was durable."""
         self.die()
-        self._open(list(self.harness.store.events))
+        self._open(list(self.harness.journal.events))
 
     def die(self) -> None:
         """Let nothing become durable any more, and leave nothing that waits for it."""
-        self.harness.store.fail("the daemon is dead")
+        self.harness.journal.fail("the daemon is dead")
         self.harness.engine.dispatcher.stop(requeue=False)
 
     def job(self, number: int) -> int:
@@ -138,7 +138,7 @@ class Walk:
         )
 
     def _sync(self, count: int) -> None:
-        self.harness.store.sync(min(count, len(self.harness.store.pending)))
+        self.harness.journal.sync(min(count, len(self.harness.journal.pending)))
 
     _acts: ClassVar[dict[str, Callable[..., Any]]] = {
         "submit": _submit,
@@ -163,8 +163,8 @@ class Walk:
         "sync": _sync,
         "settle": lambda self: self.harness.settle(),
         "advance": lambda self, seconds: self.harness.clock.advance(seconds),
-        "break down": lambda self: self.harness.store.fail(),
-        "mend": lambda self: self.harness.store.recover(),
+        "break down": lambda self: self.harness.journal.fail(),
+        "mend": lambda self: self.harness.journal.recover(),
         "crash": lambda self: self.crash(),
     }
 
@@ -173,7 +173,7 @@ class Walk:
     def check(self) -> None:
         """See that nothing is wrong at this moment."""
         queue_state, running = self.harness.queue_state, self.harness.executor.running
-        assert queue_state == replayed(self.harness.store.events, queue_state.capacity.totals)
+        assert queue_state == replayed(self.harness.journal.events, queue_state.capacity.totals)
         jobs = [queue_state.jobs[job_id] for job_id in running]
         assert all(job.status is Status.RUNNING for job in jobs)
         assert sum(job.spec.slots for job in jobs) <= SLOTS
@@ -213,11 +213,11 @@ class Walk:
             assert not has_room or queue_state.ready_queue.reserved_for(job, now) is not None, (
                 f"job {job.id} is forgotten"
             )
-        assert self.told == ends(self.harness.store.events, self.since)
+        assert self.told == ends(self.harness.journal.events, self.since)
 
     def finish(self) -> None:
         """Let everything come to its end."""
-        self.harness.store.recover()
+        self.harness.journal.recover()
         self.harness.settle()
         for queue in (None, "small", "other"):
             self.harness.resume(queue)
@@ -262,12 +262,12 @@ def test_whatever_is_asked_for_nothing_is_lost_told_twice_or_runs_beyond_its_lim
     for act in steps:
         walk.step(*act)
         walk.check()
-        if walk.harness.store.failure is None and not walk.harness.store.pending:
+        if walk.harness.journal.failure is None and not walk.harness.journal.pending:
             walk.check_quiet()
     walk.finish()
     walk.check()
     walk.check_quiet()
-    journal = walk.harness.store.events
+    journal = walk.harness.journal.events
     starts = [(event.id, event.attempt) for event in journal if isinstance(event, Started)]
     assert len(set(starts)) == len(starts)
     scheduled = [event.schedule for event in journal if isinstance(event, Scheduled)]
@@ -283,10 +283,10 @@ def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[
     walk = Walk()
     for act in before:
         walk.step(*act)
-    walk.harness.store.recover()
-    walk.harness.store.fail()
+    walk.harness.journal.recover()
+    walk.harness.journal.fail()
     starts = len(walk.harness.executor.runs)
-    known = replayed(walk.harness.store.events)
+    known = replayed(walk.harness.journal.events)
     assert walk.harness.queue_state == known
     for act in after:
         if act[0] not in ("mend", "crash"):

@@ -45,25 +45,25 @@ def waiting(**options: Any) -> Harness:
 @ACTS
 def test_a_change_is_told_once_it_is_durable_and_not_before(act: Act) -> None:
     harness = waiting(hold=act is Harness.release)
-    before = replayed(harness.store.events)
+    before = replayed(harness.journal.events)
     answer = act(harness, 2)
     assert not answer.called
     assert harness.queue_state == before
     harness.settle()
     assert result_of(answer) is harness.job(2)
-    assert harness.queue_state == replayed(harness.store.events) != before
+    assert harness.queue_state == replayed(harness.journal.events) != before
 
 
 @ACTS
 def test_a_change_that_a_failed_store_cannot_record_is_refused_and_nothing_has_changed(act: Act) -> None:
     harness = waiting(hold=act is Harness.release)
-    before = replayed(harness.store.events)
+    before = replayed(harness.journal.events)
     answers = [act(harness, 2), act(harness, 2)]
-    harness.store.fail()
+    harness.journal.fail()
     answers.append(act(harness, 2))
     assert all(isinstance(error_of(answer), StoreFailed) for answer in answers)
     assert harness.queue_state == before
-    harness.store.recover()
+    harness.journal.recover()
     again = act(harness, 2)
     harness.settle()
     result_of(again)
@@ -76,7 +76,7 @@ def test_who_and_when_is_recorded() -> None:
     harness.release(2)
     harness.change(2, priority=3)
     harness.settle()
-    assert harness.store.events[-3:] == [
+    assert harness.journal.events[-3:] == [
         Held(id=2, at=START + 2, by="ada"),
         Released(id=2, at=START + 2, by="ada"),
         Changed(id=2, at=START + 2, by="ada", command="true", spec=Spec(priority=3)),
@@ -94,7 +94,7 @@ def test_only_what_has_not_started_can_be_changed(act: Act) -> None:
     harness.remove(1)
     harness.settle()
     assert isinstance(error_of(act(harness, 1)), Gone)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 # HOLD and RELEASE.
@@ -139,14 +139,14 @@ def test_asking_for_what_is_so_already_records_nothing() -> None:
     harness.hold(2)
     harness.settle()
     assert result_of(harness.hold(2)) is harness.job(2)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_held_job_stays_so_through_a_restart_and_can_be_cancelled() -> None:
     harness = waiting()
     harness.hold(2)
     harness.settle()
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     again.engine.dispatcher.recover("it was killed")
     again.engine.start()
     again.settle()
@@ -204,7 +204,7 @@ def test_what_could_never_start_is_refused() -> None:
     harness = waiting()
     assert isinstance(error_of(harness.change(2, slots=2)), BadRequest)
     assert isinstance(error_of(harness.change(2, needs={"gpu": 1})), BadRequest)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 @pytest.mark.parametrize("values", [{"delay": 10.0}, {"at": START + 15.0}])
@@ -296,7 +296,7 @@ def test_a_key_stands_for_what_was_submitted_whatever_has_become_of_it() -> None
         harness.change(1, priority=priority)
         harness.settle()
     assert harness.submit("true", key="k", hold=True) == 1
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     assert again.submit("true", key="k", hold=True) == 1
     other = again.asked("true", key="k", hold=True, priority=2)
     assert isinstance(error_of(other), TaskqError)
@@ -309,8 +309,8 @@ def test_a_key_stands_for_what_was_submitted_whatever_has_become_of_it() -> None
 def test_a_change_while_the_start_is_on_its_way_comes_too_late(act: Act) -> None:
     harness = opened()
     harness.asked(hold=False)
-    harness.store.sync()
-    assert [type(event) for event in harness.store.pending] == [Started]
+    harness.journal.sync()
+    assert [type(event) for event in harness.journal.pending] == [Started]
     answer = act(harness, 1)
     harness.settle()
     assert isinstance(error_of(answer), WrongState)
@@ -342,7 +342,7 @@ def test_a_job_whose_change_is_on_its_way_when_there_is_room_starts_changed(valu
     assert running(harness) == [2]
     [(name, value)] = values.items()
     assert getattr(harness.job(2).spec, name) == value
-    kinds = [type(event) for event in harness.store.events if getattr(event, "id", None) == 2]
+    kinds = [type(event) for event in harness.journal.events if getattr(event, "id", None) == 2]
     assert kinds.index(Changed) < kinds.index(Started)
 
 
@@ -425,7 +425,7 @@ def test_of_a_held_array_one_task_may_be_released() -> None:
     assert running(harness) == []
     again = harness.hold(1)
     assert result_of(again).is_held
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_change_of_an_array_is_one_of_all_tasks_that_have_not_started() -> None:
@@ -433,7 +433,7 @@ def test_a_change_of_an_array_is_one_of_all_tasks_that_have_not_started() -> Non
     harness.change(1, label="other")
     harness.settle()
     assert [harness.job(job_id).spec.label for job_id in (1, 2, 3, 4)] == ["other", None, "other", "other"]
-    assert [type(event) for event in harness.store.events].count(Changed) == 1
+    assert [type(event) for event in harness.journal.events].count(Changed) == 1
 
 
 def test_one_task_cannot_be_changed() -> None:
@@ -450,10 +450,10 @@ def test_an_array_all_of_whose_tasks_have_started_cannot_be_changed(act: Act) ->
 def test_a_change_of_an_array_waits_for_the_start_of_a_task_that_is_on_its_way() -> None:
     harness = opened(1)
     harness.asked(array=Array(1, 2))
-    harness.store.sync()
-    assert harness.store.pending == [Started(id=2, at=START, attempt=1)]
+    harness.journal.sync()
+    assert harness.journal.pending == [Started(id=2, at=START, attempt=1)]
     harness.hold(1)
-    assert len(harness.store.pending) == 1
+    assert len(harness.journal.pending) == 1
     harness.settle()
     assert [harness.job(job_id).is_held for job_id in (2, 3)] == [False, True]
 

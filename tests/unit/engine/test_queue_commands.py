@@ -43,13 +43,13 @@ def settled(harness: Harness) -> Harness:
 @EVERY_DECISION
 def test_a_decision_is_told_once_it_is_durable_and_not_before(decide: Decision) -> None:
     harness = settled(opened())
-    before = replayed(harness.store.events)
+    before = replayed(harness.journal.events)
     answer = decide(harness)
     assert not answer.called
     assert harness.queue_state == before
     harness.settle()
     result_of(answer)
-    assert harness.queue_state == replayed(harness.store.events) != before
+    assert harness.queue_state == replayed(harness.journal.events) != before
 
 
 @EVERY_DECISION
@@ -57,13 +57,13 @@ def test_a_decision_that_a_failed_store_cannot_record_is_refused_and_nothing_has
     decide: Decision,
 ) -> None:
     harness = settled(opened())
-    before = replayed(harness.store.events)
+    before = replayed(harness.journal.events)
     answers = [decide(harness)]
-    harness.store.fail()
+    harness.journal.fail()
     answers.append(decide(harness))
     assert all(isinstance(error_of(answer), StoreFailed) for answer in answers)
     assert harness.queue_state == before
-    harness.store.recover()
+    harness.journal.recover()
     again = decide(harness)
     harness.settle()
     result_of(again)
@@ -81,7 +81,7 @@ def test_who_and_when_is_recorded() -> None:
     harness.unschedule(1)
     harness.settle()
     at = START + 1
-    assert harness.store.events == [
+    assert harness.journal.events == [
         Paused(at=at, by="ada", queue="a"),
         Resumed(at=at, by="ada"),
         Resized(at=at, by="ada", queue="a", slots=0),
@@ -96,7 +96,7 @@ def test_a_decision_holds_after_a_restart(decide: Decision) -> None:
     harness = settled(opened())
     decide(harness)
     harness.settle()
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     assert again.queue_state == harness.queue_state
     assert list(again.queue_state.describe_queues()) == list(harness.queue_state.describe_queues())
 
@@ -143,8 +143,8 @@ def test_the_pause_of_everything_and_that_of_a_queue_do_not_know_each_other() ->
 def test_a_start_that_is_on_its_way_when_the_pause_comes_becomes_true_and_the_next_does_not() -> None:
     harness = opened(2)
     harness.asked()
-    harness.store.sync()
-    assert harness.store.pending == [Started(id=1, at=START, attempt=1)]
+    harness.journal.sync()
+    assert harness.journal.pending == [Started(id=1, at=START, attempt=1)]
     paused = harness.pause("default")
     harness.asked()
     harness.settle()
@@ -159,9 +159,9 @@ def test_no_start_is_recorded_behind_a_pause_that_is_on_its_way() -> None:
     harness = opened(2)
     paused = harness.pause()
     harness.asked()
-    harness.store.sync(2)
+    harness.journal.sync(2)
     result_of(paused)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
     harness.settle()
     assert running(harness) == []
 
@@ -170,10 +170,10 @@ def test_a_pause_that_cannot_be_recorded_keeps_nothing_from_its_start() -> None:
     harness = opened(2)
     harness.asked()
     paused = harness.pause("default")
-    harness.store.sync()
-    harness.store.fail()
+    harness.journal.sync()
+    harness.journal.fail()
     assert isinstance(error_of(paused), StoreFailed)
-    harness.store.recover()
+    harness.journal.recover()
     harness.settle()
     assert running(harness) == [1]
 
@@ -237,7 +237,7 @@ def test_more_slots_are_taken_at_once_none_is_no_limit_and_the_settings_may_say_
     harness.resize("a", slots)
     harness.settle()
     assert len(running(harness)) == max(2, most)
-    again = Harness(4, journal=harness.store.events, queues={"a": 1})
+    again = Harness(4, events=harness.journal.events, queues={"a": 1})
     assert again.queue_state.describe_queue("a")["slots"] == {3: 3, 0: None, None: 1}[slots]
 
 
@@ -275,7 +275,7 @@ def test_a_number_is_never_used_twice() -> None:
         harness.settle()
         harness.unschedule(number)
         harness.settle()
-    again = Harness(journal=harness.store.events)
+    again = Harness(events=harness.journal.events)
     third = again.schedule()
     again.settle()
     assert result_of(third) == 3
@@ -284,9 +284,9 @@ def test_a_number_is_never_used_twice() -> None:
 def test_a_number_that_a_failed_store_refused_is_not_given_to_two() -> None:
     harness = opened()
     refused = harness.schedule()
-    harness.store.fail()
+    harness.journal.fail()
     assert isinstance(error_of(refused), StoreFailed)
-    harness.store.recover()
+    harness.journal.recover()
     answers = [harness.schedule() for _ in range(2)]
     harness.settle()
     assert len({result_of(answer) for answer in answers}) == 2
@@ -302,13 +302,13 @@ def test_what_is_asked_of_a_schedule_that_ends_just_now_finds_none(
     result_of(ended)
     assert isinstance(error_of(second), NoSuchJob)
     assert isinstance(error_of(act(harness, 7)), NoSuchJob)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 def test_a_schedule_of_what_could_never_start_is_refused() -> None:
     harness = opened(2)
     assert isinstance(error_of(harness.schedule(slots=3)), BadRequest)
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 @pytest.mark.parametrize("every, cron", [(0.5, None), (None, "61 * * * *")])
@@ -317,7 +317,7 @@ def test_a_schedule_that_cannot_be_is_refused_before_it_is_recorded(
 ) -> None:
     harness = opened()
     made = begin(harness.engine.queue_commands.schedule("true", DEFAULT_SPEC, ACTOR, every, cron, False))
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
     assert isinstance(error_of(made), BadRequest)
 
 
@@ -346,7 +346,7 @@ def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
     harness.settle()
     harness.finish(job_id)
     assert harness.job(job_id).status is Status.COMPLETED
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state
 
 
 def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> None:
@@ -355,4 +355,4 @@ def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> No
     answer = harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     harness.settle()
     assert running(harness) == [result_of(answer)]
-    assert replayed(harness.store.events) == harness.queue_state
+    assert replayed(harness.journal.events) == harness.queue_state

@@ -37,7 +37,7 @@ class Clockwork:
             last = journal[-1].at
             clocks.resume(OPENED, "this boot", last, last)
             journal = [*journal, *([make_record(clocks)] if clocks.ahead else [])]
-        self.harness = Harness(slots, journal=journal, clocks=clocks)
+        self.harness = Harness(slots, events=journal, clocks=clocks)
         self.scheduler = RecurringSubmitter(self.harness.engine, self.harness.clock, most_pending)
         self.harness.engine.start()
         self.scheduler.start()
@@ -69,7 +69,7 @@ class Clockwork:
         """Return when a schedule ran, in seconds since START."""
         return [
             event.at - START
-            for event in self.harness.store.events
+            for event in self.harness.journal.events
             if isinstance(event, Submitted) and event.schedule == number
         ]
 
@@ -140,7 +140,7 @@ def test_thousands_that_are_due_at_once_are_submitted_a_few_a_turn(works: Clockw
         works.make()
     works.harness.clock.suspend(60.0)
     works.scheduler.start()
-    assert len(works.harness.store.pending) == MAX_SUBMISSIONS_PER_TURN
+    assert len(works.harness.journal.pending) == MAX_SUBMISSIONS_PER_TURN
     works.advance(0)
     assert [works.ran(number) for number in range(1, MAX_SUBMISSIONS_PER_TURN + 2)] == [[60.0]] * (
         MAX_SUBMISSIONS_PER_TURN + 1
@@ -164,7 +164,7 @@ def made_and_ran(works: Clockwork) -> list[Event]:
     works.make()
     works.run(1)
     works.scheduler.stop()
-    return works.harness.store.events
+    return works.harness.journal.events
 
 
 def test_runs_that_were_missed_while_the_daemon_was_down_are_one(works: Clockwork) -> None:
@@ -286,11 +286,11 @@ def test_a_run_that_cannot_be_recorded_is_made_up_for_once_it_can(
 ) -> None:
     works.make()
     works.make()
-    works.harness.store.fail("the disk is full")
+    works.harness.journal.fail("the disk is full")
     works.advance(60.0, *[RETRY_INTERVAL] * 200)
     assert works.ran() == []
     assert caplog.messages == ["schedule 1 could not submit: the disk is full"]
-    works.harness.store.recover()
+    works.harness.journal.recover()
     works.advance(RETRY_INTERVAL)
     assert works.ran(1) == works.ran(2) == [261.0]
     works.finish(1)
@@ -321,8 +321,8 @@ def test_runs_that_were_refused_on_their_way_to_the_disk_come_again(
     works.make()
     works.make()
     works.harness.clock.advance(60.0)
-    works.harness.store.fail("no room")
-    works.harness.store.recover()
+    works.harness.journal.fail("no room")
+    works.harness.journal.recover()
     works.advance(RETRY_INTERVAL)
     assert works.ran(1) == works.ran(2) == [61.0]
     assert caplog.messages == [f"schedule {number} could not submit: no room" for number in (1, 2)]
@@ -333,9 +333,9 @@ def test_what_is_said_is_said_again_when_it_has_worked_meanwhile(
 ) -> None:
     works.make(overlap=True)
     for _ in range(2):
-        works.harness.store.fail("no room")
+        works.harness.journal.fail("no room")
         works.advance(60.0)
-        works.harness.store.recover()
+        works.harness.journal.recover()
         works.advance(RETRY_INTERVAL)
     assert len(caplog.messages) == 2
     assert len(works.ran()) == 2
@@ -412,8 +412,8 @@ def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None
     works.advance(60.0)
     works.harness.clock.advance(60.0)
     works.scheduler.stop()
-    works.harness.store.sync()
-    works.harness.store.fail("no room")
+    works.harness.journal.sync()
+    works.harness.journal.fail("no room")
     assert works.harness.clock.getDelayedCalls() == []
     assert works.ran(1) == [60.0, 120.0]
     begin(
@@ -451,7 +451,7 @@ def test_a_clock_that_is_set_back_a_lot_does_not_stop_a_schedule_until_then_nor_
     assert works.ran() == [40.0, 40.0 - DAY]
     works.advance(*[5.0] * 12)
     assert works.ran() == [40.0, 40.0 - DAY, 100.0 - DAY]
-    assert replayed(works.harness.store.events).schedules == works.harness.queue_state.schedules
+    assert replayed(works.harness.journal.events).schedules == works.harness.queue_state.schedules
 
 
 def test_a_run_under_way_when_the_clock_is_set_back_is_not_waited_for_until_then(works: Clockwork) -> None:
@@ -491,4 +491,4 @@ def test_the_backlog_is_what_the_journal_says_whatever_was_left_out(works: Clock
     works.advance(0, 60.0, 60.0)
     assert works.ran(1) == [60.0]
     assert works.ran(2) == [180.0, 240.0]
-    assert replayed(works.harness.store.events).schedules == works.harness.queue_state.schedules
+    assert replayed(works.harness.journal.events).schedules == works.harness.queue_state.schedules

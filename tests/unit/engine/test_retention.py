@@ -25,12 +25,12 @@ class Home:
     """An engine with fakes, and a retention task, driven by the test."""
 
     def __init__(self, journal: list[Event] | None = None, **retention: Any) -> None:
-        self.harness = Harness(4, journal=journal)
+        self.harness = Harness(4, events=journal)
         self.harness.engine.start()
         self.harness.settle()
         self.task = RetentionTask(
             self.harness.engine,
-            self.harness.store,
+            self.harness.journal,
             Retention(**{"age": 7 * DAY, "count": 1000, **retention}),
             self.harness.clock,
         )
@@ -58,7 +58,7 @@ def test_retention_removes_jobs_that_ended_before_the_age_limit() -> None:
     assert home.known() == [1, 2, 3]
     home.advance(CHECK_INTERVAL)
     assert home.known() == [3]
-    removals = [event for event in home.harness.store.events if isinstance(event, Removed)]
+    removals = [event for event in home.harness.journal.events if isinstance(event, Removed)]
     assert [(event.id, event.by) for event in removals] == [(1, RETENTION.name), (2, RETENTION.name)]
     assert home.harness.spool.removed == [(1, 1), (2, 1)]
 
@@ -79,7 +79,7 @@ def test_retention_keeps_up_to_size_bytes_of_output_as_does_replay() -> None:
         home.harness.finish(job_id, Outcome(reason=None, exit_code=0, stdout=Output(10)))
     home.harness.settle()
     assert home.known() == [4, 5]
-    again = replayed(home.harness.store.events)
+    again = replayed(home.harness.journal.events)
     assert again == home.harness.queue_state
     assert again.retention_index.bytes == home.harness.queue_state.retention_index.bytes == 20
 
@@ -91,7 +91,7 @@ def test_retention_keeps_up_to_memory_bytes_of_ended_jobs_as_does_replay() -> No
     home.end(5)
     home.harness.settle()
     assert home.known() == [4, 5]
-    again = replayed(home.harness.store.events)
+    again = replayed(home.harness.journal.events)
     assert again == home.harness.queue_state
     assert again.retention_index.memory == home.harness.queue_state.retention_index.memory <= 2 * one
 
@@ -103,8 +103,8 @@ def test_retention_keeps_count_jobs_while_removals_are_in_progress() -> None:
         home.harness.submit()
     for job_id in (1, 2, 3, 4):
         home.harness.executor.finish(job_id)
-    home.harness.store.sync(4)
-    assert [event.id for event in home.harness.store.pending if isinstance(event, Removed)] == [1]
+    home.harness.journal.sync(4)
+    assert [event.id for event in home.harness.journal.pending if isinstance(event, Removed)] == [1]
     for _ in range(3):
         home.harness.asked()
     home.harness.settle()
@@ -172,10 +172,10 @@ def test_retention_limits_removals_in_progress_over_all_checks() -> None:
     home.harness.clock.advance(2)
     for _ in range(5):
         assert home.task.remove_expired()
-        assert len(home.harness.store.pending) == MAX_BATCH
+        assert len(home.harness.journal.pending) == MAX_BATCH
     home.harness.settle()
     assert home.task.remove_expired()
-    assert len(home.harness.store.pending) == MAX_BATCH
+    assert len(home.harness.journal.pending) == MAX_BATCH
 
 
 def test_retention_resumes_when_the_journal_is_writable_again() -> None:
@@ -183,14 +183,14 @@ def test_retention_resumes_when_the_journal_is_writable_again() -> None:
     home.end(3)
     home.advance(DAY + 1)
     home.task.start()
-    assert len(home.harness.store.pending) == 3
-    home.harness.store.fail()
+    assert len(home.harness.journal.pending) == 3
+    home.harness.journal.fail()
     home.advance()
     assert home.known() == [1, 2, 3]
-    home.harness.store.recover()
+    home.harness.journal.recover()
     home.advance()
     assert home.known() == []
-    removals = [event.id for event in home.harness.store.events if isinstance(event, Removed)]
+    removals = [event.id for event in home.harness.journal.events if isinstance(event, Removed)]
     assert removals == [1, 2, 3]
 
 
@@ -227,7 +227,7 @@ def test_retention_removes_an_ended_array_with_all_its_tasks() -> None:
     home.advance()
     home.end()
     assert home.known() == [7]
-    assert [event.id for event in home.harness.store.events if isinstance(event, Removed)] == [5, 6, 1]
+    assert [event.id for event in home.harness.journal.events if isinstance(event, Removed)] == [5, 6, 1]
     assert sorted(home.harness.spool.removed) == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
     assert home.harness.engine.counters["removed"] == 3
 
@@ -286,7 +286,7 @@ def test_retention_removes_a_failed_dependency_after_its_dependents_are_skipped(
     harness.settle()
     home.advance()
     home.advance()
-    kinds = [event.name for event in harness.store.events]
+    kinds = [event.name for event in harness.journal.events]
     assert kinds.count("skipped") == 3
     last = len(kinds) - 1 - kinds[::-1].index("skipped")
     assert "removed" not in kinds[:last]

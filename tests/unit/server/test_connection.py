@@ -193,7 +193,7 @@ def test_a_web_browser_gets_no_word_and_submits_nothing(line: bytes) -> None:
     client.read()
     assert client.transport.received == b""
     assert client.transport.is_closed
-    assert harness.store.events == []
+    assert harness.journal.events == []
 
 
 # Telnet.
@@ -312,7 +312,7 @@ def test_replies_come_in_the_order_of_the_requests_however_long_one_takes() -> N
     client = Client(harness)
     client.send(b"SUBMIT true\nPING\nSTATUS 1\nFROB\n")
     assert client.lines() == []
-    harness.store.sync()
+    harness.journal.sync()
     assert beginnings(client.lines()) == ["JOB_ID 1", "OK", "STATUS PENDING", "ERROR UNKNOWN_COMMAND"]
 
 
@@ -320,7 +320,7 @@ def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT --bogus b\nSUBMIT c\nFROB\nSUBMIT d\n")
-    assert len(harness.store.pending) == 3
+    assert len(harness.journal.pending) == 3
     assert client.lines() == []
     harness.settle()
     assert beginnings(client.lines()) == [
@@ -447,7 +447,7 @@ def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
-    harness.store.fail()
+    harness.journal.fail()
     client.send(b"SUBMIT c\nSTATUS 1\n")
     assert beginnings(client.lines()) == [
         "ERROR STORE_FAILED",
@@ -494,7 +494,7 @@ def test_a_submission_with_secrets_passes_none_and_is_passed_by_none() -> None:
         harness.spool.pending_writes[number].callback(None)
     harness.settle()
     assert client.lines() == ["JOB_ID 1", "JOB_ID 2", "JOB_ID 3", "JOB_ID 4"]
-    assert [event.id for event in harness.store.events if isinstance(event, Submitted)] == [1, 2, 3, 4]
+    assert [event.id for event in harness.journal.events if isinstance(event, Submitted)] == [1, 2, 3, 4]
     assert harness.spool.blocks == {1: {"secret": b"A=1\0"}, 3: {"stdin": b"hi", "secret": b"A=2\0"}}
     client.send(b"SHOW 3\nHISTORY 3\nLIST\n")
     shown = client.transport.received
@@ -584,7 +584,7 @@ def test_a_stranger_has_to_say_who_it_is_first(line: str) -> None:
     client = stranger(harness)
     client.send(f"{line}\n".encode())
     assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"]
-    assert harness.store.pending == []
+    assert harness.journal.pending == []
 
 
 @pytest.mark.parametrize("line", ["PING", "HELP", "HELP SUBMIT", "HELLO"])
@@ -642,7 +642,7 @@ def test_a_token_comes_from_where_its_connection_does() -> None:
     harness = opened()
     for client in (stranger(harness), Client(harness)):
         client.send(b"AUTH sesame\n")
-    assert harness.access.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
+    assert harness.authenticator.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
 
 
 def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody_knows(
@@ -652,7 +652,7 @@ def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody
     client = stranger(harness)
     monkeypatch.setattr(client.transport, "getPeer", lambda: UNIXAddress(""))
     client.send(b"AUTH sesame\n")
-    assert harness.access.asked == [("sesame", "unix")]
+    assert harness.authenticator.asked == [("sesame", "unix")]
 
 
 # Not more than fits.
@@ -721,9 +721,9 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
     harness = opened(0)
     client = Client(harness)
     client.send(b"SUBMIT true\n" * 8)
-    assert len(harness.store.pending) == 3
-    harness.store.sync()
-    assert len(harness.store.pending) == 3
+    assert len(harness.journal.pending) == 3
+    harness.journal.sync()
+    assert len(harness.journal.pending) == 3
     harness.settle()
     assert client.lines() == [f"JOB_ID {number}" for number in range(1, 9)]
 
@@ -1006,7 +1006,7 @@ def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
     handler: Callable[..., Any], logged_errors: Any
 ) -> None:
     harness = opened()
-    harness.verbs._handlers["STATUS"] = handler
+    harness.router._handlers["STATUS"] = handler
     client = Client(harness)
     client.send(b"STATUS 1\nPING\n")
     assert client.lines() == ["ERROR INTERNAL STATUS met a bug of taskqd's; the daemon's log has it", "OK"]
@@ -1033,7 +1033,7 @@ def test_a_bug_that_submissions_meet_together_is_told_to_each(
 def test_a_bug_met_for_a_client_that_is_gone_breaks_nothing(logged_errors: Any) -> None:
     harness = opened()
     slow: Deferred[bytes] = Deferred()
-    harness.verbs._handlers["STATUS"] = lambda *_: slow
+    harness.router._handlers["STATUS"] = lambda *_: slow
     client = Client(harness)
     client.send(b"STATUS 1\n")
     client.transport.lose()
@@ -1082,7 +1082,7 @@ def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
     client = Client(harness)
     if is_encrypted:
         client.connection.handshakeCompleted()
-    harness.clock.advance(harness.quotas.auth_time or 0)
+    harness.clock.advance(harness.limits.auth_time or 0)
     assert client.transport.is_aborted is not is_encrypted
     assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"] * is_encrypted
     client.read()
@@ -1094,8 +1094,8 @@ def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_g
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
-    harness = Harness(quotas=Limits(connections_per_user=1))
-    harness.access.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
+    harness = Harness(limits=Limits(connections_per_user=1))
+    harness.authenticator.certified = Principal("ana", Role.SUBMIT, "10.0.0.5:4242")
     clients = [Client(harness) for _ in range(2)]
     for client in clients:
         client.connection.handshakeCompleted()

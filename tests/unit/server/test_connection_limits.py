@@ -26,8 +26,8 @@ ROOT = Principal("root", Role.ADMIN)
 
 
 def house_of(max_connections: int = 1000, **quotas: Any) -> Harness:
-    harness = Harness(quotas=Limits(**quotas), max_connections=max_connections)
-    harness.access.roles["4000001"] = Role.SUBMIT
+    harness = Harness(limits=Limits(**quotas), max_connections=max_connections)
+    harness.authenticator.roles["4000001"] = Role.SUBMIT
     return harness
 
 
@@ -95,7 +95,7 @@ def test_one_user_has_so_many_connections_and_an_admin_as_many_as_he_likes() -> 
 
 def test_an_auth_that_makes_one_connection_too_many_is_refused() -> None:
     harness = house_of(connections_per_user=1)
-    harness.access.tokens["t"] = Principal("ann", Role.SUBMIT, token="1")
+    harness.authenticator.tokens["t"] = Principal("ann", Role.SUBMIT, token="1")
     first, second = stranger(harness), stranger(harness)
     first.send(b"AUTH t\nPING\n")
     second.send(b"AUTH t\nSTATS\n")
@@ -140,10 +140,10 @@ def test_who_is_sent_away_unknown_and_reads_nothing_holds_his_place_no_longer_th
 
 def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
     harness = house_of()
-    harness.access.tokens["t"] = ANN._replace(token="1")
+    harness.authenticator.tokens["t"] = ANN._replace(token="1")
     client = stranger(harness)
     client.send(b"AUTH t\n")
-    harness.access.revoked.add("1")
+    harness.authenticator.revoked.add("1")
     harness.connection_limits.close_expired()
     harness.clock.advance(CLOSE_TIMEOUT - 0.1)
     assert not client.transport.is_closed
@@ -192,13 +192,13 @@ def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
 def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: bytes) -> None:
     harness = house_of()
     harness.submit()
-    harness.access.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
+    harness.authenticator.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
     client, other = stranger(harness), stranger(harness)
     client.send(b"AUTH t\n" + line)
     other.send(b"AUTH sesame\n")
-    harness.access.revoked.add("1")
+    harness.authenticator.revoked.add("1")
     harness.clock.advance(LOOK_EVERY)
-    assert (watchers(harness.feed), bool(harness.engine.waiter_count)) == (0, False)
+    assert (watchers(harness.event_stream), bool(harness.engine.waiter_count)) == (0, False)
     harness.submit()
     harness.finish(1)
     harness.clock.advance(LOOK_EVERY)
@@ -213,10 +213,10 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
 
 def test_between_two_looks_a_revoked_token_is_good_for_nothing() -> None:
     harness = house_of()
-    harness.access.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
+    harness.authenticator.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
     client = stranger(harness)
     client.send(b"AUTH t\nPING\n")
-    harness.access.revoked.add("1")
+    harness.authenticator.revoked.add("1")
     client.send(b"STATS\nSUBMIT true\nSUBMIT --stdin=2 cat\nhi\r\nPING\n")
     lines = said(client).splitlines()
     assert [line.split()[:2] for line in lines[2:5]] == [["ERROR", "AUTH_REQUIRED"]] * 3
@@ -242,8 +242,8 @@ def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None
 
 def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more() -> None:
     harness = house_of(block_memory=80_000, block=1000)
-    harness.access.roles["4000001"] = Role.SUBMIT
-    harness.access.roles["4000002"] = Role.SUBMIT
+    harness.authenticator.roles["4000001"] = Role.SUBMIT
+    harness.authenticator.roles["4000002"] = Role.SUBMIT
     hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
     hog.send(b"SUBMIT --hold true\n")
     other.send(b"SUBMIT --hold true\n")
@@ -270,8 +270,8 @@ def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_f
 ) -> None:
     monkeypatch.setattr("taskqd.speedups.direct_write.unread", lambda transport: transport._unread)
     harness = house_of(block_memory=320_000, block=1000)
-    harness.access.roles["4000001"] = Role.SUBMIT
-    harness.access.roles["4000002"] = Role.SUBMIT
+    harness.authenticator.roles["4000001"] = Role.SUBMIT
+    harness.authenticator.roles["4000002"] = Role.SUBMIT
     hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
     while harness.connection_limits._block_bytes <= 320_000 // READING_SHARE:
         hog.send(b"HELLO\n")
@@ -307,7 +307,7 @@ def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be
 
 
 def revoked(harness: Harness, client: Client) -> None:
-    harness.access.revoked.add("1")
+    harness.authenticator.revoked.add("1")
     harness.clock.advance(LOOK_EVERY)
     assert harness.connection_limits._block_bytes == 0, "at once, though the connection is still there"
     assert not client.transport.is_closed
@@ -326,7 +326,7 @@ def arrived(harness: Harness, client: Client) -> None:
 
 
 def not_recorded(harness: Harness, client: Client) -> None:
-    harness.store.fail()
+    harness.journal.fail()
 
 
 def cut_wrong(harness: Harness, client: Client) -> None:
@@ -357,7 +357,7 @@ def test_what_a_block_took_is_given_back_however_it_ends(
     harness = house_of()
     harness.engine.start()
     harness.submit()
-    harness.access.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
+    harness.authenticator.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
     client = stranger(harness)
     client.send(b"AUTH t\n" + before + b"SUBMIT --stdin=5 cat\nhe")
     assert (harness.connection_limits._block_bytes, harness.connection_limits._block_bytes_of) == (
@@ -461,7 +461,7 @@ def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> Non
     guest = Fleeting(harness.connection_limits)
     harness.connection_limits.opened(guest)
     harness.connection_limits.identified(guest, ANN)
-    harness.access.revoked.add("1")
+    harness.authenticator.revoked.add("1")
     harness.clock.advance(LOOK_EVERY)
     assert harness.connection_limits.connections == set()
     assert harness.clock.getDelayedCalls() == []
@@ -472,11 +472,11 @@ def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> Non
 
 def test_what_comes_behind_an_auth_is_handled_in_the_light_of_it() -> None:
     harness = house_of()
-    harness.access.slow = []
+    harness.authenticator.slow = []
     client = stranger(harness)
     client.send(b"AUTH t\nSUBMIT a\nSUBMIT --stdin=2 cat\nhi\r\nSTATUS 1\nQUIT\n")
     assert client.transport.received == b""
-    harness.access.slow[0].callback(ANN)
+    harness.authenticator.slow[0].callback(ANN)
     harness.settle()
     harness.settle()
     words = [line.split()[0] for line in said(client).splitlines()]
@@ -486,12 +486,12 @@ def test_what_comes_behind_an_auth_is_handled_in_the_light_of_it() -> None:
 
 def test_who_is_gone_before_he_is_known_leaves_nothing() -> None:
     harness = house_of()
-    harness.access.slow = []
+    harness.authenticator.slow = []
     client = stranger(harness)
     client.send(b"AUTH t\nSUBMIT a\n")
     client.transport.lose()
-    assert harness.access.slow[0].called, "nobody goes on with the AUTH of who is gone"
-    harness.access.slow[0].callback(ANN)
+    assert harness.authenticator.slow[0].called, "nobody goes on with the AUTH of who is gone"
+    harness.authenticator.slow[0].callback(ANN)
     harness.settle()
     assert (harness.queue_state.jobs, harness.connection_limits._of) == ({}, {})
 
@@ -500,7 +500,7 @@ def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something
     harness = house_of()
     harness.engine.start()
     harness.submit()
-    harness.access.tokens.update(read=Principal("eve", Role.READ), write=ANN)
+    harness.authenticator.tokens.update(read=Principal("eve", Role.READ), write=ANN)
     client = stranger(harness)
     client.send(b"AUTH read\nWAIT 1\nAUTH write\nSUBMIT --stdin=2 cat\nhi\r\nAUTH read\nSUBMIT --stdin=2 x\n")
     client.send(b"hi\r\nPING\n")
@@ -517,12 +517,12 @@ def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something
 
 def test_three_auths_that_fail_in_their_own_time_end_the_connection() -> None:
     harness = house_of()
-    harness.access.slow = []
+    harness.authenticator.slow = []
     client = stranger(harness)
     client.send(b"AUTH a\nAUTH b\nAUTH c\nAUTH d\nPING\n")
     for number in range(3):
-        assert len(harness.access.slow) == number + 1, "one at a time"
-        harness.access.slow[number].errback(AuthFailed("no"))
+        assert len(harness.authenticator.slow) == number + 1, "one at a time"
+        harness.authenticator.slow[number].errback(AuthFailed("no"))
     client.read()
     assert client.lines() == ["ERROR AUTH_FAILED no"] * 3
     assert client.transport.is_half_closed
@@ -530,18 +530,18 @@ def test_three_auths_that_fail_in_their_own_time_end_the_connection() -> None:
 
 def test_what_goes_wrong_here_is_no_failure_of_who_auths(logged_errors: LeakWatch) -> None:
     harness = house_of()
-    harness.access.slow = []
+    harness.authenticator.slow = []
     client = stranger(harness)
     client.send(b"AUTH a\n" * 3 + b"PING\n")
     for number in range(3):
-        harness.access.slow[number].errback(ZeroDivisionError())
+        harness.authenticator.slow[number].errback(ZeroDivisionError())
     assert [line.split()[:2] for line in client.lines()] == [["ERROR", "INTERNAL"]] * 3 + [["OK"]]
     assert len(logged_errors.flush(ZeroDivisionError)) == 3
 
 
 def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
     harness = house_of(connections_per_user=1)
-    harness.access.tokens.update(a=ANN, b=BOB)
+    harness.authenticator.tokens.update(a=ANN, b=BOB)
     first, second = stranger(harness), stranger(harness)
     first.send(b"AUTH a\nAUTH b\nAUTH b\nSUBMIT x\n")
     assert harness.connection_limits._of == {"bob": 1}
@@ -557,12 +557,12 @@ def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
 
 def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> None:
     harness = house_of(auth_time=10.0)
-    harness.access.slow = []
+    harness.authenticator.slow = []
     client = stranger(harness)
     client.send(b"AUTH t\nSUBMIT a\n")
     harness.clock.advance(10.0)
-    assert harness.access.slow[0].called, "as of who is gone"
-    harness.access.slow[0].callback(ANN)
+    assert harness.authenticator.slow[0].called, "as of who is gone"
+    harness.authenticator.slow[0].callback(ANN)
     harness.settle()
     assert [line.split()[1] for line in client.lines()] == ["AUTH_REQUIRED"]
     client.read()
@@ -596,8 +596,8 @@ class Lobby:
         )
         self.harness.engine.start()
         self.harness.submit()
-        self.harness.access.tokens.update(t=ANN._replace(token="1"), other=BOB)
-        self.harness.access.slow = []
+        self.harness.authenticator.tokens.update(t=ANN._replace(token="1"), other=BOB)
+        self.harness.authenticator.slow = []
         self.clients: list[Client] = []
 
     def do(self, which: int, what: str | bytes) -> None:
@@ -608,12 +608,12 @@ class Lobby:
         elif what == "settle":
             harness.settle()
         elif what == "fail":
-            harness.store.fail()
-            harness.store.recover()
+            harness.journal.fail()
+            harness.journal.recover()
         elif what == "wait":
             harness.clock.pump([1.0] * 3)
         elif what == "revoke":
-            harness.access.revoked ^= {"1"}
+            harness.authenticator.revoked ^= {"1"}
         elif what == "answer":
             self.answer()
         elif self.clients:
@@ -633,10 +633,10 @@ class Lobby:
 
     def answer(self) -> None:
         """Let all AUTHs that are under way be answered."""
-        slow = self.harness.access.slow or []
+        slow = self.harness.authenticator.slow or []
         while slow:
-            token = self.harness.access.asked[-len(slow)][0]
-            found = self.harness.access.tokens.get(token)
+            token = self.harness.authenticator.asked[-len(slow)][0]
+            found = self.harness.authenticator.tokens.get(token)
             slow.pop(0).callback(found) if found else slow.pop(0).errback(AuthFailed("no"))
 
     def check(self) -> None:

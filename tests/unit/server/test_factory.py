@@ -69,7 +69,7 @@ def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, fam
     assert (
         harness.connection_limits.connections,
         harness.connection_limits._block_bytes,
-        watchers(harness.feed),
+        watchers(harness.event_stream),
     ) == (set(), 0, 0)
 
 

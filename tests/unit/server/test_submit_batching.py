@@ -35,7 +35,7 @@ def as_ada(harness: Harness, role: Role = Role.SUBMIT) -> Client:
 
 def entries(harness: Harness) -> list[int]:
     """Return how many events each entry has that is on its way to the disk."""
-    return [len(events) for events, _ in harness.store._on_their_way]
+    return [len(events) for events, _ in harness.journal._on_their_way]
 
 
 def test_what_comes_in_one_round_is_one_entry_and_each_is_answered() -> None:
@@ -68,11 +68,11 @@ def test_each_is_the_owner_of_what_they_submit() -> None:
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.settle()
     assert [job.owner for job in harness.queue_state.walk(1)] == ["ada", "bob"]
-    assert [getattr(event, "origin", "") for event in harness.store.events] == [None, "pid 7"]
+    assert [getattr(event, "origin", "") for event in harness.journal.events] == [None, "pid 7"]
 
 
 def test_what_is_refused_to_one_is_not_to_the_others() -> None:
-    harness = opened(quotas=Limits(label=5))
+    harness = opened(limits=Limits(label=5))
     one, two, reader = Client(harness), Client(harness), as_ada(harness, Role.READ)
     stranger = Client(harness)
     stranger.connection.principal = None
@@ -102,7 +102,7 @@ def test_where_all_is_refused_nothing_waits_for_the_disk() -> None:
 
 
 def test_a_limit_counts_what_others_of_the_same_name_have_asked_for_in_this_round() -> None:
-    harness = opened(quotas=Limits(pending_per_user=3))
+    harness = opened(limits=Limits(pending_per_user=3))
     one, two = as_ada(harness), as_ada(harness)
     in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"SUBMIT c\nSUBMIT d\n"))
     harness.settle()
@@ -111,14 +111,14 @@ def test_a_limit_counts_what_others_of_the_same_name_have_asked_for_in_this_roun
 
 
 def test_when_the_disk_fails_all_are_told_and_nothing_was_taken() -> None:
-    harness = opened(quotas=Limits(pending_per_user=2))
+    harness = opened(limits=Limits(pending_per_user=2))
     one, two = as_ada(harness), as_ada(harness)
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
-    harness.store.fail()
+    harness.journal.fail()
     for client in (one, two):
         assert [line[:18] for line in client.lines()] == ["ERROR STORE_FAILED"]
     assert not harness.queue_state.jobs
-    harness.store.recover()
+    harness.journal.recover()
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.settle()
     assert [client.lines()[0][:6] for client in (one, two)] == ["JOB_ID"] * 2
@@ -150,15 +150,15 @@ def test_who_is_gone_before_the_end_of_the_round_has_submitted_all_the_same() ->
 def test_a_bug_that_one_meets_is_told_to_that_one_alone(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = opened(quotas=Limits(pending_per_user=2))
-    authorize_submissions = harness.gate.authorize_submissions
+    harness = opened(limits=Limits(pending_per_user=2))
+    authorize_submissions = harness.authorizer.authorize_submissions
 
     def broken(who: Principal, submissions: Any) -> Any:
         if submissions[0].command == "broken":
             raise ZeroDivisionError
         return authorize_submissions(who, submissions)
 
-    monkeypatch.setattr(harness.gate, "authorize_submissions", broken)
+    monkeypatch.setattr(harness.authorizer, "authorize_submissions", broken)
     one, two, three = as_ada(harness), as_ada(harness), as_ada(harness)
     in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT broken\nSUBMIT x\n"), (three, b"SUBMIT c\n"))
     harness.settle()
@@ -171,7 +171,7 @@ def test_a_bug_that_one_meets_is_told_to_that_one_alone(
 def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = opened(quotas=Limits(pending_per_user=2))
+    harness = opened(limits=Limits(pending_per_user=2))
     take_in = harness.engine.submissions._admit
 
     def broken(batch: SubmissionBatch, events: Any) -> Any:

@@ -37,11 +37,11 @@ def ended(stdout: Output, stderr: Output = NOTHING, reason: Reason | None = None
 
 
 def read(harness: Harness, stream: str, offset: int = 0, length: int = EVERYTHING) -> bytes:
-    return result_of(harness.results.read(harness.job(1), stream, offset, length))
+    return result_of(harness.job_view.read(harness.job(1), stream, offset, length))
 
 
 def both(harness: Harness) -> "Deferred[tuple[bytes, bytes]]":
-    return begin(harness.results.both(harness.job(1)))
+    return begin(harness.job_view.both(harness.job(1)))
 
 
 # Progress.
@@ -51,11 +51,11 @@ def test_progress_is_what_the_running_job_reports_and_all_when_it_has_completed(
     harness = opened()
     harness.submit()
     job = harness.job(1)
-    assert harness.results.progress(job) == 0
+    assert harness.job_view.progress(job) == 0
     harness.spool.percentages[1] = 42
-    assert harness.results.progress(job) == 42
+    assert harness.job_view.progress(job) == 42
     harness.finish(1)
-    assert harness.results.progress(job) == 100
+    assert harness.job_view.progress(job) == 100
 
 
 def test_progress_of_a_failed_job_is_what_it_reported_last() -> None:
@@ -63,7 +63,7 @@ def test_progress_of_a_failed_job_is_what_it_reported_last() -> None:
     harness.submit()
     harness.spool.percentages[1] = 42
     harness.finish(1, FAILED)
-    assert harness.results.progress(harness.job(1)) == 42
+    assert harness.job_view.progress(harness.job(1)) == 42
 
 
 def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> None:
@@ -72,10 +72,10 @@ def test_progress_of_a_job_that_waits_is_nothing_whatever_it_was_before() -> Non
     harness.spool.percentages[1] = 42
     harness.finish(1, FAILED)
     assert harness.job(1).status is Status.PENDING
-    assert harness.results.progress(harness.job(1)) == 0
+    assert harness.job_view.progress(harness.job(1)) == 0
     harness.cancel(1)
     harness.settle()
-    assert harness.results.progress(harness.job(1)) == 42
+    assert harness.job_view.progress(harness.job(1)) == 42
 
 
 # Output.
@@ -96,8 +96,8 @@ def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
         b"",
         b"",
     ]
-    assert harness.results.size(harness.job(1), "stdout") == 6
-    assert harness.results.describe(harness.job(1))["stdout_bytes"] == 6
+    assert harness.job_view.size(harness.job(1), "stdout") == 6
+    assert harness.job_view.describe(harness.job(1))["stdout_bytes"] == 6
 
 
 @pytest.mark.parametrize("data", [b"hello\n", b"\xff\0\xfe"])
@@ -120,7 +120,7 @@ def test_long_output_is_read_from_its_file() -> None:
 
 def test_dropped_output_is_counted_and_what_was_kept_is_read() -> None:
     harness = ended(Output.inline(b"", 77), Output.inline(b"kept", 3))
-    job = harness.results.describe(harness.job(1))
+    job = harness.job_view.describe(harness.job(1))
     assert (job["stdout_bytes"], job["stdout_dropped"], job["stderr_bytes"], job["stderr_dropped"]) == (
         0,
         77,
@@ -209,7 +209,7 @@ def test_an_interrupted_attempt_whose_output_cannot_be_known_has_none() -> None:
         Submitted(id=1, at=START, owner="ada", command="true"),
         Started(id=1, at=START, attempt=1),
     ]
-    harness = Harness(journal=journal)
+    harness = Harness(events=journal)
     harness.engine.dispatcher.recover("why")
     assert result_of(both(harness)) == (b"", b"")
 
@@ -237,9 +237,9 @@ def replace(outcome: Outcome, **values: Any) -> Outcome:
 def test_the_output_of_each_attempt_can_be_read(attempt: int | None, output: bytes) -> None:
     harness = retried()
     job = harness.job(1)
-    assert harness.results.size(job, "stdout", attempt) == len(output)
-    assert result_of(harness.results.read(job, "stdout", 1, EVERYTHING, attempt)) == output[1:]
-    assert result_of(harness.results.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
+    assert harness.job_view.size(job, "stdout", attempt) == len(output)
+    assert result_of(harness.job_view.read(job, "stdout", 1, EVERYTHING, attempt)) == output[1:]
+    assert result_of(harness.job_view.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
 
 
 def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> None:
@@ -249,26 +249,26 @@ def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> No
     harness.clock.advance(60)
     harness.settle()
     harness.spool.leftovers[1, 1] = (b"x" * 6000, b"")
-    assert len(result_of(harness.results.read(harness.job(1), "stdout", 10, EVERYTHING, 1))) == 5990
+    assert len(result_of(harness.job_view.read(harness.job(1), "stdout", 10, EVERYTHING, 1))) == 5990
 
 
 @pytest.mark.parametrize("attempt", [0, 4])
 def test_an_attempt_that_is_not_known_is_refused_with_those_that_are(attempt: int) -> None:
     harness = retried()
     with pytest.raises(WrongState, match="attempts 1 to 3 are"):
-        harness.results.read(harness.job(1), "stdout", 0, 10, attempt)
+        harness.job_view.read(harness.job(1), "stdout", 0, 10, attempt)
     harness.job(1).past = harness.job(1).past[1:]
     with pytest.raises(WrongState, match="attempts 2 to 3 are"):
-        harness.results.size(harness.job(1), "stdout", 1)
+        harness.job_view.size(harness.job(1), "stdout", 1)
 
 
 def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
     harness = opened()
     harness.submit(hold=True)
     assert read(harness, "stdout") == b""
-    assert harness.results.size(harness.job(1), "stdout") == 0
+    assert harness.job_view.size(harness.job(1), "stdout") == 0
     with pytest.raises(WrongState, match="none is"):
-        harness.results.read(harness.job(1), "stdout", 0, 10, 1)
+        harness.job_view.read(harness.job(1), "stdout", 0, 10, 1)
 
 
 # SHOW.
@@ -276,9 +276,9 @@ def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
 
 def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
     harness = retried()
-    shown = harness.results.show(harness.job(1))
+    shown = harness.job_view.show(harness.job(1))
     assert [(run["attempt"], run["stdout_bytes"]) for run in shown["runs"]] == [(1, 3), (2, 5), (3, 5)]
-    assert (shown["stdout_bytes"], shown["status"], "runs" in harness.results.describe(harness.job(1))) == (
+    assert (shown["stdout_bytes"], shown["status"], "runs" in harness.job_view.describe(harness.job(1))) == (
         5,
         "RUNNING",
         False,
@@ -288,7 +288,7 @@ def test_show_has_all_attempts_and_the_sizes_of_this_moment() -> None:
 def test_a_job_that_was_never_started_has_no_attempts_to_show() -> None:
     harness = opened()
     harness.submit(hold=True)
-    shown = harness.results.show(harness.job(1))
+    shown = harness.job_view.show(harness.job(1))
     assert (shown["runs"], shown["reason"]) == ([], "held")
 
 
@@ -299,14 +299,14 @@ def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
     harness = Harness(slots=3)
     harness.engine.start()
     harness.submit(array=Array(1, 3))
-    seen = [harness.results.progress(harness.job(1))]
+    seen = [harness.job_view.progress(harness.job(1))]
     for task in (2, 3, 4):
         harness.finish(task, FAILED if task == 3 else COMPLETED)
-        seen.append(harness.results.progress(harness.job(1)))
+        seen.append(harness.job_view.progress(harness.job(1)))
     assert seen == [0, 33, 66, 100]
     harness.submit(array=Array(1, 1))
     harness.finish(6)
-    assert harness.results.progress(harness.job(5)) == 100
+    assert harness.job_view.progress(harness.job(5)) == 100
 
 
 # Whether it is stopped.
@@ -324,16 +324,16 @@ def test_show_says_that_the_first_process_of_a_running_job_is_stopped(
     monkeypatch.setattr(proc, "is_stopped", is_stopped)
     harness = opened()
     harness.submit()
-    assert harness.results.show(harness.job(1))["stopped"] is True
-    assert "stopped" not in harness.results.show(harness.job(1))
-    assert "stopped" not in harness.results.describe(harness.job(1))
+    assert harness.job_view.show(harness.job(1))["stopped"] is True
+    assert "stopped" not in harness.job_view.show(harness.job(1))
+    assert "stopped" not in harness.job_view.describe(harness.job(1))
     harness.finish(1)
-    assert "stopped" not in harness.results.show(harness.job(1))
+    assert "stopped" not in harness.job_view.show(harness.job(1))
     assert asked == [(1001, 77)] * 2
 
 
 @pytest.mark.parametrize(
-    "look", [both, lambda harness: harness.results.read(harness.job(1), "stdout", 10, 90)]
+    "look", [both, lambda harness: harness.job_view.read(harness.job(1), "stdout", 10, 90)]
 )
 def test_output_whose_file_was_cut_after_the_end_is_an_error_and_not_a_part_of_it(
     look: Callable[[Harness], "Deferred[object]"],

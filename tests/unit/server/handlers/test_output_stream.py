@@ -33,7 +33,7 @@ def opened() -> Harness:
 def follow(harness: Harness, caller: FakeClient, stdout: int = 0, stderr: int = 0) -> "Deferred[Job]":
     """Follow job 1."""
     offsets = {"stdout": stdout, "stderr": stderr}
-    return begin(Follower(harness.engine, harness.results, caller, 1, offsets).follow())
+    return begin(Follower(harness.engine, harness.job_view, caller, 1, offsets).follow())
 
 
 def parts(sent: bytes) -> list[tuple[str, int, bytes]]:
@@ -248,7 +248,7 @@ def test_output_that_cannot_be_read_ends_it_with_an_error(monkeypatch: pytest.Mo
     def fail(position: Any) -> Any:
         raise StoreFailed("unreadable")
 
-    monkeypatch.setattr(harness.store, "read", fail)
+    monkeypatch.setattr(harness.journal, "read", fail)
     assert isinstance(error_of(follow(harness, FakeClient())), StoreFailed)
     gone(harness)
 

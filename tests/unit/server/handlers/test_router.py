@@ -51,7 +51,7 @@ def ask(
 ) -> Any:
     """Return the Deferred of the reply to a request."""
     request = parser.parse_line(line.encode())
-    return maybeDeferred(harness.verbs.handle, caller or FakeClient(), request, blocks or [])
+    return maybeDeferred(harness.router.handle, caller or FakeClient(), request, blocks or [])
 
 
 def answer(harness: Harness, line: str) -> str:
@@ -89,7 +89,7 @@ def listed(harness: Harness, line: str) -> tuple[list[int], str]:
 
 
 def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
-    assert set(opened().verbs._handlers) == set(verbs.VERBS)
+    assert set(opened().router._handlers) == set(verbs.VERBS)
 
 
 # The three that were asked for.
@@ -621,7 +621,7 @@ def test_a_held_job_starts_once_it_is_released() -> None:
     assert answer(harness, "STATUS 2") == "STATUS RUNNING 0\r\n"
     for verb in ("HOLD", "RELEASE"):
         assert isinstance(refusal(harness, f"{verb} 2"), WrongState)
-    told = [event for event in harness.store.events if isinstance(event, Held | Released)]
+    told = [event for event in harness.journal.events if isinstance(event, Held | Released)]
     assert [event.by for event in told] == ["ada", "ada"]
 
 
@@ -681,7 +681,7 @@ def test_a_queue_s_slots_are_changed_while_it_runs() -> None:
     assert shown(harness, "SET-QUEUE gpu --slots=none")["slots"] is None
     assert queues(harness)["gpu"]["running"] == 3
     assert shown(harness, "SET-QUEUE gpu --slots=default")["slots"] == 1
-    assert harness.store.events[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
+    assert harness.journal.events[-1] == Resized(at=harness.clock.now(), by="ada", queue="gpu", slots=None)
 
 
 @pytest.mark.parametrize("words", ["", " gpu"])
@@ -768,7 +768,7 @@ def test_stats_has_the_counters_and_gauges() -> None:
     assert stats["store"] == {"failure": None, "segment": 1, "segment_bytes": 8}
     assert stats["draining"] is False
     assert stats["limits"]["line"] == parser.MAX_LINE_LENGTH
-    harness.store.fail("no space left")
+    harness.journal.fail("no space left")
     assert shown(harness, "STATS")["store"]["failure"] == "no space left"
 
 
@@ -811,7 +811,7 @@ def test_hello_says_what_one_is_taken_for(who: Principal, told: dict[str, str]) 
 
 def test_hello_and_stats_have_every_limit() -> None:
     quotas = Limits(connections=7, submissions=2.5, idle_time=None, output=1000, line=2048)
-    harness = Harness(quotas=quotas)
+    harness = Harness(limits=quotas)
     stats = shown(harness, "STATS")["limits"]
     hello = json.loads(answer(harness, "HELLO").split(" ", 2)[2])["limits"]
     assert hello == stats == {**verbs_of_the_daemon.LIMITS, **describe(quotas)}
@@ -822,17 +822,17 @@ def test_hello_and_stats_have_every_limit() -> None:
 
 def test_auth_says_who_one_is_then() -> None:
     harness, caller = opened(), FakeClient(None)
-    harness.access.tokens["t"] = Principal("ann", Role.SUBMIT, queue="q", token="1")
+    harness.authenticator.tokens["t"] = Principal("ann", Role.SUBMIT, queue="q", token="1")
     assert result_of(ask(harness, "AUTH t", caller)) == b"OK ann submit\r\n"
-    assert caller.principal == harness.access.tokens["t"]
+    assert caller.principal == harness.authenticator.tokens["t"]
 
 
 def expected(harness: Harness, caller: FakeClient, line: str) -> TaskqError | None:
-    return harness.verbs.expect(caller, parser.parse_line(line.encode())).error
+    return harness.router.expect(caller, parser.parse_line(line.encode())).error
 
 
 def test_blocks_are_expected_of_those_who_may_send_them() -> None:
-    harness = Harness(quotas=Limits(block=10))
+    harness = Harness(limits=Limits(block=10))
     line = "SUBMIT --stdin=10 cat"
     reader, user = (FakeClient(Principal("ann", role)) for role in (Role.READ, Role.SUBMIT))
     assert expected(harness, user, line) is expected(harness, FakeClient(), line) is None
@@ -848,7 +848,7 @@ def test_a_token_that_is_not_valid_any_more_is_told_so_whatever_comes_with_it() 
     harness = opened()
     caller = FakeClient(Principal("ann", Role.ADMIN, token="1"))
     assert answer_of(harness, "STATS", caller).startswith("STATS ")
-    harness.access.revoked.add("1")
+    harness.authenticator.revoked.add("1")
     assert isinstance(expected(harness, caller, "SUBMIT --stdin=1 cat"), AuthRequired)
     for line in ("STATS", "SUBMIT true", "STATUS x"):
         why = refusal(harness, line, caller)
@@ -859,7 +859,7 @@ def test_a_token_that_is_not_valid_any_more_is_told_so_whatever_comes_with_it() 
 
 
 def test_a_peer_is_who_its_socket_says() -> None:
-    assert opened().verbs.peer(FakeTransport(FakeSocket(uid=0))) == Principal(
+    assert opened().router.peer(FakeTransport(FakeSocket(uid=0))) == Principal(
         "root", Role.ADMIN, "pid 4711", uid=0
     )
 
@@ -920,8 +920,8 @@ def test_remove_forgets_a_finished_job() -> None:
         assert isinstance(refusal(harness, line), Gone), verb
     assert answer(harness, "LIST") == "END 0\r\n"
     assert shown(harness, "STATS")["counters"]["removed"] == 1
-    assert isinstance(harness.store.events[-1], Removed)
-    assert harness.store.events[-1].by == "ada"
+    assert isinstance(harness.journal.events[-1], Removed)
+    assert harness.journal.events[-1].by == "ada"
 
 
 def test_history_tells_all_that_happened_to_a_job() -> None:
@@ -941,7 +941,7 @@ def test_history_tells_all_that_happened_to_a_job() -> None:
     assert events[0]["owner"] == "ada"
     assert "secret" not in "".join(lines)
     assert isinstance(refusal(harness, "HISTORY 3"), NoSuchJob)
-    harness.store.fail()
+    harness.journal.fail()
     assert isinstance(refusal(harness, "HISTORY 1"), StoreFailed)
 
 

@@ -25,7 +25,7 @@ def opened(slots: int = 9) -> Harness:
 
 def ask(harness: Harness, line: str, caller: FakeClient) -> Any:
     """Return the Deferred of the reply to a request."""
-    return maybeDeferred(harness.verbs.handle, caller, parser.parse_line(line.encode()), [])
+    return maybeDeferred(harness.router.handle, caller, parser.parse_line(line.encode()), [])
 
 
 def refusal(harness: Harness, line: str) -> BaseException:
@@ -41,7 +41,7 @@ def gone(harness: Harness) -> None:
     """See that nobody waits or watches any more."""
     assert not harness.engine.waiter_count
     assert not any(harness.spool.observers.values())
-    assert watchers(harness.feed) == 0
+    assert watchers(harness.event_stream) == 0
 
 
 # WAIT.
@@ -304,7 +304,7 @@ def test_what_is_another_s_is_neither_waited_for_nor_watched(line: str) -> None:
 def test_a_watch_from_a_number_that_is_gone_says_where_to_go_on() -> None:
     harness = opened()
     submitted(harness, 2)
-    harness.store.oldest = 4
+    harness.journal.oldest = 4
     client = Client(harness)
     client.send(b"WATCH --since=2\nPING\n", size=16)
     assert client.lines() == ["OK 2", "ERROR LAGGED 4", "OK"]
@@ -322,7 +322,7 @@ def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
     client.send(b"WATCH\n")
     client.read()
     submitted(harness, 3)
-    assert watchers(harness.feed) == 0
+    assert watchers(harness.event_stream) == 0
     client.read()
     _, *told, last = client.lines()
     got = [int(line.split()[1]) for line in told]

@@ -513,7 +513,7 @@ def test_whatever_is_asked_of_a_daemon_its_snapshots_say_the_same(
     for act in steps:
         walk.step(*act)
     walk.die()
-    events = walk.harness.store.events
+    events = walk.harness.journal.events
     places = sorted(cut % (len(events) + 1) for cut in cuts)
     parts = [events[start:end] for start, end in zip([0, *places], [*places, len(events)], strict=True)]
     write(directory, *parts)
