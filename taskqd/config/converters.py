@@ -52,6 +52,15 @@ def text_list(value: Any) -> tuple[str, ...]:
     return found
 
 
+def boolean(value: Any) -> bool:
+    """Read true or false, which is text on a command line."""
+    if isinstance(value, bool):
+        return value
+    if value not in ("true", "false"):
+        raise InvalidValue
+    return bool(value == "true")
+
+
 def whole(least: int, most: int) -> Callable[[Any], int]:
     """Return the reader of a whole number between two, both included."""
 

@@ -63,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ``requeue`` runs again after the next start.
     ``limits`` is how much anybody may take, ``roles`` what those of a name may do, ``auth`` names further
     checkers (strings of twisted.cred's strcred); with ``run_as_owner`` a job runs as who submitted it.
+    Without ``speedups`` the daemon uses Twisted's own processes and sockets only.
     """
 
     state: str
@@ -78,6 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     roles: dict[str, Role] = {}
     auth: tuple[str, ...] = ()
     run_as_owner: bool = False
+    speedups: bool = True
 
 
 class Setting(NamedTuple):
@@ -122,6 +124,7 @@ SETTINGS: dict[str, Setting] = {
         'one string of a checker or a list of them, such as "file:/etc/taskqd/users"', converters.texts
     ),
     "run-as": Setting('"owner" or "daemon"', converters.either("daemon", "owner")),
+    "speedups": Setting("true or false", converters.boolean),
     "on-end-command": Setting("a shell command", converters.text),
     "on-end-only": Setting('"all" or "failed"', converters.either("all", "failed")),
     "on-end-timeout": Setting('a duration above 0, such as "30s"', converters.positive_duration),
@@ -259,7 +262,13 @@ def _quotas(limits: dict[str, float | None]) -> Limits:
         raise SettingsError(str(why)) from None
 
 
-_PLAIN = {"stop_grace": "stop-grace", "requeue": "on-stop", "auth": "auth", "run_as_owner": "run-as"}
+_PLAIN = {
+    "stop_grace": "stop-grace",
+    "requeue": "on-stop",
+    "auth": "auth",
+    "run_as_owner": "run-as",
+    "speedups": "speedups",
+}
 _RETENTION = {key: f"retention-{key}" for key in ("age", "count", "size", "memory")}
 _ON_END = {
     "command": "on-end-command",

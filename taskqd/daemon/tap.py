@@ -96,6 +96,12 @@ class Options(usage.Options):
             None,
             "daemon: jobs run as its user; owner: as who submitted them, for root.  [default: daemon]",
         ],
+        [
+            "speedups",
+            None,
+            None,
+            "true: faster processes and UNIX sockets than Twisted's; false: Twisted's own.  [default: true]",
+        ],
         ["on-end-command", None, None, "Run this as a job when one has ended, its JSON on stdin."],
         ["on-end-only", None, None, "all: when any has ended; failed: when one has failed.  [default: all]"],
         ["on-end-timeout", None, None, "End what is run then after so long.  [default: 30s]"],

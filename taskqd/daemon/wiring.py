@@ -54,10 +54,10 @@ class Components:
         self.threads = IOThreads(reactor)
         self.boot = proc.boot_id()
         disk = Filesystem()
-        self.accelerated = AcceleratedReactor(reactor)
-        if self.accelerated.starts_sessions:
+        self.accelerated = AcceleratedReactor(reactor) if settings.speedups else None
+        if self.accelerated is not None and self.accelerated.starts_sessions:
             alsoProvides(self.accelerated, ISessionSpawner)  # which speedups must not import
-        self.executor = Executor(self.accelerated, reactor, self.threads.run)
+        self.executor = Executor(self.accelerated or reactor, reactor, self.threads.run)
         self.journal = Journal(
             settings.state,
             reactor,
@@ -67,7 +67,8 @@ class Components:
             self.threads.run,
             self.executor.only_short_lived_processes,
         )
-        self.accelerated.batches.add(self.journal)
+        if self.accelerated is not None:
+            self.accelerated.batches.add(self.journal)
         self.run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         user_files = os.path.abspath(settings.state) + ".jobs"
         self.user_files = UserFiles(user_files) if settings.run_as_owner else None
@@ -78,7 +79,8 @@ class Components:
     async def close(self) -> None:
         """Close the files, and end the threads and what they have under way."""
         await self.journal.close()
-        self.accelerated.stop_spawning()
+        if self.accelerated is not None:
+            self.accelerated.stop_spawning()
         self.orphans.stop()
         self.threads.stop()
         if self.user_files is not None:
@@ -182,7 +184,9 @@ def make_server(
     )
     factory = TaskqFactory(router, connections, reactor)
     authenticator.changed(connections.close_expired)
-    poller = make_client_poller(reactor, components.journal, factory.submit_batcher)
+    poller = None
+    if components.settings.speedups:
+        poller = make_client_poller(reactor, components.journal, factory.submit_batcher)
     return Server(factory, poller, connections, Audit(components.journal, reactor))
 
 

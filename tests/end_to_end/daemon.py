@@ -21,6 +21,9 @@ TASKQ = TWISTD.with_name("taskq")
 
 Command = list[str | Path]
 
+SPEEDUPS = os.environ.get("TASKQ_TEST_SPEEDUPS", "true")
+"""The setting `speedups` of all daemons; TASKQ_TEST_SPEEDUPS=false runs the same tests with plain Twisted."""
+
 _MARK = resource.RLIMIT_MSGQUEUE
 
 
@@ -100,7 +103,7 @@ class Daemon:
         listen += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"] if tcp else []
         # A stop is to be quick where a test does not look at it; the last of two options counts.
         self.options = ["--state", str(self.state), "--slots", str(slots), "--stop-grace", "0"]
-        self.options += [*listen, *options]
+        self.options += ["--speedups", SPEEDUPS, *listen, *options]
         self.twistd = twistd
         self.may_log_tracebacks = False
         self._mark = random.SystemRandom().randrange(100_000, 800_000)

@@ -91,6 +91,9 @@ READ = [
     ("auth = []", {"auth": ()}),
     ('run-as = "owner"', {"run-as": True}),
     ('run-as = "daemon"', {"run-as": False}),
+    ("speedups = false", {"speedups": False}),
+    ('speedups = "false"', {"speedups": False}),
+    ('speedups = "true"', {"speedups": True}),
 ]
 SPELLED = [
     ("stop_grace = 1", {"stop-grace": 1.0}),
@@ -227,6 +230,8 @@ REFUSED = [
     ("auth = ['unix', '']", "x.toml: auth must be"),
     ("auth = ['unix', 5]", "x.toml: auth must be"),
     ("run-as = 'root'", 'x.toml: run-as must be "owner" or "daemon", not \'root\''),
+    ("speedups = 1", "x.toml: speedups must be true or false, not 1"),
+    ("speedups = ['true']", "x.toml: speedups must be true or false"),
     ("run_as = true", "x.toml: run-as must be"),
     ("[run_as]", "x.toml: run-as must be"),
     ("colour_of_it = 1", "x.toml: colour_of_it is no setting"),
@@ -398,7 +403,7 @@ def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
 def test_without_a_word_the_limits_are_the_default_nobody_has_a_role_and_jobs_run_as_the_daemon() -> None:
     settings = merge({}, {}, DEFAULTS)
     assert (settings.limits, settings.roles) == (Limits(), {})
-    assert (settings.auth, settings.run_as_owner) == ((), False)
+    assert (settings.auth, settings.run_as_owner, settings.speedups) == ((), False, True)
 
 
 def test_each_limit_and_each_role_comes_from_wherever_it_was_given() -> None:

@@ -109,6 +109,11 @@ def test_of_the_limits_and_roles_in_the_file_an_option_changes_the_one_that_it_n
     assert not parsed("-c", str(file), "--run-as", "daemon").run_as_owner
 
 
+def test_speedups_can_be_switched_off(home: Path) -> None:
+    assert not parsed("--speedups", "false").speedups
+    assert parsed("--speedups", "true").speedups
+
+
 def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
     file = home / "taskqd.toml"
     file.write_text(
@@ -138,6 +143,7 @@ def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: P
         "retention-size": 10 * 1024**3,
         "retention-memory": 128 * 1024**2,
         "run-as": False,
+        "speedups": True,
     }
     assert values.items() >= defaults.items()
     assert settings.on_end == OnEnd(values["on-end-command"])
