@@ -25,7 +25,15 @@ MAY_IMPORT = {
     "engine": {"errors", "model", "config", "state", "storage", "execution"},
     "server": {"errors", "model", "protocol", "config", "state", "storage", "auth", "engine"},
     "client": {"errors", "protocol.values", "config.paths"},
-    "cli": {"errors", "protocol.values", "config.paths", "model.time_zones", "client", "cli.offline"},
+    "cli": {
+        "errors",
+        "protocol.values",
+        "config.paths",
+        "model.durations",
+        "model.time_zones",
+        "client",
+        "cli.offline",
+    },
     "cli.offline": {"errors", "model", "protocol.values", "config.paths", "state", "storage", "auth", "cli"},
 }
 """For each package, the packages and modules that it may import; ``daemon`` may import all but ``client``."""

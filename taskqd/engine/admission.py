@@ -40,9 +40,9 @@ def check_capacity(queue_state: QueueState, spec: Spec) -> None:
     """Raise BadRequest if a job demands more than the total capacity."""
     if spec.slots == 1 and not spec.needs:
         return
-    impossible = queue_state.capacity.exceeds_total(demands_of(spec))
-    if impossible is not None:
+    excess = queue_state.capacity.exceeds_total(demands_of(spec))
+    if excess is not None:
         raise BadRequest(
-            f"it could never start: {describe_excess(queue_state, impossible)}; ask for less, "
+            f"the job could never start: it {describe_excess(queue_state, excess)}; ask for less, "
             "or change the settings"
         )

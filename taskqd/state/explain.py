@@ -1,156 +1,147 @@
-"""What a job waits for, in a sentence for a person; and when it may start, where there is ground to tell.
+"""Explains in one sentence what a job waits for, and estimates when it may start.
 
-The estimate is made from the latest runs of the job's queue: how long they took on average, how many of the
-queue's jobs run beside each other now, and how many are before this one. It is not made where fewer than
-FEWEST runs are known, nor for a job that waits for anything but room.
+The estimate is made from the latest attempts in the job's queue: their mean duration, how many of the queue's
+jobs run side by side now, and how many are ahead of this one. It is made only for a job that waits for
+nothing but capacity, and from at least MIN_ATTEMPTS attempts.
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 
+from taskqd.model.durations import format_duration, format_time
 from taskqd.model.job import Job, Reason, Status
 from taskqd.state.capacity import Demand, demands_of
 from taskqd.state.queue_state import QueueState
 
-FEWEST = 3
-"""No estimate is made from fewer runs."""
-MOST_NAMED = 5
-"""So many jobs are named at most, the others counted."""
+MIN_ATTEMPTS = 3
+"""Attempts that an estimate needs: fewer say too little."""
+MAX_NAMED = 5
+"""Jobs that are named in a sentence; the others are counted."""
 
 
-def why(queue_state: QueueState, job: Job, now: float, shortage: str | None = None) -> str:
-    """Return what keeps a job where it is; ``shortage`` says what the machine lacks for a start."""
+def explain(queue_state: QueueState, job: Job, now: float, shortage: str | None = None) -> str:
+    """Return why a job does not run; ``shortage`` is what the machine lacks to start any job."""
     if job.status is not Status.PENDING:
-        return _unpending(job)
+        return _not_pending(job)
     reason = queue_state.reason(job, now)
     if reason is Reason.HELD:
-        text = f"it is held; RELEASE {job.id} lets it start"
+        text = f"held; RELEASE {job.id} lets it start"
     elif reason is Reason.AFTER:
-        text = _after(queue_state, queue_state.array_of(job))
-    elif (wait := queue_state.remaining_delay(job, now)) > 0:
-        text = _delayed(job, wait, now + queue_state.ahead)
+        text = _dependencies(queue_state, queue_state.array_of(job))
+    elif (delay := queue_state.remaining_delay(job, now)) > 0:
+        text = _delay(job, delay, now + queue_state.ahead)
     elif job.tasks is not None:
         text = _array(queue_state, job, now, shortage)
     elif reason is Reason.PAUSED:
-        text = _paused(queue_state, job.spec.queue)
+        text = _pause(queue_state, job.spec.queue)
     else:
-        text = _room(queue_state, job, now, shortage)
+        text = _capacity(queue_state, job, now, shortage)
     return text
 
 
-def _unpending(job: Job) -> str:
+def _not_pending(job: Job) -> str:
     if job.status is Status.RUNNING:
-        return "it waits for nothing: it runs"
-    return f"it waits for nothing: it has ended, {job.status.value}" + (
-        f" ({job.reason.value})" if job.reason else ""
+        return "not waiting: it is running"
+    return f"not waiting: it has ended, {job.status.value}" + (f" ({job.reason.value})" if job.reason else "")
+
+
+def _pause(queue_state: QueueState, queue: str) -> str:
+    if queue_state.queues.is_paused:
+        return "everything is paused; RESUME ends the pause"
+    return f"queue {queue} is paused; RESUME {queue} ends the pause"
+
+
+def _dependencies(queue_state: QueueState, job: Job) -> str:
+    awaited = queue_state.dependencies.awaited(job)
+    return "waits for " + _jobs(
+        f"{other} ({queue_state.jobs[other].status.value}, --{kind.value})" for kind, other in awaited
     )
 
 
-def _paused(queue_state: QueueState, queue: str) -> str:
-    if queue_state.queues.is_paused:
-        return "everything is paused; RESUME ends that"
-    return f"queue {queue} is paused; RESUME {queue} ends that"
-
-
-def _after(queue_state: QueueState, job: Job) -> str:
-    awaited = queue_state.dependencies.awaited(job)
-    names = (f"{other} ({queue_state.jobs[other].status.value}, --{kind.value})" for kind, other in awaited)
-    return f"it comes after job {_listed(names)}"
-
-
-def _delayed(job: Job, wait: float, time_of_day: float) -> str:
-    when = f"{_moment(time_of_day + wait)}, in {_span(wait)}"
+def _delay(job: Job, delay: float, time_of_day: float) -> str:
+    when = f"{format_time(time_of_day + delay)} (in {_approximate(delay)})"
     if job.reason is not Reason.RETRYING:
-        return f"it is delayed until {when}; RELEASE {job.id} lets it start before"
-    ended = job.attempt.reason.value if job.attempt and job.attempt.reason else "failed"
-    return f"attempt {job.attempts} has ended ({ended}) and the next is due at {when}"
+        return f"delayed until {when}; RELEASE {job.id} lets it start now"
+    reason = job.attempt.reason.value if job.attempt and job.attempt.reason else "failed"
+    return f"attempt {job.attempts} has ended ({reason}); the next one is due at {when}"
 
 
 def _array(queue_state: QueueState, array: Job, now: float, shortage: str | None) -> str:
     tasks = (queue_state.jobs[job_id] for job_id in array.tasks.ids) if array.tasks else ()
     first = next(task for task in tasks if task.status is Status.PENDING)
-    reason = why(queue_state, first, now, shortage)
-    return f"none of its tasks runs; of the first that waits, {first.id}: {reason}"
+    return f"no task is running; job {first.id}, the first: {explain(queue_state, first, now, shortage)}"
 
 
-def _room(queue_state: QueueState, job: Job, now: float, shortage: str | None) -> str:
-    wanted = demands_of(job.spec, job.array)
-    ahead = queue_state.ready_queue.count_ahead(job)
-    impossible = queue_state.capacity.exceeds_total(wanted)
-    if impossible is not None:
-        return f"it can never start: {describe_excess(queue_state, impossible)}"
+def _capacity(queue_state: QueueState, job: Job, now: float, machine_shortage: str | None) -> str:
+    demands = demands_of(job.spec, job.array)
+    excess = queue_state.capacity.exceeds_total(demands)
+    if excess is not None:
+        return f"can never start: {describe_excess(queue_state, excess)}"
     if queue_state.ready_queue.is_allocated(job.id):
         return "its start is being recorded"
     reserved_for = queue_state.ready_queue.reserved_for(job, now)
-    lacking = queue_state.capacity.shortage(wanted)
+    shortage = queue_state.capacity.shortage(demands)
     if reserved_for is not None:
-        text = f"room is kept for job {reserved_for}, which wants more and was passed by others"
-    elif lacking is not None:
-        text = _lack(queue_state, lacking)
+        text = f"capacity is reserved for job {reserved_for}, which needs more and has been overtaken"
     elif shortage is not None:
-        text = f"there is room for it, but no job starts for now: {shortage}"
+        text = _shortage(queue_state, shortage)
+    elif machine_shortage is not None:
+        text = f"capacity is available, but no job can start at present: {machine_shortage}"
     else:
-        text = "there is room for it"
-    place = (
-        f"{ahead} before it in queue {job.spec.queue}"
-        if ahead
-        else f"it is the next of queue {job.spec.queue}"
-    )
-    return f"{text}; {place}" + _estimate(queue_state, job, ahead)
+        text = "capacity is available"
+    ahead = queue_state.ready_queue.count_ahead(job)
+    place = f"{ahead} {_noun(ahead, 'job')} ahead" if ahead else "first"
+    return f"{text}; {place} in queue {job.spec.queue}" + _estimate(queue_state, job, ahead)
 
 
-def describe_excess(queue_state: QueueState, want: Demand) -> str:
-    """Return in words that something wanted is more than there is in all."""
-    total = queue_state.capacity.total(want.constraint) or 0
-    return f"it wants {_amount(want)}, and there {'is' if total == 1 else 'are'} {total} in all"
+def describe_excess(queue_state: QueueState, demand: Demand) -> str:
+    """Return in words that a demand exceeds the total of its constraint."""
+    total = queue_state.capacity.total(demand.constraint) or 0
+    return f"needs {_amount(demand)}, the total is {total}"
 
 
-def _lack(queue_state: QueueState, want: Demand) -> str:
-    total = queue_state.capacity.total(want.constraint) or 0
-    free = max(0, total - queue_state.capacity.allocated(want.constraint))
-    left = f"{free or 'none'} of {total} {'is' if free < 2 else 'are'} free"
-    holders = _listed(map(str, sorted(queue_state.ready_queue.holders(want.constraint))))
-    return f"it wants {_amount(want)}; {left}, the rest is taken by job {holders}"
+def _shortage(queue_state: QueueState, demand: Demand) -> str:
+    total = queue_state.capacity.total(demand.constraint) or 0
+    available = max(0, total - queue_state.capacity.allocated(demand.constraint))
+    holders = sorted(queue_state.ready_queue.holders(demand.constraint))
+    held = f"{_jobs(map(str, holders))} {_noun(len(holders), 'holds', 'hold')}"
+    rest = f"{available} of {total} {_noun(available, 'is', 'are')} available; {held} the others"
+    return f"needs {_amount(demand)}, " + (rest if available else f"none of {total} is available; {held} all")
 
 
-def _amount(want: Demand) -> str:
-    (kind, name), amount = want
-    noun = "slot" if amount == 1 else "slots"
+def _amount(demand: Demand) -> str:
+    (kind, name), amount = demand
+    slots = f"{amount} {_noun(amount, 'slot')}"
     if kind == "queue":
-        return f"{amount} {noun} of queue {name}"
+        return f"{slots} of queue {name}"
     if kind == "array":
-        return f"one of the places at once of array {name}"
-    return f"{amount} {name or noun}"
+        return f"one of the running tasks that array {name} may have"
+    return f"{amount} {name}" if name else slots
 
 
 def _estimate(queue_state: QueueState, job: Job, ahead: int) -> str:
-    latest = queue_state.queues.recent_durations(job.spec.queue)
-    if len(latest) < FEWEST:
+    durations = queue_state.queues.recent_durations(job.spec.queue)
+    if len(durations) < MIN_ATTEMPTS:
         return ""
-    mean = sum(latest) / len(latest)
-    beside = max(1, queue_state.queues.running(job.spec.queue))
+    mean = sum(durations) / len(durations)
+    parallel = max(1, queue_state.queues.running(job.spec.queue))
     return (
-        f"; it may start in about {_span(mean * (ahead + 1) / beside)}: "
-        f"the last {len(latest)} runs there took {_span(mean)} on average, and {beside} go on at once"
+        f"; may start in about {_approximate(mean * (ahead + 1) / parallel)}: the last {len(durations)} "
+        f"attempts in this queue took {_approximate(mean)} on average, {parallel} at a time"
     )
 
 
-def _listed(names: Iterable[str]) -> str:
+def _jobs(names: Iterable[str]) -> str:
     found = list(names)
-    more = len(found) - MOST_NAMED
-    return ", ".join(found[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(found) - MAX_NAMED
+    if more > 0:
+        found[MAX_NAMED:] = [f"{more} more"]
+    text = " and ".join(filter(None, (", ".join(found[:-1]), found[-1])))
+    return f"{_noun(len(found), 'job')} {text}"
 
 
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _noun(count: int, singular: str, plural: str | None = None) -> str:
+    return singular if count == 1 else plural or f"{singular}s"
 
 
-def _span(seconds: float) -> str:
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= 0.999 * size:
-            return f"{_short(seconds / size)} {unit}"
-    return f"{_short(seconds)} s"
-
-
-def _short(number: float) -> str:
-    return f"{number:.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")
+def _approximate(seconds: float) -> str:
+    return format_duration(round(seconds, 1) if seconds < 10 else round(seconds), max_units=2)

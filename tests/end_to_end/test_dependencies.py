@@ -13,7 +13,7 @@ def test_what_comes_after_what(wire: Wire) -> None:
     if_bad, if_good = wire.submit(f"--after-fail={bad} true"), wire.submit(f"--after-fail={good} true")
     chained = wire.submit(f"--after={after_bad} true")
     assert wire.show(after_good)["reason"] == "after"
-    assert wire.ask(f"WHY {after_good}") == f"OK it comes after job {good} (PENDING, --after)"
+    assert wire.ask(f"WHY {after_good}") == f"OK waits for job {good} (PENDING, --after)"
     for job in (good, bad):
         wire.ask(f"RELEASE {job}")
     jobs = [after_good, after_bad, any_of_both, if_bad, if_good, chained]

@@ -31,7 +31,9 @@ def test_a_queue_has_its_own_slots_and_they_survive_a_restart(daemon: DaemonFact
     other = wire.submit("sleep 300")
     wire.wait_running(first, other)
     assert wire.status(second) == "PENDING"
-    assert re.fullmatch(r"OK it wants 1 slot of queue slow; none of 1 is free, .*", wire.ask(f"WHY {second}"))
+    assert re.fullmatch(
+        r"OK needs 1 slot of queue slow, none of 1 is available; .*", wire.ask(f"WHY {second}")
+    )
     assert wire.ask("SET-QUEUE slow --slots=2").startswith('QUEUE {"name":"slow","slots":2,"busy":')
     wire.wait_running(second)
     one.kill()
@@ -61,9 +63,9 @@ def test_slots_and_resources_are_never_exceeded(daemon: DaemonFactory) -> None:
         beside = [moment for moment in moments if moment[0] <= start < moment[1]]
         assert sum(moment[2] for moment in beside) <= 4
         assert sum(moment[3] for moment in beside) <= 2
-    assert wire.ask("SUBMIT --slots=5 true").startswith("ERROR BAD_REQUEST it could never start")
-    assert wire.ask("SUBMIT --need=gpu:3 true").startswith("ERROR BAD_REQUEST it could never start")
-    assert wire.ask("SUBMIT --need=licence:1 true").startswith("ERROR BAD_REQUEST it could never start")
+    assert wire.ask("SUBMIT --slots=5 true").startswith("ERROR BAD_REQUEST the job could never start")
+    assert wire.ask("SUBMIT --need=gpu:3 true").startswith("ERROR BAD_REQUEST the job could never start")
+    assert wire.ask("SUBMIT --need=licence:1 true").startswith("ERROR BAD_REQUEST the job could never start")
     assert wire.stats()["resources"] == {"gpu": {"total": 2, "busy": 0}}
 
 
@@ -72,7 +74,7 @@ def test_hold_release_set(daemon: DaemonFactory) -> None:
     wire = one.connect()
     held = wire.submit("--hold echo $TASKQ_QUEUE")
     assert wire.show(held)["reason"] == "held"
-    assert wire.ask(f"WHY {held}") == f"OK it is held; RELEASE {held} lets it start"
+    assert wire.ask(f"WHY {held}") == f"OK held; RELEASE {held} lets it start"
     one.kill()
     one.start()
     wire = one.connect()
@@ -100,10 +102,10 @@ def test_a_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFacto
     wire = one.connect()
     assert wire.ask("PAUSE q") == "OK"
     assert wire.status(waiting) == "PENDING"
-    assert wire.ask(f"WHY {waiting}") == "OK everything is paused; RESUME ends that"
+    assert wire.ask(f"WHY {waiting}") == "OK everything is paused; RESUME ends the pause"
     assert wire.ask("RESUME") == "OK"
     assert wire.wait(waiting) == "COMPLETED"
-    assert wire.ask(f"WHY {elsewhere}") == "OK queue q is paused; RESUME q ends that"
+    assert wire.ask(f"WHY {elsewhere}") == "OK queue q is paused; RESUME q ends the pause"
     assert wire.ask("RESUME q") == "OK"
     assert wire.wait(elsewhere) == "COMPLETED"
 
@@ -114,16 +116,14 @@ def test_why_tells_the_place_in_line_and_an_estimate_where_there_is_ground(daemo
     wire.wait_running(blocker)
     jobs = [wire.submit("true") for _ in range(5)]
     told = wire.ask(f"WHY {jobs[3]}")
-    assert told.startswith(
-        f"OK it wants 1 slot; none of 1 is free, the rest is taken by job {blocker}; 3 before it"
-    )
+    assert told.startswith(f"OK needs 1 slot, none of 1 is available; job {blocker} holds all; 3 jobs ahead")
     assert "may start" not in told
     wire.cancel(blocker)
     for job in jobs:
         wire.wait(job)
     again = wire.submit("sleep 300")
     wire.wait_running(again)
-    assert "it may start in about " in wire.ask(f"WHY {wire.submit('true')}")
+    assert "may start in about " in wire.ask(f"WHY {wire.submit('true')}")
 
 
 def test_a_delayed_job_starts_when_it_is_due_also_after_a_crash(daemon: DaemonFactory) -> None:
@@ -153,7 +153,7 @@ def test_a_big_job_is_passed_and_says_why_it_waits(daemon: DaemonFactory) -> Non
     wire.wait_running(small)
     big = wire.submit("--slots=2 true")
     assert wire.wait(wire.submit("true")) == "COMPLETED"
-    assert "it wants 2 slots; 1 of 2 is free, " in wire.ask(f"WHY {big}")
+    assert "needs 2 slots, 1 of 2 is available; " in wire.ask(f"WHY {big}")
     wire.cancel(small)
     assert wire.wait(big) == "COMPLETED"
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from taskqd.model.durations import format_duration
+
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _ASCII = str.maketrans("█░", "#-")
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 USUAL_SIZE = (80, 24)
 """Columns and lines of a terminal that does not know its own size."""
@@ -102,9 +103,7 @@ def age(at: str, now: float) -> str:
 
 def span(length: float) -> str:
     """Return a length of time (s) in its largest unit; one below zero is none."""
-    whole = max(0, int(length))
-    size, unit = next(((size, unit) for size, unit in _UNITS if whole >= size), _UNITS[-1])
-    return f"{whole // size} {unit}"
+    return format_duration(max(0, int(length)), max_units=1)
 
 
 def relative(at: str, now: float) -> str:

@@ -18,7 +18,7 @@ from taskqd.protocol import replies
 from taskqd.protocol.requests import Listing
 from taskqd.server.handlers.base import Handler, HandlerGroup, Lines, Reply, send_all
 from taskqd.server.interfaces import IClient
-from taskqd.state.explain import why
+from taskqd.state.explain import explain
 from taskqd.storage.interfaces import IEventReader
 
 _NOBODY = Actor("")
@@ -163,7 +163,7 @@ class QueryHandlers(HandlerGroup):
     def _why(self, client: IClient, ref: JobRef) -> bytes:
         now = self._clock.elapsed()
         return replies.ok(
-            why(
+            explain(
                 self._queue_state,
                 self._queue_state.get(ref),
                 now,

@@ -310,7 +310,7 @@ async def test_the_limits_of_the_settings_hold(site: Site, tmp_path: Path) -> No
     site.start("--config", str(tmp_path / "taskqd.toml"))
     for wish in (b"--queue=small --slots=2", b"--need=gpu:2", b"--need=tape:1"):
         [answer] = await site.talk(b"SUBMIT %b true\n" % wish)
-        assert answer.startswith("ERROR BAD_REQUEST it could never start")
+        assert answer.startswith("ERROR BAD_REQUEST the job could never start")
     assert await site.talk(b"SUBMIT --queue=small --need=gpu:1 true\nWAIT 1\n") == [
         "JOB_ID 1",
         "STATUS COMPLETED 100",

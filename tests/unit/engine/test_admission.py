@@ -65,11 +65,11 @@ def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any
 @pytest.mark.parametrize(
     "asked, text",
     [
-        ({"slots": 5}, "it wants 5 slots, and there are 4 in all"),
-        ({"queue": "build", "slots": 3}, "it wants 3 slots of queue build, and there are 2 in all"),
-        ({"queue": "small", "slots": 2}, "it wants 2 slots of queue small, and there is 1 in all"),
-        ({"needs": {"gpu": 2}}, "it wants 2 gpu, and there is 1 in all"),
-        ({"needs": {"disk": 1}}, "it wants 1 disk, and there are 0 in all"),
+        ({"slots": 5}, "it needs 5 slots, the total is 4"),
+        ({"queue": "build", "slots": 3}, "it needs 3 slots of queue build, the total is 2"),
+        ({"queue": "small", "slots": 2}, "it needs 2 slots of queue small, the total is 1"),
+        ({"needs": {"gpu": 2}}, "it needs 2 gpu, the total is 1"),
+        ({"needs": {"disk": 1}}, "it needs 1 disk, the total is 0"),
     ],
 )
 def test_what_could_never_start_is_refused_with_what_there_is(asked: dict[str, Any], text: str) -> None:
@@ -78,4 +78,6 @@ def test_what_could_never_start_is_refused_with_what_there_is(asked: dict[str, A
     for checks in (check, check_capacity):
         with pytest.raises(BadRequest) as refusal:
             checks(queue_state, spec(**asked))
-        assert str(refusal.value) == (f"it could never start: {text}; ask for less, or change the settings")
+        assert str(refusal.value) == (
+            f"the job could never start: {text}; ask for less, or change the settings"
+        )

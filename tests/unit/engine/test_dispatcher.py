@@ -19,7 +19,7 @@ from taskqd.execution.run import CannotStart, Outcome, Run
 from taskqd.model.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, Started, Submitted
 from taskqd.model.job import Job, Reason, Status, Usage
 from taskqd.model.spec import Array, Spec
-from taskqd.state.explain import why
+from taskqd.state.explain import explain
 from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import Harness, opened, replayed, running
@@ -328,7 +328,7 @@ def test_a_shortage_is_told_by_stats_and_why() -> None:
     assert told is not None
     assert (told["detail"], told["next_try_in"] > 0) == ("no more processes", True)
     shortage, now = harness.engine.dispatcher.shortage, harness.clock.elapsed()
-    text = why(harness.queue_state, harness.job(3), now, shortage.explain(now))
+    text = explain(harness.queue_state, harness.job(3), now, shortage.explain(now))
     assert "the machine lacks what a start needs (no more processes)" in text
     short.room = 10
     short.pass_time(10)

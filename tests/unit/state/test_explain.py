@@ -1,4 +1,4 @@
-"""What a job waits for, in a sentence for a person."""
+"""explain says in one sentence what a job waits for, and when it may start."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from taskqd.model.events import Event
 from taskqd.model.job import Status
 from taskqd.state.capacity import CapacityTotals
-from taskqd.state.explain import why
+from taskqd.state.explain import explain
 from taskqd.state.queue_state import QueueState
 from tests.support.events import (
     apply_all,
@@ -28,15 +28,15 @@ from tests.support.events import (
 LIMITS = CapacityTotals(slots=4, queues={"build": 2}, resources={"gpu": 1, "disk": 5})
 NOW = 1000.0
 LATER = NOW + 90.0
-THEN = "1970-01-01T00:18:10Z, in 1.5 min"
+THEN = "1970-01-01T00:18:10Z (in 1 min 30 s)"
 
 
 def _queue_state(*events: Event) -> QueueState:
     return fold(*events, limits=LIMITS)
 
 
-def _why(queue_state: QueueState, job_id: int, now: float = NOW) -> str:
-    return why(queue_state, queue_state.get(job_id), now)
+def _explain(queue_state: QueueState, job_id: int, now: float = NOW) -> str:
+    return explain(queue_state, queue_state.get(job_id), now)
 
 
 RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=LATER))
@@ -46,95 +46,95 @@ TEN: tuple[Event, ...] = tuple(submitted(n) for n in range(1, 11))
 @pytest.mark.parametrize(
     "events, job_id, text",
     [
-        ((submitted(1), started(1)), 1, "it waits for nothing: it runs"),
-        ((submitted(1), *ran(1)), 1, "it waits for nothing: it has ended, COMPLETED"),
-        ((submitted(1), *ran(1, Status.FAILED)), 1, "it waits for nothing: it has ended, FAILED (exit)"),
-        ((submitted(1), cancelled(1)), 1, "it waits for nothing: it has ended, CANCELLED (cancelled)"),
-        ((submitted(1, hold=True),), 1, "it is held; RELEASE 1 lets it start"),
-        ((submitted(1, at=LATER),), 1, f"it is delayed until {THEN}; RELEASE 1 lets it start before"),
-        (RETRYING, 1, f"attempt 1 has ended (exit) and the next is due at {THEN}"),
-        ((submitted(1), paused()), 1, "everything is paused; RESUME ends that"),
-        ((submitted(1), paused(), paused("default")), 1, "everything is paused; RESUME ends that"),
-        ((submitted(1), paused("default")), 1, "queue default is paused; RESUME default ends that"),
-        ((submitted(1),), 1, "there is room for it; it is the next of queue default"),
-        (TEN, 3, "there is room for it; 2 before it in queue default"),
+        ((submitted(1), started(1)), 1, "not waiting: it is running"),
+        ((submitted(1), *ran(1)), 1, "not waiting: it has ended, COMPLETED"),
+        ((submitted(1), *ran(1, Status.FAILED)), 1, "not waiting: it has ended, FAILED (exit)"),
+        ((submitted(1), cancelled(1)), 1, "not waiting: it has ended, CANCELLED (cancelled)"),
+        ((submitted(1, hold=True),), 1, "held; RELEASE 1 lets it start"),
+        ((submitted(1, at=LATER),), 1, f"delayed until {THEN}; RELEASE 1 lets it start now"),
+        (RETRYING, 1, f"attempt 1 has ended (exit); the next one is due at {THEN}"),
+        ((submitted(1), paused()), 1, "everything is paused; RESUME ends the pause"),
+        ((submitted(1), paused(), paused("default")), 1, "everything is paused; RESUME ends the pause"),
+        ((submitted(1), paused("default")), 1, "queue default is paused; RESUME default ends the pause"),
+        ((submitted(1),), 1, "capacity is available; first in queue default"),
+        (TEN, 3, "capacity is available; 2 jobs ahead in queue default"),
         (
             (submitted(1, slots=3), resized("default", 2)),
             1,
-            "it can never start: it wants 3 slots of queue default, and there are 2 in all",
+            "can never start: needs 3 slots of queue default, the total is 2",
         ),
         (
             (submitted(1, needs={"tape": 1}),),
             1,
-            "it can never start: it wants 1 tape, and there are 0 in all",
+            "can never start: needs 1 tape, the total is 0",
         ),
         (
             (submitted(1), submitted(2, after=(1,))),
             2,
-            "it comes after job 1 (PENDING, --after)",
+            "waits for job 1 (PENDING, --after)",
         ),
         (
             (*TEN, started(1), *ran(2), cancelled(3), submitted(11, after=(1, 2), after_fail=(3,))),
             11,
-            "it comes after job 1 (RUNNING, --after), 3 (CANCELLED, --after-fail)",
+            "waits for jobs 1 (RUNNING, --after) and 3 (CANCELLED, --after-fail)",
         ),
         (
             (*TEN, submitted(11, after_any=tuple(range(1, 9)))),
             11,
             (
-                "it comes after job 1 (PENDING, --after-any), 2 (PENDING, --after-any), "
+                "waits for jobs 1 (PENDING, --after-any), 2 (PENDING, --after-any), "
                 "3 (PENDING, --after-any), 4 (PENDING, --after-any), 5 (PENDING, --after-any) and 3 more"
             ),
         ),
     ],
 )
-def test_what_a_job_waits_for_is_told(events: tuple[Event, ...], job_id: int, text: str) -> None:
-    assert _why(_queue_state(*events), job_id) == text
+def test_explain_names_what_the_job_waits_for(events: tuple[Event, ...], job_id: int, text: str) -> None:
+    assert _explain(_queue_state(*events), job_id) == text
 
 
 @pytest.mark.parametrize(
     "first, then, text",
     [
-        ({"slots": 4}, {}, "it wants 1 slot; none of 4 is free, the rest is taken by job 1"),
-        ({"slots": 3}, {"slots": 2}, "it wants 2 slots; 1 of 4 is free, the rest is taken by job 1"),
-        ({"slots": 2}, {"slots": 3}, "it wants 3 slots; 2 of 4 are free, the rest is taken by job 1"),
+        ({"slots": 4}, {}, "needs 1 slot, none of 4 is available; job 1 holds all"),
+        ({"slots": 3}, {"slots": 2}, "needs 2 slots, 1 of 4 is available; job 1 holds the others"),
+        ({"slots": 2}, {"slots": 3}, "needs 3 slots, 2 of 4 are available; job 1 holds the others"),
         (
             {"queue": "build", "slots": 2},
             {"queue": "build"},
-            "it wants 1 slot of queue build; none of 2 is free, the rest is taken by job 1",
+            "needs 1 slot of queue build, none of 2 is available; job 1 holds all",
         ),
         (
             {"needs": {"disk": 3}},
             {"needs": {"disk": 4}},
-            "it wants 4 disk; 2 of 5 are free, the rest is taken by job 1",
+            "needs 4 disk, 2 of 5 are available; job 1 holds the others",
         ),
     ],
 )
-def test_what_is_lacking_is_told_with_who_has_it(
+def test_explain_names_missing_capacity_and_the_jobs_that_hold_it(
     first: dict[str, Any], then: dict[str, Any], text: str
 ) -> None:
     queue_state = _queue_state(submitted(1, **first), submitted(2, **then))
     assert line(queue_state) == [1]
-    assert _why(queue_state, 2) == f"{text}; it is the next of queue {then.get('queue', 'default')}"
-    assert _why(queue_state, 1) == "its start is being recorded"
+    assert _explain(queue_state, 2) == f"{text}; first in queue {then.get('queue', 'default')}"
+    assert _explain(queue_state, 1) == "its start is being recorded"
 
 
-def test_what_runs_on_where_a_limit_was_lowered_leaves_none() -> None:
+def test_explain_counts_none_available_if_a_lowered_limit_is_exceeded() -> None:
     queue_state = _queue_state(*(submitted(n, queue="build") for n in (1, 2, 3)))
     assert line(queue_state) == [1, 2]
     queue_state.apply(resized("build", 1))
-    assert _why(queue_state, 3).startswith(
-        "it wants 1 slot of queue build; none of 1 is free, the rest is taken by"
+    assert _explain(queue_state, 3).startswith(
+        "needs 1 slot of queue build, none of 1 is available; jobs 1 and 2 hold all"
     )
 
 
-def test_many_that_have_what_is_lacking_are_counted() -> None:
+def test_explain_names_five_holders_and_counts_the_others() -> None:
     queue_state = fold(*TEN, limits=CapacityTotals(slots=8))
     assert len(line(queue_state)) == 8
-    assert "taken by job 1, 2, 3, 4, 5 and 3 more; it is the next of queue default" in _why(queue_state, 9)
+    assert "jobs 1, 2, 3, 4, 5 and 3 more hold all; first in queue default" in _explain(queue_state, 9)
 
 
-def test_one_from_which_room_is_kept_is_told_for_whom() -> None:
+def test_explain_names_the_job_that_capacity_is_reserved_for() -> None:
     queue_state = _queue_state(
         *(submitted(n) for n in (1, 2, 3)), submitted(4, slots=4), *map(submitted, (5, 6, 7))
     )
@@ -142,12 +142,15 @@ def test_one_from_which_room_is_kept_is_told_for_whom() -> None:
     for job_id in (1, 2):
         apply_all(queue_state, ran(job_id))
         queue_state.release(job_id)
-    assert "there is room for it; 1 before it" in _why(queue_state, 6, NOW + 59)
-    assert _why(queue_state, 6, NOW + 60) == (
-        "room is kept for job 4, which wants more and was passed by others; 1 before it in queue default"
+    assert "capacity is available; 1 job ahead" in _explain(queue_state, 6, NOW + 59)
+    assert _explain(queue_state, 6, NOW + 60) == (
+        "capacity is reserved for job 4, which needs more and has been overtaken; "
+        "1 job ahead in queue default"
     )
     assert line(queue_state, NOW + 60) == []
-    assert "it wants 4 slots; 2 of 4 are free" in _why(queue_state, 4, NOW + 60)
+    assert "needs 4 slots, 2 of 4 are available; jobs 3 and 5 hold the others" in _explain(
+        queue_state, 4, NOW + 60
+    )
 
 
 # Arrays.
@@ -156,52 +159,49 @@ def test_one_from_which_room_is_kept_is_told_for_whom() -> None:
 @pytest.mark.parametrize(
     "events, job_id, text",
     [
-        ((array(1, 2, hold=True),), 1, "it is held; RELEASE 1 lets it start"),
-        ((array(1, 2, hold=True),), 2, "it is held; RELEASE 2 lets it start"),
+        ((array(1, 2, hold=True),), 1, "held; RELEASE 1 lets it start"),
+        ((array(1, 2, hold=True),), 2, "held; RELEASE 2 lets it start"),
         (
             (array(1, 2),),
             1,
-            (
-                "none of its tasks runs; of the first that waits, 2: "
-                "there is room for it; it is the next of queue default"
-            ),
+            ("no task is running; job 2, the first: capacity is available; first in queue default"),
         ),
         (
             (array(1, 2), held(2)),
             1,
-            "none of its tasks runs; of the first that waits, 2: it is held; RELEASE 2 lets it start",
+            "no task is running; job 2, the first: held; RELEASE 2 lets it start",
         ),
         (
             (array(1, 2), cancelled(2), paused()),
             1,
-            "none of its tasks runs; of the first that waits, 3: everything is paused; RESUME ends that",
+            "no task is running; job 3, the first: everything is paused; RESUME ends the pause",
         ),
-        ((array(1, 2, at=LATER),), 1, f"it is delayed until {THEN}; RELEASE 1 lets it start before"),
-        ((submitted(9), array(1, 2, after=(9,))), 1, "it comes after job 9 (PENDING, --after)"),
-        ((submitted(9), array(1, 2, after=(9,))), 3, "it comes after job 9 (PENDING, --after)"),
-        ((array(1, 2), started(2)), 1, "it waits for nothing: it runs"),
+        ((array(1, 2, at=LATER),), 1, f"delayed until {THEN}; RELEASE 1 lets it start now"),
+        ((submitted(9), array(1, 2, after=(9,))), 1, "waits for job 9 (PENDING, --after)"),
+        ((submitted(9), array(1, 2, after=(9,))), 3, "waits for job 9 (PENDING, --after)"),
+        ((array(1, 2), started(2)), 1, "not waiting: it is running"),
     ],
 )
-def test_what_an_array_and_its_tasks_wait_for_is_told(
+def test_explain_describes_arrays_by_their_first_pending_task(
     events: tuple[Event, ...], job_id: int, text: str
 ) -> None:
-    assert _why(_queue_state(*events), job_id) == text
+    assert _explain(_queue_state(*events), job_id) == text
 
 
-def test_a_task_that_its_array_s_own_limit_keeps_is_told() -> None:
+def test_explain_names_the_limit_of_running_tasks_of_an_array() -> None:
     queue_state = _queue_state(array(1, 3, at_once=1))
     assert line(queue_state) == [2]
-    assert _why(queue_state, 3) == (
-        "it wants one of the places at once of array 1; none of 1 is free, the rest is taken by job 2; "
-        "it is the next of queue default"
+    assert _explain(queue_state, 3) == (
+        "needs one of the running tasks that array 1 may have, none of 1 is available; job 2 holds all; "
+        "first in queue default"
     )
 
 
 # When it may start.
 
 
-def _after_runs(*seconds: float) -> QueueState:
-    """Return the backlog of a queue whose runs took so long, with 7 to 10 waiting and four running."""
+def _after_attempts(*seconds: float) -> QueueState:
+    """Return a state with these durations of earlier attempts, jobs 1 to 4 running and the others pending."""
     runs = [
         event
         for job_id, length in enumerate(seconds, 100)
@@ -213,57 +213,65 @@ def _after_runs(*seconds: float) -> QueueState:
     return queue_state
 
 
-def test_no_start_is_estimated_from_fewer_than_three_runs() -> None:
-    assert "may start" not in _why(_after_runs(5.0, 7.0), 7)
+def test_explain_makes_no_estimate_from_fewer_than_three_attempts() -> None:
+    assert "may start" not in _explain(_after_attempts(5.0, 7.0), 7)
 
 
 @pytest.mark.parametrize(
     "job_id, seconds, text",
     [
-        (5, (4.0, 4.0, 4.0), "in about 1 s: the last 3 runs there took 4 s on average, and 4 go on at once"),
-        (7, (4.0, 5.0, 7.0), "in about 4 s: the last 3 runs there took 5.3 s on average, and 4"),
-        (6, (60.0,) * 4, "in about 30 s: the last 4 runs there took 1 min on average, and 4"),
-        (8, (3600.0,) * 60, "in about 1 h: the last 50 runs there took 1 h on average, and 4"),
-        (10, (86_400.0,) * 50, "in about 1.5 d: the last 50 runs there took 1 d on average, and 4"),
-        (9, (59.96,) * 3, "in about 1.2 min: the last 3 runs there took 1 min on average, and 4"),
+        (
+            5,
+            (4.0, 4.0, 4.0),
+            "in about 1 s: the last 3 attempts in this queue took 4 s on average, 4 at a time",
+        ),
+        (7, (4.0, 5.0, 7.0), "in about 4 s: the last 3 attempts in this queue took 5.3 s on average, 4"),
+        (6, (60.0,) * 4, "in about 30 s: the last 4 attempts in this queue took 1 min on average, 4"),
+        (8, (3600.0,) * 60, "in about 1 h: the last 50 attempts in this queue took 1 h on average, 4"),
+        (
+            10,
+            (86_400.0,) * 50,
+            "in about 1 d 12 h: the last 50 attempts in this queue took 1 d on average, 4",
+        ),
+        (9, (59.96,) * 3, "in about 1 min 15 s: the last 3 attempts in this queue took 1 min on average, 4"),
     ],
 )
-def test_a_start_is_estimated_from_the_latest_runs_of_the_queue(
+def test_explain_estimates_the_start_from_the_latest_attempts_in_the_queue(
     job_id: int, seconds: tuple[float, ...], text: str
 ) -> None:
-    assert f"; it may start {text}" in _why(_after_runs(*seconds), job_id)
+    assert f"; may start {text}" in _explain(_after_attempts(*seconds), job_id)
 
 
-def test_it_is_estimated_as_for_one_at_once_where_none_runs_now() -> None:
+def test_explain_assumes_one_job_at_a_time_if_none_is_running() -> None:
     queue_state = _queue_state(*TEN, *(event for job_id in (1, 2, 3) for event in ran(job_id)))
-    assert _why(queue_state, 5) == (
-        "there is room for it; 1 before it in queue default; it may start in about 3.3 min: "
-        "the last 3 runs there took 1.7 min on average, and 1 go on at once"
+    assert _explain(queue_state, 5) == (
+        "capacity is available; 1 job ahead in queue default; may start in about 3 min 20 s: "
+        "the last 3 attempts in this queue took 1 min 40 s on average, 1 at a time"
     )
 
 
-def test_no_start_is_estimated_for_one_that_waits_for_anything_but_room() -> None:
-    queue_state = _after_runs(4.0, 4.0, 4.0)
+def test_explain_makes_no_estimate_for_a_job_that_waits_for_more_than_capacity() -> None:
+    queue_state = _after_attempts(4.0, 4.0, 4.0)
     queue_state.apply(held(7))
-    assert "may start" not in _why(queue_state, 7)
+    assert "may start" not in _explain(queue_state, 7)
 
 
-def test_the_order_counts_and_not_the_id() -> None:
+def test_explain_counts_the_jobs_ahead_by_rank_rather_than_id() -> None:
     queue_state = _queue_state(*TEN[:5], submitted(6, priority=1))
     apply_all(queue_state, (cancelled(1), retried(1)))
-    assert _why(queue_state, 6) == "there is room for it; it is the next of queue default"
-    assert _why(queue_state, 1) == "there is room for it; 1 before it in queue default"
+    assert _explain(queue_state, 6) == "capacity is available; first in queue default"
+    assert _explain(queue_state, 1) == "capacity is available; 1 job ahead in queue default"
 
 
-def test_a_shortage_of_the_machine_s_is_told_of_what_has_room_and_of_nothing_else() -> None:
+def test_explain_names_a_shortage_of_the_machine_only_if_capacity_is_available() -> None:
     queue_state = _queue_state(
         *TEN, *(submitted(number, slots=9) for number in (11,)), submitted(12, hold=True)
     )
-    text = why(queue_state, queue_state.get(1), NOW, "the machine lacks processes")
+    text = explain(queue_state, queue_state.get(1), NOW, "the machine lacks processes")
     assert text.startswith(
-        "there is room for it, but no job starts for now: the machine lacks processes; it is"
+        "capacity is available, but no job can start at present: the machine lacks processes; first in"
     )
     for job_id in (11, 12):
-        assert "lacks processes" not in why(
+        assert "lacks processes" not in explain(
             queue_state, queue_state.get(job_id), NOW, "the machine lacks processes"
         )

@@ -642,9 +642,9 @@ def test_why_says_what_a_job_waits_for_in_one_line() -> None:
     harness.submit()
     harness.submit()
     reply = answer(harness, "WHY 2")
-    assert reply.startswith("OK it wants 1 slot; none of 1 is free")
+    assert reply.startswith("OK needs 1 slot, none of 1 is available")
     assert reply.count("\r\n") == 1
-    assert answer(harness, "WHY 1") == "OK it waits for nothing: it runs\r\n"
+    assert answer(harness, "WHY 1") == "OK not waiting: it is running\r\n"
 
 
 # Queues and schedules.
