@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import STDLibLogObserver, globalLogBeginner, globalLogPublisher
 
-from taskqd.storage.journal import group_commit
+from taskqd.storage.journal import commit_thread
 from tests.support import programs
 from tests.support.leaks import LeakWatch
 
@@ -107,7 +107,7 @@ def default_signals() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def patient_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the reactor wait for what the journal's thread commits, however slow the machine is that tests."""
-    monkeypatch.setattr(group_commit, "MAX_WAIT", 10.0)
+    monkeypatch.setattr(commit_thread, "MAX_WAIT", 10.0)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
-"""The file system as the store and the spool use it: a method for each call, so that tests can make any fail.
+"""Every system call on files that the journal and the spool make, as a method that tests can make fail.
 
-Paths are text, modes are for the owner alone. Every method raises OSError as the system gives it.
+Files and directories are private to their owner. Every method raises OSError, unless it says otherwise.
 """
 
 import errno
@@ -11,13 +11,16 @@ from threading import RLock
 
 
 class Filesystem:
-    """The real one. Whoever takes a Disk must hold no promise before ``sync`` has returned."""
+    """The real file system.
+
+    Written data is durable once `sync` has returned, a name in a directory once `sync_directory` has.
+    """
 
     def __init__(self) -> None:
-        self._making = RLock()
+        self._directories_lock = RLock()
 
     def create(self, path: str, mode: int = 0o600) -> int:
-        """Open a new file for writing; an older one of that name is replaced."""
+        """Create a file and open it for writing; an existing file of that name is removed first."""
         self.remove(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(path, flags, mode)
@@ -27,13 +30,13 @@ class Filesystem:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of ``data`` behind what was written last, in as many pieces as the system likes."""
+        """Append all of ``data``; after an error, part of it may be in the file."""
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
 
     def write_at(self, descriptor: int, data: bytes, offset: int) -> None:
-        """Write all of ``data`` from ``offset`` on, over what is there and beyond it."""
+        """Write all of ``data`` at ``offset``; after an error, part of it may be in the file."""
         rest = memoryview(data)
         while rest:
             written = os.pwrite(descriptor, rest, offset)
@@ -41,7 +44,7 @@ class Filesystem:
             offset += written
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
-        """Read at most ``length`` bytes from ``offset`` on; fewer only at the end of the file."""
+        """Read ``length`` bytes at ``offset``; fewer only at the end of the file."""
         pieces = []
         while length > 0:
             piece = os.pread(descriptor, length, offset)
@@ -52,17 +55,17 @@ class Filesystem:
             offset += len(piece)
         return b"".join(pieces)
 
-    def read_file(self, path: str, most: int | None = None) -> bytes:
-        """Return a whole file, or its first bytes."""
+    def read_file(self, path: str, max_bytes: int | None = None) -> bytes:
+        """Return the content of a file, or its first ``max_bytes``."""
         descriptor = self.open(path)
         try:
             size = os.fstat(descriptor).st_size
-            return self.read(descriptor, size if most is None else min(size, most), 0)
+            return self.read(descriptor, size if max_bytes is None else min(size, max_bytes), 0)
         finally:
             os.close(descriptor)
 
     def map_file(self, path: str) -> bytes | mmap:
-        """Return a whole file, mapped rather than read: one that nobody will ever cut."""
+        """Map a file into memory; it must never be truncated, because reading it would then crash."""
         descriptor = self.open(path)
         try:
             if os.fstat(descriptor).st_size == 0:
@@ -72,11 +75,15 @@ class Filesystem:
             os.close(descriptor)
 
     def sync(self, descriptor: int) -> None:
-        """Return when the file's bytes and its length would survive a power cut."""
+        """Make the content and the size of a file durable.
+
+        After an error it is unknown what is durable, and a later sync that succeeds does not change that: the
+        kernel may have dropped the pages that it could not write.
+        """
         os.fdatasync(descriptor)
 
     def truncate(self, path: str, size: int) -> None:
-        """Cut a file to ``size`` bytes, durably."""
+        """Truncate a file to ``size`` bytes, durably."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
@@ -85,29 +92,29 @@ class Filesystem:
             os.close(descriptor)
 
     def close(self, descriptor: int) -> None:
-        """Give the descriptor back."""
+        """Close a descriptor; it is closed even if this raises."""
         os.close(descriptor)
 
     def size(self, path: str) -> int | None:
-        """Return a file's length in bytes, or None if there is no such file."""
+        """Return the size of a file in bytes, None if it does not exist."""
         with suppress(FileNotFoundError):
             return os.stat(path).st_size
         return None
 
     def identity(self, path: str) -> str:
-        """Return what tells a file or directory from all others in this boot: ``<device>:<inode>``."""
-        found = os.stat(path)
-        return f"{found.st_dev}:{found.st_ino}"
+        """Return ``<device>:<inode>`` of a path, which is unique until the machine is restarted."""
+        status = os.stat(path)
+        return f"{status.st_dev}:{status.st_ino}"
 
     def is_same_file(self, descriptor: int, path: str) -> bool:
-        """Whether ``path`` leads to an open file."""
+        """Whether ``path`` leads to the file that is open as ``descriptor``."""
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def is_linked(self, descriptor: int) -> bool:
-        """Whether an open file still has a name."""
+        """Whether an open file still has a name in some directory."""
         return os.fstat(descriptor).st_nlink > 0
 
     def list_directory(self, path: str) -> list[str]:
@@ -115,29 +122,31 @@ class Filesystem:
         return sorted(os.listdir(path))
 
     def create_with_parents(self, path: str, mode: int = 0o600) -> int:
-        """Open a new file as ``create`` does; its directory, and the one above that, are made if need be.
+        """Create a file as `create` does, and up to two missing directories above it.
 
-        The one above both is not: a state directory that was moved away is not to be begun anew.
+        No more than two, so that a state directory that was moved away is not created again.
         """
-        with self._making:  # or the directory might be removed again before the file is in it
+        with (
+            self._directories_lock
+        ):  # else another thread might remove the directory before the file is in it
             self.make_directory(os.path.dirname(path), 2)
             return self.create(path, mode)
 
     def remove_empty_directory(self, path: str) -> None:
-        """Remove a directory if nothing is in it; anything else is left as it is."""
-        with self._making:
+        """Remove a directory if it is empty; otherwise do nothing."""
+        with self._directories_lock:
             try:
                 os.rmdir(path)
-            except OSError as why:
-                if why.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
                     raise
 
     def make_directory(self, path: str, levels: int | None = None) -> None:
-        """Make a directory, and those above it, for the owner alone; an existing one is left as it is.
+        """Create a directory and its missing parents, durably; do nothing if it exists.
 
-        Where there are ``levels``, no more directories than that are made.
+        Up to ``levels`` directories are created, if that is given.
         """
-        with self._making:  # who finds a directory that another thread has made may rely on it
+        with self._directories_lock:  # a directory that another thread has created is durable once it is seen
             if os.path.isdir(path):
                 return
             parent = os.path.dirname(path)
@@ -147,23 +156,26 @@ class Filesystem:
             try:
                 self.sync_directory(parent)
             except OSError:
-                os.rmdir(path)  # or the next one would find it, and rely on it
+                os.rmdir(path)  # else the next call would take it for durable
                 raise
 
     def sync_directory(self, path: str) -> None:
-        """Return when the names in a directory would survive a power cut."""
+        """Make the names in a directory durable."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
-    def rename(self, path: str, name: str) -> None:
-        """Give a file another name, durably; a file that has that name already is replaced."""
-        os.rename(path, name)
-        self.sync_directory(os.path.dirname(name))
+    def rename(self, path: str, new_path: str) -> None:
+        """Rename a file, durably; an existing file of that name is replaced.
+
+        After an error either name may be there after a power failure.
+        """
+        os.rename(path, new_path)
+        self.sync_directory(os.path.dirname(new_path))
 
     def remove(self, path: str) -> None:
-        """Remove a file; one that is not there is as good as removed."""
+        """Remove a file; do nothing if it does not exist."""
         with suppress(FileNotFoundError):
             os.unlink(path)

@@ -1,88 +1,90 @@
-"""The interfaces of what the engine uses: each has one implementation, and a fake in ``tests/fakes``."""
+"""The interfaces of the storage; each has one implementation here, and a fake in ``tests/fakes``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from zope.interface import Attribute, Interface
 
-from taskqd.model.events import Event, Output
+from taskqd.model.events import Event, Output, Position, Record
 
 InThread = Callable[..., "Deferred[Any]"]
-"""Calls a function with arguments in a thread; fires with what it returns."""
+"""``in_thread(function, *args)`` calls a blocking function in another thread; fires with its result."""
+OnDurable = Callable[[int, Sequence[Event]], object]
+"""``on_durable(sequence, events)``: events are durable; ``sequence`` is the number of the first one."""
 
 
 class IJournal(Interface):
-    """The journal on disk."""
+    """The journal: the durable sequence of events, numbered from 1."""
 
-    failure: str | None = Attribute("Why nothing can be recorded any more, or None while all is well.")
+    failure: str | None = Attribute("Why nothing can be appended now; None if appending works.")
 
-    next_id: int = Attribute("The first job number that the journal has not given away.")
+    next_id: int = Attribute("The first job id that no appended event has used.")
 
-    last_sequence: int = Attribute("The number of the last record that is durable and was told.")
+    last_sequence: int = Attribute("The number of the last durable record that observers were notified of.")
 
-    def append(event: Event, may_wait: bool = False) -> "Deferred[tuple[int, int, int]]":
-        """Put an event into the journal and return a Deferred of its position.
+    def append(event: Event, may_wait: bool = False) -> "Deferred[Position]":
+        """Append an event; fires with its position once it is durable.
 
-        One that ``may_wait`` may wait for a moment, for others to become durable with.
-
-        It fires once the event is durable, and in the order of the calls. It fails with StoreFailed if the
-        event could not be written or synced; then it is not in the journal and never will be.
+        Deferreds fire in the order of the calls. If the Deferred fails (with StoreFailed), the event is not
+        in the journal and never will be. An event that ``may_wait`` may be synced a few milliseconds later,
+        together with others.
         """
 
-    def append_all(events: "Sequence[Event]") -> "Deferred[tuple[int, int, int]]":
-        """Put some events into the journal together, at least one, and fire with the first one's position.
+    def append_all(events: "Sequence[Event]") -> "Deferred[Position]":
+        """Append one or more events atomically; fires with the position of the first one.
 
-        As ``append``, for all of them or for none.
+        As `append`, but for all: if the Deferred fails, none of them is in the journal and none ever will be.
         """
 
-    def sizes() -> "dict[str, int]":
-        """Return what STATS tells of the journal's size, in bytes but for the segment's number."""
+    def append_now(events: "list[Event]") -> "list[Position]":
+        """Append events before the reactor runs, and block until they are durable; return their positions.
+
+        Observers are notified of each event separately before this returns. Raises StartRefused; the daemon
+        must not start then, because some of the events may be in the journal.
+        """
+
+    def add_observer(on_durable: OnDurable) -> None:
+        """Call ``on_durable`` for all events of one append together, after its Deferred has fired."""
 
     def when_writable() -> "Deferred[None]":
-        """Fire when something can be recorded again, at once where that is so; may be cancelled."""
+        """Return a Deferred that fires when appending works, at once if it works now; may be cancelled."""
 
-    def append_now(events: "list[Event]") -> "list[tuple[int, int, int]]":
-        """Append before the reactor runs: block until all are durable; raises StartRefused."""
-
-    def read(position: tuple[int, int, int]) -> Any:
+    def read(position: Position) -> Record:
         """Return the record at a position; raises StoreFailed if it cannot be read."""
 
-    def events_of(*job_ids: int) -> "IEventReader":
-        """Return a reading of all that the journal has of some jobs at this moment."""
-
-    def add_observer(told: "Callable[[int, Sequence[Event]], object]") -> None:
-        """Have ``told(sequence, events)`` called for what was appended together, once its Deferred has fired.
-
-        ``sequence`` is the first one's number. Events of ``append_now`` are told each by itself, before it
-        returns, so before they are applied.
-        """
-
     def events_since(sequence: int) -> "IEventReader":
-        """Return a reading of all events from a number on."""
+        """Return a reader of all events from a number on."""
+
+    def events_of(*job_ids: int) -> "IEventReader":
+        """Return a reader of the events of some jobs that are durable now."""
+
+    def sizes() -> "dict[str, int]":
+        """Return the sizes that STATS reports, in bytes; ``segment`` is the number of the last segment."""
 
     def close() -> "Deferred[None]":
-        """Wait for what is under way, then give up the files and the lock."""
+        """Commit the events in progress, then close all files and release the lock."""
 
 
 class IEventReader(Interface):
-    """The events of a store, from a number on or of some jobs, for one reader, a portion at a time."""
+    """Reads events of the journal in batches, for one caller."""
 
     next_sequence: int = Attribute("The number of the first record that has not been read.")
 
     def read_batch() -> "Deferred[list[tuple[int, Event]]]":
-        """Return (sequence, event) of those that follow, none if all that was told has been read.
+        """Return (sequence, event) of the next events; an empty list if there are no more now.
 
-        Of a reading from a number on, nothing was told since then: what is told from now on is all that
-        follows. Fails with Lagged where
-        events are not there any more, since a snapshot has taken their place and has not all, and with
-        StoreFailed. May be cancelled, and is not used after a failure.
+        After an empty list from `IJournal.events_since`, all later events are those that observers are
+        notified of from now on.
+
+        Fails with Lagged if a snapshot has replaced the events, as it does not have all of them, and with
+        StoreFailed if they cannot be read. May be cancelled. The reader must not be used after a failure.
         """
 
 
 class OutputLost(OSError):
-    """Output could not be made durable; ``kept`` is stdout and stderr, each NOTHING if it is the lost one."""
+    """Output could not be made durable; ``kept`` is (stdout, stderr), NOTHING for a stream that is lost."""
 
     def __init__(self, text: str, kept: tuple[Output, Output]) -> None:
         super().__init__(text)
@@ -90,59 +92,74 @@ class OutputLost(OSError):
 
 
 class IOutputWriter(Interface):
-    """What one attempt prints, from its start to its end. Streams are named by number: 1 stdout, 2 stderr."""
+    """The output of one attempt. Streams are numbered like their descriptors: 1 is stdout, 2 is stderr."""
 
     def write(stream: int, data: bytes) -> None:
-        """Take what the attempt printed; what is over the quota is counted and dropped."""
+        """Append output; bytes over the limit are counted and dropped. Does not raise: see set_callbacks."""
 
-    def set_callbacks(choked: Callable[[bool], None], failed: Callable[[str], None]) -> None:
-        """Have ``choked`` told when to stop and go on reading, and ``failed`` why output can't be kept."""
+    def set_callbacks(on_backpressure: Callable[[bool], None], on_failure: Callable[[str], None]) -> None:
+        """Set the callbacks of the process that produces the output.
+
+        ``on_backpressure(True)`` asks it to stop reading from the process, ``on_backpressure(False)`` to go
+        on. ``on_failure(reason)`` is called once if output cannot be stored; later output is dropped.
+        """
 
     def close() -> "Deferred[tuple[Output, Output]]":
-        """Return both outputs once they are durable; fails with OutputLost if one can't be made so."""
+        """Return (stdout, stderr) once both are durable.
+
+        Fails with OutputLost if one cannot be made durable; that one is then not referred to by any record.
+        """
 
 
 class ISpool(Interface):
-    """What jobs print and are given to read, on disk."""
+    """The files of jobs: the blocks that they are given, and the output that their attempts print."""
 
     def store_blocks(job_id: int, blocks: dict[str, bytes]) -> "Deferred[None]":
-        """Keep a submission's blocks by name (``script stdin secret``); fires when they are durable."""
+        """Store the blocks of a submission by name (``script``, ``stdin``, ``secret``).
+
+        Fires once they are durable. After an OSError some may be there; `remove_job` removes them, and so
+        does the next start.
+        """
 
     def digest(blocks: "Sequence[bytes]") -> "Deferred[str]":
-        """Return the SHA-256 of some blocks, one after the other, in hex digits."""
+        """Return the SHA-256 of the concatenated blocks, in hex digits."""
 
     def read_block(job_id: int, name: str) -> bytes:
-        """Return a block that was kept, a small one; raises OSError."""
+        """Return the content of a small block; raises OSError."""
 
     def path(job_id: int, name: str) -> str:
         """Return the path of a job's ``script``, ``stdin``, ``secret`` or ``progress``."""
 
     def open_output(job_id: int, attempt: int, limit: int) -> IOutputWriter:
-        """Begin to record an attempt; ``limit`` is in bytes a stream."""
-
-    def output_on_disk(job_id: int, attempt: int) -> tuple[Output, Output]:
-        """Return what is on disk of an attempt whose recording was cut off."""
-
-    def output_sizes(job_id: int) -> "dict[str, int] | None":
-        """Return the four sizes of what is being recorded, named as in a job's JSON; None if nothing is."""
-
-    def read_output(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
-        """Return a piece of what an attempt printed, whether it is being recorded or lies in a file."""
-
-    def read_progress(job_id: int) -> int:
-        """Return the whole percentage that the job last reported, 0 if it reported none."""
-
-    def remove_job(job_id: int, attempts: int) -> "Deferred[None]":
-        """Remove all files of a job that is no longer known; fails with OSError."""
-
-    def add_output_observer(job_id: int, told: Callable[[], None]) -> Callable[[], None]:
-        """Have ``told`` called when a job prints something, and when an attempt is recorded or released.
-
-        Returns what ends that, which is to be called once.
-        """
+        """Return the output writer of a new attempt; ``limit`` is in bytes per stream."""
 
     def close_attempt(job_id: int) -> None:
-        """Let go of the attempt that was recorded: its end is on disk. What it reported is dropped."""
+        """Forget the open attempt of a job: its end is durable. Removes its progress and its user files."""
+
+    def output_on_disk(job_id: int, attempt: int) -> tuple[Output, Output]:
+        """Return (stdout, stderr) of an attempt that a crash has interrupted, as found on disk."""
+
+    def output_sizes(job_id: int) -> "dict[str, int] | None":
+        """Return the output sizes of a job's open attempt, named as in its JSON; None if it has none."""
+
+    def read_output(job_id: int, attempt: int, stream: int, offset: int, length: int) -> "Deferred[bytes]":
+        """Return part of the output of an attempt that is open or in a file; fails with StoreFailed."""
+
+    def read_progress(job_id: int) -> int:
+        """Return the percentage that the running job last reported, 0 if it reported none."""
+
+    def remove_job(job_id: int, attempts: int) -> "Deferred[None]":
+        """Remove all files of a job; fails with OSError, and may then be repeated."""
+
+    def add_output_observer(job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
+        """Call ``on_output`` when a job prints, and when an attempt is opened or closed.
+
+        Returns a function that removes the observer; call it once.
+        """
+
+
+class ICommitReactor(IReactorTime, IReactorFromThreads):
+    """The part of the reactor that the journal uses."""
 
 
 class IClock(IReactorTime):

@@ -7,8 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from taskqd.daemon.clocks import Clocks
+from taskqd.storage.interfaces import ICommitReactor
 from tests.fakes.deferreds import Value, result_of
 
 START = 1_700_000_000.0
@@ -83,6 +85,7 @@ def _chain(first: "Deferred[Any]", second: "Deferred[Any]") -> None:
     first.chainDeferred(second)
 
 
+@implementer(ICommitReactor)
 class ThreadReactor(FakeClocks):
     """A clock to which another thread can hand calls; they are made when the test lets it turn."""
 
@@ -90,8 +93,13 @@ class ThreadReactor(FakeClocks):
         super().__init__()
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
 
-    def callFromThread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        self._calls.put(partial(function, *args, **kwargs))
+    def callFromThread(
+        self,
+        callable: Callable[..., Any],  # noqa: A002 - IReactorFromThreads has this name
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        self._calls.put(partial(callable, *args, **kwargs))
 
     def turn(self) -> None:
         """Make the next call that another thread asks for, waiting until there is one."""

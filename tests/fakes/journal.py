@@ -67,8 +67,8 @@ class FakeJournal:
     def events_of(self, *job_ids: int) -> "FakeEventReader":
         return FakeEventReader(self, 1, job_ids)
 
-    def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
-        self._told.append(told)
+    def add_observer(self, on_durable: Callable[[int, Sequence[Event]], object]) -> None:
+        self._told.append(on_durable)
 
     def events_since(self, sequence: int) -> "FakeEventReader":
         return FakeEventReader(self, sequence)
@@ -107,8 +107,8 @@ class FakeJournal:
 
     def _tell(self, first: int, events: Sequence[Event]) -> None:
         self.last_sequence = first + len(events) - 1
-        for told in self._told:
-            told(first, events)
+        for on_durable in self._told:
+            on_durable(first, events)
 
     def _keep(self, event: Event) -> Position:
         self.events.append(event)

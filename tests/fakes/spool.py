@@ -92,9 +92,9 @@ class FakeSpool:
         self._tell(job_id)
         return recording
 
-    def add_output_observer(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
-        self.observers[job_id].append(told)
-        return partial(self.observers[job_id].remove, told)
+    def add_output_observer(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
+        self.observers[job_id].append(on_output)
+        return partial(self.observers[job_id].remove, on_output)
 
     def _tell(self, job_id: int) -> None:
         for follower in tuple(self.observers[job_id]):

@@ -26,7 +26,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -50,7 +49,7 @@ from taskqd.server.handlers.job_view import JobView
 from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.interfaces import IEventReader, IOutputWriter
+from taskqd.storage.interfaces import ICommitReactor, IEventReader, IOutputWriter
 from taskqd.storage.journal import compaction, segment_writer
 from taskqd.storage.journal.compaction import Compactor
 from taskqd.storage.journal.journal import RETRY_INTERVAL, Journal
@@ -282,6 +281,7 @@ class FaultyDisk(Filesystem):
         return following
 
 
+@implementer(ICommitReactor)
 class Reactor(FakeClocks):
     """A clock, and the calls that another thread asks for: here there is none, they wait for ``turn``."""
 
@@ -289,8 +289,13 @@ class Reactor(FakeClocks):
         super().__init__()
         self._calls: list[Callable[[], Any]] = []
 
-    def callFromThread(self, function: Callable[..., Any], *args: Any) -> None:
-        self._calls.append(partial(function, *args))
+    def callFromThread(
+        self,
+        callable: Callable[..., Any],  # noqa: A002 - IReactorFromThreads has this name
+        *args: object,
+        **kwargs: object,
+    ) -> None:
+        self._calls.append(partial(callable, *args, **kwargs))
 
     def turn(self) -> None:
         """Make all calls, and what comes of them."""
@@ -298,39 +303,42 @@ class Reactor(FakeClocks):
             self._calls.pop(0)()
 
 
-class _Outcomes(SimpleQueue[Any]):
-    """How batches ended; it is known at once whether one has, so that no real time is waited."""
+class InlineCommitThread:
+    """Stands for the commit thread and commits in the caller's thread, so that a run is deterministic.
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        return super().get(block=False)
-
-
-class _AtOnce:
-    """A committer's queue that commits what is put into it at once.
-
-    Most batches are done while the reactor waits for them; every fifth is late, and the reactor is called.
+    When the reactor waits, four of five commits finish while it waits; every fifth is late.
     """
 
-    def __init__(self, committer: Any, reactor: Reactor) -> None:
-        self._committer = committer
+    def __init__(self, group_commit: Any, reactor: Reactor) -> None:
+        self._commit = group_commit.thread._commit
+        self._on_committed = group_commit.finish
         self._reactor = reactor
         self._count = 0
-        committer._outcomes = _Outcomes()
 
-    def put(self, batch: Any) -> None:
-        if batch is None:
-            return
-        error: Exception | None = None
-        try:
-            self._committer._commit(batch)
-        except OSError as why:
-            error = why
+    def start(self) -> None:
+        pass
+
+    def submit(self, batch: Any) -> None:
         self._count += 1
-        if self._committer._is_waiting and self._count % 5:
-            self._committer._is_waiting = False
-            self._committer._outcomes.put(error)
-        else:
-            self._reactor.callFromThread(self._committer._finish, batch, error)
+        self._reactor.callFromThread(self._on_committed, batch, self._try_commit(batch))
+
+    def submit_and_wait(self, batch: Any) -> tuple[bool, Exception | None]:
+        error = self._try_commit(batch)
+        self._count += 1
+        if self._count % 5:
+            return True, error
+        self._reactor.callFromThread(self._on_committed, batch, error)
+        return False, None
+
+    def stop(self) -> None:
+        pass
+
+    def _try_commit(self, batch: Any) -> Exception | None:
+        try:
+            self._commit(batch)
+        except OSError as error:
+            return error
+        return None
 
 
 class _Attempt:
@@ -441,10 +449,9 @@ class Day:
             self.directory, self.reactor, self.filesystem, "boot", self.reactor, in_thread, now_and_then
         )
         self.store.segment_bytes = SEGMENT_BYTES
-        committer: Any = self.store._group_commit
-        committer._now = lambda: 0.0  # no commit is slow, whatever the machine does
-        committer.start = lambda: None
-        committer._batches = _AtOnce(committer, self.reactor)
+        group_commit: Any = self.store._group_commit
+        group_commit.now = lambda: 0.0  # no commit is slow, on however busy a machine this runs
+        group_commit.thread = InlineCommitThread(group_commit, self.reactor)
         self.store.lock()
         queue_state = QueueState(LIMITS, is_open=False)
         for event, position in self.store.replay():

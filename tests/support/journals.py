@@ -126,8 +126,8 @@ class MemoryDisk(Filesystem):
     def list_directory(self, path: str) -> list[str]:
         return sorted(self.files)
 
-    def read_file(self, path: str, most: int | None = None) -> bytes:
-        return self.files[os.path.basename(path)][:most]
+    def read_file(self, path: str, max_bytes: int | None = None) -> bytes:
+        return self.files[os.path.basename(path)][:max_bytes]
 
     def map_file(self, path: str) -> bytes:
         return self.read_file(path)

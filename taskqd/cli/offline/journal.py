@@ -46,8 +46,8 @@ class _Measuring(Filesystem):
         super().__init__()
         self.sizes: dict[str, int] = {}
 
-    def read_file(self, path: str, most: int | None = None) -> bytes:
-        found = super().read_file(path, most)
+    def read_file(self, path: str, max_bytes: int | None = None) -> bytes:
+        found = super().read_file(path, max_bytes)
         self.sizes[path] = len(found)
         return found
 

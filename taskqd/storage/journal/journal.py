@@ -235,8 +235,8 @@ class Journal:
         self._commit_now(entries)
         return [entry.position for entry in entries]
 
-    def add_observer(self, told: Callable[[int, Sequence[Event]], object]) -> None:
-        self._observers.append(told)
+    def add_observer(self, on_durable: Callable[[int, Sequence[Event]], object]) -> None:
+        self._observers.append(on_durable)
 
     def events_since(self, sequence: int) -> "EventReader":
         reading = SegmentReader(self.segments, self._filesystem, sequence)
@@ -416,9 +416,9 @@ class Journal:
         """Count durable records, and tell of those that are events."""
         self.last_sequence = entry.sequence + len(entry.records) - 1
         if entry.kind is _Kind.RECORD:
-            for told in self._observers:
+            for on_durable in self._observers:
                 try:
-                    told(entry.sequence, cast("Sequence[Event]", entry.records))
+                    on_durable(entry.sequence, cast("Sequence[Event]", entry.records))
                 except Exception:  # noqa: BLE001 - whoever listens must not keep others from theirs
                     self._log.failure("telling of record {sequence} met a bug", sequence=entry.sequence)
 

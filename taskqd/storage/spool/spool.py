@@ -121,16 +121,16 @@ class Spool:
         notify(followers)
         return recording
 
-    def add_output_observer(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
+    def add_output_observer(self, job_id: int, on_durable: Callable[[], None]) -> Callable[[], None]:
         running = self._open_attempts.get(job_id)
         if job_id not in self._observers:
             self._observers[job_id] = [] if running is None else running.recording.observers
         followers = self._observers[job_id]
-        followers.append(told)
+        followers.append(on_durable)
 
         def leave() -> None:
-            if told in followers:  # else it was dropped
-                followers.remove(told)
+            if on_durable in followers:  # else it was dropped
+                followers.remove(on_durable)
             if not followers and self._observers.get(job_id) is followers:
                 del self._observers[job_id]
 

@@ -412,8 +412,7 @@ async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *wor
         site.start(*words)
     [taskq] = site.running
     site.running.clear()
-    thread = taskq.components.journal._group_commit._thread
-    if thread is not None and thread.is_alive():
+    if taskq.components.journal._group_commit.thread.is_alive:
         await taskq.components.journal.close()
     else:
         unlock(taskq)

@@ -224,9 +224,9 @@ def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
     store.segment(3).write_bytes(head + b"\n" * len(one) + two + b"\n" * 999)
     whole_content = Filesystem.read_file
 
-    def content(disk: Filesystem, path: str, most: int | None = None) -> bytes:
-        found = whole_content(disk, path, most)
-        if path == str(store.segment(3)) and most is None:
+    def content(disk: Filesystem, path: str, max_bytes: int | None = None) -> bytes:
+        found = whole_content(disk, path, max_bytes)
+        if path == str(store.segment(3)) and max_bytes is None:
             store.segment(3).write_bytes(head + one + two + b"\n" * 999)
         return found
 
@@ -352,11 +352,11 @@ def test_a_snapshot_made_meanwhile_prints_nothing_twice(
     without_job_3(store)
     whole_content = Filesystem.read_file
 
-    def content(disk: Filesystem, path: str, most: int | None = None) -> bytes:
-        if most is None and path == str(store.segment(2)) and store.segment(1).exists():
+    def content(disk: Filesystem, path: str, max_bytes: int | None = None) -> bytes:
+        if max_bytes is None and path == str(store.segment(2)) and store.segment(1).exists():
             condense(store)
             raise FileNotFoundError(2, "No such file or directory", path)
-        return whole_content(disk, path, most)
+        return whole_content(disk, path, max_bytes)
 
     monkeypatch.setattr(Filesystem, "read_file", content)
     outcome = call("dump", store.place)

@@ -462,11 +462,11 @@ def test_a_segment_that_is_gone_between_two_looks_is_looked_for_again(tmp_path: 
     write(tmp_path, [submitted(1)], [submitted(2)])
 
     class Once(Filesystem):
-        def read_file(self, path: str, most: int | None = None) -> bytes:
+        def read_file(self, path: str, max_bytes: int | None = None) -> bytes:
             if path.endswith("1.journal") and not (tmp_path / "00000001.snapshot").exists():
                 SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
                 Segments(str(tmp_path), Filesystem()).remove_obsolete(1)
-            return super().read_file(path, most)
+            return super().read_file(path, max_bytes)
 
     assert since(tmp_path, 3, 4, Once()) == [(4, submitted(2))]
 
