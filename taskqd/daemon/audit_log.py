@@ -1,100 +1,103 @@
-"""Who did what, from where, in the log: one line, and one a second for all that they go on to do.
+"""The audit log: writes to the daemon's log which user did what, and from which address.
 
-The journal has each act by itself (HISTORY shows them); here somebody who submits a thousand jobs is told of
-at once, and then once for all those that follow within the second. What the daemon does by itself, such as
-removals by the retention, has no origin and is not told.
+The first event of a kind is logged at once, and all that follow of the same user, address and kind once per
+second, in one line. (HISTORY shows each of them.) Events that the daemon causes, such as removals by the
+retention, have no address and are not logged.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import Struct
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from taskqd.model.events import Decision, Event, JobEvent, QueueEvent, Submitted
 from taskqd.storage.interfaces import IJournal
 
-GATHER = 1.0
-"""What somebody goes on to do is told of together, every so many seconds."""
+SUMMARY_INTERVAL = 1.0
+"""Seconds for which events of the same user, address and kind are collected into one line."""
 
 
-DECIDED = (Decision, QueueEvent)
-Doing = tuple[str, str, type[Event]]
-"""Who does something, from where, and the kind of event that it makes."""
+DECISIONS = (Decision, QueueEvent)
+"""The events that name in ``by`` who caused them."""
+Activity = tuple[str, str, type[Event]]
+"""A user, an address, and a kind of event."""
 
 
-class _Done(Struct):
-    """What was done of it since it was last told of."""
+class _Summary(Struct):
+    """The events of an activity since the last line about it."""
 
     count: int = 0
     first: JobEvent | QueueEvent | None = None
     last: JobEvent | QueueEvent | None = None
 
 
-class Audit:
-    """Listens to ``store`` and writes the log."""
+class AuditLog:
+    """Writes a log line for the events that users cause."""
 
     _log = Logger()
 
-    def __init__(self, store: IJournal, clock: Any) -> None:
+    def __init__(self, journal: IJournal, clock: IReactorTime) -> None:
         self._clock = clock
-        self._lately: dict[Doing, _Done] = {}
-        self._timers: dict[Doing, Any] = {}
+        self._summaries: dict[Activity, _Summary] = {}
+        self._timers: dict[Activity, IDelayedCall] = {}
         self._is_stopped = False
-        store.add_observer(self._told)
+        journal.add_observer(self._on_durable)
 
     def stop(self) -> None:
-        """Tell of what was gathered, and of nothing more: the daemon stops."""
+        """Log what has been collected, and nothing more."""
         self._is_stopped = True
         for timer in self._timers.values():
             timer.cancel()
-        for doing in list(self._lately):
-            self._gathered(doing)
+        for activity in list(self._summaries):
+            self._log_summary(activity)
 
-    def _told(self, sequence: int, events: Sequence[Event]) -> None:
+    def _on_durable(self, sequence: int, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Submitted):
-                who = event.owner
-            elif isinstance(event, DECIDED):
-                who = event.by
+                user = event.owner
+            elif isinstance(event, DECISIONS):
+                user = event.by
             else:
                 continue
             if event.origin is None:
                 continue
-            doing = (who, event.origin, type(event))
-            done = self._lately.get(doing)
-            if done is None:
-                self._begin(doing)
-                self._tell(doing, _subject(event))
+            activity = (user, event.origin, type(event))
+            summary = self._summaries.get(activity)
+            if summary is None:
+                self._collect(activity)
+                self._log_line(activity, _subject(event))
             else:
-                done.first = done.first or event
-                done.last = event
-                done.count += 1
+                summary.first = summary.first or event
+                summary.last = event
+                summary.count += 1
 
-    def _begin(self, doing: Doing) -> None:
-        self._lately[doing] = _Done()
-        self._timers[doing] = self._clock.callLater(GATHER, self._gathered, doing)
+    def _collect(self, activity: Activity) -> None:
+        self._summaries[activity] = _Summary()
+        self._timers[activity] = self._clock.callLater(SUMMARY_INTERVAL, self._log_summary, activity)
 
-    def _gathered(self, doing: Doing) -> None:
-        done = self._lately.pop(doing)
-        del self._timers[doing]
-        if done.first is None or done.last is None:
+    def _log_summary(self, activity: Activity) -> None:
+        summary = self._summaries.pop(activity)
+        del self._timers[activity]
+        if summary.first is None or summary.last is None:
             return
         if not self._is_stopped:
-            self._begin(doing)
-        what = _subject(done.first)
-        if done.count > 1:
-            what = f"{done.count} more, from {what} to {_subject(done.last)}"
-        self._tell(doing, what)
+            self._collect(activity)
+        subject = _subject(summary.first)
+        if summary.count > 1:
+            subject = f"{summary.count} more, from {subject} to {_subject(summary.last)}"
+        self._log_line(activity, subject)
 
-    def _tell(self, doing: Doing, what: str) -> None:
-        who, origin, kind = doing
-        act = kind.__struct_config__.tag
-        self._log.info("{who} ({origin}) {act} {what}", who=who, origin=origin, act=act, what=what)
+    def _log_line(self, activity: Activity, subject: str) -> None:
+        user, origin, kind = activity
+        verb = kind.__struct_config__.tag
+        self._log.info(
+            "{user} ({origin}) {verb} {subject}", user=user, origin=origin, verb=verb, subject=subject
+        )
 
 
 def _subject(event: JobEvent | QueueEvent) -> str:
-    """Return what an event is about."""
+    """Return the job, schedule or queue that an event is about."""
     if isinstance(event, JobEvent):
         return f"job {event.id}"
     schedule, queue = getattr(event, "schedule", None), getattr(event, "queue", None)

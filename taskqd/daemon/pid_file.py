@@ -1,8 +1,8 @@
-"""twistd's pid file: that of a dead daemon is removed, before twistd would refuse the start for it.
+"""twistd's pid file: removes one that a dead daemon left behind, so that twistd does not refuse the start.
 
-twistd looks only whether any process has the pid in the file. After a restart of a container that is the
-daemon itself, after one of the machine it may be any other program; after a power cut the file may be empty.
-A daemon locks its pid file as long as it runs (flock(2)): a file that can be locked is that of a dead one.
+twistd only checks whether any process has the pid in the file. After a restart of a container that is the
+daemon itself; after a restart of the machine it may be any other program; after a power cut the file may be
+empty. So a daemon holds a lock on its pid file (flock(2)): a file that can be locked belongs to a dead one.
 """
 
 import fcntl
@@ -15,12 +15,12 @@ from taskqd.errors import StartRefused
 _log = Logger()
 
 
-def hold(path: str) -> int | None:
-    """Lock the pid file of this process and return the descriptor that does; None if that cannot be done."""
+def lock(path: str) -> int | None:
+    """Lock the pid file of this process; return the descriptor that holds the lock, None if that fails."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return None  # twistd has written it a moment ago, and somebody has removed it since
+        return None  # it was removed after twistd wrote it a moment ago
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -29,28 +29,28 @@ def hold(path: str) -> int | None:
     return descriptor
 
 
-def make_way(path: str) -> None:
-    """Remove a pid file that a dead daemon left behind; raises StartRefused if no file can be made there.
+def remove_stale(path: str) -> None:
+    """Remove a pid file that a dead daemon left behind; raise StartRefused if no file can be made there.
 
-    The caller has made sure that no other daemon has the state directory. A pid file that is locked, or
-    names a twistd that is no daemon of ours, is left to twistd, which refuses the start.
+    The caller has made sure that no other daemon uses the state directory. A pid file that is locked, or
+    names a twistd that is not this daemon, is left alone: twistd refuses the start because of it.
     """
     target = os.path.realpath(path)
     if os.path.lexists(target) and not os.path.isfile(target):
         raise StartRefused(
-            f"the pid file {path} is there and is no file; remove it, or give another by twistd's "
+            f"the pid file {path} exists and is not a file; remove it, or choose another with twistd's "
             "--pidfile=FILE, or --pidfile= for none"
         )
     directory = os.path.dirname(target)
-    if not _can(directory, os.W_OK | os.X_OK) and not _can(path, os.W_OK):
+    if not _may_access(directory, os.W_OK | os.X_OK) and not _may_access(path, os.W_OK):
         raise StartRefused(
-            f"the pid file {path} cannot be written in {directory}; give another by twistd's --pidfile=FILE, "
-            "or --pidfile= for none"
+            f"the pid file {path} cannot be written in {directory}; choose another with twistd's "
+            "--pidfile=FILE, or --pidfile= for none"
         )
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return  # there is none, or twistd says what is wrong with it
+        return  # there is none, or twistd reports the error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         pid = os.read(descriptor, 32).decode("ascii", "replace").strip()
@@ -62,18 +62,18 @@ def make_way(path: str) -> None:
                 pid=pid or "unknown",
             )
     except OSError:
-        pass  # a daemon has it locked, or it cannot be removed: twistd says so
+        pass  # a daemon has locked it, or it cannot be removed: twistd reports the error
     finally:
         os.close(descriptor)
 
 
-def _can(path: str, mode: int) -> bool:
-    """Whether this process can use a path so; by what it may do now, and not by who started it."""
+def _may_access(path: str, mode: int) -> bool:
+    """Whether this process may access a path, by its effective user."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _is_other_twistd(pid: str) -> bool:
-    """Whether a process is there that is a twistd of another kind; ours would have its pid file locked."""
+    """Whether a process exists that is a twistd with another plugin; a taskqd would have locked its file."""
     if not (pid.isascii() and pid.isdigit()) or int(pid) == os.getpid():
         return False
     try:

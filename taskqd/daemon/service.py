@@ -28,6 +28,7 @@ from taskqd.config.settings import Settings
 from taskqd.daemon import descriptor_limit, pid_file, signals, wiring
 from taskqd.daemon.io_threads import is_thread_shortage
 from taskqd.daemon.log_output import LogOutput
+from taskqd.daemon.reactor import IReactor
 from taskqd.daemon.recovery import KILL_TIMEOUT, Recovery, attempts_of
 from taskqd.daemon.wiring import Components, Server
 from taskqd.engine.end_hook import EndHook
@@ -72,7 +73,7 @@ class TaskqService(Service):
     def __init__(
         self,
         settings: Settings,
-        reactor: Any,
+        reactor: IReactor,
         owner: tuple[int, int] | None,
         is_daemon: bool,
         pid_file: str | None = None,
@@ -100,7 +101,7 @@ class TaskqService(Service):
     def privilegedStartService(self) -> None:
         """Make the directories that only root can make, for the user that twistd switches to."""
         if self._pid_file:
-            pid_file.hold(self._pid_file)
+            pid_file.lock(self._pid_file)
         sockets = filter(None, map(endpoints.socket_path, self.settings.listen))
         try:
             for directory in (self.settings.state, *map(os.path.dirname, sockets)):
@@ -217,7 +218,7 @@ class TaskqService(Service):
         for port in self._ports:
             addresses.add(port)
         try:
-            addresses.write(self.settings.state)
+            addresses.write_file(self.settings.state)
         except OSError as why:
             self._log.warn("the file with the daemon's address cannot be written: {why}", why=why)
 

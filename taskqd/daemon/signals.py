@@ -1,44 +1,44 @@
-"""The signals of the daemon: it undoes what its parent has done to them, and ignores those without a use.
+"""The signals of the daemon: restores what its parent changed, and ignores signals that it does not use.
 
-TERM, INT and CHLD are Twisted's, and USR1 is twistd's where the log is a file, which it rotates. HUP has two
-meanings: it comes when the terminal of the daemon is gone, and from people who want settings read again.
+Twisted handles TERM, INT and CHLD, and twistd USR1 if the log is a file, which it rotates. HUP has two
+meanings: the terminal of the daemon is gone, or a user wants the settings to be read again.
 """
 
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
 
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 from taskqd.errors import is_shortage
 
-UNUSED = (
+IGNORED = (
     *("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGQUIT", "SIGPWR", "SIGSTKFLT"),
     *("SIGPIPE", "SIGXFSZ", "SIGXCPU"),
 )
-"""What would end the daemon by default, means nothing to it, and is no error of its own."""
-NEEDED = (signal.SIGCHLD, signal.SIGTERM)
-"""What must not stay ignored, as some parents leave it."""
+"""Signals that would end the daemon by default, have no meaning for it, and report no error of its code."""
+REQUIRED = (signal.SIGCHLD, signal.SIGTERM)
+"""Signals that must not stay ignored if the parent of the daemon ignored them."""
 TERMINAL = "/dev/tty"
 
 _log = Logger()
 
 
 def reset() -> None:
-    """Block no signal, ignore those that are not used, and have those that are needed."""
+    """Unblock all signals, ignore those that are not used, and restore those that are required."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for needed in NEEDED:
-        if signal.getsignal(needed) is signal.SIG_IGN:
-            signal.signal(needed, signal.SIG_DFL)
-    for number in unused():
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.SIG_IGN)
+    for number in REQUIRED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for unused in ignored_signals():
+        if signal.getsignal(unused) is signal.SIG_DFL:
+            signal.signal(unused, signal.SIG_IGN)
 
 
-def unused() -> list[int]:
-    """Return the numbers of the signals that are not used, those of real time among them."""
-    named = [getattr(signal, name) for name in UNUSED if hasattr(signal, name)]
+def ignored_signals() -> list[int]:
+    """Return the numbers of the signals that the daemon ignores, including all real-time signals."""
+    named = [getattr(signal, name) for name in IGNORED if hasattr(signal, name)]
     return [*named, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)]
 
 
@@ -47,24 +47,26 @@ def has_terminal() -> bool:
     try:
         os.close(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as why:
-        return is_shortage(why)  # then it is not known, and it had one before
+        return is_shortage(why)  # unknown for lack of descriptors or memory; it had a terminal before
     return True
 
 
-def on_hangup(reactor: Any, stop: Callable[[], None]) -> None:
-    """Have ``stop`` called at a HUP that comes because the terminal is gone; any other one is only logged.
+def on_hangup(reactor: IReactorFromThreads, stop: Callable[[], None]) -> None:
+    """Call ``stop`` after a HUP that is sent because the terminal is gone; only log any other one.
 
-    A HUP that is ignored already, as nohup(1) has it, stays so.
+    If HUP is ignored already, as by nohup(1), that is left so.
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         return
     had_terminal = has_terminal()
 
-    def hung_up() -> None:
+    def on_signal() -> None:
         if had_terminal and not has_terminal():
-            _log.info("SIGHUP: the terminal is gone, so the daemon stops; nohup(1) would keep it up")
+            _log.info(
+                "SIGHUP: the terminal is gone, so the daemon stops; start it with nohup(1) to prevent that"
+            )
             stop()
         else:
             _log.info("SIGHUP is ignored: settings are read at the start; restart the daemon to change them")
 
-    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(hung_up))
+    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(on_signal))

@@ -16,7 +16,7 @@ from taskqd.config.paths import NO_HOME, default_socket, default_state
 from taskqd.config.settings import SETTINGS, Settings, check_option, merge, read_toml
 from taskqd.daemon import pid_file
 from taskqd.daemon.clocks import use_monotonic
-from taskqd.daemon.log_output import output_of
+from taskqd.daemon.log_output import make_log_output
 from taskqd.daemon.service import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints
@@ -168,7 +168,7 @@ class Options(usage.Options):
             _refuse_if_in_use(self.settings.state)
             parent: Any = self.parent or {}
             if parent.get("pidfile"):
-                pid_file.make_way(parent["pidfile"])
+                pid_file.remove_stale(parent["pidfile"])
         except StartRefused as why:
             sys.exit(f"taskqd: {why}")
 
@@ -233,5 +233,5 @@ def makeService(options: Options) -> TaskqService:
         owner,
         is_daemon=not parent.get("nodaemon", True),
         pid_file=parent.get("pidfile"),
-        log_output=output_of(parent),
+        log_output=make_log_output(parent),
     )

@@ -12,10 +12,11 @@ from taskqd.auth.authenticator import Authenticator, make_access
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.settings import Settings
-from taskqd.daemon.address_files import Addresses
-from taskqd.daemon.audit_log import Audit
+from taskqd.daemon.address_files import SocketAddresses
+from taskqd.daemon.audit_log import AuditLog
 from taskqd.daemon.clocks import Clocks
 from taskqd.daemon.io_threads import IOThreads
+from taskqd.daemon.reactor import IReactor
 from taskqd.engine.engine import Engine
 from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
@@ -47,13 +48,13 @@ from taskqd.storage.state_directory import check_permissions
 class Components:
     """The objects that need nothing but the settings and the reactor. Constructing them opens nothing."""
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: IReactor) -> None:
         self.settings = settings
         self.reactor = reactor
         self.clocks = Clocks(reactor)
         self.threads = IOThreads(reactor)
         self.boot = proc.boot_id()
-        disk = Filesystem()
+        filesystem = Filesystem()
         self.accelerated = AcceleratedReactor(reactor) if settings.speedups else None
         if self.accelerated is not None and self.accelerated.starts_sessions:
             alsoProvides(self.accelerated, ISessionSpawner)  # which speedups must not import
@@ -61,7 +62,7 @@ class Components:
         self.journal = Journal(
             settings.state,
             reactor,
-            disk,
+            filesystem,
             self.boot,
             self.clocks,
             self.threads.run,
@@ -72,9 +73,9 @@ class Components:
         self.run_as = RunAs(settings.run_as_owner, Users(reactor.seconds), UserLimits())
         user_files = os.path.abspath(settings.state) + ".jobs"
         self.user_files = UserFiles(user_files) if settings.run_as_owner else None
-        self.spool = Spool(settings.state, disk, reactor, self.threads.run, self.user_files)
+        self.spool = Spool(settings.state, filesystem, reactor, self.threads.run, self.user_files)
         self.orphans = Orphans(reactor)
-        self.addresses = Addresses()
+        self.addresses = SocketAddresses()
 
     async def close(self) -> None:
         """Close the files, and end the threads and what they have under way."""
@@ -93,7 +94,7 @@ class Server(NamedTuple):
     factory: TaskqFactory
     poller: ClientPoller | None
     connections: ConnectionLimits
-    audit_log: Audit
+    audit_log: AuditLog
 
 
 def make_authenticator(components: Components) -> Authenticator:
@@ -122,7 +123,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         components.run_as,
         components.user_files,
         open_files,
-        components.addresses.of_job,
+        components.addresses.for_job,
     )
     return Engine(
         queue_state,
@@ -187,7 +188,7 @@ def make_server(
     poller = None
     if components.settings.speedups:
         poller = make_client_poller(reactor, components.journal, factory.submit_batcher)
-    return Server(factory, poller, connections, Audit(components.journal, reactor))
+    return Server(factory, poller, connections, AuditLog(components.journal, reactor))
 
 
 def _check_run(run_as: RunAs) -> Callable[[Principal, Spec], Spec]:

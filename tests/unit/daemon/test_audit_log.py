@@ -1,3 +1,5 @@
+"""The audit log: which user did what, from which address."""
+
 import io
 from typing import Any
 
@@ -6,7 +8,7 @@ from msgspec.structs import replace
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher, textFileLogObserver
 
-from taskqd.daemon.audit_log import GATHER, Audit
+from taskqd.daemon.audit_log import SUMMARY_INTERVAL, AuditLog
 from taskqd.engine.submissions import NewJob
 from taskqd.model.actor import Actor
 from taskqd.model.events import JOB_EVENTS, QUEUE_EVENTS, Decision, Event, QueueEvent, Submitted
@@ -21,11 +23,11 @@ BOB = Actor("bob", "10.0.0.5:4242")
 
 
 class Audited:
-    """A house whose log is looked at."""
+    """A harness with an audit log."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self.harness = Harness(slots=1)
-        self.audit = Audit(self.harness.journal, self.harness.clock)
+        self.audit_log = AuditLog(self.harness.journal, self.harness.clock)
         self._caplog = caplog
 
     def submit(self, by: Actor, count: int = 1) -> None:
@@ -34,17 +36,17 @@ class Audited:
         self.harness.settle()
 
     def lines(self) -> list[str]:
-        said = [message for message in self._caplog.messages if "(" in message]
+        lines = [message for message in self._caplog.messages if "(" in message]
         self._caplog.clear()
-        return said
+        return lines
 
 
 @pytest.fixture(name="audited")
-def an_audited_house(caplog: pytest.LogCaptureFixture) -> Audited:
+def an_audited_harness(caplog: pytest.LogCaptureFixture) -> Audited:
     return Audited(caplog)
 
 
-def test_who_did_what_from_where_is_one_line(audited: Audited) -> None:
+def test_each_kind_of_event_of_a_user_is_logged_in_one_line(audited: Audited) -> None:
     audited.submit(ANN)
     engine = audited.harness.engine
     for act in (
@@ -67,11 +69,11 @@ def test_who_did_what_from_where_is_one_line(audited: Audited) -> None:
         "ann (pid 12) cancelled job 1",
         *(f"bob (10.0.0.5:4242) {act}" for act in ("removed job 1", "resumed queue q")),
     ]
-    audited.audit.stop()
+    audited.audit_log.stop()
     assert audited.lines() == []
 
 
-TOLD: list[tuple[Any, str]] = [
+LOGGED: list[tuple[Any, str]] = [
     (events.submitted(1), "submitted job 1"),
     (events.submitted(2, schedule=7), "submitted job 2"),
     (events.array(3, 5), "submitted job 3"),
@@ -89,44 +91,44 @@ TOLD: list[tuple[Any, str]] = [
     (events.scheduled(1), "scheduled schedule 1"),
     (events.unscheduled(2), "unscheduled schedule 2"),
 ]
-UNTOLD: tuple[Event, ...] = (
+NOT_LOGGED: tuple[Event, ...] = (
     events.started(1),
     events.ended(1),
     events.skipped(1, 2),
-    *(event for event, _ in TOLD),
+    *(event for event, _ in LOGGED),
 )
 
 
-def is_somebody_s(kind: type) -> bool:
-    """Whether an event of a kind says who decided it."""
+def names_a_user(kind: type) -> bool:
+    """Whether events of a kind name the user who caused them."""
     return "origin" in kind.__annotations__ or issubclass(kind, Decision | QueueEvent)
 
 
-def test_there_is_an_example_of_every_event_that_somebody_decides() -> None:
-    kinds = {kind for kind in (*JOB_EVENTS, *QUEUE_EVENTS) if is_somebody_s(kind)}
-    assert {type(event) for event, _ in TOLD} == kinds
+def test_examples_include_every_event_that_names_a_user() -> None:
+    kinds = {kind for kind in (*JOB_EVENTS, *QUEUE_EVENTS) if names_a_user(kind)}
+    assert {type(event) for event, _ in LOGGED} == kinds
 
 
-@pytest.mark.parametrize("event, told", TOLD)
-def test_each_event_that_somebody_decides_is_told(
-    event: Any, told: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("event, logged", LOGGED)
+def test_event_of_a_user_is_logged_when_it_is_durable(
+    event: Any, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = FakeJournal()
-    audit = Audit(store, Clock())
-    store.append(replace(event, origin="pid 12"))
+    journal = FakeJournal()
+    audit = AuditLog(journal, Clock())
+    journal.append(replace(event, origin="pid 12"))
     assert caplog.messages == [], "it is not durable yet"
-    store.sync()
-    who = event.owner if isinstance(event, Submitted) else event.by
-    assert caplog.messages == [f"{who} (pid 12) {told}"]
+    journal.sync()
+    user = event.owner if isinstance(event, Submitted) else event.by
+    assert caplog.messages == [f"{user} (pid 12) {logged}"]
     audit.stop()
 
 
-def test_what_happens_by_itself_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    store, clock = FakeJournal(), Clock()
-    Audit(store, clock)
-    for event in UNTOLD:
-        store.append(event)
-        store.sync()
+def test_event_without_an_address_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    journal, clock = FakeJournal(), Clock()
+    AuditLog(journal, clock)
+    for event in NOT_LOGGED:
+        journal.append(event)
+        journal.sync()
     assert caplog.messages == []
     assert clock.getDelayedCalls() == []
 
@@ -139,37 +141,37 @@ def test_what_happens_by_itself_is_not_told(caplog: pytest.LogCaptureFixture) ->
         Actor("ann", "pid 12)\r\nroot (pid 1"),
     ],
 )
-def test_no_name_makes_another_line_of_it(who: Actor, audited: Audited) -> None:
+def test_name_or_address_with_line_ends_makes_no_second_line(who: Actor, audited: Audited) -> None:
     written = io.StringIO()
     observer = textFileLogObserver(written)
     globalLogPublisher.addObserver(observer)
     try:
         audited.submit(who, 3)
-        audited.audit.stop()
+        audited.audit_log.stop()
     finally:
         globalLogPublisher.removeObserver(observer)
     lines = written.getvalue().split("\n")
     assert [line[0] for line in lines if line and not line.startswith("\t")] == ["2", "2"]
     assert sum("submitted" in line for line in lines) == 2
-    assert all("[taskqd.daemon.audit_log.Audit#info]" in line for line in lines if line.startswith("2"))
+    assert all("[taskqd.daemon.audit_log.AuditLog#info]" in line for line in lines if line.startswith("2"))
 
 
-def test_of_many_that_follow_each_other_one_line_a_second_tells(audited: Audited) -> None:
+def test_events_of_the_same_activity_are_summarized_once_per_second(audited: Audited) -> None:
     audited.submit(ANN, 1000)
     assert audited.lines() == ["ann (pid 12) submitted job 1"]
-    audited.harness.clock.advance(GATHER)
+    audited.harness.clock.advance(SUMMARY_INTERVAL)
     assert audited.lines() == ["ann (pid 12) submitted 999 more, from job 2 to job 1000"]
     audited.submit(ANN)
     assert audited.lines() == []
-    audited.harness.clock.advance(GATHER)
+    audited.harness.clock.advance(SUMMARY_INTERVAL)
     assert audited.lines() == ["ann (pid 12) submitted job 1001"]
-    audited.harness.clock.advance(GATHER)
+    audited.harness.clock.advance(SUMMARY_INTERVAL)
     audited.submit(ANN)
     assert audited.lines() == ["ann (pid 12) submitted job 1002"]
-    audited.audit.stop()
+    audited.audit_log.stop()
 
 
-def test_another_who_and_another_where_have_lines_of_their_own(audited: Audited) -> None:
+def test_other_users_and_addresses_are_logged_separately(audited: Audited) -> None:
     audited.submit(ANN)
     audited.submit(Actor("ann", "pid 13"))
     audited.submit(BOB)
@@ -178,25 +180,25 @@ def test_another_who_and_another_where_have_lines_of_their_own(audited: Audited)
         "ann (pid 13) submitted job 2",
         "bob (10.0.0.5:4242) submitted job 3",
     ]
-    audited.audit.stop()
+    audited.audit_log.stop()
 
 
-def test_what_the_daemon_does_by_itself_is_not_told(audited: Audited) -> None:
+def test_event_of_the_daemon_itself_is_not_logged(audited: Audited) -> None:
     audited.submit(Actor("retention"))
     assert audited.lines() == []
     assert audited.harness.clock.getDelayedCalls() == []
 
 
-def test_a_stop_tells_what_was_gathered_and_leaves_no_timer(audited: Audited) -> None:
+def test_stop_logs_what_was_collected_and_leaves_no_timer(audited: Audited) -> None:
     audited.submit(ANN, 3)
     audited.lines()
-    audited.audit.stop()
+    audited.audit_log.stop()
     assert audited.lines() == ["ann (pid 12) submitted 2 more, from job 2 to job 3"]
     assert audited.harness.clock.getDelayedCalls() == []
 
 
-def test_a_schedule_is_named_by_its_number(audited: Audited) -> None:
+def test_schedule_is_named_by_its_number(audited: Audited) -> None:
     begin(audited.harness.engine.queue_commands.schedule("true", DEFAULT_SPEC, ANN, 60.0, None, False))
     audited.harness.settle()
     assert audited.lines() == ["ann (pid 12) scheduled schedule 1"]
-    audited.audit.stop()
+    audited.audit_log.stop()

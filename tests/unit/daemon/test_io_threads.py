@@ -1,4 +1,4 @@
-"""Calls that block are made in threads, if the machine has room for them."""
+"""Blocking calls are made in threads, if the machine can start them."""
 
 import threading
 from typing import Any
@@ -10,7 +10,7 @@ from taskqd.daemon.io_threads import IOThreads
 from tests.fakes.deferreds import result_of
 
 
-async def test_a_call_is_made_in_the_daemon_s_own_thread_if_the_machine_has_no_other(
+async def test_call_is_made_in_the_reactor_thread_if_no_thread_can_be_started(
     reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     threads = IOThreads(reactor)
@@ -28,9 +28,7 @@ async def test_a_call_is_made_in_the_daemon_s_own_thread_if_the_machine_has_no_o
     threads.stop()
 
 
-async def test_a_bug_of_the_pool_is_not_taken_for_a_shortage(
-    reactor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_error_of_the_pool_is_raised(reactor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> None:
         raise RuntimeError("a bug")
 

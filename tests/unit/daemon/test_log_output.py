@@ -1,4 +1,4 @@
-"""The log on a pipe: whoever does not read it stops nobody, and hears of what was dropped."""
+"""The log on a pipe: a reader that stops blocks nothing, and learns how many lines were dropped."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver
 from zope.interface.verify import verifyObject
 
 from taskqd.daemon import log_output as module
-from taskqd.daemon.log_output import LogOutput, output_of
+from taskqd.daemon.log_output import LogOutput, make_log_output
 from taskqd.daemon.tap import makeService
 from tests.unit.daemon.test_tap import OPTIONS
 
@@ -23,13 +23,13 @@ PIPE_BYTES = 4096
 
 
 class Pipe(NamedTuple):
-    """A pipe of few bytes."""
+    """A pipe with a small buffer."""
 
     reading: int
     writing: int
 
     def read(self, count: int) -> list[str]:
-        """Return the lines that come, up to a number."""
+        """Return the next ``count`` lines."""
         with os.fdopen(os.dup(self.reading), encoding="utf-8") as file:
             return [file.readline().rstrip("\n") for _ in range(count)]
 
@@ -40,7 +40,7 @@ def a_pipe() -> Iterator[Pipe]:
     fcntl.fcntl(pipe.writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     yield pipe
     os.set_blocking(pipe.reading, False)
-    while True:  # so that the thread is blocked no more
+    while True:  # so that the thread is not blocked any more
         try:
             os.read(pipe.reading, 2**20)
         except BlockingIOError:
@@ -55,7 +55,7 @@ def text_of(line: str) -> str:
     return line.partition("] ")[2]
 
 
-def test_log_is_written_line_by_line_as_twisted_writes_it(pipe: Pipe) -> None:
+def test_log_lines_have_twisted_s_format(pipe: Pipe) -> None:
     output = LogOutput(pipe.writing)
     verifyObject(ILogObserver, output)
     log(output, "one")
@@ -68,10 +68,10 @@ def test_log_is_written_line_by_line_as_twisted_writes_it(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
-def test_log_that_is_not_read_drops_lines_and_says_how_many_when_it_is_read_again(
+def test_log_that_is_not_read_drops_lines_and_states_how_many_later(
     pipe: Pipe, is_blocking: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_QUEUED_BYTES", 10_000)
     os.set_blocking(pipe.writing, is_blocking)
     output = LogOutput(pipe.writing)
     for number in range(1000):
@@ -93,7 +93,7 @@ def test_log_that_is_not_read_drops_lines_and_says_how_many_when_it_is_read_agai
     assert text_of(pipe.read(1)[0]) == "the next one"
 
 
-def test_end_waits_for_a_reader_and_only_once(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_end_waits_for_a_reader_only_once(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_TIMEOUT", 0.05)
     output = LogOutput(pipe.writing)
     log(output, "x" * 2 * PIPE_BYTES)
@@ -104,7 +104,7 @@ def test_end_waits_for_a_reader_and_only_once(pipe: Pipe, monkeypatch: pytest.Mo
     assert waited == []
 
 
-def test_line_after_the_end_is_written_before_the_daemon_goes_on(pipe: Pipe) -> None:
+def test_line_after_the_end_is_written_before_the_call_returns(pipe: Pipe) -> None:
     output = LogOutput(pipe.writing)
     output.end()
     log(output, "the last word")
@@ -112,7 +112,7 @@ def test_line_after_the_end_is_written_before_the_daemon_goes_on(pipe: Pipe) -> 
     assert os.read(pipe.reading, 1000).endswith(b"the last word\n")
 
 
-def test_line_that_comes_while_no_thread_can_be_made_is_written_with_the_next(
+def test_line_is_written_with_the_next_one_if_no_thread_can_be_started(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: object) -> None:
@@ -126,19 +126,19 @@ def test_line_that_comes_while_no_thread_can_be_made_is_written_with_the_next(
     assert [text_of(line) for line in pipe.read(2)] == ["one", "two"]
 
 
-def test_reader_that_is_gone_costs_the_lines_and_nothing_else(pipe: Pipe) -> None:
+def test_lines_are_dropped_if_the_reader_is_gone(pipe: Pipe) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     output = LogOutput(writing)
     for _ in range(3):
-        log(output, "to nobody")
+        log(output, "lost")
         output.flush()
-    assert output._dropped == 3
+    assert output.dropped == 3
     os.close(writing)
 
 
 @pytest.mark.parametrize(
-    "options, is_ours",
+    "options, is_used",
     [
         ({"nodaemon": True}, True),
         ({"nodaemon": True, "logfile": "-"}, True),
@@ -149,25 +149,25 @@ def test_reader_that_is_gone_costs_the_lines_and_nothing_else(pipe: Pipe) -> Non
         ({}, False),
     ],
 )
-def test_output_is_ours_in_the_foreground_alone(
-    pipe: Pipe, options: dict[str, Any], is_ours: bool, monkeypatch: pytest.MonkeyPatch
+def test_log_output_is_used_only_in_the_foreground(
+    pipe: Pipe, options: dict[str, Any], is_used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: pipe.writing))
-    assert (output_of(options) is not None) is is_ours
+    assert (make_log_output(options) is not None) is is_used
 
 
-def test_output_to_a_file_or_to_nowhere_is_twisteds_own(
+def test_log_output_is_not_used_for_a_file_or_a_closed_stdout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (tmp_path / "log").open("w") as file:
         monkeypatch.setattr(sys, "stdout", file)
-        assert output_of({"nodaemon": True}) is None
-    assert output_of({"nodaemon": True}) is None, "it is closed"
+        assert make_log_output({"nodaemon": True}) is None
+    assert make_log_output({"nodaemon": True}) is None, "stdout is closed"
     monkeypatch.setattr(sys, "stdout", None)
-    assert output_of({"nodaemon": True}) is None
+    assert make_log_output({"nodaemon": True}) is None
 
 
-def test_application_of_the_daemon_logs_to_our_output(
+def test_application_of_the_daemon_logs_to_the_log_output(
     pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: pipe.writing))

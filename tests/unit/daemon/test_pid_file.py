@@ -1,4 +1,4 @@
-"""twistd's pid file: that of a dead daemon refuses no start, that of a living one does."""
+"""twistd's pid file: one of a dead daemon is removed, one of a running daemon is not."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskqd.daemon.pid_file import hold, make_way
+from taskqd.daemon.pid_file import lock, remove_stale
 from taskqd.errors import StartRefused
 
 
@@ -19,7 +19,7 @@ def a_path(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="other")
 def another_process(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[int]:
-    """Return the pid of a process whose command line is that of the parameter."""
+    """Return the pid of a process that has the parameter in its command line."""
     program = tmp_path / "twistd"
     program.write_text("import sys; print(flush=True); sys.stdin.read()")
     words = getattr(request, "param", [])
@@ -37,52 +37,52 @@ def test_pid_file_of_a_dead_daemon_is_removed(
     path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_text(content.format(own=os.getpid(), parent=os.getppid()))
-    make_way(str(path))
+    remove_stale(str(path))
     assert not path.exists()
     [record] = caplog.records
     assert f"removed the pid file {path} of a daemon that is dead" in record.getMessage()
 
 
 @pytest.mark.parametrize("other", [["-n", "taskq"]], indirect=True)
-def test_pid_file_whose_pid_another_daemon_has_by_now_is_removed(path: Path, other: int) -> None:
+def test_pid_file_with_a_pid_that_another_daemon_has_now_is_removed(path: Path, other: int) -> None:
     path.write_text(str(other))
-    make_way(str(path))
+    remove_stale(str(path))
     assert not path.exists()
 
 
 @pytest.mark.parametrize("other", [["-n", "web"]], indirect=True)
-def test_pid_file_of_a_twistd_of_another_kind_is_left_alone(path: Path, other: int) -> None:
+def test_pid_file_of_a_twistd_with_another_plugin_is_left_alone(path: Path, other: int) -> None:
     path.write_text(str(other))
-    make_way(str(path))
+    remove_stale(str(path))
     assert path.read_text() == str(other)
 
 
-def test_pid_file_that_its_daemon_holds_is_left_alone_until_that_ends(path: Path) -> None:
+def test_pid_file_is_left_alone_while_its_daemon_has_it_locked(path: Path) -> None:
     path.write_text("1234567890")
-    held = hold(str(path))
+    held = lock(str(path))
     assert held is not None
     assert not os.get_inheritable(held)
-    make_way(str(path))
+    remove_stale(str(path))
     assert path.exists()
-    assert hold(str(path)) is None
+    assert lock(str(path)) is None
     os.close(held)
-    make_way(str(path))
+    remove_stale(str(path))
     assert not path.exists()
 
 
-def test_pid_file_that_is_not_there_is_in_no_way_and_cannot_be_held(path: Path) -> None:
+def test_pid_file_that_does_not_exist_cannot_be_locked_and_is_no_error(path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    make_way(str(path))
-    assert hold(str(path)) is None
+    remove_stale(str(path))
+    assert lock(str(path)) is None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_pid_file_that_cannot_be_written_refuses_the_start_and_names_the_option(
+def test_pid_file_that_cannot_be_written_refuses_the_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
     with pytest.raises(StartRefused, match=f"the pid file {path} cannot be written in .*--pidfile="):
-        make_way(str(path))
+        remove_stale(str(path))
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ def test_pid_file_that_cannot_be_written_refuses_the_start_and_names_the_option(
         lambda path: path.symlink_to(path.parent / "no" / "such.pid"),
     ],
 )
-def test_pid_file_that_is_no_file_refuses_the_start_and_stays(
+def test_pid_file_that_is_not_a_file_refuses_the_start_and_is_not_removed(
     path: Path, make: Callable[[Path], object]
 ) -> None:
     make(path)
     with pytest.raises(StartRefused, match=f"the pid file {path} .*--pidfile=FILE"):
-        make_way(str(path))
+        remove_stale(str(path))
     assert os.path.lexists(path)
 
 
-def test_pid_file_that_is_a_link_to_one_that_can_be_made_is_left_alone(path: Path) -> None:
+def test_pid_file_that_is_a_link_to_a_file_that_can_be_made_is_left_alone(path: Path) -> None:
     path.symlink_to(path.parent / "other.pid")
-    make_way(str(path))
+    remove_stale(str(path))
     assert path.is_symlink()

@@ -91,7 +91,7 @@ class Site:
 def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *signals.unused())
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, *signals.ignored_signals())
     handlers = {number: signal.getsignal(number) for number in numbers}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     site = Site(tmp_path / "state", reactor)

@@ -1,4 +1,4 @@
-"""The signals of the daemon: what is set right, what is ignored, and the two meanings of HUP."""
+"""The signals of the daemon: restored, ignored, and the two meanings of HUP."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ import pytest
 
 from taskqd.daemon import signals
 
-ALL = [signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, *signals.unused()]
+ALL = [signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, *signals.ignored_signals()]
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
+def restored_signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in ALL}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
@@ -23,7 +23,7 @@ def signals_as_before() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def test_no_signal_stays_blocked_and_what_is_needed_is_not_ignored() -> None:
+def test_reset_unblocks_all_signals_and_restores_the_required_ones() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -33,30 +33,33 @@ def test_no_signal_stays_blocked_and_what_is_needed_is_not_ignored() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_what_is_not_used_is_ignored_and_what_has_a_use_keeps_it() -> None:
+def test_reset_ignores_unused_signals_and_keeps_handlers() -> None:
     def rotate(*_: object) -> None:
-        """Stand for what twistd does at USR1 where the log is a file."""
+        """Stand in for twistd's handler of USR1, if the log is a file."""
 
-    for number in signals.unused():
+    for number in signals.ignored_signals():
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, rotate)
     signals.reset()
     assert signal.getsignal(signal.SIGUSR1) is rotate
-    left = {signal.getsignal(number) for number in signals.unused() if number != signal.SIGUSR1}
+    left = {signal.getsignal(number) for number in signals.ignored_signals() if number != signal.SIGUSR1}
     assert left == {signal.SIG_IGN}
-    assert {signal.SIGUSR2, signal.SIGALRM, signal.SIGIO, signal.SIGQUIT} <= set(signals.unused())
+    assert {signal.SIGUSR2, signal.SIGALRM, signal.SIGIO, signal.SIGQUIT} <= set(signals.ignored_signals())
 
 
 class Reactor:
-    """Calls at once what a signal's handler hands to it."""
+    """Calls functions from other threads at once."""
 
     def callFromThread(self, function: Callable[[], object]) -> None:
         function()
 
 
+REACTOR: Any = Reactor()
+
+
 @pytest.fixture(name="terminal")
 def a_terminal(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """Return how the opening of the terminal fails; None where it does not."""
+    """Return a list of the error with which opening the terminal fails, None if it succeeds."""
     error: list[int | None] = [None]
     plain = os.open
 
@@ -81,19 +84,19 @@ def a_terminal(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         (errno.ENOENT, errno.ENOENT, False),
     ],
 )
-def test_a_hup_stops_the_daemon_only_where_its_terminal_is_gone(
+def test_hup_stops_the_daemon_only_if_its_terminal_is_gone(
     terminal: list[int | None], before: int | None, after: int | None, stops: bool
 ) -> None:
     stopped: list[bool] = []
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     terminal[0] = before
-    signals.on_hangup(Reactor(), lambda: stopped.append(True))
+    signals.on_hangup(REACTOR, lambda: stopped.append(True))
     terminal[0] = after
     signal.raise_signal(signal.SIGHUP)
     assert stopped == [True] * stops
 
 
-def test_a_hup_that_is_ignored_at_the_start_stays_ignored() -> None:
+def test_hup_that_is_ignored_at_the_start_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signals.on_hangup(Reactor(), lambda: None)
+    signals.on_hangup(REACTOR, lambda: None)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
