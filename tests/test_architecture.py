@@ -42,7 +42,6 @@ NOT_YET = {
     ("server.connection", "speedups.direct_write"),
     ("server.endpoints", "speedups.byte_socket"),
     ("server.endpoints", "speedups.client_poller"),
-    ("server.handlers.job_view", "execution.proc"),
 }
 """Imports against the table that the next steps remove."""
 

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from taskqd.client import encoder as client
 from taskqd.errors import TaskqError
 from taskqd.protocol import parser, verbs
-from taskqd.protocol.requests import SET_OPTIONS
-from taskqd.protocol.submit import OPTIONS, SCHEDULE_OPTIONS
+from taskqd.protocol.submit import SCHEDULE_OPTIONS, SET_OPTIONS, SUBMIT_OPTIONS
 from tests.fakes.client import Client
 from tests.fakes.connections import FakeSocket
 from tests.fakes.engine import Harness, opened, running
@@ -40,7 +39,7 @@ SESSIONS = st.builds(
 )
 SCRAPS = st.sampled_from(
     [verb.encode() for verb in verbs.VERBS]
-    + [b"--%b=" % name.encode() for name in OPTIONS]
+    + [b"--%b=" % name.encode() for name in SUBMIT_OPTIONS]
     + [word for word in (*oddities.WORDS, *oddities.TELNET, *oddities.HUGE) if len(word) < 100]
     + [b" ", b"\n", b"\r\n", b" 1", b" 2.1", b"SUBMIT --stdin=3 cat\nabc\r\n", b"AUTH sesame\n"]
 )
@@ -134,7 +133,7 @@ def test_the_fuzzers_leave_out_no_verb_and_no_option() -> None:
     said = b"".join(MAKER.make(str(number), "grammar", "unix", "", [1], 9).data for number in range(4000))
     for verb in grammar.verbs:
         assert b"%b" % verb.encode() in said
-    for option in (*OPTIONS, *SET_OPTIONS, *SCHEDULE_OPTIONS):
+    for option in (*SUBMIT_OPTIONS, *SET_OPTIONS, *SCHEDULE_OPTIONS):
         assert b" --%b" % option.encode() in said, option
 
 

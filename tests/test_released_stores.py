@@ -115,11 +115,11 @@ class Site:
         self.reactor.until(self.store.close())
 
     def output(self, job: Job) -> tuple[bytes, bytes]:
-        return result_of(
-            begin(
-                JobView(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before).both(job)
-            )
+        view = JobView(
+            *(self.store, self.spool, lambda job: job.reason, lambda job: job.not_before),
+            lambda pid, started: False,
         )
+        return result_of(begin(view.read_both_streams(job)))
 
 
 @pytest.fixture(name="site", params=VERSIONS)

@@ -88,7 +88,7 @@ class Authenticator:
         """Whether somebody is still let in: their token is there, as it was, and has not expired."""
         return self._registry.is_valid(principal)
 
-    def peer(self, transport: Any) -> Principal | None:
+    def identify_peer(self, transport: Any) -> Principal | None:
         """Return who is behind a transport, None if it is no UNIX socket: others don't tell.
 
         Nor does one that is wrapped: who is at the other end of its socket is TLS, or a proxy.
@@ -102,7 +102,7 @@ class Authenticator:
         pid, uid, _ = _CREDENTIALS.unpack(found)
         return self._at_once(Peer(pid, uid), f"pid {pid}")
 
-    def certificate(self, transport: Any) -> Principal | None:
+    def identify_certificate(self, transport: Any) -> Principal | None:
         """Return whom the certificate of a TLS peer names, None if it has none, or none that lets in here.
 
         To be asked after the handshake, which a certificate that is not verified does not survive.

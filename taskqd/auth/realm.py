@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from taskqd.auth.principal import IPrincipal, Principal, user_name
 from taskqd.auth.token_registry import TokenRegistry
-from taskqd.model.roles import ANYBODY, Role
+from taskqd.model.roles import ANY_NAME, Role
 from taskqd.protocol.values import is_name
 
 UID, TOKEN, NAME = "uid", "token", "name"
@@ -62,9 +62,9 @@ class Realm:
     def _named(self, name: str, origin: str | None) -> Principal:
         if not is_name(name):
             raise NoRole("a name has 1 to 200 of A-Z a-z 0-9 . _ + / : @ -, and yours is none")
-        role = self._roles.get(name, self._roles.get(ANYBODY))
+        role = self._roles.get(name, self._roles.get(ANY_NAME))
         if role is None:
-            raise NoRole(f"{name} has no role here: the daemon's [roles] has neither {name} nor {ANYBODY!r}")
+            raise NoRole(f"{name} has no role here: the daemon's [roles] has neither {name} nor {ANY_NAME!r}")
         return Principal(name, role, origin)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from taskqd.client.address import Unreachable
 from taskqd.client.connection import Connection
 from taskqd.client.encoder import Ref
-from taskqd.protocol.values import take_quoted
+from taskqd.protocol.values import parse_quoted
 
 Facts = dict[str, Any]
 """A JSON object as the daemon sent it; docs/protocol.md §4 lists the fields of a job."""
@@ -113,8 +113,8 @@ class ReplyReader:
     def read_result(self) -> Result:
         """Read a RESULT."""
         text = self._read_first_line("RESULT")[1]
-        stdout, end = take_quoted(text, 0)
-        stderr, end = take_quoted(text, end + 1)
+        stdout, end = parse_quoted(text, 0)
+        stderr, end = parse_quoted(text, end + 1)
         code = text[end + 1 :].split(" ")[0]
         return Result(stdout, stderr, None if code == "-" else int(code))
 

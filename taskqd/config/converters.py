@@ -9,7 +9,7 @@ from typing import Any
 
 from taskqd.config.limits import LIMITS, NONE, read_limit
 from taskqd.errors import BadRequest
-from taskqd.model.roles import ANYBODY, Role
+from taskqd.model.roles import ANY_NAME, Role
 from taskqd.protocol.values import is_name, parse_duration, parse_size
 
 ROLES = tuple(role.value for role in Role)
@@ -133,7 +133,7 @@ def roles(value: Any) -> dict[str, Role]:
     """Read {name: role}, or a command line's NAME=ROLE."""
     pairs = _pairs(value)
     for name, role in pairs.items():
-        if not (is_name(name) or name == ANYBODY) or role not in ROLES:
+        if not (is_name(name) or name == ANY_NAME) or role not in ROLES:
             raise InvalidValue(f"{name} = {shown(role)}")
     return {name: Role(role) for name, role in pairs.items()}
 

@@ -116,7 +116,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "limit": Setting(f"one of {', '.join(LIMITS)} and its value, such as pending=1000", converters.limits),
     "role": Setting(
-        f'a name or "{roles_module.ANYBODY}", for all others, and one of {", ".join(converters.ROLES)}, '
+        f'a name or "{roles_module.ANY_NAME}", for all others, and one of {", ".join(converters.ROLES)}, '
         "as ana=admin",
         converters.roles,
     ),

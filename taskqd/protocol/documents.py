@@ -9,6 +9,7 @@ from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.model.retry import signal_name
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Spec
+from taskqd.protocol.submit import SUBMIT_OPTIONS
 from taskqd.protocol.values import timestamp
 
 
@@ -71,12 +72,12 @@ def describe(job: Job, progress: int, reason: Reason | None) -> dict[str, Any]:
     }
 
 
-def runs(job: Job) -> list[dict[str, Any]]:
+def describe_attempts(job: Job) -> list[dict[str, Any]]:
     """Return all attempts of a job as JSON has them, oldest first; of a running one all sizes are 0."""
-    return [_run(attempt) for attempt in (*job.past, job.attempt) if attempt is not None]
+    return [_describe_attempt(attempt) for attempt in (*job.past, job.attempt) if attempt is not None]
 
 
-def _run(attempt: Attempt) -> dict[str, Any]:
+def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
     return {
         "attempt": attempt.number,
         "started_at": timestamp(attempt.started_at),
@@ -90,22 +91,22 @@ def _run(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def schedule(known: Schedule, next_run_at: float | None) -> dict[str, Any]:
+def describe_schedule(schedule: Schedule, next_run_at: float | None) -> dict[str, Any]:
     """Return a schedule as JSON has it."""
-    spec = known.spec
+    spec = schedule.spec
     options = {name: getattr(spec, name) for name in ("label", "retries", "timeout", "cwd")}
     return {
-        "schedule": known.id,
-        "every": known.every,
-        "cron": known.cron,
-        "overlap": known.overlap,
-        "paused": known.is_paused,
-        "owner": known.owner,
-        "created_at": timestamp(known.created_at),
+        "schedule": schedule.id,
+        "every": schedule.every,
+        "cron": schedule.cron,
+        "overlap": schedule.overlap,
+        "paused": schedule.is_paused,
+        "owner": schedule.owner,
+        "created_at": timestamp(schedule.created_at),
         "next_run_at": timestamp(next_run_at),
-        "last_run_at": timestamp(known.last_run_at),
-        "last_job": known.last_job,
-        "command": known.command,
+        "last_run_at": timestamp(schedule.last_run_at),
+        "last_job": schedule.last_job,
+        "command": schedule.command,
         "queue": spec.queue,
         "priority": spec.priority,
         **{name: value for name, value in options.items() if value},
@@ -155,12 +156,7 @@ def _used(attempt: Attempt | None) -> dict[str, float | int | None]:
     }
 
 
-_OPTIONS = (
-    *("slots", "idle_timeout", "kill_after", "retry_delay", "retry_delay_max", "retry_on", "no_retry_on"),
-    *("delay", "after", "after_any", "after_fail", "hold", "nice", "memory", "cpu_time", "nofile"),
-    *("max_output", "notify_fail", "script", "stdin", "secrets", "tz"),
-)
-"""The options that are shown as they are in the Spec, where they differ from what an empty SUBMIT means."""
+_SHOWN_FIELDS = tuple(option.field for option in SUBMIT_OPTIONS.values() if option.is_shown)
 
 
 def _cwd(spec: Spec) -> str | None:
@@ -171,7 +167,9 @@ def _cwd(spec: Spec) -> str | None:
 def _given(spec: Spec) -> dict[str, Any]:
     """The other options, as far as they were given."""
     given: dict[str, Any] = msgspec.to_builtins(spec)
-    shown = {name: given[name] for name in _OPTIONS if name in given}
+    shown = {field: given[field] for field in _SHOWN_FIELDS if field in given}
+    if spec.tz is not None:
+        shown["tz"] = spec.tz
     if spec.needs:
         shown["need"] = spec.needs
     if spec.at is not None:

@@ -1,4 +1,4 @@
-"""Parses a request line; it never fails, since blocks may follow a line that is refused."""
+"""Parses a request line. It never fails, because the blocks after a refused line must be skipped."""
 
 import re
 from typing import Any, NamedTuple
@@ -10,25 +10,22 @@ from taskqd.protocol.values import capitals
 from taskqd.protocol.verbs import VERBS
 
 MAX_LINE_LENGTH = 65_536
-"""A request line is at most so long, in bytes, its line end not counted."""
+"""Bytes of a request line, without its line end."""
 
-
-WITH_BLOCKS = frozenset({"SUBMIT", "SCHEDULE"})
-"""The verbs whose lines blocks may follow; SCHEDULE's are refused, and read past."""
-
+VERBS_WITH_BLOCKS = frozenset({"SUBMIT", "SCHEDULE"})
+"""Verbs whose line may announce blocks. SCHEDULE refuses them, but they are skipped."""
 
 _LINE = re.compile(r"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
-
-
 _HTTP = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI) ")
 
 
 class Request(NamedTuple):
-    """A request line as read: the verb and its argument, or the error; and the sizes of the blocks after it.
+    """A parsed request line: the verb with its argument, or with the error.
 
-    ``blocks`` has the sizes in bytes, script before stdin. Where the line is refused its blocks still follow,
-    to be thrown away; where it ``is_lost``, nobody can tell what follows, and the connection has to end.
-    ``secret`` has the values of a submission's secrets, of which the argument has only the names.
+    `argument` is a value of requests.py, a Submission or a ScheduleRequest. `blocks` has the sizes in bytes
+    of the blocks after the line, script before stdin; those of a refused line have to be skipped. If
+    `is_lost`, these sizes are unknown and the connection must be closed. `secret` has the values of a
+    submission's secrets, of which the argument has only the names.
     """
 
     verb: str
@@ -40,39 +37,39 @@ class Request(NamedTuple):
 
 
 def is_http(line: bytes) -> bool:
-    """Whether a connection's first line is a web browser's rather than a client's."""
+    """Whether the first line of a connection was sent by an HTTP client."""
     return _HTTP.match(line) is not None
 
 
 def parse_line(line: bytes) -> Request:
-    """Read one request line, which came without its line end."""
-    plain = parse_cached(line)
-    if plain is not None:
-        return Request("SUBMIT", plain[0], None, plain[1])
+    """Parse a request line without its line end."""
+    cached = parse_cached(line)
+    if cached is not None:
+        return Request("SUBMIT", cached[0], None, cached[1])
     text = line.decode("utf-8", "surrogateescape")
-    form = _LINE.fullmatch(text)
-    word, rest = form.groups() if form else ("", "")
+    match = _LINE.fullmatch(text)
+    word, rest = match.groups() if match else ("", "")
     verb = capitals(word)
     blocks: tuple[int, ...] = ()
     try:
-        if verb in WITH_BLOCKS:
+        if verb in VERBS_WITH_BLOCKS:
             blocks = submit.block_sizes(rest)
-    except TaskqError as why:
-        return Request(verb, None, why, is_lost=True)
+    except TaskqError as error:
+        return Request(verb, None, error, is_lost=True)
     try:
-        _check_text(line)
+        _check_encoding(line)
         if verb not in VERBS:
             raise UnknownCommand(f"{word[:40]!r} is no command of this server; HELP lists them")
-        asked = VERBS[verb]
-        argument = asked.read(asked.usage, rest)
+        row = VERBS[verb]
+        argument = row.parse(row.usage, rest)
         has_secrets = verb == "SUBMIT" and argument.spec.secrets
         secret = submit.secret_block(rest) if has_secrets else None
         return Request(verb, argument, None, blocks, secret=secret)
-    except TaskqError as why:
-        return Request(verb, None, why, blocks)
+    except TaskqError as error:
+        return Request(verb, None, error, blocks)
 
 
-def _check_text(line: bytes) -> None:
+def _check_encoding(line: bytes) -> None:
     if b"\0" in line:
         raise BadRequest("a request is text without NUL bytes; send binary data with --stdin")
     try:

@@ -1,12 +1,11 @@
-"""What a request asks for, and how its words become that; SUBMIT's and SCHEDULE's are in submission.py.
+"""The request of each verb as a value, and the parser of its arguments; SUBMIT and SCHEDULE are in submit.py.
 
-A reader takes the usage of its verb and what stands behind the verb, and raises BadRequest or NoSuchJob. No
-reader knows a connection or a job; where two requests have the same form, they share one.
+Each parser has the arguments (usage of the verb, text after the verb) and raises BadRequest or NoSuchJob.
+Verbs with the same arguments share a request class and a parser.
 """
 
 import re
 import signal
-from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -14,9 +13,18 @@ from msgspec import Struct
 from taskqd.errors import BadRequest
 from taskqd.model.job import Status
 from taskqd.model.job_ref import JobRef
-from taskqd.protocol.arguments import Option, Table, flag, read, scan
-from taskqd.protocol.job_refs import parse_id, parse_ref
-from taskqd.protocol.submit import MAX_SLOTS, SUBMIT_OPTIONS, USAGES, resolve_time
+from taskqd.protocol.arguments import (
+    Option,
+    OptionType,
+    Table,
+    parse_flag,
+    parse_job_id,
+    parse_job_ref,
+    parse_options,
+    split_options,
+)
+from taskqd.protocol.option_values import MAX_SLOTS
+from taskqd.protocol.submit import SET_OPTIONS, resolve_time
 from taskqd.protocol.values import (
     capitals,
     parse_duration,
@@ -26,23 +34,43 @@ from taskqd.protocol.values import (
     parse_size,
 )
 
-DEFAULT_OUTPUT = 1024**2
-"""One OUTPUT reply carries so many bytes unless told otherwise."""
+DEFAULT_OUTPUT_LIMIT = 1024**2
+"""Bytes in one reply to OUTPUT without `--limit`."""
 MAX_OUTPUT_LIMIT = 16 * 1024**2
-"""One OUTPUT reply carries at most so many bytes."""
+"""Bytes in one reply to OUTPUT; a larger `--limit` is reduced to this."""
 MAX_LIST_LIMIT = 100_000
-"""One LIST answers at most so many jobs."""
+"""Jobs in one reply to LIST."""
 MAX_WAIT_JOBS = 1000
-"""One WAIT waits for at most so many jobs."""
+"""Jobs in one WAIT."""
 
-_LARGEST_NUMBER = 10**18 - 1
-_LINE = re.compile(r"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
+_MAX_NUMBER = 10**18 - 1
+_WORD = re.compile(r"[ \t]*([^ \t]*)[ \t]*(.*)", re.DOTALL)
 
 
-class Listing(Struct, frozen=True, kw_only=True):
-    """What LIST asks for; a filter that is None lets everything through.
+class EmptyRequest(Struct, frozen=True, kw_only=True):
+    """A request without arguments, such as PING; the base class of the other requests."""
 
-    ``array`` is the one whose tasks are asked for; otherwise tasks are left out unless ``has_tasks``.
+    @property
+    def jobs(self) -> tuple[JobRef, ...]:
+        """The jobs that the request names. The client must be authorized for each of them."""
+        return ()
+
+
+class JobRequest(EmptyRequest, frozen=True, kw_only=True):
+    """A request about one job, such as STATUS."""
+
+    job: JobRef
+
+    @property
+    def jobs(self) -> tuple[JobRef, ...]:
+        """The job."""
+        return (self.job,)
+
+
+class ListRequest(EmptyRequest, frozen=True, kw_only=True):
+    """LIST. A filter that is None matches every job.
+
+    `array` restricts the list to the tasks of that array; otherwise tasks are listed only if `has_tasks`.
     """
 
     statuses: frozenset[Status] | None = None
@@ -56,252 +84,266 @@ class Listing(Struct, frozen=True, kw_only=True):
     limit: int = 100
     is_reverse: bool = False
 
+    @property
+    def jobs(self) -> tuple[JobRef, ...]:
+        """The array, if one is named."""
+        return () if self.array is None else (self.array,)
 
-class Slice(Struct, frozen=True, kw_only=True):
-    """The part of a job's output that OUTPUT asks for, in bytes; ``tail`` counts from the end.
 
-    ``attempt`` is the latest one where it is None.
-    """
+class OutputRequest(JobRequest, frozen=True, kw_only=True):
+    """OUTPUT: a part of a stream of an attempt, by default the latest; in bytes, `tail` from the end."""
 
-    id: JobRef
     stream: str
     attempt: int | None = None
     offset: int = 0
-    limit: int = DEFAULT_OUTPUT
+    limit: int = DEFAULT_OUTPUT_LIMIT
     tail: int | None = None
 
 
-class Wait(Struct, frozen=True, kw_only=True):
-    """WAIT for jobs to end, for all or for ``is_any`` one of them, for ``timeout`` seconds or for ever."""
+class WaitRequest(EmptyRequest, frozen=True, kw_only=True):
+    """WAIT until all jobs have ended, or with `is_any` one of them; for up to `timeout` seconds."""
 
-    ids: tuple[JobRef, ...]
+    refs: tuple[JobRef, ...]
     is_any: bool = False
     timeout: float | None = None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether this is the WAIT for one job that is answered with one line."""
-        return len(self.ids) == 1 and not self.is_any
+    def jobs(self) -> tuple[JobRef, ...]:
+        """The jobs to wait for."""
+        return self.refs
+
+    @property
+    def has_one_line(self) -> bool:
+        """Whether this WAIT is answered with one STATUS line: it names one job, without `--any`."""
+        return len(self.refs) == 1 and not self.is_any
 
 
-class Follow(Struct, frozen=True, kw_only=True):
-    """FOLLOW a job's output from an offset of each stream on, in bytes."""
+class FollowRequest(JobRequest, frozen=True, kw_only=True):
+    """FOLLOW the output of a job, from an offset of each stream, in bytes."""
 
-    id: JobRef
     stdout: int = 0
     stderr: int = 0
 
 
-class Watch(Struct, frozen=True, kw_only=True):
-    """WATCH what happens from a number on, of a job or a queue alone where one is named."""
+class WatchRequest(EmptyRequest, frozen=True, kw_only=True):
+    """WATCH the events from number `since` on; only those of a job or a queue, if one is named."""
 
     since: int | None = None
     job: JobRef | None = None
     queue: str | None = None
 
+    @property
+    def jobs(self) -> tuple[JobRef, ...]:
+        """The job, if one is named."""
+        return () if self.job is None else (self.job,)
 
-class Cancellation(Struct, frozen=True, kw_only=True):
-    """CANCEL a job by a signal, and if ``is_cascade`` what comes after it."""
 
-    id: JobRef
+class CancelRequest(JobRequest, frozen=True, kw_only=True):
+    """CANCEL a job with a signal; with `is_cascade` also the jobs that depend on it."""
+
     signal: int = signal.SIGTERM
     is_cascade: bool = False
 
 
-class Retrial(Struct, frozen=True, kw_only=True):
-    """RETRY a job with those that were skipped because of it, and those that were because of these."""
+class RetryRequest(JobRequest, frozen=True, kw_only=True):
+    """RETRY a job; with `is_cascade` also the jobs that were skipped because of it."""
 
-    id: JobRef
+    is_cascade: bool = False
 
 
-class Change(Struct, frozen=True, kw_only=True):
-    """SET fields of a job's Spec; of ``delay`` and ``at`` both are there if either is."""
+class SetRequest(JobRequest, frozen=True, kw_only=True):
+    """SET fields of a job's Spec. `values` has both `delay` and `at` if it has either."""
 
-    id: JobRef
     values: dict[str, Any]
 
 
-class QueueChange(Struct, frozen=True, kw_only=True):
-    """SET-QUEUE: a queue's slots, 0 for no limit of its own, None for what the settings say."""
+class SetQueueRequest(EmptyRequest, frozen=True, kw_only=True):
+    """SET-QUEUE: the slots of a queue; 0 for no limit, None for the value in the settings."""
 
     queue: str
     slots: int | None
 
 
-class Pause(Struct, frozen=True, kw_only=True):
-    """PAUSE or RESUME a queue or a schedule, or where neither is named, everything."""
+class PauseRequest(EmptyRequest, frozen=True, kw_only=True):
+    """PAUSE or RESUME a queue or a schedule, or all queues if neither is named."""
 
     queue: str | None = None
     schedule: int | None = None
 
 
-def cut(
+class UnscheduleRequest(EmptyRequest, frozen=True, kw_only=True):
+    """UNSCHEDULE: end a schedule."""
+
+    schedule: int
+
+
+class AuthRequest(EmptyRequest, frozen=True, kw_only=True):
+    """AUTH with a token, or with a name and a password."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "AuthRequest(...)"  # the token is secret, and this may be logged
+
+
+class HelpRequest(EmptyRequest, frozen=True, kw_only=True):
+    """HELP for one verb, or for all if `verb` is None."""
+
+    verb: str | None = None
+
+
+def parse_arguments(
     usage: str, text: str, least: int, most: int, table: Table | None = None
 ) -> tuple[list[str], dict[str, Any]]:
-    """Cut ``text`` into words, of which there must be so many, and the options of ``table``, in any order."""
-    found: list[str] = []
+    """Split `text` into `least` to `most` words and the options of `table`, which may come in any order."""
+    words: list[str] = []
     options: list[Option] = []
-    while text and len(found) <= most:
-        more, text = scan(text)
-        options += more
+    while text and len(words) <= most:
+        leading, text = split_options(text)
+        options += leading
         if text:
-            form = _LINE.fullmatch(text)
-            word, text = form.groups() if form else (text, "")
-            found.append(word)
-    if not least <= len(found) <= most:
+            match = _WORD.fullmatch(text)
+            word, text = match.groups() if match else (text, "")
+            words.append(word)
+    if not least <= len(words) <= most:
         raise BadRequest(f"expected {usage}")
-    return found, read(usage.partition(" ")[0], options, table or {})
+    return words, parse_options(usage.partition(" ")[0], options, table or {})
 
 
-def nothing(usage: str, text: str) -> None:
-    """Read a request that is its verb alone."""
-    cut(usage, text, 0, 0)
+def parse_empty(usage: str, text: str) -> EmptyRequest:
+    """Parse a request that has no arguments."""
+    parse_arguments(usage, text, 0, 0)
+    return EmptyRequest()
 
 
-def job(usage: str, text: str) -> JobRef:
-    """Read a request about one job."""
-    if text.isascii() and text.isdigit():
-        return parse_id(text)
-    (ref,), _ = cut(usage, text, 1, 1)
-    return parse_ref(ref)
+def parse_job(usage: str, text: str) -> JobRequest:
+    """Parse a request about one job."""
+    if text.isascii() and text.isdigit():  # the common case: a number alone
+        return JobRequest(job=parse_job_id(text))
+    (ref,), _ = parse_arguments(usage, text, 1, 1)
+    return JobRequest(job=parse_job_ref(ref))
 
 
-def token(usage: str, text: str) -> str:
-    """Read AUTH's token; it may begin with ``--`` itself, so there are no options here."""
-    form = _LINE.fullmatch(text)
-    if not form or not form[1] or form[2]:
+def parse_auth(usage: str, text: str) -> AuthRequest:
+    """Parse AUTH. It has no options, because a token may begin with `--`."""
+    match = _WORD.fullmatch(text)
+    if not match or not match[1] or match[2]:
         raise BadRequest(f"expected {usage}")
-    return form[1]
+    return AuthRequest(token=match[1])
 
 
-def _number(text: str) -> int:
-    return parse_integer(text, 0, _LARGEST_NUMBER)
+def _parse_number(text: str) -> int:
+    return parse_integer(text, 0, _MAX_NUMBER)
 
 
-def _positive(text: str) -> int:
-    return parse_integer(text, 1, _LARGEST_NUMBER)
+def _parse_positive(text: str) -> int:
+    return parse_integer(text, 1, _MAX_NUMBER)
 
 
-def _statuses(text: str) -> frozenset[Status]:
+def _parse_statuses(text: str) -> frozenset[Status]:
     names = capitals(text).split(",")
     if not set(names) <= set(Status.__members__):
         raise BadRequest(f"expected some of {','.join(Status.__members__)}, not {text[:60]!r}")
     return frozenset(map(Status, names))
 
 
-_LIST: Table = {
-    "status": ("statuses", _statuses),
-    "queue": ("queue", parse_name),
-    "owner": ("owner", str),
-    "label": ("label", str),
-    "key": ("key", parse_name),
-    "array": ("array", parse_id),
-    "tasks": ("has_tasks", flag),
-    "from": ("first", _positive),
-    "limit": ("limit", lambda text: parse_integer(text, 0, MAX_LIST_LIMIT)),
-    "reverse": ("is_reverse", flag),
+_LIST_OPTIONS: Table = {
+    "status": OptionType("statuses", _parse_statuses),
+    "queue": OptionType("queue", parse_name),
+    "owner": OptionType("owner", str),
+    "label": OptionType("label", str),
+    "key": OptionType("key", parse_name),
+    "array": OptionType("array", parse_job_id),
+    "tasks": OptionType("has_tasks", parse_flag),
+    "from": OptionType("first", _parse_positive),
+    "limit": OptionType("limit", lambda text: parse_integer(text, 0, MAX_LIST_LIMIT)),
+    "reverse": OptionType("is_reverse", parse_flag),
 }
 
 
-def listing(usage: str, text: str) -> Listing:
-    """Read a LIST."""
-    return Listing(**cut(usage, text, 0, 0, _LIST)[1])
+def parse_list(usage: str, text: str) -> ListRequest:
+    """Parse LIST."""
+    return ListRequest(**parse_arguments(usage, text, 0, 0, _LIST_OPTIONS)[1])
 
 
-_OUTPUT: Table = {
-    "attempt": ("attempt", _positive),
-    "offset": ("offset", _number),
-    "limit": ("limit", parse_size),
-    "tail": ("tail", parse_size),
+_OUTPUT_OPTIONS: Table = {
+    "attempt": OptionType("attempt", _parse_positive),
+    "offset": OptionType("offset", _parse_number),
+    "limit": OptionType("limit", parse_size),
+    "tail": OptionType("tail", parse_size),
 }
 
 
-def part(usage: str, text: str) -> Slice:
-    """Read an OUTPUT."""
-    (ref, stream), values = cut(usage, text, 2, 2, _OUTPUT)
+def parse_output(usage: str, text: str) -> OutputRequest:
+    """Parse OUTPUT."""
+    (ref, stream), values = parse_arguments(usage, text, 2, 2, _OUTPUT_OPTIONS)
     if stream.lower() not in ("stdout", "stderr"):
         raise BadRequest(f"expected stdout or stderr, not {stream[:40]!r}")
     if "tail" in values and "offset" in values:
         raise BadRequest("--tail counts from the end and --offset from the start; give one of them")
-    limit = values.pop("limit", values.get("tail", DEFAULT_OUTPUT))
+    limit = values.pop("limit", values.get("tail", DEFAULT_OUTPUT_LIMIT))
     values["limit"] = min(limit, MAX_OUTPUT_LIMIT)
-    return Slice(id=parse_ref(ref), stream=stream.lower(), **values)
+    return OutputRequest(job=parse_job_ref(ref), stream=stream.lower(), **values)
 
 
-def wait(usage: str, text: str) -> Wait:
-    """Read a WAIT."""
-    table: Table = {"any": ("is_any", flag), "timeout": ("timeout", parse_duration)}
-    refs, values = cut(f"{usage}, for at most {MAX_WAIT_JOBS} jobs", text, 1, MAX_WAIT_JOBS, table)
-    return Wait(ids=tuple(map(parse_ref, refs)), **values)
-
-
-def follow(usage: str, text: str) -> Follow:
-    """Read a FOLLOW."""
-    (ref,), values = cut(usage, text, 1, 1, {"stdout": ("stdout", _number), "stderr": ("stderr", _number)})
-    return Follow(id=parse_ref(ref), **values)
-
-
-def watch(usage: str, text: str) -> Watch:
-    """Read a WATCH."""
-    table: Table = {"since": ("since", _number), "job": ("job", parse_ref), "queue": ("queue", parse_name)}
-    return Watch(**cut(usage, text, 0, 0, table)[1])
-
-
-def cancellation(usage: str, text: str) -> Cancellation:
-    """Read a CANCEL."""
-    table: Table = {"signal": ("signal", parse_signal), "cascade": ("is_cascade", flag)}
-    (ref,), values = cut(usage, text, 1, 1, table)
-    return Cancellation(id=parse_ref(ref), **values)
-
-
-def retrial(usage: str, text: str) -> JobRef | Retrial:
-    """Read a RETRY."""
-    (ref,), values = cut(usage, text, 1, 1, {"cascade": ("is_cascade", flag)})
-    return Retrial(id=parse_ref(ref)) if values else parse_ref(ref)
-
-
-CLEARED: dict[str, Any] = {
-    "timeout": None,
-    "idle-timeout": None,
-    "need": {},
-    "retry-on": (),
-    "no-retry-on": (),
-    "delay": None,
-    "at": None,
-    "tz": None,
-    "nice": None,
-    "memory": None,
-    "cpu-time": None,
-    "nofile": None,
+_WAIT_OPTIONS: Table = {
+    "any": OptionType("is_any", parse_flag),
+    "timeout": OptionType("timeout", parse_duration),
 }
-"""What ``none`` makes of an option in a SET: as if it had not been given."""
-
-SETTABLE = (
-    *("queue", "priority", "slots", "need", "label", "timeout", "idle-timeout", "kill-after"),
-    *("retries", "retry-delay", "retry-delay-max", "retry-on", "no-retry-on", "delay", "at", "tz"),
-    *("nice", "memory", "cpu-time", "nofile", "max-output"),
-)
-"""The options of SUBMIT that SET changes."""
 
 
-def _or_cleared(name: str, word: str, empty: Any) -> tuple[str, Callable[[str], Any]]:
-    """Return an option of SUBMIT as SET takes it: with a word that clears it."""
-    field, reader = SUBMIT_OPTIONS[name]
-    return field, lambda text: empty if text == word else reader(text)
+def parse_wait(usage: str, text: str) -> WaitRequest:
+    """Parse WAIT."""
+    usage = f"{usage}, for at most {MAX_WAIT_JOBS} jobs"
+    refs, values = parse_arguments(usage, text, 1, MAX_WAIT_JOBS, _WAIT_OPTIONS)
+    return WaitRequest(refs=tuple(map(parse_job_ref, refs)), **values)
 
 
-SET_OPTIONS: Table = {
-    **{name: SUBMIT_OPTIONS[name] for name in SETTABLE},
-    **{name: _or_cleared(name, "none", empty) for name, empty in CLEARED.items()},
-    "label": _or_cleared("label", "", None),
+_FOLLOW_OPTIONS: Table = {
+    "stdout": OptionType("stdout", _parse_number),
+    "stderr": OptionType("stderr", _parse_number),
 }
-SET_USAGES = {name: f"{USAGES[name]}|none" if name in CLEARED else USAGES[name] for name in SETTABLE}
-"""How the value of each option of SET is written, for HELP."""
 
 
-def change(usage: str, text: str) -> Change:
-    """Read a SET."""
-    (ref,), values = cut(usage, text, 1, 1, SET_OPTIONS)
+def parse_follow(usage: str, text: str) -> FollowRequest:
+    """Parse FOLLOW."""
+    (ref,), values = parse_arguments(usage, text, 1, 1, _FOLLOW_OPTIONS)
+    return FollowRequest(job=parse_job_ref(ref), **values)
+
+
+_WATCH_OPTIONS: Table = {
+    "since": OptionType("since", _parse_number),
+    "job": OptionType("job", parse_job_ref),
+    "queue": OptionType("queue", parse_name),
+}
+
+
+def parse_watch(usage: str, text: str) -> WatchRequest:
+    """Parse WATCH."""
+    return WatchRequest(**parse_arguments(usage, text, 0, 0, _WATCH_OPTIONS)[1])
+
+
+_CANCEL_OPTIONS: Table = {
+    "signal": OptionType("signal", parse_signal),
+    "cascade": OptionType("is_cascade", parse_flag),
+}
+
+
+def parse_cancel(usage: str, text: str) -> CancelRequest:
+    """Parse CANCEL."""
+    (ref,), values = parse_arguments(usage, text, 1, 1, _CANCEL_OPTIONS)
+    return CancelRequest(job=parse_job_ref(ref), **values)
+
+
+def parse_retry(usage: str, text: str) -> RetryRequest:
+    """Parse RETRY."""
+    (ref,), values = parse_arguments(usage, text, 1, 1, {"cascade": OptionType("is_cascade", parse_flag)})
+    return RetryRequest(job=parse_job_ref(ref), **values)
+
+
+def parse_set(usage: str, text: str) -> SetRequest:
+    """Parse SET."""
+    (ref,), values = parse_arguments(usage, text, 1, 1, SET_OPTIONS)
     if not values:
         raise BadRequest("expected at least one option to change, such as --priority=5; HELP SET lists them")
     resolve_time(values)
@@ -309,45 +351,47 @@ def change(usage: str, text: str) -> Change:
         raise BadRequest("--delay counts from now and --at is a time; give one of them")
     if "delay" in values or "at" in values:
         values = {"delay": None, "at": None, **values}
-    return Change(id=parse_ref(ref), values=values)
+    return SetRequest(job=parse_job_ref(ref), values=values)
 
 
-def _queue_slots(text: str) -> int | None:
+def _parse_queue_slots(text: str) -> int | None:
     if text in ("none", "default"):
         return 0 if text == "none" else None
     try:
         return parse_integer(text, 1, MAX_SLOTS)
     except BadRequest:
         raise BadRequest(
-            f"expected a whole number from 1 to {MAX_SLOTS}, none (no limit of its own) or default (what "
-            f"the settings say), not {text[:40]!r}; PAUSE has nothing start"
+            f"expected a whole number from 1 to {MAX_SLOTS}, none (no limit for the queue) or default (the "
+            f"value in the settings), not {text[:40]!r}; PAUSE stops a queue"
         ) from None
 
 
-def queue_change(usage: str, text: str) -> QueueChange:
-    """Read a SET-QUEUE."""
-    (queue,), values = cut(usage, text, 1, 1, {"slots": ("slots", _queue_slots)})
+def parse_set_queue(usage: str, text: str) -> SetQueueRequest:
+    """Parse SET-QUEUE."""
+    (queue,), values = parse_arguments(usage, text, 1, 1, {"slots": OptionType("slots", _parse_queue_slots)})
     if "slots" not in values:
         raise BadRequest(f"expected {usage}")
-    return QueueChange(queue=parse_name(queue), **values)
+    return SetQueueRequest(queue=parse_name(queue), **values)
 
 
 def parse_schedule_number(text: str) -> int:
     """Return the number of a schedule."""
     if not text.isascii() or not text.isdigit():
         raise BadRequest(f"expected a schedule's number, a whole number from 1, not {text[:40]!r}")
-    return _positive(text)
+    return _parse_positive(text)
 
 
-def pause(usage: str, text: str) -> Pause:
-    """Read a PAUSE or a RESUME."""
-    words, values = cut(usage, text, 0, 1, {"schedule": ("schedule", parse_schedule_number)})
+def parse_pause(usage: str, text: str) -> PauseRequest:
+    """Parse PAUSE or RESUME."""
+    words, values = parse_arguments(
+        usage, text, 0, 1, {"schedule": OptionType("schedule", parse_schedule_number)}
+    )
     if words and values:
-        raise BadRequest("a queue and a schedule are two things; give one of them")
-    return Pause(queue=parse_name(words[0]) if words else None, **values)
+        raise BadRequest("a queue and --schedule cannot be given together; give one of them")
+    return PauseRequest(queue=parse_name(words[0]) if words else None, **values)
 
 
-def schedule_number(usage: str, text: str) -> int:
-    """Read an UNSCHEDULE."""
-    (number,), _ = cut(usage, text, 1, 1)
-    return parse_schedule_number(number)
+def parse_unschedule(usage: str, text: str) -> UnscheduleRequest:
+    """Parse UNSCHEDULE."""
+    (number,), _ = parse_arguments(usage, text, 1, 1)
+    return UnscheduleRequest(schedule=parse_schedule_number(number))

@@ -1,8 +1,7 @@
-"""SUBMIT lines that are read the short way: of the last kinds, in plain ASCII.
+"""Parses frequent SUBMIT lines with one regular expression and a cache of their options.
 
-Whoever submits much does it with the same options again and again: what they mean is known then, and their
-spec is one object. A value that is quoted or secret is nothing for this, nor what is no ASCII or would be
-refused: submission.py reads all of those.
+A client that submits many jobs repeats the same options, so the Spec of these options is parsed once and
+shared. Lines with quoted or secret values, lines that are not ASCII and invalid lines are left to submit.py.
 """
 
 import re
@@ -14,66 +13,68 @@ from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.submission import Submission, names_other_jobs
 from taskqd.protocol.submit import block_sizes, parse_submission
 
-_PLAIN = re.compile(
+_SUBMIT = re.compile(
     rb'SUBMIT ((?:[ \t]*--[a-z][a-z-]{0,39}(?:=[^\0 \t"\x80-\xff]*)?(?=[ \t]))*)[ \t]*'
     rb"([^\0\- \t\x80-\xff][^\0\x80-\xff]*)"
 )
-_LONGEST_PLAIN = 2000
-"""Options of more bytes are nothing for this; a PATH among them may have hundreds."""
-_PLAIN_KNOWN = 256
-"""The options of so many kinds of late are known."""
+_MAX_OPTIONS_LENGTH = 2000
+"""Bytes of options that are cached. A PATH among them may have hundreds."""
+_CACHE_SIZE = 256
+"""Number of different option texts that are cached."""
 
 
-class Plain(NamedTuple):
-    """What the options that begin a SUBMIT ask for, and the sizes of its blocks.
+class CachedOptions(NamedTuple):
+    """The Spec and the sizes of the blocks that the options of a SUBMIT describe.
 
-    It ``is_alone`` if nothing comes with it, and it looks at no other job.
+    `is_batchable` if the submission has no blocks and no key, and names no other jobs.
     """
 
     spec: Spec
     blocks: tuple[int, ...]
-    is_alone: bool
+    is_batchable: bool
 
 
-_ALONE = Plain(DEFAULT_SPEC, (), is_alone=True)
+_NO_OPTIONS = CachedOptions(DEFAULT_SPEC, (), is_batchable=True)
 
 
 def parse_batchable(data: bytes, at: int, end: int) -> Submission | None:
-    """Return the order of a SUBMIT that stands in ``data`` from ``at`` to ``end``, which others may go with.
+    """Return the submission of the line `data[at:end]` if it can be part of a batch, otherwise None.
 
-    None for any other line, and wherever ``parse_cached`` returns it.
+    None also if `parse_cached` does not parse the line.
     """
-    form = _PLAIN.fullmatch(data, at, end)
-    if form is None:
+    match = _SUBMIT.fullmatch(data, at, end)
+    if match is None:
         return None
-    options, command = form.groups()
+    options, command = match.groups()
     if not options:
         return Submission(command.decode("ascii"), DEFAULT_SPEC)
-    plain = _plain(options)
-    return Submission(command.decode("ascii"), plain.spec) if plain is not None and plain.is_alone else None
+    cached = _look_up(options)
+    if cached is None or not cached.is_batchable:
+        return None
+    return Submission(command.decode("ascii"), cached.spec)
 
 
 def parse_cached(line: bytes) -> tuple[Submission, tuple[int, ...]] | None:
-    """Return the order and the blocks' sizes of a SUBMIT that is read the short way, None for another."""
-    form = _PLAIN.fullmatch(line)
-    if form is None:
+    """Return the submission of a SUBMIT line and the sizes of its blocks; None if submit.py must parse it."""
+    match = _SUBMIT.fullmatch(line)
+    if match is None:
         return None
-    options, command = form.groups()
-    plain = _plain(options) if options else _ALONE
-    return None if plain is None else (Submission(command.decode("ascii"), plain.spec), plain.blocks)
+    options, command = match.groups()
+    cached = _look_up(options) if options else _NO_OPTIONS
+    return None if cached is None else (Submission(command.decode("ascii"), cached.spec), cached.blocks)
 
 
-def _plain(options: bytes) -> Plain | None:
-    if len(options) > _LONGEST_PLAIN or b"--secret" in options:
+def _look_up(options: bytes) -> CachedOptions | None:
+    if len(options) > _MAX_OPTIONS_LENGTH or b"--secret" in options:
         return None
     try:
-        return _read_options(options)
+        return _parse_options(options)
     except TaskqError:
         return None
 
 
-@lru_cache(_PLAIN_KNOWN)
-def _read_options(options: bytes) -> Plain:
-    whole = f"{options.decode('ascii')} :"
-    spec, blocks = parse_submission(whole).spec, block_sizes(whole)
-    return Plain(spec, blocks, not blocks and spec.key is None and not names_other_jobs(spec))
+@lru_cache(_CACHE_SIZE)
+def _parse_options(options: bytes) -> CachedOptions:
+    text = f"{options.decode('ascii')} :"
+    spec, blocks = parse_submission(text).spec, block_sizes(text)
+    return CachedOptions(spec, blocks, not blocks and spec.key is None and not names_other_jobs(spec))

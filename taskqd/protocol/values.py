@@ -70,7 +70,7 @@ def escaped(data: bytes) -> bytes:
     return text
 
 
-def take_quoted(text: str, start: int) -> tuple[bytes, int]:
+def parse_quoted(text: str, start: int) -> tuple[bytes, int]:
     """Read the ``<quoted>`` word that begins at ``start``; return its bytes and the index behind it.
 
     Raises BadRequest where it does not end or holds what a quoted word may not.

@@ -1,134 +1,206 @@
-"""Request lines -> values: the table of all verbs, each with the reader of its words (docs/protocol.md §3).
+"""The table of verbs: usage, summary, parser and required permission of each (docs/protocol.md §3).
 
-``parse_line`` is the door: it never fails, since a refused line must still say how many bytes follow it.
-No connection is in sight here, and no job. The readers are in requests.py and submission.py, what the server
-answers in replies.py.
+HELP, HELLO, authorization and the documents are made from this table.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from taskqd.errors import BadRequest
+from taskqd.model.roles import Permission
 from taskqd.protocol import requests, submit
+from taskqd.protocol.arguments import Table
+from taskqd.protocol.requests import HelpRequest
 from taskqd.protocol.values import capitals
 
 
 class Verb(NamedTuple):
-    """A verb: how it is written, what it does in one line, and the reader of what follows it.
+    """A verb. `parse` is called with the usage and the text after the verb.
 
-    The reader takes the usage and the text. ``options`` tells how the options are written that the usage only
-    mentions.
+    `options` has the options that the usage does not spell out.
     """
 
     usage: str
     summary: str
-    read: Callable[[str, str], Any]
-    options: Mapping[str, str | None] = {}
+    parse: Callable[[str, str], Any]
+    permission: Permission
+    options: Table = MappingProxyType({})
 
 
-def _topic(usage: str, text: str) -> str | None:
-    topics, _ = requests.cut(usage, text, 0, 1)
-    if not topics:
-        return None
-    topic = capitals(topics[0])
-    if topic not in VERBS:
-        raise BadRequest(f"{topics[0][:40]!r} is no command of this server; HELP alone lists them")
-    return topic
+def _parse_help(usage: str, text: str) -> HelpRequest:
+    words, _ = requests.parse_arguments(usage, text, 0, 1)
+    if not words:
+        return HelpRequest()
+    verb = capitals(words[0])
+    if verb not in VERBS:
+        raise BadRequest(f"{words[0][:40]!r} is no command of this server; HELP alone lists them")
+    return HelpRequest(verb=verb)
 
 
 _ALL = (
     Verb(
         "SUBMIT [options] <command>",
-        "Take a job: JOB_ID <id> once it is on disk. The command goes to /bin/sh -c as it is.",
+        "Add a job: JOB_ID <id> once it is on disk. The command is passed to /bin/sh -c unchanged.",
         lambda _, text: submit.parse_submission(text),
-        submit.USAGES,
+        Permission.SUBMIT,
+        submit.SUBMIT_OPTIONS,
     ),
-    Verb("STATUS <id>", "Tell where a job stands: STATUS <status> <progress>.", requests.job),
-    Verb("RESULT <id>", "Give a finished job's stdout, stderr and exit code.", requests.job),
-    Verb("SHOW <id>", "Tell all that is known of a job, as JSON.", requests.job),
+    Verb(
+        "STATUS <id>",
+        "Show the status of a job: STATUS <status> <progress>.",
+        requests.parse_job,
+        Permission.VIEW,
+    ),
+    Verb(
+        "RESULT <id>",
+        "Return stdout, stderr and exit code of a finished job.",
+        requests.parse_job,
+        Permission.VIEW,
+    ),
+    Verb("SHOW <id>", "Show everything about a job, as JSON.", requests.parse_job, Permission.VIEW),
     Verb(
         "LIST [--status=A,B] [--queue=Q] [--owner=O] [--label=L] [--key=K] [--array=<id>] [--tasks] "
         "[--from=<id>] [--limit=N] [--reverse]",
-        "List jobs by id, 100 unless told; the next page starts --from the id after the last.",
-        requests.listing,
+        "List jobs by id, 100 by default; for the next page, pass --from the id after the last.",
+        requests.parse_list,
+        Permission.KNOWN,
     ),
     Verb(
         "OUTPUT <id> stdout|stderr [--attempt=N] [--offset=N] [--limit=<size>] [--tail=<size>]",
-        "Give raw output, of a running job too: DATA <stream> <offset> <length>, then the bytes.",
-        requests.part,
+        "Return raw output, also of a running job: DATA <stream> <offset> <length>, then the bytes.",
+        requests.parse_output,
+        Permission.VIEW,
     ),
     Verb(
         "WAIT <id> [<id> ...] [--any] [--timeout=<duration>]",
-        "Answer with STATUS when the job has ended; of several, for each as it ends, then END <count>.",
-        requests.wait,
+        "Answer with STATUS when the job has ended; for several, with one line per job as each ends, then "
+        "END <count>.",
+        requests.parse_wait,
+        Permission.VIEW,
     ),
     Verb(
         "FOLLOW <id> [--stdout=N] [--stderr=N]",
-        "Give output as it appears, from those offsets on: DATA each, then STATUS when the job has ended.",
-        requests.follow,
+        "Send output as it appears, from those offsets on: DATA blocks, then STATUS when the job has ended.",
+        requests.parse_follow,
+        Permission.VIEW,
     ),
     Verb(
         "CANCEL <id> [--signal=NAME] [--cascade]",
-        "End a job: a pending one at once, a running one by a signal to all of its processes.",
-        requests.cancellation,
+        "End a job: a pending one at once, a running one by a signal to all of its processes; --cascade: "
+        "also the jobs that depend on it.",
+        requests.parse_cancel,
+        Permission.MODIFY,
     ),
     Verb(
         "RETRY <id> [--cascade]",
-        "Make a finished job PENDING again, under the same id; --cascade: and those that failed by it.",
-        requests.retrial,
+        "Make a finished job PENDING again, under the same id; --cascade: also the jobs that failed because "
+        "of it.",
+        requests.parse_retry,
+        Permission.MODIFY,
     ),
-    Verb("HOLD <id>", "Have a pending job not start until it is released.", requests.job),
-    Verb("RELEASE <id>", "Let a pending job start that is held or delayed.", requests.job),
+    Verb(
+        "HOLD <id>", "Keep a pending job from starting until RELEASE.", requests.parse_job, Permission.MODIFY
+    ),
+    Verb(
+        "RELEASE <id>",
+        "Let a pending job start that is held or delayed.",
+        requests.parse_job,
+        Permission.MODIFY,
+    ),
     Verb(
         "SET <id> --<option>=<value> ...",
-        "Change what is asked of a pending job: JOB <json>.",
-        requests.change,
-        requests.SET_USAGES,
+        "Change options of a pending job: JOB <json>.",
+        requests.parse_set,
+        Permission.MODIFY,
+        submit.SET_OPTIONS,
     ),
-    Verb("REMOVE <id>", "Forget a finished job and its output.", requests.job),
+    Verb("REMOVE <id>", "Delete a finished job and its output.", requests.parse_job, Permission.MODIFY),
     Verb(
         "HISTORY <id>",
-        "Tell all that happened to a job: EVENT <seq> <json> each, then END <count>.",
-        requests.job,
+        "Show all events of a job: EVENT <seq> <json> for each, then END <count>.",
+        requests.parse_job,
+        Permission.VIEW,
     ),
-    Verb("WHY <id>", "Say what a pending job waits for: OK <text>.", requests.job),
-    Verb("QUEUES", "Tell of each queue: QUEUE <json> each, then END <count>.", requests.nothing),
+    Verb("WHY <id>", "Explain why a job is not running: OK <text>.", requests.parse_job, Permission.VIEW),
+    Verb(
+        "QUEUES",
+        "List the queues: QUEUE <json> for each, then END <count>.",
+        requests.parse_empty,
+        Permission.KNOWN,
+    ),
     Verb(
         "SET-QUEUE <queue> --slots=<n>|none|default",
-        "Change how many slots the jobs of a queue may take at once; default is what the settings say.",
-        requests.queue_change,
+        "Change how many slots the jobs of a queue may use together; default is the value in the settings.",
+        requests.parse_set_queue,
+        Permission.ADMIN,
     ),
+    # Only an admin may pause or resume a queue or all of them; Authorizer checks that.
     Verb(
         "PAUSE [<queue>] [--schedule=N]",
-        "Start nothing more: of a queue, of a schedule, or at all. What runs goes on.",
-        requests.pause,
+        "Start no more jobs: of a queue, of a schedule, or of all queues. Running jobs continue.",
+        requests.parse_pause,
+        Permission.MODIFY,
     ),
     Verb(
         "RESUME [<queue>] [--schedule=N]",
-        "End a pause: that of a queue, of a schedule, or the one of all.",
-        requests.pause,
+        "End the pause of a queue, of a schedule, or of all queues.",
+        requests.parse_pause,
+        Permission.MODIFY,
     ),
     Verb(
         "SCHEDULE --every=<duration>|--cron=<quoted> [--overlap] [options] <command>",
-        "Submit a job again and again: OK <number of the schedule>.",
+        "Submit a job repeatedly: OK <number of the schedule>.",
         lambda _, text: submit.parse_schedule(text),
-        submit.SCHEDULE_USAGES,
+        Permission.SUBMIT,
+        submit.SCHEDULE_OPTIONS,
     ),
-    Verb("SCHEDULES", "Tell of each schedule: SCHEDULE <json> each, then END <count>.", requests.nothing),
-    Verb("UNSCHEDULE <n>", "End a schedule; its jobs go on.", requests.schedule_number),
+    Verb(
+        "SCHEDULES",
+        "List the schedules: SCHEDULE <json> for each, then END <count>.",
+        requests.parse_empty,
+        Permission.KNOWN,
+    ),
+    Verb(
+        "UNSCHEDULE <n>",
+        "Delete a schedule; the jobs that it has submitted stay.",
+        requests.parse_unschedule,
+        Permission.MODIFY,
+    ),
     Verb(
         "WATCH [--since=SEQ] [--job=<id>] [--queue=Q]",
-        "Tell what happens, as it happens: EVENT <seq> <json> each, until the next line.",
-        requests.watch,
+        "Send events as they happen: EVENT <seq> <json> for each, until the client sends another line.",
+        requests.parse_watch,
+        Permission.KNOWN,
     ),
-    Verb("DRAIN", "Take no new jobs and start none, before a planned stop.", requests.nothing),
-    Verb("STATS", "Give counters, gauges, uptime, version and limits, as JSON.", requests.nothing),
-    Verb("HELLO", "Tell version, verbs, limits and who you are, as JSON.", requests.nothing),
-    Verb("AUTH <token>", "Say who you are; `taskq token add` makes a token.", requests.token),
-    Verb("PING", "Answer OK.", requests.nothing),
-    Verb("HELP [verb]", "Explain the commands, or one.", _topic),
-    Verb("QUIT", "Answer OK and close.", requests.nothing),
+    Verb(
+        "DRAIN",
+        "Accept and start no more jobs, before a planned stop.",
+        requests.parse_empty,
+        Permission.ADMIN,
+    ),
+    Verb(
+        "STATS",
+        "Show counters, gauges, uptime, version and limits, as JSON.",
+        requests.parse_empty,
+        Permission.KNOWN,
+    ),
+    Verb(
+        "HELLO",
+        "Show version, verbs, limits and the name and role of the client, as JSON.",
+        requests.parse_empty,
+        Permission.NOTHING,
+    ),
+    Verb(
+        "AUTH <token>",
+        "Authenticate; `taskq token add` makes a token.",
+        requests.parse_auth,
+        Permission.NOTHING,
+    ),
+    Verb("PING", "Answer OK.", requests.parse_empty, Permission.NOTHING),
+    Verb("HELP [verb]", "Explain all commands, or one.", _parse_help, Permission.NOTHING),
+    Verb("QUIT", "Answer OK and close the connection.", requests.parse_empty, Permission.NOTHING),
 )
 
 VERBS: dict[str, Verb] = {verb.usage.partition(" ")[0]: verb for verb in _ALL}
-"""Every verb of this version, by name: the protocol, HELP, HELLO and the documents all read it from here."""
+"""Every verb by name, in the order in which HELP and HELLO list them."""

@@ -125,7 +125,7 @@ class Connection(LineReceiver):
             # An interrupt's data mark comes as urgent data: out of line it would tear its sequence apart.
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.transport.registerProducer(self, True)
-        peer = None if self._is_tls() else self._router.peer(self.transport)
+        peer = None if self._is_tls() else self._router.identify_peer(self.transport)
         if peer is None:
             self._connection_limits.evict_unidentified()
         else:
@@ -134,7 +134,7 @@ class Connection(LineReceiver):
 
     def handshakeCompleted(self) -> None:
         self._is_encrypted = True
-        certified = self._router.certificate(self.transport)
+        certified = self._router.identify_certificate(self.transport)
         if certified is not None:
             self._identify_peer(certified)
 
@@ -364,7 +364,7 @@ class Connection(LineReceiver):
 
     def expect(self, request: parser.Request, line: bytes) -> PendingRequest:
         """Return a request whose blocks are on their way, with memory for them unless they are refused."""
-        request = self._router.expect(self, request)
+        request = self._router.check_before_blocks(self, request)
         size, reserved = len(line), None
         if request.error is None and self.principal is not None:
             more = sum(request.blocks)

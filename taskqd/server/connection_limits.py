@@ -210,7 +210,9 @@ class ConnectionLimits:
             who = connection.principal
             if who is not None and who.token is not None and not self._is_valid(who):
                 connection.close_with_error(
-                    AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another")
+                    AuthRequired(
+                        f"the token of {who.name} was revoked or changed, or has expired; AUTH with another"
+                    )
                 )
             elif since is not None and connection.is_idle(since):
                 connection.end()

@@ -72,7 +72,7 @@ def test_a_line_and_a_command_have_their_sizes(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "line=1k", "--limit", "command=100")
     wire = one.connect()
     assert wire.ask("SUBMIT " + "x" * 101).startswith(
-        "ERROR TOO_LARGE the command has 101 bytes, and may have 100"
+        "ERROR TOO_LARGE the command has 101 bytes, the limit is 100"
     )
     assert wire.ask("SUBMIT " + "x" * 1024).startswith(
         "ERROR LINE_TOO_LONG a request line has at most 1024 bytes"
@@ -147,12 +147,14 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
         assert games.ask("SCHEDULE --every=1d true").startswith("ERROR QUEUE_FULL you have 1 ")
         games.send(b"SUBMIT --hold true\r\n" * 40)
         told = [games.line() for _ in range(40)]
-        assert any("submit or change more than 2 jobs a second; retry in 0." in line for line in told)
+        assert any("submit or change more than 2 jobs per second; retry in 0." in line for line in told)
         for wire in (games, root):
             for request in ("--label=abcd true", f"--env=A={'x' * 1024} true", "--max-output=2M true"):
                 assert wire.ask(f"SUBMIT {request}").startswith("ERROR TOO_LARGE "), request
             wire.send(b"SUBMIT --stdin=1025 cat\r\n")
-            assert wire.line().startswith("ERROR TOO_LARGE a block of 1025 bytes is more than the 1024 ")
+            assert wire.line().startswith(
+                "ERROR TOO_LARGE a block of 1025 bytes is refused, the limit is 1024"
+            )
             wire.send(b"x" * 1025 + b"\r\nPING\r\n")
             assert wire.line() == "OK"
         for _ in range(40):

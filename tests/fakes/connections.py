@@ -46,7 +46,7 @@ class FakeAuthenticator:
         self.asked: list[tuple[str, str]] = []
         self.slow: list[Deferred[Principal]] | None = None
 
-    def peer(self, transport: Any) -> Principal | None:
+    def identify_peer(self, transport: Any) -> Principal | None:
         handle = transport.getHandle()
         if handle.family != socket.AF_UNIX:
             return None
@@ -54,7 +54,7 @@ class FakeAuthenticator:
         name = user_name(uid)
         return Principal(name, self.roles.get(name, Role.ADMIN), f"pid {pid}", uid=uid)
 
-    def certificate(self, transport: Any) -> Principal | None:
+    def identify_certificate(self, transport: Any) -> Principal | None:
         return self.certified
 
     def authenticate(self, token: str, address: str) -> "Deferred[Principal]":

@@ -62,6 +62,7 @@ class Harness:
             limits.most_pending if limits else UNBOUNDED,
         )
         self.authenticator = FakeAuthenticator()
+        self.stopped_processes: set[tuple[int, int | None]] = set()
         self.limits = Limits() if limits is None else limits
         self.authorizer = Authorizer(self.queue_state, self.limits, self.clock, self.check_run)
         self.job_view = JobView(
@@ -69,6 +70,7 @@ class Harness:
             self.spool,
             lambda job: self.queue_state.reason(job, self.clock.elapsed()),
             self.queue_state.earliest_start,
+            lambda pid, started: (pid, started) in self.stopped_processes,
         )
         self.event_stream = EventStream(self.journal, self.queue_state, self.clock)
         self.router = Router(
@@ -189,7 +191,7 @@ def running(harness: Harness) -> list[int]:
 
 def watchers(feed: EventStream) -> int:
     """Return how many watchers of a feed have caught up."""
-    return sum(len(group.watchers) for group in feed._groups.values())
+    return feed.subscriber_count
 
 
 def replayed(events: list[Event], limits: CapacityTotals = UNLIMITED) -> QueueState:

@@ -8,8 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from taskqd.protocol.requests import SET_OPTIONS
-from taskqd.protocol.submit import OPTIONS, SCHEDULE_OPTIONS
+from taskqd.protocol.submit import SCHEDULE_OPTIONS, SET_OPTIONS, SUBMIT_OPTIONS
 from tests.fuzz import oddities
 from tests.fuzz.session import TOKEN
 
@@ -128,7 +127,7 @@ class Grammar:
         streams = (b"stdout", b"stderr", b"STDOUT", b"stdin")
         return {
             "SUBMIT": lambda: self._words(
-                self._options(tuple(OPTIONS)), self._one(b"", b"", b"--"), self._command()
+                self._options(tuple(SUBMIT_OPTIONS)), self._one(b"", b"", b"--"), self._command()
             ),
             "SCHEDULE": self._scheduling,
             "LIST": lambda: self._options(listing),
@@ -204,7 +203,7 @@ class Grammar:
         announced = b" ".join(b"--%b=%b" % (option.encode(), size) for option, size, _ in blocks)
         rest = self._verbs[name]()
         if any(option == "script" for option, _, _ in blocks) and self._maybe(0.8):
-            rest = self._options(tuple(OPTIONS))
+            rest = self._options(tuple(SUBMIT_OPTIONS))
         gap = self._one(b" ", b" ", b" ", b"  ", b"\t")
         return gap.join(part for part in (verb, announced, rest) if part)
 

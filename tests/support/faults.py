@@ -469,7 +469,11 @@ class Day:
             queue_state, self.store, self.spool, self.executor, self.reactor, run_of, lambda: 0.0
         )
         self.results = JobView(
-            self.store, self.spool, lambda job: queue_state.reason(job, now), queue_state.earliest_start
+            self.store,
+            self.spool,
+            lambda job: queue_state.reason(job, now),
+            queue_state.earliest_start,
+            lambda pid, started: False,
         )
         self.engine.dispatcher.recover("the daemon was killed")
         self.engine.start()
@@ -596,7 +600,7 @@ class Day:
             if has_failed or not self.filesystem.has_failed:
                 raise Untrue(f"the output of job {job.id} is lost: {failure.getErrorMessage()}")
 
-        read = begin(self.results.both(job)).addCallbacks(compare_it, refused)
+        read = begin(self.results.read_both_streams(job)).addCallbacks(compare_it, refused)
         return read.addErrback(lambda failure: self._bugs.append(failure.getErrorMessage()))
 
     # Acts.

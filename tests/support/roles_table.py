@@ -1,6 +1,7 @@
 """The table of docs/security.md, made from ``roles``: ``python -m tests.support.roles_table`` prints it."""
 
-from taskqd.model.roles import PERMISSIONS, Permission
+from taskqd.model.roles import Permission
+from taskqd.protocol.verbs import VERBS
 
 BEGIN, END = "<!-- roles:begin -->", "<!-- roles:end -->"
 
@@ -19,7 +20,7 @@ def table() -> str:
     """Return the table, a row for all verbs with the same need."""
     rows = ["| verbs | strangers | read: own | read: others' | submit | admin |", "| --- " * 6 + "|"]
     for need, cells in _CELLS.items():
-        verbs = " ".join(f"`{verb}`" for verb, its in PERMISSIONS.items() if its is need)
+        verbs = " ".join(f"`{name}`" for name, verb in VERBS.items() if verb.permission is need)
         rows.append(f"| {verbs} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -1,8 +1,7 @@
-"""The server itself: HELLO, AUTH, PING, HELP, QUIT, STATS, DRAIN."""
+"""Handlers about the server itself: HELLO, AUTH, PING, HELP, QUIT, STATS, DRAIN."""
 
 import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
@@ -10,17 +9,20 @@ from taskqd import __version__
 from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
-from taskqd.config import limits
+from taskqd.config.limits import describe
 from taskqd.engine.engine import Engine
-from taskqd.protocol import replies, requests, submit
-from taskqd.protocol import verbs as wire
-from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
+from taskqd.protocol import option_values, replies, requests, submit
+from taskqd.protocol.arguments import Table
+from taskqd.protocol.requests import AuthRequest, EmptyRequest, HelpRequest
+from taskqd.protocol.verbs import VERBS
+from taskqd.server.handlers.base import HandlerGroup, Reply, handles
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.interfaces import IClient
+from taskqd.storage.interfaces import IClock
 
 PROTOCOL_VERSION = 1
 HELP_WIDTH = 100
-"""HELP's lines of options have at most so many characters."""
+"""Characters of a line of HELP that lists options."""
 
 LIMITS = {
     "skip": submit.MAX_SKIPPED_BLOCK,
@@ -29,50 +31,40 @@ LIMITS = {
     "list": requests.MAX_LIST_LIMIT,
     "wait": requests.MAX_WAIT_JOBS,
     "after": submit.MAX_DEPENDENCIES,
-    "array": submit.MAX_TASKS,
+    "array": option_values.MAX_TASKS,
 }
-"""What HELLO and STATS say of what every server takes and sends, in bytes or jobs; quotas.py has the rest."""
+"""The limits in HELLO and STATS that are not configurable; config/limits.py has the others."""
 
 
 class AdminHandlers(HandlerGroup):
-    """Tells about the server; ``connections`` tells how many there are."""
+    """Shows and changes the server. `connection_count` returns the number of connections."""
 
     _log = Logger()
 
     def __init__(
         self,
         engine: Engine,
-        results: JobView,
-        clock: Any,
-        gate: Authorizer,
-        access: Authenticator,
-        connections: Callable[[], int],
+        job_view: JobView,
+        clock: IClock,
+        authorizer: Authorizer,
+        authenticator: Authenticator,
+        connection_count: Callable[[], int],
     ) -> None:
-        super().__init__(engine, results, clock, gate)
-        self._access = access
-        self._connections = connections
-        self._limits = {**LIMITS, **limits.describe(gate.quotas)}
+        super().__init__(engine, job_view, clock, authorizer)
+        self._authenticator = authenticator
+        self._connection_count = connection_count
+        self._limits = {**LIMITS, **describe(authorizer.limits)}
         self._started_at = clock.seconds()
 
-    def handlers(self) -> dict[str, Handler]:
-        """Return the handlers by verb."""
-        return {
-            "HELLO": self._hello,
-            "AUTH": self._auth,
-            "PING": self._ping,
-            "HELP": self._help,
-            "QUIT": self._quit,
-            "STATS": self._stats,
-            "DRAIN": self._drain,
-        }
-
-    def _drain(self, client: IClient, _: None) -> bytes:
+    @handles("DRAIN")
+    def _drain(self, client: IClient, _: EmptyRequest) -> bytes:
         who = client.principal
         self._log.info("{who} ({origin}) drained the daemon", who=who.name, origin=who.origin)
         self._engine.dispatcher.drain()
         return replies.OK
 
-    def _stats(self, client: IClient, _: None) -> bytes:
+    @handles("STATS")
+    def _stats(self, client: IClient, _: EmptyRequest) -> bytes:
         engine, queue_state = self._engine, self._queue_state
         return replies.as_json(
             "STATS",
@@ -87,58 +79,67 @@ class AdminHandlers(HandlerGroup):
                 "shortage": engine.dispatcher.shortage.stats(self._clock.elapsed()),
                 "jobs": {status.value.lower(): count for status, count in queue_state.counts.items()},
                 "pending_bytes": queue_state.pending_bytes,
-                "connections": self._connections(),
+                "connections": self._connection_count(),
                 "counters": engine.counters,
                 "store": engine.journal_stats(),
                 "limits": self._limits,
             },
         )
 
-    def _hello(self, client: IClient, _: None) -> bytes:
+    @handles("HELLO")
+    def _hello(self, client: IClient, _: EmptyRequest) -> bytes:
         hello = {
             "version": __version__,
-            "verbs": list(wire.VERBS),
-            "options": [f"--{name}" for name in submit.OPTIONS],
+            "verbs": list(VERBS),
+            "options": [f"--{name}" for name in submit.SUBMIT_OPTIONS],
             "limits": self._limits,
-            "you": _described(client.principal),
-            "auth": self._access.methods,
+            "you": _describe_principal(client.principal),
+            "auth": self._authenticator.methods,
         }
         return replies.as_json(f"TASKQ {PROTOCOL_VERSION}", hello)
 
-    def _auth(self, client: IClient, token: str) -> Reply:
-        identified = client.identify(self._access.authenticate(token, client.address))
-        return identified.addCallback(lambda who: replies.ok(f"{who.name} {who.role.value}"))
+    @handles("AUTH")
+    def _auth(self, client: IClient, request: AuthRequest) -> Reply:
+        identified = client.identify(self._authenticator.authenticate(request.token, client.address))
+        return identified.addCallback(
+            lambda principal: replies.ok(f"{principal.name} {principal.role.value}")
+        )
 
-    def _ping(self, client: IClient, _: None) -> bytes:
+    @handles("PING")
+    def _ping(self, client: IClient, _: EmptyRequest) -> bytes:
         return replies.OK
 
-    def _help(self, client: IClient, topic: str | None) -> bytes:
-        verbs = wire.VERBS.values() if topic is None else [wire.VERBS[topic]]
+    @handles("HELP")
+    def _help(self, client: IClient, request: HelpRequest) -> bytes:
+        verbs = VERBS.values() if request.verb is None else [VERBS[request.verb]]
         lines = [f"{verb.usage}  {verb.summary}" for verb in verbs]
-        if topic is not None:
-            lines += _options(wire.VERBS[topic].options)
+        if request.verb is not None:
+            lines += _option_lines(VERBS[request.verb].options)
         return b"".join((*map(replies.ok, lines), replies.END))
 
-    def _quit(self, client: IClient, _: None) -> bytes:
+    @handles("QUIT")
+    def _quit(self, client: IClient, _: EmptyRequest) -> bytes:
         client.finish()
         return replies.OK
 
 
-def _described(principal: Principal | None) -> dict[str, str] | None:
-    """Return who somebody is, as HELLO tells them."""
+def _describe_principal(principal: Principal | None) -> dict[str, str] | None:
+    """Return the JSON object of HELLO that describes the client."""
     if principal is None:
         return None
-    facts = {
+    fields = {
         "name": principal.name,
         "role": principal.role.value,
         "from": principal.origin,
         "queue": principal.queue,
     }
-    return {name: value for name, value in facts.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _options(usages: Mapping[str, str | None]) -> list[str]:
-    """Return lines that tell how options are written."""
-    forms = [f"--{name}" if usage is None else f"--{name}={usage}" for name, usage in usages.items()]
+def _option_lines(table: Table) -> list[str]:
+    """Return lines that list options with the syntax of their values."""
+    forms = [
+        f"--{name}" if option.usage is None else f"--{name}={option.usage}" for name, option in table.items()
+    ]
     text = f"Options: {' '.join(forms)}" if forms else ""
     return textwrap.wrap(text, HELP_WIDTH, break_long_words=False, break_on_hyphens=False)

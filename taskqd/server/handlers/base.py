@@ -1,11 +1,11 @@
-"""What the rooms of the verbs have in common: whom they ask, and how they show a job.
+"""The base class of the handlers, and replies that are sent in parts.
 
-A handler takes who asks and the request's argument, returns the reply or a Deferred of it, and raises from
-the tree of errors.py.
+A handler has the arguments (client, request) and returns the reply or a Deferred of it. It raises the errors
+of errors.py.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -17,88 +17,111 @@ from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import replies
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.interfaces import IClient
+from taskqd.storage.interfaces import IClock
 
-PORTION_BYTES = 16_384
-"""A portion of a reply is sent once it has this many bytes, or when its time slice is spent."""
+PART_SIZE = 16_384
+"""Bytes. A part of a reply is sent once it has this size, or when the reactor is needed for others."""
 
 Reply: TypeAlias = bytes | Deferred[bytes]
 Handler: TypeAlias = Callable[[IClient, Any], Reply]
+Method = TypeVar("Method", bound=Callable[..., Reply])
+
+_VERB_ATTRIBUTE = "handled_verb"
+
+
+def handles(verb: str) -> Callable[[Method], Method]:
+    """Return a decorator that marks a method of a HandlerGroup as the handler of a verb."""
+
+    def mark(method: Method) -> Method:
+        setattr(method, _VERB_ATTRIBUTE, verb)
+        return method
+
+    return mark
 
 
 class HandlerGroup:
-    """The handlers of some verbs; what is asked of them has been let through by ``gate``."""
+    """Handlers of related verbs. The requests that they are given have been authorized."""
 
-    def __init__(self, engine: Engine, results: JobView, clock: Any, gate: Authorizer) -> None:
+    def __init__(self, engine: Engine, job_view: JobView, clock: IClock, authorizer: Authorizer) -> None:
         self._engine = engine
         self._queue_state = engine.queue_state
-        self._results = results
+        self._job_view = job_view
         self._clock = clock
-        self._authorizer = gate
+        self._authorizer = authorizer
 
-    def _id(self, ref: JobRef) -> int:
-        """Return a job's number; raises NoSuchJob and Gone."""
+    def handlers(self) -> dict[str, Handler]:
+        """Return the methods that are decorated with `handles`, by verb."""
+        methods = vars(type(self)).items()
+        return {
+            getattr(method, _VERB_ATTRIBUTE): getattr(self, name)
+            for name, method in methods
+            if hasattr(method, _VERB_ATTRIBUTE)
+        }
+
+    def _id_of(self, ref: JobRef) -> int:
+        """Return a job's id; raises NoSuchJob or Gone."""
         return self._queue_state.get(ref).id
 
-    def _status(self, job: Job) -> bytes:
-        return replies.status(job, self._results.progress(job))
+    def _format_status(self, job: Job) -> bytes:
+        return replies.status(job, self._job_view.progress(job))
 
-    def _described(self, job: Job) -> bytes:
-        return replies.as_json("JOB", self._results.describe(job))
+    def _format_job(self, job: Job) -> bytes:
+        return replies.as_json("JOB", self._job_view.describe(job))
 
 
-def one_that_runs(job: Job) -> Job:
-    """Return a job that has output of its own; raises WrongState for an array, which has none."""
+def check_has_output(job: Job) -> Job:
+    """Return a job that has output itself; raises WrongState for an array, whose tasks have it."""
     if job.spec.array is not None and job.tasks is not None:
         first, last = TaskId(job.id, job.spec.array.first), TaskId(job.id, job.spec.array.last)
-        raise WrongState(f"array {job.id} prints nothing itself; ask for one of its tasks, {first} to {last}")
+        raise WrongState(f"array {job.id} has no output itself; name one of its tasks, {first} to {last}")
     return job
 
 
-class Lines:
-    """The lines of one reply, sent in portions at the caller's pace; ``count`` of them so far.
+class LineSender:
+    """Sends a reply of many lines in parts, as fast as the client reads them; `count` is the number of lines.
 
-    Lines are gathered for as long as nothing else can happen, so that each is true when it is sent.
+    Lines are collected only while nothing else can happen, so that each is true when it is sent.
     """
 
     def __init__(self, client: IClient) -> None:
         self.count = 0
         self._client = client
-        self._gathered: list[bytes] = []
+        self._unsent: list[bytes] = []
         self._size = 0
 
     def add(self, line: bytes) -> None:
-        """Gather a line."""
+        """Add a line to the part."""
         self.count += 1
-        self._gathered.append(line)
+        self._unsent.append(line)
         self._size += len(line)
 
     @property
-    def is_due(self) -> bool:
-        """Whether a portion must be sent before more is produced."""
-        return self._size >= PORTION_BYTES or not self._client.can_send
+    def must_send(self) -> bool:
+        """Whether the part must be sent before more lines are produced."""
+        return self._size >= PART_SIZE or not self._client.can_send
 
     async def send(self) -> None:
-        """Send what is gathered, and wait until the caller has room for more and the reactor has time."""
-        if self._gathered:
-            self._client.send(b"".join(self._gathered))
-            self._gathered, self._size = [], 0
+        """Send the part, and wait until the client has read enough and the reactor has time."""
+        if self._unsent:
+            self._client.send(b"".join(self._unsent))
+            self._unsent, self._size = [], 0
         await self._client.writable()
 
     def end(self) -> bytes:
-        """Return what is gathered and was not sent yet, and the END with the count of all lines."""
-        return b"".join((*self._gathered, replies.end(self.count)))
+        """Return the lines that were not sent, and END with the number of all lines."""
+        return b"".join((*self._unsent, replies.end(self.count)))
 
 
-async def send_all(client: IClient, lines: Iterable[bytes | None]) -> bytes:
-    """Send lines in portions, and return the last portion with its END.
+async def send_lines(client: IClient, lines: Iterable[bytes | None]) -> bytes:
+    """Send lines in parts, and return the last part with its END.
 
-    The lines are produced one by one as the caller reads them. None stands for something that was looked at
-    and is not shown.
+    Each line is produced when the client can read it. None is something that was examined and is not listed:
+    it takes time, but sends nothing.
     """
-    reply = Lines(client)
+    sender = LineSender(client)
     for line in lines:
         if line is not None:
-            reply.add(line)
-        if reply.is_due:
-            await reply.send()
-    return reply.end()
+            sender.add(line)
+        if sender.must_send:
+            await sender.send()
+    return sender.end()

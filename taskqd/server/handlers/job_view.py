@@ -1,7 +1,8 @@
-"""What is to be seen of a job: its progress, its description, and what it printed, wherever that lies.
+"""Describes jobs for clients: progress, documents, and output.
 
-Output is in the recording while the attempt runs, and then either in the journal, beside the attempt's end,
-or in a file of the spool. Nothing here changes anything.
+The output of a running attempt is read from its open files; that of an ended attempt from the journal, where
+short output is stored with the end of the attempt, or from a file of the spool. Nothing here changes
+anything.
 """
 
 from collections.abc import Callable
@@ -10,38 +11,40 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
-from taskqd.execution import proc
 from taskqd.model.events import Ended
 from taskqd.model.job import Attempt, Job, Reason, Status
 from taskqd.protocol import documents, replies, values
 from taskqd.storage.interfaces import IEventReader, IJournal, ISpool
 
 STREAMS = {"stdout": 1, "stderr": 2}
+"""The file descriptors of the streams."""
 
 
 class JobView:
-    """Reads for people and scripts what the store and the spool have.
+    """Reads what the queue state, the journal and the spool have of a job.
 
-    ``reason(job)`` is why a job is where it is at this moment, ``not_before(job)`` the time of day before
-    which it does not start.
+    `reason(job)` returns the reason of its status now, `not_before(job)` the time of day before which it does
+    not start, `is_stopped(pid, pid_started)` whether a process is stopped by a signal.
     """
 
     def __init__(
         self,
-        store: IJournal,
+        journal: IJournal,
         spool: ISpool,
         reason: Callable[[Job], Reason | None],
         not_before: Callable[[Job], float | None],
+        is_stopped: Callable[[int, int | None], bool],
     ) -> None:
-        self._store = store
+        self._journal = journal
         self._spool = spool
         self._reason = reason
         self._not_before = not_before
+        self._is_stopped = is_stopped
 
     def progress(self, job: Job) -> int:
-        """Return a whole percentage: 100 for a completed job, else what it reported last.
+        """Return the progress as a whole percentage: 100 if completed, else the last value that it reported.
 
-        For an array it is how many of its tasks have ended.
+        For an array, return the percentage of its tasks that have ended.
         """
         if job.status is Status.COMPLETED:
             return 100
@@ -53,36 +56,35 @@ class JobView:
         return job.attempt.progress if job.attempt and job.status.is_final else 0
 
     def describe(self, job: Job) -> dict[str, Any]:
-        """Return the job as JSON has it; the sizes of a running one are those of this moment."""
-        described = documents.describe(job, self.progress(job), self._reason(job))
-        described["not_before"] = values.timestamp(self._not_before(job))
-        return {**described, **self._sizes(job)}
+        """Return the job as a JSON document; the sizes of a running job's output are those of now."""
+        document = documents.describe(job, self.progress(job), self._reason(job))
+        document["not_before"] = values.timestamp(self._not_before(job))
+        return {**document, **self._current_sizes(job)}
 
     def show(self, job: Job) -> dict[str, Any]:
-        """Return the job as JSON has it, with all its attempts."""
-        runs = documents.runs(job)
-        if runs:
-            runs[-1].update(self._sizes(job))
-        stopped = {"stopped": True} if self._is_stopped(job) else {}
-        return {**self.describe(job), **stopped, "runs": runs}
+        """Return the job as a JSON document with all of its attempts."""
+        attempts = documents.describe_attempts(job)
+        if attempts:
+            attempts[-1].update(self._current_sizes(job))
+        stopped = {"stopped": True} if self._has_stopped_process(job) else {}
+        return {**self.describe(job), **stopped, "runs": attempts}
 
-    def _is_stopped(self, job: Job) -> bool:
-        """Whether the first process of a running attempt is stopped."""
+    def _has_stopped_process(self, job: Job) -> bool:
         attempt = job.attempt
         if job.status is not Status.RUNNING or attempt is None or attempt.pid is None:
             return False
-        return proc.is_stopped(attempt.pid, attempt.pid_started)
+        return self._is_stopped(attempt.pid, attempt.pid_started)
 
-    def _sizes(self, job: Job) -> dict[str, int]:
-        """Return the sizes of what is being recorded, named as in JSON; nothing where nothing is."""
+    def _current_sizes(self, job: Job) -> dict[str, int]:
+        """Return the sizes of a running job's output, named as in JSON; for any other job, nothing."""
         return (self._spool.output_sizes(job.id) if job.status is Status.RUNNING else None) or {}
 
     def attempts(self, job: Job) -> list[Attempt]:
-        """Return the attempts of a job that are known, oldest first; of very many the oldest are not."""
+        """Return the known attempts of a job, oldest first. After many attempts the oldest are not known."""
         return [*job.past, *([job.attempt] if job.attempt is not None else [])]
 
     def attempt(self, job: Job, number: int | None) -> Attempt | None:
-        """Return an attempt of a job by its number, the latest one for None, which may be none yet.
+        """Return an attempt by its number, or for None the latest one, which is None before the first.
 
         Raises WrongState for a number that is not known.
         """
@@ -91,75 +93,75 @@ class JobView:
         known = self.attempts(job)
         found = next((attempt for attempt in known if attempt.number == number), None)
         if found is None:
-            numbers = f"attempts {known[0].number} to {known[-1].number} are" if known else "none is"
-            raise WrongState(f"job {job.id} has no attempt {number} that is known: {numbers}")
+            numbers = f"{known[0].number} to {known[-1].number}" if known else "none"
+            raise WrongState(f"job {job.id} has no attempt {number}; known attempts: {numbers}")
         return found
 
-    def size(self, job: Job, stream: str, attempt: int | None = None) -> int:
-        """Return how many bytes of a stream of an attempt, the latest unless told, can be read now."""
-        of = self.attempt(job, attempt)
-        if of is None:
+    def stream_size(self, job: Job, stream: str, number: int | None = None) -> int:
+        """Return how many bytes of a stream can be read now, by default of the latest attempt."""
+        attempt = self.attempt(job, number)
+        if attempt is None:
             return 0
-        if of is job.attempt and (sizes := self._sizes(job)):
+        if attempt is job.attempt and (sizes := self._current_sizes(job)):
             return sizes[f"{stream}_bytes"]
-        return int(getattr(of, f"{stream}_bytes"))
+        return int(getattr(attempt, f"{stream}_bytes"))
 
     def read(
-        self, job: Job, stream: str, offset: int, length: int, attempt: int | None = None
+        self, job: Job, stream: str, offset: int, length: int, number: int | None = None
     ) -> "Deferred[bytes]":
-        """Return a piece of a stream of an attempt, the latest unless told; shorter or empty where it ends.
+        """Return a part of a stream, by default of the latest attempt; shorter or empty at its end.
 
-        Raises WrongState for an attempt that is not known, and fails with StoreFailed or OSError if the
-        output is there but can't be read, or if the file of an attempt that has ended was cut.
+        Raises WrongState for an attempt that is not known. Fails with StoreFailed or OSError if the output
+        exists but cannot be read, and with StoreFailed if the file of an ended attempt was truncated.
         """
-        of = self.attempt(job, attempt)
-        size = self.size(job, stream, attempt)
+        attempt = self.attempt(job, number)
+        size = self.stream_size(job, stream, number)
         length = min(length, size - offset)
-        if of is None or length <= 0:
+        if attempt is None or length <= 0:
             return succeed(b"")
-        if of.record is not None and getattr(of, f"{stream}_inline"):
-            return succeed(self._inline(of, stream)[offset : offset + length])
-        read = self._spool.read_output(job.id, of.number, STREAMS[stream], offset, length)
-        if of is job.attempt and job.status is Status.RUNNING:
-            return read
+        if attempt.record is not None and getattr(attempt, f"{stream}_inline"):
+            return succeed(self._read_inline(attempt, stream)[offset : offset + length])
+        reading = self._spool.read_output(job.id, attempt.number, STREAMS[stream], offset, length)
+        if attempt is job.attempt and job.status is Status.RUNNING:
+            return reading
 
-        def check(piece: bytes) -> bytes:
-            if len(piece) < length:
+        def check_length(data: bytes) -> bytes:
+            if len(data) < length:
                 raise StoreFailed(
-                    f"the {stream} of attempt {of.number} of job {job.id} had {size} bytes, and its file has "
-                    f"{offset + len(piece)}: it was cut after the job had ended"
+                    f"{stream} of attempt {attempt.number} of job {job.id} is truncated: it had {size} bytes "
+                    f"when the attempt ended, and its file has {offset + len(data)}"
                 )
-            return piece
+            return data
 
-        return read.addCallback(check)
+        return reading.addCallback(check_length)
 
-    def follow(self, job_id: int, told: Callable[[], None]) -> Callable[[], None]:
-        """Have ``told`` called when there may be more to read of a job; returns what ends that."""
-        return self._spool.add_output_observer(job_id, told)
+    def follow(self, job_id: int, on_output: Callable[[], None]) -> Callable[[], None]:
+        """Call `on_output` when there may be more output of a job; returns a function that ends this."""
+        return self._spool.add_output_observer(job_id, on_output)
 
     def check_result(self, job: Job) -> dict[str, int]:
         """Return the sizes of both streams of a finished job; raises NotFinished and TooLarge."""
         if not job.status.is_final:
             raise NotFinished(f"job {job.id} is {job.status.value}; WAIT {job.id} answers when it has ended")
-        sizes = {stream: self.size(job, stream) for stream in STREAMS}
+        sizes = {stream: self.stream_size(job, stream) for stream in STREAMS}
         if max(sizes.values()) > replies.MAX_RESULT_STREAM:
             raise TooLarge(
-                f"stdout has {sizes['stdout']} bytes and stderr {sizes['stderr']}, and RESULT sends up to "
-                f"{replies.MAX_RESULT_STREAM} of each; read them with OUTPUT {job.id}"
+                f"stdout has {sizes['stdout']} bytes and stderr {sizes['stderr']}, the limit of RESULT is "
+                f"{replies.MAX_RESULT_STREAM} each; read them with OUTPUT {job.id}"
             )
         return sizes
 
-    async def both(self, job: Job) -> tuple[bytes, bytes]:
-        """Return all of stdout and stderr of a finished job; raises NotFinished, TooLarge and StoreFailed."""
+    async def read_both_streams(self, job: Job) -> tuple[bytes, bytes]:
+        """Return stdout and stderr of a finished job; raises NotFinished, TooLarge and StoreFailed."""
         sizes = self.check_result(job)
         stdout = await self.read(job, "stdout", 0, sizes["stdout"])
         return stdout, await self.read(job, "stderr", 0, sizes["stderr"])
 
     def history(self, *job_ids: int) -> IEventReader:
-        """Return a reading of all that the journal has of some jobs."""
-        return self._store.events_of(*job_ids)
+        """Return a reader of all events of some jobs that the journal has."""
+        return self._journal.events_of(*job_ids)
 
-    def _inline(self, attempt: Attempt, stream: str) -> bytes:
-        ended = self._store.read(attempt.record) if attempt.record else None
+    def _read_inline(self, attempt: Attempt, stream: str) -> bytes:
+        ended = self._journal.read(attempt.record) if attempt.record else None
         output = getattr(ended, stream) if isinstance(ended, Ended) else None
         return (output.data if output else None) or b""

@@ -1,6 +1,7 @@
-"""What a job prints, sent on as it appears and at the reader's pace, from attempt to attempt to its end.
+"""Sends the output of a job as it appears, at the speed of the client, through all attempts to the job's end.
 
-Nothing is kept for the reader: each piece is read from where it lies when there is room for it.
+Nothing is buffered for the client: each chunk is read from its file, or from the output of the running
+attempt, when the client can receive it.
 """
 
 from functools import partial
@@ -15,39 +16,39 @@ from taskqd.protocol import replies
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.interfaces import IClient
 
-PIECE = 65_536
-"""So many bytes are sent at a time."""
+CHUNK_SIZE = 65_536
+"""Bytes that are sent at a time."""
 
 
-class Follower:
-    """Sends what job ``job_id`` prints to ``client``, from ``offsets`` by stream on; bytes.
+class OutputFollower:
+    """Sends the output of job `job_id` to `client`, from `offsets` (bytes, by stream) on.
 
-    The offsets are those in the latest attempt that there is at first. Every later one begins at 0.
+    The offsets are those in the attempt that is the latest when this is created; later ones are sent from 0.
     """
 
     def __init__(
         self,
         engine: Engine,
-        results: JobView,
+        job_view: JobView,
         client: IClient,
         job_id: int,
         offsets: dict[str, int],
     ) -> None:
         self._engine = engine
         self._queue_state = engine.queue_state
-        self._results = results
+        self._job_view = job_view
         self._client = client
         self._job_id = job_id
         self._offsets = offsets
         self._attempt = self._queue_state.get(job_id).attempts
 
     async def follow(self) -> Job:
-        """Return the job when it has ended and all that it printed was sent; may be cancelled.
+        """Return the job once it has ended and all of its output was sent; may be cancelled.
 
-        Raises Gone if it is removed meanwhile, and StoreFailed if what is there can't be read.
+        Raises Gone if the job is removed, and StoreFailed if its output cannot be read.
         """
         while True:
-            if await self._send_some():
+            if await self._send_available():
                 continue
             job = self._queue_state.get(self._job_id)
             if self._attempt < job.attempts:
@@ -55,49 +56,49 @@ class Follower:
             elif job.status.is_final:
                 return job
             else:
-                await self._more()
+                await self._wait_for_more()
 
-    async def _send_some(self) -> bool:
-        """Send a piece of each stream, where there is one, and tell whether there was."""
-        is_any = False
+    async def _send_available(self) -> bool:
+        """Send a chunk of each stream that has one; return whether any had."""
+        has_sent = False
         for stream in self._offsets:
             job = self._queue_state.get(self._job_id)
-            if any(attempt.number == self._attempt for attempt in self._results.attempts(job)):
-                is_any |= await self._send_piece(job, stream)
-        return is_any
+            if any(attempt.number == self._attempt for attempt in self._job_view.attempts(job)):
+                has_sent |= await self._send_chunk(job, stream)
+        return has_sent
 
-    async def _send_piece(self, job: Job, stream: str) -> bool:
+    async def _send_chunk(self, job: Job, stream: str) -> bool:
         offset = self._offsets[stream]
-        content = await self._results.read(job, stream, offset, PIECE, self._attempt)
-        if content:
-            self._client.send(replies.data(stream, offset, content))
-            self._offsets[stream] += len(content)
+        chunk = await self._job_view.read(job, stream, offset, CHUNK_SIZE, self._attempt)
+        if chunk:
+            self._client.send(replies.data(stream, offset, chunk))
+            self._offsets[stream] += len(chunk)
             await self._client.writable()
-        return bool(content)
+        return bool(chunk)
 
     def _go_to_next_attempt(self, job: Job) -> None:
-        """Go on with the attempt behind this one, of which all was sent or nothing is known any more."""
+        """Continue with the next attempt: all of this one was sent, or it is no longer known."""
         if self._attempt:
             self._offsets = dict.fromkeys(self._offsets, 0)
-        later = (attempt.number for attempt in self._results.attempts(job) if attempt.number > self._attempt)
+        later = (attempt.number for attempt in self._job_view.attempts(job) if attempt.number > self._attempt)
         self._attempt = next(later)
 
-    async def _more(self) -> None:
-        """Wait until there may be more: output, an attempt, or the end. All that there was has been sent."""
+    async def _wait_for_more(self) -> None:
+        """Wait until there may be more output, a new attempt, or the end of the job."""
         more: Deferred[None] = Deferred()
-        leave = self._results.follow(self._job_id, partial(_ring, more))
+        unfollow = self._job_view.follow(self._job_id, partial(_fire, more))
         ended = self._engine.wait(self._job_id)
-        ended.addCallbacks(partial(_ring, more), _ignore_cancel)
+        ended.addCallbacks(partial(_fire, more), _ignore_cancel)
         try:
             await more
         finally:
-            leave()
+            unfollow()
             ended.cancel()
 
 
-def _ring(bell: "Deferred[None]", _: Any = None) -> None:
-    if not bell.called:
-        bell.callback(None)
+def _fire(deferred: "Deferred[None]", _: Any = None) -> None:
+    if not deferred.called:
+        deferred.callback(None)
 
 
 def _ignore_cancel(failure: Failure) -> None:

@@ -1,144 +1,89 @@
-"""Jobs come in and are looked at: SUBMIT, STATUS, SHOW, LIST, HISTORY, WHY."""
+"""Handlers of the verbs that show jobs: STATUS, SHOW, LIST, HISTORY, WHY."""
 
 from collections.abc import Iterable, Iterator
-from itertools import starmap
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 
 from taskqd.auth.principal import Principal
-from taskqd.engine.submissions import NewJob, SubmissionBatch
-from taskqd.errors import TaskqError, WrongState
-from taskqd.model import submission as secret
-from taskqd.model.actor import Actor
+from taskqd.errors import WrongState
 from taskqd.model.job import Job, Tasks
-from taskqd.model.job_ref import JobRef
-from taskqd.model.submission import BLOCKS, Submission
 from taskqd.protocol import replies
-from taskqd.protocol.requests import Listing
-from taskqd.server.handlers.base import Handler, HandlerGroup, Lines, Reply, send_all
+from taskqd.protocol.requests import JobRequest, ListRequest
+from taskqd.server.handlers.base import HandlerGroup, LineSender, Reply, handles, send_lines
 from taskqd.server.interfaces import IClient
 from taskqd.state.explain import explain
 from taskqd.storage.interfaces import IEventReader
 
-_NOBODY = Actor("")
-"""Submits nothing: all that they ask for is refused."""
-WALKED_AT_ONCE = 1000
-"""LIST looks up this many job numbers at a time: there may be a job under few of them, or under none."""
-
-
-class SubmitRequest(NamedTuple):
-    """What came with a SUBMIT: its line as read, the blocks behind it, and the values of its secrets."""
-
-    order: Submission
-    blocks: list[bytes]
-    secret: bytes | None = None
+IDS_PER_STEP = 1000
+"""Job ids that LIST looks up before it checks whether to yield: most of them may belong to no job."""
 
 
 class QueryHandlers(HandlerGroup):
-    """Takes jobs, and tells what is known of them."""
+    """Shows jobs, and changes nothing."""
 
-    def handlers(self) -> dict[str, Handler]:
-        """Return the handlers by verb."""
-        return {
-            "SUBMIT": self._submit,
-            "STATUS": self._tell_status,
-            "SHOW": self._show,
-            "LIST": self._list,
-            "HISTORY": self._history,
-            "WHY": self._why,
-        }
+    @handles("STATUS")
+    def _status(self, client: IClient, request: JobRequest) -> bytes:
+        return self._format_status(self._queue_state.get(request.job))
 
-    def _submit(self, client: IClient, asked: SubmitRequest) -> Reply:
-        command, spec = asked.order
-        names = [name for name in BLOCKS if getattr(spec, name) is not None]
-        blocks = dict(zip(names, asked.blocks, strict=True))
-        if asked.secret is not None:
-            blocks[secret.BLOCK] = asked.secret
-        who = client.principal
-        spec = self._authorizer.authorize_submission(who, command, spec, len(asked.secret or b""))
-        max_pending = self._authorizer.most_pending(who)
-        new = NewJob(command, spec, who.actor, blocks, max_pending=max_pending)
-        accepted = self._engine.submissions.submit(new)
-        return accepted.addCallback(replies.job_id)
-
-    def submit_all(
-        self, batches: list[tuple[Principal | TaskqError, list[Submission]]]
-    ) -> "Deferred[list[bytes]]":
-        """Take jobs that have neither keys nor blocks, and fire with the reply to each batch.
-
-        A batch is who asks, or why they may not, and their orders.
-        """
-        return self._engine.submissions.submit_all(list(starmap(self._admitted, batches))).addCallback(
-            _answers
-        )
-
-    def _admitted(self, who: Principal | TaskqError, orders: list[Submission]) -> SubmissionBatch:
-        """Return orders as they are accepted, or why each is not."""
-        if isinstance(who, TaskqError):
-            return SubmissionBatch(_NOBODY, [who] * len(orders))
-        return SubmissionBatch(
-            who.actor, self._authorizer.authorize_submissions(who, orders), self._authorizer.most_pending(who)
-        )
-
-    def _tell_status(self, client: IClient, ref: JobRef) -> bytes:
-        return self._status(self._queue_state.get(ref))
-
-    def _show(self, client: IClient, ref: JobRef) -> bytes:
-        job = self._queue_state.get(ref)
+    @handles("SHOW")
+    def _show(self, client: IClient, request: JobRequest) -> bytes:
+        job = self._queue_state.get(request.job)
         skipped = self._queue_state.skips.count(job.id)
-        return replies.as_json(
-            "JOB", {**self._results.show(job), **({"skipped": skipped} if skipped else {})}
-        )
+        document = self._job_view.show(job)
+        if skipped:
+            document["skipped"] = skipped
+        return replies.as_json("JOB", document)
 
-    def _list(self, client: IClient, listing: Listing) -> Reply:
-        if listing.array is not None and self._queue_state.get(listing.array).tasks is None:
-            raise WrongState(f"job {listing.array} is no array, so it has no tasks")
-        return Deferred.fromCoroutine(send_all(client, self._shown(client.principal, listing)))
+    @handles("LIST")
+    def _list(self, client: IClient, request: ListRequest) -> Reply:
+        if request.array is not None and self._queue_state.get(request.array).tasks is None:
+            raise WrongState(f"job {request.array} is no array, so it has no tasks")
+        return Deferred.fromCoroutine(send_lines(client, self._lines(client.principal, request)))
 
-    def _shown(self, who: Principal, listing: Listing) -> Iterator[bytes | None]:
-        """Yield a line for each job that is asked for, None for others that were looked at."""
-        visible_jobs, left = self._authorizer.visible_jobs(who), listing.limit
-        for job in self._candidates(listing) if left else ():
-            if job is None or not _matches(job, listing) or not visible_jobs(job):
+    def _lines(self, principal: Principal, request: ListRequest) -> Iterator[bytes | None]:
+        """Yield a line for each job that matches, None for others that were examined."""
+        is_visible, remaining = self._authorizer.visible_jobs(principal), request.limit
+        for job in self._candidates(request) if remaining else ():
+            if job is None or not _matches(job, request) or not is_visible(job):
                 yield None
                 continue
-            yield self._described(job)
-            left -= 1
-            if not left:
+            yield self._format_job(job)
+            remaining -= 1
+            if not remaining:
                 return
 
-    def _candidates(self, listing: Listing) -> Iterable[Job | None]:
-        """Return the jobs among which those that are asked for are, in order; None where there is none."""
-        if listing.array is not None:
-            return self._tasks(listing.array, listing)
-        if listing.key is not None and not listing.has_tasks:
-            jobs = [job for job in self._queue_state.with_key(listing.key) if _is_on_page(job, listing)]
-            return jobs[::-1] if listing.is_reverse else jobs
-        first = self._queue_state.last_id if listing.is_reverse else 1
-        first = first if listing.first is None else listing.first
-        if listing.has_tasks:
-            return self._walk(first, listing.is_reverse)
-        return self._wholes(first, listing.is_reverse)
+    def _candidates(self, request: ListRequest) -> Iterable[Job | None]:
+        """Return the jobs that may match, in the order of the list, with None for unused ids."""
+        if request.array is not None:
+            return self._tasks_of(request.array, request)
+        if request.key is not None and not request.has_tasks:
+            jobs = [job for job in self._queue_state.with_key(request.key) if _is_on_page(job, request)]
+            return jobs[::-1] if request.is_reverse else jobs
+        first = self._queue_state.last_id if request.is_reverse else 1
+        first = first if request.first is None else request.first
+        if request.has_tasks:
+            return self._walk(first, request.is_reverse)
+        return self._walk_without_tasks(first, request.is_reverse)
 
-    def _tasks(self, array_id: int, listing: Listing) -> Iterable[Job | None]:
+    def _tasks_of(self, array_id: int, request: ListRequest) -> Iterable[Job | None]:
         ids = cast("Tasks", self._queue_state.get(array_id).tasks).ids
-        if listing.is_reverse:
-            ids = range(min(ids[-1], listing.first or ids[-1]), ids[0] - 1, -1)
+        if request.is_reverse:
+            ids = range(min(ids[-1], request.first or ids[-1]), ids[0] - 1, -1)
         else:
-            ids = range(max(ids[0], listing.first or ids[0]), ids[-1] + 1)
+            ids = range(max(ids[0], request.first or ids[0]), ids[-1] + 1)
         return map(self._queue_state.jobs.get, ids)
 
     def _walk(self, first: int, is_reverse: bool) -> Iterator[Job | None]:
-        """Yield the jobs from an id on, with a None among them for each WALKED_AT_ONCE numbers."""
+        """Yield the jobs from an id on, and None after every IDS_PER_STEP ids."""
         last = self._queue_state.last_id
         ids = range(min(first, last), 0, -1) if is_reverse else range(max(first, 1), last + 1)
-        for at in range(0, len(ids), WALKED_AT_ONCE):
-            yield from filter(None, map(self._queue_state.jobs.get, ids[at : at + WALKED_AT_ONCE]))
+        for at in range(0, len(ids), IDS_PER_STEP):
+            yield from filter(None, map(self._queue_state.jobs.get, ids[at : at + IDS_PER_STEP]))
             yield None
 
-    def _wholes(self, first: int | None, is_reverse: bool) -> Iterator[Job | None]:
-        """Yield the jobs that are no tasks, from an id on; tasks are jumped over, however many there are."""
+    def _walk_without_tasks(self, first: int | None, is_reverse: bool) -> Iterator[Job | None]:
+        """Yield the jobs that are no tasks, from an id on; the tasks of an array are skipped in one step."""
         while first is not None:
             walk, first = self._walk(first, is_reverse), None
             for job in walk:
@@ -155,50 +100,42 @@ class QueryHandlers(HandlerGroup):
                     first = job.array
                     break
 
-    def _history(self, client: IClient, ref: JobRef) -> Reply:
-        job = self._queue_state.get(ref)
+    @handles("HISTORY")
+    def _history(self, client: IClient, request: JobRequest) -> Reply:
+        job = self._queue_state.get(request.job)
         ids = (job.id,) if job.array is None else (job.id, job.array)
-        return Deferred.fromCoroutine(_send_events(client, self._results.history(*ids)))
+        return Deferred.fromCoroutine(_send_events(client, self._job_view.history(*ids)))
 
-    def _why(self, client: IClient, ref: JobRef) -> bytes:
-        now = self._clock.elapsed()
-        return replies.ok(
-            explain(
-                self._queue_state,
-                self._queue_state.get(ref),
-                now,
-                self._engine.dispatcher.shortage.explain(now),
-            )
-        )
+    @handles("WHY")
+    def _why(self, client: IClient, request: JobRequest) -> bytes:
+        job, now = self._queue_state.get(request.job), self._clock.elapsed()
+        shortage = self._engine.dispatcher.shortage.explain(now)
+        return replies.ok(explain(self._queue_state, job, now, shortage))
 
 
-async def _send_events(client: IClient, reading: IEventReader) -> bytes:
-    reply = Lines(client)
-    while portion := await client.while_connected(reading.read_batch()):
-        for sequence, happened in portion:
-            reply.add(replies.event(sequence, happened))
-            if reply.is_due:
-                await reply.send()
-    return reply.end()
+async def _send_events(client: IClient, reader: IEventReader) -> bytes:
+    sender = LineSender(client)
+    while batch := await client.while_connected(reader.read_batch()):
+        for sequence, event in batch:
+            sender.add(replies.event(sequence, event))
+            if sender.must_send:
+                await sender.send()
+    return sender.end()
 
 
-def _answers(results: list[list[int | TaskqError]]) -> list[bytes]:
-    return [replies.job_ids(batch) for batch in results]
-
-
-def _is_on_page(job: Job, listing: Listing) -> bool:
-    if listing.first is None:
+def _is_on_page(job: Job, request: ListRequest) -> bool:
+    if request.first is None:
         return True
-    return job.id <= listing.first if listing.is_reverse else job.id >= listing.first
+    return job.id <= request.first if request.is_reverse else job.id >= request.first
 
 
-def _matches(job: Job, listing: Listing) -> bool:
-    wanted: tuple[tuple[Any, Any], ...] = (
-        (listing.queue, job.spec.queue),
-        (listing.owner, job.owner),
-        (listing.label, job.spec.label),
-        (listing.key, job.spec.key),
+def _matches(job: Job, request: ListRequest) -> bool:
+    filters: tuple[tuple[Any, Any], ...] = (
+        (request.queue, job.spec.queue),
+        (request.owner, job.owner),
+        (request.label, job.spec.label),
+        (request.key, job.spec.key),
     )
-    return (listing.statuses is None or job.status in listing.statuses) and all(
-        asked is None or asked == has for asked, has in wanted
+    return (request.statuses is None or job.status in request.statuses) and all(
+        wanted is None or wanted == value for wanted, value in filters
     )

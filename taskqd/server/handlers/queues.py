@@ -1,4 +1,4 @@
-"""Queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
+"""Handlers for queues and schedules: QUEUES, SET-QUEUE, PAUSE, RESUME, SCHEDULE, SCHEDULES, UNSCHEDULE."""
 
 from collections.abc import Iterator
 
@@ -7,65 +7,61 @@ from twisted.internet.defer import Deferred
 from taskqd.auth.principal import Principal
 from taskqd.model.submission import ScheduleRequest
 from taskqd.protocol import documents, replies
-from taskqd.protocol.requests import Pause, QueueChange
-from taskqd.server.handlers.base import Handler, HandlerGroup, Reply, send_all
+from taskqd.protocol.requests import EmptyRequest, PauseRequest, SetQueueRequest, UnscheduleRequest
+from taskqd.server.handlers.base import HandlerGroup, Reply, handles, send_lines
 from taskqd.server.interfaces import IClient
 
 
 class QueueHandlers(HandlerGroup):
-    """Tells of queues and schedules, and changes what holds for all jobs of one."""
+    """Lists and changes queues and schedules."""
 
-    def handlers(self) -> dict[str, Handler]:
-        """Return the handlers by verb."""
-        return {
-            "QUEUES": self._queues,
-            "SET-QUEUE": self._set_queue,
-            "PAUSE": self._pause,
-            "RESUME": self._resume,
-            "SCHEDULE": self._schedule,
-            "SCHEDULES": self._schedules,
-            "UNSCHEDULE": self._unschedule,
-        }
-
-    def _queues(self, client: IClient, _: None) -> Reply:
+    @handles("QUEUES")
+    def _queues(self, client: IClient, _: EmptyRequest) -> Reply:
         lines = (replies.as_json("QUEUE", queue) for queue in self._queue_state.describe_queues())
-        return Deferred.fromCoroutine(send_all(client, lines))
+        return Deferred.fromCoroutine(send_lines(client, lines))
 
-    def _set_queue(self, client: IClient, asked: QueueChange) -> Reply:
-        resized = self._engine.queue_commands.resize(client.principal.actor, asked.queue, asked.slots)
+    @handles("SET-QUEUE")
+    def _set_queue(self, client: IClient, request: SetQueueRequest) -> Reply:
+        resized = self._engine.queue_commands.resize(client.principal.actor, request.queue, request.slots)
         return Deferred.fromCoroutine(resized).addCallback(
-            lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(asked.queue))
+            lambda _: replies.as_json("QUEUE", self._queue_state.describe_queue(request.queue))
         )
 
-    def _pause(self, client: IClient, asked: Pause) -> Reply:
-        paused = self._engine.queue_commands.pause(client.principal.actor, asked.queue, asked.schedule)
+    @handles("PAUSE")
+    def _pause(self, client: IClient, request: PauseRequest) -> Reply:
+        paused = self._engine.queue_commands.pause(client.principal.actor, request.queue, request.schedule)
         return Deferred.fromCoroutine(paused).addCallback(lambda _: replies.OK)
 
-    def _resume(self, client: IClient, asked: Pause) -> Reply:
-        resumed = self._engine.queue_commands.resume(client.principal.actor, asked.queue, asked.schedule)
+    @handles("RESUME")
+    def _resume(self, client: IClient, request: PauseRequest) -> Reply:
+        resumed = self._engine.queue_commands.resume(client.principal.actor, request.queue, request.schedule)
         return Deferred.fromCoroutine(resumed).addCallback(lambda _: replies.OK)
 
-    def _schedule(self, client: IClient, asked: ScheduleRequest) -> Reply:
-        who = client.principal
-        spec = self._authorizer.authorize_schedule(who, asked.command, asked.spec)
+    @handles("SCHEDULE")
+    def _schedule(self, client: IClient, request: ScheduleRequest) -> Reply:
+        principal = client.principal
+        spec = self._authorizer.authorize_schedule(principal, request.command, request.spec)
         made = self._engine.queue_commands.schedule(
-            asked.command, spec, who.actor, asked.every, asked.cron, asked.overlap
+            request.command, spec, principal.actor, request.every, request.cron, request.overlap
         )
         return Deferred.fromCoroutine(made).addCallback(lambda number: replies.ok(str(number)))
 
-    def _schedules(self, client: IClient, _: None) -> Reply:
-        return Deferred.fromCoroutine(send_all(client, self._shown_schedules(client.principal)))
+    @handles("SCHEDULES")
+    def _schedules(self, client: IClient, _: EmptyRequest) -> Reply:
+        return Deferred.fromCoroutine(send_lines(client, self._schedule_lines(client.principal)))
 
-    def _shown_schedules(self, who: Principal) -> Iterator[bytes | None]:
-        """Yield a line for each schedule, None for one that is not shown or has ended meanwhile."""
-        known = self._queue_state.schedules
-        for number in list(known.by_id):
-            schedule = known.by_id.get(number)
-            if schedule is None or not self._authorizer.can_see_schedule(who, schedule):
+    def _schedule_lines(self, principal: Principal) -> Iterator[bytes | None]:
+        """Yield a line for each schedule, None for one that is not visible or was deleted meanwhile."""
+        schedules = self._queue_state.schedules
+        for number in list(schedules.by_id):
+            schedule = schedules.by_id.get(number)
+            if schedule is None or not self._authorizer.can_see_schedule(principal, schedule):
                 yield None
             else:
-                yield replies.as_json("SCHEDULE", documents.schedule(schedule, known.next_run(schedule)))
+                document = documents.describe_schedule(schedule, schedules.next_run(schedule))
+                yield replies.as_json("SCHEDULE", document)
 
-    def _unschedule(self, client: IClient, number: int) -> Reply:
-        ended = self._engine.queue_commands.unschedule(number, client.principal.actor)
+    @handles("UNSCHEDULE")
+    def _unschedule(self, client: IClient, request: UnscheduleRequest) -> Reply:
+        ended = self._engine.queue_commands.unschedule(request.schedule, client.principal.actor)
         return Deferred.fromCoroutine(ended).addCallback(lambda _: replies.OK)

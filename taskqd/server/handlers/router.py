@@ -1,111 +1,127 @@
-"""What each verb does: a request's values in, its reply out. The table of verbs is in wire.py.
-
-The handlers are in rooms of related verbs. They may assume that all earlier requests of their connection have
-been answered, unless theirs is a SUBMIT.
-"""
+"""Routes requests to their handlers, after authentication and authorization."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import ITransport
 
 from taskqd.auth.authenticator import Authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.engine.engine import Engine
 from taskqd.errors import AuthRequired, TaskqError
-from taskqd.model.roles import PERMISSIONS, Permission
+from taskqd.model.roles import Permission
 from taskqd.model.submission import Submission
-from taskqd.protocol import parser, verbs
+from taskqd.protocol.parser import Request
+from taskqd.protocol.verbs import VERBS
 from taskqd.server.handlers.admin import AdminHandlers
-from taskqd.server.handlers.base import Handler, Reply
+from taskqd.server.handlers.base import Handler, HandlerGroup, Reply
 from taskqd.server.handlers.control import ControlHandlers
+from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.output import OutputHandlers
-from taskqd.server.handlers.query import QueryHandlers, SubmitRequest
+from taskqd.server.handlers.query import QueryHandlers
 from taskqd.server.handlers.queues import QueueHandlers
 from taskqd.server.handlers.streaming import StreamingHandlers
+from taskqd.server.handlers.submit import SubmitHandlers, SubmitRequest
 from taskqd.server.interfaces import IClient
+from taskqd.storage.interfaces import IClock
 
-OPEN = frozenset(verb for verb, need in PERMISSIONS.items() if need is Permission.NOTHING)
-"""The verbs for everybody; the others are for those whom the server knows."""
+OPEN_VERBS = frozenset(name for name, verb in VERBS.items() if verb.permission is Permission.NOTHING)
+"""Verbs that need no authentication."""
 
 
 class Router:
-    """The handlers, by verb; ``connections`` tells how many there are."""
+    """Has the handler of each verb. `connection_count` returns the number of connections.
+
+    A handler may assume that all earlier requests of its connection have been answered, except SUBMITs.
+    """
 
     def __init__(
         self,
         engine: Engine,
-        results: JobView,
-        access: Authenticator,
-        feed: Any,
-        clock: Any,
-        gate: Authorizer,
-        connections: Callable[[], int],
+        job_view: JobView,
+        authenticator: Authenticator,
+        event_stream: EventStream,
+        clock: IClock,
+        authorizer: Authorizer,
+        connection_count: Callable[[], int],
     ) -> None:
-        self._access = access
-        self._authorizer = gate
-        self._jobs = QueryHandlers(engine, results, clock, gate)
-        self._handlers: dict[str, Handler] = {
-            **self._jobs.handlers(),
-            **OutputHandlers(engine, results, clock, gate).handlers(),
-            **ControlHandlers(engine, results, clock, gate).handlers(),
-            **QueueHandlers(engine, results, clock, gate).handlers(),
-            **StreamingHandlers(engine, results, clock, gate, feed).handlers(),
-            **AdminHandlers(engine, results, clock, gate, access, connections).handlers(),
-        }
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._submit_handlers = SubmitHandlers(engine, job_view, clock, authorizer)
+        groups: tuple[HandlerGroup, ...] = (
+            self._submit_handlers,
+            QueryHandlers(engine, job_view, clock, authorizer),
+            OutputHandlers(engine, job_view, clock, authorizer),
+            ControlHandlers(engine, job_view, clock, authorizer),
+            QueueHandlers(engine, job_view, clock, authorizer),
+            StreamingHandlers(engine, job_view, clock, authorizer, event_stream),
+            AdminHandlers(engine, job_view, clock, authorizer, authenticator, connection_count),
+        )
+        self._handlers: dict[str, Handler] = {}
+        for group in groups:
+            self._handlers |= group.handlers()
 
-    def peer(self, transport: Any) -> Principal | None:
-        """Return which user of this machine is behind a socket, None if that takes an AUTH."""
-        return self._access.peer(transport)
+    @property
+    def verbs(self) -> frozenset[str]:
+        """The verbs that have a handler."""
+        return frozenset(self._handlers)
 
-    def certificate(self, transport: Any) -> Principal | None:
-        """Return whom the certificate names that came with a handshake, None if that takes an AUTH."""
-        return self._access.certificate(transport)
+    def identify_peer(self, transport: ITransport) -> Principal | None:
+        """Return the principal of a client on a UNIX socket; None for any other, which must AUTH."""
+        return self._authenticator.identify_peer(transport)
 
-    def expect(self, client: IClient, request: parser.Request) -> parser.Request:
-        """Return a request whose blocks are on their way: refused already where nobody would want them."""
+    def identify_certificate(self, transport: ITransport) -> Principal | None:
+        """Return the principal of a client certificate; None if there is none, and the client must AUTH."""
+        return self._authenticator.identify_certificate(transport)
+
+    def check_before_blocks(self, client: IClient, request: Request) -> Request:
+        """Return a request whose blocks will follow; with an error if it is refused whatever they contain."""
         if request.error is not None:
             return request
         try:
-            self._check_known(client, request.verb)
-            self._authorizer.expect(client.principal, request.verb, request.argument)
-        except TaskqError as why:
-            return request._replace(error=why)
+            self._check_authenticated(client, request.verb)
+            self._authorizer.check_before_blocks(client.principal, request.verb, request.argument)
+        except TaskqError as error:
+            return request._replace(error=error)
         return request
 
-    def handle(self, client: IClient, request: parser.Request, blocks: list[bytes]) -> Reply:
-        """Do what a request asks for; raises its error."""
-        self._check_known(client, request.verb)
+    def handle(self, client: IClient, request: Request, blocks: list[bytes]) -> Reply:
+        """Return the reply to a request; raises its error."""
+        self._check_authenticated(client, request.verb)
         if request.error is not None:
             raise request.error
-        if request.verb not in OPEN:
-            self._authorizer.check(client.principal, request.verb, request.argument)
+        if request.verb not in OPEN_VERBS:
+            self._authorizer.authorize(client.principal, request.verb, request.argument)
         argument = request.argument
         if request.verb == "SUBMIT":
             argument = SubmitRequest(argument, blocks, request.secret)
         return self._handlers[request.verb](client, argument)
 
     def submit_all(self, batches: "list[tuple[IClient, list[Submission]]]") -> "Deferred[list[bytes]]":
-        """Do what SUBMITs of their lines alone ask for, and fire with the reply of each batch."""
-        return self._jobs.submit_all([(self._let_in(client), orders) for client, orders in batches])
+        """Accept batches of submissions without keys and blocks, and fire with the reply to each batch."""
+        checked = [(self._check_submitter(client), submissions) for client, submissions in batches]
+        return self._submit_handlers.submit_all(checked)
 
-    def _let_in(self, client: IClient) -> Principal | TaskqError:
-        """Return who is behind a caller that submits, or why they may not."""
+    def _check_submitter(self, client: IClient) -> Principal | TaskqError:
+        """Return the principal of a client that submits, or the error if it may not."""
         try:
-            self._check_known(client, "SUBMIT")
-            self._authorizer.check(client.principal, "SUBMIT", None)
-        except TaskqError as why:
-            return why
+            self._check_authenticated(client, "SUBMIT")
+            self._authorizer.authorize(client.principal, "SUBMIT", None)
+        except TaskqError as error:
+            return error
         return cast("Principal", client.principal)
 
-    def _check_known(self, client: IClient, verb: str) -> None:
-        """Raise AuthRequired where it must be known who asks, and is not, or not any more."""
-        who = client.principal
-        if verb in OPEN or verb not in verbs.VERBS:
+    def _check_authenticated(self, client: IClient, verb: str) -> None:
+        """Raise AuthRequired if a verb needs authentication and the client has none that is still valid."""
+        principal = client.principal
+        if verb in OPEN_VERBS or verb not in VERBS:
             return
-        if who is None:
-            raise AuthRequired(f"{verb} needs an AUTH <token> before it")
-        if who.token is not None and not self._access.is_valid(who):
-            raise AuthRequired(f"the token of {who.name} is not valid any more; AUTH with another")
+        if principal is None:
+            raise AuthRequired(f"{verb} needs authentication; send AUTH <token> first")
+        if principal.token is not None and not self._authenticator.is_valid(principal):
+            raise AuthRequired(
+                f"the token of {principal.name} was revoked or changed, or has expired; AUTH with another"
+            )

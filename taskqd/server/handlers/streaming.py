@@ -1,4 +1,4 @@
-"""What is answered when it happens: WAIT, FOLLOW, WATCH."""
+"""Handlers of the verbs that answer when something happens: WAIT, FOLLOW, WATCH."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -16,152 +16,157 @@ from taskqd.errors import TimedOut
 from taskqd.model.job import Job
 from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.protocol import replies
-from taskqd.protocol.requests import Follow, Wait, Watch
-from taskqd.server.handlers.base import Handler, HandlerGroup, Lines, Reply, one_that_runs
-from taskqd.server.handlers.event_stream import EventFilter, EventStream
+from taskqd.protocol.requests import FollowRequest, WaitRequest, WatchRequest
+from taskqd.server.handlers.base import HandlerGroup, LineSender, Reply, check_has_output, handles
+from taskqd.server.handlers.event_filter import EventFilter
+from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
-from taskqd.server.handlers.output_stream import Follower
+from taskqd.server.handlers.output_stream import OutputFollower
 from taskqd.server.interfaces import IClient
+from taskqd.storage.interfaces import IClock
 
 
 class StreamingHandlers(HandlerGroup):
-    """Has a caller wait for what jobs do."""
+    """Sends clients the ends, the output and the events of jobs."""
 
     def __init__(
-        self, engine: Engine, results: JobView, clock: Any, gate: Authorizer, feed: EventStream
+        self,
+        engine: Engine,
+        job_view: JobView,
+        clock: IClock,
+        authorizer: Authorizer,
+        event_stream: EventStream,
     ) -> None:
-        super().__init__(engine, results, clock, gate)
-        self._feed = feed
+        super().__init__(engine, job_view, clock, authorizer)
+        self._event_stream = event_stream
 
-    def handlers(self) -> dict[str, Handler]:
-        """Return the handlers by verb."""
-        return {"WAIT": self._wait, "FOLLOW": self._follow, "WATCH": self._watch}
-
-    def _wait(self, client: IClient, wait: Wait) -> Reply:
-        jobs = {job.id: job for job in map(self._queue_state.get, wait.ids)}
+    @handles("WAIT")
+    def _wait(self, client: IClient, request: WaitRequest) -> Reply:
+        jobs = {job.id: job for job in map(self._queue_state.get, request.jobs)}
         ended: Deferred[Any]
-        if wait.is_plain:
-            ended = self._engine.wait(next(iter(jobs))).addCallback(self._status)
+        if request.has_one_line:
+            ended = self._engine.wait(next(iter(jobs))).addCallback(self._format_status)
         else:
-            ended = Deferred.fromCoroutine(
-                self._wait_for_several(client, Names(wait.ids, self._id), wait.is_any, jobs)
-            )
+            names = JobNames(request.jobs, self._id_of)
+            ended = Deferred.fromCoroutine(self._send_ends(client, names, request.is_any, jobs))
         ended = client.while_connected(ended)
-        if wait.timeout is not None:
-            ended.addTimeout(wait.timeout, self._clock)
-        return ended.addErrback(self._waited_in_vain, jobs)
+        if request.timeout is not None:
+            ended.addTimeout(request.timeout, self._clock)
+        return ended.addErrback(self._raise_timed_out, jobs)
 
-    async def _wait_for_several(
-        self, client: IClient, names: "Names", is_any: bool, jobs: dict[int, Job]
+    async def _send_ends(
+        self, client: IClient, names: "JobNames", is_any: bool, jobs: dict[int, Job]
     ) -> bytes:
-        """Send the STATUS of each of these jobs as it ends, under the name by which it was asked for."""
-        left = 1 if is_any else names.count
-        ends = Ends(jobs.values(), self._engine.subscribe_to_ends)
-        reply = Lines(client)
+        """Send the STATUS of each job as it ends, under the name by which the request named it."""
+        remaining = 1 if is_any else names.count
+        ends = EndedJobs(jobs.values(), self._engine.subscribe_to_ends)
+        sender = LineSender(client)
         try:
-            while left:
+            while remaining:
                 job = await ends.next()
-                for name in names.of(job.id)[:left]:
-                    reply.add(b"%b %b\r\n" % (self._status(job).rstrip(), name.encode("ascii")))
-                    left -= 1
-                if reply.is_due or not ends.are_there:
-                    await reply.send()
+                for name in names.of(job.id)[:remaining]:
+                    sender.add(b"%b %b\r\n" % (self._format_status(job).rstrip(), name.encode("ascii")))
+                    remaining -= 1
+                if sender.must_send or not ends.has_next:
+                    await sender.send()
         finally:
             ends.stop()
-        return reply.end()
+        return sender.end()
 
-    def _waited_in_vain(self, failure: Failure, jobs: dict[int, Job]) -> bytes:
+    def _raise_timed_out(self, failure: Failure, jobs: dict[int, Job]) -> bytes:
         failure.trap(defer.TimeoutError)
-        left = [job for job in jobs.values() if not job.status.is_final]
+        unfinished = [job for job in jobs.values() if not job.status.is_final]
         if len(jobs) == 1:
             (job,) = jobs.values()
             raise TimedOut(f"job {job.id} is still {job.status.value}")
-        raise TimedOut(f"{len(left)} of {len(jobs)} jobs have not ended")
+        raise TimedOut(f"{len(unfinished)} of {len(jobs)} jobs have not ended")
 
-    def _follow(self, client: IClient, asked: Follow) -> Reply:
-        job = one_that_runs(self._queue_state.get(asked.id))
-        offsets = {"stdout": asked.stdout, "stderr": asked.stderr}
-        follower = Follower(self._engine, self._results, client, job.id, offsets)
+    @handles("FOLLOW")
+    def _follow(self, client: IClient, request: FollowRequest) -> Reply:
+        job = check_has_output(self._queue_state.get(request.job))
+        offsets = {"stdout": request.stdout, "stderr": request.stderr}
+        follower = OutputFollower(self._engine, self._job_view, client, job.id, offsets)
         ended: Deferred[Any] = client.while_connected(Deferred.fromCoroutine(follower.follow()))
-        return ended.addCallback(self._status)
+        return ended.addCallback(self._format_status)
 
-    def _watch(self, client: IClient, asked: Watch) -> Reply:
-        wanted = EventFilter(queue=asked.queue)
-        if asked.job is not None:
-            wanted = EventFilter.of_job(self._queue_state.get(asked.job), asked.queue)
-        wanted = replace(
-            wanted, owner=self._authorizer.visible_owner(client.principal), of_token=client.principal.queue
-        )
-        first = self._feed.first(asked.since)
+    @handles("WATCH")
+    def _watch(self, client: IClient, request: WatchRequest) -> Reply:
+        event_filter = EventFilter(queue=request.queue)
+        if request.job is not None:
+            event_filter = EventFilter.of_job(self._queue_state.get(request.job), request.queue)
+        principal = client.principal
+        owner = self._authorizer.visible_owner(principal)
+        event_filter = replace(event_filter, owner=owner, token_queue=principal.queue)
+        first = self._event_stream.first_sequence(request.since)
         client.send(replies.ok(str(first)))
-        return Deferred.fromCoroutine(self._watch_until_next_line(client, wanted, first))
+        return Deferred.fromCoroutine(self._watch_until_next_line(client, event_filter, first))
 
-    async def _watch_until_next_line(self, client: IClient, wanted: EventFilter, first: int) -> bytes:
-        heard = client.next_line()
-        watching = Deferred.fromCoroutine(self._feed.watch(client, wanted, first))
-        heard.addCallbacks(lambda _: watching.cancel(), _ignore_cancel)
+    async def _watch_until_next_line(self, client: IClient, event_filter: EventFilter, first: int) -> bytes:
+        next_line = client.next_line()
+        watching = Deferred.fromCoroutine(self._event_stream.watch(client, event_filter, first))
+        next_line.addCallbacks(lambda _: watching.cancel(), _ignore_cancel)
         try:
             with suppress(CancelledError):
                 await client.while_connected(watching)
         finally:
-            heard.cancel()
+            next_line.cancel()
         return replies.END
 
 
-class Names:
-    """The names under which jobs were asked for: their numbers, tasks also by their arrays and indexes."""
+class JobNames:
+    """The names by which a request names jobs: ids, and tasks by their arrays and indexes."""
 
-    def __init__(self, refs: Iterable[JobRef], task_of: Callable[[TaskId], int]) -> None:
-        self._tasks = {task_of(ref): ref for ref in refs if isinstance(ref, TaskId)}
-        self._numbers = frozenset(ref for ref in refs if not isinstance(ref, TaskId))
+    def __init__(self, refs: Iterable[JobRef], id_of: Callable[[TaskId], int]) -> None:
+        self._tasks = {id_of(ref): ref for ref in refs if isinstance(ref, TaskId)}
+        self._ids = frozenset(ref for ref in refs if not isinstance(ref, TaskId))
 
     @property
     def count(self) -> int:
-        """How many names there are."""
-        return len(self._tasks) + len(self._numbers)
+        """The number of different names."""
+        return len(self._tasks) + len(self._ids)
 
     def of(self, job_id: int) -> list[str]:
-        """Return the names of a job, of which there are one or two."""
-        names = [str(job_id)] if job_id in self._numbers else []
+        """Return the names of a job: one or two."""
+        names = [str(job_id)] if job_id in self._ids else []
         return [*names, str(self._tasks[job_id])] if job_id in self._tasks else names
 
 
-class Ends:
-    """The ends of some jobs in the order in which they come, those that have ended already first.
+class EndedJobs:
+    """The given jobs in the order in which they end, beginning with those that have ended already.
 
-    ``tell_end`` is the dispatcher's.
+    `subscribe` is `Engine.subscribe_to_ends`.
     """
 
     def __init__(
         self,
         jobs: Collection[Job],
-        tell_end: Callable[[Iterable[int], Callable[[Job], object]], Callable[[], None]],
+        subscribe: Callable[[Iterable[int], Callable[[Job], object]], Callable[[], None]],
     ) -> None:
         self._ended = deque(job for job in jobs if job.status.is_final)
-        self._waiting: Deferred[None] | None = None
-        self._leave = tell_end([job.id for job in jobs if not job.status.is_final], self._take)
+        self._waiter: Deferred[None] | None = None
+        self._unsubscribe = subscribe([job.id for job in jobs if not job.status.is_final], self._on_ended)
 
     @property
-    def are_there(self) -> bool:
-        """Whether ``next`` does not have to wait."""
+    def has_next(self) -> bool:
+        """Whether `next` returns without waiting."""
         return bool(self._ended)
 
     async def next(self) -> Job:
         """Return the next job that has ended; may be cancelled."""
         if not self._ended:
-            self._waiting = Deferred()
-            await self._waiting
+            self._waiter = Deferred()
+            await self._waiter
         return self._ended.popleft()
 
     def stop(self) -> None:
         """Wait for no more ends."""
-        self._leave()
+        self._unsubscribe()
 
-    def _take(self, job: Job) -> None:
+    def _on_ended(self, job: Job) -> None:
         self._ended.append(job)
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
 
 
 def _ignore_cancel(failure: Failure) -> None:

@@ -83,14 +83,14 @@ def test_a_user_without_a_name_goes_by_number() -> None:
 def test_a_unix_socket_says_whose_process_it_is(
     site: Site, uid: int, roles: dict[str, Role], expected: Principal
 ) -> None:
-    assert site.open(roles).peer(Transport(FakeSocket(uid=uid))) == expected
+    assert site.open(roles).identify_peer(Transport(FakeSocket(uid=uid))) == expected
 
 
 def test_a_real_unix_socket_says_it_too(site: Site) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         uid = os.getuid()
-        found = site.open().peer(Transport(ours))
+        found = site.open().identify_peer(Transport(ours))
     assert found is not None
     assert (found.name, found.uid) == (pwd.getpwuid(uid).pw_name, uid)
     assert found.origin == f"pid {os.getpid()}"
@@ -99,11 +99,11 @@ def test_a_real_unix_socket_says_it_too(site: Site) -> None:
 def test_any_other_transport_says_nothing(site: Site) -> None:
     access = site.open()
     for family in (socket.AF_INET, socket.AF_INET6):
-        assert access.peer(Transport(FakeSocket(family))) is None
-    assert access.peer(TlsTransport()) is None
+        assert access.identify_peer(Transport(FakeSocket(family))) is None
+    assert access.identify_peer(TlsTransport()) is None
     behind_a_proxy = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
     behind_a_proxy.makeConnection(Transport(FakeSocket()))
-    assert access.peer(behind_a_proxy) is None
+    assert access.identify_peer(behind_a_proxy) is None
 
 
 # By a token.

@@ -51,7 +51,7 @@ class Asking(Protocol):
         self.found: list[Principal | None] = []
 
     def handshakeCompleted(self) -> None:
-        self.found.append(self._access.certificate(self.transport))
+        self.found.append(self._access.identify_certificate(self.transport))
 
 
 @implementer(IOpenSSLContextFactory)
@@ -145,4 +145,4 @@ def test_a_subject_that_is_not_one_name_lets_nobody_in(
 
 
 def test_a_transport_without_tls_has_no_certificate(site: Site) -> None:
-    assert site.open(ROLES).certificate(Transport()) is None
+    assert site.open(ROLES).identify_certificate(Transport()) is None

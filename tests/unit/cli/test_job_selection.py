@@ -122,7 +122,7 @@ class Rated:
         return self._jobs(request)
 
 
-TOO_FAST = "you submit or change more than 2 jobs a second; retry in 0.250 s"
+TOO_FAST = "you submit or change more than 2 jobs per second; retry in 0.250 s"
 
 
 @pytest.mark.parametrize("verb", ["cancel", "hold", "release", "retry", "remove", "set"])

@@ -17,8 +17,9 @@ from taskqd.config.limits import (
     slots_within,
 )
 from taskqd.errors import BadRequest
+from taskqd.protocol.option_values import MAX_LABEL_LENGTH, MAX_PRIORITY, MAX_TASKS
 from taskqd.protocol.parser import MAX_LINE_LENGTH
-from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_LABEL_LENGTH, MAX_PRIORITY, MAX_TASKS
+from taskqd.protocol.submit import MAX_BLOCK_SIZE
 from taskqd.server.handlers.admin import LIMITS as ALWAYS
 
 KILO, MEGA, GIGA = 1024, 1024**2, 1024**3

@@ -406,7 +406,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
     assert attempt is not None
     assert (attempt.stdout_bytes, attempt.stdout_inline, attempt.stderr_bytes) == (6, False, 0)
     assert attempt.detail
-    assert result_of(begin(harness.job_view.both(harness.job(1)))) == (b"so far", b"")
+    assert result_of(begin(harness.job_view.read_both_streams(harness.job(1)))) == (b"so far", b"")
 
 
 def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_is_refused() -> None:

@@ -18,7 +18,6 @@ from taskqd.execution.users import User
 from taskqd.model.job import Job
 from taskqd.model.spec import Spec
 from taskqd.protocol import submit
-from taskqd.protocol.requests import SET_OPTIONS
 from tests.fakes.clocks import START
 from tests.support import other_users
 
@@ -93,8 +92,8 @@ def test_only_root_itself_submits_what_runs_as_root(users: FakeUsers, limits: Us
 
 
 def test_nobody_can_ask_for_what_makes_a_job_root_s() -> None:
-    options = {**submit.OPTIONS, **SET_OPTIONS}
-    assert "as_daemon" not in {field for field, _ in options.values()}
+    options = (*submit.SUBMIT_OPTIONS.values(), *submit.SET_OPTIONS.values())
+    assert "as_daemon" not in {option.field for option in options}
     assert not SPEC.as_daemon
 
 

@@ -1,22 +1,34 @@
-"""Options on a request line: where they end, what their values are, and who refuses which."""
+"""Options and job references on a request line."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.errors import BadRequest
-from taskqd.protocol.arguments import Option, flag, parse_env, read, scan, skip_space
+from taskqd.errors import BadRequest, NoSuchJob
+from taskqd.model.job_ref import JobRef, TaskId
+from taskqd.protocol.arguments import (
+    Option,
+    OptionType,
+    parse_env,
+    parse_flag,
+    parse_job_id,
+    parse_job_ref,
+    parse_options,
+    skip_space,
+    split_options,
+)
 from taskqd.protocol.values import parse_integer, quote
 
 TABLE: Any = {
-    "count": ("how_many", lambda text: parse_integer(text, 0, 9)),
-    "name": ("name", str),
-    "loud": ("is_loud", flag),
-    "env": ("env", parse_env),
+    "count": OptionType("how_many", lambda text: parse_integer(text, 0, 9)),
+    "name": OptionType("name", str),
+    "loud": OptionType("is_loud", parse_flag),
+    "env": OptionType("env", parse_env),
 }
-SCANNED = [
+SPLIT = [
     ("", [], ""),
     (" \t ", [], ""),
     ("echo hello", [], "echo hello"),
@@ -56,7 +68,7 @@ SCANNED = [
     ("--   ", [], ""),
     ("--a=1 é --b", [("a", "1")], "é --b"),
 ]
-UNSCANNABLE = [
+MALFORMED = [
     ("--Hold", "expected an option"),
     ("--1", "expected an option"),
     ("---", "expected an option"),
@@ -84,23 +96,23 @@ UNSCANNABLE = [
 ODD_TEXT = st.text(st.sampled_from('--=" \t\\xenva1FAé\0\n\udc80')) | st.text()
 
 
-@pytest.mark.parametrize("text, options, rest", SCANNED)
-def test_options_stand_before_the_command_and_it_is_verbatim(
+@pytest.mark.parametrize("text, options, rest", SPLIT)
+def test_split_options_returns_leading_options_and_the_unchanged_rest(
     text: str, options: list[Any], rest: str
 ) -> None:
-    assert scan(text) == (options, rest)
+    assert split_options(text) == (options, rest)
 
 
-@pytest.mark.parametrize("text, part", UNSCANNABLE)
-def test_an_option_without_a_proper_form_is_refused(text: str, part: str) -> None:
+@pytest.mark.parametrize("text, part", MALFORMED)
+def test_split_options_refuses_malformed_option(text: str, part: str) -> None:
     with pytest.raises(BadRequest, match=part):
-        scan(text)
+        split_options(text)
 
 
 @given(ODD_TEXT)
-def test_scanning_any_text_gives_options_and_its_end_or_a_refusal(text: str) -> None:
+def test_split_options_of_any_text_returns_its_end_or_refuses_it(text: str) -> None:
     try:
-        options, rest = scan(text)
+        options, rest = split_options(text)
     except BadRequest:
         return
     assert text.endswith(rest)
@@ -110,9 +122,9 @@ def test_scanning_any_text_gives_options_and_its_end_or_a_refusal(text: str) -> 
 
 @pytest.mark.parametrize("before", ["--", "--a", "--A", '--a="b"', '--a="\\', "--a --1", "--env=A=1 --env-"])
 @pytest.mark.parametrize("letter", ["a", "A", "-", "\0", "\udc80", "\U0001f600"])
-def test_a_refusal_is_short_however_long_the_line_is(before: str, letter: str) -> None:
+def test_error_about_a_long_line_is_short(before: str, letter: str) -> None:
     with pytest.raises(BadRequest) as refusal:
-        read("VERB", scan(before + letter * 60000).options, TABLE)
+        parse_options("VERB", split_options(before + letter * 60000).options, TABLE)
     assert len(str(refusal.value)) < 700
 
 
@@ -120,9 +132,9 @@ NO_NUL = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
 
 @given(st.lists(st.tuples(st.from_regex("[a-z][a-z-]{0,39}", fullmatch=True), NO_NUL)), NO_NUL)
-def test_what_is_written_quoted_is_scanned_as_it_was(values: list[tuple[str, str]], command: str) -> None:
+def test_split_options_returns_quoted_values(values: list[tuple[str, str]], command: str) -> None:
     written = "".join(f"--{name}={quote(value.encode())} " for name, value in values)
-    options, rest = scan(f"{written}-- {command}")
+    options, rest = split_options(f"{written}-- {command}")
     assert options == values
     assert rest == command.lstrip(" \t")
 
@@ -159,34 +171,113 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text, values", READ)
-def test_each_option_sets_its_field_and_env_gathers(text: str, values: dict[str, Any]) -> None:
-    assert read("VERB", scan(text).options, TABLE) == values
+def test_parse_options_sets_fields_and_merges_env(text: str, values: dict[str, Any]) -> None:
+    assert parse_options("VERB", split_options(text).options, TABLE) == values
 
 
 @pytest.mark.parametrize("text, part", REFUSED)
-def test_a_refused_option_is_named(text: str, part: str) -> None:
+def test_parse_options_names_the_refused_option(text: str, part: str) -> None:
     with pytest.raises(BadRequest) as refusal:
-        read("VERB", scan(text).options, TABLE)
+        parse_options("VERB", split_options(text).options, TABLE)
     assert part in str(refusal.value)
 
 
-def test_a_verb_without_options_says_that_it_takes_none() -> None:
+def test_parse_options_says_that_a_verb_takes_none() -> None:
     with pytest.raises(BadRequest, match="--x is no option of PING, which takes none"):
-        read("PING", [Option("x", None)], {})
+        parse_options("PING", [Option("x", None)], {})
 
 
-def test_a_verb_with_many_options_says_where_they_are_listed() -> None:
-    table = {letter: (letter, str) for letter in "abcdefghijklm"}
+def test_parse_options_refers_to_help_if_there_are_many() -> None:
+    table = {letter: OptionType(letter, str) for letter in "abcdefghijklm"}
     with pytest.raises(BadRequest, match="--x is no option of VERB; HELP VERB lists those that it takes"):
-        read("VERB", [Option("x", None)], table)
+        parse_options("VERB", [Option("x", None)], table)
 
 
-def test_a_reader_may_find_that_there_is_nothing() -> None:
-    assert read("VERB", [Option("x", "none")], {"x": ("y", lambda text: None)}) == {"y": None}
+def test_parse_options_keeps_a_value_that_is_none() -> None:
+    assert parse_options("VERB", [Option("x", "none")], {"x": OptionType("y", lambda text: None)}) == {
+        "y": None
+    }
 
 
 @pytest.mark.parametrize(
     "text, start, end", [("", 0, 0), ("  a", 0, 2), ("a \tb", 1, 3), ("ab", 1, 1), ("\n", 0, 0)]
 )
-def test_only_space_and_tab_are_blanks(text: str, start: int, end: int) -> None:
+def test_skip_space_skips_only_space_and_tab(text: str, start: int, end: int) -> None:
     assert skip_space(text, start) == end
+
+
+REFS = [
+    ("5", 5),
+    ("0005", 5),
+    ("0" * 6000 + "5", 5),
+    ("999999999999999999", 999_999_999_999_999_999),
+    ("5.0", TaskId(5, 0)),
+    ("5.17", TaskId(5, 17)),
+    ("05.017", TaskId(5, 17)),
+    ("10.10", TaskId(10, 10)),
+    ("5.999999999999999999", TaskId(5, 999_999_999_999_999_999)),
+]
+NO_REFS = [
+    *("", "0", "-1", "+1", "1_0", "x", "\u0665", "\u00b2", "5x", '"5"', "000", "5,6", "1e3", "5\x0b", " 5"),
+    *(
+        "5.",
+        ".5",
+        ".",
+        "0.5",
+        "5.x",
+        "x.5",
+        "5.-1",
+        "5.+1",
+        "5.1.2",
+        "5.\u0665",
+        "\u0665.1",
+        "5.\u00b2",
+        "5. 1",
+    ),
+]
+TOO_LARGE = [
+    "1000000000000000000",
+    "9" * 60000,
+    "1000000000000000000.1",
+    "1.1000000000000000000",
+    "1." + "9" * 60000,
+]
+
+
+@pytest.mark.parametrize("text, ref", REFS)
+def test_parse_job_ref_returns_id_or_task(text: str, ref: JobRef) -> None:
+    assert parse_job_ref(text) == ref
+    assert parse_job_ref(str(ref)) == ref
+    assert type(parse_job_ref(text)) is type(ref)
+
+
+@pytest.mark.parametrize("text", NO_REFS)
+def test_parse_job_ref_refuses_other_text(text: str) -> None:
+    with pytest.raises(BadRequest, match="expected a job's id") as refusal:
+        parse_job_ref(text)
+    assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize("text", TOO_LARGE)
+def test_parse_job_ref_of_a_number_above_all_ids_is_no_such_job(text: str) -> None:
+    with pytest.raises(NoSuchJob) as refusal:
+        parse_job_ref(text)
+    assert len(str(refusal.value)) < 100
+
+
+def test_parse_job_id_refuses_task() -> None:
+    assert parse_job_id("05") == 5
+    with pytest.raises(BadRequest, match="a whole number from 1"):
+        parse_job_id("5.1")
+
+
+@given(st.text() | st.text(st.sampled_from("0159.\u0665-")))
+def test_parse_job_ref_of_any_text_returns_or_refuses(text: str) -> None:
+    with suppress(BadRequest, NoSuchJob):
+        assert parse_job_ref(str(parse_job_ref(text))) == parse_job_ref(text)
+
+
+def test_parse_job_ref_ignores_leading_zeros() -> None:
+    zeros = "0" * 60_000
+    assert parse_job_ref(f"{zeros}7.{zeros}3") == TaskId(7, 3)
+    assert parse_job_ref(f"7.{zeros}") == TaskId(7, 0)

@@ -36,7 +36,7 @@ from taskqd.model.job import Attempt, Job, Reason, Status, Tasks, Usage
 from taskqd.model.schedule import Schedule
 from taskqd.model.spec import Array, Spec
 from taskqd.protocol import documents, replies, values
-from taskqd.protocol.values import escaped, take_quoted
+from taskqd.protocol.values import escaped, parse_quoted
 
 PERMANENT = {
     *("BAD_REQUEST", "UNKNOWN_COMMAND", "LINE_TOO_LONG", "TOO_LARGE", "NO_SUCH_JOB", "GONE", "WRONG_STATE"),
@@ -126,7 +126,7 @@ def test_a_result_is_read_back_byte_for_byte(stdout: bytes, stderr: bytes, exit_
     line = replies.result(escaped(stdout), escaped(stderr), exit_code).removesuffix(b"\r\n").decode("ascii")
     form = re.fullmatch(r'RESULT ("(?:[^"\\]|\\.)*") ("(?:[^"\\]|\\.)*") (-|-?[0-9]+)', line)
     assert form
-    assert (take_quoted(form[1], 0)[0], take_quoted(form[2], 0)[0]) == (stdout, stderr)
+    assert (parse_quoted(form[1], 0)[0], parse_quoted(form[2], 0)[0]) == (stdout, stderr)
     assert form[3] == ("-" if exit_code is None else str(exit_code))
 
 
@@ -331,7 +331,7 @@ def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
     )
     killed = _ended(reason=Reason.TIMEOUT, signal=15, detail="too slow")
     now = Attempt(number=3, started_at=1764000003.0)
-    runs = documents.runs(_job(past=(first, killed), attempt=now, status=Status.RUNNING))
+    runs = documents.describe_attempts(_job(past=(first, killed), attempt=now, status=Status.RUNNING))
     nothing = dict.fromkeys(SIZES, 0)
     unknown = {"cpu_user": None, "cpu_system": None, "memory_peak": None}
     assert runs == [
@@ -370,14 +370,14 @@ def test_the_attempts_of_a_job_are_told_from_the_first_to_the_last() -> None:
 
 
 def test_a_job_that_has_not_started_has_no_attempts() -> None:
-    assert documents.runs(_job()) == []
+    assert documents.describe_attempts(_job()) == []
 
 
 # Schedules.
 
 
 def _scheduled(**known: Any) -> dict[str, Any]:
-    return documents.schedule(
+    return documents.describe_schedule(
         Schedule(
             **{
                 "id": 3,

@@ -10,17 +10,22 @@ from taskqd.model.job_ref import TaskId
 from taskqd.protocol import requests
 from taskqd.protocol.parser import parse_line
 from taskqd.protocol.requests import (
-    Cancellation,
-    Change,
-    Follow,
-    Listing,
-    Pause,
-    QueueChange,
-    Retrial,
-    Slice,
-    Wait,
-    Watch,
+    AuthRequest,
+    CancelRequest,
+    EmptyRequest,
+    FollowRequest,
+    JobRequest,
+    ListRequest,
+    OutputRequest,
+    PauseRequest,
+    RetryRequest,
+    SetQueueRequest,
+    SetRequest,
+    UnscheduleRequest,
+    WaitRequest,
+    WatchRequest,
 )
+from taskqd.protocol.submit import SET_OPTIONS
 from taskqd.protocol.verbs import VERBS
 
 WITH_ID = ["STATUS", "RESULT", "SHOW", "RETRY", "REMOVE", "HISTORY", "HOLD", "RELEASE", "WHY"]
@@ -30,41 +35,46 @@ MOST = 999_999_999_999_999_999
 NO_WAIT = {"delay": None, "at": None}
 
 READ = [
-    *((f"{verb} 5", 5) for verb in WITH_ID),
-    *((f"{verb} 5.17", TaskId(5, 17)) for verb in WITH_ID),
-    ("RETRY 5 --cascade", Retrial(id=5)),
-    ("RETRY --cascade 5.17", Retrial(id=TaskId(5, 17))),
-    ("STATUS 0005", 5),
-    ("STATUS " + "0" * 6000 + "5", 5),
-    ("STATUS   5  ", 5),
-    ("STATUS -- 5", 5),
-    ("STATUS 5 --", 5),
-    (f"STATUS {MOST}", MOST),
-    *((verb.lower(), None) for verb in ALONE),
-    ("PING  --  ", None),
-    ("AUTH s3cret/+=", "s3cret/+="),
-    ("AUTH  --s3cret_=\t ", "--s3cret_="),
-    ('AUTH "', '"'),
-    ("WAIT 5", Wait(ids=(5,))),
-    ("WAIT 5 --timeout=1.5", Wait(ids=(5,), timeout=1.5)),
-    ("WAIT --timeout=0 5", Wait(ids=(5,), timeout=0.0)),
-    ("WAIT 5 --any", Wait(ids=(5,), is_any=True)),
-    ("WAIT 5 --any 6.2 --timeout=1m 7 5", Wait(ids=(5, TaskId(6, 2), 7, 5), is_any=True, timeout=60.0)),
-    ("WAIT" + " 7" * 1000, Wait(ids=(7,) * 1000)),
-    ("FOLLOW 5", Follow(id=5)),
-    ("FOLLOW 5.1 --stdout=7", Follow(id=TaskId(5, 1), stdout=7)),
-    (f"FOLLOW --stderr={MOST} --stdout=0 5", Follow(id=5, stderr=MOST)),
-    ("WATCH", Watch()),
-    ("WATCH --since=0", Watch(since=0)),
-    ("WATCH --queue=gpu --job=5.3 --since=120", Watch(since=120, job=TaskId(5, 3), queue="gpu")),
-    ("CANCEL 5", Cancellation(id=5)),
-    ("CANCEL 5.1 --signal=INT", Cancellation(id=TaskId(5, 1), signal=signal.SIGINT)),
-    ("CANCEL --signal=sigkill 5", Cancellation(id=5, signal=signal.SIGKILL)),
-    ("CANCEL 5 --cascade", Cancellation(id=5, is_cascade=True)),
-    ("LIST", Listing()),
+    *((f"{verb} 5", JobRequest(job=5)) for verb in WITH_ID if verb != "RETRY"),
+    *((f"{verb} 5.17", JobRequest(job=TaskId(5, 17))) for verb in WITH_ID if verb != "RETRY"),
+    ("RETRY 5", RetryRequest(job=5)),
+    ("RETRY 5.17", RetryRequest(job=TaskId(5, 17))),
+    ("RETRY 5 --cascade", RetryRequest(job=5, is_cascade=True)),
+    ("RETRY --cascade 5.17", RetryRequest(job=TaskId(5, 17), is_cascade=True)),
+    ("STATUS 0005", JobRequest(job=5)),
+    ("STATUS " + "0" * 6000 + "5", JobRequest(job=5)),
+    ("STATUS   5  ", JobRequest(job=5)),
+    ("STATUS -- 5", JobRequest(job=5)),
+    ("STATUS 5 --", JobRequest(job=5)),
+    (f"STATUS {MOST}", JobRequest(job=MOST)),
+    *((verb.lower(), EmptyRequest()) for verb in ALONE),
+    ("PING  --  ", EmptyRequest()),
+    ("AUTH s3cret/+=", AuthRequest(token="s3cret/+=")),
+    ("AUTH  --s3cret_=\t ", AuthRequest(token="--s3cret_=")),
+    ('AUTH "', AuthRequest(token='"')),
+    ("WAIT 5", WaitRequest(refs=(5,))),
+    ("WAIT 5 --timeout=1.5", WaitRequest(refs=(5,), timeout=1.5)),
+    ("WAIT --timeout=0 5", WaitRequest(refs=(5,), timeout=0.0)),
+    ("WAIT 5 --any", WaitRequest(refs=(5,), is_any=True)),
+    (
+        "WAIT 5 --any 6.2 --timeout=1m 7 5",
+        WaitRequest(refs=(5, TaskId(6, 2), 7, 5), is_any=True, timeout=60.0),
+    ),
+    ("WAIT" + " 7" * 1000, WaitRequest(refs=(7,) * 1000)),
+    ("FOLLOW 5", FollowRequest(job=5)),
+    ("FOLLOW 5.1 --stdout=7", FollowRequest(job=TaskId(5, 1), stdout=7)),
+    (f"FOLLOW --stderr={MOST} --stdout=0 5", FollowRequest(job=5, stderr=MOST)),
+    ("WATCH", WatchRequest()),
+    ("WATCH --since=0", WatchRequest(since=0)),
+    ("WATCH --queue=gpu --job=5.3 --since=120", WatchRequest(since=120, job=TaskId(5, 3), queue="gpu")),
+    ("CANCEL 5", CancelRequest(job=5)),
+    ("CANCEL 5.1 --signal=INT", CancelRequest(job=TaskId(5, 1), signal=signal.SIGINT)),
+    ("CANCEL --signal=sigkill 5", CancelRequest(job=5, signal=signal.SIGKILL)),
+    ("CANCEL 5 --cascade", CancelRequest(job=5, is_cascade=True)),
+    ("LIST", ListRequest()),
     (
         "LIST --status=failed,CANCELLED --queue=q --owner=ann --label=x --key=k --from=7 --limit=9 --reverse",
-        Listing(
+        ListRequest(
             statuses=frozenset({Status.FAILED, Status.CANCELLED}),
             queue="q",
             owner="ann",
@@ -75,29 +85,31 @@ READ = [
             is_reverse=True,
         ),
     ),
-    ("LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED", Listing(statuses=frozenset(Status))),
-    ('LIST --label="a b" --limit=0', Listing(label="a b", limit=0)),
-    (f"LIST --from={MOST}", Listing(first=MOST)),
-    ("LIST --tasks", Listing(has_tasks=True)),
-    ("LIST --array=7", Listing(array=7)),
-    ("OUTPUT 5 stdout", Slice(id=5, stream="stdout")),
-    ("OUTPUT 5.2 STDERR", Slice(id=TaskId(5, 2), stream="stderr")),
-    ("OUTPUT --offset=3 5 stderr --limit=2k", Slice(id=5, stream="stderr", offset=3, limit=2048)),
-    (f"OUTPUT 5 stdout --offset={MOST}", Slice(id=5, stream="stdout", offset=MOST)),
-    ("OUTPUT 5 stdout --limit=1G", Slice(id=5, stream="stdout", limit=requests.MAX_OUTPUT_LIMIT)),
-    ("OUTPUT 5 stdout --tail=10", Slice(id=5, stream="stdout", limit=10, tail=10)),
-    ("OUTPUT 5 stdout --tail=1G", Slice(id=5, stream="stdout", limit=16 * 1024**2, tail=1024**3)),
-    ("OUTPUT 5 stdout --tail=10 --limit=4", Slice(id=5, stream="stdout", limit=4, tail=10)),
-    ("OUTPUT 5 stdout --attempt=2", Slice(id=5, stream="stdout", attempt=2)),
-    ("SET 5 --priority=-7", Change(id=5, values={"priority": -7})),
+    ("LIST --status=PENDING,RUNNING,COMPLETED,FAILED,CANCELLED", ListRequest(statuses=frozenset(Status))),
+    ('LIST --label="a b" --limit=0', ListRequest(label="a b", limit=0)),
+    (f"LIST --from={MOST}", ListRequest(first=MOST)),
+    ("LIST --tasks", ListRequest(has_tasks=True)),
+    ("LIST --array=7", ListRequest(array=7)),
+    ("OUTPUT 5 stdout", OutputRequest(job=5, stream="stdout")),
+    ("OUTPUT 5.2 STDERR", OutputRequest(job=TaskId(5, 2), stream="stderr")),
+    ("OUTPUT --offset=3 5 stderr --limit=2k", OutputRequest(job=5, stream="stderr", offset=3, limit=2048)),
+    (f"OUTPUT 5 stdout --offset={MOST}", OutputRequest(job=5, stream="stdout", offset=MOST)),
+    ("OUTPUT 5 stdout --limit=1G", OutputRequest(job=5, stream="stdout", limit=requests.MAX_OUTPUT_LIMIT)),
+    ("OUTPUT 5 stdout --tail=10", OutputRequest(job=5, stream="stdout", limit=10, tail=10)),
+    ("OUTPUT 5 stdout --tail=1G", OutputRequest(job=5, stream="stdout", limit=16 * 1024**2, tail=1024**3)),
+    ("OUTPUT 5 stdout --tail=10 --limit=4", OutputRequest(job=5, stream="stdout", limit=4, tail=10)),
+    ("OUTPUT 5 stdout --attempt=2", OutputRequest(job=5, stream="stdout", attempt=2)),
+    ("SET 5 --priority=-7", SetRequest(job=5, values={"priority": -7})),
     (
         "SET --queue=q 5 --slots=2 --need=gpu:1 --retries=3 --kill-after=0",
-        Change(id=5, values={"queue": "q", "slots": 2, "needs": {"gpu": 1}, "retries": 3, "kill_after": 0.0}),
+        SetRequest(
+            job=5, values={"queue": "q", "slots": 2, "needs": {"gpu": 1}, "retries": 3, "kill_after": 0.0}
+        ),
     ),
     (
         "SET 5 --timeout=1m --idle-timeout=2m --retry-delay=1 --retry-delay-max=2 --retry-on=exit:75",
-        Change(
-            id=5,
+        SetRequest(
+            job=5,
             values={
                 "timeout": 60.0,
                 "idle_timeout": 120.0,
@@ -109,8 +121,8 @@ READ = [
     ),
     (
         "SET 5 --no-retry-on=timeout --nice=5 --memory=1G --cpu-time=1h --nofile=64 --max-output=1k",
-        Change(
-            id=5,
+        SetRequest(
+            job=5,
             values={
                 "no_retry_on": ("timeout",),
                 "nice": 5,
@@ -121,40 +133,40 @@ READ = [
             },
         ),
     ),
-    ("SET 5 --delay=10s", Change(id=5, values={"delay": 10.0, "at": None})),
-    ("SET 5 --at=1970-01-01T00:00:10Z", Change(id=5, values={"delay": None, "at": 10.0})),
+    ("SET 5 --delay=10s", SetRequest(job=5, values={"delay": 10.0, "at": None})),
+    ("SET 5 --at=1970-01-01T00:00:10Z", SetRequest(job=5, values={"delay": None, "at": 10.0})),
     (
         "SET 5 --at=1970-01-01T09:00:10 --tz=Asia/Tokyo",
-        Change(id=5, values={"delay": None, "at": 10.0, "tz": "Asia/Tokyo"}),
+        SetRequest(job=5, values={"delay": None, "at": 10.0, "tz": "Asia/Tokyo"}),
     ),
-    ("SET 5 --tz=Asia/Tokyo", Change(id=5, values={"tz": "Asia/Tokyo"})),
-    ("SET 5 --tz=none --at=none", Change(id=5, values={**NO_WAIT, "tz": None})),
-    ("SET 5 --delay=none", Change(id=5, values=NO_WAIT)),
-    ("SET 5 --at=none", Change(id=5, values=NO_WAIT)),
-    ("SET 5 --at=none --delay=none", Change(id=5, values=NO_WAIT)),
-    ("SET 5 --at=none --delay=3", Change(id=5, values={"delay": 3.0, "at": None})),
+    ("SET 5 --tz=Asia/Tokyo", SetRequest(job=5, values={"tz": "Asia/Tokyo"})),
+    ("SET 5 --tz=none --at=none", SetRequest(job=5, values={**NO_WAIT, "tz": None})),
+    ("SET 5 --delay=none", SetRequest(job=5, values=NO_WAIT)),
+    ("SET 5 --at=none", SetRequest(job=5, values=NO_WAIT)),
+    ("SET 5 --at=none --delay=none", SetRequest(job=5, values=NO_WAIT)),
+    ("SET 5 --at=none --delay=3", SetRequest(job=5, values={"delay": 3.0, "at": None})),
     (
         "SET 5 --timeout=none --idle-timeout=none --memory=none --cpu-time=none --nofile=none --nice=none",
-        Change(
-            id=5,
+        SetRequest(
+            job=5,
             values=dict.fromkeys(("timeout", "idle_timeout", "memory", "cpu_time", "nofile", "nice"), None),
         ),
     ),
     (
         "SET 5 --need=none --retry-on=none --no-retry-on=none",
-        Change(id=5, values={"needs": {}, "retry_on": (), "no_retry_on": ()}),
+        SetRequest(job=5, values={"needs": {}, "retry_on": (), "no_retry_on": ()}),
     ),
-    ('SET 5 --label=""', Change(id=5, values={"label": None})),
-    ("SET 5 --label=none", Change(id=5, values={"label": "none"})),
-    ("SET 5 --queue=none", Change(id=5, values={"queue": "none"})),
-    ("SET-QUEUE gpu --slots=4", QueueChange(queue="gpu", slots=4)),
-    ("SET-QUEUE --slots=10000 gpu", QueueChange(queue="gpu", slots=10_000)),
-    ("SET-QUEUE gpu --slots=none", QueueChange(queue="gpu", slots=0)),
-    ("SET-QUEUE gpu --slots=default", QueueChange(queue="gpu", slots=None)),
-    ("PAUSE", Pause()),
-    ("PAUSE gpu", Pause(queue="gpu")),
-    ("RESUME --schedule=03", Pause(schedule=3)),
-    ("UNSCHEDULE 3", 3),
+    ('SET 5 --label=""', SetRequest(job=5, values={"label": None})),
+    ("SET 5 --label=none", SetRequest(job=5, values={"label": "none"})),
+    ("SET 5 --queue=none", SetRequest(job=5, values={"queue": "none"})),
+    ("SET-QUEUE gpu --slots=4", SetQueueRequest(queue="gpu", slots=4)),
+    ("SET-QUEUE --slots=10000 gpu", SetQueueRequest(queue="gpu", slots=10_000)),
+    ("SET-QUEUE gpu --slots=none", SetQueueRequest(queue="gpu", slots=0)),
+    ("SET-QUEUE gpu --slots=default", SetQueueRequest(queue="gpu", slots=None)),
+    ("PAUSE", PauseRequest()),
+    ("PAUSE gpu", PauseRequest(queue="gpu")),
+    ("RESUME --schedule=03", PauseRequest(schedule=3)),
+    ("UNSCHEDULE 3", UnscheduleRequest(schedule=3)),
 ]
 """Lines as they are typed, and the value that they become."""
 
@@ -269,7 +281,7 @@ def test_a_line_that_is_not_of_the_form_is_refused_with_its_code(line: str, code
 
 def test_only_a_wait_for_one_job_that_is_not_any_is_plain() -> None:
     lines = ["WAIT 5", "WAIT 5 --timeout=1", "WAIT 5 --any", "WAIT 5 6", "WAIT 5 5"]
-    assert [parse_line(line.encode()).argument.is_plain for line in lines] == [
+    assert [parse_line(line.encode()).argument.has_one_line for line in lines] == [
         True,
         True,
         False,
@@ -279,9 +291,9 @@ def test_only_a_wait_for_one_job_that_is_not_any_is_plain() -> None:
 
 
 def test_help_has_the_form_of_every_option_that_set_takes() -> None:
-    assert list(VERBS["SET"].options) == list(requests.SET_OPTIONS)
-    assert VERBS["SET"].options["timeout"] == "<duration>|none"
-    assert VERBS["SET"].options["priority"] == "<int>"
+    assert VERBS["SET"].options is SET_OPTIONS
+    assert VERBS["SET"].options["timeout"].usage == "<duration>|none"
+    assert VERBS["SET"].options["priority"].usage == "<int>"
 
 
 @pytest.mark.parametrize("verb", WITH_ID)

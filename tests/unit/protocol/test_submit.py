@@ -13,7 +13,7 @@ from taskqd.model.job_ref import TaskId
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
 from taskqd.model.submission import ScheduleRequest, Submission
 from taskqd.protocol import submit
-from taskqd.protocol.arguments import flag
+from taskqd.protocol.arguments import parse_flag
 from taskqd.protocol.submit import (
     MAX_BLOCK_SIZE,
     MAX_SKIPPED_BLOCK,
@@ -273,28 +273,22 @@ def test_a_refusal_does_not_repeat_what_may_be_a_secret(text: str) -> None:
 
 
 def test_the_options_are_those_of_the_protocol() -> None:
-    assert list(submit.OPTIONS) == PROTOCOL_OPTIONS
+    assert list(submit.SUBMIT_OPTIONS) == PROTOCOL_OPTIONS
 
 
 def test_each_option_sets_a_field_of_its_own_name() -> None:
     others = {"need": "needs", "secret": "secrets"}
-    fields = {others.get(name, name.replace("-", "_")) for name in submit.OPTIONS}
-    assert fields == {field for field, _ in submit.OPTIONS.values()}
+    fields = {others.get(name, name.replace("-", "_")) for name in submit.SUBMIT_OPTIONS}
+    assert fields == {option.field for option in submit.SUBMIT_OPTIONS.values()}
     assert fields == set(Spec.__struct_fields__) - {
         *("command", "blocks", "cwd_base64", "env_base64", "as_daemon")
     }
 
 
 def test_help_has_the_form_of_every_option() -> None:
-    assert list(submit.USAGES) == list(submit.OPTIONS)
-    assert list(submit.SCHEDULE_USAGES) == list(submit.SCHEDULE_OPTIONS)
-    for usages, table in (
-        (submit.USAGES, submit.OPTIONS),
-        (submit.SCHEDULE_USAGES, submit.SCHEDULE_OPTIONS),
-    ):
-        assert {name for name, usage in usages.items() if usage is None} == {
-            name for name, (_, reader) in table.items() if reader is flag
-        }
+    for table in (submit.SUBMIT_OPTIONS, submit.SCHEDULE_OPTIONS, submit.SET_OPTIONS):
+        for option in table.values():
+            assert (option.usage is None) == (option.parse is parse_flag)
 
 
 def test_what_comes_before_may_be_named_as_a_task() -> None:

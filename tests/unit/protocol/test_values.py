@@ -66,24 +66,24 @@ def test_bytes_become_a_quoted_word_and_come_back(data: bytes, text: str) -> Non
     assert values.quote(data) == text
     assert values.quoted(data) == text.encode()
     assert values.escaped(data) == text[1:-1].encode()
-    assert values.take_quoted(text, 0) == (data, len(text))
+    assert values.parse_quoted(text, 0) == (data, len(text))
 
 
 @pytest.mark.parametrize("text, data", ONLY_READ)
 def test_any_byte_may_be_written_in_hex(text: bytes, data: bytes) -> None:
-    assert values.take_quoted(text.decode(), 0)[0] == data
+    assert values.parse_quoted(text.decode(), 0)[0] == data
 
 
 @pytest.mark.parametrize("text", UNQUOTABLE)
 def test_nothing_else_is_a_quoted_word(text: str) -> None:
     with pytest.raises(BadRequest):
-        values.take_quoted(text, 0)
+        values.parse_quoted(text, 0)
 
 
 @given(st.binary())
 def test_any_bytes_survive_being_quoted(data: bytes) -> None:
     text = values.quote(data)
-    assert values.take_quoted(text, 0) == (data, len(text))
+    assert values.parse_quoted(text, 0) == (data, len(text))
     assert all(" " <= letter <= "~" for letter in text)
 
 
@@ -95,16 +95,16 @@ def test_bytes_may_be_escaped_piece_by_piece(one: bytes, other: bytes) -> None:
 @given(st.text(st.sampled_from('"\\xnrt4Fa é\n\udc80')))
 def test_unquoting_any_text_gives_bytes_or_a_refusal(text: str) -> None:
     try:
-        data, _ = values.take_quoted('"' + text, 0)
+        data, _ = values.parse_quoted('"' + text, 0)
     except BadRequest:
         return
-    assert values.take_quoted(values.quote(data), 0)[0] == data
+    assert values.parse_quoted(values.quote(data), 0)[0] == data
 
 
 @given(st.binary(max_size=20), st.text(max_size=10), st.text(max_size=10))
 def test_a_quoted_word_is_read_in_the_middle_of_a_text(data: bytes, before: str, after: str) -> None:
     word = values.quote(data)
-    assert values.take_quoted(before + word + after, len(before)) == (data, len(before + word))
+    assert values.parse_quoted(before + word + after, len(before)) == (data, len(before + word))
 
 
 DURATIONS = [

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 from taskqd.model.submission import ScheduleRequest, Submission
-from taskqd.protocol import parser, requests, submit, verbs
+from taskqd.protocol import option_values, parser, requests, submit, verbs
 from taskqd.protocol.parser import Request, is_http, parse_line
 from taskqd.protocol.replies import MAX_RESULT_STREAM
-from taskqd.protocol.requests import Listing
+from taskqd.protocol.requests import HelpRequest, ListRequest
 from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 
 VERBS = [
@@ -27,25 +27,25 @@ READ = [
     ("  SuBmIt\ttrue", "SUBMIT", Submission("true", DEFAULT_SPEC)),
     ("SUBMIT Grüße", "SUBMIT", Submission("Grüße", DEFAULT_SPEC)),
     ("schedule --every=1h a  b ", "SCHEDULE", ScheduleRequest(command="a  b ", every=3600.0)),
-    ("status 5", "STATUS", 5),
-    ("Set-Queue q --slots=2", "SET-QUEUE", requests.QueueChange(queue="q", slots=2)),
-    ("HELP", "HELP", None),
-    ("HELP submit", "HELP", "SUBMIT"),
-    ("HELP set-queue", "HELP", "SET-QUEUE"),
+    ("status 5", "STATUS", requests.JobRequest(job=5)),
+    ("Set-Queue q --slots=2", "SET-QUEUE", requests.SetQueueRequest(queue="q", slots=2)),
+    ("HELP", "HELP", HelpRequest()),
+    ("HELP submit", "HELP", HelpRequest(verb="SUBMIT")),
+    ("HELP set-queue", "HELP", HelpRequest(verb="SET-QUEUE")),
 ]
 """Lines as they are typed: the verb, and the value that they become."""
 
 LIMITS = [
     (parser.MAX_LINE_LENGTH, 65_536),
-    (requests.DEFAULT_OUTPUT, 1024**2),
+    (requests.DEFAULT_OUTPUT_LIMIT, 1024**2),
     (requests.MAX_OUTPUT_LIMIT, 16 * 1024**2),
     (MAX_SKIPPED_BLOCK, 64 * 1024**2),
     (MAX_BLOCK_SIZE, 16 * 1024**2),
     (MAX_RESULT_STREAM, 1024**2),
-    (Listing().limit, 100),
+    (ListRequest().limit, 100),
     (requests.MAX_WAIT_JOBS, 1000),
     (submit.MAX_DEPENDENCIES, 1000),
-    (submit.MAX_TASKS, 100_000),
+    (option_values.MAX_TASKS, 100_000),
 ]
 """The numbers of docs/protocol.md, and the largest block, which is ours."""
 

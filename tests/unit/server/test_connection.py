@@ -600,7 +600,7 @@ def test_a_stranger_who_has_the_token_is_known_from_the_next_request_on() -> Non
     client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\nSUBMIT --stdin=2 cat\nhi\n")
     harness.settle()
     assert client.lines() == [
-        "ERROR AUTH_REQUIRED SUBMIT needs an AUTH <token> before it",
+        "ERROR AUTH_REQUIRED SUBMIT needs authentication; send AUTH <token> first",
         "OK token admin",
         "JOB_ID 1",
         "JOB_ID 2",

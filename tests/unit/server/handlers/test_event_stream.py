@@ -29,7 +29,8 @@ from taskqd.model.job import Job
 from taskqd.model.spec import Array, Spec
 from taskqd.protocol import replies
 from taskqd.server.handlers import event_stream as module
-from taskqd.server.handlers.event_stream import GATHER_INTERVAL, EventFilter, EventStream
+from taskqd.server.handlers.event_filter import EventFilter
+from taskqd.server.handlers.event_stream import FLUSH_INTERVAL, EventStream
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.journal import reader
 from taskqd.storage.journal.journal import Journal
@@ -64,7 +65,7 @@ class Desk:
         """Let events happen one after the other, each after what was gathered before it was sent."""
         for event in events:
             self.happen_together(event)
-            self.clock.advance(GATHER_INTERVAL)
+            self.clock.advance(FLUSH_INTERVAL)
 
     def happen_together(self, *events: Event) -> None:
         durable = self.store.append_all(events)
@@ -73,7 +74,7 @@ class Desk:
         self.store.sync()
 
     def watch(self, caller: FakeClient, wanted: EventFilter = ALL, since: int | None = None) -> Any:
-        return begin(self.feed.watch(caller, wanted, self.feed.first(since)))
+        return begin(self.feed.watch(caller, wanted, self.feed.first_sequence(since)))
 
 
 def numbers(caller: FakeClient) -> list[int]:
@@ -113,9 +114,9 @@ def test_a_watcher_gets_what_has_happened_since_a_number_and_what_comes(since: i
 
 def test_a_number_that_nothing_can_have_yet_is_refused() -> None:
     desk = Desk(submitted(1))
-    assert desk.feed.first(None) == desk.feed.first(2) == 2
+    assert desk.feed.first_sequence(None) == desk.feed.first_sequence(2) == 2
     with pytest.raises(BadRequest, match="the next one is 2"):
-        desk.feed.first(3)
+        desk.feed.first_sequence(3)
 
 
 def test_what_is_not_there_any_more_is_said_with_the_number_to_go_on_with() -> None:
@@ -177,7 +178,7 @@ def test_who_comes_in_while_others_are_told_gets_what_is_behind_all_that_came_to
 
 
 def test_who_lags_amid_what_came_together_is_told_nothing_more_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bound, value in (("MOST_EVENTS", 2), ("PIECE_BYTES", 1), ("FLUSH_BYTES", 1)):
+    for bound, value in (("MAX_GROUP_EVENTS", 2), ("CHUNK_SIZE", 1), ("FLUSH_SIZE", 1)):
         monkeypatch.setattr(module, bound, value)
     desk, caller, quick = Desk(), FakeClient(), FakeClient()
     watching, other = desk.watch(caller), desk.watch(quick)
@@ -207,7 +208,7 @@ def test_what_a_watcher_cannot_take_waits_for_it() -> None:
 
 
 def test_a_watcher_takes_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE_BYTES", 3 * len(lines((1, submitted(1)))))
+    monkeypatch.setattr(module, "CHUNK_SIZE", 3 * len(lines((1, submitted(1)))))
     desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     caller.can_send = False
@@ -218,7 +219,9 @@ def test_a_watcher_takes_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     ended(watching)
 
 
-@pytest.mark.parametrize("bound, size", [("MOST_EVENTS", 1), ("MOST_BYTES", len(lines((1, submitted(1)))))])
+@pytest.mark.parametrize(
+    "bound, size", [("MAX_GROUP_EVENTS", 1), ("MAX_GROUP_BYTES", len(lines((1, submitted(1)))))]
+)
 def test_a_watcher_that_is_too_slow_is_told_where_to_go_on(
     monkeypatch: pytest.MonkeyPatch, bound: str, size: int
 ) -> None:
@@ -242,7 +245,7 @@ def test_a_watcher_that_is_too_slow_is_told_where_to_go_on(
 
 
 def test_a_watcher_that_has_kept_up_for_long_has_not_lagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 5 * len(lines((1, submitted(1)))))
+    monkeypatch.setattr(module, "MAX_GROUP_BYTES", 5 * len(lines((1, submitted(1)))))
     desk, caller = Desk(), FakeClient()
     watching = desk.watch(caller)
     for first in range(1, 30, 3):
@@ -301,7 +304,7 @@ def test_what_comes_within_a_moment_is_sent_in_one_piece_to_each_watcher() -> No
     for number in (2, 3, 4):
         desk.happen_together(submitted(number))
     assert len(sent) == 2
-    desk.clock.advance(GATHER_INTERVAL)
+    desk.clock.advance(FLUSH_INTERVAL)
     assert sent[2:] == [lines(*((number, submitted(number)) for number in (2, 3, 4)))] * 2
     assert sent[2] is sent[3], "it is put together once"
     for each in watching:
@@ -317,7 +320,7 @@ def test_a_watch_that_is_ended_has_all_that_happened_before() -> None:
     ended(watching)
     ended(other)
     assert (numbers(caller), numbers(slow)) == ([1, 2, 3], [1])
-    desk.clock.advance(GATHER_INTERVAL)
+    desk.clock.advance(FLUSH_INTERVAL)
     assert not desk.clock.getDelayedCalls()
 
 
@@ -332,7 +335,7 @@ def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
     first.can_send = True
     first.writable_waiters.pop().callback(None)
     desk.happen_together(submitted(4))
-    desk.clock.advance(GATHER_INTERVAL)
+    desk.clock.advance(FLUSH_INTERVAL)
     assert (numbers(first), numbers(late)) == ([1, 2, 3, 4], [3, 4])
     for each in watching:
         ended(each)
@@ -340,7 +343,7 @@ def test_who_joins_and_who_takes_early_get_what_is_gathered_once() -> None:
 
 def test_what_is_kept_for_all_watchers_together_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(lines((1, submitted(1, queue="q0"))))
-    monkeypatch.setattr(module, "MAX_BYTES_IN_ALL", 10 * size)
+    monkeypatch.setattr(module, "MAX_TOTAL_BYTES", 10 * size)
     desk, callers = Desk(), [FakeClient() for _ in range(4)]
     watching = [desk.watch(caller, EventFilter(queue=f"q{at}")) for at, caller in enumerate(callers)]
     for caller in callers:
@@ -404,13 +407,13 @@ def test_a_filter_lets_through_what_is_of_its_job_or_queue(event: Event, takers:
         "array": EventFilter.of_job(jobs[2]),
         "task": EventFilter.of_job(jobs[4]),
     }
-    assert {name for name, wanted in filters.items() if wanted.takes(event, jobs)} == takers
+    assert {name for name, wanted in filters.items() if wanted.matches(event, jobs)} == takers
 
 
 def test_a_job_s_filter_can_be_for_its_queue_too() -> None:
     jobs = Desk(FIRST, TASKS).queue_state.jobs
-    assert EventFilter.of_job(jobs[1], "a").takes(of(1), jobs)
-    assert not EventFilter.of_job(jobs[1], "b").takes(of(1), jobs)
+    assert EventFilter.of_job(jobs[1], "a").matches(of(1), jobs)
+    assert not EventFilter.of_job(jobs[1], "b").matches(of(1), jobs)
 
 
 EVES = Submitted(id=6, at=START, owner="eve", command="true", spec=Spec(queue="a"))
@@ -445,12 +448,12 @@ def test_who_may_not_see_everything_is_told_of_what_they_may(event: Event, taker
     filters = {
         "ada": EventFilter(owner="ada"),
         "eve": EventFilter(owner="eve"),
-        "a": EventFilter(of_token="a"),
-        "ada in a": EventFilter(owner="ada", of_token="a"),
+        "a": EventFilter(token_queue="a"),
+        "ada in a": EventFilter(owner="ada", token_queue="a"),
         "ada's watch of queue a": EventFilter(owner="ada", queue="a"),
         "ada's watch of a job of eve's": replace(EventFilter.of_job(jobs[6]), owner="ada"),
     }
-    assert {name for name, wanted in filters.items() if wanted.takes(event, jobs)} == takers
+    assert {name for name, wanted in filters.items() if wanted.matches(event, jobs)} == takers
 
 
 def test_what_may_be_seen_holds_for_the_past_and_for_what_comes() -> None:
@@ -510,7 +513,7 @@ class World:
             self.first = min(since, self.store.last_sequence + 1)
             self.caller, before = FakeClient(), self.caller
             self.caller.can_send = before.can_send
-            self.watching = begin(self.feed.watch(self.caller, ALL, self.feed.first(self.first)))
+            self.watching = begin(self.feed.watch(self.caller, ALL, self.feed.first_sequence(self.first)))
             self.watching.addErrback(self._over)
 
     def _over(self, failure: Any) -> None:
@@ -540,7 +543,7 @@ class World:
             self.threads.waiting.pop(0)()
 
     def wait(self, _: int) -> None:
-        self.reactor.advance(GATHER_INTERVAL)
+        self.reactor.advance(FLUSH_INTERVAL)
 
     def snapshot(self, _: int) -> None:
         number = self.store.last_durable_segment - 1
@@ -569,7 +572,7 @@ class World:
         assert self.caller.sent == lines(*expected)
 
     def catch_up(self) -> None:
-        self.reactor.advance(GATHER_INTERVAL)
+        self.reactor.advance(FLUSH_INTERVAL)
         self.writable(0)
         while self.threads.waiting and self.watching is not None:
             self.read(0)
@@ -587,7 +590,7 @@ def test_a_watch_has_no_gap_and_nothing_twice_whatever_happens_beside(
 ) -> None:
     with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "BATCH_BYTES", 300)
-        patch.setattr(module, "MOST_EVENTS", 8)
+        patch.setattr(module, "MAX_GROUP_EVENTS", 8)
         world = World(os.path.join(directory, "state"))
         try:
             for name, number in steps:
@@ -612,4 +615,4 @@ def test_the_world_of_the_test_before_does_catch_up(tmp_path: Path) -> None:
 
 
 def test_clocks_are_told_to_no_watcher() -> None:
-    assert not ALL.takes(Clocked(at=START, boot_clock=1.0), {})
+    assert not ALL.matches(Clocked(at=START, boot_clock=1.0), {})

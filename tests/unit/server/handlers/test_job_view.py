@@ -8,7 +8,6 @@ from msgspec import structs
 from twisted.internet.defer import Deferred
 
 from taskqd.errors import NotFinished, StoreFailed, TooLarge, WrongState
-from taskqd.execution import proc
 from taskqd.execution.run import Outcome
 from taskqd.model.events import NOTHING, Event, Output, Started, Submitted
 from taskqd.model.job import Reason, Status
@@ -41,7 +40,7 @@ def read(harness: Harness, stream: str, offset: int = 0, length: int = EVERYTHIN
 
 
 def both(harness: Harness) -> "Deferred[tuple[bytes, bytes]]":
-    return begin(harness.job_view.both(harness.job(1)))
+    return begin(harness.job_view.read_both_streams(harness.job(1)))
 
 
 # Progress.
@@ -96,7 +95,7 @@ def test_output_of_a_running_job_is_read_as_far_as_it_goes() -> None:
         b"",
         b"",
     ]
-    assert harness.job_view.size(harness.job(1), "stdout") == 6
+    assert harness.job_view.stream_size(harness.job(1), "stdout") == 6
     assert harness.job_view.describe(harness.job(1))["stdout_bytes"] == 6
 
 
@@ -237,7 +236,7 @@ def replace(outcome: Outcome, **values: Any) -> Outcome:
 def test_the_output_of_each_attempt_can_be_read(attempt: int | None, output: bytes) -> None:
     harness = retried()
     job = harness.job(1)
-    assert harness.job_view.size(job, "stdout", attempt) == len(output)
+    assert harness.job_view.stream_size(job, "stdout", attempt) == len(output)
     assert result_of(harness.job_view.read(job, "stdout", 1, EVERYTHING, attempt)) == output[1:]
     assert result_of(harness.job_view.read(job, "stderr", 0, EVERYTHING, attempt)) == b""
 
@@ -255,19 +254,19 @@ def test_an_earlier_attempt_whose_output_is_in_a_file_is_read_from_there() -> No
 @pytest.mark.parametrize("attempt", [0, 4])
 def test_an_attempt_that_is_not_known_is_refused_with_those_that_are(attempt: int) -> None:
     harness = retried()
-    with pytest.raises(WrongState, match="attempts 1 to 3 are"):
+    with pytest.raises(WrongState, match="known attempts: 1 to 3"):
         harness.job_view.read(harness.job(1), "stdout", 0, 10, attempt)
     harness.job(1).past = harness.job(1).past[1:]
-    with pytest.raises(WrongState, match="attempts 2 to 3 are"):
-        harness.job_view.size(harness.job(1), "stdout", 1)
+    with pytest.raises(WrongState, match="known attempts: 2 to 3"):
+        harness.job_view.stream_size(harness.job(1), "stdout", 1)
 
 
 def test_a_job_without_an_attempt_has_none_to_be_read() -> None:
     harness = opened()
     harness.submit(hold=True)
     assert read(harness, "stdout") == b""
-    assert harness.job_view.size(harness.job(1), "stdout") == 0
-    with pytest.raises(WrongState, match="none is"):
+    assert harness.job_view.stream_size(harness.job(1), "stdout") == 0
+    with pytest.raises(WrongState, match="known attempts: none"):
         harness.job_view.read(harness.job(1), "stdout", 0, 10, 1)
 
 
@@ -312,24 +311,17 @@ def test_progress_of_an_array_is_how_many_of_its_tasks_have_ended() -> None:
 # Whether it is stopped.
 
 
-def test_show_says_that_the_first_process_of_a_running_job_is_stopped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: list[tuple[int, int | None]] = []
-
-    def is_stopped(pid: int, started: int | None) -> bool:
-        asked.append((pid, started))
-        return len(asked) == 1
-
-    monkeypatch.setattr(proc, "is_stopped", is_stopped)
+def test_show_says_that_the_process_of_a_running_job_is_stopped() -> None:
     harness = opened()
     harness.submit()
+    harness.stopped_processes = {(1001, 77)}
     assert harness.job_view.show(harness.job(1))["stopped"] is True
-    assert "stopped" not in harness.job_view.show(harness.job(1))
     assert "stopped" not in harness.job_view.describe(harness.job(1))
+    harness.stopped_processes = {(1001, 78), (1002, 77)}
+    assert "stopped" not in harness.job_view.show(harness.job(1))
+    harness.stopped_processes = {(1001, 77)}
     harness.finish(1)
     assert "stopped" not in harness.job_view.show(harness.job(1))
-    assert asked == [(1001, 77)] * 2
 
 
 @pytest.mark.parametrize(
@@ -342,4 +334,5 @@ def test_output_whose_file_was_cut_after_the_end_is_an_error_and_not_a_part_of_i
     harness.spool.leftovers[1, 1] = (b"x" * 40, b"")
     error = error_of(look(harness))
     assert isinstance(error, StoreFailed)
-    assert "the stdout of attempt 1 of job 1 had 100 bytes, and its file has 40" in str(error)
+    assert "stdout of attempt 1 of job 1 is truncated: it had 100 bytes when" in str(error)
+    assert "its file has 40" in str(error)

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from taskqd.errors import Gone, StoreFailed
 from taskqd.execution.run import Outcome
 from taskqd.model.job import Job, Status
-from taskqd.server.handlers.output_stream import PIECE, Follower
+from taskqd.server.handlers.output_stream import CHUNK_SIZE, OutputFollower
 from taskqd.storage.spool.output import FLUSH_TIMEOUT
 from taskqd.storage.spool.spool import Spool
 from tests.fakes import clocks, engine
@@ -33,7 +33,7 @@ def opened() -> Harness:
 def follow(harness: Harness, caller: FakeClient, stdout: int = 0, stderr: int = 0) -> "Deferred[Job]":
     """Follow job 1."""
     offsets = {"stdout": stdout, "stderr": stderr}
-    return begin(Follower(harness.engine, harness.job_view, caller, 1, offsets).follow())
+    return begin(OutputFollower(harness.engine, harness.job_view, caller, 1, offsets).follow())
 
 
 def parts(sent: bytes) -> list[tuple[str, int, bytes]]:
@@ -199,12 +199,12 @@ def test_output_is_sent_in_pieces_and_only_as_there_is_room() -> None:
     harness.submit()
     caller.can_send = False
     following = follow(harness, caller)
-    harness.spool.writers[1].write(1, b"x" * (2 * PIECE + 5))
+    harness.spool.writers[1].write(1, b"x" * (2 * CHUNK_SIZE + 5))
     sizes = []
     while caller.writable_waiters:
         sizes.append(len(parts(caller.sent)[-1][2]))
         caller.writable_waiters.pop().callback(None)
-    assert sizes == [PIECE, PIECE, 5]
+    assert sizes == [CHUNK_SIZE, CHUNK_SIZE, 5]
     ended(harness)
     result_of(following)
 

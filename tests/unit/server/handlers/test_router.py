@@ -89,7 +89,7 @@ def listed(harness: Harness, line: str) -> tuple[list[int], str]:
 
 
 def test_every_verb_of_the_table_has_a_handler_and_no_other() -> None:
-    assert set(opened().router._handlers) == set(verbs.VERBS)
+    assert opened().router.verbs == set(verbs.VERBS)
 
 
 # The three that were asked for.
@@ -125,7 +125,7 @@ def test_a_result_has_the_exit_code_or_the_signal_or_none(outcome: Outcome, code
 
 
 def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
+    monkeypatch.setattr(output, "RESULT_CHUNK", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
     harness.finish(1, Outcome(reason=Reason.EXIT, exit_code=3, stdout=Output.inline(b"x" * 25)))
@@ -139,7 +139,7 @@ def test_a_result_is_that_of_the_moment_it_was_asked_for(monkeypatch: pytest.Mon
 
 
 def test_a_long_result_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
+    monkeypatch.setattr(output, "RESULT_CHUNK", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
     stdout, stderr = Output.inline(b'"\xff' * 15), Output.inline(b"e" * 12)
@@ -158,8 +158,8 @@ def test_a_long_result_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pyt
 def test_a_reply_that_cannot_be_finished_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
-    monkeypatch.setattr(output, "PIECE_BYTES", 10)
+    monkeypatch.setattr(output, "RESULT_CHUNK", 10)
+    monkeypatch.setattr(output, "OUTPUT_CHUNK", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
     harness.spool.leftovers[1, 1] = (b"x" * 10_000, b"")
@@ -171,14 +171,14 @@ def test_a_reply_that_cannot_be_finished_ends_the_connection(
     caller.writable_waiters.pop().callback(None)
     assert result_of(replied) == b""
     (why,) = caller.aborts
-    assert f"{line.split(maxsplit=1)[0]} of job 1 cannot be read on" in why
+    assert f"{line.split(maxsplit=1)[0]} of job 1 cannot be finished" in why
 
 
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
     monkeypatch: pytest.MonkeyPatch, missing: int
 ) -> None:
-    monkeypatch.setattr(output, "ESCAPED_BYTES", 10)
+    monkeypatch.setattr(output, "RESULT_CHUNK", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
     streams = [b"x" * 100, b"y" * 100]
@@ -193,18 +193,18 @@ def test_a_long_result_whose_file_is_gone_is_refused_and_the_connection_stays(
 def test_output_that_is_shorter_than_it_should_be_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(output, "PIECE_BYTES", 10)
+    monkeypatch.setattr(output, "OUTPUT_CHUNK", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
     harness.spool.leftovers[1, 1] = (b"x" * 15, b"")
     harness.finish(1, Outcome(reason=None, exit_code=0, stdout=Output(20), stderr=Output(0)))
     assert result_of(ask(harness, "OUTPUT 1 stdout", caller)) == b""
     (why,) = caller.aborts
-    assert "the stdout of attempt 1 of job 1 had 20 bytes, and its file has 15" in why
+    assert "stdout of attempt 1 of job 1 is truncated: it had 20 bytes" in why
 
 
 def test_a_long_output_is_sent_in_pieces_as_its_reader_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "PIECE_BYTES", 10)
+    monkeypatch.setattr(output, "OUTPUT_CHUNK", 10)
     harness, caller = opened(), FakeClient()
     harness.submit()
     harness.spool.writers[1].write(1, b"0123456789" * 3)
@@ -410,7 +410,7 @@ def test_a_list_that_shows_nothing_gives_way_as_well() -> None:
 
 
 def test_numbers_without_a_job_are_looked_up_a_thousand_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "WALKED_AT_ONCE", 3)
+    monkeypatch.setattr(query, "IDS_PER_STEP", 3)
     harness, caller = opened(20), FakeClient()
     for number in range(1, 11):
         harness.submit()
@@ -778,7 +778,7 @@ def test_hello_says_who_both_are() -> None:
     hello = json.loads(text)
     assert (word, version) == ("TASKQ", "1")
     assert hello["verbs"] == list(verbs.VERBS)
-    assert hello["options"] == [f"--{name}" for name in submit.OPTIONS]
+    assert hello["options"] == [f"--{name}" for name in submit.SUBMIT_OPTIONS]
     assert hello["you"] == {"name": "ada", "role": "admin"}
     assert hello["auth"] == ["token"]
     stranger = result_of(ask(harness, "HELLO", FakeClient(None)))
@@ -828,7 +828,7 @@ def test_auth_says_who_one_is_then() -> None:
 
 
 def expected(harness: Harness, caller: FakeClient, line: str) -> TaskqError | None:
-    return harness.router.expect(caller, parser.parse_line(line.encode())).error
+    return harness.router.check_before_blocks(caller, parser.parse_line(line.encode())).error
 
 
 def test_blocks_are_expected_of_those_who_may_send_them() -> None:
@@ -852,14 +852,14 @@ def test_a_token_that_is_not_valid_any_more_is_told_so_whatever_comes_with_it() 
     assert isinstance(expected(harness, caller, "SUBMIT --stdin=1 cat"), AuthRequired)
     for line in ("STATS", "SUBMIT true", "STATUS x"):
         why = refusal(harness, line, caller)
-        assert str(why) == "the token of ann is not valid any more; AUTH with another"
+        assert str(why) == "the token of ann was revoked or changed, or has expired; AUTH with another"
     for line in ("PING", "HELLO", "AUTH sesame"):
         assert not answer_of(harness, line, caller).startswith("ERROR")
     assert caller.principal == Principal("token", Role.ADMIN)
 
 
 def test_a_peer_is_who_its_socket_says() -> None:
-    assert opened().router.peer(FakeTransport(FakeSocket(uid=0))) == Principal(
+    assert opened().router.identify_peer(FakeTransport(FakeSocket(uid=0))) == Principal(
         "root", Role.ADMIN, "pid 4711", uid=0
     )
 
@@ -890,8 +890,8 @@ def test_help_for_a_verb_of_many_options_has_the_form_of_each(verb: str) -> None
     assert all(line.startswith("OK ") and len(line) <= 103 for line in lines)
     forms = " ".join(line.removeprefix("OK ") for line in lines).removeprefix("Options: ").split(" ")
     assert forms == [
-        f"--{name}" if usage is None else f"--{name}={usage}"
-        for name, usage in verbs.VERBS[verb].options.items()
+        f"--{name}" if option.usage is None else f"--{name}={option.usage}"
+        for name, option in verbs.VERBS[verb].options.items()
     ]
 
 
@@ -902,7 +902,7 @@ def test_strangers_may_ask_only_what_is_for_everybody(verb: str) -> None:
     replied: Deferred[Any] = ask(harness, line, FakeClient(None))
     errors: list[Any] = []
     replied.addErrback(lambda failure: errors.append(failure.value))
-    assert (verb in router.OPEN) is not any(isinstance(error, AuthRequired) for error in errors)
+    assert (verb in router.OPEN_VERBS) is not any(isinstance(error, AuthRequired) for error in errors)
 
 
 # Looking back, and tidying up.

@@ -281,7 +281,7 @@ def test_a_watch_of_one_s_own_goes_on_beside_what_others_do() -> None:
         harness.settle()
     ask(harness, "CANCEL 2", FakeClient())
     harness.settle()
-    harness.clock.advance(event_stream.GATHER_INTERVAL)
+    harness.clock.advance(event_stream.FLUSH_INTERVAL)
     told = [json.loads(line.split(b" ", 2)[2]) for line in ann.sent.splitlines()[1:]]
     assert [(event["type"], event["id"]) for event in told] == [("submitted", 2), ("cancelled", 2)]
     assert [told[0]["owner"], told[1]["by"]] == ["ann", "ada"]
@@ -315,7 +315,7 @@ def test_a_watch_from_a_number_that_is_gone_says_where_to_go_on() -> None:
 def test_a_watcher_that_does_not_read_is_told_where_to_go_on_once_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_stream, "MOST_EVENTS", 5)
+    monkeypatch.setattr(event_stream, "MAX_GROUP_EVENTS", 5)
     harness = opened()
     client = Client(harness)
     client.transport.bufferSize = 1
@@ -350,7 +350,7 @@ def test_a_watcher_that_has_said_its_last_goes_on_watching() -> None:
     client.send(b"WATCH\n")
     client.half_close()
     harness.submit()
-    harness.clock.advance(event_stream.GATHER_INTERVAL)
+    harness.clock.advance(event_stream.FLUSH_INTERVAL)
     assert len(client.lines()) == 4
     client.transport.lose()
     gone(harness)

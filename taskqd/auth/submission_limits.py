@@ -1,0 +1,192 @@
+"""The limits of what clients submit and change: sizes, priority, rate, pending jobs and schedules."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec.structs import replace
+from twisted.internet.interfaces import IReactorTime
+
+from taskqd.auth.principal import Principal
+from taskqd.auth.rate_limit import RateLimiter
+from taskqd.config.limits import BURST, UNBOUNDED, Limits, PendingLimit
+from taskqd.errors import Forbidden, QueueFull, TooLarge
+from taskqd.model.footprint import footprint, footprint_of
+from taskqd.model.job import Job, Status
+from taskqd.model.roles import Role
+from taskqd.model.spec import DEFAULT_SPEC, Spec
+from taskqd.state.pending_quota import Pending, check_pending, pending_in_all, pending_of
+from taskqd.state.queue_state import QueueState
+
+MAX_CHARACTER_SIZE = 4
+"""Bytes of one character in UTF-8."""
+MAX_SCHEDULES_BYTES = 16 * 1024**2
+"""Bytes of memory that the schedules of one user may take, as `footprint` counts them."""
+
+
+class SubmissionLimits:
+    """Checks the configured `limits`; each check raises if its limit is exceeded.
+
+    Rate, priority, schedules and the pending jobs of one user are not limited for admins.
+    """
+
+    def __init__(self, queue_state: QueueState, limits: Limits, clock: IReactorTime) -> None:
+        self.limits = limits
+        self._queue_state = queue_state
+        self._clock = clock
+        self._footprints: dict[int, int] = {}  # of schedules, by number
+        self.short_command = limits.command // MAX_CHARACTER_SIZE
+        """Characters that a command may have in any case."""
+        rate = limits.submissions
+        self._rate_limiter = None if rate is None else RateLimiter(rate, max(1.0, BURST * rate))
+
+    # Sizes.
+
+    def check_command(self, command: str) -> None:
+        """Raise TooLarge for a command with too many bytes."""
+        if (size := len(command.encode())) > self.limits.command:
+            raise TooLarge(
+                f"the command has {size} bytes, the limit is {self.limits.command}; send it as a --script"
+            )
+
+    def check_sizes(self, spec: Spec, secret_size: int) -> None:
+        """Raise TooLarge for a large environment, which includes the secrets, or label."""
+        limit, size = self.limits.environment, secret_size
+        if spec.env or spec.env_base64:
+            size += sum(len(name) + len(value.encode()) for name, value in spec.env.items())
+            size += sum(len(name) + len(value) for name, value in spec.env_base64.items())
+        if size > limit:
+            raise TooLarge(
+                f"the environment has {size} bytes, the limit is {limit}; pass fewer variables, or a file"
+            )
+        self._check_label(spec.label)
+
+    def check_blocks(self, spec: Spec) -> None:
+        """Raise TooLarge for a large script or stdin."""
+        for size in filter(None, (spec.script, spec.stdin)):
+            if size > self.limits.block:
+                raise TooLarge(
+                    f"a block of {size} bytes is refused, the limit is {self.limits.block}; "
+                    "let the job read a file"
+                )
+
+    def check_changes(self, values: dict[str, Any]) -> None:
+        """Raise TooLarge for a SET to values that SUBMIT would refuse."""
+        self._check_label(values.get("label"))
+        self.check_output(values.get("max_output", 0))
+
+    def _check_label(self, label: str | None) -> None:
+        limit = self.limits.label
+        if label is not None and len(label) > limit:
+            raise TooLarge(
+                f"the label has {len(label)} characters, the limit is {limit}; choose a shorter one"
+            )
+
+    def limit_output(self, spec: Spec) -> Spec:
+        """Return a spec whose default `max_output` is within the limit; raises TooLarge for a larger one."""
+        limit = self.limits.output
+        if limit is not None and spec.max_output > limit and spec.max_output == DEFAULT_SPEC.max_output:
+            spec = replace(spec, max_output=limit)
+        self.check_output(spec.max_output)
+        return spec
+
+    def check_output(self, size: int) -> None:
+        """Raise TooLarge if a job may not print that many bytes."""
+        limit = self.limits.output
+        if limit is not None and size > limit:
+            raise TooLarge(f"--max-output={size} is refused, the limit is {limit} bytes; choose a lower one")
+
+    # Priority and rate.
+
+    def limit_priority(self, spec: Spec) -> Spec:
+        """Return a spec whose default priority is within the limit; raises Forbidden for a higher one."""
+        limit = self.limits.priority
+        if limit is not None and spec.priority > limit and spec.priority == DEFAULT_SPEC.priority:
+            spec = replace(spec, priority=limit)
+        self.check_priority(spec.priority)
+        return spec
+
+    def check_priority(self, priority: int) -> None:
+        """Raise Forbidden for a priority that only admins may use."""
+        limit = self.limits.priority
+        if limit is not None and priority > limit:
+            raise Forbidden(
+                f"permission denied: priority {priority} needs the role admin; choose one up to {limit}"
+            )
+
+    def has_rate_limit(self, principal: Principal) -> bool:
+        """Whether a client's submissions are limited in rate."""
+        return self._rate_limiter is not None and principal.role is not Role.ADMIN
+
+    def check_rate(self, principal: Principal, count: int = 1) -> None:
+        """Count submissions or changes; raises QueueFull if the client makes them too fast."""
+        if self._rate_limiter is None or principal.role is Role.ADMIN:
+            return
+        wait = self._rate_limiter.consume(principal.name, self._clock.seconds(), count)
+        if wait:
+            raise QueueFull(
+                f"you submit or change more than {self.limits.submissions:g} jobs per second; "
+                f"retry in {wait:.3f} s"
+            )
+
+    def available_rate(self, name: str) -> float:
+        """Return how many submissions or changes a user may make at once now."""
+        limiter = self._rate_limiter
+        return float("inf") if limiter is None else limiter.available(name, self._clock.seconds())
+
+    # Pending jobs.
+
+    def max_pending(self, principal: Principal) -> PendingLimit:
+        """Return how many jobs of a client may be pending."""
+        return UNBOUNDED if principal.role is Role.ADMIN else self.limits.most_pending_per_user
+
+    def check_retry(self, principal: Principal, job: Job) -> None:
+        """Raise QueueFull if an ended job, or the tasks of an array, cannot become pending again."""
+        if not job.status.is_final:
+            return  # RETRY is refused for another reason
+        count = 1
+        if job.tasks is not None:
+            count = job.tasks.count - job.tasks.counts.get(Status.COMPLETED, 0) or job.tasks.count
+        whole = self._queue_state.array_of(job)
+        size = footprint_of(whole) if whole.status.is_final else 0
+        self._check_pending(principal, job, Pending(count, size))
+
+    def check_growth(self, principal: Principal, job: Job, values: dict[str, Any]) -> None:
+        """Raise QueueFull if a SET makes a pending job too large for the memory of pending jobs."""
+        growth = footprint(job.command, replace(job.spec, **values)) - footprint(job.command, job.spec)
+        if growth > 0:
+            self._check_pending(principal, job, Pending(0, growth))
+
+    def _check_pending(self, principal: Principal, job: Job, more: Pending) -> None:
+        check_pending(pending_in_all(self._queue_state), more, self.limits.most_pending)
+        check_pending(pending_of(self._queue_state, job.owner), more, self.max_pending(principal), job.owner)
+
+    # Schedules.
+
+    def check_schedules(self, principal: Principal, command: str, spec: Spec) -> None:
+        """Raise QueueFull if a user has too many schedules, or too large ones, to add another."""
+        schedules, limit = self._queue_state.schedules.by_id, self.limits.schedules_per_user
+        own = [schedule for schedule in schedules.values() if schedule.owner == principal.name]
+        if limit is not None and len(own) >= limit:
+            raise QueueFull(f"you have {len(own)} schedules, the limit is {limit}; UNSCHEDULE one of them")
+        footprints, size = self._footprints, _schedule_footprint(command, spec)
+        for number in [number for number in footprints if number not in schedules]:
+            del footprints[number]
+        for schedule in own:
+            if schedule.id not in footprints:
+                footprints[schedule.id] = _schedule_footprint(schedule.command, schedule.spec)
+        used = sum(footprints[schedule.id] for schedule in own)
+        if used + size > MAX_SCHEDULES_BYTES:
+            raise QueueFull(
+                f"your {len(own)} schedules take {used} bytes of memory and this one takes {size}, the limit "
+                f"is {MAX_SCHEDULES_BYTES}; UNSCHEDULE one of them"
+            )
+
+
+def count_changes(jobs: Iterable[Job]) -> int:
+    """Return the number of jobs that a change of these jobs affects: of an array, its tasks."""
+    return sum(1 if job.tasks is None else job.tasks.count for job in jobs)
+
+
+def _schedule_footprint(command: str, spec: Spec) -> int:
+    """Return the bytes of memory of a schedule; it has no tasks itself."""
+    return footprint(command, replace(spec, array=None))

@@ -1,0 +1,64 @@
+"""Handler of SUBMIT, one at a time or in batches of many connections."""
+
+from itertools import starmap
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from taskqd.auth.principal import Principal
+from taskqd.engine.submissions import NewJob, SubmissionBatch
+from taskqd.errors import TaskqError
+from taskqd.model import submission as secret
+from taskqd.model.actor import Actor
+from taskqd.model.submission import BLOCKS, Submission
+from taskqd.protocol import replies
+from taskqd.server.handlers.base import HandlerGroup, Reply, handles
+from taskqd.server.interfaces import IClient
+
+_NO_ACTOR = Actor("")
+"""The actor of a batch that is refused as a whole, so that nothing is recorded under this name."""
+
+
+class SubmitRequest(NamedTuple):
+    """SUBMIT: the parsed line, the blocks after it, and the block of its secrets."""
+
+    submission: Submission
+    blocks: list[bytes]
+    secret: bytes | None = None
+
+
+class SubmitHandlers(HandlerGroup):
+    """Accepts jobs. Each request is answered once its job is durable."""
+
+    @handles("SUBMIT")
+    def _submit(self, client: IClient, request: SubmitRequest) -> Reply:
+        command, spec = request.submission
+        names = [name for name in BLOCKS if getattr(spec, name) is not None]
+        blocks = dict(zip(names, request.blocks, strict=True))
+        if request.secret is not None:
+            blocks[secret.BLOCK] = request.secret
+        principal = client.principal
+        spec = self._authorizer.authorize_submission(principal, command, spec, len(request.secret or b""))
+        max_pending = self._authorizer.max_pending(principal)
+        new = NewJob(command, spec, principal.actor, blocks, max_pending=max_pending)
+        return self._engine.submissions.submit(new).addCallback(replies.job_id)
+
+    def submit_all(
+        self, batches: list[tuple[Principal | TaskqError, list[Submission]]]
+    ) -> "Deferred[list[bytes]]":
+        """Accept submissions without keys and blocks, and fire with the reply to each batch.
+
+        A batch is a client's principal, or the error that refuses all of it, and the submissions.
+        """
+        authorized = list(starmap(self._authorize_batch, batches))
+        return self._engine.submissions.submit_all(authorized).addCallback(
+            lambda results: [replies.job_ids(batch) for batch in results]
+        )
+
+    def _authorize_batch(
+        self, principal: Principal | TaskqError, submissions: list[Submission]
+    ) -> SubmissionBatch:
+        if isinstance(principal, TaskqError):
+            return SubmissionBatch(_NO_ACTOR, [principal] * len(submissions))
+        accepted = self._authorizer.authorize_submissions(principal, submissions)
+        return SubmissionBatch(principal.actor, accepted, self._authorizer.max_pending(principal))
