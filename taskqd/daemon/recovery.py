@@ -8,7 +8,7 @@ from taskqd.daemon.clocks import Clocks
 from taskqd.engine import clock_jumps
 from taskqd.errors import JournalDamaged, StartRefused
 from taskqd.execution import proc
-from taskqd.execution.proc import Process, attempt_of
+from taskqd.execution.proc import Process, parse_mark
 from taskqd.model.events import Event
 from taskqd.model.job import Status
 from taskqd.state.capacity import CapacityTotals
@@ -97,7 +97,7 @@ def leftovers(
     same, or by a member that has the mark; its number alone may have been reused. A process that has the mark
     of a removed job is left alone: it has left the job's session, or the job could not have been removed.
     """
-    marks = {process: attempt_of(process.mark, journal_name) for process in table}
+    marks = {process: parse_mark(process.mark, journal_name) for process in table}
     sessions = {
         process.session
         for process, attempt in marks.items()
@@ -106,7 +106,7 @@ def leftovers(
     if is_same_boot:
         attempts = (job.attempt for job in queue_state.running())
         leaders = {(attempt.pid, attempt.pid_started) for attempt in attempts if attempt is not None}
-        sessions |= {process.pid for process in table if process.name in leaders}
+        sessions |= {process.pid for process in table if process.identity in leaders}
     return [
         process
         for process, attempt in marks.items()

@@ -15,12 +15,12 @@ from zope.interface import implementer
 from taskqd.execution.command_line import command_line, process_environment
 from taskqd.execution.interfaces import IExecutor, ISessionSpawner, OnSpawned
 from taskqd.execution.job_process import MAX_LEFTOVER_GRACE, JobProcess
-from taskqd.execution.proc import Process, attempt_of
-from taskqd.execution.proc_scanner import InThread, Scanner
-from taskqd.execution.process_tree import Sweep
+from taskqd.execution.proc import Process, parse_mark
+from taskqd.execution.proc_scanner import ProcScanner
+from taskqd.execution.process_tree import Termination
 from taskqd.execution.run import MARK, Outcome, Run
 from taskqd.model.job import Reason
-from taskqd.storage.interfaces import IOutputWriter
+from taskqd.storage.interfaces import InThread, IOutputWriter
 
 SHORT_LIVED = 0.1
 """A process younger than this (seconds) cannot have queued enough writes to stall a sync."""
@@ -37,11 +37,11 @@ class Executor:
         self._reactor = reactor
         self._starts_sessions = ISessionSpawner.providedBy(reactor)
         self._clock = clock
-        self._scanner = Scanner(clock, in_thread)
+        self._scanner = ProcScanner(clock, in_thread)
         self._running: dict[int, JobProcess] = {}
         self._present: dict[JobProcess, float] = {}  # with the time of its start, oldest first
         self._leftovers: dict[int, JobProcess] = {}
-        self._sweeps: set[Sweep] = set()
+        self._terminations: set[Termination] = set()
 
     def start(self, run: Run, output: IOutputWriter, on_spawned: OnSpawned) -> "Deferred[Outcome]":
         process = JobProcess(run, output, self._clock, self._scanner, on_spawned)
@@ -76,12 +76,14 @@ class Executor:
     def _end_predecessors(self, run: Run) -> "Deferred[None]":
         """End what is left of the job's earlier attempts; fails with OSError if a process does not end."""
         ended: Deferred[None] = Deferred()
-        sweep = Sweep(run.id, partial(_of_earlier_attempts, run), lambda _: 0, self._scanner, self._clock)
-        sweep.since = 0
-        self._sweeps.add(sweep)
+        termination = Termination(
+            run.id, partial(_of_earlier_attempts, run), lambda _: 0, self._scanner, self._clock
+        )
+        termination.since = 0
+        self._terminations.add(termination)
 
         def on_gone(left: list[Process]) -> None:
-            self._sweeps.discard(sweep)
+            self._terminations.discard(termination)
             if ended.called:
                 return
             if left:
@@ -90,10 +92,10 @@ class Executor:
                 ended.callback(None)
 
         def begin(_: object) -> None:
-            sweep.gone.addCallback(on_gone)
-            sweep.kill_within(min(run.spec.kill_after, MAX_LEFTOVER_GRACE))
-            sweep.signal(signal.SIGTERM)
-            sweep.wait()
+            termination.gone.addCallback(on_gone)
+            termination.kill_after(min(run.spec.kill_after, MAX_LEFTOVER_GRACE))
+            termination.signal(signal.SIGTERM)
+            termination.wait()
 
         sessions = [process.gone for process in self._present if process.job_id == run.id]
         DeferredList(sessions).addCallback(begin)
@@ -119,7 +121,7 @@ class Executor:
 
     def kill(self) -> "Deferred[None]":
         gone: list[Deferred[None]] = []
-        everything: list[JobProcess | Sweep] = [*self._present, *self._sweeps]
+        everything: list[JobProcess | Termination] = [*self._present, *self._terminations]
         for present in everything:
             gone.append(Deferred())
             present.gone.addCallback(_fire, gone[-1])
@@ -144,11 +146,12 @@ def _fire(result: Any, deferred: "Deferred[None]") -> Any:
     return result
 
 
-def _of_earlier_attempts(run: Run, table: list[Process]) -> list[Process]:
+def _of_earlier_attempts(run: Run, processes: list[Process]) -> list[Process]:
     """Return the processes that have the mark of an earlier attempt of the same job."""
     store, uid = run.env.get(MARK, "").partition(".")[0], run.uid
-    marks = [(one, attempt_of(one.mark, store)) for one in table if one.mark and uid in (None, one.uid)]
-    return [one for one, of in marks if of is not None and of[0] == run.id and of[1] < run.attempt]
+    candidates = [each for each in processes if each.mark and uid in (None, each.uid)]
+    marks = [(each, parse_mark(each.mark, store)) for each in candidates]
+    return [each for each, of in marks if of is not None and of[0] == run.id and of[1] < run.attempt]
 
 
 def _encode(text: str) -> bytes:

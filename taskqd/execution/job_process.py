@@ -24,8 +24,8 @@ from taskqd.execution.command_line import may_be_refused, refusal
 from taskqd.execution.idle_timer import IdleTimer
 from taskqd.execution.interfaces import ChildTransport, OnSpawned
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import Scanner
-from taskqd.execution.process_tree import Sweep, Tree
+from taskqd.execution.proc_scanner import ProcScanner
+from taskqd.execution.process_tree import ProcessTree, Termination
 from taskqd.execution.run import MARK, Outcome, Run
 from taskqd.execution.usage import least_known_peak, usage_of
 from taskqd.model.durations import format_duration
@@ -57,7 +57,12 @@ class JobProcess(ProcessProtocol):
     _log = Logger()
 
     def __init__(
-        self, run: Run, output: IOutputWriter, clock: IReactorTime, scanner: Scanner, on_spawned: OnSpawned
+        self,
+        run: Run,
+        output: IOutputWriter,
+        clock: IReactorTime,
+        scanner: ProcScanner,
+        on_spawned: OnSpawned,
     ) -> None:
         self.outcome: Deferred[Outcome] = Deferred()
         self.gone: Deferred[None] = Deferred()
@@ -84,8 +89,8 @@ class JobProcess(ProcessProtocol):
         self._predecessors: Deferred[None] | None = None
         self._timeout: Deferred[None] | None = None
         self._idle_timer: IdleTimer | None = None
-        self._tree: Tree | None = None
-        self._sweep: Sweep | None = None
+        self._tree: ProcessTree | None = None
+        self._termination: Termination | None = None
         output.set_callbacks(self._on_backpressure, self._on_output_failure)
 
     # The start.
@@ -104,7 +109,7 @@ class JobProcess(ProcessProtocol):
         self.pid = self._child.pid
         self._least_peak = least_known_peak()
         if self._pending_signal is not None:
-            self._get_sweep().signal(self._pending_signal)
+            self._get_termination().signal(self._pending_signal)
         if self._spec.timeout is not None:
             self._timeout = Deferred()
             self._timeout.addTimeout(self._spec.timeout, self._clock).addErrback(self._on_timeout)
@@ -197,14 +202,14 @@ class JobProcess(ProcessProtocol):
 
     def kill(self) -> None:
         """Kill all that is left of the attempt."""
-        self._get_sweep().kill()
+        self._get_termination().kill()
 
     def _signal(self, number: int) -> None:
         if number == signal.SIGKILL:
-            self._get_sweep().kill()
+            self._get_termination().kill()
         else:
-            self._get_sweep().signal(number)
-            self._get_sweep().kill_within(self._spec.kill_after)
+            self._get_termination().signal(number)
+            self._get_termination().kill_after(self._spec.kill_after)
 
     def _on_timeout(self, failure: Failure) -> None:
         failure.trap(defer.TimeoutError)
@@ -225,25 +230,25 @@ class JobProcess(ProcessProtocol):
 
     # Its processes.
 
-    def _get_sweep(self) -> Sweep:
-        """Return what ends the attempt's processes; most attempts need none."""
-        if self._sweep is None:
-            self._sweep = Sweep(
+    def _get_termination(self) -> Termination:
+        """Return the Termination of the attempt, created on first use: most attempts need none."""
+        if self._termination is None:
+            self._termination = Termination(
                 self.job_id, self._get_tree().find, self._signal_group, self._scanner, self._clock
             )
-            self._sweep.gone.addCallback(self._finish)
-        return self._sweep
+            self._termination.gone.addCallback(self._finish)
+        return self._termination
 
-    def _get_tree(self) -> Tree:
+    def _get_tree(self) -> ProcessTree:
         if self._tree is None:
-            self._tree = Tree(self._run.env.get(MARK, ""), self._run.uid)
+            self._tree = ProcessTree(self._run.env.get(MARK, ""), self._run.uid)
         self._tree.leader = self.pid
         return self._tree
 
     def _include_marked(self) -> None:
         """Have the processes ended that have left the session, too."""
-        self._get_tree().is_marked_too = True
-        self._get_sweep().since = self.started or 0
+        self._get_tree().includes_marked = True
+        self._get_termination().since = self.started or 0
 
     def _signal_group(self, number: int) -> int | None:
         """Signal the process group of the first process, and return its number; see Sweep.
@@ -276,7 +281,7 @@ class JobProcess(ProcessProtocol):
             self._end_leftovers()
 
     def _on_exit(self) -> None:
-        self._has_leftovers = self.pid is not None and proc.is_number_used(self.pid)
+        self._has_leftovers = self.pid is not None and proc.is_id_in_use(self.pid)
         if self._idle_timer is not None:
             self._idle_timer.stop()
         self._drain_pipes()
@@ -309,23 +314,23 @@ class JobProcess(ProcessProtocol):
         if self._end_reason is None and self.pid is not None and not self._has_leftovers:
             self._finish_without_leftovers()
             return
-        sweep = self._get_sweep()
-        self._get_tree().reaped = proc.ticks()
+        termination = self._get_termination()
+        self._get_tree().reaped = proc.clock_ticks()
         grace = self._spec.kill_after
         if self._end_reason is None:
             grace = min(grace, MAX_LEFTOVER_GRACE)
         else:
             self._include_marked()
-        sweep.kill_within(grace)
-        if sweep.number is None:
-            sweep.signal(signal.SIGTERM)
-        sweep.wait()
+        termination.kill_after(grace)
+        if termination.number is None:
+            termination.signal(signal.SIGTERM)
+        termination.wait()
 
     def _finish_without_leftovers(self) -> None:
-        if self._sweep is None:
+        if self._termination is None:
             self._finish([])
         else:
-            self._sweep.finish([])
+            self._termination.finish([])
 
     def _finish(self, left: list[Process]) -> None:
         self._has_leftovers = bool(left)

@@ -1,9 +1,9 @@
-"""Processes as /proc shows them: which one is which, and which are ours (proc(5)).
+"""Processes as /proc shows them (proc(5)), and signals to them.
 
-A pid alone names nobody for long; a pid with its start time does until the next boot. Every process of a job
-carries MARK in its environment, so it can be found even if the daemon died before it could note the pid. The
-number of a session, which is the pid of the process that began it, is not given to another process while
-the session has a member (docs/decisions/0031).
+A pid alone does not identify a process for long; a pid with its start time does until the next boot. Every
+process of a job carries MARK in its environment, so it can be found even if the daemon died before it
+recorded the pid. The number of a session, which is the pid of its leader, is not reused while the session has
+a member (docs/decisions/0031).
 """
 
 import errno
@@ -23,10 +23,10 @@ from typing import NamedTuple
 from taskqd.execution.run import MARK
 
 _STATE, _GROUP, _SESSION, _THREADS, _START_TIME = 0, 2, 3, 17, 19
-"""The places of state, pgrp, session, num_threads and starttime in /proc/PID/stat, behind the name."""
+"""The indexes of state, pgrp, session, num_threads and starttime in /proc/PID/stat, after the name."""
 _MARK = re.compile(rb"(?:^|\0)%b=([^\0]*)" % MARK.encode())
 _GONE = (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM)
-"""The errors of a look at a process that has ended, or that may not be seen."""
+"""The errors of reading /proc/PID of a process that has ended, or that is hidden."""
 _NO_CONTINUE = (
     signal.SIGKILL,
     signal.SIGSTOP,
@@ -35,35 +35,35 @@ _NO_CONTINUE = (
     signal.SIGTTOU,
     signal.SIGCONT,
 )
-"""The signals that SIGCONT does not follow: it adds nothing to them, or undoes them."""
+"""The signals that are not followed by SIGCONT: it would add nothing to them, or undo them."""
 
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def boot_id() -> str:
-    """Return the kernel's name for this boot of the machine; empty where it has none."""
+    """Return the kernel's id of this boot; empty if it has none."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
     return ""
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, or None if there is no such process."""
+    """Return when a process started, in clock ticks since boot; None if there is no such process."""
     fields = _stat(str(pid))
     return int(fields[_START_TIME]) if fields else None
 
 
 def is_stopped(pid: int, started: int | None) -> bool:
-    """Whether the process that started then is stopped: by SIGSTOP, by a terminal, by a debugger."""
+    """Whether the process with this pid and start time is stopped: by SIGSTOP, a terminal or a debugger."""
     fields = _stat(str(pid))
     return bool(fields) and int(fields[_START_TIME]) == started and fields[_STATE] in (b"T", b"t")
 
 
 class Process(NamedTuple):
-    """A living process as one scan of /proc saw it.
+    """A living process, as a scan of /proc saw it.
 
-    ``started`` is in clock ticks since boot, ``mark`` the value of TASKQ_RUN in its environment, empty where
-    there is none or it was not read, ``uid`` the user whose it is, -1 where there is no mark.
+    ``started`` is in clock ticks since boot. ``mark`` is the value of TASKQ_RUN in its environment, empty if
+    there is none or it was not read; ``uid`` is the user of a process with a mark, else -1.
     """
 
     pid: int
@@ -74,34 +74,34 @@ class Process(NamedTuple):
     uid: int = -1
 
     @property
-    def name(self) -> tuple[int, int]:
-        """What no other process has until the next boot."""
+    def identity(self) -> tuple[int, int]:
+        """The pid and the start time: unique until the next boot."""
         return self.pid, self.started
 
 
 def scan(since: int | None) -> list[Process]:
-    """Return the living processes but those of this process's own group; raises OSError.
+    """Return the living processes, except those of this process's own group; raises OSError.
 
-    The marks of those are read that have started ``since`` then, in clock ticks since boot; of none for None.
-    What is just executing a program has no environment for a moment: it is looked at twice.
+    Marks are read of processes that started at ``since`` or later, in clock ticks since boot; of none if that
+    is None. A process has no environment for a moment while it executes a program: these are read twice.
     """
-    own, found, again = os.getpgrp(), [], []
+    own_group, found, retries = os.getpgrp(), [], []
     for name in filter(str.isdigit, os.listdir("/proc")):
         fields = _stat(name)
-        if not fields or not _lives(fields) or int(fields[_GROUP]) == own:
+        if not fields or not _is_alive(fields) or int(fields[_GROUP]) == own_group:
             continue
-        one = Process(int(name), int(fields[_START_TIME]), int(fields[_GROUP]), int(fields[_SESSION]))
-        if since is None or one.started < since:
-            found.append(one)
-        elif (environment := _environment(name)) or one.group == 0:  # the kernel's own have none
-            found.append(_marked(one, environment))
+        process = Process(int(name), int(fields[_START_TIME]), int(fields[_GROUP]), int(fields[_SESSION]))
+        if since is None or process.started < since:
+            found.append(process)
+        elif (environment := _environment(name)) or process.group == 0:  # threads of the kernel have none
+            found.append(_with_mark(process, environment))
         else:
-            again.append(one)
-    return found + [_marked(one, _environment(str(one.pid))) for one in again]
+            retries.append(process)
+    return found + [_with_mark(process, _environment(str(process.pid))) for process in retries]
 
 
-def _lives(fields: list[bytes]) -> bool:
-    """Whether it can still run: zombies do not, unless only their first thread has ended."""
+def _is_alive(fields: list[bytes]) -> bool:
+    """Whether a process can still run: no zombie, unless only its first thread has ended."""
     return fields[_STATE] not in (b"Z", b"X") or int(fields[_THREADS]) > 1
 
 
@@ -110,30 +110,30 @@ def _environment(pid: str) -> bytes:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read()
     except OSError as why:
-        return _nothing_of(why)
+        return _empty_if_gone(why)
 
 
-def _marked(one: Process, environment: bytes) -> Process:
+def _with_mark(process: Process, environment: bytes) -> Process:
     mark = _MARK.search(environment)
     if mark is None:
-        return one
+        return process
     try:
-        uid = os.stat(f"/proc/{one.pid}").st_uid
+        uid = os.stat(f"/proc/{process.pid}").st_uid
     except OSError as why:
-        _nothing_of(why)
-        return one
-    return one._replace(mark=mark[1].decode("latin-1"), uid=uid)
+        _empty_if_gone(why)
+        return process
+    return process._replace(mark=mark[1].decode("latin-1"), uid=uid)
 
 
-def _nothing_of(why: OSError) -> bytes:
-    """Return what is read of a process that has ended; raise any other error again."""
+def _empty_if_gone(why: OSError) -> bytes:
+    """Return nothing for the error of a process that has ended; raise any other error again."""
     if why.errno in _GONE:
         return b""
     raise why
 
 
-def attempt_of(mark: str, store: str) -> tuple[int, int] | None:
-    """Return (job, attempt) of a mark, None if it is none of this store's."""
+def parse_mark(mark: str, store: str) -> tuple[int, int] | None:
+    """Return the job and the attempt that a mark names, None if it is not of this store."""
     name, _, rest = mark.partition(".")
     job_id, _, attempt = rest.partition(".")
     if name != store or not (job_id + attempt).isascii() or not (job_id.isdigit() and attempt.isdigit()):
@@ -141,29 +141,29 @@ def attempt_of(mark: str, store: str) -> tuple[int, int] | None:
     return int(job_id), int(attempt)
 
 
-def ticks() -> int:
-    """Return the time since the boot in clock ticks, as start times are counted (proc(5), starttime)."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS_A_SECOND // 1_000_000_000
+def clock_ticks() -> int:
+    """Return the time since boot in clock ticks, as start times are counted (proc(5), starttime)."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _TICKS_PER_SECOND // 1_000_000_000
 
 
-def is_number_used(pid: int) -> bool:
-    """Whether a number is still that of a process, a process group or a session, be they zombies.
+def is_id_in_use(pid: int) -> bool:
+    """Whether a number is the id of a process, a process group or a session, zombies included.
 
-    One system call: the kernel refuses a number that it does not know as the owner of a descriptor's signals
-    (fcntl(2), F_SETOWN). A kernel that checks no owner, as Linux before 4.11, lets it always seem used.
+    This takes one system call: the kernel refuses an unknown id as the owner of a descriptor's signals
+    (fcntl(2), F_SETOWN). Kernels that check no owner (Linux before 4.11) make every id seem used.
     """
     try:
-        fcntl.fcntl(_owned(), fcntl.F_SETOWN, pid)
+        fcntl.fcntl(_probe_descriptor(), fcntl.F_SETOWN, pid)
     except ProcessLookupError:
         return False
-    except OSError:  # no descriptor is left to ask by
+    except OSError:  # no descriptor is free for the probe
         return True
     return True
 
 
 @cache
-def _owned() -> int:
-    """Open, once for all, what gets the owners; as no one asked for signals of it, there are none."""
+def _probe_descriptor() -> int:
+    """Open the descriptor that gets the owners; it never sends signals, because O_ASYNC is not set."""
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
@@ -192,7 +192,7 @@ def set_close_on_exec() -> None:
 
 
 def signal_group(pgid: int, number: int) -> bool:
-    """Send a signal to a process group, and SIGCONT so that stopped ones get it; False if there is none."""
+    """Signal a process group, then continue its stopped processes; return False if there is no such group."""
     with suppress(ProcessLookupError):
         os.killpg(pgid, number)
         if number not in _NO_CONTINUE:
@@ -201,9 +201,9 @@ def signal_group(pgid: int, number: int) -> bool:
     return False
 
 
-def signal_process(one: Process, number: int) -> None:
-    """Send a signal to a process that a scan found, and SIGCONT; not to another that has its number now."""
-    descriptor = _open(one)
+def signal_process(process: Process, number: int) -> None:
+    """Signal a process that a scan found, then continue it; does nothing if its pid has been reused."""
+    descriptor = _open(process)
     if descriptor is None:
         return
     try:
@@ -215,29 +215,30 @@ def signal_process(one: Process, number: int) -> None:
         os.close(descriptor)
 
 
-def _open(one: Process) -> int | None:
+def _open(process: Process) -> int | None:
     """Return a descriptor of a process (pidfd_open(2)), None if it is gone."""
     try:
-        descriptor = os.pidfd_open(one.pid)
+        descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return None
-    if start_time(one.pid) == one.started:
+    if start_time(process.pid) == process.started:
         return descriptor
     os.close(descriptor)
     return None
 
 
 def kill_all(found: Iterable[Process], seconds: float) -> list[Process]:
-    """Kill processes, wait for them to be gone, and return those that are not.
+    """Kill processes, wait until they are gone, and return those that are not.
 
-    For use before the reactor runs: it blocks for up to ``seconds`` a process, mostly for none. What may not
-    be signalled is left.
+    For use before the reactor runs: it blocks for up to ``seconds`` per process. Processes that may not be
+    signalled are returned.
     """
-    return [one for one in found if not _is_ended(one, seconds)]
+    return [process for process in found if not _kill(process, seconds)]
 
 
-def _is_ended(one: Process, seconds: float) -> bool:
-    descriptor = _open(one)
+def _kill(process: Process, seconds: float) -> bool:
+    """Kill a process and wait for its end; return whether it is gone."""
+    descriptor = _open(process)
     if descriptor is None:
         return True
     try:
@@ -254,9 +255,9 @@ def _is_ended(one: Process, seconds: float) -> bool:
 
 
 def _stat(pid: str) -> list[bytes]:
-    """Return the fields of /proc/PID/stat behind the command's name; none if there is no such process."""
+    """Return the fields of /proc/PID/stat after the command's name; none if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()
     except OSError as why:
-        return _nothing_of(why).split()
+        return _empty_if_gone(why).split()

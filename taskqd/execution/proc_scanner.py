@@ -1,113 +1,118 @@
-"""Scans of /proc, of which one serves all who ask in the same moment."""
+"""Scans of /proc; one scan serves all requests that are due at the same time."""
 
 from collections.abc import Callable
 from time import thread_time
-from typing import Any
+from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from taskqd.execution import proc
 from taskqd.execution.proc import Process
+from taskqd.storage.interfaces import InThread
 
-Heard = Callable[[list[Process] | None], None]
-"""Takes the living processes, or None if they could not be read this time."""
-InThread = Callable[..., "Deferred[Any]"]
-"""Runs a blocking function with its arguments in another thread."""
+OnScan = Callable[[list[Process] | None], None]
+"""Called with the living processes, or None if /proc could not be read this time."""
 
-REST = 9.0
-"""After a scan none begins for this many times its processor time: scans use up to a tenth of a processor."""
+BACKOFF_FACTOR = 9.0
+"""After a scan, wait for this many times its CPU time, so that scans use up to a tenth of a CPU."""
 
 
-class Scanner:
-    """Scans in a thread, since the environment of a process that hangs may be waited for."""
+class _Request(NamedTuple):
+    due: float
+    on_scan: OnScan
+    since: int | None
+
+
+class ProcScanner:
+    """Scans /proc in a thread, since reading the environment of a hanging process may block."""
 
     _log = Logger()
 
-    def __init__(self, clock: Any, in_thread: InThread) -> None:
+    def __init__(self, clock: IReactorTime, in_thread: InThread) -> None:
         self._clock = clock
         self._in_thread = in_thread
-        self._asked: list[tuple[float, Heard, int | None]] = []
-        self._timer: Any = None
+        self._requests: list[_Request] = []
+        self._timer: IDelayedCall | None = None
         self._is_scanning = False
         self._is_failing = False
-        self._rests_until = 0.0
+        self._not_before = 0.0
 
-    def ask(self, heard: Heard, since: int | None, delay: float = 0.0) -> None:
-        """Call ``heard`` after the next scan, which is made after ``delay`` seconds at the latest.
+    def request(self, on_scan: OnScan, since: int | None, delay: float = 0.0) -> None:
+        """Call ``on_scan`` after the next scan, which starts within ``delay`` seconds.
 
-        If scans have just used much time, it is later. The marks of processes that have started ``since``
-        then are read, of none for None.
+        It starts later if scans have just used much CPU time. Marks are read of processes that started at
+        ``since`` or later, in clock ticks since boot; of none if that is None.
         """
-        self._asked.append((self._clock.seconds() + delay, heard, since))
-        self._arrange()
+        self._requests.append(_Request(self._clock.seconds() + delay, on_scan, since))
+        self._schedule()
 
     def scan_now(self) -> None:
-        """Make the scan that was asked for at once, and wait for it: the daemon is about to stop."""
-        if self._asked:
-            asked = self._take()
+        """Do the requested scan in this thread: the daemon is about to stop."""
+        if self._requests:
+            requests = self._pop_requests()
             try:
-                table = proc.scan(_earliest(asked))
+                processes = proc.scan(_earliest(requests))
             except OSError:
-                self._scan_failed(Failure())
-                self._tell(asked, None)
+                self._log_failure(Failure())
+                self._notify(requests, None)
             else:
-                self._tell(asked, table)
+                self._notify(requests, processes)
 
-    def _arrange(self) -> None:
-        if self._is_scanning or not self._asked:
+    def _schedule(self) -> None:
+        if self._is_scanning or not self._requests:
             return
         now = self._clock.seconds()
-        delay = max(0.0, max(min(due for due, _, _ in self._asked), self._rests_until) - now)
+        delay = max(0.0, max(min(request.due for request in self._requests), self._not_before) - now)
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._scan)
         elif self._timer.getTime() > now + delay:
             self._timer.reset(delay)
 
-    def _take(self) -> list[tuple[float, Heard, int | None]]:
+    def _pop_requests(self) -> list[_Request]:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-        asked, self._asked = self._asked, []
-        return asked
+        requests, self._requests = self._requests, []
+        return requests
 
     def _scan(self) -> None:
-        asked = self._take()
+        requests = self._pop_requests()
         self._is_scanning = True
-        self._in_thread(_scan, _earliest(asked)).addBoth(self._scanned, asked)
+        self._in_thread(_timed_scan, _earliest(requests)).addBoth(self._on_scanned, requests)
 
-    def _scanned(self, result: Any, asked: list[tuple[float, Heard, int | None]]) -> None:
+    def _on_scanned(self, result: Any, requests: list[_Request]) -> None:
         self._is_scanning = False
         if isinstance(result, Failure):
-            self._scan_failed(result)
-            self._tell(asked, None)
+            self._log_failure(result)
+            self._notify(requests, None)
         else:
             self._is_failing = False
-            table, used = result
-            self._rests_until = self._clock.seconds() + REST * used
-            self._tell(asked, table)
-        self._arrange()
+            processes, cpu_time = result
+            self._not_before = self._clock.seconds() + BACKOFF_FACTOR * cpu_time
+            self._notify(requests, processes)
+        self._schedule()
 
-    def _scan_failed(self, failure: Failure) -> None:
+    def _log_failure(self, failure: Failure) -> None:
         if not self._is_failing:
             self._is_failing = True
             self._log.error("the processes in /proc cannot be read: {why}", why=failure.value)
 
-    def _tell(self, asked: list[tuple[float, Heard, int | None]], table: list[Process] | None) -> None:
-        for _, heard, _ in asked:
+    def _notify(self, requests: list[_Request], processes: list[Process] | None) -> None:
+        for request in requests:
             try:
-                heard(table)
-            except Exception:  # noqa: BLE001 - it must not keep the others from hearing of it
-                self._log.failure("to take what a scan of /proc found met a bug")
+                request.on_scan(processes)
+            except Exception:  # noqa: BLE001 - the others must still be notified
+                self._log.failure("unexpected error in handling a scan of /proc")
 
 
-def _scan(since: int | None) -> tuple[list[Process], float]:
-    """Return what a scan finds, and the seconds of processor time that it took."""
-    begun = thread_time()
-    found = proc.scan(since)
-    return found, thread_time() - begun
+def _timed_scan(since: int | None) -> tuple[list[Process], float]:
+    """Return the living processes, and the CPU time of the scan in seconds."""
+    started = thread_time()
+    processes = proc.scan(since)
+    return processes, thread_time() - started
 
 
-def _earliest(asked: list[tuple[float, Heard, int | None]]) -> int | None:
-    return min((since for _, _, since in asked if since is not None), default=None)
+def _earliest(requests: list[_Request]) -> int | None:
+    return min((request.since for request in requests if request.since is not None), default=None)

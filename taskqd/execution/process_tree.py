@@ -3,74 +3,77 @@
 import signal
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from taskqd.execution import proc
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import Scanner
+from taskqd.execution.proc_scanner import ProcScanner
 
-FIRST_LOOK, LAST_LOOK = 0.01, 1.0
-"""Processes that were told to end are looked for after this many seconds, and then less often."""
-LOOKS_AFTER_KILL = 8
-"""What was killed is looked for this many times more: a process in the kernel's hands may stay for ever."""
+MIN_SCAN_INTERVAL, MAX_SCAN_INTERVAL = 0.01, 1.0
+"""Seconds between scans for processes that are being ended; each interval is twice the one before it."""
+MAX_SCANS_AFTER_KILL = 8
+"""Scans for processes after SIGKILL: one that is stuck in a system call may stay forever."""
 
 Find = Callable[[list[Process]], list[Process]]
-"""Picks those of a scan that are to be ended."""
+"""Selects the processes of a scan that must be ended."""
 
 
-class Tree:
-    """Tells which processes of a scan are of one attempt: by its session, and by its mark.
+class ProcessTree:
+    """Finds the processes of one attempt in a scan, by its session and by its mark.
 
-    The session is that of the ``leader``, the attempt's first process. Once that was reaped, another process
-    can get its number as soon as the session has no member left. So what is in a session of that number is of
-    the attempt only if one there was found before, or started before the leader was ``reaped`` (in clock
-    ticks since boot), or has the mark (docs/decisions/0031).
+    The session is that of the ``leader``, the attempt's first process. Once the leader is ``reaped`` (set to
+    the time, in clock ticks since boot) and the session has no member left, another process can get its
+    number. So a session of that number belongs to the attempt only if a member was found in it before, or
+    started before the leader was reaped, or has the mark (docs/decisions/0031).
 
-    The mark counts if it ``is_marked_too``, of processes whose user is ``uid`` unless that is None: others
-    could set it.
+    The mark counts only with ``includes_marked``, and only for processes whose user is ``uid`` if that is not
+    None: other users could set it.
     """
 
     def __init__(self, mark: str, uid: int | None) -> None:
         self.leader: int | None = None
         self.reaped: int | None = None
-        self.is_marked_too = False
+        self.includes_marked = False
         self._mark = mark
         self._uid = uid
         self._known: set[tuple[int, int]] = set()
 
-    def find(self, table: list[Process]) -> list[Process]:
-        """Return those of a scan that are of the attempt."""
-        session = self._session(table)
-        found = [one for one in table if one in session or (self.is_marked_too and self._has_mark(one))]
-        self._known = {one.name for one in session}
+    def find(self, processes: list[Process]) -> list[Process]:
+        """Return the processes of a scan that belong to the attempt."""
+        session = self._session(processes)
+        marked = filter(self._has_mark, processes) if self.includes_marked else ()
+        members = session.union(marked)
+        found = [each for each in processes if each in members]
+        self._known = {each.identity for each in session}
         return found
 
-    def _session(self, table: list[Process]) -> set[Process]:
-        session = {one for one in table if one.session == self.leader}
+    def _session(self, processes: list[Process]) -> set[Process]:
+        session = {each for each in processes if each.session == self.leader}
         if self.reaped is None:
             return session
-        if any(one.pid == self.leader for one in session):
-            return set()  # another process has the number
+        if any(each.pid == self.leader for each in session):
+            return set()  # another process has the leader's pid
         return session if any(map(self._is_proof, session)) else set()
 
-    def _is_proof(self, one: Process) -> bool:
-        has_been_there = self.reaped is not None and one.started <= self.reaped
-        return has_been_there or one.name in self._known or self._has_mark(one)
+    def _is_proof(self, process: Process) -> bool:
+        """Whether a member proves that the session is still the attempt's."""
+        is_older = self.reaped is not None and process.started <= self.reaped
+        return is_older or process.identity in self._known or self._has_mark(process)
 
-    def _has_mark(self, one: Process) -> bool:
-        return bool(self._mark) and one.mark == self._mark and self._uid in (None, one.uid)
+    def _has_mark(self, process: Process) -> bool:
+        return bool(self._mark) and process.mark == self._mark and self._uid in (None, process.uid)
 
 
-class Sweep:
-    """Ends the processes that ``find`` picks: by a signal, and by SIGKILL after a grace.
+class Termination:
+    """Ends the processes that ``find`` selects: by a signal, and by SIGKILL after a grace.
 
-    ``gone`` fires once, with those that are left: none, or what no signal ends. ``signal_group`` sends a
-    signal to those that can be reached without a scan, and returns the number of their process group, 0 for
-    none, or None if there is no process yet and so nothing to look for. ``since`` is what ``Scanner.ask``
-    takes.
+    ``gone`` fires once with the processes that are left: none, or those that no signal ends.
+    ``signal_group(number)`` sends a signal to the processes that can be reached without a scan. It returns
+    the number of their process group, 0 for none, or None if no process exists yet, so that no scan is
+    needed. ``since`` is passed to ``ProcScanner.request``.
     """
 
     _log = Logger()
@@ -80,8 +83,8 @@ class Sweep:
         job_id: int,
         find: Find,
         signal_group: Callable[[int], int | None],
-        scanner: Scanner,
-        clock: Any,
+        scanner: ProcScanner,
+        clock: IReactorTime,
     ) -> None:
         self.gone: Deferred[list[Process]] = Deferred()
         self.since: int | None = None
@@ -91,99 +94,100 @@ class Sweep:
         self._signal_group = signal_group
         self._scanner = scanner
         self._clock = clock
-        self._reached: int = 0
-        self._sent: set[tuple[int, int]] = set()
-        self._kill: Any = None
+        self._group: int = 0  # has just been signalled as a whole
+        self._signalled: set[tuple[int, int]] = set()
+        self._kill_timer: IDelayedCall | None = None
         self._is_killing = False
         self._is_waiting = False
-        self._asked = 0
-        self._looks_left = LOOKS_AFTER_KILL
-        self._pause = FIRST_LOOK
-        self._is_refused = False
+        self._last_request = 0
+        self._scans_left = MAX_SCANS_AFTER_KILL
+        self._interval = MIN_SCAN_INTERVAL
+        self._has_logged = False
 
     def signal(self, number: int) -> None:
-        """Send a signal to all that are there, and to those that a later scan finds; none after SIGKILL."""
+        """Send a signal to all processes, and to those that later scans find; ignored after SIGKILL."""
         if self._is_killing and number != signal.SIGKILL:
             return
         self.number = number
-        self._sent.clear()
-        reached = self._signal_group(number)
-        if reached is not None:
-            self._reached = reached
-            self._ask(0.0)
+        self._signalled.clear()
+        group = self._signal_group(number)
+        if group is not None:
+            self._group = group
+            self._request_scan(0.0)
 
-    def kill_within(self, seconds: float) -> None:
-        """Kill all that are there after this many seconds, unless that is due before."""
+    def kill_after(self, seconds: float) -> None:
+        """Kill all processes after a time, unless that is due earlier."""
         if self._is_killing:
             return
-        if self._kill is None:
-            self._kill = self._clock.callLater(seconds, self.kill)
-        elif self._kill.getTime() > self._clock.seconds() + seconds:
-            self._kill.reset(seconds)
+        if self._kill_timer is None:
+            self._kill_timer = self._clock.callLater(seconds, self.kill)
+        elif self._kill_timer.getTime() > self._clock.seconds() + seconds:
+            self._kill_timer.reset(seconds)
 
     def kill(self) -> None:
-        """Kill all that are there now, and those that a later scan finds."""
-        self._stop_timer()
+        """Kill all processes, and those that later scans find."""
+        self._cancel_kill_timer()
         self._is_killing = True
-        self._pause = FIRST_LOOK
+        self._interval = MIN_SCAN_INTERVAL
         if not self.gone.called:
             self.signal(signal.SIGKILL)
 
     def wait(self) -> None:
-        """Look for them from now on until they are gone, or given up."""
+        """Scan from now on until all processes are gone, or are given up."""
         self._is_waiting = True
-        self._ask(0.0)
+        self._request_scan(0.0)
 
     def finish(self, left: list[Process]) -> None:
-        """Do nothing more."""
+        """Stop, and report the processes that are left."""
         if not self.gone.called:
-            self._stop_timer()
+            self._cancel_kill_timer()
             self.gone.callback(left)
 
-    def _stop_timer(self) -> None:
-        if self._kill is not None and self._kill.active():
-            self._kill.cancel()
+    def _cancel_kill_timer(self) -> None:
+        if self._kill_timer is not None and self._kill_timer.active():
+            self._kill_timer.cancel()
 
-    def _ask(self, delay: float) -> None:
-        self._asked += 1
-        self._scanner.ask(partial(self._heard, self._asked), self.since, delay)
+    def _request_scan(self, delay: float) -> None:
+        self._last_request += 1
+        self._scanner.request(partial(self._on_scan, self._last_request), self.since, delay)
 
-    def _heard(self, asked: int, table: list[Process] | None) -> None:
-        if self.gone.called or asked != self._asked:  # else another scan was asked for since
+    def _on_scan(self, request: int, processes: list[Process] | None) -> None:
+        if self.gone.called or request != self._last_request:
             return
-        found = None if table is None else self._find(table)
-        is_sent = found is not None and [*map(self._send, found)].count(False) == 0
+        found = None if processes is None else self._find(processes)
+        is_signalled = found is not None and [*map(self._send, found)].count(False) == 0
         if found is not None:
-            self._reached = 0
+            self._group = 0
         if not self._is_waiting:
             return
-        if found is not None and is_sent:  # else the machine lacked what a look takes: it does not count
-            if not found or (self._is_killing and not self._looks_left):
+        # A scan does not count if the machine lacked the resources for it.
+        if found is not None and is_signalled:
+            if not found or (self._is_killing and not self._scans_left):
                 self.finish(found)
                 return
-            self._looks_left -= self._is_killing
-        self._ask(self._pause)
-        self._pause = min(2 * self._pause, LAST_LOOK)
+            self._scans_left -= self._is_killing
+        self._request_scan(self._interval)
+        self._interval = min(2 * self._interval, MAX_SCAN_INTERVAL)
 
-    def _send(self, one: Process) -> bool:
-        """Send the signal, unless that was done; False if it could not be sent this time."""
-        if self.number is None or one.name in self._sent:
+    def _send(self, process: Process) -> bool:
+        """Send the signal, if the process has not got it; return False to try again after the next scan."""
+        if self.number is None or process.identity in self._signalled:
             return True
-        self._sent.add(one.name)
-        if self._reached and self._reached in (one.group, one.pid):
+        self._signalled.add(process.identity)
+        if self._group and self._group in (process.group, process.pid):
             return True
         try:
-            proc.signal_process(one, self.number)
+            proc.signal_process(process, self.number)
         except OSError as why:
-            if not self._is_refused:
-                self._is_refused = True
+            if not self._has_logged:
+                self._has_logged = True
                 self._log.warn(
                     "process {pid} of job {id} cannot be signalled: {why}",
-                    pid=one.pid,
+                    pid=process.pid,
                     id=self._job_id,
                     why=why,
                 )
             if not isinstance(why, PermissionError):
-                self._sent.discard(one.name)
+                self._signalled.discard(process.identity)
                 return False
         return True

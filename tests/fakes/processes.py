@@ -99,10 +99,10 @@ class FakeGroups:
     def start_time(self, pid: int) -> int | None:
         return 4711
 
-    def ticks(self) -> int:
+    def clock_ticks(self) -> int:
         return self.now
 
-    def is_number_used(self, pid: int) -> bool:
+    def is_id_in_use(self, pid: int) -> bool:
         return pid in self.alive or any(pid in (one.pid, one.group, one.session) for one in self.others)
 
     def unread_bytes(self, pipe: int) -> int:

@@ -19,7 +19,7 @@ from taskqd.execution.executor import SHORT_LIVED, Executor
 from taskqd.execution.interfaces import IExecutor, ISessionSpawner
 from taskqd.execution.job_process import MAX_LEFTOVER_GRACE
 from taskqd.execution.proc import Process
-from taskqd.execution.process_tree import FIRST_LOOK
+from taskqd.execution.process_tree import MIN_SCAN_INTERVAL
 from taskqd.execution.run import MARK, Outcome, Owner, Run
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason, Usage
@@ -746,7 +746,7 @@ def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: B
     assert not ended.called
     bench.pass_time(0.125)
     assert bench.signals == [TERM, KILL]
-    bench.clock.advance(FIRST_LOOK)
+    bench.clock.advance(MIN_SCAN_INTERVAL)
     assert result_of(ended).reason is Reason.CANCELLED
 
 
@@ -1230,7 +1230,7 @@ def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Be
     bench.look()
     assert bench.groups.sent == [(7, TERM), (8, TERM)]
     assert bench.reactor.lines == []
-    bench.clock.advance(FIRST_LOOK)
+    bench.clock.advance(MIN_SCAN_INTERVAL)
     assert len(bench.reactor.lines) == 1
     bench.exits()
 

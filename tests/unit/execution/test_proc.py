@@ -181,7 +181,7 @@ def test_a_process_whose_environment_may_not_be_read_has_no_mark(
     ],
 )
 def test_a_mark_names_an_attempt_of_its_store(mark: str, of: tuple[int, int] | None) -> None:
-    assert proc.attempt_of(mark, "store") == of
+    assert proc.parse_mark(mark, "store") == of
 
 
 def test_a_number_is_used_as_long_as_its_session_has_a_member(start: Start) -> None:
@@ -190,20 +190,20 @@ def test_a_number_is_used_as_long_as_its_session_has_a_member(start: Start) -> N
     [member] = [one for one in proc.scan(since=None) if one.session == leader.pid]
     assert member.group != leader.pid
     assert not is_there(leader.pid)
-    assert proc.is_number_used(leader.pid)
+    assert proc.is_id_in_use(leader.pid)
     proc.signal_process(member, signal.SIGKILL)
-    assert not proc.is_number_used(no_pid())
+    assert not proc.is_id_in_use(no_pid())
     gone = start("echo")
     gone.wait()
-    assert not proc.is_number_used(gone.pid)
+    assert not proc.is_id_in_use(gone.pid)
 
 
 def test_a_number_about_which_nothing_can_be_asked_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(proc, "_owned", refuse)
-    assert proc.is_number_used(no_pid())
+    monkeypatch.setattr(proc, "_probe_descriptor", refuse)
+    assert proc.is_id_in_use(no_pid())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -281,10 +281,10 @@ def test_what_ends_while_it_is_looked_at_needs_no_signal(
 
 def test_no_descriptor_is_left_open(start: Start) -> None:
     one = found(start().pid)
-    proc.is_number_used(one.pid)
+    proc.is_id_in_use(one.pid)
     before = len(os.listdir("/proc/self/fd"))
     proc.scan(since=0)
-    proc.is_number_used(one.pid)
+    proc.is_id_in_use(one.pid)
     for started in (one.started, 1):
         proc.signal_process(one._replace(started=started), signal.SIGCONT)
         proc.kill_all([one._replace(started=started)], 5)
@@ -293,9 +293,9 @@ def test_no_descriptor_is_left_open(start: Start) -> None:
 
 def test_the_ticks_around_a_start_are_those_of_its_start_time(start: Start) -> None:
     for _ in range(20):
-        before = proc.ticks()
+        before = proc.clock_ticks()
         process = start()
-        after = proc.ticks()
+        after = proc.clock_ticks()
         assert before <= (proc.start_time(process.pid) or 0) <= after
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from taskqd.execution import proc_scanner
 from taskqd.execution.proc import Process
-from taskqd.execution.proc_scanner import REST, Scanner
+from taskqd.execution.proc_scanner import BACKOFF_FACTOR, ProcScanner
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.processes import FakeGroups
 from tests.support.leaks import LeakWatch
@@ -23,7 +23,7 @@ class Bench:
         self.threads = Threads()
         self.groups = FakeGroups()
         self.groups.others = [ONE]
-        self.scanner = Scanner(self.clock, self.threads)
+        self.scanner = ProcScanner(self.clock, self.threads)
         self.heard: list[list[Process] | None] = []
         self.used = self.cost = 0.0
         monkeypatch.setattr(proc_scanner, "proc", self.groups)
@@ -35,7 +35,7 @@ class Bench:
         return self.used
 
     def ask(self, delay: float = 0.0, since: int | None = None) -> None:
-        self.scanner.ask(self.heard.append, since, delay)
+        self.scanner.request(self.heard.append, since, delay)
 
     def scan(self, seconds: float = 0.0, waits: float = 0.0) -> None:
         """Make a scan that takes this many seconds of processor time, and has waited for this many more."""
@@ -77,7 +77,7 @@ def test_after_a_scan_that_took_long_none_begins_for_a_multiple_of_that(bench: B
     bench.clock.advance(0)
     bench.scan(seconds=0.5)
     bench.ask()
-    bench.clock.advance(REST * 0.5 - 0.125)
+    bench.clock.advance(BACKOFF_FACTOR * 0.5 - 0.125)
     assert bench.threads.waiting == []
     bench.clock.advance(0.125)
     bench.scan()
@@ -89,7 +89,7 @@ def test_a_scan_that_waited_for_a_busy_machine_is_followed_by_another_at_once(be
     bench.clock.advance(0)
     bench.scan(seconds=0.0078125, waits=2.0)
     bench.ask()
-    bench.clock.advance(REST * 0.0078125)
+    bench.clock.advance(BACKOFF_FACTOR * 0.0078125)
     bench.scan()
     assert len(bench.heard) == 2
 
@@ -126,7 +126,7 @@ def test_a_bug_of_one_that_hears_keeps_no_other_from_hearing(bench: Bench, logge
     def has_a_bug(_: object) -> None:
         raise ZeroDivisionError
 
-    bench.scanner.ask(has_a_bug, None)
+    bench.scanner.request(has_a_bug, None)
     bench.ask()
     bench.clock.advance(0)
     bench.scan()
