@@ -200,7 +200,7 @@ class TaskqService(Service):
         refusals: list[Failure] = []
 
         def opened(port: Any) -> None:
-            endpoints.accept_within(port, lambda: server.connections.room)
+            endpoints.accept_within(port, lambda: server.connections.available)
             self._ports.append(port)
 
         for endpoint in settings.listen:

@@ -1,21 +1,16 @@
-"""A connection: bytes in, replies out, and no more of either than fits; its beginning and its end.
+"""One client's connection, from its first byte to its end.
 
-What comes is cut into requests in reading.py, how they are handled and answered is in exchange.py, when more
-is read in pacing.py, who is let in in doorkeeper.py.
+    bytes -> [telnet sequences removed] -> framing -> requests -> RequestPipeline -> replies -> ReplyWriter
+
+The framing is LineReceiver's: `lineReceived` gets each request line, and raw mode the blocks that follow some
+lines. FlowControl decides when bytes are framed, and ConnectionState what is still read and sent.
 """
 
-import select
-import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IHandshakeListener,
-    IPushProducer,
-    ISSLTransport,
-)
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -23,229 +18,375 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from taskqd.auth.principal import Principal
-from taskqd.errors import AuthFailed, QueueFull, TaskqError
-from taskqd.protocol import parser, replies
-from taskqd.server.connection_limits import ConnectionLimits, RequestMemory
-from taskqd.server.flow_control import FlowControl
-from taskqd.server.framing import Reading
+from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
+from taskqd.protocol import parser, replies, telnet
+from taskqd.protocol.blocks import BlockReader
+from taskqd.server.connection_limits import ConnectionLimits
+from taskqd.server.connection_state import ALLOWED, TRANSITIONS, ConnectionEvent, ConnectionState
+from taskqd.server.flow_control import FlowControl, PauseReason
 from taskqd.server.handlers.router import Router
 from taskqd.server.interfaces import IClient
-from taskqd.server.pending import PendingRequest
-from taskqd.server.pipeline import FEW_BYTES, RequestPipeline
+from taskqd.server.pending import PendingRequest, SubmitBatch, is_batchable
+from taskqd.server.pipeline import MIN_BUFFER_SIZE, RequestPipeline
+from taskqd.server.plain_submissions import read_plain_submissions
+from taskqd.server.reply_writer import ReplyWriter
+from taskqd.server.request_memory import ConnectionMemory
 from taskqd.server.submit_batching import SubmitBatcher
 from taskqd.server.time_slices import TimeSlices
-from taskqd.speedups import direct_write
+from taskqd.server.transport import (
+    IClientTransport,
+    free_buffers,
+    has_hung_up,
+    is_tls,
+    set_socket_options,
+)
+
+T = TypeVar("T")
 
 CLOSE_TIMEOUT = 10.0
-"""After its last reply a connection is kept open for up to so many seconds, for the reply to arrive."""
-HANGUP_CHECK_INTERVAL = 5.0
-"""A client that is not read from, since it has closed its half or asks too much, is looked after so often."""
-KEEP_ALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 70_000),
-)
-"""A TCP peer that goes without a word is found out within 70 s (tcp(7)); the kernel takes two hours."""
-MAX_AUTH_FAILURES = 3
-"""So many failed AUTHs end a connection."""
+"""Seconds that a client has to read its last replies before the connection is aborted."""
 UNIDENTIFIED_CLOSE_TIMEOUT = 1.0
-"""Of who is sent away without having said who they are, the place is free again after so many seconds."""
+"""The same for a client that was rejected before it authenticated: it takes a place that others wait for."""
+HANGUP_CHECK_INTERVAL = 5.0
+"""Seconds between two checks whether a client that is not read from is still there."""
+MAX_AUTH_FAILURES = 3
+"""Failed AUTHs after which the connection ends."""
+LINES_PER_TURN = 250
+"""Lines and pieces of blocks that are read from one connection in one turn of the reactor."""
+LINES_PER_CLOCK_CHECK = 8
+LONG_LINE = 256
+"""Whether the time slice is used up is checked after this many lines, and after each line of this many
+bytes.
+"""
+MAX_FRAMED_BYTES = 65_536
+"""Bytes handed to LineReceiver in one call: it copies the rest of its buffer for each line."""
+
+_LINE_START_IAC = b"\n" + bytes([telnet.IAC])
 
 
-@implementer(IClient, IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+@implementer(IClient, IHalfCloseableProtocol, IHandshakeListener)
 class Connection(LineReceiver):
-    """One client. It is its own transport's producer: reading stops while too many replies are unread.
-
-    Submissions that come together are taken together, out of the bytes; every other line is received alone.
-    """
+    """The protocol of one client, and the IClient that handlers send their replies to."""
 
     _log = Logger()
-    transport: Any
-    delimiter = b"\n"
+    transport: IClientTransport
+    delimiter = b"\n"  # lineReceived removes a CR before it
 
     def __init__(
         self,
         router: Router,
         submit_batcher: SubmitBatcher,
         connection_limits: ConnectionLimits,
-        clock: Any,
+        clock: IReactorTime,
         time_slices: TimeSlices,
-        opened: Callable[["Connection"], object],
-        lost: Callable[["Connection", Failure], object],
+        on_opened: Callable[["Connection"], object],
+        on_lost: Callable[["Connection", Failure], object],
     ) -> None:
         self.principal: Principal | None = None
+        self.state = ConnectionState.OPEN
         self._router = router
-        self._connection_limits = connection_limits
+        self._limits = connection_limits
         self._clock = clock
         self._time_slices = time_slices
-        self._opened = opened
-        self._lost = lost
-        self._heard_at = clock.seconds()
-        self._flow = FlowControl(clock, self._read_on)
+        self._on_opened = on_opened
+        self._on_lost = on_lost
+        self._last_received = clock.seconds()
         self._origin: str | None = None
-        self._is_reading = False
-        self._is_encrypted = False
-        self._is_expelled = False
-        self._is_gone = False
-        self._is_eof = False
-        self._is_finishing = False
-        self._is_within_line = False
-        self._postponed = b""
-        self._failures = 0
+        self._auth_failures = 0
+        self._flow = FlowControl(clock, self._frame_input)
+        memory = ConnectionMemory(connection_limits.memory)
         self._pipeline = RequestPipeline(
-            router,
-            submit_batcher,
-            self,
-            self._flow,
-            self._go_on,
-            self.release,
-            RequestMemory(connection_limits),
+            router, submit_batcher, self, self._flow, self._on_progress, self._release, memory
         )
-        self._reading = Reading(self, self._pipeline, self._flow, connection_limits.limits.line)
-        self._held: set[Deferred[Any]] = set()
-        self._linger: Any = None
-        self._lookout: Any = None
+        self._writer: ReplyWriter
+        self._max_line = connection_limits.limits.line
+        self.MAX_LENGTH = (
+            self._max_line + 1
+        )  # LineReceiver counts the CR as well; lineReceived checks exactly
+        self._is_framing = False
+        self._is_first_line = True
+        self._lines_left = LINES_PER_TURN
+        self._block: tuple[PendingRequest, BlockReader] | None = None
+        self._while_connected: set[Deferred[Any]] = set()
+        self._close_timer: IDelayedCall | None = None
+        self._hangup_timer: IDelayedCall | None = None
 
-    # What Twisted calls.
+    # Connecting.
 
     def connectionMade(self) -> None:
-        self._opened(self)
-        self._connection_limits.opened(self)
-        below = self._below()
-        below.bufferSize = min(
-            FEW_BYTES, self._connection_limits.limits.replies
-        )  # more once something has come
-        handle = below.getHandle()
-        if handle.family != socket.AF_UNIX:
-            for level, option, value in KEEP_ALIVE:
-                handle.setsockopt(level, option, value)
-        if not self._is_tls():
-            # An interrupt's data mark comes as urgent data: out of line it would tear its sequence apart.
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.transport.registerProducer(self, True)
-        peer = None if self._is_tls() else self._router.identify_peer(self.transport)
+        if is_tls(self.transport):
+            self.state = ConnectionState.HANDSHAKE
+        self._writer = ReplyWriter(
+            self.transport,
+            self._flow,
+            self._pipeline,
+            self._limits.limits.replies,
+            on_paused=self._update_flow,
+            on_resumed=self._on_replies_read,
+        )
+        self._on_opened(self)
+        self._limits.opened(self)
+        set_socket_options(self.transport)
+        self._writer.start(MIN_BUFFER_SIZE)  # more once the client has sent something
+        peer = None if is_tls(self.transport) else self._router.identify_peer(self.transport)
         if peer is None:
-            self._connection_limits.evict_unidentified()
+            self._limits.evict_unidentified()
         else:
             self._origin = peer.origin
             self._identify_peer(peer)
 
     def handshakeCompleted(self) -> None:
-        self._is_encrypted = True
-        certified = self._router.identify_certificate(self.transport)
-        if certified is not None:
-            self._identify_peer(certified)
+        self._change_state(ConnectionEvent.HANDSHAKE_COMPLETED)
+        principal = self._router.identify_certificate(self.transport)
+        if principal is not None:
+            self._identify_peer(principal)
 
     def _identify_peer(self, principal: Principal) -> None:
-        """Take somebody for who the system says that they are."""
+        """Accept the principal that the system or a certificate vouches for."""
         try:
-            self._connection_limits.identified(self, principal)
+            self._limits.identified(self, principal)
             self.principal = principal
-        except QueueFull as why:
-            self.close_with_error(why)
+        except QueueFull as error:
+            self.close_with_error(error)
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._lost(self, reason)
-        self._connection_limits.closed(self)
-        self._is_gone = self._reading.is_deaf = True
-        self._pipeline.end()
-        self._reading.forget_block()
-        for timer in (self._linger, self._lookout):
-            if timer is not None and timer.active():
-                timer.cancel()
-        for deferred in list(self._held):
-            deferred.cancel()
-        self._flow.end()
-        self._flow.ahead = b""
-        direct_write.forget(self._below())
+    def _change_state(self, event: ConnectionEvent) -> bool:
+        """Change the state, and return whether the event does that."""
+        state = TRANSITIONS[self.state].get(event)
+        if state is None:
+            return False
+        self.state = state
+        if not ALLOWED[state].reading:
+            self.paused = True
+            self._flow.discard_input()
+            self.clearLineBuffer()
+        return True
 
-    def readConnectionLost(self) -> None:
-        self._is_eof = True
-        if self._linger is not None:
-            self._close()
-        self._pipeline.advance()
-        if self._lookout is None:
-            self._look_for_hangup()
-
-    def _look_for_hangup(self) -> None:
-        """Notice that a client that is not read from has gone altogether: nothing comes that would tell.
-
-        A UNIX socket hangs up when its peer closes; on TCP, keep-alive probes find out.
-        """
-        self._lookout = None
-        if self._is_gone or not (self._is_eof or self._reading.is_paused):
-            return
-        poll = select.poll()
-        poll.register(self._below().getHandle(), 0)
-        if poll.poll(0):
-            self.transport.abortConnection()
-        else:
-            self._lookout = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._look_for_hangup)
-
-    def _below(self) -> Any:
-        """Return the transport that has the socket: TLS is on top of another."""
-        return getattr(self.transport, "transport", self.transport)
-
-    def writeConnectionLost(self) -> None:
-        """Our own half of the connection was closed, by ourselves."""
-
-    def pauseProducing(self) -> None:
-        self._flow.choke()
-        self._pace()
-
-    def resumeProducing(self) -> None:
-        self._heard_at = self._clock.seconds()
-        self._flow.unread = 0
-        self._flow.relieve()
-        self._pipeline.advance()
-
-    def stopProducing(self) -> None:
-        self._flow.choke()
+    # Input: from the transport to the framing.
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._reading.is_deaf:
-            self._flow.ahead += data
-            self._below().bufferSize = self._pipeline.most_read(self._connection_limits.limits.replies)
-            self._read_on()
+        if self._is_framing:
+            super().dataReceived(data)  # setLineMode returns the bytes behind a block to the framing
+        elif ALLOWED[self.state].reading:
+            self._flow.buffer += data
+            self._writer.set_read_size()
+            self._frame_input()
 
-    def _read_on(self) -> None:
-        """Read what is ahead; what is left of it is read on when nothing keeps it back any more."""
-        self._heard_at = self._clock.seconds()
-        if self._is_reading:
+    def _frame_input(self) -> None:
+        """Frame the buffered input until reading pauses, and dispatch its requests."""
+        self._last_received = self._clock.seconds()
+        if self._is_framing:
             return
-        if self._flow.is_breathing:
+        if self._flow.is_yielding:
             self._pipeline.count_memory()
-            self._pace()
+            self._update_flow()
             return
-        self._is_reading = True
+        self._is_framing = True
         try:
-            self._reading.read()
+            self._frame(self._flow.buffer)
         finally:
-            self._is_reading = False
-        self._pipeline.advance()
+            self._is_framing = False
+        self._pipeline.process()
+
+    def _frame(self, data: bytes) -> None:
+        flow = self._flow
+        self.paused = flow.is_paused
+        self._lines_left = LINES_PER_TURN
+        position, is_line_start = 0, True
+        while position < len(data) and not self.paused:
+            if self.line_mode and is_line_start:
+                start = position
+                position = self._remove_telnet(data, position)
+                if data[position : position + 1] == _LINE_START_IAC[1:]:
+                    break  # the sequence is incomplete, or reading has paused
+                position = self._enqueue_plain_submissions(data, position)
+                if position != start:
+                    continue
+            end = self._piece_end(data, position)
+            super().dataReceived(data[position:end])
+            is_line_start = data.endswith(b"\n", position, end)
+            position = end
+        unframed = self.clearLineBuffer() + data[position:]
+        if not ALLOWED[self.state].reading:
+            return
+        flow.buffer = unframed
+        flow.has_unread_input = flow.is_blocked and bool(unframed)
+        if unframed and not flow.is_paused and self._lines_left <= 0:
+            flow.yield_to_reactor()
+
+    def _piece_end(self, data: bytes, start: int) -> int:
+        """Return where the piece ends that the framing gets next.
+
+        A piece never extends over the start of a line that begins with a telnet sequence, unless a block
+        does.
+        """
+        if self._block is not None:
+            return start + self._block[1].wanted
+        end = start + MAX_FRAMED_BYTES
+        telnet_at = data.find(_LINE_START_IAC, start, end)
+        return end if telnet_at < 0 else telnet_at + 1
+
+    def _remove_telnet(self, data: bytes, position: int) -> int:
+        """Answer the telnet sequences at the start of a line, and return where they end."""
+        while data[position : position + 1] == _LINE_START_IAC[1:] and not self.paused:
+            sequence = telnet.read(data, position)
+            if sequence is None:
+                break
+            self._writer.send_between_lines(sequence.answer)
+            position = sequence.end
+        return position
+
+    def _enqueue_plain_submissions(self, data: bytes, position: int) -> int:
+        submissions, end = read_plain_submissions(data, position, self._max_line, self._lines_left)
+        if submissions:
+            self._is_first_line = False
+            self._pipeline.enqueue(SubmitBatch(submissions, end - position))
+            self._count_lines(len(submissions))
+        return end
+
+    def _count_lines(self, count: int = 1) -> None:
+        """Pause the framing when as many lines were read as may be in one turn of the reactor."""
+        self._lines_left -= count
+        if self._lines_left <= 0:
+            self.paused = True
+
+    # Input: from the framing to the pipeline.
 
     def lineReceived(self, line: bytes) -> None:
-        self._reading.take(line)
+        is_long = len(line) >= LONG_LINE
+        line = line.removesuffix(b"\r")
+        if len(line) > self._max_line:
+            self.lineLengthExceeded(line)
+            return
+        is_first, self._is_first_line = self._is_first_line, False
+        request = self._parse(line)
+        if request is None:
+            self._pipeline.note_next_line()
+        elif request.is_lost:
+            self._give_up(request.error)
+        elif is_first and parser.is_http(line):
+            self.close()
+        elif request.blocks:
+            self._receive_blocks(request, line)
+        elif is_batchable(request):
+            self._pipeline.enqueue(SubmitBatch([request.argument], len(line)))
+        else:
+            if request.verb == "AUTH" and request.error is None:
+                self._flow.pause(PauseReason.AUTHENTICATING)
+                self.paused = True
+            self._pipeline.enqueue(PendingRequest(request, len(line), line=line))
+        self._count_lines()
+        if (is_long or not self._lines_left % LINES_PER_CLOCK_CHECK) and self._time_slices.is_spent:
+            self._count_lines(self._lines_left)
 
-    def _is_tls(self) -> bool:
-        return bool(ISSLTransport.providedBy(self.transport))
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._give_up(
+            LineTooLong(f"a request line has at most {self._max_line} bytes; send more with --script")
+        )
 
-    # What the handlers call.
+    def rawDataReceived(self, data: bytes) -> None:
+        while self._block is not None and data:
+            pending, reader = self._block
+            piece, data = data[: reader.wanted], data[reader.wanted :]
+            try:
+                reader.feed(piece)
+            except BadRequest as error:
+                self._forget_block()
+                self._give_up(error)
+                return
+            if not reader.wanted:
+                self._block = None
+                if reader.is_kept:
+                    pending.blocks = reader.blocks
+                    self._pipeline.enqueue(pending)
+            self._count_lines()
+        if self._block is None:
+            self.setLineMode(data)
+
+    def _parse(self, line: bytes) -> parser.Request | None:
+        """Return the request of a line, None for an empty line."""
+        if not line.strip():
+            return None
+        try:
+            return parser.parse_line(line)
+        except Exception:  # noqa: BLE001 - a bug in a parser must not leave the client without a reply
+            self._log.failure("internal error in a line of {length} bytes", length=len(line))
+            return _unreadable(TaskqError("internal error in this line; see the daemon's log"))
+
+    def _receive_blocks(self, request: parser.Request, line: bytes) -> None:
+        """Receive the blocks of a request before it is dispatched; if it is refused, dispatch it at once."""
+        self._pipeline.note_next_line()
+        pending = self._reserve_memory(self._router.check_before_blocks(self, request), line)
+        is_accepted = pending.request.error is None
+        self._block = (pending, BlockReader(request.blocks, is_accepted))
+        self.setRawMode()
+        if is_accepted:
+            pending.compact()
+        else:
+            self._pipeline.enqueue(pending)
+
+    def _reserve_memory(self, request: parser.Request, line: bytes) -> PendingRequest:
+        if request.error is not None or self.principal is None:
+            return PendingRequest(request, len(line), line=line)
+        size = sum(request.blocks)
+        try:
+            self._limits.memory.reserve(self.principal, size)
+        except QueueFull as error:
+            return PendingRequest(request._replace(error=error), len(line), line=line)
+        return PendingRequest(request, len(line) + size, (self.principal, size), line)
+
+    def _release(self, pending: PendingRequest) -> None:
+        if pending.reserved is not None:
+            self._limits.memory.release(*pending.reserved)
+            pending.reserved = None
+
+    def _forget_block(self) -> None:
+        if self._block is not None:
+            self._release(self._block[0])
+            self._block = None
+
+    def _give_up(self, error: TaskqError | None) -> None:
+        """Answer with an error and end the connection: where the next request begins is unknown."""
+        self._change_state(ConnectionEvent.LAST_REQUEST)
+        self._pipeline.enqueue(PendingRequest(_unreadable(error), 0))
+
+    # Flow control.
+
+    def _on_progress(self) -> None:
+        self._update_flow()
+        self._close_if_done()
+
+    def _on_replies_read(self) -> None:
+        self._last_received = self._clock.seconds()
+        self._pipeline.process()
+
+    def _update_flow(self) -> None:
+        """Pause or resume the framing and the transport."""
+        flow, allowed = self._flow, ALLOWED[self.state]
+        if self._pipeline.is_full:
+            flow.pause(PauseReason.QUEUE_FULL)
+        else:
+            flow.resume(PauseReason.QUEUE_FULL)
+        self.paused = flow.is_paused or self._lines_left <= 0 or not allowed.reading
+        if allowed.receiving:
+            flow.apply_to(self.transport, is_discarding=not allowed.reading)
+            if allowed.reading and flow.is_blocked:
+                self._start_hangup_timer()
+        if allowed.reading and flow.has_unread_input and not flow.is_paused:
+            self._frame_input()
+
+    # IClient, for the handlers.
 
     def identify(self, authenticating: "Deferred[Principal]") -> "Deferred[Principal]":
-        return self.while_connected(authenticating).addBoth(self._identified)
+        return self.while_connected(authenticating).addBoth(self._on_authenticated)
 
-    def _identified(self, result: Any) -> Any:
-        """Take note of who it is; what came behind the AUTH is read only now, in the light of it."""
-        self._reading.is_identifying = False
+    def _on_authenticated(self, result: Principal | Failure) -> Principal | Failure:
+        self._flow.resume(PauseReason.AUTHENTICATING)  # the requests behind the AUTH are read only now
         if isinstance(result, Failure):
-            self._failures += result.check(AuthFailed) is not None
-            if self._failures >= MAX_AUTH_FAILURES:
+            self._auth_failures += result.check(AuthFailed) is not None
+            if self._auth_failures >= MAX_AUTH_FAILURES:
                 self.finish()
-        elif not self._is_gone:
-            self._connection_limits.identified(self, result)
+        elif self.state is not ConnectionState.CLOSED:
+            self._limits.identified(self, result)
             self.principal = result
         return result
 
@@ -254,173 +395,158 @@ class Connection(LineReceiver):
         if self._origin is not None:
             return self._origin
         peer = self.transport.getPeer()
-        # Behind a proxy at a UNIX socket it may be that nobody knows.
+        # The peer of a proxy at a UNIX socket may be unknown.
         return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
     def send(self, data: bytes) -> None:
-        if not self._is_expelled:
-            data, self._postponed = data + self._postponed, b""
-            self._is_within_line = False
-            self._write(data)
+        if ALLOWED[self.state].sending:
+            self._writer.send(data)
 
     def send_part(self, data: bytes) -> None:
-        if not self._is_expelled:
-            self._is_within_line = True
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        """Write and count what is unread then."""
-        below, flow, most = self._below(), self._flow, self._connection_limits.limits.replies
-        # Twisted has one bound for what is read at once and for what may be unread.
-        below.bufferSize = self._pipeline.most_unread(most)
-        direct_write.write(self.transport, data)
-        below.bufferSize = self._pipeline.most_read(most)
-        unread = direct_write.unread(below)
-        if unread != flow.unread:
-            flow.unread = unread
-            self._pipeline.count_memory()
+        if ALLOWED[self.state].sending:
+            self._writer.send_part(data)
 
     @property
     def can_send(self) -> bool:
-        flow = self._flow
-        return not flow.is_choked and not flow.is_over and not self._time_slices.is_spent
+        return self._flow.can_send and not self._time_slices.is_spent
 
     def writable(self) -> "Deferred[None]":
         if self.can_send:
             return succeed(None)
-        return Deferred.fromCoroutine(self._room_and_turn())
+        return Deferred.fromCoroutine(self._wait_until_writable())
 
-    async def _room_and_turn(self) -> None:
-        await self._flow.room()
+    async def _wait_until_writable(self) -> None:
+        await self._flow.writable()
         while self._time_slices.is_spent:
-            await self.while_connected(self._time_slices.turn())
-            await self._flow.room()
+            await self.while_connected(self._time_slices.next_slice())
+            await self._flow.writable()
+
+    def next_line(self) -> "Deferred[None]":
+        return self._pipeline.next_line()
+
+    def while_connected(self, deferred: "Deferred[T]") -> "Deferred[T]":
+        def forget(result: T) -> T:
+            self._while_connected.discard(deferred)
+            return result
+
+        self._while_connected.add(deferred)
+        return deferred.addBoth(forget)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a handler waits for anything on this connection."""
+        return bool(self._while_connected) or self._flow.is_waited_for or self._pipeline.is_waiting_for_line
 
     def abort(self, why: str) -> None:
         self._log.warn(
-            "{address}: a reply was broken off and its connection closed: {why}",
+            "{address}: a reply could not be completed, so the connection was closed: {why}",
             address=self.address,
             why=why,
         )
         self.transport.abortConnection()
 
-    def next_line(self) -> "Deferred[None]":
-        return self._pipeline.next_line()
-
-    def while_connected(self, deferred: "Deferred[Any]") -> "Deferred[Any]":
-        def let_go(result: Any) -> Any:
-            self._held.discard(deferred)
-            return result
-
-        self._held.add(deferred)
-        return deferred.addBoth(let_go)
-
     def finish(self) -> None:
-        self._reading.is_deaf = True
-        self._is_finishing = True
-        self._pipeline.drop()
+        self._change_state(ConnectionEvent.LAST_REQUEST)
+        self._pipeline.discard_queued()
 
-    # What the service and the doorkeeper call.
-
-    def end(self) -> None:
-        """Read no more and close once all is written that was answered."""
-        self._reading.is_deaf = True
-        self._close()
+    # Closing.
 
     def is_idle(self, since: float) -> bool:
-        """Whether it waits for nothing, or does not read it, and nothing was heard of it since a time."""
-        return self._heard_at <= since and (self._pipeline.is_idle or self._flow.is_choked)
+        """Whether nothing was received since a time, and no request is in progress or its reply is unread."""
+        return self._last_received <= since and (self._pipeline.is_idle or self._flow.is_congested)
 
-    def close_with_error(self, why: TaskqError) -> None:
-        """Say why, in place of all that is unanswered, and close."""
-        if self._is_gone or self._is_expelled:
+    def close(self) -> None:
+        """Read no more, and close once everything is written."""
+        if self._change_state(ConnectionEvent.CLOSE):
+            self._close_transport()
+
+    def close_with_error(self, error: TaskqError) -> None:
+        """Send an error in place of all outstanding replies, and close."""
+        is_encrypting = self.state is ConnectionState.HANDSHAKE
+        if not self._change_state(ConnectionEvent.REJECT):
             return
-        self._is_expelled = self._reading.is_deaf = True
-        if self._is_within_line or (self._is_tls() and not self._is_encrypted):
+        if self._writer.is_within_line or is_encrypting:
             self.transport.abortConnection()
             return
-        self.transport.write(replies.error(why))
-        self._pipeline.end()
-        self._reading.forget_block()
-        for deferred in list(self._held):
-            deferred.cancel()
-        self._flow.end()
+        self.transport.write(replies.error(error))
+        self._end_requests()
         if self.principal is None:
-            self._cut_off_in(UNIDENTIFIED_CLOSE_TIMEOUT)
-        self._close()
+            self._start_close_timer(UNIDENTIFIED_CLOSE_TIMEOUT)
+        self._close_transport()
 
-    # What Reading and Exchange call.
+    def _end_requests(self) -> None:
+        self._pipeline.close()
+        self._forget_block()
+        for deferred in list(self._while_connected):
+            deferred.cancel()
+        self._flow.close()
 
-    @property
-    def is_late(self) -> bool:
-        return self._time_slices.is_spent
-
-    def answer(self, data: bytes) -> None:
-        """Answer a sequence of telnet's: between two replies or their lines, never within one."""
-        if self._is_within_line:
-            self._postponed += data
-        else:
-            self.transport.write(data)
-
-    def expect(self, request: parser.Request, line: bytes) -> PendingRequest:
-        """Return a request whose blocks are on their way, with memory for them unless they are refused."""
-        request = self._router.check_before_blocks(self, request)
-        size, reserved = len(line), None
-        if request.error is None and self.principal is not None:
-            more = sum(request.blocks)
-            try:
-                self._connection_limits.reserve(self.principal, more)
-                size, reserved = size + more, (self.principal, more)
-            except QueueFull as why:
-                request = request._replace(error=why)
-        asked = PendingRequest(request, size, reserved, line)
-        asked.shrink()  # its blocks may take their time
-        return asked
-
-    def release(self, asked: PendingRequest) -> None:
-        if asked.reserved is not None:
-            self._connection_limits.give_back(*asked.reserved)
-            asked.reserved = None
-
-    def _go_on(self) -> None:
-        """Read on and close as what was answered allows."""
-        self._pace()
-        self._end_if_done()
-
-    def _pace(self) -> None:
-        """Read on, or not, as there is room for replies and for requests."""
-        reading, flow = self._reading, self._flow
-        is_full = reading.is_identifying or self._pipeline.is_full
-        reading.is_paused = (flow.is_choked or is_full) and not reading.is_deaf
-        if not self._is_eof and (reading.is_paused or flow.is_held or flow.is_breathing):
-            flow.hold(self.transport, reading.is_paused, reading.is_deaf)
-            if reading.is_paused and self._lookout is None:
-                self._lookout = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._look_for_hangup)
-        if reading.is_behind and not reading.is_paused and not flow.is_breathing:
-            self._read_on()
-
-    def _end_if_done(self) -> None:
-        if not (self._is_eof or self._is_finishing):
+    def _close_if_done(self) -> None:
+        """Close if the client or a request has ended the input, and every request is answered."""
+        if not ALLOWED[self.state].finishing or self._is_framing or not self._pipeline.is_idle:
             return
-        if self._is_gone or self._is_reading or not self._pipeline.is_idle:
+        if self.state is ConnectionState.INPUT_ENDED and (
+            self._flow.is_yielding or self._flow.has_unread_input
+        ):
             return
-        if not self._is_finishing and (self._flow.is_breathing or self._reading.is_behind):
-            return
-        if self._is_eof or self._is_tls():
-            self._close()
-        elif self._linger is None:
-            self.transport.unregisterProducer()
+        if self.state is ConnectionState.FINISHING and not is_tls(self.transport):
+            self._change_state(ConnectionEvent.WE_CLOSED_OUR_HALF)
+            self._writer.stop()
             self.transport.loseWriteConnection()
-            self._cut_off_in(CLOSE_TIMEOUT)
+            self._start_close_timer(CLOSE_TIMEOUT)
+        else:
+            self.close()
 
-    def _close(self) -> None:
-        """Close once all is written; a transport that has a producer would ask it for more instead."""
-        self.transport.unregisterProducer()
+    def _close_transport(self) -> None:
+        self._writer.stop()
         self.transport.loseConnection()
-        if self._linger is None:
-            self._cut_off_in(CLOSE_TIMEOUT)
+        if self._close_timer is None:
+            self._start_close_timer(CLOSE_TIMEOUT)
 
-    def _cut_off_in(self, seconds: float) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-        self._linger = self._clock.callLater(seconds, self.transport.abortConnection)
+    def _start_close_timer(self, timeout: float) -> None:
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._close_timer = self._clock.callLater(timeout, self.transport.abortConnection)
+
+    def readConnectionLost(self) -> None:
+        """Answer what was received, and close then; called when the client has closed its half."""
+        self._change_state(ConnectionEvent.CLIENT_CLOSED_ITS_HALF)
+        if self.state is ConnectionState.CLOSING:
+            self._close_transport()
+        self._pipeline.process()
+        if self._hangup_timer is None:
+            self._check_for_hangup()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: our half was closed by ourselves."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._on_lost(self, reason)
+        self._limits.closed(self)
+        self._change_state(ConnectionEvent.LOST)
+        for timer in (self._close_timer, self._hangup_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._end_requests()
+        free_buffers(self.transport)
+
+    # A client that is not read from may be gone altogether, and nothing arrives that would tell.
+
+    def _start_hangup_timer(self) -> None:
+        if self._hangup_timer is None:
+            self._hangup_timer = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._check_for_hangup)
+
+    def _check_for_hangup(self) -> None:
+        self._hangup_timer = None
+        allowed = ALLOWED[self.state]
+        has_input_ended = allowed.finishing and not allowed.receiving
+        if not has_input_ended and not (allowed.reading and self._flow.is_blocked):
+            return
+        if has_hung_up(self.transport):
+            self.transport.abortConnection()
+        else:
+            self._start_hangup_timer()
+
+
+def _unreadable(error: TaskqError | None) -> parser.Request:
+    return parser.Request("", None, error, is_lost=True)

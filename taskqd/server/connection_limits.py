@@ -1,254 +1,205 @@
-"""Who is in, and how many: connections in all, of a user, and of those who have not said who they are.
+"""Limits how many connections there are: in all, of one user, and of clients that are not identified yet.
 
-When there are as many as there may be, nobody is let in until somebody leaves: the others wait in the
-kernel's queue. Of strangers the one who has been there longest has to go for the next one: whoever fills the
-place with connections that say nothing keeps nobody out who does.
+When the total limit is reached, the ports stop accepting and further clients wait in the kernel's queue. When
+too many connections are unidentified, the oldest is closed. An attacker who opens idle connections therefore
+cannot lock out clients that authenticate.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from taskqd.auth.principal import Principal
 from taskqd.config.limits import Limits
 from taskqd.errors import AuthRequired, QueueFull, TaskqError
 from taskqd.model.roles import Role
+from taskqd.server.request_memory import RequestMemory
 
-LOOK_EVERY = 1.0
-"""It is looked after connections that are idle, or whose token is not valid any more, so often at most."""
-SHARE = 4
-"""One user who is no admin has at most one part in so many of the memory for blocks."""
-READING_SHARE = 16
-"""When what one user has on the way takes one part in so many, requests are read one by one."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks for idle connections and for tokens that are no longer valid."""
+
+
+class IPausablePort(Protocol):
+    """A listening port that can stop accepting for a while."""
+
+    def pauseProducing(self) -> object:
+        """Accept no connections until ``resumeProducing``."""
+
+    def resumeProducing(self) -> object:
+        """Accept connections again."""
 
 
 class IConnection(Protocol):
-    """A connection, as it is seen from the door."""
+    """A connection, as ConnectionLimits sees it."""
 
     principal: Principal | None
 
     def is_idle(self, since: float) -> bool:
-        """Whether it waits for nothing and nothing was heard of it since a time."""
+        """Whether no request is in progress and nothing was received since a time."""
 
-    def close_with_error(self, why: TaskqError) -> None:
-        """Say why, and close."""
+    def close_with_error(self, error: TaskqError) -> None:
+        """Send an error in place of all outstanding replies, and close."""
 
-    def end(self) -> None:
-        """Close once what was answered is written."""
+    def close(self) -> None:
+        """Close once everything that was answered is written."""
 
 
 class ConnectionLimits:
-    """Lets connections in, up to ``most`` of them; ``is_valid`` tells whether a token still is.
+    """Counts the open connections and closes those that exceed a limit.
 
-    ``ports`` are the listening ports, and may be filled later.
+    ``is_valid`` tells whether the token of a principal can still be used. ``ports`` are the listening ports;
+    the caller may add to them later. ``memory`` is what the requests of all connections take.
     """
 
     _log = Logger()
 
     def __init__(
-        self, limits: Limits, most: int, clock: Any, is_valid: Callable[[Principal], bool], ports: list[Any]
+        self,
+        limits: Limits,
+        max_connections: int,
+        clock: IReactorTime,
+        is_valid: Callable[[Principal], bool],
+        ports: Iterable[IPausablePort],
     ) -> None:
         self.connections: set[IConnection] = set()
         self.limits = limits
-        self._most = most
+        self.memory = RequestMemory(limits.block_memory)
+        self._max_connections = max_connections
         self._clock = clock
         self._is_valid = is_valid
         self._ports = ports
-        self._is_full = False
-        self._has_told = False
-        self._strangers: dict[IConnection, Any] = {}
-        self._names: dict[IConnection, str] = {}
-        self._of: dict[str, int] = {}
-        self._block_bytes = 0
-        self._block_bytes_of: dict[str, int] = {}
-        self._look: Any = None
+        self._is_accepting = True
+        self._has_logged = False
+        self._unidentified: dict[IConnection, IDelayedCall | None] = {}  # oldest first, with the auth timer
+        self._users: dict[IConnection, str] = {}
+        self._count_by_user: dict[str, int] = {}
+        self._check_timer: IDelayedCall | None = None
 
     @property
-    def room(self) -> int:
-        """How many more may come in."""
-        return self._most - len(self.connections)
+    def available(self) -> int:
+        """The number of connections that may still be opened."""
+        return self._max_connections - len(self.connections)
 
     @property
-    def has_room(self) -> bool:
-        """Whether another one may come in."""
-        return self.room > 0
+    def unidentified(self) -> list[IConnection]:
+        """The connections whose user is not known yet, oldest first."""
+        return list(self._unidentified)
+
+    @property
+    def users(self) -> dict[IConnection, str]:
+        """The identified connections, with the name of the user of each."""
+        return self._users.copy()
+
+    @property
+    def count_by_user(self) -> dict[str, int]:
+        """The number of identified connections of each user."""
+        return self._count_by_user.copy()
 
     def opened(self, connection: IConnection) -> None:
-        """Count a connection in; one that the system knows already is told by ``identified`` at once."""
+        """Count a new connection; ``identified`` or ``evict_unidentified`` must follow."""
         self.connections.add(connection)
-        limit = self.limits.auth_time
-        self._strangers[connection] = limit and self._clock.callLater(
-            limit, self._has_been_silent, connection
+        timeout = self.limits.auth_time
+        self._unidentified[connection] = (
+            self._clock.callLater(timeout, self._on_auth_timeout, connection) if timeout else None
         )
-        if not self.has_room:
-            self._close_the_doors()
-        self._look_later()
+        if self.available <= 0:
+            self._stop_accepting()
+        self._schedule_check()
 
     def evict_unidentified(self) -> None:
-        """Send the stranger away who has been there longest, if there are too many of them."""
-        most = self.limits.connections_before_auth
-        if most is not None and len(self._strangers) > most:
-            oldest = next(iter(self._strangers))
-            self._know(oldest)
+        """Close the oldest unidentified connection if there are too many of them."""
+        limit = self.limits.connections_before_auth
+        if limit is not None and len(self._unidentified) > limit:
+            oldest = next(iter(self._unidentified))
+            self._remove_unidentified(oldest)
             oldest.close_with_error(
-                AuthRequired(f"more than {most} connections have not said who they are; AUTH at once")
+                AuthRequired(f"more than {limit} connections are not authenticated; send AUTH first")
             )
 
     def identified(self, connection: IConnection, principal: Principal) -> None:
-        """Take note of who somebody is; raises QueueFull for one connection too many of theirs."""
-        if self._names.get(connection) == principal.name:
+        """Count a connection for its user; raises QueueFull if the user has too many."""
+        name = principal.name
+        if self._users.get(connection) == name:
             return
-        count, most = self._of.get(principal.name, 0), self.limits.connections_per_user
-        if principal.role is not Role.ADMIN and most is not None and count >= most:
-            raise QueueFull(f"{principal.name} has {count} connections, which is the most; close one of them")
-        self._know(connection)
-        self._forget(connection)
-        self._names[connection] = principal.name
-        self._of[principal.name] = count + 1
+        count, limit = self._count_by_user.get(name, 0), self.limits.connections_per_user
+        if principal.role is not Role.ADMIN and limit is not None and count >= limit:
+            raise QueueFull(f"{name} has {count} connections, the limit for one user; close one of them")
+        self._remove_unidentified(connection)
+        self._remove_user(connection)
+        self._users[connection] = name
+        self._count_by_user[name] = count + 1
 
     def closed(self, connection: IConnection) -> None:
-        """Count a connection out."""
+        """Stop counting a connection."""
         self.connections.discard(connection)
-        self._know(connection)
-        self._forget(connection)
-        if self._is_full and self.has_room:
-            self._open_the_doors()
+        self._remove_unidentified(connection)
+        self._remove_user(connection)
+        if not self._is_accepting and self.available > 0:
+            self._resume_accepting()
         if not self.connections:
             self.stop()
 
-    def reserve(self, principal: Principal, size: int) -> None:
-        """Set memory aside for blocks on their way in; raises QueueFull where there is no more."""
-        most, name = self.limits.block_memory, principal.name
-        if most is not None:
-            of = self._block_bytes_of.get(name, 0)
-            is_over = principal.role is not Role.ADMIN and of and of + size > most // SHARE
-            if is_over or self._block_bytes + size > most:
-                raise QueueFull(
-                    f"scripts, stdins and requests on their way take {self._block_bytes} of {most} bytes, "
-                    f"yours {of}; send this one when some have arrived"
-                )
-        if size:
-            self._take(name, size)
-
-    def is_used_up(self, principal: Principal) -> bool:
-        """Whether what is on its way in takes all the memory that it may take, or that of one user's."""
-        most, of = self.limits.block_memory, self._block_bytes_of.get(principal.name, 0)
-        if most is None:
-            return False
-        return self._block_bytes > most or (principal.role is not Role.ADMIN and of > most // READING_SHARE)
-
-    def take(self, principal: Principal, size: int) -> None:
-        """Count memory for requests that are not answered yet, or with a negative size less of it."""
-        self._take(principal.name, size)
-
-    def _take(self, name: str, size: int) -> None:
-        self._block_bytes += size
-        closed = self._block_bytes_of.get(name, 0) + size
-        if closed:
-            self._block_bytes_of[name] = closed
-        else:
-            self._block_bytes_of.pop(name, None)
-
-    def give_back(self, principal: Principal, size: int) -> None:
-        """Give back what was set aside."""
-        if size:
-            self._take(principal.name, -size)
-
     def stop(self) -> None:
-        """Look after nobody any more: the daemon stops."""
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        """Stop checking for idle connections."""
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+            self._check_timer = None
 
-    def _know(self, connection: IConnection) -> None:
-        """Count somebody among the strangers no longer."""
-        timer = self._strangers.pop(connection, None)
+    def close_expired(self) -> None:
+        """Close idle connections, and those whose token is no longer valid."""
+        idle_time = self.limits.idle_time
+        since = None if idle_time is None else self._clock.seconds() - idle_time
+        for connection in list(self.connections):
+            principal = connection.principal
+            if principal is not None and principal.token is not None and not self._is_valid(principal):
+                connection.close_with_error(
+                    AuthRequired(f"the token of {principal.name} was revoked or changed, or has expired; AUTH with another")
+                )
+            elif since is not None and connection.is_idle(since):
+                connection.close()
+
+    def _remove_unidentified(self, connection: IConnection) -> None:
+        timer = self._unidentified.pop(connection, None)
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _forget(self, connection: IConnection) -> None:
-        name = self._names.pop(connection, None)
+    def _remove_user(self, connection: IConnection) -> None:
+        name = self._users.pop(connection, None)
         if name is not None:
-            self._of[name] -= 1
-            if not self._of[name]:
-                del self._of[name]
+            self._count_by_user[name] -= 1
+            if not self._count_by_user[name]:
+                del self._count_by_user[name]
 
-    def _has_been_silent(self, connection: IConnection) -> None:
-        del self._strangers[connection]
-        connection.close_with_error(
-            AuthRequired(f"nobody said who they are within {self.limits.auth_time:g} s; AUTH at once")
-        )
+    def _on_auth_timeout(self, connection: IConnection) -> None:
+        del self._unidentified[connection]
+        timeout = self.limits.auth_time
+        connection.close_with_error(AuthRequired(f"not authenticated within {timeout:g} s; send AUTH first"))
 
-    def _close_the_doors(self) -> None:
-        self._is_full = True
+    def _stop_accepting(self) -> None:
+        self._is_accepting = False
         for port in self._ports:
             port.pauseProducing()
-        if not self._has_told:
-            self._has_told = True
+        if not self._has_logged:
+            self._has_logged = True
             self._log.warn(
-                "{count} connections are all that there may be: nobody else is let in until one closes",
+                "{count} connections are open, which is the limit; new clients wait until one is closed",
                 count=len(self.connections),
             )
 
-    def _open_the_doors(self) -> None:
-        self._is_full = False
+    def _resume_accepting(self) -> None:
+        self._is_accepting = True
         for port in self._ports:
             port.resumeProducing()
 
-    def _look_later(self) -> None:
-        if self._look is None and self.connections:
-            idle = self.limits.idle_time
-            wait = LOOK_EVERY if idle is None else min(LOOK_EVERY, idle / 4)
-            self._look = self._clock.callLater(wait, self._look_again)
+    def _schedule_check(self) -> None:
+        if self._check_timer is None and self.connections:
+            idle_time = self.limits.idle_time
+            interval = CHECK_INTERVAL if idle_time is None else min(CHECK_INTERVAL, idle_time / 4)
+            self._check_timer = self._clock.callLater(interval, self._check)
 
-    def close_expired(self) -> None:
-        """Close what is idle, and what came by a token that is not valid any more."""
-        idle = self.limits.idle_time
-        since = None if idle is None else self._clock.seconds() - idle
-        for connection in list(self.connections):
-            who = connection.principal
-            if who is not None and who.token is not None and not self._is_valid(who):
-                connection.close_with_error(
-                    AuthRequired(
-                        f"the token of {who.name} was revoked or changed, or has expired; AUTH with another"
-                    )
-                )
-            elif since is not None and connection.is_idle(since):
-                connection.end()
-
-    def _look_again(self) -> None:
-        self._look = None
+    def _check(self) -> None:
+        self._check_timer = None
         self.close_expired()
-        self._look_later()
-
-
-class RequestMemory:
-    """Memory that the unanswered requests of one connection take.
-
-    Of a stranger nothing is counted: of those there are few, and what they may ask is answered at once.
-    """
-
-    def __init__(self, connection_limits: ConnectionLimits) -> None:
-        self._connection_limits = connection_limits
-        self._of: Principal | None = None
-        self._size = 0
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether the user, or all users together, have no memory left for more requests."""
-        return self._of is not None and self._connection_limits.is_used_up(self._of)
-
-    def is_used_up_for(self, principal: Principal) -> bool:
-        """Whether a user, or all users together, have no memory left, though nothing is counted here yet."""
-        return self._connection_limits.is_used_up(principal)
-
-    def take(self, principal: Principal | None, size: int) -> None:
-        """Count ``size`` bytes in all, in place of what was counted before, for who asks now."""
-        if size == self._size and (not size or principal is self._of):
-            return
-        if self._of is not None and self._size:
-            self._connection_limits.take(self._of, -self._size)
-        self._of, self._size = principal, size
-        if principal is not None and size:
-            self._connection_limits.take(principal, size)
+        self._schedule_check()

@@ -1,9 +1,7 @@
-"""Makes a connection for each client that is let in, and ends them all at a stop."""
-
-from typing import Any
+"""Makes a Connection for each client, and closes all of them when the daemon stops."""
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -16,69 +14,67 @@ from taskqd.server.time_slices import TimeSlices
 from taskqd.server.tls import handshake_error
 
 CLOSE_TIMEOUT = 2.0
-"""When the daemon stops, a client has so many seconds to take what it was answered."""
+"""Seconds that clients have to read their last replies when the daemon stops."""
 
 
 class TaskqFactory(Factory):
-    """The connections that ``connection_limits`` lets in; ``connections`` has those that are open.
+    """Makes the connections that `connection_limits` permits.
 
-    ``submit_batcher`` takes what all of them submit.
+    `connections` has those that are open. `submit_batcher` gets the submissions of all of them.
     """
 
     noisy = False
 
-    def __init__(self, verbs: Router, connection_limits: ConnectionLimits, clock: Any) -> None:
+    def __init__(self, router: Router, connection_limits: ConnectionLimits, clock: IReactorTime) -> None:
         self.connections: set[Connection] = set()
-        self.submit_batcher = SubmitBatcher(verbs)
-        self._verbs = verbs
+        self.submit_batcher = SubmitBatcher(router)
+        self._router = router
         self._connection_limits = connection_limits
         self._clock = clock
-        self._handshakes = HandshakeLog(clock)
-        self._slices = TimeSlices(clock)
+        self._handshake_log = HandshakeLog(clock)
+        self._time_slices = TimeSlices(clock)
         self._closed: Deferred[None] | None = None
-        self._patience: Any = None
+        self._close_timer: IDelayedCall | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        if not self._connection_limits.has_room:
+        if self._connection_limits.available <= 0:
             return None
         return Connection(
-            self._verbs,
+            self._router,
             self.submit_batcher,
             self._connection_limits,
             self._clock,
-            self._slices,
-            self._opened,
-            self._lost,
+            self._time_slices,
+            self.connections.add,
+            self._on_lost,
         )
 
-    def _opened(self, connection: Connection) -> None:
-        self.connections.add(connection)
-
-    def _lost(self, connection: Connection, reason: Failure) -> None:
+    def _on_lost(self, connection: Connection, reason: Failure) -> None:
         self.connections.discard(connection)
-        why = handshake_error(reason)
-        if why is not None:
-            self._handshakes.failed(connection.address, why)
-        self._tell_if_closed()
+        error = handshake_error(reason)
+        if error is not None:
+            self._handshake_log.add(connection.address, error)
+        self._notify_closed()
 
     def close(self) -> "Deferred[None]":
-        """End all connections and fire when they are; what does not read its replies is cut off."""
+        """Close all connections, and fire when they are closed; clients that do not read are aborted."""
         closed = self._closed = Deferred()
         self._connection_limits.stop()
-        self._handshakes.stop()
-        self._patience = self._clock.callLater(CLOSE_TIMEOUT, self._cut_off)
+        self._handshake_log.stop()
+        self._close_timer = self._clock.callLater(CLOSE_TIMEOUT, self._abort_all)
         for connection in list(self.connections):
-            connection.end()
-        self._tell_if_closed()
+            connection.close()
+        self._notify_closed()
         return closed
 
-    def _cut_off(self) -> None:
+    def _abort_all(self) -> None:
         for connection in list(self.connections):
             connection.transport.abortConnection()
 
-    def _tell_if_closed(self) -> None:
-        if self._closed is not None and not self.connections:
-            closed, self._closed = self._closed, None
-            if self._patience.active():
-                self._patience.cancel()
-            closed.callback(None)
+    def _notify_closed(self) -> None:
+        if self._closed is None or self.connections:
+            return
+        closed, self._closed = self._closed, None
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
+        closed.callback(None)

@@ -1,92 +1,141 @@
-"""When a connection is read from and when not: as there is room for replies, and as others have their turn.
+"""Flow control of one connection: when its input is read, and when replies may be sent.
 
-Three things keep what a client sends where it is: replies that it does not read, more requests than may wait,
-and the turn of the reactor that others want to have too. Only the first is told to those who send.
+Reading pauses for the reasons in `PauseReason`. The bytes that have been received stay in
+`FlowControl.buffer` and, for most reasons, the transport is paused as well, so that the client is slowed
+down.
 """
 
 from collections.abc import Callable
-from typing import Any
+from enum import Enum, auto
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 
 MAX_BUFFERED = 65_536
-"""When so many bytes that came are still unread, no more are taken from the connection."""
+"""While reading yields to the reactor, the transport is paused if more than this many bytes are buffered."""
+
+
+class PauseReason(Enum):
+    """A reason why the input of a connection is not read."""
+
+    CONGESTED = auto()
+    """The client does not read its replies."""
+    QUEUE_FULL = auto()
+    """As many requests wait to be handled as may wait."""
+    AUTHENTICATING = auto()
+    """The result of an AUTH decides how the requests behind it are treated."""
+    YIELDING = auto()
+    """The connection has used its share of this reactor turn; only this reason leaves the transport alone."""
 
 
 class FlowControl:
-    """The pace of one connection; ``read_on`` is called when a breath is over.
+    """The flow control of one connection; `on_turn` is called when it may read on after it has yielded.
 
-    ``ahead`` is what came and was not read yet, ``unread`` how many bytes its client has not read. The
-    connection ``is_choked`` while that is too much, and nothing is taken from it while it ``is_held``.
-    Nothing more is sent once it ``is_over``.
+    `buffer` has the bytes that were received and not framed yet. `has_unread_input` is set if some of them
+    may be whole requests, which were not read because of a pause. `unsent` is the number of bytes of replies
+    that the transport has not been able to write.
     """
 
-    def __init__(self, clock: Any, read_on: Callable[[], None]) -> None:
-        self.ahead = b""
-        self.unread = 0
-        self.is_choked = False
-        self.is_held = False
-        self.is_over = False
+    def __init__(self, clock: IReactorTime, on_turn: Callable[[], None]) -> None:
+        self.buffer = b""
+        self.has_unread_input = False
+        self.unsent = 0
         self._clock = clock
-        self._read_on = read_on
-        self._breath: Any = None
-        self._rooms: list[Deferred[None]] = []
+        self._on_turn = on_turn
+        self._reasons: set[PauseReason] = set()
+        self._is_transport_paused = False
+        self._is_closed = False
+        self._turn: IDelayedCall | None = None
+        self._writers: list[Deferred[None]] = []
 
     @property
-    def is_breathing(self) -> bool:
-        """Whether the rest of what came is left for the next turn of the reactor."""
-        return self._breath is not None
+    def is_paused(self) -> bool:
+        """Whether input is not read, for whatever reason."""
+        return bool(self._reasons)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether input is not read, for another reason than to yield to the reactor."""
+        return len(self._reasons) > self.is_yielding
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client does not read its replies."""
+        return bool(self._reasons) and PauseReason.CONGESTED in self._reasons
+
+    @property
+    def is_yielding(self) -> bool:
+        """Whether the rest of the input is left for the next reactor turn."""
+        return bool(self._reasons) and PauseReason.YIELDING in self._reasons
+
+    @property
+    def can_send(self) -> bool:
+        """Whether more replies may be sent now."""
+        return not self.is_congested and not self._is_closed
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether someone waits for `writable`."""
+        return bool(self._writers)
+
+    def pause(self, reason: PauseReason) -> None:
+        """Add a reason not to read input."""
+        self._reasons.add(reason)
+
+    def resume(self, reason: PauseReason) -> None:
+        """Remove a reason not to read input; for CONGESTED, all who wait for `writable` go on."""
+        if self._reasons:
+            self._reasons.discard(reason)
+        if reason is PauseReason.CONGESTED:
+            writers, self._writers = self._writers, []
+            for writer in writers:
+                writer.callback(None)
+
+    def discard_input(self) -> None:
+        """Drop the buffered input."""
+        self.buffer = b""
+        self.has_unread_input = False
 
     def yield_to_reactor(self) -> None:
-        """Let others have their turn, and read on then."""
-        self._breath = self._clock.callLater(0, self._breathed)
+        """Read no more in this reactor turn."""
+        self.pause(PauseReason.YIELDING)
+        self._turn = self._clock.callLater(0, self._take_turn)
 
-    def _breathed(self) -> None:
-        self._breath = None
-        self._read_on()
+    def _take_turn(self) -> None:
+        self.resume(PauseReason.YIELDING)
+        self._on_turn()
 
-    def choke(self) -> None:
-        """Take note that nothing more should be sent for now."""
-        self.is_choked = True
+    def apply_to(self, transport: IPushProducer, *, is_discarding: bool = False) -> None:
+        """Pause or resume the transport; it is never paused while its input is discarded."""
+        if not self._reasons and not self._is_transport_paused:
+            return
+        has_too_much = self.is_yielding and len(self.buffer) > MAX_BUFFERED
+        must_pause = not is_discarding and (self.is_blocked or has_too_much)
+        if must_pause == self._is_transport_paused:
+            return
+        self._is_transport_paused = must_pause
+        if must_pause:
+            transport.pauseProducing()
+        else:
+            transport.resumeProducing()
 
-    def relieve(self) -> None:
-        """Take note that there is room again, and tell who waits for it."""
-        self.is_choked = False
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            room.callback(None)
-
-    def room(self) -> "Deferred[None]":
-        """Fire when more can be sent; fails when the connection is over. May be cancelled."""
-        if self.is_over:
+    def writable(self) -> "Deferred[None]":
+        """Fire when more replies may be sent; fails when the connection closes. May be cancelled."""
+        if self._is_closed:
             return fail(ConnectionDone())
-        if not self.is_choked:
+        if not self.is_congested:
             return succeed(None)
-        room: Deferred[None] = Deferred(self._rooms.remove)
-        self._rooms.append(room)
-        return room
+        writer: Deferred[None] = Deferred(self._writers.remove)
+        self._writers.append(writer)
+        return writer
 
-    def hold(self, transport: Any, is_paused: bool, is_deaf: bool) -> None:
-        """Take from the transport, or not: no more while reading ``is_paused``, or too much is ahead of it.
-
-        Of one that ``is_deaf`` everything is taken, to be thrown away.
-        """
-        is_behind = self.is_breathing and len(self.ahead) > MAX_BUFFERED and not is_deaf
-        is_held = is_paused or is_behind
-        if is_held != self.is_held:
-            self.is_held = is_held
-            if is_held:
-                transport.pauseProducing()
-            else:
-                transport.resumeProducing()
-
-    def end(self) -> None:
-        """End with the connection: who waits for room gets none."""
-        self.is_over = True
-        if self._breath is not None and self._breath.active():
-            self._breath.cancel()
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            room.errback(Failure(ConnectionDone()))
+    def close(self) -> None:
+        """Send nothing more; all who wait for `writable` get a ConnectionDone."""
+        self._is_closed = True
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.errback(Failure(ConnectionDone()))

@@ -1,26 +1,25 @@
-"""TLS handshakes that fail, in the log: one line at once, and one per interval for those that follow."""
+"""Logs failed TLS handshakes: the first one at once, those that follow together."""
 
-from typing import Any
-
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 LOG_INTERVAL = 10.0
-"""Failed handshakes are logged together every this many seconds, so that no scan fills the log."""
+"""Seconds between two lines about failed handshakes, so that a port scan does not fill the log."""
 
 
 class HandshakeLog:
-    """Logs the handshakes that fail, by address and reason."""
+    """Logs failed handshakes with the address of the client and the reason."""
 
     _log = Logger()
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._count = 0
         self._last = ("", "")
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
 
-    def failed(self, address: str, reason: str) -> None:
-        """Log that a handshake with a client at ``address`` failed, or count it with others."""
+    def add(self, address: str, reason: str) -> None:
+        """Log a failed handshake, or count it if one was logged less than LOG_INTERVAL ago."""
         if self._timer is None:
             self._log.warn("TLS with {address} failed: {reason}", address=address, reason=reason)
             self._timer = self._clock.callLater(LOG_INTERVAL, self._log_others)
@@ -29,12 +28,12 @@ class HandshakeLog:
             self._last = (address, reason)
 
     def stop(self) -> None:
-        """Log what was counted, and nothing more: the daemon stops."""
+        """Log the handshakes that were counted."""
         if self._timer is not None:
             self._timer.cancel()
-            self._log_others(is_over=True)
+            self._log_others(is_last=True)
 
-    def _log_others(self, *, is_over: bool = False) -> None:
+    def _log_others(self, *, is_last: bool = False) -> None:
         count, self._count, self._timer = self._count, 0, None
         if not count:
             return
@@ -45,5 +44,5 @@ class HandshakeLog:
             address=address,
             reason=reason,
         )
-        if not is_over:
+        if not is_last:
             self._timer = self._clock.callLater(LOG_INTERVAL, self._log_others)

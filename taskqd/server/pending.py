@@ -1,22 +1,24 @@
-"""What was asked on a connection: it waits to be handled, and then for its reply."""
+"""Requests of one connection that have been read and not been answered yet."""
 
 from taskqd.auth.principal import Principal
 from taskqd.model.submission import Submission, names_other_jobs
 from taskqd.protocol import parser
 
 LONG_LINE = 256
-"""A line of this many bytes or more is kept as it came while it waits: once read, it takes ten times as much.
+"""While a request waits, lines of this many bytes or more are kept unparsed: parsed, they take ten times as
+much.
 """
 
 
 class PendingRequest:
-    """One request: it has ``size`` bytes, and ``reserved`` is for whom how much memory its blocks have.
+    """A request from its parsing to its reply.
 
-    It ``is_followed`` once another line has come, be it an empty one. ``line`` is what ``request`` was read
-    from, where it may be read again.
+    `size` is the number of bytes it arrived as. `reserved` is the memory that was reserved for its blocks, as
+    (principal, bytes). `is_followed` is set when another line has arrived after it. `line` is the line that
+    `request` was parsed from, if it may be parsed again.
     """
 
-    __slots__ = ("_line", "_may_follow", "_request", "blocks", "is_followed", "reply", "reserved", "size")
+    __slots__ = ("_can_overlap", "_line", "_request", "blocks", "is_followed", "reply", "reserved", "size")
 
     def __init__(
         self,
@@ -27,7 +29,7 @@ class PendingRequest:
     ) -> None:
         self._request: parser.Request | None = request
         self._line = line
-        self._may_follow: bool | None = None
+        self._can_overlap: bool | None = None
         self.size = size
         self.reserved = reserved
         self.blocks: list[bytes] = []
@@ -36,79 +38,82 @@ class PendingRequest:
 
     @property
     def count(self) -> int:
-        """How many requests it is."""
+        """The number of requests that this stands for."""
         return 1
 
     @property
     def request(self) -> parser.Request:
-        """What is asked for; read once more from its line if that was all that was kept."""
+        """The parsed request; parses its line again if only that was kept."""
         if self._request is None:
             self._request = parser.parse_line(self._line)
         return self._request
 
-    def shrink(self) -> None:
-        """Keep the line alone, where that may be much less, until the request is handled."""
+    def compact(self) -> None:
+        """Keep only the line, if that takes much less memory, until the request is dispatched."""
         if len(self._line) >= LONG_LINE and self._request is not None and self._request.error is None:
-            self._may_follow = self.can_overlap
+            self._can_overlap = self.can_overlap
             self._request = None
 
-    def forget(self) -> None:
-        """Keep no more of the request than its verb: it is handled, and waits for its reply."""
-        self._may_follow = self.can_overlap
+    def discard_content(self) -> None:
+        """Keep only the verb: the request has been dispatched and waits for its reply."""
+        self._can_overlap = self.can_overlap
         self._request, self._line, self.blocks = parser.Request(self.request.verb, None), b"", []
 
     @property
     def can_overlap(self) -> bool:
-        """Whether this may be handled while submissions before it are still unanswered."""
-        if self._may_follow is None:
-            self._may_follow = self._looks_at_nothing()
-        return self._may_follow
+        """Whether this may be dispatched while submissions before it are still unanswered.
 
-    def _looks_at_nothing(self) -> bool:
-        request = self.request
-        if request.error is not None:
-            return True
-        if request.verb != "SUBMIT" or request.blocks or request.secret is not None:
-            return False
-        return not names_other_jobs(request.argument.spec)
+        True for independent submissions, which cannot observe each other's effects, and for requests that
+        have already been rejected.
+        """
+        if self._can_overlap is None:
+            self._can_overlap = _is_independent(self.request)
+        return self._can_overlap
 
 
 class SubmitBatch(PendingRequest):
-    """Plain submissions that came together: they are handled and answered as one."""
+    """Batchable SUBMITs that arrived together; dispatched and answered as one."""
 
-    __slots__ = ("orders",)
+    __slots__ = ("submissions",)
 
-    def __init__(self, orders: list[Submission], size: int) -> None:
+    def __init__(self, submissions: list[Submission], size: int) -> None:
         super().__init__(_SUBMIT, size)
-        self.orders = orders
+        self.submissions = submissions
 
     @property
     def count(self) -> int:
-        return len(self.orders)
+        return len(self.submissions)
 
     @property
     def can_overlap(self) -> bool:
         return True
 
-    def join(self, other: "SubmitBatch") -> None:
-        """Have those that came behind these go with them."""
-        self.orders += other.orders
+    def extend(self, other: "SubmitBatch") -> None:
+        """Append the submissions that arrived next."""
+        self.submissions += other.submissions
         self.size += other.size
 
-    def split(self, count: int) -> "SubmitBatch":
-        """Take the first this many out of these, with their part of the bytes."""
-        first = SubmitBatch(self.orders[:count], self.size * count // self.count)
-        self.size -= first.size
-        del self.orders[:count]
-        return first
+    def split_off(self, count: int) -> "SubmitBatch":
+        """Remove the first `count` submissions and return them, with their part of the bytes."""
+        head = SubmitBatch(self.submissions[:count], self.size * count // self.count)
+        self.size -= head.size
+        del self.submissions[:count]
+        return head
 
 
 def is_batchable(request: parser.Request) -> bool:
-    """Whether a request is a plain submission: it brings nothing but its line, and looks at no other job."""
-    if request.verb != "SUBMIT" or request.error is not None or request.blocks or request.secret is not None:
+    """Whether a request is a SUBMIT that consists of its line alone: no blocks, no key, no dependencies."""
+    if request.error is not None or not _is_independent(request):
         return False
-    spec = request.argument.spec
-    return spec.key is None and not names_other_jobs(spec)
+    return request.argument.spec.key is None
+
+
+def _is_independent(request: parser.Request) -> bool:
+    if request.error is not None:
+        return True
+    if request.verb != "SUBMIT" or request.blocks or request.secret is not None:
+        return False
+    return not names_other_jobs(request.argument.spec)
 
 
 _SUBMIT = parser.Request("SUBMIT", None)

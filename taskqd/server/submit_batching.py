@@ -1,7 +1,7 @@
-"""Plain submissions of all connections that are read in one round: they go together.
+"""Batches the SUBMIT requests of all connections that are read in one poll cycle into one journal entry.
 
-One entry of the journal, one look for what may start and one callback are enough for all of them. Where no
-round is under way, what one connection asks goes at once.
+One journal entry, one scheduling pass and one callback are enough for a whole batch. Outside of a poll cycle
+the submissions of each connection are submitted at once.
 """
 
 from collections.abc import Callable
@@ -15,61 +15,61 @@ from taskqd.server.handlers.router import Router
 from taskqd.server.interfaces import IClient
 from taskqd.server.pending import SubmitBatch
 
-Answered = Callable[[bytes, SubmitBatch], object]
-"""Takes the reply to what was asked, a line for each submission."""
-_Asker = tuple[IClient, SubmitBatch, Answered]
+OnReply = Callable[[bytes, SubmitBatch], object]
+"""Is called with the reply to a batch, one line for each of its submissions."""
+_Entry = tuple[IClient, SubmitBatch, OnReply]
 
 
 class SubmitBatcher:
-    """Hands to ``verbs`` what comes in a round, and gives each who asked their reply."""
+    """Submits the batches of a poll cycle through `router`, and passes each client its own reply."""
 
     _log = Logger()
 
-    def __init__(self, verbs: Router) -> None:
-        self._verbs = verbs
-        self._is_open = False
-        self._gathered: list[_Asker] = []
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._is_in_batch = False
+        self._entries: list[_Entry] = []
 
     def batch_started(self) -> None:
-        """Gather from now on."""
-        self._is_open = True
+        """Collect submissions until `batch_ended`."""
+        self._is_in_batch = True
 
     def batch_ended(self) -> None:
-        """Let go of what was gathered."""
-        self._is_open = False
-        if self._gathered:
-            self._let_go()
+        """Submit what was collected."""
+        self._is_in_batch = False
+        if self._entries:
+            self._flush()
 
-    def put(self, caller: IClient, asked: SubmitBatch, answered: Answered) -> None:
-        """Have plain submissions made, and ``answered`` called with their reply."""
-        self._gathered.append((caller, asked, answered))
-        if not self._is_open:
-            self._let_go()
+    def add(self, client: IClient, batch: SubmitBatch, on_reply: OnReply) -> None:
+        """Submit a client's batch, at the end of the poll cycle if one is in progress."""
+        self._entries.append((client, batch, on_reply))
+        if not self._is_in_batch:
+            self._flush()
 
-    def _let_go(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        self._submit(gathered)
+    def _flush(self) -> None:
+        entries, self._entries = self._entries, []
+        self._submit(entries)
 
-    def _submit(self, gathered: list[_Asker]) -> None:
+    def _submit(self, entries: list[_Entry]) -> None:
         try:
-            submitted = self._verbs.submit_all([(caller, asked.orders) for caller, asked, _ in gathered])
-        except Exception:  # noqa: BLE001 - whatever a bug of ours raises, the clients get an answer
-            if len(gathered) == 1:
-                self._failed(Failure(), gathered)
+            submitted = self._router.submit_all([(client, batch.submissions) for client, batch, _ in entries])
+        except Exception:  # noqa: BLE001 - a bug must not leave the clients without a reply
+            if len(entries) == 1:
+                self._fail(Failure(), entries)
                 return
-            for asker in gathered:  # and those who did not meet it theirs
-                self._submit([asker])
+            for entry in entries:  # so that the bug affects only the client whose submission has it
+                self._submit([entry])
         else:
-            submitted.addCallbacks(self._answer, self._failed, (gathered,), errbackArgs=(gathered,))
+            submitted.addCallbacks(self._reply, self._fail, (entries,), errbackArgs=(entries,))
 
-    def _answer(self, answers: list[bytes], gathered: list[_Asker]) -> None:
-        for reply, (_, asked, answered) in zip(answers, gathered, strict=True):
+    def _reply(self, answers: list[bytes], entries: list[_Entry]) -> None:
+        for reply, (_, batch, on_reply) in zip(answers, entries, strict=True):
             try:
-                answered(reply, asked)
-            except Exception:  # noqa: BLE001 - a bug that one connection meets is not the others'
-                self._log.failure("answering a submission met a bug of taskqd's")
+                on_reply(reply, batch)
+            except Exception:  # noqa: BLE001 - the other clients must get their replies all the same
+                self._log.failure("internal error while sending the reply to a SUBMIT")
 
-    def _failed(self, failure: Failure, gathered: list[_Asker]) -> None:
-        self._log.failure("SUBMIT met a bug of taskqd's", failure)
-        bug = replies.error(TaskqError("SUBMIT met a bug of taskqd's; the daemon's log has it"))
-        self._answer([bug * asked.count for _, asked, _ in gathered], gathered)
+    def _fail(self, failure: Failure, entries: list[_Entry]) -> None:
+        self._log.failure("internal error in SUBMIT", failure)
+        reply = replies.error(TaskqError("internal error in SUBMIT; see the daemon's log"))
+        self._reply([reply * batch.count for _, batch, _ in entries], entries)

@@ -1,61 +1,63 @@
-"""Time slices: long replies share the reactor's thread with each other and with everybody's next request.
+"""Time slices: long replies share the reactor thread with each other and with new requests.
 
-A reply that is produced in portions goes on while ``is_spent`` is false, and then waits for a ``turn``. Turns
-are given in the order in which they were asked for, a few in each iteration of the reactor, so that neither
-one long reply nor a hundred of them keep a short request waiting.
+A reply that is produced in portions continues until `is_spent` is true, and then waits for `next_slice`.
+Slices are granted in the order in which they were requested, a few in each iteration of the reactor. A short
+request therefore waits neither for one long reply nor for a hundred of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-TURN = 0.0025
-"""A reply may be produced for this many seconds at a stretch."""
-SLICE = 0.01
-"""In one iteration of the reactor no turn begins after this many seconds: requests are read in between."""
+SLICE_LENGTH = 0.0025
+"""Seconds for which a reply may be produced without a pause."""
+ITERATION_BUDGET = 0.01
+"""Seconds after which an iteration of the reactor grants no further slice, so that requests are read."""
 
 
 class TimeSlices:
-    """The turns of all replies of a daemon; ``clock`` is its reactor."""
+    """The time slices of all replies of a daemon."""
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._waiting: deque[Deferred[None]] = deque()
-        self._turn_at: float | None = None
-        self._call: Any = None
+        self._slice_started_at: float | None = None
+        self._timer: IDelayedCall | None = None
 
     @property
     def is_spent(self) -> bool:
-        """Whether a reply has to wait for a turn before more of it is produced."""
-        now: float = self._clock.seconds()
-        if self._turn_at is None:
-            self._turn_at = now
-            self._wake()
-        return now - self._turn_at >= TURN
+        """Whether the current slice is used up; the first call in an iteration of the reactor starts one."""
+        now = self._clock.seconds()
+        if self._slice_started_at is None:
+            self._slice_started_at = now
+            self._schedule()
+        return now - self._slice_started_at >= SLICE_LENGTH
 
-    def turn(self) -> Deferred[None]:
-        """Fire when it is the next turn of whoever asks; may be cancelled."""
-        turn: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(turn)
-        self._wake()
-        return turn
+    def next_slice(self) -> Deferred[None]:
+        """Fire when the next slice is granted; may be cancelled."""
+        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        self._schedule()
+        return waiter
 
-    def _wake(self) -> None:
-        if self._call is None:
-            self._call = self._clock.callLater(0, self._give_turns)
+    def _schedule(self) -> None:
+        if self._timer is None:
+            self._timer = self._clock.callLater(0, self._grant_slices)
 
-    def _give_turns(self) -> None:
-        self._call = None
-        began = self._clock.seconds()
+    def _grant_slices(self) -> None:
+        self._timer = None
+        started_at = self._clock.seconds()
         for _ in range(len(self._waiting)):
-            self._turn_at = now = self._clock.seconds()
-            if not self._waiting or now - began >= SLICE:
+            self._slice_started_at = now = self._clock.seconds()
+            if not self._waiting or now - started_at >= ITERATION_BUDGET:
                 break
             self._waiting.popleft().callback(None)
-        self._turn_at = -math.inf if self._waiting else None
+        self._slice_started_at = (
+            -math.inf if self._waiting else None
+        )  # new replies queue behind the waiting ones
         if self._waiting:
-            self._wake()
+            self._schedule()

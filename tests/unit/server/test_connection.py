@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ISSLTransport, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport, ITransport
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyObject
 
@@ -25,11 +25,11 @@ from taskqd.model.spec import Spec
 from taskqd.protocol import parser
 from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 from taskqd.server import pipeline
-from taskqd.server.connection import CLOSE_TIMEOUT, HANGUP_CHECK_INTERVAL, KEEP_ALIVE
+from taskqd.server.connection import CLOSE_TIMEOUT, HANGUP_CHECK_INTERVAL, LINES_PER_TURN
 from taskqd.server.flow_control import MAX_BUFFERED
-from taskqd.server.framing import LINES_PER_TURN
 from taskqd.server.interfaces import IClient
-from taskqd.server.time_slices import TURN
+from taskqd.server.time_slices import SLICE_LENGTH
+from taskqd.server.transport import KEEP_ALIVE
 from tests.fakes.client import Client, FakeClient
 from tests.fakes.connections import FakeSocket, FakeTransport, chunkings
 from tests.fakes.engine import Harness
@@ -63,7 +63,7 @@ def asked(data: bytes, harness: Harness | None = None) -> list[str]:
 
 def test_a_connection_keeps_to_its_interfaces() -> None:
     connection = Client(opened()).connection
-    for interface in (IClient, IHalfCloseableProtocol, IPushProducer):
+    for interface in (IClient, IHalfCloseableProtocol, IHandshakeListener):
         verifyObject(interface, connection)
     verifyObject(IClient, FakeClient())
     verifyObject(ITransport, FakeTransport(None))
@@ -381,7 +381,7 @@ def test_many_waits_that_end_together_are_all_answered() -> None:
     harness.finish(1)
     harness.clock.advance(0)
     assert client.lines() == ["STATUS COMPLETED 100"] * 900
-    assert not client.connection._held
+    assert not client.connection.is_awaited
 
 
 def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
@@ -983,9 +983,8 @@ def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: byt
     client.transport.lose()
     harness.settle()
     harness.clock.advance(1)
-    assert not client.connection._held
-    assert not client.connection._flow._rooms
-    assert all(asked.reply is not None for asked in client.connection._pipeline._in_flight)
+    assert not client.connection.is_awaited
+    assert client.connection.is_idle(harness.clock.seconds())
     assert harness.clock.getDelayedCalls() == []
 
 
@@ -1009,7 +1008,7 @@ def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
     harness.router._handlers["STATUS"] = handler
     client = Client(harness)
     client.send(b"STATUS 1\nPING\n")
-    assert client.lines() == ["ERROR INTERNAL STATUS met a bug of taskqd's; the daemon's log has it", "OK"]
+    assert client.lines() == ["ERROR INTERNAL internal error in STATUS; see the daemon's log", "OK"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
@@ -1176,7 +1175,7 @@ def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
     client.send(b"STATUS 1\nPING\n")
     assert client.transport.received.splitlines() == [
         b"OK",
-        b"ERROR INTERNAL this line met a bug of taskqd's; the daemon's log has it",
+        b"ERROR INTERNAL internal error in this line; see the daemon's log",
     ]
     assert len(logged_errors.flush(ValueError)) == 1
 
@@ -1219,7 +1218,7 @@ def in_turns(harness: Harness) -> int:
 def test_a_long_list_gives_way_to_others_and_is_whole() -> None:
     harness = listing_house()
     client, other = Client(harness), Client(harness)
-    Slow(harness, TURN / 3)
+    Slow(harness, SLICE_LENGTH / 3)
     client.send(b"LIST\nPING\n")
     assert client.transport.received.count(b"JOB") < 5
     other.send(b"PING\n")
@@ -1231,18 +1230,18 @@ def test_a_long_list_gives_way_to_others_and_is_whole() -> None:
 def test_a_client_that_goes_amid_a_long_list_leaves_nothing_to_do() -> None:
     harness = listing_house()
     client = Client(harness)
-    Slow(harness, TURN)
+    Slow(harness, SLICE_LENGTH)
     client.send(b"LIST\n")
     client.transport.lose()
     in_turns(harness)
     assert client.transport.received.count(b"JOB") < 10
-    assert not client.connection._held
+    assert not client.connection.is_awaited
 
 
 def test_a_client_that_is_sent_away_amid_a_long_list_is_sent_nothing_more() -> None:
     harness = listing_house()
     client = Client(harness)
-    Slow(harness, TURN)
+    Slow(harness, SLICE_LENGTH)
     client.send(b"LIST\n")
     client.connection.close_with_error(AuthRequired("go"))
     sent = client.transport.received
@@ -1254,7 +1253,7 @@ def test_a_client_that_is_sent_away_amid_a_long_list_is_sent_nothing_more() -> N
 def test_many_requests_that_came_at_once_give_way_to_others() -> None:
     harness = listing_house(1)
     client, other = Client(harness), Client(harness)
-    Slow(harness, TURN / 2)
+    Slow(harness, SLICE_LENGTH / 2)
     client.send(b"STATUS 1\n" * 100)
     assert client.transport.received.count(b"STATUS") < 100
     other.send(b"PING\n")
@@ -1267,7 +1266,7 @@ def test_requests_that_wait_while_others_have_their_turn_are_handled_in_order() 
     harness = listing_house(1)
     client = Client(harness)
     client.send(b"WAIT 1\n" + b"STATUS 1\nPING\n" * 50)
-    Slow(harness, TURN / 2)
+    Slow(harness, SLICE_LENGTH / 2)
     harness.finish(1)
     assert client.transport.received.count(b"OK") < 50
     in_turns(harness)
@@ -1303,4 +1302,4 @@ def test_a_reply_that_cannot_be_finished_closes_its_connection(caplog: pytest.Lo
     client.read()
     assert client.transport.is_aborted
     assert client.transport.received.endswith(b"x")
-    assert "a reply was broken off and its connection closed: OUTPUT of job 1" in caplog.text
+    assert "a reply could not be completed, so the connection was closed: OUTPUT of job 1" in caplog.text

@@ -13,8 +13,9 @@ from taskqd.config.limits import Limits
 from taskqd.errors import AuthFailed, QueueFull, TaskqError
 from taskqd.model.roles import Role
 from taskqd.server.connection import CLOSE_TIMEOUT, UNIDENTIFIED_CLOSE_TIMEOUT
-from taskqd.server.connection_limits import LOOK_EVERY, READING_SHARE, SHARE, ConnectionLimits
-from taskqd.server.pipeline import FEW_BYTES
+from taskqd.server.connection_limits import CHECK_INTERVAL, ConnectionLimits
+from taskqd.server.pipeline import MIN_BUFFER_SIZE
+from taskqd.server.request_memory import MAX_BLOCK_SHARE, MAX_REQUEST_SHARE
 from tests.fakes.client import Client
 from tests.fakes.connections import FakePort, FakeSocket
 from tests.fakes.engine import Harness, watchers
@@ -49,7 +50,7 @@ def test_who_says_nothing_of_himself_has_to_go() -> None:
     silent, known, local = stranger(harness), stranger(harness), user(harness)
     known.send(b"AUTH sesame\n")
     harness.clock.advance(10.0)
-    assert "ERROR AUTH_REQUIRED nobody said who they are within 10 s; AUTH at once" in said(silent)
+    assert "ERROR AUTH_REQUIRED not authenticated within 10 s; send AUTH first" in said(silent)
     assert silent.transport.is_closed
     assert not known.transport.is_closed
     assert not local.transport.is_closed
@@ -70,7 +71,7 @@ def test_of_too_many_strangers_the_oldest_goes() -> None:
     user(harness)
     assert not first.transport.is_closed
     third = stranger(harness)
-    assert "ERROR AUTH_REQUIRED more than 2 connections have not said who they are" in said(first)
+    assert "ERROR AUTH_REQUIRED more than 2 connections are not authenticated; send AUTH first" in said(first)
     assert [client.transport.is_closed for client in (first, second, third)] == [True, False, False]
     second.send(b"AUTH sesame\n")
     stranger(harness)
@@ -85,7 +86,7 @@ def test_one_user_has_so_many_connections_and_an_admin_as_many_as_he_likes() -> 
         False,
         True,
     ]
-    assert "ERROR QUEUE_FULL 4000001 has 2 connections, which is the most; close one of them" in said(
+    assert "ERROR QUEUE_FULL 4000001 has 2 connections, the limit for one user; close one of them" in said(
         clients[2]
     )
     clients[0].transport.lose()
@@ -114,7 +115,7 @@ def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.L
     Client(harness)
     assert not harness.ports[0].is_listening
     assert [message for message in caplog.messages if "connections" in message] == [
-        "2 connections are all that there may be: nobody else is let in until one closes"
+        "2 connections are open, which is the limit; new clients wait until one is closed"
     ]
 
 
@@ -157,9 +158,9 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
     for _ in range(2):
         client.send(b"PING\n")
         client.read()
-        harness.clock.pump([LOOK_EVERY] * 55)
+        harness.clock.pump([CHECK_INTERVAL] * 55)
         assert not client.transport.is_closed
-    harness.clock.pump([LOOK_EVERY] * 10)
+    harness.clock.pump([CHECK_INTERVAL] * 10)
     assert said(client) == "OK\r\nOK\r\n"
     assert client.transport.is_closed
 
@@ -170,7 +171,7 @@ def test_who_waits_for_something_is_not_idle(line: bytes) -> None:
     harness.submit()
     client = Client(harness)
     client.send(line)
-    harness.clock.pump([LOOK_EVERY] * 100)
+    harness.clock.pump([CHECK_INTERVAL] * 100)
     assert not client.transport.is_closed
 
 
@@ -183,7 +184,7 @@ def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
     harness.spool.writers[1].write(1, b"." * 100_000)
     client = Client(harness)
     client.send(line)
-    harness.clock.pump([LOOK_EVERY] * 65)
+    harness.clock.pump([CHECK_INTERVAL] * 65)
     harness.clock.advance(CLOSE_TIMEOUT)
     assert client.transport.is_closed
 
@@ -197,18 +198,18 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
     client.send(b"AUTH t\n" + line)
     other.send(b"AUTH sesame\n")
     harness.authenticator.revoked.add("1")
-    harness.clock.advance(LOOK_EVERY)
+    harness.clock.advance(CHECK_INTERVAL)
     assert (watchers(harness.event_stream), bool(harness.engine.waiter_count)) == (0, False)
     harness.submit()
     harness.finish(1)
-    harness.clock.advance(LOOK_EVERY)
+    harness.clock.advance(CHECK_INTERVAL)
     assert said(client).endswith(
         "ERROR AUTH_REQUIRED the token of ann was revoked or changed, or has expired; AUTH with another\r\n"
     ), "nothing is written behind it"
     assert said(client).count("was revoked or changed") == 1
     assert client.transport.is_closed
     assert not other.transport.is_closed
-    assert harness.connection_limits._block_bytes == 0
+    assert harness.connection_limits.memory.total == 0
 
 
 def test_between_two_looks_a_revoked_token_is_good_for_nothing() -> None:
@@ -228,16 +229,14 @@ def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None
     slow, other = Client(harness), Client(harness)
     slow.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 100)
     other.send(b"SUBMIT --stdin=200 cat\n")
-    assert said(other).startswith(
-        "ERROR QUEUE_FULL scripts, stdins and requests on their way take 900 of 1000 bytes"
-    )
+    assert said(other).startswith("ERROR QUEUE_FULL requests in progress take 900 of 1000 bytes, yours 900")
     other.send(b"y" * 200 + b"\r\nPING\n")
     assert said(other).endswith("\r\nOK\r\n")
     slow.transport.lose()
     other.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 900 + b"\r\n")
     harness.settle()
     assert "JOB_ID" in said(other)
-    assert harness.connection_limits._block_bytes == 0
+    assert harness.connection_limits.memory.total == 0
 
 
 def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more() -> None:
@@ -253,35 +252,35 @@ def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more()
     for _ in range(40):
         hog.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
     assert hog.is_held_back, "the share up to which requests are read, a sixteenth, is used up"
-    assert 5_000 <= harness.connection_limits._block_bytes < 15_000
+    assert 5_000 <= harness.connection_limits.memory.total < 15_000
     for _ in range(40):
         twin.send(b"STATUS 1\n" * 20)
     assert twin.is_held_back, "the share is that of all its connections"
-    assert harness.connection_limits._block_bytes < 45_000
+    assert harness.connection_limits.memory.total < 45_000
     other.send(b"PING\n")
     assert said(other).endswith("OK\r\n")
     hog.transport.lose()
     twin.transport.lose()
-    assert harness.connection_limits._block_bytes == 0
+    assert harness.connection_limits.memory.total == 0
 
 
 def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_few_bytes_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taskqd.speedups.direct_write.unread", lambda transport: transport._unread)
+    monkeypatch.setattr("taskqd.server.reply_writer.unsent_bytes", lambda transport: transport._unread)
     harness = house_of(block_memory=320_000, block=1000)
     harness.authenticator.roles["4000001"] = Role.SUBMIT
     harness.authenticator.roles["4000002"] = Role.SUBMIT
     hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
-    while harness.connection_limits._block_bytes <= 320_000 // READING_SHARE:
+    while harness.connection_limits.memory.total <= 320_000 // MAX_REQUEST_SHARE:
         hog.send(b"HELLO\n")
     assert hog.transport.bufferSize == 65_536
-    for client, most in ((hog, FEW_BYTES), (twin, FEW_BYTES), (other, 65_536)):
+    for client, most in ((hog, MIN_BUFFER_SIZE), (twin, MIN_BUFFER_SIZE), (other, 65_536)):
         client.send(b"PING\n")
         assert client.transport.bufferSize == most
     assert said(twin) == "OK\r\n", "one who has nothing unanswered is answered"
     hog.read()
-    assert harness.connection_limits._block_bytes == 0
+    assert harness.connection_limits.memory.total == 0
     hog.send(b"PING\n")
     assert hog.transport.bufferSize == 65_536
 
@@ -308,8 +307,8 @@ def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be
 
 def revoked(harness: Harness, client: Client) -> None:
     harness.authenticator.revoked.add("1")
-    harness.clock.advance(LOOK_EVERY)
-    assert harness.connection_limits._block_bytes == 0, "at once, though the connection is still there"
+    harness.clock.advance(CHECK_INTERVAL)
+    assert harness.connection_limits.memory.total == 0, "at once, though the connection is still there"
     assert not client.transport.is_closed
 
 
@@ -360,7 +359,7 @@ def test_what_a_block_took_is_given_back_however_it_ends(
     harness.authenticator.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
     client = stranger(harness)
     client.send(b"AUTH t\n" + before + b"SUBMIT --stdin=5 cat\nhe")
-    assert (harness.connection_limits._block_bytes, harness.connection_limits._block_bytes_of) == (
+    assert (harness.connection_limits.memory.total, harness.connection_limits.memory.by_user) == (
         5,
         {"ann": 5},
     )
@@ -368,33 +367,33 @@ def test_what_a_block_took_is_given_back_however_it_ends(
         step(harness, client)
     harness.settle()
     client.read()
-    assert (harness.connection_limits._block_bytes, harness.connection_limits._block_bytes_of) == (0, {})
+    assert (harness.connection_limits.memory.total, harness.connection_limits.memory.by_user) == (0, {})
 
 
 def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its_size() -> None:
-    connection_limits = house_of(block_memory=1000).connection_limits
-    connection_limits.reserve(ANN, 600)
+    memory = house_of(block_memory=1000).connection_limits.memory
+    memory.reserve(ANN, 600)
     with pytest.raises(QueueFull):
-        connection_limits.reserve(ANN, 1)
-    connection_limits.reserve(BOB, 1000 // SHARE)
+        memory.reserve(ANN, 1)
+    memory.reserve(BOB, 1000 // MAX_BLOCK_SHARE)
     with pytest.raises(QueueFull):
-        connection_limits.reserve(BOB, 1)
-    connection_limits.reserve(ROOT, 150)
+        memory.reserve(BOB, 1)
+    memory.reserve(ROOT, 150)
     with pytest.raises(QueueFull):
-        connection_limits.reserve(ROOT, 1)
-    connection_limits.give_back(ANN, 600)
-    connection_limits.reserve(ROOT, 100)
-    connection_limits.reserve(ROOT, 100)
-    connection_limits.reserve(ANN, 400)
+        memory.reserve(ROOT, 1)
+    memory.release(ANN, 600)
+    memory.reserve(ROOT, 100)
+    memory.reserve(ROOT, 100)
+    memory.reserve(ANN, 400)
 
 
 def test_a_block_of_no_bytes_takes_nothing_and_gives_nothing_back() -> None:
-    connection_limits = house_of().connection_limits
-    connection_limits.reserve(ANN, 5)
-    connection_limits.reserve(ANN, 0)
-    connection_limits.give_back(ANN, 5)
-    connection_limits.give_back(ANN, 0)
-    assert (connection_limits._block_bytes, connection_limits._block_bytes_of) == (0, {})
+    memory = house_of().connection_limits.memory
+    memory.reserve(ANN, 5)
+    memory.reserve(ANN, 0)
+    memory.release(ANN, 5)
+    memory.release(ANN, 0)
+    assert (memory.total, memory.by_user) == (0, {})
 
 
 def test_without_limits_there_are_none() -> None:
@@ -406,7 +405,7 @@ def test_without_limits_there_are_none() -> None:
         block_memory=None,
     )
     clients = [user(harness) for _ in range(20)] + [stranger(harness) for _ in range(20)]
-    harness.connection_limits.reserve(ANN, 10**12)
+    harness.connection_limits.memory.reserve(ANN, 10**12)
     harness.clock.pump([3600.0] * 100)
     assert not any(client.transport.is_closed for client in clients)
 
@@ -418,14 +417,14 @@ def test_what_was_known_of_who_has_left_is_forgotten() -> None:
         client.transport.lose()
     assert (
         harness.connection_limits.connections,
-        harness.connection_limits._of,
-        harness.connection_limits._names,
-        harness.connection_limits._strangers,
+        harness.connection_limits.count_by_user,
+        harness.connection_limits.users,
+        harness.connection_limits.unidentified,
     ) == (
         set(),
         {},
         {},
-        {},
+        [],
     )
     assert harness.clock.getDelayedCalls() == []
 
@@ -452,7 +451,7 @@ class Fleeting:
     def close_with_error(self, why: TaskqError) -> None:
         self._connection_limits.closed(self)
 
-    def end(self) -> None:
+    def close(self) -> None:
         pytest.fail("he is not idle")
 
 
@@ -462,7 +461,7 @@ def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> Non
     harness.connection_limits.opened(guest)
     harness.connection_limits.identified(guest, ANN)
     harness.authenticator.revoked.add("1")
-    harness.clock.advance(LOOK_EVERY)
+    harness.clock.advance(CHECK_INTERVAL)
     assert harness.connection_limits.connections == set()
     assert harness.clock.getDelayedCalls() == []
 
@@ -493,7 +492,7 @@ def test_who_is_gone_before_he_is_known_leaves_nothing() -> None:
     assert harness.authenticator.slow[0].called, "nobody goes on with the AUTH of who is gone"
     harness.authenticator.slow[0].callback(ANN)
     harness.settle()
-    assert (harness.queue_state.jobs, harness.connection_limits._of) == ({}, {})
+    assert (harness.queue_state.jobs, harness.connection_limits.count_by_user) == ({}, {})
 
 
 def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something_is_waited_for() -> None:
@@ -544,7 +543,7 @@ def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
     harness.authenticator.tokens.update(a=ANN, b=BOB)
     first, second = stranger(harness), stranger(harness)
     first.send(b"AUTH a\nAUTH b\nAUTH b\nSUBMIT x\n")
-    assert harness.connection_limits._of == {"bob": 1}
+    assert harness.connection_limits.count_by_user == {"bob": 1}
     second.send(b"AUTH a\nAUTH b\nSUBMIT y\n")
     harness.settle()
     assert [line.split()[:2] for line in second.lines()] == [
@@ -567,7 +566,11 @@ def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> No
     assert [line.split()[1] for line in client.lines()] == ["AUTH_REQUIRED"]
     client.read()
     assert client.transport.is_closed
-    assert (harness.queue_state.jobs, harness.connection_limits._of, harness.connection_limits._names) == (
+    assert (
+        harness.queue_state.jobs,
+        harness.connection_limits.count_by_user,
+        harness.connection_limits.users,
+    ) == (
         {},
         {},
         {},
@@ -603,7 +606,7 @@ class Lobby:
     def do(self, which: int, what: str | bytes) -> None:
         harness = self.harness
         if what in ("come", "come locally"):
-            if harness.connection_limits.has_room:
+            if harness.connection_limits.available > 0:
                 self.clients.append(stranger(harness) if what == "come" else user(harness))
         elif what == "settle":
             harness.settle()
@@ -644,14 +647,19 @@ class Lobby:
         inside = {client.connection for client in self.clients if not client.transport.is_closed}
         assert connection_limits.connections == inside
         assert len(inside) <= 6
-        assert self.harness.ports[0].is_listening is connection_limits.has_room
-        assert set(connection_limits._strangers) | set(connection_limits._names) <= inside
-        assert not set(connection_limits._strangers) & set(connection_limits._names)
-        assert sum(connection_limits._of.values()) == len(connection_limits._names)
-        assert all(0 < count <= 2 for count in connection_limits._of.values())
-        assert sum(not guest._is_expelled for guest in connection_limits._strangers) <= 2  # type: ignore[attr-defined]
-        assert 0 <= connection_limits._block_bytes == sum(connection_limits._block_bytes_of.values())
-        assert all(connection_limits._block_bytes_of.values())
+        assert self.harness.ports[0].is_listening is (connection_limits.available > 0)
+        assert set(connection_limits.unidentified) | set(connection_limits.users) <= inside
+        assert not set(connection_limits.unidentified) & set(connection_limits.users)
+        assert sum(connection_limits.count_by_user.values()) == len(connection_limits.users)
+        assert all(0 < count <= 2 for count in connection_limits.count_by_user.values())
+        rejected = {
+            client.connection
+            for client in self.clients
+            if client.connection.state is ConnectionState.REJECTED
+        }
+        assert len(set(connection_limits.unidentified) - rejected) <= 2
+        assert 0 <= connection_limits.memory.total == sum(connection_limits.memory.by_user.values())
+        assert all(connection_limits.memory.by_user.values())
 
 
 @settings(max_examples=150, deadline=None)
@@ -667,10 +675,14 @@ def test_whatever_is_done_the_counts_are_right_and_nothing_is_left(done: list[tu
     lobby.answer()
     lobby.harness.settle()
     connection_limits = lobby.harness.connection_limits
-    assert (connection_limits._of, connection_limits._block_bytes_of, connection_limits._strangers) == (
+    assert (
+        connection_limits.count_by_user,
+        connection_limits.memory.by_user,
+        connection_limits.unidentified,
+    ) == (
         {},
         {},
-        {},
+        [],
     )
     lobby.harness.clock.advance(0)
     assert lobby.harness.clock.getDelayedCalls() == []

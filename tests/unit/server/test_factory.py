@@ -68,7 +68,7 @@ def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, fam
     assert harness.clock.getDelayedCalls() == []
     assert (
         harness.connection_limits.connections,
-        harness.connection_limits._block_bytes,
+        harness.connection_limits.memory.total,
         watchers(harness.event_stream),
     ) == (set(), 0, 0)
 

@@ -15,19 +15,19 @@ def test_handshakes_that_fail_are_logged_at_once_and_then_together(caplog: pytes
         caplog.clear()
         return lines
 
-    handshakes.failed("10.0.0.5:4242", "http request")
+    handshakes.add("10.0.0.5:4242", "http request")
     assert said() == ["TLS with 10.0.0.5:4242 failed: http request"]
     for port in range(1000):
-        handshakes.failed(f"10.0.0.6:{port}", "unknown ca")
+        handshakes.add(f"10.0.0.6:{port}", "unknown ca")
     assert said() == []
     clock.advance(LOG_INTERVAL)
     assert said() == ["TLS with 1000 more clients failed, the last one 10.0.0.6:999: unknown ca"]
-    handshakes.failed("10.0.0.7:1", "no shared cipher")
+    handshakes.add("10.0.0.7:1", "no shared cipher")
     handshakes.stop()
     assert said() == ["TLS with 1 more clients failed, the last one 10.0.0.7:1: no shared cipher"]
     assert clock.getDelayedCalls() == []
     handshakes.stop()
-    handshakes.failed("10.0.0.8:1", "http request")
+    handshakes.add("10.0.0.8:1", "http request")
     assert len(said()) == 1
     clock.advance(LOG_INTERVAL)
     assert clock.getDelayedCalls() == []

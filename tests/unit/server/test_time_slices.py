@@ -4,7 +4,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from taskqd.server.time_slices import SLICE, TURN, TimeSlices
+from taskqd.server.time_slices import ITERATION_BUDGET, SLICE_LENGTH, TimeSlices
 from tests.fakes.clocks import clock
 from tests.fakes.deferreds import error_of, result_of
 
@@ -20,7 +20,7 @@ class Replies:
     async def produce(self, name: str, steps: int, seconds: float) -> None:
         for _ in range(steps):
             while self.slices.is_spent:
-                await self.slices.turn()
+                await self.slices.next_slice()
             self.made.append(name)
             self.clock.rightNow += seconds
 
@@ -42,12 +42,12 @@ def some_replies() -> Replies:
 
 
 def test_a_short_reply_is_produced_at_once(replies: Replies) -> None:
-    result_of(replies.begin("a", 10, TURN / 20))
+    result_of(replies.begin("a", 10, SLICE_LENGTH / 20))
     assert replies.made == ["a"] * 10
 
 
 def test_a_long_reply_goes_on_in_later_iterations_of_the_reactor(replies: Replies) -> None:
-    reply = replies.begin("a", 9, TURN * 0.6)
+    reply = replies.begin("a", 9, SLICE_LENGTH * 0.6)
     assert replies.made == ["a"] * 2
     turns = [replies.turn() for _ in range(4)]
     assert turns == [["a"] * 2] * 3 + [["a"]]
@@ -56,7 +56,7 @@ def test_a_long_reply_goes_on_in_later_iterations_of_the_reactor(replies: Replie
 
 def test_replies_have_their_turns_one_after_the_other(replies: Replies) -> None:
     for name in "abc":
-        replies.begin(name, 4, TURN * 0.6)
+        replies.begin(name, 4, SLICE_LENGTH * 0.6)
     assert replies.made == ["a", "a"]
     assert replies.turn() == ["a", "a", "b", "b", "c", "c"]
     assert replies.turn() == ["b", "b", "c", "c"]
@@ -64,10 +64,10 @@ def test_replies_have_their_turns_one_after_the_other(replies: Replies) -> None:
 
 
 def test_no_turn_begins_after_the_slice_of_an_iteration_is_over(replies: Replies) -> None:
-    most = round(SLICE / TURN)
+    most = round(ITERATION_BUDGET / SLICE_LENGTH)
     count = 3 * most
     for number in range(count + 1):
-        replies.begin(str(number), 1, TURN * 1.01)
+        replies.begin(str(number), 1, SLICE_LENGTH * 1.01)
     assert replies.made == ["0"]
     seen = [len(replies.turn()) for _ in range(4)]
     assert seen == [most, most, most, 0]
@@ -75,7 +75,7 @@ def test_no_turn_begins_after_the_slice_of_an_iteration_is_over(replies: Replies
 
 def test_a_reply_that_begins_while_others_wait_waits_behind_them(replies: Replies) -> None:
     for number in range(20):
-        replies.begin(str(number), 1, TURN * 2)
+        replies.begin(str(number), 1, SLICE_LENGTH * 2)
     replies.turn()
     late = replies.begin("late", 1, 0)
     turns = 0
@@ -86,7 +86,7 @@ def test_a_reply_that_begins_while_others_wait_waits_behind_them(replies: Replie
 
 
 def test_a_turn_that_nobody_waits_for_any_more_is_left_out(replies: Replies) -> None:
-    gone, stays = replies.slices.turn(), replies.slices.turn()
+    gone, stays = replies.slices.next_slice(), replies.slices.next_slice()
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
     replies.turn()
@@ -94,7 +94,7 @@ def test_a_turn_that_nobody_waits_for_any_more_is_left_out(replies: Replies) -> 
 
 
 def test_a_turn_may_end_those_of_others(replies: Replies) -> None:
-    first, second = replies.slices.turn(), replies.slices.turn()
+    first, second = replies.slices.next_slice(), replies.slices.next_slice()
     first.addCallback(lambda _: second.cancel())
     replies.turn()
     result_of(first)

@@ -340,7 +340,7 @@ def test_a_watcher_that_is_lost_leaves_nothing_behind(is_choked: bool) -> None:
     submitted(harness, 1)
     client.transport.lose()
     gone(harness)
-    assert not client.connection._pipeline._next_line_waiters
+    assert not client.connection.is_awaited
     harness.finish(1)
 
 

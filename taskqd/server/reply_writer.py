@@ -1,0 +1,109 @@
+"""Writes the replies of one connection, and is the producer that its transport pauses.
+
+The transport cannot have the Connection as its producer: LineReceiver's own `pauseProducing` and
+`resumeProducing` stop and continue the framing, which must not happen when a send buffer fills or drains.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from taskqd.server.flow_control import FlowControl, PauseReason
+from taskqd.server.transport import IClientTransport, socket_transport, unsent_bytes
+
+
+class IBufferLimits(Protocol):
+    """How many bytes the transport of a connection may buffer now."""
+
+    def max_unsent(self, limit: int) -> int:
+        """Return how many bytes of replies may be unsent, at most ``limit``."""
+
+    def max_read(self, limit: int) -> int:
+        """Return how many bytes may be read from the socket in one call, at most ``limit``."""
+
+    def count_memory(self) -> None:
+        """Count again what this connection takes."""
+
+
+@implementer(IPushProducer)
+class ReplyWriter:
+    """Writes to `transport`; `limit` is the setting for unsent bytes.
+
+    `on_paused()` and `on_resumed()` are called after the flow control was changed because the client does not
+    read its replies, or reads them again.
+    """
+
+    def __init__(
+        self,
+        transport: IClientTransport,
+        flow: FlowControl,
+        buffers: IBufferLimits,
+        limit: int,
+        on_paused: Callable[[], None],
+        on_resumed: Callable[[], None],
+    ) -> None:
+        self.is_within_line = False
+        self._transport = transport
+        self._flow = flow
+        self._buffers = buffers
+        self._limit = limit
+        self._on_paused = on_paused
+        self._on_resumed = on_resumed
+        self._postponed = b""
+
+    def start(self, buffer_size: int) -> None:
+        """Become the producer of the transport, which first reads up to `buffer_size` bytes in one call."""
+        socket_transport(self._transport).bufferSize = min(buffer_size, self._limit)
+        self._transport.registerProducer(self, True)
+
+    def stop(self) -> None:
+        """Stop being the producer: a transport that has one does not close."""
+        self._transport.unregisterProducer()
+
+    def send(self, data: bytes) -> None:
+        """Write the rest of a line or block, or whole ones."""
+        data, self._postponed = data + self._postponed, b""
+        self.is_within_line = False
+        self._write(data)
+
+    def send_part(self, data: bytes) -> None:
+        """Write a part of a line or block; `send` must follow."""
+        self.is_within_line = True
+        self._write(data)
+
+    def send_between_lines(self, data: bytes) -> None:
+        """Write an answer to a telnet sequence now, or behind the line that is being written."""
+        if self.is_within_line:
+            self._postponed += data
+        else:
+            self._transport.write(data)
+
+    def set_read_size(self) -> None:
+        """Set how many bytes the transport reads in one call."""
+        socket_transport(self._transport).bufferSize = self._buffers.max_read(self._limit)
+
+    def _write(self, data: bytes) -> None:
+        # Twisted has one setting for the bytes read in one call and for those that may be unsent.
+        socket_transport(self._transport).bufferSize = self._buffers.max_unsent(self._limit)
+        self._transport.write(data)
+        self.set_read_size()
+        unsent = unsent_bytes(self._transport)
+        if unsent != self._flow.unsent:
+            self._flow.unsent = unsent
+            self._buffers.count_memory()
+
+    # Called by the transport.
+
+    def pauseProducing(self) -> None:
+        self._flow.pause(PauseReason.CONGESTED)
+        self._on_paused()
+
+    def resumeProducing(self) -> None:
+        self._flow.unsent = 0
+        self._flow.resume(PauseReason.CONGESTED)
+        self._on_resumed()
+
+    def stopProducing(self) -> None:
+        self._flow.pause(PauseReason.CONGESTED)
