@@ -38,11 +38,7 @@ MAY_IMPORT = {
 }
 """For each package, the packages and modules that it may import; ``daemon`` may import all but ``client``."""
 
-NOT_YET = {
-    ("server.connection", "speedups.direct_write"),
-    ("server.endpoints", "speedups.byte_socket"),
-    ("server.endpoints", "speedups.client_poller"),
-}
+NOT_YET: set[tuple[str, str]] = set()
 """Imports against the table that the next steps remove."""
 
 PURE = ("errors", "model", "protocol", "config", "state")

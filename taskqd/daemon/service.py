@@ -18,6 +18,7 @@ from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReactorUNIX
 from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -200,11 +201,12 @@ class TaskqService(Service):
         refusals: list[Failure] = []
 
         def opened(port: Any) -> None:
-            endpoints.accept_within(port, lambda: server.connections.available)
+            endpoints.limit_accepts(port, lambda: server.connections.available)
             self._ports.append(port)
 
+        reactor = IReactorUNIX(self.components.accelerated or self._reactor)
         for endpoint in settings.listen:
-            listening = endpoints.listen(self._reactor, endpoint, server.factory, server.poller)
+            listening = endpoints.listen(reactor, endpoint, server.factory)
             listening.addCallbacks(opened, refusals.append)
         for failure in refusals:
             failure.raiseException()
@@ -236,7 +238,7 @@ class TaskqService(Service):
     def _start_checks(self) -> None:
         """Check every few seconds the files that others may remove: those of the sockets and the journal."""
         sockets = SocketWatch(self._ports, self.components.threads.run, endpoints.remove_stale_socket)
-        for check in (sockets.look, self.components.journal.check_location):
+        for check in (sockets.check, self.components.journal.check_location):
             loop = LoopingCall(check)
             loop.clock = self._reactor
             loop.start(CHECK_INTERVAL, now=False).addErrback(self._on_check_failed)

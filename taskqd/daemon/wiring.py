@@ -34,7 +34,6 @@ from taskqd.server.factory import TaskqFactory
 from taskqd.server.handlers.event_stream import EventStream
 from taskqd.server.handlers.job_view import JobView
 from taskqd.server.handlers.router import Router
-from taskqd.speedups.client_poller import ClientPoller, make_client_poller
 from taskqd.speedups.reactor import AcceleratedReactor
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
@@ -89,10 +88,9 @@ class Components:
 
 
 class Server(NamedTuple):
-    """The objects that serve clients; ``poller`` is None if this version of Twisted cannot use it."""
+    """The objects that serve clients."""
 
     factory: TaskqFactory
-    poller: ClientPoller | None
     connections: ConnectionLimits
     audit_log: AuditLog
 
@@ -186,10 +184,9 @@ def make_server(
     )
     factory = TaskqFactory(router, connections, reactor)
     authenticator.changed(connections.close_expired)
-    poller = None
-    if components.settings.speedups:
-        poller = make_client_poller(reactor, components.journal, factory.submit_batcher)
-    return Server(factory, poller, connections, AuditLog(components.journal, reactor))
+    if components.accelerated is not None:
+        components.accelerated.batches.add(factory.submit_batcher)
+    return Server(factory, connections, AuditLog(components.journal, reactor))
 
 
 def _check_run(run_as: RunAs) -> Callable[[Principal, Spec], Spec]:

@@ -1,7 +1,8 @@
-"""Listening UNIX sockets: one whose file the daemon has made, and one that was handed over to it.
+"""Listening UNIX sockets that others may remove or replace, and sockets that systemd has opened.
 
-Twisted's own removes whatever file has the name of its socket when it stops listening, of whomever it is by
-then; it sets the mode of a socket that was handed over, and shuts that down for those who go on to use it.
+Twisted's own port removes any file that has the name of its socket when it stops listening, even if another
+daemon has created it; it also sets the mode of a socket that was passed to it, and shuts it down for other
+processes.
 """
 
 import os
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, execute
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorUNIX, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from taskqd.errors import StartRefused
 
@@ -20,90 +23,94 @@ InThread = Callable[..., "Deferred[Any]"]
 """Runs a blocking function with its arguments in another thread."""
 
 
-class _File(NamedTuple):
-    """What tells the file of a socket from another one that has its name; its mode and owner may change."""
+class _FileId(NamedTuple):
+    """Tells the file of a socket from another one of the same name; its mode and owner may change."""
 
     device: int
     inode: int
-    made_at: int
+    modified_at: int
 
 
-def _attribute(port: unix.Port) -> str:
+def _path_attribute(port: unix.Port) -> str:
     """Return the name under which Twisted keeps the path of a socket: ``port`` in older versions."""
     return "_bindPath" if hasattr(port, "_bindPath") else "port"
 
 
-def _bound_to(port: unix.Port) -> bytes:
-    """Return the path that the socket of a port is bound to."""
-    path: bytes = getattr(port, _attribute(port))
+def _path(port: unix.Port) -> bytes:
+    path: bytes = getattr(port, _path_attribute(port))
     return path
 
 
+def _use_transport_of(port: Any, reactor: object) -> None:
+    """Let the clients of a port have the reactor's transport for UNIX clients, if it offers one."""
+    port.transport = getattr(reactor, "unix_transport", unix.Server)
+
+
 class UnixPort(unix.Port):
-    """Listens on a UNIX socket that the daemon makes; removes its file only if that is still its own."""
+    """Listens on a UNIX socket whose file it creates; it removes only that file, and creates it again."""
 
     _log = Logger()
-    _made: _File | None = None
-    _has_told = False
+    _file: _FileId | None = None
+    _has_logged = False
 
     def startListening(self) -> None:
-        """Make the socket and its file, and listen."""
+        """Create the socket and its file, and listen."""
+        _use_transport_of(self, self.reactor)
         super().startListening()  # type: ignore[no-untyped-call]
-        self._made = self._found()
+        self._file = self._current_file()
 
     @property
     def path(self) -> str:
         """The path of the socket."""
-        return os.fsdecode(_bound_to(self))
+        return os.fsdecode(_path(self))
 
     def is_in_place(self) -> bool:
-        """Whether the socket's file is there and is the one that was made; may block."""
-        return self._found() == self._made
+        """Whether the socket's file exists and is the one that was created; blocks."""
+        return self._current_file() == self._file
 
-    def _found(self) -> _File | None:
+    def _current_file(self) -> _FileId | None:
         try:
-            found = os.lstat(_bound_to(self))
+            found = os.lstat(_path(self))
         except OSError:
             return None
-        return _File(found.st_dev, found.st_ino, found.st_mtime_ns)
+        return _FileId(found.st_dev, found.st_ino, found.st_mtime_ns)
 
-    def listen_again(self, remove_stale_socket: Callable[[str], None]) -> None:
-        """Make the socket again, its directory too, after its file was removed or replaced.
+    def recreate(self, remove_stale_socket: Callable[[str], None]) -> None:
+        """Create the socket and its directory again after its file was removed or replaced.
 
-        ``remove_stale_socket(path)`` removes what a dead daemon left there, and raises StartRefused if a
-        living one
-        listens there. The log says once what is in the way; the next call tries again. Clients that are
-        connected stay so.
+        ``remove_stale_socket(path)`` removes the socket of a daemon that no longer runs, and raises
+        StartRefused if the path is in use. A failure is logged once; the next call tries again. Connected
+        clients stay connected.
         """
         try:
             os.makedirs(os.path.dirname(self.path) or ".", 0o700, exist_ok=True)
             remove_stale_socket(self.path)
-            made = self._listening()
-        except (OSError, StartRefused) as why:
-            if not self._has_told:
+            listening = self._make_socket()
+        except (OSError, StartRefused) as error:
+            if not self._has_logged:
                 self._log.error(
-                    "the socket {path} was removed or replaced, and cannot be made again yet: {why}",
+                    "the socket {path} was removed or replaced, and cannot be made again yet: {error}",
                     path=self.path,
-                    why=why,
+                    error=error,
                 )
-            self._has_told = True
+            self._has_logged = True
             return
         was_reading = self in self.reactor.getReaders()
         self.stopReading()  # type: ignore[no-untyped-call]
         self.socket.close()
-        self.socket = made
-        self.fileno = made.fileno  # type: ignore[method-assign]
-        if was_reading:  # else there is no room for more clients now
+        self.socket = listening
+        self.fileno = listening.fileno  # type: ignore[method-assign]
+        if was_reading:  # otherwise the limit of connections is reached
             self.startReading()  # type: ignore[no-untyped-call]
-        self._made = self._found()
-        self._has_told = False
+        self._file = self._current_file()
+        self._has_logged = False
         self._log.warn("the socket {path} was removed or replaced: made it again", path=self.path)
 
-    def _listening(self) -> socket.socket:
+    def _make_socket(self) -> socket.socket:
         made: socket.socket = self.createInternetSocket()  # type: ignore[no-untyped-call]
         try:
-            made.bind(_bound_to(self))
-            os.chmod(_bound_to(self), self.mode)
+            made.bind(_path(self))
+            os.chmod(_path(self), self.mode)
             made.listen(self.backlog)
         except OSError:
             made.close()
@@ -111,56 +118,96 @@ class UnixPort(unix.Port):
         return made
 
     def connectionLost(self, reason: Failure) -> None:
-        """Stop listening, and remove the file of the socket unless it is another one by now."""
-        if self._made is not None and self.is_in_place():
-            os.unlink(_bound_to(self))
+        """Stop listening, and remove the file of the socket unless it was replaced."""
+        if self._file is not None and self.is_in_place():
+            os.unlink(_path(self))
         if self.lockFile is not None:
             self.lockFile.unlock()
         tcp.Port.connectionLost(self, reason)
 
 
-class HandedPort(unix.Port):
-    """Listens on a UNIX socket that was handed over, by systemd(1) for instance, and leaves its file alone.
+class AdoptedPort(unix.Port):
+    """Listens on a UNIX socket that another process, such as systemd(1), has opened and continues to use.
 
-    Whoever made it goes on to use it: its mode stays as it is, and a stop only closes the descriptor.
+    The mode of its file is not changed; when this stops listening, it only closes its descriptor.
     """
 
     _shouldShutdown = False
 
     @classmethod
-    def adopt(cls, reactor: Any, descriptor: int, factory: Any, backlog: int) -> "HandedPort":
-        """Return a port that listens on a copy of ``descriptor``; raises OSError."""
+    def adopt(
+        cls, reactor: IReactorUNIX, descriptor: int, factory: IProtocolFactory, backlog: int
+    ) -> "AdoptedPort":
+        """Listen on a copy of ``descriptor``; raises OSError."""
         os.set_blocking(descriptor, False)
-        made: HandedPort = cls._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
-        made.backlog = backlog
-        # No name in the file system, as far as Twisted's own knows.
-        setattr(made, _attribute(made), b"\0" + _bound_to(made))
-        made.startListening()  # type: ignore[no-untyped-call]
-        return made
+        port: AdoptedPort = cls._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
+        port.backlog = backlog
+        # Twisted neither sets the mode of a socket without a file, nor removes it.
+        setattr(port, _path_attribute(port), b"\0" + _path(port))
+        _use_transport_of(port, reactor)
+        port.startListening()  # type: ignore[no-untyped-call]
+        return port
+
+
+@implementer(IStreamServerEndpoint)
+class UnixEndpoint:
+    """Listens with a UnixPort."""
+
+    def __init__(self, reactor: IReactorUNIX, path: str, mode: int, backlog: int, wants_lock: bool) -> None:
+        self._arguments: Any = (reactor, os.fsencode(path), mode, backlog, wants_lock)
+
+    def listen(self, protocolFactory: IProtocolFactory) -> "Deferred[IListeningPort]":
+        """Create the socket and listen on it."""
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> UnixPort:
+        reactor, path, mode, backlog, wants_lock = self._arguments
+        port = UnixPort(path, factory, backlog, mode, reactor, wants_lock)
+        port.startListening()
+        return port
+
+
+@implementer(IStreamServerEndpoint)
+class AdoptedUnixEndpoint:
+    """Listens with an AdoptedPort."""
+
+    def __init__(self, reactor: IReactorUNIX, descriptor: int, backlog: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._backlog = backlog
+
+    def listen(self, protocolFactory: IProtocolFactory) -> "Deferred[IListeningPort]":
+        """Listen on the socket of the descriptor, which is closed then."""
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> AdoptedPort:
+        port = AdoptedPort.adopt(self._reactor, self._descriptor, factory, self._backlog)
+        os.close(self._descriptor)  # the port has a copy
+        return port
 
 
 class SocketWatch:
-    """Looks whether the sockets of ``ports`` are still in their places, and makes again those that are not.
+    """Creates the sockets of ``ports`` again whose files were removed or replaced.
 
-    ``ports`` may be filled later, and other ports than these are not looked at.
+    The caller may add to ``ports`` later; ports other than UnixPorts are ignored.
     """
 
     def __init__(
-        self, ports: Iterable[Any], in_thread: InThread, remove_stale_socket: Callable[[str], None]
+        self, ports: Iterable[object], in_thread: InThread, remove_stale_socket: Callable[[str], None]
     ) -> None:
         self._ports = ports
         self._in_thread = in_thread
-        self._clear_the_way = remove_stale_socket
+        self._remove_stale_socket = remove_stale_socket
 
-    def look(self) -> "Deferred[Any]":
-        """Look at each in another thread; fires when all were looked at."""
+    def check(self) -> "Deferred[Any]":
+        """Check each file in another thread; fires when all were checked."""
         ports = [port for port in self._ports if isinstance(port, UnixPort)]
         return DeferredList(
-            [self._in_thread(port.is_in_place).addCallback(self._looked, port) for port in ports],
+            [self._in_thread(port.is_in_place).addCallback(self._on_checked, port) for port in ports],
             fireOnOneErrback=True,
             consumeErrors=True,
         )
 
-    def _looked(self, is_in_place: bool, port: UnixPort) -> None:
+    def _on_checked(self, is_in_place: bool, port: UnixPort) -> None:
         if not is_in_place and port.connected and not port.disconnecting:
-            port.listen_again(self._clear_the_way)
+            port.recreate(self._remove_stale_socket)

@@ -1,13 +1,13 @@
-"""The clients of UNIX sockets as one descriptor of the reactor: all that are ready are served in one round.
+"""Polls all UNIX clients with one epoll(7) of their own, which is one descriptor for the reactor.
 
-Around each event of each descriptor the reactor sets up a context for the log, which costs more than it takes
-to read a line, and it knows of no end of what came together. So these have an epoll(7) of their own, which is
-ready when any of them is, and what the reactor does for a descriptor is done for them here, in the same way:
-reading, writing, ends and half-closes, and of an error that it is logged and ends that connection alone.
+The reactor sets up a logging context for each event of each descriptor, which costs more than reading a line.
+It also does not tell when all events of a poll are handled. Here all clients that are ready are served in one
+poll cycle, whose start and end are announced as a batch. Reading, writing, closing and half-closing follow
+twisted.internet.posixbase; an exception is logged and closes the connection that raised it.
 """
 
 import select
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -15,137 +15,151 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from taskqd.speedups.batch import BatchScope, IBatchObserver
+from taskqd.speedups.batch import BatchScope
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
-ENDED = select.EPOLLHUP | select.EPOLLERR
+HANGUP = select.EPOLLHUP | select.EPOLLERR
+
+
+class ISocketTransport(Protocol):
+    """A transport with a socket, as twisted.internet.tcp.Connection."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once it is closed."""
+
+    def doRead(self) -> Exception | None:
+        """Read once; returns why the connection ends, if it does."""
+
+    def doWrite(self) -> Exception | None:
+        """Write once; returns why the connection ends, if it does."""
+
+    def readConnectionLost(self, reason: Failure) -> object:
+        """The peer has closed its half."""
+
+    def connectionLost(self, reason: Failure) -> object:
+        """The connection is closed."""
 
 
 @implementer(IReadDescriptor)
 class ClientPoller:
-    """What its clients take for the reactor, and the reactor for a descriptor.
+    """The reactor of the clients' transports, and one descriptor of the real ``reactor``.
 
-    In a round, of which the ``gatherers`` are told, each client that is ready is served once. For all but
-    descriptors this is ``reactor`` itself.
+    In each poll cycle, which is one batch of ``batches``, each client that is ready is served once. All
+    methods that do not concern descriptors are the reactor's.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, *gatherers: IBatchObserver) -> None:
+    def __init__(self, reactor: IReactorFDSet, batches: BatchScope) -> None:
         self._reactor = reactor
-        self._together = BatchScope(*gatherers)
+        self._batches = batches
         self._epoll = select.epoll()
-        self._clients: dict[int, Any] = {}
-        self._wanted: dict[int, int] = {}
+        self._clients: dict[int, ISocketTransport] = {}
+        self._events: dict[int, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    # What a client's transport calls.
+    # Called by the clients' transports.
 
-    def addReader(self, client: Any) -> None:
-        """Have ``client`` read when it can be."""
+    def addReader(self, client: ISocketTransport) -> None:
+        """Read from a client when it has sent something."""
         self._change(client, READ, 0)
 
-    def addWriter(self, client: Any) -> None:
-        """Have ``client`` written to when it takes something."""
+    def addWriter(self, client: ISocketTransport) -> None:
+        """Write to a client when its socket accepts bytes."""
         self._change(client, WRITE, 0)
 
-    def removeReader(self, client: Any) -> None:
-        """Read ``client`` no more."""
+    def removeReader(self, client: ISocketTransport) -> None:
+        """Stop reading from a client."""
         self._change(client, 0, READ)
 
-    def removeWriter(self, client: Any) -> None:
-        """Write to ``client`` no more."""
+    def removeWriter(self, client: ISocketTransport) -> None:
+        """Stop writing to a client."""
         self._change(client, 0, WRITE)
 
-    def _change(self, client: Any, more: int, less: int) -> None:
-        number = self._number(client)
-        if number is None:
+    def _change(self, client: ISocketTransport, added: int, removed: int) -> None:
+        descriptor = self._descriptor(client)
+        if descriptor is None:
             return
-        before = self._wanted.get(number, 0)
-        wanted = (before | more) & ~less
-        if wanted == before:
+        before = self._events.get(descriptor, 0)
+        events = (before | added) & ~removed
+        if events == before:
             return
-        if before and wanted:
-            self._epoll.modify(number, wanted)
-            self._wanted[number] = wanted
-        elif wanted:
-            self._epoll.register(number, wanted)
-            self._wanted[number], self._clients[number] = wanted, client
+        if before and events:
+            self._epoll.modify(descriptor, events)
+            self._events[descriptor] = events
+        elif events:
+            self._epoll.register(descriptor, events)
+            self._events[descriptor], self._clients[descriptor] = events, client
             if len(self._clients) == 1:
                 self._reactor.addReader(self)
         else:
-            self._epoll.unregister(number)
-            del self._wanted[number], self._clients[number]
+            self._epoll.unregister(descriptor)
+            del self._events[descriptor], self._clients[descriptor]
             if not self._clients:
                 self._reactor.removeReader(self)
 
-    def _number(self, client: Any) -> int | None:
-        """Return a client's descriptor; of one that is closed, the one under which it is still known."""
-        number: int = client.fileno()
-        if number >= 0:
-            return number
+    def _descriptor(self, client: ISocketTransport) -> int | None:
+        """Return a client's descriptor; for a closed one, that under which it is still registered."""
+        descriptor = client.fileno()
+        if descriptor >= 0:
+            return descriptor
         return next((known for known, other in self._clients.items() if other is client), None)
 
-    # What the reactor calls.
+    # Called by the reactor.
 
     def fileno(self) -> int:
-        """Return the descriptor that is ready when any client is."""
+        """Return the descriptor that is readable when any client is ready."""
         return self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """Return by what the log names this."""
+        """Return the name for the log."""
         return "clients"
 
     def doRead(self) -> None:
-        """Serve all that are ready."""
-        self._together.begin()
+        """Serve all clients that are ready."""
+        self._batches.begin()
         clients = self._clients
-        for number, happened in self._epoll.poll(0, len(clients)):
-            client = clients.get(number)
-            if client is not None:  # else it was ended in this round
+        for descriptor, events in self._epoll.poll(0, len(clients)):
+            client = clients.get(descriptor)
+            if client is not None:  # else it was closed earlier in this cycle
                 try:
-                    self._serve(client, number, happened)
-                except BaseException:  # noqa: BLE001 - its end met a bug, which is not the others'
-                    self._log.failure("the end of a connection met a bug of taskqd's")
-        self._together.end()
+                    self._serve(client, descriptor, events)
+                except BaseException:  # noqa: BLE001 - the other clients must be served all the same
+                    self._log.failure("internal error while closing a connection")
+        self._batches.end()
 
     def connectionLost(self, reason: Failure) -> None:
-        """End all clients: the reactor stops."""
+        """Close all clients: the reactor stops."""
         for client in list(self._clients.values()):
             client.connectionLost(reason)
 
-    def _serve(self, client: Any, number: int, happened: int) -> None:
-        """Do for a client what posixbase's ``_doReadOrWrite`` does."""
+    def _serve(self, client: ISocketTransport, descriptor: int, events: int) -> None:
+        """Read from a client and write to it, as posixbase's ``_doReadOrWrite`` does."""
         is_reading = False
-        why: Any = None
+        reason: BaseException | None = None
         try:
-            if happened & READ:
+            if events & READ:
                 is_reading = True
-                why = client.doRead()
-            elif happened & ENDED:
-                is_reading = bool(self._wanted[number] & READ)
-                why = CONNECTION_DONE if is_reading else CONNECTION_LOST
-            if happened & WRITE and not why and self._wanted.get(number, 0) & WRITE:
+                reason = client.doRead()
+            elif events & HANGUP:
+                is_reading = bool(self._events[descriptor] & READ)
+                reason = CONNECTION_DONE if is_reading else CONNECTION_LOST
+            if events & WRITE and not reason and self._events.get(descriptor, 0) & WRITE:
                 is_reading = False
-                why = client.doWrite()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends this one alone
-            self._log.failure("a connection met a bug of taskqd's and is closed")
-            why = error
-        if why:
-            self._disconnect(client, why, is_reading)
+                reason = client.doWrite()
+        except BaseException as error:  # noqa: BLE001 - it closes only this connection
+            self._log.failure("internal error in a connection, which is closed")
+            reason = error
+        if reason:
+            self._disconnect(client, reason, is_reading)
 
-    def _disconnect(self, client: Any, why: BaseException, is_reading: bool) -> None:
-        """Tell a client of its end, or that it will hear nothing more, as ``_disconnectSelectable`` does."""
+    def _disconnect(self, client: ISocketTransport, reason: BaseException, is_reading: bool) -> None:
+        """Report the end of a connection, or of its input, as posixbase's ``_disconnectSelectable`` does."""
         self.removeReader(client)
-        if is_reading and why is CONNECTION_DONE and IHalfCloseableDescriptor.providedBy(client):
-            client.readConnectionLost(Failure(why))
+        if is_reading and reason is CONNECTION_DONE and IHalfCloseableDescriptor.providedBy(client):
+            client.readConnectionLost(Failure(reason))
         else:
             self.removeWriter(client)
-            client.connectionLost(Failure(why))
-
-
-def make_client_poller(reactor: Any, *gatherers: IBatchObserver) -> ClientPoller | None:
-    """Return rounds for a reactor's clients, None where it takes no descriptors."""
-    return ClientPoller(reactor, *gatherers) if IReactorFDSet.providedBy(reactor) else None
+            client.connectionLost(Failure(reason))

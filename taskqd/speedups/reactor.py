@@ -1,25 +1,35 @@
-"""A reactor with faster replacements for two of its methods; everything else is the real reactor's."""
+"""A reactor with faster replacements for some of its methods; everything else is the real reactor's."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from twisted.internet import tcp, unix
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IProcessProtocol, IReactorProcess
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProcessProtocol,
+    IProtocolFactory,
+    IReactorFDSet,
+    IReactorProcess,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from taskqd.speedups.batch import BatchScope
+from taskqd.speedups.byte_socket import ByteSocket
+from taskqd.speedups.client_poller import ClientPoller
+from taskqd.speedups.direct_write import DirectTcpSocket
 from taskqd.speedups.spawn import Spawner, is_supported
 
 
 @implementer(IReactorProcess)
 class AcceleratedReactor:
-    """Delegates to ``reactor``, and spawns processes in threads of its own.
+    """Delegates to ``reactor``, spawns processes in its own threads, and polls its UNIX clients itself.
 
-    ``batches`` notifies its observers of I/O events that are handled together: processes that have started
-    or exited. ``starts_sessions`` is False if this Twisted or this C library is unknown; ``spawnProcess`` is
-    then the real reactor's.
+    ``batches`` notifies its observers of I/O events that are handled together: processes that have started or
+    exited, and UNIX clients that are ready in one poll cycle. ``starts_sessions`` is False if this Twisted or
+    this C library is unknown; ``spawnProcess`` is then the real reactor's.
     """
 
     _log = Logger()
@@ -30,6 +40,7 @@ class AcceleratedReactor:
         self.starts_sessions = is_supported() if starts_sessions is None else starts_sessions
         self._reactor = reactor
         self._spawner = Spawner(reactor, self.batches)
+        self._poller: ClientPoller | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -76,3 +87,37 @@ class AcceleratedReactor:
     def stop_spawning(self) -> None:
         """Start nothing more; returns once the spawns that were asked for are done."""
         self._spawner.stop()
+
+    def listenUNIX(
+        self,
+        address: str | bytes,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> IListeningPort:
+        """Listen on a UNIX socket as IReactorUNIX has it; all clients share one epoll and form batches."""
+        path = address.encode() if isinstance(address, str) else address
+        port = unix.Port(path, factory, backlog, mode, self._reactor, wantPID)
+        port.transport = self.unix_transport  # type: ignore[assignment]
+        port.startListening()
+        return port
+
+    def unix_transport(self, *arguments: Any) -> unix.Server:
+        """Make the transport of a UNIX client; to be set as the ``transport`` of a ``unix.Port``.
+
+        The arguments are those of ``unix.Server``.
+        """
+        if self._poller is None and IReactorFDSet.providedBy(self._reactor):
+            self._poller = ClientPoller(self._reactor, self.batches)
+        make: Any = ByteSocket  # mypy takes its arguments for those of an outgoing connection
+        return cast("unix.Server", make(*arguments[:-1], self._poller or self._reactor))
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """Listen on a TCP port, as IReactorTCP has it; replies are written directly."""
+        listening = tcp.Port(port, factory, backlog, interface, self._reactor)
+        listening.transport = DirectTcpSocket
+        listening.startListening()
+        return listening

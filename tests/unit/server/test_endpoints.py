@@ -121,7 +121,7 @@ def test_a_string_that_can_be_listened_on_passes(endpoint: str, reactor: Any) ->
 
 @pytest.mark.parametrize("which", ["index=0", "name=q"])
 def test_socket_that_nobody_handed_over_is_refused_with_what_is_missing(which: str, reactor: Any) -> None:
-    with pytest.raises(SettingsError, match="LISTEN_FDNAMES of the environment name no such socket"):
+    with pytest.raises(SettingsError, match="LISTEN_FDNAMES name no such socket"):
         check(reactor, f"systemd:domain=UNIX:{which}", "twistd taskq")
 
 
@@ -148,7 +148,7 @@ def test_a_string_that_cannot_is_refused_by_its_source_before_anything_listens(
 ) -> None:
     with pytest.raises(SettingsError) as refusal:
         check(reactor, endpoint, "/etc/taskqd.toml")
-    assert str(refusal.value).startswith(f"/etc/taskqd.toml: listen: {endpoint!r} is no endpoint")
+    assert str(refusal.value).startswith(f"/etc/taskqd.toml: listen: {endpoint!r} is not a valid endpoint")
     assert "\n" not in str(refusal.value)
 
 
@@ -195,7 +195,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
     else:
         left_behind(tmp_path / "target")
         path.symlink_to(tmp_path / "target")
-    with pytest.raises(StartRefused, match=f"{path} is there and is no socket"):
+    with pytest.raises(StartRefused, match=f"{path} exists and is not a socket"):
         remove_stale_socket(str(path))
     assert os.path.lexists(path)
 
@@ -210,7 +210,7 @@ def test_a_socket_that_may_not_be_looked_at_refuses_the_start(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "lstat", refuse)
-    with pytest.raises(StartRefused, match=f"{path} cannot be listened on: .*Permission denied"):
+    with pytest.raises(StartRefused, match=f"cannot listen on {path}: .*Permission denied"):
         remove_stale_socket(str(path))
 
 
@@ -253,7 +253,7 @@ async def test_a_unix_socket_behind_a_proxy_has_its_mode_and_what_was_left_behin
 async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any) -> None:
     first = await listen(reactor, "tcp:0:interface=127.0.0.1")
     endpoint = f"tcp:{first.getHost().port}:interface=127.0.0.1"
-    with pytest.raises(StartRefused, match=f"{endpoint} cannot be listened on: .*in use"):
+    with pytest.raises(StartRefused, match=f"cannot listen on {endpoint}: .*in use"):
         await listen(reactor, endpoint)
     await first.stopListening()
 
@@ -262,7 +262,7 @@ async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any
 async def test_a_socket_in_a_directory_that_is_missing_refuses_the_start(
     reactor: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(StartRefused, match=r"cannot be listened on: .*No such file"):
+    with pytest.raises(StartRefused, match=r"cannot listen on .*: .*No such file"):
         await listen(reactor, f"unix:{tmp_path}/missing/s")
 
 
@@ -283,7 +283,7 @@ class CrowdedPort:
 
 def test_a_port_accepts_no_more_at_once_than_there_is_room_for() -> None:
     port, rooms = CrowdedPort(), [3, 1, 1000]
-    endpoints.accept_within(port, lambda: rooms.pop(0))
+    endpoints.limit_accepts(port, lambda: rooms.pop(0))
     for _ in range(3):
         port.doRead()
     assert port.accepted == [3, 1, 21]

@@ -23,7 +23,6 @@ from zope.interface import implementer
 
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints, tls
-from taskqd.speedups import direct_write
 from tests.support.certificates import CLIENT, SERVER, Authority, Pair, self_signed, write_key
 
 # The string.
@@ -114,7 +113,7 @@ def refusal_of(endpoint: str, reactor: Any) -> str:
     with pytest.raises(SettingsError) as refusal:
         endpoints.check(reactor, endpoint, "twistd taskq")
     text = str(refusal.value)
-    beginning = f"twistd taskq: listen: {endpoint!r} cannot be listened on: "
+    beginning = f"twistd taskq: listen: {endpoint!r} cannot be used: "
     assert text.startswith(beginning)
     assert "\n" not in text
     return text.removeprefix(beginning)
@@ -251,7 +250,7 @@ def test_without_the_extra_what_to_install_is_said(
 @pytest.mark.parametrize("behind", ["ssl", "tls"])
 def test_tls_that_we_would_not_see_is_refused(behind: str, reactor: Any) -> None:
     refusal = refusal_of(f"haproxy:{behind}:9501:privateKey=k", reactor)
-    assert refusal == "expected haproxy:tcp:...; TLS ends at the proxy, or at a port of its own"
+    assert refusal == "expected haproxy:tcp:...; end TLS at the proxy, or use a separate tls: port"
 
 
 def test_a_proxy_that_ends_tls_passes(reactor: Any) -> None:
@@ -262,7 +261,7 @@ async def test_what_has_gone_since_it_was_checked_refuses_the_start(site: Site, 
     endpoint = site.endpoint()
     endpoints.check(reactor, endpoint, "here")
     site.ours.key.unlink()
-    with pytest.raises(StartRefused, match=r"^tls:0:\S+ cannot be listened on: \S+-key.pem cannot be read"):
+    with pytest.raises(StartRefused, match=r"^cannot listen on tls:0:\S+: \S+-key.pem cannot be read"):
         await endpoints.listen(reactor, endpoint, Factory())
 
 
@@ -270,7 +269,7 @@ async def test_what_has_gone_since_it_was_checked_refuses_the_start(site: Site, 
 async def test_a_tls_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = site.endpoint().replace("tls:0", f"tls:{other.getsockname()[1]}")
-        with pytest.raises(StartRefused, match=r"^tls:\S+ cannot be listened on: .*in use"):
+        with pytest.raises(StartRefused, match=r"^cannot listen on tls:\S+: .*in use"):
             await endpoints.listen(reactor, endpoint, Factory())
 
 
@@ -317,7 +316,7 @@ class Seen(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self._seen.received += data
-        direct_write.write(self.transport, data)  # as replies are: it must not go by TLS unencrypted
+        self.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._seen.lost.append(tls.handshake_error(reason))

@@ -16,7 +16,7 @@ from twisted.internet.threads import deferToThread
 
 from taskqd.errors import StartRefused
 from taskqd.server import endpoints
-from taskqd.server.unix_port import HandedPort, SocketWatch, UnixPort
+from taskqd.server.unix_port import AdoptedPort, SocketWatch, UnixPort
 from tests.fakes.clocks import in_thread
 
 
@@ -84,11 +84,11 @@ async def test_socket_whose_file_is_taken_away_is_made_again_with_its_mode(
     path.parent.mkdir(parents=True)
     port = await listen(reactor, f"unix:{path}:mode=660")
     looking = watch(port, object())
-    await looking.look()
+    await looking.check()
     assert not [record for record in caplog.records if "made it again" in record.getMessage()]
     take_away(path)
     for _ in range(2):
-        await looking.look()
+        await looking.check()
     assert len([record for record in caplog.records if "made it again" in record.getMessage()]) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     assert await answer(path) == b"hello"
@@ -114,7 +114,7 @@ async def test_socket_that_cannot_be_made_again_is_said_once_and_tried_until_it_
         path.parent.rmdir()
         path.parent.write_text("a file")
     for _ in range(3):
-        await looking.look()
+        await looking.check()
     assert (
         len([record for record in caplog.records if "cannot be made again yet" in record.getMessage()]) == 1
     )
@@ -124,7 +124,7 @@ async def test_socket_that_cannot_be_made_again_is_said_once_and_tried_until_it_
         path.unlink()
     else:
         path.parent.unlink()
-    await looking.look()
+    await looking.check()
     assert await answer(path) == b"hello"
     await port.stopListening()
 
@@ -136,7 +136,7 @@ async def test_socket_that_is_made_again_lets_nobody_in_while_there_is_no_room(
     port = await listen(reactor, f"unix:{path}")
     port.pauseProducing()
     path.unlink()
-    await watch(port).look()
+    await watch(port).check()
     assert port not in reactor.getReaders()
     port.resumeProducing()
     assert await answer(path) == b"hello"
@@ -157,7 +157,7 @@ async def test_stop_removes_no_file_but_its_own(reactor: Any, tmp_path: Path, by
     assert path.exists() is (by != "nobody")
     if other is not None:
         other.close()
-    await watch(port).look()
+    await watch(port).check()
     assert path.exists() is (by != "nobody"), "a port that listens no more is not looked at"
 
 
@@ -189,7 +189,7 @@ async def test_socket_in_whose_place_nothing_can_be_bound_is_no_descriptor_lost(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "chmod", refuse)
-    port.listen_again(lambda _: None)
+    port.recreate(lambda _: None)
     assert len(os.listdir("/proc/self/fd")) == before
     await port.stopListening()
 
@@ -200,10 +200,10 @@ async def test_socket_that_was_handed_over_keeps_its_file_its_mode_and_its_liste
     path = tmp_path / "s"
     with listening(path) as systemd:
         path.chmod(0o600)
-        port: Any = HandedPort.adopt(reactor, systemd.fileno(), Factory.forProtocol(Hello), 4096)
+        port: Any = AdoptedPort.adopt(reactor, systemd.fileno(), Factory.forProtocol(Hello), 4096)
         assert await answer(path) == b"hello"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        await watch(port).look()
+        await watch(port).check()
         await port.stopListening()
         assert path.exists()
         with socket.socket(socket.AF_UNIX) as client:

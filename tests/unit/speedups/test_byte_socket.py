@@ -1,4 +1,4 @@
-"""UNIX sockets of clients: bytes and nothing else go in and out of them."""
+"""UNIX sockets of clients: they transfer bytes and nothing else."""
 
 import os
 import socket
@@ -6,22 +6,34 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from twisted.internet import main, tcp, unix
+from twisted.internet import main, unix
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from taskqd.server import endpoints
-from taskqd.speedups import byte_socket
+from taskqd.server.unix_port import AdoptedPort
 from taskqd.speedups.byte_socket import ByteSocket
-from taskqd.speedups.client_poller import ClientPoller
+from taskqd.speedups.direct_write import DirectTcpSocket
+from taskqd.speedups.reactor import AcceleratedReactor
 
 
-@pytest.fixture(name="rounds", params=[True, False], ids=["in rounds", "by the reactor"])
-def rounds_or_none(request: pytest.FixtureRequest, reactor: Any) -> ClientPoller | None:
-    return ClientPoller(reactor) if request.param else None
+class WithoutDescriptors:
+    """A reactor that does not say that it polls descriptors."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+
+@pytest.fixture(name="accelerated", params=[True, False], ids=["with a poller", "by the reactor"])
+def accelerated_reactor(request: pytest.FixtureRequest, reactor: Any) -> Any:
+    return AcceleratedReactor(reactor if request.param else WithoutDescriptors(reactor))
 
 
 class Echo(Protocol):
@@ -47,9 +59,9 @@ def talked(path: str, sent: list[tuple[bytes, list[int]]]) -> tuple[bytes, bytes
 
 
 async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_through(
-    reactor: Any, rounds: ClientPoller | None, tmp_path: Path
+    accelerated: Any, tmp_path: Path
 ) -> None:
-    port: Any = await endpoints.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Echo), rounds)
+    port: Any = await endpoints.listen(accelerated, f"unix:{tmp_path}/s", Factory.forProtocol(Echo))
     reading, writing = os.pipe()
     talking: Deferred[Any] = deferToThread(talked, f"{tmp_path}/s", [(b"one", [writing]), (b" two", [])])
     assert await talking == (b"one two", b"")
@@ -60,7 +72,7 @@ async def test_a_descriptor_that_somebody_sends_is_not_kept_and_the_bytes_come_t
 
 
 async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
-    reactor: Any, rounds: ClientPoller | None, tmp_path: Path
+    accelerated: Any, tmp_path: Path
 ) -> None:
     much = b"x" * 3_000_000
 
@@ -76,7 +88,7 @@ async def test_what_is_more_than_a_socket_takes_is_written_in_the_end(
             client.connect(f"{tmp_path}/s")
             return b"".join(iter(lambda: client.recv(65_536), b""))
 
-    port: Any = await endpoints.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Talker), rounds)
+    port: Any = await endpoints.listen(accelerated, f"unix:{tmp_path}/s", Factory.forProtocol(Talker))
     assert await deferToThread(read_all) == much
     await port.stopListening()
 
@@ -99,12 +111,12 @@ class Connection(Protocol):
 
 @pytest.mark.parametrize("has_unread, reason", [(False, ConnectionDone), (True, ConnectionLost)])
 async def test_who_closes_is_done_and_who_breaks_off_is_lost(
-    reactor: Any, rounds: ClientPoller | None, tmp_path: Path, has_unread: bool, reason: type[Exception]
+    accelerated: Any, tmp_path: Path, has_unread: bool, reason: type[Exception]
 ) -> None:
     guest = Connection()
     factory = cast("Any", Factory())
     factory.buildProtocol = lambda _: guest
-    port: Any = await endpoints.listen(reactor, f"unix:{tmp_path}/s", factory, rounds)
+    port: Any = await endpoints.listen(accelerated, f"unix:{tmp_path}/s", factory)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"{tmp_path}/s")
         await guest.here
@@ -118,19 +130,44 @@ async def test_who_closes_is_done_and_who_breaks_off_is_lost(
     await port.stopListening()
 
 
-class Port:
-    def __init__(self, transport: Any) -> None:
-        self.transport = transport
+async def test_clients_of_the_standard_endpoint_are_byte_sockets_too(
+    accelerated: Any, tmp_path: Path
+) -> None:
+    endpoint: Any = serverFromString(accelerated, f"unix:{tmp_path}/s")
+    port = await endpoint.listen(Factory.forProtocol(Echo))
+    assert await deferToThread(talked, f"{tmp_path}/s", [(b"one", [])]) == (b"one", b"")
+    await port.stopListening()
 
 
-def test_other_sockets_are_left_as_they_are() -> None:
-    class Newer(unix.Server):
-        """As a later Twisted may make them."""
+async def test_clients_of_an_adopted_socket_are_byte_sockets_too(accelerated: Any, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as systemd:
+        systemd.bind(f"{tmp_path}/s")
+        systemd.listen()
+        port: Any = AdoptedPort.adopt(accelerated, systemd.fileno(), Factory.forProtocol(Echo), 5)
+        assert await deferToThread(talked, f"{tmp_path}/s", [(b"one", [])]) == (b"one", b"")
+        await port.stopListening()
 
-    for transport in (tcp.Server, Newer, None):
-        port: Any = Port(transport)
-        taken: Any = byte_socket.use_byte_sockets(port)
-        assert taken is port
-        assert taken.transport is transport
-    without: Any = object()
-    assert byte_socket.use_byte_sockets(without) is without
+
+async def test_clients_of_another_reactor_have_its_transport(reactor: Any, tmp_path: Path) -> None:
+    port: Any = await endpoints.listen(reactor, f"unix:{tmp_path}/s", Factory.forProtocol(Echo))
+    assert port.transport is unix.Server
+    await port.stopListening()
+
+
+async def test_replies_to_tcp_clients_are_written_directly(accelerated: Any) -> None:
+    class TcpEcho(Protocol):
+        transport: Any
+
+        def dataReceived(self, data: bytes) -> None:
+            assert isinstance(self.transport, DirectTcpSocket)
+            self.transport.write(data)
+            assert not self.transport.dataBuffer
+
+    def talk(number: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", number)) as client:
+            client.sendall(b"hello")
+            return client.recv(100)
+
+    port: Any = await endpoints.listen(accelerated, "tcp:0:interface=127.0.0.1", Factory.forProtocol(TcpEcho))
+    assert await deferToThread(talk, port.getHost().port) == b"hello"
+    await port.stopListening()

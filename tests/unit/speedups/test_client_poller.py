@@ -1,4 +1,4 @@
-"""Rounds: the clients that are ready are served one after the other, as the reactor would serve each."""
+"""The poller of clients: serves those that are ready, each as the reactor would serve it."""
 
 import socket
 from collections.abc import Callable
@@ -13,15 +13,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.byte_socket import ByteSocket
-from taskqd.speedups.client_poller import ClientPoller, make_client_poller
+from taskqd.speedups.client_poller import ClientPoller
 
-LINGERING = 3_000_000
-"""A socket does not take so many bytes at once."""
+MUCH = 3_000_000
+"""More bytes than a socket accepts in one call."""
 
 
+@implementer(IReactorFDSet)
 class Descriptors(Clock):
-    """A reactor that remembers what it is to read."""
+    """A reactor that remembers its readers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,83 +35,97 @@ class Descriptors(Clock):
     def removeReader(self, reader: Any) -> None:
         self.readers.remove(reader)
 
+    def addWriter(self, writer: Any) -> None:
+        raise AssertionError
+
+    removeWriter = addWriter
+
+    def getReaders(self) -> list[Any]:
+        return self.readers
+
+    def getWriters(self) -> list[Any]:
+        return []
+
+    def removeAll(self) -> list[Any]:
+        raise AssertionError
+
 
 class Connection(Protocol):
-    """Takes note in ``harness.happened`` of what happens to it, and does what ``on_data`` says."""
+    """Adds its events to ``harness.events``; calls ``on_data`` and ``on_lost``."""
 
     transport: Any
 
     def __init__(self, harness: "Harness", name: str) -> None:
-        self._house = harness
+        self._harness = harness
         self._name = name
         self.on_data: Any = lambda: None
         self.on_lost: Any = lambda: None
 
     def dataReceived(self, data: bytes) -> None:
-        self._house.happened.append(f"{self._name} {data.decode()}")
+        self._harness.events.append(f"{self._name} {data.decode()}")
         self.on_data()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._house.happened.append(f"{self._name} {cast('Any', reason.type).__name__}")
+        self._harness.events.append(f"{self._name} {cast('Any', reason.type).__name__}")
         self.on_lost()
 
 
 @implementer(IHalfCloseableProtocol)
 class Closeable(Connection):
-    """One to which the two halves of a connection end apart."""
+    """A connection whose halves may be closed separately."""
 
     def readConnectionLost(self) -> None:
-        self._house.happened.append(f"{self._name} reads no more")
+        self._harness.events.append(f"{self._name} input ended")
 
     def writeConnectionLost(self) -> None:
-        self._house.happened.append(f"{self._name} writes no more")
+        self._harness.events.append(f"{self._name} output ended")
 
 
-class Bystander:
-    """Hears of rounds."""
+class Observer:
+    """Reports the start and the end of each batch."""
 
-    def __init__(self, told: Callable[[str], None], name: str = "") -> None:
-        self._told = told
+    def __init__(self, report: Callable[[str], None], name: str = "") -> None:
+        self._report = report
         self._name = name
 
     def batch_started(self) -> None:
-        self._told(f"begin{self._name}")
+        self._report(f"begin{self._name}")
 
     def batch_ended(self) -> None:
-        self._told(f"end{self._name}")
+        self._report(f"end{self._name}")
 
 
 class Harness:
-    """Rounds over a reactor in the test's hands, and clients at the other ends of real sockets."""
+    """A poller on a fake reactor, with clients at the other ends of real sockets."""
 
     def __init__(self) -> None:
-        self.happened: list[str] = []
+        self.events: list[str] = []
         self.reactor = Descriptors()
-        self.rounds = ClientPoller(self.reactor, Bystander(self.happened.append))
-        self.guests: list[Connection] = []
+        self.poller = ClientPoller(self.reactor, BatchScope(Observer(self.events.append)))
+        self.connections: list[Connection] = []
         self.clients: list[socket.socket] = []
 
-    def come(self, kind: type[Connection] = Connection) -> None:
-        """Let a client in, whose name is its place."""
+    def connect(self, kind: type[Connection] = Connection) -> None:
+        """Accept a client; its number is its name."""
         ours, theirs = socket.socketpair()
-        guest = kind(self, str(len(self.guests)))
-        self.guests.append(guest)
+        connection = kind(self, str(len(self.connections)))
+        self.connections.append(connection)
         self.clients.append(theirs)
         make: Any = ByteSocket
-        meet: Any = guest.makeConnection
-        meet(make(ours, guest, None, None, 0, self.rounds))
+        meet: Any = connection.makeConnection
+        meet(make(ours, connection, None, None, 0, self.poller))
 
     def turn(self) -> list[str]:
-        """Let the reactor find out who is ready, and return what happened."""
+        """Let the reactor poll once, and return the events."""
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)
-        happened = self.happened.copy()
-        self.happened.clear()
-        return happened
+        events = self.events.copy()
+        self.events.clear()
+        return events
 
-    def leave(self) -> None:
-        """Close what is open."""
+    def close(self) -> None:
+        """Close all clients."""
         for client in self.clients:
             client.close()
         self.turn()
@@ -117,96 +133,98 @@ class Harness:
 
 
 @pytest.fixture(name="harness")
-def a_house() -> Any:
+def a_harness() -> Any:
     harness = Harness()
     yield harness
-    harness.leave()
+    harness.close()
 
 
-def test_rounds_keep_to_their_interface(harness: Harness) -> None:
-    verifyObject(IReadDescriptor, harness.rounds)
-    assert harness.rounds.logPrefix() == "clients"
+def test_poller_provides_its_interface(harness: Harness) -> None:
+    verifyObject(IReadDescriptor, harness.poller)
+    assert harness.poller.logPrefix() == "clients"
 
 
-def test_all_who_are_ready_are_served_in_one_round(harness: Harness) -> None:
+def test_all_ready_clients_are_served_in_one_cycle(harness: Harness) -> None:
     for _ in range(3):
-        harness.come()
+        harness.connect()
     for number in (0, 2):
         harness.clients[number].send(b"x")
     assert harness.turn() == ["begin", "0 x", "2 x", "end"]
     assert harness.turn() == ["begin", "end"]
 
 
-def test_each_is_served_once_in_a_round_however_much_it_sends(harness: Harness) -> None:
-    harness.come()
-    harness.guests[0].on_data = lambda: harness.clients[0].send(b"y")
+def test_client_is_served_once_per_cycle_however_much_it_sends(harness: Harness) -> None:
+    harness.connect()
+    harness.connections[0].on_data = lambda: harness.clients[0].send(b"y")
     harness.clients[0].send(b"x")
     assert harness.turn() == ["begin", "0 x", "end"]
-    harness.guests[0].on_data = lambda: None
+    harness.connections[0].on_data = lambda: None
     assert harness.turn() == ["begin", "0 y", "end"]
 
 
-def test_the_reactor_has_one_descriptor_for_all_and_none_when_they_are_gone(harness: Harness) -> None:
+def test_reactor_has_one_descriptor_for_all_clients_and_none_without_clients(harness: Harness) -> None:
     assert harness.reactor.readers == []
-    harness.come()
-    harness.come()
-    assert harness.reactor.readers == [harness.rounds]
+    harness.connect()
+    harness.connect()
+    assert harness.reactor.readers == [harness.poller]
     harness.clients[0].close()
     assert harness.turn() == ["begin", "0 ConnectionDone", "end"]
-    assert harness.reactor.readers == [harness.rounds]
+    assert harness.reactor.readers == [harness.poller]
     harness.clients[1].close()
     harness.turn()
     assert harness.reactor.readers == []
-    harness.come()
-    assert harness.reactor.readers == [harness.rounds]
+    harness.connect()
+    assert harness.reactor.readers == [harness.poller]
 
 
-def test_who_is_paused_is_not_read_from_until_it_goes_on(harness: Harness) -> None:
-    harness.come()
-    harness.guests[0].transport.pauseProducing()
+def test_paused_client_is_not_read_from_until_it_is_resumed(harness: Harness) -> None:
+    harness.connect()
+    harness.connections[0].transport.pauseProducing()
     harness.clients[0].send(b"x")
     assert harness.turn() == []
-    harness.guests[0].transport.resumeProducing()
+    harness.connections[0].transport.resumeProducing()
     assert harness.turn() == ["begin", "0 x", "end"]
 
 
-def test_what_a_socket_does_not_take_is_written_when_it_does(harness: Harness) -> None:
-    harness.come()
+def test_bytes_that_a_socket_does_not_accept_are_written_later(harness: Harness) -> None:
+    harness.connect()
     client = harness.clients[0]
     client.setblocking(False)
-    harness.guests[0].transport.write(b"x" * LINGERING)
-    harness.guests[0].transport.loseConnection()
+    harness.connections[0].transport.write(b"x" * MUCH)
+    harness.connections[0].transport.loseConnection()
     received = 0
     while "0 ConnectionDone" not in harness.turn():
-        received += len(client.recv(LINGERING))
-    while more := len(client.recv(LINGERING)):
+        received += len(client.recv(MUCH))
+    while more := len(client.recv(MUCH)):
         received += more
-    assert received == LINGERING
+    assert received == MUCH
 
 
-def test_who_was_ended_in_this_round_is_not_served_in_it(harness: Harness) -> None:
-    harness.come()
-    harness.come()
-    harness.guests[0].on_data = harness.guests[1].transport.abortConnection
+def test_client_closed_in_this_cycle_is_not_served_in_it(harness: Harness) -> None:
+    harness.connect()
+    harness.connect()
+    harness.connections[0].on_data = harness.connections[1].transport.abortConnection
     for client in harness.clients:
         client.send(b"x")
     assert harness.turn() == ["begin", "0 x", "end", f"1 {ConnectionAborted.__name__}"]
 
 
-def test_who_ends_while_it_is_read_from_is_not_written_to(harness: Harness, logged_errors: Any) -> None:
-    harness.come()
-    guest = harness.guests[0]
-    guest.transport.write(b"x")
-    guest.on_data = lambda: guest.transport.connectionLost(Failure(ConnectionDone()))
+def test_client_closed_while_it_is_read_from_is_not_written_to(harness: Harness, logged_errors: Any) -> None:
+    harness.connect()
+    connection = harness.connections[0]
+    connection.transport.write(b"x")
+    connection.on_data = lambda: connection.transport.connectionLost(Failure(ConnectionDone()))
     harness.clients[0].send(b"x")
     assert harness.turn() == ["begin", "0 x", "0 ConnectionDone", "end"]
     assert logged_errors.flush() == []
 
 
-def test_a_bug_that_one_meets_is_logged_and_ends_that_one_alone(harness: Harness, logged_errors: Any) -> None:
-    harness.come()
-    harness.come()
-    harness.guests[0].on_data = lambda: 1 // 0
+def test_exception_in_a_connection_is_logged_and_closes_only_that_one(
+    harness: Harness, logged_errors: Any
+) -> None:
+    harness.connect()
+    harness.connect()
+    harness.connections[0].on_data = lambda: 1 // 0
     for client in harness.clients:
         client.send(b"x")
     assert harness.turn() == ["begin", "0 x", "0 ZeroDivisionError", "1 x", "end"]
@@ -214,31 +232,33 @@ def test_a_bug_that_one_meets_is_logged_and_ends_that_one_alone(harness: Harness
     assert harness.clients[0].recv(1) == b""
 
 
-def test_a_bug_at_the_end_of_one_is_logged_and_keeps_nobody_from_theirs(
+def test_exception_while_closing_is_logged_and_the_others_are_served(
     harness: Harness, logged_errors: Any
 ) -> None:
-    harness.come()
-    harness.come()
-    harness.guests[0].on_lost = lambda: 1 // 0
+    harness.connect()
+    harness.connect()
+    harness.connections[0].on_lost = lambda: 1 // 0
     harness.clients[0].close()
     harness.clients[1].send(b"x")
     assert harness.turn() == ["begin", "0 ConnectionDone", "1 x", "end"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_those_beside_hear_of_the_end_in_the_other_order(harness: Harness) -> None:
-    told = harness.happened.append
-    harness.rounds = ClientPoller(harness.reactor, Bystander(told, " 1"), Bystander(told, " 2"))
-    harness.come()
+def test_observers_are_notified_of_the_end_in_reverse_order(harness: Harness) -> None:
+    report = harness.events.append
+    harness.poller = ClientPoller(harness.reactor, BatchScope(Observer(report, " 1"), Observer(report, " 2")))
+    harness.connect()
     harness.clients[0].send(b"x")
     assert harness.turn() == ["begin 1", "begin 2", "0 x", "end 2", "end 1"]
 
 
-def test_a_bug_at_the_end_of_a_round_is_logged_and_ends_nobody(harness: Harness, logged_errors: Any) -> None:
-    broken: Any = Bystander(harness.happened.append)
+def test_exception_at_the_end_of_a_batch_is_logged_and_closes_nothing(
+    harness: Harness, logged_errors: Any
+) -> None:
+    broken: Any = Observer(harness.events.append)
     broken.batch_ended = lambda: 1 // 0
-    harness.rounds = ClientPoller(harness.reactor, Bystander(harness.happened.append), broken)
-    harness.come()
+    harness.poller = ClientPoller(harness.reactor, BatchScope(Observer(harness.events.append), broken))
+    harness.connect()
     for data in (b"x", b"y"):
         harness.clients[0].send(data)
         assert harness.turn() == ["begin", "begin", f"0 {data.decode()}", "end"]
@@ -246,57 +266,50 @@ def test_a_bug_at_the_end_of_a_round_is_logged_and_ends_nobody(harness: Harness,
     broken.batch_ended = lambda: None
 
 
-def test_who_closes_a_half_is_still_written_to(harness: Harness) -> None:
-    harness.come(Closeable)
+def test_client_that_has_closed_its_half_is_still_written_to(harness: Harness) -> None:
+    harness.connect(Closeable)
     harness.clients[0].shutdown(socket.SHUT_WR)
-    assert harness.turn() == ["begin", "0 reads no more", "end"]
-    harness.guests[0].transport.write(b"x")
+    assert harness.turn() == ["begin", "0 input ended", "end"]
+    harness.connections[0].transport.write(b"x")
     harness.turn()
     assert harness.clients[0].recv(10) == b"x"
     assert harness.turn() == []
-    harness.guests[0].transport.loseConnection()
+    harness.connections[0].transport.loseConnection()
     assert harness.turn() == ["begin", "0 ConnectionDone", "end"]
 
 
-def test_who_has_no_halves_is_gone_with_the_first(harness: Harness) -> None:
-    harness.come()
+def test_connection_without_half_close_is_closed_with_the_first_half(harness: Harness) -> None:
+    harness.connect()
     harness.clients[0].shutdown(socket.SHUT_WR)
     assert harness.turn() == ["begin", "0 ConnectionDone", "end"]
 
 
 @pytest.mark.parametrize("kind", [Connection, Closeable])
-def test_who_goes_while_it_is_only_written_to_is_lost(harness: Harness, kind: type[Connection]) -> None:
-    harness.come(kind)
-    harness.guests[0].transport.write(b"x" * LINGERING)
+def test_client_that_closes_while_it_is_only_written_to_is_lost(
+    harness: Harness, kind: type[Connection]
+) -> None:
+    harness.connect(kind)
+    harness.connections[0].transport.write(b"x" * MUCH)
     harness.turn()
-    harness.guests[0].transport.pauseProducing()
+    harness.connections[0].transport.pauseProducing()
     harness.clients[0].close()
     assert harness.turn() == ["begin", f"0 {ConnectionLost.__name__}", "end"]
 
 
-def test_at_the_end_of_the_reactor_all_are_gone(harness: Harness) -> None:
-    harness.come()
-    harness.come()
-    harness.rounds.connectionLost(Failure(ConnectionDone()))
+def test_all_clients_are_closed_when_the_reactor_stops(harness: Harness) -> None:
+    harness.connect()
+    harness.connect()
+    harness.poller.connectionLost(Failure(ConnectionDone()))
     assert harness.turn() == ["0 ConnectionDone", "1 ConnectionDone"]
 
 
-def test_what_is_gone_may_still_be_paused(harness: Harness) -> None:
-    harness.come()
-    harness.come()
-    transport = harness.guests[0].transport
+def test_closed_client_may_still_be_paused(harness: Harness) -> None:
+    harness.connect()
+    harness.connect()
+    transport = harness.connections[0].transport
     harness.clients[0].close()
     harness.turn()
     transport.stopReading()
     transport.stopWriting()
     harness.clients[1].send(b"x")
     assert harness.turn() == ["begin", "1 x", "end"]
-
-
-def test_there_are_rounds_only_where_the_reactor_takes_descriptors() -> None:
-    class Other(Clock):
-        """One that takes none."""
-
-    with_descriptors = implementer(IReactorFDSet)(type("WithDescriptors", (Descriptors,), {}))
-    assert make_client_poller(Other()) is None
-    assert isinstance(make_client_poller(with_descriptors()), ClientPoller)

@@ -1,90 +1,83 @@
-from collections import deque
+"""Direct writes: bytes that the socket accepts are sent at once, and the rest in order behind them."""
 
+from collections import deque
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionLost
 
-from taskqd.speedups import direct_write
+from taskqd.speedups.direct_write import DirectWriteMixin
 
 
-class Transport:
-    """As twisted.internet.abstract.FileDescriptor: takes so many bytes at once as the test says."""
+class Transport(DirectWriteMixin):
+    """A transport whose socket accepts as many bytes per call as the test says."""
 
-    def __init__(self, *takes: "int | Exception") -> None:
-        self.dataBuffer = b""
-        self._tempDataLen = 0
-        self.offset = 0
-        self.disconnecting = False
-        self.connected = 1
+    def __init__(self, *accepts: "int | Exception") -> None:
+        reactor: Any = object()
+        FileDescriptor.__init__(self, reactor)
+        self.connected = True
         self.sent = b""
-        self.buffered = b""
-        self._takes = deque(takes)
+        self._accepts = deque(accepts)
 
-    def writeSomeData(self, data: bytes) -> "int | Exception":
-        taken = self._takes.popleft()
-        if isinstance(taken, int):
-            self.sent += data[:taken]
-        return taken
+    @property
+    def buffered(self) -> bytes:
+        return b"".join([self.dataBuffer, *self._tempDataBuffer])
 
-    def write(self, data: bytes) -> None:
-        self.buffered += data
-        self._tempDataLen += len(data)
+    def startWriting(self) -> None:
+        """Ignore the call: a test writes nothing later."""
+
+    def writeSomeData(self, data: bytes) -> Any:
+        accepted = self._accepts.popleft()
+        if isinstance(accepted, int):
+            self.sent += data[:accepted]
+        return accepted
 
 
-def test_what_the_socket_takes_is_sent_at_once() -> None:
+def test_bytes_that_the_socket_accepts_are_sent_at_once() -> None:
     transport = Transport(5)
-    direct_write.write(transport, b"hello")
+    transport.write(b"hello")
     assert (transport.sent, transport.buffered) == (b"hello", b"")
 
 
-def test_what_it_does_not_take_waits_and_all_that_follows_behind_it() -> None:
+def test_bytes_that_the_socket_does_not_accept_are_buffered_and_all_that_follow_behind_them() -> None:
     transport = Transport(2)
-    direct_write.write(transport, b"hello")
-    direct_write.write(transport, b" you")
+    transport.write(b"hello")
+    transport.write(b" you")
     assert (transport.sent, transport.buffered) == (b"he", b"llo you")
 
 
-def test_it_is_not_tried_while_something_is_being_written() -> None:
+def test_nothing_is_sent_directly_while_twisted_is_writing() -> None:
     transport = Transport()
-    transport.dataBuffer = b"earlier"
-    direct_write.write(transport, b"hello")
-    assert (transport.sent, transport.buffered) == (b"", b"hello")
+    transport.dataBuffer = b"earlier "
+    transport.write(b"hello")
+    assert (transport.sent, transport.buffered) == (b"", b"earlier hello")
 
 
-def test_an_error_is_left_to_the_usual_way() -> None:
+def test_error_is_left_to_twisted() -> None:
     transport = Transport(ConnectionLost())
-    direct_write.write(transport, b"hello")
+    transport.write(b"hello")
     assert (transport.sent, transport.buffered) == (b"", b"hello")
 
 
-def test_a_transport_that_is_closing_is_not_written_to_directly() -> None:
+def test_nothing_is_sent_directly_while_the_transport_closes() -> None:
     transport = Transport()
     transport.disconnecting = True
-    direct_write.write(transport, b"hello")
+    transport.write(b"hello")
     assert (transport.sent, transport.buffered) == (b"", b"hello")
 
 
-def test_a_transport_that_has_ended_is_not_written_to_directly() -> None:
+def test_nothing_is_sent_on_a_closed_transport() -> None:
     transport = Transport()
-    transport.connected = 0
-    direct_write.write(transport, b"hello")
-    assert transport.sent == b""
+    transport.connected = False
+    transport.write(b"hello")
+    assert (transport.sent, transport.buffered) == (b"", b"")
 
 
-def test_of_another_transport_nothing_is_assumed() -> None:
-    class Other:
-        written = b""
+def test_nothing_is_sent_directly_if_twisted_names_its_buffer_differently() -> None:
+    class Renamed(Transport):
+        _tempDataLen = 0
 
-        def write(self, data: bytes) -> None:
-            self.written += data
-
-    transport = Other()
-    direct_write.write(transport, b"hello")
-    assert transport.written == b"hello"
-
-
-def test_all_that_waits_to_be_written_is_unread() -> None:
-    transport = Transport(2)
-    assert direct_write.unread(transport) == 0
-    direct_write.write(transport, b"hello")
-    assert direct_write.unread(transport) == 3
-    transport.dataBuffer, transport.offset = b"earlier", 4
-    assert direct_write.unread(transport) == 6
+    transport = Renamed()
+    del vars(transport)["_tempDataLen"]
+    transport.write(b"hello")
+    assert (transport.sent, transport.buffered) == (b"", b"hello")
