@@ -155,7 +155,9 @@ class ConnectionLimits:
             principal = connection.principal
             if principal is not None and principal.token is not None and not self._is_valid(principal):
                 connection.close_with_error(
-                    AuthRequired(f"the token of {principal.name} was revoked or changed, or has expired; AUTH with another")
+                    AuthRequired(
+                        f"the token of {principal.name} was revoked or changed, or has expired; AUTH with another"
+                    )
                 )
             elif since is not None and connection.is_idle(since):
                 connection.close()
