@@ -152,11 +152,11 @@ class ConnectionLimits:
         idle_time = self.limits.idle_time
         since = None if idle_time is None else self._clock.seconds() - idle_time
         for connection in list(self.connections):
-            principal = connection.principal
-            if principal is not None and principal.token is not None and not self._is_valid(principal):
+            user = connection.principal
+            if user is not None and user.token is not None and not self._is_valid(user):
                 connection.close_with_error(
                     AuthRequired(
-                        f"the token of {principal.name} was revoked or changed, or has expired; AUTH with another"
+                        f"the token of {user.name} was revoked or changed, or has expired; AUTH with another"
                     )
                 )
             elif since is not None and connection.is_idle(since):
