@@ -1,4 +1,4 @@
-"""What twistd asks for: the options of ``twistd taskq``, and the service that they describe.
+"""The plugin of twistd: parses the options of ``twistd taskq`` and makes the service.
 
 twistd calls ``makeService`` before it daemonizes and drops privileges, so nothing is opened there.
 """
@@ -7,7 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.python import usage
 
@@ -17,42 +17,45 @@ from taskqd.config.settings import SETTINGS, Settings, check_option, merge, read
 from taskqd.daemon import pid_file
 from taskqd.daemon.clocks import use_monotonic
 from taskqd.daemon.log_output import make_log_output
+from taskqd.daemon.reactor import IReactor
 from taskqd.daemon.service import TaskqService
 from taskqd.errors import SettingsError, StartRefused
 from taskqd.server import endpoints
 from taskqd.storage.state_directory import check_unlocked
 
 _OPTIONS = "twistd taskq"
-"""Where a setting comes from that is an option."""
+"""Names the command line as the source of a setting, in error messages."""
 
 DESCRIPTION = """\
-A durable queue for shell commands. Jobs come over a line protocol (try telnet,
-nc -U, or the taskq client), are on disk before they are acknowledged, run at
-most --slots at once, each in a session of its own, and survive restarts.
+A durable queue for shell commands. Clients submit jobs over a line protocol
+(try telnet, nc -U, or the taskq command). A job is on disk before its
+submission is acknowledged. Up to --slots jobs run at the same time, each in a
+separate session. Jobs survive restarts of the daemon.
 
-Without options the state is in /var/lib/taskqd for root, else below
-$XDG_STATE_HOME or in ~/.local/state/taskqd, and the daemon listens on a UNIX
-socket that only its own user may open: /run/taskqd/taskq.sock for root, else
-$XDG_RUNTIME_DIR/taskqd/taskq.sock, else taskq.sock in the state directory.
+The default state directory is /var/lib/taskqd for root, for other users
+$XDG_STATE_HOME/taskqd or ~/.local/state/taskqd. By default the daemon listens
+on a UNIX socket that only its user may open: /run/taskqd/taskq.sock for root,
+for other users $XDG_RUNTIME_DIR/taskqd/taskq.sock or taskq.sock in the state
+directory.
 
-By that socket the daemon's user and root are admin. Others whom its mode lets
-in submit, and see jobs of their own. TCP clients have to give a token, which
-"taskq token add" makes; only its hash is kept. Jobs run as the daemon's user;
-if that is root, --run-as owner runs each as the user who submitted it.
+On a UNIX socket, root and the daemon's user have the role admin. Other users
+whom the socket's mode admits may submit jobs and see only these. TCP clients
+need a token ("taskq token add" makes one). Jobs run as the daemon's user; if
+that is root, --run-as owner runs each job as the user who submitted it.
 
 Examples:
   twistd -n taskq
-      in the foreground, the log on the terminal
+      run in the foreground, log to the terminal
   twistd --logfile taskq.log --pidfile taskq.pid taskq --slots 4
-      as a daemon
+      run as a daemon
   twistd -n taskq --listen unix:/run/taskqd/taskq.sock:mode=660 \\
                   --listen tcp:9500:interface=127.0.0.1
-      for the group of the socket, and for local clients that have a token
+      also serve the group of the socket, and local clients that have a token
 
-twistd's own options stand before the word taskq: -n, --logfile, --pidfile,
---uid, --gid, and --rundir, the directory in which jobs run that name none.
-SIGTERM stops the daemon and ends running jobs, a second one without their
-grace. docs/operations.md has the rest.
+Options of twistd come before the word taskq: -n, --logfile, --pidfile, --uid,
+--gid, and --rundir, the directory of jobs that name none. SIGTERM stops the
+daemon: running jobs are given time to end; a second SIGTERM kills them.
+docs/operations.md describes everything else.
 """
 
 
@@ -152,16 +155,16 @@ class Options(usage.Options):
         sys.exit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read the command line; a mistake ends the start with code 1, where twistd before 26.10 has 0."""
+        """Read the command line; exit with 1 after a mistake (twistd before 26.10 exits with 0)."""
         try:
             super().parseOptions(options)
         except usage.UsageError as why:
             sys.exit(f"taskqd: {_OPTIONS}: {why}; see twistd taskq --help")
 
     def postOptions(self) -> None:
-        """Build the settings; a wrong one, or a state directory in use, ends the start in one line.
+        """Make the settings; exit with one line if one is wrong or the state directory is in use.
 
-        The pid file that a dead daemon left is removed: the lock of the state directory decides.
+        If the state directory is not in use, a pid file must belong to a dead daemon and is removed.
         """
         try:
             self.settings = self._settings()
@@ -196,10 +199,10 @@ class Options(usage.Options):
         return settings
 
 
-def _the_reactor() -> Any:
+def _the_reactor() -> IReactor:
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    return reactor
+    return cast("IReactor", reactor)
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -211,7 +214,7 @@ def _read_config(path: str) -> dict[str, Any]:
 
 
 def _refuse_if_in_use(state: str) -> None:
-    """Say early, and before twistd looks at its pid file, that another daemon has the state directory."""
+    """Raise StartRefused if another daemon uses the state directory, before twistd checks its pid file."""
     try:
         check_unlocked(state)
     except OSError as why:
@@ -219,7 +222,7 @@ def _refuse_if_in_use(state: str) -> None:
 
 
 def makeService(options: Options) -> TaskqService:
-    """Return the daemon that the options describe, with nothing opened yet (twistd's hook)."""
+    """Return the daemon for these options, with nothing opened yet (twistd calls this)."""
     reactor = _the_reactor()
     use_monotonic(reactor)
     parent: Any = options.parent or {}

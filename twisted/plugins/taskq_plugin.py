@@ -1,4 +1,4 @@
-"""Tells ``twistd`` that there is a ``taskq``; the daemon itself is loaded only when it is asked for."""
+"""Registers the plugin ``taskq`` with ``twistd``; the daemon is imported only when it is used."""
 
 from twisted.application.service import ServiceMaker
 
