@@ -56,7 +56,10 @@ class Recovery:
                 queue_state.apply(event, position)
             except InvalidTransition as why:
                 where = self._journal.segments.locate(position)
-                raise JournalDamaged(f"{where} cannot be right: {why}") from None
+                raise JournalDamaged(
+                    f"{where} cannot be right: {why}. Nothing was changed; restore the file from a copy, or "
+                    "see docs/operations.md for what can be done."
+                ) from None
         at = 0.0 if event is None else event.at
         self._clocks.resume(self._journal.last_opened, self._boot, at, at - queue_state.ahead)
 
@@ -75,10 +78,16 @@ class Recovery:
         try:
             table = proc.scan(since=0)
         except OSError as why:
-            raise StartRefused(f"the processes in /proc cannot be read: {why}") from None
+            raise StartRefused(
+                f"the processes in /proc cannot be read: {why}; the daemon must end those of its last run: "
+                "mount /proc, and let it read that"
+            ) from None
         found = leftovers(table, self._journal.name, queue_state, self._journal.last_boot == self._boot)
         for process in proc.kill_all(found, KILL_TIMEOUT):
-            self._log.error("process {pid} of an interrupted job does not end", pid=process.pid)
+            self._log.error(
+                "process {pid} of an interrupted job does not end though it was killed; look at it with `ps`",
+                pid=process.pid,
+            )
 
     def cause_of_interruption(self) -> str:
         """Return the detail for attempts that ran when the last daemon ended."""

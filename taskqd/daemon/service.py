@@ -111,7 +111,11 @@ class TaskqService(Service):
                     if self.owner is not None:
                         os.chown(directory, *self.owner)
         except OSError as why:
-            self._refuse(StartRefused(f"a directory cannot be made: {why}"))
+            self._refuse(
+                StartRefused(
+                    f"a directory cannot be made: {why}; make it, or choose another with --state or --listen"
+                )
+            )
 
     def startService(self) -> None:
         try:
@@ -121,7 +125,12 @@ class TaskqService(Service):
         except RuntimeError as why:
             if not is_thread_shortage(why):
                 raise
-            self._refuse(StartRefused(f"there is no room for the daemon's own threads: {why} (ulimit -u)"))
+            self._refuse(
+                StartRefused(
+                    f"the daemon's threads cannot be started: {why}; raise the limit of processes "
+                    "(ulimit -u, or TasksMax of the unit)"
+                )
+            )
         except OSError as why:
             self._refuse(self._state_directory_error(why))
         super().startService()
@@ -164,7 +173,7 @@ class TaskqService(Service):
         listen = self.settings.listen
         if not authenticator.accepts_remote_clients and not all(map(endpoints.is_local, listen)):
             self._log.warn(
-                "there is no token yet, so nobody can use a port: make one with `taskq token add NAME "
+                "there is no token yet, so no client can use a TCP port: make one with `taskq token add NAME "
                 "--role submit --state {state}`",
                 state=self.settings.state,
             )
@@ -189,7 +198,10 @@ class TaskqService(Service):
             try:
                 parts.user_files.open()
             except OSError as why:
-                raise StartRefused(f"files cannot be handed over to the jobs' owners: {why}") from None
+                raise StartRefused(
+                    f"the directory for the files of other users' jobs cannot be used: {why}; check the disk "
+                    "and the permissions beside the state directory"
+                ) from None
         return queue_state
 
     def _listen(self, engine: Engine, job_view: JobView, authenticator: Authenticator) -> Server:
@@ -245,10 +257,15 @@ class TaskqService(Service):
             self._checks.append(loop)
 
     def _on_check_failed(self, failure: Failure) -> None:
-        self._log.failure("the look at sockets or journal met a bug and has stopped", failure)
+        self._log.failure(
+            "internal error: the files of the sockets or of the journal are not checked any more", failure
+        )
 
     def _state_directory_error(self, why: OSError) -> StartRefused:
-        return StartRefused(f"the state directory {self.settings.state} cannot be used: {why}")
+        return StartRefused(
+            f"the state directory {self.settings.state} cannot be used: {why}; check its permissions and "
+            "its disk"
+        )
 
     def _refuse(self, why: StartRefused) -> NoReturn:
         """End the start: twistd removes its pid file and exits with 1; the reason is printed in one line."""

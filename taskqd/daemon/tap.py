@@ -218,7 +218,9 @@ def _refuse_if_in_use(state: str) -> None:
     try:
         check_unlocked(state)
     except OSError as why:
-        raise StartRefused(f"the state directory {state} cannot be used: {why}") from None
+        raise StartRefused(
+            f"the state directory {state} cannot be used: {why}; check its permissions and its disk"
+        ) from None
 
 
 def makeService(options: Options) -> TaskqService:

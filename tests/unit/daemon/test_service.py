@@ -475,8 +475,9 @@ async def test_files_that_cannot_be_handed_over_refuse_the_start(
 
     monkeypatch.setattr(RunAs, "open", lambda _: None)
     monkeypatch.setattr(UserFiles, "open", refuse)
-    assert "files cannot be handed over to the jobs' owners: [Errno 28]" in await refuse_start(
-        site, StartRefused, "--run-as", "owner"
+    assert (
+        "the directory for the files of other users' jobs cannot be used: [Errno 28]"
+        in await refuse_start(site, StartRefused, "--run-as", "owner")
     )
 
 
@@ -525,7 +526,7 @@ async def test_a_checker_that_is_none_refuses_the_start(site: Site) -> None:
     )
 
 
-NO_TOKEN = "there is no token yet, so nobody can use a port: make one with `taskq token add NAME "
+NO_TOKEN = "there is no token yet, so no client can use a TCP port: make one with `taskq token add NAME "
 
 
 @pytest.mark.parametrize(

@@ -257,10 +257,10 @@ def test_help_is_a_page_with_every_option_and_an_example() -> None:
 def test_help_tells_who_gets_in_and_as_whom_jobs_run() -> None:
     text = " ".join(str(Options()).split())
     for part in (
-        "user and root are admin",
-        "see jobs of their own",
+        "root and the daemon's user have the role admin",
+        "may submit jobs and see only these",
         '"taskq token add" makes',
-        "runs each as",
+        "runs each job as the user who submitted it",
     ):
         assert part in text
 
