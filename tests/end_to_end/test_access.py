@@ -232,7 +232,7 @@ def test_what_others_may_read_ends_the_start_with_one_line(daemon: DaemonFactory
     code, said = one.refused()
     assert code == 1
     mode = "700" if what == "state" else "600"
-    assert f"taskqd: {path} may be " in said
+    assert f"taskqd: {path} can be accessed by other users " in said
     assert f"chmod {mode} {path}" in said.splitlines()[-1]
     assert "Traceback" not in said
 
