@@ -137,7 +137,7 @@ class SubmissionLimits:
 
     def max_pending(self, principal: Principal) -> PendingLimit:
         """Return how many jobs of a client may be pending."""
-        return UNBOUNDED if principal.role is Role.ADMIN else self.limits.most_pending_per_user
+        return UNBOUNDED if principal.role is Role.ADMIN else self.limits.pending_limit_per_user
 
     def check_retry(self, principal: Principal, job: Job) -> None:
         """Raise QueueFull if an ended job, or the tasks of an array, cannot become pending again."""
@@ -157,7 +157,7 @@ class SubmissionLimits:
             self._check_pending(principal, job, Pending(0, growth))
 
     def _check_pending(self, principal: Principal, job: Job, more: Pending) -> None:
-        check_pending(pending_in_all(self._queue_state), more, self.limits.most_pending)
+        check_pending(pending_in_all(self._queue_state), more, self.limits.pending_limit)
         check_pending(pending_of(self._queue_state, job.owner), more, self.max_pending(principal), job.owner)
 
     # Schedules.

@@ -1,13 +1,14 @@
-"""The value of a setting, from TOML or from a command line -> its own type: a reader for each kind.
+"""Converters of settings: a value from TOML or from the command line -> its own type.
 
-A reader takes what TOML had, or a command line's text, or the texts of an option that is repeated. It raises
-Wrong, which tells only what is wrong with the value: ``settings`` knows what it is for, and where it is from.
+A converter gets the value in TOML, or the text of an option, or a list of texts if the option is repeatable.
+It raises InvalidValue, which says only what is wrong with the value; ``settings`` adds the setting's name and
+where it comes from.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from taskqd.config.limits import LIMITS, NONE, read_limit
+from taskqd.config.limits import LIMITS, NONE, parse_limit
 from taskqd.errors import BadRequest
 from taskqd.model.roles import ANY_NAME, Role
 from taskqd.protocol.values import is_name, parse_duration, parse_size
@@ -16,10 +17,10 @@ ROLES = tuple(role.value for role in Role)
 
 
 class InvalidValue(Exception):
-    """A value is not what its setting takes.
+    """A value is invalid for its setting.
 
-    ``part`` is the part that is not, None where that is all of it. Where a setting has several by name, each
-    with something else that it must be, ``name`` and ``expected`` tell which and what.
+    ``part`` is the invalid part, None if all of it is. If the setting is a table whose entries have different
+    types, ``name`` is that of the entry and ``expected`` its description.
     """
 
     def __init__(self, part: str | None = None, name: str = "", expected: str = "") -> None:
@@ -30,14 +31,14 @@ class InvalidValue(Exception):
 
 
 def text(value: Any) -> str:
-    """Read a text that says something."""
+    """Convert a text that is not blank."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise InvalidValue
     return value
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """Read a text or a list of them, which may be empty."""
+    """Convert a text or a list of texts, which may be empty."""
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list | tuple):
         raise InvalidValue
@@ -45,7 +46,7 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def text_list(value: Any) -> tuple[str, ...]:
-    """Read a text or a list with one at least."""
+    """Convert a text or a list of at least one."""
     found = texts(value)
     if not found:
         raise InvalidValue
@@ -53,7 +54,7 @@ def text_list(value: Any) -> tuple[str, ...]:
 
 
 def boolean(value: Any) -> bool:
-    """Read true or false, which is text on a command line."""
+    """Convert true or false, which is a text on a command line."""
     if isinstance(value, bool):
         return value
     if value not in ("true", "false"):
@@ -61,29 +62,29 @@ def boolean(value: Any) -> bool:
     return bool(value == "true")
 
 
-def whole(least: int, most: int) -> Callable[[Any], int]:
-    """Return the reader of a whole number between two, both included."""
+def integer(low: int, high: int) -> Callable[[Any], int]:
+    """Return the converter of a whole number from ``low`` to ``high``."""
 
-    def read(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
+    def convert(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
             raise InvalidValue
         return value
 
-    return read
+    return convert
 
 
 def duration(value: Any) -> float:
-    """Read a duration, in seconds where it is a number."""
+    """Convert a duration to seconds; a number is in seconds."""
     if type(value) not in (int, float, str):
         raise InvalidValue
     try:
         return parse_duration(f"{value}")
-    except (BadRequest, ValueError):  # ValueError: Python makes no text of a number of thousands of digits.
+    except (BadRequest, ValueError):  # ValueError: str() refuses a number of thousands of digits
         raise InvalidValue from None
 
 
 def size_or_none(value: Any) -> int | None:
-    """Read a size, in bytes where it is a number, or the word for none."""
+    """Convert a size to bytes; a number is in bytes, "none" is None."""
     if value == NONE:
         return None
     if type(value) not in (int, str):
@@ -95,42 +96,42 @@ def size_or_none(value: Any) -> int | None:
 
 
 def positive_duration(value: Any) -> float:
-    """Read a duration above 0."""
+    """Convert a duration above 0 to seconds."""
     seconds = duration(value)
     if seconds <= 0:
         raise InvalidValue
     return seconds
 
 
-def either(no: str, yes: str) -> Callable[[Any], bool]:
-    """Return the reader of one of two words, which tells whether it is the second."""
+def choice(no: str, yes: str) -> Callable[[Any], bool]:
+    """Return the converter of one of two words to whether it is the second one."""
 
-    def read(value: Any) -> bool:
+    def convert(value: Any) -> bool:
         if value not in (no, yes):
             raise InvalidValue
         return bool(value == yes)
 
-    return read
+    return convert
 
 
-def amounts(most: int, taken: tuple[str, ...] = ()) -> Callable[[Any], dict[str, int]]:
-    """Return the reader of {name: amount}, or of a command line's NAME=AMOUNT; of two alike the later counts.
+def amounts(high: int, reserved: tuple[str, ...] = ()) -> Callable[[Any], dict[str, int]]:
+    """Return the converter of {name: amount}, or of a list of NAME=AMOUNT in which the last of a name counts.
 
-    The names that are ``taken`` are nobody's.
+    Names that are ``reserved`` are invalid.
     """
 
-    def read(value: Any) -> dict[str, int]:
+    def convert(value: Any) -> dict[str, int]:
         pairs = _pairs(value, number)
         for name, amount in pairs.items():
-            if not is_name(name) or name in taken or type(amount) is not int or not 1 <= amount <= most:
+            if not is_name(name) or name in reserved or type(amount) is not int or not 1 <= amount <= high:
                 raise InvalidValue(f"{name} = {shown(amount)}")
         return pairs
 
-    return read
+    return convert
 
 
 def roles(value: Any) -> dict[str, Role]:
-    """Read {name: role}, or a command line's NAME=ROLE."""
+    """Convert {name: role}, or a list of NAME=ROLE."""
     pairs = _pairs(value)
     for name, role in pairs.items():
         if not (is_name(name) or name == ANY_NAME) or role not in ROLES:
@@ -139,39 +140,39 @@ def roles(value: Any) -> dict[str, Role]:
 
 
 def limits(value: Any) -> dict[str, float | None]:
-    """Read {name: limit}, or a command line's NAME=LIMIT, whose names may have ``_`` or ``-``."""
+    """Convert {name: limit}, or a list of NAME=LIMIT; names may have ``_`` or ``-``."""
     found: dict[str, float | None] = {}
     for written, limit in _pairs(value).items():
         name = written.replace("_", "-")
         if name not in LIMITS:
             raise InvalidValue(repr(written))
         try:
-            found[name] = read_limit(name, limit)
-        except (BadRequest, ValueError):  # ValueError: as above.
+            found[name] = parse_limit(name, limit)
+        except (BadRequest, ValueError):  # as above
             raise InvalidValue(shown(limit), name, LIMITS[name].expected) from None
     return found
 
 
-def _pairs(value: Any, read: Callable[[str], Any] = str) -> dict[str, Any]:
-    """Return the pairs of a table, or of texts NAME=VALUE, whose values are then ``read``."""
+def _pairs(value: Any, convert: Callable[[str], Any] = str) -> dict[str, Any]:
+    """Return the pairs of a table, or those of a list of NAME=VALUE with converted values."""
     if not isinstance(value, list):
         return dict(value)
     pairs = {}
     for pair in value:
-        name, equals, behind = pair.rpartition("=")
+        name, equals, text_of_value = pair.rpartition("=")
         if not equals:
             raise InvalidValue(repr(pair))
-        pairs[name] = read(behind)
+        pairs[name] = convert(text_of_value)
     return pairs
 
 
 def number(word: str) -> Any:
-    """Return the whole number that a word is, or the word itself where it is none."""
+    """Return a word as a whole number, or the word itself if it is not one."""
     return int(word) if word.isascii() and word.isdigit() and len(word) < 18 else word
 
 
 def shown(value: Any) -> str:
-    """Return a value as an error shows it; Python makes no text of a number of thousands of digits."""
+    """Return a value as an error shows it; repr() refuses a number of thousands of digits."""
     try:
         return repr(value)
     except ValueError:

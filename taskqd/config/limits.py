@@ -1,8 +1,7 @@
-"""How much one user, one connection and all of them together may take: the limits of the settings.
+"""The limits of the settings: how much one user, one connection and all of them together may use.
 
-``[limits]`` of etc/taskqd.toml has each by its name here. Nothing here counts anything: whoever is held to a
-limit is held to it where it is met. What no setting changes, such as how many tasks an array may have, is a
-constant of ``submission``, ``requests`` or ``replies``.
+``[limits]`` of etc/taskqd.toml has each by its name here. The limits are enforced where they apply; nothing
+here counts anything. Limits that no setting changes, such as the size of an array, are constants elsewhere.
 """
 
 import re
@@ -18,19 +17,19 @@ from taskqd.protocol.values import parse_duration, parse_integer, parse_size
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 NONE = "none"
-"""How it is written that there is no limit."""
+"""The value of a setting that means no limit."""
 BURST = 10
-"""So many seconds' worth of submissions may come at once from a user who sent none for as long."""
-DESCRIPTORS_A_SLOT = 5
-"""What a job takes as it starts: both ends of two pipes and its stdin; later two pipes and two files."""
+"""Seconds of a user's submission rate that the user may submit at once, after as long without any."""
+DESCRIPTORS_PER_SLOT = 5
+"""Descriptors of a starting job: two pipes with both ends, and stdin; later two pipes and two files."""
 DESCRIPTORS_RESERVED = 64
-"""What neither jobs nor connections get: the journal, the listeners and the rest."""
+"""Descriptors kept for the journal, the listening ports and the rest of the daemon."""
 CONNECTIONS_RESERVED = 16
-"""This many connections there must be room for, however many slots there are to be."""
+"""Connections for which descriptors are kept, however many slots there are."""
 
 
 class PendingLimit(NamedTuple):
-    """How much may be pending: jobs, and bytes of memory that they take (footprint.py); None for no limit."""
+    """The limits of pending jobs: number, and bytes of memory (footprint.py); None is no limit."""
 
     jobs: int | None = None
     bytes: int | None = None
@@ -40,116 +39,117 @@ UNBOUNDED = PendingLimit()
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """Every limit: times in seconds, sizes in bytes, None where there is none.
+    """Every limit: times in seconds, sizes in bytes, None for no limit.
 
     Those of one user (``connections_per_user``, ``pending_per_user``, ``pending_bytes_per_user``,
-    ``schedules_per_user``, ``submissions``, ``priority``) do not hold for admins, who can do worse anyway.
+    ``schedules_per_user``, ``submissions``, ``priority``) do not apply to admins, who can stop the daemon
+    anyway.
     """
 
     connections: int | None = 10_000
-    """All connections; each takes a descriptor, and memory for what it has sent and not read."""
+    """All connections: each takes a descriptor, and memory for requests and unread replies."""
     connections_per_user: int | None = 1_000
-    """One user's connections, so that one who leaks them does not shut the others out."""
+    """Connections of one user, so that a program that leaks them does not lock out other users."""
     connections_before_auth: int | None = 100
-    """Connections of which nobody knows whose they are: those are the ones that strangers can open."""
+    """Connections that have not authenticated, which anyone who reaches the port can open."""
     auth_time: float | None = 10.0
-    """How long a connection may take to say whose it is; a program does it at once."""
+    """Time that a connection has to authenticate; programs do so at once."""
     idle_time: float | None = 86400.0
-    """How long one that waits for nothing may be silent; a peer that vanished is never heard of otherwise."""
+    """Silence after which a connection without open requests is closed: its peer may be gone."""
     line: int = 65_536
-    """A request line without its end; it is in memory before anybody can tell what it asks for."""
+    """Size of a request line without its end, which is in memory before it is parsed."""
     block: int = 16 * 1024**2
-    """A script or a stdin block; it is in memory, then on disk for as long as its job is kept."""
+    """Size of a script or stdin, which is in memory at first, and on disk as long as its job is kept."""
     command: int = 65_536
-    """A job's command, which stays in memory for as long as its job is kept."""
+    """Size of a job's command, which is in memory as long as the job is kept."""
     environment: int = 65_536
-    """Names and values of --env and --secret together, which stay in memory as well."""
+    """Size of names and values of --env and --secret together, which are in memory as well."""
     label: int = 1000
-    """Characters of a label, which is shown in every LIST."""
+    """Characters of a label, which every LIST shows."""
     pending: int | None = 2_000_000
-    """All jobs that are PENDING; a kilobyte or two of memory each."""
+    """PENDING jobs of all users; each takes 1 to 2 kB of memory."""
     pending_per_user: int | None = 100_000
-    """One user's jobs that are PENDING, so that nobody fills the queue alone; the largest array fits."""
+    """PENDING jobs of one user, so that no user fills the queue alone; the largest array fits."""
     pending_bytes: int | None = 2 * 1024**3
-    """Commands, environments, labels and dependencies of all PENDING jobs, which are in memory."""
+    """Memory of the PENDING jobs of all users: commands, environments, labels and dependencies."""
     pending_bytes_per_user: int | None = 256 * 1024**2
-    """The same of one user: 100,000 jobs with 2,600 bytes each, or 83 dependencies each."""
+    """Memory of the PENDING jobs of one user: 100,000 jobs with 2,600 bytes or 83 dependencies each."""
     schedules_per_user: int | None = 1000
-    """One user's schedules, each of which submits for ever."""
+    """Schedules of one user, each of which submits jobs until it is ended."""
     submissions: float | None = 1000.0
-    """One user's submissions and acts on jobs a second, over ``BURST`` seconds; the disk is everybody's."""
+    """Submissions and commands of one user per second, over ``BURST`` seconds: all users share the disk."""
     replies: int = 65_536
-    """What one connection has not read of its replies before no more is read of it."""
+    """Unread replies of a connection above which no more requests are read from it."""
     output: int | None = 16 * 1024**3
-    """What a job may ask for by --max-output, for each stream; without that option it gets no more either."""
+    """Largest --max-output of a job, per stream; it also limits jobs without that option."""
     block_memory: int | None = 256 * 1024**2
-    """All blocks that are on their way in, whoever sends them: they are in memory until they are whole."""
+    """Blocks of all connections that are being received: they are in memory until they are complete."""
     priority: int | None = 0
-    """The highest that a job may have; lower is always free, as with nice(1)."""
+    """Highest priority that a user may give a job; lower ones are always allowed, as with nice(1)."""
 
     @property
-    def most_pending(self) -> PendingLimit:
-        """How much may be pending in all."""
+    def pending_limit(self) -> PendingLimit:
+        """The limits of the pending jobs of all users."""
         return PendingLimit(self.pending, self.pending_bytes)
 
     @property
-    def most_pending_per_user(self) -> PendingLimit:
-        """How much of one user's may be pending."""
+    def pending_limit_per_user(self) -> PendingLimit:
+        """The limits of the pending jobs of one user."""
         return PendingLimit(self.pending_per_user, self.pending_bytes_per_user)
 
 
 class Limit(NamedTuple):
-    """What one limit may be: in words for a person, the reader of its text, and whether there may be none.
+    """The form of a limit: a description, the parser of its text, and whether "none" is allowed.
 
-    The reader raises BadRequest.
+    The parser raises BadRequest.
     """
 
     form: str
-    read: Callable[[str], float]
+    parse: Callable[[str], float]
     may_be_none: bool = True
 
     @property
     def expected(self) -> str:
-        """What the limit must be, for a person."""
+        """Description of the allowed values, for errors."""
         return f'{self.form}, or "{NONE}"' if self.may_be_none else self.form
 
 
-def _count(least: int, most: int, *, may_be_none: bool = True) -> Limit:
+def _count(low: int, high: int, *, may_be_none: bool = True) -> Limit:
     return Limit(
-        f"a whole number from {least} to {most}", lambda text: parse_integer(text, least, most), may_be_none
+        f"a whole number from {low} to {high}", lambda text: parse_integer(text, low, high), may_be_none
     )
 
 
-def _size(least: str, most: str, *, may_be_none: bool = True) -> Limit:
-    low, high = parse_size(least), parse_size(most)
+def _size(low: str, high: str, *, may_be_none: bool = True) -> Limit:
+    low_bytes, high_bytes = parse_size(low), parse_size(high)
 
-    def read(text: str) -> int:
+    def parse(text: str) -> int:
         size = parse_size(text)
-        if not low <= size <= high:
-            raise BadRequest(f"expected a size from {least} to {most}, not {text}")
+        if not low_bytes <= size <= high_bytes:
+            raise BadRequest(f"expected a size from {low} to {high}, not {text}")
         return size
 
-    return Limit(f'a size from {least} to {most}, such as 5000 for bytes or "{most}"', read, may_be_none)
+    return Limit(f'a size from {low} to {high}, such as 5000 for bytes or "{high}"', parse, may_be_none)
 
 
 def _time(example: str) -> Limit:
-    def read(text: str) -> float:
+    def parse(text: str) -> float:
         seconds = parse_duration(text)
         if seconds <= 0:
             raise BadRequest(f"expected a duration above 0, not {text}")
         return seconds
 
-    return Limit(f'a duration above 0, such as "{example}"', read)
+    return Limit(f'a duration above 0, such as "{example}"', parse)
 
 
-def _rate(least: float, most: int) -> Limit:
-    def read(text: str) -> float:
+def _rate(low: float, high: int) -> Limit:
+    def parse(text: str) -> float:
         rate = float(text) if _NUMBER.fullmatch(text) else -1.0
-        if not least <= rate <= most:
-            raise BadRequest(f"expected a number from {least} to {most}, not {text[:60]!r}")
+        if not low <= rate <= high:
+            raise BadRequest(f"expected a number from {low} to {high}, not {text[:60]!r}")
         return rate
 
-    return Limit(f"a number from {least} to {most}, so many a second", read)
+    return Limit(f"a number per second from {low} to {high}", parse)
 
 
 LIMITS: dict[str, Limit] = {
@@ -168,60 +168,60 @@ LIMITS: dict[str, Limit] = {
     "pending-bytes": _size("1M", "100000G"),
     "pending-bytes-per-user": _size("1M", "100000G"),
     "schedules-per-user": _count(1, 1_000_000),
-    # A burst is one submission at least.
+    # At least one submission per burst.
     "submissions": _rate(1 / BURST, 1_000_000),
     "replies": _size("4k", "16M", may_be_none=False),
     "output": _size("0", "100000G"),
     "block-memory": _size("64k", "100000G"),
     "priority": _count(-1_000_000, 1_000_000),
 }
-"""Every limit, by its name in the settings."""
+"""Every limit by its name in the settings."""
 
 
-def read_limit(name: str, value: Any) -> float | None:
-    """Return a limit of LIMITS as a file or a command line has it: a number, or text such as ``64k``.
+def parse_limit(name: str, value: Any) -> float | None:
+    """Return the value of a limit from TOML or the command line: a number, or a text such as ``64k``.
 
-    None means that there is no limit. Raises BadRequest if it is not what its ``expected`` tells.
+    None is no limit. Raises BadRequest if the value is not as ``expected``.
     """
     limit = LIMITS[name]
     if value == NONE and limit.may_be_none:
         return None
     if type(value) not in (int, float, str):
         raise BadRequest(f"expected {limit.expected}")
-    return limit.read(f"{value}")
+    return limit.parse(f"{value}")
 
 
-def quotas_of(limits: Mapping[str, float | None]) -> Limits:
-    """Return the quotas in which these limits, by their names in LIMITS, are not the default.
+def make_limits(limits: Mapping[str, float | None]) -> Limits:
+    """Return the default limits with these, by their names in LIMITS, in place of some.
 
-    Raises BadRequest if there is one beside which another one cannot be.
+    Raises BadRequest if two of them contradict each other.
     """
     values: dict[str, Any] = {name.replace("-", "_"): limit for name, limit in limits.items()}
-    quotas = Limits(**values)
-    if quotas.block_memory is not None and quotas.block_memory < quotas.block:
+    made = Limits(**values)
+    if made.block_memory is not None and made.block_memory < made.block:
         raise BadRequest(
-            f"limit block-memory must be at least limit block, which is {quotas.block} bytes, "
-            f"not {quotas.block_memory}: else no such block could ever arrive"
+            f"limit block-memory must be at least limit block, which is {made.block} bytes, "
+            f"not {made.block_memory}: the largest block could never be received"
         )
-    return quotas
+    return made
 
 
-def describe(quotas: Limits) -> dict[str, float | None]:
-    """Return the limits for HELLO and STATS, where ``output`` is what one OUTPUT sends already."""
-    described: dict[str, float | None] = asdict(quotas)
+def describe(limits: Limits) -> dict[str, float | None]:
+    """Return the limits for HELLO and STATS, in which ``output`` has another meaning: that of one OUTPUT."""
+    described: dict[str, float | None] = asdict(limits)
     described["max_output"] = described.pop("output")
     return described
 
 
-def slots_within(descriptors: int) -> int:
-    """Return how many slots there may be in a process that may have this many descriptors, at least one."""
-    return max(1, (descriptors - DESCRIPTORS_RESERVED - CONNECTIONS_RESERVED) // DESCRIPTORS_A_SLOT)
+def max_slots(descriptors: int) -> int:
+    """Return the number of slots, at least 1, that a process with this limit of descriptors can have."""
+    return max(1, (descriptors - DESCRIPTORS_RESERVED - CONNECTIONS_RESERVED) // DESCRIPTORS_PER_SLOT)
 
 
-def max_connections(quotas: Limits, descriptors: int, slots: int) -> int:
-    """Return how many connections there may be in a process that may have so many descriptors.
+def max_connections(limits: Limits, descriptors: int, slots: int) -> int:
+    """Return the number of connections, at least 1, that a process with this limit of descriptors can have.
 
-    What jobs, the journal and the listeners need is kept back; one connection there always is.
+    The descriptors that jobs, the journal and the listening ports need are subtracted first.
     """
-    room = max(1, descriptors - DESCRIPTORS_A_SLOT * slots - DESCRIPTORS_RESERVED)
-    return room if quotas.connections is None else min(quotas.connections, room)
+    available = max(1, descriptors - DESCRIPTORS_PER_SLOT * slots - DESCRIPTORS_RESERVED)
+    return available if limits.connections is None else min(limits.connections, available)

@@ -1,24 +1,24 @@
-"""Where the daemon keeps its state and listens when nobody says so; the client looks in the same places.
+"""Default paths of the state directory and the socket, for the daemon and for the client.
 
-How the client chooses between them is in client/finding.py.
+client/discovery.py says in which order the client tries them.
 """
 
 from collections.abc import Mapping
 from os import path
 
 MAX_SOCKET_PATH_BYTES = 107
-"""The path of a UNIX socket has at most this many bytes (unix(7))."""
+"""Maximum length of the path of a UNIX socket, in bytes (unix(7))."""
 NO_HOME = (
     "the user {uid} has no home directory: HOME is not an absolute path, and the user database has none; "
     "give the state directory with --state"
 )
-"""What is said where ``default_state`` is not absolute."""
+"""The error text if ``default_state`` is not absolute."""
 
 
 def default_state(environ: Mapping[str, str], uid: int) -> str:
     """Return the default state directory of a daemon run by ``uid`` with these environment variables.
 
-    It is not absolute where the user has no home directory: such a path is not to be used.
+    It is not absolute, and must not be used, if the user has no home directory.
     """
     if uid == 0:
         return "/var/lib/taskqd"
@@ -37,10 +37,10 @@ def default_socket(environ: Mapping[str, str], uid: int, state: str | None = Non
 
 
 def default_sockets(environ: Mapping[str, str], uid: int) -> list[str]:
-    """Return the paths of the default socket of ``uid``'s daemon, whichever environment it was started in.
+    """Return the possible paths of the socket of ``uid``'s daemon, whatever environment it was started in.
 
-    The first is that of a daemon in this environment; the usual runtime directory of a session, which
-    XDG_RUNTIME_DIR names there, comes before the state directory.
+    The first is that of a daemon in this environment. The usual runtime directory of a session comes before
+    the state directory.
     """
     here = default_socket(environ, uid)
     if uid == 0:
@@ -50,11 +50,11 @@ def default_sockets(environ: Mapping[str, str], uid: int) -> list[str]:
 
 
 def address_file(state: str) -> str:
-    """Return the path of the file in which a daemon whose state is in ``state`` writes its address."""
+    """Return the path of the file in a state directory to which the daemon writes its address."""
     return path.join(state, "address")
 
 
 def _xdg(environ: Mapping[str, str], name: str) -> str:
-    """Return the directory of an XDG variable, or nothing: one that is not absolute is to be ignored."""
+    """Return the directory of an XDG variable, or "": a path that is not absolute must be ignored."""
     directory = environ.get(name, "")
     return directory if path.isabs(directory) else ""

@@ -1,39 +1,35 @@
-"""TOML and options -> one typed Settings; an error names the file or option, the key and what was expected.
+"""The settings: one table row each. TOML and command-line options -> one ``Settings`` value.
 
-Every key of the file is an option of ``twistd taskq`` by the same name, those of a table with the table's
-name before it, and the option wins; in the file it may be written with ``_`` or with ``-``. The queues, the
-resources and the roles have names of the operator's own: each is a line of its table, and a
-``--queue NAME=SLOTS``, ``--resource NAME=N`` or ``--role NAME=ROLE``; the limits are a ``--limit NAME=VALUE``
-each, of the names that ``quotas`` has. Nothing here reads a file or the environment: text and defaults are
-arguments. etc/taskqd.toml shows every setting.
+A setting has the same name as an option of ``twistd taskq`` and as a key of the configuration file
+(settings_file.py); the option wins. Four settings are tables whose entries have names: the queues, the
+resources and the roles with names of the operator's choice, and the limits with those of limits.py. Nothing
+here reads a file or the environment. etc/taskqd.toml shows every setting.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec import Struct
 
 from taskqd.config import converters
 from taskqd.config.converters import InvalidValue, shown
-from taskqd.config.limits import LIMITS, Limits, quotas_of
+from taskqd.config.limits import LIMITS, Limits, make_limits
 from taskqd.errors import BadRequest, SettingsError
-from taskqd.model import roles as roles_module
-from taskqd.model.roles import Role
+from taskqd.model.roles import ANY_NAME, Role
 
-MOST_SLOTS = 10_000
-MOST_KEPT = 100_000_000
-LARGEST_AMOUNT = 1_000_000_000
-"""There is at most so much of a resource, which may well be megabytes."""
+MAX_SLOTS = 10_000
+MAX_FINISHED_JOBS = 100_000_000
+MAX_RESOURCE = 1_000_000_000
+"""The largest total of a resource; its unit may be as small as a megabyte."""
 ON_END_QUEUE = "on_end"
-"""The queue of what is run at the end of jobs; its slots come from ``[on_end]``."""
+"""The queue of the jobs that run the ``on_end`` command; its slots are ``on-end-slots``."""
 
 
 class Retention(Struct, frozen=True):
-    """How long jobs that have ended are kept: for ``age`` seconds, and no more than ``count`` of them.
+    """How long finished jobs are kept: for ``age`` seconds, and up to ``count`` of them.
 
-    ``size`` is how many bytes of output, scripts and stdin are kept with them, ``memory`` how many bytes of
-    the daemon's memory they take (footprint.py); None for no limit.
+    ``size`` is the limit of the output, scripts and stdin kept with them, ``memory`` that of the memory that
+    they take in the daemon (footprint.py), both in bytes; None is no limit.
     """
 
     age: float = 7 * 86400.0
@@ -43,9 +39,9 @@ class Retention(Struct, frozen=True):
 
 
 class OnEnd(Struct, frozen=True):
-    """What is run when a job ends: a command, for ``timeout`` seconds at most, ``slots`` at once.
+    """The command that runs when a job has ended, or if ``is_of_failures``, when one has failed.
 
-    Where it ``is_of_failures``, only when one has FAILED.
+    It runs for up to ``timeout`` seconds, and ``slots`` of them run at the same time.
     """
 
     command: str
@@ -55,15 +51,13 @@ class OnEnd(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How the daemon is to run.
+    """The settings of a daemon, in the types that it uses.
 
-    ``state`` is its directory, ``listen`` has its endpoint strings, ``slots`` is how many slots there are for
-    jobs to run in; ``queues`` are slots by queue and ``resources`` amounts by name.
-    At a stop, running jobs have ``stop_grace`` seconds to end; what is ended then is interrupted, or with
-    ``requeue`` runs again after the next start.
-    ``limits`` is how much anybody may take, ``roles`` what those of a name may do, ``auth`` names further
-    checkers (strings of twisted.cred's strcred); with ``run_as_owner`` a job runs as who submitted it.
-    Without ``speedups`` the daemon uses Twisted's own processes and sockets only.
+    ``state`` is the state directory, ``listen`` has the endpoint strings. ``slots``, ``queues`` and
+    ``resources`` are the total capacity. At a stop, running jobs have ``stop_grace`` seconds to end; those
+    that are ended then are interrupted, or with ``requeue`` run again after the next start. ``roles`` are by
+    user name, ``auth`` has further checkers (strings of twisted.cred's strcred). With ``run_as_owner`` a job
+    runs as the user who submitted it. Without ``speedups`` only Twisted's own processes and sockets are used.
     """
 
     state: str
@@ -83,201 +77,219 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """One setting: what its value must be, for a person, and the reader of its value in TOML."""
+    """One setting.
 
+    ``field`` is where its value goes in Settings; ``convert`` makes the value from TOML, or raises
+    InvalidValue; ``expected`` describes it in errors, ``help`` and ``default`` in ``twistd taskq --help``.
+    The option of one that ``is_repeatable`` may be given several times. The value of one that ``is_table`` is
+    a mapping, in which options replace single entries of the file.
+    """
+
+    field: str
+    convert: Callable[[Any], Any]
     expected: str
-    read: Callable[[Any], Any]
+    help: str
+    default: str = ""
     is_number: bool = False
+    is_repeatable: bool = False
+    is_table: bool = False
+
+
+def _integer(field: str, low: int, high: int, text: str, default: str) -> Setting:
+    convert, expected = converters.integer(low, high), f"a whole number from {low} to {high}"
+    return Setting(field, convert, expected, text, default, is_number=True)
+
+
+def _list(field: str, convert: Callable[[Any], Any], expected: str, text: str) -> Setting:
+    return Setting(field, convert, expected, text, is_repeatable=True)
+
+
+def _table(field: str, convert: Callable[[Any], Any], expected: str, text: str) -> Setting:
+    return Setting(field, convert, expected, text, is_repeatable=True, is_table=True)
 
 
 SETTINGS: dict[str, Setting] = {
-    "state": Setting('a path, such as "/var/lib/taskqd"', converters.text),
-    "listen": Setting(
-        'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"', converters.text_list
+    "state": Setting(
+        "state",
+        converters.text,
+        'a path, such as "/var/lib/taskqd"',
+        "Directory of the journal, of output and of the tokens.",
     ),
-    "slots": Setting(
-        f"a whole number from 1 to {MOST_SLOTS}", converters.whole(1, MOST_SLOTS), is_number=True
+    "listen": _list(
+        "listen",
+        converters.text_list,
+        'one endpoint string or a list of them, such as "unix:/run/taskqd/taskq.sock"',
+        "Endpoint string to listen on: unix:PATH:mode=660 or tcp:9500:interface=127.0.0.1; repeatable.",
     ),
-    "stop-grace": Setting('a duration, such as "10s" or "5m"', converters.duration),
-    "on-stop": Setting('"interrupt" or "requeue"', converters.either("interrupt", "requeue")),
-    "retention-age": Setting('a duration, such as "7d"', converters.duration),
-    "retention-count": Setting(
-        f"a whole number from 0 to {MOST_KEPT}", converters.whole(0, MOST_KEPT), is_number=True
+    "slots": _integer(
+        "slots", 1, MAX_SLOTS, "Slots: jobs that run at the same time, if each needs one.", "the CPUs"
     ),
-    "retention-size": Setting('a size, such as "10G", or "none"', converters.size_or_none),
-    "retention-memory": Setting('a size, such as "128M", or "none"', converters.size_or_none),
-    "queue": Setting(
-        f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MOST_SLOTS}, such as slow=2",
-        converters.amounts(MOST_SLOTS, (ON_END_QUEUE,)),
+    "stop-grace": Setting(
+        "stop_grace",
+        converters.duration,
+        'a duration, such as "10s" or "5m"',
+        "Time that running jobs have to end at a stop.",
+        "10s",
     ),
-    "resource": Setting(
-        f"a name and a whole number from 1 to {LARGEST_AMOUNT}, such as gpu=2",
-        converters.amounts(LARGEST_AMOUNT),
+    "on-stop": Setting(
+        "requeue",
+        converters.choice("interrupt", "requeue"),
+        '"interrupt" or "requeue"',
+        "interrupt: jobs that a stop ends have failed; requeue: they run again.",
+        "interrupt",
     ),
-    "limit": Setting(f"one of {', '.join(LIMITS)} and its value, such as pending=1000", converters.limits),
-    "role": Setting(
-        f'a name or "{roles_module.ANY_NAME}", for all others, and one of {", ".join(converters.ROLES)}, '
-        "as ana=admin",
+    "retention-age": Setting(
+        "retention.age",
+        converters.duration,
+        'a duration, such as "7d"',
+        "Remove jobs that ended longer ago than this.",
+        "7d",
+    ),
+    "retention-count": _integer(
+        "retention.count", 0, MAX_FINISHED_JOBS, "Keep up to this number of ended jobs.", "100000"
+    ),
+    "retention-size": Setting(
+        "retention.size",
+        converters.size_or_none,
+        'a size, such as "10G", or "none"',
+        "Keep output, scripts and stdin of ended jobs up to this size, or none.",
+        "10G",
+    ),
+    "retention-memory": Setting(
+        "retention.memory",
+        converters.size_or_none,
+        'a size, such as "128M", or "none"',
+        "Keep ended jobs up to this size in the daemon's memory, or none.",
+        "128M",
+    ),
+    "queue": _table(
+        "queues",
+        converters.amounts(MAX_SLOTS, reserved=(ON_END_QUEUE,)),
+        f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MAX_SLOTS}, such as slow=2",
+        "NAME=SLOTS: a queue with a limit of its own; repeatable. Others have no limit but --slots.",
+    ),
+    "resource": _table(
+        "resources",
+        converters.amounts(MAX_RESOURCE),
+        f"a name and a whole number from 1 to {MAX_RESOURCE}, such as gpu=2",
+        "NAME=N: the total of a resource, of which jobs get amounts by --need=NAME:1; repeatable.",
+    ),
+    "limit": _table(
+        "limits",
+        converters.limits,
+        f"one of {', '.join(LIMITS)} and its value, such as pending=1000",
+        "NAME=VALUE: a limit, or none; repeatable. etc/taskqd.toml has every NAME.",
+    ),
+    "role": _table(
+        "roles",
         converters.roles,
+        f'a name or "{ANY_NAME}", for all others, and one of {", ".join(converters.ROLES)}, as ana=admin',
+        "NAME=ROLE: what the users of a name may do: admin, submit or read; repeatable.",
     ),
-    "auth": Setting(
-        'one string of a checker or a list of them, such as "file:/etc/taskqd/users"', converters.texts
+    "auth": _list(
+        "auth",
+        converters.texts,
+        'one string of a checker or a list of them, such as "file:/etc/taskqd/users"',
+        "Another checker of names and passwords, such as file:PATH; repeatable.",
     ),
-    "run-as": Setting('"owner" or "daemon"', converters.either("daemon", "owner")),
-    "speedups": Setting("true or false", converters.boolean),
-    "on-end-command": Setting("a shell command", converters.text),
-    "on-end-only": Setting('"all" or "failed"', converters.either("all", "failed")),
-    "on-end-timeout": Setting('a duration above 0, such as "30s"', converters.positive_duration),
-    "on-end-slots": Setting(
-        f"a whole number from 1 to {MOST_SLOTS}", converters.whole(1, MOST_SLOTS), is_number=True
+    "run-as": Setting(
+        "run_as_owner",
+        converters.choice("daemon", "owner"),
+        '"owner" or "daemon"',
+        "daemon: jobs run as the daemon's user; owner: as the user who submitted them, for root.",
+        "daemon",
+    ),
+    "speedups": Setting(
+        "speedups",
+        converters.boolean,
+        "true or false",
+        "true: faster processes and UNIX sockets than Twisted's; false: Twisted's own.",
+        "true",
+    ),
+    "on-end-command": Setting(
+        "on_end.command",
+        converters.text,
+        "a shell command",
+        "Run this command as a job when a job has ended; stdin is the ended job as JSON.",
+    ),
+    "on-end-only": Setting(
+        "on_end.is_of_failures",
+        converters.choice("all", "failed"),
+        '"all" or "failed"',
+        "all: run it when any job has ended; failed: when one has failed.",
+        "all",
+    ),
+    "on-end-timeout": Setting(
+        "on_end.timeout",
+        converters.positive_duration,
+        'a duration above 0, such as "30s"',
+        "End that command after this time.",
+        "30s",
+    ),
+    "on-end-slots": _integer(
+        "on_end.slots", 1, MAX_SLOTS, "Number of those commands that run at the same time.", "1"
     ),
 }
 """Every setting, by the name of its option."""
 
-_TABLES = {"retention": "retention-", "on_end": "on-end-"}
-"""The tables whose keys are settings, and what stands before them in the options' names."""
-_NAMED = {"queues": "queue", "resources": "resource", "limits": "limit", "roles": "role"}
-"""The tables whose lines are an option each, NAME=VALUE; but for the limits, the names are the operator's."""
 
-
-def read_toml(text: str, name: str) -> dict[str, Any]:
-    """Return the settings in the text of a file called ``name``, by option; raises SettingsError."""
-    try:
-        document = msgspec.toml.decode(text)
-    except (msgspec.DecodeError, ValueError, RecursionError) as why:
-        raise SettingsError(f"{name} is not TOML: {why}") from None
-    document = _spelled(document, [*SETTINGS, *_TABLES], "", name)
-    tables = {table: _table(document.pop(table, {}), table, name) for table in (*_TABLES, *_NAMED)}
-    for key in _NAMED.values():
-        if key in document:
-            raise _no_setting(key, name)
-    for table, before in _TABLES.items():
-        for key, value in _spelled(tables[table], _keys_of(before), f"{table}.", name).items():
-            if before + key in document:
-                raise _twice(name, before + key, f"once in [{table}]")
-            document[before + key] = value
-    tables["queues"] = {queue: _slots(table, queue, name) for queue, table in tables["queues"].items()}
-    tables["limits"] = _spelled(tables["limits"], LIMITS, "limits.", name)
-    document.update({key: tables[table] for table, key in _NAMED.items() if tables[table]})
-    return {key: check(key, value, name) for key, value in document.items()}
-
-
-def _keys_of(before: str) -> list[str]:
-    return [key.removeprefix(before) for key in SETTINGS if key.startswith(before)]
-
-
-def _spelled(table: Mapping[str, Any], keys: Collection[str], where: str, name: str) -> dict[str, Any]:
-    """Return a table whose keys are spelled as in ``keys``, whether they were written with ``_`` or ``-``.
-
-    Raises SettingsError if one is there in both spellings. What is no key stays as it is.
-    """
-    spellings = {key.replace("_", "-"): key for key in keys}
-    spelled: dict[str, Any] = {}
-    for written, value in table.items():
-        key = spellings.get(written.replace("_", "-"), written)
-        if key in spelled:
-            raise _twice(name, where + key, "with - and with _")
-        spelled[key] = value
-    return spelled
-
-
-def _twice(source: str, key: str, how: str) -> SettingsError:
-    return SettingsError(f"{source}: {key} is there twice, {how}; keep one of them")
-
-
-def _table(content: Any, table: str, name: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise SettingsError(f"{name}: {table} must be a table, [{table}], not {shown(content)}")
-    return content
-
-
-def _slots(content: Any, queue: str, name: str) -> Any:
-    """Return what stands for slots in the table of a queue, in which nothing else may stand."""
-    if not isinstance(content, dict) or set(content) != {"slots"}:
-        raise SettingsError(
-            f"{name}: queues.{queue} must be a table, [queues.{queue}], with slots alone, "
-            f"not {shown(content)}"
-        )
-    return content["slots"]
-
-
-def _no_setting(key: str, source: str) -> SettingsError:
-    tables = ", ".join(f"[{table}]" for table in _NAMED)
-    known = ", ".join(key for key in SETTINGS if key not in _NAMED.values())
-    return SettingsError(f"{source}: {key} is no setting; there are {known}, and the tables {tables}")
-
-
-def check(key: str, value: Any, source: str) -> Any:
-    """Return a setting's value in its own type; ``source`` is where it comes from. Raises SettingsError."""
-    if key not in SETTINGS:
-        raise _no_setting(key, source)
-    try:
-        return SETTINGS[key].read(value)
-    except InvalidValue as wrong:
-        part = shown(value) if wrong.part is None else wrong.part
-        what = f"{key} {wrong.name}" if wrong.name else key
-        must_be = wrong.expected or SETTINGS[key].expected
-        raise SettingsError(f"{source}: {what} must be {must_be}, not {part}") from None
-
-
-def check_option(key: str, text: str | list[str], source: str) -> Any:
-    """Return the value of a setting that was given as text on a command line; raises SettingsError."""
-    value = converters.number(text) if SETTINGS[key].is_number and isinstance(text, str) else text
-    return check(key, value, source)
-
-
-def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
-    """Return the settings: an option where one was given, else the file's, else the default.
-
-    Raises SettingsError where it is said how something is run at the end of jobs, but not what, and for
-    limits that cannot be beside each other.
-    """
-    values = {**defaults, **file, **options}
-    queues = {**file.get("queue", {}), **options.get("queue", {})}
-    on_end = None
-    if how := _fields(values, _ON_END):
-        if "command" not in how:
-            given = ", ".join(key for key in _ON_END.values() if key in values)
-            raise SettingsError(f"on-end-command is missing: without it there is nothing that {given} is for")
-        on_end = OnEnd(**how)
-        queues[ON_END_QUEUE] = on_end.slots
-    return Settings(
-        state=values["state"],
-        listen=values["listen"],
-        slots=values["slots"],
-        retention=Retention(**_fields(values, _RETENTION)),
-        queues=queues,
-        resources={**file.get("resource", {}), **options.get("resource", {})},
-        on_end=on_end,
-        limits=_quotas({**file.get("limit", {}), **options.get("limit", {})}),
-        roles={**file.get("role", {}), **options.get("role", {})},
-        **_fields(values, _PLAIN),
+def unknown_setting(name: str, source: str) -> SettingsError:
+    """Return the error for a setting that does not exist; ``source`` is where it comes from."""
+    known = ", ".join(name for name, setting in SETTINGS.items() if not setting.is_table)
+    tables = ", ".join(f"[{setting.field}]" for setting in SETTINGS.values() if setting.is_table)
+    return SettingsError(
+        f"{source}: unknown setting {name}; the settings are {known}, and the tables {tables}"
     )
 
 
-def _quotas(limits: dict[str, float | None]) -> Limits:
+def check(name: str, value: Any, source: str) -> Any:
+    """Convert the value of a setting from TOML; raises SettingsError with the ``source`` of the value."""
+    if name not in SETTINGS:
+        raise unknown_setting(name, source)
     try:
-        return quotas_of(limits)
+        return SETTINGS[name].convert(value)
+    except InvalidValue as invalid:
+        part = shown(value) if invalid.part is None else invalid.part
+        what = f"{name} {invalid.name}" if invalid.name else name
+        must_be = invalid.expected or SETTINGS[name].expected
+        raise SettingsError(f"{source}: {what} must be {must_be}, not {part}") from None
+
+
+def check_option(name: str, text: str | list[str], source: str) -> Any:
+    """Convert the value of a setting from the command line; raises SettingsError."""
+    value = converters.number(text) if SETTINGS[name].is_number and isinstance(text, str) else text
+    return check(name, value, source)
+
+
+def merge(options: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping[str, Any]) -> Settings:
+    """Make the Settings from values by name: options win over the file, the file over the defaults.
+
+    Raises SettingsError if settings of ``on_end`` are given without a command, or if limits contradict each
+    other.
+    """
+    groups: dict[str, dict[str, Any]] = {"": {}, "retention": {}, "on_end": {}}
+    for name, value in {**defaults, **file, **options}.items():
+        setting = SETTINGS[name]
+        group, _, field = setting.field.rpartition(".")
+        is_table = setting.is_table
+        groups[group][field] = {**file.get(name, {}), **options.get(name, {})} if is_table else value
+    fields, on_end = groups[""], groups["on_end"]
+    if on_end:
+        fields["on_end"] = _make_on_end(on_end)
+        fields["queues"] = {**fields.get("queues", {}), ON_END_QUEUE: fields["on_end"].slots}
+    try:
+        fields["limits"] = make_limits(fields.get("limits", {}))
     except BadRequest as why:
         raise SettingsError(str(why)) from None
+    return Settings(retention=Retention(**groups["retention"]), **fields)
 
 
-_PLAIN = {
-    "stop_grace": "stop-grace",
-    "requeue": "on-stop",
-    "auth": "auth",
-    "run_as_owner": "run-as",
-    "speedups": "speedups",
-}
-_RETENTION = {key: f"retention-{key}" for key in ("age", "count", "size", "memory")}
-_ON_END = {
-    "command": "on-end-command",
-    "is_of_failures": "on-end-only",
-    "timeout": "on-end-timeout",
-    "slots": "on-end-slots",
-}
-
-
-def _fields(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values that are there by the names of the fields that they are for."""
-    return {field: values[key] for field, key in names.items() if key in values}
+def _make_on_end(fields: dict[str, Any]) -> OnEnd:
+    if "command" not in fields:
+        names = (
+            name
+            for name, setting in SETTINGS.items()
+            if setting.field in {f"on_end.{each}" for each in fields}
+        )
+        raise SettingsError(f"on-end-command is missing, and {', '.join(names)} has no effect without it")
+    return OnEnd(**fields)

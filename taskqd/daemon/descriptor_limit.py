@@ -8,7 +8,7 @@ import resource
 
 from twisted.logger import Logger
 
-from taskqd.config.limits import DESCRIPTORS_A_SLOT, Limits, max_connections, slots_within
+from taskqd.config.limits import DESCRIPTORS_PER_SLOT, Limits, max_connections, max_slots
 
 _log = Logger()
 
@@ -32,7 +32,7 @@ def limit() -> int:
 
 def usable_slots(slots: int) -> int:
     """Return the slots of the settings, or the number that the descriptors allow if that is lower."""
-    allowed = slots_within(limit())
+    allowed = max_slots(limit())
     if slots <= allowed:
         return slots
     _log.warn(
@@ -40,7 +40,7 @@ def usable_slots(slots: int) -> int:
         "process may have {limit} (ulimit -Hn, or LimitNOFILE of the unit); raise that",
         most=allowed,
         slots=slots,
-        each=DESCRIPTORS_A_SLOT,
+        each=DESCRIPTORS_PER_SLOT,
         limit=limit(),
     )
     return allowed

@@ -156,7 +156,7 @@ class TaskqService(Service):
         server = self._listen(engine, job_view, authenticator)
         authenticator.start()
         parts.threads.start()
-        recurring = RecurringSubmitter(engine, parts.clocks, self.settings.limits.most_pending_per_user)
+        recurring = RecurringSubmitter(engine, parts.clocks, self.settings.limits.pending_limit_per_user)
         self._start_end_hook(engine, job_view, interrupted)
         engine.start()
         recurring.start()

@@ -13,7 +13,8 @@ from twisted.python import usage
 
 from taskqd import __version__
 from taskqd.config.paths import NO_HOME, default_socket, default_state
-from taskqd.config.settings import SETTINGS, Settings, check_option, merge, read_toml
+from taskqd.config.settings import SETTINGS, Setting, Settings, check_option, merge
+from taskqd.config.settings_file import read_toml
 from taskqd.daemon import pid_file
 from taskqd.daemon.clocks import use_monotonic
 from taskqd.daemon.log_output import make_log_output
@@ -59,56 +60,17 @@ docs/operations.md describes everything else.
 """
 
 
+def _help(setting: Setting) -> str:
+    return f"{setting.help}  [default: {setting.default}]" if setting.default else setting.help
+
+
 class Options(usage.Options):
-    """What ``twistd taskq`` takes."""
+    """The options of ``twistd taskq``, made from the table of settings."""
 
     synopsis = "[options]"
     longdesc = ""
     optParameters = [  # noqa: RUF012 - as usage.Options has it
-        ["state", None, None, "Directory of the journal, of output and of the tokens."],
-        [
-            "slots",
-            None,
-            None,
-            "Jobs that run at once, each in one slot unless it wants more.  [default: the CPUs]",
-        ],
-        ["stop-grace", None, None, "At a stop, let running jobs end for so long.  [default: 10s]"],
-        [
-            "on-stop",
-            None,
-            None,
-            "interrupt: what runs then has failed; requeue: it runs again.  [default: interrupt]",
-        ],
-        ["retention-age", None, None, "Remove jobs that ended so long ago.  [default: 7d]"],
-        ["retention-count", None, None, "Keep so many ended jobs at most.  [default: 100000]"],
-        [
-            "retention-size",
-            None,
-            None,
-            "Keep output, scripts and stdin of ended jobs up to this size, or none.  [default: 10G]",
-        ],
-        [
-            "retention-memory",
-            None,
-            None,
-            "Keep ended jobs that take up to so much of the daemon's memory, or none.  [default: 128M]",
-        ],
-        [
-            "run-as",
-            None,
-            None,
-            "daemon: jobs run as its user; owner: as who submitted them, for root.  [default: daemon]",
-        ],
-        [
-            "speedups",
-            None,
-            None,
-            "true: faster processes and UNIX sockets than Twisted's; false: Twisted's own.  [default: true]",
-        ],
-        ["on-end-command", None, None, "Run this as a job when one has ended, its JSON on stdin."],
-        ["on-end-only", None, None, "all: when any has ended; failed: when one has failed.  [default: all]"],
-        ["on-end-timeout", None, None, "End what is run then after so long.  [default: 30s]"],
-        ["on-end-slots", None, None, "So many of those at once.  [default: 1]"],
+        *([name, None, None, _help(each)] for name, each in SETTINGS.items() if not each.is_repeatable),
         ["config", "c", None, "TOML file with these options as keys; options win over it."],
     ]
 
@@ -118,36 +80,13 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        for key in ("listen", "queue", "resource", "limit", "role", "auth"):
-            self[key] = []
+        for name, setting in SETTINGS.items():
+            if setting.is_repeatable:
+                self[name] = []
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help, with the description as it is written: Twisted would make one paragraph of it."""
+        """Return the help, followed by the description, which Twisted would format as one paragraph."""
         return f"{super().getUsage(width)}\n{DESCRIPTION}"
-
-    def opt_listen(self, endpoint: str) -> None:
-        """Endpoint string to listen on: unix:PATH:mode=660 or tcp:9500:interface=127.0.0.1; repeatable."""
-        self["listen"].append(endpoint)
-
-    def opt_queue(self, text: str) -> None:
-        """NAME=SLOTS: a queue with slots of its own; repeatable. Others have no limit but --slots."""
-        self["queue"].append(text)
-
-    def opt_resource(self, text: str) -> None:
-        """NAME=N: so much of something that jobs take by --need=NAME:1; repeatable."""
-        self["resource"].append(text)
-
-    def opt_limit(self, text: str) -> None:
-        """NAME=VALUE: how much may be taken, or none; repeatable. etc/taskqd.toml has every NAME."""
-        self["limit"].append(text)
-
-    def opt_role(self, text: str) -> None:
-        """NAME=ROLE: what those of that name may do: admin, submit or read; repeatable."""
-        self["role"].append(text)
-
-    def opt_auth(self, text: str) -> None:
-        """Another checker of names and passwords, such as file:PATH; repeatable."""
-        self["auth"].append(text)
 
     def opt_version(self) -> None:
         """Print the version of taskqd and exit."""
@@ -197,6 +136,21 @@ class Options(usage.Options):
         for endpoint in defaults["listen"] if settings.listen == defaults["listen"] else ():
             endpoints.check(_the_reactor(), endpoint, "the default")
         return settings
+
+
+def _add_repeatable_option(name: str, setting: Setting) -> None:
+    """Add a method to Options by which usage.Options collects the values of a repeatable option."""
+
+    def collect(self: Options, text: str) -> None:
+        self[name].append(text)
+
+    collect.__doc__ = _help(setting)
+    setattr(Options, f"opt_{name.replace('-', '_')}", collect)
+
+
+for _name, _setting in SETTINGS.items():
+    if _setting.is_repeatable:
+        _add_repeatable_option(_name, _setting)
 
 
 def _the_reactor() -> IReactor:

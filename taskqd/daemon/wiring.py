@@ -131,7 +131,7 @@ def make_engine(components: Components, queue_state: QueueState, open_files: int
         components.clocks,
         run_builder.build,
         random.SystemRandom().random,
-        components.settings.limits.most_pending,
+        components.settings.limits.pending_limit,
     )
 
 

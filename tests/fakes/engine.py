@@ -59,7 +59,7 @@ class Harness:
             self.clock,
             run_of,
             lambda: chance,
-            limits.most_pending if limits else UNBOUNDED,
+            limits.pending_limit if limits else UNBOUNDED,
         )
         self.authenticator = FakeAuthenticator()
         self.stopped_processes: set[tuple[int, int | None]] = set()

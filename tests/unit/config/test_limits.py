@@ -11,10 +11,10 @@ from taskqd.config.limits import (
     Limits,
     PendingLimit,
     describe,
+    make_limits,
     max_connections,
-    quotas_of,
-    read_limit,
-    slots_within,
+    max_slots,
+    parse_limit,
 )
 from taskqd.errors import BadRequest
 from taskqd.protocol.option_values import MAX_LABEL_LENGTH, MAX_PRIORITY, MAX_TASKS
@@ -73,26 +73,26 @@ def test_every_limit_has_a_setting_by_its_name_and_every_setting_a_limit() -> No
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_default_may_be_set(name: str) -> None:
     default = getattr(Limits(), name.replace("-", "_"))
-    assert read_limit(name, default) == default
-    assert quotas_of({name: default}) == Limits()
+    assert parse_limit(name, default) == default
+    assert make_limits({name: default}) == Limits()
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_limit_is_within_its_range_as_a_number_and_as_text(name: str) -> None:
     below, least, most, above = RANGES[name]
     for value in (least, most):
-        assert read_limit(name, value) == value
-        assert read_limit(name, str(value)) == value
+        assert parse_limit(name, value) == value
+        assert parse_limit(name, str(value)) == value
     for value in (below, above, str(below), str(above)):
         with pytest.raises(BadRequest):
-            read_limit(name, value)
+            parse_limit(name, value)
 
 
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("value", [*WRONG, True, None, [1], {}, float("nan"), float("inf"), -1e300, 10**400])
 def test_what_is_no_limit_is_refused(name: str, value: Any) -> None:
     with pytest.raises(BadRequest):
-        read_limit(name, value)
+        parse_limit(name, value)
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -100,29 +100,29 @@ def test_there_may_be_no_limit_but_where_memory_would_have_none(name: str) -> No
     says_none = LIMITS[name].expected.endswith(', or "none"')
     assert says_none == (name not in NEVER_NONE)
     if says_none:
-        assert read_limit(name, "none") is None
-        assert getattr(quotas_of({name: None}), name.replace("-", "_")) is None
+        assert parse_limit(name, "none") is None
+        assert getattr(make_limits({name: None}), name.replace("-", "_")) is None
     else:
         with pytest.raises(BadRequest):
-            read_limit(name, "none")
+            parse_limit(name, "none")
 
 
 def test_sizes_and_times_may_have_units_and_rates_a_point() -> None:
-    assert read_limit("line", "32k") == 32 * KILO
-    assert read_limit("output", "2G") == 2 * GIGA
-    assert read_limit("idle-time", "500ms") == 0.5
-    assert read_limit("submissions", "0.5") == 0.5
-    assert read_limit("priority", "-5") == -5
+    assert parse_limit("line", "32k") == 32 * KILO
+    assert parse_limit("output", "2G") == 2 * GIGA
+    assert parse_limit("idle-time", "500ms") == 0.5
+    assert parse_limit("submissions", "0.5") == 0.5
+    assert parse_limit("priority", "-5") == -5
 
 
 def test_a_block_fits_into_the_memory_for_blocks() -> None:
-    assert quotas_of({"block-memory": 16 * MEGA}) == Limits(block_memory=16 * MEGA)
-    assert quotas_of({"block-memory": None}) == Limits(block_memory=None)
-    assert quotas_of({"block-memory": MEGA, "block": MEGA}) == Limits(block_memory=MEGA, block=MEGA)
+    assert make_limits({"block-memory": 16 * MEGA}) == Limits(block_memory=16 * MEGA)
+    assert make_limits({"block-memory": None}) == Limits(block_memory=None)
+    assert make_limits({"block-memory": MEGA, "block": MEGA}) == Limits(block_memory=MEGA, block=MEGA)
     with pytest.raises(
         BadRequest, match=r"^limit block-memory must be at least limit block, which is 16777216"
     ):
-        quotas_of({"block-memory": 16 * MEGA - 1})
+        make_limits({"block-memory": 16 * MEGA - 1})
 
 
 def test_the_slowest_that_may_submit_has_a_burst_of_one() -> None:
@@ -135,8 +135,8 @@ def test_the_largest_array_is_within_what_a_user_may_have_pending() -> None:
 
 def test_most_pending_is_jobs_and_bytes_in_all_and_of_one_user() -> None:
     quotas = Limits(pending=5, pending_bytes=None, pending_per_user=None, pending_bytes_per_user=7)
-    assert quotas.most_pending == PendingLimit(jobs=5, bytes=None)
-    assert quotas.most_pending_per_user == PendingLimit(jobs=None, bytes=7)
+    assert quotas.pending_limit == PendingLimit(jobs=5, bytes=None)
+    assert quotas.pending_limit_per_user == PendingLimit(jobs=None, bytes=7)
 
 
 def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_meaning() -> None:
@@ -172,7 +172,7 @@ def test_connections_leave_descriptors_to_jobs_and_to_the_rest(
 
 @pytest.mark.parametrize("limit", [0, 64, 256, 1024, 65_536])
 def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
-    slots = slots_within(limit)
+    slots = max_slots(limit)
     assert slots >= 1
     if slots > 1:
         assert max_connections(Limits(), limit, slots) >= CONNECTIONS_RESERVED
@@ -180,4 +180,4 @@ def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
 
 
 def test_a_small_limit_of_descriptors_carries_so_many_slots() -> None:
-    assert slots_within(256) == (256 - 64 - 16) // 5
+    assert max_slots(256) == (256 - 64 - 16) // 5

@@ -1,5 +1,7 @@
 """Settings: the file's text and the options -> one value; what is wrong is named with its place."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +10,9 @@ from hypothesis import strategies as st
 
 from taskqd.config.limits import LIMITS, Limits
 from taskqd.config.settings import (
-    LARGEST_AMOUNT,
-    MOST_KEPT,
-    MOST_SLOTS,
+    MAX_FINISHED_JOBS,
+    MAX_RESOURCE,
+    MAX_SLOTS,
     ON_END_QUEUE,
     SETTINGS,
     OnEnd,
@@ -19,8 +21,8 @@ from taskqd.config.settings import (
     check,
     check_option,
     merge,
-    read_toml,
 )
+from taskqd.config.settings_file import read_toml
 from taskqd.errors import SettingsError
 from taskqd.model.roles import Role
 
@@ -35,7 +37,7 @@ READ = [
         {"listen": ("unix:/a b", "tcp:7555:interface=127.0.0.1")},
     ),
     ("slots = 1", {"slots": 1}),
-    (f"slots = {MOST_SLOTS}", {"slots": MOST_SLOTS}),
+    (f"slots = {MAX_SLOTS}", {"slots": MAX_SLOTS}),
     ("slots = 4\nstate = '/é'\n", {"slots": 4, "state": "/é"}),
     ('stop-grace = "5m"', {"stop-grace": 300.0}),
     ("stop-grace = 0", {"stop-grace": 0.0}),
@@ -61,7 +63,7 @@ READ = [
     ("queues = {slow = {slots = 2}}", {"queue": {"slow": 2}}),
     ("[queues]\n[resources]\n[on_end]\n", {}),
     ("[resources]\ngpu = 2\nmegabytes = 64000", {"resource": {"gpu": 2, "megabytes": 64_000}}),
-    (f"[resources]\ngpu = {LARGEST_AMOUNT}", {"resource": {"gpu": LARGEST_AMOUNT}}),
+    (f"[resources]\ngpu = {MAX_RESOURCE}", {"resource": {"gpu": MAX_RESOURCE}}),
     ('[on_end]\ncommand = "mail ops"', {"on-end-command": "mail ops"}),
     (
         '[on_end]\nonly = "failed"\ntimeout = "1m"\nslots = 3',
@@ -109,12 +111,12 @@ SPELLED = [
 ]
 """Keys that are settings may be written with _ or -; names of the operator's are two names then."""
 TWICE = [
-    ("stop-grace = 1\nstop_grace = 1", "stop-grace is there twice, with - and with _; keep one of them"),
-    ("run_as = 'owner'\nrun-as = 'owner'", "run-as is there twice, with - and with _"),
-    ("[on_end]\ncommand = 'x'\n[on-end]\nslots = 1", "on_end is there twice, with - and with _"),
-    ("[limits]\nidle-time = 1\nidle_time = 1", "limits.idle-time is there twice, with - and with _"),
-    ("retention-age = 1\n[retention]\nage = 1", "retention-age is there twice, once in [retention]; keep"),
-    ("on_end_slots = 1\n[on_end]\nslots = 1", "on-end-slots is there twice, once in [on_end]; keep one"),
+    ("stop-grace = 1\nstop_grace = 1", "stop-grace is set twice, with - and with _; keep one of them"),
+    ("run_as = 'owner'\nrun-as = 'owner'", "run-as is set twice, with - and with _"),
+    ("[on_end]\ncommand = 'x'\n[on-end]\nslots = 1", "on_end is set twice, with - and with _"),
+    ("[limits]\nidle-time = 1\nidle_time = 1", "limits.idle-time is set twice, with - and with _"),
+    ("retention-age = 1\n[retention]\nage = 1", "retention-age is set twice, once in [retention]; keep"),
+    ("on_end_slots = 1\n[on_end]\nslots = 1", "on-end-slots is set twice, once in [on_end]; keep one"),
 ]
 LONG = "0x" + "f" * 5000
 """A number of which Python makes no text: it would have too many digits."""
@@ -125,15 +127,15 @@ REFUSED = [
     ("slots = " + "9" * 5000, "x.toml is not TOML: "),
     ("slots = " + "[" * 100_000, "x.toml is not TOML: "),
     ("slots = 2026-13-45", "x.toml is not TOML: "),
-    ("sloots = 1", "x.toml: sloots is no setting; there are state, listen, slots"),
+    ("sloots = 1", "x.toml: unknown setting sloots; the settings are state, listen, slots"),
     (
         "[slots]\nslots = 1",
-        f"x.toml: slots must be a whole number from 1 to {MOST_SLOTS}, not {{'slots': 1}}",
+        f"x.toml: slots must be a whole number from 1 to {MAX_SLOTS}, not {{'slots': 1}}",
     ),
-    ("[taskqd]\nslots = 1", "x.toml: taskqd is no setting"),
+    ("[taskqd]\nslots = 1", "x.toml: unknown setting taskqd; "),
     ("slots = 0", "x.toml: slots must be a whole number from 1 to 10000, not 0"),
     ("slots = -1", "x.toml: slots must be"),
-    (f"slots = {MOST_SLOTS + 1}", "x.toml: slots must be"),
+    (f"slots = {MAX_SLOTS + 1}", "x.toml: slots must be"),
     ("slots = 1.0", "x.toml: slots must be"),
     ("slots = true", "x.toml: slots must be a whole number from 1 to 10000, not True"),
     ('slots = "four"', "x.toml: slots must be"),
@@ -150,11 +152,11 @@ REFUSED = [
     ('retention = "7d"', "x.toml: retention must be a table"),
     ('[retention]\nage = "old"', "x.toml: retention-age must be a duration"),
     ("[retention]\ncount = -1", "x.toml: retention-count must be a whole number"),
-    (f"[retention]\ncount = {MOST_KEPT + 1}", "x.toml: retention-count must be a whole number"),
+    (f"[retention]\ncount = {MAX_FINISHED_JOBS + 1}", "x.toml: retention-count must be a whole number"),
     ("[retention]\nsize = -1", "x.toml: retention-size must be a size"),
     ("[retention]\nsize = true", "x.toml: retention-size must be a size"),
     ('[retention]\nsize = "10T"', "x.toml: retention-size must be a size"),
-    ("[retention]\nheight = 1", "x.toml: retention-height is no setting"),
+    ("[retention]\nheight = 1", "x.toml: unknown setting retention-height; "),
     ("slots = inf", "x.toml: slots must be"),
     ("queues = 2", "x.toml: queues must be a table, [queues], not 2"),
     ("resources = []", "x.toml: resources must be a table, [resources], not []"),
@@ -169,26 +171,26 @@ REFUSED = [
         "[queues.slow]\nslots = 0",
         "x.toml: queue must be a name but not on_end and a whole number of slots from 1 to 10000, such as",
     ),
-    (f"[queues.slow]\nslots = {MOST_SLOTS + 1}", "x.toml: queue must be"),
+    (f"[queues.slow]\nslots = {MAX_SLOTS + 1}", "x.toml: queue must be"),
     ("[queues.slow]\nslots = '2'", "x.toml: queue must be"),
     ("[queues.slow]\nslots = true", "x.toml: queue must be"),
     ("[queues.'two words']\nslots = 2", "x.toml: queue must be a name"),
     ("[queues.'']\nslots = 2", "x.toml: queue must be a name"),
     ("[queues.on_end]\nslots = 2", "x.toml: queue must be a name but not on_end"),
     ("[resources]\ngpu = 0", "x.toml: resource must be a name and a whole number from 1 to 1000000000"),
-    (f"[resources]\ngpu = {LARGEST_AMOUNT + 1}", "x.toml: resource must be"),
+    (f"[resources]\ngpu = {MAX_RESOURCE + 1}", "x.toml: resource must be"),
     ("[resources]\ngpu = 1.5", "x.toml: resource must be"),
     ("[resources]\n'a b' = 1", "x.toml: resource must be"),
     ("[resources.gpu]\nslots = 1", "x.toml: resource must be"),
-    ("queue = {slow = 2}", "x.toml: queue is no setting; there are state, listen"),
-    ("resource = 2", "x.toml: resource is no setting"),
+    ("queue = {slow = 2}", "x.toml: unknown setting queue; the settings are state, listen"),
+    ("resource = 2", "x.toml: unknown setting resource; "),
     ("[on_end]\ncommand = ' '", "x.toml: on-end-command must be a shell command, not ' '"),
     ("[on_end]\nonly = 'some'", 'x.toml: on-end-only must be "all" or "failed", not \'some\''),
     ("[on_end]\nonly = true", "x.toml: on-end-only must be"),
     ("[on_end]\ntimeout = 0", "x.toml: on-end-timeout must be a duration above 0"),
     ("[on_end]\ntimeout = 'long'", "x.toml: on-end-timeout must be a duration above 0"),
     ("[on_end]\nslots = 0", "x.toml: on-end-slots must be a whole number from 1"),
-    ("[on_end]\nretries = 1", "x.toml: on-end-retries is no setting"),
+    ("[on_end]\nretries = 1", "x.toml: unknown setting on-end-retries; "),
     ("state = {}", "x.toml: state must be a path"),
     ('state = ""', "x.toml: state must be a path"),
     ('state = " "', "x.toml: state must be a path"),
@@ -203,8 +205,8 @@ REFUSED = [
     ("listen = 2026-11-24", "x.toml: listen must be one endpoint string or a list of them"),
     ("limits = 5", "x.toml: limits must be a table, [limits], not 5"),
     ("roles = 'admin'", "x.toml: roles must be a table, [roles], not 'admin'"),
-    ("limit = {line = 1024}", "x.toml: limit is no setting; there are state, listen"),
-    ("role = {ana = 'admin'}", "x.toml: role is no setting"),
+    ("limit = {line = 1024}", "x.toml: unknown setting limit; the settings are state, listen"),
+    ("role = {ana = 'admin'}", "x.toml: unknown setting role; "),
     ("[limits]\ncolour = 1", "x.toml: limit must be one of connections, connections-per-user, "),
     (
         "[limits]\nline = 1023",
@@ -234,7 +236,7 @@ REFUSED = [
     ("speedups = ['true']", "x.toml: speedups must be true or false"),
     ("run_as = true", "x.toml: run-as must be"),
     ("[run_as]", "x.toml: run-as must be"),
-    ("colour_of_it = 1", "x.toml: colour_of_it is no setting"),
+    ("colour_of_it = 1", "x.toml: unknown setting colour_of_it; "),
     (
         f"slots = {LONG}",
         "x.toml: slots must be a whole number from 1 to 10000, not a number of thousands of digits",
@@ -388,7 +390,7 @@ def test_how_something_runs_at_the_end_says_nothing_without_what() -> None:
     with pytest.raises(SettingsError) as refusal:
         merge({"on-end-slots": 3}, {"on-end-timeout": 5.0}, DEFAULTS)
     assert str(refusal.value) == (
-        "on-end-command is missing: without it there is nothing that on-end-timeout, on-end-slots is for"
+        "on-end-command is missing, and on-end-timeout, on-end-slots has no effect without it"
     )
 
 
@@ -430,3 +432,20 @@ def test_any_text_is_read_or_refused_with_its_file(text: str) -> None:
 
 def assert_names_the_file(refusal: SettingsError) -> None:
     assert str(refusal).startswith("x.toml")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_operations_page_has_a_row_with_the_default_of_every_setting(name: str) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text("utf-8")
+    row = re.search(rf"^\| `--{name} .*$", page, re.MULTILINE)
+    assert row is not None
+    default = SETTINGS[name].default
+    assert default in ("", "the CPUs") or row[0].endswith(f"| `{default}` |")
+
+
+def test_every_field_of_the_settings_is_set_by_one_setting() -> None:
+    fields = [setting.field for setting in SETTINGS.values()]
+    groups = {"retention": Retention, "on_end": OnEnd}
+    plain = [name for name in Settings.__struct_fields__ if name not in groups]
+    grouped = [f"{group}.{name}" for group, kind in groups.items() for name in kind.__struct_fields__]
+    assert sorted(fields) == sorted(plain + grouped)

@@ -12,8 +12,9 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from taskqd import __version__
-from taskqd.config.limits import LIMITS, Limits, quotas_of
-from taskqd.config.settings import SETTINGS, OnEnd, Settings, read_toml
+from taskqd.config.limits import LIMITS, Limits, make_limits
+from taskqd.config.settings import SETTINGS, OnEnd, Settings
+from taskqd.config.settings_file import read_toml
 from taskqd.daemon.service import TaskqService
 from taskqd.daemon.tap import Options, makeService
 from taskqd.execution.interfaces import IExecutor
@@ -149,7 +150,7 @@ def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: P
     assert settings.on_end == OnEnd(values["on-end-command"])
     assert set(settings.roles.values()) == set(Role)
     assert list(values["limit"]) == list(LIMITS)
-    assert quotas_of(values["limit"]) == Limits()
+    assert make_limits(values["limit"]) == Limits()
 
 
 def test_the_default_socket_follows_the_state(home: Path) -> None:
@@ -226,7 +227,7 @@ def test_a_wrong_option_ends_the_start_in_one_line(home: Path, words: list[str],
         (b"state = 5\n", "state must be"),
         (b"listen = []\n", "listen must be"),
         (b"listen = 'nowhere'\n", "'nowhere' is not a valid endpoint"),
-        (b"colour = 'red'\n", "colour is no setting"),
+        (b"colour = 'red'\n", "unknown setting colour"),
         (b"slots = \n", "is not TOML"),
         (b"\xff\n", "cannot be read"),
     ],
