@@ -1,4 +1,4 @@
-"""What a crash left running is ended at the next start."""
+"""Processes that a crash leftover running are killed at the next start."""
 
 from pathlib import Path
 
@@ -32,18 +32,18 @@ STARTED: list[Event] = [
 ]
 
 
-def ended_leftovers(
+def killed_leftovers(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     *table: Process,
     boot: str = "same",
     is_copy: bool = False,
 ) -> list[int]:
-    """Return the pids that are killed before anything runs, where a crash left these processes."""
+    """Return the pids that a start kills if a crash leftover these processes."""
     killed: list[int] = []
 
     def kill_all(found: list[Process], seconds: float) -> list[Process]:
-        killed.extend(one.pid for one in found)
+        killed.extend(process.pid for process in found)
         return found
 
     monkeypatch.setattr(proc, "boot_id", lambda: "same")
@@ -61,63 +61,61 @@ def recovery_of(parts: Components) -> Recovery:
     return Recovery(parts.journal, parts.clocks, parts.boot)
 
 
-def left(session: int, mark: str = "", pid: int = 500, started: int = 90) -> Process:
+def leftover(session: int, mark: str = "", pid: int = 500, started: int = 90) -> Process:
     return Process(pid, started, pid, session, mark)
 
 
 @pytest.mark.parametrize(
-    "one, is_ended",
+    "process, is_killed",
     [
-        (left(101, "store.1.1"), True),
-        (left(500, "store.1.1"), True),
-        (left(90, "store.1.0"), True),
-        (left(102, "store.2.1"), True),
-        (left(500, "store.2.1"), False),
-        (left(500, "store.3.1"), True),
-        (left(500, "store.9.1"), True),
-        (left(500, "other.1.1"), False),
-        (left(101), False),
-        (left(102), False),
-        (left(101, pid=101, started=77), True),
-        (left(101, pid=101, started=78), False),
-        (left(102, pid=102, started=77), False),
+        (leftover(101, "store.1.1"), True),
+        (leftover(500, "store.1.1"), True),
+        (leftover(90, "store.1.0"), True),
+        (leftover(102, "store.2.1"), True),
+        (leftover(500, "store.2.1"), False),
+        (leftover(500, "store.3.1"), True),
+        (leftover(500, "store.9.1"), True),
+        (leftover(500, "other.1.1"), False),
+        (leftover(101), False),
+        (leftover(102), False),
+        (leftover(101, pid=101, started=77), True),
+        (leftover(101, pid=101, started=78), False),
+        (leftover(102, pid=102, started=77), False),
     ],
 )
-def test_a_process_is_ended_if_its_attempt_was_interrupted_or_it_is_still_in_its_session(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one: Process, is_ended: bool
+def test_process_is_killed_if_its_job_was_interrupted_or_it_is_in_its_job_s_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, process: Process, is_killed: bool
 ) -> None:
-    assert ended_leftovers(monkeypatch, tmp_path, one) == ([one.pid] if is_ended else [])
+    assert killed_leftovers(monkeypatch, tmp_path, process) == ([process.pid] if is_killed else [])
 
 
-def test_a_session_is_ended_whole_if_its_leader_or_a_marked_member_is_there(
+def test_whole_session_is_killed_if_its_leader_or_a_marked_member_exists(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     table = [
-        *(left(101, pid=101, started=77), left(101, pid=501)),
-        *(left(102, "store.2.1", pid=502), left(102, pid=503)),
+        *(leftover(101, pid=101, started=77), leftover(101, pid=501)),
+        *(leftover(102, "store.2.1", pid=502), leftover(102, pid=503)),
     ]
-    assert ended_leftovers(monkeypatch, tmp_path, *table) == [101, 501, 502, 503]
+    assert killed_leftovers(monkeypatch, tmp_path, *table) == [101, 501, 502, 503]
 
 
-def test_the_start_times_of_another_boot_prove_nothing(
+def test_session_leader_of_another_boot_is_not_recognized(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    one = left(101, pid=101, started=77)
-    assert ended_leftovers(monkeypatch, tmp_path, one, boot="another") == []
+    process = leftover(101, pid=101, started=77)
+    assert killed_leftovers(monkeypatch, tmp_path, process, boot="another") == []
 
 
-def test_what_a_removed_job_had_started_and_left_its_session_lives_on(
+def test_marked_process_of_a_removed_job_outside_its_session_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
         "tests.unit.daemon.test_recovery.STARTED", [*STARTED, Removed(id=2, at=START, by="ada")]
     )
-    assert ended_leftovers(monkeypatch, tmp_path, left(500, "store.2.1")) == []
+    assert killed_leftovers(monkeypatch, tmp_path, leftover(500, "store.2.1")) == []
 
 
-def test_a_start_is_refused_if_processes_cannot_be_looked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_start_is_refused_if_proc_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(since: int) -> list[Process]:
         raise OSError("no /proc")
 
@@ -126,16 +124,16 @@ def test_a_start_is_refused_if_processes_cannot_be_looked_for(
         recovery_of(made(tmp_path / "state").components).end_leftovers(replayed(STARTED))
 
 
-def test_process_that_the_original_of_a_copy_started_is_not_ended(
+def test_processes_of_the_original_of_a_copy_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = left(101, pid=101, started=77)
-    assert ended_leftovers(monkeypatch, tmp_path, one) == [101]
-    assert ended_leftovers(monkeypatch, tmp_path, one, is_copy=True) == []
+    process = leftover(101, pid=101, started=77)
+    assert killed_leftovers(monkeypatch, tmp_path, process) == [101]
+    assert killed_leftovers(monkeypatch, tmp_path, process, is_copy=True) == []
 
 
-def test_what_does_not_end_is_told_to_the_operator(
+def test_process_that_survives_sigkill_is_logged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ended_leftovers(monkeypatch, tmp_path, left(101, "store.1.1"))
+    killed_leftovers(monkeypatch, tmp_path, leftover(101, "store.1.1"))
     assert "process 500 of an interrupted job does not end" in caplog.text

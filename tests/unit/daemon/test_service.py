@@ -1,4 +1,4 @@
-"""The daemon put together: what refuses its start in one line, and starts and stops in one process."""
+"""The service: starts, stops and refused starts, each in one process with the real reactor."""
 
 import gc
 import io
@@ -35,14 +35,14 @@ from taskqd.storage.journal import compaction
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.spool.user_files import UserFiles
 from tests.fakes.clocks import START
-from tests.unit.daemon.test_recovery import left, submitted
+from tests.unit.daemon.test_recovery import leftover, submitted
 from tests.unit.daemon.test_tap import made, parsed, refused
 
 # Starts and stops, with the real reactor.
 
 
 class Talk(Protocol):
-    """Says something, closes its half, and gathers what comes until the end."""
+    """A client that sends bytes, closes its half of the connection, and collects the reply."""
 
     def __init__(self, sent: bytes) -> None:
         self.received = b""
@@ -61,7 +61,7 @@ class Talk(Protocol):
 
 
 class Site:
-    """A state directory, and daemons on it one after the other."""
+    """A state directory, and daemons that use it one after the other."""
 
     def __init__(self, state: Path, reactor: Any) -> None:
         self.state = state
@@ -103,7 +103,7 @@ def a_site(tmp_path: Path, reactor: Any, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def journal(state: Path, *events: Event, boot: str = "b", identity: str = "") -> None:
-    """Write the journal of a daemon that was killed."""
+    """Write a journal as a killed daemon leaves it."""
     state.mkdir(mode=0o700, exist_ok=True)
     (state / "journal").mkdir()
     opened = Opened(at=START, format=FORMAT, store="s", boot=boot, next_id=1, identity=identity)
@@ -111,7 +111,7 @@ def journal(state: Path, *events: Event, boot: str = "b", identity: str = "") ->
     (state / "journal" / "00000001.journal").write_bytes(b"".join(lines))
 
 
-async def test_a_daemon_takes_runs_remembers_and_answers(site: Site) -> None:
+async def test_daemon_runs_jobs_and_knows_them_after_a_restart(site: Site) -> None:
     site.start()
     assert await site.talk(b"SUBMIT echo hello; echo oh >&2; exit 3\nWAIT 1\nRESULT 1\n") == [
         "JOB_ID 1",
@@ -129,7 +129,7 @@ async def test_a_daemon_takes_runs_remembers_and_answers(site: Site) -> None:
     await site.stop()
 
 
-async def test_what_it_makes_is_for_its_owner_alone(site: Site) -> None:
+async def test_files_of_the_state_directory_are_open_only_to_their_owner(site: Site) -> None:
     site.start()
     modes = {path.name: path.stat().st_mode & 0o777 for path in [site.state, *site.state.iterdir()]}
     assert modes == {
@@ -140,7 +140,7 @@ async def test_what_it_makes_is_for_its_owner_alone(site: Site) -> None:
     assert not (site.state / "s").exists()
 
 
-async def test_pending_jobs_of_the_last_daemon_run_and_ids_go_on(site: Site) -> None:
+async def test_pending_jobs_of_the_last_daemon_run_and_ids_continue(site: Site) -> None:
     journal(site.state, submitted(1, "echo 1"), submitted(2, "echo 2"))
     site.start()
     assert await site.talk(b"WAIT 1\nWAIT 2\nRESULT 2\nSUBMIT true\n") == [
@@ -152,7 +152,7 @@ async def test_pending_jobs_of_the_last_daemon_run_and_ids_go_on(site: Site) -> 
     await site.stop()
 
 
-async def test_a_job_that_a_crash_cut_off_is_interrupted(
+async def test_job_that_ran_during_a_crash_is_interrupted(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
@@ -162,7 +162,7 @@ async def test_a_job_that_a_crash_cut_off_is_interrupted(
     await site.stop()
 
 
-async def test_copy_ends_no_process_and_has_what_ran_as_interrupted(
+async def test_copy_of_a_state_directory_kills_no_process_and_interrupts_running_jobs(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = proc.boot_id()
@@ -173,7 +173,7 @@ async def test_copy_ends_no_process_and_has_what_ran_as_interrupted(
         killed.extend(found)
         return []
 
-    monkeypatch.setattr(proc, "scan", lambda since: [left(500, "s.1.1")])
+    monkeypatch.setattr(proc, "scan", lambda since: [leftover(500, "s.1.1")])
     monkeypatch.setattr(proc, "kill_all", kill_all)
     site.start()
     [shown] = await site.talk(b"SHOW 1\n")
@@ -183,7 +183,7 @@ async def test_copy_ends_no_process_and_has_what_ran_as_interrupted(
     await site.stop()
 
 
-async def test_a_stop_ends_what_runs_and_whoever_waits_for_it_is_answered(site: Site) -> None:
+async def test_stop_ends_running_jobs_and_answers_clients_that_wait_for_them(site: Site) -> None:
     site.start("--stop-grace", "0")
     assert await site.talk(b"SUBMIT exec sleep 100\n") == ["JOB_ID 1"]
     waiting = await site.begin(b"WAIT 1\nSTATUS 1\n")
@@ -197,7 +197,7 @@ async def test_a_stop_ends_what_runs_and_whoever_waits_for_it_is_answered(site: 
     await site.stop()
 
 
-async def test_a_stop_lets_what_runs_end_for_the_grace_and_takes_nothing_new(site: Site) -> None:
+async def test_stop_gives_running_jobs_the_grace_period_and_refuses_new_jobs(site: Site) -> None:
     site.start("--stop-grace", "30")
     line = f"SUBMIT until [ -e {site.state}/go ]; do sleep 0.02; done; echo the end\n"
     assert await site.talk(line.encode()) == ["JOB_ID 1"]
@@ -211,7 +211,7 @@ async def test_a_stop_lets_what_runs_end_for_the_grace_and_takes_nothing_new(sit
     await site.stop()
 
 
-async def test_with_requeue_what_a_stop_interrupts_runs_again_after_the_next_start(site: Site) -> None:
+async def test_stop_with_requeue_runs_interrupted_jobs_again_after_the_next_start(site: Site) -> None:
     site.start("--stop-grace", "0", "--on-stop", "requeue")
     again = site.state / "again"
     line = f"SUBMIT [ -e {again} ] || {{ touch {again}; exec sleep 100; }}\n"
@@ -225,7 +225,7 @@ async def test_with_requeue_what_a_stop_interrupts_runs_again_after_the_next_sta
     await site.stop()
 
 
-async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again(
+async def test_removed_job_loses_its_files_and_its_id_is_not_reused(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.start()
@@ -245,7 +245,7 @@ async def test_a_removed_job_is_gone_with_its_files_and_its_id_is_not_used_again
     await site.stop()
 
 
-async def test_service_removes_old_jobs_and_compacts_the_journal(
+async def test_retention_removes_old_jobs_and_the_journal_is_compacted(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "MIN_SEALED_BYTES", 1)
@@ -266,7 +266,7 @@ async def test_service_removes_old_jobs_and_compacts_the_journal(
     await site.stop()
 
 
-async def test_what_was_decided_about_queues_and_schedules_holds_after_a_restart(site: Site) -> None:
+async def test_changes_of_queues_and_schedules_survive_a_restart(site: Site) -> None:
     site.start()
     asked = b"SET-QUEUE a --slots=1\nPAUSE b\nPAUSE\nSCHEDULE --every=1h echo hello\nPAUSE --schedule=1\n"
     assert (await site.talk(asked))[1:] == ["OK", "OK", "OK 1", "OK"]
@@ -278,7 +278,7 @@ async def test_what_was_decided_about_queues_and_schedules_holds_after_a_restart
     await site.stop()
 
 
-async def test_what_waits_when_the_daemon_stops_waits_on_after_the_next_start(site: Site) -> None:
+async def test_waiting_jobs_still_wait_after_a_restart(site: Site) -> None:
     site.start()
     lines = [
         b"SUBMIT --hold echo held",
@@ -305,7 +305,7 @@ async def test_what_waits_when_the_daemon_stops_waits_on_after_the_next_start(si
     await site.stop()
 
 
-async def test_the_limits_of_the_settings_hold(site: Site, tmp_path: Path) -> None:
+async def test_capacities_of_the_settings_are_enforced(site: Site, tmp_path: Path) -> None:
     (tmp_path / "taskqd.toml").write_text("[queues.small]\nslots = 1\n[resources]\ngpu = 1\n")
     site.start("--config", str(tmp_path / "taskqd.toml"))
     for wish in (b"--queue=small --slots=2", b"--need=gpu:2", b"--need=tape:1"):
@@ -318,7 +318,7 @@ async def test_the_limits_of_the_settings_hold(site: Site, tmp_path: Path) -> No
     await site.stop()
 
 
-async def test_a_script_of_an_array_is_there_for_each_of_its_tasks(site: Site) -> None:
+async def test_script_of_an_array_is_available_to_each_task(site: Site) -> None:
     site.start()
     asked = b"SUBMIT --array=0-1 --script=21 --stdin=2 \ncat;echo $TASKQ_INDEX\r\nhi\r\nWAIT 1\n"
     assert await site.talk(asked) == ["JOB_ID 1", "STATUS COMPLETED 100"]
@@ -329,7 +329,7 @@ async def test_a_script_of_an_array_is_there_for_each_of_its_tasks(site: Site) -
     await site.stop()
 
 
-async def test_a_crash_is_told_from_a_restart_of_the_machine(
+async def test_detail_distinguishes_a_crash_from_a_restart_of_the_machine(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1), boot="another")
@@ -343,7 +343,7 @@ async def test_a_crash_is_told_from_a_restart_of_the_machine(
     await site.stop()
 
 
-async def test_a_second_signal_kills_what_takes_its_time(site: Site, reactor: Any) -> None:
+async def test_second_signal_kills_running_jobs(site: Site, reactor: Any) -> None:
     site.start()
     await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
     while "ready" not in await site.talk(b"OUTPUT 1 stdout\n"):
@@ -356,7 +356,7 @@ async def test_a_second_signal_kills_what_takes_its_time(site: Site, reactor: An
     await stopping
 
 
-async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_kills_jobs_after_a_timeout(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "STOP_TIMEOUT", 0.05)
     site.start("--stop-grace", "0")
     await site.talk(b"SUBMIT --kill-after=1h trap '' TERM; echo ready; while :; do sleep 1; done\n")
@@ -365,7 +365,7 @@ async def test_a_stop_does_not_wait_for_ever(site: Site, monkeypatch: pytest.Mon
     await site.stop()
 
 
-async def test_a_stop_ends_though_a_job_does_not(
+async def test_stop_completes_if_a_job_does_not_end(
     site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service, "STOP_TIMEOUT", 0.05)
@@ -386,7 +386,7 @@ async def test_a_stop_ends_though_a_job_does_not(
         await deferLater(reactor, 0.01)
 
 
-async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Site) -> None:
+async def test_second_daemon_on_a_state_directory_is_refused_with_the_pid_of_the_first(site: Site) -> None:
     site.start()
     assert refused("--state", str(site.state)) == (
         f"taskqd: another daemon, pid {os.getpid()}, already runs on the state directory {site.state}; "
@@ -396,18 +396,18 @@ async def test_a_second_daemon_on_the_same_state_is_refused_by_its_pid(site: Sit
     parsed("--state", str(site.state))
 
 
-# Starts that are refused.
+# Refused starts.
 
 
 def unlock(taskq: TaskqService) -> None:
-    """Release what a daemon has locked whose start was refused."""
+    """Release the locks of a daemon whose start was refused."""
     for descriptor in taskq.components.journal._locks:
         os.close(descriptor)
     taskq.components.journal._locks = ()
 
 
 async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *words: str) -> str:
-    """Return why a start is refused, having let go of what it had opened."""
+    """Return the reason of a refused start, after closing what it had opened."""
     with pytest.raises(kind) as refusal:
         site.start(*words)
     [taskq] = site.running
@@ -422,33 +422,35 @@ async def refuse_start(site: Site, kind: type[StartRefused] = StartRefused, *wor
     return text
 
 
-async def test_a_damaged_journal_refuses_the_start_by_file_and_line(site: Site) -> None:
+async def test_damaged_journal_refuses_the_start_and_names_file_and_line(site: Site) -> None:
     journal(site.state, submitted(1))
     path = site.state / "journal" / "00000001.journal"
     path.write_bytes(path.read_bytes().replace(b"true", b"trve"))
     assert f"{path}, line 2" in await refuse_start(site, JournalDamaged)
 
 
-async def test_a_journal_whose_story_cannot_be_refuses_the_start_by_file_and_line(site: Site) -> None:
+async def test_journal_with_an_invalid_transition_refuses_the_start_and_names_file_and_line(
+    site: Site,
+) -> None:
     journal(site.state, submitted(1), Ended(id=1, at=START, status=Status.COMPLETED))
     path = site.state / "journal" / "00000001.journal"
     assert f"{path}, line 3" in await refuse_start(site, JournalDamaged)
 
 
-async def test_a_spool_that_cannot_be_used_refuses_the_start(site: Site) -> None:
+async def test_spool_that_cannot_be_used_refuses_the_start(site: Site) -> None:
     site.state.mkdir(mode=0o700)
     (site.state / "output").write_bytes(b"")
     assert f"the state directory {site.state} cannot be used" in await refuse_start(site)
 
 
-async def test_lock_that_cannot_be_opened_refuses_the_start_in_one_line(site: Site) -> None:
+async def test_lock_file_that_cannot_be_opened_refuses_the_start(site: Site) -> None:
     site.state.mkdir(mode=0o700)
     (site.state / "lock").mkdir()
     said = await refuse_start(site)
     assert said.startswith(f"the state directory {site.state} cannot be used: ")
 
 
-async def test_output_that_cannot_be_looked_at_refuses_the_start_in_one_line(site: Site) -> None:
+async def test_output_that_cannot_be_read_refuses_the_start(site: Site) -> None:
     journal(site.state, submitted(1), Started(id=1, at=START, attempt=1))
     (site.state / "output" / "0").mkdir(parents=True)
     (site.state / "output" / "0" / "1.1.stdout").symlink_to("1.1.stdout")
@@ -457,7 +459,7 @@ async def test_output_that_cannot_be_looked_at_refuses_the_start_in_one_line(sit
     assert "1.1.stdout" in said
 
 
-async def test_a_daemon_that_cannot_become_its_jobs_owners_refuses_the_start(
+async def test_run_as_owner_without_root_refuses_the_start(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -467,7 +469,7 @@ async def test_a_daemon_that_cannot_become_its_jobs_owners_refuses_the_start(
     assert not (site.state / "lock").exists()
 
 
-async def test_files_that_cannot_be_handed_over_refuse_the_start(
+async def test_user_files_that_cannot_be_made_refuse_the_start(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> int:
@@ -481,12 +483,12 @@ async def test_files_that_cannot_be_handed_over_refuse_the_start(
     )
 
 
-async def test_a_state_directory_that_cannot_be_made_refuses_the_start(site: Site) -> None:
+async def test_state_directory_that_cannot_be_made_refuses_the_start(site: Site) -> None:
     site.state.write_bytes(b"")
     assert "cannot" in await refuse_start(site)
 
 
-async def test_one_listener_that_is_refused_refuses_the_start_and_closes_the_others(
+async def test_endpoint_that_fails_refuses_the_start_and_closes_the_others(
     site: Site, tmp_path: Path
 ) -> None:
     (tmp_path / "t").write_bytes(b"")
@@ -497,14 +499,14 @@ async def test_one_listener_that_is_refused_refuses_the_start_and_closes_the_oth
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
-async def test_a_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
+async def test_port_in_use_refuses_the_start(site: Site, reactor: Any) -> None:
     port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
     endpoint = f"tcp:{port.getHost().port}:interface=127.0.0.1"
     assert f"cannot listen on {endpoint}" in await refuse_start(site, StartRefused, "--listen", endpoint)
     await port.stopListening()
 
 
-async def test_a_state_directory_that_others_may_use_refuses_the_start(site: Site) -> None:
+async def test_state_directory_that_others_may_use_refuses_the_start(site: Site) -> None:
     site.state.mkdir(mode=0o755)
     why = f"{site.state} can be accessed by other users (mode 755): chmod 700 {site.state}"
     assert why in await refuse_start(site)
@@ -512,7 +514,7 @@ async def test_a_state_directory_that_others_may_use_refuses_the_start(site: Sit
 
 
 @pytest.mark.parametrize("name", ["token", "tokens"])
-async def test_tokens_that_others_may_read_refuse_the_start(site: Site, name: str) -> None:
+async def test_token_file_that_others_may_read_refuses_the_start(site: Site, name: str) -> None:
     site.state.mkdir(mode=0o700)
     (site.state / name).write_bytes(b"")
     (site.state / name).chmod(0o640)
@@ -520,7 +522,7 @@ async def test_tokens_that_others_may_read_refuse_the_start(site: Site, name: st
     assert why in await refuse_start(site)
 
 
-async def test_a_checker_that_is_none_refuses_the_start(site: Site) -> None:
+async def test_unknown_checker_refuses_the_start(site: Site) -> None:
     assert "auth: there is no checker 'nonesuch'" in await refuse_start(
         site, StartRefused, "--auth", "nonesuch:x"
     )
@@ -530,7 +532,7 @@ NO_TOKEN = "there is no token yet, so no client can use a TCP port: make one wit
 
 
 @pytest.mark.parametrize(
-    "words, has_token, is_told",
+    "words, has_token, is_logged",
     [
         ((), False, False),
         (("--listen", "tcp:0:interface=127.0.0.1"), False, True),
@@ -538,22 +540,22 @@ NO_TOKEN = "there is no token yet, so no client can use a TCP port: make one wit
         (("--listen", "tcp:0:interface=127.0.0.1", "--auth", "memory:ana:sesame"), False, False),
     ],
 )
-async def test_a_port_that_nobody_can_use_yet_is_told(
-    site: Site, words: tuple[str, ...], has_token: bool, is_told: bool, caplog: pytest.LogCaptureFixture
+async def test_port_without_a_token_is_logged(
+    site: Site, words: tuple[str, ...], has_token: bool, is_logged: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.state.mkdir(mode=0o700)
     if has_token:
         TokenFile(str(site.state)).add("ci", Role.READ, None, 1.0, None)
     site.start(*words)
-    assert (f"{NO_TOKEN}--role submit --state {site.state}`" in caplog.text) is is_told
+    assert (f"{NO_TOKEN}--role submit --state {site.state}`" in caplog.text) is is_logged
     await site.stop()
 
 
-async def test_a_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> None:
+async def test_daemon_that_never_started_can_be_stopped(tmp_path: Path) -> None:
     await made(tmp_path / "state").stopService()
 
 
-async def test_a_daemon_says_in_its_log_why_it_does_not_start(
+async def test_refused_start_of_a_background_daemon_is_logged(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.state.mkdir(mode=0o700)
@@ -567,9 +569,9 @@ async def test_a_daemon_says_in_its_log_why_it_does_not_start(
     unlock(taskq)
 
 
-@pytest.mark.parametrize("why, is_ours", [("can't start new thread", True), ("a bug", False)])
-def test_a_start_without_room_for_threads_is_refused(
-    site: Site, monkeypatch: pytest.MonkeyPatch, why: str, is_ours: bool
+@pytest.mark.parametrize("why, is_refused", [("can't start new thread", True), ("a bug", False)])
+def test_start_is_refused_if_no_thread_can_be_started(
+    site: Site, monkeypatch: pytest.MonkeyPatch, why: str, is_refused: bool
 ) -> None:
     taskq = TaskqService(
         Settings(state=str(site.state), listen=("tcp:0",), slots=1), site._reactor, None, False
@@ -579,18 +581,18 @@ def test_a_start_without_room_for_threads_is_refused(
         raise RuntimeError(why)
 
     monkeypatch.setattr(taskq, "_start", fail)
-    with pytest.raises(StartRefused if is_ours else RuntimeError, match=why):
+    with pytest.raises(StartRefused if is_refused else RuntimeError, match=why):
         taskq.startService()
 
 
-async def test_slots_are_bounded_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slots_are_limited_by_descriptors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descriptor_limit, "limit", lambda: 130)
     taskq = site.start("--slots", "100")
     assert taskq.settings.slots == 10
     await site.stop()
 
 
-def test_a_terminal_that_goes_stops_the_reactor_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_terminal_stops_the_reactor_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     taskq = made(site.state)
     stops: list[Exception | None] = [None, ReactorNotRunning()]
 
@@ -605,7 +607,9 @@ def test_a_terminal_that_goes_stops_the_reactor_once(site: Site, monkeypatch: py
     assert stops == []
 
 
-def test_a_refusal_is_one_line_and_a_bug_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_is_printed_in_one_line_and_any_other_error_with_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     said = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", said)
     service.print_refusal(StartRefused, StartRefused("no"), None)

@@ -1,4 +1,4 @@
-"""The daemon put together: its options, what it refuses in one line, and starts and stops in one process."""
+"""The options of ``twistd taskq``, and the service that is made from them."""
 
 import errno
 import fcntl
@@ -22,14 +22,14 @@ from taskqd.model.roles import Role
 from taskqd.storage.interfaces import IJournal, ISpool
 
 OPTIONS: Any = Options
-"""Options as mypy may see them: what they inherit has no types."""
+"""`Options` without types: its base class has none."""
 
 # Options.
 
 
 @pytest.fixture(name="home")
 def a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the home directory of a user who is not root, in which nothing is set."""
+    """Return the home directory of a user other than root, without XDG variables."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -45,7 +45,7 @@ def parsed(*words: str) -> Settings:
 
 
 def refused(*words: str) -> str:
-    """Return the one line with which a start by these words ends."""
+    """Return the line that a start with these options exits with."""
     with pytest.raises(SystemExit) as end:
         parsed(*words)
     text = str(end.value.code)
@@ -54,30 +54,30 @@ def refused(*words: str) -> str:
     return text
 
 
-def test_without_options_any_user_has_a_daemon(home: Path) -> None:
+def test_defaults_are_in_the_home_directory(home: Path) -> None:
     state = home / ".local" / "state" / "taskqd"
     assert parsed() == Settings(
         state=str(state), listen=(f"unix:{state}/taskq.sock",), slots=len(os.sched_getaffinity(0))
     )
 
 
-def test_the_places_of_the_user_are_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_follow_the_xdg_variables(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/s")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/r")
     assert (parsed().state, parsed().listen) == ("/s/taskqd", ("unix:/r/taskqd/taskq.sock",))
 
 
-def test_root_has_the_places_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_root_are_system_directories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert (parsed().state, parsed().listen) == ("/var/lib/taskqd", ("unix:/run/taskqd/taskq.sock",))
 
 
-def test_every_option_sets_what_it_says(home: Path) -> None:
+def test_plain_options_set_their_settings(home: Path) -> None:
     settings = parsed("--state", "/s", "--slots", "3", "--listen", "tcp:9500", "--listen", "unix:/x:mode=660")
     assert settings == Settings(state="/s", listen=("tcp:9500", "unix:/x:mode=660"), slots=3)
 
 
-def test_queues_resources_and_what_runs_at_the_end_are_options_too(home: Path) -> None:
+def test_options_set_queues_resources_and_on_end(home: Path) -> None:
     words = ["--queue", "slow=2", "--queue", "fast=3", "--resource", "gpu=1", "--resource", "disk=5"]
     hook = ["--on-end-command", "mail ops", "--on-end-only", "failed", "--on-end-timeout", "1m"]
     settings = parsed(*words, *hook, "--on-end-slots", "2")
@@ -86,7 +86,7 @@ def test_queues_resources_and_what_runs_at_the_end_are_options_too(home: Path) -
     assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=60.0, slots=2)
 
 
-def test_limits_roles_checkers_and_as_whom_jobs_run_are_options_too(home: Path) -> None:
+def test_options_set_limits_roles_checkers_and_run_as(home: Path) -> None:
     limits = ["--limit", "pending=5", "--limit", "idle_time=none", "--limit", "priority=-1"]
     roles = ["--role", "ana=admin", "--role", "*=read"]
     settings = parsed(*limits, *roles, "--auth", "file:/a", "--auth", "unix", "--run-as", "owner")
@@ -96,7 +96,7 @@ def test_limits_roles_checkers_and_as_whom_jobs_run_are_options_too(home: Path) 
     assert settings.run_as_owner
 
 
-def test_of_the_limits_and_roles_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
+def test_option_overrides_only_the_limit_or_role_that_it_names(home: Path) -> None:
     file = home / "taskqd.toml"
     file.write_text(
         'auth = "unix"\nrun_as = "owner"\n[limits]\npending = 5\nidle_time = "1h"\n'
@@ -115,7 +115,7 @@ def test_speedups_can_be_switched_off(home: Path) -> None:
     assert parsed("--speedups", "true").speedups
 
 
-def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_it_names(home: Path) -> None:
+def test_option_overrides_only_the_queue_or_on_end_value_that_it_names(home: Path) -> None:
     file = home / "taskqd.toml"
     file.write_text(
         "[queues.slow]\nslots = 1\n[queues.fast]\nslots = 4\n"
@@ -127,7 +127,7 @@ def test_of_the_queues_and_the_hook_in_the_file_an_option_changes_the_one_that_i
     assert settings.on_end == OnEnd("mail ops", timeout=9.0)
 
 
-def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: Path) -> None:
+def test_example_file_has_every_setting_and_changes_none(home: Path) -> None:
     shipped = Path(__file__).parents[3] / "etc" / "taskqd.toml"
     assert parsed("--config", str(shipped)) == parsed()
     text = "\n".join(re.sub(r'^#(?=[a-z_\["-]+)', "", line) for line in shipped.read_text().splitlines())
@@ -153,18 +153,18 @@ def test_the_file_of_the_distribution_has_every_setting_and_changes_none(home: P
     assert make_limits(values["limit"]) == Limits()
 
 
-def test_the_default_socket_follows_the_state(home: Path) -> None:
+def test_default_socket_is_in_the_state_directory(home: Path) -> None:
     assert parsed("--state", "/s").listen == ("unix:/s/taskq.sock",)
 
 
-def test_a_relative_state_is_taken_from_here_whatever_the_daemon_s_directory_will_be(
+def test_relative_state_directory_is_relative_to_the_current_directory(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
     assert parsed("--state", "here/it/is").state == f"{home}/here/it/is"
 
 
-def test_a_file_has_the_same_settings_and_options_win_over_it(home: Path) -> None:
+def test_file_has_the_same_settings_and_options_override_it(home: Path) -> None:
     file = home / "taskqd.toml"
     file.write_text('state = "/f"\nslots = 7\nlisten = ["tcp:1", "tcp:2"]\n')
     assert parsed("--config", str(file)) == Settings(state="/f", listen=("tcp:1", "tcp:2"), slots=7)
@@ -207,7 +207,9 @@ def test_a_file_has_the_same_settings_and_options_win_over_it(home: Path) -> Non
         (["--config", "/nonexistent.toml"], ["/nonexistent.toml cannot be read", "No such file"]),
     ],
 )
-def test_a_wrong_option_ends_the_start_in_one_line(home: Path, words: list[str], parts: list[str]) -> None:
+def test_invalid_option_value_ends_the_start_with_one_line(
+    home: Path, words: list[str], parts: list[str]
+) -> None:
     text = refused(*words)
     assert all(part in text for part in parts), text
 
@@ -232,7 +234,7 @@ def test_a_wrong_option_ends_the_start_in_one_line(home: Path, words: list[str],
         (b"\xff\n", "cannot be read"),
     ],
 )
-def test_a_wrong_setting_in_the_file_is_refused_by_file_and_key(
+def test_invalid_setting_in_the_file_is_refused_with_file_and_key(
     home: Path, content: bytes, part: str
 ) -> None:
     file = home / "taskqd.toml"
@@ -243,19 +245,21 @@ def test_a_wrong_setting_in_the_file_is_refused_by_file_and_key(
 
 
 @pytest.mark.parametrize("words", [("--colour", "red"), ("extra",), ("--slots",)])
-def test_a_mistake_in_the_options_ends_the_start_in_one_line(home: Path, words: tuple[str, ...]) -> None:
+def test_unknown_or_incomplete_option_ends_the_start_with_one_line(
+    home: Path, words: tuple[str, ...]
+) -> None:
     text = refused(*words)
     assert text.startswith("taskqd: twistd taskq: ")
     assert text.endswith("; see twistd taskq --help")
 
 
-def test_help_is_a_page_with_every_option_and_an_example() -> None:
+def test_help_has_every_option_and_an_example() -> None:
     text = str(Options())
     for part in (*(f"--{key}" for key in SETTINGS), "--config", "twistd -n taskq"):
         assert part in text
 
 
-def test_help_tells_who_gets_in_and_as_whom_jobs_run() -> None:
+def test_help_describes_access_and_the_user_of_jobs() -> None:
     text = " ".join(str(Options()).split())
     for part in (
         "root and the daemon's user have the role admin",
@@ -266,12 +270,12 @@ def test_help_tells_who_gets_in_and_as_whom_jobs_run() -> None:
         assert part in text
 
 
-def test_help_is_as_wide_as_a_terminal() -> None:
+def test_help_fits_a_terminal() -> None:
     text = str(Options())
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         OPTIONS().parseOptions(["--version"])
     assert not end.value.code
@@ -279,7 +283,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("given", [None, "~", "relative"])
-def test_start_of_a_user_without_a_home_directory_is_refused(
+def test_start_without_a_home_directory_is_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     def unknown(uid: int) -> None:
@@ -297,7 +301,7 @@ def test_start_of_a_user_without_a_home_directory_is_refused(
     assert parsed("--state", "/s").state == "/s"
 
 
-def test_default_socket_whose_path_is_too_long_is_refused_with_the_limit(home: Path) -> None:
+def test_default_socket_with_a_path_that_is_too_long_is_refused(home: Path) -> None:
     state = "/" + "s" * 100
     said = refused("--state", state)
     assert f"the path {state}/taskq.sock has 112 bytes" in said
@@ -305,7 +309,7 @@ def test_default_socket_whose_path_is_too_long_is_refused_with_the_limit(home: P
     assert parsed("--state", state, "--listen", "unix:/" + "x" * 106).state == state
 
 
-def test_pid_file_of_a_dead_daemon_is_removed_once_the_lock_is_known_to_be_free(home: Path) -> None:
+def test_pid_file_of_a_dead_daemon_is_removed_if_the_state_directory_is_not_locked(home: Path) -> None:
     path = home / "twistd.pid"
     path.write_text("")
     options = OPTIONS()
@@ -314,9 +318,7 @@ def test_pid_file_of_a_dead_daemon_is_removed_once_the_lock_is_known_to_be_free(
     assert not path.exists()
 
 
-def test_lock_that_cannot_be_locked_ends_the_start_in_one_line(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_that_fails_ends_the_start_with_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "lock").touch()
 
     def refuse(*_: object) -> None:
@@ -337,7 +339,7 @@ def made(state: Path, parent: dict[str, Any] | None = None, *words: str) -> Task
     return makeService(options)
 
 
-def test_making_the_service_opens_nothing(tmp_path: Path) -> None:
+def test_make_service_opens_nothing(tmp_path: Path) -> None:
     before = set(os.listdir("/proc/self/fd"))
     taskq = made(tmp_path / "state")
     assert list(tmp_path.iterdir()) == []
@@ -357,14 +359,14 @@ def test_making_the_service_opens_nothing(tmp_path: Path) -> None:
         ({"uid": 65_534, "gid": 7, "nodaemon": 1}, (65_534, 7), False),
     ],
 )
-def test_the_service_knows_to_whom_twistd_is_going_to_drop(
+def test_service_knows_the_user_that_twistd_switches_to(
     tmp_path: Path, parent: dict[str, Any] | None, owner: tuple[int, int] | None, is_daemon: bool
 ) -> None:
     taskq = made(tmp_path / "state", parent)
     assert (taskq.owner, taskq.is_daemon) == (owner, is_daemon)
 
 
-def test_directories_are_made_for_whom_the_daemon_will_be(
+def test_directories_are_made_for_the_user_that_twistd_switches_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[str, int, int]] = []
