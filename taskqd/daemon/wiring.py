@@ -22,7 +22,7 @@ from taskqd.engine.retention import RetentionTask
 from taskqd.execution import proc
 from taskqd.execution.executor import Executor
 from taskqd.execution.interfaces import ISessionSpawner
-from taskqd.execution.orphan_reaper import Orphans
+from taskqd.execution.orphan_reaper import OrphanReaper
 from taskqd.execution.run_as import RunAs
 from taskqd.execution.run_builder import RunBuilder
 from taskqd.execution.user_limits import UserLimits
@@ -73,7 +73,7 @@ class Components:
         user_files = os.path.abspath(settings.state) + ".jobs"
         self.user_files = UserFiles(user_files) if settings.run_as_owner else None
         self.spool = Spool(settings.state, filesystem, reactor, self.threads.run, self.user_files)
-        self.orphans = Orphans(reactor)
+        self.orphans = OrphanReaper(reactor)
         self.addresses = SocketAddresses()
 
     async def close(self) -> None:

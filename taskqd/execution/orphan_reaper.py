@@ -1,9 +1,9 @@
-"""Orphans: the processes that the kernel gives to this one when their parents have ended, to be reaped by it.
+"""Reaps orphans: processes that the kernel gives to this one when their parents have ended.
 
-That is so where the daemon is process 1 of a container, or a "child subreaper" (prctl(2)). An orphan becomes
-a child of the main thread, while what the daemon spawns is a child of the thread that spawned it (spawn.py).
-So the main thread waits for its own children alone, and takes no end of a job from anybody; what Twisted has
-forked there is known by its pid.
+The kernel does that if the daemon is process 1 of a container, or a "child subreaper" (prctl(2)). An orphan
+becomes a child of the main thread, and with speedups a job is a child of the thread that spawned it. So the
+main thread waits for its own children only, and takes no job's exit status. Twisted's own children, which the
+main thread has forked, are known by their pids.
 """
 
 import ctypes
@@ -11,12 +11,14 @@ import os
 from typing import Any
 
 from twisted.internet import process
+from twisted.internet.interfaces import IReactorTime
 
 _WNOTHREAD = 0x20000000
-"""Only children of the thread that waits: wait(2)."""
+"""Wait for children of the calling thread only (wait(2))."""
 _GET_CHILD_SUBREAPER = 37
 
 _handlers: dict[int, Any] = getattr(process, "reapProcessHandlers", {})
+"""Objects whose reapProcess Twisted calls when a child has exited, by pid."""
 
 
 def is_reaper() -> bool:
@@ -26,17 +28,14 @@ def is_reaper() -> bool:
     return os.getpid() == 1 or bool(is_subreaper.value)
 
 
-class Orphans:
-    """Reaps those that have ended, whenever Twisted hears that a child has.
+class OrphanReaper:
+    """Reaps orphans that have exited, whenever Twisted looks for exited children; for the main thread."""
 
-    To be used by the main thread.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
 
     def start(self) -> None:
-        """Reap from now on, before Twisted reaps what is its own, if orphans come here at all."""
+        """Reap from now on, before Twisted reaps its own children, if this process gets orphans at all."""
         if is_reaper():
             others = dict(_handlers)
             _handlers.clear()
@@ -45,20 +44,24 @@ class Orphans:
             self.reapProcess()
 
     def stop(self) -> None:
-        """Reap nothing more."""
+        """Reap no more."""
         _handlers.pop(id(self), None)
 
     def reapProcess(self) -> None:
-        """Reap all orphans that have ended; what stands in the way is somebody else's, who reaps it next."""
+        """Reap all orphans that have exited.
+
+        waitid shows one child at a time. If that is Twisted's, Twisted reaps it next, and this runs again
+        then.
+        """
         options = os.WEXITED | os.WNOHANG | _WNOTHREAD
         while True:
             try:
-                ended = os.waitid(os.P_ALL, 0, options | os.WNOWAIT)
+                exited = os.waitid(os.P_ALL, 0, options | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if ended is None:
+            if exited is None:
                 return
-            if ended.si_pid in _handlers:
-                self._reactor.callLater(0, self.reapProcess)
+            if exited.si_pid in _handlers:
+                self._clock.callLater(0, self.reapProcess)
                 return
-            os.waitid(os.P_PID, ended.si_pid, options)
+            os.waitid(os.P_PID, exited.si_pid, options)

@@ -1,9 +1,9 @@
-"""As whom jobs run: all as the daemon's user, or each as the user who submitted it.
+"""Decides as which user a job runs: all as the daemon's, or each as the user who submitted it.
 
-The latter takes a daemon of root's. What is run as root then says so in its Spec, and so in the journal
-(``as_daemon``), where nobody who asks for something can write it: it is set here of what root itself submits
-at the UNIX socket, and of the operator's own command at the end of jobs (notices.py). A name is not enough,
-for a token may be called ``root``. Whoever is no user of this machine has nobody to run their jobs as.
+The second requires a daemon of root. A job that runs as root has ``as_daemon`` in its Spec, and so in the
+journal, which no client can set. It is set here for jobs that root itself submits at the UNIX socket, and for
+the operator's command at the end of jobs (engine/end_hook.py). The name root is not enough, since a token may
+have it. Clients that are no users of this machine cannot submit jobs.
 """
 
 import os
@@ -24,11 +24,12 @@ ROOT = 0
 _NOBODY = Owner(uid=65534, gid=65534, home="/")
 _IDS = ("Uid", "Gid")
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
-_PATIENCE = 10.0
+_CHECK_TIMEOUT = 10.0
+"""Seconds for setpriv(1) and cat(1) to run; they take milliseconds."""
 
 
 class RunAs:
-    """Tells of jobs as whom they run: with ``is_owner`` as who submitted them."""
+    """Maps jobs to users; with ``is_owner`` to those who submitted them."""
 
     def __init__(self, is_owner: bool, users: Users, limits: UserLimits) -> None:
         self.is_owner = is_owner
@@ -36,46 +37,46 @@ class RunAs:
         self._limits = limits
 
     def open(self) -> None:
-        """Raise StartRefused if jobs cannot be run as who submitted them, and are to be."""
+        """Raise StartRefused if jobs must run as their owners and cannot."""
         if not self.is_owner:
             return
         if os.geteuid() != ROOT:
             raise StartRefused(
-                'run-as is "owner", and only a daemon of root\'s can run jobs as their owners: '
+                'run-as is "owner", and only a daemon that runs as root can run jobs as their owners: '
                 "start it as root, without twistd's --uid, or leave run-as out"
             )
         try:
             for program in ("prlimit", "nice"):
                 find_program(program)
-            _check_drop(setpriv_command(_NOBODY))
+            _check_setpriv(setpriv_command(_NOBODY))
         except (OSError, subprocess.SubprocessError) as why:
             raise StartRefused(f'run-as is "owner", and jobs cannot be run as others: {why}') from None
 
     def check(self, owner: str, is_root_peer: bool, spec: Spec) -> Spec:
-        """Return a submission of somebody's as it is to be run; raises Forbidden if it could not be.
+        """Return the Spec with which a submission runs; raises Forbidden if it could not run.
 
-        ``is_root_peer`` is whether it is root who asks, at the UNIX socket.
+        ``is_root_peer`` is set if root submits it, at the UNIX socket.
         """
         if not self.is_owner:
             return spec
         try:
             user = self._users.find(owner)
         except OSError as why:
-            raise QueueFull(f"{owner} cannot be looked up among the users: {why}; try again") from None
+            raise QueueFull(f"user {owner} cannot be looked up: {why}; try again") from None
         if user is None:
             raise Forbidden(_no_user(owner))
         if user.uid != ROOT:
             return spec
         if not is_root_peer:
             raise Forbidden(
-                f"jobs of {owner} would run as root here, and only root itself may submit them, by the socket"
+                f"jobs of {owner} would run as root, and only root itself may submit them, at the UNIX socket"
             )
         return replace(spec, as_daemon=True)
 
     def user_of(self, job: Job) -> User | None:
-        """Return the user that a job is to be run as, None where that is the daemon's own.
+        """Return the user that a job runs as, None for the daemon's own.
 
-        Raises CannotStart where that user is gone, or would be root and the job does not say so.
+        Raises CannotStart if that user was removed, or would be root without the job's saying so.
         """
         if not self.is_owner or job.spec.as_daemon:
             return None
@@ -95,27 +96,27 @@ class RunAs:
     def limits_of(self, user: User) -> tuple[str, ...]:
         """Return prlimit(1)'s options for the limits that the machine sets a user; raises CannotStart."""
         try:
-            return tuple(self._limits.options(user))
+            return tuple(self._limits.prlimit_options(user))
         except OSError as why:
             raise CannotStart(f"the limits of {user.name} cannot be read: {why}", why) from None
 
 
 def _no_user(name: str) -> str:
     return (
-        f"jobs run as who submits them here, and this machine has no user {name}; submit at the UNIX socket, "
-        "or with a token that has the name of a user"
+        f"jobs run as their owners, and this machine has no user {name}; submit at the UNIX socket, or with "
+        "a token that has the name of a user"
     )
 
 
-def _check_drop(drop: list[str]) -> None:
-    """Become somebody else once, and look; raises OSError if that did not leave all of root behind."""
+def _check_setpriv(command: list[str]) -> None:
+    """Change to another user once; raises OSError if that did not drop all of root's rights."""
     done = subprocess.run(
-        [*drop, find_program("cat"), "/proc/self/status"],
+        [*command, find_program("cat"), "/proc/self/status"],
         env={},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_PATIENCE,
+        timeout=_CHECK_TIMEOUT,
         check=False,
     )
     if done.returncode:

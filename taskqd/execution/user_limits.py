@@ -1,9 +1,9 @@
-"""What limits a machine sets its users: /etc/security/limits.conf and limits.d, as pam_limits(8) has them.
+"""The limits of users: /etc/security/limits.conf and limits.d, as pam_limits(8) reads them.
 
-Taken are the items that setrlimit(2) knows, for a user, a group, ranges of uids and gids, or ``*``. A more
-particular line stands over a more general one, of two alike the later one, and a line ``<domain> -`` leaves
-whom it is about without any. What is about logins, and ``priority`` and ``nonewprivs``, is not: a job is no
-login.
+Only items of setrlimit(2) are used, for a user, a group, ranges of uids and gids, or ``*``. A line for a user
+overrides one for a group, and that overrides ``*``; of two equal ones the later counts. A line ``<domain> -``
+exempts the domain from all limits. Items about logins, ``priority`` and ``nonewprivs`` are ignored: a job is
+no login.
 """
 
 import os
@@ -18,9 +18,9 @@ from taskqd.execution.users import User, group_id, groups_of
 
 DIRECTORY = "/etc/security"
 NR_OPEN = "/proc/sys/fs/nr_open"
-"""What the kernel has for the most descriptors of a process: more than that is refused even to root."""
+"""Has the maximum of RLIMIT_NOFILE that the kernel allows even to root."""
 
-_LOCKS = 10  # RLIMIT_LOCKS, which Python has no name for: setrlimit(2)
+_LOCKS = 10  # RLIMIT_LOCKS of setrlimit(2), which Python lacks
 _KINDS = ("soft", "hard")
 _UNLIMITED = ("-1", "-", "unlimited", "infinity")
 _NUMBER = re.compile(r"[+-]?[0-9]+")
@@ -49,11 +49,11 @@ _ITEMS: dict[str, tuple[int, int]] = {
     "rttime": (resource.RLIMIT_RTTIME, 1),
     "sigpending": (resource.RLIMIT_SIGPENDING, 1),
 }
-"""The items by their names, which are prlimit(1)'s too: the number of each for setrlimit(2), and its unit."""
+"""The number for setrlimit(2) and the unit of each item, by its name, which prlimit(1) uses, too."""
 
 
 class _Line(NamedTuple):
-    """A line of four words: whom it is about, which of the two limits, of what, and how much."""
+    """A line of limits.conf; ``kind`` is soft, hard, or - for both."""
 
     domain: str
     kind: str
@@ -61,8 +61,8 @@ class _Line(NamedTuple):
     value: str
 
 
-class _Source(IntEnum):
-    """How particular a line is that is about a user."""
+class _Precedence(IntEnum):
+    """What kind of domain a line names; the lowest overrides the others."""
 
     USER = 0
     GROUP = 1
@@ -70,7 +70,7 @@ class _Source(IntEnum):
 
 
 class UserLimits:
-    """Reads the files below ``directory`` again only when one has changed."""
+    """Returns the limits of users; reads the files below ``directory`` only if one has changed."""
 
     def __init__(
         self,
@@ -83,34 +83,34 @@ class UserLimits:
         self._current = current
         self._groups = groups
         self._gid = gid
-        self._read: tuple[object, ...] | None = None
+        self._stamps: tuple[object, ...] | None = None
         self._lines: list[_Line] = []
 
-    def options(self, user: User) -> list[str]:
-        """Return prlimit(1)'s options that set a user's limits, none where nothing is said; raises OSError.
+    def prlimit_options(self, user: User) -> list[str]:
+        """Return options of prlimit(1) that set a user's limits, none if there are none; raises OSError.
 
-        Where only one of the soft and the hard limit is set, the other is the daemon's own.
+        If only one of the soft and the hard limit is set, the other is the daemon's own.
         """
         self._refresh()
-        found: dict[tuple[str, str], tuple[_Source, int]] = {}
+        found: dict[tuple[str, str], tuple[_Precedence, int]] = {}
         groups: frozenset[int] | None = None
         for line in self._lines:
             if line.domain.startswith("@") and groups is None:
                 groups = self._groups(user)
-            source = self._source(line.domain, user, groups or frozenset())
-            if source is None:
+            precedence = self._precedence(line.domain, user, groups or frozenset())
+            if precedence is None:
                 continue
             if not line.item:
                 return []
             value = _value(line.item, line.value)
             for kind in _KINDS if line.kind == "-" else (line.kind,):
                 before = found.get((line.item, kind))
-                if value is None or kind not in _KINDS or (before is not None and before[0] < source):
-                    break  # as pam_limits does it: where the soft limit stands, so does the hard one
-                found[line.item, kind] = source, value
+                if value is None or kind not in _KINDS or (before is not None and before[0] < precedence):
+                    break  # as in pam_limits: if the soft limit is overridden, so is the hard one
+                found[line.item, kind] = precedence, value
         return [self._option(item, found) for item in sorted({item for item, _ in found})]
 
-    def _option(self, item: str, found: dict[tuple[str, str], tuple[_Source, int]]) -> str:
+    def _option(self, item: str, found: dict[tuple[str, str], tuple[_Precedence, int]]) -> str:
         soft, hard = (
             found[item, kind][1] if (item, kind) in found else current
             for kind, current in zip(_KINDS, self._current(_ITEMS[item][0]), strict=True)
@@ -119,32 +119,32 @@ class UserLimits:
             soft = hard
         return f"--{item}={_word(soft)}:{_word(hard)}"
 
-    def _source(self, domain: str, user: User, groups: frozenset[int]) -> _Source | None:
-        """Return how a line comes to be about a user, None if it is not."""
+    def _precedence(self, domain: str, user: User, groups: frozenset[int]) -> _Precedence | None:
+        """Return the precedence of a domain for a user, None if the user is not in it."""
         if domain == user.name:
-            return _Source.USER
+            return _Precedence.USER
         if domain == "*":
-            return _Source.DEFAULT
+            return _Precedence.DEFAULT
         if domain.startswith("@"):
             form = _RANGE.fullmatch(domain, 1)
             if form is None:
-                return _Source.GROUP if self._gid(domain[1:]) in groups else None
-            if not form[1]:  # one group, which need not be the primary one
-                return _Source.GROUP if form[2] and int(form[2]) in groups else None
-            return _Source.GROUP if _is_within(form, user.gid) else None
+                return _Precedence.GROUP if self._gid(domain[1:]) in groups else None
+            if not form[1]:  # a single group, primary or not
+                return _Precedence.GROUP if form[2] and int(form[2]) in groups else None
+            return _Precedence.GROUP if _is_within(form, user.gid) else None
         form = _RANGE.fullmatch(domain)
-        return _Source.USER if form is not None and _is_within(form, user.uid) else None
+        return _Precedence.USER if form is not None and _is_within(form, user.uid) else None
 
     def _refresh(self) -> None:
-        """Read the files if any has changed since they were read."""
+        """Read the files if any has changed since the last time."""
         paths = list(self._paths())
-        read = tuple((path, *_stamp(path)) for path in paths)
-        if read != self._read:
+        stamps = tuple((path, *_stamp(path)) for path in paths)
+        if stamps != self._stamps:
             self._lines = [line for path in paths for line in _lines(path)]
-            self._read = read
+            self._stamps = stamps
 
     def _paths(self) -> Iterator[str]:
-        """Yield the files in the order in which they count."""
+        """Yield the paths of the files in their order; later lines count."""
         first = os.path.join(self._directory, "limits.conf")
         if os.path.exists(first):
             yield first
@@ -163,10 +163,7 @@ def _stamp(path: str) -> tuple[int, int, int]:
 
 
 def _lines(path: str) -> Iterator[_Line]:
-    """Yield what a file says, in its order; raises OSError.
-
-    A line without an item is one that leaves its domain without limits.
-    """
+    """Yield the lines of a file; raises OSError. A line without an item exempts its domain from limits."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         for text in file:
             words = text.partition("#")[0].split(maxsplit=4)
@@ -179,28 +176,28 @@ def _lines(path: str) -> Iterator[_Line]:
 
 def _is_within(form: "re.Match[str]", number: int) -> bool:
     """Whether a number is in a range ``<min>:<max>``, ``<min>:`` or ``:<exactly>``."""
-    least, most = form.groups()
-    if not least:
-        return bool(most) and number == int(most)
-    return int(least) <= number and (not most or number <= int(most))
+    first, last = form.groups()
+    if not first:
+        return bool(last) and number == int(last)
+    return int(first) <= number and (not last or number <= int(last))
 
 
 def _value(item: str, text: str) -> int | None:
-    """Return a limit as setrlimit(2) takes it; None where there is none, or not of what is limited here."""
+    """Return a limit for setrlimit(2), None if the text is no limit or the item is ignored."""
     if item not in _ITEMS:
         return None
     number = _NUMBER.match(text)
     if item == "nice":
         return 20 - min(max(int(number[0]), -20), 19) if number else None
     if text in _UNLIMITED or (number and int(number[0]) < 0):
-        return _most_descriptors() if item == "nofile" else resource.RLIM_INFINITY
+        return _max_descriptors() if item == "nofile" else resource.RLIM_INFINITY
     if number is None:
         return None
     value = int(number[0]) * _ITEMS[item][1]
     return value if value < 2**63 else resource.RLIM_INFINITY
 
 
-def _most_descriptors() -> int:
+def _max_descriptors() -> int:
     with suppress(OSError, ValueError), open(NR_OPEN, encoding="ascii") as file:
         return int(file.read())
     return resource.RLIM_INFINITY

@@ -1,7 +1,7 @@
-"""The users of this machine, by name: what passwd has of them, and the groups that they are in (getpwnam(3)).
+"""The users of this machine and their groups (getpwnam(3)).
 
-A lookup may ask a server, so what it found is remembered for a moment. Where passwd has several names for one
-uid, the groups that a job of any of them gets are those of the first, as ``setpriv --init-groups`` does it.
+A lookup may query a server, so results are cached for a moment. If passwd has several names for one uid, a
+job of any of them gets the groups of the first, as ``setpriv --init-groups`` does it.
 """
 
 import grp
@@ -10,10 +10,10 @@ import pwd
 from collections.abc import Callable
 from typing import NamedTuple
 
-REMEMBERED = 5.0
-"""What was looked up holds for so many seconds: a user who was added or removed is noticed after that."""
-MOST_REMEMBERED = 1000
-"""No more users than that are remembered at a time."""
+CACHE_TIME = 5.0
+"""Seconds for which a lookup is cached: after that, added and removed users are noticed."""
+MAX_CACHED = 1000
+"""Users that are cached at a time, so that requests with invented names take no memory."""
 
 
 class User(NamedTuple):
@@ -26,47 +26,47 @@ class User(NamedTuple):
 
 
 class Users:
-    """Looks users up; ``clock`` tells the time in seconds."""
+    """Looks users up; ``clock`` returns the time in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._known: dict[str, tuple[float, User | None]] = {}
+        self._cache: dict[str, tuple[float, User | None]] = {}
 
     def find(self, name: str) -> User | None:
-        """Return the user of that name, or None if this machine has none.
+        """Return the user of a name, None if this machine has none.
 
-        A name that is all digits is nobody's: it is how a uid is written that has no name. Raises OSError
-        where this process may open no file, so the users cannot be looked up.
+        A name of digits only has no user: uids without a name are written so. Raises OSError if the users
+        cannot be looked up because this process may open no file.
         """
         now = self._clock()
-        known = self._known.get(name)
-        if known is not None and now < known[0] + REMEMBERED:
-            return known[1]
-        if len(self._known) >= MOST_REMEMBERED:
-            self._known.clear()
+        cached = self._cache.get(name)
+        if cached is not None and now < cached[0] + CACHE_TIME:
+            return cached[1]
+        if len(self._cache) >= MAX_CACHED:
+            self._cache.clear()
         user = None if name.isdigit() else _look_up(name)
-        self._known[name] = now, user
+        self._cache[name] = now, user
         return user
 
 
 def _look_up(name: str) -> User | None:
     try:
-        found = pwd.getpwnam(name)
-    except ValueError:  # a NUL, or what the system's encoding cannot write
+        entry = pwd.getpwnam(name)
+    except ValueError:  # a NUL, or a character that the system's encoding lacks
         return None
     except KeyError:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))  # else it is not known that there is none
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))  # raises if the lookup could open no file
         return None
-    return User(found.pw_name, found.pw_uid, found.pw_gid, found.pw_dir)
+    return User(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
 
 
 def groups_of(user: User) -> frozenset[int]:
-    """Return the groups that a user is in, the primary one among them."""
+    """Return the groups of a user, the primary one included."""
     return frozenset(os.getgrouplist(user.name, user.gid))
 
 
 def group_id(name: str) -> int | None:
-    """Return the gid of a group, or None if this machine has no such group."""
+    """Return the gid of a group, None if this machine has no such group."""
     try:
         return grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):

@@ -345,7 +345,9 @@ def test_who_is_not_root_cannot_be_told_to_run_jobs_as_others() -> None:
         prefix = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
         if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
             pytest.skip("root may not make a user namespace here, so cannot start a daemon as somebody else")
-        assert refused(one, prefix).startswith('taskqd: run-as is "owner", and only a daemon of root\'s')
+        assert refused(one, prefix).startswith(
+            'taskqd: run-as is "owner", and only a daemon that runs as root '
+        )
 
 
 def test_root_without_the_right_to_become_others_is_told_so_at_the_start() -> None:

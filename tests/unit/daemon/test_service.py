@@ -463,7 +463,7 @@ async def test_run_as_owner_without_root_refuses_the_start(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert "only a daemon of root's can run jobs as their owners" in await refuse_start(
+    assert "only a daemon that runs as root can run jobs as their owners" in await refuse_start(
         site, StartRefused, "--run-as", "owner"
     )
     assert not (site.state / "lock").exists()

@@ -11,21 +11,27 @@ from typing import Any
 
 import pytest
 from twisted.internet import process
+from twisted.internet.task import Clock
 
 from taskqd.execution import orphan_reaper
-from taskqd.execution.orphan_reaper import Orphans, is_reaper
+from taskqd.execution.orphan_reaper import OrphanReaper, is_reaper
 from taskqd.speedups import posix_spawn
 from tests.fakes.clocks import clock
 
 SET_CHILD_SUBREAPER = 36
 
 
+@pytest.fixture(name="time")
+def a_clock() -> Clock:
+    return clock()
+
+
 @pytest.fixture(name="reaper", autouse=True)
-def a_reaper() -> Iterator[Orphans]:
-    """Make this process the reaper of what it leaves, as process 1 is of all."""
+def a_reaper(time: Clock) -> Iterator[OrphanReaper]:
+    """Make this process the reaper of its orphans, as process 1 is."""
     prctl = ctypes.CDLL(None).prctl
     prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    reaper = Orphans(clock())
+    reaper = OrphanReaper(time)
     yield reaper
     reaper.stop()
     prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -53,28 +59,28 @@ def test_whether_orphans_come_here_is_known(monkeypatch: pytest.MonkeyPatch) -> 
     assert is_reaper()
 
 
-def test_an_orphan_is_reaped_whenever_a_child_has_ended(reaper: Orphans) -> None:
+def test_an_orphan_is_reaped_whenever_a_child_has_ended(reaper: OrphanReaper) -> None:
     reaper.start()
     pids = [an_orphan() for _ in range(3)]
     process.reapAllProcesses()
     assert not any(map(is_there, pids))
 
 
-def test_those_that_are_there_at_the_start_are_reaped(reaper: Orphans) -> None:
+def test_those_that_are_there_at_the_start_are_reaped(reaper: OrphanReaper) -> None:
     pid = an_orphan()
     assert is_there(pid)
     reaper.start()
     assert not is_there(pid)
 
 
-def test_where_no_orphan_comes_nothing_is_reaped(reaper: Orphans) -> None:
+def test_where_no_orphan_comes_nothing_is_reaped(reaper: OrphanReaper) -> None:
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     before = dict(orphan_reaper._handlers)
     reaper.start()
     assert orphan_reaper._handlers == before
 
 
-def test_a_child_that_another_thread_has_spawned_is_left_to_who_waits_for_it(reaper: Orphans) -> None:
+def test_a_child_that_another_thread_has_spawned_is_left_to_who_waits_for_it(reaper: OrphanReaper) -> None:
     reaper.start()
     pids: list[int] = []
     is_over = threading.Event()
@@ -108,7 +114,9 @@ class Known:
             del orphan_reaper._handlers[self.pid]
 
 
-def test_a_child_of_twisted_s_is_left_to_it_and_those_behind_it_are_reaped_next(reaper: Orphans) -> None:
+def test_child_of_twisted_is_left_to_it_and_orphans_behind_it_are_reaped_next(
+    reaper: OrphanReaper, time: Clock
+) -> None:
     reaper.start()
     known = Known(os.posix_spawn("/bin/sh", ["/bin/sh", "-c", "exit 9"], {}))
     handlers: Any = orphan_reaper._handlers
@@ -117,11 +125,11 @@ def test_a_child_of_twisted_s_is_left_to_it_and_those_behind_it_are_reaped_next(
     orphan = an_orphan()
     process.reapAllProcesses()
     assert known.code == 9
-    reaper._reactor.advance(0)
+    time.advance(0)
     assert not is_there(orphan)
 
 
-def test_what_is_still_running_is_not_waited_for(reaper: Orphans) -> None:
+def test_what_is_still_running_is_not_waited_for(reaper: OrphanReaper) -> None:
     reaper.start()
     with subprocess.Popen(["/bin/sleep", "60"]) as running:
         process.reapAllProcesses()

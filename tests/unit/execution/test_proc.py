@@ -130,6 +130,8 @@ def test_an_environment_that_is_empty_for_a_moment_is_read_again(
 ) -> None:
     process = start(env={"TASKQ_RUN": "store.7.1"})
     read = proc._environment
+    while not read(str(process.pid)):
+        """Wait until it has executed its program."""
     looks: list[str] = []
 
     def first_nothing(pid: str) -> bytes:

@@ -86,7 +86,7 @@ def test_who_is_no_user_of_the_machine_may_not(users: FakeUsers, limits: UserLim
 
 @pytest.mark.parametrize("owner", ["root", "toor"])
 def test_only_root_itself_submits_what_runs_as_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
-    with pytest.raises(Forbidden, match=f"jobs of {owner} would run as root here, and only root itself"):
+    with pytest.raises(Forbidden, match=f"jobs of {owner} would run as root, and only root itself"):
         told(users, limits).check(owner, False, SPEC)
     assert told(users, limits).check(owner, True, SPEC) == replace(SPEC, as_daemon=True)
 
@@ -142,7 +142,7 @@ def test_a_user_who_cannot_be_looked_up_for_want_of_descriptors_is_not_taken_for
     with pytest.raises(CannotStart, match=r"ada cannot be looked up: .*Too many open files") as raised:
         told(users, limits).user_of(job("ada"))
     assert raised.value.is_shortage
-    with pytest.raises(QueueFull, match=r"ada cannot be looked up .*; try again"):
+    with pytest.raises(QueueFull, match=r"ada cannot be looked up: .*; try again"):
         told(users, limits).check("ada", False, SPEC)
 
 
@@ -171,7 +171,7 @@ def test_a_daemon_that_is_not_root_cannot_run_jobs_as_their_owners(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert opened(users, limits).startswith(
-        'run-as is "owner", and only a daemon of root\'s can run jobs as their owners: start it as root'
+        'run-as is "owner", and only a daemon that runs as root can run jobs as their owners: start'
     )
     told(users, limits, is_owner=False).open()
 
@@ -227,7 +227,7 @@ def test_what_hangs_ends_the_start(
     users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(run_as, "_PATIENCE", 0.1)
+    monkeypatch.setattr(run_as, "_CHECK_TIMEOUT", 0.1)
     for program in ("prlimit", "nice", "cat"):
         (tmp_path / program).touch(0o700)
     (tmp_path / "setpriv").write_text("#!/bin/sh\nexec /bin/sleep 60\n")

@@ -40,7 +40,7 @@ class Machine:
 
     def options(self, text: str) -> list[str]:
         self.write(text)
-        return self.limits.options(ADA)
+        return self.limits.prlimit_options(ADA)
 
 
 @pytest.fixture(name="machine")
@@ -160,17 +160,17 @@ def test_the_files_of_limits_d_come_after_in_the_order_of_their_names(machine: M
     machine.write("ada - nproc 2\n", "limits.d/10.conf")
     for name in ("99.conf.bak", ".99.conf", "99"):
         machine.write("ada - nproc 9\n", f"limits.d/{name}")
-    assert machine.limits.options(ADA) == ["--nproc=3:3"]
+    assert machine.limits.prlimit_options(ADA) == ["--nproc=3:3"]
 
 
 def test_a_machine_without_such_files_has_no_limits(tmp_path: Path) -> None:
-    assert UserLimits(str(tmp_path / "nothing")).options(ADA) == []
+    assert UserLimits(str(tmp_path / "nothing")).prlimit_options(ADA) == []
 
 
 def test_a_file_that_cannot_be_read_is_an_error_and_not_no_limit(machine: Machine) -> None:
     (machine.directory / "limits.conf").mkdir()
     with pytest.raises(IsADirectoryError):
-        machine.limits.options(ADA)
+        machine.limits.prlimit_options(ADA)
 
 
 def test_the_files_are_read_again_when_one_has_changed_and_only_then(
@@ -185,15 +185,15 @@ def test_the_files_are_read_again_when_one_has_changed_and_only_then(
 
     monkeypatch.setattr(user_limits, "_lines", count)
     assert machine.options("ada - nproc 1") == ["--nproc=1:1"]
-    assert machine.limits.options(ADA) == ["--nproc=1:1"]
+    assert machine.limits.prlimit_options(ADA) == ["--nproc=1:1"]
     assert read == ["limits.conf"]
     assert machine.options("ada - nproc 22") == ["--nproc=22:22"]
     machine.write("ada - nproc 3", "limits.d/a.conf")
-    assert machine.limits.options(ADA) == ["--nproc=3:3"]
+    assert machine.limits.prlimit_options(ADA) == ["--nproc=3:3"]
     (machine.directory / "limits.d" / "a.conf").unlink()
-    assert machine.limits.options(ADA) == ["--nproc=22:22"]
+    assert machine.limits.prlimit_options(ADA) == ["--nproc=22:22"]
     (machine.directory / "limits.conf").unlink()
-    assert machine.limits.options(ADA) == []
+    assert machine.limits.prlimit_options(ADA) == []
 
 
 def test_groups_are_looked_up_only_where_a_line_is_about_one(machine: Machine) -> None:
@@ -209,6 +209,6 @@ def test_prlimit_takes_every_option(machine: Machine) -> None:
     soft = {number: resource.getrlimit(number) for _, (number, _) in sorted(user_limits._ITEMS.items())}
     limits = UserLimits(str(machine.directory))
     machine.write("".join(f"ada soft {item} unlimited\n" for item in user_limits._ITEMS if item != "nice"))
-    options = limits.options(ADA)
+    options = limits.prlimit_options(ADA)
     assert len(options) == len(soft) - 1
     assert subprocess.run(["prlimit", *options, "--", "true"], check=False).returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskqd.execution.users import MOST_REMEMBERED, REMEMBERED, User, Users, group_id, groups_of
+from taskqd.execution.users import CACHE_TIME, MAX_CACHED, User, Users, group_id, groups_of
 from tests.fakes.clocks import clock
 
 
@@ -45,16 +45,16 @@ def test_what_was_found_is_remembered_for_a_moment(passwd: Passwd) -> None:
     assert passwd.lookups == ["ada", "ben"]
     del passwd.known["ada"]
     passwd.known["ben"] = (1001, 100, "/home/ben")
-    passwd.clock.advance(REMEMBERED - 0.1)
+    passwd.clock.advance(CACHE_TIME - 0.1)
     assert (passwd.users.find("ada") is None, passwd.users.find("ben") is None) == (False, True)
     passwd.clock.advance(0.1)
     assert (passwd.users.find("ada") is None, passwd.users.find("ben") is None) == (True, False)
 
 
 def test_no_more_is_remembered_than_there_is_room_for(passwd: Passwd) -> None:
-    for number in range(3 * MOST_REMEMBERED):
+    for number in range(3 * MAX_CACHED):
         passwd.users.find(f"user-{number}")
-    assert len(passwd.users._known) <= MOST_REMEMBERED
+    assert len(passwd.users._cache) <= MAX_CACHED
 
 
 def test_a_uid_without_a_name_is_nobody_whatever_a_user_is_called(passwd: Passwd) -> None:
