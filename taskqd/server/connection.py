@@ -20,11 +20,12 @@ from zope.interface import implementer
 from taskqd.auth.principal import Principal
 from taskqd.errors import AuthFailed, BadRequest, LineTooLong, QueueFull, TaskqError
 from taskqd.protocol import parser, replies, telnet
-from taskqd.protocol.blocks import BlockReader
+from taskqd.server.block_receiver import BlockReceiver
 from taskqd.server.connection_limits import ConnectionLimits
 from taskqd.server.connection_state import ALLOWED, TRANSITIONS, ConnectionEvent, ConnectionState
 from taskqd.server.flow_control import FlowControl, PauseReason
 from taskqd.server.handlers.router import Router
+from taskqd.server.hangup_monitor import HangupMonitor
 from taskqd.server.interfaces import IClient
 from taskqd.server.pending import PendingRequest, SubmitBatch, is_batchable
 from taskqd.server.pipeline import MIN_BUFFER_SIZE, RequestPipeline
@@ -36,7 +37,6 @@ from taskqd.server.time_slices import TimeSlices
 from taskqd.server.transport import (
     IClientTransport,
     free_buffers,
-    has_hung_up,
     is_tls,
     set_socket_options,
 )
@@ -47,8 +47,6 @@ CLOSE_TIMEOUT = 10.0
 """Seconds that a client has to read its last replies before the connection is aborted."""
 UNIDENTIFIED_CLOSE_TIMEOUT = 1.0
 """The same for a client that was rejected before it authenticated: it takes a place that others wait for."""
-HANGUP_CHECK_INTERVAL = 5.0
-"""Seconds between two checks whether a client that is not read from is still there."""
 MAX_AUTH_FAILURES = 3
 """Failed AUTHs after which the connection ends."""
 LINES_PER_TURN = 250
@@ -94,9 +92,10 @@ class Connection(LineReceiver):
         self._origin: str | None = None
         self._auth_failures = 0
         self._flow = FlowControl(clock, self._frame_input)
+        self._blocks = BlockReceiver(connection_limits.memory)
         memory = ConnectionMemory(connection_limits.memory)
         self._pipeline = RequestPipeline(
-            router, submit_batcher, self, self._flow, self._on_progress, self._release, memory
+            router, submit_batcher, self, self._flow, self._on_progress, self._blocks.release, memory
         )
         self._writer: ReplyWriter
         self._max_line = connection_limits.limits.line
@@ -106,10 +105,9 @@ class Connection(LineReceiver):
         self._is_framing = False
         self._is_first_line = True
         self._lines_left = LINES_PER_TURN
-        self._block: tuple[PendingRequest, BlockReader] | None = None
         self._while_connected: set[Deferred[Any]] = set()
         self._close_timer: IDelayedCall | None = None
-        self._hangup_timer: IDelayedCall | None = None
+        self._hangup_monitor = HangupMonitor(clock, self._must_check_for_hangup)
 
     # Connecting.
 
@@ -219,8 +217,8 @@ class Connection(LineReceiver):
         A piece never extends over the start of a line that begins with a telnet sequence, unless a block
         does.
         """
-        if self._block is not None:
-            return start + self._block[1].wanted
+        if not self.line_mode:
+            return start + self._blocks.wanted
         end = start + MAX_FRAMED_BYTES
         telnet_at = data.find(_LINE_START_IAC, start, end)
         return end if telnet_at < 0 else telnet_at + 1
@@ -284,22 +282,17 @@ class Connection(LineReceiver):
         )
 
     def rawDataReceived(self, data: bytes) -> None:
-        while self._block is not None and data:
-            pending, reader = self._block
-            piece, data = data[: reader.wanted], data[reader.wanted :]
+        while data and (wanted := self._blocks.wanted):
+            piece, data = data[:wanted], data[wanted:]
             try:
-                reader.feed(piece)
+                pending = self._blocks.feed(piece)
             except BadRequest as error:
-                self._forget_block()
                 self._give_up(error)
                 return
-            if not reader.wanted:
-                self._block = None
-                if reader.is_kept:
-                    pending.blocks = reader.blocks
-                    self._pipeline.enqueue(pending)
+            if pending is not None:
+                self._pipeline.enqueue(pending)
             self._count_lines()
-        if self._block is None:
+        if not self._blocks.wanted:
             self.setLineMode(data)
 
     def _parse(self, line: bytes) -> parser.Request | None:
@@ -315,34 +308,12 @@ class Connection(LineReceiver):
     def _receive_blocks(self, request: parser.Request, line: bytes) -> None:
         """Receive the blocks of a request before it is dispatched; if it is refused, dispatch it at once."""
         self._pipeline.note_next_line()
-        pending = self._reserve_memory(self._router.check_before_blocks(self, request), line)
-        is_accepted = pending.request.error is None
-        self._block = (pending, BlockReader(request.blocks, is_accepted))
+        pending = self._blocks.start(self._router.check_before_blocks(self, request), line, self.principal)
         self.setRawMode()
-        if is_accepted:
+        if pending.request.error is None:
             pending.compact()
         else:
             self._pipeline.enqueue(pending)
-
-    def _reserve_memory(self, request: parser.Request, line: bytes) -> PendingRequest:
-        if request.error is not None or self.principal is None:
-            return PendingRequest(request, len(line), line=line)
-        size = sum(request.blocks)
-        try:
-            self._limits.memory.reserve(self.principal, size)
-        except QueueFull as error:
-            return PendingRequest(request._replace(error=error), len(line), line=line)
-        return PendingRequest(request, len(line) + size, (self.principal, size), line)
-
-    def _release(self, pending: PendingRequest) -> None:
-        if pending.reserved is not None:
-            self._limits.memory.release(*pending.reserved)
-            pending.reserved = None
-
-    def _forget_block(self) -> None:
-        if self._block is not None:
-            self._release(self._block[0])
-            self._block = None
 
     def _give_up(self, error: TaskqError | None) -> None:
         """Answer with an error and end the connection: where the next request begins is unknown."""
@@ -370,7 +341,7 @@ class Connection(LineReceiver):
         if allowed.receiving:
             flow.apply_to(self.transport, is_discarding=not allowed.reading)
             if allowed.reading and flow.is_blocked:
-                self._start_hangup_timer()
+                self._hangup_monitor.start(self.transport)
         if allowed.reading and flow.has_unread_input and not flow.is_paused:
             self._frame_input()
 
@@ -476,7 +447,7 @@ class Connection(LineReceiver):
 
     def _end_requests(self) -> None:
         self._pipeline.close()
-        self._forget_block()
+        self._blocks.cancel()
         for deferred in list(self._while_connected):
             deferred.cancel()
         self._flow.close()
@@ -514,8 +485,7 @@ class Connection(LineReceiver):
         if self.state is ConnectionState.CLOSING:
             self._close_transport()
         self._pipeline.process()
-        if self._hangup_timer is None:
-            self._check_for_hangup()
+        self._hangup_monitor.check_now(self.transport)
 
     def writeConnectionLost(self) -> None:
         """Do nothing: our half was closed by ourselves."""
@@ -524,28 +494,16 @@ class Connection(LineReceiver):
         self._on_lost(self, reason)
         self._limits.closed(self)
         self._change_state(ConnectionEvent.LOST)
-        for timer in (self._close_timer, self._hangup_timer):
-            if timer is not None and timer.active():
-                timer.cancel()
+        self._hangup_monitor.stop()
+        if self._close_timer is not None and self._close_timer.active():
+            self._close_timer.cancel()
         self._end_requests()
         free_buffers(self.transport)
 
-    # A client that is not read from may be gone altogether, and nothing arrives that would tell.
-
-    def _start_hangup_timer(self) -> None:
-        if self._hangup_timer is None:
-            self._hangup_timer = self._clock.callLater(HANGUP_CHECK_INTERVAL, self._check_for_hangup)
-
-    def _check_for_hangup(self) -> None:
-        self._hangup_timer = None
+    def _must_check_for_hangup(self) -> bool:
         allowed = ALLOWED[self.state]
         has_input_ended = allowed.finishing and not allowed.receiving
-        if not has_input_ended and not (allowed.reading and self._flow.is_blocked):
-            return
-        if has_hung_up(self.transport):
-            self.transport.abortConnection()
-        else:
-            self._start_hangup_timer()
+        return has_input_ended or (allowed.reading and self._flow.is_blocked)
 
 
 def _unreadable(error: TaskqError | None) -> parser.Request:

@@ -3,7 +3,6 @@
 A transport is a TCP or UNIX socket, or TLS on top of a TCP socket.
 """
 
-import select
 import socket
 from typing import cast
 
@@ -43,16 +42,6 @@ def set_socket_options(transport: IClientTransport) -> None:
     if not is_tls(transport):
         # Telnet sends the data mark of an interrupt as urgent data: out of line it would split its sequence.
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-
-
-def has_hung_up(transport: IClientTransport) -> bool:
-    """Whether the peer has closed both halves, which a transport that does not read would not notice.
-
-    True for UNIX sockets only; a vanished TCP peer is found by keep-alive probes.
-    """
-    poll = select.poll()
-    poll.register(socket_transport(transport).getHandle(), 0)
-    return bool(poll.poll(0))
 
 
 def unsent_bytes(transport: IClientTransport) -> int:

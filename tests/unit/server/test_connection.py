@@ -25,8 +25,9 @@ from taskqd.model.spec import Spec
 from taskqd.protocol import parser
 from taskqd.protocol.submit import MAX_BLOCK_SIZE, MAX_SKIPPED_BLOCK
 from taskqd.server import pipeline
-from taskqd.server.connection import CLOSE_TIMEOUT, HANGUP_CHECK_INTERVAL, LINES_PER_TURN
+from taskqd.server.connection import CLOSE_TIMEOUT, LINES_PER_TURN
 from taskqd.server.flow_control import MAX_BUFFERED
+from taskqd.server.hangup_monitor import CHECK_INTERVAL
 from taskqd.server.interfaces import IClient
 from taskqd.server.time_slices import SLICE_LENGTH
 from taskqd.server.transport import KEEP_ALIVE
@@ -297,10 +298,10 @@ def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_re
         client.send(b"WAIT 1\n" + b"PING\n" * 5000)
         harness.clock.pump([0.0] * 30)
         assert not client.transport.is_reading
-        harness.clock.advance(HANGUP_CHECK_INTERVAL)
+        harness.clock.advance(CHECK_INTERVAL)
         assert not client.transport.is_aborted
         theirs.close()
-        harness.clock.advance(HANGUP_CHECK_INTERVAL)
+        harness.clock.advance(CHECK_INTERVAL)
         assert client.transport.is_aborted
 
 
@@ -914,10 +915,10 @@ def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
         client.send(b"WAIT 1\n")
         theirs.shutdown(socket.SHUT_WR)
         client.half_close()
-        harness.clock.pump([HANGUP_CHECK_INTERVAL] * 5)
+        harness.clock.pump([CHECK_INTERVAL] * 5)
         assert not client.transport.is_closed
         theirs.close()
-        harness.clock.advance(HANGUP_CHECK_INTERVAL)
+        harness.clock.advance(CHECK_INTERVAL)
     assert client.transport.is_aborted
     assert not harness.engine.waiter_count
     assert harness.clock.getDelayedCalls() == []

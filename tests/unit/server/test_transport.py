@@ -1,11 +1,10 @@
-"""Properties of transports: unsent bytes, and peers that have hung up."""
+"""Unsent bytes of transports."""
 
-import socket
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
-from taskqd.server.transport import free_buffers, has_hung_up, unsent_bytes
+from taskqd.server.transport import free_buffers, unsent_bytes
 from tests.fakes.connections import FakeTransport
 
 
@@ -34,14 +33,3 @@ def test_unsent_bytes_are_all_that_a_transport_has_buffered() -> None:
 def test_unsent_bytes_of_an_unknown_transport_are_none() -> None:
     transport: Any = FakeTransport(None)
     assert unsent_bytes(transport) == 0
-
-
-def test_peer_has_hung_up_once_it_has_closed_both_halves() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        transport: Any = FakeTransport(ours)
-        assert not has_hung_up(transport)
-        theirs.shutdown(socket.SHUT_WR)
-        assert not has_hung_up(transport)
-        theirs.close()
-        assert has_hung_up(transport)
