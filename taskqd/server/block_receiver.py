@@ -1,6 +1,4 @@
 """Receives the blocks (scripts, stdins) that follow some request lines, and reserves memory for them."""
-them.
-"""
 
 from taskqd.auth.principal import Principal
 from taskqd.errors import QueueFull
