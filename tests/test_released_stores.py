@@ -14,7 +14,7 @@ from taskqd.errors import Gone, JournalDamaged
 from taskqd.model.events import FORMAT, Ended, Event, Opened, Snapshot, Submitted
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Spec
-from taskqd.model.submission import BLOCK, unpacked
+from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
 from taskqd.server.handlers.job_view import JobView
 from taskqd.state.queue_state import QueueState
 from taskqd.storage.filesystem import Filesystem
@@ -170,7 +170,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
     assert (jobs[10].failures, jobs[11].spec.retries) == (0, 2)
     if site.version != "0.1.0":
         assert (jobs[12].spec.label, jobs[12].spec.priority, jobs[12].spec.queue) == ("a b", 5, "q")
-        assert (jobs[12].command, jobs[12].submission) == ("true", Spec(queue="q", hold=True))
+        assert (jobs[12].command, jobs[12].original_spec) == ("true", Spec(queue="q", hold=True))
         assert (jobs[15].array, jobs[15].index, len(jobs[15].past)) == (13, 2, 1)
         assert jobs[22].is_held
         assert site.queue_state.describe_queue("q")["paused"]
@@ -181,7 +181,7 @@ def test_what_was_asked_of_its_jobs_is_as_it_was(site: Site) -> None:
         assert site.queue_state.schedules.last_id == 2 + len(zoned)
     if site.version not in ("0.1.0", "0.2.0"):
         assert (jobs[23].spec.secrets, jobs[23].spec.key, jobs[23].is_held) == (("KEY",), "again", True)
-        assert unpacked(site.spool.read_block(23, BLOCK), ["KEY"]) == {"KEY": "value"}
+        assert unpack_secrets(site.spool.read_block(23, SECRET_BLOCK), ["KEY"]) == {"KEY": "value"}
         submitted = read_all(site.store.events_of(23))[0][1]
         assert isinstance(submitted, Submitted)
         assert (submitted.origin or "").startswith("pid ")

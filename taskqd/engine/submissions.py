@@ -90,7 +90,7 @@ class Submissions:
         the job was not accepted then.
         """
         new = new._replace(spec=admission.resolve_dependencies(self._queue_state, new.spec))
-        to_hash = [content for name, content in new.blocks.items() if name != submission.BLOCK]
+        to_hash = [content for name, content in new.blocks.items() if name != submission.SECRET_BLOCK]
         if not to_hash:
             return self._submit(new)
         digest = self._spool.digest(to_hash)
@@ -169,8 +169,8 @@ class Submissions:
             known = self._queue_state.by_key(key, new.by.name)
             if known is None:
                 return await self._accept(new)
-            is_same = (known.command, known.submission) == (new.command, new.spec)
-            if not is_same or not self._has_secrets(known, new.blocks.get(submission.BLOCK)):
+            is_same = (known.command, known.original_spec) == (new.command, new.spec)
+            if not is_same or not self._has_secrets(known, new.blocks.get(submission.SECRET_BLOCK)):
                 raise KeyConflict(
                     f"the key {key} cannot be used: job {known.id} has it and is a different submission; "
                     "choose another key"
@@ -230,7 +230,7 @@ class Submissions:
         if block is None:
             return True
         try:
-            return compare_digest(self._spool.read_block(job.id, submission.BLOCK), block)
+            return compare_digest(self._spool.read_block(job.id, submission.SECRET_BLOCK), block)
         except OSError as why:
             raise StoreFailed(
                 f"the submission cannot be compared with job {job.id}, which has the same key: the secrets "

@@ -13,7 +13,7 @@ from taskqd.execution.run_as import RunAs
 from taskqd.execution.shebang import HEAD_SIZE, BadScript, parse_shebang
 from taskqd.execution.users import User
 from taskqd.model.job import Job
-from taskqd.model.submission import BLOCK, unpacked
+from taskqd.model.submission import SECRET_BLOCK, unpack_secrets
 from taskqd.storage.interfaces import ISpool
 from taskqd.storage.spool.user_files import PROGRESS, UserFiles
 
@@ -126,7 +126,11 @@ class RunBuilder:
         """Return the values of a job's secrets; raises CannotStart, since it must not run without them."""
         names = job.spec.secrets
         try:
-            return unpacked(self._spool.read_block(job.array or job.id, BLOCK), names) if names else {}
+            return (
+                unpack_secrets(self._spool.read_block(job.array or job.id, SECRET_BLOCK), names)
+                if names
+                else {}
+            )
         except (OSError, ValueError) as why:
             raise CannotStart(f"its secrets cannot be read: {why}", why) from None
 

@@ -1,13 +1,13 @@
-"""Who asks for something, as the journal keeps it: a name, and where they asked from."""
+"""The user or part of the daemon that makes a decision, as the journal records it."""
 
 from typing import NamedTuple
 
 
 class Actor(NamedTuple):
-    """Somebody who decides something about a job; their ``name`` owns the jobs that they submit.
+    """A user who submits or changes jobs; ``name`` is the owner of the jobs that they submit.
 
-    ``origin`` is a process of this machine, ``pid 1234``, or an address, ``10.0.0.5:4242``; None where the
-    daemon itself decides.
+    ``origin`` is where the user connected from: a process of this machine, ``pid 1234``, or an address,
+    ``10.0.0.5:4242``; None for the daemon itself.
     """
 
     name: str

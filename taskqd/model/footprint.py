@@ -1,33 +1,33 @@
-"""How much memory a job takes, in bytes: a bound that depends on nothing but what is known of the job.
+"""An upper bound of the memory that a job takes, in bytes, which depends only on the job itself.
 
-Of pending jobs it is counted against the limits ``pending-bytes`` and ``pending-bytes-per-user`` (quotas.py),
-of jobs that have ended against ``[retention] memory`` (expiry.py).
+It counts against the limits ``pending-bytes`` and ``pending-bytes-per-user`` while a job is pending, and
+against ``[retention] memory`` when it has ended.
 """
 
 from taskqd.model.job import Job
 from taskqd.model.spec import DEFAULT_QUEUE, DEFAULT_SPEC, Spec
 
 JOB_BYTES = 500
-"""A job, and its places in the indexes."""
+"""A job and its entries in the indexes."""
 SPEC_BYTES = 600
-"""A spec that no other job has; jobs without any option share theirs."""
+"""A spec that no other job shares; jobs without options share one."""
 TASK_BYTES = 500
-"""One task of an array, which shares its command and its spec."""
-ROOM_BYTES = 1300
-"""A queue that has no other job, or amounts that no other job wants."""
+"""A task, which shares the command and the spec of its array."""
+GROUP_BYTES = 1300
+"""A queue, or a group of the ready queue, that has no other job."""
 ATTEMPT_BYTES = 700
-"""What is known of one attempt."""
+"""An attempt."""
 
 DEPENDENCY_BYTES = 32
-"""One id that a job comes after: 8 bytes in its spec, 8 in the list of those that wait, and room to grow."""
+"""A dependency: 8 bytes in the spec, 8 in the list of waiting jobs, and what lists allocate in advance."""
 ENTRY_BYTES = 150
-"""One variable, resource, secret or condition: objects and a place in a table, whatever its name is."""
+"""A variable, resource, secret or condition without its name: objects and an entry in a table."""
 
 
 def text_bytes(text: str) -> int:
-    """Return the most that a text takes: up to 4 bytes a character, and its UTF-8, where it is not ASCII.
+    """Return an upper bound for a text: if not ASCII, 4 bytes per character, and its UTF-8, which is cached.
 
-    An eighth more is for what the allocator rounds up: large texts take whole pages.
+    An eighth more is for the allocator, which rounds large texts up to whole pages.
     """
     if text.isascii():
         return len(text)
@@ -36,7 +36,7 @@ def text_bytes(text: str) -> int:
 
 
 def footprint(command: str, spec: Spec) -> int:
-    """Return how many bytes a command and a spec take."""
+    """Return an upper bound in bytes for a command and a spec."""
     size = JOB_BYTES + (len(command) if command.isascii() else text_bytes(command))
     if spec is DEFAULT_SPEC or spec == DEFAULT_SPEC:
         return size
@@ -50,16 +50,16 @@ def footprint(command: str, spec: Spec) -> int:
     if spec.array is not None:
         size += TASK_BYTES * spec.array.count
     if spec.queue != DEFAULT_QUEUE or spec.needs or spec.slots != 1:
-        size += ROOM_BYTES
+        size += GROUP_BYTES
     size += sum(ENTRY_BYTES + len(name) for name in spec.secrets)
     size += DEPENDENCY_BYTES * (len(spec.after) + len(spec.after_any) + len(spec.after_fail))
     return size + _changeable(spec)
 
 
 def footprint_of(job: Job) -> int:
-    """Return how many bytes a job takes; where it was changed, both specs share what SET does not change."""
+    """Return an upper bound in bytes for a job; its two specs, if it was changed, share large fields."""
     size = footprint(job.command, job.spec) + ATTEMPT_BYTES * (job.runs + job.task_runs)
-    return size if job.asked is None else size + SPEC_BYTES + _changeable(job.asked)
+    return size if job.spec_before_change is None else size + SPEC_BYTES + _changeable(job.spec_before_change)
 
 
 def _changeable(spec: Spec) -> int:

@@ -1,7 +1,6 @@
-"""A job: what was asked of it, what is known of it, and the moves that it may make.
+"""Jobs, their attempts and their statuses. Times are seconds since the epoch, UTC.
 
-The table TRANSITIONS is the life of a job; nothing else decides whether a change is legal. Times are seconds
-since the epoch, UTC.
+A job changes only by the events that transitions.TRANSITIONS allows.
 """
 
 from enum import Enum
@@ -12,7 +11,7 @@ from taskqd.model.spec import DEFAULT_SPEC, Spec
 
 
 class Status(str, Enum):
-    """Where a job stands; the words of docs/protocol.md §2."""
+    """The statuses of a job, as in docs/protocol.md §2."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -21,14 +20,14 @@ class Status(str, Enum):
     CANCELLED = "CANCELLED"
 
     is_final: bool
-    """Whether the job has ended and, unless it is retried, stays so."""
+    """Whether the job has ended; only a retry leads back."""
 
     def __init__(self, word: str) -> None:
         self.is_final = word not in ("PENDING", "RUNNING")
 
 
 class Reason(str, Enum):
-    """Why a job is where it is; the words of docs/protocol.md §4. A completed job needs none."""
+    """Why a job has its status, as in docs/protocol.md §4; a completed job has no reason."""
 
     QUEUED = "queued"
     HELD = "held"
@@ -47,10 +46,10 @@ class Reason(str, Enum):
 
 
 class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What an attempt has used, as wait4(2) tells: CPU time in seconds, memory in bytes.
+    """The resource usage of an attempt, from wait4(2): CPU time in seconds, memory in bytes.
 
-    Counted are its process and those of its descendants that were waited for. ``memory`` is the largest
-    resident set that any one of them had, not their sum; 0 where the system does not tell (spawn.py).
+    It includes the process and those of its descendants that were waited for. ``memory`` is the largest
+    resident set of any one of them, not their sum; 0 if it is unknown (execution/usage.py).
     """
 
     user: float = 0.0
@@ -59,11 +58,11 @@ class Usage(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Attempt(Struct, kw_only=True, gc=False):
-    """One run of a job: its process while it lives, its end and what it printed afterwards.
+    """One attempt to run a job: its process, and when it has ended, its result and the size of its output.
 
-    ``record`` is where its Ended stands in the journal, for the output that lies there; ``pid_started`` is
-    the process's start time in clock ticks since boot, which tells it from a later one of the same pid.
-    ``reason`` is why it ended, None where it did well.
+    ``pid_started`` is the start time of the process in clock ticks since boot, which tells it from a later
+    process with the same pid. ``reason`` is why the attempt ended, None if it succeeded. ``record`` is the
+    position of its Ended in the journal, where a short output is stored.
     """
 
     number: int
@@ -87,7 +86,7 @@ class Attempt(Struct, kw_only=True, gc=False):
 
 
 class Tasks(Struct, kw_only=True, gc=False):
-    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and how many are in which status."""
+    """The tasks of an array: jobs ``first`` to ``first + count - 1``, and how many have which status."""
 
     first: int
     count: int
@@ -95,24 +94,24 @@ class Tasks(Struct, kw_only=True, gc=False):
 
     @property
     def ids(self) -> range:
-        """The ids of the tasks, in the order of their indexes."""
+        """The ids of the tasks, by index."""
         return range(self.first, self.first + self.count)
 
 
 class Job(Struct, kw_only=True, gc=False):
-    """All that is known of a job. Only the backlog changes it, and only by an event.
+    """A job, an array of jobs, or a task of an array; only the queue state changes it, by events.
 
-    ``failures`` counts the attempts that failed since the submission or the last RETRY, against
-    ``spec.retries``; ``not_before`` is when a pending job may start at the earliest: a time of day if it
-    ``is_dated``, else a time on the clock of waits. ``ahead`` is how far the time of day was ahead of that
-    clock at the latest start or end (events.Clocked). ``cancelling`` is the
-    signal by which a running one is being cancelled; ``attempt`` is the latest one, ``past`` has those before
-    it. ``waiting`` is how many of the jobs that it comes after have not ended as they should.
+    ``waiting`` is the number of its dependencies that are not satisfied. ``attempts`` counts all attempts;
+    ``failures`` those that failed since the submission or the last RETRY, against ``spec.retries``.
+    ``not_before`` is the earliest start of a pending job: a time of day if it ``is_dated``, else a time on
+    the monotonic clock. ``ahead`` is how far the time of day was ahead of that clock at the latest start or
+    end (events.Clocked). ``cancelling`` is the signal by which a running job is being cancelled. ``attempt``
+    is the latest attempt, ``past`` has the ones before it. ``schedule`` is the schedule that submitted it.
+    ``spec_before_change`` is the spec of the submission if SET or RELEASE has changed it since.
 
-    An array is a job that has ``tasks`` and never runs itself; each task is a job of its own that has its
-    ``array`` and its ``index`` there. ``schedule`` is the one that submitted it. ``asked`` is the spec of the
-    submission where it has been changed since. ``output_bytes`` is what is kept of the output of all
-    attempts, of an array that of its tasks; ``task_runs`` is how many attempts of its tasks are known.
+    An array is a job that has ``tasks`` and never runs itself; each task is a job with its ``array`` and its
+    ``index``. ``output_bytes`` is the size of the kept output of all attempts, for an array that of its
+    tasks; ``task_runs`` is the number of known attempts of an array's tasks.
     """
 
     id: int
@@ -137,23 +136,23 @@ class Job(Struct, kw_only=True, gc=False):
     index: int | None = None
     tasks: Tasks | None = None
     schedule: int | None = None
-    asked: Spec | None = None
+    spec_before_change: Spec | None = None
     output_bytes: int = 0
     task_runs: int = 0
 
     @property
     def runs(self) -> int:
-        """How many attempts are known, of those that the journal has."""
+        """The number of attempts in memory; the journal may have more."""
         return len(self.past) + (self.attempt is not None)
 
     @property
     def ended(self) -> float | None:
-        """When it ended, on the clock of waits and ages; None if it has not."""
+        """When it ended, on the monotonic clock; None if it has not ended."""
         return None if self.completed_at is None else self.completed_at - self.ahead
 
     @property
     def exit_code(self) -> int | None:
-        """The exit status of a finished job, ``-N`` if signal N ended it, None if there is none."""
+        """The exit status of a finished job, ``-N`` if signal N ended it, None if no process ended."""
         if self.attempt is None or not self.status.is_final:
             return None
         if self.attempt.signal is not None:
@@ -162,10 +161,10 @@ class Job(Struct, kw_only=True, gc=False):
 
     @property
     def kept_bytes(self) -> int:
-        """How many bytes of output, script and stdin are kept for a job."""
+        """The bytes of output, script and stdin that are kept for the job."""
         return self.output_bytes + (self.spec.script or 0) + (self.spec.stdin or 0)
 
     @property
-    def submission(self) -> Spec:
-        """The spec with which it was submitted, whatever has been changed since."""
-        return self.asked or self.spec
+    def original_spec(self) -> Spec:
+        """The spec of the submission, before any change."""
+        return self.spec_before_change or self.spec

@@ -1,4 +1,4 @@
-"""How a job is named: by its id, or as a task by its array and its index there."""
+"""References to jobs in requests: by id, or as a task by its array and index."""
 
 from typing import TypeAlias
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class TaskId(Struct, frozen=True, gc=False):
-    """A task by the array that it is of and its index there: ``<id>.<index>`` on the wire."""
+    """A task by its array and its index there: ``<id>.<index>`` on the wire."""
 
     array: int
     index: int
@@ -16,4 +16,4 @@ class TaskId(Struct, frozen=True, gc=False):
 
 
 JobRef: TypeAlias = int | TaskId
-"""A job by its number, or a task by its array and its index there."""
+"""A job by its id, or a task by its array and index."""

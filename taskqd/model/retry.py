@@ -1,7 +1,7 @@
-"""Whether an attempt that failed is followed by another of the daemon's own accord, and when.
+"""Which failed attempts are retried, and after which delay.
 
-A condition names a way to fail: ``exit``, ``signal``, ``timeout``, ``spawn``, ``output``, ``interrupted``;
-and of the first two also one in particular: ``exit:75``, ``signal:KILL`` (docs/protocol.md §3).
+A condition names a kind of failure: ``exit``, ``signal``, ``timeout``, ``spawn``, ``output`` or
+``interrupted``; or one exit status or signal: ``exit:75``, ``signal:KILL`` (docs/protocol.md §3).
 """
 
 import signal
@@ -17,11 +17,11 @@ REASONS = (
     Reason.OUTPUT,
     Reason.INTERRUPTED,
 )
-"""The ways in which an attempt can fail."""
+"""The reasons of a failed attempt."""
 
 
 def signal_name(number: int) -> str:
-    """Return a signal's name without SIG before it, or its number where it has none."""
+    """Return the name of a signal without SIG, or its number if it has no name."""
     try:
         return signal.Signals(number).name.removeprefix("SIG")
     except ValueError:
@@ -29,23 +29,23 @@ def signal_name(number: int) -> str:
 
 
 def is_retryable(job: Job, reason: Reason, exit_code: int | None, number: int | None) -> bool:
-    """Whether the running attempt of a job, which ended so, is to be followed by another.
+    """Whether a job is to be retried after its running attempt failed for a reason.
 
-    ``number`` is the signal that ended it. It must be a failure that the job's conditions take, and not be
-    one too many; a job that is being cancelled is not run again.
+    ``number`` is the signal that ended the attempt. The failure must match the job's conditions, and retries
+    must be left; a job that is being cancelled is not retried.
     """
     if job.cancelling is not None or job.failures >= job.spec.retries:
         return False
-    ways = {reason.value}
+    conditions = {reason.value}
     if reason is Reason.EXIT:
-        ways.add(f"exit:{exit_code}")
+        conditions.add(f"exit:{exit_code}")
     if reason is Reason.SIGNAL and number is not None:
-        ways.add(f"signal:{signal_name(number)}")
-    if job.spec.retry_on and ways.isdisjoint(job.spec.retry_on):
+        conditions.add(f"signal:{signal_name(number)}")
+    if job.spec.retry_on and conditions.isdisjoint(job.spec.retry_on):
         return False
-    return ways.isdisjoint(job.spec.no_retry_on)
+    return conditions.isdisjoint(job.spec.no_retry_on)
 
 
 def backoff(spec: Spec, failures: int) -> float:
-    """Return the seconds to wait after the ``failures``-th failure in a row, before any jitter."""
+    """Return the delay in seconds after a number of consecutive failures, without jitter."""
     return float(min(spec.retry_delay * 2.0 ** min(failures - 1, 64), spec.retry_delay_max))

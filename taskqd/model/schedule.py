@@ -1,4 +1,4 @@
-"""A schedule, and when it is due: every so many seconds, or by a cron expression in a time zone."""
+"""Schedules, and when they are due: periodically, or by a cron expression in a time zone."""
 
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -10,20 +10,20 @@ from taskqd.errors import BadRequest
 from taskqd.model import time_zones
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
-SHORTEST = 1.0
-"""No schedule runs more often than every so many seconds."""
+MIN_EVERY = 1.0
+"""The shortest period of a schedule, in seconds."""
 
 
-SET_BACK = 60.0
-"""If the time of day is set back by more seconds, the runs of a `cron` count anew from then."""
+MAX_SET_BACK = 60.0
+"""Seconds that the system clock may be set back before ``cron`` runs are counted from the new time."""
 
 
-ROUNDING = 1e-4
-"""Times that are no further apart, in seconds, are the same: a sum of two of them is rounded."""
+TIME_TOLERANCE = 1e-4
+"""Times that differ by less, in seconds, are equal: sums of times are rounded."""
 
 
-LONGEST_CRON = 1000
-"""A cron expression has so many letters at most."""
+MAX_CRON_LENGTH = 1000
+"""Maximum length of a cron expression, in characters."""
 
 
 _NICKNAMES = {
@@ -56,22 +56,22 @@ CRON_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP"
 
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=timezone.utc)
-"""What has no run in the fifty years from here has none ever: the calendar is the same again by then."""
+"""A cron expression without a run in the 50 years from here has none at all: the calendar repeats."""
 
 
 def check_every(seconds: float) -> None:
-    """Raise BadRequest if a schedule would run too often."""
-    if seconds < SHORTEST:
-        raise BadRequest(f"expected a duration of at least {SHORTEST:g} second, not {seconds:g}")
+    """Raise BadRequest if a period is too short."""
+    if seconds < MIN_EVERY:
+        raise BadRequest(f"expected a duration of at least {MIN_EVERY:g} second, not {seconds:g}")
 
 
 def check_cron(text: str) -> None:
-    """Raise BadRequest if ``text`` is no cron expression, or one that no day ever matches."""
+    """Raise BadRequest if ``text`` is not a cron expression, or never matches."""
     if text.strip().lower().startswith("@every"):
         every = "".join(text.split()[1:]) or "5m"
-        raise BadRequest(f"@every is no cron expression: ask for --every={every[:30]} instead of --cron")
+        raise BadRequest(f"@every is not a cron expression; use --every={every[:30]} in place of --cron")
     fields = _fields(text)
-    if len(text) > LONGEST_CRON or len(fields.split()) != _FIELDS:
+    if len(text) > MAX_CRON_LENGTH or len(fields.split()) != _FIELDS:
         raise BadRequest(
             f"expected the {_FIELDS} fields of a cron expression, {_EXPECTED}, or one of "
             f"{' '.join(_NICKNAMES)}, not {text[:60]!r}"
@@ -82,33 +82,32 @@ def check_cron(text: str) -> None:
         wrong = str(why).replace("Bad", "wrong") + (_backwards(fields) or "")
         raise BadRequest(f"expected {_EXPECTED}, not {text[:60]!r}: {wrong}") from None
     if first is None:
-        raise BadRequest(f"expected a cron expression that some day matches, and {text[:60]!r} never does")
+        raise BadRequest(f"expected a cron expression that matches some day; {text[:60]!r} never does")
 
 
 def _fields(cron: str) -> str:
-    """Return the five fields of an expression; a range of weekdays may end with Sunday."""
+    """Return the five fields of an expression, with Sunday as 7 at the end of a range."""
     return _TO_SUNDAY.sub("-7", _NICKNAMES.get(cron.strip().lower(), cron))
 
 
 def _backwards(fields: str) -> str | None:
-    """Return what is wrong with a range whose end comes before its beginning, None if there is none."""
+    """Return an error text if a range ends before it begins, else None."""
     for first, last in _RANGE.findall(fields.upper()):
         for names in (CRON_DAYS, CRON_MONTHS):
             number = {name: at for at, name in enumerate(names)}
             ends = [number.get(end, int(end) if end.isdigit() else -1) for end in (first, last)]
             if 0 <= ends[1] < ends[0]:
-                return f", since {first}-{last} ends before it begins; write two ranges, with a comma"
+                return f": {first}-{last} ends before it begins; use two ranges, with a comma"
     return None
 
 
 class Schedule(Struct, kw_only=True, gc=False):
-    """A schedule: the job that it submits, ``every`` so many seconds or as ``cron`` says.
+    """A schedule: it submits a job ``every`` that many seconds, or when ``cron`` says.
 
-    Where ``overlap`` is not set, no job is submitted while ``last_job`` has not ended. That one was submitted
-    at ``last_run_at``. The next run is the first after ``next_run_base``: when it ran last, or was made,
-    paused or resumed since, so that what a pause has kept from running is not made up for. That is a time of
-    day for a ``cron``, else a time on the clock of waits, which the time of day was ``ahead`` of when the
-    schedule was made (events.Clocked).
+    Unless ``overlap`` is set, no job is submitted while ``last_job``, which was submitted at ``last_run_at``,
+    has not ended. The next run is the first after ``next_run_base``: the latest run, creation, pause or
+    resumption, so that runs missed in a pause are not made up for. It is a time of day for a ``cron``, else a
+    time on the monotonic clock, which the time of day was ``ahead`` of at the creation (events.Clocked).
     """
 
     id: int
@@ -130,13 +129,13 @@ def next_of_every(created_at: float, every: float, after: float) -> float:
     """Return the first run after a time, which is a multiple of the period after the creation."""
     number = (after - created_at) // every + 1
     at = created_at + number * every
-    return at if at > after else created_at + (number + 1) * every  # where rounding has made it no later
+    return at if at > after else created_at + (number + 1) * every  # rounding made it no later
 
 
 def next_of_cron(cron: str, after: float, zone: tzinfo) -> float | None:
-    """Return the first run after a moment, None if there is none ever.
+    """Return the first run after a time, None if there is none.
 
-    CronSim lists the times of day that match, and the zone says at which moments clocks show each.
+    CronSim lists the matching wall-clock times; the zone says at which times clocks show them.
     """
     fields = _fields(cron)
     is_fixed = not any(field.startswith("*") for field in fields.split()[:2])

@@ -1,17 +1,17 @@
-"""What a submission asks for, beside its command: the options of SUBMIT (docs/protocol.md §3)."""
+"""The options of a submission: everything but its command (docs/protocol.md §3)."""
 
 from msgspec import Struct
 
 DEFAULT_QUEUE = "default"
-"""The queue of a job that names none."""
+"""The queue of jobs that name none."""
 
 
-LONGEST_RETRY_DELAY = 3600.0
-"""No retry waits longer than this unless told, in seconds, however often the delay was doubled."""
+DEFAULT_MAX_RETRY_DELAY = 3600.0
+"""Default limit, in seconds, of the delay before a retry, which doubles with each failure."""
 
 
 class Array(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What ``--array=<first>-<last>%<at_once>`` asks for: a task for each index, so many at once."""
+    """The option ``--array=<first>-<last>%<at_once>``: one task per index, and how many may run together."""
 
     first: int
     last: int
@@ -19,22 +19,22 @@ class Array(Struct, frozen=True, gc=False, omit_defaults=True):
 
     @property
     def count(self) -> int:
-        """How many tasks that are."""
+        """The number of tasks."""
         return self.last - self.first + 1
 
 
 class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """How a command is to be run: the options of its SUBMIT, as they came.
+    """How a command is to be run: the options of its SUBMIT.
 
-    Most jobs are asked for in few ways, so equal specs are one object where there are many (specs.py), and
-    the command is none of it. Durations are seconds, sizes bytes, ``at`` is a time. ``script`` and ``stdin``
-    are the sizes of the blocks that came with the submission and lie in the spool, ``blocks`` the SHA-256 of
-    the two in that order, so that equal commands with equal specs are equal submissions; a job has either a
-    command or a script. ``env_base64`` has the variables whose values are no text, ``cwd_base64`` is a path
-    that is none, ``secrets`` the names of those variables whose values lie in the spool alone.
-    ``needs`` are amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as they stand on the
-    wire (retrying.py). With ``as_daemon`` it runs as the daemon's user, whoever its owner is; no option says
-    so (run_as.py). ``tz`` is the time zone of ``at`` or of a schedule's ``cron``, and the job's own.
+    Most jobs have one of a few specs, so equal ones share an object (spec_pool.py), and the command is not
+    part of it. Durations are in seconds, sizes in bytes, ``at`` is a time. ``script`` and ``stdin`` are the
+    sizes of the blocks of the submission, which are in the spool, and ``blocks`` is the SHA-256 of the two in
+    that order, so that equal commands with equal specs are equal submissions. A job has either a command or
+    a script. ``env_base64`` has the variables whose values are not UTF-8, ``cwd_base64`` is a directory whose
+    name is not, ``secrets`` has the names of variables whose values are only in the spool. ``needs`` are
+    amounts by resource; ``retry_on`` and ``no_retry_on`` are conditions as on the wire (retry.py). A job
+    ``as_daemon`` runs as the daemon's user, whatever its owner; no option sets it (run_as.py). ``tz`` is the
+    time zone of ``at`` or of a schedule's ``cron``, and the job's TZ.
     """
 
     script: int | None = None
@@ -49,7 +49,7 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     kill_after: float = 5.0
     retries: int = 0
     retry_delay: float = 1.0
-    retry_delay_max: float = LONGEST_RETRY_DELAY
+    retry_delay_max: float = DEFAULT_MAX_RETRY_DELAY
     retry_on: tuple[str, ...] = ()
     no_retry_on: tuple[str, ...] = ()
     delay: float | None = None
@@ -78,4 +78,4 @@ class Spec(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 DEFAULT_SPEC = Spec()
-"""What a SUBMIT without any option asks for."""
+"""The spec of a SUBMIT without options."""

@@ -1,7 +1,8 @@
-"""The values of a job's secrets as one block, which is kept beside its script and its stdin.
+"""Submissions and schedule requests, the blocks that follow a SUBMIT, and the encoding of secrets.
 
-The form is that of an environment (proc(5), environ): ``NAME=value`` and a NUL each, sorted by name, so that
-equal secrets are equal blocks. Only the names are in the Spec, and so in the journal and in what is shown.
+The values of a job's secrets are one block, stored in the spool beside its script and its stdin. Its form is
+that of an environment (proc(5), environ): ``NAME=value`` and a NUL each, sorted by name, so that equal
+secrets are equal blocks. Only the names are in the Spec, and so in the journal and in replies.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,21 +12,21 @@ from msgspec import Struct
 
 from taskqd.model.spec import DEFAULT_SPEC, Spec
 
-BLOCK = "secret"
-"""The name of the block."""
+SECRET_BLOCK = "secret"  # noqa: S105 - not a password
+"""The name of the block with the values of the secrets."""
 
 
-def packed(values: Mapping[str, str]) -> bytes:
-    """Return the block that has these values; bytes that are no text come as surrogates (PEP 383)."""
+def pack_secrets(values: Mapping[str, str]) -> bytes:
+    """Return the block with these values; bytes that are not UTF-8 are surrogates in them (PEP 383)."""
     return b"".join(_encoded(f"{name}={value}\0") for name, value in sorted(values.items()))
 
 
-def unpacked(block: bytes, names: Iterable[str]) -> dict[str, str]:
-    """Return the values by name; raises ValueError where the block is not whole, or not that of ``names``."""
-    *whole, rest = block.split(b"\0")
-    pairs = [each.decode("utf-8", "surrogateescape").partition("=") for each in whole]
+def unpack_secrets(block: bytes, names: Iterable[str]) -> dict[str, str]:
+    """Return the values by name; raises ValueError if the block is incomplete, or not that of ``names``."""
+    *complete, rest = block.split(b"\0")
+    pairs = [each.decode("utf-8", "surrogateescape").partition("=") for each in complete]
     if rest or [name for name, _, _ in pairs] != sorted(names) or not all(equals for _, equals, _ in pairs):
-        raise ValueError(f"expected the values of {', '.join(sorted(names))}, and the file has others")
+        raise ValueError(f"expected the values of {', '.join(sorted(names))}, but the file has others")
     return {name: value for name, _, value in pairs}
 
 
@@ -34,20 +35,20 @@ def _encoded(text: str) -> bytes:
 
 
 BLOCKS = ("script", "stdin")
-"""The options that announce a block, in the order in which the blocks follow."""
+"""The options that announce a block, in the order of the blocks."""
 
 
 class Submission(NamedTuple):
-    """What a SUBMIT asks for: a command, and how it is to be run."""
+    """The request of a SUBMIT: a command, and how to run it."""
 
     command: str
     spec: Spec
 
 
 class ScheduleRequest(Struct, frozen=True, kw_only=True):
-    """What SCHEDULE asks for: a job every so many seconds, or whenever cron's five fields say so.
+    """The request of a SCHEDULE: a job ``every`` that many seconds, or whenever ``cron`` says.
 
-    Where ``overlap`` is not set, none is submitted while the one before has not ended.
+    Unless ``overlap`` is set, a run is skipped while the job of the previous run has not ended.
     """
 
     command: str
@@ -58,5 +59,5 @@ class ScheduleRequest(Struct, frozen=True, kw_only=True):
 
 
 def names_other_jobs(spec: Spec) -> bool:
-    """Whether what is asked is about other jobs too."""
+    """Whether a spec has dependencies."""
     return bool(spec.after or spec.after_any or spec.after_fail)

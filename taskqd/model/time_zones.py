@@ -1,6 +1,6 @@
-"""Time zones: what clocks on a wall show at a moment, and at which moments they show a time.
+"""Conversion between times (seconds since the epoch) and what wall clocks show in a time zone.
 
-Where clocks are put forward some times never come, and where they are put back some come twice.
+When clocks are put forward, some wall-clock times do not occur; when they are put back, some occur twice.
 """
 
 import re
@@ -15,7 +15,7 @@ _DAY = timedelta(days=1)
 
 
 class _LocalTime(tzinfo):
-    """The time zone that the C library has for this process, by the TZ of its environment."""
+    """The time zone of this process, from the C library and TZ."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta:
         naive = cast(datetime, moment).replace(tzinfo=None)
@@ -26,17 +26,17 @@ class _LocalTime(tzinfo):
         return datetime.fromtimestamp(seconds).replace(tzinfo=self)  # noqa: DTZ006 - it has the fold
 
     def dst(self, moment: datetime | None) -> None:
-        """Say nothing: nobody asks."""
+        """Return None: not used."""
 
     def tzname(self, moment: datetime | None) -> None:
-        """Say nothing: nobody asks."""
+        """Return None: not used."""
 
 
 LOCAL: tzinfo = _LocalTime()
 
 
 def named(name: str) -> tzinfo:
-    """Return a time zone by its name in the tz database; raises BadRequest."""
+    """Return a time zone by its name in the tz database; raises BadRequest if it is unknown."""
     try:
         if _NAME.fullmatch(name):
             return ZoneInfo(name)
@@ -44,29 +44,29 @@ def named(name: str) -> tzinfo:
         pass
     raise BadRequest(
         f"expected a time zone that this machine knows, such as Europe/Berlin or UTC, not {name[:60]!r}; "
-        "on Debian the package tzdata has them all"
+        "on Debian, the package tzdata has all of them"
     )
 
 
 def check(name: str) -> str:
-    """Return the name of a time zone that there is; raises BadRequest."""
+    """Return the name of a time zone; raises BadRequest if it is unknown."""
     named(name)
     return name
 
 
 def wall(moment: float, zone: tzinfo) -> datetime:
-    """Return what clocks show at a moment, without their zone."""
+    """Return what wall clocks show at a time, as a naive datetime."""
     return datetime.fromtimestamp(moment, zone).replace(tzinfo=None, fold=0)
 
 
 def moments(shown: datetime, zone: tzinfo) -> list[float]:
-    """Return the moments at which clocks show a time: none, one, or two of them, in their order."""
+    """Return the times at which wall clocks show a datetime: none, one or two, in order."""
     found = (_moment(shown, zone, fold) for fold in (0, 1))
     return sorted({moment for moment in found if wall(moment, zone) == shown})
 
 
 def at_or_after(shown: datetime, zone: tzinfo) -> list[float]:
-    """Return the moments at which clocks show a time, or if there is none, the first at which it is past."""
+    """Return the times at which wall clocks show a datetime, or if none, the first at which it is past."""
     found = moments(shown, zone)
     if found:
         return found
@@ -82,7 +82,7 @@ def _moment(shown: datetime, zone: tzinfo, fold: int) -> float:
 
 
 def spread(moment: float, zone: tzinfo) -> timedelta:
-    """Return by how much clocks are put forward or back within a day of a moment."""
+    """Return by how much clocks are put forward or back within a day of a time."""
     day = _DAY.total_seconds()
     offsets = [
         cast(timedelta, datetime.fromtimestamp(at, zone).utcoffset())

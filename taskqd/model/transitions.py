@@ -68,7 +68,7 @@ def attempt_of(job: Job) -> Attempt:
 def clear_start_time(job: Job) -> None:
     """Remove the start time from the spec of a job that has been released."""
     if job.spec.at is not None or job.spec.delay is not None:
-        job.asked = job.submission
+        job.spec_before_change = job.original_spec
         job.spec = replace(job.spec, at=None, delay=None)
 
 
@@ -131,7 +131,7 @@ def _released(job: Job, _event: Released, _whole: Spec, _ahead: float) -> None:
 
 def _changed(job: Job, event: Changed, whole: Spec, ahead: float) -> None:
     change_start_time(job, event, whole, ahead)
-    job.asked = job.submission
+    job.spec_before_change = job.original_spec
     job.spec = event.spec
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taskqd.errors import BadRequest, TooLarge
 from taskqd.model import time_zones
 from taskqd.model.spec import Spec
-from taskqd.model.submission import BLOCKS, ScheduleRequest, Submission, packed
+from taskqd.model.submission import BLOCKS, ScheduleRequest, Submission, pack_secrets
 from taskqd.protocol.arguments import (
     Option,
     OptionType,
@@ -219,7 +219,7 @@ def secret_block(text: str) -> bytes:
     for name, value in split_options(text).options:
         if name == "secret":
             values |= parse_secret(value or "")
-    return packed(values)
+    return pack_secrets(values)
 
 
 def parse_submission(text: str) -> Submission:

@@ -91,7 +91,7 @@ def apply_event(array: Job, event: JobEvent, ahead: float) -> None:
     if isinstance(event, Changed):
         if array.status is Status.PENDING:
             transitions.change_start_time(array, event, array.spec, ahead)
-        array.asked = array.submission
+        array.spec_before_change = array.original_spec
         array.spec = event.spec
     if isinstance(event, Held | Released):
         array.is_held = isinstance(event, Held)

@@ -20,8 +20,8 @@ from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model import time_zones
 from taskqd.model.events import Paused, QueueEvent, Resumed, Scheduled, Unscheduled
 from taskqd.model.schedule import (
-    ROUNDING,
-    SET_BACK,
+    MAX_SET_BACK,
+    TIME_TOLERANCE,
     Schedule,
     check_cron,
     check_every,
@@ -147,10 +147,10 @@ class Schedules:
         self.ahead = ahead
         for number, schedule in self.by_id.items():
             if schedule.cron is not None:
-                if schedule.next_run_base > at + SET_BACK:
+                if schedule.next_run_base > at + MAX_SET_BACK:
                     schedule.next_run_base = at
                     self._stale.add(number)
-                if self._base_overrides.get(number, at) > at + SET_BACK:
+                if self._base_overrides.get(number, at) > at + MAX_SET_BACK:
                     self._base_overrides[number] = at
                     self._stale.add(number)
 
@@ -196,7 +196,7 @@ class Schedules:
     def _first_after(self, schedule: Schedule | None) -> float | None:
         if schedule is None or schedule.is_paused:
             return None
-        after = self._base_overrides.get(schedule.id, schedule.next_run_base) + ROUNDING
+        after = self._base_overrides.get(schedule.id, schedule.next_run_base) + TIME_TOLERANCE
         if schedule.every is not None:
             return next_of_every(schedule.created_at - schedule.ahead, schedule.every, after)
         try:

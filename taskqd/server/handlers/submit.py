@@ -36,7 +36,7 @@ class SubmitHandlers(HandlerGroup):
         names = [name for name in BLOCKS if getattr(spec, name) is not None]
         blocks = dict(zip(names, request.blocks, strict=True))
         if request.secret is not None:
-            blocks[secret.BLOCK] = request.secret
+            blocks[secret.SECRET_BLOCK] = request.secret
         principal = client.principal
         spec = self._authorizer.authorize_submission(principal, command, spec, len(request.secret or b""))
         max_pending = self._authorizer.max_pending(principal)

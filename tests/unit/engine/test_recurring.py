@@ -11,7 +11,7 @@ from taskqd.engine.recurring import MAX_SLEEP, MAX_SUBMISSIONS_PER_TURN, RETRY_I
 from taskqd.errors import BadRequest, StoreFailed
 from taskqd.model.events import FORMAT, Event, Opened, Submitted
 from taskqd.model.job import Status
-from taskqd.model.schedule import SET_BACK
+from taskqd.model.schedule import MAX_SET_BACK
 from taskqd.model.spec import DEFAULT_SPEC, Array, Spec
 from tests.fakes.clocks import BOOT, MONOTONIC, START, FakeClocks
 from tests.fakes.deferreds import begin, result_of
@@ -433,7 +433,7 @@ def test_a_stop_before_anything_was_scheduled_is_one(works: Clockwork) -> None:
 def test_a_clock_that_is_set_back_a_little_runs_nothing_of_a_cron_twice(works: Clockwork) -> None:
     works.make(every=None, cron="* * * * *", overlap=True)
     works.advance(*[5.0] * 8)
-    works.set_clock(START + 40.0 - SET_BACK / 2)
+    works.set_clock(START + 40.0 - MAX_SET_BACK / 2)
     works.advance(*[5.0] * 17)
     assert works.ran() == [40.0]
     works.advance(5.0)

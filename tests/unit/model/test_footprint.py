@@ -12,8 +12,8 @@ from taskqd.model.footprint import (
     ATTEMPT_BYTES,
     DEPENDENCY_BYTES,
     ENTRY_BYTES,
+    GROUP_BYTES,
     JOB_BYTES,
-    ROOM_BYTES,
     SPEC_BYTES,
     TASK_BYTES,
     footprint,
@@ -54,9 +54,9 @@ def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it
         ({"cwd": "/tmp"}, 4),
         ({"label": "mail"}, 4),
         ({"secrets": ("KEY",)}, ENTRY_BYTES + 3),
-        ({"needs": {"gpu": 1}}, ROOM_BYTES + ENTRY_BYTES + 3),
-        ({"queue": "slow"}, ROOM_BYTES),
-        ({"slots": 2}, ROOM_BYTES),
+        ({"needs": {"gpu": 1}}, GROUP_BYTES + ENTRY_BYTES + 3),
+        ({"queue": "slow"}, GROUP_BYTES),
+        ({"slots": 2}, GROUP_BYTES),
         ({"array": Array(3, 5)}, 3 * TASK_BYTES),
         ({"retry_on": ("exit",), "no_retry_on": ("spawn",)}, 2 * ENTRY_BYTES),
         ({"after": (1, 2), "after_any": (1,), "after_fail": (4,)}, 4 * DEPENDENCY_BYTES),
@@ -73,8 +73,10 @@ def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> 
     assert queue_state.pending_bytes == whole + 50
     queue_state.apply(changed(1, env={"A": "1"}, label="y" * 10))
     job = queue_state.get(1)
-    assert job.asked is not None
-    assert job.spec.env is job.asked.env, "a replay keeps an environment once, as the daemon does"
+    assert job.spec_before_change is not None
+    assert job.spec.env is job.spec_before_change.env, (
+        "a replay keeps an environment once, as the daemon does"
+    )
     assert queue_state.pending_bytes == whole + 60 + SPEC_BYTES == footprint_of(job)
     queue_state.apply(started(1))
     assert queue_state.pending_bytes == 0 == queue_state.pending_bytes_of("ann")

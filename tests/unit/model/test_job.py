@@ -104,8 +104,8 @@ def test_equal_options_are_equal_specs() -> None:
 
 def test_a_changed_job_knows_with_what_it_was_submitted() -> None:
     asked, now = Spec(priority=1), Spec(priority=2)
-    assert Job(id=1, spec=asked, owner="ann", submitted_at=0.0).submission == asked
-    assert Job(id=1, spec=now, owner="ann", submitted_at=0.0, asked=asked).submission == asked
+    assert Job(id=1, spec=asked, owner="ann", submitted_at=0.0).original_spec == asked
+    assert Job(id=1, spec=now, owner="ann", submitted_at=0.0, spec_before_change=asked).original_spec == asked
 
 
 def test_a_task_is_named_by_its_array_and_its_index() -> None:

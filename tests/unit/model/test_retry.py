@@ -8,7 +8,7 @@ import pytest
 from taskqd.errors import BadRequest
 from taskqd.model.job import Job, Reason, Status
 from taskqd.model.retry import REASONS, backoff, is_retryable, signal_name
-from taskqd.model.spec import LONGEST_RETRY_DELAY, Spec
+from taskqd.model.spec import DEFAULT_MAX_RETRY_DELAY, Spec
 from taskqd.protocol.retry_conditions import MAX_CONDITIONS, parse_conditions
 from taskqd.protocol.values import parse_signal
 
@@ -34,10 +34,10 @@ def _job(failures: int = 0, cancelling: int | None = None, **spec: Any) -> Job:
         (1.0, 3, 4.0),
         (0.5, 4, 4.0),
         (1.0, 12, 2048.0),
-        (1.0, 13, LONGEST_RETRY_DELAY),
-        (1.0, 10**6, LONGEST_RETRY_DELAY),
-        (7200.0, 1, LONGEST_RETRY_DELAY),
-        (3155760000.0, 10**6, LONGEST_RETRY_DELAY),
+        (1.0, 13, DEFAULT_MAX_RETRY_DELAY),
+        (1.0, 10**6, DEFAULT_MAX_RETRY_DELAY),
+        (7200.0, 1, DEFAULT_MAX_RETRY_DELAY),
+        (3155760000.0, 10**6, DEFAULT_MAX_RETRY_DELAY),
         (0.0, 1, 0.0),
         (0.0, 10**6, 0.0),
         (0.001, 5, 0.016),

@@ -1,10 +1,10 @@
-"""The block that keeps the values of secrets: what is packed comes out again, and nothing else does."""
+"""The block that keeps the values of secrets: what is pack_secrets comes out again, and nothing else does."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.model.submission import packed, unpacked
+from taskqd.model.submission import pack_secrets, unpack_secrets
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
 VALUES = st.binary(max_size=20).map(
@@ -14,16 +14,16 @@ VALUES = st.binary(max_size=20).map(
 
 @given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=5))
 def test_what_is_packed_comes_out_again(values: dict[str, str]) -> None:
-    assert unpacked(packed(values), values) == values
+    assert unpack_secrets(pack_secrets(values), values) == values
 
 
 def test_the_block_has_the_form_of_an_environment() -> None:
-    assert packed({"B": "2=3\n", "A": "\udcff"}) == b"A=\xff\0B=2=3\n\0"
+    assert pack_secrets({"B": "2=3\n", "A": "\udcff"}) == b"A=\xff\0B=2=3\n\0"
 
 
 def test_equal_secrets_are_equal_blocks_in_whatever_order_they_came() -> None:
-    assert packed({"A": "1", "B": "2"}) == packed({"B": "2", "A": "1"})
-    assert packed({"A": "1"}) != packed({"A": "2"})
+    assert pack_secrets({"A": "1", "B": "2"}) == pack_secrets({"B": "2", "A": "1"})
+    assert pack_secrets({"A": "1"}) != pack_secrets({"A": "2"})
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,6 @@ def test_equal_secrets_are_equal_blocks_in_whatever_order_they_came() -> None:
     ],
 )
 def test_a_block_that_is_cut_or_of_other_names_is_refused_without_what_it_has(block: bytes) -> None:
-    with pytest.raises(ValueError, match="expected the values of A, B, and the file has others") as refusal:
-        unpacked(block, ("A", "B"))
+    with pytest.raises(ValueError, match="expected the values of A, B, but the file has others") as refusal:
+        unpack_secrets(block, ("A", "B"))
     assert "1" not in str(refusal.value)

@@ -194,7 +194,7 @@ def test_a_change_is_of_all_that_have_not_started_and_what_is_known_of_the_rest_
     now = changed(1, array=Array(1, 3), queue="q", priority=2)
     queue_state = fold(*_array_of(COMPLETED, PENDING, PENDING), now)
     assert [task.spec.queue for task in queue_state.tasks(queue_state.get(1))] == ["default", "q", "q"]
-    assert (queue_state.get(1).spec.queue, queue_state.get(1).submission.queue) == ("q", "default")
+    assert (queue_state.get(1).spec.queue, queue_state.get(1).original_spec.queue) == ("q", "default")
 
 
 def test_a_removed_array_is_gone_with_its_tasks_and_their_limit() -> None:

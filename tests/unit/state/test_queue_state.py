@@ -316,7 +316,7 @@ def test_a_changed_job_is_what_it_was_changed_to_and_knows_what_was_asked() -> N
     queue_state = fold(submitted(1, priority=1, label="a"), changed(1, priority=2), changed(1, priority=3))
     job = queue_state.get(1)
     assert (job.spec.priority, job.spec.label) == (3, None)
-    assert (job.submission.priority, job.submission.label) == (1, "a")
+    assert (job.original_spec.priority, job.original_spec.label) == (1, "a")
 
 
 def test_a_changed_job_stands_in_line_where_it_belongs_now() -> None:

@@ -13,7 +13,14 @@ from msgspec.structs import replace
 
 from taskqd.errors import BadRequest, NoSuchJob
 from taskqd.model.events import Paused, Resumed, Scheduled, Unscheduled
-from taskqd.model.schedule import LONGEST_CRON, SET_BACK, Schedule, check_cron, check_every, next_of_cron
+from taskqd.model.schedule import (
+    MAX_CRON_LENGTH,
+    MAX_SET_BACK,
+    Schedule,
+    check_cron,
+    check_every,
+    next_of_cron,
+)
 from taskqd.model.spec import Spec
 from taskqd.model.time_zones import LOCAL
 from taskqd.state.schedules import Schedules
@@ -174,16 +181,16 @@ WRONG = [
     ("* * * * 8", ", not '* * * * 8': "),
     ("* * * * MON#6", ", not '* * * * MON#6': "),
     ("*/0 * * * *", ", not '*/0 * * * *': "),
-    ("9-5 * * * *", ", since 9-5 ends before it begins; write two ranges"),
-    ("0 0 * * SAT-MON", ", since SAT-MON ends before it begins"),
-    ("0 0 * * sun-5,FRI-tue", ", since FRI-TUE ends before it begins"),
-    ("0 0 * NOV-FEB *", ", since NOV-FEB ends before it begins"),
-    ("@every 5m", "@every is no cron expression: ask for --every=5m instead of --cron"),
-    (" @EVERY  1h", "ask for --every=1h"),
-    ("@every", "ask for --every=5m"),
+    ("9-5 * * * *", ": 9-5 ends before it begins; use two ranges"),
+    ("0 0 * * SAT-MON", ": SAT-MON ends before it begins"),
+    ("0 0 * * sun-5,FRI-tue", ": FRI-TUE ends before it begins"),
+    ("0 0 * NOV-FEB *", ": NOV-FEB ends before it begins"),
+    ("@every 5m", "@every is not a cron expression; use --every=5m in place of --cron"),
+    (" @EVERY  1h", "use --every=1h"),
+    ("@every", "use --every=5m"),
     ("0 0 30 2 *", ", not '0 0 30 2 *': "),
     ("0 0 31 2,4,6 *", ", not '0 0 31 2,4,6 *': "),
-    ("0 0 */31 * MON#3", "expected a cron expression that some day matches, and '0 0 */31 * MON#3' never"),
+    ("0 0 */31 * MON#3", "expected a cron expression that matches some day; '0 0 */31 * MON#3' never"),
     ("1" * 999 + " * * * *", "expected the 5 fields"),
     ("\N{ARABIC-INDIC DIGIT FOUR} * * * *", ", not '\N{ARABIC-INDIC DIGIT FOUR} * * * *': "),
 ]
@@ -205,7 +212,7 @@ def test_any_text_is_a_cron_with_a_run_or_refused(cron: str) -> None:
         check_cron(cron)
     except BadRequest:
         return
-    assert len(cron) <= LONGEST_CRON
+    assert len(cron) <= MAX_CRON_LENGTH
     due = next_of(made(scheduled(cron=cron)))
     assert due is not None
     assert due > T
@@ -584,7 +591,7 @@ def test_cron_counts_anew_if_the_time_of_day_is_set_back_by_more_than_a_minute()
     schedules = made(scheduled(1, cron="0 * * * *"), scheduled(2, cron="0 * * * *", at=T - 48 * HOUR))
     schedules.set_next_run_base(1, T + 2 * HOUR)
     schedules.set_next_run_base(2, T - 47 * HOUR)
-    clock_set(schedules, T - SET_BACK, -SET_BACK)
+    clock_set(schedules, T - MAX_SET_BACK, -MAX_SET_BACK)
     assert schedules.by_id[1].next_run_base == T
     clock_set(schedules, T - 24 * HOUR, -24 * HOUR)
     assert schedules.by_id[1].next_run_base == T - 24 * HOUR
