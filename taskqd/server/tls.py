@@ -1,9 +1,9 @@
-"""TLS endpoint strings -> what a port secures its connections with: a certificate, its key, the clients' CA.
+"""Parses TLS endpoint strings, and loads and checks the certificates and keys that they name.
 
-``tls:`` and ``ssl:`` are the same to us, and Twisted's names for the files mean what ours mean. TLS is spoken
-from version 1.2 on. With a CA, a client may show a certificate: one that the CA does not vouch for ends the
-handshake, so nobody who is let in has one that was not verified. Whom it names is left to ``access``. OpenSSL
-is loaded where a TLS port is asked for and not before: it comes with ``taskqd[tls]``.
+``tls:`` and ``ssl:`` mean the same, and the files have Twisted's names or shorter ones. The minimum is TLS
+1.2. With a CA, clients may present a certificate; the handshake fails if the CA has not signed it. The
+package ``auth`` decides which user a certificate belongs to. OpenSSL comes with ``taskqd[tls]`` and is
+imported only if a TLS port is used.
 """
 
 import os
@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorUNIX, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from taskqd.errors import StartRefused
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = ("tls", "ssl")
 CLIENT_CA = ("ca", "caCertsDir")
-"""The arguments of which either makes a port ask for client certificates."""
+"""The arguments that make a port request client certificates."""
 
 _FILES = {
     "key": "key",
@@ -38,11 +38,11 @@ _FILES = {
 _NUMBERS = {"port": 65535, "backlog": 100_000}
 _EXPECTED = "port, interface, backlog, key, cert, chain, ca, or Twisted's names of the files"
 BACKLOG = 4096
-"""This many clients may wait to be let in; listen(2) takes it for net.core.somaxconn if that is less."""
+"""Clients that may wait to be accepted; listen(2) reduces it to net.core.somaxconn."""
 
 
 class TlsOptions(NamedTuple):
-    """What a TLS endpoint string says: where to listen, and which files to listen with, each in PEM."""
+    """The arguments of a TLS endpoint string; the files are in PEM format."""
 
     port: int
     interface: str
@@ -55,7 +55,11 @@ class TlsOptions(NamedTuple):
 
 
 class TlsFiles(NamedTuple):
-    """What the files of an endpoint hold: our certificate with those that link it to its CA, and the CAs."""
+    """The contents of an endpoint's files.
+
+    ``key`` is one of cryptography's private keys. ``chain`` begins with the daemon's certificate. ``authorities``
+    are the CAs of clients.
+    """
 
     key: Any
     chain: "tuple[Certificate, ...]"
@@ -63,12 +67,14 @@ class TlsFiles(NamedTuple):
 
 
 def parse_options(arguments: Iterable[tuple[str, str]]) -> TlsOptions:
-    """Read the (name, value) of each argument that follows the kind; raises ValueError for what is none."""
+    """Parse the (name, value) of each argument behind the kind; raises ValueError if one is invalid."""
     found: dict[str, str] = {}
     for given, value in arguments:
         name = given or "port"
         if name.lower() == "sslmethod":
-            raise ValueError(f"{name} is not taken: TLS 1.2 or newer is spoken, whichever both sides have")
+            raise ValueError(
+                f"{name} is not supported: both sides use the newest version that they have, from TLS 1.2"
+            )
         if name not in (*_FILES, *_NUMBERS, "interface"):
             raise ValueError(f"expected {_EXPECTED}, not {name}={value}")
         meaning = _FILES.get(name, name)
@@ -93,22 +99,22 @@ def parse_options(arguments: Iterable[tuple[str, str]]) -> TlsOptions:
 
 
 def _number(found: dict[str, str], name: str) -> int:
-    text, most = found[name], _NUMBERS[name]
-    if not (text.isascii() and text.isdigit() and int(text) <= most):
-        raise ValueError(f"{name}: expected a number up to {most}, not {text!r}")
+    text, maximum = found[name], _NUMBERS[name]
+    if not (text.isascii() and text.isdigit() and int(text) <= maximum):
+        raise ValueError(f"{name}: expected a number up to {maximum}, not {text!r}")
     return int(text)
 
 
 def load_files(options: TlsOptions) -> TlsFiles:
-    """Read the files; raises StartRefused, naming the one that cannot be used and what to do."""
+    """Load the files; raises StartRefused, naming the one that cannot be used and what to do."""
     _load_openssl()
     key = _read_key(options.key)
     chain = _read_certificates(options.cert)
     if not _is_pair(chain[0], key):
         first = f"{options.cert} ({_subject(chain[0])})"
         raise StartRefused(
-            f"the certificate in {first} is not that of the key in {options.key}; "
-            "where a file has several, the daemon's own stands first"
+            f"the certificate in {first} does not belong to the key in {options.key}; "
+            "if a file has several certificates, the daemon's must be the first"
         )
     chain += _read_certificates(options.chain) if options.chain else ()
     authorities = _read_certificates(options.ca) if options.ca else ()
@@ -116,17 +122,17 @@ def load_files(options: TlsOptions) -> TlsFiles:
     return TlsFiles(key, chain, authorities)
 
 
-def server(reactor: Any, options: TlsOptions, files: TlsFiles) -> IStreamServerEndpoint:
-    """Return the endpoint; raises StartRefused where OpenSSL does not take the papers."""
+def server(reactor: IReactorUNIX, options: TlsOptions, files: TlsFiles) -> IStreamServerEndpoint:
+    """Return the endpoint; raises StartRefused if OpenSSL does not accept the files."""
     from OpenSSL import SSL, crypto  # noqa: PLC0415 - an extra that is loaded only if it is used
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415 - as above
 
     clients: dict[str, Any] = {}
     if files.authorities:
-        # Asked for and, if there is one, verified; who has none may AUTH.
+        # Requested, and verified if one is presented; clients without one may AUTH.
         trusted = [crypto.X509.from_cryptography(each) for each in files.authorities]
         clients = {"verify": True, "requireCertificate": False, "caCerts": trusted}
-    ours: list[Any] = list(files.chain)  # what pyOpenSSL wants now, though Twisted's types say its own X509
+    ours: list[Any] = list(files.chain)  # pyOpenSSL accepts these; Twisted's types still demand its X509
     certificates = CertificateOptions(
         privateKey=files.key,
         certificate=ours[0],
@@ -138,25 +144,25 @@ def server(reactor: Any, options: TlsOptions, files: TlsFiles) -> IStreamServerE
         certificates.getContext()
     except (SSL.Error, crypto.Error) as error:
         raise StartRefused(
-            f"OpenSSL does not take {options.cert} and {options.key}: {_reason(error)}"
+            f"OpenSSL does not accept {options.cert} and {options.key}: {_reason(error)}"
         ) from None
     return SSL4ServerEndpoint(reactor, options.port, certificates, options.backlog, options.interface)
 
 
 def validity_warnings(files: TlsFiles, now: float) -> Iterator[str]:
-    """Yield a line for each certificate that is not valid at ``now``, so that nobody should take it."""
+    """Yield a warning for each certificate that is not valid at a time: clients will refuse it."""
     moment = datetime.fromtimestamp(now, timezone.utc)
     for kind, certificates in (("certificate", files.chain), ("CA", files.authorities)):
         for each in certificates:
-            whose = f"the {kind} {_subject(each)}"
+            name = f"the {kind} {_subject(each)}"
             if each.not_valid_after_utc < moment:
-                yield f"{whose} has expired at {each.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}: renew it"
+                yield f"{name} has expired at {each.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}: renew it"
             elif each.not_valid_before_utc > moment:
-                yield f"{whose} is not valid before {each.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
+                yield f"{name} is not valid before {each.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def handshake_error(reason: Failure) -> str | None:
-    """Return why TLS with a client came to nothing, in OpenSSL's words; None where it did not."""
+    """Return OpenSSL's reason if a connection was lost because of TLS, otherwise None."""
     error: Any = reason.value
     return _reason(error) if reason.check("OpenSSL.SSL.Error") else None
 
@@ -164,8 +170,8 @@ def handshake_error(reason: Failure) -> str | None:
 def _load_openssl() -> None:
     try:
         import OpenSSL  # noqa: F401, PLC0415 - an extra that is loaded only if it is used
-    except ImportError as why:
-        raise StartRefused(f"TLS needs more than is installed: pip install 'taskqd[tls]' ({why})") from None
+    except ImportError as error:
+        raise StartRefused(f"TLS needs more packages: pip install 'taskqd[tls]' ({error})") from None
 
 
 def _reason(error: BaseException) -> str:
@@ -173,7 +179,7 @@ def _reason(error: BaseException) -> str:
     queue = error.args[0] if error.args else None
     if isinstance(queue, (list, tuple)) and queue:
         return str(queue[-1][-1])
-    return str(error) or "no reason is given"
+    return str(error) or "no reason given"
 
 
 def _subject(certificate: "Certificate") -> str:
@@ -194,9 +200,9 @@ def _read_key(path: str) -> Any:
     try:
         return serialization.load_pem_private_key(data, None)
     except TypeError:
-        raise StartRefused(f"the key in {path} has a passphrase; `openssl pkey` makes one without") from None
-    except Exception as why:  # noqa: BLE001 - it has errors of its own beside ValueError
-        raise StartRefused(f"{path} has no key in PEM form: {why}") from None
+        raise StartRefused(f"the key in {path} has a passphrase; `openssl pkey` writes it without") from None
+    except Exception as error:  # noqa: BLE001 - cryptography has exceptions beside ValueError
+        raise StartRefused(f"{path} has no key in PEM format: {error}") from None
 
 
 def _read_certificates(path: str) -> "tuple[Certificate, ...]":
@@ -204,15 +210,15 @@ def _read_certificates(path: str) -> "tuple[Certificate, ...]":
 
     try:
         return tuple(x509.load_pem_x509_certificates(_read(path)))
-    except ValueError as why:
-        raise StartRefused(f"{path} has no certificates in PEM form: {why}") from None
+    except ValueError as error:
+        raise StartRefused(f"{path} has no certificates in PEM format: {error}") from None
 
 
 def _read_directory(path: str) -> "tuple[Certificate, ...]":
     try:
         names = sorted(name for name in os.listdir(path) if name.lower().endswith(".pem"))
-    except OSError as why:
-        raise StartRefused(f"the directory {path} cannot be read: {why.strerror}") from None
+    except OSError as error:
+        raise StartRefused(f"the directory {path} cannot be read: {error.strerror}") from None
     if not names:
         raise StartRefused(f"the directory {path} has no file *.pem, so no CA")
     return tuple(each for name in names for each in _read_certificates(os.path.join(path, name)))
@@ -222,14 +228,14 @@ def _read(path: str, *, is_secret: bool = False) -> bytes:
     try:
         with open(path, "rb") as file:
             if is_secret:
-                _refuse_if_open(path, os.fstat(file.fileno()))
+                _check_key_mode(path, os.fstat(file.fileno()))
             return file.read()
-    except OSError as why:
-        raise StartRefused(f"{path} cannot be read: {why.strerror}") from None
+    except OSError as error:
+        raise StartRefused(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _refuse_if_open(path: str, found: os.stat_result) -> None:
-    """Refuse a key that others may read; root's may be read by its group, as Debian's ssl-cert has it."""
+def _check_key_mode(path: str, found: os.stat_result) -> None:
+    """Refuse a key that others may read; the group may read root's, as with Debian's ssl-cert."""
     mode = stat.S_IMODE(found.st_mode)
     if mode & (0o037 if found.st_uid == 0 else 0o077):
-        raise StartRefused(f"the key {path} is open to others with its mode {mode:03o}: chmod 600 {path}")
+        raise StartRefused(f"others can read the key {path} (mode {mode:03o}): chmod 600 {path}")

@@ -462,13 +462,13 @@ def test_a_port_that_cannot_be_secured_refuses_the_start_in_one_line(
         told = f"{key} cannot be read: No such file or directory"
     elif trouble == "open to others":
         key.chmod(0o644)
-        told = f"the key {key} is open to others with its mode 644: chmod 600 {key}"
+        told = f"others can read the key {key} (mode 644): chmod 600 {key}"
     elif trouble == "another's":
         key.write_bytes(site.ana.key.read_bytes())
-        told = f"is not that of the key in {key}"
+        told = f"does not belong to the key in {key}"
     elif trouble == "no key":
         key.write_text("x")
-        told = f"{key} has no key in PEM form"
+        told = f"{key} has no key in PEM format"
     else:
         more = ["sslmethod=TLSv1_METHOD"]
         told = "TLS 1.2 or newer is spoken"

@@ -65,8 +65,8 @@ def test_ours_and_twisted_s_names_mean_the_same(
         ([("", "-1"), ("key", "k")], "port: expected a number"),
         ([("", "٣"), ("key", "k")], "port: expected a number"),
         ([("", "1"), ("key", "k"), ("backlog", "x")], "backlog: expected a number up to 100000, not 'x'"),
-        ([("", "1"), ("key", "k"), ("sslmethod", "TLSv1_METHOD")], "TLS 1.2 or newer is spoken"),
-        ([("", "1"), ("key", "k"), ("sslMethod", "TLSv1_METHOD")], "TLS 1.2 or newer is spoken"),
+        ([("", "1"), ("key", "k"), ("sslmethod", "TLSv1_METHOD")], "both sides use the newest version"),
+        ([("", "1"), ("key", "k"), ("sslMethod", "TLSv1_METHOD")], "both sides use the newest version"),
         ([("", "1"), ("key", "k"), ("colour", "red")], "expected port, interface, .* not colour=red"),
         ([("", "1"), ("key", "k"), ("dhParameters", "d")], "expected port, .* not dhParameters=d"),
         ([("", "1"), ("key", "k"), ("privateKey", "l")], "key is given twice, the second time as privateKey"),
@@ -165,7 +165,7 @@ def test_a_file_without_certificates_is_refused(which: str, content: bytes, site
         endpoint = site.endpoint(pair=Pair(broken, site.ours.key))
     else:
         endpoint = site.endpoint(f"{which}={broken}")
-    assert refusal_of(endpoint, reactor).startswith(f"{broken} has no certificates in PEM form: ")
+    assert refusal_of(endpoint, reactor).startswith(f"{broken} has no certificates in PEM format: ")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_file_without_certificates_is_refused(which: str, content: bytes, site
 )
 def test_a_file_without_a_key_is_refused(content: bytes, site: Site, reactor: Any) -> None:
     site.ours.key.write_bytes(content)
-    assert refusal_of(site.endpoint(), reactor).startswith(f"{site.ours.key} has no key in PEM form: ")
+    assert refusal_of(site.endpoint(), reactor).startswith(f"{site.ours.key} has no key in PEM format: ")
 
 
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(site: Site, reactor: Any) -> None:
@@ -185,20 +185,20 @@ def test_a_key_of_another_certificate_is_refused(site: Site, reactor: Any) -> No
     other = site.ca.issue("other")
     refusal = refusal_of(site.endpoint(pair=Pair(site.ours.cert, other.key)), reactor)
     assert refusal.startswith(
-        f"the certificate in {site.ours.cert} (CN=localhost) is not that of the key in {other.key}"
+        f"the certificate in {site.ours.cert} (CN=localhost) does not belong to the key in {other.key}"
     )
 
 
 def test_a_certificate_behind_its_chain_is_refused(site: Site, reactor: Any) -> None:
     site.ours.cert.write_bytes(site.ca.cert.read_bytes() + site.ours.cert.read_bytes())
-    assert refusal_of(site.endpoint(), reactor).endswith("the daemon's own stands first")
+    assert refusal_of(site.endpoint(), reactor).endswith("the daemon's must be the first")
 
 
 def test_what_openssl_finds_too_weak_is_refused(site: Site, reactor: Any) -> None:
     key = rsa.generate_private_key(65537, 1024)
     weak = site.ca.issue("weak", key=key)
     refusal = refusal_of(site.endpoint(pair=weak), reactor)
-    assert refusal == f"OpenSSL does not take {weak.cert} and {weak.key}: ee key too small"
+    assert refusal == f"OpenSSL does not accept {weak.cert} and {weak.key}: ee key too small"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o620, 0o602])
@@ -207,10 +207,7 @@ def test_a_key_that_is_open_to_others_is_refused_and_says_what_to_do(
 ) -> None:
     site.ours.key.chmod(mode)
     refusal = refusal_of(site.endpoint(), reactor)
-    assert (
-        refusal
-        == f"the key {site.ours.key} is open to others with its mode {mode:03o}: chmod 600 {site.ours.key}"
-    )
+    assert refusal == f"others can read the key {site.ours.key} (mode {mode:03o}): chmod 600 {site.ours.key}"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +231,7 @@ def test_only_root_s_key_may_be_read_by_its_group(
     if is_taken:
         assert tls.load_files(options).chain
     else:
-        with pytest.raises(StartRefused, match="is open to others"):
+        with pytest.raises(StartRefused, match="others can read the key"):
             tls.load_files(options)
 
 
@@ -243,7 +240,7 @@ def test_without_the_extra_what_to_install_is_said(
 ) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
     assert refusal_of(site.endpoint(), reactor).startswith(
-        "TLS needs more than is installed: pip install 'taskqd[tls]' ("
+        "TLS needs more packages: pip install 'taskqd[tls]' ("
     )
 
 
