@@ -57,8 +57,8 @@ class TlsOptions(NamedTuple):
 class TlsFiles(NamedTuple):
     """The contents of an endpoint's files.
 
-    ``key`` is one of cryptography's private keys. ``chain`` begins with the daemon's certificate. ``authorities``
-    are the CAs of clients.
+    ``key`` is one of cryptography's private keys. ``chain`` begins with the daemon's certificate.
+    ``authorities`` are the CAs of clients.
     """
 
     key: Any
