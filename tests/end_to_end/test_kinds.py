@@ -68,7 +68,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command, stdout, stderr, exit_code", KINDS)
-def test_a_command_gives_what_it_gives_in_a_shell(
+def test_command_has_the_result_that_it_has_in_a_shell(
     wire: Wire, command: str, stdout: bytes, stderr: bytes, exit_code: str
 ) -> None:
     job = wire.submit(command)
@@ -76,13 +76,13 @@ def test_a_command_gives_what_it_gives_in_a_shell(
     assert wire.result(job) == Result(stdout, stderr, exit_code)
 
 
-def test_a_program_that_is_not_there_says_so(wire: Wire) -> None:
+def test_missing_program_is_reported_by_the_shell(wire: Wire) -> None:
     result = wire.run("no-such-program --at-all")
     assert (result.stdout, result.exit_code) == (b"", "127")
     assert b"no-such-program" in result.stderr
 
 
-def test_ls(wire: Wire, place: Path) -> None:
+def test_ls_runs(wire: Wire, place: Path) -> None:
     result = wire.run(f"--cwd={place} ls -la")
     assert (result.stderr, result.exit_code) == (b"", "0")
     assert [line.split()[-1] for line in result.stdout.splitlines()[1:]] == [
@@ -97,12 +97,12 @@ def test_ls(wire: Wire, place: Path) -> None:
     assert b"nothing" in result.stderr
 
 
-def test_wc(wire: Wire, place: Path) -> None:
+def test_wc_runs(wire: Wire, place: Path) -> None:
     result = wire.run(f"wc {place}/words.txt")
     assert result.stdout.split() == [b"2", b"5", b"24", str(place / "words.txt").encode()]
 
 
-def test_gzip(wire: Wire, place: Path) -> None:
+def test_gzip_runs(wire: Wire, place: Path) -> None:
     whole = (place / "all.bin").read_bytes()
     assert wire.run(f"gzip {place}/all.bin") == (b"", b"", "0")
     assert not (place / "all.bin").exists()
@@ -113,7 +113,7 @@ def test_gzip(wire: Wire, place: Path) -> None:
 
 
 @pytest.mark.needs("convert")
-def test_convert(wire: Wire, place: Path) -> None:
+def test_convert_runs(wire: Wire, place: Path) -> None:
     pixels = bytes((x * 8, y * 8, 128)[channel] for y in range(24) for x in range(32) for channel in range(3))
     (place / "in.ppm").write_bytes(b"P6\n32 24\n255\n" + pixels)
     assert wire.run(f"--cwd={place} convert in.ppm -resize 50% out.png") == (b"", b"", "0")
@@ -129,7 +129,7 @@ def test_convert(wire: Wire, place: Path) -> None:
 
 
 @pytest.mark.needs("ping")
-def test_ping(wire: Wire) -> None:
+def test_ping_runs(wire: Wire) -> None:
     result = wire.run("ping -c1 127.0.0.1")
     assert (result.stderr, result.exit_code) == (b"", "0")
     assert re.search(rb"\b1 (packets )?received", result.stdout)
@@ -160,12 +160,12 @@ def web() -> Iterator[str]:
 
 
 @pytest.mark.needs("curl")
-def test_curl_of_a_local_page(wire: Wire, web: str) -> None:
+def test_curl_gets_a_local_page(wire: Wire, web: str) -> None:
     assert wire.run(f"curl -sS --noproxy '*' {web}/page") == (PAGE, b"", "0")
     assert wire.run(f"curl -sS -f -o /dev/null --noproxy '*' {web}/nothing").exit_code == "22"
 
 
-def test_a_here_document_in_a_script(wire: Wire, place: Path) -> None:
+def test_script_may_have_a_here_document(wire: Wire, place: Path) -> None:
     script = b"cat > copy.txt <<'END'\n$HOME `x` \"y\" \\\\ \xe9\nEND\ncat copy.txt\n"
     script += b"wc -l <<END | tr -d ' '\na\nb\nEND\n"
     result = wire.run(f"--cwd={place} --script={len(script)}", script)
@@ -177,7 +177,7 @@ def test_binary_output_is_exact_on_both_streams(wire: Wire, place: Path) -> None
     assert result == ((place / "all.bin").read_bytes(), (place / "reversed.bin").read_bytes(), "0")
 
 
-def test_100_mb_of_output_are_kept_whole_and_out_of_memory(running: Daemon, wire: Wire, place: Path) -> None:
+def test_output_of_100_mb_is_kept_whole_and_not_in_memory(running: Daemon, wire: Wire, place: Path) -> None:
     piece = bytes(range(256)) * 4096
     (place / "piece").write_bytes(piece)
     before = running.memory()

@@ -59,7 +59,7 @@ def submit(wire: Wire, count: int, command: str) -> list[int]:
 
 @other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
-def test_a_want_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[Daemon]) -> None:
+def test_shortage_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = Started(tmp_path, slots=50)
     made.append(daemon)
     # As an ordinary user, to whom limits apply, but one who may read any checkout and write any place.
@@ -90,9 +90,7 @@ def test_a_want_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[
     assert "jobs start again" in told[-1]
 
 
-def test_slots_that_descriptors_cannot_carry_are_bounded_and_named(
-    tmp_path: Path, made: list[Daemon]
-) -> None:
+def test_slots_are_reduced_to_what_the_descriptors_allow(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = start(made, tmp_path, "/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh", slots=200)
     wire = daemon.connect()
     assert wire.stats()["slots"] == 35
@@ -101,7 +99,7 @@ def test_slots_that_descriptors_cannot_carry_are_bounded_and_named(
     assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
 
 
-def test_the_daemon_takes_all_descriptors_that_it_may_and_jobs_get_what_it_was_given(
+def test_daemon_raises_its_descriptor_limit_and_jobs_get_the_original(
     tmp_path: Path, made: list[Daemon]
 ) -> None:
     limits = 'ulimit -S -n 300; ulimit -H -n 2000; exec "$@"'
@@ -115,7 +113,7 @@ def test_the_daemon_takes_all_descriptors_that_it_may_and_jobs_get_what_it_was_g
 # Signals.
 
 
-def test_signals_without_a_use_end_nothing(daemon: DaemonFactory) -> None:
+def test_unused_signals_are_ignored(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit("sleep 0.5; echo done; grep SigIgn /proc/self/status")
@@ -140,7 +138,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def test_a_parent_that_blocks_and_ignores_signals_breaks_nothing(tmp_path: Path, made: list[Daemon]) -> None:
+def test_signals_blocked_or_ignored_by_the_parent_are_reset(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = start(made, tmp_path, sys.executable, "-c", BLOCK)
     wire = daemon.connect()
     assert wire.run("exit 3").exit_code == "3"
@@ -168,7 +166,7 @@ def _answers(daemon: Daemon) -> bool:
         return False
 
 
-def test_a_terminal_that_goes_ends_the_daemon_in_order(tmp_path: Path, made: list[Daemon]) -> None:
+def test_hangup_of_the_terminal_stops_the_daemon_in_order(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = Daemon(tmp_path, "--on-stop", "requeue")
     made.append(daemon)
     terminal = on_terminal(daemon, "")
@@ -183,7 +181,7 @@ def test_a_terminal_that_goes_ends_the_daemon_in_order(tmp_path: Path, made: lis
     assert daemon.connect().show(job)["runs"][0]["detail"] == "the daemon was stopped while it ran"
 
 
-def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[Daemon]) -> None:
+def test_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = Daemon(tmp_path)
     made.append(daemon)
     os.close(on_terminal(daemon, "nohup"))
@@ -196,7 +194,7 @@ def test_a_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[D
 
 @other_users.only_root
 @pytest.mark.needs("unshare")
-def test_as_process_1_it_leaves_no_zombie_and_knows_how_its_jobs_ended(
+def test_daemon_as_process_1_leaves_no_zombie_and_reports_exit_codes(
     tmp_path: Path, made: list[Daemon]
 ) -> None:
     before = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
@@ -232,7 +230,7 @@ def zombies(parent: int) -> int:
 # What is the daemon's and not its jobs'.
 
 
-def test_a_job_has_the_daemon_s_time_zone_and_nothing_else_of_it(tmp_path: Path, made: list[Daemon]) -> None:
+def test_job_inherits_the_daemon_s_time_zone_only(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = start(made, tmp_path, "env", "TZ=Asia/Tokyo", "OLDPWD=/daemons", "X=1")
     wire = daemon.connect()
     assert wire.run('date +%Z; echo "$OLDPWD$X"').stdout == b"JST\n\n"
@@ -241,7 +239,7 @@ def test_a_job_has_the_daemon_s_time_zone_and_nothing_else_of_it(tmp_path: Path,
 
 
 @other_users.only_root
-def test_a_job_has_no_score_of_the_daemon_s_for_want_of_memory(tmp_path: Path, made: list[Daemon]) -> None:
+def test_job_does_not_inherit_the_daemon_s_oom_score(tmp_path: Path, made: list[Daemon]) -> None:
     score = 'echo -300 >/proc/self/oom_score_adj; exec "$@"'
     daemon = start(made, tmp_path, "/bin/sh", "-c", score, "sh")
     wire = daemon.connect()
@@ -250,9 +248,7 @@ def test_a_job_has_no_score_of_the_daemon_s_for_want_of_memory(tmp_path: Path, m
     assert wire.run("cat /proc/self/oom_score_adj") == (b"0\n", b"", "0")
 
 
-def test_a_daemon_whose_directory_was_removed_runs_jobs_in_its_home(
-    tmp_path: Path, made: list[Daemon]
-) -> None:
+def test_daemon_whose_directory_was_removed_runs_jobs_at_home(tmp_path: Path, made: list[Daemon]) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     daemon = start(made, tmp_path, "/bin/sh", "-c", f'cd {gone}; exec "$@"', "sh")
@@ -280,7 +276,7 @@ def hang(directory: Path) -> int:
 
 @other_users.only_root
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no FUSE here")
-def test_a_file_system_that_does_not_answer_holds_only_the_jobs_that_name_it(daemon: DaemonFactory) -> None:
+def test_hanging_file_system_blocks_only_jobs_that_use_it(daemon: DaemonFactory) -> None:
     one = daemon(slots=8)
     hung = one.place / "hung"
     hung.mkdir()
@@ -302,9 +298,7 @@ def test_a_file_system_that_does_not_answer_holds_only_the_jobs_that_name_it(dae
         os.close(device)
 
 
-def test_output_that_is_removed_under_a_running_job_is_not_taken_for_none(
-    running: Daemon, wire: Wire
-) -> None:
+def test_output_removed_during_the_job_is_reported_as_lost(running: Daemon, wire: Wire) -> None:
     job = wire.submit(
         "head -c 9000 /dev/zero; while [ ! -e go ]; do sleep 0.02; done; echo end; echo why >&2"
     )
@@ -320,9 +314,7 @@ def test_output_that_is_removed_under_a_running_job_is_not_taken_for_none(
     assert wire.output(job, "stderr").data == b"why\n"
 
 
-def test_output_that_is_lost_after_the_end_is_refused_and_the_connection_stays(
-    running: Daemon, wire: Wire
-) -> None:
+def test_output_lost_after_the_end_is_refused_and_the_connection_stays(running: Daemon, wire: Wire) -> None:
     for size in (9_000, 200_000):
         job = wire.submit(f"head -c {size} /dev/zero")
         assert wire.wait(job) == "COMPLETED"
@@ -344,7 +336,7 @@ def test_output_that_is_lost_after_the_end_is_refused_and_the_connection_stays(
         (b"#!/usr/bin/env sh\necho hi\n", None, ""),
     ],
 )
-def test_a_script_is_run_by_what_it_names_or_says_why_not(
+def test_script_runs_by_its_interpreter_or_is_refused_with_the_reason(
     wire: Wire, script: bytes, reason: str | None, detail: str
 ) -> None:
     job = wire.submit(f"--script={len(script)}", script)
@@ -354,7 +346,7 @@ def test_a_script_is_run_by_what_it_names_or_says_why_not(
     assert detail in (shown["detail"] or "")
 
 
-def test_a_directory_that_is_none_is_a_reason_of_its_own(wire: Wire, tmp_path: Path) -> None:
+def test_missing_directory_is_reported_as_a_failed_spawn(wire: Wire, tmp_path: Path) -> None:
     job = wire.submit(f"--cwd={tmp_path}/none echo never")
     assert wire.wait(job) == "FAILED"
     shown = wire.show(job)

@@ -33,7 +33,7 @@ def _seconds(shown: dict[str, str]) -> float:
     return (end - start).total_seconds()
 
 
-def test_a_timeout_ends_a_child_that_ignores_term_within_three_seconds(running: Daemon, wire: Wire) -> None:
+def test_timeout_kills_a_child_that_ignores_term_within_three_seconds(running: Daemon, wire: Wire) -> None:
     job = wire.submit(f"--timeout=1 --kill-after=1 {TREES['a child that ignores TERM']}")
     wire.wait_running(job)
     end = time.monotonic() + 3
@@ -43,7 +43,7 @@ def test_a_timeout_ends_a_child_that_ignores_term_within_three_seconds(running: 
     assert _seconds(wire.show(job)) < 3
 
 
-def test_a_timeout_ends_the_whole_tree_whatever_it_is(daemon: DaemonFactory) -> None:
+def test_timeout_ends_the_whole_tree(daemon: DaemonFactory) -> None:
     one = daemon(slots=len(TREES))
     wire = one.connect()
     jobs = {name: wire.submit(f"--timeout=1 --kill-after=1 {tree}") for name, tree in TREES.items()}
@@ -55,7 +55,7 @@ def test_a_timeout_ends_the_whole_tree_whatever_it_is(daemon: DaemonFactory) -> 
         assert 0.9 < _seconds(shown) < 10, name
 
 
-def test_a_cancel_ends_the_whole_tree(daemon: DaemonFactory) -> None:
+def test_cancel_ends_the_whole_tree(daemon: DaemonFactory) -> None:
     one = daemon(slots=len(TREES))
     wire = one.connect()
     jobs = [wire.submit(f"--kill-after=300ms {tree}") for tree in TREES.values()]
@@ -66,11 +66,11 @@ def test_a_cancel_ends_the_whole_tree(daemon: DaemonFactory) -> None:
     one.wait_for_no_process()
 
 
-def test_a_job_that_ends_in_time_is_not_touched(wire: Wire) -> None:
+def test_job_that_ends_before_its_timeout_completes(wire: Wire) -> None:
     assert wire.run("--timeout=30 sleep 0.2; echo done").stdout == b"done\n"
 
 
-def test_a_job_may_end_well_after_its_timeouts_term_and_has_timed_out_all_the_same(wire: Wire) -> None:
+def test_job_that_exits_with_0_after_its_timeout_has_timed_out(wire: Wire) -> None:
     job = wire.submit("--timeout=300ms trap 'echo cleaned up; exit 0' TERM; while :; do sleep 0.05; done")
     assert wire.wait(job) == "FAILED"
     result = wire.result(job)  # stderr may have what the shell says of its sleep, which was ended too
@@ -88,9 +88,7 @@ LEFTOVERS = [
 
 
 @pytest.mark.parametrize("command", LEFTOVERS)
-def test_a_leftover_neither_delays_the_end_of_a_job_nor_outlives_it(
-    running: Daemon, wire: Wire, command: str
-) -> None:
+def test_leftover_neither_delays_the_end_nor_outlives_it(running: Daemon, wire: Wire, command: str) -> None:
     job = wire.submit(f"--kill-after=3 {command}")
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(job) == (b"hi\n", b"", "0")
@@ -98,7 +96,7 @@ def test_a_leftover_neither_delays_the_end_of_a_job_nor_outlives_it(
     running.wait_for_no_process()
 
 
-def test_what_a_job_wrote_before_its_end_is_never_lost_to_a_leftover(wire: Wire) -> None:
+def test_output_before_the_exit_is_kept_despite_a_leftover(wire: Wire) -> None:
     job = wire.submit("sleep 300 & head -c 60000 /dev/zero; head -c 60000 /dev/zero >&2")
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(job) == (bytes(60000), bytes(60000), "0")
@@ -107,9 +105,7 @@ def test_what_a_job_wrote_before_its_end_is_never_lost_to_a_leftover(wire: Wire)
 @pytest.mark.parametrize(
     "reason, failing", [("exit", "exit 1"), ("signal", "kill -9 $$"), ("timeout", "sleep 300")]
 )
-def test_a_failing_job_is_tried_again_as_often_as_it_asked(
-    wire: Wire, tmp_path: Path, reason: str, failing: str
-) -> None:
+def test_failing_job_is_retried_as_requested(wire: Wire, tmp_path: Path, reason: str, failing: str) -> None:
     timeout = "--timeout=200ms" if reason == "timeout" else ""
     text = f"{timeout} --retries=2 --retry-delay=100ms echo $TASKQ_ATTEMPT >> {tmp_path}/attempts; {failing}"
     job = wire.submit(text)
@@ -127,7 +123,7 @@ def test_retries_end_with_the_first_success(wire: Wire, tmp_path: Path) -> None:
     assert wire.show(job)["attempts"] == 2
 
 
-def test_a_retry_by_hand_renews_the_budget_and_goes_on_counting(wire: Wire, tmp_path: Path) -> None:
+def test_retry_command_renews_the_retries_and_keeps_counting_attempts(wire: Wire, tmp_path: Path) -> None:
     job = wire.submit(f"--retries=1 --retry-delay=50ms echo $TASKQ_ATTEMPT >> {tmp_path}/attempts; exit 1")
     assert wire.wait(job) == "FAILED"
     assert wire.ask(f"RETRY {job}") == f"JOB_ID {job}"
@@ -136,7 +132,7 @@ def test_a_retry_by_hand_renews_the_budget_and_goes_on_counting(wire: Wire, tmp_
     assert wire.show(job)["attempts"] == 4
 
 
-def test_a_retry_waits_for_its_delay(wire: Wire, tmp_path: Path) -> None:
+def test_retry_waits_for_its_delay(wire: Wire, tmp_path: Path) -> None:
     job = wire.submit(f"--retries=1 --retry-delay=1s date +%s%N >> {tmp_path}/moments; exit 1")
     assert wire.wait(job) == "FAILED"
     first, second = (int(line) / 1e9 for line in (tmp_path / "moments").read_text().split())
@@ -144,9 +140,7 @@ def test_a_retry_waits_for_its_delay(wire: Wire, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_no_more_jobs_run_at_once_than_there_are_slots(
-    daemon: DaemonFactory, tmp_path: Path, slots: int
-) -> None:
+def test_running_jobs_never_exceed_the_slots(daemon: DaemonFactory, tmp_path: Path, slots: int) -> None:
     wire = daemon(slots=slots).connect()
     text = f"echo + >> {tmp_path}/log; sleep 0.1; echo - >> {tmp_path}/log"
     jobs = [wire.submit(text) for _ in range(slots * 4)]
@@ -165,7 +159,7 @@ def test_jobs_start_in_the_order_of_their_ids(daemon: DaemonFactory, tmp_path: P
     assert [int(line) for line in (tmp_path / "order").read_text().split()] == jobs
 
 
-def test_a_thousand_short_jobs_leave_no_process_and_no_descriptor(running: Daemon, wire: Wire) -> None:
+def test_thousand_short_jobs_leak_no_process_and_no_descriptor(running: Daemon, wire: Wire) -> None:
     wire.run("true")
     before = len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
     for _ in range(1_000):

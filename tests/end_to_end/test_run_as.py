@@ -78,7 +78,7 @@ def root_itself(running: Shared) -> Wire:
 
 
 @pytest.mark.parametrize("name", other_users.NAMES)
-def test_a_job_is_its_owner_in_every_way(running: Shared, name: str) -> None:
+def test_job_has_all_ids_and_rights_of_its_owner(running: Shared, name: str) -> None:
     user = other_users.user(name)
     wire = running.connect_as(name)
     shown = wire.run("id -u; id -g; id -G; id -ru; grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status")
@@ -89,7 +89,7 @@ def test_a_job_is_its_owner_in_every_way(running: Shared, name: str) -> None:
     assert wire.show(wire.submit("true"))["owner"] == name
 
 
-def test_its_environment_is_its_owner_s(games: Wire) -> None:
+def test_job_has_the_environment_of_its_owner(games: Wire) -> None:
     user = other_users.user("games")
     shown = dict(line.split("=", 1) for line in games.run("env -0").stdout.decode().split("\0")[:-1])
     given = {name: shown[name] for name in ("HOME", "USER", "LOGNAME", "SHELL")}
@@ -100,7 +100,7 @@ def test_its_environment_is_its_owner_s(games: Wire) -> None:
     assert reach.exit_code == "0", "the socket in TASKQ_ADDRESS is open to the job"
 
 
-def test_variables_come_byte_for_byte_and_are_obeyed_only_by_what_the_owner_runs(games: Wire) -> None:
+def test_variables_are_byte_exact_and_affect_only_the_owner_s_programs(games: Wire) -> None:
     value = bytes(range(1, 256))
     shown = games.run(f'--env=A={quote(value)} --env=LD_PRELOAD=/nonexistent.so printf %s "$A"; /bin/true')
     assert shown.stdout == value
@@ -109,7 +109,7 @@ def test_variables_come_byte_for_byte_and_are_obeyed_only_by_what_the_owner_runs
     )
 
 
-def test_a_directory_is_the_owner_s_to_enter(running: Shared, games: Wire) -> None:
+def test_directory_is_entered_with_the_owner_s_rights(running: Shared, games: Wire) -> None:
     home = other_users.user("games").home
     assert games.run("pwd").stdout.decode() in (f"{home}\n", "/\n")
     assert games.run("--cwd=/tmp pwd").stdout == b"/tmp\n"
@@ -121,7 +121,7 @@ def test_a_directory_is_the_owner_s_to_enter(running: Shared, games: Wire) -> No
     assert games.run("echo $OLDPWD").stdout == b"\n"
 
 
-def test_a_job_can_do_all_that_is_promised(games: Wire) -> None:
+def test_job_of_an_owner_can_use_all_its_files_and_pipes(games: Wire) -> None:
     assert games.run("echo out > /dev/stdout; echo err > /dev/stderr")[:2] == (b"out\n", b"err\n")
     assert games.run("--stdin=2 cat; cat /dev/stdin", b"in") == (b"inin", b"", "0")
     assert games.run("--script=22", b"id -un; cd / && echo 2").stdout == b"games\n2\n"
@@ -135,7 +135,7 @@ def test_a_job_can_do_all_that_is_promised(games: Wire) -> None:
     assert (refused.stdout, refused.exit_code) == (b"", "1")
 
 
-def test_progress_is_told_while_it_runs_and_what_it_had_is_gone_afterwards(
+def test_progress_is_reported_and_the_files_are_removed_afterwards(
     running: Shared, games: Wire, root: Wire
 ) -> None:
     job = games.submit("echo 40 > $TASKQ_PROGRESS; exec sleep 100")
@@ -148,7 +148,7 @@ def test_progress_is_told_while_it_runs_and_what_it_had_is_gone_afterwards(
     assert root.ask("PING").startswith("OK")
 
 
-def test_outputs_and_state_stay_closed(running: Shared, games: Wire) -> None:
+def test_output_and_state_stay_unreadable_for_owners(running: Shared, games: Wire) -> None:
     games.run("seq 1 3000")
     found = [path for path in running.state.rglob("*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in found} == {0}
@@ -159,12 +159,12 @@ def test_outputs_and_state_stay_closed(running: Shared, games: Wire) -> None:
 # Root.
 
 
-def test_root_s_own_jobs_run_as_root(root: Wire) -> None:
+def test_jobs_of_root_run_as_root(root: Wire) -> None:
     assert root.run("id -u; id -g").stdout == b"0\n0\n"
     assert root.run("--script=5", b"id -u").stdout == b"0\n"
 
 
-def test_what_the_operator_has_run_at_the_end_of_a_job_runs_as_the_daemon(games: Wire, root: Wire) -> None:
+def test_end_hook_runs_as_the_daemon(games: Wire, root: Wire) -> None:
     job = games.submit("true")
     games.wait(job)
 
@@ -178,7 +178,7 @@ def test_what_the_operator_has_run_at_the_end_of_a_job_runs_as_the_daemon(games:
     assert root.result(notice).stdout == b"0\n"
 
 
-def test_nobody_else_gets_that_whatever_they_say() -> None:
+def test_no_other_user_can_run_as_the_daemon() -> None:
     """An admin may use the queue of the notices, and runs there as themselves like everywhere else."""
     with shared("--role", "games=admin") as one:
         wire = one.start().connect_as("games")
@@ -191,7 +191,7 @@ def test_nobody_else_gets_that_whatever_they_say() -> None:
         assert wire.result(job).stdout == f"{other_users.user('games').uid}\n".encode()
 
 
-def test_a_token_s_name_is_an_account_and_root_s_is_none() -> None:
+def test_token_name_is_a_user_and_root_is_refused() -> None:
     with shared(tcp=True) as one:
         one.start()
 
@@ -218,7 +218,7 @@ def test_a_token_s_name_is_an_account_and_root_s_is_none() -> None:
         assert one.connect().list("--owner=root --status=PENDING")[0]["id"] == held
 
 
-def test_what_was_submitted_before_is_not_run_as_root_for_its_owner_s_name() -> None:
+def test_older_job_of_root_does_not_run_as_root() -> None:
     """A daemon that ran all as its user took jobs of whoever was called root, by a token for instance."""
     with shared() as one:
         options = [word for word in one.options if word not in AS_OWNER]
@@ -239,7 +239,7 @@ def test_what_was_submitted_before_is_not_run_as_root_for_its_owner_s_name() -> 
 
 
 @pytest.mark.parametrize("name", ["games", "root"])
-def test_a_schedule_runs_as_who_made_it(running: Shared, name: str) -> None:
+def test_schedule_runs_as_its_owner(running: Shared, name: str) -> None:
     wire = running.connect() if name == "root" else running.connect_as(name)
     number = int(wire.ask("SCHEDULE --every=1s id -un").split(" ")[1])
     job = int(until(lambda: wire.schedules()[number].get("last_job"), "its first job") or 0)
@@ -251,7 +251,7 @@ def test_a_schedule_runs_as_who_made_it(running: Shared, name: str) -> None:
 # Ends.
 
 
-def test_a_cancel_and_a_timeout_end_the_processes_of_other_users(running: Shared, games: Wire) -> None:
+def test_cancel_and_timeout_end_processes_of_other_users(running: Shared, games: Wire) -> None:
     job = games.submit("--kill-after=200ms trap '' TERM; sleep 300 & while :; do sleep 0.1; done")
     games.wait_running(job)
     assert games.ask(f"CANCEL {job}").startswith("STATUS RUNNING")
@@ -265,7 +265,7 @@ def test_a_cancel_and_a_timeout_end_the_processes_of_other_users(running: Shared
     running.wait_for_no_process()
 
 
-def test_after_a_crash_what_still_runs_is_ended_and_what_was_handed_over_is_gone() -> None:
+def test_crash_is_followed_by_the_end_of_processes_and_removal_of_copies() -> None:
     with shared() as one:
         wire = one.start().connect_as("games")
         job = wire.submit("--retries=1 --script=15 --stdin=1", b"exec sleep 300\n", b"x")
@@ -285,7 +285,7 @@ def test_after_a_crash_what_still_runs_is_ended_and_what_was_handed_over_is_gone
         wire.cancel(job)
 
 
-def test_a_mark_that_somebody_puts_on_their_own_processes_ends_only_those() -> None:
+def test_forged_mark_ends_only_the_forger_s_processes() -> None:
     """The mark of other people's jobs is in nobody's reach; one's own processes are one's own to lose."""
     with shared() as one:
         wire, victim = one.start().connect_as("games"), one.connect_as("daemon")
@@ -340,7 +340,7 @@ def refused(one: Shared, prefix: list[str]) -> str:
     return done.stderr.decode().splitlines()[-1]
 
 
-def test_who_is_not_root_cannot_be_told_to_run_jobs_as_others() -> None:
+def test_start_is_refused_if_the_daemon_is_not_root() -> None:
     with shared() as one:
         prefix = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
         if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
@@ -350,7 +350,7 @@ def test_who_is_not_root_cannot_be_told_to_run_jobs_as_others() -> None:
         )
 
 
-def test_root_without_the_right_to_become_others_is_told_so_at_the_start() -> None:
+def test_start_is_refused_if_root_lacks_the_capabilities() -> None:
     with shared() as one:
         prefix = ["setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-all", "--"]
         assert re.match(
@@ -359,7 +359,7 @@ def test_root_without_the_right_to_become_others_is_told_so_at_the_start() -> No
 
 
 @pytest.mark.parametrize("what", ["link", "open directory"])
-def test_a_trap_where_the_files_are_handed_over_ends_the_start(what: str) -> None:
+def test_start_is_refused_if_the_directory_of_copies_is_a_symlink(what: str) -> None:
     with shared() as one:
         beside = one.place / "state.jobs"
         if what == "link":
@@ -373,7 +373,7 @@ def test_a_trap_where_the_files_are_handed_over_ends_the_start(what: str) -> Non
 UNIT = Path(__file__).parents[2] / "etc" / "taskqd.service.d" / "run-as-owner.conf"
 
 
-def test_the_capabilities_of_the_unit_are_enough() -> None:
+def test_capabilities_of_the_systemd_unit_are_enough() -> None:
     """Of the drop-in for systemd, which has just those, a job, its progress, its end and a crash."""
     lines = [line for line in UNIT.read_text().splitlines() if line.startswith("CapabilityBoundingSet=CAP")]
     wanted = re.findall(r"CAP_([A-Z_]+)", " ".join(lines))
@@ -399,7 +399,7 @@ def test_the_capabilities_of_the_unit_are_enough() -> None:
         until(lambda: not is_alive(pid), "the leftover to end")
 
 
-def test_a_flood_of_a_user_s_jobs_leaves_nothing_behind(running: Shared, games: Wire) -> None:
+def test_many_jobs_of_a_user_leave_nothing_behind(running: Shared, games: Wire) -> None:
     games.send(b"SUBMIT --script=7\r\necho hi\r\n" * 200)
     jobs = [int(line.removeprefix("JOB_ID ")) for line in games.lines(200)]
     assert {games.wait(job) for job in jobs} == {"COMPLETED"}

@@ -18,7 +18,7 @@ def _variables(wire: Wire, options: str = "") -> dict[str, str]:
     return dict(line.split("=", 1) for line in shown)
 
 
-def test_the_environment_is_small_and_clean(running: Daemon, wire: Wire) -> None:
+def test_environment_is_small_and_clean(running: Daemon, wire: Wire) -> None:
     daemons = Path(f"/proc/{running.pid}/environ").read_bytes()
     assert len(daemons.split(b"\0")) > 6, "the daemon itself has something to keep from its jobs"
     variables = _variables(wire)
@@ -28,7 +28,7 @@ def test_the_environment_is_small_and_clean(running: Daemon, wire: Wire) -> None
     assert Path(variables["HOME"]).is_absolute()
 
 
-def test_a_job_knows_its_number_and_its_attempt(wire: Wire) -> None:
+def test_job_knows_its_id_and_its_attempt(wire: Wire) -> None:
     job = wire.submit('echo "$TASKQ_JOB_ID $TASKQ_ATTEMPT"')
     wire.wait(job)
     assert wire.result(job).stdout == f"{job} 1\n".encode()
@@ -38,7 +38,7 @@ def test_a_job_knows_its_number_and_its_attempt(wire: Wire) -> None:
     assert _variables(wire, "--env=MINE=1")["MINE"] == "1"
 
 
-def test_a_job_reaches_the_daemon_that_runs_it(running: Daemon, wire: Wire) -> None:
+def test_job_reaches_the_daemon_that_runs_it(running: Daemon, wire: Wire) -> None:
     submitted = wire.run("taskq submit --label inner true")
     assert (submitted.stderr, submitted.exit_code) == (b"", "0")
     [inner] = wire.list("--label=inner")
@@ -53,7 +53,7 @@ def _session(wire: Wire) -> tuple[int, int, int, int]:
     return int(pid), int(group), int(session), int(terminal)
 
 
-def test_a_job_has_a_session_and_a_group_of_its_own_and_no_terminal(running: Daemon, wire: Wire) -> None:
+def test_job_has_a_new_session_and_group_and_no_terminal(running: Daemon, wire: Wire) -> None:
     pid, group, session, terminal = _session(wire)
     assert pid == group == session
     assert terminal == 0
@@ -64,13 +64,13 @@ def test_stdin_is_empty_unless_given(wire: Wire) -> None:
     assert wire.run("cat; wc -c; read x; echo $?") == (b"0\n1\n", b"", "0")
 
 
-def test_a_job_holds_no_descriptor_but_0_1_and_2(wire: Wire) -> None:
+def test_job_has_no_descriptor_but_0_1_and_2(wire: Wire) -> None:
     wire.submit("--env=A=1 sleep 0.5")  # another beside it
     shown = wire.run("ls /proc/$$/fd; true")
     assert shown.stdout.split() == [b"0", b"1", b"2"], wire.run("ls -l /proc/$$/fd; true").stdout
 
 
-def test_no_signal_is_ignored_or_blocked(wire: Wire) -> None:
+def test_job_ignores_and_blocks_no_signal(wire: Wire) -> None:
     lines = wire.run("grep -E 'Sig(Blk|Ign)' /proc/self/status").stdout.decode().splitlines()
     masks = {name: int(mask, 16) for name, mask in (line.split(":\t") for line in lines)}
     mine = Path(f"/proc/{os.getpid()}/status").read_text().split("SigIgn:\t")[1].split("\n")[0]
@@ -81,12 +81,12 @@ def test_no_signal_is_ignored_or_blocked(wire: Wire) -> None:
     assert not masks["SigIgn"] & ~libc & ~ours
 
 
-def test_a_writer_to_a_closed_pipe_dies_of_it_quietly(wire: Wire) -> None:
+def test_writer_to_a_closed_pipe_is_killed_by_sigpipe(wire: Wire) -> None:
     assert wire.run("yes | head -n 1") == (b"y\n", b"", "0")
 
 
 @pytest.mark.parametrize("options", ["", "--cwd=/tmp", "--umask=077 --nice=1", "--timeout=60"])
-def test_the_command_is_the_shells_own_process(wire: Wire, options: str) -> None:
+def test_command_runs_in_the_process_of_the_shell(wire: Wire, options: str) -> None:
     """What a signal or an exit code says is of the command's shell, not of something between."""
     assert wire.run(f"{options} kill -TERM $$").exit_code == "-15"
     assert wire.run(f"{options} exit 143").exit_code == "143"

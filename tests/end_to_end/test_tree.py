@@ -25,7 +25,7 @@ OWN_GROUPS = {
 """Each has a process in a process group of its own, in the session of the job."""
 
 
-def test_a_job_that_takes_back_what_it_printed_does_not_stop_the_daemon(daemon: DaemonFactory) -> None:
+def test_job_that_reads_its_own_pipe_does_not_block_the_daemon(daemon: DaemonFactory) -> None:
     one = daemon(slots=4)
     wire = one.connect()
     for _ in range(10):
@@ -35,7 +35,7 @@ def test_a_job_that_takes_back_what_it_printed_does_not_stop_the_daemon(daemon: 
 
 
 @pytest.mark.parametrize("command", OWN_GROUPS.values(), ids=OWN_GROUPS.keys())
-def test_a_cancel_ends_a_group_of_its_own_in_the_session(running: Daemon, wire: Wire, command: str) -> None:
+def test_cancel_ends_another_group_in_the_session(running: Daemon, wire: Wire, command: str) -> None:
     job = wire.submit(command)
     wire.wait_running(job)
     until(lambda: any("sleep 301" in line for line in running.processes().values()), "its child")
@@ -44,13 +44,13 @@ def test_a_cancel_ends_a_group_of_its_own_in_the_session(running: Daemon, wire: 
     assert running.processes() == {}
 
 
-def test_a_timeout_ends_what_has_left_the_session_too(running: Daemon, wire: Wire) -> None:
+def test_timeout_ends_processes_that_have_left_the_session(running: Daemon, wire: Wire) -> None:
     job = wire.submit("--timeout=500ms setsid sleep 301 & sleep 302")
     assert wire.wait(job) == "FAILED"
     assert running.processes() == {}
 
 
-def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(running: Daemon, wire: Wire) -> None:
+def test_exit_ends_the_session_and_spares_processes_that_left_it(running: Daemon, wire: Wire) -> None:
     job = wire.submit("setsid sleep 301 >&- 2>&- & timeout 900 sleep 302 >&- 2>&- & sleep 0.3")
     assert wire.wait(job) == "COMPLETED"
     until(lambda: not any("302" in line for line in running.processes().values()), "its session to end")
@@ -59,7 +59,7 @@ def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(running: 
         os.kill(pid, signal.SIGKILL)
 
 
-def test_what_ended_jobs_left_in_their_sessions_ends_at_the_start_after_a_crash(
+def test_leftovers_of_ended_jobs_are_ended_at_the_start_after_a_crash(
     daemon: DaemonFactory,
 ) -> None:
     one = daemon(slots=4)
@@ -75,7 +75,9 @@ def test_what_ended_jobs_left_in_their_sessions_ends_at_the_start_after_a_crash(
         os.kill(pid, signal.SIGKILL)
 
 
-def test_a_retry_meets_nothing_of_the_attempt_before(running: Daemon, wire: Wire, tmp_path: Path) -> None:
+def test_retry_starts_after_all_processes_of_earlier_attempts_are_gone(
+    running: Daemon, wire: Wire, tmp_path: Path
+) -> None:
     lock = tmp_path / "lock"
     command = f"flock -n {lock} true || exit 7; setsid flock {lock} sleep 301 & sleep 0.3; exit 1"
     job = wire.submit(f"--retries=1 --retry-delay=1ms {command}")
@@ -85,7 +87,7 @@ def test_a_retry_meets_nothing_of_the_attempt_before(running: Daemon, wire: Wire
         os.kill(pid, signal.SIGKILL)
 
 
-def test_a_requeued_job_runs_after_a_stop_and_not_beside_itself(
+def test_requeued_job_runs_after_a_stop_and_never_twice_at_a_time(
     daemon: DaemonFactory, tmp_path: Path
 ) -> None:
     lock = tmp_path / "lock"
@@ -104,7 +106,7 @@ def test_a_requeued_job_runs_after_a_stop_and_not_beside_itself(
     assert one.processes() == {}
 
 
-def test_a_stopped_job_says_so_and_cleans_up_at_a_cancel(wire: Wire) -> None:
+def test_stopped_job_is_shown_as_stopped_and_gets_the_signal_of_a_cancel(wire: Wire) -> None:
     job = wire.submit("--kill-after=60 trap 'echo cleaned; exit 0' TERM; kill -STOP $$; sleep 301")
     until(lambda: wire.show(job).get("stopped"), "the job to be stopped")
     begin = time.monotonic()
@@ -115,7 +117,7 @@ def test_a_stopped_job_says_so_and_cleans_up_at_a_cancel(wire: Wire) -> None:
     assert "stopped" not in wire.show(job)
 
 
-def test_what_ended_jobs_left_behind_costs_the_daemon_little(daemon: DaemonFactory) -> None:
+def test_leftovers_cost_the_daemon_little_cpu_time(daemon: DaemonFactory) -> None:
     one = daemon(slots=4)
     wire = one.connect()
     jobs = [wire.submit("--kill-after=36500d (trap '' TERM; exec sleep 300) >&- 2>&- &") for _ in range(100)]
@@ -146,7 +148,7 @@ for (1 .. 20000) {
 
 @pytest.mark.needs("unshare")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
-def test_a_session_that_has_the_number_of_one_that_is_gone_is_not_signalled(daemon: DaemonFactory) -> None:
+def test_session_with_a_reused_number_is_not_signalled(daemon: DaemonFactory) -> None:
     one = daemon(start=False, slots=2)
     few = 'echo 400 > /proc/sys/kernel/pid_max || exit; "$@" & wait'
     apart = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", few, "sh"]

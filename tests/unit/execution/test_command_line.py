@@ -104,7 +104,7 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize("options, line", LINES)
-def test_a_run_is_one_command_line(
+def test_command_line_has_what_the_options_need(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
     monkeypatch.setattr(launch, "find_program", lambda program: program)
@@ -112,7 +112,7 @@ def test_a_run_is_one_command_line(
 
 
 @pytest.mark.parametrize("asked", [{"nice": 1}, {"memory": 1}, {"cpu_time": 1.0}, {"nofile": 1}])
-def test_programs_are_the_system_s_whatever_the_job_s_path_is_and_have_to_be_there(
+def test_command_line_finds_programs_by_the_daemon_s_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: dict[str, Any]
 ) -> None:
     name = "nice" if "nice" in asked else "prlimit"
@@ -124,9 +124,7 @@ def test_programs_are_the_system_s_whatever_the_job_s_path_is_and_have_to_be_the
     assert command_line(run)[0] == str(tmp_path / name)
 
 
-def test_a_program_is_found_only_where_the_path_is_a_whole_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_find_program_ignores_relative_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for directory in ("bin", "other"):
         (tmp_path / directory).mkdir()
@@ -152,7 +150,7 @@ def script(directory: Path, text: str, mode: int = 0o600) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["plain", "a b", "it's", '"', "$HOME", "-P", "é\n", "*"])
-def test_any_directory_is_entered(tmp_path: Path, name: str) -> None:
+def test_directory_with_any_name_is_entered(tmp_path: Path, name: str) -> None:
     directory = tmp_path / name
     directory.mkdir()
     assert ran(tmp_path, cwd=str(directory), command="pwd").stdout == os.fsencode(f"{directory}\n")
@@ -161,9 +159,7 @@ def test_any_directory_is_entered(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name, why", [("missing", "there is no directory"), ("file", "there is no directory")]
 )
-def test_a_directory_that_cannot_be_entered_is_said_before_the_command(
-    tmp_path: Path, name: str, why: str
-) -> None:
+def test_refusal_names_a_missing_directory(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "file").touch()
     done = ran(tmp_path, cwd=str(tmp_path / name), command="echo never")
     assert done.stdout == b""
@@ -173,7 +169,7 @@ def test_a_directory_that_cannot_be_entered_is_said_before_the_command(
 
 @other_users.only_root
 @pytest.mark.needs("setpriv")
-def test_a_directory_that_may_not_be_entered_is_said_before_the_command() -> None:
+def test_refusal_names_a_forbidden_directory() -> None:
     with other_users.open_place() as place:
         (place / "closed").mkdir(0o700)
         run = attempt(cwd=str(place / "closed"), command="echo never")
@@ -195,16 +191,14 @@ def test_a_directory_that_may_not_be_entered_is_said_before_the_command() -> Non
         ({**SCRIPT, "interpreter": ("/a",)}, 127, b"/bin/sh: 1: exec: /b: not found\n"),
     ],
 )
-def test_a_command_that_was_started_has_its_exit_code_for_itself(
+def test_refusal_is_none_for_a_command_that_was_started(
     options: dict[str, Any], code: int, stderr: bytes
 ) -> None:
     assert refusal(attempt(**options), code, stderr) is None
 
 
 @pytest.mark.parametrize("name, why", [("missing", "is not there"), ("barred", "may not be executed")])
-def test_a_script_whose_interpreter_cannot_be_run_says_so_and_runs_by_no_other(
-    tmp_path: Path, name: str, why: str
-) -> None:
+def test_refusal_names_an_interpreter_that_cannot_run(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "barred").touch(0o600)
     options = script(tmp_path, f"#!{tmp_path}/{name}\necho never\n", 0o700)
     done = ran(tmp_path, **options)
@@ -215,7 +209,7 @@ def test_a_script_whose_interpreter_cannot_be_run_says_so_and_runs_by_no_other(
 
 @other_users.only_root
 @pytest.mark.needs("unshare", "mount")
-def test_a_script_on_a_file_system_mounted_noexec_is_run_by_the_interpreter_that_it_names(
+def test_script_on_a_noexec_file_system_runs_by_its_interpreter(
     tmp_path: Path,
 ) -> None:
     options = script(tmp_path, "#!/usr/bin/env python3\nimport os\nprint(6 * 7)\n", 0o700)
@@ -226,19 +220,19 @@ def test_a_script_on_a_file_system_mounted_noexec_is_run_by_the_interpreter_that
     assert (done.stdout, done.stderr) == (b"42\n", b"")
 
 
-def test_a_job_has_nothing_of_the_directory_that_the_daemon_was_in(tmp_path: Path) -> None:
+def test_job_environment_lacks_the_daemon_s_directory(tmp_path: Path) -> None:
     line = command_line(attempt(cwd=str(tmp_path), command="env"))
     done = subprocess.run(line, env={"PWD": "/daemon"}, cwd="/", capture_output=True, check=True)
     assert done.stdout.decode().splitlines() == [f"PWD={tmp_path}"]
 
 
-def test_a_home_that_is_not_there_is_the_root_directory(tmp_path: Path) -> None:
+def test_missing_home_is_replaced_by_the_root_directory(tmp_path: Path) -> None:
     assert ran(tmp_path, home=str(tmp_path), command="pwd").stdout == f"{tmp_path}\n".encode()
     done = ran(tmp_path, home="/nonexistent", command="pwd")
     assert (done.stdout, done.stderr) == (b"/\n", b"")
 
 
-def test_a_job_has_its_own_soft_limit_of_descriptors_and_score_for_want_of_memory(tmp_path: Path) -> None:
+def test_job_gets_its_own_soft_limit_of_descriptors_and_oom_score(tmp_path: Path) -> None:
     shown = ran(tmp_path, open_files=100, command="ulimit -n; ulimit -Hn").stdout.split()
     assert shown[0] == b"100"
     assert int(shown[1]) > 100
@@ -262,26 +256,26 @@ def test_a_job_has_its_own_soft_limit_of_descriptors_and_score_for_want_of_memor
     ],
 )
 @pytest.mark.needs("prlimit")
-def test_a_command_has_what_was_asked_for(tmp_path: Path, options: dict[str, Any], out: bytes) -> None:
+def test_command_runs_with_the_requested_options(tmp_path: Path, options: dict[str, Any], out: bytes) -> None:
     assert ran(tmp_path, **options).stdout == out
 
 
 @pytest.mark.needs("prlimit")
-def test_a_limit_that_may_not_be_set_is_said_and_ends_the_attempt_before_its_command(tmp_path: Path) -> None:
+def test_limit_that_is_refused_ends_the_attempt_before_its_command(tmp_path: Path) -> None:
     done = ran(tmp_path, nofile=2**40, command="echo never")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"NOFILE" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["--version", "-c", "+x"])
-def test_a_command_is_never_taken_for_an_option(tmp_path: Path, command: str) -> None:
+def test_command_is_never_parsed_as_an_option(tmp_path: Path, command: str) -> None:
     done = ran(tmp_path, command=command)
     assert done.returncode == 127
     assert b"not found" in done.stderr
 
 
 @pytest.mark.parametrize("options", [{}, {"umask": 0o077}, {"cwd": "/", "nice": 1}])
-def test_a_script_is_run_by_the_shell_or_by_whom_it_names(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_script_runs_by_the_shell_or_its_interpreter(tmp_path: Path, options: dict[str, Any]) -> None:
     shell = script(tmp_path, "cat <<end\nit is $((1+1))\nend\n")
     assert ran(tmp_path, **shell, **options).stdout == b"it is 2\n"
     other = script(tmp_path, "#!/usr/bin/env python3\nprint(6 * 7)\n", 0o700)
@@ -322,14 +316,14 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize("options, line", OWNERS_LINES)
-def test_an_owner_s_run_leaves_root_behind_first(
+def test_command_line_of_an_owner_drops_root_first(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], line: list[str]
 ) -> None:
     monkeypatch.setattr(launch, "find_program", lambda program: program)
     assert command_line(attempt(**{"owner": OWNER, **options})) == line
 
 
-def test_what_a_submission_brings_reaches_no_program_that_is_still_root() -> None:
+def test_submitted_variables_are_hidden_from_programs_run_by_root() -> None:
     env = {"PATH": "/bin", "LD_PRELOAD": "/evil.so", "IFS": ":", MARK: "s.7.2"}
     run = attempt(env=env, submitted_variables=("LD_PRELOAD", "IFS"))
     assert process_environment(run) == env, "all is the daemon's user's here"
@@ -354,9 +348,7 @@ def taken(run: Run) -> "subprocess.CompletedProcess[bytes]":
 
 @pytest.mark.needs("setpriv")
 @pytest.mark.parametrize("options", [{}, SCRIPT])
-def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
-    tmp_path: Path, options: dict[str, Any]
-) -> None:
+def test_owner_s_shell_restores_variables_byte_for_byte(tmp_path: Path, options: dict[str, Any]) -> None:
     if options:
         options = script(tmp_path, "exec env -0\n")
     submitted_variables = {
@@ -392,7 +384,7 @@ def test_the_owner_s_shell_gives_variables_their_names_byte_for_byte(
 
 @pytest.mark.needs("setpriv")
 @pytest.mark.parametrize("name", sorted(launch._SHELL_VARIABLES))
-def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
+def test_variables_of_shells_break_no_command(name: str) -> None:
     run = attempt(
         env={name: "1", "A": "2"}, submitted_variables=(name, "A"), owner=OWNER, command='echo "$A" b'
     )
@@ -401,7 +393,7 @@ def test_variables_of_the_shell_s_own_stop_no_command(name: str) -> None:
 
 
 @pytest.mark.needs("setpriv")
-def test_thousands_of_variables_are_taken() -> None:
+def test_thousands_of_variables_are_restored() -> None:
     env = {f"V{number}": str(number) for number in range(4000)}
     run = attempt(
         env=env, submitted_variables=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l"
@@ -421,7 +413,7 @@ def owned(name: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
 @other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
 @pytest.mark.parametrize("name", other_users.NAMES)
-def test_an_owner_s_run_has_nothing_of_root_s_and_all_of_the_owner_s(name: str) -> None:
+def test_owner_s_process_has_no_right_of_root_and_all_groups(name: str) -> None:
     done = owned(
         name, command="id -u; id -g; id -G; grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs)' /proc/self/status"
     )
@@ -435,7 +427,7 @@ def test_an_owner_s_run_has_nothing_of_root_s_and_all_of_the_owner_s(name: str) 
 
 @other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
-def test_what_is_asked_for_raises_nothing() -> None:
+def test_requested_limits_cannot_raise_those_of_the_owner() -> None:
     user = other_users.user("games")
     owner = Owner(user.uid, user.gid, user.home, ("--nofile=30:40",))
     run = attempt(owner=owner, nice=-5, command="nice; ulimit -n; ulimit -Hn")
@@ -451,7 +443,7 @@ def test_what_is_asked_for_raises_nothing() -> None:
 
 @other_users.only_root
 @pytest.mark.needs("setpriv")
-def test_a_directory_is_entered_with_the_rights_of_the_owner() -> None:
+def test_directory_is_entered_with_the_owner_s_rights() -> None:
     with other_users.open_place() as place:
         user = other_users.user("games")
         for name, mode in (("closed", 0o700), ("open", 0o755)):
@@ -480,7 +472,7 @@ LOADER = {
 @other_users.only_root
 @pytest.mark.needs("setpriv")
 @pytest.mark.parametrize("name", sorted(LOADER))
-def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) -> None:
+def test_loader_obeys_submitted_variables_only_as_the_owner(name: str) -> None:
     user = other_users.user("games")
     env = {name: LOADER[name]}
     run = attempt(command=":", env=env, submitted_variables=(name,), owner=Owner(user.uid, user.gid, "/"))
@@ -498,7 +490,7 @@ def test_the_loader_obeys_a_submission_only_once_root_is_left_behind(name: str) 
 @other_users.only_root
 @pytest.mark.needs("setpriv", "strace")
 @pytest.mark.parametrize("name, value", [("LANGUAGE", "../../..{place}/x"), ("LANG", "{place}/x")])
-def test_no_catalogue_of_a_submission_s_is_opened_by_root(name: str, value: str) -> None:
+def test_root_opens_no_message_catalogue_of_a_submission(name: str, value: str) -> None:
     """What a library opens by a variable need not be on any list: those of messages are an instance.
 
     The x is there since a _ at the end of a name, such as a temporary directory may have, is left out.
@@ -524,7 +516,7 @@ def job(**options: Any) -> Job:
     return Job(id=7, command="true", spec=Spec(**options), owner="ada", submitted_at=0.0)
 
 
-def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> None:
+def test_job_environment_has_base_submission_and_identity() -> None:
     made = job_environment(
         {"PATH": "/bin", "HOME": "/"}, job(env={"A": "1"}), 2, "store", "/spool/progress/7"
     )
@@ -540,25 +532,25 @@ def test_a_job_sees_the_daemon_s_small_environment_its_own_and_who_it_is() -> No
     }
 
 
-def test_a_job_sees_the_queue_the_array_and_the_schedule_that_it_is_of() -> None:
+def test_job_environment_has_queue_array_and_schedule() -> None:
     made = job_environment({}, replace(job(queue="nightly"), array=12, index=0, schedule=3), 1, "s", "p")
     assert made["TASKQ_QUEUE"] == "nightly"
     assert (made["TASKQ_ARRAY_ID"], made["TASKQ_INDEX"], made["TASKQ_SCHEDULE"]) == ("12", "0", "3")
 
 
-def test_what_was_asked_for_wins_over_the_daemon_s_own_and_the_daemon_says_who_it_is() -> None:
+def test_submission_overrides_the_base_but_not_the_identity() -> None:
     made = job_environment(
         {"PATH": "/bin"}, job(env={"PATH": "/mine", "TASKQ_JOB_ID": "9", MARK: "x"}), 1, "s", "p"
     )
     assert (made["PATH"], made["TASKQ_JOB_ID"], made[MARK]) == ("/mine", "7", "s.7.1")
 
 
-def test_a_value_that_is_no_text_reaches_the_job_as_the_bytes_that_it_is() -> None:
+def test_value_that_is_not_utf8_reaches_the_job_unchanged() -> None:
     made = job_environment({}, job(env_base64={"RAW": b"\xff\xc3\xa9"}), 1, "s", "p")
     assert made["RAW"].encode("utf-8", "surrogateescape") == b"\xff\xc3\xa9"
 
 
-def test_secrets_stand_beside_what_was_asked_for_and_not_in_the_place_of_what_the_daemon_says() -> None:
+def test_secrets_override_the_base_but_not_the_identity() -> None:
     secrets = {"KEY": "x", "PATH": "/mine", "TASKQ_JOB_ID": "9"}
     made = job_environment(
         {"PATH": "/bin"}, job(env={"A": "1"}, secrets=tuple(secrets)), 1, "s", "p", secrets

@@ -96,7 +96,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     assert bench.clock.getDelayedCalls() == [], "an ended attempt leaves no call behind"
 
 
-def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> None:
+def test_executor_and_fake_process_implement_their_interfaces(bench: Bench) -> None:
     verifyObject(IExecutor, bench.executor)
     bench.start()
     verifyObject(IProcessTransport, bench.process)
@@ -106,7 +106,7 @@ def test_the_executor_and_its_process_keep_to_their_interfaces(bench: Bench) -> 
 # A spawn takes time.
 
 
-def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(bench: Bench) -> None:
+def test_timeouts_start_only_when_the_process_exists(bench: Bench) -> None:
     bench.reactor.is_slow = True
     ended = bench.start(timeout=1.0)
     bench.pass_time(LONG)
@@ -119,7 +119,7 @@ def test_before_there_is_a_process_nothing_is_told_and_no_time_passes_for_it(ben
     assert result_of(ended).reason is None
 
 
-def test_who_is_to_end_before_there_is_a_process_gets_the_signal_as_soon_as_there_is(bench: Bench) -> None:
+def test_signal_before_the_process_exists_is_sent_when_it_does(bench: Bench) -> None:
     bench.reactor.is_slow = True
     ended = bench.start()
     bench.executor.end(1, Reason.CANCELLED, INT)
@@ -129,7 +129,7 @@ def test_who_is_to_end_before_there_is_a_process_gets_the_signal_as_soon_as_ther
     assert result_of(ended).reason is Reason.CANCELLED
 
 
-def test_who_is_to_end_and_has_had_its_grace_is_killed_as_soon_as_there_is_a_process(bench: Bench) -> None:
+def test_process_whose_grace_is_over_is_killed_when_it_exists(bench: Bench) -> None:
     bench.reactor.is_slow = True
     ended = bench.start(kill_after=1.0)
     bench.executor.end(1, Reason.CANCELLED, TERM)
@@ -140,7 +140,7 @@ def test_who_is_to_end_and_has_had_its_grace_is_killed_as_soon_as_there_is_a_pro
     assert result_of(ended).reason is Reason.CANCELLED
 
 
-def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> None:
+def test_kill_reaches_a_process_that_is_being_spawned(bench: Bench) -> None:
     bench.reactor.is_slow = True
     ended = bench.start()
     bench.executor.kill()
@@ -151,7 +151,7 @@ def test_a_kill_of_all_reaches_who_is_about_to_be_a_process(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
-def test_a_spawn_that_fails_after_a_while_has_failed(bench: Bench, is_cancelled: bool) -> None:
+def test_spawn_that_fails_later_is_reported(bench: Bench, is_cancelled: bool) -> None:
     bench.reactor.is_slow = True
     ended = bench.start()
     if is_cancelled:
@@ -162,7 +162,9 @@ def test_a_spawn_that_fails_after_a_while_has_failed(bench: Bench, is_cancelled:
     assert (bench.spawned, bench.recording.is_closed) == ([], True)
 
 
-def test_a_bug_in_a_spawn_is_logged_and_ends_the_attempt(bench: Bench, logged_errors: LeakWatch) -> None:
+def test_unexpected_error_in_a_spawn_is_logged_and_ends_the_attempt(
+    bench: Bench, logged_errors: LeakWatch
+) -> None:
     bench.reactor.error = ZeroDivisionError("a bug")
     assert result_of(bench.start()).reason is Reason.SPAWN
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
@@ -171,7 +173,7 @@ def test_a_bug_in_a_spawn_is_logged_and_ends_the_attempt(bench: Bench, logged_er
 # How it is started.
 
 
-def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(bench: Bench) -> None:
+def test_attempt_is_spawned_with_its_arguments_environment_and_empty_stdin(bench: Bench) -> None:
     ended = bench.start(command="echo hello")
     assert bench.reactor.lines == [["/bin/sh", "-c", "echo hello"]]
     assert bench.reactor.environments == [{"A": "1"}]
@@ -182,7 +184,7 @@ def test_an_attempt_is_spawned_with_its_line_its_environment_and_an_empty_stdin(
 
 
 @pytest.mark.parametrize("known, told", [(4242, 4242), (None, 4711)])
-def test_a_start_time_that_the_spawn_does_not_know_is_read(
+def test_start_time_that_the_spawner_does_not_know_is_read(
     bench: Bench, known: int | None, told: int
 ) -> None:
     bench.reactor.started = known
@@ -191,7 +193,7 @@ def test_a_start_time_that_the_spawn_does_not_know_is_read(
     bench.exits()
 
 
-def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) -> None:
+def test_attempt_reads_its_stdin_from_a_file(bench: Bench, tmp_path: Path) -> None:
     stdin = tmp_path / "stdin"
     stdin.write_bytes(b"what it reads")
     bench.start(stdin=str(stdin))
@@ -199,7 +201,7 @@ def test_an_attempt_reads_its_stdin_from_its_file(bench: Bench, tmp_path: Path) 
     bench.exits()
 
 
-def test_an_attempt_of_another_user_s_is_spawned_for_them(
+def test_attempt_of_another_user_is_spawned_as_that_user(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
@@ -211,7 +213,7 @@ def test_an_attempt_of_another_user_s_is_spawned_for_them(
     bench.exits()
 
 
-def test_a_machine_without_setpriv_is_a_spawn_that_failed(
+def test_missing_setpriv_is_a_failed_spawn(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -220,7 +222,7 @@ def test_a_machine_without_setpriv_is_a_spawn_that_failed(
     assert "there is no setpriv" in (outcome.detail or "")
 
 
-def test_a_stdin_on_which_its_user_has_a_lease_is_not_waited_for(
+def test_stdin_with_a_lease_does_not_block(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = []
@@ -245,7 +247,7 @@ def a_real_executor(reactor: Any) -> Iterator[Executor]:
     accelerated.stop_spawning()
 
 
-async def test_what_a_real_process_reads_waits_as_ever(real: Executor, tmp_path: Path) -> None:
+async def test_stdin_of_a_real_process_is_blocking(real: Executor, tmp_path: Path) -> None:
     recording = FakeOutputWriter()
     (tmp_path / "stdin").write_bytes(b"in")
     flags = "grep flags /proc/self/fdinfo/0"
@@ -259,9 +261,7 @@ async def test_what_a_real_process_reads_waits_as_ever(real: Executor, tmp_path:
     assert not int(shown.split()[1], 8) & os.O_NONBLOCK
 
 
-def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_stdin_is_closed_after_successful_and_failed_spawns(bench: Bench, tmp_path: Path) -> None:
     stdin = tmp_path / "stdin"
     stdin.write_bytes(b"")
 
@@ -282,7 +282,7 @@ def test_the_descriptor_of_stdin_is_closed_whether_the_spawn_works_or_not(
     "error",
     [FileNotFoundError("no such file: /bin/sh"), OSError(11, "too many"), ValueError("embedded null byte")],
 )
-def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) -> None:
+def test_failed_spawn_is_an_outcome(bench: Bench, error: Exception) -> None:
     bench.reactor.error = error
     outcome = result_of(bench.start())
     assert (outcome.reason, outcome.exit_code, outcome.signal) == (Reason.SPAWN, None, None)
@@ -296,7 +296,7 @@ def test_what_cannot_be_spawned_is_an_outcome(bench: Bench, error: Exception) ->
     assert result_of(again).reason is None
 
 
-def test_a_missing_prlimit_is_a_spawn_that_failed(
+def test_missing_prlimit_is_a_failed_spawn(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -305,7 +305,7 @@ def test_a_missing_prlimit_is_a_spawn_that_failed(
     assert "there is no prlimit" in (outcome.detail or "")
 
 
-def test_a_missing_stdin_is_a_spawn_that_failed(bench: Bench) -> None:
+def test_missing_stdin_is_a_failed_spawn(bench: Bench) -> None:
     outcome = result_of(bench.start(stdin="/nonexistent/stdin"))
     assert outcome.reason is Reason.SPAWN
     assert "/nonexistent/stdin" in (outcome.detail or "")
@@ -323,7 +323,7 @@ def test_a_missing_stdin_is_a_spawn_that_failed(bench: Bench) -> None:
         ),
     ],
 )
-def test_what_the_shell_could_not_enter_or_execute_is_a_spawn_that_failed(
+def test_refusal_by_the_shell_is_a_failed_spawn(
     bench: Bench, code: int, options: dict[str, Any], detail: str
 ) -> None:
     ended = bench.start(**options)
@@ -339,7 +339,7 @@ def test_what_the_shell_could_not_enter_or_execute_is_a_spawn_that_failed(
     assert re.fullmatch(f"could not be started: {detail}", outcome.detail or "")
 
 
-def test_a_command_in_a_directory_may_end_as_the_shell_does(bench: Bench) -> None:
+def test_command_in_a_directory_may_exit_with_127(bench: Bench) -> None:
     ended = bench.start(cwd="/x")
     for _ in range(10):
         bench.process.prints(2, b"/bin/sh: 1: nothing: not found\n" * 100)
@@ -348,9 +348,7 @@ def test_a_command_in_a_directory_may_end_as_the_shell_does(bench: Bench) -> Non
     assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 127)
 
 
-def test_no_path_of_a_job_is_looked_at_before_its_own_process_does(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_daemon_accesses_no_path_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that does not answer would hold the reactor, or a thread that starts others."""
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
     looked: list[str] = []
@@ -391,7 +389,7 @@ SHORTAGES = [errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM]
         (ValueError("embedded null byte"), False),
     ],
 )
-def test_a_start_that_the_machine_has_no_room_for_is_told_from_one_that_is_the_job_s_fault(
+def test_shortage_is_distinguished_from_other_spawn_errors(
     bench: Bench, error: Exception, is_shortage: bool
 ) -> None:
     bench.reactor.error = error
@@ -399,9 +397,7 @@ def test_a_start_that_the_machine_has_no_room_for_is_told_from_one_that_is_the_j
     assert (outcome.reason, outcome.is_shortage) == (Reason.SPAWN, is_shortage)
 
 
-def test_a_stdin_that_cannot_be_opened_for_want_of_descriptors_is_the_machine_s_fault(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lack_of_descriptors_for_stdin_is_a_shortage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> int:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
 
@@ -409,7 +405,7 @@ def test_a_stdin_that_cannot_be_opened_for_want_of_descriptors_is_the_machine_s_
     assert result_of(bench.start(stdin="/spool/1.stdin")).is_shortage
 
 
-def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: Bench) -> None:
+def test_process_that_exits_during_its_spawn_is_not_reported_as_running(bench: Bench) -> None:
     bench.reactor.on_connected = lambda process: process.exits(code=7)
     outcome = result_of(bench.start())
     assert (outcome.reason, outcome.exit_code) == (Reason.EXIT, 7)
@@ -429,7 +425,9 @@ def test_a_process_that_exits_inside_the_spawn_is_not_told_of_as_spawned(bench: 
         (0, 11, Reason.SIGNAL),
     ],
 )
-def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: Reason | None) -> None:
+def test_exit_is_reported_with_its_code_or_signal(
+    bench: Bench, code: int, number: int | None, reason: Reason | None
+) -> None:
     ended = bench.start()
     bench.exits(code, number)
     outcome = result_of(ended)
@@ -439,7 +437,7 @@ def test_an_exit_says_how(bench: Bench, code: int, number: int | None, reason: R
         assert outcome.exit_code == code
 
 
-def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_exit_too(
+def test_output_includes_what_is_in_the_pipes_at_the_exit(
     bench: Bench,
 ) -> None:
     ended = bench.start()
@@ -453,14 +451,14 @@ def test_what_a_process_prints_is_recorded_and_what_is_left_in_its_pipes_at_its_
     assert all(pipe.is_closed for pipe in bench.process.pipes.values())
 
 
-def test_a_pipe_that_is_closed_already_is_not_read_again(bench: Bench) -> None:
+def test_closed_pipe_is_not_drained(bench: Bench) -> None:
     ended = bench.start()
     bench.process.pipes.pop(1).loseConnection()
     bench.exits()
     assert result_of(ended).reason is None
 
 
-def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
+def test_end_is_reported_when_output_is_durable(bench: Bench) -> None:
     bench.recording.closing = Deferred()
     ended = bench.start()
     bench.exits()
@@ -469,7 +467,7 @@ def test_the_end_is_told_when_its_output_is_durable(bench: Bench) -> None:
     assert result_of(ended).reason is None
 
 
-def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
+def test_outcome_has_the_usage_if_it_is_known(bench: Bench) -> None:
     ended = bench.start()
     bench.exits(rusage=FakeRusage(1.5, 0.25, 2**30))
     assert result_of(ended).usage == Usage(1.5, 0.25, 2**40)
@@ -479,7 +477,7 @@ def test_the_end_says_what_was_used_where_that_is_known(bench: Bench) -> None:
     assert result_of(ended).usage is None
 
 
-def test_the_end_inside_the_spawn_says_what_was_used(bench: Bench) -> None:
+def test_exit_during_the_spawn_reports_usage(bench: Bench) -> None:
     rusage = FakeRusage(0.0, 0.25, 1)
     bench.reactor.on_connected = lambda process: process.exits(rusage=rusage)
     assert result_of(bench.start()).usage == Usage(0.0, 0.25, 0), "a peak below the daemon's own is unknown"
@@ -488,7 +486,7 @@ def test_the_end_inside_the_spawn_says_what_was_used(bench: Bench) -> None:
 # What it leaves behind.
 
 
-def test_an_exit_is_told_at_once_and_its_leftovers_are_ended_then_killed(bench: Bench) -> None:
+def test_exit_is_reported_at_once_and_leftovers_are_terminated_then_killed(bench: Bench) -> None:
     ended = bench.start(kill_after=3.0)
     bench.exits(leaves=True)
     assert result_of(ended).reason is None
@@ -500,7 +498,7 @@ def test_an_exit_is_told_at_once_and_its_leftovers_are_ended_then_killed(bench: 
     bench.pass_time(1)
 
 
-def test_leftovers_that_go_by_themselves_are_not_killed(bench: Bench) -> None:
+def test_leftovers_that_obey_sigterm_are_not_killed(bench: Bench) -> None:
     bench.groups.deadly = {TERM}
     bench.start()
     bench.exits(leaves=True)
@@ -508,14 +506,14 @@ def test_leftovers_that_go_by_themselves_are_not_killed(bench: Bench) -> None:
     assert bench.signals == [TERM]
 
 
-def test_an_exit_that_leaves_nothing_signals_nobody(bench: Bench) -> None:
+def test_exit_without_leftovers_sends_no_signal(bench: Bench) -> None:
     bench.start()
     bench.exits()
     assert bench.signals == []
     assert bench.killed == []
 
 
-def test_an_end_has_the_number_of_the_session_if_something_is_left_in_it(bench: Bench) -> None:
+def test_outcome_has_the_pid_if_something_is_left_in_the_session(bench: Bench) -> None:
     results = []
     for options, code, leaves in (
         ({}, 0, True),
@@ -531,7 +529,7 @@ def test_an_end_has_the_number_of_the_session_if_something_is_left_in_it(bench: 
     assert results == [True, True, False, False]
 
 
-def test_a_session_that_no_signal_ends_is_named_by_the_end_of_its_attempt(bench: Bench) -> None:
+def test_outcome_has_the_pid_of_a_session_that_no_signal_ends(bench: Bench) -> None:
     bench.groups.deadly = set()
     result = bench.start()
     bench.executor.end(1, Reason.CANCELLED, TERM)
@@ -540,7 +538,7 @@ def test_a_session_that_no_signal_ends_is_named_by_the_end_of_its_attempt(bench:
     assert result_of(result).pid == bench.process.pid
 
 
-def test_a_cancel_of_an_attempt_that_is_being_ended_sends_its_signal(bench: Bench) -> None:
+def test_cancel_sends_its_signal_while_an_attempt_is_being_ended(bench: Bench) -> None:
     result = bench.start(timeout=1.0, kill_after=1e9)
     bench.pass_time(2)
     bench.executor.end(1, Reason.CANCELLED, INT)
@@ -555,7 +553,7 @@ def test_a_cancel_of_an_attempt_that_is_being_ended_sends_its_signal(bench: Benc
     assert result_of(result).reason is Reason.TIMEOUT
 
 
-def test_a_cancel_reaches_what_is_left_of_an_attempt_that_is_being_ended(bench: Bench) -> None:
+def test_cancel_reaches_leftovers_while_an_attempt_is_being_ended(bench: Bench) -> None:
     result = bench.start(timeout=1.0, kill_after=1e9)
     bench.pass_time(2)
     bench.exits(number=TERM, leaves=True)
@@ -573,7 +571,7 @@ def test_leftovers_that_no_signal_ends_are_given_up(bench: Bench) -> None:
     assert bench.signals == [TERM, KILL]
 
 
-def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(bench: Bench) -> None:
+def test_job_can_run_again_while_leftovers_are_being_ended(bench: Bench) -> None:
     result = bench.start()
     bench.exits(leaves=True)
     assert result_of(result).reason is None
@@ -587,7 +585,7 @@ def test_a_job_can_run_again_while_the_leftovers_of_its_last_attempt_are_ended(b
     assert result_of(again).reason is None
 
 
-def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grace(bench: Bench) -> None:
+def test_kill_ends_running_attempts_and_leftovers_within_their_grace(bench: Bench) -> None:
     bench.start(job_id=1)
     left = bench.process
     bench.exits(leaves=True)
@@ -604,7 +602,7 @@ def test_a_kill_of_everything_spares_neither_the_living_nor_leftovers_their_grac
     result_of(killing)
 
 
-def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
+def test_kill_ends_an_attempt_that_was_not_being_ended(bench: Bench) -> None:
     ended = bench.start()
     bench.executor.kill()
     assert bench.signals == [KILL]
@@ -617,7 +615,7 @@ def test_a_kill_of_everything_ends_what_nobody_had_ended(bench: Bench) -> None:
 # Ended by us.
 
 
-def test_it_is_calm_while_what_runs_is_young_and_until_leftovers_are_gone(bench: Bench) -> None:
+def test_only_short_lived_processes_is_false_for_old_processes_and_leftovers(bench: Bench) -> None:
     assert bench.executor.only_short_lived_processes()
     bench.start()
     old = bench.process
@@ -637,7 +635,7 @@ def test_it_is_calm_while_what_runs_is_young_and_until_leftovers_are_gone(bench:
     assert bench.executor.only_short_lived_processes()
 
 
-def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
+def test_timeout_terminates_the_group_and_kills_it_after_the_grace(bench: Bench) -> None:
     ended = bench.start(timeout=10.0, kill_after=2.0)
     bench.pass_time(9.875)
     assert bench.signals == []
@@ -653,7 +651,7 @@ def test_a_timeout_ends_the_whole_group_and_kills_it_after_the_grace(bench: Benc
     assert outcome.detail == "it ran for longer than 10 s"
 
 
-def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
+def test_process_that_ends_before_its_timeout_is_not_signalled(bench: Bench) -> None:
     ended = bench.start(timeout=10.0)
     bench.pass_time(9)
     bench.exits()
@@ -662,13 +660,13 @@ def test_a_process_that_ends_in_time_is_not_timed_out(bench: Bench) -> None:
     assert bench.signals == []
 
 
-def test_a_process_that_ends_in_time_leaves_no_timer(bench: Bench) -> None:
+def test_process_that_ends_before_its_timeout_leaves_no_timer(bench: Bench) -> None:
     bench.start(timeout=3600.0)
     bench.exits()
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
+def test_process_that_obeys_sigterm_is_not_killed(bench: Bench) -> None:
     ended = bench.start(timeout=1.0)
     bench.pass_time(1.125)
     bench.exits(code=0)
@@ -679,7 +677,7 @@ def test_a_process_that_obeys_a_timeout_is_not_killed(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.INTERRUPTED])
-def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(
+def test_attempt_gets_the_requested_signal_and_is_killed_after_the_grace(
     bench: Bench, reason: Reason
 ) -> None:
     ended = bench.start()
@@ -690,7 +688,7 @@ def test_an_attempt_is_ended_by_the_signal_asked_for_and_killed_after_the_grace(
     assert result_of(ended).reason is reason
 
 
-def test_a_kill_needs_no_second_one(bench: Bench) -> None:
+def test_sigkill_is_sent_once(bench: Bench) -> None:
     bench.start()
     bench.executor.end(1, Reason.CANCELLED, KILL)
     bench.exits(number=9)
@@ -698,7 +696,7 @@ def test_a_kill_needs_no_second_one(bench: Bench) -> None:
     assert bench.signals == [KILL]
 
 
-def test_a_grace_of_nothing_kills_at_the_next_turn(bench: Bench) -> None:
+def test_grace_of_zero_kills_in_the_next_reactor_turn(bench: Bench) -> None:
     bench.start(kill_after=0.0)
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.clock.advance(0)
@@ -706,7 +704,7 @@ def test_a_grace_of_nothing_kills_at_the_next_turn(bench: Bench) -> None:
     bench.exits(number=9)
 
 
-def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
+def test_first_reason_to_end_an_attempt_is_reported(bench: Bench) -> None:
     ended = bench.start(timeout=1.0)
     bench.pass_time(1.125)
     bench.executor.end(1, Reason.CANCELLED, INT)
@@ -717,7 +715,7 @@ def test_the_first_reason_to_end_an_attempt_stands(bench: Bench) -> None:
     assert result_of(ended).reason is Reason.TIMEOUT
 
 
-def test_a_cancel_before_the_timeout_stands(bench: Bench) -> None:
+def test_cancel_before_the_timeout_is_reported(bench: Bench) -> None:
     ended = bench.start(timeout=1.0, kill_after=30.0)
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.pass_time(2)
@@ -726,7 +724,7 @@ def test_a_cancel_before_the_timeout_stands(bench: Bench) -> None:
     assert result_of(ended).reason is Reason.CANCELLED
 
 
-def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone(bench: Bench) -> None:
+def test_end_by_the_daemon_is_reported_when_the_group_is_gone(bench: Bench) -> None:
     ended = bench.start(timeout=1.0, kill_after=2.0)
     bench.pass_time(1.125)
     bench.exits(number=15, leaves=True)
@@ -737,7 +735,7 @@ def test_the_end_of_an_attempt_that_we_ended_is_told_only_when_its_group_is_gone
     assert result_of(ended).reason is Reason.TIMEOUT
 
 
-def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: Bench) -> None:
+def test_end_is_reported_soon_after_the_kill_despite_a_long_grace(bench: Bench) -> None:
     ended = bench.start(kill_after=60.0)
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.exits(number=15, leaves=True)
@@ -750,7 +748,7 @@ def test_the_end_is_told_soon_after_the_kill_however_long_the_grace_was(bench: B
     assert result_of(ended).reason is Reason.CANCELLED
 
 
-def test_a_group_that_has_gone_is_not_signalled_again_whoever_has_its_number_now(bench: Bench) -> None:
+def test_group_that_is_gone_is_not_signalled_if_its_number_is_reused(bench: Bench) -> None:
     bench.groups.deadly = {TERM}
     bench.start()
     bench.exits(leaves=True)
@@ -762,7 +760,7 @@ def test_a_group_that_has_gone_is_not_signalled_again_whoever_has_its_number_now
     assert bench.signals == [TERM]
 
 
-def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Bench) -> None:
+def test_group_that_no_signal_ends_delays_the_end_only_for_a_time(bench: Bench) -> None:
     bench.groups.deadly = set()
     ended = bench.start(timeout=1.0)
     bench.pass_time(1.125)
@@ -772,7 +770,7 @@ def test_a_group_that_no_signal_ends_does_not_hold_up_the_end_for_ever(bench: Be
     assert result_of(ended).reason is Reason.TIMEOUT
 
 
-def test_ending_an_attempt_that_has_ended_or_never_was_does_nothing(bench: Bench) -> None:
+def test_end_does_nothing_for_ended_and_unknown_attempts(bench: Bench) -> None:
     bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.start()
     bench.exits()
@@ -780,7 +778,7 @@ def test_ending_an_attempt_that_has_ended_or_never_was_does_nothing(bench: Bench
     assert bench.groups.sent == []
 
 
-def test_ending_an_attempt_whose_end_is_being_made_durable_does_nothing(bench: Bench) -> None:
+def test_end_does_nothing_while_output_is_made_durable(bench: Bench) -> None:
     bench.recording.closing = Deferred()
     ended = bench.start()
     bench.exits()
@@ -790,7 +788,7 @@ def test_ending_an_attempt_whose_end_is_being_made_durable_does_nothing(bench: B
     assert bench.signals == []
 
 
-def test_a_process_that_has_no_group_yet_is_signalled_by_its_pid(bench: Bench) -> None:
+def test_process_without_a_group_is_signalled_by_its_pid(bench: Bench) -> None:
     bench.reactor.has_group = False
     bench.start()
     bench.executor.end(1, Reason.CANCELLED, TERM)
@@ -798,7 +796,7 @@ def test_a_process_that_has_no_group_yet_is_signalled_by_its_pid(bench: Bench) -
     bench.exits(number=15)
 
 
-def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench: Bench) -> None:
+def test_process_that_may_not_be_signalled_is_waited_for(bench: Bench) -> None:
     bench.groups.refuses = True
     ended = bench.start()
     bench.executor.end(1, Reason.CANCELLED, TERM)
@@ -811,7 +809,7 @@ def test_a_process_of_another_user_that_cannot_be_signalled_is_waited_for(bench:
 # Ended for its silence.
 
 
-def test_silence_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench) -> None:
+def test_idle_timeout_terminates_the_group_and_kills_it_after_the_grace(bench: Bench) -> None:
     ended = bench.start(idle_timeout=10.0, kill_after=2.0)
     bench.pass_time(9.875)
     assert bench.signals == []
@@ -825,7 +823,7 @@ def test_silence_ends_the_whole_group_and_kills_it_after_the_grace(bench: Bench)
 
 
 @pytest.mark.parametrize("stream", [1, 2])
-def test_what_prints_on_either_stream_is_not_silent(bench: Bench, stream: int) -> None:
+def test_output_on_either_stream_resets_the_idle_timeout(bench: Bench, stream: int) -> None:
     ended = bench.start(idle_timeout=10.0)
     for _ in range(5):
         bench.pass_time(9.875)
@@ -838,7 +836,7 @@ def test_what_prints_on_either_stream_is_not_silent(bench: Bench, stream: int) -
     assert result_of(ended).reason is Reason.TIMEOUT
 
 
-def test_output_resets_no_timer(bench: Bench) -> None:
+def test_output_does_not_touch_the_delayed_call(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     timers = bench.clock.getDelayedCalls()
     times = [timer.getTime() for timer in timers]
@@ -849,7 +847,7 @@ def test_output_resets_no_timer(bench: Bench) -> None:
     bench.exits()
 
 
-def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -> None:
+def test_idle_timeout_is_paused_while_output_is_not_read(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     bench.pass_time(4)
     bench.recording.on_backpressure(True)
@@ -862,14 +860,14 @@ def test_while_its_output_is_not_read_it_is_not_taken_for_silent(bench: Bench) -
     bench.exits(number=15)
 
 
-def test_what_exits_while_its_output_is_not_read_leaves_no_timer(bench: Bench) -> None:
+def test_exit_while_reading_is_paused_leaves_no_timer(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     bench.recording.on_backpressure(True)
     bench.exits()
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_output_that_lies_in_a_pipe_unread_is_no_silence(bench: Bench) -> None:
+def test_unread_output_in_a_pipe_restarts_the_idle_timeout(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     bench.process.pipes[2].put(b"not read yet")
     bench.pass_time(10)
@@ -880,7 +878,7 @@ def test_output_that_lies_in_a_pipe_unread_is_no_silence(bench: Bench) -> None:
     bench.exits(number=15)
 
 
-def test_what_has_closed_both_its_streams_is_silent(bench: Bench) -> None:
+def test_process_that_has_closed_its_streams_is_idle(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     for stream in (1, 2):
         bench.process.pipes.pop(stream).loseConnection()
@@ -889,7 +887,7 @@ def test_what_has_closed_both_its_streams_is_silent(bench: Bench) -> None:
     bench.exits(number=15)
 
 
-def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> None:
+def test_first_timeout_is_the_one_that_is_reported(bench: Bench) -> None:
     ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
     bench.pass_time(50)
     bench.process.prints(1, b".")
@@ -903,7 +901,7 @@ def test_the_timeout_that_comes_first_is_the_one_that_is_told(bench: Bench) -> N
     assert result_of(ended).detail == "it printed nothing for 1 min"
 
 
-def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
+def test_cancel_before_the_idle_timeout_is_reported(bench: Bench) -> None:
     ended = bench.start(idle_timeout=1.0, kill_after=30.0)
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.pass_time(2)
@@ -913,7 +911,7 @@ def test_a_cancel_before_the_silence_has_lasted_stands(bench: Bench) -> None:
     assert (outcome.reason, outcome.detail) == (Reason.CANCELLED, None)
 
 
-async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Executor) -> None:
+async def test_real_process_is_ended_when_it_stops_printing(real: Executor) -> None:
     recording = FakeOutputWriter()
     command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
     options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
@@ -926,7 +924,7 @@ async def test_a_real_process_that_prints_is_let_be_until_it_is_silent(real: Exe
 # Output.
 
 
-def test_a_recording_that_is_behind_stops_the_reading_and_starts_it_again(bench: Bench) -> None:
+def test_backpressure_pauses_and_resumes_reading(bench: Bench) -> None:
     bench.start()
     bench.recording.on_backpressure(True)
     assert not bench.process.is_reading
@@ -937,7 +935,7 @@ def test_a_recording_that_is_behind_stops_the_reading_and_starts_it_again(bench:
     assert bench.process.is_reading
 
 
-def test_an_attempt_whose_output_cannot_be_kept_is_ended_for_that(bench: Bench) -> None:
+def test_attempt_is_ended_if_its_output_cannot_be_kept(bench: Bench) -> None:
     ended = bench.start()
     bench.recording.on_failure("no space left on device")
     assert bench.signals == [TERM]
@@ -947,7 +945,7 @@ def test_an_attempt_whose_output_cannot_be_kept_is_ended_for_that(bench: Bench) 
     assert "no space left on device" in (outcome.detail or "")
 
 
-def test_output_that_cannot_be_kept_once_the_process_has_exited_fails_the_attempt_too(bench: Bench) -> None:
+def test_output_failure_after_the_exit_fails_the_attempt(bench: Bench) -> None:
     ended = bench.start()
     write = bench.recording.write
 
@@ -973,7 +971,7 @@ def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> N
     assert outcome.stdout == outcome.stderr == Output()
 
 
-def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Bench) -> None:
+def test_lost_output_is_reported_beside_the_timeout(bench: Bench) -> None:
     bench.recording.error = OSError("input/output error")
     ended = bench.start(timeout=1.0)
     bench.pass_time(1)
@@ -983,7 +981,7 @@ def test_output_that_is_lost_at_the_end_is_told_of_beside_the_timeout(bench: Ben
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, said)
 
 
-def test_a_stream_that_is_kept_is_there_though_the_other_one_is_lost(bench: Bench) -> None:
+def test_kept_stream_is_reported_if_the_other_is_lost(bench: Bench) -> None:
     kept = (NOTHING, Output.inline(b"oh"))
     bench.recording.error = OutputLost("the file of stdout was removed", kept)
     ended = bench.start()
@@ -993,7 +991,7 @@ def test_a_stream_that_is_kept_is_there_though_the_other_one_is_lost(bench: Benc
     assert outcome.detail == "its output could not be kept: the file of stdout was removed"
 
 
-def test_a_write_that_raises_is_logged_and_ends_the_attempt_with_its_reason(
+def test_write_that_raises_is_logged_and_ends_the_attempt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
     ended = bench.start()
@@ -1007,7 +1005,7 @@ def test_a_write_that_raises_is_logged_and_ends_the_attempt_with_its_reason(
     assert outcome.detail == "its output cannot be kept: unexpected"
 
 
-def test_a_bug_in_the_recording_is_logged_and_ends_the_attempt(
+def test_unexpected_error_in_closing_output_is_logged_and_ends_the_attempt(
     bench: Bench, logged_errors: LeakWatch
 ) -> None:
     bench.recording.error = ZeroDivisionError("a bug")  # type: ignore[assignment]
@@ -1029,7 +1027,7 @@ def _raise(why: Exception) -> Any:
 @pytest.mark.parametrize("is_ended_by_us", [False, True])
 @pytest.mark.parametrize("why", [BlockingIOError(11, "busy"), RuntimeError("can't start new thread")])
 @pytest.mark.parametrize("place", ["write", "close", "unread_bytes"])
-def test_an_exit_whose_handling_fails_ends_the_attempt_all_the_same(
+def test_attempt_ends_despite_an_error_in_handling_its_exit(
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
     logged_errors: LeakWatch,
@@ -1053,7 +1051,7 @@ def test_an_exit_whose_handling_fails_ends_the_attempt_all_the_same(
     logged_errors.flush(type(why))
 
 
-def test_a_recording_that_cannot_be_closed_does_not_hide_that_nothing_was_started(
+def test_failed_spawn_is_reported_though_output_cannot_be_closed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
     monkeypatch.setattr(bench.recording, "close", lambda: _raise(RuntimeError("can't start new thread")))
@@ -1062,9 +1060,7 @@ def test_a_recording_that_cannot_be_closed_does_not_hide_that_nothing_was_starte
     assert len(logged_errors.flush(RuntimeError)) == 1
 
 
-def test_output_that_another_reader_has_taken_is_the_end_of_the_draining(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drain_ends_if_another_reader_empties_the_pipe(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.groups, "unread_bytes", lambda pipe: 5)
     ended = bench.start()
     bench.process.pipes[2].put(b"oh")
@@ -1093,7 +1089,7 @@ def sent_to(bench: Bench, number: int) -> list[int]:
     return [signal for group, signal in bench.groups.sent if group == number]
 
 
-def test_an_end_that_leaves_nothing_reads_nothing_of_proc(bench: Bench) -> None:
+def test_end_without_leftovers_does_not_scan_proc(bench: Bench) -> None:
     for options, code in (({}, 0), ({"timeout": 1.0, "idle_timeout": 1.0}, 1)):
         bench.recording = FakeOutputWriter()
         bench.start(**options)
@@ -1101,7 +1097,7 @@ def test_an_end_that_leaves_nothing_reads_nothing_of_proc(bench: Bench) -> None:
     assert bench.groups.scans == []
 
 
-def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(bench: Bench) -> None:
+def test_exit_ends_the_session_and_spares_processes_that_left_it(bench: Bench) -> None:
     bench.start(env=ENV, kill_after=3.0)
     bench.groups.others = [member(7), marked(8)]
     bench.exits()
@@ -1111,7 +1107,7 @@ def test_an_end_of_its_own_ends_the_session_and_lets_live_what_left_it(bench: Be
     assert (sent_to(bench, 7), sent_to(bench, 8)) == ([TERM, KILL], [])
 
 
-def test_leftovers_are_killed_after_their_greatest_grace(bench: Bench) -> None:
+def test_leftovers_are_killed_after_the_maximum_grace(bench: Bench) -> None:
     bench.start(kill_after=1e9)
     bench.exits(leaves=True)
     bench.pass_time(MAX_LEFTOVER_GRACE - 0.125)
@@ -1121,7 +1117,7 @@ def test_leftovers_are_killed_after_their_greatest_grace(bench: Bench) -> None:
     bench.pass_time(1)
 
 
-def test_leftovers_of_a_job_that_is_removed_are_killed_at_once(bench: Bench) -> None:
+def test_kill_leftovers_kills_at_once(bench: Bench) -> None:
     bench.start(kill_after=1e9)
     assert bench.executor.kill_leftovers(1) is None
     bench.exits(leaves=True)
@@ -1137,7 +1133,7 @@ def test_leftovers_of_a_job_that_is_removed_are_killed_at_once(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("way", ["cancel", "timeout", "idle", "output"])
-def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, way: str) -> None:
+def test_end_by_the_daemon_includes_the_session_and_marked_processes(bench: Bench, way: str) -> None:
     options = {"timeout": {"timeout": 1.0}, "idle": {"idle_timeout": 1.0}}.get(way, {})
     ended = bench.start(env=ENV, kill_after=3.0, **options)
     bench.groups.others = [
@@ -1158,9 +1154,7 @@ def test_what_the_daemon_ends_ends_with_its_session_and_its_mark(bench: Bench, w
     ]
 
 
-def test_the_mark_counts_only_of_the_user_that_the_job_is_run_as(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mark_counts_only_for_the_job_s_user(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
     ended = bench.start(env=ENV, owner=Owner(1000, 100, "/home/ada"))
     bench.groups.others = [marked(7, uid=1000), marked(8, uid=1001)]
@@ -1181,9 +1175,7 @@ def test_the_mark_counts_only_of_the_user_that_the_job_is_run_as(
     ],
     ids=["began before the end", "began after it", "has the mark", "has the leader's number"],
 )
-def test_a_session_number_that_another_may_have_by_now_is_signalled_only_with_a_proof(
-    bench: Bench, one: Process, is_ours: bool
-) -> None:
+def test_session_number_that_may_be_reused_needs_a_proof(bench: Bench, one: Process, is_ours: bool) -> None:
     bench.start(env=ENV)
     bench.groups.others = [one]
     bench.exits()
@@ -1191,7 +1183,7 @@ def test_a_session_number_that_another_may_have_by_now_is_signalled_only_with_a_
     assert sent_to(bench, one.group) == ([TERM, KILL] if is_ours else [])
 
 
-def test_a_session_is_known_by_a_member_that_was_there_before(bench: Bench) -> None:
+def test_session_is_recognized_by_a_known_member(bench: Bench) -> None:
     bench.start(kill_after=3.0)
     bench.groups.others = [member(7)]
     bench.exits()
@@ -1206,7 +1198,7 @@ def test_a_session_is_known_by_a_member_that_was_there_before(bench: Bench) -> N
     assert [sent_to(bench, number) for number in (7, 8, 9, 10)] == [[TERM], [TERM], [TERM], []]
 
 
-def test_one_scan_serves_all_that_ask_in_the_same_moment(bench: Bench) -> None:
+def test_one_scan_serves_simultaneous_requests(bench: Bench) -> None:
     for number in range(1, 51):
         bench.recording = FakeOutputWriter()
         bench.start(job_id=number)
@@ -1221,7 +1213,7 @@ def test_one_scan_serves_all_that_ask_in_the_same_moment(bench: Bench) -> None:
 # Before a retry.
 
 
-def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Bench) -> None:
+def test_retry_starts_when_no_process_has_an_earlier_mark(bench: Bench) -> None:
     left = [marked(7), marked(8, "store.1.2")]
     bench.groups.others = [*left, marked(9, "store.1.3"), marked(10, "store.2.1")]
     bench.groups.deadly = {TERM}
@@ -1235,7 +1227,7 @@ def test_a_retry_starts_once_nothing_has_the_mark_of_an_attempt_before(bench: Be
     bench.exits()
 
 
-def test_a_retry_starts_once_the_session_of_the_attempt_before_is_gone(bench: Bench) -> None:
+def test_retry_starts_when_the_earlier_session_is_gone(bench: Bench) -> None:
     bench.start(kill_after=3.0)
     bench.exits(code=1, leaves=True)
     bench.recording = FakeOutputWriter()
@@ -1248,7 +1240,7 @@ def test_a_retry_starts_once_the_session_of_the_attempt_before_is_gone(bench: Be
     assert result_of(again).reason is None
 
 
-def test_a_retry_does_not_start_beside_what_no_signal_ends(bench: Bench) -> None:
+def test_retry_fails_if_no_signal_ends_an_earlier_process(bench: Bench) -> None:
     bench.groups.deadly = set()
     bench.groups.others = [marked(7)]
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1e9)
@@ -1260,7 +1252,7 @@ def test_a_retry_does_not_start_beside_what_no_signal_ends(bench: Bench) -> None
 
 
 @pytest.mark.parametrize("door", ["scan", "signal_process"])
-def test_a_retry_waits_while_the_machine_lacks_descriptors_to_look_for_earlier_attempts(
+def test_retry_waits_while_descriptors_for_scans_are_lacking(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
     def refuse(*_: object) -> None:
@@ -1277,7 +1269,7 @@ def test_a_retry_waits_while_the_machine_lacks_descriptors_to_look_for_earlier_a
     bench.exits()
 
 
-def test_a_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
+def test_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
     bench.groups.others = [marked(7)]
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
     bench.look()
@@ -1289,7 +1281,7 @@ def test_a_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None
     assert bench.reactor.lines == []
 
 
-def test_a_kill_of_everything_reaches_what_a_retry_waits_for(bench: Bench) -> None:
+def test_kill_reaches_processes_that_a_retry_waits_for(bench: Bench) -> None:
     bench.groups.others = [marked(7)]
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=60.0)
     bench.look()

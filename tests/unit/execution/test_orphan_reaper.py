@@ -51,7 +51,7 @@ def is_there(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_whether_orphans_come_here_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_reaper_detects_subreapers_and_process_1(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_reaper()
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     assert not is_reaper()
@@ -59,28 +59,28 @@ def test_whether_orphans_come_here_is_known(monkeypatch: pytest.MonkeyPatch) -> 
     assert is_reaper()
 
 
-def test_an_orphan_is_reaped_whenever_a_child_has_ended(reaper: OrphanReaper) -> None:
+def test_orphans_are_reaped_when_a_child_exits(reaper: OrphanReaper) -> None:
     reaper.start()
     pids = [an_orphan() for _ in range(3)]
     process.reapAllProcesses()
     assert not any(map(is_there, pids))
 
 
-def test_those_that_are_there_at_the_start_are_reaped(reaper: OrphanReaper) -> None:
+def test_orphans_that_exited_before_the_start_are_reaped(reaper: OrphanReaper) -> None:
     pid = an_orphan()
     assert is_there(pid)
     reaper.start()
     assert not is_there(pid)
 
 
-def test_where_no_orphan_comes_nothing_is_reaped(reaper: OrphanReaper) -> None:
+def test_reaper_does_nothing_if_no_orphans_come(reaper: OrphanReaper) -> None:
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     before = dict(orphan_reaper._handlers)
     reaper.start()
     assert orphan_reaper._handlers == before
 
 
-def test_a_child_that_another_thread_has_spawned_is_left_to_who_waits_for_it(reaper: OrphanReaper) -> None:
+def test_child_of_another_thread_is_not_reaped(reaper: OrphanReaper) -> None:
     reaper.start()
     pids: list[int] = []
     is_over = threading.Event()
@@ -129,7 +129,7 @@ def test_child_of_twisted_is_left_to_it_and_orphans_behind_it_are_reaped_next(
     assert not is_there(orphan)
 
 
-def test_what_is_still_running_is_not_waited_for(reaper: OrphanReaper) -> None:
+def test_running_children_are_not_waited_for(reaper: OrphanReaper) -> None:
     reaper.start()
     with subprocess.Popen(["/bin/sleep", "60"]) as running:
         process.reapAllProcesses()

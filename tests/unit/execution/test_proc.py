@@ -50,14 +50,14 @@ def no_pid() -> int:
     return int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
 
 
-def test_a_boot_has_a_name_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boot_id_is_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(proc.boot_id()) == 36
     assert proc.boot_id() == proc.boot_id()
     monkeypatch.setattr("builtins.open", lambda *_, **__: Path("/nonexistent").read_bytes())
     assert proc.boot_id() == ""
 
 
-def test_a_pid_with_its_start_time_names_a_process(start: Start) -> None:
+def test_start_time_identifies_a_process(start: Start) -> None:
     first = start()
     second = start()
     assert proc.start_time(first.pid) == proc.start_time(first.pid)
@@ -65,7 +65,7 @@ def test_a_pid_with_its_start_time_names_a_process(start: Start) -> None:
     assert proc.start_time(no_pid()) is None
 
 
-def test_a_program_may_be_called_whatever_it_likes(start: Start, tmp_path: Path) -> None:
+def test_start_time_is_found_for_any_program_name(start: Start, tmp_path: Path) -> None:
     program = tmp_path / ") 1 (2 3"
     program.symlink_to("/bin/sleep")
     odd = start(f'echo; exec "{program}" 100')
@@ -83,7 +83,7 @@ def lives(pid: int) -> bool:
     return any(one.pid == pid for one in proc.scan(since=None))
 
 
-def test_a_scan_tells_start_group_session_mark_and_user(start: Start) -> None:
+def test_scan_has_start_group_session_mark_and_user(start: Start) -> None:
     parent = start("sleep 100 & echo $!; wait", env={"A": "1", "TASKQ_RUN": "store.7.1", "B": "2"})
     ours = [one for one in proc.scan(since=0) if one.session == parent.pid]
     assert len(ours) == 2
@@ -95,7 +95,7 @@ def test_a_scan_tells_start_group_session_mark_and_user(start: Start) -> None:
     assert (found(plain.pid).mark, found(plain.pid).uid) == ("", -1)
 
 
-def test_a_scan_reads_the_marks_of_those_alone_that_have_started_since_then(start: Start) -> None:
+def test_scan_reads_marks_only_of_processes_started_since(start: Start) -> None:
     process = start(env={"TASKQ_RUN": "store.7.1"})
     started = proc.start_time(process.pid) or 0
     for since, mark in ((None, ""), (started + 1, ""), (started, "store.7.1"), (0, "store.7.1")):
@@ -103,7 +103,7 @@ def test_a_scan_reads_the_marks_of_those_alone_that_have_started_since_then(star
         assert one.mark == mark
 
 
-def test_a_scan_leaves_out_the_own_group_and_zombies(start: Start) -> None:
+def test_scan_omits_the_own_group_and_zombies(start: Start) -> None:
     process = start()
     assert lives(process.pid)
     assert not lives(os.getpid())
@@ -114,7 +114,7 @@ def test_a_scan_leaves_out_the_own_group_and_zombies(start: Start) -> None:
     assert not lives(process.pid)
 
 
-def test_a_process_lives_whose_first_thread_alone_has_ended(start: Start) -> None:
+def test_process_whose_first_thread_has_ended_is_alive(start: Start) -> None:
     command = (
         "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(100,)).start(); "
         "print(flush=True); ctypes.CDLL(None).pthread_exit(None)"
@@ -125,9 +125,7 @@ def test_a_process_lives_whose_first_thread_alone_has_ended(start: Start) -> Non
     assert lives(process.pid)
 
 
-def test_an_environment_that_is_empty_for_a_moment_is_read_again(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_environment_is_read_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     process = start(env={"TASKQ_RUN": "store.7.1"})
     read = proc._environment
     while not read(str(process.pid)):
@@ -143,9 +141,7 @@ def test_an_environment_that_is_empty_for_a_moment_is_read_again(
 
 
 @pytest.mark.parametrize("file", ["stat", "environ"])
-def test_a_scan_that_has_no_descriptors_fails_and_does_not_find_less(
-    start: Start, monkeypatch: pytest.MonkeyPatch, file: str
-) -> None:
+def test_scan_without_descriptors_fails(start: Start, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     process = start()
     system = open
 
@@ -159,7 +155,7 @@ def test_a_scan_that_has_no_descriptors_fails_and_does_not_find_less(
         proc.scan(since=0)
 
 
-def test_a_process_whose_environment_may_not_be_read_has_no_mark(
+def test_process_whose_environment_is_hidden_has_no_mark(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start(env={"TASKQ_RUN": "store.7.1"})
@@ -182,11 +178,11 @@ def test_a_process_whose_environment_may_not_be_read_has_no_mark(
         *((mark, None) for mark in ("store2.7.1", "stor.7.1", "store.7", "store.7.1.1", "store.x.1", "")),
     ],
 )
-def test_a_mark_names_an_attempt_of_its_store(mark: str, of: tuple[int, int] | None) -> None:
+def test_parse_mark_returns_job_and_attempt_of_its_store(mark: str, of: tuple[int, int] | None) -> None:
     assert proc.parse_mark(mark, "store") == of
 
 
-def test_a_number_is_used_as_long_as_its_session_has_a_member(start: Start) -> None:
+def test_id_is_in_use_while_its_session_has_a_member(start: Start) -> None:
     leader = start("bash -c 'set -m; sleep 100 & echo $!'")
     leader.wait()
     [member] = [one for one in proc.scan(since=None) if one.session == leader.pid]
@@ -200,7 +196,7 @@ def test_a_number_is_used_as_long_as_its_session_has_a_member(start: Start) -> N
     assert not proc.is_id_in_use(gone.pid)
 
 
-def test_a_number_about_which_nothing_can_be_asked_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_id_counts_as_used_if_it_cannot_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -209,7 +205,7 @@ def test_a_number_about_which_nothing_can_be_asked_may_be_used(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_goes_to_the_whole_group_and_to_stopped_ones(start: Start, number: int) -> None:
+def test_signal_reaches_the_whole_group_and_stopped_processes(start: Start, number: int) -> None:
     parent = start("sleep 100 & echo; kill -STOP $$; wait", env={})
     while not proc.is_stopped(parent.pid, proc.start_time(parent.pid)):
         os.sched_yield()
@@ -219,7 +215,7 @@ def test_a_signal_goes_to_the_whole_group_and_to_stopped_ones(start: Start, numb
     assert not proc.signal_group(no_pid(), number)
 
 
-def test_a_signal_reaches_one_process_though_it_is_stopped(start: Start) -> None:
+def test_signal_reaches_a_stopped_process(start: Start) -> None:
     process = start("trap 'exit 7' TERM; echo; kill -STOP $$; exit 0")
     while not proc.is_stopped(process.pid, proc.start_time(process.pid)):
         os.sched_yield()
@@ -227,7 +223,7 @@ def test_a_signal_reaches_one_process_though_it_is_stopped(start: Start) -> None
     assert process.wait() == 7
 
 
-def test_a_signal_to_stop_is_not_undone(start: Start) -> None:
+def test_signal_to_stop_is_not_undone(start: Start) -> None:
     process = start()
     proc.signal_process(found(process.pid), signal.SIGSTOP)
     proc.signal_group(process.pid, signal.SIGSTOP)
@@ -235,7 +231,7 @@ def test_a_signal_to_stop_is_not_undone(start: Start) -> None:
         os.sched_yield()
 
 
-def test_a_signal_does_not_reach_another_process_of_the_same_number(start: Start) -> None:
+def test_signal_does_not_reach_a_process_with_a_reused_pid(start: Start) -> None:
     process = start()
     before = found(process.pid)._replace(started=1)
     proc.signal_process(before, signal.SIGKILL)
@@ -244,7 +240,7 @@ def test_a_signal_does_not_reach_another_process_of_the_same_number(start: Start
     assert process.poll() is None
 
 
-def test_killing_ends_those_that_were_found_and_nobody_else(start: Start) -> None:
+def test_kill_all_kills_only_the_processes_found(start: Start) -> None:
     parent = start("trap '' TERM; sleep 100 & echo; wait", env={"TASKQ_RUN": "store.7.1"})
     other = start()
     ours = [one for one in proc.scan(since=0) if one.session == parent.pid]
@@ -254,9 +250,7 @@ def test_killing_ends_those_that_were_found_and_nobody_else(start: Start) -> Non
     assert other.poll() is None
 
 
-def test_what_does_not_end_in_time_or_may_not_be_signalled_is_named(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_all_returns_processes_that_do_not_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     one = found(start().pid)
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)
     assert proc.kill_all([one], 0.01) == [one]
@@ -268,9 +262,7 @@ def test_what_does_not_end_in_time_or_may_not_be_signalled_is_named(
     assert proc.kill_all([one], 5) == [one]
 
 
-def test_what_ends_while_it_is_looked_at_needs_no_signal(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_process_that_ends_during_a_signal_is_ignored(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     one = found(start().pid)
 
     def vanish(*_: object) -> None:
@@ -281,7 +273,7 @@ def test_what_ends_while_it_is_looked_at_needs_no_signal(
     proc.signal_process(one, signal.SIGTERM)
 
 
-def test_no_descriptor_is_left_open(start: Start) -> None:
+def test_signals_leak_no_descriptor(start: Start) -> None:
     one = found(start().pid)
     proc.is_id_in_use(one.pid)
     before = len(os.listdir("/proc/self/fd"))
@@ -293,7 +285,7 @@ def test_no_descriptor_is_left_open(start: Start) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_the_ticks_around_a_start_are_those_of_its_start_time(start: Start) -> None:
+def test_clock_ticks_match_the_start_time_of_a_process(start: Start) -> None:
     for _ in range(20):
         before = proc.clock_ticks()
         process = start()
@@ -301,7 +293,7 @@ def test_the_ticks_around_a_start_are_those_of_its_start_time(start: Start) -> N
         assert before <= (proc.start_time(process.pid) or 0) <= after
 
 
-def test_closed_standard_descriptors_are_opened() -> None:
+def test_set_close_on_exec_opens_closed_standard_descriptors() -> None:
     code = (
         "import os; os.close(0); os.close(2)\n"
         "from taskqd.execution import proc\n"

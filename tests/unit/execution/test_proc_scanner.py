@@ -52,7 +52,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     assert bench.threads.waiting == []
 
 
-def test_a_scan_serves_all_that_have_asked_by_then_and_reads_marks_for_the_earliest(bench: Bench) -> None:
+def test_scan_serves_all_requests_with_the_earliest_since(bench: Bench) -> None:
     bench.ask(delay=60.0, since=9)
     bench.ask(delay=60.0)
     bench.ask(since=5)
@@ -61,7 +61,7 @@ def test_a_scan_serves_all_that_have_asked_by_then_and_reads_marks_for_the_earli
     assert (bench.heard, bench.groups.scans) == ([[ONE]] * 3, [5])
 
 
-def test_who_asks_while_a_scan_is_made_hears_of_the_next_one(bench: Bench) -> None:
+def test_request_during_a_scan_is_served_by_the_next(bench: Bench) -> None:
     bench.ask()
     bench.clock.advance(0)
     bench.ask()
@@ -72,7 +72,7 @@ def test_who_asks_while_a_scan_is_made_hears_of_the_next_one(bench: Bench) -> No
     assert (len(bench.heard), bench.groups.scans) == (2, [None, None])
 
 
-def test_after_a_scan_that_took_long_none_begins_for_a_multiple_of_that(bench: Bench) -> None:
+def test_long_scan_delays_the_next_one(bench: Bench) -> None:
     bench.ask()
     bench.clock.advance(0)
     bench.scan(seconds=0.5)
@@ -84,7 +84,7 @@ def test_after_a_scan_that_took_long_none_begins_for_a_multiple_of_that(bench: B
     assert len(bench.heard) == 2
 
 
-def test_a_scan_that_waited_for_a_busy_machine_is_followed_by_another_at_once(bench: Bench) -> None:
+def test_scan_that_used_little_cpu_time_delays_none(bench: Bench) -> None:
     bench.ask()
     bench.clock.advance(0)
     bench.scan(seconds=0.0078125, waits=2.0)
@@ -94,7 +94,7 @@ def test_a_scan_that_waited_for_a_busy_machine_is_followed_by_another_at_once(be
     assert len(bench.heard) == 2
 
 
-def test_a_scan_that_is_needed_at_once_is_made_without_a_thread(bench: Bench) -> None:
+def test_scan_now_uses_no_thread(bench: Bench) -> None:
     bench.scanner.scan_now()
     bench.ask(delay=60.0)
     bench.scanner.scan_now()
@@ -102,7 +102,7 @@ def test_a_scan_that_is_needed_at_once_is_made_without_a_thread(bench: Bench) ->
 
 
 @pytest.mark.parametrize("is_needed_at_once", [False, True])
-def test_a_scan_that_fails_tells_so_and_is_logged_once(
+def test_failed_scan_is_reported_and_logged_once(
     bench: Bench,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -122,7 +122,7 @@ def test_a_scan_that_fails_tells_so_and_is_logged_once(
     assert caplog.text.count("the processes in /proc cannot be read") == 1
 
 
-def test_a_bug_of_one_that_hears_keeps_no_other_from_hearing(bench: Bench, logged_errors: LeakWatch) -> None:
+def test_error_in_a_callback_does_not_affect_the_others(bench: Bench, logged_errors: LeakWatch) -> None:
     def has_a_bug(_: object) -> None:
         raise ZeroDivisionError
 

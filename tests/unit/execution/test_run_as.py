@@ -66,7 +66,7 @@ def job(owner: str, **options: Any) -> Job:
 
 @pytest.mark.parametrize("owner", ["ada", "root", "ben", "1234", ""])
 @pytest.mark.parametrize("is_root_peer", [False, True])
-def test_where_all_run_as_the_daemon_everything_is_let_through(
+def test_check_accepts_everything_if_all_run_as_the_daemon(
     users: FakeUsers, limits: UserLimits, owner: str, is_root_peer: bool
 ) -> None:
     all_alike = told(users, limits, is_owner=False)
@@ -74,24 +74,24 @@ def test_where_all_run_as_the_daemon_everything_is_let_through(
     assert all_alike.user_of(job(owner)) is None
 
 
-def test_a_user_of_the_machine_may_submit(users: FakeUsers, limits: UserLimits) -> None:
+def test_check_accepts_a_user_of_the_machine(users: FakeUsers, limits: UserLimits) -> None:
     assert told(users, limits).check("ada", False, SPEC) is SPEC
 
 
 @pytest.mark.parametrize("owner", ["ben", "token", "1234", "", "CN=ada"])
-def test_who_is_no_user_of_the_machine_may_not(users: FakeUsers, limits: UserLimits, owner: str) -> None:
+def test_check_refuses_unknown_users(users: FakeUsers, limits: UserLimits, owner: str) -> None:
     with pytest.raises(Forbidden, match=f"no user {owner}; submit at the UNIX socket, or with a token"):
         told(users, limits).check(owner, False, SPEC)
 
 
 @pytest.mark.parametrize("owner", ["root", "toor"])
-def test_only_root_itself_submits_what_runs_as_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
+def test_check_lets_only_root_submit_jobs_of_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
     with pytest.raises(Forbidden, match=f"jobs of {owner} would run as root, and only root itself"):
         told(users, limits).check(owner, False, SPEC)
     assert told(users, limits).check(owner, True, SPEC) == replace(SPEC, as_daemon=True)
 
 
-def test_nobody_can_ask_for_what_makes_a_job_root_s() -> None:
+def test_no_option_of_a_submission_sets_as_daemon() -> None:
     options = (*submit.SUBMIT_OPTIONS.values(), *submit.SET_OPTIONS.values())
     assert "as_daemon" not in {option.field for option in options}
     assert not SPEC.as_daemon
@@ -100,44 +100,36 @@ def test_nobody_can_ask_for_what_makes_a_job_root_s() -> None:
 # Starts.
 
 
-def test_a_job_runs_as_who_submitted_it(users: FakeUsers, limits: UserLimits) -> None:
+def test_job_runs_as_its_owner(users: FakeUsers, limits: UserLimits) -> None:
     assert told(users, limits).user_of(job("ada")) == KNOWN["ada"]
     assert told(users, limits).user_of(job("taskqd", queue="on_end")) == KNOWN["taskqd"]
 
 
 @pytest.mark.parametrize("owner", ["ada", "root", "taskqd", "nobody-there"])
-def test_a_job_that_is_the_daemon_s_own_runs_as_the_daemon(
-    users: FakeUsers, limits: UserLimits, owner: str
-) -> None:
+def test_job_with_as_daemon_runs_as_the_daemon(users: FakeUsers, limits: UserLimits, owner: str) -> None:
     assert told(users, limits).user_of(job(owner, as_daemon=True)) is None
 
 
 @pytest.mark.parametrize("owner", ["root", "toor"])
-def test_a_name_of_root_s_is_not_enough_to_run_as_root(
-    users: FakeUsers, limits: UserLimits, owner: str
-) -> None:
+def test_owner_named_root_does_not_run_as_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
     """Such a job was submitted while all ran as the daemon's user, or by a token of that name."""
     with pytest.raises(CannotStart, match=f"it would run as root, .*; submit it again as {owner}"):
         told(users, limits).user_of(job(owner))
 
 
-def test_a_user_who_has_become_root_s_namesake_meanwhile_does_not_run_as_root(
-    users: FakeUsers, limits: UserLimits
-) -> None:
+def test_owner_whose_uid_became_0_does_not_run_as_root(users: FakeUsers, limits: UserLimits) -> None:
     users.known["ada"] = KNOWN["ada"]._replace(uid=0)
     with pytest.raises(CannotStart, match="it would run as root"):
         told(users, limits).user_of(job("ada"))
 
 
-def test_a_user_who_is_gone_runs_nothing(users: FakeUsers, limits: UserLimits) -> None:
+def test_job_of_a_removed_user_cannot_start(users: FakeUsers, limits: UserLimits) -> None:
     del users.known["ada"]
     with pytest.raises(CannotStart, match="this machine has no user ada"):
         told(users, limits).user_of(job("ada"))
 
 
-def test_a_user_who_cannot_be_looked_up_for_want_of_descriptors_is_not_taken_for_gone(
-    users: FakeUsers, limits: UserLimits
-) -> None:
+def test_lookup_without_descriptors_is_a_shortage(users: FakeUsers, limits: UserLimits) -> None:
     users.error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     with pytest.raises(CannotStart, match=r"ada cannot be looked up: .*Too many open files") as raised:
         told(users, limits).user_of(job("ada"))
@@ -146,7 +138,7 @@ def test_a_user_who_cannot_be_looked_up_for_want_of_descriptors_is_not_taken_for
         told(users, limits).check("ada", False, SPEC)
 
 
-def test_the_limits_of_a_user_are_prlimit_s_options(
+def test_limits_of_a_user_are_options_of_prlimit(
     users: FakeUsers, limits: UserLimits, tmp_path: Path
 ) -> None:
     (tmp_path / "limits.conf").write_text("ada - nproc 9\n")
@@ -166,7 +158,7 @@ def opened(users: Any, limits: UserLimits) -> str:
     return str(refused.value)
 
 
-def test_a_daemon_that_is_not_root_cannot_run_jobs_as_their_owners(
+def test_open_refuses_a_daemon_that_is_not_root(
     users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -177,7 +169,7 @@ def test_a_daemon_that_is_not_root_cannot_run_jobs_as_their_owners(
 
 
 @pytest.mark.parametrize("missing", ["prlimit", "nice", "setpriv", "cat"])
-def test_a_machine_without_the_programs_is_told_so_at_the_start(
+def test_open_refuses_a_machine_without_the_programs(
     users: FakeUsers,
     limits: UserLimits,
     monkeypatch: pytest.MonkeyPatch,
@@ -206,7 +198,7 @@ STATUS += "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapAmb:\t000000
         (0, STATUS.format(uid=65534, caps="0000000000000400"), "", "'CapInh': '0000000000000400'"),
     ],
 )
-def test_what_does_not_leave_root_behind_ends_the_start(
+def test_open_refuses_a_setpriv_that_keeps_rights(
     users: FakeUsers,
     limits: UserLimits,
     monkeypatch: pytest.MonkeyPatch,
@@ -223,7 +215,7 @@ def test_what_does_not_leave_root_behind_ends_the_start(
     assert why in opened(users, limits)
 
 
-def test_what_hangs_ends_the_start(
+def test_open_refuses_a_setpriv_that_hangs(
     users: FakeUsers, limits: UserLimits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -238,5 +230,5 @@ def test_what_hangs_ends_the_start(
 
 @other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
-def test_root_can_run_jobs_as_their_owners(users: FakeUsers, limits: UserLimits) -> None:
+def test_open_accepts_root(users: FakeUsers, limits: UserLimits) -> None:
     told(users, limits).open()

@@ -75,7 +75,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 # As the daemon's user.
 
 
-def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     me = pwd.getpwall()[0]
@@ -95,7 +95,7 @@ def test_the_environment_is_small_and_clean(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("place", ["python", "argv"])
-def test_jobs_find_the_daemons_taskq_behind_all_others(
+def test_search_path_ends_with_the_directory_of_taskq(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     for name in ("python", "argv"):
@@ -111,7 +111,7 @@ def test_jobs_find_the_daemons_taskq_behind_all_others(
     assert run_builder.search_path() == run_builder.PATH
 
 
-def test_a_run_has_the_address_for_its_user(bench: Bench) -> None:
+def test_run_has_the_address_for_its_user(bench: Bench) -> None:
     address = {False: "unix:/own", True: "unix:/others"}.get
 
     def made() -> Run:
@@ -124,13 +124,13 @@ def test_a_run_has_the_address_for_its_user(bench: Bench) -> None:
     assert "TASKQ_ADDRESS" not in bench.make(command="true").env
 
 
-def test_a_directory_that_is_not_utf8_is_entered_as_it_is(bench: Bench) -> None:
+def test_directory_that_is_not_utf8_is_kept_byte_exact(bench: Bench) -> None:
     run = bench.make(command="true", cwd_base64=b"/\xff")
     assert os.fsencode(run.cwd or "") == b"/\xff"
 
 
 @pytest.mark.parametrize("umask, asked", [(0o022, None), (0o077, 0o077)])
-def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: int | None) -> None:
+def test_run_has_the_requested_options(bench: Bench, umask: int, asked: int | None) -> None:
     run = bench.make(
         2,
         command="true",
@@ -164,7 +164,7 @@ def test_a_run_is_built_of_what_was_asked_for(bench: Bench, umask: int, asked: i
 
 
 @pytest.mark.parametrize("array", [None, 7])
-def test_a_run_has_the_secrets_that_were_kept(bench: Bench, array: int | None) -> None:
+def test_run_has_the_stored_secrets(bench: Bench, array: int | None) -> None:
     bench.kept("secret", b"A=x\xff=\0B=\0")
     spec = Spec(secrets=("A", "B"), env={"C": "1"})
     job_id = 9 if array else 7
@@ -177,9 +177,7 @@ def test_a_run_has_the_secrets_that_were_kept(bench: Bench, array: int | None) -
     "content, why",
     [(None, "No such file"), (b"A=1\0", "expected the values of A, B"), (b"A=1\0B=2", "the file has others")],
 )
-def test_a_job_whose_secrets_cannot_be_read_is_not_to_run(
-    bench: Bench, content: bytes | None, why: str
-) -> None:
+def test_job_whose_secrets_cannot_be_read_cannot_start(bench: Bench, content: bytes | None, why: str) -> None:
     if content is not None:
         bench.kept("secret", content)
     with pytest.raises(CannotStart, match=f"its secrets cannot be read: .*{why}"):
@@ -191,7 +189,7 @@ def test_a_job_whose_secrets_cannot_be_read_is_not_to_run(
     "content, interpreter",
     [(b"", ()), (b"echo 1\n", ()), (b"#!/usr/bin/env python3\n\0", ("/usr/bin/env", "python3"))],
 )
-def test_a_script_runs_by_the_interpreter_that_it_names_whatever_its_mode_is(
+def test_script_runs_by_its_interpreter_with_any_mode(
     bench: Bench, mode: int, content: bytes, interpreter: tuple[str, ...]
 ) -> None:
     path = bench.kept("script", content, mode)
@@ -207,7 +205,7 @@ def test_a_script_runs_by_the_interpreter_that_it_names_whatever_its_mode_is(
         (b"#!/bin/sh\r\necho 1\r\n", "its script names the interpreter '/bin/sh' with a carriage return"),
     ],
 )
-def test_a_script_that_nothing_can_run_as_it_says_is_not_run(
+def test_script_with_an_impossible_interpreter_cannot_start(
     bench: Bench, content: bytes | None, why: str
 ) -> None:
     if content is not None:
@@ -217,7 +215,7 @@ def test_a_script_that_nothing_can_run_as_it_says_is_not_run(
     assert not raised.value.is_shortage
 
 
-def test_a_machine_without_descriptors_keeps_a_script_from_its_start(
+def test_lack_of_descriptors_to_read_a_script_is_a_shortage(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.kept("script", b"true")
@@ -234,14 +232,14 @@ def test_a_machine_without_descriptors_keeps_a_script_from_its_start(
 # What the daemon's own process has, and a job is not to have.
 
 
-def test_a_job_reads_clocks_as_its_schedule_does(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_has_the_time_zone_of_schedules(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TZ", raising=False)
     assert "TZ" not in daemon_user_environment() | run_builder.user_environment(bench.ada)
     monkeypatch.setenv("TZ", "Europe/Berlin")
     assert daemon_user_environment()["TZ"] == run_builder.user_environment(bench.ada)["TZ"] == "Europe/Berlin"
 
 
-def test_a_job_without_a_directory_is_at_home_where_the_daemon_s_own_has_gone(
+def test_job_without_a_directory_starts_at_home_if_the_daemon_s_is_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = RunBuilder(bench.spool, "store", bench.mask, bench.run_as)
@@ -257,14 +255,14 @@ def test_a_job_without_a_directory_is_at_home_where_the_daemon_s_own_has_gone(
 
 
 @pytest.mark.parametrize("own, given", [(0, None), (-500, 0), (200, 0)])
-def test_a_job_is_killed_for_want_of_memory_as_any_other_process(
+def test_job_does_not_inherit_the_daemon_s_oom_score(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, own: int, given: int | None
 ) -> None:
     monkeypatch.setattr(run_builder, "own_oom_score_adj", lambda: own)
     assert bench.make().oom_score_adj == given
 
 
-def test_a_system_that_has_no_such_score_gives_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_without_oom_score_is_handled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_builder.own_oom_score_adj() == int(Path("/proc/self/oom_score_adj").read_text())
 
     def refuse(*_: object, **__: object) -> None:
@@ -274,7 +272,7 @@ def test_a_system_that_has_no_such_score_gives_none(bench: Bench, monkeypatch: p
     assert run_builder.own_oom_score_adj() == 0
 
 
-def test_a_task_runs_with_what_its_array_brought(bench: Bench) -> None:
+def test_task_has_the_script_and_stdin_of_its_array(bench: Bench) -> None:
     script, stdin = bench.kept("script", b"x"), bench.kept("stdin", b"y")
     spec = Spec(script=1, stdin=1)
     run = bench.made(Job(id=9, spec=spec, owner="ada", submitted_at=START, array=7, index=1))
@@ -285,7 +283,7 @@ def test_a_task_runs_with_what_its_array_brought(bench: Bench) -> None:
 # As its owner.
 
 
-def test_an_owner_s_environment_is_their_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_s_environment_is_that_of_the_user(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
     base = {
         "PATH": run_builder.search_path(),
@@ -301,7 +299,7 @@ def test_an_owner_s_environment_is_their_own(bench: Bench, monkeypatch: pytest.M
 
 
 @other_users.only_root
-def test_an_owner_s_run_is_theirs_with_copies_that_are_theirs(bench: Bench) -> None:
+def test_owner_s_run_has_copies_that_the_user_owns(bench: Bench) -> None:
     bench.as_owner()
     (bench.place / "security" / "limits.conf").write_text("ada - nproc 50\n")
     bench.kept("script", b"#!/bin/sh\n", 0o700)
@@ -321,7 +319,7 @@ def test_an_owner_s_run_is_theirs_with_copies_that_are_theirs(bench: Bench) -> N
 
 
 @other_users.only_root
-def test_a_task_has_copies_of_its_own_of_what_its_array_brought(bench: Bench) -> None:
+def test_each_task_has_its_own_copies_of_the_array_s_files(bench: Bench) -> None:
     bench.as_owner()
     bench.kept("script", b"x")
     spec = Spec(script=1)
@@ -334,14 +332,14 @@ def test_a_task_has_copies_of_its_own_of_what_its_array_brought(bench: Bench) ->
     assert Path(str(made[1].script)).read_bytes() == b"x"
 
 
-def test_what_cannot_be_handed_over_is_not_to_run(bench: Bench) -> None:
+def test_job_whose_files_cannot_be_copied_cannot_start(bench: Bench) -> None:
     bench.as_owner()
     with pytest.raises(CannotStart, match=r"its files cannot be copied for its user: .*No such file"):
         bench.make(script=1)
     assert os.listdir(bench.place / "state.jobs") == []
 
 
-def test_a_user_who_is_gone_runs_nothing_and_is_given_nothing(bench: Bench) -> None:
+def test_job_of_a_removed_user_cannot_start_and_gets_no_files(bench: Bench) -> None:
     bench.as_owner()
     with pytest.raises(CannotStart, match="this machine has no user ben"):
         bench.made(Job(id=7, command="true", owner="ben", submitted_at=START))
@@ -349,7 +347,7 @@ def test_a_user_who_is_gone_runs_nothing_and_is_given_nothing(bench: Bench) -> N
 
 
 @other_users.only_root
-def test_what_is_the_daemon_s_own_is_run_with_what_lies_in_the_state_directory(bench: Bench) -> None:
+def test_job_of_the_daemon_uses_the_files_in_the_state_directory(bench: Bench) -> None:
     bench.as_owner()
     stdin = bench.kept("stdin", b"{}")
     run = bench.make(command="true", stdin=2, as_daemon=True)
@@ -359,7 +357,7 @@ def test_what_is_the_daemon_s_own_is_run_with_what_lies_in_the_state_directory(b
     assert stat.S_IMODE(stdin.stat().st_mode) == 0o600
 
 
-def test_job_has_the_time_zone_that_was_asked_for_unless_its_environment_has_another(bench: Bench) -> None:
+def test_job_has_the_requested_time_zone_unless_its_environment_has_another(bench: Bench) -> None:
     run = bench.make(command="date", tz="Europe/Berlin")
     assert (run.env["TZ"], run.submitted_variables) == ("Europe/Berlin", ("TZ",))
     assert bench.make(command="date", tz="Europe/Berlin", env={"TZ": "UTC"}).env["TZ"] == "UTC"

@@ -25,7 +25,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize("head, named", NAMED)
-def test_a_first_line_names_an_interpreter_as_the_kernel_reads_it(head: bytes, named: tuple[str]) -> None:
+def test_parse_shebang_reads_the_line_as_the_kernel_does(head: bytes, named: tuple[str]) -> None:
     assert parse_shebang(head[:HEAD_SIZE]) == named
 
 
@@ -45,6 +45,6 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("head, why", REFUSED)
-def test_a_script_that_no_one_could_run_as_it_says_is_refused(head: bytes, why: str) -> None:
+def test_parse_shebang_refuses_scripts_that_cannot_run(head: bytes, why: str) -> None:
     with pytest.raises(BadScript, match=why):
         parse_shebang(head[:HEAD_SIZE])

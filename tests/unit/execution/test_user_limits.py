@@ -139,7 +139,7 @@ LINES: list[tuple[str, list[str]]] = [
 
 
 @pytest.mark.parametrize("text, options", LINES)
-def test_a_user_has_the_limits_that_pam_limits_would_set(
+def test_prlimit_options_are_those_of_pam_limits(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, text: str, options: list[str]
 ) -> None:
     (machine.directory / "nr_open").write_text("1048576\n")
@@ -147,14 +147,14 @@ def test_a_user_has_the_limits_that_pam_limits_would_set(
     assert machine.options(text) == options
 
 
-def test_where_the_kernel_does_not_say_how_many_descriptors_there_are_no_limit_is_none(
+def test_unlimited_nofile_without_nr_open_is_unlimited(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_limits, "NR_OPEN", str(machine.directory / "nothing"))
     assert machine.options("ada - nofile unlimited") == ["--nofile=unlimited:unlimited"]
 
 
-def test_the_files_of_limits_d_come_after_in_the_order_of_their_names(machine: Machine) -> None:
+def test_files_of_limits_d_are_read_last_in_name_order(machine: Machine) -> None:
     machine.write("ada - nproc 1\n")
     machine.write("ada - nproc 3\n", "limits.d/90.conf")
     machine.write("ada - nproc 2\n", "limits.d/10.conf")
@@ -163,19 +163,17 @@ def test_the_files_of_limits_d_come_after_in_the_order_of_their_names(machine: M
     assert machine.limits.prlimit_options(ADA) == ["--nproc=3:3"]
 
 
-def test_a_machine_without_such_files_has_no_limits(tmp_path: Path) -> None:
+def test_machine_without_files_has_no_limits(tmp_path: Path) -> None:
     assert UserLimits(str(tmp_path / "nothing")).prlimit_options(ADA) == []
 
 
-def test_a_file_that_cannot_be_read_is_an_error_and_not_no_limit(machine: Machine) -> None:
+def test_unreadable_file_is_an_error(machine: Machine) -> None:
     (machine.directory / "limits.conf").mkdir()
     with pytest.raises(IsADirectoryError):
         machine.limits.prlimit_options(ADA)
 
 
-def test_the_files_are_read_again_when_one_has_changed_and_only_then(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_read_again_only_after_a_change(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     lines = user_limits._lines
 
@@ -196,7 +194,7 @@ def test_the_files_are_read_again_when_one_has_changed_and_only_then(
     assert machine.limits.prlimit_options(ADA) == []
 
 
-def test_groups_are_looked_up_only_where_a_line_is_about_one(machine: Machine) -> None:
+def test_groups_are_looked_up_only_for_lines_with_a_group(machine: Machine) -> None:
     machine.options("ada - nproc 1\n* - cpu 1")
     assert machine.asked == []
     machine.options("@staff - nproc 1")
@@ -204,7 +202,7 @@ def test_groups_are_looked_up_only_where_a_line_is_about_one(machine: Machine) -
 
 
 @pytest.mark.needs("prlimit")
-def test_prlimit_takes_every_option(machine: Machine) -> None:
+def test_prlimit_accepts_every_option(machine: Machine) -> None:
     """Those that raise nothing: the test need not be root's."""
     soft = {number: resource.getrlimit(number) for _, (number, _) in sorted(user_limits._ITEMS.items())}
     limits = UserLimits(str(machine.directory))

@@ -33,12 +33,12 @@ def a_passwd(monkeypatch: pytest.MonkeyPatch) -> Passwd:
     return Passwd(monkeypatch)
 
 
-def test_a_user_is_found_by_name(passwd: Passwd) -> None:
+def test_user_is_found_by_name(passwd: Passwd) -> None:
     assert passwd.users.find("ada") == User("ada", 1000, 100, "/home/ada")
     assert passwd.users.find("ben") is None
 
 
-def test_what_was_found_is_remembered_for_a_moment(passwd: Passwd) -> None:
+def test_lookup_is_cached_for_a_moment(passwd: Passwd) -> None:
     for _ in range(3):
         passwd.users.find("ada")
         passwd.users.find("ben")
@@ -51,23 +51,23 @@ def test_what_was_found_is_remembered_for_a_moment(passwd: Passwd) -> None:
     assert (passwd.users.find("ada") is None, passwd.users.find("ben") is None) == (True, False)
 
 
-def test_no_more_is_remembered_than_there_is_room_for(passwd: Passwd) -> None:
+def test_cache_has_a_maximum_size(passwd: Passwd) -> None:
     for number in range(3 * MAX_CACHED):
         passwd.users.find(f"user-{number}")
     assert len(passwd.users._cache) <= MAX_CACHED
 
 
-def test_a_uid_without_a_name_is_nobody_whatever_a_user_is_called(passwd: Passwd) -> None:
+def test_name_of_digits_is_no_user(passwd: Passwd) -> None:
     passwd.known["1234"] = (0, 0, "/root")
     assert passwd.users.find("1234") is None
 
 
 @pytest.mark.parametrize("name", ["no-such-user", "", "a\0b", "a:b", "\ud800", "x" * 10_000, "ada\n", "+ada"])
-def test_a_name_that_cannot_be_is_nobody_s(name: str) -> None:
+def test_impossible_name_is_no_user(name: str) -> None:
     assert Users(clock().seconds).find(name) is None
 
 
-def test_a_machine_without_descriptors_does_not_say_that_there_is_no_such_user(
+def test_lookup_without_descriptors_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     users = Users(clock().seconds)
@@ -82,7 +82,7 @@ def test_a_machine_without_descriptors_does_not_say_that_there_is_no_such_user(
     assert users.find("no-such-user") is None
 
 
-def test_the_machine_s_own_users_and_groups_are_found() -> None:
+def test_real_users_and_groups_are_found() -> None:
     one = pwd.getpwall()[0]
     user = Users(clock().seconds).find(one.pw_name)
     assert user is not None

@@ -54,7 +54,7 @@ def a_bench() -> Iterator[Bench]:
     bench.children._unregister()
 
 
-def test_a_child_is_listened_to_once_it_has_lasted(bench: Bench) -> None:
+def test_child_is_read_after_the_delay(bench: Bench) -> None:
     first = bench.add()
     bench.clock.advance(READ_DELAY / 2)
     second = bench.add()
@@ -66,7 +66,7 @@ def test_a_child_is_listened_to_once_it_has_lasted(bench: Bench) -> None:
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_one_that_is_not_to_be_read_is_listened_to_only_when_it_is(bench: Bench) -> None:
+def test_paused_child_is_read_only_after_it_is_resumed(bench: Bench) -> None:
     child = bench.add()
     child.pauseProducing()
     bench.clock.advance(READ_DELAY)
@@ -77,7 +77,7 @@ def test_one_that_is_not_to_be_read_is_listened_to_only_when_it_is(bench: Bench)
     assert not bench.is_heard(child)
 
 
-def test_a_clock_that_is_set_back_keeps_nobody_unheard(bench: Bench) -> None:
+def test_clock_set_back_delays_no_reading(bench: Bench) -> None:
     first = bench.add()
     bench.clock.rightNow -= 3600
     second = bench.add()
@@ -85,19 +85,19 @@ def test_a_clock_that_is_set_back_keeps_nobody_unheard(bench: Bench) -> None:
     assert (bench.is_heard(first), bench.is_heard(second)) == (True, True)
 
 
-def test_our_ends_of_its_pipes_never_block(bench: Bench) -> None:
+def test_our_ends_of_pipes_are_non_blocking(bench: Bench) -> None:
     child = bench.add()
     assert [os.get_blocking(pipe.fileno()) for pipe in child.pipes.values()] == [False, False]
     assert [os.get_blocking(descriptor) for descriptor in bench.writing] == [True, True]
 
 
-def test_one_that_has_ended_is_not_reaped_again(bench: Bench) -> None:
+def test_reaped_child_is_not_reaped_again(bench: Bench) -> None:
     child = bench.add()
     child.pid = None
     assert not child.reap()
 
 
-def test_what_has_closed_its_pipes_is_not_listened_to(bench: Bench) -> None:
+def test_child_with_closed_pipes_is_not_read(bench: Bench) -> None:
     child = bench.add()
     for pipe in list(child.pipes.values()):
         pipe.loseConnection()

@@ -41,7 +41,7 @@ def a_pipe() -> Any:
         os.close(end)
 
 
-def test_a_thread_that_has_left_has_the_first_three_and_what_it_has_kept(pipe: tuple[int, int]) -> None:
+def test_unshare_keeps_the_standard_descriptors_and_one_more(pipe: tuple[int, int]) -> None:
     before = os.listdir("/proc/self/fd")
 
     def leave() -> tuple[int, list[str], bool]:
@@ -55,7 +55,7 @@ def test_a_thread_that_has_left_has_the_first_three_and_what_it_has_kept(pipe: t
     assert os.listdir("/proc/self/fd") == before, "the others have lost nothing"
 
 
-def test_what_is_kept_may_be_the_first_one_already() -> None:
+def test_unshare_can_keep_descriptor_3() -> None:
     code = (
         "import os; from taskqd.speedups import descriptor_table\n"
         "ours, theirs = os.pipe(); os.dup2(theirs, 3, inheritable=False)\n"
@@ -65,7 +65,7 @@ def test_what_is_kept_may_be_the_first_one_already() -> None:
     assert done.stdout == "3 ['0', '1', '2', '3', '4']\n"
 
 
-def test_what_it_borrows_is_there_for_as_long_as_it_needs_it(pipe: tuple[int, int]) -> None:
+def test_borrowed_descriptors_exist_within_the_context(pipe: tuple[int, int]) -> None:
     def borrow() -> tuple[bool, list[bool]]:
         descriptor_table.unshare(pipe[0])
         for _ in range(3):
@@ -87,7 +87,7 @@ def test_what_it_borrows_is_there_for_as_long_as_it_needs_it(pipe: tuple[int, in
     assert os.read(pipe[0], 99) == b"xx"
 
 
-def test_what_was_opened_later_can_be_borrowed_as_well(pipe: tuple[int, int]) -> None:
+def test_descriptor_opened_later_can_be_borrowed(pipe: tuple[int, int]) -> None:
     has_left, is_open = threading.Event(), threading.Event()
     later: list[int] = []
 
@@ -112,7 +112,7 @@ def test_what_was_opened_later_can_be_borrowed_as_well(pipe: tuple[int, int]) ->
         os.close(descriptor)
 
 
-def test_what_is_not_there_cannot_be_borrowed_and_nothing_stays_borrowed(pipe: tuple[int, int]) -> None:
+def test_failed_borrow_leaks_nothing(pipe: tuple[int, int]) -> None:
     def borrow() -> tuple[list[str], list[str]]:
         descriptor_table.unshare(pipe[0])
         with descriptor_table.borrow([]):
@@ -125,13 +125,13 @@ def test_what_is_not_there_cannot_be_borrowed_and_nothing_stays_borrowed(pipe: t
     assert before == after
 
 
-def test_a_thread_that_has_not_left_has_what_it_would_borrow(pipe: tuple[int, int]) -> None:
+def test_borrow_in_a_sharing_thread_returns_the_same_descriptors(pipe: tuple[int, int]) -> None:
     with descriptor_table.borrow(pipe) as borrowed:
         assert borrowed == pipe
     os.write(pipe[1], b"still open")
 
 
-def test_a_thread_that_has_left_handles_no_signal(pipe: tuple[int, int]) -> None:
+def test_unshared_thread_blocks_all_signals(pipe: tuple[int, int]) -> None:
     def blocked() -> set[int]:
         descriptor_table.unshare(pipe[0])
         return signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -140,7 +140,7 @@ def test_a_thread_that_has_left_handles_no_signal(pipe: tuple[int, int]) -> None
     assert signal.SIGCHLD not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_a_python_that_was_built_for_an_older_kernel_changes_nothing(
+def test_unshare_without_pidfd_open_changes_nothing(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "pidfd_open")
@@ -149,7 +149,7 @@ def test_a_python_that_was_built_for_an_older_kernel_changes_nothing(
 
 
 @pytest.mark.parametrize("call", ["syscall", "unshare"])
-def test_a_system_that_refuses_changes_nothing(
+def test_refused_unshare_changes_nothing(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     monkeypatch.setattr(descriptor_table._libc, call, lambda *_: -1)

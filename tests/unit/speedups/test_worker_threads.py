@@ -70,13 +70,13 @@ def a_bench() -> Iterator[Bench]:
     assert (bench.threads(), bench.reactor.readers) == (0, [])
 
 
-def test_workers_keep_to_their_interface(bench: Bench) -> None:
+def test_worker_threads_implement_their_interface(bench: Bench) -> None:
     verifyObject(IReadDescriptor, bench.workers)
     assert bench.workers.logPrefix() == NAME
     bench.workers.connectionLost(Failure(ConnectionDone()))
 
 
-def test_a_call_is_made_in_a_thread_and_what_it_returns_comes_back_in_the_reactor_s(bench: Bench) -> None:
+def test_call_runs_in_a_thread_and_its_result_is_reported_in_the_reactor_s(bench: Bench) -> None:
     assert bench.threads() == 0, "there is none before there is something to do"
     bench.workers.call(lambda: threading.current_thread().name, bench.results.append)
     assert bench.results == []
@@ -84,7 +84,7 @@ def test_a_call_is_made_in_a_thread_and_what_it_returns_comes_back_in_the_reacto
     assert bench.results == [BEGIN, NAME, END]
 
 
-def test_what_comes_back_meanwhile_comes_in_one_round(bench: Bench) -> None:
+def test_results_that_have_arrived_are_one_batch(bench: Bench) -> None:
     for number in range(5):
         bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
     bench.workers.stop()
@@ -92,9 +92,7 @@ def test_what_comes_back_meanwhile_comes_in_one_round(bench: Bench) -> None:
     assert (bench.results[0], bench.results[-1]) == (BEGIN, END)
 
 
-def test_a_bug_of_who_is_told_is_logged_and_keeps_no_other_from_being_told(
-    bench: Bench, logged_errors: Any
-) -> None:
+def test_error_in_a_callback_is_logged_and_affects_no_other(bench: Bench, logged_errors: Any) -> None:
     def fail(_: str | Exception) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -105,7 +103,7 @@ def test_a_bug_of_who_is_told_is_logged_and_keeps_no_other_from_being_told(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_what_a_call_raises_comes_back_and_the_next_one_is_made(bench: Bench) -> None:
+def test_error_of_a_call_is_reported_and_the_next_call_runs(bench: Bench) -> None:
     def fail() -> str:
         raise ZeroDivisionError("a bug")
 
@@ -116,7 +114,7 @@ def test_what_a_call_raises_comes_back_and_the_next_one_is_made(bench: Bench) ->
     assert sorted(map(str, bench.results)) == ["a bug"] * 3 + ["fine"]
 
 
-def test_so_many_calls_wait_at_once_and_no_more(bench: Bench) -> None:
+def test_calls_use_no_more_than_the_maximum_of_threads(bench: Bench) -> None:
     is_let_go = threading.Event()
     is_begun = threading.Semaphore(0)
 
@@ -134,7 +132,7 @@ def test_so_many_calls_wait_at_once_and_no_more(bench: Bench) -> None:
     assert bench.results == ["True"] * 5
 
 
-def test_a_stop_waits_for_what_was_handed_over(bench: Bench) -> None:
+def test_stop_waits_for_calls_in_flight(bench: Bench) -> None:
     for number in range(5):
         bench.workers.call(lambda number=number: str(number), bench.results.append)  # type: ignore[misc]
     bench.workers.stop()
@@ -158,7 +156,7 @@ class NoThreads:
         monkeypatch.setattr(threading.Thread, "start", try_to_start)
 
 
-def test_a_thread_that_cannot_be_started_leaves_all_to_the_others(
+def test_other_threads_do_the_work_if_one_cannot_be_started(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     NoThreads(monkeypatch, room=1)
@@ -168,7 +166,7 @@ def test_a_thread_that_cannot_be_started_leaves_all_to_the_others(
     assert (sorted(map(str, bench.results)), bench.threads()) == (["0", "1", "2"], 1)
 
 
-def test_without_any_thread_a_call_is_refused_as_the_machine_s_fault_and_works_later(
+def test_call_without_any_thread_raises_eagain_and_works_later(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = NoThreads(monkeypatch, room=0)
@@ -182,7 +180,7 @@ def test_without_any_thread_a_call_is_refused_as_the_machine_s_fault_and_works_l
     assert bench.results == ["now"]
 
 
-def test_workers_that_had_nothing_to_do_can_be_stopped(bench: Bench) -> None:
+def test_unused_worker_threads_can_be_stopped(bench: Bench) -> None:
     bench.workers.stop()
 
 
@@ -190,7 +188,7 @@ def _descriptors() -> str:
     return " ".join(sorted(os.listdir("/proc/thread-self/fd"), key=int))
 
 
-def test_a_worker_has_descriptors_of_its_own(bench: Bench) -> None:
+def test_worker_thread_has_its_own_descriptor_table(bench: Bench) -> None:
     pipe = os.pipe()
     bench.workers.call(_descriptors, bench.results.append)
     bench.return_all(1)
@@ -199,7 +197,7 @@ def test_a_worker_has_descriptors_of_its_own(bench: Bench) -> None:
         os.close(descriptor)
 
 
-def test_where_the_system_refuses_that_it_shares_those_of_the_process_and_says_so_once(
+def test_refused_unshare_is_logged_once_and_the_table_is_shared(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: int) -> int:
@@ -219,7 +217,7 @@ def test_where_the_system_refuses_that_it_shares_those_of_the_process_and_says_s
         os.close(descriptor)
 
 
-def test_a_stop_before_a_thread_has_begun_loses_no_call(
+def test_stop_before_a_thread_has_started_loses_no_call(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_stopping = threading.Event()
