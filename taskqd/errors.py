@@ -1,7 +1,7 @@
-"""Everything that can be refused, each with the code that says so on the wire.
+"""The exceptions of taskqd, each with its code on the wire (docs/protocol.md §7).
 
-The codes are the closed list of docs/protocol.md §7. The domain raises these; the protocol turns each into
-one ``ERROR`` line. An error that is not of this tree is a bug of ours and is answered ``INTERNAL``.
+The server answers a TaskqError with one ``ERROR`` line, and any other exception, which is a bug, with
+``INTERNAL``.
 """
 
 import errno
@@ -9,93 +9,93 @@ from typing import ClassVar
 
 
 class TaskqError(Exception):
-    """A request or a start that was refused; its text says what was expected, what came and what to do."""
+    """A request or a start was refused; the text says what was refused, why, and what to do."""
 
     code: ClassVar[str] = "INTERNAL"
 
 
 class BadRequest(TaskqError):
-    """The request's text is not of the form that its verb takes."""
+    """The request does not have the syntax of its verb."""
 
     code = "BAD_REQUEST"
 
 
 class UnknownCommand(TaskqError):
-    """The first word of the line is no verb of this server."""
+    """The first word of the line is not a verb of this server."""
 
     code = "UNKNOWN_COMMAND"
 
 
 class LineTooLong(TaskqError):
-    """A line is longer than the server reads."""
+    """A line is longer than the limit."""
 
     code = "LINE_TOO_LONG"
 
 
 class TooLarge(TaskqError):
-    """A block or a reply is larger than the server takes or sends in one piece."""
+    """A block or a reply is larger than the limit."""
 
     code = "TOO_LARGE"
 
 
 class NoSuchJob(TaskqError):
-    """No job ever had that id."""
+    """No job or schedule has had this id."""
 
     code = "NO_SUCH_JOB"
 
 
 class Gone(TaskqError):
-    """There was a job of that id, and it has been removed."""
+    """The job with this id has been removed."""
 
     code = "GONE"
 
 
 class WrongState(TaskqError):
-    """The job is not in a state in which that can be done to it."""
+    """The command is not possible in the status of the job."""
 
     code = "WRONG_STATE"
 
 
 class KeyConflict(TaskqError):
-    """Another submission already stands under that key."""
+    """The key belongs to a job with another command or other options."""
 
     code = "KEY_CONFLICT"
 
 
 class Forbidden(TaskqError):
-    """Whoever asks may not do that."""
+    """The client is not permitted to do this."""
 
     code = "FORBIDDEN"
 
 
 class AuthFailed(TaskqError):
-    """The token is not one that the server knows."""
+    """The credentials are invalid."""
 
     code = "AUTH_FAILED"
 
 
 class NotFinished(TaskqError):
-    """The job has no result yet; worth another try."""
+    """The job has no result yet; the client may retry."""
 
     code = "NOT_FINISHED"
 
 
 class AuthRequired(TaskqError):
-    """The request needs an AUTH before it; worth another try."""
+    """The client must authenticate first; then it may retry."""
 
     code = "AUTH_REQUIRED"
 
 
 class TimedOut(TaskqError):
-    """The wait's own time was up before the job ended; worth another try."""
+    """The job did not end within the timeout of the request; the client may retry."""
 
     code = "TIMED_OUT"
 
 
 class Lagged(TaskqError):
-    """Who watches is too slow, or asks for events that are not there any more; worth another try.
+    """A subscriber is too slow, or asks for events that are not available any more; the client may retry.
 
-    The text is the ``sequence`` from which on there is no gap: the number to go on with.
+    The text is the ``sequence`` to continue from: all events from it on are available.
     """
 
     code = "LAGGED"
@@ -106,39 +106,39 @@ class Lagged(TaskqError):
 
 
 class QueueFull(TaskqError):
-    """There is as much as there may be: of pending jobs, of connections, of requests; worth another try."""
+    """A limit of pending jobs, connections or requests is reached; the client may retry."""
 
     code = "QUEUE_FULL"
 
 
 class Draining(TaskqError):
-    """The server is stopping and takes no new work; worth another try."""
+    """The server is stopping and accepts no jobs; the client may retry."""
 
     code = "DRAINING"
 
 
 class StoreFailed(TaskqError):
-    """The journal could not be written or synced, so nothing was accepted; worth another try."""
+    """The journal could not be written or synced, so nothing was accepted; the client may retry."""
 
     code = "STORE_FAILED"
 
 
 class StartRefused(TaskqError):
-    """The daemon cannot start; its text is the one line that tells the operator why."""
+    """The daemon cannot start; the text is one line for the operator."""
 
 
 class SettingsError(StartRefused):
-    """A setting is not what it must be; the text names the file or option, the key and what was expected."""
+    """A setting is invalid; the text names the file or option, the setting and what was expected."""
 
 
 class JournalDamaged(StartRefused):
-    """A record of the journal cannot be trusted; the text names the file and the line."""
+    """A record of the journal is damaged; the text names the file and the line."""
 
 
 SHORTAGES = frozenset((errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""The errors by which the system says that the machine lacks processes, descriptors or memory."""
+"""The errors of system calls if the machine lacks processes, descriptors or memory."""
 
 
 def is_shortage(error: BaseException | None) -> bool:
-    """Whether an error is the machine's fault and not that of the job whose start met it."""
+    """Whether a start failed because the machine lacks resources, rather than because of the job."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORTAGES)

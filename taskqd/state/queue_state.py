@@ -29,7 +29,7 @@ from taskqd.model.events import (
 )
 from taskqd.model.footprint import ATTEMPT_BYTES, footprint, footprint_of
 from taskqd.model.job import Job, Reason, Status
-from taskqd.model.job_ref import TaskId
+from taskqd.model.job_ref import JobRef, TaskId
 from taskqd.model.spec_pool import SpecPool, with_known_ids, with_parts_of
 from taskqd.state import arrays
 from taskqd.state.capacity import Capacity, CapacityTotals, Constraint
@@ -110,15 +110,15 @@ class QueueState:
 
     # Lookups.
 
-    def get(self, which: int | TaskId) -> Job:
+    def get(self, ref: JobRef) -> Job:
         """Return a job, or the task of an array; raises NoSuchJob, or Gone if it was removed."""
-        job_id = which.array if isinstance(which, TaskId) else which
+        job_id = ref.array if isinstance(ref, TaskId) else ref
         job = self.jobs.get(job_id)
         if job is None and 0 < job_id <= self.last_id:
             raise Gone(f"job {job_id} has been removed, with its output")
         if job is None:
             raise NoSuchJob(f"there is no job {job_id}: the newest is {self.last_id}")
-        return self.jobs[arrays.task_id(job, which)] if isinstance(which, TaskId) else job
+        return self.jobs[arrays.task_id(job, ref)] if isinstance(ref, TaskId) else job
 
     def by_key(self, key: str, owner: str) -> Job | None:
         """Return the job that an owner submitted with a key, None if there is none; keys are per owner."""
@@ -275,7 +275,7 @@ class QueueState:
             return None
         job = self.jobs.get(event.id)
         if job is None:
-            raise InvalidTransition(f"{event.name} cannot happen to job {event.id}, which is unknown")
+            raise InvalidTransition(f"{event.name} is not possible for job {event.id}, which is unknown")
         if type(event) is Changed:
             event = replace(event, spec=with_parts_of(job.spec, event.spec))
         if job.tasks is not None:
@@ -369,7 +369,9 @@ class QueueState:
         """Apply an event to a job that is not an array, and update everything that depends on the job."""
         before, after = job.status, transitions.next_status(event, job)
         if after is None:
-            raise InvalidTransition(f"{event.name} cannot happen to job {event.id}, which is {before.value}")
+            raise InvalidTransition(
+                f"{event.name} is not possible for job {event.id}, which is {before.value}"
+            )
         if before is _PENDING and self._is_open:
             self.ready_queue.remove(job)
         queue, runs = job.spec.queue, job.runs
@@ -407,16 +409,16 @@ class QueueState:
 
     def _task_moved(self, array: Job, task: Job, before: Status, event: JobEvent, more_runs: int) -> None:
         """Update the array of a task that has moved; its bytes count as pending until the array has ended."""
-        had_ended = array.status
+        previous = array.status
         array.task_runs += more_runs
-        if not had_ended.is_final:
+        if not previous.is_final:
             self._count_bytes(array, ATTEMPT_BYTES * more_runs)
         if type(event) is Ended:
             array.output_bytes += event.stdout.size + event.stderr.size
         arrays.task_moved(array, task, before, event.at, self.jobs)
-        if array.status.is_final is not had_ended.is_final:
-            self._count_bytes(array, footprint_of(array) if had_ended.is_final else -footprint_of(array))
-        self._status_changed(array, had_ended)
+        if array.status.is_final is not previous.is_final:
+            self._count_bytes(array, footprint_of(array) if previous.is_final else -footprint_of(array))
+        self._status_changed(array, previous)
 
     def _record_duration(self, job: Job, event: Ended, queue: str) -> None:
         """Record how long an attempt lasted, on the monotonic clock: the system clock may have been set."""
@@ -447,7 +449,7 @@ class QueueState:
         is_whole = array.status.is_final or not isinstance(event, Removed | Retried)
         if not affected or not is_whole or not event.applies_to_arrays:
             raise InvalidTransition(
-                f"{event.name} cannot happen to array {array.id}, which is {array.status.value}"
+                f"{event.name} is not possible for array {array.id}, which is {array.status.value}"
             )
         if isinstance(event, Retried):
             array.waiting = self.dependencies.add(array, self.jobs)

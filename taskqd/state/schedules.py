@@ -71,7 +71,7 @@ class Schedules:
         number = cast(Scheduled, event).schedule
         if (type(event) is Scheduled) is (number in self.by_id):
             raise ValueError(
-                f"{event.name} cannot happen to schedule {number}, which is "
+                f"{event.name} is not possible for schedule {number}, which is "
                 f"{'there already' if number in self.by_id else 'unknown'}"
             )
         self._changes[type(event)](self, number, event)

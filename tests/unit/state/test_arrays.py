@@ -226,7 +226,7 @@ def test_what_can_happen_to_none_of_its_tasks_or_to_tasks_alone_cannot_happen_to
 ) -> None:
     before = _array_of(*statuses)
     queue_state = fold(*before)
-    with pytest.raises(InvalidTransition, match=f"{event.name} cannot happen to array 1, which is"):
+    with pytest.raises(InvalidTransition, match=f"{event.name} is not possible for array 1, which is"):
         queue_state.apply(event)
     assert queue_state == fold(*before)
     assert line(queue_state) == line(fold(*before))

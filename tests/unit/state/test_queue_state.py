@@ -85,7 +85,7 @@ def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event:
     after = _outcome(status, event)
     if after is None:
         with pytest.raises(
-            InvalidTransition, match=f"{event.name} cannot happen to job 1, which is {status.value}"
+            InvalidTransition, match=f"{event.name} is not possible for job 1, which is {status.value}"
         ):
             queue_state.apply(event)
         assert queue_state == fold(*WAYS[status])
@@ -102,7 +102,7 @@ def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event:
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
 def test_nothing_happens_to_a_job_that_is_not_there(event: JobEvent) -> None:
     queue_state = fold(submitted(2))
-    with pytest.raises(InvalidTransition, match=f"{event.name} cannot happen to job 1, which is unknown"):
+    with pytest.raises(InvalidTransition, match=f"{event.name} is not possible for job 1, which is unknown"):
         queue_state.apply(event)
     assert queue_state == fold(submitted(2))
 

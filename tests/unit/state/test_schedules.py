@@ -492,11 +492,11 @@ def test_what_comes_of_an_unscheduled_one_is_ignored() -> None:
 @pytest.mark.parametrize(
     "event, part",
     [
-        (scheduled(1, every=60), "scheduled cannot happen to schedule 1, which is there already"),
-        (paused(2), "paused cannot happen to schedule 2, which is unknown"),
-        (resumed(2), "resumed cannot happen to schedule 2"),
-        (unscheduled(2), "unscheduled cannot happen to schedule 2"),
-        (Paused(at=T, by="ada", queue="default"), "paused cannot happen to schedule None"),
+        (scheduled(1, every=60), "scheduled is not possible for schedule 1, which is there already"),
+        (paused(2), "paused is not possible for schedule 2, which is unknown"),
+        (resumed(2), "resumed is not possible for schedule 2"),
+        (unscheduled(2), "unscheduled is not possible for schedule 2"),
+        (Paused(at=T, by="ada", queue="default"), "paused is not possible for schedule None"),
         (scheduled(2), "schedule 2 is invalid: expected either a duration or a cron expression"),
         (scheduled(2, every=60, cron="@daily"), "schedule 2 is invalid: expected either"),
     ],

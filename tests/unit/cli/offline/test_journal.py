@@ -167,7 +167,7 @@ DAMAGES: list[tuple[str, Callable[[Journal], object], str]] = [
     (
         "a move that cannot be",
         lambda it: it.segment(3).write_bytes(it.lines([opened(), started(1)])),
-        "00000003.journal, line 2 cannot be right: started cannot happen to job 1, which is COMPLETED",
+        "00000003.journal, line 2 cannot be right: started is not possible for job 1, which is COMPLETED",
     ),
     (
         "a newer format",
