@@ -1,4 +1,4 @@
-"""Spawns processes in new sessions by posix_spawn(3), in threads (docs/decisions/0002, 0027).
+"""Spawns processes in new sessions by posix_spawn(3), in threads (docs/speedups.md).
 
 Twisted's own spawnProcess lists every open descriptor for each spawn, which costs more than the spawn itself
 when many clients are connected, holds the GIL until the child has executed its program, and cannot start a
