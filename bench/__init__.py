@@ -1,1 +1,1 @@
-"""Programs that measure; each tells what it measures and how it is run."""
+"""Measurements of taskqd and its peers. Each program says in its docstring how to run it."""

@@ -1,4 +1,4 @@
-"""What every measurement is handed: where, with what programs, how often, how much."""
+"""The context of all measurements: directory, programs, number of turns, and amount of work."""
 
 import sys
 import time
@@ -22,26 +22,26 @@ class Bench:
     began: float = field(default_factory=time.monotonic)
 
     def many(self, full: int, quick: int) -> int:
-        """Return how much to do: ``full``, or ``quick`` where it is only tried whether the programs run."""
+        """Return the amount of work: ``full``, or ``quick`` if the run only checks that the programs work."""
         return quick if self.is_quick else full
 
     def turns(self, at_most: int = 1000) -> Iterator[int]:
-        """Count the turns, in each of which everybody is measured once."""
+        """Count the turns, up to ``at_most``. Each turn measures taskqd and its peers once."""
         yield from range(1 if self.is_quick else min(self.repeat, at_most))
 
     def home(self, name: str) -> Path:
-        """Make a directory for a server."""
+        """Make a new directory for a server."""
         return fresh(self.place, name)
 
     def say(self, text: str) -> None:
-        """Tell how it goes."""
+        """Print a line of progress to stderr."""
         print(f"[{time.monotonic() - self.began:6.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One that can be asked for by name."""
+    """A measurement that can be selected by name."""
 
     name: str
-    what: str
+    title: str
     measure: Callable[[Bench], Measured]

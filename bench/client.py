@@ -1,4 +1,4 @@
-"""The command line: a whole ``taskq submit true`` beside a Python that imports click; a file of lines."""
+"""Measures ``taskq submit true`` beside a Python that imports click, and ``taskq submit --from-file``."""
 
 import statistics
 import subprocess
@@ -20,7 +20,7 @@ TASKQ = str(Path(sys.executable).with_name("taskq"))
 
 
 def measure(bench: Bench) -> Measured:
-    """One of ours, one of theirs, and so on; then the file."""
+    """Run both commands in turns, then submit the lines of a file."""
     ours: list[float] = []
     theirs: list[float] = []
     with daemon.running(bench.home("ours"), bench.programs) as server:
@@ -34,7 +34,7 @@ def measure(bench: Bench) -> Measured:
             theirs.append(1000 * statistics.median(their for _, their in pairs))
         rates = _rates(bench, server, address)
     against = '`python -c "import click"`'
-    note = f"{TIMES} of each a turn"
+    note = f"{TIMES} of each per turn"
     goal = Goal(30_000, is_ratio=False)
     return Measured(
         [
@@ -47,7 +47,7 @@ def measure(bench: Bench) -> Measured:
 
 
 def _rates(bench: Bench, server: Daemon, address: str) -> list[float]:
-    """Return the lines a second of each turn; nothing is started meanwhile."""
+    """Return the lines per second of each turn. Everything is paused, so no job starts."""
     server.ask("PAUSE")
     lines = bench.many(LINES, 200)
     file = server.home / "lines"

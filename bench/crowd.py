@@ -1,11 +1,12 @@
-"""What a crowd costs others: ``python -m bench.crowd [--idle 1000] [--slow 50] [--times 10000]``.
+"""Measures the effect of many connections on one client.
 
-A daemon of its own, on loopback, takes submissions of one client, one at a time: first alone, then while so
-many other connections are open that say nothing, and so many slow ones, half of which write a byte now and
-then and half of which have asked for large LISTs and hardly read them; then alone again. All in one run: what
-is shown is the median, the 99th percentile and the worst of the replies, and how they compare with the first.
+Run it as ``python -m bench.crowd [--idle 1000] [--slow 50] [--times 10000]``. The client submits jobs one at
+a time to a daemon on loopback: first alone, then while ``--idle`` silent connections and ``--slow`` slow ones
+are open (half of these write a byte now and then, half have requested large LISTs and hardly read them), then
+alone again. The table has the median, the 99th percentile and the worst reply time of each part, and their
+ratio to the first part.
 
-Nothing is started (everything is paused), so that only replies are timed. The crowd is a process of its own.
+Everything is paused, so no job starts and only replies are timed. A separate process holds the connections.
 """
 
 import argparse
@@ -27,21 +28,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 FILL = 2000
-"""So many jobs are there to be listed."""
+"""Jobs in the lists that slow readers request."""
 LISTS = 200
-"""A slow reader has asked for so many lists of all of them."""
+"""Lists that each slow reader requests."""
 WRITES = b"SUBMIT --hold --label=slow --stdin=30 cat\r\n" + b"x" * 30 + b"\r\n"
-TICK = 0.1
-"""A slow writer writes a byte, and a slow reader reads a little, once in so many seconds."""
-SIP = 1024
+SLOW_INTERVAL = 0.1
+"""Seconds between two bytes of a slow writer, and between two reads of a slow reader."""
+SLOW_READ_SIZE = 1024
+"""Bytes that a slow reader reads per interval."""
 SPARE = 100
-"""Descriptors that the daemon and the crowd need beside those of the connections."""
+"""Descriptors that the daemon and the crowd need besides those of the connections."""
 WARM_UP = 300
-"""So many submissions of each part are not counted."""
+"""Submissions of each part that are not counted."""
 
 
 class Place(NamedTuple):
-    """Where the daemon is, and a token for it."""
+    """The daemon's port and pid, and a token for it."""
 
     port: int
     token: str
@@ -49,7 +51,7 @@ class Place(NamedTuple):
 
 
 class Times(NamedTuple):
-    """The replies of one part, in seconds; and after it the daemon's connections, and its memory in bytes."""
+    """Reply times of one part in seconds, then the daemon's number of connections and memory in bytes."""
 
     connections: int
     median: float
@@ -59,7 +61,7 @@ class Times(NamedTuple):
 
 
 class Client:
-    """A connection that has said who it is."""
+    """An authenticated connection."""
 
     def __init__(self, place: Place) -> None:
         self.socket = socket.create_connection(("127.0.0.1", place.port))
@@ -68,7 +70,7 @@ class Client:
         self.ask(f"AUTH {place.token}")
 
     def ask(self, request: str) -> str:
-        """Send a line and return the one that answers it; ends the program where that is a refusal."""
+        """Send a request line and return its reply line; an ERROR ends the program."""
         self.socket.sendall(request.encode() + b"\r\n")
         line = self._file.readline().decode().rstrip()
         if not line or line.startswith("ERROR "):
@@ -82,7 +84,7 @@ class Client:
 
 
 def crowd(pipe: Connection, place: Place, idle: int, slow: int) -> None:
-    """Be the crowd until the pipe says that it is enough."""
+    """Hold idle and slow connections until a message arrives on the pipe."""
     with ExitStack() as stack:
         for _ in range(idle):
             stack.enter_context(closing(Client(place)))
@@ -90,23 +92,23 @@ def crowd(pipe: Connection, place: Place, idle: int, slow: int) -> None:
         readers = [stack.enter_context(closing(Client(place))) for _ in range(slow - slow // 2)]
         for reader in readers:
             reader.socket.sendall(f"LIST --limit={FILL}\r\n".encode() * LISTS)
-        pipe.send("all are there")
+        pipe.send("all are connected")
         bytes_left = {writer: cycle(WRITES) for writer in writers}
         with selectors.DefaultSelector() as replies:
             for writer in writers:
                 replies.register(writer.socket, selectors.EVENT_READ, writer)
-            while not pipe.poll(TICK):
+            while not pipe.poll(SLOW_INTERVAL):
                 for writer, left in bytes_left.items():
                     writer.socket.sendall(bytes([next(left)]))
                 for reader in readers:
-                    reader.socket.recv(SIP)
+                    reader.socket.recv(SLOW_READ_SIZE)
                 for key, _ in replies.select(0):
-                    key.data.socket.recv(SIP)
+                    key.data.socket.recv(SLOW_READ_SIZE)
 
 
 @contextmanager
 def a_crowd(place: Place, idle: int, slow: int) -> Iterator[None]:
-    """Have the crowd there for as long as the context lasts."""
+    """Run the crowd in a child process during the context."""
     fresh = multiprocessing.get_context("spawn")
     ours, theirs = fresh.Pipe()
     process = fresh.Process(target=crowd, args=(theirs, place, idle, slow))
@@ -123,7 +125,7 @@ def a_crowd(place: Place, idle: int, slow: int) -> Iterator[None]:
 
 @contextmanager
 def daemon() -> Iterator[Place]:
-    """Start a daemon in which nothing is started, with jobs to be listed."""
+    """Run a paused daemon with FILL jobs."""
     programs = Path(sys.executable).parent
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -153,7 +155,7 @@ def daemon() -> Iterator[Place]:
                     f"{directory}/state",
                 ]
                 token = subprocess.run(add, capture_output=True, text=True, check=True).stdout.strip()
-                time.sleep(2.0)  # it is taken up within a second or so
+                time.sleep(2.0)  # the daemon reads new tokens once per second
                 place = Place(port, token, process.pid)
                 with closing(Client(place)) as client:
                     client.ask("PAUSE")
@@ -165,7 +167,7 @@ def daemon() -> Iterator[Place]:
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until the daemon listens; ends the program if it has ended instead."""
+    """Wait until the daemon listens; if it exits, end the program."""
     while process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -183,7 +185,7 @@ def memory(pid: int) -> int:
 
 
 def submit(place: Place, times: int) -> Times:
-    """Submit so many jobs, one at a time, and tell how long each reply took."""
+    """Submit jobs one at a time, and return the reply times."""
     with closing(Client(place)) as client:
         took = []
         for _ in range(WARM_UP + times):
@@ -202,25 +204,25 @@ def submit(place: Place, times: int) -> Times:
 
 
 def allow_descriptors(count: int) -> None:
-    """Let this process and what it starts open so many, as far as that is allowed."""
+    """Raise the descriptor limit of this process and its children, or end the program."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and count > hard:
-        sys.exit(f"this takes {count} descriptors, and the hard limit is {hard}: ulimit -Hn {count}, as root")
+        sys.exit(f"this needs {count} descriptors, and the hard limit is {hard}: ulimit -Hn {count}, as root")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
 def main() -> None:
     """Measure the three parts and print a table."""
-    parser = argparse.ArgumentParser(prog="bench.crowd", description="what a crowd costs others")
-    parser.add_argument("--idle", type=int, default=1000, help="connections that say nothing (1000)")
-    parser.add_argument("--slow", type=int, default=50, help="connections that write or read slowly (50)")
-    parser.add_argument(
-        "--times", type=int, default=10_000, help="submissions that are timed in each part (10000)"
+    parser = argparse.ArgumentParser(
+        prog="bench.crowd", description="the effect of many connections on others"
     )
+    parser.add_argument("--idle", type=int, default=1000, help="silent connections (1000)")
+    parser.add_argument("--slow", type=int, default=50, help="connections that write or read slowly (50)")
+    parser.add_argument("--times", type=int, default=10_000, help="timed submissions per part (10000)")
     asked = parser.parse_args()
-    # The daemon keeps some for itself, and lets in only as many as it has descriptors for.
+    # The daemon reserves descriptors, and admits only as many connections as it has descriptors for.
     allow_descriptors(2 * (asked.idle + asked.slow) + SPARE)
-    print(f"{asked.times:,} submissions each time, over TCP on loopback; {FILL:,} jobs to list")
+    print(f"{asked.times:,} submissions per part, over TCP on loopback; {FILL:,} jobs to list")
     print(f"\n{'':22}{'connections':>12}{'median ms':>11}{'p99 ms':>9}{'worst ms':>10}", end="")
     print(f"{'median':>10}{'p99':>8}{'daemon MB':>12}")
     with daemon() as place:

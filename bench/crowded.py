@@ -1,4 +1,4 @@
-"""The same with a million other jobs pending, all held: a full daemon beside an empty one, in turn."""
+"""Compares a daemon with a million held jobs with an empty one."""
 
 from collections.abc import Callable
 
@@ -15,27 +15,27 @@ Figure = Callable[[Bench, Daemon], float]
 
 
 def one_at_a_time(bench: Bench, server: Daemon) -> float:
-    """Submissions a second of 20 clients."""
+    """Return the submissions per second of 20 clients, one request at a time each."""
     return server.submit(bench.many(15_000, 100), 20, 1, "--hold").rate
 
 
 def pipelined(bench: Bench, server: Daemon) -> float:
-    """Submissions a second of 20 clients, 100 at once each."""
+    """Return the submissions per second of 20 clients, 100 pipelined each."""
     return server.submit(bench.many(50_000, 400), 20, 100, "--hold").rate
 
 
 def alone(bench: Bench, server: Daemon) -> float:
-    """Submissions a second of one client, one at a time."""
+    """Return the submissions per second of one client, one at a time."""
     return server.submit(bench.many(3_000, 50), 1, 1, "--hold").rate
 
 
 def true_jobs(bench: Bench, server: Daemon) -> float:
-    """``true`` jobs a second."""
+    """Return the ``true`` jobs per second."""
     return server.true_rate(bench.many(3_000, 30))
 
 
 def round_trips(bench: Bench, server: Daemon) -> float:
-    """SUBMIT and WAIT of ``true``, so many a second at the median."""
+    """Return the inverse of the median time in seconds of SUBMIT and WAIT of ``true``."""
     return 1 / server.round_trips(bench.many(200, 10))
 
 
@@ -46,11 +46,11 @@ FIGURES: dict[str, Figure] = {
     "submissions, 20 clients": one_at_a_time,
     "submissions, 20 x 100 pipelined": pipelined,
 }
-"""Each is so many a second. Those that leave the fewest jobs behind come first."""
+"""All are per second. Figures that leave the fewest jobs in the daemon come first."""
 
 
 def measure(bench: Bench) -> Measured:
-    """Fill one daemon, then ask both in turn; what is submitted meanwhile is held, too."""
+    """Fill one daemon, then measure both in turns. Jobs submitted during the measurement are held, too."""
     crowd = bench.many(CROWD, 400)
     full: dict[str, list[float]] = {name: [] for name in FIGURES}
     empty: dict[str, list[float]] = {name: [] for name in FIGURES}

@@ -1,4 +1,4 @@
-"""The daemon that is measured, as a process of its own, and the figures that several measurements want."""
+"""Runs the measured daemon as a process, with the figures that several measurements share."""
 
 import statistics
 import sys
@@ -10,18 +10,19 @@ from pathlib import Path
 import msgspec
 
 from bench.load import Burst, Programs
-from bench.place import PATIENCE, Failed, children, end, memory, replies, started
+from bench.place import SERVER_TIMEOUT, Failed, children, end, memory, replies, started
 from bench.wire import Wire
 
 TWISTD = Path(sys.executable).with_name("twistd")
 BODY = "echo hello world"
-WAIT_FOR = 1000
-"""WAIT takes so many ids at most."""
-PAUSE = 0.005
+MAX_WAIT_IDS = 1000
+"""IDs that one WAIT accepts."""
+POLL_INTERVAL = 0.005
+"""Seconds."""
 
 
 class Daemon:
-    """A daemon in its home, which it leaves as it is when it stops."""
+    """A daemon that keeps its state in ``home``, also after a stop."""
 
     def __init__(self, home: Path, programs: Programs, slots: int = 4) -> None:
         self.home = home
@@ -37,13 +38,13 @@ class Daemon:
         self._command += [f"--listen=unix:{self.socket}", f"--slots={slots}", "--stop-grace=0"]
 
     def start(self) -> float:
-        """Start it, and return the seconds to its first reply."""
+        """Start the daemon, and return the seconds until its first reply."""
         began = time.perf_counter()
         self._process = started(self._command, self.home, self._answers)
         return time.perf_counter() - began
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the daemon."""
         end(self._process)
 
     def _answers(self) -> bool:
@@ -51,67 +52,66 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process ID."""
         return self._process.pid
 
     @property
     def memory(self) -> int:
-        """The bytes of memory that it has now."""
+        """The current resident memory, in bytes."""
         return memory(self.pid)
 
     def wire(self) -> Wire:
-        """Connect."""
+        """Return a new connection."""
         return Wire(self.socket)
 
     def ask(self, request: str) -> str:
-        """Ask one thing on a connection of its own."""
+        """Send one request on a new connection, and return its reply line."""
         with closing(self.wire()) as wire:
             return wire.one(request)
 
     def submit(
         self, total: int, clients: int = 20, depth: int = 100, options: str = "", command: str = BODY
     ) -> Burst:
-        """Submit so many jobs, from so many clients, each ``depth`` at once."""
+        """Submit ``total`` jobs from ``clients`` clients, each ``depth`` requests at once."""
         request = f"SUBMIT {options}{' ' if options else ''}{command}\r\n".encode()
         return self._programs.load(self.socket, request, "JOB_ID ", total, clients, depth)
 
     def fill(self, jobs: int) -> None:
-        """Submit so many that are held, and wait until the snapshots are made that this calls for."""
+        """Submit held jobs, and wait until the resulting snapshots are made."""
         if not jobs:
             return
         self.submit(jobs, options="--hold")
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + SERVER_TIMEOUT
         while children(self.pid) and time.monotonic() < until:
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
 
     def jobs(self) -> dict[str, int]:
-        """Return how many jobs there are, by status."""
+        """Return the number of jobs by status."""
         stats = msgspec.json.decode(self.ask("STATS").removeprefix("STATS "))
         return dict(stats["jobs"])
 
     def unfinished(self) -> int:
-        """Return how many jobs there are that have not ended."""
+        """Return the number of jobs that have not ended."""
         jobs = self.jobs()
         return jobs["pending"] + jobs["running"]
 
     def true_rate(self, jobs: int) -> float:
-        """Return how many ``true`` jobs a second go from their submission to their recorded end.
+        """Return the ``true`` jobs per second, from the first submission to the last recorded end.
 
-        Those that wait all along are not waited for. That all others have ended is asked for once the last
-        of them have.
+        Jobs that were unfinished before do not count. STATS is polled only after the last jobs have ended.
         """
         before = self.unfinished()
         began = time.perf_counter()
         last = int(self.submit(jobs, clients=1, command="true").last.split()[1])
-        some = " ".join(str(last - at) for at in range(min(jobs, WAIT_FOR)))
+        some = " ".join(str(last - at) for at in range(min(jobs, MAX_WAIT_IDS)))
         with closing(self.wire()) as wire:
             wire.ask(f"WAIT {some}", last="END")
         while self.unfinished() > before:
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
         return jobs / (time.perf_counter() - began)
 
     def round_trip(self, wire: Wire) -> float:
-        """Return the seconds from SUBMIT of ``true`` to the answer of WAIT, one request after the other."""
+        """Return the seconds from SUBMIT of ``true`` to the reply to WAIT, sent one after the other."""
         began = time.perf_counter()
         job = wire.one("SUBMIT true").split()[1]
         if wire.one(f"WAIT {job}") != "STATUS COMPLETED 100":
@@ -119,14 +119,14 @@ class Daemon:
         return time.perf_counter() - began
 
     def round_trips(self, times: int) -> float:
-        """Return the median of so many of them."""
+        """Return the median of ``times`` round trips."""
         with closing(self.wire()) as wire:
             return statistics.median(self.round_trip(wire) for _ in range(times))
 
 
 @contextmanager
 def running(home: Path, programs: Programs, slots: int = 4) -> Iterator[Daemon]:
-    """Start a daemon in ``home`` and stop it afterwards."""
+    """Run a daemon in ``home`` during the context."""
     daemon = Daemon(home, programs, slots)
     daemon.start()
     try:

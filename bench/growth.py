@@ -1,10 +1,10 @@
-"""How the state is kept from growing: the longest pause in a snapshot, and the journal's size in the end.
+"""Measures compaction: the longest pause of the reactor during a snapshot, and the size of the journal.
 
-    python -m bench.growth pause 1000000     a store of so many ended jobs is condensed while a clock ticks
-    python -m bench.growth size 1000000      so many short jobs pass, of which the last 1,000 are kept
+    python -m bench.growth pause 1000000     compact a store with a million ended jobs while a timer ticks
+    python -m bench.growth size 1000000      run a million short jobs, of which the last 1,000 are kept
 
-The daemon's own parts do the work, in this process, on a temporary directory; only the processes are left
-out: an attempt ends as soon as it is started. Run it as `.venv/bin/python -m bench.growth ...`.
+The daemon's engine and storage run in this process, on a temporary directory, without job processes: an
+attempt ends as soon as it starts. Run it as `.venv/bin/python -m bench.growth ...`.
 """
 
 import os
@@ -49,8 +49,8 @@ IN_FLIGHT = 1000
 
 
 @implementer(IExecutor)
-class AtOnce:
-    """An executor whose attempts end well as soon as they have started."""
+class InstantExecutor:
+    """An executor whose attempts succeed as soon as they start."""
 
     def start(self, run: Any, recording: Any, spawned: Any) -> "Deferred[Outcome]":
         return succeed(Outcome(reason=None, exit_code=0, stdout=STDOUT))
@@ -65,27 +65,27 @@ class AtOnce:
         """Nothing runs."""
 
 
-class Heart:
-    """Ticks every millisecond and knows how long it has stood still at the most, in seconds."""
+class StallTimer:
+    """Ticks every millisecond. ``longest`` is the longest time between two ticks, in seconds."""
 
     def __init__(self) -> None:
         self.longest = 0.0
         self._last = time.monotonic()
-        self._beat()
+        self._tick()
 
-    def _beat(self) -> None:
+    def _tick(self) -> None:
         now = time.monotonic()
         self.longest = max(self.longest, now - self._last)
         self._last = now
-        self._call = reactor.callLater(0.001, self._beat)
+        self._call = reactor.callLater(0.001, self._tick)
 
     def stop(self) -> None:
-        """Stand still for good."""
+        """Stop ticking."""
         self._call.cancel()
 
 
 class Harness:
-    """The daemon's parts over a state directory, without sockets and processes."""
+    """Engine, journal and spool on a state directory, without sockets and processes."""
 
     def __init__(self, directory: str, retention: Retention) -> None:
         disk = Filesystem()
@@ -104,7 +104,9 @@ class Harness:
         def make_run(job: Job, _: int) -> Any:
             return job
 
-        self.engine = Engine(self.queue_state, self.journal, spool, AtOnce(), clocks, make_run, lambda: 0.0)
+        self.engine = Engine(
+            self.queue_state, self.journal, spool, InstantExecutor(), clocks, make_run, lambda: 0.0
+        )
         self.retention_task = RetentionTask(self.engine, self.journal, retention, clocks)
         self.compactor = Compactor(
             self.journal, reactor, partial(write_snapshot, reactor), self.queue_state.relocate, in_thread
@@ -112,10 +114,10 @@ class Harness:
 
     @property
     def size(self) -> int:
-        """The bytes of all files of the journal."""
+        """The size of all files of the journal, in bytes."""
         total = 0
         for entry in os.scandir(self.journal.segments.directory):
-            with suppress(FileNotFoundError):  # a snapshot has taken its place
+            with suppress(FileNotFoundError):  # a snapshot has replaced it
                 total += entry.stat().st_size
         return total
 
@@ -135,7 +137,7 @@ def _ended_jobs(count: int) -> Iterator[events.Event]:
 
 
 def _write_store(directory: str, count: int) -> None:
-    """Write segments that hold so many ended jobs, as the daemon would have."""
+    """Write segments with ``count`` ended jobs, as the daemon does."""
     os.makedirs(os.path.join(directory, "journal"))
     jobs = _ended_jobs(count)
     sequence, number, event = 0, 0, next(jobs, None)
@@ -152,25 +154,25 @@ def _write_store(directory: str, count: int) -> None:
 
 
 async def pause(count: int, directory: str) -> None:
-    """Condense a store of so many ended jobs, and tell how long the reactor stood still at the most."""
+    """Compact a store with ``count`` ended jobs, and print the longest pause of the reactor."""
     _write_store(directory, count)
     harness = Harness(directory, Retention(age=1e12, count=count))
     before = harness.size
     await deferLater(reactor, 1.0)
-    heart = Heart()
+    stalls = StallTimer()
     begun = time.monotonic()
     harness.retention_task.start()
     harness.compactor.start()
     while not harness.journal.snapshot_bytes:
         await deferLater(reactor, 0.1)
-    print(f"{count} jobs, {before / 1e6:.0f} MB of journal condensed in {time.monotonic() - begun:.1f} s;")
-    print(f"the reactor stood still for {heart.longest * 1000:.1f} ms at the most")
-    heart.stop()
+    print(f"{count} jobs, {before / 1e6:.0f} MB of journal compacted in {time.monotonic() - begun:.1f} s;")
+    print(f"the longest pause of the reactor was {stalls.longest * 1000:.1f} ms")
+    stalls.stop()
     await harness.close()
 
 
 async def size(count: int, directory: str) -> None:
-    """Let so many short jobs pass, keep the last 1,000, and tell the journal's size."""
+    """Run ``count`` short jobs, keep the last 1,000, and print the journal's size."""
     harness = Harness(directory, Retention(count=1000))
     harness.retention_task.start()
     harness.compactor.start()
@@ -186,12 +188,12 @@ async def size(count: int, directory: str) -> None:
     for _ in range(30):
         await deferLater(reactor, 0.1)
     print(f"{count} jobs in {time.monotonic() - begun:.0f} s; {len(harness.queue_state.jobs)} are kept")
-    print(f"the journal has {harness.size / 1e6:.1f} MB now, and had {largest / 1e6:.1f} MB at the most")
+    print(f"the journal has {harness.size / 1e6:.1f} MB now, and had up to {largest / 1e6:.1f} MB")
     await harness.close()
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Run the measurement that the command line names."""
     act = {"pause": pause, "size": size}[sys.argv[1]]
     with tempfile.TemporaryDirectory(prefix="taskqd-bench-") as directory:
         react(lambda _: Deferred.fromCoroutine(act(int(sys.argv[2]), os.path.join(directory, "state"))))

@@ -1,6 +1,6 @@
-"""Jobs a second: ``true`` from its submission to its recorded end, beside bare processes and other queues.
+"""Measures ``true`` jobs per second, from submission to recorded end, beside bare processes and other queues.
 
-Ours runs up to four at once; bare processes two at a time, which two cores do not run faster by more.
+taskqd runs up to four at once, bare processes run two at a time: more are no faster on two cores.
 """
 
 import statistics
@@ -16,24 +16,24 @@ from bench.place import Failed
 from bench.results import Bar, Goal, Measured, Row
 
 JOBS = 4_000
-AT_ONCE = 2
-CHART = "`true` jobs a second"
-WHAT = f"{CHART}, submitted to durably ended, slots = 4"
+PARALLEL = 2
+CHART = "`true` jobs per second"
+TITLE = f"{CHART}, submitted to durably ended, slots = 4"
 LAPS = 3
-"""A peer is measured so often at most."""
+"""Turns in which the peers are measured, at most."""
 RUNNERS: list[tuple[Runner, int, int]] = [
     *((library, 1_500, 6) for library in LIBRARIES),
     (TaskSpooler(), 500, 6),
     (Nq(), 300, 6),
     (Scrapyd(), 40, 2),
 ]
-"""Who runs jobs, how many it is given, and how many where it is only tried."""
+"""The peers, with the number of jobs of a full run and of a quick one."""
 QUICK_RUNNERS = [one for one in RUNNERS if one[0] not in LIBRARIES[1::2]]
-"""Without the second set-up of each library, which runs the same programs."""
+"""Without the second configuration of each library, which runs the same programs."""
 
 
 def measure(bench: Bench) -> Measured:
-    """Ours and bare processes in turn, and one lap of all peers in each of the first turns."""
+    """Measure taskqd and bare processes in turns, and all peers in the first turns."""
     ours: list[float] = []
     bare: list[float] = []
     theirs: dict[str, list[float]] = {runner.name: [] for runner, _, _ in RUNNERS}
@@ -41,20 +41,20 @@ def measure(bench: Bench) -> Measured:
     for turn in bench.turns():
         ours.append(_of_ours(bench))
         many = bench.many(JOBS, 50)
-        bare.append(many / bench.programs.spawn(many, AT_ONCE, ["sh", "-c", "true"]))
+        bare.append(many / bench.programs.spawn(many, PARALLEL, ["sh", "-c", "true"]))
         if turn < LAPS:
             _lap(bench, theirs, notes)
     loop = "a C loop" if bench.programs.compiler else "a Python loop (missing: cc)"
-    against = f"{loop} of posix_spawn `sh -c true`, {AT_ONCE} at a time"
+    against = f"{loop} of posix_spawn `sh -c true`, {PARALLEL} at a time"
     bars = [
         Bar(CHART, "taskqd", "/s", ours, "4 slots; durable"),
         *(Bar(CHART, name, "/s", values, notes[name]) for name, values in theirs.items()),
-        Bar(CHART, loop, "/s", bare, f"{AT_ONCE} at a time; no queue at all"),
+        Bar(CHART, loop, "/s", bare, f"{PARALLEL} at a time; no queue at all"),
     ]
     rows = [
-        Row(WHAT, against, "/s", ours, bare, Goal(0.5), note=f"{JOBS:,} jobs a turn"),
-        _best("the best peer that syncs what it takes in", ours, theirs, is_durable=True),
-        _best("the best peer, also of those that sync nothing", ours, theirs, is_durable=False),
+        Row(TITLE, against, "/s", ours, bare, Goal(0.5), note=f"{JOBS:,} jobs per turn"),
+        _best("the best peer that syncs accepted jobs", ours, theirs, is_durable=True),
+        _best("the best peer, including those that sync nothing", ours, theirs, is_durable=False),
     ]
     return Measured(rows, bars=bars)
 
@@ -64,10 +64,10 @@ def _best(against: str, ours: list[float], theirs: dict[str, list[float]], *, is
     medians = {name: statistics.median(theirs[name]) for name in asked if theirs[name]}
     lacking = "; ".join(name for name in asked if name not in medians)
     if not medians:
-        return Row(WHAT, against, "/s", ours, goal=Goal(2), missing=lacking)
+        return Row(TITLE, against, "/s", ours, goal=Goal(2), missing=lacking)
     best = max(medians, key=lambda name: medians[name])
     named = f"{against}: {best}" + (f" (no figure of: {lacking})" if lacking else "")
-    return Row(WHAT, named, "/s", ours, theirs[best], Goal(2))
+    return Row(TITLE, named, "/s", ours, theirs[best], Goal(2))
 
 
 def _of_ours(bench: Bench) -> float:

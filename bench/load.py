@@ -1,7 +1,7 @@
-"""The programs in C that load and spawn (bench/c): what they print, as values.
+"""Runs the load generator and the spawn loop of bench/c, and parses their output.
 
-The same load generator asks every line server. In C it takes so little of the two cores that what is
-measured is the server.
+All line servers are measured by the same load generator. It is written in C, so that it uses little of the
+two cores and the server is measured, not the client.
 """
 
 import os
@@ -16,12 +16,12 @@ from typing import NamedTuple
 from bench.place import Failed, Missing, environment
 
 SOURCES = Path(__file__).parent / "c"
-LIMIT = 600
-"""No load goes on for more seconds than that."""
+PROGRAM_TIMEOUT = 600
+"""Seconds after which a program is killed; all take less than a tenth."""
 
 
 class Burst(NamedTuple):
-    """How a load went; times are in seconds."""
+    """The result of a load; times are in seconds."""
 
     requests: int
     seconds: float
@@ -32,12 +32,12 @@ class Burst(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
 
 class Programs:
-    """The compiled programs; without a compiler one client's load and spawning are done by Python."""
+    """The compiled programs. Without a compiler, Python replaces the spawn loop and one client's load."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -55,13 +55,13 @@ class Programs:
     def load(
         self, path: Path, request: bytes, prefix: str, total: int, clients: int = 20, depth: int = 100
     ) -> Burst:
-        """Ask a server the same ``total`` times in all; every reply must begin with ``prefix``."""
+        """Send a request ``total`` times in all; every reply must begin with ``prefix``."""
         if not self.compiler and clients == 1:
             return _load(path, request, prefix, total, depth)
         if not self.compiler:
             raise Missing("cc (gcc, Debian), for the load generator")
         words = [str(word) for word in (self._place / "load", path, clients, depth, total, prefix)]
-        done = subprocess.run(words, input=request, capture_output=True, check=False, timeout=LIMIT)
+        done = subprocess.run(words, input=request, capture_output=True, check=False, timeout=PROGRAM_TIMEOUT)
         if done.returncode:
             raise Failed(done.stderr.decode("utf-8", "replace").strip())
         seconds, median, percentile, worst, last = done.stdout.decode().rstrip().split(" ", 4)
@@ -69,12 +69,12 @@ class Programs:
         return Burst(total, float(seconds), micro[0], micro[1], micro[2], last)
 
     def spawn(
-        self, runs: int, at_once: int, command: Sequence[str], home: Path | None = None, **more: str
+        self, runs: int, parallel: int, command: Sequence[str], home: Path | None = None, **more: str
     ) -> float:
-        """Run a command so many times, so many at once, and return the seconds that it took."""
+        """Run a command ``runs`` times, ``parallel`` at once, and return the seconds that it took."""
         if not self.compiler:
-            return _spawn(runs, at_once, command, home, environment(**more))
-        line = [str(self._place / "spawn"), str(runs), str(at_once), *command]
+            return _spawn(runs, parallel, command, home, environment(**more))
+        line = [str(self._place / "spawn"), str(runs), str(parallel), *command]
         done = subprocess.run(
             line,
             cwd=home,
@@ -83,7 +83,7 @@ class Programs:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=LIMIT,
+            timeout=PROGRAM_TIMEOUT,
         )
         if done.returncode:
             raise Failed(done.stderr.decode("utf-8", "replace").strip())
@@ -91,7 +91,7 @@ class Programs:
 
 
 def _load(path: Path, request: bytes, prefix: str, total: int, depth: int) -> Burst:
-    """Do what load.c does for one client."""
+    """Replace load.c, for one client."""
     took = []
     line = b""
     with socket.socket(socket.AF_UNIX) as connection:
@@ -113,9 +113,9 @@ def _load(path: Path, request: bytes, prefix: str, total: int, depth: int) -> Bu
 
 
 def _spawn(
-    runs: int, at_once: int, command: Sequence[str], home: Path | None, surroundings: dict[str, str]
+    runs: int, parallel: int, command: Sequence[str], home: Path | None, variables: dict[str, str]
 ) -> float:
-    """Do what spawn.c does, slower."""
+    """Replace spawn.c; slower."""
     before = os.getcwd()
     os.chdir(home or before)
     silence = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
@@ -124,8 +124,8 @@ def _spawn(
     began = time.perf_counter()
     try:
         while started < runs or children:
-            while started < runs and len(children) < at_once:
-                pid = os.posix_spawnp(command[0], list(command), surroundings, file_actions=silence)
+            while started < runs and len(children) < parallel:
+                pid = os.posix_spawnp(command[0], list(command), variables, file_actions=silence)
                 children.add(pid)
                 started += 1
             pid, status = os.wait()

@@ -1,4 +1,4 @@
-"""What it is measured on, for the reader of the figures."""
+"""Describes the machine and the programs of a measurement."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ RECORD = b"x" * 200
 
 
 def describe(place: Path) -> dict[str, str]:
-    """Return what there is to say of machine, disk and programs, by name."""
+    """Return facts about machine, disk and programs, by name."""
     return {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1024**3:.1f} GiB",
@@ -35,7 +35,7 @@ def describe(place: Path) -> dict[str, str]:
 
 
 def revision() -> str:
-    """Return the commit that is checked out, and whether anything was changed."""
+    """Return the checked-out commit, with a suffix if files were changed."""
     line = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"]
     if not shutil.which("git"):
         return "an unknown commit"
@@ -73,11 +73,11 @@ def _sync_latency(place: Path) -> str:
 def _compiler() -> str:
     compiler = shutil.which("cc")
     if not compiler:
-        return "missing: cc (one client's is Python's, those of more are left out)"
+        return "missing: cc (Python replaces it for one client, loads of more clients are skipped)"
     done = subprocess.run([compiler, "--version"], capture_output=True, check=False, text=True)
     return f"bench/c/load.c, {done.stdout.splitlines()[0]}"
 
 
 def command_line() -> str:
-    """Return what was asked for."""
+    """Return the command line of this run."""
     return " ".join(["bench/run", *sys.argv[1:]])

@@ -1,8 +1,8 @@
-"""One command, one run, one table: ``bench/run``. ``bench/run --list`` names what it measures.
+"""Runs all measurements and writes bench/RESULTS.md. ``bench/run --list`` names the measurements.
 
-A full run takes about a quarter of an hour on two cores, and tells on stderr how far it is. What was measured
-is kept in bench/.work, so that --only measures some anew and the table still has all. Without --quick it
-installs the peers first, from Debian (as root) and PyPI; one that cannot be had is named as missing.
+A full run takes about a quarter of an hour on two cores, and prints its progress to stderr. Results are kept
+in bench/.work, so that --only repeats some measurements and the table still has all. Without --quick it
+installs the peers first, from Debian (as root) and PyPI, and names those that it cannot install as missing.
 """
 
 import argparse
@@ -34,19 +34,17 @@ from bench.place import CHECKOUT, Failed, Missing, directory
 from bench.results import Kept, Measured, Row, Store
 
 MEASUREMENTS = [
-    Measurement("submissions", "submissions a second, beside beanstalkd", submissions.measure),
-    Measurement("jobs", "jobs a second, beside bare processes and what runs jobs", jobs.measure),
-    Measurement(
-        "roundtrip", "one job from its submission to its end, beside subprocess.run", roundtrip.measure
-    ),
+    Measurement("submissions", "submissions per second, beside beanstalkd", submissions.measure),
+    Measurement("jobs", "jobs per second, beside bare processes and other queues", jobs.measure),
+    Measurement("roundtrip", "one job from submission to end, beside subprocess.run", roundtrip.measure),
     Measurement("crowded", "the same with a million other jobs pending", crowded.measure),
-    Measurement("memory", "memory a pending job, beside beanstalkd", memory.measure),
+    Measurement("memory", "memory per pending job, beside beanstalkd", memory.measure),
     Measurement("start", "a start with a million jobs, beside beanstalkd", start.measure),
     Measurement("output", "a gigabyte of output, beside cat", output.measure),
-    Measurement("client", "the command line, beside Python's own start", client.measure),
-    Measurement("pending", "how cost grows with jobs pending", slopes.pending),
-    Measurement("connections", "how cost grows with connections", slopes.connections),
-    Measurement("running", "how cost grows with jobs running", slopes.running),
+    Measurement("client", "the command line, beside the start of Python", client.measure),
+    Measurement("pending", "growth of the cost with pending jobs", slopes.pending),
+    Measurement("connections", "growth of the cost with connections", slopes.connections),
+    Measurement("running", "growth of the cost with running jobs", slopes.running),
 ]
 NAMES = [one.name for one in MEASUREMENTS]
 GROWTH = ["pending", "connections", "running"]
@@ -56,14 +54,14 @@ STORE = FOLDER / ".work" / "results.json"
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
-    parser.add_argument("--list", action="store_true", help="name the measurements and end")
+    parser.add_argument("--list", action="store_true", help="list the measurements and exit")
     parser.add_argument(
-        "--only", metavar="NAME,...", type=_names, default=NAMES, help="measure only these anew"
+        "--only", metavar="NAME,...", type=_names, default=NAMES, help="repeat only these measurements"
     )
     parser.add_argument(
-        "--growth", action="store_const", dest="only", const=GROWTH, help="only how cost grows"
+        "--growth", action="store_const", dest="only", const=GROWTH, help="only the growth of the cost"
     )
     parser.add_argument(
         "--repeat", type=int, default=REPEAT, help=f"turns; the median counts [default: {REPEAT}]"
@@ -71,16 +69,16 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="try whether the programs run: little of everything, nothing installed",
+        help="check that the programs work: little of everything, nothing installed",
     )
     parser.add_argument("--no-install", action="store_true", help="install nothing")
     parser.add_argument(
         "--dir",
         type=Path,
         default=Path("/var/tmp"),  # noqa: S108 - a fresh directory is made in it
-        help="where states lie meanwhile: on a disk [default: /var/tmp]",
+        help="directory for state directories, on a disk [default: /var/tmp]",
     )
-    parser.add_argument("--to", type=Path, help="where RESULTS.md and plots/ are written [default: bench]")
+    parser.add_argument("--to", type=Path, help="directory for RESULTS.md and plots/ [default: bench]")
     return parser.parse_args(words)
 
 
@@ -92,11 +90,11 @@ def _names(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Measure, keep, write; exit with 1 if a measurement could not be made."""
+    """Run the selected measurements and write the page; exit with 1 if one of them failed."""
     options = parse(sys.argv[1:])
     if options.list:
         for one in MEASUREMENTS:
-            print(f"{one.name:12} {one.what}")
+            print(f"{one.name:12} {one.title}")
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -105,13 +103,13 @@ def main() -> None:
 
 
 def _stop(number: int, _: object) -> None:
-    """Have everything ended that was started, and what was measured so far kept."""
+    """Exit, so that all started servers are ended. Finished measurements are already stored."""
     sys.exit(128 + number)
 
 
 def _run(options: argparse.Namespace, place: Path, scratch: Path) -> int:
-    """Do it all, and return how many measurements could not be made."""
-    # What was only tried is kept apart from what was measured, and thrown away.
+    """Run the measurements and write the page; return the number of failed measurements."""
+    # Results of a quick run are kept apart from real ones, and thrown away.
     store = Store(scratch / "results.json" if options.quick else STORE)
     folder = options.to or (scratch if options.quick else FOLDER)
     bench = Bench(place, Programs(place), options.repeat, options.quick)
@@ -133,20 +131,20 @@ def _run(options: argparse.Namespace, place: Path, scratch: Path) -> int:
 
 
 def _measure(one: Measurement, bench: Bench, store: Store) -> bool:
-    """Make one, and keep it; what goes wrong in it is kept in its place, and the others go on."""
-    bench.say(f"{one.name}: {one.what}")
+    """Run one measurement and store its result, or the reason of its failure; return whether it succeeded."""
+    bench.say(f"{one.name}: {one.title}")
     began = time.monotonic()
     is_made = True
     try:
         measured = one.measure(bench)
         measured = measured.unjudged() if bench.is_quick else measured
     except Missing as why:
-        bench.say(f"{one.name} needs what is missing: {why}")
-        measured = Measured([Row(one.what, "", "", [], missing=str(why))])
+        bench.say(f"{one.name}: missing: {why}")
+        measured = Measured([Row(one.title, "", "", [], missing=str(why))])
     except (Failed, OSError, ValueError, subprocess.SubprocessError) as why:
         bench.say(f"{one.name} failed: {why}")
         is_made = False
-        measured = Measured([Row(one.what, "", "", [], failed=str(why).splitlines()[0])])
+        measured = Measured([Row(one.title, "", "", [], failed=str(why).splitlines()[0])])
     took = time.monotonic() - began
     at = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     store.keep(one.name, Kept(measured, at, machine.revision(), took, machine.command_line()))

@@ -1,4 +1,4 @@
-"""Memory a pending job, at a million of ``echo hello world``: ours beside beanstalkd's, with its binlog."""
+"""Measures the memory per pending job of ``echo hello world``, beside beanstalkd with its binlog."""
 
 from bench.bench import Bench
 from bench.daemon import Daemon
@@ -7,34 +7,34 @@ from bench.results import Goal, Measured, Row
 
 JOBS = 1_000_000
 LAPS = 3
-LINE, HELD, READ = "waiting in line", "held", "held, after a restart"
+QUEUED, HELD, REPLAYED = "queued", "held", "held, after a restart"
 GOAL = Goal(2.3, is_most=True)
 
 
 def measure(bench: Bench) -> Measured:
-    """Fill one after the other; what counts is how much each has grown by."""
+    """Fill the servers one after the other, and return by how much the memory of each has grown."""
     jobs = bench.many(JOBS, 5_000)
-    ours: dict[str, list[float]] = {kind: [] for kind in (LINE, HELD, READ)}
+    ours: dict[str, list[float]] = {kind: [] for kind in (QUEUED, HELD, REPLAYED)}
     theirs: list[float] = []
     for _ in bench.turns(LAPS):
-        ours[LINE].append(_of_line(bench, jobs))
-        held, read = _of_held(bench, jobs)
+        ours[QUEUED].append(_of_queued(bench, jobs))
+        held, replayed = _of_held(bench, jobs)
         ours[HELD].append(held)
-        ours[READ].append(read)
+        ours[REPLAYED].append(replayed)
         if not beanstalkd.missing():
             theirs.append(_of_theirs(bench, jobs))
-    what = f"memory a pending job (`echo hello world`), at {jobs:,}"
+    title = f"memory per pending job (`echo hello world`), with {jobs:,} jobs"
     missing = beanstalkd.missing()
     return Measured(
         [
-            Row(f"{what}, {kind}", "beanstalkd", "bytes", values, theirs, GOAL, missing=missing)
+            Row(f"{title}, {kind}", "beanstalkd", "bytes", values, theirs, GOAL, missing=missing)
             for kind, values in ours.items()
         ]
     )
 
 
-def _of_line(bench: Bench, jobs: int) -> float:
-    server = Daemon(bench.home("line"), bench.programs)
+def _of_queued(bench: Bench, jobs: int) -> float:
+    server = Daemon(bench.home("queued"), bench.programs)
     server.start()
     try:
         server.ask("PAUSE")
@@ -46,7 +46,7 @@ def _of_line(bench: Bench, jobs: int) -> float:
 
 
 def _of_held(bench: Bench, jobs: int) -> tuple[float, float]:
-    """Return what each takes, and what it takes once it has been read from the journal."""
+    """Return the bytes per job, and the bytes per job after a replay of the journal."""
     server = Daemon(bench.home("held"), bench.programs)
     server.start()
     try:

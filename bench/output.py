@@ -1,4 +1,4 @@
-"""A gigabyte of output from one job: how fast, what the daemon grows by, and how others fare meanwhile."""
+"""Measures a gigabyte of output from one job: speed, the daemon's memory, reply times of other clients."""
 
 import os
 import statistics
@@ -18,11 +18,12 @@ from bench.wire import Wire
 BYTES = 1024**3
 MIB = 1024**2
 LAPS = 3
-PAUSE = 0.002
+REQUEST_INTERVAL = 0.002
+"""Seconds."""
 
 
 class Others:
-    """Other clients, each asking one thing again and again while the job prints."""
+    """Other clients. Each repeats one request while the job prints."""
 
     REQUESTS = ("SUBMIT --hold true", "STATUS 1")
 
@@ -48,11 +49,11 @@ class Others:
                 began = time.perf_counter()
                 wire.one(request)
                 self.took[request].append(1000 * (time.perf_counter() - began))
-                time.sleep(PAUSE)
+                time.sleep(REQUEST_INTERVAL)
 
 
 def measure(bench: Bench) -> Measured:
-    """Ours, then head, cat and a file, in turn."""
+    """Measure taskqd and a pipe of head and cat into a file, in turns."""
     size = bench.many(BYTES, 8 * MIB)
     ours: list[float] = []
     theirs: list[float] = []
@@ -68,24 +69,24 @@ def measure(bench: Bench) -> Measured:
             replies[request].append(statistics.median(values))
         theirs.append(_bare(bench, size, "cat > file"))
         synced.append(_bare(bench, size, "cat > file; sync -d file"))
-    what = "1 GiB of output from one job"
+    title = "1 GiB of output from one job"
     bare = "`head -c 1G /dev/zero | cat > file`"
     under = Goal(32, is_most=True, is_ratio=False)
     soon = Goal(5, is_most=True, is_ratio=False)
     return Measured(
         [
-            Row(what, bare, "MiB/s", ours, theirs, Goal(0.4)),
+            Row(title, bare, "MiB/s", ours, theirs, Goal(0.4)),
             Row(
-                what,
+                title,
                 f"{bare}, then synced",
                 "MiB/s",
                 ours,
                 synced,
-                note="for comparison: ours is on disk, too",
+                note="for comparison: taskqd's output is on disk, too",
             ),
-            Row(f"{what}: what the daemon grows by", "", "MiB", growth, goal=under),
+            Row(f"{title}: growth of the daemon", "", "MiB", growth, goal=under),
             *(
-                Row(f"{what}: others' median reply to {request.split()[0]}", "", "ms", values, goal=soon)
+                Row(f"{title}: others' median reply to {request.split()[0]}", "", "ms", values, goal=soon)
                 for request, values in replies.items()
             ),
         ]
@@ -96,7 +97,7 @@ def _of_ours(bench: Bench, size: int) -> tuple[float, float, dict[str, list[floa
     with daemon.running(bench.home("ours"), bench.programs) as server, closing(server.wire()) as wire:
         server.round_trips(10)
         before = server.memory
-        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # what it has at the most is counted from here
+        Path(f"/proc/{server.pid}/clear_refs").write_text("5")  # resets the peak
         with (others := Others(server)):
             began = time.perf_counter()
             job = wire.one(f"SUBMIT --max-output=2G head -c {size} /dev/zero").split()[1]

@@ -1,7 +1,6 @@
-"""Where it is measured: a directory of this run's own, and the servers that are started and ended there.
+"""The directory of a run, and helpers to start and stop servers in it.
 
-A server ends with the measurement that started it; also when the bench is interrupted, and, by setpriv(1),
-when it is killed.
+A server ends with the measurement that started it, also if the run is interrupted or, by setpriv(1), killed.
 """
 
 import os
@@ -17,10 +16,10 @@ from itertools import count
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[1]
-PATIENCE = 60.0
-"""A server has so many seconds to answer, and as many to end."""
-PAUSE = 0.002
-"""Whether it is up is asked again after so many seconds."""
+SERVER_TIMEOUT = 60.0
+"""Seconds that a server may take to answer, and to stop."""
+POLL_INTERVAL = 0.002
+"""Seconds between two checks whether a server is up."""
 
 _numbers = count(1)
 
@@ -30,18 +29,18 @@ class Failed(Exception):
 
 
 class Missing(Failed):
-    """A measurement could not be made, since something is not on this machine; the text is what."""
+    """A measurement could not be made, since a program is not installed; the text names it."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return ours, without what speaks of taskq, and with ``more``."""
+    """Return our environment without variables of taskqd, task-spooler and nq, and with ``more``."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "TS_", "NQ"))}
     return {**ours, **more}
 
 
 @contextmanager
 def directory(parent: Path) -> Iterator[Path]:
-    """Make a directory for this run and remove it afterwards."""
+    """Make a directory for this run, and remove it afterwards."""
     made = Path(tempfile.mkdtemp(prefix="tq-", dir=parent))
     try:
         yield made
@@ -50,14 +49,14 @@ def directory(parent: Path) -> Iterator[Path]:
 
 
 def fresh(place: Path, name: str) -> Path:
-    """Make a directory below ``place`` that nobody has used."""
+    """Make a new directory below ``place``."""
     made = place / f"{name}-{next(_numbers)}"
     made.mkdir()
     return made
 
 
 def ends_with_us() -> list[str]:
-    """Return what makes a program end when we do, put before its command line."""
+    """Return a prefix of a command line that ends the program when this process ends."""
     return ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
 
 
@@ -65,7 +64,7 @@ def ends_with_us() -> list[str]:
 def served(
     command: Sequence[str | Path], home: Path, is_up: Callable[[], bool], **more: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a server in ``home``, wait until it is up, and end it afterwards."""
+    """Run a server in ``home`` during the context, which begins when it is up."""
     process = started(command, home, is_up, **more)
     try:
         yield process
@@ -76,7 +75,7 @@ def served(
 def started(
     command: Sequence[str | Path], home: Path, is_up: Callable[[], bool], **more: str
 ) -> "subprocess.Popen[bytes]":
-    """Start a server in ``home``, where its log is, and wait until it is up; if it is not, end it."""
+    """Start a server in ``home``, with its log there, and wait until it is up; if that fails, end it."""
     with (home / "log").open("ab") as log:
         process = subprocess.Popen(
             [*ends_with_us(), *command],
@@ -87,13 +86,13 @@ def started(
             stderr=log,
             start_new_session=True,
         )
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + SERVER_TIMEOUT
     try:
         while not is_up():
             if process.poll() is not None or time.monotonic() > until:
                 text = (home / "log").read_text("utf-8", "replace")
                 raise Failed(f"{command[0]} does not answer:\n{text[-2000:]}")
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
     except BaseException:
         end(process)
         raise
@@ -104,22 +103,22 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     """End a server and wait for it."""
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(PATIENCE)
+        process.wait(SERVER_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:
-    """Return the bytes of memory that a process has; ``VmHWM`` for the most that it ever had."""
+    """Return the resident memory of a process in bytes, or with the field ``VmHWM`` its peak."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise Failed(f"/proc/{pid}/status tells no {field}")
+    raise Failed(f"/proc/{pid}/status has no {field}")
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that a process has started and that have not ended."""
+    """Return the running children of a process."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):  # it has ended meanwhile
@@ -133,13 +132,13 @@ def _parent(entry: Path) -> int:
 
 
 def free_port() -> int:
-    """Return a port on loopback that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
 def replies(path: str | Path, request: bytes, prefix: bytes) -> bool:
-    """Whether the line server on a UNIX socket answers the request as it should."""
+    """Whether the line server on a UNIX socket answers a request with ``prefix``."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(path))

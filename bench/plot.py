@@ -1,7 +1,6 @@
-"""Plots as SVG, drawn by hand: bars of one thing, and lines that should be flat.
+"""Draws SVG plots: bars, and lines over a growing load.
 
-Every plot says in words what it shows, has its numbers on it, and a white ground of its own, so
-that it reads the same on a dark page.
+Every plot has a title, its numbers, and a white background, so that it looks the same on a dark page.
 """
 
 from collections.abc import Sequence
@@ -14,11 +13,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56a3d8", "#8c6d00", "#4
 GREY, FAINT, GOOD, BAD = "#666666", "#dddddd", "#009e73", "#d55e00"
 FONT = "font-family='system-ui, sans-serif'"
 LETTER = 6.6
-"""About how wide a letter is at the size that labels have."""
+"""Approximate width of a letter in a label, in pixels."""
 
 
 class Bar(NamedTuple):
-    """One bar: its name, its length, what is written at its end."""
+    """One bar: its name, its length, and the text at its end."""
 
     name: str
     value: float
@@ -27,14 +26,14 @@ class Bar(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One line: its name, and at each place its lowest, middle and highest value."""
+    """One line: its name, and its lowest, middle and highest value at each place of the axis."""
 
     name: str
     points: Sequence[tuple[float, float, float]]
 
 
 def bars(title: str, shown: Sequence[Bar], mark: float | None = None) -> str:
-    """Draw bars from the left; with a mark they are drawn from it, by the logarithm."""
+    """Draw bars from the left; with ``mark``, draw them from the mark on a logarithmic scale."""
     left = 20 + LETTER * max(len(bar.name) for bar in shown)
     room, step, top = 420, 24, 50
     scale = _log_scale(shown, mark) if mark else _scale(shown)
@@ -75,7 +74,7 @@ class _Scale(NamedTuple):
 
 
 def lines(title: str, across: str, places: Sequence[str], shown: Sequence[Series]) -> str:
-    """Draw lines over places that are equally far from each other; values begin at 0."""
+    """Draw lines over equally spaced places; the values begin at 0."""
     left, top, room, tall = 60, 50, 480, 300
     high = max(highest for series in shown for _, _, highest in series.points)
     ticks = _ticks(high)
@@ -117,7 +116,7 @@ def _ticks(high: float) -> list[float]:
 
 
 def _apart(heights: list[float], least: float = 15) -> list[float]:
-    """Move labels so that none is written over another, as little as that takes."""
+    """Move labels apart by the smallest distance at which none overlaps."""
     order = sorted(range(len(heights)), key=lambda number: heights[number])
     moved = list(heights)
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""bench/RESULTS.md and bench/plots/: everything that was measured, in tables and plots."""
+"""Writes all results as tables and plots: bench/RESULTS.md and bench/plots/."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,21 +8,21 @@ from bench import plot
 from bench.results import Bar, Kept, Line, Row
 
 HEAD = """\
-# What was measured
+# Results
 
-Written by `bench/run`; edit nothing here. Each figure is the median of several turns, in which ours and the
-peers' are measured one after the other; behind a ratio stand the lowest and the highest of the turns. *Ours*
-is durable in all of them: `fdatasync` before `JOB_ID`, and the start and the end of a job on disk. What falls
-short and why is in [docs/performance.md](../docs/performance.md).
+Written by `bench/run`; do not edit. Each figure is the median of several turns, in which taskqd and its
+peers are measured one after the other; the lowest and the highest turn follow a ratio in parentheses. *Ours*
+is durable in all of them: `fdatasync` before `JOB_ID`, and the start and the end of a job on disk.
+[docs/performance.md](../docs/performance.md) explains the missed goals.
 """
 QUICK = """
-**This was only tried, by `--quick`: the programs run. The figures say nothing.**
+**A run with `--quick` only checks that the programs work. These figures mean nothing.**
 """
 NO_FIGURE = "-"
 
 
 def write(folder: Path, machine: Mapping[str, str], kept: Mapping[str, Kept], is_quick: bool) -> Path:
-    """Write all into ``folder`` and return the page."""
+    """Write the page and its plots into ``folder``; return the path of the page."""
     plots = folder / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     page = folder / "RESULTS.md"
@@ -36,7 +36,7 @@ def _page(plots: Path, machine: Mapping[str, str], kept: Mapping[str, Kept], is_
     yield from _table(["the machine", ""], ([name, text] for name, text in machine.items()))
     rows = [row for one in kept.values() for row in one.measured.rows]
     if rows:
-        yield "\n## Beside its goals\n"
+        yield "\n## Goals\n"
         yield from table_of_rows(rows)
         yield from _notes(rows)
         yield from _plot_of_goals(plots, rows)
@@ -50,7 +50,7 @@ def _page(plots: Path, machine: Mapping[str, str], kept: Mapping[str, Kept], is_
 
 
 def table_of_rows(rows: Iterable[Row]) -> Iterator[str]:
-    """Make the table of ours beside theirs, as Markdown."""
+    """Yield the lines of a Markdown table that compares taskqd with its peers."""
     yield from _table(
         ["what", "against", "ours", "theirs", "ours ÷ theirs", "goal", ""], (_cells(row) for row in rows)
     )
@@ -90,7 +90,7 @@ def _goal(row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Return it with three figures that count."""
+    """Return a number with three significant digits."""
     if abs(value) >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"
@@ -117,7 +117,7 @@ def _plot_of_goals(plots: Path, rows: list[Row]) -> Iterator[str]:
             colour = plot.GOOD if row.is_reached else plot.BAD
             shown.append(plot.Bar(name, max(reached, 0.01), f"{number(reached)} x the goal", colour))
     if shown:
-        title = "How much of its goal each figure reaches (logarithmic; the line is the goal)"
+        title = "Each figure relative to its goal (logarithmic; the line is the goal)"
         (plots / "goals.svg").write_text(plot.bars(title, shown, mark=1.0), encoding="utf-8")
         yield f"\n![{title}](plots/goals.svg)"
 
@@ -149,8 +149,8 @@ def _span(values: list[float]) -> str:
 def _lines(plots: Path, lines: list[Line]) -> Iterator[str]:
     axes = dict.fromkeys(line.axis for line in lines)
     if axes:
-        yield "\n## How cost grows\n"
-        yield "So many a second (SUBMIT + WAIT: 1 s by the median); a start in seconds, memory in MiB."
+        yield "\n## Growth of the cost\n"
+        yield "Per second (SUBMIT + WAIT: 1 s divided by the median); a start in seconds, memory in MiB."
     for axis in axes:
         of_axis = [line for line in lines if line.axis == axis]
         places = [f"{point.at:,}" for point in of_axis[0].points]
@@ -161,7 +161,7 @@ def _lines(plots: Path, lines: list[Line]) -> Iterator[str]:
         )
         speeds = [_series(line) for line in of_axis if line.unit == "/s"]
         if speeds:
-            title = f"Speed with more {axis}, where the first is 1"
+            title = f"Speed with more {axis}, relative to the first"
             name = f"{axis.replace(' ', '-')}.svg"
             (plots / name).write_text(plot.lines(title, axis, places, speeds), encoding="utf-8")
             yield f"\n![{title}](plots/{name})"

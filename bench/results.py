@@ -1,6 +1,6 @@
-"""What was measured: a row beside its goal, a line over a growing load; all kept from one run to the next.
+"""Values of results (rows with goals, lines over a growing load, bars), and the store that keeps them.
 
-A ratio is ours divided by theirs, pair by pair as they were measured in turn; the median of the pairs counts.
+A ratio is our figure divided by the peer's of the same turn. The median of the ratios counts.
 """
 
 import statistics
@@ -10,24 +10,24 @@ import msgspec
 
 
 class Goal(msgspec.Struct, frozen=True):
-    """What the project wants: a bound of the ratio, or where there is no peer of the figure itself."""
+    """A bound of the ratio, or of the figure itself if there is no peer."""
 
     bound: float
     is_most: bool = False
-    """At most so much; otherwise at least."""
+    """Whether the bound is an upper one."""
     is_ratio: bool = True
 
     def holds(self, value: float) -> bool:
-        """Whether the value is on the right side."""
+        """Whether the value is on the right side of the bound."""
         return value <= self.bound if self.is_most else value >= self.bound
 
     def reached(self, value: float) -> float:
-        """How much of the goal that is: 1 is just reached, 2 is twice as good."""
+        """Return the value relative to the bound: 1 just reaches it, 2 is twice as good."""
         return self.bound / value if self.is_most else value / self.bound
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One figure of ours beside that of a peer."""
+    """One figure of taskqd beside that of a peer."""
 
     what: str
     against: str
@@ -37,9 +37,9 @@ class Row(msgspec.Struct, frozen=True):
     goal: Goal | None = None
     note: str = ""
     missing: str = ""
-    """What is not on this machine, so that there is no figure of theirs, or none at all."""
+    """The program that is not installed, so that the peer's figure, or both, are missing."""
     failed: str = ""
-    """Why there is no figure though there should be one."""
+    """The reason why the measurement failed."""
 
     def unjudged(self) -> "Row":
         """Return the same without a goal."""
@@ -47,36 +47,36 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def ratios(self) -> list[float]:
-        """Ours by theirs, pair by pair."""
+        """Our figure divided by theirs, for each turn."""
         return [our / their for our, their in zip(self.ours, self.theirs, strict=False)]
 
     @property
     def judged(self) -> list[float]:
-        """What the goal is about."""
+        """The values that are compared with the goal."""
         return self.ratios if self.goal is None or self.goal.is_ratio else self.ours
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the goal is reached; None where there is none, or nothing to judge by."""
+        """Whether the goal is reached; None without a goal, or without values."""
         if self.goal is None or not self.judged:
             return None
         return self.goal.holds(statistics.median(self.judged))
 
 
 class Point(msgspec.Struct, frozen=True):
-    """What was measured at one size of the load."""
+    """The values at one size of the load."""
 
     at: int
     values: list[float]
 
     @property
     def median(self) -> float:
-        """The one that counts."""
+        """The median of the values."""
         return statistics.median(self.values)
 
 
 class Line(msgspec.Struct, frozen=True):
-    """How one figure goes as something grows."""
+    """One figure over a growing load."""
 
     axis: str
     figure: str
@@ -85,7 +85,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """One of several that do the same; fewer of its values than of others where it is slow."""
+    """One of several programs that do the same; a slow one has fewer values."""
 
     chart: str
     name: str
@@ -95,7 +95,7 @@ class Bar(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What one measurement has brought."""
+    """The results of one measurement."""
 
     rows: list[Row] = []
     lines: list[Line] = []
@@ -107,7 +107,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A measurement that was made, with when and of what."""
+    """Results with their time, revision, duration and command line."""
 
     measured: Measured
     at: str
@@ -117,23 +117,23 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """The latest of each measurement, in a file of JSON."""
+    """Keeps the latest results of each measurement in a JSON file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> dict[str, Kept]:
-        """Return what there is, by name."""
+        """Return all kept results by name."""
         if not self._path.exists():
             return {}
         return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Kept])
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all results."""
         self._path.unlink(missing_ok=True)
 
     def keep(self, name: str, kept: Kept) -> None:
-        """Put one in the place of what was there under its name."""
+        """Keep the results of a measurement in place of its former ones."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         whole = msgspec.json.encode({**self.read(), name: kept})
         self._path.write_bytes(msgspec.json.format(whole))

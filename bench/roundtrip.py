@@ -1,4 +1,4 @@
-"""How long one job takes one client: SUBMIT, then WAIT of ``true``, beside ``subprocess.run`` of the same."""
+"""Measures the time of one job for one client: SUBMIT, then WAIT of ``true``, beside ``subprocess.run``."""
 
 import statistics
 import subprocess
@@ -14,7 +14,7 @@ WARM = 10
 
 
 def measure(bench: Bench) -> Measured:
-    """One of ours, one of theirs, and so on; each turn gives a median of each."""
+    """Alternate between both; each turn gives a median of each."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in bench.turns():
@@ -24,7 +24,7 @@ def measure(bench: Bench) -> Measured:
         theirs.append(1000 * statistics.median(their for _, their in pairs))
     what = "SUBMIT + WAIT of `true`, one client, median"
     against = 'Python\'s `subprocess.run(["sh","-c","true"])`'
-    note = f"{TIMES} of each a turn"
+    note = f"{TIMES} of each per turn"
     return Measured([Row(what, against, "ms", ours, theirs, Goal(4, is_most=True), note=note)])
 
 

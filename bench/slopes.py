@@ -1,4 +1,4 @@
-"""How cost grows: the figures of ``crowded`` as more jobs are pending or running, or more connect."""
+"""Measures the figures of ``crowded`` with more and more pending jobs, running jobs, and connections."""
 
 import resource
 import socket
@@ -18,7 +18,7 @@ RUNNING = (1, 10, 100, 500)
 LAPS = 3
 FREE_SLOTS = 4
 SPARE_FILES = 500
-"""Descriptors of ours, and of the daemon's, beside the connections."""
+"""Descriptors that this process and the daemon need besides the connections."""
 START = "start, to the first reply"
 MEMORY = "memory"
 
@@ -26,21 +26,21 @@ Loaded = Callable[[Bench, int], AbstractContextManager[Daemon]]
 
 
 def pending(bench: Bench) -> Measured:
-    """More jobs pending, all held; and what a start then takes, and memory."""
+    """Measure with more pending jobs, all held; also the time of a start, and the memory."""
     at: tuple[int, ...] = (0, 400) if bench.is_quick else PENDING
     measured = _measure(bench, "jobs pending", at, _with_pending)
     return Measured(lines=[*measured.lines, *_weights(bench, "jobs pending", at)])
 
 
 def connections(bench: Bench) -> Measured:
-    """More clients connected that say nothing."""
+    """Measure with more silent connections."""
     at: tuple[int, ...] = (0, 50) if bench.is_quick else CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the daemon inherits it
     try:
         for number in at:
             if number + SPARE_FILES > hard:
-                bench.say(f"{number:,} connections are left out: ulimit -Hn is {hard}")
+                bench.say(f"{number:,} connections are skipped: ulimit -Hn is {hard}")
         at = tuple(number for number in at if number + SPARE_FILES <= hard)
         return _measure(bench, "connections open", at, _with_connections)
     finally:
@@ -48,13 +48,13 @@ def connections(bench: Bench) -> Measured:
 
 
 def running(bench: Bench) -> Measured:
-    """More jobs running that only sleep, beside four free slots."""
+    """Measure with more running jobs that only sleep, and four free slots."""
     at: tuple[int, ...] = (1, 3) if bench.is_quick else RUNNING
     return _measure(bench, "jobs running", at, _with_running)
 
 
 def _measure(bench: Bench, axis: str, sizes: tuple[int, ...], loaded: Loaded) -> Measured:
-    """Go through the sizes, and again: so a machine that gets slower makes all points worse."""
+    """Measure all sizes in each turn, so that a machine that gets slower affects all points."""
     values: dict[str, dict[int, list[float]]] = {name: {size: [] for size in sizes} for name in FIGURES}
     for turn in bench.turns(LAPS):
         for size in sizes:

@@ -1,4 +1,4 @@
-"""A start with a million jobs in the journal, to the first reply: ours beside beanstalkd's of its binlog."""
+"""Measures a start with a million jobs in the journal, to the first reply, beside beanstalkd."""
 
 from bench.bench import Bench
 from bench.daemon import Daemon
@@ -11,7 +11,7 @@ GOAL = Goal(2, is_most=True)
 
 
 def measure(bench: Bench) -> Measured:
-    """Fill both, then start and stop them in turn."""
+    """Fill both, then start and stop them in turns."""
     jobs = bench.many(JOBS, 2_000)
     mine = Daemon(bench.home("ours"), bench.programs)
     mine.start()
@@ -34,7 +34,7 @@ def measure(bench: Bench) -> Measured:
 
 
 def _filled(bench: Bench, jobs: int) -> Beanstalkd:
-    """Fill without syncing, which makes the same binlog in less time; the starts that count sync."""
+    """Fill without syncs, which makes the same binlog in less time; the measured starts sync."""
     home = bench.home("beanstalkd")
     with beanstalkd.running(home, bench.programs, beanstalkd.UNSYNCED) as server:
         server.put(jobs)

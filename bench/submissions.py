@@ -1,7 +1,7 @@
-"""Submissions a second, each on disk before its reply: ours beside beanstalkd's, by the same load generator.
+"""Measures submissions per second, each on disk before its reply, beside beanstalkd.
 
-Nothing is started meanwhile: the daemon is paused, and nobody reserves from beanstalkd. Every turn has a
-fresh server of each kind.
+The load generator is the same. No job starts meanwhile: the daemon is paused, and beanstalkd has no worker.
+Every turn has a new server of each kind.
 """
 
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from bench.results import Goal, Measured, Row
 
 
 class Kind(NamedTuple):
-    """A way to submit; how many are submitted, of ours and of theirs, takes a second or two."""
+    """A way to submit. The numbers of submissions, ours and theirs, take a second or two."""
 
-    what: str
+    title: str
     clients: int
     depth: int
     ours: int
@@ -28,40 +28,40 @@ KINDS = [
     Kind("submissions, 20 clients, 100 pipelined", 20, 100, 150_000, 20_000, 8),
     Kind("submissions, 1 client, one at a time", 1, 1, 5_000, 10_000, 0.5),
 ]
-UNBOUND = 300_000
-UNBOUND_GOAL = 0.5
+IN_MEMORY = 300_000
+IN_MEMORY_GOAL = 0.5
 DURABLE_NAME = "beanstalkd -b -f0"
-UNBOUND_NAME = "beanstalkd without binlog"
+IN_MEMORY_NAME = "beanstalkd without binlog"
 
 
 def measure(bench: Bench) -> Measured:
-    """Ask in turn."""
+    """Measure all kinds, one after the other."""
     rows = []
     for kind in KINDS:
-        ours, durable, unbound = _turns(bench, kind)
+        ours, durable, in_memory = _turns(bench, kind)
         missing = beanstalkd.missing()
-        note = f"{kind.ours:,} of ours, {kind.theirs:,} of theirs a turn"
+        note = f"{kind.ours:,} of ours, {kind.theirs:,} of theirs per turn"
         rows.append(
-            Row(kind.what, DURABLE_NAME, "/s", ours, durable, Goal(kind.goal), note=note, missing=missing)
+            Row(kind.title, DURABLE_NAME, "/s", ours, durable, Goal(kind.goal), note=note, missing=missing)
         )
         if kind.depth > 1:
-            goal = Goal(UNBOUND_GOAL)
-            rows.append(Row(kind.what, UNBOUND_NAME, "/s", ours, unbound, goal, missing=missing))
+            goal = Goal(IN_MEMORY_GOAL)
+            rows.append(Row(kind.title, IN_MEMORY_NAME, "/s", ours, in_memory, goal, missing=missing))
     return Measured(rows)
 
 
 def _turns(bench: Bench, kind: Kind) -> tuple[list[float], list[float], list[float]]:
     ours: list[float] = []
     durable: list[float] = []
-    unbound: list[float] = []
+    in_memory: list[float] = []
     for _ in bench.turns():
         ours.append(_of_ours(bench, kind))
         if beanstalkd.missing():
             continue
         durable.append(_of_theirs(bench, kind, kind.theirs, beanstalkd.DURABLE))
         if kind.depth > 1:
-            unbound.append(_of_theirs(bench, kind, UNBOUND, beanstalkd.WITHOUT_BINLOG))
-    return ours, durable, unbound
+            in_memory.append(_of_theirs(bench, kind, IN_MEMORY, beanstalkd.WITHOUT_BINLOG))
+    return ours, durable, in_memory
 
 
 def _of_ours(bench: Bench, kind: Kind) -> float:

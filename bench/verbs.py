@@ -1,9 +1,9 @@
-"""How long each verb takes with many jobs pending: ``python -m bench.verbs [JOBS]``.
+"""Measures the reply time of each verb with many pending jobs: ``python -m bench.verbs [JOBS]``.
 
-A daemon of its own, whose slots a sleeping job has, is given so many jobs (100,000 unless told), some of
-them held, delayed, in other queues, of higher priority, or waiting for others. Then each verb is asked one
-request at a time on one connection; what is shown is the median and the worst of its replies, the median of a
-PING in the same run, and how it compares with the bar of 5 ms.
+A new daemon, whose slots a sleeping job occupies, gets JOBS jobs (default 100,000), some of
+them held, delayed, in other queues, of higher priority, or with dependencies. Then each verb is sent, one
+request at a time on one connection. The table has the median and the worst reply time, also of PING, and
+names the verbs whose median exceeds 5 ms.
 """
 
 import socket
@@ -18,8 +18,9 @@ from itertools import count
 from pathlib import Path
 
 TIMES = 200
-BAR = 0.005
-SOME = (
+MAX_MEDIAN = 0.005
+"""Seconds."""
+OPTIONS = (
     "",
     "",
     "",
@@ -34,7 +35,7 @@ SOME = (
 
 
 class Wire:
-    """A connection that is asked one thing at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -42,20 +43,20 @@ class Wire:
         self._file = self._socket.makefile("rb")
 
     def send(self, text: str) -> None:
-        """Send text as it is."""
+        """Send text unchanged."""
         self._socket.sendall(text.encode())
 
     def line(self) -> str:
-        """Return the next line; ends the program at a refusal that no request here asks for."""
+        """Return the next line; an ERROR other than TIMED_OUT ends the program."""
         line = self._file.readline().decode().rstrip()
         if line.startswith("ERROR ") and not line.startswith("ERROR TIMED_OUT "):
             sys.exit(f"refused: {line}")
         return line
 
     def ask(self, request: str, last: str | None = None) -> str:
-        """Ask, and return the first line of the reply once one that begins with ``last`` has come.
+        """Send a request, read to the line that begins with ``last``, and return the first line.
 
-        An empty ``last`` is an empty line, None the first line itself.
+        With an empty ``last`` the reply ends with an empty line, with None it is one line.
         """
         self.send(request + "\r\n")
         first = line = self.line()
@@ -66,7 +67,7 @@ class Wire:
 
 @contextmanager
 def daemon() -> Iterator[str]:
-    """Start a daemon with one slot and yield the path of its socket."""
+    """Run a daemon with two slots; yield the path of its socket."""
     twistd = Path(sys.executable).with_name("twistd")
     with tempfile.TemporaryDirectory() as place:
         path = f"{place}/s"
@@ -91,18 +92,18 @@ def daemon() -> Iterator[str]:
 
 
 def fill(wire: Wire, jobs: int) -> None:
-    """Submit so many jobs that stay pending, behind one that runs."""
+    """Submit ``jobs`` jobs that stay pending while another job occupies all slots."""
     first = int(wire.ask("SUBMIT --slots=2 sleep 3600").split()[1])
     for at in range(0, jobs, 500):
         some = range(at, min(at + 500, jobs))
-        wire.send("".join(f"SUBMIT {SOME[n % len(SOME)]}echo hello world\r\n" for n in some))
+        wire.send("".join(f"SUBMIT {OPTIONS[n % len(OPTIONS)]}echo hello world\r\n" for n in some))
         for _ in some:
             wire.line()
     print(f"{jobs:,} jobs are pending behind job {first}")
 
 
 def requests(jobs: int) -> dict[str, Callable[[int], tuple[str, str | None]]]:
-    """Return by verb what makes the n-th request, and what its last line begins with."""
+    """Return for each verb a function that makes its n-th request and the start of the reply's last line."""
     step = max(1, jobs // TIMES)
     fresh = count(jobs + 2)
 
@@ -159,9 +160,9 @@ def main() -> None:
                 wire.ask(request, last)
                 took.append(time.perf_counter() - began)
             median = statistics.median(took)
-            slow += [verb] if median >= BAR else []
+            slow += [verb] if median >= MAX_MEDIAN else []
             print(f"{verb:20} {median * 1000:10.3f} {max(took) * 1000:10.3f}")
-        print(f"over {BAR * 1000:g} ms at the median: {', '.join(slow) or 'none'}")
+        print(f"median over {MAX_MEDIAN * 1000:g} ms: {', '.join(slow) or 'none'}")
 
 
 if __name__ == "__main__":

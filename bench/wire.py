@@ -1,27 +1,29 @@
-"""A connection to the daemon that is asked one thing at a time."""
+"""A connection to the daemon with one request at a time."""
 
 import socket
 from pathlib import Path
 
-from bench.place import PATIENCE, Failed
+from bench.place import SERVER_TIMEOUT, Failed
 
 
 class Wire:
-    """Lines there and back; a refusal ends the measurement."""
+    """Sends request lines and reads reply lines; an ERROR fails the measurement."""
 
     def __init__(self, path: str | Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))  # before the timeout: so it waits where the backlog is full
-        self._socket.settimeout(5 * PATIENCE)
+        self._socket.connect(
+            str(path)
+        )  # before the timeout is set, so that it waits while the backlog is full
+        self._socket.settimeout(5 * SERVER_TIMEOUT)
         self._file = self._socket.makefile("rb")
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._file.close()
         self._socket.close()
 
     def send(self, text: str) -> None:
-        """Send text as it is."""
+        """Send text unchanged."""
         self._socket.sendall(text.encode())
 
     def line(self) -> str:
@@ -34,7 +36,7 @@ class Wire:
         return line
 
     def ask(self, request: str, last: str = "") -> list[str]:
-        """Ask, and return the lines of the reply up to the one that begins with ``last``."""
+        """Send a request, and return the lines of the reply up to the one that begins with ``last``."""
         self.send(request + "\r\n")
         lines = [self.line()]
         while not lines[-1].startswith(last):
@@ -42,5 +44,5 @@ class Wire:
         return lines
 
     def one(self, request: str) -> str:
-        """Ask what is answered by one line."""
+        """Send a request, and return its reply of one line."""
         return self.ask(request)[0]

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the programs of bin/, in the checkout. `make_venv SET [FOLDER]` leaves in .venv, or in that folder, what
-# requirements/ pins for this set and the venv's Python, and the checkout itself. It takes the first Python 3.10 or later
-# that it finds, or the one that PYTHON names; it installs anew when the pins or pyproject.toml have changed.
+# Sourced by the programs of bin/, in the checkout. `make_venv SET [FOLDER]` installs into .venv, or into that folder, the
+# packages that requirements/ pins for this set and the venv's Python, and the checkout itself. It uses the first Python
+# 3.10 or later that it finds, or the one that PYTHON names. It installs again when the pins or pyproject.toml have changed.
 
 refuse() {
     printf '%s: %s\n' "$0" "$1" >&2
@@ -28,10 +28,10 @@ find_python() {
 (on Debian 12 and later: apt-get install python3 python3-venv)"
 }
 
-# An empty venv in this folder, unless one is there that works.
+# Make an empty venv in this folder, unless there is a working one.
 need_venv() {
     local folder=$1 python
-    # A venv works only in the folder and with the Python that it was made for.
+    # A venv works only in the folder, and with the Python, that it was made for.
     if [ "$(cat "$folder/made-in" 2>/dev/null)" != "$PWD" ] || ! is_recent "$folder/bin/python"; then
         python=$(find_python) || exit 1
         "$python" -c 'import venv, ensurepip' 2>/dev/null ||
@@ -50,12 +50,12 @@ install_in() {
         refuse "pip could not install $* in $folder"
 }
 
-# The files that pin a set for the Python of a venv: what builds the checkout is always among them.
+# Print the files that pin a set for the Python of a venv, always with those that build the checkout.
 pins_of() {
     local minor file
     minor=$(minor_of "$2/bin/python")
     for file in "requirements/build-$minor.txt" "requirements/$1-$minor.txt"; do
-        [ -f "$file" ] || refuse "there is no $file, so this checkout has no pins for Python $minor
+        [ -f "$file" ] || refuse "this checkout has no pins for Python $minor: there is no $file
 (set PYTHON to one that requirements/ has, or add $minor to PYTHONS in tests/support/pins.py and run bin/lock)"
         printf '%s\n' "$file"
     done
@@ -68,13 +68,13 @@ make_venv() {
     # shellcheck disable=SC2086  # a list of files, here and below
     if ! cat $pins | cmp -s - "$folder/locked-$wanted"; then
         if [ -f "$folder/locked-$wanted" ]; then
-            # Begun anew, so that it has nothing that is pinned no more.
+            # Start with an empty venv, so that no package remains that is no longer pinned.
             rm -rf "$folder"
             need_venv "$folder"
         fi
-        printf 'installing what is needed to %s\n' "$wanted"
+        printf 'installing the packages of the set %s\n' "$wanted"
         install_in "$folder" --require-hashes $(printf -- '-r %s ' $pins)
-        # What tests need includes what running needs.
+        # The set `test` includes the set `run`.
         [ "$wanted" != test ] || cat $(pins_of run "$folder") >"$folder/locked-run"
         cat $pins >"$folder/locked-$wanted"
     fi
@@ -84,14 +84,15 @@ make_venv() {
     fi
 }
 
-# The newest versions of all that pyproject.toml asks for.
+# Install the newest versions that pyproject.toml allows.
 make_latest_venv() {
     need_venv .venv-latest
     printf 'installing the newest versions\n'
     install_in .venv-latest --upgrade --upgrade-strategy eager -e '.[test]'
 }
 
-# The lowest versions that pyproject.toml allows, made from nothing each time: pip does not tell which it need not have.
+# Install the lowest versions that pyproject.toml allows, each time into an empty venv: pip does not remove packages that
+# are no longer needed.
 make_lowest_venv() {
     make_venv lock .venv-lock
     rm -rf .venv-lowest

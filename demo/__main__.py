@@ -21,7 +21,7 @@ PRIMES = "seq 2 30 | factor | awk 'NF == 2 {printf \"%s \", $2}'"
 
 
 class Demo:
-    """The chapters of the demo; all share one daemon, whose ids go on from one to the next."""
+    """Runs the chapters of the demo. They share one daemon, so job IDs continue from chapter to chapter."""
 
     def __init__(self, place: Path) -> None:
         self.check = Checks()
@@ -30,13 +30,13 @@ class Demo:
         self.files.mkdir()
 
     def run(self) -> None:
-        """Run it all; the daemon is left running."""
+        """Run all chapters; the daemon is still running afterwards."""
         chapter("The daemon starts")
         self.daemon.start()
         self.wire = Wire(self.daemon.socket)
         chapter("Over the wire, as a person would type it at a telnet prompt")
         self.over_the_wire()
-        chapter("What does not go well")
+        chapter("Failures, timeouts and cancels")
         self.trouble()
         chapter("Through the client, taskq")
         self.through_the_client()
@@ -49,7 +49,7 @@ class Demo:
         self.wire.close()
 
     def over_the_wire(self) -> None:
-        """One request, one reply: SUBMIT, STATUS, WAIT, RESULT."""
+        """Send SUBMIT, STATUS, WAIT and RESULT, and compare each reply."""
         self.check.equal("an unknown job", self.wire.ask("STATUS 1").split()[:2], ["ERROR", "NO_SUCH_JOB"])
         self.finished("echo hello world", r'RESULT "hello world\n" "" 0')
         self.check.equal("status of job 1", self.wire.ask("STATUS 1"), "STATUS COMPLETED 100")
@@ -67,7 +67,7 @@ class Demo:
         self.check.equal(f"result of {command}", self.wire.ask(f"RESULT {job}"), result)
 
     def trouble(self) -> None:
-        """Jobs that fail, with retries; that take too long; that are cancelled."""
+        """Run jobs that fail with retries, exceed their timeout, and are cancelled."""
         failing = self.wire.submit("--retries=2 --retry-delay=200ms echo again; exit 3")
         late = self.wire.submit("--timeout=1 --kill-after=1 echo started; sleep 60")
         self.check.equal("status of the failing job", self.wire.ended(failing), "FAILED")
@@ -80,14 +80,14 @@ class Demo:
         self.check.equal("status of the cancelled job", self.wire.ended(unwanted), "CANCELLED")
 
     def known(self, job: int, **expected: object) -> None:
-        """Compare some of what SHOW tells of a job."""
+        """Compare some fields of SHOW."""
         known = self.wire.job(job)
         found = {name: known.get(name) for name in expected}
         print(f"  > SHOW {job}\n  < JOB {{… {json.dumps(found)[1:-1]} …}}")
-        self.check.equal(f"what SHOW {job} says", found, expected)
+        self.check.equal(f"fields of SHOW {job}", found, expected)
 
     def through_the_client(self) -> None:
-        """The everyday programs, mostly with ``taskq run``, which submits, follows and ends with the job."""
+        """Run everyday programs, mostly with ``taskq run``, which submits, follows and exits with the job."""
         words = self.files / "words.txt"
         words.write_text("a durable queue\nfor shell commands\n")
         job = self.client("", "submit", "ls", "-la").strip()
@@ -105,7 +105,7 @@ class Demo:
         self.client("CANCELLED", "list", "--limit", "20")
 
     def client(self, expected: str, *words: str) -> str:
-        """Run ``taskq``, which must exit with 0 and print ``expected``; return all that it prints."""
+        """Run ``taskq``, which must exit with 0 and print ``expected``; return its output."""
         command = shlex.join(["taskq", *words])
         print(f"  $ {shortened(command)}")
         done = subprocess.run(
@@ -121,22 +121,22 @@ class Demo:
         for line in text.splitlines():
             print(f"    {shortened(line)}")
         self.check.equal(f"exit code of {command}", done.returncode, 0)
-        self.check.equal(f"{expected!r} in what {command} prints", expected in text, True)
+        self.check.equal(f"{expected!r} in the output of {command}", expected in text, True)
         return text
 
     def picture(self) -> None:
-        """ImageMagick makes a picture smaller."""
+        """Resize a picture with ImageMagick."""
         (self.files / "red.ppm").write_bytes(b"P6 64 64 255\n" + b"\xff\x00\x00" * 64 * 64)
         if self.check.can_run("convert"):
             self.client("PNG 8x8", "run", "convert red.ppm -resize 8x8 small.png && identify small.png")
 
     def ping(self) -> None:
-        """One packet to this machine."""
+        """Ping this machine once."""
         if self.check.can_run("ping"):
             self.client("1 received", "run", "ping", "-c1", "127.0.0.1")
 
     def page(self) -> None:
-        """A page of a web server that the demo runs on loopback."""
+        """Fetch a page from a web server that the demo runs on loopback."""
         if not self.check.can_run("curl"):
             return
         (self.files / "index.html").write_text("<h1>a local page</h1>\n")
@@ -148,7 +148,7 @@ class Demo:
             server.shutdown()
 
     def big_output(self) -> None:
-        """OUTPUT reads any part of what was printed, up to 16 MiB a time; RESULT says that it is too much."""
+        """Read 100 MB by OUTPUT, up to 16 MiB per request; RESULT refuses them as too large."""
         size = 100_000_000
         job = self.wire.submit(f"yes | head -c {size}")
         self.check.equal("status of the big job", self.wire.ended(job), "COMPLETED")
@@ -164,7 +164,7 @@ class Demo:
         self.check.equal("bytes of the big job", (offset, right), (size, True))
 
     def crash(self) -> None:
-        """What was acknowledged is done, what ran says `interrupted` and is gone, ids go on."""
+        """Kill the daemon: pending jobs run after the restart, running ones are `interrupted`."""
         running = [self.wire.submit("echo $$; sleep 300") for _ in range(2)]
         waiting = [self.wire.submit(f"echo waited {number}") for number in range(1, 6)]
         pids = [self.first_line(job) for job in running]
@@ -176,12 +176,12 @@ class Demo:
         self.daemon.start()
         self.wire = Wire(self.daemon.socket)
         for job in running:
-            self.check.equal(f"status of job {job}, which ran", self.wire.ended(job), "FAILED")
+            self.check.equal(f"status of job {job}, which was running", self.wire.ended(job), "FAILED")
             self.known(job, reason="interrupted", attempts=1)
         left = [pid for pid in pids if is_alive(pid)]
-        self.check.equal("processes left of the jobs that ran", left, [])
+        self.check.equal("remaining processes of the interrupted jobs", left, [])
         for number, job in enumerate(waiting, 1):
-            self.check.equal(f"status of job {job}, which waited", self.wire.ended(job), "COMPLETED")
+            self.check.equal(f"status of job {job}, which was pending", self.wire.ended(job), "COMPLETED")
             expected = rf'RESULT "waited {number}\n" "" 0'
             self.check.equal(f"result of job {job}", self.wire.ask(f"RESULT {job}"), expected)
         self.check.equal("an old result", self.wire.ask("RESULT 1"), r'RESULT "hello world\n" "" 0')
@@ -197,7 +197,7 @@ class Demo:
         return printed.decode().strip()
 
     def over_tcp(self) -> None:
-        """A TCP client is nobody until it has shown the token."""
+        """Submit over TCP, which is refused before AUTH and accepted after it."""
         wire = Wire(("127.0.0.1", self.daemon.port))
         refused = wire.ask("SUBMIT echo let me in").split()[:2]
         self.check.equal("SUBMIT without AUTH", refused, ["ERROR", "AUTH_REQUIRED"])
@@ -210,7 +210,7 @@ class Demo:
         wire.close()
 
     def summary(self) -> str:
-        """Return a line about all jobs that the daemon knows."""
+        """Return one line with the number of jobs by status."""
         wire = Wire(self.daemon.socket)
         statuses: list[str] = []
         while (reply := wire.ask(f"SHOW {len(statuses) + 1}", show=False)).startswith("JOB "):
@@ -221,14 +221,14 @@ class Demo:
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """A web server that does not log."""
+    """Serves files without logging."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def is_alive(pid: str) -> bool:
-    """Whether a process runs; one that has ended may stay in /proc until somebody reaps it."""
+    """Whether a process runs. One that has ended may stay in /proc until it is reaped."""
     try:
         return Path("/proc", pid, "stat").read_text("latin-1").rpartition(") ")[2][0] not in "ZX"
     except OSError:
@@ -251,16 +251,16 @@ def main() -> int:
             demo.run()
             done = [demo.summary()]
             chapter("The daemon is asked to stop (SIGTERM)")
-            # twistd stops in good order, and then ends by the signal that it was sent
+            # After an orderly stop twistd ends itself by the signal that it received.
             code = demo.daemon.end(signal.SIGTERM)
-            check.equal(f"an end in good order, not {code}", code in (0, -signal.SIGTERM), True)
+            check.equal(f"an orderly stop, not {code}", code in (0, -signal.SIGTERM), True)
         except (Unexpected, OSError, subprocess.SubprocessError) as error:
             check.wrong.append(str(error))
-            print(f"  WRONG: {error}\n\nthe daemon's log ends so:")
+            print(f"  WRONG: {error}\n\nthe last lines of the daemon's log:")
             print(*demo.daemon.log.read_text("utf-8", "replace").splitlines()[-20:], sep="\n")
         finally:
             demo.daemon.end(signal.SIGTERM)
-    chapter("What it did")
+    chapter("Summary")
     for line in [*done, *check.conclusion(), f"{time.monotonic() - began:.0f} seconds."]:
         print(f"  {line}")
     return 1 if check.wrong else 0

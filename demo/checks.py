@@ -1,30 +1,30 @@
-"""What was expected and what came."""
+"""Compares results with the expected ones, and counts both."""
 
 from tests.support import programs
 
 
 class Unexpected(Exception):
-    """The daemon did not do what the demo was sure of, and the demo cannot go on."""
+    """The daemon did something unexpected, and the demo cannot continue."""
 
 
 class Checks:
-    """Counts what was as expected, and remembers what was not."""
+    """Counts expected results, and remembers wrong ones and skipped programs."""
 
     def __init__(self) -> None:
         self.passed = 0
         self.wrong: list[str] = []
         self.skipped: list[str] = []
 
-    def equal(self, what: str, found: object, expected: object) -> None:
-        """Note whether ``found`` is what was expected; say so at once if it is not."""
+    def equal(self, name: str, found: object, expected: object) -> None:
+        """Compare ``found`` with ``expected``, and print a difference at once."""
         if found == expected:
             self.passed += 1
             return
-        self.wrong.append(what)
-        print(f"  WRONG: {what}: expected {expected!r}, found {found!r}")
+        self.wrong.append(name)
+        print(f"  WRONG: {name}: expected {expected!r}, found {found!r}")
 
     def can_run(self, program: str) -> bool:
-        """Whether ``program`` is there; say so if it is not."""
+        """Whether ``program`` is installed; print a line if it is not."""
         if programs.is_there(program):
             return True
         name = {"convert": "ImageMagick"}.get(program, program)
@@ -33,9 +33,9 @@ class Checks:
         return False
 
     def conclusion(self) -> list[str]:
-        """Return what was as expected, what was not and what was left out."""
+        """Return lines with the counts, the wrong results and the skipped programs."""
         lines = [f"{self.passed} results were as expected, {len(self.wrong)} were not."]
-        lines += [f"WRONG: {what}" for what in self.wrong]
+        lines += [f"WRONG: {name}" for name in self.wrong]
         if self.skipped:
-            lines.append(f"Left out, because not installed: {', '.join(self.skipped)}.")
+            lines.append(f"Skipped, because not installed: {', '.join(self.skipped)}.")
         return lines

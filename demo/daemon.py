@@ -14,7 +14,7 @@ BIN = Path(sys.executable).parent
 
 
 class Daemon:
-    """The daemon, as its operator would start it, in a temporary place."""
+    """Starts and stops a daemon in a temporary directory, as an operator would."""
 
     def __init__(self, place: Path) -> None:
         self.socket = str(place / "taskq.sock")
@@ -24,7 +24,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the daemon and wait until it answers."""
         options = [f"--state={self.state}", f"--listen=unix:{self.socket}", "--slots=2"]
         options.append(f"--listen=tcp:{self.port}:interface=127.0.0.1")
         print(f"  $ twistd -n --pidfile= taskq {' '.join(options)}")
@@ -45,14 +45,14 @@ class Daemon:
             time.sleep(0.02)
 
     def make_token(self, name: str, role: str) -> str:
-        """Make a token, as an operator does."""
+        """Make a token by ``taskq token add``."""
         words = ["token", "add", name, "--role", role, "--state", str(self.state)]
         print(f"  $ taskq {' '.join(words)}")
         made = subprocess.run([BIN / "taskq", *words], capture_output=True, text=True, check=True)
         return made.stdout.strip()
 
     def end(self, how: signal.Signals) -> int:
-        """Send it a signal, wait for its end and return its exit code; nothing happens if it does not run."""
+        """Send the daemon a signal, wait for its end and return its exit code; 0 if it does not run."""
         if self._process is None:
             return 0
         self._process.send_signal(how)
@@ -72,7 +72,7 @@ class Daemon:
 
 
 def free_port() -> int:
-    """Return a TCP port of this machine that nobody uses."""
+    """Return a free TCP port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -1,7 +1,7 @@
 """Record a terminal session of each feature: ``python -m demo.transcripts`` writes docs/transcripts/.
 
-The commands stand below; what they print is what a daemon of this checkout and ``taskq`` on a terminal print,
-with one daemon for each feature. Times, pids and the user differ from one recording to the next.
+FEATURES has the commands. A daemon of this checkout runs for each feature, and ``taskq`` prints to a
+terminal. Times, pids and the user differ between recordings.
 """
 
 import os
@@ -26,7 +26,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 
 
 class Feature(NamedTuple):
-    """A page: its name and title, what to say first, the daemon's options, and the commands."""
+    """One page: its file name, title, introduction, the daemon's options, and the commands."""
 
     name: str
     title: str
@@ -127,7 +127,7 @@ FEATURES = (
     ),
     Feature(
         "changes",
-        "Changes of mind, many at a time",
+        "Holding, changing and cancelling, several jobs at once",
         "",
         "--slots 1",
         (
@@ -157,7 +157,7 @@ FEATURES = (
     ),
     Feature(
         "on-end",
-        "What is run when a job ends",
+        "A command at the end of each job",
         "The command gets the ended job's JSON on its stdin; here it prints some of it.",
         """--slots 2 --on-end-only failed --on-end-command 'grep -oE "\\"(id|status|exit_code)\\":[^,]*"'""",
         (
@@ -170,7 +170,7 @@ FEATURES = (
 
 
 def on_terminal(command: str, environment: dict[str, str]) -> str:
-    """Run a shell command on a terminal of its own and return what stood there."""
+    """Run a shell command on a new terminal and return its output without escape sequences."""
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
     process = subprocess.Popen(
@@ -182,22 +182,22 @@ def on_terminal(command: str, environment: dict[str, str]) -> str:
         start_new_session=True,
     )
     os.close(theirs)
-    said = b""
+    output = b""
     while True:
         if not select.select([ours], [], [], 30)[0]:
             break
         try:
             piece = os.read(ours, 65_536)
-        except OSError:  # the other end is closed: all has ended
+        except OSError:  # the other end is closed: the command has ended
             break
-        said += piece
+        output += piece
     os.close(ours)
     process.wait()
-    return _ESCAPE.sub("", said.decode("utf-8", "replace"))
+    return _ESCAPE.sub("", output.decode("utf-8", "replace"))
 
 
 def record(feature: Feature) -> str:
-    """Run a feature's commands against a daemon of its own; return the page."""
+    """Run a feature's commands with a new daemon; return the page."""
     programs = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="taskq-") as place:
         address = f"unix:{place}/s"
@@ -228,8 +228,8 @@ def record(feature: Feature) -> str:
             lines += [f"    $ twistd -n taskq {feature.options} &"]
             for command in feature.commands:
                 lines.append(f"    $ {command}")
-                said = on_terminal(f"cd {place}; {command}", environment).replace(place, "/home/ana")
-                lines += [f"    {each}".rstrip() for each in said.splitlines()]
+                output = on_terminal(f"cd {place}; {command}", environment).replace(place, "/home/ana")
+                lines += [f"    {each}".rstrip() for each in output.splitlines()]
         finally:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
@@ -237,7 +237,7 @@ def record(feature: Feature) -> str:
 
 
 def main() -> None:
-    """Record all features, or those that are named."""
+    """Record all features, or those named as arguments."""
     wanted = sys.argv[1:]
     TARGET.mkdir(parents=True, exist_ok=True)
     for feature in FEATURES:

@@ -8,14 +8,14 @@ from typing import Any
 from demo.checks import Unexpected
 
 DEADLINE = 20.0
-"""Seconds that anything may take here before the demo calls it broken."""
+"""Seconds after which a step of the demo has failed; each takes less than one on an idle machine."""
 
 WIDTH = 150
-"""Characters of a line that are shown."""
+"""Lines longer than this number of characters are cut."""
 
 
 class Wire:
-    """A connection to the daemon that shows its lines."""
+    """A connection to the daemon that prints requests and replies."""
 
     def __init__(self, address: str | tuple[str, int]) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
@@ -50,12 +50,12 @@ class Wire:
         return expect(r"STATUS (\w+) \d+", self.ask(f"WAIT {job} --timeout={DEADLINE:.0f}"))
 
     def job(self, job: int) -> dict[str, Any]:
-        """Return all that is known of a job."""
+        """Return the JSON object of SHOW."""
         known: dict[str, Any] = json.loads(expect("JOB (.*)", self.ask(f"SHOW {job}", show=False)))
         return known
 
     def output(self, job: int, offset: int) -> bytes:
-        """Return up to 16 MiB of what a job has printed, from an offset."""
+        """Return up to 16 MiB of a job's output, from an offset."""
         reply = self.ask(f"OUTPUT {job} stdout --offset={offset} --limit=16M", show=False)
         length = int(expect(rf"DATA stdout {offset} (\d+)", reply))
         data = self._replies.read(length)
@@ -64,12 +64,15 @@ class Wire:
 
 
 def shortened(text: str) -> str:
-    """Return what fits a line of the demo."""
+    """Return a text cut to WIDTH characters."""
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 
 def expect(form: str, reply: str) -> str:
-    """Return the first group of ``form`` in a reply, "" if it has none; another reply is unexpected."""
+    """Return the first group of the regular expression ``form`` in a reply, "" if it has none.
+
+    A reply that does not match raises Unexpected.
+    """
     found = re.fullmatch(form, reply)
     if not found:
         raise Unexpected(f"expected {form}, the daemon said {shortened(reply)!r}")

@@ -1,3 +1,5 @@
+"""The files of requirements/, and the check that compares them with pyproject.toml."""
+
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,13 @@ PYPROJECT: dict[str, Any] = {
 
 
 def text_of(name: str, python: str, pinned: str) -> str:
-    """Return a file of a set that pins these packages."""
+    """Return the text of a set's file with these pins."""
     lines = [f"{pin} \\\n   {HASH} \\\n   {HASH}\n" for pin in pinned.split()]
     return header(name, python, PYPROJECT) + "".join(lines)
 
 
 def made() -> dict[str, str]:
-    """Return what bin/lock could have made of ``PYPROJECT``."""
+    """Return valid texts of all files for ``PYPROJECT``, by name."""
     packages = {
         "test": "cryptography==43.0.1 pytest==9.2 twisted==26.10.0",
         "run": "twisted==26.10.0",
@@ -45,18 +47,18 @@ def made() -> dict[str, str]:
     }
 
 
-def test_the_checkout_s_pins_are_those_of_its_pyproject_toml(capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkout_has_up_to_date_pins(capsys: pytest.CaptureFixture[str]) -> None:
     pins.main(["--check"])
     assert capsys.readouterr().out == ""
     assert {file.name for file in FOLDER.iterdir()} == made().keys()
 
 
-def test_no_pins_file_names_where_packages_come_from() -> None:
+def test_pins_files_name_no_package_index() -> None:
     for file in FOLDER.iterdir():
         assert "://" not in file.read_text(), file
 
 
-def test_pins_that_satisfy_their_ranges_give_no_complaint() -> None:
+def test_complaints_are_empty_for_pins_within_their_ranges() -> None:
     assert complaints(PYPROJECT, made()) == []
 
 
@@ -67,9 +69,9 @@ def test_pins_that_satisfy_their_ranges_give_no_complaint() -> None:
             "run-3.11.txt",
             "twisted==26.10.0",
             "twisted==24.3.0",
-            "pins Twisted 24.3.0, and pyproject.toml asks for Twisted>=24.7",
+            "pins Twisted 24.3.0, and pyproject.toml requires Twisted>=24.7",
         ),
-        ("test-3.14.txt", "pytest==9.2", "pytest==10.0", "pins pytest 10.0, and pyproject.toml asks for"),
+        ("test-3.14.txt", "pytest==9.2", "pytest==10.0", "pins pytest 10.0, and pyproject.toml requires"),
         ("test-3.11.txt", "cryptography==43.0.1", "other==1", "has no pin of cryptography"),
         ("run-3.10.txt", "tomli==2.0", "other==1", "has no pin of tomli"),
         ("build-3.12.txt", "hatchling", "other", "has no pin of hatchling"),
@@ -79,10 +81,10 @@ def test_pins_that_satisfy_their_ranges_give_no_complaint() -> None:
             "build-3.12.txt",
             "pluggy==1.7.0 ",
             "pluggy>=1.7.0 ",
-            "has a line that is no pin with a hash: pluggy>",
+            "has a line that is not a pin with a hash: pluggy>",
         ),
-        ("build-3.12.txt", HASH, "", "has a line that is no pin with a hash: hatchling==1.27.0"),
-        ("build-3.12.txt", "pluggy", "--index-url x\npluggy", "is no pin with a hash: --index-url x"),
+        ("build-3.12.txt", HASH, "", "has a line that is not a pin with a hash: hatchling==1.27.0"),
+        ("build-3.12.txt", "pluggy", "--index-url x\npluggy", "is not a pin with a hash: --index-url x"),
         (
             "run-3.13.txt",
             "twisted==26.10.0",
@@ -91,9 +93,7 @@ def test_pins_that_satisfy_their_ranges_give_no_complaint() -> None:
         ),
     ],
 )
-def test_a_file_that_is_out_of_date_is_named_with_the_reason(
-    file: str, old: str, new: str, complaint: str
-) -> None:
+def test_complaints_name_outdated_file_and_reason(file: str, old: str, new: str, complaint: str) -> None:
     files = made()
     assert old in files[file]
     files[file] = files[file].replace(old, new)
@@ -102,7 +102,7 @@ def test_a_file_that_is_out_of_date_is_named_with_the_reason(
     assert any(complaint in line for line in found), found
 
 
-def test_a_new_requirement_makes_the_files_of_its_sets_out_of_date() -> None:
+def test_complaints_name_files_that_lack_a_new_requirement() -> None:
     changed = {**PYPROJECT, "build-system": {"requires": ["hatchling>=1.27", "editables"]}}
     assert complaints(changed, made()) == [
         line
@@ -114,7 +114,7 @@ def test_a_new_requirement_makes_the_files_of_its_sets_out_of_date() -> None:
     ]
 
 
-def test_a_file_that_is_missing_or_of_no_set_is_named() -> None:
+def test_complaints_name_missing_and_unknown_files() -> None:
     files = made()
     files["run-3.9.txt"] = files.pop("run-3.12.txt")
     assert complaints(PYPROJECT, files) == [
@@ -123,17 +123,15 @@ def test_a_file_that_is_missing_or_of_no_set_is_named() -> None:
     ]
 
 
-def test_the_check_ends_with_code_1_and_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_exits_with_complaints_and_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pins, "FOLDER", tmp_path)
     with pytest.raises(SystemExit) as end:
         pins.main(["--check"])
     text = str(end.value.code)
     assert len(text.splitlines()) == len(PYTHONS) * len(SETS) + 1
-    assert text.endswith("requirements/ is out of date; run bin/lock and commit what it wrote")
+    assert text.endswith("requirements/ is out of date; run bin/lock and commit the changes")
 
 
-def test_an_argument_that_bin_lock_does_not_take_is_refused() -> None:
+def test_unknown_argument_is_refused() -> None:
     with pytest.raises(SystemExit, match="expected nothing, --check or --upgrade, not --chekc"):
         pins.main(["--chekc"])

@@ -1,11 +1,11 @@
-/* A load of the same request over and over, from many clients at once, to a line server on a UNIX socket.
+/* Sends the same request repeatedly, from many clients at once, to a line server on a UNIX socket.
  *
  *     load SOCKET CLIENTS DEPTH TOTAL PREFIX < REQUEST
  *
- * Each client sends DEPTH requests at once, waits for as many reply lines, and so on, until TOTAL have been answered
- * by all of them together. Every reply must begin with PREFIX. The clock runs from the first request to the last
- * reply; connections are made before. What is printed: the seconds; the median, the 99th percentile and the worst of
- * the times from the sending of DEPTH requests to the last of their replies, in microseconds; the last reply.
+ * Each client sends DEPTH requests at once, waits for as many reply lines, and so on, until TOTAL requests of all clients
+ * have been answered. Every reply must begin with PREFIX. The time runs from the first request to the last reply, and
+ * excludes the connections. Prints the seconds; the median, the 99th percentile and the worst of the times from DEPTH
+ * requests to the last of their replies, in microseconds; and the last reply.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,10 +23,10 @@ enum { REQUEST_MAX = 4096, READ_BYTES = 65536, LINE_MAX_SHOWN = 200, PATIENCE_MS
 
 struct client {
     int fd;
-    int sent;      /* requests of this round */
-    int missing;   /* replies of this round that are still to come */
-    size_t written; /* bytes of this round that the socket has taken */
-    size_t in_line; /* bytes of the reply line that is being read, as far as they are kept */
+    int sent;       /* requests of the current burst */
+    int missing;    /* replies of the current burst that have not arrived */
+    size_t written; /* bytes of the current burst that the socket has accepted */
+    size_t in_line; /* kept bytes of the reply line that is being read */
     char line[LINE_MAX_SHOWN + 1];
     double began;
 };
@@ -60,7 +60,7 @@ static void watch(struct client *client, int how, uint32_t events)
         fail("epoll_ctl");
 }
 
-/* Write what the socket takes; the rest when it can be written to again. */
+/* Write as much as the socket accepts; the rest when it is writable again. */
 static void go_on_writing(struct client *client)
 {
     size_t bytes = client->sent * request_bytes;
@@ -99,7 +99,7 @@ static void check_line(struct client *client)
     client->missing--;
 }
 
-/* Return how many lines came. */
+/* Return the number of received lines. */
 static int read_lines(struct client *client)
 {
     static char buffer[READ_BYTES];

@@ -1,6 +1,6 @@
-/* The bare cost of processes: run a program N times, so many at once, and do nothing else.
+/* Measures the bare cost of processes: runs a program N times, PARALLEL at once, and does nothing else.
  *
- *     spawn N AT_ONCE PROGRAM ARGUMENT...
+ *     spawn N PARALLEL PROGRAM ARGUMENT...
  *
  * Prints the seconds to stderr, since the program has stdout.
  */

@@ -1,4 +1,4 @@
-"""What people would use instead, one a module, each started and stopped by the measurement that wants it."""
+"""The peers that taskqd is compared with, one per module."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,15 +11,15 @@ class Runner(Protocol):
 
     name: str
     is_durable: bool
-    """Whether a job that was taken in has been synced to disk."""
+    """Whether an accepted job has been synced to disk."""
     note: str
-    """How it was set up, and what it promises less."""
+    """Its configuration, and its weaker guarantees."""
 
     def missing(self) -> str:
-        """Return which program or package it lacks, or nothing."""
+        """Return the name of the missing program or package, "" if there is none."""
 
     def rate(self, home: Path, programs: Programs, jobs: int) -> float:
-        """Start it in ``home``, have it run ``true`` so often, stop it; return how many jobs a second.
+        """Start the peer in ``home``, run ``true`` ``jobs`` times, stop it, and return the jobs per second.
 
-        The clock runs from the first submission to the end of the last job, not while it starts and stops.
+        Only the time from the first submission to the end of the last job counts.
         """

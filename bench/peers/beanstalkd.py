@@ -1,4 +1,4 @@
-"""beanstalkd(1): a queue that keeps jobs for workers, with a binlog if asked for. It runs nothing itself."""
+"""beanstalkd(1): a queue that keeps jobs for workers, optionally with a binlog. It runs nothing itself."""
 
 import time
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ PUT = b"put 0 0 60 %d\r\n%b\r\n" % (len(BODY), BODY)
 
 
 def missing() -> str:
-    """Return what is missing to run it, or nothing."""
+    """Return the name of the missing package, "" if it is installed."""
     return program_missing("beanstalkd")
 
 
 class Beanstalkd:
-    """A beanstalkd in its home, which it leaves as it is when it stops."""
+    """A beanstalkd that keeps its binlog in ``home``, also after a stop."""
 
     def __init__(self, home: Path, programs: Programs, options: tuple[str, ...] = DURABLE) -> None:
         self.home = home
@@ -31,7 +31,7 @@ class Beanstalkd:
         self._options = options
 
     def start(self) -> float:
-        """Start it, and return the seconds to its first reply."""
+        """Start the server, and return the seconds until its first reply."""
         self._socket.unlink(missing_ok=True)
         command = ["beanstalkd", "-l", f"unix:{self._socket}", *self._options]
         began = time.perf_counter()
@@ -42,22 +42,22 @@ class Beanstalkd:
         return replies(self._socket, b"list-tube-used\r\n", b"USING")
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the server."""
         end(self._process)
 
     @property
     def memory(self) -> int:
-        """The bytes of memory that it has now."""
+        """The current resident memory, in bytes."""
         return memory(self._process.pid)
 
     def put(self, total: int, clients: int = 20, depth: int = 100) -> Burst:
-        """Put so many jobs, from so many clients, each ``depth`` at once."""
+        """Put ``total`` jobs from ``clients`` clients, each ``depth`` requests at once."""
         return self._programs.load(self._socket, PUT, "INSERTED ", total, clients, depth)
 
 
 @contextmanager
 def running(home: Path, programs: Programs, options: tuple[str, ...] = DURABLE) -> Iterator[Beanstalkd]:
-    """Start one in ``home`` and stop it afterwards."""
+    """Run a server in ``home`` during the context."""
     server = Beanstalkd(home, programs, options)
     server.start()
     try:

@@ -1,6 +1,6 @@
-"""The peers' packages: from Debian by apt, from PyPI in a venv of their own, bench/.venv-peers.
+"""Installs the peers: from Debian by apt, from PyPI into the venv bench/.venv-peers.
 
-Nothing is installed for ``--quick``; a peer that is not there is named as missing.
+With ``--quick`` nothing is installed, and a peer that is not installed is named as missing.
 """
 
 import os
@@ -28,19 +28,19 @@ _MARK = VENV / "installed"
 
 
 def program_missing(name: str) -> str:
-    """Return the name of the Debian package that is missing, or nothing."""
+    """Return the name of the missing Debian package, "" if the program is installed."""
     return "" if shutil.which(name) else f"{PROGRAMS[name]} (Debian)"
 
 
 def library_missing(*names: str) -> str:
-    """Return the names of the libraries that are missing, or nothing."""
+    """Return the names of the missing libraries, "" if all are installed."""
     lib = VENV / "lib"
     lacking = [name for name in names if not list(lib.glob(f"python*/site-packages/{name}"))]
     return f"{' '.join(lacking)} (PyPI)" if lacking else ""
 
 
 def install(say: Callable[[str], None]) -> None:
-    """Install what is missing, as far as may be; say what could not be had."""
+    """Install the missing packages as far as possible; report failures by ``say``."""
     _install_programs(say)
     _install_libraries(say)
 
@@ -50,16 +50,16 @@ def _install_programs(say: Callable[[str], None]) -> None:
     if not packages:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        say(f"missing, and only root may install them: {' '.join(packages)}")
+        say(f"missing, and only root can install them: {' '.join(packages)}")
         return
     say(f"apt-get install {' '.join(packages)}")
-    surroundings = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # starts no service
+    variables = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # starts no service
     words = " ".join(packages).split()
     for line in (
         ["apt-get", "update", "-qq"],
         ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *words],
     ):
-        done = subprocess.run(line, env=surroundings, capture_output=True, check=False, text=True)
+        done = subprocess.run(line, env=variables, capture_output=True, check=False, text=True)
         if done.returncode:
             say(f"{' '.join(line[:2])} failed: {done.stderr.strip()[-300:]}")
 
@@ -81,7 +81,7 @@ def _install_libraries(say: Callable[[str], None]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the peers that are there."""
+    """Return the versions of the installed peers."""
     found = {package: _debian_version(package) for name, package in PROGRAMS.items() if name != "cc"}
     python = VENV / "bin" / "python"
     if python.exists():

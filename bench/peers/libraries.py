@@ -1,6 +1,6 @@
-"""Celery, rq and huey: two workers each, a redis-server between, and a task that runs ``sh -c true``.
+"""Celery, rq and huey: two workers each, a redis-server as broker, and a task that runs ``sh -c true``.
 
-What is asked of each stands in bench/peers/apps, which runs in the venv of the peers.
+Their applications are in bench/peers/apps and run in the venv of the peers.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.load import Programs
 from bench.peers import redis
 from bench.peers.install import APPS, VENV, library_missing, program_missing
-from bench.place import PATIENCE, Failed, environment, served
+from bench.place import SERVER_TIMEOUT, Failed, environment, served
 
 PYTHON = VENV / "bin" / "python"
 WORKERS = 2
@@ -18,7 +18,7 @@ ALONE = "--without-gossip --without-mingle --without-heartbeat"
 
 
 class Library:
-    """A task queue of Python's world."""
+    """A task queue written in Python."""
 
     def __init__(self, name: str, worker: list[str], processes: int, how: str, is_durable: bool) -> None:
         self.library = name
@@ -30,12 +30,12 @@ class Library:
         self.note = how
 
     def missing(self) -> str:
-        """Return what is missing, or nothing."""
+        """Return the names of the missing packages, "" if there are none."""
         lacking = (program_missing("redis-server"), library_missing(self.library, "redis"))
         return ", ".join(one for one in lacking if one)
 
     def rate(self, home: Path, programs: Programs, jobs: int) -> float:
-        """Start redis and the workers, see that they work, and measure."""
+        """Start redis and the workers, run some jobs to check that they work, and measure."""
         with ExitStack() as stack:
             path = stack.enter_context(redis.running(home, self._options))
             more = {"BENCH_REDIS": str(path), "RQ_REDIS_URL": f"unix://{path}", "PYTHONPATH": str(APPS)}
@@ -45,7 +45,7 @@ class Library:
             return jobs / self._ask(home, jobs, more)
 
     def _ask(self, home: Path, jobs: int, more: dict[str, str]) -> float:
-        """Have so many jobs done, and return the seconds that it took."""
+        """Run ``jobs`` jobs, and return the seconds that they took."""
         done = subprocess.run(
             [PYTHON, APPS / f"{self.library}_app.py", str(jobs)],
             cwd=home,
@@ -53,7 +53,7 @@ class Library:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
-            timeout=2 * PATIENCE,
+            timeout=2 * SERVER_TIMEOUT,
         )
         if done.returncode:
             raise Failed(f"{self.library}: {done.stderr.decode('utf-8', 'replace')[-1000:]}")
@@ -65,7 +65,7 @@ def _library(name: str, is_durable: bool) -> Library:
         "celery": (
             f"celery -A celery_app worker --pool prefork --concurrency {WORKERS} --loglevel ERROR {ALONE}",
             1,
-            f"prefork {WORKERS}, a prefetch of 64 a worker, results in redis",
+            f"prefork {WORKERS}, a prefetch of 64 per worker, results in redis",
         ),
         "rq": (
             "rq.cli worker --worker-class rq.worker.SimpleWorker --quiet bench",

@@ -1,4 +1,4 @@
-"""A redis-server for the libraries that want one: it syncs each command to disk, or keeps nothing."""
+"""A redis-server for the libraries, which syncs each command to disk or keeps nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ IN_MEMORY = ("--appendonly", "no")
 
 @contextmanager
 def running(home: Path, options: tuple[str, ...]) -> Iterator[Path]:
-    """Start one in ``home``, yield its socket, and stop it afterwards."""
+    """Run a server in ``home`` during the context; yield the path of its socket."""
     path = home / "redis"
     command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", *options]
     with served(command, home, lambda: replies(path, b"PING\r\n", b"+PONG")):

@@ -1,4 +1,4 @@
-"""task-spooler and nq: a command submits a job. Neither keeps its jobs over a crash."""
+"""task-spooler and nq, which are used by their commands. Neither keeps its jobs over a crash."""
 
 import subprocess
 import time
@@ -6,22 +6,23 @@ from pathlib import Path
 
 from bench.load import Programs
 from bench.peers.install import program_missing
-from bench.place import PATIENCE, environment
+from bench.place import SERVER_TIMEOUT, environment
 
-AT_ONCE = 2
+PARALLEL = 2
 QUEUES = 2
-PAUSE = 0.005
+POLL_INTERVAL = 0.005
+"""Seconds."""
 
 
 class TaskSpooler:
-    """tsp(1): a server that is started by the first job, and a client for each job."""
+    """tsp(1): the first job starts a server; each job has a client process."""
 
     name = "task-spooler"
     is_durable = False
-    note = "2 slots, a client process for each submission; nothing on disk but output"
+    note = "2 slots, a client process per submission; only output on disk"
 
     def missing(self) -> str:
-        """Return what is missing, or nothing."""
+        """Return the name of the missing package, "" if it is installed."""
         return program_missing("tsp")
 
     def rate(self, home: Path, programs: Programs, jobs: int) -> float:
@@ -29,7 +30,7 @@ class TaskSpooler:
         more = {
             "TS_SOCKET": str(home / "socket"),
             "TMPDIR": str(home),
-            "TS_SLOTS": str(AT_ONCE),
+            "TS_SLOTS": str(PARALLEL),
             "TS_MAXFINISHED": str(jobs),
         }
 
@@ -40,7 +41,7 @@ class TaskSpooler:
                 cwd=home,
                 env=environment(**more),
                 check=False,
-                timeout=PATIENCE,
+                timeout=SERVER_TIMEOUT,
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -53,29 +54,29 @@ class TaskSpooler:
             programs.spawn(jobs, 1, ["tsp", "sh", "-c", "true"], home, **more)
             tsp("-w")
             while " running " in (shown := tsp()) or " queued " in shown:
-                time.sleep(PAUSE)
+                time.sleep(POLL_INTERVAL)
             return jobs / (time.perf_counter() - began)
         finally:
             tsp("-K")
 
 
 class Nq:
-    """nq(1): each job is a process that waits for the lock of the one before."""
+    """nq(1): each job is a process that waits for the lock of the previous one."""
 
     name = "nq"
     is_durable = False
-    note = "two queues, since one runs one job at a time; nothing on disk but output"
+    note = "two queues, since one runs one job at a time; only output on disk"
 
     def missing(self) -> str:
-        """Return what is missing, or nothing."""
+        """Return the name of the missing package, "" if it is installed."""
         return program_missing("nq")
 
     def rate(self, home: Path, programs: Programs, jobs: int) -> float:
-        """Submit to both queues in turn, then wait until nobody holds a lock."""
+        """Submit to both queues in turns, then wait until no job holds a lock."""
         queues = [str(home / f"queue-{number}") for number in range(QUEUES)]
         submit = [f"NQDIR={queue} nq -q sh -c true" for queue in queues]
         began = time.perf_counter()
         programs.spawn(jobs // QUEUES, 1, ["sh", "-c", " && ".join(submit)], home)
         for queue in queues:
-            subprocess.run(["nq", "-w"], env=environment(NQDIR=queue), check=True, timeout=PATIENCE)
+            subprocess.run(["nq", "-w"], env=environment(NQDIR=queue), check=True, timeout=SERVER_TIMEOUT)
         return jobs / (time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Certificates for tests, made on the spot: a CA, and what it signs, as PEM files in a test's directory."""
+"""Makes certificates for tests: a CA and certificates signed by it, as PEM files in a test's directory."""
 
 import ipaddress
 from datetime import datetime, timedelta, timezone
@@ -17,7 +17,7 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Pair(NamedTuple):
-    """A certificate and its key, each in a file."""
+    """The files of a certificate and its key."""
 
     cert: Path
     key: Path
@@ -28,7 +28,7 @@ def name(common_name: str) -> x509.Name:
 
 
 def alternative(text: str) -> x509.GeneralName:
-    """Return what a certificate says of a host: an address, or a name."""
+    """Return an entry of subjectAltName: an IP address if the text is one, else a DNS name."""
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
@@ -36,9 +36,10 @@ def alternative(text: str) -> x509.GeneralName:
 
 
 class Authority:
-    """A CA whose files are in ``place``: ``cert`` is its own certificate.
+    """A CA with its files in ``place``; ``cert`` is the file of its certificate.
 
-    ``parent`` makes it an intermediate one; one that ``is_ca`` says is none signs all the same.
+    With ``parent`` it is an intermediate CA. With ``is_ca=False`` its certificate says that it is not a CA,
+    but it signs nevertheless.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Authority:
         ends: timedelta = timedelta(days=1),
         key: Key | None = None,
     ) -> Pair:
-        """Sign a certificate, ``begins`` and ``ends`` from now; its file has all that is below the root."""
+        """Sign a certificate that is valid from now + ``begins`` to now + ``ends``; its file has the chain."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = (
             _builder(name(common_name), self._name, key, begins, ends)
@@ -90,14 +91,14 @@ class Authority:
 
 
 def self_signed(place: Path, common_name: str) -> Pair:
-    """Make a certificate that nobody but its own key vouches for."""
+    """Make a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(name(common_name), name(common_name), key, timedelta(days=-1), timedelta(days=1))
     return _written(place, common_name, _pem(builder.sign(key, hashes.SHA256())), key)
 
 
 def write_key(path: Path, key: Key, passphrase: bytes | None = None) -> Path:
-    """Write a key for its owner alone."""
+    """Write a key to a file of mode 600."""
     how: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
         how = serialization.BestAvailableEncryption(passphrase)

@@ -1,8 +1,8 @@
-"""The pins in ``requirements/``: made from pyproject.toml by uv, one file per set and Python, and checked.
+"""Makes and checks the pins in ``requirements/``, one file per set and Python, from pyproject.toml by uv.
 
 ``bin/lock`` runs this module. A set that is added to ``SETS`` gets its files at the next ``bin/lock``. The
-check reads only the files and pyproject.toml, so it needs no network; that the pins are complete below the
-direct dependencies is checked by pip, which installs them by ``--require-hashes``.
+check reads only the files and pyproject.toml, so it needs no network. It covers direct dependencies; pip
+checks that the others are pinned when it installs them with ``--require-hashes``.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib  # in the set "lock", and what taskqd reads its settings with
+    import tomli as tomllib  # in the set "lock", and a dependency of taskqd
 
 CHECKOUT = Path(__file__).parents[2]
 FOLDER = CHECKOUT / "requirements"
@@ -32,22 +32,22 @@ SETS: Mapping[str, tuple[str, ...]] = {
     "build": ("build-system",),
     "lock": ("lock",),
 }
-"""What each set pins: the project's dependencies, its build system, or extras of pyproject.toml.
+"""The groups that each set pins: the project's dependencies, its build system, or extras of pyproject.toml.
 
-The first set is resolved first, and the others take its versions, so that any two sets install together.
+The first set is resolved first, and the others use its versions, so that any two sets install together.
 """
 
 HEADER = """\
 # Made by bin/lock from pyproject.toml, for {name} on Python {python}. Do not edit.
 # digest: {digest}
 """
-"""The first lines of each file; the digest is that of the requirements that uv resolved."""
+"""The first lines of each file, with the digest of the requirements that uv resolved."""
 
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s;]+)((?: --hash=sha256:[0-9a-f]{64})+)")
 
 
 def requirements_of(groups: tuple[str, ...], pyproject: Mapping[str, Any]) -> list[str]:
-    """Return the requirements of groups (see ``SETS``) of pyproject.toml, sorted, its own extras resolved."""
+    """Return the sorted requirements of groups of pyproject.toml (see ``SETS``), own extras expanded."""
     project = pyproject["project"]
     lines: dict[str, list[str]] = {
         **project["optional-dependencies"],
@@ -68,7 +68,7 @@ def requirements_of(groups: tuple[str, ...], pyproject: Mapping[str, Any]) -> li
 
 
 def digest_of(requirements: list[str]) -> str:
-    """Return the digest of a set's requirements that stands in the header of its files."""
+    """Return the digest of a set's requirements for the header of its files."""
     return hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:32]
 
 
@@ -78,7 +78,7 @@ def header(name: str, python: str, pyproject: Mapping[str, Any]) -> str:
 
 
 def pins_of(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return the versions by name that a file pins, and the lines that are no pin with a hash."""
+    """Return the pinned versions of a file by name, and the lines that are not a pin with a hash."""
     lines = [line for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines() if not line.startswith("#")]
     found = [(line, PIN.fullmatch(line.strip())) for line in lines if line.strip()]
     pins: dict[str, str] = {canonicalize_name(match[1]): match[2] for _, match in found if match}
@@ -86,7 +86,7 @@ def pins_of(text: str) -> tuple[dict[str, str], list[str]]:
 
 
 def complaints(pyproject: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
-    """Return all that is out of date in ``files``, the texts of ``requirements/`` by name; one line each."""
+    """Return a line for each problem in ``files``, the texts of ``requirements/`` by name."""
     wanted = {f"{name}-{python}.txt": (name, python) for python in PYTHONS for name in SETS}
     found = [
         f"requirements/{file} belongs to no set of tests/support/pins.py"
@@ -100,7 +100,7 @@ def complaints(pyproject: Mapping[str, Any], files: Mapping[str, str]) -> list[s
             found.append(f"requirements/{file} was made from another pyproject.toml")
         pins, others = pins_of(files[file])
         found += [
-            f"requirements/{file} has a line that is no pin with a hash: {line[:80]}" for line in others
+            f"requirements/{file} has a line that is not a pin with a hash: {line[:80]}" for line in others
         ]
         found += [
             f"requirements/{file} {problem}"
@@ -125,11 +125,11 @@ def _problems(requirement: Requirement, python: str, pins: Mapping[str, str]) ->
     if version is None:
         yield f"has no pin of {requirement.name}"
     elif not requirement.specifier.contains(version, prereleases=True):
-        yield f"pins {requirement.name} {version}, and pyproject.toml asks for {requirement}"
+        yield f"pins {requirement.name} {version}, and pyproject.toml requires {requirement}"
 
 
 def resolve(requirements: list[str], python: str, *options: str | Path) -> None:
-    """Let uv resolve requirements for a Python; ``options`` say how, and to which file."""
+    """Resolve requirements for a Python by uv, with further ``options``, such as the output file."""
     command = [
         sys.executable,
         "-m",
@@ -146,11 +146,13 @@ def resolve(requirements: list[str], python: str, *options: str | Path) -> None:
         command, input="\n".join(requirements).encode(), stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode:
-        sys.exit(f"bin/lock: uv could not resolve what is pinned for Python {python}; the reason is above")
+        sys.exit(
+            f"bin/lock: uv could not resolve the requirements for Python {python}; see above"
+        )
 
 
 def make(pyproject: Mapping[str, Any], *, upgrade: bool) -> None:
-    """Write all files. A pin that still fits stays, unless ``upgrade`` asks for the newest versions."""
+    """Write all files. Pins that still fit are kept, unless ``upgrade`` requests the newest versions."""
     FOLDER.mkdir(exist_ok=True)
     first = next(iter(SETS))
     for python in PYTHONS:
@@ -169,10 +171,10 @@ def make(pyproject: Mapping[str, Any], *, upgrade: bool) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Make the pins, newest ones with ``--upgrade``; with ``--check`` only say what is out of date.
+    """Make the pins, the newest ones with ``--upgrade``; with ``--check`` only print the problems.
 
-    ``--lowest PYTHON FILE`` writes the lowest versions that pyproject.toml allows of what running, testing
-    and building need on a Python.
+    ``--lowest PYTHON FILE`` writes the lowest versions that pyproject.toml allows for running, testing and
+    building with a Python.
     """
     pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     match arguments:
@@ -189,9 +191,7 @@ def main(arguments: list[str]) -> None:
     found = complaints(pyproject, {file.name: file.read_text() for file in FOLDER.glob("*")})
     if found:
         sys.exit(
-            "\n".join(
-                [*found, "bin/lock: requirements/ is out of date; run bin/lock and commit what it wrote"]
-            )
+            "\n".join([*found, "bin/lock: requirements/ is out of date; run bin/lock and commit the changes"])
         )
 
 

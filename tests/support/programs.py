@@ -1,8 +1,8 @@
-"""The programs that some tests run, and the Debian packages that they come in.
+"""The programs that some tests run, and their Debian packages.
 
-A test marked ``@pytest.mark.needs("telnet")`` is skipped by name where telnet is missing, and fails where
-CI=true. ``python3 -m tests.support.programs`` prints what is missing; ``--packages`` prints only the names of
-the packages to install. It runs before anything is installed, so this module needs nothing but Python.
+A test marked ``@pytest.mark.needs("telnet")`` is skipped if telnet is missing, and fails if CI=true.
+``python3 -m tests.support.programs`` prints the missing programs; ``--packages`` prints only the names of
+the packages to install. It runs before anything is installed, so this module needs only Python.
 """
 
 import shutil
@@ -28,7 +28,7 @@ PACKAGES = {
 
 
 def is_there(program: str) -> bool:
-    """Whether ``program`` can be run; a ``convert`` that is not ImageMagick's does not count."""
+    """Whether ``program`` is installed; a ``convert`` that is not ImageMagick's does not count."""
     found = shutil.which(program)
     if not found or program != "convert":
         return found is not None
@@ -37,12 +37,12 @@ def is_there(program: str) -> bool:
 
 
 def missing() -> list[str]:
-    """Return the programs of the table that are not there."""
+    """Return the programs of the table that are not installed."""
     return [program for program in PACKAGES if not is_there(program)]
 
 
 def main(only_packages: bool) -> None:
-    """Print what is missing, for a person or for ``apt-get install``."""
+    """Print the missing programs for a person, or their packages for ``apt-get install``."""
     programs = missing()
     packages = " ".join(PACKAGES[program] for program in programs)
     if only_packages:

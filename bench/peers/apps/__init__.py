@@ -1,1 +1,1 @@
-"""Run by the venv of the peers, each by itself; nothing here imports anything of ours but ``shell``."""
+"""Applications of the peers. They run in the venv of the peers, and import only ``shell`` of this tree."""

@@ -1,4 +1,4 @@
-"""Celery as it is measured. ``python celery_app.py JOBS`` submits and prints how many seconds they took."""
+"""The measured Celery application. ``python celery_app.py JOBS`` runs jobs and prints the seconds."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ run = app.task(name="run")(shell.run)
 
 
 def main(jobs: int) -> None:
-    """Each result is a key of its own in the second database."""
+    """Run the jobs. Each result is a key in the second database."""
     results = Redis(unix_socket_path=PATH, db=1)
     results.flushdb()
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""huey as it is measured. ``python huey_app.py JOBS`` submits and prints how many seconds they took."""
+"""The measured huey application. ``python huey_app.py JOBS`` runs jobs and prints the seconds."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ run = huey.task(name="run")(shell.run)
 
 
 def main(jobs: int) -> None:
-    """Each result is kept until it is asked for."""
+    """Run the jobs. Each result is kept until it is read."""
     before = huey.result_count()
     began = time.perf_counter()
     for _ in range(jobs):

@@ -1,4 +1,4 @@
-"""rq as it is measured. ``python rq_app.py JOBS`` submits and prints how many seconds they took."""
+"""The measured rq application. ``python rq_app.py JOBS`` runs jobs and prints the seconds."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from rq.registry import FinishedJobRegistry
 
 
 def main(jobs: int) -> None:
-    """What has ended stands in a registry."""
+    """Run the jobs. Ended jobs are in a registry."""
     queue = Queue("bench", connection=Redis(unix_socket_path=os.environ["BENCH_REDIS"]))
     finished = FinishedJobRegistry(queue=queue)
     before = finished.get_job_count(cleanup=False)

@@ -1,4 +1,4 @@
-"""What scrapyd runs in place of Scrapy: a spider that is over at once. ``list`` tells its name."""
+"""Replaces Scrapy for scrapyd: a spider that exits at once. ``list`` prints its name."""
 
 import sys
 

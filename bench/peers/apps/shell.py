@@ -1,18 +1,19 @@
-"""The task that all three libraries are given: run a command by the shell, and tell its exit code."""
+"""The task of all three libraries: run a command by the shell, and return its exit code."""
 
 import subprocess
 import time
 from collections.abc import Callable
 
-PAUSE = 0.005
+POLL_INTERVAL = 0.005
+"""Seconds."""
 
 
 def run(command: str) -> int:
-    """Run it."""
+    """Run a command by the shell, and return its exit code."""
     return subprocess.run(["sh", "-c", command], check=False).returncode
 
 
 def wait(ended: Callable[[], int], jobs: int) -> None:
-    """Return once so many have ended."""
+    """Wait until ``jobs`` jobs have ended."""
     while ended() < jobs:
-        time.sleep(PAUSE)
+        time.sleep(POLL_INTERVAL)
