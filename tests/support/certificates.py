@@ -69,7 +69,7 @@ class Authority:
         ends: timedelta = timedelta(days=1),
         key: Key | None = None,
     ) -> Pair:
-        """Sign a certificate that is valid from now + ``begins`` to now + ``ends``; its file has the chain."""
+        """Sign a certificate, valid from now + ``begins`` to now + ``ends``; the file has the whole chain."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = (
             _builder(name(common_name), self._name, key, begins, ends)

@@ -146,9 +146,7 @@ def resolve(requirements: list[str], python: str, *options: str | Path) -> None:
         command, input="\n".join(requirements).encode(), stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode:
-        sys.exit(
-            f"bin/lock: uv could not resolve the requirements for Python {python}; see above"
-        )
+        sys.exit(f"bin/lock: uv could not resolve the requirements for Python {python}; see above")
 
 
 def make(pyproject: Mapping[str, Any], *, upgrade: bool) -> None:
