@@ -1,6 +1,6 @@
-"""The command line ``taskq``. It has to start fast: no Twisted, no msgspec, and rich only where it draws.
+"""The command ``taskq``. It must start fast: no Twisted, no msgspec, and rich only to draw tables and bars.
 
-What is imported here costs no time, so that Ctrl-C is seen to before all that does.
+This module imports nothing that takes time, so that Ctrl-C is handled before the slow imports begin.
 """
 
 import _signal  # type: ignore[import-not-found]
@@ -11,17 +11,17 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and exit."""
+    """Run the command and exit."""
     if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
         _signal.signal(_signal.SIGINT, lambda *_: os._exit(130))
-    _open_streams()
+    _open_standard_streams()
     from taskqd.cli.app import main as run  # noqa: PLC0415
 
     run()
 
 
-def _open_streams() -> None:
-    """Open /dev/null in place of those of our streams that are closed: no socket is to get their number."""
+def _open_standard_streams() -> None:
+    """Open /dev/null for closed standard streams, so that no socket gets their descriptor numbers."""
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)

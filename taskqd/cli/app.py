@@ -1,7 +1,8 @@
-"""``taskq`` itself: which commands there are, where each is defined, and how the process ends.
+"""The command group ``taskq``: the table of commands, the loading of their modules, and the exit code.
 
-A command's module is loaded when the command is called, or when the help of all is shown: starting is most
-of what a short command costs. A module of commands imports ``taskq`` from here and adds its own to it.
+A command's module is imported when the command is called or the help of all commands is shown, because
+importing is most of the cost of a short command. Command modules import ``taskq`` from here and add their
+commands to it.
 """
 
 import sys
@@ -11,17 +12,16 @@ from typing import Any, NoReturn, cast
 import click
 
 from taskqd import __version__
-from taskqd.cli import parameters
+from taskqd.cli.base import Command, DaemonCommand, global_options
 from taskqd.cli.context import REFUSED, Session
 from taskqd.cli.interrupts import INTERRUPTED
-from taskqd.cli.parameters import Command, Verb
 
 SECTIONS: dict[str, dict[str, str]] = {
-    "QueryHandlers in": {
+    "Submit": {
         "submit": "submit",
         "run": "submit",
     },
-    "Where jobs stand": {
+    "Inspect": {
         "status": "query",
         "show": "query",
         "list": "query",
@@ -31,12 +31,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "watch": "streaming",
         "top": "top",
     },
-    "What jobs print": {
+    "Output": {
         "result": "output",
         "output": "output",
         "follow": "streaming",
     },
-    "Changes of mind": {
+    "Control": {
         "cancel": "control",
         "hold": "control",
         "release": "control",
@@ -55,10 +55,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "schedules": "schedules",
         "unschedule": "schedules",
     },
-    "For jobs themselves": {
+    "Within jobs": {
         "progress": "progress",
     },
-    "The daemon": {
+    "Daemon": {
         "stats": "server",
         "hello": "server",
         "address": "server",
@@ -66,20 +66,20 @@ SECTIONS: dict[str, dict[str, str]] = {
         "journal": "journal",
         "token": "tokens",
     },
-    "The shell": {
+    "Shell and manual": {
         "completions": "shell",
         "manual": "shell",
     },
 }
-"""The commands by section, in the order of the help: name -> the module of ``cli.commands`` that has it."""
+"""The commands by section of the help: name -> module of ``cli.commands`` that defines it."""
 
 _MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()}
 
 
 class Taskq(click.Group):
-    """The group of all commands, each loaded when it is asked for."""
+    """The group of all commands; each is imported on demand."""
 
-    command_class = Verb
+    command_class = DaemonCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_MODULES)
@@ -95,11 +95,11 @@ class Taskq(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from difflib import get_close_matches  # noqa: PLC0415 - only a mistake has to pay for it
+            from difflib import get_close_matches  # noqa: PLC0415 - only needed after a typing mistake
 
-            likely = get_close_matches(args[0], _MODULES, 1)
-            hint = f"; did you mean {likely[0]!r}?" if likely else ""
-            raise click.UsageError(f"there is no command {args[0]!r}{hint}", ctx) from None
+            matches = get_close_matches(args[0], _MODULES, 1)
+            hint = f"; did you mean {matches[0]!r}?" if matches else ""
+            raise click.UsageError(f"no such command: {args[0]!r}{hint}", ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = formatter.width - 6 - max(map(len, _MODULES))
@@ -112,43 +112,43 @@ class Taskq(click.Group):
 
 
 class Offline(click.Group):
-    """A group of commands that ask no daemon."""
+    """A group of commands that do not connect to a daemon."""
 
     command_class = Command
 
 
 @click.group(
     cls=Taskq,
-    params=parameters.everywhere("TASKQ_ADDRESS"),
+    params=global_options("TASKQ_ADDRESS"),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
-Exit codes: 0 done; result, wait, follow and run: the job's own, 128+N for signal N;
-  1 refused, or a job without an exit code; 2 usage; 69 no daemon; 74 output was dropped;
+Exit codes: 0 success; result, wait, follow and run: that of the job, 128+N for signal N;
+  1 refused, or a job without an exit code; 2 usage error; 69 no daemon; 74 output was dropped;
   75 not finished.
-Environment: TASKQ_ADDRESS, TASKQ_RECONNECT; for TCP and TLS TASKQ_TOKEN or TASKQ_TOKEN_FILE;
-  for TLS TASKQ_CA, and TASKQ_CERT with TASKQ_KEY in place of a token.
+Environment: TASKQ_ADDRESS, TASKQ_RECONNECT; TCP and TLS: TASKQ_TOKEN or TASKQ_TOKEN_FILE;
+  TLS: TASKQ_CA, and TASKQ_CERT with TASKQ_KEY instead of a token.
 
 \b
 Examples:
-  taskq submit make -j4                a job; its id is printed
-  taskq wait 7 && taskq result 7       its end, and what it printed
-  taskq run ./backup.sh                a job with its output here, ended with its exit code
-  taskq list --status PENDING,RUNNING  what is still to be done
-  taskq history 7                      all that happened to it, and who asked for it
+  taskq submit make -j4                submit a job and print its id
+  taskq wait 7 && taskq result 7       wait for its end and print its output
+  taskq run ./backup.sh                submit a job, print its output, exit with its exit code
+  taskq list --status PENDING,RUNNING  list unfinished jobs
+  taskq history 7                      list the events of a job, and who caused them
 
 \b
-DURATION is a number of seconds or has a unit: 1.5 500ms 10m 2h 1d
-SIZE is a number of bytes or has a unit: 4096 64k 1M 2G
+DURATION is a number of seconds, or has a unit: 1.5 500ms 10m 2h 1d
+SIZE is a number of bytes, or has a unit: 4096 64k 1M 2G
 """,
 )
 @click.version_option(__version__, message="taskq %(version)s")
 def taskq() -> None:
-    """Hand shell commands to a taskqd daemon, which keeps them on disk and runs them in turn."""
+    """Submit shell commands to a taskqd daemon, which stores them on disk and runs them in order."""
 
 
 def main() -> NoReturn:
-    """Run the command line and exit."""
-    # What jobs print goes round the text layer; the rest must not fail where a terminal has few characters.
+    """Run the command and exit."""
+    # Output of jobs bypasses the text layer; other text must not fail if the encoding lacks characters.
     cast("Any", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         code = taskq.main(prog_name="taskq", standalone_mode=False)
@@ -157,8 +157,8 @@ def main() -> NoReturn:
         code = error.exit_code
     except click.Abort:
         code = INTERRUPTED
-    except OSError as error:  # where the help cannot be written
-        Session().complain(str(error.strerror))
+    except OSError as error:  # the help cannot be written
+        Session().print_message(str(error.strerror))
         code = REFUSED
     sys.exit(code)
 

@@ -1,12 +1,11 @@
-"""What a shell completes: the script that asks us, and what the daemon knows (jobs, queues, schedules).
+"""Shell completion: the scripts for the shells, and completion of jobs, queues and schedules.
 
-All is asked while somebody waits with a finger on Tab: it takes half a second at most, and says nothing
-where there is no daemon.
+Completions are requested while the user waits, so they take at most half a second, and no daemon means no
+completions, not an error.
 """
 
 from collections.abc import Callable, Iterable
 from threading import Thread
-from typing import Any
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
@@ -15,12 +14,14 @@ from taskqd.cli.context import Session
 from taskqd.cli.display.text import command_of, sanitize_line
 from taskqd.client import Client, Facts, Refused, Unreachable
 
-PATIENCE = 0.5
-"""The daemon has so many seconds to answer."""
-MOST = 200
-"""So many jobs are offered at most, the latest first."""
+REPLY_TIMEOUT = 0.5
+"""Time that the daemon has to reply (seconds)."""
+MAX_JOBS = 200
+"""Maximum number of jobs that are offered, the latest first."""
 
-_KINDS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
+
+_SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 _STATUSES = {
     "cancel": "PENDING,RUNNING",
     "follow": "PENDING,RUNNING",
@@ -32,81 +33,78 @@ _STATUSES = {
     "remove": "COMPLETED,FAILED,CANCELLED",
     "result": "COMPLETED,FAILED,CANCELLED",
 }
-"""With which jobs a command can do something; all others can with any."""
+"""The statuses of jobs that a command can be applied to; all others accept any."""
 
 
 def script(group: click.Group, shell: str) -> str:
-    """Return what a shell has to run so that it completes ``taskq``."""
-    kind = _KINDS[shell]
-    # Not the source() of bash, which starts one here to see how old it is.
-    text = ShellComplete.source(kind(group, {}, "taskq", "_TASKQ_COMPLETE")).strip()
-    if shell == "fish":  # it would cut commands and lists of ids at their commas, and sort 9 behind 10
+    """Return the script with which a shell completes ``taskq``."""
+    completer = _SHELLS[shell]
+    # Not BashComplete.source, which runs bash to check its version.
+    text = ShellComplete.source(completer(group, {}, "taskq", "_TASKQ_COMPLETE")).strip()
+    if shell == "fish":  # its script splits at every comma and sorts 10 before 9
         text = text.replace('split ","', 'split --max 1 ","').replace("--no-files", "--no-files --keep-order")
     return text
 
 
 def jobs(context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of jobs that begin so, of a list with commas the last; the command is the help."""
-    before, comma, begun = incomplete.rpartition(",")
-    array, dot, _ = begun.partition(".")
+    """Complete the id of a job, also the last one of a list with commas; the help is its command."""
+    before, comma, prefix = incomplete.rpartition(",")
+    array, dot, _ = prefix.partition(".")
     status = _STATUSES.get(context.info_name or "")
 
-    def ask(client: Client) -> Iterable[Facts]:
+    def request(client: Client) -> Iterable[Facts]:
         if dot and array.isdecimal():
-            return client.list(array=int(array), limit=MOST, status=status)
-        return client.list(reverse=True, limit=MOST, status=status)
+            return client.list(array=int(array), limit=MAX_JOBS, status=status)
+        return client.list(reverse=True, limit=MAX_JOBS, status=status)
 
     items = []
-    for job in _asked(context, ask):
+    for job in _query(context, request):
         name = f"{array}.{job['index']}" if dot else str(job["id"])
-        if name.startswith(begun):
+        if name.startswith(prefix):
             items.append(CompletionItem(before + comma + name, help=f"{job['status']} {command_of(job)}"))
     return items
 
 
 def queues(context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return the names of queues that begin so; how full they are is the help."""
+    """Complete the name of a queue; the help is its number of jobs."""
     return [
         CompletionItem(
             sanitize_line(queue["name"]), help=f"{queue['running']} running, {queue['pending']} pending"
         )
-        for queue in _asked(context, lambda client: client.queues())
+        for queue in _query(context, lambda client: client.queues())
         if queue["name"].startswith(incomplete)
     ]
 
 
 def statuses(_: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return the statuses that begin so, of a list with commas the last."""
-    before, comma, begun = incomplete.rpartition(",")
-    return [CompletionItem(before + comma + name) for name in STATUSES if name.startswith(begun.upper())]
+    """Complete a status, also the last one of a list with commas."""
+    before, comma, prefix = incomplete.rpartition(",")
+    return [CompletionItem(before + comma + name) for name in STATUSES if name.startswith(prefix.upper())]
 
 
 def schedules(context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return the numbers of schedules that begin so; the command is the help."""
+    """Complete the number of a schedule; the help is its command."""
     return [
         CompletionItem(str(schedule["schedule"]), help=command_of(schedule))
-        for schedule in _asked(context, lambda client: client.schedules())
+        for schedule in _query(context, lambda client: client.schedules())
         if str(schedule["schedule"]).startswith(incomplete)
     ]
 
 
-def _asked(context: click.Context, ask: Callable[[Client], Iterable[Facts]]) -> Iterable[Facts]:
-    """Return what the daemon says, nothing where it does not at once."""
+def _query(context: click.Context, request: Callable[[Client], Iterable[Facts]]) -> Iterable[Facts]:
+    """Return the daemon's reply, or nothing if there is none within REPLY_TIMEOUT."""
     session = context.ensure_object(Session)
     found: list[Facts] = []
 
-    def try_it() -> None:
+    def query() -> None:
         try:
             with session.connect() as client:
-                found.extend(ask(client))
+                found.extend(request(client))
         except (Refused, Unreachable, OSError, click.UsageError):
-            return  # there is nobody to be told: the shell is in the middle of the user's line
+            return  # a message would appear within the line that the user is typing
 
-    # A daemon thread: one that still waits for an answer does not keep the shell.
-    asking: Any = Thread(target=try_it, daemon=True)
-    asking.start()
-    asking.join(PATIENCE)
+    # A daemon thread does not delay the exit while it waits for a reply.
+    thread = Thread(target=query, daemon=True)
+    thread.start()
+    thread.join(REPLY_TIMEOUT)
     return list(found)
-
-
-STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")

@@ -1,4 +1,4 @@
-"""One call of the command line: which daemon it speaks to, how it answers, which exit code it ends with."""
+"""State of one invocation of ``taskq``: the daemon's address, the output format, the exit code."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from taskqd.cli.display.text import sanitize_line
-from taskqd.cli.interrupts import INTERRUPTED, raising
+from taskqd.cli.interrupts import INTERRUPTED, raising_keyboard_interrupt
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable, Untrusted, find_address, parse_address
 from taskqd.client.reconnect import RECONNECT_TIMEOUT
 
@@ -20,128 +20,131 @@ DROPPED = 74
 NOT_FINISHED = 75
 SIGNALLED = 128
 BROKEN_PIPE = 141
-"""Exit codes: 69, 74 and 75 are of sysexits.h; 128 and its number is what a shell makes of a signal."""
+"""Exit codes: 69, 74 and 75 are those of sysexits.h; 128 plus a signal number is the convention of shells."""
 
 _HINTS = {
-    "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one",
-    "AUTH_FAILED": "it came from TASKQ_TOKEN or TASKQ_TOKEN_FILE",
-    "FORBIDDEN": "`taskq hello` tells who you are to the daemon, and what you may do",
-    "QUEUE_FULL": "`taskq hello` tells the limits",
-    "NO_SUCH_JOB": "`taskq list` shows those that there are",
-    "NOT_FINISHED": "`taskq output` prints what there is so far",
-    "DRAINING": "once the daemon has been started again it takes jobs again",
-    "KEY_CONFLICT": "`taskq list --key` shows the job that has it",
-    "UNKNOWN_COMMAND": "the daemon is of another version: `taskq hello` tells which",
-    "STORE_FAILED": "nothing was changed; the daemon's log tells what its disk said",
+    "AUTH_REQUIRED": "set TASKQ_TOKEN or TASKQ_TOKEN_FILE; `taskq token add` makes a token",
+    "AUTH_FAILED": "check the token in TASKQ_TOKEN or TASKQ_TOKEN_FILE",
+    "FORBIDDEN": "`taskq hello` shows your identity and role",
+    "QUEUE_FULL": "`taskq hello` shows the limits",
+    "NO_SUCH_JOB": "`taskq list` shows the jobs",
+    "NOT_FINISHED": "`taskq output` prints the output so far",
+    "DRAINING": "the daemon accepts jobs again after a restart",
+    "KEY_CONFLICT": "`taskq list --key` shows the job with this key",
+    "UNKNOWN_COMMAND": "the daemon has another version; `taskq hello` shows it",
+    "STORE_FAILED": "nothing was changed; see the daemon's log for the error of its disk",
 }
-_HINTS_OF: dict[tuple[str, str | None], str | None] = {
+_HINTS_OF_COMMANDS: dict[tuple[str, str | None], str | None] = {
     ("NO_SUCH_JOB", "unschedule"): None,
     ("NO_SUCH_JOB", "pause"): None,
     ("NO_SUCH_JOB", "resume"): None,
-    ("TIMED_OUT", "wait"): "it goes on; `taskq why` tells what a pending one waits for",
+    ("TIMED_OUT", "wait"): "the job continues; `taskq why` shows what a pending job waits for",
 }
-"""What to do about a refusal: of a code by one command, or by any; None where its text says it already."""
+"""Advice by error code and command, which takes precedence over ``_HINTS``; None if the text suffices."""
 
 
 class Session:
-    """What the options of every command have settled; no ``address`` means that of a daemon of the user's.
+    """The settings of one invocation, and its output.
 
-    ``is_json`` says that answers are documents: a line each, or with ``is_listed`` one list of all where an
-    answer is about several things. ``calm`` is called before words of our own stand among what jobs print.
-    A daemon that goes may take ``reconnect`` seconds to come back.
+    Without an ``address`` the daemon of the user is searched. With ``is_json`` answers are JSON documents,
+    one per line; with ``uses_lists`` the answers about several things form one JSON list. ``reset_colours``
+    is called before a message, which may follow coloured output of a job. ``reconnect_timeout`` is in
+    seconds.
     """
 
     def __init__(self) -> None:
         self.address: str | None = None
         self.is_json = False
-        self.is_listed = False
-        self.calm: Callable[[], None] = lambda: None
-        self.reconnect = RECONNECT_TIMEOUT
-        self._list: list[Facts] | None = None
+        self.uses_lists = False
+        self.reset_colours: Callable[[], None] = lambda: None
+        self.reconnect_timeout = RECONNECT_TIMEOUT
+        self._collected: list[Facts] | None = None
 
-    def connect(self, *, is_patient: bool = True) -> Client:
-        """Connect to the daemon; with the token of the environment where it is asked for one.
+    def connect(self, *, can_reconnect: bool = True) -> Client:
+        """Connect to the daemon, with the token of the environment on TCP and TLS.
 
-        A client that ``is_patient`` waits for a daemon that is started again, and says so.
+        With ``can_reconnect`` the client waits for a daemon that is restarted, and prints messages about it.
         """
-        address = self._where()
-        token = None if parse_address(address).is_local else _token()
+        address = self._find_address()
+        token = None if parse_address(address).is_local else _read_token()
         try:
-            client = Client(address, token, reconnect=self.reconnect if is_patient else 0)
-            client.on_news = self.complain
+            client = Client(address, token, reconnect=self.reconnect_timeout if can_reconnect else 0)
+            client.on_news = self.print_message
             return client
         except Untrusted:
-            raise  # a daemon is there, and its text says what to do
+            raise  # the daemon answers, and the message says what to do
         except Unreachable as error:
-            raise Unreachable(f"{error}; start one with `twistd taskq` or give its --address") from None
+            raise Unreachable(
+                f"{error}; is it running? Start one with `twistd taskq`, or set --address"
+            ) from None
 
     def connect_once(self) -> Client:
-        """Connect to the daemon, for a caller that comes back to it in a way of its own."""
-        return self.connect(is_patient=False)
+        """Connect to the daemon, for a caller that reconnects by itself."""
+        return self.connect(can_reconnect=False)
 
-    def _where(self) -> str:
+    def _find_address(self) -> str:
         self.address = self.address or find_address()
         return self.address
 
     def run(self, act: Callable[[], Any]) -> Any:
-        """Do what a command does; return the exit code, its own or that of the error that ended it."""
+        """Run a command; return its exit code, or that of the error that ended it."""
         try:
-            with raising():
+            with raising_keyboard_interrupt():
                 code = act()
                 sys.stdout.flush()
                 return code
         except KeyboardInterrupt:
             return INTERRUPTED
         except Refused as refusal:
-            return self.refuse(refusal)
+            return self.print_refusal(refusal)
         except Unreachable as error:
-            self.complain(str(error))
+            self.print_message(str(error))
             return NO_DAEMON
         except BrokenPipeError:
             drop_stdout()
             return BROKEN_PIPE
         except OSError as error:
-            self.complain(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+            self.print_message(": ".join(str(part) for part in (error.filename, error.strerror) if part))
             return REFUSED
 
-    def form(self, text: str, facts: Facts) -> str:
-        """Return the form of an answer that was asked for: ``text``, or ``facts`` on one line."""
+    def format_answer(self, text: str, facts: Facts) -> str:
+        """Return an answer in the requested format: ``text``, or ``facts`` as JSON on one line."""
         return json.dumps(facts) if self.is_json else text
 
-    def say(self, text: str, facts: Facts) -> None:
-        """Print an answer: ``text``, or ``facts`` on a line or in the list that they are part of."""
-        if self._list is None:
-            sys.stdout.write(self.form(text, facts) + "\n")
+    def print_answer(self, text: str, facts: Facts) -> None:
+        """Print an answer: ``text``, or ``facts`` as JSON, on a line or as an item of the current list."""
+        if self._collected is None:
+            sys.stdout.write(self.format_answer(text, facts) + "\n")
         else:
-            self._list.append(facts)
+            self._collected.append(facts)
 
     @contextmanager
-    def listed(self, is_several: bool = True) -> Iterator[None]:
-        """Within it, what is said is about ``is_several`` things: --json makes one list of it, in the end."""
-        if not (self.is_json and self.is_listed and is_several):
+    def answer_list(self, is_several: bool = True) -> Iterator[None]:
+        """Collect the answers of the block into one JSON list if --json is given and ``is_several``."""
+        if not (self.is_json and self.uses_lists and is_several):
             yield
             return
-        self._list = found = list[Facts]()
+        self._collected = collected = list[Facts]()
         try:
             yield
         finally:
-            self._list = None
-            sys.stdout.write("[" + ",\n ".join(map(json.dumps, found)) + "]\n")
+            self._collected = None
+            sys.stdout.write("[" + ",\n ".join(map(json.dumps, collected)) + "]\n")
 
-    def complain(self, text: str) -> None:
-        """Print one line on stderr, where it may stand beside what jobs print."""
-        self.calm()
+    def print_message(self, text: str) -> None:
+        """Print a line to stderr, possibly between lines of a job's output."""
+        self.reset_colours()
         sys.stdout.flush()
-        with suppress(OSError):  # its terminal or reader has gone, and nobody is left to say it to
+        with suppress(OSError):  # its terminal or reader is gone
             sys.stderr.write(f"taskq: {sanitize_line(text)}\n")
             sys.stderr.flush()
 
-    def refuse(self, refusal: Refused, subject: str = "", facts: Facts | None = None) -> int:
-        """Tell what was refused of which ``subject``, in JSON as a document too; return the exit code."""
+    def print_refusal(self, refusal: Refused, subject: str = "", facts: Facts | None = None) -> int:
+        """Print a refusal that concerns ``subject``, with --json also as a document; return the exit code."""
         if self.is_json:
-            self.say("", {**(facts or {}), "error": {"code": refusal.code, "text": refusal.text}})
+            self.print_answer("", {**(facts or {}), "error": {"code": refusal.code, "text": refusal.text}})
         hint = self._hint(refusal.code)
-        self.complain(
+        self.print_message(
             (f"{subject}: " if subject else "")
             + f"{refusal.text} ({refusal.code})"
             + (f"; {hint}" if hint else "")
@@ -149,76 +152,78 @@ class Session:
         return NOT_FINISHED if refusal.code in ("NOT_FINISHED", "TIMED_OUT") else REFUSED
 
     def _hint(self, code: str) -> str | None:
-        """Return what to do about a refusal, None where its own text says all that there is."""
+        """Return advice about a refusal, or None if its text suffices."""
         context = click.get_current_context(silent=True)
         key = (code, context.info_name if context else None)
-        if key in _HINTS_OF:
-            return _HINTS_OF[key]
-        if code == "NO_SUCH_JOB" and self._is_empty():
-            return f"the daemon at {self._where()} knows no job at all: is it the one that you mean?"
+        if key in _HINTS_OF_COMMANDS:
+            return _HINTS_OF_COMMANDS[key]
+        if code == "NO_SUCH_JOB" and self._has_no_jobs():
+            return f"the daemon at {self._find_address()} has no jobs; is it the right one?"
         return _HINTS.get(code)
 
-    def _is_empty(self) -> bool:
-        """Whether the daemon has no job; what it refuses to say does not matter beside what was refused."""
+    def _has_no_jobs(self) -> bool:
+        """Whether the daemon has no jobs; False if it does not say."""
         with suppress(Refused, Unreachable), self.connect() as client:
             return not client.list(limit=1)
         return False
 
-    def printed(self, job: Facts, *, is_new: bool = False) -> int:
-        """Return the exit code of a job whose output was printed; DROPPED if some of it was not kept.
+    def exit_code_after_output(self, job: Facts, *, is_new: bool = False) -> int:
+        """Return the exit code of a job whose output was printed: ``exit_code_of``, or DROPPED.
 
-        A job that ended badly keeps its own code. How an end that ``is_new`` came about is said on stderr.
+        DROPPED is returned if the job succeeded and some of its output was dropped.
         """
-        is_cut = self.tell_dropped(job["id"], job)
-        return self.outcome(job, is_new=is_new) or (DROPPED if is_cut else 0)
+        was_dropped = self.report_dropped_output(job["id"], job)
+        return self.exit_code_of(job, is_new=is_new) or (DROPPED if was_dropped else 0)
 
-    def tell_dropped(self, job: Ref, facts: Facts, streams: Sequence[str] = ("stdout", "stderr")) -> bool:
-        """Say how much of what a job or one of its attempts printed was not kept; whether that is so."""
-        is_cut = False
+    def report_dropped_output(
+        self, job: Ref, facts: Facts, streams: Sequence[str] = ("stdout", "stderr")
+    ) -> bool:
+        """Print how much output of a job or of one of its attempts was dropped; return whether any was."""
+        was_dropped = False
         for stream in streams:
             if dropped := facts.get(f"{stream}_dropped"):
-                is_cut = True
-                self.complain(
-                    f"{dropped} bytes of the {stream} of job {job} were dropped, behind the "
-                    f"{facts.get(f'{stream}_bytes', 0)} that were kept; --max-output sets how many are"
+                was_dropped = True
+                self.print_message(
+                    f"{stream} of job {job}: {dropped} bytes were dropped after the first "
+                    f"{facts.get(f'{stream}_bytes', 0)} bytes; --max-output sets the limit"
                 )
-        return is_cut
+        return was_dropped
 
-    def outcome(self, job: Facts, *, is_new: bool = False) -> int:
-        """Return the exit code that stands for a job's end: its own, or 128+N where signal N ended it.
+    def exit_code_of(self, job: Facts, *, is_new: bool = False) -> int:
+        """Return the exit code for a job's end: its own, or 128+N if signal N ended it.
 
-        Zero is for a COMPLETED job alone: one that failed or was cancelled although its process said 0, and
-        one that has no exit code, as an array, end with 1 and the reason on stderr. Of an end that ``is_new``
-        to the user, the reason is said too unless it is the exit code.
+        Only a COMPLETED job gives 0. A job that failed or was cancelled with exit code 0, or without one as
+        an array, gives 1, and the reason is printed to stderr. If the end ``is_new`` to the user, the
+        reason is printed too unless it is the exit code.
         """
         code = job["exit_code"]
         if job["status"] == "COMPLETED":
             return 0
         if not code:
-            self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
+            self.print_message(f"job {job['id']} is {job['status']}{_reasons(job)}")
             return REFUSED
         if is_new and job.get("reason") not in (None, "exit"):
-            self.complain(f"job {job['id']} is {job['status']}{_reasons(job)}")
+            self.print_message(f"job {job['id']} is {job['status']}{_reasons(job)}")
         return int(code) if code > 0 else 128 - int(code)
 
 
 def _reasons(job: Facts) -> str:
-    """Return why a job ended as it did, and how many of its tasks, as what is said behind its status."""
+    """Return the reasons for a job's end, as text to append to its status."""
     tasks = job.get("tasks") or {}
-    whys = [f"{tasks[name]} of its tasks {name}" for name in ("failed", "cancelled") if tasks.get(name)]
-    whys = whys or [str(job[name]) for name in ("reason", "signal", "detail") if job.get(name)]
-    shown = f" ({', '.join(whys)})" if whys else ""
+    reasons = [f"{tasks[name]} tasks {name}" for name in ("failed", "cancelled") if tasks.get(name)]
+    reasons = reasons or [str(job[name]) for name in ("reason", "signal", "detail") if job.get(name)]
+    text = f" ({', '.join(reasons)})" if reasons else ""
     if tasks or job["exit_code"]:
-        return shown
-    return shown + (": it has no exit code" if job["exit_code"] is None else ", though its exit code is 0")
+        return text
+    return text + (", without an exit code" if job["exit_code"] is None else ", although its exit code is 0")
 
 
 def drop_stdout() -> None:
-    """Send to nowhere what is still to go to a reader that went away, so that nothing fails on it later."""
+    """Redirect stdout to /dev/null after its reader has closed it, so that later writes do not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _token() -> str | None:
+def _read_token() -> str | None:
     token = os.environ.get("TASKQ_TOKEN")
     path = os.environ.get("TASKQ_TOKEN_FILE")
     if token or not path:
@@ -227,4 +232,4 @@ def _token() -> str | None:
         with open(path, encoding="utf-8") as file:
             return file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"cannot read the token that TASKQ_TOKEN_FILE names: {error}") from None
+        raise click.UsageError(f"cannot read the token file (TASKQ_TOKEN_FILE): {error}") from None

@@ -1,6 +1,7 @@
-"""Ctrl-C at every moment of a command: nothing is half done, nothing is printed, and the exit code is 130.
+"""SIGINT (Ctrl-C) during a command: no partial output, exit code 130.
 
-While modules are loaded and words are read there is nothing to undo: the process ends at once (``main``).
+While modules are imported and arguments are parsed there is nothing to undo, so the process ends at once
+(``cli.main``).
 """
 
 import signal
@@ -10,32 +11,32 @@ from types import FrameType
 
 INTERRUPTED = 130
 FINISH_TIMEOUT = 1.0
-"""What has been sent to the daemon has this many seconds to be answered, once somebody wants to leave."""
+"""Time that the daemon has to answer a submission after Ctrl-C (seconds)."""
 
 
 @contextmanager
-def raising() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt within it, for what has to be undone: a screen, a bar."""
+def raising_keyboard_interrupt() -> Iterator[None]:
+    """Make Ctrl-C raise KeyboardInterrupt, so that screens and progress bars are restored."""
     before = signal.getsignal(signal.SIGINT)
     try:
         if before is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # `run` may have it ignored by now
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # `run` may ignore it by now
             signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
-def finishing() -> Iterator[list[int]]:
-    """Let a Ctrl-C wait until what is done within it has been done, but no longer than FINISH_TIMEOUT.
+def deferring_interrupt() -> Iterator[list[int]]:
+    """Let the block finish after Ctrl-C; raise KeyboardInterrupt if it takes longer than FINISH_TIMEOUT.
 
-    Gives a list that then holds the signal's number.
+    Yields a list to which the signal's number is appended.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
+    def record(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
         signal.setitimer(signal.ITIMER_REAL, FINISH_TIMEOUT)
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
@@ -43,12 +44,12 @@ def finishing() -> Iterator[list[int]]:
 
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
-        yield came
+        yield received
         return
     alarm = signal.signal(signal.SIGALRM, give_up)
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, record)
     try:
-        yield came
+        yield received
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)

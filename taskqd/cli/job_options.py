@@ -1,6 +1,6 @@
-"""What may be asked of a job on a ``taskq`` command line: the options of submit, run, schedule and set.
+"""The options of a job for the commands submit, run, schedule and set.
 
-Each has the name that it has on the wire (docs/protocol.md §3).
+They have the same names as in the protocol (docs/protocol.md §3).
 """
 
 import os
@@ -11,17 +11,17 @@ import click
 
 from taskqd.cli.local_time import next_time
 from taskqd.cli.parameters import (
-    HIGHEST_PRIORITY,
-    MOST,
-    MOST_SLOTS,
+    MAX_NUMBER,
+    MAX_PRIORITY,
+    MAX_SLOTS,
     Decorator,
     Parser,
     all_of,
     duration,
     number,
+    parse_jobs,
     parsed,
-    reading,
-    refs,
+    parsed_by,
     size,
     text,
 )
@@ -32,31 +32,31 @@ from taskqd.model.time_zones import LOCAL, named
 from taskqd.protocol.values import parse_duration, parse_integer, parse_name, parse_octal, parse_size
 
 
-def _variable(text: str) -> tuple[str, str]:
+def _parse_variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise BadRequest(f"expected NAME=VALUE, not {text!r}")
     return name, value
 
 
-def _secret(name: str) -> tuple[str, bytes]:
-    """Return a variable of our own environment; what may be a value is not repeated in any message."""
+def _read_secret(name: str) -> tuple[str, bytes]:
+    """Return a variable of the environment of taskq. No message repeats text that may be a value."""
     name, equals, _ = name.partition("=")
     if equals:
         raise BadRequest(
-            "expected a NAME alone: a value on a command line is in the process list for everybody to read. "
-            "The value is that of NAME in the environment of taskq, or give --secret-file NAME=PATH"
+            "expected only a NAME, since every user can read command lines: export NAME to taskq, or use "
+            "--secret-file NAME=PATH"
         )
     try:
         return name, os.environb[os.fsencode(name)]
     except KeyError:
         raise BadRequest(
-            f"there is no {name} in the environment of taskq; export it, or give --secret-file {name}=PATH"
+            f"{name} is not in the environment of taskq; export it, or use --secret-file {name}=PATH"
         ) from None
 
 
-def _secret_file(text: str) -> tuple[str, bytes]:
-    """Return what a file has, without the end of its last line; no more than a request can hold anyway."""
+def _read_secret_file(text: str) -> tuple[str, bytes]:
+    """Return the content of a file without its last line end, limited to the size of a request."""
     name, equals, path = text.partition("=")
     if not equals:
         raise BadRequest(f"expected NAME=PATH, not {text!r}")
@@ -64,122 +64,127 @@ def _secret_file(text: str) -> tuple[str, bytes]:
         with open(path, "rb") as file:
             value = file.read(MAX_LINE_BYTES + 1)
     except OSError as why:
-        raise BadRequest(f"{path} cannot be read: {why.strerror}") from None
+        raise BadRequest(f"cannot read {path}: {why.strerror}") from None
     return name, value.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _local_time(text: str) -> str:
+def _parse_local_time(text: str) -> str:
     name = click.get_current_context().params.get("tz")
     zone = LOCAL if name in (None, "none") else named(str(name))
     return next_time(text, datetime.now(zone).replace(tzinfo=None), zone)
 
 
-def _refs_of(text: str) -> tuple[Ref, ...]:
-    return refs(tuple(text.split(",")))
+def _parse_job_list(text: str) -> tuple[Ref, ...]:
+    return parse_jobs(tuple(text.split(",")))
 
 
-def _needs(text: str) -> None:
+def _check_needs(text: str) -> None:
     for need in text.split(","):
         resource, colon, amount = need.rpartition(":")
         if not colon:
             raise BadRequest(f"expected RESOURCE:N, such as gpu:1, not {need[:60]!r}")
         parse_name(resource)
-        parse_integer(amount, 1, MOST)
+        parse_integer(amount, 1, MAX_NUMBER)
 
 
 def _or_none(parse: Parser) -> Parser:
-    """Return a parser that takes the word ``none`` too."""
+    """Return a parser that also accepts the word ``none``."""
     return lambda text: text if text == "none" else parse(text)
 
 
 def submission(function: Any) -> Any:
-    """Give a command the options of a submission, and the words of what is submitted."""
+    """Add the options of a submission and the words of the command."""
     return all_of(
-        *_PLACE,
-        *_TIMES,
-        *_ORDER,
-        *_ENDS,
+        *_SCHEDULING,
+        *_START,
+        *_DEPENDENCIES,
+        *_TIMEOUTS,
         *_RETRIES,
-        *_SURROUNDINGS,
+        *_ENVIRONMENT,
         *_SECRETS,
-        *_ONCE,
+        *_KEY,
         *_BLOCKS,
         _WORDS,
     )(function)
 
 
 def recurring(function: Any) -> Any:
-    """Give a command the options of each submission of a schedule, and the words of what is submitted."""
-    return all_of(_ZONE, *_PLACE, *_ENDS, *_RETRIES, *_SURROUNDINGS, _WORDS)(function)
+    """Add the options for the submissions of a schedule, and the words of the command."""
+    return all_of(_ZONE, *_SCHEDULING, *_TIMEOUTS, *_RETRIES, *_ENVIRONMENT, _WORDS)(function)
 
 
 def changes(function: Any) -> Any:
-    """Give a command the options that may be changed of a pending job; most take ``none``."""
+    """Add the options that can be changed on a pending job; most accept ``none``."""
     return all_of(*_CHANGES)(function)
 
 
-_WHEN = "Start it then at the earliest: 7:00, '2026-11-24 07:00', or with its offset from UTC."
+_WHEN = "Earliest start: 7:00, '2026-11-24 07:00', or with an offset from UTC."
 _ZONE: Decorator = click.option(
     "--tz",
     metavar="ZONE",
     is_eager=True,
-    help="The time zone of its times, and the job's TZ: Europe/Berlin.",
+    help="Time zone of its times, and TZ of the job: Europe/Berlin.",
 )
-_NEEDS = "What it needs of the daemon's resources: gpu:1,licence:2."
-_MEMORY = "How much address space each of its processes may have."
-_CPU_TIME = "How much CPU time each of its processes may take."
-_NOFILE = "How many files each of its processes may have open."
-_RETRY_ON = "Run it again only if it ends so: exit:75,signal:KILL,timeout."
-_NO_RETRY_ON = "Do not run it again if it ends so: exit:2,spawn."
+_NEEDS = "Amounts of the daemon's resources that it needs: gpu:1,licence:2."
+_MEMORY = "Limit of the address space of each of its processes."
+_CPU_TIME = "Limit of the CPU time of each of its processes."
+_NOFILE = "Limit of the open files of each of its processes."
+_MAX_OUTPUT = "Limit of the output that is kept, for stdout and for stderr."
+_RETRY_ON = "Retry only after such an end: exit:75,signal:KILL,timeout."
+_NO_RETRY_ON = "Do not retry after such an end: exit:2,spawn."
 
-_PLACE: tuple[Decorator, ...] = (
-    text("--queue", "The queue that it is in.  [default: default]", "NAME", parse_name, completes="queues"),
+_SCHEDULING: tuple[Decorator, ...] = (
+    text("--queue", "Its queue.  [default: default]", "NAME", parse_name, completes="queues"),
     number(
         "--priority",
-        "Higher ones start first, in all queues.  [default: 0]",
-        -HIGHEST_PRIORITY,
-        HIGHEST_PRIORITY,
+        "Jobs with a higher priority start first, in all queues.  [default: 0]",
+        -MAX_PRIORITY,
+        MAX_PRIORITY,
     ),
-    number("--slots", "How many slots it takes.  [default: 1]", 1, MOST_SLOTS),
-    text("--need", _NEEDS, "RESOURCE:N,...", _needs),
-    text("--label", "Any text, to find the job by.", "TEXT"),
-    text("--array", "A job for each number from A to B, as TASKQ_INDEX; at most N at once.", "A-B[%N]"),
-    click.option(
-        "--notify-fail", is_flag=True, help="Have the daemon's on_end command run only if it fails."
-    ),
+    number("--slots", "Number of slots that it uses.  [default: 1]", 1, MAX_SLOTS),
+    text("--need", _NEEDS, "RESOURCE:N,...", _check_needs),
+    text("--label", "Any text to find the job by.", "TEXT"),
+    text("--array", "A job per number from A to B (TASKQ_INDEX); at most N run in parallel.", "A-B[%N]"),
+    click.option("--notify-fail", is_flag=True, help="Run the daemon's on_end command only if it fails."),
 )
-_TIMES: tuple[Decorator, ...] = (
-    duration("--delay", "Start it after so long at the earliest."),
-    parsed("--at", _WHEN, "TIME", _local_time),
+_START: tuple[Decorator, ...] = (
+    duration("--delay", "Earliest start, counted from now."),
+    parsed("--at", _WHEN, "TIME", _parse_local_time),
     _ZONE,
-    click.option("--hold", is_flag=True, help="Start it only after a `taskq release`."),
+    click.option("--hold", is_flag=True, help="Do not start it before `taskq release`."),
 )
-_ORDER: tuple[Decorator, ...] = (
+_DEPENDENCIES: tuple[Decorator, ...] = (
     parsed(
         "--after",
-        "Start it when these have completed; if one does not, it fails.",
+        "Start when these have completed; fail if one does not.",
         "ID,...",
-        _refs_of,
+        _parse_job_list,
         completes="jobs",
     ),
-    parsed("--after-any", "Start it when these have ended, however.", "ID,...", _refs_of, completes="jobs"),
+    parsed(
+        "--after-any",
+        "Start when these have ended, with any status.",
+        "ID,...",
+        _parse_job_list,
+        completes="jobs",
+    ),
     parsed(
         "--after-fail",
-        "Start it when these have failed; if one does not, it fails.",
+        "Start when these have failed; fail if one does not.",
         "ID,...",
-        _refs_of,
+        _parse_job_list,
         completes="jobs",
     ),
 )
-_ENDS: tuple[Decorator, ...] = (
-    duration("--timeout", "End the job when it has run so long: SIGTERM, later SIGKILL.  [default: never]"),
-    duration("--idle-timeout", "End it when it has printed nothing for so long.  [default: never]"),
-    duration("--kill-after", "How long after SIGTERM to send SIGKILL.  [default: 5s]"),
+_TIMEOUTS: tuple[Decorator, ...] = (
+    duration("--timeout", "Time limit of an attempt: SIGTERM, later SIGKILL.  [default: none]"),
+    duration("--idle-timeout", "Time limit without output.  [default: none]"),
+    duration("--kill-after", "Time from SIGTERM to SIGKILL.  [default: 5s]"),
 )
 _RETRIES: tuple[Decorator, ...] = (
-    number("--retries", "How often to run it again if it fails.  [default: 0]"),
-    duration("--retry-delay", "How long to wait before the first retry; doubled each time.  [default: 1s]"),
-    duration("--retry-delay-max", "How long to wait at most.  [default: 1h]"),
+    number("--retries", "Maximum number of retries if it fails.  [default: 0]"),
+    duration("--retry-delay", "Delay of the first retry; it doubles each time.  [default: 1s]"),
+    duration("--retry-delay-max", "Maximum delay of a retry.  [default: 1h]"),
     text("--retry-on", _RETRY_ON, "HOW,..."),
     text("--no-retry-on", _NO_RETRY_ON, "HOW,..."),
 )
@@ -188,22 +193,22 @@ _LIMITS: tuple[Decorator, ...] = (
     size("--memory", _MEMORY),
     duration("--cpu-time", _CPU_TIME),
     number("--nofile", _NOFILE),
-    size("--max-output", "How much of its stdout, and of its stderr, to keep.  [default: 256M]"),
+    size("--max-output", _MAX_OUTPUT + "  [default: 256M]"),
 )
-_SURROUNDINGS: tuple[Decorator, ...] = (
-    text("--cwd", "Where to run it.  [default: here; over TCP, the daemon's directory]", "DIR"),
+_ENVIRONMENT: tuple[Decorator, ...] = (
+    text("--cwd", "Its working directory.  [default: yours; over TCP, the daemon's]", "DIR"),
     click.option(
         "--env",
         metavar="NAME=VALUE",
         multiple=True,
-        callback=reading(_variable),
-        help="Add to its environment, which is a small clean one with your PATH; repeatable.",
+        callback=parsed_by(_parse_variable),
+        help="Add a variable to its minimal environment, which has your PATH; repeatable.",
     ),
     click.option(
         "--umask",
         metavar="OCTAL",
-        callback=reading(parse_octal),
-        help="Of the files that it makes.  [default: yours; over TCP, 022]",
+        callback=parsed_by(parse_octal),
+        help="Its file mode creation mask.  [default: yours; over TCP, 022]",
     ),
     *_LIMITS,
 )
@@ -212,70 +217,70 @@ _SECRETS: tuple[Decorator, ...] = (
         "--secret",
         metavar="NAME",
         multiple=True,
-        callback=reading(_secret),
-        help="Hand on this variable of yours, so that the job alone gets its value; repeatable.",
+        callback=parsed_by(_read_secret),
+        help="Pass on this variable of your environment; only the job sees its value; repeatable.",
     ),
     click.option(
         "--secret-file",
         metavar="NAME=PATH",
         multiple=True,
-        callback=reading(_secret_file),
-        help="The same with what the file has, without its last line end; repeatable.",
+        callback=parsed_by(_read_secret_file),
+        help="The same with the content of a file, without its last line end; repeatable.",
     ),
 )
-_ONCE: tuple[Decorator, ...] = (
-    text("--key", "Make this safe to repeat: the same again answers with the same id.", "NAME", parse_name),
+_KEY: tuple[Decorator, ...] = (
+    text("--key", "Key that makes a repetition safe: it prints the id of the first job.", "NAME", parse_name),
 )
 _BLOCKS: tuple[Decorator, ...] = (
     click.option(
         "--stdin",
         metavar="FILE",
         type=click.File("rb"),
-        help="What it reads, - for stdin.  [default: nothing]",
+        help="Its stdin, - for that of taskq.  [default: empty]",
     ),
     click.option(
         "--script",
         metavar="FILE",
         type=click.File("rb"),
-        help="A shell script to run in place of a COMMAND, - for stdin.",
+        help="Shell script to run instead of a COMMAND, - for stdin.",
     ),
 )
 _WORDS: Decorator = click.argument("words", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 
 
-def _whole_or_none(least: int, most: int = MOST) -> Parser:
+def _integer_or_none(least: int, most: int = MAX_NUMBER) -> Parser:
     return _or_none(lambda text: parse_integer(text, least, most))
 
 
 _CHANGES: tuple[Decorator, ...] = (
-    text("--queue", "The queue that it is in.", "NAME", parse_name, completes="queues"),
-    number("--priority", "Higher ones start first.", -HIGHEST_PRIORITY, HIGHEST_PRIORITY),
-    number("--slots", "How many slots it takes.", 1, MOST_SLOTS),
-    text("--need", _NEEDS, "RESOURCE:N,...", _or_none(_needs)),
-    text("--label", "Any text, to find the job by; '' for none.", "TEXT"),
-    text("--delay", "Start it after so long from now.", "DURATION", _or_none(parse_duration)),
-    parsed("--at", _WHEN, "TIME", _or_none(_local_time)),
+    text("--queue", "Its queue.", "NAME", parse_name, completes="queues"),
+    number("--priority", "Jobs with a higher priority start first.", -MAX_PRIORITY, MAX_PRIORITY),
+    number("--slots", "Number of slots that it uses.", 1, MAX_SLOTS),
+    text("--need", _NEEDS, "RESOURCE:N,...", _or_none(_check_needs)),
+    text("--label", "Any text to find the job by; '' for none.", "TEXT"),
+    text("--delay", "Earliest start, counted from now.", "DURATION", _or_none(parse_duration)),
+    parsed("--at", _WHEN, "TIME", _or_none(_parse_local_time)),
     _ZONE,
-    text("--timeout", "End it when it has run so long.", "DURATION", _or_none(parse_duration)),
+    text("--timeout", "Time limit of an attempt.", "DURATION", _or_none(parse_duration)),
     text(
         "--idle-timeout",
-        "End it when it has printed nothing for so long.",
+        "Time limit without output.",
         "DURATION",
         _or_none(parse_duration),
     ),
-    duration("--kill-after", "How long after SIGTERM to send SIGKILL."),
-    number("--retries", "How often to run it again if it fails."),
-    duration("--retry-delay", "How long to wait before the first retry."),
-    duration("--retry-delay-max", "How long to wait at most."),
+    duration("--kill-after", "Time from SIGTERM to SIGKILL."),
+    number("--retries", "Maximum number of retries if it fails."),
+    duration("--retry-delay", "Delay of the first retry."),
+    duration("--retry-delay-max", "Maximum delay of a retry."),
     text("--retry-on", _RETRY_ON, "HOW,..."),
     text("--no-retry-on", _NO_RETRY_ON, "HOW,..."),
-    text("--nice", "Its niceness, -20 to 19.", "N", _whole_or_none(-20, 19)),
+    text("--nice", "Its niceness, -20 to 19.", "N", _integer_or_none(-20, 19)),
     text("--memory", _MEMORY, "SIZE", _or_none(parse_size)),
     text("--cpu-time", _CPU_TIME, "DURATION", _or_none(parse_duration)),
-    text("--nofile", _NOFILE, "N", _whole_or_none(0)),
-    size("--max-output", "How much of its stdout, and of its stderr, to keep."),
+    text("--nofile", _NOFILE, "N", _integer_or_none(0)),
+    size("--max-output", _MAX_OUTPUT),
 )
 
 
 CHANGEABLE = tuple(Changes.__annotations__)
-"""The names of the options that ``changes`` gives."""
+"""The names of the options that ``changes`` adds."""

@@ -1,4 +1,4 @@
-"""What jobs print: written on byte for byte, on a terminal made harmless, or with --json as documents."""
+"""Prints the output of jobs: unchanged, sanitized for a terminal, or as JSON documents."""
 
 import sys
 from binascii import b2a_base64
@@ -7,54 +7,54 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from taskqd.cli.context import Session
-from taskqd.cli.display.sanitize import Washer
+from taskqd.cli.display.sanitize import Sanitizer
 from taskqd.client import Facts, Output
 
 
 @contextmanager
-def printing(session: Session, is_raw: bool) -> Iterator[Callable[[Output], None]]:
-    """Give what writes a piece at once, in the form that was asked for.
+def print_output(session: Session, is_raw: bool) -> Iterator[Callable[[Output], None]]:
+    """Yield a function that prints a piece at once in the requested format.
 
-    A terminal gets only what is harmless unless it ``is_raw``, and at the end its colours are as they were.
+    Output to a terminal is sanitized unless ``is_raw``, and its colours are reset at the end.
     """
     if session.is_json:
-        yield lambda piece: _say(session, piece)
+        yield lambda piece: _print_json(session, piece)
         return
-    printer = Printer(is_raw)
-    session.calm = printer.calm
+    printer = OutputPrinter(is_raw)
+    session.reset_colours = printer.reset_colours
     try:
         yield printer.write
     finally:
-        printer.end()
+        printer.finish()
 
 
-class Printer:
-    """Writes each piece to the stream of ours that has its name."""
+class OutputPrinter:
+    """Writes each piece to our stream of the same name."""
 
     def __init__(self, is_raw: bool) -> None:
         streams = () if is_raw else ("stdout", "stderr")
-        self._washers = {
-            name: Washer(stream.encoding) for name in streams if (stream := _stream(name)).isatty()
+        self._sanitizers = {
+            name: Sanitizer(stream.encoding) for name in streams if (stream := _stream(name)).isatty()
         }
 
     def write(self, piece: Output) -> None:
-        """Write a piece, washed where it goes to a terminal; the first of an attempt begins anew."""
-        washer = self._washers.get(piece.stream)
-        if washer is None:
+        """Write a piece, sanitized for a terminal; offset 0 starts the output of another attempt."""
+        sanitizer = self._sanitizers.get(piece.stream)
+        if sanitizer is None:
             _write(piece.stream, piece.data)
         else:
-            before = b"" if piece.offset else washer.end()
-            _write(piece.stream, before + washer.wash(piece.data))
+            before = b"" if piece.offset else sanitizer.finish()
+            _write(piece.stream, before + sanitizer.sanitize(piece.data))
 
-    def calm(self) -> None:
-        """End the colours, before words of our own."""
-        for name, washer in self._washers.items():
-            _write(name, washer.calm())
+    def reset_colours(self) -> None:
+        """Reset colours before a message."""
+        for name, sanitizer in self._sanitizers.items():
+            _write(name, sanitizer.reset_colours())
 
-    def end(self) -> None:
-        """Write what was held back of the last pieces, and end the colours."""
-        for name, washer in self._washers.items():
-            _write(name, washer.end())
+    def finish(self) -> None:
+        """Write incomplete sequences that were held back, and reset colours."""
+        for name, sanitizer in self._sanitizers.items():
+            _write(name, sanitizer.finish())
 
 
 def _stream(name: str) -> TextIO:
@@ -68,13 +68,15 @@ def _write(name: str, data: bytes) -> None:
         stream.flush()
 
 
-def _say(session: Session, piece: Output) -> None:
-    session.say("", {"stream": piece.stream, "offset": piece.offset, **content("data", piece.data)})
+def _print_json(session: Session, piece: Output) -> None:
+    session.print_answer(
+        "", {"stream": piece.stream, "offset": piece.offset, **bytes_field("data", piece.data)}
+    )
     sys.stdout.flush()
 
 
-def content(name: str, data: bytes) -> Facts:
-    """Return bytes as a field of JSON: text where they are UTF-8, else null and ``name_base64`` beside it."""
+def bytes_field(name: str, data: bytes) -> Facts:
+    """Return bytes as a JSON field: text if they are UTF-8, else null plus a field ``<name>_base64``."""
     try:
         return {name: data.decode("utf-8")}
     except UnicodeDecodeError:

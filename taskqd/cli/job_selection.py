@@ -1,7 +1,7 @@
-"""Which jobs a command is about: those named, those of a range, or those that pass filters.
+"""Selects the jobs of a command by id, range or filter, and applies an action to each.
 
-What is found by a range or by filters is told of by its number in the end, and asked about beforehand where a
-person sits at a terminal; about jobs that were named one by one, no question is asked.
+If jobs were selected by a range or filter, the user is asked for confirmation on a terminal, and the number
+of jobs is printed at the end; not so for jobs given by their ids.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import click
 
 from taskqd.cli.context import REFUSED, Session
-from taskqd.cli.display.text import confirms
+from taskqd.cli.display.text import confirm
 from taskqd.client import Client, Facts, Filters, Ref, Refused, Status
 from taskqd.protocol.values import capitals
 
@@ -22,52 +22,52 @@ PENDING = ("PENDING",)
 FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
 
 _RETRY_IN = re.compile(r"retry in ([0-9]{1,9}(?:\.[0-9]+)?) s")
-"""How the daemon says that a request came too fast, and when it takes the next (docs/protocol.md §7)."""
+"""In a refusal by the rate limit: when the next request is accepted (docs/protocol.md §7)."""
 
 
-class Act(NamedTuple):
-    """What can be done to jobs: its name, what they then are, and the statuses in which it can be done."""
+class Action(NamedTuple):
+    """An action on jobs: its name, its past participle, and the statuses of jobs that it applies to."""
 
     name: str
     done: str
     statuses: Sequence[str]
 
 
-class Chosen(NamedTuple):
-    """The jobs that were chosen, and whether they had to be looked for."""
+class Selection(NamedTuple):
+    """The selected jobs, and whether a range or filter selected them."""
 
     jobs: Sequence[Ref]
-    is_found: bool
+    is_searched: bool
 
     @property
     def is_several(self) -> bool:
-        """Whether the answer is one about several jobs, however many there are."""
-        return self.is_found or len(self.jobs) > 1
+        """Whether the answer has the form for several jobs, even if there is only one."""
+        return self.is_searched or len(self.jobs) > 1
 
 
-class _Pace:
-    """Sends requests no faster than the daemon takes them from this user."""
+class _RateLimitRetry:
+    """Repeats requests that the daemon refuses because of its rate limit."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._has_said = False
+        self._has_notified = False
 
-    def keep(self, act: Callable[[], None]) -> None:
-        """Call ``act``, again after each wait that the daemon asks for; raises any other Refused."""
+    def call(self, request: Callable[[], None]) -> None:
+        """Call ``request`` until the rate limit accepts it; raises any other Refused."""
         while True:
             try:
-                act()
+                request()
                 return
             except Refused as refusal:
-                found = _RETRY_IN.search(refusal.text) if refusal.code == "QUEUE_FULL" else None
-                if found is None:
+                match = _RETRY_IN.search(refusal.text) if refusal.code == "QUEUE_FULL" else None
+                if match is None:
                     raise
-                wait = float(found[1])
-            if not self._has_said:
-                self._has_said = True
-                self._session.complain(
-                    f"the daemon takes no more changes from you for {wait:g} s: "
-                    "waiting, and going on as fast as it takes them"
+                wait = float(match[1])
+            if not self._has_notified:
+                self._has_notified = True
+                self._session.print_message(
+                    f"rate limit: the daemon accepts the next change in {wait:g} s; "
+                    "continuing at the speed that it allows"
                 )
             time.sleep(wait)
 
@@ -76,117 +76,121 @@ def for_each(
     session: Session,
     client: Client,
     jobs: Sequence[Ref],
-    act: Callable[[Client, Ref], None],
+    request: Callable[[Client, Ref], None],
     kind: str = "job",
 ) -> Sequence[int]:
-    """Do it for each job or other ``kind``, whatever is refused of the rest; return the exit code of each.
+    """Call ``request`` for each job, or other ``kind`` of thing, and return an exit code for each.
 
-    A request that came too fast is sent again once the daemon takes it.
+    Refusals are printed and do not stop the loop. Requests that exceed the rate limit are repeated.
     """
     name = "id" if kind == "job" else kind
     codes = []
-    pace = _Pace(session)
+    retry = _RateLimitRetry(session)
     for job in jobs:
         try:
-            pace.keep(lambda job=job: act(client, job))  # type: ignore[misc]
+            retry.call(lambda job=job: request(client, job))  # type: ignore[misc]
             codes.append(0)
         except Refused as refusal:
-            codes.append(session.refuse(refusal, f"{kind} {job}" if len(jobs) > 1 else "", {name: job}))
+            codes.append(
+                session.print_refusal(refusal, f"{kind} {job}" if len(jobs) > 1 else "", {name: job})
+            )
     return codes
 
 
-def tell_each(session: Session, jobs: Sequence[Ref], tell: Callable[[Client, Ref], None]) -> int:
-    """Tell something of each job that was named; return the exit code."""
-    with session.connect() as client, session.listed(len(jobs) > 1):
-        return max(for_each(session, client, jobs, tell))
+def print_each(session: Session, jobs: Sequence[Ref], print_one: Callable[[Client, Ref], None]) -> int:
+    """Call ``print_one`` for each job; return the exit code."""
+    with session.connect() as client, session.answer_list(len(jobs) > 1):
+        return max(for_each(session, client, jobs, print_one))
 
 
-def act_on_each(
-    session: Session, given: dict[str, Any], act: Act, do: Callable[[Client, Ref], Status | Facts]
+def apply_to_each(
+    session: Session, given: dict[str, Any], action: Action, apply: Callable[[Client, Ref], Status | Facts]
 ) -> int:
-    """Do it to each job that was chosen, if a person who can be asked agrees; return the exit code.
+    """Apply an action to each selected job, after confirmation if needed; return the exit code.
 
-    What ``do`` returns is told: where the job then stands, or facts with its id. ``given`` is what
-    ``arguments.selection`` gives.
+    The result of ``apply`` is printed: the job's new status, or facts with its id. ``given`` has the values
+    of ``parameters.job_selection``.
     """
-    choose = _choice(given, act)
+    select = _selector(given, action)
     with session.connect() as client:
-        chosen = choose(client)
-        count = len(chosen.jobs)
+        selection = select(client)
+        count = len(selection.jobs)
         if (
-            chosen.is_found
+            selection.is_searched
             and count > 1
             and not given["is_sure"]
-            and _is_attended()
-            and not confirms(f"{act.name} {count} jobs?")
+            and _can_ask()
+            and not confirm(f"{action.name} {count} jobs?")
         ):
-            session.complain("nothing was done")
+            session.print_message("cancelled; no job was changed")
             return REFUSED
 
-        def do_one(client: Client, job: Ref) -> None:
-            told = do(client, job)
-            if isinstance(told, Status):
-                say_status(session, job, told, chosen.is_several)
+        def apply_to_one(client: Client, job: Ref) -> None:
+            result = apply(client, job)
+            if isinstance(result, Status):
+                print_status(session, job, result, selection.is_several)
             else:
-                session.say(str(told["id"]), told)
+                session.print_answer(str(result["id"]), result)
 
-        with session.listed(chosen.is_several):
-            codes = for_each(session, client, chosen.jobs, do_one)
-    if chosen.is_found:
-        session.complain(_count(codes.count(0), len(codes), act))
+        with session.answer_list(selection.is_several):
+            codes = for_each(session, client, selection.jobs, apply_to_one)
+    if selection.is_searched:
+        session.print_message(_summary(codes.count(0), len(codes), action))
     return max(codes, default=0)
 
 
-def say_status(session: Session, job: Ref, found: Status, is_several: bool) -> None:
-    """Tell where a job stands, with its id before it where it is one of several."""
+def print_status(session: Session, job: Ref, status: Status, is_several: bool) -> None:
+    """Print the status and progress of a job, preceded by its id if it is one of several."""
     before = f"{job} " if is_several else ""
-    session.say(f"{before}{found.status} {found.progress}", {"id": job, **found._asdict()})
+    session.print_answer(f"{before}{status.status} {status.progress}", {"id": job, **status._asdict()})
 
 
-def _is_attended() -> bool:
-    """Whether somebody is there to be asked."""
+def _can_ask() -> bool:
+    """Whether a question can be asked on a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _count(done: int, found: int, act: Act) -> str:
+def _summary(done: int, found: int, action: Action) -> str:
     if not found:
-        return f"no job that could be {act.done}"
+        return f"no matching job can be {action.done}"
     jobs = "1 job" if done == 1 else f"{done} jobs"
-    return f"{jobs} {act.done}" + (f", {found - done} refused" if done < found else "")
+    return f"{jobs} {action.done}" + (f", {found - done} refused" if done < found else "")
 
 
-def _choice(given: dict[str, Any], act: Act) -> Callable[[Client], Chosen]:
-    """Return what finds the jobs; raises a usage error where the call does not say which."""
+def _selector(given: dict[str, Any], action: Action) -> Callable[[Client], Selection]:
+    """Return a function that selects the jobs; raises a usage error without ids and filters, or with both."""
     named = given["jobs"]
     filters: Filters = {}
     for name in ("queue", "label", "owner", "status"):
         if given[f"of_{name}"] is not None:
             filters[name] = given[f"of_{name}"]
     if bool(named) == bool(filters):
-        raise click.UsageError("expected either the IDs of jobs or options that say which")
+        raise click.UsageError("expected either job IDs or filter options")
     if not filters:
-        return lambda client: _named(client, named, act)
-    asked = capitals(filters.get("status") or ",".join(act.statuses)).split(",")
-    statuses = [status for status in act.statuses if status in asked]
+        return lambda client: _select_named(client, named, action)
+    requested = capitals(filters.get("status") or ",".join(action.statuses)).split(",")
+    statuses = [status for status in action.statuses if status in requested]
     if not statuses:
-        raise click.UsageError(f"only jobs that are {' or '.join(act.statuses)} can be {act.done}")
+        raise click.UsageError(
+            f"only jobs with the status {' or '.join(action.statuses)} can be {action.done}"
+        )
     filters["status"] = ",".join(statuses)
-    return lambda client: Chosen([job["id"] for job in client.list_all(**filters)], is_found=True)
+    return lambda client: Selection([job["id"] for job in client.list_all(**filters)], is_searched=True)
 
 
-def _named(client: Client, named: Sequence[Ref | range], act: Act) -> Chosen:
+def _select_named(client: Client, named: Sequence[Ref | range], action: Action) -> Selection:
     jobs: dict[Ref, None] = {}
     for each in named:
         if isinstance(each, range):
-            jobs.update(dict.fromkeys(job["id"] for job in _within(client, each, act)))
+            jobs.update(dict.fromkeys(job["id"] for job in _jobs_in_range(client, each, action)))
         else:
             jobs[each] = None
-    return Chosen(list(jobs), any(isinstance(each, range) for each in named))
+    return Selection(list(jobs), any(isinstance(each, range) for each in named))
 
 
-def _within(client: Client, numbers: range, act: Act) -> Iterator[Facts]:
-    """Yield the jobs of a range with which it can be done; tasks of an array that is in it go with that."""
-    for job in client.list_all(numbers.start, status=",".join(act.statuses), tasks=True):
+def _jobs_in_range(client: Client, numbers: range, action: Action) -> Iterator[Facts]:
+    """Yield the jobs of a range that the action applies to; an array stands for its tasks."""
+    for job in client.list_all(numbers.start, status=",".join(action.statuses), tasks=True):
         if job["id"] >= numbers.stop:
             return
         if job.get("array") not in numbers:

@@ -1,4 +1,4 @@
-"""Times as a person types them, made into those of the protocol (docs/protocol.md §2)."""
+"""Converts local times on the command line to those of the protocol (docs/protocol.md §2)."""
 
 import re
 from datetime import datetime, timedelta, tzinfo
@@ -14,24 +14,25 @@ _DATE = re.compile(
 
 
 def next_time(text: str, now: datetime, zone: tzinfo = LOCAL) -> str:
-    """Return the time of RFC 3339 that is meant by one, by a local one, or by a time of the day.
+    """Convert a local time, a time of day, or an RFC 3339 time to RFC 3339 text.
 
-    ``now`` is what clocks show in ``zone`` now, without it. A time of the day, ``7:00``, is the next one. A
-    time that clocks leave out is the first after it. Raises BadRequest for anything else.
+    ``now`` is the current local time in ``zone``, without a tzinfo. A time of day, ``7:00``, is its next
+    occurrence. A time that a change of the clocks skips becomes the first one after it. Raises BadRequest for
+    any other text.
     """
     if _CLOCK.fullmatch(text):
         hour, minute = map(int, text.split(":"))
-        since = now.replace(tzinfo=zone).timestamp()
-        shown = now.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
-        days = (shown, shown + timedelta(days=1))
-        found = [moment for day in days for moment in at_or_after(day, zone) if moment > since]
-        return _written(found[0], zone)
+        now_seconds = now.replace(tzinfo=zone).timestamp()
+        local = now.replace(hour=hour, minute=minute, second=0, microsecond=0, fold=0)
+        days = (local, local + timedelta(days=1))
+        candidates = [moment for day in days for moment in at_or_after(day, zone) if moment > now_seconds]
+        return _format(candidates[0], zone)
     if _DATE.fullmatch(text):
         try:
-            shown = datetime.fromisoformat(text.upper().replace(" ", "T"))
-            return _written(at_or_after(shown, zone)[0], zone)
+            local = datetime.fromisoformat(text.upper().replace(" ", "T"))
+            return _format(at_or_after(local, zone)[0], zone)
         except ValueError:
-            raise BadRequest(f"there is no such day or time as {text!r}") from None
+            raise BadRequest(f"there is no such day or time: {text!r}") from None
     try:
         parse_time(text)
     except BadRequest:
@@ -41,5 +42,5 @@ def next_time(text: str, now: datetime, zone: tzinfo = LOCAL) -> str:
     return text
 
 
-def _written(moment: float, zone: tzinfo) -> str:
+def _format(moment: float, zone: tzinfo) -> str:
     return datetime.fromtimestamp(moment, zone).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""The manual page taskq(1), in roff, made of the help of the commands."""
+"""Generates the manual page taskq(1) in roff from the help of the commands."""
 
 import re
 from collections.abc import Iterator
@@ -14,41 +14,44 @@ _ESCAPES = str.maketrans({"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "
 _CODE = re.compile(r"`([^`]*)`")
 
 _EXIT_CODES = (
-    ("0", "Done."),
-    ("result, wait, run, follow", "The job's own exit code; 128+N where signal N ended it."),
-    (str(REFUSED), "Refused, or a job without an exit code."),
-    ("2", "The command line is not right."),
+    ("0", "Success."),
+    ("result, wait, run, follow", "The exit code of the job; 128+N if signal N ended it."),
+    (str(REFUSED), "The request was refused, or the job has no exit code."),
+    ("2", "The command line is invalid."),
     (str(NO_DAEMON), "No daemon answers."),
     (
         str(DROPPED),
-        "result, run, follow, output: the job did well, but some output was dropped, over --max-output.",
+        "result, run, follow, output: the job succeeded, but output over --max-output was dropped.",
     ),
-    (str(NOT_FINISHED), "Not finished, or not in time."),
-    (f"{INTERRUPTED}, {BROKEN_PIPE}", "Ctrl-C, or nobody read what was printed."),
+    (str(NOT_FINISHED), "Not finished, or a timeout."),
+    (f"{INTERRUPTED}, {BROKEN_PIPE}", "Ctrl-C, or stdout was closed."),
 )
 _ENVIRONMENT = (
-    ("TASKQ_ADDRESS", "Where the daemon is, as with --address."),
-    ("TASKQ_TOKEN", "The token for a daemon on TCP or TLS."),
-    ("TASKQ_TOKEN_FILE", "A file with the token, in place of it."),
-    ("TASKQ_CA", "On TLS: the file of the CA that the daemon's certificate is of, in place of the system's."),
+    ("TASKQ_ADDRESS", "Address of the daemon, as --address."),
+    ("TASKQ_TOKEN", "Token for a daemon on TCP or TLS."),
+    ("TASKQ_TOKEN_FILE", "File that contains the token."),
+    (
+        "TASKQ_CA",
+        "TLS: file of the CA that signed the daemon's certificate, instead of the CAs of the system.",
+    ),
     (
         "TASKQ_CERT, TASKQ_KEY",
-        "On TLS: a certificate that says who you are, and its key, in place of a token.",
+        "TLS: client certificate and its key, instead of a token.",
     ),
-    ("TASKQ_RECONNECT", "How long a daemon that has gone may take to come back, as with --reconnect."),
-    ("NO_COLOR", "Where it is set and not empty, a terminal gets no colours."),
+    ("TASKQ_RECONNECT", "How long to wait for a daemon that is being restarted, as --reconnect."),
+    ("NO_COLOR", "If set and not empty, no colours are used on a terminal."),
 )
 
 
 def page(group: click.Group) -> str:
-    """Return the page."""
+    """Return the manual page."""
     context = click.Context(group, info_name="taskq", color=False)
     return "\n".join(_page(group, context))
 
 
 def _page(group: click.Group, context: click.Context) -> Iterator[str]:
     yield f'.TH TASKQ 1 "" "taskqd {__version__}" "User Commands"'
-    yield from (".SH NAME", "taskq \\- hand shell commands to a taskqd daemon")
+    yield from (".SH NAME", "taskq \\- submit shell commands to a taskqd daemon")
     yield from (".SH SYNOPSIS", ".B taskq", "[OPTIONS] COMMAND [ARGS]...")
     yield ".SH DESCRIPTION"
     yield from _prose(group.help or "")
@@ -66,11 +69,11 @@ def _page(group: click.Group, context: click.Context) -> Iterator[str]:
     yield from _terms(_ENVIRONMENT)
     yield ".SH VALUES AND EXAMPLES"
     yield from _prose(_without_exit_codes(group.epilog or ""))
-    yield from (".SH VIEW ALSO", ".BR twistd (1)")
+    yield from (".SH SEE ALSO", ".BR twistd (1)")
 
 
 def _without_exit_codes(epilog: str) -> str:
-    """Return the paragraphs of the help's end that have no section of their own here."""
+    """Return the paragraphs of the epilog that have no separate section in the manual page."""
     paragraphs = re.split(r"\n\s*\n", epilog.strip())
     return "\n\n".join(each for each in paragraphs if "Exit codes:" not in each)
 
@@ -87,7 +90,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
-    """Yield the options, those that all commands have only once for all."""
+    """Yield the options; common options only for the group, not for each command."""
     is_group = isinstance(command, click.Group)
     records = []
     for parameter in command.get_params(context):
@@ -100,22 +103,22 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def _terms(records: "list[tuple[str, str]] | tuple[tuple[str, str], ...]") -> Iterator[str]:
     for term, meaning in records:
-        yield from (".TP", f"\\fB{_escaped(term)}\\fR", _safe(_marked(" ".join(meaning.split()))))
+        yield from (".TP", f"\\fB{_escaped(term)}\\fR", _protected(_bold_code(" ".join(meaning.split()))))
 
 
 def _prose(text: str) -> Iterator[str]:
-    """Yield a help text as roff; a paragraph that click does not fill keeps its lines."""
+    """Yield a help text as roff; paragraphs that click does not wrap keep their line breaks."""
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         lines = [line.rstrip() for line in paragraph.split("\n")]
         if lines[0].strip() != "\b":
-            yield from (".PP", _safe(_marked(" ".join(" ".join(lines).split()))))
+            yield from (".PP", _protected(_bold_code(" ".join(" ".join(lines).split()))))
             continue
         yield ".PP"
-        yield from (".nf", *(_safe(_escaped(line)) for line in lines[1:]), ".fi")
+        yield from (".nf", *(_protected(_escaped(line)) for line in lines[1:]), ".fi")
 
 
-def _marked(text: str) -> str:
-    """Return text with what stands in backquotes in bold."""
+def _bold_code(text: str) -> str:
+    """Return text with the parts in backquotes in bold."""
     pieces = _CODE.split(text)
     return "".join(
         f"\\fB{_escaped(piece)}\\fR" if number % 2 else _escaped(piece) for number, piece in enumerate(pieces)
@@ -126,6 +129,6 @@ def _escaped(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def _safe(line: str) -> str:
-    """Return a line that roff does not take for a request."""
+def _protected(line: str) -> str:
+    """Return a line escaped so that roff does not interpret it as a request."""
     return "\\&" + line if line.startswith((".", "'")) else line

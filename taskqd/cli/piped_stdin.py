@@ -1,4 +1,4 @@
-"""What stands in our stdin for a job: ``taskq run`` hands on a pipe or a file, as ssh does."""
+"""Reads the stdin of ``taskq run`` for the job, if it is a pipe or a file."""
 
 import os
 import select
@@ -10,27 +10,28 @@ from taskqd.cli.context import Session
 from taskqd.client.encoder import MAX_BLOCK_BYTES
 
 STDIN = 0
-QUIET = 2.0
-"""After this many seconds without an end of stdin, the user is told what is waited for."""
-PIECE = 1024 * 1024
+NOTICE_DELAY = 2.0
+"""If stdin delivers nothing for this long (seconds), a message says that taskq is reading it."""
+READ_SIZE = 1024 * 1024
+"""Maximum number of bytes per read."""
 
 
 def piped_stdin(session: Session, script: BufferedReader | None) -> BinaryIO | None:
-    """Return what our stdin has, read to its end; None if there is nothing or it is not for the job.
+    """Read stdin to its end and return it; None if it is empty, or neither a pipe nor a file.
 
-    A terminal, a device such as /dev/null and a socket are not: nobody may ever end what comes from those.
-    What is too large for a block is read no further; it will be refused.
+    Terminals, devices and sockets are not read, because they may never end. Reading stops when the limit of
+    a block is exceeded; the daemon will then refuse the job.
     """
     kind = os.fstat(STDIN).st_mode
     if not (stat.S_ISFIFO(kind) or stat.S_ISREG(kind)) or (script and script.fileno() == STDIN):
         return None
     data = bytearray()
-    is_told = False
+    has_notified = False
     while len(data) <= MAX_BLOCK_BYTES:
-        if not is_told and not select.select([STDIN], [], [], QUIET)[0]:
-            is_told = True
-            session.complain("reading stdin for the job, to its end; --no-stdin starts the job without")
-        piece = os.read(STDIN, PIECE)
+        if not has_notified and not select.select([STDIN], [], [], NOTICE_DELAY)[0]:
+            has_notified = True
+            session.print_message("reading stdin for the job; use --no-stdin to start the job without it")
+        piece = os.read(STDIN, READ_SIZE)
         if not piece:
             break
         data += piece

@@ -1,4 +1,4 @@
-"""What ``taskq submit`` and ``taskq run`` send: the words of the call, its files, and where it is made."""
+"""Builds the submissions of submit, run and schedule from arguments, files and the environment."""
 
 import os
 import sys
@@ -13,84 +13,84 @@ from taskqd.client.encoder import MAX_BLOCK_BYTES, shell_command
 
 
 def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
-    """Return the shell command that runs ``words``: one is a line of shell, several are words of a program.
-
-    None if there is a script in its place.
-    """
+    """Validate the arguments of a submission; return its shell command, or None if it is a script."""
     if bool(words) == bool(given["script"]):
         raise click.UsageError("expected either a COMMAND or a --script")
     check_stdin(given["script"], given["stdin"])
     check_times(given)
     check_names(given)
-    return None if not words else line(words)
+    return None if not words else shell_line(words)
 
 
-def line(words: Sequence[str]) -> str:
-    """Return the shell command: one word is a line of shell, several are a program and its arguments."""
+def shell_line(words: Sequence[str]) -> str:
+    """Return the shell command: a single word is a shell command, several are a program and its arguments."""
     return words[0] if len(words) == 1 else shell_command(words)
 
 
 def check_times(given: dict[str, Any]) -> None:
-    """Refuse a call that says in two ways when to start at the earliest."""
+    """Reject two options for the earliest start."""
     if given["delay"] is not None and given["at"] is not None:
         raise click.UsageError("expected either --delay or --at")
 
 
 def check_names(given: dict[str, Any]) -> None:
-    """Refuse a call in which a variable has two values."""
+    """Reject two values for one variable."""
     names = [name for option in ("secret", "secret_file") for name, _ in given[option]]
-    twice = {name for name in names if names.count(name) > 1} | (set(names) & {*dict(given["env"])})
-    if twice:
-        raise click.UsageError(f"{min(twice)} is given twice by --env, --secret and --secret-file")
+    duplicates = {name for name in names if names.count(name) > 1} | (set(names) & {*dict(given["env"])})
+    if duplicates:
+        raise click.UsageError(f"{min(duplicates)} is set twice by --env, --secret or --secret-file")
 
 
 def check_stdin(*files: BufferedReader | None) -> None:
-    """Refuse a call in which two of the options would read the same stdin."""
+    """Reject two options that read stdin."""
     given = [file for file in files if file]
     if len(set(given)) < len(given):
-        raise click.UsageError("only one of the options can read from -, which is our stdin")
+        raise click.UsageError("only one option can read stdin (-)")
 
 
 def options(is_local: bool, given: dict[str, Any]) -> Options:
-    """Return the options of a submission: those given, and to a daemon on this machine what we are in."""
-    found = _with_surroundings(is_local, given)
-    found["secret"] = dict((*given["secret"], *found.pop("secret_file")))
-    for block in {"stdin", "script"} & found.keys():
-        found[block] = found[block].read(MAX_BLOCK_BYTES + 1)  # one more is enough to be refused
-    return cast("Options", found)
+    """Return the options of a submission.
+
+    A daemon on this machine also gets the working directory, umask and PATH of taskq as defaults.
+    """
+    result = _with_environment(is_local, given)
+    result["secret"] = dict((*given["secret"], *result.pop("secret_file")))
+    for block in {"stdin", "script"} & result.keys():
+        result[block] = result[block].read(
+            MAX_BLOCK_BYTES + 1
+        )  # one byte over the limit is enough to be refused
+    return cast("Options", result)
 
 
 def recurring(is_local: bool, given: dict[str, Any]) -> Recurring:
-    """Return the options of each submission of a schedule, in the same way."""
-    return cast("Recurring", _with_surroundings(is_local, given))
+    """Return the options for the submissions of a schedule, with the same defaults as ``options``."""
+    return cast("Recurring", _with_environment(is_local, given))
 
 
-def _with_surroundings(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in given.items() if value is not None}
-    found["env"] = dict(given["env"])
+def _with_environment(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
+    result = {name: value for name, value in given.items() if value is not None}
+    result["env"] = dict(given["env"])
     if is_local:
-        found["cwd"] = _directory(given["cwd"])
-        found.setdefault("umask", _umask())
+        result["cwd"] = _directory(given["cwd"])
+        result.setdefault("umask", _umask())
         if "PATH" in os.environ:
-            found["env"] = {"PATH": _path(os.environ["PATH"]), **found["env"]}
-    return found
+            result["env"] = {"PATH": _path(os.environ["PATH"]), **result["env"]}
+    return result
 
 
 def _directory(given: str | None) -> str:
     try:
         return os.path.abspath(given or ".")
     except FileNotFoundError:
-        raise click.UsageError(
-            "the directory we are in is gone; say with --cwd where to run the job"
-        ) from None
+        raise click.UsageError("the current directory does not exist any more; set --cwd") from None
 
 
 def _path(path: str) -> str:
-    """Return our PATH, with the directory of this ``taskq`` behind it if no ``taskq`` is in it."""
+    """Return PATH, with the directory of this ``taskq`` appended if PATH contains no ``taskq``."""
     here, name = os.path.split(os.path.abspath(sys.argv[0]))
-    places = [*path.split(os.pathsep), here]
-    found = next((each for each in places if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
-    return f"{path}:{here}" if found == here and name == "taskq" and here not in places[:-1] else path
+    directories = [*path.split(os.pathsep), here]
+    result = next((each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
+    return f"{path}:{here}" if result == here and name == "taskq" and here not in directories[:-1] else path
 
 
 def _umask() -> int:

@@ -215,7 +215,7 @@ def test_the_command_line_hands_on_what_its_own_environment_or_a_file_has(
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"k y " + VALUE + b" ", b"")
     refused = taskq(running, "run", "--secret", f"KEY={VALUE.decode()}", "true")
     assert refused.returncode == 2
-    assert b"in the process list" in refused.stderr
+    assert b"every user can read command lines" in refused.stderr
     assert VALUE not in refused.stderr
 
 

@@ -1,4 +1,4 @@
-"""Calls of the command line within the test's own process: the fixtures ``call`` and ``serve``."""
+"""Fixtures to call ``taskq`` within the process of the test, and to start a fake daemon for it."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from tests.fakes.daemon import FakeDaemon, Script
 
 
 class Outcome(NamedTuple):
-    """How a call of the command line ended."""
+    """Exit code and output of a call."""
 
     code: int
     stdout: bytes
@@ -31,7 +31,7 @@ Serve = Callable[[Script], FakeDaemon]
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take away what would change an answer."""
+    """Remove environment variables that influence the output."""
     for name in ("TASKQ_ADDRESS", "TASKQ_TOKEN", "TASKQ_TOKEN_FILE", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/bin:/usr/bin")
@@ -40,7 +40,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(name="call")
 def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
-    """Return a function that calls the command line in this process."""
+    """Return a function that calls ``taskq`` in this process."""
 
     def call(*words: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["taskq", *words])
@@ -58,7 +58,7 @@ def a_call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[b
 
 @pytest.fixture(name="serve")
 def a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """Return a function that starts a fake daemon, where the command line looks for one."""
+    """Return a function that starts a fake daemon at TASKQ_ADDRESS."""
     opened: list[FakeDaemon] = []
 
     def serve(script: Script) -> FakeDaemon:

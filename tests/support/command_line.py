@@ -1,4 +1,4 @@
-"""The command line as a process of its own, on pipes or on a terminal."""
+"""Runs ``taskq`` as a process, on pipes or on a terminal."""
 
 import os
 import pty
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CHECKOUT = Path(__file__).parents[2]
-PATIENCE = 30.0
-"""Seconds after which a test stops waiting: far beyond what anything here takes."""
+TIMEOUT = 30.0
+"""Time after which a test fails (seconds), far longer than any operation here takes."""
 
 
 class End(NamedTuple):
-    """How a process ended, and what it wrote to each place."""
+    """Exit code of a process, and its output to each stream."""
 
     code: int
     stdout: bytes
@@ -28,7 +28,7 @@ class End(NamedTuple):
 
 
 class Process:
-    """``taskq``, started; its streams named in ``on_terminal`` are one terminal, the others pipes.
+    """A running ``taskq``; the streams in ``on_terminal`` share a terminal, the others are pipes.
 
     Without ``has_stdin`` its stdin is /dev/null.
     """
@@ -73,22 +73,22 @@ class Process:
                 file.close()
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Do what Ctrl-C does, or send another signal."""
+        """Send SIGINT, as Ctrl-C does, or another signal."""
         self._process.send_signal(number)
 
     def interrupt_until(self, name: str, text: bytes) -> None:
-        """Do it until ``text`` has come there: one that comes just before a wait begins does not end it."""
-        deadline = time.monotonic() + PATIENCE
+        """Interrupt repeatedly until ``text`` is read: a signal just before a wait may have no effect."""
+        deadline = time.monotonic() + TIMEOUT
         while text not in self._read[name] and time.monotonic() < deadline:
             self.interrupt()
             if select.select(list(self._open), [], [], 0.5)[0]:
                 self._pump(deadline)
 
     def interrupt_to_the_end(self) -> None:
-        """Do it for as long as it runs."""
-        deadline = time.monotonic() + PATIENCE
+        """Interrupt repeatedly until the process exits."""
+        deadline = time.monotonic() + TIMEOUT
         while self._process.poll() is None:
-            assert time.monotonic() < deadline, f"it goes on after {PATIENCE:g} s of interrupts"
+            assert time.monotonic() < deadline, f"still running after {TIMEOUT:g} s of interrupts"
             self.interrupt()
             time.sleep(0.0005)
 
@@ -97,36 +97,36 @@ class Process:
         os.write(self._files["stdin"].fileno() if self._files["stdin"] else self._master, data)
 
     def close(self, name: str) -> None:
-        """Close our end of one of its streams, so that it sees the end of stdin or has no reader any more."""
+        """Close our end of a stream: the process gets EOF on stdin, or EPIPE on output."""
         file = self._files[name]
         self._open.pop(file.fileno(), None)
         file.close()
 
     def read(self, name: str, text: bytes) -> bytes:
-        """Wait until ``text`` has come on a stream or the terminal; return all that came there so far."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until ``text`` appears on a stream or the terminal; return all its output so far."""
+        deadline = time.monotonic() + TIMEOUT
         while text not in self._read[name] and self._open:
             self._pump(deadline)
         assert text in self._read[name], self._read
         return self._read[name]
 
     def end(self) -> End:
-        """Wait until it has ended."""
+        """Wait until the process has exited."""
         if self._files["stdin"] and not self._files["stdin"].closed:
             self._files["stdin"].close()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while self._open:
             self._pump(deadline)
-        code = self._process.wait(PATIENCE)
+        code = self._process.wait(TIMEOUT)
         return End(code, self._read["stdout"], self._read["stderr"], self._read["terminal"])
 
     def _pump(self, deadline: float) -> None:
         ready = select.select(list(self._open), [], [], max(0.0, deadline - time.monotonic()))[0]
-        assert ready, f"waited {PATIENCE:g} s; so far it wrote {self._read}"
+        assert ready, f"no output for {TIMEOUT:g} s; so far: {self._read}"
         for descriptor in ready:
             try:
                 piece = os.read(descriptor, 65536)
-            except OSError:  # what a terminal without anybody on it says
+            except OSError:  # EIO: the process has closed the terminal
                 piece = b""
             if piece:
                 self._read[self._open[descriptor]] += piece

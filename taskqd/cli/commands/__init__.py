@@ -1,4 +1,4 @@
-"""The commands of ``taskq``, one function a verb; each returns the exit code with which it ends.
+"""The commands of ``taskq``, one function per command; each returns the exit code.
 
-What they take is in ``arguments``, and what the options mean in docs/protocol.md §3.
+Options are defined in ``parameters`` and ``job_options``; docs/protocol.md §3 explains them.
 """

@@ -1,4 +1,4 @@
-"""What can be done to jobs once they are there, by id or to all that pass a filter."""
+"""The commands cancel, hold, release, set, retry and remove, for jobs by id or by filter."""
 
 from typing import Any, cast
 
@@ -7,42 +7,44 @@ import click
 from taskqd.cli import job_options, parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
-from taskqd.cli.job_selection import FINISHED, LIVE, PENDING, Act, act_on_each
+from taskqd.cli.job_selection import FINISHED, LIVE, PENDING, Action, apply_to_each
 from taskqd.client import Changes, Client, Facts, Ref, Status
 
-CANCEL = Act("Cancel", "cancelled", LIVE)
-HOLD = Act("Hold", "held", PENDING)
-RELEASE = Act("Release", "released", PENDING)
-SET = Act("Change", "changed", PENDING)
-RETRY = Act("Retry", "retried", FINISHED)
-REMOVE = Act("Remove", "removed", FINISHED)
+CANCEL = Action("Cancel", "cancelled", LIVE)
+HOLD = Action("Hold", "held", PENDING)
+RELEASE = Action("Release", "released", PENDING)
+SET = Action("Change", "changed", PENDING)
+RETRY = Action("Retry", "retried", FINISHED)
+REMOVE = Action("Remove", "removed", FINISHED)
 
-BY_FILTER = parameters.selection("--queue", "--label")
+JOB_SELECTION = parameters.job_selection("--queue", "--label")
 
 
 @taskq.command(
     epilog="""\b
 Examples:
   taskq cancel 7
-  taskq cancel 3-7 12.1                of array 12 the task with index 1
-  taskq cancel --label nightly --yes   what is pending or runs with this label
+  taskq cancel 3-7 12.1                jobs 3 to 7, and the task with index 1 of array 12
+  taskq cancel --label nightly --yes   all pending and running jobs with this label
 """
 )
-@BY_FILTER
-@parameters.text("--signal", "Instead of TERM, to all processes of a running job.", "NAME")
-@click.option("--cascade", is_flag=True, help="Also the pending jobs that come after it, and after those.")
+@JOB_SELECTION
+@parameters.text("--signal", "Signal for the processes of a running job, instead of TERM.", "NAME")
+@click.option(
+    "--cascade", is_flag=True, help="Also cancel pending jobs that depend on it, directly or indirectly."
+)
 @click.pass_obj
 def cancel(session: Session, /, signal: str | None, cascade: bool, **given: Any) -> int:
-    """End a job before its time.
+    """Cancel a pending or running job.
 
-    Prints where the job then stands. A pending one ends at once. A running one gets SIGTERM, and SIGKILL
-    after its --kill-after: it may say RUNNING for so long, and `taskq wait` tells when it has ended.
+    Prints its new status. A pending job ends at once. A running job gets SIGTERM, and SIGKILL after its
+    --kill-after; until it has ended, its status is RUNNING. `taskq wait` waits for its end.
     """
 
     def cancel_one(client: Client, job: Ref) -> Status:
         return client.cancel(job, signal, cascade=cascade)
 
-    return act_on_each(session, given, CANCEL, cancel_one)
+    return apply_to_each(session, given, CANCEL, cancel_one)
 
 
 @taskq.command(
@@ -52,18 +54,18 @@ Examples:
   taskq hold --queue nightly
 """
 )
-@BY_FILTER
+@JOB_SELECTION
 @click.pass_obj
 def hold(session: Session, /, **given: Any) -> int:
-    """Have a pending job not start until it is released.
+    """Prevent a pending job from starting.
 
-    Prints where the job stands. `taskq release` lets it go; `taskq pause` holds up a whole queue.
+    Prints its status. `taskq release` allows it to start; `taskq pause` stops a whole queue.
     """
 
     def hold_one(client: Client, job: Ref) -> Status:
         return client.hold(job)
 
-    return act_on_each(session, given, HOLD, hold_one)
+    return apply_to_each(session, given, HOLD, hold_one)
 
 
 @taskq.command(
@@ -73,19 +75,18 @@ Examples:
   taskq release --label nightly
 """
 )
-@BY_FILTER
+@JOB_SELECTION
 @click.pass_obj
 def release(session: Session, /, **given: Any) -> int:
-    """Let a pending job start that was held or delayed.
+    """Allow a held or delayed job to start.
 
-    Prints where the job stands. It starts when there is room for it, and not before the jobs that it comes
-    after have ended.
+    Prints its status. It starts when capacity is available and its dependencies have ended.
     """
 
     def release_one(client: Client, job: Ref) -> Status:
         return client.release(job)
 
-    return act_on_each(session, given, RELEASE, release_one)
+    return apply_to_each(session, given, RELEASE, release_one)
 
 
 @taskq.command(
@@ -98,22 +99,22 @@ Examples:
 """,
 )
 @job_options.changes
-@parameters.selection("--in-queue", "--with-label")
+@parameters.job_selection("--in-queue", "--with-label")
 @click.pass_obj
 def set_options(session: Session, /, **given: Any) -> int:
-    """Change what is asked of a job that has not started.
+    """Change options of a pending job.
 
-    Takes the options of `taskq submit` that can still be changed; `none` takes away a timeout, a limit, a
-    need, a condition, a delay or a time. Prints the job's id. Of an array all tasks that are pending change.
+    Accepts the options of `taskq submit` that can still be changed; `none` removes a timeout, limit, need,
+    condition, delay or time. Prints the id of the job. For an array, all pending tasks are changed.
     """
     changes = {name: given[name] for name in job_options.CHANGEABLE if given[name] is not None}
     if not changes:
-        raise click.UsageError("expected at least one option that says what to change")
+        raise click.UsageError("expected at least one option to change")
 
     def set_one(client: Client, job: Ref) -> Facts:
         return client.set(job, **cast("Changes", changes))
 
-    return act_on_each(session, given, SET, set_one)
+    return apply_to_each(session, given, SET, set_one)
 
 
 @taskq.command(
@@ -121,28 +122,30 @@ def set_options(session: Session, /, **given: Any) -> int:
 Examples:
   taskq retry 7
   taskq retry --status FAILED --label nightly
-  taskq retry --cascade 7              and what came after it
+  taskq retry --cascade 7              and the jobs that depend on it
 """
 )
-@BY_FILTER
-@click.option("--cascade", is_flag=True, help="Also the jobs that failed because it did not do well.")
+@JOB_SELECTION
+@click.option("--cascade", is_flag=True, help="Also retry jobs that failed because of it.")
 @click.pass_obj
 def retry(session: Session, /, cascade: bool, **given: Any) -> int:
-    """Run a finished job once more.
+    """Run a finished job again.
 
-    It becomes pending again under the same id, which is printed. Of an array those tasks run again that did
-    not complete, or all if all did. Jobs that came after it and failed for that are left as they are, unless
-    you say --cascade; how many that are is said on stderr.
+    It becomes pending again with the same id, which is printed. For an array, the tasks that did not complete
+    run again, or all if all completed. Jobs that failed because they depend on it are retried only with
+    --cascade; without it, a message gives their number.
     """
 
     def retry_one(client: Client, job: Ref) -> Facts:
         number = client.retry(job, cascade=cascade)
         if left := client.show(number).get("skipped"):
-            jobs = "1 job that failed" if left == 1 else f"{left} jobs that failed"
-            session.complain(f"job {number}: {jobs} because of it will not run again without --cascade")
+            failed = "1 job that failed because of it is"
+            if left > 1:
+                failed = f"{left} jobs that failed because of it are"
+            session.print_message(f"job {number}: {failed} not retried; see --cascade")
         return {"id": number}
 
-    return act_on_each(session, given, RETRY, retry_one)
+    return apply_to_each(session, given, RETRY, retry_one)
 
 
 @taskq.command(
@@ -152,16 +155,16 @@ Examples:
   taskq remove --status COMPLETED --yes
 """
 )
-@BY_FILTER
+@JOB_SELECTION
 @click.pass_obj
 def remove(session: Session, /, **given: Any) -> int:
-    """Forget a finished job and its output.
+    """Delete a finished job and its output.
 
-    Prints its id, which is not given to another job; whoever asks for it is told that it is GONE.
+    Prints its id, which is never used again; requests for it fail with GONE.
     """
 
     def remove_one(client: Client, job: Ref) -> Facts:
         client.remove(job)
         return {"id": job}
 
-    return act_on_each(session, given, REMOVE, remove_one)
+    return apply_to_each(session, given, REMOVE, remove_one)

@@ -1,4 +1,4 @@
-"""What the daemon keeps, without the daemon."""
+"""The commands journal verify and journal dump."""
 
 import click
 
@@ -17,9 +17,9 @@ Examples:
 """,
 )
 def journal() -> None:
-    """Look into a state directory, whether its daemon runs or not.
+    """Read the journal in a state directory, whether its daemon runs or not.
 
-    Nothing is changed, locked or waited for. The files are the daemon's: be its user, or root.
+    Nothing is changed or locked. Run this as the daemon's user or as root.
     """
 
 
@@ -27,26 +27,28 @@ def journal() -> None:
 @parameters.directory
 @click.pass_obj
 def verify(session: Session, directory: str) -> int:
-    """Read a whole journal and tell whether it can be trusted.
+    """Verify a journal.
 
-    Every line is held against its checksum, its number and what had happened to its job before, as at a
-    start of the daemon. Prints how much there is; or the file and the line of what is wrong, and ends with 1.
+    Checks the checksum and number of every record, and whether it is consistent with the earlier records of
+    its job, as the daemon does when it starts. Prints a summary, or the file and line of an error and exits
+    with 1.
     """
-    from taskqd.cli.offline.journal import verify as look  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline.journal import verify as run_verify  # noqa: PLC0415 - slow to import
 
-    return look(session, directory)
+    return run_verify(session, directory)
 
 
 @journal.command()
 @parameters.directory
-@parameters.number("--job", "Only what happened to the job of this id.", 1)
-@parameters.moment("--since", "Only what happened then or later: 2026-11-24T07:00:00Z.")
+@parameters.number("--job", "Only records of the job with this id.", 1)
+@parameters.moment("--since", "Only records from this time on: 2026-11-24T07:00:00Z.")
 @click.pass_obj
 def dump(session: Session, directory: str, job: int | None, since: float | None) -> int:
-    """Print the records of a journal in JSON, one a line.
+    """Print the records of a journal as JSON, one per line.
 
-    Each has its number as seq; docs/journal.md tells the other fields. Times are written as on the wire.
+    Each has its number as seq; docs/journal.md explains the other fields. Times have the format of the
+    protocol.
     """
-    from taskqd.cli.offline.journal import dump as look  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline.journal import dump as run_dump  # noqa: PLC0415 - slow to import
 
-    return look(session, directory, job, since)
+    return run_dump(session, directory, job, since)

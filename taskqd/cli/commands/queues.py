@@ -1,4 +1,4 @@
-"""Queues: what is in them, how much may run in them, and stopping them for a while."""
+"""The commands queues, set-queue, pause and resume."""
 
 import click
 
@@ -19,11 +19,11 @@ Examples:
 )
 @click.pass_obj
 def queues(session: Session) -> int:
-    """Print the queues.
+    """List the queues.
 
-    A line each, with a tab between its name, how many of its slots are taken and how many it has (- where it
-    has no limit of its own), how many jobs are pending, running, completed, failed and cancelled, and whether
-    it is paused. A queue is there while it has jobs, a limit or a pause.
+    On a terminal as a table; otherwise one queue per line, separated by tabs: its name, its used slots, its
+    slots (- without a limit), its number of pending, running, completed, failed and cancelled jobs, and
+    `paused` or -. A queue exists while it has jobs, a limit or a pause.
     """
     with session.connect() as client:
         found = client.queues()
@@ -31,9 +31,9 @@ def queues(session: Session) -> int:
     if terminal.is_terminal() and not session.is_json:
         printer.print_queues(found)
         return 0
-    with session.listed():
+    with session.answer_list():
         for row, queue in zip(rows, found, strict=True):
-            session.say("\t".join(row), queue)
+            session.print_answer("\t".join(row), queue)
     return 0
 
 
@@ -61,43 +61,43 @@ def _limit(text: str) -> str | int:
     epilog="""\b
 Examples:
   taskq set-queue nightly --slots 2
-  taskq set-queue nightly --slots none      no limit but that of the daemon
-  taskq set-queue nightly --slots default   as its settings say
+  taskq set-queue nightly --slots none      only the limit of the daemon
+  taskq set-queue nightly --slots default   the value of the daemon's settings
 """,
 )
 @parameters.queue_name(is_required=True)
-@parameters.parsed("--slots", "A number; none, or default.", "N", _limit, is_required=True)
+@parameters.parsed("--slots", "A number, none or default.", "N", _limit, is_required=True)
 @click.pass_obj
 def set_queue(session: Session, queue: str, slots: str | int) -> int:
-    """Change how many slots a queue has.
+    """Set the number of slots of a queue.
 
-    It holds through a restart of the daemon, and goes before its settings. Jobs that run already go on.
-    Prints the queue's name and slots.
+    The value survives a restart of the daemon and takes precedence over its settings. Running jobs continue.
+    Prints the name and the slots of the queue.
     """
     with session.connect() as client:
         facts = client.set_queue(queue, slots)
-    session.say(f"{queue} {_slots(facts)}", facts)
+    session.print_answer(f"{queue} {_slots(facts)}", facts)
     return 0
 
 
 @taskq.command(
     epilog="""\b
 Examples:
-  taskq pause                nothing new starts at all
-  taskq pause nightly        nor in this queue
-  taskq pause --schedule 3   nothing more is submitted by this schedule
+  taskq pause                start no more jobs
+  taskq pause nightly        start no more jobs of this queue
+  taskq pause --schedule 3   submit no more jobs of this schedule
 """
 )
 @parameters.queue_name(is_required=False)
-@parameters.number("--schedule", "A schedule in place of a queue.", 1, completes="schedules")
+@parameters.number("--schedule", "A schedule instead of a queue.", 1, completes="schedules")
 @click.pass_obj
 def pause(session: Session, queue: str | None, schedule: int | None) -> int:
-    """Have nothing new start: at all, in a queue, or of a schedule.
+    """Start no more jobs: at all, of a queue, or of a schedule.
 
-    What runs goes on, and jobs are taken as before. It holds through a restart of the daemon, until `taskq
-    resume` for the same thing ends it.
+    Running jobs continue, and jobs can be submitted. The pause survives a restart of the daemon, until `taskq
+    resume` with the same argument ends it.
     """
-    return _change(session, queue, schedule, is_paused=True)
+    return _set_paused(session, queue, schedule, is_paused=True)
 
 
 @taskq.command(
@@ -108,25 +108,25 @@ Examples:
 """
 )
 @parameters.queue_name(is_required=False)
-@parameters.number("--schedule", "A schedule in place of a queue.", 1, completes="schedules")
+@parameters.number("--schedule", "A schedule instead of a queue.", 1, completes="schedules")
 @click.pass_obj
 def resume(session: Session, queue: str | None, schedule: int | None) -> int:
     """End a pause.
 
-    Without a word it is the pause of all: queues and schedules that were paused by themselves stay so, and
-    are resumed by name or number.
+    Without an argument it ends the general pause: queues and schedules that were paused individually stay
+    paused until they are resumed by name or number.
     """
-    return _change(session, queue, schedule, is_paused=False)
+    return _set_paused(session, queue, schedule, is_paused=False)
 
 
-def _change(session: Session, queue: str | None, schedule: int | None, *, is_paused: bool) -> int:
+def _set_paused(session: Session, queue: str | None, schedule: int | None, *, is_paused: bool) -> int:
     if queue is not None and schedule is not None:
         raise click.UsageError("expected either a QUEUE or a --schedule")
     with session.connect() as client:
         (Client.pause if is_paused else Client.resume)(client, queue, schedule=schedule)
-    what = "all" if queue is None else f"queue {queue}"
+    target = "all" if queue is None else f"queue {queue}"
     if schedule is not None:
-        what = f"schedule {schedule}"
+        target = f"schedule {schedule}"
     facts = {"queue": queue, "schedule": schedule, "paused": is_paused}
-    session.say(f"{what} {'paused' if is_paused else 'resumed'}", facts)
+    session.print_answer(f"{target} {'paused' if is_paused else 'resumed'}", facts)
     return 0

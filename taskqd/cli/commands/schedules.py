@@ -1,4 +1,4 @@
-"""Schedules: commands that the daemon submits again and again."""
+"""The commands schedule, schedules and unschedule."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
 from taskqd.cli.display import printer, text
 from taskqd.cli.job_selection import for_each
-from taskqd.cli.parameters import UNTIL_COMMAND
+from taskqd.cli.parameters import OPTIONS_FIRST
 from taskqd.client import Client, Facts, Ref
 
 
 @taskq.command(
-    context_settings=UNTIL_COMMAND,
+    context_settings=OPTIONS_FIRST,
     epilog="""\b
 Examples:
   taskq schedule --every 10m ./poll
@@ -22,9 +22,9 @@ Examples:
   taskq schedule --cron @daily --queue slow 'find /tmp -mtime +7 -delete'
 """,
 )
-@parameters.duration("--every", "Once in so long.")
-@parameters.text("--cron", "When these five fields say so: minute hour day month weekday.", "'* * * * *'")
-@click.option("--overlap", is_flag=True, help="Also while the job before has not ended.")
+@parameters.duration("--every", "Interval between submissions.")
+@parameters.text("--cron", "Five fields as in crontab(5): minute hour day month weekday.", "'* * * * *'")
+@click.option("--overlap", is_flag=True, help="Submit a job even if the previous one has not ended.")
 @job_options.recurring
 @click.pass_obj
 def schedule(
@@ -36,18 +36,17 @@ def schedule(
     overlap: bool,
     **given: Any,
 ) -> int:
-    """Have the daemon submit a job again and again, and print the schedule's number.
+    """Submit a job periodically, and print the number of the schedule.
 
-    The command is as in `taskq submit`, and what is given here holds for each job. Times are those of the
-    daemon's time zone, unless you name one by --tz. What was missed while the daemon did not run is made up
-    for once. While the last job of the schedule has not ended, no other is submitted, unless you say
-    --overlap.
+    The command is as in `taskq submit`, and the options apply to each job. Times are in the daemon's time
+    zone, or in that of --tz. Submissions that were missed while the daemon was not running are made up for
+    once. Without --overlap, no job is submitted while the previous one has not ended.
     """
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
     if not words:
         raise click.UsageError("expected a COMMAND")
-    command = submit_request.line(words)
+    command = submit_request.shell_line(words)
     with session.connect() as client:
         number = client.schedule(
             command,
@@ -56,7 +55,7 @@ def schedule(
             overlap=overlap,
             **submit_request.recurring(client.is_local, given),
         )
-    session.say(str(number), {"schedule": number})
+    session.print_answer(str(number), {"schedule": number})
     return 0
 
 
@@ -69,10 +68,10 @@ Examples:
 )
 @click.pass_obj
 def schedules(session: Session) -> int:
-    """Print the schedules.
+    """List the schedules.
 
-    A line each, with a tab between its number, when it runs, its next run, its last one and the job of that,
-    and the command. The next run is - while it is paused.
+    On a terminal as a table; otherwise one schedule per line, separated by tabs: its number, its rhythm, its
+    next run (- while it is paused), its last run and the job of that, and its command.
     """
     with session.connect() as client:
         found = client.schedules()
@@ -80,9 +79,9 @@ def schedules(session: Session) -> int:
     if text.is_terminal() and not session.is_json:
         printer.print_schedules(found)
         return 0
-    with session.listed():
+    with session.answer_list():
         for row, facts in zip(rows, found, strict=True):
-            session.say("\t".join(row), facts)
+            session.print_answer("\t".join(row), facts)
     return 0
 
 
@@ -107,14 +106,14 @@ Example:
 @parameters.schedule_numbers
 @click.pass_obj
 def unschedule(session: Session, schedules: tuple[int, ...]) -> int:
-    """End a schedule.
+    """Delete a schedule.
 
-    Prints its number. Jobs that it has submitted go on.
+    Prints its number. Jobs that it has submitted continue.
     """
 
-    def end_one(client: Client, schedule: Ref) -> None:
+    def delete_one(client: Client, schedule: Ref) -> None:
         client.unschedule(int(schedule))
-        session.say(str(schedule), {"schedule": schedule})
+        session.print_answer(str(schedule), {"schedule": schedule})
 
-    with session.connect() as client, session.listed(len(schedules) > 1):
-        return max(for_each(session, client, schedules, end_one, "schedule"))
+    with session.connect() as client, session.answer_list(len(schedules) > 1):
+        return max(for_each(session, client, schedules, delete_one, "schedule"))

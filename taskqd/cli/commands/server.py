@@ -1,4 +1,4 @@
-"""The daemon itself."""
+"""The commands stats, hello, address and drain."""
 
 import sys
 import time
@@ -11,25 +11,22 @@ from taskqd.cli.context import Session
 from taskqd.cli.display import text
 from taskqd.client import Client, Facts
 
-LOOK_EVERY = 0.5
-"""``drain --wait`` asks so often, in seconds, whether something still runs."""
+POLL_INTERVAL = 0.5
+"""Interval at which ``drain --wait`` queries the number of running jobs (seconds)."""
 
 
 @taskq.command()
 @click.pass_obj
 def stats(session: Session) -> int:
     """Print the daemon's counters and limits."""
-    return _say_facts(session, Client.stats)
+    return _print_facts(session, Client.stats)
 
 
 @taskq.command()
 @click.pass_obj
 def hello(session: Session) -> int:
-    """Print the daemon's version and what it knows.
-
-    Its commands and limits, too, and who you are to it.
-    """
-    return _say_facts(session, Client.hello)
+    """Print the daemon's version, commands and limits, and your identity."""
+    return _print_facts(session, Client.hello)
 
 
 @taskq.command(
@@ -42,11 +39,11 @@ Example:
 def address(session: Session) -> int:
     """Print the daemon's address.
 
-    That is the one of --address or TASKQ_ADDRESS, else the socket at which a daemon of yours answers, whether
-    it was started in this session or by cron, ssh or su. Ends with 69 if no daemon answers there.
+    This is --address or TASKQ_ADDRESS, else the socket of your running daemon, whether it was started in this
+    session or by cron, ssh or su. The exit code is 69 if no daemon answers.
     """
     with session.connect() as client:
-        session.say(client.address, {"address": client.address})
+        session.print_answer(client.address, {"address": client.address})
     return 0
 
 
@@ -56,30 +53,30 @@ Example:
   taskq drain --wait && systemctl stop taskqd
 """
 )
-@click.option("--wait", is_flag=True, help="Wait until nothing runs any more.")
+@click.option("--wait", is_flag=True, help="Wait until no job is running.")
 @click.pass_obj
 def drain(session: Session, wait: bool) -> int:
-    """Have the daemon start nothing more, before a planned stop.
+    """Start no more jobs, to prepare a stop of the daemon.
 
-    Until it is started again it refuses submissions (DRAINING), and leaves pending jobs pending. Prints how
-    many jobs still run; they go on to their ends.
+    Until it is restarted, the daemon refuses submissions (DRAINING) and pending jobs stay pending. Prints the
+    number of running jobs, which continue.
     """
     with session.connect() as client:
         client.drain()
         running = client.stats()["busy"]
-        said = 0
+        reported = 0
         while wait and running:
-            if running != said and sys.stderr.isatty():
-                session.complain(f"waiting for {running} that still {'runs' if running == 1 else 'run'}")
-            said = running
-            time.sleep(LOOK_EVERY)
+            if running != reported and sys.stderr.isatty():
+                session.print_message(f"waiting for {running} running job{'' if running == 1 else 's'}")
+            reported = running
+            time.sleep(POLL_INTERVAL)
             running = client.stats()["busy"]
-    session.say(f"draining: {running} running", {"draining": True, "running": running})
+    session.print_answer(f"draining: {running} running", {"draining": True, "running": running})
     return 0
 
 
-def _say_facts(session: Session, ask: Callable[[Client], Facts]) -> int:
+def _print_facts(session: Session, request: Callable[[Client], Facts]) -> int:
     with session.connect() as client:
-        facts = ask(client)
-    session.say("\n".join(text.lines(facts)), facts)
+        facts = request(client)
+    session.print_answer("\n".join(text.fact_lines(facts)), facts)
     return 0

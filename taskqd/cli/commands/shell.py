@@ -1,10 +1,10 @@
-"""What a shell and a manual are told of ``taskq``."""
+"""The commands completions and manual."""
 
 import click
 
 from taskqd.cli.app import taskq
+from taskqd.cli.base import Command
 from taskqd.cli.context import Session
-from taskqd.cli.parameters import Command
 
 
 @taskq.command(
@@ -19,15 +19,15 @@ Examples:
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_obj
 def completions(session: Session, shell: str) -> int:
-    """Print what a shell needs to complete command lines of taskq.
+    """Print a completion script for a shell.
 
-    It then completes commands and options, and asks the daemon for the ids of jobs, the names of queues and
-    the numbers of schedules; without one it says nothing.
+    With it, the shell completes commands and options, and, if a daemon runs, ids of jobs, names of queues and
+    numbers of schedules.
     """
     from taskqd.cli.completions import script  # noqa: PLC0415
 
     text = script(taskq, shell)
-    session.say(text, {"shell": shell, "script": text})
+    session.print_answer(text, {"shell": shell, "script": text})
     return 0
 
 
@@ -41,9 +41,9 @@ Examples:
 )
 @click.pass_context
 def manual(context: click.Context) -> int:
-    """Print the manual page taskq(1), made of the same help."""
+    """Print the manual page taskq(1)."""
     from taskqd.cli.manual import page  # noqa: PLC0415
 
     text = page(taskq)
-    context.ensure_object(Session).say(text, {"manual": text})
+    context.ensure_object(Session).print_answer(text, {"manual": text})
     return 0

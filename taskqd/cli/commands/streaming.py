@@ -1,4 +1,4 @@
-"""What happens, as it happens: what jobs print, and the events of all."""
+"""The commands follow and watch."""
 
 from collections.abc import Sequence
 
@@ -16,26 +16,26 @@ from taskqd.client import Ref
     epilog="""\b
 Examples:
   taskq follow 7
-  taskq follow 3 4 5      each line with its job before it
+  taskq follow 3 4 5      each line begins with the id of its job
   taskq follow 12.0 12.1  tasks of array 12
 """
 )
-@parameters.several_jobs
+@parameters.job_arguments
 @parameters.reconnect
 @parameters.raw
 @click.pass_obj
 def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:
-    """Print what a job prints, as it comes, to its end.
+    """Print the output of a job as it arrives, until the job ends.
 
-    From its first byte on, stdout to stdout and stderr to stderr, and ends with its exit code. A pending job
-    is waited for; one that is run again is followed on. Of several jobs there are whole lines, each with its
-    job before it, and the exit code is that of the first, in the order of the call, that did not do well.
+    Starts with the first byte, stdout to stdout and stderr to stderr, and exits with the exit code of the
+    job. Waits for a pending job, and continues when a job is retried. With several jobs, whole lines are
+    printed, each after the id of its job; the exit code is that of the first job given that did not succeed.
 
-    A terminal gets text and colours, and other control characters are shown, as ^[ for ESC. A restart of the
-    daemon is waited for, and the output goes on where it was. Ctrl-C leaves the jobs alone.
+    On a terminal, control characters except colours are shown as text (^[ for ESC). If the daemon is
+    restarted, taskq reconnects and continues the output. Ctrl-C does not affect the jobs.
     """
-    if len(jobs) > following.MOST_JOBS:
-        raise click.UsageError(f"expected at most {following.MOST_JOBS} jobs")
+    if len(jobs) > following.MAX_JOBS:
+        raise click.UsageError(f"expected at most {following.MAX_JOBS} jobs")
     return following.follow(session, jobs, is_raw)
 
 
@@ -43,22 +43,22 @@ def follow(session: Session, jobs: Sequence[Ref], is_raw: bool) -> int:
     epilog="""\b
 Examples:
   taskq watch
-  taskq watch --since 0 --jsonl        all that the journal still has, and then what comes
+  taskq watch --since 0 --jsonl        all events in the journal, then new ones
   taskq watch --jsonl | jq -c 'select(.type == "ended" and .status == "FAILED")'
 """
 )
-@parameters.number("--since", "From the event with this number on.  [default: what happens from now on]")
+@parameters.number("--since", "Number of the first event.  [default: only new events]")
 @parameters.watched_job
 @parameters.watched_queue
 @parameters.reconnect
 @click.pass_obj
 def watch(session: Session, since: int | None, job: Ref | None, queue: str | None) -> None:
-    """Print what happens to jobs, queues and schedules.
+    """Print events of jobs, queues and schedules as they occur.
 
-    As it happens, a line an event: its time, the job, what happened, and by whom or why. With --jsonl each
-    has its number `seq`, and --since with the number behind the last one goes on without a gap.
+    One event per line: its time, the job, its type, and its cause or initiator. With --jsonl each event has
+    its number `seq`; --since with the next number continues without a gap.
 
-    A restart of the daemon is waited for, and no event is missed by it. Where some are no longer there, or
-    they are read too slowly, stderr tells with which number it goes on.
+    If the daemon is restarted, taskq reconnects and no event is missed. If events are no longer stored, or
+    are read too slowly, a message gives the number of the next event that is printed.
     """
     watching.watch(session, since, job, queue)

@@ -1,4 +1,4 @@
-"""How jobs come in: one, many, or one that is followed to its end."""
+"""The commands submit and run."""
 
 import sys
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ import click
 from taskqd.cli import job_options, parameters, submit_request
 from taskqd.cli.app import taskq
 from taskqd.cli.context import BROKEN_PIPE, SIGNALLED, Session, drop_stdout
-from taskqd.cli.interrupts import INTERRUPTED, finishing
-from taskqd.cli.job_output import printing
-from taskqd.cli.parameters import UNTIL_COMMAND, raw
+from taskqd.cli.interrupts import INTERRUPTED, deferring_interrupt
+from taskqd.cli.job_output import print_output
+from taskqd.cli.parameters import OPTIONS_FIRST, raw
 from taskqd.cli.piped_stdin import piped_stdin
-from taskqd.cli.streaming.attach import ASK, CHOICES, Interrupts, attend
+from taskqd.cli.streaming.attach import ASK, INTERRUPT_ACTIONS, SignalRecorder, attach
 from taskqd.cli.streaming.bulk_submit import submit_lines
 from taskqd.client import Unreachable
 
 
 @taskq.command(
-    context_settings=UNTIL_COMMAND,
+    context_settings=OPTIONS_FIRST,
     epilog="""\b
 Examples:
-  taskq submit ls -la "my file"        words reach the program as they are here
-  taskq submit 'sort < in | uniq -c'   one word is a line for the shell
+  taskq submit ls -la "my file"        several words: a program and its arguments
+  taskq submit 'sort < in | uniq -c'   one word: a shell command
   taskq submit --retries 3 --timeout 10m -- ./fetch
   taskq submit --script build.sh --label nightly
   taskq submit --stdin data.csv ./load
@@ -40,35 +40,38 @@ Examples:
     "--from-file",
     metavar="FILE",
     type=click.File("rb"),
-    help="Submit each line of it as a job, but for empty lines and comments, - for stdin.",
+    help="Submit each line of a file as a job, except empty lines and comments; - for stdin.",
 )
 @click.pass_obj
 def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader | None, **given: Any) -> int:
     r"""Submit a job and print its id.
 
-    It is on disk when the id is printed. Several words reach the program as they are; one is a line for
-    /bin/sh. To a daemon on this machine your directory, PATH and umask go with it, unless told otherwise.
+    The job is on disk when the id is printed. Several words are a program and its arguments; a single word
+    is a command for /bin/sh. A daemon on this machine also gets your working directory, PATH and umask by
+    default.
 
-    Jobs start by priority and then by id, as far as there is room: slots of the daemon and of the queue, and
-    what the job needs of the daemon's resources. `taskq why` tells what one waits for.
+    Jobs start in the order of priority and id when capacity is available: slots of the daemon and of the
+    queue, and the resources that the job needs. `taskq why` shows what a pending job waits for.
 
-    In a --from-file, a line that begins with # is a comment, and one that ends with \ goes on in the next.
+    In a --from-file, lines that begin with # are comments, and a line that ends with \ continues in the next.
     """
     if not from_file:
         command = submit_request.command(words, given)
         with session.connect() as client:
-            asked = submit_request.options(client.is_local, given)
+            options = submit_request.options(client.is_local, given)
             try:
-                with finishing() as interrupted:
-                    job = client.submit(command, **asked)
-                    session.say(str(job), {"id": job})
+                with deferring_interrupt() as interrupted:
+                    job = client.submit(command, **options)
+                    session.print_answer(str(job), {"id": job})
                     sys.stdout.flush()
             except KeyboardInterrupt:
-                session.complain("the daemon has not answered yet; the job may have been submitted or not")
+                session.print_message(
+                    "the daemon has not replied yet; the job may or may not have been submitted"
+                )
                 return INTERRUPTED
         return INTERRUPTED if interrupted else 0
     if words or given["script"] or given["key"]:
-        raise click.UsageError("--from-file brings the commands: no COMMAND, --script or --key beside it")
+        raise click.UsageError("--from-file cannot be combined with a COMMAND, --script or --key")
     submit_request.check_stdin(from_file, given["stdin"])
     submit_request.check_times(given)
     submit_request.check_names(given)
@@ -77,23 +80,25 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
 
 
 @taskq.command(
-    context_settings=UNTIL_COMMAND,
+    context_settings=OPTIONS_FIRST,
     epilog="""\b
 Examples:
-  taskq run make test && echo good
+  taskq run make test && echo passed
   taskq run --timeout 1h --nice 10 -- ./report > report.txt
   zcat access.log.gz | taskq run --queue reports ./count
   timeout 1h taskq run --on-interrupt cancel ./crawl
 """,
 )
 @job_options.submission
-@click.option("--no-stdin", "-n", is_flag=True, help="Do not hand on our stdin, if that is a pipe or a file.")
+@click.option(
+    "--no-stdin", "-n", is_flag=True, help="Do not pass stdin to the job if it is a pipe or a file."
+)
 @click.option(
     "--on-interrupt",
-    type=click.Choice(CHOICES),
+    type=click.Choice(INTERRUPT_ACTIONS),
     default=ASK,
     show_default=True,
-    help="What becomes of the job at Ctrl-C, SIGTERM or SIGHUP; only Ctrl-C on a terminal asks.",
+    help="Action on Ctrl-C, SIGTERM or SIGHUP; asks only for Ctrl-C on a terminal.",
 )
 @parameters.reconnect
 @raw
@@ -107,41 +112,43 @@ def run(
     is_raw: bool,
     **given: Any,
 ) -> int:
-    """Submit a job and stay with it to its end.
+    """Submit a job, print its output, and exit with its exit code.
 
-    Prints what the job prints, as it comes, and ends with its exit code; a terminal gets text and colours,
-    and other control characters are shown. If our stdin is a pipe or a file, it is read to its end first and
-    is the job's stdin, up to the size of a block.
+    The output is printed as it arrives; on a terminal, control characters except colours are shown as text.
+    If stdin is a pipe or a file, it is read to its end first and passed to the job, up to the limit of a
+    block.
 
-    Ctrl-C asks whether to cancel the job; left alone it goes on without taskq. At SIGTERM and SIGHUP it goes
-    on, unless --on-interrupt says otherwise. A restart of the daemon is waited for.
+    Ctrl-C asks whether to cancel the job; otherwise it continues without taskq. After SIGTERM and SIGHUP it
+    continues, unless --on-interrupt is given. If the daemon is restarted, taskq reconnects.
     """
     command = submit_request.command(words, given)
     if given["array"] is not None:
-        raise click.UsageError("an array is many jobs: `taskq submit` it, and `taskq wait` for it")
+        raise click.UsageError("run accepts no --array; use `taskq submit` and `taskq wait`")
     if not no_stdin:
         given["stdin"] = given["stdin"] or piped_stdin(session, given["script"])
-    with Interrupts() as interrupts:
+    with SignalRecorder() as signals:
         with session.connect() as client:
             job = client.submit(command, **submit_request.options(client.is_local, given))
         if session.is_json:
-            session.say("", {"id": job})
+            session.print_answer("", {"id": job})
             sys.stdout.flush()
         try:
-            with printing(session, is_raw) as write:
-                facts = attend(session, job, write, interrupts, on_interrupt)
+            with print_output(session, is_raw) as write:
+                facts = attach(session, job, write, signals, on_interrupt)
             if facts is not None:
                 if session.is_json:
-                    session.say("", facts)
-                return session.printed(facts, is_new=True)
-            code = SIGNALLED + interrupts.last
+                    session.print_answer("", facts)
+                return session.exit_code_after_output(facts, is_new=True)
+            code = SIGNALLED + signals.last
         except KeyboardInterrupt:
-            code = SIGNALLED + interrupts.last
+            code = SIGNALLED + signals.last
         except BrokenPipeError:
             drop_stdout()
             code = BROKEN_PIPE
         except Unreachable as error:
-            raise Unreachable(f"{error}; job {job} is the daemon's: see `taskq wait {job}`") from None
-        interrupts.end()
-        session.complain(f"job {job} goes on; see `taskq wait {job}`, or end it with `taskq cancel {job}`")
+            raise Unreachable(f"{error}; job {job} is submitted: see `taskq wait {job}`") from None
+        signals.ignore()
+        session.print_message(
+            f"job {job} continues; see `taskq wait {job}`, or cancel it with `taskq cancel {job}`"
+        )
         return code

@@ -1,4 +1,4 @@
-"""Tokens: who may use the daemon from another machine."""
+"""The commands token add, token list and token revoke."""
 
 import click
 
@@ -12,7 +12,7 @@ ROLES = ("submit", "read", "admin")
 _directory = click.option(
     "--state",
     metavar="DIR",
-    help="The daemon's state directory.  [default: that of a daemon of yours]",
+    help="The daemon's state directory.  [default: that of your daemon]",
 )
 
 
@@ -28,25 +28,25 @@ Examples:
 def token() -> None:
     """Make, list and revoke tokens.
 
-    A client that does not come by the daemon's UNIX socket gives one to AUTH; `taskq` takes it from
-    TASKQ_TOKEN or TASKQ_TOKEN_FILE. They are kept in the daemon's state directory, so be its user, or root.
-    The daemon may run or not; it takes a change up within a second.
+    Clients on TCP and TLS authenticate with a token; `taskq` reads it from TASKQ_TOKEN or TASKQ_TOKEN_FILE.
+    Tokens are stored in the daemon's state directory, so run this as its user or as root. The daemon need not
+    run; if it does, a change takes effect within a second.
     """
 
 
 @token.command()
-@click.argument("name", metavar="NAME", callback=parameters.reading(parse_name))
+@click.argument("name", metavar="NAME", callback=parameters.parsed_by(parse_name))
 @click.option(
     "--role",
     type=click.Choice(ROLES),
     required=True,
-    help="submit: jobs of one's own; read: looks at all and changes nothing; admin: everything.",
+    help="submit: own jobs; read: view all, change nothing; admin: everything.",
 )
-@parameters.text("--queue", "Good for jobs in this queue only.", "NAME", parse_name)
+@parameters.text("--queue", "Restrict it to jobs of this queue.", "NAME", parse_name)
 @click.option(
     "--expires",
     metavar="DURATION|TIME",
-    help="When it ends: 90d, or 2026-11-24T07:00:00Z.  [default: never]",
+    help="When it expires: 90d, or 2026-11-24T07:00:00Z.  [default: never]",
 )
 @_directory
 @click.pass_obj
@@ -55,10 +55,10 @@ def add(
 ) -> int:
     """Make a token for NAME, and print it.
 
-    It is shown this once: only a hash of it is kept. Jobs that are submitted with it are NAME's. A name may
-    have several tokens of the same role and queue, so that a new one can take the place of an old one.
+    It is shown only once, because only its hash is stored. Jobs that are submitted with it belong to NAME. A
+    name may have several tokens with the same role and queue, so that tokens can be replaced.
     """
-    from taskqd.cli.offline import tokens  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline import tokens  # noqa: PLC0415 - slow to import
 
     return tokens.add(session, state, name, role, queue, expires)
 
@@ -66,13 +66,13 @@ def add(
 @token.command("list")
 @_directory
 @click.pass_obj
-def list_them(session: Session, state: str | None) -> int:
-    """Print what is known of all tokens.
+def list_tokens(session: Session, state: str | None) -> int:
+    """List the tokens.
 
-    A line each, with a tab between its id, its name, its role, the queue that it is good for, when it was
-    made and when it ends; - where there is none.
+    On a terminal as a table; otherwise one token per line, separated by tabs: its id, name, role, queue, time
+    of creation and of expiry; - if there is none.
     """
-    from taskqd.cli.offline import tokens  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline import tokens  # noqa: PLC0415 - slow to import
 
     return tokens.show(session, state)
 
@@ -82,10 +82,10 @@ def list_them(session: Session, state: str | None) -> int:
 @_directory
 @click.pass_obj
 def revoke(session: Session, which: str, state: str | None) -> int:
-    """Take away the token of an id, or all of a name.
+    """Revoke the token with an id, or all tokens of a name.
 
-    Connections that were opened with it end.
+    Connections that were authenticated with it are closed.
     """
-    from taskqd.cli.offline import tokens  # noqa: PLC0415 - it is slow to load
+    from taskqd.cli.offline import tokens  # noqa: PLC0415 - slow to import
 
     return tokens.revoke(session, state, which)

@@ -1,4 +1,4 @@
-"""The live view of everything."""
+"""The command top."""
 
 import os
 import sys
@@ -13,30 +13,30 @@ from taskqd.cli.context import Session
     epilog="""\b
 Keys:
   up down, k j   select a job
-  o              look into what it prints; Tab for the other stream, q to come back
+  o              show its output; Tab: other stream, q: back
   c              cancel it
-  h              hold it, or release it
-  r              run it again
+  h              hold or release it
+  r              retry it
   p P            pause or resume its queue, or everything
-  ? q            help, and the end
+  ? q            help, quit
 """
 )
 @click.pass_obj
 def top(session: Session) -> int:
-    """Show queues and jobs on the whole screen, as they change.
+    """Show queues and jobs on the whole screen, updated continuously.
 
-    The queues with their slots, what runs and how far it has come, what comes next, and what ended last; the
-    keys do to the selected job what the commands of the same names do.
+    Shows the queues with their slots, running jobs with their progress, pending jobs, and jobs that ended
+    last. Keys apply commands to the selected job.
     """
     if session.is_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError(
-            "top is for a person at a terminal; programs read `taskq queues --json` and `taskq list --json`"
+            "top needs a terminal; programs can use `taskq queues --json` and `taskq list --json`"
         )
     if os.environ.get("TERM") in ("dumb", "unknown"):
         raise click.UsageError(
-            f"top cannot draw on a terminal with TERM={os.environ['TERM']}; "
-            "`taskq queues` and `taskq list` tell the same"
+            f"top does not support a terminal with TERM={os.environ['TERM']}; "
+            "use `taskq queues` and `taskq list`"
         )
-    from taskqd.cli.top.screen import show  # noqa: PLC0415 - rich takes its time
+    from taskqd.cli.top.screen import show  # noqa: PLC0415 - rich is slow to import
 
     return show(session)

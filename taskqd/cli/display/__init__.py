@@ -1,1 +1,1 @@
-"""How the command shows values to a person at a terminal."""
+"""Formats values for people at a terminal."""

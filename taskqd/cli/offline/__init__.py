@@ -1,1 +1,1 @@
-"""Commands that read or change a state directory without its daemon; imported only when they are called."""
+"""Commands that access a state directory directly, with the code of the daemon; imported on demand."""

@@ -1,7 +1,6 @@
-"""Looking into a journal without its daemon: ``taskq journal verify`` and ``taskq journal dump``.
+"""``taskq journal verify`` and ``taskq journal dump``: read a journal, whether its daemon runs or not.
 
-Read-only, on the store of a daemon that runs as on that of one that doesn't. Lines are read by the daemon's
-own code, which is slow to load: this module is imported by these two commands only, when they run.
+The journal is only read, with the daemon's own code.
 """
 
 import os
@@ -23,44 +22,44 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Layout, Segments, positions
 
-LARGE = 32 * 1024**2
-"""A journal of so many bytes is worth a bar that shows how far it is read."""
-Found = TypeVar("Found")
+PROGRESS_BAR_SIZE = 32 * 1024**2
+"""Size from which on a progress bar is shown (bytes); smaller journals are read in about a second."""
+MAX_READS = 10
+"""Maximum number of times that a journal is read if a daemon changes it meanwhile."""
 
-TRIES = 10
-"""How often the journal is read at most, where a daemon changes it meanwhile."""
+Result = TypeVar("Result")
 
 
-class Torn(NamedTuple):
-    """What is not whole at the end of the last segment: where it is, and how many bytes it has."""
+class TornRecord(NamedTuple):
+    """An incomplete record at the end of the last segment: its file, line and size in bytes."""
 
     path: str
     line: int
     size: int
 
 
-class _Measuring(Filesystem):
-    """Keeps how many bytes of a file were there when it was read: its daemon may add to it meanwhile."""
+class _SizeRecorder(Filesystem):
+    """Records the size of a file when it is read, because its daemon may append to it meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sizes: dict[str, int] = {}
 
     def read_file(self, path: str, max_bytes: int | None = None) -> bytes:
-        found = super().read_file(path, max_bytes)
-        self.sizes[path] = len(found)
-        return found
+        content = super().read_file(path, max_bytes)
+        self.sizes[path] = len(content)
+        return content
 
 
-class Reading:
-    """One reading of the journal in the state ``directory``, from its beginning to its end.
+class JournalScan:
+    """Reads the journal in a state ``directory`` once, from its beginning to its end.
 
-    Raises JournalDamaged where the journal cannot be trusted, and OSError: FileNotFoundError also where a
-    daemon has condensed what was to be read.
+    Raises JournalDamaged if the journal is damaged, and OSError; FileNotFoundError also means that the daemon
+    has compacted the journal meanwhile.
     """
 
     def __init__(self, directory: str) -> None:
-        self._disk = _Measuring()
+        self._disk = _SizeRecorder()
         self._replay = Replay()
         self.segments = Segments(os.path.join(directory, "journal"), self._disk)
         self.layout: Layout = self.segments.layout()
@@ -71,13 +70,13 @@ class Reading:
 
     @property
     def sequence(self) -> int:
-        """The number of the last record, once all have been read."""
+        """The number of the last record, after all have been read."""
         return self._replay.sequence
 
-    def records(self, moved: Callable[[int], None]) -> Iterator[tuple[int, Record, Position]]:
-        """Yield every record that counts, with its number and where it stands.
+    def records(self, on_progress: Callable[[int], None]) -> Iterator[tuple[int, Record, Position]]:
+        """Yield every valid record with its number and position.
 
-        ``moved`` is told how many bytes are read.
+        ``on_progress`` is called with the number of bytes that have been read.
         """
         before, end = 0, 0
         for number, portion in self.segments.batches(self.layout, self._replay):
@@ -86,43 +85,44 @@ class Reading:
             yield from zip(portion.sequences, portion.records, positions(number, portion), strict=True)
             end = portion.end
             self._lines += len(portion.records)
-            moved(before + end)
+            on_progress(before + end)
 
-    def torn(self) -> Torn | None:
-        """Return what is not whole at the end of the last segment, once all before it has been read."""
+    def torn_record(self) -> TornRecord | None:
+        """Return the incomplete record at the end of the last segment, after all others have been read."""
         if not self.layout.segments:
             return None
         last = self.layout.segments[-1]
         path = self.segments.path(last)
-        is_begun = self._file == last
-        lines, size = (self._lines, self._replay.torn_bytes) if is_begun else (0, self._disk.sizes[path])
-        return Torn(path, lines + 1, size) if size else None
+        was_read = self._file == last
+        lines, size = (self._lines, self._replay.torn_bytes) if was_read else (0, self._disk.sizes[path])
+        return TornRecord(path, lines + 1, size) if size else None
 
 
 def verify(session: Session, directory: str) -> int:
-    """Read everything as a start of the daemon does, and say what there is or what is wrong."""
+    """Read the journal as the daemon does when it starts; print a summary or the error."""
     try:
-        facts, torn = _at_rest(partial(_survey, directory))
+        facts, torn = _repeat_while_changing(partial(_survey, directory))
     except JournalDamaged as why:
-        session.complain(str(why))
+        session.print_message(str(why))
         return REFUSED
-    session.say(_summary(facts), {**facts, "torn": torn._asdict() if torn else None})
+    session.print_answer(_summary(facts), {**facts, "torn": torn._asdict() if torn else None})
     if torn:
-        session.complain(
-            f"{torn.path}, line {torn.line} is not finished ({torn.size} bytes): it is just being "
-            "written, or was when the daemon stopped. Nobody was told of it; a start cuts it off"
+        session.print_message(
+            f"{torn.path}, line {torn.line} is incomplete ({torn.size} bytes): the daemon is writing it, "
+            "or was when it stopped. It was not acknowledged; the daemon truncates it when it starts"
         )
     return 0
 
 
-def _at_rest(read: Callable[[], Found]) -> Found:
-    """Return what ``read`` returns; it begins again where a daemon has changed something under it.
+def _repeat_while_changing(read: Callable[[], Result]) -> Result:
+    """Return the result of ``read``; call it again if a daemon has changed the journal meanwhile.
 
-    A snapshot may have taken a file's place. And of two batches that are written meanwhile the later one may
-    be seen without the earlier one, which looks like damage: damage is what is seen twice.
+    A file may have been replaced by a snapshot. And of two batches that are being written, the later one
+    may be visible without the earlier one, which looks like damage. So damage is reported only if it is
+    seen twice.
     """
     damage = ""
-    for _ in range(TRIES - 1):
+    for _ in range(MAX_READS - 1):
         try:
             return read()
         except FileNotFoundError:
@@ -134,36 +134,36 @@ def _at_rest(read: Callable[[], Found]) -> Found:
     return read()
 
 
-def _survey(directory: str) -> tuple[dict[str, Any], Torn | None]:
-    reading = Reading(directory)
+def _survey(directory: str) -> tuple[dict[str, Any], TornRecord | None]:
+    scan = JournalScan(directory)
     queue_state = QueueState(is_open=False)
     count = 0
     with ExitStack() as stack:
-        for _, record, position in reading.records(_bar(stack, reading.size, sys.stderr.isatty())):
+        for _, record, position in scan.records(_progress_callback(stack, scan.size, sys.stderr.isatty())):
             count += 1
             if isinstance(record, Opened | Snapshot):
                 continue
             try:
                 queue_state.apply(record, position)
             except InvalidTransition as why:
-                where = reading.segments.locate(position)
-                raise JournalDamaged(f"{where} cannot be right: {why}") from None
+                where = scan.segments.locate(position)
+                raise JournalDamaged(f"{where} is inconsistent: {why}") from None
     jobs = {status.value.lower(): number for status, number in queue_state.counts.items()}
     facts = {
-        "journal": reading.segments.directory,
-        "files": len(reading.files),
-        "bytes": reading.size,
+        "journal": scan.segments.directory,
+        "files": len(scan.files),
+        "bytes": scan.size,
         "records": count,
-        "last": reading.sequence,
+        "last": scan.sequence,
         "jobs": jobs,
     }
-    return facts, reading.torn()
+    return facts, scan.torn_record()
 
 
 def _summary(facts: dict[str, Any]) -> str:
     jobs = ", ".join(f"{number} {status}" for status, number in facts["jobs"].items() if number)
     return (
-        f"{facts['journal']}: all is well: {_count(facts['files'], 'file')}, "
+        f"{facts['journal']}: intact: {_count(facts['files'], 'file')}, "
         f"{_count(facts['records'], 'record')} up to number {facts['last']}, "
         f"{_count(sum(facts['jobs'].values()), 'job')}{f': {jobs}' if jobs else ''}"
     )
@@ -174,58 +174,58 @@ def _count(number: int, noun: str) -> str:
 
 
 def dump(session: Session, directory: str, job: int | None, since: float | None) -> int:
-    """Print the records that count, from the oldest to the newest, as JSON."""
+    """Print the valid records from the oldest to the newest as JSON."""
     encode = msgspec.json.Encoder().encode
     printed = 0
 
     def write() -> None:
         nonlocal printed
-        reading = Reading(directory)
+        scan = JournalScan(directory)
         is_terminal = sys.stdout.isatty()
         with ExitStack() as stack:
             is_shown = sys.stderr.isatty() and not is_terminal
-            for sequence, record, _ in reading.records(_bar(stack, reading.size, is_shown)):
-                if sequence <= printed or not _is_wanted(record, job, since):
+            for sequence, record, _ in scan.records(_progress_callback(stack, scan.size, is_shown)):
+                if sequence <= printed or not _matches(record, job, since):
                     continue
                 printed = sequence
-                line = encode({"seq": printed, **_shown(record)}) + b"\n"
+                line = encode({"seq": printed, **_document(record)}) + b"\n"
                 sys.stdout.buffer.write(sanitize_output(line, sys.stdout.encoding) if is_terminal else line)
 
     try:
-        _at_rest(write)
+        _repeat_while_changing(write)
     except JournalDamaged as why:
-        session.complain(str(why))
+        session.print_message(str(why))
         return REFUSED
     return 0
 
 
-def _is_wanted(record: Record, job: int | None, since: float | None) -> bool:
+def _matches(record: Record, job: int | None, since: float | None) -> bool:
     if job is not None and not _is_about(record, job):
         return False
     return since is None or record.at >= since
 
 
 def _is_about(record: Record, job: int) -> bool:
-    """Whether it happened to a job; a task of an array was submitted with all the others."""
+    """Whether a record concerns a job; the submission of an array concerns all its tasks."""
     if isinstance(record, Submitted):
         return record.id <= job <= record.last_id
     return isinstance(record, JobEvent) and record.id == job
 
 
-def _shown(record: Record) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(record)
-    for name in {"at", "retry_at"} & shown.keys():
-        shown[name] = timestamp(shown[name])
-    return shown
+def _document(record: Record) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.to_builtins(record)
+    for name in {"at", "retry_at"} & document.keys():
+        document[name] = timestamp(document[name])
+    return document
 
 
 def _ignore(_: int) -> None:
-    """Show nothing."""
+    """Ignore progress."""
 
 
-def _bar(stack: ExitStack, total: int, is_shown: bool) -> Callable[[int], None]:
-    """Return what is told how many bytes of the total are done: a bar on stderr where it is worth one."""
-    if not is_shown or total < LARGE:
+def _progress_callback(stack: ExitStack, total: int, is_shown: bool) -> Callable[[int], None]:
+    """Return a callback for the number of bytes read: it updates a progress bar, or does nothing."""
+    if not is_shown or total < PROGRESS_BAR_SIZE:
         return _ignore
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn  # noqa: PLC0415

@@ -1,8 +1,4 @@
-"""``taskq token``: the file of tokens in a state directory, changed without its daemon.
-
-Slow to load, since the entries are read by the daemon's own code: only these commands import it, when they
-run.
-"""
+"""``taskq token``: reads and changes the token file in a state directory with the daemon's own code."""
 
 import os
 import time
@@ -28,19 +24,19 @@ def add(
 ) -> int:
     """Make a token and print it; return the exit code."""
     now = time.time()
-    expires_at = None if expires is None else _end(expires, now)
+    expires_at = None if expires is None else _parse_expiry(expires, now)
 
     def act() -> int:
-        entry, text = _file(state).add(name, Role(role), queue, now, expires_at)
-        session.say(text, {"token": text, **_facts(entry, now)})
-        end = f" until {timestamp(entry.expires_at)}" if entry.expires_at else ""
-        of = f" for the queue {entry.queue}" if entry.queue else ""
-        session.complain(
-            f"this is the token {entry.id} of {entry.name}, role {role}{of}{end}; it cannot be shown again"
+        entry, text = _open_file(state).add(name, Role(role), queue, now, expires_at)
+        session.print_answer(text, {"token": text, **_facts(entry, now)})
+        end = f", expires {timestamp(entry.expires_at)}" if entry.expires_at else ""
+        of = f", queue {entry.queue}" if entry.queue else ""
+        session.print_message(
+            f"token {entry.id} of {entry.name}, role {role}{of}{end}; it cannot be shown again"
         )
         return 0
 
-    return _refusable(session, act)
+    return _report_refusal(session, act)
 
 
 def show(session: Session, state: str | None) -> int:
@@ -48,37 +44,37 @@ def show(session: Session, state: str | None) -> int:
 
     def act() -> int:
         now = time.time()
-        found = [_facts(entry, now) for entry in _file(state).read()]
+        tokens = [_facts(entry, now) for entry in _open_file(state).read()]
         if terminal.is_terminal() and not session.is_json:
-            printer.print_tokens(found)
+            printer.print_tokens(tokens)
             return 0
-        with session.listed():
-            for facts in found:
-                session.say("\t".join(_cells(facts)), facts)
+        with session.answer_list():
+            for facts in tokens:
+                session.print_answer("\t".join(_cells(facts)), facts)
         return 0
 
-    return _refusable(session, act)
+    return _report_refusal(session, act)
 
 
 def revoke(session: Session, state: str | None, which: str) -> int:
-    """Take tokens away and tell which; return the exit code."""
+    """Revoke tokens and print them; return the exit code."""
 
     def act() -> int:
         now = time.time()
-        file = _file(state)
-        gone = file.revoke(which)
-        with session.listed():
-            for entry in gone:
-                session.say(f"revoked {entry.id} {entry.name}", _facts(entry, now))
-        if any(entry.is_bare for entry in gone):
-            session.complain(f"{file.plain_path}, where an older version kept it, is removed too")
+        file = _open_file(state)
+        revoked = file.revoke(which)
+        with session.answer_list():
+            for entry in revoked:
+                session.print_answer(f"revoked {entry.id} {entry.name}", _facts(entry, now))
+        if any(entry.is_bare for entry in revoked):
+            session.print_message(f"removed {file.plain_path} too, which has the token of an older version")
         return 0
 
-    return _refusable(session, act)
+    return _report_refusal(session, act)
 
 
-def _end(text: str, now: float) -> float:
-    """Return when something ends that is said to end after a duration, or at a time."""
+def _parse_expiry(text: str, now: float) -> float:
+    """Parse a duration from ``now`` or a time; return seconds since the epoch."""
     for parse, start in ((parse_duration, now), (parse_time, 0.0)):
         try:
             return start + parse(text)
@@ -90,8 +86,8 @@ def _end(text: str, now: float) -> float:
     )
 
 
-def _file(state: str | None) -> TokenFile:
-    """Return the file of a state directory; raises StartRefused if others may use the directory."""
+def _open_file(state: str | None) -> TokenFile:
+    """Return the token file of a state directory; raises StartRefused if others can access the directory."""
     directory = state or default_state(os.environ, os.getuid())
     if state is None and not os.path.isabs(directory):
         raise StartRefused(NO_HOME.format(uid=os.getuid()))
@@ -99,21 +95,21 @@ def _file(state: str | None) -> TokenFile:
         check_permissions(directory)
     except FileNotFoundError:
         raise StartRefused(
-            f"there is no state directory {directory}; start the daemon once, or name another with --state"
+            f"the state directory {directory} does not exist; start the daemon once, or set --state"
         ) from None
     return TokenFile(directory)
 
 
-def _refusable(session: Session, act: Callable[[], int]) -> int:
+def _report_refusal(session: Session, act: Callable[[], int]) -> int:
     try:
         return act()
     except (BadRequest, StartRefused) as why:
-        session.complain(str(why))
+        session.print_message(str(why))
         return REFUSED
 
 
 def _facts(entry: Entry, now: float) -> dict[str, Any]:
-    """Return what may be told of a token."""
+    """Return the public facts of a token."""
     return {
         "id": entry.id,
         "name": entry.name,

@@ -1,1 +1,1 @@
-"""Commands that stay connected: follow, watch, run, and submissions from a file."""
+"""Commands that keep a connection open: follow, watch, run, and submit --from-file."""

@@ -1,4 +1,4 @@
-"""Staying with a job until its end: what it prints as it comes, and signals that end ``taskq run`` before."""
+"""Follows a job for ``taskq run`` until it ends, and handles the signals that interrupt it."""
 
 import signal
 import time
@@ -7,8 +7,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from taskqd.cli.context import Session
-from taskqd.cli.display.text import confirms
-from taskqd.cli.streaming.follow import Reading, Word
+from taskqd.cli.display.text import confirm
+from taskqd.cli.streaming.job_follower import JobFollower, Notice
 from taskqd.client import Facts, Output, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -16,95 +16,96 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEAVE, CANCEL, ASK = "leave", "cancel", "ask"
-CHOICES = (ASK, LEAVE, CANCEL)
-"""What becomes of the job when a signal ends ``taskq run``; only Ctrl-C on a terminal can ask."""
-BEAT = 0.1
-"""While a daemon is waited for, signals are looked for so often, in seconds."""
+INTERRUPT_ACTIONS = (ASK, LEAVE, CANCEL)
+"""Actions for a signal that ends ``taskq run``; the user is asked only after Ctrl-C on a terminal."""
+SIGNAL_CHECK_INTERVAL = 0.1
+"""Interval at which signals are checked while reconnecting (seconds)."""
 
 
-class Interrupts:
-    """Signals while a job is followed: one is noted in ``came``; another before that was seen to breaks off.
+class SignalRecorder:
+    """Records signals while a job is followed.
 
-    The first breaks nothing off, so that no byte of the output is lost or written twice. A third changes
-    nothing any more. ``last`` is the number of the latest.
+    The first signal is only stored in ``pending``, so that no output is lost or printed twice. If another
+    arrives before it has been handled, KeyboardInterrupt is raised; further ones have no effect. ``last`` is
+    the number of the latest signal.
     """
 
     def __init__(self) -> None:
-        self.came: int | None = None
+        self.pending: int | None = None
         self.last: int = signal.SIGINT
-        self._has_broken_off = False
-        self._is_over = False
-        self._before: dict[int, Any] = {}
+        self._has_raised = False
+        self._ignores_signals = False
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Self":
         for number in SIGNALS:
-            before = signal.getsignal(number)
-            # Who started us in the background of a script, or by nohup, does not want it to reach us.
-            if before is not signal.SIG_IGN:
-                self._before[number] = before
-                signal.signal(number, self._note)
+            handler = signal.getsignal(number)
+            # nohup and shells ignore signals for background processes; keep them ignored.
+            if handler is not signal.SIG_IGN:
+                self._previous_handlers[number] = handler
+                signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_over:
-            for number, before in self._before.items():
-                signal.signal(number, before)
+        if not self._ignores_signals:
+            for number, handler in self._previous_handlers.items():
+                signal.signal(number, handler)
 
-    def end(self) -> None:
-        """Let no other do anything, for as long as the process lives: what is left to it is to say a line."""
-        self._is_over = True
-        for number in self._before:
+    def ignore(self) -> None:
+        """Ignore further signals until the process exits; only a message is left to be printed."""
+        self._ignores_signals = True
+        for number in self._previous_handlers:
             signal.signal(number, signal.SIG_IGN)
 
-    def pause(self, seconds: float) -> None:
-        """Wait so long for a daemon to come back; raises KeyboardInterrupt if a signal has come."""
+    def sleep(self, seconds: float) -> None:
+        """Sleep before the next attempt to reconnect; raises KeyboardInterrupt if a signal is pending."""
         end = time.monotonic() + seconds
-        while self.came is None and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, BEAT))
-        if self.came is not None:
+        while self.pending is None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, SIGNAL_CHECK_INTERVAL))
+        if self.pending is not None:
             raise KeyboardInterrupt
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.last = number
-        if self.came is not None and not self._has_broken_off:
-            self._has_broken_off = True
+        if self.pending is not None and not self._has_raised:
+            self._has_raised = True
             raise KeyboardInterrupt
-        self.came = number
+        self.pending = number
 
 
-def attend(
-    session: Session, job: int, write: Callable[[Output], None], interrupts: Interrupts, on_interrupt: str
+def attach(
+    session: Session, job: int, write: Callable[[Output], None], signals: SignalRecorder, on_interrupt: str
 ) -> Facts | None:
-    """Write what the job prints until it has ended, and return its facts; None if it was left before.
+    """Write the output of a job until it ends and return its facts; return None if a signal ended this.
 
-    The first signal does what ``on_interrupt`` says; a job that it cancels is followed to its end, unless
-    another comes.
+    The first signal does what ``on_interrupt`` says. If that cancels the job, it is followed to its end,
+    unless another signal arrives.
     """
     is_cancelled = False
-    reading = Reading(job, session.connect_once, session.reconnect, interrupts.pause, is_known=True)
-    for told in reading.pieces():
-        if isinstance(told, Output):
-            if told.data:
-                write(told)
-        elif isinstance(told, Word):
-            session.complain(told.text)
+    follower = JobFollower(job, session.connect_once, session.reconnect_timeout, signals.sleep, is_known=True)
+    for item in follower.items():
+        if isinstance(item, Output):
+            if item.data:
+                write(item)
+        elif isinstance(item, Notice):
+            session.print_message(item.text)
         else:
-            return told
-        if interrupts.came is not None:
-            session.calm()
-            if is_cancelled or not _is_to_be_cancelled(job, interrupts.came, on_interrupt):
+            return item
+        if signals.pending is not None:
+            session.reset_colours()
+            if is_cancelled or not _should_cancel(job, signals.pending, on_interrupt):
                 return None
-            interrupts.came = None
+            signals.pending = None
             is_cancelled = True
             _cancel(session, job)
-    raise AssertionError("a job's reading ends with its end")
+    raise AssertionError("JobFollower.items ends with the facts of the job")
 
 
-def _is_to_be_cancelled(job: int, number: int, on_interrupt: str) -> bool:
+def _should_cancel(job: int, number: int, on_interrupt: str) -> bool:
     if on_interrupt == ASK:
-        return number == signal.SIGINT and confirms(f"Cancel job {job}?")
+        return number == signal.SIGINT and confirm(f"Cancel job {job}?")
     return on_interrupt == CANCEL
 
 
@@ -112,8 +113,8 @@ def _cancel(session: Session, job: int) -> None:
     try:
         with session.connect_once() as client:
             client.cancel(job)
-        session.complain(f"job {job} is cancelled; waiting for its end")
+        session.print_message(f"job {job} is cancelled; waiting for its end")
     except Refused as refusal:
-        session.refuse(refusal)
+        session.print_refusal(refusal)
     except Unreachable as error:
-        session.complain(f"job {job} could not be cancelled: {error}")
+        session.print_message(f"cannot cancel job {job}: {error}")

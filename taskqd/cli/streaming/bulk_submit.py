@@ -1,7 +1,4 @@
-"""A job a line: ``taskq submit --from-file``, and how far it has come.
-
-rich is imported only where it draws.
-"""
+"""``taskq submit --from-file``: submits each line of a file as a job and shows the progress."""
 
 import os
 import select
@@ -15,61 +12,67 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from taskqd.cli.context import REFUSED, Session
-from taskqd.cli.interrupts import INTERRUPTED, finishing
+from taskqd.cli.interrupts import INTERRUPTED, deferring_interrupt
 from taskqd.client import Client, Options, Refused, Unreachable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PIECE = 64 * 1024
+READ_SIZE = 64 * 1024
+"""Maximum number of bytes per read."""
 
 
 def submit_lines(session: Session, client: Client, file: BufferedReader, options: Options) -> int:
-    """Submit the lines of a file and print their ids in order; return the exit code.
+    """Submit the lines of a file and print the ids in order; return the exit code.
 
-    A line that is refused is told of by its number and keeps none of the others from being submitted. After
-    Ctrl-C no more are sent, and the ids of all that were are printed.
+    A refused line is reported by its number; the others are submitted nevertheless. After Ctrl-C no more
+    lines are sent, and the ids of those that were sent are printed.
     """
     code = 0
     number = 0
-    with finishing() as interrupted, _progress(file) as progress:
-        lines = Lines(file.fileno(), progress.show, lambda: bool(interrupted))
+    with deferring_interrupt() as interrupted, _progress(file) as progress:
+        lines = CommandLines(file.fileno(), progress.show, lambda: bool(interrupted))
         try:
-            for answer in client.submit_many(lines, **options):
+            for result in client.submit_many(lines, **options):
                 number, done = lines.origins.popleft()
-                if isinstance(answer, Refused):
+                if isinstance(result, Refused):
                     progress.show()
-                    session.refuse(answer, f"line {number}", {"line": number})
+                    session.print_refusal(result, f"line {number}", {"line": number})
                     code = REFUSED
                 else:
-                    progress.step(session.form(str(answer), {"line": number, "id": answer}), done)
+                    progress.step(session.format_answer(str(result), {"line": number, "id": result}), done)
         except Unreachable as error:
-            raise Unreachable(f"{error}; line {number} was the last to be answered") from None
+            raise Unreachable(f"{error}; the last reply was for line {number}") from None
     if interrupted:
         return INTERRUPTED
     if lines.unfinished:
-        session.complain(f"line {lines.unfinished} ends with \\ and no other follows: it was not submitted")
+        session.print_message(
+            f"line {lines.unfinished} was not submitted: it ends with \\ and no line follows"
+        )
         return REFUSED
     return code
 
 
-class Lines:
-    """The commands in a file, a line each, as ``Client.submit_many`` takes them.
+class CommandLines:
+    """Iterates over the commands in a file, one per line, for ``Client.submit_many``.
 
-    Empty lines and those that begin with # are left out; one that ends with a backslash goes on in the next,
-    as in a shell. ``origins`` has for each command handed out its first line's number and the bytes read up
-    to its end; who takes an answer takes one off its left. Before a wait for more input, as from a pipe,
-    ``before_wait`` is called; once ``is_over()``, no more come. ``unfinished`` is the number of a last line
-    that ends with a backslash, 0 if there is none.
+    Empty lines and lines that begin with # are skipped; a line that ends with a backslash continues in the
+    next, as in a shell. ``origins`` has an entry for each command: the number of its first line, and the
+    number of bytes up to its end; the consumer removes entries from the left. ``before_wait`` is called
+    before waiting for more input, for instance from a pipe. When ``should_stop()`` is true, iteration ends.
+    ``unfinished`` is the number of a last line that ends with a backslash, or 0.
     """
 
     def __init__(
-        self, descriptor: int, before_wait: Callable[[], None], is_over: Callable[[], bool] = lambda: False
+        self,
+        descriptor: int,
+        before_wait: Callable[[], None],
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._descriptor = descriptor
         self._before_wait = before_wait
-        self._is_over = is_over
-        self._begun: list[bytes] = []
+        self._should_stop = should_stop
+        self._continued: list[bytes] = []
         self.unfinished = 0
         self._number = 0
         self._done = 0
@@ -77,51 +80,51 @@ class Lines:
 
     def __iter__(self) -> Iterator[bytes | None]:
         rest = b""
-        while not self._is_over() and (piece := os.read(self._descriptor, PIECE)):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from self._commands(whole)
+        while not self._should_stop() and (piece := os.read(self._descriptor, READ_SIZE)):
+            *complete, rest = (rest + piece).split(b"\n")
+            yield from self._commands(complete)
             if not select.select([self._descriptor], [], [], 0)[0]:
                 yield None
                 self._before_wait()
         if rest:
             yield from self._commands([rest])
-        if self._begun:
+        if self._continued:
             self.unfinished = self._number
 
     def _commands(self, lines: list[bytes]) -> Iterator[bytes]:
         for ended in lines:
-            if self._is_over():
+            if self._should_stop():
                 return
             self._number += 1
             self._done += len(ended) + 1
             line = ended.removesuffix(b"\r")
-            if not self._begun and line.lstrip(b" \t").startswith(b"#"):
+            if not self._continued and line.lstrip(b" \t").startswith(b"#"):
                 continue
-            if _goes_on(line):
-                self._begun.append(line[:-1])
+            if _is_continued(line):
+                self._continued.append(line[:-1])
                 continue
-            first = self._number - len(self._begun)
-            command = b"".join((*self._begun, line))
-            self._begun.clear()
+            first = self._number - len(self._continued)
+            command = b"".join((*self._continued, line))
+            self._continued.clear()
             if command.strip():
                 self.origins.append((first, self._done))
                 yield command
 
 
-def _goes_on(line: bytes) -> bool:
-    """Whether a line ends with a backslash that is not quoted by another before it."""
+def _is_continued(line: bytes) -> bool:
+    """Whether a line ends with a backslash that is not escaped by another one."""
     return (len(line) - len(line.rstrip(b"\\"))) % 2 == 1
 
 
-def _progress(file: BufferedReader) -> "Plain":
+def _progress(file: BufferedReader) -> "PlainProgress":
     if not sys.stderr.isatty():
-        return Plain()
+        return PlainProgress()
     facts = os.fstat(file.fileno())
-    return Bar(facts.st_size if stat.S_ISREG(facts.st_mode) else None)
+    return ProgressBar(facts.st_size if stat.S_ISREG(facts.st_mode) else None)
 
 
-class Plain:
-    """Prints answers as they come: what ``Bar`` is where stderr is no terminal."""
+class PlainProgress:
+    """Prints results as they arrive, for a stderr that is no terminal."""
 
     def __enter__(self) -> "Self":
         return self
@@ -132,21 +135,22 @@ class Plain:
         self.show()
 
     def step(self, line: str, done: int) -> None:
-        """Print a line; so much of the total is ``done``."""
+        """Print a result; ``done`` is the part of the total that has been processed."""
         sys.stdout.write(line + "\n")
 
     def show(self) -> None:
-        """See to it that all steps so far are seen, because the next may take a while."""
+        """Flush the output, because the next step may take a while."""
         sys.stdout.flush()
 
 
-class Bar(Plain):
-    """A bar on stderr that grows to ``total``, None if nobody knows it.
+class ProgressBar(PlainProgress):
+    """A progress bar on stderr; the ``total`` may be unknown (None).
 
-    What goes to the same terminal stands above it; both are drawn ten times a second at most.
+    Results on the same terminal are printed above it.
     """
 
-    PAUSE = 0.1
+    REFRESH_INTERVAL = 0.1
+    """Minimum time between two updates (seconds)."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console  # noqa: PLC0415
@@ -161,10 +165,10 @@ class Bar(Plain):
             redirect_stdout=False,
         )
         self._task = self._progress.add_task("", total=total, lines=0)
-        self._exclusively: list[str] = []
+        self._buffered: list[str] = []
         self._lines = 0
         self._done = 0
-        self._shown_at = 0.0
+        self._refreshed_at = 0.0
 
     def __enter__(self) -> "Self":
         self._progress.start()
@@ -177,19 +181,19 @@ class Bar(Plain):
         self._progress.stop()
 
     def step(self, line: str, done: int) -> None:
-        self._exclusively.append(line + "\n")
+        self._buffered.append(line + "\n")
         self._lines += 1
         self._done = done
-        if time.monotonic() - self._shown_at >= self.PAUSE:
+        if time.monotonic() - self._refreshed_at >= self.REFRESH_INTERVAL:
             self.show()
 
     def show(self) -> None:
-        text = "".join(self._exclusively)
-        self._exclusively.clear()
+        text = "".join(self._buffered)
+        self._buffered.clear()
         if text and sys.stdout.isatty():
             self._progress.console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
         else:
             sys.stdout.write(text)
             sys.stdout.flush()
         self._progress.update(self._task, completed=self._done, lines=self._lines)
-        self._shown_at = time.monotonic()
+        self._refreshed_at = time.monotonic()

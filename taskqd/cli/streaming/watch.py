@@ -1,4 +1,4 @@
-"""``taskq watch``: events as they become true, without a gap through restarts of the daemon (WATCH)."""
+"""``taskq watch``: prints events, and continues without a gap after restarts of the daemon."""
 
 import sys
 import time
@@ -9,64 +9,64 @@ from taskqd.cli.display import text
 from taskqd.client import Facts, Ref, Refused, Unreachable
 from taskqd.client.reconnect import CONNECTION_LOST, RECONNECTED, reconnect
 
-_KINDS = {"started": 6, "spawned": 6, "cancelled": 3, "skipped": 1, "paused": 3, "held": 3}
-_ENDS = {"COMPLETED": 2, "FAILED": 1, "CANCELLED": 3}
+_TYPE_COLOURS = {"started": 6, "spawned": 6, "cancelled": 3, "skipped": 1, "paused": 3, "held": 3}
+_STATUS_COLOURS = {"COMPLETED": 2, "FAILED": 1, "CANCELLED": 3}
 
 
 def watch(session: Session, since: int | None, job: Ref | None, queue: str | None) -> None:
-    """Print events from number ``since`` on, until something ends it from outside.
+    """Print events from number ``since`` on, without end.
 
-    Raises Unreachable where the daemon does not come back, and Refused.
+    Raises Refused, and Unreachable if the daemon does not come back.
     """
     client = session.connect_once()
-    has_begun = False
+    has_started = False
     while True:
         try:
             with client:
                 for event in client.watch(since, job, queue):
-                    has_begun = True
+                    has_started = True
                     if event:
                         _print(session, event)
         except Refused as refusal:
             if refusal.next is None:
                 raise
-            session.complain(f"some events are missing here; going on with number {refusal.next}")
+            session.print_message(f"some events are missing; continuing with number {refusal.next}")
             client = session.connect_once()
             since = refusal.next
         except Unreachable:
-            if not has_begun:
+            if not has_started:
                 raise
             since = since if client.next_event is None else client.next_event
-            session.complain(CONNECTION_LOST)
-            client = reconnect(session.connect_once, session.reconnect)
-            session.complain(RECONNECTED)
+            session.print_message(CONNECTION_LOST)
+            client = reconnect(session.connect_once, session.reconnect_timeout)
+            session.print_message(RECONNECTED)
 
 
 def _print(session: Session, event: Facts) -> None:
-    session.say("" if session.is_json else line(event, time.time()), event)
+    session.print_answer("" if session.is_json else event_line(event, time.time()), event)
     sys.stdout.flush()
 
 
-def line(event: Facts, now: float) -> str:
-    """Return an event as a line: time, what it is about, what happened, by whom or why and how it ended."""
-    at, kind, more, exit_code = text.event_cells(event)
+def event_line(event: Facts, now: float) -> str:
+    """Return an event as a line: time, subject, type, and cause with exit code."""
+    at, kind, details, exit_code = text.event_cells(event)
     if exit_code != "-":
-        more += f", exit code {exit_code}"
+        details += f", exit code {exit_code}"
     if kind in ("submitted", "changed", "scheduled"):
-        more += f": {text.command_of(_spec(event))}"
+        details += f": {text.command_of(_spec(event))}"
     if kind == "resized":
-        more += f", slots {_slots(event.get('slots'))}"
+        details += f", slots {_slots(event.get('slots'))}"
     if not text.is_terminal():
-        return f"{at}\t{subject(event)}\t{kind}\t{more}"
-    colour = _ENDS.get(event.get("status", ""), _KINDS.get(kind))
+        return f"{at}\t{subject(event)}\t{kind}\t{details}"
+    colour = _STATUS_COLOURS.get(event.get("status", ""), _TYPE_COLOURS.get(kind))
     shown = f"{kind:9}"
     if colour is not None:
         shown = text.coloured(shown, colour, text.has_colours(sys.stdout))
-    return f"{text.clock(at, now)}  {subject(event):>6}  {shown}  {more}".rstrip()
+    return f"{text.local_time(at, now)}  {subject(event):>6}  {shown}  {details}".rstrip()
 
 
 def subject(event: Facts) -> str:
-    """Return what an event is about: the id of a job, or a queue or schedule by name, or all."""
+    """Return the subject of an event: the id of a job, a queue or schedule by name, or ``all``."""
     if "id" in event:
         return str(event["id"])
     for kind in ("schedule", "queue"):

@@ -1,6 +1,6 @@
-"""``taskq top`` in parts: what is known, what keys mean, how it looks, who asks the daemon, and the terminal.
+"""``taskq top``: a full-screen view of queues and jobs.
 
-``state`` is what is known and selected, ``keys`` makes a key an act or a change of it, ``drawing`` makes it
-lines. ``asking`` asks the daemon, in a thread of its own so that keys are heard while it does not answer.
-``screen`` has the terminal, and puts them together.
+``state`` has the data and the selection, ``keys`` maps keys to changes of the state and actions, ``render``
+draws the state, ``poller`` queries the daemon in a thread, so that keys work while it does not reply, and
+``screen`` controls the terminal and runs the main loop.
 """

@@ -1,13 +1,13 @@
-"""Keys -> changes of the state, acts for the daemon, or the end."""
+"""Maps keys to changes of the state, actions for the daemon, or quitting."""
 
 from collections.abc import Callable
 
-from taskqd.cli.top.state import Act, Look, Mode, State, Verb, ref
+from taskqd.cli.top.state import Action, Mode, OutputView, State, Verb, ref
 
 QUIT = "quit"
-"""What ``press`` returns for the end."""
+"""Result of ``press`` for the key that quits."""
 
-Pressed = Act | str | None
+Result = Action | str | None
 
 _SEQUENCES = {
     b"\x1b[A": "up",
@@ -35,7 +35,7 @@ _MOVES = {
 
 
 def read_keys(data: bytes) -> tuple[list[str], bytes]:
-    """Return the keys that were pressed, by name, and the beginning of one that has not come whole."""
+    """Return the names of the keys in ``data``, and the bytes of an incomplete key at its end."""
     keys: list[str] = []
     while data:
         if data[:2] in (b"\x1b[", b"\x1bO"):
@@ -50,8 +50,8 @@ def read_keys(data: bytes) -> tuple[list[str], bytes]:
     return [key for key in keys if key], data
 
 
-def press(state: State, key: str) -> Pressed:
-    """Do what a key means; return an act for the daemon, QUIT, or nothing."""
+def press(state: State, key: str) -> Result:
+    """Apply a key to the state; return an action for the daemon, QUIT, or None."""
     if state.question is not None:
         question, state.question = state.question, None
         return question if key in ("y", "Y") else None
@@ -59,23 +59,23 @@ def press(state: State, key: str) -> Pressed:
     if state.mode is Mode.HELP:
         state.mode = Mode.JOBS
         return None
-    return _in_output(state, key) if state.mode is Mode.OUTPUT else _in_jobs(state, key)
+    return _press_in_output(state, key) if state.mode is Mode.OUTPUT else _press_in_jobs(state, key)
 
 
-def _in_output(state: State, key: str) -> Pressed:
-    look = state.look
-    if key in ("q", "o", "escape") or look is None:
+def _press_in_output(state: State, key: str) -> Result:
+    view = state.output_view
+    if key in ("q", "o", "escape") or view is None:
         state.mode = Mode.JOBS
-        state.look = None
+        state.output_view = None
     elif key == "tab":
-        state.look = Look(look.job, "stderr" if look.stream == "stdout" else "stdout")
-        state.back = 0
+        state.output_view = OutputView(view.job, "stderr" if view.stream == "stdout" else "stdout")
+        state.scroll = 0
     elif key in _MOVES:
-        state.back = max(0, state.back - _MOVES[key])
+        state.scroll = max(0, state.scroll - _MOVES[key])
     return None
 
 
-def _in_jobs(state: State, key: str) -> Pressed:
+def _press_in_jobs(state: State, key: str) -> Result:
     if key == "q":
         return QUIT
     if key in _MOVES:
@@ -83,61 +83,61 @@ def _in_jobs(state: State, key: str) -> Pressed:
     elif key == "?":
         state.mode = Mode.HELP
     elif key == "P":
-        return Act(Verb.RESUME if state.is_paused(None) else Verb.PAUSE)
-    elif key in _OF_A_JOB:
+        return Action(Verb.RESUME if state.is_paused(None) else Verb.PAUSE)
+    elif key in _JOB_KEYS:
         if state.job is None:
-            state.message = "there is no job"
+            state.message = "no job is selected"
         else:
-            return _OF_A_JOB[key](state)
+            return _JOB_KEYS[key](state)
     return None
 
 
-def _cancel(state: State) -> Pressed:
+def _cancel(state: State) -> Result:
     job = state.job or {}
     if job["status"] in ("PENDING", "RUNNING"):
-        state.question = Act(Verb.CANCEL, ref(job))
+        state.question = Action(Verb.CANCEL, ref(job))
     else:
-        state.message = f"job {ref(job)} has ended"
+        state.message = f"job {ref(job)} has already ended"
     return None
 
 
-def _hold(state: State) -> Pressed:
+def _hold(state: State) -> Result:
     job = state.job or {}
     if job["status"] != "PENDING":
-        state.message = "only a pending job can be held"
+        state.message = "only pending jobs can be held"
         return None
-    return Act(Verb.RELEASE if job.get("held") else Verb.HOLD, ref(job))
+    return Action(Verb.RELEASE if job.get("held") else Verb.HOLD, ref(job))
 
 
-def _retry(state: State) -> Pressed:
+def _retry(state: State) -> Result:
     job = state.job or {}
     if job["status"] in ("PENDING", "RUNNING"):
-        state.message = "only a job that has ended can be run again"
+        state.message = "only finished jobs can be retried"
         return None
-    return Act(Verb.RETRY, ref(job))
+    return Action(Verb.RETRY, ref(job))
 
 
-def _pause(state: State) -> Pressed:
+def _pause(state: State) -> Result:
     queue = (state.job or {})["queue"]
-    return Act(Verb.RESUME if state.is_paused(queue) else Verb.PAUSE, queue=queue)
+    return Action(Verb.RESUME if state.is_paused(queue) else Verb.PAUSE, queue=queue)
 
 
-def _query(state: State) -> Pressed:
+def _show_output(state: State) -> Result:
     job = state.job or {}
     if job.get("tasks"):
-        state.message = f"array {job['id']} prints nothing itself: look into its tasks"
+        state.message = f"array {job['id']} has no output; select one of its tasks"
         return None
     state.mode = Mode.OUTPUT
-    state.look = Look(ref(job))
-    state.back = 0
+    state.output_view = OutputView(ref(job))
+    state.scroll = 0
     return None
 
 
-_OF_A_JOB: dict[str, Callable[[State], Pressed]] = {
+_JOB_KEYS: dict[str, Callable[[State], Result]] = {
     "c": _cancel,
     "h": _hold,
     "r": _retry,
     "p": _pause,
-    "o": _query,
-    "enter": _query,
+    "o": _show_output,
+    "enter": _show_output,
 }

@@ -1,7 +1,7 @@
-"""Asks the daemon for what is to be shown, and for what is to be done, in a thread of its own.
+"""Queries the daemon and sends it actions, in a thread.
 
-Two connections: on one it watches what happens, on the other it asks, soon after something has happened and
-otherwise once in a while. All questions are such that their cost does not grow with the backlog.
+It uses two connections: one watches events; the other sends queries, shortly after an event and otherwise
+periodically. The cost of a query does not depend on the number of jobs.
 """
 
 import threading
@@ -9,155 +9,155 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
-from taskqd.cli.top.job_tracker import FINAL, Tracks
-from taskqd.cli.top.state import Act, Look, News, Verb
+from taskqd.cli.top.job_tracker import FINAL, JobTracker
+from taskqd.cli.top.state import Action, OutputView, Snapshot, Verb
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable
 
-EVERY = 1.0
-"""It asks once in so many seconds where nothing happens, and at once after something was done."""
-SOON = 0.4
-"""It asks so many seconds after it last did where something has happened."""
-MOST_RUNNING = 100
-MOST_PENDING = 50
-MOST_ENDED = 50
-"""So many jobs of each kind are asked for."""
-TAIL = 64 * 1024
-"""So many bytes of an output are looked at, from its end."""
+POLL_INTERVAL = 1.0
+"""Interval of queries without events (seconds); an action is followed by a query at once."""
+EVENT_POLL_INTERVAL = 0.4
+"""Minimum interval of queries with events (seconds)."""
+MAX_RUNNING = 100
+MAX_PENDING = 50
+MAX_ENDED = 50
+"""Maximum number of jobs in each section."""
+TAIL_SIZE = 64 * 1024
+"""Part of an output that is requested, from its end (bytes)."""
 
-Told = News | Unreachable | str
-"""What the thread tells: news, why there is none, or what an act has come to."""
-
-
-def begin(client: Client) -> Tracks:
-    """Return what runs and what ended last, by lists: they cost the daemon a look at every job."""
-    tracks = Tracks(MOST_ENDED)
-    ended = client.list(status=",".join(FINAL), tasks=True, reverse=True, limit=MOST_ENDED)
-    tracks.begin(sorted(ended, key=lambda job: job["completed_at"] or ""))
-    tracks.begin(client.list(status="RUNNING", tasks=True, limit=100_000))
-    return tracks
+Update = Snapshot | Unreachable | str
+"""What the thread reports: a snapshot, why there is none, or the result of an action."""
 
 
-def ask(client: Client, look: Look | None, tracks: Tracks) -> News:
-    """Return what is to be shown now."""
-    for job in tracks.questions(MOST_RUNNING):
+def load_jobs(client: Client) -> JobTracker:
+    """Return the running jobs and the latest ends by LIST requests, whose cost depends on all jobs."""
+    tracker = JobTracker(MAX_ENDED)
+    ended = client.list(status=",".join(FINAL), tasks=True, reverse=True, limit=MAX_ENDED)
+    tracker.load(sorted(ended, key=lambda job: job["completed_at"] or ""))
+    tracker.load(client.list(status="RUNNING", tasks=True, limit=100_000))
+    return tracker
+
+
+def query(client: Client, view: OutputView | None, tracker: JobTracker) -> Snapshot:
+    """Return a snapshot of the daemon."""
+    for job in tracker.jobs_to_query(MAX_RUNNING):
         try:
-            tracks.settle(client.show(job))
-        except Refused:  # it has been removed meanwhile
-            tracks.forget(job)
-    return News(
+            tracker.update(client.show(job))
+        except Refused:  # it was removed meanwhile
+            tracker.forget(job)
+    return Snapshot(
         stats=client.stats(),
         queues=client.queues(),
-        running=tracks.running[:MOST_RUNNING],
-        pending=_pending(client, tracks),
-        ended=tracks.ended,
-        output=None if look is None else _tail(client, look),
+        running=tracker.running[:MAX_RUNNING],
+        pending=_pending(client, tracker),
+        ended=tracker.ended,
+        output=None if view is None else _read_tail(client, view),
     )
 
 
-def _pending(client: Client, tracks: Tracks) -> Sequence[Facts]:
-    """Return the first pending jobs by id; it is known below which id there are none."""
-    if tracks.first_pending is None:
+def _pending(client: Client, tracker: JobTracker) -> Sequence[Facts]:
+    """Return the first pending jobs by id, starting at the first id that may be pending."""
+    if tracker.first_pending is None:
         return []
-    pending = client.list(status="PENDING", start=tracks.first_pending, limit=MOST_PENDING)
-    tracks.first_pending = pending[0]["id"] if pending else None
+    pending = client.list(status="PENDING", start=tracker.first_pending, limit=MAX_PENDING)
+    tracker.first_pending = pending[0]["id"] if pending else None
     return pending
 
 
-def _tail(client: Client, look: Look) -> bytes:
+def _read_tail(client: Client, view: OutputView) -> bytes:
     try:
-        return client.output(look.job, look.stream, tail=TAIL).data
+        return client.output(view.job, view.stream, tail=TAIL_SIZE).data
     except Refused as refusal:
         return f"({refusal.text})".encode()
 
 
-def do(client: Client, act: Act) -> str:
-    """Do something; return what to say of it."""
+def perform(client: Client, action: Action) -> str:
+    """Send an action to the daemon; return a message about its result."""
     try:
-        if act.job is None:
-            (client.pause if act.verb is Verb.PAUSE else client.resume)(act.queue)
-            return f"{act.subject} {act.verb.value}"
-        acts: dict[Verb, Callable[[Ref], object]] = {
+        if action.job is None:
+            (client.pause if action.verb is Verb.PAUSE else client.resume)(action.queue)
+            return f"{action.subject} {action.verb.value}"
+        requests: dict[Verb, Callable[[Ref], object]] = {
             Verb.CANCEL: client.cancel,
             Verb.HOLD: client.hold,
             Verb.RELEASE: client.release,
             Verb.RETRY: client.retry,
         }
-        acts[act.verb](act.job)
-        return f"{act.subject} {act.verb.value}"
+        requests[action.verb](action.job)
+        return f"{action.subject} {action.verb.value}"
     except Refused as refusal:
         return refusal.text
 
 
-class Asking:
-    """The thread: ``told`` is called in it with all that it learns; it goes on over restarts of the daemon.
+class Poller:
+    """The thread; it calls ``on_update`` with every update, and reconnects after restarts of the daemon.
 
-    The first connection is made by ``start``, in the caller's thread, so that its failure is the caller's.
+    ``start`` opens the first connection in the caller's thread, so that the caller gets its errors.
     """
 
-    def __init__(self, connect: Callable[[], Client], told: Callable[[Told], None]) -> None:
+    def __init__(self, connect: Callable[[], Client], on_update: Callable[[Update], None]) -> None:
         self._connect = connect
-        self._told = told
-        self._asked: SimpleQueue[Act | Look | None] = SimpleQueue()
-        self._query: Look | None = None
+        self._on_update = on_update
+        self._commands: SimpleQueue[Action | OutputView | None] = SimpleQueue()
+        self._view: OutputView | None = None
         self._client: Client | None = None
 
     def start(self) -> str:
-        """Connect and begin; return the daemon's address. Raises Unreachable or Refused."""
+        """Connect and start the thread; return the daemon's address. Raises Unreachable or Refused."""
         self._client = self._connect()
         address = self._client.address
-        # A daemon thread: the end need not wait for a daemon that does not answer.
+        # A daemon thread does not delay the exit while it waits for a reply.
         threading.Thread(target=self._run, daemon=True).start()
         return address
 
-    def do(self, act: Act) -> None:
-        """Have something done."""
-        self._asked.put(act)
+    def perform(self, action: Action) -> None:
+        """Send an action to the daemon."""
+        self._commands.put(action)
 
-    def look(self, look: Look | None) -> None:
-        """Have an output asked for too, or none."""
-        self._asked.put(look)
+    def show_output(self, view: OutputView | None) -> None:
+        """Request an output with each query, or none."""
+        self._commands.put(view)
 
     def _run(self) -> None:
         while True:
             try:
                 with self._client or self._connect() as client, client.another() as watcher:
                     self._client = None
-                    self._show(client, watcher.watch())
+                    self._poll(client, watcher.watch())
             except (Unreachable, Refused) as error:
                 if isinstance(error, Refused) and error.next is not None:
-                    continue  # so much has happened that it is quicker to begin anew
-                self._told(error if isinstance(error, Unreachable) else Unreachable(error.text))
-                time.sleep(EVERY)
+                    continue  # events were missed: load the jobs again
+                self._on_update(error if isinstance(error, Unreachable) else Unreachable(error.text))
+                time.sleep(POLL_INTERVAL)
 
-    def _show(self, client: Client, events: Iterator[Facts | None]) -> None:
-        """Tell what there is for as long as the daemon answers."""
-        next(events)  # it watches from now on: what the lists do not tell any more, the events do
-        tracks = begin(client)
+    def _poll(self, client: Client, events: Iterator[Facts | None]) -> None:
+        """Send queries until the daemon stops answering."""
+        next(events)  # the watch has started, so events cover what happens after the lists
+        tracker = load_jobs(client)
         while True:
-            self._told(ask(client, self._query, tracks))
-            self._wait(client, events, tracks)
+            self._on_update(query(client, self._view, tracker))
+            self._wait(client, events, tracker)
 
-    def _wait(self, client: Client, events: Iterator[Facts | None], tracks: Tracks) -> None:
-        """Wait for the next time to ask, or until something is to be done, and do it."""
-        asked_at = time.monotonic()
-        has_happened = False
+    def _wait(self, client: Client, events: Iterator[Facts | None], tracker: JobTracker) -> None:
+        """Wait until the next query is due, or perform an action when there is one."""
+        queried_at = time.monotonic()
+        has_event = False
         for event in events:
             if event:
-                tracks.take(event)
-                has_happened = True
-            if self._has_done(client):
+                tracker.on_event(event)
+                has_event = True
+            if self._run_command(client):
                 return
-            if time.monotonic() - asked_at >= (SOON if has_happened else EVERY):
+            if time.monotonic() - queried_at >= (EVENT_POLL_INTERVAL if has_event else POLL_INTERVAL):
                 return
 
-    def _has_done(self, client: Client) -> bool:
-        """Do what was asked for meanwhile; whether there was something."""
+    def _run_command(self, client: Client) -> bool:
+        """Run a command of the main thread; return whether there was one."""
         try:
-            asked = self._asked.get_nowait()
+            command = self._commands.get_nowait()
         except Empty:
             return False
-        if isinstance(asked, Act):
-            self._told(do(client, asked))
+        if isinstance(command, Action):
+            self._on_update(perform(client, command))
         else:
-            self._query = asked
+            self._view = command
         return True

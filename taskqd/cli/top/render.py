@@ -1,4 +1,4 @@
-"""The state as lines: what stands where on a screen of a size. It draws; it asks and changes nothing."""
+"""Renders the state as the lines of a screen."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,20 +7,20 @@ from rich.cells import set_cell_size
 from rich.console import Group
 from rich.text import Text
 
-from taskqd.cli.display.tables import COLOURS, progress_of, waiting_for
-from taskqd.cli.display.text import age, bar, command_of, relative, sanitize_line, span
-from taskqd.cli.top.state import Look, Mode, News, State, ref
+from taskqd.cli.display.tables import COLOURS, progress_of, wait_reason
+from taskqd.cli.display.text import age, bar, command_of, format_age, relative_time, sanitize_line
+from taskqd.cli.top.state import Mode, OutputView, Snapshot, State, ref
 from taskqd.client import Facts
 
 KEYS = "q quit  ? help  ↑↓ select  o output  c cancel  h hold  r retry  p P pause"
 SHORT_KEYS = "q quit  ? help  o output  c cancel  p pause"
 HELP = """
   ↑ ↓  k j     select a job; PgUp PgDn Home End
-  o  Enter     look into what it prints; Tab: the other stream;
-               ↑ ↓ scroll, q comes back
-  c            cancel it (asks)
+  o  Enter     show its output; Tab: other stream;
+               ↑ ↓ scroll, q back
+  c            cancel it (with confirmation)
   h            hold it; again: release it
-  r            run it again once it has ended
+  r            retry it when it has ended
   p            pause its queue; again: resume it
   P            pause everything; again: resume
   q            quit; Ctrl-Z suspends
@@ -28,21 +28,21 @@ HELP = """
   Any key closes this help.
 """
 NARROW = 60
-"""Below so many columns some things are left out."""
+"""Width below which details are left out (columns)."""
 
 Row = Callable[[Facts, int, float], Text]
 
 
 def draw(state: State, width: int, height: int, now: float) -> Group:
-    """Return a screen full of lines."""
+    """Return the lines of the whole screen."""
     if state.mode is Mode.HELP:
         lines = [Text(line) for line in HELP.strip("\n").split("\n")]
-    elif state.look is not None:
-        lines = _output(state, state.look, width, height - 2)
-    elif state.news is None:
+    elif state.output_view is not None:
+        lines = _output(state, state.output_view, width, height - 2)
+    elif state.snapshot is None:
         lines = [Text(), Text("  waiting for the daemon …", style="dim")]
     else:
-        lines = _jobs(state, state.news, width, height - 2, now)
+        lines = _jobs(state, state.snapshot, width, height - 2, now)
     lines = [_head(state, width), *lines[: height - 2]]
     lines += [Text()] * (height - 1 - len(lines))
     lines.append(_foot(state, width))
@@ -54,10 +54,10 @@ def draw(state: State, width: int, height: int, now: float) -> Group:
 
 def _head(state: State, width: int) -> Text:
     line = Text("taskq top", style="bold")
-    news = state.news
-    if news is None:
+    snapshot = state.snapshot
+    if snapshot is None:
         return line.append(f"  {state.address}", style="not bold dim")
-    stats = news.stats
+    stats = snapshot.stats
     line.append(f"  {bar(stats['busy'], stats['slots'], 10)}", style="not bold cyan")
     line.append(f" {stats['busy']}/{stats['slots']} slots", style="not bold")
     for name, resource in stats.get("resources", {}).items():
@@ -68,7 +68,7 @@ def _head(state: State, width: int) -> Text:
         line.append("  DRAINING", style="bold yellow")
     if stats.get("paused"):
         line.append("  PAUSED", style="bold yellow")
-    up = f"up {span(stats['uptime'])}"
+    up = f"up {format_age(stats['uptime'])}"
     if line.cell_len + len(up) + 2 <= width:
         line.append(" " * (width - line.cell_len - len(up)) + up, style="not bold dim")
     return line
@@ -77,70 +77,74 @@ def _head(state: State, width: int) -> Text:
 def _foot(state: State, width: int) -> Text:
     if state.question is not None:
         return Text(f"Cancel {state.question.subject}? [y/n]", style="bold yellow")
-    if state.trouble:
-        return Text(sanitize_line(state.trouble), style="bold red")
+    if state.error:
+        return Text(sanitize_line(state.error), style="bold red")
     if state.message:
         return Text(sanitize_line(state.message), style="bold")
     if state.mode is Mode.OUTPUT:
-        return Text("q back  Tab the other stream  ↑↓ scroll  End follow", style="dim")
+        return Text("q back  Tab other stream  ↑↓ scroll  End follow", style="dim")
     return Text(KEYS if width >= len(KEYS) else SHORT_KEYS, style="dim")
 
 
-def _output(state: State, look: Look, width: int, height: int) -> list[Text]:
-    job = next((job for job in state.jobs if ref(job) == look.job), None)
-    title = Text(f"{look.stream} of job {look.job}", style="bold reverse")
+def _output(state: State, view: OutputView, width: int, height: int) -> list[Text]:
+    job = next((job for job in state.jobs if ref(job) == view.job), None)
+    title = Text(f"{view.stream} of job {view.job}", style="bold reverse")
     if job is not None:
         title.append(f"  {job['status']}", style=COLOURS.get(job["status"], ""))
         title.append(f"  {command_of(job)}", style="not bold")
-    output = state.news.output if state.news else None
+    output = state.snapshot.output if state.snapshot else None
     if output is None:
         return [title, Text("…", style="dim")]
-    lines = _folded(output, width)
+    lines = _wrap(output, width)
     rows = max(1, height - 1)
-    end = len(lines) - min(state.back, max(0, len(lines) - rows))
+    end = len(lines) - min(state.scroll, max(0, len(lines) - rows))
     return [title, *map(Text, lines[max(0, end - rows) : end])]
 
 
-def _folded(output: bytes, width: int) -> list[str]:
-    """Return an output as lines of a screen: what is too long goes on below."""
+def _wrap(output: bytes, width: int) -> list[str]:
+    """Return an output as lines of the screen; long lines are wrapped."""
     text = output.decode("utf-8", "backslashreplace").expandtabs()
-    folded: list[str] = []
+    wrapped: list[str] = []
     for line in text.removesuffix("\n").split("\n"):
-        # What goes back to the line's beginning, as progress bars do, is seen only as it is in the end.
+        # Of text after carriage returns, as progress bars print it, only the last is shown.
         shown = sanitize_line(line.rstrip("\r").rpartition("\r")[2])
-        folded += [shown[at : at + width] for at in range(0, len(shown), width)] or [""]
-    return folded
+        wrapped += [shown[at : at + width] for at in range(0, len(shown), width)] or [""]
+    return wrapped
 
 
-def _jobs(state: State, news: News, width: int, height: int, now: float) -> list[Text]:
-    lines = _queues(news.queues, width, max(1, min(len(news.queues), height // 4)))
+def _jobs(state: State, snapshot: Snapshot, width: int, height: int, now: float) -> list[Text]:
+    lines = _queues(snapshot.queues, width, max(1, min(len(snapshot.queues), height // 4)))
     sections = [
-        ("running", news.running, _running),
-        ("pending", news.pending, _pending),
-        ("ended", news.ended, _ended),
+        ("running", snapshot.running, _running),
+        ("pending", snapshot.pending, _pending),
+        ("ended", snapshot.ended, _ended),
     ]
-    heights = _shares(
-        [len(jobs) for _, jobs, _ in sections], max(0, height - len(lines)), _section_of(state.index, news)
+    heights = _distribute_rows(
+        [len(jobs) for _, jobs, _ in sections],
+        max(0, height - len(lines)),
+        _section_of(state.index, snapshot),
     )
     first = 0
     for (title, jobs, row), rows in zip(sections, heights, strict=True):
         if rows > 1:
-            lines.append(_title(title, max(len(jobs), _count(news, title)), min(len(jobs), rows - 1), width))
+            lines.append(
+                _title(title, max(len(jobs), _count(snapshot, title)), min(len(jobs), rows - 1), width)
+            )
             lines += _window(jobs, row, rows - 1, state.index - first, width, now)
         first += len(jobs)
     return lines
 
 
-def _section_of(index: int, news: News) -> int:
-    """Return the number of the section that the selection is in."""
-    ends = (len(news.running), len(news.running) + len(news.pending))
+def _section_of(index: int, snapshot: Snapshot) -> int:
+    """Return the index of the section with the selection."""
+    ends = (len(snapshot.running), len(snapshot.running) + len(snapshot.pending))
     return sum(index >= end for end in ends)
 
 
-def _shares(wanted: Sequence[int], height: int, selected: int) -> list[int]:
-    """Share out rows: each section gets as many as it wants and a title, or an equal part of what there is.
+def _distribute_rows(wanted: Sequence[int], height: int, selected: int) -> list[int]:
+    """Distribute rows: each section gets the rows it needs plus a title, or an equal part of the height.
 
-    Where there is not even room for a title and a row of each, the selected section has its before others.
+    If the height is too small for a title and a row of each section, the selected section comes first.
     """
     needs = [count + 1 if count else 0 for count in wanted]
     shares = [0] * len(needs)
@@ -157,9 +161,9 @@ def _shares(wanted: Sequence[int], height: int, selected: int) -> list[int]:
     return shares
 
 
-def _count(news: News, title: str) -> int:
-    """Return how many jobs belong in a section, of which only some are asked for."""
-    counts: dict[str, int] = news.stats["jobs"]
+def _count(snapshot: Snapshot, title: str) -> int:
+    """Return the number of jobs of a section, of which only some are queried."""
+    counts: dict[str, int] = snapshot.stats["jobs"]
     names = ("completed", "failed", "cancelled") if title == "ended" else (title,)
     return sum(counts[name] for name in names)
 
@@ -170,7 +174,7 @@ def _title(title: str, count: int, shown: int, width: int) -> Text:
 
 
 def _window(jobs: Sequence[Facts], row: Row, rows: int, selected: int, width: int, now: float) -> list[Text]:
-    """Return so many rows of a section, among them the selected one if it is here."""
+    """Return ``rows`` rows of a section, including the selected one if it is in this section."""
     first = min(max(0, selected - rows + 1), max(0, len(jobs) - rows)) if selected >= 0 else 0
     first = first if selected < len(jobs) else 0
     lines = []
@@ -217,7 +221,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _begin(job: Facts, width: int) -> Text:
+def _job_prefix(job: Facts, width: int) -> Text:
     line = Text(f"{ref(job):>7} ")
     if width >= NARROW:
         line.append(set_cell_size(_cut(sanitize_line(job["queue"]), 10), 11))
@@ -226,7 +230,7 @@ def _begin(job: Facts, width: int) -> Text:
 
 
 def _running(job: Facts, width: int, now: float) -> Text:
-    line = _begin(job, width)
+    line = _job_prefix(job, width)
     line.append(f"{age(job['started_at'] or job['submitted_at'], now):>6} ")
     done, count = progress_of(job)
     shown = f"{bar(done, count, 8)} " + (f"{done:>3}%" if count == 100 else f"{done}/{count}")
@@ -235,14 +239,14 @@ def _running(job: Facts, width: int, now: float) -> Text:
 
 
 def _pending(job: Facts, width: int, now: float) -> Text:
-    line = _begin(job, width)
+    line = _job_prefix(job, width)
     line.append(f"{age(job['submitted_at'], now):>6} ")
-    line.append(f"{waiting_for(job, now):13}", style="yellow")
+    line.append(f"{wait_reason(job, now):13}", style="yellow")
     return line.append(f" {command_of(job)}")
 
 
 def _ended(job: Facts, width: int, now: float) -> Text:
-    line = _begin(job, width)
+    line = _job_prefix(job, width)
     line.append(f"{_since(job, now):>10} ")
     code: Any = job["exit_code"]
     shown = {"COMPLETED": "ok"}.get(job["status"]) if code in (0, None) else f"exit {code}"
@@ -252,4 +256,4 @@ def _ended(job: Facts, width: int, now: float) -> Text:
 
 
 def _since(job: Facts, now: float) -> str:
-    return relative(job["completed_at"], now) if job.get("completed_at") else ""
+    return relative_time(job["completed_at"], now) if job.get("completed_at") else ""

@@ -1,4 +1,4 @@
-"""The terminal of ``taskq top``: its settings, its size, its keys and signals, and the loop around them."""
+"""The terminal and the main loop of ``taskq top``: settings, size, keys and signals."""
 
 import errno
 import os
@@ -17,59 +17,59 @@ from rich.live import Live
 
 from taskqd.cli.context import Session
 from taskqd.cli.top.keys import QUIT, press, read_keys
-from taskqd.cli.top.poller import Asking, Told
+from taskqd.cli.top.poller import Poller, Update
 from taskqd.cli.top.render import draw
-from taskqd.cli.top.state import Act, News, State
+from taskqd.cli.top.state import Action, Snapshot, State
 from taskqd.client import Unreachable
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGTSTP, signal.SIGWINCH, signal.SIGCONT)
-_ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def show(session: Session) -> int:
-    """Show it until somebody quits; return the exit code: 128+N for the end by signal N."""
-    told: SimpleQueue[Told] = SimpleQueue()
-    with _bell() as (bell, ring):
+    """Run until the user quits; return the exit code, 128+N after signal N."""
+    updates: SimpleQueue[Update] = SimpleQueue()
+    with _wakeup_pipe() as (reader, writer):
 
-        def tell(news: Told) -> None:
-            told.put(news)
-            os.write(ring, b"\0")
+        def on_update(update: Update) -> None:
+            updates.put(update)
+            os.write(writer, b"\0")
 
-        asking = Asking(session.connect_once, tell)
+        poller = Poller(session.connect_once, on_update)
         state = State()
-        state.address = asking.start()
+        state.address = poller.start()
         try:
-            return Top(state, asking, told, bell).run()
+            return Top(state, poller, updates, reader).run()
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            return 128 + signal.SIGHUP  # the terminal is gone, which may be seen before the signal is
+            return 128 + signal.SIGHUP  # the terminal is gone; this may be seen before SIGHUP arrives
 
 
 @contextmanager
-def _bell() -> Iterator[tuple[int, int]]:
-    """Have signals noted on a pipe, as is what the asking thread tells; as they were before at the end."""
-    bell, ring = os.pipe()
-    os.set_blocking(bell, False)
-    os.set_blocking(ring, False)
-    before = {number: signal.signal(number, _noted) for number in _SIGNALS}
-    former = signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+def _wakeup_pipe() -> Iterator[tuple[int, int]]:
+    """Open a pipe to which signal numbers and a byte per update are written; restore handlers at the end."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, _ignore) for number in _SIGNALS}
+    former = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield bell, ring
+        yield reader, writer
     finally:
         signal.set_wakeup_fd(former)
         for number, handler in before.items():
             signal.signal(number, handler)
-        # The pipe stays open: the asking thread may still write to it, and its number must not be another's.
+        # The pipe stays open: the poller thread may still write to it, and its number must not be reused.
 
 
-def _noted(number: int, frame: FrameType | None) -> None:
-    """Do nothing in the handler: the number is on the pipe, and the loop sees it there."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the number has been written to the pipe, where the main loop reads it."""
 
 
 @contextmanager
-def keys_at_once(terminal: int) -> Iterator[None]:
-    """Have keys come one by one and unseen; the terminal's settings are as they were at the end."""
+def character_input(terminal: int) -> Iterator[None]:
+    """Switch a terminal to input by character without echo; restore its settings at the end."""
     before = termios.tcgetattr(terminal)
     settings = termios.tcgetattr(terminal)
     settings[3] &= ~(termios.ICANON | termios.ECHO)
@@ -79,30 +79,30 @@ def keys_at_once(terminal: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(termios.error):  # of a terminal that is gone: it needs no settings any more
+        with suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 class Top:
-    """The loop: waits for keys, signals and news, and draws after each."""
+    """The main loop: waits for keys, signals and updates, and draws after each."""
 
-    def __init__(self, state: State, asking: Asking, told: "SimpleQueue[Told]", bell: int) -> None:
+    def __init__(self, state: State, poller: Poller, updates: "SimpleQueue[Update]", wakeup: int) -> None:
         self._state = state
-        self._asking = asking
-        self._told = told
-        self._bell = bell
+        self._poller = poller
+        self._updates = updates
+        self._wakeup = wakeup
         self._terminal = sys.stdin.fileno()
-        self._begun = b""
+        self._incomplete_key = b""
         self._code = 0
         self._has_ended = False
         self._is_suspended = False
 
     def run(self) -> int:
-        """Run until the end; return the exit code."""
+        """Run until the user quits; return the exit code."""
         while not self._has_ended:
             console = Console()
             with (
-                keys_at_once(self._terminal),
+                character_input(self._terminal),
                 Live(
                     console=console,
                     screen=True,
@@ -111,15 +111,15 @@ class Top:
                     redirect_stderr=False,
                 ) as live,
             ):
-                while not self._is_to_leave():
+                while not self._must_leave_screen():
                     size = os.get_terminal_size(sys.stdout.fileno())
                     console.size = (max(20, size.columns), max(5, size.lines))
                     live.update(draw(self._state, *console.size, time.time()), refresh=True)
-                    self._on_received()
+                    self._wait_for_input()
             self._suspend_if_asked()
         return self._code
 
-    def _is_to_leave(self) -> bool:
+    def _must_leave_screen(self) -> bool:
         return self._has_ended or self._is_suspended
 
     def _end(self, code: int) -> None:
@@ -127,7 +127,7 @@ class Top:
         self._has_ended = True
 
     def _suspend_if_asked(self) -> None:
-        """Stop where Ctrl-Z was pressed, and go on here when the shell says so."""
+        """Stop the process after Ctrl-Z; return when the shell continues it."""
         if not self._is_suspended:
             return
         self._is_suspended = False
@@ -135,48 +135,48 @@ class Top:
         os.kill(os.getpid(), signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, handler)
 
-    def _on_received(self) -> None:
-        """Wait until something has happened, and take it all in."""
-        ready = select.select([self._terminal, self._bell], [], [], 1.0)[0]
-        if self._bell in ready:
-            for number in os.read(self._bell, 4096):
-                self._take_signal(number)
-            self._take_news()
+    def _wait_for_input(self) -> None:
+        """Wait for keys, signals or updates, and process all of them."""
+        ready = select.select([self._terminal, self._wakeup], [], [], 1.0)[0]
+        if self._wakeup in ready:
+            for number in os.read(self._wakeup, 4096):
+                self._on_signal(number)
+            self._process_updates()
         if self._terminal in ready:
             data = os.read(self._terminal, 4096)
             if not data:  # the terminal is gone
                 self._end(128 + signal.SIGHUP)
-            keys, self._begun = read_keys(self._begun + data)
+            keys, self._incomplete_key = read_keys(self._incomplete_key + data)
             for key in keys:
                 self._press(key)
 
-    def _take_signal(self, number: int) -> None:
-        if number in _ENDS:
+    def _on_signal(self, number: int) -> None:
+        if number in _TERMINATING:
             self._end(128 + number)
         elif number == signal.SIGTSTP:
             self._is_suspended = True
 
-    def _take_news(self) -> None:
+    def _process_updates(self) -> None:
         while True:
             try:
-                news = self._told.get_nowait()
+                update = self._updates.get_nowait()
             except Empty:
                 return
-            if isinstance(news, News):
-                self._state.learn(news)
-            elif isinstance(news, Unreachable):
-                self._state.trouble = str(news)
+            if isinstance(update, Snapshot):
+                self._state.update(update)
+            elif isinstance(update, Unreachable):
+                self._state.error = str(update)
             else:
-                self._state.message = news
+                self._state.message = update
 
     def _press(self, key: str) -> None:
-        look = self._state.look
-        pressed = press(self._state, key)
-        if pressed == QUIT:
+        view = self._state.output_view
+        result = press(self._state, key)
+        if result == QUIT:
             self._end(0)
-        elif isinstance(pressed, Act):
-            self._asking.do(pressed)
-        if self._state.look != look:
-            if self._state.news is not None:
-                self._state.news = self._state.news._replace(output=None)
-            self._asking.look(self._state.look)
+        elif isinstance(result, Action):
+            self._poller.perform(result)
+        if self._state.output_view != view:
+            if self._state.snapshot is not None:
+                self._state.snapshot = self._state.snapshot._replace(output=None)
+            self._poller.show_output(self._state.output_view)

@@ -1,4 +1,4 @@
-"""What ``taskq top`` knows and shows: the daemon's answers, what is selected, and what is in front."""
+"""The state of ``taskq top``: the daemon's data, the selection and the visible view."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from taskqd.client import Facts, Ref
 
 
 class Mode(Enum):
-    """What is in front."""
+    """The visible view."""
 
     JOBS = "jobs"
     OUTPUT = "output"
@@ -17,7 +17,7 @@ class Mode(Enum):
 
 
 class Verb(Enum):
-    """What can be asked of the daemon by a key; the value is what is said once it is done."""
+    """A request that a key sends; the value is the message about its result."""
 
     CANCEL = "cancelled"
     HOLD = "held"
@@ -27,8 +27,8 @@ class Verb(Enum):
     RESUME = "resumed"
 
 
-class Act(NamedTuple):
-    """Something to be done: to the job that is named, to a queue, or where neither is named to all queues."""
+class Action(NamedTuple):
+    """A request about a job, a queue, or, without either, all queues."""
 
     verb: Verb
     job: Ref | None = None
@@ -36,26 +36,26 @@ class Act(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """What it is done to, as a person says it."""
+        """The target of the action for messages."""
         if self.job is not None:
             return f"job {self.job}"
         return "everything" if self.queue is None else f"queue {self.queue}"
 
 
-class Look(NamedTuple):
-    """Which output is looked into."""
+class OutputView(NamedTuple):
+    """The output that is shown."""
 
     job: Ref
     stream: str = "stdout"
 
 
 def ref(job: Facts) -> Ref:
-    """Return how a job is named: by its id, or as a task of its array."""
+    """Return the reference of a job: its id, or its array and index."""
     return int(job["id"]) if job.get("array") is None else f"{job['array']}.{job['index']}"
 
 
-class News(NamedTuple):
-    """What the daemon has answered, all at one moment."""
+class Snapshot(NamedTuple):
+    """The replies of the daemon to one round of queries."""
 
     stats: Facts
     queues: Sequence[Facts]
@@ -67,36 +67,36 @@ class News(NamedTuple):
 
 @dataclass
 class State:
-    """All of it. ``index`` is where the selection is in ``jobs``, kept by the id of ``selected``."""
+    """The whole state. ``selected`` is the id of the selected job and ``index`` its position in ``jobs``."""
 
     address: str = ""
-    news: News | None = None
-    trouble: str = ""
-    """Why there is no news, nothing where there is."""
+    snapshot: Snapshot | None = None
+    error: str = ""
+    """Why the snapshot is not current, or empty."""
     message: str = ""
-    """What the last act has come to."""
+    """The result of the last action."""
     mode: Mode = Mode.JOBS
-    look: Look | None = None
-    back: int = 0
-    """How many lines the output is scrolled back."""
-    question: Act | None = None
-    """What is done if it is answered by y."""
+    output_view: OutputView | None = None
+    scroll: int = 0
+    """Number of lines that the output is scrolled back."""
+    question: Action | None = None
+    """The action that needs confirmation."""
     selected: int | None = None
     index: int = 0
     jobs: list[Facts] = field(default_factory=list)
 
-    def learn(self, news: News) -> None:
-        """Take in what the daemon has answered; the selection stays with its job wherever that is now."""
-        self.news = news
-        self.trouble = ""
-        self.jobs = [*news.running, *news.pending, *news.ended]
+    def update(self, snapshot: Snapshot) -> None:
+        """Store a snapshot; the selection stays on the same job."""
+        self.snapshot = snapshot
+        self.error = ""
+        self.jobs = [*snapshot.running, *snapshot.pending, *snapshot.ended]
         ids = [job["id"] for job in self.jobs]
         if self.selected in ids:
             self.index = ids.index(self.selected)
         self._select(self.index)
 
     def move(self, by: int) -> None:
-        """Select another job, so many further down."""
+        """Move the selection down by ``by`` jobs."""
         self._select(self.index + by)
 
     def _select(self, index: int) -> None:
@@ -109,9 +109,9 @@ class State:
         return self.jobs[self.index] if self.jobs else None
 
     def is_paused(self, queue: str | None) -> bool:
-        """Whether a queue is paused by itself; without a name, whether all are."""
-        if self.news is None:
+        """Whether a queue is paused individually; without a name, whether all queues are paused."""
+        if self.snapshot is None:
             return False
         if queue is None:
-            return bool(self.news.stats["paused"])
-        return any(each["paused"] for each in self.news.queues if each["name"] == queue)
+            return bool(self.snapshot.stats["paused"])
+        return any(each["paused"] for each in self.snapshot.queues if each["name"] == queue)

@@ -1,3 +1,5 @@
+"""The commands of taskq against a fake daemon: requests, output, exit codes."""
+
 import json
 import os
 import re
@@ -6,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskqd.cli import app
-from taskqd.cli.commands import server as daemon_commands
+from taskqd.cli.commands import server as server_commands
 from taskqd.cli.display import text as terminal
 from tests.fakes.daemon import FakeDaemon, Request, Script, data, job, refused, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
@@ -17,9 +19,9 @@ TRUE = {"SHOW": job(), "RESULT": b'RESULT "" "" 0\r\n', "WAIT": b"STATUS COMPLET
 CONDITIONS = "--retry-on=exit:75,timeout --no-retry-on=exit:2"
 AFTER = "--after=3,4,5,6 --after-any=7.1 --after-fail=8"
 PLAIN = ("--cwd", "/", "--umask", "022", "--env", "PATH=/bin")
-"""What keeps our own surroundings out of a submission."""
+"""Options that override the defaults from the environment of taskq."""
 BEFORE = "SUBMIT --cwd=/ --umask=022 --env=PATH=/bin "
-"""How the line of such a submission begins."""
+"""The start of the request line of a submission with PLAIN."""
 
 
 def event(sequence: int, kind: str, **more: object) -> bytes:
@@ -28,7 +30,7 @@ def event(sequence: int, kind: str, **more: object) -> bytes:
 
 
 def submitted(daemon: FakeDaemon) -> str:
-    """Return the one command line that came, without what PLAIN and a UNIX socket add to it."""
+    """Return the only request line, without the options that are added for a UNIX socket."""
     (line,) = daemon.lines
     return re.sub(r" --(env=PATH|cwd|umask)=\S+", "", line)
 
@@ -51,7 +53,7 @@ def submitted(daemon: FakeDaemon) -> str:
         (("~", "!"), "SUBMIT exec '~' '!'"),
     ],
 )
-def test_several_words_reach_the_program_as_they_were(
+def test_submit_passes_several_words_to_the_program_unchanged(
     serve: Serve, call: Call, words: tuple[str, ...], line: str
 ) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
@@ -70,7 +72,7 @@ def test_several_words_reach_the_program_as_they_were(
         (("echo \udcff",), b"echo \xff"),
     ],
 )
-def test_a_command_that_is_no_line_of_text_goes_as_a_script(
+def test_command_that_is_no_line_of_text_is_sent_as_script(
     serve: Serve, call: Call, command: str, words: tuple[str, ...], script: bytes
 ) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED, "FOLLOW": b"STATUS COMPLETED 100\r\n", "SHOW": job()}))
@@ -80,18 +82,18 @@ def test_a_command_that_is_no_line_of_text_goes_as_a_script(
     assert request.blocks == (script,)
 
 
-def test_a_schedule_of_several_words_runs_the_program_with_them(serve: Serve, call: Call) -> None:
+def test_schedule_of_several_words_runs_the_program(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
     assert call("schedule", "--every", "1m", *PLAIN, "echo", "-n", "hi").code == 0
     assert daemon.lines[0].endswith(" exec echo -n hi")
-    refused = call("schedule", "--every", "1m", "printf", "a\nb")
-    assert refused.code == 1
+    refusal = call("schedule", "--every", "1m", "printf", "a\nb")
+    assert refusal.code == 1
     assert (
-        "the command of a schedule must be a single line of UTF-8; let it run a script file" in refused.stderr
+        "the command of a schedule must be a single line of UTF-8; let it run a script file" in refusal.stderr
     )
 
 
-def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:
+def test_submit_passes_one_word_to_the_shell(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     call("submit", "sort < 'in' | uniq -c")
     assert submitted(daemon) == "SUBMIT sort < 'in' | uniq -c"
@@ -119,7 +121,7 @@ def test_one_word_is_a_line_for_the_shell(serve: Serve, call: Call) -> None:
         (("--env", "A=1", "--env", "B=x=y", "--env", "C="), '--env=A=1 --env=B="x=y" --env=C=""'),
     ],
 )
-def test_options_have_their_names_on_the_wire(
+def test_submit_options_have_their_protocol_names(
     serve: Serve, call: Call, options: tuple[str, ...], written: str
 ) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
@@ -128,7 +130,9 @@ def test_options_have_their_names_on_the_wire(
     assert set(written.split(" --")[1:]) <= set(line.split(" --"))
 
 
-def test_a_unix_socket_gets_our_directory_path_and_umask(serve: Serve, call: Call, tmp_path: Path) -> None:
+def test_submit_over_unix_socket_sends_directory_path_and_umask(
+    serve: Serve, call: Call, tmp_path: Path
+) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     before = os.umask(0o027)
     try:
@@ -139,7 +143,7 @@ def test_a_unix_socket_gets_our_directory_path_and_umask(serve: Serve, call: Cal
     assert {f"--cwd={tmp_path}", "--umask=027", "--env=PATH=/bin:/usr/bin"} <= set(words)
 
 
-def test_what_is_given_goes_before_our_surroundings(serve: Serve, call: Call, tmp_path: Path) -> None:
+def test_submit_options_override_the_environment(serve: Serve, call: Call, tmp_path: Path) -> None:
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     call("submit", "--cwd", "sub", "--umask", "2", "--env", "PATH=/x", "make")
     words = daemon.lines[0].split(" ")
@@ -148,13 +152,13 @@ def test_what_is_given_goes_before_our_surroundings(serve: Serve, call: Call, tm
     )
 
 
-def test_tcp_gets_nothing_of_our_surroundings(call: Call) -> None:
+def test_submit_over_tcp_sends_nothing_of_the_environment(call: Call) -> None:
     with FakeDaemon(replies({"SUBMIT": SUBMITTED})) as daemon:
         assert call("submit", "--address", daemon.address, "make").code == 0
         assert daemon.lines == ["SUBMIT make"]
 
 
-def test_secrets_come_from_our_environment_and_from_files(
+def test_secrets_are_read_from_environment_and_files(
     serve: Serve, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environb, b"KEY", b"two words \xff")
@@ -169,15 +173,15 @@ def test_secrets_come_from_our_environment_and_from_files(
 
 
 @pytest.mark.parametrize("command", ["submit", "run"])
-def test_a_secret_on_the_command_line_is_refused_and_not_repeated(call: Call, command: str) -> None:
+def test_secret_value_on_command_line_is_rejected_and_not_printed(call: Call, command: str) -> None:
     outcome = call(command, "--secret", "KEY=hunter2", "x")
     assert (outcome.code, outcome.stdout) == (2, b"")
-    assert "a value on a command line is in the process list" in outcome.stderr
+    assert "every user can read command lines" in outcome.stderr
     assert "--secret-file NAME=PATH" in outcome.stderr
     assert "hunter2" not in outcome.stderr
 
 
-def test_secrets_hold_for_each_line_of_a_file(
+def test_secrets_apply_to_each_line_of_a_file(
     serve: Serve, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY", "k")
@@ -188,7 +192,7 @@ def test_secrets_hold_for_each_line_of_a_file(
     assert call("submit", "--secret", "KEY", "--env", "KEY=1", "--from-file", "jobs").code == 2
 
 
-def test_blocks_come_from_files(serve: Serve, call: Call, tmp_path: Path) -> None:
+def test_script_and_stdin_are_read_from_files(serve: Serve, call: Call, tmp_path: Path) -> None:
     (tmp_path / "script").write_bytes(b"#!/bin/sh\nwc\n")
     (tmp_path / "in").write_bytes(b"\0\xff\r\n")
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
@@ -199,7 +203,7 @@ def test_blocks_come_from_files(serve: Serve, call: Call, tmp_path: Path) -> Non
 # submit --from-file
 
 
-def test_each_line_of_a_file_is_a_job(serve: Serve, call: Call, tmp_path: Path) -> None:
+def test_from_file_submits_each_line(serve: Serve, call: Call, tmp_path: Path) -> None:
     (tmp_path / "jobs").write_bytes(b"echo 1\n\n  \necho 2\r\n\xff\n--x\necho last")
     ids = iter(range(1, 100))
     daemon = serve(lambda _: b"JOB_ID %d\r\n" % next(ids))
@@ -209,7 +213,7 @@ def test_each_line_of_a_file_is_a_job(serve: Serve, call: Call, tmp_path: Path) 
     ]
 
 
-def test_a_refused_line_is_told_by_its_number_and_the_others_are_submitted(
+def test_from_file_reports_refused_line_and_submits_the_others(
     serve: Serve, call: Call, tmp_path: Path
 ) -> None:
     (tmp_path / "jobs").write_bytes(b"good\n\nbad\nwith\0nul\ngood\n")
@@ -228,7 +232,7 @@ def test_a_refused_line_is_told_by_its_number_and_the_others_are_submitted(
     )
 
 
-def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
+def test_from_file_reports_last_answered_line_when_connection_is_lost(
     serve: Serve, call: Call, tmp_path: Path
 ) -> None:
     (tmp_path / "jobs").write_bytes(b"one\ntwo\nthree\n")
@@ -236,7 +240,7 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
     serve(lambda _: next(answers))
     outcome = call("submit", "--from-file", "jobs")
     assert (outcome.code, outcome.stdout) == (69, b"7\n7\n")
-    assert "line 2 was the last to be answered" in outcome.stderr
+    assert "the last reply was for line 2" in outcome.stderr
 
 
 # usage
@@ -247,10 +251,16 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
     [
         (("submit",), "expected either a COMMAND or a --script"),
         (("submit", "--script", "/dev/null", "x"), "expected either a COMMAND or a --script"),
-        (("submit", "--script", "-", "--stdin", "-"), "only one of the options can read from -"),
-        (("submit", "--from-file", "-", "--stdin", "-"), "only one of the options can read from -"),
-        (("submit", "--from-file", "/dev/null", "x"), "no COMMAND, --script or --key beside it"),
-        (("submit", "--from-file", "/dev/null", "--key", "k"), "no COMMAND, --script or --key beside it"),
+        (("submit", "--script", "-", "--stdin", "-"), "only one option can read stdin (-)"),
+        (("submit", "--from-file", "-", "--stdin", "-"), "only one option can read stdin (-)"),
+        (
+            ("submit", "--from-file", "/dev/null", "x"),
+            "--from-file cannot be combined with a COMMAND, --script or --key",
+        ),
+        (
+            ("submit", "--from-file", "/dev/null", "--key", "k"),
+            "--from-file cannot be combined with a COMMAND, --script or --key",
+        ),
         (("submit", "--timeout", "soon", "x"), "expected a duration such as 1.5"),
         (("submit", "--max-output", "1T", "x"), "expected a size such as"),
         (("submit", "--retries", "many", "x"), "expected a whole number"),
@@ -258,14 +268,14 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("submit", "--umask", "9", "x"), "expected an octal mask"),
         (("submit", "--key", "a b", "x"), "expected a name"),
         (("submit", "--env", "A", "x"), "expected NAME=VALUE, not 'A'"),
-        (("submit", "--secret", "NOWHERE", "x"), "no NOWHERE in the environment of taskq; export it, or"),
+        (("submit", "--secret", "NOWHERE", "x"), "NOWHERE is not in the environment of taskq; export it, or"),
         (("submit", "--secret-file", "A", "x"), "expected NAME=PATH, not 'A'"),
-        (("submit", "--secret-file", "A=none", "x"), "none cannot be read: No such file or directory"),
-        (("submit", "--secret", "PATH", "--env", "PATH=1", "x"), "PATH is given twice"),
-        (("run", "--secret", "PATH", "--secret-file", "PATH=/dev/null", "x"), "PATH is given twice"),
+        (("submit", "--secret-file", "A=none", "x"), "cannot read none: No such file or directory"),
+        (("submit", "--secret", "PATH", "--env", "PATH=1", "x"), "PATH is set twice"),
+        (("run", "--secret", "PATH", "--secret-file", "PATH=/dev/null", "x"), "PATH is set twice"),
         (("schedule", "--every", "1h", "--secret", "PATH", "x"), "--secret"),
         (("submit", "--stdin", "none", "x"), "'none'"),
-        (("list", "--status", "DONE"), "expected some of PENDING,RUNNING"),
+        (("list", "--status", "DONE"), "expected statuses from PENDING,RUNNING"),
         (("status",), "ID"),
         (("status", "0"), "expected a whole number from 1"),
         (("output", "7", "stdin"), "'stdin'"),
@@ -277,10 +287,10 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("journal", "dump", ".", "--job", "0"), "expected a whole number from 1"),
         (("journal", "dump", ".", "--since", "yesterday"), "expected a time such as"),
         (("journal", "dump", ".", "--since", "2026-11-24T07:00:00"), "expected a time such as"),
-        (("juggle",), "there is no command 'juggle' (see taskq --help)"),
-        (("cancle", "7"), "there is no command 'cancle'; did you mean 'cancel'?"),
+        (("juggle",), "no such command: 'juggle' (see taskq --help)"),
+        (("cancle", "7"), "no such command: 'cancle'; did you mean 'cancel'?"),
         (("show", "7-"), "expected a whole number from 1"),
-        (("show", "7-3"), "expected a range that goes up"),
+        (("show", "7-3"), "expected an ascending range"),
         (("show", "1-999999"), "expected at most 100000 jobs"),
         (("history", "3-7"), "expected one job, not the range 3-7"),
         (("result", "7.x"), "expected a whole number from 0"),
@@ -294,11 +304,11 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("submit", "--at", "7:00", "--delay", "1s", "x"), "expected either --delay or --at"),
         (("submit", "--at", "7:00", "--delay", "1s", "--from-file", "/dev/null"), "either --delay or --at"),
         (("submit", "--priority", "1000001", "x"), "from -1000000 to 1000000"),
-        (("run", "--array", "1-3", "x"), "an array is many jobs: `taskq submit` it"),
-        (("cancel",), "expected either the IDs of jobs or options that say which"),
-        (("cancel", "7", "--label", "x"), "expected either the IDs of jobs or options that say which"),
-        (("hold", "--status", "running"), "only jobs that are PENDING can be held"),
-        (("set", "7"), "expected at least one option that says what to change"),
+        (("run", "--array", "1-3", "x"), "run accepts no --array; use `taskq submit`"),
+        (("cancel",), "expected either job IDs or filter options"),
+        (("cancel", "7", "--label", "x"), "expected either job IDs or filter options"),
+        (("hold", "--status", "running"), "only jobs with the status PENDING can be held"),
+        (("set", "7"), "expected at least one option to change"),
         (("set", "7", "--timeout", "never"), "expected a duration such as"),
         (("set", "7", "--nice", "nice"), "expected a whole number from -20 to 19"),
         (("set-queue", "q"), "--slots"),
@@ -310,10 +320,10 @@ def test_a_connection_lost_among_many_tells_the_last_line_that_was_answered(
         (("schedule", "--every", "1h"), "expected a COMMAND"),
         (("unschedule", "x"), "expected a whole number from 1"),
         (("progress", "101"), "expected a whole number from 0 to 100"),
-        (("progress", "40"), "there is no TASKQ_PROGRESS"),
+        (("progress", "40"), "TASKQ_PROGRESS is not set"),
     ],
 )
-def test_a_mistake_in_the_call_is_one_line_and_exit_code_2(
+def test_usage_error_prints_one_line_and_exits_with_2(
     serve: Serve, call: Call, words: tuple[str, ...], text: str
 ) -> None:
     daemon = serve(replies({}))
@@ -325,7 +335,7 @@ def test_a_mistake_in_the_call_is_one_line_and_exit_code_2(
     assert daemon.lines == []
 
 
-def test_a_directory_that_is_gone_is_told_before_anything_is_sent(
+def test_missing_current_directory_is_reported_before_sending(
     serve: Serve, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon = serve(replies({}))
@@ -335,26 +345,26 @@ def test_a_directory_that_is_gone_is_told_before_anything_is_sent(
     outcome = call("submit", "x")
     monkeypatch.chdir(tmp_path)
     assert outcome.code == 2
-    assert "say with --cwd where to run the job" in outcome.stderr
+    assert "the current directory does not exist any more; set --cwd" in outcome.stderr
     assert daemon.lines == []
 
 
 # the daemon
 
 
-def test_no_daemon_is_exit_code_69_and_says_where_and_how_to_start_one(call: Call, tmp_path: Path) -> None:
+def test_missing_daemon_exits_with_69_and_says_how_to_start_one(call: Call, tmp_path: Path) -> None:
     outcome = call("--address", f"unix:{tmp_path}/none", "submit", "true")
     assert outcome == (
         69,
         b"",
         (
             f"taskq: cannot reach the daemon at unix:{tmp_path}/none: No such file or directory; "
-            "start one with `twistd taskq` or give its --address\n"
+            "is it running? Start one with `twistd taskq`, or set --address\n"
         ),
     )
 
 
-def test_without_an_address_the_daemons_default_socket_is_tried(
+def test_default_socket_is_used_without_address(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 1000)
@@ -363,7 +373,7 @@ def test_without_an_address_the_daemons_default_socket_is_tried(
 
 
 @pytest.mark.parametrize("words", [("--address", "{}", "stats"), ("stats", "--address", "{}")])
-def test_the_address_stands_before_or_behind_the_command_and_goes_before_the_environment(
+def test_address_option_is_accepted_before_and_after_the_command(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("TASKQ_ADDRESS", "unix:/nowhere")
@@ -372,7 +382,7 @@ def test_the_address_stands_before_or_behind_the_command_and_goes_before_the_env
 
 
 @pytest.mark.parametrize("name", ["TASKQ_TOKEN", "TASKQ_TOKEN_FILE"])
-def test_the_token_of_the_environment_is_sent_over_tcp(
+def test_token_of_the_environment_is_sent_over_tcp(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "token").write_text("secret\n")
@@ -382,45 +392,43 @@ def test_the_token_of_the_environment_is_sent_over_tcp(
         assert daemon.lines == ["AUTH secret", "STATS"]
 
 
-def test_a_token_file_that_cannot_be_read_is_a_usage_error(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_token_file_is_a_usage_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKQ_TOKEN_FILE", "/none")
     outcome = call("--address", "tcp:127.0.0.1:1", "stats")
     assert outcome.code == 2
-    assert "cannot read the token that TASKQ_TOKEN_FILE names" in outcome.stderr
+    assert "cannot read the token file (TASKQ_TOKEN_FILE)" in outcome.stderr
 
 
-def test_who_is_not_authenticated_is_told_where_the_token_goes(serve: Serve, call: Call) -> None:
-    serve(replies({"STATS": refused("AUTH_REQUIRED", "say AUTH first")}))
+def test_auth_required_names_the_variables_for_the_token(serve: Serve, call: Call) -> None:
+    serve(replies({"STATS": refused("AUTH_REQUIRED", "send AUTH first")}))
     outcome = call("stats")
     assert outcome.code == 1
     assert outcome.stderr == (
-        "taskq: say AUTH first (AUTH_REQUIRED); "
-        "set TASKQ_TOKEN or TASKQ_TOKEN_FILE to a token; `taskq token add` makes one\n"
+        "taskq: send AUTH first (AUTH_REQUIRED); "
+        "set TASKQ_TOKEN or TASKQ_TOKEN_FILE; `taskq token add` makes a token\n"
     )
 
 
 @pytest.mark.parametrize(
     "code,hint",
     [
-        ("AUTH_FAILED", "it came from TASKQ_TOKEN or TASKQ_TOKEN_FILE"),
-        ("FORBIDDEN", "`taskq hello` tells who you are to the daemon, and what you may do"),
-        ("QUEUE_FULL", "`taskq hello` tells the limits"),
+        ("AUTH_FAILED", "check the token in TASKQ_TOKEN or TASKQ_TOKEN_FILE"),
+        ("FORBIDDEN", "`taskq hello` shows your identity and role"),
+        ("QUEUE_FULL", "`taskq hello` shows the limits"),
     ],
 )
-def test_who_is_refused_is_told_where_to_look(code: str, hint: str, serve: Serve, call: Call) -> None:
+def test_refusal_of_a_user_has_a_hint(code: str, hint: str, serve: Serve, call: Call) -> None:
     serve(replies({"STATS": refused(code, "no")}))
     assert call("stats") == (1, b"", f"taskq: no ({code}); {hint}\n")
 
 
-# one job or several
+# output of commands
 
 COUNTS = {"pending": 3, "running": 4, "completed": 5, "failed": 6, "cancelled": 7}
 
 
 def lines_of(kind: str, *documents: object) -> bytes:
-    """Return a reply of several lines and their END."""
+    """Return a reply of several lines and END."""
     lines = [f"{kind} {json.dumps(document)}\r\n" for document in documents]
     return "".join([*lines, f"END {len(lines)}\r\n"]).encode()
 
@@ -536,7 +544,7 @@ SCHEDULES_SHOWN = (
         ),
     ],
 )
-def test_a_command_prints_what_it_was_told(
+def test_command_prints_the_reply(
     serve: Serve, call: Call, words: tuple[str, ...], table: dict[str, bytes], stdout: bytes
 ) -> None:
     serve(replies(table))
@@ -556,13 +564,15 @@ def test_a_command_prints_what_it_was_told(
         ("why", b"OK 3rd in line\r\n"),
     ],
 )
-def test_one_refused_keeps_the_others_from_nothing(serve: Serve, call: Call, verb: str, reply: bytes) -> None:
-    table = {"SHOW": job(), verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "it was")}
+def test_refusal_for_one_job_does_not_stop_the_others(
+    serve: Serve, call: Call, verb: str, reply: bytes
+) -> None:
+    table = {"SHOW": job(), verb.upper(): reply, f"{verb.upper()} 8": refused("GONE", "removed")}
     daemon = serve(replies(table))
     outcome = call(verb, "7", "8", "9")
-    asked = [line for line in daemon.lines if line.startswith(verb.upper())]
-    assert asked == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
-    assert (outcome.code, outcome.stderr) == (1, "taskq: job 8: it was (GONE)\n")
+    requests = [line for line in daemon.lines if line.startswith(verb.upper())]
+    assert requests == [f"{verb.upper()} {number}" for number in (7, 8, 9)]
+    assert (outcome.code, outcome.stderr) == (1, "taskq: job 8: removed (GONE)\n")
     assert outcome.stdout
 
 
@@ -573,12 +583,12 @@ def test_one_refused_keeps_the_others_from_nothing(serve: Serve, call: Call, ver
         ("FAILED", 3, "exit", 3, ""),
         ("FAILED", -9, "signal", 137, ""),
         ("CANCELLED", -15, "cancelled", 143, ""),
-        ("CANCELLED", None, "cancelled", 1, "taskq: job 7 is CANCELLED (cancelled): it has no exit code\n"),
-        ("FAILED", None, "spawn", 1, "taskq: job 7 is FAILED (spawn): it has no exit code\n"),
-        ("FAILED", 0, "timeout", 1, "taskq: job 7 is FAILED (timeout), though its exit code is 0\n"),
+        ("CANCELLED", None, "cancelled", 1, "taskq: job 7 is CANCELLED (cancelled), without an exit code\n"),
+        ("FAILED", None, "spawn", 1, "taskq: job 7 is FAILED (spawn), without an exit code\n"),
+        ("FAILED", 0, "timeout", 1, "taskq: job 7 is FAILED (timeout), although its exit code is 0\n"),
     ],
 )
-def test_the_exit_code_is_the_jobs(
+def test_exit_code_is_that_of_the_job(
     serve: Serve, call: Call, status: str, exit_code: int | None, reason: str | None, code: int, stderr: str
 ) -> None:
     table = {
@@ -590,9 +600,9 @@ def test_the_exit_code_is_the_jobs(
     }
     serve(replies(table))
     assert call("result", "7") == (code, b"", stderr)
-    why = "" if reason in (None, "exit") else f"taskq: job 7 is {status} ({reason})\n"
-    assert call("run", "x") == (code, b"", stderr or why)
-    assert call("follow", "7") == (code, b"", stderr or why)
+    reason_line = "" if reason in (None, "exit") else f"taskq: job 7 is {status} ({reason})\n"
+    assert call("run", "x") == (code, b"", stderr or reason_line)
+    assert call("follow", "7") == (code, b"", stderr or reason_line)
     assert call("wait", "7") == (code, f"{status} 0\n".encode(), stderr)
 
 
@@ -600,10 +610,10 @@ def test_the_exit_code_is_the_jobs(
     "tasks,status,code,stderr",
     [
         ({"completed": 3}, "COMPLETED", 0, ""),
-        ({"failed": 2, "cancelled": 1}, "FAILED", 1, " (2 of its tasks failed, 1 of its tasks cancelled)"),
+        ({"failed": 2, "cancelled": 1}, "FAILED", 1, " (2 tasks failed, 1 tasks cancelled)"),
     ],
 )
-def test_an_array_has_no_exit_code_and_ends_well_only_if_all_tasks_did(
+def test_exit_code_of_an_array_is_0_only_if_all_tasks_completed(
     serve: Serve, call: Call, tasks: object, status: str, code: int, stderr: str
 ) -> None:
     serve(replies({"WAIT": f"STATUS {status} 0\r\n".encode(), "SHOW": job(7, status, None, tasks=tasks)}))
@@ -611,7 +621,7 @@ def test_an_array_has_no_exit_code_and_ends_well_only_if_all_tasks_did(
     assert call("wait", "7") == (code, f"{status} 0\n".encode(), shown)
 
 
-# waiting for several
+# waiting for several jobs
 
 
 SEVERAL = {
@@ -621,7 +631,7 @@ SEVERAL = {
 }
 
 
-def test_a_wait_for_several_tells_of_each_as_it_ends_and_ends_as_the_first_in_order_that_failed(
+def test_wait_for_several_prints_ends_and_exits_as_the_first_given_that_failed(
     serve: Serve, call: Call
 ) -> None:
     ends = b"STATUS FAILED 0 11\r\nSTATUS COMPLETED 100 8\r\nSTATUS FAILED 0 7\r\nEND 3\r\n"
@@ -631,12 +641,12 @@ def test_a_wait_for_several_tells_of_each_as_it_ends_and_ends_as_the_first_in_or
     assert daemon.lines[0] == "WAIT 8 7 10.1 --timeout=1h"
 
 
-def test_a_wait_for_any_ends_as_the_first_that_has_ended(serve: Serve, call: Call) -> None:
+def test_wait_any_exits_as_the_first_job_that_ended(serve: Serve, call: Call) -> None:
     serve(replies({**SEVERAL, "WAIT 7 8 --any": b"STATUS COMPLETED 100 8\r\nEND 1\r\n"}))
     assert call("wait", "--any", "7-8") == (0, b"8 COMPLETED 100\n", "")
 
 
-def test_a_wait_for_several_whose_time_is_up_is_exit_code_75(serve: Serve, call: Call) -> None:
+def test_wait_for_several_exits_with_75_after_timeout(serve: Serve, call: Call) -> None:
     table = {"WAIT": b"STATUS FAILED 0 7\r\nERROR TIMED_OUT 1 of 2 goes on\r\n"}
     serve(replies({**SEVERAL, **table}))
     outcome = call("wait", "7", "8", "--timeout", "1", "--json")
@@ -645,20 +655,20 @@ def test_a_wait_for_several_whose_time_is_up_is_exit_code_75(serve: Serve, call:
     assert [document.get("id") for document in json.loads(outcome.stdout)] == [7, None]
 
 
-# what to do about a refusal
+# hints about refusals
 
 
 @pytest.mark.parametrize(
     "words,code,hint",
     [
-        (("result", "7"), "NOT_FINISHED", "`taskq output` prints what there is so far"),
-        (("wait", "7"), "TIMED_OUT", "it goes on; `taskq why` tells what a pending one waits for"),
-        (("why", "7"), "UNKNOWN_COMMAND", "the daemon is of another version"),
-        (("show", "7"), "NO_SUCH_JOB", "`taskq list` shows those that there are"),
-        (("submit", "x"), "DRAINING", "once the daemon has been started again"),
+        (("result", "7"), "NOT_FINISHED", "`taskq output` prints the output so far"),
+        (("wait", "7"), "TIMED_OUT", "the job continues; `taskq why` shows what a pending job waits for"),
+        (("why", "7"), "UNKNOWN_COMMAND", "the daemon has another version"),
+        (("show", "7"), "NO_SUCH_JOB", "`taskq list` shows the jobs"),
+        (("submit", "x"), "DRAINING", "the daemon accepts jobs again after a restart"),
     ],
 )
-def test_a_refusal_says_what_to_do(
+def test_refusal_of_a_command_has_a_hint(
     serve: Serve, call: Call, words: tuple[str, ...], code: str, hint: str
 ) -> None:
     serve(replies({words[0].upper(): refused(code, "no"), "LIST": job() + b"END 1\r\n"}))
@@ -666,20 +676,18 @@ def test_a_refusal_says_what_to_do(
 
 
 @pytest.mark.parametrize("words", [("unschedule", "7"), ("pause", "--schedule", "7")])
-def test_where_the_text_of_a_refusal_says_it_all_nothing_is_added(
-    serve: Serve, call: Call, words: tuple[str, ...]
-) -> None:
+def test_refusal_with_sufficient_text_has_no_hint(serve: Serve, call: Call, words: tuple[str, ...]) -> None:
     serve(replies({words[0].upper(): refused("NO_SUCH_JOB", "no")}))
     assert call(*words).stderr == "taskq: no (NO_SUCH_JOB)\n"
 
 
-def test_a_daemon_without_any_job_may_be_the_wrong_one(serve: Serve, call: Call) -> None:
+def test_no_such_job_hints_at_the_wrong_daemon_if_it_has_no_jobs(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"SHOW": refused("NO_SUCH_JOB", "no"), "LIST": b"END 0\r\n"}))
-    hint = f"the daemon at {daemon.address} knows no job at all: is it the one that you mean?"
+    hint = f"the daemon at {daemon.address} has no jobs; is it the right one?"
     assert call("--address", daemon.address, "show", "7").stderr == f"taskq: no (NO_SUCH_JOB); {hint}\n"
 
 
-def test_what_cannot_be_asked_about_a_refusal_is_left_out(serve: Serve, call: Call) -> None:
+def test_no_such_job_has_general_hint_if_list_is_refused(serve: Serve, call: Call) -> None:
     serve(replies({"SHOW": refused("NO_SUCH_JOB", "no"), "LIST": refused("FORBIDDEN", "no")}))
     assert "`taskq list` shows" in call("show", "7").stderr
 
@@ -687,7 +695,7 @@ def test_what_cannot_be_asked_about_a_refusal_is_left_out(serve: Serve, call: Ca
 # schedules and progress
 
 
-def test_a_schedule_has_the_options_of_its_submissions(serve: Serve, call: Call) -> None:
+def test_schedule_sends_options_of_its_submissions(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"SCHEDULE": b"OK 3\r\n"}))
     words = ("schedule", *PLAIN, "--cron", "30 2 * * *", "--overlap", "--queue", "q", "--", "ls", "my file")
     assert call(*words) == (0, b"3\n", "")
@@ -698,7 +706,7 @@ def test_a_schedule_has_the_options_of_its_submissions(serve: Serve, call: Call)
     assert {"--queue=q", "--cwd=/", "--umask=022", "--env=PATH=/bin"} <= set(options.split(" "))
 
 
-def test_progress_is_a_line_in_the_file_that_the_job_has_for_it(
+def test_progress_appends_a_line_to_the_file_of_the_job(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKQ_PROGRESS", str(tmp_path / "progress"))
@@ -714,7 +722,7 @@ def test_progress_is_a_line_in_the_file_that_the_job_has_for_it(
         (("wait", "7", "--timeout", "1"), {"WAIT 7 --timeout=1": refused("TIMED_OUT", "job 7 still runs")}),
     ],
 )
-def test_not_finished_is_exit_code_75(
+def test_not_finished_exits_with_75(
     serve: Serve, call: Call, words: tuple[str, ...], table: dict[str, bytes]
 ) -> None:
     serve(replies(table))
@@ -723,7 +731,7 @@ def test_not_finished_is_exit_code_75(
     assert outcome.stderr.startswith("taskq: job 7 still runs (")
 
 
-# what happened to a job
+# history
 
 HISTORY = [
     # an event, and its line without the time
@@ -751,7 +759,7 @@ HISTORY = [
 ]
 
 
-def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
+def test_history_prints_one_line_per_event(serve: Serve, call: Call) -> None:
     serve(replies({"HISTORY 7": b"".join(line for line, _ in HISTORY) + b"END %d\r\n" % len(HISTORY)}))
     outcome = call("history", "7")
     assert (outcome.code, outcome.stderr) == (0, "")
@@ -759,19 +767,21 @@ def test_a_history_has_a_line_an_event(serve: Serve, call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "skipped, said",
+    "skipped, message",
     [
         (0, ""),
-        (1, "taskq: job 7: 1 job that failed because of it will not run again without --cascade\n"),
-        (2, "taskq: job 7: 2 jobs that failed because of it will not run again without --cascade\n"),
+        (1, "taskq: job 7: 1 job that failed because of it is not retried; see --cascade\n"),
+        (2, "taskq: job 7: 2 jobs that failed because of it are not retried; see --cascade\n"),
     ],
 )
-def test_a_retry_says_how_many_jobs_it_leaves(serve: Serve, call: Call, skipped: int, said: str) -> None:
+def test_retry_reports_number_of_jobs_that_are_not_retried(
+    serve: Serve, call: Call, skipped: int, message: str
+) -> None:
     serve(replies({"RETRY 7": SUBMITTED, "SHOW": job(skipped=skipped)}))
-    assert call("retry", "7") == (0, b"7\n", said)
+    assert call("retry", "7") == (0, b"7\n", message)
 
 
-def test_a_retry_takes_what_failed_by_the_job_along(serve: Serve, call: Call) -> None:
+def test_retry_cascade_is_sent(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"RETRY 7 --cascade": SUBMITTED, "SHOW": job()}))
     assert call("retry", "--cascade", "7") == (0, b"7\n", "")
     assert daemon.lines[0] == "RETRY 7 --cascade"
@@ -791,7 +801,7 @@ end\r
 """
 
 
-def test_a_file_of_lines_has_comments_and_lines_that_go_on(serve: Serve, call: Call, tmp_path: Path) -> None:
+def test_from_file_skips_comments_and_joins_continued_lines(serve: Serve, call: Call, tmp_path: Path) -> None:
     (tmp_path / "jobs").write_bytes(LINES)
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     outcome = call("--json", "submit", "--from-file", "jobs", *PLAIN)
@@ -802,14 +812,14 @@ def test_a_file_of_lines_has_comments_and_lines_that_go_on(serve: Serve, call: C
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
-def test_a_last_line_without_its_other_half_is_not_submitted(
+def test_from_file_does_not_submit_unfinished_last_line(
     serve: Serve, call: Call, tmp_path: Path, end: bytes
 ) -> None:
     (tmp_path / "jobs").write_bytes(b"echo 1\necho 2 \\" + end)
     daemon = serve(replies({"SUBMIT": SUBMITTED}))
     assert call("submit", "--from-file", "jobs") == (
         *(1, b"7\n"),
-        "taskq: line 2 ends with \\ and no other follows: it was not submitted\n",
+        "taskq: line 2 was not submitted: it ends with \\ and no line follows\n",
     )
     assert len(daemon.lines) == 1
 
@@ -819,7 +829,7 @@ def test_a_last_line_without_its_other_half_is_not_submitted(
 
 @pytest.mark.parametrize("count,is_cut", [(100, False), (101, True)])
 @pytest.mark.parametrize("form", [(), ("--json",), ("--jsonl",)])
-def test_a_list_that_is_cut_says_so_wherever_it_goes(
+def test_list_that_is_cut_prints_a_message(
     serve: Serve, call: Call, count: int, is_cut: bool, form: tuple[str, ...]
 ) -> None:
     listed = b"".join(job(number, submitted_at=AT) for number in range(1, count + 1))
@@ -827,18 +837,18 @@ def test_a_list_that_is_cut_says_so_wherever_it_goes(
     outcome = call("list", *form)
     shown = json.loads(outcome.stdout) if form == ("--json",) else outcome.stdout.splitlines()
     assert (outcome.code, len(shown)) == (0, 100)
-    said = "taskq: there are more than these 100: --from 101 or a --limit shows them\n"
-    assert outcome.stderr == (said if is_cut else "")
+    message = "taskq: there are more than 100 jobs; use --from 101 or --limit to list them\n"
+    assert outcome.stderr == (message if is_cut else "")
     assert daemon.lines == ["LIST --limit=101"]
 
 
 # drain
 
 
-def test_drain_waits_until_no_slot_is_taken(
+def test_drain_wait_returns_when_no_job_is_running(
     serve: Serve, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon_commands, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(server_commands, "POLL_INTERVAL", 0.01)
     left = iter([2, 2, 1, 0])
 
     def answer(request: Request) -> bytes:
@@ -849,19 +859,19 @@ def test_drain_waits_until_no_slot_is_taken(
     assert daemon.lines == ["DRAIN", "STATS", "STATS", "STATS", "STATS"]
 
 
-# what a job prints
+# output
 
 BINARY = bytes(range(256))
 
 
-def test_a_result_goes_to_our_own_streams_byte_for_byte(serve: Serve, call: Call) -> None:
+def test_result_prints_both_streams_unchanged(serve: Serve, call: Call) -> None:
     quoted = "".join(f"\\x{byte:02X}" for byte in BINARY)
     serve(replies({**TRUE, "RESULT": f'RESULT "{quoted}" "err" 0\r\n'.encode()}))
     assert call("result", "7") == (0, BINARY, "err")
 
 
-def stored(stdout: bytes, stderr: bytes, largest: int) -> Script:
-    """Return a script for the finished job 7 with this output, sent in pieces of that length."""
+def stored(stdout: bytes, stderr: bytes, max_piece: int) -> Script:
+    """Return a script for the finished job 7 with this output, in pieces of up to ``max_piece`` bytes."""
     streams = {"stdout": stdout, "stderr": stderr}
 
     def answer(request: Request) -> bytes:
@@ -871,7 +881,7 @@ def stored(stdout: bytes, stderr: bytes, largest: int) -> Script:
             start = int(given.get("offset", 0))
             if "tail" in given:
                 start = max(0, len(streams[stream]) - int(given["tail"]))
-            length = min(largest, int(given.get("limit", largest)))
+            length = min(max_piece, int(given.get("limit", max_piece)))
             return data(stream, start, streams[stream][start : start + length])
         return {**TRUE, "RESULT": refused("TOO_LARGE", "read it with OUTPUT")}[request.verb]
 
@@ -887,7 +897,7 @@ CUT_RUNS = [
 
 @pytest.mark.parametrize("words", [("run", "x"), ("follow", "7"), ("result", "7"), ("output", "7")])
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_output_that_was_dropped_is_told_and_has_an_exit_code_of_its_own(
+def test_dropped_output_is_reported_and_exits_with_74(
     serve: Serve, call: Call, words: tuple[str, ...], form: tuple[str, ...]
 ) -> None:
     table = {
@@ -903,21 +913,21 @@ def test_output_that_was_dropped_is_told_and_has_an_exit_code_of_its_own(
     assert outcome.code == 74
     assert b"kept" in outcome.stdout
     assert outcome.stderr == (
-        "taskq: 1000 bytes of the stdout of job 7 were dropped, behind the 4 that were kept; "
-        "--max-output sets how many are\n"
+        "taskq: stdout of job 7: 1000 bytes were dropped after the first 4 bytes; "
+        "--max-output sets the limit\n"
     )
 
 
-def test_a_job_that_failed_keeps_its_exit_code_when_output_was_dropped(serve: Serve, call: Call) -> None:
+def test_failed_job_keeps_its_exit_code_when_output_was_dropped(serve: Serve, call: Call) -> None:
     serve(replies({**TRUE, "SHOW": job(7, "FAILED", 3, stderr_dropped=1)}))
     outcome = call("result", "7")
-    assert (outcome.code, outcome.stderr.count("of the stderr of job 7 were dropped")) == (3, 1)
+    assert (outcome.code, outcome.stderr.count("stderr of job 7: 1 bytes were dropped")) == (3, 1)
 
 
 @pytest.mark.parametrize(
     "words,code", [((), 0), (("stderr",), 74), (("--attempt", "1"), 0), (("stderr", "--limit", "1"), 0)]
 )
-def test_output_tells_only_what_was_dropped_of_what_it_prints(
+def test_output_reports_only_drops_of_the_printed_stream(
     serve: Serve, call: Call, words: tuple[str, ...], code: int
 ) -> None:
     piece = {"OUTPUT 7 stderr --limit=1": data("stderr", 0, b"x"), "OUTPUT": data("stdout", 0, b"")}
@@ -925,13 +935,13 @@ def test_output_tells_only_what_was_dropped_of_what_it_prints(
     assert call("output", "7", *words).code == code
 
 
-def test_output_of_stderr_goes_to_stdout(serve: Serve, call: Call) -> None:
+def test_output_prints_stderr_of_the_job_to_stdout(serve: Serve, call: Call) -> None:
     serve(stored(b"out", BINARY, 100))
     assert call("output", "7", "stderr") == (0, BINARY, "")
     assert [each["stream"] for each in call("output", "7", "stderr", "--jsonl").documents] == ["stderr"] * 3
 
 
-def test_a_result_too_large_for_one_reply_is_read_in_pieces(serve: Serve, call: Call) -> None:
+def test_result_too_large_for_one_reply_is_read_in_pieces(serve: Serve, call: Call) -> None:
     serve(stored(BINARY * 3, b"some errors", 100))
     assert call("result", "7") == (0, BINARY * 3, "some errors")
 
@@ -947,7 +957,7 @@ def test_a_result_too_large_for_one_reply_is_read_in_pieces(serve: Serve, call: 
         (("--tail", "130"), BINARY[-130:]),
     ],
 )
-def test_output_is_never_cut_short_in_silence(
+def test_output_prints_exactly_the_requested_range(
     serve: Serve, call: Call, options: tuple[str, ...], stdout: bytes
 ) -> None:
     serve(stored(BINARY, b"", 100))
@@ -957,7 +967,7 @@ def test_output_is_never_cut_short_in_silence(
 # JSON
 
 JOB = json.loads(job()[4:])
-ERROR = {"code": "GONE", "text": "it was"}
+ERROR = {"code": "GONE", "text": "removed"}
 ANSWERS = {
     "SUBMIT": SUBMITTED,
     "STATUS": b"STATUS RUNNING 40\r\n",
@@ -968,7 +978,7 @@ ANSWERS = {
     "RETRY": SUBMITTED,
     "SHOW": job(),
     "SHOW 8": job(8),
-    "SHOW 9": refused("GONE", "it was"),
+    "SHOW 9": refused("GONE", "removed"),
     "WHY": b"OK 3rd in line\r\n",
     "WAIT": b"STATUS COMPLETED 100\r\n",
     "WAIT 7 8": b"STATUS COMPLETED 100 8\r\nSTATUS COMPLETED 100 7\r\nEND 2\r\n",
@@ -1034,7 +1044,7 @@ ANSWERS["SCHEDULES"] = b"SCHEDULE " + json.dumps(SCHEDULE).encode() + b"\r\nEND 
 )
 @pytest.mark.parametrize("where", [0, 1])
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_what_is_about_one_thing_or_comes_as_it_happens_is_a_document_a_line(
+def test_json_of_one_result_or_a_stream_is_one_document_per_line(
     serve: Serve, call: Call, tmp_path: Path, words: tuple[str, ...], documents: object, where: int, form: str
 ) -> None:
     (tmp_path / "jobs").write_text("a\n\nb\n")
@@ -1059,7 +1069,7 @@ def test_what_is_about_one_thing_or_comes_as_it_happens_is_a_document_a_line(
         (("unschedule", "3", "4"), [{"schedule": 3}, {"schedule": 4}]),
     ],
 )
-def test_what_is_about_several_things_is_a_list_or_a_document_a_line(
+def test_json_of_several_results_is_a_list_and_jsonl_one_document_per_line(
     serve: Serve, call: Call, words: tuple[str, ...], documents: list[object]
 ) -> None:
     serve(replies(ANSWERS))
@@ -1070,32 +1080,32 @@ def test_what_is_about_several_things_is_a_list_or_a_document_a_line(
     assert call("--json", *words, "--jsonl").documents == documents
 
 
-def test_where_there_is_nothing_the_list_is_empty(serve: Serve, call: Call) -> None:
+def test_json_list_is_empty_without_results(serve: Serve, call: Call) -> None:
     serve(replies({"LIST": b"END 0\r\n"}))
     assert call("list", "--json") == (0, b"[]\n", "")
     assert call("list", "--jsonl") == (0, b"", "")
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_a_refusal_is_a_document_too(serve: Serve, call: Call, form: str) -> None:
-    serve(replies({**ANSWERS, "LIST": refused("GONE", "it was")}))
+def test_refusal_is_a_json_document(serve: Serve, call: Call, form: str) -> None:
+    serve(replies({**ANSWERS, "LIST": refused("GONE", "removed")}))
     outcome = call("show", form, "9")
     assert outcome.code == 1
     assert outcome.documents == [{"id": 9, "error": ERROR}]
     assert call("list", form).documents == [{"error": ERROR}]
 
 
-def test_a_refusal_is_one_of_the_list(serve: Serve, call: Call) -> None:
+def test_refusal_is_an_item_of_the_json_list(serve: Serve, call: Call) -> None:
     serve(replies(ANSWERS))
     outcome = call("show", "--json", "7", "9")
     assert json.loads(outcome.stdout) == [JOB, {"id": 9, "error": ERROR}]
-    assert (outcome.code, outcome.stderr) == (1, "taskq: job 9: it was (GONE)\n")
+    assert (outcome.code, outcome.stderr) == (1, "taskq: job 9: removed (GONE)\n")
 
 
 # list
 
 
-def test_filters_have_their_names_on_the_wire(serve: Serve, call: Call) -> None:
+def test_list_filters_have_their_protocol_names(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"LIST": b"END 0\r\n"}))
     words = [
         "--status",
@@ -1132,7 +1142,7 @@ JOBS = (
 )
 
 
-def test_a_list_that_is_piped_has_a_line_a_job_with_tabs(serve: Serve, call: Call) -> None:
+def test_piped_list_prints_tab_separated_lines(serve: Serve, call: Call) -> None:
     serve(replies({"LIST": JOBS}))
     outcome = call("list")
     assert [line.split("\t") for line in outcome.stdout.decode().splitlines()] == [
@@ -1153,7 +1163,7 @@ def test_a_list_that_is_piped_has_a_line_a_job_with_tabs(serve: Serve, call: Cal
         ("\ud800", r"\uD800"),
     ],
 )
-def test_text_of_jobs_is_made_harmless(text: str, shown: str) -> None:
+def test_sanitize_line_escapes_control_characters(text: str, shown: str) -> None:
     assert terminal.sanitize_line(text) == shown
 
 
@@ -1168,14 +1178,14 @@ def test_text_of_jobs_is_made_harmless(text: str, shown: str) -> None:
         ("1970-01-01T00:00:00Z", "11 d"),
     ],
 )
-def test_an_age_is_told_in_its_largest_unit(at: str, text: str) -> None:
+def test_an_age_is_told_in_its_max_piece_unit(at: str, text: str) -> None:
     assert terminal.age(at, 1_000_000.0) == text
 
 
-# the commands
+# the table of commands
 
 
-def test_every_command_is_in_the_help_where_it_belongs(call: Call) -> None:
+def test_help_lists_every_command_in_its_section(call: Call) -> None:
     shown = call("--help").stdout.decode()
     at = [shown.index(f"\n{title}:\n") for title in app.SECTIONS]
     assert at == sorted(at)
@@ -1184,10 +1194,10 @@ def test_every_command_is_in_the_help_where_it_belongs(call: Call) -> None:
 
 
 @pytest.mark.parametrize("name", [name for names in app.SECTIONS.values() for name in names])
-def test_every_command_has_its_help(call: Call, name: str) -> None:
+def test_every_command_has_a_help(call: Call, name: str) -> None:
     assert call(name, "--help").code == 0
 
 
-def test_no_module_defines_a_command_that_the_group_does_not_know(call: Call) -> None:
+def test_every_defined_command_is_in_a_section(call: Call) -> None:
     call("--help")
     assert set(app.taskq.commands) == {name for names in app.SECTIONS.values() for name in names}

@@ -1,4 +1,4 @@
-"""What a shell completes, asked of the functions and of a real bash."""
+"""Shell completion, by calls of the functions and in real shells."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ TABLE = {
 
 
 def context(command: str, address: str = "") -> click.Context:
-    """Return the context of a command line that is being typed."""
+    """Return the context of a command line that is being completed."""
     found = taskq.get_command(click.Context(taskq), command)
     assert found
     made = click.Context(found, info_name=command)
@@ -64,7 +64,7 @@ Complete = Callable[[click.Context, str], list[CompletionItem]]
         (completions.schedules, "unschedule", "4", {}),
     ],
 )
-def test_the_daemon_is_asked_for_what_begins_so(
+def test_completion_queries_the_daemon(
     serve: Serve, complete: Complete, command: str, typed: str, offered: dict[str, str]
 ) -> None:
     daemon = serve(replies(TABLE))
@@ -73,7 +73,7 @@ def test_the_daemon_is_asked_for_what_begins_so(
 
 
 @pytest.mark.parametrize("command", completions._STATUSES)
-def test_only_jobs_with_which_it_can_be_done_are_offered(serve: Serve, command: str) -> None:
+def test_completion_offers_jobs_that_the_command_applies_to(serve: Serve, command: str) -> None:
     daemon = serve(replies(TABLE))
     completions.jobs(context(command, daemon.address), "")
     assert daemon.lines == [f"LIST --status={completions._STATUSES[command]} --limit=200 --reverse"]
@@ -83,26 +83,26 @@ def test_only_jobs_with_which_it_can_be_done_are_offered(serve: Serve, command: 
     "typed,offered",
     [("c", ["COMPLETED", "CANCELLED"]), ("FAILED,RU", ["FAILED,RUNNING"]), ("x", [])],
 )
-def test_statuses_are_offered_without_a_daemon(typed: str, offered: list[str]) -> None:
+def test_completion_of_statuses_needs_no_daemon(typed: str, offered: list[str]) -> None:
     assert [item.value for item in completions.statuses(context("list"), typed)] == offered
 
 
-def test_without_a_daemon_nothing_is_offered() -> None:
+def test_completion_without_daemon_is_empty() -> None:
     assert completions.jobs(context("show", "unix:/nowhere"), "") == []
 
 
-def test_what_is_refused_is_not_offered(serve: Serve) -> None:
+def test_completion_after_refusal_is_empty(serve: Serve) -> None:
     daemon = serve(lambda _: refused("WRONG_STATE", "job 7 is no array"))
     assert completions.jobs(context("show", daemon.address), "7.") == []
 
 
-def test_a_daemon_that_does_not_answer_is_left_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(request: Request) -> Iterator[bytes]:
         while True:
             time.sleep(0.01)
             yield b""
 
-    monkeypatch.setattr(completions, "PATIENCE", 0.05)
+    monkeypatch.setattr(completions, "REPLY_TIMEOUT", 0.05)
     with FakeDaemon(never, tmp_path) as daemon:
         assert completions.queues(context("pause", daemon.address), "") == []
 
@@ -110,7 +110,7 @@ def test_a_daemon_that_does_not_answer_is_left_soon(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     "shell,part", [("bash", "complete -o nosort"), ("zsh", "#compdef taskq"), ("fish", "complete --no-files")]
 )
-def test_each_shell_gets_its_script(call: Call, shell: str, part: str) -> None:
+def test_completions_prints_script_of_each_shell(call: Call, shell: str, part: str) -> None:
     code, script, _ = call("completions", shell)
     assert code == 0
     assert part in script.decode()
@@ -119,7 +119,7 @@ def test_each_shell_gets_its_script(call: Call, shell: str, part: str) -> None:
     ]
 
 
-def test_another_shell_is_a_usage_error(call: Call) -> None:
+def test_completions_rejects_other_shells(call: Call) -> None:
     assert call("completions", "tcsh").code == 2
 
 
@@ -148,10 +148,10 @@ def test_bash_completes_a_line(tmp_path: Path, words: str, offered: str) -> None
     line = f"""eval "$(taskq completions bash)"
     COMP_WORDS=(taskq {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
     _taskq_completion taskq; echo "${{COMPREPLY[*]}}" """
-    assert said(tmp_path, "bash", "--norc", "-c", line) == offered
+    assert shell_output(tmp_path, "bash", "--norc", "-c", line) == offered
 
 
-@pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish here")
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 @pytest.mark.parametrize(
     "line,offered",
     [
@@ -160,14 +160,15 @@ def test_bash_completes_a_line(tmp_path: Path, words: str, offered: str) -> None
         ("taskq pause n", "nightly\t1 running, 2 pending"),
     ],
 )
-def test_fish_completes_a_line_with_all_of_its_help_and_in_our_order(
-    tmp_path: Path, line: str, offered: str
-) -> None:
-    assert said(tmp_path, "fish", "-c", f"taskq completions fish | source; complete -C '{line}'") == offered
+def test_fish_completes_a_line_with_help_in_order(tmp_path: Path, line: str, offered: str) -> None:
+    assert (
+        shell_output(tmp_path, "fish", "-c", f"taskq completions fish | source; complete -C '{line}'")
+        == offered
+    )
 
 
-def said(tmp_path: Path, *shell: str) -> str:
-    """Return what a shell prints that has a taskq, and for that a daemon."""
+def shell_output(tmp_path: Path, *shell: str) -> str:
+    """Run a command in a shell with taskq and a daemon; return its output."""
     (tmp_path / "taskq").write_text(
         f"#!/bin/sh\nexec {sys.executable} -c 'from taskqd.cli import main; main()' \"$@\"\n"
     )

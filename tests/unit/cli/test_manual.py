@@ -1,4 +1,4 @@
-"""The manual page, made of the help."""
+"""The manual page, which is generated from the help."""
 
 import re
 import subprocess
@@ -16,21 +16,21 @@ def page() -> str:
     return manual.page(app.taskq)
 
 
-def test_it_is_printed_as_it_is_made(call: Call, page: str) -> None:
+def test_manual_prints_the_page(call: Call, page: str) -> None:
     assert call("manual") == (0, page.encode() + b"\n", "")
     assert call("manual", "--json").documents == [{"manual": page}]
 
 
 @pytest.mark.parametrize("name", [name for names in app.SECTIONS.values() for name in names])
-def test_every_command_is_there(page: str, name: str) -> None:
+def test_page_has_every_command(page: str, name: str) -> None:
     assert f"\n\\fBtaskq {name.replace('-', chr(92) + '-')}\\fR" in page
 
 
-def test_every_section_of_the_help_is_there(page: str) -> None:
+def test_page_has_every_section_of_the_help(page: str) -> None:
     assert re.findall(r"^\.SS (.*)$", page, re.MULTILINE) == list(app.SECTIONS)
 
 
-def test_nothing_of_the_help_is_taken_for_a_request(page: str) -> None:
+def test_page_has_only_known_requests(page: str) -> None:
     assert {line.split(" ")[0] for line in page.split("\n") if line.startswith((".", "'"))} == REQUESTS
 
 
@@ -47,16 +47,16 @@ def test_nothing_of_the_help_is_taken_for_a_request(page: str) -> None:
         ("\b\n.x\n'y", [".PP", ".nf", r"\&.x", r"\(aqy", ".fi"]),
     ],
 )
-def test_prose_becomes_roff(text: str, roff: list[str]) -> None:
+def test_prose_is_converted_to_roff(text: str, roff: list[str]) -> None:
     assert list(manual._prose(text)) == roff
 
 
 @pytest.mark.needs("groff")
-def test_groff_has_nothing_to_say_about_it(page: str) -> None:
+def test_groff_renders_page_without_warnings(page: str) -> None:
     done = subprocess.run(
         ["groff", "-man", "-ww", "-Tascii", "-P-cbou"], input=page, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     assert "taskq submit [OPTIONS] [COMMAND]..." in done.stdout
-    assert re.search(r"--queue NAME\n +The queue that it is in\.", done.stdout)
+    assert re.search(r"--queue NAME\n +Its queue\.", done.stdout)
     assert r"convert \"$TASKQ_INDEX.png\"".replace("\\", "") in done.stdout

@@ -1,4 +1,4 @@
-"""The command line where only a process of its own will do: terminals, signals, pipes, starting."""
+"""taskq as a separate process: terminals, signals, pipes, imports at start."""
 
 import os
 import re
@@ -21,7 +21,7 @@ TERMINAL = ("stdin", "stderr")
 
 
 class Sleeper:
-    """A script for a daemon whose job 7 prints a word and sleeps until it is cancelled or told to end."""
+    """A script for a daemon whose job 7 prints a word and sleeps until it is cancelled or ``is_over``."""
 
     def __init__(self) -> None:
         self.is_over = threading.Event()
@@ -49,7 +49,7 @@ class Sleeper:
 # run
 
 
-def test_output_appears_while_the_job_runs(tmp_path: Path) -> None:
+def test_run_prints_output_while_the_job_runs(tmp_path: Path) -> None:
     sleeper = Sleeper()
     with (
         FakeDaemon(sleeper, tmp_path) as daemon,
@@ -60,11 +60,11 @@ def test_output_appears_while_the_job_runs(tmp_path: Path) -> None:
         assert process.end() == (0, b"\0word\n", b"", b"")
 
 
-GOES_ON = b"taskq: job 7 goes on; see `taskq wait 7`, or end it with `taskq cancel 7`"
+CONTINUES = b"taskq: job 7 continues; see `taskq wait 7`, or cancel it with `taskq cancel 7`"
 
 
 @pytest.mark.parametrize("answer", [b"n\n", b"\n", b"what?\n", b"\x04"])
-def test_ctrl_c_asks_and_anything_but_yes_leaves_the_job(tmp_path: Path, answer: bytes) -> None:
+def test_ctrl_c_asks_and_any_answer_but_yes_leaves_the_job(tmp_path: Path, answer: bytes) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "x", on_terminal=TERMINAL) as process,
@@ -75,7 +75,7 @@ def test_ctrl_c_asks_and_anything_but_yes_leaves_the_job(tmp_path: Path, answer:
         process.type(answer)
         end = process.end()
         assert (end.code, end.stdout) == (130, b"\0word\n")
-        assert GOES_ON in end.terminal
+        assert CONTINUES in end.terminal
         assert "CANCEL 7" not in daemon.lines
 
 
@@ -100,41 +100,41 @@ def test_ctrl_c_at_the_question_leaves_the_job(tmp_path: Path) -> None:
         process.read("stdout", b"word")
         process.interrupt()
         process.read("terminal", b"[y/N] ")
-        process.interrupt_until("terminal", GOES_ON)
+        process.interrupt_until("terminal", CONTINUES)
         assert process.end().code == 130
         assert "CANCEL 7" not in daemon.lines
 
 
-def test_ctrl_c_while_it_says_that_the_job_goes_on_and_ends_changes_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_during_the_final_message_has_no_effect(tmp_path: Path) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "x", has_stdin=False) as process,
     ):
         process.read("stdout", b"word")
-        process.interrupt_until("stderr", GOES_ON)
+        process.interrupt_until("stderr", CONTINUES)
         process.interrupt_to_the_end()
-        assert process.end() == (130, b"\0word\n", GOES_ON + b"\n", b"")
+        assert process.end() == (130, b"\0word\n", CONTINUES + b"\n", b"")
 
 
-def test_ctrl_c_without_a_terminal_asks_nothing_and_leaves_the_job(tmp_path: Path) -> None:
+def test_ctrl_c_without_terminal_leaves_the_job(tmp_path: Path) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "x", has_stdin=False) as process,
     ):
         process.read("stdout", b"word")
         process.interrupt()
-        assert process.end() == (130, b"\0word\n", GOES_ON + b"\n", b"")
+        assert process.end() == (130, b"\0word\n", CONTINUES + b"\n", b"")
         assert "CANCEL 7" not in daemon.lines
 
 
-def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
-    hangs, goes_on = threading.Event(), threading.Event()
+def test_second_ctrl_c_ends_run_while_the_daemon_does_not_reply(tmp_path: Path) -> None:
+    hangs, may_continue = threading.Event(), threading.Event()
     sleeper = Sleeper()
 
     def hang() -> Iterator[bytes]:
         yield b"DATA stdout 0 5\r\nhal"
         hangs.set()
-        goes_on.wait()
+        may_continue.wait()
 
     def answer(request: Request) -> bytes | Iterator[bytes]:
         return hang() if request.verb == "FOLLOW" else sleeper(request)
@@ -144,22 +144,22 @@ def test_a_second_ctrl_c_leaves_a_daemon_that_does_not_answer(tmp_path: Path) ->
         Process(daemon.address, "run", "x", has_stdin=False) as process,
     ):
         hangs.wait()
-        process.interrupt_until("stderr", GOES_ON)
-        goes_on.set()
+        process.interrupt_until("stderr", CONTINUES)
+        may_continue.set()
         end = process.end()
-    assert (end.code, end.stderr) == (130, GOES_ON + b"\n")
+    assert (end.code, end.stderr) == (130, CONTINUES + b"\n")
 
 
-def test_a_reader_that_goes_away_leaves_the_job(tmp_path: Path) -> None:
+def test_closed_stdout_ends_run_and_leaves_the_job(tmp_path: Path) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "x", has_stdin=False) as process,
     ):
         process.close("stdout")
-        assert process.end() == (141, b"", GOES_ON + b"\n", b"")
+        assert process.end() == (141, b"", CONTINUES + b"\n", b"")
 
 
-def test_a_daemon_that_goes_away_tells_which_job_it_has(tmp_path: Path) -> None:
+def test_lost_connection_of_run_names_the_job(tmp_path: Path) -> None:
     sleeper = Sleeper()
     script = lambda request: sleeper(request) if request.verb == "SUBMIT" else None  # noqa: E731
     with (
@@ -168,7 +168,7 @@ def test_a_daemon_that_goes_away_tells_which_job_it_has(tmp_path: Path) -> None:
     ):
         end = process.end()
     assert end.code == 69
-    assert b"job 7 is the daemon's: see `taskq wait 7`" in end.stderr
+    assert b"job 7 is submitted: see `taskq wait 7`" in end.stderr
 
 
 # terminals and pipes
@@ -180,7 +180,7 @@ JOBS = (
 )
 
 
-def test_a_list_on_a_terminal_fits_its_width_and_moves_no_cursor(tmp_path: Path) -> None:
+def test_list_on_a_terminal_fits_its_width_and_is_sanitized(tmp_path: Path) -> None:
     with (
         FakeDaemon(replies({"LIST": JOBS + b"END 3\r\n"}), tmp_path) as daemon,
         Process(
@@ -198,10 +198,10 @@ def test_a_list_on_a_terminal_fits_its_width_and_moves_no_cursor(tmp_path: Path)
     assert "40%" in lines[1]
     assert r"make\t-j4 [red] \x1B]0;" in lines[1]
     assert lines[2].rstrip().endswith("x…")
-    assert lines[-1] == "There may be more: --from 10"
+    assert lines[-1] == "There may be more: use --from 10"
 
 
-def test_a_history_on_a_terminal_stands_in_columns(tmp_path: Path) -> None:
+def test_history_on_a_terminal_is_aligned(tmp_path: Path) -> None:
     events = (
         f'EVENT 1 {{"type":"submitted","at":"{AT}","id":7,"owner":"ana"}}\r\n'
         f'EVENT 2 {{"type":"ended","at":"{AT}","id":7,"status":"COMPLETED","exit_code":0}}\r\nEND 2\r\n'
@@ -237,7 +237,7 @@ def test_a_history_on_a_terminal_stands_in_columns(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_on_a_terminal_columns_have_their_titles(
+def test_tables_on_a_terminal_have_titles(
     tmp_path: Path, verb: str, document: str, titles: list[str], cells: list[str]
 ) -> None:
     reply = f"{verb.upper().removesuffix('S')} {document}\r\nEND 1\r\n".encode()
@@ -251,7 +251,7 @@ def test_on_a_terminal_columns_have_their_titles(
     assert set(cells) <= set(row.replace("(", "").replace(")", "").split())
 
 
-def test_drain_says_on_a_terminal_what_it_waits_for(tmp_path: Path) -> None:
+def test_drain_wait_reports_running_jobs_on_a_terminal(tmp_path: Path) -> None:
     left = iter([2, 1, 0])
 
     def answer(request: Request) -> bytes:
@@ -264,12 +264,12 @@ def test_drain_says_on_a_terminal_what_it_waits_for(tmp_path: Path) -> None:
         end = process.end()
     assert (end.code, end.stdout) == (0, b"draining: 0 running\n")
     assert end.terminal.decode().splitlines() == [
-        "taskq: waiting for 2 that still run",
-        "taskq: waiting for 1 that still runs",
+        "taskq: waiting for 2 running jobs",
+        "taskq: waiting for 1 running job",
     ]
 
 
-def test_a_reader_that_goes_away_ends_a_list_quietly(tmp_path: Path) -> None:
+def test_closed_stdout_ends_list_silently(tmp_path: Path) -> None:
     with (
         FakeDaemon(replies({"LIST": JOBS * 1000 + b"END 3000\r\n"}), tmp_path) as daemon,
         Process(daemon.address, "list") as process,
@@ -278,7 +278,7 @@ def test_a_reader_that_goes_away_ends_a_list_quietly(tmp_path: Path) -> None:
         assert process.end() == (141, b"", b"", b"")
 
 
-def test_lines_are_submitted_while_their_source_is_still_open(tmp_path: Path) -> None:
+def test_from_file_submits_lines_before_the_end_of_a_pipe(tmp_path: Path) -> None:
     with (
         FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon,
         Process(daemon.address, "submit", "--from-file", "-") as process,
@@ -291,7 +291,7 @@ def test_lines_are_submitted_while_their_source_is_still_open(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("on_terminal", [("stderr",), ("stdout", "stderr")])
-def test_many_submissions_show_a_bar_on_a_terminal_and_every_id(
+def test_from_file_shows_progress_bar_and_every_id_on_a_terminal(
     tmp_path: Path, on_terminal: tuple[str, ...]
 ) -> None:
     (tmp_path / "jobs").write_text("".join(f"echo {number}\n" for number in range(300)) + "bad\0line\n")
@@ -310,17 +310,17 @@ def test_many_submissions_show_a_bar_on_a_terminal_and_every_id(
     assert ids.count(b"7") == 300
 
 
-# starting
+# imports at start
 
 
-def test_the_command_line_starts_without_what_is_slow() -> None:
+def test_taskq_starts_without_slow_imports() -> None:
     code = "import sys, taskqd.cli; print(*sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, check=True)
     loaded = set(shown.stdout.decode().split())
     assert not loaded & {"twisted", "zope", "msgspec", "rich", "attr", "asyncio", "importlib.metadata"}
 
 
-def test_a_command_loads_no_other_commands(tmp_path: Path) -> None:
+def test_command_imports_no_other_commands(tmp_path: Path) -> None:
     code = (
         "import atexit, sys; from taskqd.cli import main; sys.argv = ['taskq', 'submit', 'x'];"
         "atexit.register(lambda: print(*sys.modules)); main()"
@@ -334,18 +334,18 @@ def test_a_command_loads_no_other_commands(tmp_path: Path) -> None:
     assert commands == {"taskqd.cli.commands.submit"}
 
 
-def from_the_checkout(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def run_from_checkout(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     command: list[str | Path] = [CHECKOUT / "bin" / "taskq", *words]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=False)
 
 
-def test_the_checkout_has_a_taskq() -> None:
-    assert from_the_checkout("--version").stdout == f"taskq {__version__}\n".encode()
+def test_checkout_has_a_taskq() -> None:
+    assert run_from_checkout("--version").stdout == f"taskq {__version__}\n".encode()
 
 
-def test_without_click_the_checkout_says_what_is_missing(tmp_path: Path) -> None:
+def test_checkout_without_click_reports_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError('no click', name='click')")
-    end = from_the_checkout("stats", PYTHONPATH=str(tmp_path))
+    end = run_from_checkout("stats", PYTHONPATH=str(tmp_path))
     assert end.returncode == 1
     assert b"has no click; bin/demo and bin/test make" in end.stderr
 
@@ -354,7 +354,7 @@ def test_without_click_the_checkout_says_what_is_missing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_run_says_that_the_job_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_run_and_leaves_the_job(tmp_path: Path, number: signal.Signals) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "x", on_terminal=TERMINAL) as process,
@@ -363,14 +363,12 @@ def test_a_signal_to_run_says_that_the_job_goes_on(tmp_path: Path, number: signa
         process.interrupt(number)
         end = process.end()
     assert end.code == 128 + number
-    assert GOES_ON in end.terminal
+    assert CONTINUES in end.terminal
     assert "CANCEL 7" not in daemon.lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_to_run_cancels_the_job_if_that_was_asked_for(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_signal_cancels_the_job_with_on_interrupt_cancel(tmp_path: Path, number: signal.Signals) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "--on-interrupt", "cancel", "x", on_terminal=TERMINAL) as process,
@@ -383,7 +381,7 @@ def test_a_signal_to_run_cancels_the_job_if_that_was_asked_for(
     assert b"[y/N]" not in end.terminal
 
 
-def test_ctrl_c_asks_nothing_if_the_job_is_to_be_left(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_ask_with_on_interrupt_leave(tmp_path: Path) -> None:
     with (
         FakeDaemon(Sleeper(), tmp_path) as daemon,
         Process(daemon.address, "run", "--on-interrupt", "leave", "x", on_terminal=TERMINAL) as process,
@@ -391,10 +389,10 @@ def test_ctrl_c_asks_nothing_if_the_job_is_to_be_left(tmp_path: Path) -> None:
         process.read("stdout", b"word")
         process.interrupt()
         end = process.end()
-    assert (end.code, b"[y/N]" in end.terminal, GOES_ON in end.terminal) == (130, False, True)
+    assert (end.code, b"[y/N]" in end.terminal, CONTINUES in end.terminal) == (130, False, True)
 
 
-def test_ctrl_c_while_the_daemon_is_away_leaves_the_job(tmp_path: Path) -> None:
+def test_ctrl_c_while_reconnecting_leaves_the_job(tmp_path: Path) -> None:
     sleeper = Sleeper()
     with (
         FakeDaemon(sleeper, tmp_path) as daemon,
@@ -406,7 +404,7 @@ def test_ctrl_c_while_the_daemon_is_away_leaves_the_job(tmp_path: Path) -> None:
         process.interrupt()
         end = process.end()
     assert end.code == 130
-    assert end.stderr.endswith(GOES_ON + b"\n")
+    assert end.stderr.endswith(CONTINUES + b"\n")
 
 
 STREAMS = [(">&-",), ("2>&-",), ("<&-",), ("<&-", ">&-", "2>&-")]
@@ -414,9 +412,7 @@ STREAMS = [(">&-",), ("2>&-",), ("<&-",), ("<&-", ">&-", "2>&-")]
 
 @pytest.mark.parametrize("closed", STREAMS, ids=" ".join)
 @pytest.mark.parametrize("words", ["submit true", "run true", "list", "status 8"])
-def test_closed_streams_keep_nothing_from_being_done(
-    tmp_path: Path, closed: tuple[str, ...], words: str
-) -> None:
+def test_commands_work_with_closed_streams(tmp_path: Path, closed: tuple[str, ...], words: str) -> None:
     table = {
         "SUBMIT": b"JOB_ID 7\r\n",
         "FOLLOW": data("stdout", 0, b"out") + data("stderr", 0, b"err") + b"STATUS COMPLETED 100\r\n",
@@ -448,7 +444,7 @@ def test_closed_streams_keep_nothing_from_being_done(
     assert b"Traceback" not in end.stdout + end.stderr
 
 
-def test_what_is_piped_into_run_is_the_jobs_stdin(tmp_path: Path) -> None:
+def test_piped_stdin_of_run_is_sent_to_the_job(tmp_path: Path) -> None:
     sleeper = Sleeper()
     sleeper.is_over.set()
     with FakeDaemon(sleeper, tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
@@ -460,7 +456,7 @@ def test_what_is_piped_into_run_is_the_jobs_stdin(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("run", "--no-stdin", "x"), ("run", "-n", "x"), ("submit", "x")])
-def test_stdin_that_is_not_for_the_job_is_not_waited_for(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_stdin_that_is_not_for_the_job_is_not_read(tmp_path: Path, words: tuple[str, ...]) -> None:
     sleeper = Sleeper()
     sleeper.is_over.set()
     with FakeDaemon(sleeper, tmp_path) as daemon, Process(daemon.address, *words) as process:
@@ -469,17 +465,17 @@ def test_stdin_that_is_not_for_the_job_is_not_waited_for(tmp_path: Path, words: 
     assert "--stdin" not in daemon.lines[0]
 
 
-def test_stdin_without_an_end_is_told_of_and_ctrl_c_submits_nothing(tmp_path: Path) -> None:
+def test_reading_stdin_is_reported_and_ctrl_c_submits_nothing(tmp_path: Path) -> None:
     with FakeDaemon(Sleeper(), tmp_path) as daemon, Process(daemon.address, "run", "x") as process:
-        process.read("stderr", b"reading stdin for the job, to its end; --no-stdin starts the job without\n")
+        process.read("stderr", b"reading stdin for the job; use --no-stdin to start the job without it\n")
         process.interrupt()
         process.close("stdin")
         assert process.end().code == 130
     assert daemon.lines == []
 
 
-def test_ctrl_c_at_any_moment_of_a_submit_is_silent_and_nothing_is_half_done(tmp_path: Path) -> None:
-    """Once the script that is installed sees to it: before that, Python itself starts."""
+def test_ctrl_c_at_any_moment_of_submit_is_silent_and_consistent(tmp_path: Path) -> None:
+    """From the point where the installed script handles signals; before that, Python itself starts."""
     script = (CHECKOUT / "bin/taskq.installed").read_text("utf-8")
     code = script.replace("\nfrom taskqd.cli", "\nprint(flush=True)\nfrom taskqd.cli")
     assert code != script
@@ -505,7 +501,7 @@ def test_ctrl_c_at_any_moment_of_a_submit_is_silent_and_nothing_is_half_done(tmp
             assert stdout == b"7\n" * (len(daemon.lines) - before)
 
 
-def test_ctrl_c_while_the_daemon_does_not_answer_ends_a_submit(tmp_path: Path) -> None:
+def test_ctrl_c_ends_submit_while_the_daemon_does_not_reply(tmp_path: Path) -> None:
     hangs = threading.Event()
 
     def answer(_: Request) -> Iterator[bytes]:
@@ -519,10 +515,12 @@ def test_ctrl_c_while_the_daemon_does_not_answer_ends_a_submit(tmp_path: Path) -
         end = process.end()
         hangs.set()
     assert (end.code, end.stdout) == (130, b"")
-    assert end.stderr == b"taskq: the daemon has not answered yet; the job may have been submitted or not\n"
+    assert (
+        end.stderr == b"taskq: the daemon has not replied yet; the job may or may not have been submitted\n"
+    )
 
 
-def test_ctrl_c_ends_a_file_of_lines_with_the_ids_of_all_that_were_submitted(tmp_path: Path) -> None:
+def test_ctrl_c_ends_from_file_with_ids_of_submitted_lines(tmp_path: Path) -> None:
     with (
         FakeDaemon(replies({"SUBMIT": b"JOB_ID 7\r\n"}), tmp_path) as daemon,
         Process(daemon.address, "submit", "--from-file", "-") as process,

@@ -1,4 +1,4 @@
-"""``taskq follow`` and ``taskq watch``, against a daemon that goes and comes back."""
+"""``taskq follow`` and ``taskq watch``, also across restarts of the daemon."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ import pytest
 
 from taskqd.cli.streaming import follow as following
 from taskqd.cli.streaming import watch
+from taskqd.cli.streaming.job_follower import JobFollower
 from taskqd.client import Client, Output, Unreachable, reconnect
 from tests.fakes.daemon import FakeDaemon, Request, data, job, refused, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
@@ -18,13 +19,13 @@ LOST = f"taskq: {reconnect.CONNECTION_LOST}\ntaskq: {reconnect.RECONNECTED}\n"
 
 
 @pytest.fixture(autouse=True)
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Come back at once."""
+def no_retry_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reconnect without delay."""
     monkeypatch.setattr(reconnect, "MIN_RETRY_INTERVAL", 0.0)
 
 
 def cut(*parts: bytes) -> Iterator[bytes]:
-    """Yield parts of a reply, and then lose the connection."""
+    """Yield parts of a reply, then close the connection."""
     yield from parts
     raise ConnectionError
 
@@ -32,13 +33,13 @@ def cut(*parts: bytes) -> Iterator[bytes]:
 # follow
 
 
-def test_one_job_is_written_byte_for_byte_and_ends_with_its_exit_code(serve: Serve, call: Call) -> None:
+def test_follow_prints_output_unchanged_and_exits_as_the_job(serve: Serve, call: Call) -> None:
     pieces = data("stdout", 0, b"a\0\xff") + data("stderr", 0, b"b\n") + data("stdout", 3, b"c")
     serve(replies({"SHOW": job(7, "FAILED", 3), "FOLLOW": pieces + b"STATUS FAILED 0\r\n"}))
     assert call("follow", "7") == (3, b"a\0\xffc", "b\n")
 
 
-def test_a_task_is_followed_by_its_name(serve: Serve, call: Call) -> None:
+def test_follow_accepts_a_task(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"SHOW": job(9), "FOLLOW": DONE}))
     assert call("follow", "5.3").code == 0
     assert "FOLLOW 5.3" in daemon.lines
@@ -52,7 +53,7 @@ def several(request: Request) -> bytes:
     return data("stdout", 0, pieces[0]) + data("stderr", 0, b"E\n") + data("stdout", 6, pieces[1]) + DONE
 
 
-def test_lines_of_several_jobs_are_whole_and_have_their_job_before_them(serve: Serve, call: Call) -> None:
+def test_follow_prints_whole_lines_of_several_jobs_with_prefix(serve: Serve, call: Call) -> None:
     serve(several)
     outcome = call("follow", "3", "4", "15")
     for name in (b" 3", b" 4", b"15"):
@@ -62,16 +63,16 @@ def test_lines_of_several_jobs_are_whole_and_have_their_job_before_them(serve: S
 
 
 @pytest.mark.parametrize("words,code", [(("3", "4", "15"), 5), (("15", "3", "4"), 6)])
-def test_the_exit_code_is_the_first_in_the_order_of_the_call(
+def test_follow_exits_as_the_first_given_job_that_failed(
     serve: Serve, call: Call, words: tuple[str, ...], code: int
 ) -> None:
     serve(several)
     assert call("follow", *words).code == code
 
 
-def test_what_is_refused_of_one_job_keeps_no_other_back(serve: Serve, call: Call) -> None:
+def test_follow_continues_after_refusal_for_one_job(serve: Serve, call: Call) -> None:
     def answer(request: Request) -> bytes:
-        if request.verb == "LIST":  # by which the hint knows whether there is any job
+        if request.verb == "LIST":  # the hint asks whether there are any jobs
             return job(3) + b"END 1\r\n"
         return refused("NO_SUCH_JOB", "there is no job 4") if " 4" in request.line else several(request)
 
@@ -83,14 +84,14 @@ def test_what_is_refused_of_one_job_keeps_no_other_back(serve: Serve, call: Call
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_documents_say_which_job_and_at_last_how_it_ended(serve: Serve, call: Call, form: str) -> None:
+def test_follow_with_json_prints_pieces_and_the_job(serve: Serve, call: Call, form: str) -> None:
     serve(replies({"SHOW": job(7), "FOLLOW": data("stdout", 2, b"a\xff") + DONE}))
     piece, end = call("follow", form, "7").documents
     assert piece == {"id": 7, "stream": "stdout", "offset": 2, "data": None, "data_base64": "Yf8="}
     assert end["status"] == "COMPLETED"
 
 
-def test_documents_of_several_jobs_are_theirs(serve: Serve, call: Call) -> None:
+def test_follow_with_json_prints_ids_of_several_jobs(serve: Serve, call: Call) -> None:
     serve(several)
     documents = call("follow", "--jsonl", "3", "4").documents
     assert {document["id"] for document in documents} == {3, 4}
@@ -98,7 +99,7 @@ def test_documents_of_several_jobs_are_theirs(serve: Serve, call: Call) -> None:
 
 
 @pytest.mark.parametrize("words", [("7",), ("7", "8")])
-def test_a_restart_is_waited_for_and_the_output_goes_on_where_it_was(
+def test_follow_continues_at_its_offsets_after_a_restart(
     serve: Serve, call: Call, words: tuple[str, ...]
 ) -> None:
     def answer(request: Request) -> "bytes | Iterator[bytes]":
@@ -118,7 +119,7 @@ def test_a_restart_is_waited_for_and_the_output_goes_on_where_it_was(
     assert daemon.lines.count("FOLLOW 7 --stdout=4 --stderr=1") == 1
 
 
-def test_the_output_of_a_job_that_ran_again_meanwhile_begins_again(serve: Serve, call: Call) -> None:
+def test_follow_starts_over_if_the_job_was_retried_meanwhile(serve: Serve, call: Call) -> None:
     attempts = iter([1, 2, 2])
 
     def answer(request: Request) -> "bytes | Iterator[bytes]":
@@ -130,7 +131,7 @@ def test_the_output_of_a_job_that_ran_again_meanwhile_begins_again(serve: Serve,
     daemon = serve(answer)
     outcome = call("follow", "7")
     assert outcome.stdout == b"old\nnew\n"
-    assert "job 7 runs again, so its output begins again" in outcome.stderr
+    assert "job 7 is running again; its output starts from the beginning" in outcome.stderr
     assert daemon.lines.count("FOLLOW 7") == 2
 
 
@@ -138,10 +139,8 @@ def test_the_output_of_a_job_that_ran_again_meanwhile_begins_again(serve: Serve,
     "shown,offset",
     [([0, 1, 1], 3), ([0, 2, 2], 0), ([0, 1, 2], 0)],
 )
-def test_a_job_that_begins_while_it_is_followed_is_taken_up_if_its_attempt_is_known(
-    serve: Serve, shown: list[int], offset: int
-) -> None:
-    """Shown are its attempts when we come, when its first byte comes, and when we come back."""
+def test_follow_continues_only_if_the_attempt_is_certain(serve: Serve, shown: list[int], offset: int) -> None:
+    """``shown`` has the attempts at the first connection, at the first byte, and after the reconnect."""
     attempts = iter([*shown, shown[-1]])
 
     def answer(request: Request) -> "bytes | Iterator[bytes]":
@@ -151,11 +150,11 @@ def test_a_job_that_begins_while_it_is_followed_is_taken_up_if_its_attempt_is_kn
         return cut(data("stdout", 0, b"abc")) if is_first else DONE
 
     daemon = serve(answer)
-    list(following.Reading(7, lambda: Client(daemon.address)).pieces())
+    list(JobFollower(7, lambda: Client(daemon.address)).items())
     assert daemon.lines[-2] == ("FOLLOW 7" + (f" --stdout={offset}" if offset else ""))
 
 
-def test_a_piece_from_the_beginning_is_of_a_later_attempt(serve: Serve) -> None:
+def test_piece_at_offset_0_starts_a_later_attempt(serve: Serve) -> None:
     attempts = iter([1, 2, 2, 2])
 
     def answer(request: Request) -> "bytes | Iterator[bytes]":
@@ -166,50 +165,50 @@ def test_a_piece_from_the_beginning_is_of_a_later_attempt(serve: Serve) -> None:
         return DONE
 
     daemon = serve(answer)
-    list(following.Reading(7, lambda: Client(daemon.address)).pieces())
+    list(JobFollower(7, lambda: Client(daemon.address)).items())
     assert daemon.lines[-2] == "FOLLOW 7 --stdout=2"
 
 
-def test_no_daemon_at_first_is_said_at_once(call: Call) -> None:
+def test_follow_without_daemon_fails_at_once(call: Call) -> None:
     assert call("follow", "7", "--address", "unix:/nowhere").code == 69
     assert call("follow", "7", "8", "--address", "unix:/nowhere").code == 69
 
 
-def test_a_daemon_that_does_not_come_back_is_given_up() -> None:
+def test_reconnect_gives_up_after_the_timeout() -> None:
     def connect() -> Client:
-        raise Unreachable("nobody")
+        raise Unreachable("refused")
 
     times = iter(range(0, 10_000, 100))
     pauses: list[float] = []
-    with pytest.raises(Unreachable, match="nobody; gave up after 300 s"):
+    with pytest.raises(Unreachable, match="refused; gave up after 300 s"):
         reconnect.reconnect(connect, 300.0, pauses.append, lambda: float(next(times)))
     assert len(pauses) == 3
     assert max(pauses) <= reconnect.MAX_RETRY_INTERVAL
 
 
-def test_one_may_not_follow_too_many(call: Call) -> None:
+def test_follow_rejects_too_many_jobs(call: Call) -> None:
     assert call("follow", "1-101").code == 2
 
 
-def test_a_line_without_an_end_is_cut(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    lines = following.Lines([1, 2])
-    lines.write(1, Output("stdout", 0, b"x" * following.LONGEST_LINE))
-    lines.write(1, Output("stdout", 65536, b"y\n"))
-    lines.end(1)
+def test_line_writer_cuts_line_without_end(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    writer = following.LineWriter([1, 2])
+    writer.write(1, Output("stdout", 0, b"x" * following.MAX_LINE_BYTES))
+    writer.write(1, Output("stdout", 65536, b"y\n"))
+    writer.finish(1)
     first, second, rest = capfdbinary.readouterr().out.split(b"\n")
-    assert (len(first), second, rest) == (3 + following.LONGEST_LINE, b"1| y", b"")
+    assert (len(first), second, rest) == (3 + following.MAX_LINE_BYTES, b"1| y", b"")
 
 
-def test_the_rest_of_an_attempt_is_a_line_before_the_next_one(
+def test_line_writer_ends_incomplete_line_of_an_earlier_attempt(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    lines = following.Lines([1, 2])
-    lines.write(1, Output("stdout", 0, b"old"))
-    lines.write(1, Output("stdout", 0, b"new\n"))
+    writer = following.LineWriter([1, 2])
+    writer.write(1, Output("stdout", 0, b"old"))
+    writer.write(1, Output("stdout", 0, b"new\n"))
     assert capfdbinary.readouterr().out == b"1| old\n1| new\n"
 
 
-def test_on_a_terminal_each_job_has_its_colour_and_the_end_of_its_line(
+def test_follow_on_a_terminal_colours_prefixes_and_handles_carriage_returns(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     def answer(request: Request) -> bytes:
@@ -238,11 +237,11 @@ def event(sequence: int, kind: str = "started", **more: object) -> bytes:
     return b"EVENT %d " % sequence + json.dumps(facts).encode() + b"\r\n"
 
 
-BROKEN = refused("BAD_REQUEST", "that is all")
-"""What ends a watch here; a real one goes on."""
+BROKEN = refused("BAD_REQUEST", "end of the test")
+"""Ends a watch in these tests; a real watch has no end."""
 
 
-def test_an_event_is_a_line(serve: Serve, call: Call) -> None:
+def test_watch_prints_one_line_per_event(serve: Serve, call: Call) -> None:
     events = event(5, "submitted", owner="ana", spec={"command": "make\tall"})
     events += event(6, attempt=1) + event(7, "spawned", pid=99)
     events += event(8, "ended", status="FAILED", reason="exit", exit_code=3)
@@ -266,26 +265,26 @@ def test_an_event_is_a_line(serve: Serve, call: Call) -> None:
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_documents_have_their_number(serve: Serve, call: Call, form: str) -> None:
+def test_watch_with_json_prints_sequence_numbers(serve: Serve, call: Call, form: str) -> None:
     serve(replies({"WATCH": b"OK 5\r\n" + event(5, attempt=1) + BROKEN}))
     assert call("watch", form).documents[0] == {"seq": 5, "at": AT, "type": "started", "id": 7, "attempt": 1}
 
 
-def test_what_is_watched_is_said_to_the_daemon(serve: Serve, call: Call) -> None:
+def test_watch_sends_its_filters(serve: Serve, call: Call) -> None:
     daemon = serve(replies({"WATCH": BROKEN}))
     call("watch", "--since", "12", "--job", "7.1", "--queue", "q")
     assert daemon.lines == ["WATCH --since=12 --job=7.1 --queue=q"]
 
 
 @pytest.mark.parametrize(
-    "since,seen,following_one", [((), b"", 5), (("--since", "3"), b"", 3), ((), event(8), 9)]
+    "since,seen,next_number", [((), b"", 5), (("--since", "3"), b"", 3), ((), event(8), 9)]
 )
-def test_after_a_restart_the_next_number_is_the_next_event(
-    serve: Serve, call: Call, since: tuple[str, ...], seen: bytes, following_one: int
+def test_watch_continues_with_the_next_number_after_a_restart(
+    serve: Serve, call: Call, since: tuple[str, ...], seen: bytes, next_number: int
 ) -> None:
     def answer(request: Request) -> "bytes | Iterator[bytes]":
         if len(daemon.lines) > 1:
-            return b"OK %d\r\n" % following_one + event(following_one, attempt=1) + BROKEN
+            return b"OK %d\r\n" % next_number + event(next_number, attempt=1) + BROKEN
         return cut(
             b"OK %d\r\n" % int(since[1] if since else 5),
             *([seen.replace(b"}", b',"attempt":1}')] if seen else []),
@@ -293,11 +292,11 @@ def test_after_a_restart_the_next_number_is_the_next_event(
 
     daemon = serve(answer)
     outcome = call("watch", *since, "--jsonl")
-    assert daemon.lines[1] == f"WATCH --since={following_one}"
+    assert daemon.lines[1] == f"WATCH --since={next_number}"
     assert outcome.stderr.startswith(LOST)
 
 
-def test_a_daemon_that_goes_again_while_it_comes_back_costs_no_event(serve: Serve, call: Call) -> None:
+def test_watch_misses_no_event_after_two_losses(serve: Serve, call: Call) -> None:
     def answer(request: Request) -> "bytes | Iterator[bytes] | None":
         if len(daemon.lines) == 1:
             return cut(b"OK 5\r\n", event(5, attempt=1))
@@ -308,25 +307,25 @@ def test_a_daemon_that_goes_again_while_it_comes_back_costs_no_event(serve: Serv
     assert daemon.lines == ["WATCH", "WATCH --since=6", "WATCH --since=6"]
 
 
-def test_one_that_has_lagged_says_so_and_goes_on(serve: Serve, call: Call) -> None:
+def test_watch_continues_after_lagged(serve: Serve, call: Call) -> None:
     answers = iter([b"OK 5\r\n" + refused("LAGGED", "90 is the next"), b"OK 90\r\n" + BROKEN])
     daemon = serve(lambda _: next(answers))
     outcome = call("watch")
     assert daemon.lines == ["WATCH", "WATCH --since=90"]
-    assert "taskq: some events are missing here; going on with number 90\n" in outcome.stderr
+    assert "taskq: some events are missing; continuing with number 90\n" in outcome.stderr
 
 
-def test_a_watch_without_a_daemon_ends(call: Call) -> None:
+def test_watch_without_daemon_fails(call: Call) -> None:
     assert call("watch", "--address", "unix:/nowhere").code == 69
 
 
-def test_what_is_no_daemon_is_not_waited_for(serve: Serve, call: Call) -> None:
+def test_watch_does_not_reconnect_to_a_server_that_is_no_daemon(serve: Serve, call: Call) -> None:
     serve(lambda _: b"220 smtp\r\n")
     assert call("watch").code == 69
 
 
-def test_on_a_terminal_the_time_is_short_and_the_end_has_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_on_a_terminal_shows_short_time_and_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskqd.cli.display.text.is_terminal", lambda: True)
     monkeypatch.setattr("taskqd.cli.display.text.has_colours", lambda _: True)
     facts = {"at": AT, "type": "ended", "id": 7, "status": "FAILED", "exit_code": 3}
-    assert watch.line(facts, 0.0).endswith("       7  \x1b[31mended    \x1b[0m  FAILED, exit code 3")
+    assert watch.event_line(facts, 0.0).endswith("       7  \x1b[31mended    \x1b[0m  FAILED, exit code 3")

@@ -1,4 +1,4 @@
-"""What jobs print on a terminal: text and colours go through, all else is shown, in whatever pieces it is."""
+"""Sanitizing output for a terminal: text and colours are kept, other controls are shown as text."""
 
 import re
 import subprocess
@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskqd.cli.display.sanitize import LONGEST, Washer, sanitize_output
+from taskqd.cli.display.sanitize import MAX_SEQUENCE_LENGTH, Sanitizer, sanitize_output
 from tests.fakes.daemon import FakeDaemon, Request, data, job, replies
 from tests.support.cli_calls import Call, Serve, a_call, a_daemon, plain_environment  # noqa: F401 - these are fixtures
 from tests.support.command_line import CHECKOUT, Process
 
 RESET = b"\x1b[0m"
 
-THROUGH = [
+UNCHANGED = [
     b"plain text\n",
     b"a\tb\r\n10%\r20%\r",
     "Grüße, 日本語 ∑ — ž 🙂\n".encode(),
@@ -60,31 +60,31 @@ SHOWN = [
 ]
 
 
-@pytest.mark.parametrize("text", THROUGH)
-def test_text_line_ends_and_colours_go_through(text: bytes) -> None:
+@pytest.mark.parametrize("text", UNCHANGED)
+def test_text_line_ends_and_colours_are_unchanged(text: bytes) -> None:
     assert sanitize_output(text) == text
 
 
 @pytest.mark.parametrize("text, shown", SHOWN)
-def test_everything_else_is_shown(text: bytes, shown: bytes) -> None:
+def test_other_sequences_are_shown_as_text(text: bytes, shown: bytes) -> None:
     assert sanitize_output(text) == shown
 
 
-@pytest.mark.parametrize("text, shown", [*((text, text) for text in THROUGH), *SHOWN])
+@pytest.mark.parametrize("text, shown", [*((text, text) for text in UNCHANGED), *SHOWN])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_it_is_the_same_in_whatever_pieces_it_comes(text: bytes, shown: bytes, size: int) -> None:
-    washer = Washer()
-    pieces = [washer.wash(text[at : at + size]) for at in range(0, len(text), size)]
-    assert b"".join([*pieces, washer.end()]) == shown
+def test_sanitizer_result_does_not_depend_on_pieces(text: bytes, shown: bytes, size: int) -> None:
+    sanitizer = Sanitizer()
+    pieces = [sanitizer.sanitize(text[at : at + size]) for at in range(0, len(text), size)]
+    assert b"".join([*pieces, sanitizer.finish()]) == shown
 
 
-def test_what_is_held_is_no_more_than_it_must_be() -> None:
-    washer = Washer()
-    assert washer.wash(b"a\x1b") == b"a"
-    assert washer.wash(b"[3") == b""
-    assert washer.wash(b"1mb") == b"\x1b[31mb"
-    assert washer.wash(b"\x1b[" + b"1;" * LONGEST) == b"^[[" + b"1;" * LONGEST
-    assert washer.end() == RESET
+def test_sanitizer_holds_back_only_incomplete_sequences() -> None:
+    sanitizer = Sanitizer()
+    assert sanitizer.sanitize(b"a\x1b") == b"a"
+    assert sanitizer.sanitize(b"[3") == b""
+    assert sanitizer.sanitize(b"1mb") == b"\x1b[31mb"
+    assert sanitizer.sanitize(b"\x1b[" + b"1;" * MAX_SEQUENCE_LENGTH) == b"^[[" + b"1;" * MAX_SEQUENCE_LENGTH
+    assert sanitizer.finish() == RESET
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_what_is_held_is_no_more_than_it_must_be() -> None:
         (b"\x1b[2Jno colour\x1b[8m", False),
     ],
 )
-def test_colours_that_were_set_are_ended_once(text: bytes, is_reset: bool) -> None:
-    washer = Washer()
-    washer.wash(text)
-    assert washer.calm() == RESET * is_reset
-    assert washer.calm() == b""
-    assert washer.end() == b""
+def test_reset_colours_resets_only_colours_that_are_set(text: bytes, is_reset: bool) -> None:
+    sanitizer = Sanitizer()
+    sanitizer.sanitize(text)
+    assert sanitizer.reset_colours() == RESET * is_reset
+    assert sanitizer.reset_colours() == b""
+    assert sanitizer.finish() == b""
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,10 @@ def test_colours_that_were_set_are_ended_once(text: bytes, is_reset: bool) -> No
         ("ascii", "ž".encode(), rb"\xc5\xbe"),
     ],
 )
-def test_what_is_a_character_is_the_terminals_to_say(encoding: str, text: bytes, shown: bytes) -> None:
-    """In Latin-1 the second byte of a UTF-8 character may be the C1 control that begins a sequence."""
+def test_sanitize_output_decodes_with_the_encoding_of_the_terminal(
+    encoding: str, text: bytes, shown: bytes
+) -> None:
+    """In Latin-1, the second byte of a UTF-8 character may be a C1 control that starts a sequence."""
     assert sanitize_output(text, encoding) == shown
 
 
@@ -140,9 +142,9 @@ SCRAPS = st.sampled_from(
 
 
 @given(st.lists(st.one_of(SCRAPS, st.binary(max_size=8)), max_size=60))
-def test_nothing_but_text_and_colours_comes_out_however_it_is_cut(pieces: list[bytes]) -> None:
-    washer = Washer()
-    shown = b"".join([*map(washer.wash, pieces), washer.end()])
+def test_sanitizer_outputs_only_text_and_colours(pieces: list[bytes]) -> None:
+    sanitizer = Sanitizer()
+    shown = b"".join([*map(sanitizer.sanitize, pieces), sanitizer.finish()])
     assert shown == sanitize_output(b"".join(pieces))
     text = shown.decode("utf-8")
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
@@ -151,10 +153,15 @@ def test_nothing_but_text_and_colours_comes_out_however_it_is_cut(pieces: list[b
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E)), st.integers(1, 5))
 def test_plain_text_is_never_changed(text: str, size: int) -> None:
-    washer = Washer()
+    sanitizer = Sanitizer()
     sent = text.encode()
     assert (
-        b"".join([*(washer.wash(sent[at : at + size]) for at in range(0, len(sent), size)), washer.end()])
+        b"".join(
+            [
+                *(sanitizer.sanitize(sent[at : at + size]) for at in range(0, len(sent), size)),
+                sanitizer.finish(),
+            ]
+        )
         == sent
     )
 
@@ -163,12 +170,12 @@ def test_plain_text_is_never_changed(text: str, size: int) -> None:
 
 EVIL = b"a\x1b]0;owned\x07b\x1b[31mc\r\n\x9b2J"
 HARMLESS = rb"a^[]0;owned^Gb" + b"\x1b[31mc\r\r\n" + rb"\x9b2J" + RESET
-"""How it comes to a terminal, which adds a carriage return to each line end."""
+"""EVIL as a terminal gets it; the terminal adds a carriage return to each line end."""
 DONE = b"STATUS COMPLETED 100\r\n"
 
 
-def printed(request: Request) -> bytes | Iterator[bytes]:
-    """Answer for a job 7 that has printed it on both streams; the pieces of a FOLLOW cut sequences."""
+def evil_output(request: Request) -> bytes | Iterator[bytes]:
+    """Reply for a job 7 that has printed EVIL; the pieces of a FOLLOW split sequences."""
     quoted = b"".join(b"\\x%02X" % byte for byte in EVIL)
     if request.verb == "FOLLOW":
         cuts = (2, 5, 18, len(EVIL))
@@ -185,31 +192,31 @@ def printed(request: Request) -> bytes | Iterator[bytes]:
 
 
 @pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("run", "x")])
-def test_a_terminal_is_told_nothing_that_it_would_obey(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_output_on_a_terminal_is_sanitized(tmp_path: Path, words: tuple[str, ...]) -> None:
     with (
-        FakeDaemon(printed, tmp_path) as daemon,
+        FakeDaemon(evil_output, tmp_path) as daemon,
         Process(daemon.address, *words, on_terminal=("stdout", "stderr")) as process,
     ):
         assert process.end() == (0, b"", b"", HARMLESS)
 
 
 @pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("run",)])
-def test_raw_lets_everything_through(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_raw_output_on_a_terminal_is_unchanged(tmp_path: Path, words: tuple[str, ...]) -> None:
     command = () if words != ("run",) else ("x",)
     with (
-        FakeDaemon(printed, tmp_path) as daemon,
+        FakeDaemon(evil_output, tmp_path) as daemon,
         Process(daemon.address, *words, "--raw", *command, on_terminal=("stdout", "stderr")) as process,
     ):
         assert process.end() == (0, b"", b"", EVIL.replace(b"\n", b"\r\n"))
 
 
 @pytest.mark.parametrize("words", [("output", "7"), ("result", "7"), ("follow", "7"), ("run", "x")])
-def test_elsewhere_it_is_byte_for_byte(serve: Serve, call: Call, words: tuple[str, ...]) -> None:
-    serve(printed)
+def test_piped_output_is_unchanged(serve: Serve, call: Call, words: tuple[str, ...]) -> None:
+    serve(evil_output)
     assert call(*words) == (0, EVIL, "")
 
 
-def test_each_stream_is_washed_for_its_own_end(tmp_path: Path) -> None:
+def test_each_stream_is_sanitized_if_it_is_a_terminal(tmp_path: Path) -> None:
     both = data("stdout", 0, EVIL) + data("stderr", 0, EVIL) + DONE
     with (
         FakeDaemon(replies({"SHOW": job(7), "FOLLOW": both}), tmp_path) as daemon,
@@ -218,7 +225,7 @@ def test_each_stream_is_washed_for_its_own_end(tmp_path: Path) -> None:
         assert process.end() == (0, EVIL, b"", HARMLESS)
 
 
-def test_two_streams_do_not_make_a_sequence_of_their_halves(tmp_path: Path) -> None:
+def test_streams_are_sanitized_separately(tmp_path: Path) -> None:
     halves = data("stdout", 0, b"\x1b") + data("stderr", 0, b"]0;x\x07") + data("stdout", 1, b"[3") + DONE
     with (
         FakeDaemon(replies({"SHOW": job(7), "FOLLOW": halves}), tmp_path) as daemon,
@@ -227,7 +234,7 @@ def test_two_streams_do_not_make_a_sequence_of_their_halves(tmp_path: Path) -> N
         assert process.end().terminal == b"]0;x^G^[[3"
 
 
-def test_words_of_our_own_are_not_in_the_colours_of_a_job(tmp_path: Path) -> None:
+def test_messages_do_not_have_the_colours_of_a_job(tmp_path: Path) -> None:
     black = data("stdout", 0, b"\x1b[30;40mdark") + b"STATUS FAILED 0\r\n"
     failed = job(7, "FAILED", None, reason="timeout")
     with (
@@ -238,7 +245,7 @@ def test_words_of_our_own_are_not_in_the_colours_of_a_job(tmp_path: Path) -> Non
     assert shown.startswith(b"\x1b[30;40mdark" + RESET + b"taskq: job 7 is FAILED")
 
 
-def test_a_question_is_not_in_the_colours_of_a_job(tmp_path: Path) -> None:
+def test_question_does_not_have_the_colours_of_a_job(tmp_path: Path) -> None:
     is_over = threading.Event()
 
     def runs() -> Iterator[bytes]:
@@ -264,7 +271,7 @@ def test_a_question_is_not_in_the_colours_of_a_job(tmp_path: Path) -> None:
         is_over.set()
 
 
-def test_a_later_attempt_begins_without_the_colours_of_the_one_before(tmp_path: Path) -> None:
+def test_later_attempt_starts_without_colours_of_the_earlier_one(tmp_path: Path) -> None:
     attempts = data("stdout", 0, b"\x1b[31mred\x1b") + data("stdout", 0, b"plain\n") + DONE
     with (
         FakeDaemon(replies({"SHOW": job(7), "FOLLOW": attempts}), tmp_path) as daemon,
@@ -273,9 +280,9 @@ def test_a_later_attempt_begins_without_the_colours_of_the_one_before(tmp_path: 
         assert process.end().terminal == b"\x1b[31mred^[" + RESET + b"plain\r\n"
 
 
-@pytest.mark.parametrize("options, is_washed", [((), True), (("--raw",), False)])
-def test_lines_of_several_jobs_are_washed_each_by_itself(
-    tmp_path: Path, options: tuple[str, ...], is_washed: bool
+@pytest.mark.parametrize("options, is_sanitized", [((), True), (("--raw",), False)])
+def test_lines_of_several_jobs_are_sanitized_individually(
+    tmp_path: Path, options: tuple[str, ...], is_sanitized: bool
 ) -> None:
     text = b"\x1b[31mred\n\x1b]0;x\x07\n"
 
@@ -290,12 +297,12 @@ def test_lines_of_several_jobs_are_washed_each_by_itself(
         ) as process,
     ):
         shown = process.end().terminal
-    red, title = (b"\x1b[31mred" + RESET, b"^[]0;x^G") if is_washed else (b"\x1b[31mred", b"\x1b]0;x\x07")
+    red, title = (b"\x1b[31mred" + RESET, b"^[]0;x^G") if is_sanitized else (b"\x1b[31mred", b"\x1b]0;x\x07")
     assert b"3| " + red + b"\r\n3| " + title + b"\r\n" in shown
     assert b"4| " + red + b"\r\n4| " + title + b"\r\n" in shown
 
 
-def test_washing_loads_nothing_that_is_not_there_already() -> None:
+def test_sanitize_imports_no_further_modules() -> None:
     code = (
         "import sys, taskqd.cli.app; before = set(sys.modules); import taskqd.cli.display.sanitize;"
         "print(*set(sys.modules) - before)"

@@ -1,4 +1,4 @@
-"""What a terminal shows: times, bars and tables that fit."""
+"""Text for terminals: relative times, bars, colours, and tables that fit."""
 
 import io
 import os
@@ -36,19 +36,19 @@ LATER = "1970-01-12T15:46:40.000Z"
         ("1970-01-14T13:46:40.000Z", "in 2 d"),
     ],
 )
-def test_times_are_told_from_now(at: str, shown: str) -> None:
-    assert text.relative(at, NOW) == shown
+def test_relative_time_is_relative_to_now(at: str, shown: str) -> None:
+    assert text.relative_time(at, NOW) == shown
 
 
-def test_a_clock_shows_the_date_of_another_day_only() -> None:
-    noon = datetime(2026, 11, 24, 12).timestamp()  # noqa: DTZ001 - the clock on the wall
+def test_local_time_shows_the_date_of_another_day_only() -> None:
+    noon = datetime(2026, 11, 24, 12).timestamp()  # noqa: DTZ001 - local time
     then = datetime.fromtimestamp(noon).astimezone()
-    assert text.clock(then.isoformat(), noon + 60) == "12:00:00"
-    assert text.clock(then.isoformat(), noon + 2 * 86400) == "2026-11-24 12:00:00"
+    assert text.local_time(then.isoformat(), noon + 60) == "12:00:00"
+    assert text.local_time(then.isoformat(), noon + 2 * 86400) == "2026-11-24 12:00:00"
 
 
 class Stream(io.StringIO):
-    """A stdout of some encoding, on a terminal or not."""
+    """A stdout with a given encoding, which is a terminal or not."""
 
     def __init__(self, encoding: str, is_terminal: bool = True) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Stream(io.StringIO):
         (1, 2, "ascii", "##--"),
     ],
 )
-def test_a_bar_is_full_only_at_the_end(
+def test_bar_is_full_only_at_the_end(
     part: int, whole: int, encoding: str, drawn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Stream(encoding))
@@ -83,7 +83,7 @@ def test_a_bar_is_full_only_at_the_end(
 
 
 @pytest.mark.parametrize(
-    "is_terminal,environment,has_them",
+    "is_terminal,environment,expected",
     [
         (True, {"TERM": "xterm"}, True),
         (True, {"TERM": "xterm", "NO_COLOR": ""}, True),
@@ -93,20 +93,20 @@ def test_a_bar_is_full_only_at_the_end(
         (False, {"TERM": "xterm"}, False),
     ],
 )
-def test_colours_are_for_terminals_that_have_them(
-    is_terminal: bool, environment: dict[str, str], has_them: bool, monkeypatch: pytest.MonkeyPatch
+def test_colours_are_used_on_terminals_that_support_them(
+    is_terminal: bool, environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TERM", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert text.has_colours(Stream("utf-8", is_terminal)) is has_them
+    assert text.has_colours(Stream("utf-8", is_terminal)) is expected
 
 
 # tables
 
 
 def drawn(table: Table, width: int) -> list[str]:
-    """Return a table's lines."""
+    """Return the lines of a table."""
     file = io.StringIO()
     Console(file=file, width=width).print(table)
     return file.getvalue().splitlines()
@@ -125,8 +125,8 @@ JOBS = [
 
 
 @pytest.mark.parametrize("width", [200, 120, 80, 60, 40])
-def test_a_table_is_never_wider_than_the_terminal_and_a_job_has_one_line(width: int) -> None:
-    lines = drawn(tables.jobs(JOBS, NOW, width), width)
+def test_job_table_fits_the_width_with_one_line_per_job(width: int) -> None:
+    lines = drawn(tables.make_job_table(JOBS, NOW, width), width)
     assert len(lines) == 1 + len(JOBS)
     assert max(map(len, lines)) <= width
 
@@ -143,28 +143,28 @@ def test_a_table_is_never_wider_than_the_terminal_and_a_job_has_one_line(width: 
         (20, "id status command"),
     ],
 )
-def test_columns_give_way_one_by_one(width: int, titles: str) -> None:
-    table = tables.jobs(JOBS, NOW, width)
+def test_job_table_drops_columns_one_by_one(width: int, titles: str) -> None:
+    table = tables.make_job_table(JOBS, NOW, width)
     assert [column.header for column in table.columns] == titles.split()
 
 
-def test_a_column_in_which_nothing_differs_is_left_out() -> None:
-    table = tables.jobs([a_job(1), a_job(2)], NOW, 200)
+def test_job_table_omits_columns_with_default_values() -> None:
+    table = tables.make_job_table([a_job(1), a_job(2)], NOW, 200)
     assert [column.header for column in table.columns] == ["id", "status", "when", "command"]
 
 
 @pytest.mark.parametrize("name", ["queue", "label", "owner"])
-def test_a_long_name_is_cut_and_its_column_stays(name: str) -> None:
+def test_job_table_cuts_long_names(name: str) -> None:
     found = [a_job(1, **{name: "x" * 60}), a_job(2, **{name: "ü" * 12})]
-    lines = drawn(tables.jobs(found, NOW, 100), 100)
+    lines = drawn(tables.make_job_table(found, NOW, 100), 100)
     assert name in lines[0].split()
     assert "x" * 15 + "…" in lines[1]
     assert "ü" * 12 in lines[2]
     assert all("make all" in line for line in lines[1:])
 
 
-def test_a_list_of_no_jobs_has_its_titles() -> None:
-    assert drawn(tables.jobs([], NOW, 80), 80)[0].split() == ["id", "status", "command"]
+def test_job_table_without_jobs_has_titles() -> None:
+    assert drawn(tables.make_job_table([], NOW, 80), 80)[0].split() == ["id", "status", "command"]
 
 
 ARRAY = {"count": 8, "completed": 2, "failed": 1, "cancelled": 0}
@@ -184,20 +184,20 @@ ARRAY = {"count": 8, "completed": 2, "failed": 1, "cancelled": 0}
         (a_job(1, "COMPLETED", progress=100), "COMPLETED"),
     ],
 )
-def test_a_status_says_how_far_or_what_for(found: Facts, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_shows_progress_or_reason(found: Facts, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Stream("utf-8"))
     assert tables.status_of(found, NOW).plain == shown
 
 
-def test_a_task_is_named_with_its_array() -> None:
+def test_task_is_named_with_its_array() -> None:
     assert tables.name_of(a_job(17, array=12, index=5)) == "17 (12.5)"
 
 
-def test_when_is_since_when_a_job_is_what_it_is() -> None:
-    assert tables.when(a_job(1, "RUNNING", started_at=AT), NOW) == "now"
-    assert tables.when(a_job(1, "PENDING", started_at=AT), NOW) == "3 min ago"
-    assert tables.when(a_job(1, "FAILED", completed_at=AT), NOW) == "now"
-    assert tables.when({"status": "FAILED"}, NOW) == ""
+def test_status_time_depends_on_status() -> None:
+    assert tables.status_time(a_job(1, "RUNNING", started_at=AT), NOW) == "now"
+    assert tables.status_time(a_job(1, "PENDING", started_at=AT), NOW) == "3 min ago"
+    assert tables.status_time(a_job(1, "FAILED", completed_at=AT), NOW) == "now"
+    assert tables.status_time({"status": "FAILED"}, NOW) == ""
 
 
 def a_queue(name: str, **more: object) -> Facts:
@@ -206,9 +206,9 @@ def a_queue(name: str, **more: object) -> Facts:
 
 
 @pytest.mark.parametrize("width", [120, 80, 50, 30])
-def test_queues_fit(width: int) -> None:
+def test_queue_table_fits_the_width(width: int) -> None:
     queues = [a_queue("default"), a_queue("nightly\x1b", slots=2, busy=1, paused=True)]
-    lines = drawn(tables.queues(queues, width), width)
+    lines = drawn(tables.make_queue_table(queues, width), width)
     assert max(map(len, lines)) <= width
     assert lines[2].startswith(r"nightly\x1B")
     assert lines[2].rstrip().endswith("paused")
@@ -225,21 +225,21 @@ def test_queues_fit(width: int) -> None:
         ({"every": 90.0, "tz": "Asia/Tokyo"}, "every 90 s"),
     ],
 )
-def test_a_schedule_says_when_it_runs(schedule: Facts, shown: str) -> None:
-    assert tables.rhythm(schedule) == shown
+def test_describe_rhythm_shows_interval_or_cron(schedule: Facts, shown: str) -> None:
+    assert tables.describe_rhythm(schedule) == shown
 
 
-def test_schedules_say_their_next_run_from_now() -> None:
+def test_schedule_table_shows_next_run_relative_to_now() -> None:
     plain = {"schedule": 3, "every": 600.0, "paused": False, "next_run_at": LATER, "command": "x"}
     paused = {**plain, "paused": True, "next_run_at": None, "last_run_at": EARLIER, "last_job": 7}
     never = {**plain, "next_run_at": None}
-    lines = drawn(tables.schedules([plain, paused, never], NOW, 100), 100)
+    lines = drawn(tables.make_schedule_table([plain, paused, never], NOW, 100), 100)
     assert re.search(r"3 +every 10 min +in 2 h .* x", lines[1])
     assert re.search(r"paused +3 min ago +7 +x", lines[2])
     assert re.search(r"every 10 min +- +x", lines[3])
 
 
-def test_a_table_on_a_terminal_without_a_size_is_80_columns_wide(
+def test_table_on_terminal_without_size_is_80_columns_wide(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(printer, "get_terminal_size", lambda: os.terminal_size((0, 0)))  # as on Python 3.10
@@ -250,7 +250,7 @@ def test_a_table_on_a_terminal_without_a_size_is_80_columns_wide(
 
 
 @pytest.mark.parametrize("colours", [True, False])
-def test_a_list_has_colours_on_a_terminal_but_not_with_no_color(tmp_path: Path, colours: bool) -> None:
+def test_list_has_colours_on_a_terminal_but_not_with_no_color(tmp_path: Path, colours: bool) -> None:
     found = job(7, "FAILED", 1, submitted_at=EARLIER, queue="default", reason="exit")
     environment = {} if colours else {"NO_COLOR": "1"}
     with (
@@ -262,7 +262,7 @@ def test_a_list_has_colours_on_a_terminal_but_not_with_no_color(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("verb", ["queues", "schedules"])
-def test_elsewhere_columns_have_a_tab_between_them(serve: Serve, call: Call, verb: str) -> None:
+def test_piped_lists_are_tab_separated(serve: Serve, call: Call, verb: str) -> None:
     queue = b'QUEUE {"name":"q","slots":2,"busy":1,"paused":false,"pending":0,"running":1,"completed":0,'
     queue += b'"failed":0,"cancelled":0}\r\nEND 1\r\n'
     schedule = b'SCHEDULE {"schedule":3,"every":60,"paused":true,"command":"x"}\r\nEND 1\r\n'
@@ -270,7 +270,7 @@ def test_elsewhere_columns_have_a_tab_between_them(serve: Serve, call: Call, ver
     assert b"\t" in call(verb).stdout
 
 
-def test_a_dumb_terminal_has_its_own_width_too(tmp_path: Path) -> None:
+def test_table_fits_a_dumb_terminal(tmp_path: Path) -> None:
     found = job(7, "PENDING", None, submitted_at=EARLIER, queue="default", command="x" * 300)
     with (
         FakeDaemon(replies({"LIST": found + b"END 1\r\n"}), tmp_path) as daemon,

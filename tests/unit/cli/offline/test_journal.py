@@ -1,4 +1,4 @@
-"""``taskq journal``: a state directory looked into without its daemon."""
+"""``taskq journal``: reading a state directory without its daemon."""
 
 import json
 import sys
@@ -46,7 +46,7 @@ def ended(number: int, at: float = AT) -> Ended:
 
 
 class Journal:
-    """A state directory with these segments, the records counted up through them."""
+    """A state directory with the given segments; records are numbered across them."""
 
     def __init__(self, place: Path, *segments: list[Record]) -> None:
         self.place = place
@@ -68,7 +68,7 @@ class Journal:
 
 
 class Outcome(NamedTuple):
-    """How a call ended."""
+    """Exit code and output of a call."""
 
     code: int
     stdout: str
@@ -109,10 +109,10 @@ def a_store(tmp_path: Path) -> Journal:
 # verify
 
 
-def test_a_whole_journal_is_summed_up(store: Journal, call: Call) -> None:
+def test_verify_prints_a_summary(store: Journal, call: Call) -> None:
     assert call("verify", store.place) == (
         0,
-        f"{store.journal}: all is well: 2 files, 9 records up to number 9, 2 jobs: 1 pending, 1 completed\n",
+        f"{store.journal}: intact: 2 files, 9 records up to number 9, 2 jobs: 1 pending, 1 completed\n",
         "",
     )
     [facts] = call("verify", "--json", store.place).documents
@@ -120,17 +120,17 @@ def test_a_whole_journal_is_summed_up(store: Journal, call: Call) -> None:
     assert facts["jobs"] == {"pending": 1, "running": 0, "completed": 1, "failed": 0, "cancelled": 0}
 
 
-def test_an_empty_journal_is_well(tmp_path: Path, call: Call) -> None:
+def test_verify_accepts_empty_journal(tmp_path: Path, call: Call) -> None:
     store = Journal(tmp_path)
     assert call("verify", tmp_path).stdout == (
-        f"{store.journal}: all is well: 0 files, 0 records up to number 0, 0 jobs\n"
+        f"{store.journal}: intact: 0 files, 0 records up to number 0, 0 jobs\n"
     )
 
 
 @pytest.mark.parametrize(
     "at,line,size", [(-1, 4, None), (-10, 4, None), (None, 5, 7), ("all but one", 1, 20)], ids=str
 )
-def test_a_torn_last_line_is_no_damage_and_is_told(
+def test_verify_reports_torn_last_record_without_error(
     store: Journal, call: Call, at: Any, line: int, size: int | None
 ) -> None:
     last = store.segment(2)
@@ -145,7 +145,7 @@ def test_a_torn_last_line_is_no_damage_and_is_told(
         size = len(whole[-1]) + at
     outcome = call("verify", store.place)
     assert (outcome.code, outcome.stderr.count("\n")) == (0, 1)
-    assert outcome.stderr.startswith(f"taskq: {last}, line {line} is not finished ({size} bytes)")
+    assert outcome.stderr.startswith(f"taskq: {last}, line {line} is incomplete ({size} bytes)")
     [facts] = call("verify", "--json", store.place).documents
     assert facts["torn"] == {"path": str(last), "line": line, "size": size}
 
@@ -157,17 +157,17 @@ DAMAGES: list[tuple[str, Callable[[Journal], object], str]] = [
         "00000001.journal, line 2 cannot be trusted: its checksum does not match",
     ),
     (
-        "a line that is missing",
+        "a missing line",
         lambda it: it.segment(2).write_bytes(
             b"".join(it.segment(2).read_bytes().splitlines(keepends=True)[::2])
         ),
         "00000002.journal, line 2 cannot be trusted: it is record 8 where 7 was expected",
     ),
-    ("a segment that is missing", lambda it: it.segment(1).unlink(), "00000001.journal is missing"),
+    ("a missing segment", lambda it: it.segment(1).unlink(), "00000001.journal is missing"),
     (
-        "a move that cannot be",
+        "an illegal transition",
         lambda it: it.segment(3).write_bytes(it.lines([opened(), started(1)])),
-        "00000003.journal, line 2 cannot be right: started is not possible for job 1, which is COMPLETED",
+        "00000003.journal, line 2 is inconsistent: started is not possible for job 1, which is COMPLETED",
     ),
     (
         "a newer format",
@@ -180,7 +180,7 @@ DAMAGES: list[tuple[str, Callable[[Journal], object], str]] = [
 
 
 @pytest.mark.parametrize("damage,text", [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES])
-def test_what_is_wrong_is_told_with_its_file_and_line(
+def test_verify_reports_file_and_line_of_damage(
     store: Journal, call: Call, damage: Callable[[Journal], object], text: str
 ) -> None:
     damage(store)
@@ -192,7 +192,7 @@ def test_what_is_wrong_is_told_with_its_file_and_line(
     assert {path: path.read_bytes() for path in store.journal.iterdir()} == before
 
 
-def test_what_a_later_segment_refuses_does_not_count(store: Journal, call: Call) -> None:
+def test_verify_ignores_torn_record_before_a_later_segment(store: Journal, call: Call) -> None:
     store.segment(2).write_bytes(store.segment(2).read_bytes() + encode(started(1), 10) + b"half a l")
     store.segment(3).write_bytes(store.lines([opened()]))
     assert call("verify", store.place).stdout.endswith(
@@ -200,12 +200,14 @@ def test_what_a_later_segment_refuses_does_not_count(store: Journal, call: Call)
     )
 
 
-def test_a_directory_without_a_journal_is_told(tmp_path: Path, call: Call) -> None:
+def test_verify_reports_missing_journal(tmp_path: Path, call: Call) -> None:
     assert call("verify", tmp_path) == (1, "", f"taskq: {tmp_path}/journal: No such file or directory\n")
 
 
 @pytest.mark.parametrize("rest,size", [(b"", 0), (b"x\n\n\nhalf a li\n", 13)])
-def test_blanks_are_not_told_and_a_torn_batch_is(store: Journal, call: Call, rest: bytes, size: int) -> None:
+def test_verify_ignores_preallocated_lines_and_reports_torn_batch(
+    store: Journal, call: Call, rest: bytes, size: int
+) -> None:
     now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
     last = store.segment(3)
     last.write_bytes(store.lines([now, submitted(5)]) + rest + b"\n" * 5000)
@@ -216,7 +218,7 @@ def test_blanks_are_not_told_and_a_torn_batch_is(store: Journal, call: Call, res
 
 
 @pytest.mark.parametrize("command", ["verify", "dump"])
-def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
+def test_batch_visible_before_an_earlier_one_is_read_again(
     store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     now = Opened(at=AT, format=4, store="s", boot="b", next_id=1)
@@ -239,7 +241,7 @@ def test_a_batch_that_is_seen_without_the_one_before_it_is_looked_at_again(
 # dump
 
 
-def test_each_record_is_a_document_with_its_number_and_time(store: Journal, call: Call) -> None:
+def test_dump_prints_records_with_number_and_time(store: Journal, call: Call) -> None:
     outcome = call("dump", store.place)
     assert (outcome.code, outcome.stderr) == (0, "")
     assert [document["seq"] for document in outcome.documents] == list(range(1, 10))
@@ -254,7 +256,7 @@ def test_each_record_is_a_document_with_its_number_and_time(store: Journal, call
     assert outcome.documents[6]["stdout"] == {"size": 1, "base64": "/w=="}
 
 
-def test_a_retrys_time_is_written_as_a_time(tmp_path: Path, call: Call) -> None:
+def test_dump_formats_retry_at_as_time(tmp_path: Path, call: Call) -> None:
     again = Ended(
         id=1, at=AT, status=Status.PENDING, reason=Reason.EXIT, exit_code=1, retry_at=AT + 1.5, is_free=True
     )
@@ -272,14 +274,14 @@ def test_a_retrys_time_is_written_as_a_time(tmp_path: Path, call: Call) -> None:
         (["--job", 1, "--since", "2025-11-24t16:00:00.001z"], [7]),
     ],
 )
-def test_a_part_of_it_may_be_asked_for(
+def test_dump_filters_by_job_and_time(
     store: Journal, call: Call, options: list[object], numbers: list[int]
 ) -> None:
     documents = call("dump", store.place, *options).documents
     assert [document["seq"] for document in documents] == numbers
 
 
-def test_on_a_terminal_it_is_harmless(store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dump_is_sanitized_on_a_terminal(store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     evil = Submitted(id=4, at=AT, owner="ana", command="\x1b]0;x\x07 \x9b2J \x7f")
     content = store.segment(2).read_bytes()
     store.segment(2).write_bytes(content + encode(evil, 10))
@@ -290,7 +292,7 @@ def test_on_a_terminal_it_is_harmless(store: Journal, call: Call, monkeypatch: p
     assert shown.isascii()
 
 
-def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Journal, call: Call) -> None:
+def test_dump_prints_records_before_damage_and_reports_it(store: Journal, call: Call) -> None:
     store.segment(2).write_bytes(store.segment(2).read_bytes().replace(b"ana", b"ben", 1))
     outcome = call("dump", store.place)
     assert (outcome.code, [document["seq"] for document in outcome.documents]) == (1, list(range(1, 8)))
@@ -300,19 +302,19 @@ def test_what_is_before_the_damage_is_printed_and_the_damage_told(store: Journal
 # snapshots
 
 
-def condense(store: Journal) -> None:
-    """Put a snapshot in the place of the first segment, as a daemon does beside us; job 3 was removed."""
+def compact(store: Journal) -> None:
+    """Replace the first segment by a snapshot, as a running daemon does; job 3 was removed."""
     kept = store.segment(1).read_bytes().splitlines(keepends=True)[1:3]
     header = Snapshot(at=AT, format=1, store="s", boot="b", next_id=4, records=len(kept))
     (store.journal / "00000001.snapshot").write_bytes(encode(header, 5) + b"".join(kept))
     store.segment(1).unlink()
 
 
-@pytest.fixture(name="condensing")
+@pytest.fixture(name="compacting")
 def a_snapshot_meanwhile(store: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a snapshot made when the reader has seen which files there are."""
+    """Compact the journal after the reader has listed its files."""
     whole_layout = Segments.layout
-    todo = [condense]
+    todo = [compact]
 
     def layout(segments: Segments) -> Layout:
         found = whole_layout(segments)
@@ -329,24 +331,22 @@ def without_job_3(store: Journal) -> None:
     store.segment(2).write_bytes(content.replace(encode(removed, 9), encode(submitted(4), 9)))
 
 
-def test_a_snapshot_is_read_in_the_place_of_what_it_replaces(store: Journal, call: Call) -> None:
+def test_snapshot_is_read_instead_of_the_segments_it_replaces(store: Journal, call: Call) -> None:
     without_job_3(store)
-    condense(store)
+    compact(store)
     summary = "2 files, 6 records up to number 9, 3 jobs: 2 pending, 1 completed\n"
     assert call("verify", store.place).stdout.endswith(summary)
     assert [document["seq"] for document in call("dump", store.place).documents] == [2, 3, 6, 7, 8, 9]
 
 
-def test_a_snapshot_made_meanwhile_begins_the_reading_again(
-    store: Journal, call: Call, condensing: None
-) -> None:
+def test_verify_starts_again_after_compaction(store: Journal, call: Call, compacting: None) -> None:
     without_job_3(store)
     assert call("verify", store.place).stdout.endswith(
         "2 files, 6 records up to number 9, 3 jobs: 2 pending, 1 completed\n"
     )
 
 
-def test_a_snapshot_made_meanwhile_prints_nothing_twice(
+def test_dump_prints_nothing_twice_after_compaction(
     store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_job_3(store)
@@ -354,7 +354,7 @@ def test_a_snapshot_made_meanwhile_prints_nothing_twice(
 
     def content(disk: Filesystem, path: str, max_bytes: int | None = None) -> bytes:
         if max_bytes is None and path == str(store.segment(2)) and store.segment(1).exists():
-            condense(store)
+            compact(store)
             raise FileNotFoundError(2, "No such file or directory", path)
         return whole_content(disk, path, max_bytes)
 
@@ -363,15 +363,15 @@ def test_a_snapshot_made_meanwhile_prints_nothing_twice(
     assert [document["seq"] for document in outcome.documents] == list(range(1, 10))
 
 
-# the bar
+# progress bar
 
 
-def test_a_large_journal_shows_a_bar_on_a_terminal(
+def test_large_journal_shows_a_progress_bar_on_a_terminal(
     store: Journal, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "LARGE", 10)
+    monkeypatch.setattr(journal, "PROGRESS_BAR_SIZE", 10)
     monkeypatch.setenv("TERM", "xterm")
     outcome = call("verify", store.place)
-    assert outcome.stderr == "", "nothing is drawn where stderr is no terminal"
+    assert outcome.stderr == "", "no bar if stderr is no terminal"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "/" in call("verify", store.place).stderr

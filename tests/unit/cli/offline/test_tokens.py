@@ -1,4 +1,4 @@
-"""``taskq token``: tokens made, listed and revoked in a state directory, with no daemon there."""
+"""``taskq token``: making, listing and revoking tokens in a state directory without a daemon."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def add(call: Call, state: Path, *words: str) -> str:
 
 
 @pytest.mark.parametrize("words", [("add", "ci", "--role", "read"), ("list",), ("revoke", "ci")])
-def test_without_a_home_directory_the_refusal_names_the_option_for_the_state_directory(
+def test_missing_home_directory_is_reported_with_the_option(
     call: Call, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr("os.getuid", lambda: 54321)
@@ -59,28 +59,25 @@ def test_without_a_home_directory_the_refusal_names_the_option_for_the_state_dir
 # add
 
 
-def test_the_new_token_stands_alone_on_stdout_and_the_rest_on_stderr(call: Call, state: Path) -> None:
+def test_add_prints_only_the_token_to_stdout(call: Call, state: Path) -> None:
     outcome = call("token", "add", "ci", "--role", "submit", "--state", str(state))
     assert outcome.code == 0
     assert re.fullmatch(rb"[0-9a-f]{8}\.[A-Za-z0-9_-]{43}\n", outcome.stdout)
     text = outcome.stdout.decode().strip()
     (entry,) = entries(state)
     assert tokens.is_right(entry, text)
-    assert (
-        outcome.stderr
-        == f"taskq: this is the token {entry.id} of ci, role submit; it cannot be shown again\n"
-    )
+    assert outcome.stderr == f"taskq: token {entry.id} of ci, role submit; it cannot be shown again\n"
     assert text not in (state / "tokens").read_text()
 
 
-def test_a_queue_and_an_end_are_kept_and_told(call: Call, state: Path) -> None:
+def test_add_stores_and_reports_queue_and_expiry(call: Call, state: Path) -> None:
     outcome = call(
         *("token", "add", "ci", "--role", "read", "--queue", "builds", "--expires", "90d"),
         *("--state", str(state)),
     )
     (entry,) = entries(state)
     assert (entry.queue, entry.made_at, entry.expires_at) == ("builds", START, START + 90 * DAY)
-    assert f"role read for the queue builds until {timestamp(START + 90 * DAY)}; " in outcome.stderr
+    assert f"role read, queue builds, expires {timestamp(START + 90 * DAY)}; " in outcome.stderr
 
 
 @pytest.mark.parametrize(
@@ -92,12 +89,12 @@ def test_a_queue_and_an_end_are_kept_and_told(call: Call, state: Path) -> None:
         ("2026-11-24T08:00:00+01:00", parse_time("2026-11-24T07:00:00Z")),
     ],
 )
-def test_an_end_is_a_duration_or_a_time(call: Call, state: Path, text: str, end: float) -> None:
+def test_expiry_is_a_duration_or_a_time(call: Call, state: Path, text: str, end: float) -> None:
     add(call, state, "ci", "--role", "admin", "--expires", text)
     assert entries(state)[0].expires_at == end
 
 
-def test_in_json_it_is_a_document_with_the_token(call: Call, state: Path) -> None:
+def test_add_with_json_prints_a_document_with_the_token(call: Call, state: Path) -> None:
     for option in ("--json", "--jsonl"):
         outcome = call("token", "add", "ci", "--role", "submit", "--state", str(state), option)
         (document,) = outcome.documents
@@ -128,13 +125,11 @@ USAGE = [
 ]
 
 
-@pytest.mark.parametrize("words, why", USAGE)
-def test_what_cannot_be_right_is_a_usage_error(
-    call: Call, state: Path, words: tuple[str, ...], why: str
-) -> None:
+@pytest.mark.parametrize("words, text", USAGE)
+def test_add_rejects_invalid_arguments(call: Call, state: Path, words: tuple[str, ...], text: str) -> None:
     outcome = call("token", "add", *words, "--state", str(state))
     assert (outcome.code, outcome.stdout) == (2, b"")
-    assert why in outcome.stderr
+    assert text in outcome.stderr
     assert list(state.iterdir()) == []
 
 
@@ -146,23 +141,23 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("words, why", REFUSED)
-def test_what_may_not_be_is_refused_and_changes_nothing(
-    call: Call, state: Path, words: tuple[str, ...], why: str
+@pytest.mark.parametrize("words, text", REFUSED)
+def test_add_refuses_forbidden_tokens_and_changes_nothing(
+    call: Call, state: Path, words: tuple[str, ...], text: str
 ) -> None:
     add(call, state, "ana", "--role", "read")
     before = (state / "tokens").read_bytes()
     outcome = call("token", "add", *words, "--state", str(state))
     assert (outcome.code, outcome.stdout) == (1, b"")
     assert outcome.stderr.startswith("taskq: ")
-    assert why in outcome.stderr
+    assert text in outcome.stderr
     assert (state / "tokens").read_bytes() == before
 
 
 # list
 
 
-def test_a_list_has_a_line_each_with_tabs_and_never_a_hash(call: Call, state: Path) -> None:
+def test_list_prints_tab_separated_lines_without_hashes(call: Call, state: Path) -> None:
     add(call, state, "ci", "--role", "submit", "--queue", "builds", "--expires", "1d")
     add(call, state, "ana", "--role", "admin")
     outcome = call("token", "list", "--state", str(state))
@@ -175,12 +170,12 @@ def test_a_list_has_a_line_each_with_tabs_and_never_a_hash(call: Call, state: Pa
     )
 
 
-def test_without_tokens_there_is_nothing_to_list(call: Call, state: Path) -> None:
+def test_list_without_tokens_is_empty(call: Call, state: Path) -> None:
     assert call("token", "list", "--state", str(state)) == (0, b"", "")
     assert call("token", "list", "--state", str(state), "--json").stdout.split() == [b"[]"]
 
 
-def test_in_json_a_list_is_one_document_or_one_a_line(
+def test_list_with_json_is_a_list_or_a_document_per_line(
     call: Call, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(call, state, "ci", "--role", "submit", "--expires", "1s")
@@ -197,7 +192,7 @@ def test_in_json_a_list_is_one_document_or_one_a_line(
     }
 
 
-def test_on_a_terminal_a_list_is_a_table(call: Call, state: Path) -> None:
+def test_list_on_a_terminal_is_a_table(call: Call, state: Path) -> None:
     add(call, state, "ci", "--role", "submit", "--expires", "30d")
     words = ("token", "list", "--state", str(state))
     with Process("unix:/none", *words, on_terminal=("stdout",), COLUMNS="80") as process:
@@ -218,7 +213,7 @@ def test_on_a_terminal_a_list_is_a_table(call: Call, state: Path) -> None:
         ({"expires_at": "1970-01-13T15:46:40.000Z", "expired": False}, "in 1 d"),
     ],
 )
-def test_a_table_tells_when_a_token_ends(token: dict[str, object], shown: str) -> None:
+def test_token_table_shows_expiry(token: dict[str, object], shown: str) -> None:
     row = {
         "id": "0123abcd",
         "name": "ci",
@@ -226,7 +221,7 @@ def test_a_table_tells_when_a_token_ends(token: dict[str, object], shown: str) -
         "queue": None,
         "made_at": "1970-01-12T13:46:40.000Z",
     }
-    table = tables.tokens([{**row, **token}], 1_000_000.0, 80)
+    table = tables.make_token_table([{**row, **token}], 1_000_000.0, 80)
     cells = {column.header: str(next(iter(column.cells))) for column in table.columns}
     assert cells == {"id": "0123abcd", "name": "ci", "role": "read", "made": "now", "ends": shown}
 
@@ -234,7 +229,7 @@ def test_a_table_tells_when_a_token_ends(token: dict[str, object], shown: str) -
 # revoke
 
 
-def test_a_token_is_revoked_by_its_id_or_with_all_of_its_name(call: Call, state: Path) -> None:
+def test_revoke_by_id_or_by_name(call: Call, state: Path) -> None:
     for name in ("ci", "ana", "ci", "ci"):
         add(call, state, name, "--role", "submit")
     first, ana, *others = entries(state)
@@ -245,7 +240,7 @@ def test_a_token_is_revoked_by_its_id_or_with_all_of_its_name(call: Call, state:
     assert entries(state) == [ana]
 
 
-def test_a_token_that_is_not_there_is_told(call: Call, state: Path) -> None:
+def test_revoke_reports_unknown_token(call: Call, state: Path) -> None:
     outcome = call("token", "revoke", "ci", "--state", str(state))
     assert outcome == (
         1,
@@ -254,13 +249,13 @@ def test_a_token_that_is_not_there_is_told(call: Call, state: Path) -> None:
     )
 
 
-def test_with_the_token_of_an_older_version_goes_its_file(call: Call, state: Path) -> None:
+def test_revoke_removes_the_file_of_an_older_version(call: Call, state: Path) -> None:
     entry = tokens.adopted("sesame", START, bytes(tokens.RANDOMNESS))
     for name, content in (("token", b"sesame"), ("tokens", tokens.write([entry]))):
         (state / name).write_bytes(content)
         (state / name).chmod(0o600)
     outcome = call("token", "revoke", "token", "--state", str(state))
-    assert outcome.stderr == f"taskq: {state}/token, where an older version kept it, is removed too\n"
+    assert outcome.stderr == f"taskq: removed {state}/token too, which has the token of an older version\n"
     assert [path.name for path in state.iterdir()] == ["tokens"]
 
 
@@ -270,17 +265,12 @@ COMMANDS = [("add", "ci", "--role", "read"), ("list",), ("revoke", "ci")]
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_state_directory_that_is_not_there_or_not_private_is_told(
-    call: Call, state: Path, words: tuple[str, ...]
-) -> None:
+def test_missing_or_open_state_directory_is_refused(call: Call, state: Path, words: tuple[str, ...]) -> None:
     outcome = call("token", *words, "--state", f"{state}/none")
     assert outcome == (
         1,
         b"",
-        (
-            f"taskq: there is no state directory {state}/none; "
-            "start the daemon once, or name another with --state\n"
-        ),
+        (f"taskq: the state directory {state}/none does not exist; start the daemon once, or set --state\n"),
     )
     state.chmod(0o750)
     outcome = call("token", *words, "--state", str(state))
@@ -289,7 +279,7 @@ def test_a_state_directory_that_is_not_there_or_not_private_is_told(
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_file_that_is_damaged_or_open_is_told(call: Call, state: Path, words: tuple[str, ...]) -> None:
+def test_damaged_or_open_token_file_is_refused(call: Call, state: Path, words: tuple[str, ...]) -> None:
     path = state / "tokens"
     path.write_bytes(b"x\n")
     path.chmod(0o600)
@@ -302,7 +292,7 @@ def test_a_file_that_is_damaged_or_open_is_told(call: Call, state: Path, words: 
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_what_the_system_refuses_is_told(
+def test_error_of_the_system_is_reported(
     call: Call, state: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -312,7 +302,7 @@ def test_what_the_system_refuses_is_told(
     assert call("token", *words, "--state", str(state)) == (1, b"", f"taskq: {state}: Permission denied\n")
 
 
-def test_without_the_option_it_is_that_of_a_daemon_of_one_s_own(
+def test_default_state_directory_is_that_of_the_user(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 1000)

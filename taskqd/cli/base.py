@@ -1,0 +1,81 @@
+"""The classes of commands, and the options that every command has."""
+
+from typing import Any
+
+import click
+
+from taskqd.cli.context import Session
+from taskqd.cli.parameters import parsed_by
+from taskqd.client import parse_address
+
+
+class Command(click.Command):
+    """A command with --json and --jsonl; it reports errors as one line and an exit code."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += self.common_options()
+
+    def common_options(self) -> list[click.Parameter]:
+        """Return the options of all commands of this class."""
+        return _format_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; return its exit code."""
+        return ctx.ensure_object(Session).run(lambda: super(Command, self).invoke(ctx))
+
+
+class DaemonCommand(Command):
+    """A command that connects to a daemon; it has --address too."""
+
+    def common_options(self) -> list[click.Parameter]:
+        return global_options()
+
+
+def global_options(envvar: str | None = None) -> list[click.Parameter]:
+    """Return the options that are accepted both before and after the name of a command."""
+    return [
+        click.Option(
+            ["--address"],
+            metavar="ADDRESS",
+            envvar=envvar,
+            show_envvar=envvar is not None,
+            expose_value=False,
+            callback=_set_address,
+            help="unix:PATH, tcp:HOST:PORT or tls:HOST:PORT of the daemon.  "
+            "[default: the socket of your daemon]",
+        ),
+        *_format_options(),
+    ]
+
+
+def _format_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_format,
+            help="Print JSON: one document, a list if there are several results.",
+        ),
+        click.Option(
+            ["--jsonl"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_format,
+            help="Print JSON, one document per line.",
+        ),
+    ]
+
+
+def _set_address(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        parsed_by(parse_address)(context, parameter, value)
+        context.ensure_object(Session).address = value
+
+
+def _set_format(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        session = context.ensure_object(Session)
+        session.is_json = True
+        session.uses_lists = parameter.name == "json"
