@@ -28,7 +28,7 @@ SHORT_LIVED = 0.1
 
 @implementer(IExecutor)
 class Executor:
-    """Runs each attempt as a ``JobProcess`` that ``reactor`` spawns, in a session of its own.
+    """Runs each attempt as a ``JobProcess`` that ``reactor`` spawns, each in a new session.
 
     ``in_thread`` runs the scans of /proc, which may block.
     """

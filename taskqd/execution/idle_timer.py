@@ -8,8 +8,8 @@ from twisted.internet.interfaces import IReactorTime
 class IdleTimer:
     """Calls ``on_idle`` once ``timeout`` seconds have passed since the last ``reset``, pauses not counted.
 
-    ``reset`` only records the time, as it is called for each read of a job's output. When the delayed call
-    fires, it is made again for the rest of the time.
+    ``reset`` only records the time, because it is called for each read of a job's output. When the delayed
+    call fires, it is made again for the rest of the time.
     """
 
     def __init__(self, timeout: float, clock: IReactorTime, on_idle: Callable[[], None]) -> None:

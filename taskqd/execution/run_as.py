@@ -21,7 +21,7 @@ from taskqd.model.spec import Spec
 
 ROOT = 0
 
-_NOBODY = Owner(uid=65534, gid=65534, home="/")
+_UNPRIVILEGED = Owner(uid=65534, gid=65534, home="/")
 _IDS = ("Uid", "Gid")
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 _CHECK_TIMEOUT = 10.0
@@ -48,7 +48,7 @@ class RunAs:
         try:
             for program in ("prlimit", "nice"):
                 find_program(program)
-            _check_setpriv(setpriv_command(_NOBODY))
+            _check_setpriv(setpriv_command(_UNPRIVILEGED))
         except (OSError, subprocess.SubprocessError) as why:
             raise StartRefused(f'run-as is "owner", and jobs cannot be run as others: {why}') from None
 
@@ -122,7 +122,7 @@ def _check_setpriv(command: list[str]) -> None:
     if done.returncode:
         raise PermissionError(f"setpriv says: {done.stderr.strip() or done.returncode}")
     status = dict(line.split(":\t", 1) for line in done.stdout.splitlines() if ":\t" in line)
-    is_other = all(set(status[name].split()) == {str(_NOBODY.uid)} for name in _IDS)
+    is_other = all(set(status[name].split()) == {str(_UNPRIVILEGED.uid)} for name in _IDS)
     if not is_other or any(int(status[name], 16) for name in _CAPABILITIES):
         kept = {name: status[name] for name in (*_IDS, *_CAPABILITIES)}
         raise PermissionError(f"setpriv keeps some of root's rights: {kept}")

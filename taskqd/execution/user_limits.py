@@ -62,7 +62,7 @@ class _Line(NamedTuple):
 
 
 class _Precedence(IntEnum):
-    """What kind of domain a line names; the lowest overrides the others."""
+    """The kind of domain that a line names; the lowest overrides the others."""
 
     USER = 0
     GROUP = 1

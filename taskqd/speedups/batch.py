@@ -1,4 +1,4 @@
-"""What comes together is handled together: who gathers is told when it begins, and once it is all there."""
+"""Notifies observers when a batch of I/O events starts and ends."""
 
 from typing import Protocol
 
@@ -6,36 +6,36 @@ from twisted.logger import Logger
 
 
 class IBatchObserver(Protocol):
-    """Whoever wants to know what comes together."""
+    """Collects work during a batch, and does it together at its end."""
 
     def batch_started(self) -> None:
-        """Take note that a round begins."""
+        """Begin to collect."""
 
     def batch_ended(self) -> None:
-        """Take note that all of it is there."""
+        """Do the collected work."""
 
 
 class BatchScope:
-    """Those who gather, to be told of each round: when it begins, and when it ends, the last one first."""
+    """Notifies the observers of each batch: of its start in their order, of its end in reverse order."""
 
     _log = Logger()
 
-    def __init__(self, *gatherers: IBatchObserver) -> None:
-        self._gatherers = gatherers
+    def __init__(self, *observers: IBatchObserver) -> None:
+        self._observers = observers
 
-    def add(self, gatherer: IBatchObserver) -> None:
-        """Have one more told."""
-        self._gatherers = (*self._gatherers, gatherer)
+    def add(self, observer: IBatchObserver) -> None:
+        """Add an observer, after all others."""
+        self._observers = (*self._observers, observer)
 
     def begin(self) -> None:
-        """Begin a round."""
-        for one in self._gatherers:
-            one.batch_started()
+        """Start a batch."""
+        for observer in self._observers:
+            observer.batch_started()
 
     def end(self) -> None:
-        """End it, whatever became of it."""
-        for one in reversed(self._gatherers):
+        """End the batch; errors of observers are logged."""
+        for observer in reversed(self._observers):
             try:
-                one.batch_ended()
-            except BaseException:  # noqa: BLE001 - it would end whatever has begun the round
-                self._log.failure("the end of a round met a bug of taskqd's")
+                observer.batch_ended()
+            except BaseException:  # noqa: BLE001 - it would end the source of the batch, such as a poller
+                self._log.failure("unexpected error at the end of a batch")

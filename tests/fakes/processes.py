@@ -1,4 +1,4 @@
-"""An executor, processes and process groups that a test starts and ends."""
+"""Fakes of the executor, of processes and their reactor, and of process groups."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ FAILED = Outcome(reason=Reason.EXIT, exit_code=3)
 
 @implementer(IExecutor)
 class FakeExecutor:
-    """Starts nothing: an attempt runs until the test ends it. ``at_once`` is the outcome of every start."""
+    """Starts no process: an attempt runs until ``finish``, or ends at once with the outcome ``at_once``."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -69,7 +69,7 @@ class FakeExecutor:
 
 
 def run_of(job: Job, attempt: int) -> Run:
-    """Return a plain attempt of a job, in the place of the service's function."""
+    """Return an attempt of a job, as RunBuilder.build does."""
     return Run(id=job.id, attempt=attempt, spec=job.spec, command=job.command, env=job.spec.env)
 
 
@@ -132,7 +132,7 @@ class FakeGroups:
 
 
 class FakePipe:
-    """The reader of a pipe; the bytes in it that nobody has read are those that the test has put there."""
+    """Our end of a pipe, with the bytes that the test has put into it."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()

@@ -1,4 +1,4 @@
-"""What a test may not leave behind in Twisted: errors that nobody handled, calls, descriptors, processes.
+"""Finds what a test leaves behind in Twisted: unhandled errors, delayed calls, descriptors, processes.
 
 Trial fails such a test; pytest-twisted does not. ``conftest.py`` puts a LeakWatch around every test, and
 hands it to the test as the fixture ``logged_errors``.
@@ -14,8 +14,8 @@ from twisted.logger import ILogObserver, LogEvent, LogPublisher, formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-TURNS = 10
-"""A test that leaves something open has as many turns of the reactor for it to go away."""
+MAX_TURNS = 10
+"""Reactor turns after a test within which everything must be closed."""
 
 
 @implementer(ILogObserver)
@@ -33,7 +33,7 @@ class LeakWatch:
         self._events: list[LogEvent] = []
 
     def begin(self) -> None:
-        """Remember what is there, and listen to the log."""
+        """Remember what exists, and observe the log."""
         self._turn()  # the reactor's own descriptors are there only when it has run
         self._calls: set[IDelayedCall] = set(self._reactor.getDelayedCalls())
         self._open = self._selectables()
@@ -52,8 +52,8 @@ class LeakWatch:
         return [failure for failure, is_taken in zip(failures, taken, strict=True) if is_taken]
 
     def end(self) -> list[str]:
-        """Return a line about each thing left behind, and take it out of the next test's way."""
-        for _ in range(TURNS):
+        """Return a line for each thing left behind, and remove it so that the next test is not affected."""
+        for _ in range(MAX_TURNS):
             self._turn()
             if not (self._new_calls() or self._new_selectables() or self._new_processes()):
                 break

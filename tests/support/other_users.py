@@ -1,4 +1,4 @@
-"""Users of this machine who are not us, for tests that run as root; elsewhere those are skipped by name."""
+"""Other users of this machine, for tests that run as root; without root these tests are skipped."""
 
 import os
 import pwd
@@ -16,7 +16,7 @@ import pytest
 from taskqd.execution.users import User
 
 NAMES = ("games", "daemon", "nobody")
-"""Users that a Debian has from its start, and that may be anybody's here."""
+"""Users that every Debian system has."""
 
 only_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: it is about other users, and only root can become them"
@@ -24,7 +24,7 @@ only_root = pytest.mark.skipif(
 
 
 def user(name: str) -> User:
-    """Return a user of this machine; skips the test where there is none of that name."""
+    """Return a user of this machine; skips the test if there is none with this name."""
     try:
         found = pwd.getpwnam(name)
     except KeyError:
@@ -33,13 +33,13 @@ def user(name: str) -> User:
 
 
 def shell(who: User, command: str) -> "subprocess.CompletedProcess[str]":
-    """Run a shell command as somebody else."""
+    """Run a shell command as another user."""
     return ran(who, ["/bin/sh", "-c", command])
 
 
 @contextmanager
 def acting(who: User) -> Iterator[None]:
-    """Be somebody else meanwhile, for the file system and for the sockets that are connected."""
+    """Act as another user within the context: for files, and as the peer of sockets."""
     os.setegid(who.gid)
     os.seteuid(who.uid)
     try:
@@ -51,7 +51,7 @@ def acting(who: User) -> Iterator[None]:
 
 @contextmanager
 def process(who: User, code: str) -> Iterator[IO[str]]:
-    """Run Python code as somebody else, and give its stdout; it is killed in the end."""
+    """Run Python code as another user, and yield its stdout; it is killed at the end."""
     line = [_python(who), "-I", "-c", code]
     with subprocess.Popen(
         line, user=who.uid, group=who.gid, extra_groups=[], cwd="/", stdout=subprocess.PIPE, text=True
@@ -63,7 +63,7 @@ def process(who: User, code: str) -> Iterator[IO[str]]:
 
 
 def _python(who: User) -> str:
-    """Return a Python that somebody can run."""
+    """Return a Python that another user can run."""
     for program in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
         if program and shell(who, f"exec {program} -I -c ''").returncode == 0:
             return program
@@ -88,7 +88,7 @@ def ran(who: User, line: list[str]) -> "subprocess.CompletedProcess[str]":
 
 @contextmanager
 def open_place() -> Iterator[Path]:
-    """Make a directory that others may pass through, as pytest's are not, and remove it afterwards."""
+    """Make a directory that other users may enter, unlike pytest's, and remove it afterwards."""
     place = Path(tempfile.mkdtemp(prefix="taskq-", dir="/tmp"))
     place.chmod(0o711)
     try:

@@ -1,4 +1,4 @@
-"""A run as an argument list, and that list as the shell understands it."""
+"""The argument list and environment of a Run, and what a real shell does with them."""
 
 import os
 import subprocess
@@ -89,7 +89,7 @@ LINES: list[tuple[dict[str, Any], list[str]]] = [
         {**SCRIPT, "cwd": "/tmp"},
         ["/bin/sh", "-c", TMP + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"],
     ),
-    # What is the daemon's own, and not to be the job's.
+    # Properties of the daemon that a job must not inherit.
     (
         {"home": "/home/ada"},
         ["/bin/sh", "-c", f"cd -- /home/ada 2>/dev/null || cd /; {FORGET}echo hello"],
@@ -299,7 +299,7 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
         {"owner": OWNER._replace(home="/a b")},
         [*DROP, "/bin/sh", "-c", f"cd -- '/a b' 2>/dev/null || cd /; {FORGET}echo hello"],
     ),
-    # What the machine sets comes before root is left, what is asked for after it.
+    # Limits of the machine are set as root, requested ones as the user.
     (
         {"owner": OWNER._replace(limits=("--nofile=1:2", "--cpu=3:4")), "nice": -5, "nofile": 9},
         [
@@ -310,7 +310,7 @@ OWNERS_LINES: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (PROGRAM, [*DROP, "/bin/sh", "-c", HOME + EXEC, *RUN]),
     (SCRIPT, [*DROP, "/bin/sh", "-c", HOME + EXEC, "/bin/sh", "/bin/sh", "/spool/7.script"]),
-    # What the shell itself understands comes as it is.
+    # Variables of shells have no prefix.
     ({"submitted_variables": ("IFS", "UID")}, [*DROP, "/bin/sh", "-c", HOME + "echo hello"]),
 ]
 
@@ -338,8 +338,8 @@ def test_submitted_variables_are_hidden_from_programs_run_by_root() -> None:
 ANY_BYTES = bytes(range(1, 256)).decode("utf-8", "surrogateescape")
 
 
-def taken(run: Run) -> "subprocess.CompletedProcess[bytes]":
-    """Run what an owner's shell runs, with the environment that it is given, as whoever we are."""
+def run_as_shell(run: Run) -> "subprocess.CompletedProcess[bytes]":
+    """Run the shell part of an owner's command line as the current user."""
     line = command_line(run)
     line = line[line.index("/bin/sh") :]
     env = {os.fsencode(name): os.fsencode(value) for name, value in process_environment(run).items()}
@@ -372,7 +372,7 @@ def test_owner_s_shell_restores_variables_byte_for_byte(tmp_path: Path, options:
         submitted_variables=tuple(submitted_variables),
         owner=OWNER,
     )
-    done = taken(run)
+    done = run_as_shell(run)
     shown = dict(each.split(b"=", 1) for each in done.stdout.split(b"\0")[:-1])
     expected = {
         name.encode(): os.fsencode(value) for name, value in {**submitted_variables, "MINE": "1"}.items()
@@ -388,7 +388,7 @@ def test_variables_of_shells_break_no_command(name: str) -> None:
     run = attempt(
         env={name: "1", "A": "2"}, submitted_variables=(name, "A"), owner=OWNER, command='echo "$A" b'
     )
-    done = taken(run)
+    done = run_as_shell(run)
     assert (done.stdout, done.stderr) == (b"2 b\n", b"")
 
 
@@ -398,11 +398,11 @@ def test_thousands_of_variables_are_restored() -> None:
     run = attempt(
         env=env, submitted_variables=tuple(env), owner=OWNER, command="echo $V0 $V3999; env | wc -l"
     )
-    assert taken(run).stdout.split()[:2] == [b"0", b"3999"]
+    assert run_as_shell(run).stdout.split()[:2] == [b"0", b"3999"]
 
 
 def owned(name: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-    """Run as a user of this machine what is to be run as them."""
+    """Run an attempt of a user of this machine."""
     user = other_users.user(name)
     run = attempt(owner=Owner(user.uid, user.gid, user.home), **options)
     return subprocess.run(
@@ -466,7 +466,7 @@ LOADER = {
     "LD_SHOW_AUXV": "1",
     "LD_DEBUG": "files",
 }
-"""Variables that a program's loader obeys, as it says itself by printing something."""
+"""Variables of the dynamic loader that make it print something."""
 
 
 @other_users.only_root
@@ -491,7 +491,7 @@ def test_loader_obeys_submitted_variables_only_as_the_owner(name: str) -> None:
 @pytest.mark.needs("setpriv", "strace")
 @pytest.mark.parametrize("name, value", [("LANGUAGE", "../../..{place}/x"), ("LANG", "{place}/x")])
 def test_root_opens_no_message_catalogue_of_a_submission(name: str, value: str) -> None:
-    """What a library opens by a variable need not be on any list: those of messages are an instance.
+    """Message catalogues are an example: libraries open files by variables that are on no list.
 
     The x is there since a _ at the end of a name, such as a temporary directory may have, is left out.
     """

@@ -1,4 +1,4 @@
-"""Attempts as processes: their ends and why, timeouts, cancels, leftovers, and output that can't be kept."""
+"""The executor and its processes: starts, output, timeouts, cancels, ends, leftovers and retries."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ from tests.support.leaks import LeakWatch
 
 TERM, KILL, INT = signal.SIGTERM, signal.SIGKILL, signal.SIGINT
 LONG = 20.0
-"""More seconds than anything here may take, KILL and all the looks after it."""
+"""Seconds after which everything must be over, SIGKILL and the scans after it included."""
 
 
 def run(job_id: int = 1, **options: Any) -> Run:
@@ -48,7 +48,7 @@ class Bench:
         self.groups = FakeGroups()
         self.reactor = FakeProcessReactor(self.groups, starts_sessions=starts_sessions)
         self.executor = Executor(self.reactor, self.clock, in_thread)
-        self.recording = FakeOutputWriter()
+        self.output = FakeOutputWriter()
         self.spawned: list[tuple[int, int | None]] = []
         self.killed: list[tuple[int, int]] = []
         for module in (job_process, proc_scanner, process_tree):
@@ -57,9 +57,9 @@ class Bench:
         monkeypatch.setattr(os, "kill", lambda *args: self.killed.append(args))
 
     def start(self, **options: Any) -> "Deferred[Outcome]":
-        return self.executor.start(run(**options), self.recording, self._note)
+        return self.executor.start(run(**options), self.output, self._on_spawned)
 
-    def _note(self, pid: int, started: int | None) -> None:
+    def _on_spawned(self, pid: int, started: int | None) -> None:
         self.spawned.append((pid, started))
 
     @property
@@ -68,20 +68,20 @@ class Bench:
 
     @property
     def signals(self) -> list[int]:
-        """What was sent to the group of the process."""
+        """The signals that the group of the last process got."""
         return [number for pgid, number in self.groups.sent if pgid == self.process.pid]
 
-    def look(self) -> None:
-        """Make the scans that are asked for at once."""
+    def scan(self) -> None:
+        """Run the scans that are due."""
         self.clock.advance(0)
 
     def exits(self, *args: Any, **options: Any) -> None:
-        """End the process that was started last, and look for what it has left."""
+        """End the last process, and run the scans that are due."""
         self.process.exits(*args, **options)
-        self.look()
+        self.scan()
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass in eighths of a second, which a float can hold."""
+        """Advance the clock in eighths of a second, which floats represent exactly."""
         self.clock.pump([0.125] * round(seconds * 8))
 
 
@@ -89,7 +89,7 @@ class Bench:
 def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(monkeypatch)
     yield bench
-    bench.look()
+    bench.scan()
     bench.reactor.close()
     assert not bench.executor._running
     assert not bench.executor._present
@@ -103,7 +103,48 @@ def test_executor_and_fake_process_implement_their_interfaces(bench: Bench) -> N
     bench.exits()
 
 
-# A spawn takes time.
+# With Twisted's own spawnProcess, which starts no session.
+
+
+@pytest.fixture(name="plain")
+def a_plain_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(monkeypatch, starts_sessions=False)
+    yield bench
+    bench.reactor.close()
+
+
+def test_plain_reactor_spawns_setsid_and_the_process_is_reported(plain: Bench) -> None:
+    ended = plain.start(command="echo hello", timeout=60.0)
+    assert plain.reactor.lines == [["setsid", "/bin/sh", "-c", "echo hello"]]
+    assert plain.spawned == [(plain.process.pid, 4711)]
+    plain.exits(7)
+    assert result_of(ended).exit_code == 7
+
+
+def test_plain_reactor_that_raises_is_a_failed_spawn(plain: Bench) -> None:
+    plain.reactor.error = BlockingIOError(errno.EAGAIN, "no more processes")
+    outcome = result_of(plain.start())
+    assert (outcome.reason, outcome.is_shortage, plain.spawned) == (Reason.SPAWN, True, [])
+
+
+def test_process_of_plain_reactor_that_exits_during_its_spawn_is_not_reported(plain: Bench) -> None:
+    plain.reactor.on_connected = lambda process: process.exits(code=7)
+    assert result_of(plain.start()).exit_code == 7
+    assert plain.spawned == []
+
+
+def test_pipes_of_plain_reactor_are_given_to_their_owner(
+    plain: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners: list[tuple[int, int]] = []
+    monkeypatch.setattr(command_line, "find_program", lambda program: program)
+    monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: owners.append((descriptor, uid)))
+    plain.start(owner=Owner(1000, 100, "/home/ada"))
+    assert owners == [(pipe.fileno(), 1000) for pipe in plain.process.pipes.values()]
+    plain.exits()
+
+
+# While a process is being spawned.
 
 
 def test_timeouts_start_only_when_the_process_exists(bench: Bench) -> None:
@@ -159,7 +200,7 @@ def test_spawn_that_fails_later_is_reported(bench: Bench, is_cancelled: bool) ->
     bench.reactor.fail(OSError("no more processes"))
     outcome = result_of(ended)
     assert (outcome.reason, outcome.detail) == (Reason.SPAWN, "could not be started: no more processes")
-    assert (bench.spawned, bench.recording.is_closed) == ([], True)
+    assert (bench.spawned, bench.output.is_closed) == ([], True)
 
 
 def test_unexpected_error_in_a_spawn_is_logged_and_ends_the_attempt(
@@ -170,7 +211,7 @@ def test_unexpected_error_in_a_spawn_is_logged_and_ends_the_attempt(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-# How it is started.
+# The start.
 
 
 def test_attempt_is_spawned_with_its_arguments_environment_and_empty_stdin(bench: Bench) -> None:
@@ -183,13 +224,13 @@ def test_attempt_is_spawned_with_its_arguments_environment_and_empty_stdin(bench
     assert result_of(ended).reason is None
 
 
-@pytest.mark.parametrize("known, told", [(4242, 4242), (None, 4711)])
+@pytest.mark.parametrize("known, reported", [(4242, 4242), (None, 4711)])
 def test_start_time_that_the_spawner_does_not_know_is_read(
-    bench: Bench, known: int | None, told: int
+    bench: Bench, known: int | None, reported: int
 ) -> None:
     bench.reactor.started = known
     bench.start()
-    assert bench.spawned == [(bench.process.pid, told)]
+    assert bench.spawned == [(bench.process.pid, reported)]
     bench.exits()
 
 
@@ -239,8 +280,11 @@ def test_stdin_with_a_lease_does_not_block(
     bench.exits()
 
 
-@pytest.fixture(name="real")
-def a_real_executor(reactor: Any) -> Iterator[Executor]:
+@pytest.fixture(name="real", params=["accelerated", pytest.param("plain", marks=pytest.mark.needs("setsid"))])
+def a_real_executor(reactor: Any, request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "plain":
+        yield Executor(reactor, reactor, in_thread)
+        return
     accelerated = AcceleratedReactor(reactor)
     alsoProvides(accelerated, ISessionSpawner)
     yield Executor(accelerated, reactor, in_thread)
@@ -248,7 +292,7 @@ def a_real_executor(reactor: Any) -> Iterator[Executor]:
 
 
 async def test_stdin_of_a_real_process_is_blocking(real: Executor, tmp_path: Path) -> None:
-    recording = FakeOutputWriter()
+    output = FakeOutputWriter()
     (tmp_path / "stdin").write_bytes(b"in")
     flags = "grep flags /proc/self/fdinfo/0"
     options: dict[str, Any] = {
@@ -256,7 +300,7 @@ async def test_stdin_of_a_real_process_is_blocking(real: Executor, tmp_path: Pat
         "stdin": str(tmp_path / "stdin"),
         "env": {"PATH": os.defpath},
     }
-    outcome = await real.start(run(**options), recording, lambda pid, started: None)
+    outcome = await real.start(run(**options), output, lambda pid, started: None)
     [shown] = (outcome.stdout.data or b"").splitlines()
     assert not int(shown.split()[1], 8) & os.O_NONBLOCK
 
@@ -273,7 +317,7 @@ def test_stdin_is_closed_after_successful_and_failed_spawns(bench: Bench, tmp_pa
     bench.exits()
     assert held() == []
     bench.reactor.error = OSError("no more processes")
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     bench.start(stdin=str(stdin))
     assert held() == []
 
@@ -288,9 +332,9 @@ def test_failed_spawn_is_an_outcome(bench: Bench, error: Exception) -> None:
     assert (outcome.reason, outcome.exit_code, outcome.signal) == (Reason.SPAWN, None, None)
     assert str(error) in (outcome.detail or "")
     assert bench.spawned == []
-    assert bench.recording.is_closed
+    assert bench.output.is_closed
     bench.reactor.error = None
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     again = bench.start()
     bench.exits()
     assert result_of(again).reason is None
@@ -349,7 +393,7 @@ def test_command_in_a_directory_may_exit_with_127(bench: Bench) -> None:
 
 
 def test_daemon_accesses_no_path_of_a_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that does not answer would hold the reactor, or a thread that starts others."""
+    """A hanging file system would block the reactor, or a thread that spawns processes."""
     monkeypatch.setattr(command_line, "find_program", lambda program: program)
     looked: list[str] = []
 
@@ -370,8 +414,8 @@ def test_daemon_accesses_no_path_of_a_job(bench: Bench, monkeypatch: pytest.Monk
     for number, options in enumerate(asked, 1):
         for job_id, kind in ((number, {}), (number + 10, script)):
             given = {"cwd": "/hung/cwd", **kind, **options}
-            bench.recording = FakeOutputWriter()
-            bench.executor.start(run(job_id, **given), bench.recording, bench._note)
+            bench.output = FakeOutputWriter()
+            bench.executor.start(run(job_id, **given), bench.output, bench._on_spawned)
             bench.exits()
     assert not [path for path in looked if path.startswith("/hung")]
     assert not [line[0] for line in bench.reactor.lines if line[0].startswith("/hung")]
@@ -412,7 +456,7 @@ def test_process_that_exits_during_its_spawn_is_not_reported_as_running(bench: B
     assert bench.spawned == []
 
 
-# How it ends.
+# The end.
 
 
 @pytest.mark.parametrize(
@@ -459,11 +503,11 @@ def test_closed_pipe_is_not_drained(bench: Bench) -> None:
 
 
 def test_end_is_reported_when_output_is_durable(bench: Bench) -> None:
-    bench.recording.closing = Deferred()
+    bench.output.closing = Deferred()
     ended = bench.start()
     bench.exits()
     assert not ended.called
-    bench.recording.closing.callback(None)
+    bench.output.closing.callback(None)
     assert result_of(ended).reason is None
 
 
@@ -471,7 +515,7 @@ def test_outcome_has_the_usage_if_it_is_known(bench: Bench) -> None:
     ended = bench.start()
     bench.exits(rusage=FakeRusage(1.5, 0.25, 2**30))
     assert result_of(ended).usage == Usage(1.5, 0.25, 2**40)
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     ended = bench.start()
     bench.exits()
     assert result_of(ended).usage is None
@@ -483,7 +527,7 @@ def test_exit_during_the_spawn_reports_usage(bench: Bench) -> None:
     assert result_of(bench.start()).usage == Usage(0.0, 0.25, 0), "a peak below the daemon's own is unknown"
 
 
-# What it leaves behind.
+# Leftovers.
 
 
 def test_exit_is_reported_at_once_and_leftovers_are_terminated_then_killed(bench: Bench) -> None:
@@ -521,7 +565,7 @@ def test_outcome_has_the_pid_if_something_is_left_in_the_session(bench: Bench) -
         ({}, 0, False),
         ({"timeout": 1.0}, 1, False),
     ):
-        bench.recording = FakeOutputWriter()
+        bench.output = FakeOutputWriter()
         result = bench.start(**options)
         bench.exits(code, leaves=leaves)
         results.append(result_of(result).pid == bench.process.pid)
@@ -576,7 +620,7 @@ def test_job_can_run_again_while_leftovers_are_being_ended(bench: Bench) -> None
     bench.exits(leaves=True)
     assert result_of(result).reason is None
     first = bench.process
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     again = bench.start()
     bench.pass_time(6)
     assert [number for pgid, number in bench.groups.sent if pgid == first.pid] == [TERM, KILL]
@@ -589,7 +633,7 @@ def test_kill_ends_running_attempts_and_leftovers_within_their_grace(bench: Benc
     bench.start(job_id=1)
     left = bench.process
     bench.exits(leaves=True)
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     ended = bench.start(job_id=2)
     bench.executor.end(2, Reason.INTERRUPTED, TERM)
     killing = bench.executor.kill()
@@ -612,7 +656,7 @@ def test_kill_ends_an_attempt_that_was_not_being_ended(bench: Bench) -> None:
     assert bench.signals == [KILL]
 
 
-# Ended by us.
+# Timeouts and cancels.
 
 
 def test_only_short_lived_processes_is_false_for_old_processes_and_leftovers(bench: Bench) -> None:
@@ -620,7 +664,7 @@ def test_only_short_lived_processes_is_false_for_old_processes_and_leftovers(ben
     bench.start()
     old = bench.process
     bench.clock.advance(SHORT_LIVED / 2)
-    bench.executor.start(run(2), FakeOutputWriter(), bench._note)
+    bench.executor.start(run(2), FakeOutputWriter(), bench._on_spawned)
     assert bench.executor.only_short_lived_processes()
     bench.clock.advance(SHORT_LIVED)
     assert not bench.executor.only_short_lived_processes()
@@ -709,8 +753,8 @@ def test_first_reason_to_end_an_attempt_is_reported(bench: Bench) -> None:
     bench.pass_time(1.125)
     bench.executor.end(1, Reason.CANCELLED, INT)
     bench.executor.end(1, Reason.INTERRUPTED, INT)
-    bench.recording.on_failure("the disk is full")
-    assert bench.signals == [TERM, INT], "the second is that of the cancel"
+    bench.output.on_failure("the disk is full")
+    assert bench.signals == [TERM, INT], "the second is the cancel's"
     bench.exits(number=15)
     assert result_of(ended).reason is Reason.TIMEOUT
 
@@ -779,11 +823,11 @@ def test_end_does_nothing_for_ended_and_unknown_attempts(bench: Bench) -> None:
 
 
 def test_end_does_nothing_while_output_is_made_durable(bench: Bench) -> None:
-    bench.recording.closing = Deferred()
+    bench.output.closing = Deferred()
     ended = bench.start()
     bench.exits()
     bench.executor.end(1, Reason.CANCELLED, TERM)
-    bench.recording.closing.callback(None)
+    bench.output.closing.callback(None)
     assert result_of(ended).reason is None
     assert bench.signals == []
 
@@ -806,7 +850,7 @@ def test_process_that_may_not_be_signalled_is_waited_for(bench: Bench) -> None:
     assert result_of(ended).reason is Reason.CANCELLED
 
 
-# Ended for its silence.
+# The idle timeout.
 
 
 def test_idle_timeout_terminates_the_group_and_kills_it_after_the_grace(bench: Bench) -> None:
@@ -850,9 +894,9 @@ def test_output_does_not_touch_the_delayed_call(bench: Bench) -> None:
 def test_idle_timeout_is_paused_while_output_is_not_read(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
     bench.pass_time(4)
-    bench.recording.on_backpressure(True)
+    bench.output.on_backpressure(True)
     bench.pass_time(100)
-    bench.recording.on_backpressure(False)
+    bench.output.on_backpressure(False)
     bench.pass_time(5.875)
     assert bench.signals == []
     bench.pass_time(0.125)
@@ -862,7 +906,7 @@ def test_idle_timeout_is_paused_while_output_is_not_read(bench: Bench) -> None:
 
 def test_exit_while_reading_is_paused_leaves_no_timer(bench: Bench) -> None:
     bench.start(idle_timeout=10.0)
-    bench.recording.on_backpressure(True)
+    bench.output.on_backpressure(True)
     bench.exits()
     assert bench.clock.getDelayedCalls() == []
 
@@ -894,7 +938,7 @@ def test_first_timeout_is_the_one_that_is_reported(bench: Bench) -> None:
     bench.pass_time(65)
     bench.exits(number=15)
     assert result_of(ended).detail == "it ran for longer than 1 min 30 s"
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     ended = bench.start(timeout=90.0, idle_timeout=60.0, kill_after=60.0)
     bench.pass_time(95)
     bench.exits(number=15)
@@ -912,13 +956,12 @@ def test_cancel_before_the_idle_timeout_is_reported(bench: Bench) -> None:
 
 
 async def test_real_process_is_ended_when_it_stops_printing(real: Executor) -> None:
-    recording = FakeOutputWriter()
+    output = FakeOutputWriter()
     command = "for n in 1 2 3 4; do echo $n; sleep 0.2; done; sleep 60"
     options: dict[str, Any] = {"command": command, "idle_timeout": 0.5, "env": {"PATH": os.environ["PATH"]}}
-    outcome = await real.start(run(**options), recording, lambda pid, started: None)
+    outcome = await real.start(run(**options), output, lambda pid, started: None)
     assert (outcome.reason, outcome.detail) == (Reason.TIMEOUT, "it printed nothing for 0.5 s")
     assert outcome.stdout == Output.inline(b"1\n2\n3\n4\n")
-    assert outcome.usage is not None
 
 
 # Output.
@@ -926,18 +969,18 @@ async def test_real_process_is_ended_when_it_stops_printing(real: Executor) -> N
 
 def test_backpressure_pauses_and_resumes_reading(bench: Bench) -> None:
     bench.start()
-    bench.recording.on_backpressure(True)
+    bench.output.on_backpressure(True)
     assert not bench.process.is_reading
-    bench.recording.on_backpressure(False)
+    bench.output.on_backpressure(False)
     assert bench.process.is_reading
     bench.exits()
-    bench.recording.on_backpressure(True)
+    bench.output.on_backpressure(True)
     assert bench.process.is_reading
 
 
 def test_attempt_is_ended_if_its_output_cannot_be_kept(bench: Bench) -> None:
     ended = bench.start()
-    bench.recording.on_failure("no space left on device")
+    bench.output.on_failure("no space left on device")
     assert bench.signals == [TERM]
     bench.exits(number=15)
     outcome = result_of(ended)
@@ -947,13 +990,13 @@ def test_attempt_is_ended_if_its_output_cannot_be_kept(bench: Bench) -> None:
 
 def test_output_failure_after_the_exit_fails_the_attempt(bench: Bench) -> None:
     ended = bench.start()
-    write = bench.recording.write
+    write = bench.output.write
 
     def fail(stream: int, data: bytes) -> None:
         write(stream, data)
-        bench.recording.on_failure("no space left on device")
+        bench.output.on_failure("no space left on device")
 
-    bench.recording.write = fail  # type: ignore[method-assign]
+    bench.output.write = fail  # type: ignore[method-assign]
     bench.process.pipes[1].put(b"last words")
     bench.exits()
     outcome = result_of(ended)
@@ -962,7 +1005,7 @@ def test_output_failure_after_the_exit_fails_the_attempt(bench: Bench) -> None:
 
 
 def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> None:
-    bench.recording.error = OSError("input/output error")
+    bench.output.error = OSError("input/output error")
     ended = bench.start()
     bench.exits()
     outcome = result_of(ended)
@@ -972,7 +1015,7 @@ def test_output_that_cannot_be_made_durable_fails_the_attempt(bench: Bench) -> N
 
 
 def test_lost_output_is_reported_beside_the_timeout(bench: Bench) -> None:
-    bench.recording.error = OSError("input/output error")
+    bench.output.error = OSError("input/output error")
     ended = bench.start(timeout=1.0)
     bench.pass_time(1)
     bench.exits(number=15)
@@ -983,7 +1026,7 @@ def test_lost_output_is_reported_beside_the_timeout(bench: Bench) -> None:
 
 def test_kept_stream_is_reported_if_the_other_is_lost(bench: Bench) -> None:
     kept = (NOTHING, Output.inline(b"oh"))
-    bench.recording.error = OutputLost("the file of stdout was removed", kept)
+    bench.output.error = OutputLost("the file of stdout was removed", kept)
     ended = bench.start()
     bench.exits()
     outcome = result_of(ended)
@@ -995,7 +1038,7 @@ def test_write_that_raises_is_logged_and_ends_the_attempt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
     ended = bench.start()
-    monkeypatch.setattr(bench.recording, "write", lambda *_: _raise(ZeroDivisionError("unexpected")))
+    monkeypatch.setattr(bench.output, "write", lambda *_: _raise(ZeroDivisionError("unexpected")))
     bench.process.prints(1, b"words")
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
     assert bench.signals == [TERM]
@@ -1008,7 +1051,7 @@ def test_write_that_raises_is_logged_and_ends_the_attempt(
 def test_unexpected_error_in_closing_output_is_logged_and_ends_the_attempt(
     bench: Bench, logged_errors: LeakWatch
 ) -> None:
-    bench.recording.error = ZeroDivisionError("a bug")  # type: ignore[assignment]
+    bench.output.error = ZeroDivisionError("a bug")  # type: ignore[assignment]
     ended = bench.start()
     bench.exits()
     outcome = result_of(ended)
@@ -1017,7 +1060,7 @@ def test_unexpected_error_in_closing_output_is_logged_and_ends_the_attempt(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-# Whatever fails while its exit is handled.
+# Errors while an exit is handled.
 
 
 def _raise(why: Exception) -> Any:
@@ -1039,7 +1082,7 @@ def test_attempt_ends_despite_an_error_in_handling_its_exit(
     if place == "unread_bytes":
         monkeypatch.setattr(bench.groups, "unread_bytes", lambda pipe: _raise(why))
     else:
-        monkeypatch.setattr(bench.recording, place, lambda *_: _raise(why))
+        monkeypatch.setattr(bench.output, place, lambda *_: _raise(why))
     if is_ended_by_us:
         bench.executor.end(1, Reason.CANCELLED, TERM)
     bench.process.pipes[1].put(b"last words")
@@ -1054,7 +1097,7 @@ def test_attempt_ends_despite_an_error_in_handling_its_exit(
 def test_failed_spawn_is_reported_though_output_cannot_be_closed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, logged_errors: LeakWatch
 ) -> None:
-    monkeypatch.setattr(bench.recording, "close", lambda: _raise(RuntimeError("can't start new thread")))
+    monkeypatch.setattr(bench.output, "close", lambda: _raise(RuntimeError("can't start new thread")))
     bench.reactor.error = OSError("no more processes")
     assert result_of(bench.start()).reason is Reason.SPAWN
     assert len(logged_errors.flush(RuntimeError)) == 1
@@ -1069,11 +1112,11 @@ def test_drain_ends_if_another_reader_empties_the_pipe(bench: Bench, monkeypatch
     assert (outcome.reason, outcome.stdout, outcome.stderr) == (None, Output(), Output.inline(b"oh"))
 
 
-# Its session, and its mark.
+# Sessions and marks.
 
 
 def member(number: int, **options: Any) -> Process:
-    """Return a process with a group of its own in the session of the first that a bench starts."""
+    """Return a process with another group in the session of the first attempt."""
     return Process(number, 60, number, 5000)._replace(**options)
 
 
@@ -1091,7 +1134,7 @@ def sent_to(bench: Bench, number: int) -> list[int]:
 
 def test_end_without_leftovers_does_not_scan_proc(bench: Bench) -> None:
     for options, code in (({}, 0), ({"timeout": 1.0, "idle_timeout": 1.0}, 1)):
-        bench.recording = FakeOutputWriter()
+        bench.output = FakeOutputWriter()
         bench.start(**options)
         bench.exits(code)
     assert bench.groups.scans == []
@@ -1142,7 +1185,7 @@ def test_end_by_the_daemon_includes_the_session_and_marked_processes(bench: Benc
     if way == "cancel":
         bench.executor.end(1, Reason.CANCELLED, TERM)
     elif way == "output":
-        bench.recording.on_failure("no space left on device")
+        bench.output.on_failure("no space left on device")
     bench.pass_time(1.0)
     assert [sent_to(bench, number) for number in (5000, 7, 8, 9, 10, 11)] == [[TERM]] * 3 + [[]] * 3
     bench.exits(number=15)
@@ -1200,17 +1243,17 @@ def test_session_is_recognized_by_a_known_member(bench: Bench) -> None:
 
 def test_one_scan_serves_simultaneous_requests(bench: Bench) -> None:
     for number in range(1, 51):
-        bench.recording = FakeOutputWriter()
+        bench.output = FakeOutputWriter()
         bench.start(job_id=number)
         bench.process.exits(leaves=True)
-    bench.look()
+    bench.scan()
     assert len(bench.groups.scans) == 1
     bench.pass_time(4)
     assert len(bench.groups.scans) < 20
     bench.pass_time(LONG)
 
 
-# Before a retry.
+# Retries.
 
 
 def test_retry_starts_when_no_process_has_an_earlier_mark(bench: Bench) -> None:
@@ -1219,7 +1262,7 @@ def test_retry_starts_when_no_process_has_an_earlier_mark(bench: Bench) -> None:
     bench.groups.deadly = {TERM}
     bench.start(attempt=3, env={MARK: "store.1.3"})
     assert bench.reactor.lines == []
-    bench.look()
+    bench.scan()
     assert bench.groups.sent == [(7, TERM), (8, TERM)]
     assert bench.reactor.lines == []
     bench.clock.advance(MIN_SCAN_INTERVAL)
@@ -1230,7 +1273,7 @@ def test_retry_starts_when_no_process_has_an_earlier_mark(bench: Bench) -> None:
 def test_retry_starts_when_the_earlier_session_is_gone(bench: Bench) -> None:
     bench.start(kill_after=3.0)
     bench.exits(code=1, leaves=True)
-    bench.recording = FakeOutputWriter()
+    bench.output = FakeOutputWriter()
     again = bench.start(attempt=2)
     bench.pass_time(2.875)
     assert len(bench.reactor.lines) == 1
@@ -1251,9 +1294,9 @@ def test_retry_fails_if_no_signal_ends_an_earlier_process(bench: Bench) -> None:
     assert sent_to(bench, 7) == [TERM, KILL]
 
 
-@pytest.mark.parametrize("door", ["scan", "signal_process"])
+@pytest.mark.parametrize("method", ["scan", "signal_process"])
 def test_retry_waits_while_descriptors_for_scans_are_lacking(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, door: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -1261,7 +1304,7 @@ def test_retry_waits_while_descriptors_for_scans_are_lacking(
     bench.groups.others = [marked(7)]
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
     with monkeypatch.context() as context:
-        context.setattr(bench.groups, door, refuse)
+        context.setattr(bench.groups, method, refuse)
         bench.pass_time(60)
     assert (ended.called, bench.reactor.lines) == (False, [])
     bench.pass_time(2)
@@ -1272,7 +1315,7 @@ def test_retry_waits_while_descriptors_for_scans_are_lacking(
 def test_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
     bench.groups.others = [marked(7)]
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=1.0)
-    bench.look()
+    bench.scan()
     bench.executor.end(1, Reason.INTERRUPTED, TERM)
     outcome = result_of(ended)
     assert (outcome.reason, bench.reactor.lines) == (Reason.INTERRUPTED, [])
@@ -1284,7 +1327,7 @@ def test_retry_that_is_ended_while_it_waits_never_starts(bench: Bench) -> None:
 def test_kill_reaches_processes_that_a_retry_waits_for(bench: Bench) -> None:
     bench.groups.others = [marked(7)]
     ended = bench.start(attempt=2, env={MARK: "store.1.2"}, kill_after=60.0)
-    bench.look()
+    bench.scan()
     bench.executor.kill()
     assert sent_to(bench, 7) == [TERM, KILL]
     bench.pass_time(0.125)

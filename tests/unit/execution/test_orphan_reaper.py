@@ -1,4 +1,4 @@
-"""Orphans: reaped where they come to this process, and nobody's end is taken from those who wait for it."""
+"""The reaper of orphans, with real processes; it must leave all other children alone."""
 
 import ctypes
 import os
@@ -38,7 +38,7 @@ def a_reaper(time: Clock) -> Iterator[OrphanReaper]:
 
 
 def an_orphan() -> int:
-    """Return the pid of a process that has ended, whose parent ended before."""
+    """Return the pid of an orphan that has exited."""
     made = subprocess.run(
         ["/bin/sh", "-c", "(exec 3>&-; sleep 0.05) >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True
     )
@@ -101,7 +101,7 @@ def test_child_of_another_thread_is_not_reaped(reaper: OrphanReaper) -> None:
 
 
 class Known:
-    """Stands for a process that Twisted has forked."""
+    """A handler for a process that Twisted has forked."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them, with a few real ones."""
+"""Processes as /proc shows them, and signals, with real processes."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Scans of /proc: one for all who ask, none too often, and one that fails tells so."""
+"""When /proc is scanned, for whom, and what happens if a scan fails."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +16,7 @@ ONE = Process(7, 50, 7, 7)
 
 
 class Bench:
-    """A scanner whose threads work when the test lets them; ``heard`` has what it told."""
+    """A scanner with a fake thread pool; ``found`` has what the callbacks got."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = clock()
@@ -24,21 +24,21 @@ class Bench:
         self.groups = FakeGroups()
         self.groups.others = [ONE]
         self.scanner = ProcScanner(self.clock, self.threads)
-        self.heard: list[list[Process] | None] = []
+        self.found: list[list[Process] | None] = []
         self.used = self.cost = 0.0
         monkeypatch.setattr(proc_scanner, "proc", self.groups)
         monkeypatch.setattr(proc_scanner, "thread_time", self._thread_time)
 
     def _thread_time(self) -> float:
-        """Return the processor time of the thread, and let the scan that begins take what it takes."""
+        """Return the CPU time of the thread; each scan uses the time that the test has set."""
         self.used += self.cost
         return self.used
 
     def ask(self, delay: float = 0.0, since: int | None = None) -> None:
-        self.scanner.request(self.heard.append, since, delay)
+        self.scanner.request(self.found.append, since, delay)
 
     def scan(self, seconds: float = 0.0, waits: float = 0.0) -> None:
-        """Make a scan that takes this many seconds of processor time, and has waited for this many more."""
+        """Run a scan that uses so much CPU time and waits for the rest, in seconds."""
         self.cost = seconds
         self.clock.advance(seconds + waits)
         self.threads.run()
@@ -58,7 +58,7 @@ def test_scan_serves_all_requests_with_the_earliest_since(bench: Bench) -> None:
     bench.ask(since=5)
     bench.clock.advance(0)
     bench.scan()
-    assert (bench.heard, bench.groups.scans) == ([[ONE]] * 3, [5])
+    assert (bench.found, bench.groups.scans) == ([[ONE]] * 3, [5])
 
 
 def test_request_during_a_scan_is_served_by_the_next(bench: Bench) -> None:
@@ -66,10 +66,10 @@ def test_request_during_a_scan_is_served_by_the_next(bench: Bench) -> None:
     bench.clock.advance(0)
     bench.ask()
     bench.scan()
-    assert len(bench.heard) == 1
+    assert len(bench.found) == 1
     bench.clock.advance(0)
     bench.scan()
-    assert (len(bench.heard), bench.groups.scans) == (2, [None, None])
+    assert (len(bench.found), bench.groups.scans) == (2, [None, None])
 
 
 def test_long_scan_delays_the_next_one(bench: Bench) -> None:
@@ -81,7 +81,7 @@ def test_long_scan_delays_the_next_one(bench: Bench) -> None:
     assert bench.threads.waiting == []
     bench.clock.advance(0.125)
     bench.scan()
-    assert len(bench.heard) == 2
+    assert len(bench.found) == 2
 
 
 def test_scan_that_used_little_cpu_time_delays_none(bench: Bench) -> None:
@@ -91,14 +91,14 @@ def test_scan_that_used_little_cpu_time_delays_none(bench: Bench) -> None:
     bench.ask()
     bench.clock.advance(BACKOFF_FACTOR * 0.0078125)
     bench.scan()
-    assert len(bench.heard) == 2
+    assert len(bench.found) == 2
 
 
 def test_scan_now_uses_no_thread(bench: Bench) -> None:
     bench.scanner.scan_now()
     bench.ask(delay=60.0)
     bench.scanner.scan_now()
-    assert (bench.heard, len(bench.groups.scans)) == ([[ONE]], 1)
+    assert (bench.found, len(bench.groups.scans)) == ([[ONE]], 1)
 
 
 @pytest.mark.parametrize("is_needed_at_once", [False, True])
@@ -118,7 +118,7 @@ def test_failed_scan_is_reported_and_logged_once(
             bench.scanner.scan_now()
         bench.clock.advance(0)
         bench.scan()
-    assert bench.heard == [None, None]
+    assert bench.found == [None, None]
     assert caplog.text.count("the processes in /proc cannot be read") == 1
 
 
@@ -130,5 +130,5 @@ def test_error_in_a_callback_does_not_affect_the_others(bench: Bench, logged_err
     bench.ask()
     bench.clock.advance(0)
     bench.scan()
-    assert bench.heard == [[ONE]]
+    assert bench.found == [[ONE]]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1

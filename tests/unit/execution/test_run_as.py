@@ -1,4 +1,4 @@
-"""As whom jobs run: who may submit at all, what is root's, and a start that cannot keep its word."""
+"""As which user jobs run: submissions, starts of jobs, and checks at the start of the daemon."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ SPEC = Spec()
 
 
 class FakeUsers:
-    """The users of a machine in the test's hands."""
+    """Users that the test defines."""
 
     def __init__(self) -> None:
         self.known = dict(KNOWN)
@@ -53,7 +53,7 @@ def no_limits(tmp_path: Path) -> UserLimits:
     return UserLimits(str(tmp_path))
 
 
-def told(users: Any, limits: UserLimits, is_owner: bool = True) -> RunAs:
+def run_as_of(users: Any, limits: UserLimits, is_owner: bool = True) -> RunAs:
     return RunAs(is_owner, users, limits)
 
 
@@ -69,26 +69,26 @@ def job(owner: str, **options: Any) -> Job:
 def test_check_accepts_everything_if_all_run_as_the_daemon(
     users: FakeUsers, limits: UserLimits, owner: str, is_root_peer: bool
 ) -> None:
-    all_alike = told(users, limits, is_owner=False)
-    assert all_alike.check(owner, is_root_peer, SPEC) is SPEC
-    assert all_alike.user_of(job(owner)) is None
+    all_as_daemon = run_as_of(users, limits, is_owner=False)
+    assert all_as_daemon.check(owner, is_root_peer, SPEC) is SPEC
+    assert all_as_daemon.user_of(job(owner)) is None
 
 
 def test_check_accepts_a_user_of_the_machine(users: FakeUsers, limits: UserLimits) -> None:
-    assert told(users, limits).check("ada", False, SPEC) is SPEC
+    assert run_as_of(users, limits).check("ada", False, SPEC) is SPEC
 
 
 @pytest.mark.parametrize("owner", ["ben", "token", "1234", "", "CN=ada"])
 def test_check_refuses_unknown_users(users: FakeUsers, limits: UserLimits, owner: str) -> None:
     with pytest.raises(Forbidden, match=f"no user {owner}; submit at the UNIX socket, or with a token"):
-        told(users, limits).check(owner, False, SPEC)
+        run_as_of(users, limits).check(owner, False, SPEC)
 
 
 @pytest.mark.parametrize("owner", ["root", "toor"])
 def test_check_lets_only_root_submit_jobs_of_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
     with pytest.raises(Forbidden, match=f"jobs of {owner} would run as root, and only root itself"):
-        told(users, limits).check(owner, False, SPEC)
-    assert told(users, limits).check(owner, True, SPEC) == replace(SPEC, as_daemon=True)
+        run_as_of(users, limits).check(owner, False, SPEC)
+    assert run_as_of(users, limits).check(owner, True, SPEC) == replace(SPEC, as_daemon=True)
 
 
 def test_no_option_of_a_submission_sets_as_daemon() -> None:
@@ -97,55 +97,55 @@ def test_no_option_of_a_submission_sets_as_daemon() -> None:
     assert not SPEC.as_daemon
 
 
-# Starts.
+# Starts of jobs.
 
 
 def test_job_runs_as_its_owner(users: FakeUsers, limits: UserLimits) -> None:
-    assert told(users, limits).user_of(job("ada")) == KNOWN["ada"]
-    assert told(users, limits).user_of(job("taskqd", queue="on_end")) == KNOWN["taskqd"]
+    assert run_as_of(users, limits).user_of(job("ada")) == KNOWN["ada"]
+    assert run_as_of(users, limits).user_of(job("taskqd", queue="on_end")) == KNOWN["taskqd"]
 
 
-@pytest.mark.parametrize("owner", ["ada", "root", "taskqd", "nobody-there"])
+@pytest.mark.parametrize("owner", ["ada", "root", "taskqd", "unknown-user"])
 def test_job_with_as_daemon_runs_as_the_daemon(users: FakeUsers, limits: UserLimits, owner: str) -> None:
-    assert told(users, limits).user_of(job(owner, as_daemon=True)) is None
+    assert run_as_of(users, limits).user_of(job(owner, as_daemon=True)) is None
 
 
 @pytest.mark.parametrize("owner", ["root", "toor"])
 def test_owner_named_root_does_not_run_as_root(users: FakeUsers, limits: UserLimits, owner: str) -> None:
-    """Such a job was submitted while all ran as the daemon's user, or by a token of that name."""
+    """Such a job was submitted when all jobs ran as the daemon's user, or with a token of that name."""
     with pytest.raises(CannotStart, match=f"it would run as root, .*; submit it again as {owner}"):
-        told(users, limits).user_of(job(owner))
+        run_as_of(users, limits).user_of(job(owner))
 
 
 def test_owner_whose_uid_became_0_does_not_run_as_root(users: FakeUsers, limits: UserLimits) -> None:
     users.known["ada"] = KNOWN["ada"]._replace(uid=0)
     with pytest.raises(CannotStart, match="it would run as root"):
-        told(users, limits).user_of(job("ada"))
+        run_as_of(users, limits).user_of(job("ada"))
 
 
 def test_job_of_a_removed_user_cannot_start(users: FakeUsers, limits: UserLimits) -> None:
     del users.known["ada"]
     with pytest.raises(CannotStart, match="this machine has no user ada"):
-        told(users, limits).user_of(job("ada"))
+        run_as_of(users, limits).user_of(job("ada"))
 
 
 def test_lookup_without_descriptors_is_a_shortage(users: FakeUsers, limits: UserLimits) -> None:
     users.error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     with pytest.raises(CannotStart, match=r"ada cannot be looked up: .*Too many open files") as raised:
-        told(users, limits).user_of(job("ada"))
+        run_as_of(users, limits).user_of(job("ada"))
     assert raised.value.is_shortage
     with pytest.raises(QueueFull, match=r"ada cannot be looked up: .*; try again"):
-        told(users, limits).check("ada", False, SPEC)
+        run_as_of(users, limits).check("ada", False, SPEC)
 
 
 def test_limits_of_a_user_are_options_of_prlimit(
     users: FakeUsers, limits: UserLimits, tmp_path: Path
 ) -> None:
     (tmp_path / "limits.conf").write_text("ada - nproc 9\n")
-    assert told(users, limits).limits_of(KNOWN["ada"]) == ("--nproc=9:9",)
+    assert run_as_of(users, limits).limits_of(KNOWN["ada"]) == ("--nproc=9:9",)
     (tmp_path / "limits.d").write_text("no directory")
     with pytest.raises(CannotStart, match=r"the limits of ada cannot be read: .*Not a directory"):
-        told(users, limits).limits_of(KNOWN["ada"])
+        run_as_of(users, limits).limits_of(KNOWN["ada"])
 
 
 # The start of the daemon.
@@ -154,7 +154,7 @@ def test_limits_of_a_user_are_options_of_prlimit(
 def opened(users: Any, limits: UserLimits) -> str:
     """Return why the start is refused."""
     with pytest.raises(StartRefused) as refused:
-        told(users, limits).open()
+        run_as_of(users, limits).open()
     return str(refused.value)
 
 
@@ -165,7 +165,7 @@ def test_open_refuses_a_daemon_that_is_not_root(
     assert opened(users, limits).startswith(
         'run-as is "owner", and only a daemon that runs as root can run jobs as their owners: start'
     )
-    told(users, limits, is_owner=False).open()
+    run_as_of(users, limits, is_owner=False).open()
 
 
 @pytest.mark.parametrize("missing", ["prlimit", "nice", "setpriv", "cat"])
@@ -231,4 +231,4 @@ def test_open_refuses_a_setpriv_that_hangs(
 @other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
 def test_open_accepts_root(users: FakeUsers, limits: UserLimits) -> None:
-    told(users, limits).open()
+    run_as_of(users, limits).open()

@@ -1,4 +1,4 @@
-"""What an attempt is run with: what was asked for and brought, and what is its owner's where it has one."""
+"""Runs built from jobs, a real spool, and users."""
 
 import errno
 import os
@@ -28,12 +28,12 @@ from tests.support import other_users
 
 
 class Bench:
-    """Runs over a real spool, of jobs that are ada's; who she is is what passwd says of us."""
+    """A builder over a real spool, for jobs of ada, who is the current user under another name."""
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place = place
-        self.handover = UserFiles(str(place / "state.jobs"))
-        self.spool = Spool(str(place / "state"), Filesystem(), clock(), in_thread, self.handover)
+        self.user_files = UserFiles(str(place / "state.jobs"))
+        self.spool = Spool(str(place / "state"), Filesystem(), clock(), in_thread, self.user_files)
         self.spool.open()
         (place / "security").mkdir()
         self.users = Users(clock().seconds)
@@ -47,16 +47,16 @@ class Bench:
         return self.made(job, attempt)
 
     def made(self, job: Job, attempt: int = 1) -> Run:
-        return RunBuilder(self.spool, "store", self.mask, self.run_as, self.handover).build(job, attempt)
+        return RunBuilder(self.spool, "store", self.mask, self.run_as, self.user_files).build(job, attempt)
 
     def as_owner(self) -> None:
-        """Run jobs as who submitted them from now on; ada is another user, were it not for her uid."""
+        """Run jobs as their owners from now on."""
         self.run_as.is_owner = True
-        self.handover.open()
+        self.user_files.open()
         self.ada = self.ada._replace(uid=os.geteuid() or 1)
 
     def kept(self, name: str, content: bytes, mode: int = 0o600, job_id: int = 7) -> Path:
-        """Put a block in its place."""
+        """Store a block in the spool."""
         path = Path(self.spool.path(job_id, name))
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -69,7 +69,7 @@ def a_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     with other_users.open_place() as place:
         bench = Bench(place, monkeypatch)
         yield bench
-        bench.handover.close()
+        bench.user_files.close()
 
 
 # As the daemon's user.
@@ -115,7 +115,7 @@ def test_run_has_the_address_for_its_user(bench: Bench) -> None:
     address = {False: "unix:/own", True: "unix:/others"}.get
 
     def made() -> Run:
-        making = RunBuilder(bench.spool, "store", bench.mask, bench.run_as, bench.handover, None, address)
+        making = RunBuilder(bench.spool, "store", bench.mask, bench.run_as, bench.user_files, None, address)
         return making.build(Job(id=7, command="true", spec=Spec(), owner="ada", submitted_at=START), 1)
 
     assert made().env["TASKQ_ADDRESS"] == "unix:/own"
@@ -229,7 +229,7 @@ def test_lack_of_descriptors_to_read_a_script_is_a_shortage(
     assert raised.value.is_shortage
 
 
-# What the daemon's own process has, and a job is not to have.
+# Properties of the daemon that a job must not inherit.
 
 
 def test_job_has_the_time_zone_of_schedules(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The first line of a script: what it names, and what cannot be run as it says."""
+"""First lines of scripts, valid and refused."""
 
 import pytest
 

@@ -17,7 +17,7 @@ INFINITE = resource.RLIM_INFINITY
 
 
 class Machine:
-    """A directory of limits, where ada is in the groups users, her primary one, and staff."""
+    """A directory of limits; ada is in the groups users (her primary one) and staff."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -97,14 +97,14 @@ LINES: list[tuple[str, list[str]]] = [
     ("ada - as 99999999999999999999", ["--as=unlimited:unlimited"]),
     ("ada hard nproc 9\nada soft nproc -1", ["--nproc=9:9"]),
     ("ada - nofile unlimited", ["--nofile=1048576:1048576"]),
-    # What is about logins or is no limit is left to whom it is for.
+    # Items about logins, and texts that are no limit, are ignored.
     ("ada - maxlogins 1\nada - maxsyslogins 1\nada - priority 5\nada - nonewprivs 1\nada - chroot /x", []),
-    # Who.
+    # Domains.
     ("* - nproc 1", ["--nproc=1:1"]),
     ("@users - nproc 1", ["--nproc=1:1"]),
     ("@staff - nproc 1", ["--nproc=1:1"]),
     ("@wheel - nproc 1", []),
-    ("@nobody-s - nproc 1", []),
+    ("@others - nproc 1", []),
     ("%users - nproc 1", []),
     ("1000:1000 - nproc 1", ["--nproc=1:1"]),
     ("1000: - nproc 1", ["--nproc=1:1"]),
@@ -120,7 +120,7 @@ LINES: list[tuple[str, list[str]]] = [
     ("@:50 - nproc 1", ["--nproc=1:1"]),
     ("@:10 - nproc 1", []),
     ("@: - nproc 1", []),
-    # Which counts.
+    # Precedence.
     ("ada - nproc 1\nada - nproc 2", ["--nproc=2:2"]),
     ("ada - nproc 1\n* - nproc 2\n@users - nproc 3", ["--nproc=1:1"]),
     ("* - nproc 2\n@users - nproc 3\nada - nproc 1", ["--nproc=1:1"]),
@@ -130,7 +130,7 @@ LINES: list[tuple[str, list[str]]] = [
     ("ada soft nproc 1\n* - nproc 2", ["--nproc=1:unlimited"]),
     ("ada hard nproc 1\n* - nproc 2", ["--nproc=1:1"]),
     ("* - nproc 5\n* - cpu 1\nada - core 0", ["--core=0:0", "--cpu=60:60", "--nproc=5:5"]),
-    # Who has none at all.
+    # Exemptions.
     ("* - nproc 1\nada -\nada - cpu 1", []),
     ("* - nproc 1\n@staff -", []),
     ("* - nproc 1\n1000: -", []),
@@ -203,7 +203,7 @@ def test_groups_are_looked_up_only_for_lines_with_a_group(machine: Machine) -> N
 
 @pytest.mark.needs("prlimit")
 def test_prlimit_accepts_every_option(machine: Machine) -> None:
-    """Those that raise nothing: the test need not be root's."""
+    """Set to their current values, which needs no rights of root."""
     soft = {number: resource.getrlimit(number) for _, (number, _) in sorted(user_limits._ITEMS.items())}
     limits = UserLimits(str(machine.directory))
     machine.write("".join(f"ada soft {item} unlimited\n" for item in user_limits._ITEMS if item != "nice"))

@@ -1,4 +1,4 @@
-"""Users by name, and how long what was found holds."""
+"""Lookups of users, and their cache."""
 
 import errno
 import grp
@@ -13,7 +13,7 @@ from tests.fakes.clocks import clock
 
 
 class Passwd:
-    """The users of a machine in the test's hands, and how often they were looked up."""
+    """Users that the test defines, and a count of lookups."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.known: dict[str, tuple[int, int, str]] = {"ada": (1000, 100, "/home/ada")}

@@ -1,42 +1,40 @@
-"""Together: who gathers is told of each round."""
+"""Batches and their observers."""
 
 from typing import Any
 
 from taskqd.speedups.batch import BatchScope
 
 
-class IBatchObserver:
-    """Notes what it is told; ``error`` is what its end of a round raises."""
+class Observer:
+    """Records what it is called with; ``error`` is raised at the end of each batch."""
 
-    def __init__(self, name: str, told: list[str], error: BaseException | None = None) -> None:
+    def __init__(self, name: str, calls: list[str], error: BaseException | None = None) -> None:
         self._name = name
-        self._told = told
+        self._calls = calls
         self._error = error
 
     def batch_started(self) -> None:
-        self._told.append(f"{self._name} begins")
+        self._calls.append(f"{self._name} started")
 
     def batch_ended(self) -> None:
-        self._told.append(f"{self._name} ends")
+        self._calls.append(f"{self._name} ended")
         if self._error is not None:
             raise self._error
 
 
-def test_the_last_one_is_told_of_the_end_first() -> None:
-    told: list[str] = []
-    together = BatchScope(IBatchObserver("one", told))
-    together.add(IBatchObserver("two", told))
-    together.begin()
-    together.end()
-    assert told == ["one begins", "two begins", "two ends", "one ends"]
+def test_batch_scope_notifies_of_the_end_in_reverse_order() -> None:
+    calls: list[str] = []
+    batches = BatchScope(Observer("one", calls))
+    batches.add(Observer("two", calls))
+    batches.begin()
+    batches.end()
+    assert calls == ["one started", "two started", "two ended", "one ended"]
 
 
-def test_a_bug_of_one_is_logged_and_keeps_no_other_from_its_end(logged_errors: Any) -> None:
-    told: list[str] = []
-    together = BatchScope(
-        IBatchObserver("one", told), IBatchObserver("two", told, ZeroDivisionError("a bug"))
-    )
-    together.begin()
-    together.end()
-    assert told[2:] == ["two ends", "one ends"]
+def test_batch_scope_logs_an_error_and_notifies_the_others(logged_errors: Any) -> None:
+    calls: list[str] = []
+    batches = BatchScope(Observer("one", calls), Observer("two", calls, ZeroDivisionError("a bug")))
+    batches.begin()
+    batches.end()
+    assert calls[2:] == ["two ended", "one ended"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1

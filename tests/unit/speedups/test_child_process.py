@@ -1,4 +1,4 @@
-"""Children: when they are listened to. What becomes of real ones is in test_spawn.py."""
+"""When children are read; test_spawn.py has real processes."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ PID = 2**30
 
 
 class Bench:
-    """Children by a clock, whose pipes nobody prints into; ``read`` has those that the reactor looks at."""
+    """Children with a fake clock and empty pipes; ``read`` has the pipes that the reactor reads."""
 
     def __init__(self) -> None:
         self.clock = clock()
@@ -28,17 +28,17 @@ class Bench:
         self.added: list[ChildProcess] = []
 
     def add(self) -> ChildProcess:
-        """Take in a process."""
+        """Add a process."""
         (out, its_out), (err, its_err) = os.pipe(), os.pipe()
         self.writing += [its_out, its_err]
         child = self.children.add(ProcessProtocol(), PID + len(self.added), (out, err))
         self.added.append(child)
         return child
 
-    def is_heard(self, child: ChildProcess) -> bool:
-        """Whether the reactor looks at its pipes, at both or at none."""
-        [is_heard] = {pipe in self.read for pipe in child.pipes.values()}
-        return is_heard
+    def is_read(self, child: ChildProcess) -> bool:
+        """Whether the reactor reads its pipes, both or none."""
+        [is_read] = {pipe in self.read for pipe in child.pipes.values()}
+        return is_read
 
 
 @pytest.fixture(name="bench")
@@ -58,11 +58,11 @@ def test_child_is_read_after_the_delay(bench: Bench) -> None:
     first = bench.add()
     bench.clock.advance(READ_DELAY / 2)
     second = bench.add()
-    assert not bench.is_heard(first)
+    assert not bench.is_read(first)
     bench.clock.advance(READ_DELAY / 2)
-    assert (bench.is_heard(first), bench.is_heard(second)) == (True, False)
+    assert (bench.is_read(first), bench.is_read(second)) == (True, False)
     bench.clock.advance(READ_DELAY / 2)
-    assert bench.is_heard(second)
+    assert bench.is_read(second)
     assert bench.clock.getDelayedCalls() == []
 
 
@@ -70,11 +70,11 @@ def test_paused_child_is_read_only_after_it_is_resumed(bench: Bench) -> None:
     child = bench.add()
     child.pauseProducing()
     bench.clock.advance(READ_DELAY)
-    assert not bench.is_heard(child)
+    assert not bench.is_read(child)
     child.resumeProducing()
-    assert bench.is_heard(child)
+    assert bench.is_read(child)
     child.pauseProducing()
-    assert not bench.is_heard(child)
+    assert not bench.is_read(child)
 
 
 def test_clock_set_back_delays_no_reading(bench: Bench) -> None:
@@ -82,7 +82,7 @@ def test_clock_set_back_delays_no_reading(bench: Bench) -> None:
     bench.clock.rightNow -= 3600
     second = bench.add()
     bench.clock.advance(READ_DELAY)
-    assert (bench.is_heard(first), bench.is_heard(second)) == (True, True)
+    assert (bench.is_read(first), bench.is_read(second)) == (True, True)
 
 
 def test_our_ends_of_pipes_are_non_blocking(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A thread's own table of descriptors: what it has, what it borrows, and what it leaves alone."""
+"""Descriptor tables that threads do not share."""
 
 import ctypes
 import errno
@@ -44,15 +44,15 @@ def a_pipe() -> Any:
 def test_unshare_keeps_the_standard_descriptors_and_one_more(pipe: tuple[int, int]) -> None:
     before = os.listdir("/proc/self/fd")
 
-    def leave() -> tuple[int, list[str], bool]:
+    def unshare() -> tuple[int, list[str], bool]:
         kept = descriptor_table.unshare(pipe[1])
         found = sorted(os.listdir("/proc/thread-self/fd"), key=int)
         os.write(kept, b"from there")
         return kept, found, os.get_inheritable(kept)
 
-    assert in_thread(leave) == (3, ["0", "1", "2", "3", "4"], False), "4 is the listing's own"
+    assert in_thread(unshare) == (3, ["0", "1", "2", "3", "4"], False), "4 is the listing's own"
     assert os.read(pipe[0], 99) == b"from there"
-    assert os.listdir("/proc/self/fd") == before, "the others have lost nothing"
+    assert os.listdir("/proc/self/fd") == before, "the shared table is unchanged"
 
 
 def test_unshare_can_keep_descriptor_3() -> None:
@@ -156,11 +156,11 @@ def test_refused_unshare_changes_nothing(
     monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EPERM)
     before = os.listdir("/proc/self/fd")
 
-    def leave() -> list[str]:
+    def unshare() -> list[str]:
         with pytest.raises(PermissionError):
             descriptor_table.unshare(pipe[0])
         with descriptor_table.borrow(pipe) as borrowed:
             assert borrowed == pipe
         return os.listdir("/proc/self/fd")
 
-    assert in_thread(leave) == before
+    assert in_thread(unshare) == before

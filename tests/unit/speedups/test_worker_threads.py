@@ -1,4 +1,4 @@
-"""Workers: calls in threads, and what comes of them in the reactor's."""
+"""Calls in worker threads, and their results in the reactor's thread."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from taskqd.speedups.batch import BatchScope
 from taskqd.speedups.worker_threads import WorkerThreads
 
 NAME = "taskqd-test"
-BEGIN, END = "a round begins", "a round ends"
+BEGIN, END = "a batch starts", "a batch ends"
 
 
 class Reactor:
@@ -38,7 +38,7 @@ class Reactor:
 
 
 class Bench:
-    """Two workers at most, and what they handed back, in the order in which that came."""
+    """Up to two threads, and their results in the order of arrival."""
 
     def __init__(self) -> None:
         self.reactor = Reactor()
@@ -52,13 +52,13 @@ class Bench:
         self.results.append(END)
 
     def return_all(self, count: int) -> None:
-        """Let the reactor hear of calls until so many have come back."""
+        """Run the reactor until this number of results has arrived."""
         while len(self.results) - self.results.count(BEGIN) - self.results.count(END) < count:
             self.reactor.turn()
         self.results = [result for result in self.results if result not in (BEGIN, END)]
 
     def threads(self) -> int:
-        """Return how many of theirs there are."""
+        """Return the number of worker threads."""
         return sum(thread.name == NAME for thread in threading.enumerate())
 
 
@@ -77,7 +77,7 @@ def test_worker_threads_implement_their_interface(bench: Bench) -> None:
 
 
 def test_call_runs_in_a_thread_and_its_result_is_reported_in_the_reactor_s(bench: Bench) -> None:
-    assert bench.threads() == 0, "there is none before there is something to do"
+    assert bench.threads() == 0, "none is started before the first call"
     bench.workers.call(lambda: threading.current_thread().name, bench.results.append)
     assert bench.results == []
     bench.reactor.turn()
@@ -141,7 +141,7 @@ def test_stop_waits_for_calls_in_flight(bench: Bench) -> None:
 
 
 class NoThreads:
-    """Threads of a machine that has room for ``room`` more."""
+    """A machine that can start ``room`` more threads."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
@@ -192,7 +192,7 @@ def test_worker_thread_has_its_own_descriptor_table(bench: Bench) -> None:
     pipe = os.pipe()
     bench.workers.call(_descriptors, bench.results.append)
     bench.return_all(1)
-    assert bench.results == ["0 1 2 3 4"], "3 is its bell, and 4 the directory that is listed"
+    assert bench.results == ["0 1 2 3 4"], "3 is the eventfd, and 4 the directory that is listed"
     for descriptor in pipe:
         os.close(descriptor)
 
