@@ -1,4 +1,4 @@
-"""Events made short for the tests of what is pure: job 1 was submitted at 1.0, all else happens later."""
+"""Short constructors of events for tests of pure packages. Job N is submitted at N seconds."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -27,19 +27,19 @@ from taskqd.state.capacity import CapacityTotals
 from taskqd.state.queue_state import QueueState
 
 
-def spec(**asked: Any) -> Spec:
-    return Spec(**asked)
+def spec(**options: Any) -> Spec:
+    return Spec(**options)
 
 
-def submitted(job_id: int, schedule: int | None = None, **asked: Any) -> Submitted:
+def submitted(job_id: int, schedule: int | None = None, **options: Any) -> Submitted:
     return Submitted(
-        id=job_id, at=float(job_id), owner="ann", command="true", spec=spec(**asked), schedule=schedule
+        id=job_id, at=float(job_id), owner="ann", command="true", spec=spec(**options), schedule=schedule
     )
 
 
-def array(job_id: int, count: int, at_once: int | None = None, **asked: Any) -> Submitted:
-    """Return the submission of an array with the indexes from 1 on."""
-    return submitted(job_id, array=Array(1, count, at_once), **asked)
+def array(job_id: int, count: int, at_once: int | None = None, **options: Any) -> Submitted:
+    """Return the submission of an array with the indexes from 1 to ``count``."""
+    return submitted(job_id, array=Array(1, count, at_once), **options)
 
 
 def started(job_id: int, attempt: int = 1, at: float = 100.0) -> Started:
@@ -62,8 +62,8 @@ def cancelled(job_id: int, at: float = 300.0) -> Cancelled:
     return Cancelled(id=job_id, at=at, by="bob", signal=15)
 
 
-def skipped(job_id: int, because: int) -> Skipped:
-    return Skipped(id=job_id, at=300.0, dependency=because)
+def skipped(job_id: int, dependency: int) -> Skipped:
+    return Skipped(id=job_id, at=300.0, dependency=dependency)
 
 
 def held(job_id: int) -> Held:
@@ -74,8 +74,8 @@ def released(job_id: int) -> Released:
     return Released(id=job_id, at=300.0, by="bob")
 
 
-def changed(job_id: int, **asked: Any) -> Changed:
-    return Changed(id=job_id, at=300.0, by="bob", command="true", spec=spec(**asked))
+def changed(job_id: int, **options: Any) -> Changed:
+    return Changed(id=job_id, at=300.0, by="bob", command="true", spec=spec(**options))
 
 
 def retried(job_id: int) -> Retried:
@@ -106,20 +106,20 @@ def unscheduled(number: int = 1) -> Unscheduled:
     return Unscheduled(at=0.0, by="bob", schedule=number)
 
 
-def fold(*events: Event, limits: CapacityTotals | None = None) -> QueueState:
-    """Return the backlog to which all that has happened, with as many slots as are wanted unless told."""
-    queue_state = QueueState(limits) if limits else QueueState()
+def fold(*events: Event, totals: CapacityTotals | None = None) -> QueueState:
+    """Return the state after events; without ``totals`` there is no limit of slots."""
+    queue_state = QueueState(totals) if totals else QueueState()
     for event in events:
         queue_state.apply(event)
     return queue_state
 
 
-def line(queue_state: QueueState, now: float = 1000.0) -> list[int]:
-    """Take all that may start at ``now``, and return their ids in the order in which they came."""
-    taken: list[int] = []
+def next_jobs(queue_state: QueueState, now: float = 1000.0) -> list[int]:
+    """Allocate capacity to all jobs that may start at ``now``, and return their ids in order."""
+    job_ids: list[int] = []
     while (job := queue_state.next_job(now)) is not None:
-        taken.append(job.id)
-    return taken
+        job_ids.append(job.id)
+    return job_ids
 
 
 def apply_all(queue_state: QueueState, events: Iterable[Event]) -> None:

@@ -15,7 +15,7 @@ LIMITS = CapacityTotals(slots=4, queues={"build": 2}, resources={"gpu": 1})
 
 
 def _queue_state() -> QueueState:
-    return fold(submitted(1), array(2, 3), submitted(9), cancelled(9), removed(9), limits=LIMITS)
+    return fold(submitted(1), array(2, 3), submitted(9), cancelled(9), removed(9), totals=LIMITS)
 
 
 def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> None:

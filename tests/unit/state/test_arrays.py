@@ -19,7 +19,7 @@ from tests.support.events import (
     ended,
     fold,
     held,
-    line,
+    next_jobs,
     ran,
     released,
     removed,
@@ -66,19 +66,19 @@ def test_the_tasks_are_jobs_of_their_own_behind_the_array() -> None:
 
 
 def test_tasks_start_by_index_and_the_array_itself_never_does() -> None:
-    assert line(fold(submitted(5), array(1, 3))) == [2, 3, 4, 5]
+    assert next_jobs(fold(submitted(5), array(1, 3))) == [2, 3, 4, 5]
 
 
 def test_no_more_tasks_run_at_once_than_were_asked_for() -> None:
     queue_state = fold(array(1, 5, at_once=2), submitted(7))
-    assert line(queue_state) == [2, 3, 7]
+    assert next_jobs(queue_state) == [2, 3, 7]
     apply_all(queue_state, ran(3))
     queue_state.release(3)
-    assert line(queue_state) == [4]
+    assert next_jobs(queue_state) == [4]
 
 
 def test_two_arrays_have_each_its_own_limit() -> None:
-    assert line(fold(array(1, 3, at_once=1), array(11, 3, at_once=2))) == [2, 12, 13]
+    assert next_jobs(fold(array(1, 3, at_once=1), array(11, 3, at_once=2))) == [2, 12, 13]
 
 
 def _aggregate(counts: Counter[Status]) -> Status:
@@ -146,23 +146,23 @@ def test_a_retry_runs_again_what_did_not_complete_or_all_if_all_did(
     statuses: tuple[Status, ...], again: list[int]
 ) -> None:
     queue_state = fold(*_array_of(*statuses), retried(1))
-    assert line(queue_state) == again
+    assert next_jobs(queue_state) == again
     assert queue_state.get(1).completed_at is None
 
 
 def test_a_task_runs_again_alone() -> None:
     queue_state = fold(*_array_of(COMPLETED, COMPLETED), retried(3))
-    assert line(queue_state) == [3]
+    assert next_jobs(queue_state) == [3]
     assert queue_state.get(1).status is RUNNING
 
 
 def test_a_hold_is_of_all_that_have_not_started_and_a_task_is_held_alone() -> None:
     queue_state = fold(*_array_of(COMPLETED, PENDING, PENDING, PENDING), held(1), released(4))
-    assert line(queue_state) == [4]
+    assert next_jobs(queue_state) == [4]
     queue_state.apply(released(1))
-    assert line(queue_state) == [3, 5]
+    assert next_jobs(queue_state) == [3, 5]
     queue_state = fold(array(1, 2), held(2))
-    assert line(queue_state) == [3]
+    assert next_jobs(queue_state) == [3]
 
 
 @pytest.mark.parametrize("then", [released(1), changed(1, array=Array(1, 2))], ids=lambda event: event.name)
@@ -171,13 +171,13 @@ def test_an_array_is_delayed_no_more_when_its_tasks_are_not(then: Event) -> None
     assert queue_state.reason(queue_state.get(1), 500.0) is Reason.DELAYED
     queue_state.apply(then)
     assert queue_state.reason(queue_state.get(1), 500.0) is Reason.QUEUED
-    assert line(queue_state, 500.0) == [2, 3]
+    assert next_jobs(queue_state, 500.0) == [2, 3]
 
 
 def test_an_array_that_is_changed_to_start_later_is_delayed_with_its_tasks() -> None:
     queue_state = fold(array(1, 2), changed(1, array=Array(1, 2), at=900.0))
     assert queue_state.reason(queue_state.get(1), 500.0) is Reason.DELAYED
-    assert line(queue_state, 500.0) == []
+    assert next_jobs(queue_state, 500.0) == []
 
 
 @pytest.mark.parametrize("how", [{"hold": True}, {"delay": 999.0}], ids=str)
@@ -187,7 +187,7 @@ def test_an_array_that_is_run_again_after_a_cancel_is_held_and_delayed_no_more(
     queue_state = fold(array(1, 2, **how), cancelled(1), retried(1))
     assert (queue_state.get(1).is_held, queue_state.get(1).not_before) == (False, None)
     assert queue_state.reason(queue_state.get(1), 500.0) is Reason.QUEUED
-    assert line(queue_state, 500.0) == [2, 3]
+    assert next_jobs(queue_state, 500.0) == [2, 3]
 
 
 def test_a_change_is_of_all_that_have_not_started_and_what_is_known_of_the_rest_stays() -> None:
@@ -229,7 +229,7 @@ def test_what_can_happen_to_none_of_its_tasks_or_to_tasks_alone_cannot_happen_to
     with pytest.raises(InvalidTransition, match=f"{event.name} is not possible for array 1, which is"):
         queue_state.apply(event)
     assert queue_state == fold(*before)
-    assert line(queue_state) == line(fold(*before))
+    assert next_jobs(queue_state) == next_jobs(fold(*before))
 
 
 def test_the_tasks_of_one_that_is_doomed_are_skipped_where_they_wait() -> None:

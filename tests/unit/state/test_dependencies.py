@@ -22,7 +22,7 @@ from tests.support.events import (
     cancelled,
     ended,
     fold,
-    line,
+    next_jobs,
     ran,
     removed,
     retried,
@@ -48,7 +48,7 @@ def _becomes(queue_state: QueueState, job_id: int) -> str:
     job = queue_state.get(job_id)
     if job_id in queue_state.dependencies.unsatisfiable:
         assert queue_state.reason(job, 0.0) is Reason.AFTER
-        assert job_id not in line(queue_state)
+        assert job_id not in next_jobs(queue_state)
         return "unsatisfiable"
     return "waits" if job.waiting else "may start"
 
@@ -66,12 +66,12 @@ def test_a_job_starts_when_the_one_before_has_ended_as_it_has_to(
     else:
         queue_state = fold(submitted(1), then)
         assert _becomes(queue_state, 2) == "waits"
-        assert line(fold(submitted(1), then)) == [1]
+        assert next_jobs(fold(submitted(1), then)) == [1]
         apply_all(queue_state, ENDS[status])
     goes_on = (kind, status) in GOES_ON
     assert _becomes(queue_state, 2) == ("may start" if goes_on else "unsatisfiable")
     assert queue_state.dependencies.unsatisfiable == ({} if goes_on else {2: 1})
-    assert line(queue_state) == ([2] if goes_on else [])
+    assert next_jobs(queue_state) == ([2] if goes_on else [])
 
 
 def test_a_running_job_and_one_that_is_to_run_again_are_waited_for() -> None:
@@ -118,7 +118,7 @@ def test_a_skipped_job_has_failed_and_what_comes_after_it_is_told_in_turn() -> N
     job = queue_state.get(2)
     assert (job.status, job.reason, job.attempts) == (Status.FAILED, Reason.DEPENDENCY, 0)
     assert queue_state.dependencies.unsatisfiable == {3: 2}
-    assert line(queue_state) == [5]
+    assert next_jobs(queue_state) == [5]
 
 
 def test_a_doomed_job_that_is_cancelled_is_not_skipped() -> None:
@@ -131,7 +131,7 @@ def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
     assert list(queue_state.dependencies.waiting_for(1)) == []
     assert queue_state.get(2).waiting == 0
     apply_all(queue_state, ran(1))
-    assert line(queue_state) == []
+    assert next_jobs(queue_state) == []
 
 
 def test_what_a_retried_job_comes_after_is_looked_at_anew() -> None:
@@ -140,18 +140,18 @@ def test_what_a_retried_job_comes_after_is_looked_at_anew() -> None:
     apply_all(queue_state, (skipped(2, 1), retried(1), retried(2)))
     assert _becomes(queue_state, 2) == "waits"
     apply_all(queue_state, ran(1))
-    assert line(queue_state) == [2]
+    assert next_jobs(queue_state) == [2]
 
 
 def test_the_retry_of_the_one_before_does_not_bring_back_what_was_told() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), *ran(1), retried(1))
-    assert line(queue_state) == [1, 2, 3]
+    assert next_jobs(queue_state) == [1, 2, 3]
 
 
 def test_a_job_that_was_removed_is_waited_for_by_nobody() -> None:
     queue_state = fold(submitted(1), submitted(2, after_fail=(1,)), *ran(1), skipped(2, 1), removed(1))
     queue_state.apply(retried(2))
-    assert line(queue_state) == [2]
+    assert next_jobs(queue_state) == [2]
 
 
 # Arrays.
@@ -168,12 +168,12 @@ def test_an_array_and_a_task_of_one_can_be_waited_for(which: int) -> None:
 
 def test_an_array_waits_as_a_whole_and_all_of_its_tasks_start_then() -> None:
     queue_state = fold(submitted(1), array(2, 3, after=(1,)))
-    assert line(fold(submitted(1), array(2, 3, after=(1,)))) == [1]
+    assert next_jobs(fold(submitted(1), array(2, 3, after=(1,)))) == [1]
     assert [queue_state.reason(task, 0.0) for task in queue_state.tasks(queue_state.get(2))] == [
         Reason.AFTER
     ] * 3
     apply_all(queue_state, (cancelled(4), retried(4), *ran(1)))
-    assert line(queue_state) == [3, 4, 5]
+    assert next_jobs(queue_state) == [3, 4, 5]
 
 
 def test_a_doomed_array_is_skipped_with_those_tasks_that_have_not_ended() -> None:
@@ -199,7 +199,7 @@ def test_what_a_retried_array_comes_after_is_looked_at_anew_and_not_for_a_single
     assert queue_state.dependencies.unsatisfiable == {2: 1}
     queue_state.apply(skipped(2, 1))
     queue_state.apply(retried(4))
-    assert line(queue_state) == [4]
+    assert next_jobs(queue_state) == [4]
 
 
 # What can be told, and what it costs.
@@ -234,7 +234,7 @@ def test_who_waits_for_a_job_is_told() -> None:
 def test_a_job_comes_after_older_ones_only_so_no_cycle_can_be_made() -> None:
     """Whoever is dependencies_of must be known already, and what a job comes after cannot be changed."""
     queue_state = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
-    assert line(queue_state) == [1]
+    assert next_jobs(queue_state) == [1]
 
 
 def _seconds(jobs: int, **asked: Any) -> float:

@@ -16,7 +16,7 @@ from tests.support.events import (
     ended,
     fold,
     held,
-    line,
+    next_jobs,
     paused,
     ran,
     resized,
@@ -32,7 +32,7 @@ THEN = "1970-01-01T00:18:10Z (in 1 min 30 s)"
 
 
 def _queue_state(*events: Event) -> QueueState:
-    return fold(*events, limits=LIMITS)
+    return fold(*events, totals=LIMITS)
 
 
 def _explain(queue_state: QueueState, job_id: int, now: float = NOW) -> str:
@@ -114,14 +114,14 @@ def test_explain_names_missing_capacity_and_the_jobs_that_hold_it(
     first: dict[str, Any], then: dict[str, Any], text: str
 ) -> None:
     queue_state = _queue_state(submitted(1, **first), submitted(2, **then))
-    assert line(queue_state) == [1]
+    assert next_jobs(queue_state) == [1]
     assert _explain(queue_state, 2) == f"{text}; first in queue {then.get('queue', 'default')}"
     assert _explain(queue_state, 1) == "its start is being recorded"
 
 
 def test_explain_counts_none_available_if_a_lowered_limit_is_exceeded() -> None:
     queue_state = _queue_state(*(submitted(n, queue="build") for n in (1, 2, 3)))
-    assert line(queue_state) == [1, 2]
+    assert next_jobs(queue_state) == [1, 2]
     queue_state.apply(resized("build", 1))
     assert _explain(queue_state, 3).startswith(
         "needs 1 slot of queue build, none of 1 is available; jobs 1 and 2 hold all"
@@ -129,8 +129,8 @@ def test_explain_counts_none_available_if_a_lowered_limit_is_exceeded() -> None:
 
 
 def test_explain_names_five_holders_and_counts_the_others() -> None:
-    queue_state = fold(*TEN, limits=CapacityTotals(slots=8))
-    assert len(line(queue_state)) == 8
+    queue_state = fold(*TEN, totals=CapacityTotals(slots=8))
+    assert len(next_jobs(queue_state)) == 8
     assert "jobs 1, 2, 3, 4, 5 and 3 more hold all; first in queue default" in _explain(queue_state, 9)
 
 
@@ -138,7 +138,7 @@ def test_explain_names_the_job_that_capacity_is_reserved_for() -> None:
     queue_state = _queue_state(
         *(submitted(n) for n in (1, 2, 3)), submitted(4, slots=4), *map(submitted, (5, 6, 7))
     )
-    assert line(queue_state, NOW) == [1, 2, 3, 5]
+    assert next_jobs(queue_state, NOW) == [1, 2, 3, 5]
     for job_id in (1, 2):
         apply_all(queue_state, ran(job_id))
         queue_state.release(job_id)
@@ -147,7 +147,7 @@ def test_explain_names_the_job_that_capacity_is_reserved_for() -> None:
         "capacity is reserved for job 4, which needs more and has been overtaken; "
         "1 job ahead in queue default"
     )
-    assert line(queue_state, NOW + 60) == []
+    assert next_jobs(queue_state, NOW + 60) == []
     assert "needs 4 slots, 2 of 4 are available; jobs 3 and 5 hold the others" in _explain(
         queue_state, 4, NOW + 60
     )
@@ -190,7 +190,7 @@ def test_explain_describes_arrays_by_their_first_pending_task(
 
 def test_explain_names_the_limit_of_running_tasks_of_an_array() -> None:
     queue_state = _queue_state(array(1, 3, at_once=1))
-    assert line(queue_state) == [2]
+    assert next_jobs(queue_state) == [2]
     assert _explain(queue_state, 3) == (
         "needs one of the running tasks that array 1 may have, none of 1 is available; job 2 holds all; "
         "first in queue default"
@@ -208,7 +208,7 @@ def _after_attempts(*seconds: float) -> QueueState:
         for event in (submitted(job_id), started(job_id, at=0.0), ended(job_id, at=length))
     ]
     queue_state = _queue_state(*TEN, *runs)
-    assert line(queue_state) == [1, 2, 3, 4]
+    assert next_jobs(queue_state) == [1, 2, 3, 4]
     apply_all(queue_state, map(started, (1, 2, 3, 4)))
     return queue_state
 

@@ -32,7 +32,7 @@ from tests.support.events import (
     ended,
     fold,
     held,
-    line,
+    next_jobs,
     paused,
     released,
     removed,
@@ -60,7 +60,7 @@ EVENTS: list[JobEvent] = [
     started(1),
     Spawned(id=1, at=5.0, pid=9, started=8),
     cancelled(1),
-    skipped(1, because=9),
+    skipped(1, dependency=9),
     held(1),
     released(1),
     changed(1, priority=3),
@@ -89,7 +89,7 @@ def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event:
         ):
             queue_state.apply(event)
         assert queue_state == fold(*WAYS[status])
-        assert line(queue_state, 1000.0) == line(fold(*WAYS[status]), 1000.0)
+        assert next_jobs(queue_state, 1000.0) == next_jobs(fold(*WAYS[status]), 1000.0)
     else:
         job = queue_state.apply(event)
         assert job is not None
@@ -112,7 +112,7 @@ def test_an_id_is_given_to_one_job_only() -> None:
     with pytest.raises(InvalidTransition, match="job 1 was submitted twice"):
         queue_state.apply(submitted(1, key="other"))
     assert queue_state == fold(submitted(1, key="k"))
-    assert line(queue_state, 0.0) == [1]
+    assert next_jobs(queue_state, 0.0) == [1]
 
 
 @pytest.mark.parametrize("job_id", [1, 2, 3])
@@ -248,10 +248,10 @@ def test_a_removed_job_is_in_nobody_s_way() -> None:
     delayed = (started(1), ended(1, Status.PENDING, retry_at=250.0), cancelled(1), removed(1))
     queue_state = fold(submitted(1), *delayed, submitted(2))
     assert queue_state.next_due(0.0) is None
-    assert line(queue_state, 1000.0) == [2]
+    assert next_jobs(queue_state, 1000.0) == [2]
     queue_state = fold(submitted(1), cancelled(1), removed(1))
-    assert line(queue_state, 1000.0) == []
-    assert line(fold(submitted(1), *delayed), 1000.0) == []
+    assert next_jobs(queue_state, 1000.0) == []
+    assert next_jobs(fold(submitted(1), *delayed), 1000.0) == []
 
 
 # Why a job is where it is.
@@ -300,13 +300,13 @@ AFTER = (submitted(2), submitted(1, after=(2,)))
 def test_of_several_reasons_the_gravest_is_told(events: tuple[Event, ...], reason: Reason | None) -> None:
     queue_state = fold(*(replace(event, at=1.0) if event.name == "submitted" else event for event in events))
     assert queue_state.reason(queue_state.get(1), now=450.0) is reason
-    assert (1 in line(queue_state, 450.0)) == (reason is Reason.QUEUED)
+    assert (1 in next_jobs(queue_state, 450.0)) == (reason is Reason.QUEUED)
 
 
 def test_a_cancelled_job_is_held_and_delayed_no_more() -> None:
     queue_state = fold(submitted(1, hold=True, delay=999.0), cancelled(1), retried(1))
     _known(queue_state, is_held=False, not_before=None)
-    assert line(queue_state, 450.0) == [1]
+    assert next_jobs(queue_state, 450.0) == [1]
 
 
 # Changes.
@@ -323,7 +323,7 @@ def test_a_changed_job_stands_in_line_where_it_belongs_now() -> None:
     queue_state = fold(
         submitted(1), submitted(2), submitted(3), changed(3, priority=1), changed(1, priority=-1)
     )
-    assert line(queue_state) == [3, 2, 1]
+    assert next_jobs(queue_state) == [3, 2, 1]
 
 
 def test_a_job_that_changes_its_queue_is_counted_there() -> None:
@@ -380,7 +380,7 @@ def test_what_cannot_happen_to_a_schedule_changes_nothing(event: Event) -> None:
 
 
 def test_a_job_of_a_schedule_that_has_ended_is_a_job_all_the_same() -> None:
-    assert line(fold(submitted(1, schedule=7))) == [1]
+    assert next_jobs(fold(submitted(1, schedule=7))) == [1]
 
 
 # Where ends stand.
@@ -519,11 +519,11 @@ def test_opened_before_or_after_it_was_read_it_lines_up_the_same(is_open: bool) 
     for _ in range(2):
         queue_state.open()
     queue_state.apply(submitted(7))
-    assert line(queue_state, 1000.0) == [1, 2, 4, 5, 7]
+    assert next_jobs(queue_state, 1000.0) == [1, 2, 4, 5, 7]
 
 
 def test_the_lowest_id_is_first_whatever_came_first() -> None:
-    assert line(fold(submitted(3), submitted(1), submitted(2)), 0.0) == [1, 2, 3]
+    assert next_jobs(fold(submitted(3), submitted(1), submitted(2)), 0.0) == [1, 2, 3]
 
 
 def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
@@ -536,7 +536,7 @@ def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
         cancelled(5),
         retried(5),
     )
-    assert line(queue_state, 1000.0) == [5, 6]
+    assert next_jobs(queue_state, 1000.0) == [5, 6]
 
 
 def test_a_job_that_was_put_back_comes_again() -> None:
@@ -544,7 +544,7 @@ def test_a_job_that_was_put_back_comes_again() -> None:
     job = queue_state.next_job(0.0)
     assert job is not None
     queue_state.release(job.id)
-    assert line(queue_state, 0.0) == [1, 2]
+    assert next_jobs(queue_state, 0.0) == [1, 2]
 
 
 def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker() -> None:
@@ -553,9 +553,9 @@ def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker(
     assert job is not None
     queue_state.apply(cancelled(1))
     queue_state.release(job.id)
-    assert line(queue_state, 0.0) == []
+    assert next_jobs(queue_state, 0.0) == []
     queue_state.apply(retried(1))
-    assert line(queue_state, 0.0) == [1]
+    assert next_jobs(queue_state, 0.0) == [1]
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
@@ -564,7 +564,7 @@ def test_a_job_that_was_cancelled_and_retried_comes_once(times: int) -> None:
     for _ in range(times):
         queue_state.apply(cancelled(1))
         queue_state.apply(retried(1))
-    assert line(queue_state, 0.0) == [1, 2]
+    assert next_jobs(queue_state, 0.0) == [1, 2]
 
 
 RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0))
@@ -572,17 +572,17 @@ RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0))
 
 @pytest.mark.parametrize("now, ids", [(0.0, []), (499.999, []), (500.0, [1]), (1e9, [1])])
 def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) -> None:
-    assert line(fold(*RETRYING), now) == ids
+    assert next_jobs(fold(*RETRYING), now) == ids
 
 
 def test_it_is_settled_when_nobody_could_be_taken_until_something_changes() -> None:
     queue_state = fold(*RETRYING, submitted(2))
     assert queue_state.needs_scheduling
-    assert line(queue_state, 0.0) == [2]
+    assert next_jobs(queue_state, 0.0) == [2]
     assert not queue_state.needs_scheduling
     queue_state.apply(submitted(3, delay=5.0))
     assert queue_state.needs_scheduling, "when to look again has changed"
-    assert line(queue_state, 0.0) == []
+    assert next_jobs(queue_state, 0.0) == []
     queue_state.apply(started(2))
     assert not queue_state.needs_scheduling
     queue_state.apply(ended(2, Status.COMPLETED))
@@ -604,15 +604,15 @@ def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
 
 def test_a_delayed_job_that_was_cancelled_and_retried_does_not_wait() -> None:
     queue_state = fold(*RETRYING, cancelled(1), retried(1))
-    assert line(queue_state, 0.0) == [1]
-    assert line(queue_state, 1000.0) == []
+    assert next_jobs(queue_state, 0.0) == [1]
+    assert next_jobs(queue_state, 1000.0) == []
 
 
 def test_a_delayed_job_that_failed_again_for_the_same_moment_comes_once() -> None:
     again = (cancelled(1), retried(1), started(1, 2), ended(1, Status.PENDING, retry_at=500.0))
     queue_state = fold(*RETRYING, *again)
-    assert line(queue_state, 499.0) == []
-    assert line(queue_state, 500.0) == [1]
+    assert next_jobs(queue_state, 499.0) == []
+    assert next_jobs(queue_state, 500.0) == [1]
 
 
 def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
@@ -621,19 +621,19 @@ def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
     queue_state.apply(retried(2))
     assert queue_state.next_job(600.0) is queue_state.get(1)
     queue_state.release(1)
-    assert line(queue_state, 400.0) == [2]
+    assert next_jobs(queue_state, 400.0) == [2]
     assert queue_state.next_due(0.0) == 500.0
-    assert line(queue_state, 500.0) == [1]
+    assert next_jobs(queue_state, 500.0) == [1]
 
 
 def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_is_set_back() -> None:
-    queue_state = fold(submitted(1), submitted(2, delay=498.0), limits=CapacityTotals(slots=1))
-    assert line(queue_state, 600.0) == [1]
+    queue_state = fold(submitted(1), submitted(2, delay=498.0), totals=CapacityTotals(slots=1))
+    assert next_jobs(queue_state, 600.0) == [1]
     queue_state.apply(cancelled(1))
     queue_state.release(1)
-    assert line(queue_state, 400.0) == []
+    assert next_jobs(queue_state, 400.0) == []
     assert queue_state.next_due(400.0) == 500.0
-    assert line(queue_state, 500.0) == [2]
+    assert next_jobs(queue_state, 500.0) == [2]
 
 
 @pytest.mark.parametrize(
@@ -735,13 +735,13 @@ def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_
     assert waits == {1: 201.0, 2: 300.0, 3: 500.0, 4: 400.0, 5: 600.0}
     assert [queue_state.earliest_start(queue_state.get(job_id)) for job_id in (1, 2)] == [1501.0, 1600.0]
     assert queue_state.next_due(300.0) == 501.0
-    assert line(queue_state, 501.0) == [1]
-    assert line(queue_state, 600.0) == [2]
+    assert next_jobs(queue_state, 501.0) == [1]
+    assert next_jobs(queue_state, 600.0) == [2]
 
 
 def test_time_of_day_that_is_set_back_keeps_a_dated_job_waiting() -> None:
     queue_state = fold(SET, submitted(1, at=1600.0), Clocked(at=300.0, boot_clock=1.0))
-    assert (line(queue_state, 600.0), queue_state.next_due(600.0)) == ([], 1600.0)
+    assert (next_jobs(queue_state, 600.0), queue_state.next_due(600.0)) == ([], 1600.0)
 
 
 def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:

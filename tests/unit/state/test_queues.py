@@ -15,7 +15,7 @@ from tests.support.events import (
     cancelled,
     ended,
     fold,
-    line,
+    next_jobs,
     paused,
     ran,
     removed,
@@ -53,11 +53,11 @@ def _told(queue_state: QueueState, name: str) -> dict[str, Any]:
 def test_a_queue_is_told_of_as_long_as_there_is_anything_to_tell(
     events: tuple[Event, ...], names: list[str]
 ) -> None:
-    assert [queue["name"] for queue in fold(*events, limits=LIMITS).describe_queues()] == names
+    assert [queue["name"] for queue in fold(*events, totals=LIMITS).describe_queues()] == names
 
 
 def test_a_queue_that_nobody_has_named_is_as_it_would_be() -> None:
-    assert fold(limits=LIMITS).describe_queue("other") == {
+    assert fold(totals=LIMITS).describe_queue("other") == {
         "name": "other",
         "slots": None,
         "busy": 0,
@@ -71,7 +71,7 @@ def test_a_queue_that_nobody_has_named_is_as_it_would_be() -> None:
 
 
 def test_jobs_and_tasks_are_counted_where_they_are_and_arrays_are_not() -> None:
-    queue_state = fold(submitted(1, queue="a"), array(2, 3, queue="a"), limits=LIMITS)
+    queue_state = fold(submitted(1, queue="a"), array(2, 3, queue="a"), totals=LIMITS)
     assert _told(queue_state, "a") == {"pending": 4}
     apply_all(queue_state, (*ran(1), started(3), *ran(4, Status.FAILED), cancelled(5)))
     assert _told(queue_state, "a") == {"running": 1, "completed": 1, "failed": 1, "cancelled": 1}
@@ -82,8 +82,8 @@ def test_jobs_and_tasks_are_counted_where_they_are_and_arrays_are_not() -> None:
 
 
 def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
-    queue_state = fold(submitted(1, queue="build", slots=2), submitted(2, queue="build"), limits=LIMITS)
-    assert line(queue_state) == [1]
+    queue_state = fold(submitted(1, queue="build", slots=2), submitted(2, queue="build"), totals=LIMITS)
+    assert next_jobs(queue_state) == [1]
     assert _told(queue_state, "build") == {"slots": 2, "busy": 2, "pending": 2}
     queue_state.apply(cancelled(1))
     queue_state.release(1)
@@ -107,27 +107,27 @@ def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
 def test_slots_given_while_the_daemon_runs_win_until_they_are_taken_back(
     queue: str, resizes: list[int | None], slots: int | None
 ) -> None:
-    queue_state = fold(*(resized(queue, slots) for slots in resizes), limits=LIMITS)
+    queue_state = fold(*(resized(queue, slots) for slots in resizes), totals=LIMITS)
     assert queue_state.queues.limit(queue) == slots
     assert queue_state.describe_queue(queue)["slots"] == slots
 
 
 def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> None:
-    queue_state = fold(*(submitted(n, queue="build") for n in range(1, 7)), limits=LIMITS)
-    assert line(queue_state) == [1, 2]
+    queue_state = fold(*(submitted(n, queue="build") for n in range(1, 7)), totals=LIMITS)
+    assert next_jobs(queue_state) == [1, 2]
     queue_state.apply(resized("build", 3))
-    assert line(queue_state) == [3]
+    assert next_jobs(queue_state) == [3]
     queue_state.apply(resized("build", 1))
     assert _told(queue_state, "build")["busy"] == 3
     for job_id in (1, 2):
         apply_all(queue_state, ran(job_id))
         queue_state.release(job_id)
-        assert line(queue_state) == []
+        assert next_jobs(queue_state) == []
     apply_all(queue_state, ran(3))
     queue_state.release(3)
-    assert line(queue_state) == [4]
+    assert next_jobs(queue_state) == [4]
     queue_state.apply(resized("build", 0))
-    assert line(queue_state) == [5, 6]
+    assert next_jobs(queue_state) == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> N
 def test_a_pause_of_all_is_one_of_its_own(events: tuple[Event, ...], may_start: list[int]) -> None:
     queue_state = fold(submitted(1, queue="a"), submitted(2, queue="b"), *events)
     assert queue_state.queues.is_paused == (paused() in events and resumed() not in events)
-    assert line(queue_state) == may_start
-    assert line(fold(*events, submitted(1, queue="a"), submitted(2, queue="b"))) == may_start
+    assert next_jobs(queue_state) == may_start
+    assert next_jobs(fold(*events, submitted(1, queue="a"), submitted(2, queue="b"))) == may_start
 
 
 def test_the_pause_of_a_queue_is_told_and_that_of_all_is_not_one_of_each() -> None:
