@@ -12,7 +12,7 @@ import pytest
 
 from taskqd.model.events import Cancelled, Event, Output, Record
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.journal import journal, segment_writer
+from taskqd.storage.journal import entry_builder, segment_writer
 from taskqd.storage.journal.codec import encode
 from taskqd.storage.journal.journal import Journal
 from taskqd.storage.journal.segment_writer import SegmentWriter
@@ -85,10 +85,10 @@ def test_sweep_detects_a_reply_before_the_sync() -> None:
 
 
 def test_sweep_detects_batch_lines_without_marks_when_torn() -> None:
-    def unmarked(record: Record, sequence: int, goes_on: bool = False) -> bytes:
+    def unmarked(record: Record, sequence: int, continues_batch: bool = False) -> bytes:
         return encode(record, sequence)
 
-    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(journal, "encode", unmarked), step=1)
+    assert seen(Mode.SUDDEN, "write_at", mock.patch.object(entry_builder, "encode", unmarked), step=1)
 
 
 def test_sweep_detects_blanks_left_before_a_large_write() -> None:

@@ -240,7 +240,9 @@ def test_a_newer_format_is_refused_by_the_one_that_is_needed(tmp_path: Path, kin
     with pytest.raises(JournalDamaged) as refusal:
         list(site.store.replay())
     assert str(path) in str(refusal.value)
-    assert f"its format is {FORMAT + 1}, and this taskqd reads formats up to {FORMAT}" in str(refusal.value)
+    assert f"its format is {FORMAT + 1}, but this version of taskqd reads formats up to {FORMAT}" in str(
+        refusal.value
+    )
     assert sorted(directory.iterdir()) == [path]
 
 

@@ -350,7 +350,7 @@ def test_a_full_disk_refuses_says_why_and_is_over_when_there_is_room(
     assert wire.wait(after) == "COMPLETED"
     assert {wire.wait(job) for job in known if job != running} == {"COMPLETED"}
     assert "cannot be written" in one.log
-    assert "can be written again" in one.log
+    assert "journal writable again" in one.log
     _verified(one)
     one.kill()
     one.start()

@@ -98,10 +98,12 @@ class OverBlanks:
         self.events = replay("", filesystem)
         records = [decode(line) for line in filesystem.files[LAST].splitlines()]
         self.good = b"".join(
-            encode(record, number, goes_on=at % 3 > 0) for at, (number, record) in enumerate(records[:-BATCH])
+            encode(record, number, continues_batch=at % 3 > 0)
+            for at, (number, record) in enumerate(records[:-BATCH])
         )
         self.batch = b"".join(
-            encode(record, number, goes_on=at > 0) for at, (number, record) in enumerate(records[-BATCH:])
+            encode(record, number, continues_batch=at > 0)
+            for at, (number, record) in enumerate(records[-BATCH:])
         )
         self.whole = self.good + self.batch + b"\n" * BLANKS
         self.before = len(self.events) - BATCH

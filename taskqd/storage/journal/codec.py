@@ -1,12 +1,11 @@
-"""One record of the journal <-> one line of text.
+"""One record of the journal <-> one line of text; docs/journal.md has the format.
 
-A line is ``<checksum> <sequence> <json>``: the CRC-32 of what follows the first space, in eight hex digits;
-the record's number, counted up by one from 1 through all segments; the record. So a line that was damaged,
-lost, repeated or moved is found, and ``cut -d' ' -f3- | jq`` reads the rest. docs/journal.md is the format,
-and replay.py has the rules by which lines are trusted again.
+A line is ``<checksum> <sequence> <json>``: the CRC-32 of all that follows the first space, in eight hex
+digits; the number of the record, from 1 through all segments; the record. So replay detects lines that were
+damaged, lost, repeated or moved (replay.py), and ``cut -d' ' -f3- | jq`` shows the records.
 
-Lines are written in batches, each once the one before it is durable. A line that goes on with the batch of
-the line before it has a ``+`` before its number, so one without it tells that all before it was acknowledged.
+Lines are written in batches, each after the one before is durable. A line that is not the first of its batch
+has a ``+`` before its number. So a line without ``+`` proves that all lines before it were durable.
 """
 
 import re
@@ -26,12 +25,10 @@ from taskqd.model.events import EVENTS, RECORDS, Changed, Event, Record, Schedul
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(reduce(or_, RECORDS))
 _EVENT_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(reduce(or_, EVENTS))
-_NO_RECORD = (ValueError, RecursionError, msgspec.MsgspecError)
-"""What is raised for a text that is no record."""
-
-
-_BEGINS_BATCH = re.compile(rb'[0-9a-f]{8} [0-9]+ \{"type":"')
-"""How a line without a mark begins. No piece of another one does: within JSON's texts quotes are escaped."""
+_DECODE_ERRORS = (ValueError, RecursionError, msgspec.MsgspecError)
+"""The errors of decoding a text that is not a record."""
+_STARTS_BATCH = re.compile(rb'[0-9a-f]{8} [0-9]+ \{"type":"')
+"""The beginning of a line without ``+``. No part of another line matches: JSON escapes quotes in strings."""
 
 
 class _OldSpec(Struct, frozen=True):
@@ -39,7 +36,7 @@ class _OldSpec(Struct, frozen=True):
 
 
 class _Old(Struct):
-    """Up to format 3 the command stood in the spec."""
+    """A record of format 3 or older, which has the command in its spec."""
 
     spec: _OldSpec = _OldSpec()
 
@@ -47,35 +44,36 @@ class _Old(Struct):
 _OLD_DECODER = msgspec.json.Decoder(_Old)
 
 
-def encode(record: Record, sequence: int, goes_on: bool = False) -> bytes:
-    """Return the line of a record, its newline included; it is marked if it ``goes_on`` with a batch."""
-    text = (b"+%d %b" if goes_on else b"%d %b") % (sequence, _ENCODER.encode(record))
+def encode(record: Record, sequence: int, continues_batch: bool = False) -> bytes:
+    """Return the line of a record with its newline; ``continues_batch`` if it is not the first of a batch."""
+    text = (b"+%d %b" if continues_batch else b"%d %b") % (sequence, _ENCODER.encode(record))
     return b"%08x %b\n" % (crc32(text), text)
 
 
 def decode(line: bytes) -> tuple[int, Record]:
-    """Return (sequence, record) of one line without its newline; raises JournalDamaged if it is none."""
+    """Return (sequence, record) of a line without its newline; raises JournalDamaged."""
     checksum, _, text = line.partition(b" ")
     if checksum != b"%08x" % crc32(text):
-        raise JournalDamaged("its checksum does not match")
+        raise JournalDamaged("its checksum is wrong")
     number, _, body = text.partition(b" ")
     try:
-        return int(number), _of_today(_DECODER.decode(body), body)
-    except _NO_RECORD as why:
-        message = f"its checksum matches but it is no record that this version knows: {why}"
-        raise JournalDamaged(message) from None
+        return int(number), _upgrade(_DECODER.decode(body), body)
+    except _DECODE_ERRORS as error:
+        raise JournalDamaged(
+            f"its checksum is right, but this version of taskqd cannot decode its record: {error}"
+        ) from None
 
 
-def begins_batch(line: bytes) -> bool:
-    """Whether a line is whole and has no mark, whatever its record is."""
+def starts_batch(line: bytes) -> bool:
+    """Whether a line is complete and has no ``+``; its record is not decoded."""
     checksum, _, text = line.partition(b" ")
-    return _BEGINS_BATCH.match(line) is not None and checksum == b"%08x" % crc32(text)
+    return _STARTS_BATCH.match(line) is not None and checksum == b"%08x" % crc32(text)
 
 
 def decode_events(lines: Sequence[bytes]) -> tuple[list[int], list[Record]] | None:
-    """Return the numbers and the events of some lines, None where ``decode`` has a word to say about any.
+    """Return the numbers and the events of lines; None if any line is damaged or not an event.
 
-    They are looked at all at once, one step after the other: a million take a third of the time.
+    Each step is done for all lines, which takes a third of the time of decoding line by line.
     """
     texts = [line[9:] for line in lines]
     checksums = pack(f">{len(texts)}I", *map(crc32, texts))
@@ -85,15 +83,15 @@ def decode_events(lines: Sequence[bytes]) -> tuple[list[int], list[Record]] | No
         numbers, bodies = zip(*[text.split(b" ", 1) for text in texts], strict=True)
         sequences = [*map(int, numbers)]
         records: list[Record] = [*map(_EVENT_DECODER.decode, bodies)]
-        for at in [at for at, record in enumerate(records) if not getattr(record, "command", True)]:
-            records[at] = _of_today(records[at], bodies[at])
-    except _NO_RECORD:
+        for index in [index for index, record in enumerate(records) if not getattr(record, "command", True)]:
+            records[index] = _upgrade(records[index], bodies[index])
+    except _DECODE_ERRORS:
         return None
     return sequences, records
 
 
-def _of_today(record: Record, body: bytes) -> Record:
-    """Return what a record of any format says as one of today's; ``body`` is its JSON."""
+def _upgrade(record: Record, body: bytes) -> Record:
+    """Convert a record of an older format to the current one; ``body`` is its JSON."""
     if isinstance(record, Submitted | Changed | Scheduled) and not record.command:
         is_script = record.spec.script is not None
         return record if is_script else replace(record, command=_OLD_DECODER.decode(body).spec.command)

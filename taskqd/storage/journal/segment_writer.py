@@ -1,9 +1,9 @@
-"""The segment that is written to: its durable records, and the blanks that are kept ahead of them.
+"""Writes records to the current segment, and preallocates space for small writes.
 
-A write that makes a file longer costs the file system a commit of its own at the sync. So while little is
-written at a time, the segment is kept longer than its records, by blank lines that are on the disk already,
-and records are written over them: a sync then takes two thirds of the time. How a start tells records, blanks
-and what a crash left between them apart is ``taskqd.journal``'s; docs/decisions/0022 has the reasons.
+A sync of a file that has grown also commits its new size, which takes the file system half as long again. So
+while writes are small, the segment is preallocated: blank lines are written and synced ahead of the records,
+and records overwrite them. How replay distinguishes records, blank lines and torn writes is described in
+replay.py; docs/decisions/0022 has the measurements.
 """
 
 import errno
@@ -15,37 +15,35 @@ from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.journal.segments import JournalEnd, Segments
 
 PREALLOCATION = 256 * 1024
-"""So many bytes of blanks are written at a time, or a few more:"""
+"""Bytes of blank lines written at a time, rounded up to whole blocks."""
 BLOCK_SIZE = 4096
-"""they end where a block of the file system does, so that the last one is wholly blank or not there."""
+"""Bytes per block of the file system. Preallocation ends with a block, so a torn one has no partial block."""
 MAX_SMALL_WRITE = 16 * 1024
-"""What has more bytes than that is appended, to a segment without blanks: for it they would save little."""
+"""Bytes. Larger writes are appended without preallocation, which would save little of their time."""
 PREALLOCATE_AFTER = 16
-"""Blanks begin after so many small writes in a row: what a large one cuts off was worth its while by then."""
+"""Small writes in a row before preallocation starts; a large write truncates it, so it must have paid off."""
 _NONE = -1
-"""No descriptor: the system refuses whatever is done with it."""
+"""Stands for no descriptor; every system call refuses it with EBADF."""
 
 
 class SegmentMoved(FileNotFoundError):
-    """A segment or its directory is not where the daemon made it."""
+    """A segment or the journal's directory was moved or removed while the daemon ran."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     def __str__(self) -> str:
-        return (
-            f"{self.filename} is not there any more: it was removed or moved while the daemon ran; "
-            "put it back, or stop the daemon"
-        )
+        return f"{self.filename} was removed or moved while the daemon ran; put it back, or stop the daemon"
 
 
 class SegmentWriter:
-    """The end of the journal, for one writer.
+    """Writes to the last segment.
 
-    ``end`` is where the durable records end, ``created`` the number of the last segment that has a file.
-    ``identity`` is that of the journal's directory when it was locked: nothing is written to another one.
-    After an OSError of ``begin`` or ``write`` nothing of it counts, and nothing more is written to that
-    segment: ``take_back`` and then the ``begin`` of another is all that may follow.
+    ``end`` is the end of the durable records, ``last_created`` the number of the last segment that has a
+    file. ``identity`` is the journal's directory as it was locked; nothing is written to another directory.
+
+    Invariant: after an OSError of `begin_segment` or `write`, no record of that call is in the journal, and
+    nothing more is written to that segment. The caller calls `discard_failed`, then begins another segment.
     """
 
     _log = Logger()
@@ -62,16 +60,16 @@ class SegmentWriter:
         self._no_preallocation_until = 0
 
     def resume_at(self, end: JournalEnd) -> None:
-        """Take note where the records end that were there before."""
+        """Set the end of the records that are there at the start of the daemon."""
         self.end = end
         self.last_created = end.segment
 
     def begin_segment(self, number: int) -> None:
-        """Begin a segment; its name is durable when this returns."""
+        """Create a segment; its name is durable when this returns."""
         descriptor = self.detach()
         if descriptor is not None:
             self._filesystem.close(descriptor)
-        if self.end.size:  # else there is none that this one goes on after
+        if self.end.size:  # else the journal is new
             self.check_segment(self.end.segment)
         self._descriptor = self._filesystem.create(self._segments.path(number))
         self.last_created = number
@@ -80,25 +78,25 @@ class SegmentWriter:
         self._length = self._small_writes = 0
 
     def check_segment(self, number: int) -> None:
-        """Raise OSError unless a segment is in its place, in the directory that was locked; blocks."""
+        """Raise OSError unless a segment is in the directory that was locked; blocks."""
         for path, expected in ((self._segments.directory, self.identity), (self._segments.path(number), "")):
             try:
-                found = self._filesystem.identity(path)
+                identity = self._filesystem.identity(path)
             except FileNotFoundError:
                 raise SegmentMoved(path) from None
-            if expected not in ("", found):
+            if expected not in ("", identity):
                 raise SegmentMoved(path)
 
     def can_append(self, size: int) -> bool:
-        """Whether so many bytes can be written at once, with nothing to be cut off or laid ahead first."""
+        """Whether ``size`` bytes can be written without truncating or preallocating first."""
         if size > MAX_SMALL_WRITE:
             return not self._has_preallocation
         if self._has_preallocation:
-            return self.end.size + size < self._length  # one blank is left, to tell where they end
+            return self.end.size + size < self._length  # one blank line must remain to mark the end
         return self._small_writes < PREALLOCATE_AFTER or self.end.segment <= self._no_preallocation_until
 
     def write(self, content: bytes, records: int) -> None:
-        """Make the lines of so many records durable, all of them."""
+        """Write the lines of ``records`` records and make all of them durable."""
         number, size, sequence = self.end
         path = self._segments.path(number)
         if not self._filesystem.is_same_file(self._descriptor, path):
@@ -107,22 +105,25 @@ class SegmentWriter:
             self._prepare(len(content))
         self._filesystem.write_at(self._descriptor, content, size)
         self._filesystem.sync(self._descriptor)
-        if not self._filesystem.is_linked(self._descriptor):  # it was removed while it was written
+        if not self._filesystem.is_linked(self._descriptor):  # removed during the write
             raise SegmentMoved(path)
         self.end = JournalEnd(number, size + len(content), sequence + records)
         self._length = max(self._length, self.end.size)
         self._small_writes = self._small_writes + 1 if len(content) <= MAX_SMALL_WRITE else 0
 
     def discard_failed(self) -> None:
-        """Cut off what could not be made durable, for a restart that comes before a new segment does."""
-        self._try_truncate("refused")
+        """Truncate the segment after a failed write, so that a restart does not find its records.
+
+        Needed only if the daemon ends before it begins another segment, which also makes them invalid.
+        """
+        self._try_truncate("failed write")
 
     def detach(self) -> int | None:
-        """Cut off the blanks, and return the descriptor of the segment, which is the caller's to close."""
+        """Stop writing to the segment and return its descriptor, which the caller must close."""
         if self._descriptor == _NONE:
             return None
         if self._has_preallocation:
-            self._try_truncate("blank")
+            self._try_truncate("preallocation")
         descriptor, self._descriptor = self._descriptor, _NONE
         return descriptor
 
@@ -137,14 +138,12 @@ class SegmentWriter:
             self._preallocate(size)
 
     def _preallocate(self, size: int) -> None:
-        """Lay blanks ahead of so many bytes; where they cannot be written, the segment does without."""
+        """Preallocate space beyond ``size`` bytes; if that fails, continue without it."""
         length = -(-(self.end.size + size + PREALLOCATION) // BLOCK_SIZE) * BLOCK_SIZE
-        self._no_preallocation_until = (
-            self.end.segment + 1
-        )  # should this fail, the next one does without them, too
+        self._no_preallocation_until = self.end.segment + 1  # if this fails: also not in the next segment
         try:
             self._filesystem.write_at(self._descriptor, b"\n" * (length - self._length), self._length)
-        except OSError:  # no room for blanks is no reason to refuse a record
+        except OSError:  # records may still fit on the disk
             self._truncate()
             return
         self._filesystem.sync(self._descriptor)
@@ -152,20 +151,23 @@ class SegmentWriter:
         self._no_preallocation_until = 0
 
     def _truncate(self) -> None:
-        """Cut off all but the records, durably: a crash must not leave blanks that more is appended to."""
+        """Truncate the segment to its records, durably: blank lines must not remain between records."""
         path = self._segments.path(self.end.segment)
         if not self._filesystem.is_same_file(self._descriptor, path):
             raise SegmentMoved(path)
         self._filesystem.truncate(path, self.end.size)
         self._length = self.end.size
 
-    def _try_truncate(self, what: str) -> None:
-        """Cut off what does no harm if it stays; it does not count, once another segment has begun."""
+    def _try_truncate(self, rest: str) -> None:
+        """Truncate the segment; log an error, as the rest is ignored once another segment has begun."""
         try:
             self._truncate()
-        except OSError as why:
+        except OSError as error:
             path = self._segments.path(self.end.segment)
             self._log.error(
-                "the {what} end of {path} could not be cut off: {why}", what=what, path=path, why=why
+                "{path}: the {rest} at its end could not be truncated: {error}",
+                path=path,
+                rest=rest,
+                error=error,
             )
             self._length = self.end.size

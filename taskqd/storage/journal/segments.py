@@ -1,7 +1,7 @@
-"""The files of a journal, for reading: which there are, in what order they count, and what stands where.
+"""The files of a journal: which are valid, in what order they are read, and where each record is.
 
-``NNNNNNNN.journal`` are the segments, counted up from 1. ``NNNNNNNN.snapshot`` takes the place of all
-segments up to that number; what it takes the place of may still be there, and does not count any more.
+``NNNNNNNN.journal`` are the segments, numbered from 1. ``NNNNNNNN.snapshot`` replaces all segments up to that
+number and all earlier snapshots; replaced files that have not been removed yet are ignored.
 """
 
 import os
@@ -18,17 +18,16 @@ from taskqd.storage.journal.codec import decode
 from taskqd.storage.journal.replay import Content, RecordBatch, Replay, first_sequence
 
 MAX_OPENED_BYTES = 4096
-"""The line that begins a segment has fewer bytes than that."""
-
+"""Bytes. The first line of a segment is shorter than this."""
 
 Value = TypeVar("Value")
 
-_NAME = re.compile(r"([0-9]{8})\.(journal|snapshot)")
-_OURS = re.compile(r"[0-9]{8}\.(journal|snapshot|snapshot\.new|moved)")
+_VALID_NAME = re.compile(r"([0-9]{8})\.(journal|snapshot)")
+_JOURNAL_FILE = re.compile(r"[0-9]{8}\.(journal|snapshot|snapshot\.new|moved)")
 
 
 class Layout(NamedTuple):
-    """What counts: the newest snapshot's number, 0 for none, and the segments after it; and what does not."""
+    """The newest snapshot (0 if none), the segments after it, and the names of the files that it replaces."""
 
     snapshot: int
     segments: list[int]
@@ -36,9 +35,9 @@ class Layout(NamedTuple):
 
 
 class JournalEnd(NamedTuple):
-    """Where what is durable ends: after so many bytes of a segment, with the record ``sequence``.
+    """The end of the durable records: the size of the last segment up to there, and the last record's number.
 
-    What stands behind it may be half there, and is not looked at.
+    Bytes after it may belong to a write in progress.
     """
 
     segment: int
@@ -47,7 +46,7 @@ class JournalEnd(NamedTuple):
 
 
 class SegmentSpan(NamedTuple):
-    """A segment by its number, and the first and last of its records that count; None for its end."""
+    """A segment, and its first and last valid record; ``last`` is None for the last segment."""
 
     number: int
     first: int
@@ -57,69 +56,76 @@ class SegmentSpan(NamedTuple):
 class Segments:
     """The files in a journal's ``directory``.
 
-    In a Position, the number of a snapshot is negative: minus that of the last segment it takes the place of.
+    A snapshot has a negative number: minus that of the last segment that it replaces.
     """
 
     def __init__(self, directory: str, filesystem: Filesystem) -> None:
         self.directory = directory
         self._filesystem = filesystem
-        self._readers: dict[int, int] = {}
+        self._descriptors: dict[int, int] = {}
 
     def path(self, number: int) -> str:
-        """Return the path of a segment, or of a snapshot where the number is negative."""
+        """Return the path of a segment, or of a snapshot if the number is negative."""
         return os.path.join(self.directory, f"{abs(number):08}.{'journal' if number > 0 else 'snapshot'}")
 
     def relocations_path(self, number: int) -> str:
-        """Return the path of the list of what has moved into a snapshot."""
+        """Return the path of the list of records whose position has moved into snapshot ``number``."""
         return os.path.join(self.directory, f"{number:08}.moved")
 
     def layout(self) -> Layout:
-        """Look at what is there; raises JournalDamaged if a segment is missing, and OSError."""
+        """List the files; raises JournalDamaged if a segment is missing, and OSError."""
         names = self._filesystem.list_directory(self.directory)
-        found = [(int(form[1]), form[2]) for name in names if (form := _NAME.fullmatch(name))]
+        found = [(int(match[1]), match[2]) for name in names if (match := _VALID_NAME.fullmatch(name))]
         snapshot = max((number for number, kind in found if kind == "snapshot"), default=0)
         segments = sorted(number for number, kind in found if kind == "journal" and number > snapshot)
         for expected, number in enumerate(segments, snapshot + 1):
             if number != expected:
-                raise JournalDamaged(f"{self.path(expected)} is missing, but a later segment is there")
-        counting = {os.path.basename(self.path(number)) for number in [-snapshot, *segments] if number}
-        ours = [name for name in names if _OURS.fullmatch(name)]
-        return Layout(snapshot, segments, [name for name in ours if name not in counting])
+                raise JournalDamaged(
+                    f"{self.path(expected)} is missing, but segment {number} is there; "
+                    "restore the file from a copy"
+                )
+        valid = {os.path.basename(self.path(number)) for number in [-snapshot, *segments] if number}
+        known = [name for name in names if _JOURNAL_FILE.fullmatch(name)]
+        return Layout(snapshot, segments, [name for name in known if name not in valid])
 
-    def replay(self, layout: Layout, reading: Replay) -> Iterator[tuple[Event, Position]]:
-        """Yield all events that count, oldest first; ``reading`` tells afterwards where the journal ends."""
-        for number, portion in self.batches(layout, reading):
-            if not isinstance(portion.records[0], Opened):  # which is a portion of its own
-                events = cast("Sequence[Event]", portion.records)
-                yield from zip(events, positions(number, portion), strict=True)
+    def replay(self, layout: Layout, replay: Replay) -> Iterator[tuple[Event, Position]]:
+        """Yield all valid events, oldest first; ``replay`` tells afterwards where the journal ends."""
+        for number, batch in self.batches(layout, replay):
+            if not isinstance(batch.records[0], Opened):  # it is the only record of its batch
+                events = cast("Sequence[Event]", batch.records)
+                yield from zip(events, positions(number, batch), strict=True)
 
-    def batches(self, layout: Layout, reading: Replay) -> Iterator[tuple[int, RecordBatch]]:
-        """Yield all records that count but the one that begins a snapshot, with the number of their file."""
-        for number, upto in self.bounds(layout):
+    def batches(self, layout: Layout, replay: Replay) -> Iterator[tuple[int, RecordBatch]]:
+        """Yield the number of a file and records of it, for all valid records but the first of a snapshot."""
+        for number, last in self.bounds(layout):
             path = self.path(number)
             content = self.content(number)
-            portions = (
-                reading.read_snapshot(path, content) if number < 0 else reading.read(path, content, upto)
-            )
-            for portion in portions:
-                yield number, portion
+            if number < 0:
+                batches = replay.read_snapshot(path, content)
+            else:
+                batches = replay.read_segment(path, content, last)
+            for batch in batches:
+                yield number, batch
 
     def bounds(self, layout: Layout) -> Iterator[tuple[int, int | None]]:
-        """Yield the number of each file that counts, and its last record that does, None for its end."""
+        """Yield the number of each valid file and its last valid record, None if all of it is valid."""
         if layout.snapshot:
             yield -layout.snapshot, None
         for span in self.spans(layout):
             yield span.number, span.last
 
     def spans(self, layout: Layout) -> list[SegmentSpan]:
-        """Return what counts of each segment; one that was barely begun has nothing."""
+        """Return the valid records of each segment; a segment without a complete first line has none.
+
+        A record is valid if no later segment begins with its number or a lower one (journal.py).
+        """
         firsts = {number: self.first_sequence(number) for number in layout.segments}
-        whole = [(number, first) for number, first in firsts.items() if first is not None]
-        lasts = [first - 1 for _, first in whole[1:]]
-        return [SegmentSpan(*begin, last) for begin, last in zip(whole, [*lasts, None], strict=False)]
+        begun = [(number, first) for number, first in firsts.items() if first is not None]
+        lasts = [first - 1 for _, first in begun[1:]]
+        return [SegmentSpan(*start, last) for start, last in zip(begun, [*lasts, None], strict=False)]
 
     def content(self, number: int) -> Content:
-        """Return a whole segment or snapshot; the latter is mapped, as it may be large and never changes."""
+        """Return the content of a file. A snapshot is mapped, since it may be large and never changes."""
         return (
             self._filesystem.read_file(self.path(number))
             if number > 0
@@ -127,7 +133,7 @@ class Segments:
         )
 
     def first_sequence(self, number: int) -> int | None:
-        """Return the number of a segment's first record, None if that was not wholly written."""
+        """Return the number of a segment's first record, None if that was not written completely."""
         head = self._filesystem.read_file(self.path(number), MAX_OPENED_BYTES)
         return first_sequence(self.path(number), head, len(head) == MAX_OPENED_BYTES)
 
@@ -135,53 +141,53 @@ class Segments:
         """Return the record at a position; raises StoreFailed if it cannot be read back."""
         number, offset, length = position
         try:
-            if number not in self._readers:
-                self._readers[number] = self._filesystem.open(self.path(number))
-            return decode(self._filesystem.read(self._readers[number], length, offset))[1]
-        except (OSError, JournalDamaged) as why:
-            raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read back: {why}") from None
+            if number not in self._descriptors:
+                self._descriptors[number] = self._filesystem.open(self.path(number))
+            return decode(self._filesystem.read(self._descriptors[number], length, offset))[1]
+        except (OSError, JournalDamaged) as error:
+            raise StoreFailed(f"{self.path(number)}, byte {offset} cannot be read: {error}") from None
 
     def locate(self, position: Position) -> str:
-        """Return the file and the line of a position, for a person."""
+        """Return the file and the line of a position, for an error message."""
         number, offset, _ = position
         line = self.content(number)[:offset].count(b"\n") + 1
         return f"{self.path(number)}, line {line}"
 
     def remove_obsolete(self, number: int) -> int:
-        """Remove what the snapshot up to a segment has taken the place of, and return its size; blocks."""
+        """Remove the files that a snapshot replaces, and return the size of the snapshot; blocks."""
         for name in self.layout().obsolete:
             self._filesystem.remove(os.path.join(self.directory, name))
         return self._filesystem.size(self.path(-number)) or 0
 
-    def close_replaced(self, upto: int) -> None:
-        """Let go of the files that the snapshot up to a segment has taken the place of."""
-        for number in [number for number in self._readers if number <= upto and number != -upto]:
-            self._filesystem.close(self._readers.pop(number))
+    def close_replaced(self, number: int) -> None:
+        """Close the files up to segment ``number``, which a snapshot replaces."""
+        for replaced in [one for one in self._descriptors if one <= number and one != -number]:
+            self._filesystem.close(self._descriptors.pop(replaced))
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         for descriptor in self.detach_descriptors():
             self._filesystem.close(descriptor)
 
     def detach_descriptors(self) -> list[int]:
-        """Return the descriptors of all files that were read from, which are the caller's to close."""
-        descriptors = list(self._readers.values())
-        self._readers.clear()
+        """Return the descriptors of all open files, which the caller must close."""
+        descriptors = list(self._descriptors.values())
+        self._descriptors.clear()
         return descriptors
 
 
-def positions(number: int, portion: RecordBatch) -> Iterator[Position]:
-    """Yield where the records of a portion stand that is in file ``number``."""
-    lengths = [*map(len, portion.lines)]
-    offsets = map(add, accumulate(lengths, initial=portion.start), count())
+def positions(number: int, batch: RecordBatch) -> Iterator[Position]:
+    """Yield the positions of the records of a batch in file ``number``."""
+    lengths = [*map(len, batch.lines)]
+    offsets = map(add, accumulate(lengths, initial=batch.start), count())
     return zip(repeat(number), offsets, lengths, strict=False)
 
 
-def retry_if_compacted(look: Callable[[], Value]) -> Value:
-    """Return what ``look`` finds, looking again where a snapshot has just taken a file's place."""
+def retry_if_compacted(read: Callable[[], Value]) -> Value:
+    """Return the result of ``read``; call it again if a file has just been replaced by a snapshot."""
     while True:
         try:
-            return look()
-        except FileNotFoundError as why:
-            if not _NAME.fullmatch(os.path.basename(why.filename or "")):
+            return read()
+        except FileNotFoundError as error:
+            if not _VALID_NAME.fullmatch(os.path.basename(error.filename or "")):
                 raise

@@ -76,7 +76,7 @@ def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = 
     content = encode(opened, 1) + b"".join(
         encode(event, number) for number, (event, _) in enumerate(events, 2)
     )
-    _, *portions = Replay().read("segment", content, None)
+    _, *portions = Replay().read_segment("segment", content, None)
     records = [record for portion in portions for record in portion.records]
     queue_state = QueueState(LIMITS, is_open)
     for record, (_, position) in zip(records, events, strict=True):

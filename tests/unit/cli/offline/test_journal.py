@@ -154,14 +154,14 @@ DAMAGES: list[tuple[str, Callable[[Journal], object], str]] = [
     (
         "a flipped bit",
         lambda it: it.segment(1).write_bytes(it.segment(1).read_bytes().replace(b'"x"', b'"y"', 1)),
-        "00000001.journal, line 2 cannot be trusted: its checksum does not match",
+        "00000001.journal, line 2 cannot be trusted: its checksum is wrong",
     ),
     (
         "a missing line",
         lambda it: it.segment(2).write_bytes(
             b"".join(it.segment(2).read_bytes().splitlines(keepends=True)[::2])
         ),
-        "00000002.journal, line 2 cannot be trusted: it is record 8 where 7 was expected",
+        "00000002.journal, line 2 cannot be trusted: it is record 8, expected 7",
     ),
     ("a missing segment", lambda it: it.segment(1).unlink(), "00000001.journal is missing"),
     (

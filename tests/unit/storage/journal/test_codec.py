@@ -199,16 +199,16 @@ def _replay(*segments: bytes) -> list[Record]:
 
 
 def _read(replay: Replay, content: bytes, upto: int | None) -> list[Record]:
-    return [record for portion in replay.read("segment", content, upto) for record in portion.records]
+    return [record for portion in replay.read_segment("segment", content, upto) for record in portion.records]
 
 
 def _records(replay: Replay, segments: Iterable[bytes]) -> Iterable[Record]:
     """Read segments as taskqd.storage.journal.segments does: each up to what the next one goes on after."""
     named = [(f"segment-{number}", content) for number, content in enumerate(segments, 1)]
-    firsts = [(name, content, first_sequence(name, content, is_more=False)) for name, content in named]
+    firsts = [(name, content, first_sequence(name, content, is_truncated=False)) for name, content in named]
     whole = [one for one in firsts if one[2] is not None]
     for (name, content, _), (*_, following) in pairwise([*whole, ("", b"", None)]):
-        for portion in replay.read(name, content, None if following is None else following - 1):
+        for portion in replay.read_segment(name, content, None if following is None else following - 1):
             yield from portion.records
 
 
@@ -405,7 +405,7 @@ def test_it_makes_no_difference_whether_lines_are_taken_in_together_or_one_by_on
 
 def test_a_segment_is_read_back_with_the_place_of_each_record() -> None:
     replay = Replay()
-    found = list(replay.read("segment", SEGMENT, None))
+    found = list(replay.read_segment("segment", SEGMENT, None))
     assert [record for portion in found for record in portion.records] == RECORDS
     assert [number for portion in found for number in portion.sequences] == list(range(1, len(LINES) + 1))
     assert [line + b"\n" for portion in found for line in portion.lines] == [line for _, line in LINES]
@@ -433,12 +433,12 @@ def test_a_segment_before_the_last_may_not_be_cut_within_a_line() -> None:
         number = SEGMENT[:cut].count(b"\n") + 1
         if cut in ends - {0}:
             assert refusal.startswith(
-                f"segment-1, line {number} cannot be trusted: it ends with record {number - 1}, "
+                f"segment-1, line {number} cannot be trusted: the segment ends with record {number - 1}, "
             )
         elif number == 1:
-            assert refusal.startswith("segment-2, line 1 cannot be trusted: it is record 8 where 1 was")
+            assert refusal.startswith("segment-2, line 1 cannot be trusted: it is record 8, expected 1")
         else:
-            assert refusal.startswith(f"segment-1, line {number} cannot be trusted: it does not end")
+            assert refusal.startswith(f"segment-1, line {number} cannot be trusted: it has no end")
 
 
 def test_no_flipped_bit_makes_a_record_or_a_traceback() -> None:
@@ -483,10 +483,7 @@ def test_a_lost_line_is_refused(lost: int) -> None:
     del lines[lost]
     if lost < len(LINES) - 1:
         refusal = _refusal(b"".join(lines))
-        assert (
-            f"line {lost + 1} cannot be trusted: it is record {lost + 2} where {lost + 1} was expected"
-            in refusal
-        )
+        assert f"line {lost + 1} cannot be trusted: it is record {lost + 2}, expected {lost + 1}" in refusal
     else:
         assert _replay(b"".join(lines)) == RECORDS[:-1]
 
@@ -497,7 +494,7 @@ def test_a_repeated_line_is_refused(repeated: int) -> None:
     lines.insert(repeated, lines[repeated])
     refusal = _refusal(b"".join(lines))
     assert f"segment-1, line {repeated + 2} cannot be trusted" in refusal
-    assert f"it is record {repeated + 1} where {repeated + 2} was expected" in refusal
+    assert f"it is record {repeated + 1}, expected {repeated + 2}" in refusal
 
 
 @pytest.mark.parametrize("one", range(len(LINES)))
@@ -517,10 +514,10 @@ def test_segments_go_on_counting_and_each_begins_with_opened() -> None:
     segments = [SEGMENT, encode(again, 8), encode(again, 9) + encode(more, 10)]
     assert _replay(*segments) == [*RECORDS, again, again, more]
     assert (
-        "segment-1, line 8 cannot be trusted: it ends with record 7, and the next segment goes on after 8"
-        in (_refusal(segments[0], segments[2]))
+        "segment-1, line 8 cannot be trusted: the segment ends with record 7, "
+        "but the next one continues after 8" in (_refusal(segments[0], segments[2]))
     )
-    assert "segment-1, line 1 cannot be trusted: it is record 8 where 1" in _refusal(*segments[1:])
+    assert "segment-1, line 1 cannot be trusted: it is record 8, expected 1" in _refusal(*segments[1:])
     assert "segment-1, line 8 cannot be trusted" in _refusal(segments[0], segments[2], segments[1])
 
 
@@ -528,11 +525,11 @@ def test_the_place_of_a_record_is_counted_from_the_beginning_of_its_segment() ->
     replay = Replay()
     assert _read(replay, SEGMENT, 7) == RECORDS
     opened = encode(OPENED, 8)
-    assert list(replay.read("segment-2", opened + b"torn", None)) == [
+    assert list(replay.read_segment("segment-2", opened + b"torn", None)) == [
         RecordBatch(0, [opened[:-1]], [8], [OPENED])
     ]
     assert replay.good_bytes == len(opened)
-    assert list(replay.read("segment-3", b"torn", None)) == []
+    assert list(replay.read_segment("segment-3", b"torn", None)) == []
     assert replay.good_bytes == 0
 
 
@@ -555,19 +552,23 @@ def test_the_number_of_a_segment_s_first_record_is_told_once_it_is_whole() -> No
     line = encode(OPENED, 8)
     assert first_sequence("x", line, True) == first_sequence("x", line + b"y\n", False) == 8
     assert [first_sequence("x", line[:cut], False) for cut in range(len(line))] == [None] * len(line)
-    with pytest.raises(JournalDamaged, match=r"^x, line 1 cannot be trusted: it does not end"):
+    with pytest.raises(JournalDamaged, match=r"^x, line 1 cannot be trusted: it has no end"):
         first_sequence("x", line[:-1], True)
-    with pytest.raises(JournalDamaged, match=r"^x, line 1 cannot be trusted: its checksum does not match"):
+    with pytest.raises(JournalDamaged, match=r"^x, line 1 cannot be trusted: its checksum is wrong"):
         first_sequence("x", b"y\n" + line, False)
 
 
 # Batches over blanks.
 
 FIRST = [encode(Opened(at=1.5, format=FORMAT, store="s", boot="b", next_id=1), 1), encode(RECORDS[1], 2)]
-SECOND = [encode(RECORDS[2], 3), encode(RECORDS[3], 4, goes_on=True), encode(RECORDS[4], 5, goes_on=True)]
+SECOND = [
+    encode(RECORDS[2], 3),
+    encode(RECORDS[3], 4, continues_batch=True),
+    encode(RECORDS[4], 5, continues_batch=True),
+]
 GOOD, BATCH = b"".join(FIRST), b"".join(SECOND)
 LATER = encode(RECORDS[5], 6)
-ONLY_MARKED = encode(RECORDS[5], 6, goes_on=True)
+ONLY_MARKED = encode(RECORDS[5], 6, continues_batch=True)
 BLANKS = b"\n" * 1000
 
 
@@ -580,7 +581,7 @@ def _measured(content: bytes) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("number", [1, 17, 10**12])
 def test_a_line_that_goes_on_with_a_batch_is_marked_and_is_read_as_any_other(number: int) -> None:
-    line = encode(RECORDS[2], number, goes_on=True)
+    line = encode(RECORDS[2], number, continues_batch=True)
     assert line[8:].startswith(b" +%d {" % number)
     assert decode(line[:-1]) == (number, RECORDS[2])
     with pytest.raises(JournalDamaged):
@@ -649,7 +650,7 @@ def test_blanks_prove_nothing_in_a_segment_of_an_older_format_nor_before_one_is_
     for content in (b"\n\n", FIRST[0].replace(b"opened", b"Opened") + BLANKS):
         assert "segment-1, line 1 cannot be trusted" in _refusal(content)
         with pytest.raises(JournalDamaged):
-            list(Replay().read("segment", content, None))
+            list(Replay().read_segment("segment", content, None))
 
 
 def test_blanks_before_a_later_segment_are_not_looked_at_but_none_may_be_in_the_midst() -> None:
@@ -693,8 +694,8 @@ def test_a_snapshot_is_read_back_and_the_segments_go_on_after_it() -> None:
     assert (found.start, found.end) == (len(encode(HEADER, 9)), len(SNAPSHOT))
     assert (replay.sequence, replay.opened) == (9, HEADER)
     assert _read(replay, encode(OPENED, 10), None) == [OPENED]
-    with pytest.raises(JournalDamaged, match=r"segment, line 1 .* it is record 12 where 11"):
-        list(replay.read("segment", encode(OPENED, 12), None))
+    with pytest.raises(JournalDamaged, match=r"segment, line 1 .* it is record 12, expected 11"):
+        list(replay.read_segment("segment", encode(OPENED, 12), None))
 
 
 def test_a_snapshot_of_nothing_is_read_back() -> None:
@@ -707,20 +708,20 @@ def test_a_snapshot_of_nothing_is_read_back() -> None:
 @pytest.mark.parametrize(
     "content, line, why",
     [
-        (b"", 1, "it does not end"),
-        (SEGMENT, 1, "the first record must be Snapshot"),
-        (SNAPSHOT[:-1], 4, "it does not end"),
-        (SNAPSHOT[: SNAPSHOT.rindex(b"\n", 0, -1) + 1], 4, "3 records were expected, 2 are there"),
-        (SNAPSHOT + encode(RECORDS[6], 7), 6, "3 records were expected, 4 are there"),
-        (SNAPSHOT + encode(RECORDS[6], 6), 5, "record 6 cannot follow 6 in a snapshot of 9"),
-        (SNAPSHOT + encode(RECORDS[6], 10), 5, "record 10 cannot follow 6 in a snapshot of 9"),
+        (b"", 1, "it has no end"),
+        (SEGMENT, 1, "the first record is not Snapshot"),
+        (SNAPSHOT[:-1], 4, "it has no end"),
+        (SNAPSHOT[: SNAPSHOT.rindex(b"\n", 0, -1) + 1], 4, "the file has 2 records, expected 3"),
+        (SNAPSHOT + encode(RECORDS[6], 7), 6, "the file has 4 records, expected 3"),
+        (SNAPSHOT + encode(RECORDS[6], 6), 5, "record 6 cannot follow 6 in a snapshot up to 9"),
+        (SNAPSHOT + encode(RECORDS[6], 10), 5, "record 10 cannot follow 6 in a snapshot up to 9"),
         (SNAPSHOT + encode(OPENED, 7), 5, "record 7 cannot follow 6"),
         (SNAPSHOT + encode(HEADER, 7), 5, "record 7 cannot follow 6"),
-        (SNAPSHOT.replace(b"echo", b"ecko"), 2, "its checksum does not match"),
+        (SNAPSHOT.replace(b"echo", b"ecko"), 2, "its checksum is wrong"),
         (
             encode(Snapshot(at=1.5, format=FORMAT + 1, store="s", boot="b", next_id=3, records=0), 7),
             1,
-            f"its format is {FORMAT + 1}, and this taskqd reads formats up to {FORMAT}",
+            f"its format is {FORMAT + 1}, but this version of taskqd reads formats up to {FORMAT}",
         ),
     ],
 )
@@ -742,7 +743,10 @@ def test_a_snapshot_is_whole_or_refused(cut: int) -> None:
 def test_a_segment_has_no_snapshot_in_it_but_removals(record: Record) -> None:
     content = encode(OPENED, 1) + encode(record, 2)
     if record is HEADER:
-        assert "line 2 cannot be trusted: a segment has one Opened record, its first" in _refusal(content)
+        assert (
+            "line 2 cannot be trusted: only the first record of a segment may be an Opened record"
+            in _refusal(content)
+        )
     else:
         assert _replay(content) == [OPENED, record]
 
@@ -756,28 +760,31 @@ def test_an_empty_segment_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     "content, why",
     [
-        (encode(RECORDS[1], 1), "the first record must be Opened"),
-        (encode(OPENED, 1) + encode(OPENED, 2), "a segment has one Opened record, its first"),
+        (encode(RECORDS[1], 1), "the first record is not Opened"),
+        (encode(OPENED, 1) + encode(OPENED, 2), "only the first record of a segment may be an Opened record"),
         (
             encode(Opened(at=0.0, format=FORMAT + 1, store="s", boot="b", next_id=1), 1),
-            f"its format is {FORMAT + 1}, and this",
+            f"its format is {FORMAT + 1}, but this",
         ),
-        (b"\n", "its checksum does not match"),
-        (b"00000000\n", "no record"),
-        (SEGMENT.replace(b"\n", b"\r\n"), "its checksum does not match"),
-        (b" " + SEGMENT, "its checksum does not match"),
-        (SEGMENT[:8].upper() + SEGMENT[8:], "its checksum does not match"),
-        (_line(b""), "no record"),
-        (_line(b"1"), "no record"),
-        (_line(b"x {}"), "no record"),
-        (_line(b"9" * 5000 + b" {}"), "no record"),
-        (_line(b"1 {}"), "no record"),
-        (_line(b"1 null"), "no record"),
-        (_line(b"1 " + b"[" * 100_000), "no record"),
-        (_line(b'1 {"type":"started","x":' + b"[" * 100_000), "no record"),
-        (_line(b'1 {"type":"exploded","id":1}'), "no record"),
-        (_line(b'1 {"type":"opened","at":"x"}'), "no record"),
-        (_line(b'1 {"type":"opened","at":1.0,"format":1,"store":"\xff","boot":"","next_id":1}'), "no record"),
+        (b"\n", "its checksum is wrong"),
+        (b"00000000\n", "cannot decode its record"),
+        (SEGMENT.replace(b"\n", b"\r\n"), "its checksum is wrong"),
+        (b" " + SEGMENT, "its checksum is wrong"),
+        (SEGMENT[:8].upper() + SEGMENT[8:], "its checksum is wrong"),
+        (_line(b""), "cannot decode its record"),
+        (_line(b"1"), "cannot decode its record"),
+        (_line(b"x {}"), "cannot decode its record"),
+        (_line(b"9" * 5000 + b" {}"), "cannot decode its record"),
+        (_line(b"1 {}"), "cannot decode its record"),
+        (_line(b"1 null"), "cannot decode its record"),
+        (_line(b"1 " + b"[" * 100_000), "cannot decode its record"),
+        (_line(b'1 {"type":"started","x":' + b"[" * 100_000), "cannot decode its record"),
+        (_line(b'1 {"type":"exploded","id":1}'), "cannot decode its record"),
+        (_line(b'1 {"type":"opened","at":"x"}'), "cannot decode its record"),
+        (
+            _line(b'1 {"type":"opened","at":1.0,"format":1,"store":"\xff","boot":"","next_id":1}'),
+            "cannot decode its record",
+        ),
     ],
 )
 def test_a_line_that_is_no_record_here_is_refused_with_its_place(content: bytes, why: str) -> None:

@@ -194,7 +194,7 @@ def test_what_is_appended_while_others_are_told_is_durable_before_it_is_told_its
 def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Return for each write whether the reactor waits for it, as they are made."""
     waits: list[bool] = []
-    write = bench.store._write
+    write = bench.store._entry_writer.write
 
     def noting(entries: Any) -> None:
         if entries:
@@ -202,7 +202,7 @@ def noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             waits.append(bench.store._group_commit.thread.is_awaited)
         write(entries)
 
-    monkeypatch.setattr(bench.store, "_write", noting)
+    monkeypatch.setattr(bench.store._group_commit.thread, "_commit", noting)
     return waits
 
 
@@ -335,7 +335,7 @@ def test_a_position_stays_what_it_is_after_a_restart(bench: Bench) -> None:
 def test_what_cannot_be_read_back_is_an_error_of_the_store(bench: Bench, position: Position) -> None:
     bench.open()
     bench.append(submitted(1))
-    with pytest.raises(StoreFailed, match="cannot be read back"):
+    with pytest.raises(StoreFailed, match="cannot be read"):
         bench.store.read(position)
     assert bench.store.failure is None
 
@@ -427,7 +427,7 @@ def test_directory_with_the_name_of_an_unfinished_snapshot_is_left_alone_with_a_
     stray.mkdir()
     assert bench.open() == [submitted(1)]
     assert stray.is_dir()
-    assert f"{stray} is a directory, so not the daemon's: it is left alone" in caplog.text
+    assert f"{stray} is a directory, which the daemon has not made; it is ignored" in caplog.text
 
 
 def test_store_that_was_copied_has_another_name_and_says_so_once(
@@ -700,7 +700,7 @@ def test_a_torn_line_in_a_segment_that_is_not_the_last_is_damage(bench: Bench) -
     bench.open()
     bench.close()
     bench.segment(1).write_bytes(bench.segment(1).read_bytes()[:-3])
-    with pytest.raises(JournalDamaged, match=r"00000001\.journal, line 2 .*does not end"):
+    with pytest.raises(JournalDamaged, match=r"00000001\.journal, line 2 .*has no end"):
         bench.open()
     bench.unlock()
 
@@ -810,7 +810,7 @@ def test_journal_that_is_removed_or_moved_refuses_what_comes_and_loses_nothing_t
         shutil.copytree(elsewhere, bench.directory)
     before = bench.segment(1).read_bytes() if how == "replaced by a copy" else b""
     refused = bench.store.append(submitted(count + 1))
-    with pytest.raises(StoreFailed, match=r"written: /\S+ is not there any more: it was removed"):
+    with pytest.raises(StoreFailed, match=r"written: /\S+ was removed"):
         bench.reactor.until(refused)
     assert "CRITICAL" in [record.levelname for record in caplog.records]
     try_again(bench)
@@ -837,7 +837,7 @@ def test_journal_that_is_away_is_noticed_though_nothing_is_written(bench: Bench,
     for _ in range(2):
         result_of(bench.store.check_location())
     assert bench.store.failure is not None
-    assert "it was removed or moved while the daemon ran" in bench.store.failure
+    assert "was removed or moved while the daemon ran" in bench.store.failure
     assert isinstance(error_of(bench.store.append(submitted(1))), StoreFailed)
     away.with_name("elsewhere").rename(away)
     try_again(bench)
@@ -895,14 +895,14 @@ def test_a_refused_end_that_cannot_be_cut_off_is_told_to_the_operator(
     bench.turn()
     assert isinstance(error_of(refused), StoreFailed)
     [message] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert f"the refused end of {bench.segment(1)} could not be cut off" in message
+    assert f"{bench.segment(1)}: the failed write at its end could not be truncated" in message
 
 
 def test_a_bug_in_the_writing_is_a_failure_like_any_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.open()
-    monkeypatch.setattr(bench.store, "_write", lambda _: 1 / 0)
+    monkeypatch.setattr(bench.store._entry_writer, "_write_to_segment", lambda _: 1 / 0)
     refused = bench.store.append(submitted(1))
     bench.turn()
     assert isinstance(error_of(refused), StoreFailed)
@@ -932,7 +932,7 @@ def test_a_journal_that_cannot_be_written_refuses_the_start_in_one_line(bench: B
         bench.store.start_writing(0)
     bench.filesystem.clear_failures()
     bench.unlock()
-    left = bench.store._writer.detach()
+    left = bench.store._segment_writer.detach()
     bench.filesystem.close(left) if left is not None else None
 
 
@@ -1076,7 +1076,7 @@ def test_a_store_that_has_failed_takes_records_again_in_a_new_segment(
     try_again(bench)
     result_of(waiting)
     assert bench.store.failure is None
-    assert f"can be written again, from {bench.segment(2)} on" in caplog.text
+    assert f"journal writable again, starting with segment {bench.segment(2)}" in caplog.text
     result_of(bench.store.when_writable())
     bench.append(submitted(3), submitted(4))
     bench.close()

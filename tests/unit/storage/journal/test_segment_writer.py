@@ -227,7 +227,7 @@ def test_blanks_that_cannot_be_cut_off_are_left_with_a_line_in_the_log(
     bench.begin()
     assert len(bench.content(1)) == length
     [message] = [record.getMessage() for record in caplog.records]
-    assert f"the blank end of {bench.segments.path(1)} could not be cut off" in message
+    assert f"{bench.segments.path(1)}: the preallocation at its end could not be truncated" in message
 
 
 def test_a_refused_end_is_not_cut_off_twice(bench: Bench) -> None:

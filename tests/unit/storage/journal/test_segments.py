@@ -7,9 +7,10 @@ import pytest
 from taskqd.errors import JournalDamaged, Lagged, StoreFailed
 from taskqd.model.events import Ended, Event, JobEvent, Opened, Paused, Snapshot
 from taskqd.storage.filesystem import Filesystem
-from taskqd.storage.journal import reader
+from taskqd.storage.journal import job_event_reader, reader
 from taskqd.storage.journal.codec import encode
-from taskqd.storage.journal.reader import JobEventFinder, SegmentReader
+from taskqd.storage.journal.job_event_reader import JobEventFinder
+from taskqd.storage.journal.reader import SegmentReader
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import JournalEnd, Layout, Segments, positions
 from taskqd.storage.journal.snapshot import SnapshotWriter
@@ -154,7 +155,7 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> No
     write(tmp_path, [submitted(1)])
     segments = Segments(str(tmp_path), Filesystem())
     for position in [(1, 3, 10), (1, 100_000, 50), (9, 0, 50), (-1, 0, 50)]:
-        with pytest.raises(StoreFailed, match="cannot be read back"):
+        with pytest.raises(StoreFailed, match="cannot be read"):
             segments.read(position)
     segments.close()
 
@@ -166,7 +167,7 @@ def test_what_cannot_be_read_back_is_an_error_of_the_store(tmp_path: Path) -> No
 def test_all_that_the_journal_has_of_a_job_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(reader, "SEARCH_READ_BYTES", at_once)
+    monkeypatch.setattr(job_event_reader, "SEARCH_READ_BYTES", at_once)
     events = story(25)
     write(tmp_path, *portions(events, 3))
     SnapshotWriter(Segments(str(tmp_path), Filesystem()), Filesystem(), 1).write()
@@ -270,7 +271,7 @@ def test_a_snapshot_that_takes_a_segment_s_place_meanwhile_has_what_was_there(tm
 def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segment_s_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "BATCH_BYTES", 1)
+    monkeypatch.setattr(job_event_reader, "BATCH_BYTES", 1)
     events = [submitted(1), *ran(1), submitted(2)]
     write(tmp_path, events, [submitted(3)])
     segments = Segments(str(tmp_path), Filesystem())
@@ -287,8 +288,8 @@ def test_a_search_goes_on_behind_what_it_has_found_where_a_snapshot_takes_a_segm
 def test_a_search_asks_whether_to_go_on_where_it_finds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "SEARCH_READ_BYTES", 100)
-    monkeypatch.setattr(reader, "MAX_SEARCH_BYTES", 200)
+    monkeypatch.setattr(job_event_reader, "SEARCH_READ_BYTES", 100)
+    monkeypatch.setattr(job_event_reader, "MAX_SEARCH_BYTES", 200)
     write(tmp_path, [submitted(number) for number in range(1, 20)])
     finding = JobEventFinder(Segments(str(tmp_path), Filesystem()), Filesystem(), (99,), upto(100))
     assert (finding.read_batch(), finding.is_over) == ([], False)
@@ -306,7 +307,9 @@ def test_blanks_and_marks_are_nothing_to_a_reader(tmp_path: Path) -> None:
     write(tmp_path, [submitted(1)])
     path = tmp_path / "00000001.journal"
     batch = (
-        encode(submitted(2), 3) + encode(ran(1)[0], 4, goes_on=True) + encode(submitted(3), 5, goes_on=True)
+        encode(submitted(2), 3)
+        + encode(ran(1)[0], 4, continues_batch=True)
+        + encode(submitted(3), 5, continues_batch=True)
     )
     path.write_bytes(path.read_bytes() + batch + b"\n" * 100_000)
     segments = Segments(str(tmp_path), Filesystem())
