@@ -3,12 +3,12 @@
 from twisted.internet.interfaces import (
     IReactorCore,
     IReactorFDSet,
-    IReactorFromThreads,
     IReactorProcess,
-    IReactorTime,
     IReactorUNIX,
 )
 
+from taskqd.storage.interfaces import ICommitReactor
 
-class IReactor(IReactorCore, IReactorTime, IReactorFromThreads, IReactorFDSet, IReactorProcess, IReactorUNIX):
+
+class IReactor(IReactorCore, ICommitReactor, IReactorFDSet, IReactorProcess, IReactorUNIX):
     """All interfaces of the reactor that the daemon uses."""
