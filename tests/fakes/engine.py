@@ -33,7 +33,7 @@ ACTOR = Actor("ada")
 
 
 class Harness:
-    """A dispatcher over fakes of everything below it; ``journal`` is what was recorded before."""
+    """An engine and a server over fakes; ``events`` are those recorded before."""
 
     def __init__(
         self,
@@ -89,36 +89,36 @@ class Harness:
         self.factory = TaskqFactory(self.router, self.connection_limits, self.clock)
 
     def check_run(self, who: Principal, spec: Spec) -> Spec:
-        """Let everybody run everything."""
+        """Allow every user to run any job."""
         return spec
 
     @property
     def queue_state(self) -> QueueState:
-        """The dispatcher's backlog."""
+        """The engine's state."""
         return self.engine.queue_state
 
     def job(self, job_id: int) -> Job:
-        """Return a job as it is."""
+        """Return a job."""
         return self.queue_state.get(job_id)
 
     def statuses(self) -> list[Status]:
-        """Return the jobs' statuses by id."""
+        """Return the statuses of all jobs, in the order of their ids."""
         return [job.status for job in self.queue_state.walk(1)]
 
     def settle(self) -> None:
-        """Make durable whatever is on its way, and what comes of it."""
+        """Make all events durable, including those that follow from them."""
         self.journal.sync_all()
 
-    def asked(
+    def begin_submit(
         self, command: str = "true", blocks: dict[str, bytes] | None = None, **options: Any
     ) -> "Deferred[int]":
-        """Return the Deferred of a submission by ada, of which nothing is durable yet."""
+        """Submit a job as ada, without making it durable; return the Deferred."""
         spec = Spec(**options)
         return maybeDeferred(self.engine.submissions.submit, NewJob(command, spec, ACTOR, blocks or {}))
 
     def submit(self, command: str = "true", **options: Any) -> int:
-        """Return the id of a new job, once all is durable."""
-        accepted = self.asked(command, **options)
+        """Submit a job as ada, make everything durable, and return its id."""
+        accepted = self.begin_submit(command, **options)
         self.settle()
         return result_of(accepted)
 
@@ -139,7 +139,7 @@ class Harness:
         return begin(self.engine.job_commands.release(job_id, ACTOR))
 
     def change(self, job_id: int, **values: Any) -> "Deferred[Job]":
-        """Return the Deferred of a change of a spec's fields."""
+        """Return the Deferred of a change."""
         return begin(self.engine.job_commands.change(job_id, ACTOR, values))
 
     def pause(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
@@ -147,11 +147,11 @@ class Harness:
         return begin(self.engine.queue_commands.pause(ACTOR, queue, schedule))
 
     def resume(self, queue: str | None = None, schedule: int | None = None) -> "Deferred[None]":
-        """Return the Deferred of a pause's end."""
+        """Return the Deferred of a resume."""
         return begin(self.engine.queue_commands.resume(ACTOR, queue, schedule))
 
     def resize(self, queue: str, slots: int | None) -> "Deferred[None]":
-        """Return the Deferred of a change of a queue's slots."""
+        """Return the Deferred of a resize."""
         return begin(self.engine.queue_commands.resize(ACTOR, queue, slots))
 
     def schedule(self, every: float = 60.0, **options: Any) -> "Deferred[int]":
@@ -160,7 +160,7 @@ class Harness:
         return begin(self.engine.queue_commands.schedule(command, spec, ACTOR, every, None, False))
 
     def unschedule(self, number: int) -> "Deferred[None]":
-        """Return the Deferred of a schedule's end."""
+        """Return the Deferred of an unschedule."""
         return begin(self.engine.queue_commands.unschedule(number, ACTOR))
 
     def retry(self, job_id: int) -> "Deferred[Job]":
@@ -172,30 +172,30 @@ class Harness:
         return begin(self.engine.job_commands.remove(job_id, ACTOR))
 
     def finish(self, job_id: int, outcome: Outcome = COMPLETED) -> None:
-        """End a running attempt, durably."""
+        """End a running attempt, and make everything durable."""
         self.executor.finish(job_id, outcome)
         self.settle()
 
 
 def opened(slots: int = 2, **options: Any) -> Harness:
-    """Return a house that has started."""
+    """Return a harness whose engine has started."""
     harness = Harness(slots, **options)
     harness.engine.start()
     return harness
 
 
 def running(harness: Harness) -> list[int]:
-    """Return the ids of the jobs that run, upwards."""
+    """Return the ids of the running jobs, in ascending order."""
     return sorted(harness.executor.running)
 
 
 def watchers(feed: EventStream) -> int:
-    """Return how many watchers of a feed have caught up."""
+    """Return the number of subscribers of an event stream."""
     return feed.subscriber_count
 
 
 def replayed(events: list[Event], limits: CapacityTotals = UNLIMITED) -> QueueState:
-    """Return what the journal says, as a start reads it."""
+    """Return the state after a replay of events."""
     queue_state = QueueState(limits, is_open=False)
     for number, event in enumerate(events):
         queue_state.apply(event, (1, number, 1))

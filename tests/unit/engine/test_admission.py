@@ -1,4 +1,4 @@
-"""What must be true of a submission: whom it comes after is there, and it can have room."""
+"""Admission: dependencies exist, and the demands can be met."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _queue_state() -> QueueState:
     return fold(submitted(1), array(2, 3), submitted(9), cancelled(9), removed(9), totals=LIMITS)
 
 
-def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> None:
+def test_dependency_by_array_and_index_becomes_the_id_of_the_task() -> None:
     asked = spec(after=(TaskId(2, 1), 1), after_any=(TaskId(2, 3),), after_fail=(2, TaskId(2, 2)))
     assert resolve_dependencies(_queue_state(), asked) == spec(
         after=(3, 1), after_any=(5,), after_fail=(2, 4)
@@ -37,7 +37,7 @@ def test_a_task_that_is_named_by_its_index_is_named_by_its_id_from_then_on() -> 
     ],
 )
 @pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
-def test_a_task_that_is_not_there_is_refused(
+def test_dependency_on_a_task_that_does_not_exist_is_refused(
     which: TaskId, error: type[Exception], text: str, kind: str
 ) -> None:
     with pytest.raises(error) as refusal:
@@ -46,7 +46,7 @@ def test_a_task_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
-def test_a_job_comes_only_after_jobs_that_are_there(kind: str) -> None:
+def test_dependency_on_a_job_that_does_not_exist_is_refused(kind: str) -> None:
     check(_queue_state(), spec(**{kind: (1, 2, 5)}))
     for job_id, error in ((10, NoSuchJob), (9, Gone)):
         with pytest.raises(error):
@@ -58,7 +58,7 @@ def test_a_job_comes_only_after_jobs_that_are_there(kind: str) -> None:
     [{}, {"slots": 4}, {"needs": {"gpu": 1}}, {"queue": "build", "slots": 2}, {"queue": "big", "slots": 4}],
     ids=str,
 )
-def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any]) -> None:
+def test_demand_up_to_the_total_is_accepted(asked: dict[str, Any]) -> None:
     check(_queue_state(), spec(**asked))
 
 
@@ -72,7 +72,7 @@ def test_what_there_is_may_be_wanted_even_if_it_is_not_free(asked: dict[str, Any
         ({"needs": {"disk": 1}}, "it needs 1 disk, the total is 0"),
     ],
 )
-def test_what_could_never_start_is_refused_with_what_there_is(asked: dict[str, Any], text: str) -> None:
+def test_demand_above_the_total_is_refused_with_the_total(asked: dict[str, Any], text: str) -> None:
     queue_state = _queue_state()
     queue_state.apply(resized("small", 1))
     for checks in (check, check_capacity):

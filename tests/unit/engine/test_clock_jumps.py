@@ -1,4 +1,4 @@
-"""Jumps of the time of day: each is a record, and moves nothing but what waits for a time of day."""
+"""Jumps of the time of day: each is recorded, and moves only what waits for a time of day."""
 
 import random
 
@@ -20,20 +20,20 @@ JUMPS = [7200.0, 8 * DAY, -7200.0, -8 * DAY, 50 * 365 * DAY]
 
 
 def started(slots: int = 2) -> Harness:
-    """Return a house that has started and compares its clocks."""
+    """Return a started harness that compares its clocks."""
     harness = opened(slots)
     harness.engine.clock_jumps.start()
     return harness
 
 
 def set_time(harness: Harness, jump: float) -> None:
-    """Set the time of day, and let it be noticed."""
+    """Set the time of day, and let the engine detect that."""
     harness.clock.set_time(harness.clock.now() + jump)
     advance(harness, CHECK_INTERVAL)
 
 
 def advance(harness: Harness, seconds: float) -> None:
-    """Let time pass, a few seconds at a time, and all that comes of it be durable."""
+    """Advance the clock a few seconds at a time, and make everything durable after each."""
     while seconds > 0:
         harness.clock.advance(min(seconds, 2.5))
         harness.settle()
@@ -45,7 +45,7 @@ def clocked(harness: Harness) -> list[Event]:
 
 
 def check(harness: Harness) -> None:
-    """The backlog is what the journal says."""
+    """Check that the state equals a replay of the journal."""
     assert replayed(harness.journal.events) == harness.queue_state
 
 
@@ -66,7 +66,7 @@ def test_jump_of_the_time_of_day_is_one_record_and_one_log_line(
     check(harness)
 
 
-def test_time_of_day_that_is_slewed_or_a_machine_that_is_suspended_is_no_jump() -> None:
+def test_slewed_clock_or_suspended_machine_is_no_jump() -> None:
     harness = started()
     set_time(harness, 0.4)
     set_time(harness, -0.4)
@@ -89,7 +89,7 @@ def test_stop_ends_the_comparison() -> None:
     opened().engine.clock_jumps.stop()
 
 
-def test_time_stamps_go_by_the_old_time_of_day_until_a_jump_can_be_recorded() -> None:
+def test_time_stamps_ignore_a_jump_until_it_is_recorded() -> None:
     harness = started()
     harness.clock.set_time(START + 8 * DAY)
     harness.clock.advance(CHECK_INTERVAL)
@@ -124,7 +124,7 @@ def test_end_that_could_not_be_recorded_before_a_jump_keeps_its_age(jump: float)
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-def test_delay_and_retry_are_as_long_as_was_asked(jump: float) -> None:
+def test_jump_does_not_move_a_delay_or_a_retry(jump: float) -> None:
     harness = started(slots=4)
     delayed = harness.submit(delay=100.0)
     array = harness.submit(delay=100.0, array=Array(0, 0))
@@ -142,7 +142,7 @@ def test_delay_and_retry_are_as_long_as_was_asked(jump: float) -> None:
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-def test_set_with_a_delay_is_not_moved(jump: float) -> None:
+def test_jump_does_not_move_a_changed_delay(jump: float) -> None:
     harness = started()
     job = harness.submit(delay=5.0)
     changing = harness.change(job, delay=100.0)
@@ -170,7 +170,7 @@ def test_at_follows_the_time_of_day_both_ways() -> None:
     check(harness)
 
 
-def test_at_that_was_due_and_could_not_start_waits_again_once_the_time_of_day_is_set_back() -> None:
+def test_due_at_waits_again_after_the_time_of_day_is_set_back() -> None:
     harness = started(slots=1)
     first, dated = harness.submit(), harness.submit(at=START + 3600.0)
     set_time(harness, 3600.0)
@@ -182,7 +182,7 @@ def test_at_that_was_due_and_could_not_start_waits_again_once_the_time_of_day_is
     check(harness)
 
 
-def test_suspended_machine_has_delays_go_on() -> None:
+def test_delay_continues_while_the_machine_is_suspended() -> None:
     harness = started()
     job = harness.submit(delay=3600.0)
     harness.clock.suspend(3600.0)
@@ -191,7 +191,7 @@ def test_suspended_machine_has_delays_go_on() -> None:
 
 
 @pytest.mark.parametrize("jump", JUMPS)
-def test_ended_job_is_as_old_as_the_boot_clock_says(jump: float) -> None:
+def test_age_of_an_ended_job_follows_the_boot_clock(jump: float) -> None:
     harness = started()
     job, array = harness.submit(), harness.submit(array=Array(0, 0))
     harness.finish(job)
@@ -205,7 +205,7 @@ def test_ended_job_is_as_old_as_the_boot_clock_says(jump: float) -> None:
     assert replayed(harness.journal.events).retention_index.pop_expired(now - 10.9, 1000) == [job, array]
 
 
-def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:
+def test_duration_of_a_run_ignores_a_jump() -> None:
     harness = started()
     for jump in JUMPS:
         job = harness.submit()
@@ -217,7 +217,7 @@ def test_run_that_lasted_over_a_jump_is_estimated_by_what_passed() -> None:
     check(harness)
 
 
-def test_walk_of_jumps_leaves_what_the_journal_says() -> None:
+def test_walk_with_jumps_equals_a_replay() -> None:
     chance = random.Random(11)
     harness = started(slots=2)
     for _ in range(300):
@@ -248,7 +248,7 @@ LAST = START + 100.0
 
 
 def elapsed_at(time_of_day: float, boot_clock: float, boot: str) -> tuple[float, float]:
-    """Return what has passed since the last record when the daemon is back, and how far ahead time is."""
+    """Return the time elapsed since the last record at a restart, and ``ahead``."""
     clocks = Harness().clock
     clocks.suspend(boot_clock - BOOT)
     clocks.set_time(time_of_day)
@@ -257,7 +257,7 @@ def elapsed_at(time_of_day: float, boot_clock: float, boot: str) -> tuple[float,
 
 
 @pytest.mark.parametrize("jump", [0.0, *JUMPS])
-def test_restart_within_the_boot_counts_what_the_boot_clock_says(jump: float) -> None:
+def test_restart_within_a_boot_counts_by_the_boot_clock(jump: float) -> None:
     assert elapsed_at(START + 1100.0 + jump, BOOT + 1100.0, "this") == (1000.0, jump)
 
 
@@ -269,11 +269,11 @@ def test_restart_within_the_boot_counts_what_the_boot_clock_says(jump: float) ->
         (0.0, 0.0),
     ],
 )
-def test_restart_in_another_boot_counts_a_day_at_most(time_of_day: float, passed: float) -> None:
+def test_restart_in_another_boot_counts_up_to_a_day(time_of_day: float, passed: float) -> None:
     assert elapsed_at(time_of_day, 30.0, "another") == (passed, time_of_day - LAST - passed)
 
 
-def test_time_of_day_that_is_set_right_after_a_boot_in_1970_moves_no_wait() -> None:
+def test_clock_corrected_after_a_boot_in_1970_moves_no_wait() -> None:
     clocks = Harness().clock
     clocks.set_time(30.0)
     clocks.resume(OPENED, "another", LAST, LAST)
@@ -283,14 +283,14 @@ def test_time_of_day_that_is_set_right_after_a_boot_in_1970_moves_no_wait() -> N
     assert (clocks.elapsed(), clocks.ahead, clocks.now()) == (elapsed, 3600.0, LAST + 3600.0)
 
 
-def test_restart_behind_an_older_format_in_the_same_boot_goes_by_the_time_of_day() -> None:
+def test_restart_after_an_older_format_counts_by_the_time_of_day() -> None:
     clocks = Harness().clock
     clocks.set_time(LAST + 3 * DAY)
     clocks.resume(Opened(at=START, format=4, store="s", boot="this", next_id=1), "this", LAST, LAST)
     assert (clocks.elapsed(), clocks.ahead) == (LAST + 3 * DAY, 0.0)
 
 
-def test_restart_counts_from_the_beginning_of_the_last_segment_if_nothing_came_after_it() -> None:
+def test_restart_counts_from_the_last_segment_if_it_is_empty() -> None:
     clocks = Harness().clock
     clocks.set_time(START + 60.0)
     clocks.resume(OPENED, "another", START + 10.0, START + 10.0)

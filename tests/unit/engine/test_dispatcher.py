@@ -1,4 +1,4 @@
-"""What runs: room and order, the recorded start and end, recovery, the stop, and a store that fails."""
+"""The dispatcher: capacity and order, recorded starts and ends, recovery, stop, failures of the journal."""
 
 import errno
 import signal
@@ -10,14 +10,13 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from taskqd.engine.end_events import STOPPED
 from taskqd.errors import (
     Draining,
     StartRefused,
 )
 from taskqd.execution.run import CannotStart, Outcome, Run
 from taskqd.model.events import Cancelled, Ended, Event, JobEvent, Skipped, Spawned, Started, Submitted
-from taskqd.model.job import Job, Reason, Status, Usage
+from taskqd.model.job import Job, Reason, Status
 from taskqd.model.spec import Array, Spec
 from taskqd.state.explain import explain
 from tests.fakes.clocks import START
@@ -48,7 +47,7 @@ def the_log() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
-def test_no_more_jobs_run_than_there_are_slots_and_they_start_by_id(slots: int) -> None:
+def test_jobs_start_in_order_of_id_while_slots_are_available(slots: int) -> None:
     harness = opened(slots)
     for _ in range(12):
         harness.submit()
@@ -62,31 +61,31 @@ def test_no_more_jobs_run_than_there_are_slots_and_they_start_by_id(slots: int) 
     assert harness.queue_state.counts[Status.COMPLETED] == 12
 
 
-def test_starts_on_their_way_to_the_disk_count_against_the_slots() -> None:
+def test_start_that_is_not_durable_yet_holds_its_slot() -> None:
     harness = opened(2)
     for _ in range(5):
-        harness.asked()
+        harness.begin_submit()
     harness.journal.sync(5)
     assert [type(event) for event in harness.journal.pending] == [Started, Started]
 
 
-def on_its_way(harness: Harness) -> list[tuple[type, int]]:
-    """Return what is on its way to the disk, and of which job."""
+def pending_events(harness: Harness) -> list[tuple[type, int]]:
+    """Return the type and the job of each event that is not durable yet."""
     return [(type(event), event.id) for event in harness.journal.pending if isinstance(event, JobEvent)]
 
 
-def test_the_next_start_goes_to_the_disk_right_behind_the_end_that_makes_room_for_it() -> None:
+def test_next_start_is_written_right_behind_the_end_that_releases_its_slot() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
     harness.executor.finish(1)
-    assert on_its_way(harness) == [(Ended, 1), (Started, 2)]
+    assert pending_events(harness) == [(Ended, 1), (Started, 2)]
     assert (harness.statuses(), harness.engine.dispatcher.busy) == ([Status.RUNNING, Status.PENDING], 1)
     harness.settle()
     assert running(harness) == [2]
 
 
-def test_an_end_that_cannot_be_recorded_goes_before_the_start_that_it_makes_room_for() -> None:
+def test_end_that_failed_is_written_again_before_the_next_start() -> None:
     harness = opened(1)
     for _ in range(3):
         harness.submit()
@@ -94,12 +93,12 @@ def test_an_end_that_cannot_be_recorded_goes_before_the_start_that_it_makes_room
     harness.journal.fail()
     assert (harness.statuses(), running(harness)) == ([Status.RUNNING, Status.PENDING, Status.PENDING], [])
     harness.journal.recover()
-    assert on_its_way(harness) == [(Ended, 1), (Started, 2)]
+    assert pending_events(harness) == [(Ended, 1), (Started, 2)]
     harness.settle()
     assert running(harness) == [2]
 
 
-def test_a_skip_that_waits_for_the_disk_keeps_no_start_from_following_it() -> None:
+def test_start_follows_a_skip_that_had_to_be_written_again() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit(after=(1,))
@@ -107,14 +106,14 @@ def test_a_skip_that_waits_for_the_disk_keeps_no_start_from_following_it() -> No
     harness.executor.finish(1, FAILED)
     harness.journal.sync(1)
     expected: list[tuple[type, int]] = [(Started, 3), (Skipped, 2)]
-    assert on_its_way(harness) == expected
+    assert pending_events(harness) == expected
     harness.journal.fail()
     harness.journal.recover()
     harness.settle()
     assert running(harness) == [3]
 
 
-def test_a_drain_waits_for_the_ends_that_are_on_their_way() -> None:
+def test_drain_waits_for_ends_that_are_not_durable_yet() -> None:
     harness = opened(1)
     harness.submit()
     drained = harness.engine.dispatcher.drain()
@@ -124,18 +123,18 @@ def test_a_drain_waits_for_the_ends_that_are_on_their_way() -> None:
     assert drained.called
 
 
-def test_a_job_that_ends_inside_its_spawn_ends_like_any_other() -> None:
+def test_job_that_ends_during_its_spawn_ends_like_any_other() -> None:
     harness = opened(1)
     harness.executor.at_once = COMPLETED
     for _ in range(50):
-        harness.asked()
+        harness.begin_submit()
     harness.settle()
     assert harness.statuses() == [Status.COMPLETED] * 50
     kinds = [type(event) for event in harness.journal.events if isinstance(event, JobEvent) and event.id == 7]
     assert kinds == [Submitted, Started, Spawned, Ended]
 
 
-def test_a_job_that_cannot_be_spawned_has_failed_with_the_reason() -> None:
+def test_job_that_cannot_be_spawned_fails_with_the_reason() -> None:
     harness = opened(1)
     harness.executor.at_once = Outcome(reason=Reason.SPAWN, detail="no such file")
     harness.submit()
@@ -146,8 +145,8 @@ def test_a_job_that_cannot_be_spawned_has_failed_with_the_reason() -> None:
     assert job.attempt.pid is None
 
 
-def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_be_retried() -> None:
-    """Its secrets cannot be read, for instance: it never runs without them."""
+def test_job_that_cannot_be_built_fails_without_a_process_and_may_be_retried() -> None:
+    """For example because its secrets cannot be read: it must not run without them."""
     harness = opened(1)
     make_run = harness.engine.dispatcher._make_run
     flaws = ["no file", "no file"]
@@ -172,13 +171,13 @@ def test_an_attempt_that_must_not_be_started_has_failed_without_a_start_and_may_
     assert running(harness) == [1]
 
 
-# A machine that lacks what a start takes.
+# Shortages of the machine.
 
 LACK = Outcome(reason=Reason.SPAWN, detail="no more processes", is_shortage=True)
 
 
-class Short:
-    """A house whose machine has room for some processes and no more."""
+class ShortMachine:
+    """A harness on a machine that can run only some processes."""
 
     def __init__(self, room: int, slots: int = 50) -> None:
         self.harness = opened(slots)
@@ -193,7 +192,7 @@ class Short:
 
     def submit(self, count: int, **options: Any) -> None:
         for _ in range(count):
-            self.harness.asked(**options)
+            self.harness.begin_submit(**options)
         self.harness.settle()
 
     def pass_time(self, seconds: float) -> None:
@@ -205,8 +204,8 @@ class Short:
         return sum(isinstance(event, Started) for event in self.harness.journal.events)
 
 
-def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
-    short = Short(room=3)
+def test_shortage_fails_no_job_and_takes_refused_starts_back() -> None:
+    short = ShortMachine(room=3)
     short.submit(300)
     harness = short.harness
     assert len(running(harness)) == 3
@@ -218,8 +217,8 @@ def test_a_shortage_fails_no_job_and_takes_back_what_it_has_refused() -> None:
     assert replayed(harness.journal.events) == harness.queue_state
 
 
-def test_a_start_that_is_taken_back_is_not_counted_as_started() -> None:
-    short = Short(room=3)
+def test_start_that_is_taken_back_is_not_counted() -> None:
+    short = ShortMachine(room=3)
     short.submit(300)
     assert short.starts() > 3
     assert short.harness.engine.counters["started"] == 3
@@ -229,7 +228,7 @@ def test_a_start_that_is_taken_back_is_not_counted_as_started() -> None:
     assert short.harness.engine.counters["started"] == 3
 
 
-def test_an_attempt_that_ends_without_a_process_is_counted_as_started() -> None:
+def test_attempt_that_ends_without_a_process_is_counted() -> None:
     harness = opened(1)
     harness.executor.at_once = Outcome(reason=Reason.SPAWN, detail="no such directory")
     harness.submit(retries=1, retry_delay=1.0)
@@ -238,8 +237,8 @@ def test_an_attempt_that_ends_without_a_process_is_counted_as_started() -> None:
     assert (harness.job(1).attempts, harness.engine.counters["started"]) == (2, 2)
 
 
-def test_a_shortage_that_lasts_costs_a_try_of_one_job_now_and_then() -> None:
-    short = Short(room=0)
+def test_lasting_shortage_costs_an_occasional_try_of_one_job() -> None:
+    short = ShortMachine(room=0)
     short.submit(300)
     assert short.starts() <= 50, "no more than there are slots"
     before = short.starts()
@@ -249,8 +248,8 @@ def test_a_shortage_that_lasts_costs_a_try_of_one_job_now_and_then() -> None:
     assert replayed(short.harness.journal.events) == short.harness.queue_state
 
 
-def test_after_a_shortage_all_goes_on_by_itself_and_that_is_logged_once(logged: list[str]) -> None:
-    short = Short(room=3)
+def test_end_of_a_shortage_starts_all_jobs_and_is_logged_once(logged: list[str]) -> None:
+    short = ShortMachine(room=3)
     short.submit(40)
     short.pass_time(30)
     assert [line for line in logged if "no job starts for now" in line] == logged
@@ -264,8 +263,8 @@ def test_after_a_shortage_all_goes_on_by_itself_and_that_is_logged_once(logged: 
     assert short.harness.clock.getDelayedCalls() == []
 
 
-def test_the_end_of_a_job_lets_another_be_tried_at_once() -> None:
-    short = Short(room=2)
+def test_end_of_a_job_in_a_shortage_tries_the_next_start_at_once() -> None:
+    short = ShortMachine(room=2)
     short.submit(10)
     short.pass_time(60)
     first = running(short.harness)[0]
@@ -276,8 +275,8 @@ def test_the_end_of_a_job_lets_another_be_tried_at_once() -> None:
     assert short.harness.queue_state.counts[Status.COMPLETED] == 10
 
 
-def test_jobs_that_are_gone_in_no_time_go_on_beside_a_shortage() -> None:
-    short = Short(room=0)
+def test_very_short_jobs_end_a_shortage() -> None:
+    short = ShortMachine(room=0)
     short.submit(100)
     short.room = 100
     short.harness.executor.at_once = COMPLETED
@@ -285,7 +284,7 @@ def test_jobs_that_are_gone_in_no_time_go_on_beside_a_shortage() -> None:
     assert short.harness.queue_state.counts[Status.COMPLETED] == 100
 
 
-def test_a_job_that_is_cancelled_while_the_machine_refuses_it_is_cancelled() -> None:
+def test_job_that_is_cancelled_during_a_refused_start_is_cancelled() -> None:
     harness = opened(1)
     waiting: Deferred[Outcome] = Deferred()
     cast("Any", harness.executor).start = lambda *_: waiting
@@ -297,8 +296,8 @@ def test_a_job_that_is_cancelled_while_the_machine_refuses_it_is_cancelled() -> 
     assert harness.statuses() == [CANCELLED]
 
 
-def test_a_shortage_keeps_no_drain_and_no_stop_waiting() -> None:
-    short = Short(room=0)
+def test_shortage_does_not_delay_drain_or_stop() -> None:
+    short = ShortMachine(room=0)
     short.submit(5)
     drained = short.harness.engine.dispatcher.drain()
     result_of(drained)
@@ -309,7 +308,7 @@ def test_a_shortage_keeps_no_drain_and_no_stop_waiting() -> None:
     assert short.harness.clock.getDelayedCalls() == []
 
 
-def test_an_attempt_whose_files_cannot_be_made_for_want_of_descriptors_is_taken_back_too() -> None:
+def test_attempt_without_descriptors_for_its_files_is_taken_back() -> None:
     harness = opened(1)
 
     def refuse(job: Job, attempt: int) -> Run:
@@ -320,13 +319,13 @@ def test_an_attempt_whose_files_cannot_be_made_for_want_of_descriptors_is_taken_
     assert (harness.job(1).status, harness.job(1).attempts) == (PENDING, 0)
 
 
-def test_a_shortage_is_told_by_stats_and_why() -> None:
-    short = Short(room=1)
+def test_shortage_is_shown_by_stats_and_why() -> None:
+    short = ShortMachine(room=1)
     short.submit(3)
     harness = short.harness
-    told = harness.engine.dispatcher.shortage.stats(harness.clock.elapsed())
-    assert told is not None
-    assert (told["detail"], told["next_try_in"] > 0) == ("no more processes", True)
+    stats = harness.engine.dispatcher.shortage.stats(harness.clock.elapsed())
+    assert stats is not None
+    assert (stats["detail"], stats["next_try_in"] > 0) == ("no more processes", True)
     shortage, now = harness.engine.dispatcher.shortage, harness.clock.elapsed()
     text = explain(harness.queue_state, harness.job(3), now, shortage.explain(now))
     assert "the machine lacks what a start needs (no more processes)" in text
@@ -335,7 +334,7 @@ def test_a_shortage_is_told_by_stats_and_why() -> None:
     assert (shortage.stats(now), shortage.explain(now)) == (None, None)
 
 
-def test_what_had_run_before_is_as_it_was_once_a_start_is_taken_back() -> None:
+def test_start_that_is_taken_back_leaves_earlier_attempts_unchanged() -> None:
     harness = opened(1)
     harness.executor.at_once = FAILED
     harness.submit(retries=2, retry_delay=1.0)
@@ -358,7 +357,7 @@ def crashed(*events: Event, **spec: Any) -> Harness:
     return harness
 
 
-def test_an_attempt_that_a_crash_cut_off_was_interrupted_and_does_not_run_again_unasked() -> None:
+def test_attempt_that_a_crash_interrupted_is_not_run_again() -> None:
     harness = crashed()
     harness.spool.leftovers = {}
     assert (harness.job(1).status, harness.job(1).reason, harness.job(1).exit_code) == (
@@ -372,7 +371,7 @@ def test_an_attempt_that_a_crash_cut_off_was_interrupted_and_does_not_run_again_
     assert harness.spool.closed_attempts == [1]
 
 
-def test_an_interrupted_attempt_is_followed_by_another_only_if_its_retries_allow() -> None:
+def test_attempt_that_a_crash_interrupted_is_run_again_if_it_has_retries() -> None:
     harness = crashed(retries=1, retry_delay=2.0)
     assert (harness.job(1).status, harness.job(1).reason, harness.job(1).failures) == (
         PENDING,
@@ -387,12 +386,12 @@ def test_an_interrupted_attempt_is_followed_by_another_only_if_its_retries_allow
     assert replayed(harness.journal.events) == harness.queue_state
 
 
-def test_a_running_job_that_was_cancelled_before_the_crash_is_cancelled() -> None:
+def test_job_that_was_cancelled_before_a_crash_is_cancelled() -> None:
     harness = crashed(Cancelled(id=1, at=START, by="ada", signal=15), retries=5)
     assert (harness.job(1).status, harness.job(1).reason) == (CANCELLED, Reason.CANCELLED)
 
 
-def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
+def test_output_of_an_interrupted_attempt_is_kept() -> None:
     harness = Harness(
         events=[
             Submitted(id=1, at=START, owner="ada", command="true"),
@@ -409,7 +408,7 @@ def test_what_an_interrupted_attempt_had_printed_is_kept() -> None:
     assert result_of(begin(harness.job_view.read_both_streams(harness.job(1)))) == (b"so far", b"")
 
 
-def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_is_refused() -> None:
+def test_recovery_that_cannot_be_recorded_refuses_the_start() -> None:
     harness = Harness(
         events=[
             Submitted(id=1, at=START, owner="ada", command="true"),
@@ -421,7 +420,7 @@ def test_the_interruption_is_durable_before_anything_else_happens_or_the_start_i
         harness.engine.dispatcher.recover("the daemon was killed")
 
 
-def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> None:
+def test_pending_jobs_start_after_a_restart() -> None:
     harness = Harness(
         1,
         events=[
@@ -436,10 +435,10 @@ def test_pending_jobs_start_after_a_restart_and_nothing_else_is_touched() -> Non
     assert running(harness) == [1]
 
 
-# The stop.
+# Stop.
 
 
-def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -> None:
+def test_stop_ends_running_jobs_starts_no_others_and_fires_when_all_is_recorded() -> None:
     harness = opened(2)
     for _ in range(4):
         harness.submit()
@@ -455,7 +454,7 @@ def test_a_stop_ends_what_runs_starts_nothing_and_fires_when_all_is_recorded() -
     assert len(harness.executor.runs) == 2
 
 
-def test_a_stop_of_an_idle_dispatcher_fires_at_once_and_so_does_another() -> None:
+def test_stop_of_an_idle_dispatcher_fires_at_once() -> None:
     harness = opened()
     result_of(harness.engine.dispatcher.stop(requeue=False))
     result_of(harness.engine.dispatcher.stop(requeue=False))
@@ -470,17 +469,17 @@ def test_two_stops_fire_together() -> None:
         result_of(stop)
 
 
-def test_a_stopping_dispatcher_takes_nothing_new() -> None:
+def test_submission_during_a_stop_is_refused() -> None:
     harness = opened()
     result_of(harness.engine.dispatcher.stop(requeue=False))
-    assert isinstance(error_of(harness.asked()), Draining)
-    assert isinstance(error_of(harness.asked(key="k")), Draining)
+    assert isinstance(error_of(harness.begin_submit()), Draining)
+    assert isinstance(error_of(harness.begin_submit(key="k")), Draining)
     assert harness.journal.pending == []
 
 
-def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrupted() -> None:
+def test_start_that_is_not_durable_at_a_stop_is_not_spawned() -> None:
     harness = opened()
-    harness.asked()
+    harness.begin_submit()
     harness.journal.sync()
     stopped = harness.engine.dispatcher.stop(requeue=False)
     harness.settle()
@@ -489,7 +488,7 @@ def test_a_start_on_its_way_when_the_stop_comes_is_not_spawned_and_ends_interrup
     assert (harness.job(1).status, harness.job(1).reason) == (Status.FAILED, Reason.INTERRUPTED)
 
 
-def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_retries_allow() -> None:
+def test_attempt_that_a_stop_interrupted_is_run_again_after_a_restart_if_it_has_retries() -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=0.0)
     harness.engine.dispatcher.stop(requeue=False)
@@ -503,7 +502,7 @@ def test_an_attempt_that_a_stop_interrupted_runs_again_after_the_restart_if_its_
     assert running(again) == [1]
 
 
-def test_a_job_that_ends_by_itself_during_the_stop_has_its_own_end() -> None:
+def test_job_that_completes_during_a_stop_is_completed() -> None:
     harness = opened()
     harness.submit()
     stopped = harness.engine.dispatcher.stop(requeue=False)
@@ -512,7 +511,7 @@ def test_a_job_that_ends_by_itself_during_the_stop_has_its_own_end() -> None:
     assert harness.statuses() == [Status.COMPLETED]
 
 
-def test_a_stop_leaves_no_alarm() -> None:
+def test_stop_leaves_no_timer() -> None:
     harness = opened()
     harness.submit(retries=1)
     harness.finish(1, FAILED)
@@ -521,16 +520,16 @@ def test_a_stop_leaves_no_alarm() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
-# Draining.
+# Drain.
 
 
-def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_end() -> None:
+def test_drain_refuses_submissions_starts_nothing_and_lets_running_jobs_end() -> None:
     harness = opened(1)
     for _ in range(3):
         harness.submit()
     drained = harness.engine.dispatcher.drain()
-    assert isinstance(error_of(harness.asked()), Draining)
-    assert isinstance(error_of(harness.asked(key="k")), Draining)
+    assert isinstance(error_of(harness.begin_submit()), Draining)
+    assert isinstance(error_of(harness.begin_submit(key="k")), Draining)
     assert not drained.called
     assert harness.executor.signals == []
     harness.finish(1)
@@ -546,9 +545,9 @@ def test_a_draining_dispatcher_takes_nothing_starts_nothing_and_lets_what_runs_e
     assert running(harness) == []
 
 
-def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
+def test_drain_waits_for_a_start_that_is_not_durable_yet() -> None:
     harness = opened()
-    harness.asked()
+    harness.begin_submit()
     harness.journal.sync()
     drained = harness.engine.dispatcher.drain()
     assert harness.engine.dispatcher.busy == 1
@@ -558,7 +557,7 @@ def test_a_start_on_its_way_when_the_drain_comes_still_counts() -> None:
     result_of(drained)
 
 
-def test_an_idle_dispatcher_is_drained_at_once_and_whoever_gave_up_is_not_told() -> None:
+def test_drain_of_an_idle_dispatcher_fires_at_once_and_may_be_cancelled() -> None:
     harness = opened()
     result_of(harness.engine.dispatcher.drain())
     harness = opened()
@@ -570,7 +569,7 @@ def test_an_idle_dispatcher_is_drained_at_once_and_whoever_gave_up_is_not_told()
     result_of(stays)
 
 
-def test_a_delayed_job_does_not_start_while_draining() -> None:
+def test_delayed_job_does_not_start_during_a_drain() -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=1.0)
     harness.finish(1, FAILED)
@@ -581,66 +580,10 @@ def test_a_delayed_job_does_not_start_while_draining() -> None:
     assert harness.executor.runs == harness.executor.runs[:1]
 
 
-# A stop that requeues.
+# A journal that fails.
 
 
-def test_with_requeue_what_a_stop_interrupts_is_pending_again_and_has_spent_no_retry() -> None:
-    harness = opened()
-    harness.submit(retries=1)
-    stopped = harness.engine.dispatcher.stop(requeue=True)
-    harness.finish(1, INTERRUPTED)
-    result_of(stopped)
-    job = harness.job(1)
-    assert (job.status, job.reason, job.failures, job.attempts) == (PENDING, Reason.RETRYING, 0, 1)
-    end = harness.journal.events[-1]
-    assert isinstance(end, Ended)
-    assert (end.is_free, end.retry_at, end.reason, end.detail) == (True, START, Reason.INTERRUPTED, STOPPED)
-    again = Harness(events=harness.journal.events)
-    again.engine.start()
-    again.settle()
-    assert running(again) == [1]
-    assert again.job(1).attempts == 2
-
-
-def test_with_requeue_what_ends_by_itself_or_was_cancelled_is_not_requeued() -> None:
-    harness = opened(3)
-    for _ in range(3):
-        harness.submit()
-    harness.cancel(2)
-    harness.settle()
-    harness.engine.dispatcher.stop(requeue=True)
-    harness.finish(1, COMPLETED)
-    harness.finish(2, INTERRUPTED)
-    harness.finish(3, FAILED)
-    assert harness.statuses() == [Status.COMPLETED, CANCELLED, Status.FAILED]
-
-
-def test_with_requeue_a_start_on_its_way_is_requeued_too() -> None:
-    harness = opened()
-    harness.asked()
-    harness.journal.sync()
-    harness.engine.dispatcher.stop(requeue=True)
-    harness.settle()
-    assert (harness.statuses(), harness.job(1).failures) == ([PENDING], 0)
-
-
-def test_a_stop_is_told_from_a_crash() -> None:
-    harness = opened()
-    harness.submit()
-    harness.engine.dispatcher.stop(requeue=False)
-    harness.finish(1, INTERRUPTED)
-    attempt = harness.job(1).attempt
-    assert attempt is not None
-    assert attempt.detail == STOPPED
-    attempt = crashed().job(1).attempt
-    assert attempt is not None
-    assert attempt.detail == "the daemon was killed"
-
-
-# When the store works again.
-
-
-def test_an_end_that_could_not_be_recorded_is_recorded_when_the_store_works_again() -> None:
+def test_end_that_could_not_be_recorded_is_recorded_when_the_journal_is_writable() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -655,7 +598,7 @@ def test_an_end_that_could_not_be_recorded_is_recorded_when_the_store_works_agai
     assert running(harness) == [2]
 
 
-def test_an_end_waits_through_one_failure_after_the_other() -> None:
+def test_end_is_recorded_after_several_failures() -> None:
     harness = opened(1)
     harness.submit()
     harness.executor.finish(1)
@@ -667,10 +610,10 @@ def test_an_end_waits_through_one_failure_after_the_other() -> None:
     assert harness.statuses() == [Status.COMPLETED]
 
 
-def test_a_job_whose_start_was_refused_starts_when_the_store_works_again() -> None:
+def test_job_whose_start_could_not_be_recorded_starts_when_the_journal_is_writable() -> None:
     harness = opened(2)
-    harness.asked()
-    harness.asked()
+    harness.begin_submit()
+    harness.begin_submit()
     harness.journal.sync(2)
     harness.journal.fail()
     assert harness.executor.runs == []
@@ -680,7 +623,7 @@ def test_a_job_whose_start_was_refused_starts_when_the_store_works_again() -> No
     assert [job.attempts for job in harness.queue_state.walk(1)] == [1, 1]
 
 
-def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> None:
+def test_job_that_becomes_due_during_a_failure_starts_afterwards() -> None:
     harness = opened()
     harness.submit(retries=1, retry_delay=1.0)
     harness.finish(1, FAILED)
@@ -692,7 +635,7 @@ def test_a_job_that_comes_due_while_the_store_has_failed_starts_afterwards() -> 
     assert running(harness) == [1]
 
 
-def test_a_job_that_comes_due_while_an_end_waits_for_the_store_starts_afterwards() -> None:
+def test_job_that_becomes_due_while_an_end_is_not_recorded_starts_afterwards() -> None:
     harness = opened(2)
     harness.submit(retries=1, retry_delay=1.0)
     harness.submit()
@@ -707,12 +650,10 @@ def test_a_job_that_comes_due_while_an_end_waits_for_the_store_starts_afterwards
     assert harness.statuses()[1] is Status.COMPLETED
 
 
-def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards() -> None:
+def test_job_accepted_just_before_a_failure_starts_afterwards() -> None:
     harness = opened()
-    answer = harness.asked()
-    harness.journal.failure = (
-        "the disk is full"  # a store tells first of its failure, then of what was durable
-    )
+    answer = harness.begin_submit()
+    harness.journal.failure = "the disk is full"  # a journal fails first, and then reports what was durable
     harness.journal.sync()
     result_of(answer)
     harness.journal.recover()
@@ -720,7 +661,7 @@ def test_a_submission_that_was_durable_just_before_the_failure_starts_afterwards
     assert running(harness) == [1]
 
 
-def test_a_stop_does_not_wait_for_the_store() -> None:
+def test_stop_does_not_wait_for_a_failed_journal() -> None:
     harness = opened()
     harness.submit()
     harness.journal.fail()
@@ -730,22 +671,22 @@ def test_a_stop_does_not_wait_for_the_store() -> None:
     assert harness.statuses() == [RUNNING]
     harness.journal.recover()
     harness.settle()
-    assert harness.statuses() == [RUNNING], "the next start says what became of it"
+    assert harness.statuses() == [RUNNING], "the next start records the end"
 
 
-def test_who_waits_for_the_store_to_go_on_may_be_given_up() -> None:
+def test_wait_for_the_journal_may_be_cancelled() -> None:
     harness = opened()
-    harness.asked()
+    harness.begin_submit()
     harness.journal.sync()
     harness.journal.fail()
     harness.journal._waiting[0].cancel()
     assert harness.statuses() == [PENDING]
 
 
-# Room.
+# Capacity.
 
 
-def test_a_job_takes_the_slots_that_it_wants_of_all_and_of_its_queue() -> None:
+def test_job_allocates_slots_in_total_and_of_its_queue() -> None:
     harness = opened(4, queues={"small": 2})
     harness.submit(queue="small", slots=2)
     harness.submit(queue="small")
@@ -758,7 +699,7 @@ def test_a_job_takes_the_slots_that_it_wants_of_all_and_of_its_queue() -> None:
     assert running(harness) == [2, 4]
 
 
-def test_no_more_of_a_resource_is_in_use_than_there_is_whatever_the_queue() -> None:
+def test_resource_is_shared_by_all_queues() -> None:
     harness = opened(9, resources={"gpu": 2, "disk": 1})
     harness.submit(needs={"gpu": 1}, queue="a")
     harness.submit(needs={"gpu": 1, "disk": 1}, queue="b")
@@ -770,7 +711,7 @@ def test_no_more_of_a_resource_is_in_use_than_there_is_whatever_the_queue() -> N
     assert running(harness) == [1, 3, 4, 5]
 
 
-def test_the_higher_priority_goes_first_and_of_one_priority_the_lower_id() -> None:
+def test_higher_priority_starts_first_then_the_lower_id() -> None:
     harness = opened(1)
     for priority in (0, 0, 5, -1, 5):
         harness.submit(priority=priority)
@@ -781,7 +722,7 @@ def test_the_higher_priority_goes_first_and_of_one_priority_the_lower_id() -> No
     assert order == [1, 3, 5, 2, 4]
 
 
-def test_so_many_tasks_of_an_array_run_at_once_as_it_says() -> None:
+def test_array_runs_up_to_its_limit_of_tasks() -> None:
     harness = opened(9)
     harness.submit(array=Array(1, 5, 2))
     harness.submit()
@@ -790,7 +731,7 @@ def test_so_many_tasks_of_an_array_run_at_once_as_it_says() -> None:
     assert running(harness) == [2, 4, 7]
 
 
-def test_room_for_a_big_job_is_kept_after_a_while_and_the_alarm_lets_go_of_it_again() -> None:
+def test_capacity_is_reserved_for_a_big_job_after_a_while_and_for_a_while() -> None:
     harness = opened(2)
     harness.submit()
     harness.submit(slots=2)
@@ -799,22 +740,20 @@ def test_room_for_a_big_job_is_kept_after_a_while_and_the_alarm_lets_go_of_it_ag
     harness.clock.advance(61)
     harness.finish(3)
     harness.submit()
-    assert running(harness) == [1], "what job 2 wants is kept for it"
+    assert running(harness) == [1], "capacity is reserved for job 2"
     harness.clock.advance(61)
     harness.settle()
-    assert running(harness) == [1, 4], "and not for ever"
+    assert running(harness) == [1, 4], "the reservation has ended"
 
 
-# Nothing new at a stop.
+# Jobs that wait during a stop.
 
 
 @pytest.mark.parametrize("is_stop", [False, True])
 @pytest.mark.parametrize(
     "options", [{"delay": 5.0}, {"hold": True}, {"after": (1,)}, {"after_any": (1,)}, {"array": Array(1, 3)}]
 )
-def test_a_daemon_that_stops_starts_nothing_that_waits_for_anything(
-    options: dict[str, Any], is_stop: bool
-) -> None:
+def test_stop_or_drain_starts_no_waiting_job(options: dict[str, Any], is_stop: bool) -> None:
     harness = opened(1)
     harness.submit()
     job_id = harness.submit(**options)
@@ -838,7 +777,7 @@ def test_a_daemon_that_stops_starts_nothing_that_waits_for_anything(
     assert min(running(again)) >= job_id
 
 
-def test_what_fails_while_the_daemon_drains_still_has_its_consequences() -> None:
+def test_job_that_fails_during_a_drain_fails_its_dependents() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit(after=(1,))
@@ -848,10 +787,10 @@ def test_what_fails_while_the_daemon_drains_still_has_its_consequences() -> None
     assert (harness.job(2).status, harness.job(2).reason) == (Status.FAILED, Reason.DEPENDENCY)
 
 
-# Tasks of arrays.
+# Arrays.
 
 
-def test_the_tasks_of_an_array_run_like_jobs_and_the_array_never_does() -> None:
+def test_tasks_run_and_their_array_does_not() -> None:
     harness = opened(2)
     harness.submit("run", array=Array(5, 7))
     assert [(run.id, run.command) for run in harness.executor.runs] == [(2, "run"), (3, "run")]
@@ -862,7 +801,7 @@ def test_the_tasks_of_an_array_run_like_jobs_and_the_array_never_does() -> None:
     assert harness.job(1).attempts == 0
 
 
-def test_a_stop_ends_the_tasks_and_requeues_them_if_it_is_to() -> None:
+def test_stop_with_requeue_requeues_tasks() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 3))
     stopped = harness.engine.dispatcher.stop(requeue=True)
@@ -873,7 +812,7 @@ def test_a_stop_ends_the_tasks_and_requeues_them_if_it_is_to() -> None:
     assert set(harness.statuses()) == {PENDING}
 
 
-def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> None:
+def test_tasks_that_a_crash_interrupted_fail_and_the_other_tasks_run() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 3), retries=0)
     harness.submit(array=Array(1, 1), retries=1, retry_delay=0.0)
@@ -893,7 +832,7 @@ def test_tasks_that_a_crash_cut_off_were_interrupted_and_the_array_goes_on() -> 
     assert replayed(again.journal.events) == again.queue_state
 
 
-def test_interrupted_tasks_run_again_if_their_retries_allow() -> None:
+def test_tasks_that_a_crash_interrupted_are_run_again_if_they_have_retries() -> None:
     harness = opened(2)
     harness.submit(array=Array(1, 2), retries=1, retry_delay=0.0)
     again = Harness(2, events=harness.journal.events)
@@ -905,52 +844,7 @@ def test_interrupted_tasks_run_again_if_their_retries_allow() -> None:
     assert again.job(2).attempts == 2
 
 
-# What is retried.
-
-
-@pytest.mark.parametrize(
-    "options, outcome, is_retried",
-    [
-        ({"retry_on": ("exit:3",)}, FAILED, True),
-        ({"retry_on": ("exit:4", "timeout")}, FAILED, False),
-        ({"no_retry_on": ("exit:3",)}, FAILED, False),
-        ({"retry_on": ("signal:KILL",)}, Outcome(reason=Reason.SIGNAL, signal=9), True),
-        ({"retry_on": ("timeout",)}, Outcome(reason=Reason.TIMEOUT, signal=15), True),
-        ({"no_retry_on": ("spawn",)}, Outcome(reason=Reason.SPAWN), False),
-    ],
-)
-def test_an_attempt_is_followed_by_another_if_its_end_is_one_that_the_job_retries(
-    options: dict[str, Any], outcome: Outcome, is_retried: bool
-) -> None:
-    harness = opened()
-    harness.submit(retries=1, **options)
-    harness.finish(1, outcome)
-    assert harness.job(1).status is (PENDING if is_retried else Status.FAILED)
-
-
-def test_no_retry_waits_longer_than_the_job_says() -> None:
-    harness = opened()
-    harness.submit(retries=9, retry_delay=1.0, retry_delay_max=5.0)
-    delays = []
-    for _ in range(5):
-        harness.finish(1, FAILED)
-        delays.append((harness.job(1).not_before or 0.0) - harness.clock.elapsed())
-        harness.clock.advance(5)
-        harness.settle()
-    assert delays == [1.0, 2.0, 4.0, 5.0, 5.0]
-
-
-def test_what_an_attempt_has_used_is_recorded_with_its_end() -> None:
-    harness = opened()
-    harness.submit()
-    usage = Usage(user=1.5, system=0.5, memory=4096)
-    harness.finish(1, Outcome(reason=None, exit_code=0, usage=usage))
-    end = harness.journal.events[-1]
-    assert isinstance(end, Ended)
-    assert end.usage == usage
-
-
-# Whatever fails between a recorded start and a recorded end.
+# Internal errors between a recorded start and a recorded end.
 
 
 def _break(*_: object) -> Any:
@@ -958,7 +852,7 @@ def _break(*_: object) -> Any:
 
 
 @pytest.mark.parametrize("place", ["_make_run", "_on_started"])
-def test_a_bug_between_the_recorded_start_and_the_process_ends_the_attempt(
+def test_internal_error_before_the_spawn_ends_the_attempt(
     logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     harness = opened(1)
@@ -971,11 +865,11 @@ def test_a_bug_between_the_recorded_start_and_the_process_ends_the_attempt(
         "could not be started: a bug",
     )
     harness.submit()
-    assert running(harness) == [2], "the slot came back"
+    assert running(harness) == [2], "the slot was released"
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_an_end_that_the_executor_cannot_tell_is_an_end(logged_errors: LeakWatch) -> None:
+def test_internal_error_of_the_executor_ends_the_attempt(logged_errors: LeakWatch) -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -991,7 +885,7 @@ def test_an_end_that_the_executor_cannot_tell_is_an_end(logged_errors: LeakWatch
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-def test_an_end_that_cannot_be_recorded_as_it_was_is_recorded_without_that(
+def test_internal_error_while_recording_the_end_records_a_minimal_end(
     logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
 ) -> None:
     harness = opened(1)

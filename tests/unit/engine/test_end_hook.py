@@ -1,4 +1,4 @@
-"""What runs at the end of a job: a job too, that gets the ended one's JSON, and is never told of itself."""
+"""The on_end command: a job that reads the ended job's JSON, and does not run for itself."""
 
 import json
 from typing import Any
@@ -14,11 +14,11 @@ from tests.fakes.engine import Harness
 from tests.fakes.processes import COMPLETED, FAILED
 from tests.support.leaks import LeakWatch
 
-COMMAND = "tell-me"
+COMMAND = "notify"
 
 
-class Notified:
-    """A house in which ``on_end`` is told of all that ends."""
+class HookedHarness:
+    """A harness in which the on_end command runs for each job that ends."""
 
     def __init__(self, slots: int = 4, **on_end: Any) -> None:
         settings = OnEnd(COMMAND, **on_end)
@@ -28,61 +28,66 @@ class Notified:
         )
         self.harness.engine.start()
 
-    def notices(self) -> list[Job]:
-        """Return the notices, the oldest first."""
+    def hook_jobs(self) -> list[Job]:
+        """Return the jobs of the command, the oldest first."""
         return [job for job in self.harness.queue_state.walk(1) if job.spec.queue == ON_END_QUEUE]
 
     def labels(self) -> list[str | None]:
-        return [job.spec.label for job in self.notices()]
+        return [job.spec.label for job in self.hook_jobs()]
 
-    def document(self, notice: Job) -> dict[str, Any]:
-        """Return what a notice reads on its stdin."""
-        blocks = self.harness.spool.blocks[notice.id]
+    def document(self, hook_job: Job) -> dict[str, Any]:
+        """Return the document on the stdin of a job of the command."""
+        blocks = self.harness.spool.blocks[hook_job.id]
         assert list(blocks) == ["stdin"]
         assert blocks["stdin"].endswith(b"}\n")
         assert blocks["stdin"].count(b"\n") == 1
-        assert notice.spec.stdin == len(blocks["stdin"])
+        assert hook_job.spec.stdin == len(blocks["stdin"])
         document: dict[str, Any] = json.loads(blocks["stdin"])
         return document
 
 
-@pytest.fixture(name="notified")
-def of_all() -> Notified:
-    return Notified()
+@pytest.fixture(name="hooked")
+def a_hooked_harness() -> HookedHarness:
+    return HookedHarness()
 
 
-def test_the_end_of_a_job_submits_one_that_has_its_json_on_stdin(notified: Notified) -> None:
-    harness = notified.harness
+def test_end_of_a_job_submits_the_command_with_its_json_on_stdin(hooked: HookedHarness) -> None:
+    harness = hooked.harness
     job_id = harness.submit("work\n", label="mine")
     harness.finish(job_id, FAILED)
-    [notice] = notified.notices()
-    assert notified.document(notice) == json.loads(json.dumps(harness.job_view.describe(harness.job(job_id))))
-    assert notified.document(notice)["status"] == "FAILED"
-    assert notice.owner == OWNER.name
-    spec = notice.spec
-    assert (notice.command, spec.priority, spec.timeout, spec.label) == (COMMAND, PRIORITY, 30.0, "on_end 1")
+    [hook_job] = hooked.hook_jobs()
+    assert hooked.document(hook_job) == json.loads(json.dumps(harness.job_view.describe(harness.job(job_id))))
+    assert hooked.document(hook_job)["status"] == "FAILED"
+    assert hook_job.owner == OWNER.name
+    spec = hook_job.spec
+    assert (hook_job.command, spec.priority, spec.timeout, spec.label) == (
+        COMMAND,
+        PRIORITY,
+        30.0,
+        "on_end 1",
+    )
 
 
-def test_its_time_is_the_setting_s() -> None:
-    notified = Notified(timeout=5.0)
-    notified.harness.finish(notified.harness.submit())
-    assert [job.spec.timeout for job in notified.notices()] == [5.0]
+def test_timeout_is_that_of_the_settings() -> None:
+    hooked = HookedHarness(timeout=5.0)
+    hooked.harness.finish(hooked.harness.submit())
+    assert [job.spec.timeout for job in hooked.hook_jobs()] == [5.0]
 
 
-def test_it_is_the_daemon_s_own_whoever_s_the_job_was(notified: Notified) -> None:
-    notified.harness.finish(notified.harness.submit())
-    assert [job.spec.as_daemon for job in notified.notices()] == [True]
-    assert not notified.harness.job(1).spec.as_daemon
+def test_command_runs_as_the_daemon_s_user(hooked: HookedHarness) -> None:
+    hooked.harness.finish(hooked.harness.submit())
+    assert [job.spec.as_daemon for job in hooked.hook_jobs()] == [True]
+    assert not hooked.harness.job(1).spec.as_daemon
 
 
-def test_the_end_of_a_notice_is_told_to_nobody(notified: Notified) -> None:
-    notified.harness.finish(notified.harness.submit())
-    notified.harness.finish(notified.notices()[0].id, FAILED)
-    assert len(notified.notices()) == 1
+def test_command_does_not_run_for_itself(hooked: HookedHarness) -> None:
+    hooked.harness.finish(hooked.harness.submit())
+    hooked.harness.finish(hooked.hook_jobs()[0].id, FAILED)
+    assert len(hooked.hook_jobs()) == 1
 
 
 @pytest.mark.parametrize(
-    "only_failures, notify_fail, told",
+    "only_failures, notify_fail, expected",
     [
         (False, False, [Status.COMPLETED, Status.FAILED, Status.CANCELLED]),
         (False, True, [Status.FAILED]),
@@ -90,137 +95,137 @@ def test_the_end_of_a_notice_is_told_to_nobody(notified: Notified) -> None:
         (True, True, [Status.FAILED]),
     ],
 )
-def test_all_ends_are_told_or_failures_only(
-    only_failures: bool, notify_fail: bool, told: list[Status]
+def test_command_runs_for_all_ends_or_only_for_failures(
+    only_failures: bool, notify_fail: bool, expected: list[Status]
 ) -> None:
-    notified = Notified(is_of_failures=only_failures)
-    harness = notified.harness
+    hooked = HookedHarness(is_of_failures=only_failures)
+    harness = hooked.harness
     for outcome in (COMPLETED, FAILED):
         harness.finish(harness.submit(notify_fail=notify_fail), outcome)
     harness.cancel(harness.submit(hold=True, notify_fail=notify_fail))
     harness.settle()
-    found = [notified.document(notice)["status"] for notice in notified.notices()]
-    assert found == [status.value for status in told]
+    found = [hooked.document(hook_job)["status"] for hook_job in hooked.hook_jobs()]
+    assert found == [status.value for status in expected]
 
 
-def test_a_job_that_is_to_run_again_has_not_ended(notified: Notified) -> None:
-    harness = notified.harness
+def test_command_does_not_run_before_a_retry(hooked: HookedHarness) -> None:
+    harness = hooked.harness
     job_id = harness.submit(retries=1, retry_delay=1.0)
     harness.finish(job_id, FAILED)
-    assert notified.notices() == []
+    assert hooked.hook_jobs() == []
     harness.clock.advance(10.0)
     harness.settle()
     harness.finish(job_id, FAILED)
-    assert [notified.document(notice)["attempts"] for notice in notified.notices()] == [2]
+    assert [hooked.document(hook_job)["attempts"] for hook_job in hooked.hook_jobs()] == [2]
 
 
-def test_an_array_is_told_of_once_when_the_last_of_its_tasks_has_ended(notified: Notified) -> None:
-    harness = notified.harness
+def test_command_runs_once_for_an_array_when_its_last_task_has_ended(hooked: HookedHarness) -> None:
+    harness = hooked.harness
     array = harness.submit(array=Array(1, 3))
     for task, outcome in ((array + 1, COMPLETED), (array + 2, FAILED)):
         harness.finish(task, outcome)
-    assert notified.notices() == []
+    assert hooked.hook_jobs() == []
     harness.finish(array + 3)
-    [notice] = notified.notices()
-    assert notified.document(notice)["id"] == array
-    assert notified.document(notice)["tasks"]["failed"] == 1
+    [hook_job] = hooked.hook_jobs()
+    assert hooked.document(hook_job)["id"] == array
+    assert hooked.document(hook_job)["tasks"]["failed"] == 1
 
 
-def test_a_job_that_was_skipped_has_failed(notified: Notified) -> None:
-    harness = notified.harness
+def test_command_runs_for_a_skipped_job(hooked: HookedHarness) -> None:
+    harness = hooked.harness
     first = harness.submit()
     then = harness.submit(after=(first,))
     harness.finish(first, FAILED)
     harness.settle()
-    assert notified.labels() == [f"on_end {first}", f"on_end {then}"]
-    assert notified.document(notified.notices()[1])["reason"] == "dependency"
+    assert hooked.labels() == [f"on_end {first}", f"on_end {then}"]
+    assert hooked.document(hooked.hook_jobs()[1])["reason"] == "dependency"
 
 
-def test_no_more_run_at_once_than_their_slots() -> None:
-    notified = Notified(slots=4)
-    harness = notified.harness
+def test_commands_run_in_the_slots_of_their_queue() -> None:
+    hooked = HookedHarness(slots=4)
+    harness = hooked.harness
     for job_id in [harness.submit() for _ in range(3)]:
         harness.finish(job_id)
-    assert [job.status for job in notified.notices()] == [Status.RUNNING, Status.PENDING, Status.PENDING]
-    harness.finish(notified.notices()[0].id)
-    assert [job.status for job in notified.notices()][1:] == [Status.RUNNING, Status.PENDING]
+    assert [job.status for job in hooked.hook_jobs()] == [Status.RUNNING, Status.PENDING, Status.PENDING]
+    harness.finish(hooked.hook_jobs()[0].id)
+    assert [job.status for job in hooked.hook_jobs()][1:] == [Status.RUNNING, Status.PENDING]
 
 
-def test_a_notice_goes_before_all_that_waits() -> None:
-    notified = Notified(slots=1)
-    harness = notified.harness
+def test_command_starts_before_all_waiting_jobs() -> None:
+    hooked = HookedHarness(slots=1)
+    harness = hooked.harness
     first, second, third = [harness.submit(priority=PRIORITY - 1) for _ in range(3)]
     harness.finish(first)
-    assert harness.job(second).status is Status.RUNNING, "it had the slot before the notice was on disk"
+    assert harness.job(second).status is Status.RUNNING, "it had the slot before the command was durable"
     harness.finish(second)
-    assert [job.status for job in notified.notices()] == [Status.RUNNING, Status.PENDING]
+    assert [job.status for job in hooked.hook_jobs()] == [Status.RUNNING, Status.PENDING]
     assert harness.job(third).status is Status.PENDING
 
 
-def test_one_that_cannot_be_recorded_is_logged_and_lost(
-    notified: Notified, caplog: pytest.LogCaptureFixture
+def test_command_that_cannot_be_submitted_is_logged_and_lost(
+    hooked: HookedHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness = notified.harness
+    harness = hooked.harness
     job_id = harness.submit()
     harness.spool.error = OSError(28, "No space left on device")
     harness.finish(job_id)
     harness.spool.error = None
     later = harness.submit()
     harness.finish(later)
-    assert notified.labels() == [f"on_end {later}"]
-    [said] = caplog.messages
-    assert said.startswith(
+    assert hooked.labels() == [f"on_end {later}"]
+    [line] = caplog.messages
+    assert line.startswith(
         "the on_end command does not run for job 1: the script, stdin or secrets of the job cannot be"
     )
 
 
-def test_a_daemon_that_is_about_to_stop_tells_nobody_but_the_log(
-    notified: Notified, caplog: pytest.LogCaptureFixture
+def test_command_does_not_run_during_a_drain_and_that_is_logged(
+    hooked: HookedHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness = notified.harness
+    harness = hooked.harness
     job_id = harness.submit()
     harness.engine.dispatcher.drain()
     harness.finish(job_id)
-    assert notified.notices() == []
+    assert hooked.hook_jobs() == []
     assert [line.partition(": ")[0] for line in caplog.messages] == [
         "the on_end command does not run for job 1"
     ]
 
 
-def test_a_bug_there_is_logged_and_keeps_no_job_from_its_slot(
-    notified: Notified, logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch
+def test_internal_error_is_logged_and_releases_the_slot(
+    hooked: HookedHarness, logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness = notified.harness
+    harness = hooked.harness
     job_id = harness.submit()
     with monkeypatch.context() as patched:
         patched.setattr(harness.engine.submissions, "submit", lambda *_, **__: fail(ZeroDivisionError()))
         harness.finish(job_id)
     harness.finish(harness.submit())
-    assert notified.labels() == ["on_end 2"]
+    assert hooked.labels() == ["on_end 2"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_what_a_person_submits_to_that_queue_is_not_told_of(notified: Notified) -> None:
-    notified.harness.finish(notified.harness.submit(queue=ON_END_QUEUE))
-    assert len(notified.notices()) == 1
+def test_command_does_not_run_for_other_jobs_of_its_queue(hooked: HookedHarness) -> None:
+    hooked.harness.finish(hooked.harness.submit(queue=ON_END_QUEUE))
+    assert len(hooked.hook_jobs()) == 1
 
 
-def test_a_cancelled_job_is_told_of_when_its_process_has_ended(notified: Notified) -> None:
-    harness = notified.harness
+def test_command_runs_for_a_cancelled_job_when_its_process_has_ended(hooked: HookedHarness) -> None:
+    harness = hooked.harness
     job_id = harness.submit()
     harness.cancel(job_id)
     harness.settle()
-    assert notified.notices() == []
+    assert hooked.hook_jobs() == []
     harness.finish(job_id, FAILED)
-    assert [notified.document(notice)["status"] for notice in notified.notices()] == ["CANCELLED"]
+    assert [hooked.document(hook_job)["status"] for hook_job in hooked.hook_jobs()] == ["CANCELLED"]
 
 
-def test_a_job_that_is_retried_ends_twice(notified: Notified) -> None:
-    harness = notified.harness
+def test_command_runs_again_after_a_retry(hooked: HookedHarness) -> None:
+    harness = hooked.harness
     job_id = harness.submit()
     harness.finish(job_id, FAILED)
     harness.retry(job_id)
     harness.settle()
     harness.finish(job_id)
-    found = [notified.document(notice)["status"] for notice in notified.notices()]
+    found = [hooked.document(hook_job)["status"] for hook_job in hooked.hook_jobs()]
     assert found == ["FAILED", "COMPLETED"]

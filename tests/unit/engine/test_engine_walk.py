@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: walks through all that a dispatcher can be asked for."""
+"""Random walks over all commands of the engine, in any order, with failures and crashes."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -70,12 +70,12 @@ STEPS = st.one_of(
     st.tuples(st.just("sync"), st.integers(1, 4)),
     st.tuples(st.just("settle")),
     st.tuples(st.just("advance"), st.sampled_from([1, 5, 70])),
-    st.tuples(st.sampled_from(["break down", "mend", "crash"])),
+    st.tuples(st.sampled_from(["fail the journal", "recover", "crash"])),
 )
 
 
 class Walk:
-    """A house, what it has told, and what it was told to do."""
+    """A harness, the ends that it has announced, and the results of the commands."""
 
     def __init__(self) -> None:
         self.answers: list[Deferred[Any]] = []
@@ -84,41 +84,41 @@ class Walk:
 
     def _open(self, journal: list[Event]) -> None:
         self.harness = Harness(SLOTS, events=journal, queues=QUEUES, resources=RESOURCES)
-        self.told: Counter[tuple[int, Status]] = Counter()
+        self.announced: Counter[tuple[int, Status]] = Counter()
         self.limits: dict[str, int | None] = {"small": 1, "other": None}
-        self.taken: dict[str, int] = {}
-        self.harness.engine.add_end_observer(lambda job: self.told.update([(job.id, job.status)]))
+        self.allocated: dict[str, int] = {}
+        self.harness.engine.add_end_observer(lambda job: self.announced.update([(job.id, job.status)]))
         self.harness.engine.dispatcher.recover("it was killed")
         self.since = len(self.harness.journal.events)
         self.harness.engine.start()
 
     def crash(self) -> None:
-        """Begin anew with what was durable."""
+        """Start again with the events that are durable."""
         self.die()
         self._open(list(self.harness.journal.events))
 
     def die(self) -> None:
-        """Let nothing become durable any more, and leave nothing that waits for it."""
+        """Make the journal fail for good, and cancel everything that waits for it."""
         self.harness.journal.fail("the daemon is dead")
         self.harness.engine.dispatcher.stop(requeue=False)
 
     def job(self, number: int) -> int:
-        """Return the id of some job."""
+        """Return the id of a known job, chosen by a number."""
         ids = list(self.harness.queue_state.jobs) or [1]
         return ids[number % len(ids)]
 
     def step(self, act: str, *details: Any) -> None:
-        """Do something, or ask for it."""
+        """Perform one step; a refused command is not an error."""
         answer = self._acts[act](self, *details)
         self.answers.append((answer or succeed(None)).addErrback(lambda failure: failure.trap(TaskqError)))
 
     def _submit(self, options: dict[str, Any], after: dict[str, list[int]]) -> "Deferred[Any]":
         if self.harness.queue_state.jobs:
             options = {**options, **{kind: tuple(map(self.job, which)) for kind, which in after.items()}}
-        return self.harness.asked(**options)
+        return self.harness.begin_submit(**options)
 
     def _keyed(self, number: int) -> "Deferred[Any]":
-        return self.harness.asked(f"echo {number // 2}", key=f"k{number % 2}")
+        return self.harness.begin_submit(f"echo {number // 2}", key=f"k{number % 2}")
 
     def _end(self, outcome: Any, number: int) -> None:
         running = sorted(self.harness.executor.running)
@@ -163,15 +163,15 @@ class Walk:
         "sync": _sync,
         "settle": lambda self: self.harness.settle(),
         "advance": lambda self, seconds: self.harness.clock.advance(seconds),
-        "break down": lambda self: self.harness.journal.fail(),
-        "mend": lambda self: self.harness.journal.recover(),
+        "fail the journal": lambda self: self.harness.journal.fail(),
+        "recover": lambda self: self.harness.journal.recover(),
         "crash": lambda self: self.crash(),
     }
 
-    # What has to be true.
+    # Invariants.
 
     def check(self) -> None:
-        """See that nothing is wrong at this moment."""
+        """Check the invariants that hold at any moment."""
         queue_state, running = self.harness.queue_state, self.harness.executor.running
         assert queue_state == replayed(self.harness.journal.events, queue_state.capacity.totals)
         jobs = [queue_state.jobs[job_id] for job_id in running]
@@ -181,42 +181,42 @@ class Walk:
             assert sum(job.spec.needs.get(name, 0) for job in jobs) <= total
         for name in ("small", "other"):
             used = sum(job.spec.slots for job in jobs if job.spec.queue == name)
-            limit, taken = (
+            limit, allocated = (
                 queue_state.queues.limit(name),
                 queue_state.capacity.allocated(Constraint("queue", name)),
             )
             limits = limit, self.limits.get(name)
-            assert used <= taken
-            assert None in limits or taken <= max(self.taken.get(name, 0), *filter(None, limits))
-            self.limits[name], self.taken[name] = limit, taken
+            assert used <= allocated
+            assert None in limits or allocated <= max(self.allocated.get(name, 0), *filter(None, limits))
+            self.limits[name], self.allocated[name] = limit, allocated
         for array in [job for job in queue_state.jobs.values() if job.spec.array and job.tasks]:
             at_once = array.spec.array.at_once if array.spec.array else None
             assert at_once is None or sum(job.array == array.id for job in jobs) <= at_once
         assert all(queue_state.jobs[job_id].status is Status.PENDING for job_id in self._unskipped())
 
     def _unskipped(self) -> list[int]:
-        """Return the doomed jobs, but arrays, of which some tasks may have been cancelled."""
+        """Return the jobs to be skipped, without arrays, some tasks of which may have been cancelled."""
         unsatisfiable = self.harness.queue_state.dependencies.unsatisfiable
         return [job_id for job_id in unsatisfiable if self.harness.queue_state.jobs[job_id].tasks is None]
 
     def check_quiet(self) -> None:
-        """See that, with all that is durable told, nothing is left undone that could be done."""
+        """Check that nothing is left to be done, when all events are durable."""
         queue_state, now = self.harness.queue_state, self.harness.clock.elapsed()
         assert not queue_state.dependencies.unsatisfiable
         for job in queue_state.jobs.values():
             if job.tasks is not None or queue_state.reason(job, now) is not Reason.QUEUED:
                 continue
-            wanted = demands_of(job.spec, job.array)
-            has_room = queue_state.capacity.shortage(
-                wanted
-            ) is None and not queue_state.capacity.exceeds_total(wanted)
-            assert not has_room or queue_state.ready_queue.reserved_for(job, now) is not None, (
-                f"job {job.id} is forgotten"
+            demands = demands_of(job.spec, job.array)
+            can_start = queue_state.capacity.shortage(
+                demands
+            ) is None and not queue_state.capacity.exceeds_total(demands)
+            assert not can_start or queue_state.ready_queue.reserved_for(job, now) is not None, (
+                f"job {job.id} could start and does not"
             )
-        assert self.told == ends(self.harness.journal.events, self.since)
+        assert self.announced == ends(self.harness.journal.events, self.since)
 
     def finish(self) -> None:
-        """Let everything come to its end."""
+        """Let all jobs end."""
         self.harness.journal.recover()
         self.harness.settle()
         for queue in (None, "small", "other"):
@@ -233,16 +233,16 @@ class Walk:
             if self.harness.executor.running:
                 self.harness.finish(min(self.harness.executor.running))
             elif any(not job.status.is_final for job in self.harness.queue_state.jobs.values()):
-                assert self.harness.clock.getDelayedCalls(), "something waits, and nothing is done for it"
+                assert self.harness.clock.getDelayedCalls(), "jobs are pending, and no timer is set"
                 self.harness.clock.advance(3600)
                 self.harness.settle()
             else:
                 return
-        raise AssertionError("it does not come to an end")
+        raise AssertionError("the jobs do not end")
 
 
 def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
-    """Return how often each job has ended how, by all events from a place on."""
+    """Count the ends of each job by status, in the events from index ``since`` on."""
     queue_state = QueueState()
     found: Counter[tuple[int, Status]] = Counter()
     for number, event in enumerate(journal):
@@ -257,7 +257,7 @@ def ends(journal: list[Event], since: int) -> Counter[tuple[int, Status]]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=20, max_size=100))
-def test_whatever_is_asked_for_nothing_is_lost_told_twice_or_runs_beyond_its_limits(steps: list[Any]) -> None:
+def test_walk_loses_no_job_announces_each_end_once_and_respects_all_limits(steps: list[Any]) -> None:
     walk = Walk()
     for act in steps:
         walk.step(*act)
@@ -279,7 +279,7 @@ def test_whatever_is_asked_for_nothing_is_lost_told_twice_or_runs_beyond_its_lim
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, max_size=50), st.lists(STEPS, max_size=10))
-def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[Any]) -> None:
+def test_failed_journal_changes_nothing(before: list[Any], after: list[Any]) -> None:
     walk = Walk()
     for act in before:
         walk.step(*act)
@@ -289,17 +289,17 @@ def test_a_failed_store_changes_nothing_any_more(before: list[Any], after: list[
     known = replayed(walk.harness.journal.events)
     assert walk.harness.queue_state == known
     for act in after:
-        if act[0] not in ("mend", "crash"):
+        if act[0] not in ("recover", "crash"):
             walk.step(*act)
     assert walk.harness.queue_state == known
     assert len(walk.harness.executor.runs) == starts
     walk.die()
 
 
-# A few acts beside an array of two tasks in one slot, in every order with what becomes durable.
+# Two commands beside an array of two tasks in one slot, at every moment between its events.
 
 ARRAY: tuple[Any, ...] = ("submit", {"array": Array(1, 2), "slots": 3}, {})
-CROSSING: list[tuple[Any, ...]] = [
+COMMANDS: list[tuple[Any, ...]] = [
     *((act, number) for act in ("cancel", "hold", "release", "retry", "remove") for number in (0, 1)),
     ("change", 0, {"slots": 2}),
     ("cascade", 0),
@@ -310,22 +310,22 @@ CROSSING: list[tuple[Any, ...]] = [
 ]
 
 
-EVERY = 12
-"""Of the pairs of acts, every so many-th is looked at, another part with each first act; 1 is all of them."""
+SAMPLE_STEP = 12
+"""Every n-th pair of commands is tried, starting at another one for each first command; 1 tries all."""
 
 
-@pytest.mark.parametrize("first", CROSSING, ids=str)
+@pytest.mark.parametrize("first", COMMANDS, ids=str)
 @pytest.mark.parametrize("has_ended", [False, True])
-def test_whatever_crosses_the_start_or_end_of_a_task_both_become_true_or_are_refused(
+def test_two_concurrent_commands_both_take_effect_or_are_refused(
     first: tuple[Any, ...], has_ended: bool
 ) -> None:
-    pairs = list(product(CROSSING, range(7), range(3)))
-    for second, place, gap in pairs[CROSSING.index(first) % EVERY :: EVERY]:
+    pairs = list(product(COMMANDS, range(7), range(3)))
+    for second, place, gap in pairs[COMMANDS.index(first) % SAMPLE_STEP :: SAMPLE_STEP]:
         cross(first, second, place, place + gap, has_ended)
 
 
 def cross(first: tuple[Any, ...], second: tuple[Any, ...], place: int, later: int, has_ended: bool) -> None:
-    """Ask for two things, each once so many events are durable, and see that nothing is wrong then."""
+    """Give two commands, each after a number of durable events, and check the invariants."""
     walk = Walk()
     walk.step(*ARRAY)
     walk.step("submit", {}, {"after": [0]})

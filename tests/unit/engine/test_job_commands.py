@@ -1,4 +1,4 @@
-"""Changes of mind about jobs that have not started: HOLD, RELEASE and SET, also beside a start on its way."""
+"""The commands for pending jobs: hold, release, change; also before a start is durable."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,18 +32,18 @@ def reason(harness: Harness, job_id: int) -> Reason | None:
 
 
 def waiting(**options: Any) -> Harness:
-    """Return a house whose one slot has job 1, so that job 2 is pending."""
+    """Return a harness with one slot, in which job 1 runs and job 2 is pending."""
     harness = opened(1)
     harness.submit()
     harness.submit(**options)
     return harness
 
 
-# Disk before word.
+# Durable first.
 
 
 @ACTS
-def test_a_change_is_told_once_it_is_durable_and_not_before(act: Act) -> None:
+def test_command_fires_when_it_is_durable(act: Act) -> None:
     harness = waiting(hold=act is Harness.release)
     before = replayed(harness.journal.events)
     answer = act(harness, 2)
@@ -55,7 +55,7 @@ def test_a_change_is_told_once_it_is_durable_and_not_before(act: Act) -> None:
 
 
 @ACTS
-def test_a_change_that_a_failed_store_cannot_record_is_refused_and_nothing_has_changed(act: Act) -> None:
+def test_command_that_cannot_be_recorded_fails_and_changes_nothing(act: Act) -> None:
     harness = waiting(hold=act is Harness.release)
     before = replayed(harness.journal.events)
     answers = [act(harness, 2), act(harness, 2)]
@@ -69,7 +69,7 @@ def test_a_change_that_a_failed_store_cannot_record_is_refused_and_nothing_has_c
     result_of(again)
 
 
-def test_who_and_when_is_recorded() -> None:
+def test_command_records_the_user_and_the_time() -> None:
     harness = waiting()
     harness.clock.advance(2)
     harness.hold(2)
@@ -84,7 +84,7 @@ def test_who_and_when_is_recorded() -> None:
 
 
 @ACTS
-def test_only_what_has_not_started_can_be_changed(act: Act) -> None:
+def test_command_for_a_job_that_has_started_is_refused(act: Act) -> None:
     harness = opened()
     harness.submit()
     assert isinstance(error_of(act(harness, 1)), WrongState)
@@ -100,7 +100,7 @@ def test_only_what_has_not_started_can_be_changed(act: Act) -> None:
 # HOLD and RELEASE.
 
 
-def test_a_held_job_does_not_start_until_it_is_released() -> None:
+def test_held_job_starts_when_it_is_released() -> None:
     harness = waiting()
     harness.hold(2)
     harness.settle()
@@ -113,7 +113,7 @@ def test_a_held_job_does_not_start_until_it_is_released() -> None:
     assert running(harness) == [2]
 
 
-def test_a_job_that_is_submitted_held_starts_when_it_is_released() -> None:
+def test_job_submitted_as_held_starts_when_it_is_released() -> None:
     harness = opened()
     harness.submit(hold=True)
     assert running(harness) == []
@@ -122,7 +122,7 @@ def test_a_job_that_is_submitted_held_starts_when_it_is_released() -> None:
     assert running(harness) == [1]
 
 
-def test_a_release_ends_a_delay_and_a_wait_for_a_retry() -> None:
+def test_release_ends_a_delay_and_the_wait_for_a_retry() -> None:
     harness = opened()
     harness.submit(delay=100.0)
     harness.submit(retries=1, retry_delay=100.0)
@@ -133,7 +133,7 @@ def test_a_release_ends_a_delay_and_a_wait_for_a_retry() -> None:
     assert running(harness) == [1, 2]
 
 
-def test_asking_for_what_is_so_already_records_nothing() -> None:
+def test_command_without_effect_records_nothing() -> None:
     harness = waiting()
     assert result_of(harness.release(2)) is harness.job(2)
     harness.hold(2)
@@ -142,7 +142,7 @@ def test_asking_for_what_is_so_already_records_nothing() -> None:
     assert harness.journal.pending == []
 
 
-def test_a_held_job_stays_so_through_a_restart_and_can_be_cancelled() -> None:
+def test_held_job_is_held_after_a_restart_and_can_be_cancelled() -> None:
     harness = waiting()
     harness.hold(2)
     harness.settle()
@@ -160,7 +160,7 @@ def test_a_held_job_stays_so_through_a_restart_and_can_be_cancelled() -> None:
 # SET.
 
 
-def test_a_job_runs_as_it_was_changed() -> None:
+def test_changed_job_runs_with_the_new_options() -> None:
     harness = waiting(command="sleep 1", timeout=3.0)
     harness.change(2, timeout=None, kill_after=7.0)
     harness.settle()
@@ -169,7 +169,7 @@ def test_a_job_runs_as_it_was_changed() -> None:
     assert (run.id, run.command, run.spec.timeout, run.spec.kill_after) == (2, "sleep 1", None, 7.0)
 
 
-def test_a_priority_puts_a_job_before_others_and_behind_them() -> None:
+def test_changed_priority_changes_the_order() -> None:
     harness = waiting()
     for _ in range(2):
         harness.submit()
@@ -181,7 +181,7 @@ def test_a_priority_puts_a_job_before_others_and_behind_them() -> None:
         harness.finish(job_id)
 
 
-def test_a_job_that_wants_less_now_starts_at_once() -> None:
+def test_job_changed_to_demand_less_starts_at_once() -> None:
     harness = opened(3)
     harness.submit(slots=2)
     harness.submit(slots=2)
@@ -190,7 +190,7 @@ def test_a_job_that_wants_less_now_starts_at_once() -> None:
     assert running(harness) == [1, 2]
 
 
-def test_a_job_that_is_put_into_a_queue_with_room_starts_at_once() -> None:
+def test_job_moved_to_a_queue_with_free_slots_starts_at_once() -> None:
     harness = opened(3, queues={"small": 1})
     harness.submit(queue="small")
     harness.submit(queue="small")
@@ -200,7 +200,7 @@ def test_a_job_that_is_put_into_a_queue_with_room_starts_at_once() -> None:
     assert harness.queue_state.describe_queue("other")["running"] == 1
 
 
-def test_what_could_never_start_is_refused() -> None:
+def test_change_with_which_the_job_could_never_start_is_refused() -> None:
     harness = waiting()
     assert isinstance(error_of(harness.change(2, slots=2)), BadRequest)
     assert isinstance(error_of(harness.change(2, needs={"gpu": 1})), BadRequest)
@@ -208,7 +208,7 @@ def test_what_could_never_start_is_refused() -> None:
 
 
 @pytest.mark.parametrize("values", [{"delay": 10.0}, {"at": START + 15.0}])
-def test_a_delay_counts_from_now_and_a_time_is_a_time(values: dict[str, float]) -> None:
+def test_changed_delay_counts_from_now_and_at_is_absolute(values: dict[str, float]) -> None:
     harness = opened()
     harness.submit(delay=100.0)
     harness.clock.advance(5)
@@ -224,7 +224,7 @@ def test_a_delay_counts_from_now_and_a_time_is_a_time(values: dict[str, float]) 
 
 
 @pytest.mark.parametrize("values", [{"delay": None}, {"at": None}, {"at": START - 5.0}, {"delay": 0.0}])
-def test_a_delay_that_is_taken_back_is_over(values: dict[str, float | None]) -> None:
+def test_removed_delay_lets_the_job_start(values: dict[str, float | None]) -> None:
     harness = opened()
     harness.submit(delay=100.0)
     harness.change(1, **values)
@@ -232,7 +232,7 @@ def test_a_delay_that_is_taken_back_is_over(values: dict[str, float | None]) -> 
     assert running(harness) == [1]
 
 
-def test_a_time_that_a_release_has_ended_can_be_set_again() -> None:
+def test_time_ended_by_a_release_can_be_set_again() -> None:
     harness = waiting(at=START + 50.0)
     harness.release(2)
     harness.change(2, at=START + 50.0)
@@ -240,7 +240,7 @@ def test_a_time_that_a_release_has_ended_can_be_set_again() -> None:
     assert harness.job(2).not_before == START + 50.0
 
 
-def test_a_task_that_was_released_by_itself_is_not_delayed_again_by_a_change_of_something_else() -> None:
+def test_released_task_is_not_delayed_again_by_another_change_of_its_array() -> None:
     harness = opened(4)
     harness.submit(array=Array(1, 2), at=START + 50.0, hold=True)
     harness.pause()
@@ -254,7 +254,7 @@ def test_a_task_that_was_released_by_itself_is_not_delayed_again_by_a_change_of_
     assert (harness.job(2).not_before, harness.job(3).not_before) == (START + 90.0, START + 90.0)
 
 
-def test_a_time_takes_the_place_of_a_delay_and_the_other_way_round() -> None:
+def test_time_replaces_a_delay_and_a_delay_replaces_a_time() -> None:
     harness = opened()
     harness.submit(delay=100.0)
     harness.change(1, at=START + 50.0)
@@ -265,7 +265,7 @@ def test_a_time_takes_the_place_of_a_delay_and_the_other_way_round() -> None:
     assert harness.job(1).not_before == START + 20.0
 
 
-def test_whatever_else_is_changed_leaves_the_time_alone() -> None:
+def test_other_changes_keep_the_time() -> None:
     harness = opened()
     harness.submit(delay=10.0)
     harness.submit(retries=1, retry_delay=10.0)
@@ -279,7 +279,7 @@ def test_whatever_else_is_changed_leaves_the_time_alone() -> None:
     assert running(harness) == [1, 2]
 
 
-def test_an_earlier_time_is_not_slept_over() -> None:
+def test_timer_follows_a_time_that_is_changed_to_an_earlier_one() -> None:
     harness = opened()
     harness.submit(delay=100.0)
     harness.change(1, delay=1.0)
@@ -289,7 +289,7 @@ def test_an_earlier_time_is_not_slept_over() -> None:
     assert running(harness) == [1]
 
 
-def test_a_key_stands_for_what_was_submitted_whatever_has_become_of_it() -> None:
+def test_key_compares_the_submission_before_changes() -> None:
     harness = opened()
     harness.submit("true", key="k", hold=True)
     for priority in (1, 2):
@@ -298,17 +298,17 @@ def test_a_key_stands_for_what_was_submitted_whatever_has_become_of_it() -> None
     assert harness.submit("true", key="k", hold=True) == 1
     again = Harness(events=harness.journal.events)
     assert again.submit("true", key="k", hold=True) == 1
-    other = again.asked("true", key="k", hold=True, priority=2)
+    other = again.begin_submit("true", key="k", hold=True, priority=2)
     assert isinstance(error_of(other), TaskqError)
 
 
-# A start on its way.
+# A start that is not durable yet.
 
 
 @ACTS
-def test_a_change_while_the_start_is_on_its_way_comes_too_late(act: Act) -> None:
+def test_command_before_the_start_is_durable_is_refused(act: Act) -> None:
     harness = opened()
-    harness.asked(hold=False)
+    harness.begin_submit(hold=False)
     harness.journal.sync()
     assert [type(event) for event in harness.journal.pending] == [Started]
     answer = act(harness, 1)
@@ -318,7 +318,7 @@ def test_a_change_while_the_start_is_on_its_way_comes_too_late(act: Act) -> None
     assert harness.job(1).spec.label is None
 
 
-def test_a_job_whose_hold_is_on_its_way_when_there_is_room_does_not_start_and_the_next_does() -> None:
+def test_job_does_not_start_while_its_hold_is_not_durable() -> None:
     harness = waiting()
     harness.submit()
     held = harness.hold(2)
@@ -334,7 +334,7 @@ def test_a_job_whose_hold_is_on_its_way_when_there_is_room_does_not_start_and_th
 
 
 @pytest.mark.parametrize("values", [{"label": "other"}, {"priority": 5}, {"timeout": 3.0}])
-def test_a_job_whose_change_is_on_its_way_when_there_is_room_starts_changed(values: dict[str, Any]) -> None:
+def test_job_starts_with_a_change_that_was_not_durable_yet(values: dict[str, Any]) -> None:
     harness = waiting()
     harness.change(2, **values)
     harness.executor.finish(1)
@@ -346,7 +346,7 @@ def test_a_job_whose_change_is_on_its_way_when_there_is_room_starts_changed(valu
     assert kinds.index(Changed) < kinds.index(Started)
 
 
-def test_a_job_that_comes_to_want_more_than_is_free_gives_up_what_it_had() -> None:
+def test_job_changed_to_demand_more_releases_its_allocation() -> None:
     harness = opened(2)
     for _ in range(3):
         harness.submit()
@@ -361,7 +361,7 @@ def test_a_job_that_comes_to_want_more_than_is_free_gives_up_what_it_had() -> No
     assert running(harness) == [3]
 
 
-def test_a_job_whose_delay_is_on_its_way_when_there_is_room_waits_for_it() -> None:
+def test_job_does_not_start_while_its_delay_is_not_durable() -> None:
     harness = waiting()
     harness.change(2, delay=10.0)
     harness.executor.finish(1)
@@ -372,7 +372,7 @@ def test_a_job_whose_delay_is_on_its_way_when_there_is_room_waits_for_it() -> No
     assert running(harness) == [2]
 
 
-def test_a_hold_and_a_cancel_in_either_order() -> None:
+def test_hold_and_cancel_in_either_order() -> None:
     harness = waiting()
     first, second = harness.hold(2), harness.cancel(2)
     harness.settle()
@@ -393,7 +393,7 @@ def array(slots: int = 1, **options: Any) -> Harness:
     return harness
 
 
-def test_an_array_is_held_and_released_as_a_whole_but_for_what_has_started() -> None:
+def test_array_is_held_and_released_except_for_started_tasks() -> None:
     harness = array()
     harness.hold(1)
     harness.settle()
@@ -404,7 +404,7 @@ def test_an_array_is_held_and_released_as_a_whole_but_for_what_has_started() -> 
     assert running(harness) == [3]
 
 
-def test_of_an_array_one_task_may_be_held_and_released() -> None:
+def test_single_task_may_be_held_and_released() -> None:
     harness = array()
     harness.hold(3)
     harness.settle()
@@ -416,7 +416,7 @@ def test_of_an_array_one_task_may_be_held_and_released() -> None:
     assert running(harness) == [3]
 
 
-def test_of_a_held_array_one_task_may_be_released() -> None:
+def test_single_task_of_a_held_array_may_be_released() -> None:
     harness = array(hold=True)
     harness.release(3)
     harness.settle()
@@ -428,7 +428,7 @@ def test_of_a_held_array_one_task_may_be_released() -> None:
     assert harness.journal.pending == []
 
 
-def test_a_change_of_an_array_is_one_of_all_tasks_that_have_not_started() -> None:
+def test_change_of_an_array_changes_all_pending_tasks() -> None:
     harness = array()
     harness.change(1, label="other")
     harness.settle()
@@ -436,20 +436,20 @@ def test_a_change_of_an_array_is_one_of_all_tasks_that_have_not_started() -> Non
     assert [type(event) for event in harness.journal.events].count(Changed) == 1
 
 
-def test_one_task_cannot_be_changed() -> None:
+def test_change_of_a_single_task_is_refused() -> None:
     harness = array()
     assert isinstance(error_of(harness.change(3, label="other")), WrongState)
 
 
 @ACTS
-def test_an_array_all_of_whose_tasks_have_started_cannot_be_changed(act: Act) -> None:
+def test_command_for_an_array_without_pending_tasks_is_refused(act: Act) -> None:
     harness = array(3)
     assert isinstance(error_of(act(harness, 1)), WrongState)
 
 
-def test_a_change_of_an_array_waits_for_the_start_of_a_task_that_is_on_its_way() -> None:
+def test_hold_of_an_array_waits_for_a_start_that_is_not_durable() -> None:
     harness = opened(1)
-    harness.asked(array=Array(1, 2))
+    harness.begin_submit(array=Array(1, 2))
     harness.journal.sync()
     assert harness.journal.pending == [Started(id=2, at=START, attempt=1)]
     harness.hold(1)
@@ -458,7 +458,7 @@ def test_a_change_of_an_array_waits_for_the_start_of_a_task_that_is_on_its_way()
     assert [harness.job(job_id).is_held for job_id in (2, 3)] == [False, True]
 
 
-def test_a_released_array_is_not_delayed_any_more() -> None:
+def test_release_of_an_array_ends_its_delay() -> None:
     harness = array(delay=100.0)
     assert reason(harness, 1) is Reason.DELAYED
     harness.release(1)

@@ -1,4 +1,4 @@
-"""Turns: one at a time for each name, in the order of asking, and nothing kept for a free name."""
+"""Locks by key: one holder at a time, waiters in order, and no memory for a free key."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,48 +12,48 @@ from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 
 
-def take(turns: KeyedLock[str], name: str) -> "Deferred[None]":
-    return begin(turns.acquire(name))
+def acquire(locks: KeyedLock[str], key: str) -> "Deferred[None]":
+    return begin(locks.acquire(key))
 
 
-def test_a_free_turn_is_taken_at_once_and_names_do_not_know_each_other() -> None:
-    turns: KeyedLock[str] = KeyedLock()
-    assert take(turns, "a").called
-    assert take(turns, "b").called
+def test_free_lock_is_acquired_at_once_and_keys_are_independent() -> None:
+    locks: KeyedLock[str] = KeyedLock()
+    assert acquire(locks, "a").called
+    assert acquire(locks, "b").called
 
 
-def test_others_get_their_turn_in_the_order_of_asking() -> None:
-    turns: KeyedLock[str] = KeyedLock()
-    took = [take(turns, "a") for _ in range(4)]
+def test_waiters_acquire_the_lock_in_order() -> None:
+    locks: KeyedLock[str] = KeyedLock()
+    acquired = [acquire(locks, "a") for _ in range(4)]
     for number in range(4):
-        assert [turn.called for turn in took] == [True] * (number + 1) + [False] * (3 - number)
-        turns.release("a")
+        assert [waiter.called for waiter in acquired] == [True] * (number + 1) + [False] * (3 - number)
+        locks.release("a")
 
 
-def test_who_asks_while_a_turn_is_handed_on_comes_last() -> None:
-    turns: KeyedLock[str] = KeyedLock()
+def test_waiter_added_during_a_release_is_last() -> None:
+    locks: KeyedLock[str] = KeyedLock()
     order = []
-    take(turns, "a")
+    acquire(locks, "a")
     for number in (1, 2):
-        take(turns, "a").addCallback(lambda _, number: order.append(number), number)
-    turns.release("a")
-    take(turns, "a").addCallback(lambda _: order.append(3))
-    turns.release("a")
-    turns.release("a")
+        acquire(locks, "a").addCallback(lambda _, number: order.append(number), number)
+    locks.release("a")
+    acquire(locks, "a").addCallback(lambda _: order.append(3))
+    locks.release("a")
+    locks.release("a")
     assert order == [1, 2, 3]
 
 
-def test_a_free_name_costs_nothing() -> None:
-    turns: KeyedLock[str] = KeyedLock()
-    take(turns, "a")
-    take(turns, "a")
-    turns.release("a")
-    turns.release("a")
-    assert turns.locked_count == 0
-    assert take(turns, "a").called
+def test_free_key_takes_no_memory() -> None:
+    locks: KeyedLock[str] = KeyedLock()
+    acquire(locks, "a")
+    acquire(locks, "a")
+    locks.release("a")
+    locks.release("a")
+    assert locks.locked_count == 0
+    assert acquire(locks, "a").called
 
 
-# The turns of jobs.
+# Locks of jobs.
 
 ALONE = Job(id=9, spec=Spec(), owner="ada", submitted_at=START)
 ARRAY = Job(id=1, spec=Spec(), owner="ada", submitted_at=START, tasks=Tasks(first=2, count=3, counts={}))
@@ -63,125 +63,125 @@ FIRST, SECOND, THIRD = (
 )
 
 
-class Holding:
-    """Somebody who asks for a job's turn and keeps it until told."""
+class Holder:
+    """Acquires the lock of a job and holds it until `leave`."""
 
-    def __init__(self, turns: JobLocks, job: Job) -> None:
-        self.has_it = False
+    def __init__(self, locks: JobLocks, job: Job) -> None:
+        self.is_held = False
         self._leaving: Deferred[None] = Deferred()
-        self._held = begin(self._hold(turns, job))
+        self._held = begin(self._hold(locks, job))
 
-    async def _hold(self, turns: JobLocks, job: Job) -> None:
-        async with turns.of(job):
-            self.has_it = True
+    async def _hold(self, locks: JobLocks, job: Job) -> None:
+        async with locks.of(job):
+            self.is_held = True
             await self._leaving
 
     def leave(self) -> None:
-        """Give the turn back, or not take it when it comes."""
+        """Release the lock, at once or when it has been acquired."""
         self._leaving.callback(None)
 
 
-def leave(holders: list[Holding]) -> None:
+def leave(holders: list[Holder]) -> None:
     for holder in holders:
         holder.leave()
 
 
 def test_tasks_of_an_array_do_not_wait_for_each_other() -> None:
-    turns = JobLocks()
-    holders = [Holding(turns, job) for job in (FIRST, SECOND, THIRD, ALONE)]
-    assert all(holder.has_it for holder in holders)
+    locks = JobLocks()
+    holders = [Holder(locks, job) for job in (FIRST, SECOND, THIRD, ALONE)]
+    assert all(holder.is_held for holder in holders)
     leave(holders)
 
 
-def test_a_task_waits_for_who_decides_about_its_array() -> None:
-    turns = JobLocks()
-    whole = Holding(turns, ARRAY)
-    tasks = [Holding(turns, task) for task in (THIRD, FIRST)]
-    assert whole.has_it
-    assert not any(task.has_it for task in tasks)
-    whole.leave()
-    assert [task.has_it for task in tasks] == [True, True]
+def test_task_waits_for_the_lock_of_its_array() -> None:
+    locks = JobLocks()
+    array = Holder(locks, ARRAY)
+    tasks = [Holder(locks, task) for task in (THIRD, FIRST)]
+    assert array.is_held
+    assert not any(task.is_held for task in tasks)
+    array.leave()
+    assert [task.is_held for task in tasks] == [True, True]
     leave(tasks)
 
 
-def test_who_decides_about_an_array_waits_for_those_of_its_tasks_that_are_being_decided_about() -> None:
-    turns = JobLocks()
-    first, third = Holding(turns, FIRST), Holding(turns, THIRD)
-    whole = Holding(turns, ARRAY)
-    late = Holding(turns, SECOND)
+def test_array_waits_for_locked_tasks() -> None:
+    locks = JobLocks()
+    first, third = Holder(locks, FIRST), Holder(locks, THIRD)
+    array = Holder(locks, ARRAY)
+    late = Holder(locks, SECOND)
     third.leave()
-    assert not whole.has_it
+    assert not array.is_held
     first.leave()
-    assert whole.has_it
-    assert not late.has_it, "it asked after the whole did"
-    whole.leave()
-    assert late.has_it
+    assert array.is_held
+    assert not late.is_held, "it waits behind the array"
+    array.leave()
+    assert late.is_held
     leave([late])
 
 
-def test_of_one_task_whoever_asked_first_comes_first_and_the_array_in_between() -> None:
-    turns = JobLocks()
-    holders = [Holding(turns, job) for job in (FIRST, FIRST, ARRAY, FIRST, ARRAY, SECOND)]
+def test_task_and_its_array_acquire_the_lock_in_order() -> None:
+    locks = JobLocks()
+    holders = [Holder(locks, job) for job in (FIRST, FIRST, ARRAY, FIRST, ARRAY, SECOND)]
     for number, holder in enumerate(holders):
-        assert [one.has_it for one in holders] == [True] * (number + 1) + [False] * (5 - number)
+        assert [one.is_held for one in holders] == [True] * (number + 1) + [False] * (5 - number)
         holder.leave()
-    assert turns.locked_count == 0
+    assert locks.locked_count == 0
 
 
-def test_a_turn_is_given_back_whatever_happens_in_it() -> None:
-    turns = JobLocks()
+def test_lock_is_released_after_an_exception() -> None:
+    locks = JobLocks()
 
     async def fail_in(job: Job) -> None:
-        async with turns.of(job):
+        async with locks.of(job):
             raise ZeroDivisionError
 
     for job in (FIRST, ARRAY, ALONE):
         assert isinstance(error_of(begin(fail_in(job))), ZeroDivisionError)
-    assert turns.locked_count == 0
+    assert locks.locked_count == 0
 
 
 @given(
     st.lists(st.sampled_from([ARRAY, FIRST, SECOND, ALONE]), max_size=8),
     st.lists(st.integers(0, 7), min_size=8, max_size=8),
 )
-def test_nobody_waits_for_ever_and_no_two_decide_about_the_same(jobs: list[Job], order: list[int]) -> None:
-    turns = JobLocks()
-    holders = {number: Holding(turns, job) for number, job in enumerate(jobs)}
+def test_every_waiter_acquires_the_lock_and_no_two_hold_the_same(jobs: list[Job], order: list[int]) -> None:
+    locks = JobLocks()
+    holders = {number: Holder(locks, job) for number, job in enumerate(jobs)}
     while holders:
-        decided = [jobs[number].id for number, holder in holders.items() if holder.has_it]
-        assert len(set(decided)) == len(decided) > 0
-        assert ARRAY.id not in decided or not {FIRST.id, SECOND.id} & set(decided)
-        deciding = [number for number, holder in holders.items() if holder.has_it]
-        holders.pop(deciding[order.pop() % len(deciding)]).leave()
-    assert turns.locked_count == 0
+        locked = [jobs[number].id for number, holder in holders.items() if holder.is_held]
+        assert len(set(locked)) == len(locked) > 0
+        assert ARRAY.id not in locked or not {FIRST.id, SECOND.id} & set(locked)
+        holding = [number for number, holder in holders.items() if holder.is_held]
+        holders.pop(holding[order.pop() % len(holding)]).leave()
+    assert locks.locked_count == 0
 
 
-# Several at once.
+# Several Deferreds.
 
 
-def test_settled_waits_for_all_and_has_each_with_its_result_or_its_failure() -> None:
+def test_gather_results_returns_each_result_or_failure() -> None:
     slow: Deferred[int] = Deferred()
-    all_of_them = begin(gather_results([succeed(1), fail(ZeroDivisionError()), slow]))
-    assert not all_of_them.called
+    gathered = begin(gather_results([succeed(1), fail(ZeroDivisionError()), slow]))
+    assert not gathered.called
     slow.callback(3)
-    one, failure, three = result_of(all_of_them)
+    one, failure, three = result_of(gathered)
     assert (one, three) == (1, 3)
     assert isinstance(failure, Failure)
     assert failure.check(ZeroDivisionError)
 
 
-def test_however_many_wait_and_are_done_at_once_none_is_within_another() -> None:
-    turns: KeyedLock[str] = KeyedLock()
+def test_many_waiters_are_resumed_without_recursion() -> None:
+    locks: KeyedLock[str] = KeyedLock()
     done: list[int] = []
 
-    async def come(number: int) -> None:
-        await turns.acquire("a")
+    async def acquire_and_release(number: int) -> None:
+        await locks.acquire("a")
         done.append(number)
-        turns.release("a")
+        locks.release("a")
 
-    begin(turns.acquire("a"))
+    begin(locks.acquire("a"))
     for number in range(5000):
-        begin(come(number))
-    turns.release("a")
+        begin(acquire_and_release(number))
+    locks.release("a")
     assert done == list(range(5000))
-    assert not turns.is_locked("a")
+    assert not locks.is_locked("a")

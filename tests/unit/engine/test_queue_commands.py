@@ -1,4 +1,4 @@
-"""What is decided about queues and schedules: durable before it is told, and in force from then on."""
+"""The commands for queues and schedules: durable first, then in effect."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,9 @@ from tests.fakes.clocks import START
 from tests.fakes.deferreds import begin, error_of, result_of
 from tests.fakes.engine import ACTOR, Harness, opened, replayed, running
 
-Decision = Callable[[Harness], "Deferred[Any]"]
+Command = Callable[[Harness], "Deferred[Any]"]
 
-DECISIONS: dict[str, Decision] = {
+DECISIONS: dict[str, Command] = {
     "pause of all": lambda harness: harness.pause(),
     "pause of a queue": lambda harness: harness.pause("other"),
     "pause of a schedule": lambda harness: harness.pause(schedule=1),
@@ -26,25 +26,25 @@ DECISIONS: dict[str, Decision] = {
     "schedule": lambda harness: harness.schedule(),
     "end of a schedule": lambda harness: harness.unschedule(1),
 }
-EVERY_DECISION = pytest.mark.parametrize("decide", DECISIONS.values(), ids=DECISIONS)
+EVERY_DECISION = pytest.mark.parametrize("command", DECISIONS.values(), ids=DECISIONS)
 
 
 def settled(harness: Harness) -> Harness:
-    """Return a house with a schedule and a paused queue."""
+    """Return a harness with a schedule and a paused queue."""
     harness.schedule()
     harness.pause("paused")
     harness.settle()
     return harness
 
 
-# Disk before word.
+# Durable first.
 
 
 @EVERY_DECISION
-def test_a_decision_is_told_once_it_is_durable_and_not_before(decide: Decision) -> None:
+def test_command_fires_when_it_is_durable(command: Command) -> None:
     harness = settled(opened())
     before = replayed(harness.journal.events)
-    answer = decide(harness)
+    answer = command(harness)
     assert not answer.called
     assert harness.queue_state == before
     harness.settle()
@@ -53,23 +53,23 @@ def test_a_decision_is_told_once_it_is_durable_and_not_before(decide: Decision) 
 
 
 @EVERY_DECISION
-def test_a_decision_that_a_failed_store_cannot_record_is_refused_and_nothing_has_changed(
-    decide: Decision,
+def test_command_that_cannot_be_recorded_fails_and_changes_nothing(
+    command: Command,
 ) -> None:
     harness = settled(opened())
     before = replayed(harness.journal.events)
-    answers = [decide(harness)]
+    answers = [command(harness)]
     harness.journal.fail()
-    answers.append(decide(harness))
+    answers.append(command(harness))
     assert all(isinstance(error_of(answer), StoreFailed) for answer in answers)
     assert harness.queue_state == before
     harness.journal.recover()
-    again = decide(harness)
+    again = command(harness)
     harness.settle()
     result_of(again)
 
 
-def test_who_and_when_is_recorded() -> None:
+def test_command_records_the_user_and_the_time() -> None:
     harness = opened()
     harness.clock.advance(1)
     harness.pause("a")
@@ -92,9 +92,9 @@ def test_who_and_when_is_recorded() -> None:
 
 
 @EVERY_DECISION
-def test_a_decision_holds_after_a_restart(decide: Decision) -> None:
+def test_command_is_in_effect_after_a_restart(command: Command) -> None:
     harness = settled(opened())
-    decide(harness)
+    command(harness)
     harness.settle()
     again = Harness(events=harness.journal.events)
     assert again.queue_state == harness.queue_state
@@ -104,7 +104,7 @@ def test_a_decision_holds_after_a_restart(decide: Decision) -> None:
 # Pauses.
 
 
-def test_of_a_paused_queue_nothing_starts_and_what_runs_goes_on() -> None:
+def test_paused_queue_starts_nothing_and_its_running_jobs_continue() -> None:
     harness = opened(2)
     harness.submit(queue="a")
     harness.pause("a")
@@ -121,7 +121,7 @@ def test_of_a_paused_queue_nothing_starts_and_what_runs_goes_on() -> None:
     assert running(harness) == [2, 3]
 
 
-def test_the_pause_of_everything_and_that_of_a_queue_do_not_know_each_other() -> None:
+def test_pause_of_all_queues_and_of_one_queue_are_independent() -> None:
     harness = opened(2)
     harness.pause()
     harness.pause("a")
@@ -140,13 +140,13 @@ def test_the_pause_of_everything_and_that_of_a_queue_do_not_know_each_other() ->
     assert running(harness) == [1, 2]
 
 
-def test_a_start_that_is_on_its_way_when_the_pause_comes_becomes_true_and_the_next_does_not() -> None:
+def test_start_recorded_before_a_pause_takes_effect_and_the_next_does_not() -> None:
     harness = opened(2)
-    harness.asked()
+    harness.begin_submit()
     harness.journal.sync()
     assert harness.journal.pending == [Started(id=1, at=START, attempt=1)]
     paused = harness.pause("default")
-    harness.asked()
+    harness.begin_submit()
     harness.settle()
     result_of(paused)
     assert running(harness) == [1]
@@ -155,10 +155,10 @@ def test_a_start_that_is_on_its_way_when_the_pause_comes_becomes_true_and_the_ne
     assert running(harness) == [1, 2]
 
 
-def test_no_start_is_recorded_behind_a_pause_that_is_on_its_way() -> None:
+def test_no_start_is_recorded_after_a_pause_that_is_not_durable_yet() -> None:
     harness = opened(2)
     paused = harness.pause()
-    harness.asked()
+    harness.begin_submit()
     harness.journal.sync(2)
     result_of(paused)
     assert harness.journal.pending == []
@@ -166,9 +166,9 @@ def test_no_start_is_recorded_behind_a_pause_that_is_on_its_way() -> None:
     assert running(harness) == []
 
 
-def test_a_pause_that_cannot_be_recorded_keeps_nothing_from_its_start() -> None:
+def test_pause_that_cannot_be_recorded_has_no_effect() -> None:
     harness = opened(2)
-    harness.asked()
+    harness.begin_submit()
     paused = harness.pause("default")
     harness.journal.sync()
     harness.journal.fail()
@@ -178,7 +178,7 @@ def test_a_pause_that_cannot_be_recorded_keeps_nothing_from_its_start() -> None:
     assert running(harness) == [1]
 
 
-def test_a_job_that_was_given_room_but_waits_for_its_turn_does_not_start_in_a_pause() -> None:
+def test_job_with_capacity_that_waits_for_its_lock_does_not_start_in_a_pause() -> None:
     harness = opened(1)
     harness.submit()
     harness.submit()
@@ -192,7 +192,7 @@ def test_a_job_that_was_given_room_but_waits_for_its_turn_does_not_start_in_a_pa
     assert running(harness) == [2]
 
 
-def test_a_delayed_job_that_becomes_due_in_a_pause_starts_after_it() -> None:
+def test_delayed_job_that_becomes_due_in_a_pause_starts_after_it() -> None:
     harness = opened()
     harness.submit(delay=5.0)
     harness.pause()
@@ -205,10 +205,10 @@ def test_a_delayed_job_that_becomes_due_in_a_pause_starts_after_it() -> None:
     assert running(harness) == [1]
 
 
-# A queue's slots.
+# Slots of a queue.
 
 
-def test_fewer_slots_than_jobs_run_end_nothing_and_start_nothing_until_there_is_room() -> None:
+def test_fewer_slots_end_no_running_job_and_start_none_until_slots_are_free() -> None:
     harness = opened(4)
     for _ in range(5):
         harness.submit(queue="a")
@@ -224,7 +224,7 @@ def test_fewer_slots_than_jobs_run_end_nothing_and_start_nothing_until_there_is_
 
 
 @pytest.mark.parametrize("slots, most", [(3, 3), (0, 4), (None, 1)])
-def test_more_slots_are_taken_at_once_none_is_no_limit_and_the_settings_may_say_again(
+def test_more_slots_no_limit_and_the_configured_slots_take_effect_at_once(
     slots: int | None, most: int
 ) -> None:
     harness = opened(4, queues={"a": 1})
@@ -241,7 +241,7 @@ def test_more_slots_are_taken_at_once_none_is_no_limit_and_the_settings_may_say_
     assert again.queue_state.describe_queue("a")["slots"] == {3: 3, 0: None, None: 1}[slots]
 
 
-def test_a_job_that_wants_more_slots_than_its_queue_has_now_waits_for_more_of_them() -> None:
+def test_job_that_demands_more_slots_than_its_queue_has_waits() -> None:
     harness = opened(4)
     harness.resize("a", 3)
     harness.pause("a")
@@ -251,7 +251,7 @@ def test_a_job_that_wants_more_slots_than_its_queue_has_now_waits_for_more_of_th
     harness.resume("a")
     harness.settle()
     assert running(harness) == []
-    assert isinstance(error_of(harness.asked(queue="a", slots=3)), BadRequest)
+    assert isinstance(error_of(harness.begin_submit(queue="a", slots=3)), BadRequest)
     harness.resize("a", 0)
     harness.settle()
     assert running(harness) == [1]
@@ -260,7 +260,7 @@ def test_a_job_that_wants_more_slots_than_its_queue_has_now_waits_for_more_of_th
 # Schedules.
 
 
-def test_every_schedule_has_a_number_of_its_own_also_while_others_are_on_their_way() -> None:
+def test_each_schedule_has_a_different_number_before_others_are_durable() -> None:
     harness = opened()
     answers = [harness.schedule() for _ in range(3)]
     harness.settle()
@@ -268,7 +268,7 @@ def test_every_schedule_has_a_number_of_its_own_also_while_others_are_on_their_w
     assert list(harness.queue_state.schedules.by_id) == [1, 2, 3]
 
 
-def test_a_number_is_never_used_twice() -> None:
+def test_number_of_a_schedule_is_not_reused() -> None:
     harness = opened()
     for number in (1, 2):
         harness.schedule()
@@ -281,7 +281,7 @@ def test_a_number_is_never_used_twice() -> None:
     assert result_of(third) == 3
 
 
-def test_a_number_that_a_failed_store_refused_is_not_given_to_two() -> None:
+def test_number_of_a_schedule_that_could_not_be_recorded_is_not_given_twice() -> None:
     harness = opened()
     refused = harness.schedule()
     harness.journal.fail()
@@ -293,7 +293,7 @@ def test_a_number_that_a_failed_store_refused_is_not_given_to_two() -> None:
 
 
 @pytest.mark.parametrize("act", [Harness.unschedule, lambda harness, number: harness.pause(schedule=number)])
-def test_what_is_asked_of_a_schedule_that_ends_just_now_finds_none(
+def test_command_after_an_unschedule_finds_no_schedule(
     act: Callable[[Harness, int], "Deferred[None]"],
 ) -> None:
     harness = settled(opened())
@@ -305,38 +305,36 @@ def test_what_is_asked_of_a_schedule_that_ends_just_now_finds_none(
     assert harness.journal.pending == []
 
 
-def test_a_schedule_of_what_could_never_start_is_refused() -> None:
+def test_schedule_of_a_job_that_could_never_start_is_refused() -> None:
     harness = opened(2)
     assert isinstance(error_of(harness.schedule(slots=3)), BadRequest)
     assert harness.journal.pending == []
 
 
 @pytest.mark.parametrize("every, cron", [(0.5, None), (None, "61 * * * *")])
-def test_a_schedule_that_cannot_be_is_refused_before_it_is_recorded(
-    every: float | None, cron: str | None
-) -> None:
+def test_invalid_schedule_is_refused(every: float | None, cron: str | None) -> None:
     harness = opened()
     made = begin(harness.engine.queue_commands.schedule("true", DEFAULT_SPEC, ACTOR, every, cron, False))
     assert harness.journal.pending == []
     assert isinstance(error_of(made), BadRequest)
 
 
-def test_who_looks_after_schedules_is_told_of_each_change_once_it_is_true() -> None:
+def test_schedule_observer_is_called_after_each_change() -> None:
     harness = opened()
-    told: list[tuple[int, ...]] = []
+    observed: list[tuple[int, ...]] = []
     schedules = harness.queue_state.schedules.by_id
-    harness.engine.queue_commands.add_schedule_observer(lambda: told.append(tuple(schedules)))
+    harness.engine.queue_commands.add_schedule_observer(lambda: observed.append(tuple(schedules)))
     harness.schedule()
     harness.settle()
     harness.pause(schedule=1)
     harness.resume(schedule=1)
     harness.unschedule(1)
-    assert told == [(1,)]
+    assert observed == [(1,)]
     harness.settle()
-    assert told == [(1,), (1,), (1,), ()]
+    assert observed == [(1,), (1,), (1,), ()]
 
 
-def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
+def test_unschedule_leaves_submitted_jobs_alone() -> None:
     harness = settled(opened())
     answer = harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))
     harness.settle()
@@ -349,7 +347,7 @@ def test_what_a_schedule_has_submitted_goes_on_when_it_ends() -> None:
     assert replayed(harness.journal.events) == harness.queue_state
 
 
-def test_a_run_of_a_schedule_that_has_just_ended_is_a_job_like_any_other() -> None:
+def test_job_of_a_schedule_that_has_just_ended_is_accepted() -> None:
     harness = settled(opened())
     harness.unschedule(1)
     answer = harness.engine.submissions.submit(NewJob("true", DEFAULT_SPEC, ACTOR, schedule=1))

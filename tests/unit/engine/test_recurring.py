@@ -1,4 +1,4 @@
-"""The clock of the schedules: what is due is submitted, once, and not beside another unless asked."""
+"""Recurring jobs: due runs are submitted once, and not beside the last job unless overlap is allowed."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ OPENED = Opened(at=START, format=FORMAT, store="s", boot="the last boot", next_i
 
 
 class Clockwork:
-    """A house with a scheduler in it; ``journal`` is what was recorded before."""
+    """A harness with a recurring submitter; ``journal`` are events recorded before."""
 
     def __init__(
         self,
@@ -46,27 +46,27 @@ class Clockwork:
     def make(
         self, every: float | None = 60.0, cron: str | None = None, overlap: bool = False, **options: Any
     ) -> int:
-        """Make a schedule by ada, durably."""
+        """Make a durable schedule of ada's."""
         spec = Spec(**options)
         made = begin(self.harness.engine.queue_commands.schedule("work", spec, ACTOR, every, cron, overlap))
         self.harness.settle()
         return result_of(made)
 
     def advance(self, *seconds: float) -> None:
-        """Let time pass, in steps, at each of which everything becomes durable."""
+        """Advance the clock in steps, and make everything durable after each."""
         for step in seconds:
             self.harness.clock.advance(step)
             self.harness.settle()
 
     def set_clock(self, now: float) -> None:
-        """Set the clock, as a person or NTP does, and have it noticed."""
+        """Set the time of day, and let the engine detect that."""
         self.harness.clock.set_time(now)
         self.harness.engine.clock_jumps.check()
         self.harness.settle()
         self.advance(0)
 
     def ran(self, number: int = 1) -> list[float]:
-        """Return when a schedule ran, in seconds since START."""
+        """Return the times at which a schedule ran, in seconds since START."""
         return [
             event.at - START
             for event in self.harness.journal.events
@@ -74,11 +74,11 @@ class Clockwork:
         ]
 
     def finish(self, number: int = 1) -> None:
-        """End the latest job of a schedule."""
+        """Finish the latest job of a schedule."""
         self.harness.finish(self.harness.queue_state.schedules.get(number).last_job or 0)
 
     def run(self, count: int, every: float = 60.0) -> None:
-        """Let a schedule run so many times, each job ending at once."""
+        """Let a schedule run ``count`` times, and finish each job at once."""
         for _ in range(count):
             self.advance(every)
             self.finish()
@@ -89,10 +89,10 @@ def a_clockwork() -> Clockwork:
     return Clockwork()
 
 
-# What is due.
+# Due runs.
 
 
-def test_a_job_is_submitted_at_each_regular_time(works: Clockwork) -> None:
+def test_job_is_submitted_at_each_regular_time(works: Clockwork) -> None:
     works.make(label="nightly", queue="q")
     works.advance(59.0)
     assert works.ran() == []
@@ -106,7 +106,7 @@ def test_a_job_is_submitted_at_each_regular_time(works: Clockwork) -> None:
     assert works.ran() == [60.0, 120.0, 180.0, 240.0]
 
 
-def test_each_schedule_has_its_own_times(works: Clockwork) -> None:
+def test_schedules_run_independently(works: Clockwork) -> None:
     works.make(every=100.0)
     works.make(every=30.0, overlap=True)
     works.make(every=None, cron="* * * * *", overlap=True)
@@ -116,14 +116,14 @@ def test_each_schedule_has_its_own_times(works: Clockwork) -> None:
     assert works.ran(3) == [40.0, 100.0], "START is at the twentieth second of a minute"
 
 
-def test_a_schedule_that_is_made_earlier_than_all_others_is_not_waited_past(works: Clockwork) -> None:
+def test_timer_follows_a_new_schedule_that_is_due_first(works: Clockwork) -> None:
     works.make(every=DAY)
     works.make(every=10.0)
     works.advance(10.0)
     assert works.ran(2) == [10.0]
 
 
-def test_an_unscheduled_one_runs_no_more(works: Clockwork) -> None:
+def test_ended_schedule_does_not_run(works: Clockwork) -> None:
     works.make()
     works.harness.unschedule(1)
     works.advance(0, 600.0)
@@ -131,11 +131,11 @@ def test_an_unscheduled_one_runs_no_more(works: Clockwork) -> None:
     assert works.harness.clock.getDelayedCalls() == []
 
 
-def test_no_timer_goes_while_there_is_nothing_to_wait_for(works: Clockwork) -> None:
+def test_no_timer_is_set_without_a_schedule(works: Clockwork) -> None:
     assert works.harness.clock.getDelayedCalls() == []
 
 
-def test_thousands_that_are_due_at_once_are_submitted_a_few_a_turn(works: Clockwork) -> None:
+def test_many_due_schedules_are_submitted_over_several_turns(works: Clockwork) -> None:
     for _ in range(MAX_SUBMISSIONS_PER_TURN + 1):
         works.make()
     works.harness.clock.suspend(60.0)
@@ -147,7 +147,7 @@ def test_thousands_that_are_due_at_once_are_submitted_a_few_a_turn(works: Clockw
     )
 
 
-def test_a_pause_of_everything_or_of_a_queue_holds_back_starts_and_no_schedule(works: Clockwork) -> None:
+def test_pause_of_queues_does_not_pause_schedules(works: Clockwork) -> None:
     works.make(overlap=True)
     works.harness.pause()
     works.harness.pause(queue="default")
@@ -156,18 +156,18 @@ def test_a_pause_of_everything_or_of_a_queue_holds_back_starts_and_no_schedule(w
     assert works.harness.statuses() == [Status.PENDING] * 2
 
 
-# What was missed.
+# Missed runs.
 
 
 def made_and_ran(works: Clockwork) -> list[Event]:
-    """Return the journal of a schedule that ran at 60 s."""
+    """Return the journal of a schedule that ran after 60 s."""
     works.make()
     works.run(1)
     works.scheduler.stop()
     return works.harness.journal.events
 
 
-def test_runs_that_were_missed_while_the_daemon_was_down_are_one(works: Clockwork) -> None:
+def test_runs_missed_while_the_daemon_was_stopped_become_one(works: Clockwork) -> None:
     later = Clockwork(made_and_ran(works), now=START + 1000.0)
     assert later.ran() == [60.0, 1000.0]
     later.finish()
@@ -177,14 +177,14 @@ def test_runs_that_were_missed_while_the_daemon_was_down_are_one(works: Clockwor
     assert later.ran() == [60.0, 1000.0, 1020.0]
 
 
-def test_a_restart_that_missed_nothing_runs_nothing(works: Clockwork) -> None:
+def test_restart_without_missed_runs_submits_nothing(works: Clockwork) -> None:
     later = Clockwork(made_and_ran(works), now=START + 110.0)
     assert later.ran() == [60.0]
     later.advance(10.0)
     assert later.ran() == [60.0, 120.0]
 
 
-def test_a_clock_that_is_set_forward_makes_one_run_of_a_cron(works: Clockwork) -> None:
+def test_clock_set_forward_makes_one_run_of_a_cron_schedule(works: Clockwork) -> None:
     works.make(every=None, cron="* * * * *", overlap=True)
     works.set_clock(START + 10 * DAY + 5.0)
     assert works.ran() == [10 * DAY + 5.0]
@@ -193,7 +193,7 @@ def test_a_clock_that_is_set_forward_makes_one_run_of_a_cron(works: Clockwork) -
 
 
 @pytest.mark.parametrize("jump", [10 * DAY, 7200.0, -30.0, -10 * DAY])
-def test_a_clock_that_is_set_moves_no_run_of_an_every(works: Clockwork, jump: float) -> None:
+def test_clock_that_is_set_does_not_move_an_every_schedule(works: Clockwork, jump: float) -> None:
     works.make(overlap=True)
     works.advance(30.0)
     works.set_clock(START + 30.0 + jump)
@@ -205,7 +205,7 @@ def test_a_clock_that_is_set_moves_no_run_of_an_every(works: Clockwork, jump: fl
     assert works.ran() == [60.0 + jump, 120.0 + jump]
 
 
-def test_a_suspended_machine_s_schedules_go_on(works: Clockwork) -> None:
+def test_schedules_continue_after_the_machine_was_suspended(works: Clockwork) -> None:
     works.make(overlap=True)
     works.make(every=None, cron="* * * * *", overlap=True)
     works.harness.clock.suspend(90.0)
@@ -213,7 +213,7 @@ def test_a_suspended_machine_s_schedules_go_on(works: Clockwork) -> None:
     assert works.ran(1) == works.ran(2) == [90.0 + MAX_SLEEP]
 
 
-def test_what_a_pause_of_the_schedule_has_kept_from_running_is_not_made_up_for(works: Clockwork) -> None:
+def test_runs_skipped_by_a_pause_of_the_schedule_are_not_made_up_for(works: Clockwork) -> None:
     works.make()
     works.harness.pause(schedule=1)
     works.advance(0, 600.0)
@@ -224,10 +224,10 @@ def test_what_a_pause_of_the_schedule_has_kept_from_running_is_not_made_up_for(w
     assert works.ran() == [660.0]
 
 
-# One beside another.
+# Overlap.
 
 
-def test_a_run_is_left_out_while_the_last_job_has_not_ended(works: Clockwork) -> None:
+def test_run_is_left_out_while_the_last_job_has_not_ended(works: Clockwork) -> None:
     works.make()
     works.advance(60.0, 60.0)
     assert works.ran() == [60.0]
@@ -239,7 +239,7 @@ def test_a_run_is_left_out_while_the_last_job_has_not_ended(works: Clockwork) ->
     assert works.ran() == [60.0, 180.0]
 
 
-def test_a_pending_job_and_one_that_waits_for_a_retry_have_not_ended(works: Clockwork) -> None:
+def test_pending_job_and_job_that_waits_for_a_retry_have_not_ended(works: Clockwork) -> None:
     works.make(hold=True)
     works.advance(60.0, 60.0)
     assert works.ran() == [60.0]
@@ -251,7 +251,7 @@ def test_a_pending_job_and_one_that_waits_for_a_retry_have_not_ended(works: Cloc
     assert works.ran() == [60.0]
 
 
-def test_an_array_is_one_job_that_ends_with_the_last_of_its_tasks(works: Clockwork) -> None:
+def test_array_has_ended_when_its_last_task_has_ended(works: Clockwork) -> None:
     works.make(array=Array(1, 2))
     works.advance(60.0)
     works.harness.finish(2)
@@ -262,13 +262,13 @@ def test_an_array_is_one_job_that_ends_with_the_last_of_its_tasks(works: Clockwo
     assert works.ran() == [60.0, 180.0]
 
 
-def test_with_overlap_every_run_is_made(works: Clockwork) -> None:
+def test_overlap_makes_every_run(works: Clockwork) -> None:
     works.make(overlap=True)
     works.advance(60.0, 60.0)
     assert works.ran() == [60.0, 120.0]
 
 
-def test_a_run_is_left_out_while_the_one_before_is_on_its_way_to_the_disk(works: Clockwork) -> None:
+def test_run_is_left_out_while_the_last_submission_is_not_durable(works: Clockwork) -> None:
     works.make(overlap=True)
     works.harness.clock.advance(60.0)
     works.harness.clock.advance(60.0)
@@ -278,10 +278,10 @@ def test_a_run_is_left_out_while_the_one_before_is_on_its_way_to_the_disk(works:
     assert works.ran() == [60.0, 180.0]
 
 
-# What cannot be.
+# Failures.
 
 
-def test_a_run_that_cannot_be_recorded_is_made_up_for_once_it_can(
+def test_run_that_cannot_be_recorded_is_made_up_for_later(
     works: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     works.make()
@@ -299,7 +299,7 @@ def test_a_run_that_cannot_be_recorded_is_made_up_for_once_it_can(
     assert works.ran(1) == works.ran(2) == [261.0, 300.0]
 
 
-def test_one_is_tried_a_second_while_nothing_can_be_recorded(
+def test_one_run_per_second_is_tried_while_nothing_can_be_recorded(
     works: Clockwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(10):
@@ -315,7 +315,7 @@ def test_one_is_tried_a_second_while_nothing_can_be_recorded(
     assert len(asked) == 6
 
 
-def test_runs_that_were_refused_on_their_way_to_the_disk_come_again(
+def test_runs_that_failed_before_they_were_durable_are_tried_again(
     works: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     works.make()
@@ -328,7 +328,7 @@ def test_runs_that_were_refused_on_their_way_to_the_disk_come_again(
     assert caplog.messages == [f"schedule {number} could not submit: no room" for number in (1, 2)]
 
 
-def test_what_is_said_is_said_again_when_it_has_worked_meanwhile(
+def test_same_reason_is_logged_again_after_a_successful_submission(
     works: Clockwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     works.make(overlap=True)
@@ -341,7 +341,7 @@ def test_what_is_said_is_said_again_when_it_has_worked_meanwhile(
     assert len(works.ran()) == 2
 
 
-def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_for(
+def test_refused_run_is_left_out(
     works: Clockwork, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works.make()
@@ -357,7 +357,7 @@ def test_a_job_that_is_refused_is_left_out_and_the_next_regular_time_is_waited_f
     assert works.ran() == [180.0]
 
 
-def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_some_have_started(
+def test_owner_at_the_limit_of_pending_jobs_gets_no_more(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     works = Clockwork(slots=1, most_pending=PendingLimit(2))
@@ -372,7 +372,7 @@ def test_an_owner_with_as_many_pending_jobs_as_there_may_be_gets_no_more_until_s
     assert len(caplog.messages) == 2, "it has worked meanwhile"
 
 
-def test_an_array_of_a_schedule_counts_with_all_its_tasks() -> None:
+def test_array_of_a_schedule_counts_with_all_its_tasks() -> None:
     works = Clockwork(slots=1, most_pending=PendingLimit(3))
     works.make(array=Array(1, 4))
     works.make(array=Array(1, 3))
@@ -380,7 +380,7 @@ def test_an_array_of_a_schedule_counts_with_all_its_tasks() -> None:
     assert (works.ran(1), works.ran(2)) == ([], [60.0])
 
 
-def test_a_bug_is_logged_and_the_schedule_goes_on(
+def test_internal_error_is_logged_and_the_schedule_continues(
     works: Clockwork, logged_errors: LeakWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     works.make()
@@ -394,9 +394,7 @@ def test_a_bug_is_logged_and_the_schedule_goes_on(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_nothing_is_submitted_while_the_daemon_drains(
-    works: Clockwork, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_submitted_during_a_drain(works: Clockwork, caplog: pytest.LogCaptureFixture) -> None:
     works.make(overlap=True)
     works.advance(60.0)
     works.harness.engine.dispatcher.drain()
@@ -406,7 +404,7 @@ def test_nothing_is_submitted_while_the_daemon_drains(
     assert works.harness.clock.getDelayedCalls() == []
 
 
-def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None:
+def test_stop_leaves_no_timer(works: Clockwork) -> None:
     works.make(overlap=True)
     works.make(overlap=True)
     works.advance(60.0)
@@ -422,7 +420,7 @@ def test_a_stop_leaves_no_timer_whatever_is_on_its_way(works: Clockwork) -> None
     assert works.harness.clock.getDelayedCalls() == []
 
 
-def test_a_stop_before_anything_was_scheduled_is_one(works: Clockwork) -> None:
+def test_stop_without_a_schedule_is_accepted(works: Clockwork) -> None:
     works.scheduler.stop()
     assert works.harness.clock.getDelayedCalls() == []
 
@@ -430,7 +428,7 @@ def test_a_stop_before_anything_was_scheduled_is_one(works: Clockwork) -> None:
 # A clock that is set back.
 
 
-def test_a_clock_that_is_set_back_a_little_runs_nothing_of_a_cron_twice(works: Clockwork) -> None:
+def test_clock_set_back_a_little_runs_no_cron_schedule_twice(works: Clockwork) -> None:
     works.make(every=None, cron="* * * * *", overlap=True)
     works.advance(*[5.0] * 8)
     works.set_clock(START + 40.0 - MAX_SET_BACK / 2)
@@ -440,7 +438,7 @@ def test_a_clock_that_is_set_back_a_little_runs_nothing_of_a_cron_twice(works: C
     assert works.ran() == [40.0, 100.0]
 
 
-def test_a_clock_that_is_set_back_a_lot_does_not_stop_a_schedule_until_then_nor_flood(
+def test_clock_set_back_a_lot_neither_stops_a_schedule_nor_floods_it(
     works: Clockwork,
 ) -> None:
     works.make(every=None, cron="* * * * *", overlap=True)
@@ -454,7 +452,7 @@ def test_a_clock_that_is_set_back_a_lot_does_not_stop_a_schedule_until_then_nor_
     assert replayed(works.harness.journal.events).schedules == works.harness.queue_state.schedules
 
 
-def test_a_run_under_way_when_the_clock_is_set_back_is_not_waited_for_until_then(works: Clockwork) -> None:
+def test_run_under_way_when_the_clock_is_set_back_does_not_delay_the_next(works: Clockwork) -> None:
     works.make(every=None, cron="* * * * *")
     works.advance(*[5.0] * 20)  # its job of 40 s has not ended, so the run of 100 s is left out
     works.set_clock(START - DAY)
@@ -463,7 +461,7 @@ def test_a_run_under_way_when_the_clock_is_set_back_is_not_waited_for_until_then
     assert works.ran() == [40.0, 40.0 - DAY]
 
 
-def test_a_clock_that_was_set_back_while_the_daemon_was_down_stops_no_schedule(works: Clockwork) -> None:
+def test_clock_set_back_while_the_daemon_was_stopped_stops_no_schedule(works: Clockwork) -> None:
     later = Clockwork(made_and_ran(works), now=START - DAY)
     assert later.ran() == [60.0]
     later.advance(60.0)
@@ -473,7 +471,7 @@ def test_a_clock_that_was_set_back_while_the_daemon_was_down_stops_no_schedule(w
     assert later.ran() == [60.0, 60.0 - DAY, 120.0 - DAY]
 
 
-def test_it_is_looked_again_now_and_then_even_when_the_next_run_is_far(works: Clockwork) -> None:
+def test_timer_is_limited_for_a_distant_run(works: Clockwork) -> None:
     works.make(every=DAY)
     [alarm] = works.harness.clock.getDelayedCalls()
     assert alarm.getTime() - MONOTONIC == MAX_SLEEP
@@ -482,7 +480,7 @@ def test_it_is_looked_again_now_and_then_even_when_the_next_run_is_far(works: Cl
     assert alarm.getTime() - MONOTONIC == 2 * MAX_SLEEP
 
 
-def test_the_backlog_is_what_the_journal_says_whatever_was_left_out(works: Clockwork) -> None:
+def test_state_equals_a_replay_after_runs_were_left_out(works: Clockwork) -> None:
     works.make()
     works.make(overlap=True)
     works.harness.pause(schedule=2)

@@ -106,7 +106,7 @@ def test_retention_keeps_count_jobs_while_removals_are_in_progress() -> None:
     home.harness.journal.sync(4)
     assert [event.id for event in home.harness.journal.pending if isinstance(event, Removed)] == [1]
     for _ in range(3):
-        home.harness.asked()
+        home.harness.begin_submit()
     home.harness.settle()
     for job_id in (5, 6, 7):
         home.harness.executor.finish(job_id)

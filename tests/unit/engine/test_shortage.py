@@ -1,4 +1,4 @@
-"""A shortage of the machine's: when a start is tried, how many at once, and when it is over."""
+"""Shortages of the machine: when a start is tried, how many at once, and when it is over."""
 
 import errno
 import itertools
@@ -11,7 +11,7 @@ from taskqd.errors import is_shortage
 NOW = 1000.0
 
 
-def test_no_shortage_keeps_no_start() -> None:
+def test_start_is_allowed_without_a_shortage() -> None:
     shortage = Shortage()
     assert shortage.allows_start(10_000, NOW)
     assert (shortage.is_paused(NOW), shortage.next_wakeup(NOW), shortage.end_if_over(NOW)) == (
@@ -21,23 +21,23 @@ def test_no_shortage_keeps_no_start() -> None:
     )
 
 
-def test_after_a_refusal_nothing_starts_for_a_wait_that_doubles_up_to_a_limit() -> None:
+def test_refusal_pauses_starts_for_a_delay_that_doubles_up_to_a_limit() -> None:
     shortage, now = Shortage(), NOW
-    waits: list[float] = []
+    delays: list[float] = []
     assert shortage.record_refusal("no processes", now)
-    while not waits or waits[-1] < MAX_DELAY - 0.001:
+    while not delays or delays[-1] < MAX_DELAY - 0.001:
         assert not shortage.allows_start(0, now)
-        waits.append(shortage.seconds_to_next_try(now))
-        assert shortage.next_wakeup(now) == now + waits[-1]
-        now += waits[-1] + 0.001
+        delays.append(shortage.seconds_to_next_try(now))
+        assert shortage.next_wakeup(now) == now + delays[-1]
+        now += delays[-1] + 0.001
         assert shortage.allows_start(0, now)
-        assert not shortage.record_refusal("no processes", now), "it goes on, and is not told again"
-    assert waits[0] == pytest.approx(MIN_DELAY)
-    assert [round(two / one, 3) for one, two in itertools.pairwise(waits[:-1])] == [2] * (len(waits) - 2)
+        assert not shortage.record_refusal("no processes", now), "the shortage continues"
+    assert delays[0] == pytest.approx(MIN_DELAY)
+    assert [round(two / one, 3) for one, two in itertools.pairwise(delays[:-1])] == [2] * (len(delays) - 2)
     assert shortage.seconds_to_next_try(now) == pytest.approx(MAX_DELAY)
 
 
-def test_refusals_of_what_was_under_way_already_make_the_wait_no_longer() -> None:
+def test_refusals_of_starts_already_under_way_do_not_extend_the_delay() -> None:
     shortage = Shortage()
     shortage.record_refusal("no processes", NOW)
     for _ in range(100):
@@ -45,7 +45,7 @@ def test_refusals_of_what_was_under_way_already_make_the_wait_no_longer() -> Non
     assert shortage.allows_start(0, NOW + MIN_DELAY)
 
 
-def test_one_start_is_tried_and_one_more_at_once_for_each_that_works() -> None:
+def test_each_successful_start_allows_one_more_at_the_same_time() -> None:
     shortage = Shortage()
     shortage.record_refusal("no processes", NOW)
     now = NOW + MIN_DELAY
@@ -57,7 +57,7 @@ def test_one_start_is_tried_and_one_more_at_once_for_each_that_works() -> None:
     assert (shortage.allows_start(0, now), shortage.allows_start(1, now)) == (True, False)
 
 
-def test_the_end_of_a_process_lets_a_start_be_tried_at_once() -> None:
+def test_end_of_a_process_allows_a_start_at_once() -> None:
     shortage = Shortage()
     shortage.record_refusal("no processes", NOW)
     shortage.record_process_end(NOW)
@@ -68,7 +68,7 @@ def test_the_end_of_a_process_lets_a_start_be_tried_at_once() -> None:
     )
 
 
-def test_it_is_over_when_starts_work_or_nothing_is_left_and_none_was_refused_for_a_while() -> None:
+def test_shortage_ends_after_a_quiet_time_with_success_or_nothing_to_start() -> None:
     for improve in (Shortage.record_success, Shortage.record_idle):
         shortage = Shortage()
         shortage.record_refusal("no processes", NOW)
@@ -78,13 +78,13 @@ def test_it_is_over_when_starts_work_or_nothing_is_left_and_none_was_refused_for
         assert not shortage.end_if_over(NOW + QUIET_TIME - 0.001)
         assert shortage.end_if_over(NOW + QUIET_TIME)
         assert (shortage.detail, shortage.end_if_over(NOW + QUIET_TIME)) == (None, False)
-        assert shortage.record_refusal("no memory", NOW + 60), "another one"
+        assert shortage.record_refusal("no memory", NOW + 60), "a new shortage"
         assert shortage.detail == "no memory"
         assert shortage.seconds_to_next_try(NOW + 60) == pytest.approx(MIN_DELAY)
 
 
 @pytest.mark.parametrize(
-    "error, is_it",
+    "error, is_of_machine",
     [
         (OSError(errno.EAGAIN, "no processes"), True),
         (OSError(errno.EMFILE, "no descriptors"), True),
@@ -97,5 +97,7 @@ def test_it_is_over_when_starts_work_or_nothing_is_left_and_none_was_refused_for
         (None, False),
     ],
 )
-def test_the_machine_s_fault_is_told_from_that_of_a_job(error: BaseException | None, is_it: bool) -> None:
-    assert is_shortage(error) == is_it
+def test_errors_of_the_machine_are_distinguished_from_those_of_a_job(
+    error: BaseException | None, is_of_machine: bool
+) -> None:
+    assert is_shortage(error) == is_of_machine
