@@ -1,4 +1,4 @@
-"""Access: what the protocol asks about who somebody is, and what the daemon starts and stops."""
+"""Authenticates clients: by their UNIX socket, certificate, token, or name and password."""
 
 import secrets
 import socket
@@ -10,16 +10,16 @@ from twisted.cred.credentials import IUsernamePassword, UsernamePassword
 from twisted.cred.error import LoginFailed
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, ISSLTransport, ITransport
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from taskqd.auth import tokens
-from taskqd.auth.checkers import AnyOf, CertificateChecker, PeerChecker, TokenChecker
+from taskqd.auth.checkers import CertificateChecker, FirstOf, PeerChecker, TokenChecker
 from taskqd.auth.credentials import Certificate, IToken, Peer, Token
-from taskqd.auth.hash_cache import Busy, Hashes
+from taskqd.auth.hash_cache import Busy, HashCache
 from taskqd.auth.plugins import Plugin, make_plugins
 from taskqd.auth.principal import IPrincipal, Principal
 from taskqd.auth.realm import NoRole, Realm
@@ -28,21 +28,22 @@ from taskqd.auth.token_file import TokenFile
 from taskqd.auth.token_registry import TokenRegistry
 from taskqd.errors import AuthFailed
 from taskqd.model.roles import Role
+from taskqd.storage.interfaces import IClock
 
-LOOK_EVERY = 1.0
-"""The tokens and what the log is to be told are looked at every so many seconds at least."""
+REFRESH_INTERVAL = 1.0
+"""Seconds between two checks of the token file and of the log lines that are due."""
 REFUSAL_DELAY = 1.0
-"""Where too many AUTHs have failed, the next that claims a token is refused after this many seconds, which is
-more than a check takes: the time does not tell whether there is a token of that id, which alone is checked.
+"""Seconds after which an AUTH with a token's id is refused if its host has too many failures. A check takes
+less, so the time does not reveal whether the id exists and the token was checked.
 """
-_CREDENTIALS = struct.Struct("iII")
+_PEER_CREDENTIALS = struct.Struct("iII")
 
 
 class Authenticator:
-    """Tells who a peer is, and who has a token.
+    """Finds out which user a client is.
 
-    ``portal`` has the checkers, ``registry`` the tokens, which ``checker`` checks; ``methods`` are the ways
-    in beside a UNIX socket, by name.
+    `portal` has the checkers; `token_checker` is the one that checks the tokens of `registry`. `methods` are
+    the names of the ways to authenticate, except by a UNIX socket.
     """
 
     _log = Logger()
@@ -51,155 +52,156 @@ class Authenticator:
         self,
         portal: Portal,
         registry: TokenRegistry,
-        checker: TokenChecker,
-        clock: Any,
+        token_checker: TokenChecker,
+        clock: IClock,
         methods: Sequence[str] = ("token",),
     ) -> None:
         self.methods = list(methods)
         self._portal = portal
         self._registry = registry
-        self._checker = checker
-        self._takes_passwords = IUsernamePassword in portal.checkers
+        self._token_checker = token_checker
+        self._accepts_passwords = IUsernamePassword in portal.checkers
         self._clock = clock
         self._throttle = Throttle(clock)
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
 
     @property
     def accepts_remote_clients(self) -> bool:
-        """Whether anybody can be let in who does not come by a UNIX socket."""
+        """Whether any client can authenticate that does not use a UNIX socket."""
         return bool(self._registry.entries) or self.methods != ["token"]
 
     def start(self) -> None:
-        """Look after the tokens and the log every second from now on."""
-        self._timer = self._clock.callLater(LOOK_EVERY, self._tick)
+        """Check the token file, and write the log lines that are due, every REFRESH_INTERVAL."""
+        self._timer = self._clock.callLater(REFRESH_INTERVAL, self._refresh)
 
     def stop(self) -> None:
-        """End that; the log gets what it has not been told."""
+        """Stop this, and write the remaining log lines."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._throttle.flush()
 
-    def changed(self, told: Callable[[], object]) -> None:
-        """Have ``told`` called when a token was added, changed or revoked, or has expired."""
-        self._registry.changed(told)
+    def add_observer(self, on_changed: Callable[[], object]) -> None:
+        """Call `on_changed` when a token was added, changed or revoked, or has expired."""
+        self._registry.add_observer(on_changed)
 
     def is_valid(self, principal: Principal) -> bool:
-        """Whether somebody is still let in: their token is there, as it was, and has not expired."""
+        """Whether a principal is still valid: its token exists unchanged and has not expired."""
         return self._registry.is_valid(principal)
 
-    def identify_peer(self, transport: Any) -> Principal | None:
-        """Return who is behind a transport, None if it is no UNIX socket: others don't tell.
+    def identify_peer(self, transport: ITransport) -> Principal | None:
+        """Return the principal at the other end of a UNIX socket, None for any other transport.
 
-        Nor does one that is wrapped: who is at the other end of its socket is TLS, or a proxy.
+        None also for a wrapped transport: the other end of its socket is TLS, or a proxy.
         """
         if isinstance(transport, ProtocolWrapper) or ISSLTransport.providedBy(transport):
             return None
-        handle = transport.getHandle()
+        handle = cast("Any", transport).getHandle()  # a method of Twisted's sockets, not of ITransport
         if handle.family != socket.AF_UNIX:
             return None
-        found = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(found)
-        return self._at_once(Peer(pid, uid), f"pid {pid}")
+        data = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        pid, uid, _ = _PEER_CREDENTIALS.unpack(data)
+        return self._log_in_now(Peer(pid, uid), f"pid {pid}")
 
-    def identify_certificate(self, transport: Any) -> Principal | None:
-        """Return whom the certificate of a TLS peer names, None if it has none, or none that lets in here.
+    def identify_certificate(self, transport: ITransport) -> Principal | None:
+        """Return the principal of a client's certificate; None if it has none, or its name has no role.
 
-        To be asked after the handshake, which a certificate that is not verified does not survive.
+        Must be called after the handshake, which fails for a certificate that cannot be verified.
         """
         if not ISSLTransport.providedBy(transport):
             return None
         name = _verified_name(transport)
         if name is None:
             return None
-        address = transport.getPeer()
+        address = cast("Any", transport).getPeer()
         try:
-            return self._at_once(Certificate(name), f"{address.host}:{address.port}")
-        except NoRole as why:
-            self._log.info("a certificate lets nobody in: {why}", why=why)
+            return self._log_in_now(Certificate(name), f"{address.host}:{address.port}")
+        except NoRole as error:
+            self._log.info("client certificate of {address} refused: {error}", address=address, error=error)
             return None
 
     def authenticate(self, token: str, address: str) -> "Deferred[Principal]":
-        """Fire with who has a token, or a name and a password; fails with AuthFailed. May be cancelled.
+        """Fire with the principal of a token, or of `name:password`; fails with AuthFailed.
 
-        ``address`` is from where it came: ``10.0.0.5:4242``.
+        `address` is that of the client: `10.0.0.5:4242`. May be cancelled.
         """
         return Deferred.fromCoroutine(self._authenticate(token, address))
 
     async def _authenticate(self, text: str, address: str) -> Principal:
-        self._registry.look()
-        began, claimed = self._clock.seconds(), self._registry.known_id(text)
-        too_many = None if self._checker.is_cheap(text) else self._throttle.refusal(address)
-        if too_many is not None and not self._throttle.may_try(address, claimed):
+        self._registry.refresh()
+        started_at, known_id = self._clock.seconds(), self._registry.known_id(text)
+        too_many = None if self._token_checker.is_cheap(text) else self._throttle.refusal(address)
+        if too_many is not None and not self._throttle.may_try(address, known_id):
             self._throttle.refused(address)
-            raise await self._delayed(too_many, text, began)
-        self._throttle.begin(address, claimed)
+            raise await self._delay_refusal(too_many, text, started_at)
+        self._throttle.started(address, known_id)
         try:
-            principal = await self._login(text, address)
+            principal = await self._log_in_with_text(text, address)
         except LoginFailed as refusal:
-            why = str(refusal) or "that lets nobody in"
-            is_theirs = not isinstance(refusal, Busy)
-            self._throttle.failed(address, why, is_theirs=is_theirs, token=claimed)
+            why = str(refusal) or "the name or the password is wrong"
+            self._throttle.failed(address, why, counts=not isinstance(refusal, Busy), token=known_id)
             if too_many is not None:
-                raise await self._delayed(too_many, text, began) from None
+                raise await self._delay_refusal(too_many, text, started_at) from None
             raise AuthFailed(why) from None
-        except BaseException:  # cancelled as its connection ended, or a bug
-            self._throttle.failed(address, "it was not answered", token=claimed)
+        except BaseException:  # cancelled because the client disconnected, or an internal error
+            self._throttle.failed(address, "it was not completed", token=known_id)
             raise
-        self._throttle.passed(address, claimed)
+        self._throttle.succeeded(address, known_id)
         return principal
 
-    async def _delayed(self, refusal: AuthFailed, text: str, began: float) -> AuthFailed:
-        """Return a refusal REFUSAL_DELAY after an AUTH that claims a token; of any other at once."""
-        if tokens.id_of(text) is not None:
-            await deferLater(self._clock, max(0.0, began + REFUSAL_DELAY - self._clock.seconds()))
+    async def _delay_refusal(self, refusal: AuthFailed, text: str, started_at: float) -> AuthFailed:
+        """Return a refusal: REFUSAL_DELAY after the start for a text with a token's id, else at once."""
+        if tokens.parse_token_id(text) is not None:
+            await deferLater(self._clock, max(0.0, started_at + REFUSAL_DELAY - self._clock.seconds()))
         return refusal
 
-    async def _login(self, text: str, address: str) -> Principal:
-        if not (self._takes_passwords and ":" in text and tokens.id_of(text) is None):
-            return await self._ask(Token(text, address), address)
+    async def _log_in_with_text(self, text: str, address: str) -> Principal:
+        """Log in with the argument of AUTH; raises the refusal as a password if it can be one."""
+        if not (self._accepts_passwords and ":" in text and tokens.parse_token_id(text) is None):
+            return await self._log_in(Token(text, address), address)
         name, _, password = text.partition(":")
         try:
-            return await self._ask(UsernamePassword(name.encode(), password.encode()), address)
+            return await self._log_in(UsernamePassword(name.encode(), password.encode()), address)
         except LoginFailed as refusal:
             try:
-                return await self._ask(Token(text, address), address)
+                return await self._log_in(Token(text, address), address)
             except LoginFailed:
                 raise refusal from None
 
-    async def _ask(self, credentials: Any, origin: str) -> Principal:
+    async def _log_in(self, credentials: Any, origin: str) -> Principal:
         _, principal, _ = await self._portal.login(credentials, origin, IPrincipal)
         return cast("Principal", principal)
 
-    def _at_once(self, credentials: Any, origin: str) -> Principal:
-        """Return who shows credentials whose checker does not have to wait; raises NoRole."""
-        found: list[Any] = []
-        self._portal.login(credentials, origin, IPrincipal).addBoth(found.append)
-        (result,) = found
+    def _log_in_now(self, credentials: Any, origin: str) -> Principal:
+        """Log in with credentials whose checker answers at once; raises NoRole."""
+        results: list[Any] = []
+        self._portal.login(credentials, origin, IPrincipal).addBoth(results.append)
+        (result,) = results
         if isinstance(result, Failure):
             result.raiseException()
         principal: Principal = result[1]
         return principal
 
-    def _tick(self) -> None:
-        self._timer = self._clock.callLater(LOOK_EVERY, self._tick)
+    def _refresh(self) -> None:
+        self._timer = self._clock.callLater(REFRESH_INTERVAL, self._refresh)
         self._throttle.sweep()
-        self._registry.look()
+        self._registry.refresh()
 
 
 def _verified_name(transport: Any) -> str | None:
-    """Return the only commonName of the certificate that a peer has shown, None if it is not verified.
+    """Return the only commonName of a client's certificate, None if it cannot be verified.
 
-    That was done in the handshake, unless whoever made the port has a callback that says yes to all: so it is
-    done once more, with the CAs of the port.
+    The handshake has verified it, unless whoever created the port has set a callback that accepts everything;
+    so it is verified again with the CAs of the port. `transport` is Any, because its certificates are objects
+    of OpenSSL, which is an extra.
     """
     certificate = transport.getPeerCertificate()
     if certificate is None:
         return None
-    from cryptography.x509.oid import NameOID  # noqa: PLC0415 - an extra, loaded with TLS only
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415 - an extra, loaded only with TLS
     from OpenSSL.crypto import X509StoreContext, X509StoreContextError  # noqa: PLC0415 - as above
 
-    handle = transport.getHandle()
+    handle = transport.getHandle()  # the OpenSSL connection
     store = handle.get_context().get_cert_store()
     try:
         X509StoreContext(store, certificate, handle.get_peer_cert_chain()).verify_certificate()
@@ -209,9 +211,9 @@ def _verified_name(transport: Any) -> str | None:
     return str(names[0].value) if len(names) == 1 else None
 
 
-def make_access(
+def open_authenticator(
     directory: str,
-    clock: Any,
+    clock: IClock,
     in_thread: Callable[..., "Deferred[Any]"],
     *,
     uid: int,
@@ -219,35 +221,37 @@ def make_access(
     auth: Sequence[str] = (),
     has_ca: bool = False,
 ) -> Authenticator:
-    """Return the access to a daemon whose state is in ``directory`` and whose user is ``uid``.
+    """Return the authenticator of a daemon with the state `directory` and the user `uid`; reads the tokens.
 
-    ``roles`` and ``auth`` are the settings of that name; ``has_ca`` says that TLS asks for certificates. The
-    tokens are read. Raises StartRefused.
+    `roles` and `auth` are the settings of these names; `has_ca` says that TLS asks for client certificates.
+    Raises StartRefused.
     """
     random = secrets.token_bytes
-    registry = TokenRegistry(TokenFile(directory), clock, tokens.nobody(random(tokens.RANDOMNESS)))
+    placeholder = tokens.placeholder_entry(random(tokens.RANDOMNESS))
+    registry = TokenRegistry(TokenFile(directory), clock, placeholder)
     plugins = make_plugins(auth)
     registry.open()
-    hashes = Hashes(in_thread, random(32))
-    registry.changed(lambda: hashes.forget(registry.entries))
-    return assembled(registry, hashes, Realm(registry, roles, uid), clock, plugins, has_ca=has_ca)
+    hash_cache = HashCache(in_thread, random(32))
+    registry.add_observer(lambda: hash_cache.forget_all_but(registry.entries))
+    realm = Realm(registry, roles, uid)
+    return assemble_authenticator(registry, hash_cache, realm, clock, plugins, has_ca=has_ca)
 
 
-def assembled(
+def assemble_authenticator(
     registry: TokenRegistry,
-    hashes: Hashes,
+    hash_cache: HashCache,
     realm: Realm,
-    clock: Any,
+    clock: IClock,
     plugins: Sequence[Plugin] = (),
     *,
     has_ca: bool = False,
 ) -> Authenticator:
-    """Return the access of these parts."""
-    own = TokenChecker(registry, hashes, clock.now)
+    """Return an authenticator made of these parts."""
+    token_checker = TokenChecker(registry, hash_cache, clock.now)
     portal = Portal(realm, [PeerChecker(), CertificateChecker()])
-    for interface, first in ((IToken, [own]), (IUsernamePassword, [])):
-        asked = first + [each.checker for each in plugins if interface in each.checker.credentialInterfaces]
-        if asked:
-            portal.registerChecker(AnyOf(interface, asked))
+    for interface, own in ((IToken, [token_checker]), (IUsernamePassword, [])):
+        checkers = own + [each.checker for each in plugins if interface in each.checker.credentialInterfaces]
+        if checkers:
+            portal.registerChecker(FirstOf(interface, checkers))
     methods = ["token", *(["certificate"] if has_ca else []), *dict.fromkeys(each.name for each in plugins)]
-    return Authenticator(portal, registry, own, clock, methods)
+    return Authenticator(portal, registry, token_checker, clock, methods)

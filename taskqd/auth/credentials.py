@@ -1,25 +1,25 @@
-"""What somebody shows: credentials of twisted.cred, beside those that it has itself (IUsernamePassword)."""
+"""Credentials for twisted.cred, in addition to its own IUsernamePassword."""
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, implementer
 
 
 class IPeer(ICredentials):
-    """What the system says of the process at the other end of a UNIX socket (SO_PEERCRED, unix(7))."""
+    """The process at the other end of a UNIX socket, as the kernel reports it (SO_PEERCRED, unix(7))."""
 
-    pid = Attribute("Its number, 0 for one that is in no namespace of ours.")
-    uid = Attribute("The user that it ran as when it connected.")
+    pid = Attribute("Its process id; 0 for a process in another pid namespace.")
+    uid = Attribute("The user as which it ran when it connected.")
 
 
 class IToken(ICredentials):
-    """What stands behind AUTH."""
+    """The argument of AUTH."""
 
-    text = Attribute("The text, a str.")
-    address = Attribute("From where it came, a str: 10.0.0.5:4242.")
+    text = Attribute("The argument, a str.")
+    address = Attribute("The address of the client, a str: 10.0.0.5:4242.")
 
 
 class ICertificate(ICredentials):
-    """A certificate that TLS has verified."""
+    """A client certificate that TLS has verified."""
 
     name = Attribute("The commonName of its subject, a str.")
 
@@ -35,7 +35,7 @@ class Peer:
 
 @implementer(IToken)
 class Token:
-    """What stands behind AUTH; nothing shows it."""
+    """The argument of AUTH; its repr does not contain it."""
 
     def __init__(self, text: str, address: str) -> None:
         self.text = text
@@ -44,7 +44,7 @@ class Token:
 
 @implementer(ICertificate)
 class Certificate:
-    """A certificate that TLS has verified."""
+    """A client certificate that TLS has verified."""
 
     def __init__(self, name: str) -> None:
         self.name = name

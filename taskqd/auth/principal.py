@@ -1,4 +1,4 @@
-"""Somebody who may ask for something: the avatar of twisted.cred."""
+"""The principal of a connection: its user, role and origin. The avatar of twisted.cred."""
 
 import pwd
 from contextlib import suppress
@@ -11,17 +11,17 @@ from taskqd.model.roles import Role
 
 
 class IPrincipal(Interface):
-    """Somebody who may ask for something."""
+    """An authenticated user."""
 
-    name = Attribute("Whose name the jobs carry that they submit.")
-    role = Attribute("The taskqd.model.roles.Role that says what they may do.")
+    name = Attribute("The owner of the jobs that the user submits.")
+    role = Attribute("The taskqd.model.roles.Role of the user.")
 
 
 class Principal(NamedTuple):
-    """Somebody who may ask for something; ``name`` becomes the owner of the jobs that they submit.
+    """An authenticated user; `name` becomes the owner of the jobs that it submits.
 
-    ``origin`` is where from, as in ``actors``. ``queue`` is the only one whose jobs a token is good for,
-    ``token`` the id of its entry; ``uid`` is that of a user of this machine.
+    `origin` is the address of the client, as in `Actor`. For a user with a token, `token` is the id of its
+    entry, and `queue` the only queue for which it is valid, if there is one. For a local user, `uid` is set.
     """
 
     name: str
@@ -33,16 +33,16 @@ class Principal(NamedTuple):
 
     @property
     def actor(self) -> Actor:
-        """As the journal keeps it."""
+        """The user as the journal records it."""
         return Actor(self.name, self.origin)
 
 
-_implement: Any = classImplements  # mypy-zope does not take a NamedTuple for a class
+_implement: Any = classImplements  # mypy-zope does not accept a NamedTuple as a class
 _implement(Principal, IPrincipal)
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number where it has none."""
+    """Return the name of a user of this machine, or its number if it has no name."""
     with suppress(KeyError):
         return pwd.getpwuid(uid).pw_name
     return str(uid)

@@ -1,111 +1,114 @@
-"""Whoever fails too often waits: failed AUTHs by the host that they come from, and what the log says of them.
+"""Throttles failed AUTHs per host, and limits how many of them are logged.
 
-A host is told of at once, and then once a minute with a count; the log gets so many lines a minute at most,
-and one for all that is beyond. An IPv6 host is its /64, which is one customer's.
+The first failure of a host is logged at once, later ones once per minute as a count. The log gets a limited
+number of such lines per minute, and one line for all further failures. IPv6 hosts are grouped by /64, which
+belongs to one customer.
 """
 
 import ipaddress
 import math
 from collections import deque
 from contextlib import suppress
-from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from taskqd.errors import AuthFailed
 
-MAX_FAILURES_OF_TOKEN = 3
-"""Where a host has failed too often, this many AUTHs that claim one known token may still fail from there."""
 WINDOW = 60.0
-"""Failures are counted, and lines gathered, over so many seconds."""
-MOST_FAILURES = 10
-"""So many AUTHs of a host may fail, or be under way, within the window; others are refused unseen."""
-MOST_HOSTS = 1000
-"""Of so many hosts it is known that they failed; of more, the one that has been quiet longest is forgotten.
-"""
-MOST_LINES = 30
-"""The log gets so many lines about failed AUTHs within a window, and one about all others."""
-_NETWORK = 64
-_HERE = "this machine"
+"""Seconds over which failures are counted, and log lines are collected."""
+MAX_FAILURES = 10
+"""AUTHs of one host that may fail, or be in progress, within WINDOW; more are refused without a check."""
+MAX_FAILURES_OF_TOKEN = 3
+"""AUTHs with the id of one known token that may still fail within WINDOW when a host is at its limit."""
+MAX_HOSTS = 1000
+"""Hosts whose failures are known; beyond it, the one without a failure for the longest time is forgotten."""
+MAX_LOG_LINES = 30
+"""Log lines about failed AUTHs within WINDOW, besides the one for all further failures."""
+_IPV6_PREFIX = 64
+_LOCAL = "this machine"
 
 
 def host_of(address: str) -> str:
-    """Return whom an address (``10.0.0.5:4242``) counts for: a host, an IPv6 network, this machine."""
+    """Return the host, IPv6 network or local machine for which an address (`10.0.0.5:4242`) is counted."""
     if address.startswith("pid "):
-        return _HERE
+        return _LOCAL
     host = address.rpartition(":")[0].strip("[]").partition("%")[0]
     with suppress(ValueError):
-        found = ipaddress.ip_address(host)
-        mapped = getattr(found, "ipv4_mapped", None)
-        if found.version == 4 or mapped:
-            return str(mapped or found)
-        return str(ipaddress.ip_network((found, _NETWORK), strict=False))
+        parsed = ipaddress.ip_address(host)
+        mapped = getattr(parsed, "ipv4_mapped", None)
+        if parsed.version == 4 or mapped:
+            return str(mapped or parsed)
+        return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))
     return host or address
 
 
 class _Attempts:
-    """AUTHs that failed within the window, up to ``most`` of them, and those under way."""
+    """The times of up to `limit` AUTHs that failed within WINDOW, and the number of those in progress."""
 
-    __slots__ = ("failures", "under_way")
+    __slots__ = ("failures", "in_progress")
 
-    def __init__(self, most: int) -> None:
-        self.failures: deque[float] = deque(maxlen=most)
-        self.under_way = 0
+    def __init__(self, limit: int) -> None:
+        self.failures: deque[float] = deque(maxlen=limit)
+        self.in_progress = 0
 
     def count(self, now: float) -> int:
-        """Return how many failed within the window or are under way."""
+        """Return how many failed within WINDOW or are in progress."""
         while self.failures and now - self.failures[0] >= WINDOW:
             self.failures.popleft()
-        return len(self.failures) + self.under_way
+        return len(self.failures) + self.in_progress
 
 
 class _Host(_Attempts):
-    """What is known of a host; ``tokens`` has the AUTHs that claimed a token which there is, by its id."""
+    """The AUTHs of a host; `tokens` has those with a known token's id, by this id."""
 
-    __slots__ = ("tokens", "told_at", "untold")
+    __slots__ = ("logged_at", "tokens", "unlogged")
 
     def __init__(self) -> None:
-        super().__init__(MOST_FAILURES)
+        super().__init__(MAX_FAILURES)
         self.tokens: dict[str, _Attempts] = {}
-        self.untold = 0
-        self.told_at = -math.inf
+        self.unlogged = 0
+        self.logged_at = -math.inf
 
     def count_of(self, token: str, now: float) -> int:
-        """Return how many AUTHs that claimed a token failed within the window or are under way."""
+        """Return how many AUTHs with a token's id failed within WINDOW or are in progress."""
         attempts = self.tokens.get(token)
         return 0 if attempts is None else attempts.count(now)
 
-    def forget_tokens(self, now: float) -> None:
-        """Forget the tokens of which nothing counts any more."""
+    def forget_old_tokens(self, now: float) -> None:
+        """Forget the tokens without AUTHs within WINDOW."""
         for token in [token for token, attempts in self.tokens.items() if not attempts.count(now)]:
             del self.tokens[token]
 
 
 class Throttle:
-    """Counts; ``sweep`` has to be called now and then, for the lines that are due."""
+    """Counts AUTHs. `sweep` must be called regularly; it writes the log lines that are due.
+
+    Each AUTH is announced with `started`, and then reported with either `succeeded` or `failed`.
+    """
 
     _log = Logger()
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._seconds = clock.seconds
         self._hosts: dict[str, _Host] = {}
         self._lines = 0
         self._lines_since = -math.inf
-        self._beyond = 0
+        self._unlogged = 0  # beyond MAX_LOG_LINES
 
     def refusal(self, address: str) -> AuthFailed | None:
-        """Return how an AUTH is refused where too many from there have failed, None where they have not."""
+        """Return the error for an AUTH of a host with too many failures, None for any other host."""
         name, now = host_of(address), self._seconds()
         host = self._hosts.get(name)
-        if host is None or host.count(now) < MOST_FAILURES:
+        if host is None or host.count(now) < MAX_FAILURES:
             return None
         wait = math.ceil(host.failures[0] + WINDOW - now) if host.failures else 1
-        return AuthFailed(f"too many AUTHs from {name} have failed; try again in {wait} s")
+        return AuthFailed(f"too many failed AUTHs from {name}; try again in {wait} s")
 
     def may_try(self, address: str, token: str | None) -> bool:
-        """Whether an AUTH that claims a token may be checked though too many from there have failed.
+        """Whether an AUTH may be checked although its host has too many failures.
 
-        ``token`` is the id of a token that there is, None for everything else.
+        `token` is the id of a known token in the AUTH, None for any other AUTH.
         """
         if token is None:
             return False
@@ -113,101 +116,101 @@ class Throttle:
         return host is None or host.count_of(token, self._seconds()) < MAX_FAILURES_OF_TOKEN
 
     def refused(self, address: str) -> None:
-        """Log an AUTH that was refused without being checked."""
+        """Log an AUTH that was refused without a check."""
         name = host_of(address)
-        self._note(name, self._hosts[name], address, "too many have")
+        self._log_failure(name, self._hosts[name], address, "too many have failed before")
 
-    def begin(self, address: str, token: str | None = None) -> None:
-        """Count an AUTH that is under way, which one of the next two has to follow."""
-        host = self._host(host_of(address))
-        host.under_way += 1
+    def started(self, address: str, token: str | None = None) -> None:
+        """Count an AUTH that is being checked; `succeeded` or `failed` must follow."""
+        host = self._get_host(host_of(address))
+        host.in_progress += 1
         if token is not None:
-            host.tokens.setdefault(token, _Attempts(MAX_FAILURES_OF_TOKEN)).under_way += 1
+            host.tokens.setdefault(token, _Attempts(MAX_FAILURES_OF_TOKEN)).in_progress += 1
 
-    def passed(self, address: str, token: str | None = None) -> None:
-        """Count an AUTH that has let somebody in."""
+    def succeeded(self, address: str, token: str | None = None) -> None:
+        """Report that a started AUTH has succeeded."""
         for attempts in self._attempts(address, token):
-            attempts.under_way -= 1
+            attempts.in_progress -= 1
 
-    def failed(self, address: str, why: str, *, is_theirs: bool = True, token: str | None = None) -> None:
-        """Count and log an AUTH that has failed; unless it ``is_theirs``, it is not held against the host."""
+    def failed(self, address: str, why: str, *, counts: bool = True, token: str | None = None) -> None:
+        """Report and log that a started AUTH has failed; it `counts` unless the server is the cause."""
         for attempts in self._attempts(address, token):
-            attempts.under_way -= 1
-            if is_theirs:
+            attempts.in_progress -= 1
+            if counts:
                 attempts.failures.append(self._seconds())
         name = host_of(address)
-        self._note(name, self._hosts[name], address, why)
+        self._log_failure(name, self._hosts[name], address, why)
 
     def _attempts(self, address: str, token: str | None) -> list[_Attempts]:
         host = self._hosts[host_of(address)]
         return [host] if token is None else [host, host.tokens[token]]
 
     def sweep(self) -> None:
-        """Write the lines that are due, and forget who has been quiet for a while."""
+        """Write the log lines that are due, and forget the hosts without recent failures."""
         now = self._seconds()
         for name, host in list(self._hosts.items()):
-            host.forget_tokens(now)
-            if now - host.told_at < WINDOW:
+            host.forget_old_tokens(now)
+            if now - host.logged_at < WINDOW:
                 continue
-            if host.untold:
-                self._gathered(name, host, now)
+            if host.unlogged:
+                self._log_count(name, host, now)
             elif not host.count(now):
                 del self._hosts[name]
-        if self._beyond and now - self._lines_since >= WINDOW:
-            self._turn_over(now)
+        if self._unlogged and now - self._lines_since >= WINDOW:
+            self._start_window(now)
 
     def flush(self) -> None:
-        """Write all that has not been told, before a stop."""
+        """Log all failures that were not logged yet."""
         for name, host in self._hosts.items():
-            if host.untold:
-                self._gathered(name, host, self._seconds())
-        self._turn_over(self._seconds())
+            if host.unlogged:
+                self._log_count(name, host, self._seconds())
+        self._start_window(self._seconds())
 
-    def _host(self, name: str) -> _Host:
-        """Return a host, which is now the one that was heard of last."""
+    def _get_host(self, name: str) -> _Host:
+        """Return a host, and make it the most recent one."""
         host = self._hosts.pop(name, None)
         if host is None:
             host = _Host()
-            if len(self._hosts) >= MOST_HOSTS:
-                self._forget_one()
+            if len(self._hosts) >= MAX_HOSTS:
+                self._forget_oldest_host()
         self._hosts[name] = host
         return host
 
-    def _forget_one(self) -> None:
-        """Forget the host that has been quiet longest; none while all have AUTHs under way."""
+    def _forget_oldest_host(self) -> None:
+        """Forget the least recent host without AUTHs in progress, if there is one."""
         for name, host in self._hosts.items():
-            if not host.under_way:
-                self._beyond += host.untold
+            if not host.in_progress:
+                self._unlogged += host.unlogged
                 del self._hosts[name]
                 return
 
-    def _note(self, name: str, host: _Host, address: str, why: str) -> None:
+    def _log_failure(self, name: str, host: _Host, address: str, why: str) -> None:
         now = self._seconds()
-        if now - host.told_at >= WINDOW and host.untold:
-            self._gathered(name, host, now)
-        if now - host.told_at < WINDOW:
-            host.untold += 1
+        if now - host.logged_at >= WINDOW and host.unlogged:
+            self._log_count(name, host, now)
+        if now - host.logged_at < WINDOW:
+            host.unlogged += 1
             return
-        host.told_at = now
-        if self._may_write(1, now):
-            self._log.warn("an AUTH from {address} failed: {why}", address=address, why=why)
+        host.logged_at = now
+        if self._may_log(1, now):
+            self._log.warn("AUTH from {address} failed: {why}", address=address, why=why)
 
-    def _gathered(self, name: str, host: _Host, now: float) -> None:
-        count, host.untold, host.told_at = host.untold, 0, now
-        if self._may_write(count, now):
+    def _log_count(self, name: str, host: _Host, now: float) -> None:
+        count, host.unlogged, host.logged_at = host.unlogged, 0, now
+        if self._may_log(count, now):
             self._log.warn("{count} more AUTHs from {host} failed", count=count, host=name)
 
-    def _may_write(self, count: int, now: float) -> bool:
-        """Whether there is a line left for ``count`` failures; they are kept for the one line otherwise."""
+    def _may_log(self, count: int, now: float) -> bool:
+        """Whether a line may be written about `count` failures; otherwise they are added to the last line."""
         if now - self._lines_since >= WINDOW:
-            self._turn_over(now)
+            self._start_window(now)
         self._lines += 1
-        if self._lines > MOST_LINES:
-            self._beyond += count
-        return self._lines <= MOST_LINES
+        if self._lines > MAX_LOG_LINES:
+            self._unlogged += count
+        return self._lines <= MAX_LOG_LINES
 
-    def _turn_over(self, now: float) -> None:
-        """Begin a window of lines, with the one about all that was beyond the last."""
-        if self._beyond:
-            self._log.warn("{count} more AUTHs from other hosts failed", count=self._beyond)
-        self._lines, self._lines_since, self._beyond = 0, now, 0
+    def _start_window(self, now: float) -> None:
+        """Start a window of log lines, after a line for the failures beyond the previous window's limit."""
+        if self._unlogged:
+            self._log.warn("{count} more AUTHs from other hosts failed", count=self._unlogged)
+        self._lines, self._lines_since, self._unlogged = 0, now, 0

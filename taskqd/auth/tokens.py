@@ -1,9 +1,9 @@
-"""Tokens: what a client gives to AUTH, and what the file ``tokens`` keeps of it (docs/security.md).
+"""Tokens: the text that a client sends with AUTH, and its entry in the file `tokens` (docs/security.md).
 
-A token is ``<id>.<secret>``: the id, 8 or more of ``0-9 a-f``, names its entry, so that one slow hash is
-enough to check it. The file has one JSON object a line, and of the token only a salted scrypt hash (RFC 7914)
-in the PHC string form. A token of an older version of taskqd has no id; its entry ``is_bare``, and there is
-one such entry at most. Randomness and times are arguments here.
+A token is `<id>.<secret>`. The id, 8 or more of `0-9 a-f`, names its entry, so one slow hash is enough to
+check a token. The file has one JSON object per line, with a salted scrypt hash (RFC 7914) of the token in the
+PHC string format. A token of taskqd 0.2 or older has no id; its entry `is_bare`, and there is at most one
+such entry. Randomness and times are arguments.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _SALT_BYTES = 16
 _SECRET_BYTES = 32
 _DIGEST_BYTES = 32
 RANDOMNESS = _ID_BYTES + _SALT_BYTES + _SECRET_BYTES
-"""So many random bytes make a token."""
+"""Random bytes that a token is made of."""
 
 _ID = re.compile("[0-9a-f]{8,64}")
 _TEXT = re.compile(f"({_ID.pattern})[.](.+)", re.DOTALL)
@@ -35,7 +35,7 @@ _PHC = re.compile(
 
 
 class Cost(NamedTuple):
-    """What a hash costs: 128 * r * 2**ln bytes of memory, and time in proportion to all three."""
+    """Parameters of scrypt: 128 * r * 2**ln bytes of memory, and time proportional to all three."""
 
     ln: int
     r: int
@@ -43,16 +43,15 @@ class Cost(NamedTuple):
 
 
 COST = Cost(14, 8, 1)
-"""Of every new hash: 16 MiB and some tens of milliseconds (docs/security.md)."""
-_LEAST = COST
-_MOST = Cost(17, 16, 4)
-"""A file may have hashes from this to that: below, they are no protection; beyond, no machine could check
-them.
-"""
+"""The cost of a new hash: 16 MiB and some tens of milliseconds (docs/security.md)."""
+_MIN_COST = COST
+"""The lowest cost in a file; cheaper hashes do not protect the tokens."""
+_MAX_COST = Cost(17, 16, 4)
+"""The highest cost in a file; more expensive hashes would block the daemon."""
 
 
 class Hash(NamedTuple):
-    """A salted slow hash."""
+    """A salted slow hash of a token."""
 
     cost: Cost
     salt: bytes
@@ -60,10 +59,10 @@ class Hash(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is kept of a token: who has it, what they may do, and for how long.
+    """The entry of a token: its owner's name and role, its hash, and its limits.
 
-    Times are seconds since the epoch; one that does not end has no ``expires_at``. ``queue`` is the only
-    queue whose jobs it is good for.
+    Times are seconds since the epoch; `expires_at` is None for a token that does not expire. If `queue` is
+    set, the token is valid only for jobs of that queue.
     """
 
     id: str
@@ -75,13 +74,13 @@ class Entry(NamedTuple):
     hash: Hash
     is_bare: bool = False
 
-    def is_over(self, now: float) -> bool:
+    def is_expired(self, now: float) -> bool:
         """Whether the token has expired."""
         return self.expires_at is not None and now >= self.expires_at
 
 
 class _Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An entry as it stands in the file."""
+    """An entry as a line of the file."""
 
     id: str
     name: str
@@ -97,13 +96,13 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(_Line)
 
 
-def id_of(text: str) -> str | None:
-    """Return the id of the entry that a token names, None if it has not the form of a token of ours."""
-    form = _TEXT.fullmatch(text)
-    return form[1] if form else None
+def parse_token_id(text: str) -> str | None:
+    """Return the id of a token, None if the text does not have the format of a token."""
+    match = _TEXT.fullmatch(text)
+    return match[1] if match else None
 
 
-def made(
+def make_token(
     name: str,
     role: Role,
     queue: str | None,
@@ -111,52 +110,56 @@ def made(
     expires_at: float | None,
     randomness: bytes,
 ) -> tuple[Entry, str]:
-    """Return a new entry and its token, which is nowhere else; ``randomness`` has RANDOMNESS bytes.
+    """Return a new entry and the text of its token, which is not stored; `randomness` has RANDOMNESS bytes.
 
-    Raises BadRequest where there can be no such token. Takes the time of a slow hash.
+    Takes the time of a slow hash. Raises BadRequest if no such token is allowed.
     """
     if not is_name(name) or _ID.fullmatch(name):
         raise BadRequest(
             "a token's name has 1 to 200 of A-Z a-z 0-9 . _ + / : @ - and does not look like an id, "
-            f"not {_shown(name)}"
+            f"not {_shorten(name)}"
         )
     if queue is not None and role is Role.ADMIN:
-        raise BadRequest("an admin's token is not for one queue alone; make it of the role submit or read")
+        raise BadRequest(
+            "a token of the role admin cannot be restricted to a queue; choose the role submit or read"
+        )
     if queue is not None and not is_name(queue):
-        raise BadRequest(f"a queue's name has 1 to 200 of A-Z a-z 0-9 . _ + / : @ -, not {_shown(queue)}")
+        raise BadRequest(f"a queue's name has 1 to 200 of A-Z a-z 0-9 . _ + / : @ -, not {_shorten(queue)}")
     if expires_at is not None and expires_at <= now:
-        raise BadRequest("a token's end must be later than now")
+        raise BadRequest("a token cannot expire in the past; choose a later time")
     identity, salt, secret = _parts(randomness)
     text = f"{identity}.{urlsafe_b64encode(secret).decode('ascii').rstrip('=')}"
     until = None if expires_at is None else round(expires_at, 3)
-    return Entry(identity, name, role, queue, round(now, 3), until, hashed(text, salt)), text
+    return Entry(identity, name, role, queue, round(now, 3), until, hash_token(text, salt)), text
 
 
-def adopted(text: str, now: float, randomness: bytes) -> Entry:
-    """Return an entry for a token of an older version, which had one that was everybody's, and an admin's."""
+def make_bare_entry(text: str, now: float, randomness: bytes) -> Entry:
+    """Return an entry for the token of an older version, which was shared by all users and had all rights."""
     identity, salt, _ = _parts(randomness)
-    return Entry(identity, "token", Role.ADMIN, None, round(now, 3), None, hashed(text, salt), is_bare=True)
+    return Entry(
+        identity, "token", Role.ADMIN, None, round(now, 3), None, hash_token(text, salt), is_bare=True
+    )
 
 
-def nobody(randomness: bytes, cost: Cost = COST) -> Entry:
-    """Return an entry that no token has: a token without an entry is checked with it, for the same time."""
+def placeholder_entry(randomness: bytes, cost: Cost = COST) -> Entry:
+    """Return an entry that no token matches, to check tokens without an entry in the same time."""
     identity, salt, digest = _parts(randomness)
     return Entry(identity, "nobody", Role.READ, None, 0.0, 0.0, Hash(cost, salt, digest))
 
 
 def _parts(randomness: bytes) -> tuple[str, bytes, bytes]:
-    """Return an id, a salt and a secret."""
+    """Return the id, the salt and the secret."""
     end = _ID_BYTES + _SALT_BYTES
     return randomness[:_ID_BYTES].hex(), randomness[_ID_BYTES:end], randomness[end:RANDOMNESS]
 
 
-def hashed(text: str, salt: bytes, cost: Cost = COST) -> Hash:
-    """Return the slow hash of a token: it takes tens of milliseconds, in which other threads may run."""
+def hash_token(text: str, salt: bytes, cost: Cost = COST) -> Hash:
+    """Return the slow hash of a token. Takes tens of milliseconds, in which other threads can run."""
     return Hash(cost, salt, _digest(text, salt, cost))
 
 
-def is_right(entry: Entry, text: str) -> bool:
-    """Whether a token is that of an entry; takes as long as making its hash, whatever the answer is."""
+def matches(entry: Entry, text: str) -> bool:
+    """Whether a token is that of an entry. Takes the time of a slow hash, whatever the answer is."""
     cost, salt, digest = entry.hash
     return hmac.compare_digest(_digest(text, salt, cost), digest)
 
@@ -173,102 +176,102 @@ def _digest(text: str, salt: bytes, cost: Cost) -> bytes:
     )
 
 
-def joined(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
-    """Return the entries with one more; raises BadRequest where that one may not be beside the others.
+def add_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
+    """Return the entries with one more; raises BadRequest if it contradicts one of the others.
 
-    Several tokens of one name may be there at once, so that a client can be given a new one before the old
-    one is revoked; but what somebody may do must not depend on which of their tokens they use.
+    A name may have several tokens, so that a client gets a new one before the old one is revoked. All of
+    them must have the same rights.
     """
     for other in entries:
         if other.name == entry.name and (other.role, other.queue) != (entry.role, entry.queue):
             raise BadRequest(
-                f"{entry.name} has a token already, {other.id}, of the role {other.role.value}"
-                f"{f' for the queue {other.queue}' if other.queue else ''}: another one must be alike; "
-                "revoke it first, or take another name"
+                f"{entry.name} already has token {other.id} with the role {other.role.value}"
+                f"{f' for queue {other.queue}' if other.queue else ''}, and all tokens of a name must "
+                "have the same rights; revoke it first, or choose another name"
             )
     return [*entries, entry]
 
 
-def parted(entries: Sequence[Entry], which: str) -> tuple[list[Entry], list[Entry]]:
-    """Return the entries that are of this id or name, and the others; raises BadRequest if there is none."""
+def split_entries(entries: Sequence[Entry], which: str) -> tuple[list[Entry], list[Entry]]:
+    """Return the entries with an id or a name, and the others; raises BadRequest if no entry has it."""
     found = [entry for entry in entries if which in (entry.id, entry.name)]
     if not found:
-        raise BadRequest(f"there is no token {_shown(which)}; `taskq token list` shows those that there are")
+        raise BadRequest(f"there is no token {_shorten(which)}; `taskq token list` lists all tokens")
     return found, [entry for entry in entries if entry not in found]
 
 
-def write(entries: Iterable[Entry]) -> bytes:
-    """Return the text of a file with these entries."""
-    return b"".join(_ENCODER.encode(_line(entry)) + b"\n" for entry in entries)
+def encode_entries(entries: Iterable[Entry]) -> bytes:
+    """Return the content of a file with these entries."""
+    return b"".join(_ENCODER.encode(_encode_entry(entry)) + b"\n" for entry in entries)
 
 
-def _line(entry: Entry) -> _Line:
+def _encode_entry(entry: Entry) -> _Line:
     return _Line(
         entry.id,
         entry.name,
         entry.role,
         str(timestamp(entry.made_at)),
-        _phc(entry.hash),
+        _format_phc(entry.hash),
         entry.queue,
         timestamp(entry.expires_at),
         entry.is_bare,
     )
 
 
-def read(text: bytes, path: str) -> list[Entry]:
-    """Return the entries of a file's text; raises StartRefused, naming the line, if any cannot be right.
+def decode_entries(text: bytes, path: str) -> list[Entry]:
+    """Return the entries of a file; raises StartRefused, which names `path` and the line, if one is invalid.
 
-    ``path`` is the file's name for a person. Of a wrong line no hash and no name is told.
+    The error contains neither hashes nor names.
     """
     entries: dict[str, Entry] = {}
     for number, line in enumerate(text.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            entry = _entry(_DECODER.decode(line))
-            _check_beside(entry, entries)
+            entry = _decode_entry(_DECODER.decode(line))
+            _check_unique(entry, entries)
         except (msgspec.DecodeError, UnicodeDecodeError, BadRequest, RecursionError) as why:
             raise StartRefused(
-                f"{path}, line {number} is no token's: {why}; mend or remove the line, or make the token "
-                "anew with `taskq token add`"
+                f"{path}: line {number} is not a valid token: {why}; correct or remove the line, or add a "
+                "new token with `taskq token add`"
             ) from None
         entries[entry.id] = entry
     return list(entries.values())
 
 
-def _check_beside(entry: Entry, others: dict[str, Entry]) -> None:
+def _check_unique(entry: Entry, others: dict[str, Entry]) -> None:
     if entry.id in others:
-        raise BadRequest("its id is there already")
+        raise BadRequest("another line has the same id")
     if entry.is_bare and any(other.is_bare for other in others.values()):
-        raise BadRequest("a bare one is there already")
+        raise BadRequest("another line has a bare token")
 
 
-def _entry(line: _Line) -> Entry:
-    """Return the entry of a line; raises BadRequest."""
+def _decode_entry(line: _Line) -> Entry:
+    """Return the entry of a line; raises BadRequest if it is invalid."""
     if not _ID.fullmatch(line.id):
         raise BadRequest("its id must be 8 to 64 of 0-9 a-f")
     if not is_name(line.name):
         raise BadRequest("its name must be 1 to 200 of A-Z a-z 0-9 . _ + / : @ -")
     if line.queue is not None and (line.role is Role.ADMIN or not is_name(line.queue)):
-        raise BadRequest("its queue must be a name, and there is none for an admin")
+        raise BadRequest("its queue must be a name, and a token of the role admin has none")
     return Entry(
         line.id,
         line.name,
         line.role,
         line.queue,
-        _moment(line.made_at),
-        None if line.expires_at is None else _moment(line.expires_at),
-        _hash(line.hash),
+        _parse_time(line.made_at),
+        None if line.expires_at is None else _parse_time(line.expires_at),
+        _parse_hash(line.hash),
         line.bare,
     )
 
 
-def _moment(text: str) -> float:
-    """Return a time in milliseconds' steps, as they are made and written."""
+def _parse_time(text: str) -> float:
+    """Return a time rounded to milliseconds, as it is written."""
     return round(parse_time(text), 3)
 
 
-def _phc(value: Hash) -> str:
+def _format_phc(value: Hash) -> str:
     (ln, r, p), salt, digest = value
     return f"$scrypt$ln={ln},r={r},p={p}${_base64(salt)}${_base64(digest)}"
 
@@ -277,24 +280,25 @@ def _base64(data: bytes) -> str:
     return b64encode(data).decode("ascii").rstrip("=")
 
 
-def _hash(text: str) -> Hash:
-    """Return the hash that a PHC string has; raises BadRequest."""
-    form = _PHC.fullmatch(text)
-    cost = Cost(*map(int, form.group(1, 2, 3))) if form else None
-    if form is None or cost is None or not _is_payable(cost):
-        raise BadRequest(f"its hash must be one of scrypt, from {_phc_cost(_LEAST)} to {_phc_cost(_MOST)}")
-    salt, digest = (b64decode(part + "=" * (-len(part) % 4)) for part in form.group(4, 5))
+def _parse_hash(text: str) -> Hash:
+    """Return the hash of a PHC string; raises BadRequest."""
+    match = _PHC.fullmatch(text)
+    cost = Cost(*map(int, match.group(1, 2, 3))) if match else None
+    if match is None or cost is None or not _is_allowed(cost):
+        costs = f"{_format_cost(_MIN_COST)} to {_format_cost(_MAX_COST)}"
+        raise BadRequest(f"its hash must be one of scrypt, with a cost from {costs}")
+    salt, digest = (b64decode(part + "=" * (-len(part) % 4)) for part in match.group(4, 5))
     return Hash(cost, salt, digest)
 
 
-def _is_payable(cost: Cost) -> bool:
-    bounds = zip(_LEAST, cost, _MOST, strict=True)
+def _is_allowed(cost: Cost) -> bool:
+    bounds = zip(_MIN_COST, cost, _MAX_COST, strict=True)
     return all(least <= each <= most for least, each, most in bounds)
 
 
-def _phc_cost(cost: Cost) -> str:
+def _format_cost(cost: Cost) -> str:
     return f"ln={cost.ln},r={cost.r},p={cost.p}"
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from zope.interface import alsoProvides
 
-from taskqd.auth.authenticator import Authenticator, make_access
+from taskqd.auth.authenticator import Authenticator, open_authenticator
 from taskqd.auth.authorization import Authorizer
 from taskqd.auth.principal import Principal
 from taskqd.config.settings import Settings
@@ -99,7 +99,7 @@ def make_authenticator(components: Components) -> Authenticator:
     """Read the tokens; raises StartRefused, also if others can use the state directory."""
     settings, uid = components.settings, os.geteuid()
     check_permissions(settings.state, uid)
-    return make_access(
+    return open_authenticator(
         settings.state,
         components.clocks,
         components.threads.run,
@@ -183,7 +183,7 @@ def make_server(
         lambda: len(connections.connections),
     )
     factory = TaskqFactory(router, connections, reactor)
-    authenticator.changed(connections.close_expired)
+    authenticator.add_observer(connections.close_expired)
     if components.accelerated is not None:
         components.accelerated.batches.add(factory.submit_batcher)
     return Server(factory, connections, AuditLog(components.journal, reactor))

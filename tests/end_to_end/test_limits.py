@@ -138,7 +138,7 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
         assert games.ask("SUBMIT --array=1-6 true").startswith("ERROR QUEUE_FULL ")
         assert games.show(1)["priority"] == -1
         assert games.ask("SUBMIT --priority=1 true").startswith(
-            "ERROR FORBIDDEN a priority above -1 is for adm"
+            "ERROR FORBIDDEN permission denied: priority 1 needs the role admin"
         )
         assert games.ask("SET 1 --max-output=2M").startswith("ERROR TOO_LARGE ")
         assert games.ask("SET 1 --priority=0").startswith("ERROR FORBIDDEN ")

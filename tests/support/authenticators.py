@@ -1,15 +1,16 @@
-"""An Access in the hands of the test: cheap hashes, a clock that it moves, threads that it runs."""
+"""An Authenticator with cheap hashes, whose clock and threads the test controls."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.testing import StringTransport
 from zope.interface import alsoProvides
 
 from taskqd.auth import tokens
-from taskqd.auth.authenticator import Authenticator, assembled
-from taskqd.auth.hash_cache import Hashes
+from taskqd.auth.authenticator import Authenticator, assemble_authenticator
+from taskqd.auth.hash_cache import HashCache
 from taskqd.auth.plugins import Plugin
 from taskqd.auth.realm import Realm
 from taskqd.auth.token_file import TokenFile
@@ -25,12 +26,12 @@ DAEMON = 4711
 
 
 def cheap(text: str, salt: bytes, cost: Cost = CHEAP) -> Hash:
-    """Return a hash that takes no time."""
+    """Return a hash that is computed at once."""
     return Hash(cost, salt, tokens._digest(text, salt, cost))
 
 
 class Site:
-    """A state directory with its tokens, and the access to a daemon there. ``ready`` lets no hash wait."""
+    """A state directory with tokens. With `ready`, hashes are computed at once."""
 
     def __init__(self, state: Path, *, ready: bool = True) -> None:
         self.state = state
@@ -39,10 +40,12 @@ class Site:
         self.threads = Threads()
         self.is_ready = ready
         self.hashed: list[str] = []
-        self.registry = TokenRegistry(self.file, self.clock, tokens.nobody(bytes(tokens.RANDOMNESS), CHEAP))
+        self.registry = TokenRegistry(
+            self.file, self.clock, tokens.placeholder_entry(bytes(tokens.RANDOMNESS), CHEAP)
+        )
 
     def in_thread(self, function: Any, entry: Entry, text: str) -> Any:
-        """Stand in for a thread, and remember what was hashed."""
+        """Replace a thread, and record the tokens that were hashed."""
         self.hashed.append(text)
         done = self.threads(function, entry, text)
         if self.is_ready:
@@ -56,12 +59,12 @@ class Site:
         *,
         has_ca: bool = False,
     ) -> Authenticator:
-        """Return the access."""
+        """Return the authenticator."""
         self.registry.open()
-        hashes = Hashes(self.in_thread, b"k" * 32)
-        self.registry.changed(lambda: hashes.forget(self.registry.entries))
+        hashes = HashCache(self.in_thread, b"k" * 32)
+        self.registry.add_observer(lambda: hashes.forget_all_but(self.registry.entries))
         realm = Realm(self.registry, roles or {}, DAEMON)
-        return assembled(self.registry, hashes, realm, self.clock, plugins, has_ca=has_ca)
+        return assemble_authenticator(self.registry, hashes, realm, self.clock, plugins, has_ca=has_ca)
 
     def add(
         self,
@@ -75,10 +78,11 @@ class Site:
         return self.file.add(name, role, queue, START, expires_at)[1]
 
 
-class Transport:
-    """A transport that is not TLS, on top of a socket."""
+class Transport(StringTransport):
+    """A transport without TLS on a socket."""
 
     def __init__(self, handle: Any = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._handle = handle or FakeSocket()
 
     def getHandle(self) -> Any:
@@ -86,7 +90,7 @@ class Transport:
 
 
 class TlsTransport(Transport):
-    """One that is."""
+    """A transport with TLS."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -117,7 +117,7 @@ def _facts(entry: Entry, now: float) -> dict[str, Any]:
         "queue": entry.queue,
         "made_at": timestamp(entry.made_at),
         "expires_at": timestamp(entry.expires_at),
-        "expired": entry.is_over(now),
+        "expired": entry.is_expired(now),
     }
 
 

@@ -1,10 +1,10 @@
-"""Who a client certificate lets in: over real TLS, in memory."""
+"""Authentication by client certificates, over real TLS in memory."""
 
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLContextFactory
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLContextFactory, ITransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -43,20 +43,20 @@ def a_ca(tmp_path: Path) -> Authority:
 
 
 @implementer(IHandshakeListener)
-class Asking(Protocol):
-    """Asks, once the handshake is done, whom the certificate names."""
+class IdentifyingProtocol(Protocol):
+    """Identifies the client certificate after the handshake."""
 
     def __init__(self, access: Authenticator) -> None:
         self._access = access
         self.found: list[Principal | None] = []
 
     def handshakeCompleted(self) -> None:
-        self.found.append(self._access.identify_certificate(self.transport))
+        self.found.append(self._access.identify_certificate(cast("ITransport", self.transport)))
 
 
 @implementer(IOpenSSLContextFactory)
 class Contexts:
-    """What secures a port: one that asks for certificates of a CA, and says of each what ``verdict`` says."""
+    """TLS contexts of a port that asks for certificates of a CA; `verdict` is the result of its callback."""
 
     def __init__(self, ca: Authority, verdict: Callable[..., bool] | None) -> None:
         ours = ca.issue("localhost", "localhost")
@@ -74,7 +74,7 @@ def shown(
     access: Authenticator, ca: Authority, pair: Pair | None, verdict: Callable[..., bool] | None = None
 ) -> list[Principal | None]:
     """Show a certificate to a port; return what access says of it, nothing where the handshake fails."""
-    protocol = Asking(access)
+    protocol = IdentifyingProtocol(access)
     factory = Factory.forProtocol(lambda: protocol)
     server: Any = TLSMemoryBIOFactory(Contexts(ca, verdict), False, factory).buildProtocol(None)
     transport = StringTransport(peerAddress=IPv4Address("TCP", "10.0.0.5", 4242))
@@ -100,7 +100,7 @@ def test_a_certificate_lets_in_whom_it_names_where_that_one_has_a_role(
 ) -> None:
     found = shown(site.open(ROLES, has_ca=True), ca, ca.issue(name, usage=CLIENT))
     assert found == [role and Principal(name, role, HERE)]
-    assert ("a certificate lets nobody in: eve has no role here" in caplog.text) is (role is None)
+    assert ("refused: eve has no role here" in caplog.text) is (role is None)
 
 
 def test_a_role_for_all_is_one_for_every_name(site: Site, ca: Authority) -> None:

@@ -61,7 +61,7 @@ def test_a_token_that_was_made_is_there_for_its_owner_alone(file: TokenFile, pla
     finally:
         os.umask(mask)
     assert file.read() == [entry]
-    assert tokens.is_right(entry, text)
+    assert tokens.matches(entry, text)
     assert [path.name for path in place.iterdir()] == ["tokens"]
     assert (place / "tokens").stat().st_mode & 0o7777 == 0o600
     assert text not in (place / "tokens").read_text()
@@ -100,7 +100,7 @@ def test_an_id_is_never_given_twice(place: Path) -> None:
     assert [add(file)[0].id, add(file)[0].id] == ["00000000", "01010101"]
     plain(place)
     draws += [bytes([1]), bytes([2])]
-    adopted = file.adopt(START)
+    adopted = file.import_plain_token(START)
     assert adopted is not None
     assert adopted.id == "02020202"
 
@@ -141,7 +141,7 @@ def test_a_file_that_others_may_read_or_that_is_damaged_is_neither_read_nor_chan
         act(file)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes() + b"{}\n")
-    with pytest.raises(StartRefused, match=f"{path}, line 2 is no token's"):
+    with pytest.raises(StartRefused, match=f"{path}: line 2 is not a valid token"):
         act(file)
     assert path.read_bytes().endswith(b"{}\n")
 
@@ -244,27 +244,27 @@ def test_the_token_of_an_older_version_is_taken_over_once_and_left_where_it_is(
 ) -> None:
     path = plain(place, b"  sesame \n")
     other, _ = add(file)
-    entry = file.adopt(START)
+    entry = file.import_plain_token(START)
     assert entry is not None
     assert (entry.name, entry.role, entry.is_bare) == ("token", Role.ADMIN, True)
-    assert tokens.is_right(entry, "sesame")
+    assert tokens.matches(entry, "sesame")
     assert file.read() == [other, entry]
     assert path.read_bytes() == b"  sesame \n"
     before = file.stamp()
-    assert file.adopt(START + 1) is None
+    assert file.import_plain_token(START + 1) is None
     assert file.stamp() == before
 
 
 def test_where_there_is_none_nothing_is_made(file: TokenFile, place: Path) -> None:
-    assert file.adopt(START) is None
+    assert file.import_plain_token(START) is None
     assert list(place.iterdir()) == []
 
 
 def test_another_one_takes_the_place_of_the_one_that_was_taken_over(file: TokenFile, place: Path) -> None:
     plain(place)
-    first = file.adopt(START)
+    first = file.import_plain_token(START)
     plain(place, b"another")
-    second = file.adopt(START)
+    second = file.import_plain_token(START)
     assert second is not None
     assert file.read() == [second]
     assert second != first
@@ -272,16 +272,16 @@ def test_another_one_takes_the_place_of_the_one_that_was_taken_over(file: TokenF
 
 def test_one_that_was_revoked_does_not_come_back_with_the_next_start(file: TokenFile, place: Path) -> None:
     path = plain(place)
-    file.adopt(START)
+    file.import_plain_token(START)
     file.revoke("token")
     assert not path.exists()
-    assert file.adopt(START) is None
+    assert file.import_plain_token(START) is None
     assert file.read() == []
 
 
 def test_one_whose_file_is_gone_may_be_revoked_all_the_same(file: TokenFile, place: Path) -> None:
     path = plain(place)
-    file.adopt(START)
+    file.import_plain_token(START)
     path.unlink()
     file.revoke("token")
     assert file.read() == []
@@ -289,7 +289,7 @@ def test_one_whose_file_is_gone_may_be_revoked_all_the_same(file: TokenFile, pla
 
 def test_a_revocation_of_another_leaves_it(file: TokenFile, place: Path) -> None:
     path = plain(place)
-    file.adopt(START)
+    file.import_plain_token(START)
     add(file)
     file.revoke("ci")
     assert path.exists()
@@ -301,15 +301,15 @@ def test_one_that_others_may_read_is_refused_and_says_what_to_do(
 ) -> None:
     path = plain(place, mode=mode)
     with pytest.raises(StartRefused, match=f"chmod 600 {path}") as refusal:
-        file.adopt(START)
+        file.import_plain_token(START)
     assert "sesame" not in str(refusal.value)
     assert file.read() == []
 
 
 @pytest.mark.parametrize(
-    "content, why", [(b"", "is empty: remove it"), (b" \n", "is empty"), (b"\xff", "cannot be read")]
+    "content, why", [(b"", "is empty; remove it"), (b" \n", "is empty"), (b"\xff", "cannot be read")]
 )
 def test_one_that_is_none_is_refused(file: TokenFile, place: Path, content: bytes, why: str) -> None:
     plain(place, content)
     with pytest.raises(StartRefused, match=why):
-        file.adopt(START)
+        file.import_plain_token(START)

@@ -18,7 +18,7 @@ CHEAP = Cost(4, 1, 1)
 
 
 def made(name: str = "ci", role: Role = Role.SUBMIT, **more: Any) -> tuple[Entry, str]:
-    return tokens.made(name, role, more.get("queue"), START, more.get("expires_at"), CHANCE)
+    return tokens.make_token(name, role, more.get("queue"), START, more.get("expires_at"), CHANCE)
 
 
 def entry(name: str = "ci", role: Role = Role.SUBMIT, **more: Any) -> Entry:
@@ -41,7 +41,7 @@ def test_a_token_is_the_id_of_its_entry_and_a_secret() -> None:
 
 def test_a_token_is_right_for_its_entry_alone() -> None:
     found, text = made()
-    assert tokens.is_right(found, text)
+    assert tokens.matches(found, text)
     for wrong in (
         text[:-1],
         text + "x",
@@ -52,21 +52,23 @@ def test_a_token_is_right_for_its_entry_alone() -> None:
         "\udcff",
         "x" * 65_000,
     ):
-        assert not tokens.is_right(found, wrong)
+        assert not tokens.matches(found, wrong)
 
 
 def test_the_entry_has_neither_the_token_nor_its_secret_and_the_hash_is_salted() -> None:
     found, text = made()
-    written = tokens.write([found])
+    written = tokens.encode_entries([found])
     assert text.encode() not in written
     assert text.partition(".")[2].encode() not in written
-    other = tokens.hashed(text, b"another salt....")
+    other = tokens.hash_token(text, b"another salt....")
     assert other.digest != found.hash.digest
     assert found.hash.cost == Cost(14, 8, 1)
 
 
 def test_other_randomness_is_another_token() -> None:
-    first, second = (tokens.made("ci", Role.READ, None, START, None, bytes([n]) * RANDOMNESS) for n in (1, 2))
+    first, second = (
+        tokens.make_token("ci", Role.READ, None, START, None, bytes([n]) * RANDOMNESS) for n in (1, 2)
+    )
     assert first[1] != second[1]
     assert first[0].hash.salt != second[0].hash.salt
 
@@ -88,7 +90,7 @@ def test_other_randomness_is_another_token() -> None:
     ],
 )
 def test_the_id_that_a_text_names(text: str, found: str | None) -> None:
-    assert tokens.id_of(text) == found
+    assert tokens.parse_token_id(text) == found
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,10 @@ def test_the_id_that_a_text_names(text: str, found: str | None) -> None:
         ({"name": "two words"}, "not 'two words'"),
         ({"name": "x" * 201}, "x...'"),
         ({"name": "0123abcd"}, "does not look like an id"),
-        ({"role": Role.ADMIN, "queue": "q"}, "not for one queue alone"),
+        ({"role": Role.ADMIN, "queue": "q"}, "cannot be restricted to a queue"),
         ({"queue": "two words"}, "a queue's name has"),
-        ({"expires_at": START}, "later than now"),
-        ({"expires_at": START - 1}, "later than now"),
+        ({"expires_at": START}, "choose a later time"),
+        ({"expires_at": START - 1}, "choose a later time"),
     ],
 )
 def test_what_cannot_be_is_refused(fields: dict[str, Any], why: str) -> None:
@@ -111,22 +113,22 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any], why: str) -> None:
 
 def test_a_token_has_expired_from_its_end_on() -> None:
     found, _ = made(expires_at=START + 10)
-    assert [found.is_over(START + seconds) for seconds in (0, 9.999, 10, 11)] == [False, False, True, True]
-    assert not made()[0].is_over(START + 1e9)
+    assert [found.is_expired(START + seconds) for seconds in (0, 9.999, 10, 11)] == [False, False, True, True]
+    assert not made()[0].is_expired(START + 1e9)
 
 
 def test_a_token_of_an_older_version_is_an_admin_s_and_is_taken_as_it_is() -> None:
-    found = tokens.adopted("sesame", START, CHANCE)
+    found = tokens.make_bare_entry("sesame", START, CHANCE)
     assert (found.name, found.role, found.is_bare) == ("token", Role.ADMIN, True)
-    assert tokens.is_right(found, "sesame")
-    assert not tokens.is_right(found, f"{found.id}.sesame")
+    assert tokens.matches(found, "sesame")
+    assert not tokens.matches(found, f"{found.id}.sesame")
 
 
 def test_nobody_s_entry_costs_as_much_as_any_and_is_over() -> None:
-    nobody = tokens.nobody(CHANCE)
+    nobody = tokens.placeholder_entry(CHANCE)
     assert nobody.hash.cost == made()[0].hash.cost
-    assert nobody.is_over(0.0)
-    assert not tokens.is_right(tokens.nobody(CHANCE, CHEAP), "x")
+    assert nobody.is_expired(0.0)
+    assert not tokens.matches(tokens.placeholder_entry(CHANCE, CHEAP), "x")
 
 
 # Several of them.
@@ -135,27 +137,25 @@ def test_nobody_s_entry_costs_as_much_as_any_and_is_over() -> None:
 def test_a_name_may_have_two_tokens_that_are_alike() -> None:
     first = entry(queue="q")
     second = first._replace(id="0123abce")
-    assert tokens.joined([first], second) == [first, second]
-    assert tokens.joined([], first) == [first]
+    assert tokens.add_entry([first], second) == [first, second]
+    assert tokens.add_entry([], first) == [first]
 
 
 @pytest.mark.parametrize("other", [{"role": Role.READ, "queue": "q"}, {"queue": None}, {"queue": "r"}])
 def test_but_not_two_that_differ(other: dict[str, Any]) -> None:
     first = entry(queue="q")
-    with pytest.raises(
-        BadRequest, match="ci has a token already, 0123abcd, of the role submit for the queue q"
-    ):
-        tokens.joined([first], first._replace(id="0123abce", **other))
-    with pytest.raises(BadRequest, match="of the role submit: another one must be alike"):
-        tokens.joined([first._replace(queue=None)], first)
+    with pytest.raises(BadRequest, match="ci already has token 0123abcd with the role submit for queue q"):
+        tokens.add_entry([first], first._replace(id="0123abce", **other))
+    with pytest.raises(BadRequest, match="with the role submit, and all tokens of a name must"):
+        tokens.add_entry([first._replace(queue=None)], first)
 
 
 def test_a_token_is_taken_away_by_its_id_or_with_all_of_its_name() -> None:
     one, two, other = entry(), entry(id="0123abce"), entry("ana", id="0123abcf")
-    assert tokens.parted([one, two, other], "0123abce") == ([two], [one, other])
-    assert tokens.parted([one, other, two], "ci") == ([one, two], [other])
+    assert tokens.split_entries([one, two, other], "0123abce") == ([two], [one, other])
+    assert tokens.split_entries([one, other, two], "ci") == ([one, two], [other])
     with pytest.raises(BadRequest, match="there is no token 'cy'; `taskq token list`"):
-        tokens.parted([one], "cy")
+        tokens.split_entries([one], "cy")
 
 
 # The file.
@@ -182,16 +182,16 @@ ENTRIES = st.builds(
 
 @given(st.lists(ENTRIES, unique_by=lambda it: it.id, max_size=5))
 def test_what_is_written_is_read_again(entries: list[Entry]) -> None:
-    assert tokens.read(tokens.write(entries), "tokens") == entries
+    assert tokens.decode_entries(tokens.encode_entries(entries), "tokens") == entries
 
 
 def test_admins_and_the_bare_one_are_read_again_too() -> None:
     entries = [entry(role=Role.ADMIN), entry("token", Role.ADMIN, id="0123abce", is_bare=True)]
-    assert tokens.read(b"\n" + tokens.write(entries) + b" \n\n", "tokens") == entries
+    assert tokens.decode_entries(b"\n" + tokens.encode_entries(entries) + b" \n\n", "tokens") == entries
 
 
 def test_a_line_is_one_json_object_that_a_person_can_read() -> None:
-    line = json.loads(tokens.write([entry(queue="builds", expires_at=START + 0.5)]))
+    line = json.loads(tokens.encode_entries([entry(queue="builds", expires_at=START + 0.5)]))
     assert line == {
         "id": "0123abcd",
         "name": "ci",
@@ -203,9 +203,9 @@ def test_a_line_is_one_json_object_that_a_person_can_read() -> None:
     }
 
 
-GOOD: dict[str, Any] = json.loads(tokens.write([entry()]))
+GOOD: dict[str, Any] = json.loads(tokens.encode_entries([entry()]))
 HASH = GOOD["hash"]
-ADVICE = "; mend or remove the line, or make the token anew with `taskq token add`"
+ADVICE = "; correct or remove the line, or add a new token with `taskq token add`"
 """All that is asserted of a line that msgspec refuses: its words change with its version."""
 FLAWS: list[tuple[str, Any, str]] = [
     ("is no JSON", b"{", ADVICE),
@@ -226,7 +226,11 @@ FLAWS: list[tuple[str, Any, str]] = [
     ("has no name", {**GOOD, "name": ""}, "its name must be"),
     ("has another role", {**GOOD, "role": "king"}, "king"),
     ("has an odd queue", {**GOOD, "queue": "a b"}, "its queue must be a name"),
-    ("is an admin's with a queue", {**GOOD, "role": "admin", "queue": "q"}, "none for an admin"),
+    (
+        "is an admin's with a queue",
+        {**GOOD, "role": "admin", "queue": "q"},
+        "token of the role admin has none",
+    ),
     ("has no time", {**GOOD, "made_at": "now"}, "expected a time"),
     ("has an odd end", {**GOOD, "expires_at": "never"}, "expected a time"),
     ("has a token in the clear", {**GOOD, "hash": "sesame"}, "its hash must be one of scrypt"),
@@ -242,25 +246,25 @@ FLAWS: list[tuple[str, Any, str]] = [
 def test_a_line_that_cannot_be_right_is_named_and_its_hash_is_not(line: Any, why: str) -> None:
     text = line if isinstance(line, bytes) else json.dumps(line).encode()
     with pytest.raises(StartRefused) as refusal:
-        tokens.read(tokens.write([entry(id="0123abce")]) + text + b"\n", "/state/tokens")
-    assert str(refusal.value).startswith("/state/tokens, line 2 is no token's: ")
+        tokens.decode_entries(tokens.encode_entries([entry(id="0123abce")]) + text + b"\n", "/state/tokens")
+    assert str(refusal.value).startswith("/state/tokens: line 2 is not a valid token: ")
     assert why in str(refusal.value)
     assert "sesame" not in str(refusal.value)
     assert "ZGRk" not in str(refusal.value)
 
 
 def test_an_id_stands_in_one_line_only_and_one_line_is_bare() -> None:
-    with pytest.raises(StartRefused, match="line 2 is no token's: its id is there already"):
-        tokens.read(tokens.write([entry(), entry("ana")]), "tokens")
+    with pytest.raises(StartRefused, match="line 2 is not a valid token: another line has the same id"):
+        tokens.decode_entries(tokens.encode_entries([entry(), entry("ana")]), "tokens")
     bare = [entry(is_bare=True), entry(id="0123abce", is_bare=True)]
-    with pytest.raises(StartRefused, match="line 2 is no token's: a bare one is there already"):
-        tokens.read(tokens.write(bare), "tokens")
+    with pytest.raises(StartRefused, match="line 2 is not a valid token: another line has a bare token"):
+        tokens.decode_entries(tokens.encode_entries(bare), "tokens")
 
 
 @given(st.binary(max_size=60))
 def test_any_other_bytes_are_refused_but_for_space(text: bytes) -> None:
     if text.strip():
-        with pytest.raises(StartRefused, match="no token's"):
-            tokens.read(text, "tokens")
+        with pytest.raises(StartRefused, match="not a valid token"):
+            tokens.decode_entries(text, "tokens")
     else:
-        assert tokens.read(text, "tokens") == []
+        assert tokens.decode_entries(text, "tokens") == []

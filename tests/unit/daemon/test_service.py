@@ -523,7 +523,7 @@ async def test_token_file_that_others_may_read_refuses_the_start(site: Site, nam
 
 
 async def test_unknown_checker_refuses_the_start(site: Site) -> None:
-    assert "auth: there is no checker 'nonesuch'" in await refuse_start(
+    assert "auth: twisted.cred has no plugin 'nonesuch'" in await refuse_start(
         site, StartRefused, "--auth", "nonesuch:x"
     )
 
