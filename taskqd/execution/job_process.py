@@ -27,7 +27,7 @@ from taskqd.execution.proc import Process
 from taskqd.execution.proc_scanner import ProcScanner
 from taskqd.execution.process_tree import ProcessTree, Termination
 from taskqd.execution.run import MARK, Outcome, Run
-from taskqd.execution.usage import least_known_peak, usage_of
+from taskqd.execution.usage import Rusage, least_known_peak, usage_of
 from taskqd.model.durations import format_duration
 from taskqd.model.events import NOTHING, Output
 from taskqd.model.job import Reason
@@ -70,7 +70,7 @@ class JobProcess(ProcessProtocol):
         self.pid: int | None = None
         self.pipe_owner = run.uid
         self.started: int | None = None
-        self.rusage: Any = None  # Any: typeshed's struct_rusage cannot be made by a test
+        self.rusage: Rusage | None = None
         self._run = run
         self._spec = run.spec
         self._output = output

@@ -7,11 +7,25 @@ memory is the largest resident set of a single one of them, shared libraries inc
 """
 
 import resource
+from typing import Protocol
 
 from taskqd.model.job import Usage
 
 MARGIN = 4 * 1024**2
 """Bytes by which two readings of one peak may differ: the kernel sums its per-CPU counters now and then."""
+
+
+class Rusage(Protocol):
+    """The part of a resource.struct_rusage that is used."""
+
+    @property
+    def ru_utime(self) -> float: ...
+
+    @property
+    def ru_stime(self) -> float: ...
+
+    @property
+    def ru_maxrss(self) -> int: ...
 
 
 def least_known_peak() -> int:
@@ -22,7 +36,7 @@ def least_known_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MARGIN
 
 
-def usage_of(rusage: resource.struct_rusage, least_peak: int) -> Usage:
+def usage_of(rusage: Rusage, least_peak: int) -> Usage:
     """Return the usage of a process; its memory is 0 if the peak is not above ``least_peak``."""
     peak = rusage.ru_maxrss * 1024  # KiB: getrusage(2)
     return Usage(round(rusage.ru_utime, 6), round(rusage.ru_stime, 6), peak if peak > least_peak else 0)

@@ -1,12 +1,14 @@
 """Children of this process: reads their pipes, reaps them, and reports their exits and resource usage."""
 
 import os
+import resource
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import process
 from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,6 +25,26 @@ _handlers: dict[int, Any] = getattr(process, "reapProcessHandlers", {})
 """Objects whose reapProcess Twisted calls when a child has exited."""
 
 
+class SessionProtocol(Protocol):
+    """A ProcessProtocol with the attributes and methods that `AcceleratedReactor.spawnProcess` describes."""
+
+    pipe_owner: int | None
+    started: int | None
+    rusage: resource.struct_rusage | None
+
+    def makeConnection(self, transport: Any) -> None: ...
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None: ...
+
+    def processExited(self, reason: Failure) -> None: ...
+
+    def processEnded(self, reason: Failure) -> None: ...
+
+    def processRunning(self) -> None: ...
+
+    def processNotStarted(self, failure: Failure) -> None: ...
+
+
 class ChildProcess:
     """The transport of a process's protocol; ``ends`` are our ends of the pipes of its stdout and stderr.
 
@@ -33,7 +55,9 @@ class ChildProcess:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, protocol: Any, pid: int, ends: tuple[int, int]) -> None:
+    def __init__(
+        self, reactor: IReactorFDSet, protocol: SessionProtocol, pid: int, ends: tuple[int, int]
+    ) -> None:
         self.pid: int | None = pid
         self._protocol = protocol
         self._exit: Failure | None = None
@@ -110,14 +134,15 @@ class ChildReaper:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, batches: BatchScope) -> None:
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, batches: BatchScope) -> None:
         self._reactor = reactor
+        self._clock = clock
         self._batches = batches
         self._by_pid: dict[int, ChildProcess] = {}
         self._unread: deque[tuple[float, ChildProcess]] = deque()
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
 
-    def add(self, protocol: Any, pid: int, ends: tuple[int, int]) -> ChildProcess:
+    def add(self, protocol: SessionProtocol, pid: int, ends: tuple[int, int]) -> ChildProcess:
         """Add a process that was just started, and connect the protocol to it."""
         child = ChildProcess(self._reactor, protocol, pid, ends)
         self._by_pid[pid] = child
@@ -175,21 +200,21 @@ class ChildReaper:
             self._timer = None
 
     def _start_reading_later(self, child: ChildProcess) -> None:
-        due = self._reactor.seconds() + READ_DELAY
+        due = self._clock.seconds() + READ_DELAY
         self._unread.append((due, child))
         if self._timer is None:
-            self._timer = self._reactor.callLater(READ_DELAY, self._start_reading)
+            self._timer = self._clock.callLater(READ_DELAY, self._start_reading)
         elif self._timer.getTime() > due:  # the clock was set back
             self._timer.reset(READ_DELAY)
 
     def _start_reading(self) -> None:
         """Start reading the children that have run for the delay; all of them if the clock was set back."""
         self._timer = None
-        now = self._reactor.seconds()
+        now = self._clock.seconds()
         while self._unread and not now < self._unread[0][0] <= now + READ_DELAY:
             self._unread.popleft()[1].start_reading()
         if self._unread:
-            self._timer = self._reactor.callLater(self._unread[0][0] - now, self._start_reading)
+            self._timer = self._clock.callLater(self._unread[0][0] - now, self._start_reading)
 
 
 def is_supported() -> bool:

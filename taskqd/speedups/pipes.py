@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import main
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,7 +24,7 @@ class Pipe:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorFDSet,
         stream: int,
         descriptor: int,
         on_data: Callable[[int, bytes], None],

@@ -34,12 +34,13 @@ class AcceleratedReactor:
 
     _log = Logger()
 
+    # Any: all interfaces of the reactor are passed on.
     def __init__(self, reactor: Any, *, starts_sessions: bool | None = None) -> None:
         directlyProvides(self, providedBy(reactor))
         self.batches = BatchScope()
         self.starts_sessions = is_supported() if starts_sessions is None else starts_sessions
         self._reactor = reactor
-        self._spawner = Spawner(reactor, self.batches)
+        self._spawner = Spawner(reactor, reactor, self.batches)
         self._poller: ClientPoller | None = None
 
     def __getattr__(self, name: str) -> Any:

@@ -11,13 +11,13 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
 
 from taskqd.speedups import child_process, posix_spawn
 from taskqd.speedups.batch import BatchScope
-from taskqd.speedups.child_process import ChildReaper
+from taskqd.speedups.child_process import ChildProcess, ChildReaper, SessionProtocol
 from taskqd.speedups.posix_spawn import Spawning
 from taskqd.speedups.worker_threads import WorkerThreads
 
@@ -38,13 +38,13 @@ def is_supported() -> bool:
 class Spawner:
     """Starts processes and reaps them; starts and exits that are found together are one of ``batches``."""
 
-    def __init__(self, reactor: Any, batches: BatchScope) -> None:
-        self._children = ChildReaper(reactor, batches)
+    def __init__(self, reactor: IReactorFDSet, clock: IReactorTime, batches: BatchScope) -> None:
+        self._children = ChildReaper(reactor, clock, batches)
         self._workers: WorkerThreads[Spawned] = WorkerThreads(reactor, MAX_SPAWNING, "taskqd-spawn", batches)
 
     def spawn(
-        self, protocol: Any, argv: Sequence[bytes], environ: Sequence[bytes], stdin: int
-    ) -> "Deferred[Any]":
+        self, protocol: SessionProtocol, argv: Sequence[bytes], environ: Sequence[bytes], stdin: int
+    ) -> "Deferred[ChildProcess]":
         """Start a program with ``stdin``, a descriptor, and with pipes for its stdout and stderr.
 
         ``environ`` has NAME=value. The pipes belong to the user ``protocol.pipe_owner`` if that is not None.
@@ -61,7 +61,7 @@ class Spawner:
                 for descriptor in (child_out, child_err):
                     os.fchown(descriptor, protocol.pipe_owner, -1)
             spawning = Spawning(argv, environ, (child_in, child_out, child_err))
-            spawned: Deferred[Any] = Deferred()
+            spawned: Deferred[ChildProcess] = Deferred()
             on_spawned = partial(
                 self._on_spawned, spawned, protocol, (out, err), (child_in, child_out, child_err)
             )
@@ -77,8 +77,8 @@ class Spawner:
 
     def _on_spawned(
         self,
-        spawned: "Deferred[Any]",
-        protocol: Any,
+        spawned: "Deferred[ChildProcess]",
+        protocol: SessionProtocol,
         ours: tuple[int, int],
         of_child: tuple[int, ...],
         result: Spawned | Exception,

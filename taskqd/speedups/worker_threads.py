@@ -6,9 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,7 +32,7 @@ class WorkerThreads(Generic[Value]):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, max_threads: int, name: str, batches: BatchScope) -> None:
+    def __init__(self, reactor: IReactorFDSet, max_threads: int, name: str, batches: BatchScope) -> None:
         self._reactor = reactor
         self._max_threads = max_threads
         self._name = name

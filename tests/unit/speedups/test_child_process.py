@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.protocol import ProcessProtocol
@@ -23,7 +23,7 @@ class Bench:
         self.read: set[Any] = set()
         reactor: Any = self.clock
         reactor.addReader, reactor.removeReader = self.read.add, self.read.discard
-        self.children = ChildReaper(reactor, BatchScope())
+        self.children = ChildReaper(reactor, self.clock, BatchScope())
         self.writing: list[int] = []
         self.added: list[ChildProcess] = []
 
@@ -31,7 +31,7 @@ class Bench:
         """Add a process."""
         (out, its_out), (err, its_err) = os.pipe(), os.pipe()
         self.writing += [its_out, its_err]
-        child = self.children.add(ProcessProtocol(), PID + len(self.added), (out, err))
+        child = self.children.add(cast("Any", ProcessProtocol()), PID + len(self.added), (out, err))
         self.added.append(child)
         return child
 

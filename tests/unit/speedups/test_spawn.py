@@ -434,7 +434,7 @@ async def test_exits_that_are_found_together_are_one_batch_despite_an_error(
 ) -> None:
     events: list[str] = []
     subscribers = [BatchRecorder(events, is_broken=number == 0) for number in range(3)]
-    spawner = Spawner(reactor, BatchScope(subscribers[0]))
+    spawner = Spawner(reactor, reactor, BatchScope(subscribers[0]))
     stdin, writing = os.pipe()
     argv = [b"/bin/sh", b"-c", b"read -r _"]
     started = [await spawn_with(spawner, subscriber, argv, stdin) for subscriber in subscribers]
@@ -460,7 +460,7 @@ async def test_process_that_cannot_be_added_is_killed_and_its_spawn_fails(
         pids.append(pid)
         raise ZeroDivisionError("a bug")
 
-    spawner = Spawner(reactor, BatchScope())
+    spawner = Spawner(reactor, reactor, BatchScope())
     monkeypatch.setattr(spawner._children, "add", partial(refuse, spawner))
     stdin = os.open(os.devnull, os.O_RDONLY)
     before = len(os.listdir("/proc/self/fd"))
@@ -478,7 +478,7 @@ async def test_spawn_without_a_thread_fails_and_leaks_nothing(
     def refuse(*_: object) -> None:
         raise OSError(errno.EAGAIN, "can't start new thread")
 
-    spawner = Spawner(reactor, BatchScope())
+    spawner = Spawner(reactor, reactor, BatchScope())
     monkeypatch.setattr(spawner._workers, "call", refuse)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(BlockingIOError):
@@ -494,7 +494,7 @@ async def test_spawn_keeps_stdin_though_the_caller_closes_its_own(reactor: Any, 
 
 
 async def test_two_spawners_each_reap_their_own_children(reactor: Any) -> None:
-    spawner = Spawner(reactor, BatchScope())
+    spawner = Spawner(reactor, reactor, BatchScope())
     subscriber = Subscriber()
     with open(os.devnull, "rb") as stdin:  # noqa: ASYNC230 - it never waits
         spawn_with(spawner, subscriber, [b"/bin/sh", b"-c", b"sleep 0.1; exit 1"], stdin.fileno())
@@ -505,7 +505,7 @@ async def test_two_spawners_each_reap_their_own_children(reactor: Any) -> None:
 
 
 async def test_stop_waits_for_spawns_in_flight(reactor: Any) -> None:
-    spawner = Spawner(reactor, BatchScope())
+    spawner = Spawner(reactor, reactor, BatchScope())
     subscribers = [Subscriber() for _ in range(5)]
     with open(os.devnull, "rb") as stdin:  # noqa: ASYNC230 - it never waits
         started = [spawn_with(spawner, each, [b"/bin/true"], stdin.fileno()) for each in subscribers]

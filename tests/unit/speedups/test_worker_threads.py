@@ -5,7 +5,7 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -43,7 +43,7 @@ class Bench:
     def __init__(self) -> None:
         self.reactor = Reactor()
         self.results: list[str | Exception] = []
-        self.workers: WorkerThreads[str] = WorkerThreads(self.reactor, 2, NAME, BatchScope(self))
+        self.workers: WorkerThreads[str] = WorkerThreads(cast("Any", self.reactor), 2, NAME, BatchScope(self))
 
     def batch_started(self) -> None:
         self.results.append(BEGIN)
