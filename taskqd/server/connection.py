@@ -29,7 +29,7 @@ from taskqd.server.hangup_monitor import HangupMonitor
 from taskqd.server.interfaces import IClient
 from taskqd.server.pending import PendingRequest, SubmitBatch, is_batchable
 from taskqd.server.pipeline import MIN_BUFFER_SIZE, RequestPipeline
-from taskqd.server.plain_submissions import read_plain_submissions
+from taskqd.server.plain_submissions import read_plain_submissions, starts_plain_submission
 from taskqd.server.reply_writer import ReplyWriter
 from taskqd.server.request_memory import ConnectionMemory
 from taskqd.server.submit_batching import SubmitBatcher
@@ -81,7 +81,7 @@ class Connection(LineReceiver):
         on_lost: Callable[["Connection", Failure], object],
     ) -> None:
         self.principal: Principal | None = None
-        self.state = ConnectionState.OPEN
+        self._set_state(ConnectionState.OPEN)
         self._router = router
         self._limits = connection_limits
         self._clock = clock
@@ -113,7 +113,7 @@ class Connection(LineReceiver):
 
     def connectionMade(self) -> None:
         if is_tls(self.transport):
-            self.state = ConnectionState.HANDSHAKE
+            self._set_state(ConnectionState.HANDSHAKE)
         self._writer = ReplyWriter(
             self.transport,
             self._flow,
@@ -152,19 +152,23 @@ class Connection(LineReceiver):
         state = TRANSITIONS[self.state].get(event)
         if state is None:
             return False
-        self.state = state
-        if not ALLOWED[state].reading:
+        self._set_state(state)
+        if not self._allowed.reading:
             self.paused = True
             self._flow.discard_input()
             self.clearLineBuffer()
         return True
+
+    def _set_state(self, state: ConnectionState) -> None:
+        self.state = state
+        self._allowed = ALLOWED[state]
 
     # Input: from the transport to the framing.
 
     def dataReceived(self, data: bytes) -> None:
         if self._is_framing:
             super().dataReceived(data)  # setLineMode returns the bytes behind a block to the framing
-        elif ALLOWED[self.state].reading:
+        elif self._allowed.reading:
             self._flow.buffer += data
             self._writer.set_read_size()
             self._frame_input()
@@ -191,24 +195,25 @@ class Connection(LineReceiver):
         self._lines_left = LINES_PER_TURN
         position, is_line_start = 0, True
         while position < len(data) and not self.paused:
-            if self.line_mode and is_line_start:
-                start = position
-                position = self._remove_telnet(data, position)
-                if data[position : position + 1] == _LINE_START_IAC[1:]:
-                    break  # the sequence is incomplete, or reading has paused
-                position = self._enqueue_plain_submissions(data, position)
-                if position != start:
-                    continue
+            if is_line_start and self.line_mode:
+                if data[position] == telnet.IAC:
+                    position = self._remove_telnet(data, position)
+                    if position == len(data) or data[position] == telnet.IAC:
+                        break  # the last sequence is incomplete, or reading has paused
+                if starts_plain_submission(data, position):
+                    start, position = position, self._enqueue_plain_submissions(data, position)
+                    if position != start:
+                        continue
             end = self._piece_end(data, position)
             super().dataReceived(data[position:end])
             is_line_start = data.endswith(b"\n", position, end)
             position = end
         unframed = self.clearLineBuffer() + data[position:]
-        if not ALLOWED[self.state].reading:
+        if not self._allowed.reading:
             return
         flow.buffer = unframed
-        flow.has_unread_input = flow.is_blocked and bool(unframed)
-        if unframed and not flow.is_paused and self._lines_left <= 0:
+        flow.has_unread_input = bool(unframed) and flow.is_blocked
+        if unframed and self._lines_left <= 0 and not flow.is_paused:
             flow.yield_to_reactor()
 
     def _piece_end(self, data: bytes, start: int) -> int:
@@ -225,7 +230,7 @@ class Connection(LineReceiver):
 
     def _remove_telnet(self, data: bytes, position: int) -> int:
         """Answer the telnet sequences at the start of a line, and return where they end."""
-        while data[position : position + 1] == _LINE_START_IAC[1:] and not self.paused:
+        while position < len(data) and data[position] == telnet.IAC and not self.paused:
             sequence = telnet.read(data, position)
             if sequence is None:
                 break
@@ -332,7 +337,7 @@ class Connection(LineReceiver):
 
     def _update_flow(self) -> None:
         """Pause or resume the framing and the transport."""
-        flow, allowed = self._flow, ALLOWED[self.state]
+        flow, allowed = self._flow, self._allowed
         if self._pipeline.is_full:
             flow.pause(PauseReason.QUEUE_FULL)
         else:
@@ -370,11 +375,11 @@ class Connection(LineReceiver):
         return f"{peer.host}:{peer.port}" if hasattr(peer, "port") else "unix"
 
     def send(self, data: bytes) -> None:
-        if ALLOWED[self.state].sending:
+        if self._allowed.sending:
             self._writer.send(data)
 
     def send_part(self, data: bytes) -> None:
-        if ALLOWED[self.state].sending:
+        if self._allowed.sending:
             self._writer.send_part(data)
 
     @property
@@ -454,7 +459,7 @@ class Connection(LineReceiver):
 
     def _close_if_done(self) -> None:
         """Close if the client or a request has ended the input, and every request is answered."""
-        if not ALLOWED[self.state].finishing or self._is_framing or not self._pipeline.is_idle:
+        if not self._allowed.finishing or self._is_framing or not self._pipeline.is_idle:
             return
         if self.state is ConnectionState.INPUT_ENDED and (
             self._flow.is_yielding or self._flow.has_unread_input
@@ -501,7 +506,7 @@ class Connection(LineReceiver):
         free_buffers(self.transport)
 
     def _must_check_for_hangup(self) -> bool:
-        allowed = ALLOWED[self.state]
+        allowed = self._allowed
         has_input_ended = allowed.finishing and not allowed.receiving
         return has_input_ended or (allowed.reading and self._flow.is_blocked)
 

@@ -58,7 +58,7 @@ class FlowControl:
     @property
     def is_blocked(self) -> bool:
         """Whether input is not read, for another reason than to yield to the reactor."""
-        return len(self._reasons) > self.is_yielding
+        return bool(self._reasons) and len(self._reasons) > self.is_yielding
 
     @property
     def is_congested(self) -> bool:

@@ -12,6 +12,11 @@ from taskqd.protocol.submit_cache import parse_batchable
 _CR = 13
 
 
+def starts_plain_submission(data: bytes, start: int) -> bool:
+    """Whether a line may be a plain submission."""
+    return data.startswith(b"SUBMIT ", start)
+
+
 def read_plain_submissions(
     data: bytes, start: int, max_length: int, max_count: int
 ) -> tuple[list[Submission], int]:

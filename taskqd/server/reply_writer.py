@@ -46,6 +46,7 @@ class ReplyWriter:
     ) -> None:
         self.is_within_line = False
         self._transport = transport
+        self._socket = socket_transport(transport)
         self._flow = flow
         self._buffers = buffers
         self._limit = limit
@@ -55,7 +56,7 @@ class ReplyWriter:
 
     def start(self, buffer_size: int) -> None:
         """Become the producer of the transport, which first reads up to `buffer_size` bytes in one call."""
-        socket_transport(self._transport).bufferSize = min(buffer_size, self._limit)
+        self._socket.bufferSize = min(buffer_size, self._limit)
         self._transport.registerProducer(self, True)
 
     def stop(self) -> None:
@@ -82,14 +83,14 @@ class ReplyWriter:
 
     def set_read_size(self) -> None:
         """Set how many bytes the transport reads in one call."""
-        socket_transport(self._transport).bufferSize = self._buffers.max_read(self._limit)
+        self._socket.bufferSize = self._buffers.max_read(self._limit)
 
     def _write(self, data: bytes) -> None:
         # Twisted has one setting for the bytes read in one call and for those that may be unsent.
-        socket_transport(self._transport).bufferSize = self._buffers.max_unsent(self._limit)
+        self._socket.bufferSize = self._buffers.max_unsent(self._limit)
         self._transport.write(data)
         self.set_read_size()
-        unsent = unsent_bytes(self._transport)
+        unsent = unsent_bytes(self._socket)
         if unsent != self._flow.unsent:
             self._flow.unsent = unsent
             self._buffers.count_memory()

@@ -44,12 +44,12 @@ def set_socket_options(transport: IClientTransport) -> None:
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
-def unsent_bytes(transport: IClientTransport) -> int:
+def unsent_bytes(transport: SocketTransport) -> int:
     """Return how many bytes a transport has buffered because the peer does not read them.
 
     Twisted has no public way to ask. Attributes that another version does not have count as empty.
     """
-    attributes = vars(socket_transport(transport))
+    attributes = vars(transport)
     appended = int(attributes.get("_tempDataLen", 0))
     return appended + len(attributes.get("dataBuffer", b"")) - int(attributes.get("offset", 0))
 
