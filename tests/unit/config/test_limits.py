@@ -65,20 +65,20 @@ WRONG = [
 ]
 
 
-def test_every_limit_has_a_setting_by_its_name_and_every_setting_a_limit() -> None:
+def test_limits_and_their_settings_have_the_same_names() -> None:
     assert [name.replace("-", "_") for name in LIMITS] == list(Limits.__struct_fields__)
     assert list(RANGES) == list(LIMITS)
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_default_may_be_set(name: str) -> None:
+def test_default_of_a_limit_is_a_valid_value(name: str) -> None:
     default = getattr(Limits(), name.replace("-", "_"))
     assert parse_limit(name, default) == default
     assert make_limits({name: default}) == Limits()
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_is_within_its_range_as_a_number_and_as_text(name: str) -> None:
+def test_limit_is_checked_against_its_range_as_number_and_as_text(name: str) -> None:
     below, least, most, above = RANGES[name]
     for value in (least, most):
         assert parse_limit(name, value) == value
@@ -90,13 +90,13 @@ def test_a_limit_is_within_its_range_as_a_number_and_as_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("value", [*WRONG, True, None, [1], {}, float("nan"), float("inf"), -1e300, 10**400])
-def test_what_is_no_limit_is_refused(name: str, value: Any) -> None:
+def test_invalid_limit_is_refused(name: str, value: Any) -> None:
     with pytest.raises(BadRequest):
         parse_limit(name, value)
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_there_may_be_no_limit_but_where_memory_would_have_none(name: str) -> None:
+def test_none_is_allowed_unless_memory_would_be_unlimited(name: str) -> None:
     says_none = LIMITS[name].expected.endswith(', or "none"')
     assert says_none == (name not in NEVER_NONE)
     if says_none:
@@ -107,7 +107,7 @@ def test_there_may_be_no_limit_but_where_memory_would_have_none(name: str) -> No
             parse_limit(name, "none")
 
 
-def test_sizes_and_times_may_have_units_and_rates_a_point() -> None:
+def test_sizes_and_times_have_units_and_rates_may_be_fractions() -> None:
     assert parse_limit("line", "32k") == 32 * KILO
     assert parse_limit("output", "2G") == 2 * GIGA
     assert parse_limit("idle-time", "500ms") == 0.5
@@ -115,7 +115,7 @@ def test_sizes_and_times_may_have_units_and_rates_a_point() -> None:
     assert parse_limit("priority", "-5") == -5
 
 
-def test_a_block_fits_into_the_memory_for_blocks() -> None:
+def test_block_memory_must_be_at_least_one_block() -> None:
     assert make_limits({"block-memory": 16 * MEGA}) == Limits(block_memory=16 * MEGA)
     assert make_limits({"block-memory": None}) == Limits(block_memory=None)
     assert make_limits({"block-memory": MEGA, "block": MEGA}) == Limits(block_memory=MEGA, block=MEGA)
@@ -125,21 +125,21 @@ def test_a_block_fits_into_the_memory_for_blocks() -> None:
         make_limits({"block-memory": 16 * MEGA - 1})
 
 
-def test_the_slowest_that_may_submit_has_a_burst_of_one() -> None:
+def test_lowest_submission_rate_has_a_burst_of_one() -> None:
     assert BURST * RANGES["submissions"][1] == 1.0
 
 
-def test_the_largest_array_is_within_what_a_user_may_have_pending() -> None:
+def test_largest_array_is_within_the_pending_limit_of_a_user() -> None:
     assert Limits().pending_per_user == MAX_TASKS
 
 
-def test_most_pending_is_jobs_and_bytes_in_all_and_of_one_user() -> None:
+def test_pending_limits_have_jobs_and_bytes() -> None:
     quotas = Limits(pending=5, pending_bytes=None, pending_per_user=None, pending_bytes_per_user=7)
     assert quotas.pending_limit == PendingLimit(jobs=5, bytes=None)
     assert quotas.pending_limit_per_user == PendingLimit(jobs=None, bytes=7)
 
 
-def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_meaning() -> None:
+def test_described_limits_keep_the_keys_of_earlier_versions() -> None:
     told = describe(Limits())
     assert set(told) == {*Limits.__struct_fields__, "max_output"} - {"output"}
     assert told["max_output"] == Limits().output
@@ -164,14 +164,14 @@ def test_what_is_told_of_the_limits_adds_to_what_was_always_told_and_changes_no_
         (1, 1024, 1, 1),
     ],
 )
-def test_connections_leave_descriptors_to_jobs_and_to_the_rest(
+def test_max_connections_leaves_descriptors_for_jobs_and_the_rest(
     most: int | None, descriptors: int, slots: int, expected: int
 ) -> None:
     assert max_connections(Limits(connections=most), descriptors, slots) == expected
 
 
 @pytest.mark.parametrize("limit", [0, 64, 256, 1024, 65_536])
-def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
+def test_max_slots_leaves_descriptors_for_connections(limit: int) -> None:
     slots = max_slots(limit)
     assert slots >= 1
     if slots > 1:
@@ -179,5 +179,5 @@ def test_slots_leave_descriptors_to_some_connections(limit: int) -> None:
         assert max_connections(Limits(), limit, slots + 1) < CONNECTIONS_RESERVED
 
 
-def test_a_small_limit_of_descriptors_carries_so_many_slots() -> None:
+def test_max_slots_of_256_descriptors() -> None:
     assert max_slots(256) == (256 - 64 - 16) // 5

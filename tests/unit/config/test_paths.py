@@ -27,7 +27,7 @@ SOCKETS = [
 
 
 @pytest.mark.parametrize("uid, environ, state", STATES)
-def test_state_is_the_systems_for_root_and_the_users_own_for_others(
+def test_default_state_is_in_var_for_root_and_in_the_home_for_others(
     uid: int, environ: dict[str, str], state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/own")
@@ -35,7 +35,7 @@ def test_state_is_the_systems_for_root_and_the_users_own_for_others(
 
 
 @pytest.mark.parametrize("uid, environ, state, socket", SOCKETS)
-def test_the_socket_is_in_the_runtime_directory_or_else_below_the_state(
+def test_default_socket_is_in_the_runtime_directory_or_else_in_the_state(
     uid: int, environ: dict[str, str], state: str | None, socket: str
 ) -> None:
     assert default_socket(environ, uid, state) == socket
@@ -60,11 +60,11 @@ def test_the_socket_is_in_the_runtime_directory_or_else_below_the_state(
         ),
     ],
 )
-def test_the_sockets_of_every_environment_are_known_in_each(
+def test_default_sockets_include_those_of_other_environments(
     uid: int, environ: dict[str, str], sockets: list[str]
 ) -> None:
     assert default_sockets(environ, uid) == sockets
 
 
-def test_the_address_is_written_beside_the_journal() -> None:
+def test_address_file_is_in_the_state_directory() -> None:
     assert address_file("/s") == "/s/address"

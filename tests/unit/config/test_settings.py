@@ -252,12 +252,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("text, values", READ + SPELLED)
-def test_the_files_text_becomes_its_values(text: str, values: dict[str, Any]) -> None:
+def test_file_is_read_as_values_by_setting(text: str, values: dict[str, Any]) -> None:
     assert read_toml(text, "x.toml") == values
 
 
 @pytest.mark.parametrize("text, part", REFUSED)
-def test_an_error_names_the_file_the_key_and_what_was_expected(text: str, part: str) -> None:
+def test_error_names_the_file_the_key_and_what_was_expected(text: str, part: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         read_toml(text, "x.toml")
     assert str(refusal.value).startswith(part)
@@ -265,14 +265,14 @@ def test_an_error_names_the_file_the_key_and_what_was_expected(text: str, part: 
 
 
 @pytest.mark.parametrize("text, part", TWICE)
-def test_a_setting_that_is_there_twice_is_refused(text: str, part: str) -> None:
+def test_setting_that_is_set_twice_is_refused(text: str, part: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         read_toml(text, "x.toml")
     assert str(refusal.value).startswith(f"x.toml: {part}")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "4.0", "", "\N{ARABIC-INDIC DIGIT FOUR}", "9" * 20])
-def test_a_number_on_the_command_line_is_read_and_checked(text: str) -> None:
+def test_number_on_the_command_line_is_converted_and_checked(text: str) -> None:
     assert check_option("slots", "4", "twistd taskq") == 4
     assert check_option("state", "4", "twistd taskq") == "4"
     assert check_option("listen", ["unix:/a"], "twistd taskq") == ("unix:/a",)
@@ -280,13 +280,13 @@ def test_a_number_on_the_command_line_is_read_and_checked(text: str) -> None:
         check_option("slots", text, "twistd taskq")
 
 
-def test_names_on_the_command_line_have_their_numbers_behind_them() -> None:
+def test_amounts_on_the_command_line_are_name_and_number() -> None:
     assert check_option("queue", ["slow=2", "x/y=3"], "twistd taskq") == {"slow": 2, "x/y": 3}
     assert check_option("queue", ["slow=2", "slow=3"], "twistd taskq") == {"slow": 3}
     assert check_option("resource", ["gpu=1000000"], "twistd taskq") == {"gpu": 1_000_000}
 
 
-def test_limits_and_roles_on_the_command_line_have_their_values_behind_them() -> None:
+def test_limits_and_roles_on_the_command_line_are_name_and_value() -> None:
     assert check_option("limit", ["pending=5", "idle_time=1h", "priority=-3"], "twistd taskq") == {
         "pending": 5,
         "idle-time": 3600.0,
@@ -300,7 +300,7 @@ def test_limits_and_roles_on_the_command_line_have_their_values_behind_them() ->
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_that_is_none_is_named_with_what_was_expected(name: str) -> None:
+def test_invalid_limit_is_named_with_what_was_expected(name: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         check_option("limit", ["label=5", f"{name}=many"], "twistd taskq")
     assert str(refusal.value) == (f"twistd taskq: limit {name} must be {LIMITS[name].expected}, not 'many'")
@@ -321,7 +321,7 @@ def test_a_limit_that_is_none_is_named_with_what_was_expected(name: str) -> None
         ("slow=" + "9" * 5000, "slow = '999"),
     ],
 )
-def test_of_several_names_the_wrong_one_is_named(text: str, shown: str) -> None:
+def test_invalid_entry_of_a_table_is_named(text: str, shown: str) -> None:
     for key in ("queue", "resource"):
         with pytest.raises(SettingsError) as refusal:
             check_option(key, ["right=1", text], "twistd taskq")
@@ -329,7 +329,7 @@ def test_of_several_names_the_wrong_one_is_named(text: str, shown: str) -> None:
         assert f", not {shown}" in str(refusal.value)
 
 
-def test_an_option_is_checked_like_a_key_of_the_file() -> None:
+def test_option_is_checked_like_a_key_of_the_file() -> None:
     assert check("slots", 4, "--slots") == 4
     assert check("listen", ("unix:/a",), "--listen") == ("unix:/a",)
     with pytest.raises(SettingsError, match=r"^--slots: slots must be a whole number"):
@@ -348,24 +348,24 @@ DEFAULTS = {"state": "/default", "listen": ("unix:/default",), "slots": 2}
         ({"state": "/option"}, {"state": "/file"}, "/option", 2),
     ],
 )
-def test_an_option_wins_over_the_file_and_the_file_over_the_default(
+def test_option_wins_over_the_file_and_the_file_over_the_default(
     options: dict[str, Any], file: dict[str, Any], state: str, slots: int
 ) -> None:
     assert merge(options, file, DEFAULTS) == Settings(state=state, listen=("unix:/default",), slots=slots)
 
 
-def test_without_a_word_what_is_over_a_week_old_or_over_100000_jobs_is_not_kept() -> None:
+def test_default_retention_is_a_week_and_100000_jobs() -> None:
     settings = merge({}, {}, DEFAULTS)
     assert (settings.stop_grace, settings.requeue) == (10.0, False)
     assert settings.retention == Retention(age=7 * 86400.0, count=100_000)
 
 
-def test_without_a_word_there_are_no_queues_with_slots_no_resources_and_nothing_runs_at_the_end() -> None:
+def test_default_settings_have_no_queues_resources_or_on_end() -> None:
     settings = merge({}, {}, DEFAULTS)
     assert (settings.queues, settings.resources, settings.on_end) == ({}, {}, None)
 
 
-def test_each_queue_and_each_resource_comes_from_wherever_it_was_given() -> None:
+def test_queues_and_resources_of_options_and_file_are_merged() -> None:
     file = {"queue": {"slow": 1, "fast": 2}, "resource": {"gpu": 1, "disk": 2}}
     settings = merge({"queue": {"slow": 3}, "resource": {"gpu": 4, "net": 5}}, file, DEFAULTS)
     assert settings.queues == {"slow": 3, "fast": 2}
@@ -373,20 +373,20 @@ def test_each_queue_and_each_resource_comes_from_wherever_it_was_given() -> None
     assert file["queue"] == {"slow": 1, "fast": 2}
 
 
-def test_what_runs_at_the_end_has_a_queue_with_slots_of_its_own() -> None:
+def test_on_end_command_has_a_queue_with_its_slots() -> None:
     settings = merge({"on-end-command": "mail ops"}, {"queue": {"slow": 1}}, DEFAULTS)
     assert settings.on_end == OnEnd("mail ops", is_of_failures=False, timeout=30.0, slots=1)
     assert settings.queues == {"slow": 1, ON_END_QUEUE: 1}
 
 
-def test_each_setting_of_what_runs_at_the_end_comes_from_wherever_it_was_given() -> None:
+def test_on_end_settings_of_options_and_file_are_merged() -> None:
     file = {"on-end-command": "mail ops", "on-end-timeout": 5.0, "on-end-slots": 2}
     settings = merge({"on-end-slots": 3, "on-end-only": True}, file, DEFAULTS)
     assert settings.on_end == OnEnd("mail ops", is_of_failures=True, timeout=5.0, slots=3)
     assert settings.queues == {ON_END_QUEUE: 3}
 
 
-def test_how_something_runs_at_the_end_says_nothing_without_what() -> None:
+def test_on_end_settings_without_a_command_are_refused() -> None:
     with pytest.raises(SettingsError) as refusal:
         merge({"on-end-slots": 3}, {"on-end-timeout": 5.0}, DEFAULTS)
     assert str(refusal.value) == (
@@ -394,7 +394,7 @@ def test_how_something_runs_at_the_end_says_nothing_without_what() -> None:
     )
 
 
-def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
+def test_retention_settings_of_options_and_file_are_merged() -> None:
     settings = merge(
         {"retention-count": 3, "on-stop": True}, {"retention-age": 60.0, "stop-grace": 1.0}, DEFAULTS
     )
@@ -402,26 +402,26 @@ def test_each_setting_of_a_table_comes_from_wherever_it_was_given() -> None:
     assert (settings.stop_grace, settings.requeue) == (1.0, True)
 
 
-def test_without_a_word_the_limits_are_the_default_nobody_has_a_role_and_jobs_run_as_the_daemon() -> None:
+def test_default_settings_have_default_limits_no_roles_and_run_as_the_daemon() -> None:
     settings = merge({}, {}, DEFAULTS)
     assert (settings.limits, settings.roles) == (Limits(), {})
     assert (settings.auth, settings.run_as_owner, settings.speedups) == ((), False, True)
 
 
-def test_each_limit_and_each_role_comes_from_wherever_it_was_given() -> None:
+def test_limits_and_roles_of_options_and_file_are_merged() -> None:
     file = {"limit": {"pending": 1, "label": 2}, "role": {"ana": Role.READ, "ben": Role.READ}}
     settings = merge({"limit": {"label": 3}, "role": {"ana": Role.ADMIN}}, file, DEFAULTS)
     assert settings.limits == Limits(pending=1, label=3)
     assert settings.roles == {"ana": Role.ADMIN, "ben": Role.READ}
 
 
-def test_limits_that_cannot_be_beside_each_other_are_refused_wherever_each_is_from() -> None:
+def test_contradicting_limits_are_refused_even_from_different_sources() -> None:
     with pytest.raises(SettingsError, match=r"^limit block-memory must be at least limit block, which is 2"):
         merge({"limit": {"block-memory": 65_536}}, {"limit": {"block": 2**20 * 2}}, DEFAULTS)
 
 
 @given(st.text() | st.text(st.sampled_from('slotaequrnd_ =1"[]{}\n.#\\\0')))
-def test_any_text_is_read_or_refused_with_its_file(text: str) -> None:
+def test_any_text_is_read_or_refused_with_the_name_of_the_file(text: str) -> None:
     try:
         values = read_toml(text, "x.toml")
     except SettingsError as refusal:

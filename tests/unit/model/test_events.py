@@ -117,14 +117,14 @@ ALL = [*SAMPLES, *OTHERS]
 
 
 @pytest.mark.parametrize("event, text", ALL)
-def test_an_event_is_written_with_what_differs_and_comes_back(event: Event, text: str) -> None:
+def test_event_is_encoded_without_defaults_and_decoded_again(event: Event, text: str) -> None:
     written = msgspec.json.encode(event).decode()
     assert written == f'{{"type":{text}}}'
     assert msgspec.json.decode(written, type=reduce(or_, RECORDS)) == event
 
 
 @pytest.mark.parametrize("event", [event for event, _ in ALL])
-def test_an_event_has_one_name_everywhere(event: Event) -> None:
+def test_event_name_is_the_type_in_the_journal(event: Event) -> None:
     assert event.name == type(event).__name__.lower()
     assert msgspec.to_builtins(event)["type"] == event.name
 
@@ -176,7 +176,7 @@ def test_end_counts_against_retries_unless_it_is_free(is_free: bool) -> None:
 
 
 @pytest.mark.parametrize("event", [event for event, _ in ALL])
-def test_an_event_is_frozen(event: Any) -> None:
+def test_event_is_frozen(event: Any) -> None:
     with pytest.raises(AttributeError):
         event.at = 2.0
 
@@ -184,7 +184,7 @@ def test_an_event_is_frozen(event: Any) -> None:
 @pytest.mark.parametrize(
     "spec, last", [(Spec(), 7), (Spec(array=Array(0, 0)), 8), (Spec(array=Array(3, 5)), 10)]
 )
-def test_a_submission_takes_an_id_for_itself_and_for_each_task(spec: Spec, last: int) -> None:
+def test_submission_uses_one_id_and_one_per_task(spec: Spec, last: int) -> None:
     assert Submitted(id=7, at=1.5, owner="ann", spec=spec).last_id == last
 
 
@@ -198,30 +198,30 @@ OUTPUTS = [
 
 
 @pytest.mark.parametrize("data, output, text", OUTPUTS)
-def test_a_short_output_stands_beside_its_end_and_comes_back(data: bytes, output: Output, text: str) -> None:
+def test_inline_output_is_encoded_and_decoded_again(data: bytes, output: Output, text: str) -> None:
     assert Output.inline(data) == output
     assert msgspec.json.encode(output).decode() == text
     assert msgspec.json.decode(text, type=Output).data == data
 
 
 @given(st.binary(), st.integers(0, 2**62))
-def test_any_short_output_survives_the_journal(data: bytes, dropped: int) -> None:
+def test_any_inline_output_survives_encoding(data: bytes, dropped: int) -> None:
     output = msgspec.json.decode(msgspec.json.encode(Output.inline(data, dropped)), type=Output)
     assert (output.data, output.size, output.dropped) == (data, len(data), dropped)
     assert output.is_inline
 
 
 @pytest.mark.parametrize("output", [Output(5000), Output(1, 7)])
-def test_an_output_without_its_bytes_is_in_a_file(output: Output) -> None:
+def test_output_without_its_bytes_is_in_a_file(output: Output) -> None:
     assert output.data is None
     assert not output.is_inline
 
 
 @pytest.mark.parametrize("output", [NOTHING, Output(0, 7)])
-def test_an_output_of_no_bytes_needs_no_file_even_if_all_was_dropped(output: Output) -> None:
+def test_empty_output_needs_no_file_even_if_bytes_were_dropped(output: Output) -> None:
     assert output.data == b""
     assert output.is_inline
 
 
-def test_clocks_that_were_read_have_a_name_as_every_event() -> None:
+def test_clocked_has_a_name_like_other_events() -> None:
     assert Clocked(at=1.0, boot_clock=2.0).name == "clocked"

@@ -38,9 +38,7 @@ from tests.support.events import (
 
 
 @pytest.mark.parametrize("text, size", [("", 0), ("abc", 3), ("\xe9", 6), ("\u20ac", 7), ("\N{SNAKE}", 9)])
-def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it(
-    text: str, size: int
-) -> None:
+def test_text_bytes_of_non_ascii_text_is_its_largest_form_in_python(text: str, size: int) -> None:
     assert text_bytes(text) == size
 
 
@@ -62,12 +60,12 @@ def test_text_bytes_a_text_beyond_ascii_counts_as_the_largest_python_makes_of_it
         ({"after": (1, 2), "after_any": (1,), "after_fail": (4,)}, 4 * DEPENDENCY_BYTES),
     ],
 )
-def test_footprint_counts_each_part_of_a_spec_that_may_be_long(asked: dict[str, Any], size: int) -> None:
+def test_footprint_counts_each_field_of_a_spec_that_may_be_large(asked: dict[str, Any], size: int) -> None:
     assert footprint("true", spec(**asked)) == JOB_BYTES + 4 + size + (SPEC_BYTES if asked else 0)
     assert footprint("true", DEFAULT_SPEC) == JOB_BYTES + 4
 
 
-def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> None:
+def test_pending_bytes_follow_changes_starts_and_retries_of_a_job() -> None:
     queue_state = fold(submitted(1, env={"A": "1"}, label="x" * 50))
     whole = JOB_BYTES + SPEC_BYTES + ENTRY_BYTES + 2 + 4
     assert queue_state.pending_bytes == whole + 50
@@ -92,7 +90,7 @@ def test_pending_bytes_follow_a_job_through_its_changes_starts_and_retries() -> 
     assert queue_state.pending_bytes == 0 == queue_state.pending_bytes_of("bob")
 
 
-def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> None:
+def test_pending_bytes_of_an_array_count_until_all_tasks_have_ended() -> None:
     queue_state = fold(array(1, 2, label="mail", delay=5.0))
     whole = JOB_BYTES + SPEC_BYTES + 2 * TASK_BYTES
     assert queue_state.pending_bytes == whole + 8
@@ -122,7 +120,7 @@ def test_pending_bytes_of_an_array_count_until_all_of_its_tasks_have_ended() -> 
     ],
     ids="-".join,
 )
-def test_a_pending_job_takes_no_more_memory_than_it_counts_with(asked: dict[str, Any]) -> None:
+def test_pending_job_takes_no_more_memory_than_its_footprint(asked: dict[str, Any]) -> None:
     queue_state = fold(*(submitted(job_id) for job_id in range(1, 1001)))
     count, before = 20, queue_state.pending_bytes
     lines = [
@@ -133,7 +131,7 @@ def test_a_pending_job_takes_no_more_memory_than_it_counts_with(asked: dict[str,
     assert taken <= queue_state.pending_bytes - before
 
 
-def test_a_job_that_comes_after_a_thousand_others_takes_a_sixth_of_what_it_did() -> None:
+def test_job_with_1000_dependencies_takes_a_sixth_of_the_memory_of_plain_lists() -> None:
     queue_state = fold(*(submitted(job_id) for job_id in range(1, 1001)))
     ids = range(1, 1001)
     lines = [

@@ -43,14 +43,12 @@ def _job(failures: int = 0, cancelling: int | None = None, **spec: Any) -> Job:
         (0.001, 5, 0.016),
     ],
 )
-def test_a_retry_waits_twice_as_long_each_time_up_to_an_hour(
-    delay: float, failures: int, seconds: float
-) -> None:
+def test_backoff_doubles_up_to_an_hour(delay: float, failures: int, seconds: float) -> None:
     assert backoff(Spec(retry_delay=delay), failures) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("most, seconds", [(0.0, 0.0), (5.0, 5.0), (86_400.0, 16_384.0)])
-def test_a_retry_waits_no_longer_than_was_asked_for(most: float, seconds: float) -> None:
+def test_backoff_does_not_exceed_retry_delay_max(most: float, seconds: float) -> None:
     assert backoff(Spec(retry_delay=1.0, retry_delay_max=most), 15) == seconds
 
 
@@ -66,7 +64,7 @@ def test_a_retry_waits_no_longer_than_was_asked_for(most: float, seconds: float)
         ({"retries": 0}, False),
     ],
 )
-def test_an_attempt_may_be_followed_by_another_while_retries_are_left(
+def test_failure_is_retryable_while_retries_are_left(
     known: dict[str, Any], is_one_more: bool, reason: Reason
 ) -> None:
     assert is_retryable(_job(**known), reason, None, None) is is_one_more
@@ -105,7 +103,7 @@ LATE = (Reason.TIMEOUT, None, 15)
         (("spawn", "output", "interrupted"), (), (Reason.INTERRUPTED, None, None), True),
     ],
 )
-def test_only_the_failures_are_retried_that_the_conditions_take(
+def test_failure_is_retryable_only_if_it_matches_the_conditions(
     retry_on: tuple[str, ...],
     no_retry_on: tuple[str, ...],
     end: tuple[Reason, int | None, int | None],
@@ -125,7 +123,7 @@ def test_only_the_failures_are_retried_that_the_conditions_take(
         (",".join(["exit"] * MAX_CONDITIONS), ("exit",) * MAX_CONDITIONS),
     ],
 )
-def test_conditions_have_one_spelling(text: str, conditions: tuple[str, ...]) -> None:
+def test_retry_conditions_are_normalized(text: str, conditions: tuple[str, ...]) -> None:
     assert parse_conditions(text) == conditions
     assert parse_conditions(",".join(conditions)) == conditions
 
@@ -150,24 +148,24 @@ def test_conditions_have_one_spelling(text: str, conditions: tuple[str, ...]) ->
         (",".join(["exit"] * (MAX_CONDITIONS + 1)), "at most 50 conditions, not 51"),
     ],
 )
-def test_a_condition_that_is_none_is_refused_by_what_was_expected(text: str, part: str) -> None:
+def test_invalid_retry_condition_is_refused_with_what_was_expected(text: str, part: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         parse_conditions(text)
     assert part in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", ["TERM", "term", "SIGTERM", "SigTerm"])
-def test_a_signal_has_a_name(text: str) -> None:
+def test_signal_name_has_no_prefix(text: str) -> None:
     assert parse_signal(text) == signal.SIGTERM
 
 
 @pytest.mark.parametrize(
     "number, name", [(15, "TERM"), (9, "KILL"), (34, "RTMIN"), (35, "35"), (0, "0"), (99, "99")]
 )
-def test_a_signal_without_a_name_is_told_by_its_number(number: int, name: str) -> None:
+def test_signal_name_of_an_unnamed_signal_is_its_number(number: int, name: str) -> None:
     assert signal_name(number) == name
 
 
-def test_every_signal_comes_back_by_its_name() -> None:
+def test_signal_name_is_parsed_back_for_every_signal() -> None:
     for number in signal.Signals:
         assert parse_signal(signal_name(number)) == number

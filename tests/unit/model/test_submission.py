@@ -13,15 +13,15 @@ VALUES = st.binary(max_size=20).map(
 
 
 @given(st.dictionaries(NAMES, VALUES, min_size=1, max_size=5))
-def test_what_is_packed_comes_out_again(values: dict[str, str]) -> None:
+def test_packed_secrets_are_unpacked_again(values: dict[str, str]) -> None:
     assert unpack_secrets(pack_secrets(values), values) == values
 
 
-def test_the_block_has_the_form_of_an_environment() -> None:
+def test_packed_secrets_have_the_form_of_an_environment() -> None:
     assert pack_secrets({"B": "2=3\n", "A": "\udcff"}) == b"A=\xff\0B=2=3\n\0"
 
 
-def test_equal_secrets_are_equal_blocks_in_whatever_order_they_came() -> None:
+def test_equal_secrets_are_equal_blocks_in_any_order() -> None:
     assert pack_secrets({"A": "1", "B": "2"}) == pack_secrets({"B": "2", "A": "1"})
     assert pack_secrets({"A": "1"}) != pack_secrets({"A": "2"})
 
@@ -39,7 +39,7 @@ def test_equal_secrets_are_equal_blocks_in_whatever_order_they_came() -> None:
         b"A=1\0\0B=2\0",
     ],
 )
-def test_a_block_that_is_cut_or_of_other_names_is_refused_without_what_it_has(block: bytes) -> None:
+def test_unpack_of_a_wrong_block_raises_an_error_without_its_content(block: bytes) -> None:
     with pytest.raises(ValueError, match="expected the values of A, B, but the file has others") as refusal:
         unpack_secrets(block, ("A", "B"))
     assert "1" not in str(refusal.value)

@@ -50,7 +50,7 @@ def _tasks(*events: Event) -> list[Job]:
     return queue_state.tasks(queue_state.get(1))
 
 
-def test_the_tasks_are_jobs_of_their_own_behind_the_array() -> None:
+def test_tasks_are_jobs_with_the_ids_after_the_array() -> None:
     queue_state = fold(submitted(7, array=Array(3, 5), hold=True, delay=2.0, queue="q"))
     assert queue_state.last_id == 10
     whole, *tasks = queue_state.walk(1)
@@ -65,11 +65,11 @@ def test_the_tasks_are_jobs_of_their_own_behind_the_array() -> None:
     assert queue_state.tasks(tasks[0]) == []
 
 
-def test_tasks_start_by_index_and_the_array_itself_never_does() -> None:
+def test_tasks_start_by_index_and_the_array_never_starts() -> None:
     assert next_jobs(fold(submitted(5), array(1, 3))) == [2, 3, 4, 5]
 
 
-def test_no_more_tasks_run_at_once_than_were_asked_for() -> None:
+def test_array_runs_up_to_its_limit_of_tasks() -> None:
     queue_state = fold(array(1, 5, at_once=2), submitted(7))
     assert next_jobs(queue_state) == [2, 3, 7]
     apply_all(queue_state, ran(3))
@@ -77,7 +77,7 @@ def test_no_more_tasks_run_at_once_than_were_asked_for() -> None:
     assert next_jobs(queue_state) == [4]
 
 
-def test_two_arrays_have_each_its_own_limit() -> None:
+def test_limits_of_two_arrays_are_independent() -> None:
     assert next_jobs(fold(array(1, 3, at_once=1), array(11, 3, at_once=2))) == [2, 12, 13]
 
 
@@ -92,7 +92,7 @@ def _aggregate(counts: Counter[Status]) -> Status:
 
 
 @given(st.lists(st.sampled_from(Status), min_size=1, max_size=6))
-def test_the_whole_is_what_the_tasks_are(statuses: list[Status]) -> None:
+def test_array_status_follows_from_its_tasks(statuses: list[Status]) -> None:
     queue_state = fold(*_array_of(*statuses))
     whole = queue_state.get(1)
     assert whole.status is _aggregate(Counter(statuses))
@@ -114,7 +114,7 @@ def test_the_whole_is_what_the_tasks_are(statuses: list[Status]) -> None:
         ((*_array_of(FAILED, PENDING), skipped(1, 9)), Reason.EXIT),
     ],
 )
-def test_the_whole_ends_for_the_reason_of_the_first_task_that_ended_so(
+def test_array_reason_is_that_of_its_first_task_with_the_same_status(
     events: tuple[Event, ...], reason: Reason | None
 ) -> None:
     assert fold(*events).get(1).reason is reason
@@ -123,7 +123,7 @@ def test_the_whole_ends_for_the_reason_of_the_first_task_that_ended_so(
 # What happens to the whole.
 
 
-def test_a_cancel_reaches_what_has_not_ended_and_the_array_ends_with_the_last_of_it() -> None:
+def test_cancel_of_an_array_applies_to_unfinished_tasks() -> None:
     queue_state = fold(*_array_of(COMPLETED, RUNNING, PENDING), cancelled(1))
     whole = queue_state.get(1)
     assert [task.status for task in queue_state.tasks(whole)] == [COMPLETED, RUNNING, CANCELLED]
@@ -142,7 +142,7 @@ def test_a_cancel_reaches_what_has_not_ended_and_the_array_ends_with_the_last_of
         ((FAILED, FAILED), [2, 3]),
     ],
 )
-def test_a_retry_runs_again_what_did_not_complete_or_all_if_all_did(
+def test_retry_of_an_array_applies_to_incomplete_tasks_or_to_all_if_all_completed(
     statuses: tuple[Status, ...], again: list[int]
 ) -> None:
     queue_state = fold(*_array_of(*statuses), retried(1))
@@ -150,13 +150,13 @@ def test_a_retry_runs_again_what_did_not_complete_or_all_if_all_did(
     assert queue_state.get(1).completed_at is None
 
 
-def test_a_task_runs_again_alone() -> None:
+def test_retry_of_a_task_leaves_the_other_tasks() -> None:
     queue_state = fold(*_array_of(COMPLETED, COMPLETED), retried(3))
     assert next_jobs(queue_state) == [3]
     assert queue_state.get(1).status is RUNNING
 
 
-def test_a_hold_is_of_all_that_have_not_started_and_a_task_is_held_alone() -> None:
+def test_hold_of_an_array_applies_to_pending_tasks_and_a_task_can_be_held_alone() -> None:
     queue_state = fold(*_array_of(COMPLETED, PENDING, PENDING, PENDING), held(1), released(4))
     assert next_jobs(queue_state) == [4]
     queue_state.apply(released(1))
@@ -166,7 +166,7 @@ def test_a_hold_is_of_all_that_have_not_started_and_a_task_is_held_alone() -> No
 
 
 @pytest.mark.parametrize("then", [released(1), changed(1, array=Array(1, 2))], ids=lambda event: event.name)
-def test_an_array_is_delayed_no_more_when_its_tasks_are_not(then: Event) -> None:
+def test_array_is_not_delayed_any_more_if_its_tasks_are_not(then: Event) -> None:
     queue_state = fold(array(1, 2, delay=900.0))
     assert queue_state.reason(queue_state.get(1), 500.0) is Reason.DELAYED
     queue_state.apply(then)
@@ -174,14 +174,14 @@ def test_an_array_is_delayed_no_more_when_its_tasks_are_not(then: Event) -> None
     assert next_jobs(queue_state, 500.0) == [2, 3]
 
 
-def test_an_array_that_is_changed_to_start_later_is_delayed_with_its_tasks() -> None:
+def test_array_that_is_changed_to_start_later_is_delayed_with_its_tasks() -> None:
     queue_state = fold(array(1, 2), changed(1, array=Array(1, 2), at=900.0))
     assert queue_state.reason(queue_state.get(1), 500.0) is Reason.DELAYED
     assert next_jobs(queue_state, 500.0) == []
 
 
 @pytest.mark.parametrize("how", [{"hold": True}, {"delay": 999.0}], ids=str)
-def test_an_array_that_is_run_again_after_a_cancel_is_held_and_delayed_no_more(
+def test_retried_array_is_not_held_or_delayed_any_more(
     how: dict[str, Any],
 ) -> None:
     queue_state = fold(array(1, 2, **how), cancelled(1), retried(1))
@@ -190,14 +190,14 @@ def test_an_array_that_is_run_again_after_a_cancel_is_held_and_delayed_no_more(
     assert next_jobs(queue_state, 500.0) == [2, 3]
 
 
-def test_a_change_is_of_all_that_have_not_started_and_what_is_known_of_the_rest_stays() -> None:
+def test_change_of_an_array_applies_to_pending_tasks_only() -> None:
     now = changed(1, array=Array(1, 3), queue="q", priority=2)
     queue_state = fold(*_array_of(COMPLETED, PENDING, PENDING), now)
     assert [task.spec.queue for task in queue_state.tasks(queue_state.get(1))] == ["default", "q", "q"]
     assert (queue_state.get(1).spec.queue, queue_state.get(1).original_spec.queue) == ("q", "default")
 
 
-def test_a_removed_array_is_gone_with_its_tasks_and_their_limit() -> None:
+def test_removed_array_is_gone_with_its_tasks_and_its_limit() -> None:
     queue_state = fold(array(1, 3, at_once=1), cancelled(1), removed(1))
     assert not queue_state.jobs
     assert set(queue_state.counts.values()) == {0}
@@ -221,7 +221,7 @@ def test_a_removed_array_is_gone_with_its_tasks_and_their_limit() -> None:
     ],
     ids=str,
 )
-def test_what_can_happen_to_none_of_its_tasks_or_to_tasks_alone_cannot_happen_to_an_array(
+def test_event_that_applies_to_no_task_or_not_to_arrays_is_refused(
     statuses: tuple[Status, ...], event: Event
 ) -> None:
     before = _array_of(*statuses)
@@ -232,5 +232,5 @@ def test_what_can_happen_to_none_of_its_tasks_or_to_tasks_alone_cannot_happen_to
     assert next_jobs(queue_state) == next_jobs(fold(*before))
 
 
-def test_the_tasks_of_one_that_is_doomed_are_skipped_where_they_wait() -> None:
+def test_tasks_of_an_unsatisfiable_array_are_skipped_if_pending() -> None:
     assert [task.status for task in _tasks(array(1, 2), cancelled(2), skipped(1, 9))] == [CANCELLED, FAILED]

@@ -14,7 +14,7 @@ def _one() -> Backfill[str]:
     return reservation
 
 
-def test_nothing_is_kept_where_nobody_was_passed() -> None:
+def test_phase_is_open_if_none_has_been_overtaken() -> None:
     reservation: Backfill[str] = Backfill()
     assert reservation.first is None
     assert reservation.phase(5.0) == Phase(False, 0.0)
@@ -39,7 +39,7 @@ def test_nothing_is_kept_where_nobody_was_passed() -> None:
     ],
 )
 @pytest.mark.parametrize("is_looked_at_between", [True, False])
-def test_others_go_on_and_room_is_kept_in_turns_that_last_twice_as_long_each_time(
+def test_open_and_reserved_phases_alternate_and_double(
     now: float, is_kept: bool, until: float, is_looked_at_between: bool
 ) -> None:
     reservation = _one()
@@ -50,7 +50,7 @@ def test_others_go_on_and_room_is_kept_in_turns_that_last_twice_as_long_each_tim
     assert now + phase.remaining == pytest.approx(until)
 
 
-def test_the_turn_passes_to_the_next_and_comes_back_for_twice_as_long() -> None:
+def test_rounds_rotate_and_double_per_key() -> None:
     reservation = _one()
     reservation.add("other", at_front=False)
     turns = []
@@ -63,7 +63,7 @@ def test_the_turn_passes_to_the_next_and_comes_back_for_twice_as_long() -> None:
     ]
 
 
-def test_one_that_is_before_all_others_has_its_turn_at_once_and_the_one_whose_turn_it_was_is_next() -> None:
+def test_key_added_at_front_starts_its_round_at_once() -> None:
     reservation = _one()
     assert reservation.phase(70.0).is_reserved
     reservation.add("bigger", at_front=True)
@@ -74,7 +74,7 @@ def test_one_that_is_before_all_others_has_its_turn_at_once_and_the_one_whose_tu
     assert reservation.phase(90.0) == Phase(False, FIRST_PHASE)
 
 
-def test_one_that_is_not_in_its_turn_is_forgotten_without_a_change_of_turns() -> None:
+def test_discard_of_a_waiting_key_does_not_change_the_current_round() -> None:
     reservation = _one()
     reservation.add("other", at_front=False)
     reservation.discard("other")
@@ -84,7 +84,7 @@ def test_one_that_is_not_in_its_turn_is_forgotten_without_a_change_of_turns() ->
 
 
 @pytest.mark.parametrize("before", [30.0, 70.0])
-def test_a_turn_begins_anew_where_the_clock_is_set_back(before: float) -> None:
+def test_round_restarts_if_the_clock_is_set_back(before: float) -> None:
     reservation = _one()
     reservation.phase(before)
     reservation.phase(-1000.0)
@@ -93,7 +93,7 @@ def test_a_turn_begins_anew_where_the_clock_is_set_back(before: float) -> None:
 
 
 @given(st.floats(0.0, 1e10), st.lists(st.floats(0.0, 4.0), max_size=10))
-def test_a_phase_is_over_when_it_was_said_to_be(now: float, steps: list[float]) -> None:
+def test_phase_has_ended_after_its_remaining_time(now: float, steps: list[float]) -> None:
     """Whoever comes again when it was said does not find that a bit is left that no clock can show."""
     reservation: Backfill[str] = Backfill()
     reservation.add("big", at_front=True)
@@ -107,7 +107,7 @@ def test_a_phase_is_over_when_it_was_said_to_be(now: float, steps: list[float]) 
 
 
 @given(st.lists(st.floats(0.0, 5000.0), max_size=30))
-def test_room_is_kept_for_half_of_the_time_whenever_it_is_looked_at(moments: list[float]) -> None:
+def test_reserved_phases_take_up_to_half_of_the_time(moments: list[float]) -> None:
     """Up to the end of any phase in which it is kept, it was kept for half of the time, not more."""
     reservation = _one()
     kept = 0.0

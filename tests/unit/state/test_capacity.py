@@ -18,7 +18,7 @@ def _capacity(*taken: Demand) -> Capacity:
     return capacity
 
 
-def test_a_job_wants_slots_of_all_and_of_its_queue_what_it_needs_and_its_place_in_the_array() -> None:
+def test_demands_are_slots_queue_resources_and_array_limit() -> None:
     plain = spec()
     assert demands_of(plain) == (Demand(SLOTS, 1), Demand(Constraint("queue", "default"), 1))
     much = spec(queue="build", slots=3, needs={"gpu": 2, "disk": 1})
@@ -41,7 +41,7 @@ def test_a_job_wants_slots_of_all_and_of_its_queue_what_it_needs_and_its_place_i
         (Constraint("array", "8"), None),
     ],
 )
-def test_there_is_what_the_settings_give_and_of_an_unknown_resource_nothing(
+def test_totals_are_those_of_the_settings_and_0_for_an_unknown_resource(
     constraint: Constraint, total: int | None
 ) -> None:
     capacity = _capacity()
@@ -49,14 +49,14 @@ def test_there_is_what_the_settings_give_and_of_an_unknown_resource_nothing(
     assert capacity.allocated(constraint) == 0
 
 
-def test_the_limit_of_an_array_goes_with_it() -> None:
+def test_array_limit_can_be_removed() -> None:
     capacity = _capacity()
     capacity.limit_array(7, None)
     capacity.limit_array(7, None)
     assert capacity.total(ARRAY) is None
 
 
-def test_what_was_taken_is_free_when_it_is_given_back() -> None:
+def test_released_demands_are_available_again() -> None:
     capacity = _capacity(Demand(SLOTS, 2), Demand(GPU, 2), Demand(OTHER, 2))
     capacity.allocate((Demand(SLOTS, 1), Demand(OTHER, 1)))
     assert [capacity.allocated(one) for one in (SLOTS, GPU, OTHER)] == [3, 2, 3]
@@ -67,7 +67,7 @@ def test_what_was_taken_is_free_when_it_is_given_back() -> None:
     assert capacity.resources() == {"gpu": {"total": 2, "busy": 0}}
 
 
-def test_less_than_nothing_is_free_where_a_limit_was_lowered() -> None:
+def test_available_is_negative_after_a_limit_was_lowered() -> None:
     limits = {"build": 2}
     capacity = Capacity(CapacityTotals(slots=4), limits.get)
     capacity.allocate((Demand(BUILD, 2),))
@@ -90,7 +90,7 @@ def test_less_than_nothing_is_free_where_a_limit_was_lowered() -> None:
         ((Demand(DISK, 1),), Demand(DISK, 1), Demand(DISK, 1)),
     ],
 )
-def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
+def test_shortage_and_excess_name_the_first_demand_that_does_not_fit(
     wanted: Demands, lacking: Demand | None, impossible: Demand | None
 ) -> None:
     capacity = _capacity(
@@ -111,7 +111,7 @@ def test_the_first_that_is_lacking_is_told_and_whether_it_ever_will_be_there(
         ((Demand(GPU, 1),), (Demand(SLOTS, 4),), None),
     ],
 )
-def test_a_start_leaves_another_what_that_one_wants_of_the_same(
+def test_conflict_names_the_demand_that_would_take_reserved_capacity(
     first: Demands, then: Demands, spoiling: Demand | None
 ) -> None:
     assert _capacity(Demand(SLOTS, 2)).conflict(first, then) == spoiling
@@ -129,8 +129,6 @@ def test_a_start_leaves_another_what_that_one_wants_of_the_same(
         (Demand(SLOTS, 1), 3, True),
     ],
 )
-def test_a_start_robs_one_that_does_not_fit_of_what_it_wants_and_of_slots_only_where_it_lacks_them(
-    taken: Demand, amount: int, is_robbed: bool
-) -> None:
+def test_min_delayed_counts_the_demand_except_for_slots(taken: Demand, amount: int, is_robbed: bool) -> None:
     least = _capacity(Demand(SLOTS, 2)).min_delayed(taken)
     assert (least is not None and amount >= least) is is_robbed

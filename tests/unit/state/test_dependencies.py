@@ -56,7 +56,7 @@ def _becomes(queue_state: QueueState, job_id: int) -> str:
 @pytest.mark.parametrize("kind", ["after", "after_any", "after_fail"])
 @pytest.mark.parametrize("status", ENDS)
 @pytest.mark.parametrize("is_submitted_late", [False, True])
-def test_a_job_starts_when_the_one_before_has_ended_as_it_has_to(
+def test_job_starts_when_its_dependency_ends_as_required(
     kind: str, status: Status, is_submitted_late: bool
 ) -> None:
     asked: dict[str, Any] = {kind: (1,)}
@@ -74,14 +74,14 @@ def test_a_job_starts_when_the_one_before_has_ended_as_it_has_to(
     assert next_jobs(queue_state) == ([2] if goes_on else [])
 
 
-def test_a_running_job_and_one_that_is_to_run_again_are_waited_for() -> None:
+def test_job_waits_for_running_and_retrying_dependencies() -> None:
     queue_state = fold(submitted(1), submitted(2, after_any=(1,)), started(1))
     assert _becomes(queue_state, 2) == "waits"
     queue_state.apply(ended(1, Status.PENDING))
     assert _becomes(queue_state, 2) == "waits"
 
 
-def test_several_are_all_waited_for() -> None:
+def test_job_waits_for_all_of_its_dependencies() -> None:
     queue_state = fold(*map(submitted, (1, 2, 3)), submitted(4, after=(1, 2), after_any=(3, 1)))
     for job_id in (3, 1):
         apply_all(queue_state, ran(job_id))
@@ -90,18 +90,18 @@ def test_several_are_all_waited_for() -> None:
     assert _becomes(queue_state, 4) == "may start"
 
 
-def test_one_that_is_named_twice_is_waited_for_once() -> None:
+def test_dependency_that_is_named_twice_counts_once() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1, 1)), *ran(1))
     assert _becomes(queue_state, 2) == "may start"
 
 
-def test_one_that_can_be_the_end_of_neither_way_dooms() -> None:
+def test_job_is_unsatisfiable_if_its_dependency_cannot_end_both_ways() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,), after_fail=(1,)))
     apply_all(queue_state, ran(1))
     assert queue_state.dependencies.unsatisfiable == {2: 1}
 
 
-def test_the_first_that_did_not_end_so_is_the_one_that_is_told() -> None:
+def test_cause_is_the_first_dependency_that_did_not_end_as_required() -> None:
     queue_state = fold(submitted(1), submitted(2), submitted(3, after=(2, 1)), cancelled(1), cancelled(2))
     assert queue_state.dependencies.unsatisfiable == {3: 1}
     queue_state.apply(skipped(3, 1))
@@ -110,7 +110,7 @@ def test_the_first_that_did_not_end_so_is_the_one_that_is_told() -> None:
     assert queue_state.reason_to_keep(2) is None
 
 
-def test_a_skipped_job_has_failed_and_what_comes_after_it_is_told_in_turn() -> None:
+def test_skipped_job_has_failed_and_its_dependents_follow() -> None:
     chain = [submitted(n, after=(n - 1,)) for n in (2, 3, 4)]
     queue_state = fold(submitted(1), *chain, submitted(5, after_fail=(2,)), cancelled(1))
     assert queue_state.dependencies.unsatisfiable == {2: 1}
@@ -121,12 +121,12 @@ def test_a_skipped_job_has_failed_and_what_comes_after_it_is_told_in_turn() -> N
     assert next_jobs(queue_state) == [5]
 
 
-def test_a_doomed_job_that_is_cancelled_is_not_skipped() -> None:
+def test_cancelled_job_is_not_unsatisfiable_any_more() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), cancelled(2))
     assert queue_state.dependencies.unsatisfiable == {}
 
 
-def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
+def test_cancelled_job_waits_for_nothing() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(2))
     assert list(queue_state.dependencies.waiting_for(1)) == []
     assert queue_state.get(2).waiting == 0
@@ -134,7 +134,7 @@ def test_a_job_that_was_cancelled_waits_for_nobody() -> None:
     assert next_jobs(queue_state) == []
 
 
-def test_what_a_retried_job_comes_after_is_looked_at_anew() -> None:
+def test_retried_job_checks_its_dependencies_again() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
     assert queue_state.dependencies.unsatisfiable == {2: 1}
     apply_all(queue_state, (skipped(2, 1), retried(1), retried(2)))
@@ -143,12 +143,12 @@ def test_what_a_retried_job_comes_after_is_looked_at_anew() -> None:
     assert next_jobs(queue_state) == [2]
 
 
-def test_the_retry_of_the_one_before_does_not_bring_back_what_was_told() -> None:
+def test_retry_of_a_dependency_does_not_restore_skipped_jobs() -> None:
     queue_state = fold(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), *ran(1), retried(1))
     assert next_jobs(queue_state) == [1, 2, 3]
 
 
-def test_a_job_that_was_removed_is_waited_for_by_nobody() -> None:
+def test_removed_job_is_not_waited_for() -> None:
     queue_state = fold(submitted(1), submitted(2, after_fail=(1,)), *ran(1), skipped(2, 1), removed(1))
     queue_state.apply(retried(2))
     assert next_jobs(queue_state) == [2]
@@ -158,7 +158,7 @@ def test_a_job_that_was_removed_is_waited_for_by_nobody() -> None:
 
 
 @pytest.mark.parametrize("which", [1, 3])
-def test_an_array_and_a_task_of_one_can_be_waited_for(which: int) -> None:
+def test_dependency_may_be_an_array_or_a_task(which: int) -> None:
     queue_state = fold(array(1, 2), submitted(4, after=(which,)))
     apply_all(queue_state, ran(2))
     assert _becomes(queue_state, 4) == "waits"
@@ -166,7 +166,7 @@ def test_an_array_and_a_task_of_one_can_be_waited_for(which: int) -> None:
     assert _becomes(queue_state, 4) == "may start"
 
 
-def test_an_array_waits_as_a_whole_and_all_of_its_tasks_start_then() -> None:
+def test_tasks_of_an_array_start_when_its_dependencies_are_satisfied() -> None:
     queue_state = fold(submitted(1), array(2, 3, after=(1,)))
     assert next_jobs(fold(submitted(1), array(2, 3, after=(1,)))) == [1]
     assert [queue_state.reason(task, 0.0) for task in queue_state.tasks(queue_state.get(2))] == [
@@ -176,7 +176,7 @@ def test_an_array_waits_as_a_whole_and_all_of_its_tasks_start_then() -> None:
     assert next_jobs(queue_state) == [3, 4, 5]
 
 
-def test_a_doomed_array_is_skipped_with_those_tasks_that_have_not_ended() -> None:
+def test_unsatisfiable_array_is_skipped_with_its_unfinished_tasks() -> None:
     queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3))
     assert queue_state.dependencies.unsatisfiable == {2: 1}
     queue_state.apply(skipped(2, 1))
@@ -188,13 +188,13 @@ def test_a_doomed_array_is_skipped_with_those_tasks_that_have_not_ended() -> Non
     assert queue_state.dependencies.unsatisfiable == {}
 
 
-def test_a_doomed_array_of_which_each_task_was_cancelled_is_not_skipped() -> None:
+def test_array_with_all_tasks_cancelled_is_not_unsatisfiable_any_more() -> None:
     queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), cancelled(3), cancelled(4))
     assert queue_state.dependencies.unsatisfiable == {}
     assert queue_state.get(2).waiting == 0
 
 
-def test_what_a_retried_array_comes_after_is_looked_at_anew_and_not_for_a_single_task() -> None:
+def test_retried_array_checks_its_dependencies_again_but_a_retried_task_does_not() -> None:
     queue_state = fold(submitted(1), array(2, 2, after=(1,)), cancelled(1), skipped(2, 1), retried(2))
     assert queue_state.dependencies.unsatisfiable == {2: 1}
     queue_state.apply(skipped(2, 1))
@@ -205,7 +205,7 @@ def test_what_a_retried_array_comes_after_is_looked_at_anew_and_not_for_a_single
 # What can be told, and what it costs.
 
 
-def test_what_keeps_a_job_is_told_with_the_way_it_has_to_end() -> None:
+def test_awaited_dependencies_are_listed_with_their_kind() -> None:
     queue_state = fold(
         *map(submitted, (1, 2, 3)), submitted(4, after=(1, 2, 2), after_any=(2,), after_fail=(3,))
     )
@@ -224,14 +224,14 @@ def test_what_keeps_a_job_is_told_with_the_way_it_has_to_end() -> None:
     assert keeping() == before[3:]
 
 
-def test_who_waits_for_a_job_is_told() -> None:
+def test_waiting_jobs_of_a_job_are_listed() -> None:
     queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after_any=(1,)), submitted(4, after=(2,))
     )
     assert [list(queue_state.dependencies.waiting_for(job_id)) for job_id in (1, 2, 3)] == [[2, 3], [4], []]
 
 
-def test_a_job_comes_after_older_ones_only_so_no_cycle_can_be_made() -> None:
+def test_dependencies_are_older_jobs_so_there_are_no_cycles() -> None:
     """Whoever is dependencies_of must be known already, and what a job comes after cannot be changed."""
     queue_state = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
     assert next_jobs(queue_state) == [1]
@@ -248,12 +248,12 @@ def _seconds(jobs: int, **asked: Any) -> float:
 
 
 @pytest.mark.parametrize("kind", ["after", "after_any"])
-def test_an_end_costs_as_much_for_each_that_waits_for_it_however_many_they_are(kind: str) -> None:
+def test_end_of_a_job_costs_the_same_per_waiting_job(kind: str) -> None:
     few, many = (min(_seconds(jobs, **{kind: (1,)}) for _ in range(3)) for jobs in (500, 10_000))
     assert many < 20 * 4 * few + 0.05
 
 
-def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
+def test_end_of_one_of_many_dependencies_costs_the_same() -> None:
     count = 1000
     queue_state = fold(
         *map(submitted, range(1, count + 1)), submitted(9999, after=tuple(range(1, count + 1)))
@@ -272,12 +272,12 @@ def test_a_job_of_many_dependencies_takes_note_of_each_end_at_once() -> None:
         (Kind.ENDED, {Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
     ],
 )
-def test_each_way_takes_its_ends(kind: Kind, accepted: set[Status]) -> None:
+def test_each_kind_accepts_its_final_statuses(kind: Kind, accepted: set[Status]) -> None:
     assert {status for status in Status if status.is_final and kind.accepts(status)} == accepted
     assert list(dependencies_of(spec())) == []
 
 
-def test_skips_are_known_until_they_are_discarded() -> None:
+def test_skips_are_listed_until_they_are_discarded() -> None:
     skips = Skips()
     skips.add(8, 3)
     skips.add(7, 3)
@@ -290,7 +290,7 @@ def test_skips_are_known_until_they_are_discarded() -> None:
     assert skips.of(3) == []
 
 
-def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_later() -> None:
+def test_retried_job_waits_before_jobs_that_were_submitted_later() -> None:
     queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), cancelled(2), retried(2)
     )
@@ -299,7 +299,7 @@ def test_a_job_that_is_retried_waits_again_before_those_that_were_submitted_late
     assert [_becomes(queue_state, job_id) for job_id in (2, 3)] == ["may start", "may start"]
 
 
-def test_a_job_knows_which_were_skipped_because_of_it_until_they_are_retried_or_removed() -> None:
+def test_skipped_jobs_are_known_by_cause_until_retried_or_removed() -> None:
     queue_state = fold(
         *(submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))),
         *ran(1, Status.FAILED),
@@ -312,7 +312,7 @@ def test_a_job_knows_which_were_skipped_because_of_it_until_they_are_retried_or_
     assert (queue_state.skips.of(1), queue_state.skips.of(2)) == ([], [4])
 
 
-def test_a_job_that_was_skipped_because_of_a_task_was_because_of_its_array() -> None:
+def test_cause_of_a_skip_is_the_array_of_a_task() -> None:
     queue_state = fold(
         *(array(1, 2), submitted(4, after=(2,))),
         *(*ran(2, Status.FAILED), skipped(4, 2)),
@@ -320,12 +320,12 @@ def test_a_job_that_was_skipped_because_of_a_task_was_because_of_its_array() -> 
     assert queue_state.skips.of(1) == [4]
 
 
-def test_a_job_that_was_skipped_because_of_one_that_is_not_there_belongs_to_none() -> None:
+def test_skip_because_of_a_removed_job_has_no_cause() -> None:
     queue_state = fold(submitted(2), skipped(2, 1))
     assert queue_state.skips.count(1) == 0
 
 
-def test_a_portion_has_as_many_jobs_as_their_links_allow_and_one_at_least() -> None:
+def test_batch_is_limited_by_jobs_and_dependencies_but_never_empty() -> None:
     most = {
         1: (1,) * (MAX_DEPENDENCIES_PER_BATCH + 1),
         2: (),

@@ -25,17 +25,17 @@ def arrived(intake: PendingQuota, owner: str, spec: Spec) -> None:
     intake.release(Submitted(id=99, at=0.0, owner=owner, command="true", spec=spec))
 
 
-def test_an_array_counts_as_all_of_its_tasks() -> None:
+def test_job_count_of_an_array_is_its_number_of_tasks() -> None:
     assert (job_count(ONE), job_count(FIVE)) == (1, 5)
 
 
-def test_no_limit_lets_everything_in() -> None:
+def test_quota_without_limits_accepts_everything() -> None:
     intake = PendingQuota(fold())
     for _ in range(100):
         intake.reserve("ann", "true", FIVE)
 
 
-def test_what_is_on_its_way_counts_with_what_is_there() -> None:
+def test_quota_counts_reserved_and_pending_jobs() -> None:
     intake = PendingQuota(fold(submitted(1), submitted(2)), PendingLimit(4))
     intake.reserve("ann", "true", ONE)
     intake.reserve("bob", "true", ONE)
@@ -47,14 +47,14 @@ def test_what_is_on_its_way_counts_with_what_is_there() -> None:
     intake.reserve("cecil", "true", ONE)
 
 
-def test_an_array_that_does_not_fit_is_refused_whole() -> None:
+def test_array_that_does_not_fit_is_refused_as_a_whole() -> None:
     intake = PendingQuota(fold(submitted(1)), PendingLimit(5))
     with pytest.raises(QueueFull, match="cannot add 5 jobs: the daemon has 1 pending job, the"):
         intake.reserve("ann", "true", FIVE)
     intake.reserve("ann", "true", ONE)
 
 
-def test_one_owner_has_so_many_and_others_have_theirs() -> None:
+def test_limit_of_one_owner_does_not_affect_others() -> None:
     queue_state = fold(array(1, 3))
     intake = PendingQuota(queue_state)
     with pytest.raises(
@@ -76,7 +76,7 @@ def test_one_owner_has_so_many_and_others_have_theirs() -> None:
     st.none() | st.integers(1, 12),
     st.none() | st.integers(1, 8),
 )
-def test_what_is_let_in_is_exactly_what_fits(
+def test_quota_accepts_exactly_what_fits(
     done: list[tuple[str, int]], most: int | None, most_of_one: int | None
 ) -> None:
     """So many jobs of somebody come in; 0 says that the oldest that is on its way was refused after all."""
@@ -102,7 +102,7 @@ def test_what_is_let_in_is_exactly_what_fits(
     assert intake.is_empty
 
 
-def test_who_has_none_on_the_way_is_forgotten() -> None:
+def test_quota_is_empty_after_all_was_released() -> None:
     intake = PendingQuota(fold())
     for _ in range(2):
         intake.reserve("ann", "true", FIVE)
@@ -112,7 +112,7 @@ def test_who_has_none_on_the_way_is_forgotten() -> None:
     assert intake.is_empty
 
 
-def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the_numbers() -> None:
+def test_submission_beyond_a_limit_of_bytes_is_refused_with_the_numbers() -> None:
     queue_state = fold(submitted(1), submitted(2, env={"A": "x" * 1000}))
     there = queue_state.pending_bytes
     assert pending_in_all(queue_state) == pending_of(queue_state, "ann") == Pending(2, there)
@@ -136,5 +136,5 @@ def test_a_submission_beyond_the_bytes_of_all_or_of_an_owner_is_refused_with_the
     assert intake.is_empty
 
 
-def test_check_pending_a_want_of_nothing_more_passes_beyond_a_limit() -> None:
+def test_check_pending_accepts_no_additions_even_above_a_limit() -> None:
     check_pending(Pending(5, 5), Pending(0, 0), PendingLimit(1, 1))

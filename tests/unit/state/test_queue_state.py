@@ -80,7 +80,7 @@ def _outcome(status: Status, event: JobEvent) -> Status | None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
 @pytest.mark.parametrize("status", Status)
-def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event: JobEvent) -> None:
+def test_job_accepts_exactly_the_events_of_the_transition_table(status: Status, event: JobEvent) -> None:
     queue_state = fold(*WAYS[status])
     after = _outcome(status, event)
     if after is None:
@@ -100,14 +100,14 @@ def test_a_job_moves_as_the_table_has_it_and_no_other_way(status: Status, event:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: getattr(event, "status", event.name))
-def test_nothing_happens_to_a_job_that_is_not_there(event: JobEvent) -> None:
+def test_event_of_an_unknown_job_is_refused(event: JobEvent) -> None:
     queue_state = fold(submitted(2))
     with pytest.raises(InvalidTransition, match=f"{event.name} is not possible for job 1, which is unknown"):
         queue_state.apply(event)
     assert queue_state == fold(submitted(2))
 
 
-def test_an_id_is_given_to_one_job_only() -> None:
+def test_id_that_is_in_use_is_refused() -> None:
     queue_state = fold(submitted(1, key="k"))
     with pytest.raises(InvalidTransition, match="job 1 was submitted twice"):
         queue_state.apply(submitted(1, key="other"))
@@ -116,7 +116,7 @@ def test_an_id_is_given_to_one_job_only() -> None:
 
 
 @pytest.mark.parametrize("job_id", [1, 2, 3])
-def test_an_array_takes_no_ids_that_are_given_away(job_id: int) -> None:
+def test_array_with_ids_that_are_in_use_is_refused(job_id: int) -> None:
     queue_state = fold(array(1, 2))
     with pytest.raises(InvalidTransition, match=f"job {job_id} was submitted twice"):
         queue_state.apply(submitted(job_id))
@@ -130,7 +130,7 @@ def _known(queue_state: QueueState, **expected: Any) -> None:
     assert {name: getattr(job, name) for name in expected} == expected
 
 
-def test_what_is_known_of_a_job_follows_its_events() -> None:
+def test_job_follows_from_its_events() -> None:
     queue_state = fold(submitted(1))
     _known(queue_state, status=Status.PENDING, reason=Reason.QUEUED, submitted_at=1.0, attempt=None)
     _known(queue_state, attempts=0, failures=0, not_before=None, completed_at=None, cancelling=None)
@@ -179,19 +179,19 @@ def test_what_is_known_of_a_job_follows_its_events() -> None:
     )
 
 
-def test_a_retry_without_a_time_is_due_at_once() -> None:
+def test_retry_without_a_time_is_due_at_once() -> None:
     queue_state = fold(submitted(1), started(1), ended(1, Status.PENDING))
     _known(queue_state, not_before=200.0)
 
 
-def test_a_running_job_that_is_cancelled_runs_until_its_process_has_ended() -> None:
+def test_cancelled_running_job_is_running_until_its_process_ends() -> None:
     queue_state = fold(submitted(1), started(1), cancelled(1))
     _known(queue_state, status=Status.RUNNING, cancelling=15)
     queue_state.apply(ended(1, Status.CANCELLED))
     _known(queue_state, status=Status.CANCELLED, cancelling=None, failures=0, completed_at=200.0)
 
 
-def test_a_pending_job_that_is_cancelled_has_ended() -> None:
+def test_cancelled_pending_job_has_ended() -> None:
     queue_state = fold(submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0), cancelled(1))
     _known(queue_state, status=Status.CANCELLED, reason=Reason.CANCELLED, not_before=None, completed_at=300.0)
 
@@ -199,7 +199,7 @@ def test_a_pending_job_that_is_cancelled_has_ended() -> None:
 # Finding jobs.
 
 
-def test_a_job_is_found_by_its_id_or_there_was_none() -> None:
+def test_get_finds_a_job_by_id_or_raises_no_such_job() -> None:
     queue_state = fold(submitted(2), submitted(1))
     assert queue_state.get(1).id == 1
     for job_id in (0, -1, 3, 10**30):
@@ -207,7 +207,7 @@ def test_a_job_is_found_by_its_id_or_there_was_none() -> None:
             queue_state.get(job_id)
 
 
-def test_a_task_is_found_by_its_index_as_well() -> None:
+def test_get_finds_a_task_by_its_index() -> None:
     queue_state = fold(submitted(1, array=Array(0, 2)), submitted(5))
     assert [queue_state.get(TaskId(1, index)).id for index in (0, 1, 2)] == [2, 3, 4]
     with pytest.raises(NoSuchJob, match="array 1 has the indexes 0 to 2, not 3"):
@@ -219,7 +219,7 @@ def test_a_task_is_found_by_its_index_as_well() -> None:
         queue_state.get(TaskId(9, 0))
 
 
-def test_the_key_of_an_array_is_that_of_the_whole() -> None:
+def test_key_of_an_array_finds_the_array() -> None:
     queue_state = fold(array(1, 2, key="k"), cancelled(1))
     assert queue_state.by_key("k", "ann") is queue_state.get(1)
     queue_state.apply(removed(1))
@@ -227,7 +227,7 @@ def test_the_key_of_an_array_is_that_of_the_whole() -> None:
     assert not queue_state.jobs
 
 
-def test_a_job_that_was_removed_is_gone_and_its_key_is_free() -> None:
+def test_removed_job_is_gone_and_its_key_is_free() -> None:
     queue_state = fold(
         submitted(1, key="k"), submitted(2), started(1), ended(1, Status.COMPLETED), removed(1)
     )
@@ -239,12 +239,12 @@ def test_a_job_that_was_removed_is_gone_and_its_key_is_free() -> None:
     assert queue_state.by_key("k", "ann") is queue_state.get(3)
 
 
-def test_the_removal_of_a_job_leaves_the_key_to_whoever_has_it_now() -> None:
+def test_removal_leaves_the_key_to_its_present_job() -> None:
     queue_state = fold(submitted(1, key="k"), cancelled(1), submitted(2, key="k"), removed(1))
     assert queue_state.by_key("k", "ann") is queue_state.get(2)
 
 
-def test_a_removed_job_is_in_nobody_s_way() -> None:
+def test_removed_job_is_in_no_index() -> None:
     delayed = (started(1), ended(1, Status.PENDING, retry_at=250.0), cancelled(1), removed(1))
     queue_state = fold(submitted(1), *delayed, submitted(2))
     assert queue_state.next_due(0.0) is None
@@ -297,13 +297,13 @@ AFTER = (submitted(2), submitted(1, after=(2,)))
         ((submitted(1), started(1), ended(1, Status.FAILED)), Reason.EXIT),
     ],
 )
-def test_of_several_reasons_the_gravest_is_told(events: tuple[Event, ...], reason: Reason | None) -> None:
+def test_reason_is_the_one_that_would_last_longest(events: tuple[Event, ...], reason: Reason | None) -> None:
     queue_state = fold(*(replace(event, at=1.0) if event.name == "submitted" else event for event in events))
     assert queue_state.reason(queue_state.get(1), now=450.0) is reason
     assert (1 in next_jobs(queue_state, 450.0)) == (reason is Reason.QUEUED)
 
 
-def test_a_cancelled_job_is_held_and_delayed_no_more() -> None:
+def test_cancelled_job_is_not_held_or_delayed_any_more() -> None:
     queue_state = fold(submitted(1, hold=True, delay=999.0), cancelled(1), retried(1))
     _known(queue_state, is_held=False, not_before=None)
     assert next_jobs(queue_state, 450.0) == [1]
@@ -312,21 +312,21 @@ def test_a_cancelled_job_is_held_and_delayed_no_more() -> None:
 # Changes.
 
 
-def test_a_changed_job_is_what_it_was_changed_to_and_knows_what_was_asked() -> None:
+def test_changed_job_has_the_new_spec_and_keeps_the_original() -> None:
     queue_state = fold(submitted(1, priority=1, label="a"), changed(1, priority=2), changed(1, priority=3))
     job = queue_state.get(1)
     assert (job.spec.priority, job.spec.label) == (3, None)
     assert (job.original_spec.priority, job.original_spec.label) == (1, "a")
 
 
-def test_a_changed_job_stands_in_line_where_it_belongs_now() -> None:
+def test_changed_job_is_queued_by_its_new_priority() -> None:
     queue_state = fold(
         submitted(1), submitted(2), submitted(3), changed(3, priority=1), changed(1, priority=-1)
     )
     assert next_jobs(queue_state) == [3, 2, 1]
 
 
-def test_a_job_that_changes_its_queue_is_counted_there() -> None:
+def test_job_that_changes_its_queue_is_counted_in_the_new_one() -> None:
     queue_state = fold(submitted(1), changed(1, queue="other"))
     described = {queue["name"]: queue["pending"] for queue in queue_state.describe_queues()}
     assert described == {"default": 0, "other": 1}
@@ -336,7 +336,7 @@ def test_a_job_that_changes_its_queue_is_counted_there() -> None:
 # Who may not go yet.
 
 
-def test_the_latest_run_of_a_schedule_has_to_stay_until_there_is_a_later_one() -> None:
+def test_latest_run_of_a_schedule_is_kept_until_a_later_one() -> None:
     queue_state = fold(scheduled(), submitted(1, schedule=1), started(1), ended(1))
     assert (
         queue_state.reason_to_keep(1) == "it is the latest run of its schedule; UNSCHEDULE ends the schedule"
@@ -347,7 +347,7 @@ def test_the_latest_run_of_a_schedule_has_to_stay_until_there_is_a_later_one() -
     assert queue_state.reason_to_keep(2) is None
 
 
-def test_what_dooms_others_has_to_stay_until_they_were_told() -> None:
+def test_cause_of_unsatisfiable_jobs_is_kept_until_they_are_skipped() -> None:
     queue_state = fold(array(1, 2), submitted(9), *(submitted(n, after=(2, 9)) for n in (4, 5)))
     apply_all(queue_state, (started(2), ended(2, Status.FAILED), started(3), ended(3)))
     assert queue_state.reason_to_keep(1) == "a job that depends on it has not been failed yet"
@@ -361,7 +361,7 @@ def test_what_dooms_others_has_to_stay_until_they_were_told() -> None:
 # Queues and schedules.
 
 
-def test_what_is_decided_about_queues_and_schedules_is_about_no_job() -> None:
+def test_queue_event_has_no_job() -> None:
     queue_state = fold()
     for event in (paused(), paused("q"), resumed(), scheduled(), paused(schedule=1), unscheduled()):
         assert queue_state.apply(event) is None
@@ -372,14 +372,14 @@ def test_what_is_decided_about_queues_and_schedules_is_about_no_job() -> None:
     [scheduled(), paused(schedule=2), resumed(schedule=2), unscheduled(2), scheduled(2, every=0.1)],
     ids=lambda event: event.name,
 )
-def test_what_cannot_happen_to_a_schedule_changes_nothing(event: Event) -> None:
+def test_impossible_event_of_a_schedule_changes_nothing(event: Event) -> None:
     queue_state = fold(scheduled())
     with pytest.raises(InvalidTransition, match="schedule"):
         queue_state.apply(event)
     assert queue_state == fold(scheduled())
 
 
-def test_a_job_of_a_schedule_that_has_ended_is_a_job_all_the_same() -> None:
+def test_job_of_an_ended_schedule_is_accepted() -> None:
     assert next_jobs(fold(submitted(1, schedule=7))) == [1]
 
 
@@ -395,9 +395,7 @@ def test_a_job_of_a_schedule_that_has_ended_is_a_job_all_the_same() -> None:
         ((3, 5, 9), 2, False),
     ],
 )
-def test_the_end_of_the_latest_attempt_moves_with_the_file_it_was_in(
-    record: Position, attempt: int, moved: bool
-) -> None:
+def test_relocate_moves_the_record_of_the_latest_attempt(record: Position, attempt: int, moved: bool) -> None:
     queue_state = fold(submitted(1), started(1))
     queue_state.apply(ended(1, Status.FAILED), record)
     queue_state.relocate(1, attempt, 3, (-3, 0, 9))
@@ -406,7 +404,7 @@ def test_the_end_of_the_latest_attempt_moves_with_the_file_it_was_in(
     assert found.record == ((-3, 0, 9) if moved else record)
 
 
-def test_the_end_of_an_earlier_attempt_moves_too() -> None:
+def test_relocate_moves_the_record_of_an_earlier_attempt() -> None:
     queue_state = fold(submitted(1))
     for number in (1, 2, 3):
         queue_state.apply(started(1, number))
@@ -417,7 +415,7 @@ def test_the_end_of_an_earlier_attempt_moves_too() -> None:
     assert [one.record for one in (*job.past, job.attempt)] == [(1, 0, 9), (-3, 0, 9), (3, 0, 9)]
 
 
-def test_of_many_attempts_the_latest_are_known() -> None:
+def test_only_the_latest_attempts_are_kept() -> None:
     queue_state = fold(submitted(1))
     for number in range(1, MAX_PAST_ATTEMPTS + 10):
         queue_state.apply(started(1, number))
@@ -425,7 +423,7 @@ def test_of_many_attempts_the_latest_are_known() -> None:
     assert [one.number for one in queue_state.get(1).past] == list(range(9, MAX_PAST_ATTEMPTS + 9))
 
 
-def test_what_has_no_end_or_is_not_there_does_not_move() -> None:
+def test_relocate_ignores_unknown_jobs_and_unfinished_attempts() -> None:
     queue_state = fold(submitted(1), submitted(2), started(2))
     for job_id in (1, 2, 3):
         queue_state.relocate(job_id, 1, 3, (-3, 0, 9))
@@ -434,7 +432,7 @@ def test_what_has_no_end_or_is_not_there_does_not_move() -> None:
     assert attempt.record is None
 
 
-def test_an_attempt_that_is_free_does_not_count_against_the_retries() -> None:
+def test_free_attempt_does_not_count_against_the_retries() -> None:
     end = Ended(
         id=1, at=200.0, status=Status.PENDING, reason=Reason.INTERRUPTED, is_free=True, retry_at=200.0
     )
@@ -442,7 +440,7 @@ def test_an_attempt_that_is_free_does_not_count_against_the_retries() -> None:
     _known(queue_state, status=Status.PENDING, reason=Reason.RETRYING, failures=0, not_before=200.0)
 
 
-def test_a_job_is_found_by_its_key() -> None:
+def test_by_key_finds_a_job() -> None:
     queue_state = fold(submitted(1, key="k"), submitted(2))
     assert queue_state.by_key("k", "ann") is queue_state.get(1)
     assert queue_state.by_key("K", "ann") is None
@@ -463,12 +461,12 @@ def test_a_job_is_found_by_its_key() -> None:
         (10**18, True, [4, 2, 1]),
     ],
 )
-def test_jobs_are_walked_by_id_in_both_directions(first: int, backwards: bool, ids: list[int]) -> None:
+def test_walk_yields_jobs_by_id_in_both_directions(first: int, backwards: bool, ids: list[int]) -> None:
     queue_state = fold(submitted(1), submitted(4), submitted(2))
     assert [job.id for job in queue_state.walk(first, backwards)] == ids
 
 
-def test_a_walk_shows_jobs_as_they_are_when_it_reaches_them() -> None:
+def test_walk_yields_jobs_as_they_are_when_reached() -> None:
     queue_state = fold(submitted(1), submitted(2))
     walk = queue_state.walk(1)
     next(walk)
@@ -476,12 +474,12 @@ def test_a_walk_shows_jobs_as_they_are_when_it_reaches_them() -> None:
     assert next(walk).status is Status.CANCELLED
 
 
-def test_those_that_run_are_told() -> None:
+def test_running_lists_running_jobs_and_tasks() -> None:
     queue_state = fold(submitted(1), submitted(2), submitted(3), started(3), started(1))
     assert sorted(job.id for job in queue_state.running()) == [1, 3]
 
 
-def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
+def test_states_are_equal_if_their_persistent_parts_are() -> None:
     queue_state, other = fold(submitted(1)), fold(submitted(1))
     queue_state.next_job(0.0)
     assert queue_state == other
@@ -492,7 +490,7 @@ def test_backlogs_are_compared_by_what_is_known_and_not_by_their_line() -> None:
         hash(queue_state)
 
 
-def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itself() -> None:
+def test_dependents_of_yields_direct_and_indirect_dependents_once() -> None:
     queue_state = fold(
         submitted(1),
         submitted(2, after=(1,)),
@@ -511,7 +509,7 @@ def test_those_that_wait_for_a_job_come_each_before_those_that_it_waits_for_itse
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-def test_opened_before_or_after_it_was_read_it_lines_up_the_same(is_open: bool) -> None:
+def test_opening_before_or_after_the_replay_queues_the_same_jobs(is_open: bool) -> None:
     queue_state = QueueState(is_open=is_open)
     apply_all(queue_state, [submitted(2), array(3, 2), submitted(1, delay=498.0), submitted(6), started(6)])
     if not is_open:
@@ -522,11 +520,11 @@ def test_opened_before_or_after_it_was_read_it_lines_up_the_same(is_open: bool) 
     assert next_jobs(queue_state, 1000.0) == [1, 2, 4, 5, 7]
 
 
-def test_the_lowest_id_is_first_whatever_came_first() -> None:
+def test_lowest_id_is_first_in_any_order_of_submission() -> None:
     assert next_jobs(fold(submitted(3), submitted(1), submitted(2)), 0.0) == [1, 2, 3]
 
 
-def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
+def test_replay_queues_only_jobs_that_still_wait() -> None:
     queue_state = fold(
         *(submitted(job_id) for job_id in range(1, 7)),
         *(started(job_id) for job_id in (1, 2, 3)),
@@ -539,7 +537,7 @@ def test_a_replay_leaves_only_those_in_line_that_still_wait() -> None:
     assert next_jobs(queue_state, 1000.0) == [5, 6]
 
 
-def test_a_job_that_was_put_back_comes_again() -> None:
+def test_released_pending_job_is_queued_again() -> None:
     queue_state = fold(submitted(1), submitted(2))
     job = queue_state.next_job(0.0)
     assert job is not None
@@ -547,7 +545,7 @@ def test_a_job_that_was_put_back_comes_again() -> None:
     assert next_jobs(queue_state, 0.0) == [1, 2]
 
 
-def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker() -> None:
+def test_job_cancelled_while_allocated_is_not_queued_on_release() -> None:
     queue_state = fold(submitted(1))
     job = queue_state.next_job(0.0)
     assert job is not None
@@ -559,7 +557,7 @@ def test_a_job_that_was_cancelled_while_taken_does_not_come_back_with_its_taker(
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-def test_a_job_that_was_cancelled_and_retried_comes_once(times: int) -> None:
+def test_cancelled_and_retried_job_is_queued_once(times: int) -> None:
     queue_state = fold(submitted(1), submitted(2))
     for _ in range(times):
         queue_state.apply(cancelled(1))
@@ -571,11 +569,11 @@ RETRYING = (submitted(1), started(1), ended(1, Status.PENDING, retry_at=500.0))
 
 
 @pytest.mark.parametrize("now, ids", [(0.0, []), (499.999, []), (500.0, [1]), (1e9, [1])])
-def test_a_delayed_job_comes_when_its_time_has_come(now: float, ids: list[int]) -> None:
+def test_delayed_job_is_next_when_it_is_due(now: float, ids: list[int]) -> None:
     assert next_jobs(fold(*RETRYING), now) == ids
 
 
-def test_it_is_settled_when_nobody_could_be_taken_until_something_changes() -> None:
+def test_queue_state_needs_no_scheduling_until_something_changes() -> None:
     queue_state = fold(*RETRYING, submitted(2))
     assert queue_state.needs_scheduling
     assert next_jobs(queue_state, 0.0) == [2]
@@ -591,7 +589,7 @@ def test_it_is_settled_when_nobody_could_be_taken_until_something_changes() -> N
     assert queue_state.needs_scheduling
 
 
-def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
+def test_allocated_job_may_start_until_an_event_prevents_it() -> None:
     for event in (paused(None), held(1), changed(1, at=600.0), cancelled(1)):
         queue_state = fold(submitted(1))
         job = queue_state.get(1)
@@ -602,20 +600,20 @@ def test_a_job_that_was_taken_is_due_until_something_has_come_between() -> None:
         assert not queue_state.may_start(job, 500.0)
 
 
-def test_a_delayed_job_that_was_cancelled_and_retried_does_not_wait() -> None:
+def test_delayed_job_that_was_cancelled_and_retried_is_not_delayed() -> None:
     queue_state = fold(*RETRYING, cancelled(1), retried(1))
     assert next_jobs(queue_state, 0.0) == [1]
     assert next_jobs(queue_state, 1000.0) == []
 
 
-def test_a_delayed_job_that_failed_again_for_the_same_moment_comes_once() -> None:
+def test_job_delayed_twice_until_the_same_time_is_queued_once() -> None:
     again = (cancelled(1), retried(1), started(1, 2), ended(1, Status.PENDING, retry_at=500.0))
     queue_state = fold(*RETRYING, *again)
     assert next_jobs(queue_state, 499.0) == []
     assert next_jobs(queue_state, 500.0) == [1]
 
 
-def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
+def test_delayed_job_is_not_lost_if_the_clock_is_set_back() -> None:
     queue_state = fold(*RETRYING, submitted(2))
     queue_state.apply(cancelled(2))
     queue_state.apply(retried(2))
@@ -626,7 +624,7 @@ def test_a_delayed_job_is_not_lost_when_the_clock_is_set_back() -> None:
     assert next_jobs(queue_state, 500.0) == [1]
 
 
-def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_is_set_back() -> None:
+def test_ready_dated_job_is_delayed_again_if_the_clock_is_set_back() -> None:
     queue_state = fold(submitted(1), submitted(2, delay=498.0), totals=CapacityTotals(slots=1))
     assert next_jobs(queue_state, 600.0) == [1]
     queue_state.apply(cancelled(1))
@@ -650,11 +648,11 @@ def test_a_job_that_has_come_into_line_waits_for_its_time_again_when_the_clock_i
         ((*RETRYING, submitted(2), started(2), ended(2, Status.PENDING, retry_at=400.0)), 400.0),
     ],
 )
-def test_the_next_delayed_job_is_told_and_no_other(events: tuple[Event, ...], due: float | None) -> None:
+def test_next_due_is_that_of_the_first_delayed_job(events: tuple[Event, ...], due: float | None) -> None:
     assert fold(*events).next_due(0.0) == due
 
 
-def test_a_key_is_its_owner_s_own() -> None:
+def test_keys_are_per_owner() -> None:
     queue_state = fold(
         submitted(1, key="k"), Submitted(id=2, at=2.0, owner="bob", command="x", spec=Spec(key="k"))
     )
@@ -669,7 +667,7 @@ def test_a_key_is_its_owner_s_own() -> None:
     assert (queue_state.by_key("k", "ann"), queue_state.by_key("k", "bob")) == (None, queue_state.get(2))
 
 
-def test_the_pending_jobs_of_each_owner_are_counted() -> None:
+def test_pending_jobs_are_counted_per_owner() -> None:
     queue_state = fold(array(1, 3), Submitted(id=5, at=5.0, owner="bob", command="x"))
     assert [queue_state.pending_of(owner) for owner in ("ann", "bob", "cecil")] == [3, 1, 0]
     queue_state.apply(cancelled(5))
@@ -680,7 +678,7 @@ def _after(queue_state: QueueState, job_id: int) -> list[int]:
     return sorted((job.id for job in queue_state.dependents_of(job_id)), reverse=True)
 
 
-def test_walk_after_jobs_that_go_meanwhile_are_left_out() -> None:
+def test_dependents_of_leaves_out_jobs_that_are_removed_meanwhile() -> None:
     queue_state = fold(
         submitted(1), submitted(2, after=(1,)), submitted(3, after=(1,)), submitted(4, after=(2,))
     )
@@ -693,7 +691,7 @@ def test_walk_after_jobs_that_go_meanwhile_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("before", [(), (started(1), ended(1, Status.PENDING, retry_at=9.0))])
-def test_a_start_that_is_taken_back_leaves_a_job_as_it_was(before: tuple[Event, ...]) -> None:
+def test_void_start_leaves_the_job_as_it_was(before: tuple[Event, ...]) -> None:
     as_before = fold(submitted(1, retries=3), *before)
     number = as_before.get(1).attempts + 1
     taken_back = Ended(id=1, at=10.0, status=Status.PENDING, reason=Reason.SPAWN, is_free=True, is_void=True)
@@ -717,7 +715,7 @@ def test_a_start_that_is_taken_back_leaves_a_job_as_it_was(before: tuple[Event, 
 SET = Clocked(at=1300.0, boot_clock=1.0, ahead=1000.0)
 
 
-def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_day() -> None:
+def test_delays_are_monotonic_and_start_times_follow_the_system_clock() -> None:
     queue_state = fold(
         submitted(1, delay=500.0),
         submitted(2, at=1600.0),
@@ -739,12 +737,12 @@ def test_delay_and_retry_are_on_the_clock_of_waits_and_a_time_is_on_that_of_the_
     assert next_jobs(queue_state, 600.0) == [2]
 
 
-def test_time_of_day_that_is_set_back_keeps_a_dated_job_waiting() -> None:
+def test_setting_the_clock_back_keeps_a_dated_job_waiting() -> None:
     queue_state = fold(SET, submitted(1, at=1600.0), Clocked(at=300.0, boot_clock=1.0))
     assert (next_jobs(queue_state, 600.0), queue_state.next_due(600.0)) == ([], 1600.0)
 
 
-def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:
+def test_ended_job_keeps_its_age_if_the_clock_is_set() -> None:
     queue_state = fold(submitted(1), started(1), ended(1), SET, submitted(2), started(2, at=1300.0))
     queue_state.apply(ended(2, at=1400.0))
     assert [queue_state.get(job_id).ended for job_id in (1, 2)] == [200.0, 400.0]
@@ -752,11 +750,11 @@ def test_ended_job_keeps_its_age_whatever_the_time_of_day_is_set_to() -> None:
     assert list(queue_state.queues.recent_durations("default")) == [100.0, 100.0]
 
 
-def test_backlogs_with_another_time_of_day_are_not_equal() -> None:
+def test_states_with_another_clock_offset_are_not_equal() -> None:
     assert fold(SET) != fold()
 
 
-def test_an_end_that_left_processes_has_the_number_of_their_session() -> None:
+def test_attempt_that_left_processes_has_their_session_id() -> None:
     attempt = fold(submitted(1), started(1), replace(ended(1), pid=4242)).jobs[1].attempt
     assert attempt is not None
     assert attempt.pid == 4242

@@ -50,13 +50,13 @@ def _told(queue_state: QueueState, name: str) -> dict[str, Any]:
         ((resumed("a"), resized("b", None)), ["build", "default"]),
     ],
 )
-def test_a_queue_is_told_of_as_long_as_there_is_anything_to_tell(
+def test_queue_is_described_while_it_differs_from_an_unknown_one(
     events: tuple[Event, ...], names: list[str]
 ) -> None:
     assert [queue["name"] for queue in fold(*events, totals=LIMITS).describe_queues()] == names
 
 
-def test_a_queue_that_nobody_has_named_is_as_it_would_be() -> None:
+def test_unknown_queue_is_described_with_defaults() -> None:
     assert fold(totals=LIMITS).describe_queue("other") == {
         "name": "other",
         "slots": None,
@@ -70,7 +70,7 @@ def test_a_queue_that_nobody_has_named_is_as_it_would_be() -> None:
     }
 
 
-def test_jobs_and_tasks_are_counted_where_they_are_and_arrays_are_not() -> None:
+def test_queue_counts_jobs_and_tasks_but_not_arrays() -> None:
     queue_state = fold(submitted(1, queue="a"), array(2, 3, queue="a"), totals=LIMITS)
     assert _told(queue_state, "a") == {"pending": 4}
     apply_all(queue_state, (*ran(1), started(3), *ran(4, Status.FAILED), cancelled(5)))
@@ -81,7 +81,7 @@ def test_jobs_and_tasks_are_counted_where_they_are_and_arrays_are_not() -> None:
     assert _told(queue_state, "a") == {}
 
 
-def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
+def test_busy_slots_of_a_queue_are_those_of_its_jobs() -> None:
     queue_state = fold(submitted(1, queue="build", slots=2), submitted(2, queue="build"), totals=LIMITS)
     assert next_jobs(queue_state) == [1]
     assert _told(queue_state, "build") == {"slots": 2, "busy": 2, "pending": 2}
@@ -104,7 +104,7 @@ def test_what_its_jobs_take_is_told_and_a_job_may_take_several_slots() -> None:
         ("other", [1, None], None),
     ],
 )
-def test_slots_given_while_the_daemon_runs_win_until_they_are_taken_back(
+def test_resized_slots_win_over_the_settings_until_they_are_reset(
     queue: str, resizes: list[int | None], slots: int | None
 ) -> None:
     queue_state = fold(*(resized(queue, slots) for slots in resizes), totals=LIMITS)
@@ -112,7 +112,7 @@ def test_slots_given_while_the_daemon_runs_win_until_they_are_taken_back(
     assert queue_state.describe_queue(queue)["slots"] == slots
 
 
-def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> None:
+def test_resize_starts_more_jobs_at_once_and_ends_none() -> None:
     queue_state = fold(*(submitted(n, queue="build") for n in range(1, 7)), totals=LIMITS)
     assert next_jobs(queue_state) == [1, 2]
     queue_state.apply(resized("build", 3))
@@ -143,20 +143,22 @@ def test_more_start_as_soon_as_there_are_more_slots_and_fewer_end_nothing() -> N
         ((paused("c"),), [1, 2]),
     ],
 )
-def test_a_pause_of_all_is_one_of_its_own(events: tuple[Event, ...], may_start: list[int]) -> None:
+def test_general_pause_is_independent_of_pauses_of_queues(
+    events: tuple[Event, ...], may_start: list[int]
+) -> None:
     queue_state = fold(submitted(1, queue="a"), submitted(2, queue="b"), *events)
     assert queue_state.queues.is_paused == (paused() in events and resumed() not in events)
     assert next_jobs(queue_state) == may_start
     assert next_jobs(fold(*events, submitted(1, queue="a"), submitted(2, queue="b"))) == may_start
 
 
-def test_the_pause_of_a_queue_is_told_and_that_of_all_is_not_one_of_each() -> None:
+def test_queue_is_described_as_paused_only_by_its_own_pause() -> None:
     queue_state = fold(paused("a"), paused())
     assert _told(queue_state, "a") == {"paused": True}
     assert _told(queue_state, "default") == {}
 
 
-def test_the_latest_runs_are_known() -> None:
+def test_recent_durations_are_those_of_the_latest_attempts() -> None:
     queues = Queues({})
     assert queues.recent_durations("a") == []
     assert queues.running("a") == 0
@@ -165,12 +167,12 @@ def test_the_latest_runs_are_known() -> None:
     assert queues.recent_durations("a") == [float(seconds) for seconds in range(5, MAX_DURATIONS + 5)]
 
 
-def test_a_run_that_a_clock_set_back_has_shortened_is_not_less_than_nothing() -> None:
+def test_duration_is_not_negative_if_the_clock_was_set_back() -> None:
     queue_state = fold(submitted(1), started(1, at=500.0), ended(1, at=200.0))
     assert queue_state.queues.recent_durations("default") == [0.0]
 
 
-def test_queues_are_equal_by_what_the_journal_has() -> None:
+def test_queues_are_equal_if_their_persistent_parts_are() -> None:
     one, other = fold(submitted(1)).queues, fold(submitted(1)).queues
     one.record_duration("default", 3.0)
     assert one == other
@@ -183,7 +185,7 @@ def test_queues_are_equal_by_what_the_journal_has() -> None:
             hash(mutable)
 
 
-def test_queues_that_come_and_go_while_they_are_told_of_are_told_of_once_or_not_at_all() -> None:
+def test_queues_that_change_during_a_listing_are_listed_at_most_once() -> None:
     queue_state = fold(submitted(1, queue="a"), submitted(2, queue="z"))
     told = queue_state.describe_queues()
     names = [next(told)["name"]]
@@ -193,12 +195,12 @@ def test_queues_that_come_and_go_while_they_are_told_of_are_told_of_once_or_not_
     assert names == ["a", "default", "zz"]
 
 
-def test_many_queues_are_told_of_in_order() -> None:
+def test_many_queues_are_listed_in_order() -> None:
     names = [f"q{number:03}" for number in range(NAME_BATCH * 2 + 5)]
     queue_state = fold(*(submitted(number, queue=name) for number, name in enumerate(reversed(names), 1)))
     assert [queue["name"] for queue in queue_state.describe_queues()] == ["default", *names]
 
 
-def test_a_queue_without_a_run_has_no_latest() -> None:
+def test_queue_without_attempts_has_no_durations() -> None:
     queues = fold(submitted(1, queue="a")).queues
     assert (queues.recent_durations("a"), queues.recent_durations("b")) == ([], [])

@@ -49,7 +49,7 @@ class Machine:
         return self.fill()
 
 
-def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_changes() -> None:
+def test_ready_queue_needs_no_scheduling_until_something_changes() -> None:
     machine = Machine(slots=1)
     line = machine.line
     assert line.needs_scheduling
@@ -83,14 +83,14 @@ def test_a_line_is_settled_from_when_nobody_could_be_taken_until_something_chang
 # The order.
 
 
-def test_a_higher_priority_is_first_and_of_equals_the_lower_id() -> None:
+def test_jobs_start_by_priority_then_by_id() -> None:
     machine = Machine(slots=9)
     for job_id, priority in ((5, 0), (1, -1), (4, 0), (2, 1_000_000), (3, 1), (6, -1_000_000)):
         machine.submit(job_id, priority=priority)
     assert machine.fill() == [2, 3, 4, 5, 1, 6]
 
 
-def test_the_order_is_the_same_across_queues_and_wants() -> None:
+def test_order_is_the_same_across_queues_and_demands() -> None:
     machine = Machine(slots=20, resources={"gpu": 9})
     asked: list[dict[str, Any]] = [
         *({"queue": "a"}, {"slots": 2}, {"needs": {"gpu": 1}}, {"queue": "b", "priority": 1}, {})
@@ -100,7 +100,7 @@ def test_the_order_is_the_same_across_queues_and_wants() -> None:
     assert machine.fill() == [4, 1, 2, 3, 5]
 
 
-def test_a_job_that_is_there_already_or_runs_is_not_lined_up_twice() -> None:
+def test_job_that_is_queued_or_allocated_is_not_added_twice() -> None:
     machine = Machine(slots=9)
     job = machine.submit(1)
     machine.line.add(job)
@@ -114,7 +114,7 @@ def test_a_job_that_is_there_already_or_runs_is_not_lined_up_twice() -> None:
     assert machine.fill() == [1]
 
 
-def test_a_job_that_is_not_there_cannot_be_taken_out() -> None:
+def test_remove_of_an_unknown_job_does_nothing() -> None:
     machine = Machine()
     machine.submit(2)
     for stranger in (Spec(), Spec(queue="other")):
@@ -123,14 +123,14 @@ def test_a_job_that_is_not_there_cannot_be_taken_out() -> None:
 
 
 @pytest.mark.parametrize("gone, left", [(1, [2, 3]), (2, [1, 3]), (3, [1, 2])])
-def test_whoever_is_taken_out_of_the_line_leaves_the_others_in_order(gone: int, left: list[int]) -> None:
+def test_remove_keeps_the_order_of_the_others(gone: int, left: list[int]) -> None:
     machine = Machine()
     jobs = {job_id: machine.submit(job_id) for job_id in (2, 3, 1)}
     machine.line.remove(jobs[gone])
     assert machine.fill() == left
 
 
-def test_what_a_job_has_is_what_it_wanted_when_it_took_it() -> None:
+def test_allocation_is_not_current_after_the_demands_changed() -> None:
     machine = Machine(resources={"gpu": 1})
     job = machine.submit(1)
     assert not machine.line.has_current_allocation(job)
@@ -144,7 +144,7 @@ def test_what_a_job_has_is_what_it_wanted_when_it_took_it() -> None:
 # Room.
 
 
-def test_nothing_starts_beyond_what_there_is() -> None:
+def test_jobs_start_only_within_every_constraint() -> None:
     machine = Machine(slots=5, queues={"q": 1}, resources={"gpu": 2})
     limited: list[dict[str, Any]] = [{"queue": "q"}] * 2
     limited += [{"needs": {"gpu": 2}}, {"needs": {"gpu": 1}}]
@@ -159,7 +159,7 @@ def test_nothing_starts_beyond_what_there_is() -> None:
     assert machine.end(101) == [102]
 
 
-def test_one_that_has_waited_for_room_is_before_one_that_has_just_come() -> None:
+def test_blocked_job_starts_before_a_later_one() -> None:
     machine = Machine(queues={"q": 1})
     machine.submit(1, queue="q")
     machine.submit(2, queue="q")
@@ -168,7 +168,7 @@ def test_one_that_has_waited_for_room_is_before_one_that_has_just_come() -> None
     assert machine.end(1) == [2, 3]
 
 
-def test_one_that_wants_several_slots_takes_them() -> None:
+def test_job_with_several_slots_is_allocated_all_of_them() -> None:
     machine = Machine(slots=4)
     for job_id in (1, 2, 3):
         machine.submit(job_id, slots=2)
@@ -177,7 +177,7 @@ def test_one_that_wants_several_slots_takes_them() -> None:
     assert machine.end(2) == [3]
 
 
-def test_one_that_can_never_start_keeps_nobody_from_starting_until_it_can() -> None:
+def test_impossible_job_does_not_delay_others_until_it_becomes_possible() -> None:
     machine = Machine(slots=4, queues={"q": 1})
     never: list[dict[str, Any]] = [{"slots": 5}, {"needs": {"tape": 1}}, {"queue": "q", "slots": 2}]
     for job_id, asked in enumerate(never, 1):
@@ -193,7 +193,7 @@ def test_one_that_can_never_start_keeps_nobody_from_starting_until_it_can() -> N
     assert machine.end(20, 21) == [3]
 
 
-def test_a_paused_queue_starts_nothing_and_is_no_reason_to_keep_room() -> None:
+def test_paused_queue_starts_nothing_and_has_no_reservation() -> None:
     machine = Machine(slots=2)
     machine.submit(1)
     assert machine.fill() == [1]
@@ -213,7 +213,7 @@ def test_a_paused_queue_starts_nothing_and_is_no_reason_to_keep_room() -> None:
     assert machine.fill() == [2]
 
 
-def test_who_has_what_is_told() -> None:
+def test_holders_lists_jobs_with_an_allocation_of_a_constraint() -> None:
     machine = Machine(slots=3, resources={"gpu": 2})
     machine.submit(1, needs={"gpu": 1})
     machine.submit(2)
@@ -224,7 +224,7 @@ def test_who_has_what_is_told() -> None:
     assert machine.line.holders(Constraint("queue", "q")) == [3]
 
 
-def test_the_place_of_a_job_is_how_many_of_its_queue_are_before_it() -> None:
+def test_count_ahead_counts_jobs_of_the_same_queue() -> None:
     machine = Machine(slots=1)
     asked: list[dict[str, Any]] = [{}, {"queue": "q"}, {"needs": {"gpu": 1}}, {"priority": 1}, {}]
     for job_id, options in enumerate(asked, 1):
@@ -247,7 +247,7 @@ def _passed() -> Machine:
     return machine
 
 
-def test_what_fits_passes_what_does_not_for_a_while_and_then_room_is_kept() -> None:
+def test_overtaken_job_gets_a_reservation_after_the_open_phase() -> None:
     machine = _passed()
     for job_id in range(6, 12):
         machine.submit(job_id)
@@ -264,7 +264,7 @@ def test_what_fits_passes_what_does_not_for_a_while_and_then_room_is_kept() -> N
     assert machine.line.next_wakeup(machine.now) is None
 
 
-def test_a_job_that_stands_before_the_one_for_which_room_is_kept_is_not_kept_from_it() -> None:
+def test_reservation_does_not_block_a_job_of_lower_rank() -> None:
     machine = _passed()
     machine.submit(6)
     machine.now = FIRST_PHASE
@@ -273,7 +273,7 @@ def test_a_job_that_stands_before_the_one_for_which_room_is_kept_is_not_kept_fro
     assert machine.fill() == [7]
 
 
-def test_one_that_was_kept_from_starting_starts_as_soon_as_it_leaves_enough() -> None:
+def test_job_blocked_by_a_reservation_starts_once_enough_is_left() -> None:
     machine = Machine(slots=4, resources={"gpu": 1})
     machine.submit(1, needs={"gpu": 1})
     for job_id in (2, 3, 4):
@@ -289,7 +289,7 @@ def test_one_that_was_kept_from_starting_starts_as_soon_as_it_leaves_enough() ->
     assert machine.end(4) == [12]
 
 
-def test_whoever_stands_before_a_big_one_does_not_pass_it() -> None:
+def test_job_of_lower_rank_does_not_count_as_overtaking() -> None:
     machine = Machine(slots=2)
     machine.submit(1)
     machine.submit(5, slots=2)
@@ -301,7 +301,7 @@ def test_whoever_stands_before_a_big_one_does_not_pass_it() -> None:
     assert machine.end(2) == [6]
 
 
-def test_room_is_kept_no_more_when_the_one_for_which_it_was_is_gone() -> None:
+def test_reservation_ends_when_its_job_is_removed() -> None:
     machine = _passed()
     machine.submit(6)
     machine.now = FIRST_PHASE
@@ -310,7 +310,7 @@ def test_room_is_kept_no_more_when_the_one_for_which_it_was_is_gone() -> None:
     assert machine.fill() == [6]
 
 
-def test_what_leaves_room_for_the_one_for_which_it_is_kept_goes_on() -> None:
+def test_job_that_leaves_room_for_the_reservation_starts() -> None:
     machine = Machine(slots=4, resources={"gpu": 2})
     machine.submit(1, needs={"gpu": 1})
     assert machine.fill() == [1]
@@ -325,7 +325,7 @@ def test_what_leaves_room_for_the_one_for_which_it_is_kept_goes_on() -> None:
     assert machine.line.reserved_for(machine.jobs[2], machine.now) is None
 
 
-def test_a_full_queue_is_robbed_by_nobody() -> None:
+def test_job_of_a_full_queue_is_not_overtaken_by_other_queues() -> None:
     """Only jobs of the queue start there; that others have the slots meanwhile is no theft."""
     machine = Machine(slots=3, queues={"q": 1})
     for job_id, queue in enumerate(("q", "q", "other", "other"), 1):
@@ -336,7 +336,7 @@ def test_a_full_queue_is_robbed_by_nobody() -> None:
     assert machine.end(3) == [5]
 
 
-def test_of_two_that_were_passed_the_first_in_order_has_its_turn_first() -> None:
+def test_overtaken_job_of_lower_rank_gets_its_reservation_first() -> None:
     machine = Machine(slots=3)
     machine.submit(10)
     assert machine.fill() == [10]
@@ -409,7 +409,7 @@ def _stream(
 
 @pytest.mark.parametrize("longest", [1.0, 30.0, 60.0, 300.0, 3600.0])
 @pytest.mark.parametrize("big", [{"slots": 8}, {"slots": 5}, {"needs": {"gpu": 4}}], ids=str)
-def test_a_big_job_starts_in_the_first_round_that_lasts_as_long_as_the_jobs_it_waits_for(
+def test_large_job_starts_in_the_first_round_as_long_as_the_jobs_it_waits_for(
     longest: float, big: dict[str, Any]
 ) -> None:
     chance = Random(1)
@@ -428,7 +428,7 @@ def test_a_big_job_starts_in_the_first_round_that_lasts_as_long_as_the_jobs_it_w
     assert BIG in simulation.starts
 
 
-def test_many_big_jobs_all_start_in_the_end() -> None:
+def test_many_large_jobs_all_start_eventually() -> None:
     chance = Random(2)
     simulation = Simulation(6, resources={"gpu": 3})
     ids = count(100)
@@ -447,7 +447,7 @@ def test_many_big_jobs_all_start_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("bigs", [1, 2, 5])
-def test_one_that_runs_for_ever_leaves_the_others_half_of_the_time(bigs: int) -> None:
+def test_endless_job_leaves_small_jobs_half_of_the_time(bigs: int) -> None:
     """A service in one slot: whoever wants all slots never starts, and the small jobs go on."""
     simulation = Simulation(4)
     simulation.add(50, 1e9)
@@ -461,7 +461,7 @@ def test_one_that_runs_for_ever_leaves_the_others_half_of_the_time(bigs: int) ->
     assert not set(range(1, bigs + 1)) & set(simulation.starts)
 
 
-def test_one_that_waits_in_vain_does_not_keep_another_big_one_from_its_turn() -> None:
+def test_starving_job_does_not_keep_another_large_job_from_its_round() -> None:
     """1 wants the gpu that 50 has for ever; 2 wants all the other slots and gets them."""
     simulation = Simulation(4, resources={"gpu": 1})
     simulation.add(50, 1e9)
@@ -474,7 +474,7 @@ def test_one_that_waits_in_vain_does_not_keep_another_big_one_from_its_turn() ->
     assert 1 not in simulation.starts
 
 
-def test_nothing_idles_where_everything_fits() -> None:
+def test_all_slots_are_used_if_all_jobs_fit() -> None:
     simulation = Simulation(4)
     feed = _stream(simulation, count(100), lambda: 7.0)
     simulation.run(1000.0, feed)
@@ -568,7 +568,7 @@ class Compared(Machine):
 
 @settings(max_examples=250, deadline=None)
 @given(st.lists(SHAPES), st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
-def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
+def test_next_job_is_the_first_that_may_start_after_any_steps(
     asked: list[dict[str, Any]], steps: list[Any]
 ) -> None:
     machine = Compared()
@@ -587,7 +587,7 @@ def test_whatever_happens_the_first_that_may_start_is_the_next_to_start(
     )
 
 
-def test_starts_and_ends_among_many_amounts_look_at_a_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starts_and_ends_examine_few_groups_among_many_amounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each start and end looked at all: 8 jobs among 30,000 different --need mem:N took 5 s of CPU."""
     machine = Machine(slots=8, resources={"mem": 100_000})
     for job_id in range(1, 5001):
@@ -612,7 +612,7 @@ def test_starts_and_ends_among_many_amounts_look_at_a_few_shapes(monkeypatch: py
     assert len(running) >= 3
 
 
-def test_shapes_that_do_not_fit_are_looked_at_a_portion_at_a_time_and_none_is_forgotten() -> None:
+def test_take_examines_a_limited_number_of_groups_per_call() -> None:
     machine = Machine(slots=4, resources={"mem": 10_000})
     for job_id in range(1, 2 * MAX_EXAMINED + 11):
         machine.submit(job_id, needs={"mem": 9_000 + job_id % 1000})

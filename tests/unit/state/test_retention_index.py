@@ -54,20 +54,20 @@ def _remove(queue_state: QueueState, ids: list[int]) -> list[int]:
         (9.0, 10, [1, 2, 3, 4, 5]),
     ],
 )
-def test_jobs_expire_by_age_and_by_count_oldest_first(before: float, most: int, ids: list[int]) -> None:
+def test_jobs_expire_by_age_and_count_oldest_first(before: float, most: int, ids: list[int]) -> None:
     queue_state = _finished(5)
     assert _remove(queue_state, queue_state.retention_index.pop_expired(before, most)) == ids
     assert queue_state.retention_index.pop_expired(before, most) == []
 
 
-def test_so_many_jobs_expire_at_once_and_no_more() -> None:
+def test_up_to_a_batch_of_jobs_expires_per_call() -> None:
     queue_state = _finished(MAX_BATCH + 3)
     assert len(_remove(queue_state, queue_state.retention_index.pop_expired(0.0, 0))) == MAX_BATCH
     assert len(_remove(queue_state, queue_state.retention_index.pop_expired(0.0, 0))) == 3
     assert queue_state.retention_index.pop_expired(0.0, 0) == []
 
 
-def test_a_retried_job_expires_by_its_last_end() -> None:
+def test_retried_job_expires_by_its_last_end() -> None:
     queue_state = _finished(2)
     queue_state.apply(retried(1))
     assert queue_state.retention_index.pop_expired(9.0, 0) == [2]
@@ -77,7 +77,7 @@ def test_a_retried_job_expires_by_its_last_end() -> None:
     assert queue_state.retention_index.pop_expired(7.5, 10) == [1]
 
 
-def test_a_job_that_could_not_be_removed_expires_again() -> None:
+def test_retained_job_expires_again() -> None:
     queue_state = _finished(2)
     [job_id] = queue_state.retention_index.pop_expired(0.0, 1)
     assert queue_state.retention_index.pop_expired(0.0, 1) == []
@@ -88,7 +88,7 @@ def test_a_job_that_could_not_be_removed_expires_again() -> None:
     assert queue_state.retention_index.pop_expired(0.0, 1) == []
 
 
-def test_jobs_on_their_way_out_do_not_count_twice() -> None:
+def test_expired_jobs_do_not_count_any_more() -> None:
     queue_state = _finished(11)
     assert queue_state.retention_index.pop_expired(0.0, 10) == [1]
     queue_state.apply(submitted(12))
@@ -116,7 +116,7 @@ def _ended(job_id: int, size: int, at: float, **options: Any) -> Ended:
     "most_bytes, ids",
     [(None, []), (50, []), (49, [1]), (30, [1, 2]), (29, [1, 2, 3]), (10, [1, 2, 3, 4]), (0, [1, 2, 3, 4])],
 )
-def test_jobs_expire_by_the_bytes_they_keep_oldest_first_but_for_the_last(
+def test_jobs_expire_by_kept_bytes_oldest_first_except_the_last(
     most_bytes: int | None, ids: list[int]
 ) -> None:
     queue_state = _printed(5, 5)
@@ -126,7 +126,7 @@ def test_jobs_expire_by_the_bytes_they_keep_oldest_first_but_for_the_last(
     assert queue_state.retention_index.pop_expired(0.0, 10, most_bytes) == []
 
 
-def test_jobs_on_their_way_out_keep_nothing_and_one_that_stays_after_all_does_again() -> None:
+def test_kept_bytes_of_expired_jobs_do_not_count_until_retained() -> None:
     queue_state = _printed(3, 5)
     assert queue_state.retention_index.pop_expired(0.0, 10, 25) == [1]
     assert queue_state.retention_index.pop_expired(0.0, 10, 25) == []
@@ -136,7 +136,7 @@ def test_jobs_on_their_way_out_keep_nothing_and_one_that_stays_after_all_does_ag
     assert queue_state.retention_index.pop_expired(0.0, 10, 19) == [2]
 
 
-def test_the_output_of_all_attempts_counts_with_the_blocks_and_what_runs_again_does_not() -> None:
+def test_kept_bytes_are_output_of_all_attempts_and_blocks_of_finished_jobs() -> None:
     queue_state = fold(submitted(1, script=100, stdin=50), started(1))
     queue_state.apply(_ended(1, 5, at=1.0, status=Status.PENDING, retry_at=2.0))
     assert queue_state.retention_index.bytes == 0
@@ -147,7 +147,7 @@ def test_the_output_of_all_attempts_counts_with_the_blocks_and_what_runs_again_d
     assert queue_state.retention_index.bytes == 0
 
 
-def test_an_array_keeps_what_its_tasks_printed_and_its_blocks_once() -> None:
+def test_kept_bytes_of_an_array_are_output_of_its_tasks_and_its_blocks_once() -> None:
     queue_state = fold(array(1, 2, stdin=50), started(2), started(3))
     queue_state.apply(_ended(2, 5, at=1.0))
     assert queue_state.retention_index.bytes == 0
@@ -162,7 +162,7 @@ def test_an_array_keeps_what_its_tasks_printed_and_its_blocks_once() -> None:
     assert queue_state.retention_index.bytes == 0
 
 
-def test_one_that_was_removed_by_somebody_else_is_not_kept() -> None:
+def test_removed_job_cannot_be_retained() -> None:
     queue_state = _printed(2, 5)
     assert queue_state.retention_index.pop_expired(0.0, 10, 15) == [1]
     queue_state.apply(removed(1))
@@ -174,7 +174,7 @@ def test_one_that_was_removed_by_somebody_else_is_not_kept() -> None:
 # Arrays.
 
 
-def test_an_array_expires_as_one_job_by_the_end_of_its_last_task() -> None:
+def test_array_expires_as_one_job_by_the_end_of_its_last_task() -> None:
     queue_state = fold(array(1, 2), cancelled(2, at=5.0), submitted(4), cancelled(4, at=6.0))
     assert queue_state.retention_index.count == 1
     assert queue_state.retention_index.pop_expired(99.0, 0) == [4]
@@ -184,7 +184,7 @@ def test_an_array_expires_as_one_job_by_the_end_of_its_last_task() -> None:
     assert queue_state.retention_index.pop_expired(7.5, 9) == [1]
 
 
-def test_an_array_of_which_a_task_runs_again_does_not_expire() -> None:
+def test_array_with_a_retried_task_does_not_expire() -> None:
     queue_state = fold(array(1, 2), cancelled(1, at=5.0), retried(3))
     assert queue_state.retention_index.count == 0
     assert queue_state.retention_index.pop_expired(99.0, 0) == []
@@ -198,7 +198,7 @@ def test_an_array_of_which_a_task_runs_again_does_not_expire() -> None:
 # What is needed.
 
 
-def test_the_latest_run_of_a_schedule_expires_once_there_is_a_later_one() -> None:
+def test_latest_run_of_a_schedule_expires_after_a_later_run() -> None:
     run = submitted(1, schedule=1)
     queue_state = fold(scheduled(), run, cancelled(1, at=1.0), submitted(2), cancelled(2, at=2.0))
     assert queue_state.retention_index.pop_expired(99.0, 0) == [2]
@@ -208,7 +208,7 @@ def test_the_latest_run_of_a_schedule_expires_once_there_is_a_later_one() -> Non
 
 
 @pytest.mark.parametrize("is_looked_at_before", [True, False])
-def test_the_latest_run_of_a_schedule_expires_once_that_has_ended(is_looked_at_before: bool) -> None:
+def test_latest_run_of_a_schedule_expires_after_the_schedule_was_ended(is_looked_at_before: bool) -> None:
     queue_state = fold(scheduled(), submitted(1, schedule=1), cancelled(1, at=1.0))
     if is_looked_at_before:
         assert queue_state.retention_index.pop_expired(99.0, 0) == []
@@ -229,7 +229,7 @@ FAILED_TASK: tuple[Event, ...] = (started(2), ended(2, Status.FAILED))
     ],
     ids=["a job", "an array"],
 )
-def test_what_dooms_others_expires_once_all_of_them_were_told(
+def test_cause_of_unsatisfiable_jobs_expires_after_all_were_skipped(
     before: Iterable[Event], needed: int, last: Event
 ) -> None:
     queue_state = fold(*before, submitted(4, after=(2,)), submitted(5, after=(2,)))
@@ -240,7 +240,7 @@ def test_what_dooms_others_expires_once_all_of_them_were_told(
     assert set(queue_state.retention_index.pop_expired(999.0, 9)) == {5, needed}
 
 
-def test_what_is_needed_again_by_nobody_is_passed_over_as_often_as_it_is_looked_at() -> None:
+def test_reconsidered_job_that_is_still_needed_does_not_expire() -> None:
     queue_state = fold(scheduled(), submitted(1, schedule=1), cancelled(1, at=1.0))
     for _ in range(3):
         assert queue_state.retention_index.pop_expired(99.0, 0) == []
@@ -256,9 +256,7 @@ def test_what_is_needed_again_by_nobody_is_passed_over_as_often_as_it_is_looked_
     "most_memory, left",
     [(None, 5), (5 * JOB_BYTES + 20, 5), (5 * JOB_BYTES + 19, 4), (2 * JOB_BYTES, 1), (0, 1)],
 )
-def test_jobs_expire_by_the_memory_they_take_oldest_first_but_for_the_last(
-    most_memory: int | None, left: int
-) -> None:
+def test_jobs_expire_by_memory_oldest_first_except_the_last(most_memory: int | None, left: int) -> None:
     queue_state = _finished(5)
     assert queue_state.retention_index.memory == 5 * (JOB_BYTES + 4)
     assert _remove(queue_state, queue_state.retention_index.pop_expired(0.0, 10, None, most_memory)) == list(
@@ -268,7 +266,7 @@ def test_jobs_expire_by_the_memory_they_take_oldest_first_but_for_the_last(
     assert queue_state.retention_index.pop_expired(0.0, 10, None, most_memory) == []
 
 
-def test_jobs_on_their_way_out_take_no_memory_and_one_that_stays_after_all_does_again() -> None:
+def test_memory_of_expired_jobs_does_not_count_until_retained() -> None:
     queue_state = _finished(3)
     most = 2 * (JOB_BYTES + 4)
     assert queue_state.retention_index.pop_expired(0.0, 10, None, most) == [1]
@@ -280,7 +278,7 @@ def test_jobs_on_their_way_out_take_no_memory_and_one_that_stays_after_all_does_
     assert queue_state.retention_index.pop_expired(0.0, 10, None, most - 1) == [2]
 
 
-def test_the_attempts_of_an_ended_job_and_the_tasks_of_an_array_count_with_their_memory() -> None:
+def test_memory_includes_attempts_and_tasks() -> None:
     queue_state = fold(submitted(1), started(1), ended(1, Status.PENDING, retry_at=2.0))
     assert queue_state.pending_bytes == JOB_BYTES + 4 + ATTEMPT_BYTES
     queue_state.apply(started(1, attempt=2))

@@ -71,14 +71,14 @@ def text(moment: float | None) -> str:
 # Every so often.
 
 
-def test_an_every_runs_at_its_creation_and_so_many_times_that_long() -> None:
+def test_every_is_due_at_multiples_of_its_period_after_creation() -> None:
     schedules = made(scheduled(every=60))
     assert next_of(schedules) == T + 60
     schedules.job_submitted(1, T + 60.25, 7)
     assert next_of(schedules) == T + 120
 
 
-def test_all_the_runs_that_were_missed_are_one() -> None:
+def test_missed_runs_of_every_are_due_once() -> None:
     schedules = made(scheduled(every=60))
     schedules.job_submitted(1, T + 60, 7)
     assert next_of(schedules) == T + 120, "due at once, if that is long ago"
@@ -86,14 +86,14 @@ def test_all_the_runs_that_were_missed_are_one() -> None:
     assert next_of(schedules) == T + 1020
 
 
-def test_a_run_at_its_very_time_is_that_run() -> None:
+def test_run_at_the_exact_time_counts_as_that_run() -> None:
     schedules = made(scheduled(every=60))
     schedules.job_submitted(1, T + 60, 7)
     schedules.job_submitted(1, T + 120, 8)
     assert next_of(schedules) == T + 180
 
 
-def test_the_regular_times_are_the_same_where_the_clock_was_set_back_to_before_the_creation() -> None:
+def test_every_keeps_its_times_if_the_clock_is_set_back_before_creation() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T - 1000)
     assert next_of(schedules) == T - 960
@@ -107,7 +107,7 @@ def test_the_regular_times_are_the_same_where_the_clock_was_set_back_to_before_t
     st.lists(st.floats(0, 1e9), max_size=5),
     st.sampled_from([0, 0.1, 60]),
 )
-def test_the_next_run_is_a_regular_time_after_the_last_and_no_later_than_it_must(
+def test_next_run_of_every_is_the_first_multiple_after_the_last_run(
     at: float, every: float, gaps: list[float], late: float
 ) -> None:
     schedules = made(scheduled(every=every, at=at))
@@ -122,7 +122,7 @@ def test_the_next_run_is_a_regular_time_after_the_last_and_no_later_than_it_must
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.999])
-def test_a_schedule_runs_once_a_second_at_most(seconds: float) -> None:
+def test_period_below_a_second_is_refused(seconds: float) -> None:
     check_every(1.0)
     with pytest.raises(BadRequest, match=r"^expected a duration of at least 1 second, not 0"):
         check_every(seconds)
@@ -152,7 +152,7 @@ RUNS = [
 
 
 @pytest.mark.parametrize("cron, first, second", RUNS)
-def test_a_cron_runs_when_crontab_5_says(cron: str, first: str, second: str) -> None:
+def test_cron_is_due_when_crontab_5_says(cron: str, first: str, second: str) -> None:
     check_cron(cron)
     schedules = made(scheduled(cron=cron))
     due = next_of(schedules)
@@ -161,7 +161,7 @@ def test_a_cron_runs_when_crontab_5_says(cron: str, first: str, second: str) -> 
     assert text(next_of(schedules)) == second
 
 
-def test_a_cron_that_missed_runs_is_due_once() -> None:
+def test_missed_runs_of_cron_are_due_once() -> None:
     schedules = made(scheduled(cron="0 * * * *"))
     assert text(next_of(schedules)) == "2023-11-14 23:00:00"
     schedules.job_submitted(1, T + 100 * HOUR, 7)
@@ -197,7 +197,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("cron, part", WRONG)
-def test_a_cron_that_has_no_run_is_refused_with_the_reason(cron: str, part: str) -> None:
+def test_invalid_or_impossible_cron_is_refused_with_the_reason(cron: str, part: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         check_cron(cron)
     assert part in str(refusal.value)
@@ -265,14 +265,14 @@ def hours(start: float, cron: str, count: int, tz: str | None = None) -> list[fl
         (AUTUMN - 2 * HOUR, "*/30 2 * * *", [1.0, 1.5, 2.0, 2.5, 26.0]),
     ],
 )
-def test_where_clocks_are_put_forward_or_back_cron_does_what_debians_does(
+def test_cron_follows_debian_when_clocks_are_put_forward_or_back(
     start: float, cron: str, runs: list[float]
 ) -> None:
     assert hours(start, cron, len(runs)) == runs
 
 
 @pytest.mark.usefixtures("central_europe")
-def test_what_is_made_in_an_hour_that_comes_twice_is_not_due_in_the_first_of_them() -> None:
+def test_cron_created_in_the_second_of_a_doubled_hour_is_not_due_in_the_first() -> None:
     assert hours(AUTUMN + HOUR / 6, "30 2 * * *", 2) == [24 + 1 / 3, 48 + 1 / 3]
 
 
@@ -305,7 +305,7 @@ BACK = at("2026-04-04T12:00")
         (SPRING - HOUR, "Asia/Kathmandu", "0 7 * * *", [1.25, 25.25]),
     ],
 )
-def test_cron_in_a_zone_of_its_own_runs_at_each_time_that_exists(
+def test_cron_with_a_time_zone_is_due_at_each_time_that_exists(
     start: float, tz: str, cron: str, runs: list[float]
 ) -> None:
     assert hours(start, cron, len(runs), tz) == pytest.approx(runs)
@@ -321,7 +321,7 @@ HOURS = st.sampled_from(["*", "*/3", "0", "1", "2", "3", "0-3", "10", "1,2"])
     FIELD,
     HOURS,
 )
-def test_cron_with_a_star_runs_at_each_minute_at_which_clocks_show_what_matches(
+def test_cron_with_a_star_is_due_at_each_matching_minute_that_clocks_show(
     start: float, tz: str, minute: str, hour: str
 ) -> None:
     start -= start % 60
@@ -350,7 +350,7 @@ def test_range_of_weekdays_may_end_with_sunday() -> None:
     assert schedules.by_id[1].cron == "0 0 * * FRI-SUN"
 
 
-def test_schedule_whose_zone_the_machine_does_not_know_any_more_has_no_next_run() -> None:
+def test_schedule_with_an_unknown_time_zone_has_no_next_run() -> None:
     schedules = made(replace(scheduled(cron="0 0 * * *"), spec=Spec(tz="Mars/Olympus")))
     assert next_of(schedules) is None
     assert schedules.next_due() is None
@@ -358,14 +358,14 @@ def test_schedule_whose_zone_the_machine_does_not_know_any_more_has_no_next_run(
 
 @pytest.mark.usefixtures("central_europe")
 @given(st.integers(int(SPRING - 50 * HOUR), int(AUTUMN + 50 * HOUR)))
-def test_the_local_time_is_that_of_the_c_library(seconds: int) -> None:
+def test_local_time_is_that_of_the_c_library(seconds: int) -> None:
     for moment in (seconds, int(SPRING) + seconds % 7200 - 3600, int(AUTUMN) + seconds % 14400 - 7200):
         local = datetime.fromtimestamp(moment, LOCAL)
         assert local.timestamp() == moment
         assert local.timetuple()[:6] == time.localtime(moment)[:6]
 
 
-def test_the_local_zone_has_no_name() -> None:
+def test_local_zone_has_no_name() -> None:
     now = datetime.fromtimestamp(T, LOCAL)
     assert (now.tzname(), now.dst()) == (None, None)
 
@@ -373,25 +373,25 @@ def test_the_local_zone_has_no_name() -> None:
 # Pauses, and runs that are left out.
 
 
-def test_a_paused_schedule_has_no_next_run() -> None:
+def test_paused_schedule_has_no_next_run() -> None:
     schedules = made(scheduled(every=60), paused())
     assert schedules.get(1).is_paused
     assert next_of(schedules) is None
     assert schedules.next_due() is None
 
 
-def test_what_a_pause_has_kept_from_running_is_not_made_up_for() -> None:
+def test_runs_missed_in_a_pause_are_not_made_up_for() -> None:
     schedules = made(scheduled(every=60), paused(at=T + 10), resumed(at=T + 1000))
     assert next_of(schedules) == T + 1020
 
 
-def test_a_pause_that_kept_nothing_from_running_changes_nothing() -> None:
+def test_pause_without_missed_runs_changes_nothing() -> None:
     schedules = made(scheduled(every=60), paused(at=T + 10), paused(at=T + 11), resumed(at=T + 20))
     schedules.apply(resumed(at=T + 21))
     assert next_of(schedules) == T + 60
 
 
-def test_a_run_that_was_left_out_is_not_made_up_for() -> None:
+def test_skipped_run_is_not_made_up_for() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T + 60)
     assert next_of(schedules) == T + 120
@@ -399,21 +399,21 @@ def test_a_run_that_was_left_out_is_not_made_up_for() -> None:
     assert next_of(schedules) == T + 180
 
 
-def test_a_run_that_could_not_be_is_due_again() -> None:
+def test_failed_run_is_due_again() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T + 60)
     schedules.set_next_run_base(1, None)
     assert next_of(schedules) == T + 60
 
 
-def test_a_run_of_long_ago_does_not_bring_back_a_later_one_that_was_left_out() -> None:
+def test_earlier_run_does_not_restore_a_later_skipped_one() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T + 120)
     schedules.job_submitted(1, T + 60, 7)
     assert next_of(schedules) == T + 180
 
 
-def test_what_was_left_out_is_forgotten_by_a_resume() -> None:
+def test_resume_resets_skipped_runs() -> None:
     schedules = made(scheduled(every=60))
     schedules.set_next_run_base(1, T + 5000)
     schedules.apply(resumed(at=T + 60))
@@ -421,7 +421,7 @@ def test_what_was_left_out_is_forgotten_by_a_resume() -> None:
 
 
 @pytest.mark.parametrize("dropped", [1, 2, 3])
-def test_the_last_word_about_a_pause_is_all_that_matters(dropped: int) -> None:
+def test_only_the_latest_pause_or_resume_counts(dropped: int) -> None:
     """A snapshot has no other, and must tell the same."""
     words: list[Known] = [
         scheduled(every=60),
@@ -439,7 +439,7 @@ def test_the_last_word_about_a_pause_is_all_that_matters(dropped: int) -> None:
 # The fold.
 
 
-def test_the_schedules_come_up_in_the_order_of_their_next_runs() -> None:
+def test_next_due_returns_schedules_in_the_order_of_their_next_runs() -> None:
     schedules = made(scheduled(1, every=60), scheduled(2, every=20), scheduled(3, cron="* * * * *"))
     found: list[tuple[float, int]] = []
     for job_id in range(1, 6):
@@ -451,7 +451,7 @@ def test_the_schedules_come_up_in_the_order_of_their_next_runs() -> None:
     assert found == [(20, 2), (40, 2), (40, 3), (60, 1), (60, 2)]
 
 
-def test_a_schedule_knows_its_last_run() -> None:
+def test_schedule_records_its_last_run() -> None:
     schedules = made(scheduled(every=60, overlap=True))
     assert schedules.get(1) == Schedule(
         id=1,
@@ -468,7 +468,7 @@ def test_a_schedule_knows_its_last_run() -> None:
     assert [schedules.is_latest_run(job_id) for job_id in (7, 8, 9)] == [False, False, True]
 
 
-def test_an_unscheduled_one_is_gone_and_its_number_is_not_given_again() -> None:
+def test_ended_schedule_is_gone_and_its_number_is_not_reused() -> None:
     schedules = made(scheduled(1, every=60), scheduled(2, every=60))
     schedules.job_submitted(2, T + 60, 7)
     schedules.apply(unscheduled(2))
@@ -479,7 +479,7 @@ def test_an_unscheduled_one_is_gone_and_its_number_is_not_given_again() -> None:
         schedules.get(2)
 
 
-def test_what_comes_of_an_unscheduled_one_is_ignored() -> None:
+def test_run_of_an_ended_schedule_is_ignored() -> None:
     schedules = made(scheduled(every=60), unscheduled())
     schedules.job_submitted(1, T + 60, 7)
     schedules.set_next_run_base(1, T + 60)
@@ -501,14 +501,14 @@ def test_what_comes_of_an_unscheduled_one_is_ignored() -> None:
         (scheduled(2, every=60, cron="@daily"), "schedule 2 is invalid: expected either"),
     ],
 )
-def test_an_event_that_cannot_be_changes_nothing(event: Known, part: str) -> None:
+def test_impossible_event_is_refused_and_changes_nothing(event: Known, part: str) -> None:
     schedules = made(scheduled(every=60))
     with pytest.raises(ValueError, match=part):
         schedules.apply(event)
     assert schedules == made(scheduled(every=60))
 
 
-def test_schedules_are_equal_by_what_the_journal_has() -> None:
+def test_schedules_are_equal_if_their_persistent_parts_are() -> None:
     one, other = made(scheduled(every=60)), made(scheduled(every=60))
     one.set_next_run_base(1, T + 60)
     assert one == other
@@ -528,7 +528,7 @@ def test_schedules_are_equal_by_what_the_journal_has() -> None:
         max_size=40,
     )
 )
-def test_what_is_upcoming_is_the_least_of_all_next_runs(acts: list[tuple[str, int, float]]) -> None:
+def test_next_due_is_the_first_of_all_next_runs(acts: list[tuple[str, int, float]]) -> None:
     schedules, now = made(), T
     events: dict[str, Callable[[int, float], Known]] = {
         "unscheduled": unscheduled,
@@ -551,7 +551,7 @@ def test_what_is_upcoming_is_the_least_of_all_next_runs(acts: list[tuple[str, in
         assert (upcoming and (upcoming[0], upcoming[1].id)) == (due[0] if due else None)
 
 
-def test_the_cost_of_a_run_does_not_grow_with_the_schedules() -> None:
+def test_cost_of_a_run_does_not_grow_with_the_schedules() -> None:
     schedules = made(*(scheduled(number, every=3600.0 + number) for number in range(1, 3001)))
     schedules.next_due()
     before = time.perf_counter()
@@ -562,7 +562,7 @@ def test_the_cost_of_a_run_does_not_grow_with_the_schedules() -> None:
     assert time.perf_counter() - before < 2.0, "a scan for each would take ten times that"
 
 
-def test_a_cron_is_looked_up_in_no_time() -> None:
+def test_next_run_of_a_cron_is_computed_fast() -> None:
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
     for cron in ("0 0 29 2 *", "0 0 * 2 MON#5", "* * 29 2 *", "59 23 31 12 7"):
         before = time.perf_counter()
@@ -574,7 +574,7 @@ def clock_set(schedules: Schedules, at: float, ahead: float) -> None:
     schedules.set_time(at, ahead)
 
 
-def test_time_of_day_that_is_set_moves_a_cron_and_no_every() -> None:
+def test_setting_the_clock_moves_cron_but_not_every() -> None:
     schedules = made(scheduled(1, every=HOUR), scheduled(2, cron="0 * * * *"))
     clock_set(schedules, T + 24 * HOUR, 24 * HOUR)
     assert next_of(schedules, 1) == T + 25 * HOUR
@@ -587,7 +587,7 @@ def test_time_of_day_that_is_set_moves_a_cron_and_no_every() -> None:
     assert next_of(schedules, 2) == at("2023-11-15T23:00")
 
 
-def test_cron_counts_anew_if_the_time_of_day_is_set_back_by_more_than_a_minute() -> None:
+def test_cron_restarts_if_the_clock_is_set_back_by_more_than_a_minute() -> None:
     schedules = made(scheduled(1, cron="0 * * * *"), scheduled(2, cron="0 * * * *", at=T - 48 * HOUR))
     schedules.set_next_run_base(1, T + 2 * HOUR)
     schedules.set_next_run_base(2, T - 47 * HOUR)
@@ -599,5 +599,5 @@ def test_cron_counts_anew_if_the_time_of_day_is_set_back_by_more_than_a_minute()
     assert next_of(schedules, 2) == at("2023-11-13T00:00")
 
 
-def test_cron_that_no_day_ever_matches_in_fifty_years_has_no_next_run() -> None:
+def test_cron_without_a_match_in_50_years_has_no_next_run() -> None:
     assert next_of_cron("0 0 */31 * MON#3", T, timezone.utc) is None
