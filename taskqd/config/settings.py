@@ -166,7 +166,7 @@ SETTINGS: dict[str, Setting] = {
         "queues",
         converters.amounts(MAX_SLOTS, reserved=(ON_END_QUEUE,)),
         f"a name but not {ON_END_QUEUE} and a whole number of slots from 1 to {MAX_SLOTS}, such as slow=2",
-        "NAME=SLOTS: a queue with a limit of its own; repeatable. Others have no limit but --slots.",
+        "NAME=SLOTS: the slot limit of a queue; repeatable. Other queues have no limit but --slots.",
     ),
     "resource": _table(
         "resources",

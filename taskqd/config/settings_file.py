@@ -48,7 +48,7 @@ def _with_known_spelling(
 ) -> dict[str, Any]:
     """Return a table whose keys are spelled as in ``keys``, whether written with ``_`` or ``-``.
 
-    Unknown keys stay as they are. Raises SettingsError if a key is there in both spellings.
+    Unknown keys are not changed. Raises SettingsError if a key is there in both spellings.
     """
     spellings = {key.replace("_", "-"): key for key in keys}
     result: dict[str, Any] = {}

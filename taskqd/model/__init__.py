@@ -1,1 +1,1 @@
-"""What a job is, and how one event changes it."""
+"""Jobs, and how one event changes a job."""

@@ -300,7 +300,7 @@ class QueueEvent(_Named, frozen=True, kw_only=True, tag=_tag):
 
 
 class Resized(QueueEvent, frozen=True, kw_only=True, tag=_tag):
-    """A queue got another number of slots: 0 for no limit of its own, None for that of the settings."""
+    """The slot limit of a queue was changed: 0 for no limit, None for that of the settings."""
 
     queue: str
     slots: int | None = None
@@ -379,4 +379,4 @@ RECORDS: tuple[type[Record], ...] = (Opened, Snapshot, *EVENTS)
 """The types that may be in a journal, for its decoder."""
 
 Position = tuple[int, int, int]
-"""Where a record is in the journal: (segment, offset, length), the latter two in bytes."""
+"""The place of a record in the journal: (segment, offset, length), the latter two in bytes."""

@@ -10,7 +10,7 @@ from taskqd.errors import Forbidden
 
 
 class Role(str, Enum):
-    """ADMIN may do everything, SUBMIT only with jobs of its own, READ sees everything and changes nothing."""
+    """ADMIN may do everything, SUBMIT only with its own jobs, READ sees everything and changes nothing."""
 
     ADMIN = "admin"
     SUBMIT = "submit"
@@ -18,7 +18,7 @@ class Role(str, Enum):
 
 
 class Permission(Enum):
-    """What a verb requires of the client that uses it."""
+    """A permission that a verb requires of the client."""
 
     NOTHING = "no authentication"
     KNOWN = "authentication"
@@ -59,4 +59,4 @@ def check_owner(verb: str, permission: Permission, role: Role, name: str, owner:
 
 
 ANY_NAME = "*"
-"""The entry of the setting `roles` for users of certificates and checkers that have no entry of their own."""
+"""The entry of the setting `roles` for users of certificates and checkers without an entry."""

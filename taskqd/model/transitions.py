@@ -31,7 +31,7 @@ MAX_PAST_ATTEMPTS = 100
 
 
 class Transition(NamedTuple):
-    """What an event changes in its job, and the statuses that it may lead to, by the status before.
+    """The effect of an event on its job, and the statuses that it may lead to, by the status before.
 
     ``change(job, event, whole, ahead)`` is called when the job has its new status. ``whole`` is the spec of
     the job, or of the array that it is a task of; ``ahead`` is how far the time of day is ahead of the

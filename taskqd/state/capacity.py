@@ -52,7 +52,7 @@ def demands_of(spec: Spec, array: int | None = None) -> Demands:
 class Capacity:
     """The total of each constraint, and the amount that is allocated.
 
-    ``queue_limit(name)`` returns a queue's slots, None if it has no limit of its own.
+    ``queue_limit(name)`` returns a queue's slots, None if the queue has no limit.
     """
 
     def __init__(self, totals: CapacityTotals, queue_limit: Callable[[str], int | None]) -> None:

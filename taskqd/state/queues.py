@@ -76,7 +76,7 @@ class Queues:
     __hash__ = None  # type: ignore[assignment]  # as above
 
     def limit(self, name: str) -> int | None:
-        """Return a queue's slots, None if it has no limit of its own."""
+        """Return a queue's slots, None if the queue has no limit."""
         queue = self._queues.get(name)
         if queue is not None and queue.resized is not None:
             return queue.resized or None
@@ -139,7 +139,7 @@ class Queues:
     def describe(self, busy: Callable[[str], int]) -> Iterator[dict[str, Any]]:
         """Yield the description of each queue, by name; ``busy(name)`` is the number of its allocated slots.
 
-        Queues may be added and removed meanwhile; each is described at most once, as it is then.
+        Queues may be added and removed meanwhile; each is described at most once.
         """
         names = self._names_after("")
         while names:

@@ -1,4 +1,4 @@
-"""The limits: each has a default that is allowed, a range that is held, and a name in HELLO."""
+"""Limits: defaults, ranges and names."""
 
 from typing import Any
 
@@ -23,13 +23,13 @@ from taskqd.protocol.submit import MAX_BLOCK_SIZE
 from taskqd.server.handlers.admin import LIMITS as ALWAYS
 
 KILO, MEGA, GIGA = 1024, 1024**2, 1024**3
-MOST_CONNECTIONS, MOST_PENDING = 1_000_000, 100_000_000
+MAX_CONNECTIONS, MAX_PENDING = 1_000_000, 100_000_000
 
-# Of each limit the least and the most, and just beyond either; None where there is nothing just beyond.
+# Of each limit: below the minimum, minimum, maximum, above the maximum; None if there is no such value.
 RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
-    "connections": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
-    "connections-per-user": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
-    "connections-before-auth": (0, 1, MOST_CONNECTIONS, MOST_CONNECTIONS + 1),
+    "connections": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
+    "connections-per-user": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
+    "connections-before-auth": (0, 1, MAX_CONNECTIONS, MAX_CONNECTIONS + 1),
     "auth-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
     "idle-time": (0, 0.001, 36525 * 86400.0, 36525 * 86400 + 1),
     "line": (KILO - 1, KILO, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),
@@ -37,8 +37,8 @@ RANGES: dict[str, tuple[Any, Any, Any, Any]] = {
     "command": (0, 1, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),
     "environment": (-1, 0, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1),
     "label": (0, 1, MAX_LABEL_LENGTH, MAX_LABEL_LENGTH + 1),
-    "pending": (0, 1, MOST_PENDING, MOST_PENDING + 1),
-    "pending-per-user": (0, 1, MOST_PENDING, MOST_PENDING + 1),
+    "pending": (0, 1, MAX_PENDING, MAX_PENDING + 1),
+    "pending-per-user": (0, 1, MAX_PENDING, MAX_PENDING + 1),
     "pending-bytes": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
     "pending-bytes-per-user": (MEGA - 1, MEGA, 100_000 * GIGA, 100_000 * GIGA + 1),
     "schedules-per-user": (0, 1, 1_000_000, 1_000_001),
@@ -140,11 +140,15 @@ def test_pending_limits_have_jobs_and_bytes() -> None:
 
 
 def test_described_limits_keep_the_keys_of_earlier_versions() -> None:
-    told = describe(Limits())
-    assert set(told) == {*Limits.__struct_fields__, "max_output"} - {"output"}
-    assert told["max_output"] == Limits().output
-    assert not set(told) & set(ALWAYS)
-    assert (told["line"], told["block"], told["label"]) == (MAX_LINE_LENGTH, MAX_BLOCK_SIZE, MAX_LABEL_LENGTH)
+    described = describe(Limits())
+    assert set(described) == {*Limits.__struct_fields__, "max_output"} - {"output"}
+    assert described["max_output"] == Limits().output
+    assert not set(described) & set(ALWAYS)
+    assert (described["line"], described["block"], described["label"]) == (
+        MAX_LINE_LENGTH,
+        MAX_BLOCK_SIZE,
+        MAX_LABEL_LENGTH,
+    )
     assert (
         describe(Limits(pending=None, idle_time=None)).items() >= {"pending": None, "idle_time": None}.items()
     )

@@ -1,4 +1,4 @@
-"""Where state and socket are when nobody says so."""
+"""Default paths of the state directory and the socket."""
 
 import pytest
 

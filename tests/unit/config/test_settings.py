@@ -1,4 +1,4 @@
-"""Settings: the file's text and the options -> one value; what is wrong is named with its place."""
+"""Settings from the file and from options, and the errors of invalid ones."""
 
 import re
 from pathlib import Path
@@ -109,7 +109,7 @@ SPELLED = [
     ("[resources]\na_b = 1\na-b = 2", {"resource": {"a_b": 1, "a-b": 2}}),
     ("[roles]\na_b = 'read'\na-b = 'admin'", {"role": {"a_b": Role.READ, "a-b": Role.ADMIN}}),
 ]
-"""Keys that are settings may be written with _ or -; names of the operator's are two names then."""
+"""Names of settings may be written with _ or -; in names of the operator's choice they differ."""
 TWICE = [
     ("stop-grace = 1\nstop_grace = 1", "stop-grace is set twice, with - and with _; keep one of them"),
     ("run_as = 'owner'\nrun-as = 'owner'", "run-as is set twice, with - and with _"),
@@ -119,7 +119,7 @@ TWICE = [
     ("on_end_slots = 1\n[on_end]\nslots = 1", "on-end-slots is set twice, once in [on_end]; keep one"),
 ]
 LONG = "0x" + "f" * 5000
-"""A number of which Python makes no text: it would have too many digits."""
+"""A number that repr() refuses because it has too many digits."""
 REFUSED = [
     ("slots", "x.toml is not TOML: "),
     ("slots = ", "x.toml is not TOML: "),

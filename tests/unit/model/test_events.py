@@ -1,4 +1,4 @@
-"""The journal's events: their names, what they leave out, and the output that an Ended carries."""
+"""Events: their names, their encoding, and the output that an Ended contains."""
 
 from functools import reduce
 from operator import or_

@@ -1,4 +1,4 @@
-"""The bytes that a pending job counts with bound the memory that it takes."""
+"""The footprint of a job is an upper bound of its memory."""
 
 import gc
 import tracemalloc
@@ -95,7 +95,7 @@ def test_pending_bytes_of_an_array_count_until_all_tasks_have_ended() -> None:
     whole = JOB_BYTES + SPEC_BYTES + 2 * TASK_BYTES
     assert queue_state.pending_bytes == whole + 8
     queue_state.apply(released(1))
-    assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES, "what was submitted is kept beside it"
+    assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES, "the original spec is kept as well"
     for runs, task in enumerate((2, 3), 1):
         queue_state.apply(started(task))
         assert queue_state.pending_bytes == whole + 12 + SPEC_BYTES + runs * ATTEMPT_BYTES
@@ -144,7 +144,7 @@ def test_job_with_1000_dependencies_takes_a_sixth_of_the_memory_of_plain_lists()
 
 
 def _bytes_for(queue_state: QueueState, lines: list[bytes]) -> int:
-    """Return how many bytes it takes to keep the submissions on some lines."""
+    """Return the memory that the submissions of some request lines take."""
     gc.collect()
     tracemalloc.start()
     try:

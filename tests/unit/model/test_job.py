@@ -1,4 +1,4 @@
-"""A job's life: the table of moves, and what is known of a job at each place in it."""
+"""Jobs: the state machine, exit codes, specs and tasks."""
 
 from typing import Any
 

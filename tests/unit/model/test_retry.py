@@ -1,4 +1,4 @@
-"""What is followed by another attempt of the daemon's own accord, and when."""
+"""Which failures are retried, and after which delay."""
 
 import signal
 from typing import Any

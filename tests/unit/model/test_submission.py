@@ -1,4 +1,4 @@
-"""The block that keeps the values of secrets: what is pack_secrets comes out again, and nothing else does."""
+"""The encoding of secrets as a block."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Arrays: their tasks are jobs, and the whole is what they are, taken together."""
+"""Arrays: their tasks are jobs, and their status follows from the tasks."""
 
 from collections import Counter
 from typing import Any
@@ -40,7 +40,7 @@ WAYS: dict[Status, Any] = {
 
 
 def _array_of(*statuses: Status) -> tuple[Event, ...]:
-    """Return how an array comes to have tasks of these statuses."""
+    """Return the events of an array whose tasks get these statuses."""
     moves = [event for task, status in enumerate(statuses, 2) for event in WAYS[status](task)]
     return array(1, len(statuses)), *moves
 
@@ -82,7 +82,7 @@ def test_limits_of_two_arrays_are_independent() -> None:
 
 
 def _aggregate(counts: Counter[Status]) -> Status:
-    """What docs/protocol.md says of an array's status."""
+    """Return the status of an array by the rule in docs/protocol.md."""
     if counts[RUNNING] or (counts[PENDING] and (counts[COMPLETED] or counts[FAILED])):
         return RUNNING
     for status in (PENDING, FAILED, CANCELLED):
@@ -120,7 +120,7 @@ def test_array_reason_is_that_of_its_first_task_with_the_same_status(
     assert fold(*events).get(1).reason is reason
 
 
-# What happens to the whole.
+# Events of arrays.
 
 
 def test_cancel_of_an_array_applies_to_unfinished_tasks() -> None:

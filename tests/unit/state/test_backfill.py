@@ -1,4 +1,4 @@
-"""For how long others may pass one that does not fit, and for how long room is kept for it."""
+"""Backfill: the open and reserved phases of overtaken jobs."""
 
 import pytest
 from hypothesis import given
@@ -94,7 +94,7 @@ def test_round_restarts_if_the_clock_is_set_back(before: float) -> None:
 
 @given(st.floats(0.0, 1e10), st.lists(st.floats(0.0, 4.0), max_size=10))
 def test_phase_has_ended_after_its_remaining_time(now: float, steps: list[float]) -> None:
-    """Whoever comes again when it was said does not find that a bit is left that no clock can show."""
+    """After the remaining time, no rest is left that the clock cannot represent."""
     reservation: Backfill[str] = Backfill()
     reservation.add("big", at_front=True)
     for step in steps:
@@ -108,7 +108,7 @@ def test_phase_has_ended_after_its_remaining_time(now: float, steps: list[float]
 
 @given(st.lists(st.floats(0.0, 5000.0), max_size=30))
 def test_reserved_phases_take_up_to_half_of_the_time(moments: list[float]) -> None:
-    """Up to the end of any phase in which it is kept, it was kept for half of the time, not more."""
+    """Up to the end of any reserved phase, capacity was reserved for half of the time, not more."""
     reservation = _one()
     kept = 0.0
     now = 0.0

@@ -1,4 +1,4 @@
-"""What there is to run jobs with: what a job takes of it, what fits, and whom a start keeps from starting."""
+"""Capacity: demands of jobs, shortages, and conflicts with reservations."""
 
 import pytest
 

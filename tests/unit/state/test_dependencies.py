@@ -1,4 +1,4 @@
-"""Jobs that come after others: when they may start, and what becomes of them where they never may."""
+"""Dependencies: when jobs may start, and when they become unsatisfiable."""
 
 import time
 from typing import Any
@@ -202,7 +202,7 @@ def test_retried_array_checks_its_dependencies_again_but_a_retried_task_does_not
     assert next_jobs(queue_state) == [4]
 
 
-# What can be told, and what it costs.
+# Lookups and costs.
 
 
 def test_awaited_dependencies_are_listed_with_their_kind() -> None:
@@ -232,13 +232,13 @@ def test_waiting_jobs_of_a_job_are_listed() -> None:
 
 
 def test_dependencies_are_older_jobs_so_there_are_no_cycles() -> None:
-    """Whoever is dependencies_of must be known already, and what a job comes after cannot be changed."""
+    """A dependency must exist at the submission, and dependencies cannot be changed."""
     queue_state = fold(submitted(1, after=(2,)), submitted(2, after=(1,)))
     assert next_jobs(queue_state) == [1]
 
 
 def _seconds(jobs: int, **asked: Any) -> float:
-    """Return what it costs that a job ends after which so many come."""
+    """Return the seconds that the end of a job with this number of dependents takes."""
     queue_state = fold(submitted(1), *(submitted(n, **asked) for n in range(2, jobs + 2)))
     began = time.process_time()
     apply_all(queue_state, ENDS[Status.CANCELLED])

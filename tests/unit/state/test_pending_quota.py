@@ -79,7 +79,7 @@ def test_limit_of_one_owner_does_not_affect_others() -> None:
 def test_quota_accepts_exactly_what_fits(
     done: list[tuple[str, int]], most: int | None, most_of_one: int | None
 ) -> None:
-    """So many jobs of somebody come in; 0 says that the oldest that is on its way was refused after all."""
+    """Steps are (owner, jobs to submit); 0 jobs means that the oldest reserved submission fails."""
     intake, coming = PendingQuota(fold(), PendingLimit(most)), list[tuple[str, int]]()
     for owner, count in done:
         if count == 0:

@@ -1,4 +1,4 @@
-"""The backlog: a fold of the journal, and the line of those that wait, beside a model that looks at all."""
+"""QueueState: applying events, lookups, scheduling and clocks."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ from tests.support.events import (
     unscheduled,
 )
 
-# A job's life.
+# Transitions of a job.
 
 WAYS: dict[Status, tuple[Event, ...]] = {
     Status.PENDING: (submitted(1),),
@@ -54,7 +54,7 @@ WAYS: dict[Status, tuple[Event, ...]] = {
     Status.FAILED: (submitted(1), started(1), ended(1, Status.FAILED)),
     Status.CANCELLED: (submitted(1), cancelled(1)),
 }
-"""How a job comes to each status."""
+"""Events that lead to each status."""
 
 EVENTS: list[JobEvent] = [
     started(1),
@@ -196,7 +196,7 @@ def test_cancelled_pending_job_has_ended() -> None:
     _known(queue_state, status=Status.CANCELLED, reason=Reason.CANCELLED, not_before=None, completed_at=300.0)
 
 
-# Finding jobs.
+# Lookups.
 
 
 def test_get_finds_a_job_by_id_or_raises_no_such_job() -> None:
@@ -212,7 +212,7 @@ def test_get_finds_a_task_by_its_index() -> None:
     assert [queue_state.get(TaskId(1, index)).id for index in (0, 1, 2)] == [2, 3, 4]
     with pytest.raises(NoSuchJob, match="array 1 has the indexes 0 to 2, not 3"):
         queue_state.get(TaskId(1, 3))
-    for job_id in (5, 4):  # one that is no array, and one that is of one
+    for job_id in (5, 4):  # not an array, and a task
         with pytest.raises(BadRequest, match=rf"job {job_id} is not an array; it has no task {job_id}\.0"):
             queue_state.get(TaskId(job_id, 0))
     with pytest.raises(NoSuchJob, match="there is no job 9"):
@@ -254,7 +254,7 @@ def test_removed_job_is_in_no_index() -> None:
     assert next_jobs(fold(submitted(1), *delayed), 1000.0) == []
 
 
-# Why a job is where it is.
+# Reasons.
 
 AFTER = (submitted(2), submitted(1, after=(2,)))
 
@@ -333,7 +333,7 @@ def test_job_that_changes_its_queue_is_counted_in_the_new_one() -> None:
     assert queue_state.describe_queue("other")["pending"] == 1
 
 
-# Who may not go yet.
+# Jobs that must be kept.
 
 
 def test_latest_run_of_a_schedule_is_kept_until_a_later_one() -> None:
@@ -383,7 +383,7 @@ def test_job_of_an_ended_schedule_is_accepted() -> None:
     assert next_jobs(fold(submitted(1, schedule=7))) == [1]
 
 
-# Where ends stand.
+# Positions of records.
 
 
 @pytest.mark.parametrize(
@@ -500,12 +500,14 @@ def test_dependents_of_yields_direct_and_indirect_dependents_once() -> None:
         submitted(8, after_fail=(4, 1)),
     )
     assert _after(queue_state, 1) == [8, 7, 3, 2]
-    assert _after(queue_state, 2) == [8, 7, 3], "who waits for a task waits for its array's dependencies too"
+    assert _after(queue_state, 2) == [8, 7, 3], (
+        "a dependent of a task depends on the array's dependencies too"
+    )
     assert _after(queue_state, 6) == [7]
     assert _after(queue_state, 8) == []
 
 
-# The line.
+# Scheduling.
 
 
 @pytest.mark.parametrize("is_open", [False, True])
@@ -513,7 +515,7 @@ def test_opening_before_or_after_the_replay_queues_the_same_jobs(is_open: bool) 
     queue_state = QueueState(is_open=is_open)
     apply_all(queue_state, [submitted(2), array(3, 2), submitted(1, delay=498.0), submitted(6), started(6)])
     if not is_open:
-        assert queue_state.next_job(1000.0) is None, "nothing is in line before it is open"
+        assert queue_state.next_job(1000.0) is None, "no job is queued before the state is open"
     for _ in range(2):
         queue_state.open()
     queue_state.apply(submitted(7))
@@ -579,12 +581,12 @@ def test_queue_state_needs_no_scheduling_until_something_changes() -> None:
     assert next_jobs(queue_state, 0.0) == [2]
     assert not queue_state.needs_scheduling
     queue_state.apply(submitted(3, delay=5.0))
-    assert queue_state.needs_scheduling, "when to look again has changed"
+    assert queue_state.needs_scheduling, "the next wakeup has changed"
     assert next_jobs(queue_state, 0.0) == []
     queue_state.apply(started(2))
     assert not queue_state.needs_scheduling
     queue_state.apply(ended(2, Status.COMPLETED))
-    assert not queue_state.needs_scheduling, "what it had is given back by itself"
+    assert not queue_state.needs_scheduling, "its capacity has been released"
     queue_state.release(2)
     assert queue_state.needs_scheduling
 
@@ -593,7 +595,7 @@ def test_allocated_job_may_start_until_an_event_prevents_it() -> None:
     for event in (paused(None), held(1), changed(1, at=600.0), cancelled(1)):
         queue_state = fold(submitted(1))
         job = queue_state.get(1)
-        assert not queue_state.may_start(job, 500.0), "nobody has taken it"
+        assert not queue_state.may_start(job, 500.0), "it has no allocation"
         assert queue_state.next_job(500.0) is job
         assert queue_state.may_start(job, 500.0)
         queue_state.apply(event)
@@ -701,7 +703,7 @@ def test_void_start_leaves_the_job_as_it_was(before: tuple[Event, ...]) -> None:
     job, was = queue_state.get(1), as_before.get(1)
     assert (job.status, job.reason) == (Status.PENDING, Reason.QUEUED)
     assert (job.attempts, job.failures, job.past) == (was.attempts, was.failures, was.past)
-    assert job.attempt == was.attempt, "nor does it know of another record"
+    assert job.attempt == was.attempt, "it has no other record"
     assert queue_state.queues.recent_durations("default") == as_before.queues.recent_durations("default"), (
         "that was no run"
     )
@@ -710,7 +712,7 @@ def test_void_start_leaves_the_job_as_it_was(before: tuple[Event, ...]) -> None:
     assert taken.id == 1
 
 
-# The time of day, when it was set. It is 1000 s ahead of the clock of waits from record `SET` on.
+# Setting the clock: from record `SET` on, the time of day is 1000 s ahead of the monotonic clock.
 
 SET = Clocked(at=1300.0, boot_clock=1.0, ahead=1000.0)
 

@@ -1,4 +1,4 @@
-"""Queues: how many of their jobs are where, their slots and pauses, and what their runs took."""
+"""Queues: counts, slots, pauses and recent durations."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ from tests.support.events import (
 LIMITS = CapacityTotals(slots=9, queues={"build": 2})
 
 
-def _told(queue_state: QueueState, name: str) -> dict[str, Any]:
-    """Return what is told of a queue, but for what is nothing."""
+def _described(queue_state: QueueState, name: str) -> dict[str, Any]:
+    """Return the description of a queue without empty values."""
     described = {queue["name"]: queue for queue in queue_state.describe_queues()}
     assert name not in described or queue_state.describe_queue(name) == described[name]
     return {key: value for key, value in described.get(name, {}).items() if value and key != "name"}
@@ -72,22 +72,22 @@ def test_unknown_queue_is_described_with_defaults() -> None:
 
 def test_queue_counts_jobs_and_tasks_but_not_arrays() -> None:
     queue_state = fold(submitted(1, queue="a"), array(2, 3, queue="a"), totals=LIMITS)
-    assert _told(queue_state, "a") == {"pending": 4}
+    assert _described(queue_state, "a") == {"pending": 4}
     apply_all(queue_state, (*ran(1), started(3), *ran(4, Status.FAILED), cancelled(5)))
-    assert _told(queue_state, "a") == {"running": 1, "completed": 1, "failed": 1, "cancelled": 1}
+    assert _described(queue_state, "a") == {"running": 1, "completed": 1, "failed": 1, "cancelled": 1}
     apply_all(queue_state, (retried(1), ended(3, Status.PENDING)))
-    assert _told(queue_state, "a") == {"pending": 2, "failed": 1, "cancelled": 1}
+    assert _described(queue_state, "a") == {"pending": 2, "failed": 1, "cancelled": 1}
     apply_all(queue_state, (started(3, 2), ended(3), removed(2), cancelled(1), removed(1)))
-    assert _told(queue_state, "a") == {}
+    assert _described(queue_state, "a") == {}
 
 
 def test_busy_slots_of_a_queue_are_those_of_its_jobs() -> None:
     queue_state = fold(submitted(1, queue="build", slots=2), submitted(2, queue="build"), totals=LIMITS)
     assert next_jobs(queue_state) == [1]
-    assert _told(queue_state, "build") == {"slots": 2, "busy": 2, "pending": 2}
+    assert _described(queue_state, "build") == {"slots": 2, "busy": 2, "pending": 2}
     queue_state.apply(cancelled(1))
     queue_state.release(1)
-    assert _told(queue_state, "build") == {"slots": 2, "pending": 1, "cancelled": 1}
+    assert _described(queue_state, "build") == {"slots": 2, "pending": 1, "cancelled": 1}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_resize_starts_more_jobs_at_once_and_ends_none() -> None:
     queue_state.apply(resized("build", 3))
     assert next_jobs(queue_state) == [3]
     queue_state.apply(resized("build", 1))
-    assert _told(queue_state, "build")["busy"] == 3
+    assert _described(queue_state, "build")["busy"] == 3
     for job_id in (1, 2):
         apply_all(queue_state, ran(job_id))
         queue_state.release(job_id)
@@ -154,8 +154,8 @@ def test_general_pause_is_independent_of_pauses_of_queues(
 
 def test_queue_is_described_as_paused_only_by_its_own_pause() -> None:
     queue_state = fold(paused("a"), paused())
-    assert _told(queue_state, "a") == {"paused": True}
-    assert _told(queue_state, "default") == {}
+    assert _described(queue_state, "a") == {"paused": True}
+    assert _described(queue_state, "default") == {}
 
 
 def test_recent_durations_are_those_of_the_latest_attempts() -> None:
@@ -187,11 +187,11 @@ def test_queues_are_equal_if_their_persistent_parts_are() -> None:
 
 def test_queues_that_change_during_a_listing_are_listed_at_most_once() -> None:
     queue_state = fold(submitted(1, queue="a"), submitted(2, queue="z"))
-    told = queue_state.describe_queues()
-    names = [next(told)["name"]]
+    described = queue_state.describe_queues()
+    names = [next(described)["name"]]
     changes = cancelled(2), removed(2), submitted(3, queue="b"), submitted(4, queue="zz")
     apply_all(queue_state, changes)
-    names += [queue["name"] for queue in told]
+    names += [queue["name"] for queue in described]
     assert names == ["a", "default", "zz"]
 
 

@@ -1,4 +1,4 @@
-"""The line: its order, who may pass whom, and that nobody is starved nor the machine left idle for ever."""
+"""ReadyQueue: order, backfilling, and that no job starves and capacity does not stand idle."""
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
@@ -20,74 +20,74 @@ BIG = 1
 
 
 class Machine:
-    """A line with its capacity, queues and jobs, and a clock that is only a number."""
+    """A ready queue with its capacity, queues and jobs, and a number as the clock."""
 
     def __init__(self, slots: int = 4, **limits: Any) -> None:
         self.queues: dict[str, int] = limits.pop("queues", {})
         self.capacity = Capacity(CapacityTotals(slots=slots, **limits), self.queues.get)
         self.paused: set[str] = set()
-        self.line = ReadyQueue(self.capacity, lambda queue: queue in self.paused or "*" in self.paused)
+        self.ready_queue = ReadyQueue(self.capacity, lambda queue: queue in self.paused or "*" in self.paused)
         self.jobs: dict[int, Job] = {}
         self.now = 0.0
 
     def submit(self, job_id: int, of: int | None = None, **asked: Any) -> Job:
         spec = Spec(**asked)
         job = self.jobs[job_id] = Job(id=job_id, spec=spec, owner="ann", submitted_at=0.0, array=of)
-        self.line.add(job)
+        self.ready_queue.add(job)
         return job
 
-    def fill(self) -> list[int]:
+    def start_all(self) -> list[int]:
         taken: list[int] = []
-        while (job_id := self.line.take(self.now)) is not None:
+        while (job_id := self.ready_queue.take(self.now)) is not None:
             taken.append(job_id)
         return taken
 
     def end(self, *job_ids: int) -> list[int]:
-        """End jobs, and start what may start then."""
+        """End jobs, and start the jobs that may start then."""
         for job_id in job_ids:
-            self.line.release(job_id)
-        return self.fill()
+            self.ready_queue.release(job_id)
+        return self.start_all()
 
 
 def test_ready_queue_needs_no_scheduling_until_something_changes() -> None:
     machine = Machine(slots=1)
-    line = machine.line
-    assert line.needs_scheduling
-    assert machine.fill() == []
-    assert not line.needs_scheduling
+    queue = machine.ready_queue
+    assert queue.needs_scheduling
+    assert machine.start_all() == []
+    assert not queue.needs_scheduling
     job = machine.submit(1)
-    assert line.needs_scheduling
-    assert machine.line.take(0.0) == 1
-    assert line.needs_scheduling, "there may be more"
-    assert machine.fill() == []
-    line.release(2)
-    line.add(job)
-    line.remove(job)
-    assert not line.needs_scheduling, "nothing has come, gone or been given back"
+    assert queue.needs_scheduling
+    assert machine.ready_queue.take(0.0) == 1
+    assert queue.needs_scheduling, "there may be more jobs"
+    assert machine.start_all() == []
+    queue.release(2)
+    queue.add(job)
+    queue.remove(job)
+    assert not queue.needs_scheduling, "nothing was added, removed or released"
     changes: list[Callable[[], object]] = [
-        lambda: line.release(1),
-        line.unblock_all,
+        lambda: queue.release(1),
+        queue.unblock_all,
         lambda: machine.submit(2),
-        lambda: line.remove(machine.jobs[2]),
-        lambda: line.add_all([]),
+        lambda: queue.remove(machine.jobs[2]),
+        lambda: queue.add_all([]),
     ]
     for change in changes:
-        machine.fill()
+        machine.start_all()
         machine.paused.add("*")
-        assert machine.fill() == []
-        assert not line.needs_scheduling
+        assert machine.start_all() == []
+        assert not queue.needs_scheduling
         change()
-        assert line.needs_scheduling
+        assert queue.needs_scheduling
 
 
-# The order.
+# Order.
 
 
 def test_jobs_start_by_priority_then_by_id() -> None:
     machine = Machine(slots=9)
     for job_id, priority in ((5, 0), (1, -1), (4, 0), (2, 1_000_000), (3, 1), (6, -1_000_000)):
         machine.submit(job_id, priority=priority)
-    assert machine.fill() == [2, 3, 4, 5, 1, 6]
+    assert machine.start_all() == [2, 3, 4, 5, 1, 6]
 
 
 def test_order_is_the_same_across_queues_and_demands() -> None:
@@ -97,51 +97,51 @@ def test_order_is_the_same_across_queues_and_demands() -> None:
     ]
     for job_id, options in enumerate(asked, 1):
         machine.submit(job_id, **options)
-    assert machine.fill() == [4, 1, 2, 3, 5]
+    assert machine.start_all() == [4, 1, 2, 3, 5]
 
 
 def test_job_that_is_queued_or_allocated_is_not_added_twice() -> None:
     machine = Machine(slots=9)
     job = machine.submit(1)
-    machine.line.add(job)
-    assert machine.fill() == [1]
-    machine.line.add(job)
-    assert machine.fill() == []
-    assert machine.line.is_allocated(1)
-    machine.line.release(1)
-    machine.line.release(1)
-    machine.line.add(job)
-    assert machine.fill() == [1]
+    machine.ready_queue.add(job)
+    assert machine.start_all() == [1]
+    machine.ready_queue.add(job)
+    assert machine.start_all() == []
+    assert machine.ready_queue.is_allocated(1)
+    machine.ready_queue.release(1)
+    machine.ready_queue.release(1)
+    machine.ready_queue.add(job)
+    assert machine.start_all() == [1]
 
 
 def test_remove_of_an_unknown_job_does_nothing() -> None:
     machine = Machine()
     machine.submit(2)
     for stranger in (Spec(), Spec(queue="other")):
-        machine.line.remove(Job(id=1, spec=stranger, owner="ann", submitted_at=0.0))
-    assert machine.fill() == [2]
+        machine.ready_queue.remove(Job(id=1, spec=stranger, owner="ann", submitted_at=0.0))
+    assert machine.start_all() == [2]
 
 
 @pytest.mark.parametrize("gone, left", [(1, [2, 3]), (2, [1, 3]), (3, [1, 2])])
 def test_remove_keeps_the_order_of_the_others(gone: int, left: list[int]) -> None:
     machine = Machine()
     jobs = {job_id: machine.submit(job_id) for job_id in (2, 3, 1)}
-    machine.line.remove(jobs[gone])
-    assert machine.fill() == left
+    machine.ready_queue.remove(jobs[gone])
+    assert machine.start_all() == left
 
 
 def test_allocation_is_not_current_after_the_demands_changed() -> None:
     machine = Machine(resources={"gpu": 1})
     job = machine.submit(1)
-    assert not machine.line.has_current_allocation(job)
-    assert machine.fill() == [1]
-    assert machine.line.has_current_allocation(job)
+    assert not machine.ready_queue.has_current_allocation(job)
+    assert machine.start_all() == [1]
+    assert machine.ready_queue.has_current_allocation(job)
     job.spec = Spec(needs={"gpu": 1})
-    assert not machine.line.has_current_allocation(job)
-    assert machine.line.is_allocated(1)
+    assert not machine.ready_queue.has_current_allocation(job)
+    assert machine.ready_queue.is_allocated(1)
 
 
-# Room.
+# Capacity.
 
 
 def test_jobs_start_only_within_every_constraint() -> None:
@@ -153,7 +153,7 @@ def test_jobs_start_only_within_every_constraint() -> None:
     machine.capacity.limit_array(100, 1)
     for job_id in (101, 102):
         machine.submit(job_id, of=100, array=Array(1, 2, 1))
-    assert machine.fill() == [1, 3, 101]
+    assert machine.start_all() == [1, 3, 101]
     assert machine.end(1) == [2]
     assert machine.end(3) == [4]
     assert machine.end(101) == [102]
@@ -163,7 +163,7 @@ def test_blocked_job_starts_before_a_later_one() -> None:
     machine = Machine(queues={"q": 1})
     machine.submit(1, queue="q")
     machine.submit(2, queue="q")
-    assert machine.fill() == [1]
+    assert machine.start_all() == [1]
     machine.submit(3)
     assert machine.end(1) == [2, 3]
 
@@ -172,7 +172,7 @@ def test_job_with_several_slots_is_allocated_all_of_them() -> None:
     machine = Machine(slots=4)
     for job_id in (1, 2, 3):
         machine.submit(job_id, slots=2)
-    assert machine.fill() == [1, 2]
+    assert machine.start_all() == [1, 2]
     assert machine.capacity.available(SLOTS) == 0
     assert machine.end(2) == [3]
 
@@ -184,33 +184,33 @@ def test_impossible_job_does_not_delay_others_until_it_becomes_possible() -> Non
         machine.submit(job_id, **asked)
     for job_id in range(10, 30):
         machine.submit(job_id)
-    assert machine.fill() == [10, 11, 12, 13]
+    assert machine.start_all() == [10, 11, 12, 13]
     for step, job_id in enumerate(range(10, 20)):
         machine.now = step * FIRST_PHASE / 2
         assert machine.end(job_id) == [job_id + 4]
     machine.queues["q"] = 2
-    machine.line.unblock_all()
+    machine.ready_queue.unblock_all()
     assert machine.end(20, 21) == [3]
 
 
 def test_paused_queue_starts_nothing_and_has_no_reservation() -> None:
     machine = Machine(slots=2)
     machine.submit(1)
-    assert machine.fill() == [1]
+    assert machine.start_all() == [1]
     machine.submit(2, queue="q", slots=2)
     machine.submit(3)
-    assert machine.fill() == [3]  # and so 2 was passed
+    assert machine.start_all() == [3]  # and so 2 has been overtaken
     machine.now = 1.5 * FIRST_PHASE
     machine.submit(4)
     assert machine.end(3) == []
-    assert machine.line.reserved_for(machine.jobs[4], machine.now) == 2
+    assert machine.ready_queue.reserved_for(machine.jobs[4], machine.now) == 2
     machine.paused.add("q")
-    machine.line.unblock_all()
-    assert machine.fill() == [4]
+    machine.ready_queue.unblock_all()
+    assert machine.start_all() == [4]
     assert machine.end(1, 4) == []
     machine.paused.clear()
-    machine.line.unblock_all()
-    assert machine.fill() == [2]
+    machine.ready_queue.unblock_all()
+    assert machine.start_all() == [2]
 
 
 def test_holders_lists_jobs_with_an_allocation_of_a_constraint() -> None:
@@ -218,10 +218,10 @@ def test_holders_lists_jobs_with_an_allocation_of_a_constraint() -> None:
     machine.submit(1, needs={"gpu": 1})
     machine.submit(2)
     machine.submit(3, queue="q")
-    assert machine.fill() == [1, 2, 3]
-    assert sorted(machine.line.holders(SLOTS)) == [1, 2, 3]
-    assert machine.line.holders(Constraint("resource", "gpu")) == [1]
-    assert machine.line.holders(Constraint("queue", "q")) == [3]
+    assert machine.start_all() == [1, 2, 3]
+    assert sorted(machine.ready_queue.holders(SLOTS)) == [1, 2, 3]
+    assert machine.ready_queue.holders(Constraint("resource", "gpu")) == [1]
+    assert machine.ready_queue.holders(Constraint("queue", "q")) == [3]
 
 
 def test_count_ahead_counts_jobs_of_the_same_queue() -> None:
@@ -229,48 +229,48 @@ def test_count_ahead_counts_jobs_of_the_same_queue() -> None:
     asked: list[dict[str, Any]] = [{}, {"queue": "q"}, {"needs": {"gpu": 1}}, {"priority": 1}, {}]
     for job_id, options in enumerate(asked, 1):
         machine.submit(job_id, **options)
-    assert [machine.line.count_ahead(job) for job in machine.jobs.values()] == [1, 0, 2, 0, 3]
+    assert [machine.ready_queue.count_ahead(job) for job in machine.jobs.values()] == [1, 0, 2, 0, 3]
 
 
-# Who may pass whom, and for how long.
+# Backfilling.
 
 
-def _passed() -> Machine:
-    """Return a machine where 1 wants all slots, 2, 3 and 4 run, and 5 has passed it at 0.0."""
+def _overtaken() -> Machine:
+    """Return a machine on which 1 needs all slots, 2, 3 and 4 run, and 5 has overtaken 1 at 0.0."""
     machine = Machine(slots=4)
     for job_id in (2, 3, 4):
         machine.submit(job_id)
-    assert machine.fill() == [2, 3, 4]
+    assert machine.start_all() == [2, 3, 4]
     machine.submit(BIG, slots=4)
     machine.submit(5)
-    assert machine.fill() == [5]
+    assert machine.start_all() == [5]
     return machine
 
 
 def test_overtaken_job_gets_a_reservation_after_the_open_phase() -> None:
-    machine = _passed()
+    machine = _overtaken()
     for job_id in range(6, 12):
         machine.submit(job_id)
-    assert machine.line.next_wakeup(0.0) is None
+    assert machine.ready_queue.next_wakeup(0.0) is None
     machine.now = FIRST_PHASE - 1
     assert machine.end(5) == [6]
     machine.now = FIRST_PHASE
     assert machine.end(6) == []
-    assert machine.line.next_wakeup(machine.now) == 2 * FIRST_PHASE
+    assert machine.ready_queue.next_wakeup(machine.now) == 2 * FIRST_PHASE
     assert machine.end(2) == []
-    assert machine.line.reserved_for(machine.jobs[7], machine.now) == BIG
+    assert machine.ready_queue.reserved_for(machine.jobs[7], machine.now) == BIG
     machine.now = 2 * FIRST_PHASE
-    assert machine.fill() == [7, 8]
-    assert machine.line.next_wakeup(machine.now) is None
+    assert machine.start_all() == [7, 8]
+    assert machine.ready_queue.next_wakeup(machine.now) is None
 
 
 def test_reservation_does_not_block_a_job_of_lower_rank() -> None:
-    machine = _passed()
+    machine = _overtaken()
     machine.submit(6)
     machine.now = FIRST_PHASE
     assert machine.end(5) == []
     machine.submit(7, priority=1)
-    assert machine.fill() == [7]
+    assert machine.start_all() == [7]
 
 
 def test_job_blocked_by_a_reservation_starts_once_enough_is_left() -> None:
@@ -278,7 +278,7 @@ def test_job_blocked_by_a_reservation_starts_once_enough_is_left() -> None:
     machine.submit(1, needs={"gpu": 1})
     for job_id in (2, 3, 4):
         machine.submit(job_id)
-    assert machine.fill() == [1, 2, 3, 4]
+    assert machine.start_all() == [1, 2, 3, 4]
     machine.submit(10, slots=2, needs={"gpu": 1})
     machine.submit(11)
     assert machine.end(2) == [11]
@@ -293,44 +293,44 @@ def test_job_of_lower_rank_does_not_count_as_overtaking() -> None:
     machine = Machine(slots=2)
     machine.submit(1)
     machine.submit(5, slots=2)
-    assert machine.fill() == [1]
+    assert machine.start_all() == [1]
     machine.submit(2)
-    assert machine.fill() == [2]
+    assert machine.start_all() == [2]
     machine.now = FIRST_PHASE
     machine.submit(6)
     assert machine.end(2) == [6]
 
 
 def test_reservation_ends_when_its_job_is_removed() -> None:
-    machine = _passed()
+    machine = _overtaken()
     machine.submit(6)
     machine.now = FIRST_PHASE
     assert machine.end(5) == []
-    machine.line.remove(machine.jobs[BIG])
-    assert machine.fill() == [6]
+    machine.ready_queue.remove(machine.jobs[BIG])
+    assert machine.start_all() == [6]
 
 
 def test_job_that_leaves_room_for_the_reservation_starts() -> None:
     machine = Machine(slots=4, resources={"gpu": 2})
     machine.submit(1, needs={"gpu": 1})
-    assert machine.fill() == [1]
+    assert machine.start_all() == [1]
     machine.submit(2, needs={"gpu": 2})
     machine.submit(3, needs={"gpu": 1})
-    assert machine.fill() == [3]
+    assert machine.start_all() == [3]
     machine.now = FIRST_PHASE
     machine.submit(4, needs={"gpu": 1})
     machine.submit(5)
     assert machine.end(3) == [5]
-    assert machine.line.reserved_for(machine.jobs[4], machine.now) == 2
-    assert machine.line.reserved_for(machine.jobs[2], machine.now) is None
+    assert machine.ready_queue.reserved_for(machine.jobs[4], machine.now) == 2
+    assert machine.ready_queue.reserved_for(machine.jobs[2], machine.now) is None
 
 
 def test_job_of_a_full_queue_is_not_overtaken_by_other_queues() -> None:
-    """Only jobs of the queue start there; that others have the slots meanwhile is no theft."""
+    """It waits for its queue; slots that other queues use meanwhile do not delay it."""
     machine = Machine(slots=3, queues={"q": 1})
     for job_id, queue in enumerate(("q", "q", "other", "other"), 1):
         machine.submit(job_id, queue=queue)
-    assert machine.fill() == [1, 3, 4]
+    assert machine.start_all() == [1, 3, 4]
     machine.now = 10 * FIRST_PHASE
     machine.submit(5)
     assert machine.end(3) == [5]
@@ -339,25 +339,25 @@ def test_job_of_a_full_queue_is_not_overtaken_by_other_queues() -> None:
 def test_overtaken_job_of_lower_rank_gets_its_reservation_first() -> None:
     machine = Machine(slots=3)
     machine.submit(10)
-    assert machine.fill() == [10]
+    assert machine.start_all() == [10]
     machine.submit(20, slots=3)
     machine.submit(30)
-    assert machine.fill() == [30]
+    assert machine.start_all() == [30]
     machine.submit(15, slots=2, priority=1)
     machine.submit(40)
     machine.now = 30.0
-    assert machine.fill() == [40]
+    assert machine.start_all() == [40]
     machine.submit(50)
     machine.now = 30.0 + FIRST_PHASE
     assert machine.end(40) == []
-    assert machine.line.reserved_for(machine.jobs[50], machine.now) == 15
+    assert machine.ready_queue.reserved_for(machine.jobs[50], machine.now) == 15
 
 
-# In the long run: a day and more of a machine that always has something to do.
+# Simulations: a day and more of a busy machine.
 
 
 class Simulation(Machine):
-    """A machine on which jobs take their time; ``used`` is how many slots were used how long."""
+    """A machine on which jobs take time; ``used`` is the sum of slot-seconds."""
 
     def __init__(self, slots: int, **limits: Any) -> None:
         super().__init__(slots, **limits)
@@ -371,31 +371,31 @@ class Simulation(Machine):
         self.submit(job_id, **asked)
 
     def run(self, until: float, feed: Callable[[], None]) -> None:
-        """Let time pass; ``feed`` is called before each start, to submit what comes then."""
+        """Let time pass; ``feed`` is called before each start, to submit new jobs."""
         while self.now < until:
             feed()
-            for job_id in self.fill():
+            for job_id in self.start_all():
                 self.starts[job_id] = self.now
                 heappush(self._ends, (self.now + self._lengths[job_id], job_id))
             self._check()
-            look = self.line.next_wakeup(self.now)
+            look = self.ready_queue.next_wakeup(self.now)
             following = min([until, *([self._ends[0][0]] if self._ends else []), *([look] if look else [])])
             busy = self.capacity.allocated(SLOTS)
             self.used += busy * (following - self.now)
             self.now = following
             while self._ends and self._ends[0][0] <= self.now:
-                self.line.release(heappop(self._ends)[1])
+                self.ready_queue.release(heappop(self._ends)[1])
 
     def _check(self) -> None:
         for constraint in (SLOTS, Constraint("resource", "gpu"), Constraint("queue", "default")):
-            free = self.capacity.available(constraint)
-            assert free is None or free >= 0
+            available = self.capacity.available(constraint)
+            assert available is None or available >= 0
 
 
 def _stream(
     simulation: Simulation, ids: Iterator[int], lengths: Callable[[], float], **asked: Any
 ) -> Callable[[], None]:
-    """Return what keeps a hundred small jobs waiting at all times."""
+    """Return a function that keeps 100 small jobs waiting."""
     waiting: list[int] = []
 
     def feed() -> None:
@@ -448,7 +448,7 @@ def test_many_large_jobs_all_start_eventually() -> None:
 
 @pytest.mark.parametrize("bigs", [1, 2, 5])
 def test_endless_job_leaves_small_jobs_half_of_the_time(bigs: int) -> None:
-    """A service in one slot: whoever wants all slots never starts, and the small jobs go on."""
+    """A service runs in one slot: a job that needs all slots never starts, and small jobs continue."""
     simulation = Simulation(4)
     simulation.add(50, 1e9)
     feed = _stream(simulation, count(100), lambda: 20.0)
@@ -462,7 +462,7 @@ def test_endless_job_leaves_small_jobs_half_of_the_time(bigs: int) -> None:
 
 
 def test_starving_job_does_not_keep_another_large_job_from_its_round() -> None:
-    """1 wants the gpu that 50 has for ever; 2 wants all the other slots and gets them."""
+    """1 needs all slots, of which 50 holds one for ever; 2 needs all others and gets them."""
     simulation = Simulation(4, resources={"gpu": 1})
     simulation.add(50, 1e9)
     feed = _stream(simulation, count(100), lambda: 100.0)
@@ -481,9 +481,9 @@ def test_all_slots_are_used_if_all_jobs_fit() -> None:
     assert simulation.used == pytest.approx(4 * 1000.0)
 
 
-# Any line, beside one that looks at all.
+# Random steps, compared with a search of all jobs.
 
-SHAPES = st.fixed_dictionaries(
+OPTIONS = st.fixed_dictionaries(
     {},
     optional={
         "queue": st.sampled_from(["a", "b"]),
@@ -493,7 +493,7 @@ SHAPES = st.fixed_dictionaries(
     },
 )
 STEPS = st.one_of(
-    *[st.tuples(st.just("submit"), SHAPES)] * 3,
+    *[st.tuples(st.just("submit"), OPTIONS)] * 3,
     *[st.tuples(st.just("fill"), st.integers(1, 4))] * 3,
     *[st.tuples(st.just("end"), st.integers(0, 9))] * 3,
     st.tuples(st.just("remove"), st.integers(0, 9)),
@@ -504,13 +504,13 @@ STEPS = st.one_of(
 
 
 class Compared(Machine):
-    """A machine whose every start is compared with what a look at all would have started."""
+    """A machine whose starts are compared with a search of all waiting jobs."""
 
     def __init__(self) -> None:
         super().__init__(slots=4, queues={"a": 2}, resources={"gpu": 2, "tape": 1})
         self.waiting: dict[int, Job] = {}
         self.running: list[int] = []
-        self.looked_at: float | None = None
+        self.examined_at: float | None = None
 
     def first(self) -> int | None:
         able = [job for job in self.waiting.values() if self.may_start(job)]
@@ -519,20 +519,20 @@ class Compared(Machine):
     def may_start(self, job: Job) -> bool:
         if self.is_idle(job) or self.capacity.shortage(demands_of(job.spec)) is not None:
             return False
-        reserved_for = self.line.reserved_for(job, self.now)
+        reserved_for = self.ready_queue.reserved_for(job, self.now)
         return reserved_for is None or self.is_idle(self.waiting[reserved_for])
 
     def is_idle(self, job: Job) -> bool:
-        """Whether a job would not start even if all were free."""
+        """Whether a job would not start even if all capacity were available."""
         is_paused = bool({"*", job.spec.queue} & self.paused)
         return is_paused or self.capacity.exceeds_total(demands_of(job.spec)) is not None
 
     def begin(self, asked: list[dict[str, Any]]) -> None:
-        """Have jobs wait from the first on, as at a start."""
+        """Fill the queue with jobs, as at a start of the daemon."""
         for job_id, options in enumerate(asked, 1):
             self.jobs[job_id] = Job(id=job_id, spec=Spec(**options), owner="ann", submitted_at=0.0)
         self.waiting = dict(self.jobs)
-        self.line.add_all(self.jobs.values())
+        self.ready_queue.add_all(self.jobs.values())
 
     def step(self, act: str, what: Any, slots: int = 0) -> None:
         if act == "submit":
@@ -541,33 +541,33 @@ class Compared(Machine):
         elif act == "fill":
             for _ in range(what):
                 expected = self.first()
-                taken = self.line.take(self.now)
+                taken = self.ready_queue.take(self.now)
                 assert taken == expected
-                self.looked_at = self.now
+                self.examined_at = self.now
                 if taken is not None:
                     del self.waiting[taken]
                     self.running.append(taken)
         elif act == "end" and self.running:
-            self.line.release(self.running.pop(what % len(self.running)))
+            self.ready_queue.release(self.running.pop(what % len(self.running)))
         elif act == "remove" and self.waiting:
-            self.line.remove(self.waiting.pop(list(self.waiting)[what % len(self.waiting)]))
+            self.ready_queue.remove(self.waiting.pop(list(self.waiting)[what % len(self.waiting)]))
         elif act == "pause":
             self.paused ^= {what}
-            self.line.unblock_all()
+            self.ready_queue.unblock_all()
         elif act == "resize":
             self.queues[what] = slots
-            self.line.unblock_all()
+            self.ready_queue.unblock_all()
         elif act == "pass":
             self.now += what
 
     def check(self) -> None:
-        """See that where nobody would be looked for, there is nobody."""
-        if not self.line.needs_scheduling and self.looked_at == self.now:
+        """Check that no job may start if no scheduling is needed."""
+        if not self.ready_queue.needs_scheduling and self.examined_at == self.now:
             assert self.first() is None
 
 
 @settings(max_examples=250, deadline=None)
-@given(st.lists(SHAPES), st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
+@given(st.lists(OPTIONS), st.lists(STEPS, max_size=10) | st.lists(STEPS, min_size=40, max_size=80))
 def test_next_job_is_the_first_that_may_start_after_any_steps(
     asked: list[dict[str, Any]], steps: list[Any]
 ) -> None:
@@ -579,36 +579,36 @@ def test_next_job_is_the_first_that_may_start_after_any_steps(
     machine.now += 1e6
     machine.step("fill", len(machine.waiting) + 1)
     for job_id in machine.running:
-        machine.line.release(job_id)
+        machine.ready_queue.release(job_id)
     assert all(
-        machine.capacity.allocated(want.constraint) == 0
+        machine.capacity.allocated(demand.constraint) == 0
         for job in machine.jobs.values()
-        for want in demands_of(job.spec)
+        for demand in demands_of(job.spec)
     )
 
 
 def test_starts_and_ends_examine_few_groups_among_many_amounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each start and end looked at all: 8 jobs among 30,000 different --need mem:N took 5 s of CPU."""
+    """When each start and end examined all groups, 8 jobs among 30,000 demands took 5 s of CPU."""
     machine = Machine(slots=8, resources={"mem": 100_000})
     for job_id in range(1, 5001):
         machine.submit(job_id, needs={"mem": 20_000 + job_id * 7 % 5003})
     running: list[int] = []
-    while machine.line.needs_scheduling:
-        running += machine.fill()
-    looks = 0
+    while machine.ready_queue.needs_scheduling:
+        running += machine.start_all()
+    examined = 0
     original = ReadyQueue._obstacle
 
-    def counting(line: ReadyQueue, shape: Any, now: float) -> Any:
-        nonlocal looks
-        looks += 1
-        return original(line, shape, now)
+    def counting(queue: ReadyQueue, group: Any, now: float) -> Any:
+        nonlocal examined
+        examined += 1
+        return original(queue, group, now)
 
     monkeypatch.setattr(ReadyQueue, "_obstacle", counting)
     for step in range(200):
-        machine.now += 1.0  # so phases in which others go on and in which room is kept are passed through
-        looks = 0
+        machine.now += 1.0  # both open and reserved phases occur
+        examined = 0
         running += machine.end(running.pop(0))
-        assert looks <= 8, (step, looks)
+        assert examined <= 8, (step, examined)
     assert len(running) >= 3
 
 
@@ -617,11 +617,11 @@ def test_take_examines_a_limited_number_of_groups_per_call() -> None:
     for job_id in range(1, 2 * MAX_EXAMINED + 11):
         machine.submit(job_id, needs={"mem": 9_000 + job_id % 1000})
     machine.submit(5000, needs={"mem": 1})
-    assert machine.fill() == [1]
-    assert machine.line.needs_scheduling
-    assert machine.line.next_wakeup(7.0) == 7.0, "the rest is looked at in the next turn"
-    assert machine.fill() == []
-    assert machine.line.next_wakeup(7.0) == 7.0
-    assert machine.fill() == [5000]
-    assert not machine.line.needs_scheduling
-    assert machine.line.next_wakeup(7.0) is None
+    assert machine.start_all() == [1]
+    assert machine.ready_queue.needs_scheduling
+    assert machine.ready_queue.next_wakeup(7.0) == 7.0, "the rest is examined in the next turn"
+    assert machine.start_all() == []
+    assert machine.ready_queue.next_wakeup(7.0) == 7.0
+    assert machine.start_all() == [5000]
+    assert not machine.ready_queue.needs_scheduling
+    assert machine.ready_queue.next_wakeup(7.0) is None

@@ -1,4 +1,4 @@
-"""What has expired: the oldest first, by age and by count, and what has to stay nevertheless."""
+"""Expiry of finished jobs by age, count, size and memory, and jobs that are still needed."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +27,7 @@ from tests.support.events import (
 
 
 def _finished(count: int) -> QueueState:
-    """Return a backlog of jobs that ended at 1.0, 2.0 and so on."""
+    """Return a state with jobs that ended at 1.0, 2.0 and so on."""
     queue_state = QueueState()
     for job_id in range(1, count + 1):
         queue_state.apply(submitted(job_id))
@@ -100,7 +100,7 @@ def test_expired_jobs_do_not_count_any_more() -> None:
 
 
 def _printed(count: int, size: int) -> QueueState:
-    """Return a backlog of jobs that ended at 1.0, 2.0 and so on, each with this many bytes on each stream."""
+    """Return a state with jobs that ended at 1.0, 2.0 and so on, each with this many bytes per stream."""
     queue_state = QueueState()
     for job_id in range(1, count + 1):
         for event in (submitted(job_id), started(job_id), _ended(job_id, size, at=float(job_id))):
@@ -195,7 +195,7 @@ def test_array_with_a_retried_task_does_not_expire() -> None:
     assert queue_state.retention_index.count == 0
 
 
-# What is needed.
+# Jobs that are needed.
 
 
 def test_latest_run_of_a_schedule_expires_after_a_later_run() -> None:

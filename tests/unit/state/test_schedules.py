@@ -1,4 +1,4 @@
-"""Schedules: when a job is due again, what a pause or a left out run changes, and clocks put back."""
+"""Schedules: when they are due, pauses, skipped runs, and clocks that are set."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ def text(moment: float | None) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).isoformat(" ")[:19]
 
 
-# Every so often.
+# Every.
 
 
 def test_every_is_due_at_multiples_of_its_period_after_creation() -> None:
@@ -81,7 +81,7 @@ def test_every_is_due_at_multiples_of_its_period_after_creation() -> None:
 def test_missed_runs_of_every_are_due_once() -> None:
     schedules = made(scheduled(every=60))
     schedules.job_submitted(1, T + 60, 7)
-    assert next_of(schedules) == T + 120, "due at once, if that is long ago"
+    assert next_of(schedules) == T + 120, "due at once if that is long ago"
     schedules.job_submitted(1, T + 1000, 8)
     assert next_of(schedules) == T + 1020
 
@@ -218,7 +218,7 @@ def test_any_text_is_a_cron_with_a_run_or_refused(cron: str) -> None:
     assert due > T
 
 
-# Clocks that are put forward and back: Central Europe's, written out, so that no zone files are needed.
+# Clocks that are put forward and back: those of Central Europe, as a TZ string that needs no zone files.
 
 SPRING = datetime(2026, 3, 29, 1, 0, tzinfo=timezone.utc).timestamp()
 """At 02:00 clocks show 03:00."""
@@ -228,7 +228,7 @@ AUTUMN = datetime(2026, 10, 25, 1, 0, tzinfo=timezone.utc).timestamp()
 
 @pytest.fixture(name="central_europe")
 def in_central_europe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have the process live in Central Europe."""
+    """Set the time zone of the process to Central Europe."""
     monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
     time.tzset()
     yield
@@ -237,7 +237,7 @@ def in_central_europe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def hours(start: float, cron: str, count: int, tz: str | None = None) -> list[float]:
-    """Return the next runs of a cron that is there from ``start`` on, in hours from there."""
+    """Return the next runs of a cron created at ``start``, in hours after it."""
     schedules = Schedules()
     schedules.apply(replace(scheduled(cron=cron, at=start), spec=Spec(tz=tz)))
     runs: list[float] = []
@@ -277,7 +277,7 @@ def test_cron_created_in_the_second_of_a_doubled_hour_is_not_due_in_the_first() 
 
 
 def at(text: str) -> float:
-    """Return the seconds of a time of UTC."""
+    """Return a time in UTC as seconds since the epoch."""
     return datetime.fromisoformat(text + ":00+00:00").timestamp()
 
 
@@ -370,7 +370,7 @@ def test_local_zone_has_no_name() -> None:
     assert (now.tzname(), now.dst()) == (None, None)
 
 
-# Pauses, and runs that are left out.
+# Pauses and skipped runs.
 
 
 def test_paused_schedule_has_no_next_run() -> None:
@@ -422,7 +422,7 @@ def test_resume_resets_skipped_runs() -> None:
 
 @pytest.mark.parametrize("dropped", [1, 2, 3])
 def test_only_the_latest_pause_or_resume_counts(dropped: int) -> None:
-    """A snapshot has no other, and must tell the same."""
+    """A snapshot keeps only the latest one."""
     words: list[Known] = [
         scheduled(every=60),
         paused(at=T + 70),
@@ -436,7 +436,7 @@ def test_only_the_latest_pause_or_resume_counts(dropped: int) -> None:
     assert made(*words[:4]) == made(words[0], words[3])
 
 
-# The fold.
+# Applying events.
 
 
 def test_next_due_returns_schedules_in_the_order_of_their_next_runs() -> None:
@@ -559,7 +559,7 @@ def test_cost_of_a_run_does_not_grow_with_the_schedules() -> None:
         upcoming = schedules.next_due()
         assert upcoming is not None
         schedules.job_submitted(upcoming[1].id, upcoming[0], job_id)
-    assert time.perf_counter() - before < 2.0, "a scan for each would take ten times that"
+    assert time.perf_counter() - before < 2.0, "a scan per run would take ten times as long"
 
 
 def test_next_run_of_a_cron_is_computed_fast() -> None:

@@ -1,4 +1,4 @@
-"""Any legal walk over the backlog, beside a model that keeps no order, no index, and looks at everything."""
+"""Random legal walks over the queue state, compared with a simple model without indexes or order."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -70,7 +70,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = True) -> QueueState:
-    """Write events as a journal does, and read them back into a new backlog, with their places."""
+    """Encode and decode events like the journal, and apply them to a new state, with their positions."""
     events = list(entries)
     opened = Opened(at=0.0, format=2, store="s", boot="b", next_id=1)
     content = encode(opened, 1) + b"".join(
@@ -88,7 +88,7 @@ def _replayed(entries: Iterable[tuple[Event, Position | None]], is_open: bool = 
 
 @dataclass
 class Model:
-    """A job, a task or an array, as anybody would write it down who need not be quick."""
+    """A job, a task or an array in the model."""
 
     id: int
     spec: Spec
@@ -100,7 +100,7 @@ class Model:
     tasks: list["Model"] = field(default_factory=list)
     open: set[tuple[Kind, int]] = field(default_factory=set)
     failed: set[tuple[Kind, int]] = field(default_factory=set)
-    because: int | None = None
+    cause: int | None = None
 
     @property
     def parts(self) -> list["Model"]:
@@ -111,7 +111,7 @@ class Model:
         return self.array or self
 
     @property
-    def is_free(self) -> bool:
+    def is_ready(self) -> bool:
         return self.status is P and not self.is_held and not self.whole.waiting
 
     @property
@@ -119,11 +119,11 @@ class Model:
         return len(self.open) + len(self.failed)
 
     @property
-    def place(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int]:
         return -self.spec.priority, self.id
 
     @property
-    def demands_of(self) -> Counter[str]:
+    def demands(self) -> Counter[str]:
         at_once = self.spec.array.at_once if self.spec.array else None
         return Counter(
             {
@@ -135,24 +135,24 @@ class Model:
         )
 
     def aggregate(self) -> Status:
-        """Return the status of an array by the rule as docs/protocol.md has it."""
-        there = {task.status for task in self.tasks}
-        if there <= {P, X} and P in there:
+        """Return the status of an array by the rule in docs/protocol.md."""
+        present = {task.status for task in self.tasks}
+        if present <= {P, X} and P in present:
             return P
-        if there & {P, R}:
+        if present & {P, R}:
             return R
-        return F if F in there else X if X in there else C
+        return F if F in present else X if X in present else C
 
 
 def _counts_as_pending(job: Job) -> bool:
-    """Whether the bytes of a job or an array count as pending, by the rule as docs/security.md has it."""
+    """Whether the bytes of a job or array count as pending, by the rule in docs/security.md."""
     if job.tasks is not None:
         return not job.status.is_final
     return job.array is None and job.status is P
 
 
 class Walk(RuleBasedStateMachine):
-    """Everything that a dispatcher may do to a backlog, by a clock that may be set back."""
+    """All that the engine may do with a queue state, with a clock that may be set back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,15 +160,15 @@ class Walk(RuleBasedStateMachine):
         self.events: list[tuple[Event, Position | None]] = []
         self.now = 0.0
         self.models: dict[int, Model] = {}
-        self.taken: dict[int, Counter[str]] = {}
+        self.allocated: dict[int, Counter[str]] = {}
         self.last_id = 0
         self.paused: set[str | None] = set()
         self.resized: dict[str, int | None] = {}
         self.schedules: dict[int, int | None] = {}
         self.last_schedule = 0
-        self.next_look: float | None = None
+        self.next_wakeup: float | None = None
 
-    # What the model knows.
+    # The model.
 
     def happen(self, event: Event) -> None:
         position = (1, len(self.events), 1) if isinstance(event, Ended) else None
@@ -177,27 +177,25 @@ class Walk(RuleBasedStateMachine):
         self.events.append((event, position))
 
     def units(self, *statuses: Status) -> list[Model]:
-        """Return what may run by itself, and is in one of some statuses."""
+        """Return the jobs and tasks with one of some statuses."""
         return [one for one in self.models.values() if not one.tasks and one.status in statuses]
 
     def wholes(self) -> list[Model]:
         return [one for one in self.models.values() if one.array is None]
 
     def ended(self) -> list[Model]:
-        """Return what has ended and is no task, in the order of the ends."""
+        """Return the jobs and arrays that have ended, in the order of their ends."""
         ended = [one for one in self.wholes() if one.completed_at is not None]
         return sorted(ended, key=lambda one: (one.completed_at, one.id))
 
     def unsatisfiable(self) -> dict[int, int]:
-        return {one.id: one.because for one in self.models.values() if one.because is not None}
+        return {one.id: one.cause for one in self.models.values() if one.cause is not None}
 
     def is_needed(self, one: Model) -> bool:
         ids = {one.id, *(task.id for task in one.tasks)}
-        return one.id in self.schedules.values() or any(
-            other.because in ids for other in self.models.values()
-        )
+        return one.id in self.schedules.values() or any(other.cause in ids for other in self.models.values())
 
-    def is_closed(self, queue: str) -> bool:
+    def is_paused(self, queue: str) -> bool:
         return None in self.paused or queue in self.paused
 
     def limit(self, name: str) -> int | None:
@@ -209,29 +207,29 @@ class Walk(RuleBasedStateMachine):
 
     def used(self) -> Counter[str]:
         used: Counter[str] = Counter()
-        for wanted in self.taken.values():
+        for wanted in self.allocated.values():
             used.update(wanted)
         return used
 
     def fits(self, one: Model) -> bool:
         used = self.used()
-        limits = {name: self.limit(name) for name in one.demands_of}
-        return all(limits[n] is None or used[n] + amount <= limits[n] for n, amount in one.demands_of.items())  # type: ignore[operator]
+        limits = {name: self.limit(name) for name in one.demands}
+        return all(limits[n] is None or used[n] + amount <= limits[n] for n, amount in one.demands.items())  # type: ignore[operator]
 
     def ready(self, now: float) -> list[Model]:
-        """Return what waits for nothing but room, in order."""
+        """Return what waits only for capacity, by rank."""
         found = [
             one
             for one in self.units(P)
-            if one.id not in self.taken
-            and one.is_free
+            if one.id not in self.allocated
+            and one.is_ready
             and (one.not_before is None or one.not_before <= now)
-            and not self.is_closed(one.spec.queue)
+            and not self.is_paused(one.spec.queue)
         ]
-        return sorted(found, key=lambda one: one.place)
+        return sorted(found, key=lambda one: one.rank)
 
-    def come_in(self, one: Model) -> None:
-        """Have a job wait for those that it comes after, which are there."""
+    def add_dependencies(self, one: Model) -> None:
+        """Make a job wait for its dependencies that exist."""
         self.forget(one)
         for kind, job_id in dependencies_of(one.spec):
             other = self.models.get(job_id)
@@ -243,16 +241,16 @@ class Walk(RuleBasedStateMachine):
                 self.fail(one, kind, other)
 
     def fail(self, one: Model, kind: Kind, other: Model) -> None:
-        """Have a job wait in vain for another, whatever becomes of that one later."""
+        """Make a job unsatisfiable because of another, whatever that one does later."""
         one.failed.add((kind, other.id))
-        if one.because is None:
-            one.because = other.id
+        if one.cause is None:
+            one.cause = other.id
 
     def forget(self, one: Model) -> None:
-        one.open, one.failed, one.because = set(), set(), None
+        one.open, one.failed, one.cause = set(), set(), None
 
     def move(self, one: Model, after: Status, **known: Any) -> None:
-        """Have a job or task be in a status, and whatever depends on that."""
+        """Change the status of a job or task, and what depends on it."""
         before, one.status = one.status, after
         for name, value in known.items():
             setattr(one, name, value)
@@ -273,7 +271,7 @@ class Walk(RuleBasedStateMachine):
                     if not kind.accepts(one.status):
                         self.fail(other, kind, one)
 
-    # What may happen.
+    # Rules: what may happen.
 
     @rule(seconds=st.sampled_from([1, 2, 3, 10, 50, 70, -1, -4]))
     def time_passes(self, seconds: int) -> None:
@@ -304,7 +302,7 @@ class Walk(RuleBasedStateMachine):
             task = Model(task_id, spec, is_held=spec.hold, not_before=at, array=one)
             self.models[task_id] = task
             one.tasks.append(task)
-        self.come_in(one)
+        self.add_dependencies(one)
 
     def _spec(self, data: st.DataObject, owner: str, gpu: int, time: dict[str, Any], **asked: Any) -> Spec:
         known = sorted(self.models)
@@ -315,61 +313,61 @@ class Walk(RuleBasedStateMachine):
             after = {kind: data.draw(some) for kind in kinds}
         key = data.draw(st.sampled_from([None, "a", "b"]))
         needs = {"gpu": gpu} if gpu else {}
-        is_free = key is None or self.queue_state.by_key(key, owner) is None
-        return Spec(key=key if is_free else None, needs=needs, **asked, **time, **after)
+        is_unused = key is None or self.queue_state.by_key(key, owner) is None
+        return Spec(key=key if is_unused else None, needs=needs, **asked, **time, **after)
 
     @rule(ends=st.lists(st.sampled_from([None, *ENDS]), min_size=1, max_size=4))
     def go_on(self, ends: list[Status | None]) -> None:
-        """Take one after the other and start it; let some of them run to their end."""
+        """Allocate and start one job after the other, and end some of them."""
         for end in ends:
-            one = self._take(self.queue_state, self.now)
+            one = self._next_job(self.queue_state, self.now)
             if one is not None:
                 self._start(one)
                 if end is not None and one.status is R:
                     self._end(one, end, 1)
-                    self._give_back(one.id)
+                    self._release(one.id)
 
     @rule()
-    def take(self) -> None:
-        self._take(self.queue_state, self.now)
+    def allocate(self) -> None:
+        self._next_job(self.queue_state, self.now)
 
-    def _take(self, queue_state: QueueState, now: float) -> Model | None:
-        """What may start is the first in order that fits, but for those from which room is kept."""
+    def _next_job(self, queue_state: QueueState, now: float) -> Model | None:
+        """The next job is the first by rank that fits and is not blocked by a reservation."""
         fitting = [one for one in self.ready(now) if self.fits(one)]
         job = queue_state.next_job(now)
         for one in fitting:
             if job is not None and one.id == job.id:
-                self.taken[one.id] = one.demands_of
+                self.allocated[one.id] = one.demands
                 return one
-            self._is_kept_from(one, queue_state, now)
+            self._check_is_blocked(one, queue_state, now)
         assert job is None
-        self.next_look = queue_state.next_due(now)
+        self.next_wakeup = queue_state.next_due(now)
         return None
 
-    def _is_kept_from(self, one: Model, queue_state: QueueState, now: float) -> None:
-        """Room is kept from a job only for one before it that does not fit, and would then fit less."""
+    def _check_is_blocked(self, one: Model, queue_state: QueueState, now: float) -> None:
+        """A reservation blocks a job only for one of lower rank that does not fit and shares a constraint."""
         reserved_for = queue_state.ready_queue.reserved_for(queue_state.get(one.id), now)
-        assert reserved_for is not None, f"{one.id} waits, though there is room"
+        assert reserved_for is not None, f"{one.id} waits though capacity is available"
         other = self.models[reserved_for]
-        assert other.place < one.place
+        assert other.rank < one.rank
         assert other in self.ready(now)
         assert not self.fits(other)
-        assert set(other.demands_of) & set(one.demands_of)
+        assert set(other.demands) & set(one.demands)
 
-    @precondition(lambda self: self.taken)
+    @precondition(lambda self: self.allocated)
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        one = self.models.get(data.draw(st.sampled_from(sorted(self.taken))))
+        one = self.models.get(data.draw(st.sampled_from(sorted(self.allocated))))
         if one is not None and one.status is P:
             self._start(one)
 
     def _start(self, one: Model) -> None:
-        """Start what was taken, if nothing has happened that keeps it from that."""
+        """Start an allocated job, unless an event prevents it."""
         is_due = (
-            one.is_free
+            one.is_ready
             and (one.not_before is None or one.not_before <= self.now)
-            and self.taken[one.id] == one.demands_of
-            and not self.is_closed(one.spec.queue)
+            and self.allocated[one.id] == one.demands
+            and not self.is_paused(one.spec.queue)
         )
         job = self.queue_state.get(one.id)
         assert self.queue_state.may_start(job, self.now) == is_due
@@ -377,17 +375,17 @@ class Walk(RuleBasedStateMachine):
             self.happen(Started(id=one.id, at=self.now, attempt=job.attempts + 1))
             self.move(one, R, not_before=None)
 
-    @precondition(lambda self: self.taken)
+    @precondition(lambda self: self.allocated)
     @rule(data=st.data())
-    def give_back(self, data: st.DataObject) -> None:
-        job_id = data.draw(st.sampled_from(sorted(self.taken)))
+    def release_allocation(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.allocated)))
         one = self.models.get(job_id)
         if one is None or one.status is not R:
-            self._give_back(job_id)
+            self._release(job_id)
 
-    def _give_back(self, job_id: int) -> None:
+    def _release(self, job_id: int) -> None:
         self.queue_state.release(job_id)
-        del self.taken[job_id]
+        del self.allocated[job_id]
 
     @precondition(lambda self: self.units(R))
     @rule(data=st.data(), pid=st.integers(2, 9))
@@ -401,7 +399,7 @@ class Walk(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.units(R)))
         self._end(one, after, delay)
         if is_back:
-            self._give_back(one.id)
+            self._release(one.id)
 
     def _end(self, one: Model, after: Status, delay: int) -> None:
         retry_at = self.now + delay if after is P else None
@@ -410,7 +408,7 @@ class Walk(RuleBasedStateMachine):
         self.move(one, after, not_before=retry_at)
 
     def of_some(self, *statuses: Status) -> list[Model]:
-        """Return all of which at least a part is in one of some statuses."""
+        """Return all jobs, and the arrays with at least one task, with one of some statuses."""
         return [one for one in self.models.values() if any(part.status in statuses for part in one.parts)]
 
     @precondition(lambda self: self.units(P, R))
@@ -473,7 +471,7 @@ class Walk(RuleBasedStateMachine):
         one = data.draw(st.sampled_from([one for one in self.models.values() if one.status.is_final]))
         self.happen(Retried(id=one.id, at=self.now, by="bob"))
         if one.array is None:
-            self.come_in(one)
+            self.add_dependencies(one)
         for part in [part for part in one.parts if part.status is not C] or one.parts:
             self.move(part, P)
 
@@ -511,8 +509,8 @@ class Walk(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def decide(self, data: st.DataObject) -> None:
-        """Pause a queue or all, give a queue slots, or decide about a schedule."""
-        data.draw(st.sampled_from([self._pause, self._resize, self._decide_about_a_schedule]))(data)
+        """Pause or resume, resize a queue, or change a schedule."""
+        data.draw(st.sampled_from([self._pause, self._resize, self._change_schedule]))(data)
 
     def _pause(self, data: st.DataObject) -> None:
         for queue in sorted(self.paused, key=str):
@@ -529,7 +527,7 @@ class Walk(RuleBasedStateMachine):
         self.happen(Resized(at=self.now, by="bob", queue=queue, slots=slots))
         self.resized[queue] = slots
 
-    def _decide_about_a_schedule(self, data: st.DataObject) -> None:
+    def _change_schedule(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from([None, *self.schedules]))
         if number is None:
             number = self.last_schedule = self.last_schedule + 1
@@ -542,20 +540,20 @@ class Walk(RuleBasedStateMachine):
             del self.schedules[number]
 
     @rule(data=st.data(), job_id=st.integers(0, 40))
-    def nothing_else_happens(self, data: st.DataObject, job_id: int) -> None:
-        """What cannot be changes nothing, and keeps nobody from his place."""
+    def impossible_events_change_nothing(self, data: st.DataObject, job_id: int) -> None:
+        """An impossible event changes nothing."""
         other = _replayed(self.events)
-        event = data.draw(st.sampled_from(_anything(job_id)))
+        event = data.draw(st.sampled_from(_any_event(job_id)))
         try:
             other.apply(event)
         except InvalidTransition:
             assert other == self.queue_state
             assert _line(other, self.now) == _line(_replayed(self.events), self.now)
 
-    # What is always true.
+    # Invariants.
 
     @invariant()
-    def jobs_are_where_the_model_has_them(self) -> None:
+    def jobs_agree_with_the_model(self) -> None:
         assert list(self.queue_state.walk(1)) == sorted(
             self.queue_state.jobs.values(), key=lambda job: job.id
         )
@@ -573,11 +571,11 @@ class Walk(RuleBasedStateMachine):
                 assert (job.is_held, job.not_before) == (one.is_held, one.not_before)
 
     @invariant()
-    def those_that_are_to_be_skipped_are_known(self) -> None:
+    def unsatisfiable_jobs_agree_with_the_model(self) -> None:
         assert self.queue_state.dependencies.unsatisfiable == self.unsatisfiable()
 
     @invariant()
-    def counts_are_what_a_recount_gives(self) -> None:
+    def counts_agree_with_a_recount(self) -> None:
         units = self.units(*Status)
         recount = Counter(one.status for one in units)
         assert self.queue_state.counts == {status: recount[status] for status in Status}
@@ -600,66 +598,72 @@ class Walk(RuleBasedStateMachine):
             assert job.task_runs == sum(task.runs for task in self.queue_state.tasks(job))
         by_queue = Counter((one.spec.queue, one.status.value.lower()) for one in units)
         busy = self.used()
-        for told in self.queue_state.describe_queues():
-            name = told["name"]
-            assert {s: told[s] for s in map(str.lower, Status.__members__)} == {
+        for described in self.queue_state.describe_queues():
+            name = described["name"]
+            assert {s: described[s] for s in map(str.lower, Status.__members__)} == {
                 s: by_queue.pop((name, s), 0) for s in map(str.lower, Status.__members__)
             }
             limit, paused = self.limit(f"queue {name}"), name in self.paused
-            assert (told["slots"], told["busy"], told["paused"]) == (limit, busy[f"queue {name}"], paused)
+            assert (described["slots"], described["busy"], described["paused"]) == (
+                limit,
+                busy[f"queue {name}"],
+                paused,
+            )
         assert not by_queue
 
     @invariant()
-    def where_nothing_has_changed_nobody_may_start_before_the_next_look(self) -> None:
-        if not self.queue_state.needs_scheduling and (self.next_look is None or self.now < self.next_look):
+    def no_job_may_start_before_the_next_wakeup(self) -> None:
+        if not self.queue_state.needs_scheduling and (
+            self.next_wakeup is None or self.now < self.next_wakeup
+        ):
             for one in self.ready(self.now):
                 if self.fits(one):
-                    self._is_kept_from(one, self.queue_state, self.now)
+                    self._check_is_blocked(one, self.queue_state, self.now)
 
     @invariant()
-    def the_backlog_is_what_a_replay_of_the_journal_gives(self) -> None:
+    def replay_gives_an_equal_state(self) -> None:
         assert self.queue_state == _replayed(self.events, is_open=False)
 
     def teardown(self) -> None:
-        """Whatever happened: nothing in line is lost, and nothing comes twice, here and after a replay."""
-        for job_id in list(self.taken):
+        """No queued job is lost or duplicated, here and after a replay."""
+        for job_id in list(self.allocated):
             one = self.models.get(job_id)
             if one is None or one.status is not R:
                 self.queue_state.release(job_id)
-                del self.taken[job_id]
+                del self.allocated[job_id]
         later = [
             one.not_before
             for one in self.units(P)
-            if one.is_free and one.not_before is not None and one.not_before > self.now
+            if one.is_ready and one.not_before is not None and one.not_before > self.now
         ]
         replayed = _replayed(self.events, is_open=False)
         assert replayed.next_due(self.now) in ({min(later, default=None)} | self._due_before())
         models = deepcopy(self.models)
-        self._all_come(self.queue_state)
-        self.models, self.taken = models, {}
+        self._drain(self.queue_state)
+        self.models, self.allocated = models, {}
         for one in list(self.units(R)):
-            replayed.apply(Ended(id=one.id, at=self.now, status=X))  # as a start does, which knows of no room
+            replayed.apply(Ended(id=one.id, at=self.now, status=X))  # as at a start of the daemon
             self.move(one, X)
-        self._all_come(replayed)
+        self._drain(replayed)
 
     def _due_before(self) -> set[float | None]:
-        """Return the times at which something has been due that nobody has taken yet."""
+        """Return the times of delayed jobs that are due and not allocated yet."""
         return {
             one.not_before
             for one in self.units(P)
             if one.not_before is not None and one.not_before <= self.now
         }
 
-    def _all_come(self, queue_state: QueueState) -> None:
-        """Have all that are ready come, with no pause, each cancelled and given back as soon as it does."""
+    def _drain(self, queue_state: QueueState) -> None:
+        """Allocate, cancel and release every ready job, without pauses."""
         for queue in (None, *QUEUES):
             queue_state.apply(Resumed(at=self.now, by="bob", queue=queue))
         self.paused.clear()
         for now in (self.now, self.now + 100_000):
-            while (one := self._take(queue_state, now)) is not None:
+            while (one := self._next_job(queue_state, now)) is not None:
                 queue_state.apply(Cancelled(id=one.id, at=now, by="bob", signal=15))
                 queue_state.release(one.id)
-                del self.taken[one.id]
+                del self.allocated[one.id]
                 self.move(one, X)
 
 
@@ -671,7 +675,7 @@ def _line(queue_state: QueueState, now: float) -> list[int]:
     return [job.id for job in taken()]
 
 
-def _anything(job_id: int) -> list[JobEvent]:
+def _any_event(job_id: int) -> list[JobEvent]:
     common: dict[str, Any] = {"id": job_id, "at": 1.0}
     return [
         Submitted(**common, owner="ann", command="true", spec=Spec(array=Array(1, 3))),
