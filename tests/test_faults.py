@@ -18,7 +18,7 @@ from taskqd.storage.journal.journal import Journal
 from taskqd.storage.journal.segment_writer import SegmentWriter
 from taskqd.storage.journal.segments import JournalEnd
 from taskqd.storage.journal.snapshot import SnapshotWriter
-from taskqd.storage.spool.output import OutputStream
+from taskqd.storage.spool.output_stream import OutputStream
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.filesystem import LOOKS
 from tests.support import faults as faulty_day

@@ -56,7 +56,7 @@ from taskqd.storage.journal.journal import RETRY_INTERVAL, Journal
 from taskqd.storage.journal.replay import Replay
 from taskqd.storage.journal.segments import Segments
 from taskqd.storage.journal.snapshot import SnapshotWriter
-from taskqd.storage.spool import output as recording
+from taskqd.storage.spool import output_stream
 from taskqd.storage.spool.spool import Spool
 from tests.fakes.clocks import MONOTONIC, FakeClocks, in_thread
 from tests.fakes.deferreds import begin
@@ -813,7 +813,7 @@ class Day:
         try:
             with (
                 mock.patch.object(compaction, "MIN_SEALED_BYTES", MIN_SEALED_BYTES),
-                mock.patch.object(recording, "SYNC_INTERVAL_BYTES", SYNC_INTERVAL_BYTES),
+                mock.patch.object(output_stream, "SYNC_INTERVAL_BYTES", SYNC_INTERVAL_BYTES),
                 mock.patch.multiple(
                     segment_writer,
                     PREALLOCATION=PREALLOCATION,

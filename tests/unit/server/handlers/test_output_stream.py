@@ -318,7 +318,7 @@ class World:
     def print(self, stream: int, size: int) -> None:
         data = (b"%d," % size * size)[:size]
         self.printed[-1]["stdout" if stream == 1 else "stderr"] += data
-        self.spool._open_attempts[1].recording.write(stream, data)
+        self.spool._open_attempts[1].output.write(stream, data)
 
     def later(self, *_: int) -> None:
         self.harness.clock.advance(FLUSH_TIMEOUT)
@@ -342,7 +342,7 @@ class World:
         self.printed.append({"stdout": b"", "stderr": b""})
 
     def end(self, **how: Any) -> None:
-        closing = self.spool._open_attempts[1].recording.close()
+        closing = self.spool._open_attempts[1].output.close()
         self.threads.run()
         out, err = result_of(closing)
         self.harness.finish(1, Outcome(**{"reason": None, "exit_code": 0, **how}, stdout=out, stderr=err))

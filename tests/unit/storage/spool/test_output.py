@@ -15,8 +15,9 @@ from zope.interface.verify import verifyObject
 
 from taskqd.model.events import NOTHING, Output
 from taskqd.storage.interfaces import IOutputWriter, OutputLost
-from taskqd.storage.spool import output as recording
-from taskqd.storage.spool.output import FLUSH_TIMEOUT, MAX_INLINE_BYTES, REOPEN_INTERVAL, OutputWriter
+from taskqd.storage.spool import output_stream
+from taskqd.storage.spool.output import FLUSH_TIMEOUT, REOPEN_INTERVAL, OutputWriter
+from taskqd.storage.spool.output_stream import MAX_INLINE_BYTES
 from tests.fakes.clocks import Threads, clock
 from tests.fakes.deferreds import error_of, result_of
 from tests.fakes.filesystem import FakeFilesystem
@@ -211,8 +212,8 @@ def test_sizes_are_known_while_it_runs(tmp_path: Path) -> None:
 
 @pytest.fixture(name="small")
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "SYNC_INTERVAL_BYTES", 10_000)
-    monkeypatch.setattr(recording, "MAX_UNSYNCED", 40_000)
+    monkeypatch.setattr(output_stream, "SYNC_INTERVAL_BYTES", 10_000)
+    monkeypatch.setattr(output_stream, "MAX_UNSYNCED", 40_000)
 
 
 @pytest.mark.usefixtures("small")
@@ -420,7 +421,9 @@ def test_a_directory_that_was_removed_while_a_file_was_written_is_an_error(bench
 def test_a_file_that_was_cut_while_it_was_written_is_an_error(bench: Bench) -> None:
     bench.write(1, b"x" * 5000)
     os.truncate(bench.paths[1], 10)
-    assert "was cut to 10 bytes while the job ran, which had printed 5000" in str(error_of(bench.closing()))
+    assert "was truncated to 10 bytes while the job ran; the job had printed 5000" in str(
+        error_of(bench.closing())
+    )
 
 
 def test_what_nobody_watches_may_fail_too(tmp_path: Path) -> None:

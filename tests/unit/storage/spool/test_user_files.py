@@ -13,7 +13,7 @@ from taskqd.errors import StartRefused
 from taskqd.execution.users import User
 from taskqd.storage.filesystem import Filesystem
 from taskqd.storage.spool.spool import Spool
-from taskqd.storage.spool.user_files import MODE, PROGRESS, UserFiles
+from taskqd.storage.spool.user_files import DIRECTORY_MODE, PROGRESS, UserFiles
 from tests.fakes.clocks import clock, in_thread
 from tests.support import other_users
 
@@ -63,7 +63,9 @@ def test_the_directory_can_be_passed_through_and_neither_listed_nor_written(benc
     finally:
         os.umask(before)
     found = bench.directory.stat()
-    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (MODE, os.geteuid()) == (0o711, os.geteuid())
+    assert (
+        (stat.S_IMODE(found.st_mode), found.st_uid) == (DIRECTORY_MODE, os.geteuid()) == (0o711, os.geteuid())
+    )
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o711, 0o755, 0o500])
@@ -71,22 +73,22 @@ def test_a_directory_of_ours_is_taken(bench: Bench, mode: int) -> None:
     bench.directory.mkdir()
     bench.directory.chmod(mode)
     bench.handover.open()
-    assert stat.S_IMODE(bench.directory.stat().st_mode) == MODE
+    assert stat.S_IMODE(bench.directory.stat().st_mode) == DIRECTORY_MODE
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o731, 0o713])
 def test_a_directory_that_others_may_change_is_refused(bench: Bench, mode: int) -> None:
     bench.directory.mkdir()
     bench.directory.chmod(mode)
-    with pytest.raises(StartRefused, match=r"state\.jobs .* others than the daemon could change it: remove"):
+    with pytest.raises(StartRefused, match=r"state\.jobs .* others than the daemon can change it: remove"):
         bench.handover.open()
 
 
 @other_users.only_root
 def test_a_directory_of_somebody_else_s_is_refused(bench: Bench) -> None:
-    bench.directory.mkdir(MODE)
+    bench.directory.mkdir(DIRECTORY_MODE)
     os.chown(bench.directory, other_users.user("games").uid, 0)
-    with pytest.raises(StartRefused, match="others than the daemon could change it"):
+    with pytest.raises(StartRefused, match="others than the daemon can change it"):
         bench.handover.open()
 
 
@@ -101,7 +103,7 @@ def test_what_is_no_directory_is_refused_and_not_followed(bench: Bench, what: st
         bench.directory.symlink_to(target)
         if what == "link":
             target.mkdir(0o700)
-    with pytest.raises(StartRefused, match=r"state\.jobs must be a directory"):
+    with pytest.raises(StartRefused, match=r"state\.jobs cannot be opened: .*must be a directory"):
         bench.handover.open()
     assert not target.exists() or stat.S_IMODE(target.stat().st_mode) == 0o700
 
@@ -109,7 +111,7 @@ def test_what_is_no_directory_is_refused_and_not_followed(bench: Bench, what: st
 def test_a_place_that_users_cannot_reach_is_refused(bench: Bench) -> None:
     (bench.place / "closed").mkdir(0o700)
     handover = UserFiles(str(bench.place / "closed" / "state.jobs"))
-    with pytest.raises(StartRefused, match=rf"may not pass through {bench.place}/closed, .* chmod o\+x"):
+    with pytest.raises(StartRefused, match=rf"users cannot enter {bench.place}/closed, .* chmod o\+x"):
         handover.open()
     handover.close()
 

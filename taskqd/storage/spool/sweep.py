@@ -1,0 +1,82 @@
+"""Removes, at the start of the daemon, the files of jobs that the journal does not know."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from twisted.logger import Logger
+
+from taskqd.storage.filesystem import Filesystem
+
+MAX_LOGGED_PATHS = 5
+"""Paths of foreign entries that one log line names."""
+
+_log = Logger()
+_DIRECTORY = re.compile(r"[0-9]+")
+_FILE = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.(?:stdout|stderr|script|stdin|secret))?")
+
+
+class _SpoolFile(NamedTuple):
+    """A file of a job; ``attempt`` is 0 if it belongs to all attempts."""
+
+    path: str
+    job_id: int
+    attempt: int
+
+
+def remove_stray_files(
+    directory: str, filesystem: Filesystem, attempts_of: Callable[[int], int | None]
+) -> int:
+    """Remove the files of unknown jobs and attempts below ``directory``; return how many. Raises OSError.
+
+    ``attempts_of(job_id)`` returns the number of attempts of a job, None if there is no such job. Entries
+    that the daemon has not made are logged and not removed.
+    """
+    count = 0
+    foreign: list[str] = []
+    for file in list(_find_files(directory, filesystem, foreign)):
+        attempts = attempts_of(file.job_id)
+        if attempts is not None and file.attempt <= attempts:
+            continue
+        try:
+            filesystem.remove(file.path)
+            count += 1
+        except (IsADirectoryError, PermissionError):
+            foreign.append(file.path)
+    for kind in ("output", "input"):
+        for path in _find_directories(os.path.join(directory, kind), filesystem):
+            filesystem.remove_empty_directory(path)
+    if foreign:
+        _log.warn(
+            "{count} entries in {directory} are not the daemon's and are left alone: {paths}",
+            count=len(foreign),
+            directory=directory,
+            paths=" ".join(sorted(foreign)[:MAX_LOGGED_PATHS]),
+        )
+    return count
+
+
+def _find_files(directory: str, filesystem: Filesystem, foreign: list[str]) -> Iterator[_SpoolFile]:
+    """Yield all files of jobs; add the paths of other entries to ``foreign``."""
+    for kind in ("output", "input", "progress"):
+        top = os.path.join(directory, kind)
+        parents = [top] if kind == "progress" else list(_find_directories(top, filesystem, foreign))
+        for parent in parents:
+            for name in filesystem.list_directory(parent):
+                path = os.path.join(parent, name)
+                match = _FILE.fullmatch(name)
+                if match:
+                    yield _SpoolFile(path, int(match[1]), int(match[2] or 0))
+                else:
+                    foreign.append(path)
+
+
+def _find_directories(top: str, filesystem: Filesystem, foreign: list[str] | None = None) -> Iterator[str]:
+    """Yield the numbered directories in ``top``; add the paths of other entries to ``foreign``."""
+    for name in filesystem.list_directory(top):
+        path = os.path.join(top, name)
+        if _DIRECTORY.fullmatch(name) and os.path.isdir(path) and not os.path.islink(path):
+            yield path
+        elif foreign is not None:
+            foreign.append(path)
