@@ -123,54 +123,56 @@ _ZONE: Decorator = click.option(
     "--tz",
     metavar="ZONE",
     is_eager=True,
-    help="Time zone of its times, and TZ of the job: Europe/Berlin.",
+    help="Time zone for times, and TZ of the job: Europe/Berlin.",
 )
-_NEEDS = "Amounts of the daemon's resources that it needs: gpu:1,licence:2."
-_MEMORY = "Limit of the address space of each of its processes."
-_CPU_TIME = "Limit of the CPU time of each of its processes."
-_NOFILE = "Limit of the open files of each of its processes."
-_MAX_OUTPUT = "Limit of the output that is kept, for stdout and for stderr."
-_RETRY_ON = "Retry only after such an end: exit:75,signal:KILL,timeout."
-_NO_RETRY_ON = "Do not retry after such an end: exit:2,spawn."
+_NEEDS = "Resources to use: gpu:1,licence:2."
+_MEMORY = "Maximum address space per process."
+_CPU_TIME = "Maximum CPU time per process."
+_NOFILE = "Maximum number of open files per process."
+_MAX_OUTPUT = "Maximum size of output that is kept, per stream."
+_RETRY_ON = "Retry only if the job ends like this: exit:75,signal:KILL,timeout."
+_NO_RETRY_ON = "Do not retry if the job ends like this: exit:2,spawn."
 
 _SCHEDULING: tuple[Decorator, ...] = (
-    text("--queue", "Its queue.  [default: default]", "NAME", parse_name, completes="queues"),
+    text("--queue", "Queue of the job.  [default: default]", "NAME", parse_name, completes="queues"),
     number(
         "--priority",
-        "Jobs with a higher priority start first, in all queues.  [default: 0]",
+        "Priority; higher ones start first, in all queues.  [default: 0]",
         -MAX_PRIORITY,
         MAX_PRIORITY,
     ),
-    number("--slots", "Number of slots that it uses.  [default: 1]", 1, MAX_SLOTS),
+    number("--slots", "Number of slots to use.  [default: 1]", 1, MAX_SLOTS),
     text("--need", _NEEDS, "RESOURCE:N,...", _check_needs),
-    text("--label", "Any text to find the job by.", "TEXT"),
-    text("--array", "A job per number from A to B (TASKQ_INDEX); at most N run in parallel.", "A-B[%N]"),
-    click.option("--notify-fail", is_flag=True, help="Run the daemon's on_end command only if it fails."),
+    text("--label", "Any text, to find the job by.", "TEXT"),
+    text("--array", "One task per number from A to B (TASKQ_INDEX), at most N in parallel.", "A-B[%N]"),
+    click.option(
+        "--notify-fail", is_flag=True, help="Run the daemon's on_end command only if the job fails."
+    ),
 )
 _START: tuple[Decorator, ...] = (
     duration("--delay", "Earliest start, counted from now."),
     parsed("--at", _WHEN, "TIME", _parse_local_time),
     _ZONE,
-    click.option("--hold", is_flag=True, help="Do not start it before `taskq release`."),
+    click.option("--hold", is_flag=True, help="Do not start before `taskq release`."),
 )
 _DEPENDENCIES: tuple[Decorator, ...] = (
     parsed(
         "--after",
-        "Start when these have completed; fail if one does not.",
+        "Start after these have completed; fail if one does not.",
         "ID,...",
         _parse_job_list,
         completes="jobs",
     ),
     parsed(
         "--after-any",
-        "Start when these have ended, with any status.",
+        "Start after these have ended, with any status.",
         "ID,...",
         _parse_job_list,
         completes="jobs",
     ),
     parsed(
         "--after-fail",
-        "Start when these have failed; fail if one does not.",
+        "Start after these have failed; fail if one does not.",
         "ID,...",
         _parse_job_list,
         completes="jobs",
@@ -182,33 +184,33 @@ _TIMEOUTS: tuple[Decorator, ...] = (
     duration("--kill-after", "Time from SIGTERM to SIGKILL.  [default: 5s]"),
 )
 _RETRIES: tuple[Decorator, ...] = (
-    number("--retries", "Maximum number of retries if it fails.  [default: 0]"),
-    duration("--retry-delay", "Delay of the first retry; it doubles each time.  [default: 1s]"),
-    duration("--retry-delay-max", "Maximum delay of a retry.  [default: 1h]"),
+    number("--retries", "Maximum number of retries.  [default: 0]"),
+    duration("--retry-delay", "Delay before the first retry; doubles each time.  [default: 1s]"),
+    duration("--retry-delay-max", "Maximum delay before a retry.  [default: 1h]"),
     text("--retry-on", _RETRY_ON, "HOW,..."),
     text("--no-retry-on", _NO_RETRY_ON, "HOW,..."),
 )
 _LIMITS: tuple[Decorator, ...] = (
-    number("--nice", "Its niceness, -20 to 19.  [default: the daemon's]", -20, 19),
+    number("--nice", "Niceness, -20 to 19.  [default: the daemon's]", -20, 19),
     size("--memory", _MEMORY),
     duration("--cpu-time", _CPU_TIME),
     number("--nofile", _NOFILE),
     size("--max-output", _MAX_OUTPUT + "  [default: 256M]"),
 )
 _ENVIRONMENT: tuple[Decorator, ...] = (
-    text("--cwd", "Its working directory.  [default: yours; over TCP, the daemon's]", "DIR"),
+    text("--cwd", "Working directory.  [default: yours; over TCP, the daemon's]", "DIR"),
     click.option(
         "--env",
         metavar="NAME=VALUE",
         multiple=True,
         callback=parsed_by(_parse_variable),
-        help="Add a variable to its minimal environment, which has your PATH; repeatable.",
+        help="Environment variable; the default environment is minimal, with your PATH. Repeatable.",
     ),
     click.option(
         "--umask",
         metavar="OCTAL",
         callback=parsed_by(parse_octal),
-        help="Its file mode creation mask.  [default: yours; over TCP, 022]",
+        help="File mode creation mask.  [default: yours; over TCP, 022]",
     ),
     *_LIMITS,
 )
@@ -218,31 +220,33 @@ _SECRETS: tuple[Decorator, ...] = (
         metavar="NAME",
         multiple=True,
         callback=parsed_by(_read_secret),
-        help="Pass on this variable of your environment; only the job sees its value; repeatable.",
+        help="Variable of your environment to pass on; only the job sees its value. Repeatable.",
     ),
     click.option(
         "--secret-file",
         metavar="NAME=PATH",
         multiple=True,
         callback=parsed_by(_read_secret_file),
-        help="The same with the content of a file, without its last line end; repeatable.",
+        help="Secret variable from a file, without its last line end. Repeatable.",
     ),
 )
 _KEY: tuple[Decorator, ...] = (
-    text("--key", "Key that makes a repetition safe: it prints the id of the first job.", "NAME", parse_name),
+    text(
+        "--key", "Idempotency key: a repeated submission returns the id of the first job.", "NAME", parse_name
+    ),
 )
 _BLOCKS: tuple[Decorator, ...] = (
     click.option(
         "--stdin",
         metavar="FILE",
         type=click.File("rb"),
-        help="Its stdin, - for that of taskq.  [default: empty]",
+        help="Input of the job, - for stdin.  [default: empty]",
     ),
     click.option(
         "--script",
         metavar="FILE",
         type=click.File("rb"),
-        help="Shell script to run instead of a COMMAND, - for stdin.",
+        help="Shell script instead of a COMMAND, - for stdin.",
     ),
 )
 _WORDS: Decorator = click.argument("words", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)
@@ -253,11 +257,11 @@ def _integer_or_none(least: int, most: int = MAX_NUMBER) -> Parser:
 
 
 _CHANGES: tuple[Decorator, ...] = (
-    text("--queue", "Its queue.", "NAME", parse_name, completes="queues"),
-    number("--priority", "Jobs with a higher priority start first.", -MAX_PRIORITY, MAX_PRIORITY),
-    number("--slots", "Number of slots that it uses.", 1, MAX_SLOTS),
+    text("--queue", "Queue of the job.", "NAME", parse_name, completes="queues"),
+    number("--priority", "Priority; higher ones start first.", -MAX_PRIORITY, MAX_PRIORITY),
+    number("--slots", "Number of slots to use.", 1, MAX_SLOTS),
     text("--need", _NEEDS, "RESOURCE:N,...", _or_none(_check_needs)),
-    text("--label", "Any text to find the job by; '' for none.", "TEXT"),
+    text("--label", "Any text, to find the job by; '' for none.", "TEXT"),
     text("--delay", "Earliest start, counted from now.", "DURATION", _or_none(parse_duration)),
     parsed("--at", _WHEN, "TIME", _or_none(_parse_local_time)),
     _ZONE,
@@ -269,12 +273,12 @@ _CHANGES: tuple[Decorator, ...] = (
         _or_none(parse_duration),
     ),
     duration("--kill-after", "Time from SIGTERM to SIGKILL."),
-    number("--retries", "Maximum number of retries if it fails."),
-    duration("--retry-delay", "Delay of the first retry."),
-    duration("--retry-delay-max", "Maximum delay of a retry."),
+    number("--retries", "Maximum number of retries."),
+    duration("--retry-delay", "Delay before the first retry."),
+    duration("--retry-delay-max", "Maximum delay before a retry."),
     text("--retry-on", _RETRY_ON, "HOW,..."),
     text("--no-retry-on", _NO_RETRY_ON, "HOW,..."),
-    text("--nice", "Its niceness, -20 to 19.", "N", _integer_or_none(-20, 19)),
+    text("--nice", "Niceness, -20 to 19.", "N", _integer_or_none(-20, 19)),
     text("--memory", _MEMORY, "SIZE", _or_none(parse_size)),
     text("--cpu-time", _CPU_TIME, "DURATION", _or_none(parse_duration)),
     text("--nofile", _NOFILE, "N", _integer_or_none(0)),

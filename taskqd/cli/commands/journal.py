@@ -17,7 +17,7 @@ Examples:
 """,
 )
 def journal() -> None:
-    """Read the journal in a state directory, whether its daemon runs or not.
+    """Verify or print a journal, whether its daemon runs or not.
 
     Nothing is changed or locked. Run this as the daemon's user or as root.
     """

@@ -18,10 +18,11 @@ from taskqd.protocol.values import parse_size
 @parameters.raw
 @click.pass_obj
 def result(session: Session, job: Ref, is_raw: bool) -> int:
-    """Print the output of a finished job, and exit with its exit code.
+    """Print the output of a finished job.
 
-    Its stdout is printed to stdout and its stderr to stderr, unchanged; on a terminal, control characters
-    except colours are shown as text (^[ for ESC). The exit code is 75 if the job has not finished.
+    Exits with its exit code. Its stdout is printed to stdout and its stderr to stderr, unchanged; on a
+    terminal, control characters except colours are shown as text (^[ for ESC). The exit code is 75 if the
+    job has not finished.
     """
     with session.connect() as client:
         pieces = _pieces(client, job)
@@ -62,15 +63,15 @@ Examples:
 @click.argument("stream", type=click.Choice(["stdout", "stderr"]), default="stdout")
 @parameters.size("--offset", "Skip this many bytes.")
 @parameters.size("--limit", "Print at most this many bytes.  [default: all]")
-@parameters.size("--tail", "Print at most the last bytes.")
+@parameters.size("--tail", "Print at most this many of the last bytes.")
 @parameters.number("--attempt", "Number of the attempt, from 1.  [default: the latest]", 1)
 @parameters.raw
 @click.pass_obj
 def output(session: Session, /, job: Ref, stream: str, attempt: int | None, is_raw: bool, **part: Any) -> int:
-    """Print the output of a job so far, its stdout or stderr, to stdout.
+    """Print the stdout or stderr of a job so far.
 
-    The bytes are unchanged; on a terminal, control characters except colours are shown as text. The exit code
-    is 74 if output over the job's --max-output was dropped.
+    It is printed to stdout. The bytes are unchanged; on a terminal, control characters except colours are
+    shown as text. The exit code is 74 if output over the job's --max-output was dropped.
     """
     left = None if part["limit"] is None else parse_size(part["limit"])
     with session.connect() as client, print_output(session, is_raw) as write:

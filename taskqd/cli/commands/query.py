@@ -75,10 +75,11 @@ Examples:
 @parameters.job_arguments
 @click.pass_obj
 def why(session: Session, jobs: Sequence[Ref]) -> int:
-    """Explain the status of a job, for instance what a pending job waits for.
+    """Explain why a job has its status.
 
-    That can be its position in the queue, a full queue or resource, a dependency, a time, a hold or a pause;
-    and an estimate of its start, if there is one. With several jobs, each line begins with the id of the job.
+    For a pending job this is what it waits for: its position in the queue, a full queue or resource, a
+    dependency, a time, a hold or a pause; and an estimate of its start, if there is one. With several jobs,
+    each line begins with the id of the job.
     """
 
     def explain(client: Client, job: Ref) -> None:

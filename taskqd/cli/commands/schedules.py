@@ -36,11 +36,12 @@ def schedule(
     overlap: bool,
     **given: Any,
 ) -> int:
-    """Submit a job periodically, and print the number of the schedule.
+    """Submit a job periodically.
 
-    The command is as in `taskq submit`, and the options apply to each job. Times are in the daemon's time
-    zone, or in that of --tz. Submissions that were missed while the daemon was not running are made up for
-    once. Without --overlap, no job is submitted while the previous one has not ended.
+    Prints the number of the schedule. The command is as in `taskq submit`, and the options apply to each
+    job. Times are in the daemon's time zone, or in that of --tz. Submissions that were missed while the
+    daemon was not running are made up for once. Without --overlap, no job is submitted while the previous
+    one has not ended.
     """
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
@@ -70,8 +71,8 @@ Examples:
 def schedules(session: Session) -> int:
     """List the schedules.
 
-    On a terminal as a table; otherwise one schedule per line, separated by tabs: its number, its rhythm, its
-    next run (- while it is paused), its last run and the job of that, and its command.
+    On a terminal as a table; otherwise one schedule per line, separated by tabs: its number, its interval
+    or cron fields, its next run (- while it is paused), its last run and the job of that, and its command.
     """
     with session.connect() as client:
         found = client.schedules()

@@ -25,7 +25,7 @@ def stats(session: Session) -> int:
 @taskq.command()
 @click.pass_obj
 def hello(session: Session) -> int:
-    """Print the daemon's version, commands and limits, and your identity."""
+    """Print the daemon's version and limits, and your identity."""
     return _print_facts(session, Client.hello)
 
 

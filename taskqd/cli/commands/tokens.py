@@ -42,7 +42,7 @@ def token() -> None:
     required=True,
     help="submit: own jobs; read: view all, change nothing; admin: everything.",
 )
-@parameters.text("--queue", "Restrict it to jobs of this queue.", "NAME", parse_name)
+@parameters.text("--queue", "Restrict the token to this queue.", "NAME", parse_name)
 @click.option(
     "--expires",
     metavar="DURATION|TIME",

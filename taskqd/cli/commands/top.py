@@ -23,7 +23,7 @@ Keys:
 )
 @click.pass_obj
 def top(session: Session) -> int:
-    """Show queues and jobs on the whole screen, updated continuously.
+    """Show queues and jobs live on the whole screen.
 
     Shows the queues with their slots, running jobs with their progress, pending jobs, and jobs that ended
     last. Keys apply commands to the selected job.

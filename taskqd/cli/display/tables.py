@@ -173,7 +173,7 @@ def make_schedule_table(schedules: Sequence[Facts], now: float, width: int) -> T
     """Return schedules as a table."""
     columns = (
         Column("schedule", lambda schedule: Text(str(schedule["schedule"])), is_number=True),
-        Column("when", lambda schedule: _plain(describe_rhythm(schedule))),
+        Column("when", lambda schedule: _plain(describe_recurrence(schedule))),
         Column("next", lambda schedule: _next_run(schedule, now)),
         Column("at", lambda schedule: _next_time(schedule, now), 4),
         Column("last", lambda schedule: _last_run(schedule, now), 2),
@@ -203,7 +203,7 @@ def _end_of(token: Facts, now: float) -> Text:
     return Text(relative_time(token["expires_at"], now) if token["expires_at"] else "never")
 
 
-def describe_rhythm(schedule: Facts) -> str:
+def describe_recurrence(schedule: Facts) -> str:
     """Return when a schedule runs."""
     cron, every = schedule.get("cron"), schedule.get("every")
     if cron or every is None:

@@ -14,8 +14,8 @@ FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 class JobTracker:
     """The running jobs and the latest ends according to the events so far, with their facts if known.
 
-    No job with an id below ``first_pending`` is pending. An array has no events of its own start and end; the
-    events of its tasks are used.
+    No job with an id below ``first_pending`` is pending. There are no events for the start and end of
+    an array; those of its tasks are used.
     """
 
     def __init__(self, max_ended: int) -> None:

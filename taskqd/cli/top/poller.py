@@ -25,7 +25,7 @@ TAIL_SIZE = 64 * 1024
 """Part of an output that is requested, from its end (bytes)."""
 
 Update = Snapshot | Unreachable | str
-"""What the thread reports: a snapshot, why there is none, or the result of an action."""
+"""A report of the thread: a snapshot, why there is none, or the result of an action."""
 
 
 def load_jobs(client: Client) -> JobTracker:

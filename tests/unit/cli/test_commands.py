@@ -1178,7 +1178,7 @@ def test_sanitize_line_escapes_control_characters(text: str, shown: str) -> None
         ("1970-01-01T00:00:00Z", "11 d"),
     ],
 )
-def test_an_age_is_told_in_its_max_piece_unit(at: str, text: str) -> None:
+def test_age_uses_the_largest_unit(at: str, text: str) -> None:
     assert terminal.age(at, 1_000_000.0) == text
 
 
@@ -1191,6 +1191,10 @@ def test_help_lists_every_command_in_its_section(call: Call) -> None:
     assert at == sorted(at)
     for names in app.SECTIONS.values():
         assert all(f"\n  {name} " in shown for name in names)
+
+
+def test_help_does_not_truncate_summaries(call: Call) -> None:
+    assert not re.search(r"\.\.\.$", call("--help").stdout.decode(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [name for names in app.SECTIONS.values() for name in names])

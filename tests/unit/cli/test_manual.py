@@ -58,5 +58,5 @@ def test_groff_renders_page_without_warnings(page: str) -> None:
     )
     assert done.stderr == ""
     assert "taskq submit [OPTIONS] [COMMAND]..." in done.stdout
-    assert re.search(r"--queue NAME\n +Its queue\.", done.stdout)
+    assert re.search(r"--queue NAME\n +Queue of the job\.", done.stdout)
     assert r"convert \"$TASKQ_INDEX.png\"".replace("\\", "") in done.stdout

@@ -328,4 +328,6 @@ def test_watch_on_a_terminal_shows_short_time_and_colour(monkeypatch: pytest.Mon
     monkeypatch.setattr("taskqd.cli.display.text.is_terminal", lambda: True)
     monkeypatch.setattr("taskqd.cli.display.text.has_colours", lambda _: True)
     facts = {"at": AT, "type": "ended", "id": 7, "status": "FAILED", "exit_code": 3}
-    assert watch.event_line(facts, 0.0).endswith("       7  \x1b[31mended    \x1b[0m  FAILED, exit code 3")
+    assert watch.event_line(facts, 0.0).endswith(
+        "       7  \x1b[31m" + "ended    \x1b[0m  FAILED, exit code 3"
+    )

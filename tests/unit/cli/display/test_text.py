@@ -225,8 +225,8 @@ def test_queue_table_fits_the_width(width: int) -> None:
         ({"every": 90.0, "tz": "Asia/Tokyo"}, "every 90 s"),
     ],
 )
-def test_describe_rhythm_shows_interval_or_cron(schedule: Facts, shown: str) -> None:
-    assert tables.describe_rhythm(schedule) == shown
+def test_describe_recurrence_shows_interval_or_cron(schedule: Facts, shown: str) -> None:
+    assert tables.describe_recurrence(schedule) == shown
 
 
 def test_schedule_table_shows_next_run_relative_to_now() -> None:
