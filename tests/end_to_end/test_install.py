@@ -1,4 +1,4 @@
-"""What an operator installs: a wheel in an empty environment, from which the daemon and the client run."""
+"""Installing the wheel in an empty environment, and running the daemon and taskq from it."""
 
 import importlib.metadata
 import importlib.util
@@ -28,8 +28,8 @@ VERBS = [
     "hello",
 ]
 
-LONGEST = 300.0
-"""Seconds for one of pip's works: it may have to fetch what the project depends on."""
+PIP_TIMEOUT = 300.0
+"""Time limit of a call of pip, which may download dependencies (seconds)."""
 
 
 def _run(*command: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -40,7 +40,7 @@ def _run(*command: str | Path) -> "subprocess.CompletedProcess[str]":
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LONGEST,
+        timeout=PIP_TIMEOUT,
         check=False,
     )
 
@@ -65,9 +65,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of the programs of an environment that had nothing, and then the wheel.
+    """Return the bin directory of a new environment with the wheel installed.
 
-    Its dependencies are pinned if those of the tests are, and else have the versions that the tests run with.
+    Dependencies are pinned if those of the tests are; otherwise they have the versions of the tests.
     """
     place = tmp_path_factory.mktemp("installed") / "venv"
     assert _run(sys.executable, "-m", "venv", place).returncode == 0
@@ -85,7 +85,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "bin"
 
 
-def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel: Path) -> None:
+def test_wheel_has_the_package_and_only_the_plugin_below_twisted(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = file.namelist()
     assert "twisted/plugins/taskq_plugin.py" in names
@@ -99,7 +99,7 @@ def test_the_wheel_has_the_package_and_the_plugin_and_nothing_of_twisteds(wheel:
     assert sources <= set(names)
 
 
-def test_twistd_lists_taskq_and_taskq_has_its_help(installed: Path) -> None:
+def test_installed_twistd_lists_taskq_and_taskq_has_help(installed: Path) -> None:
     shown = _run(installed / "twistd", "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert re.search(r"^\s+taskq\s+\S", shown.stdout, re.MULTILINE)
@@ -110,7 +110,7 @@ def test_twistd_lists_taskq_and_taskq_has_its_help(installed: Path) -> None:
         assert re.search(rf"^\s+{verb}\b", shown.stdout, re.MULTILINE), verb
 
 
-def test_the_installed_daemon_runs_what_the_installed_client_submits(installed: Path, tmp_path: Path) -> None:
+def test_installed_daemon_runs_jobs_of_the_installed_client(installed: Path, tmp_path: Path) -> None:
     one = Daemon(tmp_path, twistd=installed / "twistd")
     try:
         one.start()
@@ -121,7 +121,7 @@ def test_the_installed_daemon_runs_what_the_installed_client_submits(installed: 
     assert complaints == []
 
 
-def test_an_editable_install_is_found_by_twistd_too() -> None:
-    """What runs these tests is one, by bin/test; it must not be run from the checkout to be found."""
+def test_editable_install_is_found_by_twistd() -> None:
+    """bin/test makes an editable install for the tests; twistd must find it in any directory."""
     shown = _run(Path(sys.executable).with_name("twistd"), "--help")
     assert re.search(r"^\s+taskq\s+\S", shown.stdout, re.MULTILINE), shown.stderr

@@ -1,4 +1,4 @@
-"""FOLLOW, WATCH, and WAIT for several jobs, with a real daemon (docs/protocol.md §3)."""
+"""FOLLOW, WATCH and WAIT for several jobs with a real daemon (docs/protocol.md §3)."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.end_to_end.wire import Wire, until
 
 
 def follow(wire: Wire, request: str) -> tuple[bytes, bytes, str]:
-    """Return what a FOLLOW sends of stdout and of stderr, each from its offset on, and its last line."""
+    """Return the stdout and stderr that a FOLLOW sends, and its last line."""
     wire.send(f"{request}\r\n".encode())
     found = {"stdout": b"", "stderr": b""}
     while (line := wire.line()).startswith("DATA "):
@@ -18,7 +18,7 @@ def follow(wire: Wire, request: str) -> tuple[bytes, bytes, str]:
     return found["stdout"], found["stderr"], line
 
 
-def test_follow_sends_output_as_it_comes_and_then_the_status(wire: Wire, tmp_path: Path) -> None:
+def test_follow_sends_output_while_the_job_runs_then_the_status(wire: Wire, tmp_path: Path) -> None:
     go = tmp_path / "go"
     job = wire.submit(f"echo one; echo oh >&2; until [ -e {go} ]; do sleep 0.01; done; echo two; exit 4")
     wire.send(f"FOLLOW {job}\r\n".encode())
@@ -33,7 +33,7 @@ def test_follow_sends_output_as_it_comes_and_then_the_status(wire: Wire, tmp_pat
     assert wire.line() == "STATUS FAILED 0"
 
 
-def test_follow_goes_on_from_offsets_and_begins_before_the_start(wire: Wire) -> None:
+def test_follow_accepts_offsets_and_waits_for_the_start(wire: Wire) -> None:
     job = wire.submit("--delay=300ms seq 1 50000; seq 1 30000 >&2")
     expected = {"stdout": 50_000, "stderr": 30_000}
     out, err, last = follow(wire, f"FOLLOW {job}")
@@ -46,7 +46,7 @@ def test_follow_goes_on_from_offsets_and_begins_before_the_start(wire: Wire) -> 
     assert last == "STATUS COMPLETED 100"
 
 
-def test_a_follower_that_does_not_read_costs_nobody_anything(daemon: DaemonFactory) -> None:
+def test_follower_that_does_not_read_blocks_no_one(daemon: DaemonFactory) -> None:
     one = daemon()
     slow, wire = one.connect(), one.connect()
     job = wire.submit("--max-output=1G head -c 200000000 /dev/zero")
@@ -61,14 +61,14 @@ def test_a_follower_that_does_not_read_costs_nobody_anything(daemon: DaemonFacto
     assert (total, line) == (200_000_000, "STATUS COMPLETED 100")
 
 
-def test_follow_of_a_removed_job_says_so(wire: Wire) -> None:
+def test_follow_of_a_removed_job_is_gone(wire: Wire) -> None:
     job = wire.submit("true")
     wire.wait(job)
     wire.ask(f"REMOVE {job}")
     assert wire.ask(f"FOLLOW {job}").startswith("ERROR GONE ")
 
 
-def test_a_retry_is_followed_from_its_beginning(wire: Wire) -> None:
+def test_follow_continues_with_a_retry(wire: Wire) -> None:
     job = wire.submit(
         "--retries=1 --retry-delay=100ms echo attempt $TASKQ_ATTEMPT; exit $((2 - TASKQ_ATTEMPT))"
     )
@@ -80,7 +80,7 @@ def test_a_retry_is_followed_from_its_beginning(wire: Wire) -> None:
     assert [run["exit_code"] for run in wire.show(job)["runs"]] == [1, 0]
 
 
-def test_watch_tells_every_change_and_ends_with_the_next_line(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_watch_sends_every_event_and_ends_at_the_next_line(daemon: DaemonFactory, tmp_path: Path) -> None:
     go = tmp_path / "go"
     one = daemon()
     wire, watcher = one.connect(), one.connect()
@@ -100,10 +100,10 @@ def test_watch_tells_every_change_and_ends_with_the_next_line(daemon: DaemonFact
     assert watcher.ask(f"WATCH --since={first + 3}") == f"OK {first + 3}"
     assert watcher.event() == events[-1]
     watcher.send(b"\r\nPING\r\n")
-    assert watcher.lines(2) == ["END", "OK"], "an empty line ends it too"
+    assert watcher.lines(2) == ["END", "OK"], "an empty line ends the watch too"
 
 
-def test_watch_has_no_gap_through_a_restart(daemon: DaemonFactory) -> None:
+def test_watch_has_no_gap_after_a_restart(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     jobs = [wire.submit("true") for _ in range(20)]
@@ -122,13 +122,13 @@ def test_watch_has_no_gap_through_a_restart(daemon: DaemonFactory) -> None:
         event = watcher.event()
         assert event["seq"] > last
         last = event["seq"]
-        if event["type"] != "spawned":  # of one that had ended by then it is not told
+        if event["type"] != "spawned":  # not sent if the job had already ended
             seen.setdefault(event["id"], []).append(event["type"])
     assert all(kinds == ["submitted", "started", "ended"] for kinds in seen.values())
     assert sorted(seen) == sorted(jobs + more)
 
 
-def test_watch_of_one_job_or_one_queue_tells_of_nothing_else(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_watch_filters_by_job_and_queue(daemon: DaemonFactory, tmp_path: Path) -> None:
     lasting = f"until [ -e {tmp_path}/go ]; do sleep 0.01; done"
     one = daemon()
     wire, of_queue, of_job = one.connect(), one.connect(), one.connect()
@@ -145,14 +145,14 @@ def test_watch_of_one_job_or_one_queue_tells_of_nothing_else(daemon: DaemonFacto
     assert (of_queue.event()["id"], of_job.event()["type"]) == (other, "ended")
 
 
-def test_wait_for_several(wire: Wire, tmp_path: Path) -> None:
+def test_wait_for_several_jobs(wire: Wire, tmp_path: Path) -> None:
     go = tmp_path / "go"
     slow = wire.submit(f"until [ -e {go} ]; do sleep 0.01; done")
     quick, failing = wire.submit("true"), wire.submit("false")
     wire.send(f"WAIT {slow} {quick} {failing} --any\r\n".encode())
-    told = wire.lines(2)
-    assert told[0].split(" ")[3] in {str(quick), str(failing)}
-    assert told[1] == "END 1"
+    replies = wire.lines(2)
+    assert replies[0].split(" ")[3] in {str(quick), str(failing)}
+    assert replies[1] == "END 1"
     wire.send(f"WAIT {slow} {quick} {failing} --timeout=300ms\r\n".encode())
     assert sorted(wire.lines(2)) == [f"STATUS COMPLETED 100 {quick}", f"STATUS FAILED 0 {failing}"]
     assert wire.line().startswith("ERROR TIMED_OUT ")
@@ -162,7 +162,7 @@ def test_wait_for_several(wire: Wire, tmp_path: Path) -> None:
     assert wire.line() == "END 3"
 
 
-def test_usage_and_limits_are_the_system_s(wire: Wire) -> None:
+def test_resource_usage_and_limits_are_applied_by_the_system(wire: Wire) -> None:
     job = wire.submit("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
     assert wire.wait(job) == "COMPLETED"
     shown = wire.show(job)
@@ -176,7 +176,7 @@ def test_usage_and_limits_are_the_system_s(wire: Wire) -> None:
     assert (wire.show(spinning)["reason"], wire.show(spinning)["signal"]) == ("signal", "XCPU")
 
 
-def test_a_silent_job_is_ended(wire: Wire) -> None:
+def test_silent_job_times_out(wire: Wire) -> None:
     job = wire.submit("--idle-timeout=300ms echo begun; sleep 300")
     assert wire.wait(job) == "FAILED"
     shown = wire.show(job)
@@ -184,7 +184,7 @@ def test_a_silent_job_is_ended(wire: Wire) -> None:
     assert wire.run("--idle-timeout=2s for i in 1 2 3 4; do echo; sleep 0.1; done").exit_code == "0"
 
 
-def test_retries_know_which_failures_are_worth_one(wire: Wire) -> None:
+def test_retry_conditions_select_failures(wire: Wire) -> None:
     for options, attempts in (
         ("--retry-on=exit:75", 3),
         ("--retry-on=exit:74,signal:KILL", 1),
@@ -196,7 +196,7 @@ def test_retries_know_which_failures_are_worth_one(wire: Wire) -> None:
         assert wire.show(job)["attempts"] == attempts, options
 
 
-def test_events_are_json_that_says_who_and_when(wire: Wire) -> None:
+def test_events_name_the_initiator(wire: Wire) -> None:
     job = wire.submit("--hold true")
     wire.ask(f"SET {job} --priority=3")
     wire.ask(f"CANCEL {job}")

@@ -1,6 +1,6 @@
-"""docs/protocol.md §3, SUBMIT --secret: the job gets it, and it is to be read nowhere else.
+"""SUBMIT --secret (docs/protocol.md §3): only the job sees the value.
 
-And what the daemon's own surroundings have that is nobody else's: its jobs do not get it.
+Also: jobs do not inherit the environment and descriptors of the daemon.
 """
 
 import os
@@ -21,56 +21,56 @@ from tests.support import other_users
 
 TASKQ = Path(sys.executable).with_name("taskq")
 VALUE = b"Zq8x-hunter2"
-"""What is looked for everywhere."""
+"""The secret that must not appear anywhere else."""
 SECRET = f"--secret=KEY={VALUE.decode()}"
 
 
 def files_with(directory: Path, text: bytes) -> list[Path]:
-    """Return the files below a directory in which a text stands."""
+    """Return the files in a directory tree that contain a text."""
     return [path for path in directory.rglob("*") if path.is_file() and text in path.read_bytes()]
 
 
 def command_lines() -> Iterator[bytes]:
-    """Yield what the process list shows of all processes but this one."""
+    """Yield the command lines of all processes but this one."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
-            with suppress(OSError):  # it has ended meanwhile
+            with suppress(OSError):  # the process has ended meanwhile
                 yield Path("/proc", entry, "cmdline").read_bytes()
 
 
-def test_the_job_gets_its_secrets_byte_for_byte(wire: Wire) -> None:
+def test_job_gets_its_secrets_unchanged(wire: Wire) -> None:
     value = bytes({*range(1, 256)})
     options = f"--secret=A={quote(value)} --secret=B= --secret=C=1 --env=D=2"
     assert wire.run(f'{options} printf \'%s|\' "$A" "$B" "$C" "$D"').stdout == value + b"||1|2|"
     assert wire.run('printf "%s" "$A$B$C"').stdout == b""
 
 
-def test_a_script_with_its_stdin_gets_them_too(wire: Wire) -> None:
+def test_script_with_stdin_gets_secrets(wire: Wire) -> None:
     script = b'printf "%s" "$KEY"; cat'
     assert wire.run(f"{SECRET} --stdin=2 --script={len(script)}", script, b"in").stdout == VALUE + b"in"
 
 
 @pytest.mark.parametrize("options", ["", "--nice=1 --nofile=100 --umask=077 --cwd=/"])
-def test_it_stands_nowhere_but_in_its_file_and_in_the_job(
+def test_secret_is_only_in_its_file_and_in_the_job(
     daemon: DaemonFactory, tmp_path: Path, options: str
 ) -> None:
     one = daemon()
     wire, watcher = one.connect(), one.connect()
     watcher.send(b"WATCH --since=1\r\n")
-    begun, go_on = tmp_path / "begun", tmp_path / "go_on"
-    os.mkfifo(go_on)
-    command = f'[ "$KEY" = {VALUE.decode()[:4]}"-hunter2" ] && touch {begun}; cat {go_on}'
+    started, may_end = tmp_path / "begun", tmp_path / "go_on"
+    os.mkfifo(may_end)
+    command = f'[ "$KEY" = {VALUE.decode()[:4]}"-hunter2" ] && touch {started}; cat {may_end}'
     job = wire.submit(f"{SECRET} {options} --retries=1 {command}")
-    until(begun.exists, "the job to have found its secret")
+    until(started.exists, "the job to have found its secret")
     lines = list(command_lines())
-    assert any(str(go_on).encode() in line for line in lines), "the job is in the process list"
+    assert any(str(may_end).encode() in line for line in lines), "the job is in the process list"
     assert not [line for line in lines if VALUE in line]
 
-    told = [watcher.line() for _ in range(4)]
-    assert f'"id":{job}' in told[1]
+    events = [watcher.line() for _ in range(4)]
+    assert f'"id":{job}' in events[1]
     wire.send(f"SHOW {job}\r\nLIST\r\nHISTORY {job}\r\nSTATS\r\nHELLO\r\nQUEUES\r\nWHY {job}\r\n".encode())
     wire.half_close()
-    shown = wire.rest() + "\n".join(told).encode()
+    shown = wire.rest() + "\n".join(events).encode()
     assert b'"secrets":["KEY"]' in shown
     assert VALUE not in shown
 
@@ -78,16 +78,16 @@ def test_it_stands_nowhere_but_in_its_file_and_in_the_job(
     assert kept == one.state / "input" / "0" / f"{job}.secret"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert VALUE not in one.log.encode()
-    go_on.write_bytes(b"")
+    may_end.write_bytes(b"")
     wire = one.connect()
     assert wire.wait(job) == "COMPLETED"
     one.restart()
     assert files_with(one.place, VALUE) == [kept]
     assert one.connect().ask(f"REMOVE {job}") == "OK"
-    until(lambda: not files_with(one.place, VALUE), "the file to go with its job")
+    until(lambda: not files_with(one.place, VALUE), "the file to be removed with its job")
 
 
-def test_a_refusal_does_not_repeat_it_and_nothing_of_it_stays(daemon: DaemonFactory) -> None:
+def test_refusal_does_not_repeat_or_store_the_secret(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     for text in (
@@ -108,7 +108,7 @@ def test_a_refusal_does_not_repeat_it_and_nothing_of_it_stays(daemon: DaemonFact
     assert files_with(one.place, VALUE) == []
 
 
-def test_each_task_of_an_array_gets_the_one_that_is_kept(daemon: DaemonFactory) -> None:
+def test_tasks_of_an_array_share_the_stored_secret(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit(f'{SECRET} --array=1-3 printf "%s" "$KEY$TASKQ_INDEX"')
@@ -121,11 +121,11 @@ def test_each_task_of_an_array_gets_the_one_that_is_kept(daemon: DaemonFactory) 
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(f"{job}.2").stdout == VALUE + b"2"
     assert wire.ask(f"REMOVE {job}") == "OK"
-    until(lambda: not files_with(one.place / "state" / "input", VALUE), "the file to go with its job")
+    until(lambda: not files_with(one.place / "state" / "input", VALUE), "the file to be removed with its job")
 
 
 @pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill])
-def test_a_restart_loses_none_and_a_retry_has_them_again(daemon: DaemonFactory, end: object) -> None:
+def test_secrets_survive_a_restart_and_a_retry(daemon: DaemonFactory, end: object) -> None:
     one = daemon()
     job = one.connect().submit(f'{SECRET} --hold printf "%s" "$KEY"')
     assert callable(end)
@@ -139,8 +139,8 @@ def test_a_restart_loses_none_and_a_retry_has_them_again(daemon: DaemonFactory, 
         assert wire.ask(f"RETRY {job}") == f"JOB_ID {job}"
 
 
-@pytest.mark.parametrize("what", ["gone", "cut", "of another", "a directory"])
-def test_a_job_whose_secrets_cannot_be_read_never_runs(
+@pytest.mark.parametrize("what", ["missing", "truncated", "of another job", "a directory"])
+def test_job_with_unreadable_secrets_does_not_run(
     running: Daemon, wire: Wire, tmp_path: Path, what: str
 ) -> None:
     job = wire.submit(f"{SECRET} --hold touch {tmp_path}/ran")
@@ -149,8 +149,8 @@ def test_a_job_whose_secrets_cannot_be_read_never_runs(
     kept.unlink()
     if what == "a directory":
         kept.mkdir()
-    elif what != "gone":
-        kept.write_bytes(content[:-3] if what == "cut" else b"OTHER=1\0")
+    elif what != "missing":
+        kept.write_bytes(content[:-3] if what == "truncated" else b"OTHER=1\0")
     wire.ask(f"RELEASE {job}")
     assert wire.wait(job) == "FAILED"
     shown = wire.show(job)
@@ -166,7 +166,7 @@ def test_a_job_whose_secrets_cannot_be_read_never_runs(
     assert (tmp_path / "ran").exists()
 
 
-def test_other_secrets_under_the_same_key_are_a_conflict(running: Daemon, wire: Wire) -> None:
+def test_different_secrets_with_the_same_key_are_a_conflict(running: Daemon, wire: Wire) -> None:
     text = f"--key=secrets {SECRET} --secret=B=2 true"
     job = wire.submit(text)
     assert wire.submit(f"--key=secrets --secret=B=2 {SECRET} true") == job
@@ -178,7 +178,7 @@ def test_other_secrets_under_the_same_key_are_a_conflict(running: Daemon, wire: 
     assert wire.ask(f"SUBMIT {text}").startswith("ERROR STORE_FAILED ")
 
 
-def test_submissions_with_secrets_may_be_pipelined(wire: Wire) -> None:
+def test_submissions_with_secrets_can_be_pipelined(wire: Wire) -> None:
     first = wire.submit("true")
     wire.send(b"".join(b"SUBMIT --secret=A=%d printf $A\r\nSUBMIT printf x\r\n" % n for n in range(50)))
     assert wire.lines(100) == [f"JOB_ID {first + number}" for number in range(1, 101)]
@@ -197,9 +197,7 @@ def taskq(one: Daemon, *words: str, **variables: str) -> "subprocess.CompletedPr
     )
 
 
-def test_the_command_line_hands_on_what_its_own_environment_or_a_file_has(
-    running: Daemon, tmp_path: Path
-) -> None:
+def test_taskq_passes_secrets_from_environment_and_files(running: Daemon, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(VALUE + b"\n")
     ended = taskq(
@@ -221,7 +219,7 @@ def test_the_command_line_hands_on_what_its_own_environment_or_a_file_has(
 
 @other_users.only_root
 @pytest.mark.needs("setpriv", "prlimit")
-def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_further() -> None:
+def test_secret_reaches_only_processes_of_the_owner() -> None:
     with shared() as one:
         one.start()
         wire = one.connect_as("games")
@@ -229,9 +227,14 @@ def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_fur
         job = wire.submit(f"{options} /bin/true; printf '%s ' \"$KEY\"; exec sleep 300")
         until(lambda: VALUE in wire.output(job, "stdout").data, "the job to have found its secret")
         assert not [line for line in command_lines() if VALUE in line]
-        obeyed = b"/nonexistent.so"
-        until(lambda: wire.output(job, "stderr").data.count(obeyed) > 1, "true and sleep to have obeyed")
-        assert wire.output(job, "stderr").data.count(obeyed) == 2, "neither the shell nor what was root has"
+        preloaded = b"/nonexistent.so"
+        until(
+            lambda: wire.output(job, "stderr").data.count(preloaded) > 1,
+            "true and sleep to have used LD_PRELOAD",
+        )
+        assert wire.output(job, "stderr").data.count(preloaded) == 2, (
+            "neither the shell nor processes of root have used it"
+        )
         pid = wire.process(job)
         assert os.stat(f"/proc/{pid}/environ").st_uid == other_users.user("games").uid
         assert VALUE in Path(f"/proc/{pid}/environ").read_bytes()
@@ -240,11 +243,11 @@ def test_where_jobs_run_as_their_owners_it_comes_to_the_owner_s_shell_and_no_fur
         wire.cancel(job)
 
 
-# The daemon's own surroundings.
+# the environment of the daemon
 
 
 def launched(one: Daemon, before: str) -> Wire:
-    """Start a daemon by a shell that does something before, and connect to it."""
+    """Start a daemon from a shell that runs ``before``, and connect to it."""
     command = [str(word) for word in one.command()]
     process = one.launch(["/bin/sh", "-c", f'{before} exec "$@"', "sh", *command])
     one.started_elsewhere(process.pid)
@@ -253,7 +256,7 @@ def launched(one: Daemon, before: str) -> Wire:
     return one.connect()
 
 
-def test_the_daemons_token_and_its_supervisors_variables_never_reach_a_job(daemon: DaemonFactory) -> None:
+def test_token_and_supervisor_variables_never_reach_a_job(daemon: DaemonFactory) -> None:
     variables = (
         "TASKQ_TOKEN=Zq8x",
         "TASKQ_TOKEN_FILE=/x",
@@ -274,10 +277,10 @@ def test_the_daemons_token_and_its_supervisors_variables_never_reach_a_job(daemo
         assert b"Zq8x" not in shown
 
 
-def test_descriptors_that_the_daemon_has_inherited_are_closed_in_jobs(daemon: DaemonFactory) -> None:
+def test_inherited_descriptors_of_the_daemon_are_closed_in_jobs(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     wire = launched(one, "exec 3</etc/passwd 7</etc/group 9>>/dev/null;")
-    its_own = {os.readlink(f"/proc/{one.pid}/fd/{number}") for number in (3, 7, 9)}
-    assert its_own == {"/etc/passwd", "/etc/group", "/dev/null"}, "the daemon has them"
+    inherited = {os.readlink(f"/proc/{one.pid}/fd/{number}") for number in (3, 7, 9)}
+    assert inherited == {"/etc/passwd", "/etc/group", "/dev/null"}, "the daemon has them"
     for options in ("", "--nice=1 --nofile=100"):
         assert wire.run(f"{options} ls /proc/$$/fd; true").stdout.split() == [b"0", b"1", b"2"]

@@ -1,4 +1,4 @@
-"""docs/protocol.md §3, SUBMIT: its options, its keys, and the blocks that follow its line."""
+"""SUBMIT (docs/protocol.md §3): options, keys and blocks."""
 
 import hashlib
 import os
@@ -11,10 +11,11 @@ from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, quote
 
-MOST_SKIPPED = 64 << 20
+MAX_SKIPPED = 64 << 20
+"""Size of the largest block that the daemon reads and discards (bytes)."""
 
 
-def test_the_umask_is_022_unless_told(wire: Wire) -> None:
+def test_umask_is_022_by_default(wire: Wire) -> None:
     for option, shown in [
         ("", "0022"),
         ("--umask=077", "0077"),
@@ -24,13 +25,13 @@ def test_the_umask_is_022_unless_told(wire: Wire) -> None:
         assert wire.run(f"{option} umask").stdout == f"{shown}\n".encode()
 
 
-def test_nice_is_added_to_the_daemons(wire: Wire) -> None:
+def test_nice_is_added_to_that_of_the_daemon(wire: Wire) -> None:
     mine = os.nice(0)
     for nice in (0, 5, 19 - mine):
         assert wire.run(f"--nice={nice} nice").stdout == f"{mine + nice}\n".encode()
 
 
-def test_a_job_starts_in_its_directory(wire: Wire, tmp_path: Path) -> None:
+def test_job_starts_in_its_directory(wire: Wire, tmp_path: Path) -> None:
     for name in ("plain", "with space", "q\"uo'te\\ $HOME", "naïve", "-n", "a\nb"):
         place = tmp_path / name
         place.mkdir()
@@ -40,9 +41,7 @@ def test_a_job_starts_in_its_directory(wire: Wire, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["/nonexistent/directory", "/etc/passwd"])
-def test_a_directory_that_cannot_be_entered_is_a_failure_to_spawn(
-    wire: Wire, tmp_path: Path, place: str
-) -> None:
+def test_inaccessible_directory_is_a_spawn_failure(wire: Wire, tmp_path: Path, place: str) -> None:
     job = wire.submit(f"--cwd={place} touch {tmp_path}/ran")
     assert wire.wait(job) == "FAILED"
     assert wire.show(job)["reason"] == "spawn"
@@ -50,7 +49,7 @@ def test_a_directory_that_cannot_be_entered_is_a_failure_to_spawn(
     assert not (tmp_path / "ran").exists()
 
 
-def test_variables_are_the_jobs_own(wire: Wire) -> None:
+def test_variables_are_set_for_their_job_only(wire: Wire) -> None:
     assert wire.run(
         '--env=A=1 --env=B= --env=C="x  y" --env=D=a=b printf "%s|" "$A" "$B" "$C" "$D"'
     ).stdout == (b"1||x  y|a=b|")
@@ -59,7 +58,7 @@ def test_variables_are_the_jobs_own(wire: Wire) -> None:
     assert wire.run('printf %s "$A"').stdout == b""
 
 
-def test_output_over_the_quota_is_dropped_and_counted(wire: Wire) -> None:
+def test_output_over_the_limit_is_dropped_and_counted(wire: Wire) -> None:
     job = wire.submit("--max-output=10 printf 0123456789abc; printf 0123456789 >&2; exit 0")
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(job) == (b"0123456789", b"0123456789", "0")
@@ -72,14 +71,16 @@ def test_output_over_the_quota_is_dropped_and_counted(wire: Wire) -> None:
     ]
 
 
-def test_a_quota_of_nothing_keeps_nothing(wire: Wire) -> None:
+def test_output_limit_of_zero_keeps_nothing(wire: Wire) -> None:
     job = wire.submit("--max-output=0 echo hi")
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(job) == (b"", b"", "0")
     assert (wire.show(job)["stdout_bytes"], wire.show(job)["stdout_dropped"]) == (0, 3)
 
 
-def test_a_key_makes_a_submission_safe_to_repeat(running: Daemon, wire: Wire, tmp_path: Path) -> None:
+def test_repeated_submission_with_key_returns_the_same_job(
+    running: Daemon, wire: Wire, tmp_path: Path
+) -> None:
     text = f'--key=job:1/a@b --label="x y" --timeout=60 echo ran >> {tmp_path}/runs'
     job = wire.submit(text)
     assert wire.submit(text) == job
@@ -106,14 +107,14 @@ def test_a_key_makes_a_submission_safe_to_repeat(running: Daemon, wire: Wire, tm
         "--key=K --nice=1 true",
     ],
 )
-def test_another_submission_under_the_same_key_is_a_conflict(wire: Wire, other: str) -> None:
+def test_different_submission_with_the_same_key_is_a_conflict(wire: Wire, other: str) -> None:
     key = hashlib.sha256(other.encode()).hexdigest()
     job = wire.submit(f"--key={key} true")
     assert wire.ask("SUBMIT " + other.replace("=K", f"={key}")).startswith("ERROR KEY_CONFLICT ")
     assert wire.submit(f"--key={key} true") == job
 
 
-def test_another_block_under_the_same_key_is_a_conflict(wire: Wire) -> None:
+def test_different_block_with_the_same_key_is_a_conflict(wire: Wire) -> None:
     job = wire.submit("--key=block --stdin=3 cat", b"abc")
     assert wire.submit("--key=block --stdin=3 cat", b"abc") == job
     wire.send(b"SUBMIT --key=block --stdin=3 cat\r\nabd\r\n")
@@ -127,18 +128,18 @@ def test_another_block_under_the_same_key_is_a_conflict(wire: Wire) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"x", b"no end of line", b"PING\r\nQUIT\r\n", b"\x00\xff\r\n.\r\n", b"\n" * 100]
 )
-def test_stdin_is_the_block_byte_for_byte(wire: Wire, data: bytes) -> None:
+def test_stdin_is_the_block_unchanged(wire: Wire, data: bytes) -> None:
     assert wire.run(f"--stdin={len(data)} cat", data) == (data, b"", "0")
 
 
-def test_a_large_stdin_arrives_whole(wire: Wire) -> None:
+def test_large_stdin_arrives_complete(wire: Wire) -> None:
     data = random.Random(1).randbytes(1_000_000)
     result = wire.run(f"--stdin={len(data)} sha256sum; wc -c", data)
     assert result.stdout.split() == [hashlib.sha256(data).hexdigest().encode(), b"-", b"0"]
 
 
-def test_the_first_blocks_of_many_clients_are_taken_at_once(daemon: DaemonFactory) -> None:
-    """Where the daemon keeps them may have to be made first: for the first of all, or of each thousand."""
+def test_first_blocks_of_many_clients_are_accepted(daemon: DaemonFactory) -> None:
+    """The daemon creates a directory for the first block of all, and for the first of each 1,000 jobs."""
     one = daemon(slots=1)
     wires = [one.connect() for _ in range(50)]
     wires[0].submit("sleep 300")
@@ -151,14 +152,14 @@ def test_the_first_blocks_of_many_clients_are_taken_at_once(daemon: DaemonFactor
 
 
 @pytest.mark.parametrize("command", ["true", "head -c 1 >/dev/null", "exec <&-; sleep 0.1"])
-def test_a_stdin_that_is_not_read_is_no_error(wire: Wire, command: str) -> None:
+def test_unread_stdin_is_no_error(wire: Wire, command: str) -> None:
     assert wire.run(f"--stdin=1000000 {command}", bytes(1_000_000)) == (b"", b"", "0")
 
 
 SCRIPT = b"""\
 name='a "b" $c'
 cat <<'END'
-as it is: $name `x` "q" \\n
+unchanged: $name `x` "q" \\n
 END
 cat <<END
 replaced: $name $((6 * 7))
@@ -168,28 +169,28 @@ exit 5
 """
 
 
-def test_a_script_stands_in_place_of_the_command(wire: Wire) -> None:
+def test_script_replaces_the_command(wire: Wire) -> None:
     result = wire.run(f"--script={len(SCRIPT)}", SCRIPT)
-    assert result == (b'as it is: $name `x` "q" \\n\nreplaced: a "b" $c 42\n', b"", "5")
+    assert result == (b'unchanged: $name `x` "q" \\n\nreplaced: a "b" $c 42\n', b"", "5")
 
 
-def test_a_script_need_not_be_utf_8_and_its_stdin_is_not_itself(wire: Wire) -> None:
+def test_script_may_be_non_utf_8_and_is_not_its_own_stdin(wire: Wire) -> None:
     script = b"cat\nprintf '%s' 'caf\xe9 \xff'\nexit 0\n"
     assert wire.run(f"--script={len(script)}", script) == (b"caf\xe9 \xff", b"", "0")
 
 
-def test_a_script_may_be_long(wire: Wire) -> None:
-    script = b"# a comment\n" * 20_000 + b"echo the end"  # longer than one argument of a program may be
+def test_script_may_be_long(wire: Wire) -> None:
+    script = b"# a comment\n" * 20_000 + b"echo the end"  # longer than the limit of a program's argument
     assert wire.run(f"--script={len(script)}", script).stdout == b"the end\n"
 
 
 @pytest.mark.parametrize("order", ["--script={} --stdin={}", "--stdin={1} --script={0}"])
-def test_the_script_comes_before_the_stdin(wire: Wire, order: str) -> None:
+def test_script_block_precedes_stdin_block(wire: Wire, order: str) -> None:
     script, data = b"tr a-z A-Z", b"shout\r\n"
     assert wire.run(order.format(len(script), len(data)), script, data) == (b"SHOUT\r\n", b"", "0")
 
 
-def test_a_pipelined_block_is_no_request(wire: Wire, tmp_path: Path) -> None:
+def test_pipelined_block_is_not_executed(wire: Wire, tmp_path: Path) -> None:
     block = f"SUBMIT touch {tmp_path}/never\r\nQUIT\r\n".encode()
     wire.send(b"SUBMIT --stdin=%d cat\r\n%b\r\nPING\r\n" % (len(block), block))
     job = int(wire.line().removeprefix("JOB_ID "))
@@ -200,25 +201,23 @@ def test_a_pipelined_block_is_no_request(wire: Wire, tmp_path: Path) -> None:
 
 
 REFUSED = [
-    pytest.param("--explode=1-2 --stdin={0} cat", "BAD_REQUEST", id="not an option, before"),
-    pytest.param("--stdin={0} --every=1h cat", "BAD_REQUEST", id="not an option, behind"),
+    pytest.param("--explode=1-2 --stdin={0} cat", "BAD_REQUEST", id="unknown option before"),
+    pytest.param("--stdin={0} --every=1h cat", "BAD_REQUEST", id="unknown option after"),
     pytest.param("--bogus=1 --stdin={0} cat", "BAD_REQUEST", id="unknown"),
     pytest.param("--bogus --stdin={0} cat", "BAD_REQUEST", id="unknown, without a value"),
     pytest.param("--timeout=soon --stdin={0} cat", "BAD_REQUEST", id="a bad value"),
-    pytest.param("--stdin={0} --timeout=soon cat", "BAD_REQUEST", id="a bad value, behind"),
+    pytest.param("--stdin={0} --timeout=soon cat", "BAD_REQUEST", id="a bad value after"),
     pytest.param("--key=a,b --stdin={0} cat", "BAD_REQUEST", id="a bad name"),
-    pytest.param('--label="x y" --umask=9 --stdin={0} cat', "BAD_REQUEST", id="behind a quoted value"),
+    pytest.param('--label="x y" --umask=9 --stdin={0} cat', "BAD_REQUEST", id="after a quoted value"),
     pytest.param("--stdin={0}", "BAD_REQUEST", id="no command"),
-    pytest.param("--stdin={0} --", "BAD_REQUEST", id="no command behind --"),
+    pytest.param("--stdin={0} --", "BAD_REQUEST", id="no command after --"),
     pytest.param("--key=taken --stdin={0} cat", "KEY_CONFLICT", id="a taken key"),
     pytest.param("--bogus=1 --script={0}", "BAD_REQUEST", id="a script"),
 ]
 
 
 @pytest.mark.parametrize("text, code", REFUSED)
-def test_a_refused_submissions_blocks_are_thrown_away(
-    wire: Wire, tmp_path: Path, text: str, code: str
-) -> None:
+def test_block_of_a_refused_submission_is_discarded(wire: Wire, tmp_path: Path, text: str, code: str) -> None:
     wire.submit("--key=taken true")
     last = wire.submit("true")
     block = f"SUBMIT touch {tmp_path}/never\r\n".encode() * 50
@@ -228,40 +227,40 @@ def test_a_refused_submissions_blocks_are_thrown_away(
     assert wire.list(f"--from={last + 1}") == []
 
 
-def test_both_blocks_of_a_refused_submission_are_thrown_away(wire: Wire) -> None:
+def test_both_blocks_of_a_refused_submission_are_discarded(wire: Wire) -> None:
     wire.send(b"SUBMIT --bogus --script=6 --stdin=8\r\nPING\r\n\r\nSTATS\r\n\n\r\nPING\r\n")
     assert wire.line().startswith("ERROR BAD_REQUEST ")
     assert wire.line().startswith("OK")
     assert wire.ask("STATUS x").startswith("ERROR BAD_REQUEST ")
 
 
-def test_a_line_that_is_not_text_keeps_its_block_from_being_run_too(running: Daemon, tmp_path: Path) -> None:
+def test_block_after_an_invalid_line_is_not_executed(running: Daemon, tmp_path: Path) -> None:
     wire = running.connect()
     block = f"SUBMIT touch {tmp_path}/never\r\n".encode()
     wire.send(b"SUBMIT --stdin=%d echo \xff\r\n%b\r\nPING\r\n" % (len(block), block))
     wire.half_close()
     refusal, *others = wire.rest().split(b"\r\n")[:-1]
     assert refusal.startswith(b"ERROR BAD_REQUEST ")
-    assert len(others) <= 1, "in step, or closed"
+    assert len(others) <= 1, "answered, or closed"
     assert all(other.startswith(b"OK") for other in others)
 
 
-def test_a_block_that_is_too_large_is_answered_before_it_arrives(running: Daemon, wire: Wire) -> None:
-    wire.send(b"SUBMIT --stdin=%d cat\r\n" % MOST_SKIPPED)
+def test_too_large_block_is_refused_before_it_arrives(running: Daemon, wire: Wire) -> None:
+    wire.send(b"SUBMIT --stdin=%d cat\r\n" % MAX_SKIPPED)
     assert wire.line().startswith("ERROR TOO_LARGE ")
     before = running.memory()["VmRSS"]
     piece = b"SUBMIT exit 1\r\n" * 1024
-    for _ in range(MOST_SKIPPED // len(piece)):
+    for _ in range(MAX_SKIPPED // len(piece)):
         wire.send(piece)
-    wire.send(piece[: MOST_SKIPPED % len(piece)] + b"\r\nPING\r\n")
+    wire.send(piece[: MAX_SKIPPED % len(piece)] + b"\r\nPING\r\n")
     assert wire.line().startswith("OK")
     assert running.memory()["VmRSS"] - before < 16 << 20
     assert wire.ask("STATUS x").startswith("ERROR BAD_REQUEST ")
 
 
 @pytest.mark.parametrize("option", ["--stdin", "--script"])
-@pytest.mark.parametrize("length", ["x", "", "-1", "1.5", str(MOST_SKIPPED + 1), "9" * 30])
-def test_a_length_that_cannot_be_read_or_skipped_closes_after_the_error(
+@pytest.mark.parametrize("length", ["x", "", "-1", "1.5", str(MAX_SKIPPED + 1), "9" * 30])
+def test_invalid_block_length_closes_the_connection(
     running: Daemon, wire: Wire, option: str, length: str
 ) -> None:
     last = wire.submit("true")
@@ -273,7 +272,7 @@ def test_a_length_that_cannot_be_read_or_skipped_closes_after_the_error(
     assert wire.list(f"--from={last + 1}") == []
 
 
-def test_a_block_cut_short_by_the_end_of_the_connection_is_no_job(running: Daemon, wire: Wire) -> None:
+def test_incomplete_block_at_end_of_connection_is_no_job(running: Daemon, wire: Wire) -> None:
     last = wire.submit("true")
     for request in (
         b"SUBMIT --stdin=10 cat\r\n",

@@ -1,4 +1,4 @@
-"""The program taskq against the real daemon: what it prints, where, and the exit code it leaves."""
+"""taskq with a real daemon: its output and exit codes."""
 
 import json
 import os
@@ -23,8 +23,8 @@ TASKQ = Path(sys.executable).with_name("taskq")
 NOT_FINISHED, NO_DAEMON, USAGE, REFUSED = 75, 69, 2, 1
 
 
-class Shown:
-    """What a run of taskq left."""
+class Outcome:
+    """Exit code and output of a run of taskq."""
 
     def __init__(self, process: "subprocess.CompletedProcess[bytes]") -> None:
         self.code = process.returncode
@@ -35,17 +35,17 @@ class Shown:
         return f"exit code {self.code}, stdout {self.out!r}, stderr {self.err!r}"
 
 
-Taskq = Callable[..., Shown]
+Taskq = Callable[..., Outcome]
 
 
 @pytest.fixture
 def taskq(running: Daemon, tmp_path: Path) -> Taskq:
-    """Run taskq with these words in a directory of the test's; the rest goes by name."""
+    """Return a function that runs taskq in the directory of the test."""
 
     def run(
         *words: str, stdin: bytes = b"", address: str = f"unix:{running.socket}", **variables: str
-    ) -> Shown:
-        return Shown(
+    ) -> Outcome:
+        return Outcome(
             subprocess.run(
                 [TASKQ, *words],
                 cwd=tmp_path,
@@ -60,7 +60,7 @@ def taskq(running: Daemon, tmp_path: Path) -> Taskq:
     return run
 
 
-def _ids(shown: Shown) -> list[int]:
+def _ids(shown: Outcome) -> list[int]:
     assert (shown.code, shown.err) == (0, b""), shown
     assert re.fullmatch(rb"([1-9][0-9]*\n)*", shown.out), shown
     return [int(line) for line in shown.out.split()]
@@ -74,7 +74,7 @@ def _submit(taskq: Taskq, *words: str, **more: Any) -> int:
 # submit
 
 
-def test_submit_prints_the_id_alone(taskq: Taskq, wire: Wire) -> None:
+def test_submit_prints_only_the_id(taskq: Taskq, wire: Wire) -> None:
     job = _submit(taskq, "echo hi")
     assert wire.wait(job) == "COMPLETED"
     assert wire.result(job) == (b"hi\n", b"", "0")
@@ -100,7 +100,7 @@ def test_submit_prints_the_id_alone(taskq: Taskq, wire: Wire) -> None:
         (["printf", "%s", "a\tb"], b"a\tb"),
     ],
 )
-def test_one_word_is_a_shell_line_and_several_reach_the_program_as_they_were(
+def test_submit_runs_one_word_in_the_shell_and_several_as_a_program(
     taskq: Taskq, wire: Wire, words: list[str], printed: bytes
 ) -> None:
     job = _submit(taskq, *words)
@@ -109,7 +109,7 @@ def test_one_word_is_a_shell_line_and_several_reach_the_program_as_they_were(
 
 
 @pytest.mark.parametrize("words", [["if", "true"], ["A=1", "true"], ["!", "true"], ["-x", "true"]])
-def test_words_of_the_shells_own_are_the_names_of_programs(
+def test_keywords_of_the_shell_are_names_of_programs(
     taskq: Taskq, wire: Wire, tmp_path: Path, words: list[str]
 ) -> None:
     program = tmp_path / words[0]
@@ -120,7 +120,7 @@ def test_words_of_the_shells_own_are_the_names_of_programs(
     assert wire.result(job) == (" ".join([*words, ""]).encode(), b"", "0")
 
 
-def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
+def test_job_gets_directory_umask_and_path_of_the_caller(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         job = _submit(taskq, "umask; pwd -P; echo $PATH", PATH=f"{tmp_path}:{os.environ['PATH']}")
@@ -134,7 +134,7 @@ def test_a_job_runs_where_its_caller_stands(taskq: Taskq, wire: Wire, tmp_path: 
     assert wire.result(job).stdout.decode() == f"0027\n{place}\n{searched}\n"
 
 
-def test_over_tcp_a_job_runs_where_the_daemon_says(
+def test_job_over_tcp_gets_defaults_of_the_daemon(
     running: Daemon, taskq: Taskq, wire: Wire, tmp_path: Path
 ) -> None:
     address = f"tcp:127.0.0.1:{running.port}"
@@ -153,7 +153,7 @@ def test_over_tcp_a_job_runs_where_the_daemon_says(
         assert re.search(rb"AUTH|token", shown.err)
 
 
-def test_submits_options_are_the_wires(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
+def test_submit_sends_its_options(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"\x00\xffin")
     job = _submit(
         taskq,
@@ -199,22 +199,20 @@ def test_submits_options_are_the_wires(taskq: Taskq, wire: Wire, tmp_path: Path)
     assert wire.result(job).stdout == b"from the script\nand stdin"
 
 
-def test_a_job_of_a_caller_without_taskq_in_the_path_finds_it(taskq: Taskq, wire: Wire) -> None:
+def test_job_finds_taskq_if_the_caller_has_none_in_path(taskq: Taskq, wire: Wire) -> None:
     shown = taskq("run", "taskq submit --label inner true", PATH="/bin:/usr/bin")
     [inner] = wire.list("--label=inner")
     assert (shown.code, shown.out, shown.err) == (0, b"%d\n" % inner["id"], b"")
 
 
-def test_a_relative_directory_is_the_callers(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
+def test_relative_directory_is_relative_to_the_caller(taskq: Taskq, wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "sub dir").mkdir()
     job = _submit(taskq, "--cwd", "sub dir", "pwd -P")
     wire.wait(job)
     assert wire.result(job).stdout.decode() == f"{os.path.realpath(tmp_path)}/sub dir\n"
 
 
-def test_a_directory_whose_name_is_not_utf8_is_the_jobs_too(
-    running: Daemon, wire: Wire, tmp_path: Path
-) -> None:
+def test_directory_with_non_utf8_name_is_kept(running: Daemon, wire: Wire, tmp_path: Path) -> None:
     place = os.fsencode(tmp_path) + b"/\xff \xc3\xa9"
     os.mkdir(place)
     job = subprocess.run(
@@ -232,7 +230,9 @@ def test_a_directory_whose_name_is_not_utf8_is_the_jobs_too(
 
 
 @pytest.mark.parametrize("source", ["jobs.txt", "-"])
-def test_submit_from_file_submits_a_line_a_job(taskq: Taskq, wire: Wire, tmp_path: Path, source: str) -> None:
+def test_submit_from_file_submits_one_job_per_line(
+    taskq: Taskq, wire: Wire, tmp_path: Path, source: str
+) -> None:
     lines = "".join(f"echo job {number}\n" for number in range(500))
     (tmp_path / "jobs.txt").write_text(lines)
     jobs = _ids(taskq("submit", "--from-file", source, stdin=lines.encode() if source == "-" else b""))
@@ -245,7 +245,7 @@ def test_submit_from_file_submits_a_line_a_job(taskq: Taskq, wire: Wire, tmp_pat
 # status, result, wait, show, list, output
 
 
-def test_a_finished_job_ends_taskq_as_it_ended(taskq: Taskq) -> None:
+def test_wait_and_result_exit_as_the_job(taskq: Taskq) -> None:
     for command, code in [("echo out; echo err >&2", 0), ("echo out; echo err >&2; exit 42", 42)]:
         job = str(_submit(taskq, command))
         assert taskq("wait", job).code == code
@@ -257,7 +257,7 @@ def test_a_finished_job_ends_taskq_as_it_ended(taskq: Taskq) -> None:
         assert taskq("result", job).code == 128 + number
 
 
-def test_a_result_is_byte_exact(taskq: Taskq, tmp_path: Path) -> None:
+def test_result_is_byte_exact(taskq: Taskq, tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(bytes(range(256)) * 10_000)
     job = str(_submit(taskq, "cat bytes; cat bytes | tail -c 300 >&2"))
     taskq("wait", job)
@@ -266,7 +266,7 @@ def test_a_result_is_byte_exact(taskq: Taskq, tmp_path: Path) -> None:
     assert shown.out == bytes(range(256)) * 10_000
 
 
-def test_an_unfinished_job_is_75(taskq: Taskq, wire: Wire) -> None:
+def test_unfinished_job_exits_with_75(taskq: Taskq, wire: Wire) -> None:
     job = wire.submit("sleep 300")
     shown = taskq("result", str(job))
     assert (shown.code, shown.out) == (NOT_FINISHED, b""), shown
@@ -282,7 +282,7 @@ def test_status_prints_the_status(taskq: Taskq, wire: Wire) -> None:
     assert b"COMPLETED" in shown.out
 
 
-def test_show_and_list_in_json_are_the_daemons(taskq: Taskq, wire: Wire) -> None:
+def test_show_and_list_print_json_of_the_daemon(taskq: Taskq, wire: Wire) -> None:
     jobs = [wire.submit('--label="cli list" true') for _ in range(3)]
     for job in jobs:
         wire.wait(job)
@@ -294,10 +294,10 @@ def test_show_and_list_in_json_are_the_daemons(taskq: Taskq, wire: Wire) -> None
     shown = taskq("list", "--label", "cli list", "--reverse", "--limit", "2")
     assert (shown.code, shown.err) == (0, b"")
     assert str(jobs[2]).encode() in shown.out
-    assert b"\x1b" not in shown.out, "no colours where there is no terminal"
+    assert b"\x1b" not in shown.out, "no colours without a terminal"
 
 
-def test_a_list_goes_on_beyond_a_page(taskq: Taskq, wire: Wire) -> None:
+def test_list_prints_more_than_one_page(taskq: Taskq, wire: Wire) -> None:
     wire.send(b'SUBMIT --label="pages" true\r\n' * 130)
     jobs = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(130)]
     wire.wait(jobs[-1])
@@ -319,7 +319,7 @@ def test_a_list_goes_on_beyond_a_page(taskq: Taskq, wire: Wire) -> None:
         ("hello", None),
     ],
 )
-def test_every_verb_answers_in_json(taskq: Taskq, wire: Wire, verb: str, words: list[str] | None) -> None:
+def test_commands_print_json(taskq: Taskq, wire: Wire, verb: str, words: list[str] | None) -> None:
     job = wire.submit("sleep 300" if verb == "cancel" else "true")
     if verb != "cancel":
         wire.wait(job)
@@ -328,7 +328,7 @@ def test_every_verb_answers_in_json(taskq: Taskq, wire: Wire, verb: str, words: 
     assert all(isinstance(json.loads(line), dict) for line in shown.out.splitlines())
 
 
-def test_output_is_raw_and_may_be_a_part(taskq: Taskq, wire: Wire) -> None:
+def test_output_prints_bytes_of_a_range(taskq: Taskq, wire: Wire) -> None:
     job = wire.submit(r"printf '0123456789\377'; printf err >&2")
     wire.wait(job)
     assert taskq("output", str(job)).out == b"0123456789\xff"
@@ -338,7 +338,7 @@ def test_output_is_raw_and_may_be_a_part(taskq: Taskq, wire: Wire) -> None:
     assert taskq("output", str(job), "stdout", "--tail", "2").out == b"9\xff"
 
 
-def test_output_of_any_size_is_whole(taskq: Taskq, wire: Wire) -> None:
+def test_large_output_is_complete(taskq: Taskq, wire: Wire) -> None:
     job = wire.submit("head -c 20M /dev/zero")
     wire.wait(job)
     assert taskq("output", str(job), "stdout").out == bytes(20 << 20)
@@ -347,7 +347,7 @@ def test_output_of_any_size_is_whole(taskq: Taskq, wire: Wire) -> None:
 # run
 
 
-def test_run_follows_the_job_and_ends_as_it_ends(taskq: Taskq) -> None:
+def test_run_prints_output_and_exits_as_the_job(taskq: Taskq) -> None:
     shown = taskq("run", "echo out; sleep 0.2; echo err >&2; exit 5")
     assert (shown.code, shown.out, shown.err) == (5, b"out\n", b"err\n")
     assert taskq("run", "kill -9 $$").code == 128 + 9
@@ -356,7 +356,7 @@ def test_run_follows_the_job_and_ends_as_it_ends(taskq: Taskq) -> None:
     assert taskq("run", "wc -c", stdin=b"data\n").out == b"5\n"
 
 
-def test_run_says_why_a_job_was_ended(taskq: Taskq) -> None:
+def test_run_prints_the_reason_of_a_timeout(taskq: Taskq) -> None:
     shown = taskq("run", "--timeout", "100ms", "sleep", "300")
     assert shown.code == 143
     assert re.fullmatch(
@@ -364,7 +364,7 @@ def test_run_says_why_a_job_was_ended(taskq: Taskq) -> None:
     )
 
 
-def test_run_shows_output_as_it_comes(running: Daemon, wire: Wire) -> None:
+def test_run_prints_output_while_the_job_runs(running: Daemon, wire: Wire) -> None:
     with subprocess.Popen(
         [TASKQ, "run", "echo first; sleep 300"],
         env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
@@ -379,8 +379,8 @@ def test_run_shows_output_as_it_comes(running: Daemon, wire: Wire) -> None:
         assert process.wait(DEADLINE) == 128 + signal.SIGTERM
 
 
-def test_an_interrupted_run_leaves_the_job_unless_it_is_told_to_cancel(running: Daemon, wire: Wire) -> None:
-    """Without a terminal nobody can be asked: the job lives on, and taskq says its number."""
+def test_interrupted_run_leaves_the_job(running: Daemon, wire: Wire) -> None:
+    """Without a terminal no question is asked: the job continues, and taskq prints its id."""
     with subprocess.Popen(
         [TASKQ, "run", "echo first; sleep 300"],
         env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
@@ -393,16 +393,16 @@ def test_an_interrupted_run_leaves_the_job_unless_it_is_told_to_cancel(running: 
         assert process.stdout.readline() == b"first\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 128 + signal.SIGINT
-        said = process.stderr.read()
+        message = process.stderr.read()
     [job] = wire.list("--status=RUNNING")
-    assert str(job["id"]).encode() in said
-    assert b"Traceback" not in said
+    assert str(job["id"]).encode() in message
+    assert b"Traceback" not in message
 
 
 # cancel and retry
 
 
-def test_cancel_and_retry(taskq: Taskq, wire: Wire) -> None:
+def test_cancel_and_retry_change_the_status(taskq: Taskq, wire: Wire) -> None:
     job = wire.submit("sleep 300")
     wire.wait_running(job)
     assert taskq("cancel", str(job)).code == 0
@@ -418,7 +418,7 @@ def test_cancel_and_retry(taskq: Taskq, wire: Wire) -> None:
     assert shown.code == REFUSED
 
 
-def test_a_history_tells_who_and_why(taskq: Taskq, wire: Wire) -> None:
+def test_history_prints_events_with_causes(taskq: Taskq, wire: Wire) -> None:
     job = wire.submit("--retries=1 --retry-delay=10ms exit 3")
     wire.wait(job)
     shown = taskq("history", str(job))
@@ -433,7 +433,7 @@ def test_a_history_tells_who_and_why(taskq: Taskq, wire: Wire) -> None:
     assert documents == wire.history(job)
 
 
-def test_what_is_removed_is_gone(taskq: Taskq, wire: Wire) -> None:
+def test_removed_job_is_gone(taskq: Taskq, wire: Wire) -> None:
     jobs = [wire.submit("true") for _ in range(2)]
     for job in jobs:
         wire.wait(job)
@@ -443,7 +443,7 @@ def test_what_is_removed_is_gone(taskq: Taskq, wire: Wire) -> None:
     assert b"(GONE)" in shown.err
 
 
-def test_a_journal_is_verified_and_dumped_while_its_daemon_runs(
+def test_journal_is_verified_and_dumped_while_its_daemon_runs(
     running: Daemon, taskq: Taskq, wire: Wire
 ) -> None:
     job = wire.submit(r"printf 'a\377'")
@@ -458,14 +458,14 @@ def test_a_journal_is_verified_and_dumped_while_its_daemon_runs(
     assert (documents[-1]["at"], documents[-1]["status"]) == (events[-1]["at"], "COMPLETED")
 
 
-def test_stats_and_hello(taskq: Taskq) -> None:
+def test_stats_and_hello_print_the_version(taskq: Taskq) -> None:
     for verb in ("stats", "hello"):
         shown = taskq(verb)
         assert (shown.code, shown.err) == (0, b"")
         assert b"version" in shown.out.lower()
 
 
-# what goes wrong
+# errors
 
 
 USAGES = [
@@ -490,7 +490,7 @@ USAGES = [
 
 
 @pytest.mark.parametrize("words", USAGES, ids=" ".join)
-def test_a_usage_error_is_2(taskq: Taskq, wire: Wire, words: list[str]) -> None:
+def test_usage_error_exits_with_2(taskq: Taskq, wire: Wire, words: list[str]) -> None:
     last = wire.submit("true")
     shown = taskq(*words)
     assert (shown.code, shown.out if words else b"") == (USAGE, b""), shown
@@ -502,7 +502,7 @@ def test_a_usage_error_is_2(taskq: Taskq, wire: Wire, words: list[str]) -> None:
 @pytest.mark.parametrize(
     "verb", ["status", "result", "show", "wait", "cancel", "retry", "remove", "history", "output"]
 )
-def test_a_refused_request_is_1_and_its_code_is_said(taskq: Taskq, verb: str) -> None:
+def test_refused_request_exits_with_1_and_one_line(taskq: Taskq, verb: str) -> None:
     shown = taskq(verb, "999999999")
     assert (shown.code, shown.out) == (REFUSED, b""), shown
     assert b"999999999" in shown.err
@@ -510,7 +510,7 @@ def test_a_refused_request_is_1_and_its_code_is_said(taskq: Taskq, verb: str) ->
 
 
 @pytest.mark.parametrize("words", [["submit", "true"], ["run", "true"], ["status", "1"], ["list"], ["hello"]])
-def test_no_daemon_is_69(taskq: Taskq, tmp_path: Path, words: list[str]) -> None:
+def test_missing_daemon_exits_with_69(taskq: Taskq, tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "dead").touch()
     for address in (f"unix:{tmp_path}/nothing", f"unix:{tmp_path}/dead", "tcp:127.0.0.1:1"):
         shown = taskq(*words, address=address)
@@ -519,7 +519,7 @@ def test_no_daemon_is_69(taskq: Taskq, tmp_path: Path, words: list[str]) -> None
         assert b"Traceback" not in shown.err
 
 
-def test_the_address_may_be_an_option_before_or_behind_the_verb(running: Daemon, taskq: Taskq) -> None:
+def test_address_option_is_accepted_before_and_after_the_command(running: Daemon, taskq: Taskq) -> None:
     address = f"unix:{running.socket}"
     assert taskq("--address", address, "hello", address="unix:/nonexistent").code == 0
     assert taskq("hello", "--address", address, address="unix:/nonexistent").code == 0
@@ -528,13 +528,13 @@ def test_the_address_may_be_an_option_before_or_behind_the_verb(running: Daemon,
 @pytest.mark.parametrize(
     "verb", [[], ["submit"], ["run"], ["list"], ["output"], ["cancel"], ["drain"], ["journal", "dump"]]
 )
-def test_help_is_there_for_all(taskq: Taskq, verb: list[str]) -> None:
+def test_commands_have_help(taskq: Taskq, verb: list[str]) -> None:
     shown = taskq(*verb, "--help", address="unix:/nonexistent")
     assert (shown.code, shown.err) == (0, b"")
     assert " ".join(["taskq", *verb]).encode() in shown.out
 
 
-def test_nobody_reading_is_no_error_of_ours(running: Daemon, wire: Wire) -> None:
+def test_closed_stdout_is_no_error(running: Daemon, wire: Wire) -> None:
     job = wire.submit("head -c 20M /dev/zero")
     wire.wait(job)
     shown = subprocess.run(
@@ -547,14 +547,14 @@ def test_nobody_reading_is_no_error_of_ours(running: Daemon, wire: Wire) -> None
     assert (shown.stdout.strip(), shown.stderr) == (b"10", b"")
 
 
-def test_a_submission_is_quick_and_twisted_stays_outside(running: Daemon, taskq: Taskq) -> None:
+def test_submit_is_fast_and_imports_no_twisted(running: Daemon, taskq: Taskq) -> None:
     seconds = []
     for _ in range(10):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         _submit(taskq, "true")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.1, "seconds of the processor: the clock's depend on what else runs here"
+    assert min(seconds) < 0.1, "CPU time (seconds), since elapsed time depends on the load"
     shown = subprocess.run(
         [sys.executable, "-X", "importtime", TASKQ, "submit", "true"],
         env=environment() | {"TASKQ_ADDRESS": f"unix:{running.socket}"},
@@ -569,7 +569,7 @@ def test_a_submission_is_quick_and_twisted_stays_outside(running: Daemon, taskq:
     assert not imported & {"twisted", "zope", "msgspec", "rich", "asyncio"}
 
 
-def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_run_and_wait_continue_after_a_restart_of_the_daemon(daemon: DaemonFactory, tmp_path: Path) -> None:
     one = daemon("--stop-grace", "60s")
     wire = one.connect()
     before = wire.stats()["connections"]
@@ -595,11 +595,11 @@ def test_run_and_wait_go_on_after_a_restart_of_the_daemon(daemon: DaemonFactory,
         out, err = run.communicate(timeout=DEADLINE)
     assert (run.returncode, wait.returncode) == (3, 3)
     assert out.endswith(b"first\nlast\n")
-    for said in (err, waited):
-        assert said.count(b"taskq: reconnected to the daemon\n") == 1
+    for messages in (err, waited):
+        assert messages.count(b"taskq: reconnected to the daemon\n") == 1
 
 
-def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:
+def test_run_reports_that_the_daemon_died(daemon: DaemonFactory) -> None:
     one = daemon()
     with subprocess.Popen(
         [TASKQ, "run", "--reconnect", "1s", "echo first; sleep 300"],
@@ -617,7 +617,7 @@ def test_a_daemon_that_dies_meanwhile_is_said(daemon: DaemonFactory) -> None:
     until(lambda: not one.is_running, "the daemon to end")
 
 
-def test_json_is_one_document_and_jsonl_one_a_line(taskq: Taskq, wire: Wire) -> None:
+def test_json_is_one_document_and_jsonl_one_per_line(taskq: Taskq, wire: Wire) -> None:
     jobs = [wire.submit("--label=documents true") for _ in range(3)]
     for job in jobs:
         wire.wait(job)
@@ -627,7 +627,7 @@ def test_json_is_one_document_and_jsonl_one_a_line(taskq: Taskq, wire: Wire) -> 
     assert [job["id"] for job in whole] == jobs
 
 
-def test_many_jobs_are_chosen_by_label_and_by_range(taskq: Taskq, wire: Wire) -> None:
+def test_label_and_range_select_jobs(taskq: Taskq, wire: Wire) -> None:
     jobs = [wire.submit("--hold --label=chosen true") for _ in range(4)]
     assert taskq("release", f"{jobs[0]}-{jobs[1]}").code == 0
     assert [wire.wait(job) for job in jobs[:2]] == ["COMPLETED", "COMPLETED"]

@@ -1,4 +1,4 @@
-"""One-shots with the tools that are everywhere: nc, socat, curl; and nothing for a web page."""
+"""Requests with nc and socat; requests of web clients are rejected."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ REQUESTS = (
     r"SUBMIT --stdin=5 cat\r\nhello\r\nWAIT {1}\nRESULT {1}\nPING\n"
 )
 
-ONE_SHOTS = [
+TOOLS = [
     pytest.param("nc -N -U {socket}", "", marks=pytest.mark.needs("nc"), id="nc over the UNIX socket"),
     pytest.param(
         "nc -N 127.0.0.1 {port}", r"AUTH {token}\n", marks=pytest.mark.needs("nc"), id="nc over TCP"
@@ -42,8 +42,8 @@ def _shell(command: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("tool, greeting", ONE_SHOTS)
-def test_a_one_shot_gets_every_reply(running: Daemon, wire: Wire, tool: str, greeting: str) -> None:
+@pytest.mark.parametrize("tool, greeting", TOOLS)
+def test_nc_and_socat_get_every_reply(running: Daemon, wire: Wire, tool: str, greeting: str) -> None:
     first = wire.submit("true") + 1
     names = {"socket": running.socket, "port": running.port, "token": running.token}
     text = (greeting + REQUESTS).format(first, first + 1, **names)
@@ -65,7 +65,7 @@ def test_a_one_shot_gets_every_reply(running: Daemon, wire: Wire, tool: str, gre
 
 
 @pytest.mark.needs("nc")
-def test_an_error_is_shown_to_a_one_shot_too(running: Daemon) -> None:
+def test_nc_gets_errors(running: Daemon) -> None:
     shown = _shell(f"head -c 100000 /dev/zero | tr '\\0' x | nc -N -U {running.socket}")
     assert shown.stdout.startswith("ERROR LINE_TOO_LONG ")
     shown = _shell(f"printf 'STATUS 1\\nPING\\n' | nc -N 127.0.0.1 {running.port}")
@@ -74,7 +74,7 @@ def test_an_error_is_shown_to_a_one_shot_too(running: Daemon) -> None:
 
 @pytest.mark.needs("curl")
 @pytest.mark.parametrize("options", ["", "-d 'SUBMIT true'", "-T /etc/hostname", "-X OPTIONS", "-I"])
-def test_a_web_client_is_hung_up_on(running: Daemon, wire: Wire, options: str) -> None:
+def test_web_client_is_disconnected(running: Daemon, wire: Wire, options: str) -> None:
     before = wire.ask("LIST --reverse --limit=1")
     wire.line() if before.startswith("JOB ") else None
     for address in (f"http://127.0.0.1:{running.port}/", f"--unix-socket {running.socket} http://localhost/"):

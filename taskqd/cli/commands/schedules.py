@@ -39,9 +39,9 @@ def schedule(
     """Submit a job periodically.
 
     Prints the number of the schedule. The command is as in `taskq submit`, and the options apply to each
-    job. Times are in the daemon's time zone, or in that of --tz. Submissions that were missed while the
-    daemon was not running are made up for once. Without --overlap, no job is submitted while the previous
-    one has not ended.
+    job. Times are in the daemon's time zone, or in that of --tz. If submissions were missed while the
+    daemon was not running, one job is submitted for all of them. Without --overlap, no job is submitted
+    while the previous one has not ended.
     """
     if (every is None) == (cron is None):
         raise click.UsageError("expected either --every or --cron")
