@@ -1,32 +1,28 @@
-"""The raw blocks that follow a SUBMIT line, each with a line end behind it (docs/protocol.md §3)."""
+"""Reads the raw blocks that follow a SUBMIT line, each followed by a line end (docs/protocol.md §3)."""
 
 from taskqd.errors import BadRequest
 
 
 class BlockReader:
-    """Takes the bytes of blocks of known sizes as they come, in whatever pieces, and keeps them or not.
-
-    ``wanted`` is how many bytes it can take at most; when it is 0, all blocks are there. What is thrown away
-    is not ``is_kept``.
-    """
+    """Reads blocks of known sizes, in pieces of any size; keeps them only if ``is_kept``."""
 
     def __init__(self, sizes: tuple[int, ...], is_kept: bool) -> None:
         self.blocks: list[bytes] = []
-        self._sizes = list(sizes)
         self.is_kept = is_kept
+        self._sizes = list(sizes)
         self._pieces: list[bytes] = []
-        self._left = sizes[0]
+        self._missing = sizes[0]
         self._may_be_cr = True
 
     @property
     def wanted(self) -> int:
-        """The bytes to be fed next, at most; 1 where a line end is due."""
-        return (self._left or 1) if self._sizes else 0
+        """The maximum number of bytes to feed next: 1 if a line end is expected, 0 if all blocks are read."""
+        return (self._missing or 1) if self._sizes else 0
 
     def feed(self, data: bytes) -> None:
-        """Take up to ``wanted`` bytes; raises BadRequest where a line end is due and something else comes."""
-        if self._left:
-            self._left -= len(data)
+        """Read up to ``wanted`` bytes; raises BadRequest if a block is not followed by a line end."""
+        if self._missing:
+            self._missing -= len(data)
             if self.is_kept:
                 self._pieces.append(data)
         elif data == b"\r" and self._may_be_cr:
@@ -40,5 +36,5 @@ class BlockReader:
         self.blocks.append(b"".join(self._pieces))
         self._pieces = []
         del self._sizes[0]
-        self._left = self._sizes[0] if self._sizes else 0
+        self._missing = self._sizes[0] if self._sizes else 0
         self._may_be_cr = True

@@ -1,8 +1,8 @@
-"""What a telnet program puts between lines, and what it is answered (RFC 854, RFC 860).
+"""Telnet sequences between request lines, and the answers to them (RFC 854, RFC 860).
 
-Options are all refused: DO is answered WONT, WILL is answered DONT. DO TIMING-MARK is answered, because a
-telnet program throws away what the server sends between an interrupt and that answer. AYT, "are you there",
-is answered with something that a person can see.
+All options are refused: DO is answered by WONT, and WILL by DONT. The exception is DO TIMING-MARK, which is
+answered by WILL, because after an interrupt a telnet client discards everything that the server sends before
+that answer. AYT, "are you there", is answered by a text that a person can see.
 """
 
 import re
@@ -12,28 +12,29 @@ IAC = 0xFF
 _DONT, _DO, _WONT, _WILL, _SB, _SE = 0xFE, 0xFD, 0xFC, 0xFB, 0xFA, 0xF0
 _AYT = 0xF6
 _TIMING_MARK = 6
-HERE = b"[yes]\r\n"
+AYT_ANSWER = b"[yes]\r\n"
 """The answer to AYT; no reply begins like it."""
-_LONGEST_SUBNEGOTIATION = 1024
+_MAX_SUBNEGOTIATION = 1024
+"""Bytes after which a subnegotiation without an end is cut off."""
 _SUBNEGOTIATION = re.compile(rb"\xff\xfa(?:[^\xff]|\xff[^\xf0])*?\xff\xf0", re.DOTALL)
 
 
 class Sequence(NamedTuple):
-    """One telnet sequence: where it ends, and the bytes to answer with."""
+    """A telnet sequence: where it ends, and the bytes to answer with."""
 
     end: int
     answer: bytes
 
 
-def read(data: bytes, start: int) -> Sequence | None:
-    """Read the sequence that begins at the IAC at ``start``; None if it is not all there yet."""
+def parse_sequence(data: bytes, start: int) -> Sequence | None:
+    """Parse the sequence that begins with the IAC at ``start``; None if it is incomplete."""
     if len(data) - start < 2:
         return None
     command = data[start + 1]
     if command == _SB:
-        return _subnegotiation(data, start)
+        return _parse_subnegotiation(data, start)
     if command not in (_DO, _DONT, _WILL, _WONT):
-        return Sequence(start + 2, HERE if command == _AYT else b"")
+        return Sequence(start + 2, AYT_ANSWER if command == _AYT else b"")
     if len(data) - start < 3:
         return None
     option = data[start + 2]
@@ -48,10 +49,10 @@ def _answer(command: int, option: int) -> bytes:
     return b""
 
 
-def _subnegotiation(data: bytes, start: int) -> Sequence | None:
-    # Within it a 0xFF of its own is doubled (RFC 855), so 0xFF 0xFF 0xF0 does not end it.
-    longest = start + _LONGEST_SUBNEGOTIATION
-    whole = _SUBNEGOTIATION.match(data, start, longest)
+def _parse_subnegotiation(data: bytes, start: int) -> Sequence | None:
+    # Within a subnegotiation a 0xFF is doubled (RFC 855), so 0xFF 0xFF 0xF0 does not end it.
+    max_end = start + _MAX_SUBNEGOTIATION
+    whole = _SUBNEGOTIATION.match(data, start, max_end)
     if whole:
         return Sequence(whole.end(), b"")
-    return Sequence(longest, b"") if len(data) >= longest else None
+    return Sequence(max_end, b"") if len(data) >= max_end else None

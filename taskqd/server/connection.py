@@ -231,7 +231,7 @@ class Connection(LineReceiver):
     def _remove_telnet(self, data: bytes, position: int) -> int:
         """Answer the telnet sequences at the start of a line, and return where they end."""
         while position < len(data) and data[position] == telnet.IAC and not self.paused:
-            sequence = telnet.read(data, position)
+            sequence = telnet.parse_sequence(data, position)
             if sequence is None:
                 break
             self._writer.send_between_lines(sequence.answer)

@@ -1,4 +1,4 @@
-"""Blocks are taken as they were sent, in whatever pieces, and a byte too many or too few is seen."""
+"""Blocks arrive in pieces of any size and are read as they were sent; a missing line end is an error."""
 
 import pytest
 from hypothesis import given
@@ -8,9 +8,9 @@ from taskqd.errors import BadRequest
 from taskqd.protocol.blocks import BlockReader
 
 
-def feed(reader: BlockReader, sent: bytes, longest: int) -> bytes:
-    """Feed what a reader wants of it, in pieces of a length at most; return what it has no use for."""
-    while sent and (length := min(reader.wanted, longest)):
+def feed(reader: BlockReader, sent: bytes, max_length: int) -> bytes:
+    """Feed pieces of up to `max_length` bytes as far as the reader wants them, and return the rest."""
+    while sent and (length := min(reader.wanted, max_length)):
         reader.feed(sent[:length])
         sent = sent[length:]
     return sent
@@ -21,22 +21,22 @@ def feed(reader: BlockReader, sent: bytes, longest: int) -> bytes:
     st.integers(1, 20),
     st.binary(max_size=3),
 )
-def test_in_whatever_pieces_they_come_they_are_what_was_sent(
-    sent: list[tuple[bytes, bytes]], longest: int, behind: bytes
+def test_blocks_are_read_as_they_were_sent_in_pieces_of_any_size(
+    sent: list[tuple[bytes, bytes]], max_length: int, behind: bytes
 ) -> None:
     reader = BlockReader(tuple(len(block) for block, _ in sent), is_kept=True)
-    assert feed(reader, b"".join(block + end for block, end in sent) + behind, longest) == behind
+    assert feed(reader, b"".join(block + end for block, end in sent) + behind, max_length) == behind
     assert reader.blocks == [block for block, _ in sent]
     assert reader.wanted == 0
 
 
-def test_what_nobody_wants_is_read_past_and_not_kept() -> None:
+def test_blocks_of_a_refused_request_are_read_and_not_kept() -> None:
     reader = BlockReader((3, 0, 2), is_kept=False)
     assert feed(reader, b"abc\r\n\nde\nPING\n", 2) == b"PING\n"
     assert reader.blocks == [b"", b"", b""]
 
 
-def test_no_more_is_wanted_than_the_block_has_and_then_a_line_end() -> None:
+def test_reader_wants_the_rest_of_a_block_and_then_a_line_end() -> None:
     reader = BlockReader((5, 1), is_kept=True)
     wanted = []
     for piece in (b"ab", b"cde", b"\r", b"\n", b"f", b"\n"):
@@ -47,6 +47,6 @@ def test_no_more_is_wanted_than_the_block_has_and_then_a_line_end() -> None:
 
 
 @pytest.mark.parametrize("end", [b"d", b"\r\r", b"\rd", b"\x00", b" \n"])
-def test_a_block_without_its_line_end_is_refused(end: bytes) -> None:
+def test_block_without_a_line_end_is_refused(end: bytes) -> None:
     with pytest.raises(BadRequest, match="expected CRLF after the 3 bytes of a block"):
         feed(BlockReader((3,), is_kept=True), b"abc" + end, 20)
