@@ -22,8 +22,10 @@ def test_who_does_not_say_who_he_is_has_to_go(daemon: DaemonFactory) -> None:
     assert one.token  # made now: that takes longer than an AUTH
     known = one.connect_tcp()
     strangers = [one.connect_tcp(authenticate=False) for _ in range(4)]
-    assert strangers[0].line().startswith("ERROR AUTH_REQUIRED more than 3 connections have not said who")
-    assert all(wire.line().startswith("ERROR AUTH_REQUIRED nobody said who") for wire in strangers[1:])
+    assert strangers[0].line().startswith("ERROR AUTH_REQUIRED more than 3 connections are not authenticated")
+    assert all(
+        wire.line().startswith("ERROR AUTH_REQUIRED not authenticated within") for wire in strangers[1:]
+    )
     assert all(wire.rest() == b"" for wire in strangers)
     assert known.ask("PING") == "OK", "who has said it may stay"
 
@@ -127,7 +129,7 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
         user("games")
         third = user("games")
         assert third.line().startswith(
-            "ERROR QUEUE_FULL games has 2 connections, which is the most; close one"
+            "ERROR QUEUE_FULL games has 2 connections, the limit for one user; close one"
         )
         assert third.rest() == b""
         for _ in range(3):
@@ -209,7 +211,7 @@ def test_a_flood_of_connections_neither_spins_nor_kills_a_daemon_with_few_descri
         connection.setblocking(False)
         flood.append(connection)
         connection.connect_ex(str(one.socket))  # the kernel's queue may be full for a moment
-        return "are all that there may be" in one.log
+        return "connections are open, which is the limit" in one.log
 
     try:
         until(is_full, "the daemon to be full")

@@ -471,7 +471,7 @@ def test_a_port_that_cannot_be_secured_refuses_the_start_in_one_line(
         told = f"{key} has no key in PEM format"
     else:
         more = ["sslmethod=TLSv1_METHOD"]
-        told = "TLS 1.2 or newer is spoken"
+        told = "both sides use the newest version"
     code, said = daemon(*site.options(None, *more), start=False).refused()
     assert code == 1
     [line] = said.splitlines()

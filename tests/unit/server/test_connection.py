@@ -1,4 +1,4 @@
-"""A connection: lines and blocks in any pieces, replies in order, no more of either than fits; its end."""
+"""A connection: lines and blocks in any pieces, replies in order, flow control, and its end."""
 
 import socket
 from collections.abc import Callable
@@ -42,8 +42,8 @@ def opened(slots: int = 2) -> Harness:
     return harness
 
 
-def stranger(harness: Harness) -> Client:
-    """Return a client that comes over TCP, so that nobody knows who it is."""
+def tcp_client(harness: Harness) -> Client:
+    """Return a TCP client, which has to authenticate."""
     return Client(harness, FakeSocket(socket.AF_INET))
 
 
@@ -52,8 +52,8 @@ def beginnings(lines: list[str]) -> list[str]:
     return [" ".join(line.split(" ")[:2]) for line in lines]
 
 
-def asked(data: bytes, harness: Harness | None = None) -> list[str]:
-    """Return the beginnings of the replies to some requests, once all is durable."""
+def replies_to(data: bytes, harness: Harness | None = None) -> list[str]:
+    """Return the beginnings of the replies to some requests, once everything is durable."""
     harness = harness or opened()
     client = Client(harness)
     client.send(data)
@@ -62,7 +62,7 @@ def asked(data: bytes, harness: Harness | None = None) -> list[str]:
     return beginnings(client.lines())
 
 
-def test_a_connection_keeps_to_its_interfaces() -> None:
+def test_connection_provides_its_interfaces() -> None:
     connection = Client(opened()).connection
     for interface in (IClient, IHalfCloseableProtocol, IHandshakeListener):
         verifyObject(interface, connection)
@@ -70,7 +70,7 @@ def test_a_connection_keeps_to_its_interfaces() -> None:
     verifyObject(ITransport, FakeTransport(None))
 
 
-# Lines, however they come.
+# Lines, in any pieces.
 
 CONVERSATIONS = [
     (b"PING\n", ["OK"]),
@@ -108,13 +108,13 @@ CONVERSATIONS = [
 ]
 
 
-def test_a_line_that_is_too_long_is_another_line_too() -> None:
+def test_line_that_is_too_long_ends_a_watch_like_any_line() -> None:
     watching = b"WATCH\n" + b"x" * (parser.MAX_LINE_LENGTH + 10) + b"\n"
-    assert asked(watching) == ["OK 1", "END", "ERROR LINE_TOO_LONG"]
+    assert replies_to(watching) == ["OK 1", "END", "ERROR LINE_TOO_LONG"]
 
 
 @pytest.mark.parametrize("sent, replies", CONVERSATIONS)
-def test_a_conversation_is_the_same_however_its_bytes_come(sent: bytes, replies: list[str]) -> None:
+def test_conversation_is_the_same_in_pieces_of_any_size(sent: bytes, replies: list[str]) -> None:
     for pieces in chunkings(sent):
         harness = opened()
         client = Client(harness)
@@ -134,14 +134,14 @@ def test_every_reply_line_ends_in_crlf() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_line_may_be_as_long_as_the_contract_says(end: bytes) -> None:
+def test_line_of_the_maximum_length_is_accepted(end: bytes) -> None:
     line = b"SUBMIT ".ljust(parser.MAX_LINE_LENGTH, b"x")
-    assert asked(line + end) == ["JOB_ID 1"]
+    assert replies_to(line + end) == ["JOB_ID 1"]
 
 
 @pytest.mark.parametrize("more", [b"x\n", b"x\r\n", b"x" * 10, b"x" * 100_000, b"x" * 100_000 + b"\nPING\n"])
 @pytest.mark.parametrize("size", [1000, 10_000_000])
-def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_there(
+def test_longer_line_is_refused_and_the_connection_ends_once_the_error_is_read(
     more: bytes, size: int
 ) -> None:
     harness = opened()
@@ -159,7 +159,7 @@ def test_a_longer_line_is_answered_and_ends_the_connection_once_the_answer_is_th
     assert harness.queue_state.jobs == {}
 
 
-def test_a_client_that_does_not_go_after_the_last_reply_is_cut_off_in_the_end() -> None:
+def test_client_that_does_not_close_after_the_last_reply_is_aborted_after_the_timeout() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"QUIT\n")
@@ -185,7 +185,7 @@ def test_a_client_that_does_not_go_after_the_last_reply_is_cut_off_in_the_end() 
         b"PRI * HTTP/2.0",
     ],
 )
-def test_a_web_browser_gets_no_word_and_submits_nothing(line: bytes) -> None:
+def test_web_browser_gets_no_reply_and_submits_nothing(line: bytes) -> None:
     harness = opened()
     client = Client(harness)
     client.send(line + b"\r\nHost: localhost\r\n\r\nSUBMIT true\r\n")
@@ -220,9 +220,7 @@ SEQUENCES = [
 
 
 @pytest.mark.parametrize("sequence, answer", SEQUENCES)
-def test_telnet_s_sequences_between_lines_are_answered_and_part_of_no_request(
-    sequence: bytes, answer: bytes
-) -> None:
+def test_telnet_sequences_between_lines_are_answered_and_removed(sequence: bytes, answer: bytes) -> None:
     for sent, replies in (
         (sequence + b"PING\n", answer + b"OK\r\n"),
         (b"PING\r\n" + sequence + b"PING\r\n", b"OK\r\n" + answer + b"OK\r\n"),
@@ -235,7 +233,7 @@ def test_telnet_s_sequences_between_lines_are_answered_and_part_of_no_request(
             assert client.transport.received == replies, pieces
 
 
-def test_a_sequence_inside_a_line_is_part_of_it_and_refused_with_it() -> None:
+def test_telnet_sequence_inside_a_line_is_refused_with_the_line() -> None:
     for pieces in chunkings(b"STAT" + IAC + IP + b"US 1\nPING\n"):
         client = Client(opened())
         for piece in pieces:
@@ -243,7 +241,7 @@ def test_a_sequence_inside_a_line_is_part_of_it_and_refused_with_it() -> None:
         assert beginnings(client.lines()) == ["ERROR BAD_REQUEST", "OK"]
 
 
-def test_a_block_is_taken_as_it_is_whatever_telnet_would_make_of_it() -> None:
+def test_telnet_sequences_inside_a_block_are_part_of_the_block() -> None:
     block = IAC + DO + b"\x06\n" + IAC + IP + b"\0"
     for pieces in chunkings(b"SUBMIT --stdin=7 cat\n" + block + b"\r\n"):
         harness = opened()
@@ -255,7 +253,7 @@ def test_a_block_is_taken_as_it_is_whatever_telnet_would_make_of_it() -> None:
         assert client.transport.received == b"JOB_ID 1\r\n"
 
 
-def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None:
+def test_client_that_does_not_read_telnet_answers_is_not_read_from() -> None:
     client = Client(opened())
     client.send((IAC + DO + b"\x01") * 50_000 + b"PING\n", 3000)
     assert client.is_held_back
@@ -265,7 +263,7 @@ def test_a_client_that_does_not_read_telnet_s_answers_is_not_read_from() -> None
     assert client.transport.received == (IAC + WONT + b"\x01") * 50_000 + b"OK\r\n"
 
 
-def test_telnet_is_answered_between_replies_and_not_within_a_line_of_one() -> None:
+def test_telnet_answers_are_sent_between_lines_of_replies() -> None:
     client = Client(opened())
     client.connection.send_part(b'RESULT "a')
     client.send(IAC + DO + b"\x01")
@@ -275,21 +273,21 @@ def test_telnet_is_answered_between_replies_and_not_within_a_line_of_one() -> No
     assert client.transport.received == b'RESULT "ab" "" 0\r\n' + IAC + WONT + b"\x01" + IAC + WILL + b"\x06"
 
 
-def test_a_client_that_is_expelled_within_a_line_gets_no_error_as_a_part_of_it() -> None:
+def test_client_that_is_rejected_within_a_line_of_a_reply_is_aborted_without_an_error() -> None:
     client = Client(opened())
     client.connection.send_part(b'RESULT "a')
     client.connection.close_with_error(AuthRequired("the token was revoked"))
     assert (client.transport.received, client.transport.is_aborted) == (b'RESULT "a', True)
 
 
-def test_urgent_data_comes_in_line_and_a_peer_that_vanishes_is_noticed() -> None:
+def test_tcp_socket_has_inline_urgent_data_and_keep_alive() -> None:
     handle = FakeSocket(socket.AF_INET)
     Client(opened(), handle)
     assert (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1) in handle.options
     assert set(KEEP_ALIVE) <= set(handle.options)
 
 
-def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_read() -> None:
+def test_hangup_of_a_client_with_a_full_queue_is_noticed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         harness = opened(1)
@@ -308,7 +306,7 @@ def test_a_client_that_asks_too_much_and_is_gone_is_noticed_though_nothing_is_re
 # Order.
 
 
-def test_replies_come_in_the_order_of_the_requests_however_long_one_takes() -> None:
+def test_replies_are_in_the_order_of_the_requests_however_long_one_takes() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\nPING\nSTATUS 1\nFROB\n")
@@ -317,7 +315,7 @@ def test_replies_come_in_the_order_of_the_requests_however_long_one_takes() -> N
     assert beginnings(client.lines()) == ["JOB_ID 1", "OK", "STATUS PENDING", "ERROR UNKNOWN_COMMAND"]
 
 
-def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -> None:
+def test_submissions_are_in_flight_together_and_answered_in_order() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT --bogus b\nSUBMIT c\nFROB\nSUBMIT d\n")
@@ -333,7 +331,7 @@ def test_submissions_follow_each_other_to_the_disk_and_are_answered_in_order() -
     ]
 
 
-def test_an_earlier_submission_that_takes_longer_is_answered_first() -> None:
+def test_earlier_submission_that_takes_longer_is_answered_first() -> None:
     harness = opened()
     harness.spool.is_slow = True
     client = Client(harness)
@@ -361,7 +359,7 @@ def test_each_request_sees_the_effect_of_those_before_it() -> None:
     ]
 
 
-def test_a_wait_holds_up_what_follows_it_on_its_own_connection_only() -> None:
+def test_wait_delays_later_requests_of_its_connection_only() -> None:
     harness = opened()
     harness.submit()
     client, other = Client(harness), Client(harness)
@@ -374,7 +372,7 @@ def test_a_wait_holds_up_what_follows_it_on_its_own_connection_only() -> None:
     assert client.lines() == ["STATUS COMPLETED 100", "OK", "JOB_ID 2"]
 
 
-def test_many_waits_that_end_together_are_all_answered() -> None:
+def test_many_waits_that_end_at_the_same_time_are_all_answered() -> None:
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -385,7 +383,7 @@ def test_many_waits_that_end_together_are_all_answered() -> None:
     assert not client.connection.is_awaited
 
 
-def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
+def test_flood_of_one_client_is_read_in_several_reactor_turns() -> None:
     harness = opened()
     client, other = Client(harness), Client(harness)
     client.send(b"PING\n" * (3 * LINES_PER_TURN))
@@ -393,13 +391,13 @@ def test_a_flood_of_one_client_is_taken_a_little_at_a_time() -> None:
     assert (len(client.lines()), other.lines()) == (LINES_PER_TURN, ["OK"])
     client.send(b"STATUS 1\n")
     assert client.lines() == []
-    harness.clock.advance(0)  # this clock takes all turns that are due at once
+    harness.clock.advance(0)  # this clock makes all reactor turns that are due
     lines = client.lines()
     assert len(lines) == 2 * LINES_PER_TURN + 1
     assert beginnings(lines[-2:]) == ["OK", "ERROR NO_SUCH_JOB"]
 
 
-def test_a_flood_is_held_back_until_most_of_it_is_read() -> None:
+def test_transport_is_paused_until_most_of_a_flood_is_read() -> None:
     harness = opened()
     client = Client(harness)
     flood = b"PING" + b" " * 1000 + b"\n"
@@ -413,7 +411,7 @@ def test_a_flood_is_held_back_until_most_of_it_is_read() -> None:
     assert len(client.lines()) == LINES_PER_TURN + MAX_BUFFERED // len(flood) + 3
 
 
-def test_a_flood_that_ends_with_a_half_close_gets_every_reply_and_then_the_end() -> None:
+def test_flood_that_ends_with_a_half_close_gets_every_reply_before_the_close() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"PING\n" * (2 * LINES_PER_TURN + 1))
@@ -425,7 +423,7 @@ def test_a_flood_that_ends_with_a_half_close_gets_every_reply_and_then_the_end()
     assert client.transport.is_closed
 
 
-def test_a_flood_behind_a_quit_is_not_read() -> None:
+def test_flood_behind_a_quit_is_not_read() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"PING\n" * LINES_PER_TURN + b"QUIT\n" + b"PING\n" * LINES_PER_TURN)
@@ -435,7 +433,7 @@ def test_a_flood_behind_a_quit_is_not_read() -> None:
     assert client.transport.is_half_closed
 
 
-def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> None:
+def test_client_lost_in_the_middle_of_a_flood_leaves_no_timer() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"PING\n" * (2 * LINES_PER_TURN))
@@ -444,7 +442,7 @@ def test_a_client_that_goes_in_the_midst_of_its_flood_leaves_nothing_to_do() -> 
     assert not harness.clock.getDelayedCalls()
 
 
-def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
+def test_failed_journal_is_answered_and_the_connection_continues() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\nPING\n")
@@ -462,7 +460,7 @@ def test_a_failed_store_is_answered_and_the_connection_goes_on() -> None:
 # Blocks.
 
 
-def test_blocks_are_kept_by_their_names_script_before_stdin() -> None:
+def test_blocks_are_stored_by_name_script_before_stdin() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT --stdin=2 --script=3 \r\nls\n\r\nin\r\nSTATUS 1\r\n")
@@ -472,7 +470,7 @@ def test_blocks_are_kept_by_their_names_script_before_stdin() -> None:
     assert beginnings(client.lines()) == ["JOB_ID 1", "STATUS PENDING"]
 
 
-def test_nothing_of_a_submission_happens_before_its_blocks_are_there() -> None:
+def test_submission_is_not_handled_before_its_blocks_have_arrived() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT --stdin=4 cat\nabcd\r")
@@ -483,8 +481,8 @@ def test_nothing_of_a_submission_happens_before_its_blocks_are_there() -> None:
     assert client.lines() == ["JOB_ID 1"]
 
 
-def test_a_submission_with_secrets_passes_none_and_is_passed_by_none() -> None:
-    """Its block is on its way to the disk first, so another one's record would come before its own."""
+def test_submission_with_secrets_overlaps_with_no_other() -> None:
+    """Its block is stored first, so the event of a later submission would come before its event."""
     harness = opened()
     harness.spool.is_slow = True
     client = Client(harness)
@@ -513,9 +511,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("words, answer", REFUSED)
-def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_once(
-    words: str, answer: str
-) -> None:
+def test_refused_submission_is_answered_before_its_blocks_which_are_skipped(words: str, answer: str) -> None:
     harness = opened()
     client = Client(harness)
     client.send(f"SUBMIT {words}\n".encode())
@@ -525,7 +521,7 @@ def test_the_blocks_of_a_refused_submission_are_skipped_and_it_is_answered_at_on
     assert harness.spool.blocks == {}
 
 
-def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_it_comes() -> None:
+def test_block_that_is_too_large_is_refused_before_it_arrives_and_skipped() -> None:
     harness = opened()
     client = Client(harness)
     size = MAX_BLOCK_SIZE + 1
@@ -547,9 +543,7 @@ def test_a_block_that_is_too_large_is_refused_before_it_comes_and_skipped_when_i
         (b'SUBMIT --label="x --stdin=5 cat', "BAD_REQUEST"),
     ],
 )
-def test_where_nobody_can_tell_what_follows_the_connection_ends_after_the_error(
-    line: bytes, code: str
-) -> None:
+def test_connection_ends_after_an_error_that_leaves_the_block_sizes_unknown(line: bytes, code: str) -> None:
     client = Client(opened())
     client.send(line + b"\nPING\n")
     client.send(b"PING\n")
@@ -558,7 +552,7 @@ def test_where_nobody_can_tell_what_follows_the_connection_ends_after_the_error(
     assert client.transport.is_half_closed
 
 
-def test_a_block_without_its_line_end_ends_the_connection_and_submits_nothing() -> None:
+def test_block_without_a_line_end_ends_the_connection_and_submits_nothing() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT --stdin=4 cat\nPINGPING\nPING\n")
@@ -569,35 +563,33 @@ def test_a_block_without_its_line_end_ends_the_connection_and_submits_nothing() 
     assert harness.queue_state.jobs == {}
 
 
-# Who asks.
+# Authentication.
 
-CLOSED_TO_STRANGERS = [
+NEED_AUTH = [
     "SUBMIT true",
     *(f"{verb} 1" for verb in ("STATUS", "RESULT", "SHOW", "WAIT", "CANCEL")),
 ]
 
 
-@pytest.mark.parametrize(
-    "line", [*CLOSED_TO_STRANGERS, "RETRY 1", "LIST", "OUTPUT 1 stdout", "STATS", "STATUS x"]
-)
-def test_a_stranger_has_to_say_who_it_is_first(line: str) -> None:
+@pytest.mark.parametrize("line", [*NEED_AUTH, "RETRY 1", "LIST", "OUTPUT 1 stdout", "STATS", "STATUS x"])
+def test_request_before_auth_is_refused(line: str) -> None:
     harness = opened()
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(f"{line}\n".encode())
     assert beginnings(client.lines()) == ["ERROR AUTH_REQUIRED"]
     assert harness.journal.pending == []
 
 
 @pytest.mark.parametrize("line", ["PING", "HELP", "HELP SUBMIT", "HELLO"])
-def test_some_requests_are_for_everybody(line: str) -> None:
-    client = stranger(opened())
+def test_some_requests_need_no_auth(line: str) -> None:
+    client = tcp_client(opened())
     client.send(f"{line}\n".encode())
     assert "ERROR" not in " ".join(client.lines())
 
 
-def test_a_stranger_who_has_the_token_is_known_from_the_next_request_on() -> None:
+def test_auth_applies_from_the_next_request_on() -> None:
     harness = opened()
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\nSUBMIT --stdin=2 cat\nhi\n")
     harness.settle()
     assert client.lines() == [
@@ -610,9 +602,9 @@ def test_a_stranger_who_has_the_token_is_known_from_the_next_request_on() -> Non
     assert harness.spool.blocks == {2: {"stdin": b"hi"}}
 
 
-def test_the_blocks_of_a_stranger_are_skipped() -> None:
+def test_blocks_before_auth_are_skipped() -> None:
     harness = opened()
-    client = stranger(harness)
+    client = tcp_client(harness)
     for pieces in chunkings(b"SUBMIT --stdin=12 cat\nAUTH sesame\n\r\nSTATS\n"):
         for piece in pieces:
             client.send(piece)
@@ -620,9 +612,9 @@ def test_the_blocks_of_a_stranger_are_skipped() -> None:
     assert harness.spool.blocks == {}
 
 
-def test_three_wrong_tokens_end_the_connection() -> None:
+def test_connection_ends_after_three_wrong_tokens() -> None:
     harness = opened()
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH x\nPING\nAUTH y\nAUTH z\nAUTH sesame\n")
     client.read()
     assert beginnings(client.lines()) == ["ERROR AUTH_FAILED", "OK", "ERROR AUTH_FAILED", "ERROR AUTH_FAILED"]
@@ -630,7 +622,7 @@ def test_three_wrong_tokens_end_the_connection() -> None:
     assert client.connection.principal is None
 
 
-def test_a_peer_whom_the_socket_names_needs_no_token_and_is_another_with_one() -> None:
+def test_peer_of_a_unix_socket_needs_no_token_and_may_become_another_user_with_one() -> None:
     harness = opened()
     client = Client(harness, FakeSocket(uid=4_000_000))
     client.send(b"SUBMIT a\nAUTH sesame\nSUBMIT b\n")
@@ -639,35 +631,35 @@ def test_a_peer_whom_the_socket_names_needs_no_token_and_is_another_with_one() -
     assert client.connection.principal == Principal("token", Role.ADMIN)
 
 
-def test_a_token_comes_from_where_its_connection_does() -> None:
+def test_auth_is_checked_with_the_address_of_the_connection() -> None:
     harness = opened()
-    for client in (stranger(harness), Client(harness)):
+    for client in (tcp_client(harness), Client(harness)):
         client.send(b"AUTH sesame\n")
     assert harness.authenticator.asked == [("sesame", "10.0.0.5:4242"), ("sesame", "pid 4711")]
 
 
-def test_where_a_proxy_does_not_tell_from_where_it_is_known_at_least_that_nobody_knows(
+def test_address_behind_a_proxy_that_does_not_report_it_is_unix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     harness = opened()
-    client = stranger(harness)
+    client = tcp_client(harness)
     monkeypatch.setattr(client.transport, "getPeer", lambda: UNIXAddress(""))
     client.send(b"AUTH sesame\n")
     assert harness.authenticator.asked == [("sesame", "unix")]
 
 
-# Not more than fits.
+# Flow control.
 
 
-def noisy(harness: Harness, size: int) -> None:
-    """Make job 1 one that has printed so many bytes."""
+def submit_noisy_job(harness: Harness, size: int) -> None:
+    """Submit job 1, which has printed `size` bytes."""
     harness.submit()
     harness.spool.writers[1].write(1, b"." * size)
 
 
-def test_a_client_that_does_not_read_is_not_read_from_and_goes_on_when_it_reads() -> None:
+def test_client_that_does_not_read_is_not_read_from_until_it_reads() -> None:
     harness = opened()
-    noisy(harness, 50_000)
+    submit_noisy_job(harness, 50_000)
     client = Client(harness)
     request = b"OUTPUT 1 stdout\n"
     client.send(request * 20, len(request))
@@ -679,9 +671,9 @@ def test_a_client_that_does_not_read_is_not_read_from_and_goes_on_when_it_reads(
     assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
 
 
-def test_what_came_in_one_piece_waits_for_the_client_to_read_too() -> None:
+def test_requests_received_in_one_piece_wait_for_the_client_to_read() -> None:
     harness = opened()
-    noisy(harness, 50_000)
+    submit_noisy_job(harness, 50_000)
     client = Client(harness)
     client.send(b"OUTPUT 1 stdout\n" * 20 + b"PING\n")
     assert client.transport.received.count(b"DATA") == 2
@@ -691,9 +683,9 @@ def test_what_came_in_one_piece_waits_for_the_client_to_read_too() -> None:
     assert client.transport.received.endswith(b"\r\nOK\r\n")
 
 
-def test_requests_that_had_to_wait_are_handled_as_the_client_reads() -> None:
+def test_queued_requests_are_handled_as_the_client_reads() -> None:
     harness = opened()
-    noisy(harness, 50_000)
+    submit_noisy_job(harness, 50_000)
     client = Client(harness)
     client.send(b"WAIT 1 --timeout=1\n" + b"OUTPUT 1 stdout\n" * 20)
     harness.clock.advance(1)
@@ -703,7 +695,7 @@ def test_requests_that_had_to_wait_are_handled_as_the_client_reads() -> None:
     assert client.transport.received.count(b"DATA stdout 0 50000\r\n") == 20
 
 
-def test_a_list_is_sent_as_the_client_reads_it() -> None:
+def test_list_is_sent_as_the_client_reads_it() -> None:
     harness = opened(0)
     for number in range(300):
         harness.submit(f"echo {number}")
@@ -717,7 +709,7 @@ def test_a_list_is_sent_as_the_client_reads_it() -> None:
     assert lines[-2:] == ["END 300", "OK"]
 
 
-def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_submissions_in_flight_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MAX_IN_FLIGHT", 3)
     harness = opened(0)
     client = Client(harness)
@@ -730,9 +722,9 @@ def test_so_many_submissions_are_on_their_way_at_once_and_no_more(monkeypatch: p
 
 
 @pytest.mark.parametrize("options", [b"", b'--label="of any kind" --env=PATH=' + 3000 * b"x" + b" "])
-@pytest.mark.parametrize("before, together", [(b"", [1, 3]), (b"WAIT 1\n", [4])])
-def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
-    before: bytes, together: list[int], options: bytes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before, batches", [(b"", [1, 3]), (b"WAIT 1\n", [4])])
+def test_plain_submissions_of_one_read_or_one_queue_are_one_batch(
+    before: bytes, batches: list[int], options: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened()
     harness.submit()
@@ -750,11 +742,11 @@ def test_plain_submissions_go_together_that_came_in_one_read_or_waited_together(
     client.send(b"SUBMIT " + options + b"two\n\r\nSUBMIT three\nSUBMIT four\n")
     harness.finish(1)
     harness.settle()
-    assert counts == together
+    assert counts == batches
     assert client.lines()[-4:] == [f"JOB_ID {number}" for number in range(2, 6)]
 
 
-def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_with_a_full_queue_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MAX_QUEUED", 5)
     harness = opened()
     harness.submit()
@@ -766,7 +758,7 @@ def test_a_client_whose_requests_pile_up_is_not_read_from(monkeypatch: pytest.Mo
     assert client.lines() == ["STATUS COMPLETED 100", *["OK"] * 50]
 
 
-def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_with_too_many_queued_bytes_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MAX_QUEUED_BYTES", 1000)
     harness = opened()
     harness.submit()
@@ -784,7 +776,7 @@ def test_a_client_whose_requests_are_large_is_not_read_from_either(monkeypatch: 
     assert client.lines() == ["STATUS COMPLETED 100", "JOB_ID 2", "JOB_ID 3", "OK"]
 
 
-def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_that_arrived_in_one_piece_is_processed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MAX_QUEUED", 5)
     harness = opened()
     harness.submit()
@@ -796,10 +788,10 @@ def test_a_pile_that_came_in_one_piece_is_worked_off_too(monkeypatch: pytest.Mon
     assert client.transport.is_reading
 
 
-# Its end.
+# The end of a connection.
 
 
-def test_a_client_that_half_closes_gets_every_reply_and_then_the_end() -> None:
+def test_client_that_half_closes_gets_every_reply_before_the_close() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\nWAIT 1\nPING\nnot a whole li")
@@ -818,7 +810,7 @@ def test_a_client_that_half_closes_gets_every_reply_and_then_the_end() -> None:
 
 
 @pytest.mark.parametrize("rest", [b"", b"PIN", b"\xff", b"\xff\xfd", b"SUBMIT --stdin=5 cat\nabc"])
-def test_a_half_close_with_nothing_to_answer_is_the_end(rest: bytes) -> None:
+def test_half_close_with_nothing_to_answer_closes_the_connection(rest: bytes) -> None:
     client = Client(opened())
     client.send(rest)
     client.half_close()
@@ -827,9 +819,9 @@ def test_a_half_close_with_nothing_to_answer_is_the_end(rest: bytes) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(count: int) -> None:
+def test_half_close_before_large_replies_are_read_closes_once_they_are(count: int) -> None:
     harness = opened()
-    noisy(harness, 100_000)
+    submit_noisy_job(harness, 100_000)
     client = Client(harness)
     client.send(b"OUTPUT 1 stdout\n" * count)
     client.half_close()
@@ -839,7 +831,7 @@ def test_a_half_close_before_large_replies_are_read_is_the_end_once_they_are(cou
     assert client.transport.is_closed
 
 
-def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_close_with_a_full_queue_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "MAX_QUEUED", 5)
     harness = opened()
     harness.submit()
@@ -852,9 +844,7 @@ def test_a_half_close_while_requests_pile_up_loses_none(monkeypatch: pytest.Monk
     assert client.transport.is_closed
 
 
-def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_the_connection_has_to_end() -> (
-    None
-):
+def test_half_close_with_a_submission_in_flight_loses_no_reply() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\nSUBMIT --stdin=x cat\n")
@@ -868,7 +858,7 @@ def test_a_half_close_while_a_submission_is_on_its_way_loses_no_reply_even_if_th
 
 
 @pytest.mark.parametrize("line", [b"QUIT\n", b"SUBMIT --stdin=x cat\n", b"x" * 70_000])
-def test_what_ends_a_connection_is_answered_after_all_before_it(line: bytes) -> None:
+def test_request_that_ends_the_connection_is_answered_after_all_before_it(line: bytes) -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT a\nSUBMIT b\n" + line)
@@ -881,9 +871,9 @@ def test_what_ends_a_connection_is_answered_after_all_before_it(line: bytes) -> 
     assert client.transport.is_half_closed
 
 
-def test_a_quit_after_a_large_reply_ends_once_it_is_read() -> None:
+def test_quit_after_a_large_reply_closes_once_it_is_read() -> None:
     harness = opened()
-    noisy(harness, 100_000)
+    submit_noisy_job(harness, 100_000)
     client = Client(harness)
     client.send(b"OUTPUT 1 stdout\nQUIT\n")
     for _ in range(3):
@@ -894,7 +884,7 @@ def test_a_quit_after_a_large_reply_ends_once_it_is_read() -> None:
     assert client.transport.is_closed
 
 
-def test_a_client_lost_while_it_waits_leaves_no_waiter() -> None:
+def test_client_lost_while_it_waits_leaves_no_waiter() -> None:
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -906,7 +896,7 @@ def test_a_client_lost_while_it_waits_leaves_no_waiter() -> None:
     assert client.transport.received == b""
 
 
-def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
+def test_client_that_hangs_up_after_a_half_close_leaves_no_waiter() -> None:
     harness = opened()
     harness.submit()
     ours, theirs = socket.socketpair(socket.AF_UNIX)
@@ -924,7 +914,7 @@ def test_a_client_that_is_gone_after_its_last_request_keeps_no_waiter() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
-def test_a_client_that_was_gone_before_its_end_was_read_keeps_no_waiter_either() -> None:
+def test_client_that_hung_up_before_its_half_close_was_read_leaves_no_waiter() -> None:
     harness = opened()
     harness.submit()
     ours, theirs = socket.socketpair(socket.AF_UNIX)
@@ -939,7 +929,7 @@ def test_a_client_that_was_gone_before_its_end_was_read_keeps_no_waiter_either()
     assert not harness.engine.waiter_count
 
 
-def test_a_client_that_was_answered_is_looked_after_no_more() -> None:
+def test_answered_client_is_not_checked_for_a_hangup() -> None:
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -951,7 +941,7 @@ def test_a_client_that_was_answered_is_looked_after_no_more() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
-def test_a_client_lost_while_it_submits_has_submitted_all_the_same() -> None:
+def test_submissions_in_flight_of_a_lost_client_are_accepted() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\nSUBMIT true\n")
@@ -961,7 +951,7 @@ def test_a_client_lost_while_it_submits_has_submitted_all_the_same() -> None:
     assert [job.status for job in harness.queue_state.jobs.values()] == [Status.RUNNING] * 2
 
 
-def test_what_a_lost_client_had_only_begun_to_ask_is_not_done() -> None:
+def test_queued_requests_of_a_lost_client_are_dropped() -> None:
     harness = opened()
     harness.submit()
     client = Client(harness)
@@ -974,9 +964,9 @@ def test_what_a_lost_client_had_only_begun_to_ask_is_not_done() -> None:
 @pytest.mark.parametrize(
     "request_line", [b"LIST --limit=1000\n", b"OUTPUT 1 stdout\n", b"RESULT 1\n", b"CANCEL 1\n"]
 )
-def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: bytes) -> None:
+def test_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: bytes) -> None:
     harness = opened()
-    noisy(harness, 200_000)
+    submit_noisy_job(harness, 200_000)
     for _ in range(300):
         harness.submit()
     client = Client(harness)
@@ -989,7 +979,7 @@ def test_a_client_lost_in_the_middle_of_a_reply_leaves_nothing(request_line: byt
     assert harness.clock.getDelayedCalls() == []
 
 
-def test_a_lost_client_does_not_linger() -> None:
+def test_lost_client_leaves_no_close_timer() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"QUIT\n")
@@ -998,11 +988,11 @@ def test_a_lost_client_does_not_linger() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
-# Bugs of ours.
+# Internal errors.
 
 
 @pytest.mark.parametrize("handler", [lambda *_: 1 / 0, lambda *_: fail(ZeroDivisionError())])
-def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
+def test_exception_in_a_handler_is_logged_and_answered_and_the_connection_continues(
     handler: Callable[..., Any], logged_errors: Any
 ) -> None:
     harness = opened()
@@ -1014,7 +1004,7 @@ def test_a_bug_is_answered_and_logged_and_the_connection_goes_on(
 
 
 @pytest.mark.parametrize("is_at_once", [True, False])
-def test_a_bug_that_submissions_meet_together_is_told_to_each(
+def test_exception_in_a_batch_is_answered_to_each_submission(
     is_at_once: bool, logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:
@@ -1030,7 +1020,7 @@ def test_a_bug_that_submissions_meet_together_is_told_to_each(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_a_bug_met_for_a_client_that_is_gone_breaks_nothing(logged_errors: Any) -> None:
+def test_exception_for_a_lost_client_is_ignored(logged_errors: Any) -> None:
     harness = opened()
     slow: Deferred[bytes] = Deferred()
     harness.router._handlers["STATUS"] = lambda *_: slow
@@ -1054,7 +1044,7 @@ class SecureTransport(FakeTransport):
         directlyProvides(self, ISSLTransport)
 
     def getHandle(self) -> Any:
-        pytest.fail("nobody looks at it")
+        pytest.fail("its handle is not used")
 
     def loseWriteConnection(self) -> None:
         pytest.fail("TLS cannot half-close")
@@ -1064,7 +1054,9 @@ class SecureTransport(FakeTransport):
         super().loseConnection()
 
 
-def test_a_client_over_tls_is_a_stranger_and_its_end_is_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_client_needs_auth_and_its_connection_is_closed_not_half_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
     client = Client(opened())
     client.send(b"STATS\nAUTH sesame\nQUIT\n")
@@ -1074,7 +1066,7 @@ def test_a_client_over_tls_is_a_stranger_and_its_end_is_a_close(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
-def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
+def test_rejected_tls_client_gets_an_error_only_after_the_handshake(
     is_encrypted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
@@ -1090,7 +1082,7 @@ def test_who_is_sent_away_is_told_why_only_if_that_can_be_read(
     assert harness.clock.getDelayedCalls() == []
 
 
-def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_go(
+def test_certificate_identifies_its_user_and_one_connection_too_many_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.fakes.client.FakeTransport", SecureTransport)
@@ -1106,7 +1098,7 @@ def test_a_certificate_makes_known_who_it_is_and_one_too_many_of_theirs_has_to_g
     assert clients[1].connection.principal is None
 
 
-# Whatever comes.
+# Random input.
 
 TOKENS = st.sampled_from(
     [
@@ -1139,10 +1131,10 @@ TOKENS = st.sampled_from(
 SENT = st.lists(TOKENS | st.binary(max_size=3), max_size=25).map(b"".join)
 
 
-def talk(sent: bytes, cuts: list[int], is_stranger: bool) -> tuple[bytes, dict[int, Spec]]:
+def talk(sent: bytes, cuts: list[int], is_tcp: bool) -> tuple[bytes, dict[int, Spec]]:
     harness = opened()
     harness.submit()
-    client = stranger(harness) if is_stranger else Client(harness)
+    client = tcp_client(harness) if is_tcp else Client(harness)
     places = sorted({0, len(sent), *(cut % (len(sent) + 1) for cut in cuts)})
     for start, end in pairwise(places):
         client.send(sent[start:end])
@@ -1158,13 +1150,13 @@ def talk(sent: bytes, cuts: list[int], is_stranger: bool) -> tuple[bytes, dict[i
 @settings(max_examples=250, deadline=None)
 @given(SENT, st.lists(st.integers(0, 200), max_size=5), st.booleans())
 @example(b"SUBMIT --stdin=3 --script=2 \nab\r\nabc\r\nPING\n", [3, 30, 35], False)
-def test_no_input_breaks_a_connection_and_no_chunking_changes_a_word(
-    sent: bytes, cuts: list[int], is_stranger: bool
+def test_random_input_gets_the_same_replies_in_pieces_of_any_size(
+    sent: bytes, cuts: list[int], is_tcp: bool
 ) -> None:
-    assert talk(sent, cuts, is_stranger) == talk(sent, [], is_stranger)
+    assert talk(sent, cuts, is_tcp) == talk(sent, [], is_tcp)
 
 
-def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
+def test_exception_in_the_parser_is_answered_before_the_connection_ends(
     monkeypatch: pytest.MonkeyPatch, logged_errors: Any
 ) -> None:
     def fail(line: bytes) -> parser.Request:
@@ -1181,18 +1173,18 @@ def test_a_line_that_meets_a_bug_is_answered_before_the_connection_ends(
     assert len(logged_errors.flush(ValueError)) == 1
 
 
-# Long replies, and many requests at once.
+# Long replies, and many requests in one read.
 
 
-def listing_house(count: int = 10) -> Harness:
+def harness_with_jobs(count: int = 10) -> Harness:
     harness = opened()
     for _ in range(count):
         harness.submit()
     return harness
 
 
-class Slow:
-    """Makes each look at a house's clock take time, as work does."""
+class SlowClock:
+    """Lets time pass with each use of a harness's clock, as if work was done."""
 
     def __init__(self, harness: Harness, seconds: float) -> None:
         clock = harness.clock
@@ -1205,8 +1197,8 @@ class Slow:
         clock.seconds = seconds_pass  # type: ignore[method-assign]
 
 
-def in_turns(harness: Harness) -> int:
-    """Let the reactor come around until nothing is left to do at once, and return how often it did."""
+def run_turns(harness: Harness) -> int:
+    """Run reactor turns until no call is due, and return their number."""
     turns = 0
     while calls := [call for call in harness.clock.calls if call.getTime() <= harness.clock.rightNow]:
         for call in calls:
@@ -1216,65 +1208,65 @@ def in_turns(harness: Harness) -> int:
     return turns
 
 
-def test_a_long_list_gives_way_to_others_and_is_whole() -> None:
-    harness = listing_house()
+def test_long_list_yields_to_other_requests_and_is_complete() -> None:
+    harness = harness_with_jobs()
     client, other = Client(harness), Client(harness)
-    Slow(harness, SLICE_LENGTH / 3)
+    SlowClock(harness, SLICE_LENGTH / 3)
     client.send(b"LIST\nPING\n")
     assert client.transport.received.count(b"JOB") < 5
     other.send(b"PING\n")
     assert other.lines() == ["OK"], "before the list is done"
-    assert in_turns(harness) > 3
+    assert run_turns(harness) > 3
     assert [line.split()[0] for line in client.lines()] == ["JOB"] * 10 + ["END", "OK"]
 
 
-def test_a_client_that_goes_amid_a_long_list_leaves_nothing_to_do() -> None:
-    harness = listing_house()
+def test_client_lost_in_the_middle_of_a_long_list_leaves_nothing() -> None:
+    harness = harness_with_jobs()
     client = Client(harness)
-    Slow(harness, SLICE_LENGTH)
+    SlowClock(harness, SLICE_LENGTH)
     client.send(b"LIST\n")
     client.transport.lose()
-    in_turns(harness)
+    run_turns(harness)
     assert client.transport.received.count(b"JOB") < 10
     assert not client.connection.is_awaited
 
 
-def test_a_client_that_is_sent_away_amid_a_long_list_is_sent_nothing_more() -> None:
-    harness = listing_house()
+def test_client_rejected_in_the_middle_of_a_long_list_gets_nothing_after_the_error() -> None:
+    harness = harness_with_jobs()
     client = Client(harness)
-    Slow(harness, SLICE_LENGTH)
+    SlowClock(harness, SLICE_LENGTH)
     client.send(b"LIST\n")
     client.connection.close_with_error(AuthRequired("go"))
     sent = client.transport.received
-    in_turns(harness)
+    run_turns(harness)
     assert client.transport.received == sent
     assert sent.endswith(b"ERROR AUTH_REQUIRED go\r\n")
 
 
-def test_many_requests_that_came_at_once_give_way_to_others() -> None:
-    harness = listing_house(1)
+def test_many_requests_of_one_read_yield_to_other_requests() -> None:
+    harness = harness_with_jobs(1)
     client, other = Client(harness), Client(harness)
-    Slow(harness, SLICE_LENGTH / 2)
+    SlowClock(harness, SLICE_LENGTH / 2)
     client.send(b"STATUS 1\n" * 100)
     assert client.transport.received.count(b"STATUS") < 100
     other.send(b"PING\n")
     assert other.lines() == ["OK"]
-    assert in_turns(harness) > 3
+    assert run_turns(harness) > 3
     assert client.lines() == ["STATUS RUNNING 0"] * 100
 
 
-def test_requests_that_wait_while_others_have_their_turn_are_handled_in_order() -> None:
-    harness = listing_house(1)
+def test_requests_that_have_yielded_are_handled_in_order() -> None:
+    harness = harness_with_jobs(1)
     client = Client(harness)
     client.send(b"WAIT 1\n" + b"STATUS 1\nPING\n" * 50)
-    Slow(harness, SLICE_LENGTH / 2)
+    SlowClock(harness, SLICE_LENGTH / 2)
     harness.finish(1)
     assert client.transport.received.count(b"OK") < 50
-    in_turns(harness)
+    run_turns(harness)
     assert client.lines() == ["STATUS COMPLETED 100", *["STATUS COMPLETED 100", "OK"] * 50]
 
 
-def test_a_long_line_that_waits_is_read_once_more_when_its_turn_has_come() -> None:
+def test_long_line_that_waits_is_parsed_again_when_it_is_handled() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\n")
@@ -1291,7 +1283,7 @@ def test_a_long_line_that_waits_is_read_once_more_when_its_turn_has_come() -> No
     assert harness.spool.blocks[2] == {"stdin": b"ab"}
 
 
-def test_a_reply_that_cannot_be_finished_closes_its_connection(caplog: pytest.LogCaptureFixture) -> None:
+def test_reply_that_cannot_be_completed_closes_its_connection(caplog: pytest.LogCaptureFixture) -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"SUBMIT true\n")

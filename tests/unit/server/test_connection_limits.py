@@ -1,4 +1,4 @@
-"""Who is let in and who has to go, over the connections of a house, and what blocks may take."""
+"""Limits of connections: how many, idle ones, revoked tokens; and the memory of requests."""
 
 import socket
 from collections.abc import Callable
@@ -27,87 +27,92 @@ BOB = Principal("bob", Role.SUBMIT)
 ROOT = Principal("root", Role.ADMIN)
 
 
-def house_of(max_connections: int = 1000, **quotas: Any) -> Harness:
+def limited_harness(max_connections: int = 1000, **quotas: Any) -> Harness:
     harness = Harness(limits=Limits(**quotas), max_connections=max_connections)
     harness.authenticator.roles["4000001"] = Role.SUBMIT
     return harness
 
 
-def stranger(harness: Harness) -> Client:
+def tcp_client(harness: Harness) -> Client:
     return Client(harness, FakeSocket(socket.AF_INET))
 
 
-def user(harness: Harness) -> Client:
+def unix_client(harness: Harness) -> Client:
     return Client(harness, FakeSocket(uid=4_000_001))
 
 
-def said(client: Client) -> str:
+def received(client: Client) -> str:
     client.read()
     return client.transport.received.decode()
 
 
-def test_who_says_nothing_of_himself_has_to_go() -> None:
-    harness = house_of(auth_time=10.0)
-    silent, known, local = stranger(harness), stranger(harness), user(harness)
+def test_connection_that_does_not_authenticate_is_closed_after_the_timeout() -> None:
+    harness = limited_harness(auth_time=10.0)
+    silent, known, local = tcp_client(harness), tcp_client(harness), unix_client(harness)
     known.send(b"AUTH sesame\n")
     harness.clock.advance(10.0)
-    assert "ERROR AUTH_REQUIRED not authenticated within 10 s; send AUTH first" in said(silent)
+    assert "ERROR AUTH_REQUIRED not authenticated within 10 s; send AUTH first" in received(silent)
     assert silent.transport.is_closed
     assert not known.transport.is_closed
     assert not local.transport.is_closed
 
 
-def test_a_failed_auth_gives_no_more_time() -> None:
-    harness = house_of(auth_time=10.0)
-    client = stranger(harness)
+def test_failed_auth_does_not_extend_the_timeout() -> None:
+    harness = limited_harness(auth_time=10.0)
+    client = tcp_client(harness)
     client.send(b"AUTH wrong\nPING\n")
     harness.clock.advance(10.0)
-    assert "AUTH_FAILED" in said(client)
+    assert "AUTH_FAILED" in received(client)
     assert client.transport.is_closed
 
 
-def test_of_too_many_strangers_the_oldest_goes() -> None:
-    harness = house_of(connections_before_auth=2)
-    first, second = stranger(harness), stranger(harness)
-    user(harness)
+def test_oldest_unidentified_connection_is_closed_if_there_are_too_many() -> None:
+    harness = limited_harness(connections_before_auth=2)
+    first, second = tcp_client(harness), tcp_client(harness)
+    unix_client(harness)
     assert not first.transport.is_closed
-    third = stranger(harness)
-    assert "ERROR AUTH_REQUIRED more than 2 connections are not authenticated; send AUTH first" in said(first)
+    third = tcp_client(harness)
+    assert "ERROR AUTH_REQUIRED more than 2 connections are not authenticated; send AUTH first" in received(
+        first
+    )
     assert [client.transport.is_closed for client in (first, second, third)] == [True, False, False]
     second.send(b"AUTH sesame\n")
-    stranger(harness)
+    tcp_client(harness)
     assert not third.transport.is_closed
 
 
-def test_one_user_has_so_many_connections_and_an_admin_as_many_as_he_likes() -> None:
-    harness = house_of(connections_per_user=2)
-    clients = [user(harness) for _ in range(3)]
+def test_connections_of_one_user_are_limited_those_of_admins_are_not() -> None:
+    harness = limited_harness(connections_per_user=2)
+    clients = [unix_client(harness) for _ in range(3)]
     assert [client.transport.is_closed or bool(client.transport.received) for client in clients] == [
         False,
         False,
         True,
     ]
-    assert "ERROR QUEUE_FULL 4000001 has 2 connections, the limit for one user; close one of them" in said(
-        clients[2]
+    assert (
+        "ERROR QUEUE_FULL 4000001 has 2 connections, the limit for one user; close one of them"
+        in received(clients[2])
     )
     clients[0].transport.lose()
-    assert not user(harness).transport.received
+    assert not unix_client(harness).transport.received
     assert not any(Client(harness).transport.received for _ in range(5))
 
 
-def test_an_auth_that_makes_one_connection_too_many_is_refused() -> None:
-    harness = house_of(connections_per_user=1)
+def test_auth_that_exceeds_the_limit_of_its_user_is_refused() -> None:
+    harness = limited_harness(connections_per_user=1)
     harness.authenticator.tokens["t"] = Principal("ann", Role.SUBMIT, token="1")
-    first, second = stranger(harness), stranger(harness)
+    first, second = tcp_client(harness), tcp_client(harness)
     first.send(b"AUTH t\nPING\n")
     second.send(b"AUTH t\nSTATS\n")
-    assert said(first) == "OK ann submit\r\nOK\r\n"
-    assert said(second).startswith("ERROR QUEUE_FULL ann has 1 connections")
-    assert "ERROR AUTH_REQUIRED STATS" in said(second)
+    assert received(first) == "OK ann submit\r\nOK\r\n"
+    assert received(second).startswith("ERROR QUEUE_FULL ann has 1 connections")
+    assert "ERROR AUTH_REQUIRED STATS" in received(second)
 
 
-def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.LogCaptureFixture) -> None:
-    harness = house_of(max_connections=2)
+def test_ports_stop_accepting_at_the_limit_until_a_connection_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    harness = limited_harness(max_connections=2)
     clients = [Client(harness), Client(harness)]
     assert not harness.ports[0].is_listening
     assert harness.factory.buildProtocol(None) is None
@@ -120,30 +125,30 @@ def test_when_it_is_full_nobody_is_let_in_until_somebody_leaves(caplog: pytest.L
     ]
 
 
-def test_all_ports_are_closed_and_opened_together() -> None:
-    harness = house_of(max_connections=1)
+def test_all_ports_stop_and_resume_accepting_together() -> None:
+    harness = limited_harness(max_connections=1)
     harness.ports += [FakePort(), FakePort()]
-    client = stranger(harness)
+    client = tcp_client(harness)
     assert [port.is_listening for port in harness.ports] == [False] * 3
     client.transport.lose()
     assert [port.is_listening for port in harness.ports] == [True] * 3
 
 
-def test_who_is_sent_away_unknown_and_reads_nothing_holds_his_place_no_longer_than_a_moment() -> None:
-    harness = house_of(connections_before_auth=1, replies=4096)
-    noisy, done = stranger(harness), stranger(harness)
+def test_rejected_unidentified_client_that_does_not_read_is_aborted_soon() -> None:
+    harness = limited_harness(connections_before_auth=1, replies=4096)
+    noisy, done = tcp_client(harness), tcp_client(harness)
     noisy.send(b"HELP SUBMIT\n" * 100)
     done.send(b"QUIT\n")
-    third = stranger(harness)
+    third = tcp_client(harness)
     harness.clock.advance(UNIDENTIFIED_CLOSE_TIMEOUT)
     assert [client.transport.is_closed for client in (noisy, done, third)] == [True, True, False]
     assert harness.connection_limits.connections == {third.connection}
 
 
-def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
-    harness = house_of()
+def test_rejected_identified_client_has_time_to_read_the_error() -> None:
+    harness = limited_harness()
     harness.authenticator.tokens["t"] = ANN._replace(token="1")
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH t\n")
     harness.authenticator.revoked.add("1")
     harness.connection_limits.close_expired()
@@ -153,8 +158,8 @@ def test_who_is_known_has_the_time_to_read_why_he_has_to_go() -> None:
     assert client.transport.is_aborted
 
 
-def test_an_idle_connection_is_closed_without_a_word() -> None:
-    harness = house_of(idle_time=60.0)
+def test_idle_connection_is_closed_without_an_error() -> None:
+    harness = limited_harness(idle_time=60.0)
     client = Client(harness)
     for _ in range(2):
         client.send(b"PING\n")
@@ -162,13 +167,13 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
         harness.clock.pump([CHECK_INTERVAL] * 55)
         assert not client.transport.is_closed
     harness.clock.pump([CHECK_INTERVAL] * 10)
-    assert said(client) == "OK\r\nOK\r\n"
+    assert received(client) == "OK\r\nOK\r\n"
     assert client.transport.is_closed
 
 
 @pytest.mark.parametrize("line", [b"WAIT 1\n", b"FOLLOW 1\n", b"WATCH\n"])
-def test_who_waits_for_something_is_not_idle(line: bytes) -> None:
-    harness = house_of(idle_time=60.0)
+def test_connection_with_a_request_in_progress_is_not_idle(line: bytes) -> None:
+    harness = limited_harness(idle_time=60.0)
     harness.submit()
     client = Client(harness)
     client.send(line)
@@ -177,8 +182,8 @@ def test_who_waits_for_something_is_not_idle(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"HELP SUBMIT\n" * 100, b"LIST\n", b"FOLLOW 1\n"])
-def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
-    harness = house_of(idle_time=60.0, replies=4096)
+def test_connection_that_does_not_read_its_replies_is_idle(line: bytes) -> None:
+    harness = limited_harness(idle_time=60.0, replies=4096)
     harness.engine.start()
     for _ in range(60):
         harness.submit()
@@ -191,11 +196,11 @@ def test_who_does_not_read_what_he_asked_for_is_idle(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"WATCH\n", b"WAIT 1\n", b"FOLLOW 1\n", b"SUBMIT --stdin=5 cat\nab"])
-def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: bytes) -> None:
-    harness = house_of()
+def test_connection_with_a_revoked_token_is_closed_whatever_it_does(line: bytes) -> None:
+    harness = limited_harness()
     harness.submit()
     harness.authenticator.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
-    client, other = stranger(harness), stranger(harness)
+    client, other = tcp_client(harness), tcp_client(harness)
     client.send(b"AUTH t\n" + line)
     other.send(b"AUTH sesame\n")
     harness.authenticator.revoked.add("1")
@@ -204,112 +209,114 @@ def test_who_came_by_a_token_that_is_revoked_has_to_go_whatever_he_does(line: by
     harness.submit()
     harness.finish(1)
     harness.clock.advance(CHECK_INTERVAL)
-    assert said(client).endswith(
+    assert received(client).endswith(
         "ERROR AUTH_REQUIRED the token of ann was revoked or changed, or has expired; AUTH with another\r\n"
-    ), "nothing is written behind it"
-    assert said(client).count("was revoked or changed") == 1
+    ), "nothing follows the error"
+    assert received(client).count("was revoked or changed") == 1
     assert client.transport.is_closed
     assert not other.transport.is_closed
     assert harness.connection_limits.memory.total == 0
 
 
-def test_between_two_looks_a_revoked_token_is_good_for_nothing() -> None:
-    harness = house_of()
+def test_revoked_token_is_refused_before_the_next_check() -> None:
+    harness = limited_harness()
     harness.authenticator.tokens["t"] = Principal("ann", Role.ADMIN, token="1")
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH t\nPING\n")
     harness.authenticator.revoked.add("1")
     client.send(b"STATS\nSUBMIT true\nSUBMIT --stdin=2 cat\nhi\r\nPING\n")
-    lines = said(client).splitlines()
+    lines = received(client).splitlines()
     assert [line.split()[:2] for line in lines[2:5]] == [["ERROR", "AUTH_REQUIRED"]] * 3
     assert lines[5] == "OK"
 
 
-def test_blocks_on_their_way_have_a_limit_and_give_back_what_they_took() -> None:
-    harness = house_of(block_memory=1000, block=1000)
+def test_memory_of_blocks_is_limited_and_released() -> None:
+    harness = limited_harness(block_memory=1000, block=1000)
     slow, other = Client(harness), Client(harness)
     slow.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 100)
     other.send(b"SUBMIT --stdin=200 cat\n")
-    assert said(other).startswith("ERROR QUEUE_FULL requests in progress take 900 of 1000 bytes, yours 900")
+    assert received(other).startswith(
+        "ERROR QUEUE_FULL requests in progress take 900 of 1000 bytes, yours 900"
+    )
     other.send(b"y" * 200 + b"\r\nPING\n")
-    assert said(other).endswith("\r\nOK\r\n")
+    assert received(other).endswith("\r\nOK\r\n")
     slow.transport.lose()
     other.send(b"SUBMIT --stdin=900 cat\n" + b"x" * 900 + b"\r\n")
     harness.settle()
-    assert "JOB_ID" in said(other)
+    assert "JOB_ID" in received(other)
     assert harness.connection_limits.memory.total == 0
 
 
-def test_requests_that_wait_count_with_the_blocks_and_stop_those_who_send_more() -> None:
-    harness = house_of(block_memory=80_000, block=1000)
+def test_queued_requests_count_with_the_blocks_and_stop_reading() -> None:
+    harness = limited_harness(block_memory=80_000, block=1000)
     harness.authenticator.roles["4000001"] = Role.SUBMIT
     harness.authenticator.roles["4000002"] = Role.SUBMIT
-    hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
-    hog.send(b"SUBMIT --hold true\n")
+    greedy, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
+    greedy.send(b"SUBMIT --hold true\n")
     other.send(b"SUBMIT --hold true\n")
     harness.settle()
-    for client in (hog, twin):
+    for client in (greedy, twin):
         client.send(b"WAIT 1\n")
     for _ in range(40):
-        hog.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
-    assert hog.is_held_back, "the share up to which requests are read, a sixteenth, is used up"
+        greedy.send(b"STATUS 1\n" + b" " * 2000 + b"\n" + b"SUBMIT " + b"x" * 900 + b"\n")
+    assert greedy.is_held_back, "the user's share, a sixteenth, is used up"
     assert 5_000 <= harness.connection_limits.memory.total < 15_000
     for _ in range(40):
         twin.send(b"STATUS 1\n" * 20)
-    assert twin.is_held_back, "the share is that of all its connections"
+    assert twin.is_held_back, "all connections of a user have one share"
     assert harness.connection_limits.memory.total < 45_000
     other.send(b"PING\n")
-    assert said(other).endswith("OK\r\n")
-    hog.transport.lose()
+    assert received(other).endswith("OK\r\n")
+    greedy.transport.lose()
     twin.transport.lose()
     assert harness.connection_limits.memory.total == 0
 
 
-def test_replies_that_a_client_does_not_read_count_and_where_memory_is_used_up_few_bytes_are_read(
+def test_unread_replies_count_and_reduce_the_bytes_read_in_one_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("taskqd.server.reply_writer.unsent_bytes", lambda transport: transport._unread)
-    harness = house_of(block_memory=320_000, block=1000)
+    harness = limited_harness(block_memory=320_000, block=1000)
     harness.authenticator.roles["4000001"] = Role.SUBMIT
     harness.authenticator.roles["4000002"] = Role.SUBMIT
-    hog, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
+    greedy, twin, other = (Client(harness, FakeSocket(uid=uid)) for uid in (4000001, 4000001, 4000002))
     while harness.connection_limits.memory.total <= 320_000 // MAX_REQUEST_SHARE:
-        hog.send(b"HELLO\n")
-    assert hog.transport.bufferSize == 65_536
-    for client, most in ((hog, MIN_BUFFER_SIZE), (twin, MIN_BUFFER_SIZE), (other, 65_536)):
+        greedy.send(b"HELLO\n")
+    assert greedy.transport.bufferSize == 65_536
+    for client, most in ((greedy, MIN_BUFFER_SIZE), (twin, MIN_BUFFER_SIZE), (other, 65_536)):
         client.send(b"PING\n")
         assert client.transport.bufferSize == most
-    assert said(twin) == "OK\r\n", "one who has nothing unanswered is answered"
-    hog.read()
+    assert received(twin) == "OK\r\n", "an idle connection is answered"
+    greedy.read()
     assert harness.connection_limits.memory.total == 0
-    hog.send(b"PING\n")
-    assert hog.transport.bufferSize == 65_536
+    greedy.send(b"PING\n")
+    assert greedy.transport.bufferSize == 65_536
 
 
-def test_one_who_has_nothing_unanswered_may_always_ask_and_a_watch_may_always_be_ended() -> None:
-    harness = house_of(block_memory=40_000, block=1000)
-    hog, watcher, quiet = Client(harness), Client(harness), Client(harness)
+def test_idle_connection_may_always_send_a_request_and_a_watch_may_always_be_ended() -> None:
+    harness = limited_harness(block_memory=40_000, block=1000)
+    greedy, watcher, quiet = Client(harness), Client(harness), Client(harness)
     watcher.send(b"WATCH\n")
-    hog.send(b"SUBMIT --hold true\n")
+    greedy.send(b"SUBMIT --hold true\n")
     harness.settle()
-    hog.send(b"WAIT 1\n")
-    while not hog.is_held_back:
-        hog.send(b"SUBMIT " + b"x" * 900 + b"\n" + b"STATUS 1\n")
+    greedy.send(b"WAIT 1\n")
+    while not greedy.is_held_back:
+        greedy.send(b"SUBMIT " + b"x" * 900 + b"\n" + b"STATUS 1\n")
     quiet.send(b"PING\n")
     watcher.send(b"PING\n")
-    assert (said(quiet), said(watcher).endswith("END\r\nOK\r\n")) == ("OK\r\n", True)
+    assert (received(quiet), received(watcher).endswith("END\r\nOK\r\n")) == ("OK\r\n", True)
     quiet.send(b"CANCEL 1\n")
     harness.settle()
     harness.clock.advance(0)
-    hog.read()
+    greedy.read()
     harness.settle()
-    assert not hog.is_held_back
+    assert not greedy.is_held_back
 
 
 def revoked(harness: Harness, client: Client) -> None:
     harness.authenticator.revoked.add("1")
     harness.clock.advance(CHECK_INTERVAL)
-    assert harness.connection_limits.memory.total == 0, "at once, though the connection is still there"
+    assert harness.connection_limits.memory.total == 0, "before the connection is closed"
     assert not client.transport.is_closed
 
 
@@ -351,14 +358,14 @@ def answered(harness: Harness, client: Client) -> None:
         (b"WAIT 1\nQUIT\n", [arrived, answered]),
     ],
 )
-def test_what_a_block_took_is_given_back_however_it_ends(
+def test_memory_of_a_block_is_released_however_its_request_ends(
     before: bytes, steps: list[Callable[[Harness, Client], None]]
 ) -> None:
-    harness = house_of()
+    harness = limited_harness()
     harness.engine.start()
     harness.submit()
     harness.authenticator.tokens["t"] = ANN._replace(role=Role.ADMIN, token="1")
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH t\n" + before + b"SUBMIT --stdin=5 cat\nhe")
     assert (harness.connection_limits.memory.total, harness.connection_limits.memory.by_user) == (
         5,
@@ -371,8 +378,8 @@ def test_what_a_block_took_is_given_back_however_it_ends(
     assert (harness.connection_limits.memory.total, harness.connection_limits.memory.by_user) == (0, {})
 
 
-def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its_size() -> None:
-    memory = house_of(block_memory=1000).connection_limits.memory
+def test_user_has_a_share_of_the_memory_or_one_block_of_any_size() -> None:
+    memory = limited_harness(block_memory=1000).connection_limits.memory
     memory.reserve(ANN, 600)
     with pytest.raises(QueueFull):
         memory.reserve(ANN, 1)
@@ -388,8 +395,8 @@ def test_one_user_has_a_part_of_the_memory_for_blocks_and_one_block_whatever_its
     memory.reserve(ANN, 400)
 
 
-def test_a_block_of_no_bytes_takes_nothing_and_gives_nothing_back() -> None:
-    memory = house_of().connection_limits.memory
+def test_empty_block_takes_no_memory() -> None:
+    memory = limited_harness().connection_limits.memory
     memory.reserve(ANN, 5)
     memory.reserve(ANN, 0)
     memory.release(ANN, 5)
@@ -397,23 +404,23 @@ def test_a_block_of_no_bytes_takes_nothing_and_gives_nothing_back() -> None:
     assert (memory.total, memory.by_user) == (0, {})
 
 
-def test_without_limits_there_are_none() -> None:
-    harness = house_of(
+def test_connections_are_unlimited_without_limits() -> None:
+    harness = limited_harness(
         connections_per_user=None,
         connections_before_auth=None,
         auth_time=None,
         idle_time=None,
         block_memory=None,
     )
-    clients = [user(harness) for _ in range(20)] + [stranger(harness) for _ in range(20)]
+    clients = [unix_client(harness) for _ in range(20)] + [tcp_client(harness) for _ in range(20)]
     harness.connection_limits.memory.reserve(ANN, 10**12)
     harness.clock.pump([3600.0] * 100)
     assert not any(client.transport.is_closed for client in clients)
 
 
-def test_what_was_known_of_who_has_left_is_forgotten() -> None:
-    harness = house_of()
-    clients = [user(harness), stranger(harness), Client(harness)]
+def test_closed_connections_leave_nothing() -> None:
+    harness = limited_harness()
+    clients = [unix_client(harness), tcp_client(harness), Client(harness)]
     for client in clients:
         client.transport.lose()
     assert (
@@ -430,16 +437,16 @@ def test_what_was_known_of_who_has_left_is_forgotten() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
-def test_it_is_looked_often_enough_for_a_short_time_to_be_idle() -> None:
-    harness = house_of(idle_time=0.4)
+def test_checks_are_frequent_enough_for_a_short_idle_time() -> None:
+    harness = limited_harness(idle_time=0.4)
     client = Client(harness)
     harness.clock.pump([0.1] * 5)
     client.read()
     assert client.transport.is_closed
 
 
-class Fleeting:
-    """A guest who is gone as soon as he is told to go."""
+class FleetingConnection:
+    """A connection that is closed at once when it is rejected."""
 
     principal: Principal | None = ANN._replace(token="1")
 
@@ -453,55 +460,55 @@ class Fleeting:
         self._connection_limits.closed(self)
 
     def close(self) -> None:
-        pytest.fail("he is not idle")
+        pytest.fail("it is not idle")
 
 
-def test_when_the_last_one_goes_while_it_is_looked_it_is_looked_no_more() -> None:
-    harness = house_of()
-    guest = Fleeting(harness.connection_limits)
-    harness.connection_limits.opened(guest)
-    harness.connection_limits.identified(guest, ANN)
+def test_checks_stop_when_the_last_connection_is_closed_by_a_check() -> None:
+    harness = limited_harness()
+    connection = FleetingConnection(harness.connection_limits)
+    harness.connection_limits.opened(connection)
+    harness.connection_limits.identified(connection, ANN)
     harness.authenticator.revoked.add("1")
     harness.clock.advance(CHECK_INTERVAL)
     assert harness.connection_limits.connections == set()
     assert harness.clock.getDelayedCalls() == []
 
 
-# An AUTH that takes its time.
+# A slow AUTH.
 
 
-def test_what_comes_behind_an_auth_is_handled_in_the_light_of_it() -> None:
-    harness = house_of()
+def test_requests_behind_an_auth_wait_for_its_result() -> None:
+    harness = limited_harness()
     harness.authenticator.slow = []
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH t\nSUBMIT a\nSUBMIT --stdin=2 cat\nhi\r\nSTATUS 1\nQUIT\n")
     assert client.transport.received == b""
     harness.authenticator.slow[0].callback(ANN)
     harness.settle()
     harness.settle()
-    words = [line.split()[0] for line in said(client).splitlines()]
+    words = [line.split()[0] for line in received(client).splitlines()]
     assert words == ["OK", "JOB_ID", "JOB_ID", "STATUS", "OK"]
     assert [job.owner for job in harness.queue_state.jobs.values()] == ["ann", "ann"]
 
 
-def test_who_is_gone_before_he_is_known_leaves_nothing() -> None:
-    harness = house_of()
+def test_client_lost_during_an_auth_leaves_nothing() -> None:
+    harness = limited_harness()
     harness.authenticator.slow = []
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH t\nSUBMIT a\n")
     client.transport.lose()
-    assert harness.authenticator.slow[0].called, "nobody goes on with the AUTH of who is gone"
+    assert harness.authenticator.slow[0].called, "the AUTH is cancelled"
     harness.authenticator.slow[0].callback(ANN)
     harness.settle()
     assert (harness.queue_state.jobs, harness.connection_limits.count_by_user) == ({}, {})
 
 
-def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something_is_waited_for() -> None:
-    harness = house_of()
+def test_blocks_behind_an_auth_are_accepted_by_the_new_user_even_during_a_wait() -> None:
+    harness = limited_harness()
     harness.engine.start()
     harness.submit()
     harness.authenticator.tokens.update(read=Principal("eve", Role.READ), write=ANN)
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH read\nWAIT 1\nAUTH write\nSUBMIT --stdin=2 cat\nhi\r\nAUTH read\nSUBMIT --stdin=2 x\n")
     client.send(b"hi\r\nPING\n")
     harness.finish(1)
@@ -515,10 +522,10 @@ def test_blocks_behind_an_auth_are_wanted_by_who_it_is_then_even_where_something
     assert harness.spool.blocks == {2: {"stdin": b"hi"}}
 
 
-def test_three_auths_that_fail_in_their_own_time_end_the_connection() -> None:
-    harness = house_of()
+def test_three_slow_failed_auths_end_the_connection() -> None:
+    harness = limited_harness()
     harness.authenticator.slow = []
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH a\nAUTH b\nAUTH c\nAUTH d\nPING\n")
     for number in range(3):
         assert len(harness.authenticator.slow) == number + 1, "one at a time"
@@ -528,10 +535,10 @@ def test_three_auths_that_fail_in_their_own_time_end_the_connection() -> None:
     assert client.transport.is_half_closed
 
 
-def test_what_goes_wrong_here_is_no_failure_of_who_auths(logged_errors: LeakWatch) -> None:
-    harness = house_of()
+def test_internal_error_in_an_auth_does_not_count_as_a_failed_auth(logged_errors: LeakWatch) -> None:
+    harness = limited_harness()
     harness.authenticator.slow = []
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH a\n" * 3 + b"PING\n")
     for number in range(3):
         harness.authenticator.slow[number].errback(ZeroDivisionError())
@@ -539,10 +546,10 @@ def test_what_goes_wrong_here_is_no_failure_of_who_auths(logged_errors: LeakWatc
     assert len(logged_errors.flush(ZeroDivisionError)) == 3
 
 
-def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
-    harness = house_of(connections_per_user=1)
+def test_second_auth_counts_the_connection_for_the_other_user() -> None:
+    harness = limited_harness(connections_per_user=1)
     harness.authenticator.tokens.update(a=ANN, b=BOB)
-    first, second = stranger(harness), stranger(harness)
+    first, second = tcp_client(harness), tcp_client(harness)
     first.send(b"AUTH a\nAUTH b\nAUTH b\nSUBMIT x\n")
     assert harness.connection_limits.count_by_user == {"bob": 1}
     second.send(b"AUTH a\nAUTH b\nSUBMIT y\n")
@@ -555,13 +562,13 @@ def test_who_auths_again_is_somebody_else_and_counts_as_that() -> None:
     assert [job.owner for job in harness.queue_state.jobs.values()] == ["bob", "ann"]
 
 
-def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> None:
-    harness = house_of(auth_time=10.0)
+def test_auth_that_exceeds_the_timeout_is_cancelled() -> None:
+    harness = limited_harness(auth_time=10.0)
     harness.authenticator.slow = []
-    client = stranger(harness)
+    client = tcp_client(harness)
     client.send(b"AUTH t\nSUBMIT a\n")
     harness.clock.advance(10.0)
-    assert harness.authenticator.slow[0].called, "as of who is gone"
+    assert harness.authenticator.slow[0].called, "it is cancelled"
     harness.authenticator.slow[0].callback(ANN)
     harness.settle()
     assert [line.split()[1] for line in client.lines()] == ["AUTH_REQUIRED"]
@@ -578,20 +585,31 @@ def test_an_auth_that_takes_longer_than_there_is_time_makes_nobody_known() -> No
     )
 
 
-# Whatever comes.
+# Random actions.
 
 DONE = [
     *(b"AUTH t\n", b"AUTH other\n", b"AUTH wrong\n", b"SUBMIT --stdin=5 cat\n", b"SUBMIT true\n", b"PING\n"),
     *(b"he", b"hello\r\n", b"WAIT 1\n", b"WATCH\n", b"FOLLOW 1\n", b"HELP SUBMIT\n" * 20, b"QUIT\n"),
-    *("come", "come locally", "lose", "half-close", "read", "revoke", "settle", "fail", "wait", "answer"),
+    *(
+        "connect",
+        "connect locally",
+        "lose",
+        "half-close",
+        "read",
+        "revoke",
+        "settle",
+        "fail",
+        "wait",
+        "answer",
+    ),
 ]
 
 
-class Lobby:
-    """A house with narrow doors, and whoever comes and goes there."""
+class World:
+    """A harness with low limits, and its clients."""
 
     def __init__(self) -> None:
-        self.harness = house_of(
+        self.harness = limited_harness(
             connections_per_user=2,
             connections_before_auth=2,
             auth_time=5.0,
@@ -604,39 +622,39 @@ class Lobby:
         self.harness.authenticator.slow = []
         self.clients: list[Client] = []
 
-    def do(self, which: int, what: str | bytes) -> None:
+    def do(self, which: int, action: str | bytes) -> None:
         harness = self.harness
-        if what in ("come", "come locally"):
+        if action in ("connect", "connect locally"):
             if harness.connection_limits.available > 0:
-                self.clients.append(stranger(harness) if what == "come" else user(harness))
-        elif what == "settle":
+                self.clients.append(tcp_client(harness) if action == "connect" else unix_client(harness))
+        elif action == "settle":
             harness.settle()
-        elif what == "fail":
+        elif action == "fail":
             harness.journal.fail()
             harness.journal.recover()
-        elif what == "wait":
+        elif action == "wait":
             harness.clock.pump([1.0] * 3)
-        elif what == "revoke":
+        elif action == "revoke":
             harness.authenticator.revoked ^= {"1"}
-        elif what == "answer":
-            self.answer()
+        elif action == "answer":
+            self.finish_auths()
         elif self.clients:
-            self.act(self.clients[which % len(self.clients)], what)
+            self.act(self.clients[which % len(self.clients)], action)
 
-    def act(self, client: Client, what: str | bytes) -> None:
+    def act(self, client: Client, action: str | bytes) -> None:
         if client.transport.is_closed:
             return
-        if isinstance(what, bytes):
-            client.send(what)
-        elif what == "lose":
+        if isinstance(action, bytes):
+            client.send(action)
+        elif action == "lose":
             client.transport.lose()
-        elif what == "half-close":
+        elif action == "half-close":
             client.half_close()
         else:
             client.read()
 
-    def answer(self) -> None:
-        """Let all AUTHs that are under way be answered."""
+    def finish_auths(self) -> None:
+        """Let all AUTHs in progress succeed or fail."""
         slow = self.harness.authenticator.slow or []
         while slow:
             token = self.harness.authenticator.asked[-len(slow)][0]
@@ -665,17 +683,17 @@ class Lobby:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(DONE)), max_size=60))
-def test_whatever_is_done_the_counts_are_right_and_nothing_is_left(done: list[tuple[int, Any]]) -> None:
-    lobby = Lobby()
-    for which, what in [(0, "come"), (0, "come locally"), *done]:
-        lobby.do(which, what)
-        lobby.check()
-    for client in lobby.clients:
-        lobby.act(client, "lose")
-    lobby.check()
-    lobby.answer()
-    lobby.harness.settle()
-    connection_limits = lobby.harness.connection_limits
+def test_counts_are_right_after_random_actions_and_nothing_is_left(done: list[tuple[int, Any]]) -> None:
+    world = World()
+    for which, action in [(0, "connect"), (0, "connect locally"), *done]:
+        world.do(which, action)
+        world.check()
+    for client in world.clients:
+        world.act(client, "lose")
+    world.check()
+    world.finish_auths()
+    world.harness.settle()
+    connection_limits = world.harness.connection_limits
     assert (
         connection_limits.count_by_user,
         connection_limits.memory.by_user,
@@ -685,5 +703,5 @@ def test_whatever_is_done_the_counts_are_right_and_nothing_is_left(done: list[tu
         {},
         [],
     )
-    lobby.harness.clock.advance(0)
-    assert lobby.harness.clock.getDelayedCalls() == []
+    world.harness.clock.advance(0)
+    assert world.harness.clock.getDelayedCalls() == []

@@ -1,4 +1,4 @@
-"""Endpoint strings: the guard around UNIX sockets, what was left behind, and what cannot be listened on."""
+"""Endpoint strings: defaults, stale sockets, and strings that are invalid or cannot be listened on."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ PATHS = [
     ("unixoid:/run/taskq.sock", None),
     ("", None),
 ]
-GUARDED = [
+WITH_DEFAULTS = [
     ("unix:/a", "unix:/a:mode=600:lockfile=0:backlog=4096"),
     ("unix:/a:mode=660", "unix:/a:mode=660:lockfile=0:backlog=4096"),
     ("unix:/a:660", "unix:/a:660:lockfile=0:backlog=4096"),
@@ -65,12 +65,12 @@ GUARDED = [
 
 
 @pytest.mark.parametrize("endpoint, path", PATHS)
-def test_the_path_of_a_unix_socket_is_told_from_its_string(endpoint: str, path: str | None) -> None:
+def test_socket_path_of_endpoint(endpoint: str, path: str | None) -> None:
     assert socket_path(endpoint) == path
 
 
-@pytest.mark.parametrize("endpoint, result", GUARDED)
-def test_a_unix_socket_is_for_its_owner_alone_unless_told(endpoint: str, result: str) -> None:
+@pytest.mark.parametrize("endpoint, result", WITH_DEFAULTS)
+def test_unix_socket_is_accessible_by_its_owner_unless_a_mode_is_given(endpoint: str, result: str) -> None:
     assert with_default_mode(endpoint) == result
 
 
@@ -89,7 +89,7 @@ def test_a_unix_socket_is_for_its_owner_alone_unless_told(endpoint: str, result:
         ("", False),
     ],
 )
-def test_a_unix_socket_is_local_and_nothing_else(endpoint: str, expected: bool) -> None:
+def test_only_unix_sockets_are_local(endpoint: str, expected: bool) -> None:
     assert is_local(endpoint) is expected
 
 
@@ -108,19 +108,19 @@ def test_a_unix_socket_is_local_and_nothing_else(endpoint: str, expected: bool) 
         ("", False),
     ],
 )
-def test_client_certificates_are_for_tls_with_a_ca(endpoint: str, expected: bool) -> None:
+def test_only_tls_endpoints_with_a_ca_accept_client_certificates(endpoint: str, expected: bool) -> None:
     assert has_ca(endpoint) is expected
 
 
 @pytest.mark.parametrize(
     "endpoint", ["unix:/run/x", "unix:/run/x:mode=660", "tcp:9500", "tcp:0:interface=127.0.0.1"]
 )
-def test_a_string_that_can_be_listened_on_passes(endpoint: str, reactor: Any) -> None:
+def test_valid_endpoint_passes_the_check(endpoint: str, reactor: Any) -> None:
     check(reactor, endpoint, "here")
 
 
 @pytest.mark.parametrize("which", ["index=0", "name=q"])
-def test_socket_that_nobody_handed_over_is_refused_with_what_is_missing(which: str, reactor: Any) -> None:
+def test_systemd_socket_that_was_not_passed_is_refused(which: str, reactor: Any) -> None:
     with pytest.raises(SettingsError, match="LISTEN_FDNAMES name no such socket"):
         check(reactor, f"systemd:domain=UNIX:{which}", "twistd taskq")
 
@@ -143,39 +143,35 @@ def test_socket_that_nobody_handed_over_is_refused_with_what_is_missing(which: s
         "ssl:9501:privateKey=/none/k:sslmethod=TLSv1_METHOD",
     ],
 )
-def test_a_string_that_cannot_is_refused_by_its_source_before_anything_listens(
-    endpoint: str, reactor: Any
-) -> None:
+def test_invalid_endpoint_is_refused_with_its_source(endpoint: str, reactor: Any) -> None:
     with pytest.raises(SettingsError) as refusal:
         check(reactor, endpoint, "/etc/taskqd.toml")
     assert str(refusal.value).startswith(f"/etc/taskqd.toml: listen: {endpoint!r} is not a valid endpoint")
     assert "\n" not in str(refusal.value)
 
 
-# What is in the way.
+# Stale sockets.
 
 
-def left_behind(path: Path) -> None:
+def make_stale_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
 
 
-def test_a_socket_that_a_killed_daemon_left_behind_is_removed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_socket_of_a_killed_daemon_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "s"
-    left_behind(path)
+    make_stale_socket(path)
     remove_stale_socket(str(path))
     assert not path.exists()
     [record] = caplog.records
     assert f"{path}: removed the socket" in record.getMessage()
 
 
-def test_where_nothing_is_nothing_is_in_the_way(tmp_path: Path) -> None:
+def test_missing_socket_is_not_an_error(tmp_path: Path) -> None:
     remove_stale_socket(str(tmp_path / "s"))
 
 
-def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> None:
+def test_socket_in_use_is_refused_and_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -186,25 +182,23 @@ def test_a_socket_on_which_somebody_listens_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_file_that_is_not_a_socket_is_refused_and_not_removed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "s"
     if kind == "file":
         path.write_bytes(b"precious")
     elif kind == "directory":
         path.mkdir()
     else:
-        left_behind(tmp_path / "target")
+        make_stale_socket(tmp_path / "target")
         path.symlink_to(tmp_path / "target")
     with pytest.raises(StartRefused, match=f"{path} exists and is not a socket"):
         remove_stale_socket(str(path))
     assert os.path.lexists(path)
 
 
-def test_a_socket_that_may_not_be_looked_at_refuses_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_socket_that_cannot_be_examined_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s"
-    left_behind(path)
+    make_stale_socket(path)
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -221,12 +215,10 @@ async def listen(reactor: Any, endpoint: str) -> Any:
     return await endpoints.listen(reactor, endpoint, Factory())
 
 
-async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_unix_socket_has_its_mode_and_is_removed_with_its_port(reactor: Any, tmp_path: Path) -> None:
     for words, mode in (("", 0o600), (":mode=660", 0o660)):
         path = tmp_path / "s"
-        left_behind(path)
+        make_stale_socket(path)
         port = await listen(reactor, f"unix:{path}{words}")
         found = path.stat().st_mode
         assert stat.S_ISSOCK(found)
@@ -236,12 +228,12 @@ async def test_a_unix_socket_is_listened_on_with_its_mode_and_goes_with_its_port
         assert not path.exists()
 
 
-async def test_a_unix_socket_behind_a_proxy_has_its_mode_and_what_was_left_behind_is_replaced(
+async def test_unix_socket_behind_a_proxy_has_its_mode_and_replaces_a_stale_one(
     reactor: Any, tmp_path: Path
 ) -> None:
     for words, mode in (("", 0o600), (":mode=660", 0o660)):
         path = tmp_path / "s"
-        left_behind(path)
+        make_stale_socket(path)
         (tmp_path / "s.lock").symlink_to(str(2**22 + 1))  # more than any pid
         port = await listen(reactor, f"haproxy:unix:{path}{words}")
         assert stat.S_IMODE(path.stat().st_mode) == mode
@@ -249,8 +241,8 @@ async def test_a_unix_socket_behind_a_proxy_has_its_mode_and_what_was_left_behin
         assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
-async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 does not close it
+async def test_tcp_port_in_use_is_refused(reactor: Any) -> None:
     first = await listen(reactor, "tcp:0:interface=127.0.0.1")
     endpoint = f"tcp:{first.getHost().port}:interface=127.0.0.1"
     with pytest.raises(StartRefused, match=f"cannot listen on {endpoint}: .*in use"):
@@ -258,19 +250,17 @@ async def test_a_port_that_is_taken_refuses_the_start_by_its_string(reactor: Any
     await first.stopListening()
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted leaves it to the garbage collector
-async def test_a_socket_in_a_directory_that_is_missing_refuses_the_start(
-    reactor: Any, tmp_path: Path
-) -> None:
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted does not close it
+async def test_socket_in_a_missing_directory_is_refused(reactor: Any, tmp_path: Path) -> None:
     with pytest.raises(StartRefused, match=r"cannot listen on .*: .*No such file"):
         await listen(reactor, f"unix:{tmp_path}/missing/s")
 
 
-# More than there is room for.
+# The limit of connections.
 
 
 class CrowdedPort:
-    """A port at which a hundred wait; it takes as many at once as Twisted's does."""
+    """A port with many waiting clients, which accepts as many per turn as Twisted's."""
 
     def __init__(self) -> None:
         self.numberAccepts = 100
@@ -281,9 +271,9 @@ class CrowdedPort:
         self.numberAccepts += 20
 
 
-def test_a_port_accepts_no_more_at_once_than_there_is_room_for() -> None:
-    port, rooms = CrowdedPort(), [3, 1, 1000]
-    endpoints.limit_accepts(port, lambda: rooms.pop(0))
+def test_port_accepts_no_more_connections_than_are_available() -> None:
+    port, available = CrowdedPort(), [3, 1, 1000]
+    endpoints.limit_accepts(port, lambda: available.pop(0))
     for _ in range(3):
         port.doRead()
     assert port.accepted == [3, 1, 21]

@@ -1,4 +1,4 @@
-"""All connections together: who is let in, and how they end when the daemon stops."""
+"""The factory: the open connections, and how they close when the daemon stops."""
 
 import socket
 
@@ -17,7 +17,7 @@ def opened(max_connections: int = 1000) -> Harness:
     return harness
 
 
-def test_a_factory_knows_who_is_connected() -> None:
+def test_factory_has_the_open_connections() -> None:
     harness = opened()
     clients = [Client(harness) for _ in range(3)]
     assert len(harness.factory.connections) == 3
@@ -25,7 +25,7 @@ def test_a_factory_knows_who_is_connected() -> None:
     assert harness.factory.connections == {clients[0].connection, clients[2].connection}
 
 
-def test_a_connection_for_which_there_is_no_place_is_not_made() -> None:
+def test_no_connection_is_made_at_the_limit() -> None:
     harness = opened(max_connections=1)
     client = Client(harness)
     assert harness.factory.buildProtocol(None) is None
@@ -34,7 +34,7 @@ def test_a_connection_for_which_there_is_no_place_is_not_made() -> None:
     assert harness.factory.buildProtocol(None) is not None
 
 
-def test_closing_ends_every_connection_once_what_is_written_is_read() -> None:
+def test_close_closes_each_connection_once_its_replies_are_read() -> None:
     harness = opened()
     harness.submit()
     clients = [Client(harness) for _ in range(3)]
@@ -54,7 +54,7 @@ def test_closing_ends_every_connection_once_what_is_written_is_read() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"PING\n", b"WATCH\n", b"FOLLOW 1\n", b"SUBMIT --stdin=5 cat\nhe"])
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
-def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, family: int) -> None:
+def test_close_ends_requests_in_progress_and_leaves_no_timer(sent: bytes, family: int) -> None:
     harness = opened()
     harness.submit()
     clients = [Client(harness, FakeSocket(family)) for _ in range(2)]
@@ -73,7 +73,7 @@ def test_closing_ends_whatever_is_under_way_and_leaves_no_timer(sent: bytes, fam
     ) == (set(), 0, 0)
 
 
-def test_closing_cuts_off_who_does_not_read() -> None:
+def test_close_aborts_clients_that_do_not_read() -> None:
     harness = opened()
     client = Client(harness)
     client.send(b"PING\n")
@@ -86,7 +86,7 @@ def test_closing_cuts_off_who_does_not_read() -> None:
     assert harness.clock.getDelayedCalls() == []
 
 
-def test_closing_where_nobody_is_connected_fires_at_once() -> None:
+def test_close_without_connections_fires_at_once() -> None:
     harness = opened()
     result_of(harness.factory.close())
     assert harness.clock.getDelayedCalls() == []

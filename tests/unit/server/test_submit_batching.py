@@ -1,4 +1,4 @@
-"""Gathering: what all connections submit in one round goes together, and each has their own replies."""
+"""Batching: submissions of one poll cycle are one journal entry, and each client gets its replies."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ def opened(**more: Any) -> Harness:
     return harness
 
 
-def in_a_round(harness: Harness, *sent: tuple[Client, bytes]) -> None:
-    """Have the server read what clients have sent, all in one round."""
+def in_one_cycle(harness: Harness, *sent: tuple[Client, bytes]) -> None:
+    """Let the server read from several clients in one poll cycle."""
     harness.factory.submit_batcher.batch_started()
     for client, data in sent:
         client.send(data)
@@ -34,14 +34,14 @@ def as_ada(harness: Harness, role: Role = Role.SUBMIT) -> Client:
 
 
 def entries(harness: Harness) -> list[int]:
-    """Return how many events each entry has that is on its way to the disk."""
+    """Return the number of events of each entry that is not durable yet."""
     return [len(events) for events, _ in harness.journal._on_their_way]
 
 
-def test_what_comes_in_one_round_is_one_entry_and_each_is_answered() -> None:
+def test_submissions_of_one_cycle_are_one_entry_and_each_client_is_answered() -> None:
     harness = opened()
     one, two, three = Client(harness), Client(harness), Client(harness)
-    in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"PING\n"), (three, b"SUBMIT c\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"PING\n"), (three, b"SUBMIT c\n"))
     assert entries(harness) == [3]
     assert two.lines() == ["OK"]
     harness.settle()
@@ -50,33 +50,33 @@ def test_what_comes_in_one_round_is_one_entry_and_each_is_answered() -> None:
     assert [harness.job(number).command for number in (1, 2, 3)] == ["a", "b", "c"]
 
 
-def test_what_comes_between_rounds_goes_at_once() -> None:
+def test_submissions_between_cycles_are_submitted_at_once() -> None:
     harness = opened()
     one, two = Client(harness), Client(harness)
     one.send(b"SUBMIT a\n")
     assert entries(harness) == [1]
-    in_a_round(harness, (two, b"SUBMIT b\n"))
-    in_a_round(harness)
+    in_one_cycle(harness, (two, b"SUBMIT b\n"))
+    in_one_cycle(harness)
     one.send(b"SUBMIT c\n")
     assert entries(harness) == [1, 1, 1]
 
 
-def test_each_is_the_owner_of_what_they_submit() -> None:
+def test_each_client_owns_its_submissions() -> None:
     harness = opened()
     one, two = as_ada(harness), Client(harness)
     two.connection.principal = Principal("bob", Role.SUBMIT, "pid 7")
-    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.settle()
     assert [job.owner for job in harness.queue_state.walk(1)] == ["ada", "bob"]
     assert [getattr(event, "origin", "") for event in harness.journal.events] == [None, "pid 7"]
 
 
-def test_what_is_refused_to_one_is_not_to_the_others() -> None:
+def test_refused_submission_does_not_affect_the_others() -> None:
     harness = opened(limits=Limits(label=5))
     one, two, reader = Client(harness), Client(harness), as_ada(harness, Role.READ)
     stranger = Client(harness)
     stranger.connection.principal = None
-    in_a_round(
+    in_one_cycle(
         harness,
         (one, b"SUBMIT a\nSUBMIT --label=too-long b\nSUBMIT c\n"),
         (reader, b"SUBMIT d\nSUBMIT e\n"),
@@ -92,49 +92,49 @@ def test_what_is_refused_to_one_is_not_to_the_others() -> None:
     assert [line[:17] for line in two.lines()] == ["ERROR BAD_REQUEST", "JOB_ID 3"]
 
 
-def test_where_all_is_refused_nothing_waits_for_the_disk() -> None:
+def test_batch_without_accepted_submissions_is_answered_at_once() -> None:
     harness = opened()
     one, two = as_ada(harness, Role.READ), as_ada(harness, Role.READ)
-    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nPING\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nPING\n"))
     assert entries(harness) == []
     assert [line[:15] for line in one.lines()] == ["ERROR FORBIDDEN"]
     assert [line[:15] for line in two.lines()] == ["ERROR FORBIDDEN", "OK"]
 
 
-def test_a_limit_counts_what_others_of_the_same_name_have_asked_for_in_this_round() -> None:
+def test_limit_counts_submissions_of_the_same_user_in_the_same_batch() -> None:
     harness = opened(limits=Limits(pending_per_user=3))
     one, two = as_ada(harness), as_ada(harness)
-    in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"SUBMIT c\nSUBMIT d\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\nSUBMIT b\n"), (two, b"SUBMIT c\nSUBMIT d\n"))
     harness.settle()
     assert one.lines() == ["JOB_ID 1", "JOB_ID 2"]
     assert [line[:16] for line in two.lines()] == ["JOB_ID 3", "ERROR QUEUE_FULL"]
 
 
-def test_when_the_disk_fails_all_are_told_and_nothing_was_taken() -> None:
+def test_failed_journal_is_answered_to_all_and_nothing_is_accepted() -> None:
     harness = opened(limits=Limits(pending_per_user=2))
     one, two = as_ada(harness), as_ada(harness)
-    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.journal.fail()
     for client in (one, two):
         assert [line[:18] for line in client.lines()] == ["ERROR STORE_FAILED"]
     assert not harness.queue_state.jobs
     harness.journal.recover()
-    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     harness.settle()
     assert [client.lines()[0][:6] for client in (one, two)] == ["JOB_ID"] * 2
 
 
-def test_what_stands_behind_a_submission_waits_for_it() -> None:
+def test_request_behind_a_submission_waits_for_it() -> None:
     harness = opened()
     one, two = Client(harness), Client(harness)
-    in_a_round(harness, (one, b"SUBMIT a\nSTATUS 1\nSUBMIT b\n"), (two, b"SUBMIT c\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\nSTATUS 1\nSUBMIT b\n"), (two, b"SUBMIT c\n"))
     assert one.lines() == []
     harness.settle()
     assert one.lines() == ["JOB_ID 1", "STATUS PENDING 0", "JOB_ID 3"]
     assert two.lines() == ["JOB_ID 2"]
 
 
-def test_who_is_gone_before_the_end_of_the_round_has_submitted_all_the_same() -> None:
+def test_submission_of_a_client_lost_before_the_end_of_the_cycle_is_accepted() -> None:
     harness = opened()
     one, two = Client(harness), Client(harness)
     harness.factory.submit_batcher.batch_started()
@@ -147,7 +147,7 @@ def test_who_is_gone_before_the_end_of_the_round_has_submitted_all_the_same() ->
     assert harness.job(1).command == "a"
 
 
-def test_a_bug_that_one_meets_is_told_to_that_one_alone(
+def test_exception_for_one_client_is_answered_to_that_client_only(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened(limits=Limits(pending_per_user=2))
@@ -160,7 +160,7 @@ def test_a_bug_that_one_meets_is_told_to_that_one_alone(
 
     monkeypatch.setattr(harness.authorizer, "authorize_submissions", broken)
     one, two, three = as_ada(harness), as_ada(harness), as_ada(harness)
-    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT broken\nSUBMIT x\n"), (three, b"SUBMIT c\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT broken\nSUBMIT x\n"), (three, b"SUBMIT c\n"))
     harness.settle()
     assert [line[:6] for line in one.lines()] == ["JOB_ID"]
     assert [line[:14] for line in two.lines()] == ["ERROR INTERNAL"] * 2
@@ -168,7 +168,7 @@ def test_a_bug_that_one_meets_is_told_to_that_one_alone(
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
+def test_submissions_counted_before_an_exception_are_not_counted_afterwards(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened(limits=Limits(pending_per_user=2))
@@ -183,31 +183,31 @@ def test_what_was_counted_when_a_bug_was_met_is_not_counted_any_more(
     monkeypatch.setattr(harness.engine.submissions, "_admit", broken)
     one, two = as_ada(harness), as_ada(harness)
     for _ in range(2):
-        in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nSUBMIT c\n"))
+        in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\nSUBMIT c\n"))
         harness.settle()
     assert [line[:6] for line in one.lines()] == ["JOB_ID"] * 2
     assert [line[:14] for line in two.lines()] == ["ERROR INTERNAL"] * 4
     assert len(logged_errors.flush(ZeroDivisionError)) == 2
 
 
-def test_a_bug_behind_the_disk_is_told_to_all_and_logged_once(
+def test_exception_after_the_sync_is_answered_to_all_and_logged_once(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened()
     monkeypatch.setattr(harness.engine.submissions, "submit_all", lambda _: fail(ZeroDivisionError()))
     one, two = Client(harness), Client(harness)
-    in_a_round(harness, (one, b"SUBMIT a\nSUBMIT b\nPING\n"), (two, b"SUBMIT c\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\nSUBMIT b\nPING\n"), (two, b"SUBMIT c\n"))
     assert [line[:14] for line in one.lines()] == ["ERROR INTERNAL", "ERROR INTERNAL", "OK"]
     assert [line[:14] for line in two.lines()] == ["ERROR INTERNAL"]
     assert len(logged_errors.flush(ZeroDivisionError)) == 1
 
 
-def test_a_bug_in_answering_one_keeps_nobody_else_from_their_reply(
+def test_exception_while_answering_one_client_does_not_affect_the_others(
     logged_errors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = opened()
     one, two = Client(harness), Client(harness)
-    in_a_round(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
+    in_one_cycle(harness, (one, b"SUBMIT a\n"), (two, b"SUBMIT b\n"))
     monkeypatch.setattr(one.connection, "send", lambda _: 1 // 0)
     harness.settle()
     assert two.lines() == ["JOB_ID 2"]

@@ -1,4 +1,4 @@
-"""Time slices: how long a reply may go on, and when the next one has its turn."""
+"""Time slices: how long a reply may be produced, and when the next one continues."""
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -10,7 +10,7 @@ from tests.fakes.deferreds import error_of, result_of
 
 
 class Replies:
-    """Replies that are produced in steps of some seconds each, as coroutines do it."""
+    """Replies that are produced in steps of some seconds each, as by coroutines."""
 
     def __init__(self) -> None:
         self.clock: Clock = clock()
@@ -28,7 +28,7 @@ class Replies:
         return Deferred.fromCoroutine(self.produce(name, steps, seconds))
 
     def turn(self) -> list[str]:
-        """Let the reactor come around once, and return what was produced."""
+        """Run one turn of the reactor, and return what was produced."""
         self.made = []
         calls, self.clock.calls = self.clock.calls, []
         for call in calls:
@@ -41,12 +41,12 @@ def some_replies() -> Replies:
     return Replies()
 
 
-def test_a_short_reply_is_produced_at_once(replies: Replies) -> None:
+def test_short_reply_is_produced_at_once(replies: Replies) -> None:
     result_of(replies.begin("a", 10, SLICE_LENGTH / 20))
     assert replies.made == ["a"] * 10
 
 
-def test_a_long_reply_goes_on_in_later_iterations_of_the_reactor(replies: Replies) -> None:
+def test_long_reply_continues_in_later_iterations_of_the_reactor(replies: Replies) -> None:
     reply = replies.begin("a", 9, SLICE_LENGTH * 0.6)
     assert replies.made == ["a"] * 2
     turns = [replies.turn() for _ in range(4)]
@@ -54,7 +54,7 @@ def test_a_long_reply_goes_on_in_later_iterations_of_the_reactor(replies: Replie
     result_of(reply)
 
 
-def test_replies_have_their_turns_one_after_the_other(replies: Replies) -> None:
+def test_replies_get_slices_in_order(replies: Replies) -> None:
     for name in "abc":
         replies.begin(name, 4, SLICE_LENGTH * 0.6)
     assert replies.made == ["a", "a"]
@@ -63,7 +63,7 @@ def test_replies_have_their_turns_one_after_the_other(replies: Replies) -> None:
     assert replies.turn() == []
 
 
-def test_no_turn_begins_after_the_slice_of_an_iteration_is_over(replies: Replies) -> None:
+def test_no_slice_is_granted_after_the_budget_of_an_iteration(replies: Replies) -> None:
     most = round(ITERATION_BUDGET / SLICE_LENGTH)
     count = 3 * most
     for number in range(count + 1):
@@ -73,7 +73,7 @@ def test_no_turn_begins_after_the_slice_of_an_iteration_is_over(replies: Replies
     assert seen == [most, most, most, 0]
 
 
-def test_a_reply_that_begins_while_others_wait_waits_behind_them(replies: Replies) -> None:
+def test_new_reply_waits_behind_those_that_wait(replies: Replies) -> None:
     for number in range(20):
         replies.begin(str(number), 1, SLICE_LENGTH * 2)
     replies.turn()
@@ -85,7 +85,7 @@ def test_a_reply_that_begins_while_others_wait_waits_behind_them(replies: Replie
     assert turns > 1
 
 
-def test_a_turn_that_nobody_waits_for_any_more_is_left_out(replies: Replies) -> None:
+def test_cancelled_slice_is_skipped(replies: Replies) -> None:
     gone, stays = replies.slices.next_slice(), replies.slices.next_slice()
     gone.cancel()
     assert isinstance(error_of(gone), CancelledError)
@@ -93,7 +93,7 @@ def test_a_turn_that_nobody_waits_for_any_more_is_left_out(replies: Replies) -> 
     result_of(stays)
 
 
-def test_a_turn_may_end_those_of_others(replies: Replies) -> None:
+def test_slice_may_cancel_others(replies: Replies) -> None:
     first, second = replies.slices.next_slice(), replies.slices.next_slice()
     first.addCallback(lambda _: second.cancel())
     replies.turn()

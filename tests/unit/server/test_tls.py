@@ -1,4 +1,4 @@
-"""TLS endpoint strings: what they may say, which files they take, and whom a handshake lets through."""
+"""TLS endpoint strings: their arguments, the files that they name, and handshakes."""
 
 import os
 import socket
@@ -46,7 +46,7 @@ BASE = tls.TlsOptions(9501, "", 4096, "k", "c", None, None, None)
         ([("", "9501"), ("key", "k"), ("cert", "c"), ("extraCertChain", "i")], BASE._replace(chain="i")),
     ],
 )
-def test_ours_and_twisted_s_names_mean_the_same(
+def test_short_names_and_twisted_s_names_mean_the_same(
     arguments: list[tuple[str, str]], options: tls.TlsOptions
 ) -> None:
     assert tls.parse_options(arguments) == options
@@ -73,7 +73,7 @@ def test_ours_and_twisted_s_names_mean_the_same(
         ([("", "1"), ("", "k.pem")], "port is given twice, the second time as k.pem"),
     ],
 )
-def test_another_string_is_refused_with_what_was_expected(
+def test_invalid_arguments_are_refused_with_the_expected_ones(
     arguments: list[tuple[str, str]], expected: str
 ) -> None:
     with pytest.raises(ValueError, match=expected):
@@ -96,7 +96,7 @@ class Site:
         return ":".join(["tls:0:interface=127.0.0.1", f"key={key}", f"cert={cert}", *more])
 
     def context(self, pair: Pair | None = None) -> ssl.SSLContext:
-        """Return what a client trusts us by, and shows of itself."""
+        """Return the client's context, with its certificate if it has one."""
         context = ssl.create_default_context(cafile=self.ca.cert)
         if pair:
             context.load_cert_chain(pair.cert, pair.key)
@@ -104,12 +104,12 @@ class Site:
 
 
 @pytest.fixture(name="site")
-def a_site(tmp_path: Path) -> Site:
+def make_site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
 def refusal_of(endpoint: str, reactor: Any) -> str:
-    """Return why an option with this endpoint is refused, behind the words that name it."""
+    """Return why an endpoint is refused, without the words that name it."""
     with pytest.raises(SettingsError) as refusal:
         endpoints.check(reactor, endpoint, "twistd taskq")
     text = str(refusal.value)
@@ -130,7 +130,7 @@ def refusal_of(endpoint: str, reactor: Any) -> str:
         "tls:9501:key={both}",
     ],
 )
-def test_files_that_can_be_used_pass(words: str, site: Site, reactor: Any) -> None:
+def test_valid_files_pass_the_check(words: str, site: Site, reactor: Any) -> None:
     both = site.place / "both"
     both.touch(0o600)
     both.write_bytes(site.ours.cert.read_bytes() + site.ours.key.read_bytes())
@@ -142,13 +142,13 @@ def test_files_that_can_be_used_pass(words: str, site: Site, reactor: Any) -> No
 
 
 @pytest.mark.parametrize("which", ["key", "cert", "chain", "ca", "caCertsDir"])
-def test_a_file_that_is_missing_is_named(which: str, site: Site, reactor: Any) -> None:
+def test_missing_file_is_refused_by_name(which: str, site: Site, reactor: Any) -> None:
     files = {"key": str(site.ours.key), "cert": str(site.ours.cert), which: "/none/x.pem"}
     endpoint = ":".join(["tls:9501", *(f"{name}={path}" for name, path in files.items())])
     assert refusal_of(endpoint, reactor).endswith("/none/x.pem cannot be read: No such file or directory")
 
 
-def test_a_directory_without_a_ca_is_refused(site: Site, reactor: Any) -> None:
+def test_directory_without_a_ca_is_refused(site: Site, reactor: Any) -> None:
     (site.place / "empty").mkdir()
     refusal = refusal_of(site.endpoint(f"caCertsDir={site.place}/empty"), reactor)
     assert refusal == f"the directory {site.place}/empty has no file *.pem, so no CA"
@@ -158,7 +158,7 @@ def test_a_directory_without_a_ca_is_refused(site: Site, reactor: Any) -> None:
     "content", [b"", b"\xff\0", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
 @pytest.mark.parametrize("which", ["cert", "chain", "ca"])
-def test_a_file_without_certificates_is_refused(which: str, content: bytes, site: Site, reactor: Any) -> None:
+def test_file_without_certificates_is_refused(which: str, content: bytes, site: Site, reactor: Any) -> None:
     broken = site.place / "broken"
     broken.write_bytes(content)
     if which == "cert":
@@ -171,17 +171,17 @@ def test_a_file_without_certificates_is_refused(which: str, content: bytes, site
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\0", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )
-def test_a_file_without_a_key_is_refused(content: bytes, site: Site, reactor: Any) -> None:
+def test_file_without_a_key_is_refused(content: bytes, site: Site, reactor: Any) -> None:
     site.ours.key.write_bytes(content)
     assert refusal_of(site.endpoint(), reactor).startswith(f"{site.ours.key} has no key in PEM format: ")
 
 
-def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(site: Site, reactor: Any) -> None:
+def test_key_with_a_passphrase_is_refused_without_a_prompt(site: Site, reactor: Any) -> None:
     write_key(site.ours.key, ec.generate_private_key(ec.SECP256R1()), b"sesame")
     assert refusal_of(site.endpoint(), reactor).startswith(f"the key in {site.ours.key} has a passphrase")
 
 
-def test_a_key_of_another_certificate_is_refused(site: Site, reactor: Any) -> None:
+def test_key_of_another_certificate_is_refused(site: Site, reactor: Any) -> None:
     other = site.ca.issue("other")
     refusal = refusal_of(site.endpoint(pair=Pair(site.ours.cert, other.key)), reactor)
     assert refusal.startswith(
@@ -189,12 +189,12 @@ def test_a_key_of_another_certificate_is_refused(site: Site, reactor: Any) -> No
     )
 
 
-def test_a_certificate_behind_its_chain_is_refused(site: Site, reactor: Any) -> None:
+def test_certificate_behind_its_chain_is_refused(site: Site, reactor: Any) -> None:
     site.ours.cert.write_bytes(site.ca.cert.read_bytes() + site.ours.cert.read_bytes())
     assert refusal_of(site.endpoint(), reactor).endswith("the daemon's must be the first")
 
 
-def test_what_openssl_finds_too_weak_is_refused(site: Site, reactor: Any) -> None:
+def test_key_that_openssl_considers_weak_is_refused(site: Site, reactor: Any) -> None:
     key = rsa.generate_private_key(65537, 1024)
     weak = site.ca.issue("weak", key=key)
     refusal = refusal_of(site.endpoint(pair=weak), reactor)
@@ -202,9 +202,7 @@ def test_what_openssl_finds_too_weak_is_refused(site: Site, reactor: Any) -> Non
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o620, 0o602])
-def test_a_key_that_is_open_to_others_is_refused_and_says_what_to_do(
-    mode: int, site: Site, reactor: Any
-) -> None:
+def test_key_that_others_can_read_is_refused_with_a_remedy(mode: int, site: Site, reactor: Any) -> None:
     site.ours.key.chmod(mode)
     refusal = refusal_of(site.endpoint(), reactor)
     assert refusal == f"others can read the key {site.ours.key} (mode {mode:03o}): chmod 600 {site.ours.key}"
@@ -222,7 +220,7 @@ def test_a_key_that_is_open_to_others_is_refused_and_says_what_to_do(
         (1000, 0o640, False),
     ],
 )
-def test_only_root_s_key_may_be_read_by_its_group(
+def test_only_a_key_of_root_may_be_readable_by_its_group(
     owner: int, mode: int, is_taken: bool, site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = os.stat_result((0o100000 | mode, 0, 0, 1, owner, owner, 0, 0, 0, 0))
@@ -235,7 +233,7 @@ def test_only_root_s_key_may_be_read_by_its_group(
             tls.load_files(options)
 
 
-def test_without_the_extra_what_to_install_is_said(
+def test_missing_openssl_is_refused_with_the_package_to_install(
     site: Site, reactor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
@@ -245,16 +243,16 @@ def test_without_the_extra_what_to_install_is_said(
 
 
 @pytest.mark.parametrize("behind", ["ssl", "tls"])
-def test_tls_that_we_would_not_see_is_refused(behind: str, reactor: Any) -> None:
+def test_tls_behind_haproxy_is_refused(behind: str, reactor: Any) -> None:
     refusal = refusal_of(f"haproxy:{behind}:9501:privateKey=k", reactor)
     assert refusal == "expected haproxy:tcp:...; end TLS at the proxy, or use a separate tls: port"
 
 
-def test_a_proxy_that_ends_tls_passes(reactor: Any) -> None:
+def test_haproxy_without_tls_passes_the_check(reactor: Any) -> None:
     endpoints.check(reactor, "haproxy:tcp:9501", "here")
 
 
-async def test_what_has_gone_since_it_was_checked_refuses_the_start(site: Site, reactor: Any) -> None:
+async def test_file_removed_after_the_check_is_refused_when_listening(site: Site, reactor: Any) -> None:
     endpoint = site.endpoint()
     endpoints.check(reactor, endpoint, "here")
     site.ours.key.unlink()
@@ -263,14 +261,14 @@ async def test_what_has_gone_since_it_was_checked_refuses_the_start(site: Site, 
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # Twisted before 26.10 leaves it so
-async def test_a_tls_port_that_is_taken_refuses_the_start(site: Site, reactor: Any) -> None:
+async def test_tls_port_in_use_is_refused(site: Site, reactor: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         endpoint = site.endpoint().replace("tls:0", f"tls:{other.getsockname()[1]}")
         with pytest.raises(StartRefused, match=r"^cannot listen on tls:\S+: .*in use"):
             await endpoints.listen(reactor, endpoint, Factory())
 
 
-async def test_a_certificate_that_is_not_valid_now_is_listened_with_and_warned_of(
+async def test_certificate_that_is_not_valid_now_is_used_with_a_warning(
     site: Site, reactor: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = site.ca.issue("old", ends=timedelta(hours=-1))
@@ -291,17 +289,17 @@ async def test_a_certificate_that_is_not_valid_now_is_listened_with_and_warned_o
             assert warned[1].startswith(f"{endpoint}: the CA CN=old has expired at ")
 
 
-# Whom a handshake lets through.
+# Handshakes.
 
 
 @implementer(IHandshakeListener)
-class Seen(Protocol):
-    """Echoes, and notes what access will see: the subject of the client's certificate once it is verified."""
+class RecordingProtocol(Protocol):
+    """Echoes, and records the subject of the client's certificate once it is verified."""
 
     transport: Any
 
-    def __init__(self, seen: "Sight") -> None:
-        self._seen = seen
+    def __init__(self, recorder: "RecordingFactory") -> None:
+        self._recorder = recorder
 
     def connectionMade(self) -> None:
         assert ISSLTransport.providedBy(self.transport)
@@ -309,19 +307,19 @@ class Seen(Protocol):
 
     def handshakeCompleted(self) -> None:
         certificate = self.transport.getPeerCertificate()
-        self._seen.subjects.append(certificate and certificate.to_cryptography().subject.rfc4514_string())
+        self._recorder.subjects.append(certificate and certificate.to_cryptography().subject.rfc4514_string())
 
     def dataReceived(self, data: bytes) -> None:
-        self._seen.received += data
+        self._recorder.received += data
         self.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._seen.lost.append(tls.handshake_error(reason))
-        self._seen.ended.callback(None)
+        self._recorder.lost.append(tls.handshake_error(reason))
+        self._recorder.ended.callback(None)
 
 
-class Sight(Factory):
-    """Makes one connection at a time; has what was seen of all."""
+class RecordingFactory(Factory):
+    """Makes one connection at a time, and has the records of all."""
 
     noisy = False
 
@@ -330,18 +328,18 @@ class Sight(Factory):
         self.received = b""
         self.lost: list[str | None] = []
 
-    def buildProtocol(self, addr: object) -> Seen:
+    def buildProtocol(self, addr: object) -> RecordingProtocol:
         self.ended: Deferred[None] = Deferred()
-        return Seen(self)
+        return RecordingProtocol(self)
 
 
 @asynccontextmanager
-async def listening(reactor: Any, endpoint: str) -> AsyncIterator[tuple[int, Sight]]:
-    """Listen on an endpoint; give the port and what is seen there."""
-    sight = Sight()
-    port: Any = await endpoints.listen(reactor, endpoint, sight)
+async def listening(reactor: Any, endpoint: str) -> AsyncIterator[tuple[int, RecordingFactory]]:
+    """Listen on an endpoint; yields the port number and the factory."""
+    factory = RecordingFactory()
+    port: Any = await endpoints.listen(reactor, endpoint, factory)
     try:
-        yield port.getHost().port, sight
+        yield port.getHost().port, factory
     finally:
         await port.stopListening()
 
@@ -358,39 +356,39 @@ def say(port: int, context: ssl.SSLContext) -> tuple[bytes, str | None]:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("kind", ["tls", "ssl"])
-async def test_a_client_without_a_certificate_is_let_through_without_a_name(
+async def test_client_without_a_certificate_has_no_subject(
     version: ssl.TLSVersion, kind: str, site: Site, reactor: Any
 ) -> None:
     context = site.context()
     context.minimum_version = context.maximum_version = version
     endpoint = site.endpoint(f"ca={site.ca.cert}").replace("tls", kind, 1)
-    async with listening(reactor, endpoint) as (port, sight):
+    async with listening(reactor, endpoint) as (port, factory):
         answer, spoken = await deferToThread(say, port, context)
-        await sight.ended
+        await factory.ended
     assert answer == b"hello"
     assert spoken == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
-    assert sight.subjects == [None]
-    assert sight.lost == [None]
+    assert factory.subjects == [None]
+    assert factory.lost == [None]
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-async def test_older_versions_are_refused(version: ssl.TLSVersion, site: Site, reactor: Any) -> None:
+async def test_older_tls_versions_are_refused(version: ssl.TLSVersion, site: Site, reactor: Any) -> None:
     context = site.context()
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = version
-    async with listening(reactor, site.endpoint()) as (port, sight):
+    async with listening(reactor, site.endpoint()) as (port, factory):
         with pytest.raises(ssl.SSLError) as refused:
             await deferToThread(say, port, context)
         assert refused.value.reason == "TLSV1_ALERT_PROTOCOL_VERSION"
-        await sight.ended
-    assert sight.subjects == []
-    [why] = sight.lost
+        await factory.ended
+    assert factory.subjects == []
+    [why] = factory.lost
     assert why, "in the words of OpenSSL"
 
 
-def test_older_versions_are_off_though_openssl_might_have_them(site: Site, reactor: Any) -> None:
+def test_older_tls_versions_are_disabled_even_if_openssl_supports_them(site: Site, reactor: Any) -> None:
     options = BASE._replace(key=str(site.ours.key), cert=str(site.ours.cert))
     server: Any = tls.server(reactor, options, tls.load_files(options))
     off = SSL.OP_NO_SSLv3 | SSL.OP_NO_TLSv1 | SSL.OP_NO_TLSv1_1
@@ -402,16 +400,16 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("usage", [CLIENT, None])
-async def test_a_certificate_of_the_ca_gives_its_subject(
+async def test_certificate_of_the_ca_gives_its_subject(
     version: ssl.TLSVersion, usage: Any, site: Site, reactor: Any
 ) -> None:
     ana = site.ca.issue("ana", usage=usage)
     context = site.context(ana)
     context.minimum_version = context.maximum_version = version
-    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}")) as (port, sight):
+    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}")) as (port, factory):
         assert (await deferToThread(say, port, context))[0] == b"hello"
-        await sight.ended
-    assert sight.subjects == ["CN=ana"]
+        await factory.ended
+    assert factory.subjects == ["CN=ana"]
 
 
 def _made(place: Path) -> Path:
@@ -436,30 +434,30 @@ IMPOSTORS: dict[str, Callable[[Path, Authority], Pair]] = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("impostor", IMPOSTORS)
-async def test_a_certificate_that_does_not_verify_ends_the_handshake(
+async def test_certificate_that_is_not_valid_ends_the_handshake(
     version: ssl.TLSVersion, impostor: str, site: Site, reactor: Any
 ) -> None:
     context = site.context(IMPOSTORS[impostor](site.place, site.ca))
     context.minimum_version = context.maximum_version = version
-    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}")) as (port, sight):
+    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}")) as (port, factory):
         with pytest.raises(OSError):  # noqa: PT011 - an alert, or the reset that may overtake it
             await deferToThread(say, port, context)
-        await sight.ended
-    assert sight.subjects == []
-    assert sight.received == b""
-    [why] = sight.lost
+        await factory.ended
+    assert factory.subjects == []
+    assert factory.received == b""
+    [why] = factory.lost
     assert why, "in the words of OpenSSL"
 
 
-async def test_without_a_ca_no_certificate_is_asked_for(site: Site, reactor: Any) -> None:
+async def test_no_certificate_is_requested_without_a_ca(site: Site, reactor: Any) -> None:
     for pair in (site.ca.issue("ana", usage=CLIENT), self_signed(site.place, "eve")):
-        async with listening(reactor, site.endpoint()) as (port, sight):
+        async with listening(reactor, site.endpoint()) as (port, factory):
             assert (await deferToThread(say, port, site.context(pair)))[0] == b"hello"
-            await sight.ended
-        assert sight.subjects == [None]
+            await factory.ended
+        assert factory.subjects == [None]
 
 
-async def test_cas_of_a_file_and_of_a_directory_are_all_trusted(site: Site, reactor: Any) -> None:
+async def test_cas_of_a_file_and_of_a_directory_are_trusted(site: Site, reactor: Any) -> None:
     directory = _made(site.place / "trusted")
     third = Authority(site.place, "third")
     for name in ("first", "second"):
@@ -468,39 +466,39 @@ async def test_cas_of_a_file_and_of_a_directory_are_all_trusted(site: Site, reac
     (directory / "b.pem").write_bytes(others[1].cert.read_bytes())
     file = site.place / "two.pem"
     file.write_bytes(third.cert.read_bytes() + others[0].cert.read_bytes())
-    async with listening(reactor, site.endpoint(f"ca={file}", f"caCertsDir={directory}")) as (port, sight):
+    async with listening(reactor, site.endpoint(f"ca={file}", f"caCertsDir={directory}")) as (port, factory):
         for number, authority in enumerate((third, *others)):
             context = site.context(authority.issue(f"ana{number}", usage=CLIENT))
             assert (await deferToThread(say, port, context))[0] == b"hello"
-            await sight.ended
-    assert sight.subjects == ["CN=ana0", "CN=ana1", "CN=ana2"]
+            await factory.ended
+    assert factory.subjects == ["CN=ana0", "CN=ana1", "CN=ana2"]
 
 
-async def test_intermediate_certificates_are_sent_and_taken(site: Site, reactor: Any) -> None:
+async def test_intermediate_certificates_are_sent_and_accepted(site: Site, reactor: Any) -> None:
     between = Authority(site.place, "Between", site.ca)
     ours = between.issue("localhost", "localhost")
     ana = between.issue("ana", usage=CLIENT)
-    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}", pair=ours)) as (port, sight):
+    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}", pair=ours)) as (port, factory):
         assert (await deferToThread(say, port, site.context(ana)))[0] == b"hello"
-        await sight.ended
-    assert sight.subjects == ["CN=ana"]
+        await factory.ended
+    assert factory.subjects == ["CN=ana"]
 
 
-async def test_intermediate_certificates_may_be_in_a_file_of_their_own(site: Site, reactor: Any) -> None:
+async def test_intermediate_certificates_may_be_in_a_separate_file(site: Site, reactor: Any) -> None:
     between = Authority(site.place, "Between", site.ca)
     ours = between.issue("localhost", "localhost")
     whole = ours.cert.read_bytes()
     ours.cert.write_bytes(whole[: whole.index(b"-----END") + len(b"-----END CERTIFICATE-----\n")])
-    async with listening(reactor, site.endpoint(pair=ours)) as (port, sight):
+    async with listening(reactor, site.endpoint(pair=ours)) as (port, factory):
         with pytest.raises(ssl.SSLCertVerificationError):
             await deferToThread(say, port, site.context())
-        await sight.ended
-    async with listening(reactor, site.endpoint(f"chain={between.cert}", pair=ours)) as (port, sight):
+        await factory.ended
+    async with listening(reactor, site.endpoint(f"chain={between.cert}", pair=ours)) as (port, factory):
         assert (await deferToThread(say, port, site.context()))[0] == b"hello"
-        await sight.ended
+        await factory.ended
 
 
-async def test_no_session_is_taken_up_again_so_every_connection_is_verified(site: Site, reactor: Any) -> None:
+async def test_sessions_are_not_resumed_so_every_connection_is_verified(site: Site, reactor: Any) -> None:
     context = site.context(site.ca.issue("ana", usage=CLIENT))
 
     def twice(port: int) -> list[bool | None]:
@@ -516,22 +514,22 @@ async def test_no_session_is_taken_up_again_so_every_connection_is_verified(site
                 reused.append(secured.session_reused)
         return reused
 
-    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}")) as (port, sight):
+    async with listening(reactor, site.endpoint(f"ca={site.ca.cert}")) as (port, factory):
         assert await deferToThread(twice, port) == [False, False]
-        await sight.ended
-    assert sight.subjects == ["CN=ana", "CN=ana"]
+        await factory.ended
+    assert factory.subjects == ["CN=ana", "CN=ana"]
 
 
-async def test_what_is_not_tls_is_let_go(site: Site, reactor: Any) -> None:
+async def test_client_that_does_not_speak_tls_is_closed(site: Site, reactor: Any) -> None:
     def speak(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), 10) as plain:
             plain.sendall(b"STATS\r\n" * 10)
             return plain.recv(100)
 
-    async with listening(reactor, site.endpoint()) as (port, sight):
+    async with listening(reactor, site.endpoint()) as (port, factory):
         await deferToThread(speak, port)
-        await sight.ended
-    assert sight.received == b""
-    assert sight.subjects == []
-    [why] = sight.lost
+        await factory.ended
+    assert factory.received == b""
+    assert factory.subjects == []
+    [why] = factory.lost
     assert why, "in the words of OpenSSL"

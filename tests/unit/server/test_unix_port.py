@@ -1,4 +1,4 @@
-"""Listening UNIX sockets: a file that is removed comes back, and only one's own is removed."""
+"""Listening UNIX sockets: a removed file is created again, and a stop removes only the daemon's own."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ async def listen(reactor: Any, endpoint: str) -> Any:
     return await endpoints.listen(reactor, endpoint, Factory.forProtocol(Hello))
 
 
-def heard(path: Path) -> bytes:
+def greeting_at(path: Path) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(path))
@@ -42,7 +42,7 @@ def heard(path: Path) -> bytes:
 
 
 async def answer(path: Path) -> bytes:
-    talking: Deferred[bytes] = deferToThread(heard, path)
+    talking: Deferred[bytes] = deferToThread(greeting_at, path)
     return await talking
 
 
@@ -57,28 +57,28 @@ def listening(path: Path) -> socket.socket:
     return made
 
 
-def kernel_allows() -> int:
+def max_backlog() -> int:
     return int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
-def replace_by_a_dead_one(path: Path) -> None:
+def replace_by_stale_socket(path: Path) -> None:
     path.unlink()
     listening(path).close()
 
 
 @pytest.mark.parametrize(
-    "take_away",
+    "remove",
     [
         lambda path: path.unlink(),
         lambda path: path.rename(path.with_name("other")),
-        replace_by_a_dead_one,
+        replace_by_stale_socket,
         lambda path: shutil.rmtree(path.parent),
         lambda path: shutil.rmtree(path.parent.parent),
     ],
-    ids=["removed", "renamed", "replaced by a dead one", "directory removed", "two directories removed"],
+    ids=["removed", "renamed", "replaced by a stale socket", "directory removed", "two directories removed"],
 )
-async def test_socket_whose_file_is_taken_away_is_made_again_with_its_mode(
-    reactor: Any, tmp_path: Path, take_away: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+async def test_socket_whose_file_is_removed_is_created_again_with_its_mode(
+    reactor: Any, tmp_path: Path, remove: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run" / "taskqd" / "s"
     path.parent.mkdir(parents=True)
@@ -86,7 +86,7 @@ async def test_socket_whose_file_is_taken_away_is_made_again_with_its_mode(
     looking = watch(port, object())
     await looking.check()
     assert not [record for record in caplog.records if "made it again" in record.getMessage()]
-    take_away(path)
+    remove(path)
     for _ in range(2):
         await looking.check()
     assert len([record for record in caplog.records if "made it again" in record.getMessage()]) == 1
@@ -97,7 +97,7 @@ async def test_socket_whose_file_is_taken_away_is_made_again_with_its_mode(
 
 
 @pytest.mark.parametrize("kind", ["another daemon", "a file", "a directory that cannot be made"])
-async def test_socket_that_cannot_be_made_again_is_said_once_and_tried_until_it_can(
+async def test_failure_to_create_a_socket_again_is_logged_once_and_tried_again(
     reactor: Any, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "run" / "s"
@@ -129,7 +129,7 @@ async def test_socket_that_cannot_be_made_again_is_said_once_and_tried_until_it_
     await port.stopListening()
 
 
-async def test_socket_that_is_made_again_lets_nobody_in_while_there_is_no_room(
+async def test_socket_created_again_does_not_accept_while_the_port_is_paused(
     reactor: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "s"
@@ -143,25 +143,25 @@ async def test_socket_that_is_made_again_lets_nobody_in_while_there_is_no_room(
     await port.stopListening()
 
 
-@pytest.mark.parametrize("by", ["nobody", "another daemon", "a file"])
-async def test_stop_removes_no_file_but_its_own(reactor: Any, tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize("replacement", ["nothing", "another daemon", "a file"])
+async def test_stop_removes_only_its_own_file(reactor: Any, tmp_path: Path, replacement: str) -> None:
     path = tmp_path / "s"
     port = await listen(reactor, f"unix:{path}")
     path.unlink()
     other = None
-    if by == "another daemon":
+    if replacement == "another daemon":
         other = listening(path)
-    elif by == "a file":
+    elif replacement == "a file":
         path.write_text("precious")
     await port.stopListening()
-    assert path.exists() is (by != "nobody")
+    assert path.exists() is (replacement != "nothing")
     if other is not None:
         other.close()
     await watch(port).check()
-    assert path.exists() is (by != "nobody"), "a port that listens no more is not looked at"
+    assert path.exists() is (replacement != "nothing"), "a port that does not listen is not checked"
 
 
-async def test_stop_removes_a_socket_whose_mode_an_operator_has_changed(reactor: Any, tmp_path: Path) -> None:
+async def test_stop_removes_a_socket_whose_mode_was_changed(reactor: Any, tmp_path: Path) -> None:
     path = tmp_path / "s"
     port = await listen(reactor, f"unix:{path}")
     path.chmod(0o666)
@@ -170,14 +170,14 @@ async def test_stop_removes_a_socket_whose_mode_an_operator_has_changed(reactor:
     assert not path.exists()
 
 
-async def test_socket_with_a_lock_of_twisted_releases_it(reactor: Any, tmp_path: Path) -> None:
+async def test_stop_removes_the_lock_file(reactor: Any, tmp_path: Path) -> None:
     port = await listen(reactor, f"unix:{tmp_path}/s:lockfile=1")
     assert sorted(os.listdir(tmp_path)) == ["s", "s.lock"]
     await port.stopListening()
     assert os.listdir(tmp_path) == []
 
 
-async def test_socket_in_whose_place_nothing_can_be_bound_is_no_descriptor_lost(
+async def test_failure_to_create_a_socket_again_leaks_no_descriptor(
     reactor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "s"
@@ -194,9 +194,7 @@ async def test_socket_in_whose_place_nothing_can_be_bound_is_no_descriptor_lost(
     await port.stopListening()
 
 
-async def test_socket_that_was_handed_over_keeps_its_file_its_mode_and_its_listener(
-    reactor: Any, tmp_path: Path
-) -> None:
+async def test_adopted_socket_keeps_its_file_its_mode_and_its_listener(reactor: Any, tmp_path: Path) -> None:
     path = tmp_path / "s"
     with listening(path) as systemd:
         path.chmod(0o600)
@@ -214,7 +212,7 @@ async def test_socket_that_was_handed_over_keeps_its_file_its_mode_and_its_liste
 async def test_backlog_is_what_the_kernel_allows(reactor: Any, tmp_path: Path) -> None:
     port: UnixPort = await listen(reactor, f"unix:{tmp_path}/s")
     port.pauseProducing()  # type: ignore[no-untyped-call]
-    clients = [socket.socket(socket.AF_UNIX) for _ in range(min(400, kernel_allows()))]
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(min(400, max_backlog()))]
     for client in clients:
         client.setblocking(False)
         client.connect(f"{tmp_path}/s")
@@ -223,7 +221,7 @@ async def test_backlog_is_what_the_kernel_allows(reactor: Any, tmp_path: Path) -
     await port.stopListening()  # type: ignore[no-untyped-call]
 
 
-def test_socket_whose_queue_is_full_is_one_on_which_a_daemon_listens(tmp_path: Path) -> None:
+def test_socket_with_a_full_queue_is_in_use(tmp_path: Path) -> None:
     with listening(tmp_path / "s") as other:
         other.listen(0)
         clients = [socket.socket(socket.AF_UNIX) for _ in range(2)]
