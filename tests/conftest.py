@@ -1,4 +1,4 @@
-"""What every test gets: a reactor left clean, `async def` tests, and the programs it needs or their names."""
+"""Fixtures of all tests: leaks fail a test, `async def` tests are awaited, missing programs skip a test."""
 
 import functools
 import gc
@@ -20,11 +20,11 @@ from taskqd.storage.journal import commit_thread
 from tests.support import programs
 from tests.support.leaks import LeakWatch
 
-LONGEST = 60.0
-"""Seconds after which an `async def` test that still waits has failed."""
+TEST_TIMEOUT = 60.0
+"""Seconds after which an `async def` test fails."""
 
-# On a machine that does other things too, how long an example takes says nothing. CI tries the same examples
-# each time: what is to land is judged by what has changed. Everywhere else they are other ones each time.
+# The duration of an example means nothing on a busy machine. CI tries the same examples each time, so that
+# only a change can make it fail; elsewhere the examples differ each time.
 settings.register_profile(
     "patient",
     deadline=None,
@@ -35,12 +35,12 @@ settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
-    # To the standard library's logging, so that pytest shows beside a failure what Twisted logged before it.
+    # Log to the standard library's logging, so that pytest shows with a failure what Twisted logged before.
     globalLogBeginner.beginLoggingTo([STDLibLogObserver()], discardBuffer=True, redirectStandardIO=False)
 
 
 def pytest_collection_finish() -> None:
-    # Each test ends with a collection of garbage: what is there already need not be looked through.
+    # Each test ends with a garbage collection, which need not scan the objects that exist already.
     gc.collect()
     gc.freeze()
 
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _await_in_the_reactor(item: pytest.Function) -> None:
-    """Let an `async def` test be awaited by pytest-twisted without a decorator, and not for ever."""
+    """Await an `async def` test in the reactor, without a decorator, and with a timeout."""
     hypothesis = getattr(item.obj, "hypothesis", None)
     test = hypothesis.inner_test if hypothesis else item.obj
     if not inspect.iscoroutinefunction(test):
@@ -67,7 +67,7 @@ def _await_in_the_reactor(item: pytest.Function) -> None:
 def _bounded(test: Callable[..., Coroutine[Deferred[Any], Any, object]]) -> Callable[..., object]:
     @functools.wraps(test)
     async def bounded(*args: Any, **kwargs: Any) -> object:
-        return await Deferred.fromCoroutine(test(*args, **kwargs)).addTimeout(LONGEST, reactor)
+        return await Deferred.fromCoroutine(test(*args, **kwargs)).addTimeout(TEST_TIMEOUT, reactor)
 
     return bounded
 
@@ -85,15 +85,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(name="reactor", scope="session")
 def the_reactor() -> Any:
-    """Return the real reactor; a test of a rule takes ``twisted.internet.task.Clock`` instead."""
+    """Return the real reactor; tests of rules use ``twisted.internet.task.Clock`` instead."""
     return reactor
 
 
 @pytest.fixture(autouse=True, scope="session")
 def default_signals() -> Iterator[None]:
-    """Give the children of tests the default of signals that pytest was started to ignore (``nohup … &``).
+    """Restore signals that pytest was started to ignore (``nohup … &``), for the children of tests.
 
-    A process that is executed inherits an ignored signal, and the default in place of a handler.
+    A child process inherits that a signal is ignored, but not a handler.
     """
     numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
     ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
@@ -106,7 +106,7 @@ def default_signals() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def patient_reactor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the reactor wait for what the journal's thread commits, however slow the machine is that tests."""
+    """Let the reactor wait for the journal's commit thread, even on a slow machine."""
     monkeypatch.setattr(commit_thread, "MAX_WAIT", 10.0)
 
 
@@ -116,7 +116,7 @@ def logged_errors() -> Iterator[LeakWatch]:
 
     A test that expects Twisted to log an error asks for this fixture and flushes it::
 
-        def test_an_error_of_the_handler_is_logged(logged_errors):
+        def test_handler_error_is_logged(logged_errors):
             ...
             [failure] = logged_errors.flush(ZeroDivisionError)
     """
@@ -128,8 +128,8 @@ def logged_errors() -> Iterator[LeakWatch]:
     watch.begin()
     yield watch
     left = watch.end()
-    # Nor need what has outlived the test. A house that was left in the midst of a start does: as it is
-    # collected, the start's coroutine is closed, whose `finally` starts the next job.
+    # Objects that survive the test must not be collected later: if a harness was left during a start, the
+    # collection would close the start's coroutine, whose `finally` starts the next job.
     gc.freeze()
     if left:
         pytest.fail("the test left behind:\n" + "\n".join(left), pytrace=False)

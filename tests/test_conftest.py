@@ -1,4 +1,4 @@
-"""What ``conftest.py`` promises: a test that leaks, raises or hangs fails, and one that is clean passes."""
+"""``conftest.py``: a test that leaks, raises or hangs fails, a clean test passes."""
 
 import signal
 from pathlib import Path
@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 
 
 def test_leaves_an_unhandled_error():
-    defer.fail(ValueError("nobody handled me"))
+    defer.fail(ValueError("not handled"))
 
 
 def test_leaves_an_unhandled_error_in_a_cycle():
-    unhandled = defer.fail(ValueError("nobody handled me"))
+    unhandled = defer.fail(ValueError("not handled"))
     unhandled.itself = unhandled
 
 
@@ -62,9 +62,9 @@ def test_asked_for_the_closing():
 
 
 def test_flushes_what_it_expected(logged_errors):
-    defer.fail(ValueError("nobody handled me"))
+    defer.fail(ValueError("not handled"))
     [failure] = logged_errors.flush(ValueError)
-    assert failure.getErrorMessage() == "nobody handled me"
+    assert failure.getErrorMessage() == "not handled"
 """
 
 FAILING = """
@@ -83,18 +83,20 @@ async def test_waits_for_ever():
 @pytest.fixture(autouse=True)
 def _importable(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    pytester.makeconftest("from tests import conftest\nconftest.LONGEST = 0.1\nfrom tests.conftest import *")
+    pytester.makeconftest(
+        "from tests import conftest\nconftest.TEST_TIMEOUT = 0.1\nfrom tests.conftest import *"
+    )
 
 
-def test_a_leaking_test_has_an_error_that_says_what_it_left(pytester: pytest.Pytester) -> None:
+def test_leaking_test_fails_and_names_what_it_left(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(LEAKING)
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(passed=6, errors=6)
     result.stdout.fnmatch_lines(
         [
             "an error was logged:*",
-            "*ValueError: nobody handled me*",
-            "*ValueError: nobody handled me*",
+            "*ValueError: not handled*",
+            "*ValueError: not handled*",
             "*oops*",
             "*ValueError: logged*",
             "a delayed call:*",
@@ -104,7 +106,7 @@ def test_a_leaking_test_has_an_error_that_says_what_it_left(pytester: pytest.Pyt
     )
 
 
-def test_a_clean_test_passes(pytester: pytest.Pytester) -> None:
+def test_clean_test_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(CLEAN)
     pytester.runpytest_subprocess().assert_outcomes(passed=4)
 
@@ -117,14 +119,14 @@ import sys
 IGNORED = "from signal import *; print([n for n in (2, 3, 1) if getsignal(n) is SIG_IGN])"
 
 
-def test_a_child_ignores_no_signal_and_pytest_goes_on_to_ignore_them():
+def test_child_ignores_no_signal_and_pytest_still_ignores_them():
     shown = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, check=True)
     assert shown.stdout == b"[]\\n"
     signal.raise_signal(signal.SIGINT)
 """
 
 
-def test_children_of_tests_ignore_no_signal_that_pytest_was_started_to_ignore(
+def test_children_of_tests_ignore_no_signal_that_pytest_ignores(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makepyfile(SIGNALS)
@@ -138,14 +140,14 @@ def test_children_of_tests_ignore_no_signal_that_pytest_was_started_to_ignore(
     result.assert_outcomes(passed=1)
 
 
-def test_an_async_test_fails_when_it_raises_or_waits_for_ever(pytester: pytest.Pytester) -> None:
+def test_async_test_fails_if_it_raises_or_hangs(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FAILING)
     result = pytester.runpytest_subprocess()
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(["E * ValueError", "E *TimeoutError: (0.1, *"])
 
 
-def test_a_missing_program_skips_a_test_by_name_and_fails_it_in_ci(
+def test_missing_program_skips_a_test_and_fails_it_in_ci(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytester.makepyfile("import pytest\n@pytest.mark.needs('telnet')\ndef test_it(): pass")
@@ -159,7 +161,7 @@ def test_a_missing_program_skips_a_test_by_name_and_fails_it_in_ci(
     pytester.runpytest_subprocess().assert_outcomes(errors=1)
 
 
-def test_a_stand_in_for_imagemagick_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in_for_imagemagick_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = tmp_path / "convert"
     stand_in.write_text("#!/bin/sh\necho only a stand-in\n")
     stand_in.chmod(0o755)

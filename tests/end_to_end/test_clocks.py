@@ -1,4 +1,4 @@
-"""The daemon while its time of day is set: libfaketime moves that, and no other clock of the daemon."""
+"""The daemon while its time of day is set; libfaketime moves only that clock."""
 
 import json
 import time
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.needs("faketime")
 STEPS = ["+2h", "+8d", "-2h"]
 
 
-class Faked(Daemon):
-    """A daemon of which the time of day can be set."""
+class DaemonWithFakeTime(Daemon):
+    """A daemon whose time of day can be set."""
 
     def command(self, pid_file: Path | None = None) -> Command:
         library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
@@ -35,10 +35,10 @@ class Faked(Daemon):
         return self.place / "step"
 
     def set_time(self, step: str) -> None:
-        """Have its time of day be ours and ``step``, and wait until it has noticed."""
+        """Set its time of day to the real one and ``step``, and wait until it has detected that."""
         before = self.log.count("the time of day was set ")
         self.write(step)
-        until(lambda: self.log.count("the time of day was set ") > before, "the jump to be noticed")
+        until(lambda: self.log.count("the time of day was set ") > before, "the jump to be detected")
 
     def write(self, step: str) -> None:
         new = self.step_file.with_suffix(".new")
@@ -47,9 +47,9 @@ class Faked(Daemon):
 
 
 @pytest.fixture
-def faked(tmp_path: Path) -> Iterator[Faked]:
-    """Return a daemon whose time of day is ours until it is set."""
-    one = Faked(tmp_path, slots=8)
+def faked(tmp_path: Path) -> Iterator[DaemonWithFakeTime]:
+    """Return a daemon whose time of day is the real one until it is set."""
+    one = DaemonWithFakeTime(tmp_path, slots=8)
     one.write("+0")
     one.start()
     yield one
@@ -57,7 +57,7 @@ def faked(tmp_path: Path) -> Iterator[Faked]:
 
 
 def events(daemon: Daemon, name: str) -> list[dict[str, float]]:
-    """Return all records of a type that are in the journal."""
+    """Return all records of a type in the journal."""
     lines = b"".join(
         path.read_bytes() for path in sorted(daemon.state.glob("journal/*.journal"))
     ).splitlines()
@@ -69,7 +69,9 @@ def sleep(wire: Wire, options: str, seconds: float) -> int:
     return wire.submit(f"{options} sleep {seconds}")
 
 
-def test_time_of_day_that_is_set_ends_no_job_cuts_no_connection_and_removes_nothing(faked: Faked) -> None:
+def test_setting_the_time_of_day_ends_no_job_closes_no_connection_and_removes_nothing(
+    faked: DaemonWithFakeTime,
+) -> None:
     wire, waiting = faked.connect(), faked.connect()
     ended = wire.submit("echo here")
     assert wire.wait(ended) == "COMPLETED"
@@ -89,7 +91,7 @@ def test_time_of_day_that_is_set_ends_no_job_cuts_no_connection_and_removes_noth
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_time_of_day_that_is_set_lengthens_no_wait_and_no_timeout(faked: Faked, step: str) -> None:
+def test_setting_the_time_of_day_changes_no_wait_and_no_timeout(faked: DaemonWithFakeTime, step: str) -> None:
     wire = faked.connect()
     wire.ask("SCHEDULE --every=2s true")
     delayed = wire.submit("--delay=3s true")
@@ -109,7 +111,7 @@ def test_time_of_day_that_is_set_lengthens_no_wait_and_no_timeout(faked: Faked, 
     until(lambda: wire.schedules()[1]["last_job"] is not None, "the schedule to run")
 
 
-def test_at_and_cron_follow_the_time_of_day(faked: Faked) -> None:
+def test_at_and_cron_follow_the_time_of_day(faked: DaemonWithFakeTime) -> None:
     wire = faked.connect()
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
     dated = wire.submit(f"--at={at} true")
@@ -123,7 +125,7 @@ def test_at_and_cron_follow_the_time_of_day(faked: Faked) -> None:
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_restart_after_the_time_of_day_was_set_keeps_ages_and_waits(
-    faked: Faked, step: str, end: str
+    faked: DaemonWithFakeTime, step: str, end: str
 ) -> None:
     wire = faked.connect()
     ended, delayed, soon = wire.submit("true"), wire.submit("--delay=1h true"), wire.submit("--delay=6s true")
@@ -140,7 +142,7 @@ def test_restart_after_the_time_of_day_was_set_keeps_ages_and_waits(
     assert opened[1]["boot_clock"] > opened[0]["boot_clock"]
 
 
-def test_zone_that_is_given_is_that_of_the_schedule_and_of_its_jobs(faked: Faked) -> None:
+def test_time_zone_applies_to_schedules_and_jobs(faked: DaemonWithFakeTime) -> None:
     wire = faked.connect()
     assert wire.ask('SCHEDULE --cron="30 4 * * *" --tz=Asia/Kathmandu true') == "OK 1"
     shown = wire.schedules()[1]

@@ -1,4 +1,4 @@
-"""Jobs that come after others, and arrays, with a real daemon (docs/protocol.md §3)."""
+"""Dependencies and arrays, with a real daemon (docs/protocol.md §3)."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.wire import Wire
 
 
-def test_what_comes_after_what(wire: Wire) -> None:
+def test_dependents_start_or_are_skipped_by_the_kind_of_dependency(wire: Wire) -> None:
     good, bad = wire.submit("--hold true"), wire.submit("--hold false")
     after_good, after_bad = wire.submit(f"--after={good} true"), wire.submit(f"--after={bad} true")
     any_of_both = wire.submit(f"--after-any={good},{bad} true")
@@ -30,7 +30,7 @@ def test_what_comes_after_what(wire: Wire) -> None:
     assert wire.result(chained).exit_code == "-"
 
 
-def test_a_job_can_only_come_after_one_that_is_there(wire: Wire) -> None:
+def test_dependency_that_does_not_exist_is_refused(wire: Wire) -> None:
     assert wire.ask("SUBMIT --after=999999 true").startswith("ERROR NO_SUCH_JOB ")
     gone = wire.submit("true")
     wire.wait(gone)
@@ -38,7 +38,7 @@ def test_a_job_can_only_come_after_one_that_is_there(wire: Wire) -> None:
     assert wire.ask(f"SUBMIT --after={gone} true").startswith("ERROR GONE ")
 
 
-def test_a_cancel_cascades_only_if_it_is_asked_to(wire: Wire) -> None:
+def test_cancel_skips_dependents_and_with_cascade_cancels_them(wire: Wire) -> None:
     for option, ends in (("", "FAILED"), (" --cascade", "CANCELLED")):
         first = wire.submit("--hold true")
         second = wire.submit(f"--after={first} true")
@@ -47,7 +47,7 @@ def test_a_cancel_cascades_only_if_it_is_asked_to(wire: Wire) -> None:
         assert [wire.wait(job) for job in (second, third)] == [ends, ends]
 
 
-def test_a_crash_loses_no_dependency(daemon: DaemonFactory) -> None:
+def test_dependencies_survive_a_crash(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     first = wire.submit("--hold false")
@@ -66,7 +66,7 @@ def test_a_crash_loses_no_dependency(daemon: DaemonFactory) -> None:
     assert wire.wait(last) == "COMPLETED"
 
 
-def test_an_array_is_one_submission_and_each_task_has_its_index(wire: Wire) -> None:
+def test_array_is_one_submission_and_each_task_has_its_index(wire: Wire) -> None:
     array = wire.submit("--array=3-7%2 echo $TASKQ_INDEX of $TASKQ_ARRAY_ID; exit $((TASKQ_INDEX == 5))")
     assert wire.wait(array) == "FAILED"
     for index in range(3, 8):
@@ -87,7 +87,7 @@ def test_an_array_is_one_submission_and_each_task_has_its_index(wire: Wire) -> N
     assert wire.submit("true") > shown["tasks"]["first"] + 4
 
 
-def test_an_array_s_own_limit_holds_and_a_crash_forgets_no_task(daemon: DaemonFactory) -> None:
+def test_limit_of_an_array_is_enforced_and_its_tasks_survive_a_crash(daemon: DaemonFactory) -> None:
     one = daemon(slots=4)
     wire = one.connect()
     array = wire.submit("--array=1-6%2 --retries=3 --retry-delay=0 sleep 0.3")
@@ -106,7 +106,7 @@ def test_an_array_s_own_limit_holds_and_a_crash_forgets_no_task(daemon: DaemonFa
         assert sum(one_start <= start for one_start in starts) - sum(end <= start for end in ends) <= 2
 
 
-def test_one_task_and_the_whole_can_be_cancelled(wire: Wire) -> None:
+def test_single_task_or_the_whole_array_can_be_cancelled(wire: Wire) -> None:
     array = wire.submit("--array=0-999%1 sleep 300")
     wire.wait_running(array)
     assert wire.ask(f"CANCEL {array}.500") == "STATUS CANCELLED 0"
@@ -118,7 +118,7 @@ def test_one_task_and_the_whole_can_be_cancelled(wire: Wire) -> None:
     assert [event["type"] for event in wire.history(array)] == ["submitted", "cancelled"]
 
 
-def test_a_retry_with_a_cascade_runs_what_failed_by_the_job(wire: Wire, tmp_path: Path) -> None:
+def test_retry_with_cascade_runs_skipped_dependents(wire: Wire, tmp_path: Path) -> None:
     go = tmp_path / "go"
     first = wire.submit(f"test -e {go}")
     second = wire.submit(f"--after={first} true")
@@ -139,7 +139,7 @@ def test_a_retry_with_a_cascade_runs_what_failed_by_the_job(wire: Wire, tmp_path
     assert wire.ask(f"RETRY --cascade=1 {first}").startswith("ERROR BAD_REQUEST ")
 
 
-def test_a_restart_knows_what_failed_by_a_job(daemon: DaemonFactory) -> None:
+def test_skipped_dependents_are_known_after_a_restart(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     first = wire.submit("false")

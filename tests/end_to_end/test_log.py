@@ -1,4 +1,4 @@
-"""The daemon's log, and those who do not read it."""
+"""The daemon's log on a pipe that is not read."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from tests.end_to_end.daemon import environment
 from tests.end_to_end.wire import until
 
 
-def test_log_that_nobody_reads_does_not_stop_the_daemon(daemon: DaemonFactory) -> None:
+def test_log_that_is_not_read_does_not_stop_the_daemon(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
@@ -26,7 +26,7 @@ def test_log_that_nobody_reads_does_not_stop_the_daemon(daemon: DaemonFactory) -
         one.started_elsewhere(process.pid)
         until(one.answers, "the daemon to answer")
         wire = one.connect()
-        for number in range(300):  # each makes its line: who asks is another one each time
+        for number in range(300):  # each is logged, since each connection has another address
             with_another = one.connect()
             assert with_another.ask(f"SUBMIT --label=n{number} true").startswith("JOB_ID")
             with_another.close()

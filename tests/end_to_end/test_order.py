@@ -7,13 +7,13 @@ from tests.end_to_end.wire import Wire, until
 
 
 def order(wire: Wire, *jobs: int) -> list[int]:
-    """Return jobs that have ended in the order in which they were started."""
+    """Wait for jobs, and return them in the order of their starts."""
     for job in jobs:
         assert wire.wait(job) == "COMPLETED"
     return sorted(jobs, key=lambda job: str(wire.show(job)["started_at"]))
 
 
-def test_a_higher_priority_goes_first_and_then_the_lower_id(daemon: DaemonFactory) -> None:
+def test_higher_priority_starts_first_then_the_lower_id(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     blocker = wire.submit("sleep 300")
     wire.wait_running(blocker)
@@ -24,7 +24,7 @@ def test_a_higher_priority_goes_first_and_then_the_lower_id(daemon: DaemonFactor
     assert order(wire, low, first, high, second) == [high, first, second, low]
 
 
-def test_a_queue_has_its_own_slots_and_they_survive_a_restart(daemon: DaemonFactory) -> None:
+def test_slots_of_a_queue_are_enforced_and_survive_a_restart(daemon: DaemonFactory) -> None:
     one = daemon("--queue", "slow=1", slots=3)
     wire = one.connect()
     first, second = wire.submit("--queue=slow sleep 300"), wire.submit("--queue=slow sleep 300")
@@ -88,7 +88,7 @@ def test_hold_release_set(daemon: DaemonFactory) -> None:
         assert wire.ask(verb.format(held)).startswith("ERROR WRONG_STATE ")
 
 
-def test_a_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFactory) -> None:
+def test_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFactory) -> None:
     one = daemon(slots=3)
     wire = one.connect()
     running = wire.submit("sleep 0.5")
@@ -110,14 +110,14 @@ def test_a_pause_survives_a_restart_and_stops_no_running_job(daemon: DaemonFacto
     assert wire.wait(elsewhere) == "COMPLETED"
 
 
-def test_why_tells_the_place_in_line_and_an_estimate_where_there_is_ground(daemon: DaemonFactory) -> None:
+def test_why_shows_the_jobs_ahead_and_an_estimate_if_there_is_data(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     blocker = wire.submit("sleep 300")
     wire.wait_running(blocker)
     jobs = [wire.submit("true") for _ in range(5)]
-    told = wire.ask(f"WHY {jobs[3]}")
-    assert told.startswith(f"OK needs 1 slot, none of 1 is available; job {blocker} holds all; 3 jobs ahead")
-    assert "may start" not in told
+    text = wire.ask(f"WHY {jobs[3]}")
+    assert text.startswith(f"OK needs 1 slot, none of 1 is available; job {blocker} holds all; 3 jobs ahead")
+    assert "may start" not in text
     wire.cancel(blocker)
     for job in jobs:
         wire.wait(job)
@@ -126,7 +126,7 @@ def test_why_tells_the_place_in_line_and_an_estimate_where_there_is_ground(daemo
     assert "may start in about " in wire.ask(f"WHY {wire.submit('true')}")
 
 
-def test_a_delayed_job_starts_when_it_is_due_also_after_a_crash(daemon: DaemonFactory) -> None:
+def test_delayed_job_starts_when_due_also_after_a_crash(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     soon = wire.submit("--delay=1s true")
@@ -144,10 +144,10 @@ def test_a_delayed_job_starts_when_it_is_due_also_after_a_crash(daemon: DaemonFa
     assert wire.show(at)["not_before"] == "2036-11-24T07:00:00.000Z"
     assert wire.ask(f"RELEASE {later}").startswith("STATUS ")
     assert wire.wait(later) == "COMPLETED"
-    assert wire.ask(f"WHY {at}").startswith("OK it is delayed until 2036-11-24T07:00:00Z, in ")
+    assert wire.ask(f"WHY {at}").startswith("OK delayed until 2036-11-24T07:00:00Z (in ")
 
 
-def test_a_big_job_is_passed_and_says_why_it_waits(daemon: DaemonFactory) -> None:
+def test_big_job_is_overtaken_and_why_shows_its_shortage(daemon: DaemonFactory) -> None:
     wire = daemon(slots=2).connect()
     small = wire.submit("sleep 300")
     wire.wait_running(small)

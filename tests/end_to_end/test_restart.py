@@ -1,4 +1,4 @@
-"""What a crash, a stop and a damaged journal leave: every acknowledged job, run as often as it may be."""
+"""Restarts after a crash, a stop or damage to the journal: no acknowledged job is lost or repeated."""
 
 import os
 import random
@@ -15,13 +15,13 @@ from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, until
 
 CLEAN = (0, -signal.SIGTERM)
-"""How a stop may end: twistd, when all is done, ends itself by the signal that asked for it."""
+"""The exit codes of a stop: twistd may end itself by the signal that it has received."""
 
 NOTE = "echo $TASKQ_JOB_ID >> {place}/$TASKQ_JOB_ID"
 
 
 def _runs(place: Path) -> dict[int, int]:
-    """Return how often each job has run: each run has added a line, the job's id, to a file of that name."""
+    """Return how often each job has run: each run appends the job's id to a file of that name."""
     runs = {int(file.name): file.read_text().split() for file in place.iterdir()}
     assert all(set(lines) <= {str(job)} for job, lines in runs.items())
     return {job: len(lines) for job, lines in runs.items()}
@@ -29,12 +29,12 @@ def _runs(place: Path) -> dict[int, int]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Return a directory for what jobs leave."""
+    """Return a directory in which jobs note their runs."""
     (tmp_path / "runs").mkdir()
     return tmp_path / "runs"
 
 
-def test_every_acknowledged_job_reaches_its_end_and_none_runs_twice(
+def test_every_acknowledged_job_ends_after_a_crash_and_none_runs_twice(
     daemon: DaemonFactory, place: Path
 ) -> None:
     one = daemon(slots=4)
@@ -68,7 +68,7 @@ def test_every_acknowledged_job_reaches_its_end_and_none_runs_twice(
     assert wire.submit("true") == 3 + 4 + 200 + 1
 
 
-def test_kills_in_the_midst_of_many_short_jobs_neither_lose_nor_repeat_one(
+def test_kills_among_many_short_jobs_neither_lose_nor_repeat_a_job(
     daemon: DaemonFactory, place: Path
 ) -> None:
     chance = random.Random(3)
@@ -78,7 +78,7 @@ def test_kills_in_the_midst_of_many_short_jobs_neither_lose_nor_repeat_one(
     jobs = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(300)]
     for round_ in range(1, 4):
         until(lambda: len(_runs(place)) >= 60 * round_, "some of the jobs to have run", pause=0.002)  # noqa: B023
-        time.sleep(chance.uniform(0, 0.02))  # wherever that is
+        time.sleep(chance.uniform(0, 0.02))  # a random point
         one.kill()
         one.start()
     wire = one.connect()
@@ -95,7 +95,7 @@ def test_kills_in_the_midst_of_many_short_jobs_neither_lose_nor_repeat_one(
     assert sum(counted.values()) == 300
 
 
-def test_what_is_acknowledged_is_known_after_a_kill_at_that_moment(daemon: DaemonFactory) -> None:
+def test_acknowledged_submission_is_known_after_an_immediate_kill(daemon: DaemonFactory) -> None:
     one = daemon(slots=4)
     last = 0
     for count in (1, 7, 250):
@@ -112,7 +112,7 @@ def test_what_is_acknowledged_is_known_after_a_kill_at_that_moment(daemon: Daemo
         wire.cancel(*(job["id"] for job in wire.list("--status=PENDING --limit=500")))
 
 
-def test_what_an_interrupted_job_has_printed_is_kept(daemon: DaemonFactory) -> None:
+def test_output_of_an_interrupted_job_is_kept(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     text = b"x" * 100_000
@@ -128,7 +128,7 @@ def test_what_an_interrupted_job_has_printed_is_kept(daemon: DaemonFactory) -> N
     assert b"complaint".startswith(result.stderr)  # a little that came a moment ago may be lost
 
 
-def test_an_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, place: Path) -> None:
+def test_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, place: Path) -> None:
     one = daemon()
     wire = one.connect()
     text = f"--retries=1 --retry-delay=100ms {NOTE.format(place=place)}; [ $TASKQ_ATTEMPT = 2 ] || sleep 300"
@@ -143,7 +143,7 @@ def test_an_interrupted_job_with_retries_left_runs_again(daemon: DaemonFactory, 
     one.wait_for_no_process()
 
 
-def test_a_cancel_is_not_forgotten_by_a_crash(daemon: DaemonFactory) -> None:
+def test_cancel_survives_a_crash(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit("--retries=5 --kill-after=1h trap '' TERM; echo ready; while :; do sleep 0.1; done")
@@ -157,7 +157,7 @@ def test_a_cancel_is_not_forgotten_by_a_crash(daemon: DaemonFactory) -> None:
     one.wait_for_no_process()
 
 
-def test_a_killed_daemons_jobs_are_ended_whole(daemon: DaemonFactory) -> None:
+def test_all_processes_of_a_killed_daemon_s_jobs_are_ended(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit("trap '' TERM; (trap '' HUP; sleep 301) & sleep 302; sleep 303")
@@ -169,8 +169,8 @@ def test_a_killed_daemons_jobs_are_ended_whole(daemon: DaemonFactory) -> None:
     assert one.connect().wait(job) == "FAILED"
 
 
-def test_another_process_under_the_pid_of_a_lost_job_is_left_alone(daemon: DaemonFactory) -> None:
-    """What a daemon kills at start are its own jobs: those of another live on, however alike they look."""
+def test_processes_of_another_daemon_are_left_alone(daemon: DaemonFactory) -> None:
+    """A start kills only processes of this daemon's jobs, not similar ones of another daemon."""
     one = daemon()
     other = daemon()
     mine, theirs = one.connect(), other.connect()
@@ -184,9 +184,7 @@ def test_another_process_under_the_pid_of_a_lost_job_is_left_alone(daemon: Daemo
     assert other.processes()
 
 
-def test_keys_results_and_settings_of_jobs_are_known_after_a_restart(
-    daemon: DaemonFactory, tmp_path: Path
-) -> None:
+def test_keys_results_and_options_of_jobs_survive_a_restart(daemon: DaemonFactory, tmp_path: Path) -> None:
     one = daemon(slots=1)
     wire = one.connect()
     binary = wire.submit(r"--key=first printf '\000\377\r\n'; printf err >&2; exit 3")
@@ -221,7 +219,7 @@ def test_keys_results_and_settings_of_jobs_are_known_after_a_restart(
     }
 
 
-def test_a_retrying_job_goes_on_retrying_after_a_restart(daemon: DaemonFactory, place: Path) -> None:
+def test_retrying_job_continues_after_a_restart(daemon: DaemonFactory, place: Path) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit(f"--retries=2 --retry-delay=1s {NOTE.format(place=place)}; exit 1")
@@ -234,10 +232,10 @@ def test_a_retrying_job_goes_on_retrying_after_a_restart(daemon: DaemonFactory, 
     assert _runs(place) == {job: 3}
 
 
-# stops
+# Stops.
 
 
-def test_term_stops_the_daemon_cleanly_with_its_jobs(daemon: DaemonFactory) -> None:
+def test_term_stops_the_daemon_and_its_jobs(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     jobs = [wire.submit("sleep 300"), wire.submit("echo started; sleep 300 & sleep 301")]
@@ -257,7 +255,7 @@ def test_term_stops_the_daemon_cleanly_with_its_jobs(daemon: DaemonFactory) -> N
         assert wire.show(job)["reason"] == "interrupted"
 
 
-def test_an_idle_daemon_stops_at_once_on_int_and_term(daemon: DaemonFactory) -> None:
+def test_idle_daemon_stops_at_once_on_int_and_term(daemon: DaemonFactory) -> None:
     one = daemon()
     for number in (signal.SIGTERM, signal.SIGINT):
         begin = time.monotonic()
@@ -266,7 +264,7 @@ def test_an_idle_daemon_stops_at_once_on_int_and_term(daemon: DaemonFactory) -> 
         one.start()
 
 
-def test_a_stale_socket_does_not_block_a_start_and_a_stop_removes_it(daemon: DaemonFactory) -> None:
+def test_stale_socket_is_replaced_by_a_start_and_removed_by_a_stop(daemon: DaemonFactory) -> None:
     one = daemon()
     one.kill()
     assert one.socket.exists()
@@ -277,43 +275,43 @@ def test_a_stale_socket_does_not_block_a_start_and_a_stop_removes_it(daemon: Dae
     assert not one.socket.exists()
 
 
-# a second daemon
+# A second daemon.
 
 
 @pytest.mark.parametrize("same_socket", [True, False])
-def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_unharmed(
+def test_second_daemon_on_the_same_state_is_refused_and_the_first_continues(
     daemon: DaemonFactory, tmp_path: Path, same_socket: bool
 ) -> None:
     one = daemon()
     job = one.connect().submit("sleep 300")
     if not same_socket:
         one.options[one.options.index("--listen") + 1] = f"unix:{tmp_path}/other"
-    code, text = one.refused()
+    code, output = one.refused()
     assert code not in (0, None)
-    assert "Traceback" not in text
-    lines = [line for line in text.splitlines() if str(one.state) in line]
-    assert len(lines) == 1, text
+    assert "Traceback" not in output
+    lines = [line for line in output.splitlines() if str(one.state) in line]
+    assert len(lines) == 1, output
     assert not (tmp_path / "other").exists()
     wire = one.connect()
     wire.wait_running(job)
     assert wire.run("echo alive").stdout == b"alive\n"
 
 
-def test_a_second_daemon_on_the_same_socket_is_refused_and_the_first_unharmed(daemon: DaemonFactory) -> None:
+def test_second_daemon_on_the_same_socket_is_refused_and_the_first_continues(daemon: DaemonFactory) -> None:
     one, other = daemon(), daemon(start=False)
     other.options[other.options.index("--listen") + 1] = f"unix:{one.socket}"
-    code, text = other.refused()
+    code, output = other.refused()
     assert code not in (0, None)
-    assert "Traceback" not in text
-    assert [line for line in text.splitlines() if str(one.socket) in line], text
+    assert "Traceback" not in output
+    assert [line for line in output.splitlines() if str(one.socket) in line], output
     assert one.connect().run("echo alive").stdout == b"alive\n"
 
 
-# the journal
+# The journal.
 
 
 def _journal(one: Daemon, wire: Wire) -> Path:
-    """Return the file that holds a job submitted just now: the newest segment of the journal."""
+    """Return the newest segment of the journal, which has a job submitted just now."""
     token = f"token-{random.random()}"
     wire.wait(wire.submit(f"true {token}"))
     files = [file for file in one.state.rglob("*") if file.is_file() and token.encode() in file.read_bytes()]
@@ -322,7 +320,7 @@ def _journal(one: Daemon, wire: Wire) -> Path:
 
 
 def _written(segment: Path) -> bytes:
-    """Return the lines of a segment, without the blanks that may stand behind them."""
+    """Return the lines of a segment, without the preallocated blanks."""
     return segment.read_bytes().rstrip(b"\n") + b"\n"
 
 
@@ -330,7 +328,7 @@ def _written(segment: Path) -> bytes:
 @pytest.mark.parametrize(
     "torn", ["half of the last line", "its last bytes", "garbage behind it", "zeros behind it"]
 )
-def test_a_torn_last_line_is_cut_off_and_said(daemon: DaemonFactory, torn: str, blanks: int) -> None:
+def test_torn_last_line_is_cut_off_and_logged(daemon: DaemonFactory, torn: str, blanks: int) -> None:
     one = daemon()
     wire = one.connect()
     jobs = [wire.submit("echo kept") for _ in range(5)]
@@ -348,9 +346,9 @@ def test_a_torn_last_line_is_cut_off_and_said(daemon: DaemonFactory, torn: str, 
     elif torn == "garbage behind it":
         text += b'1f2e3d4c {"half": "a rec'
     segment.write_bytes(text + b"\n" * blanks + (bytes(5_000) if torn == "zeros behind it" else b""))
-    said = len(one.log)
+    log_size = len(one.log)
     one.start()
-    assert segment.name in one.log[said:] or torn == "zeros behind it"
+    assert segment.name in one.log[log_size:] or torn == "zeros behind it"
     wire = one.connect()
     assert [wire.result(job).stdout for job in jobs] == [b"kept\n"] * 5
     last = wire.submit("echo goes on")
@@ -363,7 +361,7 @@ def test_a_torn_last_line_is_cut_off_and_said(daemon: DaemonFactory, torn: str, 
 @pytest.mark.parametrize(
     "damage", ["a changed byte", "a lost line end", "a line of garbage", "a byte of 0xFF"]
 )
-def test_a_damaged_line_is_refused_with_its_file_and_number(daemon: DaemonFactory, damage: str) -> None:
+def test_damaged_line_refuses_the_start_with_file_and_line_number(daemon: DaemonFactory, damage: str) -> None:
     one = daemon()
     wire = one.connect()
     for number in range(10):
@@ -384,16 +382,16 @@ def test_a_damaged_line_is_refused_with_its_file_and_number(daemon: DaemonFactor
         start = text.rindex(b"\n", 0, at) + 1
         text = text[:start] + b"garbage\n" + text[start:]
     segment.write_bytes(text)
-    code, said = one.refused()
+    code, output = one.refused()
     assert code not in (0, None)
-    assert "Traceback" not in said
-    shown = [each for each in said.splitlines() if segment.name in each]
-    assert len(shown) == 1, said
+    assert "Traceback" not in output
+    shown = [each for each in output.splitlines() if segment.name in each]
+    assert len(shown) == 1, output
     assert re.search(rf"\b{line}\b", shown[0].replace(segment.name, "")), shown[0]
-    assert segment.read_bytes() == text, "a refused start has changed nothing"
+    assert segment.read_bytes() == text, "a refused start changes nothing"
 
 
-def test_a_stop_does_not_wait_longer_than_its_patience_for_a_job_with_a_long_grace(
+def test_stop_limits_a_long_kill_after(
     daemon: DaemonFactory,
 ) -> None:
     one = daemon()

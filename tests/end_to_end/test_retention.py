@@ -1,4 +1,4 @@
-"""What is kept and what goes: removal, retention, snapshots, orphaned files, and a disk that is full."""
+"""Removal, retention, history, compaction, orphaned files, and a full disk."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.end_to_end.daemon import Daemon, environment
 from tests.end_to_end.wire import DEADLINE, Wire, until
 
 LONG = "head -c 10000 /dev/zero"
-"""What a job may print that goes to a file."""
+"""A command whose output is too long for the journal and goes to a file."""
 
 
 def _is_gone(wire: Wire, job: int) -> bool:
@@ -26,7 +26,7 @@ def _is_gone(wire: Wire, job: int) -> bool:
 
 
 def _verified(one: Daemon) -> "subprocess.CompletedProcess[str]":
-    """Have the journal of a daemon read by ``taskq journal verify``; fail if it is not well."""
+    """Run ``taskq journal verify`` on a daemon's journal; fail if it reports an error."""
     shown = subprocess.run(
         [Path(sys.executable).with_name("taskq"), "journal", "verify", one.state],
         env=environment(),
@@ -42,7 +42,7 @@ def _verified(one: Daemon) -> "subprocess.CompletedProcess[str]":
 # REMOVE
 
 
-def test_a_removed_job_is_gone_with_all_that_it_had(daemon: DaemonFactory) -> None:
+def test_removed_job_is_gone_with_its_files_and_its_key(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     kept = wire.submit(f"--key=k --stdin=2 {LONG}", b"in")
@@ -68,13 +68,14 @@ def test_a_removed_job_is_gone_with_all_that_it_had(daemon: DaemonFactory) -> No
         assert [shown["id"] for shown in wire.list()] == [kept]
         assert wire.list("--key=gone") == []
         until(
-            lambda: one.files("output", "input") == [f"{kept}.1.stdout", f"{kept}.stdin"], "the files to go"
+            lambda: one.files("output", "input") == [f"{kept}.1.stdout", f"{kept}.stdin"],
+            "the files to be removed",
         )
-    assert wire.submit("--key=gone true") == job + 1, "its key is free, its number is not"
+    assert wire.submit("--key=gone true") == job + 1, "its key is free, its id is not"
     assert len(wire.output(kept, "stdout").data) == 10_000
 
 
-def test_only_what_has_ended_can_be_removed(daemon: DaemonFactory) -> None:
+def test_job_that_has_not_ended_cannot_be_removed(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     running, pending = wire.submit("sleep 300"), wire.submit("true")
     wire.wait_running(running)
@@ -88,7 +89,7 @@ def test_only_what_has_ended_can_be_removed(daemon: DaemonFactory) -> None:
     assert wire.stats()["jobs"]["cancelled"] == 0
 
 
-def test_a_cancelled_retry_that_was_removed_blocks_nobody(daemon: DaemonFactory) -> None:
+def test_removed_job_that_waited_for_its_retry_blocks_no_other(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     job = wire.submit("--retries=1 --retry-delay=1h false")
     until(lambda: wire.show(job)["reason"] == "retrying", "its failure")
@@ -101,7 +102,7 @@ def test_a_cancelled_retry_that_was_removed_blocks_nobody(daemon: DaemonFactory)
 # HISTORY
 
 
-def test_a_history_has_every_event_with_who_and_why(daemon: DaemonFactory) -> None:
+def test_history_has_every_event_with_user_and_reason(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit(
@@ -117,24 +118,24 @@ def test_a_history_has_every_event_with_who_and_why(daemon: DaemonFactory) -> No
     wire = one.connect()
     events = wire.history(job)
     owner = wire.show(job)["owner"]
-    told = [event for event in events if event["type"] != "spawned"]
-    assert [event["type"] for event in told][:9] == [
+    shown = [event for event in events if event["type"] != "spawned"]
+    assert [event["type"] for event in shown][:9] == [
         *("submitted", "started", "ended", "started", "cancelled", "ended", "retried", "started", "ended")
     ]
-    assert [told[at].get("by", told[at].get("owner")) for at in (0, 4, 6)] == [owner] * 3
-    ends = [(told[at]["status"], told[at].get("reason"), told[at].get("exit_code")) for at in (2, 5, 8)]
+    assert [shown[at].get("by", shown[at].get("owner")) for at in (0, 4, 6)] == [owner] * 3
+    ends = [(shown[at]["status"], shown[at].get("reason"), shown[at].get("exit_code")) for at in (2, 5, 8)]
     assert ends == [
         ("PENDING", "exit", 3),
         ("CANCELLED", "cancelled", None),
         ("PENDING", "interrupted", None),
     ]
-    assert told[2]["stdout"] == {"size": 2}
+    assert shown[2]["stdout"] == {"size": 2}
     assert [event["seq"] for event in events] == sorted({event["seq"] for event in events})
     assert {event["id"] for event in events} == {job}
     assert all(re.fullmatch(r"2[0-9-]{9}T[0-9:]{8}\.[0-9]{3}Z", event["at"]) for event in events)
 
 
-def test_a_history_is_of_one_job_alone(daemon: DaemonFactory) -> None:
+def test_history_has_only_events_of_its_job(daemon: DaemonFactory) -> None:
     wire = daemon().connect()
     first = wire.submit('--label="\\"id\\":2," : \'"id":2,\'')
     jobs = [first, *(wire.submit("true") for _ in range(20))]
@@ -145,10 +146,10 @@ def test_a_history_is_of_one_job_alone(daemon: DaemonFactory) -> None:
     assert wire.ask("HISTORY 99").startswith("ERROR NO_SUCH_JOB ")
 
 
-# retention
+# Retention.
 
 
-def test_the_last_ones_that_ended_are_kept_up_to_the_count(daemon: DaemonFactory) -> None:
+def test_retention_keeps_the_last_ended_jobs_up_to_the_count(daemon: DaemonFactory) -> None:
     one = daemon("--retention-count", "10", slots=2)
     wire = one.connect()
     blocker = wire.submit("sleep 300")
@@ -156,11 +157,11 @@ def test_the_last_ones_that_ended_are_kept_up_to_the_count(daemon: DaemonFactory
     until(lambda: wire.show(waiting)["reason"] == "retrying", "its failure")
     jobs = [wire.submit(f"--stdin=2 {LONG}", b"in") for _ in range(60)]
     until(lambda: not wire.list("--status=PENDING --from=3"), "all to have started")
-    until(lambda: len(wire.list()) == 12, "the older ones to go")
+    until(lambda: len(wire.list()) == 12, "the older jobs to be removed")
     assert [job["id"] for job in wire.list()] == [blocker, waiting, *jobs[-10:]]
     assert _is_gone(wire, jobs[0])
     left = sorted(f"{job}.{name}" for job in jobs[-10:] for name in ("1.stdout", "stdin"))
-    until(lambda: one.files("output", "input") == left, "their files to go")
+    until(lambda: one.files("output", "input") == left, "their files to be removed")
     assert wire.stats()["counters"]["removed"] == 50
     one.kill()
     one.options += ["--retention-count", "3"]
@@ -168,12 +169,12 @@ def test_the_last_ones_that_ended_are_kept_up_to_the_count(daemon: DaemonFactory
     wire = one.connect()
     until(lambda: len(wire.list("--status=COMPLETED,FAILED")) == 3, "a smaller count to be kept")
     assert [job["id"] for job in wire.list("--status=COMPLETED")] == jobs[-2:]
-    assert wire.status(blocker) == "FAILED", "it is the last that ended"
+    assert wire.status(blocker) == "FAILED", "it ended last"
     assert _is_gone(wire, jobs[0])
     _verified(one)
 
 
-def test_ended_jobs_with_long_commands_are_kept_up_to_the_memory_they_may_take(daemon: DaemonFactory) -> None:
+def test_retention_keeps_ended_jobs_up_to_the_memory(daemon: DaemonFactory) -> None:
     one = daemon("--retention-memory", "1M")
     wire = one.connect()
     commands = [f"true {number} {'x' * 60_000}" for number in range(40)]
@@ -181,7 +182,7 @@ def test_ended_jobs_with_long_commands_are_kept_up_to_the_memory_they_may_take(d
     for job in jobs:
         assert wire.ask(f"CANCEL {job}").startswith("STATUS CANCELLED")
     kept = 1024**2 // 61_120
-    until(lambda: len(wire.list()) == kept, "the older ones to go")
+    until(lambda: len(wire.list()) == kept, "the older jobs to be removed")
     assert [job["id"] for job in wire.list()] == jobs[-kept:]
     one.kill()
     one.start()
@@ -189,7 +190,7 @@ def test_ended_jobs_with_long_commands_are_kept_up_to_the_memory_they_may_take(d
     _verified(one)
 
 
-def test_what_ended_long_ago_goes(daemon: DaemonFactory) -> None:
+def test_retention_removes_jobs_above_the_age(daemon: DaemonFactory) -> None:
     one = daemon("--retention-age", "1s", slots=2)
     wire = one.connect()
     blocker = wire.submit("sleep 300")
@@ -200,20 +201,20 @@ def test_what_ended_long_ago_goes(daemon: DaemonFactory) -> None:
     assert wire.status(blocker) == "RUNNING"
 
 
-def test_a_waiter_hears_of_the_end_though_nothing_is_kept(daemon: DaemonFactory) -> None:
+def test_wait_is_answered_if_no_ended_job_is_kept(daemon: DaemonFactory) -> None:
     wire = daemon("--retention-count", "0").connect()
     for _ in range(20):
         wire.send(b"SUBMIT true\r\n")
         job = int(wire.line().removeprefix("JOB_ID "))
         assert re.match(rf"STATUS COMPLETED 100|ERROR GONE .*\b{job}\b", wire.ask(f"WAIT {job}"))
-    until(lambda: wire.list() == [], "all to go")
+    until(lambda: wire.list() == [], "all jobs to be removed")
 
 
-# snapshots
+# Snapshots.
 
 
 def _journal_bytes(one: Daemon) -> float:
-    """Return the bytes of all records in the journal, without blanks; inf where a file went meanwhile."""
+    """Return the bytes of all records in the journal, without blanks; inf if a file was removed meanwhile."""
     try:
         contents = [file.read_bytes() for file in (one.state / "journal").glob("*[!d]")]
     except FileNotFoundError:
@@ -221,7 +222,7 @@ def _journal_bytes(one: Daemon) -> float:
     return sum(len(content.rstrip(b"\n")) + 1 for content in contents)
 
 
-def test_a_snapshot_takes_the_place_of_what_nobody_needs(daemon: DaemonFactory) -> None:
+def test_snapshot_replaces_old_segments(daemon: DaemonFactory) -> None:
     one = daemon("--retention-count", "20", slots=1)
     wire = one.connect()
     old = wire.submit("--retries=1 --retry-delay=1h echo failed once; exit 7")
@@ -231,9 +232,9 @@ def test_a_snapshot_takes_the_place_of_what_nobody_needs(daemon: DaemonFactory) 
         wire.send((b"SUBMIT : " + b"x" * 60_000 + b"\r\n") * 300)
         last = [int(wire.line().removeprefix("JOB_ID ")) for _ in range(300)][-1]
         until(lambda: not wire.list("--status=PENDING,RUNNING --from=2 --limit=1"), "all to run", pause=0.1)
-        until(lambda: len(wire.list()) == 21, "the older ones to go")
+        until(lambda: len(wire.list()) == 21, "the older jobs to be removed")
     until(lambda: wire.stats()["store"]["snapshot_bytes"], "a snapshot", pause=0.1)
-    until(lambda: _journal_bytes(one) < 25 * 1024**2, "the old segments to go")
+    until(lambda: _journal_bytes(one) < 25 * 1024**2, "the old segments to be removed")
     sizes = ("segment_bytes", "closed_bytes", "snapshot_bytes")
     until(lambda: sum(wire.stats()["store"][size] for size in sizes) == _journal_bytes(one), "STATS to agree")
     assert wire.stats()["store"]["failure"] is None
@@ -241,7 +242,7 @@ def test_a_snapshot_takes_the_place_of_what_nobody_needs(daemon: DaemonFactory) 
     assert kept == [old, *range(last - 19, last + 1)]
     before = {job: (wire.show(job), wire.history(job)) for job in kept}
     assert before[old][1][0]["type"] == "submitted"
-    assert wire.output(old, "stdout").data == b"failed once\n", "it is in the journal, which has moved"
+    assert wire.output(old, "stdout").data == b"failed once\n", "its record in the journal has moved"
     _verified(one)
     for end in (one.kill, one.stop):
         end()
@@ -254,10 +255,10 @@ def test_a_snapshot_takes_the_place_of_what_nobody_needs(daemon: DaemonFactory) 
     assert wire.submit("true") == last + 1
 
 
-# files that belong to nobody
+# Orphaned files.
 
 
-def test_files_of_jobs_that_are_not_known_are_swept_at_a_start(daemon: DaemonFactory) -> None:
+def test_files_of_unknown_jobs_are_removed_at_the_start(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit(f"--stdin=2 {LONG}", b"in")
@@ -266,20 +267,20 @@ def test_files_of_jobs_that_are_not_known_are_swept_at_a_start(daemon: DaemonFac
     mine = one.files("output", "input", "progress")
     for name in ("output/0/999.1.stdout", f"output/0/{job}.2.stderr", "input/0/999.script", "progress/999"):
         (one.state / name).write_text("left behind")
-    (one.state / "output" / "0" / "README").write_text("somebody's own")
-    said = len(one.log)
+    (one.state / "output" / "0" / "README").write_text("not the daemon's")
+    log_size = len(one.log)
     one.start()
     assert one.files("output", "input", "progress") == sorted([*mine, "README"])
-    assert re.search(r"removed 4 files of jobs", one.log[said:])
+    assert re.search(r"removed 4 files of jobs", one.log[log_size:])
     assert len(one.connect().output(job, "stdout").data) == 10_000
 
 
-# a full disk
+# A full disk.
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory that is a disk of 4 MiB of its own; only root can make one."""
+    """Return a directory on a separate file system of 4 MiB; only root can mount one."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = shutil.which("mount")
@@ -298,7 +299,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _fill(disk: Path) -> Path:
-    """Leave no room on a disk; return the file that takes it."""
+    """Fill a disk; return the file that takes the space."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         while True:
@@ -309,13 +310,13 @@ def _fill(disk: Path) -> Path:
 
 
 def _refusal(wire: Wire) -> str:
-    """Submit until it is refused; return the refusal. What was accepted before may run."""
+    """Submit jobs until one is refused; return the refusal. The jobs accepted before may run."""
     while not (reply := wire.ask(f"SUBMIT : {'x' * 5000}")).startswith("ERROR "):
         pass
     return reply
 
 
-def test_a_full_disk_refuses_says_why_and_is_over_when_there_is_room(
+def test_full_disk_refuses_commands_with_the_reason_until_there_is_space(
     small_disk: Path, daemon: DaemonFactory, tmp_path: Path
 ) -> None:
     one = daemon("--state", str(small_disk / "state"), start=False, slots=2)
@@ -339,7 +340,7 @@ def test_a_full_disk_refuses_says_why_and_is_over_when_there_is_room(
     waiting.send(f"WAIT {running}\r\n".encode())
     gate.touch()
     time.sleep(1.5)
-    assert wire.status(running) == "RUNNING", "its end is not on disk, so nobody is told of it"
+    assert wire.status(running) == "RUNNING", "its end is not durable, so it is not announced"
     known = [job["id"] for job in wire.list("--limit=1000")]
     ballast.unlink()
     assert waiting.line() == "STATUS FAILED 0"
@@ -361,9 +362,7 @@ def test_a_full_disk_refuses_says_why_and_is_over_when_there_is_room(
     _verified(one)
 
 
-def test_a_kill_while_the_disk_is_full_loses_nothing_acknowledged(
-    small_disk: Path, daemon: DaemonFactory
-) -> None:
+def test_kill_with_a_full_disk_loses_no_acknowledged_job(small_disk: Path, daemon: DaemonFactory) -> None:
     one = daemon("--state", str(small_disk / "state"), start=False, slots=1)
     one.state = small_disk / "state"
     one.start()
@@ -374,10 +373,10 @@ def test_a_kill_while_the_disk_is_full_loses_nothing_acknowledged(
     _refusal(wire)
     known = [job["id"] for job in wire.list("--limit=1000")]
     one.kill()
-    code, said = one.refused()
+    code, output = one.refused()
     assert code == 1
-    assert "No space left on device" in said
-    assert "Traceback" not in said
+    assert "No space left on device" in output
+    assert "Traceback" not in output
     ballast.unlink()
     one.start()
     wire = one.connect()
@@ -387,7 +386,7 @@ def test_a_kill_while_the_disk_is_full_loses_nothing_acknowledged(
     _verified(one)
 
 
-def test_a_stop_while_the_disk_is_full_ends(small_disk: Path, daemon: DaemonFactory) -> None:
+def test_stop_with_a_full_disk_completes(small_disk: Path, daemon: DaemonFactory) -> None:
     one = daemon("--state", str(small_disk / "state"), start=False, slots=1)
     one.state = small_disk / "state"
     one.start()
@@ -405,7 +404,7 @@ def test_a_stop_while_the_disk_is_full_ends(small_disk: Path, daemon: DaemonFact
     assert one.connect().show(running)["reason"] == "interrupted"
 
 
-def test_the_stats_tell_what_the_store_has(daemon: DaemonFactory) -> None:
+def test_stats_show_the_sizes_of_the_journal(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     wire.wait(wire.submit("true"))

@@ -1,4 +1,4 @@
-"""Schedules, and what runs at the end of a job, with a real daemon (docs/protocol.md §3)."""
+"""Schedules and the on_end command, with a real daemon (docs/protocol.md §3)."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from tests.end_to_end.wire import Wire, until
 
 
 def pause(seconds: float) -> None:
-    """Let time pass for a daemon that is down: it is what the test is about."""
+    """Let time pass while the daemon is stopped, so that runs are missed."""
     time.sleep(seconds)
 
 
@@ -17,7 +17,7 @@ def runs(wire: Wire, label: str) -> list[dict[str, Any]]:
     return [job for job in wire.list("--limit=1000") if job["label"] == label]
 
 
-def test_a_schedule_submits_again_and_again_until_it_ends(daemon: DaemonFactory) -> None:
+def test_schedule_submits_jobs_until_it_ends(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     assert wire.ask("SCHEDULE --every=1s --label=tick --queue=q echo $TASKQ_SCHEDULE") == "OK 1"
@@ -51,7 +51,7 @@ def test_a_schedule_submits_again_and_again_until_it_ends(daemon: DaemonFactory)
     assert wire.ask('SCHEDULE --cron="@daily" true') == "OK 2"
 
 
-def test_runs_missed_while_the_daemon_was_down_are_made_up_for_once(daemon: DaemonFactory) -> None:
+def test_runs_missed_while_the_daemon_was_stopped_become_one(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     assert wire.ask("SCHEDULE --every=1s --label=tick true") == "OK 1"
@@ -60,11 +60,11 @@ def test_runs_missed_while_the_daemon_was_down_are_made_up_for_once(daemon: Daem
     pause(3.5)
     one.start()
     wire = one.connect()
-    until(lambda: len(runs(wire, "tick")) >= 2, "the run that makes up for those that were missed")
-    assert len(runs(wire, "tick")) <= 3, "and one that has become due since"
+    until(lambda: len(runs(wire, "tick")) >= 2, "the run for those that were missed")
+    assert len(runs(wire, "tick")) <= 3, "and one or two that have become due since"
 
 
-def test_no_overlap_unless_asked(daemon: DaemonFactory) -> None:
+def test_runs_overlap_only_with_the_option(daemon: DaemonFactory) -> None:
     wire = daemon(slots=4).connect()
     assert wire.ask("SCHEDULE --every=1s --label=alone sleep 300") == "OK 1"
     assert wire.ask("SCHEDULE --every=1s --overlap --label=beside sleep 300") == "OK 2"
@@ -74,7 +74,7 @@ def test_no_overlap_unless_asked(daemon: DaemonFactory) -> None:
     wire.ask("UNSCHEDULE 1")
 
 
-def test_what_cannot_be_a_schedule_is_refused(wire: Wire) -> None:
+def test_invalid_schedule_is_refused(wire: Wire) -> None:
     for wrong in (
         "true",
         "--every=1h --cron=@daily true",
@@ -94,7 +94,7 @@ def test_what_cannot_be_a_schedule_is_refused(wire: Wire) -> None:
     assert wire.line() == "OK"
 
 
-def test_a_hook_gets_the_job_s_json_and_is_a_job_itself(daemon: DaemonFactory) -> None:
+def test_on_end_command_reads_the_job_s_json_and_is_a_job_itself(daemon: DaemonFactory) -> None:
     one = daemon("--on-end-command", "cat; echo $TASKQ_QUEUE; taskq address", "--on-end-timeout", "10s")
     wire = one.connect()
     job = wire.submit("--label=mine exit 3")
@@ -102,10 +102,10 @@ def test_a_hook_gets_the_job_s_json_and_is_a_job_itself(daemon: DaemonFactory) -
     hook = until(lambda: wire.list("--queue=on_end"), "the hook")[0]
     assert wire.wait(hook["id"]) == "COMPLETED"
     document, queue, address = wire.result(hook["id"]).stdout.splitlines()
-    told = json.loads(document)
-    assert (told["id"], told["status"], told["exit_code"], told["label"]) == (job, "FAILED", 3, "mine")
+    shown = json.loads(document)
+    assert (shown["id"], shown["status"], shown["exit_code"], shown["label"]) == (job, "FAILED", 3, "mine")
     assert queue == b"on_end"
-    assert address == f"unix:{one.socket}".encode(), "it reaches the daemon that runs it"
+    assert address == f"unix:{one.socket}".encode(), "the command reaches the daemon that runs it"
     assert (hook["owner"], hook["label"]) == ("[on_end]", f"on_end {job}")
     quiet = wire.submit("--notify-fail true")
     wire.wait(quiet)

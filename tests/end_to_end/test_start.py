@@ -1,4 +1,4 @@
-"""How an operator starts it: as a system daemon, from a file of settings, and with a mistake in them."""
+"""Starting the daemon: in the background, from a settings file, and with mistakes in options or file."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def _twistd(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_help_is_a_page_worth_reading() -> None:
+def test_help_lists_the_options() -> None:
     shown = _twistd("taskq", "--help")
     assert shown.returncode == 0
     for option in (
@@ -39,7 +39,7 @@ def test_the_help_is_a_page_worth_reading() -> None:
     assert len(shown.stdout.splitlines()) > 15
 
 
-def test_it_daemonizes_with_a_pid_file_and_a_log_and_stops_by_its_pid(daemon: DaemonFactory) -> None:
+def test_background_daemon_has_a_pid_file_and_a_log_and_stops_by_its_pid(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     command: Command = [
         TWISTD,
@@ -66,14 +66,14 @@ def test_it_daemonizes_with_a_pid_file_and_a_log_and_stops_by_its_pid(daemon: Da
 
 
 def _settings(one: Daemon, text: str) -> str:
-    """Write a file of settings and make it the daemon's only option; return its path."""
+    """Write a settings file and make it the daemon's only option; return its path."""
     file = one.place / "taskqd.toml"
     file.write_text(text)
     one.options = ["--config", str(file)]
     return str(file)
 
 
-def test_a_file_may_hold_every_setting_and_options_win_over_it(daemon: DaemonFactory) -> None:
+def test_settings_file_is_used_and_options_override_it(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     _settings(
         one,
@@ -108,15 +108,15 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize("text, key", MISTAKES)
-def test_a_mistake_in_the_file_is_one_line_with_file_and_key(
+def test_mistake_in_the_file_is_reported_in_one_line_with_file_and_key(
     daemon: DaemonFactory, text: str, key: str
 ) -> None:
     one = daemon(start=False)
     file = _settings(one, text)
-    code, said = one.refused()
+    code, output = one.refused()
     assert code not in (0, None)
-    assert "Traceback" not in said
-    [shown] = [line for line in said.splitlines() if file in line]
+    assert "Traceback" not in output
+    [shown] = [line for line in output.splitlines() if file in line]
     assert re.search(rf"\b{key}\b", shown.replace(file, "")), shown
 
 
@@ -131,32 +131,32 @@ def test_a_mistake_in_the_file_is_one_line_with_file_and_key(
         ["extra"],
     ],
 )
-def test_a_mistake_in_an_option_is_said_without_a_traceback(
+def test_mistake_in_an_option_is_reported_without_a_traceback(
     daemon: DaemonFactory, options: list[str]
 ) -> None:
     one = daemon(*options, start=False)
-    code, said = one.refused()
+    code, output = one.refused()
     assert code not in (0, None)
-    assert "Traceback" not in said
-    assert any(option in said for option in options) or options == ["extra"], said
+    assert "Traceback" not in output
+    assert any(option in output for option in options) or options == ["extra"], output
     assert not one.socket.exists()
 
 
-def test_a_state_that_cannot_be_made_is_said_in_one_line(daemon: DaemonFactory) -> None:
+def test_state_directory_that_cannot_be_made_is_reported_in_one_line(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     (one.place / "file").write_text("")
     one.options[one.options.index("--state") + 1] = f"{one.place}/file/state"
-    code, said = one.refused()
+    code, output = one.refused()
     assert code not in (0, None)
-    assert "Traceback" not in said
-    assert len([line for line in said.splitlines() if f"{one.place}/file/state" in line]) == 1
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if f"{one.place}/file/state" in line]) == 1
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(daemon: DaemonFactory) -> None:
+def test_port_in_use_is_reported_in_one_line(daemon: DaemonFactory) -> None:
     one, other = daemon(tcp=True), daemon(tcp=True, start=False)
     other.options[-1] = f"tcp:{one.port}:interface=127.0.0.1"
-    code, said = other.refused()
+    code, output = other.refused()
     assert code not in (0, None)
-    assert "Traceback" not in said
-    assert len([line for line in said.splitlines() if str(one.port) in line]) == 1, said
+    assert "Traceback" not in output
+    assert len([line for line in output.splitlines() if str(one.port) in line]) == 1, output
     assert one.connect_tcp().ask("STATS").startswith("STATS ")

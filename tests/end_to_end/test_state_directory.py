@@ -1,4 +1,4 @@
-"""The state directory under the daemon: locked, copied, moved away, and with entries that are not its own."""
+"""The state directory: locked, copied, removed or moved while the daemon runs; stale pid files."""
 
 import os
 import shutil
@@ -16,20 +16,22 @@ def lines_with(text: str, part: str) -> list[str]:
 
 
 @pytest.mark.parametrize("removed", ["lock", "journal"])
-def test_second_daemon_on_a_state_without_its_lock_is_refused(daemon: DaemonFactory, removed: str) -> None:
+def test_second_daemon_is_refused_if_one_of_the_locks_was_removed(
+    daemon: DaemonFactory, removed: str
+) -> None:
     one, other = daemon(), daemon(start=False)
     other.options[other.options.index("--state") + 1] = str(one.state)
     if removed == "lock":
         (one.state / "lock").unlink()
     else:
         (one.state / "journal").rename(one.place / "journal")
-    code, said = other.refused()
+    code, output = other.refused()
     assert code == 1
-    assert len(lines_with(said, "another daemon, pid")) == 1, said
-    assert "Traceback" not in said
+    assert len(lines_with(output, "another daemon, pid")) == 1, output
+    assert "Traceback" not in output
 
 
-def test_copy_beside_the_original_ends_none_of_its_jobs(daemon: DaemonFactory) -> None:
+def test_daemon_on_a_copy_ends_no_job_of_the_original(daemon: DaemonFactory) -> None:
     one, other = daemon(), daemon(start=False)
     wire = one.connect()
     job = wire.submit("exec sleep 300")
@@ -50,7 +52,7 @@ def test_copy_beside_the_original_ends_none_of_its_jobs(daemon: DaemonFactory) -
 
 
 @pytest.mark.parametrize("how", ["removed", "moved"])
-def test_state_that_goes_while_nobody_writes_is_said_within_seconds_and_nothing_is_taken(
+def test_removed_or_moved_state_directory_is_reported_and_submissions_are_refused(
     daemon: DaemonFactory, how: str
 ) -> None:
     one = daemon()
@@ -62,7 +64,7 @@ def test_state_that_goes_while_nobody_writes_is_said_within_seconds_and_nothing_
     if how == "removed":
         shutil.rmtree(elsewhere)
     until(lambda: wire.stats()["store"]["failure"], "the daemon to notice", deadline=10)
-    assert "it was removed or moved while the daemon ran" in wire.stats()["store"]["failure"]
+    assert "was removed or moved while the daemon ran" in wire.stats()["store"]["failure"]
     assert wire.ask("SUBMIT true").startswith("ERROR STORE_FAILED ")
     assert len(lines_with(one.log, "Nothing new is accepted until it can be")) == 1
     assert not one.state.exists()
@@ -76,7 +78,7 @@ def test_state_that_goes_while_nobody_writes_is_said_within_seconds_and_nothing_
         assert one.connect().wait(second) == "COMPLETED"
 
 
-def test_submission_to_a_state_that_was_removed_a_moment_ago_is_refused(daemon: DaemonFactory) -> None:
+def test_submission_right_after_the_state_directory_was_removed_is_refused(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     wire.submit("true")
@@ -85,7 +87,7 @@ def test_submission_to_a_state_that_was_removed_a_moment_ago_is_refused(daemon: 
 
 
 @pytest.mark.parametrize("left", ["", "{live}", "{dead}"])
-def test_pid_file_of_a_dead_daemon_does_not_refuse_the_next_start(daemon: DaemonFactory, left: str) -> None:
+def test_pid_file_of_a_dead_daemon_is_removed_at_the_next_start(daemon: DaemonFactory, left: str) -> None:
     one = daemon()
     one.kill()
     one.pid_file.write_text(left.format(live=os.getpid(), dead=one.pid))
@@ -94,7 +96,7 @@ def test_pid_file_of_a_dead_daemon_does_not_refuse_the_next_start(daemon: Daemon
     assert "removed the pid file" in one.log
 
 
-def test_pid_file_of_a_living_daemon_refuses_a_start_on_another_state(daemon: DaemonFactory) -> None:
+def test_pid_file_of_a_running_daemon_refuses_a_start_on_another_state(daemon: DaemonFactory) -> None:
     one, other = daemon(), daemon(start=False)
     other.pid_file = one.pid_file
     with other.launch() as process:

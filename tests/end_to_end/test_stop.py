@@ -1,4 +1,4 @@
-"""A stop that was asked for: what runs may end, what does not is told from a crash, nothing new begins."""
+"""Stop and drain: running jobs may end, interrupted ones are marked, and no others start."""
 
 import signal
 import subprocess
@@ -33,24 +33,24 @@ def _submit_running(wire: Wire, command: str) -> int:
     return job
 
 
-def _wait_until_it_drains(wire: Wire) -> None:
+def _wait_until_draining(wire: Wire) -> None:
     until(lambda: wire.stats()["draining"], "the daemon to drain")
 
 
 # SIGTERM
 
 
-def test_a_stop_takes_nothing_new_and_lets_what_runs_end(daemon: DaemonFactory, gate: Path) -> None:
+def test_stop_refuses_new_jobs_and_lets_running_jobs_end(daemon: DaemonFactory, gate: Path) -> None:
     one = daemon("--stop-grace", "1h", slots=1)
     wire, waiting = one.connect(), one.connect()
     job = _submit_running(wire, f"{_waits_for(gate)}; echo done")
     later = wire.submit("--key=later echo $TASKQ_ATTEMPT")
     waiting.send(f"WAIT {job}\r\n".encode())
     one.signal(signal.SIGTERM)
-    _wait_until_it_drains(wire)
+    _wait_until_draining(wire)
     assert wire.ask("SUBMIT true").startswith("ERROR DRAINING ")
     assert one.connect().ask("SUBMIT --key=other true").startswith("ERROR DRAINING ")
-    assert wire.ask("SUBMIT --key=later echo $TASKQ_ATTEMPT") == f"JOB_ID {later}", "it is known already"
+    assert wire.ask("SUBMIT --key=later echo $TASKQ_ATTEMPT") == f"JOB_ID {later}", "the key is known"
     assert wire.ask(f"STATUS {job}") == "STATUS RUNNING 0"
     gate.touch()
     assert waiting.line() == "STATUS COMPLETED 100"
@@ -60,10 +60,10 @@ def test_a_stop_takes_nothing_new_and_lets_what_runs_end(daemon: DaemonFactory, 
     assert wire.result(job) == (b"done\n", b"", "0")
     assert wire.wait(later) == "COMPLETED"
     assert wire.result(later).stdout == b"1\n"
-    assert wire.submit("true") == later + 1, "a refused submission has used no number"
+    assert wire.submit("true") == later + 1, "a refused submission uses no id"
 
 
-def test_what_outlasts_the_grace_is_ended_and_says_why(daemon: DaemonFactory) -> None:
+def test_job_that_runs_longer_than_the_grace_period_is_ended_with_a_detail(daemon: DaemonFactory) -> None:
     one = daemon("--stop-grace", "500ms")
     wire = one.connect()
     job = _submit_running(wire, "echo begun; sleep 300 & sleep 301")
@@ -81,7 +81,7 @@ def test_what_outlasts_the_grace_is_ended_and_says_why(daemon: DaemonFactory) ->
     assert wire.result(job) == (b"begun\n", b"", "-15")
 
 
-def test_a_crash_is_told_from_a_stop(daemon: DaemonFactory) -> None:
+def test_detail_of_a_crash_differs_from_that_of_a_stop(daemon: DaemonFactory) -> None:
     one = daemon("--stop-grace", "1h")
     wire = one.connect()
     job = _submit_running(wire, "sleep 300")
@@ -93,7 +93,7 @@ def test_a_crash_is_told_from_a_stop(daemon: DaemonFactory) -> None:
     ]
 
 
-def test_an_interruption_counts_as_a_retry_unless_the_job_is_requeued(daemon: DaemonFactory) -> None:
+def test_interrupted_attempt_uses_a_retry(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = _submit_running(wire, "--retries=1 --retry-delay=1ms [ $TASKQ_ATTEMPT -gt 1 ] || sleep 300; exit 9")
@@ -103,7 +103,7 @@ def test_an_interruption_counts_as_a_retry_unless_the_job_is_requeued(daemon: Da
     assert (wire.show(job)["attempts"], wire.show(job)["reason"]) == (2, "exit")
 
 
-def test_a_requeued_job_runs_again_without_spending_a_retry(daemon: DaemonFactory) -> None:
+def test_requeued_job_runs_again_without_using_a_retry(daemon: DaemonFactory) -> None:
     one = daemon("--on-stop", "requeue")
     wire = one.connect()
     plain = _submit_running(wire, "echo $TASKQ_ATTEMPT; [ $TASKQ_ATTEMPT -gt 2 ] || sleep 300")
@@ -127,20 +127,20 @@ def test_a_requeued_job_runs_again_without_spending_a_retry(daemon: DaemonFactor
     ]
 
 
-def test_a_job_that_is_being_cancelled_is_not_requeued(daemon: DaemonFactory) -> None:
+def test_job_being_cancelled_is_not_requeued(daemon: DaemonFactory) -> None:
     one = daemon("--on-stop", "requeue")
     wire = one.connect()
     job = wire.submit(STUBBORN)
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     assert wire.ask(f"CANCEL {job}") == "STATUS RUNNING 0"
     one.signal(signal.SIGTERM)
-    _wait_until_it_drains(wire)
+    _wait_until_draining(wire)
     one.stop()
     one.start()
     assert one.connect().wait(job) == "CANCELLED"
 
 
-def test_a_crash_requeues_nothing(daemon: DaemonFactory) -> None:
+def test_crash_requeues_nothing(daemon: DaemonFactory) -> None:
     one = daemon("--on-stop", "requeue")
     job = _submit_running(one.connect(), "sleep 300")
     one.kill()
@@ -149,18 +149,18 @@ def test_a_crash_requeues_nothing(daemon: DaemonFactory) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_hurries(daemon: DaemonFactory, number: signal.Signals) -> None:
+def test_second_signal_kills_running_jobs(daemon: DaemonFactory, number: signal.Signals) -> None:
     one = daemon("--stop-grace", "1h")
     wire = one.connect()
     job = wire.submit(STUBBORN)
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     one.signal(signal.SIGTERM)
-    _wait_until_it_drains(wire)
+    _wait_until_draining(wire)
     time.sleep(0.3)
     assert one.is_running
     begin = time.monotonic()
     one.end(number)
-    assert time.monotonic() - begin < 9, "sooner than what is ended without a hurry is killed"
+    assert time.monotonic() - begin < 9, "sooner than a first signal kills them"
     assert one.processes() == {}
     one.start()
     shown = one.connect().show(job)
@@ -169,12 +169,12 @@ def test_a_second_signal_hurries(daemon: DaemonFactory, number: signal.Signals) 
     ]
 
 
-def test_a_kill_in_the_midst_of_a_stop_is_a_crash(daemon: DaemonFactory) -> None:
+def test_kill_during_a_stop_is_a_crash(daemon: DaemonFactory) -> None:
     one = daemon("--stop-grace", "1h")
     wire = one.connect()
     job = _submit_running(wire, "sleep 300")
     one.signal(signal.SIGTERM)
-    _wait_until_it_drains(wire)
+    _wait_until_draining(wire)
     one.kill()
     one.start()
     wire = one.connect()
@@ -197,7 +197,7 @@ def _taskq(one: Daemon, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_drained_daemon_answers_and_starts_nothing(daemon: DaemonFactory, gate: Path) -> None:
+def test_drained_daemon_answers_and_starts_nothing(daemon: DaemonFactory, gate: Path) -> None:
     one = daemon(slots=1)
     wire = one.connect()
     job = _submit_running(wire, _waits_for(gate))
@@ -225,7 +225,7 @@ def test_a_drained_daemon_answers_and_starts_nothing(daemon: DaemonFactory, gate
     assert {wire.wait(each) for each in (job, later)} == {"COMPLETED"}
 
 
-def test_a_retry_that_is_due_waits_for_the_next_start(daemon: DaemonFactory) -> None:
+def test_retry_that_becomes_due_in_a_drain_runs_after_the_next_start(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit("--retries=1 --retry-delay=300ms [ $TASKQ_ATTEMPT = 2 ]")
