@@ -81,7 +81,7 @@ class NotFinished(TaskqError):
 
 
 class AuthRequired(TaskqError):
-    """The client must authenticate first; then it may retry."""
+    """The client must authenticate first; then the client may retry."""
 
     code = "AUTH_REQUIRED"
 

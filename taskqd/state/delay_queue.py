@@ -8,6 +8,7 @@ recognised as outdated and dropped when it reaches the front.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
+from typing import cast
 
 from taskqd.model.job import Job
 
@@ -21,15 +22,15 @@ class DelayQueue:
         self._dated: list[tuple[float, int]] = []
         self._monotonic: list[tuple[float, int]] = []
 
-    def add(self, job: Job, due_at: float) -> None:
-        """Add a job that is due at its ``not_before``."""
-        heappush(self._dated if job.is_dated else self._monotonic, (due_at, job.id))
+    def add(self, job: Job) -> None:
+        """Add a job that has a ``not_before``."""
+        heappush(self._dated if job.is_dated else self._monotonic, (cast(float, job.not_before), job.id))
 
     def add_all(self, jobs: Iterable[Job]) -> None:
         """Fill an empty queue; for many jobs this is faster than ``add``."""
         for job in jobs:
-            if job.not_before is not None:
-                (self._dated if job.is_dated else self._monotonic).append((job.not_before, job.id))
+            heap = self._dated if job.is_dated else self._monotonic
+            heap.append((cast(float, job.not_before), job.id))
         heapify(self._dated)
         heapify(self._monotonic)
 

@@ -487,7 +487,7 @@ class QueueState:
         """Add a job to the ready queue or the delay queue, unless it waits for something else too."""
         if self._is_open and self._is_ready(job):
             if job.not_before is not None:
-                self._delays.add(job, job.not_before)
+                self._delays.add(job)
                 self.ready_queue.needs_scheduling = True  # next_due may have changed
             else:
                 self.ready_queue.add(job)

@@ -7,7 +7,7 @@ others. Nothing here is about a single job.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from sortedcontainers import SortedDict
 
@@ -93,8 +93,8 @@ class Queues:
         if isinstance(event, Resized):
             self._get(event.queue).resized = event.slots
             self._discard_default(event.queue)
-        elif isinstance(event, Paused | Resumed):
-            self._set_paused(event.queue, isinstance(event, Paused))
+        else:
+            self._set_paused(cast("Paused | Resumed", event).queue, isinstance(event, Paused))
 
     def _set_paused(self, name: str | None, is_paused: bool) -> None:
         if name is None:

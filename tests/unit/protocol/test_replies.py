@@ -99,7 +99,7 @@ def test_every_refusal_has_a_code_of_the_closed_list(error: type[errors.TaskqErr
     assert error.code in PERMANENT | TRANSIENT
     words = re.sub("(?<!^)([A-Z])", r"_\1", error.__name__).upper()
     assert error.code in (words, "INTERNAL")
-    said_to_be_worth_it = "worth another try" in str(error.__doc__)
+    said_to_be_worth_it = "the client may retry" in str(error.__doc__)
     assert said_to_be_worth_it == (error.code in TRANSIENT - {"INTERNAL"})
 
 
