@@ -1,4 +1,4 @@
-"""Every kind of command: what it prints comes back byte for byte, on the right stream, with its exit code."""
+"""Many kinds of commands: their output is byte-exact, on the right stream, with their exit code."""
 
 import gzip
 import hashlib
@@ -60,7 +60,7 @@ KINDS = [
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Return a directory with a few files, to be a job's."""
+    """Return a directory with a few files for jobs."""
     (tmp_path / "words.txt").write_text("one two three\nfour five\n")
     (tmp_path / "all.bin").write_bytes(bytes(range(256)))
     (tmp_path / "reversed.bin").write_bytes(bytes(reversed(range(256))) * 2)

@@ -1,8 +1,9 @@
-"""The daemon and its machine: want of processes and descriptors, signals, process 1, inheritance."""
+"""The daemon and its machine: shortages of processes and descriptors, signals, process 1, inheritance."""
 
 import ctypes
 import os
 import pty
+import re
 import signal
 import sys
 import time
@@ -17,14 +18,14 @@ from tests.end_to_end.wire import Wire, until
 from tests.support import other_users
 
 ENDED = (0, -signal.SIGTERM)
-"""How twistd ends that was told to: some versions send themselves the signal in the end."""
-NOBODY_ELSE = 54_321
+"""The ends of twistd after SIGTERM: some versions send the signal to themselves at the end."""
+UNUSED_UID = 54_321
 """A uid that no process has."""
 UNUSED = [signal.SIGUSR2, signal.SIGALRM, signal.SIGIO, signal.SIGQUIT, signal.SIGVTALRM, signal.SIGPROF, 40]
 
 
 class Started(Daemon):
-    """A daemon that something else starts: ``before`` is what stands before its command line."""
+    """A daemon that another program starts: ``before`` precedes its command line."""
 
     before: Command = []  # noqa: RUF012 - each test has its own
 
@@ -33,7 +34,7 @@ class Started(Daemon):
 
 
 @pytest.fixture(name="made")
-def what_is_made(tmp_path: Path) -> Iterator[list[Daemon]]:
+def made_daemons(tmp_path: Path) -> Iterator[list[Daemon]]:
     """Return a list of daemons that are closed with the test."""
     made: list[Daemon] = []
     yield made
@@ -54,7 +55,7 @@ def submit(wire: Wire, count: int, command: str) -> list[int]:
     return [wire.submit(command) for _ in range(count)]
 
 
-# A shortage.
+# Shortages.
 
 
 @other_users.only_root
@@ -62,10 +63,10 @@ def submit(wire: Wire, count: int, command: str) -> list[int]:
 def test_shortage_of_processes_fails_no_job_and_passes(tmp_path: Path, made: list[Daemon]) -> None:
     daemon = Started(tmp_path, slots=50)
     made.append(daemon)
-    # As an ordinary user, to whom limits apply, but one who may read any checkout and write any place.
+    # An ordinary user, to whom limits apply, but with access to any checkout and directory.
     capabilities = "+dac_override,+dac_read_search"
     daemon.before = [
-        *("setpriv", f"--reuid={NOBODY_ELSE}", f"--regid={NOBODY_ELSE}", "--clear-groups"),
+        *("setpriv", f"--reuid={UNUSED_UID}", f"--regid={UNUSED_UID}", "--clear-groups"),
         *(f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", "--"),
         *("prlimit", "--nproc=12", "--"),
     ]
@@ -78,16 +79,16 @@ def test_shortage_of_processes_fails_no_job_and_passes(tmp_path: Path, made: lis
     assert "the machine lacks what a start needs" in wire.ask(f"WHY {last}")
     wire.cancel(*blockers)
     assert wire.wait(last) == "COMPLETED"
-    jobs = submit(wire, 300, "exec sleep 0.01")  # for what a job itself forks is its own
+    jobs = submit(wire, 300, "exec sleep 0.01")  # without a fork in the job, which could fail
     for job in jobs:
         assert wire.wait(job) == "COMPLETED", (wire.show(job), wire.result(job))
     assert {wire.show(job)["attempts"] for job in jobs} == {1}
     until(lambda: wire.stats()["shortage"] is None, "its end")
-    told = [line for line in daemon.log.splitlines() if "no job starts" in line or "jobs start again" in line]
-    assert len(told) % 2 == 0
-    assert len(told) <= 10
-    assert "no job starts for now" in told[0]
-    assert "jobs start again" in told[-1]
+    logged = [line for line in daemon.log.splitlines() if re.search("no job starts|jobs start again", line)]
+    assert len(logged) % 2 == 0
+    assert len(logged) <= 10
+    assert "no job starts for now" in logged[0]
+    assert "jobs start again" in logged[-1]
 
 
 def test_slots_are_reduced_to_what_the_descriptors_allow(tmp_path: Path, made: list[Daemon]) -> None:
@@ -185,7 +186,7 @@ def test_daemon_under_nohup_outlives_its_terminal(tmp_path: Path, made: list[Dae
     daemon = Daemon(tmp_path)
     made.append(daemon)
     os.close(on_terminal(daemon, "nohup"))
-    time.sleep(0.3)  # so long it is looked whether it ends
+    time.sleep(0.3)  # time to end, if it did
     assert daemon.connect().run("echo on").stdout == b"on\n"
 
 
@@ -227,7 +228,7 @@ def zombies(parent: int) -> int:
     return found
 
 
-# What is the daemon's and not its jobs'.
+# What jobs inherit.
 
 
 def test_job_inherits_the_daemon_s_time_zone_only(tmp_path: Path, made: list[Daemon]) -> None:
@@ -260,11 +261,11 @@ def test_daemon_whose_directory_was_removed_runs_jobs_at_home(tmp_path: Path, ma
     assert wire.run("--cwd=/tmp pwd").stdout == b"/tmp\n"
 
 
-# What a job names and does.
+# Files of jobs.
 
 
 def hang(directory: Path) -> int:
-    """Mount a file system that never answers; return what ends that when it is closed."""
+    """Mount a file system that never answers; it ends when the returned descriptor is closed."""
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = f"fd={device},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
     libc = ctypes.CDLL(None, use_errno=True)

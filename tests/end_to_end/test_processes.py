@@ -1,4 +1,4 @@
-"""What the daemon does to processes: ends them whole and in time, and starts no more than it may."""
+"""Processes of jobs: timeouts, cancels, leftovers, retries, slots and the order of starts."""
 
 import time
 from datetime import datetime
@@ -10,17 +10,17 @@ from tests.end_to_end.conftest import DaemonFactory
 from tests.end_to_end.daemon import Daemon
 from tests.end_to_end.wire import Wire, until
 
-DEAF = "trap '' TERM; "
+IGNORE_TERM = "trap '' TERM; "
 
 TREES = {
     "one process": "sleep 301",
     "a tree": "sh -c 'sleep 301; sleep 302'; sleep 303",
     "children in the background": "sleep 301 & sleep 302 & wait",
     "a pipeline": "sleep 301 | sleep 302",
-    "a child that ignores TERM": f'(sh -c "{DEAF}sleep 301; sleep 302") & sleep 303',
-    "a child that ignores TERM, waited for": f'sh -c "{DEAF}sleep 301; sleep 302"; sleep 303',
-    "all of them ignore TERM": f"{DEAF}sleep 301 & sleep 302; sleep 303",
-    "a loop that ignores TERM": f'exec sh -c "{DEAF}while :; do sleep 0.1; done"',
+    "a child that ignores TERM": f'(sh -c "{IGNORE_TERM}sleep 301; sleep 302") & sleep 303',
+    "a child that ignores TERM, waited for": f'sh -c "{IGNORE_TERM}sleep 301; sleep 302"; sleep 303',
+    "all of them ignore TERM": f"{IGNORE_TERM}sleep 301 & sleep 302; sleep 303",
+    "a loop that ignores TERM": f'exec sh -c "{IGNORE_TERM}while :; do sleep 0.1; done"',
     "a stopped one": "kill -STOP $$; sleep 301",
     "one without open streams": "exec >&- 2>&- <&-; sleep 301",
 }
@@ -73,7 +73,7 @@ def test_job_that_ends_before_its_timeout_completes(wire: Wire) -> None:
 def test_job_that_exits_with_0_after_its_timeout_has_timed_out(wire: Wire) -> None:
     job = wire.submit("--timeout=300ms trap 'echo cleaned up; exit 0' TERM; while :; do sleep 0.05; done")
     assert wire.wait(job) == "FAILED"
-    result = wire.result(job)  # stderr may have what the shell says of its sleep, which was ended too
+    result = wire.result(job)  # stderr may have the shell's message about sleep
     assert (result.stdout, result.exit_code) == (b"cleaned up\n", "0")
     assert wire.show(job)["reason"] == "timeout"
 
@@ -81,7 +81,7 @@ def test_job_that_exits_with_0_after_its_timeout_has_timed_out(wire: Wire) -> No
 LEFTOVERS = [
     pytest.param("sleep 300 & echo hi", id="holding its streams"),
     pytest.param("sleep 300 >/dev/null 2>&1 </dev/null & echo hi", id="without its streams"),
-    pytest.param(f"({DEAF}sleep 300; sleep 301) & echo hi", id="ignoring TERM"),
+    pytest.param(f"({IGNORE_TERM}sleep 300; sleep 301) & echo hi", id="ignoring TERM"),
     pytest.param("nohup sleep 300 2>/dev/null & echo hi", id="ignoring HUP"),
     pytest.param("(sleep 300 &) ; echo hi", id="a grandchild"),
 ]
@@ -145,11 +145,11 @@ def test_running_jobs_never_exceed_the_slots(daemon: DaemonFactory, tmp_path: Pa
     text = f"echo + >> {tmp_path}/log; sleep 0.1; echo - >> {tmp_path}/log"
     jobs = [wire.submit(text) for _ in range(slots * 4)]
     assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
-    running = most = 0
+    running = peak = 0
     for sign in (tmp_path / "log").read_text().split():
         running += 1 if sign == "+" else -1
-        most = max(most, running)
-    assert most == slots
+        peak = max(peak, running)
+    assert peak == slots
 
 
 def test_jobs_start_in_the_order_of_their_ids(daemon: DaemonFactory, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""run-as = "owner": jobs run as who submitted them, and never as root unless root asked."""
+"""run-as = "owner": jobs run as their owners, and as root only if root submitted them."""
 
 import os
 import re
@@ -22,7 +22,7 @@ AS_OWNER = ("--run-as", "owner")
 
 
 class Shared(Daemon):
-    """A daemon whose socket everybody can reach."""
+    """A daemon with a socket that is open to all users."""
 
     def __init__(self, place: Path, *options: str, slots: int = 4, tcp: bool = False) -> None:
         self.open_socket = place / "open"
@@ -30,7 +30,7 @@ class Shared(Daemon):
         super().__init__(place, *listen, *AS_OWNER, *options, slots=slots, tcp=tcp)
 
     def connect_as(self, name: str) -> Wire:
-        """Return a connection of another user's."""
+        """Return a connection of another user."""
         with other_users.acting(other_users.user(name)):
             self.socket, mine = self.open_socket, self.socket
             try:
@@ -42,8 +42,8 @@ class Shared(Daemon):
         super().start()
         return self
 
-    def handed_over(self) -> list[str]:
-        """Return the names of what attempts are given now."""
+    def copied_files(self) -> list[str]:
+        """Return the names of the files that are copied for attempts now."""
         return sorted(os.listdir(f"{self.state}.jobs"))
 
 
@@ -70,11 +70,11 @@ def a_user(running: Shared) -> Wire:
 
 
 @pytest.fixture(name="root")
-def root_itself(running: Shared) -> Wire:
+def root_user(running: Shared) -> Wire:
     return running.connect()
 
 
-# As whom.
+# The user of a job.
 
 
 @pytest.mark.parametrize("name", other_users.NAMES)
@@ -140,9 +140,9 @@ def test_progress_is_reported_and_the_files_are_removed_afterwards(
 ) -> None:
     job = games.submit("echo 40 > $TASKQ_PROGRESS; exec sleep 100")
     until(lambda: games.ask(f"STATUS {job}") == "STATUS RUNNING 40", "the progress")
-    assert [name.split(".")[::3] for name in running.handed_over()] == [[str(job), "progress"]]
+    assert [name.split(".")[::3] for name in running.copied_files()] == [[str(job), "progress"]]
     games.cancel(job)
-    assert running.handed_over() == []
+    assert running.copied_files() == []
     other = games.submit("rm -f $TASKQ_PROGRESS; ln -sf /etc/passwd $TASKQ_PROGRESS; chmod 0 $TASKQ_PROGRESS")
     assert games.wait(other) == "COMPLETED" or games.show(other)["reason"] == "exit"
     assert root.ask("PING").startswith("OK")
@@ -219,7 +219,7 @@ def test_token_name_is_a_user_and_root_is_refused() -> None:
 
 
 def test_older_job_of_root_does_not_run_as_root() -> None:
-    """A daemon that ran all as its user took jobs of whoever was called root, by a token for instance."""
+    """A daemon without run-as accepts jobs of any user named root, by a token for instance."""
     with shared() as one:
         options = [word for word in one.options if word not in AS_OWNER]
         one.options, as_owner = options, one.options
@@ -272,21 +272,21 @@ def test_crash_is_followed_by_the_end_of_processes_and_removal_of_copies() -> No
         wire.wait_running(job)
         until(lambda: len(one.processes()) == 1, "its process")
         pid = wire.process(job)
-        before = one.handed_over()
+        before = one.copied_files()
         assert len(before) == 3
         one.kill()
         assert is_alive(pid)
-        assert one.handed_over() == before
+        assert one.copied_files() == before
         wire = one.start().connect_as("games")
         until(lambda: not is_alive(pid), "the leftover to end")
         wire.wait_running(job)
-        assert len(one.handed_over()) == 3
-        assert not set(before) & set(one.handed_over())
+        assert len(one.copied_files()) == 3
+        assert not set(before) & set(one.copied_files())
         wire.cancel(job)
 
 
 def test_forged_mark_ends_only_the_forger_s_processes() -> None:
-    """The mark of other people's jobs is in nobody's reach; one's own processes are one's own to lose."""
+    """A user can put any mark on their own processes, and only those are ended."""
     with shared() as one:
         wire, victim = one.start().connect_as("games"), one.connect_as("daemon")
         mark = wire.run("echo $TASKQ_RUN").stdout.decode().strip()
@@ -344,7 +344,7 @@ def test_start_is_refused_if_the_daemon_is_not_root() -> None:
     with shared() as one:
         prefix = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
         if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
-            pytest.skip("root may not make a user namespace here, so cannot start a daemon as somebody else")
+            pytest.skip("root may not make a user namespace here, so cannot start a daemon as another user")
         assert refused(one, prefix).startswith(
             'taskqd: run-as is "owner", and only a daemon that runs as root '
         )
@@ -359,7 +359,7 @@ def test_start_is_refused_if_root_lacks_the_capabilities() -> None:
 
 
 @pytest.mark.parametrize("what", ["link", "open directory"])
-def test_start_is_refused_if_the_directory_of_copies_is_a_symlink(what: str) -> None:
+def test_start_is_refused_if_the_directory_of_copies_is_unsafe(what: str) -> None:
     with shared() as one:
         beside = one.place / "state.jobs"
         if what == "link":
@@ -374,7 +374,7 @@ UNIT = Path(__file__).parents[2] / "etc" / "taskqd.service.d" / "run-as-owner.co
 
 
 def test_capabilities_of_the_systemd_unit_are_enough() -> None:
-    """Of the drop-in for systemd, which has just those, a job, its progress, its end and a crash."""
+    """With just the capabilities of the drop-in: a job, its progress, its end, and a crash."""
     lines = [line for line in UNIT.read_text().splitlines() if line.startswith("CapabilityBoundingSet=CAP")]
     wanted = re.findall(r"CAP_([A-Z_]+)", " ".join(lines))
     with shared() as one:
@@ -404,4 +404,4 @@ def test_many_jobs_of_a_user_leave_nothing_behind(running: Shared, games: Wire) 
     jobs = [int(line.removeprefix("JOB_ID ")) for line in games.lines(200)]
     assert {games.wait(job) for job in jobs} == {"COMPLETED"}
     running.wait_for_no_process()
-    assert running.handed_over() == []
+    assert running.copied_files() == []

@@ -1,4 +1,4 @@
-"""docs/protocol.md §5: what a job sees of the world, and what it does not."""
+"""The environment, descriptors, signals and session of a job (docs/protocol.md §5)."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def _variables(wire: Wire, options: str = "") -> dict[str, str]:
 
 def test_environment_is_small_and_clean(running: Daemon, wire: Wire) -> None:
     daemons = Path(f"/proc/{running.pid}/environ").read_bytes()
-    assert len(daemons.split(b"\0")) > 6, "the daemon itself has something to keep from its jobs"
+    assert len(daemons.split(b"\0")) > 6, "the daemon has variables that jobs must not get"
     variables = _variables(wire)
     others = set(variables) - GIVEN - OF_THE_SHELL
     assert {name for name in others if not name.startswith("TASKQ_")} == set()
@@ -65,7 +65,7 @@ def test_stdin_is_empty_unless_given(wire: Wire) -> None:
 
 
 def test_job_has_no_descriptor_but_0_1_and_2(wire: Wire) -> None:
-    wire.submit("--env=A=1 sleep 0.5")  # another beside it
+    wire.submit("--env=A=1 sleep 0.5")  # runs at the same time
     shown = wire.run("ls /proc/$$/fd; true")
     assert shown.stdout.split() == [b"0", b"1", b"2"], wire.run("ls -l /proc/$$/fd; true").stdout
 
@@ -74,10 +74,10 @@ def test_job_ignores_and_blocks_no_signal(wire: Wire) -> None:
     lines = wire.run("grep -E 'Sig(Blk|Ign)' /proc/self/status").stdout.decode().splitlines()
     masks = {name: int(mask, 16) for name, mask in (line.split(":\t") for line in lines)}
     mine = Path(f"/proc/{os.getpid()}/status").read_text().split("SigIgn:\t")[1].split("\n")[0]
-    python = 1 << 12 | 1 << 24  # SIGPIPE and SIGXFSZ, which Python ignores and must give back
+    python = 1 << 12 | 1 << 24  # SIGPIPE and SIGXFSZ, which Python ignores and must reset
     libc = 1 << 31 | 1 << 32  # its own two, which its posix_spawn ignores
     assert masks["SigBlk"] == 0
-    ours = int(mine, 16) & ~python  # where nohup(1) runs the tests, the slow way to spawn hands its SIGHUP on
+    ours = int(mine, 16) & ~python  # nohup(1) ignores SIGHUP for the tests, and plain Twisted passes that on
     assert not masks["SigIgn"] & ~libc & ~ours
 
 
@@ -87,7 +87,7 @@ def test_writer_to_a_closed_pipe_is_killed_by_sigpipe(wire: Wire) -> None:
 
 @pytest.mark.parametrize("options", ["", "--cwd=/tmp", "--umask=077 --nice=1", "--timeout=60"])
 def test_command_runs_in_the_process_of_the_shell(wire: Wire, options: str) -> None:
-    """What a signal or an exit code says is of the command's shell, not of something between."""
+    """Signals and exit codes are those of the command's shell, not of a process between."""
     assert wire.run(f"{options} kill -TERM $$").exit_code == "-15"
     assert wire.run(f"{options} exit 143").exit_code == "143"
     assert wire.run(f"{options} exec sh -c 'kill -KILL $$'").exit_code == "-9"

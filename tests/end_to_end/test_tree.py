@@ -1,4 +1,4 @@
-"""The processes of a job: which end with it, which live on, and that no attempt runs beside another."""
+"""The process tree of a job: which processes end with it, and that attempts never overlap."""
 
 import os
 import signal
@@ -15,14 +15,14 @@ from tests.end_to_end.wire import Wire, until
 
 THIEF = r"""perl -e 'open(T, "<", "/proc/self/fd/1"); syswrite(STDOUT, "x"); exit if fork;
 for (1 .. 20000) { sysread(T, $_, 1); syswrite(STDOUT, "x") }' """.replace("\n", " ")
-"""It leaves a child behind that takes bytes out of the pipe to the daemon and puts others in."""
+"""Leaves a child that reads bytes from the pipe to the daemon, and writes others."""
 
 OWN_GROUPS = {
     "timeout": "timeout 900 sleep 301; true",
     "job control": "bash -c 'set -m; sleep 301 & wait; true'",
-    "a group of its own": "sh -c 'perl -e \"setpgrp; exec qw(sleep 301)\"; true'",
+    "another group": "sh -c 'perl -e \"setpgrp; exec qw(sleep 301)\"; true'",
 }
-"""Each has a process in a process group of its own, in the session of the job."""
+"""Each has a process in another process group, in the session of the job."""
 
 
 def test_job_that_reads_its_own_pipe_does_not_block_the_daemon(daemon: DaemonFactory) -> None:
@@ -67,7 +67,7 @@ def test_leftovers_of_ended_jobs_are_ended_at_the_start_after_a_crash(
     jobs = [wire.submit("--kill-after=60s trap '' TERM; sleep 301 & exit 0") for _ in range(20)]
     jobs.append(wire.submit("--kill-after=60s trap '' TERM; setsid sleep 302 & exit 0"))
     assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
-    until(lambda: sorted(one.processes().values()) == ["sleep 301 "] * 20 + ["sleep 302 "], "what is left")
+    until(lambda: sorted(one.processes().values()) == ["sleep 301 "] * 20 + ["sleep 302 "], "the leftovers")
     one.kill()
     one.start()
     assert list(one.processes().values()) == ["sleep 302 "]
@@ -109,10 +109,10 @@ def test_requeued_job_runs_after_a_stop_and_never_twice_at_a_time(
 def test_stopped_job_is_shown_as_stopped_and_gets_the_signal_of_a_cancel(wire: Wire) -> None:
     job = wire.submit("--kill-after=60 trap 'echo cleaned; exit 0' TERM; kill -STOP $$; sleep 301")
     until(lambda: wire.show(job).get("stopped"), "the job to be stopped")
-    begin = time.monotonic()
+    began = time.monotonic()
     wire.ask(f"CANCEL {job}")
     assert wire.wait(job) == "CANCELLED"
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - began < 30
     assert wire.result(job).stdout == b"cleaned\n"
     assert "stopped" not in wire.show(job)
 
@@ -143,15 +143,15 @@ for (1 .. 20000) {
   waitpid($pid, 0);
   if ($pid == $number) { print $? >> 8; exit 0 }
 }' """.replace("\n", " ")
-"""Begins a session of a number, as soon as it can have that, and prints 7 once it was let live for 4 s."""
+"""Starts a session with a given number as soon as that is free, and prints 7 if it lives for 4 s."""
 
 
 @pytest.mark.needs("unshare")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a PID namespace")
 def test_session_with_a_reused_number_is_not_signalled(daemon: DaemonFactory) -> None:
     one = daemon(start=False, slots=2)
-    few = 'echo 400 > /proc/sys/kernel/pid_max || exit; "$@" & wait'
-    apart = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", few, "sh"]
+    limit = 'echo 400 > /proc/sys/kernel/pid_max || exit; "$@" & wait'
+    apart = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", limit, "sh"]
     before = _pid_max()
     if subprocess.run([*apart, "true"], check=False).returncode or _pid_max() != before:
         pytest.skip("this kernel has no limit of process numbers for each PID namespace")
@@ -159,7 +159,7 @@ def test_session_with_a_reused_number_is_not_signalled(daemon: DaemonFactory) ->
     try:
         until(one.answers, "the daemon to answer")
         wire = one.connect()
-        wire.run("for each in $(seq 300); do /bin/true; done")  # a number below 300 never comes again
+        wire.run("for each in $(seq 300); do /bin/true; done")  # a number below 300 is never reused
         job = wire.submit("--kill-after=2 (trap '' TERM; sleep 0.7) >&- 2>&- & sleep 0.2; echo $$")
         assert wire.wait(job) == "COMPLETED"
         assert wire.run(VICTIM + wire.result(job).stdout.decode().strip()).stdout == b"7"

@@ -15,8 +15,8 @@ import pytest
 
 from taskqd.execution.users import User
 
-NAMES = ("games", "daemon", "nobody")
-"""Users that every Debian system has."""
+NAMES = ("games", "daemon", *(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == 65534))
+"""Users that every Debian system has; the last has the overflow uid (user_namespaces(7))."""
 
 only_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: it is about other users, and only root can become them"
