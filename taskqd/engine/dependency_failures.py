@@ -1,6 +1,6 @@
 """Fails the jobs that depend on a job which did not end as they need: each becomes FAILED by its own event.
 
-A portion of them is recorded at a time, so that thousands do not block the reactor.
+They are recorded in batches, so that thousands do not block the reactor.
 """
 
 from collections.abc import Callable
@@ -40,9 +40,10 @@ class DependencyFailures:
     async def _skip_all(self) -> None:
         try:
             while self._unsatisfiable:
-                some = next_batch(self._unsatisfiable, self._queue_state.jobs)
+                batch = next_batch(self._unsatisfiable, self._queue_state.jobs)
                 skips = [
-                    Deferred.fromCoroutine(self._skip(job_id, self._unsatisfiable[job_id])) for job_id in some
+                    Deferred.fromCoroutine(self._skip(job_id, self._unsatisfiable[job_id]))
+                    for job_id in batch
                 ]
                 for result in await gather_results(skips):
                     if isinstance(result, Failure):

@@ -65,7 +65,7 @@ class JobCommands:
     async def cancel(self, job_id: int, by: Actor, signal: int, dependents: Sequence[int] = ()) -> Job:
         """Cancel a job and return it when that is recorded; a job that is being cancelled is left alone.
 
-        A running job is sent ``signal``. Its ``dependents`` are cancelled first, a portion per turn of the
+        A running job is sent ``signal``. Its ``dependents`` are cancelled first, a batch per turn of the
         reactor; after an error some of them are cancelled and others not.
         """
         job = self._queue_state.get(job_id)
@@ -76,11 +76,11 @@ class JobCommands:
         while done < len(job_ids):
             if done:
                 await deferLater(self._clock, 0)
-            some = next_batch(islice(job_ids, done, None), self._queue_state.jobs)
-            done += len(some)
-            cancels = [Deferred.fromCoroutine(self._cancel(each, by, signal)) for each in some]
+            batch = next_batch(islice(job_ids, done, None), self._queue_state.jobs)
+            done += len(batch)
+            cancels = [Deferred.fromCoroutine(self._cancel(each, by, signal)) for each in batch]
             results = await gather_results(cancels)
-            for each, result in zip(some, results, strict=True):
+            for each, result in zip(batch, results, strict=True):
                 # A dependent may have ended or been removed meanwhile.
                 if isinstance(result, Failure) and (each == job_id or not result.check(WrongState, Gone)):
                     result.raiseException()
