@@ -1,4 +1,4 @@
-"""A daemon for a test, a daemon for a module, a connection."""
+"""Fixtures: daemons for a test, a daemon for a module, and a connection to it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.end_to_end.wire import Wire
 
 
 class DaemonFactory(Protocol):
-    """Makes a daemon, ready to answer unless it is told not to start."""
+    """Makes a daemon, which answers already unless ``start`` is False."""
 
     def __call__(self, *options: str, slots: int = 2, tcp: bool = False, start: bool = True) -> Daemon: ...
 
@@ -24,7 +24,7 @@ def _close(daemons: list[Daemon]) -> None:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[DaemonFactory]:
-    """Make daemons of the test's own; each is ended with it and must leave neither process nor traceback."""
+    """Return a factory of daemons, which are stopped after the test and must leave no processes."""
     made: list[Daemon] = []
 
     def make(*options: str, slots: int = 2, tcp: bool = False, start: bool = True) -> Daemon:
@@ -39,7 +39,7 @@ def daemon(tmp_path: Path) -> Iterator[DaemonFactory]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Return a daemon that a module's tests share: two slots, a UNIX socket and a TCP port."""
+    """Return a daemon shared by the tests of a module, with two slots, a UNIX socket and a TCP port."""
     shared = Daemon(tmp_path_factory.mktemp("running"), tcp=True)
     try:
         yield shared.start()
@@ -49,7 +49,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def wire(running: Daemon) -> Iterator[Wire]:
-    """Return a new connection to the module's daemon, over UNIX; jobs that the test leaves are cancelled."""
+    """Return a new UNIX connection to the module's daemon; remaining jobs are cancelled after the test."""
     connection = running.connect()
     yield connection
     connection.close()

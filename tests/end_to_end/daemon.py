@@ -1,4 +1,4 @@
-"""The real daemon as a process of its own, started as its operator would start it."""
+"""Runs a real daemon as a process, started as an operator starts it."""
 
 import os
 import random
@@ -29,10 +29,10 @@ _MARK = resource.RLIMIT_MSGQUEUE
 
 @contextmanager
 def marked(mark: int) -> Iterator[None]:
-    """Let what is started meanwhile carry ``mark``: a limit that nobody uses, and every descendant inherits.
+    """Mark all processes that are started in the context, by the value of a resource limit that is not used.
 
-    Nothing that a job does, a session of its own or an empty environment, takes it off; no kill of the daemon
-    does either.
+    Every descendant inherits it, also in a new session or with an empty environment, and after a kill of the
+    daemon.
     """
     soft, hard = resource.getrlimit(_MARK)
     resource.setrlimit(_MARK, (mark, hard))
@@ -46,7 +46,7 @@ SNAPSHOT = "taskqd.storage.journal.snapshot"
 
 
 def marked_processes(mark: int) -> dict[int, str]:
-    """Return the command lines of the living processes that carry ``mark``, by pid."""
+    """Return the command lines of the running processes with a mark, by pid."""
     found = {}
     for entry in os.listdir("/proc"):
         place = Path("/proc", entry)
@@ -62,7 +62,7 @@ def marked_processes(mark: int) -> dict[int, str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and is not yet reaped does not."""
+    """Whether a process runs. One that has ended and is not reaped yet does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -70,7 +70,7 @@ def is_alive(pid: int) -> bool:
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Return the process's memory in bytes: ``VmRSS`` now, and ``VmHWM``, the most it ever was."""
+    """Return the memory of a process in bytes: ``VmRSS`` now, and the peak ``VmHWM``."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     fields = (line.split() for line in lines if line.startswith(("VmRSS", "VmHWM")))
     return {name.rstrip(":"): int(size) * 1024 for name, size, _ in fields}
@@ -82,26 +82,25 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of the daemon and the client: ours, without what speaks of taskq."""
+    """Return the environment of daemon and client: ours without the variables of taskqd."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TASKQ_")}
 
 
 class Daemon:
-    """A daemon and its place: state, log, pid file, UNIX socket and, if asked for, a TCP port on loopback."""
+    """A daemon in ``place``: its state, log, pid file, UNIX socket, and with ``tcp`` a port on loopback."""
 
     def __init__(self, place: Path, *options: str, slots: int = 2, tcp: bool = False, twistd: Path = TWISTD):
         self.place = place
         self.state = place / "state"
         self.log_file = place / "daemon.log"
         self.pid_file = place / "daemon.pid"
-        self._short = Path(
-            tempfile.mkdtemp(prefix="taskq-", dir="/tmp")
-        )  # a socket's path has 107 bytes at most
+        # The path of a socket has at most 107 bytes.
+        self._short = Path(tempfile.mkdtemp(prefix="taskq-", dir="/tmp"))
         self.socket = self._short / "socket"
         self.port = free_port() if tcp else 0
         listen = ["--listen", f"unix:{self.socket}"]
         listen += ["--listen", f"tcp:{self.port}:interface=127.0.0.1"] if tcp else []
-        # A stop is to be quick where a test does not look at it; the last of two options counts.
+        # Stops are quick unless a test gives the option itself: the last of two options counts.
         self.options = ["--state", str(self.state), "--slots", str(slots), "--stop-grace", "0"]
         self.options += ["--speedups", SPEEDUPS, *listen, *options]
         self.twistd = twistd
@@ -112,13 +111,13 @@ class Daemon:
         self._wires: list[Wire] = []
         self._token: str | None = None
 
-    # start and stop
+    # Start and stop.
 
     def command(self, pid_file: Path | None = None) -> Command:
         return [self.twistd, "-n", f"--pidfile={pid_file or self.pid_file}", "taskq", *self.options]
 
     def launch(self, command: Command | None = None) -> "subprocess.Popen[bytes]":
-        """Start the process, its output appended to the log, and return it at once."""
+        """Start the process, with its output appended to the log, and return without waiting."""
         with self.log_file.open("ab") as log, marked(self._mark):
             return subprocess.Popen(
                 command or self.command(),
@@ -130,31 +129,28 @@ class Daemon:
             )
 
     def start(self) -> "Daemon":
-        """Start and wait until it answers; fail with its log if it ends instead."""
+        """Start the daemon and wait until it answers; fail with its log if it exits."""
         self._process = self.launch()
         self._pid = self._process.pid
         until(self.answers, "the daemon to answer")
         return self
 
     def started_elsewhere(self, pid: int) -> None:
-        """Take in hand a daemon that is no child of ours."""
+        """Use a daemon that is not a child of this process."""
         self._process = None
         self._pid = pid
 
     def answers(self) -> bool:
-        """Whether it answers; fail with its log if it has ended instead."""
+        """Whether the daemon answers; fail with its log if it has exited."""
         ended = self._process is not None and self._process.poll() is not None
         assert not ended, f"the daemon ended instead of starting:\n{self.log}"
         try:
             return self.connect().ask("PING").startswith("OK")
-        except (
-            OSError,
-            AssertionError,
-        ):  # a killed daemon's socket lives on in a child that it was about to spawn
+        except (OSError, AssertionError):  # a child of a killed daemon may still have its socket
             return False
 
     def refused(self) -> tuple[int, str]:
-        """Start a daemon that must not start; return its exit code and what it wrote."""
+        """Start a daemon that must refuse to start; return its exit code and its output."""
         before = len(self.log)
         with self.launch(self.command(self.place / "another.pid")) as process:
             try:
@@ -164,14 +160,14 @@ class Daemon:
         return code, self.log[before:]
 
     def stop(self) -> int | None:
-        """Ask it to stop and wait until it has; return its exit code, None if it is no child of ours."""
+        """Stop the daemon by SIGTERM; return its exit code, None if it is not a child of this process."""
         return self.end(signal.SIGTERM)
 
     def kill(self) -> None:
         self.end(signal.SIGKILL)
 
     def end(self, number: signal.Signals) -> int | None:
-        """Send it a signal and wait for its end; return its exit code, None if it is no child of ours."""
+        """Send the daemon a signal and wait for its end; return its exit code as ``stop`` does."""
         self.signal(number)
         return self.wait_for_end()
 
@@ -181,7 +177,7 @@ class Daemon:
         self.start()
 
     def close(self) -> list[str]:
-        """End everything; return a line for each thing that is not as it must be."""
+        """Stop the daemon and kill what remains; return a line for each problem."""
         for wire in self._wires:
             wire.close()
         complaints = []
@@ -191,7 +187,7 @@ class Daemon:
             except subprocess.TimeoutExpired:
                 complaints.append(f"the daemon did not stop within {DEADLINE:g} s")
                 self.kill()
-            left = self.processes().items()  # a snapshot that is being made goes on to its end
+            left = self.processes().items()  # the process of a snapshot runs until it is complete
             complaints += [f"left behind: {pid} {line}" for pid, line in left if SNAPSHOT not in line]
         for pid in self.processes():
             with suppress(ProcessLookupError):
@@ -202,17 +198,17 @@ class Daemon:
         return complaints
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal and go on."""
+        """Send the daemon a signal without waiting."""
         os.kill(self._pid, number)
 
     def wait_for_end(self) -> int | None:
-        """Wait for the end of a daemon that was told to end; return its exit code, as ``end`` does."""
+        """Wait for the end of the daemon; return its exit code as ``stop`` does."""
         if self._process:
             return self._process.wait(DEADLINE)
         until(lambda: not self.is_running, "the daemon to end")
         return None
 
-    # what can be seen of it
+    # Observation.
 
     @property
     def pid(self) -> int:
@@ -228,20 +224,20 @@ class Daemon:
 
     @property
     def token(self) -> str:
-        """An admin's, of the name ``token``; made when it is asked for first."""
+        """The token of an admin called ``token``, made at the first access."""
         if self._token is None:
             self._token = self.make_token("token", "--role", "admin")
         return self._token
 
     def make_token(self, *words: str) -> str:
-        """Make a token as an operator does."""
+        """Make a token by ``taskq token add``."""
         command: Command = [TASKQ, "token", "add", *words, "--state", self.state]
         made = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
         return made.stdout.strip()
 
     def files(self, *kinds: str) -> list[str]:
-        """Return the names of the files below these directories of its state, sorted."""
+        """Return the sorted names of the files below these directories of the state directory."""
         found = (file for kind in kinds for file in (self.state / kind).rglob("*") if file.is_file())
         return sorted(file.name for file in found)
 
@@ -249,13 +245,13 @@ class Daemon:
         return memory(self._pid)
 
     def processes(self) -> dict[int, str]:
-        """Return the command lines of the processes that its jobs have brought, by pid."""
+        """Return the command lines of the processes of its jobs, by pid."""
         return {pid: line for pid, line in marked_processes(self._mark).items() if pid != self._pid}
 
     def wait_for_no_process(self, deadline: float = DEADLINE) -> None:
         until(lambda: not self.processes(), "the jobs' processes to go", deadline)
 
-    # connections
+    # Connections.
 
     def _keep(self, connection: socket.socket) -> Wire:
         wire = Wire(connection)

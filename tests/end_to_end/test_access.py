@@ -1,4 +1,4 @@
-"""docs/protocol.md §6: who may ask, over a UNIX socket and over TCP."""
+"""Authentication over a UNIX socket and over TCP (docs/protocol.md §6)."""
 
 import json
 import os
@@ -32,12 +32,12 @@ GUARDED = [
 
 @pytest.fixture
 def stranger(running: Daemon) -> Wire:
-    """Return a connection over TCP that has not said who it is."""
+    """Return a TCP connection that has not authenticated."""
     return running.connect_tcp(authenticate=False)
 
 
 @pytest.mark.parametrize("request_line", GUARDED)
-def test_every_request_over_tcp_needs_auth(stranger: Wire, request_line: str) -> None:
+def test_request_over_tcp_needs_auth(stranger: Wire, request_line: str) -> None:
     for text in (request_line, request_line.lower()):
         assert stranger.ask(text).startswith("ERROR AUTH_REQUIRED ")
 
@@ -53,7 +53,7 @@ def test_hello_ping_help_and_quit_need_no_auth(stranger: Wire) -> None:
     assert stranger.rest() == b""
 
 
-def test_a_token_opens_everything(running: Daemon, stranger: Wire) -> None:
+def test_admin_token_allows_everything(running: Daemon, stranger: Wire) -> None:
     reply = stranger.ask(f"AUTH {running.token}").split(" ")
     assert reply[0] == "OK"
     assert reply[2] == "admin"
@@ -63,9 +63,7 @@ def test_a_token_opens_everything(running: Daemon, stranger: Wire) -> None:
     assert stranger.ask("STATS").startswith("STATS {")
 
 
-def test_auth_is_seen_by_the_requests_behind_it_and_by_its_connection_alone(
-    running: Daemon, stranger: Wire
-) -> None:
+def test_auth_applies_to_later_requests_of_its_connection_only(running: Daemon, stranger: Wire) -> None:
     stranger.send(f"LIST --limit=1\r\nAUTH {running.token}\r\nSUBMIT true\r\n".encode())
     refusal, granted, accepted = stranger.lines(3)
     assert refusal.startswith("ERROR AUTH_REQUIRED ")
@@ -74,7 +72,7 @@ def test_auth_is_seen_by_the_requests_behind_it_and_by_its_connection_alone(
     assert running.connect_tcp(authenticate=False).ask("STATS").startswith("ERROR AUTH_REQUIRED ")
 
 
-def test_three_failures_close_the_connection(running: Daemon, stranger: Wire) -> None:
+def test_three_failed_auths_close_the_connection(running: Daemon, stranger: Wire) -> None:
     stranger.send(b"AUTH wrong\r\nPING\r\nAUTH wrong\r\n")
     assert stranger.line().startswith("ERROR AUTH_FAILED ")
     assert stranger.line().startswith("OK")
@@ -85,7 +83,7 @@ def test_three_failures_close_the_connection(running: Daemon, stranger: Wire) ->
 
 
 @pytest.mark.parametrize("token", ["x", "x" * 60_000, "é", "tokén", '"x"'])
-def test_a_wrong_token_is_refused(stranger: Wire, token: str) -> None:
+def test_wrong_token_is_refused(stranger: Wire, token: str) -> None:
     assert stranger.ask(f"AUTH {token}").split(" ")[:2] in (
         ["ERROR", "AUTH_FAILED"],
         ["ERROR", "BAD_REQUEST"],
@@ -93,7 +91,7 @@ def test_a_wrong_token_is_refused(stranger: Wire, token: str) -> None:
     assert stranger.ask("STATS").startswith("ERROR AUTH_REQUIRED ")
 
 
-def test_the_blocks_of_a_stranger_are_thrown_away(running: Daemon, stranger: Wire) -> None:
+def test_blocks_before_auth_are_discarded(running: Daemon, stranger: Wire) -> None:
     block = f"AUTH {running.token}\r\nSUBMIT true\r\n".encode()
     stranger.send(b"SUBMIT --stdin=%d cat\r\n%b\r\nPING\r\nSTATS\r\n" % (len(block), block))
     assert stranger.line().startswith("ERROR AUTH_REQUIRED ")
@@ -101,13 +99,13 @@ def test_the_blocks_of_a_stranger_are_thrown_away(running: Daemon, stranger: Wir
     assert stranger.line().startswith("ERROR AUTH_REQUIRED ")
 
 
-def test_a_unix_socket_knows_its_peer(running: Daemon, wire: Wire) -> None:
+def test_owner_of_a_job_is_the_peer_of_the_unix_socket(running: Daemon, wire: Wire) -> None:
     me = pwd.getpwuid(os.getuid()).pw_name
     assert wire.show(wire.submit("true"))["owner"] == me
     assert stat.S_IMODE(running.socket.stat().st_mode) == 0o600
 
 
-def test_who_comes_through_a_proxy_is_not_the_proxy(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_client_behind_a_proxy_is_not_identified_as_the_proxy(daemon: DaemonFactory, tmp_path: Path) -> None:
     with other_users.open_place() as place:
         one = daemon("--listen", f"haproxy:unix:{place}/proxied")
         with socket.socket(socket.AF_UNIX) as connection:
@@ -120,7 +118,7 @@ def test_who_comes_through_a_proxy_is_not_the_proxy(daemon: DaemonFactory, tmp_p
             assert you == {"name": "token", "role": "admin", "from": "203.0.113.9:4711"}
 
 
-def test_no_token_is_made_and_where_there_is_a_port_how_to_make_one_is_told(daemon: DaemonFactory) -> None:
+def test_daemon_with_a_port_makes_no_token_and_logs_how_to_make_one(daemon: DaemonFactory) -> None:
     one = daemon(tcp=True)
     assert not (one.state / "token").exists()
     assert not (one.state / "tokens").exists()
@@ -129,7 +127,7 @@ def test_no_token_is_made_and_where_there_is_a_port_how_to_make_one_is_told(daem
     assert "there is no token yet" not in daemon().log
 
 
-def test_tokens_are_private_and_stay(daemon: DaemonFactory) -> None:
+def test_tokens_are_private_and_survive_a_restart(daemon: DaemonFactory) -> None:
     one = daemon(tcp=True)
     assert one.connect_tcp().ask("STATS").startswith("STATS ")
     assert stat.S_IMODE((one.state / "tokens").stat().st_mode) == 0o600
@@ -141,7 +139,7 @@ def test_tokens_are_private_and_stay(daemon: DaemonFactory) -> None:
 
 
 @pytest.mark.parametrize("role", ["admin", "submit", "read"])
-def test_hello_says_who_a_token_makes_of_one(running: Daemon, role: str) -> None:
+def test_hello_has_name_role_and_queue_of_the_token(running: Daemon, role: str) -> None:
     wire = running.connect_tcp(authenticate=False)
     queue = ["--queue", "builds"] if role == "submit" else []
     token = running.make_token(f"the-{role}", "--role", role, *queue)
@@ -153,7 +151,7 @@ def test_hello_says_who_a_token_makes_of_one(running: Daemon, role: str) -> None
     assert hello["auth"] == ["token"]
 
 
-def test_a_token_is_good_at_once_and_no_longer_than_until_it_is_revoked(daemon: DaemonFactory) -> None:
+def test_token_is_valid_at_once_until_it_is_revoked(daemon: DaemonFactory) -> None:
     one = daemon(tcp=True)
     token = one.make_token("ci", "--role", "submit")
     wire, watcher = one.connect_tcp(authenticate=False), one.connect_tcp(authenticate=False)
@@ -171,7 +169,7 @@ def test_a_token_is_good_at_once_and_no_longer_than_until_it_is_revoked(daemon: 
     assert b"AUTH_REQUIRED" in watcher.rest()
 
 
-def test_a_token_ends_when_it_was_to_end(daemon: DaemonFactory) -> None:
+def test_token_expires(daemon: DaemonFactory) -> None:
     one = daemon(tcp=True)
     wire = one.connect_tcp(authenticate=False)
     token = one.make_token("ci", "--role", "submit", "--expires", "5s")
@@ -184,7 +182,7 @@ def test_a_token_ends_when_it_was_to_end(daemon: DaemonFactory) -> None:
     )
 
 
-def test_the_token_of_an_older_version_is_taken_over(daemon: DaemonFactory) -> None:
+def test_token_of_an_older_version_is_imported(daemon: DaemonFactory) -> None:
     one = daemon(tcp=True, start=False)
     one.state.mkdir(mode=0o700)
     (one.state / "token").write_text("an-old-token\n")
@@ -200,7 +198,7 @@ def test_the_token_of_an_older_version_is_taken_over(daemon: DaemonFactory) -> N
     assert one.connect_tcp(authenticate=False).ask("AUTH an-old-token").startswith("ERROR AUTH_FAILED ")
 
 
-def test_whoever_fails_too_often_is_refused_for_a_while_and_the_log_stays_short(
+def test_address_with_many_failed_auths_is_refused_and_logged_once(
     daemon: DaemonFactory,
 ) -> None:
     one = daemon(tcp=True)
@@ -222,32 +220,32 @@ def test_whoever_fails_too_often_is_refused_for_a_while_and_the_log_stays_short(
 
 
 @pytest.mark.parametrize("what", ["state", "tokens", "token"])
-def test_what_others_may_read_ends_the_start_with_one_line(daemon: DaemonFactory, what: str) -> None:
+def test_start_is_refused_if_others_can_read_the_state(daemon: DaemonFactory, what: str) -> None:
     one = daemon(start=False)
     one.state.mkdir(mode=0o700)
     path = one.state if what == "state" else one.state / what
     if what != "state":
         path.write_text("")
     path.chmod(0o750 if what == "state" else 0o640)
-    code, said = one.refused()
+    code, output = one.refused()
     assert code == 1
     mode = "700" if what == "state" else "600"
-    assert f"taskqd: {path} can be accessed by other users " in said
-    assert f"chmod {mode} {path}" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    assert f"taskqd: {path} can be accessed by other users " in output
+    assert f"chmod {mode} {path}" in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to somebody else")
-def test_a_state_directory_of_somebody_else_ends_the_start_with_one_line(daemon: DaemonFactory) -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")
+def test_start_is_refused_if_another_user_owns_the_state(daemon: DaemonFactory) -> None:
     one = daemon(start=False)
     one.state.mkdir(mode=0o700)
     os.chown(one.state, 12345, 12345)
-    code, said = one.refused()
+    code, output = one.refused()
     assert code == 1
-    assert f"taskqd: {one.state} belongs to uid 12345, and the daemon runs as uid 0: " in said
+    assert f"taskqd: {one.state} belongs to uid 12345, and the daemon runs as uid 0: " in output
 
 
-def test_names_and_passwords_of_a_plugin_of_twisted_s(daemon: DaemonFactory, tmp_path: Path) -> None:
+def test_plugin_of_twisted_checks_names_and_passwords(daemon: DaemonFactory, tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text("ana:sesame\neve:evil\n")
     one = daemon("--auth", f"file:{users}", "--role", "ana=submit", tcp=True)
@@ -260,7 +258,7 @@ def test_names_and_passwords_of_a_plugin_of_twisted_s(daemon: DaemonFactory, tmp
     assert "there is no token yet" not in one.log
 
 
-def test_a_plugin_of_one_s_own(
+def test_custom_plugin_checks_its_credentials(
     daemon: DaemonFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "plugin" / "twisted" / "plugins"
@@ -275,7 +273,7 @@ def test_a_plugin_of_one_s_own(
     assert wire.ask(f"AUTH {checker_plugin.ticket(b'key', 'ana')}") == "OK ana read"
 
 
-def test_a_checker_that_is_none_ends_the_start_with_one_line(daemon: DaemonFactory) -> None:
+def test_start_is_refused_for_unknown_checker(daemon: DaemonFactory) -> None:
     code, said = daemon("--auth", "nonesuch:secret", start=False).refused()
     assert code == 1
     assert "taskqd: auth: twisted.cred has no plugin 'nonesuch'; the plugins that can be used are " in said
@@ -284,18 +282,18 @@ def test_a_checker_that_is_none_ends_the_start_with_one_line(daemon: DaemonFacto
 
 @pytest.fixture
 def ordinary() -> list[str]:
-    """Return what makes an ordinary user of a command's: nothing, or for root a user namespace."""
+    """Return a prefix that runs a command as an ordinary user: empty, or for root a user namespace."""
     if os.getuid() != 0:
         return []
     prefix = ["unshare", "--user", "--map-user=12345", "--map-group=12345"]
     if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("root may not make a user namespace here, so cannot be somebody else")
+        pytest.skip("root may not make a user namespace here, so it cannot become an ordinary user")
     return prefix
 
 
 @pytest.mark.needs("setsid")  # which comes with unshare
-def test_a_daemon_without_options_works_for_any_user(ordinary: list[str], tmp_path: Path) -> None:
-    """State and socket are below the home directory, private, and found by a client without options too."""
+def test_daemon_without_options_works_for_any_user(ordinary: list[str], tmp_path: Path) -> None:
+    # State and socket are private, below the home directory, and found by a client without options.
     variables = environment() | {"HOME": str(tmp_path), "XDG_STATE_HOME": "", "XDG_RUNTIME_DIR": ""}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(

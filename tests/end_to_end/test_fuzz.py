@@ -1,4 +1,4 @@
-"""A short run of bin/fuzz: both fuzzers at the real daemon, over all transports that it has."""
+"""A short run of bin/fuzz: both fuzzers against a real daemon, over all transports."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tests.fuzz.session import Session, save
 
 SECONDS = 4
 BAR = 100
-"""Other tests run beside this one, so others' median reply, in ms, says little here."""
+"""Milliseconds that the median reply to other clients may take; high, since other tests run beside it."""
 
 
 def fuzz(*options: str) -> "subprocess.CompletedProcess[str]":
@@ -25,13 +25,13 @@ def fuzz(*options: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_no_input_breaks_a_rule_of_the_protocol() -> None:
+def test_random_input_breaks_no_rule_of_the_protocol() -> None:
     done = fuzz(f"--minutes={SECONDS / 60}", "--seed=7", f"--bar={BAR}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith(": every rule held\n")
 
 
-def test_a_failed_session_can_be_played_again(tmp_path: Path) -> None:
+def test_failed_session_is_replayed_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "failed.json"
     sessions = [
         Session("grammar", "unix", "", b"SUBMIT true\nPING\n"),
@@ -41,5 +41,5 @@ def test_a_failed_session_can_be_played_again(tmp_path: Path) -> None:
     save(file, sessions, "why")
     done = fuzz(f"--replay={file}")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = [line.partition(" over ")[2] for line in done.stderr.splitlines()[1:]]
-    assert said[:2] == ["unix: 1 JOB_ID, 1 OK", "tcp: 1 OK, 1 ERROR FORBIDDEN, 1 STATUS"]
+    lines = [line.partition(" over ")[2] for line in done.stderr.splitlines()[1:]]
+    assert lines[:2] == ["unix: 1 JOB_ID, 1 OK", "tcp: 1 OK, 1 ERROR FORBIDDEN, 1 STATUS"]

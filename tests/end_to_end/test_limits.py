@@ -1,4 +1,4 @@
-"""The limits of the settings, at a real daemon: connections, time, what a user may have, and descriptors."""
+"""The limits of the settings, with a real daemon: connections, times, limits per user, and descriptors."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from tests.end_to_end.wire import Wire, until
 from tests.support import other_users
 
 
-def test_who_does_not_say_who_he_is_has_to_go(daemon: DaemonFactory) -> None:
+def test_unauthenticated_connections_are_closed_by_number_and_time(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "auth-time=3s", "--limit", "connections-before-auth=3", tcp=True)
-    assert one.token  # made now: that takes longer than an AUTH
+    assert one.token  # made now, since that takes longer than an AUTH
     known = one.connect_tcp()
     strangers = [one.connect_tcp(authenticate=False) for _ in range(4)]
     assert strangers[0].line().startswith("ERROR AUTH_REQUIRED more than 3 connections are not authenticated")
@@ -27,10 +27,10 @@ def test_who_does_not_say_who_he_is_has_to_go(daemon: DaemonFactory) -> None:
         wire.line().startswith("ERROR AUTH_REQUIRED not authenticated within") for wire in strangers[1:]
     )
     assert all(wire.rest() == b"" for wire in strangers)
-    assert known.ask("PING") == "OK", "who has said it may stay"
+    assert known.ask("PING") == "OK", "an authenticated connection stays open"
 
 
-def test_an_idle_connection_is_closed_and_one_that_waits_is_not(daemon: DaemonFactory) -> None:
+def test_idle_connection_is_closed_but_a_waiting_one_is_not(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "idle-time=500ms")
     idle, waiting = one.connect(), one.connect()
     job = waiting.submit("sleep 2")
@@ -39,10 +39,10 @@ def test_an_idle_connection_is_closed_and_one_that_waits_is_not(daemon: DaemonFa
     assert waiting.line().startswith("STATUS COMPLETED")
 
 
-def test_there_are_so_many_connections_and_the_next_one_waits_for_a_place(daemon: DaemonFactory) -> None:
+def test_connection_over_the_limit_waits_until_another_closes(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "connections=3")
-    first, *_ = [one.connect() for _ in range(2)]  # beside the one that saw it start
-    until(lambda: first.stats()["connections"] == 3, "all to be in")
+    first, *_ = [one.connect() for _ in range(2)]  # besides the one that waited for the start
+    until(lambda: first.stats()["connections"] == 3, "all connections to be accepted")
     late = one.connect()
     late.send(b"PING\r\n")
     assert first.ask("PING") == "OK"
@@ -50,9 +50,9 @@ def test_there_are_so_many_connections_and_the_next_one_waits_for_a_place(daemon
     assert late.line() == "OK"
 
 
-def test_of_many_that_come_at_once_those_who_find_no_place_wait_for_one(daemon: DaemonFactory) -> None:
+def test_simultaneous_connections_over_the_limit_are_served_in_the_end(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "connections=5")
-    one.signal(signal.SIGSTOP)  # so that all are there when it looks
+    one.signal(signal.SIGSTOP)  # so that all are there when it continues
     crowd = [one.connect() for _ in range(30)]
     for wire in crowd:
         wire.send(b"PING\r\nQUIT\r\n")
@@ -62,7 +62,7 @@ def test_of_many_that_come_at_once_those_who_find_no_place_wait_for_one(daemon: 
         wire.close()
 
 
-def test_jobs_that_wait_have_a_limit(daemon: DaemonFactory) -> None:
+def test_submission_over_the_limit_of_pending_jobs_is_refused(daemon: DaemonFactory) -> None:
     wire = daemon("--limit", "pending=10").connect()
     wire.send(b"SUBMIT --hold true\r\n" * 12)
     words = [wire.line().split()[:2] for _ in range(12)]
@@ -70,7 +70,7 @@ def test_jobs_that_wait_have_a_limit(daemon: DaemonFactory) -> None:
     assert words[-1] == ["ERROR", "QUEUE_FULL"]
 
 
-def test_a_line_and_a_command_have_their_sizes(daemon: DaemonFactory) -> None:
+def test_line_and_command_over_their_sizes_are_refused(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "line=1k", "--limit", "command=100")
     wire = one.connect()
     assert wire.ask("SUBMIT " + "x" * 101).startswith(
@@ -84,7 +84,7 @@ def test_a_line_and_a_command_have_their_sizes(daemon: DaemonFactory) -> None:
 
 @contextmanager
 def open_to_all(place: Path, *options: str) -> Iterator[tuple[Daemon, Callable[[str], Wire]]]:
-    """Run a daemon that everybody on this machine may ask, and give what connects as one of its users."""
+    """Run a daemon with a socket for everybody; yield it, and a function that connects as a user."""
     with ExitStack() as stack:
         everybody = stack.enter_context(other_users.open_place()) / "socket"
         one = Daemon(place, "--listen", f"unix:{everybody}:mode=666", *options)
@@ -113,11 +113,11 @@ FILE: dict[str, int | str] = {
     "output": "1M",
     "idle-time": "none",
 }
-MEANT = {"1k": 1024, "1M": 1024**2, "none": None}
+NUMBERS = {"1k": 1024, "1M": 1024**2, "none": None}
 
 
 @other_users.only_root
-def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(tmp_path: Path) -> None:
+def test_limits_per_user_apply_to_users_and_not_to_admins(tmp_path: Path) -> None:
     file = tmp_path / "taskqd.toml"
     file.write_text("[limits]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in FILE.items()))
     with open_to_all(tmp_path, "--config", str(file)) as (one, user):
@@ -125,7 +125,7 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
         limits = json.loads(games.ask("HELLO").removeprefix("TASKQ 1 "))["limits"]
         for name, value in FILE.items():
             known = limits[{"output": "max_output"}.get(name, name.replace("-", "_"))]
-            assert known == MEANT.get(str(value), value), name
+            assert known == NUMBERS.get(str(value), value), name
         user("games")
         third = user("games")
         assert third.line().startswith(
@@ -148,8 +148,8 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
         assert games.ask("SCHEDULE --every=1d true") == "OK 1"
         assert games.ask("SCHEDULE --every=1d true").startswith("ERROR QUEUE_FULL you have 1 ")
         games.send(b"SUBMIT --hold true\r\n" * 40)
-        told = [games.line() for _ in range(40)]
-        assert any("submit or change more than 2 jobs per second; retry in 0." in line for line in told)
+        replies = [games.line() for _ in range(40)]
+        assert any("submit or change more than 2 jobs per second; retry in 0." in line for line in replies)
         for wire in (games, root):
             for request in ("--label=abcd true", f"--env=A={'x' * 1024} true", "--max-output=2M true"):
                 assert wire.ask(f"SUBMIT {request}").startswith("ERROR TOO_LARGE "), request
@@ -166,23 +166,23 @@ def test_the_limits_of_a_user_in_the_settings_hold_for_users_and_not_for_admins(
 
 
 @other_users.only_root
-def test_who_comes_too_fast_may_go_on_after_the_time_that_is_told(tmp_path: Path) -> None:
+def test_refused_by_rate_client_may_submit_after_the_time_in_the_reply(tmp_path: Path) -> None:
     with open_to_all(tmp_path, "--limit", "submissions=20") as (_, user):
         games = user("games")
         games.send(b"SUBMIT --hold true\r\n" * 300)
-        told = [games.line() for _ in range(300)]
-        refused = [line for line in told if line.startswith("ERROR QUEUE_FULL ")]
-        assert 200 <= len(told) - len(refused) < 300
+        replies = [games.line() for _ in range(300)]
+        refused = [line for line in replies if line.startswith("ERROR QUEUE_FULL ")]
+        assert 200 <= len(replies) - len(refused) < 300
         wait = re.search(r"retry in ([0-9.]+) s$", refused[-1])
         assert wait is not None
-        time.sleep(float(wait[1]))  # the time that was told
+        time.sleep(float(wait[1]))
         games.submit("--hold true")
 
 
-def test_a_stop_while_all_places_are_taken_is_one_like_any_other(daemon: DaemonFactory) -> None:
+def test_stop_succeeds_while_the_limit_of_connections_is_reached(daemon: DaemonFactory) -> None:
     one = daemon("--limit", "connections=3")
     wires = [one.connect() for _ in range(2)]
-    until(lambda: wires[0].stats()["connections"] == 3, "all to be in")
+    until(lambda: wires[0].stats()["connections"] == 3, "all connections to be accepted")
     waiting = one.connect()
     wires[1].send(b"WAIT 99\r\nPING\r\n")
     assert one.stop() in CLEAN
@@ -195,15 +195,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Poor(Daemon):
-    """A daemon that may open few files."""
+class DaemonWithFewDescriptors(Daemon):
+    """A daemon with a low limit of open files."""
 
     def command(self, pid_file: Path | None = None) -> Command:
         return ["/bin/sh", "-c", 'ulimit -n 128; exec "$@"', "sh", *super().command(pid_file)]
 
 
-def test_a_flood_of_connections_neither_spins_nor_kills_a_daemon_with_few_descriptors(tmp_path: Path) -> None:
-    one = Poor(tmp_path).start()
+def test_daemon_with_few_descriptors_survives_a_flood_of_connections(tmp_path: Path) -> None:
+    one = DaemonWithFewDescriptors(tmp_path).start()
     flood: list[socket.socket] = []
 
     def is_full() -> bool:
@@ -216,14 +216,14 @@ def test_a_flood_of_connections_neither_spins_nor_kills_a_daemon_with_few_descri
     try:
         until(is_full, "the daemon to be full")
         before = cpu_seconds(one._pid)
-        time.sleep(1.0)  # so long it is looked whether it spins
+        time.sleep(1.0)  # a daemon that spins uses this second
         assert cpu_seconds(one._pid) - before < 0.3
         for connection in flood:
             connection.close()
         wire = one.connect()
         assert wire.wait(wire.submit("true")) == "COMPLETED"
-        told = [line for line in one.log.splitlines() if " connections" in line]
-        assert len(told) == 2, told
+        lines = [line for line in one.log.splitlines() if " connections" in line]
+        assert len(lines) == 2, lines
     finally:
         for connection in flood:
             connection.close()

@@ -1,7 +1,7 @@
-"""The daemon's memory: each verb, asked for the most it gives, by many clients who do not read.
+"""The daemon's memory, when many clients send the request with the largest reply of a verb and do not read.
 
-One user, whose role is ``submit``, has what makes every reply as large as the limits allow, or large enough
-that forty of it, made whole, would be several times what is allowed here.
+One user, with the role ``submit``, has jobs that make every reply as large as the limits allow, or so large
+that forty complete replies would be several times MAX_GROWTH.
 """
 
 import os
@@ -20,11 +20,11 @@ from tests.support import every_verb
 
 CONNECTIONS = 40
 MAX_GROWTH = 64 * 1024**2
-"""Bytes by which the daemon may grow for what forty connections ask of one verb."""
+"""Bytes by which the daemon may grow during the requests of forty connections."""
 MAX_SENT = 2 * 1024**2
-"""A connection sends requests until the daemon reads no more of them, or this many bytes."""
-QUIET = 0.5
-"""The daemon reads no more when it has taken nothing from any connection for this many seconds."""
+"""Bytes of requests that a connection sends, unless the daemon stops reading before."""
+QUIET_TIME = 0.5
+"""Seconds without a successful write on any connection after which the daemon has stopped reading."""
 QUEUES = 15_000
 LONG = "x" * 50_000
 WIDE = "\N{GRINNING FACE}" * 1000
@@ -52,16 +52,16 @@ HEAVY = {
     "SCHEDULE": "SCHEDULE --every=36500d true",
     "SET-QUEUE": "SET-QUEUE q --slots=2",
 }
-"""By verb, a request with a large reply, or a large request that waits."""
+"""For each verb, a request with a large reply, or a large request that waits."""
 
 GROWING = ("SUBMIT", "SCHEDULE")
-"""These come last: the memory that they leave behind would hide what others take."""
+"""Tested last: the memory that they leave behind would hide the growth by others."""
 
 
 @pytest.fixture(scope="module", name="heavy")
 def a_heavy_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     place = tmp_path_factory.mktemp("memory")
-    # Whoever runs the tests is no admin here.
+    # Not an admin, since limits per user do not apply to admins.
     one = Daemon(place, "--role", f"{user_name(os.getuid())}=submit", "--limit", "submissions=none")
     try:
         one.start()
@@ -74,7 +74,7 @@ def a_heavy_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]
 
 
 def fill(wire: Wire) -> None:
-    """Have the daemon know jobs, queues, schedules and output enough."""
+    """Submit jobs and schedules that make the replies large."""
     assert wire.submit("--hold true") == JOB
     assert wire.submit("head -c 20000000 /dev/zero") == LOUD
     escaped = r"head -c 1048576 /dev/zero | tr '\0' '\377' | tee /dev/stderr"
@@ -90,7 +90,7 @@ def fill(wire: Wire) -> None:
 
 
 def ask_all(wire: Wire, lines: list[str]) -> None:
-    """Send requests that are answered in a line each, some at a time, and see that none is refused."""
+    """Send requests with replies of one line, 25 at a time, and check that none is refused."""
     for at in range(0, len(lines), 25):
         some = lines[at : at + 25]
         wire.send("".join(line + "\n" for line in some).encode())
@@ -98,13 +98,13 @@ def ask_all(wire: Wire, lines: list[str]) -> None:
 
 
 def flood(sockets: list[socket.socket], line: str) -> None:
-    """Send a request again and again on all connections, and read nothing, until the daemon takes no more."""
+    """Repeat a request on all connections without reading, until the daemon reads no more."""
     data = f"{line}\n".encode()
     data *= MAX_SENT // len(data)
     left = {connection: memoryview(data) for connection in sockets}
     last = time.monotonic()
-    while left and time.monotonic() - last < QUIET:
-        _, ready, _ = select.select([], list(left), [], QUIET / 4)
+    while left and time.monotonic() - last < QUIET_TIME:
+        _, ready, _ = select.select([], list(left), [], QUIET_TIME / 4)
         for connection in ready:
             try:
                 sent = connection.send(left[connection][:65_536])
@@ -120,9 +120,9 @@ def flood(sockets: list[socket.socket], line: str) -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(HEAVY, key=lambda verb: (verb in GROWING, verb)))
-def test_a_verb_asked_by_many_who_do_not_read_takes_little_memory(heavy: Daemon, verb: str) -> None:
+def test_verb_takes_little_memory_when_many_clients_do_not_read(heavy: Daemon, verb: str) -> None:
     watcher = heavy.connect()
-    Path(f"/proc/{heavy.pid}/clear_refs").write_text("5")  # VmHWM begins anew: proc(5)
+    Path(f"/proc/{heavy.pid}/clear_refs").write_text("5")  # resets VmHWM: proc(5)
     before = heavy.memory()["VmRSS"]
     wires = [heavy.connect() for _ in range(CONNECTIONS)]
     for wire in wires:
@@ -138,5 +138,5 @@ def test_a_verb_asked_by_many_who_do_not_read_takes_little_memory(heavy: Daemon,
     assert grown <= MAX_GROWTH, f"{grown / 1024**2:.1f} MiB"
 
 
-def test_every_verb_is_asked_for_its_most() -> None:
+def test_memory_is_tested_for_every_verb() -> None:
     assert set(HEAVY) == set(every_verb.LINES)

@@ -1,4 +1,4 @@
-"""docs/protocol.md §3, §4 and §7: every verb of the core, its replies, and who is refused with which code."""
+"""The verbs, their replies and their error codes (docs/protocol.md §3, §4, §7)."""
 
 import json
 import os
@@ -46,7 +46,7 @@ CORE = [
 ]
 
 EXAMPLES = [
-    # request, the whole reply; the ids are those of a daemon that has just been made
+    # The request and its whole reply, with the ids of a new daemon.
     ("SUBMIT echo hello world", r"JOB_ID 1"),
     ("WAIT 1", r"STATUS COMPLETED 100"),
     ("STATUS 1", r"STATUS COMPLETED 100"),
@@ -108,7 +108,7 @@ MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 
-def test_every_example_is_answered_as_the_protocol_says(daemon: DaemonFactory) -> None:
+def test_request_is_answered_as_the_protocol_says(daemon: DaemonFactory) -> None:
     wire = daemon().connect()
     for request, reply in EXAMPLES:
         if request == "STATUS 6":
@@ -120,10 +120,10 @@ def test_every_example_is_answered_as_the_protocol_says(daemon: DaemonFactory) -
     assert wire.rest() == b""
 
 
-# STATUS and what a job reports of itself
+# STATUS and progress.
 
 
-def test_progress_is_what_the_job_reports(wire: Wire) -> None:
+def test_progress_is_the_last_report_of_the_job(wire: Wire) -> None:
     job = wire.submit('for p in 10 20 40; do echo $p >> "$TASKQ_PROGRESS"; done; sleep 300')
     until(lambda: wire.ask(f"STATUS {job}") == "STATUS RUNNING 40", "the progress")
     assert wire.show(job)["progress"] == 40
@@ -132,28 +132,28 @@ def test_progress_is_what_the_job_reports(wire: Wire) -> None:
     assert wire.ask(f"WAIT {job}") == "STATUS COMPLETED 100"
 
 
-def test_a_report_that_is_no_percentage_harms_nothing(wire: Wire) -> None:
+def test_invalid_progress_report_does_not_fail_the_job(wire: Wire) -> None:
     job = wire.submit(r"""printf 'x\n-5\n1000\n\377\n\n30\n12' >> "$TASKQ_PROGRESS"; echo done""")
     assert wire.ask(f"WAIT {job}") == "STATUS COMPLETED 100"
     assert wire.result(job) == (b"done\n", b"", "0")
 
 
-# RESULT and OUTPUT
+# RESULT and OUTPUT.
 
 
-def test_a_result_of_1_mib_is_whole_and_a_larger_one_refused_with_its_sizes(wire: Wire) -> None:
-    most = 1 << 20
+def test_result_over_1_mib_is_refused_with_its_size(wire: Wire) -> None:
+    limit = 1 << 20
     for stream in ("", " >&2"):
         command = f"tr '\\0' x < /dev/zero | head -c {{}}{stream}"
-        assert wire.run(command.format(most))[bool(stream)] == b"x" * most
-        job = wire.submit(command.format(most + 1))
+        assert wire.run(command.format(limit))[bool(stream)] == b"x" * limit
+        job = wire.submit(command.format(limit + 1))
         assert wire.wait(job) == "COMPLETED"
         refusal = wire.ask(f"RESULT {job}")
         assert refusal.startswith("ERROR TOO_LARGE ")
-        assert str(most + 1) in refusal.replace(",", "")
+        assert str(limit + 1) in refusal.replace(",", "")
 
 
-def test_output_is_raw_bytes_from_an_offset(wire: Wire) -> None:
+def test_output_returns_raw_bytes_from_an_offset(wire: Wire) -> None:
     job = wire.submit(r"printf '0123456789\r\n\000\377'; printf oops >&2")
     wire.wait(job)
     whole = b"0123456789\r\n\x00\xff"
@@ -177,7 +177,7 @@ def test_output_is_raw_bytes_from_an_offset(wire: Wire) -> None:
     assert wire.output(job, "stdout", "--offset=1000").data == b""
 
 
-def test_output_of_a_running_job_grows(wire: Wire) -> None:
+def test_output_of_running_job_grows(wire: Wire) -> None:
     job = wire.submit("echo one; echo two >&2; sleep 300")
     until(lambda: wire.output(job, "stdout").data == b"one\n", "stdout")
     until(lambda: wire.output(job, "stderr").data == b"two\n", "stderr")
@@ -186,13 +186,13 @@ def test_output_of_a_running_job_grows(wire: Wire) -> None:
     assert wire.result(job)[:2] == (b"one\n", b"two\n")
 
 
-def test_output_of_a_job_that_has_not_started_is_empty(daemon: DaemonFactory) -> None:
+def test_output_of_pending_job_is_empty(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     wire.submit("sleep 300")
     assert wire.output(wire.submit("echo later"), "stdout") == ("stdout", 0, b"")
 
 
-def test_output_comes_in_pieces_of_1m_unless_told_and_16m_at_most(wire: Wire) -> None:
+def test_output_returns_1_mib_by_default_and_at_most_16_mib(wire: Wire) -> None:
     job = wire.submit("head -c 20M /dev/zero")
     wire.wait(job)
     assert len(wire.output(job, "stdout").data) == 1 << 20
@@ -205,22 +205,22 @@ def test_output_comes_in_pieces_of_1m_unless_told_and_16m_at_most(wire: Wire) ->
     assert wire.ask("PING").startswith("OK")
 
 
-# WAIT, CANCEL, RETRY
+# WAIT, CANCEL, RETRY.
 
 
-def test_a_wait_answers_when_the_job_ends_and_at_once_when_it_has(wire: Wire) -> None:
+def test_wait_is_answered_when_the_job_ends_or_has_ended(wire: Wire) -> None:
     job = wire.submit("sleep 0.2; exit 1")
     assert wire.ask(f"WAIT {job}") == "STATUS FAILED 0"
     assert wire.ask(f"WAIT {job} --timeout=0.001") == "STATUS FAILED 0"
 
 
-def test_a_wait_that_is_timed_out_leaves_the_job_alone(wire: Wire) -> None:
+def test_timed_out_wait_leaves_the_job_running(wire: Wire) -> None:
     job = wire.submit("sleep 300")
     assert wire.ask(f"WAIT {job} --timeout=50ms").startswith("ERROR TIMED_OUT ")
     assert wire.status(job) in ("PENDING", "RUNNING")
 
 
-def test_everybody_who_waits_is_answered(daemon: DaemonFactory) -> None:
+def test_wait_of_many_clients_is_answered(daemon: DaemonFactory) -> None:
     one = daemon()
     first = one.connect()
     job = first.submit("sleep 300")
@@ -232,7 +232,7 @@ def test_everybody_who_waits_is_answered(daemon: DaemonFactory) -> None:
     assert {each.line() for each in waiting} == {"STATUS CANCELLED 0"}
 
 
-def test_a_cancel_of_a_pending_job_ends_it_at_once(daemon: DaemonFactory) -> None:
+def test_cancel_ends_pending_job_at_once(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     blocker, job = wire.submit("sleep 300"), wire.submit("echo never")
     assert wire.ask(f"CANCEL {job}") == "STATUS CANCELLED 0"
@@ -242,7 +242,7 @@ def test_a_cancel_of_a_pending_job_ends_it_at_once(daemon: DaemonFactory) -> Non
     assert wire.status(blocker) in ("PENDING", "RUNNING")
 
 
-def test_a_cancel_of_a_finished_job_is_refused(wire: Wire) -> None:
+def test_cancel_of_finished_job_is_refused(wire: Wire) -> None:
     for command in ("true", "false"):
         job = wire.submit(command)
         status = wire.wait(job)
@@ -250,7 +250,7 @@ def test_a_cancel_of_a_finished_job_is_refused(wire: Wire) -> None:
         assert wire.status(job) == status
 
 
-def test_a_cancel_asked_again_changes_nothing(wire: Wire) -> None:
+def test_repeated_cancel_changes_nothing(wire: Wire) -> None:
     job = wire.submit("--kill-after=500ms trap '' TERM; echo ready; while :; do sleep 0.05; done")
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     replies = [wire.ask(f"CANCEL {job}") for _ in range(3)]
@@ -263,16 +263,16 @@ def test_a_cancel_asked_again_changes_nothing(wire: Wire) -> None:
     assert (before["reason"], before["exit_code"]) == ("cancelled", -9)
 
 
-def test_a_cancel_sends_the_signal_that_it_names(wire: Wire) -> None:
+def test_cancel_sends_the_named_signal(wire: Wire) -> None:
     job = wire.submit("trap 'echo got USR1; exit 3' USR1; echo ready; while :; do sleep 0.05; done")
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     assert wire.ask(f"CANCEL {job} --signal=USR1") == "STATUS RUNNING 0"
     assert wire.wait(job) == "CANCELLED"
-    result = wire.result(job)  # stderr may have what the shell says of its sleep, which got the signal too
+    result = wire.result(job)  # stderr may have a message of the shell: its sleep got the signal too
     assert (result.stdout, result.exit_code) == (b"ready\ngot USR1\n", "3")
 
 
-def test_a_cancelled_job_that_exits_well_is_cancelled_all_the_same(wire: Wire) -> None:
+def test_cancelled_job_that_exits_with_0_is_cancelled(wire: Wire) -> None:
     job = wire.submit("--retries=3 trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done")
     until(lambda: wire.output(job, "stdout").data, "the job to be ready")
     assert wire.ask(f"CANCEL {job}") == "STATUS RUNNING 0"
@@ -283,7 +283,7 @@ def test_a_cancelled_job_that_exits_well_is_cancelled_all_the_same(wire: Wire) -
 @pytest.mark.parametrize(
     "command, status", [("true", "COMPLETED"), ("false", "FAILED"), ("sleep 300", "CANCELLED")]
 )
-def test_a_retry_runs_a_finished_job_again_under_its_id(wire: Wire, command: str, status: str) -> None:
+def test_retry_runs_finished_job_again_under_its_id(wire: Wire, command: str, status: str) -> None:
     job = wire.submit(f"echo $TASKQ_ATTEMPT; {command}")
     if status == "CANCELLED":
         wire.wait_running(job)
@@ -299,7 +299,7 @@ def test_a_retry_runs_a_finished_job_again_under_its_id(wire: Wire, command: str
     assert wire.result(job).stdout.endswith(b"2\n")
 
 
-def test_a_retry_of_an_unfinished_job_is_refused(daemon: DaemonFactory) -> None:
+def test_retry_of_unfinished_job_is_refused(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     jobs = [wire.submit("sleep 300"), wire.submit("true")]
     wire.wait_running(jobs[0])
@@ -308,10 +308,10 @@ def test_a_retry_of_an_unfinished_job_is_refused(daemon: DaemonFactory) -> None:
     assert [wire.status(job) for job in jobs] == ["RUNNING", "PENDING"]
 
 
-# LIST
+# LIST.
 
 
-def test_a_list_is_by_id_and_its_filters_combine(daemon: DaemonFactory) -> None:
+def test_list_is_ordered_by_id_and_its_filters_combine(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     done = [wire.submit('--label="a b" true'), wire.submit("--key=k true"), wire.submit("false")]
     wire.wait(done[-1])
@@ -336,15 +336,15 @@ def test_a_list_is_by_id_and_its_filters_combine(daemon: DaemonFactory) -> None:
         ("--key=k", [2]),
         ("--key=other", []),
         (f"--owner={ME}", [1, 2, 3, 4, 5]),
-        ("--owner=somebody.else", []),
+        ("--owner=another.user", []),
     ]:
         assert [job["id"] for job in wire.list(options)] == ids, options
     shown = wire.show(1)
-    del shown["runs"]  # that is SHOW's alone
+    del shown["runs"]  # only SHOW has it
     assert wire.list("--from=1 --limit=1") == [shown]
 
 
-def test_a_list_has_100_jobs_unless_told_and_the_next_page_begins_behind_it(daemon: DaemonFactory) -> None:
+def test_list_has_100_jobs_per_page_by_default(daemon: DaemonFactory) -> None:
     wire = daemon().connect()
     assert wire.list() == []
     for _ in range(230):
@@ -357,10 +357,10 @@ def test_a_list_has_100_jobs_unless_told_and_the_next_page_begins_behind_it(daem
     assert len(wire.list("--limit=200")) == 200
 
 
-# SHOW and its JSON
+# SHOW.
 
 
-def test_a_job_shows_all_that_is_known_of_it(wire: Wire) -> None:
+def test_show_has_all_fields_of_a_job(wire: Wire) -> None:
     job = wire.submit(
         '--label="my label" --key=my.key --timeout=90 --retries=2 --cwd=/ printf abc; printf de >&2'
     )
@@ -394,7 +394,7 @@ def test_a_job_shows_all_that_is_known_of_it(wire: Wire) -> None:
     assert abs(seconds - datetime.now().astimezone().timestamp()) < 600
 
 
-def test_a_job_shows_the_options_that_were_given(wire: Wire) -> None:
+def test_show_has_the_given_options(wire: Wire) -> None:
     plain = wire.show(wire.submit("true"))
     given = wire.show(
         wire.submit(
@@ -417,7 +417,7 @@ REASONS = [
 
 
 @pytest.mark.parametrize("text, status, reason, exit_code", REASONS)
-def test_a_job_says_why_it_failed(
+def test_show_has_the_reason_of_a_failure(
     wire: Wire, text: str, status: str, reason: str, exit_code: int | None
 ) -> None:
     job = wire.submit(text)
@@ -428,7 +428,7 @@ def test_a_job_says_why_it_failed(
     assert wire.result(job).exit_code == ("-" if exit_code is None else str(exit_code))
 
 
-def test_a_job_says_what_it_waits_for(daemon: DaemonFactory) -> None:
+def test_show_has_the_reason_for_waiting(daemon: DaemonFactory) -> None:
     wire = daemon(slots=1).connect()
     failing = wire.submit("--retries=5 --retry-delay=1h exit 1")
     until(lambda: wire.show(failing).get("reason") == "retrying", "the job to fail")
@@ -443,20 +443,20 @@ def test_a_job_says_what_it_waits_for(daemon: DaemonFactory) -> None:
     assert wire.ask(f"CANCEL {failing}") == "STATUS CANCELLED 0"
 
 
-# about the server
+# The server.
 
 
-def test_hello_says_what_the_server_is(wire: Wire) -> None:
+def test_hello_describes_the_server(wire: Wire) -> None:
     word, version, text = wire.ask("HELLO").split(" ", 2)
     assert (word, version) == ("TASKQ", "1")
     hello = json.loads(text)
     assert set(CORE) <= set(hello["verbs"])
     assert re.match(r"[0-9]+\.[0-9]+", hello["version"])
     assert hello["limits"]
-    assert ME in text, "who the server thinks you are"
+    assert ME in text, "the name of the client's user"
 
 
-def test_stats_count(daemon: DaemonFactory) -> None:
+def test_stats_counts_jobs(daemon: DaemonFactory) -> None:
     wire = daemon().connect()
 
     def stats() -> str:
@@ -472,7 +472,7 @@ def test_stats_count(daemon: DaemonFactory) -> None:
     assert re.search(r"\b17\b", stats()), "the jobs submitted, or completed"
 
 
-def test_help_names_every_verb_and_explains_each(wire: Wire) -> None:
+def test_help_explains_every_verb(wire: Wire) -> None:
     def lines(request: str) -> list[str]:
         found = [wire.ask(request)]
         while found[-1] != "END":
@@ -489,12 +489,12 @@ def test_help_names_every_verb_and_explains_each(wire: Wire) -> None:
     assert wire.ask("PING").startswith("OK")
 
 
-def test_quit_is_answered_and_nothing_behind_it_is_done(wire: Wire) -> None:
+def test_requests_after_quit_are_ignored(wire: Wire) -> None:
     wire.send(b"PING\r\nQUIT\r\nSUBMIT --label=behind.quit true\r\n")
     assert re.fullmatch(rb"OK[^\r\n]*\r\nOK[^\r\n]*\r\n", wire.rest())
 
 
-def test_a_refused_request_has_changed_nothing(daemon: DaemonFactory) -> None:
+def test_refused_request_changes_nothing(daemon: DaemonFactory) -> None:
     wire = daemon().connect()
     wire.wait(wire.submit("--key=k true"))
     before = wire.list()
@@ -521,7 +521,7 @@ def test_a_refused_request_has_changed_nothing(daemon: DaemonFactory) -> None:
     assert wire.submit("true") == 2
 
 
-def test_a_client_that_is_gone_does_not_keep_its_wait(daemon: DaemonFactory) -> None:
+def test_wait_ends_when_its_client_hangs_up(daemon: DaemonFactory) -> None:
     one = daemon()
     wire = one.connect()
     job = wire.submit("sleep 300")

@@ -1,4 +1,4 @@
-"""docs/security.md's table over real sockets: real other uids at a UNIX socket, tokens over TCP."""
+"""The table of roles of docs/security.md, with real users on a UNIX socket and tokens over TCP."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from tests.support import other_users
 from tests.support.every_verb import EVERYBODY, LINES, LISTS, NEW, WHO, code_for
 
 NAMELESS = User("4000001", 4_000_001, 4_000_001, "/")
-"""A user whom passwd does not know."""
+"""A user without an entry in passwd."""
 
 
 class Site:
-    """A daemon with a socket for everybody, and what each who asks there has."""
+    """A daemon with a socket for everybody, and connections as different users."""
 
     def __init__(self, daemon: Daemon, everybody: Path, stack: ExitStack) -> None:
         self.daemon = daemon
@@ -44,7 +44,7 @@ class Site:
         return self.daemon.connect_tcp(authenticate=False)
 
     def token(self, name: str, role: str, *more: str) -> Wire:
-        """Connect over TCP with a token, which is made where there is none yet."""
+        """Connect over TCP with a token, which is made at the first call."""
         key = (name, " ".join((role, *more)))
         if key not in self._tokens:
             self._tokens[key] = self.daemon.make_token(name, "--role", role, *more)
@@ -59,7 +59,7 @@ class Site:
                 return self.stranger()
             case "a reader":
                 return self.token("reader", "read")
-            case "a reader of its own":
+            case "an owner who may only read":
                 return self.token("games", "read")
             case "another":
                 return self.user(NAMELESS)
@@ -85,7 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def things_of(owner: Wire) -> dict[str, str]:
-    """Give somebody a pending job, an ended one and a schedule, and return their numbers."""
+    """Make a pending job, an ended one and a schedule of an owner, and return their numbers."""
     ended = owner.submit("true")
     owner.wait(ended)
     job = owner.submit("--hold true")
@@ -97,7 +97,7 @@ def things_of(owner: Wire) -> dict[str, str]:
 
 
 def refusal(wire: Wire, verb: str, things: dict[str, str]) -> str | None:
-    """Return the code with which somebody is refused for who they are, None where they are not."""
+    """Return the code if a request is refused because of the client's identity, else None."""
     word, code, *_ = f"{wire.ask(LINES[verb].format(**things))} -".split()
     if word != "ERROR" or (verb, code) == ("AUTH", "AUTH_FAILED"):
         return None
@@ -107,8 +107,8 @@ def refusal(wire: Wire, verb: str, things: dict[str, str]) -> str | None:
 
 @other_users.only_root
 @pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_of_each_role_on_one_s_own_and_on_another_s(site: Site, verb: str) -> None:
-    """Whoever may not comes before who may: what they are refused is then still as it was."""
+def test_verb_is_refused_or_allowed_by_role_and_owner(site: Site, verb: str) -> None:
+    # Clients that must be refused come first, while the things that they ask for still exist.
     games, by_token = site.user("games"), site.token("ann", "submit")
     things, more = things_of(games), things_of(by_token)
     asking = [who for who in WHO if (verb, who) != ("DRAIN", "an admin")]
@@ -121,7 +121,7 @@ def test_each_verb_of_each_role_on_one_s_own_and_on_another_s(site: Site, verb: 
 
 
 @other_users.only_root
-def test_only_an_admin_drains_and_a_queue_s_pause_is_the_admins(site: Site) -> None:
+def test_drain_and_pause_need_an_admin(site: Site) -> None:
     for wire in (site.user("games"), site.token("ann", "submit"), site.token("reader", "read")):
         for line in ("DRAIN", "PAUSE", "RESUME", "PAUSE q", "RESUME q"):
             assert wire.ask(line).startswith("ERROR FORBIDDEN "), line
@@ -129,7 +129,7 @@ def test_only_an_admin_drains_and_a_queue_s_pause_is_the_admins(site: Site) -> N
 
 
 @other_users.only_root
-def test_hello_says_who_one_is(site: Site) -> None:
+def test_hello_has_name_and_role_of_the_client(site: Site) -> None:
     for wire, name, role in (
         (site.user("games"), "games", "submit"),
         (site.root(), "root", "admin"),
@@ -141,8 +141,8 @@ def test_hello_says_who_one_is(site: Site) -> None:
 
 
 @other_users.only_root
-def test_a_process_of_another_user_s_is_known_by_the_kernel_s_word(site: Site) -> None:
-    """A child that has never been root, and says nothing of itself."""
+def test_peer_of_unix_socket_is_identified_by_the_kernel(site: Site) -> None:
+    # A child process that has never been root and sends no AUTH.
     code = f"""
 import os, socket
 with socket.socket(socket.AF_UNIX) as connection:
@@ -159,7 +159,7 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 
 @other_users.only_root
-def test_a_user_without_a_name_goes_by_their_number(site: Site) -> None:
+def test_user_without_a_name_is_identified_by_number(site: Site) -> None:
     wire = site.user(NAMELESS)
     job = wire.submit("--hold true")
     assert wire.show(job)["owner"] == "4000001"
@@ -167,7 +167,7 @@ def test_a_user_without_a_name_goes_by_their_number(site: Site) -> None:
 
 
 @other_users.only_root
-def test_a_token_for_one_queue_is_good_for_jobs_of_that_alone(site: Site) -> None:
+def test_token_for_one_queue_is_limited_to_its_jobs(site: Site) -> None:
     wire, ci = site.user("daemon"), site.token("daemon", "submit", "--queue", "ci")
     elsewhere = wire.submit("--hold true")
     for line in ("SUBMIT true", "SUBMIT --queue=ci --after={0} true", "STATUS {0}", "CANCEL {0}", "PAUSE ci"):
@@ -180,7 +180,7 @@ def test_a_token_for_one_queue_is_good_for_jobs_of_that_alone(site: Site) -> Non
     assert json.loads(ci.ask("HELLO").removeprefix("TASKQ 1 "))["you"]["queue"] == "ci"
 
 
-def test_a_watch_of_somebody_who_submits_is_of_their_own(site: Site) -> None:
+def test_watch_of_a_submitter_shows_only_their_own_jobs(site: Site) -> None:
     ann, reader, root = site.token("ann", "submit"), site.token("reader", "read"), site.root()
     for wire in (ann, reader):
         wire.send(b"WATCH\r\n")
@@ -192,28 +192,28 @@ def test_a_watch_of_somebody_who_submits_is_of_their_own(site: Site) -> None:
 
 
 @other_users.only_root
-def test_a_second_user_s_attempts_leave_no_trace(site: Site) -> None:
+def test_refused_requests_of_another_user_change_nothing(site: Site) -> None:
     games = site.user("games")
     things = things_of(games)
     before = [games.ask(f"SHOW {things[which]}") for which in ("job", "ended")]
-    eve = site.user("nobody")
+    eve = site.user("mail")
     for verb in sorted(set(VERBS) - {*EVERYBODY, *LISTS, *NEW}):
         assert refusal(eve, verb, things) == "FORBIDDEN", verb
     assert [games.ask(f"SHOW {things[which]}") for which in ("job", "ended")] == before
-    assert all(job["owner"] == "nobody" for job in eve.list("--limit=1000"))
+    assert all(job["owner"] == "mail" for job in eve.list("--limit=1000"))
 
 
 @other_users.only_root
-def test_who_did_what_is_in_the_journal_and_in_the_log(site: Site) -> None:
+def test_actor_and_origin_are_in_journal_and_log(site: Site) -> None:
     games = site.user("games")
     job = games.submit("--hold true")
     root = site.root()
     root.ask(f"CANCEL {job}")
     root.send(f"HISTORY {job}\r\n".encode())
-    told = [root.line() for _ in range(3)]
-    assert '"owner":"games"' in told[0]
-    assert '"from":"pid ' in told[0]
-    assert '"by":"root"' in told[1]
-    assert '"from":"pid ' in told[1]
+    events = [root.line() for _ in range(3)]
+    assert '"owner":"games"' in events[0]
+    assert '"from":"pid ' in events[0]
+    assert '"by":"root"' in events[1]
+    assert '"from":"pid ' in events[1]
     line = re.compile(rf"root \(pid {os.getpid()}\) cancelled (\d+ more, .* to )?job {job}\n")
-    until(lambda: line.search(site.daemon.log), "the log to tell, which may be a second later")
+    until(lambda: line.search(site.daemon.log), "the line in the log, which may be a second later")

@@ -1,4 +1,4 @@
-"""A short run of bin/torture: a daemon that is killed again and again, and clients who believe it."""
+"""A short run of bin/torture, which kills a daemon repeatedly while many clients use it."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tests.end_to_end.wire import DEADLINE
 SECONDS = 3
 
 
-def test_what_was_acknowledged_is_true_after_kills_at_any_moment() -> None:
+def test_acknowledged_changes_survive_kills_at_random_moments() -> None:
     command = [sys.executable, "-m", "tests.torture", f"--minutes={SECONDS / 60}", "--seed=7"]
     done = subprocess.run(
         command,

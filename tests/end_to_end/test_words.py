@@ -1,4 +1,4 @@
-"""docs/protocol.md §2, words: what each takes, what it refuses, and that a refusal changes nothing."""
+"""The words of the protocol (docs/protocol.md §2): accepted and refused values; a refusal changes nothing."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ NOT_IDS = ["0", "-1", "+1", "x", "1x", "01x", "#1", '"1"', "0.1", "1.", ".1", "1
 OPTIONS = [
     "--bogus true",
     "--bogus=1 true",
-    "--timeout true",  # the value is behind the =
+    "--timeout true",  # a value needs its =
     "--Timeout=1 true",
     "--retries=x true",
     "--retries=-1 true",
@@ -73,7 +73,7 @@ OPTIONS = [
 
 
 def _refused(wire: Wire, line: str) -> None:
-    """Assert that the line is refused, that no job came of it, and that the session goes on."""
+    """Assert that the line is refused without making a job, and that the session continues."""
     last = max([job["id"] for job in wire.list("--reverse --limit=1")], default=0)
     reply = wire.ask(line)
     assert reply.startswith("ERROR BAD_REQUEST "), reply
@@ -82,22 +82,22 @@ def _refused(wire: Wire, line: str) -> None:
 
 
 @pytest.mark.parametrize("text, value", QUOTED)
-def test_a_quoted_value_is_these_bytes(wire: Wire, text: str, value: bytes) -> None:
+def test_quoted_value_is_decoded(wire: Wire, text: str, value: bytes) -> None:
     assert wire.run(f'--env=V={text} printf %s "$V"') == (value, b"", "0")
 
 
-def test_a_quoted_value_may_be_any_bytes_but_nul(wire: Wire) -> None:
+def test_quoted_value_may_have_any_byte_but_nul(wire: Wire) -> None:
     value = bytes(range(1, 256))
     assert wire.run(f'--env=V={quote(value)} printf %s "$V"').stdout == value
 
 
 @pytest.mark.parametrize("text", NOT_QUOTED)
-def test_anything_else_is_no_quoted_value(wire: Wire, text: str) -> None:
+def test_invalid_quoted_value_is_refused(wire: Wire, text: str) -> None:
     _refused(wire, f"SUBMIT --label={text} true")
     _refused(wire, f"SUBMIT --env=V={text} true")
 
 
-def test_a_result_is_quoted_in_its_one_form(wire: Wire) -> None:
+def test_result_is_quoted_in_canonical_form(wire: Wire) -> None:
     job = wire.submit(r"""printf 'a\\b"c\td\re\nf\001\177\200\377 ~!'; printf '\033[0m' >&2; exit 3""")
     assert wire.wait(job) == "FAILED"
     reply = wire.ask(f"RESULT {job}")
@@ -107,26 +107,26 @@ def test_a_result_is_quoted_in_its_one_form(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--kill-after", "--retry-delay"])
-def test_durations(wire: Wire, option: str) -> None:
+def test_duration_is_accepted_or_refused(wire: Wire, option: str) -> None:
     for text in DURATIONS:
         wire.submit(f"{option}={text} true")
     for text in NOT_DURATIONS:
         _refused(wire, f"SUBMIT {option}={text} true")
 
 
-def test_a_duration_is_seconds_unless_it_says_otherwise(wire: Wire) -> None:
+def test_duration_without_a_unit_is_in_seconds(wire: Wire) -> None:
     jobs = [wire.submit(f"--timeout={text} true") for text in ("90", "90s", "1.5m", "90000ms", "0.025h")]
     assert [wire.show(job)["timeout"] for job in jobs] == [90] * len(jobs)
 
 
-def test_sizes(wire: Wire) -> None:
+def test_size_is_accepted_or_refused(wire: Wire) -> None:
     for text in SIZES:
         wire.submit(f"--max-output={text} true")
     for text in NOT_SIZES:
         _refused(wire, f"SUBMIT --max-output={text} true")
 
 
-def test_a_size_counts_in_1024(wire: Wire) -> None:
+def test_size_units_are_powers_of_1024(wire: Wire) -> None:
     jobs = [wire.submit(f"--max-output={text} head -c 3000000 /dev/zero") for text in ("1000", "1k", "1M")]
     assert {wire.wait(job) for job in jobs} == {"COMPLETED"}
     assert [wire.show(job)["stdout_bytes"] for job in jobs] == [1000, 1024, 1024**2]
@@ -137,7 +137,7 @@ def test_a_size_counts_in_1024(wire: Wire) -> None:
     ]
 
 
-def test_names(wire: Wire) -> None:
+def test_name_is_accepted_or_refused(wire: Wire) -> None:
     for text in NAMES:
         wire.submit(f"--key={text} true")
     for text in NOT_NAMES:
@@ -145,7 +145,7 @@ def test_names(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("verb", ["STATUS", "RESULT", "SHOW", "WAIT", "CANCEL", "RETRY", "OUTPUT"])
-def test_an_id_is_a_positive_integer(wire: Wire, verb: str) -> None:
+def test_id_must_be_a_positive_integer(wire: Wire, verb: str) -> None:
     rest = " stdout" if verb == "OUTPUT" else ""
     for text in NOT_IDS:
         _refused(wire, f"{verb} {text}{rest}")
@@ -154,14 +154,14 @@ def test_an_id_is_a_positive_integer(wire: Wire, verb: str) -> None:
     assert wire.ask(f"{verb} {'9' * 40}{rest}").split(" ")[1] in ("NO_SUCH_JOB", "BAD_REQUEST")
 
 
-def test_a_task_is_one_of_an_array(wire: Wire) -> None:
+def test_task_of_a_job_that_is_not_an_array_is_refused(wire: Wire) -> None:
     plain = wire.submit("true")
     _refused(wire, f"STATUS {plain}.0")
     assert wire.ask("STATUS 999999999.0").startswith("ERROR NO_SUCH_JOB ")
 
 
 @pytest.mark.parametrize("text", OPTIONS)
-def test_a_submission_that_cannot_be_read_is_refused(wire: Wire, text: str) -> None:
+def test_invalid_submission_is_refused(wire: Wire, text: str) -> None:
     _refused(wire, f"SUBMIT {text}")
 
 
@@ -177,8 +177,8 @@ COMMANDS = [
         """V=1; printf '%s|' $V "$V" '$V' $((V+1)) `echo 3` $(echo 4)""", b"1|1|$V|2|3|4|", id="dollars"
     ),
     pytest.param("A=1 sh -c 'echo $A'", b"1\n", id="an assignment first"),
-    pytest.param("echo --timeout=1 -- --x", b"--timeout=1 -- --x\n", id="options behind its first word"),
-    pytest.param("-- echo x", b"x\n", id="behind a lone --"),
+    pytest.param("echo --timeout=1 -- --x", b"--timeout=1 -- --x\n", id="options after its first word"),
+    pytest.param("-- echo x", b"x\n", id="after a lone --"),
     pytest.param('-- --no-such-program; echo "$?"', b"127\n", id="beginning with --"),
     pytest.param("-no-such-program; echo $?", b"127\n", id="beginning with -"),
     pytest.param("--timeout=60 -- -- x; echo $?", b"127\n", id="beginning with a second --"),
@@ -191,7 +191,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("text, stdout", COMMANDS)
-def test_a_command_is_taken_verbatim_to_the_end_of_the_line(wire: Wire, text: str, stdout: bytes) -> None:
+def test_command_is_unchanged_to_the_end_of_the_line(wire: Wire, text: str, stdout: bytes) -> None:
     job = wire.submit(text)
     wire.wait(job)
     assert wire.result(job).stdout == stdout
@@ -199,7 +199,7 @@ def test_a_command_is_taken_verbatim_to_the_end_of_the_line(wire: Wire, text: st
 
 
 @pytest.mark.parametrize("option", ['--env=A="a\\x00b"', '--cwd="/tmp\\x00"'])
-def test_a_nul_is_refused_or_cannot_start_but_is_never_cut_off(wire: Wire, option: str) -> None:
+def test_nul_is_refused_or_fails_the_job(wire: Wire, option: str) -> None:
     reply = wire.ask(f"SUBMIT {option} true")
     if not reply.startswith("ERROR BAD_REQUEST "):
         job = int(reply.removeprefix("JOB_ID "))
@@ -207,6 +207,6 @@ def test_a_nul_is_refused_or_cannot_start_but_is_never_cut_off(wire: Wire, optio
         assert wire.show(job)["reason"] == "spawn"
 
 
-def test_an_option_may_stand_beside_others_in_any_order(wire: Wire, tmp_path: Path) -> None:
+def test_options_may_come_in_any_order(wire: Wire, tmp_path: Path) -> None:
     text = f'--nice=3 --label="a b" --cwd={tmp_path} --umask=077 --env=A=1 --env=B="2 3" --timeout=1m -- echo'
     assert wire.run(f'{text} "$A $B $(umask) $(pwd)"').stdout == f"1 2 3 0077 {tmp_path}\n".encode()

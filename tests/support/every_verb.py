@@ -36,13 +36,13 @@ ACTS = ("SET", "CANCEL", "RETRY", "REMOVE", "HOLD", "RELEASE", "UNSCHEDULE", "PA
 NEW = ("SUBMIT", "SCHEDULE")
 RULES = ("SET-QUEUE", "DRAIN")
 
-WHO = ("a stranger", "a reader", "a reader of its own", "another", "the owner", "an admin")
+WHO = ("a stranger", "a reader", "an owner who may only read", "another", "the owner", "an admin")
 """``another`` submits too; the reader of its own has a ``read`` token that carries the owner's name."""
 
 _LET = {
     **dict.fromkeys(EVERYBODY, WHO),
     **dict.fromkeys(LISTS, WHO[1:]),
-    **dict.fromkeys(LOOKS, ("a reader", "a reader of its own", "the owner", "an admin")),
+    **dict.fromkeys(LOOKS, ("a reader", "an owner who may only read", "the owner", "an admin")),
     **dict.fromkeys(ACTS, ("the owner", "an admin")),
     **dict.fromkeys(NEW, ("another", "the owner", "an admin")),
     **dict.fromkeys(RULES, ("an admin",)),

@@ -77,7 +77,7 @@ THINGS = {"job": 2, "ended": 3, "schedule": 1}
 THOSE: dict[str, Principal | None] = {
     "a stranger": None,
     "a reader": EVE,
-    "a reader of its own": Principal("ann", Role.READ, "10.0.0.5:1", token="2"),
+    "an owner who may only read": Principal("ann", Role.READ, "10.0.0.5:1", token="2"),
     "another": BOB,
     "the owner": ANN,
     "an admin": ROOT,
