@@ -10,6 +10,7 @@ from threading import Thread
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
+from taskqd.cli import statuses
 from taskqd.cli.context import Session
 from taskqd.cli.display.text import command_of, sanitize_line
 from taskqd.client import Client, Facts, Refused, Unreachable
@@ -19,19 +20,11 @@ REPLY_TIMEOUT = 0.5
 MAX_JOBS = 200
 """Maximum number of jobs that are offered, the latest first."""
 
-STATUSES = ("PENDING", "RUNNING", "COMPLETED", "FAILED", "CANCELLED")
-
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
-_STATUSES = {
-    "cancel": "PENDING,RUNNING",
-    "follow": "PENDING,RUNNING",
-    "wait": "PENDING,RUNNING",
-    "hold": "PENDING",
-    "release": "PENDING",
-    "set": "PENDING",
-    "retry": "COMPLETED,FAILED,CANCELLED",
-    "remove": "COMPLETED,FAILED,CANCELLED",
-    "result": "COMPLETED,FAILED,CANCELLED",
+APPLICABLE = {
+    **dict.fromkeys(("cancel", "follow", "wait"), statuses.LIVE),
+    **dict.fromkeys(("hold", "release", "set"), statuses.PENDING),
+    **dict.fromkeys(("retry", "remove", "result"), statuses.FINISHED),
 }
 """The statuses of jobs that a command can be applied to; all others accept any."""
 
@@ -50,7 +43,7 @@ def jobs(context: click.Context, incomplete: str) -> list[CompletionItem]:
     """Complete the id of a job, also the last one of a list with commas; the help is its command."""
     before, comma, prefix = incomplete.rpartition(",")
     array, dot, _ = prefix.partition(".")
-    status = _STATUSES.get(context.info_name or "")
+    status = ",".join(APPLICABLE.get(context.info_name or "", ())) or None
 
     def request(client: Client) -> Iterable[Facts]:
         if dot and array.isdecimal():
@@ -76,10 +69,10 @@ def queues(context: click.Context, incomplete: str) -> list[CompletionItem]:
     ]
 
 
-def statuses(_: click.Context, incomplete: str) -> list[CompletionItem]:
+def job_statuses(_: click.Context, incomplete: str) -> list[CompletionItem]:
     """Complete a status, also the last one of a list with commas."""
     before, comma, prefix = incomplete.rpartition(",")
-    return [CompletionItem(before + comma + name) for name in STATUSES if name.startswith(prefix.upper())]
+    return [CompletionItem(before + comma + name) for name in statuses.ALL if name.startswith(prefix.upper())]
 
 
 def schedules(context: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -86,11 +86,11 @@ class Session:
         self.address = self.address or find_address()
         return self.address
 
-    def run(self, act: Callable[[], Any]) -> Any:
+    def run(self, command: Callable[[], Any]) -> Any:
         """Run a command; return its exit code, or that of the error that ended it."""
         try:
             with raising_keyboard_interrupt():
-                code = act()
+                code = command()
                 sys.stdout.flush()
                 return code
         except KeyboardInterrupt:

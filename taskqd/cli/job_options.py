@@ -252,8 +252,8 @@ _BLOCKS: tuple[Decorator, ...] = (
 _WORDS: Decorator = click.argument("words", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 
 
-def _integer_or_none(least: int, most: int = MAX_NUMBER) -> Parser:
-    return _or_none(lambda text: parse_integer(text, least, most))
+def _integer_or_none(minimum: int, maximum: int = MAX_NUMBER) -> Parser:
+    return _or_none(lambda text: parse_integer(text, minimum, maximum))
 
 
 _CHANGES: tuple[Decorator, ...] = (

@@ -17,10 +17,6 @@ from taskqd.cli.display.text import confirm
 from taskqd.client import Client, Facts, Filters, Ref, Refused, Status
 from taskqd.protocol.values import capitals
 
-LIVE = ("PENDING", "RUNNING")
-PENDING = ("PENDING",)
-FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
-
 _RETRY_IN = re.compile(r"retry in ([0-9]{1,9}(?:\.[0-9]+)?) s")
 """In a refusal by the rate limit: when the next request is accepted (docs/protocol.md §7)."""
 

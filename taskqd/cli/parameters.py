@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from taskqd.cli.completions import STATUSES
+from taskqd.cli import statuses as job_statuses
 from taskqd.cli.context import Session
 from taskqd.client import Ref
 from taskqd.errors import BadRequest
@@ -68,13 +68,13 @@ def _parsed_together_by(parse: Callable[[Any], Any]) -> Callback:
     return read
 
 
-def _integer(least: int, most: int = MAX_NUMBER) -> Callback:
-    return parsed_by(lambda text: parse_integer(text, least, most))
+def _integer(minimum: int, maximum: int = MAX_NUMBER) -> Callback:
+    return parsed_by(lambda text: parse_integer(text, minimum, maximum))
 
 
 def _check_statuses(text: str) -> None:
-    if not set(capitals(text).split(",")) <= set(STATUSES):
-        raise BadRequest(f"expected statuses from {','.join(STATUSES)}, not {text!r}")
+    if not set(capitals(text).split(",")) <= set(job_statuses.ALL):
+        raise BadRequest(f"expected statuses from {','.join(job_statuses.ALL)}, not {text!r}")
 
 
 def _parse_job_or_range(text: str) -> Ref | range:
@@ -181,18 +181,18 @@ def size(name: str, help_text: str) -> Callable[[Function], Function]:
 
 
 def number(
-    name: str, help_text: str, least: int = 0, most: int = MAX_NUMBER, *, completes: str | None = None
+    name: str, help_text: str, minimum: int = 0, maximum: int = MAX_NUMBER, *, completes: str | None = None
 ) -> Callable[[Function], Function]:
     """Return an option whose value is a whole number."""
     complete = _completion(completes)
     return click.option(
-        name, metavar="N", callback=_integer(least, most), shell_complete=complete, help=help_text
+        name, metavar="N", callback=_integer(minimum, maximum), shell_complete=complete, help=help_text
     )
 
 
 def statuses(name: str, help_text: str) -> Callable[[Function], Function]:
     """Return an option whose value is a list of statuses."""
-    return text(name, help_text, "A,B", _check_statuses, completes="statuses")
+    return text(name, help_text, "A,B", _check_statuses, completes="job_statuses")
 
 
 def moment(name: str, help_text: str) -> Callable[[Function], Function]:
@@ -236,7 +236,7 @@ def job_selection(queue: str, label: str) -> Callable[[Function], Function]:
             "of_status",
             metavar="A,B",
             callback=_validated(_check_statuses),
-            shell_complete=_completion("statuses"),
+            shell_complete=_completion("job_statuses"),
             help="Jobs with one of these statuses.  [default: all to which the command applies]",
         ),
         click.option(

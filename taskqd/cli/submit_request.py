@@ -16,9 +16,9 @@ def command(words: Sequence[str], given: dict[str, Any]) -> str | None:
     """Validate the arguments of a submission; return its shell command, or None if it is a script."""
     if bool(words) == bool(given["script"]):
         raise click.UsageError("expected either a COMMAND or a --script")
-    check_stdin(given["script"], given["stdin"])
-    check_times(given)
-    check_names(given)
+    reject_shared_stdin(given["script"], given["stdin"])
+    reject_two_start_times(given)
+    reject_duplicate_variables(given)
     return None if not words else shell_line(words)
 
 
@@ -27,13 +27,13 @@ def shell_line(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else shell_command(words)
 
 
-def check_times(given: dict[str, Any]) -> None:
+def reject_two_start_times(given: dict[str, Any]) -> None:
     """Reject two options for the earliest start."""
     if given["delay"] is not None and given["at"] is not None:
         raise click.UsageError("expected either --delay or --at")
 
 
-def check_names(given: dict[str, Any]) -> None:
+def reject_duplicate_variables(given: dict[str, Any]) -> None:
     """Reject two values for one variable."""
     names = [name for option in ("secret", "secret_file") for name, _ in given[option]]
     duplicates = {name for name in names if names.count(name) > 1} | (set(names) & {*dict(given["env"])})
@@ -41,7 +41,7 @@ def check_names(given: dict[str, Any]) -> None:
         raise click.UsageError(f"{min(duplicates)} is set twice by --env, --secret or --secret-file")
 
 
-def check_stdin(*files: BufferedReader | None) -> None:
+def reject_shared_stdin(*files: BufferedReader | None) -> None:
     """Reject two options that read stdin."""
     given = [file for file in files if file]
     if len(set(given)) < len(given):
@@ -56,9 +56,8 @@ def options(is_local: bool, given: dict[str, Any]) -> Options:
     result = _with_environment(is_local, given)
     result["secret"] = dict((*given["secret"], *result.pop("secret_file")))
     for block in {"stdin", "script"} & result.keys():
-        result[block] = result[block].read(
-            MAX_BLOCK_BYTES + 1
-        )  # one byte over the limit is enough to be refused
+        # One byte over the limit is enough for the client to refuse it.
+        result[block] = result[block].read(MAX_BLOCK_BYTES + 1)
     return cast("Options", result)
 
 
@@ -71,29 +70,29 @@ def _with_environment(is_local: bool, given: dict[str, Any]) -> dict[str, Any]:
     result = {name: value for name, value in given.items() if value is not None}
     result["env"] = dict(given["env"])
     if is_local:
-        result["cwd"] = _directory(given["cwd"])
-        result.setdefault("umask", _umask())
+        result["cwd"] = _absolute_directory(given["cwd"])
+        result.setdefault("umask", _current_umask())
         if "PATH" in os.environ:
-            result["env"] = {"PATH": _path(os.environ["PATH"]), **result["env"]}
+            result["env"] = {"PATH": _extend_path(os.environ["PATH"]), **result["env"]}
     return result
 
 
-def _directory(given: str | None) -> str:
+def _absolute_directory(given: str | None) -> str:
     try:
         return os.path.abspath(given or ".")
     except FileNotFoundError:
         raise click.UsageError("the current directory does not exist any more; set --cwd") from None
 
 
-def _path(path: str) -> str:
+def _extend_path(path: str) -> str:
     """Return PATH, with the directory of this ``taskq`` appended if PATH contains no ``taskq``."""
     here, name = os.path.split(os.path.abspath(sys.argv[0]))
     directories = [*path.split(os.pathsep), here]
-    result = next((each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
-    return f"{path}:{here}" if result == here and name == "taskq" and here not in directories[:-1] else path
+    first = next((each for each in directories if os.access(os.path.join(each, "taskq"), os.X_OK)), None)
+    return f"{path}:{here}" if first == here and name == "taskq" and here not in directories[:-1] else path
 
 
-def _umask() -> int:
+def _current_umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

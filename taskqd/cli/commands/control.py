@@ -7,7 +7,8 @@ import click
 from taskqd.cli import job_options, parameters
 from taskqd.cli.app import taskq
 from taskqd.cli.context import Session
-from taskqd.cli.job_selection import FINISHED, LIVE, PENDING, Action, apply_to_each
+from taskqd.cli.job_selection import Action, apply_to_each
+from taskqd.cli.statuses import FINISHED, LIVE, PENDING
 from taskqd.client import Changes, Client, Facts, Ref, Status
 
 CANCEL = Action("Cancel", "cancelled", LIVE)

@@ -72,9 +72,9 @@ def submit(session: Session, /, words: Sequence[str], from_file: BufferedReader 
         return INTERRUPTED if interrupted else 0
     if words or given["script"] or given["key"]:
         raise click.UsageError("--from-file cannot be combined with a COMMAND, --script or --key")
-    submit_request.check_stdin(from_file, given["stdin"])
-    submit_request.check_times(given)
-    submit_request.check_names(given)
+    submit_request.reject_shared_stdin(from_file, given["stdin"])
+    submit_request.reject_two_start_times(given)
+    submit_request.reject_duplicate_variables(given)
     with session.connect() as client:
         return submit_lines(session, client, from_file, submit_request.options(client.is_local, given))
 

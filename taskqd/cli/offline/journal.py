@@ -59,14 +59,14 @@ class JournalScan:
     """
 
     def __init__(self, directory: str) -> None:
-        self._disk = _SizeRecorder()
+        self._filesystem = _SizeRecorder()
         self._replay = Replay()
-        self.segments = Segments(os.path.join(directory, "journal"), self._disk)
+        self.segments = Segments(os.path.join(directory, "journal"), self._filesystem)
         self.layout: Layout = self.segments.layout()
         self.files = [self.segments.path(-self.layout.snapshot)] if self.layout.snapshot else []
         self.files += map(self.segments.path, self.layout.segments)
         self._file = self._lines = 0
-        self.size = sum(self._disk.size(path) or 0 for path in self.files)
+        self.size = sum(self._filesystem.size(path) or 0 for path in self.files)
 
     @property
     def sequence(self) -> int:
@@ -79,12 +79,12 @@ class JournalScan:
         ``on_progress`` is called with the number of bytes that have been read.
         """
         before, end = 0, 0
-        for number, portion in self.segments.batches(self.layout, self._replay):
+        for number, batch in self.segments.batches(self.layout, self._replay):
             if number != self._file:
                 before, self._file, self._lines = before + end, number, 0
-            yield from zip(portion.sequences, portion.records, positions(number, portion), strict=True)
-            end = portion.end
-            self._lines += len(portion.records)
+            yield from zip(batch.sequences, batch.records, positions(number, batch), strict=True)
+            end = batch.end
+            self._lines += len(batch.records)
             on_progress(before + end)
 
     def torn_record(self) -> TornRecord | None:
@@ -94,7 +94,9 @@ class JournalScan:
         last = self.layout.segments[-1]
         path = self.segments.path(last)
         was_read = self._file == last
-        lines, size = (self._lines, self._replay.torn_bytes) if was_read else (0, self._disk.sizes[path])
+        lines, size = (
+            (self._lines, self._replay.torn_bytes) if was_read else (0, self._filesystem.sizes[path])
+        )
         return TornRecord(path, lines + 1, size) if size else None
 
 

@@ -26,7 +26,7 @@ def add(
     now = time.time()
     expires_at = None if expires is None else _parse_expiry(expires, now)
 
-    def act() -> int:
+    def command() -> int:
         entry, text = _open_file(state).add(name, Role(role), queue, now, expires_at)
         session.print_answer(text, {"token": text, **_facts(entry, now)})
         end = f", expires {timestamp(entry.expires_at)}" if entry.expires_at else ""
@@ -36,13 +36,13 @@ def add(
         )
         return 0
 
-    return _report_refusal(session, act)
+    return _report_refusal(session, command)
 
 
 def show(session: Session, state: str | None) -> int:
     """Print all tokens; return the exit code."""
 
-    def act() -> int:
+    def command() -> int:
         now = time.time()
         tokens = [_facts(entry, now) for entry in _open_file(state).read()]
         if terminal.is_terminal() and not session.is_json:
@@ -53,13 +53,13 @@ def show(session: Session, state: str | None) -> int:
                 session.print_answer("\t".join(_cells(facts)), facts)
         return 0
 
-    return _report_refusal(session, act)
+    return _report_refusal(session, command)
 
 
 def revoke(session: Session, state: str | None, which: str) -> int:
     """Revoke tokens and print them; return the exit code."""
 
-    def act() -> int:
+    def command() -> int:
         now = time.time()
         file = _open_file(state)
         revoked = file.revoke(which)
@@ -70,7 +70,7 @@ def revoke(session: Session, state: str | None, which: str) -> int:
             session.print_message(f"removed {file.plain_path} too, which has the token of an older version")
         return 0
 
-    return _report_refusal(session, act)
+    return _report_refusal(session, command)
 
 
 def _parse_expiry(text: str, now: float) -> float:
@@ -100,9 +100,9 @@ def _open_file(state: str | None) -> TokenFile:
     return TokenFile(directory)
 
 
-def _report_refusal(session: Session, act: Callable[[], int]) -> int:
+def _report_refusal(session: Session, command: Callable[[], int]) -> int:
     try:
-        return act()
+        return command()
     except (BadRequest, StartRefused) as why:
         session.print_message(str(why))
         return REFUSED

@@ -6,9 +6,8 @@ requested once, after a watch has started; from then on, events show which jobs 
 
 from collections.abc import Iterable, Sequence
 
+from taskqd.cli.statuses import FINISHED
 from taskqd.client import Facts
-
-FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
 class JobTracker:
@@ -64,7 +63,7 @@ class JobTracker:
                 self._running.setdefault(job["array"], None)
             return
         self._running.pop(number, None)
-        if job["status"] not in FINAL:
+        if job["status"] not in FINISHED:
             self._ended.pop(number, None)
             self._add_pending(number)
         elif number in self._ended:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
-from taskqd.cli.top.job_tracker import FINAL, JobTracker
+from taskqd.cli.statuses import FINISHED
+from taskqd.cli.top.job_tracker import JobTracker
 from taskqd.cli.top.state import Action, OutputView, Snapshot, Verb
 from taskqd.client import Client, Facts, Ref, Refused, Unreachable
 
@@ -31,7 +32,7 @@ Update = Snapshot | Unreachable | str
 def load_jobs(client: Client) -> JobTracker:
     """Return the running jobs and the latest ends by LIST requests, whose cost depends on all jobs."""
     tracker = JobTracker(MAX_ENDED)
-    ended = client.list(status=",".join(FINAL), tasks=True, reverse=True, limit=MAX_ENDED)
+    ended = client.list(status=",".join(FINISHED), tasks=True, reverse=True, limit=MAX_ENDED)
     tracker.load(sorted(ended, key=lambda job: job["completed_at"] or ""))
     tracker.load(client.list(status="RUNNING", tasks=True, limit=100_000))
     return tracker

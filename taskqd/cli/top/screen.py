@@ -116,7 +116,7 @@ class Top:
                     console.size = (max(20, size.columns), max(5, size.lines))
                     live.update(draw(self._state, *console.size, time.time()), refresh=True)
                     self._wait_for_input()
-            self._suspend_if_asked()
+            self._suspend_if_requested()
         return self._code
 
     def _must_leave_screen(self) -> bool:
@@ -126,7 +126,7 @@ class Top:
         self._code = code
         self._has_ended = True
 
-    def _suspend_if_asked(self) -> None:
+    def _suspend_if_requested(self) -> None:
         """Stop the process after Ctrl-Z; return when the shell continues it."""
         if not self._is_suspended:
             return

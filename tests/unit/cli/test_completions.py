@@ -72,11 +72,13 @@ def test_completion_queries_the_daemon(
     assert {item.value: item.help for item in items} == offered
 
 
-@pytest.mark.parametrize("command", completions._STATUSES)
+@pytest.mark.parametrize("command", completions.APPLICABLE)
 def test_completion_offers_jobs_that_the_command_applies_to(serve: Serve, command: str) -> None:
     daemon = serve(replies(TABLE))
     completions.jobs(context(command, daemon.address), "")
-    assert daemon.lines == [f"LIST --status={completions._STATUSES[command]} --limit=200 --reverse"]
+    assert daemon.lines == [
+        f"LIST --status={','.join(completions.APPLICABLE[command])} --limit=200 --reverse"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_completion_offers_jobs_that_the_command_applies_to(serve: Serve, comman
     [("c", ["COMPLETED", "CANCELLED"]), ("FAILED,RU", ["FAILED,RUNNING"]), ("x", [])],
 )
 def test_completion_of_statuses_needs_no_daemon(typed: str, offered: list[str]) -> None:
-    assert [item.value for item in completions.statuses(context("list"), typed)] == offered
+    assert [item.value for item in completions.job_statuses(context("list"), typed)] == offered
 
 
 def test_completion_without_daemon_is_empty() -> None:

@@ -20,8 +20,9 @@ from queue import Empty, SimpleQueue
 import pytest
 from rich.console import Console
 
+from taskqd.cli.statuses import FINISHED
 from taskqd.cli.top import poller, render, screen
-from taskqd.cli.top.job_tracker import FINAL, JobTracker
+from taskqd.cli.top.job_tracker import JobTracker
 from taskqd.cli.top.keys import QUIT, press, read_keys
 from taskqd.cli.top.poller import Poller, Update
 from taskqd.cli.top.state import Action, Mode, OutputView, Snapshot, State, Verb
@@ -465,7 +466,7 @@ def test_job_tracker_sorts_jobs_by_status() -> None:
     for status in ("RUNNING", "FAILED", "RUNNING", "PENDING", "CANCELLED", "PENDING"):
         tracker.update(a_job(5, status))
         assert len(tracker.running) == (status == "RUNNING")
-        assert len(tracker.ended) == (status in FINAL)
+        assert len(tracker.ended) == (status in FINISHED)
 
 
 def test_job_tracker_queries_array_of_running_task() -> None:

@@ -1,0 +1,6 @@
+"""Groups of job statuses (docs/protocol.md §2)."""
+
+PENDING = ("PENDING",)
+LIVE = ("PENDING", "RUNNING")
+FINISHED = ("COMPLETED", "FAILED", "CANCELLED")
+ALL = (*LIVE, *FINISHED)
